@@ -1,7 +1,8 @@
 """Makes what a distribution contains that no file has: pages for shells, addresses, the readme.
 
-The manual page and the shells' completions are made by the package's own code from its tables,
-which needs no other package. They are where programs look for them.
+The manual page is made by the package's own code from its tables, which needs no other package.
+The shells' completions are asked of the program once they are needed, as other distributions add
+commands. They are where programs look for them.
 
 An index shows the readme on a page of its own, so its links lead to the repository, at the tag of
 the version. A source distribution has all that in its metadata, which hatchling then uses.
@@ -24,11 +25,19 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 COMPLETIONS = {
-    "bash": "bash-completion/completions/userspace-proxy",
-    "zsh": "zsh/site-functions/_userspace-proxy",
-    "fish": "fish/vendor_completions.d/userspace-proxy.fish",
+    "share/bash-completion/completions/userspace-proxy": (
+        "source <(userspace-proxy completion bash)\n"
+    ),
+    "share/zsh/site-functions/_userspace-proxy": (
+        "#compdef userspace-proxy kubectl-userspace_proxy\n"
+        "source <(userspace-proxy completion zsh)\n"
+        '_userspace-proxy "$@"\n'
+    ),
+    "share/fish/vendor_completions.d/userspace-proxy.fish": (
+        "userspace-proxy completion fish | source\n"
+    ),
 }
-"""Where shells look, below ``share`` of a prefix such as ``/usr/local``."""
+"""What shells load, by its path below a prefix such as ``/usr/local``."""
 
 _COMMIT = "commit"
 _FENCE = re.compile(r"^([ \t]*```.*?^[ \t]*```|[ \t]*~~~.*?^[ \t]*~~~)", re.DOTALL | re.MULTILINE)
@@ -187,11 +196,7 @@ def made_texts(root: Path) -> dict[str, str]:
     """Return the texts by their paths in the prefix."""
     sys.path.insert(0, str(root))
     from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
-    from userspace_proxy.cli.completion import completion_script
     from userspace_proxy.cli.man import man_page
 
-    commands = tuple(COMMANDS.values())
-    texts = {
-        f"share/{path}": completion_script(shell, commands) for shell, path in COMPLETIONS.items()
-    }
-    return {"share/man/man8/userspace-proxy.8": man_page(SUMMARY, commands), **texts}
+    page = man_page(SUMMARY, tuple(COMMANDS.values()))
+    return {"share/man/man8/userspace-proxy.8": page, **COMPLETIONS}

@@ -17,12 +17,12 @@ from userspace_proxy.model.wire import Metadata
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.lists import read_page, read_whole
 from userspace_proxy.sources.kubernetes.responses import Response
-from userspace_proxy_kubectl.forward.access import check_access
 from userspace_proxy_kubectl.port_forward import (
     ForwardTarget,
     PortForwardError,
     open_stream,
 )
+from userspace_proxy_kubectl.user_rights import check_access
 
 from .objects import made
 

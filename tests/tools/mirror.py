@@ -1,8 +1,8 @@
 """Checks that tests mirror the packages: a test module for every module, and back.
 
-    userspace_proxy/plan/plan.py                                 ◀──▶ tests/unit/plan/test_plan.py
+    userspace_proxy/plan/plan.py                                  ◀──▶ tests/unit/plan/test_plan.py
     kubectl-userspace-proxy/userspace_proxy_kubectl/nodes/rows.py ◀──▶ tests/unit/nodes/test_rows.py
-    pytest-userspace-proxy/userspace_proxy_testing/places.py     ◀──▶ tests/kit/test_places.py
+    pytest-userspace-proxy/userspace_proxy_testing/places.py      ◀──▶ tests/kit/test_places.py
 
 Run it as ``python -m tests.tools.mirror``. It prints one line per problem and exits with status 1
 if there is one.

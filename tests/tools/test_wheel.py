@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 import tarfile
 from email.parser import Parser
 from pathlib import Path
@@ -11,18 +13,13 @@ import pytest
 
 from userspace_proxy import __version__
 from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
-from userspace_proxy.cli.completion import completion_script
 from userspace_proxy.cli.man import man_page
 
 from .clones import CLIENT, KIT, ROOT, build, run
 
 pytestmark = pytest.mark.long
 
-SHELLS = {
-    "share/bash-completion/completions/userspace-proxy": "bash",
-    "share/zsh/site-functions/_userspace-proxy": "zsh",
-    "share/fish/vendor_completions.d/userspace-proxy.fish": "fish",
-}
+SHELLS = runpy.run_path(str(ROOT / "hatch_build.py"))["COMPLETIONS"]
 MAN = "share/man/man8/userspace-proxy.8"
 
 
@@ -40,13 +37,21 @@ def wheel(wheels: dict[Path, Path]) -> Path:
     return wheels[ROOT]
 
 
-def test_it_has_the_manual_page_and_completions_of_its_own_commands(wheel: Path) -> None:
+def test_it_has_the_manual_page_of_its_own_commands_and_completions_of_all(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         shared = [name for name in archive.namelist() if ".data/" in name]
         found = {name.partition("/data/")[2]: archive.read(name).decode() for name in shared}
     own = tuple(COMMANDS.values())
-    texts = {path: completion_script(shell, own) for path, shell in SHELLS.items()}
-    assert found == {MAN: man_page(SUMMARY, own), **texts}
+    assert found == {MAN: man_page(SUMMARY, own), **SHELLS}
+
+
+def test_bash_loads_the_commands_of_all_distributions() -> None:
+    text = next(text for path, text in SHELLS.items() if "bash" in path)
+    program = f'userspace-proxy() {{ {sys.executable} -m userspace_proxy "$@"; }}\n'
+    line = 'COMP_LINE="userspace-proxy no" COMP_POINT=18\n_userspace_proxy\n'
+    script = f'{program}{text}{line}printf "%s\\n" "${{COMPREPLY[@]}}"; complete -p userspace-proxy'
+    found = run(["bash", "--norc", "-c", script])
+    assert found.splitlines() == ["nodes", "complete -F _userspace_proxy userspace-proxy"]
 
 
 def test_it_has_the_commit(wheel: Path) -> None:

@@ -1,7 +1,7 @@
 """Reads from the admin address of a running proxy, over plain HTTP.
 
-Rule 1: only ``http.client`` is used, which imports in a tenth of the time of aiohttp; that is for
-the API server.
+Rule 1: only a socket is used, as aiohttp takes ten times as long to import; that is for the API
+server.
 Rule 2: each error is one line with the address and the remedy.
 Rule 3: any process may listen there: an answer's size is bounded, and at a default address on this
 node, only a process of root or of this user is trusted.
@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import socket
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPResponse
 from urllib.parse import urlencode, urlsplit
 
 from ..config.settings import Settings
@@ -21,6 +22,15 @@ from ..config.values import InheritedSocket
 from ..errors import ConfigError, UserspaceProxyError
 from ..linux import is_linux
 from ..model import SocketAddress
+from ..status.http_answer import (
+    LEVEL_HEADER,
+    PIECE_BYTES,
+    Bounds,
+    HttpAnswer,
+    TooLarge,
+    Unreadable,
+    request_for,
+)
 from .command import PROGRAM, Given
 from .service_argument import NoSuchService
 
@@ -78,43 +88,74 @@ class AdminAddress:
             NoSuchService: The proxy has no such Service or namespace.
             UserspaceProxyError: The proxy refuses to answer, or has another version.
         """
-        wanted = urlencode({name: text for name, text in query.items() if text})
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=self._timeout_s)
+        bounds, timeout_s, body = Bounds(_MAX_BYTES, _MAX_BYTES), self._timeout_s, bytearray()
         try:
-            connection.request(
-                "GET", f"{path}?{wanted}" if wanted else path, headers={"Accept": accept}
-            )
-            with connection.getresponse() as response:
-                self._believe(response)
-                body = response.read(_MAX_BYTES + 1)
-        except (OSError, http.client.HTTPException) as exc:
+            with self.asked(path, accept, query, bounds, timeout_s=timeout_s) as (answer, pieces):
+                while not answer.code:
+                    body += next(pieces)
+                self._believe(answer)
+                body += b"".join(pieces)
+        except (OSError, Unreadable) as exc:
             cause = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: {cause}",
                 hint="start one, or name the address of its status page: --server=ADDRESS",
             ) from exc
-        finally:
-            connection.close()
-        if len(body) > _MAX_BYTES:
-            raise NotAnswered(f"the answer of {self} has more than {_MAX_BYTES:,} bytes")
-        if response.status == http.client.NOT_FOUND and query.get("service"):
+        except TooLarge as exc:
+            raise NotAnswered(
+                f"the answer of {self} has more than {exc.bytes_max:,} bytes"
+            ) from exc
+        if answer.code == http.client.NOT_FOUND and query.get("service"):
             raise NoSuchService(said_in(body))
-        if response.status == http.client.BAD_REQUEST and query.get("q"):
+        if answer.code == http.client.BAD_REQUEST and query.get("q"):
             raise ConfigError(f"--search: {said_in(body)}")
-        if response.status != http.client.OK:
-            status = response.status
+        if answer.code != http.client.OK:
+            status = answer.code
             # The web server's own answers begin with the status code.
             said = said_in(body).removeprefix(f"{status}").lstrip(": ")
             if status == http.client.INTERNAL_SERVER_ERROR:
-                said = f"{response.reason}; see the proxy's log"
+                said = f"{http.client.responses[status]}; see the proxy's log"
             raise UserspaceProxyError(f"cannot read {path} at {self}: {status} {said}")
-        if response.getheader("Content-Type", "").partition(";")[0] != accept:
+        if answer.headers.get("Content-Type", "").partition(";")[0] != accept:
             raise UserspaceProxyError(f"the proxy at {self} is of another version: it has no text")
-        return AdminAnswer(body, response.getheader("X-Userspace-Proxy-Level", ""))
+        return AdminAnswer(bytes(body), answer.headers.get(LEVEL_HEADER, ""))
 
-    def _believe(self, response: HTTPResponse) -> None:
+    @contextlib.contextmanager
+    def asked(
+        self,
+        path: str,
+        accept: str,
+        query: Mapping[str, str],
+        bounds: Bounds,
+        *,
+        timeout_s: float,
+    ) -> Iterator[tuple[HttpAnswer, Iterator[bytes]]]:
+        """Request a path; return the answer, and its body in pieces, some of which are empty.
+
+        Args:
+            timeout_s: Of each step of an answer.
+
+        Raises:
+            OSError: The server can't be reached.
+        """
+        wanted, answer = (
+            urlencode({k: text for k, text in query.items() if text}),
+            HttpAnswer(bounds),
+        )
+        path = f"{path}?{wanted}" if wanted else path
+        with socket.create_connection((self.host, self.port), timeout_s) as sock:
+            sock.sendall(request_for(path, str(self), accept=accept, takes_gzip=False))
+
+            def pieces() -> Iterator[bytes]:
+                while not answer.is_complete:
+                    yield from answer.feed(sock.recv(PIECE_BYTES))
+                    yield b""
+
+            yield answer, pieces()
+
+    def _believe(self, answer: HttpAnswer) -> None:
         """Raise NotAnswered if the server is visibly not a trusted proxy."""
-        if response.getheader("Server") != PROGRAM:
+        if not answer.is_of_proxy:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",
                 hint="kube-proxy uses the same port; name the proxy's own: --server=ADDRESS",
@@ -137,7 +178,7 @@ def _user_of_listener(ip: str, port: int) -> int | None:
     return user_of(Address(ip, port), Address("::" if ":" in ip else "0.0.0.0", 0))
 
 
-def said_in(body: bytes) -> str:
+def said_in(body: bytes | bytearray) -> str:
     """Return the beginning of a server's error message."""
     text = body[:_MAX_SAID].decode("utf-8", "replace").strip()
     return f"{text}…" if len(body) > _MAX_SAID else text

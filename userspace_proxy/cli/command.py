@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 from ..errors import ConfigError
 
@@ -23,7 +24,6 @@ class CommandFlag:
     """A flag of a command."""
 
     name: str
-    """The flag's name without dashes."""
     help: str
     """One sentence, without a full stop."""
     value: str = ""
@@ -72,6 +72,22 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Imported:
+    """A function that is imported when it is called, so that other commands start quickly."""
+
+    function: str
+    """``userspace_proxy.cli.run:run``."""
+
+    def load(self) -> Callable[[Given], int]:
+        module, _, name = self.function.partition(":")
+        found: Callable[[Given], int] = getattr(import_module(module), name)
+        return found
+
+    def __call__(self, given: Given) -> int:
+        return self.load()(given)
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """One command as users see it."""
 
@@ -79,7 +95,6 @@ class Command:
     summary: str
     """What the command does, in a few words, without a full stop."""
     run: Callable[[Given], int]
-    """Runs the command and returns its exit status."""
     arguments: str = ""
     """The arguments as in the usage line: ``[NAMESPACE/NAME]``; brackets mark an optional argument,
     dots a repeatable one: ``[NAMESPACE/NAME...]``."""
@@ -90,9 +105,7 @@ class Command:
     details: tuple[str, ...] = ()
     """Paragraphs for the command's help."""
     flags: tuple[CommandFlag, ...] = ()
-    """The command's flags, apart from settings."""
     takes_settings: bool = False
-    """Whether it accepts the flags of ``run``."""
     examples: tuple[str, ...] = ()
     """Examples, without the program's name."""
     exits: tuple[tuple[int, str], ...] = ((DONE, "done"), (FAILED, "failed"))
@@ -105,6 +118,9 @@ class Command:
     """Whether its arguments always name Services of a cluster, whatever the flags."""
     runs_anywhere: bool = False
     """Whether it also works on macOS and Windows, where a proxy can't run."""
+    may_read_all: bool = False
+    """Whether it reads one proxy or all nodes, as its flags say; ``run`` is for one, and an entry
+    point for all (``plugin_commands``)."""
 
     @property
     def usage(self) -> str:

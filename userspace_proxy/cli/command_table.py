@@ -6,17 +6,10 @@ For commands of other packages, see ``plugin_commands``.
 
 from __future__ import annotations
 
-from .all_nodes import CLUSTER_FLAGS, NODE_FLAGS, asks_all_nodes
-from .command import (
-    DONE,
-    FAILED,
-    NEEDS_ATTENTION,
-    Command,
-    CommandFlag,
-    Given,
-)
+from .all_nodes import CLUSTER_FLAGS, NODE_FLAGS
+from .command import DONE, FAILED, NEEDS_ATTENTION, Command, CommandFlag, Given, Imported
 from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
-from .plugin_commands import all_commands, find_command, find_for_all_nodes
+from .plugin_commands import all_commands, find_command
 from .service_argument import FLAGS as NAMESPACE_FLAGS
 
 SUMMARY = "a Service proxy for Kubernetes that carries every connection through userspace"
@@ -51,40 +44,7 @@ _COMPLETED = ("names", "services", "namespaces", "search")
 WATCH = CommandFlag("watch", "show it again every second until Ctrl-C", short="w")
 
 
-def _run(given: Given) -> int:
-    from .run import run
-
-    return run(given)
-
-
-def _status(given: Given) -> int:
-    from .status import status
-
-    return (find_for_all_nodes("status") if asks_all_nodes(given) else status)(given)
-
-
-def _top(given: Given) -> int:
-    from .status import top
-
-    return (find_for_all_nodes("top") if asks_all_nodes(given) else top)(given)
-
-
-def _observe(given: Given) -> int:
-    from .observe import observe
-
-    return (find_for_all_nodes("observe") if asks_all_nodes(given) else observe)(given)
-
-
-def _explain(given: Given) -> int:
-    from .explain import explain
-
-    return explain(given)
-
-
-def _check(given: Given) -> int:
-    from .check import check
-
-    return check(given)
+_RUN = Imported("userspace_proxy.cli.run:run")
 
 
 def _completion(given: Given) -> int:
@@ -121,7 +81,7 @@ _ROWS = (
     Command(
         "run",
         "serve the Services of this node; also without a command",
-        _run,
+        _RUN,
         details=(
             (
                 "kube-proxy's other flags are accepted; the log names those without effect once. "
@@ -140,7 +100,7 @@ _ROWS = (
     Command(
         "status",
         "show one line per Service port, those with problems first, each with its cause",
-        _status,
+        Imported("userspace_proxy.cli.status:status"),
         arguments="[NAMESPACE[/NAME]]",
         completes="names",
         details=(
@@ -179,11 +139,12 @@ _ROWS = (
             (NEEDS_ATTENTION, "something needs attention"),
         ),
         runs_anywhere=True,
+        may_read_all=True,
     ),
     Command(
         "top",
         "show the rates of the busiest Service ports, every second until Ctrl-C",
-        _top,
+        Imported("userspace_proxy.cli.status:top"),
         arguments="[NAMESPACE[/NAME]]",
         completes="names",
         details=(
@@ -201,11 +162,12 @@ _ROWS = (
         ),
         examples=("top", "top -n shop --sort=out"),
         runs_anywhere=True,
+        may_read_all=True,
     ),
     Command(
         "observe",
         "show each connection as it ends, or is saved, held or refused, until Ctrl-C",
-        _observe,
+        Imported("userspace_proxy.cli.observe:observe"),
         arguments="[NAMESPACE[/NAME]]",
         completes="names",
         details=(
@@ -244,11 +206,12 @@ _ROWS = (
             (FAILED, "no proxy answered, or there is no such Service"),
         ),
         runs_anywhere=True,
+        may_read_all=True,
     ),
     Command(
         "explain",
         "follow the path of connections to one Service, and state where they fail",
-        _explain,
+        Imported("userspace_proxy.cli.explain:explain"),
         arguments="NAMESPACE/NAME[:PORT]",
         completes="services",
         details=(
@@ -293,7 +256,7 @@ _ROWS = (
     Command(
         "check",
         "report problems that run with these flags would have; changes nothing",
-        _check,
+        Imported("userspace_proxy.cli.check:check"),
         details=("It looks at settings, Services, the kernel, leftovers and firewalls.",),
         flags=(OUTPUT,),
         takes_settings=True,
@@ -303,7 +266,7 @@ _ROWS = (
     Command(
         "cleanup",
         "remove all rules and routes of this program",
-        _run,
+        _RUN,
         takes_settings=True,
         examples=("cleanup", "cleanup --service-proxy-name=canary"),
         is_daemon=True,

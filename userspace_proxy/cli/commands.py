@@ -14,14 +14,15 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO, cast
 
 from ..errors import ConfigError, PlatformError, UserspaceProxyError
 from ..linux import is_linux, require_linux
-from .command import DONE, FAILED, WRONG_USAGE
+from .all_nodes import asks_all_nodes
+from .command import DONE, FAILED, WRONG_USAGE, Given
 from .command_table import COMMANDS, SUMMARY
-from .plugin_commands import all_commands, find_command
+from .plugin_commands import all_commands, find_command, find_for_all_nodes
 from .terminal import PrintableStream
 
 _SIMILAR = "userspace-proxy-similar"
@@ -84,6 +85,9 @@ def _dispatch(words: Sequence[str]) -> int:
         return DONE
     if not command.runs_anywhere and not given.asks_version:
         require_linux(f"{command.name} needs Linux")
+    if command.may_read_all and asks_all_nodes(given):
+        function: Callable[[Given], int] = find_for_all_nodes(command.name)
+        return function(given)
     return command.run(given)
 
 

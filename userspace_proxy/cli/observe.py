@@ -10,8 +10,8 @@ from __future__ import annotations
 import http.client
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TextIO
-from urllib.parse import urlencode
 
 from ..config.flags import parsed
 from ..config.values import parse_address
@@ -19,6 +19,7 @@ from ..errors import UserspaceProxyError
 from ..facts.connection import read_connection
 from ..model.durations import parse_duration
 from ..status.connection_words import line_of
+from ..status.http_answer import Bounds, Unreadable
 from .admin import AdminAddress, find_admin, said_in
 from .command import Given
 from .service_argument import ServiceArguments, first_found
@@ -29,6 +30,7 @@ PATH = "/api/v1/connections"
 _SILENT_S = 20.0
 # A connection takes a few hundred bytes; a longer line is cut, and skipped like a newer proxy's.
 _MAX_LINE_BYTES = 64 * 1024
+_REFUSAL_PIECES = 10
 
 
 def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
@@ -76,28 +78,23 @@ def _lines(admin: AdminAddress, query: dict[str, str]) -> Iterator[bytes]:
     Raises:
         UserspaceProxyError: The proxy refuses the request.
     """
-    wanted = urlencode({"watch": "yes", **{name: text for name, text in query.items() if text}})
-    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=_SILENT_S)
+    wanted, bounds, begun = {"watch": "yes", **query}, Bounds(wire=0, body=0), b""
     try:
-        connection.request("GET", f"{PATH}?{wanted}")
-        response = connection.getresponse()
-        if response.status != http.client.OK:
-            why = said_in(response.read(_MAX_LINE_BYTES))
-            raise UserspaceProxyError(f"cannot watch connections at {admin}: {why}")
-        while line := response.readline(_MAX_LINE_BYTES):
-            yield line
-    except (OSError, http.client.HTTPException):
+        with admin.asked(PATH, "*/*", wanted, bounds, timeout_s=_SILENT_S) as (answer, pieces):
+            for piece in pieces:
+                if answer.code not in (0, http.client.OK):
+                    why = said_in(b"".join((piece, *islice(pieces, _REFUSAL_PIECES))))
+                    raise UserspaceProxyError(f"cannot watch connections at {admin}: {why}")
+                *complete, begun = (begun + piece).split(b"\n")
+                yield from complete
+                begun = begun if len(begun) <= _MAX_LINE_BYTES else b""
+    except (OSError, Unreadable):
         return
-    finally:
-        connection.close()
 
 
 def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
-    if not line.endswith(b"\n"):
-        # The end of the connection cut the line off.
-        return
     if is_json:
-        stream.write(line.decode("utf-8", "replace"))
+        stream.write(f"{line.decode('utf-8', 'replace')}\n")
     else:
         try:
             one = read_connection(line)

@@ -47,6 +47,11 @@ class Figures(NamedTuple):
     """Clients that got no answer."""
 
 
+def added(parts: Iterable[Figures]) -> Figures:
+    """Return the sums of figures."""
+    return Figures(*map(sum, zip(Figures(), *parts, strict=True)))
+
+
 class Curves(NamedTuple):
     """60 rates per figure, the oldest first; nan: not measured."""
 

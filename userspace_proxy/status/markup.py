@@ -26,6 +26,7 @@ from .chart import HEIGHT, WIDTH
 from .history import STEPS
 from .incident_words import client_effects, headline, time_of_day
 from .overview import SHAPES
+from .rows import FIGURES
 from .search import QUALIFIERS
 
 REFRESH_S = 5
@@ -97,6 +98,7 @@ def make_environment(
         short=count_in_short,
     )
     environment.globals.update(
+        figure_columns=FIGURES,
         names_shown=NAMES_SHOWN,
         of_all=False,
         qualifiers=QUALIFIERS,

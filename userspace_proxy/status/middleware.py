@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from importlib import resources
+from pathlib import PurePath
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -14,6 +16,7 @@ from aiohttp.typedefs import Handler
 
 from ..hosts import is_loopback_host
 from .connections import note_request, send
+from .http_answer import PROGRAM
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -25,8 +28,14 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     # aiohttp would send its own and Python's version.
-    "Server": "userspace-proxy",
+    "Server": PROGRAM,
     "X-Content-Type-Options": "nosniff",
+}
+_KINDS = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
 }
 # For the usual interval of scrapes, a new connection is cheaper than keeping one open.
 _KEEPALIVE_S = 30.0
@@ -91,6 +100,21 @@ def make_runner(middleware: Middleware, routes: Iterable[web.AbstractRouteDef]) 
         logger=http_logger(),
         shutdown_timeout=_CLOSE_S,
     )
+
+
+def serve_static(*packages: str) -> web.RouteDef:
+    """Return the route of the files in these packages' folders ``static``."""
+    folders = [resources.files(package) / "static" for package in packages]
+    files = {file.name: file for folder in folders for file in folder.iterdir()}
+
+    async def answer(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in files:
+            raise web.HTTPNotFound
+        kind, body = _KINDS[PurePath(name).suffix], files[name].read_bytes()
+        return web.Response(body=body, content_type=kind, charset="utf-8")
+
+    return web.get("/static/{name}", answer)
 
 
 def http_logger() -> logging.Logger:

@@ -19,7 +19,7 @@ from ..facts.units import format_ejected, format_seconds, format_waits, plural
 from ..policy.usable import EndpointState
 from .chart import Chart, draw, make_chart
 from .history import History
-from .rows import DOTS_SHOWN, Row
+from .rows import DOTS_SHOWN, Row, figures_of
 from .selection import row_id
 
 # A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
@@ -113,10 +113,7 @@ def make_row(
         says=state.sentence if incident else says,
         words_link=incident,
         is_sentence=bool(says) and not is_served,
-        rates=history.rates(key),
-        open=port.active,
-        saved=port.saved,
-        failed=port.failed,
+        figures=figures_of(port, history.rates(key)),
         sparkline=None if minute is None else draw(minute),
         is_folded=not is_open,
         detail=_detail(port, limit, chart, now) if is_open else None,

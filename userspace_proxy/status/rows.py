@@ -4,15 +4,17 @@
                                                  ├─▶ Row ──▶ row.html
     all nodes ──MergedPort──▶ nodes.dashboard ───┘
 
-Rule 1: a new figure is a field of ``Row``, a column here, and a cell of ``row.html``.
+Rule 1: a new figure is a row of ``FIGURES``, from which its heading, its cell and its order follow,
+on the page of one proxy and of all nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..facts import Level
+from ..facts.units import count_in_short, format_bytes, format_rate
 from .chart import Sparkline
 from .history import Figures
 
@@ -20,8 +22,60 @@ DOTS_SHOWN = 6
 # Letters of namespace and name that fit into their column on a screen of 1280 px.
 NAME_SHOWN = 28
 _ALWAYS = ("name", "address", "endpoints", "state")
-_MOVING = ("rate", "open", "in", "out")
-_LAST = ("saved", "failed", "minute")
+
+
+@dataclass(frozen=True, slots=True)
+class FigureColumn:
+    """A column of numbers."""
+
+    name: str
+    """A field of ``PortFacts``, and of the sums of nodes; of a rate: of ``Figures``."""
+    heading: str
+    write: Callable[[float], str]
+    is_rate: bool = False
+    moves: bool = False
+    """It shows what is open now: where that is nothing, a sentence may have its room."""
+    colour: str = ""
+    """A class of the style sheet, where it isn't 0."""
+    title: str = ""
+    """What it counts, where its total stands."""
+
+
+FIGURES = {
+    "rate": FigureColumn("connections", "conn/s", format_rate, is_rate=True, moves=True),
+    "open": FigureColumn("active", "open", count_in_short, moves=True),
+    "in": FigureColumn("received_bytes", "in/s", format_bytes, is_rate=True, moves=True),
+    "out": FigureColumn("sent_bytes", "out/s", format_bytes, is_rate=True, moves=True),
+    "saved": FigureColumn(
+        "saved",
+        "saved",
+        count_in_short,
+        colour="good",
+        title="their first dial failed, and another endpoint answered: the clients noticed nothing",
+    ),
+    "failed": FigureColumn(
+        "failed",
+        "failed",
+        count_in_short,
+        colour="bad",
+        title="clients that got no answer: no endpoint answered, or it ended them, or they waited "
+        "until they left",
+    ),
+}
+"""The columns of numbers, in order, by what the page can be sorted by."""
+_MOVING = tuple(key for key, column in FIGURES.items() if column.moves)
+
+
+def figures_of(counted: object, rates: Figures) -> dict[str, float]:
+    """Return the numbers of a row.
+
+    Args:
+        counted: What has been counted: ``PortFacts``, or the sums of nodes.
+    """
+    return {
+        key: getattr(rates if column.is_rate else counted, column.name)
+        for key, column in FIGURES.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +109,8 @@ class Row:
     """Its state."""
     says: str
     """What a pointer shows of it; or empty."""
-    rates: Figures
-    open: int
-    saved: int
-    failed: int
+    figures: Mapping[str, float]
+    """The numbers, by the keys of ``FIGURES``."""
     sparkline: Sparkline | None
     is_sentence: bool = False
     """Its state is one, which needs room."""
@@ -76,8 +128,7 @@ class Row:
     @property
     def is_wide(self) -> bool:
         """Whether its state may have the room of figures that are all zero."""
-        carried = self.open or any((self.rates.connections, *self.rates[1:3]))
-        return self.is_sentence and not carried
+        return self.is_sentence and not any(self.figures[key] for key in _MOVING)
 
     @property
     def namespace_room(self) -> str:
@@ -94,6 +145,10 @@ class Columns(tuple[str, ...]):
     __slots__ = ()
 
     @property
+    def figures(self) -> list[str]:
+        return [key for key in self if key in FIGURES]
+
+    @property
     def moving(self) -> int:
         """How many of them are rates, or numbers of what is open."""
         return sum(key in _MOVING for key in self)
@@ -107,11 +162,11 @@ def columns_of(rows: Iterable[Row], sort: str) -> Columns:
     """
     shown = {*_ALWAYS, sort.removeprefix("-")}
     for row in rows:
-        if row.sparkline is not None or any(row.rates):
-            shown |= {"rate", "open", "in", "out", "minute"}
-        found = {"nodes": row.nodes, "open": row.open, "saved": row.saved, "failed": row.failed}
+        if row.sparkline is not None:
+            shown |= {*_MOVING, "minute"}
+        found = {"nodes": row.nodes, **row.figures}
         shown |= {name for name, value in found.items() if value}
     if shown & {"in", "out"}:
         shown |= {"in", "out"}
-    order = ("name", "address", "nodes", "endpoints", "state", *_MOVING, *_LAST)
+    order = ("name", "address", "nodes", "endpoints", "state", *FIGURES, "minute")
     return Columns(key for key in order if key in shown)

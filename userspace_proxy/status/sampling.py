@@ -23,12 +23,14 @@ from ..clocks import Clocks
 from ..facts import StatusFacts
 from ..pacing import Pacing
 from .history import Counted, History
+from .single_flight import SingleFlight
 from .timeline import Event
 
 _T = TypeVar("_T")
 
 PERIOD_S = 1.0
-_SHARE = 0.25
+SHARE = 0.25
+"""Of the event loop's time, for views of requests, and as much for samples."""
 # Workers report at this interval by themselves.
 _RECORD_S = 5.0
 _FOLLOWED_S = 60.0
@@ -110,7 +112,7 @@ class Sampler:
         self._count = 0
         self._shown = 0
         """The number of the last sample for streams."""
-        self._pacing = Pacing(_SHARE, PERIOD_S)
+        self._pacing = Pacing(SHARE, PERIOD_S)
         """The pace of samples for streams."""
         # One sample is taken at a time; all waiting callers share it.
         self._taking = asyncio.Lock()
@@ -179,4 +181,57 @@ class Sampler:
 
 
 async def _is_closed() -> StatusFacts:
+    return is_closed()
+
+
+class FreshViews:
+    """The views of one proxy for its requests, in the event loop.
+
+    A view is taken after its requests arrived, so it contains everything before them. However many
+    arrive, and whatever they search for, views take no more than their share: ten thousand Services
+    take a fraction of a second, during which no probe is answered and no change is applied.
+
+    Args:
+        view: Returns the current state.
+        refresh: Awaited before ``view``, to fetch counters from workers; returns the seconds of the
+            event loop that it took, if they count towards the share.
+        clock: Monotonic seconds.
+        pause: Waits for that many seconds.
+    """
+
+    def __init__(
+        self,
+        view: Callable[[], StatusFacts],
+        refresh: Callable[[], Awaitable[float | None]] | None = None,
+        *,
+        clock: Callable[[], float] = Clocks.monotonic,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,  # noqa: TID251 - the share
+    ) -> None:
+        self._view = view
+        self._refresh = refresh
+        self._clock = clock
+        self._pause = pause
+        self._pacing = Pacing(SHARE)
+        self._flights: SingleFlight[StatusFacts] = SingleFlight()
+
+    async def take(self) -> StatusFacts:
+        """Return a view that is taken after this call."""
+        return await self._flights.get((), self._take)
+
+    def close(self) -> None:
+        """Take no more views, and drop all references."""
+        self._view, self._refresh = is_closed, None
+
+    async def _take(self) -> StatusFacts:
+        if (wait_s := self._pacing.due - self._clock()) > 0:
+            await self._pause(wait_s)
+        took_s = await self._refresh() if self._refresh is not None else None
+        began = self._clock() - (took_s or 0.0)
+        view = self._view()
+        self._pacing.note(began, self._clock())
+        return view
+
+
+def is_closed() -> StatusFacts:
+    """Raise in place of the views of a closed server."""
     raise RuntimeError("this status server is closed")

@@ -19,6 +19,7 @@ from ..facts import (
 )
 from ..model import PortKey, SocketAddress, pack_ip
 from .history import IDLE, History
+from .rows import FIGURES, FigureColumn
 from .search import MAX_LENGTH, Search
 
 # More can't be expanded at a time; a page has as many rows.
@@ -27,18 +28,20 @@ _MAX_OPEN = 100
 
 _Order = Callable[[PortFacts, History], Any]
 
+
+def _by_figure(column: FigureColumn) -> _Order:
+    if column.is_rate:
+        return lambda one, history: getattr(history.rates(one.plan.key), column.name)
+    return lambda one, _: getattr(one, column.name)
+
+
 SORTS: dict[str, _Order] = {
     "state": lambda one, _: WORST_FIRST.index(one.state.level),
     "name": lambda one, _: one.plan.key,
     "address": lambda one, _: address_in_order(one.frontends[0].address if one.frontends else ""),
     "nodes": lambda _one, _: 0,
     "endpoints": lambda one, _: len(one.plan.serving.endpoints),
-    "rate": lambda one, history: history.rates(one.plan.key).connections,
-    "open": lambda one, _: one.active,
-    "in": lambda one, history: history.rates(one.plan.key).received_bytes,
-    "out": lambda one, history: history.rates(one.plan.key).sent_bytes,
-    "saved": lambda one, _: one.saved,
-    "failed": lambda one, _: one.failed,
+    **{key: _by_figure(column) for key, column in FIGURES.items()},
 }
 """What the page can be sorted by; equal ones are in the order of their names."""
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib import resources
 
 from aiohttp import web
 
@@ -36,23 +35,22 @@ from .answers import make_answer, render_configz, render_digests
 from .connection_streams import ConnectionStreams
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .families import edge_family, render_demand
-from .fresh_views import FreshViews, is_closed
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .history import IDLE, Counted
+from .http_answer import LEVEL_HEADER
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
 from .metrics import HealthCheckCounts, MetricsForm, MetricsPage, SyncMetrics, render_metrics
-from .middleware import Middleware, make_runner
+from .middleware import Middleware, make_runner, serve_static
 from .missing import say_missing
 from .observing import Observing
 from .page import render_incident, render_no_incident, render_page
-from .sampling import Sample, Sampler
+from .sampling import FreshViews, Sample, Sampler, is_closed
 from .search import Search
 from .selection import Selection
 from .single_flight import SingleFlight
 from .stream import Streams
 from .text import (
-    LEVEL_HEADER,
     StatusText,
     prefers_text,
     render_incident_text,
@@ -61,19 +59,6 @@ from .text import (
 )
 from .timeline import Event
 from .wrapping import LEAST_COLUMNS
-
-_STATIC = {
-    "troubleshooting.html": "text/html",
-    "guide.css": "text/css",
-    "style.css": "text/css",
-    "page.js": "text/javascript",
-    "connections.css": "text/css",
-    "connections.js": "text/javascript",
-    "incident.css": "text/css",
-    "icon-ok.svg": "image/svg+xml",
-    "icon-attention.svg": "image/svg+xml",
-    "icon-trouble.svg": "image/svg+xml",
-}
 
 
 class StatusServer:
@@ -165,7 +150,7 @@ class StatusServer:
             web.get("/api/v1/demand", self._demand),
             web.get("/api/v1/connections", self._connections.answer),
             web.get("/api/v1/kernel-path", self._kernel_path),
-            web.get("/static/{name}", self._static),
+            serve_static(__package__ or ""),
         ]
         return await self._serve(middleware, routes, sock)
 
@@ -360,13 +345,6 @@ class StatusServer:
     async def _proxy_mode(self, _request: web.Request) -> web.Response:
         # Kubernetes' e2e tests and some installers read this path.
         return web.Response(text="userspace")
-
-    async def _static(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        if name not in _STATIC:
-            raise web.HTTPNotFound
-        body = (resources.files(__package__) / "static" / name).read_bytes()
-        return web.Response(body=body, content_type=_STATIC[name], charset="utf-8")
 
 
 def _part(view: StatusFacts, service: str) -> StatusFacts:

@@ -31,6 +31,7 @@ from ..pacing import Pacing
 from .answer_form import EVERY_MAX_S, NO_HEADERS, AnswerForm, flushed_parts, headers_for
 from .answers import make_answer
 from .connections import note_request, write
+from .http_answer import PORT_KEY
 from .markup import Parts
 from .page import build_page, render_parts
 from .sampling import Sample, Sampler
@@ -40,7 +41,6 @@ _Key = TypeVar("_Key", bound=Hashable)
 _Made = TypeVar("_Made")
 _Id = tuple[str, ...]
 
-_PORT_KEY = ("namespace", "service", "port", "family", "side")
 _NOT_COMPARED = ("now", "ports")
 
 # Each may take some 30 ms of a second; a browser has a stream only for a page that is visible.
@@ -272,7 +272,7 @@ class Changes:
             if name not in _NOT_COMPARED and getattr(answer, name) != getattr(before, name)
         }
         ports = [port for key, port in self._ports.items() if known.get(key) != port]
-        gone = [dict(zip(_PORT_KEY, key, strict=True)) for key in known if key not in self._ports]
+        gone = [dict(zip(PORT_KEY, key, strict=True)) for key in known if key not in self._ports]
         if ports:
             changes["ports"] = ports
         if gone:

@@ -55,8 +55,6 @@ from .incident_words import cause_of, client_effects, headline, names_in_line
 from .selection import Selection, select
 from .wrapping import placed, placed_remedy
 
-LEVEL_HEADER = "X-Userspace-Proxy-Level"
-"""The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
 MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓", None: "·"}
 IGNORED_MARK = MARKS[None]
 # Longer names and addresses move the rest of their line, not the columns of all others.
@@ -92,7 +90,9 @@ class StatusText:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class TextLine:
+    """A line about something, with cells in columns."""
+
     level: Level
     cells: tuple[str, ...]
     below: tuple[str, ...] = ()
@@ -158,19 +158,24 @@ def render_text(
     if is_wide and has_node:
         lines += placed("", view.program, columns)
         lines += _kernel_lines(view, columns)
-    lines += _format(node, columns)
+    lines += formatted(node, columns)
     for incident in above:
         lines += _incident_lines(incident, now, columns, is_full=is_wide)
-    if more := len(shared) - len(above):
-        what = plural(more, "more cause")
-        lines += placed("    ", f"and {what} of several Services: wide output lists them", columns)
-    lines += _format(shown, columns)
+    lines += more_causes(len(shared) - len(above), columns)
+    lines += formatted(shown, columns)
     lines += _more_taken(len(taken) - len(first), columns)
     if left and not is_wide:
         lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
     if not (shown or left):
         lines += _unmatched(selection, columns)
-    return StatusText(_encode(lines), worst(line.level for line in (*node, *taken, *ports)))
+    return StatusText(encoded(lines), worst(line.level for line in (*node, *taken, *ports)))
+
+
+def more_causes(count: int, columns: int) -> Iterator[str]:
+    """Yield how many causes of several Services aren't shown."""
+    if count:
+        what = f"and {plural(count, 'more cause')} of several Services: wide output lists them"
+        yield from placed("    ", what, columns)
 
 
 def _more_taken(count: int, columns: int) -> Iterator[str]:
@@ -182,7 +187,7 @@ def _more_taken(count: int, columns: int) -> Iterator[str]:
 def render_incident_text(incident: IncidentFacts, now: float, columns: int = 0) -> StatusText:
     """Return one incident with all that is known of it."""
     return StatusText(
-        _encode(_incident_lines(incident, now, columns, is_full=True)), incident.level
+        encoded(_incident_lines(incident, now, columns, is_full=True)), incident.level
     )
 
 
@@ -194,7 +199,7 @@ def render_top(
     lines = [*placed("", _header(view, chosen, [], history), columns)]
     if not chosen:
         lines += _unmatched(selection, columns)
-        return StatusText(_encode(lines), Level.OK)
+        return StatusText(encoded(lines), Level.OK)
     # Before the second sample there are no rates.
     rates = history.rates if history.has_rates else lambda _: None
     rows = [
@@ -208,7 +213,7 @@ def render_top(
         for one in chosen[:TOP_SHOWN]
     ]
     lines += top_lines("ENDPOINTS", rows, columns, more=len(chosen) - TOP_SHOWN)
-    return StatusText(_encode(lines), worst(one.state.level for one in chosen))
+    return StatusText(encoded(lines), worst(one.state.level for one in chosen))
 
 
 class TopRow(NamedTuple):
@@ -302,7 +307,7 @@ def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
         yield from placed(f"  {MARKS[None]} kernel  ", f"{lack.words} ({lack.brings})", columns)
 
 
-def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry]:
+def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[TextLine]:
     # A Service whose address is taken has a line of its own.
     problems = (p for p in problems_of_node(view, now) if p.code is not CauseCode.ADDRESS_TAKEN)
     # Each mistake in manifests has the same remedy.
@@ -313,7 +318,7 @@ def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry
             texts = [*texts[:_ALIKE_SHOWN], more]
         if hint:
             texts[0] = f"{texts[0]} ({hint})"
-        yield from (_Entry(level, ("node", text)) for text in texts)
+        yield from (TextLine(level, ("node", text)) for text in texts)
 
 
 def _incident_lines(
@@ -351,11 +356,11 @@ def _port_line(
     is_full: bool,
     probes: str,
     above: Collection[object],
-) -> _Entry:
+) -> TextLine:
     words, *shorter = _words(port, now, history, above)
     cells = (str(port.plan.key), _address(port), _usable(port), words)
     below = tuple(_details(port, now, probes)) if is_full else ()
-    return _Entry(port.state.level, cells, below, MARKS[port.mark], tuple(shorter))
+    return TextLine(port.state.level, cells, below, MARKS[port.mark], tuple(shorter))
 
 
 def _address(port: PortFacts) -> str:
@@ -465,11 +470,11 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
 
 
-def _ignored_line(item: IgnoredFacts) -> _Entry:
+def _ignored_line(item: IgnoredFacts) -> TextLine:
     name = f"{item.service}:{item.port}" if item.port else item.service
     if item.is_conflict:
-        return _Entry(Level.TROUBLE, (name, "", "", f"Not served: {say(item.cause)}"))
-    return _Entry(Level.OK, (name, "", "", f"Ignored: {say(item.cause)}"), mark=IGNORED_MARK)
+        return TextLine(Level.TROUBLE, (name, "", "", f"Not served: {say(item.cause)}"))
+    return TextLine(Level.OK, (name, "", "", f"Ignored: {say(item.cause)}"), mark=IGNORED_MARK)
 
 
 def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
@@ -484,7 +489,7 @@ def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
     return f"{words} ignored by design: {', '.join(parts)}; wide output lists them"
 
 
-def _format(lines: Sequence[_Entry], columns: int) -> Iterator[str]:
+def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:
     """Yield the lines with their cells in columns; the last cell has what is left of the width.
 
     Counts are cut first. A name that leaves no room for the other cells has a line of its own.
@@ -510,6 +515,7 @@ def _format(lines: Sequence[_Entry], columns: int) -> Iterator[str]:
             yield from placed("      ", text, columns)
 
 
-def _encode(lines: Iterable[str]) -> bytes:
+def encoded(lines: Iterable[str]) -> bytes:
+    """Return printable lines in UTF-8."""
     # Names from a manifest may contain surrogates.
     return ("\n".join(map(printable, lines)) + "\n").encode("utf-8", "replace")

@@ -21,7 +21,7 @@ from userspace_proxy.cli.command import DONE, Given
 from userspace_proxy.cli.kubeconfig import find
 from userspace_proxy.errors import ConfigError
 
-from .open_reader import open_reader
+from .followed import open_reader
 
 if TYPE_CHECKING:
     from userspace_proxy.config import Settings

@@ -39,7 +39,6 @@ class OnNodes:
     """``namespace/name``, optionally with ``:port``."""
     all_nodes: AllNodes
     is_one: bool
-    """Whether one node was requested."""
 
     @property
     def subject(self) -> Subject | None:

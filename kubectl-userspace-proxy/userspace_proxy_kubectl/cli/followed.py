@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from userspace_proxy.cli.command import Given
+from userspace_proxy.cli.kubeconfig import find
 from userspace_proxy.cli.running import run
 from userspace_proxy.clocks import Clocks
-
-from .open_reader import open_reader
+from userspace_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from userspace_proxy.causes.cause import Cause
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     from ..nodes.reader import NodesReader
 
     ShowPart = Callable[[AllNodes], None]
+
+if TYPE_CHECKING:
+    from userspace_proxy.cli.command import Given
+    from userspace_proxy.config import Settings
+
+    from ..nodes.reader import NodesReader
 
 # A second read may take as long as the first one.
 _SHORT_S = 2.5
@@ -193,3 +200,51 @@ def _progress() -> Iterator[ShowPart | None]:
     finally:
         stream.write(_CLEAR_LINE)
         stream.flush()
+
+
+# In a pod, its service account is used, as kubectl does.
+_IN_POD = "KUBERNETES_SERVICE_HOST"
+
+
+def open_reader(given: Given, settings: Settings) -> NodesReader:
+    """Return the reader that the flags select; its ``async with`` opens it.
+
+    Raises:
+        ConfigError: A flag's value isn't valid, or there is no kubeconfig.
+        SourceError: The kubeconfig can't be read.
+    """
+    from userspace_proxy.linux import raise_descriptor_limit
+    from userspace_proxy.sources.kubernetes.client import ApiClient
+    from userspace_proxy.sources.kubernetes.credentials import Credentials
+
+    from ..nodes.discovery import NAMESPACE, Where
+    from ..nodes.reader import NodesReader
+
+    timeout_s = _timeout_s(given)
+    where = Where(
+        namespace=given.values.get("release-namespace") or NAMESPACE,
+        selector=given.values.get("selector", ""),
+        nodes=frozenset(filter(None, given.values.get("node", "").split(","))),
+        name=settings.service_proxy_name,
+    )
+    kubeconfig = find(given, settings)
+    if kubeconfig is None and not settings.master and not os.environ.get(_IN_POD):
+        raise ConfigError(
+            "cannot ask all nodes: there is no kubeconfig",
+            hint="give --kubeconfig=FILE, or for one proxy --server=ADDRESS",
+        )
+    credentials = Credentials(kubeconfig=kubeconfig or "", master=settings.master)
+    # Each followed node has its own connection.
+    raise_descriptor_limit()
+    return NodesReader(ApiClient(credentials), where, timeout_s=timeout_s)
+
+
+def _timeout_s(given: Given) -> float | None:
+    from userspace_proxy.config.flags import parsed
+    from userspace_proxy.model.durations import parse_duration
+
+    text = given.values.get("timeout")
+    seconds = parsed("timeout", text, parse_duration) if text else None
+    if seconds == 0:
+        raise ConfigError("--timeout: without any time nothing is answered", hint="write 4s")
+    return seconds

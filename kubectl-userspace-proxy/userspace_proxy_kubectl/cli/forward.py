@@ -257,7 +257,6 @@ class ForwardedPort:
     address: str
     """The address at which it answers; empty: none."""
     pods: int = 0
-    """The number of usable pods."""
     problem: str = ""
     """Why it isn't served, or refuses clients."""
 

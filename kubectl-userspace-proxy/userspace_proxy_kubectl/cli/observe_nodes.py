@@ -23,8 +23,8 @@ from userspace_proxy.cli.terminal import columns_of, write_line
 from userspace_proxy.facts.connection import ConnectionEvent
 from userspace_proxy.status.connection_words import line_of
 
+from .followed import open_reader
 from .nodes import existing, services_among
-from .open_reader import open_reader
 
 if TYPE_CHECKING:
     from ..nodes.reader import NodeLine
@@ -92,14 +92,14 @@ class ShownLines:
         self._stream.flush()
 
     def _json(self, line: NodeLine) -> str:
-        from ..nodes.agent_json import read_connection_line
+        from ..nodes.decoding import read_connection_line
 
         read_connection_line(line.line)
         fields = json.loads(line.line)
         return json.dumps({**fields, "node": line.node}, ensure_ascii=False, allow_nan=False)
 
     def _text(self, line: NodeLine) -> str:
-        from ..nodes.agent_json import read_connection_line
+        from ..nodes.decoding import read_connection_line
 
         one = read_connection_line(line.line)
         if one.event is ConnectionEvent.UNSEEN:

@@ -18,7 +18,7 @@ from userspace_proxy.cli.terminal import write
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import ConfigError
 
-from .open_reader import open_reader
+from .followed import open_reader
 
 if TYPE_CHECKING:
     from ..nodes.report.contents import Contents

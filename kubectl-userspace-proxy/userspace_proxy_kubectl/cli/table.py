@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 from userspace_proxy.cli.all_nodes import CLUSTER_FLAGS
-from userspace_proxy.cli.command import DONE, FAILED, NEEDS_ATTENTION, Command, CommandFlag, Given
+from userspace_proxy.cli.command import (
+    DONE,
+    FAILED,
+    NEEDS_ATTENTION,
+    Command,
+    CommandFlag,
+    Imported,
+)
 from userspace_proxy.cli.command_table import NAMES, OUTPUT, WATCH
 from userspace_proxy.cli.kubeconfig import FLAGS as KUBECONFIG_FLAGS
 from userspace_proxy.cli.service_argument import FLAGS as NAMESPACE_FLAGS
 
-
-def _nodes(given: Given) -> int:
-    from .nodes import nodes
-
-    return nodes(given)
-
-
-def _dashboard(given: Given) -> int:
-    from .dashboard import dashboard
-
-    return dashboard(given)
-
-
-def _report(given: Given) -> int:
-    from .report import report
-
-    return report(given)
-
-
-def _forward(given: Given) -> int:
-    from .forward import forward
-
-    return forward(given)
-
-
 NODES = Command(
     "nodes",
     "show one line per node of a cluster, those with problems first",
-    _nodes,
+    Imported("userspace_proxy_kubectl.cli.nodes:nodes"),
     details=(
         (
             "It asks the agents of all nodes, each through the API server's port-forward, by "
@@ -66,7 +48,7 @@ NODES = Command(
 DASHBOARD = Command(
     "dashboard",
     "show all nodes of a cluster in a browser, until Ctrl-C",
-    _dashboard,
+    Imported("userspace_proxy_kubectl.cli.dashboard:dashboard"),
     details=(
         (
             "It serves pages on loopback, for this machine's browser: causes, Services with "
@@ -94,7 +76,7 @@ DASHBOARD = Command(
 REPORT = Command(
     "report",
     "write an archive about all nodes of a cluster, for an incident or a bug report",
-    _report,
+    Imported("userspace_proxy_kubectl.cli.report:report"),
     details=(
         (
             "It contains the answer of each agent, what follows from all of them, versions, "
@@ -122,7 +104,7 @@ REPORT = Command(
 FORWARD = Command(
     "forward",
     "serve a cluster's Services on this machine, through the API server's port-forward",
-    _forward,
+    Imported("userspace_proxy_kubectl.cli.forward:forward"),
     arguments="[NAMESPACE/NAME...]",
     completes="services",
     reads_cluster=True,

@@ -21,7 +21,7 @@ from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
 
-from .access import check_access
+from ..user_rights import check_access
 from .forwardable import Forwardable
 from .port_forwarder import PortForwarder
 

@@ -41,7 +41,6 @@ class AgentAnswer:
     """What is known about one node."""
 
     node: str
-    """The node's name."""
     agents: tuple[ForwardTarget, ...] = ()
     """The pods there that run a proxy for the same Services, with the port of their status page;
     the first one is asked. Empty: there is none."""

@@ -14,23 +14,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from userspace_proxy.causes import agents
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.status.http_answer import Bounds, HttpAnswer, TooLarge, Unreadable, request_for
 
-from ..port_forward import ForwardTarget, PortForwardError
-from .agent_json import LINE_BYTES, read_change, read_whole_line
-from .agent_request import Bounds, OpenAnswer, OtherStatus, Unreadable, ask
-from .decoding import DECODED_PER_BYTE, Allowance, TooLarge, most_of
+from ..port_forward import ForwardTarget, PortForwardError, open_stream
+from . import agent_causes
+from .decoding import DECODED_PER_BYTE, LINE_BYTES, Allowance, most_of, read_change, read_whole_line
 
 OPENING_MAX = 32
 """How many port-forwards to open at a time; each is a connection to a kubelet, too."""
@@ -123,8 +122,8 @@ class AgentCalls:
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: There is no usable answer.
         """
-        async with self._opened(to, path, bounds) as asked:
-            return await asked.whole()
+        async with self._asked(to, path, bounds) as pieces:
+            return b"".join([piece async for piece in pieces])
 
     async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
         """Return an answer of another kind; raises the errors of :meth:`body`."""
@@ -148,8 +147,8 @@ class AgentCalls:
             waits(False)
             asked_at, answered_at = self._unix(), 0.0
             body = bytearray()
-            async with self._opened(to, path, bounds) as asked:
-                async for piece in asked.pieces():
+            async with self._asked(to, path, bounds) as pieces:
+                async for piece in pieces:
                     answered_at = answered_at or self._unix()
                     body += piece
                 line = bytes(body)
@@ -182,8 +181,8 @@ class AgentCalls:
             await turn.enter_async_context(self._limits.opening())
             silence.reschedule(loop.time() + first_s)
             asked_at, answered_at = self._unix(), 0.0
-            async with self._opened(to, path, _STREAM) as asked:
-                async for piece, complete in _lines(asked, bounds.body):
+            async with self._asked(to, path, _STREAM) as pieces:
+                async for piece, complete in _lines(pieces, bounds.body):
                     answered_at = answered_at or self._unix()
                     if last is not None:
                         rate.count(piece)
@@ -214,8 +213,8 @@ class AgentCalls:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(first_s) as silence:
             rate = _Rate(loop.time, *_LINES_PER_S)
-            async with self._opened(to, path, _STREAM) as asked:
-                async for piece, complete in _lines(asked, LINE_BYTES):
+            async with self._asked(to, path, _STREAM) as pieces:
+                async for piece, complete in _lines(pieces, LINE_BYTES):
                     silence.reschedule(loop.time() + silent_s)
                     rate.count(piece)
                     if not piece:
@@ -239,15 +238,10 @@ class AgentCalls:
         # It was written between the last line's arrival and its own.
         return Read(status, last.answered_at, now)
 
-    @contextlib.asynccontextmanager
-    async def _opened(
+    def _asked(
         self, to: ForwardTarget, path: str, bounds: Bounds
-    ) -> AsyncIterator[OpenAnswer]:
-        asked = await ask(self._client, to, path, bounds)
-        try:
-            yield asked
-        finally:
-            await asked.close()
+    ) -> contextlib.aclosing[AsyncGenerator[bytes, None]]:
+        return contextlib.aclosing(ask(self._client, to, path, bounds))
 
     async def _parsed(self, read: Callable[[bytes, _How], _T], line: bytes, how: _How) -> _T:
         """Parse a line, in a thread if it is long; one long line at a time."""
@@ -260,10 +254,12 @@ class AgentCalls:
             raise Unreadable(" ".join(str(exc).split())[:_TEXT_MAX]) from exc
 
 
-async def _lines(asked: OpenAnswer, bytes_max: int) -> AsyncIterator[tuple[bytes, list[bytes]]]:
+async def _lines(
+    pieces: AsyncIterable[bytes], bytes_max: int
+) -> AsyncIterator[tuple[bytes, list[bytes]]]:
     """Yield each piece of a stream, with the lines that it completes."""
     begun = bytearray()
-    async for piece in asked.pieces():
+    async for piece in pieces:
         begun += piece
         complete: list[bytes] = []
         if b"\n" in piece:
@@ -321,9 +317,63 @@ def cause_of_failure(exc: UserspaceProxyError, namespace: str, node_state: str =
     text = " ".join(str(exc).split())[:_TEXT_MAX]
     match exc:
         case PortForwardError():
-            return agents.forward_failed(namespace, text, node_state)
+            return agent_causes.forward_failed(namespace, text, node_state)
         case TooLarge(bytes_max=bytes_max):
-            return agents.answer_too_large(namespace, bytes_max / (1 << 20))
+            return agent_causes.answer_too_large(namespace, bytes_max / (1 << 20))
         case OtherStatus() | Unreadable():
-            return agents.answer_unreadable(namespace, text)
-    return agents.forward_failed(namespace, text, node_state)
+            return agent_causes.answer_unreadable(namespace, text)
+    return agent_causes.forward_failed(namespace, text, node_state)
+
+
+_REFUSAL_MAX = 200
+
+
+class OtherStatus(UserspaceProxyError):
+    """The answer's status isn't 200.
+
+    Args:
+        code: The status.
+        text: The start of the answer, as one line.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"HTTP status {code}{f': {text}' if text else ''}")
+        self.code = code
+        self.text = text
+
+
+async def ask(
+    client: ApiClient, to: ForwardTarget, path: str, bounds: Bounds
+) -> AsyncGenerator[bytes, None]:
+    """Ask an agent, and yield the body as it arrives; at first an empty piece, with its first byte.
+
+    The event loop runs between any two pieces. The caller closes the generator.
+
+    Raises:
+        PortForwardError: The pod can't be reached, or the stream broke.
+        Unreadable, TooLarge, OtherStatus: The answer can't be used.
+    """
+    answer, has_begun, refusal = HttpAnswer(bounds), False, bytearray()
+    host = f"127.0.0.1:{to.port}"
+    stream = await open_stream(client, to)
+    try:
+        request = request_for(path, host, accept="application/json", takes_gzip=True)
+        await stream.send(request)
+        while not answer.is_complete and len(refusal) < _REFUSAL_MAX:
+            data = await stream.receive()
+            if not has_begun:
+                has_begun = True
+                yield b""
+            for piece in answer.feed(data):
+                if answer.code == 200:
+                    yield piece
+                else:
+                    refusal += piece[:_REFUSAL_MAX]
+                await pause(0)
+    finally:
+        await stream.close()
+    if answer.code != 200:
+        if not answer.is_of_proxy:
+            raise Unreadable("another program answers at that port, perhaps kube-proxy")
+        text = " ".join(refusal.decode(errors="replace").split())
+        raise OtherStatus(answer.code, text[:_REFUSAL_MAX])

@@ -43,10 +43,8 @@ class AgentPod:
     created: str = ""
     """The API server's timestamp, which sorts by time."""
     is_running: bool = False
-    """Whether the container runs."""
     is_ready: bool = False
     is_ending: bool = False
-    """Whether the pod is being deleted."""
     serves_name: str = ""
     """The name of the Services that a canary serves; empty: Services without a name."""
     takes_over: bool = False

@@ -12,13 +12,12 @@ from collections.abc import Callable
 
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sources.base import Pause
+from userspace_proxy.status.http_answer import TooLarge
 
 from ..port_forward import ForwardTarget
 from .agent_calls import AgentCalls
-from .answer_detail import Asking, every_s
-from .decoding import TooLarge
+from .answer_detail import Answers, Asking, every_s
 from .discovery import Finder
-from .node_answers import Answers
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Pauses before a stream is reopened; the last one is repeated."""

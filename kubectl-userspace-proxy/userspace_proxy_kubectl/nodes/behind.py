@@ -19,11 +19,11 @@ import msgspec
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.plan.digest import BUCKETS, FORM, bucket_of
+from userspace_proxy.status.http_answer import Bounds
 
 from ..port_forward import ForwardTarget
 from .agent_answer import AgentAnswer
 from .agent_calls import AgentCalls
-from .agent_request import Bounds
 from .plans import Plans
 
 BEHIND_S = 2.0

@@ -2,6 +2,8 @@
 
     bytes ──most_of──▶ may they be decoded? ──▶ value ──checked──▶ may it be kept, and shown?
 
+That is a whole answer, or a line of changes since the last one (``status.stream.Changes``).
+
 Rule 1: everything that nodes send is decoded here, as their agents may be hostile.
 Rule 2: an empty object may become the largest of its kind, so objects, lists and elements count,
 not only bytes. The time is proportional to them.
@@ -15,16 +17,19 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 
 from userspace_proxy.causes.cause import Cause, newer_codes
-from userspace_proxy.errors import UserspaceProxyError
-from userspace_proxy.facts import PortFacts
+from userspace_proxy.clocks import Clocks
+from userspace_proxy.facts import PortFacts, StatusFacts
+from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy.facts.encoding import from_json
 from userspace_proxy.pacing import Pacing
+from userspace_proxy.status.http_answer import PORT_KEY, TooLarge
 
 OBJECT_BYTES = 700
 """Maximum bytes that an object decodes to: a Service port of ``{}``."""
@@ -50,18 +55,6 @@ _TIME_MAX = 10_000_000_000
 _TIME = re.compile(r"[a-z_]*_(?:at|since|done|queued)|now|started|at")
 _CONTAINERS = frozenset((list, dict))
 _T = TypeVar("_T")
-
-
-class TooLarge(UserspaceProxyError):
-    """An answer exceeds the limit on bytes or on memory.
-
-    Args:
-        bytes_max: The limit.
-    """
-
-    def __init__(self, bytes_max: int) -> None:
-        super().__init__(f"the answer takes more than {bytes_max} bytes")
-        self.bytes_max = bytes_max
 
 
 @dataclass(slots=True)
@@ -155,3 +148,71 @@ def checked_size(value: Any, most: int) -> int:
         if size > most:
             raise TooLarge(most)
     return size
+
+
+LINE_BYTES = 64 << 10
+"""Limit of a connection's line in bytes; a proxy's has some hundred."""
+
+# The fields of an answer that a line may contain; absent ones cost nothing.
+_Change = msgspec.defstruct(
+    "_Change",
+    [
+        ("gone", list[dict[str, str]], []),
+        *(
+            (field.name, field.type | msgspec.UnsetType, msgspec.UNSET)
+            for field in msgspec.structs.fields(StatusFacts)
+        ),
+    ],
+)
+
+
+def read_whole_line(line: bytes, allowance: Allowance) -> StatusFacts:
+    """Return a whole answer's facts.
+
+    Raises:
+        ValueError: It isn't one of a proxy.
+        TooLarge: It takes too much.
+    """
+    status = allowance.decode(line, StatusFacts)
+    if not status.version:
+        raise ValueError("it names no version of a proxy")
+    return status
+
+
+def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> StatusFacts:
+    """Return the facts after a line of changes.
+
+    Raises:
+        ValueError: It isn't one of a proxy.
+        TooLarge: It takes too much.
+    """
+    began = Clocks.monotonic()
+    given = msgspec.structs.asdict(allowance.decode(line, _Change))
+    changes = {name: value for name, value in given.items() if value is not msgspec.UNSET}
+    gone = changes.pop("gone")
+    if "ports" in changes or gone:
+        ports = {_key(port): port for port in before.ports}
+        ports.update((_key(port), port) for port in changes.get("ports", ()))
+        for one in gone:
+            ports.pop(tuple(one.get(name, "") for name in PORT_KEY), None)
+        changes["ports"] = [*ports.values()]
+    status = msgspec.structs.replace(before, **changes)
+    allowance.measure(status)
+    allowance.pacing.note(began, Clocks.monotonic())
+    return status
+
+
+def read_connection_line(line: bytes) -> ConnectionFacts:
+    """Return the connection in a stream's line.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return Allowance(LINE_BYTES).decode(line, ConnectionFacts)
+    except TooLarge as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def _key(port: PortFacts) -> Sequence[str]:
+    return tuple(str(getattr(port, name)) for name in PORT_KEY)

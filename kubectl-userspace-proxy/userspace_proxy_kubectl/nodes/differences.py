@@ -35,13 +35,9 @@ class PlanDifference:
     port: str
     """``shop/web:http (IPv4)``."""
     is_lacking: bool = False
-    """The node lacks this Service port."""
     is_former: bool = False
-    """The node should no longer have this Service port."""
     lacks: tuple[str, ...] = ()
-    """Missing endpoints and addresses."""
     keeps: tuple[str, ...] = ()
-    """Endpoints and addresses that the node should no longer have."""
     states: tuple[tuple[str, str, str], ...] = ()
     """Endpoints with another state there: address, state there, expected state."""
 

@@ -30,9 +30,9 @@ from userspace_proxy.sources.kubernetes.responses import (
     unreachable,
 )
 
+from ..user_rights import lacks_rights
 from .agent_pods import AgentPod, by_node, read_agent
 from .placement import NodeState, Placement, lacking, read_daemon_set, read_node_state
-from .rights import lacks_rights
 
 NAMESPACE = "kube-system"
 """The chart's default namespace, as in docs/install.md."""
@@ -51,7 +51,6 @@ class Where:
     """Selects agents."""
 
     namespace: str = NAMESPACE
-    """The release's namespace."""
     selector: str = ""
     """The pods' labels; empty: those that the chart sets."""
     nodes: frozenset[str] = frozenset()

@@ -21,8 +21,6 @@ from userspace_proxy.facts import EndpointFacts, Level, PortFacts
 
 from .sums import Sums, added, of_endpoint
 
-# Later Unix times are invalid: time.localtime() fails with them.
-_LATEST = 2.0**37
 _CLOCKS_DIFFER_S = 2.0
 _OF_PATHS = frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
@@ -43,7 +41,6 @@ class Extent(enum.StrEnum):
     """The endpoint answers some nodes, but refuses others or closes their connections, perhaps
     earlier."""
     ONE = "one node"
-    """Only one node has tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +55,13 @@ class MergedEndpoint:
     node: str
     """The node that it runs on; empty if unknown."""
     usable: int
-    """The number of nodes on which it is usable."""
     tried: tuple[str, ...]
-    """Nodes that tried it."""
     answered: tuple[str, ...]
     """Nodes that tried it, got an answer and have no cause."""
     extent: Extent
-    """Where the fault lies."""
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
     """The causes with their nodes; the one on most nodes first."""
     sums: Sums
-    """Its figures on all nodes."""
     left_out: int = 0
     """Nodes whose summaries omit its Service port: nothing fails there, and whether they tried it
     is unknown."""
@@ -97,9 +90,7 @@ def extent_of(
         return Extent.ENDPOINT if unhealthy > 1 else Extent.ONE
     last = max(answers)
     is_path = causes and all(
-        cause is not None
-        and cause.code in _OF_PATHS
-        and moment(cause.first_at) <= last + _CLOCKS_DIFFER_S
+        cause is not None and cause.code in _OF_PATHS and cause.first_at <= last + _CLOCKS_DIFFER_S
         for cause in causes
     )
     return Extent.PATH if is_path else Extent.SOME
@@ -130,17 +121,12 @@ def same_cause(cause: Cause) -> object:
 def seen_together(causes: Sequence[Cause]) -> Cause:
     """Return a cause as last seen, with all nodes' counts added."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
-    firsts = [at for cause in causes if (at := moment(cause.first_at))]
+    firsts = [cause.first_at for cause in causes if cause.first_at]
     return last.replace(
         count=sum(max(0, cause.count) for cause in causes),
         first_at=min(firsts, default=0.0),
-        last_at=max(moment(cause.last_at) for cause in causes),
+        last_at=max(cause.last_at for cause in causes),
     )
-
-
-def moment(at: float) -> float:
-    """Return an answer's Unix time; 0 if it is invalid."""
-    return at if 0 < at < _LATEST else 0.0
 
 
 def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[MergedEndpoint, ...]:

@@ -11,7 +11,6 @@ differ by design.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -56,7 +55,6 @@ class NodeFinding:
 
     level: Level
     cause: Cause
-    """The cause; ``words.format_finding`` adds the nodes."""
     nodes: tuple[str, ...] = ()
     """The nodes concerned, by name; empty: the machine that runs this tool."""
     services: tuple[str, ...] = ()
@@ -158,7 +156,7 @@ def clock_of(answer: AgentAnswer) -> tuple[float, float] | None:
     None: unknown.
     """
     status = answer.status
-    if status is None or not answer.asked_at or not 0 < status.now < math.inf:
+    if status is None or not answer.asked_at or not status.now:
         return None
     middle = (answer.asked_at + answer.answered_at) / 2
     return status.now - middle, (answer.answered_at - answer.asked_at) / 2

@@ -7,9 +7,13 @@ Rule 2: for an agent restarted in between, figures since its start count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
-from userspace_proxy.status.history import Figures
+from userspace_proxy.facts import WORST_FIRST
+from userspace_proxy.status.history import Figures, added
+from userspace_proxy.status.rows import FIGURES, FigureColumn
+from userspace_proxy.status.selection import address_in_order
 
 from .merged import Merged, MergedKey, MergedPort
 from .sums import NOTHING, of_port, since
@@ -21,14 +25,14 @@ def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
     A node's figures are divided by the time elapsed on its own clock.
     """
     return {
-        key: _sum(Figures(*(count / passed for count in counts)) for counts, passed in nodes)
+        key: added(Figures(*(count / passed for count in counts)) for counts, passed in nodes)
         for key, nodes in _each(merged, before)
     }
 
 
 def growth_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
     """Return the figures counted between two moments."""
-    return {key: _sum(counts for counts, _ in nodes) for key, nodes in _each(merged, before)}
+    return {key: added(counts for counts, _ in nodes) for key, nodes in _each(merged, before)}
 
 
 def _each(
@@ -55,5 +59,34 @@ def _of_nodes(
             yield Figures(counted.connections, *octets, counted.saved, counted.failed), passed
 
 
-def _sum(parts: Iterator[Figures]) -> Figures:
-    return Figures(*map(sum, zip(Figures(), *parts, strict=True)))
+Rates: TypeAlias = Callable[[MergedKey], Figures]
+"""Returns the current rates of a Service port, which only some orders need."""
+
+
+def _by_figure(column: FigureColumn) -> Callable[[MergedPort, Rates], Any]:
+    if column.is_rate:
+        return lambda one, rates: getattr(rates(one.key), column.name)
+    return lambda one, _: getattr(one.sums, column.name)
+
+
+ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
+    "state": lambda one, _: (WORST_FIRST.index(one.level), -one.unhealthy),
+    "name": lambda one, _: one.key,
+    "address": lambda one, _: address_in_order(one.address),
+    "nodes": lambda one, _: one.unhealthy,
+    "endpoints": lambda one, _: len(one.endpoints),
+    **{key: _by_figure(column) for key, column in FIGURES.items()},
+}
+"""By the keys of ``userspace_proxy.status.selection.SORTS``."""
+
+
+def in_order(ports: Iterable[MergedPort], sort: str, rates: Rates) -> list[MergedPort]:
+    """Return Service ports in an order; equal ones are in that of their names.
+
+    Args:
+        sort: A key of ``ORDERS``, with ``-`` before it in descending order.
+    """
+    order = ORDERS[sort.removeprefix("-")]
+    by_name = sorted(ports, key=lambda one: one.key)
+    by_name.sort(key=lambda one: order(one, rates), reverse=sort.startswith("-"))
+    return by_name

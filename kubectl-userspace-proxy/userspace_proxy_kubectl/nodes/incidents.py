@@ -31,7 +31,6 @@ from .endpoints import (
     extent_of,
     has_tried,
     last_answer,
-    moment,
     same_cause,
     seen_together,
 )
@@ -49,7 +48,6 @@ class MergedIncident:
     incident: IncidentFacts
     """The incident as on one node, with all nodes' figures; its ports are the cluster's."""
     nodes: tuple[str, ...]
-    """The nodes that see it."""
     tried: int
     """How many nodes tried its endpoints; 0 if it isn't about endpoints."""
     answered: int
@@ -214,7 +212,7 @@ def _path(
     places = sorted({place for at in endpoints if (place := reach.places.get(at))})
     seen = seen_together([one.cause for one in same])
     cause = path_fails(len(endpoints), tuple(map(shown, places[:_PLACES])), len(places)).replace(
-        count=seen.count, first_at=moment(seen.first_at), last_at=moment(seen.last_at)
+        count=seen.count, first_at=seen.first_at, last_at=seen.last_at
     )
     parts = [one.incident for one in same]
     services = sorted({name for one in parts for name in one.services})

@@ -77,7 +77,6 @@ class NodeGroup:
     sentence: str
     """The first node's sentence, without a capital letter that only a sentence has."""
     nodes: tuple[str, ...]
-    """The nodes, by name."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +87,14 @@ class MergedPort:
     members: Mapping[str, PortFacts]
     """The port's facts by node, from the answers that contain it."""
     level: Level
-    """The worst level."""
     groups: tuple[NodeGroup, ...]
     """Nodes on which it isn't ok: the worst groups first, then the largest."""
     served: int
-    """The number of nodes on which it is ok."""
     neutral: tuple[tuple[str, int], ...]
     """Served nodes without evidence of an answered client: why, and how many."""
     left_out: int
     """Served nodes whose summaries omit it."""
     missing: tuple[str, ...]
-    """Nodes that lack it."""
 
     @property
     def first(self) -> PortFacts:
@@ -147,9 +143,7 @@ class Merged:
     now: float
     """This machine's Unix time of the last answer; 0 without one."""
     nodes: tuple[str, ...]
-    """All known nodes."""
     answered: tuple[str, ...]
-    """Nodes with a present answer."""
     has_nodes: bool
     """Whether nodes without an agent are known."""
     ports: tuple[MergedPort, ...]
@@ -161,7 +155,6 @@ class Merged:
     findings: tuple[NodeFinding, ...]
     rows: tuple[NodeRow, ...]
     level: Level
-    """The worst level of all."""
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
     namespace: str = ""

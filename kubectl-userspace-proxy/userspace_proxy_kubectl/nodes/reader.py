@@ -17,25 +17,23 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from userspace_proxy.causes import agents
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import SourceError, UserspaceProxyError
 from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.responses import TransportError, unreachable
+from userspace_proxy.status.http_answer import Bounds, TooLarge
 
 from ..port_forward import ForwardTarget
+from ..user_rights import lacks_rights
+from . import agent_causes
 from .agent_answer import AllNodes
 from .agent_calls import AgentCalls, cause_of_failure
-from .agent_request import Bounds
 from .agent_streams import PAUSES_S, SILENT_S, Following
-from .answer_detail import Asking, every_s
+from .answer_detail import Answers, Asking, every_s
 from .behind import BEHIND_S, Behind
-from .decoding import TooLarge
 from .discovery import Finder, Where
-from .node_answers import Answers
 from .plans import Plans
-from .rights import lacks_rights
 
 FIRST_S = 4.0
 """Seconds for the first answers of a usual cluster; five with the start of a command."""
@@ -166,7 +164,7 @@ class NodesReader:
                 if node in turns:
                     asking.fail_late(answers, node, to, within_s)
                 else:
-                    answers.fail(node, agents.not_asked(within_s))
+                    answers.fail(node, agent_causes.not_asked(within_s))
         is_last.set()
         left_s = max(0.0, began + within_s - loop.time())
         await asyncio.wait({comparing}, timeout=left_s + BEHIND_S + _LOOK_S)
@@ -238,7 +236,7 @@ class NodesReader:
         _, pending = await asyncio.wait(tasks, timeout=within_s) if tasks else ((), ())
         for task in pending:
             task.cancel()
-        late = {node: agents.no_answer(to.namespace, within_s) for node, to in wanted.items()}
+        late = {node: agent_causes.no_answer(to.namespace, within_s) for node, to in wanted.items()}
         return {**late, **found}
 
     async def lines(self, path: str, nodes: Collection[str] = ()) -> AsyncIterator[NodeLine]:
@@ -385,11 +383,11 @@ class NodesReader:
         tries, within_s = 0, self._within_s(len(self.agents))
         while True:
             sent = self._calls.lines(to, path, first_s=within_s, silent_s=SILENT_S)
-            row, seconds = agents.no_answer, within_s
+            row, seconds = agent_causes.no_answer, within_s
             try:
                 async with contextlib.aclosing(sent):
                     async for line in sent:
-                        tries, row, seconds = 0, agents.gone_silent, SILENT_S
+                        tries, row, seconds = 0, agent_causes.gone_silent, SILENT_S
                         await queue.put(NodeLine(node, line))
             except UserspaceProxyError as exc:
                 cause = cause_of_failure(exc, to.namespace)

@@ -7,7 +7,6 @@ failures that it sees but most others don't.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,9 +19,6 @@ from .findings import NodeFinding, OtherSetting, OtherSettings
 from .incidents import MergedIncident
 from .sums import NOTHING, Sums, of_port
 
-# No node has more cores.
-_CPU_MAX = 10_000.0
-
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
@@ -30,7 +26,6 @@ class NodeRow:
 
     node: str
     level: Level
-    """The worst level of its findings and incidents."""
     findings: tuple[NodeFinding, ...]
     """Findings about it, the worst first; including why it has no answer."""
     incidents: tuple[MergedIncident, ...]
@@ -51,9 +46,7 @@ class NodeRow:
     behind: tuple[str, ...] | None = None
     """Services that lag behind the API server; None: unknown."""
     ports: int = 0
-    """The number of its Service ports."""
     unhealthy: int = 0
-    """The number of its Service ports that aren't ok."""
     sums: Sums = NOTHING
     """Its figures, including former Service ports."""
     cpu: float | None = None
@@ -157,7 +150,7 @@ def _row(
 
 def _age(status: StatusFacts) -> float | None:
     age = status.now - status.sync.last_done
-    return max(0.0, age) if status.sync.last_done and math.isfinite(age) else None
+    return max(0.0, age) if status.sync.last_done else None
 
 
 def _cpu(status: StatusFacts, before: StatusFacts | None) -> float | None:
@@ -169,5 +162,4 @@ def _cpu(status: StatusFacts, before: StatusFacts | None) -> float | None:
             cpu_s, passed = cpu_s - before.process.cpu_s, since_s
     if not status.process.cpu_s or not passed > 0:
         return None
-    cpu = cpu_s / passed
-    return cpu if 0 <= cpu <= _CPU_MAX else None
+    return cpu_s / passed if cpu_s >= 0 else None

@@ -1,19 +1,11 @@
-"""Sums of several nodes' figures, ignoring impossible values.
-
-Rule 1: an agent's figures are accepted within a counter's range, so a wrong one affects only its
-own row.
-"""
+"""Sums of several nodes' figures; ``decoding`` has bounded them, and negative ones are ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from userspace_proxy.facts import EndpointFacts, PortFacts, TotalsFacts
-
-# No counter exceeds this, and sums of that many nodes can still be written.
-_MOST = 2**53
-_N = TypeVar("_N", int, float)
 
 
 class Sums(NamedTuple):
@@ -81,12 +73,5 @@ def since(now: Sums, before: Sums) -> Sums:
     return Sums(*(max(0, new - old) for new, old in zip(now, before, strict=True)))
 
 
-def bounded(number: _N) -> _N:
-    """Clamp a number so that ``facts.units`` can format it; 400 digits can't be."""
-    return min(max(number, -_MOST), _MOST)
-
-
 def _believed(*counts: int) -> Sums:
-    if min(counts) < 0 or max(counts) > _MOST:
-        counts = tuple(count if 0 <= count <= _MOST else 0 for count in counts)
-    return Sums(*counts)
+    return Sums(*(counts if min(counts) >= 0 else (max(0, count) for count in counts)))

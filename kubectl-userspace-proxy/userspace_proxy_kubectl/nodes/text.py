@@ -15,8 +15,7 @@ bound.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterator, Sequence
 
 from userspace_proxy.causes.say import remedy
 from userspace_proxy.facts import Level, worst
@@ -27,27 +26,29 @@ from userspace_proxy.facts.units import (
     format_seconds,
     plural,
 )
-from userspace_proxy.model.quoting import printable, shown
+from userspace_proxy.model.quoting import shown
 from userspace_proxy.status.history import Figures
 from userspace_proxy.status.text import (
     INCIDENTS_SHOWN,
     MARKS,
     TOP_SHOWN,
-    WIDEST,
     StatusText,
+    TextLine,
     TopRow,
     counted_ports,
+    encoded,
+    formatted,
     incident_lines,
+    more_causes,
     top_lines,
 )
 from userspace_proxy.status.wrapping import placed, placed_remedy
 
-from .endpoints import Extent
+from .endpoints import Extent, MergedEndpoint
 from .findings import NodeFinding
-from .growth import rates_of
+from .growth import in_order, rates_of
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort
-from .order import in_order
 from .rows import NodeRow
 from .words import format_endpoint, format_finding, format_incident, format_port
 
@@ -59,8 +60,6 @@ _ENDPOINTS_SHOWN = 50
 # A finding about more nodes is printed once.
 _ALIKE = 3
 _BELOW = "      "
-# All names of a few thousand Services, and no more.
-_LONGEST = 100_000
 
 _NODE_HEADINGS = (
     "NODE", "VERSION", "STEERING", "PATH", "PLAN", "BEHIND", "NOT OK", "OPEN", "CONN", "FAILED",
@@ -88,16 +87,14 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
     above = several if is_wide else several[:INCIDENTS_SHOWN]
     for one in above:
         lines += _incident_lines(one, merged, columns, is_wide=is_wide)
-    if more := len(several) - len(above):
-        what = f"and {plural(more, 'more cause')} of several Services: wide output lists them"
-        lines += placed("    ", what, columns)
+    lines += more_causes(len(several) - len(above), columns)
     said = {key for one in above for key in one.keys}
     lines += _port_lines(merged, said, columns, is_wide=is_wide)
     if merged.healthy:
         noun = "other Service port" if merged.ports else "Service port"
         what = f"{plural(merged.healthy, noun)} served on all nodes"
         lines += placed(f"  {MARKS[Level.OK]} ", what, columns)
-    return StatusText(_encode(lines), merged.level)
+    return StatusText(encoded(lines), merged.level)
 
 
 def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
@@ -114,7 +111,7 @@ def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
     for row, cells in zip(merged.rows, table[1:], strict=True):
         lines.append(f"  {MARKS[row.level]} {_padded(cells, widths)}")
         lines += _row_lines(row, merged, columns)
-    return StatusText(_encode(lines), worst(row.level for row in merged.rows))
+    return StatusText(encoded(lines), worst(row.level for row in merged.rows))
 
 
 def render_top(
@@ -143,7 +140,7 @@ def render_top(
     ]
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
     lines += top_lines("NODES", rows, columns, more=len(ports) - len(rows))
-    return StatusText(_encode(lines), worst(port.level for port in merged.ports))
+    return StatusText(encoded(lines), worst(port.level for port in merged.ports))
 
 
 def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
@@ -206,23 +203,21 @@ def _incident_lines(
 def _port_lines(
     merged: Merged, said: Collection[object], columns: int, *, is_wide: bool
 ) -> Iterator[str]:
-    ports = merged.ports[:_PORTS_SHOWN]
-    cells = [(shown(str(port.key)), _address(port)) for port in ports]
-    widths = [
-        max((len(c) for c in column if len(c) <= WIDEST), default=0)
-        for column in zip(*cells, strict=True)
-    ]
-    for port, (name, address) in zip(ports, cells, strict=True):
-        head = f"  {MARKS[port.mark]} {name.ljust(widths[0])}  {address.ljust(widths[1])}  "
-        words = format_port(port, merged, said)
-        yield from placed(head, f"{words}{_traffic(port)}", columns)
-        for endpoint in islice(port.endpoints, _ENDPOINTS_SHOWN) if is_wide else ():
-            pod = f" {shown(endpoint.pod)}" if endpoint.pod else ""
-            place = f" ({shown(endpoint.node)})" if endpoint.node else ""
-            words = f"endpoint{pod}{place}  {format_endpoint(endpoint)}"
-            yield from placed(_BELOW, words, columns)
-    if more := len(merged.ports) - len(ports):
+    entries = []
+    for port in merged.ports[:_PORTS_SHOWN]:
+        words = f"{format_port(port, merged, said)}{_traffic(port)}"
+        cells = shown(str(port.key)), _address(port), words
+        below = map(_endpoint, port.endpoints[:_ENDPOINTS_SHOWN]) if is_wide else ()
+        entries.append(TextLine(port.level, cells, tuple(below), MARKS[port.mark]))
+    yield from formatted(entries, columns)
+    if more := len(merged.ports) - len(entries):
         yield f"    and {plural(more, 'more Service port')}"
+
+
+def _endpoint(endpoint: MergedEndpoint) -> str:
+    pod = f" {shown(endpoint.pod)}" if endpoint.pod else ""
+    place = f" ({shown(endpoint.node)})" if endpoint.node else ""
+    return f"endpoint{pod}{place}  {format_endpoint(endpoint)}"
 
 
 def _address(port: MergedPort) -> str:
@@ -281,9 +276,3 @@ def _fitting(table: Sequence[Sequence[str]], columns: int) -> Sequence[int]:
 def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
     return "  ".join(padded).rstrip()
-
-
-def _encode(lines: Iterable[str]) -> bytes:
-    shown_lines = (printable(line[:_LONGEST]) for line in lines)
-    # Names may contain surrogates.
-    return ("\n".join(shown_lines) + "\n").encode("utf-8", "replace")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from userspace_proxy.status.answers import encode_answer
-from userspace_proxy_kubectl.nodes.agent_json import read_change, read_whole_line
-from userspace_proxy_kubectl.nodes.agent_request import Bounds, HttpAnswer, TooLarge, Unreadable
-from userspace_proxy_kubectl.nodes.decoding import Allowance
+from userspace_proxy.status.http_answer import Bounds, HttpAnswer, TooLarge, Unreadable
+from userspace_proxy_kubectl.nodes.decoding import Allowance, read_change, read_whole_line
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
 STATUS = status_of(service_objects(2), "node-1")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from userspace_proxy.causes import agents, endpoints, names, nodes, notes, services, slices
+from userspace_proxy.causes import endpoints, names, nodes, notes, services, slices
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.say import Form, object_of, remedy, say
 from userspace_proxy.model import Failure, ServiceKey, SliceKey
@@ -26,6 +26,7 @@ from userspace_proxy.model.syntax import (
     check_target_port,
 )
 from userspace_proxy.plan.kernel_room import TOO_EXACT
+from userspace_proxy_kubectl.nodes import agent_causes
 
 from ..refusals import why
 
@@ -235,16 +236,20 @@ SAMPLES = (
     names.name_stale(HOST, "no server answers"),
     names.name_leads_astray(HOST, "127.0.0.1, which is a loopback address"),
     names.no_address_of_family(HOST, "IPv6"),
-    agents.no_agent("kube-system"),
-    agents.agent_not_running("kube-system", "container userspace-proxy waits: CrashLoopBackOff"),
-    agents.no_answer("kube-system", 5.0),
-    agents.no_answer("kube-system", 2.5),
-    agents.no_answer("kube-system", 5.0, "Kubelet stopped posting node status"),
-    agents.not_asked(5.0),
-    agents.gone_silent("kube-system", 10.0),
-    agents.forward_failed("kube-system", "pod kube-system/userspace-proxy-x, port 10249: refused"),
-    agents.answer_too_large("kube-system", 32),
-    agents.answer_unreadable("kube-system", "HTTP status 404: Not Found"),
+    agent_causes.no_agent("kube-system"),
+    agent_causes.agent_not_running(
+        "kube-system", "container userspace-proxy waits: CrashLoopBackOff"
+    ),
+    agent_causes.no_answer("kube-system", 5.0),
+    agent_causes.no_answer("kube-system", 2.5),
+    agent_causes.no_answer("kube-system", 5.0, "Kubelet stopped posting node status"),
+    agent_causes.not_asked(5.0),
+    agent_causes.gone_silent("kube-system", 10.0),
+    agent_causes.forward_failed(
+        "kube-system", "pod kube-system/userspace-proxy-x, port 10249: refused"
+    ),
+    agent_causes.answer_too_large("kube-system", 32),
+    agent_causes.answer_unreadable("kube-system", "HTTP status 404: Not Found"),
     nodes.source_fails("cannot watch Services: Connection refused"),
     nodes.behind(("shop/web",), 1),
     nodes.behind(("shop/a", "shop/b", "shop/c"), 14),

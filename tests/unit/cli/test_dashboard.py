@@ -11,7 +11,7 @@ from userspace_proxy.cli.all_nodes import settings_of
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy_kubectl.cli import dashboard
 from userspace_proxy_kubectl.cli.dashboard import has_screen
-from userspace_proxy_kubectl.cli.open_reader import open_reader
+from userspace_proxy_kubectl.cli.followed import open_reader
 from userspace_proxy_kubectl.cli.table import DASHBOARD
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent
 

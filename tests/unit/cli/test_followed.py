@@ -1,17 +1,25 @@
 import asyncio
+import resource
 import sys
 
 import pytest
 
 from tests.unit.dataplane.waiting import until
-from userspace_proxy.causes.agents import no_agent
 from userspace_proxy.causes.say import say
 from userspace_proxy.cli.all_nodes import settings_of
 from userspace_proxy.cli.command_table import COMMANDS
-from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.errors import ConfigError, UserspaceProxyError
 from userspace_proxy.facts import StatusFacts
-from userspace_proxy_kubectl.cli.followed import FollowedNodes, _with_problems, read_once
+from userspace_proxy.linux import bounded
+from userspace_proxy_kubectl.cli.followed import (
+    FollowedNodes,
+    _with_problems,
+    open_reader,
+    read_once,
+)
+from userspace_proxy_kubectl.cli.table import NODES
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_causes import no_agent
 from userspace_proxy_kubectl.nodes.reader import NodesReader
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE
@@ -114,3 +122,30 @@ async def test_that_there_are_no_agents_is_raised(cluster):
     for wanted in (follow, lambda: read_once(words, settings_of(words))):
         with pytest.raises(UserspaceProxyError, match="no agent"):
             await asyncio.to_thread(wanted)
+
+
+GIVEN = NODES.read_words([])
+
+
+def test_without_any_time_nothing_is_asked():
+    with pytest.raises(ConfigError, match="--timeout"):
+        open_reader(NODES.read_words(["--timeout=0s"]), settings_of(GIVEN))
+
+
+def test_without_a_kubeconfig_the_remedy_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ConfigError, match="there is no kubeconfig"):
+        open_reader(GIVEN, settings_of(GIVEN))
+
+
+def test_as_many_nodes_can_be_followed_as_the_hard_limit_allows(monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    try:
+        open_reader(GIVEN, settings_of(GIVEN))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (bounded(hard), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,10 +7,10 @@ import pytest
 
 from tests.unit.dataplane.waiting import until
 from tests.unit.status.views import NOW
-from userspace_proxy.causes import agents
 from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts
 from userspace_proxy_kubectl.cli.observe_nodes import ShownLines, show_lines
+from userspace_proxy_kubectl.nodes import agent_causes
 from userspace_proxy_kubectl.nodes.reader import NodeLine
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent
 from userspace_proxy_testing.fakes.agents import response_head
@@ -82,7 +82,7 @@ def test_what_is_no_connection_is_left_out(line, is_json):
 
 
 def test_a_node_whose_stream_breaks_off_is_named_once(capsys):
-    broken = NodeLine("node-7", problem=agents.no_answer("kube-system", 5.0))
+    broken = NodeLine("node-7", problem=agent_causes.no_answer("kube-system", 5.0))
     assert len(shown(broken, broken, NodeLine("node-7", line_of(ENDED)), broken)) == 1
     assert capsys.readouterr().err.count("node-7: ") == 2
 

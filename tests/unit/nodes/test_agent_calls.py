@@ -7,11 +7,16 @@ import json
 import pytest
 from msgspec.structs import replace
 
+from userspace_proxy.status.http_answer import Bounds, TooLarge, Unreadable
 from userspace_proxy_kubectl.nodes import agent_calls as module
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer
-from userspace_proxy_kubectl.nodes.agent_calls import OPENING_MAX, AgentCalls, Limits
-from userspace_proxy_kubectl.nodes.agent_request import Bounds, Unreadable
-from userspace_proxy_kubectl.nodes.decoding import TooLarge
+from userspace_proxy_kubectl.nodes.agent_calls import (
+    OPENING_MAX,
+    AgentCalls,
+    Limits,
+    OtherStatus,
+    ask,
+)
 from userspace_proxy_kubectl.nodes.findings import CLOCK_OFF_S, clock_of
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent, endless, fixed
@@ -236,3 +241,29 @@ async def test_lines_of_an_agent_that_is_silent_end(agents, client):
     assert [await anext(lines), await anext(lines)] == [b"", b"{}"]
     with pytest.raises(TimeoutError):
         await anext(lines)
+
+
+async def asked(agents, client, answer):
+    pod = agents.add("node-1", answer)
+    pieces = ask(client, ForwardTarget("kube-system", pod, 10249), "/x", Bounds())
+    async with contextlib.aclosing(pieces):
+        return b"".join([piece async for piece in pieces])
+
+
+async def test_an_agent_is_asked_through_the_api_server(api, agents, client):
+    assert await asked(agents, client, fixed(b"hello")) == b"hello"
+    assert api.pods.dialled == ["kube-system/userspace-proxy-node-1:10249"]
+
+
+async def test_another_status_has_the_beginning_of_its_text(agents, client):
+    with pytest.raises(OtherStatus, match=r"HTTP status 404: not here$") as raised:
+        await asked(agents, client, fixed(b"not\nhere\n", 404, Server="userspace-proxy"))
+    assert raised.value.code == 404
+    with pytest.raises(OtherStatus) as raised:
+        await asked(agents, client, fixed(b"x" * 100_000, 500, Server="userspace-proxy"))
+    assert raised.value.text == "x" * 200
+
+
+async def test_a_refusal_of_kube_proxy_is_not_that_of_an_agent(agents, client):
+    with pytest.raises(Unreadable, match="another program answers at that port"):
+        await asked(agents, client, fixed(b"404 page not found", 404))

@@ -9,9 +9,8 @@ from userspace_proxy.facts.encoding import encode_answer
 from userspace_proxy_kubectl.nodes import agent_calls, agent_streams
 from userspace_proxy_kubectl.nodes.agent_calls import AgentCalls
 from userspace_proxy_kubectl.nodes.agent_streams import PAUSES_S, Following
-from userspace_proxy_kubectl.nodes.answer_detail import Asking
+from userspace_proxy_kubectl.nodes.answer_detail import Answers, Asking
 from userspace_proxy_kubectl.nodes.discovery import Finder, Where
-from userspace_proxy_kubectl.nodes.node_answers import Answers
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, fixed
 from userspace_proxy_testing.fakes.agent_status import status_of
 

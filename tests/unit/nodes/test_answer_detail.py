@@ -5,24 +5,24 @@ import errno
 import msgspec
 import pytest
 
-from userspace_proxy.causes import agents
-from userspace_proxy.facts import Level
+from userspace_proxy.facts import Level, StatusFacts
+from userspace_proxy.status.http_answer import ANSWER_BYTES, TooLarge, Unreadable
+from userspace_proxy_kubectl.nodes import agent_causes
 from userspace_proxy_kubectl.nodes.agent_calls import Read
-from userspace_proxy_kubectl.nodes.agent_request import ANSWER_BYTES, Unreadable
+from userspace_proxy_kubectl.nodes.agent_pods import by_node, read_agent
 from userspace_proxy_kubectl.nodes.answer_detail import (
     SUMMARY_FROM,
     WHOLE_BYTES,
+    Answers,
     Asking,
     every_s,
 )
-from userspace_proxy_kubectl.nodes.decoding import TooLarge
-from userspace_proxy_kubectl.nodes.discovery import Where
-from userspace_proxy_kubectl.nodes.node_answers import Answers
+from userspace_proxy_kubectl.nodes.discovery import FoundAgents, Where
+from userspace_proxy_kubectl.nodes.placement import read_node_state
 from userspace_proxy_kubectl.port_forward import ForwardTarget, PortForwardError
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
-from .objects import node, pod
-from .test_answers import found
+from .objects import node, pod, written
 
 TO = ForwardTarget("kube-system", "agent-1", 10249)
 ILL, FINE, OTHER = status_of(service_objects(3), "node-1").ports
@@ -99,13 +99,15 @@ def test_nodes_that_were_many_for_a_moment_are_asked_for_whole_answers_again(ans
     [
         pytest.param(
             PortForwardError("refused", errno.ECONNREFUSED),
-            agents.forward_failed("kube-system", "refused"),
+            agent_causes.forward_failed("kube-system", "refused"),
             id="port-forward",
         ),
-        pytest.param(TooLarge(5 << 20), agents.answer_too_large("kube-system", 5), id="too-large"),
+        pytest.param(
+            TooLarge(5 << 20), agent_causes.answer_too_large("kube-system", 5), id="too-large"
+        ),
         pytest.param(
             Unreadable("it isn't\nHTTP " + "x" * 1000),
-            agents.answer_unreadable("kube-system", ("it isn't HTTP " + "x" * 1000)[:300]),
+            agent_causes.answer_unreadable("kube-system", ("it isn't HTTP " + "x" * 1000)[:300]),
             id="unreadable",
         ),
     ],
@@ -126,13 +128,89 @@ def test_port_forwards_that_are_not_permitted_are_noted(answers):
 def test_a_late_answer_and_a_stream_that_has_stopped_differ(answers):
     asking = Asking()
     asking.fail_late(answers, "node-1", TO, 5.0)
-    assert only(answers).problem == agents.no_answer("kube-system", 5.0)
+    assert only(answers).problem == agent_causes.no_answer("kube-system", 5.0)
     asking.take(answers, "node-1", Read(STATUS, 1.0, 2.0), asking.mode("node-1", 1))
     asking.fail_late(answers, "node-1", TO, 10.0)
-    assert only(answers).problem == agents.gone_silent("kube-system", 10.0)
+    assert only(answers).problem == agent_causes.gone_silent("kube-system", 10.0)
 
 
 def test_the_state_of_the_node_is_part_of_the_cause(answers):
     answers.take(found(pod(), nodes=[node("node-1", ready="Unknown")]))
     Asking().fail_late(answers, "node-1", TO, 5.0)
     assert only(answers).problem.get("node_state") == "kubelet has stopped"
+
+
+READ = Read(StatusFacts(version="1"), 10.0, 11.0)
+
+
+def found(*pods, nodes=None):
+    states = [read_node_state(written(one)) for one in nodes or ()]
+    by_name = None if nodes is None else {state.name: state for state in states}
+    return FoundAgents(by_node(read_agent(written(one)) for one in pods), by_name)
+
+
+@pytest.fixture
+def unasked():
+    return Answers(Where())
+
+
+def test_each_node_has_an_answer_or_a_cause(unasked):
+    waiting = pod("two", "node-2", status={"phase": "Pending"})
+    nodes = [node(f"node-{number}") for number in (1, 2, 3)]
+    unasked.take(found(pod("one", "node-1"), waiting, nodes=nodes))
+    unasked.put("node-1", READ, is_summary=True)
+    one, two, three = unasked.all_nodes(None).answers
+    assert (one.status.version, one.is_summary) == ("1", True)
+    assert (one.asked_at, one.answered_at, one.problem) == (10.0, 11.0, None)
+    assert (two.agents, three.agents) == ((), ())
+    assert two.problem == agent_causes.agent_not_running("kube-system", "its phase is Pending")
+    assert three.problem == agent_causes.no_agent("kube-system")
+    assert unasked.is_settled()
+
+
+def test_nodes_are_unknown_where_they_can_not_be_listed(unasked):
+    unasked.take(found(pod()))
+    assert not unasked.all_nodes(None).has_nodes
+    unasked.take(found(pod(), nodes=[]))
+    assert unasked.all_nodes(None).has_nodes
+
+
+def test_a_failure_keeps_the_last_answer_and_the_next_answer_ends_it(unasked):
+    unasked.take(found(pod()))
+    assert not unasked.is_settled()
+    unasked.put("node-1", READ, is_summary=False)
+    unasked.fail("node-1", agent_causes.no_answer("kube-system", 5.0))
+    (one,) = unasked.all_nodes(None).answers
+    assert (one.status, one.problem) == (READ.status, agent_causes.no_answer("kube-system", 5.0))
+    unasked.put("node-1", READ, is_summary=False)
+    assert unasked.all_nodes(None).answers[0].problem is None
+
+
+def test_an_agent_that_runs_again_is_asked_again(unasked):
+    unasked.take(found(pod(status={"phase": "Pending"})))
+    assert unasked.to_ask() == {}
+    unasked.take(found(pod()))
+    assert unasked.to_ask()["node-1"].pod == "agent-1"
+    assert unasked.all_nodes(None).answers[0].problem is None
+
+
+def test_what_a_node_sends_after_it_has_gone_is_nothing(unasked):
+    unasked.take(found(pod()))
+    unasked.take(found())
+    unasked.put("node-1", READ, is_summary=False)
+    unasked.fail("node-1", agent_causes.no_answer("kube-system", 5.0))
+    assert unasked.all_nodes(None).answers == ()
+
+
+def test_services_that_are_behind_are_news_once(unasked):
+    unasked.take(found(pod()))
+    assert unasked.set_behind({"node-1": ("shop/web",), "node-9": ("shop/web",)})
+    assert not unasked.set_behind({"node-1": ("shop/web",)})
+    assert unasked.all_nodes(None).answers[0].behind == ("shop/web",)
+    assert unasked.set_behind({})
+
+
+def test_why_a_node_is_not_ready_is_known(unasked):
+    unasked.take(found(pod(), nodes=[node("node-1", ready="Unknown")]))
+    assert unasked.state_of("node-1") == "kubelet has stopped"
+    assert unasked.state_of("node-9") == ""

@@ -7,8 +7,8 @@ import pytest
 
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM, bucket_of, summary_of
+from userspace_proxy.status.http_answer import Unreadable
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer
-from userspace_proxy_kubectl.nodes.agent_request import Unreadable
 from userspace_proxy_kubectl.nodes.behind import ASKED_MAX, BEHIND_S, Behind
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_status import status_of

@@ -6,10 +6,10 @@ import contextlib
 import msgspec
 import pytest
 
-from userspace_proxy.causes import agents as rows
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import SourceError
 from userspace_proxy_kubectl.nodes import agent_calls, answer_detail
+from userspace_proxy_kubectl.nodes import agent_causes as rows
 from userspace_proxy_kubectl.nodes.discovery import Where
 from userspace_proxy_kubectl.nodes.reader import NodeLine, NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endless, fixed

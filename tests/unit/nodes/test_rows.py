@@ -74,7 +74,7 @@ def test_the_cpu_is_that_of_the_last_seconds_of_the_same_agent():
     assert row_of(now, before).cpu == pytest.approx(0.1)
     other = answer_of("a", process=ProcessFacts(900.0), now=NOW - 5, started=NOW - 9000)
     assert row_of(now, other).cpu == pytest.approx(0.05)
-    assert row_of(answer_of("a", process=ProcessFacts(1e300))).cpu is None
+    assert row_of(answer_of("a", process=ProcessFacts(-1.0))).cpu is None
     assert row_of(answer_of("a", process=ProcessFacts(5.0), started=NOW + 5)).cpu is None
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from userspace_proxy.facts import Level
 
@@ -43,7 +43,17 @@ class Item:
     level: Level | None = None
     """None: nothing is known of how it does."""
     title: str = ""
-    """What is said of it beside its name."""
+    x: int = 0
+    y: int = 0
+    """Its place, once it has one."""
+
+    @property
+    def label(self) -> str:
+        """Its name, or of a long one beginning and end, by which pods of a Deployment differ."""
+        if len(self.name) <= _LABEL_MAX:
+            return self.name
+        half = _LABEL_MAX // 2
+        return f"{self.name[: half - 1]}…{self.name[-(_LABEL_MAX - half) :]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,12 @@ class Line:
     level: Level | None = Level.OK
     """None: it wasn't tried."""
     title: str = ""
+    path: str = ""
+    """Of the picture, once its items have places."""
+
+    @property
+    def width(self) -> float:
+        return min(_THICKEST, 1 + math.log10(1 + max(0, self.calls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +90,15 @@ class Calling:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedItem:
-    """An item with its place."""
-
-    item: Item
-    x: int
-    y: int
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedLine:
-    """A line with its path."""
-
-    line: Line
-    path: str
-    width: float
-
-
-@dataclass(frozen=True, slots=True)
 class CallMap:
     """The picture."""
 
-    items: tuple[PlacedItem, ...]
-    lines: tuple[PlacedLine, ...]
+    items: tuple[Item, ...]
+    lines: tuple[Line, ...]
     height: int
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many clients, Services and endpoints of those that could be shown aren't."""
     heads: tuple[tuple[int, str], ...] = ()
-    """The places and words of the columns' heads."""
 
 
 def place(all_: Calling) -> CallMap:
@@ -151,30 +147,20 @@ def _beside(
     return sorted(items, key=lambda item: mean[item.name])
 
 
-def _column(x: int, items: Sequence[Item], height: int) -> dict[str, PlacedItem]:
+def _column(x: int, items: Sequence[Item], height: int) -> dict[str, Item]:
     """Return a column's items by name, spread over the height."""
     step = (height - _TOP) / max(1, len(items))
     return {
-        item.name: PlacedItem(item, x, round(_TOP + step * (n + 0.5)), _cut(item.name))
+        item.name: replace(item, x=x, y=round(_TOP + step * (n + 0.5)))
         for n, item in enumerate(items)
     }
 
 
-def _placed(
-    line: Line, starts: Mapping[str, PlacedItem], ends: Mapping[str, PlacedItem]
-) -> PlacedLine | None:
+def _placed(line: Line, starts: Mapping[str, Item], ends: Mapping[str, Item]) -> Line | None:
     start, end = starts.get(line.start), ends.get(line.end)
     if start is None or end is None:
         return None
     x1, x2 = start.x + BOX, end.x
     middle = (x1 + x2) // 2
     path = f"M{x1} {start.y}C{middle} {start.y} {middle} {end.y} {x2} {end.y}"
-    return PlacedLine(line, path, min(_THICKEST, 1 + math.log10(1 + max(0, line.calls))))
-
-
-def _cut(name: str) -> str:
-    """Return a name that fits, with its end, by which pods of a Deployment differ."""
-    if len(name) <= _LABEL_MAX:
-        return name
-    half = _LABEL_MAX // 2
-    return f"{name[: half - 1]}…{name[-(_LABEL_MAX - half) :]}"
+    return replace(line, path=path)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
 
-from ..endpoints import moment
-from ..sums import bounded
 from .look import has_words
 
 
@@ -26,7 +24,6 @@ class ClientCalls:
     client: str
     """``namespace/pod``, or an IP address."""
     addresses: tuple[str, ...]
-    """The client's."""
     port: str
     """The Service port, as of ``EdgeFacts.service``."""
     connections: int
@@ -36,7 +33,6 @@ class ClientCalls:
     last_at: float
     """Unix time of the last one."""
     nodes: tuple[str, ...]
-    """Those whose proxies were called."""
     service: str
     """``namespace/name``."""
 
@@ -54,7 +50,6 @@ class AllCalls:
     others: int = 0
     """Connections of clients that the nodes' tables had no place for."""
     nodes: int = 0
-    """How many nodes have answered."""
 
     def matching(self, text: str) -> tuple[ClientCalls, ...]:
         """Return those in whose client, Service port or node all words of a search are."""
@@ -77,9 +72,7 @@ def add_up(edges: Mapping[str, EdgesFacts]) -> AllCalls:
             rows.setdefault(key, []).append((node, edge))
     calls = [_together(*key, found) for key, found in rows.items()]
     calls.sort(key=lambda call: (-call.connections, call.port, call.client))
-    return AllCalls(
-        tuple(calls), sum(bounded(answer.others) for answer in edges.values()), len(edges)
-    )
+    return AllCalls(tuple(calls), sum(answer.others for answer in edges.values()), len(edges))
 
 
 def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) -> ClientCalls:
@@ -88,9 +81,9 @@ def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) ->
         client,
         tuple(sorted({edge.client for edge in edges})),
         port,
-        sum(bounded(edge.connections) for edge in edges),
-        sum(bounded(edge.failed) for edge in edges),
-        max(moment(edge.last_at) for edge in edges),
+        sum(edge.connections for edge in edges),
+        sum(edge.failed for edge in edges),
+        max(edge.last_at for edge in edges),
         tuple(sorted(set(nodes))),
         f"{edges[0].namespace}/{edges[0].name}",
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from userspace_proxy.facts.units import format_count
 from userspace_proxy.status.chart import Sparkline, draw
-from userspace_proxy.status.history import COVERED_S, Figures, History
+from userspace_proxy.status.history import COVERED_S, Figures, History, added
 
 from ..merged import MergedKey
 
@@ -65,7 +65,7 @@ class Lately:
             growth = {}
         self._at = at
         known, none = self._carried, Figures()
-        self._carried = {key: _sum(known.get(key, none), growth.get(key, none)) for key in keys}
+        self._carried = {key: added((known.get(key, none), growth.get(key, none))) for key in keys}
         self._history.record(list(self._carried.items()), at)
         wrong = {key: one for key, one in growth.items() if one.failed or one.saved}
         if wrong:
@@ -84,17 +84,10 @@ class Lately:
     def minute(self, key: MergedKey | None = None) -> Minute:
         """Return the last minute of a Service port, or of all together."""
         curves = self._history.minute(key)
-        found = [
+        found = added(
             one
             for _, wrong in self._wrong
             for one in (wrong.values() if key is None else [wrong.get(key, Figures())])
-        ]
-        failed, saved = (
-            int(sum(counts))
-            for counts in ((one.failed for one in found), (one.saved for one in found))
         )
-        return Minute(draw(curves) if curves is not None else None, failed, saved)
-
-
-def _sum(one: Figures, other: Figures) -> Figures:
-    return Figures(*map(sum, zip(one, other, strict=True)))
+        picture = draw(curves) if curves is not None else None
+        return Minute(picture, int(found.failed), int(found.saved))

@@ -13,9 +13,10 @@ read is left out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -26,10 +27,11 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import Level, PortFacts, StatusFacts
 from userspace_proxy.facts.edges import EdgesFacts
 from userspace_proxy.pacing import Pacing
+from userspace_proxy.status.http_answer import TooLarge
 from userspace_proxy.status.single_flight import SingleFlight
 
 from ..agent_answer import AgentAnswer, AllNodes
-from ..decoding import Allowance, TooLarge
+from ..decoding import Allowance
 from ..growth import growth_of
 from ..merged import merge
 from ..reader import PAGE
@@ -39,6 +41,8 @@ from .look import ClusterLook
 
 Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | Cause]]]
 """Asks some nodes for a path; returns each one's answer, or why there is none."""
+
+_T = TypeVar("_T")
 
 # Tables of clients have up to 500 rows a node: of more nodes they would be many megabytes.
 CALLS_OF_NODES_MAX = 100
@@ -196,22 +200,18 @@ def _key(port: PortFacts) -> tuple[str, str, str]:
 
 
 def _read_all(answers: Mapping[str, bytes | Cause]) -> dict[str, StatusFacts]:
-    read: dict[str, StatusFacts] = {}
-    for node, body in answers.items():
-        if isinstance(body, bytes):
-            try:
-                read[node] = Allowance(PAGE.body).decode(body, StatusFacts)
-            except (ValueError, TooLarge):
-                continue
-    return read
+    return _decoded(answers, StatusFacts)
 
 
 def _read_calls(answers: Mapping[str, bytes | Cause]) -> AllCalls:
-    edges = {}
+    return add_up(_decoded(answers, EdgesFacts))
+
+
+def _decoded(answers: Mapping[str, bytes | Cause], kind: type[_T]) -> dict[str, _T]:
+    """Return what nodes have answered, without what can't be read."""
+    read = {}
     for node, body in answers.items():
         if isinstance(body, bytes):
-            try:
-                edges[node] = Allowance(PAGE.body).decode(body, EdgesFacts)
-            except (ValueError, TooLarge):
-                continue
-    return add_up(edges)
+            with contextlib.suppress(ValueError, TooLarge):
+                read[node] = Allowance(PAGE.body).decode(body, kind)
+    return read

@@ -9,7 +9,6 @@ in JSON, and long ones are cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -23,13 +22,9 @@ from userspace_proxy.status.incident_words import time_of_day
 from userspace_proxy.status.markup import Parts, make_environment
 from userspace_proxy.status.selection import Selection, with_query
 
-from ..endpoints import moment
-from ..sums import bounded
 from .look import ClusterLook, incident_link, node_link, service_link
 
 _LONGEST = 2_000
-_NUMBERS = ("bytes", "count", "plural", "rate", "seconds", "short")
-"""Filters that write a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +38,6 @@ class PageHead:
     """Of what the page is about; None: a neutral one."""
     heading: str
     verdict: str
-    """How that does."""
 
 
 def render(name: str, head: PageHead, **content: object) -> Parts:
@@ -56,8 +50,9 @@ def render(name: str, head: PageHead, **content: object) -> Parts:
     texts["main"] = f'<main id="main">\n{main}\n</main>'
     # Names that are read from JSON may contain surrogates.
     html = {part: text.encode("utf-8", "replace").decode() for part, text in texts.items()}
-    at = time_of_day(moment(look.now))
-    return Parts(printable(cut(head.title)), head.mark or Level.ATTENTION, html, at)
+    return Parts(
+        printable(cut(head.title)), head.mark or Level.ATTENTION, html, time_of_day(look.now)
+    )
 
 
 def page_of(parts: Parts, asked: Selection) -> bytes:
@@ -78,15 +73,6 @@ def cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def writes(function: Callable[..., str]) -> Callable[..., str]:
-    """Return a function that writes its first argument, a number, within bounds."""
-
-    def write(number: float, *words: str) -> str:
-        return function(bounded(number), *words)
-
-    return write
-
-
 def _shown(value: object) -> object:
     """Return what is written of a value; names of several parts are no texts yet."""
     return value if isinstance(value, Markup | int | float) else printable(cut(str(value)))
@@ -96,13 +82,8 @@ def _shown(value: object) -> object:
 def _environment() -> Environment:
     own, proxys = PackageLoader(__package__ or ""), PackageLoader(status.__name__)
     environment = make_environment(ChoiceLoader([own, proxys]), finalize=_shown)
-    filters = environment.filters
-    filters |= {name: writes(filters[name]) for name in _NUMBERS}
-    filters.update(
-        clock=lambda at: time_of_day(moment(at)),
-        incident_link=incident_link,
-        node_link=node_link,
-        service_link=service_link,
+    environment.filters.update(
+        incident_link=incident_link, node_link=node_link, service_link=service_link
     )
     environment.globals.update(of_all=True, with_query=with_query)
     return environment

@@ -20,17 +20,18 @@ from userspace_proxy.facts.units import (
     plural,
 )
 from userspace_proxy.status.markup import Affected, Parts
-from userspace_proxy.status.rows import DOTS_SHOWN, Row, columns_of
+from userspace_proxy.status.page import PORTS_A_PAGE
+from userspace_proxy.status.rows import DOTS_SHOWN, FIGURES, Row, columns_of, figures_of
 from userspace_proxy.status.search import Search
 from userspace_proxy.status.selection import Selection, id_of, with_query
 
 from ..endpoints import MergedEndpoint
+from ..growth import in_order
 from ..incidents import MergedIncident
 from ..merged import Merged, MergedPort, mark_of
-from ..order import in_order
 from ..rows import NodeRow
 from ..subset import found_in
-from ..sums import added, bounded
+from ..sums import added
 from ..words import format_incident, format_port
 from .client_calls import AllCalls
 from .lately import Minute
@@ -44,7 +45,6 @@ from .look import (
 )
 from .markup import PageHead, render
 
-PORTS_A_PAGE = 100
 NODES_A_PAGE = 100
 CALLS_A_PAGE = 200
 INCIDENTS_A_PAGE = 100
@@ -64,22 +64,6 @@ class Fact:
     more: str = ""
     kind: str = ""
     """A class of the style sheet."""
-
-
-@dataclass(frozen=True, slots=True)
-class SaidIncident:
-    """An incident with its sentence."""
-
-    incident: IncidentFacts
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class SaidNode:
-    """A row of the nodes' table, with what is said of it."""
-
-    row: NodeRow
-    words: str
 
 
 def render_overview(look: ClusterLook, asked: Selection) -> Parts:
@@ -115,7 +99,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
 def render_nodes(look: ClusterLook, asked: Selection) -> Parts:
     """Return the page with all nodes."""
     said = say_nodes(look.merged.rows)
-    found = [one for one in said if has_words(asked.q, _texts_of_node(one))]
+    found = [(row, words) for row, words in said if has_words(asked.q, _texts_of(row, words))]
     return render(
         "nodes",
         head(look, asked, "Nodes"),
@@ -154,15 +138,11 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
 def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
     """Return the page with all causes."""
     merged = look.merged
-    said = zip(
-        say_incidents(merged.incidents, look.now, len(merged.answered)),
-        merged.incidents,
-        strict=True,
-    )
+    said = say_incidents(merged.incidents, look.now, len(merged.answered))
     found = [
-        words
-        for words, one in said
-        if has_words(asked.q, (words.words, *one.incident.services, *one.nodes))
+        (incident, words)
+        for (incident, words), one in zip(said, merged.incidents, strict=True)
+        if has_words(asked.q, (words, *incident.services, *one.nodes))
     ]
     return render(
         "causes",
@@ -278,14 +258,14 @@ def say_calls(calls: AllCalls, merged: Merged) -> str:
 
 def say_incidents(
     incidents: Iterable[MergedIncident], now: float, total: int
-) -> list[SaidIncident]:
+) -> list[tuple[IncidentFacts, str]]:
     """Return incidents with their sentences."""
-    return [SaidIncident(one.incident, format_incident(one, now, total)) for one in incidents]
+    return [(one.incident, format_incident(one, now, total)) for one in incidents]
 
 
-def say_nodes(rows: Iterable[NodeRow]) -> list[SaidNode]:
+def say_nodes(rows: Iterable[NodeRow]) -> list[tuple[NodeRow, str]]:
     """Return rows with what is said of each node."""
-    return [SaidNode(row, _about(row)) for row in rows]
+    return [(row, _about(row)) for row in rows]
 
 
 def _about(row: NodeRow) -> str:
@@ -299,7 +279,7 @@ def _about(row: NodeRow) -> str:
 
 
 def _row(port: MergedPort, look: ClusterLook) -> Row:
-    key, sums, endpoints = port.key, port.sums, port.endpoints
+    key, endpoints = port.key, port.endpoints
     known = len(look.merged.answered) - len(port.missing)
     minute, words = look.lately.minute(key), format_port(port, look.merged)
     tags = [port.first.protocol] if port.first.protocol != "TCP" else []
@@ -323,10 +303,7 @@ def _row(port: MergedPort, look: ClusterLook) -> Row:
         words=words,
         says=words,
         is_sentence=port.level is not Level.OK,
-        rates=look.lately.rates(key),
-        open=sums.active,
-        saved=sums.saved,
-        failed=sums.failed,
+        figures=figures_of(port.sums, look.lately.rates(key)),
         sparkline=minute.picture,
         minute=minute.words,
     )
@@ -346,17 +323,11 @@ def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:
 def _figures(look: ClusterLook) -> list[Fact]:
     sums = added(row.sums for row in look.merged.rows)
     return [
-        Fact(
-            "saved",
-            format_count(sums.saved),
-            "their first dial failed, and another endpoint answered: the clients noticed nothing",
-            "good" if sums.saved else "zero",
-        ),
-        Fact(
-            "failed",
-            format_count(sums.failed),
-            "clients that got no answer: no endpoint answered, or it ended them, or they left",
-            "bad" if sums.failed else "zero",
+        *(
+            Fact(one.heading, format_count(count), one.title, one.colour if count else "zero")
+            for one in FIGURES.values()
+            if one.title
+            for count in [getattr(sums, one.name)]
         ),
         Fact("open", format_count(sums.active)),
         Fact("total", format_count(sums.connections)),
@@ -366,9 +337,8 @@ def _figures(look: ClusterLook) -> list[Fact]:
     ]
 
 
-def _texts_of_node(one: SaidNode) -> Sequence[str]:
-    row = one.row
-    return row.node, row.version, row.commit, row.steering, one.words, str(row.level)
+def _texts_of(row: NodeRow, words: str) -> Sequence[str]:
+    return row.node, row.version, row.commit, row.steering, words, str(row.level)
 
 
 def _ill(status: StatusFacts | None) -> list[PortFacts]:
@@ -382,23 +352,21 @@ def _facts_of(row: NodeRow, status: StatusFacts | None, now: float) -> list[Fact
         return []
     age, cpu, sums, kernel = row.plan_age_s, row.cpu, row.sums, status.kernel
     tracks = status.tracking.limit > 0
-    entries, limit = (
-        format_count(bounded(n)) for n in (status.tracking.entries, status.tracking.limit)
-    )
+    entries, limit = map(format_count, (status.tracking.entries, status.tracking.limit))
     return [
         Fact("Version", row.version or "unknown", row.commit),
-        Fact("Started", f"{format_seconds(bounded(now - status.started))} ago"),
+        Fact("Started", f"{format_seconds(now - status.started)} ago"),
         Fact("Source", status.source.kind, status.source.location),
         Fact("Steering", row.steering or "unknown", row.path),
         Fact(
             "Plan in force",
-            f"{format_seconds(bounded(age))} ago" if age is not None else "none yet",
-            f"revision {bounded(row.revision):.0f}{_compared(row)}",
+            f"{format_seconds(age)} ago" if age is not None else "none yet",
+            f"revision {row.revision}{_compared(row)}",
         ),
         Fact("Connections", format_count(sums.active), f"open, of {sums.connections:,}"),
         Fact("Failed", format_count(sums.failed)),
         Fact("CPU", f"{cpu:.1%} of a core" if cpu is not None else "unknown"),
-        Fact("Memory", format_bytes(bounded(row.memory_bytes)) if row.memory_bytes else "unknown"),
+        Fact("Memory", format_bytes(row.memory_bytes) if row.memory_bytes else "unknown"),
         *([Fact("Connection tracking", entries, f"of {limit} entries")] if tracks else []),
         Fact("Kernel", kernel.release or "unknown", kernel.words if kernel.release else ""),
     ]

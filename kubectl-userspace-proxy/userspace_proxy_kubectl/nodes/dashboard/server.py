@@ -16,7 +16,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from importlib import resources
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
@@ -28,7 +27,7 @@ from userspace_proxy.facts.units import capitalised
 from userspace_proxy.loops import close_server
 from userspace_proxy.status.connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from userspace_proxy.status.markup import Parts
-from userspace_proxy.status.middleware import Middleware, make_runner
+from userspace_proxy.status.middleware import Middleware, make_runner, serve_static
 from userspace_proxy.status.sampling import PERIOD_S
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.single_flight import SingleFlight
@@ -57,18 +56,6 @@ USUAL_PORT = 10299
 
 # Browsers find names in ``localhost`` by themselves, but for Safari, which asks the system.
 _IS_NAMED = sys.platform != "darwin"
-_OWN, _OF_PROXY = __package__ or "", status.__name__
-_STATIC = {
-    "dashboard.css": (_OWN, "text/css"),
-    "page.js": (_OF_PROXY, "text/javascript"),
-    "style.css": (_OF_PROXY, "text/css"),
-    "incident.css": (_OF_PROXY, "text/css"),
-    "guide.css": (_OF_PROXY, "text/css"),
-    "troubleshooting.html": (_OF_PROXY, "text/html"),
-    "icon-ok.svg": (_OF_PROXY, "image/svg+xml"),
-    "icon-attention.svg": (_OF_PROXY, "image/svg+xml"),
-    "icon-trouble.svg": (_OF_PROXY, "image/svg+xml"),
-}
 
 Page: TypeAlias = tuple[Parts, int]
 """Its parts, and the status of the answer."""
@@ -152,7 +139,7 @@ class Dashboard:
             web.get(f"{_STREAM}{path}", partial(self._stream, make), allow_head=False)
             for path, make in pages.items()
         ]
-        return [*routes, web.get("/static/{name}", self._static)]
+        return [*routes, serve_static(__package__ or "", status.__name__)]
 
     async def _page(self, make: _Maker, request: web.Request) -> web.Response:
         asked = Selection.parse(request.query, request.rel_url.raw_path)
@@ -178,14 +165,6 @@ class Dashboard:
         pages = self._pages.setdefault(kind, SingleFlight())
         names = dict(request.match_info)
         return await pages.get(asked, partial(make, self._live, asked, names))
-
-    async def _static(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        if name not in _STATIC:
-            raise web.HTTPNotFound
-        package, kind = _STATIC[name]
-        body = (resources.files(package) / "static" / name).read_bytes()
-        return web.Response(body=body, content_type=kind, charset="utf-8")
 
 
 def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:

@@ -12,18 +12,19 @@ Rule 2: what a colour shows, the mark of a cell and its words show, too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import enum
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from userspace_proxy.causes.say import Form, say
-from userspace_proxy.facts import FrontendFacts, Level
-from userspace_proxy.facts.units import plural
+from userspace_proxy.facts import EndpointFacts, Level, PortFacts
+from userspace_proxy.facts.units import format_waits, plural
 from userspace_proxy.status.markup import Parts
 from userspace_proxy.status.selection import Selection
 
-from ..endpoints import MergedEndpoint
-from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
-from ..merged import MergedPort, mark_of
+from ..endpoints import MergedEndpoint, has_tried, last_answer
+from ..merged import Merged, MergedPort, mark_of
+from ..sums import of_endpoint
 from ..words import format_endpoint, format_port
 from .client_calls import AllCalls
 from .lately import Minute
@@ -38,39 +39,39 @@ CALLS_SHOWN = 20
 INCIDENTS_SHOWN = 6
 NODES_WITHOUT_SEARCH = 20
 FRONTENDS_SHOWN = 8
-_MARKS = {
-    CellState.SERVED: ("●", "ok"),
-    CellState.UNANSWERED: ("◌", "untried"),
-    CellState.FAILING: ("✖", "trouble"),
-    CellState.NOT_TRIED: ("○", "untried"),
-    CellState.NOT_USED: ("–", "unused"),
-    CellState.UNKNOWN: ("?", "unknown"),
-}
-_LEGEND = {
-    CellState.SERVED: "answers; with the number of connections",
-    CellState.UNANSWERED: "tried; not known whether it answers",
-    CellState.FAILING: "fails; with the number of failures",
-    CellState.NOT_TRIED: "not tried yet",
-    CellState.NOT_USED: "not used from there",
-    CellState.UNKNOWN: "not known",
-}
+
+
+class CellState(enum.Enum):
+    """What a node got from an endpoint: words, mark, class of the style sheet, words of the legend.
+
+    UNANSWERED: the node tried it, nothing failed, and no counted answer came back.
+    NOT_USED: it isn't ready, or not for this node's clients.
+    UNKNOWN: the node doesn't answer, doesn't know it, or sent a summary without it.
+    """
+
+    SERVED = "answers", "●", "ok", "answers; with the number of connections"
+    UNANSWERED = (
+        "not known whether it answers", "◌", "untried", "tried; not known whether it answers"
+    )  # fmt: skip
+    FAILING = "failing", "✖", "trouble", "fails; with the number of failures"
+    NOT_TRIED = "not tried", "○", "untried", "not tried yet"
+    NOT_USED = "not used", "–", "unused", "not used from there"
+    UNKNOWN = "unknown", "?", "unknown", "not known"
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """An endpoint at the head of a column."""
 
-    address: str
-    pod: str
-    """The pod's name; empty if unknown."""
+    endpoint: MergedEndpoint
     is_failing: bool
-    """It fails for each node that tried it, of at least two."""
+    """It fails for each node that tried it."""
     says: str
 
 
 @dataclass(frozen=True, slots=True)
-class ShownCell:
-    """A cell in words."""
+class Cell:
+    """One endpoint, seen from one node."""
 
     kind: str
     mark: str
@@ -79,13 +80,32 @@ class ShownCell:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownRow:
-    """A row in words."""
+class MatrixRow:
+    """One node, and what it got from each endpoint."""
 
-    row: MatrixRow
-    cells: Sequence[ShownCell]
-    is_failing: bool
-    """All that it tried fails, of at least two."""
+    node: str
+    facts: PortFacts | None
+    endpoints: Sequence[EndpointFacts | None]
+    states: Sequence[CellState]
+
+    @property
+    def level(self) -> Level | None:
+        return None if self.facts is None else self.facts.state.level
+
+    @property
+    def connect(self) -> str:
+        """How long clients waited for an answer, which isn't measured per endpoint; or empty."""
+        return "" if self.facts is None else format_waits(self.facts.connect_times)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether all that it tried fails, of at least two."""
+        return _all_fail(self.states, least=2)
+
+    @property
+    def cells(self) -> list[Cell]:
+        seen = zip(self.endpoints[:ENDPOINTS_SHOWN], self.states, strict=False)
+        return [_cell(endpoint, state) for endpoint, state in seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +114,8 @@ class ShownPort:
 
     port: MergedPort
     words: str
-    matrix: Matrix
     heads: Sequence[Head]
-    rows: Sequence[ShownRow]
-    frontends: Sequence[FrontendFacts]
-    more_frontends: int
+    rows: Sequence[MatrixRow]
     left_out: Sequence[str]
     minute: Minute
 
@@ -112,21 +129,17 @@ def render_service(
         look: Of the Service alone.
         calls: Of the Service, or of more.
     """
-    matrices = matrix_of(look.merged, service)
-    if not matrices:
+    merged = look.merged.of_service(service)
+    if not merged.ports:
         return None
     incidents, answered = look.merged.incidents, len(look.merged.answered)
-    said = frozenset[object]().union(*(one.port.causes_of_endpoints for one in matrices))
-    ports = [_shown(one, look, asked.q, said) for one in matrices[:PORTS_SHOWN]]
-    levels = [one.port.level for one in matrices]
-    unhealthy = len(levels) - levels.count(Level.OK)
-    mark = mark_of([one.port for one in matrices])
+    said = frozenset[object]().union(*(one.causes_of_endpoints for one in merged.ports))
+    mark = mark_of(merged.ports)
     words = "OK." if mark else "Nothing shows whether all its clients are answered."
-    if unhealthy:
+    if unhealthy := merged.unhealthy:
         needs = "needs" if unhealthy == 1 else "need"
-        words = f"{unhealthy:,} of {plural(len(levels), 'Service port')} {needs} attention."
+        words = f"{unhealthy:,} of {plural(len(merged.ports), 'Service port')} {needs} attention."
     own = calls.of_service(service)
-    legend = [(*_MARKS[state], words) for state, words in _LEGEND.items()]
     return render(
         "service",
         head(look, asked, service, mark=mark, heading=service, words=words),
@@ -134,66 +147,78 @@ def render_service(
         has_search=bool(asked.q) or len(look.merged.nodes) > NODES_WITHOUT_SEARCH,
         incidents=say_incidents(incidents[:INCIDENTS_SHOWN], look.now, answered),
         more_incidents=len(incidents[INCIDENTS_SHOWN:]),
-        ports=ports,
-        legend=legend,
+        ports=[_shown(one, look, asked.q, said) for one in merged.ports[:PORTS_SHOWN]],
+        frontends_shown=FRONTENDS_SHOWN,
+        legend=[state.value[1:] for state in CellState],
         calls=own[:CALLS_SHOWN],
         more_calls=len(own[CALLS_SHOWN:]),
     )
 
 
-def _shown(matrix: Matrix, look: ClusterLook, q: str, said: Collection[object]) -> ShownPort:
-    port = matrix.port
-    by_address = {one.address: one for one in port.endpoints}
-    addresses = matrix.endpoints[:ENDPOINTS_SHOWN]
-    found = [row for row in matrix.rows if q.lower() in row.node.lower()]
-    rows = [_row(row) for row in found[:NODES_SHOWN]]
-    heads = [_head(matrix, at, by_address.get(address)) for at, address in enumerate(addresses)]
+def _shown(port: MergedPort, look: ClusterLook, q: str, said: Collection[object]) -> ShownPort:
+    rows = nodes_of(port, look.merged)
+    found = [row for row in rows if q.lower() in row.node.lower()]
+    heads = [
+        Head(one, _all_fail([row.states[at] for row in rows], least=1), format_endpoint(one))
+        for at, one in enumerate(port.endpoints[:ENDPOINTS_SHOWN])
+    ]
     return ShownPort(
         port,
         format_port(port, look.merged, said),
-        matrix,
         heads,
-        rows,
-        port.frontends[:FRONTENDS_SHOWN],
-        len(port.frontends[FRONTENDS_SHOWN:]),
-        list(_left_out(matrix, len(found))),
+        found[:NODES_SHOWN],
+        list(_left_out(len(found), len(port.endpoints))),
         look.lately.minute(port.key),
     )
 
 
-def _row(row: MatrixRow) -> ShownRow:
-    tried = [
-        cell.state for cell in row.cells if cell.state in (CellState.SERVED, CellState.FAILING)
-    ]
-    is_failing = len(tried) > 1 and CellState.SERVED not in tried
-    return ShownRow(row, [_cell(cell) for cell in row.cells[:ENDPOINTS_SHOWN]], is_failing)
+def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
+    """Return all nodes: failing ones first, those without an answer last."""
+    rows = []
+    for node in merged.nodes:
+        facts = port.members.get(node)
+        known: Mapping[str, EndpointFacts] = {}
+        if facts is not None:
+            known = {one.address: one for one in facts.endpoints}
+        endpoints = [known.get(one.address) for one in port.endpoints]
+        rows.append(MatrixRow(node, facts, endpoints, [*map(_state, endpoints)]))
+    # Merged nodes are already in order.
+    rows.sort(key=lambda row: (-row.states.count(CellState.FAILING), row.facts is None))
+    return rows
 
 
-def _cell(cell: Cell) -> ShownCell:
-    mark, kind = _MARKS[cell.state]
-    says = str(cell.state)
-    if cell.cause is not None:
-        says = f"{says}: {say(cell.cause, Form.SHORT_PREDICATE)}"
-    elif cell.state is CellState.NOT_USED:
-        says = f"{says}: {cell.says}"
-    sums = cell.sums
+def _state(endpoint: EndpointFacts | None) -> CellState:
+    if endpoint is None:
+        return CellState.UNKNOWN
+    if endpoint.cause is not None:
+        return CellState.FAILING
+    if not endpoint.is_usable:
+        return CellState.NOT_USED
+    if last_answer(endpoint):
+        return CellState.SERVED
+    return CellState.UNANSWERED if has_tried(endpoint) else CellState.NOT_TRIED
+
+
+def _all_fail(states: Sequence[CellState], *, least: int) -> bool:
+    return CellState.SERVED not in states and states.count(CellState.FAILING) >= least
+
+
+def _cell(endpoint: EndpointFacts | None, state: CellState) -> Cell:
+    says, mark, kind, _ = state.value
+    if endpoint is None:
+        return Cell(kind, mark, says, 0)
+    if endpoint.cause is not None:
+        says = f"{says}: {say(endpoint.cause, Form.SHORT_PREDICATE)}"
+    elif state is CellState.NOT_USED:
+        says = f"{says}: {endpoint.state}"
+    sums = of_endpoint(endpoint)
     if sums.connections or sums.failed:
         says = f"{says}; {plural(sums.connections, 'connection')}, {sums.failed:,} failed"
-    number = sums.failed if cell.state is CellState.FAILING else sums.connections
-    return ShownCell(kind, mark, says, number)
+    return Cell(kind, mark, says, sums.failed if endpoint.cause is not None else sums.connections)
 
 
-def _head(matrix: Matrix, at: int, endpoint: MergedEndpoint | None) -> Head:
-    states = [row.cells[at].state for row in matrix.rows if at < len(row.cells)]
-    tried = [one for one in states if one in (CellState.SERVED, CellState.FAILING)]
-    is_failing = bool(tried) and CellState.SERVED not in tried
-    says = format_endpoint(endpoint) if endpoint is not None else ""
-    pod = endpoint.pod if endpoint is not None else ""
-    return Head(matrix.endpoints[at], pod, is_failing, says)
-
-
-def _left_out(matrix: Matrix, found: int) -> Iterator[str]:
-    if (more := found - NODES_SHOWN) > 0:
+def _left_out(nodes: int, endpoints: int) -> Iterator[str]:
+    if (more := nodes - NODES_SHOWN) > 0:
         yield f"{plural(more, 'more node')}, on which less fails: search for their names."
-    if (more := len(matrix.endpoints) - ENDPOINTS_SHOWN) > 0:
+    if (more := endpoints - ENDPOINTS_SHOWN) > 0:
         yield f"{plural(more, 'more endpoint')}, which fail on fewer nodes."

@@ -1,14 +1,10 @@
-import pytest
-
 from userspace_proxy.facts import Level
-from userspace_proxy.facts.units import format_bytes, format_count, format_seconds, plural
 from userspace_proxy.status.selection import Selection
-from userspace_proxy_kubectl.nodes.dashboard.markup import PageHead, cut, page_of, render, writes
+from userspace_proxy_kubectl.nodes.dashboard.markup import PageHead, cut, page_of, render
 
 from .clusters import calm_cluster, look_at
 
 HOSTILE = '<script>alert(1)</script>\x1b[31m\u202e"'
-HUGE = 10**400
 
 
 def a_page(words):
@@ -33,18 +29,6 @@ def test_half_a_surrogate_pair_is_written_as_in_json():
 
 def test_marks_of_a_proxys_page_are_used():
     assert 'class="icon ok"' in a_page("w")
-
-
-@pytest.mark.parametrize(
-    "function", [format_bytes, format_count, format_seconds, lambda n: plural(n, "node")]
-)
-@pytest.mark.parametrize("number", [HUGE, -HUGE, 1e308, float("nan"), 3])
-def test_any_number_can_be_written(function, number):
-    assert len(writes(function)(number)) < 60
-
-
-def test_numbers_within_bounds_are_kept():
-    assert writes(plural)(2, "more entry", "more entries") == "2 more entries"
 
 
 def test_long_texts_are_cut():

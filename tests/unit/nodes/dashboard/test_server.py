@@ -64,9 +64,7 @@ async def test_what_an_agent_claims_is_markup_on_no_page():
         assert "&lt;b&gt;\\u202e\\u001b[31m" in text
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/v1/status", "/static/connections.js", "/static/..%2fserver.py"]
-)
+@pytest.mark.parametrize("path", ["/api/v1/status", "/static/none.js", "/static/..%2fserver.py"])
 async def test_there_is_nothing_else(path):
     async with opened() as window:
         await window.ask(window.printed)

@@ -4,17 +4,31 @@ from dataclasses import replace
 
 from tests.unit.status.views import make_endpoint
 from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.facts import Level, Times
 from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.service_page import (
     ENDPOINTS_SHOWN,
     NODES_SHOWN,
+    CellState,
+    nodes_of,
     render_service,
 )
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.words import format_endpoint
 
+from ..views import (
+    OTHER,
+    POD,
+    answer_of,
+    answering,
+    failing,
+    merged_of,
+    untried,
+    web,
+    without_answer,
+)
 from .clusters import a_port, all_calls, an_answer, an_endpoint, look_at, shown, sick_cluster
 from .test_pages import words_of
 
@@ -113,3 +127,34 @@ def test_a_large_matrix_is_cut_and_states_how_much_is_left_out():
     assert f"{60 - ENDPOINTS_SHOWN} more endpoints" in said
     found = page_of("shop/web", all_nodes, q="node-0999")
     assert list(rows_of(found)) == ["node-0999"]
+
+
+def test_rows_are_nodes_and_columns_endpoints_those_that_fail_first():
+    left_out = untried(OTHER, state="not on this node", is_usable=False)
+    merged = merged_of(
+        answer_of("a", web(answering(OTHER), answering(POD))),
+        answer_of("b", web(left_out, failing(silent(POD), active=2))),
+        answer_of("c", web(untried(OTHER))),
+        without_answer("d"),
+    )
+    (port,) = merged.ports
+    assert [one.address for one in port.endpoints] == [POD, OTHER]
+    b, a, c, d = rows = nodes_of(port, merged)
+    assert [row.node for row in rows] == ["b", "a", "c", "d"]
+    assert a.states == [CellState.SERVED, CellState.SERVED]
+    assert b.states == [CellState.FAILING, CellState.NOT_USED]
+    assert c.states == [CellState.UNKNOWN, CellState.NOT_TRIED]
+    assert d.states == [CellState.UNKNOWN, CellState.UNKNOWN]
+    assert (a.level, d.level) == (Level.OK, None)
+    assert b.cells[0].mark == "✖"
+    assert b.cells[1].says.endswith("not on this node")
+
+
+def test_how_long_connects_take_is_known_for_a_node():
+    times = Times((0.001, 0.01), (10, 0, 0), 0.001)
+    merged = merged_of(
+        answer_of("a", web(answering(), connect_times=times)), answer_of("b", web(answering()))
+    )
+    (port,) = merged.ports
+    connects = [row.connect for row in nodes_of(port, merged)]
+    assert connects == ["≤ 1 ms (median), ≤ 1 ms (99 %)", ""]

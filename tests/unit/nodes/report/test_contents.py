@@ -6,11 +6,11 @@ import re
 import msgspec
 import pytest
 
-from userspace_proxy.causes.agents import answer_unreadable
 from userspace_proxy.facts import Level, SourceFacts
 from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.secrets import Secrets
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_causes import answer_unreadable
 from userspace_proxy_kubectl.nodes.report import contents
 from userspace_proxy_kubectl.nodes.report.agent_logs import AgentLog
 from userspace_proxy_kubectl.nodes.report.contents import Contents, listed

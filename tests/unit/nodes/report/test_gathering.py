@@ -1,11 +1,11 @@
 import msgspec
 import pytest
 
-from userspace_proxy.causes.agents import no_agent
 from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_causes import no_agent
 from userspace_proxy_kubectl.nodes.report import gathering
 from userspace_proxy_kubectl.nodes.report.gathering import (
     Missing,

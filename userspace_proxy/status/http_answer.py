@@ -1,12 +1,11 @@
-"""Asks one agent over a port-forward: an HTTP/1.0 request, and an answer of bounded size.
+"""Reads the answer of a status server over HTTP/1.0, as bytes arrive by whatever leads to it.
 
-    GET … HTTP/1.0 ──▶ PodStream ──▶ head ──▶ body ──gunzip──▶ pieces of at most PIECE_BYTES
+    GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 
 Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports
 the end of a connection a second late, so that counts only for an answer with neither.
 Rule 2: every number of bytes is bounded, before and after decompression, and everything takes at
-most linear time: the other side may be hostile.
-Rule 3: the event loop runs between any two pieces.
+most linear time: any process may be at the other side.
 """
 
 from __future__ import annotations
@@ -14,16 +13,12 @@ from __future__ import annotations
 import http.client
 import io
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import Message
 
-from userspace_proxy.errors import UserspaceProxyError
-from userspace_proxy.sources.base import pause
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.version import __version__
-
-from ..port_forward import ForwardTarget, PodStream, open_stream
-from .decoding import TooLarge
+from ..errors import UserspaceProxyError
+from ..version import __version__
 
 HEAD_BYTES_MAX = 16 << 10
 ANSWER_BYTES = 6 << 20
@@ -33,27 +28,28 @@ PIECE_BYTES = 64 << 10
 
 _END_OF_HEAD = b"\r\n\r\n"
 _WITH_HEADER = 16 + zlib.MAX_WBITS
-_TEXT_MAX = 200
-_PROGRAM = "userspace-proxy"
+PROGRAM = "userspace-proxy"
 """The value of its answers' Server header."""
+LEVEL_HEADER = "X-Userspace-Proxy-Level"
+"""The header with the worst level that a text shows: ``ok``, ``attention``, ``trouble``."""
+PORT_KEY = ("namespace", "service", "port", "family", "side")
+"""The fields that identify a Service port across the lines of a stream of JSON."""
 
 
 class Unreadable(UserspaceProxyError):
     """An answer isn't HTTP, or doesn't come from a proxy."""
 
 
-class OtherStatus(UserspaceProxyError):
-    """The answer's status isn't 200.
+class TooLarge(UserspaceProxyError):
+    """An answer exceeds the limit on bytes or on memory.
 
     Args:
-        code: The status.
-        text: The start of the answer, as one line.
+        bytes_max: The limit.
     """
 
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"HTTP status {code}{f': {text}' if text else ''}")
-        self.code = code
-        self.text = text
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(f"the answer takes more than {bytes_max} bytes")
+        self.bytes_max = bytes_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +68,7 @@ class HttpAnswer:
     def __init__(self, bounds: Bounds) -> None:
         self.code = 0
         """The status; 0 until the head is complete."""
+        self.headers = Message()
         self.is_complete = False
         self._bounds = bounds
         self._head = bytearray()
@@ -81,6 +78,11 @@ class HttpAnswer:
         """Remaining bytes of Content-Length; None: the header is missing."""
         self._gunzip: zlib._Decompress | None = None
         self._wire_bytes = self._body_bytes = 0
+
+    @property
+    def is_of_proxy(self) -> bool:
+        """Whether its head names this program."""
+        return self.headers.get("Server") == PROGRAM
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the body's pieces that some bytes complete; the caller must take all of them.
@@ -145,9 +147,7 @@ class HttpAnswer:
                 raise TooLarge(self._bounds.wire)
         if coding == "gzip":
             self._gunzip = zlib.decompressobj(_WITH_HEADER)
-        self.code = int(words[1])
-        if self.code != http.client.OK and headers.get("Server") != _PROGRAM:
-            raise Unreadable("another program answers at that port, perhaps kube-proxy")
+        self.code, self.headers = int(words[1]), headers
         self.is_complete = self._left == 0
 
     def _body(self, data: bytes) -> Iterator[bytes]:
@@ -192,73 +192,13 @@ def _is_status(word: bytes) -> bool:
     return len(word) == 3 and word.isdigit() and word[:1] in b"12345"
 
 
-def request_for(path: str, port: int) -> bytes:
+def request_for(path: str, host: str, *, accept: str, takes_gzip: bool) -> bytes:
     """Return a request; the path includes its query, and is already quoted."""
-    lines = (
+    lines = [
         f"GET {path} HTTP/1.0",
-        f"Host: 127.0.0.1:{port}",
-        f"User-Agent: userspace-proxy/{__version__}",
-        "Accept: application/json",
-        "Accept-Encoding: gzip",
-    )
-    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
-
-
-class OpenAnswer:
-    """The answer of an agent that was asked; see :func:`asking`. Its body is read once."""
-
-    def __init__(self, stream: PodStream, bounds: Bounds) -> None:
-        self._stream = stream
-        self._answer = HttpAnswer(bounds)
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives; an empty piece first, when its first byte has arrived.
-
-        Raises:
-            PortForwardError: The stream broke.
-            Unreadable, TooLarge, OtherStatus: The answer can't be used.
-        """
-        has_begun = False
-        refusal = bytearray()
-        while not self._answer.is_complete:
-            data = await self._stream.receive()
-            if not has_begun:
-                has_begun = True
-                yield b""
-            for piece in self._answer.feed(data):
-                if self._answer.code == 200:
-                    yield piece
-                elif len(refusal) < _TEXT_MAX:
-                    refusal += piece[:_TEXT_MAX]
-                await pause(0)
-            if self._answer.code not in (0, 200) and len(refusal) >= _TEXT_MAX:
-                break
-        if self._answer.code != 200:
-            text = " ".join(refusal.decode(errors="replace").split())
-            raise OtherStatus(self._answer.code, text[:_TEXT_MAX])
-
-    async def whole(self) -> bytes:
-        return b"".join([piece async for piece in self.pieces()])
-
-    async def ping(self) -> None:
-        """Keep an idle stream open."""
-        await self._stream.ping()
-
-    async def close(self) -> None:
-        """End the port-forward; idempotent."""
-        await self._stream.close()
-
-
-async def ask(client: ApiClient, to: ForwardTarget, path: str, bounds: Bounds) -> OpenAnswer:
-    """Send a request to an agent; the caller reads the answer and closes it.
-
-    Raises:
-        PortForwardError: The pod can't be reached.
-    """
-    stream = await open_stream(client, to)
-    try:
-        await stream.send(request_for(path, to.port))
-    except BaseException:
-        await stream.close()
-        raise
-    return OpenAnswer(stream, bounds)
+        f"Host: {host}",
+        f"User-Agent: {PROGRAM}/{__version__}",
+        f"Accept: {accept}",
+        *(["Accept-Encoding: gzip"] if takes_gzip else []),
+    ]
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii", "replace")

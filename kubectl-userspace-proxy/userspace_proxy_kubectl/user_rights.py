@@ -1,22 +1,75 @@
-"""Checks at the API server that port-forwards and reading the Services are permitted.
+"""Reports the rights that a user lacks: to read all nodes, or to forward Services.
 
-Rule 1: every authenticated user may ask that, so a denial is known before it matters.
+Rule 1: every authenticated user may ask for access reviews, so ``forward`` knows a denial before it
+matters.
 
-Source: authorization.k8s.io/v1, SelfSubjectAccessReview. A port-forward over WebSocket is a GET,
-and from 1.35 on also needs ``create`` (feature gate AuthorizePodWebsocketUpgradeCreatePermission).
+Source: authentication.k8s.io/v1, SelfSubjectReview (since 1.28); the chart's ``view.create``;
+authorization.k8s.io/v1, SelfSubjectAccessReview. A port-forward over WebSocket is a GET, and from
+1.35 on also needs ``create`` (feature gate AuthorizePodWebsocketUpgradeCreatePermission).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import NamedTuple
 
 from userspace_proxy.errors import SourceError
+from userspace_proxy.model.quoting import shell_command
 from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.responses import TransportError, rejected, unreachable
+from userspace_proxy.sources.kubernetes.responses import (
+    Response,
+    TransportError,
+    rejected,
+    unreachable,
+)
 
-_PATH = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+ROLE = "userspace-proxy-view"
+"""The chart's Role in the release's namespace, for users who read all nodes."""
+
+_AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io/v1", "authorization.k8s.io/v1"
+_SERVICE_ACCOUNT = "system:serviceaccount:"
+_WORDS_MAX = 300
+
+
+async def lacks_rights(client: ApiClient, what: str, namespace: str, words: str) -> SourceError:
+    """Return the error for a missing right.
+
+    Args:
+        what: The denied action, such as ``list pods``.
+        namespace: The namespace of the action.
+        words: The server's message.
+    """
+    user = await _user(client)
+    return SourceError(
+        f"the API server at {client.url} doesn't allow {user or 'this user'} to {what} in "
+        f"namespace {namespace}: {' '.join(words.split())[:_WORDS_MAX]}",
+        hint="an administrator grants it, with view.create of the chart, by: "
+        f"{grant_command(user, namespace)}",
+    )
+
+
+def grant_command(user: str, namespace: str) -> str:
+    """Return the command that grants the role to a user; empty: the user's name is unknown."""
+    if user.startswith(_SERVICE_ACCOUNT):
+        name = user.removeprefix(_SERVICE_ACCOUNT)
+        whom = f"--serviceaccount={name}"
+    else:
+        name = user or "USER"
+        whom = f"--user={name}"
+    binding = ROLE + "-" + re.sub(r"[^A-Za-z0-9.@_-]", "-", name)
+    words = ["-n", namespace, "create", "rolebinding", binding, f"--role={ROLE}", whom]
+    return shell_command("kubectl", *words)
+
+
+async def _user(client: ApiClient) -> str:
+    """Return this user's name; empty if the server doesn't report it."""
+    try:
+        response = await _review(client, _AUTHENTICATION, "SelfSubjectReview")
+        return str(json.loads(response.body)["status"]["userInfo"]["username"])
+    except (TransportError, ValueError, KeyError, TypeError):
+        return ""
 
 
 class _Right(NamedTuple):
@@ -77,12 +130,8 @@ async def _is_allowed(client: ApiClient, right: _Right, namespace: str) -> bool:
         "subresource": right.subresource,
         "namespace": namespace,
     }
-    body = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": {name: text for name, text in attributes.items() if text}},
-    }
-    response = await client.send("POST", _PATH, body, content_type="application/json")
+    spec = {"resourceAttributes": {name: text for name, text in attributes.items() if text}}
+    response = await _review(client, _AUTHORIZATION, "SelfSubjectAccessReview", spec=spec)
     if response.code == 404:
         # The API server has no authorization.
         return True
@@ -99,3 +148,9 @@ async def _is_allowed(client: ApiClient, right: _Right, namespace: str) -> bool:
         return bool(json.loads(response.body)["status"]["allowed"])
     except (ValueError, KeyError, TypeError) as exc:
         raise SourceError(f"invalid response from {client.url} for an access review") from exc
+
+
+async def _review(client: ApiClient, version: str, kind: str, **fields: object) -> Response:
+    body = {"apiVersion": version, "kind": kind, **fields}
+    path = f"/apis/{version}/{kind.lower()}s"
+    return await client.send("POST", path, body, content_type="application/json")

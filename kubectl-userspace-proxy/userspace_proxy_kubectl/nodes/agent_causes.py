@@ -7,7 +7,7 @@ No row contains the node's name, so nodes with the same cause share one line.
 
 from __future__ import annotations
 
-from .cause import CauseCode, cause
+from userspace_proxy.causes.cause import CauseCode, cause
 
 _PODS = "get pods -n {where} -o wide"
 _OF_NODE = (

@@ -5,19 +5,15 @@ import zlib
 
 import pytest
 
-from userspace_proxy_kubectl.nodes.agent_request import (
+from userspace_proxy.status.http_answer import (
     HEAD_BYTES_MAX,
     PIECE_BYTES,
     Bounds,
     HttpAnswer,
-    OtherStatus,
+    TooLarge,
     Unreadable,
-    ask,
     request_for,
 )
-from userspace_proxy_kubectl.nodes.decoding import TooLarge
-from userspace_proxy_kubectl.port_forward import ForwardTarget
-from userspace_proxy_testing.fakes.agent_answers import fixed
 
 ANSWER = Bounds()
 OK = b"HTTP/1.0 200 OK\r\n"
@@ -133,36 +129,11 @@ def test_a_stream_of_gzip_is_read_while_it_arrives():
     assert not answer.is_complete
 
 
-def test_a_request_names_loopback_and_takes_gzip():
-    lines = request_for("/api/v1/status?watch", 10349).decode().split("\r\n")
+def test_a_request_names_its_host_and_takes_gzip():
+    request = request_for(
+        "/api/v1/status?watch", "127.0.0.1:10349", accept="text/plain", takes_gzip=True
+    )
+    lines = request.decode().split("\r\n")
     assert lines[:2] == ["GET /api/v1/status?watch HTTP/1.0", "Host: 127.0.0.1:10349"]
-    assert "Accept-Encoding: gzip" in lines
+    assert {"Accept: text/plain", "Accept-Encoding: gzip"} <= {*lines}
     assert lines[-2:] == ["", ""]
-
-
-async def asked(agents, client, answer):
-    pod = agents.add("node-1", answer)
-    opened = await ask(client, ForwardTarget("kube-system", pod, 10249), "/x", Bounds())
-    try:
-        return await opened.whole()
-    finally:
-        await opened.close()
-
-
-async def test_an_agent_is_asked_through_the_api_server(api, agents, client):
-    assert await asked(agents, client, fixed(b"hello")) == b"hello"
-    assert api.pods.dialled == ["kube-system/userspace-proxy-node-1:10249"]
-
-
-async def test_another_status_has_the_beginning_of_its_text(agents, client):
-    with pytest.raises(OtherStatus, match=r"HTTP status 404: not here$") as raised:
-        await asked(agents, client, fixed(b"not\nhere\n", 404, Server="userspace-proxy"))
-    assert raised.value.code == 404
-    with pytest.raises(OtherStatus) as raised:
-        await asked(agents, client, fixed(b"x" * 100_000, 500, Server="userspace-proxy"))
-    assert raised.value.text == "x" * 200
-
-
-async def test_a_refusal_of_kube_proxy_is_not_that_of_an_agent(agents, client):
-    with pytest.raises(Unreadable, match="another program answers at that port"):
-        await asked(agents, client, fixed(b"404 page not found", 404))

@@ -1,0 +1,27 @@
+"""Why the agent of a node has no answer."""
+
+import pytest
+
+from userspace_proxy.causes.say import kubectl_words
+from userspace_proxy_kubectl.nodes import agent_causes
+
+from ..causes import words
+
+ROWS = (
+    agent_causes.no_agent("net"),
+    agent_causes.agent_not_running("net", "it waits"),
+    agent_causes.no_answer("net", 5.0),
+    agent_causes.gone_silent("net", 10.0),
+    agent_causes.forward_failed("net", "pod gone"),
+    agent_causes.answer_too_large("net", 32),
+    agent_causes.answer_unreadable("net", "it isn't HTTP"),
+)
+
+
+@pytest.mark.parametrize("cause", ROWS, ids=repr)
+def test_each_has_a_command_that_shows_more(cause):
+    assert " -n net" in kubectl_words(cause, "")
+
+
+def test_their_words_are_on_the_page():
+    assert words.changed(agent_causes) == []
