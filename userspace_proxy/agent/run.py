@@ -162,7 +162,7 @@ async def _make_way(
         check()
     if not settings.manifests:
         await _await_api_server(settings)
-    taken = ask_to_hand_over(settings.service_proxy_name or None)
+    taken = await ask_to_hand_over(settings.service_proxy_name or None)
     if taken is not None:
         _log.info("the running proxy has handed over the node", extra={"pid": taken.pid})
     return taken
