@@ -14,7 +14,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.frames import make_frame
 from userspace_proxy.kernel import abstract_sockets
 from userspace_proxy.plane import authentication
-from userspace_proxy.plane.authentication import Reception
+from userspace_proxy.plane.authentication import Reception, frame
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
     Drain,
@@ -157,6 +157,21 @@ async def test_what_arrives_together_is_a_request_a_proof_and_commands(orphan, i
         at._expire(*at._guests)
     await candidate.hear(HandedOver)
     assert await orphan.main.ended == 0
+
+
+async def test_a_proof_without_the_request_gets_nothing(orphan):
+    candidate = Candidate(orphan)
+    await candidate.hear(Prove)
+    proof = frame(Proved(candidate.sock.answer(candidate.challenges[0])))
+    candidate.sock.send(bytes(len(frame(HandOver()))) + proof)
+    await until(lambda: candidate.is_lost, "the end of the candidate's connection")
+    assert candidate.got == [Prove]
+
+
+async def test_a_malformed_proof_is_refused(orphan):
+    candidate = Candidate(orphan)
+    candidate.sock.send(frame(HandOver()) + bytes(authentication._PROOF_BYTES))
+    await candidate.hear(HandOverRefused)
 
 
 async def test_silent_and_broken_candidates_keep_no_other_one_from_being_chosen(orphan):

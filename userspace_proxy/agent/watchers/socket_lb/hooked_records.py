@@ -11,25 +11,25 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, cast
 
-from ...causes.endpoints import DIAL_CODES
-from ...dataplane import Tuning
-from ...dataplane.connection_log import ConnectionLog
-from ...facts.connection import (
+from ....causes.endpoints import DIAL_CODES
+from ....dataplane import Tuning
+from ....dataplane.connection_log import ConnectionLog
+from ....facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
     FailedDialFacts,
     port_fields,
 )
-from ...kernel.bpf.socket_maps import Result
-from ...model import Failure
-from ...model.connection_ends import EndedBy, EndReason
-from ...plane.messages import Observed
-from ...plane.record_ring import RecordRing
+from ....kernel.bpf.socket_maps import Result
+from ....model import Failure
+from ....model.connection_ends import EndedBy, EndReason
+from ....plane.messages import Observed
+from ....plane.record_ring import RecordRing
 
 if TYPE_CHECKING:
-    from ...dataplane.engine import Engine
-    from ...steering.socket_lb.hooks import SocketEvent
+    from ....dataplane.engine import Engine
+    from ....steering.socket_lb.hooks import SocketEvent
 
 # From linux/tcp.h: the state before the end shows which side sent its FIN first.
 _FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 4, 5, 6, 8, 9, 11

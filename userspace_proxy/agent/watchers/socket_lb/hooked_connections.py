@@ -21,33 +21,34 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...causes.endpoints import dial_failed
-from ...causes.say import say
-from ...clocks import Clocks
-from ...dataplane import Tuning
-from ...facts import SocketLbFacts, StatusFacts
-from ...kernel.bpf.socket_maps import EventKind
-from ...kernel.neighbours import absent_hop, own_route_failure
-from ...log_fields import FieldLogger
-from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import DataPath, DialFailure, Failure, Frontend, PortKey, Protocol, SocketAddress
-from ...pacing import Pacing
-from ...plane import Group, Plane
-from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
-from ...plane.observation import PERIOD_S, Observers
-from ...plane.path_probes import Note, PathProbes
-from ..rounds.component import Component
-from ..rounds.kernel_path import endpoints_of
-from ..rounds.served_port import ServedPort
-from ..rounds.served_ports import ServedPorts
-from ..rounds.tasks import Pace, Supervisor, pause
-from .kernel_answers import KernelAnswers
-from .socket_records import Records
-from .socket_reports import Reports
-from .socket_suspects import Suspect, Suspects, open_probes
+from ....causes.endpoints import dial_failed
+from ....causes.say import say
+from ....clocks import Clocks
+from ....dataplane import Tuning
+from ....facts import StatusFacts
+from ....facts.node import SocketLbFacts
+from ....kernel.bpf.socket_maps import EventKind
+from ....kernel.neighbours import absent_hop, own_route_failure
+from ....log_fields import FieldLogger
+from ....log_limit import SERVICE_LINES, LogLimit
+from ....model import DataPath, DialFailure, Failure, Frontend, PortKey, Protocol, SocketAddress
+from ....pacing import Pacing
+from ....plane import Group, Plane
+from ....plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
+from ....plane.observation import PERIOD_S, Observers
+from ....plane.path_probes import Note, PathProbes
+from ...rounds.component import Component
+from ...rounds.kernel_path import endpoints_of
+from ...rounds.served_port import ServedPort
+from ...rounds.served_ports import ServedPorts
+from ...rounds.tasks import Pace, Supervisor, pause
+from ..kernel_answers import KernelAnswers
+from ..suspects import Suspect, Suspects, open_probes
+from .hooked_records import Records
+from .hooked_reports import Reports
 
 if TYPE_CHECKING:
-    from ...steering.socket_lb.hooks import Hooks
+    from ....steering.socket_lb.hooks import Hooks
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -56,6 +57,8 @@ EVERY_S = 1.0
 _SHARE = 0.05
 # No worker's number: it stands for the hooks' reports.
 _HOOKS = -2
+_EVENT_OF = {Failure.REFUSED: EventKind.REFUSED, Failure.SILENT: EventKind.UNANSWERED}
+_FAILURE_OF = {event: failure for failure, event in _EVENT_OF.items()}
 _NO_STATUS = Status()
 
 
@@ -154,8 +157,8 @@ class HookedConnections(Component):
             number = one.report.group
             new[number] = one.connections
             self._answers.note_dials(served[number], answered=one.connections)
-            for endpoint, kind, failures in one.unreported:
-                self._suspects.add(served[number], endpoint, kind, failures)
+            for endpoint, failure, failures in one.unreported:
+                self._suspects.add(served[number], endpoint, failure, failures)
             if one.lost:
                 self._records.leave_out(served[number].group.key.name.prefixes, one.lost)
             await pace.turn()
@@ -208,7 +211,7 @@ class HookedConnections(Component):
                 self._note_return(served, event.endpoint, event.seen.at_ns / 1e9)
             else:
                 self._reports.noted(event.name, event.endpoint)
-                self._suspects.add(served, event.endpoint, event.seen.kind)
+                self._suspects.add(served, event.endpoint, _FAILURE_OF[event.seen.kind])
 
     def _find(self, name: PortKey) -> ServedPort | None:
         found = self._by_name.get(name)
@@ -225,10 +228,11 @@ class HookedConnections(Component):
         if served.is_retired or endpoint not in endpoints_of(served.plan.serving):
             return
         if failed is not None:
-            if (until := self._hooks.eject(key, endpoint, suspect.kind)) is not None:
+            event = _EVENT_OF[suspect.failure]
+            if (until := self._hooks.eject(key, endpoint, event)) is not None:
                 self._note_failure(suspect, own_route_failure(failed, endpoint.ip), until)
         else:
-            if suspect.kind is EventKind.UNANSWERED:
+            if suspect.failure is Failure.SILENT:
                 self._answers.note_dials(served, lost=suspect.failures)
             if self._reports.is_ejected(key, endpoint):
                 self._hooks.readmit(key, endpoint)
