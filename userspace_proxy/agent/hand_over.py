@@ -261,7 +261,6 @@ class Relief(Component):
         self._options = options
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Wait until this process serves."""
         if self._previous_workers is not None or self._options.report_serving is not None:
             supervisor.start("hand-over", self.run)
 

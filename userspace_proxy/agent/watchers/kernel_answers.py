@@ -227,7 +227,6 @@ class KernelAnswers(Component):
         supervisor.start("kernel answers", self._run)
 
     async def close(self) -> None:
-        """End all probes, and the thread. Idempotent."""
         self._suspects.close()
         self._thread.close()
 

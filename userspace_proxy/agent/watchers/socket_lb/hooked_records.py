@@ -9,7 +9,7 @@ Rule 1: the time of the first byte is missing, because only a relay sees it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ....causes.endpoints import DIAL_CODES
 from ....dataplane import Tuning
@@ -28,7 +28,6 @@ from ....plane.messages import Observed
 from ....plane.record_ring import RecordRing
 
 if TYPE_CHECKING:
-    from ....dataplane.engine import Engine
     from ....steering.socket_lb.hooks import SocketEvent
 
 # From linux/tcp.h: the state before the end shows which side sent its FIN first.
@@ -55,8 +54,7 @@ class Records:
         self.are_logged = share > 0
         """Whether records are wanted even while nothing watches."""
         self.connection_log = ConnectionLog(share) if share else None
-        # The ring uses only these two attributes.
-        self._ring = RecordRing(cast("Engine", self))
+        self._ring = RecordRing(self)
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
         """Return the observations since the last call, and apply new filters."""

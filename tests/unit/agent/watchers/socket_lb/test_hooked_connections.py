@@ -11,6 +11,7 @@ import pytest
 
 from tests.port_keys import port_key
 from tests.unit.agent.watchers.socket_lb.hooks import CLIENT, FRONTEND, FakeHooks
+from userspace_proxy.agent.rounds import tasks
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.view import view_ports
 from userspace_proxy.agent.watchers.kernel_answers import GRACE_S, LOST_MIN, KernelAnswers
@@ -129,8 +130,8 @@ def hooks():
 
 @pytest.fixture
 def node(plane, make, hooks, monkeypatch):
-    monkeypatch.setattr(hooked_connections, "EVERY_S", 0.0)
-    monkeypatch.setattr(hooked_connections, "_SHARE", float("inf"))
+    monkeypatch.setattr(tasks, "READING_S", 0.0)
+    monkeypatch.setattr(tasks, "_READING_SHARE", float("inf"))
     return Node(plane, make, hooks)
 
 
@@ -348,30 +349,6 @@ async def test_what_an_event_reports_during_a_reading_is_newer_than_that(node, h
     loop, hooks.ejected = asyncio.get_running_loop(), read_and_fail
     await node.connections.refresh()
     assert POD_A in node.served.group._ejected.get(hooked_connections._HOOKS, {})
-
-
-async def test_readings_take_a_small_share_of_the_time(plane, make, hooks):
-    node = Node(plane, make, hooks)
-    now = 0.0
-
-    class Slow(FakeHooks):
-        def counts(self):
-            nonlocal now
-            now += 0.5
-            return super().counts()
-
-    slow = Slow(time.monotonic)
-    connections = HookedConnections(
-        slow, plane, node.served_ports, node.observing, Tuning(), node.answers, clock=lambda: now
-    )
-    await connections.refresh()
-    now += 9.0
-    await connections.refresh()
-    assert slow.readings == 1
-    now += 0.6
-    await connections.refresh()
-    assert slow.readings == 2
-    slow.close()
 
 
 async def test_the_page_says_which_clients_are_translated_at_connect(node, hooks):
