@@ -104,6 +104,26 @@ async def test_a_process_that_cannot_hand_over_keeps_the_lock(lock):
         NodeLock("a").take()
 
 
+ASKER = r"""
+import asyncio
+from userspace_proxy.agent.hand_over import ask_to_hand_over
+from userspace_proxy.errors import LockHeld
+try:
+    asyncio.run(ask_to_hand_over("a"))
+except LockHeld as exc:
+    print(exc.message)
+"""
+
+
+async def test_a_process_without_net_admin_sends_nothing_to_a_holder(lock):
+    """It can't tell whether that is one: any process of its user may listen there."""
+    said = await asyncio.to_thread(run_without_capabilities, ASKER)
+    assert said.startswith(f"cannot prove NET_ADMIN to userspace-proxy (pid {os.getpid()}): ")
+    (sock,) = accept(lock)
+    with sock:
+        assert sock.recv(99) == b""
+
+
 async def test_one_that_does_not_answer_is_named(lock, monkeypatch):
     monkeypatch.setattr(hand_over, "_ANSWER_S", 0.05)
     with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
