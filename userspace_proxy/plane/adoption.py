@@ -103,7 +103,7 @@ class PreviousWorkers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
         for worker in self._workers:
-            worker.be_late()
+            worker.is_late = True
         cookies: set[int] = set()
         refused = 0
         handed = [(*each, worker) for worker in self._workers for each in worker.sockets]
@@ -255,8 +255,9 @@ class _PreviousProcess:
         name = sock.getpeername()
         self._name = name.decode() if isinstance(name, bytes) else ""
         """Where it listens; empty if this process can't connect again."""
-        self._is_late = False
-        """It answers too late to be adopted: its sockets are closed on arrival."""
+        self.is_late = False
+        """It answers too late to be adopted: its sockets are closed on arrival, and it is asked
+        again less often."""
         self._skipped = False
         self._order: Drain | End | None = None
         """The order to send once it answers."""
@@ -277,10 +278,6 @@ class _PreviousProcess:
         self._order = self._order or order
         if self.handed_over.done():
             self.channel.send(self._order)
-
-    def be_late(self) -> None:
-        """Discard what it sends from now on, and reconnect less often. Idempotent."""
-        self._is_late = True
 
     def _connect(self, sock: Prover) -> None:
         """Ask for its sockets over a new connection."""
@@ -310,7 +307,7 @@ class _PreviousProcess:
         self._stop()
 
     def _try_later(self) -> None:
-        after_s = _LATE_AGAIN_S if self._is_late else _AGAIN_S
+        after_s = _LATE_AGAIN_S if self.is_late else _AGAIN_S
         self._timer = self._loop.call_later(after_s, self._connect_again)
 
     def is_near(self, sock: socket.socket) -> bool:
@@ -322,7 +319,7 @@ class _PreviousProcess:
         elif isinstance(message, AffinityEntriesSent):
             self._stop_reading()
         elif isinstance(message, HandedOver) and len(socks) >= len(message.kept):
-            if not self._is_late:
+            if not self.is_late:
                 self._receive_sockets(message, socks)
                 socks = []
             self._note_handed_over(is_last=message.is_last)

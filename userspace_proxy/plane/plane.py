@@ -52,7 +52,7 @@ from .messages import (
     WaitBegan,
 )
 from .watchdog import LOOK_S
-from .workers import PlaneState, WorkerSlot, WorkerState
+from .workers import PlaneState, WorkerSlot
 
 if TYPE_CHECKING:
     from ..model import PortKey, Protocol, SocketAddress
@@ -291,10 +291,7 @@ class Plane:
             is_accepting=all(status.is_accepting for status in running),
             is_running=bool(running),
             connections=sum(status.connections for status in running),
-            workers=tuple(
-                WorkerState(w.index, w.link.pid if w.link else 0, w.restarts, w.hung, w.status)
-                for w in self._workers
-            ),
+            workers=tuple(worker.facts() for worker in self._workers),
             problems=tuple(worker.problem for worker in self._workers if worker.problem),
             memory=MemoryState(
                 nearest.memory_bytes,
