@@ -33,8 +33,8 @@ from userspace_proxy.kernel.bpf.calls import attached
 from userspace_proxy.kernel.bpf.objects import KINDS
 from userspace_proxy.kernel.offers import read_kernel_offers
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering.base import EndpointChoice, HookOptions, KernelTarget
-from userspace_proxy.steering.socket_lb import Hooks
+from userspace_proxy.steering.base import EndpointChoice, KernelTarget
+from userspace_proxy.steering.socket_lb import HookOptions, Hooks
 
 from .generators import run_goload
 from .runner import open_ways, raise_descriptor_limit

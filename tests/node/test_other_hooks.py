@@ -20,7 +20,7 @@ from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import MapSpec
 from userspace_proxy.kernel.bpf.other_hooks import Hook, read_hooks
 from userspace_proxy.kernel.offers import FOR_SOCKET_LB, read_kernel_offers
-from userspace_proxy.steering.base import HookOptions
+from userspace_proxy.steering.socket_lb import HookOptions
 from userspace_proxy.steering.socket_lb.other_hooks import judge_hooks
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]

@@ -36,10 +36,14 @@ from userspace_proxy.steering.base import (
     REFUSE,
     Affinity,
     EndpointChoice,
-    HookOptions,
     KernelTarget,
 )
-from userspace_proxy.steering.socket_lb import Hooks, remove_abandoned_hooks, remove_hooks
+from userspace_proxy.steering.socket_lb import (
+    HookOptions,
+    Hooks,
+    remove_abandoned_hooks,
+    remove_hooks,
+)
 from userspace_proxy.steering.socket_lb.desired import COUNTERS, SLOTS
 from userspace_proxy.steering.socket_lb.other_hooks import OWN_PINS
 from userspace_proxy.steering.socket_lb.programs import folder_of

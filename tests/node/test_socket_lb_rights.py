@@ -27,7 +27,7 @@ import sys
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.steering.socket_lb.programs import find_bpffs
 from userspace_proxy.kernel.offers import FOR_SOCKET_LB, read_kernel_offers
-from userspace_proxy.steering.base import HookOptions
+from userspace_proxy.steering.socket_lb import HookOptions
 from userspace_proxy.steering.socket_lb import Hooks
 
 options = HookOptions(is_required=True, cgroup=sys.argv[1])

@@ -21,7 +21,7 @@ from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
 from .watchers.ready_socket import ReadySocket
-from .watchers.socket_counts import HookedConnections
+from .watchers.socket_lb.hooked_connections import HookedConnections
 from .watchers.tracking import TrackingWatch
 
 

@@ -26,7 +26,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import select
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -34,12 +33,13 @@ from contextlib import AsyncExitStack
 from ..clocks import Clocks
 from ..errors import LockHeld, UserspaceProxyError
 from ..kernel import name_proofs
-from ..kernel.net_admin_proof import SECRET_BYTES, Prover
+from ..kernel.net_admin_proof import Prover
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..plane import Plane
 from ..plane.adoption import PreviousWorkers
-from ..plane.authentication import Reception, Terms
+from ..plane.authentication import Asker, Reception, frame
+from ..plane.messages import HandOverRefused, NodeHandedOver, Prove
 from ..plane.worker_sockets import connect_to_workers
 from ..steering import proxy_label
 from .lock import NodeLock, connect_to_holder
@@ -52,21 +52,13 @@ _log = FieldLogger("userspace_proxy.agent")
 
 HandOverTo = Callable[[socket.socket], object]
 
-_REQUEST, _PROVED = b"hand over\n", b"proved\n"
-OVER, SERVES = b"over\n", b"serves\n"
-_TERMS = Terms(
-    challenge=b"prove\n",
-    request=_REQUEST,
-    proof_bytes=len(_PROVED) + SECRET_BYTES,
-    secret_of=lambda proof: proof.removeprefix(_PROVED),
-)
+_FromHolder = Prove | HandOverRefused | NodeHandedOver
+OVER, SERVES = frame(NodeHandedOver()), b"serves\n"
 _PROOF_HINTS = {
     errno.EPERM: "run as root and grant NET_ADMIN",
     # Another process binds very many netlink sockets.
     errno.EADDRINUSE: "try again: a process has a netlink socket of the number that was drawn",
 }
-# The largest answer of a refusal.
-_REFUSAL_BYTES = 1000
 # The holder's event loop may be applying a large change, or many processes ask.
 _ANSWER_S = 10.0
 _PAUSE_S = 0.005
@@ -108,7 +100,7 @@ class TakenOver:
             return False
 
 
-def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
+async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     """Ask the running proxy of this name to hand over the node; None if no proxy runs.
 
     Raises:
@@ -121,28 +113,24 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
             # The holder would refuse, and may be any process of this user.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(sock)
-            try:
-                answer = _request(sock, until)
-            except TimeoutError as exc:
-                raise LockHeld(
-                    f"cannot take over: userspace-proxy (pid {pid}) does not answer",
-                    hint="see its log; kill it to take over its workers",
-                ) from exc
-            except OSError as exc:
-                raise _cannot_prove(pid, exc) from exc
-            if answer == OVER:
-                stack.pop_all()
-                sock.setblocking(False)
-                return TakenOver(pid, sock)
+        try:
+            answer = await _request(sock, until - Clocks.monotonic())
+        except TimeoutError as exc:
+            raise LockHeld(
+                f"cannot take over: userspace-proxy (pid {pid}) does not answer",
+                hint="see its log; kill it to take over its workers",
+            ) from exc
+        except OSError as exc:
+            raise _cannot_prove(pid, exc) from exc
+        if isinstance(answer, socket.socket):
+            return TakenOver(pid, answer)
         if answer:
             raise LockHeld(
-                f"cannot take over: userspace-proxy (pid {pid}) {answer.decode(errors='replace')}",
+                f"cannot take over: userspace-proxy (pid {pid}) {answer}",
                 hint="end it with SIGUSR1, or kill it, to take over its workers",
             )
         # Other processes took this process's place in the queue before it could answer.
-        select.select([], [], [], _PAUSE_S)
+        await pause(_PAUSE_S)
     return None
 
 
@@ -153,35 +141,41 @@ def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
     )
 
 
-def _request(sock: Prover, until: float) -> bytes:
-    """Request the node, and answer the holder's challenge.
+async def _request(sock: Prover, within_s: float) -> socket.socket | str:
+    """Request the node over a connection, which is closed, and answer the holder's challenge.
 
     Returns:
-        ``OVER``, or the holder's refusal; empty if it hung up to let another process ask.
+        Another descriptor of the connection once the node is handed over, or the holder's refusal;
+        empty if it hung up to let another process ask.
 
     Raises:
         TimeoutError: The answer takes too long, whatever else arrives.
         OSError: The proof fails.
     """
-    answer = b""
-    try:
-        # Both texts fit into the socket buffer.
-        sock.send(_REQUEST)
-        while answer != OVER and len(answer) < _REFUSAL_BYTES:
-            left_s = until - Clocks.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            sock.settimeout(left_s)
-            text, descriptors, *_ = socket.recv_fds(sock, _REFUSAL_BYTES, 1)
-            if descriptors:
-                with socket.socket(fileno=descriptors[0]) as challenge:
-                    sock.send(_PROVED + sock.answer(challenge))
-            elif text:
-                answer += text
-            else:
-                break
-    except ConnectionError:
-        return b""
+    answers = asyncio.Queue[socket.socket | str | OSError]()
+
+    def receive(message: _FromHolder, passed: list[socket.socket]) -> None:
+        for each in passed:
+            each.close()
+        if isinstance(message, NodeHandedOver):
+            answers.put_nowait(socket.socket(fileno=os.dup(sock.fileno())))
+        elif isinstance(message, HandOverRefused):
+            answers.put_nowait(message.cause)
+
+    asker = Asker[_FromHolder](
+        asyncio.get_running_loop(),
+        sock,
+        reads=_FromHolder,
+        receive=receive,
+        lost=lambda malformed: answers.put_nowait(
+            malformed and f"sent a malformed message: {malformed}"
+        ),
+        unproved=answers.put_nowait,
+    )
+    with contextlib.closing(asker):
+        answer = await asyncio.wait_for(answers.get(), within_s)
+    if isinstance(answer, OSError):
+        raise answer
     return answer
 
 
@@ -198,23 +192,17 @@ def answer_requests(
     assert lock.listener is not None
     log_limit = LogLimit()
 
-    def refuse(sock: socket.socket, cause: str) -> None:
+    def note(cause: str) -> None:
         if log_limit.take(loop.time()):
             _log.error("cannot hand over the node: %(cause)s", extra={"cause": cause})
-        with contextlib.suppress(OSError):
-            sock.send(cause.encode()[:_REFUSAL_BYTES])
 
     def try_to(sock: socket.socket) -> None:
-        with sock:
-            if hand_over is None:
-                refuse(sock, "does not hand over")
-                return
-            try:
-                hand_over(sock)
-            except UserspaceProxyError as exc:
-                refuse(sock, str(exc))
+        if hand_over is None:
+            raise UserspaceProxyError("does not hand over")
+        hand_over(sock)
+        sock.close()
 
-    return Reception(loop, lock.listener, _TERMS, try_to, refuse)
+    return Reception(loop, lock.listener, try_to, note)
 
 
 def worker_label(options: Options) -> str | None:
@@ -273,7 +261,6 @@ class Relief(Component):
         self._options = options
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Wait until this process serves."""
         if self._previous_workers is not None or self._options.report_serving is not None:
             supervisor.start("hand-over", self.run)
 

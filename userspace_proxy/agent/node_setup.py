@@ -6,9 +6,10 @@ Each step registers its undoing with the given exit stack.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from ..errors import SteeringError, UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
@@ -23,13 +24,17 @@ from ..steering import (
     ConntrackHold,
     Steering,
     SteeringFacts,
-    make_steering,
     proxy_label,
     remove_leftovers,
 )
-from ..steering.base import HookOptions
-from ..steering.selection import check_hooks, check_kernel
-from ..steering.socket_lb import HookedSteering, remove_hooks
+from ..steering.selection import check_kernel, check_steering
+from ..steering.socket_lb import (
+    HookedSteering,
+    HookOptions,
+    check_hooks,
+    make_hooked_steering,
+    remove_hooks,
+)
 from .hand_over import answer_requests
 from .lock import NodeLock, running_proxies
 from .rounds.node_ports import RefusePort
@@ -74,22 +79,34 @@ def open_steering(
         service_cidrs=options.service_cidrs,
         proxy_ports=options.proxy_ports,
         node_addresses=options.node_addresses,
-        hooks=hook_options(options),
     )
+    hooks, own_namespace = hook_options(options), options.is_own_namespace
     # A retry wouldn't help.
-    check_kernel(wanted, kernel, own_namespace=options.is_own_namespace)
-    check_hooks(wanted, facts.hooks, kernel, own_namespace=options.is_own_namespace)
+    check_kernel(wanted, kernel, own_namespace=own_namespace)
+    check_hooks(wanted, hooks, kernel, own_namespace=own_namespace)
     if wanted != "none":
         _take_lock(options, stack)
         refuse_port = RefusePort()
         stack.callback(refuse_port.close)
         pool.take(refuse_port.open(pool.first, pool.last))
         facts = replace(facts, refuse_port=refuse_port.number)
-    own_namespace = options.is_own_namespace
-    steering = make_steering(wanted, facts, own_namespace=own_namespace, kernel=kernel)
+    steering = make_hooked_steering(
+        wanted, facts, hooks, own_namespace=own_namespace, kernel=kernel
+    )
     if wanted != "none" and not isinstance(steering, HookedSteering):
         _remove_hooks(facts.proxy_name)
     return steering
+
+
+def steering_checks(
+    name: str, options: Options, kernel: KernelOffers
+) -> dict[str, Callable[[], None]]:
+    """Return the checks of a steering before a start, by topic; each raises SteeringError."""
+    own, hooks = options.is_own_namespace, hook_options(options)
+    return {
+        "steering": partial(check_steering, name, kernel, own_namespace=own),
+        "socket LB": partial(check_hooks, name, hooks, kernel, own_namespace=own),
+    }
 
 
 def hook_options(options: Options) -> HookOptions | None:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from ..clocks import Clocks
 from ..cluster import Snapshot
 from ..facts import (
-    ITERATION_BOUNDS_S,
     LAST_MINUTE_S,
     KernelFacts,
     KernelLackFacts,
@@ -18,11 +17,10 @@ from ..facts import (
     StatusFacts,
     SteeringState,
     SyncFacts,
-    WorkerFacts,
     facts_of_ignored,
 )
 from ..kernel.offers import NEEDS, KernelOffers
-from ..plane import Plane, WorkerState
+from ..plane import Plane
 from ..plane.observation import Observation
 from ..sources import Source
 from ..steering import Steering
@@ -74,8 +72,7 @@ class PlaneComponent(Component):
         facts.is_accepting = state.is_accepting
         facts.is_ready = self._progress.is_synced and state.is_running and not facts.is_draining
         facts.memory = MemoryFacts(*state.memory)
-        facts.workers = tuple(_facts_of_worker(worker) for worker in state.workers)
-        facts.worker_problems = state.problems
+        facts.workers, facts.worker_problems = state.workers, state.problems
         show_totals(facts, state.totals)
 
 
@@ -183,20 +180,6 @@ def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> Syn
         turned_s_ago=0.0 if is_stopped else sync.turned_s_ago,
         # With drift the last round succeeded, but a later repair failed.
         problem="" if sync.rules.has_drifted else sync.rules.problem,
-    )
-
-
-def _facts_of_worker(worker: WorkerState) -> WorkerFacts:
-    status = worker.status
-    return WorkerFacts(
-        worker.index,
-        worker.pid,
-        worker.restarts,
-        status.connections,
-        status.flows,
-        tuple(zip((*ITERATION_BOUNDS_S, None), status.iterations, strict=False)),
-        status.iterations_s,
-        worker.hung,
     )
 
 

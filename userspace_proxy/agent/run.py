@@ -33,7 +33,7 @@ from ..sources import Source
 from ..state_file import state_dir_of
 from ..status.listening import ListenAt
 from ..steering import proxy_label
-from ..steering.selection import check_hooks, check_steering, read_offers_for
+from ..steering.selection import read_offers_for
 from ..version import __version__, own_commit
 from .after_hand_over import (
     leave,
@@ -45,7 +45,7 @@ from .after_hand_over import (
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
 from .lock import running_proxies
-from .node_setup import hook_options
+from .node_setup import steering_checks
 from .rounds.options import Options, WriteText
 from .rounds.tasks import Supervisor, first_of, pause
 from .signals import stop_on_signal
@@ -162,7 +162,7 @@ async def _make_way(
         check()
     if not settings.manifests:
         await _await_api_server(settings)
-    taken = ask_to_hand_over(settings.service_proxy_name or None)
+    taken = await ask_to_hand_over(settings.service_proxy_name or None)
     if taken is not None:
         _log.info("the running proxy has handed over the node", extra={"pid": taken.pid})
     return taken
@@ -195,12 +195,10 @@ def start_checks(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
 ) -> dict[str, Callable[[], None]]:
     """Return the checks of a start, by topic; each raises UserspaceProxyError if it fails."""
-    own, dns = options.is_own_namespace, settings.dns_bind_address
-    hooks = hook_options(options)
+    dns = settings.dns_bind_address
     return {
         "manifests" if settings.manifests else "API server": source.check,
-        "steering": partial(check_steering, settings.steering, kernel, own_namespace=own),
-        "socket LB": partial(check_hooks, settings.steering, hooks, kernel, own_namespace=own),
+        **steering_checks(settings.steering, options, kernel),
         **({"dns": partial(check_address, dns, may_be_in_use=relieves)} if dns else {}),
     }
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from ..errors import SteeringError
 from ..kernel.offers import KernelOffers
-from ..steering.base import HookOptions
-from ..steering.socket_lb import HookPlace, find_place
+from ..steering.socket_lb import HookOptions, HookPlace, find_place
 from .finding import Finding, error, ok, warning
 
 _TOPIC = "socket LB"

@@ -9,7 +9,7 @@ A link connects to a child process without privileges, over a channel that passe
 from .group import Group, Totals
 from .listener import Answer, Listener, PortPool, Wanted
 from .plane import Plane
-from .workers import WorkerState, default_workers
+from .workers import default_workers
 
 __all__ = [
     "Answer",
@@ -19,6 +19,5 @@ __all__ = [
     "PortPool",
     "Totals",
     "Wanted",
-    "WorkerState",
     "default_workers",
 ]

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 import socket
 import struct
@@ -37,20 +36,9 @@ from ..kernel.netlink.sockets import is_for_netfilter
 from ..kernel.trials import SO_NETNS_COOKIE
 from ..log_fields import FieldLogger
 from ..model import Protocol, SocketAddress
-from .channel import Channel
+from .authentication import Asker
 from .listener import RESERVE
-from .messages import (
-    AffinityEntries,
-    AffinityEntriesSent,
-    Drain,
-    End,
-    FromWorker,
-    HandedOver,
-    HandOver,
-    Prove,
-    Proved,
-    ToWorker,
-)
+from .messages import AffinityEntries, AffinityEntriesSent, Drain, End, FromWorker, HandedOver
 from .reuseport import order_left
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -115,7 +103,7 @@ class PreviousWorkers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
         for worker in self._workers:
-            worker.be_late()
+            worker.is_late = True
         cookies: set[int] = set()
         refused = 0
         handed = [(*each, worker) for worker in self._workers for each in worker.sockets]
@@ -267,8 +255,9 @@ class _PreviousProcess:
         name = sock.getpeername()
         self._name = name.decode() if isinstance(name, bytes) else ""
         """Where it listens; empty if this process can't connect again."""
-        self._is_late = False
-        """It answers too late to be adopted: its sockets are closed on arrival."""
+        self.is_late = False
+        """It answers too late to be adopted: its sockets are closed on arrival, and it is asked
+        again less often."""
         self._skipped = False
         self._order: Drain | End | None = None
         """The order to send once it answers."""
@@ -290,23 +279,18 @@ class _PreviousProcess:
         if self.handed_over.done():
             self.channel.send(self._order)
 
-    def be_late(self) -> None:
-        """Discard what it sends from now on, and reconnect less often. Idempotent."""
-        self._is_late = True
-
     def _connect(self, sock: Prover) -> None:
         """Ask for its sockets over a new connection."""
-        self._sock = sock
-        self.channel = Channel[FromWorker, ToWorker](
+        self.channel = Asker[FromWorker](
             self._loop,
             sock,
             reads=FromWorker,
             receive=self._receive,
             lost=self._on_lost,
+            unproved=self._on_unproved,
             unknown=self._on_unknown,
             max_frame_bytes=_MAX_FRAME_BYTES,
         )
-        self.channel.send(HandOver())
 
     def _connect_again(self) -> None:
         self._timer = None
@@ -323,27 +307,19 @@ class _PreviousProcess:
         self._stop()
 
     def _try_later(self) -> None:
-        after_s = _LATE_AGAIN_S if self._is_late else _AGAIN_S
+        after_s = _LATE_AGAIN_S if self.is_late else _AGAIN_S
         self._timer = self._loop.call_later(after_s, self._connect_again)
 
     def is_near(self, sock: socket.socket) -> bool:
         return _namespace(sock) == self._namespace
 
-    def _receive(self, message: FromWorker, descriptors: list[int]) -> None:
-        socks = []
-        for descriptor in descriptors:
-            try:
-                socks.append(socket.socket(fileno=descriptor))
-            except OSError:
-                os.close(descriptor)
+    def _receive(self, message: FromWorker, socks: list[socket.socket]) -> None:
         if isinstance(message, AffinityEntries):
             self._receive_entries(message)
         elif isinstance(message, AffinityEntriesSent):
             self._stop_reading()
-        elif isinstance(message, Prove) and socks:
-            self._prove(socks[0])
         elif isinstance(message, HandedOver) and len(socks) >= len(message.kept):
-            if not self._is_late:
+            if not self.is_late:
                 self._receive_sockets(message, socks)
                 socks = []
             self._note_handed_over(is_last=message.is_last)
@@ -418,16 +394,12 @@ class _PreviousProcess:
         if not self.pins_sent.done():
             self.pins_sent.set_result(None)
 
-    def _prove(self, challenge: socket.socket) -> None:
-        try:
-            self.channel.send(Proved(self._sock.answer(challenge)))
-        except OSError as exc:
-            _log.error(
-                "cannot adopt a worker of the last run: cannot prove NET_ADMIN: %(cause)s",
-                extra={"cause": exc.strerror},
-            )
-            self.channel.close()
-            self._stop()
+    def _on_unproved(self, cause: OSError) -> None:
+        _log.error(
+            "cannot adopt a worker of the last run: cannot prove NET_ADMIN: %(cause)s",
+            extra={"cause": cause.strerror},
+        )
+        self._stop()
 
     def _on_unknown(self, cause: str) -> None:
         if not self._skipped:

@@ -1,7 +1,10 @@
 """Authenticates processes that ask over a Unix socket for a node, or for a worker's sockets.
 
-    it connects ──▶ challenged at once ──▶ request and proof ──▶ its connection is passed on
-                                           anything else, or too late ──▶ closed
+    Asker                                       Reception
+    connects ─────────────────────────────────▶
+             ◀── Prove, a netlink socket ───────
+             ─── HandOver, Proved ────────────▶  right: its connection is passed on
+             ◀── HandOverRefused ───────────────  wrong; anything else, or too late: closed
 
 With a worker's sockets a process gets the clients of all Services, and reads their data. Root in a
 container of the host's network may have no capability, and mustn't get them, so the user isn't
@@ -20,12 +23,21 @@ Rule 5: only the bytes of request and proof are read: later bytes are for the ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
+import msgspec
+
+from ..errors import UserspaceProxyError
+from ..frames import HEADER, make_frame
 from ..kernel import abstract_sockets, net_admin_proof
+from ..kernel.net_admin_proof import SECRET_BYTES, Prover
+from .channel import Channel, In
+from .messages import HandOver, HandOverRefused, Prove, Proved, ToWorker
 
 # A place takes two of the 64 descriptors that a worker leaves to other code. Processes in other PID
 # namespaces can't be told apart, so the time is short: a queue of 1,024 connections takes 1.3 s.
@@ -40,18 +52,63 @@ _ACCEPTED_A_TURN = 16
 _PAUSE_S = 0.005
 
 _NOT_PROVED = "hands over only to a process that has NET_ADMIN"
+# The longest text of a refusal.
+_REFUSAL_CHARS = 1000
 
 
-class Terms(NamedTuple):
-    """The protocol of a connection."""
+def frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
+    """Return the frame of a message, for where no channel is open."""
+    return make_frame(msgspec.json.encode(message), sockets)
 
-    challenge: bytes
-    """The frame that is sent with the challenge's socket."""
-    request: bytes
-    proof_bytes: int
-    """The length of a proof, which follows the request."""
-    secret_of: Callable[[bytes], bytes]
-    """Returns the secret in a proof; any other bytes if the proof is malformed."""
+
+_CHALLENGE, _REQUEST = frame(Prove(), sockets=1), frame(HandOver())
+_PROOF_BYTES = len(frame(Proved(bytes(SECRET_BYTES))))
+
+
+class Asker(Channel[In, ToWorker]):
+    """A channel to a process with a :class:`Reception`, which asks it and answers its challenge.
+
+    Args:
+        receive: Called with each other message and its sockets, which the callee closes.
+        unproved: Called with the cause if the challenge can't be answered; the channel is closed.
+        more: As for a channel.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: Prover,
+        *,
+        receive: Callable[[In, list[socket.socket]], None],
+        unproved: Callable[[OSError], None],
+        **more: Any,
+    ) -> None:
+        self._prover = sock
+        self._pass_on = receive
+        self._unproved = unproved
+        super().__init__(loop, sock, receive=self._take, **more)
+        self.send(HandOver())
+
+    def _take(self, message: In, descriptors: list[int]) -> None:
+        socks = []
+        for descriptor in descriptors:
+            try:
+                socks.append(socket.socket(fileno=descriptor))
+            except OSError:
+                os.close(descriptor)
+        if isinstance(message, Prove) and socks:
+            self._prove(socks[0])
+            for sock in socks:
+                sock.close()
+        else:
+            self._pass_on(message, socks)
+
+    def _prove(self, challenge: socket.socket) -> None:
+        try:
+            self.send(Proved(self._prover.answer(challenge)))
+        except OSError as exc:
+            self.close()
+            self._unproved(exc)
 
 
 @dataclass(slots=True)
@@ -73,21 +130,20 @@ class Reception:
 
     Args:
         listener: The caller closes it, after this object.
-        proved: Called with the connection of an authenticated process; the callee closes it.
-        refused: Called with the connection of a refused process, and the cause; it stays open.
+        proved: Called with the connection of an authenticated process; the callee closes it, or
+            raises UserspaceProxyError to refuse the process.
+        refused: Called with the cause of each refusal.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
-        terms: Terms,
         proved: Callable[[socket.socket], None],
-        refused: Callable[[socket.socket, str], None] = lambda _sock, _cause: None,
+        refused: Callable[[str], None] = lambda _cause: None,
     ) -> None:
         self._loop = loop
         self._listener = listener
-        self._terms = terms
         self._proved = proved
         self._refused = refused
         self._guests: dict[socket.socket, _Guest] = {}
@@ -141,7 +197,7 @@ class Reception:
         challenge = None
         try:
             challenge = net_admin_proof.open_challenge()
-            socket.send_fds(sock, [self._terms.challenge], [challenge.fileno()])
+            socket.send_fds(sock, [_CHALLENGE], [challenge.fileno()])
         except OSError as exc:
             if challenge is not None:
                 challenge.close()
@@ -149,30 +205,36 @@ class Reception:
         return challenge, ""
 
     def _read(self, sock: socket.socket) -> None:
-        guest, terms = self._guests[sock], self._terms
-        size = len(terms.request) + (terms.proof_bytes if guest.challenge else 0)
+        guest = self._guests[sock]
+        size = len(_REQUEST) + (_PROOF_BYTES if guest.challenge else 0)
         try:
             text = sock.recv(size - len(guest.said))
         except OSError:
             text = b""
         guest.said += text
-        if not text or not terms.request.startswith(guest.said[: len(terms.request)]):
+        if not text or not _REQUEST.startswith(guest.said[: len(_REQUEST)]):
             self._hang_up(sock)
         elif len(guest.said) == size:
             self._conclude(sock, guest)
 
     def _conclude(self, sock: socket.socket, guest: _Guest) -> None:
         """Pass on the connection of a process with a valid proof; refuse any other."""
-        proof = guest.said[len(self._terms.request) :]
-        if guest.challenge is None:
-            self._refused(sock, guest.refusal)
-        elif net_admin_proof.is_answered(guest.challenge, sock, self._terms.secret_of(proof)):
-            self._leave(sock)
-            self._proved(sock)
+        is_proved = guest.challenge is not None and net_admin_proof.is_answered(
+            guest.challenge, sock, _secret_of(guest.said[len(_REQUEST) :])
+        )
+        self._leave(sock)
+        if not is_proved:
+            self._refuse(sock, guest.refusal or _NOT_PROVED)
             return
-        else:
-            self._refused(sock, _NOT_PROVED)
-        self._hang_up(sock)
+        try:
+            self._proved(sock)
+        except UserspaceProxyError as exc:
+            self._refuse(sock, str(exc))
+
+    def _refuse(self, sock: socket.socket, cause: str) -> None:
+        self._refused(cause)
+        with sock, contextlib.suppress(OSError):
+            sock.send(frame(HandOverRefused(cause[:_REFUSAL_CHARS])))
 
     def _expire(self, sock: socket.socket) -> None:
         # The loop may have been too busy to read a proof that arrived in time.
@@ -191,3 +253,11 @@ class Reception:
         if guest.challenge is not None:
             guest.challenge.close()
         self._loop.remove_reader(sock.fileno())
+
+
+def _secret_of(proof: bytes) -> bytes:
+    """Return the secret in the frame of a proof; empty if it is malformed."""
+    try:
+        return msgspec.json.decode(proof[HEADER.size :], type=Proved).proof
+    except ValueError:
+        return b""

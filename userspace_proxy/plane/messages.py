@@ -5,7 +5,7 @@
     worker  ──▶ control  Running, Counted, Observed, Called, ListenerClosed, Ejected, Returned,
                          WaitBegan, Logged, Drained
 
-    worker  ──▶ next control process   Prove, HandedOver, Pins, PinsSent
+    worker  ──▶ next control process   Prove, HandOverRefused, HandedOver, Pins, PinsSent
 
 Rule 1: a change contains what has changed, not the whole state.
 Rule 2: between processes messages are JSON, validated against these types: a worker handles
@@ -207,7 +207,7 @@ class HandOver(_Message):
 
 
 class Proved(_Message):
-    """The answer to Prove; repeats the request of HandOver."""
+    """The answer to Prove, after HandOver."""
 
     proof: bytes
 
@@ -337,6 +337,16 @@ class Prove(_Message):
     """Prove CAP_NET_ADMIN first, with the attached socket (``kernel.net_admin_proof``)."""
 
 
+class HandOverRefused(_Message):
+    """The answer to HandOver, or to a proof, before the connection is closed."""
+
+    cause: str
+
+
+class NodeHandedOver(_Message):
+    """The answer of a control process to HandOver: its lock is free."""
+
+
 class HandedOver(_Message):
     """Copies of some of a worker's sockets; kept sockets come last, in this order."""
 
@@ -402,6 +412,7 @@ FromWorker = (
     | WaitBegan
     | AffinityEntries
     | Prove
+    | HandOverRefused
     | HandedOver
     | AffinityEntriesSent
     | Logged

@@ -82,7 +82,8 @@ class PathProbes:
         self._is_soon = False
         now = self._reactor.clock()
         for endpoint in self.schedule.take(now, MAX_UNDER_WAY - len(self._dials)):
-            self._begin(endpoint, now)
+            if failed := self._dials.begin(endpoint):
+                self._take(endpoint, failed, now)
         self._timer, self._timer_at = None, math.inf
         self._sleep(now)
 
@@ -93,10 +94,6 @@ class PathProbes:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer, self._timer_at = self._loop.call_later(at - now, self._begin_due), at
-
-    def _begin(self, endpoint: SocketAddress, now: float) -> None:
-        if failed := self._dials.begin(endpoint):
-            self._take(endpoint, failed, now)
 
     def _ended(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         self._take(endpoint, failed, self._reactor.clock())

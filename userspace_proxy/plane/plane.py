@@ -52,7 +52,7 @@ from .messages import (
     WaitBegan,
 )
 from .watchdog import LOOK_S
-from .workers import PlaneState, WorkerSlot, WorkerState
+from .workers import PlaneState, WorkerSlot
 
 if TYPE_CHECKING:
     from ..model import PortKey, Protocol, SocketAddress
@@ -74,18 +74,8 @@ OnEjection = Callable[[Group, "SocketAddress", bool], None]
 """Called with an endpoint that a worker has ejected, or with False once it has answered."""
 OnWaits = Callable[[Group], None]
 """Called when the first client of a worker begins to wait for an endpoint."""
-
-
 OnObserved = Callable[[Observed | Called], None]
 """Called with a worker's observations, and with the calls of its clients."""
-
-
-def _ignore_waits(_group: Group) -> None:
-    """Do nothing."""
-
-
-def _ignore_observed(_message: Observed | Called) -> None:
-    """Do nothing."""
 
 
 class Plane:
@@ -112,8 +102,8 @@ class Plane:
         dialer: Dialer | None = None,
     ) -> None:
         self.on_ejection: list[OnEjection] = []
-        self.on_waits: OnWaits = _ignore_waits
-        self.on_observed: OnObserved = _ignore_observed
+        self.on_waits: OnWaits = lambda _group: None
+        self.on_observed: OnObserved = lambda _message: None
         self._loop = loop
         self._clock = clock
         self._totals = Totals()
@@ -301,10 +291,7 @@ class Plane:
             is_accepting=all(status.is_accepting for status in running),
             is_running=bool(running),
             connections=sum(status.connections for status in running),
-            workers=tuple(
-                WorkerState(w.index, w.link.pid if w.link else 0, w.restarts, w.hung, w.status)
-                for w in self._workers
-            ),
+            workers=tuple(worker.facts() for worker in self._workers),
             problems=tuple(worker.problem for worker in self._workers if worker.problem),
             memory=MemoryState(
                 nearest.memory_bytes,

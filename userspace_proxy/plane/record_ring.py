@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..clocks import Clocks
+from ..dataplane import Tuning
 from ..dataplane.connection_log import ConnectionLog, Watch
-from ..dataplane.engine import Engine
 from ..facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
@@ -43,6 +43,16 @@ _DROPS = {
 """Figures without client addresses, by their places in a report."""
 
 
+class Logging(Protocol):
+    """What connections log through, such as the data plane's engine."""
+
+    @property
+    def tuning(self) -> Tuning:
+        """Contains the share of connections that are logged."""
+
+    connection_log: ConnectionLog | None
+
+
 class _Kept(NamedTuple):
     """A record with the indexes of the filters that match it."""
 
@@ -54,11 +64,11 @@ class RecordRing(Watch):
     """The observations of one worker since it was last asked.
 
     Args:
-        engine: The data plane's engine; its connection log passes records on from now on.
+        engine: Its connection log passes records on from now on.
         clock: Returns the Unix time.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = Clocks.time) -> None:
+    def __init__(self, engine: Logging, clock: Callable[[], float] = Clocks.time) -> None:
         self._engine = engine
         self._clock = clock
         self._filters: Sequence[ConnectionFilter] = ()

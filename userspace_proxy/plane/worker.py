@@ -114,7 +114,9 @@ class Worker:
         """The last report requested meanwhile, which answers all of them; 0: none."""
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Preserve: self._preserve,
+            Preserve: lambda message: dataplane.preserve(
+                message.removed, message.added, is_on=message.is_on
+            ),
             OpenGroup: self._open_group,
             ChangeGroup: self._change_group,
             Prefer: lambda message: self._groups[message.group].balancers.prefer(message.endpoint),
@@ -197,9 +199,6 @@ class Worker:
         self._dataplane.close()
 
     # -- commands ------------------------------------------------------------
-
-    def _preserve(self, message: Preserve) -> None:
-        self._dataplane.preserve(message.removed, message.added, is_on=message.is_on)
 
     def _open_group(self, message: OpenGroup) -> None:
         engine = self._dataplane.engine

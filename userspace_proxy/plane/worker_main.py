@@ -49,7 +49,6 @@ from .out_of_memory import be_killed_first, exit_on_memory_error
 from .privileges import become_unprivileged
 from .watchdog import Heart
 from .worker import Worker
-from .worker_sockets import TERMS
 
 # Log lines beyond this are dropped: the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
@@ -171,7 +170,7 @@ class WorkerMain:
         if malformed or self._worker is None:
             self._end(1)
         elif self._worker_socket is not None:
-            self._reception = Reception(self._loop, self._worker_socket, TERMS, self._on_successor)
+            self._reception = Reception(self._loop, self._worker_socket, self._on_successor)
             self._orphan_timer = self._loop.call_later(ORPHAN_S, self._end, 1)
         elif not self._is_draining:
             self._end(1)

@@ -3,10 +3,8 @@
     userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket per worker
 
 The control process opens them, so that they belong to root, or its user, and not to the workers'
-user. It proves their origin, which workers can't, so no other process can pose as a worker.
-
-    next control process ◀──Prove, a socket── worker (``reception``)
-                         ──HandOver, Proved─▶
+user. It proves their origin, which workers can't, so no other process can pose as a worker. How the
+next control process proves its right to a worker's sockets: ``reception``.
 """
 
 from __future__ import annotations
@@ -14,40 +12,15 @@ from __future__ import annotations
 import re
 import secrets
 
-import msgspec
-
-from ..frames import HEADER, make_frame
 from ..kernel import abstract_sockets
 from ..kernel.abstract_sockets import ProvenSocket
-from ..kernel.net_admin_proof import SECRET_BYTES, Prover
-from .authentication import Terms
-from .messages import HandOver, Prove, Proved
+from ..kernel.net_admin_proof import Prover
 
 _NAME = "userspace-proxy-worker"
 # A worker with a control process accepts nothing.
 _QUEUE = abstract_sockets.QUEUE
 # For a worker to accept earlier connections in its queue, while others connect.
 _ROOM_S = 2.0
-
-
-def _frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
-    return make_frame(msgspec.json.encode(message), sockets)
-
-
-def _secret_of(frame: bytes) -> bytes:
-    try:
-        return msgspec.json.decode(frame[HEADER.size :], type=Proved).proof
-    except ValueError:
-        return b""
-
-
-TERMS = Terms(
-    challenge=_frame(Prove(), sockets=1),
-    request=_frame(HandOver()),
-    proof_bytes=len(_frame(Proved(bytes(SECRET_BYTES)))),
-    secret_of=_secret_of,
-)
-"""The protocol between a worker and the next control process, before their channel."""
 
 
 def open_worker_socket(label: str) -> ProvenSocket:

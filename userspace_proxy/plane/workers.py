@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ..dataplane import MemoryState, Tuning
+from ..facts import ITERATION_BOUNDS_S, WorkerFacts
 from ..log_fields import FieldLogger
 from ..pacing import backoff_s
 from .group import GroupUpdate, Totals
@@ -59,21 +60,6 @@ def default_workers() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerState:
-    """One process that carries traffic."""
-
-    index: int
-    pid: int
-    """0 while the process isn't running."""
-    restarts: int
-    """How often the process was replaced."""
-    hung: int
-    """How many of the replaced processes hung."""
-    status: Status
-    """The status in its last report."""
-
-
-@dataclass(frozen=True, slots=True)
 class PlaneState:
     """The state of a plane, summed over its workers."""
 
@@ -86,7 +72,7 @@ class PlaneState:
     """False while no worker runs."""
     connections: int = 0
     """Open TCP connections."""
-    workers: tuple[WorkerState, ...] = ()
+    workers: tuple[WorkerFacts, ...] = ()
     """Worker processes; empty if the caller's loop carries the traffic."""
     problems: tuple[str, ...] = ()
     """Present problems, one line each."""
@@ -267,6 +253,20 @@ class WorkerSlot:
             if isinstance(message, Counted):
                 self.status = message.status
                 self._note_answer(message.number)
+
+    def facts(self) -> WorkerFacts:
+        """Return the facts about its process, as of the last report."""
+        status = self.status
+        return WorkerFacts(
+            self.index,
+            self.link.pid if self.link else 0,
+            self.restarts,
+            status.connections,
+            status.flows,
+            tuple(zip((*ITERATION_BOUNDS_S, None), status.iterations, strict=False)),
+            status.iterations_s,
+            self.hung,
+        )
 
     def _on_ended(self, how: str) -> None:
         is_sound = self.is_running and self._clock() - self._began >= _SOUND_S

@@ -100,17 +100,6 @@ class Bind(enum.Enum):
     an unavailable port is replaced by a free one."""
 
 
-class HookOptions(NamedTuple):
-    """Whether and where to translate connect() of this node's programs."""
-
-    is_required: bool = False
-    """Whether the start fails if this can't work; otherwise rules steer all clients."""
-    cgroup: str = ""
-    """The folder of cgroup v2 whose programs are covered; empty: the root, which covers all."""
-    host_only: bool = False
-    """Whether only programs in this network namespace are covered."""
-
-
 @dataclass(frozen=True, slots=True)
 class SteeringFacts:
     """What steerings need to know about this node."""
@@ -125,8 +114,6 @@ class SteeringFacts:
     """The node's addresses, best first; those that no interface has are ignored."""
     proxy_name: str = ""
     """The proxy's ``--service-proxy-name``, which separates its rules from others'."""
-    hooks: HookOptions | None = None
-    """None: connect() isn't translated."""
 
 
 Targets = dict[Frontend, Target]

@@ -25,18 +25,14 @@ from ..kernel.offers import (
     read_kernel_offers,
 )
 from ..kernel.privileges import has_net_admin
-from ..log_fields import FieldLogger
 from ..model import Balance, IPFamily
 from . import local, nftables
-from .base import HookOptions, NoSteering, Steering, SteeringFacts
+from .base import NoSteering, Steering, SteeringFacts
 from .iptables import IptablesSteering
 from .iptables.legacy import missing_programs, tables_in_use
 from .local import LocalSteering
 from .names import nftables_labels_here, proxy_label
 from .nftables import NftablesSteering
-from .socket_lb import HookedSteering, find_place
-
-_log = FieldLogger("userspace_proxy.steering")
 
 
 def read_offers_for(steering: str | Steering) -> KernelOffers:
@@ -65,19 +61,13 @@ def make_steering(
     Raises:
         SteeringError: There is no such steering, or none works here (``auto``).
     """
-    chosen = choose(name, kernel, own_namespace=own_namespace)
-    hooks = facts.hooks
-    if hooks is not None and chosen != "nftables":
-        _log.warning("%(cause)s", extra={"cause": _not_translated_by(chosen)})
-    match chosen:
+    match choose(name, kernel, own_namespace=own_namespace):
         case "iptables":
             return IptablesSteering(facts, kernel)
         case "local":
             return local.LocalSteering(facts, own_namespace=own_namespace, kernel=kernel)
         case "none":
             return NoSteering(facts)
-        case "nftables" if hooks is not None:
-            return HookedSteering(facts, hooks, kernel)
         case "nftables":
             return nftables.NftablesSteering(facts, kernel)
         case other:
@@ -97,27 +87,6 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
     lacks = lacks_of(kernel, own_namespace=own_namespace).get(chosen, "")
     if lacks:
         raise SteeringError(f"cannot steer by {chosen}: {lacks}", hint=remedy(chosen, kernel))
-
-
-def check_hooks(
-    name: str, hooks: HookOptions | None, kernel: KernelOffers, *, own_namespace: bool
-) -> None:
-    """Check whether connect() can be translated, if that is required; changes nothing.
-
-    Raises:
-        SteeringError: It can't, so a start can't succeed.
-    """
-    if hooks is None or not hooks.is_required:
-        return
-    chosen = choose(name, kernel, own_namespace=own_namespace)
-    if chosen != "nftables":
-        what = f"cannot start: {_not_translated_by(chosen)}"
-        raise SteeringError(what, hint="--steering=nftables")
-    find_place(hooks, kernel)
-
-
-def _not_translated_by(chosen: str) -> str:
-    return f"connect() isn't translated: steering {chosen} has no kernel path"
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:

@@ -1,10 +1,12 @@
 """A process that holds the lock, and hands over the node on request."""
 
+import asyncio
 import contextlib
 import os
 import sys
 
 from tests.processes import started
+from userspace_proxy.agent.hand_over import ask_to_hand_over
 
 # Holds the lock, and has a child that lives until its standard input ends; when it takes the node
 # back, it prints its argument and a variable, and waits for the end of the child.
@@ -40,6 +42,11 @@ async def main():
 {spoil}
 uvloop.run(main())
 """
+
+
+def take_over():
+    """Ask the unnamed proxy to hand over the node."""
+    return asyncio.run(ask_to_hand_over(None))
 
 
 @contextlib.contextmanager

@@ -15,11 +15,10 @@ from tests.cluster.waiting import wait_for
 from tests.node.processes import child_pids, is_alive
 from tests.processes import started
 from userspace_proxy.agent.after_hand_over import has_children, start_while_workers_live
-from userspace_proxy.agent.hand_over import ask_to_hand_over
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.errors import LockHeld
 
-from .holders import running
+from .holders import running, take_over
 
 
 def end(taken):
@@ -41,7 +40,7 @@ def holder():
 
 
 def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(holder):
-    taken = ask_to_hand_over(None)
+    taken = take_over()
     assert taken.pid == holder.pid
     lock = NodeLock()
     lock.take()
@@ -57,7 +56,7 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
 def test_without_a_report_a_process_takes_the_node_back(holder):
     """With its own command and environment, as often as that happens."""
     for _ in range(2):
-        taken = ask_to_hand_over(None)
+        taken = take_over()
         assert taken.is_awaited()
         end(taken)
         assert holder.stdout.readline() == "back argument 7 False\n"
@@ -71,7 +70,7 @@ def test_without_a_report_a_process_takes_the_node_back(holder):
 
 
 def test_a_process_that_was_told_to_stop_meanwhile_takes_nothing_back(holder):
-    taken = ask_to_hand_over(None)
+    taken = take_over()
     holder.send_signal(signal.SIGTERM)
     wait_for("the signal to be handled", lambda: not is_pending(holder.pid, signal.SIGTERM))
     end(taken)
@@ -84,7 +83,7 @@ def test_a_process_that_is_asked_while_it_stops_takes_nothing_back():
     with running(sys.executable, drains=True) as holder:
         holder.terminate()
         assert holder.stdout.readline() == "draining\n"
-        taken = ask_to_hand_over(None)
+        taken = take_over()
         assert taken.pid == holder.pid
         end(taken)
         holder.stdin.close()
@@ -118,7 +117,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 def test_a_signal_while_a_process_becomes_the_program_that_waits_is_not_lost(moment, thread):
     """The kernel delivers it to another thread, such as the log's, while this one blocks it."""
     with running(sys.executable, thread + SIGNALS[moment]) as holder:
-        end(ask_to_hand_over(None))
+        end(take_over())
         holder.stdin.close()
         assert holder.wait(20) == 0
         assert holder.stdout.read() == ""
@@ -130,13 +129,13 @@ if "USERSPACE_PROXY_TAKES_BACK" in os.environ:
     os.kill(os.getpid(), signal.SIGTERM)
 """
     with running(sys.executable, arrives) as holder:
-        end(ask_to_hand_over(None))
+        end(take_over())
         assert holder.wait(20) == 3
         assert holder.stdout.read() == "back argument 7 False\nheld\n"
 
 
 def test_a_process_that_has_ended_awaits_no_report(holder):
-    taken = ask_to_hand_over(None)
+    taken = take_over()
     holder.kill()
     holder.wait()
     assert not taken.is_awaited()
@@ -197,7 +196,7 @@ def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):
     venv.create(tmp_path / "venv", symlinks=True)
     with running(tmp_path / "venv/bin/python") as holder:
         shutil.rmtree(tmp_path / "venv")
-        taken = ask_to_hand_over(None)
+        taken = take_over()
         assert taken.pid == holder.pid
         taken.report_serving()
         holder.stdin.close()
@@ -223,6 +222,6 @@ def test_a_process_that_cannot_execute_another_program_answers_so_and_continues(
     with running(sys.executable, spoil) as holder:
         for _ in range(2):
             with pytest.raises(LockHeld, match=rf"pid {holder.pid}\).*waits for workers.*{cause}"):
-                ask_to_hand_over(None)
+                take_over()
         holder.terminate()
         assert holder.wait(20) == 3

@@ -133,7 +133,7 @@ QUESTIONS = {
     "{taken}, as set by --steering": ("kernel.offers", offers),
     "auto chooses {taken}: {why}": ("kernel.offers", lambda: offers(wanted="auto")),
     "lack.words": ("kernel.offers", None),
-    "connect() of this node's programs can be translated": ("kernel.hook_rights", None),
+    "connect() of this node's programs can be translated": ("steering.socket_lb.hook_rights", None),
 }
 
 

@@ -6,8 +6,7 @@ import pytest
 
 from userspace_proxy.check.socket_lb import judge_place, look_at_hooks
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
-from userspace_proxy.steering.base import HookOptions
-from userspace_proxy.steering.socket_lb import HookPlace
+from userspace_proxy.steering.socket_lb import HookOptions, HookPlace
 from userspace_proxy.steering.socket_lb.other_hooks import OtherHook
 
 UNKNOWN = OtherHook("another program", "mine, id 6", "bpftool prog show id 6")

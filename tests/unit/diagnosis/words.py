@@ -28,13 +28,13 @@ from userspace_proxy.facts import (
     MemoryFacts,
     PortState,
     ProbesFacts,
-    SocketLbFacts,
     SourceFacts,
     SteeringState,
     SyncFacts,
     TrackingFacts,
     UnservedFacts,
 )
+from userspace_proxy.facts.node import SocketLbFacts
 from userspace_proxy.model import DataPath, Frontend, Protocol, Workload, WorkloadKind
 from userspace_proxy.scaling.rights import why_not
 

@@ -90,4 +90,4 @@ class Pool(Rig):
 
     async def open_connections(self):
         await self.plane.refresh()
-        return [worker.status.connections for worker in self.plane.state().workers]
+        return [worker.connections for worker in self.plane.state().workers]

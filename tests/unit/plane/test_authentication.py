@@ -14,7 +14,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.frames import make_frame
 from userspace_proxy.kernel import abstract_sockets
 from userspace_proxy.plane import authentication
-from userspace_proxy.plane.authentication import Reception
+from userspace_proxy.plane.authentication import Reception, frame
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
     Drain,
@@ -22,12 +22,13 @@ from userspace_proxy.plane.messages import (
     FromWorker,
     HandedOver,
     HandOver,
+    HandOverRefused,
     Prove,
     Proved,
     Running,
     Start,
 )
-from userspace_proxy.plane.worker_sockets import TERMS, connect_to_workers, open_worker_socket
+from userspace_proxy.plane.worker_sockets import connect_to_workers, open_worker_socket
 
 from ..dataplane.peers import TcpEndpoint
 from ..dataplane.waiting import turns, until
@@ -113,7 +114,9 @@ async def test_a_candidate_without_an_answer_gets_nothing_and_others_are_heard(
     await stranger.hear(Prove)
     stranger.channel.send(message)
     await until(lambda: stranger.is_lost, "the end of the stranger's connection")
-    assert stranger.got == [Prove]
+    # A proof of another length is never complete.
+    wrong = message == Proved(b"0123456789abcdef")
+    assert stranger.got == [Prove, HandOverRefused][: 1 + wrong]
     await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
@@ -137,7 +140,7 @@ async def test_a_process_cannot_have_another_one_answer_for_it(orphan):
         stranger = Candidate(orphan, sock)
         stranger.channel.send(HandOver())
         await until(lambda: stranger.got or stranger.is_lost, "an answer to the stranger")
-        assert stranger.got == []
+        assert stranger.got == [HandOverRefused]
         await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
@@ -154,6 +157,21 @@ async def test_what_arrives_together_is_a_request_a_proof_and_commands(orphan, i
         at._expire(*at._guests)
     await candidate.hear(HandedOver)
     assert await orphan.main.ended == 0
+
+
+async def test_a_proof_without_the_request_gets_nothing(orphan):
+    candidate = Candidate(orphan)
+    await candidate.hear(Prove)
+    proof = frame(Proved(candidate.sock.answer(candidate.challenges[0])))
+    candidate.sock.send(bytes(len(frame(HandOver()))) + proof)
+    await until(lambda: candidate.is_lost, "the end of the candidate's connection")
+    assert candidate.got == [Prove]
+
+
+async def test_a_malformed_proof_is_refused(orphan):
+    candidate = Candidate(orphan)
+    candidate.sock.send(frame(HandOver()) + bytes(authentication._PROOF_BYTES))
+    await candidate.hear(HandOverRefused)
 
 
 async def test_silent_and_broken_candidates_keep_no_other_one_from_being_chosen(orphan):
@@ -227,7 +245,7 @@ class Desk:
             return socks
 
         monkeypatch.setattr(abstract_sockets, "accept", count)
-        self.reception = Reception(asyncio.get_running_loop(), self.listener, TERMS, socket.close)
+        self.reception = Reception(asyncio.get_running_loop(), self.listener, socket.close)
         stack.callback(self.reception.close)
 
     def connect(self, count):

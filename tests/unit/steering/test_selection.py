@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 
 import pytest
 
@@ -16,9 +15,8 @@ from userspace_proxy.steering import (
     make_steering,
     selection,
 )
-from userspace_proxy.steering.base import HookOptions, NoSteering
+from userspace_proxy.steering.base import NoSteering
 from userspace_proxy.steering.selection import Leftovers, remove_leftovers
-from userspace_proxy.steering.socket_lb import HookedSteering
 
 FACTS = SteeringFacts(refuse_port=35999)
 WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
@@ -27,34 +25,6 @@ WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
 def test_a_name_selects_its_steering(name):
     assert make_steering(name, FACTS).name == name
-
-
-HOOKED = replace(FACTS, hooks=HookOptions())
-
-
-def test_hooks_are_a_part_of_steering_nftables():
-    assert isinstance(make_steering("nftables", HOOKED), HookedSteering)
-    assert not isinstance(make_steering("nftables", FACTS), HookedSteering)
-
-
-@pytest.mark.parametrize("name", ["iptables", "local", "none"])
-def test_without_a_kernel_path_hooks_have_no_effect_unless_they_are_required(name, caplog):
-    assert make_steering(name, HOOKED).name == name
-    what = f"connect() isn't translated: steering {name} has no kernel path"
-    assert caplog.messages == [what]
-    required = HookOptions(is_required=True)
-    with pytest.raises(SteeringError) as caught:
-        selection.check_hooks(name, required, LACKS_NOTHING, own_namespace=False)
-    assert str(caught.value) == f"cannot start: {what} (--steering=nftables)"
-
-
-def test_hooks_that_cannot_work_here_end_the_start_only_if_they_are_required():
-    kernel = KernelOffers({"connect hooks": errno.EINVAL})
-    for hooks in (None, HookOptions()):
-        selection.check_hooks("nftables", hooks, kernel, own_namespace=False)
-    required = HookOptions(is_required=True)
-    with pytest.raises(SteeringError, match=r"cannot translate connect\(\): this kernel lacks "):
-        selection.check_hooks("nftables", required, kernel, own_namespace=False)
 
 
 def test_auto_chooses_local_in_the_proxys_own_namespace():

@@ -83,6 +83,9 @@ class ServedPorts:
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
 
+    def of_port(self, key: PortKey) -> ServedPort | None:
+        return self._served.get(key)
+
     def of_group(self, group: Group) -> ServedPort | None:
         return self._by_group.get(group)
 

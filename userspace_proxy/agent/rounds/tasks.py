@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from ...clocks import Clocks
 from ...errors import UserspaceProxyError
+from ...pacing import Pacing
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -23,6 +24,10 @@ _T = TypeVar("_T")
 _RESTART_S = 1.0
 # Clean-up takes far less.
 _CANCEL_AGAIN_S = 10.0
+# Of a thread's time, for a reading on request.
+_READING_SHARE = 0.05
+READING_S = 1.0
+"""The largest age of a reading on request, unless it takes longer than its share."""
 # How long a round may block the event loop: a delay of 10 ms disturbs no connection.
 _TURN_S = 0.01
 
@@ -128,3 +133,24 @@ class Pace:
         if self._clock() >= self._until:
             await pause(0)
             self._until = self._clock() + _TURN_S
+
+
+class SharedReading:
+    """A reading on request: simultaneous requests share it, as do requests a moment later."""
+
+    def __init__(self, read: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
+        self._read = read
+        self._clock = clock
+        self._pacing = Pacing(_READING_SHARE, READING_S)
+        self._reading = asyncio.Lock()
+
+    async def refresh(self) -> None:
+        """Read, unless that was done a moment ago."""
+        async with self._reading:
+            began = self._clock()
+            if began < self._pacing.due:
+                return
+            try:
+                await self._read()
+            finally:
+                self._pacing.note(began, self._clock())

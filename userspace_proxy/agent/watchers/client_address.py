@@ -167,7 +167,6 @@ class ClientAddresses(Component):
             await self._replies.clean_up()
 
     async def close(self) -> None:
-        """Stop watching and catching; idempotent."""
         if self._routes is not None:
             self._routes.close()
         await self._replies.close()

@@ -36,7 +36,6 @@ class EjectionProbes(Component):
         self._silent = SilentEndpoints(self._dropped_by)
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Begin to look once a second."""
         supervisor.start("ejected", self.run)
 
     async def run(self) -> None:

@@ -56,7 +56,6 @@ class EndpointNames(Component):
         sync.progress.is_expecting = lambda: self._lookups.is_behind
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Look up names if the options allow any."""
         if self._is_on:
             loop, look_again = asyncio.get_running_loop(), self._lookups.look_again
             self._addresses = NodeAddresses(loop, look_again)

@@ -122,7 +122,6 @@ class FirewallWatch(Component):
         return find_firewalls(*tables, *self._steering, kernel.clients)
 
     async def close(self) -> None:
-        """Stop the thread; idempotent."""
         self._thread.close()
 
 

@@ -2,7 +2,7 @@
 
     counters of rules ── connections that began ──┐
     connection tracking ── answered connections ──┼─▶ no answer ─▶ does this node get one? ─▶ cause
-    hooks ── dials without an answer ─────────────┘                which chain drops them?
+    this node ── its dials without an answer ─────┘                which chain drops them?
 
 Nothing else reveals a firewall that drops forwarded packets: rules translate and count connections
 before it, and this node's probes don't pass it.
@@ -32,7 +32,6 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import LAST_MINUTE_S
 from ...filters.node import Firewall
-from ...kernel.bpf.socket_maps import EventKind
 from ...kernel.conntrack import PROTOCOL_NUMBERS, Dialled, DialledBy, connections_at
 from ...kernel.ctnetlink import pack_address
 from ...kernel.netlink.messages import pack_ip
@@ -40,7 +39,7 @@ from ...kernel.node_listings import ANY, NodeListings
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
-from ...model import DataPath, DialFailure, Frontend, Protocol, SocketAddress
+from ...model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress
 from ...model.serving import Serving
 from ...pacing import Pacing
 from ...plane.path_probes import Note, PathProbes
@@ -50,7 +49,7 @@ from ..rounds.kernel_path import endpoints_of
 from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Supervisor, pause
-from .socket_suspects import Suspect, Suspects, open_probes
+from .suspects import Suspect, Suspects, open_probes
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -93,7 +92,7 @@ Rules = Callable[[SocketAddress, Protocol], Firewall | None]
 
 @dataclass(slots=True, eq=False)
 class _Traffic:
-    """The forwarded connections of a frontend, or the hooks' reports about a Service port."""
+    """The forwarded connections of a frontend, or this node's reported dials of a Service port."""
 
     begun: int = 0
     """Connections begun, as counted by the kernel."""
@@ -108,7 +107,7 @@ class _Traffic:
     """When the first unanswered connection was seen, in monotonic seconds."""
     last: float = 0.0
     answered_at: float = 0.0
-    """When hooks last saw an answer, perhaps to a program on this node."""
+    """When a reported dial last got an answer, perhaps one of a program on this node."""
 
     def compare(self, begun: int | None, tracked: DialledBy, now: float) -> None:
         """Compare how many connections began since the last look with the tracked ones.
@@ -228,7 +227,6 @@ class KernelAnswers(Component):
         supervisor.start("kernel answers", self._run)
 
     async def close(self) -> None:
-        """End all probes, and the thread. Idempotent."""
         self._suspects.close()
         self._thread.close()
 
@@ -248,7 +246,7 @@ class KernelAnswers(Component):
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
 
     def note_dials(self, served: ServedPort, *, answered: int = 0, lost: int = 0) -> None:
-        """Note the dials of a Service port that hooks have reported.
+        """Note reported dials of a Service port by programs of this node.
 
         Args:
             lost: Unanswered dials to endpoints that have answered a probe since.
@@ -333,7 +331,7 @@ class KernelAnswers(Component):
                 doubt.waiting |= {*islice(endpoints_of(served.plan.serving), PROBED_MAX)}
             for endpoint in tuple(doubt.waiting):
                 self._has_probed.clear()
-                self._suspects.add(served, endpoint, EventKind.UNANSWERED)
+                self._suspects.add(served, endpoint, Failure.SILENT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PROBES_S):
                 await self._has_probed.wait()

@@ -3,7 +3,8 @@
     metrics, page, JSON ──refresh──▶ steering reads the kernel's counters ──▶ ServedPort.path
 
 Rule 1: counters are read on request, never by a timer.
-Rule 2: readings take at most a twentieth of a thread's time, however many Services there are.
+Rule 2: readings take at most a twentieth of a thread's time, however many Services there are;
+10,000 take 20 to 30 ms.
 Rule 3: growth since the last reading belongs to the Service port that has the frontend now.
 """
 
@@ -16,14 +17,11 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import StatusFacts
 from ...model import Frontend
-from ...pacing import Pacing
 from ...steering import Steering
 from ..rounds.component import Component
 from ..rounds.served_ports import ServedPorts
+from ..rounds.tasks import SharedReading
 
-EVERY_S = 1.0
-"""The largest age of a reading, unless there are too many Services; 10,000 take 20 to 30 ms."""
-_SHARE = 0.05
 _WAIT_S = 1.0
 
 
@@ -41,37 +39,29 @@ class KernelCounts(Component):
         ports since the last reading are missing."""
         self._steering = steering
         self._served_ports = served_ports
-        self._clock = clock
         self._before: Mapping[Frontend, int] = {}
-        self._pacing = Pacing(_SHARE, EVERY_S)
-        # Simultaneous requests share a reading.
-        self._reading = asyncio.Lock()
+        self._reading = SharedReading(self._read, clock)
 
     def show(self, facts: StatusFacts) -> None:
-        """Complete the sums."""
         facts.totals.kernel_connections = self.total
 
     async def refresh(self) -> None:
-        """Update the counts, unless that was done a moment ago."""
-        async with self._reading:
-            began = self._clock()
-            if began < self._pacing.due:
-                return
-            try:
-                async with asyncio.timeout(_WAIT_S):
-                    counts = await self._steering.kernel_connections()
-            except SteeringError:
-                # The next repair fails, too, and reports it.
-                return
-            except TimeoutError:
-                # The steering is busy with rules; the last counts are shown.
-                return
-            finally:
-                self._pacing.note(began, self._clock())
-            if counts is None:
-                self._forget()
-            else:
-                self._note(counts)
+        await self._reading.refresh()
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                counts = await self._steering.kernel_connections()
+        except SteeringError:
+            # The next repair fails, too, and reports it.
+            return
+        except TimeoutError:
+            # The steering is busy with rules; the last counts are shown.
+            return
+        if counts is None:
+            self._forget()
+        else:
+            self._note(counts)
 
     def _note(self, counts: Mapping[Frontend, int]) -> None:
         before, self._before = self._before, counts

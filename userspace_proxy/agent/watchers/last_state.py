@@ -100,7 +100,6 @@ class LastState(Component):
         facts.last_state = self.view()
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Serve the last state, and keep the next ones."""
         await self.serve()
         supervisor.start("last state", self.run)
 

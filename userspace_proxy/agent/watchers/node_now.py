@@ -42,7 +42,6 @@ class NodeNow(Component):
         self._no_node_ports = LoggedCondition[str](_log, "node ports are not served: %(cause)s")
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow the node's addresses if the steering uses them."""
         del supervisor
         if self._steering.name != "none":
             self._addresses = NodeAddresses(asyncio.get_running_loop(), self.on_change)

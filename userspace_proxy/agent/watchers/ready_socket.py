@@ -55,7 +55,6 @@ class ReadySocket(Component):
         self._server: asyncio.Server | None = None
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Begin to answer; a failure to bind the path is logged."""
         try:
             self._remove()
             self._server = await asyncio.start_unix_server(self._answer, self._path)
@@ -74,7 +73,6 @@ class ReadySocket(Component):
         self._serves = True
 
     async def close(self) -> None:
-        """Stop answering; idempotent."""
         if self._server is not None:
             self._server.close()
             self._server = None

@@ -213,20 +213,25 @@ class Timeline:
             self._events.append(Event(at, Level.OK, what, label, saved, cause=returned))
 
     def _note_paths(self, level: Level, ports: Sequence[ServedPort], what: str) -> None:
-        now = self._now()
-        if len(ports) > _EACH:
-            self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
-            return
-        for port in ports:
-            said = f"Path {port.path.now}: {port.path.why}"
-            self._events.append(Event(now, level, said, str(port.plan.key)))
+        self._note_each(
+            level,
+            [(f"Path {port.path.now}: {port.path.why}", port.plan.key) for port in ports],
+            what,
+        )
 
     def _note_ports(self, level: Level, ports: Sequence[PortPlan], what: str) -> None:
+        self._note_each(level, [(_why_usable(port), port.key) for port in ports], what)
+
+    def _note_each(self, level: Level, texts: Sequence[tuple[str, PortKey]], what: str) -> None:
+        """Record an event for each Service port, or one for all if there are many."""
         now = self._now()
-        if len(ports) > _EACH:
-            self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
+        if len(texts) > _EACH:
+            self._events.append(Event(now, level, f"{plural(len(texts), 'Service port')} {what}"))
             return
-        for port in ports:
-            usable = plural(len(port.serving.endpoints), "usable endpoint")
-            why = f"No endpoint is usable: {say(port.cause)}" if port.cause else f"{usable} again"
-            self._events.append(Event(now, level, why, str(port.key)))
+        self._events.extend(Event(now, level, text, str(key)) for text, key in texts)
+
+
+def _why_usable(port: PortPlan) -> str:
+    if port.cause:
+        return f"No endpoint is usable: {say(port.cause)}"
+    return f"{plural(len(port.serving.endpoints), 'usable endpoint')} again"

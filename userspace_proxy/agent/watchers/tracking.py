@@ -86,7 +86,6 @@ class TrackingWatch(Component):
         )
 
     async def close(self) -> None:
-        """Remove the exemption."""
         if self._untracked is not None:
             await self._untracked.let_go()
 

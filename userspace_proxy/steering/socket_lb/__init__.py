@@ -10,17 +10,20 @@ client may dial, and their failure breaks nothing else.
 Rule 2: an endpoint's number is never reused, so no entry leads to a wrong endpoint.
 """
 
-from .hooks import HookPlace, Hooks, HookState, find_place
+from .hooks import HookOptions, HookPlace, Hooks, HookState, find_place
 from .programs import hooked_labels, remove_abandoned_hooks, remove_hooks
-from .steering import HookedSteering
+from .steering import HookedSteering, check_hooks, make_hooked_steering
 
 __all__ = [
+    "HookOptions",
     "HookPlace",
     "HookState",
     "HookedSteering",
     "Hooks",
+    "check_hooks",
     "find_place",
     "hooked_labels",
+    "make_hooked_steering",
     "remove_abandoned_hooks",
     "remove_hooks",
 ]

@@ -42,14 +42,13 @@ from ...kernel.bpf.socket_maps import (
     number_key,
     number_of,
 )
-from ...kernel.hook_rights import read_rights
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
 from ...model import Frontend, PortKey, SocketAddress
 from ...pacing import Pacing, backoff_s
-from ..base import HookOptions, Target
+from ..base import Target
 from .desired import (
     COUNTERS,
     FRONTENDS,
@@ -62,6 +61,7 @@ from .desired import (
     FoundService,
     Room,
 )
+from .hook_rights import read_rights
 from .other_hooks import OtherHook, judge_hooks
 from .programs import TERM_NS, Programs, find_bpffs, find_cgroup, remove_hooks
 
@@ -72,6 +72,17 @@ _SHARE = 0.025
 # Removed endpoints to keep while connections to them are open, and how many of them to check each
 # second in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
+
+
+class HookOptions(NamedTuple):
+    """Whether and where to translate connect() of this node's programs."""
+
+    is_required: bool = False
+    """Whether the start fails if this can't work; otherwise rules steer all clients."""
+    cgroup: str = ""
+    """The folder of cgroup v2 whose programs are covered; empty: the root, which covers all."""
+    host_only: bool = False
+    """Whether only programs in this network namespace are covered."""
 
 
 class SocketEvent(NamedTuple):

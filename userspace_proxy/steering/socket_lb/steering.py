@@ -12,9 +12,10 @@ from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...model import Frontend
-from ..base import HookOptions, SteeringFacts, Target
+from ..base import Steering, SteeringFacts, Target
 from ..nftables import NftablesSteering
-from .hooks import Hooks
+from ..selection import choose, make_steering
+from .hooks import HookOptions, Hooks, find_place
 
 _log = FieldLogger("userspace_proxy.steering")
 
@@ -89,3 +90,45 @@ class HookedSteering(NftablesSteering):
             await self._hooks_thread.run(self._loaded.close)
             self._hooks_thread.close()
         await super().close()
+
+
+def make_hooked_steering(
+    name: str,
+    facts: SteeringFacts,
+    hooks: HookOptions | None,
+    *,
+    own_namespace: bool = False,
+    kernel: KernelOffers = LACKS_NOTHING,
+) -> Steering:
+    """Return the steering as :func:`.make_steering`, with hooks if it has a kernel path.
+
+    Args:
+        hooks: None: connect() isn't translated.
+    """
+    if hooks is not None:
+        name = choose(name, kernel, own_namespace=own_namespace)
+        if name == "nftables":
+            return HookedSteering(facts, hooks, kernel)
+        _log.warning("%(cause)s", extra={"cause": _not_translated_by(name)})
+    return make_steering(name, facts, own_namespace=own_namespace, kernel=kernel)
+
+
+def check_hooks(
+    name: str, hooks: HookOptions | None, kernel: KernelOffers, *, own_namespace: bool
+) -> None:
+    """Check whether connect() can be translated, if that is required; changes nothing.
+
+    Raises:
+        SteeringError: It can't, so a start can't succeed.
+    """
+    if hooks is None or not hooks.is_required:
+        return
+    chosen = choose(name, kernel, own_namespace=own_namespace)
+    if chosen != "nftables":
+        what = f"cannot start: {_not_translated_by(chosen)}"
+        raise SteeringError(what, hint="--steering=nftables")
+    find_place(hooks, kernel)
+
+
+def _not_translated_by(chosen: str) -> str:
+    return f"connect() isn't translated: steering {chosen} has no kernel path"

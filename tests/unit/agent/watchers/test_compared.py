@@ -7,10 +7,10 @@ from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.watchers.compared import Compared
 from userspace_proxy.config import Settings
-from userspace_proxy.facts import StatusFacts
+from userspace_proxy.facts import StatusFacts, WorkerFacts
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM, digests_of, summary_of
-from userspace_proxy.plane.workers import PlaneState, Status, WorkerState
+from userspace_proxy.plane.workers import PlaneState
 
 from ..samples import Cluster
 
@@ -32,7 +32,7 @@ class Node:
 
     def state(self):
         """Return the state of the plane."""
-        workers = (WorkerState(index, pid, 0, 0, Status()) for index, pid in self.workers)
+        workers = (WorkerFacts(index, pid) for index, pid in self.workers)
         return PlaneState(0, 0, is_accepting=True, workers=tuple(workers))
 
     def write(self, pid, *, seconds, pages):

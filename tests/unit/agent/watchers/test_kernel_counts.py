@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from userspace_proxy.agent.rounds.tasks import READING_S
 from userspace_proxy.agent.watchers import kernel_counts
-from userspace_proxy.agent.watchers.kernel_counts import EVERY_S, KernelCounts
+from userspace_proxy.agent.watchers.kernel_counts import KernelCounts
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import DataPath, Frontend, Handling, Protocol
 from userspace_proxy.steering import Bind
@@ -36,7 +37,7 @@ class Counting:
 
     async def read(self, counted):
         """Return the numbers of both Services and the sum at a reading."""
-        self.now += EVERY_S
+        self.now += READING_S
         self.steering.counted = counted
         await self.counts.refresh()
         shown = {one.plan.key.name.name: one.path.kernel_connections for one in self.served_ports}
@@ -71,7 +72,7 @@ async def test_a_frontend_that_was_gone_in_between_begins_at_nothing(counting):
 async def test_the_sum_keeps_those_of_services_that_are_gone(counting):
     await counting.read({WEB: 9})
     counting.served_ports.follow(counting.cluster.remove("web"))
-    counting.now += EVERY_S
+    counting.now += READING_S
     counting.steering.counted = {}
     await counting.counts.refresh()
     assert counting.counts.total == 9

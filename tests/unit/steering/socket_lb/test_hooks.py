@@ -7,8 +7,7 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering.base import HookOptions
-from userspace_proxy.steering.socket_lb import Hooks, HookState
+from userspace_proxy.steering.socket_lb import HookOptions, Hooks, HookState
 
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})

@@ -6,10 +6,16 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables import list_tables
-from userspace_proxy.kernel.offers import KernelOffers
+from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering.base import HookOptions, SteeringFacts
-from userspace_proxy.steering.socket_lb import HookedSteering, Hooks
+from userspace_proxy.steering.base import SteeringFacts
+from userspace_proxy.steering.socket_lb import (
+    HookedSteering,
+    HookOptions,
+    Hooks,
+    check_hooks,
+    make_hooked_steering,
+)
 from userspace_proxy.steering.socket_lb.programs import folder_of
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -51,3 +57,27 @@ async def test_if_they_are_required_the_start_fails(node):
         await steering.start()
     assert str(caught.value).startswith(LACK)
     await steering.close()
+
+
+def test_hooks_are_a_part_of_steering_nftables():
+    assert isinstance(make_hooked_steering("nftables", FACTS, HookOptions()), HookedSteering)
+    assert not isinstance(make_hooked_steering("nftables", FACTS, None), HookedSteering)
+
+
+@pytest.mark.parametrize("name", ["iptables", "local", "none"])
+def test_without_a_kernel_path_hooks_have_no_effect_unless_they_are_required(name, caplog):
+    assert make_hooked_steering(name, FACTS, HookOptions()).name == name
+    what = f"connect() isn't translated: steering {name} has no kernel path"
+    assert caplog.messages == [what]
+    required = HookOptions(is_required=True)
+    with pytest.raises(SteeringError) as caught:
+        check_hooks(name, required, LACKS_NOTHING, own_namespace=False)
+    assert str(caught.value) == f"cannot start: {what} (--steering=nftables)"
+
+
+def test_hooks_that_cannot_work_here_end_the_start_only_if_they_are_required():
+    for hooks in (None, HookOptions()):
+        check_hooks("nftables", hooks, LACKS_BPF, own_namespace=False)
+    required = HookOptions(is_required=True)
+    with pytest.raises(SteeringError, match=r"cannot translate connect\(\): this kernel lacks "):
+        check_hooks("nftables", required, LACKS_BPF, own_namespace=False)

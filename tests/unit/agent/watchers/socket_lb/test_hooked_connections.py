@@ -10,13 +10,14 @@ from dataclasses import replace
 import pytest
 
 from tests.port_keys import port_key
-from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND, FakeHooks
+from tests.unit.agent.watchers.socket_lb.hooks import CLIENT, FRONTEND, FakeHooks
+from userspace_proxy.agent.rounds import tasks
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.view import view_ports
-from userspace_proxy.agent.watchers import socket_counts
 from userspace_proxy.agent.watchers.kernel_answers import GRACE_S, LOST_MIN, KernelAnswers
-from userspace_proxy.agent.watchers.socket_counts import HookedConnections
-from userspace_proxy.agent.watchers.socket_reports import REFUSED
+from userspace_proxy.agent.watchers.socket_lb import hooked_connections
+from userspace_proxy.agent.watchers.socket_lb.hooked_connections import HookedConnections
+from userspace_proxy.agent.watchers.socket_lb.hooked_reports import REFUSED
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import Tuning
@@ -32,9 +33,9 @@ from userspace_proxy.steering import Bind
 from userspace_proxy.steering.socket_lb.hooks import Hooks
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
-from ...plane.probed import Probed
-from ..samples import Cluster
-from ..watched import until
+from ....plane.probed import Probed
+from ...samples import Cluster
+from ...watched import until
 
 POD_A, POD_B = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 NAME = port_key("shop/web")
@@ -129,8 +130,8 @@ def hooks():
 
 @pytest.fixture
 def node(plane, make, hooks, monkeypatch):
-    monkeypatch.setattr(socket_counts, "EVERY_S", 0.0)
-    monkeypatch.setattr(socket_counts, "_SHARE", float("inf"))
+    monkeypatch.setattr(tasks, "READING_S", 0.0)
+    monkeypatch.setattr(tasks, "_READING_SHARE", float("inf"))
     return Node(plane, make, hooks)
 
 
@@ -213,7 +214,7 @@ async def test_an_answer_to_a_worker_or_a_probe_ends_the_ejection_of_the_hooks(n
     number = node.served.group.number
     node.plane.receive(0, Returned(number, POD_A))
     assert hooks.readmitted == [(NAME, POD_A)]
-    assert POD_A not in node.served.group._ejected.get(socket_counts._HOOKS, {})
+    assert POD_A not in node.served.group._ejected.get(hooked_connections._HOOKS, {})
     # Of one that they don't eject nothing has to be known.
     node.plane.receive(0, Returned(number, POD_B))
     assert hooks.readmitted == [(NAME, POD_A)]
@@ -347,31 +348,7 @@ async def test_what_an_event_reports_during_a_reading_is_newer_than_that(node, h
 
     loop, hooks.ejected = asyncio.get_running_loop(), read_and_fail
     await node.connections.refresh()
-    assert POD_A in node.served.group._ejected.get(socket_counts._HOOKS, {})
-
-
-async def test_readings_take_a_small_share_of_the_time(plane, make, hooks):
-    node = Node(plane, make, hooks)
-    now = 0.0
-
-    class Slow(FakeHooks):
-        def counts(self):
-            nonlocal now
-            now += 0.5
-            return super().counts()
-
-    slow = Slow(time.monotonic)
-    connections = HookedConnections(
-        slow, plane, node.served_ports, node.observing, Tuning(), node.answers, clock=lambda: now
-    )
-    await connections.refresh()
-    now += 9.0
-    await connections.refresh()
-    assert slow.readings == 1
-    now += 0.6
-    await connections.refresh()
-    assert slow.readings == 2
-    slow.close()
+    assert POD_A in node.served.group._ejected.get(hooked_connections._HOOKS, {})
 
 
 async def test_the_page_says_which_clients_are_translated_at_connect(node, hooks):

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from tests.port_keys import port_key
-from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND
-from userspace_proxy.agent.watchers.socket_records import Records
+from tests.unit.agent.watchers.socket_lb.hooks import CLIENT, FRONTEND
+from userspace_proxy.agent.watchers.socket_lb.hooked_records import Records
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.facts.connection import ConnectionFilter
 from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result, RingEvent

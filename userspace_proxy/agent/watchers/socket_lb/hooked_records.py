@@ -9,27 +9,26 @@ Rule 1: the time of the first byte is missing, because only a relay sees it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from ...causes.endpoints import DIAL_CODES
-from ...dataplane import Tuning
-from ...dataplane.connection_log import ConnectionLog
-from ...facts.connection import (
+from ....causes.endpoints import DIAL_CODES
+from ....dataplane import Tuning
+from ....dataplane.connection_log import ConnectionLog
+from ....facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
     FailedDialFacts,
     port_fields,
 )
-from ...kernel.bpf.socket_maps import Result
-from ...model import Failure
-from ...model.connection_ends import EndedBy, EndReason
-from ...plane.messages import Observed
-from ...plane.record_ring import RecordRing
+from ....kernel.bpf.socket_maps import Result
+from ....model import Failure
+from ....model.connection_ends import EndedBy, EndReason
+from ....plane.messages import Observed
+from ....plane.record_ring import RecordRing
 
 if TYPE_CHECKING:
-    from ...dataplane.engine import Engine
-    from ...steering.socket_lb.hooks import SocketEvent
+    from ....steering.socket_lb.hooks import SocketEvent
 
 # From linux/tcp.h: the state before the end shows which side sent its FIN first.
 _FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 4, 5, 6, 8, 9, 11
@@ -55,8 +54,7 @@ class Records:
         self.are_logged = share > 0
         """Whether records are wanted even while nothing watches."""
         self.connection_log = ConnectionLog(share) if share else None
-        # The ring uses only these two attributes.
-        self._ring = RecordRing(cast("Engine", self))
+        self._ring = RecordRing(self)
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
         """Return the observations since the last call, and apply new filters."""

@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ...causes.endpoints import DIAL_CODES
-from ...facts import EndpointCounters, GroupCounters, StreakPart
-from ...kernel.bpf.socket_maps import DialCounts, EventKind
-from ...model import DialFailure, Failure, PortKey, SocketAddress
-from ...plane import Group
-from ...plane.messages import DurationReport, EndpointReport, GroupReport
+from ....causes.endpoints import DIAL_CODES
+from ....facts import EndpointCounters, GroupCounters, StreakPart
+from ....kernel.bpf.socket_maps import DialCounts
+from ....model import DialFailure, Failure, PortKey, SocketAddress
+from ....plane import Group
+from ....plane.messages import DurationReport, EndpointReport, GroupReport
 
 At = tuple[PortKey, SocketAddress]
 """A Service port and one of its endpoints."""
@@ -64,7 +64,7 @@ class Unreported(NamedTuple):
     """Failed dials of an endpoint that isn't ejected, without an event."""
 
     endpoint: SocketAddress
-    kind: EventKind
+    failure: Failure
     failures: int
 
 
@@ -102,8 +102,8 @@ class _Growth(NamedTuple):
 
     def suspected(self) -> Unreported:
         """Return the failed dials whose cause must be determined."""
-        kind = EventKind.REFUSED if self.counts.refused else EventKind.UNANSWERED
-        return Unreported(self.endpoint, kind, self.unreported)
+        failed = REFUSED if self.counts.refused else UNANSWERED
+        return Unreported(self.endpoint, failed.failure, self.unreported)
 
 
 class Reports:

@@ -16,8 +16,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...kernel.bpf.socket_maps import EventKind
-from ...model import DialFailure, PortKey, ServiceKey, SocketAddress
+from ...model import DialFailure, Failure, PortKey, ServiceKey, SocketAddress
 from ...plane.path_probes import Note, PathProbes
 from ...plane.probe_schedule import ProbeSchedule
 from ..rounds.served_port import ServedPort
@@ -32,7 +31,7 @@ class Suspect:
 
     served: ServedPort
     endpoint: SocketAddress
-    kind: EventKind
+    failure: Failure
     """How the last dial failed."""
     service: ServiceKey
     """The Service for which it is probed."""
@@ -65,16 +64,16 @@ class Suspects:
         """Suspects by endpoint and Service port."""
 
     def add(
-        self, served: ServedPort, endpoint: SocketAddress, kind: EventKind, failures: int = 1
+        self, served: ServedPort, endpoint: SocketAddress, failure: Failure, failures: int = 1
     ) -> None:
         """Suspect an endpoint of a Service port because dials have failed."""
         of_endpoint = self._by_endpoint.setdefault(endpoint, {})
         if (known := of_endpoint.get(served.group.key)) is not None:
-            known.kind = kind
+            known.failure = failure
             known.failures += failures
             return
         service = served.plan.key.name.service
-        of_endpoint[served.group.key] = Suspect(served, endpoint, kind, service, failures)
+        of_endpoint[served.group.key] = Suspect(served, endpoint, failure, service, failures)
         if self._probes is None:
             self._probes = self._open_probes(self._take)
         self._probes.add(endpoint, service)

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.port_keys import port_key
-from userspace_proxy.agent.watchers.socket_reports import REFUSED, Reports
-from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.agent.watchers.socket_lb.hooked_reports import REFUSED, Reports
+from userspace_proxy.kernel.bpf.socket_maps import DialCounts
+from userspace_proxy.model import Failure, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
 
@@ -80,9 +80,9 @@ def test_of_an_endpoint_that_is_ejected_the_failure_is_the_last(rig):
 def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):
     rig.reports.noted(*AT)
     (new,) = rig.look(refused=3)
-    assert new.unreported == [(POD, EventKind.REFUSED, 2)]
+    assert new.unreported == [(POD, Failure.REFUSED, 2)]
     (new,) = rig.look(refused=3, unanswered=1)
-    assert new.unreported == [(POD, EventKind.UNANSWERED, 1)]
+    assert new.unreported == [(POD, Failure.SILENT, 1)]
     assert rig.group.counters_of(POD).failures == 4
     assert (rig.dials.is_on, rig.dials.part.failures) == (False, 0)
 

@@ -21,41 +21,40 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...causes.endpoints import dial_failed
-from ...causes.say import say
-from ...clocks import Clocks
-from ...dataplane import Tuning
-from ...facts import SocketLbFacts, StatusFacts
-from ...kernel.bpf.socket_maps import EventKind
-from ...kernel.neighbours import absent_hop, own_route_failure
-from ...log_fields import FieldLogger
-from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import DataPath, DialFailure, Failure, Frontend, PortKey, Protocol, SocketAddress
-from ...pacing import Pacing
-from ...plane import Group, Plane
-from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
-from ...plane.observation import PERIOD_S, Observers
-from ...plane.path_probes import Note, PathProbes
-from ..rounds.component import Component
-from ..rounds.kernel_path import endpoints_of
-from ..rounds.served_port import ServedPort
-from ..rounds.served_ports import ServedPorts
-from ..rounds.tasks import Pace, Supervisor, pause
-from .kernel_answers import KernelAnswers
-from .socket_records import Records
-from .socket_reports import Reports
-from .socket_suspects import Suspect, Suspects, open_probes
+from ....causes.endpoints import dial_failed
+from ....causes.say import say
+from ....clocks import Clocks
+from ....dataplane import Tuning
+from ....facts import StatusFacts
+from ....facts.node import SocketLbFacts
+from ....kernel.bpf.socket_maps import EventKind
+from ....kernel.neighbours import absent_hop, own_route_failure
+from ....log_fields import FieldLogger
+from ....log_limit import SERVICE_LINES, LogLimit
+from ....model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress
+from ....plane import Group, Plane
+from ....plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
+from ....plane.observation import PERIOD_S, Observers
+from ....plane.path_probes import Note, PathProbes
+from ...rounds.component import Component
+from ...rounds.kernel_path import endpoints_of
+from ...rounds.served_port import ServedPort
+from ...rounds.served_ports import ServedPorts
+from ...rounds.tasks import Pace, SharedReading, Supervisor, pause
+from ..kernel_answers import KernelAnswers
+from ..suspects import Suspect, Suspects, open_probes
+from .hooked_records import Records
+from .hooked_reports import Reports
 
 if TYPE_CHECKING:
-    from ...steering.socket_lb.hooks import Hooks
+    from ....steering.socket_lb.hooks import Hooks
 
 _log = FieldLogger("userspace_proxy.agent")
 
-EVERY_S = 1.0
-"""The largest age of a reading, unless there are too many Services."""
-_SHARE = 0.05
 # No worker's number: it stands for the hooks' reports.
 _HOOKS = -2
+_EVENT_OF = {Failure.REFUSED: EventKind.REFUSED, Failure.SILENT: EventKind.UNANSWERED}
+_FAILURE_OF = {event: failure for failure, event in _EVENT_OF.items()}
 _NO_STATUS = Status()
 
 
@@ -94,15 +93,11 @@ class HookedConnections(Component):
         self._records = Records(tuning)
         self._suspects = Suspects(self._note_probe, open_probes)
         self._left: dict[ServedPort, _ByRules] = {}
-        self._by_name: dict[PortKey, ServedPort] = {}
-        self._pacing = Pacing(_SHARE, EVERY_S)
-        # Simultaneous requests share a reading.
-        self._reading = asyncio.Lock()
+        self._reading = SharedReading(self._look, clock)
         self._ejection_lines, self._return_lines = LogLimit(SERVICE_LINES), LogLimit(SERVICE_LINES)
         plane.on_ejection.append(self._note_ejection)
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow events, counters and watchers."""
         supervisor.start("socket counts", self._run)
         supervisor.start("socket events", self._follow)
 
@@ -121,15 +116,7 @@ class HookedConnections(Component):
         self._suspects.close()
 
     async def refresh(self) -> None:
-        """Update the counts, unless that was done a moment ago."""
-        async with self._reading:
-            began = self._clock()
-            if began < self._pacing.due:
-                return
-            try:
-                await self._look()
-            finally:
-                self._pacing.note(began, self._clock())
+        await self._reading.refresh()
 
     async def _look(self) -> None:
         hooks, reports = self._hooks, self._reports
@@ -154,8 +141,8 @@ class HookedConnections(Component):
             number = one.report.group
             new[number] = one.connections
             self._answers.note_dials(served[number], answered=one.connections)
-            for endpoint, kind, failures in one.unreported:
-                self._suspects.add(served[number], endpoint, kind, failures)
+            for endpoint, failure, failures in one.unreported:
+                self._suspects.add(served[number], endpoint, failure, failures)
             if one.lost:
                 self._records.leave_out(served[number].group.key.name.prefixes, one.lost)
             await pace.turn()
@@ -202,20 +189,13 @@ class HookedConnections(Component):
         for event in self._hooks.take_events():
             if event.seen.kind is EventKind.CONNECTION:
                 self._records.note(event)
-            elif (served := self._find(event.name)) is None:
+            elif (served := self._served_ports.of_port(event.name)) is None:
                 continue
             elif event.seen.kind is EventKind.RETURNED:
                 self._note_return(served, event.endpoint, event.seen.at_ns / 1e9)
             else:
                 self._reports.noted(event.name, event.endpoint)
-                self._suspects.add(served, event.endpoint, event.seen.kind)
-
-    def _find(self, name: PortKey) -> ServedPort | None:
-        found = self._by_name.get(name)
-        if found is None or found.is_retired:
-            self._by_name = {served.group.key: served for served in self._served_ports}
-            found = self._by_name.get(name)
-        return found
+                self._suspects.add(served, event.endpoint, _FAILURE_OF[event.seen.kind])
 
     def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
         """Handle the result of probing an endpoint that failed a client's dial."""
@@ -225,10 +205,11 @@ class HookedConnections(Component):
         if served.is_retired or endpoint not in endpoints_of(served.plan.serving):
             return
         if failed is not None:
-            if (until := self._hooks.eject(key, endpoint, suspect.kind)) is not None:
+            event = _EVENT_OF[suspect.failure]
+            if (until := self._hooks.eject(key, endpoint, event)) is not None:
                 self._note_failure(suspect, own_route_failure(failed, endpoint.ip), until)
         else:
-            if suspect.kind is EventKind.UNANSWERED:
+            if suspect.failure is Failure.SILENT:
                 self._answers.note_dials(served, lost=suspect.failures)
             if self._reports.is_ejected(key, endpoint):
                 self._hooks.readmit(key, endpoint)

@@ -5,11 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.port_keys import port_key
-from userspace_proxy.agent.watchers.socket_suspects import PER_SECOND, Suspects, open_probes
-from userspace_proxy.kernel.bpf.socket_maps import EventKind
+from userspace_proxy.agent.watchers.suspects import PER_SECOND, Suspects, open_probes
 from userspace_proxy.model import DialFailure, Failure, SocketAddress
 
-REFUSED, UNANSWERED = EventKind.REFUSED, EventKind.UNANSWERED
+REFUSED, UNANSWERED = Failure.REFUSED, Failure.SILENT
 FAILED = DialFailure(Failure.REFUSED, 111)
 SECONDS = 10
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
@@ -39,7 +38,7 @@ class Rig:
 
     def _note(self, suspect, failed):
         label = str(suspect.served.group.key)
-        self.results.append((label, suspect.endpoint, suspect.kind, suspect.failures, failed))
+        self.results.append((label, suspect.endpoint, suspect.failure, suspect.failures, failed))
 
     def pass_(self, now, failed=None):
         """Begin and end the probes that are due."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .bpf import calls
-from .bpf.objects import MapSpec
-from .offers import FOR_SOCKET_LB, KernelOffers
-from .privileges import CAP_NET_ADMIN, effective_capabilities
+from ...kernel.bpf import calls
+from ...kernel.bpf.objects import MapSpec
+from ...kernel.offers import FOR_SOCKET_LB, KernelOffers
+from ...kernel.privileges import CAP_NET_ADMIN, effective_capabilities
 
 # Source: capabilities(7). Before Linux 5.8 there was no CAP_BPF, and CAP_SYS_ADMIN includes it.
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE, _CAP_BPF = 21, 24, 39

@@ -13,8 +13,8 @@ import pytest
 
 from userspace_proxy.kernel import bpf
 from userspace_proxy.kernel.bpf.objects import read_object
-from userspace_proxy.kernel.hook_rights import LOCKED_BYTES, HookRights, read_rights
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
+from userspace_proxy.steering.socket_lb.hook_rights import LOCKED_BYTES, HookRights, read_rights
 
 NET_ADMIN, SYS_ADMIN, BPF = 1 << 12, 1 << 21, 1 << 39
 CGROUP, NAMES = Path("/host/sys/fs/cgroup"), Path("/host/sys/fs/bpf")

@@ -1,0 +1,1 @@
+"""Reports connections of this node's programs that hooks at connect() have translated."""
