@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..model import IPFamily, Protocol, SocketAddress
+from .own_namespace import network_namespace
 
 # Each takes about 25 µs (measured on a busy machine), during which no traffic is handled.
 DESCRIPTORS_MAX = 10_000
@@ -180,19 +181,12 @@ def _pids() -> list[int]:
     A socket belongs to a process of its namespace, unless it was passed on.
     """
     own = os.getpid()
-    here = _namespace("thread-self")
+    here = network_namespace("thread-self")
     try:
         pids = sorted(int(path.name) for path in _PROC.iterdir() if path.name.isdecimal())
     except OSError:
         return []
-    return sorted(pids, key=lambda pid: (pid != own, _namespace(pid) != here))
-
-
-def _namespace(pid: int | str) -> str:
-    try:
-        return os.readlink(f"{_PROC}/{pid}/ns/net")  # noqa: PTH115 - as below.
-    except OSError:
-        return ""
+    return sorted(pids, key=lambda pid: (pid != own, network_namespace(pid) != here))
 
 
 def _descriptors(pid: int) -> Iterator[str]:

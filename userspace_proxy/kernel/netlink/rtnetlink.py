@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ...model import pack_ip
 from ...model.node_network import NodeLink
 from .messages import (
     DUMP,
@@ -23,7 +24,6 @@ from .messages import (
     checked,
     family_of,
     ip_of,
-    pack_ip,
     read_attributes,
     request,
 )

@@ -23,12 +23,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ...errors import SteeringError, SteeringUnreadable
-from ...kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
-from ...kernel.netlink.messages import pack_ip
+from ...kernel.conntrack import PROTOCOL_NUMBERS, Change
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.privileges import has_net_admin
 from ...kernel.tracking import read_table
-from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
+from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback, pack_ip
 from ..base import Bind, SteeringFacts
 from ..programmer import Affected, Ports, ProgrammedSteering, Programmer, forget_entries
 from .desired import REFUSED, DesiredState, network_of
@@ -223,7 +222,7 @@ class LocalProgrammer(Programmer):
                 self._new & (self._applied or {}).keys(),
                 lambda frontend: Change(
                     PROTOCOL_NUMBERS[frontend.protocol],
-                    Dialled(frontend.ip, frontend.port),
+                    frontend.address,
                     before=(),
                     now=frontend.port,
                     here=frozenset({pack_ip(frontend.ip)}),
