@@ -27,10 +27,10 @@ from ...kernel.conntrack import PROTOCOL_NUMBERS, Change
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.privileges import has_net_admin
 from ...kernel.tracking import read_table
-from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback, pack_ip
+from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback, own_network, pack_ip
 from ..base import Bind, SteeringFacts
 from ..programmer import Affected, Ports, ProgrammedSteering, Programmer, forget_entries
-from .desired import REFUSED, DesiredState, network_of
+from .desired import REFUSED, DesiredState
 from .guard import make_guard
 from .kernel import RoutingTables
 
@@ -266,7 +266,7 @@ class LocalProgrammer(Programmer):
         # Each pod's interface gets a link-local address, which is never a source.
         sources = self._desired.sources
         is_source = sources.get(IPFamily.of(ip), ip) == ip and not ip.startswith("fe80:")
-        return is_source or self._desired.is_affected_by(network_of(ip))
+        return is_source or self._desired.is_affected_by(own_network(ip))
 
     def _put_right(self) -> int:
         """Repair differences; return their number."""
