@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from msgspec import Raw
-
 from ...errors import SourceError
 from ...model.annotations import DOMAIN
 from ...model.wire import FieldError, WireEvent, WireHead, WireLease, decode
@@ -194,7 +192,7 @@ class KubernetesLeases(Leases):
         except FieldError as exc:
             raise self._invalid() from exc
 
-    def _read_item(self, item: bytes | Raw) -> Lease:
+    def _read_item(self, item: Any) -> Lease:
         wire = decode(item, WireLease)
         metadata = wire.metadata
         if not metadata.name or not metadata.resource_version:
