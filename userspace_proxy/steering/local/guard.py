@@ -294,7 +294,6 @@ def make_guard(
     desired: DesiredState,
     *,
     own_namespace: bool,
-    uses_nftables: bool,
     kernel: KernelOffers,
 ) -> LocalGuard:
     """Return the guard to use.
@@ -309,8 +308,6 @@ def make_guard(
     if not has_net_admin():
         return NoGuard(desired)
     owner = owner_number(facts.proxy_name)
-    if own_namespace and not uses_nftables:
-        return OpenGuard(tables, owner, desired)
     if lacks := _missing_for_guard(kernel):
         if own_namespace:
             return OpenGuard(tables, owner, desired)

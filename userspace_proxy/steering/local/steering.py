@@ -55,11 +55,9 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
         facts: SteeringFacts,
         *,
         own_namespace: bool = False,
-        uses_nftables: bool = True,
         kernel: KernelOffers = LACKS_NOTHING,
     ) -> None:
-        how = {"own_namespace": own_namespace, "uses_nftables": uses_nftables}
-        super().__init__(facts, lambda: LocalProgrammer(facts, kernel, **how))
+        super().__init__(facts, lambda: LocalProgrammer(facts, kernel, own_namespace=own_namespace))
 
     async def forget_stale(self) -> None:
         await self._do(lambda programmer: programmer.forget_stale())
@@ -68,14 +66,7 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
 class LocalProgrammer(Programmer):
     """The routes and the guard of one proxy."""
 
-    def __init__(
-        self,
-        facts: SteeringFacts,
-        kernel: KernelOffers,
-        *,
-        own_namespace: bool,
-        uses_nftables: bool,
-    ) -> None:
+    def __init__(self, facts: SteeringFacts, kernel: KernelOffers, *, own_namespace: bool) -> None:
         super().__init__()
         self._facts = facts
         self._tables = RoutingTables()
@@ -86,7 +77,6 @@ class LocalProgrammer(Programmer):
                 facts,
                 self._desired,
                 own_namespace=own_namespace,
-                uses_nftables=uses_nftables,
                 kernel=kernel,
             )
         except SteeringError:

@@ -12,6 +12,7 @@ from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel import conntrack
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables.expressions import expression
+from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import SteeringFacts
 from userspace_proxy.steering.local import LocalSteering, guard_table
@@ -21,6 +22,11 @@ from userspace_proxy.steering.local.steering import connected_at
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+OPEN = {
+    "own_namespace": True,
+    "kernel": KernelOffers({"nf_tables": errno.EPROTONOSUPPORT}),
+}
+"""Without nftables no table guards the routes."""
 
 
 @contextlib.contextmanager
@@ -76,9 +82,7 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
 
 
 @pytest.mark.parametrize("was", ["served", "lingering"])
-@pytest.mark.parametrize(
-    "options", [{}, {"uses_nftables": False, "own_namespace": True}], ids=["guard", "open"]
-)
+@pytest.mark.parametrize("options", [{}, OPEN], ids=["guard", "open"])
 async def test_open_connections_keep_the_route_of_an_earlier_run(node, make, was, options):
     """Its workers may outlive it, and drain."""
     earlier, successor = make(**options), make(**options)
@@ -176,7 +180,7 @@ async def test_without_a_table_listeners_need_not_be_transparent(make):
     found = {}
     for name, options in {
         "nftables": {},
-        "open": {"uses_nftables": False, "own_namespace": True},
+        "open": OPEN,
     }.items():
         steering = make(**options)
         await steering.start()
