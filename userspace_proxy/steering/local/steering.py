@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
-import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError, SteeringUnreadable
 from ...kernel.conntrack import PROTOCOL_NUMBERS, Change
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
+from ...kernel.port_holders import connected_at
 from ...kernel.privileges import has_net_admin
 from ...kernel.tracking import read_table
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback, own_network, pack_ip
@@ -287,49 +285,3 @@ class LocalProgrammer(Programmer):
 
 def _may_linger(frontend: Frontend) -> bool:
     return frontend.protocol is Protocol.TCP and not is_loopback(frontend.ip)
-
-
-_NET = Path("/proc/thread-self/net")
-# TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: there is no connection, or no longer one.
-_NO_CONNECTION = frozenset({"06", "07", "0A"})
-_SUFFIX = {IPFamily.IPV4: "", IPFamily.IPV6: "6"}
-
-
-def connected_at(ips: Collection[str]) -> set[Frontend]:
-    """Return all addresses and ports with open TCP connections at some IP addresses.
-
-    With ten thousand sockets this takes about 10 ms, so call it only if needed. Source:
-    proc_pid_net(5); get_tcp4_sock() in net/ipv4/tcp_ipv4.c.
-    """
-    by_words = {_address_words(ip): ip for ip in ips}
-    # Connections to one listener share a place.
-    places = {
-        address
-        for address, state in _sockets({IPFamily.of(ip) for ip in ips})
-        if state not in _NO_CONNECTION
-    }
-    return {
-        Frontend(by_words[words], int(port, 16), Protocol.TCP)
-        for words, port in (place.split(":") for place in places)
-        if words in by_words
-    }
-
-
-def _address_words(ip: str) -> str:
-    """Return an IP address as /proc lists it: words in host order."""
-    family = socket.AF_INET6 if IPFamily.of(ip) is IPFamily.IPV6 else socket.AF_INET
-    packed = socket.inet_pton(family, ip)
-    words = struct.unpack(f"={len(packed) // 4}I", packed)
-    return "".join(f"{word:08X}" for word in words)
-
-
-def _sockets(families: Iterable[IPFamily]) -> Iterator[tuple[str, str]]:
-    """Yield local address and state of each socket."""
-    for family in families:
-        path = _NET / f"tcp{_SUFFIX[family]}"
-        if not path.exists():
-            # The kernel has no IPv6.
-            continue
-        for line in path.read_text(encoding="ascii").splitlines()[1:]:
-            fields = line.split(None, 4)
-            yield fields[1], fields[3]
