@@ -11,7 +11,6 @@ import steering_nodes as nodes
 from userspace_proxy.kernel.conntrack import (
     FULL_LISTING_ABOVE,
     Change,
-    Dialled,
     forget_changed,
     list_entries,
     remove_entries,
@@ -24,15 +23,16 @@ from userspace_proxy.kernel.ctnetlink import (
 )
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER
+from userspace_proxy.model import SocketAddress
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("conntrack netlink")]
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 CLIENTS = 3000
-DNS = Dialled("10.96.0.10", 53)
+DNS = SocketAddress("10.96.0.10", 53)
 # More than are listed one by one.
-MANY = [Dialled(f"10.96.1.{number}", 53) for number in range(FULL_LISTING_ABOVE + 1)]
-WEB, LOST = Dialled("10.96.7.1", 80), Dialled("10.96.7.2", 80)
-OTHER = Dialled("10.96.7.3", 80)
+MANY = [SocketAddress(f"10.96.1.{number}", 53) for number in range(FULL_LISTING_ABOVE + 1)]
+WEB, LOST = SocketAddress("10.96.7.1", 80), SocketAddress("10.96.7.2", 80)
+OTHER = SocketAddress("10.96.7.3", 80)
 IPS = {4: (nodes.NODE_IP, "10.96.0.10"), 6: (nodes.NODE_IP6, "fd00:96::a")}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 # Switches tracking on, and lets no datagram reach anybody who would answer.
@@ -57,7 +57,7 @@ def node():
     cluster.close()
 
 
-def send(node: nodes.Net, frontends: list[Dialled], times: int, version: int = 4) -> None:
+def send(node: nodes.Net, frontends: list[SocketAddress], times: int, version: int = 4) -> None:
     """Send datagrams to frontends in turn, each from a port of its own."""
     for number in range(times):
         with node.udp(FAMILIES[version]) as client:
@@ -76,7 +76,9 @@ def listed(node: nodes.Net, version: int, protocol: str = "udp") -> set[tuple[st
     return found
 
 
-def forget(protocol: int, dialled: list[Dialled], *, before=(), now=None, version: int = 4) -> int:
+def forget(
+    protocol: int, dialled: list[SocketAddress], *, before=(), now=None, version: int = 4
+) -> int:
     return forget_changed(version, [Change(protocol, one, before, now) for one in dialled])
 
 
@@ -97,7 +99,7 @@ def ours(version: int, wanted: EntryFilter) -> set[tuple[str, ...]]:
 @pytest.mark.parametrize("version", [4, 6])
 def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, version):
     ip = IPS[version][1]
-    send(node, [Dialled(ip, 53), Dialled(ip, 5353)], CLIENTS, version)
+    send(node, [SocketAddress(ip, 53), SocketAddress(ip, 5353)], CLIENTS, version)
     read = ours(version, EntryFilter(socket.IPPROTO_UDP))
     assert len(read) >= CLIENTS
     assert read == listed(node, version)
@@ -110,7 +112,7 @@ def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, versio
     [pytest.param([DNS], id="filtered-listing"), pytest.param([DNS, *MANY], id="full-listing")],
 )
 def test_only_the_frontends_own_associations_are_removed(node, targets):
-    send(node, [DNS, Dialled(DNS.ip, 54), Dialled("10.96.0.11", 53)], CLIENTS)
+    send(node, [DNS, SocketAddress(DNS.ip, 54), SocketAddress("10.96.0.11", 53)], CLIENTS)
     before = listed(node, 4)
     assert forget(UDP, targets, now=36002) == CLIENTS // 3
     gone = before - listed(node, 4)
@@ -120,7 +122,7 @@ def test_only_the_frontends_own_associations_are_removed(node, targets):
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_correct_associations_stay(node, version):
-    steered = Dialled(IPS[version][1], 5353)
+    steered = SocketAddress(IPS[version][1], 5353)
     send(node, [steered], 10, version)
     assert forget(UDP, [steered], now=36002, version=version) == 0
     assert forget(UDP, [steered], now=36003, version=version) == 10
@@ -128,9 +130,9 @@ def test_correct_associations_stay(node, version):
 
 
 def test_of_a_removed_frontend_only_associations_to_its_old_port_are_removed(node):
-    send(node, [Dialled(DNS.ip, 5353)], 10)
-    assert forget(UDP, [Dialled(DNS.ip, 5353)], before=(36003,)) == 0
-    assert forget(UDP, [Dialled(DNS.ip, 5353)], before=(36002,)) == 10
+    send(node, [SocketAddress(DNS.ip, 5353)], 10)
+    assert forget(UDP, [SocketAddress(DNS.ip, 5353)], before=(36003,)) == 0
+    assert forget(UDP, [SocketAddress(DNS.ip, 5353)], before=(36002,)) == 10
 
 
 def test_entries_that_ended_meanwhile_are_skipped(node):
@@ -207,7 +209,7 @@ def test_the_kernel_omits_entries_with_a_status(node):
     assert [entry.dialled for entry in entries] == [pack_address(*LOST)]
 
 
-def dialling(node: nodes.Net, frontend: Dialled) -> socket.socket:
+def dialling(node: nodes.Net, frontend: SocketAddress) -> socket.socket:
     """Return a socket whose SYN is on its way to nobody."""
     client = node.tcp()
     client.setblocking(False)

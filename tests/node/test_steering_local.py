@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -12,12 +13,14 @@ import steering_nodes as nodes
 from steering_contract import CART, WEB, WEB_6, SelectiveSteeringContract
 from steering_traffic import CANARY, FRONTENDS, NODE, RANGES, in_force, our_routes
 
+from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
 from userspace_proxy.steering.local import LocalSteering
 from userspace_proxy.steering.names import owner_number
 
 pytestmark = pytest.mark.netns
+WITHOUT = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 
 
 class TestInANamespaceOfOurs(SelectiveSteeringContract):
@@ -58,7 +61,7 @@ class TestInANamespaceOfOursWithoutRanges(TestInANamespaceOfOurs):
 @pytest.mark.long
 class TestInANamespaceOfOursWithoutNftables(TestInANamespaceOfOurs):
     def make(self) -> Steering:
-        return LocalSteering(self.facts, own_namespace=True, uses_nftables=False)
+        return LocalSteering(self.facts, own_namespace=True, kernel=WITHOUT)
 
     def recovers(self, ports: dict[Frontend, int]) -> dict[Frontend, int]:
         return {}

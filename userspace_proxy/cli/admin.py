@@ -172,10 +172,10 @@ def _user_of_listener(ip: str, port: int) -> int | None:
     """Return the user of the process that listens there; None if no process of this node does."""
     if not is_linux():
         return None
-    from ..kernel.netlink.socket_users import Address, user_of
+    from ..kernel.netlink.socket_users import user_of
 
     # For a socket without a peer, the kernel finds the listener.
-    return user_of(Address(ip, port), Address("::" if ":" in ip else "0.0.0.0", 0))
+    return user_of(SocketAddress(ip, port), SocketAddress("::" if ":" in ip else "0.0.0.0", 0))
 
 
 def said_in(body: bytes | bytearray) -> str:

@@ -118,7 +118,7 @@ def _services(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
 def _of_cluster(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
     from dataclasses import replace
 
-    from ..sources.kubernetes.service_names import read_service_names
+    from ..sources.kubernetes.one_service import read_service_names
     from .running import run
 
     settings = _settings(line)

@@ -25,8 +25,8 @@ from ..causes.say import say
 from ..errors import InputError
 from ..model import EndpointSlice, IPFamily, Node, Service, ServiceKey, parse_ip
 from ..model.addresses import parse_network
+from ..model.annotations import WEIGHT_MAX
 from ..model.notes import Note
-from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
 from .slices import Slices
 from .store import ServiceState, Snapshot
@@ -193,8 +193,8 @@ def _check_slice(each: EndpointSlice) -> None:
     for endpoint in each.endpoints:
         if (":" in endpoint.ip) != (each.family is IPFamily.IPV6):
             raise ValueError(f"{endpoint.ip!r} is not an {each.family} address")
-        if not (0 <= endpoint.weight <= MAX and 0 <= endpoint.priority <= MAX):
-            raise ValueError(f"{endpoint.ip!r} has a weight or priority beyond {MAX}")
+        if not (0 <= endpoint.weight <= WEIGHT_MAX and 0 <= endpoint.priority <= WEIGHT_MAX):
+            raise ValueError(f"{endpoint.ip!r} has a weight or priority beyond {WEIGHT_MAX}")
     for port in each.ports:
         _check_port(port.port)
     _check_notes(each.notes)

@@ -1,6 +1,15 @@
-"""The proxy as a library: programs add Services by calls, with or without an event loop."""
+"""The proxy as one object for programs that embed it, which add Services by calls.
 
-from .added_service import AddedService
-from .proxy import Proxy
+::
+
+    async with Proxy(steering="none") as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
+        reader, writer = await asyncio.open_connection(*web.address)
+
+With steering ``none`` it needs no privileges and starts no thread or process.
+"""
+
+from .blocking import Proxy
+from .embedded_proxy import AddedService
 
 __all__ = ["AddedService", "Proxy"]

@@ -29,10 +29,9 @@ from ..model import (
     SocketAddress,
     parse_ip,
 )
-from ..model.annotations import ANNOTATIONS, WITHOUT_SLOW_START
+from ..model.annotations import ANNOTATIONS, WEIGHT_MAX, WITHOUT_SLOW_START
 from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
 from ..model.similar import did_you_mean
-from ..model.slice_annotations import MAX
 from ..model.syntax import check_label
 from ..model.wire import FieldError
 
@@ -221,8 +220,8 @@ def make_slices(
 def _read_weight(weight: object) -> int:
     if not isinstance(weight, int) or isinstance(weight, bool):
         raise TypeError(f"weight: expected an int, got {weight!r}")
-    if not 0 <= weight <= MAX:
-        raise ValueError(f"weight: {weight} is not in 0–{MAX}")
+    if not 0 <= weight <= WEIGHT_MAX:
+        raise ValueError(f"weight: {weight} is not in 0–{WEIGHT_MAX}")
     return int(weight)
 
 

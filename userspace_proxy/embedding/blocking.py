@@ -1,6 +1,6 @@
-"""The embedded proxy for programs without an event loop.
+"""``Proxy``, and the same for programs without an event loop.
 
-Each call wraps a method of ``embedded_proxy`` or ``added_service``, with its signature and
+Each call wraps a method of ``embedded_proxy``, with its signature and
 docstring, and runs it in the proxy's thread.
 """
 
@@ -13,11 +13,13 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from inspect import signature
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
+from ..agent.rounds.options import Options
 from ..model import Service, ServiceKey, SocketAddress
-from .added_service import AddedService
-from .embedded_proxy import EmbeddedProxy
+from ..sources import Source
+from ..steering import Steering
+from .embedded_proxy import AddedService, EmbeddedProxy
 from .loop_thread import LoopThread
 
 _O = TypeVar("_O", covariant=True)
@@ -220,3 +222,34 @@ class BlockingProxy(InThread[EmbeddedProxy]):
     status = called(EmbeddedProxy.status)
     failed = awaited(EmbeddedProxy.failed)
     stop = awaited(EmbeddedProxy.stop)
+
+
+class Proxy(EmbeddedProxy):
+    """A running Service proxy.
+
+    Args:
+        steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
+            ``nftables``, ``iptables`` or ``auto``; or your own steering.
+        source: Where Services come from; None: only from :meth:`add_service`.
+        options: Everything else.
+    """
+
+    @staticmethod
+    def in_thread(
+        *,
+        steering: str | Steering = "none",
+        source: Source | None = None,
+        options: Options | None = None,
+    ) -> BlockingProxy:
+        """Return a proxy for programs without an event loop: ``with`` starts and stops it.
+
+        It has the same methods without ``await``, and runs in its own thread. The arguments are
+        those of :class:`Proxy`; a source must not be tied to another event loop.
+        """
+        return BlockingProxy(steering=steering, source=source, options=options)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("Proxy: use `async with Proxy(…)`, or `with Proxy.in_thread(…)`")
+
+    def __exit__(self, *_exc: object) -> None:
+        """Python requires it before it calls ``__enter__``."""

@@ -1,4 +1,4 @@
-"""The base of ``Proxy``: a proxy to which a program adds Services by calls."""
+"""The base of ``Proxy``: a proxy to which a program adds Services by calls, and their handles."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..agent.watchers.printed_addresses import dialled_address
 from ..causes.say import say
 from ..errors import ListenError
 from ..facts.connection import ConnectionFacts, ConnectionFilter
+from ..facts.units import plural
 from ..lookup.in_process import ProcessNames
 from ..model import (
     Balance,
@@ -30,11 +31,11 @@ from ..policy import choose_path
 from ..sources import MemorySource, Source
 from ..status.observing import Collector
 from ..steering import Bind, Steering
-from .added_service import AddedService
 from .arguments import (
     EndpointAddress,
     HandlingArguments,
     free_loopback,
+    make_slices,
     read_affinity,
     read_endpoint,
     read_handling,
@@ -376,3 +377,81 @@ class EmbeddedProxy(Agent):
         if not served_ports and self._services[key][0].cluster_ips:
             reasons = [say(i.cause) for i in self._running().sync.plan.ignored if i.service == key]
             raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))
+
+
+class AddedService:
+    """A Service that :meth:`EmbeddedProxy.add_service` serves."""
+
+    def __init__(self, proxy: EmbeddedProxy, service: Service) -> None:
+        self._proxy = proxy
+        self._service = service
+
+    def __repr__(self) -> str:
+        address = self._proxy.address_of(self.key)
+        ports = (p for p in self._proxy.status().ports if p.plan.key.name.service == self.key)
+        port = next(ports, None)
+        if address is None or port is None:
+            return f"<Service {self.key}, not served>"
+        usable = sum(endpoint.is_usable for endpoint in port.endpoints)
+        ejected = sum(endpoint.ejected_for_s is not None for endpoint in port.endpoints)
+        words = [plural(usable, "endpoint")]
+        words += [f"{ejected} ejected"] if ejected else []
+        return f"<Service {self.key} at {address}, {', '.join(words)}>"
+
+    @property
+    def service(self) -> Service:
+        """The Service as it was added."""
+        return self._service
+
+    @property
+    def key(self) -> ServiceKey:
+        """Its namespace and name."""
+        return self._service.key
+
+    @property
+    def address(self) -> SocketAddress:
+        """The address to dial: unpacks into host and port.
+
+        Raises:
+            LookupError: The Service isn't served (any more).
+        """
+        address = self._proxy.address_of(self.key)
+        if address is None:
+            raise LookupError(f"{self.key} is not served")
+        return address
+
+    async def set_endpoints(
+        self,
+        endpoints: Iterable[EndpointAddress],
+        *,
+        standby: Iterable[EndpointAddress] = (),
+    ) -> None:
+        """Replace its endpoints, as in :meth:`EmbeddedProxy.add_service`; in force on return.
+
+        Raises:
+            ValueError: An endpoint isn't an address.
+            TypeError: An endpoint has another type.
+            LookupError: The Service was removed, or replaced by another of its name.
+            ListenError: The Service can't be served now: clients are refused, and it is retried
+                every second with these endpoints.
+        """
+        await self.put(make_slices(self._service, endpoints, standby))
+
+    async def put(self, slices: Iterable[EndpointSlice]) -> None:
+        """Replace the slices; in force on return.
+
+        Raises:
+            LookupError: The Service was removed, or replaced by another of its name.
+            ListenError: See :meth:`set_endpoints`.
+        """
+        if not self._proxy.has_put(self._service):
+            raise LookupError(f"{self.key} was removed or replaced")
+        await self._proxy.put(self._service, slices)
+
+    async def remove(self) -> None:
+        """Stop serving the Service; open connections continue. Idempotent.
+
+        A Service that has replaced it is not affected.
+        """
+        if self._proxy.has_put(self._service):
+            await self._proxy.delete(self.key)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple
 
-from ..model import Protocol, contains
+from ..model import Protocol, SocketAddress, contains
 from .ctnetlink import (
     IPS_SEEN_REPLY,
     NO_VOLUME,
@@ -55,19 +55,13 @@ _UNUSED_PORT = 1
 _PORT_BYTES = 2
 
 
-class Dialled(NamedTuple):
-    """The address and port that a client dialled."""
-
-    ip: str
-    port: int
-
-
 class Change(NamedTuple):
     """A change of a frontend's rule."""
 
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
-    dialled: Dialled
+    dialled: SocketAddress
+    """The address that clients dialled."""
     before: Collection[int]
     """The ports of this node that it may have led to; empty if they are unknown."""
     now: int | None
@@ -123,8 +117,8 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     Raises:
         SteeringError: The kernel doesn't list or remove entries.
     """
-    udp: dict[Dialled, Change] = {}
-    tcp: dict[Dialled, Change] = {}
+    udp: dict[SocketAddress, Change] = {}
+    tcp: dict[SocketAddress, Change] = {}
     for change in changes:
         if change.protocol == socket.IPPROTO_TCP:
             if change.now is not None:
@@ -167,10 +161,7 @@ def is_answered(connection: ConntrackEntry) -> bool:
 def check(version: int) -> None:
     """Raise a SteeringError if entries can't be listed here."""
     wanted = EntryFilter(socket.IPPROTO_UDP, port=_UNUSED_PORT)
-    with (
-        explained("list conntrack entries", hint=_HINT),
-        Requests.open(NETLINK_NETFILTER) as requests,
-    ):
+    with _requests("list") as requests:
         list(list_entries(requests, version, wanted))
 
 
@@ -199,10 +190,7 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
     Raises:
         SteeringError: The kernel doesn't list entries.
     """
-    with (
-        explained("list conntrack entries", hint=_HINT),
-        Requests.open(NETLINK_NETFILTER) as requests,
-    ):
+    with _requests("list") as requests:
         entries, volumes = Counter[Leg](), dict[Leg, Volume]()
         has_volumes = counts_bytes()
         for entry in list_entries(requests, version, EntryFilter(protocol)):
@@ -227,8 +215,8 @@ class DialledBy(NamedTuple):
 
 
 def connections_at(
-    version: int, protocol: int, endpoints: Mapping[Dialled, Set[bytes]], here: Set[bytes]
-) -> dict[Dialled, DialledBy]:
+    version: int, protocol: int, endpoints: Mapping[SocketAddress, Set[bytes]], here: Set[bytes]
+) -> dict[SocketAddress, DialledBy]:
     """Return the tracked connections to some dialled addresses; blocks.
 
     Connections that lead to the proxy's own ports are left out.
@@ -241,10 +229,7 @@ def connections_at(
         SteeringError: The kernel doesn't list entries.
     """
     found = {pack_address(*dialled): (DialledBy({}, {}), to) for dialled, to in endpoints.items()}
-    with (
-        explained("list conntrack entries", hint=_HINT),
-        Requests.open(NETLINK_NETFILTER) as requests,
-    ):
+    with _requests("list") as requests:
         # Walking an empty table of the usual size takes 8 ms, whatever the filter.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
@@ -273,7 +258,16 @@ def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
             raise_refusal(code)
 
 
-def _listings(protocol: int, frontends: Collection[Dialled]) -> list[EntryFilter]:
+@contextlib.contextmanager
+def _requests(verb: str) -> Iterator[Requests]:
+    with (
+        explained(f"{verb} conntrack entries", hint=_HINT),
+        Requests.open(NETLINK_NETFILTER) as requests,
+    ):
+        yield requests
+
+
+def _listings(protocol: int, frontends: Collection[SocketAddress]) -> list[EntryFilter]:
     if len(frontends) <= FULL_LISTING_ABOVE:
         return [EntryFilter(protocol, *dialled) for dialled in frontends]
     return [EntryFilter(protocol)]
@@ -285,10 +279,7 @@ def _remove(
     """Remove the stale entries of some listings; return their number."""
     if not listings:
         return 0
-    with (
-        explained("remove conntrack entries", hint=_HINT),
-        Requests.open(NETLINK_NETFILTER) as requests,
-    ):
+    with _requests("remove") as requests:
         # A set: listings overlap where the kernel ignores the filter.
         stale = {
             remove_request(entry)

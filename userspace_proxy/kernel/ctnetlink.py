@@ -20,6 +20,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..model import pack_ip
 from .netlink.messages import (
     ATTRIBUTE,
     DUMP,
@@ -28,7 +29,6 @@ from .netlink.messages import (
     attribute,
     checked,
     ip_of,
-    pack_ip,
     read_attributes,
     request,
     walk,

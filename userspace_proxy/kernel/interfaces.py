@@ -62,6 +62,7 @@ def _is_zero(setting: Path) -> bool:
     try:
         return setting.read_text(encoding="ascii").strip() == "0"
     except OSError:
+        # Without IPv6, or its interface was removed meanwhile.
         return False
 
 
@@ -84,16 +85,10 @@ def without_ipv6(
 def _has_ipv6(conf: Path) -> bool:
     try:
         # This runs each second; the first file nearly always decides.
-        return _is_on(conf / "all") or any(map(_is_on, conf.iterdir()))
+        return _is_zero(conf / "all/disable_ipv6") or any(
+            _is_zero(interface / "disable_ipv6") for interface in conf.iterdir()
+        )
     except OSError:
-        return False
-
-
-def _is_on(interface: Path) -> bool:
-    try:
-        return (interface / "disable_ipv6").read_text(encoding="ascii").strip() == "0"
-    except OSError:
-        # The interface was removed meanwhile.
         return False
 
 

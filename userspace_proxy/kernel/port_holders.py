@@ -1,4 +1,4 @@
-"""Finds the process that holds a port of this node: ``nginx (pid 812)``.
+"""Finds the process that holds a port of this node, ``nginx (pid 812)``, and open connections.
 
     /proc/thread-self/net/{tcp,udp}{,6} ──inode──▶ /proc/*/fd ──pid──▶ /proc/PID/comm
 
@@ -10,15 +10,18 @@ Source: proc(5), net/ipv4/tcp_ipv4.c, tcp4_seq_show().
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
 import os
+import struct
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..model import IPFamily, Protocol, SocketAddress
+from ..model import Frontend, IPFamily, Protocol, SocketAddress, pack_ip
+from .own_namespace import network_namespace
 
 # Each takes about 25 µs (measured on a busy machine), during which no traffic is handled.
 DESCRIPTORS_MAX = 10_000
@@ -35,6 +38,8 @@ _FILES = {
     (Protocol.UDP, IPFamily.IPV4): "udp",
     (Protocol.UDP, IPFamily.IPV6): "udp6",
 }
+# TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: there is no connection, or no longer one.
+_NO_CONNECTION = frozenset({"06", "07", "0A"})
 # Addresses as these files show them: four words, each in the machine's byte order.
 _ANY_4 = "0" * 8
 _ANY_6 = "0" * 32
@@ -111,12 +116,38 @@ def _is_held(at: SocketAddress, held: HeldPort) -> bool:
     """Return whether a socket occupies an address."""
     if held.port != at.port:
         return False
-    ip = ipaddress.ip_address(at.ip)
+    ip, own = ipaddress.ip_address(at.ip), _words(at.ip)
     if ip.is_unspecified:
         return ip.version == 6 or IPFamily.IPV4 in held.families
-    words = (ip.packed[start : start + 4] for start in range(0, len(ip.packed), 4))
-    own = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
     return held.address in {own, _ANY_6, *((_ANY_4, _MAPPED + own) if ip.version == 4 else ())}
+
+
+def _words(ip: str) -> str:
+    """Return an address as these files show it."""
+    packed = pack_ip(ip)
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return "".join(f"{word:08X}" for word in words)
+
+
+def connected_at(ips: Collection[str]) -> set[Frontend]:
+    """Return all addresses and ports with open TCP connections at some IP addresses.
+
+    With ten thousand sockets this takes about 10 ms, so call it only if needed.
+    """
+    by_words = {_words(ip): ip for ip in ips}
+    places: set[str] = set()
+    for family in {IPFamily.of(ip) for ip in ips}:
+        # Without IPv6 the kernel has no such file.
+        with contextlib.suppress(FileNotFoundError):
+            table = (_NET / _FILES[Protocol.TCP, family]).read_text(encoding="ascii")
+            sockets = (line.split(None, 4) for line in table.splitlines()[1:])
+            # Connections to one listener share a place.
+            places.update(f[1] for f in sockets if f[3] not in _NO_CONNECTION)
+    return {
+        Frontend(by_words[words], int(port, 16), Protocol.TCP)
+        for words, port in (place.split(":") for place in places)
+        if words in by_words
+    }
 
 
 def held_ports(protocol: Protocol) -> list[HeldPort]:
@@ -180,19 +211,12 @@ def _pids() -> list[int]:
     A socket belongs to a process of its namespace, unless it was passed on.
     """
     own = os.getpid()
-    here = _namespace("thread-self")
+    here = network_namespace("thread-self")
     try:
         pids = sorted(int(path.name) for path in _PROC.iterdir() if path.name.isdecimal())
     except OSError:
         return []
-    return sorted(pids, key=lambda pid: (pid != own, _namespace(pid) != here))
-
-
-def _namespace(pid: int | str) -> str:
-    try:
-        return os.readlink(f"{_PROC}/{pid}/ns/net")  # noqa: PTH115 - as below.
-    except OSError:
-        return ""
+    return sorted(pids, key=lambda pid: (pid != own, network_namespace(pid) != here))
 
 
 def _descriptors(pid: int) -> Iterator[str]:

@@ -39,8 +39,7 @@ from .handling import (
     WorkloadKind,
 )
 from .names import PortKey, ServiceKey, ServicePortName, Side, SliceKey
-from .node_network import Doubt, Taken
-from .nodes import Node
+from .node_network import Doubt, Node, Taken
 from .services import Service, ServicePort, ServiceType
 
 __all__ = [

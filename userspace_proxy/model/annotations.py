@@ -1,6 +1,6 @@
-"""The annotations of Services that this proxy follows.
+"""The annotations of Services, and of EndpointSlices, that this proxy follows.
 
-Rule 1: an invalid value has no effect and is reported as a note, a problem of that Service.
+Rule 1: an invalid value has no effect and is reported as a note, a problem of the Service.
 Rule 2: so is an unknown annotation that was probably meant for this proxy (a typo).
 Rule 3: a value longer than ``TEXT_MAX`` is invalid and isn't parsed.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 from .durations import parse_duration
 from .endpoint_names import read_endpoint_names
+from .endpoints import DEFAULT_WEIGHT
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
@@ -241,3 +242,55 @@ def unknown_notes(
         meant = f"{DOMAIN}{near}" if near else ""
         notes.append(NoteKind.ANNOTATION_UNKNOWN(shown(key), meant, tuple(known)))
     return tuple(notes)
+
+
+# Python refuses to convert very long numbers.
+_WEIGHT = re.compile(r"\d{1,5}", re.ASCII)
+# Source: Cilium, pkg/annotation: EndpointSliceWeight, an unsigned number of 16 bits.
+ANNOTATION_CILIUM_WEIGHT = "service.cilium.io/weight"
+WEIGHT_MAX = 65535
+"""The highest weight, and the highest priority."""
+
+
+class Preference(NamedTuple):
+    """What the annotations of a slice or an Endpoints object request."""
+
+    weight: int = DEFAULT_WEIGHT
+    priority: int = 0
+    notes: tuple[Note, ...] = ()
+    """Annotations that have no effect."""
+
+
+_NO_PREFERENCE = Preference()
+
+
+def read_preference(annotations: Mapping[str, str | None] | None) -> Preference:
+    """Return the weight and priority of an object's endpoints; an empty value counts as missing."""
+    if not annotations:
+        return _NO_PREFERENCE
+    notes: list[Note] = []
+    weight = _read_number(annotations, ANNOTATION_WEIGHT, notes)
+    if weight is None:
+        weight = _read_number(annotations, ANNOTATION_CILIUM_WEIGHT, notes)
+    priority = _read_number(annotations, ANNOTATION_PRIORITY, notes)
+    return Preference(
+        DEFAULT_WEIGHT if weight is None else weight,
+        priority or 0,
+        (*notes, *unknown_notes(annotations, SLICE_KEYS, SERVICE_KEYS, "Services")),
+    )
+
+
+def _read_number(annotations: Mapping[str, str | None], key: str, notes: list[Note]) -> int | None:
+    text = annotations.get(key)
+    if not text:
+        return None
+    if (
+        text.isascii()
+        and text.isdecimal()
+        and len(text) <= len(str(WEIGHT_MAX))
+        and int(text) <= WEIGHT_MAX
+    ):
+        return int(text)
+    why = f"{quoted(text)} is not in 0–{WEIGHT_MAX}"
+    notes.append(NoteKind.ANNOTATION_WRONG(key, why, "it has no effect"))
+    return None

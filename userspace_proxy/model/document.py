@@ -137,33 +137,26 @@ def split_documents(text: str) -> list[Part]:
     return [*parts, Part(waiting, lines_before)]
 
 
-def parse_documents(
-    text: str,
-    *,
-    place: str,
-    lines_before: int = 0,
-    aliased_nodes_max: int = ALIASED_NODES_MAX,
-) -> list[Document]:
+def parse_documents(text: str, *, place: str) -> list[Document]:
     """Read all documents of YAML or JSON text except empty ones.
-
-    Args:
-        lines_before: The lines before a part of a text, added to the lines in errors only.
 
     Raises:
         TextError: ``{place}:{line}: …``, always one line.
     """
-    documents, error = parse_until_error(
-        text, place=place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max
-    )
+    documents, error = parse_until_error(text, place=place)
     if error is not None:
         raise error
     return documents
 
 
 def parse_until_error(
-    text: str, *, place: str, lines_before: int, aliased_nodes_max: int
+    text: str, *, place: str, lines_before: int = 0, aliased_nodes_max: int = ALIASED_NODES_MAX
 ) -> tuple[list[Document], TextError | None]:
-    """Like :func:`parse_documents`, but return the error with the documents before it."""
+    """Like :func:`parse_documents`, but return the error with the documents before it.
+
+    Args:
+        lines_before: The lines before a part of a text, added to the lines in errors only.
+    """
     reader = Reader(place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max)
     documents: list[Document] = []
     try:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from .addresses import IPFamily
+from .annotations import Preference, read_preference
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .fields import FieldErrors
 from .names import ServiceKey, SliceKey
 from .notes import Note, NoteKind
 from .slice_admission import check_slice_ports
-from .slice_annotations import Preference, read_preference
 from .syntax import check_address, check_label
 from .wire import WireEndpoints, WireSubset
 

@@ -18,13 +18,13 @@ from sys import intern
 
 from ..errors import ConfigError
 from .addresses import IPFamily, parse_ip
+from .annotations import Preference, read_preference
 from .endpoint_names import NameSlice, read_host
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
-from .nodes import Node
+from .node_network import Node
 from .notes import Note, NoteKind
 from .quoting import quoted
-from .slice_annotations import Preference, read_preference
 from .source_ranges import parse_range
 from .syntax import check_label, check_subdomain
 from .wire import (

@@ -201,6 +201,16 @@ class WireEndpointSlice(_Wire, frozen=True):
     ports: list[WireSlicePort] | None = None
 
 
+class _LocatedEndpoint(WireEndpoint, frozen=True):
+    zone: str | None = None
+
+
+class WireNamed(WireHead, frozen=True):
+    """Any object, and of a slice's endpoints all names."""
+
+    endpoints: list[_LocatedEndpoint] | None = None
+
+
 class _NodeAddress(_Wire, frozen=True):
     type: str | None = None
     address: str | None = None
@@ -281,7 +291,7 @@ class WireToleration(_Wire, frozen=True):
 
 
 class WireExpression(_Wire, frozen=True):
-    """A condition of a node affinity."""
+    """A condition of a node affinity, or of a label selector."""
 
     key: str = ""
     operator: str = ""
@@ -415,6 +425,58 @@ class WireEndpoints(_Wire, frozen=True):
 
     metadata: Metadata = Metadata()
     subsets: list[WireSubset] | None = None
+
+
+class _LeaseSpec(_Wire, frozen=True):
+    holder_identity: str | None = None
+
+
+class WireLease(_Wire, frozen=True):
+    """``coordination.k8s.io/v1 Lease``."""
+
+    metadata: Metadata = Metadata()
+    spec: _LeaseSpec | None = None
+
+
+class _ScaleTarget(_Wire, frozen=True):
+    kind: str | None = None
+    name: str | None = None
+
+
+class WireAutoscalerSpec(_Wire, frozen=True):
+    """``spec`` of a HorizontalPodAutoscaler."""
+
+    scale_target_ref: _ScaleTarget = _ScaleTarget()
+    min_replicas: int | None = None
+
+
+class WireAutoscaler(_Wire, frozen=True):
+    """``autoscaling/v2 HorizontalPodAutoscaler``."""
+
+    metadata: Metadata = Metadata()
+    spec: WireAutoscalerSpec | None = None
+
+
+class WireSelector(_Wire, frozen=True):
+    """A label selector."""
+
+    match_labels: dict[str, str | None] | None = None
+    match_expressions: list[WireExpression] | None = None
+
+
+class WireBudgetSpec(_Wire, frozen=True):
+    """``spec`` of a PodDisruptionBudget."""
+
+    min_available: int | str | None = None
+    max_unavailable: int | str | None = None
+    selector: WireSelector | None = None
+
+
+class WireBudget(_Wire, frozen=True):
+    """``policy/v1 PodDisruptionBudget``."""
+
+    metadata: Metadata = Metadata()
+    spec: WireBudgetSpec | None = None
 
 
 class WireStatus(_Wire, frozen=True):

@@ -16,7 +16,7 @@ from .base import Happening, Publish, Source, SourceStatus
 from .memory import MemorySource
 
 if TYPE_CHECKING:
-    from .manifests import ManifestSource, load_manifests
+    from .manifests import ManifestSource, load_state
 
 __all__ = [
     "Happening",
@@ -25,12 +25,12 @@ __all__ = [
     "Publish",
     "Source",
     "SourceStatus",
-    "load_manifests",
+    "load_state",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name in {"ManifestSource", "load_manifests"}:
+    if name in {"ManifestSource", "load_state"}:
         from . import manifests
 
         return getattr(manifests, name)

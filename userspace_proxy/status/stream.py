@@ -26,7 +26,8 @@ from aiohttp import web
 
 from ..facts import PortFacts, StatusFacts
 from ..facts.encoding import encode_answer
-from ..kernel.netlink.socket_users import Address, user_of
+from ..kernel.netlink.socket_users import user_of
+from ..model import SocketAddress
 from ..pacing import Pacing
 from .answer_form import EVERY_MAX_S, NO_HEADERS, AnswerForm, flushed_parts, headers_for
 from .answers import make_answer
@@ -222,7 +223,7 @@ def _client_of(request: web.Request) -> int | str:
     if transport is None:
         return ""
     ends = [transport.get_extra_info(name)[:2] for name in ("peername", "sockname")]
-    user = user_of(*(Address(*end) for end in ends))
+    user = user_of(*(SocketAddress(*end) for end in ends))
     return ends[0][0] if user is None else user
 
 

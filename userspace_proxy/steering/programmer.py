@@ -19,11 +19,10 @@ from ..errors import SteeringError
 from ..filters.endpoints import dropping_chain
 from ..filters.frontends import EarlierChains, Followed, Translation
 from ..kernel import conntrack
-from ..kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
+from ..kernel.conntrack import PROTOCOL_NUMBERS, Change
 from ..kernel.interfaces import PreroutingAddress
-from ..kernel.netlink.messages import pack_ip
 from ..kernel.one_thread import InOneThread
-from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken
+from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken, pack_ip
 from .base import (
     REFUSE,
     Bind,
@@ -212,7 +211,7 @@ class NatProgrammer(Programmer):
             self._stale,
             lambda frontend: Change(
                 PROTOCOL_NUMBERS[frontend.protocol],
-                Dialled(frontend.ip, frontend.port),
+                frontend.address,
                 self._stale[frontend],
                 ports.get(frontend),
                 self._choices(frontend),

@@ -29,7 +29,7 @@ from userspace_proxy.status.wrapping import placed
 if TYPE_CHECKING:
     from userspace_proxy.agent.rounds.options import Options
     from userspace_proxy.config import Settings
-    from userspace_proxy.embedding.proxy import Proxy
+    from userspace_proxy.embedding import Proxy
 
     from ..forward.source import ForwardSource
 
@@ -148,7 +148,7 @@ def make_options(settings: Settings, source: ForwardSource) -> Options:
 
 async def _forward(source: ForwardSource, options: Options, write: Write) -> None:
     from userspace_proxy.agent.rounds.tasks import first_of
-    from userspace_proxy.embedding.proxy import Proxy
+    from userspace_proxy.embedding import Proxy
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -29,7 +29,7 @@ from userspace_proxy.model import Endpoint, EndpointSlice, Protocol, ServiceKey
 from userspace_proxy.model.quoting import printable
 from userspace_proxy.model.similar import did_you_mean
 from userspace_proxy.policy import PolicyOptions
-from userspace_proxy.sources import load_manifests
+from userspace_proxy.sources import load_state
 
 from ..sandbox import Pod, Sandbox, write_resolver_files
 from ..sandbox.environment import without_proxies
@@ -117,10 +117,10 @@ def unserved(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _read(manifests: Path) -> Snapshot:
-    snapshot, problems = load_manifests(manifests)
-    if problems:
-        raise InputError(problems[0])
-    return snapshot
+    state = load_state(manifests)
+    if state.problems:
+        raise InputError(state.problems[0])
+    return state.snapshot
 
 
 def _own(text: str, namespace: str, snapshot: Snapshot) -> frozenset[ServiceKey]:

@@ -13,7 +13,7 @@ from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM, digests_of, summary_of
 from userspace_proxy.policy import PolicyOptions
-from userspace_proxy.sources.manifests import load_manifests
+from userspace_proxy.sources.manifests import load_state
 
 from .api_objects import Object
 
@@ -98,4 +98,4 @@ def _snapshot_of(objects: Sequence[Object]) -> Snapshot:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "objects.json"
         path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-        return load_manifests(path)[0]
+        return load_state(path).snapshot

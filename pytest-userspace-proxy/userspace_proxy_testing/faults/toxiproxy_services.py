@@ -8,9 +8,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from userspace_proxy.embedding.added_service import AddedService
 from userspace_proxy.embedding.arguments import is_address, read_endpoint
-from userspace_proxy.embedding.embedded_proxy import EmbeddedProxy
+from userspace_proxy.embedding.embedded_proxy import AddedService, EmbeddedProxy
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import IPFamily, Protocol, SocketAddress, parse_ip
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from userspace_proxy.causes.notes import cause_of
 from userspace_proxy.causes.say import say
 from userspace_proxy.errors import ConfigError
-from userspace_proxy.model.annotations import ANNOTATIONS, TEXT_MAX, read_handling
-from userspace_proxy.model.notes import Note
-from userspace_proxy.model.slice_annotations import (
+from userspace_proxy.model.annotations import (
     ANNOTATION_PRIORITY,
     ANNOTATION_WEIGHT,
+    ANNOTATIONS,
+    TEXT_MAX,
+    read_handling,
     read_preference,
 )
+from userspace_proxy.model.notes import Note
 from userspace_proxy.model.source_ranges import read_source_ranges
 
 NOTE_MAX = 2000

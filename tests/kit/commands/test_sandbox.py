@@ -8,7 +8,7 @@ import pytest
 
 from tests.node.processes import readable_folder, readable_runtime
 from userspace_proxy.cli import main
-from userspace_proxy.sources import load_manifests
+from userspace_proxy.sources import load_state
 from userspace_proxy_testing.commands.sandbox import unserved
 
 MANIFESTS = """
@@ -101,9 +101,9 @@ def test_of_many_services_that_are_not_served_the_first_are_named(tmp_path):
     ]
     services = [text.replace("0.20", f"0.{n + 20}") for n, text in enumerate(services)]
     (tmp_path / "shop.yaml").write_text("---".join(services))
-    snapshot, problems = load_manifests(tmp_path)
-    assert not problems
-    lines = list(unserved(snapshot))
+    state = load_state(tmp_path)
+    assert not state.problems
+    lines = list(unserved(state.snapshot))
     assert (len(lines), lines[-1]) == (21, "5 more are not served: status lists them")
 
 
@@ -111,9 +111,9 @@ def test_a_name_is_not_said_to_be_looked_up(tmp_path):
     named = 'namespace: shop, annotations: {userspace-proxy.io/endpoints: "a.test:1"}}'
     text = BROKEN.rpartition("---")[2].replace("namespace: shop}", named)
     (tmp_path / "shop.yaml").write_text(text.replace("selector: {app: api}, ", ""))
-    snapshot, problems = load_manifests(tmp_path)
-    assert not problems
-    (line,) = unserved(snapshot)
+    state = load_state(tmp_path)
+    assert not state.problems
+    (line,) = unserved(state.snapshot)
     said = "a.test is not looked up: --allow-endpoint-names has no suffix of it"
     assert line.startswith(f"shop/api: Clients are refused: {said}")
 

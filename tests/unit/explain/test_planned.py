@@ -6,7 +6,7 @@ from userspace_proxy.explain.planned import plan_status
 from userspace_proxy.facts import PortState
 from userspace_proxy.model.reading import LABEL_SERVICE_NAME
 from userspace_proxy.policy import PolicyOptions
-from userspace_proxy.sources.manifests import load_manifests
+from userspace_proxy.sources.manifests import load_state
 
 SHOP = """\
 apiVersion: v1
@@ -51,9 +51,9 @@ endpoints: [{addresses: [10.244.1.3], nodeName: bob}]
 def plan_manifest(tmp_path, steering="auto"):
     path = tmp_path / "shop.yaml"
     path.write_text((LOCAL + SHOP).replace("LABEL", LABEL_SERVICE_NAME))
-    snapshot, problems = load_manifests(path)
-    assert problems == ()
-    return plan_status(snapshot, PolicyOptions(), now=1.0, steering=steering)
+    state = load_state(path)
+    assert state.problems == ()
+    return plan_status(state.snapshot, PolicyOptions(), now=1.0, steering=steering)
 
 
 def explain_manifest(tmp_path, service, steering="auto"):
@@ -77,7 +77,7 @@ def test_a_plan_that_has_no_clients_keeps_the_code_of_a_note(tmp_path):
     misspelt = "{name: web, namespace: shop, annotations: {userspace-proxy.io/hodl: 1s}}"
     text = SHOP.replace("LABEL", LABEL_SERVICE_NAME)
     file.write_text(text.replace("{name: web, namespace: shop}", misspelt))
-    snapshot, _ = load_manifests(file)
+    snapshot = load_state(file).snapshot
     status = plan_status(snapshot, PolicyOptions(), now=1.0, steering="none")
     (port,) = status.only("shop/web").ports
     assert (port.state.word, port.state.code) == ("served", CauseCode.NOT_FOLLOWED)

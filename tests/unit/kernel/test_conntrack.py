@@ -10,7 +10,6 @@ from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.conntrack import (
     Allowed,
     Change,
-    Dialled,
     check,
     counts_bytes,
     forget_changed,
@@ -24,7 +23,8 @@ from userspace_proxy.kernel.ctnetlink import (
     pack_address,
 )
 from userspace_proxy.kernel.netlink import Requests
-from userspace_proxy.kernel.netlink.messages import NESTED, attribute, pack_ip
+from userspace_proxy.kernel.netlink.messages import NESTED, attribute
+from userspace_proxy.model import SocketAddress, pack_ip
 
 CLIENT = pack_address("10.1.0.2", 40000)
 DNS = pack_address("10.96.0.10", 53)
@@ -79,7 +79,7 @@ def test_the_hint_follows_the_cause(monkeypatch, number, words):
 
     monkeypatch.setattr(Requests, "open", refuse)
     with pytest.raises(SteeringError) as raised:
-        forget_changed(4, [Change(socket.IPPROTO_TCP, Dialled("10.96.0.10", 53), (), 36001)])
+        forget_changed(4, [Change(socket.IPPROTO_TCP, SocketAddress("10.96.0.10", 53), (), 36001)])
     assert words in raised.value.hint
     with pytest.raises(SteeringError) as raised:
         check(4)
@@ -107,12 +107,12 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
     ],
 )
 def test_which_associations_to_endpoints_are_stale(before, now, choices, expected):
-    change = Change(17, Dialled("10.96.0.10", 53), (before,), now, choices)
+    change = Change(17, SocketAddress("10.96.0.10", 53), (before,), now, choices)
     assert Allowed(change).is_stale(TO_A) is expected
 
 
 def test_an_association_that_leads_to_its_port_is_not_stale_whatever_endpoints_there_are():
-    change = Change(17, Dialled("10.96.0.10", 53), (), 36002, [([A], None)])
+    change = Change(17, SocketAddress("10.96.0.10", 53), (), 36002, [([A], None)])
     assert not Allowed(change).is_stale(STEERED)
 
 
@@ -125,13 +125,17 @@ def test_an_association_that_leads_to_its_port_is_not_stale_whatever_endpoints_t
     ],
 )
 def test_an_association_to_an_address_that_the_node_had_is_stale(here, expected):
-    change = Change(17, Dialled("10.96.0.10", 53), (36002,), 36002, here=set(map(pack_ip, here)))
+    change = Change(
+        17, SocketAddress("10.96.0.10", 53), (36002,), 36002, here=set(map(pack_ip, here))
+    )
     assert Allowed(change).is_stale(STEERED) is expected
 
 
 def test_an_association_to_an_endpoint_with_the_number_of_the_proxy_port_is_not_stale():
     choices = [([("10.1.0.1", 36002)], None)]
-    change = Change(17, Dialled("10.96.0.10", 53), (36002,), 36002, choices, {pack_ip("10.1.0.9")})
+    change = Change(
+        17, SocketAddress("10.96.0.10", 53), (36002,), 36002, choices, {pack_ip("10.1.0.9")}
+    )
     assert not Allowed(change).is_stale(STEERED)
 
 

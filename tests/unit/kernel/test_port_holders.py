@@ -13,13 +13,14 @@ from tests.processes import started
 from userspace_proxy.kernel import port_holders
 from userspace_proxy.kernel.port_holders import (
     PortHolder,
+    connected_at,
     held_ports,
     holders_at,
     owners_of,
     serves,
     who_holds,
 )
-from userspace_proxy.model import IPFamily, Protocol, SocketAddress
+from userspace_proxy.model import Frontend, IPFamily, Protocol, SocketAddress
 
 OPEN = """
 import socket, sys
@@ -178,3 +179,18 @@ def test_a_socket_holds_the_addresses_that_others_cannot_have(daemon, kind, fami
 )
 def test_a_holder_is_named_with_its_number(holder, words):
     assert str(holder) == words
+
+
+@pytest.mark.parametrize(
+    ("family", "ip"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_a_frontend_is_in_use_while_a_connection_is_open(node, family, ip):
+    with socket.create_server((ip, 0), family=family) as server:
+        port = server.getsockname()[1]
+        web, other = Frontend(ip, port, Protocol.TCP), Frontend(ip, 1, Protocol.TCP)
+        assert {web, other} & connected_at({web.ip}) == set()
+        with socket.create_connection((ip, port)):
+            accepted, _ = server.accept()
+            assert {web, other} & connected_at({web.ip}) == {web}
+            assert connected_at({"10.96.7.1", "fd00:96::1"}) == set()
+            accepted.close()

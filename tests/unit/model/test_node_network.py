@@ -1,6 +1,6 @@
-"""Links, routes, next hops and bridge settings of a node."""
+"""The Node, and links, routes, next hops and bridge settings of a node."""
 
-from userspace_proxy.model import Taken
+from userspace_proxy.model import Node, Taken
 from userspace_proxy.model.node_network import NodeRoute
 
 
@@ -14,3 +14,8 @@ def test_that_a_chain_takes_packets_is_shown_with_the_remedy():
     assert str(taken) == "a chain drops packets to it; accept them"
     assert str(Taken("a chain drops packets to it")) == "a chain drops packets to it"
     assert (taken.chain, taken) == ("ip evil in", Taken(taken.what, taken.hint, taken.chain))
+
+
+def test_a_node_of_which_only_the_name_is_known_is_not_being_deleted():
+    node = Node("node-1")
+    assert (node.addresses, node.zone, node.is_being_deleted) == ((), "", False)

@@ -58,7 +58,7 @@ from userspace_proxy.model import (
     Side,
 )
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.sources.manifests import load_manifests
+from userspace_proxy.sources.manifests import load_state
 from userspace_proxy.status.answers import make_answer, render_configz, render_status
 from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import families_of, render_demand
@@ -311,7 +311,7 @@ def _explained(view: StatusFacts, folder: Path) -> Iterator[tuple[str, str]]:
             yield "explain-payments-json", render_json(explain(subject))
     path = folder / "shop.yaml"
     path.write_text(_MANIFEST)
-    snapshot, _ = load_manifests(path)
+    snapshot = load_state(path).snapshot
     planned = plan_status(snapshot, Options(), now=NOW, steering="none")
     body = render_status(planned, now=NOW)
     yield "planned", json.dumps(json.loads(body))

@@ -32,14 +32,13 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import LAST_MINUTE_S
 from ...filters.node import Firewall
-from ...kernel.conntrack import PROTOCOL_NUMBERS, Dialled, DialledBy, connections_at
+from ...kernel.conntrack import PROTOCOL_NUMBERS, DialledBy, connections_at
 from ...kernel.ctnetlink import pack_address
-from ...kernel.netlink.messages import pack_ip
 from ...kernel.node_listings import ANY, NodeListings
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
-from ...model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress
+from ...model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress, pack_ip
 from ...model.serving import Serving
 from ...pacing import Pacing
 from ...plane.path_probes import Note, PathProbes
@@ -398,15 +397,13 @@ def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, DialledBy
         SteeringError: The kernel doesn't list them.
     """
     here = {pack_ip(one.ip) for one in NodeListings.here().addresses(ANY).items if one.ip}
-    by_kind: defaultdict[tuple[int, int], dict[Dialled, Set[bytes]]] = defaultdict(dict)
+    by_kind: defaultdict[tuple[int, int], dict[SocketAddress, Set[bytes]]] = defaultdict(dict)
     for frontend, serving in wanted.items():
         kind = int(frontend.family), PROTOCOL_NUMBERS[frontend.protocol]
         endpoints = {pack_address(one.ip, one.port) for one in endpoints_of(serving)}
-        by_kind[kind][Dialled(frontend.ip, frontend.port)] = endpoints
+        by_kind[kind][frontend.address] = endpoints
     found = {kind: connections_at(*kind, endpoints, here) for kind, endpoints in by_kind.items()}
     return {
-        frontend: found[int(frontend.family), PROTOCOL_NUMBERS[frontend.protocol]][
-            Dialled(frontend.ip, frontend.port)
-        ]
+        frontend: found[int(frontend.family), PROTOCOL_NUMBERS[frontend.protocol]][frontend.address]
         for frontend in wanted
     }

@@ -134,11 +134,6 @@ def family_of(ip: str) -> int:
     return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
-def pack_ip(ip: str) -> bytes:
-    """Return an address as bytes."""
-    return socket.inet_pton(family_of(ip), ip)
-
-
 def ip_of(packed: bytes) -> str:
     """Return an address in canonical form; empty for none."""
     if len(packed) == 4:

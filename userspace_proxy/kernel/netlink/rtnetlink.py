@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ...model import pack_ip
 from ...model.node_network import NodeLink
 from .messages import (
     DUMP,
@@ -23,7 +24,6 @@ from .messages import (
     checked,
     family_of,
     ip_of,
-    pack_ip,
     read_attributes,
     request,
 )
@@ -67,8 +67,7 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7, 9, 15, 18
 _GATEWAYS = frozenset({_GATEWAY, _VIA})
 _IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
-_RULE_PROTOCOL, _IP_PROTOCOL, _DST_PORTS = 21, 22, 24
-_PORTS = struct.Struct("=HH")
+_RULE_PROTOCOL = 21
 # Before each next hop's attributes: length, flags, hops, interface.
 _NEXT_HOP = struct.Struct("=HBBi")
 # IP6_RT_PRIO_USER: the kernel's default.
@@ -176,11 +175,6 @@ class RoutingRule(NamedTuple):
     table: int = 0
     protocol: int = 0
     """The number of the program that created it."""
-    to: str = ""
-    """The destination address."""
-    ip_protocol: int = 0
-    port: int = 0
-    """The destination port."""
     mark: int = 0
     """The bits that a packet's mark must have."""
     in_interface: str = ""
@@ -296,9 +290,6 @@ def read_rule(message: Message) -> RoutingRule:
         _number(found.get(_PRIORITY)),
         _number(found.get(_TABLE)) or table,
         found.get(_RULE_PROTOCOL, b"\0")[0],
-        ip_of(found.get(_DST, b"")),
-        found.get(_IP_PROTOCOL, b"\0")[0],
-        _PORTS.unpack(found[_DST_PORTS])[0] if _DST_PORTS in found else 0,
         _number(found.get(_MARK)),
         _text(found.get(_IN_NAME, b"")),
         _number(found.get(_TARGET)),
@@ -307,15 +298,11 @@ def read_rule(message: Message) -> RoutingRule:
 
 def write_rule(kind: int, flags: int, rule: RoutingRule) -> bytes:
     """Return the request :data:`NEW_RULE` or :data:`DEL_RULE` for a rule."""
-    packed = pack_ip(rule.to) if rule.to else b""
-    body = _ROUTE.pack(rule.family, len(packed) * 8, 0, 0, 0, 0, 0, rule.action, 0)
+    body = _ROUTE.pack(rule.family, 0, 0, 0, 0, 0, 0, rule.action, 0)
     values = (
-        (_DST, packed),
         (_PRIORITY, U32.pack(rule.priority) if rule.priority else b""),
         (_TABLE, U32.pack(rule.table) if rule.table else b""),
         (_RULE_PROTOCOL, bytes([rule.protocol]) if rule.protocol else b""),
-        (_IP_PROTOCOL, bytes([rule.ip_protocol]) if rule.ip_protocol else b""),
-        (_DST_PORTS, _PORTS.pack(rule.port, rule.port) if rule.port else b""),
         (_MARK, U32.pack(rule.mark) if rule.mark else b""),
         (_MARK_MASK, U32.pack(rule.mark) if rule.mark else b""),
         (_IN_NAME, f"{rule.in_interface}\0".encode() if rule.in_interface else b""),

@@ -11,8 +11,8 @@ import ipaddress
 import socket
 import struct
 import sys
-from typing import NamedTuple
 
+from ...model import SocketAddress
 from .messages import DUMP, checked, read_attributes, request
 from .sockets import NETLINK_SOCK_DIAG, Requests
 
@@ -36,14 +36,7 @@ _UNIX_TYPE = struct.Struct("=xB14x")
 _NAME, _UNIX_USER = 0, 7
 
 
-class Address(NamedTuple):
-    """One end of a connection."""
-
-    ip: str
-    port: int
-
-
-def user_of(client: Address, server: Address) -> int | None:
+def user_of(client: SocketAddress, server: SocketAddress) -> int | None:
     """Return the user of a connection's client; None if it isn't in this network namespace.
 
     A socket keeps the user that opened it. Blocks while the kernel looks it up in its hash table.

@@ -329,9 +329,9 @@ def set_bits(field: Field, bits: int) -> bytes:
     return load(field) + _bits(others, _packed(field, bits)) + _store(field)
 
 
-def redirect(port_register: int = 1) -> bytes:
-    """Translate to the incoming interface's address and the port in a register."""
-    return expression("redir", number(1, port_register) + number(3, _PORT_GIVEN))
+def redirect() -> bytes:
+    """Translate to the incoming interface's address and the port in the first register."""
+    return expression("redir", number(1, 1) + number(3, _PORT_GIVEN))
 
 
 def dnat(ip_register: int, port_register: int, family: int = socket.AF_INET) -> bytes:

@@ -437,8 +437,7 @@ class LineTooLong(UserspaceProxyError):
 class LineSplitter:
     """Splits chunks into lines, and keeps the start of the next line."""
 
-    def __init__(self, *, limit_bytes: int = LINE_BYTES_MAX) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
 
@@ -463,7 +462,7 @@ class LineSplitter:
 
     def _keep(self, part: bytes) -> None:
         self._waiting_bytes += len(part)
-        if self._waiting_bytes > self._limit_bytes:
-            raise LineTooLong(f"a line is longer than {self._limit_bytes} bytes")
+        if self._waiting_bytes > LINE_BYTES_MAX:
+            raise LineTooLong(f"a line is longer than {LINE_BYTES_MAX} bytes")
         if part:
             self._parts.append(part)

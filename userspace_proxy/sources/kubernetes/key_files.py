@@ -9,27 +9,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
-
-
-class KeyFiles(Protocol):
-    """Files for OpenSSL, by name."""
-
-    def put(self, name: str, content: bytes) -> str:
-        """Return the path of a file with this content, which replaces the name's earlier file.
-
-        The file and its path stay the same while the content does.
-        """
-        ...
-
-    def close(self) -> None:
-        """Remove all files; idempotent."""
-        ...
-
-
-def make_key_files() -> KeyFiles:
-    """Return memory files if the system has them, else temporary files."""
-    return MemoryFiles() if hasattr(os, "memfd_create") else TemporaryFiles()
 
 
 class TemporaryFiles:
@@ -56,6 +35,10 @@ class MemoryFiles:
         self._files: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: bytes) -> str:
+        """Return the path of a file with this content, which replaces the name's earlier file.
+
+        The file and its path stay the same while the content does.
+        """
         have, descriptor = self._files.get(name, (None, -1))
         if have != content:
             self._close(descriptor)
@@ -66,6 +49,7 @@ class MemoryFiles:
         return f"/proc/self/fd/{descriptor}"
 
     def close(self) -> None:
+        """Remove all files; idempotent."""
         files, self._files = self._files, {}
         for _, descriptor in files.values():
             self._close(descriptor)
@@ -73,3 +57,11 @@ class MemoryFiles:
     def _close(self, descriptor: int) -> None:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+KeyFiles = MemoryFiles | TemporaryFiles
+
+
+def make_key_files() -> KeyFiles:
+    """Return memory files if the system has them, else temporary files."""
+    return MemoryFiles() if hasattr(os, "memfd_create") else TemporaryFiles()

@@ -7,15 +7,15 @@ Rule 2: a node's Lease is owned by its Node object, with which the API server re
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from ...errors import SourceError
 from ...model.annotations import DOMAIN
-from ...model.wire import FieldError
+from ...model.wire import FieldError, WireEvent, WireHead, WireLease, decode
 from ..base import DURATION_S, Lease, Leases
 from .api_paths import join
 from .client import ApiClient, LineSplitter, LineTooLong
@@ -88,8 +88,8 @@ class KubernetesLeases(Leases):
 
     async def nodes(self) -> frozenset[str]:
         query = {"limit": str(_PAGE)}
-        items = self._items("/api/v1/nodes", query, lambda item: str(item["metadata"]["name"]))
-        return frozenset(await items)
+        heads = await self._items("/api/v1/nodes", query, partial(decode, type_=WireHead))
+        return frozenset(head.metadata.name or "" for head in heads)
 
     async def follow(self, name: str) -> AsyncIterator[Lease]:
         query = {
@@ -106,16 +106,18 @@ class KubernetesLeases(Leases):
                     raise self._refused("watch", await stream.rest())
                 while chunk := await stream.read(silence_s=_SILENCE_S):
                     for line in lines.feed(chunk):
-                        event = json.loads(line)
-                        if event["type"] in ("ADDED", "MODIFIED"):
-                            yield self._read_item(event["object"])
+                        event = decode(line, WireEvent)
+                        if not event.type:
+                            raise self._invalid()
+                        if event.type in ("ADDED", "MODIFIED"):
+                            yield self._read_item(event.object)
         except (TransportError, TimeoutError) as exc:
             raise self._unreachable(exc) from exc
-        except (LineTooLong, ValueError, KeyError, TypeError, AttributeError) as exc:
+        except (LineTooLong, FieldError) as exc:
             raise self._invalid() from exc
 
     async def _items(
-        self, path: str, query: Mapping[str, str], read: Callable[[Mapping[str, Any]], _Item]
+        self, path: str, query: Mapping[str, str], read: Callable[[bytes], _Item]
     ) -> list[_Item]:
         found: list[_Item] = []
         self._check_open()
@@ -124,12 +126,12 @@ class KubernetesLeases(Leases):
                 self._client,
                 path,
                 query,
-                lambda items: found.extend(read(json.loads(item)) for item in items),
+                lambda items: found.extend(map(read, items)),
                 within_s=_LIST_S,
             )
         except TransportError as exc:
             raise self._unreachable(exc) from exc
-        except (FieldError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        except FieldError as exc:
             raise self._invalid() from exc
         if refusal is not None:
             raise self._refused("list", refusal)
@@ -166,15 +168,12 @@ class KubernetesLeases(Leases):
             if response.code != 200:
                 return []
             try:
-                uid = str(json.loads(response.body)["metadata"]["uid"])
-            except (ValueError, KeyError, TypeError):
+                uid = decode(response.body, WireHead).metadata.uid
+            except FieldError:
+                uid = None
+            if uid is None:
                 return []
-            self._owner = {
-                "apiVersion": "v1",
-                "kind": "Node",
-                "name": self.node_name,
-                "uid": uid,
-            }
+            self._owner = {"apiVersion": "v1", "kind": "Node", "name": self.node_name, "uid": uid}
         return [self._owner]
 
     async def _ask(self, ask: Callable[[], Awaitable[Response]]) -> Response:
@@ -189,23 +188,23 @@ class KubernetesLeases(Leases):
         if response.code not in (200, 201):
             raise self._refused(verb, response)
         try:
-            return self._read_item(json.loads(response.body))
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            return self._read_item(response.body)
+        except FieldError as exc:
             raise self._invalid() from exc
 
-    def _read_item(self, item: Mapping[str, Any]) -> Lease:
-        metadata = item["metadata"]
+    def _read_item(self, item: Any) -> Lease:
+        wire = decode(item, WireLease)
+        metadata = wire.metadata
+        if not metadata.name or not metadata.resource_version:
+            raise FieldError("metadata", "lacks a name or a version")
         notes = {
-            key.removeprefix(DOMAIN): str(text)
-            for key, text in (metadata.get("annotations") or {}).items()
+            key.removeprefix(DOMAIN): text or ""
+            for key, text in (metadata.annotations or {}).items()
             if key.startswith(DOMAIN)
         }
-        return Lease(
-            str(metadata["name"]).removeprefix(self._prefix),
-            str((item.get("spec") or {}).get("holderIdentity") or ""),
-            notes,
-            str(metadata["resourceVersion"]),
-        )
+        holder = (wire.spec and wire.spec.holder_identity) or ""
+        name = metadata.name.removeprefix(self._prefix)
+        return Lease(name, holder, notes, metadata.resource_version)
 
     def _check_open(self) -> None:
         if not self._is_open():

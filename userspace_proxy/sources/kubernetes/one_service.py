@@ -1,4 +1,4 @@
-"""Reads one Service with its slices and Node, and on request its pods, once.
+"""Reads one Service with its slices and Node, and on request its pods, once; or the names of all.
 
 Rule 1: only lists of the Service's namespace are required, so that a user with access to just that
 namespace can read it. Objects elsewhere are read if permitted.
@@ -17,7 +17,7 @@ from ...model import ServiceKey
 from ...model.pod_endpoints import read_selection
 from ...model.pods import PodState, read_pods
 from ...model.reading import LABEL_SERVICE_NAME
-from ...model.wire import FieldError, WireHead, WireService, decode
+from ...model.wire import FieldError, WireHead, WirePage, WireService, decode
 from .api_paths import join
 from .client import ApiClient
 from .credentials import Credentials
@@ -171,3 +171,27 @@ def _is(item: bytes, key: ServiceKey) -> bool:
 def _targets_of(item: bytes) -> tuple[int | str, ...]:
     selection = read_selection(decode(item, WireService))
     return tuple(target.port for target in selection.targets)
+
+
+async def read_service_names(
+    kubeconfig: str | Kubeconfig, master: str, *, namespace: str, within_s: float
+) -> list[ServiceKey]:
+    """Return the Services of a namespace, or of all for an empty one.
+
+    Args: kubeconfig, master: As for KubernetesSource.
+        within_s: How long the server may take.
+
+    Raises:
+        SourceError: The server doesn't respond, or doesn't permit it.
+    """
+    client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
+    async with asked_once(client, within_s):
+        response = await client.get(inside(SERVICES, namespace).path, {})
+    if response.code != 200:
+        raise SourceError(list_refused(client, SERVICES.name, response))
+    try:
+        items = decode(response.body, WirePage).items or []
+        heads = [decode(item, WireHead).metadata for item in items]
+    except FieldError as exc:
+        raise SourceError(invalid(client.url, SERVICES.name, str(exc)).text) from exc
+    return [ServiceKey(head.namespace or "", head.name or "") for head in heads]

@@ -8,33 +8,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from ...model import Workload
 from ...model.annotations import TEXT_MAX
+from ...model.wire import (
+    WireAutoscaler,
+    WireAutoscalerSpec,
+    WireBudget,
+    WireBudgetSpec,
+    WireSelector,
+)
 
 _KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
 _PERCENT = re.compile(r"\d{1,9}%", re.ASCII)
 
 
-def autoscaler_of(workload: Workload, autoscalers: Iterable[Mapping[str, Any]]) -> str:
+def autoscaler_of(workload: Workload, autoscalers: Iterable[WireAutoscaler]) -> str:
     """Return which HorizontalPodAutoscaler prevents scaling to zero; empty if none does.
 
     Source: autoscaling/v2: ``minReplicas`` is 1 unless set.
     """
     for item in autoscalers:
-        spec = item.get("spec") or {}
-        target = spec.get("scaleTargetRef") or {}
-        if (target.get("kind"), target.get("name")) != (_KINDS[workload.kind], workload.name):
-            continue
-        least = spec.get("minReplicas")
-        if least is None or least > 0:
-            name = _name_of(item)
-            return f"HorizontalPodAutoscaler {name} has minReplicas {1 if least is None else least}"
+        spec = item.spec or WireAutoscalerSpec()
+        target = spec.scale_target_ref
+        least = 1 if spec.min_replicas is None else spec.min_replicas
+        is_its = (target.kind, target.name) == (_KINDS[workload.kind], workload.name)
+        if is_its and least > 0:
+            name = item.metadata.name or ""
+            return f"HorizontalPodAutoscaler {name} has minReplicas {least}"
     return ""
 
 
-def budget_of(labels: Mapping[str, str], budgets: Iterable[Mapping[str, Any]]) -> str:
+def budget_of(labels: Mapping[str, str], budgets: Iterable[WireBudget]) -> str:
     """Return which PodDisruptionBudget requires the last replica; empty if none does.
 
     Args:
@@ -43,10 +48,10 @@ def budget_of(labels: Mapping[str, str], budgets: Iterable[Mapping[str, Any]]) -
     Source: policy/v1. Percentages are rounded up: any percentage of one pod above 0 is one pod.
     """
     for item in budgets:
-        spec = item.get("spec") or {}
+        spec = item.spec or WireBudgetSpec()
         wish = _wish(spec)
-        if wish and _may_match(spec.get("selector"), labels):
-            return f"PodDisruptionBudget {_name_of(item)} has {wish}"
+        if wish and _may_match(spec.selector, labels):
+            return f"PodDisruptionBudget {item.metadata.name or ''} has {wish}"
     return ""
 
 
@@ -85,9 +90,9 @@ def _requirements(selector: str) -> Iterator[str]:
             parts.clear()
 
 
-def _wish(spec: Mapping[str, Any]) -> str:
+def _wish(spec: WireBudgetSpec) -> str:
     """Return the field that requires the only replica; empty if none does."""
-    least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
+    least, most = spec.min_available, spec.max_unavailable
     if least is not None:
         return f"minAvailable {least}" if _count(least) > 0 else ""
     if most is not None:
@@ -96,29 +101,29 @@ def _wish(spec: Mapping[str, Any]) -> str:
     return "neither minAvailable nor maxUnavailable"
 
 
-def _count(value: object) -> int:
+def _count(value: int | str) -> int:
     """Return how many pods a number or a percentage of one pod is."""
-    if isinstance(value, str) and _PERCENT.fullmatch(value):
-        return 1 if int(value[:-1]) > 0 else 0
-    return value if isinstance(value, int) else 1
+    if isinstance(value, int):
+        return value
+    return 0 if _PERCENT.fullmatch(value) and not int(value[:-1]) else 1
 
 
-def _may_match(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+def _may_match(selector: WireSelector | None, labels: Mapping[str, str]) -> bool:
     """Return whether a budget's selector may match pods that have at least these labels.
 
     Source: policy/v1: an empty selector matches all pods, and a missing one none.
     """
     if selector is None:
         return False
-    for key, value in (selector.get("matchLabels") or {}).items():
+    for key, value in (selector.match_labels or {}).items():
         if key in labels and labels[key] != value:
             return False
-    for one in selector.get("matchExpressions") or ():
-        known = labels.get(one.get("key"))
+    for one in selector.match_expressions or ():
+        known = labels.get(one.key)
         if known is None:
             continue
-        is_among = known in (one.get("values") or ())
-        match one.get("operator"):
+        is_among = known in (one.values or ())
+        match one.operator:
             case "In" if not is_among:
                 return False
             case "NotIn" if is_among:
@@ -128,7 +133,3 @@ def _may_match(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) ->
             case _:
                 pass
     return True
-
-
-def _name_of(item: Mapping[str, Any]) -> str:
-    return str((item.get("metadata") or {}).get("name", ""))

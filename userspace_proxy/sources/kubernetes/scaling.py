@@ -30,6 +30,7 @@ from typing import Any
 from ...errors import SourceError
 from ...log_fields import FieldLogger
 from ...model import Workload
+from ...model.wire import FieldError, WireAutoscaler, WireBudget, WireObject, convert
 from ..base import Agree, Labels, May, ScaleDown
 from .api_paths import join
 from .client import ApiClient
@@ -45,7 +46,7 @@ _SILENT = "no answer in time"
 # Errors of a gateway that may have passed the update on.
 _NO_RESPONSE = (502, 504)
 # Exceptions from parsing a malformed response.
-_INVALID = (ValueError, TypeError, AttributeError, KeyError)
+_INVALID = (FieldError, ValueError, TypeError, AttributeError, KeyError)
 _AUTOSCALERS = ("autoscaling/v2", "horizontalpodautoscalers")
 _BUDGETS = ("policy/v1", "poddisruptionbudgets")
 _UPDATE = "get and update"
@@ -147,10 +148,10 @@ async def _other_wish(
     client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
 ) -> str:
     """Return what requires a replica; empty if nothing does."""
-    autoscalers = await _list(client, namespace, *_AUTOSCALERS)
+    autoscalers = await _list(client, namespace, *_AUTOSCALERS, WireAutoscaler)
     if why := autoscaler_of(workload, autoscalers):
         return why
-    return budget_of(_labels(scale), await _list(client, namespace, *_BUDGETS))
+    return budget_of(_labels(scale), await _list(client, namespace, *_BUDGETS, WireBudget))
 
 
 def _scale_of(namespace: str, workload: Workload) -> tuple[str, str]:
@@ -183,11 +184,11 @@ def _version(scale: Mapping[str, Any]) -> str:
 
 
 async def _list(
-    client: ApiClient, namespace: str, version: str, plural: str
-) -> list[Mapping[str, Any]]:
+    client: ApiClient, namespace: str, version: str, plural: str, wire: type[WireObject]
+) -> list[WireObject]:
     path = join(f"/apis/{version}/namespaces", namespace, plural)
     items = (await _get(client, path, plural, namespace, "list"))["items"]
-    return [item for item in items or () if isinstance(item, dict)]
+    return [convert(item, wire) for item in items or ()]
 
 
 async def _get(

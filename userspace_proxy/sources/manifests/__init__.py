@@ -3,6 +3,6 @@
 files ──▶ texts ──▶ objects ──▶ state: one of each name, cluster IPs, node ports ──▶ snapshot
 """
 
-from .source import ManifestSource, load_manifests, load_state
+from .source import ManifestSource, load_state
 
-__all__ = ["ManifestSource", "load_manifests", "load_state"]
+__all__ = ["ManifestSource", "load_state"]

@@ -165,31 +165,18 @@ class ManifestSource(Source):
         self._ignored.set(*self._state.ignored)
 
 
-def load_manifests(
-    path: str | os.PathLike[str],
-    *,
-    node_name: str = "",
-    service_cidrs: Sequence[str] = SERVICE_CIDRS,
-) -> tuple[Snapshot, tuple[str, ...]]:
-    """Read manifests once, without watching them.
-
-    Returns: The objects without problems, and all problems, one line each.
-
-    Raises:
-        SourceError: The path doesn't exist.
-        ConfigError: ``service_cidrs`` are invalid, as for :class:`ManifestSource`.
-    """
-    state = load_state(path, node_name=node_name, service_cidrs=service_cidrs)
-    return state.snapshot, state.problems
-
-
 def load_state(
     path: str | os.PathLike[str],
     *,
     node_name: str = "",
     service_cidrs: Sequence[str] = SERVICE_CIDRS,
 ) -> ManifestState:
-    """Read manifests once, as :func:`load_manifests` does; also return where objects are."""
+    """Read manifests once, without watching them.
+
+    Raises:
+        SourceError: The path doesn't exist.
+        ConfigError: ``service_cidrs`` are invalid, as for :class:`ManifestSource`.
+    """
     state = ManifestState(node_name=node_name, service_cidrs=service_cidrs)
     state.take(FileWatch(Path(path)).first_look())
     return state

@@ -291,4 +291,4 @@ def _ports_of(rules: Iterable[NatRule]) -> Ports:
 
 
 def _each_port(rules: Iterable[NatRule]) -> Iterator[tuple[Frontend, int]]:
-    return ((Frontend(r.ip, r.port, Protocol(r.protocol.upper())), r.to_port) for r in rules)
+    return ((rule.frontend, rule.to_port) for rule in rules)

@@ -32,8 +32,9 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from ...model import Frontend, pack_ip
 from .legacy_table import Chains
-from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatFrontend, NatRule
+from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatRule
 
 # For more changes at once, a new layout is less work.
 LAY_OUT_ABOVE = 200
@@ -137,7 +138,7 @@ class Tree:
         """Yield every line of every chain, by chain in the order of addresses."""
         return self._below(0, len(self._keys), 0, ROOT)
 
-    def change(self, gone: Iterable[NatFrontend], added: Iterable[NatRule]) -> TreeChange:
+    def change(self, gone: Iterable[Frontend], added: Iterable[NatRule]) -> TreeChange:
         """Remove the rules of frontends, and add or replace others; about 100 µs per rule."""
         change = TreeChange(set(), set())
         for frontend in gone:
@@ -232,9 +233,9 @@ class Tree:
         """Return how many bits of a key follow a level's prefix."""
         return self._bits - self._levels[level] if level < len(self._levels) else 0
 
-    def _key(self, frontend: NatFrontend) -> int:
-        ip = int.from_bytes(socket.inet_pton(self._family, frontend.ip), "big")
-        protocol = PROTOCOLS.index(frontend.protocol)
+    def _key(self, frontend: Frontend) -> int:
+        ip = int.from_bytes(pack_ip(frontend.ip), "big")
+        protocol = PROTOCOLS.index(frontend.protocol.lower())
         return (ip << _PROTOCOL_BITS | protocol) << _PORT_BITS | frontend.port
 
     def _ip(self, number: int) -> str:
@@ -247,10 +248,7 @@ def reached_rules(chains: Chains) -> Mapping[str, list[NatRule]]:
 
 
 def all_rules(chains: Chains) -> list[NatRule]:
-    """Return the rules of all chains of this proxy, whether or not a jump reaches them.
-
-    It also finds rules of the layout before the tree, two long chains.
-    """
+    """Return the rules of all chains of this proxy, whether or not a jump reaches them."""
     ours = (lines for chain, lines in chains.items() if chain.startswith(PREFIX))
     return rules_among(line for lines in ours for line in lines)
 

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from ...model import Frontend, Protocol, pack_ip
 from ..names import PREFIX as PREFIX
 
 # A named proxy's label is added (names). The first two chains lead to the tree of chains.
@@ -41,14 +42,6 @@ _JUMP = re.compile(
 _REFUSAL = re.compile(r"-p (tcp|udp) -m \1 --dport (\d+) -m conntrack --ctstate DNAT -j .+")
 
 
-class NatFrontend(NamedTuple):
-    """A frontend in the form of rules."""
-
-    protocol: str
-    ip: str
-    port: int
-
-
 class NatRule(NamedTuple):
     """A rule that sends one frontend's packets to a port of this node."""
 
@@ -61,8 +54,8 @@ class NatRule(NamedTuple):
     """The address for DNAT; empty for REDIRECT to the interface's address."""
 
     @property
-    def frontend(self) -> NatFrontend:
-        return NatFrontend(self.protocol, self.ip, self.port)
+    def frontend(self) -> Frontend:
+        return Frontend(self.ip, self.port, Protocol(self.protocol.upper()))
 
     def __str__(self) -> str:
         ip, prefix = self.ip, 32
@@ -147,8 +140,7 @@ class BuiltInJump(NamedTuple):
 
 
 def _number(ip: str) -> int:
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    return int.from_bytes(socket.inet_pton(family, ip), "big")
+    return int.from_bytes(pack_ip(ip), "big")
 
 
 NAT_JUMPS = tuple(

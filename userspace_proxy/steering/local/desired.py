@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ...errors import SteeringError
-from ...model import Frontend, IPFamily, is_loopback
+from ...model import Frontend, IPFamily, is_loopback, own_network
 from ..programmer import Affected, Ports
 
 Element = TypeVar("Element")
@@ -58,7 +58,7 @@ class DesiredState:
 
     def is_routed(self, ip: str) -> bool:
         """Return whether this proxy routes an address here."""
-        return network_of(ip) not in self._node_networks and not is_loopback(ip)
+        return own_network(ip) not in self._node_networks and not is_loopback(ip)
 
     def unsteered(self) -> dict[Frontend, str]:
         """Return the frontends in refused networks with the causes; visits all frontends."""
@@ -105,14 +105,14 @@ class DesiredState:
         return (n for n in self._ranges if address.version == n.version and address in n)
 
     def _refusal_of(self, ip: str) -> SteeringError | None:
-        networks = [network_of(ip), *map(str, self._ranges_of(ip))]
+        networks = [own_network(ip), *map(str, self._ranges_of(ip))]
         return next((self.refused[n] for n in networks if n in self.refused), None)
 
     def _use(self, ip: str, by: int, change: StateChange) -> None:
         if not by or self.is_in_ranges(ip):
             return
         self._uses[ip] += by
-        network = network_of(ip)
+        network = own_network(ip)
         if self._uses[ip] and network not in self.networks:
             self.networks.add(network)
             _note(network, change.added_networks, change.removed_networks)
@@ -132,11 +132,6 @@ class DesiredState:
         else:
             self.admitted.discard(frontend)
             _note(frontend, change.removed_frontends, change.added_frontends)
-
-
-def network_of(ip: str) -> str:
-    """Return the network that consists of one address."""
-    return f"{ip}/128" if ":" in ip else f"{ip}/32"
 
 
 def _note(element: Element, done: set[Element], opposite: set[Element]) -> None:

@@ -19,10 +19,10 @@ from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...kernel.offers import FOR_GUARD, KernelOffers
 from ...kernel.privileges import has_net_admin
-from ...model import Frontend, IPFamily, is_loopback
+from ...model import Frontend, IPFamily, is_loopback, own_network
 from ..base import SteeringFacts
 from ..names import GUARD_TABLES, owner_number
-from .desired import DesiredState, StateChange, network_of
+from .desired import DesiredState, StateChange
 from .guard_table import (
     FRONTENDS,
     SETS,
@@ -160,7 +160,7 @@ class OpenGuard(LocalGuard):
 
         def is_routed_here(frontend: Frontend) -> bool:
             ip = frontend.ip
-            if is_loopback(ip) or network_of(ip) in here:
+            if is_loopback(ip) or own_network(ip) in here:
                 return True
             return has_ranges and desired.is_in_ranges(ip)
 
@@ -173,7 +173,7 @@ class OpenGuard(LocalGuard):
     def routed(self) -> Collection[str]:
         ours = [r.network for r in self._tables.local_table().ours if r.metric == self._owner]
         ips = {network: network.partition("/")[0] for network in ours}
-        return {ip for network, ip in ips.items() if network == network_of(ip)}
+        return {ip for network, ip in ips.items() if network == own_network(ip)}
 
     def _put_table_right(self) -> int:
         return 0
@@ -294,7 +294,6 @@ def make_guard(
     desired: DesiredState,
     *,
     own_namespace: bool,
-    uses_nftables: bool,
     kernel: KernelOffers,
 ) -> LocalGuard:
     """Return the guard to use.
@@ -309,8 +308,6 @@ def make_guard(
     if not has_net_admin():
         return NoGuard(desired)
     owner = owner_number(facts.proxy_name)
-    if own_namespace and not uses_nftables:
-        return OpenGuard(tables, owner, desired)
     if lacks := _missing_for_guard(kernel):
         if own_namespace:
             return OpenGuard(tables, owner, desired)

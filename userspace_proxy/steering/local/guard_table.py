@@ -17,11 +17,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
-from ...kernel.netlink.messages import pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.writer import INPUT, SetElement
-from ...model import Frontend, IPFamily
+from ...model import Frontend, IPFamily, pack_ip
 from ..nftables.rules import (
     ADDRESS,
     DIALLED,

@@ -17,21 +17,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
-import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError, SteeringUnreadable
-from ...kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
-from ...kernel.netlink.messages import pack_ip
+from ...kernel.conntrack import PROTOCOL_NUMBERS, Change
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
+from ...kernel.port_holders import connected_at
 from ...kernel.privileges import has_net_admin
 from ...kernel.tracking import read_table
-from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
+from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback, own_network, pack_ip
 from ..base import Bind, SteeringFacts
 from ..programmer import Affected, Ports, ProgrammedSteering, Programmer, forget_entries
-from .desired import REFUSED, DesiredState, network_of
+from .desired import REFUSED, DesiredState
 from .guard import make_guard
 from .kernel import RoutingTables
 
@@ -56,11 +53,9 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
         facts: SteeringFacts,
         *,
         own_namespace: bool = False,
-        uses_nftables: bool = True,
         kernel: KernelOffers = LACKS_NOTHING,
     ) -> None:
-        how = {"own_namespace": own_namespace, "uses_nftables": uses_nftables}
-        super().__init__(facts, lambda: LocalProgrammer(facts, kernel, **how))
+        super().__init__(facts, lambda: LocalProgrammer(facts, kernel, own_namespace=own_namespace))
 
     async def forget_stale(self) -> None:
         await self._do(lambda programmer: programmer.forget_stale())
@@ -69,14 +64,7 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
 class LocalProgrammer(Programmer):
     """The routes and the guard of one proxy."""
 
-    def __init__(
-        self,
-        facts: SteeringFacts,
-        kernel: KernelOffers,
-        *,
-        own_namespace: bool,
-        uses_nftables: bool,
-    ) -> None:
+    def __init__(self, facts: SteeringFacts, kernel: KernelOffers, *, own_namespace: bool) -> None:
         super().__init__()
         self._facts = facts
         self._tables = RoutingTables()
@@ -87,7 +75,6 @@ class LocalProgrammer(Programmer):
                 facts,
                 self._desired,
                 own_namespace=own_namespace,
-                uses_nftables=uses_nftables,
                 kernel=kernel,
             )
         except SteeringError:
@@ -223,7 +210,7 @@ class LocalProgrammer(Programmer):
                 self._new & (self._applied or {}).keys(),
                 lambda frontend: Change(
                     PROTOCOL_NUMBERS[frontend.protocol],
-                    Dialled(frontend.ip, frontend.port),
+                    frontend.address,
                     before=(),
                     now=frontend.port,
                     here=frozenset({pack_ip(frontend.ip)}),
@@ -267,7 +254,7 @@ class LocalProgrammer(Programmer):
         # Each pod's interface gets a link-local address, which is never a source.
         sources = self._desired.sources
         is_source = sources.get(IPFamily.of(ip), ip) == ip and not ip.startswith("fe80:")
-        return is_source or self._desired.is_affected_by(network_of(ip))
+        return is_source or self._desired.is_affected_by(own_network(ip))
 
     def _put_right(self) -> int:
         """Repair differences; return their number."""
@@ -298,49 +285,3 @@ class LocalProgrammer(Programmer):
 
 def _may_linger(frontend: Frontend) -> bool:
     return frontend.protocol is Protocol.TCP and not is_loopback(frontend.ip)
-
-
-_NET = Path("/proc/thread-self/net")
-# TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: there is no connection, or no longer one.
-_NO_CONNECTION = frozenset({"06", "07", "0A"})
-_SUFFIX = {IPFamily.IPV4: "", IPFamily.IPV6: "6"}
-
-
-def connected_at(ips: Collection[str]) -> set[Frontend]:
-    """Return all addresses and ports with open TCP connections at some IP addresses.
-
-    With ten thousand sockets this takes about 10 ms, so call it only if needed. Source:
-    proc_pid_net(5); get_tcp4_sock() in net/ipv4/tcp_ipv4.c.
-    """
-    by_words = {_address_words(ip): ip for ip in ips}
-    # Connections to one listener share a place.
-    places = {
-        address
-        for address, state in _sockets({IPFamily.of(ip) for ip in ips})
-        if state not in _NO_CONNECTION
-    }
-    return {
-        Frontend(by_words[words], int(port, 16), Protocol.TCP)
-        for words, port in (place.split(":") for place in places)
-        if words in by_words
-    }
-
-
-def _address_words(ip: str) -> str:
-    """Return an IP address as /proc lists it: words in host order."""
-    family = socket.AF_INET6 if IPFamily.of(ip) is IPFamily.IPV6 else socket.AF_INET
-    packed = socket.inet_pton(family, ip)
-    words = struct.unpack(f"={len(packed) // 4}I", packed)
-    return "".join(f"{word:08X}" for word in words)
-
-
-def _sockets(families: Iterable[IPFamily]) -> Iterator[tuple[str, str]]:
-    """Yield local address and state of each socket."""
-    for family in families:
-        path = _NET / f"tcp{_SUFFIX[family]}"
-        if not path.exists():
-            # The kernel has no IPv6.
-            continue
-        for line in path.read_text(encoding="ascii").splitlines()[1:]:
-            fields = line.split(None, 4)
-            yield fields[1], fields[3]

@@ -24,11 +24,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...kernel.conntrack import PROTOCOL_NUMBERS
-from ...kernel.netlink.messages import pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.writer import goto_chain
-from ...model import Frontend, IPFamily, SocketAddress
+from ...model import Frontend, IPFamily, SocketAddress, pack_ip
 from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 

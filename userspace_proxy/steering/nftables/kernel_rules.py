@@ -25,12 +25,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...errors import SteeringError
-from ...kernel.netlink.messages import ip_of, pack_ip
+from ...kernel.netlink.messages import ip_of
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import joined
 from ...kernel.nf_tables.writer import OUTPUT, POSTROUTING, PREROUTING, SetElement, goto_chain
-from ...model import Frontend, IPFamily, SocketAddress
+from ...model import Frontend, IPFamily, SocketAddress, pack_ip
 from ...shares import remove_from
 from ..base import KernelTarget
 from .choosers import (

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ...kernel.conntrack import PROTOCOL_NUMBERS
-from ...kernel.netlink.messages import ip_of, pack_ip, read_all, text_in
+from ...kernel.netlink.messages import ip_of, read_all, text_in
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import (
@@ -29,7 +29,7 @@ from ...kernel.nf_tables.expressions import (
 from ...kernel.nf_tables.nft_table import Listing
 from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, SetElement
-from ...model import Frontend, IPFamily, Protocol
+from ...model import Frontend, IPFamily, Protocol, pack_ip
 
 # Before other programs' filters, which might drop packets that are to be refused.
 FILTER_PRIORITY = -10

@@ -21,7 +21,7 @@ from userspace_proxy.causes.say import say
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.facts.units import plural
-from userspace_proxy.model.wire import WireEndpoint, WireHead
+from userspace_proxy.model.wire import WireNamed, decode
 from userspace_proxy.secrets import OWN
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.lists import read_whole
@@ -200,14 +200,6 @@ def _without_logs(logs: Sequence[AgentLog]) -> Iterator[Missing]:
         yield Missing(f"log of {whose}", reason)
 
 
-class _Located(WireEndpoint, frozen=True, rename="camel"):
-    zone: str | None = None
-
-
-class _Item(WireHead, frozen=True):
-    endpoints: list[_Located] | None = None
-
-
 async def learn_all(client: ApiClient, pseudonyms: Pseudonyms) -> str:
     """List and learn all names, so that an anonymous report hides them everywhere.
 
@@ -222,7 +214,7 @@ async def learn_all(client: ApiClient, pseudonyms: Pseudonyms) -> str:
     for path, kind in kinds:
 
         def take(items: Sequence[bytes], kind: str = kind) -> None:
-            _learn([msgspec.json.decode(item, type=_Item) for item in items], kind, pseudonyms)
+            _learn([decode(item, WireNamed) for item in items], kind, pseudonyms)
 
         try:
             refusal = await read_whole(client, path, _QUERY, take, within_s=WITHIN_S)
@@ -233,7 +225,7 @@ async def learn_all(client: ApiClient, pseudonyms: Pseudonyms) -> str:
     return ""
 
 
-def _learn(items: Sequence[_Item], kind: str, pseudonyms: Pseudonyms) -> None:
+def _learn(items: Sequence[WireNamed], kind: str, pseudonyms: Pseudonyms) -> None:
     pseudonyms.learn("namespace", (item.metadata.namespace or "" for item in items))
     if kind != "slice":
         pseudonyms.learn(kind, (item.metadata.name or "" for item in items))

@@ -21,7 +21,6 @@ from userspace_proxy.kernel.netlink.messages import (
     number_in,
     number_of,
     numbered,
-    pack_ip,
     read_all,
     read_attributes,
     read_message,
@@ -30,6 +29,7 @@ from userspace_proxy.kernel.netlink.messages import (
     text,
     text_in,
 )
+from userspace_proxy.model import pack_ip
 
 from .datagrams import INTERRUPTED, done, error, message
 

@@ -6,7 +6,8 @@ import pytest
 
 from tests.users import OTHER_UID, as_another_user
 from userspace_proxy.kernel.netlink import socket_users
-from userspace_proxy.kernel.netlink.socket_users import Address, user_of, user_of_listener
+from userspace_proxy.kernel.netlink.socket_users import user_of, user_of_listener
+from userspace_proxy.model import SocketAddress
 
 
 @contextlib.contextmanager
@@ -18,7 +19,7 @@ def connected(listen, dial):
         socket.create_connection((dial, server.getsockname()[1])),
         server.accept()[0] as accepted,
     ):
-        yield Address(*accepted.getpeername()[:2]), Address(*accepted.getsockname()[:2])
+        yield SocketAddress(*accepted.getpeername()[:2]), SocketAddress(*accepted.getsockname()[:2])
 
 
 @pytest.mark.parametrize(
@@ -32,13 +33,13 @@ def test_the_user_of_a_client_on_this_node_is_found(listen, dial):
 def test_a_client_elsewhere_has_no_user_even_if_a_listener_has_its_port():
     with socket.create_server(("", 0)) as listener:
         port = listener.getsockname()[1]
-        server = Address("127.0.0.1", 10249)
-        assert user_of(Address("127.0.0.1", port), server) is None
-        assert user_of(Address("127.0.0.9", 1), server) is None
+        server = SocketAddress("127.0.0.1", 10249)
+        assert user_of(SocketAddress("127.0.0.1", port), server) is None
+        assert user_of(SocketAddress("127.0.0.9", 1), server) is None
 
 
 def test_an_address_that_cannot_be_read_has_no_user():
-    assert user_of(Address("", 0), Address("127.0.0.1", 10249)) is None
+    assert user_of(SocketAddress("", 0), SocketAddress("127.0.0.1", 10249)) is None
 
 
 NAME = b"\0userspace-proxy-users"

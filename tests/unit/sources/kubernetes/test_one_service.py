@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.errors import SourceError
 from userspace_proxy.model import Node, ServiceKey
-from userspace_proxy.sources.kubernetes.one_service import OneServiceReader
+from userspace_proxy.sources.kubernetes.one_service import OneServiceReader, read_service_names
 
 from .objects import WEB, endpoint_slice, node, service
 
@@ -133,3 +133,22 @@ async def test_a_server_that_is_silent_has_a_deadline():
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(SourceError, match=r"no answer within 0\.2 s"):
             await read(None, master=url, within_s=0.2)
+
+
+async def test_the_names_of_a_namespace_or_of_all_are_read(api):
+    other = service("db")
+    other["metadata"]["namespace"] = "shop"
+    api.put(service())
+    api.put(other)
+
+    async def read(namespace):
+        return await read_service_names("", api.url, namespace=namespace, within_s=20)
+
+    assert await read("shop") == [ServiceKey("shop", "db")]
+    assert sorted(await read("")) == [ServiceKey("default", "web"), ServiceKey("shop", "db")]
+
+
+async def test_names_that_are_denied_are_an_error(api):
+    api.refuse("services", 403, message="not for you")
+    with pytest.raises(SourceError, match="not for you"):
+        await read_service_names("", api.url, namespace="", within_s=20)

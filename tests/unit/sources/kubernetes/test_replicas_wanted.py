@@ -6,6 +6,7 @@ import pytest
 
 from userspace_proxy.model import Workload, WorkloadKind
 from userspace_proxy.model.annotations import TEXT_MAX
+from userspace_proxy.model.wire import WireAutoscaler, WireBudget, convert
 from userspace_proxy.sources.kubernetes.replicas_wanted import autoscaler_of, budget_of, labels_of
 
 WEB = Workload(WorkloadKind.DEPLOYMENT, "web")
@@ -19,7 +20,8 @@ def autoscaler(kind="Deployment", name="web", **spec):
 
 def budget(selector=None, **spec):
     selector = {"matchLabels": {"app": "web"}} if selector is None else selector
-    return {"metadata": {"name": "b"}, "spec": {"selector": selector, **spec}}
+    item = {"metadata": {"name": "b"}, "spec": {"selector": selector, **spec}}
+    return convert(item, WireBudget)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def budget(selector=None, **spec):
     ],
 )
 def test_an_autoscaler_keeps_its_target_at_its_least_number(item, why):
-    assert autoscaler_of(WEB, [item]) == why
+    assert autoscaler_of(WEB, [convert(item, WireAutoscaler)]) == why
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,8 @@ def test_a_budget_whose_selector_may_match_the_pods_counts(selector, matches):
 
 
 def test_a_budget_without_a_selector_selects_nothing():
-    assert budget_of(PODS, [{"spec": {"minAvailable": 1}}]) == ""
+    item = convert({"spec": {"minAvailable": 1}}, WireBudget)
+    assert budget_of(PODS, [item]) == ""
 
 
 @pytest.mark.parametrize(

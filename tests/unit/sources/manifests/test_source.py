@@ -14,7 +14,7 @@ import pytest
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.errors import SourceError
 from userspace_proxy.model import Balance, ServiceKey
-from userspace_proxy.sources import ManifestSource, load_manifests
+from userspace_proxy.sources import ManifestSource, load_state
 from userspace_proxy.sources.base import pause
 from userspace_proxy.sources.manifests.source import POLL_S, QUIET_POLL_S, SETTLE_S
 
@@ -220,10 +220,11 @@ async def test_a_path_that_is_not_there_ends_the_run(tmp_path):
 
 
 def test_the_examples_are_valid_and_show_their_features():
-    snapshot, problems = load_manifests(EXAMPLES)
-    assert problems == ()
-    assert snapshot.services.keys() == {ServiceKey("shop", "api"), ServiceKey("shop", "web")}
-    api = snapshot.services[ServiceKey("shop", "api")].service
+    state = load_state(EXAMPLES)
+    assert state.problems == ()
+    services = state.snapshot.services
+    assert services.keys() == {ServiceKey("shop", "api"), ServiceKey("shop", "web")}
+    api = services[ServiceKey("shop", "api")].service
     assert [port.node_port for port in api.ports] == [30080]
     assert api.is_external_local
     assert api.handling.balance is Balance.LEAST_CONNECTIONS
@@ -251,7 +252,7 @@ def test_a_folder_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
 
 
 async def test_what_an_earlier_run_read_stays_the_same_objects(web):
-    earlier, _ = load_manifests(web.parent)
+    earlier = load_state(web.parent).snapshot
     web.with_name("cart.yaml").write_text(SERVICE.replace("web", "cart").replace("7.1", "7.3"))
     source = source_of(web.parent)
     source.resume(earlier)

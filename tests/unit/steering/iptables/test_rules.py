@@ -4,9 +4,9 @@ from textwrap import dedent
 
 import pytest
 
+from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.iptables.rules import (
     Jump,
-    NatFrontend,
     NatRule,
     PortGuard,
     make_guard,
@@ -89,7 +89,7 @@ def test_the_refuse_port_is_read_from_its_rule(protocol, is_ipv6):
 
 def test_a_nat_rule_has_its_frontend():
     rule = NatRule("tcp", "10.96.7.1", 80, 36001, "192.0.2.1")
-    assert rule.frontend == NatFrontend("tcp", "10.96.7.1", 80)
+    assert rule.frontend == Frontend("10.96.7.1", 80, Protocol.TCP)
 
 
 def test_the_guard_of_ports_in_use():

@@ -4,12 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.model import Frontend, Protocol, own_network
 from userspace_proxy.steering.local.desired import (
     REFUSED,
     DesiredState,
     StateChange,
-    network_of,
 )
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -91,7 +90,7 @@ def test_frontends_in_refused_networks_are_unsteered_with_the_cause():
     assert desired.unsteered() == {}
     desired.refused = {
         "10.96.0.0/16": SteeringError("another route"),
-        network_of(WEB_6.ip): SteeringError("IPv6 is switched off", hint="sysctl"),
+        own_network(WEB_6.ip): SteeringError("IPv6 is switched off", hint="sysctl"),
     }
     assert desired.unsteered() == {WEB: "another route", WEB_6: "IPv6 is switched off (sysctl)"}
 

@@ -140,14 +140,13 @@ def test_an_address_keeps_its_guard_until_its_route_is_removed(node, tables, des
     guard.close()
 
 
-def kind_of_guard(*, own_namespace, uses_nftables=True, kernel=LACKS_NOTHING):
+def kind_of_guard(*, own_namespace, kernel=LACKS_NOTHING):
     with closing(RoutingTables()) as tables:
         guard = make_guard(
             tables,
             SteeringFacts(),
             DesiredState(),
             own_namespace=own_namespace,
-            uses_nftables=uses_nftables,
             kernel=kernel,
         )
         guard.close()
@@ -156,7 +155,6 @@ def kind_of_guard(*, own_namespace, uses_nftables=True, kernel=LACKS_NOTHING):
 
 def test_with_nftables_the_guard_has_a_table(node):
     assert {kind_of_guard(own_namespace=own) for own in (True, False)} == {"NftGuard"}
-    assert kind_of_guard(own_namespace=True, uses_nftables=False) == "OpenGuard"
     assert {missing(LACKS_NOTHING, own_namespace=own) for own in (True, False)} == {""}
 
 
