@@ -42,7 +42,7 @@ from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...model import DataPath, DialFailure, Frontend, Protocol, SocketAddress
 from ...model.serving import Serving
-from ...pacing import Pacing
+from ...pacing import Pacing, backoff_s
 from ...plane.path_probes import Note, PathProbes
 from ...steering import Steering
 from ..rounds.component import Component
@@ -174,7 +174,8 @@ class _Away:
 
     has_chain: bool
     """A chain drops the packets of all clients."""
-    wait_s: float
+    times: int
+    """How often it has left in a row."""
     until: float
     """When it returns if no chain is known, in monotonic seconds."""
 
@@ -371,8 +372,9 @@ class KernelAnswers(Component):
             served.path = served.path._replace(unanswered=cause)
             return
         before = self._away.get(served)
-        wait_s = min(2 * before.wait_s, RETRY_MAX_S) if before else RETRY_S
-        self._away[served] = _Away(is_for_all, wait_s, now + wait_s)
+        times = before.times + 1 if before else 1
+        until = now + backoff_s(times, RETRY_S, RETRY_MAX_S)
+        self._away[served] = _Away(is_for_all, times, until)
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
 
     def _may_return(self, served: ServedPort, away: _Away) -> bool:
