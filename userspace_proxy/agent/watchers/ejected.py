@@ -80,7 +80,6 @@ class EjectedEndpoints(Component):
     Args:
         plane: Reports ejections, and takes the answers of probes.
         can_probe: Endpoints are dialled by address.
-        open_probes: Opens the prober when the first endpoint must be probed.
         absent_hop: Returns the next hop to an address if no host answers for it.
         next_hop: Returns the next hop to an address.
     """
@@ -93,7 +92,7 @@ class EjectedEndpoints(Component):
         *,
         can_probe: bool,
         clock: Callable[[], float] = Clocks.monotonic,
-        open_probes: Callable[[Note], PathProbes] = PathProbes,
+        make_probes: Callable[[Note], PathProbes] = PathProbes,
         absent_hop: Callable[[str], NextHop | None] = absent_hop,
         next_hop: Callable[[str], NextHop | None] = next_hop,
     ) -> None:
@@ -102,13 +101,12 @@ class EjectedEndpoints(Component):
         self._steering = steering
         self._can_probe = can_probe
         self._clock = clock
-        self._open_probes = open_probes
         self._absent_hop = absent_hop
         self._next_hop = next_hop
         self._followed: dict[tuple[int, SocketAddress], _Ejected] = {}
         self._probed: dict[SocketAddress, dict[int, _Ejected]] = {}
         """The probed endpoints, by the number of their group."""
-        self._probes: PathProbes | None = None
+        self._probes = make_probes(self.note)
         self._silent = SilentEndpoints(self._dropped_by, clock)
         plane.on_ejection.append(self._note_ejection)
 
@@ -123,8 +121,7 @@ class EjectedEndpoints(Component):
             self._silent.look(served.group for served in self._served_ports.of_udp)
 
     async def close(self) -> None:
-        if self._probes is not None:
-            self._probes.close()
+        self._probes.close()
 
     def look(self) -> None:
         """Probe endpoints that no client has dialled for a while, and look for absent hosts."""
@@ -173,7 +170,7 @@ class EjectedEndpoints(Component):
         if one is None:
             return
         one.group.note_obstacle(one.endpoint, None)
-        if one.probed_for is not None and self._probes is not None:
+        if one.probed_for is not None:
             self._probes.discard(one.endpoint, one.probed_for)
             remove_from(self._probed, one.endpoint, one.group.number)
 
@@ -187,8 +184,6 @@ class EjectedEndpoints(Component):
         is_by_name = one.endpoint.ip in serving.handling.found_by_name
         if is_detoured or is_by_name or not dials.is_on or dials.part.failure is Failure.RESET:
             return
-        if self._probes is None:
-            self._probes = self._open_probes(self.note)
         one.probed_for = served.plan.key.name.service
         self._probed.setdefault(one.endpoint, {})[one.group.number] = one
         self._probes.add(one.endpoint, one.probed_for)

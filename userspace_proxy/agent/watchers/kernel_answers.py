@@ -50,7 +50,7 @@ from ..rounds.kernel_path import endpoints_of
 from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Supervisor, pause
-from .socket_suspects import Suspect, Suspects, open_probes
+from .socket_suspects import Suspect, Suspects, make_probes
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -196,7 +196,7 @@ class KernelAnswers(Component):
         *,
         track: Callable[[Mapping[Frontend, Serving]], Mapping[Frontend, DialledBy]] | None = None,
         clock: Callable[[], float] = Clocks.monotonic,
-        open_probes: Callable[[Note], PathProbes] = open_probes,
+        make_probes: Callable[[Note], PathProbes] = make_probes,
     ) -> None:
         self._steering = steering
         self._served_ports = served_ports
@@ -213,7 +213,7 @@ class KernelAnswers(Component):
         self._looked_at = 0.0
         self._is_stale = True
         """The last look was long after the one before."""
-        self._suspects = Suspects(self._note_probe, open_probes)
+        self._suspects = Suspects(self._note_probe, make_probes)
         self._has_probed = asyncio.Event()
         self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
         self._doubts: dict[ServedPort, _Doubt] = {}

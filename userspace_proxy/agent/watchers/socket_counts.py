@@ -44,7 +44,7 @@ from ..rounds.tasks import Pace, Supervisor, pause
 from .kernel_answers import KernelAnswers
 from .socket_records import Records
 from .socket_reports import Reports
-from .socket_suspects import Suspect, Suspects, open_probes
+from .socket_suspects import Suspect, Suspects, make_probes
 
 if TYPE_CHECKING:
     from ...steering.socket_lb.hooks import Hooks
@@ -82,7 +82,7 @@ class HookedConnections(Component):
         answers: KernelAnswers,
         *,
         clock: Callable[[], float] = Clocks.monotonic,
-        open_probes: Callable[[Note], PathProbes] = open_probes,
+        make_probes: Callable[[Note], PathProbes] = make_probes,
     ) -> None:
         self._hooks = hooks
         self._answers = answers
@@ -92,7 +92,7 @@ class HookedConnections(Component):
         self._clock = clock
         self._reports = Reports(clock())
         self._records = Records(tuning)
-        self._suspects = Suspects(self._note_probe, open_probes)
+        self._suspects = Suspects(self._note_probe, make_probes)
         self._left: dict[ServedPort, _ByRules] = {}
         self._by_name: dict[PortKey, ServedPort] = {}
         self._pacing = Pacing(_SHARE, EVERY_S)

@@ -53,7 +53,6 @@ class Rig:
         self.plane = plane
         self.absent = {}
         self.questions = 0
-        self.probed = None
         self.way, self.protocol = Way(), protocol
         self.watcher = EjectedEndpoints(
             plane,
@@ -61,7 +60,7 @@ class Rig:
             self.way,
             can_probe=can_probe,
             clock=lambda: self.now,
-            open_probes=self._open,
+            make_probes=self._make_probes,
             absent_hop=self._ask,
             next_hop={POD.ip: NextHop("eth1")}.get,
         )
@@ -89,9 +88,9 @@ class Rig:
 
     @property
     def wanted(self):
-        return self.probed.wanted if self.probed else []
+        return self.probed.wanted
 
-    def _open(self, note):
+    def _make_probes(self, note):
         self.probed = Probed(note)
         return self.probed
 
