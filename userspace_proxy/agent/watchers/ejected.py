@@ -24,7 +24,7 @@ asks at most ``QUESTIONS_MAX`` times for each kind, first about those checked lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...clocks import Clocks
@@ -75,7 +75,7 @@ class _Ejected:
 
 
 class EjectedEndpoints(Component):
-    """The ejected endpoints of one proxy.
+    """The ejected endpoints of one proxy, and the silent ones of UDP.
 
     Args:
         plane: Reports ejections, and takes the answers of probes.
@@ -107,7 +107,8 @@ class EjectedEndpoints(Component):
         self._probed: dict[SocketAddress, dict[int, _Ejected]] = {}
         """The probed endpoints, by the number of their group."""
         self._probes = make_probes(self.note)
-        self._silent = SilentEndpoints(self._dropped_by, clock)
+        self._silent_asked_at: dict[tuple[Group, SocketAddress], float] = {}
+        """When silent endpoints were last checked, in monotonic seconds; absent: never."""
         plane.on_ejection.append(self._note_ejection)
 
     async def start(self, supervisor: Supervisor) -> None:
@@ -118,13 +119,12 @@ class EjectedEndpoints(Component):
         while True:
             await pause(_LOOK_S)
             self.look()
-            self._silent.look(served.group for served in self._served_ports.of_udp)
 
     async def close(self) -> None:
         self._probes.close()
 
     def look(self) -> None:
-        """Probe endpoints that no client has dialled for a while, and look for absent hosts."""
+        """Probe endpoints that no client has dialled for a while, and look for obstacles."""
         now = self._clock()
         for key in keys_of_removed(self._followed):
             self._forget(key)
@@ -140,6 +140,7 @@ class EjectedEndpoints(Component):
         for one in sorted(unknown, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
             one.asked_at = now
             self._look_for(one)
+        self._look_at_silent(now)
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         """Take the result of a probe: the failure, or None for an answer."""
@@ -208,48 +209,22 @@ class EjectedEndpoints(Component):
             "" if served is None else self._steering.dropping_chain(endpoint, served.plan.protocol)
         )
 
-
-class SilentEndpoints:
-    """The UDP endpoints of one proxy; its owner calls :meth:`look` once a second.
-
-    Args:
-        dropped_by: Returns which chain drops an endpoint's packets or answers; empty: none.
-    """
-
-    def __init__(
-        self,
-        dropped_by: Callable[[Group, SocketAddress], str],
-        clock: Callable[[], float] = Clocks.monotonic,
-    ) -> None:
-        self._dropped_by = dropped_by
-        self._clock = clock
-        self._asked_at: dict[tuple[Group, SocketAddress], float] = {}
-        """When silent endpoints were last checked; absent: never."""
-
-    def look(self, groups: Iterable[Group]) -> None:
-        """Note which chain drops packets of silent endpoints, and which endpoints answer.
-
-        Args:
-            groups: The groups of all UDP Service ports.
-        """
-        now = self._clock()
+    def _look_at_silent(self, now: float) -> None:
+        """Note which chain drops packets of silent endpoints, and which endpoints answer."""
         silent = [
-            (group, endpoint)
-            for group in groups
-            if group.last_minute.failing(now).unanswered
-            for endpoint, counters in group.each_counters()
+            (served.group, endpoint)
+            for served in self._served_ports.of_udp
+            if served.group.last_minute.failing(now).unanswered
+            for endpoint, counters in served.group.each_counters()
             if counters.ends.is_on
             and counters.ends.part.failure is Failure.NO_DATAGRAM
             and not counters.dials.is_on
         ]
-        self._forget(self._asked_at.keys() - {*silent})
-        silent.sort(key=lambda one: self._asked_at.get(one, 0.0))
+        for group, endpoint in self._silent_asked_at.keys() - {*silent}:
+            del self._silent_asked_at[group, endpoint]
+            group.note_obstacle(endpoint, None, "answers")
+        silent.sort(key=lambda one: self._silent_asked_at.get(one, 0.0))
         for group, endpoint in silent[:QUESTIONS_MAX]:
-            self._asked_at[group, endpoint] = now
+            self._silent_asked_at[group, endpoint] = now
             chain = self._dropped_by(group, endpoint)
             group.note_obstacle(endpoint, DroppedBy(chain) if chain else None, "answers")
-
-    def _forget(self, others: Iterable[tuple[Group, SocketAddress]]) -> None:
-        for group, endpoint in others:
-            del self._asked_at[group, endpoint]
-            group.note_obstacle(endpoint, None, "answers")

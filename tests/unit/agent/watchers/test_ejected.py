@@ -11,12 +11,7 @@ import pytest
 from tests.port_keys import port_key
 from userspace_proxy import Proxy
 from userspace_proxy.agent.watchers import ejected
-from userspace_proxy.agent.watchers.ejected import (
-    FOLLOWED_MAX,
-    QUIET_S,
-    EjectedEndpoints,
-    SilentEndpoints,
-)
+from userspace_proxy.agent.watchers.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.facts.last_minute import MinuteCounts
 from userspace_proxy.model import DialFailure, Failure, Handling, Protocol, SocketAddress
 from userspace_proxy.model.node_network import DroppedBy, NextHop
@@ -29,7 +24,6 @@ from ..backends import answers, backend, free_address
 from ..watched import until
 
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
-DNS, LOG = SocketAddress("192.0.2.1", 53), SocketAddress("192.0.2.2", 514)
 ETH0 = NextHop("eth0")
 REFUSED, SILENT = Failure.REFUSED, Failure.SILENT
 CHAIN = "nftables chain ip evil out of another program (output, priority 0)"
@@ -39,9 +33,10 @@ class Way(NoSteering):
     """A steering that knows which chains drop packets to endpoints."""
 
     def __init__(self):
-        self.dropped = {}
+        self.dropped, self.asked = {}, []
 
     def dropping_chain(self, endpoint, protocol):
+        self.asked.append(endpoint)
         return self.dropped.get((endpoint, protocol), "")
 
 
@@ -53,7 +48,7 @@ class Rig:
         self.plane = plane
         self.absent = {}
         self.questions = 0
-        self.way, self.protocol = Way(), protocol
+        self.way, self.protocol, self.of_udp = Way(), protocol, []
         self.watcher = EjectedEndpoints(
             plane,
             self,
@@ -321,16 +316,13 @@ async def test_an_endpoint_that_is_back_is_found_without_a_client(monkeypatch):
             await until(lambda: not failing())
 
 
-class SilentRig:
-    """A UDP Service port with two endpoints, a clock and rules to ask about."""
+class SilentRig(Rig):
+    """A UDP Service port with two endpoints whose answers a chain drops."""
 
     def __init__(self, plane):
-        self.now = 1000.0
-        self.dropped = {DNS: CHAIN, LOG: CHAIN}
-        self.asked = []
-        self.group = plane.open_group(port_key("shop/dns:dns"))
-        plane.serve(self.group, Serving((DNS, LOG)), {})
-        self.flows = SilentEndpoints(self._ask, clock=lambda: self.now)
+        super().__init__(plane, protocol=Protocol.UDP)
+        self.of_udp = [SimpleNamespace(group=self.group)]
+        self.way.dropped = {(POD, Protocol.UDP): CHAIN, (OTHER, Protocol.UDP): CHAIN}
 
     def miss(self, endpoint):
         """Have a flow of an endpoint go without an answer."""
@@ -338,13 +330,8 @@ class SilentRig:
         self.group.last_minute.add(MinuteCounts(1, unanswered=1), self.now)
 
     def look(self, seconds=1):
-        self.now += seconds
-        self.flows.look([self.group])
-        return [self.group.obstacle_to(endpoint) for endpoint in (DNS, LOG)]
-
-    def _ask(self, group, endpoint):
-        self.asked.append((group, endpoint))
-        return self.dropped.get(endpoint, "")
+        self.pass_(seconds)
+        return [self.group.obstacle_to(endpoint) for endpoint in (POD, OTHER)]
 
 
 @pytest.fixture
@@ -353,55 +340,54 @@ def silent(plane):
 
 
 def test_a_rule_is_named_at_the_endpoint_that_is_silent_and_at_no_other(silent):
-    silent.miss(DNS)
+    silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
-    assert silent.asked == [(silent.group, DNS)]
+    assert silent.way.asked == [POD]
 
 
 def test_without_such_a_rule_nothing_is_noted_and_once_it_is_gone_no_more(silent):
-    silent.miss(DNS)
-    silent.dropped.clear()
+    silent.miss(POD)
+    silent.way.dropped.clear()
     assert silent.look() == [None, None]
-    silent.dropped[DNS] = CHAIN
+    silent.way.dropped[POD, Protocol.UDP] = CHAIN
     assert silent.look() == [DroppedBy(CHAIN), None]
-    silent.dropped.clear()
+    silent.way.dropped.clear()
     assert silent.look() == [None, None]
 
 
 @pytest.mark.parametrize("end", ["answered", "a-minute", "removed"])
 def test_it_is_over_with_the_silence(silent, end):
-    silent.miss(DNS)
+    silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     if end == "answered":
-        silent.group.counters_of(DNS).ends.succeeded_at = silent.now + 0.5
-    groups = [] if end == "removed" else [silent.group]
-    silent.now += 60 if end == "a-minute" else 1
-    silent.flows.look(groups)
-    assert silent.group.obstacle_to(DNS) is None
+        silent.group.counters_of(POD).ends.succeeded_at = silent.now + 0.5
+    elif end == "removed":
+        silent.of_udp.clear()
+    assert silent.look(60 if end == "a-minute" else 1) == [None, None]
 
 
 def test_what_ejected_endpoints_have_is_left_alone(silent):
-    silent.miss(DNS)
-    silent.group.counters_of(DNS).dials.failed(silent.now, Failure.REFUSED)
-    silent.group.note_obstacle(DNS, DroppedBy("another"))
+    silent.miss(POD)
+    silent.group.counters_of(POD).dials.failed(silent.now, Failure.REFUSED)
+    silent.group.note_obstacle(POD, DroppedBy("another"))
     assert silent.look() == [DroppedBy("another"), None]
-    assert silent.asked == []
+    assert silent.way.asked == []
 
 
 def test_one_that_is_found_absent_after_it_was_silent_is_so_still(silent):
-    silent.miss(DNS)
+    silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
-    silent.group.counters_of(DNS).dials.failed(silent.now, Failure.NO_HOST)
-    silent.group.note_obstacle(DNS, NextHop("cni0"))
+    silent.group.counters_of(POD).dials.failed(silent.now, Failure.NO_HOST)
+    silent.group.note_obstacle(POD, NextHop("cni0"))
     assert silent.look() == [NextHop("cni0"), None]
-    silent.group.note_obstacle(DNS, None)
+    silent.group.note_obstacle(POD, None)
     assert silent.look() == [None, None]
 
 
 def test_a_look_asks_a_bounded_number_of_times_and_the_next_one_goes_on(silent, monkeypatch):
     monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
-    silent.miss(DNS)
-    silent.miss(LOG)
+    silent.miss(POD)
+    silent.miss(OTHER)
     silent.look()
     silent.look()
-    assert {endpoint for _, endpoint in silent.asked} == {DNS, LOG}
+    assert {*silent.way.asked} == {POD, OTHER}
