@@ -94,6 +94,9 @@ class BySize(Generic[K]):
         """The holders with the largest amount, the one that has had it longest first."""
         return self._holders[self.most]
 
+    def add(self, holder: K, more: int) -> None:
+        self.put(holder, self.amounts.get(holder, 0) + more)
+
     def put(self, holder: K, amount: int) -> None:
         """Set a holder's amount; 0 removes it."""
         before = self.amounts.pop(holder, 0)

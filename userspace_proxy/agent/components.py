@@ -12,7 +12,7 @@ from .rounds.component import Component, OwnAddresses
 from .scaling import Scaling
 from .status_servers import PortCounters, Shown, StatusServers
 from .watchers.compared import Compared
-from .watchers.ejected import EjectionProbes
+from .watchers.ejected import EjectedEndpoints
 from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch, read_forward_rules
 from .watchers.kernel_answers import KernelAnswers
@@ -42,7 +42,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield core.health_checks
     yield SyncComponent(sync, served_ports, steering)
     yield Scaling(core)
-    yield EjectionProbes(plane, served_ports, steering, can_probe=options.dialer is None)
+    yield EjectedEndpoints(plane, served_ports, steering, can_probe=options.dialer is None)
     # Before the status servers, whose imports take long.
     yield last_state
     yield names_of_endpoints

@@ -139,7 +139,7 @@ class SourceComponent(Component):
 def facts_of_probes(served_ports: ServedPorts) -> ProbesFacts:
     """Return how endpoints are probed for the choice of the path."""
     probes = served_ports.auto_paths.probes
-    if probes is None:
+    if not probes.is_open:
         return ProbesFacts()
     schedule = probes.schedule
     return ProbesFacts(

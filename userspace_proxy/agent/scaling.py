@@ -18,6 +18,7 @@ from ..facts import StatusFacts
 from ..log_fields import FieldLogger
 from ..logged_condition import LoggedCondition
 from ..model import ServiceKey
+from ..pacing import backoff_s
 from ..scaling.cordons import Cordons
 from ..scaling.holder_lease import HolderLease
 from ..scaling.lease_notes import HOLDER, read_counts
@@ -135,7 +136,7 @@ class _Resting:
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
         """Run a step each second for ever, while a Service needs it."""
-        wait_s = _LOOK_S
+        failures = 0
         while True:
             if not self._is_wanted():
                 await pause(_UNUSED_S)
@@ -147,12 +148,12 @@ class _Resting:
                 self._condition.set(str(exc))
                 # A round may be going on: a step that has worked for a while is retried soon.
                 has_worked = self._clock() - began > _RETRY_S
-                wait_s = _LOOK_S if has_worked else min(2 * wait_s, _RETRY_S)
+                failures = 0 if has_worked else failures + 1
             else:
                 if step == self._report:
                     self._condition.clear()
-                wait_s = _LOOK_S
-            await pause(wait_s)
+                failures = 0
+            await pause(backoff_s(failures + 1, _LOOK_S, _RETRY_S))
 
     async def _release(self) -> None:
         """End expired acknowledgements, even without a server or a Service."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..model import SocketAddress
+from ..pacing import backoff_s
 
 FIRST_S = 5.0
 LONGEST_S = 60.0
@@ -29,10 +30,15 @@ PROBE_S = 3.0
 QUIET_S = 1.0
 
 
+def lasts_s(times: int) -> float:
+    """Return how long an ejection lasts, the n-th in a row since an answer."""
+    return backoff_s(times, FIRST_S, LONGEST_S)
+
+
 @dataclass(slots=True)
 class _Ejection:
     until: float
-    lasts_s: float
+    times: int = 1
     probe_until: float = 0.0
     is_silent: bool = False
     quiet_until: float = 0.0
@@ -72,14 +78,14 @@ class Ejections:
         known = self.ejected.get(endpoint)
         begins = known is None
         if known is None:
-            known = self.ejected[endpoint] = _Ejection(now + FIRST_S, FIRST_S)
+            known = self.ejected[endpoint] = _Ejection(now + lasts_s(1))
             self._put_out(endpoint, known.until)
         known.is_silent = is_silent
         known.quiet_until = now + QUIET_S
         if begins or now < known.until:
             return begins
-        known.lasts_s = min(known.lasts_s * 2, LONGEST_S)
-        known.until = now + known.lasts_s
+        known.times += 1
+        known.until = now + lasts_s(known.times)
         self._put_out(endpoint, known.until)
         return True
 

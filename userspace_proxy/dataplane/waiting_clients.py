@@ -10,14 +10,13 @@
 Rule 1: a client is an IP address, as in ``shares``; each waiting connection has a place.
 Rule 2: a new place takes one from the client with the most places, if it has more than its share;
 otherwise from the largest client of the largest network (an IPv4 address, an IPv6 /64). Counts are
-
 updated with each change, so a new client costs no pass over a full room of 100,000.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -25,29 +24,6 @@ from ..policy.shares import HasClient, client_share, network_of
 from ..shares import BySize, remove_from
 
 W = TypeVar("W", bound=HasClient)
-K = TypeVar("K", bound=Hashable)
-
-
-class _Ranking(BySize[K]):
-    """How many places each holder has, and which holder has the most."""
-
-    __slots__ = ()
-
-    def most_with(self, newcomer: K) -> int:
-        """Return the largest count of a holder after adding one to a newcomer."""
-        return max(self.most, self.amounts.get(newcomer, 0) + 1)
-
-    def largest_with(self, newcomer: K) -> K:
-        """Return the holder with the largest count after adding one to a newcomer.
-
-        There must be a holder. Of equal holders it returns the one with this count for longest.
-        """
-        if self.amounts.get(newcomer, 0) >= self.most:
-            return newcomer
-        return next(iter(self.largest))
-
-    def add(self, holder: K, more: int) -> None:
-        self.put(holder, self.amounts.get(holder, 0) + more)
 
 
 class WaitingClients(Generic[W]):
@@ -60,9 +36,9 @@ class WaitingClients(Generic[W]):
         """Places for which an endpoint is being dialled; none of them is ``at_limit``."""
         self._since: OrderedDict[W, float] = OrderedDict()
         self._places: dict[str, OrderedDict[W, None]] = {}
-        self._clients: _Ranking[str] = _Ranking()
-        self._networks: _Ranking[str | bytes] = _Ranking()
-        self._clients_in = defaultdict[bytes, _Ranking[str]](_Ranking)
+        self._clients = BySize[str]()
+        self._networks = BySize[str | bytes]()
+        self._clients_in = defaultdict[bytes, BySize[str]](BySize)
         """The clients of each IPv6 network; an IPv4 network is one client."""
 
     def __len__(self) -> int:
@@ -115,23 +91,22 @@ class WaitingClients(Generic[W]):
     def to_end(self, newcomer: str) -> W:
         """Return the place to end for a new place of a client.
 
-        It is the oldest place of the client that loses one. There must be a place.
+        It is the oldest place of the client that loses one; of equal clients, of the one that has
+        had as many places for longest. There must be a place.
         """
-        if self._clients.most_with(newcomer) > client_share(len(self)):
-            client = self._clients.largest_with(newcomer)
-        else:
-            network = self._networks.largest_with(network_of(newcomer) or newcomer)
-            if isinstance(network, str):
-                client = network
-            else:
-                client = self._clients_in[network].largest_with(newcomer)
-        return next(iter(self._places[client]))
+        self._count(newcomer, 1)
+        is_above = self._clients.most > client_share(len(self))
+        loser = next(iter((self._clients if is_above else self._networks).largest))
+        if isinstance(loser, bytes):
+            loser = next(iter(self._clients_in[loser].largest))
+        self._count(newcomer, -1)
+        return next(iter(self._places[loser]))
 
-    def _count(self, client: str, by: int) -> None:
+    def _count(self, client: str, more: int) -> None:
         network = network_of(client)
-        self._clients.add(client, by)
-        self._networks.add(network or client, by)
+        self._clients.add(client, more)
+        self._networks.add(network or client, more)
         if network is not None:
-            self._clients_in[network].add(client, by)
+            self._clients_in[network].add(client, more)
             if not self._clients_in[network].total:
                 del self._clients_in[network]

@@ -28,7 +28,7 @@ from .figures import counted_names
 
 LAST_MINUTE_S = 60.0
 """How long a failure, or a client's mistake, is recent: longer than the interval of probes to an
-endpoint that no client dials (``plane.ejected``)."""
+endpoint that no client dials (``agent.watchers.ejected``)."""
 # The number of parts of that time, including the present one.
 _PARTS = 12
 _PART_S = LAST_MINUTE_S / _PARTS

@@ -25,6 +25,7 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from ..clocks import Clocks
 from ..model.node_network import NodeRoute
+from ..pacing import Pacing
 from .netlink import Requests, rtnetlink
 from .netlink.messages import Message
 from .netlink.rtnetlink import FAMILIES, TABLE_LOCAL, TABLE_MAIN, ListedAddress, ListedLink
@@ -33,9 +34,9 @@ from .own_namespace import network_namespace
 
 ANY = -math.inf
 """For callers that accept the last listing, whatever has changed since."""
-# The pause after a listing, as a multiple of its CPU time, and its maximum. On a small node it
-# takes 0.3 ms and needs no pause: a change is listed at once.
-_REST, _LONG_REST_S, _SHORT_S = 20, 1.0, 0.005
+# The pause after a listing. On a small node it takes 0.3 ms and needs no pause: a change is listed
+# at once.
+_PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
 OURS = (rtnetlink.LOCAL_STEERING, rtnetlink.REPLY_ROUTING)
@@ -152,7 +153,7 @@ class NodeListings:
             _accept(last, messages)
         last.began = began if is_whole else ANY
         took_s = self._cpu_clock() - began_cpu
-        rest_s = min(_REST * took_s, _LONG_REST_S) if took_s >= _SHORT_S else 0.0
+        rest_s = _PACING.wait_s(took_s) if took_s >= _SHORT_S else 0.0
         last.rested_at = self._clock() + rest_s
 
 

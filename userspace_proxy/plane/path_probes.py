@@ -31,7 +31,7 @@ namespace has 256."""
 
 
 class PathProbes:
-    """The probes of one proxy, in the caller's event loop.
+    """The probes of one proxy; it opens in the event loop that first adds an endpoint.
 
     Args:
         note: Called with each result.
@@ -44,9 +44,9 @@ class PathProbes:
         """How many of these weren't answered."""
         self.schedule = ProbeSchedule(random.random) if schedule is None else schedule
         self._note = note
-        self._loop = loop = asyncio.get_running_loop()
-        self._reactor = reactor = Reactor(loop)
-        self._dials = ProbeDials(reactor, DEADLINE_S, self._ended)
+        self.is_open = False
+        self._reactor: Reactor
+        self._dials: ProbeDials
         self._timer: asyncio.Handle | None = None
         """Begins the next probes."""
         self._timer_at = math.inf
@@ -56,6 +56,10 @@ class PathProbes:
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
         """Begin to probe a Service's endpoint; undo each call by one of :meth:`discard`."""
+        if not self.is_open:
+            self._reactor = Reactor(asyncio.get_running_loop())
+            self._dials = ProbeDials(self._reactor, DEADLINE_S, self._ended)
+            self.is_open = True
         self.schedule.add(endpoint, service)
         self._begin_soon()
 
@@ -68,15 +72,16 @@ class PathProbes:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._dials.close()
-        self._reactor.close()
+        if self.is_open:
+            self._dials.close()
+            self._reactor.close()
 
     def _begin_soon(self) -> None:
         if not self._is_soon:
             if self._timer is not None:
                 self._timer.cancel()
             self._is_soon, self._timer_at = True, -math.inf
-            self._timer = self._loop.call_soon(self._begin_due)
+            self._timer = self._reactor.loop.call_soon(self._begin_due)
 
     def _begin_due(self) -> None:
         self._is_soon = False
@@ -93,7 +98,10 @@ class PathProbes:
         if at is not None and at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer, self._timer_at = self._loop.call_later(at - now, self._begin_due), at
+            self._timer, self._timer_at = (
+                self._reactor.loop.call_later(at - now, self._begin_due),
+                at,
+            )
 
     def _ended(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         self._take(endpoint, failed, self._reactor.clock())

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ..model import ServiceKey, SocketAddress
+from ..pacing import backoff_s
 from ..shares import remove_from
 
 EVERY_S = 1.5
@@ -46,8 +47,8 @@ _Queue = OrderedDict[SocketAddress, None]
 class _Probed:
     """A probed endpoint."""
 
-    interval_s: float
-    """Average seconds from the next probe's failure to the probe after it."""
+    failures: int = 0
+    """Failed probes in a row."""
     services: Counter[ServiceKey] = field(default_factory=Counter)
     """The Services that have it, and at how many ports."""
     at: float | None = None
@@ -113,13 +114,13 @@ class ProbeSchedule:
         """
         known = self._endpoints.get(endpoint)
         if known is None:
-            known = self._endpoints[endpoint] = _Probed(self._every_s)
+            known = self._endpoints[endpoint] = _Probed()
         known.services[service] += 1
         if known.services[service] > 1 or known.turn_of is not None:
             return
         # If it isn't on the heap, the queues of its other Services contain it already.
         among = (service,) if known.at is None else known.services
-        known.at, known.interval_s = None, self._every_s
+        known.at, known.failures = None, 0
         self._queue(endpoint, among)
 
     def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
@@ -170,10 +171,10 @@ class ProbeSchedule:
         if known is None:
             return
         self._release(known)
-        interval_s = known.interval_s if has_failed else self._every_s
-        known.interval_s = min(2 * interval_s, SILENT_S) if has_failed else self._every_s
+        known.failures = known.failures + 1 if has_failed else 0
         if has_failed:
             self._measure(known, 0.0)
+        interval_s = backoff_s(max(1, known.failures), self._every_s, SILENT_S)
         known.at = now + interval_s * (_LEAST + _SPREAD * self._jitter())
         heapq.heappush(self._heap, (known.at, endpoint))
 
@@ -215,7 +216,7 @@ class ProbeSchedule:
             self._drop(endpoint, sharing)
         known.turn_of = service
         self._under_way.update((service, service.namespace))
-        if known.began_at is not None and known.interval_s == self._every_s:
+        if known.began_at is not None and not known.failures:
             self._measure(known, now - known.began_at)
         known.began_at = now
 

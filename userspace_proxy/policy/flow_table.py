@@ -13,8 +13,8 @@ Rule 4: finding that flow needs no scan: each holder's flows are ordered, too.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections import OrderedDict, defaultdict
+from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
 from ..shares import remove_from
@@ -48,57 +48,20 @@ class Flow(Protocol):
 F = TypeVar("F", bound=Flow)
 
 
-class _Holders:
-    """How many flows each client, network or Service port has, and their share of a full table."""
-
-    def __init__(self, share: int) -> None:
-        self._counts: dict[Hashable, int] = {}
-        self._share = share
-        self._above: dict[Hashable, None] = {}
-        """Holders above their share: at most seven, because a share is at least an eighth."""
-
-    def add(self, holder: Hashable) -> None:
-        count = self._counts[holder] = self._counts.get(holder, 0) + 1
-        if count == self._share + 1:
-            self._above[holder] = None
-
-    def remove(self, holder: Hashable) -> None:
-        count = self._counts[holder] - 1
-        if count == self._share:
-            del self._above[holder]
-        if count:
-            self._counts[holder] = count
-        else:
-            del self._counts[holder]
-
-    def largest_above(self) -> Hashable:
-        return max(self._above, key=self._counts.__getitem__, default=None)
-
-
-class _Order(Generic[F]):
-    """The flows of one class, ordered by last use for each holder."""
-
-    def __init__(self) -> None:
-        self._of: dict[Hashable, OrderedDict[F, None]] = {}
-
-    def of(self, holder: Hashable) -> Collection[F]:
-        """Return a holder's flows, the longest-idle first."""
-        return self._of.get(holder, ())
+class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
+    """The flows of one class, by holder, the longest-idle first."""
 
     def add(self, flow: F) -> None:
         for holder in flow.holders:
-            flows = self._of.get(holder)
-            if flows is None:
-                flows = self._of[holder] = OrderedDict()
-            flows[flow] = None
+            self[holder][flow] = None
 
     def use(self, flow: F) -> None:
         for holder in flow.holders:
-            self._of[holder].move_to_end(flow)
+            self[holder].move_to_end(flow)
 
     def remove(self, flow: F) -> None:
         for holder in flow.holders:
-            remove_from(self._of, holder, flow)
+            remove_from(self, holder, flow)
 
 
 class FlowTable(Generic[F]):
@@ -108,14 +71,18 @@ class FlowTable(Generic[F]):
         self.max_flows = max_flows
         self._young_idle_s = YOUNG_IDLE_S if idle_s is None else idle_s
         self._stream_idle_s = STREAM_IDLE_S if idle_s is None else idle_s
-        self._young = _Order[F]()
-        self._streams = _Order[F]()
-        self._clients = _Holders(client_share(max_flows))
-        self._networks = _Holders(service_share(max_flows))
-        self._services = _Holders(service_share(max_flows))
+        self._young = _Order[F](OrderedDict)
+        self._streams = _Order[F](OrderedDict)
+        self._counts: dict[Hashable, int] = {}
+        of_service = service_share(max_flows)
+        self._above = [
+            (share, dict[Hashable, None]())
+            for share in (client_share(max_flows), of_service, of_service)
+        ]
+        """The shares of clients, Service ports and networks, and those above: at most seven."""
 
     def __len__(self) -> int:
-        return len(self._young.of(_ALL)) + len(self._streams.of(_ALL))
+        return len(self._young.get(_ALL, ())) + len(self._streams.get(_ALL, ()))
 
     @property
     def is_full(self) -> bool:
@@ -128,12 +95,10 @@ class FlowTable(Generic[F]):
         flow.is_stream = False
         network = network_of(flow.client_ip)
         flow.holders = _ALL, flow.client_ip, flow.group
-        self._clients.add(flow.client_ip)
-        self._services.add(flow.group)
         if network is not None:
             flow.holders = *flow.holders, network
-            self._networks.add(network)
         self._young.add(flow)
+        self._count(flow, 1)
 
     def use(self, flow: F, now: float) -> None:
         """Note a datagram in either direction."""
@@ -152,24 +117,18 @@ class FlowTable(Generic[F]):
     def remove(self, flow: F) -> None:
         """Remove a flow. Idempotent."""
         flows = self._streams if flow.is_stream else self._young
-        if flow not in flows.of(_ALL):
+        if flow not in flows.get(_ALL, ()):
             return
         flows.remove(flow)
-        _all, client, service, *networks = flow.holders
-        self._clients.remove(client)
-        self._services.remove(service)
-        for network in networks:
-            self._networks.remove(network)
+        self._count(flow, -1)
 
     def first_to_go(self) -> F | None:
         """Return the flow to evict for a new one; None if the table is empty."""
-        holder = _ALL
-        for holders in (self._clients, self._networks, self._services):
-            holder = holders.largest_above()
-            if holder is not None:
-                break
+        clients, services, networks = (above for _, above in self._above)
+        above = clients or networks or services
+        holder = max(above, key=self._counts.__getitem__, default=_ALL)
         for flows in (self._young, self._streams):
-            for flow in flows.of(holder):
+            for flow in flows.get(holder, ()):
                 return flow
         return None
 
@@ -180,8 +139,20 @@ class FlowTable(Generic[F]):
             (self._young, self._young_idle_s),
             (self._streams, self._stream_idle_s),
         ):
-            for flow in flows.of(_ALL):
+            for flow in flows.get(_ALL, ()):
                 if now - flow.used < idle_s:
                     break
                 due.append(flow)
         return due
+
+    def _count(self, flow: F, more: int) -> None:
+        """Count a flow's holders, and note which are above their shares now."""
+        counts = self._counts
+        for holder, (share, above) in zip(flow.holders[1:], self._above, strict=False):
+            count = counts[holder] = counts.get(holder, 0) + more
+            if count > share:
+                above[holder] = None
+            elif count == share:
+                above.pop(holder, None)
+            elif not count:
+                del counts[holder]

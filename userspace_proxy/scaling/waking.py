@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from ..clocks import Clocks
 from ..model import ServiceKey, Workload
+from ..pacing import backoff_s
 from ..plane import Group, Plane
 from ..sources import Happening, Source
 from ..sources.base import Pause, pause
@@ -88,12 +89,17 @@ class _Claim(NamedTuple):
 class _Attempts:
     """The attempts to scale a claim's workload."""
 
-    again_s: float = 0.0
-    """Seconds from the last attempt to the next; 0 before the first attempt."""
+    number: int = 0
+    """The attempts in a row; at most one counts once a Service has had an endpoint."""
     last_at: float = 0.0
     """Monotonic seconds when the last attempt began."""
     problem: str = ""
     """Why the last attempt failed."""
+
+    @property
+    def again_s(self) -> float:
+        """Seconds from the last attempt to the next; 0 before the first attempt."""
+        return backoff_s(self.number, _AGAIN_S, _AGAIN_MAX_S)
 
     @property
     def again_at(self) -> float:
@@ -214,7 +220,7 @@ class Waking:
             attempts = self._attempts.get(claim)
             if served is None:
                 if attempts is not None:
-                    attempts.again_s = min(attempts.again_s, _AGAIN_S)
+                    attempts.number = min(attempts.number, 1)
             elif self._cordons.are_pods_ending(claim.key):
                 self._waits_for_ends = True
             elif now - need.waited_at < _LOOK_S:
@@ -265,7 +271,7 @@ class Waking:
         attempts = self._attempts.setdefault(claim, _Attempts())
         attempts.last_at = self._clock()
         self._next_at = attempts.last_at + _APART_S
-        attempts.again_s = min(2 * attempts.again_s, _AGAIN_MAX_S) or _AGAIN_S
+        attempts.number += 1
         namespace, workload, selector = claim
         try:
             async with asyncio.timeout(_AGAIN_S):

@@ -17,7 +17,7 @@ ALWAYS = [
     "HealthChecks",
     "SyncComponent",
     "Scaling",
-    "EjectionProbes",
+    "EjectedEndpoints",
     "LastState",
     "EndpointNames",
     "KernelCounts",

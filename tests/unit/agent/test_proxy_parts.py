@@ -31,12 +31,12 @@ from userspace_proxy.kernel.offers import (
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import PortPool
 from userspace_proxy.plane.observation import Observation
-from userspace_proxy.plane.path_probes import PathProbes
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.status.observing import Observing
 from userspace_proxy.steering import Bind
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
+from ..model.samples import CART, POD_A
 from ..port_numbers import free_port, is_listening
 from .samples import Cluster
 from .watched import until
@@ -139,9 +139,10 @@ async def test_a_source_is_shown_before_it_is_read():
 async def test_probes_are_shown_once_there_are_some(plane):
     served_ports = ServedPorts(plane, Bind.PROXY_PORT, PortPool(27000, 27999))
     assert facts_of_probes(served_ports) == ProbesFacts()
-    probes = served_ports.auto_paths.probes = PathProbes(lambda *_result: None)
+    probes = served_ports.auto_paths.probes
+    probes.add(POD_A, CART)
     probes.sent, probes.failed = 7, 3
-    assert facts_of_probes(served_ports) == ProbesFacts(0, 0.0, 2_000, 7, 3)
+    assert facts_of_probes(served_ports) == ProbesFacts(1, 0.0, 2_000, 7, 3)
     served_ports.close()
 
 

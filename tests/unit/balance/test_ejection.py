@@ -1,12 +1,12 @@
 """Ejections: how long they last, how they end, and which connection probes."""
 
+from importlib.resources import files
+
 import pytest
 
-from userspace_proxy.balance.ejection import Ejections
+from userspace_proxy.balance.ejection import FIRST_S, LONGEST_S, PROBE_S, Ejections
 
 from ..model.samples import POD_A, POD_B
-
-PROBE_S = 3.0
 
 
 @pytest.fixture
@@ -50,6 +50,11 @@ def test_each_failed_probe_doubles_the_ejection_up_to_60_s(ejections):
         assert ejections.out(now) == set()
         assert probe_fails(ejections, now)
     assert lengths == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+
+
+def test_hooks_have_the_same_times():
+    source = files("userspace_proxy.kernel.bpf").joinpath("socket_lb.bpf.c").read_text()
+    assert f"{FIRST_S=:g}, {LONGEST_S=:g}, {PROBE_S=:g}".replace("=", " = ") in source
 
 
 def test_a_longer_ejection_lasts_to_its_end(ejections):

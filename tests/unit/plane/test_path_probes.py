@@ -138,8 +138,8 @@ async def test_an_endpoint_that_one_of_its_services_loses_during_a_probe_is_prob
 async def test_a_shortage_of_descriptors_says_nothing_about_an_endpoint(probing):
     probes, noted = probing
     with listen() as server:
+        probes.add(at(server), WEB)
         with no_descriptors():
-            probes.add(at(server), WEB)
             tried = probes.schedule.finished
             count = []
             probes.schedule.finished = lambda *a, **k: (count.append(a), tried(*a, **k))

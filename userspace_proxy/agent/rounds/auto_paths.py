@@ -58,18 +58,12 @@ class _Port:
 
 
 class AutoPaths:
-    """The Service ports with path ``auto`` of one proxy.
+    """The Service ports with path ``auto`` of one proxy."""
 
-    Args:
-        open_probes: Opens the prober when the first endpoint must be probed.
-    """
-
-    def __init__(self, open_probes: Callable[[Note], PathProbes] = PathProbes) -> None:
+    def __init__(self, make_probes: Callable[[Note], PathProbes] = PathProbes) -> None:
         self.on_change: Callable[[], None] = lambda: None
         """Called when :meth:`take` has changes."""
-        self.probes: PathProbes | None = None
-        """None until an endpoint must be probed."""
-        self._open_probes = open_probes
+        self.probes = make_probes(self.note)
         self._endpoints: dict[SocketAddress, _Endpoint] = {}
         self._ports: dict[PortKey, _Port] = {}
         self._changed: dict[PortKey, None] = {}
@@ -151,15 +145,12 @@ class AutoPaths:
             self.on_change()
 
     def close(self) -> None:
-        if self.probes is not None:
-            self.probes.close()
+        self.probes.close()
 
     def _watch(self, endpoint: SocketAddress, key: PortKey, port: _Port) -> None:
         known = self._endpoints.get(endpoint)
         if known is None:
             known = self._endpoints[endpoint] = _Endpoint()
-        if self.probes is None:
-            self.probes = self._open_probes(self.note)
         self.probes.add(endpoint, key.name.service)
         known.ports[key] = None
         if not known.is_fit:
@@ -171,8 +162,7 @@ class AutoPaths:
         del known.ports[key]
         if not known.ports:
             del self._endpoints[endpoint]
-        if self.probes is not None:
-            self.probes.discard(endpoint, key.name.service)
+        self.probes.discard(endpoint, key.name.service)
 
     def _choose(self, key: PortKey) -> PathDecision:
         if (unanswered := self._unanswered.get(key)) is not None:

@@ -1,39 +1,115 @@
-"""Watches failing endpoints: ejected ones (``plane.ejected``), and silent ones of UDP.
+"""Watches failing endpoints: ejected ones that no client dials, and silent ones of UDP.
 
+    ejected ──10 s without a dial──▶ probed ──answered──▶ the workers' ejections end
+       │                                └──failed──▶ the failure is current
+       └──a dial met silence──▶ the kernel is asked: does any host answer for the next hop?
     UDP clients of the last minute got no answer ──▶ which chain drops packets to the endpoint?
 
-If a rule drops a datagram, the endpoint appears to be silent, and no probe can show more.
+With ClientIP affinity, or a source hash, clients may keep to other endpoints for hours: a recovered
+endpoint would go unnoticed, and an old failure would be shown as current.
 
-Rule 1: only Service ports whose clients got no answer in the last minute are checked.
-Rule 2: a look asks at most ``QUESTIONS_MAX`` times, which takes 5 ms; the endpoints checked longest
-ago come first.
+Rule 1: an endpoint that clients dial isn't probed: their dials prove more than a probe.
+Rule 2: a probe ends an ejection and never prolongs one. A network policy may deny this node, the
+source of a probe, what it grants to clients at their own addresses.
+Rule 3: a probe proves nothing for an endpoint that accepts connections and resets them, nor for
+UDP, where a probe would have to be a datagram. There the text states when the failure was seen.
+Rule 4: an endpoint that was resolved by name isn't probed: only workers check that it isn't this
+node.
+Rule 5: the kernel is asked only about failed dials that met silence, in turns. It forgets hosts
+that it didn't find: "no host answered for the next hop" stays true until the next dial, and where a
+worker has detected it, only the next hop is looked up.
+Rule 6: of UDP only Service ports whose clients got no answer in the last minute are checked. A look
+asks at most ``QUESTIONS_MAX`` times for each kind, first about those checked longest ago.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ...clocks import Clocks
-from ...model import Failure, Protocol, ServiceKey, SocketAddress
-from ...model.node_network import DroppedBy
+from ...kernel.neighbours import absent_hop, next_hop, own_route_failure
+from ...model import DialFailure, Failure, Protocol, ServiceKey, SocketAddress
+from ...model.failures import NO_ANSWER
+from ...model.node_network import DroppedBy, NextHop
+from ...model.serving import Serving
 from ...plane import Group, Plane
-from ...plane.ejected import QUESTIONS_MAX, EjectedEndpoints
+from ...plane.group import keys_of_removed
+from ...plane.messages import Returned
+from ...plane.path_probes import Note, PathProbes
+from ...shares import remove_from
 from ...steering import Steering
 from ..rounds.component import Component
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Supervisor, pause
 
 _LOOK_S = 1.0
+QUIET_S = 10.0
+"""Since a client's last failed dial; twice the first ejection, after which a client would dial."""
+FOLLOWED_MAX = 1_000
+"""Endpoints that are checked; all others are left to their clients. A look takes 1 ms for them."""
+QUESTIONS_MAX = 100
+"""Questions to the kernel per look: 5 ms."""
+# REFUSED because a rule that rejects an outgoing dial sometimes answers it, too.
+_ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
+# No worker's number: messages of this process are for all workers.
+_NO_WORKER = -1
 
 
-class EjectionProbes(Component):
-    """The ejected endpoints of one proxy; ``can_probe`` if they are dialled by address."""
+@dataclass(slots=True, eq=False)
+class _Ejected:
+    """An endpoint of one Service port, from its ejection to its next answer."""
 
-    def __init__(self, plane: Plane, ports: ServedPorts, way: Steering, *, can_probe: bool) -> None:
-        self._served_ports, self._can_probe = ports, can_probe
-        self._way = way
-        self._endpoints = EjectedEndpoints(plane, self._probed_for, dropped_by=self._dropped_by)
-        self._silent = SilentEndpoints(self._dropped_by)
+    group: Group
+    endpoint: SocketAddress
+    at: float
+    """Monotonic seconds of the last known failed dial of a client."""
+    serving: Serving | None = None
+    """The last serving that contained the endpoint."""
+    probed_for: ServiceKey | None = None
+    """The Service for which it is probed; None: it isn't probed."""
+    asked_at: float = 0.0
+    """Monotonic seconds when the kernel was last asked about it."""
+    absent_at: float = 0.0
+    """Monotonic seconds of the last failed dial whose next hop is known to be absent."""
+
+
+class EjectedEndpoints(Component):
+    """The ejected endpoints of one proxy, and the silent ones of UDP.
+
+    Args:
+        plane: Reports ejections, and takes the answers of probes.
+        can_probe: Endpoints are dialled by address.
+        absent_hop: Returns the next hop to an address if no host answers for it.
+        next_hop: Returns the next hop to an address.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        served_ports: ServedPorts,
+        steering: Steering,
+        *,
+        can_probe: bool,
+        clock: Callable[[], float] = Clocks.monotonic,
+        make_probes: Callable[[Note], PathProbes] = PathProbes,
+        absent_hop: Callable[[str], NextHop | None] = absent_hop,
+        next_hop: Callable[[str], NextHop | None] = next_hop,
+    ) -> None:
+        self._plane = plane
+        self._served_ports = served_ports
+        self._steering = steering
+        self._can_probe = can_probe
+        self._clock = clock
+        self._absent_hop = absent_hop
+        self._next_hop = next_hop
+        self._followed: dict[tuple[int, SocketAddress], _Ejected] = {}
+        self._probed: dict[SocketAddress, dict[int, _Ejected]] = {}
+        """The probed endpoints, by the number of their group."""
+        self._probes = make_probes(self.note)
+        self._silent_asked_at: dict[tuple[Group, SocketAddress], float] = {}
+        """When silent endpoints were last checked, in monotonic seconds; absent: never."""
+        plane.on_ejection.append(self._note_ejection)
 
     async def start(self, supervisor: Supervisor) -> None:
         supervisor.start("ejected", self.run)
@@ -41,64 +117,113 @@ class EjectionProbes(Component):
     async def run(self) -> None:
         while True:
             await pause(_LOOK_S)
-            self._endpoints.look()
-            self._silent.look(served.group for served in self._served_ports.of_udp)
+            self.look()
 
     async def close(self) -> None:
-        self._endpoints.close()
+        self._probes.close()
+
+    def look(self) -> None:
+        """Probe endpoints that no client has dialled for a while, and look for obstacles."""
+        now = self._clock()
+        for key in keys_of_removed(self._followed):
+            self._forget(key)
+        unknown: list[_Ejected] = []
+        for one in self._followed.values():
+            if one.probed_for is None and now - one.at >= QUIET_S:
+                self._probe(one)
+            dials = one.group.counters_of(one.endpoint).dials
+            if not dials.is_on or dials.part.failure not in _ASKED:
+                one.group.note_obstacle(one.endpoint, None)
+            elif dials.part.last_at > one.absent_at:
+                unknown.append(one)
+        for one in sorted(unknown, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
+            one.asked_at = now
+            self._look_for(one)
+        self._look_at_silent(now)
+
+    def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
+        """Take the result of a probe: the failure, or None for an answer."""
+        now = self._clock()
+        if failed is not None:
+            failed = own_route_failure(failed, endpoint.ip)
+        for number_of_group, one in list(self._probed.get(endpoint, {}).items()):
+            dials = one.group.counters_of(endpoint).dials
+            if failed is not None:
+                dials.still_fails(now, failed.failure, number=failed.number)
+                one.group.revision += 1
+            elif dials.part.failure is not Failure.RESET:
+                dials.succeeded_at = now
+                # This forgets the endpoint, as an answer to a worker does.
+                self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
+
+    def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
+        key = group.number, endpoint
+        if not is_ejected:
+            self._forget(key)
+        elif (known := self._followed.get(key)) is not None:
+            known.at = self._clock()
+        elif len(self._followed) < FOLLOWED_MAX:
+            self._followed[key] = _Ejected(group, endpoint, self._clock())
+
+    def _forget(self, key: tuple[int, SocketAddress]) -> None:
+        one = self._followed.pop(key, None)
+        if one is None:
+            return
+        one.group.note_obstacle(one.endpoint, None)
+        if one.probed_for is not None:
+            self._probes.discard(one.endpoint, one.probed_for)
+            remove_from(self._probed, one.endpoint, one.group.number)
+
+    def _probe(self, one: _Ejected) -> None:
+        served = self._served_ports.of_group(one.group)
+        if served is None or served.plan.protocol is not Protocol.TCP or not self._can_probe:
+            return
+        dials = one.group.counters_of(one.endpoint).dials
+        serving = one.group.serving
+        is_detoured = one.endpoint in dict(serving.detours)
+        is_by_name = one.endpoint.ip in serving.handling.found_by_name
+        if is_detoured or is_by_name or not dials.is_on or dials.part.failure is Failure.RESET:
+            return
+        one.probed_for = served.plan.key.name.service
+        self._probed.setdefault(one.endpoint, {})[one.group.number] = one
+        self._probes.add(one.endpoint, one.probed_for)
+
+    def _look_for(self, one: _Ejected) -> None:
+        """Note an obstacle between this node and an endpoint: an absent host, or a rule."""
+        dials = one.group.counters_of(one.endpoint).dials
+        hop = None
+        # A refusal proves that packets leave this node, unless a rule has forged it.
+        if dials.part.failure is not Failure.REFUSED:
+            ask = self._next_hop if dials.part.failure is Failure.NO_HOST else self._absent_hop
+            hop = ask(one.endpoint.ip)
+        if hop:
+            one.absent_at = dials.part.last_at
+        chain = "" if hop else self._dropped_by(one.group, one.endpoint)
+        one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)
 
     def _dropped_by(self, group: Group, endpoint: SocketAddress) -> str:
+        """Return which chain drops this node's packets to an endpoint; empty: none."""
         served = self._served_ports.of_group(group)
-        return "" if served is None else self._way.dropping_chain(endpoint, served.plan.protocol)
+        return (
+            "" if served is None else self._steering.dropping_chain(endpoint, served.plan.protocol)
+        )
 
-    def _probed_for(self, group: Group) -> ServiceKey | None:
-        served = self._served_ports.of_group(group)
-        if served is None or served.plan.protocol is not Protocol.TCP or not self._can_probe:
-            return None
-        return served.plan.key.name.service
-
-
-class SilentEndpoints:
-    """The UDP endpoints of one proxy; its owner calls :meth:`look` once a second.
-
-    Args:
-        dropped_by: Returns which chain drops an endpoint's packets or answers; empty: none.
-    """
-
-    def __init__(
-        self,
-        dropped_by: Callable[[Group, SocketAddress], str],
-        clock: Callable[[], float] = Clocks.monotonic,
-    ) -> None:
-        self._dropped_by = dropped_by
-        self._clock = clock
-        self._asked_at: dict[tuple[Group, SocketAddress], float] = {}
-        """When silent endpoints were last checked; absent: never."""
-
-    def look(self, groups: Iterable[Group]) -> None:
-        """Note which chain drops packets of silent endpoints, and which endpoints answer.
-
-        Args:
-            groups: The groups of all UDP Service ports.
-        """
-        now = self._clock()
+    def _look_at_silent(self, now: float) -> None:
+        """Note which chain drops packets of silent endpoints, and which endpoints answer."""
         silent = [
-            (group, endpoint)
-            for group in groups
-            if group.last_minute.failing(now).unanswered
-            for endpoint, counters in group.each_counters()
+            (served.group, endpoint)
+            for served in self._served_ports.of_udp
+            if served.group.last_minute.failing(now).unanswered
+            for endpoint, counters in served.group.each_counters()
             if counters.ends.is_on
             and counters.ends.part.failure is Failure.NO_DATAGRAM
             and not counters.dials.is_on
         ]
-        self._forget(self._asked_at.keys() - {*silent})
-        silent.sort(key=lambda one: self._asked_at.get(one, 0.0))
+        for group, endpoint in self._silent_asked_at.keys() - {*silent}:
+            del self._silent_asked_at[group, endpoint]
+            group.note_obstacle(endpoint, None, "answers")
+        silent.sort(key=lambda one: self._silent_asked_at.get(one, 0.0))
         for group, endpoint in silent[:QUESTIONS_MAX]:
-            self._asked_at[group, endpoint] = now
+            self._silent_asked_at[group, endpoint] = now
             chain = self._dropped_by(group, endpoint)
             group.note_obstacle(endpoint, DroppedBy(chain) if chain else None, "answers")
-
-    def _forget(self, others: Iterable[tuple[Group, SocketAddress]]) -> None:
-        for group, endpoint in others:
-            del self._asked_at[group, endpoint]
-            group.note_obstacle(endpoint, None, "answers")

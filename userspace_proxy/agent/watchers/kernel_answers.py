@@ -40,7 +40,7 @@ from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress, pack_ip
 from ...model.serving import Serving
-from ...pacing import Pacing
+from ...pacing import Pacing, backoff_s
 from ...plane.path_probes import Note, PathProbes
 from ...steering import Steering
 from ..rounds.component import Component
@@ -48,7 +48,7 @@ from ..rounds.kernel_path import endpoints_of
 from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Supervisor, pause
-from .suspects import Suspect, Suspects, open_probes
+from .suspects import Suspect, Suspects, make_probes
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -172,7 +172,8 @@ class _Away:
 
     has_chain: bool
     """A chain drops the packets of all clients."""
-    wait_s: float
+    times: int
+    """How often it has left in a row."""
     until: float
     """When it returns if no chain is known, in monotonic seconds."""
 
@@ -193,7 +194,7 @@ class KernelAnswers(Component):
         *,
         track: Callable[[Mapping[Frontend, Serving]], Mapping[Frontend, DialledBy]] | None = None,
         clock: Callable[[], float] = Clocks.monotonic,
-        open_probes: Callable[[Note], PathProbes] = open_probes,
+        make_probes: Callable[[Note], PathProbes] = make_probes,
     ) -> None:
         self._steering = steering
         self._served_ports = served_ports
@@ -210,7 +211,7 @@ class KernelAnswers(Component):
         self._looked_at = 0.0
         self._is_stale = True
         """The last look was long after the one before."""
-        self._suspects = Suspects(self._note_probe, open_probes)
+        self._suspects = Suspects(self._note_probe, make_probes)
         self._has_probed = asyncio.Event()
         self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
         self._doubts: dict[ServedPort, _Doubt] = {}
@@ -368,8 +369,9 @@ class KernelAnswers(Component):
             served.path = served.path._replace(unanswered=cause)
             return
         before = self._away.get(served)
-        wait_s = min(2 * before.wait_s, RETRY_MAX_S) if before else RETRY_S
-        self._away[served] = _Away(is_for_all, wait_s, now + wait_s)
+        times = before.times + 1 if before else 1
+        until = now + backoff_s(times, RETRY_S, RETRY_MAX_S)
+        self._away[served] = _Away(is_for_all, times, until)
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
 
     def _may_return(self, served: ServedPort, away: _Away) -> bool:

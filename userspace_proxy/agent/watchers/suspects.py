@@ -39,7 +39,7 @@ class Suspect:
     """How many dials have failed."""
 
 
-def open_probes(note: Note) -> PathProbes:
+def make_probes(note: Note) -> PathProbes:
     """Return the prober of suspected endpoints."""
     return PathProbes(note, ProbeSchedule(random.random, per_second=PER_SECOND))
 
@@ -49,17 +49,15 @@ class Suspects:
 
     Args:
         note: Called once per suspect with the failure of its probe, or None for an answer.
-        open_probes: Opens the prober when the first endpoint must be probed.
     """
 
     def __init__(
         self,
         note: Callable[[Suspect, DialFailure | None], None],
-        open_probes: Callable[[Note], PathProbes],
+        make_probes: Callable[[Note], PathProbes],
     ) -> None:
         self._note = note
-        self._open_probes = open_probes
-        self._probes: PathProbes | None = None
+        self._probes = make_probes(self._take)
         self._by_endpoint: dict[SocketAddress, dict[PortKey, Suspect]] = {}
         """Suspects by endpoint and Service port."""
 
@@ -74,17 +72,13 @@ class Suspects:
             return
         service = served.plan.key.name.service
         of_endpoint[served.group.key] = Suspect(served, endpoint, failure, service, failures)
-        if self._probes is None:
-            self._probes = self._open_probes(self._take)
         self._probes.add(endpoint, service)
 
     def close(self) -> None:
         """End all probes. Idempotent."""
-        if self._probes is not None:
-            self._probes.close()
+        self._probes.close()
 
     def _take(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         for suspect in self._by_endpoint.pop(endpoint, {}).values():
-            if self._probes is not None:
-                self._probes.discard(endpoint, suspect.service)
+            self._probes.discard(endpoint, suspect.service)
             self._note(suspect, failed)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ...balance.ejection import FIRST_S, LONGEST_S
+from ...balance.ejection import lasts_s
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...kernel.bpf import calls
@@ -299,9 +299,9 @@ class Hooks:
             known = Ejection.unpack(value) if value else None
             if known and known.kind is not EventKind.PROBED and now < known.until_ns:
                 return None
-            times = known.times if known else 0
-            until = now + int(backoff_s(times + 1, FIRST_S, LONGEST_S) * 1e9)
-            calls.update(table, key, Ejection(until, times + 1, kind).pack())
+            times = known.times + 1 if known else 1
+            until = now + int(lasts_s(times) * 1e9)
+            calls.update(table, key, Ejection(until, times, kind).pack())
             return until / 1e9
         return None
 

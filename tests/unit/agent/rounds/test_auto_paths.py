@@ -96,7 +96,7 @@ def test_the_first_failed_probe_is_the_way_to_userspace_and_says_why(auto):
 def test_clients_without_an_answer_are_the_way_to_userspace_whatever_probes_show(auto, protocol):
     web = plan(A, B, protocol=protocol)
     auto.follow(web)
-    answer(auto, *(auto.probes.endpoints if auto.probes else ()))
+    answer(auto, *auto.probes.endpoints)
     auto.leave_kernel(web.key, forwarding_unanswered())
     wanted = PathDecision(
         DataPath.USERSPACE, f"auto, and not on the kernel path: {say(forwarding_unanswered())}"
@@ -196,7 +196,7 @@ def test_udp_stays_in_the_kernel_unless_it_has_no_endpoints(auto):
     assert auto.follow(plan(A, protocol=Protocol.UDP)) == NOT_PROBED
     assert auto.follow(plan(protocol=Protocol.UDP)) == NO_ENDPOINTS
     assert auto.follow(plan()) == NO_ENDPOINTS
-    assert auto.probes is None
+    assert auto.probes.begun == 0
     auto.close()
 
 
@@ -211,7 +211,7 @@ def test_a_service_port_that_is_not_auto_any_more_is_not_probed(auto):
 
 async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
-    served_ports.auto_paths._open_probes = Probed
+    served_ports.auto_paths.probes = Probed(served_ports.auto_paths.note)
     served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
     for result in (None, REFUSED):
         served_ports.auto_paths.note(A, result)
@@ -233,7 +233,7 @@ async def test_a_path_is_shown_and_reported_once_the_steering_has_changed(start)
     loop, cluster = await start(steering), Cluster()
     loop.rules.on_switch = switched.extend
     auto = start.served_ports.auto_paths
-    auto._open_probes = Probed
+    auto.probes = Probed(auto.note)
     await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
     for count, result in enumerate((None, REFUSED), 1):
         auto.note(A, result)
@@ -248,7 +248,7 @@ async def test_probes_switch_a_path_at_once_and_without_a_round(start, caplog):
     # The next round would be an hour later.
     loop, cluster = await start(steering, min_period_s=3600.0), Cluster()
     auto = start.served_ports.auto_paths
-    auto._open_probes = Probed
+    auto.probes = Probed(auto.note)
     switched = []
     loop.rules.on_switch = switched.extend
     await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
@@ -269,7 +269,7 @@ async def test_the_log_has_at_most_twenty_lines_of_many_switches(start, caplog):
     caplog.set_level("INFO")
     steering, loop, cluster = await begin(start)
     auto = start.served_ports.auto_paths
-    auto._open_probes = Probed
+    auto.probes = Probed(auto.note)
     for number in range(30):
         snapshot = cluster.serve(f"web-{number}", f"10.96.1.{number}", A.ip, handling=AUTO)
     await settle(loop, snapshot)

@@ -14,7 +14,6 @@ from userspace_proxy.model import (
     ServiceKey,
     ServicePort,
     SliceKey,
-    SlicePort,
 )
 
 from ...model.samples import service
@@ -240,19 +239,3 @@ def test_a_service_waits_as_if_no_more_of_it_were_judged_than_is(rounds):
     rounds.change("web", 10_000)
     rounds.round()
     assert rounds.turns.next_in_s < 5.0
-
-
-def test_slices_without_endpoints_are_counted(rounds):
-    """They cost the plan 1 µs each, and were free."""
-    key = ServiceKey("busy", "web")
-    rounds.store.put_service(service(key, PORTS[:1], cluster_ips=()))
-
-    def put(number, *ports):
-        item = SliceKey("busy", f"web-{number:04}")
-        rounds.store.put_slice(EndpointSlice(item, key, IPFamily.IPV4, ports, ()))
-
-    for number in range(1000):
-        put(number)
-    assert rounds.round() == {"web"}
-    put(500, SlicePort("http", 8080, "TCP"))
-    assert (rounds.round(), rounds.round(after_s=0.01)) == (set(), {"web"})

@@ -1,45 +1,306 @@
-"""Ejected endpoints that no client dials, with real sockets, and silent ones of UDP."""
+"""Ejected endpoints that no client dials, and silent ones of UDP.
 
-import asyncio
+What probes endpoints is in ``test_path_probes``.
+"""
+
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy import Proxy
-from userspace_proxy.agent.watchers import ejected as watcher
-from userspace_proxy.agent.watchers.ejected import EjectionProbes, SilentEndpoints
+from userspace_proxy.agent.watchers import ejected
+from userspace_proxy.agent.watchers.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.facts.last_minute import MinuteCounts
-from userspace_proxy.model import Failure, SocketAddress
+from userspace_proxy.model import DialFailure, Failure, Handling, Protocol, SocketAddress
 from userspace_proxy.model.node_network import DroppedBy, NextHop
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plane import Plane, ejected
-from userspace_proxy.steering import Bind
+from userspace_proxy.plane.messages import Ejected
 from userspace_proxy.steering.base import NoSteering
 
+from ...plane.probed import Probed
 from ..backends import answers, backend, free_address
-from ..samples import Cluster
 from ..watched import until
+
+POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
+ETH0 = NextHop("eth0")
+REFUSED, SILENT = Failure.REFUSED, Failure.SILENT
+CHAIN = "nftables chain ip evil out of another program (output, priority 0)"
+
+
+class Way(NoSteering):
+    """A steering that knows which chains drop packets to endpoints."""
+
+    def __init__(self):
+        self.dropped, self.asked = {}, []
+
+    def dropping_chain(self, endpoint, protocol):
+        self.asked.append(endpoint)
+        return self.dropped.get((endpoint, protocol), "")
+
+
+class Rig:
+    """What follows ejections, Services with two endpoints, a clock and a kernel to ask."""
+
+    def __init__(self, plane, *, protocol=Protocol.TCP, can_probe=True):
+        self.now = 1000.0
+        self.plane = plane
+        self.absent = {}
+        self.questions = 0
+        self.way, self.protocol, self.of_udp = Way(), protocol, []
+        self.watcher = EjectedEndpoints(
+            plane,
+            self,
+            self.way,
+            can_probe=can_probe,
+            clock=lambda: self.now,
+            make_probes=self._make_probes,
+            absent_hop=self._ask,
+            next_hop={POD.ip: NextHop("eth1")}.get,
+        )
+        self.group = self.serve("web")
+
+    def of_group(self, group):
+        """Return what is known of a Service port here."""
+        return SimpleNamespace(plan=SimpleNamespace(key=group.key, protocol=self.protocol))
+
+    def serve(self, name):
+        """Return the group of another Service with both endpoints."""
+        group = self.plane.open_group(port_key(f"shop/{name}:http"))
+        self.plane.serve(group, Serving((POD, OTHER)), {})
+        return group
+
+    def eject(self, group=None, pod=POD, failure=REFUSED):
+        """Have a worker eject an endpoint because a client's dial failed."""
+        group = group or self.group
+        group.counters_of(pod).dials.failed(self.now, failure)
+        self.plane.receive(0, Ejected(group.number, pod, is_silent=failure is SILENT))
+
+    def pass_(self, seconds):
+        self.now += seconds
+        self.watcher.look()
+
+    @property
+    def wanted(self):
+        return self.probed.wanted
+
+    def _make_probes(self, note):
+        self.probed = Probed(note)
+        return self.probed
+
+    def _ask(self, ip):
+        self.questions += 1
+        return self.absent.get(ip)
+
+
+@pytest.fixture
+def rig(plane):
+    return Rig(plane)
+
+
+def test_an_endpoint_is_probed_once_no_client_has_dialled_it_for_a_while(rig):
+    rig.eject()
+    rig.pass_(QUIET_S - 1)
+    assert rig.wanted == []
+    rig.pass_(1)
+    assert rig.wanted == [(POD, "shop/web")]
+
+
+def test_an_endpoint_by_name_is_not_probed(rig):
+    handling = Handling(found_by_name=(POD.ip,))
+    rig.plane.serve(rig.group, Serving((POD, OTHER), handling=handling), {})
+    rig.eject()
+    rig.eject(pod=OTHER)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == [(OTHER, "shop/web")]
+
+
+def test_an_endpoint_that_clients_dial_is_left_to_them(rig):
+    for _ in range(5):
+        rig.eject()
+        rig.pass_(QUIET_S - 1)
+    assert rig.wanted == []
+
+
+def test_an_answer_ends_the_ejection_in_all_workers(rig):
+    events = []
+    rig.plane.on_ejection.append(lambda _group, pod, is_ejected: events.append((pod, is_ejected)))
+    rig.eject()
+    rig.pass_(QUIET_S)
+    rig.now += 1
+    rig.watcher.note(POD, None)
+    assert events == [(POD, True), (POD, False)]
+    assert not rig.group.counters_of(POD).dials.is_on
+    assert rig.wanted == []
+
+
+def test_a_failure_is_of_now_and_no_client_s(rig):
+    rig.eject()
+    rig.pass_(QUIET_S)
+    before = rig.group.revision
+    rig.now += 5
+    rig.watcher.note(POD, DialFailure(Failure.HOST_UNREACHABLE))
+    dials = rig.group.counters_of(POD).dials
+    part = dials.part
+    assert (part.failures, part.last_at, part.failure) == (1, rig.now, Failure.HOST_UNREACHABLE)
+    assert rig.group.revision > before
+    assert rig.wanted == [(POD, "shop/web")], "it is probed further"
+
+
+def test_a_probe_keeps_it_apart_that_this_node_has_no_route(rig, monkeypatch):
+    rig.eject(failure=Failure.NO_ROUTE)
+    rig.pass_(QUIET_S)
+    monkeypatch.setattr(ejected, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))
+    rig.watcher.note(POD, DialFailure(Failure.NET_UNREACHABLE))
+    assert rig.group.counters_of(POD).dials.part.failure == Failure.NO_ROUTE
+
+
+def test_an_endpoint_that_accepts_and_resets_answers_no_probe(rig):
+    rig.eject(failure=Failure.RESET)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == []
+
+
+def test_an_answer_says_nothing_once_clients_were_reset(rig):
+    rig.eject()
+    rig.pass_(QUIET_S)
+    rig.group.counters_of(POD).dials.failed(rig.now, Failure.RESET)
+    rig.watcher.note(POD, None)
+    assert rig.group.counters_of(POD).dials.is_on
 
 
 @pytest.mark.parametrize(
-    ("protocol", "can_probe", "service"),
-    [("TCP", True, "shop/web"), ("UDP", True, "None"), ("TCP", False, "None")],
-    ids=["tcp", "udp", "a-dialer-of-the-caller"],
+    "given",
+    [
+        pytest.param({"protocol": Protocol.UDP}, id="udp"),
+        pytest.param({"can_probe": False}, id="a-dialer-of-the-caller"),
+    ],
 )
-async def test_endpoints_are_probed_where_a_connect_shows_something(
-    plane, make, protocol, can_probe, service
-):
-    served_ports = make(Bind.PROXY_PORT)
-    served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1", protocol=protocol))
-    (served,) = served_ports
-    component = EjectionProbes(plane, served_ports, NoSteering(), can_probe=can_probe)
-    assert str(component._probed_for(served.group)) == service
+def test_endpoints_are_not_probed_where_a_connect_shows_nothing(plane, given):
+    rig = Rig(plane, **given)
+    rig.eject()
+    rig.pass_(QUIET_S)
+    assert rig.wanted == []
+
+
+def test_an_endpoint_that_leaves_is_forgotten_and_so_is_its_service(rig):
+    cart = rig.serve("cart")
+    for group in (rig.group, cart):
+        rig.eject(group)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == [(POD, "shop/web"), (POD, "shop/cart")]
+    rig.plane.serve(rig.group, Serving((OTHER,)), {})
+    rig.pass_(1)
+    assert rig.wanted == [(POD, "shop/cart")]
+    rig.plane.close_group(cart)
+    rig.pass_(1)
+    assert rig.wanted == []
+
+
+def test_two_services_that_share_an_endpoint_both_get_it_back(rig):
+    cart = rig.serve("cart")
+    for group in (rig.group, cart):
+        rig.eject(group)
+    rig.pass_(QUIET_S)
+    rig.watcher.note(POD, None)
+    assert not any(g.counters_of(POD).dials.is_on for g in (rig.group, cart))
+
+
+def test_the_number_of_endpoints_that_are_followed_has_a_bound(rig, monkeypatch):
+    assert FOLLOWED_MAX == 1000
+    monkeypatch.setattr(ejected, "FOLLOWED_MAX", 1)
+    rig.eject()
+    rig.eject(pod=OTHER)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == [(POD, "shop/web")]
+
+
+# -- hosts that aren't there -------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [SILENT, Failure.HOST_UNREACHABLE])
+def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, failure):
+    rig.absent = {POD.ip: ETH0}
+    rig.eject(failure=failure)
+    rig.eject(pod=OTHER, failure=failure)
+    rig.pass_(1)
+    assert [rig.group.obstacle_to(pod) for pod in (POD, OTHER)] == [ETH0, None]
+    rig.absent = {}
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == ETH0, "the kernel has forgotten it"
+    rig.eject(failure=failure)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) is None, "ARP was answered before the next dial"
+
+
+def test_what_a_worker_has_seen_has_its_link_though_the_kernel_has_forgotten_it(rig):
+    rig.eject(failure=Failure.NO_HOST)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == NextHop("eth1")
+    assert rig.questions == 0
+
+
+def test_a_host_that_refuses_is_there(rig):
+    rig.absent = {POD.ip: ETH0}
+    rig.eject(failure=SILENT)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == ETH0
+    rig.eject(failure=REFUSED)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) is None
+
+
+def test_a_host_that_answers_is_there(rig):
+    rig.absent = {POD.ip: ETH0}
+    rig.eject(failure=SILENT)
+    rig.pass_(QUIET_S)
+    rig.watcher.note(POD, None)
+    assert rig.group.obstacle_to(POD) is None
+
+
+def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch):
+    monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
+    rig.absent = {OTHER.ip: ETH0}
+    rig.eject(failure=SILENT)
+    rig.eject(pod=OTHER, failure=SILENT)
+    rig.pass_(1)
+    assert (rig.questions, rig.group.obstacle_to(OTHER)) == (1, None)
+    rig.pass_(1)
+    assert (rig.questions, rig.group.obstacle_to(OTHER)) == (2, ETH0)
+
+
+def test_the_chain_that_drops_packets_to_a_silent_endpoint_is_noted_while_it_does(rig):
+    rig.way.dropped[POD, Protocol.TCP] = CHAIN
+    rig.eject(failure=SILENT)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == DroppedBy(CHAIN)
+    rig.way.dropped.clear()
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) is None
+
+
+def test_a_host_that_is_away_counts_before_a_chain(rig):
+    rig.way.dropped[POD, Protocol.TCP] = CHAIN
+    rig.absent[POD.ip] = NextHop("eth0")
+    rig.eject(failure=SILENT)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == NextHop("eth0")
+
+
+@pytest.mark.parametrize("chain", ["", CHAIN])
+def test_a_refusal_may_be_the_work_of_a_chain_and_is_no_host_that_is_away(rig, chain):
+    rig.way.dropped[POD, Protocol.TCP] = chain
+    rig.absent[POD.ip] = NextHop("eth0")
+    rig.eject(failure=REFUSED)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == (DroppedBy(chain) if chain else None)
+    assert rig.questions == 0
 
 
 async def test_an_endpoint_that_is_back_is_found_without_a_client(monkeypatch):
     monkeypatch.setattr(ejected, "QUIET_S", 0.0)
-    monkeypatch.setattr(watcher, "_LOOK_S", 0.01)
+    monkeypatch.setattr(ejected, "_LOOK_S", 0.01)
     dead = free_address()
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[dead, one])
@@ -55,20 +316,13 @@ async def test_an_endpoint_that_is_back_is_found_without_a_client(monkeypatch):
             await until(lambda: not failing())
 
 
-DNS, OTHER = SocketAddress("192.0.2.1", 53), SocketAddress("192.0.2.2", 53)
-CHAIN = "chain ip evil in drops its answers"
-
-
-class Rig:
-    """A UDP Service port with two endpoints, a clock and rules to ask about."""
+class SilentRig(Rig):
+    """A UDP Service port with two endpoints whose answers a chain drops."""
 
     def __init__(self, plane):
-        self.now = 1000.0
-        self.dropped = {DNS: CHAIN, OTHER: CHAIN}
-        self.asked = []
-        self.group = plane.open_group(port_key("shop/dns:dns"))
-        plane.serve(self.group, Serving((DNS, OTHER)), {})
-        self.flows = SilentEndpoints(self._ask, clock=lambda: self.now)
+        super().__init__(plane, protocol=Protocol.UDP)
+        self.of_udp = [SimpleNamespace(group=self.group)]
+        self.way.dropped = {(POD, Protocol.UDP): CHAIN, (OTHER, Protocol.UDP): CHAIN}
 
     def miss(self, endpoint):
         """Have a flow of an endpoint go without an answer."""
@@ -76,72 +330,64 @@ class Rig:
         self.group.last_minute.add(MinuteCounts(1, unanswered=1), self.now)
 
     def look(self, seconds=1):
-        self.now += seconds
-        self.flows.look([self.group])
-        return [self.group.obstacle_to(endpoint) for endpoint in (DNS, OTHER)]
-
-    def _ask(self, group, endpoint):
-        self.asked.append((group, endpoint))
-        return self.dropped.get(endpoint, "")
+        self.pass_(seconds)
+        return [self.group.obstacle_to(endpoint) for endpoint in (POD, OTHER)]
 
 
 @pytest.fixture
-async def rig():
-    plane = Plane(asyncio.get_running_loop())
-    yield Rig(plane)
-    plane.close()
+def silent(plane):
+    return SilentRig(plane)
 
 
-def test_a_rule_is_named_at_the_endpoint_that_is_silent_and_at_no_other(rig):
-    rig.miss(DNS)
-    assert rig.look() == [DroppedBy(CHAIN), None]
-    assert rig.asked == [(rig.group, DNS)]
+def test_a_rule_is_named_at_the_endpoint_that_is_silent_and_at_no_other(silent):
+    silent.miss(POD)
+    assert silent.look() == [DroppedBy(CHAIN), None]
+    assert silent.way.asked == [POD]
 
 
-def test_without_such_a_rule_nothing_is_noted_and_once_it_is_gone_no_more(rig):
-    rig.miss(DNS)
-    rig.dropped.clear()
-    assert rig.look() == [None, None]
-    rig.dropped[DNS] = CHAIN
-    assert rig.look() == [DroppedBy(CHAIN), None]
-    rig.dropped.clear()
-    assert rig.look() == [None, None]
+def test_without_such_a_rule_nothing_is_noted_and_once_it_is_gone_no_more(silent):
+    silent.miss(POD)
+    silent.way.dropped.clear()
+    assert silent.look() == [None, None]
+    silent.way.dropped[POD, Protocol.UDP] = CHAIN
+    assert silent.look() == [DroppedBy(CHAIN), None]
+    silent.way.dropped.clear()
+    assert silent.look() == [None, None]
 
 
 @pytest.mark.parametrize("end", ["answered", "a-minute", "removed"])
-def test_it_is_over_with_the_silence(rig, end):
-    rig.miss(DNS)
-    assert rig.look() == [DroppedBy(CHAIN), None]
+def test_it_is_over_with_the_silence(silent, end):
+    silent.miss(POD)
+    assert silent.look() == [DroppedBy(CHAIN), None]
     if end == "answered":
-        rig.group.counters_of(DNS).ends.succeeded_at = rig.now + 0.5
-    groups = [] if end == "removed" else [rig.group]
-    rig.now += 60 if end == "a-minute" else 1
-    rig.flows.look(groups)
-    assert rig.group.obstacle_to(DNS) is None
+        silent.group.counters_of(POD).ends.succeeded_at = silent.now + 0.5
+    elif end == "removed":
+        silent.of_udp.clear()
+    assert silent.look(60 if end == "a-minute" else 1) == [None, None]
 
 
-def test_what_ejected_endpoints_have_is_left_alone(rig):
-    rig.miss(DNS)
-    rig.group.counters_of(DNS).dials.failed(rig.now, Failure.REFUSED)
-    rig.group.note_obstacle(DNS, DroppedBy("another"))
-    assert rig.look() == [DroppedBy("another"), None]
-    assert rig.asked == []
+def test_what_ejected_endpoints_have_is_left_alone(silent):
+    silent.miss(POD)
+    silent.group.counters_of(POD).dials.failed(silent.now, Failure.REFUSED)
+    silent.group.note_obstacle(POD, DroppedBy("another"))
+    assert silent.look() == [DroppedBy("another"), None]
+    assert silent.way.asked == []
 
 
-def test_one_that_is_found_absent_after_it_was_silent_is_so_still(rig):
-    rig.miss(DNS)
-    assert rig.look() == [DroppedBy(CHAIN), None]
-    rig.group.counters_of(DNS).dials.failed(rig.now, Failure.NO_HOST)
-    rig.group.note_obstacle(DNS, NextHop("cni0"))
-    assert rig.look() == [NextHop("cni0"), None]
-    rig.group.note_obstacle(DNS, None)
-    assert rig.look() == [None, None]
+def test_one_that_is_found_absent_after_it_was_silent_is_so_still(silent):
+    silent.miss(POD)
+    assert silent.look() == [DroppedBy(CHAIN), None]
+    silent.group.counters_of(POD).dials.failed(silent.now, Failure.NO_HOST)
+    silent.group.note_obstacle(POD, NextHop("cni0"))
+    assert silent.look() == [NextHop("cni0"), None]
+    silent.group.note_obstacle(POD, None)
+    assert silent.look() == [None, None]
 
 
-def test_a_look_asks_a_bounded_number_of_times_and_the_next_one_goes_on(rig, monkeypatch):
-    monkeypatch.setattr(watcher, "QUESTIONS_MAX", 1)
-    rig.miss(DNS)
-    rig.miss(OTHER)
-    rig.look()
-    rig.look()
-    assert {endpoint for _, endpoint in rig.asked} == {DNS, OTHER}
+def test_a_look_asks_a_bounded_number_of_times_and_the_next_one_goes_on(silent, monkeypatch):
+    monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
+    silent.miss(POD)
+    silent.miss(OTHER)
+    silent.look()
+    silent.look()
+    assert {*silent.way.asked} == {POD, OTHER}

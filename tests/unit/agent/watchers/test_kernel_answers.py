@@ -89,7 +89,7 @@ class Node:
             lambda: lambda _endpoint, _protocol: self.chain,
             track=lambda wanted: dict.fromkeys(wanted, self.clients),
             clock=lambda: self.now,
-            open_probes=lambda note: Probed(note, self.result_of),
+            make_probes=lambda note: Probed(note, self.result_of),
         )
 
     def result_of(self, endpoint):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.port_keys import port_key
-from userspace_proxy.agent.watchers.suspects import PER_SECOND, Suspects, open_probes
+from userspace_proxy.agent.watchers.suspects import PER_SECOND, Suspects, make_probes
 from userspace_proxy.model import DialFailure, Failure, SocketAddress
 
 REFUSED, UNANSWERED = Failure.REFUSED, Failure.SILENT
@@ -29,10 +29,10 @@ class Rig:
     def __init__(self):
         self.results = []
         self.begun = []
-        self.suspects = Suspects(self._note, self._open)
+        self.suspects = Suspects(self._note, self._make_probes)
 
-    def _open(self, note):
-        self.note, self.schedule = note, open_probes(note).schedule
+    def _make_probes(self, note):
+        self.note, self.schedule = note, make_probes(note).schedule
         self.add, self.discard = self.schedule.add, self.schedule.discard
         return self
 

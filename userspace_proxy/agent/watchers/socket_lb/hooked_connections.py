@@ -42,7 +42,7 @@ from ...rounds.served_port import ServedPort
 from ...rounds.served_ports import ServedPorts
 from ...rounds.tasks import Pace, SharedReading, Supervisor, pause
 from ..kernel_answers import KernelAnswers
-from ..suspects import Suspect, Suspects, open_probes
+from ..suspects import Suspect, Suspects, make_probes
 from .hooked_records import Records
 from .hooked_reports import Reports
 
@@ -81,7 +81,7 @@ class HookedConnections(Component):
         answers: KernelAnswers,
         *,
         clock: Callable[[], float] = Clocks.monotonic,
-        open_probes: Callable[[Note], PathProbes] = open_probes,
+        make_probes: Callable[[Note], PathProbes] = make_probes,
     ) -> None:
         self._hooks = hooks
         self._answers = answers
@@ -91,7 +91,7 @@ class HookedConnections(Component):
         self._clock = clock
         self._reports = Reports(clock())
         self._records = Records(tuning)
-        self._suspects = Suspects(self._note_probe, open_probes)
+        self._suspects = Suspects(self._note_probe, make_probes)
         self._left: dict[ServedPort, _ByRules] = {}
         self._reading = SharedReading(self._look, clock)
         self._ejection_lines, self._return_lines = LogLimit(SERVICE_LINES), LogLimit(SERVICE_LINES)

@@ -48,7 +48,7 @@ class Node:
 
     def __init__(self, plane, make, hooks, handling=KERNEL):
         self.plane, self.hooks = plane, hooks
-        self.probed = None
+        self.probers = []
         self.failure = REFUSED
         """Why a probe fails."""
         self.healthy = set()
@@ -63,7 +63,7 @@ class Node:
             self.served_ports,
             lambda: lambda _endpoint, _protocol: None,
             clock=lambda: self.now,
-            open_probes=self.open_probes,
+            make_probes=self.make_probes,
         )
         self.connections = self.component()
 
@@ -76,12 +76,17 @@ class Node:
             self.observing,
             Tuning(),
             self.answers,
-            open_probes=self.open_probes,
+            make_probes=self.make_probes,
         )
 
-    def open_probes(self, note):
-        self.probed = Probed(note)
-        return self.probed
+    def make_probes(self, note):
+        self.probers.append(Probed(note))
+        return self.probers[-1]
+
+    @property
+    def probed(self):
+        """What the hooks' connections have probed."""
+        return self.probers[-1]
 
     def serve(self, handling, *pods):
         pods = pods or (POD_A.ip, POD_B.ip)
@@ -116,9 +121,9 @@ class Node:
 
     def probe(self):
         """End the probes that are under way."""
-        if self.probed is not None:
-            for endpoint in {endpoint for endpoint, _ in self.probed.wanted}:
-                self.probed.note(endpoint, None if endpoint in self.healthy else self.failure)
+        for probed in self.probers:
+            for endpoint in probed.endpoints:
+                probed.note(endpoint, None if endpoint in self.healthy else self.failure)
 
 
 @pytest.fixture
@@ -282,7 +287,7 @@ async def test_dials_without_an_answer_from_an_endpoint_that_answers_this_node_a
     node.probe()
     node.now += GRACE_S
     looking = asyncio.create_task(node.answers.look())
-    await until(lambda: looking.done() or node.probed.wanted)
+    await until(lambda: looking.done() or any(one.wanted for one in node.probers))
     node.probe()
     await looking
     assert (node.port.unanswered is not None) is is_trouble
