@@ -39,7 +39,7 @@ from .handling import (
     WorkloadKind,
 )
 from .names import PortKey, ServiceKey, ServicePortName, Side, SliceKey
-from .node_network import Doubt, Taken
+from .node_network import Taken
 from .nodes import Node
 from .services import Service, ServicePort, ServiceType
 
@@ -49,7 +49,6 @@ __all__ = [
     "Balance",
     "DataPath",
     "DialFailure",
-    "Doubt",
     "Endpoint",
     "EndpointSlice",
     "Failure",

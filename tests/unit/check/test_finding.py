@@ -72,7 +72,7 @@ QUESTIONS = {
         "filters.following: with each packet, in all chains that were read",
         lambda: judge_firewalls(UNREAD, "nftables", PORTS, [SocketAddress("10.244.1.1", 80)]),
     ),
-    "no chain certainly drops {packets}; not followed: {unfollowed[0]}{more}": (
+    "no chain certainly drops {packets}; not followed: {first}{more}": (
         "the same; what it doesn't answer is named",
         lambda: judge_firewalls(UNREAD, "nftables", PORTS, [SocketAddress("10.244.1.1", 80)]),
     ),

@@ -122,7 +122,7 @@ CALICO = {
 
 
 @pytest.mark.parametrize("table", [FILTER, LEGACY_FILTER, ChainTable("ip6", "filter")])
-def test_what_drops_packets_of_pods_alone_is_named_with_their_links(table):
+def test_what_drops_packets_of_all_pods_is_found(table):
     rules = ["iifname cali*: goto cali-wl-to-host"]
     tables = chains("input", rules, CALICO, table=table)
     both = ({}, tables) if table.is_legacy else (tables, {})
@@ -130,7 +130,7 @@ def test_what_drops_packets_of_pods_alone_is_named_with_their_links(table):
     (found,) = find_firewalls(*both, "nftables", PORTS, [POD, CLIENT, UPLINK])
     assert (found.chain, found.why) == (
         f"{table} INPUT",
-        "chain cali-wl-to-host: rule drop, for packets that come in by cali1 and cali2",
+        "chain cali-wl-to-host: rule drop, for packets of this node's pods",
     )
     assert "defaultEndpointToHostAction" in found.hint
 
