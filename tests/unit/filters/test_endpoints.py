@@ -2,31 +2,16 @@
 
 from contextlib import closing
 from dataclasses import replace
-from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.filters.written import read
-from userspace_proxy.filters.chains import Chain, ChainTable
+from tests.unit.filters.usual import FILTER, LINKS, UPLINK, chains
 from userspace_proxy.filters.endpoints import dropping_chain, find_forward_firewalls
 from userspace_proxy.filters.frontends import EarlierChains, Translation
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.policy.locality import PodLink
 from userspace_proxy.steering.names import is_own_table
 
-FILTER = ChainTable("ip", "filter")
-POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
-CLIENT = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
-UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
 WEB = SocketAddress("10.244.1.1", 8080)
-DOCKER_0 = PodLink(10, "docker0", (ip_network("172.17.0.0/16"),))
-LINKS = (POD, CLIENT, UPLINK, DOCKER_0)
-
-
-def chains(hook, rules, others, policy="accept", table=FILTER):
-    base = Chain(table, hook.upper(), "filter", hook, policy=policy, steps=(*map(read, rules),))
-    led = (Chain(table, name, steps=(*map(read, lines),)) for name, lines in others.items())
-    return {table: {base.name: base, **{one.name: one for one in led}}}
 
 
 def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(node):
@@ -84,8 +69,6 @@ DOCKER = [
     "iifname docker0 oifname docker0: accept",
 ]
 DOCKERS = {"DOCKER-USER": ["return"], "DOCKER": ["iifname != docker0 oifname docker0: drop"]}
-NAMED = "rule ip daddr 10.244.1.1/32 drop"
-CLOSED = "rule iifname eth0 drop, for packets that come in by eth0"
 LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
 ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
 

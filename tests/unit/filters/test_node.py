@@ -1,22 +1,20 @@
 """Which chain of others drops what is steered to the proxy."""
 
 from dataclasses import replace
-from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.filters.written import nft, read
+from tests.unit.filters.usual import CLIENT, FILTER, LINKS, POD, UPLINK, chains
+from tests.unit.filters.written import nft
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.filters.node import (
     Firewall,
     find_firewalls,
     find_unfollowed,
 )
-from userspace_proxy.model import IPFamily, SocketAddress
-from userspace_proxy.policy.locality import PodLink
+from userspace_proxy.model import IPFamily
 
 LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
-FILTER = ChainTable("ip", "filter")
 INPUT = Chain(FILTER, "INPUT", "filter", "input", policy="drop")
 PORTS = (17000, 29999)
 
@@ -90,20 +88,6 @@ def test_what_certainly_drops_steered_packets_is_found(steps, policy, expected):
     chain = replace(INPUT, policy=policy, steps=(opens, *steps))
     found = find_firewalls({FILTER: {"INPUT": chain, "zone": zone}}, {}, "nftables", PORTS)
     assert [one.why for one in found] == ([expected] if expected else [])
-
-
-POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
-CLIENT = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
-UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
-WEB = SocketAddress("10.244.1.1", 8080)
-DOCKER_0 = PodLink(10, "docker0", (ip_network("172.17.0.0/16"),))
-LINKS = (POD, CLIENT, UPLINK, DOCKER_0)
-
-
-def chains(hook, rules, others, policy="accept", table=FILTER):
-    base = Chain(table, hook.upper(), "filter", hook, policy=policy, steps=(*map(read, rules),))
-    led = (Chain(table, name, steps=(*map(read, lines),)) for name, lines in others.items())
-    return {table: {base.name: base, **{one.name: one for one in led}}}
 
 
 LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
