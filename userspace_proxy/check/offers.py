@@ -190,7 +190,6 @@ def _parts(offers: Offers) -> Iterator[Finding]:
 
 
 def _taken_reason(taken: str, offers: Offers, *, own_namespace: bool) -> str:
-    """Return why ``auto`` chooses a steering."""
     legacy = ", ".join(offers.legacy_tables)
     if own_namespace:
         return "this network namespace was created for the proxy"

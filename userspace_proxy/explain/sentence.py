@@ -134,15 +134,16 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
         ports: The Service's ports here, whose clients depend on the node's rules.
     """
     ranks = {_title(port): _rank(port) for port in ports}
+
+    def order(one: tuple[str, PathStep]) -> tuple[bool, bool, bool, tuple[bool, ...]]:
+        title, step = one
+        is_of_others = title == _NODE and (not ports or step.topic == SOURCE)
+        is_trouble = step.level is Level.TROUBLE
+        return is_of_others, not is_trouble, step.topic == NOTE, ranks.get(title, ())
+
     steps = [(part.title, step) for part in parts for step in part.steps]
-    steps.sort(key=lambda one: (one[1].topic == NOTE, *ranks.get(one[0], ())))
-    own = [step for title, step in steps if title != _NODE or (ports and step.topic != SOURCE)]
-    for candidates in (own, [step for _, step in steps]):
-        for level in (Level.TROUBLE, Level.ATTENTION):
-            for step in candidates:
-                if step.level is level:
-                    return step
-    return None
+    wrong = [one for one in steps if one[1].level in (Level.TROUBLE, Level.ATTENTION)]
+    return min(wrong, key=order)[1] if wrong else None
 
 
 def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) -> PathPart:

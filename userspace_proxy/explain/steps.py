@@ -290,8 +290,8 @@ def policy_drops(port: PortFacts) -> Cause | None:
     """Return why the traffic policy drops clients, and how many so far; None if it doesn't."""
     if not port.is_dropping or port.cause is None:
         return None
-    met = (cause for cause in port.turned_away if cause.code is port.cause.code)
-    return next(met, port.cause)
+    code = port.cause.code
+    return next((cause for cause in port.turned_away if cause.code is code), port.cause)
 
 
 def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
@@ -336,7 +336,6 @@ UNREACHED = PathStep(
 
 
 def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
-    """Return the step about the dial of a Service's address."""
     if result.cause is None:
         what = f"{address} accepts a connection {_after(result)}"
         if port.is_unseen or port.state.level is Level.OK:

@@ -203,7 +203,6 @@ def in_words(conditions: Sequence[Condition]) -> str:
 
 
 def _is_one_protocol(one: Condition | None) -> TypeGuard[Match]:
-    """Return whether a condition requires a single protocol."""
     return (
         isinstance(one, Match)
         and one.field is MatchField.PROTOCOL

@@ -93,7 +93,6 @@ class NftReader:
         return replace(chain, steps=tuple(found), is_read=True)
 
     def _written_out(self, step: Step, family: int, table: str) -> Iterator[Step]:
-        """Yield a rule with the elements of its sets written out."""
         if (one := set_of(step)) is None:
             yield step
             return
