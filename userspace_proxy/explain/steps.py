@@ -28,7 +28,6 @@ from ..diagnosis.rules import other_cause
 from ..facts import (
     LAST_MINUTE_S,
     EndpointFacts,
-    FirewallFacts,
     Level,
     PortFacts,
     PortState,
@@ -117,8 +116,13 @@ def _firewalls(
         client: The address of the client that the user asked about; empty: any client.
     """
     for one in node.firewalls:
-        is_passed = _is_passed(one, ports, client, now)
-        what = f"Chain {_drops(one, 'of other clients' if is_passed else 'to Services')}"
+        is_passed = not client and any(
+            one.family in ("", port.family) and now - endpoint.sent_at < LAST_MINUTE_S
+            for port in ports
+            for endpoint in port.endpoints
+        )
+        whom = "of other clients" if is_passed else "to Services"
+        what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
         yield PathStep(None if is_passed else Level.TROUBLE, FIREWALL, what, one.hint)
     # The chain may drop packets to the address, or to an endpoint.
     causes = [cause for port in ports for cause in port.state.causes]
@@ -130,23 +134,6 @@ def _firewalls(
             yield PathStep(None, FIREWALL, f"{what} {unknown}")
         else:
             yield PathStep(Level.OK, FIREWALL, what)
-
-
-def _drops(firewall: FirewallFacts, whom: str) -> str:
-    return f"{firewall.chain} of another program may drop packets {whom}: {firewall.why}"
-
-
-def _is_passed(
-    firewall: FirewallFacts, ports: Sequence[PortFacts], client: str, now: float
-) -> bool:
-    return not client and any(_passes(port, firewall, now) for port in ports)
-
-
-def _passes(port: PortFacts, firewall: FirewallFacts, now: float) -> bool:
-    """Return whether packets of a Service port's clients have recently passed a chain."""
-    if firewall.family not in ("", port.family):
-        return False
-    return any(now - endpoint.sent_at < LAST_MINUTE_S for endpoint in port.endpoints)
 
 
 def port_steps(
