@@ -10,7 +10,6 @@ from ..causes.services import (
     hop_limit_reached,
     no_proxy_header,
     none_was_local,
-    not_listening,
     source_denied,
     source_was_denied,
 )
@@ -149,7 +148,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         now - group.out_of_client_ports_at < _RECENT_S,
         [now - one.part.last_at < LAST_MINUTE_S for one in group.client_mistakes.values()],
         group.last_minute.failing(now),
-        (served.not_listening, served.unsteered, served.doubts),
+        (served.not_listening, served.unsteered),
         served.wake_problem,
         (served.path, served.steered),
         served.held_by_others,
@@ -186,9 +185,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.socket_connections, facts.unanswered = path.socket_connections, path.unanswered
     facts.problem, facts.hint = served.problem, served.hint
     facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
-    doubts = [not_listening(doubt.what, doubt.hint, doubt.chain) for doubt in served.doubts]
     facts.cause = facts.cause and _dated(facts.cause, clock)
-    facts.notes = (*(_dated(note, clock) for note in facts.notes), *doubts)
+    facts.notes = tuple(_dated(note, clock) for note in facts.notes)
     facts.turned_away = turned_away(plan, group, clock)
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S

@@ -14,6 +14,7 @@ from ..config import Settings
 from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
+from ..kernel.privileges import read_sysctls
 from ..linux import bounded
 from ..plane import default_workers
 from ..steering import proxy_label
@@ -135,7 +136,7 @@ def check_node(
     if kernel is None:
         kernel = read_kernel("input", "forward")
     proxy_ports = (settings.proxy_port_range.first, settings.proxy_port_range.last)
-    sysctls = network.read_sysctls()
+    sysctls = read_sysctls(network.SYSCTLS)
     uses_client_ports = settings.preserve_client_address != "never"
     return [
         *found,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import UserspaceProxyError
 
@@ -39,19 +40,12 @@ class Finding:
         return f"{self.mark:<7}  {self.topic}: {self.what}{where}{hint}"
 
 
-def ok(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
-    """Return a finding without a problem."""
-    return Finding(Mark.OK, topic, what, where, hint)
-
-
-def warning(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
-    """Return a finding that may cause problems."""
-    return Finding(Mark.WARNING, topic, what, where, hint)
-
-
-def error(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
-    """Return a finding that prevents clients from being served."""
-    return Finding(Mark.ERROR, topic, what, where, hint)
+ok = partial(Finding, Mark.OK)
+"""Returns a finding without a problem."""
+warning = partial(Finding, Mark.WARNING)
+"""Returns a finding that may cause problems."""
+error = partial(Finding, Mark.ERROR)
+"""Returns a finding that prevents clients from being served."""
 
 
 def reason(exc: UserspaceProxyError) -> str:

@@ -10,11 +10,11 @@ from ..filters.frontends import ALL_NAT, EarlierChains, Translation
 from ..filters.node import find_firewalls, find_unfollowed
 from ..filters.packets import ANY_IP
 from ..kernel.interfaces import is_local
-from ..model import Doubt, Frontend, Protocol, SocketAddress, Taken
+from ..model import Frontend, Protocol, SocketAddress, Taken
 from ..steering.kernel_view import KernelView
 from ..steering.names import is_own_table
 from ..steering.nftables.rules import NAT_PRIORITY
-from .finding import Finding, error, ok, warning
+from .finding import Finding, error, ok
 from .inputs import Inputs
 
 _TOPIC = "firewall"
@@ -34,8 +34,9 @@ def look_at_firewalls(
         translation = Translation(_PRIORITIES[steering], proxy_ports[0])
     with closing(EarlierChains(lambda _frontend: translation, is_own_table)) as earlier:
         taken = earlier.look(inputs.frontends)
+        unfollowed = earlier.unfollowed(inputs.frontends)
     endpoints = _endpoints(kernel, inputs) if is_forwarding else ()
-    return judge_firewalls(kernel, steering, proxy_ports, endpoints, taken)
+    return judge_firewalls(kernel, steering, proxy_ports, endpoints, taken, unfollowed)
 
 
 def _endpoints(kernel: KernelView, inputs: Inputs) -> Collection[SocketAddress]:
@@ -53,12 +54,14 @@ def judge_firewalls(
     proxy_ports: tuple[int, int],
     endpoints: Collection[SocketAddress] = (),
     taken: Mapping[Frontend, Taken] | None = None,
+    unfollowed: Sequence[str] = (),
 ) -> list[Finding]:
     """Report chains that drop packets to the proxy, or on the kernel path to endpoints.
 
     Args:
         endpoints: Destinations of forwarded packets; empty if none, or without the kernel path.
         taken: Frontends whose packets other programs take.
+        unfollowed: The rules that may take frontends' packets.
     """
     if steering in ("none", ""):
         return []
@@ -68,8 +71,7 @@ def judge_firewalls(
         for one in find_firewalls(*tables, steering, proxy_ports, kernel.clients)
     }
     for frontend, by in (taken or {}).items():
-        mark = warning if isinstance(by, Doubt) else error
-        one = mark(_TOPIC, f"{frontend}: {by.what}", f"chain {by.chain}", by.hint)
+        one = error(_TOPIC, f"{frontend}: {by.what}", f"chain {by.chain}", by.hint)
         steered.setdefault(by.chain, one)
     forwarded = {
         one.chain: error(_TOPIC, f"{_FORWARDED}: {one.why}", f"chain {one.chain}", one.hint)
@@ -82,13 +84,14 @@ def judge_firewalls(
     if not steered:
         # nftables chains that packets pass earlier are traced for each frontend.
         unfollowed = [
+            *unfollowed,
             *find_unfollowed({}, tables[1], "prerouting"),
             *find_unfollowed(*tables, "input"),
         ]
         found.append(_none("packets that are steered to the proxy", unfollowed))
     if endpoints and not forwarded:
-        unfollowed = find_unfollowed(*tables, "forward")
-        found.append(_none("packets that the kernel path forwards", unfollowed))
+        rules = find_unfollowed(*tables, "forward")
+        found.append(_none("packets that the kernel path forwards", rules))
     return found
 
 
@@ -96,5 +99,6 @@ def _none(packets: str, unfollowed: Sequence[str]) -> Finding:
     """Report that no chain drops packets, as far as the rules could be traced."""
     if not unfollowed:
         return ok(_TOPIC, f"no chain drops {packets}")
-    more = f", and {len(unfollowed) - 1} more" if len(unfollowed) > 1 else ""
-    return ok(_TOPIC, f"no chain certainly drops {packets}; not followed: {unfollowed[0]}{more}")
+    first, *others = dict.fromkeys(unfollowed)
+    more = f", and {len(others)} more" if others else ""
+    return ok(_TOPIC, f"no chain certainly drops {packets}; not followed: {first}{more}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from ..errors import SteeringError
 from ..kernel.interfaces import InterfaceView, list_interfaces
@@ -24,18 +23,6 @@ SYSCTLS = (
 _CONNTRACK_SHORT = 0.9
 # A closed connection keeps its source port this long. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60
-
-
-def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
-    """Read the :data:`SYSCTLS` that this kernel has."""
-    values = {}
-    for name in SYSCTLS:
-        try:
-            path = proc_sys.joinpath(*name.split("."))
-            values[name] = path.read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-    return values
 
 
 def look_at_interfaces() -> InterfaceView | None:

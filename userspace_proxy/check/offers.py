@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ..agent.proxy_parts import facts_of_kernel
 from ..errors import SteeringError
-from ..facts import KernelLackFacts
-from ..kernel.offers import SOCKET_MATCH, KernelOffers
+from ..kernel.offers import LACKS_NOTHING, SOCKET_MATCH, KernelOffers
 from ..kernel.privileges import USER_NAMESPACES, effective_capabilities, forbidding, read_sysctls
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.selection import (
@@ -31,29 +30,23 @@ class Offers:
 
     capabilities: tuple[str, ...] = ()
     """NET_ADMIN and NET_RAW, if this process has them."""
-    nftables_lack: str = ""
-    """Why nftables doesn't work; empty if it does."""
-    iptables_lack: str = ""
-    local_lack: str = ""
-    """Why local steering doesn't work in a network namespace with other daemons."""
+    kernel: KernelOffers = LACKS_NOTHING
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """Why steerings don't work, by name; empty, or without the name, if one does. Local steering is
+    judged in a network namespace with other daemons."""
     legacy_tables: tuple[str, ...] = ()
     """Names of the legacy iptables tables in use, in either family."""
-    without_nft_socket: bool = False
-    """nftables works, but can't distinguish the proxy's sockets."""
-    without_xt_socket: bool = False
-    """iptables works, but can't distinguish the proxy's sockets."""
-    kernel_lacks: tuple[KernelLackFacts, ...] = ()
-    """Missing kernel features."""
     is_in_kernel: bool = False
     """The chosen steering lacks a kernel feature."""
     instead: str = ""
     """Another steering than the chosen one that works here; empty if none does."""
     remedy: str = ""
     """The remedy if the chosen steering can't work, apart from an installation."""
-    forbidding: str = ""
-    """A sysctl that forbids user namespaces, as the ``name=value`` that would allow them."""
-    has_namespaces: bool = True
-    """Whether the kernel has user namespaces."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """The sysctls that may forbid user namespaces."""
+
+    def lack(self, steering: str) -> str:
+        return self.lacks.get(steering, "")
 
 
 def read_offers(kernel: KernelOffers, taken: str) -> Offers:
@@ -64,26 +57,18 @@ def read_offers(kernel: KernelOffers, taken: str) -> Offers:
     """
     mask = effective_capabilities()
     capabilities = tuple(name for bit, name in _CAPABILITIES.items() if mask >> bit & 1)
-    is_admin = "NET_ADMIN" in capabilities
     lacks = lacks_of(kernel, own_namespace=False)
-    iptables_lack = lacks["iptables"]
-    nftables_lack = lacks["nftables"] if is_admin else "NET_ADMIN is missing"
-    sysctls = read_sysctls()
-    forbidden = forbidding(sysctls)
+    if "NET_ADMIN" not in capabilities:
+        lacks |= {"nftables": "NET_ADMIN is missing", "local": ""}
     return Offers(
-        capabilities=capabilities,
-        nftables_lack=nftables_lack,
-        iptables_lack=iptables_lack,
-        local_lack=lacks["local"] if is_admin else "",
-        without_nft_socket=not nftables_lack and "socket" in kernel.lacks,
-        without_xt_socket=not iptables_lack and SOCKET_MATCH in kernel.lacks,
+        capabilities,
+        kernel,
+        lacks,
         legacy_tables=_legacy_tables(),
-        kernel_lacks=tuple(facts_of_kernel(kernel).lacks),
         is_in_kernel=bool(kernel_lacks(taken, kernel, own_namespace=False)),
         instead=works_instead(taken or "auto", kernel),
         remedy=remedy(taken or "auto", kernel),
-        forbidding=f"{forbidden[0]}={forbidden[2]}" if forbidden else "",
-        has_namespaces=USER_NAMESPACES in sysctls,
+        sysctls=read_sysctls(),
     )
 
 
@@ -143,38 +128,36 @@ def _privileges(offers: Offers) -> Iterator[Finding]:
         hint="run as root, grant them to the container (securityContext.capabilities.add), "
         "or --steering=none",
     )
-    if offers.forbidding:
-        name = offers.forbidding.partition("=")[0]
+    if forbidden := forbidding(offers.sysctls):
+        name, _, allowing = forbidden
         yield warning(
             "privileges",
             f"{name} forbids user namespaces, so demo and sandbox also need root",
             f"/proc/sys/{name.replace('.', '/')}",
-            f"sysctl -w {offers.forbidding}",
+            f"sysctl -w {name}={allowing}",
         )
-    elif offers.has_namespaces:
+    elif USER_NAMESPACES in offers.sysctls:
         yield ok("privileges", "user namespaces are allowed: demo and sandbox work without root")
 
 
 def _libraries(offers: Offers, taken: str) -> Iterator[Finding]:
-    if not offers.nftables_lack:
+    if not offers.lack("nftables"):
         yield ok("nftables", "the kernel supports everything that the proxy's rules need")
     elif taken != "nftables":
-        yield ok("nftables", f"can't be used: {offers.nftables_lack}")
-    if not offers.iptables_lack:
+        yield ok("nftables", f"can't be used: {offers.lack('nftables')}")
+    if not offers.lack("iptables"):
         yield ok("iptables", "python-iptables is available, and the kernel has legacy tables")
     elif taken != "iptables":
-        yield ok("iptables", f"can't be used: {offers.iptables_lack}")
+        yield ok("iptables", f"can't be used: {offers.lack('iptables')}")
 
 
 def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> Iterator[Finding]:
-    lack = {"nftables": offers.nftables_lack, "iptables": offers.iptables_lack}.get(taken, "")
-    if taken == "local" and not own_namespace:
-        lack = offers.local_lack
+    lack = "" if taken == "local" and own_namespace else offers.lack(taken)
     if not taken:
         yield error(
             "steering",
-            f"auto finds no working steering: nftables: {offers.nftables_lack or 'works'}; "
-            f"iptables: {offers.iptables_lack or 'works'}",
+            f"auto finds no working steering: nftables: {offers.lack('nftables') or 'works'}; "
+            f"iptables: {offers.lack('iptables') or 'works'}",
             hint=offers.remedy,
         )
     elif lack:
@@ -182,15 +165,16 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
     elif wanted != "auto":
         yield ok("steering", f"{taken}, as set by --steering")
     else:
-        why = taken_reason(taken, offers.legacy_tables, offers, own_namespace=own_namespace)
+        why = _taken_reason(taken, offers, own_namespace=own_namespace)
         yield ok("steering", f"auto chooses {taken}: {why}")
 
 
 def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
     """Report if rules can't distinguish the proxy's sockets. Source: docs/adr/0013."""
-    is_iptables = taken == "iptables"
-    if offers.without_xt_socket if is_iptables else offers.without_nft_socket:
-        module = "xt_socket" if is_iptables else "nft_socket"
+    name, part, module = "nftables", "socket", "nft_socket"
+    if taken == "iptables":
+        name, part, module = "iptables", SOCKET_MATCH, "xt_socket"
+    if part in offers.kernel.lacks and not offers.lack(name):
         yield warning(
             "steering",
             f"the kernel has no {module}: after a crash of the proxy, any process on this node "
@@ -201,20 +185,20 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
 
 def _parts(offers: Offers) -> Iterator[Finding]:
     """Report missing kernel features that the chosen steering can do without."""
-    for lack in offers.kernel_lacks:
+    for lack in facts_of_kernel(offers.kernel).lacks:
         yield ok("kernel", lack.words, hint=lack.brings)
 
 
-def taken_reason(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespace: bool) -> str:
-    """Return why ``auto`` chooses a steering."""
+def _taken_reason(taken: str, offers: Offers, *, own_namespace: bool) -> str:
+    legacy = ", ".join(offers.legacy_tables)
     if own_namespace:
         return "this network namespace was created for the proxy"
     if taken == "iptables":
         if legacy:
-            return f"this node uses legacy tables already ({', '.join(legacy)})"
-        return f"nftables can't be used ({offers.nftables_lack})"
+            return f"this node uses legacy tables already ({legacy})"
+        return f"nftables can't be used ({offers.lack('nftables')})"
     if legacy:
-        return f"legacy tables are in use, but iptables can't be used ({offers.iptables_lack})"
+        return f"legacy tables are in use, but iptables can't be used ({offers.lack('iptables')})"
     return "no legacy tables are in use here, and the kernel has nftables"
 
 

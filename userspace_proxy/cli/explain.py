@@ -29,7 +29,7 @@ from .terminal import columns_of, write
 if TYPE_CHECKING:
     from ..config import Settings
     from ..explain import Explanation, Invocation, PathStep, Subject
-    from ..explain.dial import DialResult
+    from ..explain.dial import Dials
     from ..facts import PortFacts, StatusFacts
 
 # Dialling more takes longer than anyone waits.
@@ -330,7 +330,7 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
     return subject
 
 
-def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | None:
+def _dial(subject: Subject, way: tuple[str, ...]) -> Dials | None:
     """Dial the addresses and endpoints; None if the proxy's network can't be entered.
 
     UDP is left out: a client would have to send something.
@@ -339,7 +339,7 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
     machine's own programs and its cloud's metadata dialled.
     """
     from ..answering_child import ChildEnded
-    from ..explain.dial import dial_by
+    from ..explain.dial import dial_by, with_hosts
 
     wanted: list[str] = []
     for port in subject.ports:
@@ -349,6 +349,7 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
             wanted += [frontend.address for frontend in port.frontends[:1]]
         wanted += [endpoint.address for endpoint in port.endpoints if not endpoint.is_refused]
     try:
-        return dial_by(way, map(SocketAddress.read, wanted[:DIALLED_MAX]))
+        dials = dial_by(way, map(SocketAddress.read, wanted[:DIALLED_MAX]))
     except (ChildEnded, OSError):
         return None
+    return with_hosts(subject.ports, dials)

@@ -7,7 +7,7 @@ It changes nothing. Dials and requests for pods are made only if requested.
 
 from .explanation import Explanation, PathStep, Subject, read_subject, render_json, render_text
 from .next_command import Invocation
-from .steps import explain
+from .sentence import explain
 
 __all__ = [
     "Explanation",

@@ -25,9 +25,9 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from ..answering_child import AnsweringChild
 from ..causes.cause import Cause
 from ..causes.endpoints import absent, dial_failed
 from ..clocks import Clocks
-from ..facts import StatusFacts
+from ..facts import PortFacts, StatusFacts
 from ..facts.encoding import dump_cause, load_cause
 from ..frames import receive_frame, send_frame
 from ..kernel.neighbours import absent_hop, own_route_failure
@@ -64,6 +64,10 @@ class DialResult:
     """The kernel's error message; empty if the address answered."""
     has_no_route: bool = False
     """This machine has no usable route to the address, so nothing was sent."""
+
+
+Dials = Mapping[str, DialResult]
+"""The results of dials, by address."""
 
 
 def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
@@ -136,6 +140,17 @@ def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[st
         finally:
             child.close()
     return {address: _read(*fields) for address, fields in json.loads(answer).items()}
+
+
+def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
+    """Return dials whose remedies for endpoints by DNS name are about hosts, not pods."""
+    hosts = {e.address: e.host for port in ports for e in port.endpoints if e.host}
+    return {
+        at: replace(result, cause=result.cause.replace(host=hosts[at]))
+        if at in hosts and result.cause is not None
+        else result
+        for at, result in dials.items()
+    }
 
 
 def answer(descriptor: int) -> int:

@@ -99,7 +99,7 @@ def next_command(
     endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
     # kubectl shows nothing about a host outside the cluster.
     about = object_of(cause)
-    is_host = any(one.host and one.address == about for one in endpoints)
+    is_host = any(endpoint.host and endpoint.address == about for endpoint in endpoints)
     if has_kubectl and not is_host and (words := kubectl_words(cause, subject.service, pod)):
         return invocation.kubectl(words)
     if cause.code.traits.is_of_endpoint and can_dial:
@@ -108,17 +108,17 @@ def next_command(
 
 
 def _node_with_endpoint(subject: Subject) -> str:
-    return next((e.node for port in subject.ports for e in port.endpoints if e.node), "")
+    endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
+    return next((endpoint.node for endpoint in endpoints if endpoint.node), "")
 
 
 def _flows(subject: Subject, invocation: Invocation) -> str:
     """Return the command to list UDP flows that only the kernel sees; empty without any."""
-    unseen = (port for port in subject.ports if port.is_unseen and port.protocol == "UDP")
-    port = next((port for port in unseen if port.frontends), None)
-    if port is None or invocation.is_elsewhere:
-        return ""
-    ip = ip_of(port.frontends[0].address)
-    return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {shell_word(ip)}"
+    for port in () if invocation.is_elsewhere else subject.ports:
+        if port.is_unseen and port.protocol == "UDP" and port.frontends:
+            address = shell_word(ip_of(port.frontends[0].address))
+            return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {address}"
+    return ""
 
 
 def _name(flag: str) -> str:

@@ -26,7 +26,7 @@ from ..facts import (
     facts_of_verdict,
     in_order,
 )
-from ..plan import Planner, PortPlan
+from ..plan import Planner
 from ..policy import PolicyOptions
 from ..policy.node_facts import make_facts, no_node_reason, options_with
 from ..status.answers import make_answer
@@ -56,6 +56,14 @@ def plan_status(
     options = options_with(steering, options)
     addresses = snapshot.node.addresses if snapshot.node else ()
     plan = Planner(make_facts(options, snapshot, (*addresses, *_LOOPBACK))).plan(snapshot)
+    ports = [
+        facts_of_plan(
+            port,
+            map(facts_of_frontend, in_order(port.frontends)),
+            map(facts_of_verdict, port.verdicts),
+        )
+        for port in plan.ports.values()
+    ]
     source = SourceFacts(is_synced=True, problems=problems, rejected=rejected)
     facts = StatusFacts(
         node=options.node_name,
@@ -65,18 +73,10 @@ def plan_status(
         source=source,
         steering=SteeringState("none"),
         sync=SyncFacts(last_done=now),
-        ports=diagnose([*map(_port, plan.ports.values())], source, judge=_judge),
+        ports=diagnose(ports, source, judge=_judge),
         ignored=facts_of_ignored(plan.ignored),
     )
     return make_answer(facts, now=now, selection=Selection())
-
-
-def _port(plan: PortPlan) -> PortFacts:
-    frontends, endpoints = (
-        map(facts_of_frontend, in_order(plan.frontends)),
-        map(facts_of_verdict, plan.verdicts),
-    )
-    return facts_of_plan(plan, frontends, endpoints)
 
 
 def _judge(port: PortFacts) -> StateFacts:

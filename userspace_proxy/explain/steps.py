@@ -1,28 +1,32 @@
-"""Turns the facts about a Service into a connection's steps, a sentence and a next command.
+"""Makes the steps of connections to a Service from the facts about it.
 
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
 Rule 1: causes are shown in their own words; this module only orders them.
-Rule 2: the worst step decides the sentence. Of equally bad steps, the first on the path wins; ports
-whose clients fail come before others, and notes last. Problems of the Service itself win over
-problems of the node that may concern other Services.
+Rule 2: the effect of another program's chain on a Service is known only roughly. If its clients
+pass the chain, it is no problem for them, but may be one for other clients. A recent first byte
+proves that they pass; other clients prove nothing about the client that the user asked about.
+Rule 3: clients' experience decides, not this program's dial, which has another source address,
+sends nothing, and may fail for its own reasons. The dial decides if no client has dialled lately. A
+machine without a route to an address proves nothing, unless it is the proxy's node.
+Rule 4: a dial proves only that connections are accepted (at a Service's address, by the proxy), not
+that requests are answered. If clients fail anyway, the step says so and isn't marked as good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 from ..causes.cause import Cause
-from ..causes.say import Form, command, remedy, say
+from ..causes.say import Form, remedy, say
 from ..diagnosis.clauses import and_standby, waiting_clients
-from ..diagnosis.dated import also, cause_at, sentence_at, times_of
+from ..diagnosis.dated import cause_at, sentence_at, times_of
 from ..diagnosis.judge import cause_of
 from ..diagnosis.paths import format_counted, format_path, format_probes
 from ..diagnosis.problems import changed_again, changed_by_others
 from ..diagnosis.rules import other_cause
 from ..facts import (
-    WORST_FIRST,
+    LAST_MINUTE_S,
     EndpointFacts,
     Level,
     PortFacts,
@@ -39,212 +43,49 @@ from ..facts.units import (
 )
 from ..model import contains
 from ..status.missing import is_known
-from .dial_steps import (
-    UNREACHED,
-    Dials,
-    clients_show,
-    dial_address,
-    dial_steps,
-    with_hosts,
-)
-from .explanation import Explanation, PathPart, PathStep, Subject
-from .firewalls import firewall_clause, firewall_steps
-from .next_command import UNREPLIED, Invocation, next_command
-from .served import policy_drops, served_sentence, without_answer
+from .dial import DialResult, Dials
+from .explanation import PathStep, Subject
+from .next_command import UNREPLIED
 
-NOTE = "note"
-_NODE, _SOURCE, _ADDRESS, _SERVICE = "node", "source", "address", "service"
+NOTE, FIREWALL, ADDRESS, SOURCE = "note", "firewall", "address", "source"
+"""Topics of steps that the sentence treats differently from others."""
+_SERVICE, _DIAL = "service", "dial"
 _ON_NODE = "on a node (--steering other than none)"
 # A Service may have a thousand endpoints; endpoints that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
 
 
-def explain(
-    subject: Subject,
-    *,
-    client: str = "",
-    dials: Dials | None = None,
-    pods: Sequence[PathStep] | None = None,
-    invocation: Invocation | None = None,
-) -> Explanation:
-    """Return the steps of connections to a Service.
-
-    Args:
-        client: The address of a client; empty: any client.
-        dials: Results of dials; None: none were requested.
-        pods: The steps about the Service's pods; None: they weren't examined.
-        invocation: How the user ran the program; None: the default, for this machine's proxy.
-    """
-    invocation = invocation or Invocation()
-    dials = None if dials is None else with_hosts(subject.ports, dials)
-    family = "IPv6" if ":" in client else "IPv4"
-    ports = [port for port in subject.ports if not client or port.family == family]
-    whole = [*mistakes(subject), *(pods or ())]
-    if client and subject.ports and not ports:
-        whole.append(
-            PathStep(Level.TROUBLE, "client", f"{subject.service} has no {family} address")
+def mistakes(subject: Subject) -> Iterator[PathStep]:
+    """Yield the mistakes that concern the whole Service, the worst first."""
+    for cause in map(cause_of, subject.rejected):
+        yield PathStep(Level.TROUBLE, _SERVICE, say(cause), remedy(cause))
+    for item in subject.ignored:
+        which = f"Port {item.port} is" if item.port else "It is"
+        yield PathStep(
+            Level.TROUBLE if item.is_conflict else Level.ATTENTION,
+            _SERVICE,
+            f"{which} not served: {say(item.cause)}",
+            remedy(item.cause),
+            is_by_design=not item.is_conflict,
         )
-    parts = [PathPart("", tuple(whole))] if whole else []
-    if subject.node is not None:
-        parts.append(PathPart(_NODE, tuple(_node(subject.node, subject, ports, client))))
-    of_ports = [PathPart(_title(p), tuple(_port(p, subject, client, dials))) for p in ports]
-    parts += of_ports
-    if dials is not None and not invocation.can_dial:
-        parts.append(PathPart("", (UNREACHED,)))
-    steps = [step for part in parts for step in part.steps]
-    levels = {step.level for step in steps}
-    level = next((one for one in WORST_FIRST if one in levels), Level.OK)
-    worst = _worst(parts, ports)
-    cause = _first_cause(ports, subject, dials or {})
-    at = next((p for p, part in zip(ports, of_ports, strict=True) if worst in part.steps), None)
-    is_well = worst is None or worst.topic == NOTE
-    sentence = (
-        _which(at if worst else without_answer(ports, subject), ports),
-        _sentence(worst, at, ports, subject, dials or {}),
-        firewall_clause(subject.node, ports, client, subject.now) if is_well else "",
-        node_clause(ports, subject),
-        _mistakes(steps, ports, worst, at),
-        "; nothing was dialled" if UNREACHED in steps else "",
-    )
-    return Explanation(
-        service=subject.service,
-        origin=subject.origin,
-        level=level,
-        sentence="".join(sentence),
-        next=next_command(
-            cause,
-            subject,
-            replace(invocation, has_dialled=dials is not None, has_pods=pods is not None),
-            pod=next((step.pod for step in pods or () if step.pod), ""),
-        ),
-        parts=tuple(_as_shown(part, worst, invocation) for part in parts),
-    )
 
 
-def _title(port: PortFacts) -> str:
-    """Return the name with family and side, where these distinguish ports of that name."""
-    words = [port.family, *([port.side] if port.side else [])]
-    return f"{port.title} ({', '.join(words)})"
-
-
-def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
-    """Return the cause for the next command to investigate, or None without a problem."""
-    unhealthy = [port for port in ports if port.state.level is not Level.OK]
-    for port in sorted(
-        unhealthy, key=lambda port: (WORST_FIRST.index(port.state.level), _rank(port))
-    ):
-        if port.state.causes:
-            return port.state.causes[0]
-    for port in ports:
-        for endpoint in port.endpoints:
-            result = dials.get(endpoint.address)
-            if not endpoint.is_usable or result is None or result.cause is None:
-                continue
-            if subject.node is None and result.has_no_route:
-                continue
-            if not clients_show(endpoint, subject.now):
-                return result.cause
-    return subject.ignored[0].cause if subject.ignored else None
-
-
-def _rank(port: PortFacts) -> tuple[bool, bool]:
-    """Return the sort key for ports of equal level: the worst for clients first."""
-    return not port.state.is_problem, port.state.word in (PortState.SERVED, PortState.UNKNOWN)
-
-
-def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | None:
-    """Return the step that decides the sentence, or None without a problem.
-
-    Args:
-        ports: The Service's ports here, whose clients depend on the node's rules.
-    """
-    ranks = {_title(port): _rank(port) for port in ports}
-    steps = [(part.title, step) for part in parts for step in part.steps]
-    steps.sort(key=lambda one: (one[1].topic == NOTE, *ranks.get(one[0], ())))
-    own = [step for title, step in steps if title != _NODE or (ports and step.topic != _SOURCE)]
-    for candidates in (own, [step for _, step in steps]):
-        for level in (Level.TROUBLE, Level.ATTENTION):
-            for step in candidates:
-                if step.level is level:
-                    return step
-    return None
-
-
-def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) -> PathPart:
-    """Return a part whose commands ask the same cluster, and only the worst step is brief."""
-    steps = []
-    for step in part.steps:
-        words = next(filter(None, map(command, step.causes)), "")
-        hint = invocation.kubectl(words) if words else step.hint
-        steps.append(replace(step, hint=hint, brief=step.brief if step is worst else ""))
-    return replace(part, steps=tuple(steps))
-
-
-def _which(one: PortFacts | None, ports: Sequence[PortFacts]) -> str:
-    """Return the affected port, family or side, if others are served; or empty."""
-    if one is None or all(port is one or port.state.is_problem for port in ports):
-        return ""
-    names = [f"port {one.port}"] if any(port.port != one.port for port in ports) else []
-    families = [one.family] if any(port.family != one.family for port in ports) else []
-    sides = [one.side or "cluster IP"] if any(port.side != one.side for port in ports) else []
-    words = ", ".join(filter(None, (*names, one.shared_number if names else "", *families, *sides)))
-    return f"{capitalised(words)}: " if words else ""
-
-
-def _sentence(
-    worst: PathStep | None,
-    at: PortFacts | None,
-    ports: Sequence[PortFacts],
-    subject: Subject,
-    dials: Dials,
-) -> str:
-    if worst is None:
-        return served_sentence(ports, subject, dials)
-    if worst.topic == NOTE:
-        return f"{served_sentence(ports, subject, dials)}; {worst.what}"
-    other = _other_cause(worst, at)
-    return worst.what if other is None else f"{worst.what}; besides, {say(other)}"
-
-
-def _other_cause(worst: PathStep | None, at: PortFacts | None) -> Cause | None:
-    """Return why clients would fail even if they reached the port; None if they wouldn't."""
-    is_address = worst is not None and worst.topic == _ADDRESS
-    return other_cause(at) if at is not None and is_address else None
-
-
-def _mistakes(
-    steps: Sequence[PathStep],
-    ports: Sequence[PortFacts],
-    worst: PathStep | None,
-    at: PortFacts | None,
-) -> str:
-    """Return users' mistakes, to be added to the sentence of the worst step."""
-    found = {note.fact: note for port in ports for note in port.notes}
-    mistakes = {fact: note for fact, note in found.items() if note.code.traits.is_mistake}
-    for step in steps:
-        if step.topic == NOTE and step.level is Level.ATTENTION and step.causes:
-            mistakes.setdefault(step.causes[0].fact, step.causes[0])
-    other = _other_cause(worst, at)
-    stated = () if worst is None else worst.causes
-    said = (*stated, *([] if other is None else [other]))
-    return also(list(mistakes.values()), {cause.fact for cause in said})
-
-
-def _node(
+def node_steps(
     node: StatusFacts, subject: Subject, ports: Sequence[PortFacts], client: str
 ) -> Iterator[PathStep]:
+    """Yield the steps about the node: its source, its rules, other programs' chains."""
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
         age = format_seconds(age_s)
         what = f"Services haven't been read yet from {source.location}: the last state is {age} old"
-        yield PathStep(Level.TROUBLE, _SOURCE, what)
+        yield PathStep(Level.TROUBLE, SOURCE, what)
     of_objects = {item.line for item in source.rejected}
     away = [problem for problem in source.problems if problem not in of_objects]
     for problem in away:
-        yield PathStep(Level.TROUBLE, _SOURCE, problem)
+        yield PathStep(Level.TROUBLE, SOURCE, problem)
     yield from _others_rejected(subject.others_rejected)
     if not away and age_s is None:
-        yield PathStep(Level.OK, _SOURCE, f"Services are current, from {source.location}")
+        yield PathStep(Level.OK, SOURCE, f"Services are current, from {source.location}")
     if problem := node.sync.problem or steering.problem:
         yield PathStep(Level.TROUBLE, "rules", f"The kernel isn't as planned: {problem}")
     elif again := changed_again(steering):
@@ -255,7 +96,7 @@ def _node(
         repairs = f", {plural(steering.repairs, 'repair')} so far" if steering.repairs else ""
         what = f"{steering.name}: the kernel is as planned, compared every second{repairs}"
         yield PathStep(Level.OK, "rules", what)
-    yield from firewall_steps(node, ports, client, subject.now)
+    yield from _firewalls(node, ports, client, subject.now)
 
 
 def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
@@ -263,25 +104,55 @@ def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
     for what, is_about in (("Not read", False), ("Rejected, of no concern here", True)):
         if items := [item for item in rejected if is_known(item) is is_about]:
             more = f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
-            yield PathStep(None, _SOURCE, f"{what}: {items[0].line}{more}")
+            yield PathStep(None, SOURCE, f"{what}: {items[0].line}{more}")
 
 
-def _port(
+def _firewalls(
+    node: StatusFacts, ports: Sequence[PortFacts], client: str, now: float
+) -> Iterator[PathStep]:
+    """Yield a step for each chain that may drop packets to a Service; one if there is none.
+
+    Args:
+        client: The address of the client that the user asked about; empty: any client.
+    """
+    for one in node.firewalls:
+        is_passed = not client and any(
+            one.family in ("", port.family) and now - endpoint.sent_at < LAST_MINUTE_S
+            for port in ports
+            for endpoint in port.endpoints
+        )
+        whom = "of other clients" if is_passed else "to Services"
+        what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
+        yield PathStep(None if is_passed else Level.TROUBLE, FIREWALL, what, one.hint)
+    # The chain may drop packets to the address, or to an endpoint.
+    causes = [cause for port in ports for cause in port.state.causes]
+    is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)
+    if not node.firewalls and not is_blamed and node.steering.name != "none":
+        what = "No chain of another program is known to drop packets to it"
+        if any(port.is_unseen for port in ports):
+            unknown = "on its way in; those at forward are read once its clients get no answer"
+            yield PathStep(None, FIREWALL, f"{what} {unknown}")
+        else:
+            yield PathStep(Level.OK, FIREWALL, what)
+
+
+def port_steps(
     port: PortFacts, subject: Subject, client: str, dials: Dials | None
 ) -> Iterator[PathStep]:
+    """Yield the steps about one of the Service's ports."""
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
             why = say(port.state.causes[0]) if port.problem else frontend.target
             what = f"{what}, is not served: {why}"
             causes = port.state.causes[:1] if port.problem else ()
-            yield PathStep(Level.TROUBLE, _ADDRESS, what, causes=tuple(causes))
+            yield PathStep(Level.TROUBLE, ADDRESS, what, causes=tuple(causes))
         else:
             level = None if _mark(port) is None else Level.OK
             what = f"{what}: {frontend.target}" if frontend.target else what
-            yield PathStep(level, _ADDRESS, what)
+            yield PathStep(level, ADDRESS, what)
         if dials is not None and frontend.address in dials:
-            yield dial_address(port, frontend.address, dials[frontend.address])
+            yield _dial_address(port, frontend.address, dials[frontend.address])
     if not port.has_default_path:
         yield _path(port, subject)
     if client:
@@ -294,7 +165,7 @@ def _port(
     yield from _others(port, subject.now)
     yield from node_notes(port, subject)
     if dials is not None:
-        yield from dial_steps(port, dials, subject.now, is_planned=subject.node is None)
+        yield from _dials(port, dials, subject.now, is_planned=subject.node is None)
 
 
 def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
@@ -402,46 +273,12 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
     return f"; it {answered}accepted {plural(endpoint.connections, 'connection')} before"
 
 
-def mistakes(subject: Subject) -> Iterator[PathStep]:
-    """Yield the mistakes that concern the whole Service, the worst first."""
-    for cause in map(cause_of, subject.rejected):
-        yield PathStep(Level.TROUBLE, _SERVICE, say(cause), remedy(cause))
-    for item in subject.ignored:
-        which = f"Port {item.port} is" if item.port else "It is"
-        yield PathStep(
-            Level.TROUBLE if item.is_conflict else Level.ATTENTION,
-            _SERVICE,
-            f"{which} not served: {say(item.cause)}",
-            remedy(item.cause),
-            is_by_design=not item.is_conflict,
-        )
-
-
-def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
-    """Yield how a node would serve a Service port's clients, if that differs."""
-    there = _there(port, subject)
-    if there is not None:
-        usable = {endpoint.address for endpoint in port.endpoints if endpoint.is_usable}
-        lost = (e for e in there.endpoints if e.address in usable and not e.is_usable)
-        details = tuple((None, f"{one.address}: {one.state}") for one in lost)
-        yield PathStep(None, NOTE, f"{_ON_NODE} {there.planned}", there.state.hint, details)
-
-
-def node_clause(ports: Iterable[PortFacts], subject: Subject) -> str:
-    """Return how a node would serve the first such port, to end the sentence; or empty."""
-    found = filter(None, (_there(port, subject) for port in ports))
-    first = next(found, None)
-    return "" if first is None else f"; {_ON_NODE} {first.planned}"
-
-
-def _there(port: PortFacts, subject: Subject) -> PortFacts | None:
-    """Return a Service port's facts on a node; None if it has the same endpoints there."""
-    same = (one for one in subject.on_node if _key(one) == _key(port))
-    return next((one for one in same if one.usable != port.usable), None)
-
-
-def _key(port: PortFacts) -> tuple[str, str, str]:
-    return port.title, port.family, port.side
+def policy_drops(port: PortFacts) -> Cause | None:
+    """Return why the traffic policy drops clients, and how many so far; None if it doesn't."""
+    if not port.is_dropping or port.cause is None:
+        return None
+    code = port.cause.code
+    return next((cause for cause in port.turned_away if cause.code is code), port.cause)
 
 
 def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
@@ -454,3 +291,154 @@ def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
         return Level.ATTENTION, f"Packets from {client} are dropped: {port.state.sentence}"
     networks = ", ".join(port.admits or ()) or "no network"
     return Level.ATTENTION, f"Packets from {client} are dropped: only {networks} is admitted"
+
+
+def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
+    """Yield how a node would serve a Service port's clients, if that differs."""
+    there = _there(port, subject)
+    if there is not None:
+        usable = {endpoint.address for endpoint in port.endpoints if endpoint.is_usable}
+        lost = (e for e in there.endpoints if e.address in usable and not e.is_usable)
+        details = tuple((None, f"{one.address}: {one.state}") for one in lost)
+        yield PathStep(None, NOTE, f"{_ON_NODE} {there.planned}", there.state.hint, details)
+
+
+def _there(port: PortFacts, subject: Subject) -> PortFacts | None:
+    """Return a Service port's facts on a node; None if it has the same endpoints there."""
+    same = (one for one in subject.on_node if _key(one) == _key(port))
+    return next((one for one in same if one.usable != port.usable), None)
+
+
+def _key(port: PortFacts) -> tuple[str, str, str]:
+    return port.title, port.family, port.side
+
+
+UNREACHED = PathStep(
+    None,
+    _DIAL,
+    "Nothing was dialled: the proxy is in another network namespace, and this program can't enter "
+    "it",
+    "Run this as root on the proxy's node, or in its container if that has PIDs of its own",
+)
+
+
+def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
+    if result.cause is None:
+        what = f"{address} accepts a connection {_after(result)}"
+        if port.is_unseen or port.state.level is Level.OK:
+            return PathStep(Level.OK, _DIAL, what)
+        return PathStep(None, _DIAL, f"{what}, as the proxy does before it dials")
+    # Many Service addresses can be dialled only from nodes and pods.
+    is_known = port.connections or port.admits is not None
+    is_known = is_known or not (port.is_unseen or port.mark is Level.OK)
+    level = None if is_known or result.has_no_route else Level.ATTENTION
+    return PathStep(level, _DIAL, f"{address}, from this machine: {result.error}")
+
+
+def clients_show(endpoint: EndpointFacts, now: float) -> bool:
+    """Return whether recent clients have shown if an endpoint answers."""
+    if endpoint.cause is not None:
+        return not endpoint.is_past
+    return endpoint.answered_at > 0 and now - endpoint.answered_at < LAST_MINUTE_S
+
+
+def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:
+    """Return the severity of a failed dial to a used endpoint."""
+    if clients_show(endpoint, now):
+        return None
+    was_answered = endpoint.cause is None and endpoint.answered_at
+    return Level.ATTENTION if was_answered else Level.TROUBLE
+
+
+def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
+    """Return how a dial failed, compared with what clients experienced."""
+    if _is_as_clients(endpoint, cause):
+        return ", as for clients"
+    said = f": {say(cause)}"
+    if endpoint.cause is not None:
+        return f"{said}; clients: {say(endpoint.cause, Form.SHORT)}"
+    if not endpoint.answered_at:
+        return said
+    age = format_seconds(max(0.0, now - endpoint.answered_at))
+    return f"{said}; it answered a client {age} ago"
+
+
+def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
+    """Return whether clients failed like the dial, which another step reports with its remedy."""
+    return endpoint.cause is not None and endpoint.cause.code is cause.code
+
+
+def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> Iterator[PathStep]:
+    """Yield a step about the dialled endpoints, and one about those that weren't dialled.
+
+    Args:
+        now: Unix time of the facts.
+        is_planned: The facts come from a plan, not from a proxy in whose network was dialled.
+    """
+    if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
+        them = plural(refused, "endpoint")
+        yield PathStep(Level.OK, _DIAL, f"{them} not dialled, because the proxy refuses to")
+    dialled = [(e, dials[e.address]) for e in port.endpoints if e.address in dials]
+    rest = sum(not e.is_refused and e.address not in dials for e in port.endpoints)
+    if rest and dials and port.protocol == "TCP":
+        them = plural(rest, "endpoint")
+        yield PathStep(Level.OK, _DIAL, f"{them} not dialled, because the Service has so many")
+    if not dialled:
+        return
+    used = [(endpoint, result) for endpoint, result in dialled if endpoint.is_usable]
+    unrouted = [e for e, result in used if is_planned and result.has_no_route]
+    failed = {
+        endpoint.address: (_level_of_failed(endpoint, now), endpoint, result.cause)
+        for endpoint, result in used
+        if result.cause is not None and endpoint not in unrouted
+    }
+    # An endpoint that accepts connections may still fail its clients.
+    accepting = [endpoint for endpoint, result in used if result.cause is None]
+    unlike = [one for one in accepting if one.cause is not None and not one.is_past]
+    levels = {at: one[0] for at, one in failed.items()}
+    levels |= {endpoint.address: None for endpoint in (*unrouted, *unlike)}
+    details = tuple(
+        _dial(endpoint, result, levels.get(endpoint.address, Level.OK))
+        for endpoint, result in dialled
+    )
+    if failed:
+        order = (*reversed(Level), None)
+        level, endpoint, cause = min(failed.values(), key=lambda one: order.index(one[0]))
+        brief = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed"
+        what = f"{brief}{_beside_clients(endpoint, cause, now)}"
+        hint = "" if _is_as_clients(endpoint, cause) else remedy(cause)
+        yield PathStep(level, _DIAL, what, hint, details, brief=brief)
+    elif unrouted:
+        what = f"This machine has no route to {len(unrouted):,} of {plural(len(used), 'endpoint')}"
+        yield PathStep(None, _DIAL, what, "Run this on a node, which has routes to pods", details)
+    else:
+        what = f"{plural(len(used), 'used endpoint')} dialled from this machine, without a failure"
+        if not used:
+            what = (
+                f"{plural(len(dialled), 'endpoint')} dialled from this machine, none of them used"
+            )
+        if unlike:
+            what = f"{what}: that shows only that connections are accepted, not that they work"
+        yield PathStep(None if unlike else Level.OK, _DIAL, what, details=details)
+
+
+def _dial(
+    endpoint: EndpointFacts, result: DialResult, level: Level | None
+) -> tuple[Level | None, str]:
+    """Return the level of one dial and a line about it, given a used endpoint's level."""
+    used = "" if endpoint.is_usable else f" ({endpoint.state})"
+    if result.cause is None:
+        return level, f"{endpoint.address}{used}: accepts a connection {_after(result)}"
+    return (
+        level if endpoint.is_usable else Level.ATTENTION,
+        f"{endpoint.address}{used}: {result.error} {_after(result)}",
+    )
+
+
+def _after(result: DialResult) -> str:
+    # Most answers take less than a millisecond.
+    return (
+        f"after {result.seconds * 1000:.1f} ms"
+        if result.seconds < 0.1
+        else (f"after {format_seconds(result.seconds)}")
+    )

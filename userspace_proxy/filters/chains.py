@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..model import IPFamily
+from ..model.quoting import shell_command
 from .matches import Conditions, in_words
 
 DEPTH_MAX = 16
@@ -92,6 +93,17 @@ class Chain:
         """A description of a base chain."""
         place = f"({self.hook}, priority {self.priority})"
         return f"nftables chain {self} of another program {place}"
+
+    @property
+    def listing(self) -> str:
+        """The command that shows its rules, as the end of a sentence."""
+        listed = shell_command("nft", "list", "chain", *self.table[:2], self.name)
+        return f"as `{self.legacy_command('-S') if self.table.is_legacy else listed}` shows"
+
+    def legacy_command(self, option: str) -> str:
+        tool = "ip6tables-legacy" if self.table.family == "ip6" else "iptables-legacy"
+        table = () if self.table.name == "filter" else ("-t", self.table.name)
+        return shell_command(tool, *table, option, self.name)
 
 
 Tables = dict[ChainTable, dict[str, Chain]]

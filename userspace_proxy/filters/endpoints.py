@@ -12,12 +12,12 @@ from ipaddress import ip_address
 from ..model import Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.locality import PodLink
 from .chains import Chain, Tables
-from .denied_pods import has_clients
 from .following import find_drop, follow
 from .frontends import WAY_IN, Followed
-from .node import Chains, Firewall, find_first_drop, hint_of, judged
+from .node import Chains, Firewall, find_first_drop, has_clients, hint_of, judged
 from .packets import FirstPacket
 
+_ANSWERS = ", for the endpoint's answers"
 # The priority of chains at postrouting that translate sources, or translate them back.
 _SOURCE_NAT = 100
 
@@ -65,17 +65,15 @@ def find_forward_firewalls(
         if family is not endpoint.family or is_late:
             return None
         first = FirstPacket(to, is_forwarded=True, way_out=own)
-        found = find_first_drop(base, chains, [first], clients)
-        if found is None:
+        drop, whose = find_first_drop(base, chains, [first], clients), ""
+        if drop is None:
             answer = FirstPacket(to, is_answer=True, is_forwarded=True, link=own)
             ways = [answer._replace(way_out=one) for one in clients] or [answer]
             drops = [find_drop(base, chains, one) for one in ways]
-            if dropped := next(filter(None, drops), None):
-                found = dropped, ", for the endpoint's answers", all(drops)
-        if found is None:
+            drop, whose = (drops[0] if all(drops) else None), _ANSWERS
+        if drop is None:
             return None
-        drop, whose, is_for_all = found
-        return Firewall(str(base), f"{drop}{whose}", hint_of(base, ""), family, is_for_all)
+        return Firewall(str(base), f"{drop}{whose}", hint_of(base, ""), family)
 
     return list(judged((nft, legacy), "forward", judge))
 

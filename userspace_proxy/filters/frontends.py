@@ -13,10 +13,7 @@ proxy port. With local steering, packets keep the frontend's address up to the s
 chains come first, and all filter chains on the way in see it.
 
 Rule 1: packets count as dropped only if that is certain for pods and other hosts, as a firewall may
-legitimately deny some clients. A drop for some is a doubt if a rule names the frontend, or the
-clients are this node's pods (``denied_pods``).
-Rule 2: an uncertain translation is a doubt if the rule names the address, or looks up address or
-port: any other affects some clients of all addresses, as a transparent proxy does.
+legitimately deny some clients. What may drop or translate them is named as not followed.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -29,15 +26,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Doubt, Frontend, FrontendKind, Taken
+from ..model import Frontend, FrontendKind, Taken
 from ..model.addresses import is_loopback
-from ..policy.locality import PodLink
 from .chains import DROPS, Chain, RuleVerdict, Tables
-from .denied_pods import conditions_on_clients, find_denied
-from .following import FOLLOWED_MAX, TRACKING, find_drop, find_drop_for_some, follow
+from .following import FOLLOWED_MAX, TRACKING, find_drop, follow
 from .matches import Match
 from .packets import FirstPacket, may_be_first, number_of_ip
-from .pod_links import PodLinks
 from .reading import IsOwn, NftReader
 
 # The kernel's priority NF_IP_PRI_NAT_DST, also of the legacy tables.
@@ -64,7 +58,7 @@ class Followed(NamedTuple):
     chains: Mapping[str, Chain]
 
 
-_NOTHING: tuple[int, tuple[PodLink, ...] | None] = (-1, None)
+_NOTHING = -1
 
 
 class EarlierChains:
@@ -79,30 +73,28 @@ class EarlierChains:
         self._translation_of = translation_of
         self._is_own = is_own
         self._reader: NftReader | None = None
-        self._links: PodLinks | None = None
-        # The ruleset's generation, and the pods' links; None: no rule depends on links.
+        # The ruleset's generation.
         self._seen = _NOTHING
         self._found: dict[Frontend, Taken] = {}
+        self._earlier: Sequence[Followed] = ()
         self.filters: Sequence[Followed] = ()
         """Chains as of the last look, for :func:`.endpoints.dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
-        """Return the frontends whose packets another program takes, or may take, with causes.
+        """Return the frontends whose packets another program takes, with causes.
 
-        Takes 10 µs if neither nftables nor, if rules depend on links, a link has changed since the
-        last call. If nftables can't be read (the kernel lacks it, permission is denied), nothing is
-        found.
+        Takes 10 µs if nftables hasn't changed since the last call. If nftables can't be read (the
+        kernel lacks it, permission is denied), nothing is found.
         """
         try:
             self._reader = self._reader or NftReader(self._is_own)
             generation = self._reader.generation()
-            links = None if self._seen[1] is None else self._pod_links()
-            if (generation, links) != self._seen:
-                self._found, links = self._find(self._reader, frontends)
-                self._seen = generation, links
+            if generation != self._seen:
+                self._found = self._find(self._reader, frontends)
+                self._seen = generation
         except SteeringError:
             self.forget()
-            self.filters = ()
+            self._earlier = self.filters = ()
         return self._found
 
     def forget(self) -> None:
@@ -110,24 +102,25 @@ class EarlierChains:
         self._seen, self._found = _NOTHING, {}
 
     def close(self) -> None:
-        """Close the sockets; idempotent."""
+        """Close the socket; idempotent."""
         if self._reader is not None:
             self._reader.close()
-        if self._links is not None:
-            self._links.close()
-        self._reader = self._links = None
+        self._reader = None
 
-    def _pod_links(self) -> tuple[PodLink, ...]:
-        """Return the pods' links; empty if the kernel doesn't list them."""
-        try:
-            self._links = self._links or PodLinks()
-            return self._links.known()
-        except SteeringError:
-            return ()
+    def unfollowed(self, frontends: Collection[Frontend]) -> list[str]:
+        """Describe the rules that may take frontends' packets, as of the last look."""
+        found: dict[str, None] = {}
+        for chain, chains in self._earlier:
+            if not chain.is_read:
+                found[f"chain {chain}, {chain.listing}"] = None
+            places = [(one, self._translation_of(one)) for one in frontends]
+            most = FOLLOWED_MAX // max(1, sum(len(one.steps) for one in chains.values()))
+            for frontend, to in places[:most]:
+                if frontend.family in chain.table.families:
+                    found[_unfollowed(chain, chains, frontend, to)] = None
+        return list(filter(None, found))
 
-    def _find(
-        self, reader: NftReader, frontends: Collection[Frontend]
-    ) -> tuple[dict[Frontend, Taken], tuple[PodLink, ...] | None]:
+    def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
         tables = reader.chains()
 
         @functools.cache
@@ -144,42 +137,17 @@ class EarlierChains:
         found: dict[Frontend, Taken] = {}
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
         last = max((t.priority for t in translations.values()), default=-NEVER)
-        earlier = [followed(base) for base in chains_before(tables, last)]
-        depends = any(conditions_on_clients(*one) for one in earlier if one.base.kind == "filter")
-        links = self._pod_links() if depends else None
-        for chain, chains in earlier:
+        self._earlier = [followed(base) for base in chains_before(tables, last)]
+        for chain, chains in self._earlier:
             families = chain.table.families
             places = [(f, to) for f, to in translations.items() if f.family in families]
             for frontend, to in places_to_follow(chain, chains, places):
-                cause = explain_chain(chain, chains, frontend, to)
-                if cause and not (frontend in found and isinstance(cause, Doubt)):
+                if cause := explain_chain(chain, chains, frontend, to):
                     found[frontend] = cause
-            if links and chain.kind == "filter":
-                rest = [place for place in places if place[0] not in found]
-                found |= find_denied_pods(chain, chains, links, rest)
-        return found, links
+        return found
 
 
 Places = Sequence[tuple[Frontend, Translation]]
-
-
-def find_denied_pods(
-    chain: Chain, chains: Mapping[str, Chain], links: Sequence[PodLink], frontends: Places
-) -> dict[Frontend, Doubt]:
-    """Return the frontends that a filter chain denies to pods of this node.
-
-    Args:
-        chain: With its rules.
-        chains: As for :func:`follow`.
-        links: The links of this node's pods.
-        frontends: Frontends with their translations.
-    """
-    packets = {one: first_packets(chain, one, to)[:1] for one, to in frontends}
-    seen = {one: packet for one, found in packets.items() for packet in found if not packet.is_own}
-    return {
-        one: Doubt(f"{chain.described} drops packets to it {by.words}", _MEANT_PODS, str(chain))
-        for one, by in find_denied(chain, chains, seen, links).items()
-    }
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
@@ -226,23 +194,21 @@ def places_to_follow(
 ) -> Sequence[tuple[Frontend, Translation]]:
     """Return the frontends for which a chain must be followed.
 
-    These are all whose packets it may take; if it may drop only some clients' packets, or following
-    all would take too long, only frontends that its rules may name.
+    These are all whose packets it may take; if following all would take too long, only frontends
+    that its rules may name.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
         may = any(step.verdict in (RuleVerdict.TRANSLATE, RuleVerdict.MAP) for step in steps)
         return places if may else ()
     is_for_all = base.policy == "drop" or any(
-        s.verdict in (*DROPS, RuleVerdict.NOTRACK)
-        and all(isinstance(one, Match) for one in s.matches)
-        and may_be_first(s.matches)
-        for s in steps
+        step.verdict in (*DROPS, RuleVerdict.NOTRACK) and may_be_first(step.matches)
+        for step in steps
     )
-    if is_for_all and len(steps) * len(places) < FOLLOWED_MAX:
-        return places
-    if not any(step.verdict in DROPS for step in steps):
+    if not is_for_all:
         return ()
+    if len(steps) * len(places) < FOLLOWED_MAX:
+        return places
     matches = (one for step in steps for one in step.matches if isinstance(one, Match))
     numbers = {first for one in matches for first, last in one.ends if first == last}
     named = [
@@ -257,16 +223,15 @@ def places_to_follow(
 def explain_chain(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
 ) -> Taken | None:
-    """Return how a chain affects a frontend's packets, and the remedy; None if it doesn't.
+    """Return how a chain takes a frontend's packets, and the remedy; None if it doesn't.
 
     Args:
         chain: With its rules.
         chains: As for :func:`follow`.
     """
 
-    def found(what: str, hint: str, *, is_sure: bool = True) -> Taken:
-        kind = Taken if is_sure else Doubt
-        return kind(f"{chain.described} {what}", hint, str(chain))
+    def found(what: str, hint: str) -> Taken:
+        return Taken(f"{chain.described} {what}", hint, str(chain))
 
     priority = translation.priority
     if chain.kind == "filter":
@@ -278,26 +243,31 @@ def explain_chain(
         is_before = chain.hook == "prerouting" and chain.priority < TRACKING and priority != NEVER
         if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_certain:
             return found(*_UNTRACKED)
-        if packets and (drop := find_drop_for_some(chain, chains, packets[0])):
-            return found(f"drops packets to it of some clients: {drop}", _MEANT, is_sure=False)
         return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
-    is_taken = outcome.is_certain or (outcome.by and outcome.is_named)
-    if not is_taken or chain.priority > priority:
+    # Of chains with equal priority, it isn't known which comes first.
+    if not outcome.is_certain or chain.priority >= priority:
         return None
-    is_sure = outcome.is_certain and chain.priority < priority
-    verb = "translates" if is_sure else "may translate"
     if priority == NEVER:
-        before, hint = "packets reach this proxy", "delete that rule"
-    else:
-        before = "this proxy does"
-        hint = f"delete that rule, or give the chain a priority above {priority}"
-    return found(f"{verb} it before {before}", hint, is_sure=is_sure)
+        return found("translates it before packets reach this proxy", "delete that rule")
+    hint = f"delete that rule, or give the chain a priority above {priority}"
+    return found("translates it before this proxy does", hint)
+
+
+def _unfollowed(
+    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
+) -> str:
+    """Describe the rule that may take a frontend's packets; empty if there is none."""
+    first = (
+        (FirstPacket(frontend),)
+        if chain.kind == "nat"
+        else first_packets(chain, frontend, translation)
+    )
+    outcomes = (follow(chain, chains, one._replace(is_other=True), chain.kind) for one in first[:1])
+    return next((outcome.unfollowed for outcome in outcomes), "")
 
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"
-_MEANT = "accept them in that chain before that rule if these clients may use it"
-_MEANT_PODS = "accept them in that chain if pods of this node are to use it"
 _UNTRACKED = (
     "keeps packets to it from being tracked (notrack), so that they aren't translated",
     "accept them in that chain before that rule, or delete it",

@@ -58,12 +58,6 @@ _OF_IPV6 = {
     MatchField.DESTINATION: "ip6 daddr",
     MatchField.DIALLED_ADDRESS: "ct original ip6 daddr",
 }
-_UNKNOWN = {
-    MatchField.SOURCE: "…saddr",
-    MatchField.DESTINATION: "…daddr",
-    MatchField.DESTINATION_PORT: "…dport",
-    MatchField.STATE: "…state",
-}
 # The word after the port's protocol.
 _PORT_OF = {MatchField.SOURCE_PORT: "sport", MatchField.DESTINATION_PORT: "dport"}
 ADDRESSES = (MatchField.SOURCE, MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)
@@ -116,10 +110,6 @@ class Match:
                 return True
         return False
 
-    def names(self, number: int) -> bool:
-        """Return whether a value is exactly an address or port."""
-        return number in self._places[0]
-
     @functools.cached_property
     def ends(self) -> Sequence[tuple[int, int]]:
         """The first and the last number of each value that is a network or a range of ports."""
@@ -161,15 +151,12 @@ class Match:
         return f"{field} {excluded if self.is_inverted else ''}{values}".strip()
 
 
-class Unknown(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Unknown:
     """An unknown condition, which no packet certainly meets."""
 
-    about: MatchField = MatchField.OTHER
-    """SOURCE if it depends only on the client (source, or incoming interface); DESTINATION,
-    DESTINATION_PORT or STATE if it depends on that, among others."""
-
     def __str__(self) -> str:
-        return _UNKNOWN.get(self.about, "…")
+        return "…"
 
 
 class LoadedField(NamedTuple):
@@ -216,7 +203,6 @@ def in_words(conditions: Sequence[Condition]) -> str:
 
 
 def _is_one_protocol(one: Condition | None) -> TypeGuard[Match]:
-    """Return whether a condition requires a single protocol."""
     return (
         isinstance(one, Match)
         and one.field is MatchField.PROTOCOL

@@ -10,16 +10,17 @@ Neither accepts endpoints' replies.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TypeVar
 
 from ..model import Frontend, IPFamily, Protocol
 from ..model.quoting import shell_command
 from ..policy.locality import PodLink
 from .chains import Chain, ChainTable, Tables, base_chains
-from .denied_pods import find_denied
-from .following import Drop, find_drop, follow
+from .following import FOLLOWED_MAX, Drop, find_drop, follow
 from .matches import Match, MatchField, states
 from .packets import ANY_IP, FirstPacket
 
@@ -44,8 +45,6 @@ class Firewall:
     """Commands or a setting that admit all dropped packets."""
     family: IPFamily | None = None
     """The packets' family; None: both."""
-    is_for_all: bool = True
-    """Whether it drops packets of all clients, or only of clients behind some links."""
 
 
 def find_firewalls(
@@ -59,7 +58,7 @@ def find_firewalls(
 
     Args: nft: nftables chains, with the rules that :func:`.reading.read_chains` reads.
         legacy: The legacy table ``filter``, from :func:`..steering.iptables.read_legacy`.
-        links: The clients' links, from :func:`.pod_links.read_client_links`.
+        links: The clients' links.
     """
     if steering in ("none", ""):
         return []
@@ -72,16 +71,16 @@ def find_firewalls(
         is_open = steering == "iptables" and base.table[1:] == ("filter", True)
         first = [] if is_open else [FirstPacket(anything, port) for port in ports]
         reply = [FirstPacket(anything, is_answer=True)]
-        dropped = find_first_drop(base, chains, first, pods)
-        answers = find_first_drop(base, chains, reply, pods)
-        if not (dropped or answers):
+        dropped = find_first_drop(base, chains, first, pods, _OF_PODS)
+        answers = find_first_drop(base, chains, reply, pods, _OF_PODS)
+        drop = dropped or answers
+        if drop is None:
             return None
-        drop, whose, is_for_all = dropped or answers or (None, "", False)
-        why = f"{drop}{whose}{'' if dropped else _ANSWERS}"
+        why = f"{drop}{'' if dropped else _ANSWERS}"
         drops = hint_of(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
-        hint = _OF_CALICO if drop and drop.place.name == _CALICO else drops
+        hint = _OF_CALICO if drop.place.name == _CALICO else drops
         only = family if len(base.table.families) == 1 else None
-        return Firewall(str(base), why, hint, only, is_for_all)
+        return Firewall(str(base), why, hint, only)
 
     return list(judged((nft, legacy), "input", judge))
 
@@ -94,7 +93,7 @@ def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
         if not base.is_read:
-            return f"chain {base}, {_listing(base)}"
+            return f"chain {base}, {base.listing}"
         packet = FirstPacket(
             Frontend(ANY_IP[family], 0, Protocol.TCP),
             int(hook == "input"),
@@ -103,10 +102,9 @@ def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
         )
         outcome = follow(base, chains, packet, "filter")
         if outcome.by:
-            place, rule = outcome.by
-            return f"chain {place}, rule {rule}, {_listing(place)}"
+            return outcome.unfollowed
         is_policy = packet.is_forwarded and outcome.back and base.policy == "drop"
-        return f"chain {base}, its policy drop, {_listing(base)}" if is_policy else None
+        return f"chain {base}, its policy drop, {base.listing}" if is_policy else None
 
     return list(judged((nft, legacy), hook, judge))
 
@@ -126,36 +124,50 @@ def judged(
 
 
 def find_first_drop(
-    base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
-) -> tuple[Drop, str, bool] | None:
-    """Return what drops packets, whose packets, and whether it drops them for all clients."""
+    base: Chain,
+    chains: Chains,
+    packets: Sequence[FirstPacket],
+    links: Sequence[PodLink],
+    whose: str = "",
+) -> Drop | None:
+    """Return what drops the packets of any client, or those that come in by each link.
+
+    Args:
+        whose: Whose packets the latter are.
+    """
     for packet in packets:
         if drop := find_drop(base, chains, packet):
-            return drop, "", True
+            return drop
+    links = [link for link in links if has_clients(link)]
+    if len(links) * sum(len(chain.steps) for chain in chains.values()) >= FOLLOWED_MAX:
+        return None
     for packet in packets:
-        for by in find_denied(base, chains, {packet.frontend: packet}, links).values():
-            return by.drop, f", for packets {by.words}", by.is_for_all
+        by_link = (find_drop(base, chains, packet._replace(link=link)) for link in links)
+        drops = list(takewhile(bool, by_link))
+        if drops and len(drops) == len(links) and drops[0]:
+            return drops[0]._replace(whose=whose)
     return None
 
 
+def has_clients(link: PodLink) -> bool:
+    """Return whether pods, or other hosts, may dial Services through a link.
+
+    A link without a route leads to no pod: it is a port of a bridge, or a network plugin uses it.
+    Bridges of container engines and hypervisors have no pods.
+    """
+    return bool(link.networks) and not _OF_OTHERS.fullmatch(link.name)
+
+
+_OF_OTHERS = re.compile(
+    r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"
+)
+_OF_PODS = ", for packets of this node's pods"
 _ANSWERS = ", for endpoints' answers to the proxy"
 _CALICO = "cali-wl-to-host"
 _OF_CALICO = (
     "set defaultEndpointToHostAction of Calico's FelixConfiguration to Accept (environment: "
     "FELIX_DEFAULTENDPOINTTOHOSTACTION)"
 )
-
-
-def _legacy(chain: Chain, option: str) -> str:
-    tool = "ip6tables-legacy" if chain.table.family == "ip6" else "iptables-legacy"
-    table = () if chain.table.name == "filter" else ("-t", chain.table.name)
-    return shell_command(tool, *table, option, chain.name)
-
-
-def _listing(chain: Chain) -> str:
-    """Return the command that shows a chain, as the end of a sentence."""
-    listed = shell_command("nft", "list", "chain", *chain.table[:2], chain.name)
-    return f"as `{_legacy(chain, '-S') if chain.table.is_legacy else listed}` shows"
 
 
 def hint_of(
@@ -165,7 +177,7 @@ def hint_of(
     if chain.table == FIREWALLD and steering != "local" and not drops_replies:
         return "update firewalld to 0.9 or later, which accepts translated packets"
     if chain.table.is_legacy:
-        prefix, suffix = _legacy(chain, "-I"), "-j ACCEPT"
+        prefix, suffix = chain.legacy_command("-I"), "-j ACCEPT"
         translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
         replies = "-m conntrack --ctstate ESTABLISHED,RELATED"
     else:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..kernel.interfaces import is_local
-from ..model import Frontend, FrontendKind, IPFamily, Protocol
+from ..model import Frontend, IPFamily, Protocol
 from ..policy.locality import PodLink
 from .matches import (
     LOOPBACK,
     Condition,
     Match,
     MatchField,
-    Unknown,
     ends_of,
     number_of,
 )
@@ -66,79 +65,27 @@ def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
 
 
 def may_be_first(conditions: Iterable[Condition]) -> bool:
-    """Return whether every first packet may meet conditions that don't name the destination."""
-    return not any(
-        is_of_client(one)
-        or (
-            isinstance(one, Match)
-            and one.field is MatchField.STATE
-            and {"new", "dnat"}.isdisjoint(one.values) is not one.is_inverted
-        )
-        for one in conditions
+    """Return whether every client's first packet to some frontend may meet conditions."""
+    return all(isinstance(one, Match) and _may_be_first(one) for one in conditions)
+
+
+def _may_be_first(one: Match) -> bool:
+    if one.field is MatchField.STATE:
+        return {"new", "dnat"}.isdisjoint(one.values) is one.is_inverted
+    # Links and sources differ by client, except that only own programs use loopback.
+    return one.field is not MatchField.SOURCE and (
+        one.field is not MatchField.WAY_IN or LOOPBACK in one.values
     )
-
-
-def is_of_client(one: Condition) -> bool:
-    """Return whether a condition depends only on the client.
-
-    It is then about the source, or about the incoming interface, unless that is loopback.
-    """
-    if isinstance(one, Match):
-        is_way_in = one.field is MatchField.WAY_IN and LOOPBACK not in one.values
-        return is_way_in or one.field is MatchField.SOURCE
-    return isinstance(one, Unknown) and one.about is MatchField.SOURCE
-
-
-def names_address(conditions: Iterable[Condition]) -> bool:
-    """Return whether a condition names the destination, or looks up its port."""
-    return any(
-        (isinstance(one, Match) and one.field in _OF_ADDRESS)
-        or (isinstance(one, Unknown) and one.about in _LOOKED_UP)
-        for one in conditions
-    )
-
-
-def names_frontend(conditions: Iterable[Condition], packet: FirstPacket) -> bool:
-    """Return whether a condition names something unique to a packet's frontend.
-
-    A node port's address belongs to the node, and other frontends' ports, such as 80, to many
-    Services; but a proxy port belongs to one.
-    """
-    frontend, port = packet.frontend, packet.port
-    is_node_port = frontend.kind is FrontendKind.NODE_PORT
-    for one in conditions:
-        if not isinstance(one, Match):
-            continue
-        if one.field in _OF_ADDRESS:
-            is_named = not is_node_port and one.names(number_of_ip(frontend.ip))
-        elif one.field is MatchField.DESTINATION_PORT and (port or is_node_port):
-            is_named = one.names(port or frontend.port) or (not port and _spans(one, frontend))
-        else:
-            is_dialled = is_node_port and one.field is MatchField.DIALLED_PORT
-            is_named = is_dialled and one.names(frontend.port)
-        if is_named:
-            return True
-    return False
-
-
-def _spans(match: Match, frontend: Frontend) -> bool:
-    """Return whether a range that has only node ports contains a frontend's."""
-    least, most = _NODE_PORTS
-    return any(least <= a <= frontend.port <= b <= most for a, b in match.ends)
 
 
 _ANY_IPS = frozenset(ANY_IP.values())
-_OF_ADDRESS = (MatchField.DESTINATION, MatchField.DIALLED_ADDRESS, MatchField.TO_THIS_NODE)
 _TRACKED = (
     MatchField.STATE,
     MatchField.TRANSLATED,
     MatchField.DIALLED_ADDRESS,
     MatchField.DIALLED_PORT,
 )
-_LOOKED_UP = (MatchField.DESTINATION, MatchField.DESTINATION_PORT)
 _UNPRIVILEGED = 1024
-# The default of --service-node-port-range of kube-apiserver.
-_NODE_PORTS = 30000, 32767
 # Flags of the TCP header.
 _SYN, _ACK = 0x02, 0x10
 _PROTOCOLS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}

@@ -29,12 +29,12 @@ from .matches import (
     LoadedField,
     Match,
     SetLookup,
+    Unknown,
     Value,
 )
 from .rules import (
     read_step,
     span_of,
-    unknown,
     values_of,
     verdict_of,
 )
@@ -93,7 +93,6 @@ class NftReader:
         return replace(chain, steps=tuple(found), is_read=True)
 
     def _written_out(self, step: Step, family: int, table: str) -> Iterator[Step]:
-        """Yield a rule with the elements of its sets written out."""
         if (one := set_of(step)) is None:
             yield step
             return
@@ -208,7 +207,7 @@ def write_out(
         or not is_whole
         or (has_spans and (is_parted or one.fields[0].field in WAYS))
     ):
-        yield _replace(step, one, unknown(one.fields))
+        yield _replace(step, one, Unknown())
     elif is_parted:
         for element in elements:
             found = _replace(step, one, *_matches(one.fields, element.key))
@@ -231,7 +230,7 @@ def _matches(fields: Sequence[LoadedField], key: bytes) -> Iterator[Condition]:
     at = 0
     for field in fields:
         values = values_of(field, key[at : at + field.width])
-        yield Match(field.field, values) if values else unknown([])
+        yield Match(field.field, values) if values else Unknown()
         at += field.width + -field.width % 4
 
 

@@ -3,9 +3,8 @@
     [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
     ──▶ Step(ACCEPT, (Match(TRANSLATED, ("dnat",)),))
 
-Rule 1: an unknown condition is ``Unknown``, with whether it depends on the destination or the
-connection's state (looked up in a set or map), or only on the client. A looked-up field with a
-width is ``SetLookup``, whose elements ``reading`` writes out.
+Rule 1: an unknown condition is ``Unknown``. A looked-up field with a width is ``SetLookup``, whose
+elements ``reading`` writes out.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.
@@ -42,15 +41,8 @@ from .matches import (
     states,
 )
 
-_CLIENT = (MatchField.SOURCE, MatchField.WAY_IN)
 # Fields of which all elements in sets are known.
 _INVERTIBLE = (*ADDRESSES, *PORTS, MatchField.WAY_IN)
-_ABOUT = {
-    MatchField.DESTINATION: MatchField.DESTINATION,
-    MatchField.TO_THIS_NODE: MatchField.DESTINATION,
-    MatchField.DESTINATION_PORT: MatchField.DESTINATION_PORT,
-    MatchField.STATE: MatchField.STATE,
-}
 # By expression, key or base, offset, and width; a rule that compares an address's prefix loads
 # fewer bytes.
 _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
@@ -173,7 +165,6 @@ def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
 
 def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
     subject, mask, low = LoadedField(), b"", None
-    loaded: list[LoadedField] = []
     # The fields for the next comparison or look-up.
     fresh: list[LoadedField] = []
     for one in expressions:
@@ -181,7 +172,6 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
         match one.name:
             case "meta" | "ct" | "payload" | "socket" | "exthdr" | "fib" | "rt" | "numgen" | "hash":
                 subject, mask = _subject(one.name, found), b""
-                loaded.append(subject)
                 fresh.append(subject)
                 continue
             case "bitwise":
@@ -199,11 +189,8 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
                 if text_in(found, 1) != "comment":
                     yield from _condition_of_match(text_in(found, 1), found.get(3, b""))
             case "lookup" | "range":
-                yield _looked_up(one, fresh, mask) or unknown(fresh or loaded)
-            case "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
-                # Not only about the client: a meter with a limit for each source is a dynset.
-                yield unknown([LoadedField(), *loaded])
-            case "limit" | "connlimit":
+                yield _looked_up(one, fresh, mask) or Unknown()
+            case "byteorder" | "quota" | "dynset" | "osf" | "xfrm" | "limit" | "connlimit":
                 yield Unknown()
         fresh = []
 
@@ -264,7 +251,7 @@ def _comparison(subject: LoadedField, mask: bytes, op: int, value: bytes) -> Con
     number = int.from_bytes(value, sys.byteorder)
     match field:
         case _ if op not in (x.EQUAL, x.NOT_EQUAL):
-            return unknown([subject])
+            return Unknown()
         case MatchField.STATE if is_inverted and not number:
             values, is_inverted = values_of(subject, mask), False
         case MatchField.TRANSLATED if int.from_bytes(mask, "little") == x.STATUS_DNAT:
@@ -273,13 +260,12 @@ def _comparison(subject: LoadedField, mask: bytes, op: int, value: bytes) -> Con
             values = (Bits(mask[0] if mask else 0xFF, number),)
         case MatchField.WAY_IN | MatchField.WAY_OUT if value and not mask:
             values = values_of(subject, value)
-            return Match(field, values, is_inverted) if values else unknown([subject])
         case _ if field in ADDRESSES and value:
             return _network(subject, mask, value, is_inverted=is_inverted)
         case _ if field in PORTS and value and not mask:
             values = values_of(subject, value)
         case _ if is_inverted or not value:
-            return unknown([subject])
+            return Unknown()
         case MatchField.TO_THIS_NODE if number == x.LOCAL:
             values = ("local",)
         case MatchField.TRANSPARENT_SOCKET if number:
@@ -295,7 +281,7 @@ def _network(
     width = subject.width
     if max(len(value), len(mask)) > width:
         # A raw payload may be longer than its first field.
-        return unknown([LoadedField(), subject])
+        return Unknown()
     bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
     network = ipaddress.ip_network((value.ljust(width, bytes(1)), bits), strict=False)
     return Match(subject.field, (network,), is_inverted)
@@ -331,7 +317,7 @@ def _span(subject: LoadedField, low: bytes, high: bytes) -> Condition:
     is_whole = len(low) == len(high) and low <= high
     is_address = subject.field in ADDRESSES and len(low) == subject.width
     if not is_whole or not (is_address or subject.field in PORTS):
-        return unknown([subject])
+        return Unknown()
     return Match(subject.field, span_of(subject, low, high))
 
 
@@ -369,14 +355,6 @@ def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Co
         return None
     is_read = is_plain and all(field.width for field in fresh)
     return SetLookup(tuple(fresh), text_in(found, x.LOOKUP_SET), is_inverted) if is_read else None
-
-
-def unknown(subjects: Sequence[LoadedField]) -> Unknown:
-    """Return an unknown condition on these fields."""
-    fields = [subject.field for subject in subjects]
-    if fields and all(field in _CLIENT for field in fields):
-        return Unknown(MatchField.SOURCE)
-    return Unknown(next((_ABOUT[field] for field in fields if field in _ABOUT), MatchField.OTHER))
 
 
 def _data(found: dict[int, bytes], kind: int) -> bytes:

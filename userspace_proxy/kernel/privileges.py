@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
@@ -31,12 +32,14 @@ def has_net_admin() -> bool:
     return bool(effective_capabilities() >> CAP_NET_ADMIN & 1)
 
 
-def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
-    """Return the sysctls in ``SYSCTLS`` that this kernel has, with their values."""
+def read_sysctls(
+    names: Iterable[str] = tuple(SYSCTLS), proc_sys: Path = Path("/proc/sys")
+) -> dict[str, str]:
+    """Return the values of the sysctls that this kernel has."""
     values = {}
-    for name in SYSCTLS:
-        path = proc_sys.joinpath(*name.split("."))
-        if path.exists():
+    for name in names:
+        with contextlib.suppress(OSError):
+            path = proc_sys.joinpath(*name.split("."))
             values[name] = path.read_text(encoding="ascii").strip()
     return values
 

@@ -39,7 +39,7 @@ from .handling import (
     WorkloadKind,
 )
 from .names import PortKey, ServiceKey, ServicePortName, Side, SliceKey
-from .node_network import Doubt, Node, Taken
+from .node_network import Node, Taken
 from .services import Service, ServicePort, ServiceType
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "Balance",
     "DataPath",
     "DialFailure",
-    "Doubt",
     "Endpoint",
     "EndpointSlice",
     "Failure",

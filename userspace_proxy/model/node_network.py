@@ -104,9 +104,3 @@ class Taken:
 
     def __str__(self) -> str:
         return f"{self.what}; {self.hint}" if self.hint else self.what
-
-
-class Doubt(Taken):
-    """A chain may take the packets, or takes those of some clients."""
-
-    __slots__ = ()

@@ -182,7 +182,7 @@ class Steering(abc.ABC):
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
     causes. They aren't in force; ``repair`` retries them, though not each time. Also frontends in
     force whose packets another program's rules translate first, or drop, as of the last ``repair``:
-    each a :class:`.Taken`, or a :class:`.Doubt` if that isn't certain."""
+    each a :class:`.Taken`."""
 
     @property
     def helper_restarts(self) -> int:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ..errors import SteeringError
 from ..filters.chains import Tables
-from ..filters.pod_links import read_client_links
 from ..filters.reading import read_chains
 from ..kernel.nf_tables import list_tables
 from ..policy.locality import PodLink
 from .iptables import FILTERING, read_legacy
 from .names import is_own_table
+from .pod_links import read_client_links
 
 _INTERFACES = Path("/proc/thread-self/net/dev")
 

@@ -13,10 +13,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
 from userspace_proxy.clocks import Clocks
-from userspace_proxy.filters import pod_links
 from userspace_proxy.kernel import interfaces, node_listings, one_thread, routes
 from userspace_proxy.kernel.netlink import sockets
 from userspace_proxy.kernel.node_listings import NodeListings
+from userspace_proxy.steering import pod_links
 
 from .netlink_kernel import NetlinkKernel, socket_module
 

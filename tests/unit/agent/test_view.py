@@ -43,7 +43,6 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.last_minute import LastMinuteFacts, MinuteCounts
 from userspace_proxy.model import (
     DataPath,
-    Doubt,
     Failure,
     Frontend,
     Handling,
@@ -430,13 +429,6 @@ async def test_where_it_leads_depends_on_endpoints_and_path(make, pods, more, ta
 async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reached(make, plane):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
-    served_ports.steered.note_unsteered(
-        {WEB: Doubt("it may be translated", "delete that", "ip evil pre")}
-    )
-    assert leads_to(served_ports)[1]
-    (port,) = judged(served_ports, plane)
-    assert port.notes == (not_listening("it may be translated", "delete that", "ip evil pre"),)
-    assert port.state.hint == "delete that"
     served_ports.steered.note_unsteered(
         {WEB: Taken("it is translated", "delete that", "ip evil a")}
     )

@@ -47,8 +47,8 @@ PORTS = (17000, 29999)
 
 def offers(taken="nftables", wanted="nftables", **found):
     """Return what is found without any privilege, where nothing can be tried."""
-    lacks = dict.fromkeys(("nftables_lack", "iptables_lack", "local_lack"), DENIED)
-    known = Offers(**{**lacks, "has_namespaces": False, **found})
+    lacks = dict.fromkeys(("nftables", "iptables", "local"), DENIED)
+    known = Offers(lacks=lacks, **found)
     return judge_offers(known, wanted, taken, own_namespace=False)
 
 
@@ -72,7 +72,7 @@ QUESTIONS = {
         "filters.following: with each packet, in all chains that were read",
         lambda: judge_firewalls(UNREAD, "nftables", PORTS, [SocketAddress("10.244.1.1", 80)]),
     ),
-    "no chain certainly drops {packets}; not followed: {unfollowed[0]}{more}": (
+    "no chain certainly drops {packets}; not followed: {first}{more}": (
         "the same; what it doesn't answer is named",
         lambda: judge_firewalls(UNREAD, "nftables", PORTS, [SocketAddress("10.244.1.1", 80)]),
     ),
@@ -128,8 +128,8 @@ QUESTIONS = {
         "steering.selection.iptables_lacks",
         offers,
     ),
-    "can't be used: {offers.nftables_lack}": ("kernel.offers", None),
-    "can't be used: {offers.iptables_lack}": ("steering.selection.iptables_lacks", None),
+    "can't be used: {offers.lack('nftables')}": ("kernel.offers", None),
+    "can't be used: {offers.lack('iptables')}": ("steering.selection.iptables_lacks", None),
     "{taken}, as set by --steering": ("kernel.offers", offers),
     "auto chooses {taken}: {why}": ("kernel.offers", lambda: offers(wanted="auto")),
     "lack.words": ("kernel.offers", None),

@@ -6,7 +6,7 @@ from tests.unit.filters.written import nft
 from userspace_proxy.check.firewalls import judge_firewalls, look_at_firewalls
 from userspace_proxy.check.inputs import Inputs
 from userspace_proxy.filters.chains import Chain, ChainTable
-from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress, Taken
+from userspace_proxy.model import Frontend, Protocol, SocketAddress, Taken
 from userspace_proxy.policy.locality import PodLink
 from userspace_proxy.steering.kernel_view import KernelView, read_kernel
 
@@ -121,11 +121,10 @@ def test_chains_at_forward_matter_to_what_the_kernel_path_leads_to_endpoints():
     ]
 
 
-@pytest.mark.parametrize(("kind", "mark"), [(Taken, "error"), (Doubt, "warning")])
-def test_what_is_done_to_packets_of_one_frontend_is_found_as_by_the_running_proxy(kind, mark):
-    taken = {WEB: kind("nftables chain ip raw pre drops them", "", "ip raw pre")}
+def test_what_is_done_to_packets_of_one_frontend_is_found_as_by_the_running_proxy():
+    taken = {WEB: Taken("nftables chain ip raw pre drops them", "", "ip raw pre")}
     assert lines(KernelView(), taken=taken) == [
-        f"{mark} 10.96.0.10:80/TCP: nftables chain ip raw pre drops them"
+        "error 10.96.0.10:80/TCP: nftables chain ip raw pre drops them"
     ]
 
 

@@ -5,7 +5,6 @@ from userspace_proxy.check.network import (
     judge_interfaces,
     judge_routes,
     judge_sysctls,
-    read_sysctls,
     sample_of,
 )
 from userspace_proxy.kernel.interfaces import InterfaceView
@@ -67,13 +66,6 @@ def test_nearly_full_connection_tracking_is_a_finding():
 def test_disabled_forwarding_is_a_finding():
     assert [f.mark for f in judge_sysctls({"net.ipv4.ip_forward": "0"})] == ["ok"]
     assert judge_sysctls({"net.ipv4.ip_forward": "1"}) == []
-
-
-def test_sysctls_that_a_kernel_lacks_are_omitted(tmp_path):
-    path = tmp_path / "net" / "ipv4" / "ip_forward"
-    path.parent.mkdir(parents=True)
-    path.write_text("1\n")
-    assert read_sysctls(tmp_path) == {"net.ipv4.ip_forward": "1"}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
+import errno
 from dataclasses import replace
 
 import pytest
 
 from userspace_proxy.check.offers import Offers, judge_offers, judge_path
-from userspace_proxy.facts import KernelLackFacts
+from userspace_proxy.kernel.offers import SOCKET_MATCH, KernelOffers
 
 ALL = ("NET_ADMIN", "NET_RAW")
 
@@ -29,13 +30,13 @@ def lines(offers, wanted, taken, *, own_namespace=False):
             "this node uses legacy tables already (nat, filter)",
         ),
         (
-            Offers(ALL, iptables_lack="python-iptables is missing", legacy_tables=("nat",)),
+            Offers(ALL, legacy_tables=("nat",), lacks={"iptables": "python-iptables is missing"}),
             "nftables",
             False,
             "legacy tables are in use, but iptables can't be used (python-iptables is missing)",
         ),
         (
-            Offers(ALL, nftables_lack="cannot query nftables"),
+            Offers(ALL, lacks={"nftables": "cannot query nftables"}),
             "iptables",
             False,
             "nftables can't be used (cannot query nftables)",
@@ -49,21 +50,25 @@ def test_the_choice_of_auto_has_a_reason(offers, taken, own_namespace, why):
 
 
 @pytest.mark.parametrize(
-    ("offers", "taken", "module"),
+    ("part", "taken", "module"),
     [
-        pytest.param(Offers(ALL, without_nft_socket=True), "nftables", "nft_socket", id="nftables"),
-        pytest.param(Offers(ALL, without_nft_socket=True), "local", "nft_socket", id="local"),
-        pytest.param(Offers(ALL, without_xt_socket=True), "iptables", "xt_socket", id="iptables"),
+        pytest.param("socket", "nftables", "nft_socket", id="nftables"),
+        pytest.param("socket", "local", "nft_socket", id="local"),
+        pytest.param(SOCKET_MATCH, "iptables", "xt_socket", id="iptables"),
     ],
 )
-def test_a_kernel_without_socket_lookup_is_a_finding(offers, taken, module):
-    found = lines(offers, taken, taken)[-1]
-    assert found.startswith(f"warning steering: the kernel has no {module}: ")
+def test_a_kernel_without_socket_lookup_is_a_finding(part, taken, module):
+    kernel = KernelOffers({part: errno.ENOENT})
+    found = lines(Offers(ALL, kernel), taken, taken)
+    begin = f"warning steering: the kernel has no {module}: "
+    assert [line.startswith(begin) for line in found].count(True) == 1
+    without = Offers(ALL, kernel, {"nftables": "gone", "iptables": "gone"})
+    assert not any(line.startswith(begin) for line in lines(without, taken, taken))
 
 
 def test_what_local_lacks_is_an_error_unless_the_namespace_is_the_proxys_own():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
-    offers = Offers(ALL, local_lack="it needs nftables", **works)
+    offers = Offers(ALL, lacks={"local": "it needs nftables"}, **works)
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)
     assert str(found) == (
         "error    steering: local can't work here: it needs nftables -> "
@@ -75,7 +80,7 @@ def test_what_local_lacks_is_an_error_unless_the_namespace_is_the_proxys_own():
 
 
 def test_no_working_steering_is_an_error_with_all_reasons():
-    offers = Offers((), nftables_lack="no library", iptables_lack="NET_ADMIN is missing")
+    offers = Offers((), lacks={"nftables": "no library", "iptables": "NET_ADMIN is missing"})
     assert lines(offers, "auto", "")[-1] == (
         "error steering: auto finds no working steering: nftables: no library; iptables: "
         "NET_ADMIN is missing"
@@ -83,13 +88,13 @@ def test_no_working_steering_is_an_error_with_all_reasons():
 
 
 def test_without_privileges_user_namespaces_matter():
-    allowed = lines(Offers(), "nftables", "nftables")
+    allowed = lines(Offers(sysctls={"user.max_user_namespaces": "9"}), "nftables", "nftables")
     assert allowed[:2] == [
         "error privileges: NET_ADMIN and NET_RAW missing: rules and routes can't be read or "
         "changed",
         "ok privileges: user namespaces are allowed: demo and sandbox work without root",
     ]
-    forbidden = Offers(("NET_ADMIN",), forbidding="user.max_user_namespaces=15000")
+    forbidden = Offers(("NET_ADMIN",), sysctls={"user.max_user_namespaces": "0"})
     found = judge_offers(forbidden, "nftables", "nftables", own_namespace=False)[1]
     assert (found.what, found.hint) == (
         "user.max_user_namespaces forbids user namespaces, so demo and sandbox also need root",
@@ -119,8 +124,7 @@ def test_a_path_is_no_finding_with_nftables_or_without_a_working_steering():
 
 
 def test_a_missing_part_of_the_kernel_is_named_with_what_is_used_instead():
-    lack = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft_numgen")
-    offers = Offers(ALL, kernel_lacks=(lack,))
+    offers = Offers(ALL, KernelOffers({"numgen": errno.ENOENT}))
     *_, found = judge_offers(offers, "nftables", "nftables", own_namespace=False)
     assert str(found) == (
         "ok       kernel: it lacks numgen, needed for the kernel path; instead: the proxy -> "
@@ -130,19 +134,21 @@ def test_a_missing_part_of_the_kernel_is_named_with_what_is_used_instead():
 
 def test_the_remedy_names_a_steering_that_works_here():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
-    offers = Offers(ALL, iptables_lack="python-iptables is missing", **works)
+    offers = Offers(ALL, lacks={"iptables": "python-iptables is missing"}, **works)
     *_, found = judge_offers(offers, "iptables", "iptables", own_namespace=False)
     assert found.hint.endswith("; or --steering=nftables works here")
-    of_kernel = replace(offers, iptables_lack="this kernel lacks legacy tables", is_in_kernel=True)
+    of_kernel = replace(
+        offers, lacks={"iptables": "this kernel lacks legacy tables"}, is_in_kernel=True
+    )
     *_, found = judge_offers(of_kernel, "iptables", "iptables", own_namespace=False)
     assert found.hint == "--steering=nftables works here"
-    neither = Offers(ALL, iptables_lack="no", nftables_lack="no")
+    neither = Offers(ALL, lacks={"iptables": "no", "nftables": "no"})
     *_, found = judge_offers(neither, "iptables", "iptables", own_namespace=False)
     assert "works here" not in found.hint
 
 
 def test_without_steering_what_sockets_lack_is_named():
-    lack = KernelLackFacts("IPv6", "IPv6", "IPv4", "CONFIG_IPV6")
-    assert lines(Offers(kernel_lacks=(lack,)), "none", "none")[1:] == [
-        "ok kernel: it lacks IPv6, needed for IPv6; instead: IPv4"
+    kernel = KernelOffers({"IPv6": errno.EAFNOSUPPORT})
+    assert lines(Offers(kernel=kernel), "none", "none")[1:] == [
+        "ok kernel: it lacks IPv6, needed for Services of IPv6; instead: IPv4"
     ]

@@ -169,6 +169,14 @@ def test_an_endpoint_that_the_proxy_refuses_is_not_dialled(serve_view, capsys):
     assert "1 endpoint not dialled, because the proxy refuses to" in capsys.readouterr().out
 
 
+def test_a_host_that_is_dialled_is_no_pod(serve_view, capsys):
+    closed = f"127.0.0.1:{free_port()}"
+    port = make_port(frontends=(), endpoints=(make_endpoint(closed, host="db.example.com"),))
+    assert main(["explain", "shop/web", "--probe", serve_view(make_view(port))]) == 3
+    hint = next(line for line in capsys.readouterr().out.splitlines() if "->" in line)
+    assert "db.example.com" in hint
+
+
 def test_of_twice_as_many_endpoints_as_are_dialled_the_rest_is_counted(serve_view, capsys):
     with socket.create_server(("", 0), backlog=2 * DIALLED_MAX) as server:
         number = server.getsockname()[1]

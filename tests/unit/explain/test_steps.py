@@ -1,4 +1,7 @@
-from dataclasses import replace as replace_subject
+"""The steps of an explanation: what decides their levels, and what isn't repeated."""
+
+import errno
+import os
 
 import pytest
 
@@ -10,75 +13,32 @@ from tests.unit.status.views import (
     make_two_sides,
     replace,
 )
+from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
     answers_late,
-    denies,
     dial_failed,
+    dropped_here,
     fault_on_purpose,
     loses,
+    refuses,
     resets,
     sends_nothing,
 )
 from userspace_proxy.causes.say import command, say
-from userspace_proxy.diagnosis.clauses import planned_of
-from userspace_proxy.diagnosis.judge import cause_of
-from userspace_proxy.diagnosis.rules import decide
+from userspace_proxy.causes.services import source_denied
 from userspace_proxy.explain import explain
+from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.next_command import Invocation
-from userspace_proxy.explain.steps import before_it_failed, mistakes, node_notes, say_client
-from userspace_proxy.facts import (
-    Level,
-    PortState,
-    RejectedFacts,
-    SourceFacts,
-    SteeringState,
-)
-from userspace_proxy.model import Failure, Protocol
+from userspace_proxy.explain.steps import before_it_failed, node_notes, say_client
+from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, SteeringState
+from userspace_proxy.model import Failure
 
 from .subjects import make_dead_endpoint, make_subject
-from .words import NOT_READY, is_on_the_page
-
-DENIES = denies(make_address("10.244.1.8:80"), "10.244.0.123")
-DENYING = make_endpoint(
-    "10.244.1.8:80", connections=20, sent_bytes=9, cause=replace(DENIES, count=5, last_at=NOW - 3)
-)
+from .words import NOT_READY, is_on_the_page, on_node
 
 
 def steps_of(explanation, topic):
     return [step for part in explanation.parts for step in part.steps if step.topic == topic]
-
-
-@pytest.mark.parametrize(
-    ("changes", "which"),
-    [
-        pytest.param({"port": "metrics"}, "Port metrics: ", id="port"),
-        pytest.param({"family": "IPv6"}, "IPv6: ", id="family"),
-        pytest.param({"port": "metrics", "family": "IPv6"}, "Port metrics, IPv6: ", id="both"),
-        pytest.param({"side": "external"}, "External: ", id="side"),
-    ],
-)
-def test_the_sentence_names_the_port_family_or_side_where_another_one_is_served(changes, which):
-    dead = replace(make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),)), **changes)
-    alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
-    assert beside.sentence == f"{which}{alone.sentence}"
-    assert alone.sentence == dead.state.sentence
-
-
-@pytest.mark.parametrize(
-    ("changes", "state"),
-    [
-        pytest.param({"endpoints": (), "reason": "none is ready"}, PortState.REFUSED, id="all"),
-        pytest.param({"endpoints": (DENYING,)}, PortState.PARTLY_ANSWERING, id="some"),
-    ],
-)
-def test_clients_that_fail_win_over_a_note_at_another_port_of_equal_level(changes, state):
-    served = make_port(notes=("its mode isn't followed",))
-    failing = replace(make_port(**changes), family="IPv6")
-    explanation = explain(make_subject(served, failing))
-    assert explanation.sentence == (
-        f"IPv6: {failing.state.sentence}; also: its mode isn't followed"
-    )
-    assert failing.state.word is state
 
 
 def test_causes_of_endpoints_are_not_repeated_as_notes():
@@ -87,46 +47,13 @@ def test_causes_of_endpoints_are_not_repeated_as_notes():
     assert steps_of(explanation, "note") == []
 
 
-FAILING = SourceFacts("manifests", "m", is_synced=True, problems=("m/other.yaml:1: not YAML",))
-
-
-@pytest.mark.parametrize(
-    ("changes", "node", "sentence"),
-    [
-        pytest.param(
-            {"endpoints": (), "reason": "no pod is ready"},
-            {"source": FAILING},
-            "Clients are refused: no pod is ready",
-            id="refused",
-        ),
-        pytest.param({}, {"source": FAILING}, "m/other.yaml:1: not YAML", id="served"),
-        pytest.param(
-            {"notes": ("its mode isn't followed",)},
-            {"steering": SteeringState("nftables", problem="table vanished")},
-            ": table vanished; also: its mode isn't followed",
-            id="its-clients-need-the-rules",
-        ),
-    ],
-)
-def test_problems_of_the_source_may_be_about_other_objects(changes, node, sentence):
-    assert explain(make_subject(make_port(**changes), **node)).sentence.endswith(sentence)
-
-
-def test_ports_of_one_number_are_told_apart_by_the_protocol():
-    udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
-    tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
-    explanation = explain(make_subject(udp, tcp, service="shop/dns"))
-    titles = sorted(part.title for part in explanation.parts[1:])
-    assert titles == ["shop/dns:dns 53/UDP (IPv4)", "shop/dns:dns-tcp 53/TCP (IPv4)"]
-    assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")
-
-
-POD = make_address("10.244.1.8:80")
-REFUSES = dial_failed(POD, Failure.REFUSED, "")
+POD = "10.244.1.7:80"
+AT = make_address(POD)
+REFUSES = dial_failed(AT, Failure.REFUSED, "")
 
 
 def failing(cause, **figures):
-    return replace(make_endpoint(str(POD)), **{"connections": 20, **figures}, cause=cause)
+    return replace(make_endpoint(POD), **{"connections": 20, **figures}, cause=cause)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +69,11 @@ def failing(cause, **figures):
         pytest.param(failing(REFUSES, sent_bytes=0), "UDP", []),
         pytest.param(failing(REFUSES, sent_bytes=1), "UDP", ["answered"]),
         pytest.param(failing(REFUSES, sent_at=1.0, sent_bytes=0), "UDP", ["answered"]),
-        pytest.param(failing(resets(POD), sent_bytes=1), "TCP", []),
-        pytest.param(failing(sends_nothing(POD), sent_bytes=1), "TCP", []),
-        pytest.param(failing(answers_late(POD, 2.5), sent_bytes=1), "TCP", []),
-        pytest.param(failing(fault_on_purpose(POD, ["silent"]), sent_bytes=1), "TCP", []),
-        pytest.param(failing(loses(POD, Failure.FROM_ENDPOINT), sent_bytes=1), "TCP", []),
+        pytest.param(failing(resets(AT), sent_bytes=1), "TCP", []),
+        pytest.param(failing(sends_nothing(AT), sent_bytes=1), "TCP", []),
+        pytest.param(failing(answers_late(AT, 2.5), sent_bytes=1), "TCP", []),
+        pytest.param(failing(fault_on_purpose(AT, ["silent"]), sent_bytes=1), "TCP", []),
+        pytest.param(failing(loses(AT, Failure.FROM_ENDPOINT), sent_bytes=1), "TCP", []),
         pytest.param(failing(None, sent_bytes=1), "TCP", []),
     ],
 )
@@ -156,65 +83,9 @@ def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protoco
     assert bool(words) is bool(said)
 
 
-def test_a_service_that_keeps_each_client_to_an_endpoint_says_so():
-    for is_live in (True, False):
-        subject = make_subject(make_port(affinity_timeout_s=10800), is_live=is_live)
-        assert explain(subject).sentence.endswith(" for 3 h (sessionAffinity)")
-    alone = make_port(endpoints=(make_endpoint(str(POD)),), affinity_timeout_s=10800)
-    assert "sessionAffinity" not in explain(make_subject(alone)).sentence
-
-
-UNLABELLED = "m/shop.yaml:21: metadata.labels: kubernetes.io/service-name is missing"
-
-
-def made_of(*rejected, port=None, service="shop/web"):
-    """Return a Service of a source that has rejected objects."""
-    lines = [item.line for item in rejected]
-    source = SourceFacts("manifests", "m", is_synced=True, problems=lines, rejected=rejected)
-    return make_subject(port or make_port(), service=service, source=source)
-
-
-@pytest.mark.parametrize(
-    ("port", "sentence"),
-    [
-        (make_port(), "Served by 2 endpoints; "),
-        (
-            make_port(endpoints=(), reason="no pod is ready"),
-            "Clients are refused: no pod is ready; also: ",
-        ),
-    ],
-)
-def test_the_sentence_about_a_mistake_in_an_object_is_that_of_its_port(port, sentence):
-    rejected = RejectedFacts(UNLABELLED, "Service shop/web", services=("shop/web",))
-    subject = made_of(rejected, port=port)
-    said = explain(subject).sentence
-    assert said == f"{sentence}{say(cause_of(rejected))}"
-    assert [*mistakes(subject)] == []
-
-
-LOOPBACK = "127.0.0.1:80"
-REFUSED = make_endpoint(LOOPBACK, "refused: a loopback address", False)
-OTHER = make_endpoint("10.244.1.7:80")
-
-
-def planned(*endpoints, on_node, **changes):
-    """Return a planned Service, and how it would be planned on a node."""
-    subject = make_subject(make_port(endpoints=endpoints), is_live=False)
-    there = make_port(endpoints=on_node, **changes)
-    _, verdict = decide(there)
-    there.planned = planned_of(verdict.clauses)
-    return replace_subject(subject, on_node=[there])
-
-
 def test_a_service_that_is_the_same_on_a_node_has_no_note():
-    subject = planned(OTHER, on_node=(OTHER,))
+    subject = on_node(make_endpoint(POD), there=make_port(endpoints=(make_endpoint(POD),)))
     assert [*node_notes(subject.ports[0], subject)] == []
-    assert explain(subject).sentence == explain(replace_subject(subject, on_node=[])).sentence
-
-
-def test_only_the_family_of_the_client_is_said():
-    subject = planned(make_endpoint(LOOPBACK), on_node=(REFUSED,), reason="no")
-    assert "on a node" not in explain(subject, client="fd00::1").sentence
 
 
 EVERYONE = make_subject().ports[0]
@@ -238,18 +109,146 @@ def test_a_client_is_admitted_by_its_network(port, client, level):
     assert found is not Level.OK or said.endswith(port.policy)
 
 
-def test_what_is_said_of_steps_is_on_the_page():
-    assert is_on_the_page("steps")
+@pytest.mark.parametrize("title", ["steps", "dials"])
+def test_what_is_said_is_on_the_page(title):
+    assert is_on_the_page(title)
 
 
 def test_a_remedy_that_is_a_command_asks_the_same_cluster():
     port = replace(make_port(endpoints=()), cause=NOT_READY)
     api = Invocation(source=("--kubeconfig=my dir/k", "--master=https://a:1"))
-    (step,) = (
-        step
-        for part in explain(make_subject(port), invocation=api).parts
-        for step in part.steps
-        if step.topic == "endpoints"
-    )
+    (step,) = steps_of(explain(make_subject(port), invocation=api), "endpoints")
     assert step.hint == api.kubectl(command(NOT_READY))
     assert step.hint.endswith(" '--kubeconfig=my dir/k' --server=https://a:1")
+
+
+def answered(seconds_ago):
+    return make_port(endpoints=(make_endpoint("10.244.1.7:80", sent_at=NOW - seconds_ago),))
+
+
+def taken():
+    """Return a Service port whose clients another program's chain drops."""
+    port = make_port(problem="nftables chain inet ours pre of another program drops packets to it")
+    port.taken_by = "inet ours pre"
+    return port
+
+
+def dropping():
+    """Return one with an endpoint that such a chain drops packets to."""
+    cause = dropped_here("10.244.1.7:80", "a chain drops it")
+    return make_port(endpoints=(make_endpoint("10.244.1.7:80", cause=cause),))
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "family", "client", "level"),
+    [
+        pytest.param(LAST_MINUTE_S - 1, "IPv4", "", None, id="lately"),
+        pytest.param(LAST_MINUTE_S, "IPv4", "", Level.TROUBLE, id="a-while-ago"),
+        pytest.param(NOW, "IPv4", "", Level.TROUBLE, id="never"),
+        pytest.param(1, "", "", None, id="both-families"),
+        pytest.param(1, "IPv6", "", Level.TROUBLE, id="other-family"),
+        pytest.param(1, "IPv4", "10.0.0.9", Level.TROUBLE, id="client"),
+    ],
+)
+def test_a_chain_is_no_problem_of_clients_that_passed_it(seconds_ago, family, client, level):
+    chain = FirewallFacts("x", "its policy is drop", family=family)
+    subject = make_subject(answered(seconds_ago), firewalls=(chain,))
+    (step,) = steps_of(explain(subject, client=client), "firewall")
+    assert step.level is level
+
+
+@pytest.mark.parametrize(
+    ("steering", "make", "shown"),
+    [
+        pytest.param("nftables", make_port, 1, id="none-known"),
+        pytest.param("none", make_port, 0, id="no-steering"),
+        pytest.param("nftables", taken, 0, id="blamed-by-the-address"),
+        pytest.param("nftables", dropping, 0, id="blamed-by-an-endpoint"),
+    ],
+)
+def test_that_no_chain_is_known_is_a_step_where_none_is_blamed(steering, make, shown):
+    subject = make_subject(make(), steering=SteeringState(steering))
+    steps = steps_of(explain(subject), "firewall")
+    assert [step.level for step in steps] == [Level.OK] * shown
+
+
+def dials(**results):
+    number = errno.ECONNREFUSED
+    return {
+        address: DialResult(0.0004)
+        if answers
+        else DialResult(
+            0.0001,
+            dial_failed(make_address(address), Failure.REFUSED, os.strerror(number)),
+            os.strerror(number),
+        )
+        for address, answers in results.items()
+    }
+
+
+def unrouted(*addresses):
+    """Return the results of dials on a machine without a route."""
+    failure, error = Failure.NO_ROUTE, "Network is unreachable"
+    return {
+        at: DialResult(0.0001, dial_failed(make_address(at), failure, error), error, True)
+        for at in addresses
+    }
+
+
+def test_an_address_without_a_route_on_this_machine_hides_no_cause():
+    denied = source_denied(("198.51.100.0/24",)).replace(count=2, last_at=NOW - 4)
+    subject = make_subject(make_port(connections=0, turned_away=(denied,)))
+    explanation = explain(subject, dials=unrouted("10.96.7.118:80"))
+    step, _ = steps_of(explanation, "dial")
+    assert step.level is None
+    assert f"; {say(denied)}" in explanation.sentence
+
+
+HANGS = replace(sends_nothing(AT), count=3, last_at=NOW - 2)
+HANGING = make_endpoint(POD, cause=HANGS, connections=3)
+
+
+def dialled(*endpoints, **changes):
+    """Explain a Service whose first endpoint refuses a dial."""
+    subject = make_subject(make_port(endpoints=endpoints, **changes))
+    explanation = explain(subject, dials=dials(**{POD: False}))
+    (step,) = steps_of(explanation, "dial")
+    return explanation, step
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "level"),
+    [
+        pytest.param(make_endpoint(POD, answered_at=NOW - 600), Level.ATTENTION, id="answered"),
+        pytest.param(
+            replace(HANGING, cause=HANGS.replace(when=When.PAST), is_past=True),
+            Level.TROUBLE,
+            id="failed",
+        ),
+        pytest.param(make_endpoint(POD), Level.TROUBLE, id="never-dialled"),
+    ],
+)
+def test_a_failed_dial_decides_where_no_client_has_dialled_lately(endpoint, level):
+    explanation, step = dialled(endpoint)
+    assert (explanation.level, step.level) == (level, level)
+    assert say(refuses(POD)) in explanation.sentence
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="clients-are-served"),
+        pytest.param({"connections": 0, "admits": ("192.0.2.0/24",)}, id="not-all-are-admitted"),
+    ],
+)
+def test_an_address_that_clients_dial_is_not_judged_from_here(changes):
+    subject = make_subject(make_port(**changes))
+    explanation = explain(subject, dials=dials(**{"10.96.7.118:80": False}))
+    assert explanation.level is Level.OK
+    assert steps_of(explanation, "dial")[0].level is None
+
+
+def test_why_clients_are_refused_is_said_before_a_dial_that_is_refused():
+    port = make_port(endpoints=(), reason="it has no endpoints", connections=0)
+    explanation = explain(make_subject(port), dials=dials(**{"10.96.7.118:80": False}))
+    assert explanation.sentence == port.state.sentence

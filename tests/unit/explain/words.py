@@ -49,7 +49,7 @@ from userspace_proxy.diagnosis.clauses import planned_of
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.diagnosis.rules import decide
 from userspace_proxy.explain import Explanation, Invocation, explain, render_text
-from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.explain.dial import DialResult, with_hosts
 from userspace_proxy.explain.explanation import Subject
 from userspace_proxy.explain.next_command import next_command
 from userspace_proxy.explain.pods import judge_pods
@@ -144,7 +144,8 @@ def on_node(*endpoints: EndpointFacts, there: PortFacts) -> Subject:
 def dialled(*endpoints: EndpointFacts, is_live: bool = True, **results: DialResult) -> Explanation:
     """Return what is said of endpoints, the first of which is dialled: it refuses, or …"""
     subject = make_subject(make_port(endpoints=endpoints), is_live=is_live)
-    return explain(subject, dials={POD: results.get("of_pod", REFUSED)})
+    dials = with_hosts(subject.ports, {POD: results.get("of_pod", REFUSED)})
+    return explain(subject, dials=dials)
 
 
 _SUBJECTS: Mapping[str, Subject] = {

@@ -1,22 +1,20 @@
 """Which chain of others drops what is steered to the proxy."""
 
 from dataclasses import replace
-from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.filters.written import nft, read
+from tests.unit.filters.usual import CLIENT, FILTER, LINKS, POD, UPLINK, chains
+from tests.unit.filters.written import nft
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.filters.node import (
     Firewall,
     find_firewalls,
     find_unfollowed,
 )
-from userspace_proxy.model import IPFamily, SocketAddress
-from userspace_proxy.policy.locality import PodLink
+from userspace_proxy.model import IPFamily
 
 LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
-FILTER = ChainTable("ip", "filter")
 INPUT = Chain(FILTER, "INPUT", "filter", "input", policy="drop")
 PORTS = (17000, 29999)
 
@@ -92,20 +90,6 @@ def test_what_certainly_drops_steered_packets_is_found(steps, policy, expected):
     assert [one.why for one in found] == ([expected] if expected else [])
 
 
-POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
-CLIENT = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
-UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
-WEB = SocketAddress("10.244.1.1", 8080)
-DOCKER_0 = PodLink(10, "docker0", (ip_network("172.17.0.0/16"),))
-LINKS = (POD, CLIENT, UPLINK, DOCKER_0)
-
-
-def chains(hook, rules, others, policy="accept", table=FILTER):
-    base = Chain(table, hook.upper(), "filter", hook, policy=policy, steps=(*map(read, rules),))
-    led = (Chain(table, name, steps=(*map(read, lines),)) for name, lines in others.items())
-    return {table: {base.name: base, **{one.name: one for one in led}}}
-
-
 LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
 
 
@@ -122,7 +106,7 @@ CALICO = {
 
 
 @pytest.mark.parametrize("table", [FILTER, LEGACY_FILTER, ChainTable("ip6", "filter")])
-def test_what_drops_packets_of_pods_alone_is_named_with_their_links(table):
+def test_what_drops_packets_of_all_pods_is_found(table):
     rules = ["iifname cali*: goto cali-wl-to-host"]
     tables = chains("input", rules, CALICO, table=table)
     both = ({}, tables) if table.is_legacy else (tables, {})
@@ -130,7 +114,7 @@ def test_what_drops_packets_of_pods_alone_is_named_with_their_links(table):
     (found,) = find_firewalls(*both, "nftables", PORTS, [POD, CLIENT, UPLINK])
     assert (found.chain, found.why) == (
         f"{table} INPUT",
-        "chain cali-wl-to-host: rule drop, for packets that come in by cali1 and cali2",
+        "chain cali-wl-to-host: rule drop, for packets of this node's pods",
     )
     assert "defaultEndpointToHostAction" in found.hint
 

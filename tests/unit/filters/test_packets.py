@@ -7,12 +7,9 @@ from userspace_proxy.filters import packets
 from userspace_proxy.filters.packets import (
     ANY_IP,
     FirstPacket,
-    is_of_client,
     may_be_first,
-    names_address,
-    names_frontend,
 )
-from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol
+from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.policy.locality import PodLink
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -38,8 +35,8 @@ def meets(text, packet):
         pytest.param("ct state new", WEB, True, id="new-connections"),
         pytest.param("… tcp dport 80", WEB, None, id="its-port-for-some"),
         pytest.param("…", WEB, None, id="not-understood"),
-        pytest.param("…daddr", WEB, None, id="looked-up"),
-        pytest.param("…daddr udp dport 80", WEB, False, id="looked-up-for-another-protocol"),
+        pytest.param("…", WEB, None, id="looked-up"),
+        pytest.param("… udp dport 80", WEB, False, id="looked-up-for-another-protocol"),
         pytest.param("ct state established", WEB, False, id="open-connections"),
         pytest.param("ip daddr 10.96.7.2/32", WEB, False, id="another-address"),
         pytest.param("ip daddr 10.96.0.0/12 ip daddr 10.97.0.0/16", WEB, False, id="not-both"),
@@ -178,59 +175,6 @@ def test_the_source_of_a_pod_is_not_known_without_a_route_of_its_family():
     assert meets("ip6 saddr fd00::/8", packet._replace(link=BRIDGE)) is True
 
 
-@pytest.mark.parametrize(
-    ("condition", "clients", "others"),
-    [
-        pytest.param("", (), "", id="everything"),
-        pytest.param("ip saddr 10.0.0.0/8,11.0.0.1/32", ("ip saddr 10.0.0.0/8,11.0.0.1/32",), ""),
-        pytest.param(
-            "iif 2 ip6 saddr != fd00::/8 tcp dport 80",
-            ("iif 2", "ip6 saddr != fd00::/8"),
-            "tcp dport 80",
-            id="between-others",
-        ),
-        pytest.param("iifname lo* iif lo", ("iifname lo*",), "iif lo", id="loopback"),
-        pytest.param("iifname != eth1", ("iifname != eth1",), "", id="inverted"),
-        pytest.param("ct state new …saddr …", ("…saddr",), "ct state new …", id="not-understood"),
-    ],
-)
-def test_conditions_on_the_client_alone_are_separated(condition, clients, others):
-    found = [one for one in conditions(condition) if is_of_client(one)]
-    rest = tuple(one for one in conditions(condition) if one not in found)
-    assert (found, rest) == ([*conditions(" ".join(clients))], conditions(others))
-
-
-EDGE = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
-
-
-@pytest.mark.parametrize(
-    ("condition", "frontend", "port", "expected"),
-    [
-        pytest.param("ip daddr 10.96.7.1/32", WEB, 0, True, id="address"),
-        pytest.param("ct original ip daddr 10.96.7.9/32,10.96.7.1/32", WEB, 36001, True, id="list"),
-        pytest.param("ip6 daddr fd00:96::1/128", WEB_6, 0, True, id="ipv6"),
-        pytest.param("ip daddr 10.96.0.0/12", WEB, 0, False, id="network"),
-        pytest.param("tcp dport 80", WEB, 0, False, id="port-of-many-services"),
-        pytest.param("ct original proto-dst 80", WEB, 36001, False, id="dialled-port-of-many"),
-        pytest.param("tcp dport 22,36001", WEB, 36001, True, id="proxy-port"),
-        pytest.param("tcp dport 36000-36099", WEB, 36001, False, id="span-of-ports"),
-        pytest.param("tcp dport 22,30080-30090", EDGE, 0, True, id="span-of-node-ports"),
-        pytest.param("tcp dport 30100-30200", EDGE, 0, False, id="span-of-other-node-ports"),
-        pytest.param("tcp dport 1024-65535", EDGE, 0, False, id="node-ports-and-more"),
-        pytest.param("tcp dport 36001", WEB, 0, False, id="proxy-port-before-translation"),
-        pytest.param("fib daddr type local tcp dport 30080", EDGE, 0, True, id="node-port"),
-        pytest.param("tcp dport 30080", EDGE, 36001, False, id="node-port-after-translation"),
-        pytest.param("ct original proto-dst 30080", EDGE, 36001, True, id="dialled-node-port"),
-        pytest.param("ip daddr 192.0.2.9/32", EDGE, 0, False, id="address-of-the-node"),
-        pytest.param("…daddr …dport", WEB, 0, False, id="not-understood"),
-    ],
-)
-def test_a_condition_names_a_frontend_by_what_no_other_service_has(
-    condition, frontend, port, expected
-):
-    assert names_frontend(conditions(condition), FirstPacket(frontend, port)) is expected
-
-
 def test_only_packets_to_this_nodes_own_addresses_leave_by_the_loopback_interface():
     assert meets("oif lo", FirstPacket(WEB)) is False
     assert meets("oif lo", FirstPacket(NODE_PORT)) is True
@@ -255,26 +199,11 @@ def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
         pytest.param("ip saddr 192.0.2.1/32", False, id="some-clients"),
         pytest.param("iifname eth1 tcp dport 80", False, id="by-an-interface"),
         pytest.param("iif lo", True, id="own-programs"),
+        pytest.param("tcp dport 80 …", False, id="not-understood"),
     ],
 )
-def test_only_rules_about_states_are_never_about_first_packets(condition, expected):
+def test_a_rule_about_some_clients_is_not_met_by_all_first_packets(condition, expected):
     assert may_be_first(conditions(condition)) is expected
-
-
-@pytest.mark.parametrize(
-    ("condition", "expected"),
-    [
-        pytest.param("ip daddr 10.96.7.1/32", True, id="address"),
-        pytest.param("ct original ip daddr 10.96.7.1/32", True, id="what-was-dialled"),
-        pytest.param("fib daddr type local", True, id="this-node"),
-        pytest.param("… …daddr", True, id="address-in-a-set"),
-        pytest.param("…dport", True, id="port-in-a-set"),
-        pytest.param("tcp dport 80", False, id="port"),
-        pytest.param("ip saddr 10.96.7.1/32 …saddr …state …", False, id="others"),
-    ],
-)
-def test_rules_about_addresses_are_told_from_others(condition, expected):
-    assert names_address(conditions(condition)) is expected
 
 
 ENDPOINT = Frontend("10.244.1.1", 8080, Protocol.TCP)

@@ -1,5 +1,32 @@
 """Rulesets as other programs write them, which are no reason for alarm, and links of pods."""
 
+from ipaddress import ip_network
+
+from tests.unit.filters.written import read
+from userspace_proxy.filters.chains import Chain, ChainTable, Tables
+from userspace_proxy.policy.locality import PodLink
+
+FILTER = ChainTable("ip", "filter")
+POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
+CLIENT = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
+UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
+DOCKER_0 = PodLink(10, "docker0", (ip_network("172.17.0.0/16"),))
+LINKS = (POD, CLIENT, UPLINK, DOCKER_0)
+
+
+def chains(
+    hook: str,
+    rules: list[str],
+    others: dict[str, list[str]],
+    policy: str = "accept",
+    table: ChainTable = FILTER,
+) -> Tables:
+    """Return a base chain at a hook, and the chains that it leads to."""
+    base = Chain(table, hook.upper(), "filter", hook, policy=policy, steps=(*map(read, rules),))
+    led = (Chain(table, name, steps=(*map(read, lines),)) for name, lines in others.items())
+    return {table: {base.name: base, **{one.name: one for one in led}}}
+
+
 PODS = """
     ip link add veth-a type veth; ip link set veth-a up; ip route add 10.244.1.2 dev veth-a
     ip link add cni0 type bridge; ip address add 10.244.2.1/24 dev cni0; ip link set cni0 up"""

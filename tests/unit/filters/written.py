@@ -31,15 +31,6 @@ _READ = {
     "ct state": LoadedField(MatchField.STATE, 4),
     "meta l4proto": LoadedField(MatchField.PROTOCOL, 1),
 }
-_ABOUT = {
-    str(Unknown(field)): field
-    for field in (
-        MatchField.SOURCE,
-        MatchField.DESTINATION,
-        MatchField.DESTINATION_PORT,
-        MatchField.STATE,
-    )
-}
 _ANY = "|".join(_READ)
 
 
@@ -88,7 +79,7 @@ def _at_port(protocol: str, way: str, sign: str | None, text: str) -> Iterator[C
 
 
 _CONDITIONS: list[tuple[str, Callable[..., list[Condition] | Iterator[Condition]]]] = [
-    (r"(…\S*)", lambda text: [Unknown(_ABOUT.get(text, MatchField.OTHER))]),
+    (r"(…)", lambda _: [Unknown()]),
     (
         rf"((?:{_ANY})(?: \. (?:{_ANY}))*) (!= )?@(\S+)",
         lambda fields, sign, name: [

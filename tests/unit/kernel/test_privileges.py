@@ -28,7 +28,7 @@ def test_a_process_without_capabilities_lacks_net_admin():
 def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
     (tmp_path / "user").mkdir()
     (tmp_path / "user" / "max_user_namespaces").write_text("0\n")
-    assert read_sysctls(tmp_path) == {"user.max_user_namespaces": "0"}
+    assert read_sysctls(proc_sys=tmp_path) == {"user.max_user_namespaces": "0"}
 
 
 def test_a_sysctl_that_forbids_them_is_returned_with_a_value_that_allows_them():

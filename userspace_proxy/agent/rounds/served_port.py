@@ -17,7 +17,7 @@ from ...diagnosis.paths import PathView
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
-from ...model import DataPath, Doubt, Frontend, PortKey, Taken
+from ...model import DataPath, Frontend, PortKey, Taken
 from ...plan import PortPlan
 from ...plane import Group, Listener
 from ...policy import DEFAULT_PATH, PathDecision
@@ -45,8 +45,6 @@ class ServedPort:
     """All are available again, but rules don't steer to the listeners yet."""
     unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
     """Frontends that can't be steered, with the causes."""
-    doubts: tuple[Doubt, ...] = ()
-    """Why clients of some frontends may not be steered."""
     held_by_others: frozenset[Frontend] = NOT_HELD
     """Node ports that a daemon of the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
@@ -212,20 +210,13 @@ class Steered:
                 self.show_unsteered(served)
         # One line for all: if a family is disabled there may be thousands.
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
-        doubtful = [f for f in news if isinstance(unsteered[f], Doubt)]
-        if sure := [f for f in news if not isinstance(unsteered[f], Doubt)]:
-            extra = {"frontends": len(sure), "cause": str(unsteered[sure[0]])}
+        if news:
+            extra = {"frontends": len(news), "cause": str(unsteered[news[0]])}
             _log.warning("frontends cannot be steered: %(cause)s", extra=extra)
-        if doubtful:
-            extra = {"frontends": len(doubtful), "cause": str(unsteered[doubtful[0]])}
-            _log.warning("frontends may not be steered: %(cause)s", extra=extra)
         if before and not unsteered:
             _log.info("all frontends are steered again")
 
     def show_unsteered(self, served: ServedPort) -> None:
         """Note in a Service port which of its frontends can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
-        found = {f: causes[f] for f in frontends if f in causes}
-        unsteered = {f: why for f, why in found.items() if not isinstance(why, Doubt)}
-        served.unsteered = unsteered or _ALL_STEERED
-        served.doubts = tuple({why: None for why in found.values() if isinstance(why, Doubt)})
+        served.unsteered = {f: causes[f] for f in frontends if f in causes} or _ALL_STEERED

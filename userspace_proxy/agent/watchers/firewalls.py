@@ -141,7 +141,7 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]
         # Packets translated to this node aren't forwarded.
         is_here = is_local(endpoint.ip)
         found = () if is_here else find_forward_firewalls(*tables, endpoint, protocol, links)
-        return min(found, key=lambda one: not one.is_for_all, default=None)
+        return next(iter(found), None)
 
     return find
 

@@ -356,10 +356,9 @@ class KernelAnswers(Component):
             return
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
-        is_for_all = by is not None and by.is_for_all
         # With several endpoints, clients may hit the failing ones by chance.
         is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
-        is_known = is_for_all or is_telling
+        is_known = by is not None or is_telling
         # More clients may come until then.
         doubt.until = now + (AGAIN_S if is_known else GRACE_S)
         if not is_known:
@@ -371,7 +370,7 @@ class KernelAnswers(Component):
         before = self._away.get(served)
         times = before.times + 1 if before else 1
         until = now + backoff_s(times, RETRY_S, RETRY_MAX_S)
-        self._away[served] = _Away(is_for_all, times, until)
+        self._away[served] = _Away(by is not None, times, until)
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
 
     def _may_return(self, served: ServedPort, away: _Away) -> bool:
@@ -386,8 +385,8 @@ class KernelAnswers(Component):
             return
         endpoint = next(endpoints_of(served.plan.serving), None)
         if away.has_chain and endpoint is not None:
-            by = await self._thread.run(partial(rules, endpoint, served.plan.protocol))
-            if by is not None and by.is_for_all:
+            ask = partial(rules, endpoint, served.plan.protocol)
+            if await self._thread.run(ask) is not None:
                 return
         self._served_ports.auto_paths.return_to_kernel(served.plan.key)
 

@@ -11,13 +11,13 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ...errors import SteeringError
-from ...filters.pod_links import PodLinks
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import NftTable, Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...model import Frontend, SocketAddress
 from ..base import KernelTarget
 from ..names import KERNEL_PATH_TABLES
+from ..pod_links import PodLinks
 from .choosers import (
     NAMES,
     Chooser,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import Doubt, Frontend, Protocol, Taken
+from userspace_proxy.model import Frontend, Protocol, Taken
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.steering import REFUSE, Bind
 
@@ -37,22 +37,6 @@ async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_por
     assert not any(served.problem for served in served_ports)
     (line,) = caplog.messages
     assert line.startswith("frontends cannot be steered: ")
-
-
-async def test_a_frontend_that_may_not_be_steered_is_no_problem(make, caplog):
-    served_ports = make(Bind.PROXY_PORT)
-    served_ports.follow(Cluster().serve("web", "10.96.0.2", POD))
-    web = frontend("10.96.0.2")
-    served_ports.steered.note_unsteered({web: Doubt("a chain may translate it")})
-    (served,) = served_ports
-    assert served.problem == ""
-    assert served.doubts == (Doubt("a chain may translate it"),)
-    served_ports.steered.note_unsteered({web: "a chain translates it"})
-    assert (served.problem, served.doubts) == ("a chain translates it", ())
-    assert caplog.messages == [
-        "frontends may not be steered: a chain may translate it",
-        "frontends cannot be steered: a chain translates it",
-    ]
 
 
 async def test_the_problem_is_the_first_one_without_its_remedy_which_is_known_apart(make):

@@ -1,7 +1,6 @@
 """Whether clients on the kernel path get answers; tests/node has real firewalls."""
 
 import errno
-from dataclasses import replace
 
 import pytest
 
@@ -43,7 +42,6 @@ from ..samples import Cluster
 POD = SocketAddress("192.0.2.1", 8080)
 IP = "10.96.0.1"
 CHAIN = Firewall("ip filter FORWARD", "its policy is drop", "Add an accepting rule")
-OF_SOME = replace(CHAIN, is_for_all=False)
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
 NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(CHAIN.chain, CHAIN.why, CHAIN.hint)
 
@@ -186,15 +184,6 @@ async def test_endpoints_that_fail_this_node_too_are_no_fault_of_the_path(node):
     await node.look(LOST_MIN, after_s=AGAIN_S)
     await node.look()
     assert node.port.unanswered == DROPPED
-
-
-@pytest.mark.parametrize(
-    ("begun", "shown"), [(LOST_MIN - 1, None), (LOST_MIN, DROPPED)], ids=["few", "many"]
-)
-async def test_a_chain_that_drops_packets_of_some_clients_counts_only_with_many(node, begun, shown):
-    node.chain = OF_SOME
-    await node.fail(begun)
-    assert node.port.unanswered == shown
 
 
 async def test_a_chain_is_the_cause_though_another_endpoint_fails_this_node_too(node):

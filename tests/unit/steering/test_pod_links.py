@@ -1,6 +1,6 @@
 """The links that lead only to containers, followed in a real kernel."""
 
-from userspace_proxy.filters.pod_links import PodLinks, read_client_links
+from userspace_proxy.steering.pod_links import PodLinks, read_client_links
 
 
 def test_links_are_found_and_changes_of_links_are_followed(node):

@@ -1,0 +1,166 @@
+"""The sentence of an explanation: which step decides it, and what is added."""
+
+import pytest
+
+from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, replace
+from userspace_proxy.causes.endpoints import denies
+from userspace_proxy.causes.say import say
+from userspace_proxy.causes.services import balanced_elsewhere
+from userspace_proxy.diagnosis.judge import cause_of
+from userspace_proxy.explain import explain
+from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.facts import (
+    PortState,
+    RejectedFacts,
+    SourceFacts,
+    SteeringState,
+)
+from userspace_proxy.model import DataPath, Protocol
+from userspace_proxy.policy import PathDecision
+
+from .subjects import make_dead_endpoint, make_subject
+from .words import CHAIN, OTHER, POD, on_node
+
+DENIES = denies(make_address(POD), "10.244.0.123")
+DENYING = make_endpoint(
+    POD, connections=20, sent_bytes=9, cause=replace(DENIES, count=5, last_at=NOW - 3)
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "which"),
+    [
+        pytest.param({"port": "metrics"}, "Port metrics: ", id="port"),
+        pytest.param({"family": "IPv6"}, "IPv6: ", id="family"),
+        pytest.param({"port": "metrics", "family": "IPv6"}, "Port metrics, IPv6: ", id="both"),
+        pytest.param({"side": "external"}, "External: ", id="side"),
+    ],
+)
+def test_the_sentence_names_the_port_family_or_side_where_another_one_is_served(changes, which):
+    dead = replace(make_port(endpoints=(make_dead_endpoint(POD),)), **changes)
+    alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
+    assert beside.sentence == f"{which}{alone.sentence}"
+    assert alone.sentence == dead.state.sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        pytest.param({"endpoints": (), "reason": "none is ready"}, PortState.REFUSED, id="all"),
+        pytest.param({"endpoints": (DENYING,)}, PortState.PARTLY_ANSWERING, id="some"),
+    ],
+)
+def test_clients_that_fail_win_over_a_note_at_another_port_of_equal_level(changes, state):
+    served = make_port(notes=("its mode isn't followed",))
+    failing = replace(make_port(**changes), family="IPv6")
+    explanation = explain(make_subject(served, failing))
+    assert explanation.sentence == (
+        f"IPv6: {failing.state.sentence}; also: its mode isn't followed"
+    )
+    assert failing.state.word is state
+
+
+FAILING = SourceFacts("manifests", "m", is_synced=True, problems=("m/other.yaml:1: not YAML",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "node", "sentence"),
+    [
+        pytest.param(
+            {"endpoints": (), "reason": "no pod is ready"},
+            {"source": FAILING},
+            "Clients are refused: no pod is ready",
+            id="refused",
+        ),
+        pytest.param({}, {"source": FAILING}, "m/other.yaml:1: not YAML", id="served"),
+        pytest.param(
+            {"notes": ("its mode isn't followed",)},
+            {"steering": SteeringState("nftables", problem="table vanished")},
+            ": table vanished; also: its mode isn't followed",
+            id="its-clients-need-the-rules",
+        ),
+    ],
+)
+def test_problems_of_the_source_may_be_about_other_objects(changes, node, sentence):
+    assert explain(make_subject(make_port(**changes), **node)).sentence.endswith(sentence)
+
+
+def test_ports_of_one_number_are_told_apart_by_the_protocol():
+    udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
+    tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
+    explanation = explain(make_subject(udp, tcp, service="shop/dns"))
+    titles = sorted(part.title for part in explanation.parts[1:])
+    assert titles == ["shop/dns:dns 53/UDP (IPv4)", "shop/dns:dns-tcp 53/TCP (IPv4)"]
+    assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")
+
+
+def test_a_service_that_keeps_each_client_to_an_endpoint_says_so():
+    for is_live in (True, False):
+        subject = make_subject(make_port(affinity_timeout_s=10800), is_live=is_live)
+        assert explain(subject).sentence.endswith(" for 3 h (sessionAffinity)")
+    alone = make_port(endpoints=(make_endpoint(POD),), affinity_timeout_s=10800)
+    assert "sessionAffinity" not in explain(make_subject(alone)).sentence
+
+
+UNLABELLED = "m/shop.yaml:21: metadata.labels: kubernetes.io/service-name is missing"
+
+
+def made_of(*rejected, port=None, service="shop/web"):
+    """Return a Service of a source that has rejected objects."""
+    lines = [item.line for item in rejected]
+    source = SourceFacts("manifests", "m", is_synced=True, problems=lines, rejected=rejected)
+    return make_subject(port or make_port(), service=service, source=source)
+
+
+@pytest.mark.parametrize(
+    ("port", "sentence"),
+    [
+        (make_port(), "Served by 2 endpoints; "),
+        (
+            make_port(endpoints=(), reason="no pod is ready"),
+            "Clients are refused: no pod is ready; also: ",
+        ),
+    ],
+)
+def test_the_sentence_about_a_mistake_in_an_object_is_that_of_its_port(port, sentence):
+    rejected = RejectedFacts(UNLABELLED, "Service shop/web", services=("shop/web",))
+    subject = made_of(rejected, port=port)
+    said = explain(subject).sentence
+    assert said == f"{sentence}{say(cause_of(rejected))}"
+
+
+def test_only_the_family_of_the_client_is_said():
+    there = make_port(endpoints=(make_endpoint(POD, "refused", False),), reason="no")
+    subject = on_node(make_endpoint(POD), there=there)
+    assert "on a node" not in explain(subject, client="fd00::1").sentence
+
+
+def test_clients_of_a_service_are_served_while_one_of_its_ports_answers():
+    quiet = make_port(is_quiet=True, sent_at=NOW - 90)
+    other = make_port(port="metrics", sent_at=NOW - 2)
+    unused = make_port(port="admin", connections=0, sent_bytes=0)
+    assert explain(make_subject(quiet, other)).sentence == explain(make_subject()).sentence
+    assert "last answer 1 min ago" in explain(make_subject(unused, quiet)).sentence
+
+
+@pytest.mark.parametrize("figures", [{}, {"connections": 7, "sent_bytes": 0}, {"is_quiet": True}])
+def test_what_is_served_elsewhere_by_design_is_said_once(figures):
+    balancer = balanced_elsewhere("192.0.2.9")
+    sentence = explain(make_subject(make_port(notes=(balancer,), **figures))).sentence
+    assert sentence.count(say(balancer)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"), [({}, "this machine"), ({"is_probed": True}, "probes")]
+)
+def test_on_the_kernel_path_dials_show_only_that_connections_are_accepted(changes, shown):
+    port = make_port(path=PathDecision(DataPath.KERNEL), **changes)
+    dials = {endpoint.address: DialResult(0.1) for endpoint in port.endpoints}
+    assert f"{shown} show only" in explain(make_subject(port), dials=dials).sentence
+
+
+def test_another_problem_of_the_service_is_the_sentence_alone():
+    refused = make_port(port="metrics", endpoints=(), reason="none is ready")
+    served = make_port(endpoints=(make_endpoint(OTHER, sent_at=NOW - 1),))
+    explanation = explain(make_subject(served, refused, firewalls=(CHAIN,)))
+    assert explanation.sentence == f"Port metrics: {refused.state.sentence}"
