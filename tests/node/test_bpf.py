@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.bpf_hooks import DIALLED, Dialled, bpf_rights, dialled_key, mounted, own_cgroup
+from tests.node.bpf_hooks import DIALLED, Dialled, bpf_rights, mounted, own_cgroup
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import BpfObject, MapSpec, Program, read_object
 
@@ -76,31 +76,6 @@ def open_descriptors() -> int:
 def dial(cgroup: Path, address: tuple[str, int]) -> str:
     command = [sys.executable, "-c", DIAL, str(cgroup), *map(str, address)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_programs_are_attached_until_their_links_are_closed(
-    cgroup: Path, hooks: Dialled, web: tuple[str, int]
-) -> None:
-    hooks.lead(FRONTEND, web)
-    hooks.close()
-    assert dial(cgroup, FRONTEND) == "Connection refused"
-
-
-def test_what_is_pinned_outlives_its_descriptors(
-    cgroup: Path, names: Path, hooks: Dialled, web: tuple[str, int]
-) -> None:
-    hooks.lead(FRONTEND, web)
-    for section, link in hooks.links.items():
-        calls.pin(link, names / section.replace("/", "_"))
-    calls.pin(hooks.maps["counts"], names / "counts")
-    hooks.close()
-    assert dial(cgroup, FRONTEND) == f"{FRONTEND}"
-    counts = calls.pinned(names / "counts")
-    assert struct.unpack("=QQ8x", calls.lookup(counts, dialled_key(FRONTEND), 24) or b"") == (1, 0)
-    os.close(counts)
-    for name in names.iterdir():
-        name.unlink()
-    assert dial(cgroup, FRONTEND) == "Connection refused"
 
 
 def test_a_name_that_is_taken_is_an_error(names: Path) -> None:
@@ -168,15 +143,6 @@ def test_a_link_tells_its_program_and_place_and_runs_another_one(
     assert dial(cgroup, FRONTEND) == "Connection refused"
     os.close(other)
     os.close(place)
-
-
-def test_a_link_that_is_detached_has_no_place(
-    cgroup: Path, hooks: Dialled, web: tuple[str, int]
-) -> None:
-    hooks.lead(FRONTEND, web)
-    calls.detach(hooks.links["cgroup/connect4"])
-    assert calls.link_info(hooks.links["cgroup/connect4"]).cgroup == 0
-    assert dial(cgroup, FRONTEND) == "Connection refused"
 
 
 def test_a_program_that_is_gone_has_no_name() -> None:

@@ -154,22 +154,6 @@ def accepted(server: socket.socket) -> bool:
 # -- what is led where ---------------------------------------------------------
 
 
-def test_a_frontend_leads_to_its_endpoint_and_the_client_sees_the_frontend(
-    stage: Stage, server: socket.socket
-) -> None:
-    hooks = stage.start()
-    assert stage.outcome(WEB) == "Network is unreachable"
-    hooks.replace({WEB: to(address_of(server))})
-    with stage.dial(WEB) as dialled:
-        assert peer_of(dialled) == WEB.address
-        (at,) = hooks.counts()
-        assert at == (NAME, address_of(server))
-        assert hooks.counts()[at].established == 1
-        assert accepted(server)
-    assert (hooks.state.attached, hooks.state.problem, hooks.state.frontends) == (True, "", 1)
-    assert hooks.map_bytes() > 0
-
-
 def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
@@ -481,22 +465,6 @@ def test_hooks_lead_nowhere_once_nothing_looks_after_them(
 
 
 # -- the end ---------------------------------------------------------------------
-
-
-def test_removing_leaves_nothing_but_open_connections(stage: Stage, server: socket.socket) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server))})
-    with stage.dial(WEB) as dialled:
-        hooks.remove()
-        assert stage.outcome(WEB) == "Network is unreachable"
-        assert not (stage.names / OWN_PINS).exists()
-        assert attached(stage.cgroup) == []
-        dialled.sendall(b"still there")
-        # What reads counters until the end still can.
-        assert hooks.counts()
-        hooks.repair()
-        assert not (stage.names / OWN_PINS).exists()
-        assert not hooks.state.attached
 
 
 def end_term(folder: Path, ago_s: float = 100.0) -> None:
