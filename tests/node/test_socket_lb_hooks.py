@@ -171,18 +171,6 @@ def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
     assert not hooks.state.problem
 
 
-def test_a_removed_service_is_dialled_as_any_address(stage: Stage, server: socket.socket) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name=CART_NAME)})
-    hooks.change({CART: None})
-    assert stage.outcome(CART) == "Network is unreachable"
-    assert stage.outcome(WEB) == str(WEB.address)
-    hooks.repair()
-    # Nothing is left of it, which would have to be removed.
-    assert hooks.state.repairs == 0
-    assert set(hooks.counts()) == {(NAME, address_of(server))}
-
-
 def test_what_may_no_longer_be_led_leaves_before_the_rules_change(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
