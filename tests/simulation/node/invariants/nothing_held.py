@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 # Numbers that only grow, that name something, or that say how often something failed.
 _NUMBERS = """
     Channel.read_bytes ClientPorts._port ConnectionLimit KernelPath._forgotten LastState._failures
-    Listeners._numbers LogLimit NftablesProgrammer._uses NodeAddressDialer._counts Numbers._next
+    Listeners._numbers LogLimit NftablesProgrammer._earlier_refuse_port
+    NftablesProgrammer._refuse_port NodeAddressDialer._counts Numbers._next
     PathProbes.sent Plan.revision Plane._numbers Planner.planned_services Position.restarts
     Predecessors._max_sockets ProbeSchedule.per_second Reactor.turn Reflector._cuts
-    Reflector._failures Requests._number
-    Snapshot.revision SyncCounters TableWatch._seen Turns._number Watchdog._beats Worker._index
+    Reflector._failures Requests._number Snapshot.revision SteeringFacts.refuse_port SyncCounters
+    TableWatch._seen Turns._number Watchdog._beats Worker._index
     WorkerProcess WorkerSlot._early_deaths WorkerSlot._reports WorkerSlot.restarts
     _LastListing.parsed _WorkerMain._index
 """
 # Tables that have a bound, or that the next change or reader cleans: how often, by whom.
 _BOUNDED = """
     Correlator._series Series EarlierChains.filters KernelAnswers._traffic _Traffic
-    KubernetesSource._logged_at NftablesSteering._filters NodePortReservations PodNames._pods
-    Predecessors._taken Supervisor._tasks Turns._last Turns._paces
+    KubernetesSource._logged_at NftablesProgrammer._uses NftablesSteering._filters
+    NodePortReservations PodNames._pods Predecessors._taken Supervisor._tasks Turns._last
+    Turns._paces
 """
 # Longer than demand lasts: 90 s.
 _LOOK_S, _LOOKS = 10.0, 10
