@@ -17,10 +17,8 @@ FORM := style types layers mirror form litter workflows
 NODE_TESTS := tests/node tests/faults
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
-# Those of the clusters' own tools, which need no cluster.
-CLUSTER_TOOLS := tests/cluster/nodes/test_clients.py tests/cluster/upstream/test_groups.py
 SEED_TESTS := tests/simulation/test_simulation.py
-UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
 BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup nodes sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml kubectl-userspace-proxy/pyproject.toml pytest-userspace-proxy/pyproject.toml
@@ -74,13 +72,12 @@ fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit
 
 KERNELS_RUN := $(BIN)/python -m tests.kernels
 
-kernels: packages-kernels $(VENV)/installed-dev ## a smoke and the tests marked kernel in machines with Debian's kernels: KERNELS="5.10 uml-6.1" FULL=1 (all of tests/node) MATRIX=1 (kernels that lack something) (root)
+kernels: packages-kernels $(VENV)/installed-dev ## a smoke and the tests marked kernel in machines with Debian's kernels: KERNELS="5.10 uml-6.1" FULL=1 (all of tests/node) (root)
 	@echo "make kernels: a smoke and marked tests, two machines at a time; 20 minutes on two cores without KVM, the first time 5 more"
 	@$(KERNELS_RUN) $(FULL:%=--parts=smoke,full) $(KERNELS)
-	@$(if $(MATRIX),$(KERNELS_RUN).matrix)
 
 kernels-full: # what runs each night
-	@$(MAKE) --no-print-directory kernels FULL=1 MATRIX=1
+	@$(MAKE) --no-print-directory kernels FULL=1
 
 kernels-short: packages-kernels $(VENV)/installed-dev ## a part of it for each commit: the smoke on the oldest and the newest kernel, with one root (root)
 	@echo "make kernels-short: the smoke on two kernels; 3 to 6 minutes on two cores"
@@ -160,7 +157,7 @@ long: build ## tests that make test leaves out: other steerings, containers, Cor
 
 upstream: build-nodes build-helm ## tests with whole clusters, including some of Kubernetes' own tests (minutes, root)
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream \
-	  $(addprefix --ignore=,tests/cluster/nodes/test_takeover.py $(CLUSTER_TOOLS)) -n 3 --dist=load
+	  --ignore=tests/cluster/nodes/test_takeover.py -n 3 --dist=load
 
 build: build-control-plane build-image build-nodes build-promtool build-actionlint build-helm build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
 
@@ -236,9 +233,9 @@ simulate-new: $(VENV)/installed-dev ## what runs each night: seeds of the day, S
 	@set -o pipefail; status=0; for half in $(or $(HALF),$(HALVES)); do \
 	  $(SIMULATION) --seeds=$(or $(SEEDS),50000) --first=$(or $(FIRST),$(OF_TODAY)) --table --jobs=$$(nproc) | tee $(SIMULATED)/$$half.txt || status=1; done; exit $$status
 
-simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, and print what finds each: HALF=node COUNT=60 places drawn from PACKAGE=plane
-	@status=0; for half in $(or $(HALF),$(HALVES)); do \
-	  $(BIN)/python -m tests.simulation.mutants --half=$$half $(if $(COUNT),--drawn=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(PACKAGE),--package=$(PACKAGE)) $(if $(SEEDS),--seeds=$(SEEDS)) $(MUTANTS) || status=1; done; exit $$status
+simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, and print what finds each: HALF=node COUNT=60 DRAW=1
+	@mkdir -p $(SIMULATED); status=0; for half in $(or $(HALF),$(HALVES)); do \
+	  $(BIN)/python -m tests.simulation.mutants --half=$$half --out=$(SIMULATED)/mutants-$$half.json $(if $(COUNT),--count=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(SEEDS),--seeds=$(SEEDS)) || status=1; done; exit $$status
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated

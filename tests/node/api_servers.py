@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.waiting import wait_for
-from tests.node.clients import Sockets
+from tests.node.clients import DEADLINE_S, Sockets
 from tests.node.manifests import Service
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 from userspace_proxy_testing.sandbox import SandboxNode
@@ -70,7 +70,8 @@ class ApiServer:
         """Kill it; idempotent."""
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            # Not until all have closed its pipes: a process that it has started may have them.
+            self._process.wait(DEADLINE_S)
             self._process = None
 
     def hang(self) -> None:

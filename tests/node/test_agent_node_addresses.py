@@ -46,11 +46,6 @@ async def node():
     net.close()
 
 
-async def test_the_addresses_are_those_of_the_creators_namespace(node):
-    assert node.addresses.current == LOOPBACK
-    assert node.changes == 0
-
-
 async def test_an_address_that_is_added_and_removed_is_noticed(node):
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     await node.until(("10.1.0.1", *LOOPBACK))

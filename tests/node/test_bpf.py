@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.bpf_hooks import DIALLED, Dialled, bpf_rights, dialled_key, mounted, own_cgroup
+from tests.node.bpf_hooks import DIALLED, Dialled, bpf_rights, own_cgroup
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import BpfObject, MapSpec, Program, read_object
 
@@ -47,16 +47,6 @@ def cgroup(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def names(tmp_path: Path) -> Iterator[Path]:
-    with mounted(tmp_path / "names", "bpf") as root:
-        folder = root / "ours"
-        folder.mkdir()
-        yield folder
-        for name in folder.iterdir():
-            name.unlink()
-
-
-@pytest.fixture
 def hooks(cgroup: Path) -> Iterator[Dialled]:
     hooks = Dialled(cgroup)
     yield hooks
@@ -76,39 +66,6 @@ def open_descriptors() -> int:
 def dial(cgroup: Path, address: tuple[str, int]) -> str:
     command = [sys.executable, "-c", DIAL, str(cgroup), *map(str, address)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_programs_are_attached_until_their_links_are_closed(
-    cgroup: Path, hooks: Dialled, web: tuple[str, int]
-) -> None:
-    hooks.lead(FRONTEND, web)
-    hooks.close()
-    assert dial(cgroup, FRONTEND) == "Connection refused"
-
-
-def test_what_is_pinned_outlives_its_descriptors(
-    cgroup: Path, names: Path, hooks: Dialled, web: tuple[str, int]
-) -> None:
-    hooks.lead(FRONTEND, web)
-    for section, link in hooks.links.items():
-        calls.pin(link, names / section.replace("/", "_"))
-    calls.pin(hooks.maps["counts"], names / "counts")
-    hooks.close()
-    assert dial(cgroup, FRONTEND) == f"{FRONTEND}"
-    counts = calls.pinned(names / "counts")
-    assert struct.unpack("=QQ8x", calls.lookup(counts, dialled_key(FRONTEND), 24) or b"") == (1, 0)
-    os.close(counts)
-    for name in names.iterdir():
-        name.unlink()
-    assert dial(cgroup, FRONTEND) == "Connection refused"
-
-
-def test_a_name_that_is_taken_is_an_error(names: Path) -> None:
-    table = calls.create_map("table", MapSpec(HASH, 4, 4, 1))
-    calls.pin(table, names / "table")
-    with pytest.raises(FileExistsError):
-        calls.pin(table, names / "table")
-    os.close(table)
 
 
 def test_elements_are_set_and_removed_one_by_one_and_in_batches() -> None:
@@ -168,19 +125,6 @@ def test_a_link_tells_its_program_and_place_and_runs_another_one(
     assert dial(cgroup, FRONTEND) == "Connection refused"
     os.close(other)
     os.close(place)
-
-
-def test_a_link_that_is_detached_has_no_place(
-    cgroup: Path, hooks: Dialled, web: tuple[str, int]
-) -> None:
-    hooks.lead(FRONTEND, web)
-    calls.detach(hooks.links["cgroup/connect4"])
-    assert calls.link_info(hooks.links["cgroup/connect4"]).cgroup == 0
-    assert dial(cgroup, FRONTEND) == "Connection refused"
-
-
-def test_a_program_that_is_gone_has_no_name() -> None:
-    assert calls.program_name(2**31) == ""
 
 
 def test_a_program_that_the_kernel_refuses_is_told_by_its_verifier() -> None:

@@ -98,13 +98,6 @@ def test_pods_and_node_reach_every_pod_in_both_families(sandbox, origin, to):
         assert dial(client, "http", url) == to
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_pods_reach_the_node(sandbox, mode):
-    with sandbox.node.serve("the-node", tcp=9000):
-        for url in (f"http://{sandbox.node.ip}:9000/", f"http://[{sandbox.node.ip6}]:9000/"):
-            assert dial(sandbox.pods[mode], "http", url) == "the-node"
-
-
 def test_an_outside_clients_service_traffic_arrives_at_the_node(sandbox):
     node, laptop = sandbox.node, sandbox.outside["laptop"]
     service = ["10.96.0.10/32", "fd00:10:96::10/128", "203.0.113.5/32"]
@@ -112,23 +105,6 @@ def test_an_outside_clients_service_traffic_arrives_at_the_node(sandbox):
     with node.serve("the-proxy", tcp=9001):
         for host in ("10.96.0.10", "[fd00:10:96::10]", "203.0.113.5"):
             assert dial(laptop, "http", f"http://{host}:9001/") == "the-proxy"
-
-
-def test_a_backend_sees_the_pods_own_address(sandbox, pod):
-    request = "GET / HTTP/1.0\r\n\r\n"
-    peer = sandbox.pods["pod-b"]
-    answer = script(
-        pod,
-        """
-        import socket, sys
-        with socket.create_connection((sys.argv[1], 80), 5) as s:
-            s.sendall(sys.argv[2].encode())
-            print(s.makefile().read())
-        """,
-        peer.ip,
-        request,
-    )
-    assert f"X-Client-Address: {pod.ip}\n" in answer
 
 
 @pytest.mark.parametrize("who", ["node", "pod", "laptop"])

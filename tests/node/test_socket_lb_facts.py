@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.node.clients import DEADLINE_S
 from tests.node.socket_lb import HOOKS, MARKS, TARGET, Backend, SocketNode, Web, socket_node
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import Form, say
@@ -185,7 +186,7 @@ def test_connections_are_observed_at_their_end(followed: Followed, tmp_path: Pat
 
     wait_for("a connection", found, hint=followed.agent.log)
     process.terminate()
-    process.communicate()
+    process.wait(DEADLINE_S)
     one = found()[0]
     ip, port = followed.web().cluster_ip(4)
     assert (one["service"], one["frontend"]) == ("shop/web:http", f"{ip}:{port}")

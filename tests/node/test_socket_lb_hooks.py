@@ -158,22 +158,6 @@ def accepted(server: socket.socket) -> bool:
 # -- what is led where ---------------------------------------------------------
 
 
-def test_a_frontend_leads_to_its_endpoint_and_the_client_sees_the_frontend(
-    stage: Stage, server: socket.socket
-) -> None:
-    hooks = stage.start()
-    assert stage.outcome(WEB) == "Network is unreachable"
-    hooks.replace({WEB: to(address_of(server))})
-    with stage.dial(WEB) as dialled:
-        assert peer_of(dialled) == WEB.address
-        (at,) = hooks.counts()
-        assert at == (NAME, address_of(server))
-        assert hooks.counts()[at].established == 1
-        assert accepted(server)
-    assert (hooks.state.attached, hooks.state.problem, hooks.state.frontends) == (True, "", 1)
-    assert hooks.map_bytes() > 0
-
-
 def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
@@ -189,18 +173,6 @@ def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
     assert stage.outcome(WEB) == str(WEB.address)
     assert (accepted(server), accepted(other)) == (False, True)
     assert not hooks.state.problem
-
-
-def test_a_removed_service_is_dialled_as_any_address(stage: Stage, server: socket.socket) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name=CART_NAME)})
-    hooks.change({CART: None})
-    assert stage.outcome(CART) == "Network is unreachable"
-    assert stage.outcome(WEB) == str(WEB.address)
-    hooks.repair()
-    # Nothing is left of it, which would have to be removed.
-    assert hooks.state.repairs == 0
-    assert set(hooks.counts()) == {(NAME, address_of(server))}
 
 
 def test_what_may_no_longer_be_led_leaves_before_the_rules_change(
@@ -485,22 +457,6 @@ def test_hooks_lead_nowhere_once_nothing_looks_after_them(
 
 
 # -- the end ---------------------------------------------------------------------
-
-
-def test_removing_leaves_nothing_but_open_connections(stage: Stage, server: socket.socket) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server))})
-    with stage.dial(WEB) as dialled:
-        hooks.remove()
-        assert stage.outcome(WEB) == "Network is unreachable"
-        assert not (stage.names / OWN_PINS).exists()
-        assert attached(stage.cgroup) == []
-        dialled.sendall(b"still there")
-        # What reads counters until the end still can.
-        assert hooks.counts()
-        hooks.repair()
-        assert not (stage.names / OWN_PINS).exists()
-        assert not hooks.state.attached
 
 
 def end_term(folder: Path, ago_s: float = 100.0) -> None:

@@ -131,16 +131,6 @@ class TestTraffic:
                 seen.append(ip)
         assert tuple(seen) == own[client.name]
 
-    async def test_datagrams_arrive_and_are_answered(self, steering, listeners, client):
-        await steering.apply(FRONTENDS)
-        for frontend, server in zip((DNS, DNS_6), listeners(DNS, DNS_6), strict=True):
-            with client.udp(server.family) as sock:
-                sock.connect((frontend.ip, frontend.port))
-                sock.send(b"question")
-                question, asker = server.recvfrom(99)
-                server.sendto(b"answer", asker)
-                assert (question, sock.recv(99)) == (b"question", b"answer")
-
     @pytest.mark.kernel
     async def test_a_daemon_on_all_addresses_is_not_reached(self, steering, daemons, client):
         await steering.apply(FRONTENDS)

@@ -12,7 +12,6 @@ from foreign_sets import add_foreign_set
 from tests.node.testbed import as_older_nft_prints
 from userspace_proxy.kernel.nf_tables import (
     BRIDGE,
-    NftablesError,
     Ruleset,
     TableWriter,
     list_tables,
@@ -158,29 +157,6 @@ def test_a_table_of_bridges_changes_forwarded_frames(node, ruleset):
     """)  # noqa: E501
 
 
-@pytest.mark.kernel
-def test_a_transaction_is_made_completely_or_not_at_all(node, ruleset):
-    ruleset.commit(table_with_map().messages)
-    table = TableWriter("ours")
-    table.add_chain("new")
-    table.delete_elements("frontends", [WEB])
-    with pytest.raises(NftablesError) as refused:
-        ruleset.commit(table.messages)
-    assert str(refused.value) == (
-        "cannot change nftables: No such file or directory (delete element)"
-    )
-    assert ruleset.chains() == []
-
-
-def test_changes_that_are_tried_out_change_nothing(node, ruleset):
-    table = table_with_map()
-    ruleset.try_out(table.messages)
-    table.add_rule("missing", x.expression("counter"))
-    with pytest.raises(NftablesError, match="add rule"):
-        ruleset.try_out(table.messages)
-    assert ruleset.tables() == []
-
-
 def test_ten_thousands_of_elements_are_added_and_removed_in_one_transaction(node, ruleset):
     ruleset.commit(table_with_map().messages)
     many = {number.to_bytes(4, "big") + WEB[4:]: PORT for number in range(30_000)}
@@ -220,24 +196,6 @@ def test_a_table_is_read_back_and_differs_after_any_change(node):
             table.read()
             assert table.read_definitions() != before
             before = table.read_definitions()
-
-
-@pytest.mark.kernel
-@pytest.mark.needs("table owner")
-def test_an_owned_table_is_changed_only_by_its_owner_and_ends_with_it(node):
-    table = NftTable("ours")
-    for _ in range(2):
-        # It can be made anew, too.
-        change = table.writer()
-        change.create(is_owned=True)
-        table.write([change.messages])
-    with closing(NftTable("ours")) as other, pytest.raises(NftablesError, match="not permitted"):
-        other.remove()
-    listing = table.read()
-    assert listing is not None
-    assert listing.is_owned
-    table.close()
-    assert list_tables() == []
 
 
 def test_a_set_that_other_libraries_cannot_parse_does_no_harm(node, ruleset):

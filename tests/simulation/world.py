@@ -10,11 +10,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from userspace_proxy.dataplane import DataPlane, Tuning
+from tests.port_keys import port_key
+from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.sockets import is_wildcard
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
+from userspace_proxy.model.serving import Serving
 
 from . import plan as plans
 from .actors import Asker, Party, PodHost
@@ -22,6 +24,7 @@ from .addresses import alike, ipv6_of
 from .clients import ANNOUNCED_FROM, CLIENTS_FROM, Clients
 from .flows import Flows
 from .health import Health
+from .holdings import holdings
 from .judgements import Judgements
 from .kernel import Kernel, Runaway
 from .network import Address, Network
@@ -37,6 +40,8 @@ ORACLES = tuple(promise.name for promise in PROMISES)
 """Those that judge in a campaign."""
 
 _FINISHING_S = 100.0
+# For connections to end whose endpoints were removed.
+_REMOVED_S = 10.0
 # Longer than any deadline, and than a flow's idle time.
 _REST_S = 500.0
 _MAX_TURNS = 60_000
@@ -210,6 +215,16 @@ class World:
             self.hosts[endpoint].goes_on = goes_on
         self.network.hosts.update({(at[0], at[1]): host for at, host in self.hosts.items()})
         self.services: list[Service] = []
+        groups = [
+            EndpointGroup(
+                port_key("shop/web:http"),
+                start=node.index,
+                processes=node.processes,
+                entries=self.dataplane.engine.entries,
+            )
+            for _ in self.plan.services
+        ]
+        self.held_by_new = holdings(self.dataplane, *groups)
         self.loop.run(self._open_services)
         for event in self.plan.events:
             self.timeline.at(self.began + event.at, self._happen, event)
@@ -257,6 +272,9 @@ class World:
         if not self.is_closed:
             self.loop.run(self._settle)
             self._judge(Promise.at_rest)
+            self.loop.run(self._remove_all)
+            self._run_until(self.timeline.now + _REMOVED_S)
+            self._judge(Promise.all_removed)
             self.loop.run(self._close)
             self._run_until(self.timeline.now + 10.0)
         self._judge(Promise.all_closed)
@@ -285,6 +303,12 @@ class World:
         late_s = self.drained_for_s - _DRAIN_S - self.stopped_since(self.drains_since)
         if late_s > 0.05 or self.dataplane.connections.open:
             self.violate(f"drained {late_s:.3f} s late, or connections are open")
+
+    def _remove_all(self) -> None:
+        self.dataplane.engine.calls.take()
+        for service in self.services:
+            service.update(Serving())
+            service.close()
 
     def _close(self) -> None:
         self.is_closed = True

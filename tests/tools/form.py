@@ -19,12 +19,11 @@ Rule 5: a class name occurs once in all packages.
 Rule 6: an object has at most 25 attributes: those that the methods of its class and base classes
 set on ``self``. This is about classes with an ``__init__``; rows of data, such as dataclasses and
 named tuples, may have more.
-Rule 7: nothing reads in texts that the packages have written: see ``parsed_texts``.
-Rule 8: a match over members of an enum of the packages ends in ``case _: assert_never(…)``, so that
+Rule 7: a match over members of an enum of the packages ends in ``case _: assert_never(…)``, so that
 mypy finds each one that lacks a new member. Modules in PARTLY say something of all others at once.
-Rule 9: tests run, compare values, and end: see ``tests_form``.
-Rule 10: an area of the project keeps its budget of lines: see ``budgets``.
-Rule 11: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
+Rule 8: tests run, compare values, and end: see ``tests_form``.
+Rule 9: an area of the project keeps its budget of lines: see ``budgets``.
+Rule 10: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
 problem. An entry with a number is needed for that number only, so it doesn't grow.
 """
 
@@ -41,12 +40,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from . import budgets, tests_form
-from .parsed_texts import (
-    READING,
-    find_parsed_texts,
-    find_parsed_words,
-    find_split_identities,
-)
 from .problem import CLIENT, KIT, PACKAGE, Files, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,9 +91,6 @@ def find_problems(parsed: Files, not_yet: Collection[str]) -> list[str]:
         *find_stray_exceptions(package),
         *find_repeated_classes(package),
         *find_wide_classes(package),
-        *find_parsed_texts(package),
-        *find_parsed_words(package, READING),
-        *find_split_identities(package),
         *find_open_matches(package, PARTLY),
     }
     found = {problem.without_line for problem in problems}
@@ -111,14 +101,10 @@ def find_problems(parsed: Files, not_yet: Collection[str]) -> list[str]:
 
 
 def find_unneeded(parsed: Files) -> Iterator[str]:
-    """Yield the modules of PARTLY and of READING that need not be there."""
+    """Yield the modules of PARTLY that need not be there."""
     package = {path: nodes for path, nodes in parsed.items() if package_of(path)}
-    for listed, found in (
-        (PARTLY, find_open_matches(package, ())),
-        (READING, find_parsed_words(package, ())),
-    ):
-        needed = {problem.path for problem in found}
-        yield from (f"listed without need: {path}" for path in sorted(listed.keys() - needed))
+    needed = {problem.path for problem in find_open_matches(package, ())}
+    yield from (f"listed without need: {path}" for path in sorted(PARTLY.keys() - needed))
 
 
 def read_modules(root: Path, folders: Iterable[str]) -> dict[str, str]:

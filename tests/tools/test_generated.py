@@ -25,7 +25,6 @@ from .api_pages import make_schema
 from .api_pages import make_tables as api_tables
 from .generated import FILES
 from .guide_page import SOURCE, headings, render
-from .markdown import marked, replace_part
 from .record_pages import PAGE, make_tables
 from .settings_pages import configuration, ignored, used_flags
 
@@ -38,12 +37,6 @@ GUIDE_TEXT = SOURCE.read_text(encoding="utf-8")
 def test_a_generated_file_is_up_to_date(path: Path, make: Callable[[str], str]) -> None:
     text = path.read_text(encoding="utf-8")
     assert make(text) == text, "renew it: make docs"
-
-
-def test_the_text_around_the_part_stays_and_the_part_of_another_target() -> None:
-    page = f"before\n{marked('old', 'docs')}\n{marked('old', 'bench')}\nafter\n"
-    assert replace_part(page, "new") == page.replace("old", "new", 1)
-    assert replace_part(page, "new", "bench") == "new\n".join(page.rsplit("old\n", 1))
 
 
 @pytest.mark.parametrize("answer", [StatusFacts, ConnectionFacts, EdgesFacts])
@@ -81,16 +74,6 @@ def test_every_flag_and_field_is_in_the_tables() -> None:
     flags = [f"`--{flag}`" for flag in (*FLAGS, *(row.flag for row in TABLE.values()))]
     fields = [f"`{field}`" for field in FIELDS]
     assert [name for name in flags + fields if name not in tables] == []
-
-
-def test_every_row_has_as_many_cells_as_its_heading() -> None:
-    width = 0
-    for line in configuration().splitlines():
-        cells = line.replace("\\|", "").count("|")
-        if line.startswith("|---"):
-            width = cells
-        elif line.startswith("| `"):
-            assert cells == width, line
 
 
 def test_every_flag_of_kube_proxy_occurs_once() -> None:
@@ -159,16 +142,6 @@ def test_each_link_within_the_page_leads_to_a_heading() -> None:
     assert links - set(headings(GUIDE_TEXT)) == set()
     anchors = re.findall(r'<h[1-3] id="([^"]+)">', render(GUIDE_TEXT))
     assert anchors == headings(GUIDE_TEXT)
-
-
-def test_a_page_that_is_not_served_is_named_instead_of_linked() -> None:
-    page = render(
-        "# Title\n\nSee [check.md](check.md#firewalls) and [below](#below).\n\n## Below\n"
-        "A [name](services.md#endpoints-by-name).\n"
-    )
-    assert "See <code>docs/check.md</code> and" in page
-    assert "A name (<code>docs/services.md</code>)." in page
-    assert '<a href="#below">below</a>' in page
 
 
 ALERTS = list(alerts_of(RULES.read_text(encoding="utf-8")))

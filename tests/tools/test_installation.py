@@ -80,20 +80,3 @@ def test_nothing_installs_a_package_by_its_name_from_an_index() -> None:
 )
 def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
     assert list(installs_by_name(text))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "pip install '.[iptables]' pytest",
-        "pip install . ./pytest-userspace-proxy",
-        "pip install '.[iptables]' ./pytest-userspace-proxy",
-        "pip install git+https://HOST/A 'git+https://HOST/A#subdirectory=pytest-userspace-proxy'",
-        "pip install 'userspace-proxy @ git+https://HOST/A'",
-        "/opt/userspace-proxy/bin/pip install wheels/userspace_proxy-0.1-py3-none-any.whl",
-        "pip install --no-index --find-links=/wheels 'userspace-proxy[iptables]'",
-        "pip wheel --wheel-dir=/opt/userspace-proxy/wheels .",
-    ],
-)
-def test_a_command_that_installs_a_file_or_something_else_is_not(text: str) -> None:
-    assert not list(installs_by_name(text))

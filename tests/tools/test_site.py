@@ -1,54 +1,15 @@
-"""What makes pages fit the site; the generator itself runs with ``make site`` only."""
+"""The site has every page and version; the generator itself runs with ``make site`` only."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .addresses import links_from
 from .guide_page import headings
-from .site import ROOT, page_text, place_of, write_versions
-
-FILES = "https://code.example/team/project/blob/v1.2.0/"
-
-
-def links(page: str) -> Callable[[str], str]:
-    return links_from(page, "https://code.example/team/project", "v1.2.0")
-
-
-@pytest.mark.parametrize(
-    ("path", "link", "fitted"),
-    [
-        pytest.param("docs/a.md", "[b](b.md#x)", "[b](b.md#x)", id="page"),
-        pytest.param("docs/a.md", "[b](../docs/b.md)", "[b](b.md)", id="long-way-round"),
-        pytest.param("docs/a.md", "[b](../ARCHITECTURE.md)", "[b](architecture.md)", id="to-it"),
-        pytest.param("ARCHITECTURE.md", "[why](docs/adr)", "[why](decisions.md)", id="decisions"),
-        pytest.param("docs/adr/README.md", "[1](1.md)", "[1](adr/1.md)", id="from-the-decisions"),
-        pytest.param("docs/adr/1.md", "[all](README.md)", "[all](../decisions.md)", id="to-them"),
-        pytest.param("docs/a.md", "[t](../Makefile)", f"[t]({FILES}Makefile)", id="file"),
-        pytest.param("docs/a.md", "`[t](../x)`", "`[t](../x)`", id="words-of-code"),
-        pytest.param("docs/a.md", "[here](#x)", "[here](#x)", id="same-page"),
-        pytest.param("docs/a.md", "see [b.md](b.md)", "see [About b](b.md)", id="title"),
-        pytest.param("docs/a.md", "```\n[b](../b)\n```", "```\n[b](../b)\n```", id="code"),
-    ],
-)
-def test_links_fit_the_site(path: str, link: str, fitted: str) -> None:
-    assert page_text(link, path, links, {"b.md": "About b"}) == fitted
-
-
-def test_a_list_may_follow_a_paragraph_at_once() -> None:
-    page = "Rejected:\n- one\n  more of it\n- two\n\n1. first\n2. second\n"
-    fitted = page_text(page, "docs/a.md", links, {})
-    assert fitted == page.replace("Rejected:\n", "Rejected:\n\n")
-
-
-def test_a_list_may_follow_code_at_once_and_code_stays() -> None:
-    page = "  ```\n  a:\n- b\n  ```\n- c\n"
-    assert page_text(page, "docs/a.md", links, {}) == page.replace("```\n- c", "```\n\n- c")
+from .site import ROOT, place_of, write_versions
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -118,6 +118,7 @@ class Removals:
             self._timer = self._loop.call_soon(self._continue)
             return
         self._rest = None
+        self._ending = {}
         self._set_timer()
 
     def _look_at(self, connection: TcpConnection) -> None:

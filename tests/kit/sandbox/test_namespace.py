@@ -43,7 +43,7 @@ def test_a_command_asks_no_proxy_unless_it_is_told_to(here, monkeypatch):
     show = ["sh", "-c", "echo ${http_proxy-none}"]
     assert here.run(show).stdout == "none\n"
     with here.popen(show, stdout=subprocess.PIPE) as process:
-        assert process.communicate()[0] == "none\n"
+        assert process.communicate(timeout=60)[0] == "none\n"
     environment = {**os.environ, "http_proxy": "http://mine"}
     assert here.run(show, env=environment).stdout == "http://mine\n"
     assert here.run(["env", "http_proxy=http://mine", *show]).stdout == "http://mine\n"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,7 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sources import Source
 
 from ..machine.files import CONTROL, WORKER
-from ..machine.machine import Process
+from ..machine.machine import Process, Speed
 from ..machine.nf_tables_packets import Kind
 from ..machine.process_world import ProcessWorld
 from ..network import Address
@@ -28,10 +30,11 @@ from .disk import Disk
 from .expecting import Expecting
 from .families import like
 from .invariants import ORACLES, Invariants
+from .invariants.nothing_held import held_by
 from .kernel_of_node import NodeKernel
 from .lacks import Lacks
 from .machine import DROPPED, QUEUE, REFUSED, AgentMachine, AgentProcess, Verdict
-from .plan import OTHER_PODS, OWN_PODS, STATE, Plan
+from .plan import NODE, OTHER_PODS, OWN_PODS, STATE, Plan, Settings
 from .seam import installed
 
 __all__ = ["ORACLES", "World"]
@@ -136,6 +139,11 @@ class World(ProcessWorld[AgentMachine]):
 
     def run(self) -> list[str]:
         """Carry the plan out; return what was wrong, the first first."""
+        plan = self.plan
+        self.held_by_new = (
+            _held_by_new(plan, plan.settings.path, plan.workers),
+            _held_by_new(plan, plan.later_path, plan.later_workers),
+        )
         try:
             return super().run()
         finally:
@@ -177,11 +185,18 @@ class World(ProcessWorld[AgentMachine]):
         for client in self.clients:
             client.give_up()
         self.run_for(1.0)
+        self._remove_all()
         self.is_finishing = True
         if self.agent is not None and not self.machine.violations:
             self.agent.process.loop.call_soon(self.agent.stop)
             self.run_for(_ENDED_S)
             self.invariants.check_end()
+
+    def _remove_all(self) -> None:
+        """Delete all Services, and have them forgotten."""
+        for key in [key for key in self.cluster.objects if key[0] in ("Service", "EndpointSlice")]:
+            self.cluster.delete(key)
+        self.invariants.check_removed()
 
     def _be_calm(self) -> None:
         """Have nothing fail, and nothing change, any more."""
@@ -409,3 +424,50 @@ class World(ProcessWorld[AgentMachine]):
                     self.dial(like(ip, at[0]), at, 0.05)
             self.run_for(_AGAIN_S)
         return self.clients[first:]
+
+
+class _NewAgent(World):
+    """An agent that serves nothing."""
+
+    held: Mapping[str, Counter[str]]
+
+    def __init__(self, plan: Plan) -> None:
+        nodes = tuple(item for item in plan.objects if item["metadata"]["name"] == NODE)
+        super().__init__(
+            replace(
+                plan,
+                seed=0,
+                features=frozenset(),
+                speed=Speed(room=65536),
+                objects=nodes,
+                events=(),
+                endpoint_s=0.0,
+                agent_dies_at=(),
+                queue=QUEUE,
+                settings=Settings(path=plan.settings.path),
+            )
+        )
+
+    def run(self) -> list[str]:
+        """Part of World."""
+        return ProcessWorld.run(self)
+
+    def carry_out(self) -> None:
+        """Part of ProcessWorld."""
+        self._start_agent()
+        self.run_for(_SERVED_S)
+        self.held = dict(held_by(self))
+
+
+_held: dict[object, Mapping[str, Counter[str]]] = {}
+
+
+def _held_by_new(plan: Plan, path: str, workers: int) -> Mapping[str, Counter[str]]:
+    """Return what an agent that has served nothing holds, and one of its workers."""
+    key = path, workers, plan.keeps_workers, plan.keeps_state, plan.crowd, plan.addresses
+    if key not in _held:
+        new = _NewAgent(replace(plan, settings=plan.settings._replace(path=path), workers=workers))
+        violations = new.run()
+        assert not violations, violations
+        _held[key] = new.held
+    return _held[key]

@@ -88,5 +88,8 @@ class Promise:
     def at_rest(self) -> None:
         """Judge when no deadline is left."""
 
+    def all_removed(self) -> None:
+        """Judge when no listener and no endpoint is left."""
+
     def all_closed(self) -> None:
         """Judge when the data plane is closed."""

@@ -14,6 +14,7 @@ from .in_force import InForce
 from .kernel_takes import KernelTakes
 from .last_state import LastStates
 from .leftovers import Leftovers
+from .nothing_held import NothingHeld
 from .others import Others
 from .requests import Requests
 from .status import Status
@@ -38,6 +39,7 @@ _ALL = (
     Health,
     Requests,
     LastStates,
+    NothingHeld,
 )
 ORACLES = tuple(each.NAME for each in _ALL)
 _LOOK_S = 0.25
@@ -82,6 +84,10 @@ class Invariants:
     def check_clients(self, clients: Sequence[Client]) -> None:
         for each in self._all if not self._world.machine.violations else ():
             each.check_clients(clients)
+
+    def check_removed(self) -> None:
+        for each in self._all if not self._world.machine.violations else ():
+            each.check_removed()
 
     def check_end(self) -> None:
         for each in self._all if not self._world.machine.violations else ():

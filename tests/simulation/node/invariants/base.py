@@ -45,5 +45,8 @@ class Invariant:
     def check_clients(self, clients: Sequence[Client]) -> None:
         """Look at clients that came at rest, and had time for it."""
 
+    def check_removed(self) -> None:
+        """Look at a node some time after all Services were removed."""
+
     def check_end(self) -> None:
         """Look at what an agent leaves that has ended in order."""

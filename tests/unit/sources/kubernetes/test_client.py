@@ -80,14 +80,6 @@ async def answering(
         yield address.port, lines
 
 
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
-
-
 async def test_a_response_is_read_completely(api, client):
     api.put(service())
     answer = await client.get(SERVICES, {"limit": "1"})

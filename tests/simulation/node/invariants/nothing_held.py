@@ -1,0 +1,71 @@
+"""What is removed is forgotten: an agent and its workers then hold what new ones hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...holdings import differences, holdings
+from ...machine.files import WORKER
+from .base import Invariant
+
+if TYPE_CHECKING:
+    from ..world import World
+
+# Numbers that only grow, that name something, or that say how often something failed.
+_NUMBERS = """
+    Channel.read_bytes ClientPorts._port ConnectionLimit KernelPath._forgotten LastState._failures
+    Listeners._numbers LogLimit NftablesProgrammer._earlier_refuse_port
+    NftablesProgrammer._refuse_port NodeAddressDialer._counts Numbers._next
+    PathProbes.sent Plan.revision Plane._numbers Planner.planned_services Position.restarts
+    Predecessors._max_sockets ProbeSchedule.per_second Reactor.turn Reflector._cuts
+    Reflector._failures Requests._number Snapshot.revision SteeringFacts.refuse_port SyncCounters
+    TableWatch._seen Turns._number Watchdog._beats Worker._index
+    WorkerProcess WorkerSlot._early_deaths WorkerSlot._reports WorkerSlot.restarts
+    _LastListing.parsed _WorkerMain._index
+"""
+# Tables that have a bound, or that the next change or reader cleans: how often, by whom.
+_BOUNDED = """
+    Correlator._series Series EarlierChains.filters KernelAnswers._traffic _Traffic
+    KubernetesSource._logged_at NftablesProgrammer._uses NftablesSteering._filters
+    NodePortReservations PodNames._pods Predecessors._taken Supervisor._tasks Turns._last
+    Turns._paces
+"""
+# Longer than demand lasts: 90 s.
+_LOOK_S, _LOOKS = 10.0, 10
+
+
+def held_by(world: World) -> Iterator[tuple[str, Counter[str]]]:
+    """Yield what the agent that lives holds, and each of its workers."""
+    run = world.agent
+    if run is not None:
+        yield "agent", holdings(run.agent)
+        for process in world.machine.alive(WORKER):
+            yield "worker", holdings(process.main._worker)
+
+
+class NothingHeld(Invariant):
+    """See the module."""
+
+    NAME = "nothing held"
+
+    def check_removed(self) -> None:
+        """Part of Invariant."""
+        world, left = self._world, [""]
+        for _ in range(_LOOKS):
+            world.run_for(_LOOK_S)
+            if not (left := self._left()):
+                break
+        self.check(not left, f"all was removed, but {left}")
+
+    def _left(self) -> list[str]:
+        world = self._world
+        is_later = bool(world.agents) and world.agent is not world.agents[0]
+        return [
+            f"{what}: {difference}"
+            for what, held in held_by(world)
+            for difference in differences(
+                held, world.held_by_new[is_later][what], _NUMBERS + _BOUNDED
+            )
+        ]
