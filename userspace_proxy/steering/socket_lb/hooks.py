@@ -47,7 +47,7 @@ from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
 from ...model import Frontend, PortKey, SocketAddress
-from ...pacing import Pacing, backoff_s
+from ...pacing import Pacing
 from ..base import Target
 from .desired import (
     COUNTERS,
