@@ -82,10 +82,10 @@ def test_lists_have_a_bound_and_say_how_much_they_leave_out():
     ]
     merged = merged_of(*answers)
     lines = lines_of(render_status(merged))
-    assert "    and 1 more remark about nodes: the command nodes lists them" in lines
+    assert "    and 1 more finding about nodes: the command nodes lists them" in lines
     assert "    and 2 more causes of several Services: wide output lists them" in lines
     wide = lines_of(render_status(merged, is_wide=True))
-    assert not any("more remark" in line or "more causes" in line for line in wide)
+    assert not any("more finding" in line or "more causes" in line for line in wide)
 
 
 def test_one_agent_does_not_fill_the_terminal_with_service_ports():

@@ -14,7 +14,7 @@ from userspace_proxy.scaling.lease_notes import HOLDER, read_counts
 from userspace_proxy.scaling.node_lease import NodeLease
 from userspace_proxy.scaling.usage import Usage
 from userspace_proxy.sources import MemorySource
-from userspace_proxy.sources.base import Rest
+from userspace_proxy.sources.base import ScaleDown
 from userspace_proxy.steering import Bind
 
 from ..agent.samples import Cluster
@@ -44,18 +44,18 @@ class Sleeper(MemorySource):
     def record(self, happening):
         self.happenings.append(happening)
 
-    async def rest(self, namespace, workload, may, agree):
+    async def scale_down(self, namespace, workload, may, agree):
         self.asked += 1
         if self.slept:
-            return Rest()
+            return ScaleDown()
         if (why_not := may(LABELS)) is not None:
-            return Rest(why_not=why_not)
+            return ScaleDown(why_not=why_not)
         if self.why_not:
-            return Rest(why_not=self.why_not)
+            return ScaleDown(why_not=self.why_not)
         if not await agree():
-            return Rest()
+            return ScaleDown()
         self.slept.append(f"{namespace} {workload}")
-        return Rest(is_asleep=True)
+        return ScaleDown(is_asleep=True)
 
 
 class Node:

@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 
 from userspace_proxy.model import Workload, WorkloadKind
 from userspace_proxy.sources import ManifestSource, MemorySource, SourceStatus
-from userspace_proxy.sources.base import Rest
+from userspace_proxy.sources.base import ScaleDown
 
 from .drawn import OBJECTS, is_selecting
 from .kubernetes.conftest import nothing_of_this_machine
@@ -40,7 +40,7 @@ async def test_without_a_cluster_nothing_is_scaled_and_nothing_is_shared():
     source = MemorySource()
     assert source.leases("node-1", "") is None
     why = "deployment/web can't be scaled: Services are read from memory"
-    assert await source.rest("shop", web, lambda _: None, agree) == Rest(why_not=why)
+    assert await source.scale_down("shop", web, lambda _: None, agree) == ScaleDown(why_not=why)
 
 
 # A failure is shown as it was found: each example runs several servers.
