@@ -17,7 +17,7 @@ short time ACKs travel with the bytes after them (``held_acks``).
 from __future__ import annotations
 
 import _socket
-from typing import Any, Protocol
+from typing import Any
 
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
 from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
@@ -40,7 +40,7 @@ from .frontends import Announced, dialled_at
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
-from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
+from .tcp_dial import READ_EVENTS, DialledFor, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 # Every path takes this much in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only later
@@ -50,33 +50,27 @@ _ONE_PACKET_BYTES = 536
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 
 
-class _ConnectionOwner(DialOwner, Protocol):
-    """The part of ``TcpConnections`` that a connection uses."""
-
-    def end_late(self, connection: TcpConnection) -> bool: ...
-    def ended(self, connection: TcpConnection) -> None: ...
-
-
-class TcpConnection:
+class TcpConnection(DialledFor):
     """One client's connection.
 
-    The client's socket is accepted and non-blocking, and is closed at the end. Its address is as
-    ``accept`` returns it: IP address and port come first.
+    It handles the events of the client's socket, and of the endpoint's until its first byte.
+
+    Args:
+        client: Descriptor of the client's socket, which the reactor's calls own; closed at the end.
+        address: As ``accept`` returns it: IP address and port come first.
     """
 
     __slots__ = (
-        "_exchange", "_has_nodelay", "_wants_client_out", "address", "announced", "client", "dial",
-        "down", "group", "is_aborting", "is_closed", "may_preserve", "owner", "reactor",
+        "_exchange", "_has_nodelay", "_wants_client_out", "address", "announced", "client_fd",
+        "dial", "down", "group", "is_aborting", "is_closed", "may_preserve", "owner", "reactor",
         "seen_moved", "seen_moving_at", "speaker", "started", "unanswered_since", "up",
     )  # fmt: skip
 
-    def __init__(
-        self, owner: _ConnectionOwner, group: EndpointGroup, client: _socket.socket, address: Any
-    ) -> None:
+    def __init__(self, owner: DialOwner, group: EndpointGroup, client: int, address: Any) -> None:
         self.owner = owner
         reactor = self.reactor = owner.engine.reactor
         self.group = group
-        self.client = client
+        self.client_fd = client
         self.address = address
         self.announced: Announced | None = None
         """Set if the address comes from a PROXY header."""
@@ -110,11 +104,16 @@ class TcpConnection:
         return str(self.address[0])
 
     @property
-    def endpoint_socket(self) -> _socket.socket | None:
-        """The socket towards the endpoint that is dialled or has answered, if any."""
+    def client(self) -> _socket.socket:
+        """The client's socket, for calls that are seldom made."""
+        return self.reactor.calls.socket(self.client_fd)
+
+    @property
+    def endpoint_fd(self) -> int:
+        """The socket towards the endpoint that is dialled or has answered; -1 for none."""
         if self.up is not None:
-            return self.up.sink
-        return None if self.dial is None else self.dial.sock
+            return self.up.sink_fd
+        return -1 if self.dial is None else self.dial.fd
 
     def begin(self) -> None:
         """Dial endpoints until one answers."""
@@ -122,17 +121,23 @@ class TcpConnection:
         dial = self.dial = TcpDial(self)
         dial.try_next()
 
-    def join(self, sock: _socket.socket, events: int) -> None:
+    def on(self, fd: int, events: int) -> None:
+        if fd == self.client_fd:
+            self._on_client(events)
+        else:
+            self._on_endpoint(events)
+
+    def join(self, fd: int, events: int) -> None:
         """Join the two sides, and move the client's first bytes at once.
 
-        Both sockets are registered; the endpoint's has ``events``, and is closed at the end.
+        Both sockets are watched; the endpoint's has ``events``, and is closed at the end.
         """
         dial, group = self.dial, self.group
         assert dial is not None, "a dial was answered"
         endpoint = dial.endpoint
         assert endpoint is not None, "a dial that was answered has an endpoint"
-        up = self.up = Direction(self, self.client, sock)
-        self.down = Direction(self, sock, self.client)
+        up = self.up = Direction(self, self.client_fd, fd)
+        self.down = Direction(self, fd, self.client_fd)
         now = self.reactor.now
         group.connect_times.add(now - self.started)
         counters = group.outcomes.answered(endpoint, now)
@@ -149,7 +154,7 @@ class TcpConnection:
         if dial.tried:
             group.note_saved(counters, dial.tried.values())
             self.note(ConnectionEvent.SAVED)
-        self.reactor.replace_handler(sock, self._on_endpoint)
+        self.reactor.set_handler(fd, self)
         version = group.serving.handling.proxy_protocol
         if version is None:
             up.pump()
@@ -157,7 +162,7 @@ class TcpConnection:
             self._send_header(version, up)
         group.sends_at_once = up.bytes_moved > 0 or version is not None
         if dial.holds_ack and not group.sends_at_once:
-            send_acks(sock)
+            send_acks(self.reactor.calls, fd)
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
         if events & _READABLE:
@@ -178,7 +183,7 @@ class TcpConnection:
     def _frontend(self) -> SocketAddress | None:
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
-    def on_client(self, events: int) -> None:
+    def _on_client(self, events: int) -> None:
         """Handle the client's first events; TCP_NODELAY is for a client that sends again."""
         up, exchange = self.up, self._exchange
         if up is None or exchange is None:
@@ -188,7 +193,7 @@ class TcpConnection:
         if not had_asked:
             # Pumping may find the client's end, whose cause depends on this time.
             exchange.asked_at = self.reactor.now
-        up.pump(events)
+        up.on(self.client_fd, events)
         if not up.bytes_moved:
             exchange.asked_at = exchange.answered_at
         if up.bytes_moved > _ONE_PACKET_BYTES:
@@ -199,11 +204,11 @@ class TcpConnection:
         up, down, exchange = self.up, self.down, self._exchange
         if up is None or down is None or exchange is None:
             return
-        down.pump(events)
+        down.on(down.source_fd, events)
         if exchange.first_byte_s is None:
             self._note_first_byte(up, down, exchange)
         if exchange.first_byte_s is not None and self.down is not None and not self.is_aborting:
-            self.reactor.replace_handler(down.source, down.pump)
+            self.reactor.set_handler(down.source_fd, down)
 
     def _note_first_byte(self, up: Direction, down: Direction, exchange: ConnectionOutcome) -> None:
         """Note the endpoint's first byte, if it has arrived; the end may come with it."""
@@ -217,8 +222,8 @@ class TcpConnection:
         up = self.up
         if up is not None and not self._has_nodelay:
             self._has_nodelay = True
-            self.reactor.replace_handler(self.client, up.pump)
-            send_at_once(up.sink)
+            self.reactor.set_handler(self.client_fd, up)
+            self.reactor.calls.set_option(up.sink_fd, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     @property
     def pipes(self) -> PipePool:
@@ -235,13 +240,13 @@ class TcpConnection:
             up.wakes_other = True
             if not self._wants_client_out:
                 self._wants_client_out = True
-                self.reactor.modify(self.client, READ_EVENTS | epoll.OUT)
+                self.reactor.calls.change_watch(self.client_fd, READ_EVENTS | epoll.OUT)
         # This may reset the connection.
         self.owner.engine.memory.note(direction.waiting_bytes)
 
-    def room_in(self, sock: _socket.socket) -> None:
+    def room_in(self, fd: int) -> None:
         """Flush the direction that waited for room in a socket."""
-        direction = self.down if sock is self.client else self.up
+        direction = self.down if fd == self.client_fd else self.up
         if direction is not None:
             direction.flush()
 
@@ -360,11 +365,11 @@ class TcpConnection:
         up, down, dial = self.up, self.down, self.dial
         if as_reset:
             reset_on_close(self.client)
-        self.reactor.close_socket(self.client)
+        self.reactor.close_descriptor(self.client_fd)
         if up is not None and down is not None:
             if as_reset:
                 reset_on_close(up.sink)
-            self.reactor.close_socket(up.sink)
+            self.reactor.close_descriptor(up.sink_fd)
             up.release()
             down.release()
             self._leave_endpoint(up)

@@ -16,7 +16,7 @@ from tests.unit.dataplane.actors import (
     end_all,
 )
 from tests.unit.dataplane.rig import Rig, open_sockets
-from userspace_proxy.dataplane import Tuning, relay
+from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES
 
 CONNECTIONS = 3
@@ -56,8 +56,7 @@ def test_events_in_any_order_lose_no_byte_silently(
 ):
     async def check():
         rig = Rig(Tuning(max_pipes=max_pipes))
-        rig.engine.reactor.buffer = memoryview(bytearray(buffer_bytes))
-        patch.setattr(relay, "BUFFER_BYTES", buffer_bytes)
+        rig.engine.reactor.calls.limit_buffer(buffer_bytes)
         try:
             for pair in await play(rig, has_dead_endpoint, steps):
                 assert_equal_or_told(*pair)
@@ -67,6 +66,6 @@ def test_events_in_any_order_lose_no_byte_silently(
         assert rig.bugs == []
 
     before = open_sockets()
-    with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(check())
     assert open_sockets() == before

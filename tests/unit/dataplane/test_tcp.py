@@ -23,7 +23,7 @@ async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
     connection, client = await rig.begun(group)
     connection.begin()
 
-    monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
+    monkeypatch.setattr(rig.engine.reactor, "watch", out_of_watches)
     assert await client.was_reset()
     assert rig.connections.open == {}
     assert group.counters.shortages == 1
