@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from userspace_proxy.dataplane import calls as module
-from userspace_proxy.dataplane.calls import Calls
+from userspace_proxy.dataplane.calls import SystemCalls
 
 from .systems import RealSystem, System
 from .test_kernel_contract import fill, reset, state_of
@@ -25,7 +25,7 @@ IN, OUT, ERR, HUP, ET = (
 
 
 @pytest.fixture
-def calls(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
+def calls(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemCalls]:
     if not isinstance(system, RealSystem):
         others = {"F_SETPIPE_SZ": fcntl.F_SETPIPE_SZ, "fcntl": system.os.fcntl}
         monkeypatch.setattr(module, "os", SimpleNamespace(**{**vars(os), **vars(system.os)}))
@@ -33,18 +33,18 @@ def calls(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
         monkeypatch.setattr(module, "select", SimpleNamespace(epoll=system.epoll))
         of_kernel = {**vars(_socket), "socket": lambda _family, _kind, _, fd: system.socket_of(fd)}
         monkeypatch.setattr(module, "_socket", SimpleNamespace(**of_kernel))
-    calls = Calls(1000)
+    calls = SystemCalls(1000)
     yield calls
     calls.close_epoll()
 
 
-def pair(system: System, calls: Calls) -> tuple[int, Any]:
+def pair(system: System, calls: SystemCalls) -> tuple[int, Any]:
     """Return the descriptor of one end of a connection, and the other end."""
     left, right = system.pair()
     return calls.adopt(left), right
 
 
-def test_what_is_read_is_sent_from_the_buffer(system: System, calls: Calls) -> None:
+def test_what_is_read_is_sent_from_the_buffer(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     assert calls.receive(left) == -errno.EAGAIN
     right.send(b"question")
@@ -58,7 +58,7 @@ def test_what_is_read_is_sent_from_the_buffer(system: System, calls: Calls) -> N
     assert right.recv(1000) == b"question"
 
 
-def test_a_read_takes_no_more_than_the_buffer_holds(system: System, calls: Calls) -> None:
+def test_a_read_takes_no_more_than_the_buffer_holds(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     calls.limit_buffer(3)
     right.send(b"question")
@@ -68,7 +68,7 @@ def test_a_read_takes_no_more_than_the_buffer_holds(system: System, calls: Calls
     assert bytes(calls.read_part(0, 3)) == b"sti"
 
 
-def test_an_end_is_0_and_a_reset_an_errno(system: System, calls: Calls) -> None:
+def test_an_end_is_0_and_a_reset_an_errno(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     right.shutdown(_socket.SHUT_WR)
     system.until(lambda: state_of(system, calls.socket(left)) & IN)
@@ -83,21 +83,21 @@ def test_an_end_is_0_and_a_reset_an_errno(system: System, calls: Calls) -> None:
     assert calls.shut_down(other) == -errno.ENOTCONN
 
 
-def test_the_error_of_a_socket_is_taken_once(system: System, calls: Calls) -> None:
+def test_the_error_of_a_socket_is_taken_once(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     reset(right)
     system.until(lambda: state_of(system, calls.socket(left)) & ERR)
     assert [calls.take_error(left), calls.take_error(left)] == [errno.ECONNRESET, 0]
 
 
-def test_a_full_sink_takes_nothing(system: System, calls: Calls) -> None:
+def test_a_full_sink_takes_nothing(system: System, calls: SystemCalls) -> None:
     left, _ = pair(system, calls)
     fill(system, calls.socket(left))
     assert calls.send(left, 100, 0) == -errno.EAGAIN
     assert calls.send_bytes(left, memoryview(b"x")) == -errno.EAGAIN
 
 
-def test_clients_are_accepted_with_their_addresses(system: System, calls: Calls) -> None:
+def test_clients_are_accepted_with_their_addresses(system: System, calls: SystemCalls) -> None:
     listening, address = system.listener()
     listener = calls.adopt(listening)
     assert calls.accept(listener) == (-errno.EAGAIN, None)
@@ -116,12 +116,12 @@ def test_clients_are_accepted_with_their_addresses(system: System, calls: Calls)
     assert listening.fileno() == listener, "it is its owner's"
 
 
-def test_options_are_set(system: System, calls: Calls) -> None:
+def test_options_are_set(system: System, calls: SystemCalls) -> None:
     left, _ = pair(system, calls)
     assert calls.set_option(left, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1) == 0
 
 
-def test_pipes_are_filled_and_emptied(system: System, calls: Calls) -> None:
+def test_pipes_are_filled_and_emptied(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     read_end, write_end = calls.open_pipe(4096)
     assert calls.splice(left, write_end, 9) == -errno.EAGAIN
@@ -141,12 +141,12 @@ def test_pipes_are_filled_and_emptied(system: System, calls: Calls) -> None:
     calls.close(write_end)
 
 
-def test_without_a_descriptor_there_is_no_pipe(system: System, calls: Calls) -> None:
+def test_without_a_descriptor_there_is_no_pipe(system: System, calls: SystemCalls) -> None:
     with system.no_descriptors():
         assert calls.open_pipe(4096) == (-errno.EMFILE, -1)
 
 
-def test_events_are_reported_until_they_are_not_watched(system: System, calls: Calls) -> None:
+def test_events_are_reported_until_they_are_not_watched(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     assert calls.watch(left, IN | ET) == 0
     assert calls.wait(8) == []

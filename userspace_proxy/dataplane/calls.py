@@ -1,6 +1,6 @@
 """The system calls of the data plane's TCP, by descriptor.
 
-    Reactor, Direction, TcpConnection … ──descriptor, number──▶ Calls ──▶ kernel
+    Reactor, Direction, TcpConnection … ──descriptor, number──▶ SystemCalls ──▶ kernel
                                                   ▲
                   a result, or an errno below 0 ──┘
 
@@ -19,10 +19,11 @@ import os
 import select
 from typing import Any
 
+_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
-class Calls:
+class SystemCalls:
     """The kernel, as one event loop calls it: its sockets, pipes and epoll.
 
     Args:
@@ -122,6 +123,26 @@ class Calls:
         except OSError as exc:
             return _number(exc)
         return 0
+
+    def open_stream(self, family: int) -> int:
+        """Return the descriptor of a new TCP socket, non-blocking; else an errno."""
+        try:
+            sock = _socket.socket(family, _STREAM)
+        except OSError as exc:
+            return _number(exc)
+        return self.adopt(sock)
+
+    def bind(self, fd: int, ip: str, port: int) -> int:
+        """Bind a socket, to all local addresses if the IP address is empty; return 0."""
+        try:
+            self._socks[fd].bind((ip, port))
+        except OSError as exc:
+            return _number(exc)
+        return 0
+
+    def connect(self, fd: int, ip: str, port: int) -> int:
+        """Begin to connect a socket; return 0, or -EINPROGRESS."""
+        return -self._socks[fd].connect_ex((ip, port))
 
     def take_error(self, fd: int) -> int:
         """Return the errno of a socket's error, which is then forgotten; 0 for none."""

@@ -22,7 +22,7 @@ import _socket
 import contextlib
 from typing import Protocol
 
-from .calls import Calls
+from .calls import SystemCalls
 from .reactor import Reactor
 from .timeouts import Timeouts
 
@@ -44,7 +44,7 @@ class _Accepted(Protocol):
     def __hash__(self) -> int: ...
 
 
-class HeldAcks(Timeouts[_Accepted]):
+class HeldAcks(Timeouts):
     """The open connections of one data plane whose ACKs are held back."""
 
     def __init__(self, reactor: Reactor) -> None:
@@ -72,6 +72,6 @@ def hold_acks(sock: _socket.socket) -> None:
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
 
 
-def send_acks(calls: Calls, fd: int) -> None:
+def send_acks(calls: SystemCalls, fd: int) -> None:
     """Undo :func:`hold_acks`: send the pending ACK, and leave later ones to the kernel."""
     calls.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)

@@ -13,7 +13,7 @@ import errno
 import os
 from dataclasses import dataclass
 
-from .calls import Calls
+from .calls import SystemCalls
 from .descriptors import Descriptors
 
 PIPE_BYTES = 1024 * 1024
@@ -40,7 +40,7 @@ class Pipe:
 class PipePool:
     """The pipes of one data plane, two descriptors each; with ``max_pipes`` 0 all is copied."""
 
-    def __init__(self, calls: Calls, descriptors: Descriptors, max_pipes: int) -> None:
+    def __init__(self, calls: SystemCalls, descriptors: Descriptors, max_pipes: int) -> None:
         self._calls = calls
         self._descriptors = descriptors
         self._max_pipes = max_pipes

@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from ..clocks import Clocks
 from ..facts import ITERATION_BOUNDS_S, Durations
-from .calls import Calls
+from .calls import SystemCalls
 from .tuning import BUFFER_BYTES
 
 
@@ -85,7 +85,7 @@ class Reactor:
         """Until then connections count as waiting for the loop and not for a peer."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """How long dispatches took."""
-        self.calls = Calls(BUFFER_BYTES)
+        self.calls = SystemCalls(BUFFER_BYTES)
         self.buffer = self.calls.buffer
         """The buffer that handlers read into."""
         self._handlers: dict[int, Handler] = {}

@@ -28,10 +28,9 @@ from __future__ import annotations
 
 import _socket
 import errno
-from typing import Protocol
 
 from . import reactor as epoll
-from .calls import Calls
+from .calls import SystemCalls
 from .pipes import PIPE_BYTES, Pipe, PipePool
 from .reactor import Handler, Reactor
 from .tuning import BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
@@ -42,9 +41,9 @@ _EMPTY = -errno.EAGAIN
 # Not in Python's socket module; linux/socket.h.
 _MSG_MORE = 0x8000
 
-_IN = epoll.IN
-_IN_AND_OUT = epoll.IN | epoll.OUT
-_END = epoll.RDHUP | epoll.HUP | epoll.ERR
+_IN, _OUT, _PRI, _ERR = epoll.IN, epoll.OUT, epoll.PRI, epoll.ERR
+_IN_AND_OUT = _IN | _OUT
+_END = epoll.RDHUP | epoll.HUP | _ERR
 
 
 # Bytes that the kernel queues unsent. The socket is writable below half of it, so a full pipe is
@@ -52,23 +51,41 @@ _END = epoll.RDHUP | epoll.HUP | epoll.ERR
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
-class _Connection(Protocol):
-    """The part of ``TcpConnection`` that a direction uses."""
+class Relayed(Handler):
+    """The part of ``TcpConnection`` that its directions use."""
+
+    __slots__ = "client_fd", "is_closed", "pipes", "reactor", "speaker"
 
     reactor: Reactor
+    client_fd: int
+    pipes: PipePool
     is_closed: bool
     speaker: Direction | None
     """The direction that moved bytes last."""
 
-    @property
-    def pipes(self) -> PipePool: ...
-    @property
-    def is_ended(self) -> bool: ...
-    def sink_is_full(self, direction: Direction) -> None: ...
-    def room_in(self, fd: int) -> None: ...
-    def ends(self, direction: Direction) -> None: ...
-    def direction_ended(self, direction: Direction) -> None: ...
-    def abort(self, number: int | None = None) -> None: ...
+    def has_ended(self) -> bool:
+        """Return whether both FINs have been read."""
+        raise NotImplementedError
+
+    def sink_is_full(self, direction: Direction) -> None:
+        """Flush a direction once its sink has room again."""
+        raise NotImplementedError
+
+    def room_in(self, fd: int) -> None:
+        """Flush the direction that waited for room in a socket."""
+        raise NotImplementedError
+
+    def ends(self, direction: Direction) -> None:
+        """Note that the source's end is announced, before its last bytes are read."""
+        raise NotImplementedError
+
+    def direction_ended(self, direction: Direction) -> None:
+        """Note that the FIN has been passed on."""
+        raise NotImplementedError
+
+    def abort(self, number: int) -> None:
+        """Reset both sides because of an errno; 0 if it isn't known. Idempotent."""
+        raise NotImplementedError
 
 
 class Direction(Handler):
@@ -105,7 +122,7 @@ class Direction(Handler):
         "wakes_other",
     )
 
-    def __init__(self, connection: _Connection, source: int, sink: int) -> None:
+    def __init__(self, connection: Relayed, source: int, sink: int) -> None:
         self.connection = connection
         self.source_fd = source
         self.sink_fd = sink
@@ -132,8 +149,8 @@ class Direction(Handler):
         """Only the FIN follows the readable bytes."""
         self.is_broken = False
         """The end was a RST or another error: after a FIN no read reports it."""
-        self._spliced_error: int | None = None
-        """The errno that a splice has taken: no read reports it again."""
+        self._spliced_error = 0
+        """The errno that a splice has taken: no read reports it again; 0 for none."""
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
@@ -209,25 +226,25 @@ class Direction(Handler):
 
     def _on_news(self, events: int) -> None:
         """Handle events that announce more than bytes to read."""
-        if events & epoll.OUT and self.wakes_other:
+        if events & _OUT and self.wakes_other:
             self.connection.room_in(self.source_fd)
             if self.connection.is_closed:
                 return
-        if events & epoll.PRI:
+        if events & _PRI:
             self.expect_urgent()
         if events & _END:
             self.connection.ends(self)
-            is_plain = not events & (epoll.PRI | epoll.ERR) and not self._has_urgent
+            is_plain = not events & (_PRI | _ERR) and not self._has_urgent
             # After a RST no FIN follows, so no bytes are held for one.
             self.has_fin = is_plain and not self.is_broken
             self.reads_to_empty = True
-            if events & epoll.ERR:
+            if events & _ERR:
                 self.is_broken = True
                 if self.is_ended or self.is_stuck:
-                    self.connection.abort()
+                    self.connection.abort(0)
                     return
             self.pump()
-        elif events & (_IN | epoll.PRI):
+        elif events & (_IN | _PRI):
             self.pump()
 
     def _set_options(self) -> None:
@@ -287,7 +304,7 @@ class Direction(Handler):
             if not sent:
                 # No kernel does this, but it would block the loop for ever.
                 self.is_stuck = True
-                self.connection.abort()
+                self.connection.abort(0)
                 return False
             self._in_pipe -= sent
             self.bytes_moved += sent
@@ -369,7 +386,7 @@ class Direction(Handler):
         self.is_stuck = True
         if self.is_broken:
             # No end will be read while the sink is full; the reset has a deadline.
-            self.connection.abort()
+            self.connection.abort(0)
         else:
             self.connection.sink_is_full(self)
 
@@ -383,26 +400,26 @@ class Direction(Handler):
             self.pump()
 
     def _end(self) -> None:
-        if self._spliced_error is not None:
+        if self._spliced_error:
             # The RST looks like a FIN here.
             self.connection.abort(self._spliced_error)
             return
         self.is_ended = True
         if self.is_broken:
-            self.connection.abort()
+            self.connection.abort(0)
             return
-        if self.connection.is_ended:
+        if self.connection.has_ended():
             # Both FINs have been read, so nothing is unread: the close sends the FIN.
             self.connection.direction_ended(self)
             return
         if self._calls.shut_down(self.sink_fd) < 0:
             # The other side has gone, as its error event would report.
-            self.connection.abort()
+            self.connection.abort(0)
             return
         self.connection.direction_ended(self)
 
 
-def bound_buffers(calls: Calls, sink: int) -> None:
+def bound_buffers(calls: SystemCalls, sink: int) -> None:
     """Bound the kernel's unsent queue of a sink whose reader may stall; a gone sink is ignored.
 
         source ──▶ receive buffer ──▶ pipe ──▶ send queue ──▶ sink

@@ -37,14 +37,15 @@ from .held_acks import HeldAcks
 from .node_address import may_be_source
 from .probes import Probes
 from .reactor import Handler
+from .relay import Relayed
 from .sockets import is_self_connected
+from .tcp_accounts import TcpAccounts
 from .timeouts import Timeouts
 from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
 _DIAL_EVENTS = READ_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
-_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
 class DialOwner(Protocol):
@@ -52,20 +53,20 @@ class DialOwner(Protocol):
 
     engine: Engine
     probes: Probes
+    accounts: TcpAccounts
     held_acks: HeldAcks
-    dial_deadlines: Timeouts[TcpDial]
-    client_deadlines: Timeouts[TcpDial]
+    dial_deadlines: Timeouts
+    client_deadlines: Timeouts
 
     def end_late(self, connection: Any) -> bool: ...
     def ended(self, connection: Any) -> None: ...
 
 
-class DialledFor(Handler):
+class DialledFor(Relayed):
     """The part of ``TcpConnection`` that its dial uses; it handles what the two sides send."""
 
-    __slots__ = ()
+    __slots__ = "address", "group", "may_preserve", "owner"
 
-    client_fd: int
     may_preserve: bool
     owner: DialOwner
     group: EndpointGroup
@@ -283,27 +284,20 @@ class TcpDial(Handler):
             return None
         self.shows_local_client = False
         self.holds_ack = self.group.sends_at_once and self._connection in self._owner.held_acks
-        try:
-            sock, number = self._owner.engine.client_dialer.dial_for(
-                self,
-                _STREAM,
-                endpoint,
-                self._reactor.now,
-                may_preserve=self._connection.may_preserve,
-                holds_ack=self.holds_ack,
-            )
-        except OSError as exc:
-            return dial_failure(exc.errno or errno.EMFILE, endpoint.ip)
+        fd = self._owner.engine.client_dialer.dial_for(
+            self, endpoint, self._reactor.now, self._connection.may_preserve, self.holds_ack
+        )
         if self.is_preserved:
             self.check_locality()
-        if number in (errno.EINPROGRESS, 0):
-            number = -self._reactor.watch(sock.fileno(), _DIAL_EVENTS, self)
-            if not number:
-                self.fd = self._reactor.calls.adopt(sock)
-                self._dial_began(endpoint)
-                return None
-        sock.close()
-        return dial_failure(number, endpoint.ip)
+        if fd < 0:
+            return dial_failure(-fd, endpoint.ip)
+        number = self._reactor.watch(fd, _DIAL_EVENTS, self)
+        if number < 0:
+            self._reactor.calls.close(fd)
+            return dial_failure(-number, endpoint.ip)
+        self.fd = fd
+        self._dial_began(endpoint)
+        return None
 
     def _dial_began(self, endpoint: SocketAddress) -> None:
         self._is_dialling = True

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.dataplane.calls import Calls
+from userspace_proxy.dataplane.calls import SystemCalls
 
 from .rig import open_sockets
 
@@ -22,7 +22,7 @@ def open_pipes():
 
 @pytest.fixture
 def calls():
-    calls = Calls(100)
+    calls = SystemCalls(100)
     with contextlib.closing(socket.socket()) as unconnected:
         unconnected.setblocking(False)
         yield calls, calls.adopt(unconnected)
@@ -68,7 +68,7 @@ def test_the_epoll_is_readable_while_events_wait(calls):
 
 def test_nothing_stays_open():
     before = open_sockets()
-    kernel = Calls(1)
+    kernel = SystemCalls(1)
     fd = kernel.adopt(socket.socket())
     kernel.close(fd)
     kernel.close_epoll()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.dataplane.calls import Calls
+from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.dataplane.held_acks import BEHIND_S, HELD_S, HeldAcks, hold_acks, send_acks
 from userspace_proxy.dataplane.reactor import Reactor
@@ -19,7 +19,6 @@ from .peers import Peer, address_of, family_of
 from .waiting import until
 
 FAMILIES = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
-STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 ATTEMPTS = 10
 """The kernel itself sends an ACK after 40 ms, and a handshake's after 200 ms: a busy machine may
 take longer, so the best of so many counts."""
@@ -122,9 +121,10 @@ def test_only_a_dial_that_holds_the_ack_leaves_it_to_the_first_bytes(
 
 
 def dialled(client, at, holds_ack):
-    dialer = ClientAddressDialer()
+    calls = SystemCalls(1)
+    dialer = ClientAddressDialer(calls)
     if client is not None:
-        return dialer.dial(STREAM, client, at, holds_ack=holds_ack)[0]
+        return calls.socket(dialer.dial(client, at, holds_ack))
 
     class Dialling:
         address, is_preserved, group = ("127.0.0.1", 4711), False, None
@@ -135,7 +135,7 @@ def dialled(client, at, holds_ack):
 
     dialling = Dialling()
     dialling.group = Group()
-    return dialer.dial_for(dialling, STREAM, at, 0.0, may_preserve=False, holds_ack=holds_ack)[0]
+    return calls.socket(dialer.dial_for(dialling, at, 0.0, False, holds_ack))
 
 
 # -- which dials hold the ACK ---------------------------------------------------
@@ -342,7 +342,7 @@ async def test_a_loop_that_stays_behind_holds_acks_for_20_ms_at_most(held, timer
 
 @contextlib.contextmanager
 def calls_of(sock):
-    calls = Calls(1)
+    calls = SystemCalls(1)
     calls.adopt(sock)
     yield calls
     calls.close_epoll()

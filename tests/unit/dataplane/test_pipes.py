@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from userspace_proxy.dataplane import Tuning, relay
-from userspace_proxy.dataplane.calls import Calls
+from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.descriptors import Descriptors
 from userspace_proxy.dataplane.pipes import PIPE_BYTES, RETRY_S, PipePool
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES, BULK_BYTES, SPLICE_ROUNDS
@@ -33,7 +33,7 @@ async def descriptors():
 @pytest.fixture
 def make(descriptors):
     pools = []
-    calls = Calls(BUFFER_BYTES)
+    calls = SystemCalls(BUFFER_BYTES)
 
     def make(max_pipes):
         pools.append(PipePool(calls, descriptors, max_pipes))

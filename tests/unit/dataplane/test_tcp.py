@@ -262,7 +262,7 @@ async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
     pod, web = rig.served()
     client, server = await rig.joined(web, pod)
     (connection,) = rig.connections.open
-    connection._exchange.answered_at -= UNANSWERED_S
+    connection.exchange.answered_at -= UNANSWERED_S
     await closes_it_at_once(client, server)
     client.close()
     await until(lambda: not rig.connections.open)
