@@ -26,7 +26,7 @@ from ..kernel.offers import (
 )
 from ..kernel.privileges import has_net_admin
 from ..log_fields import FieldLogger
-from ..model import Balance, IPFamily
+from ..model import Balance, IPFamily, Protocol
 from . import local, nftables
 from .base import HookOptions, NoSteering, Steering, SteeringFacts
 from .iptables import IptablesSteering
@@ -199,7 +199,9 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
     )
 
 
-def find_no_kernel_path(name: str, kernel: KernelOffers) -> Mapping[IPFamily | Balance, str]:
+def find_no_kernel_path(
+    name: str, kernel: KernelOffers
+) -> Mapping[IPFamily | Balance | Protocol, str]:
     """Return :attr:`.Steering.no_kernel_path` of a steering if it were started here.
 
     Args:
