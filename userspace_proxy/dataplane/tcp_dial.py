@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import _socket
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..causes.cause import CauseCode
@@ -30,9 +30,11 @@ from ..kernel.tcp_state import is_connected
 from ..model import DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
+from ..model.port_ranges import DialledRange
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
+from .frontends import dialled_at
 from .held_acks import HeldAcks
 from .node_address import may_be_source
 from .probes import Probes
@@ -102,6 +104,7 @@ class TcpDial(Handler):
         "_connection",
         "_is_counted",
         "_is_dialling",
+        "_offset",
         "_owner",
         "_reactor",
         "address",
@@ -138,6 +141,10 @@ class TcpDial(Handler):
         """The endpoint sees the address of a container of this node."""
         self.is_waiting = False
         """The client has a place in the waiting room of its Service port."""
+        self._offset = 0
+        """How far the port that the client dialled is from the Service port."""
+        if self.group.serving.ranges:
+            self._offset = _offset(dialled_at(connection.client), self.group.serving.ranges)
         self._is_dialling = False
         self._is_counted = False
         self._cancel_opening: Callable[[], None] | None = None
@@ -278,14 +285,17 @@ class TcpDial(Handler):
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
         """Begin a dial; returns the failure if it fails at once, else None."""
         dialer = self._owner.engine.dialer
+        at = endpoint
+        if self._offset:
+            at = SocketAddress(endpoint.ip, endpoint.port + self._offset)
         if dialer is not None:
-            self._cancel_opening = dialer.dial(self.group.label, endpoint, self._on_opened)
+            self._cancel_opening = dialer.dial(self.group.label, at, self._on_opened)
             self._dial_began(endpoint)
             return None
         self.shows_local_client = False
         self.holds_ack = self.group.sends_at_once and self._connection in self._owner.held_acks
         fd = self._owner.engine.client_dialer.dial_for(
-            self, endpoint, self._reactor.now, self._connection.may_preserve, self.holds_ack
+            self, at, self._reactor.now, self._connection.may_preserve, self.holds_ack
         )
         if self.is_preserved:
             self.check_locality()
@@ -458,3 +468,15 @@ class TcpDial(Handler):
         if self.fd >= 0:
             self._reactor.close_descriptor(self.fd)
             self.fd = -1
+
+
+def _offset(dialled: SocketAddress | None, ranges: Sequence[DialledRange]) -> int:
+    """Return how far a dialled address is from the Service port; 0 if it is in none of its ranges.
+
+    Node ports aren't in ranges, and lead to the same port of the endpoint as the Service port.
+    """
+    if dialled is not None:
+        for one in ranges:
+            if (offset := one.offset(*dialled)) is not None:
+                return offset
+    return 0
