@@ -235,7 +235,7 @@ simulate-new: $(VENV)/installed-dev ## what runs each night: seeds of the day, S
 
 simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, and print what finds each: HALF=node COUNT=60 DRAW=1
 	@mkdir -p $(SIMULATED); status=0; for half in $(or $(HALF),$(HALVES)); do \
-	  $(BIN)/python -m tests.simulation.mutants --half=$$half --out=$(SIMULATED)/mutants-$$half.json $(if $(COUNT),--count=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(SEEDS),--seeds=$(SEEDS)) || status=1; done; exit $$status
+	  $(BIN)/python -m tests.simulation.mutants --half=$$half --out=$(SIMULATED)/mutants-$$half-$(or $(DRAW),0).json $(if $(COUNT),--count=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(SEEDS),--seeds=$(SEEDS)) || status=1; done; exit $$status
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated
