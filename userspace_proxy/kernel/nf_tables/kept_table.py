@@ -83,6 +83,8 @@ class KeptTable(NftTable):
         self.is_complete = True
         """Whether the kernel supports all features, as far as tried."""
         self._written: tuple[Definition, ...] | None = None
+        self._is_unread = False
+        """It was written, but could not be read back, so its next comparison shows no change."""
         """Everything but the elements, as the kernel lists it; None if unknown."""
         self._is_right = False
         """Whether the last comparison or complete write succeeded."""
@@ -169,7 +171,7 @@ class KeptTable(NftTable):
         removed, added, definitions = self._compare()
         count = len({(name, key) for name, key, _ in removed | added})
         has_definitions = definitions is not None and definitions == self._written
-        if not has_definitions:
+        if not has_definitions and not self._is_unread:
             have, want = Counter(definitions or ()), Counter(self._written or ())
             count += max(((have - want) + (want - have)).total(), 1)
         try:
@@ -219,7 +221,7 @@ class KeptTable(NftTable):
 
     def forget(self) -> None:
         """Make the next repair write the whole table, because its rules must change."""
-        self._written = None
+        self._written, self._is_unread = None, False
 
     def remove(self) -> None:
         """Remove the table, if it exists; idempotent."""
@@ -265,9 +267,10 @@ class KeptTable(NftTable):
         The change is in force: if the kernel can't list it now, the change hasn't failed, and the
         next comparison writes it anew.
         """
-        self._written = None
+        self._written, self._is_unread = None, True
         # Retry, as writing the whole table would end the session affinity of all clients.
         for _ in range(_LISTINGS):
             with contextlib.suppress(SteeringError):
                 self._written = read()
+                self._is_unread = self._written is None and self.has_lost_events
                 return

@@ -109,6 +109,11 @@ class NftTable:
         """Return whether another program has changed the table since :meth:`read`."""
         return self._watch.is_affected()
 
+    @property
+    def has_lost_events(self) -> bool:
+        """Whether :meth:`is_affected` is true only because events may have been lost."""
+        return self._watch.has_lost
+
     def settle(self) -> None:
         """Forget earlier changes by others; call it before the whole table is written."""
         self._watch.settle()
@@ -278,6 +283,8 @@ class TableWatch:
             self._seen = ruleset.generation()
             opened.pop_all()
         self._is_affected = False
+        self.has_lost = False
+        """Events were lost since :meth:`settle`, so that it counts as changed."""
 
     def is_affected(self) -> bool:
         """Return whether another program has changed the table since :meth:`settle`."""
@@ -294,7 +301,7 @@ class TableWatch:
         generation = self._ruleset.generation()
         self._read()
         self._seen = max(self._seen, generation)
-        self._is_affected = False
+        self._is_affected = self.has_lost = False
 
     def doubt(self) -> None:
         """Count the table as touched, because its contents are unknown."""
@@ -322,6 +329,7 @@ class TableWatch:
         """
         with query_errors():
             batch = self._events.read()
+        self.has_lost |= batch.has_lost
         self._is_affected |= batch.has_lost
         for event in map(read_event, batch.messages):
             if event is not None:
