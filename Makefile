@@ -72,12 +72,13 @@ fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit
 
 KERNELS_RUN := $(BIN)/python -m tests.kernels
 
-kernels: packages-kernels $(VENV)/installed-dev ## a smoke and the tests marked kernel in machines with Debian's kernels: KERNELS="5.10 uml-6.1" FULL=1 (all of tests/node) (root)
+kernels: packages-kernels $(VENV)/installed-dev ## a smoke and the tests marked kernel in machines with Debian's kernels: KERNELS="5.10 uml-6.1" FULL=1 (all of tests/node) MATRIX=1 (kernels that lack something) (root)
 	@echo "make kernels: a smoke and marked tests, two machines at a time; 20 minutes on two cores without KVM, the first time 5 more"
 	@$(KERNELS_RUN) $(FULL:%=--parts=smoke,full) $(KERNELS)
+	@$(if $(MATRIX),$(KERNELS_RUN).matrix)
 
 kernels-full: # what runs each night
-	@$(MAKE) --no-print-directory kernels FULL=1
+	@$(MAKE) --no-print-directory kernels FULL=1 MATRIX=1
 
 kernels-short: packages-kernels $(VENV)/installed-dev ## a part of it for each commit: the smoke on the oldest and the newest kernel, with one root (root)
 	@echo "make kernels-short: the smoke on two kernels; 3 to 6 minutes on two cores"
@@ -235,7 +236,7 @@ simulate-new: $(VENV)/installed-dev ## what runs each night: seeds of the day, S
 
 simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, and print what finds each: HALF=node COUNT=60 DRAW=1
 	@mkdir -p $(SIMULATED); status=0; for half in $(or $(HALF),$(HALVES)); do \
-	  $(BIN)/python -m tests.simulation.mutants --half=$$half --out=$(SIMULATED)/mutants-$$half.json $(if $(COUNT),--count=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(SEEDS),--seeds=$(SEEDS)) || status=1; done; exit $$status
+	  $(BIN)/python -m tests.simulation.mutants --half=$$half --out=$(SIMULATED)/mutants-$$half-$(or $(DRAW),0).json $(if $(COUNT),--count=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(SEEDS),--seeds=$(SEEDS)) || status=1; done; exit $$status
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated

@@ -27,7 +27,7 @@ def read_wrk(text: str) -> Values:
     """
     count = re.search(r"(\d+) requests in", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    shares = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+\w+)$", text, re.MULTILINE))
+    shares = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+\w+) *$", text, re.MULTILINE))
     if count is None or rate is None or len(shares) != 2:
         raise SandboxError(f"cannot read wrk's output: {text.strip()[-200:]}")
     complaints = re.findall(r"^ *(?:Socket errors|Non-2xx or 3xx.*?): (.*)$", text, re.MULTILINE)

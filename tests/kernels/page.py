@@ -1,9 +1,10 @@
 """Writes into docs/kernels.md what was run on which kernel.
 
-Run it as ``python -m tests.kernels.page FOLDER…``, with the folders of results.
+Run it as ``python -m tests.kernels.page FOLDER…``, with the folders of both kinds of results.
 
     results of make kernels ──▶ a column for each kernel ─────┐
-    NEEDS ─────── make docs ──▶ what each part is for ────────┴──▶ docs/kernels.md
+    matrix.json ──────────────▶ kernels without some part ────┼──▶ docs/kernels.md
+    NEEDS ─────── make docs ──▶ what each part is for ────────┘
 
 Rule 1: the page says of a kernel only what was run on it.
 Rule 2: all that was left out is named, with the part that the kernel lacks.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -104,20 +105,40 @@ class Run:
         return bool(self.passed or self.failed)
 
 
-def read_results(folders: Iterable[Path]) -> list[Run]:
-    """Return the runs, the oldest kernel first.
+@dataclass(frozen=True, slots=True)
+class Crippled:
+    """One steering on a kernel without some part."""
+
+    without: str
+    steering: str
+    check: str
+    """``ok`` or ``error``."""
+    run: str
+    """``serves``, ``ends`` or ``retries``."""
+    words: str
+
+    @property
+    def is_wrong(self) -> bool:
+        return self.run == "retries" or (self.check == "ok") != (self.run == "serves")
+
+
+def read_results(folders: Iterable[Path]) -> tuple[list[Run], list[Crippled]]:
+    """Return the runs, the oldest kernel first, and what was seen on crippled kernels.
 
     Raises:
         ValueError: No kernel has results.
     """
-    runs = []
+    runs, crippled = [], []
     for path in sorted(path for folder in folders for path in folder.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["kernel"]:
+        if isinstance(document, list):
+            names = [field.name for field in fields(Crippled)]
+            crippled += [Crippled(*(cell[name] for name in names)) for cell in document]
+        elif document["kernel"]:
             runs.append(_run_of(document))
     if not runs:
         raise ValueError("no kernel has results")
-    return sorted(runs, key=lambda run: (run.version, run.is_stock, run.arch))
+    return sorted(runs, key=lambda run: (run.version, run.is_stock, run.arch)), crippled
 
 
 def _run_of(document: Mapping[str, Any]) -> Run:
@@ -148,9 +169,11 @@ def with_needs(page: str) -> str:
     return replace_part(page, table(["part", "without it fails", "instead", "brought by"], rows))
 
 
-def with_results(page: str, runs: Sequence[Run]) -> str:
+def with_results(page: str, runs: Sequence[Run], crippled: Sequence[Crippled]) -> str:
     """Return the page with what was run."""
     parts = [_columns(runs), *_lists(runs), "## Distributions", _distributions(runs)]
+    if crippled:
+        parts += ["## Kernels without a part", *_crippled(crippled)]
     return replace_part(page, "\n\n".join(parts), TARGET)
 
 
@@ -256,6 +279,37 @@ def _loses(part: str) -> str:
     return NEEDS[part].fails if part in NEEDS else part
 
 
+def _crippled(cells: Sequence[Crippled]) -> Iterator[str]:
+    """Yield a row for each kernel, a column for each steering, and what is wrong below."""
+    steerings = _first(cell.steering for cell in cells)
+    seen = {(cell.without, cell.steering): cell for cell in cells}
+    wrong = [cell for cell in cells if cell.is_wrong]
+
+    def text(without: str, steering: str) -> str:
+        cell = seen.get((without, steering))
+        if cell is None:
+            return NOT_RUN
+        return f"**{cell.run}**" if cell.is_wrong else cell.run
+
+    yield (
+        "What `run` does where some modules are missing; *ends*: within ten seconds, with the "
+        "reason, which `check` names, too."
+    )
+    yield table(
+        ["without", *(f"`{steering}`" for steering in steerings)],
+        [
+            [without, *(text(without, steering) for steering in steerings)]
+            for without in _first(cell.without for cell in cells)
+        ],
+    )
+    if wrong:
+        lines = (
+            f"- without {cell.without}, `{cell.steering}`: `check` says {cell.check}: {cell.words}"
+            for cell in wrong
+        )
+        yield "\n".join(["But:", "", *lines])
+
+
 def _first(values: Iterable[str]) -> list[str]:
     """Return each value once, in the order in which it came first."""
     return list(dict.fromkeys(values))
@@ -270,8 +324,8 @@ def _dotted(version: Iterable[int]) -> str:
 
 
 def main() -> None:
-    runs = read_results(map(Path, sys.argv[1:]))
-    page = with_results(PAGE.read_text(encoding="utf-8"), runs)
+    results = read_results(map(Path, sys.argv[1:]))
+    page = with_results(PAGE.read_text(encoding="utf-8"), *results)
     PAGE.write_text(page, encoding="utf-8")
 
 

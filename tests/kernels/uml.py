@@ -22,9 +22,15 @@ _HERE = Path(__file__).parent
 _DISKS = Disks("/dev/ubda", "/dev/ubdb", ())
 _ARGUMENTS = ("quiet", "panic=-1", "random.trust_cpu=on", "con=null", "con0=null,fd:1")
 
-KERNELS = (Kernel("uml-6.1", ("bookworm",), "bookworm"), Kernel("uml-6.12", ("trixie",), "trixie"))
+_LIBRARIES = {"bullseye": "bookworm", "forky": "trixie"}
+"""The suites whose libraries kernels of others run with."""
+WHOLE = Kernel("uml-6.1", ("bookworm",), "bookworm")
+KERNELS = (WHOLE, Kernel("uml-6.12", ("trixie",), "trixie"))
 """Those that have all that a stock kernel has of the network, with what is built here."""
 LABELS = frozenset(kernel.label for kernel in KERNELS)
+NO_INET = Kernel("uml-5.10", ("bullseye",), "bookworm")
+NO_INET_NO_LEGACY = Kernel("uml-7.2", ("forky",), "bookworm")
+"""As Debian has them: it has no source of just these versions any more."""
 
 
 def ensure_uml(kernel: Kernel, write: Write = sys.stdout.write) -> tuple[Unpacked, Way]:
@@ -35,7 +41,7 @@ def ensure_uml(kernel: Kernel, write: Write = sys.stdout.write) -> tuple[Unpacke
         MachineError: It doesn't start on this machine, as a start has shown.
     """
     suite = kernel.suites[0]
-    arguments = {"SUITE": suite, "PACKAGES": suite}
+    arguments = {"SUITE": _LIBRARIES.get(suite, suite), "PACKAGES": suite}
     image = build_image(_HERE / "user_mode", arguments, write)
     made = image.layers[-1] / "kernel"
     unpacked = Unpacked((made / "release").read_text().strip(), made / "linux", made / "modules")

@@ -1,14 +1,17 @@
 """Replies to clients' own addresses, caught on a node, and dials at such addresses."""
 
 import asyncio
+import os
 import socket
 
 import steering_nodes as nodes
 
+from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering import ReplyRouting
 
+KERNEL = SystemCalls(1)
 TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 PORT = 8080
@@ -56,9 +59,14 @@ class Catching:
 
 def dial(cluster, kind, version, port=PORT):
     with cluster.node:
-        return ClientAddressDialer().dial(
-            kind, CLIENTS[version], SocketAddress(PODS[version], port)
-        )
+        dialer, at = ClientAddressDialer(KERNEL), SocketAddress(PODS[version], port)
+        if kind == UDP:
+            return dialer.dial_flow(CLIENTS[version], at)
+        fd = dialer.dial(CLIENTS[version], at, False)
+        assert fd >= 0, os.strerror(-fd)
+        sock = KERNEL.socket(fd)
+        KERNEL.disown(fd)
+        return sock, 0
 
 
 def peer_of(server, kind, dialling):

@@ -167,14 +167,15 @@ class Clients(Watcher):
         for promise in world.promises:
             promise.ended(client)
 
-    def _join(self, connection: Any, sock: SimulatedSocket) -> None:
+    def _join(self, connection: Any, fd: int) -> None:
         world, client = self._world, self.of(core_of(connection.client))
-        other = world.accepted.get(sock.core.peer)
+        core = world.kernel.file_of(fd)
+        other = world.accepted.get(core.peer)
         if client is None or client.is_joined or other is None or other.other:
-            world.violate(f"{sock.core.name} was joined to another's connection")
+            world.violate(f"{core.name} was joined to another's connection")
             return
         assert other.stream.local is not None, "it is at an address"
-        client.endpoint, client.right = SocketAddress(*other.stream.local), core_of(sock)
+        client.endpoint, client.right = SocketAddress(*other.stream.local), core
         client.other, client.joined_at = other, world.timeline.now
         party, service = client.party, client.service
         party.other, other.other, party.header = other, party, b""
@@ -200,9 +201,9 @@ class Clients(Watcher):
             finally:
                 self._dialled_for = None
 
-        def joins(connection: Any, sock: Any, events: int) -> None:
-            self._join(connection, sock)
-            join(connection, sock, events)
+        def joins(connection: Any, fd: int, events: int) -> None:
+            self._join(connection, fd)
+            join(connection, fd, events)
 
         changed: tuple[tuple[Any, str, Any], ...] = (
             (tcp_dial.TcpDial, "_connect", connects),

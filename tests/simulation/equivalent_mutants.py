@@ -17,7 +17,7 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
     ): "both directions are made at once",
     (
         "dataplane.tcp",
-        "send_acks(sock)",
+        "send_acks(self.reactor.calls, fd)",
         "pass",
     ): "acknowledgements aren't simulated (ADR 0099)",
     (

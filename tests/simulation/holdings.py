@@ -16,7 +16,10 @@ _PRODUCT = "userspace_proxy"
 _NOUNS = ("userspace_proxy.model", "userspace_proxy.facts", "userspace_proxy.config")
 _TABLES = (dict, list, set, deque, bytearray)
 # Text and numbers refer to nothing, and classes and modules aren't of one run.
-_LEAVES = (str, bytes, bytearray, int, float, complex, enum.Enum, type, types.ModuleType)
+_LEAVES = (
+    *(str, bytes, bytearray, memoryview, range, int, float, complex),
+    *(enum.Enum, type, types.ModuleType),
+)
 
 
 def holdings(*roots: object) -> Counter[str]:

@@ -104,7 +104,7 @@ class Network:
         self._port = EPHEMERAL_PORTS[0]
         self.trace: list[tuple[float, str]] | None = None
         self.closing: Callable[[], Container[Any]] = tuple
-        """Sockets that the reactor is going to close."""
+        """Descriptors that the reactor is going to close."""
         self.asked_for: dict[str, float] = {}
         """Since when the kernel asks for hosts that aren't there."""
         self.watcher: Watcher | None = None

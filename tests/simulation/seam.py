@@ -1,8 +1,8 @@
 """The seam: names that modules of the data plane refer to, replaced by those of a simulation.
 
-    reactor ── select.epoll        sockets, node_address, client_address, probe_dials, tcp_listener
-    relay ──── os.splice, os.read  └── _socket.socket
-    pipes ──── os.pipe2, os.close, fcntl.fcntl          kernel.tcp_state ── fcntl.ioctl
+    calls ── select.epoll, _socket.socket, os.splice, os.read, os.pipe2, os.close, fcntl.fcntl
+    sockets, node_address, client_address, probe_dials ── _socket.socket
+    kernel.tcp_state ── fcntl.ioctl
 
 The modules look these up at each call, so nothing in the data plane knows of it, and nothing costs
 time. Some constants are replaced, too, so that a few hundred bytes are bulk.

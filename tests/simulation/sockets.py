@@ -110,13 +110,13 @@ class SimulatedSocket:
         if self._fd < 0:
             self._kernel.violate(f"{call} on {self.core.name} after its close")
             raise OSError(errno.EBADF, "closed")
-        if self in self._kernel.network.closing():
+        if self._fd in self._kernel.network.closing():
             self._kernel.violate(f"{call} on {self.core.name} while it is being closed")
 
     def _enter(self, call: str) -> Any:
         kernel = self._kernel
         kernel.enter(call)
-        if self._fd < 0 or self in kernel.network.closing():
+        if self._fd < 0 or self._fd in kernel.network.closing():
             self.check_use(call)
         return self.core
 

@@ -31,6 +31,7 @@ _SMALL_BYTES = 16 * 1024
 _DEADLINE_TURNS = 30_000
 _PAUSE_S = 0.002
 _QUIET_S = 0.03
+_PIPES = "pipe2", "read", "close", "splice", "fcntl"
 
 
 class System(Protocol):
@@ -244,9 +245,7 @@ class SimulatedSystem(_Common):
         self._kernel = Kernel(
             self._network, rng, preemption=0.0, spurious=spurious, pipe_bytes=4096
         )
-        self.os = SimpleNamespace(
-            **{name: getattr(self._kernel, name) for name in ("pipe2", "read", "close", "splice")}
-        )
+        self.os = SimpleNamespace(**{name: getattr(self._kernel, name) for name in _PIPES})
         self.fcntl = SimpleNamespace(ioctl=self._kernel.ioctl)
         self._port = 100
 

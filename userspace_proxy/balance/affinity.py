@@ -38,6 +38,8 @@ class AffinityTables:
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._max_entries = max_entries
         self._by_size = BySize[AffinityTable]()
+        self._shared: dict[str, tuple[AffinityTable, set[object]]] = {}
+        """Tables of Services whose ports share one, with what uses them."""
 
     def __len__(self) -> int:
         return self._by_size.total
@@ -48,6 +50,22 @@ class AffinityTables:
         for _ in range(min(math.ceil(excess / ENTRY_BYTES), _STEP_ENTRIES, before)):
             self._forget_one()
         return (before - len(self)) * ENTRY_BYTES
+
+    def join(self, service: str, user: object, timeout_s: float) -> AffinityTable:
+        """Return the table that the ports of a Service share; it exists while one uses it."""
+        if service not in self._shared:
+            self._shared[service] = AffinityTable(timeout_s, self), set()
+        table, users = self._shared[service]
+        users.add(user)
+        return table
+
+    def leave(self, service: str, user: object) -> None:
+        """Drop a shared table with its last user. Idempotent."""
+        table, users = self._shared.get(service, (None, set[object]()))
+        users.discard(user)
+        if table is not None and not users:
+            del self._shared[service]
+            table.clear()
 
     def changed(self, table: AffinityTable) -> None:
         """Note that a table has grown or shrunk; drop one entry beyond the bound."""

@@ -34,6 +34,7 @@ from types import MappingProxyType
 from ..model import SocketAddress
 from .affinity import AffinityEntry, AffinityTable, AffinityTables
 from .ejection import Ejections
+from .pod_affinity import PodAffinity
 from .priority_level import PriorityLevel
 from .round_robin import RoundRobin
 from .strategy import Skip, Strategy
@@ -61,6 +62,7 @@ class Balancer:
         standbys: Priorities of endpoints other than 0.
         weights: The strategy's weights; the balancer advances their slow start.
         entries: The worker's affinity tables; this balancer adds one.
+        shares_as: The Service's name if its ports share affinity entries; empty otherwise.
     """
 
     __slots__ = (
@@ -89,6 +91,7 @@ class Balancer:
         standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
         weights: Weights | None = None,
         entries: AffinityTables | None = None,
+        shares_as: str = "",
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """May be replaced."""
@@ -104,7 +107,7 @@ class Balancer:
         limits."""
         self._ejections = _NO_EJECTIONS
         self._entries = entries
-        self._affinity: AffinityTable | None = None
+        self._affinity: AffinityTable | PodAffinity | None = None
         self.endpoints: Sequence[SocketAddress] = ()
         self._usable: frozenset[SocketAddress] = frozenset()
         self._levels: Sequence[PriorityLevel] = ()
@@ -113,7 +116,12 @@ class Balancer:
         """The turn among ejected endpoints, used when no others are left."""
         self._first: Sequence[SocketAddress] = ()
         """The endpoints of the first priority."""
-        self.update(endpoints, affinity_timeout_s=affinity_timeout_s, standbys=standbys)
+        self.update(
+            endpoints,
+            affinity_timeout_s=affinity_timeout_s,
+            standbys=standbys,
+            shares_as=shares_as,
+        )
 
     def update(
         self,
@@ -121,6 +129,7 @@ class Balancer:
         *,
         affinity_timeout_s: float | None,
         standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
+        shares_as: str = "",
     ) -> None:
         """Replace the endpoints; keeps the turn, and remaining endpoints' pins and ejections."""
         self.endpoints = endpoints
@@ -133,11 +142,24 @@ class Balancer:
         if affinity_timeout_s is None:
             self.forget_entries()
             self._affinity = None
-        elif self._affinity is None:
-            self._affinity = AffinityTable(affinity_timeout_s, self._entries)
         else:
-            self._affinity.timeout_s = affinity_timeout_s
+            self._follow_affinity(affinity_timeout_s, shares_as)
         self._is_plain = self._affinity is None and not self._weights.may_grow
+
+    def _follow_affinity(self, timeout_s: float, shares_as: str) -> None:
+        have = self._affinity
+        name = have.name if isinstance(have, PodAffinity) else ""
+        if have is None or name != shares_as:
+            self.forget_entries()
+            if shares_as:
+                tables = AffinityTables() if self._entries is None else self._entries
+                have = PodAffinity(shares_as, timeout_s, tables)
+            else:
+                have = AffinityTable(timeout_s, self._entries)
+            self._affinity = have
+        have.timeout_s = timeout_s
+        if isinstance(have, PodAffinity):
+            have.serve(self.endpoints)
 
     def serves(self, _client: str, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint has the first priority, ejected or not."""

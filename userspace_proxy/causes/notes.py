@@ -95,6 +95,62 @@ def weights_coarse(why: str) -> str:
     return f"weights are followed roughly on the kernel path: {why}"
 
 
+# Ranges of ports.
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def range_without_port(asked: str, known: tuple[str, ...]) -> str:
+    """The range is for a port that the Service lacks."""
+    what = f"annotation {DOMAIN}port-ranges: {asked}: the Service has no such TCP or UDP port"
+    return f"{what} (it has {', '.join(known) or 'none'})"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def range_without_number(asked: str, number: int) -> str:
+    """The range doesn't contain the number of its Service port."""
+    return f"annotation {DOMAIN}port-ranges: {asked} does not contain {number}, the port's number"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def range_overlaps(asked: str, other: str) -> str:
+    """Two ranges of the Service have ports of one protocol in common; the first is served."""
+    return f"annotation {DOMAIN}port-ranges: {asked} overlaps {other}: only its port is served"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def range_not_allowed(asked: str, address: str, allowed: str) -> str:
+    """The operator doesn't allow ranges at such addresses."""
+    what = f"range {asked} is not served at {address}: --allow-port-ranges is {allowed}"
+    return f"{what}; the port itself is served there"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def all_at_external(asked: str, address: str) -> str:
+    """``all`` ports of an address are possible only if it is the Service's alone."""
+    return f"range {asked} is not served at {address}: all ports of an address are for ClusterIPs"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def range_without_node_port(asked: str, number: int) -> str:
+    """Node ports have no ranges."""
+    return f"range {asked} has no node ports: node port {number} leads to the port itself"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def range_not_possible(asked: str, why: str) -> str:
+    """The steering can't serve the range."""
+    return f"range {asked} is not served, only the port itself: {why}"
+
+
+@cause(
+    CauseCode.ENDPOINT_NOT_ALLOWED,
+    hint="Without the annotation " + DOMAIN + "port-ranges, the port itself is served",
+)
+def range_refused(why: str) -> str:
+    """The range would lead clients to wrong ports, so it has no endpoints."""
+    return f"its range of ports leads nowhere: {why}"
+
+
 # Load balancers and their clients.
 
 

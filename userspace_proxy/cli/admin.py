@@ -88,9 +88,9 @@ class AdminAddress:
             NoSuchService: The proxy has no such Service or namespace.
             UserspaceProxyError: The proxy refuses to answer, or has another version.
         """
-        bounds, timeout_s, body = Bounds(_MAX_BYTES, _MAX_BYTES), self._timeout_s, bytearray()
+        bounds, body = Bounds(_MAX_BYTES, _MAX_BYTES), bytearray()
         try:
-            with self.asked(path, accept, query, bounds, timeout_s=timeout_s) as (answer, pieces):
+            with self.asked(path, accept, query, bounds, self._timeout_s) as (answer, pieces):
                 while not answer.code:
                     body += next(pieces)
                 self._believe(answer)
@@ -109,8 +109,7 @@ class AdminAddress:
             raise NoSuchService(said_in(body))
         if answer.code == http.client.BAD_REQUEST and query.get("q"):
             raise ConfigError(f"--search: {said_in(body)}")
-        if answer.code != http.client.OK:
-            status = answer.code
+        if (status := answer.code) != http.client.OK:
             # The web server's own answers begin with the status code.
             said = said_in(body).removeprefix(f"{status}").lstrip(": ")
             if status == http.client.INTERNAL_SERVER_ERROR:
@@ -122,13 +121,7 @@ class AdminAddress:
 
     @contextlib.contextmanager
     def asked(
-        self,
-        path: str,
-        accept: str,
-        query: Mapping[str, str],
-        bounds: Bounds,
-        *,
-        timeout_s: float,
+        self, path: str, accept: str, query: Mapping[str, str], bounds: Bounds, timeout_s: float
     ) -> Iterator[tuple[HttpAnswer, Iterator[bytes]]]:
         """Request a path; return the answer, and its body in pieces, some of which are empty.
 
@@ -138,11 +131,8 @@ class AdminAddress:
         Raises:
             OSError: The server can't be reached.
         """
-        wanted, answer = (
-            urlencode({k: text for k, text in query.items() if text}),
-            HttpAnswer(bounds),
-        )
-        path = f"{path}?{wanted}" if wanted else path
+        wanted = urlencode({name: text for name, text in query.items() if text})
+        path, answer = f"{path}?{wanted}" if wanted else path, HttpAnswer(bounds)
         with socket.create_connection((self.host, self.port), timeout_s) as sock:
             sock.sendall(request_for(path, str(self), accept=accept, takes_gzip=False))
 

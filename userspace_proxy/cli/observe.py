@@ -80,7 +80,7 @@ def _lines(admin: AdminAddress, query: dict[str, str]) -> Iterator[bytes]:
     """
     wanted, bounds, begun = {"watch": "yes", **query}, Bounds(wire=0, body=0), b""
     try:
-        with admin.asked(PATH, "*/*", wanted, bounds, timeout_s=_SILENT_S) as (answer, pieces):
+        with admin.asked(PATH, "*/*", wanted, bounds, _SILENT_S) as (answer, pieces):
             for piece in pieces:
                 if answer.code not in (0, http.client.OK):
                     why = said_in(b"".join((piece, *islice(pieces, _REFUSAL_PIECES))))

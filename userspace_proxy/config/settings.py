@@ -293,6 +293,15 @@ class Settings:
         why="probes have a budget in which Services have turns",
         option="allowed_paths", convert=lambda paths: tuple(map(DataPath, paths)),
     )
+    allow_port_ranges: Literal["cluster-ip", "all", "none"] = setting(
+        "cluster-ip", kind=choice("cluster-ip", "all", "none"), topic=Topic.STEERING,
+        flag="allow-port-ranges", own_field="allowPortRanges",
+        help="where the annotation userspace-proxy.io/port-ranges of a Service may have ranges of "
+        "ports served: at its ClusterIPs; at all its addresses, so also at external IPs and those "
+        "of load balancers, which it may share with others; or nowhere",
+        why="a ClusterIP is its Service's alone",
+        option="port_ranges",
+    )
     socket_lb: Literal["off", "auto", "required"] = setting(
         "off", kind=_SOCKET_LB, topic=Topic.STEERING,
         flag="socket-lb", own_field="socketLB",

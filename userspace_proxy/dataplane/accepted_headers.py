@@ -43,7 +43,7 @@ class AcceptedHeaders:
         self._trusted = trusted
         self._known: dict[str, bool] = {}
         """Whether each recent peer is trusted."""
-        self._deadlines = Timeouts[TcpConnection](
+        self._deadlines = Timeouts(
             engine.loop,
             engine.clock,
             HEADER_S,

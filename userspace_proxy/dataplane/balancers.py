@@ -47,9 +47,18 @@ class Balancers:
         loads: The loads under the same serving.
         start: The position of the first turn.
         entries: The worker's affinity tables.
+        service: The Service's name, under which ports share affinity entries.
     """
 
-    __slots__ = ("_entries", "_loads", "_serving", "_start", "_weights", "current")
+    __slots__ = (
+        "_entries",
+        "_loads",
+        "_service",
+        "_serving",
+        "_start",
+        "_weights",
+        "current",
+    )
 
     def __init__(
         self,
@@ -58,7 +67,9 @@ class Balancers:
         *,
         start: int = 0,
         entries: AffinityTables | None = None,
+        service: str = "",
     ) -> None:
+        self._service = service
         self._serving = serving
         self._loads = loads
         self._start = start
@@ -140,6 +151,7 @@ class Balancers:
             standbys=dict(self._serving.standbys),
             weights=self._weights,
             entries=self._entries,
+            shares_as=self._shares_as,
         )
         balancer.standby_strategies = self._make_standby_strategies(())
         balancer.is_full = None if self._loads.limit is None else self._loads.is_full
@@ -157,7 +169,12 @@ class Balancers:
             endpoints,
             affinity_timeout_s=self._serving.affinity_timeout_s,
             standbys=dict(self._serving.standbys),
+            shares_as=self._shares_as,
         )
+
+    @property
+    def _shares_as(self) -> str:
+        return self._service if self._serving.handling.shares_affinity else ""
 
     def _make_standby_strategies(self, kept: Sequence[Strategy]) -> Sequence[Strategy]:
         """Return a strategy per priority after the first; reuses ``kept`` with its turns."""

@@ -26,19 +26,20 @@ from __future__ import annotations
 
 import _socket
 import errno
+import os
 from typing import Any, Protocol
 
 from ..balance.client_endpoint_pairs import PairCounts, Pairs
 from ..errors import UserspaceProxyError
 from ..kernel.interface_addresses import OwnAddressCheck
-from ..kernel.socket_options import set_transparent
+from ..kernel.socket_options import IP_TRANSPARENT, IPV6_TRANSPARENT, set_transparent
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..policy.locality import Locality
+from .calls import SystemCalls
 from .client_ports import ClientPorts
 from .endpoint_group import EndpointGroup
-from .held_acks import hold_acks
-from .node_address import NodeAddressDialer
+from .node_address import NodeAddressDialer, finish_dial
 from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -49,6 +50,10 @@ _TRIES = 32
 # Ports to consider for a UDP flow, 0.1 µs each; includes ports known to be in use.
 _LOOKS = 64
 
+_DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
+_TRANSPARENT = _socket.IPPROTO_IP, IP_TRANSPARENT
+_TRANSPARENT_6 = _socket.IPPROTO_IPV6, IPV6_TRANSPARENT
+_PORT_IN_USE = (-errno.EADDRINUSE, -errno.EADDRNOTAVAIL)
 _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 
 
@@ -67,7 +72,10 @@ class _Dialling(Protocol):
 class ClientAddressDialer:
     """Dials from the addresses of one data plane's clients, with the given ports."""
 
-    def __init__(self, ports: ClientPorts | None = None, processes: int = 1) -> None:
+    def __init__(
+        self, calls: SystemCalls, ports: ClientPorts | None = None, processes: int = 1
+    ) -> None:
+        self._calls = calls
         self.is_on = False
         """Replies to client addresses are routed to this node."""
         self.locality = Locality()
@@ -80,86 +88,119 @@ class ClientAddressDialer:
         self._out_of_ports = Pairs()
         """Pairs without a free TCP port within the last minute."""
         self._ports = ports or ClientPorts()
-        self._node_dialer = NodeAddressDialer(self._ports, processes)
+        self._node_dialer = NodeAddressDialer(calls, self._ports, processes)
         self._has_failed = False
         self._own_addresses = OwnAddressCheck()
 
     def dial_for(
         self,
         dialling: _Dialling,
-        kind: int,
         endpoint: SocketAddress,
         now: float,
-        *,
         may_preserve: bool,
-        holds_ack: bool = False,
-    ) -> tuple[_socket.socket, int]:
+        holds_ack: bool,
+    ) -> int:
         """Dial from the client's address if possible, else from this node's; sets ``is_preserved``.
 
-        With ``may_preserve`` unset only this node's address is used; ``holds_ack`` is for streams
-        (``held_acks``). Returns and raises like :meth:`dial`, except NoClientAddress.
+        With ``may_preserve`` unset only this node's address is used; for ``holds_ack`` see
+        ``held_acks``. Returns the descriptor of a TCP socket that connects, which the caller
+        closes, or an errno below 0.
         """
-        by_name = dialling.group.serving.handling.found_by_name
-        if endpoint.ip in by_name and self._own_addresses.has(endpoint.ip):
-            dialling.is_preserved = False
-            raise OSError(errno.ECANCELED, f"{endpoint.ip} is an address of this node")
-        client, is_flow = dialling.address[0], bool(kind & _socket.SOCK_DGRAM)
-        dialling.is_preserved = (
+        client, group = dialling.address[0], dialling.group
+        dialling.is_preserved = False
+        if self._is_misnamed(group, endpoint):
+            return -errno.ECANCELED
+        if (
             self.is_on
             and may_preserve
-            and not dialling.group.detours
+            and not group.detours
             and self.locality.keeps_client(client, endpoint.ip)
-            and (is_flow or not self._out_of_ports.has(client, endpoint, now))
-        )
-        if dialling.is_preserved:
+            and not self._out_of_ports.has(client, endpoint, now)
+        ):
             try:
-                sock, number = self.dial(kind, client, endpoint, holds_ack=holds_ack)
+                fd = self.dial(client, endpoint, holds_ack)
+            except NoClientAddress:
+                return self._node_dialer.dial(endpoint, now, holds_ack)
+            dialling.is_preserved = True
+            # Connections that ended within the last minute may hold ports in TIME_WAIT.
+            if fd != -errno.EADDRNOTAVAIL or not (
+                self._open.has(client, endpoint) or self._ended.has(client, endpoint, now)
+            ):
+                return fd
+            dialling.is_preserved = False
+            self._out_of_ports.note(client, endpoint, now)
+            group.outcomes.left_client_address(endpoint, client, now)
+        at = group.detours.get(endpoint, endpoint) if group.detours else endpoint
+        return self._node_dialer.dial(at, now, holds_ack)
+
+    def dial_flow_for(
+        self, dialling: _Dialling, endpoint: SocketAddress, *, may_preserve: bool, now: float
+    ) -> tuple[_socket.socket, int]:
+        """Connect a datagram socket in the same way.
+
+        Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
+        caller closes the socket, after :meth:`release` if it is connected. Raises OSError if the
+        kernel denies any socket.
+        """
+        client, group = dialling.address[0], dialling.group
+        dialling.is_preserved = False
+        if self._is_misnamed(group, endpoint):
+            raise OSError(errno.ECANCELED, f"{endpoint.ip} is an address of this node")
+        if (
+            self.is_on
+            and may_preserve
+            and not group.detours
+            and self.locality.keeps_client(client, endpoint.ip)
+        ):
+            dialling.is_preserved = True
+            try:
+                sock, number = self.dial_flow(client, endpoint)
             except NoClientAddress:
                 dialling.is_preserved = False
             else:
-                if number != errno.EADDRNOTAVAIL:
-                    return sock, number
-                # Connections that ended within the last minute may hold ports in TIME_WAIT.
-                has_answered = (
-                    self.answered_flows.has(client, endpoint)
-                    if is_flow
-                    else self._open.has(client, endpoint) or self._ended.has(client, endpoint, now)
-                )
-                if not has_answered:
+                has_answered = self.answered_flows.has(client, endpoint)
+                if number != errno.EADDRNOTAVAIL or not has_answered:
                     return sock, number
                 sock.close()
                 dialling.is_preserved = False
-                if not is_flow:
-                    self._out_of_ports.note(client, endpoint, now)
-                dialling.group.outcomes.left_client_address(endpoint, client, now)
-        at = endpoint
-        if dialling.group.detours:
-            at = dialling.group.detours.get(endpoint, endpoint)
-        if not is_flow:
-            return self._node_dialer.dial(kind, at, now, holds_ack=holds_ack)
-        sock = _socket.socket(family_of(at.ip), kind)
+                group.outcomes.left_client_address(endpoint, client, now)
+        at = group.detours.get(endpoint, endpoint) if group.detours else endpoint
+        sock = _socket.socket(family_of(at.ip), _DATAGRAM)
         return sock, sock.connect_ex(at)
 
-    def dial(
-        self, kind: int, client: str, endpoint: SocketAddress, *, holds_ack: bool = False
-    ) -> tuple[_socket.socket, int]:
-        """Dial an endpoint from a client's address with a non-blocking stream or datagram socket.
+    def _is_misnamed(self, group: EndpointGroup, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint that was found by name is at an address of this node."""
+        by_name = group.serving.handling.found_by_name
+        return endpoint.ip in by_name and self._own_addresses.has(endpoint.ip)
 
-        Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
-        caller closes the socket, after :meth:`release` if it is connected for datagrams.
+    def dial(self, client: str, endpoint: SocketAddress, holds_ack: bool) -> int:
+        """Dial an endpoint from a client's address.
 
-        Raises NoClientAddress if the kernel denies a socket with the client's address, and OSError
-        if it denies any socket.
+        Returns the descriptor of a TCP socket that connects, which the caller closes, or an errno
+        below 0; -EADDRNOTAVAIL if no port was found. Raises NoClientAddress if the kernel denies a
+        socket with the client's address.
         """
         port = self._ports.next()
         for _ in range(_TRIES):
-            sock, number = self._try(kind, client, port, endpoint, holds_ack=holds_ack)
-            if kind & _socket.SOCK_DGRAM or number not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
-                return sock, number
-            # A bound socket can't be bound again.
-            sock.close()
+            fd = self._try(client, port, endpoint, holds_ack)
+            if fd not in _PORT_IN_USE:
+                return fd
             port = self._ports.random()
-        return self._try(kind, client, port, endpoint, holds_ack=holds_ack)
+        return self._try(client, port, endpoint, holds_ack)
+
+    def dial_flow(self, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
+        """Connect a datagram socket from a client's address, as :meth:`dial_flow_for` does.
+
+        Raises NoClientAddress if the kernel denies a socket with the client's address.
+        """
+        sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
+        try:
+            set_transparent(sock)
+            return sock, self._connect_datagrams(sock, client, endpoint)
+        except OSError as exc:
+            sock.close()
+            self._check_denial(client, exc.errno or 0)
+            raise
 
     def connection_joined(self, client: str, endpoint: SocketAddress) -> None:
         """Note that an endpoint has answered a connection from the client's address."""
@@ -173,31 +214,35 @@ class ClientAddressDialer:
         """Release the port of a datagram socket that is about to be closed."""
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
-    def _try(
-        self, kind: int, client: str, port: int, endpoint: SocketAddress, *, holds_ack: bool
-    ) -> tuple[_socket.socket, int]:
-        family = family_of(endpoint.ip)
-        sock = _socket.socket(family, kind)
-        try:
-            set_transparent(sock)
-            if kind & _socket.SOCK_DGRAM:
-                return sock, self._connect_datagrams(sock, client, endpoint)
+    def _try(self, client: str, port: int, endpoint: SocketAddress, holds_ack: bool) -> int:
+        calls, is_ipv6 = self._calls, ":" in endpoint.ip
+        fd = calls.open_stream(_socket.AF_INET6 if is_ipv6 else _socket.AF_INET)
+        if fd < 0:
+            return fd
+        level, option = _TRANSPARENT_6 if is_ipv6 else _TRANSPARENT
+        number = calls.set_option(fd, level, option, 1)
+        if not number:
             # One port then serves a connection to each endpoint.
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            if not _bind(sock, client, port):
-                return sock, errno.EADDRNOTAVAIL
-            if holds_ack:
-                hold_acks(sock)
-            return sock, sock.connect_ex(endpoint)
-        except OSError as exc:
-            sock.close()
-            if exc.errno not in _NO_SUCH_SOCKET:
-                raise
-            if not self._has_failed:
-                self._has_failed = True
-                cause = exc.strerror or str(exc)
-                _log.warning("endpoints see this node's address: %(cause)s", extra={"cause": cause})
-            raise NoClientAddress(f"cannot dial from {client}: {exc.strerror}") from exc
+            number = calls.set_option(fd, _socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if not number:
+            number = calls.bind(fd, client, port)
+        if number:
+            calls.close(fd)
+            self._check_denial(client, -number)
+            return number
+        if holds_ack:
+            calls.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
+        return finish_dial(calls, fd, endpoint)
+
+    def _check_denial(self, client: str, number: int) -> None:
+        """Raise NoClientAddress, which is logged once, if an errno means such a denial."""
+        if number not in _NO_SUCH_SOCKET:
+            return
+        cause = os.strerror(number)
+        if not self._has_failed:
+            self._has_failed = True
+            _log.warning("endpoints see this node's address: %(cause)s", extra={"cause": cause})
+        raise NoClientAddress(f"cannot dial from {client}: {cause}")
 
     def _connect_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
         port = self._bind_datagrams(sock, client, endpoint)

@@ -21,6 +21,7 @@ from ..facts.connection_outcome import (
     has_given_up,
 )
 from ..kernel.tcp_state import (
+    LOSS_S,
     endpoint_loss,
     is_connected,
     loss,
@@ -66,9 +67,10 @@ def end_if_lost(
     Args:
         number: The errno with which the client's socket failed.
     """
-    if not down.bytes_moved or exchange.code:
+    lasted_s = now - exchange.answered_at
+    if not down.bytes_moved or exchange.code or lasted_s < LOSS_S:
         return None
-    found = loss(up.source, up.sink, now - exchange.answered_at, number)
+    found = loss(up.source, up.sink, lasted_s, number)
     return EndFacts(_BY_CLIENT, has_answer=True, lost=found) if found else None
 
 

@@ -86,7 +86,9 @@ class EndpointGroup(CounterTable):
         """When endpoints were last left out. Kept even if the Service doesn't ask for an end of
         their connections: it may later (:meth:`note_left`)."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
-        self.balancers = Balancers(self.serving, self.loads, start=start, entries=entries)
+        self.balancers = Balancers(
+            self.serving, self.loads, start=start, entries=entries, service=str(key.name.service)
+        )
         self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
         self._detour()
         self.sends_at_once = False

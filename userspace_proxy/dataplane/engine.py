@@ -42,8 +42,10 @@ class Engine:
         self.memory = Memory(loop, clock, self.descriptors)
         self.entries = AffinityTables()
         """The affinity tables of all groups."""
-        self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
-        self.client_dialer = ClientAddressDialer(processes=self.tuning.processes)
+        self.pipes = PipePool(self.reactor.calls, self.descriptors, self.tuning.max_pipes)
+        self.client_dialer = ClientAddressDialer(
+            self.reactor.calls, processes=self.tuning.processes
+        )
         share = self.tuning.connection_log
         self.connection_log = ConnectionLog(share) if share else None
         self.calls = CallCounts()

@@ -19,8 +19,10 @@ tcp_rcv_synsent_state_process() for the handshake's ACK.
 from __future__ import annotations
 
 import _socket
+import contextlib
 from typing import Protocol
 
+from .calls import SystemCalls
 from .reactor import Reactor
 from .timeouts import Timeouts
 
@@ -34,15 +36,15 @@ BEHIND_S = 0.02
 class _Accepted(Protocol):
     """The part of ``TcpConnection`` that is used here."""
 
-    client: _socket.socket
+    client_fd: int
     started: float
 
     @property
-    def endpoint_socket(self) -> _socket.socket | None: ...
+    def endpoint_fd(self) -> int: ...
     def __hash__(self) -> int: ...
 
 
-class HeldAcks(Timeouts[_Accepted]):
+class HeldAcks(Timeouts):
     """The open connections of one data plane whose ACKs are held back."""
 
     def __init__(self, reactor: Reactor) -> None:
@@ -55,10 +57,10 @@ class HeldAcks(Timeouts[_Accepted]):
         if may_hold and self._reactor.is_behind(now):
             self.start(connection, now)
             return
-        send_acks(connection.client)
-        endpoint = connection.endpoint_socket
-        if endpoint is not None:
-            send_acks(endpoint)
+        calls, endpoint = self._reactor.calls, connection.endpoint_fd
+        send_acks(calls, connection.client_fd)
+        if endpoint >= 0:
+            send_acks(calls, endpoint)
 
 
 def hold_acks(sock: _socket.socket) -> None:
@@ -66,16 +68,10 @@ def hold_acks(sock: _socket.socket) -> None:
 
     Call it before ``connect``, but after ``listen``, which undoes it.
     """
-    _set_quick_acks(sock, 0)
+    with contextlib.suppress(OSError):  # Not a TCP socket.
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
 
 
-def send_acks(sock: _socket.socket) -> None:
+def send_acks(calls: SystemCalls, fd: int) -> None:
     """Undo :func:`hold_acks`: send the pending ACK, and leave later ones to the kernel."""
-    _set_quick_acks(sock, 1)
-
-
-def _set_quick_acks(sock: _socket.socket, value: int) -> None:
-    try:
-        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, value)
-    except OSError:
-        return  # Not a TCP socket.
+    calls.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)

@@ -12,9 +12,7 @@ SIOCOUTQ is 0. Until then the connection and its descriptors count as open.
 
 from __future__ import annotations
 
-import _socket
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +20,7 @@ from ..kernel.tcp_state import is_connected, unacknowledged_bytes
 from ..model.connection_ends import EndedBy, EndReason
 from . import reactor as epoll
 from .endings import has_arrived
+from .reactor import Handler
 from .relay import Direction
 from .tcp import TcpConnection
 
@@ -58,8 +57,7 @@ class LateResets:
         """
         up, down, is_aborting = connection.up, connection.down, connection.is_aborting
         if not is_aborting:
-            with contextlib.suppress(OSError):
-                connection.client.shutdown(_socket.SHUT_WR)
+            connection.reactor.calls.shut_down(connection.client_fd)
         for direction in (up, down) if is_aborting else (down,):
             # An endpoint stays connected after its FIN until it acknowledges the client's FIN.
             if direction is None or (is_aborting and is_connected(direction.source)):
@@ -85,15 +83,12 @@ class LateResets:
             self._timer = None
 
     def _watch(self, connection: TcpConnection, direction: Direction) -> None:
-        def on_events(events: int) -> None:
-            if events & epoll.OUT:
-                direction.flush()
-
-        connection.reactor.replace_handler(direction.sink, on_events)
-        connection.reactor.modify(direction.sink, epoll.OUT | epoll.ET)
+        reactor = connection.reactor
+        reactor.set_handler(direction.sink_fd, _Flush(direction))
+        reactor.calls.change_watch(direction.sink_fd, epoll.OUT | epoll.ET)
         if not connection.is_aborting:
             # The source has sent its FIN: its later events don't change what the client gets.
-            connection.reactor.replace_handler(direction.source, _ignore)
+            reactor.set_handler(direction.source_fd, _IGNORE)
         if self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
@@ -118,8 +113,29 @@ class LateResets:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
 
-def _ignore(_events: int) -> None:
-    """Ignore an event."""
+class _Flush(Handler):
+    """Flushes a direction when its sink has room."""
+
+    __slots__ = ("_direction",)
+
+    def __init__(self, direction: Direction) -> None:
+        self._direction = direction
+
+    def on(self, _fd: int, events: int) -> None:
+        if events & epoll.OUT:
+            self._direction.flush()
+
+
+class _Ignore(Handler):
+    """Handles no event."""
+
+    __slots__ = ()
+
+    def on(self, _fd: int, _events: int) -> None:
+        """Ignore it."""
+
+
+_IGNORE = _Ignore()
 
 
 def _progress(direction: Direction, left_bytes: int) -> tuple[int, int]:

@@ -20,8 +20,8 @@ import errno
 from ..kernel.ephemeral import EPHEMERAL
 from ..model import SocketAddress
 from ..policy.locality import FIRST_PORT, LAST_PORT
+from .calls import SystemCalls
 from .client_ports import ClientPorts
-from .held_acks import hold_acks
 from .sockets import family_of
 
 # As long as TIME_WAIT (TCP_TIMEWAIT_LEN).
@@ -38,7 +38,8 @@ _MAX_ENDPOINTS = 4096
 class NodeAddressDialer:
     """Dials for one of ``processes`` data planes, using ``ports`` in turn."""
 
-    def __init__(self, ports: ClientPorts, processes: int) -> None:
+    def __init__(self, calls: SystemCalls, ports: ClientPorts, processes: int) -> None:
+        self._calls = calls
         self._ports = ports
         self._share = _SHARE_OF_RANGE * processes
         self._began_at = 0.0
@@ -46,23 +47,27 @@ class NodeAddressDialer:
         self._busy: frozenset[SocketAddress] = frozenset()
         """The endpoints that were busy in the last window."""
 
-    def dial(
-        self, kind: int, endpoint: SocketAddress, now: float, *, holds_ack: bool = False
-    ) -> tuple[_socket.socket, int]:
-        """Dial an endpoint with a non-blocking TCP socket; for ``holds_ack`` see ``held_acks``.
+    def dial(self, endpoint: SocketAddress, now: float, holds_ack: bool) -> int:
+        """Dial an endpoint; for ``holds_ack`` see ``held_acks``.
 
-        Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL, with a closed socket, if
-        no port is free. Raises OSError if the kernel denies a socket.
+        Returns the descriptor of a TCP socket that connects, which the caller closes, or an errno
+        below 0; -EADDRNOTAVAIL if no port is free.
         """
+        calls, family, found = self._calls, family_of(endpoint.ip), -errno.EADDRNOTAVAIL
         for is_bound in _BOUND_FIRST if self._is_busy(endpoint, now) else _BOUND_LAST:
-            sock = _open(kind, endpoint, holds_ack=holds_ack)
-            has_port = not is_bound or self._bind(sock)
-            number = sock.connect_ex(endpoint) if has_port else errno.EADDRNOTAVAIL
-            if number != errno.EADDRNOTAVAIL:
+            fd = calls.open_stream(family)
+            if fd < 0:
+                return fd
+            if holds_ack:
+                calls.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
+            if is_bound and self._bind(fd) < 0:
+                # Another program listens there.
+                calls.close(fd)
+                continue
+            found = finish_dial(calls, fd, endpoint)
+            if found != -errno.EADDRNOTAVAIL:
                 break
-            # A bound socket can't be bound again.
-            sock.close()
-        return sock, number
+        return found
 
     def _is_busy(self, endpoint: SocketAddress, now: float) -> bool:
         counts = self._counts
@@ -74,21 +79,19 @@ class NodeAddressDialer:
         count = counts[endpoint] = counts.get(endpoint, 0) + 1
         return count > many or endpoint in self._busy
 
-    def _bind(self, sock: _socket.socket) -> bool:
-        """Bind the next port; returns False if another program listens there."""
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("", self._ports.next()))
-        except OSError:
-            return False
-        return True
+    def _bind(self, fd: int) -> int:
+        """Bind the next port; return 0, or an errno below 0."""
+        self._calls.set_option(fd, _socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        return self._calls.bind(fd, "", self._ports.next())
 
 
-def _open(kind: int, endpoint: SocketAddress, *, holds_ack: bool) -> _socket.socket:
-    sock = _socket.socket(family_of(endpoint.ip), kind)
-    if holds_ack:
-        hold_acks(sock)
-    return sock
+def finish_dial(calls: SystemCalls, fd: int, endpoint: SocketAddress) -> int:
+    """Connect a socket; return its descriptor, or an errno below 0, and close it."""
+    number = calls.connect(fd, endpoint.ip, endpoint.port)
+    if number in (0, -errno.EINPROGRESS):
+        return fd
+    calls.close(fd)
+    return number
 
 
 def may_be_source(port: int, now: float) -> bool:

@@ -10,10 +10,10 @@ Rule 3: a pipe with bytes in it is closed, never reused.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from dataclasses import dataclass
 
+from .calls import SystemCalls
 from .descriptors import Descriptors
 
 PIPE_BYTES = 1024 * 1024
@@ -26,7 +26,7 @@ MAX_PIPES = 32
 # pipe is tried again later: other processes may have closed theirs.
 RETRY_S = 10.0
 
-_REFUSED = frozenset({errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_REFUSED = frozenset({-errno.EPERM, -errno.EMFILE, -errno.ENFILE, -errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class Pipe:
 class PipePool:
     """The pipes of one data plane, two descriptors each; with ``max_pipes`` 0 all is copied."""
 
-    def __init__(self, descriptors: Descriptors, max_pipes: int = MAX_PIPES) -> None:
+    def __init__(self, calls: SystemCalls, descriptors: Descriptors, max_pipes: int) -> None:
+        self._calls = calls
         self._descriptors = descriptors
         self._max_pipes = max_pipes
         self._free: list[Pipe] = []
@@ -77,26 +78,17 @@ class PipePool:
             self._close(self._free.pop())
 
     def _open(self) -> Pipe | None:
-        try:
-            read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as exc:
-            if exc.errno not in _REFUSED:
-                raise
+        read_end, write_end = self._calls.open_pipe(PIPE_BYTES)
+        if read_end < 0:
+            if read_end not in _REFUSED:
+                raise OSError(-read_end, os.strerror(-read_end))
             return None
-        pipe = Pipe(read_end, write_end)
         self.open_pipes += 1
         self._descriptors.take(2)
-        try:
-            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        except OSError as exc:
-            self._close(pipe)
-            if exc.errno not in _REFUSED:
-                raise
-            return None
-        return pipe
+        return Pipe(read_end, write_end)
 
     def _close(self, pipe: Pipe) -> None:
-        os.close(pipe.read_end)
-        os.close(pipe.write_end)
+        self._calls.close(pipe.read_end)
+        self._calls.close(pipe.write_end)
         self.open_pipes -= 1
         self._descriptors.give(2)

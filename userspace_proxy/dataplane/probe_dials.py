@@ -39,7 +39,7 @@ class ProbeDials:
         self._reactor = reactor
         self._ended = ended
         self._socks: dict[SocketAddress, _socket.socket] = {}
-        self._deadlines = Timeouts[SocketAddress](
+        self._deadlines = Timeouts(
             reactor.loop, reactor.clock, deadline_s, partial(self._end, failed=_SILENT)
         )
 

@@ -9,34 +9,48 @@ and not read to the end is never reported again.
 Rule 2: a descriptor closed during a dispatch is really closed at the dispatch's end, so no event of
 the same batch can reach a new socket of the same number.
 Rule 3: no call blocks here; deadlines are the loop's timers.
-Rule 4: all handlers read into one buffer; a handler that can't pass on the bytes copies them before
-it returns. The buffer isn't global: other threads have their own reactors.
+Rule 4: all handlers read into one buffer (``calls``); a handler that can't pass on the bytes copies
+them before it returns. The buffer isn't global: other threads have their own reactors.
 """
 
 from __future__ import annotations
 
+import _socket
 import asyncio
+import os
 import select
 from collections.abc import Callable
-from typing import Protocol
 
 from ..clocks import Clocks
 from ..facts import ITERATION_BOUNDS_S, Durations
+from .calls import SystemCalls
 from .tuning import BUFFER_BYTES
 
 
-class Closeable(Protocol):
-    """The part of a socket that the reactor uses."""
+class Handler:
+    """Takes the events of descriptors."""
 
-    def fileno(self) -> int:
-        """Return the descriptor."""
+    __slots__ = ()
 
-    def close(self) -> None:
-        """Close the descriptor."""
+    def on(self, fd: int, events: int) -> None:
+        """Handle the epoll events of one descriptor."""
+        raise NotImplementedError
 
 
-Handler = Callable[[int], None]
-"""Takes the epoll events of one descriptor."""
+class Callback(Handler):
+    """Passes the events of one descriptor on to a function."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self._call = call
+
+    def __repr__(self) -> str:
+        return repr(self._call)
+
+    def on(self, _fd: int, events: int) -> None:
+        self._call(events)
+
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
@@ -71,16 +85,17 @@ class Reactor:
         """Until then connections count as waiting for the loop and not for a peer."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """How long dispatches took."""
-        self.buffer = memoryview(bytearray(BUFFER_BYTES))
+        self.calls = SystemCalls(BUFFER_BYTES)
+        self.buffer = self.calls.buffer
         """The buffer that handlers read into."""
-        self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._ready: list[Callable[[], None]] = []
-        self._late: list[Closeable] = []
+        self._late: list[int] = []
+        """Descriptors that are closed at the end of the dispatch."""
         self._is_dispatching = False
         self._is_scheduled = False
         self._is_closed = False
-        loop.add_reader(self._epoll.fileno(), self._dispatch)
+        loop.add_reader(self.calls.epoll_descriptor(), self._dispatch)
 
     def tick(self) -> None:
         """Update :attr:`now`."""
@@ -90,33 +105,46 @@ class Reactor:
         """Return whether connections wait for this loop: a recent dispatch had many events."""
         return now < self._behind_until
 
-    def register(self, sock: Closeable, events: int, handler: Handler) -> None:
-        """Deliver a socket's events to a handler, including current readiness."""
-        fd = sock.fileno()
-        self._epoll.register(fd, events)
+    def watch(self, fd: int, events: int, handler: Handler) -> int:
+        """Deliver a descriptor's events to a handler, including current readiness.
+
+        Returns 0, or an errno below 0.
+        """
+        number = self.calls.watch(fd, events)
+        if not number:
+            self._handlers[fd] = handler
+        return number
+
+    def set_handler(self, fd: int, handler: Handler) -> None:
+        """Deliver a watched descriptor's events to another handler."""
         self._handlers[fd] = handler
 
-    def replace_handler(self, sock: Closeable, handler: Handler) -> None:
-        """Deliver a registered socket's events to another handler."""
-        self._handlers[sock.fileno()] = handler
-
-    def modify(self, sock: Closeable, events: int) -> None:
-        """Watch for other events; current readiness is delivered again."""
-        self._epoll.modify(sock.fileno(), events)
-
-    def unregister(self, sock: Closeable) -> None:
-        """Stop delivering a socket's events; the socket stays open. Idempotent."""
-        fd = sock.fileno()
+    def unwatch(self, fd: int) -> None:
+        """Stop delivering a descriptor's events; it stays open. Idempotent."""
         if self._handlers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            self.calls.unwatch(fd)
 
-    def close_socket(self, sock: Closeable) -> None:
-        """Stop delivering events and close the socket, which removes it from the epoll."""
-        self._handlers.pop(sock.fileno(), None)
+    def close_descriptor(self, fd: int) -> None:
+        """Stop delivering events and close a socket, which removes it from the epoll."""
+        self._handlers.pop(fd, None)
         if self._is_dispatching:
-            self._late.append(sock)
+            self._late.append(fd)
         else:
-            sock.close()
+            self.calls.close(fd)
+
+    def register(self, sock: _socket.socket, events: int, call: Callable[[int], None]) -> None:
+        """Deliver a socket's events to a function, including current readiness; raises OSError."""
+        number = self.watch(sock.fileno(), events, Callback(call))
+        if number:
+            raise OSError(-number, os.strerror(-number))
+
+    def unregister(self, sock: _socket.socket) -> None:
+        """Stop delivering a socket's events; the socket stays open. Idempotent."""
+        self.unwatch(sock.fileno())
+
+    def close_socket(self, sock: _socket.socket) -> None:
+        """Stop delivering events and close the socket, which removes it from the epoll."""
+        self.close_descriptor(self.calls.adopt(sock))
 
     def run_soon(self, callback: Callable[[], None]) -> None:
         """Call back after the events that are waiting now."""
@@ -129,10 +157,10 @@ class Reactor:
         if self._is_closed:
             return
         self._is_closed = True
-        self.loop.remove_reader(self._epoll.fileno())
+        self.loop.remove_reader(self.calls.epoll_descriptor())
         self._handlers.clear()
         self._ready.clear()
-        self._epoll.close()
+        self.calls.close_epoll()
 
     def _schedule(self) -> None:
         # Only once: otherwise two dispatches that each schedule the next would become three.
@@ -152,12 +180,12 @@ class Reactor:
         self._is_dispatching = True
         handlers = self._handlers
         try:
-            batch = self._epoll.poll(0, _MAX_EVENTS)
+            batch = self.calls.wait(_MAX_EVENTS)
             for fd, events in batch:
                 handler = handlers.get(fd)
                 if handler is not None:
                     try:
-                        handler(events)
+                        handler.on(fd, events)
                     except Exception as exc:  # noqa: BLE001 - an edge lost is a connection lost
                         self._report(exc, handler)
             if self._ready:
@@ -171,8 +199,8 @@ class Reactor:
             self._is_dispatching = False
             if self._late:
                 late, self._late = self._late, []
-                for sock in late:
-                    sock.close()
+                for fd in late:
+                    self.calls.close(fd)
         if self._ready:
             self._schedule()
         ended = self.clock()

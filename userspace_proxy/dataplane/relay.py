@@ -27,23 +27,23 @@ from the listener; the endpoint's socket gets it before the second read in a row
 from __future__ import annotations
 
 import _socket
-import contextlib
-import os
-from typing import Protocol
+import errno
 
 from . import reactor as epoll
+from .calls import SystemCalls
 from .pipes import PIPE_BYTES, Pipe, PipePool
-from .reactor import Reactor
-from .tuning import BUFFER_BYTES, BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
+from .reactor import Handler, Reactor
+from .tuning import BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
 
-_SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_EMPTY = -errno.EAGAIN
+"""What a call returns that found no bytes, or no room."""
 
 # Not in Python's socket module; linux/socket.h.
 _MSG_MORE = 0x8000
 
-_IN = epoll.IN
-_IN_AND_OUT = epoll.IN | epoll.OUT
-_END = epoll.RDHUP | epoll.HUP | epoll.ERR
+_IN, _OUT, _PRI, _ERR = epoll.IN, epoll.OUT, epoll.PRI, epoll.ERR
+_IN_AND_OUT = _IN | _OUT
+_END = epoll.RDHUP | epoll.HUP | _ERR
 
 
 # Bytes that the kernel queues unsent. The socket is writable below half of it, so a full pipe is
@@ -51,30 +51,55 @@ _END = epoll.RDHUP | epoll.HUP | epoll.ERR
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
-class _Connection(Protocol):
-    """The part of ``TcpConnection`` that a direction uses."""
+class Relayed(Handler):
+    """The part of ``TcpConnection`` that its directions use."""
+
+    __slots__ = "client_fd", "is_closed", "pipes", "reactor", "speaker"
 
     reactor: Reactor
+    client_fd: int
+    pipes: PipePool
     is_closed: bool
     speaker: Direction | None
     """The direction that moved bytes last."""
 
-    @property
-    def pipes(self) -> PipePool: ...
-    @property
-    def is_ended(self) -> bool: ...
-    def sink_is_full(self, direction: Direction) -> None: ...
-    def room_in(self, sock: _socket.socket) -> None: ...
-    def ends(self, direction: Direction) -> None: ...
-    def direction_ended(self, direction: Direction) -> None: ...
-    def abort(self, number: int | None = None) -> None: ...
+    def has_ended(self) -> bool:
+        """Return whether both FINs have been read."""
+        raise NotImplementedError
+
+    def sink_is_full(self, direction: Direction) -> None:
+        """Flush a direction once its sink has room again."""
+        raise NotImplementedError
+
+    def room_in(self, fd: int) -> None:
+        """Flush the direction that waited for room in a socket."""
+        raise NotImplementedError
+
+    def ends(self, direction: Direction) -> None:
+        """Note that the source's end is announced, before its last bytes are read."""
+        raise NotImplementedError
+
+    def direction_ended(self, direction: Direction) -> None:
+        """Note that the FIN has been passed on."""
+        raise NotImplementedError
+
+    def abort(self, number: int) -> None:
+        """Reset both sides because of an errno; 0 if it isn't known. Idempotent."""
+        raise NotImplementedError
 
 
-class Direction:
-    """One direction of a connection; calls the connection's methods on errors and at the end."""
+class Direction(Handler):
+    """One direction of a connection; calls the connection's methods on errors and at the end.
+
+    It handles the source's events.
+
+    Args:
+        source: Descriptor of the socket that is read.
+        sink: Of the socket that is written.
+    """
 
     __slots__ = (
-        "_buffer",
+        "_calls",
         "_has_options",
         "_has_urgent",
         "_in_pipe",
@@ -92,21 +117,19 @@ class Direction:
         "is_waiting_turn",
         "pending",
         "reads_to_empty",
-        "sink",
-        "source",
+        "sink_fd",
+        "source_fd",
         "wakes_other",
     )
 
-    def __init__(
-        self, connection: _Connection, source: _socket.socket, sink: _socket.socket
-    ) -> None:
+    def __init__(self, connection: Relayed, source: int, sink: int) -> None:
         self.connection = connection
-        self.source = source
-        self.sink = sink
+        self.source_fd = source
+        self.sink_fd = sink
         self.pending: memoryview | None = None
         """Bytes read but not yet written to the sink."""
         self.bytes_moved = 0
-        self._buffer = connection.reactor.buffer
+        self._calls = connection.reactor.calls
         self.bytes_counted = 0
         """How many of these are in the endpoint's counters."""
         self._pipe: Pipe | None = None
@@ -126,8 +149,8 @@ class Direction:
         """Only the FIN follows the readable bytes."""
         self.is_broken = False
         """The end was a RST or another error: after a FIN no read reports it."""
-        self._spliced_error: int | None = None
-        """The errno that a splice has taken: no read reports it again."""
+        self._spliced_error = 0
+        """The errno that a splice has taken: no read reports it again; 0 for none."""
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
@@ -135,50 +158,54 @@ class Direction:
         """Only towards the endpoint: it acknowledges nothing, and has been counted as stalled."""
 
     @property
+    def source(self) -> _socket.socket:
+        """The socket that is read, for calls that are seldom made."""
+        return self._calls.socket(self.source_fd)
+
+    @property
+    def sink(self) -> _socket.socket:
+        """The socket that is written, likewise."""
+        return self._calls.socket(self.sink_fd)
+
+    @property
     def waiting_bytes(self) -> int:
         """How many bytes wait for room in the sink, in memory or in the pipe."""
         return self._in_pipe if self.pending is None else len(self.pending)
 
-    def pump(self, events: int = _IN) -> None:  # noqa: C901 - each read would pay for a call
-        """Move bytes until EAGAIN, a full sink, the end, an error, or ROUNDS reads.
-
-        This is the handler of the source's events.
-        """
+    def on(self, _fd: int, events: int) -> None:
         if events != _IN and (events != _IN_AND_OUT or self.wakes_other):
             self._on_news(events)
-            return
+        else:
+            self.pump()
+
+    def pump(self) -> None:  # noqa: C901 - each read would pay for a call
+        """Move bytes until EAGAIN, a full sink, the end, an error, or ROUNDS reads."""
         if self.is_stuck or self.is_ended or self.is_waiting_turn:
             return
-        if self._is_bulk and self._splice():
+        if self._is_bulk and self._splice(0):
             return
-        buffer = self._buffer
+        calls = self._calls
         rounds = ROUNDS
         while True:
-            try:
-                count = self.source.recv_into(buffer)
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                self.connection.abort(exc.errno)
+            count = calls.receive(self.source_fd)
+            if count < 0:
+                if count != _EMPTY:
+                    self.connection.abort(-count)
                 return
             if count == 0:
                 self._end()
                 return
-            is_last = self.has_fin and count < BUFFER_BYTES
-            try:
-                if is_last:
-                    sent = self.sink.send(buffer[:count], _MSG_MORE)
-                else:
-                    sent = self.sink.send(buffer[:count])
-            except BlockingIOError:
+            is_last = self.has_fin and count < calls.buffer_bytes
+            sent = calls.send(self.sink_fd, count, _MSG_MORE if is_last else 0)
+            if sent < 0:
+                if sent != _EMPTY:
+                    self.connection.abort(-sent)
+                    return
                 sent = 0
-            except OSError as exc:
-                self.connection.abort(exc.errno)
-                return
             self.bytes_moved += sent
             self.connection.speaker = self
             if sent < count:
-                self.pending = memoryview(bytes(buffer[sent:count]))
+                self.pending = calls.read_part(sent, count)
                 self._set_options()
                 self._wait_for_room()
                 return
@@ -190,7 +217,7 @@ class Direction:
                 self._set_options()
                 if self._splice(count):
                     return
-            if count < BUFFER_BYTES and not self.reads_to_empty:
+            if count < calls.buffer_bytes and not self.reads_to_empty:
                 return
             rounds -= 1
             if not rounds:
@@ -199,35 +226,35 @@ class Direction:
 
     def _on_news(self, events: int) -> None:
         """Handle events that announce more than bytes to read."""
-        if events & epoll.OUT and self.wakes_other:
-            self.connection.room_in(self.source)
+        if events & _OUT and self.wakes_other:
+            self.connection.room_in(self.source_fd)
             if self.connection.is_closed:
                 return
-        if events & epoll.PRI:
+        if events & _PRI:
             self.expect_urgent()
         if events & _END:
             self.connection.ends(self)
-            is_plain = not events & (epoll.PRI | epoll.ERR) and not self._has_urgent
+            is_plain = not events & (_PRI | _ERR) and not self._has_urgent
             # After a RST no FIN follows, so no bytes are held for one.
             self.has_fin = is_plain and not self.is_broken
             self.reads_to_empty = True
-            if events & epoll.ERR:
+            if events & _ERR:
                 self.is_broken = True
                 if self.is_ended or self.is_stuck:
-                    self.connection.abort()
+                    self.connection.abort(0)
                     return
             self.pump()
-        elif events & (_IN | epoll.PRI):
+        elif events & (_IN | _PRI):
             self.pump()
 
     def _set_options(self) -> None:
         """Before a second read: bound the kernel's buffers, and read urgent data in its place."""
         if not self._has_options:
             self._has_options = True
-            bound_buffers(self.sink)
+            bound_buffers(self._calls, self.sink_fd)
             self._read_urgent_inline()
 
-    def _splice(self, copied: int = 0) -> bool:
+    def _splice(self, copied: int) -> bool:
         """Move bulk through a pipe, behind the bytes that were copied in this turn.
 
         Returns False if the source must be read: see rule 5.
@@ -235,23 +262,22 @@ class Direction:
         pipe = self._pipe = self.connection.pipes.take(self.connection.reactor.now)
         if pipe is None:
             return False
-        source, moved = self.source.fileno(), self.bytes_moved
+        moved = self.bytes_moved
         for _ in range(SPLICE_ROUNDS):
-            try:
-                count = os.splice(source, pipe.write_end, PIPE_BYTES, flags=_SPLICE)
-            except BlockingIOError:
+            count = self._calls.splice(self.source_fd, pipe.write_end, PIPE_BYTES)
+            if count == _EMPTY:
                 # A small amount is cheaper to copy: one call less.
                 self._is_bulk = copied + self.bytes_moved - moved >= BULK_BYTES
                 self.release()
                 return not self._has_urgent
-            except OSError as exc:
+            if count < 0:
                 # Before moving the rest, which may need a pipe, and would lose this one.
                 self.release()
                 if self.is_broken:
                     # This may be at an urgent mark, with bytes behind it.
-                    self._spliced_error = exc.errno
+                    self._spliced_error = -count
                     return False
-                self.connection.abort(exc.errno)
+                self.connection.abort(-count)
                 return True
             if count == 0:
                 # Either the end, or an urgent mark before the end.
@@ -266,21 +292,19 @@ class Direction:
 
     def _drain_pipe(self, pipe: Pipe) -> bool:
         """Move the pipe's bytes to the sink; returns False if the sink is full or gone."""
-        sink = self.sink.fileno()
         while self._in_pipe:
-            try:
-                sent = os.splice(pipe.read_end, sink, self._in_pipe, flags=_SPLICE)
-            except BlockingIOError:
+            sent = self._calls.splice(pipe.read_end, self.sink_fd, self._in_pipe)
+            if sent == _EMPTY:
                 self._wait_for_room()
                 return False
-            except OSError as exc:
+            if sent < 0:
                 self.is_stuck = True
-                self.connection.abort(exc.errno)
+                self.connection.abort(-sent)
                 return False
             if not sent:
                 # No kernel does this, but it would block the loop for ever.
                 self.is_stuck = True
-                self.connection.abort()
+                self.connection.abort(0)
                 return False
             self._in_pipe -= sent
             self.bytes_moved += sent
@@ -300,7 +324,7 @@ class Direction:
             return
         waiting = bytearray()
         while self._in_pipe:
-            some = os.read(self._pipe.read_end, self._in_pipe)
+            some = self._calls.read_pipe(self._pipe.read_end, self._in_pipe)
             self._in_pipe -= len(some)
             waiting += some
         self.pending = memoryview(waiting)
@@ -316,8 +340,7 @@ class Direction:
         self._read_urgent_inline()
 
     def _read_urgent_inline(self) -> None:
-        with contextlib.suppress(OSError):
-            self.source.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+        self._calls.set_option(self.source_fd, _socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
 
     def pump_last(self) -> None:
         """Before a reset, move the bytes that have arrived, as far as the sink has room.
@@ -345,12 +368,10 @@ class Direction:
             return
         if self.pending is None:
             return
-        try:
-            sent = self.sink.send(self.pending)
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            self.connection.abort(exc.errno)
+        sent = self._calls.send_bytes(self.sink_fd, self.pending)
+        if sent < 0:
+            if sent != _EMPTY:
+                self.connection.abort(-sent)
             return
         self.bytes_moved += sent
         self.connection.speaker = self
@@ -365,7 +386,7 @@ class Direction:
         self.is_stuck = True
         if self.is_broken:
             # No end will be read while the sink is full; the reset has a deadline.
-            self.connection.abort()
+            self.connection.abort(0)
         else:
             self.connection.sink_is_full(self)
 
@@ -379,28 +400,26 @@ class Direction:
             self.pump()
 
     def _end(self) -> None:
-        if self._spliced_error is not None:
+        if self._spliced_error:
             # The RST looks like a FIN here.
             self.connection.abort(self._spliced_error)
             return
         self.is_ended = True
         if self.is_broken:
-            self.connection.abort()
+            self.connection.abort(0)
             return
-        if self.connection.is_ended:
+        if self.connection.has_ended():
             # Both FINs have been read, so nothing is unread: the close sends the FIN.
             self.connection.direction_ended(self)
             return
-        try:
-            self.sink.shutdown(_socket.SHUT_WR)
-        except OSError:
+        if self._calls.shut_down(self.sink_fd) < 0:
             # The other side has gone, as its error event would report.
-            self.connection.abort()
+            self.connection.abort(0)
             return
         self.connection.direction_ended(self)
 
 
-def bound_buffers(sink: _socket.socket) -> None:
+def bound_buffers(calls: SystemCalls, sink: int) -> None:
     """Bound the kernel's unsent queue of a sink whose reader may stall; a gone sink is ignored.
 
         source ──▶ receive buffer ──▶ pipe ──▶ send queue ──▶ sink
@@ -412,5 +431,4 @@ def bound_buffers(sink: _socket.socket) -> None:
     7 % of bulk (measured), and it has grown only if the reader was fast before it stalled.
     Rule 3: sent bytes aren't bounded here: the sink's congestion window decides.
     """
-    with contextlib.suppress(OSError):
-        sink.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+    calls.set_option(sink, _socket.IPPROTO_TCP, _socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)

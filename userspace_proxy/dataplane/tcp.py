@@ -17,14 +17,14 @@ short time ACKs travel with the bytes after them (``held_acks``).
 from __future__ import annotations
 
 import _socket
-from typing import Any, Protocol
+from typing import Any
 
-from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
+from ..facts.connection import ConnectionEvent
 from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
 from ..kernel.socket_options import reset_on_close, send_at_once, send_held
-from ..kernel.tcp_state import reset_as, unacknowledged_bytes
+from ..kernel.tcp_state import reset_as
 from ..model import ProxyProtocol, SocketAddress
-from ..model.connection_ends import UNSERVED, EndedBy, EndReason
+from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import write_header
 from . import reactor as epoll
 from .endings import (
@@ -38,11 +38,11 @@ from .endings import (
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
 from .held_acks import send_acks
-from .pipes import PipePool
 from .relay import Direction
-from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
+from .tcp_dial import READ_EVENTS, DialledFor, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
+_RDHUP = epoll.RDHUP
 # Every path takes this much in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only later
 # bytes, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
@@ -50,33 +50,27 @@ _ONE_PACKET_BYTES = 536
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 
 
-class _ConnectionOwner(DialOwner, Protocol):
-    """The part of ``TcpConnections`` that a connection uses."""
-
-    def end_late(self, connection: TcpConnection) -> bool: ...
-    def ended(self, connection: TcpConnection) -> None: ...
-
-
-class TcpConnection:
+class TcpConnection(DialledFor):
     """One client's connection.
 
-    The client's socket is accepted and non-blocking, and is closed at the end. Its address is as
-    ``accept`` returns it: IP address and port come first.
+    It handles the events of the client's socket, and of the endpoint's until its first byte.
+
+    Args:
+        client: Descriptor of the client's socket, which the reactor's calls own; closed at the end.
+        address: As ``accept`` returns it: IP address and port come first.
     """
 
     __slots__ = (
-        "_exchange", "_has_nodelay", "_wants_client_out", "address", "announced", "client", "dial",
-        "down", "group", "is_aborting", "is_closed", "may_preserve", "owner", "reactor",
-        "seen_moved", "seen_moving_at", "speaker", "started", "unanswered_since", "up",
+        "_has_nodelay", "_wants_client_out", "announced", "dial", "down", "exchange",
+        "is_aborting", "seen_moved", "seen_moving_at", "started", "unanswered_since", "up",
     )  # fmt: skip
 
-    def __init__(
-        self, owner: _ConnectionOwner, group: EndpointGroup, client: _socket.socket, address: Any
-    ) -> None:
+    def __init__(self, owner: DialOwner, group: EndpointGroup, client: int, address: Any) -> None:
         self.owner = owner
         reactor = self.reactor = owner.engine.reactor
+        self.pipes = owner.engine.pipes
         self.group = group
-        self.client = client
+        self.client_fd = client
         self.address = address
         self.announced: Announced | None = None
         """Set if the address comes from a PROXY header."""
@@ -98,7 +92,7 @@ class TcpConnection:
         """When a look last saw bytes moving; None before the first look."""
         self.unanswered_since: float | None = None
         """The first of the latest unbroken series of looks that found the client not answering."""
-        self._exchange: ConnectionOutcome | None = None
+        self.exchange: ConnectionOutcome | None = None
         """The facts by which its end is judged; None before an endpoint has answered."""
         self.speaker: Direction | None = None
         self._wants_client_out = False
@@ -110,46 +104,40 @@ class TcpConnection:
         return str(self.address[0])
 
     @property
-    def endpoint_socket(self) -> _socket.socket | None:
-        """The socket towards the endpoint that is dialled or has answered, if any."""
+    def client(self) -> _socket.socket:
+        """The client's socket, for calls that are seldom made."""
+        return self.reactor.calls.socket(self.client_fd)
+
+    @property
+    def endpoint_fd(self) -> int:
+        """The socket towards the endpoint that is dialled or has answered; -1 for none."""
         if self.up is not None:
-            return self.up.sink
-        return None if self.dial is None else self.dial.sock
+            return self.up.sink_fd
+        return -1 if self.dial is None else self.dial.fd
 
     def begin(self) -> None:
         """Dial endpoints until one answers."""
-        self.owner.engine.calls.add(self.group, self.address[0])
+        self.owner.accounts.begun(self)
         dial = self.dial = TcpDial(self)
         dial.try_next()
 
-    def join(self, sock: _socket.socket, events: int) -> None:
+    def on(self, fd: int, events: int) -> None:
+        if fd == self.client_fd:
+            self._on_client(events)
+        else:
+            self._on_endpoint(events)
+
+    def join(self, fd: int, events: int) -> None:
         """Join the two sides, and move the client's first bytes at once.
 
-        Both sockets are registered; the endpoint's has ``events``, and is closed at the end.
+        Both sockets are watched; the endpoint's has ``events``, and is closed at the end.
         """
         dial, group = self.dial, self.group
         assert dial is not None, "a dial was answered"
-        endpoint = dial.endpoint
-        assert endpoint is not None, "a dial that was answered has an endpoint"
-        up = self.up = Direction(self, self.client, sock)
-        self.down = Direction(self, sock, self.client)
-        now = self.reactor.now
-        group.connect_times.add(now - self.started)
-        counters = group.outcomes.answered(endpoint, now)
-        waits = group.waiting_room is not None
-        abort_counters = (
-            group.abort_counters_of(counters, self.started, dial.began_at) if waits else counters
-        )
-        self._exchange = ConnectionOutcome(counters, abort_counters, self.address[0], now)
-        counters.connections += 1
-        counters.active += 1
-        if dial.is_preserved:
-            counters.preserved += 1
-            self.owner.engine.client_dialer.connection_joined(self.address[0], endpoint)
-        if dial.tried:
-            group.note_saved(counters, dial.tried.values())
-            self.note(ConnectionEvent.SAVED)
-        self.reactor.replace_handler(sock, self._on_endpoint)
+        up = self.up = Direction(self, self.client_fd, fd)
+        self.down = Direction(self, fd, self.client_fd)
+        self.owner.accounts.answered(self, dial)
+        self.reactor.set_handler(fd, self)
         version = group.serving.handling.proxy_protocol
         if version is None:
             up.pump()
@@ -157,7 +145,7 @@ class TcpConnection:
             self._send_header(version, up)
         group.sends_at_once = up.bytes_moved > 0 or version is not None
         if dial.holds_ack and not group.sends_at_once:
-            send_acks(sock)
+            send_acks(self.reactor.calls, fd)
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
         if events & _READABLE:
@@ -167,28 +155,28 @@ class TcpConnection:
         """Send the PROXY header, in one packet with the client's first bytes."""
         client, service = SocketAddress(*self.address[:2]), self.group.reference
         try:
-            send_held(up.sink, write_header(version, client, self._frontend(), service))
+            send_held(up.sink, write_header(version, client, self.frontend(), service))
         except OSError as exc:
             # No event reports this error again: later reads would look like a clean end.
-            self.abort(exc.errno)
+            self.abort(exc.errno or 0)
             return
         up.pump()
         send_at_once(up.sink)
 
-    def _frontend(self) -> SocketAddress | None:
+    def frontend(self) -> SocketAddress | None:
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
-    def on_client(self, events: int) -> None:
+    def _on_client(self, events: int) -> None:
         """Handle the client's first events; TCP_NODELAY is for a client that sends again."""
-        up, exchange = self.up, self._exchange
+        up, exchange = self.up, self.exchange
         if up is None or exchange is None:
             return
-        if (had_asked := up.bytes_moved) and not events & epoll.RDHUP:
+        if (had_asked := up.bytes_moved) and not events & _RDHUP:
             self._set_nodelay()
         if not had_asked:
             # Pumping may find the client's end, whose cause depends on this time.
             exchange.asked_at = self.reactor.now
-        up.pump(events)
+        up.on(self.client_fd, events)
         if not up.bytes_moved:
             exchange.asked_at = exchange.answered_at
         if up.bytes_moved > _ONE_PACKET_BYTES:
@@ -196,33 +184,27 @@ class TcpConnection:
 
     def _on_endpoint(self, events: int) -> None:
         """Handle the endpoint's events until its first byte."""
-        up, down, exchange = self.up, self.down, self._exchange
+        up, down, exchange = self.up, self.down, self.exchange
         if up is None or down is None or exchange is None:
             return
-        down.pump(events)
+        down.on(down.source_fd, events)
         if exchange.first_byte_s is None:
-            self._note_first_byte(up, down, exchange)
+            self._note_first_byte(up, down)
         if exchange.first_byte_s is not None and self.down is not None and not self.is_aborting:
-            self.reactor.replace_handler(down.source, down.pump)
+            self.reactor.set_handler(down.source_fd, down)
 
-    def _note_first_byte(self, up: Direction, down: Direction, exchange: ConnectionOutcome) -> None:
+    def _note_first_byte(self, up: Direction, down: Direction) -> None:
         """Note the endpoint's first byte, if it has arrived; the end may come with it."""
         if down.bytes_moved or down.waiting_bytes:
-            end = end_of_client(up) if up.is_ended else None
-            waited_s = exchange.note_first_byte(self.reactor.now, end)
-            self.group.first_byte_times.add(waited_s)
+            self.owner.accounts.first_byte(self, end_of_client(up) if up.is_ended else None)
 
     def _set_nodelay(self) -> None:
         """Send the bytes for the endpoint that the kernel holds back; delay no later ones."""
         up = self.up
         if up is not None and not self._has_nodelay:
             self._has_nodelay = True
-            self.reactor.replace_handler(self.client, up.pump)
-            send_at_once(up.sink)
-
-    @property
-    def pipes(self) -> PipePool:
-        return self.owner.engine.pipes
+            self.reactor.set_handler(self.client_fd, up)
+            self.reactor.calls.set_option(up.sink_fd, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     def sink_is_full(self, direction: Direction) -> None:
         """Flush the direction once its sink has room again."""
@@ -235,24 +217,23 @@ class TcpConnection:
             up.wakes_other = True
             if not self._wants_client_out:
                 self._wants_client_out = True
-                self.reactor.modify(self.client, READ_EVENTS | epoll.OUT)
+                self.reactor.calls.change_watch(self.client_fd, READ_EVENTS | epoll.OUT)
         # This may reset the connection.
         self.owner.engine.memory.note(direction.waiting_bytes)
 
-    def room_in(self, sock: _socket.socket) -> None:
+    def room_in(self, fd: int) -> None:
         """Flush the direction that waited for room in a socket."""
-        direction = self.down if sock is self.client else self.up
+        direction = self.down if fd == self.client_fd else self.up
         if direction is not None:
             direction.flush()
 
-    @property
-    def is_ended(self) -> bool:
+    def has_ended(self) -> bool:
         up, down = self.up, self.down
         return up is not None and down is not None and up.is_ended and down.is_ended
 
     def ends(self, direction: Direction) -> None:
         """Note whether another answer is due, before the last bytes of a side are read."""
-        up, down, exchange = self.up, self.down, self._exchange
+        up, down, exchange = self.up, self.down, self.exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
         if up and exchange and is_first and self.speaker is up:
             lasted_s = self.reactor.now - exchange.answered_at
@@ -260,7 +241,7 @@ class TcpConnection:
 
     def direction_ended(self, direction: Direction) -> None:
         """Close both sockets when both directions have ended."""
-        up, down, exchange, now = self.up, self.down, self._exchange, self.reactor.now
+        up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
         if up is None or down is None or exchange is None:
             return
         if direction is up and (end := end_if_lost(up, down, exchange, now)):
@@ -271,7 +252,7 @@ class TcpConnection:
                     exchange.counters.cuts.succeeded_at = now
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
                 if exchange.first_byte_s is None:
-                    self._note_first_byte(up, down, exchange)
+                    self._note_first_byte(up, down)
                 # The end should report whether a late answer has arrived.
                 if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
                     self.finish(EndReason.COMPLETE, as_reset=False, by=by)
@@ -280,17 +261,17 @@ class TcpConnection:
             end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
             exchange.note_end(end, now)
 
-    def abort(self, number: int | None = None) -> None:
+    def abort(self, number: int) -> None:
         """Reset both sides once the bytes sent before the error have arrived. Idempotent.
 
-        ``number`` is the errno, if known.
+        ``number`` is the errno; 0 if it isn't known.
         """
-        up, down, exchange = self.up, self.down, self._exchange
+        up, down, exchange = self.up, self.down, self.exchange
         if up is None or down is None or exchange is None or self.is_aborting:
             return
         self.is_aborting = True
         if self.owner.engine.connection_log is not None:
-            exchange.reset_as = reset_as(number, up.source, up.sink)
+            exchange.reset_as = reset_as(number or None, up.source, up.sink)
         had_end, now = down.is_ended, self.reactor.now
         if not up.bytes_moved:
             exchange.asked_at = now
@@ -298,7 +279,9 @@ class TcpConnection:
         if not up.bytes_moved:
             exchange.asked_at = exchange.answered_at
         down.pump_last()
-        if not self.is_closed and (end := end_if_reset(up, down, exchange, now, number, had_end)):
+        if not self.is_closed and (
+            end := end_if_reset(up, down, exchange, now, number or None, had_end)
+        ):
             exchange.note_end(end, now)
         # A reset drops bytes that Nagle's algorithm holds back.
         self._set_nodelay()
@@ -310,7 +293,7 @@ class TcpConnection:
 
         Before the first look it is when an endpoint answered: the client may have waited long.
         """
-        up, down, exchange = self.up, self.down, self._exchange
+        up, down, exchange = self.up, self.down, self.exchange
         if up is None or down is None or exchange is None:
             return self.started
         if up.bytes_moved + down.bytes_moved != self.seen_moved:
@@ -319,7 +302,7 @@ class TcpConnection:
 
     def settle(self) -> None:
         """Add the bytes moved since the last call to the endpoint's counters."""
-        up, down, exchange, now = self.up, self.down, self._exchange, self.reactor.now
+        up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
         if up is None or down is None or exchange is None:
             return
         counters = exchange.counters
@@ -327,7 +310,7 @@ class TcpConnection:
         counters.sent_bytes += down.bytes_moved - down.bytes_counted
         up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
         if exchange.first_byte_s is None:
-            self._note_first_byte(up, down, exchange)
+            self._note_first_byte(up, down)
         if exchange.first_byte_s is None:
             # Not ``reactor.now``: there may have been no dispatch since the client left.
             now = self.reactor.clock()
@@ -339,8 +322,8 @@ class TcpConnection:
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""
         cause, by = EndReason.RESET if self.is_aborting else EndReason.SHUTDOWN, EndedBy.PROXY
-        if self._exchange is not None and self._exchange.reset_as is not None:
-            cause, by = self._exchange.reset_as
+        if self.exchange is not None and self.exchange.reset_as is not None:
+            cause, by = self.exchange.reset_as
         self.finish(cause, as_reset=True, by=by)
 
     def finish(self, cause: EndReason, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
@@ -349,77 +332,25 @@ class TcpConnection:
             return
         self.is_closed = True
         self.settle()
-        exchange, group = self._exchange, self.group
-        is_failed = cause in UNSERVED if exchange is None else exchange.is_failed
-        if is_failed:
-            self.owner.engine.calls.fail(group, self.address[0])
-        log = self.owner.engine.connection_log
-        if log and log.takes_next(group.prefixes, self.address[0], is_plain=self._is_plain(cause)):
-            event = ending(by, is_served=self.up is not None)
-            log.write(self._facts(event, cause, by), self._frontend)
+        accounts = self.owner.accounts
+        accounts.ended(self, cause, by)
         up, down, dial = self.up, self.down, self.dial
         if as_reset:
             reset_on_close(self.client)
-        self.reactor.close_socket(self.client)
+        self.reactor.close_descriptor(self.client_fd)
         if up is not None and down is not None:
             if as_reset:
                 reset_on_close(up.sink)
-            self.reactor.close_socket(up.sink)
+            self.reactor.close_descriptor(up.sink_fd)
             up.release()
             down.release()
-            self._leave_endpoint(up)
+            if dial is not None:
+                accounts.left(self, dial, is_stalled=up.is_stalled)
         elif dial is not None:
             dial.cancel()
         # Breaks reference cycles, so memory is freed now and not by the garbage collector.
         self.up = self.down = self.speaker = self.dial = None
         self.owner.ended(self)
 
-    def _leave_endpoint(self, up: Direction) -> None:
-        dial, group, exchange = self.dial, self.group, self._exchange
-        if exchange is not None:
-            exchange.note_ended(up.is_stalled)
-        if group.waiting_room is not None:
-            group.waiting_room.connection_ended()
-        if dial is not None and dial.is_preserved and dial.endpoint is not None:
-            client_dialer = self.owner.engine.client_dialer
-            client_dialer.connection_ended(self.address[0], dial.endpoint, self.reactor.now)
-
-    def _is_plain(self, cause: EndReason) -> bool:
-        is_at_once = self.dial is not None and not self.dial.tried
-        has_byte = self._exchange is not None and self._exchange.first_byte_s is not None
-        return is_at_once and has_byte and cause is EndReason.COMPLETE
-
     def note(self, event: ConnectionEvent) -> None:
-        """Record an event before the end, where connections are watched."""
-        log = self.owner.engine.connection_log
-        if log is not None and log.is_watched(self.group.prefixes, self.address[0]):
-            log.write(self._facts(event, None, EndedBy.NONE), self._frontend)
-
-    def _facts(
-        self, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
-    ) -> ConnectionFacts:
-        up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
-        exchange = self._exchange
-        endpoint = None if dial is None or up is None else dial.endpoint
-        is_clean = cause is EndReason.COMPLETE and self.is_ended
-        if is_clean and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
-            # The endpoint sent its FIN before it had received the client's.
-            by = _BY_ENDPOINT
-        return ConnectionFacts(
-            event=event,
-            **port_fields(self.group.key),
-            client=str(SocketAddress(self.address[0], self.address[1])),
-            via="" if self.announced is None else str(self.announced.via),
-            endpoint="" if endpoint is None else str(endpoint),
-            source="client" if dial is not None and dial.is_preserved else "node",
-            dials=0 if dial is None else dial.count,
-            failed=() if dial is None else failed_dials(dial.tried),
-            waited_s=(exchange.answered_at if exchange else now) - self.started,
-            first_byte_s=exchange.first_byte_s if exchange else None,
-            received_bytes=up.bytes_moved if up else 0,
-            sent_bytes=down.bytes_moved if down else 0,
-            duration_s=now - self.started,
-            ended_by=by,
-            cause=cause or "",
-            code=exchange.code if exchange else None,
-        )
+        self.owner.accounts.note(self, event)

@@ -14,6 +14,7 @@ from .probes import Probes
 from .removals import Removals
 from .shedding import Shedding
 from .tcp import TcpConnection
+from .tcp_accounts import TcpAccounts
 from .tcp_dial import TcpDial
 from .timeouts import Timeouts
 
@@ -23,15 +24,15 @@ class TcpConnections:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._descriptors = engine.descriptors
         self.open: dict[TcpConnection, None] = {}
         """In the order of acceptance, so that ties are always broken in the same way."""
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
+        self.accounts = TcpAccounts(engine)
         self.probes = Probes(engine)
         self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.entries)
-        self.dial_deadlines = Timeouts[TcpDial](
-            loop, clock, tuning.connect_timeout_s, TcpDial.timed_out
-        )
-        self.client_deadlines = Timeouts[TcpDial](
+        self.dial_deadlines = Timeouts(loop, clock, tuning.connect_timeout_s, TcpDial.timed_out)
+        self.client_deadlines = Timeouts(
             loop, clock, tuning.client_timeout_s, TcpDial.client_timed_out
         )
         """Deadlines of clients that no endpoint has answered yet."""
@@ -53,7 +54,7 @@ class TcpConnections:
             self.ageing.start()
         self.open[connection] = None
         self.held_acks.start(connection, connection.started)
-        self.engine.descriptors.take(DESCRIPTORS)
+        self._descriptors.take(DESCRIPTORS)
 
     def ended(self, connection: TcpConnection) -> None:
         """Remove a closed connection; its deadlines have been stopped."""
@@ -62,7 +63,7 @@ class TcpConnections:
         self.late_resets.forget(connection)
         if self.headers is not None:
             self.headers.forget(connection)
-        self.engine.descriptors.give(DESCRIPTORS)
+        self._descriptors.give(DESCRIPTORS)
         if self.on_idle is not None and not self.open:
             self.on_idle()
 

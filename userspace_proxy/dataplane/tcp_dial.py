@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import _socket
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..causes.cause import CauseCode
@@ -30,52 +30,73 @@ from ..kernel.tcp_state import is_connected
 from ..model import DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
+from ..model.port_ranges import DialledRange
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
+from .frontends import dialled_at
 from .held_acks import HeldAcks
 from .node_address import may_be_source
 from .probes import Probes
+from .reactor import Handler
+from .relay import Relayed
 from .sockets import is_self_connected
+from .tcp_accounts import TcpAccounts
 from .timeouts import Timeouts
 from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
 _DIAL_EVENTS = READ_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
-_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
 class DialOwner(Protocol):
-    """The part of ``TcpConnections`` that a dial uses."""
+    """The part of ``TcpConnections`` that a connection and its dial use."""
 
     engine: Engine
     probes: Probes
+    accounts: TcpAccounts
     held_acks: HeldAcks
-    dial_deadlines: Timeouts[TcpDial]
-    client_deadlines: Timeouts[TcpDial]
+    dial_deadlines: Timeouts
+    client_deadlines: Timeouts
+
+    def end_late(self, connection: Any) -> bool: ...
+    def ended(self, connection: Any) -> None: ...
 
 
-class _DialledFor(Protocol):
-    """The part of ``TcpConnection`` that its dial uses."""
+class DialledFor(Relayed):
+    """The part of ``TcpConnection`` that its dial uses; it handles what the two sides send."""
 
-    client: _socket.socket
+    __slots__ = "address", "group", "may_preserve", "owner"
+
     may_preserve: bool
+    owner: DialOwner
+    group: EndpointGroup
+    address: Any
 
     @property
-    def owner(self) -> DialOwner: ...
-    @property
-    def group(self) -> EndpointGroup: ...
-    @property
-    def address(self) -> Any: ...
-    def on_client(self, events: int) -> None: ...
-    def join(self, sock: _socket.socket, events: int) -> None: ...
-    def finish(self, cause: EndReason, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None: ...
-    def note(self, event: ConnectionEvent) -> None: ...
+    def client(self) -> _socket.socket:
+        """The client's socket."""
+        raise NotImplementedError
+
+    def join(self, fd: int, events: int) -> None:
+        """Join the client with the endpoint's socket, whose first events these are."""
+        raise NotImplementedError
+
+    def finish(self, cause: EndReason, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
+        """Close the client's socket, with a RST or a FIN. Idempotent."""
+        raise NotImplementedError
+
+    def note(self, event: ConnectionEvent) -> None:
+        """Record an event before the end."""
+        raise NotImplementedError
 
 
-class TcpDial:
-    """The dials for one client, one after another, and the endpoint that has answered."""
+class TcpDial(Handler):
+    """The dials for one client, one after another, and the endpoint that has answered.
+
+    It handles the events of the endpoint's socket until then, and of a waiting client's socket.
+    """
 
     __slots__ = (
         "_awaits_turn",
@@ -83,21 +104,22 @@ class TcpDial:
         "_connection",
         "_is_counted",
         "_is_dialling",
+        "_offset",
         "_owner",
         "_reactor",
         "address",
         "began_at",
         "endpoint",
+        "fd",
         "group",
         "holds_ack",
         "is_preserved",
         "is_waiting",
         "shows_local_client",
-        "sock",
         "tried",
     )
 
-    def __init__(self, connection: _DialledFor) -> None:
+    def __init__(self, connection: DialledFor) -> None:
         self._connection = connection
         owner = self._owner = connection.owner
         self._reactor = owner.engine.reactor
@@ -105,8 +127,8 @@ class TcpDial:
         self.address = connection.address
         self.endpoint: SocketAddress | None = None
         """The endpoint that is dialled, or that answered."""
-        self.sock: _socket.socket | None = None
-        """The socket towards the endpoint, until it has answered."""
+        self.fd = -1
+        """Descriptor of the socket towards the endpoint, until it has answered; -1 for none."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that failed, and why; most connections need no dict."""
         self.began_at: float | None = None
@@ -119,12 +141,20 @@ class TcpDial:
         """The endpoint sees the address of a container of this node."""
         self.is_waiting = False
         """The client has a place in the waiting room of its Service port."""
+        self._offset = 0
+        """How far the port that the client dialled is from the Service port."""
+        if self.group.serving.ranges:
+            self._offset = _offset(dialled_at(connection.client), self.group.serving.ranges)
         self._is_dialling = False
         self._is_counted = False
         self._cancel_opening: Callable[[], None] | None = None
         """Cancels the dialer's dial in progress; None where endpoints are dialled by connect."""
         self._awaits_turn = False
         """``_dial_again`` should dial: the waiting room hasn't resumed the client since."""
+
+    @property
+    def _sock(self) -> _socket.socket:
+        return self._reactor.calls.socket(self.fd)
 
     @property
     def count(self) -> int:
@@ -168,9 +198,9 @@ class TcpDial:
         """Give up because the connection ends before an endpoint has answered. Idempotent."""
         self._awaits_turn = False
         self._end_dial()
-        if self.sock is not None:
+        if self.fd >= 0:
             # The socket may have connected meanwhile.
-            reset_on_close(self.sock)
+            reset_on_close(self._sock)
             self._drop_socket()
         room = self.group.waiting_room
         if self.is_waiting and room is not None:
@@ -198,9 +228,7 @@ class TcpDial:
         room = self.group.open_waiting_room(self._reactor, is_at_limit=is_at_limit)
         if room is None:
             return False
-        try:
-            self._reactor.register(self._connection.client, epoll.RDHUP, self._on_leaving)
-        except OSError:
+        if self._reactor.watch(self._connection.client_fd, epoll.RDHUP, self) < 0:
             self.group.counters.shortages += 1
             return False
         self._owner.client_deadlines.stop(self)
@@ -215,14 +243,20 @@ class TcpDial:
         room.wait(self, is_at_limit=is_at_limit)
         return True
 
-    def _on_leaving(self, _events: int) -> None:
+    def on(self, fd: int, events: int) -> None:
+        if fd == self._connection.client_fd:
+            self._on_leaving()
+        else:
+            self._on_dialling(events)
+
+    def _on_leaving(self) -> None:
         """End the wait of a client that has sent a FIN or a RST."""
         self.group.counters.waits.client_aborts += 1
         self._connection.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
 
     def resume(self) -> None:
         """Dial for the waiting client, for the waiting room."""
-        self._reactor.unregister(self._connection.client)
+        self._reactor.unwatch(self._connection.client_fd)
         self.try_next()
 
     def end_wait(self, cause: EndReason) -> None:
@@ -251,36 +285,29 @@ class TcpDial:
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
         """Begin a dial; returns the failure if it fails at once, else None."""
         dialer = self._owner.engine.dialer
+        at = endpoint
+        if self._offset:
+            at = SocketAddress(endpoint.ip, endpoint.port + self._offset)
         if dialer is not None:
-            self._cancel_opening = dialer.dial(self.group.label, endpoint, self._on_opened)
+            self._cancel_opening = dialer.dial(self.group.label, at, self._on_opened)
             self._dial_began(endpoint)
             return None
         self.shows_local_client = False
         self.holds_ack = self.group.sends_at_once and self._connection in self._owner.held_acks
-        try:
-            sock, number = self._owner.engine.client_dialer.dial_for(
-                self,
-                _STREAM,
-                endpoint,
-                self._reactor.now,
-                may_preserve=self._connection.may_preserve,
-                holds_ack=self.holds_ack,
-            )
-        except OSError as exc:
-            return dial_failure(exc.errno or errno.EMFILE, endpoint.ip)
+        fd = self._owner.engine.client_dialer.dial_for(
+            self, at, self._reactor.now, self._connection.may_preserve, self.holds_ack
+        )
         if self.is_preserved:
             self.check_locality()
-        if number in (errno.EINPROGRESS, 0):
-            try:
-                self._reactor.register(sock, _DIAL_EVENTS, self._on_dialling)
-            except OSError as exc:
-                number = exc.errno or errno.ENOMEM
-            else:
-                self.sock = sock
-                self._dial_began(endpoint)
-                return None
-        sock.close()
-        return dial_failure(number, endpoint.ip)
+        if fd < 0:
+            return dial_failure(-fd, endpoint.ip)
+        number = self._reactor.watch(fd, _DIAL_EVENTS, self)
+        if number < 0:
+            self._reactor.calls.close(fd)
+            return dial_failure(-number, endpoint.ip)
+        self.fd = fd
+        self._dial_began(endpoint)
+        return None
 
     def _dial_began(self, endpoint: SocketAddress) -> None:
         self._is_dialling = True
@@ -295,14 +322,12 @@ class TcpDial:
         self._cancel_opening = None
         self._reactor.tick()
         if not isinstance(outcome, int):
-            try:
-                self._reactor.register(outcome, _DIAL_EVENTS, self._on_dialling)
-            except OSError as exc:
-                outcome.close()
-                outcome = exc.errno or errno.ENOMEM
-            else:
-                self.sock = outcome
+            number = -self._reactor.watch(outcome.fileno(), _DIAL_EVENTS, self)
+            if not number:
+                self.fd = self._reactor.calls.adopt(outcome)
                 return
+            outcome.close()
+            outcome = number
         self._end_dial()
         self._dial_failed_with(outcome)
         self._dial_next()
@@ -317,12 +342,12 @@ class TcpDial:
         return str(self.address[0])
 
     def _on_dialling(self, events: int) -> None:
-        sock = self.sock
-        if sock is None:
+        fd, calls = self.fd, self._reactor.calls
+        if fd < 0:
             return
         number = 0
         if events & _FAILED or not events & epoll.OUT:
-            number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+            number = calls.take_error(fd)
             if number == 0 and not events & epoll.OUT:
                 return
         self._end_dial()
@@ -331,22 +356,20 @@ class TcpDial:
             and not self.is_preserved  # another host's address is never the endpoint's
             and self.endpoint is not None
             and may_be_source(self.endpoint.port, self._reactor.now)
-            and is_self_connected(sock, self.endpoint)
+            and is_self_connected(self._sock, self.endpoint)
         ):
             number = errno.ECONNREFUSED
         if number == 0:
-            self._answered(sock, events)
+            self._answered(fd, events)
             return
         self._drop_socket()
         self._dial_failed_with(number)
         self._dial_next()
 
-    def _answered(self, sock: _socket.socket, events: int) -> None:
+    def _answered(self, fd: int, events: int) -> None:
         """Join the two sides, with the first events of the endpoint's socket."""
         connection = self._connection
-        try:
-            self._reactor.register(connection.client, READ_EVENTS, connection.on_client)
-        except OSError:
+        if self._reactor.watch(connection.client_fd, READ_EVENTS, connection) < 0:
             self.group.counters.shortages += 1
             self._refuse()
             return
@@ -357,8 +380,8 @@ class TcpDial:
             self.group.waiting_room.served(self)
         if self.is_preserved and self.endpoint is not None:
             self._owner.probes.admitted(self.group, self.client_ip, self.endpoint)
-        self.sock = None
-        connection.join(sock, events)
+        self.fd = -1
+        connection.join(fd, events)
 
     def _end_dial(self) -> None:
         if self._is_dialling:
@@ -388,18 +411,18 @@ class TcpDial:
     def _give_up_dial(self) -> bool:
         """End the dial in progress, if any; returns False if the caller has nothing left to do."""
         self._reactor.tick()
-        if self.sock is not None and is_connected(self.sock):
+        if self.fd >= 0 and is_connected(self._sock):
             # The loop was delayed: the event is still to come, and the dial counts until then.
             return False
         is_opening = self._cancel_opening is not None
         self._end_dial()
-        if is_opening or self.sock is not None:
+        if is_opening or self.fd >= 0:
             self._drop_socket()
             assert self.began_at is not None, "a dial began before it is given up"
             # Otherwise the client's deadline passed before the endpoint's.
             if self._reactor.now - self.began_at >= self._owner.engine.tuning.connect_timeout_s:
                 self._dial_failed_with(errno.ETIMEDOUT)
-        if self._connection.client.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
+        if self._reactor.calls.take_error(self._connection.client_fd):
             self._connection.finish(EndReason.RESET, as_reset=True, by=EndedBy.CLIENT)
             return False
         return True
@@ -442,6 +465,18 @@ class TcpDial:
         self._connection.finish(EndReason.UNANSWERED, as_reset=True)
 
     def _drop_socket(self) -> None:
-        if self.sock is not None:
-            self._reactor.close_socket(self.sock)
-            self.sock = None
+        if self.fd >= 0:
+            self._reactor.close_descriptor(self.fd)
+            self.fd = -1
+
+
+def _offset(dialled: SocketAddress | None, ranges: Sequence[DialledRange]) -> int:
+    """Return how far a dialled address is from the Service port; 0 if it is in none of its ranges.
+
+    Node ports aren't in ranges, and lead to the same port of the endpoint as the Service port.
+    """
+    if dialled is not None:
+        for one in ranges:
+            if (offset := one.offset(*dialled)) is not None:
+                return offset
+    return 0

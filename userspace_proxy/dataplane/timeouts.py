@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 # uvloop rounds to milliseconds, and a timer of 0 makes the loop spin.
 _SHORTEST_S = 0.001
 
-Item = TypeVar("Item", bound=Hashable)
 
-
-class Timeouts(Generic[Item]):
+class Timeouts:
     """Calls ``expired`` for each item that isn't stopped within ``after_s`` seconds.
 
     All deadlines are equally long, so the oldest is due next: a deadline costs a dictionary entry,
@@ -24,13 +22,13 @@ class Timeouts(Generic[Item]):
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         after_s: float,
-        expired: Callable[[Item], None],
+        expired: Callable[[Any], None],
     ) -> None:
         self._loop = loop
         self._clock = clock
         self._after_s = after_s
         self._expired = expired
-        self._due: dict[Item, float] = {}
+        self._due: dict[Any, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -39,13 +37,13 @@ class Timeouts(Generic[Item]):
     def __contains__(self, item: object) -> bool:
         return item in self._due
 
-    def start(self, item: Item, now: float) -> None:
+    def start(self, item: Any, now: float) -> None:
         """Start the deadline of an item that has none."""
         self._due[item] = now + self._after_s
         if self._timer is None:
             self._timer = self._loop.call_later(self._after_s, self._fire)
 
-    def stop(self, item: Item) -> None:
+    def stop(self, item: Any) -> None:
         """Stop an item's deadline. Idempotent."""
         self._due.pop(item, None)
 
@@ -70,9 +68,9 @@ class Timeouts(Generic[Item]):
                 due = next(iter(self._due.values()))
                 self._timer = self._loop.call_later(max(_SHORTEST_S, due - now), self._fire)
 
-    def _expiring(self, now: float) -> list[tuple[Item, float]]:
+    def _expiring(self, now: float) -> list[tuple[Any, float]]:
         """Return all due items at once because finding a dictionary's head is slow."""
-        items: list[tuple[Item, float]] = []
+        items: list[tuple[Any, float]] = []
         for item, due in self._due.items():
             if due > now:
                 break

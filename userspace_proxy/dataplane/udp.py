@@ -51,8 +51,6 @@ from .tuning import BATCH, DIALS
 from .udp_flow import Kept, UdpFlow, refusal_of
 from .udp_flows import UdpFlows
 
-_DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
-
 _log = FieldLogger("userspace_proxy.dataplane")
 
 # A flow's first datagrams are kept until the endpoint has answered, to be sent to another endpoint
@@ -243,8 +241,8 @@ class UdpListener:
         # A local client that dials an address routed to this node also has it as its source.
         may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
         try:
-            sock, number = client_dialer.dial_for(
-                flow, _DATAGRAM, endpoint, now, may_preserve=may_preserve
+            sock, number = client_dialer.dial_flow_for(
+                flow, endpoint, may_preserve=may_preserve, now=now
             )
         except OSError as exc:
             return dial_failure(exc.errno or errno.EMFILE, endpoint.ip)

@@ -650,8 +650,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
                 [item for item in self.ignored if item.service.startswith(inside)],
                 [item for item in self.health_checks if item.service.startswith(inside)],
             )
+        named = [port for port in self.ports if service in port.names]
         return self.part(
-            [port for port in self.ports if service in port.names],
+            named or [port for port in self.ports if port.has_number(service)],
             [item for item in self.ignored if item.service == service],
             [item for item in self.health_checks if item.service == service],
         )

@@ -35,8 +35,12 @@ _KINDS = (
 
 
 def in_order(frontends: Iterable[Frontend]) -> Sequence[Frontend]:
-    """Sort frontends for display."""
-    return sorted(frontends, key=lambda one: (_KINDS.index(one.kind), is_loopback(one.address.ip)))
+    """Sort frontends for display, without ports that are within a range of the same address."""
+    shown = tuple(frontends)
+    ranges = [one for one in shown if one.last]
+    if ranges:
+        shown = tuple(one for one in shown if one.last or not any(r.has(one) for r in ranges))
+    return sorted(shown, key=lambda one: (_KINDS.index(one.kind), is_loopback(one.address.ip)))
 
 
 def facts_of_plan(
@@ -115,7 +119,7 @@ def facts_of_frontend(
         is_reached: Whether clients that dial it reach this proxy.
         only_at: The address that clients must dial instead; empty if they can dial it.
     """
-    return FrontendFacts(str(frontend.address), frontend.kind, target, is_reached, only_at)
+    return FrontendFacts(frontend.dialled, frontend.kind, target, is_reached, only_at)
 
 
 def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:

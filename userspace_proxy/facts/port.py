@@ -18,6 +18,7 @@ import msgspec
 
 from ..causes.cause import Cause, CauseCode
 from ..model import DataPath, port_of
+from ..model.addresses import TO
 from ..plan import PortPlan
 from ..policy.usable import EndpointState
 from .figures import PortFigures, TrafficByCause, counter
@@ -315,6 +316,14 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         """All its names: ``shop/web``, ``shop/web:http``, ``shop/web:80``."""
         service = f"{self.namespace}/{self.service}"
         return (service, self.name, *([f"{service}:{self.number}"] if self.number else ()))
+
+    def has_number(self, name: str) -> bool:
+        """Return whether a name, ``shop/web:8001``, has a port that is within its range."""
+        service, _, port = name.rpartition(":")
+        first, _, last = self.number.partition(TO)
+        if not last or service != f"{self.namespace}/{self.service}" or not port.isdecimal():
+            return False
+        return int(first) <= int(port) <= int(last)
 
     @property
     def title(self) -> str:

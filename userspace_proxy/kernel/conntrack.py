@@ -52,7 +52,19 @@ _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=
 FULL_LISTING_ABOVE = 8
 # For a listing that is expected to be empty. Source: RFC 1078, which no program uses.
 _UNUSED_PORT = 1
-_PORT_BYTES = 2
+_PORT_BYTES, _PORTS = 2, 1 << 16
+
+
+class Range(NamedTuple):
+    """The ports that clients dial beyond the first one."""
+
+    last: int
+    """The last port; 0 for a single port."""
+    besides: Set[int] = frozenset()
+    """Ports within that lead elsewhere."""
+
+
+SINGLE = Range(0)
 
 
 class Change(NamedTuple):
@@ -73,6 +85,8 @@ class Change(NamedTuple):
     here: Set[bytes] = frozenset()
     """The packed addresses of this node: an entry for the port at any other address leads nowhere.
     Empty if they are unknown."""
+    range: Range = SINGLE
+    """The ports that begin with the dialled one; endpoints have the number of the first."""
 
 
 class Allowed:
@@ -80,6 +94,7 @@ class Allowed:
 
     def __init__(self, change: Change) -> None:
         self._before, self._now, self._here = change.before, change.now, change.here
+        self._first = change.dialled.port if change.range.last else 0
         self._choices = [
             ({pack_address(*one) for one in set(endpoints)}, networks)
             for endpoints, networks in change.choices
@@ -89,7 +104,8 @@ class Allowed:
         """Return whether an association of this frontend leads elsewhere."""
         if self._now is None:
             led_there = any(leads_to(entry, port) for port in self._before)
-            return led_there or any(entry.answered_from in some for some, _ in self._choices)
+            at = self._answered_from(entry)
+            return led_there or any(at in some for some, _ in self._choices)
         if leads_to(entry, self._now) and self._is_here(entry):
             return False
         return not self._is_chosen(entry)
@@ -100,8 +116,16 @@ class Allowed:
     def _is_chosen(self, entry: ConntrackEntry) -> bool:
         for endpoints, networks in self._choices:
             if networks is None or contains(networks, unpack_ip(entry.client)):
-                return entry.answered_from in endpoints
+                return self._answered_from(entry) in endpoints
         return False
+
+    def _answered_from(self, entry: ConntrackEntry) -> bytes:
+        """Return the endpoint; of a range, at the number that its first port leads to."""
+        if not self._first:
+            return entry.answered_from
+        beyond = _port(entry.dialled) - self._first
+        port = (_port(entry.answered_from) - beyond) % _PORTS
+        return entry.answered_from[:-_PORT_BYTES] + port.to_bytes(_PORT_BYTES, "big")
 
 
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
@@ -117,35 +141,64 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     Raises:
         SteeringError: The kernel doesn't list or remove entries.
     """
-    udp: dict[SocketAddress, Change] = {}
-    tcp: dict[SocketAddress, Change] = {}
+    udp: list[Change] = []
+    tcp: list[Change] = []
     for change in changes:
         if change.protocol == socket.IPPROTO_TCP:
             if change.now is not None:
-                tcp[change.dialled] = change
+                tcp.append(change)
         elif change.now is not None or change.before:
-            udp[change.dialled] = change
-    associations = {pack_address(*dialled): Allowed(change) for dialled, change in udp.items()}
-    connections = {pack_address(*dialled): Allowed(change) for dialled, change in tcp.items()}
+            udp.append(change)
+    associations, connections = ByDialled(udp), ByDialled(tcp)
 
     def is_stale_association(entry: ConntrackEntry) -> bool:
-        allowed = associations.get(entry.dialled)
+        allowed = associations.find(entry.dialled)
         return allowed is not None and allowed.is_stale(entry)
 
     def is_stale_connection(entry: ConntrackEntry) -> bool:
-        allowed = connections.get(entry.dialled)
+        allowed = connections.find(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
     # Even for frontends that were not steered: another proxy may have led them to an endpoint until
     # now, or this one before they were removed.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
     # Only frontends steered before: a listing has all entries, and these last only ten seconds.
-    steered = [dialled for dialled, change in tcp.items() if change.before]
+    steered = [change for change in tcp if change.before]
     reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
     associated = _listings(socket.IPPROTO_UDP, udp)
     return _remove(version, associated, is_stale_association) + _remove(
         version, [*unanswered, *reset], is_stale_connection
     )
+
+
+class ByDialled:
+    """Where entries may lead, by the address and port that clients dialled."""
+
+    def __init__(self, changes: Iterable[Change]) -> None:
+        self._single: dict[bytes, Allowed] = {}
+        self._ranges: dict[bytes, list[tuple[range, Set[int], Allowed]]] = {}
+        for change in changes:
+            dialled, (last, besides) = change.dialled, change.range
+            if not last:
+                self._single[pack_address(*dialled)] = Allowed(change)
+                continue
+            ip = pack_address(*dialled)[:-_PORT_BYTES]
+            ports = range(dialled.port, last + 1)
+            self._ranges.setdefault(ip, []).append((ports, besides, Allowed(change)))
+
+    def find(self, dialled: bytes) -> Allowed | None:
+        allowed = self._single.get(dialled)
+        if allowed is not None or not self._ranges:
+            return allowed
+        port = _port(dialled)
+        for ports, besides, of_range in self._ranges.get(dialled[:-_PORT_BYTES], ()):
+            if port in ports and port not in besides:
+                return of_range
+        return None
+
+
+def _port(packed: bytes) -> int:
+    return int.from_bytes(packed[-_PORT_BYTES:], "big")
 
 
 def leads_to(association: ConntrackEntry, port: int) -> bool:
@@ -267,9 +320,10 @@ def _requests(verb: str) -> Iterator[Requests]:
         yield requests
 
 
-def _listings(protocol: int, frontends: Collection[SocketAddress]) -> list[EntryFilter]:
-    if len(frontends) <= FULL_LISTING_ABOVE:
-        return [EntryFilter(protocol, *dialled) for dialled in frontends]
+def _listings(protocol: int, changes: Collection[Change]) -> list[EntryFilter]:
+    dialled = [(one.dialled.ip, 0 if one.range.last else one.dialled.port) for one in changes]
+    if len(dialled) <= FULL_LISTING_ABOVE:
+        return [EntryFilter(protocol, ip, port) for ip, port in dialled]
     return [EntryFilter(protocol)]
 
 

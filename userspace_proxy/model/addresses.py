@@ -15,6 +15,8 @@ from .quoting import quoted
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+TO = "–"
+"""What is between the first and the last port of a range, in text."""
 _LEADING_ZEROS = re.compile("(?<![0-9A-Fa-f])0+(?=[0-9A-Fa-f])")
 
 
@@ -64,12 +66,12 @@ class SocketAddress(NamedTuple):
 
     @staticmethod
     def read(text: str) -> SocketAddress:
-        """Parse ``10.96.7.1:80`` or ``[fd00::1]:80``.
+        """Parse ``10.96.7.1:80`` or ``[fd00::1]:80``; of a range of ports, its first one.
 
         Raises:
             ValueError: The text has no port.
         """
-        return SocketAddress(ip_of(text), int(port_of(text)))
+        return SocketAddress(ip_of(text), int(port_of(text).partition(TO)[0]))
 
 
 def ip_of(text: str) -> str:
@@ -84,12 +86,15 @@ def port_of(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Frontend:
-    """An address, port and protocol that clients dial for a Service port."""
+    """An address, port or range of ports, and protocol that clients dial for a Service port."""
 
     ip: str
     port: int
+    """The first port of a range."""
     protocol: Protocol
     kind: FrontendKind = field(default=FrontendKind.CLUSTER_IP, compare=False)
+    last: int = 0
+    """The last port of a range; 0 for a single port."""
 
     @property
     def address(self) -> SocketAddress:
@@ -99,8 +104,17 @@ class Frontend:
     def family(self) -> IPFamily:
         return IPFamily.of(self.ip)
 
+    def has(self, other: Frontend) -> bool:
+        """Return whether a frontend's port is in this range, at the same address."""
+        return self.ip == other.ip and self.port <= other.port <= self.last
+
+    @property
+    def dialled(self) -> str:
+        """What clients dial: ``10.96.7.1:80``, ``[fd00:96::1]:10000–20000``."""
+        return f"{self.address}{TO}{self.last}" if self.last else str(self.address)
+
     def __str__(self) -> str:
-        return f"{self.address}/{self.protocol}"
+        return f"{self.dialled}/{self.protocol}"
 
 
 def parse_ip(text: str, *, strict: bool = True) -> str:

@@ -27,6 +27,7 @@ from .handling import (
     WorkloadKind,
 )
 from .notes import Note, NoteKind
+from .port_ranges import read_port_ranges
 from .quoting import quoted, shown
 from .similar import nearest
 from .syntax import check_subdomain
@@ -174,6 +175,15 @@ ANNOTATIONS = (
         "the flag --path decides",
     ),
     Annotation("endpoints", "names", read_endpoint_names, "no endpoint is found by name"),
+    Annotation(
+        "port-ranges", "port_ranges", read_port_ranges, "only the Service's own ports are served"
+    ),
+    Annotation(
+        "affinity-scope",
+        "shares_affinity",
+        one_of({"port": False, "service": True}),
+        "each port has its own affinity entries",
+    ),
 )
 """All annotations; a test compares them with docs/services.md."""
 

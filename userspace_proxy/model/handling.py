@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .addresses import Protocol
 from .endpoint_names import EndpointName
+from .port_ranges import AskedRange
 
 
 class Balance(enum.StrEnum):
@@ -101,6 +102,10 @@ class Handling:
     """Endpoints by DNS name, from the annotation and from slices."""
     found_by_name: tuple[str, ...] = ()
     """Addresses of these names, sorted: each dial asks the kernel whether one is this node's."""
+    port_ranges: tuple[AskedRange, ...] = ()
+    """Ranges of ports that clients may dial, by the Service port that each contains."""
+    shares_affinity: bool = False
+    """With session affinity: all ports of the Service lead a client to the same pod."""
 
     @property
     def waits(self) -> Hold | None:

@@ -8,6 +8,7 @@ import msgspec
 
 from .addresses import SocketAddress
 from .handling import DEFAULT_HANDLING, Handling
+from .port_ranges import DialledRange
 
 
 class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -33,6 +34,8 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     ended."""
     detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
     """Endpoints dialled at another address, which forwards connections: for fault injection."""
+    ranges: tuple[DialledRange, ...] = ()
+    """The ranges of ports that clients may dial."""
 
     @property
     def has_none(self) -> bool:
@@ -61,6 +64,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         inside: tuple[str, ...],
         admits: tuple[str, ...] | None,
         leaving: tuple[SocketAddress, ...],
+        ranges: tuple[DialledRange, ...] = (),
     ) -> Serving:
         return msgspec.structs.replace(
             self,
@@ -69,6 +73,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
             inside=inside,
             admits=admits,
             leaving=leaving,
+            ranges=ranges,
         )
 
     def detoured(self, detours: tuple[tuple[SocketAddress, SocketAddress], ...]) -> Serving:

@@ -39,6 +39,7 @@ from ..model import (
     own_network,
 )
 from ..policy import NodeFacts, Scope, ignored_reason, own_address_reason, port_ignored_reason
+from ..policy.port_ranges import ServedRange, ranges_of, why_not_possible
 from .bounds import FRONTENDS_OF_NAMESPACE_MAX, FRONTENDS_OF_SERVICE_MAX
 from .plan import IgnoredService
 
@@ -103,11 +104,12 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     families = [_family(service, family, facts) for family in families_of(service)]
     ports: list[PortClaim] = []
     served, left_out = served_ports(service)
+    ranges, of_ranges = ranges_of(service)
     for port in served:
         for of_all in families:
-            ports.extend(_claims(service, port, of_all))
+            ports.extend(_claims(service, port, of_all, ranges.get(port), facts))
     ports.sort(key=lambda claim: claim.key)
-    notes = first_notes(map(cause_of, service.notes))
+    notes = first_notes((*map(cause_of, service.notes), *of_ranges))
     ignored = (*left_out, *unsupported_ports(service))
     # Without steering, the proxy is only one of the programs that listen at these addresses.
     is_alone = not left_out and not facts.allow_loopback_endpoints
@@ -142,7 +144,13 @@ def _family(service: Service, family: IPFamily, facts: NodeFacts) -> _Family:
     )
 
 
-def _claims(service: Service, port: ServicePort, of_all: _Family) -> Iterator[PortClaim]:
+def _claims(
+    service: Service,
+    port: ServicePort,
+    of_all: _Family,
+    served_range: ServedRange | None,
+    facts: NodeFacts,
+) -> Iterator[PortClaim]:
     """Yield one claim for each policy among the frontends of a family."""
     protocol = Protocol(port.protocol)
     name = ServicePortName(*service.key, port.name)
@@ -154,6 +162,12 @@ def _claims(service: Service, port: ServicePort, of_all: _Family) -> Iterator[Po
             seen.add(frontend)
             sides.setdefault(_side(service, kind), {})[frontend] = None
     notes = of_all.notes
+    if served_range is not None:
+        for frontend, why in _ranges(served_range, protocol, of_all, facts):
+            if why is None:
+                sides[_side(service, frontend.kind)][frontend] = None
+            elif why not in notes:
+                notes = first_notes((*notes, why))
     if port.node_port and not of_all.node_ips:
         notes = first_notes((*notes, no_node_address(port.node_port, str(of_all.family))))
     for side, frontends in sides.items():
@@ -162,11 +176,27 @@ def _claims(service: Service, port: ServicePort, of_all: _Family) -> Iterator[Po
             port=port,
             protocol=protocol,
             scope=_scope(service, side),
-            frontends=tuple(sorted(frontends)),
+            # Single ports first: the first one is the Service's address for names.
+            frontends=tuple(sorted(frontends, key=lambda one: (one.last, one))),
             created=service.created,
             admits=of_all.admits if side is Side.LOAD_BALANCER else None,
             notes=notes if side is Side.ALL else (),
         )
+
+
+def _ranges(
+    served: ServedRange, protocol: Protocol, of_all: _Family, facts: NodeFacts
+) -> Iterator[tuple[Frontend, Cause | None]]:
+    """Yield the range of a port at each address, and why it isn't served there."""
+    why = why_not_possible(served, protocol, of_all.family, facts)
+    seen: set[str] = set()
+    for kind, ip in of_all.addresses:
+        if ip in seen:
+            continue
+        seen.add(ip)
+        for first, last in served.spans:
+            frontend = Frontend(ip, first, protocol, kind, last)
+            yield frontend, why or served.why_not_at(kind, ip, facts)
 
 
 def _dialled(port: ServicePort, of_all: _Family) -> Iterator[tuple[FrontendKind, str, int]]:

@@ -19,6 +19,7 @@ from ..cluster import ServiceState, Slices
 from ..model import Balance, DataPath, EndpointSlice, Service, ServiceKey
 from ..policy import EndpointIndex, NodeFacts, Scope, choose_path
 from ..policy.path import COARSE_PARTS, PARTS_MAX
+from ..policy.port_ranges import has_udp_range
 from ..shares import Shares
 from .claims import PortClaim
 
@@ -128,7 +129,10 @@ def kernel_size(
         choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
         elements += coarse * choices
         exact += max(0, drawn - coarse) * choices
-        rules += count_rules(count, claim.admits, has_affinity=has_affinity)
+        # A range has chains of its own for each endpoint, as affinity has.
+        spans = {(f.port, f.last) for f in claim.frontends if f.last}
+        for has_chains in (has_affinity, *(True for _ in spans)):
+            rules += count_rules(count, claim.admits, has_affinity=has_chains)
     return KernelSize(elements, rules, exact)
 
 
@@ -146,6 +150,8 @@ def count_elements(choices: int, frontends: int, rules: int) -> int:
 def _asks(service: Service, facts: NodeFacts) -> bool:
     """Return whether a Service requests the kernel path and is allowed to."""
     handling = service.handling
+    if has_udp_range(service):
+        return True
     path = choose_path(
         handling,
         facts.default_path,

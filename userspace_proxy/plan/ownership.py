@@ -21,6 +21,7 @@ from ..causes.say import object_of
 from ..causes.services import external_ip_of, held_by, lost_as_address, lost_to
 from ..model import Frontend, FrontendKind, PortKey, Protocol, ServiceKey, SocketAddress
 from .claims import PortClaim, ServiceClaims
+from .range_owners import RangeOwners, ServedAddresses
 
 # Lower numbers win. Users may write any external IP into a Service.
 _PRECEDENCE = {
@@ -99,6 +100,7 @@ class FrontendOwners:
             protocol: {} for protocol in Protocol
         }
         """The eligible claims for an address; the first one owns it."""
+        self._ranges = RangeOwners(_precedence)
         self._own_ips: ServiceIndex[str] = ServiceIndex()
         """Services by cluster and load-balancer IP; two may claim the same one."""
         self._external_ip_claims: ServiceIndex[str] = ServiceIndex()
@@ -133,12 +135,19 @@ class FrontendOwners:
             if len(before) > 1 or len(now) > 1:
                 self._decide(protocol, address)
                 services.update(claim.key.name.service for claim in (*before, *now))
+        cluster_ips = self._note_cluster_ips(ips)
+        for place in self._ranges.take_touched():
+            # Endpoints there may be, or no longer be, in a range.
+            cluster_ips.add(place.ip)
+            for frontend, claim, holder in self._ranges.decide(place):
+                services.add(claim.key.name.service)
+                self._note_loss(frontend, claim, holder)
         addresses = {
             address
             for (protocol, address), before in touched.items()
             if bool(before) is not (address in self._claimants[protocol])
         }
-        return OwnershipChange(addresses, services - keys, node_ports, self._note_cluster_ips(ips))
+        return OwnershipChange(addresses, services - keys, node_ports, cluster_ips)
 
     def _note_cluster_ips(self, ips: Iterable[str]) -> set[str]:
         """Update the Services of cluster IPs; return the IPs whose Service has changed."""
@@ -170,7 +179,8 @@ class FrontendOwners:
 
     def served(self, protocol: Protocol) -> Collection[SocketAddress]:
         """Return all addresses with an owner, as a view that reflects later changes."""
-        return self._claimants[protocol].keys()
+        single = self._claimants[protocol].keys()
+        return ServedAddresses(single, self._ranges, protocol) if self._ranges else single
 
     def lost_by(self, key: PortKey) -> Mapping[Frontend, Cause]:
         """Return the frontends that a port claims but doesn't own, with the reasons."""
@@ -186,6 +196,9 @@ class FrontendOwners:
                 address = frontend.address
                 if frontend.kind is FrontendKind.EXTERNAL_IP:
                     self._external_ip_claims.discard([frontend.ip], claims.service)
+                if frontend.last:
+                    self._ranges.discard(frontend, claim)
+                    continue
                 have = claimants.get(address, ())
                 rest = tuple([c for c in have if c is not claim])
                 if len(rest) == len(have):
@@ -208,6 +221,9 @@ class FrontendOwners:
                         taken = external_ip_of(frontend.ip, owner)
                         self._lost.setdefault(claim.key, {})[frontend] = taken
                         continue
+                if frontend.last:
+                    self._ranges.add(frontend, claim)
+                    continue
                 have = claimants.get(address, ())
                 touched.setdefault((claim.protocol, address), have)
                 claimants[address] = (*have, claim) if have else alone
@@ -216,20 +232,22 @@ class FrontendOwners:
         """Sort the claimants of an address, and note what all but the first one lost."""
         claimants = self._claimants[protocol].get(address, ())
         claimed = {claim.key: _frontend_at(claim, address) for claim in claimants}
-        in_order = sorted(
-            claimants, key=lambda c: (_PRECEDENCE[claimed[c.key].kind], c.created, c.key)
-        )
+        in_order = sorted(claimants, key=lambda c: _precedence(claimed[c.key], c))
         for claim in in_order:
-            frontend = claimed[claim.key]
-            if claim is not in_order[0]:
-                taken = held_by(str(frontend), str(in_order[0].key.name))
-                self._lost.setdefault(claim.key, {})[frontend] = taken
-            elif lost := self._lost.get(claim.key):
-                lost.pop(frontend, None)
-                if not lost:
-                    del self._lost[claim.key]
+            holder = None if claim is in_order[0] else in_order[0]
+            self._note_loss(claimed[claim.key], claim, holder)
         if in_order:
             self._claimants[protocol][address] = tuple(in_order)
+
+    def _note_loss(self, frontend: Frontend, claim: PortClaim, holder: PortClaim | None) -> None:
+        """Note that a claim lost a frontend to another one, or with None that it owns it."""
+        if holder is not None:
+            taken = held_by(str(frontend), str(holder.key.name))
+            self._lost.setdefault(claim.key, {})[frontend] = taken
+        elif lost := self._lost.get(claim.key):
+            lost.pop(frontend, None)
+            if not lost:
+                del self._lost[claim.key]
 
     def _owner_of(self, ip: str, service: ServiceKey) -> ServiceKey | None:
         """Return another Service that has an external IP as its own address; None if none has."""
@@ -248,9 +266,16 @@ def lost_address(frontend: Frontend, cause: Cause) -> tuple[tuple[str, str], Cau
     """Return the address that a Service port lost, and why it isn't served there."""
     kind, about = _KINDS[frontend.kind], object_of(cause)
     number = str(frontend.port) if frontend.kind is FrontendKind.NODE_PORT else frontend.ip
+    if frontend.last:
+        number = f"{frontend.dialled}/{frontend.protocol}"
     if holder := cause.get("holder"):
         return (kind, number), lost_to(about, kind, number, str(holder))
     return (kind, number), lost_as_address(about, kind, number, str(cause.get("owner")))
+
+
+def _precedence(frontend: Frontend, claim: PortClaim) -> tuple[object, ...]:
+    """Return the key by which claims are sorted; the lowest one wins."""
+    return _PRECEDENCE[frontend.kind], claim.created, claim.key
 
 
 def _node_ports(claims: Iterable[ServiceClaims], protocol: Protocol) -> Counter[int]:
@@ -265,4 +290,4 @@ def _node_ports(claims: Iterable[ServiceClaims], protocol: Protocol) -> Counter[
 
 
 def _frontend_at(claim: PortClaim, address: SocketAddress) -> Frontend:
-    return next(frontend for frontend in claim.frontends if frontend.address == address)
+    return next(f for f in claim.frontends if f.address == address and not f.last)

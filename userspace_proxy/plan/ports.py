@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..causes.cause import Cause, CauseCode
-from ..causes.notes import cause_of_slice, weights_coarse
+from ..causes.notes import cause_of_slice, range_refused, weights_coarse
 from ..causes.services import first_notes
 from ..causes.slices import (
     some_lack_port,
@@ -35,11 +35,13 @@ from ..model import (
     intersect,
     own_network,
 )
+from ..model.port_ranges import DialledRange
 from ..model.serving import Serving
 from ..policy import (
     ENDPOINTS_MAX,
     EndpointIndex,
     NodeFacts,
+    PathDecision,
     PortName,
     Refusals,
     Scope,
@@ -53,6 +55,7 @@ from ..policy import (
 from ..policy.name_causes import NEEDS_PROXY, name_notes, unserved_name_reason
 from ..policy.node_facts import API_SERVER
 from ..policy.orphans import Orphans
+from ..policy.port_ranges import choose_range_path, why_moved_out
 from .bounds import ENDPOINTS_OF_NAMESPACE_MAX, ENDPOINTS_OF_SERVICE_MAX
 from .claims import PortClaim
 from .kernel_room import FITS, KernelFit
@@ -193,17 +196,10 @@ def _plan_port(
 ) -> PortPlan:
     handling = state.service.handling.of(claim.protocol)
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
-    path = choose_path(
-        handling,
-        facts.default_path,
-        (f"{NEEDS_PROXY} needs the proxy" if handling.found_by_name else "")
-        or facts.no_kernel_path.get(claim.key.family)
-        or facts.no_kernel_path.get(handling.balance)
-        or kernel.obstacle,
-        allowed=facts.allowed_paths,
-        has_affinity=state.service.affinity_timeout_s is not None,
-        weights=dict(usable.serving.weights).values(),
-    )
+    ranges = _ranges(claim)
+    path, refused = _path(state, claim, usable, facts, kernel)
+    if refused := refused or why_moved_out(ranges, usable.serving):
+        return _plan_without_endpoints(state, claim, range_refused(refused))
     # Only UDP flows need it; otherwise they end at once.
     has_leaving = claim.protocol is Protocol.UDP and handling.removal_s is not None
     # Like other notes, once for all frontends of a family.
@@ -229,6 +225,7 @@ def _plan_port(
             inside=inside,
             admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
             leaving=usable.leaving if has_leaving else (),
+            ranges=ranges,
         ),
         cause=cause,
         notes=(*too_many, *claim.notes, *lacking, *notes),
@@ -236,6 +233,35 @@ def _plan_port(
         path=path,
         has_coarse_weights=is_coarse,
     )
+
+
+def _ranges(claim: PortClaim) -> tuple[DialledRange, ...]:
+    number = claim.port.port
+    return tuple(DialledRange(f.ip, f.port, f.last, number) for f in claim.frontends if f.last)
+
+
+def _path(
+    state: ServiceState, claim: PortClaim, usable: Usable, facts: NodeFacts, kernel: KernelFit
+) -> tuple[PathDecision, str]:
+    """Return the path of a claim, and why none can serve its range; empty if one can."""
+    handling = state.service.handling.of(claim.protocol)
+    no_kernel_path = (
+        (f"{NEEDS_PROXY} needs the proxy" if handling.found_by_name else "")
+        or facts.no_kernel_path.get(claim.key.family)
+        or facts.no_kernel_path.get(handling.balance)
+        or kernel.obstacle
+    )
+    path = choose_path(
+        handling,
+        facts.default_path,
+        no_kernel_path,
+        allowed=facts.allowed_paths,
+        has_affinity=state.service.affinity_timeout_s is not None,
+        weights=dict(usable.serving.weights).values(),
+    )
+    is_udp_range = claim.protocol is Protocol.UDP and bool(_ranges(claim))
+    path = choose_range_path(state.service, path, no_kernel_path, is_udp_range=is_udp_range)
+    return path, no_kernel_path if is_udp_range else ""
 
 
 def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tuple[Cause, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..causes.cause import Cause
-from ..model import Balance, DataPath, IPFamily, contains, of_family, own_network
+from ..model import Balance, DataPath, IPFamily, Protocol, contains, of_family, own_network
 
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
@@ -55,8 +55,11 @@ class NodeFacts:
     """``--path``: the path of Services without the annotation ``path``."""
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
     """``--allow-paths``: the paths that annotations may choose."""
-    no_kernel_path: Mapping[IPFamily | Balance, str] = field(default_factory=dict)
-    """IP families, and balance methods, without a kernel path on this node, with the reasons."""
+    port_ranges: str = "cluster-ip"
+    """``--allow-port-ranges``: where annotations may ask for ranges of ports."""
+    no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = field(default_factory=dict)
+    """IP families, and balance methods, without a kernel path on this node, with the reasons; for
+    TCP: why its ranges of ports aren't possible."""
 
     @property
     def has_node_ports_everywhere(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from ..causes.cause import Cause
 from ..causes.nodes import no_node
 from ..cluster import Snapshot
-from ..model import Balance, IPFamily, Node, ServiceKey
+from ..model import Balance, IPFamily, Node, Protocol, ServiceKey
 from .facts import PRIMARY, NodeFacts
 from .options import PolicyOptions
 
@@ -20,7 +20,7 @@ API_SERVER = ServiceKey("default", "kubernetes")
 _NO_NODE = Node("")
 _OptionsT = TypeVar("_OptionsT", bound=PolicyOptions)
 
-_EVERYWHERE: Mapping[IPFamily | Balance, str] = MappingProxyType({})
+_EVERYWHERE: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType({})
 
 
 # Without steering, only loopback reaches the proxy.
@@ -40,7 +40,7 @@ def make_facts(
     options: PolicyOptions,
     snapshot: Snapshot,
     addresses: Sequence[str],
-    no_kernel_path: Mapping[IPFamily | Balance, str] = _EVERYWHERE,
+    no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = _EVERYWHERE,
 ) -> NodeFacts:
     """Return the current facts.
 
@@ -71,6 +71,7 @@ def make_facts(
         ),
         default_path=options.path,
         allowed_paths=options.allowed_paths,
+        port_ranges=options.port_ranges,
         no_kernel_path=no_kernel_path,
         # Source: kube-proxy, --detect-local-mode.
         cluster_networks=(node.pod_networks if options.only_own_pods else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..model import DataPath
 
@@ -34,3 +35,5 @@ class PolicyOptions:
     """The path of Services without the annotation ``path``."""
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
     """The paths that annotations may choose."""
+    port_ranges: Literal["cluster-ip", "all", "none"] = "cluster-ip"
+    """The addresses at which annotations may ask for ranges of ports."""

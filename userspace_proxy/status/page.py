@@ -41,7 +41,7 @@ from .overview import Overview, make_overview
 from .port_rows import make_row
 from .rows import Columns, Row, columns_of
 from .sampling import Sample
-from .selection import Chosen, Selection, row_id, select
+from .selection import Chosen, ListPart, Selection, part_of, row_id, select
 from .timeline import Event
 
 PORTS_A_PAGE = 100
@@ -82,8 +82,7 @@ class Page:
     """As many of those that the search selects as are shown."""
     more_health_checks: int
     selection: Selection
-    page: int
-    pages: int
+    part: ListPart[PortFacts]
     now: float
     rates: Figures
     has_rates: bool
@@ -134,6 +133,8 @@ def render_parts(page: Page) -> Parts:
         "view": page.view,
         "columns": page.columns,
         "rows": page.rows,
+        "part": page.part,
+        "listed": "Services",
         "empty": "empty.html",
         "has_rates": page.has_rates,
         "asked": page.selection,
@@ -158,14 +159,12 @@ def build_page(sample: Sample, selection: Selection) -> Page:
     view, now, history = sample.view, sample.now, sample.history
     summary, known = summarise_node(view, now), Incidents(view)
     chosen = select(view, selection, history)
-    pages = max(1, -(-len(chosen.ports) // PORTS_A_PAGE))
-    number = min(selection.page, pages)
-    shown = chosen.ports[(number - 1) * PORTS_A_PAGE : number * PORTS_A_PAGE]
-    is_alone = len(shown) == 1
+    part = part_of(chosen.ports, selection.page, PORTS_A_PAGE)
+    is_alone = len(part.items) == 1
     incidents = known.at(chosen.ports, least=2)
     said = {one.id for one in incidents[:INCIDENTS_SHOWN]}
     rows = []
-    for one in shown:
+    for one in part.items:
         id_ = row_id(one.plan.key)
         rows.append(
             make_row(
@@ -196,8 +195,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         health_checks=checks[:HEALTH_CHECKS_SHOWN],
         more_health_checks=max(0, len(checks) - HEALTH_CHECKS_SHOWN),
         selection=selection,
-        page=number,
-        pages=pages,
+        part=part,
         now=now,
         rates=history.rates(),
         has_rates=history.has_rates,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from ..causes.say import say
@@ -21,6 +21,8 @@ from ..model import PortKey, SocketAddress, pack_ip
 from .history import IDLE, History
 from .rows import FIGURES, FigureColumn
 from .search import MAX_LENGTH, Search
+
+_T = TypeVar("_T")
 
 # More can't be expanded at a time; a page has as many rows.
 _MAX_OPEN = 100
@@ -107,6 +109,36 @@ class Selection:
         first = column if column in ("state", "name", "address") else f"-{column}"
         second = first[1:] if first.startswith("-") else f"-{first}"
         return self.link(sort=second if self.sort == first else first, page=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ListPart(Generic[_T]):
+    """One page of a list."""
+
+    items: Sequence[_T]
+    page: int
+    pages: int
+    total: int
+    """Of all pages."""
+    start: int
+    """The place of the first item in the list."""
+
+    @property
+    def first(self) -> int:
+        """The number of the first item, from 1; 0 without any."""
+        return self.start + 1 if self.items else 0
+
+    @property
+    def last(self) -> int:
+        return self.start + len(self.items)
+
+
+def part_of(items: Sequence[_T], page: int, size: int) -> ListPart[_T]:
+    """Return a page; past the end means the last."""
+    pages = max(1, -(-len(items) // size))
+    number = min(page, pages)
+    start = (number - 1) * size
+    return ListPart(items[start : start + size], number, pages, len(items), start)
 
 
 @dataclass(frozen=True, slots=True)

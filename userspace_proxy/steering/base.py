@@ -61,6 +61,9 @@ class Affinity(NamedTuple):
     """Frontends with the same name share affinity entries."""
     timeout_s: int
     """Seconds without a new connection after which a client's entry expires."""
+    is_of_pods: bool = False
+    """Whether an entry is for an endpoint's address, whatever its port: frontends with the same
+    name have endpoints with other ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +175,17 @@ class Steering(abc.ABC):
     """Why steered packets are admitted to any socket, even another program's; empty if they aren't.
     Known after the first ``apply``. Source: docs/adr/0013."""
 
-    no_kernel_path: Mapping[IPFamily | Balance, str] = MappingProxyType(
-        dict.fromkeys(IPFamily, "this steering has no kernel path: it needs --steering=nftables")
+    no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType(
+        {
+            **dict.fromkeys(
+                IPFamily, "this steering has no kernel path: it needs --steering=nftables"
+            ),
+            Protocol.TCP: "this steering has no ranges of ports: it needs --steering=nftables",
+        }
     )
     """The families and balancing strategies for which it accepts no :class:`KernelTarget`, with the
-    reasons; for nftables known after :meth:`start`, and updated by :meth:`repair`."""
+    reasons; for nftables known after :meth:`start`, and updated by :meth:`repair`. For TCP: why it
+    leads no ranges of ports to a proxy port."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the

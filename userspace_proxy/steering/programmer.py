@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -19,7 +20,7 @@ from ..errors import SteeringError
 from ..filters.endpoints import dropping_chain
 from ..filters.frontends import EarlierChains, Followed, Translation
 from ..kernel import conntrack
-from ..kernel.conntrack import PROTOCOL_NUMBERS, Change
+from ..kernel.conntrack import PROTOCOL_NUMBERS, SINGLE, Change, Range
 from ..kernel.interfaces import PreroutingAddress
 from ..kernel.one_thread import InOneThread
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken, pack_ip
@@ -207,6 +208,7 @@ class NatProgrammer(Programmer):
         if not self._stale:
             return
         here = frozenset(map(pack_ip, self._address.here))
+        ranges = ranges_among(self._stale, ports)
         forget_entries(
             self._stale,
             lambda frontend: Change(
@@ -216,6 +218,7 @@ class NatProgrammer(Programmer):
                 ports.get(frontend),
                 self._choices(frontend),
                 here,
+                ranges.get(frontend, SINGLE),
             ),
         )
         self._stale = {}
@@ -226,6 +229,30 @@ class NatProgrammer(Programmer):
         self._applied = {}
         self._forget_stale()
         self._applied = None
+
+
+def ranges_among(
+    frontends: Iterable[Frontend], steered: Iterable[Frontend]
+) -> dict[Frontend, Range]:
+    """Return the ranges among some frontends, without the ports that others have."""
+    ranges = [frontend for frontend in frontends if frontend.last]
+    if not ranges:
+        return {}
+    others: dict[tuple[str, Protocol], list[Frontend]] = {(r.ip, r.protocol): [] for r in ranges}
+    for one in steered:
+        if (found := others.get((one.ip, one.protocol))) is not None:
+            found.append(one)
+    return {one: Range(one.last, _besides(one, others[one.ip, one.protocol])) for one in ranges}
+
+
+def _besides(of: Frontend, others: Iterable[Frontend]) -> frozenset[int]:
+    """Return the ports of a range that others have."""
+    spans = (
+        range(max(of.port, other.port), min(of.last, other.last or other.port) + 1)
+        for other in others
+        if other != of
+    )
+    return frozenset(itertools.chain.from_iterable(spans))
 
 
 def forget_entries(

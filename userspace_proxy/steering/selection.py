@@ -25,7 +25,7 @@ from ..kernel.offers import (
     read_kernel_offers,
 )
 from ..kernel.privileges import has_net_admin
-from ..model import Balance, IPFamily
+from ..model import Balance, IPFamily, Protocol
 from . import local, nftables
 from .base import NoSteering, Steering, SteeringFacts
 from .iptables import IptablesSteering
@@ -168,7 +168,9 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
     )
 
 
-def find_no_kernel_path(name: str, kernel: KernelOffers) -> Mapping[IPFamily | Balance, str]:
+def find_no_kernel_path(
+    name: str, kernel: KernelOffers
+) -> Mapping[IPFamily | Balance | Protocol, str]:
     """Return :attr:`.Steering.no_kernel_path` of a steering if it were started here.
 
     Args:

@@ -14,6 +14,7 @@ from . import netlink_wire as wire
 from .nf_tables_state import (
     ACCEPT,
     ANONYMOUS,
+    CONCATENATED,
     CONSTANT,
     DYNAMIC,
     GOTO,
@@ -43,7 +44,7 @@ from .nf_tables_state import (
     DELETE_RULE, NEW_SET, GET_SET, DELETE_SET, NEW_ELEMENT, GET_ELEMENT, DELETE_ELEMENT,
     NEW_GENERATION, GET_GENERATION,
 ) = range(0xA00, 0xA11)  # fmt: skip
-_SET_FLAGS = ANONYMOUS | CONSTANT | INTERVAL | MAP | TIMEOUT | DYNAMIC
+_SET_FLAGS = ANONYMOUS | CONSTANT | INTERVAL | MAP | TIMEOUT | DYNAMIC | CONCATENATED
 _DEPTH_MAX = 16
 _KINDS = ("filter", "nat", "route")
 # NF_IP_PRI_CONNTRACK: nat chains come after it.
@@ -417,7 +418,11 @@ def _elements(packed: bytes, of: NftSet, *, is_new: bool) -> Iterator[Element]:
                 raise Refusal(errno.EINVAL)
             if has_data and not is_verdict and len(data.get(1, b"")) != of.data_bytes:
                 raise Refusal(errno.EINVAL)
-        yield Element(key, data.get(1, b""), verdict, is_end, packets=0 if of.counts else None)
+        last = wire.table_of(found.get(10, b"")).get(1, b"")
+        if last and (len(last) != of.key_bytes or not of.flags & CONCATENATED):
+            raise Refusal(errno.EINVAL)
+        packets = 0 if of.counts else None
+        yield Element(key, data.get(1, b""), verdict, is_end, packets=packets, last_key=last)
 
 
 def _follow(table: Table, base: Chain, chain: Chain, depth: int) -> int:

@@ -17,6 +17,7 @@ from .jenkins import jhash
 from .netlink_routes import Link
 from .nf_tables_state import (
     ACCEPT,
+    CONCATENATED,
     DROP,
     INTERVAL,
     PREROUTING,
@@ -107,6 +108,8 @@ class Moment:
 
     def find(self, looked_up: NftSet, key: bytes) -> Element | None:
         """Return the element of a set that a key belongs to."""
+        if looked_up.flags & CONCATENATED:
+            return next((e for e in looked_up.elements.values() if e.has(key)), None)
         if looked_up.flags & INTERVAL:
             before = [e for e in looked_up.elements.values() if e.key <= key]
             last = max(before, key=lambda e: (e.key, not e.is_end), default=None)
@@ -315,13 +318,17 @@ def _redir_step(one: Expression) -> Step:
 def _nat_step(one: Expression) -> Step:
     assert one.number(1) == 1, "only the destination is translated"
     is_ipv4 = one.number(2) == socket.AF_INET
-    ip_part, port_part = _PART[one.number(3)], _PART[one.number(5)]
+    ip_part, port_part = _PART[one.number(3)], _PART[one.number(5)] if one.has(5) else None
+    assert not one.has(6), "no range of ports is moved"
 
     def step(_: Moment, registers: Registers, packet: Packet, __: Table) -> Verdict | None:
         if is_ipv4 != (packet.flow.version == 4):
             return None
         ip = _text_of(registers.get(ip_part, 4 if is_ipv4 else 16))
-        packet.to = Place(ip, int.from_bytes(registers.get(port_part, 2), "big"))
+        port = packet.flow.dialled.port
+        if port_part is not None:
+            port = int.from_bytes(registers.get(port_part, 2), "big")
+        packet.to = Place(ip, port)
         packet.has_translated = True
         return _ACCEPTED
 

@@ -123,7 +123,7 @@ def _expression(one: Expression) -> bytes:
 
 
 _REGISTERS = {
-    "lookup": (2, 3), "numgen": (1,), "immediate": (1,), "nat": (3, 5), "hash": (1, 2),
+    "lookup": (2, 3), "numgen": (1,), "immediate": (1,), "nat": (3, 5, 6), "hash": (1, 2),
     "dynset": (4,), "meta": (1, 3), "payload": (1, 5), "ct": (1,), "fib": (1,), "socket": (2,),
 }  # fmt: skip
 _FIRST_PART = 8
@@ -140,7 +140,10 @@ def _as_listed(one: Expression) -> list[tuple[int, bytes]]:
     nothing = bytes(4)
     match one.name:
         case "nat":
-            found |= {4: found[3], 6: found[5], 7: (3).to_bytes(4, "big")}
+            flags = 1 if 5 not in found else 3 | wire.number(found.get(7))
+            found |= {4: found.get(4, found[3]), 7: flags.to_bytes(4, "big")}
+            if 5 in found:
+                found[6] = found.get(6, found[5])
         case "redir":
             found[2] = found[1]
         case "bitwise":
@@ -181,6 +184,8 @@ def _elements(table: Table, of: NftSet, some: list[Element]) -> bytes:
 
 def _element(of: NftSet, one: Element) -> bytes:
     parts = [wire.nest(1, wire.attribute(1, one.key))]
+    if one.last_key:
+        parts.append(wire.nest(10, wire.attribute(1, one.last_key)))
     if one.verdict is not None:
         parts.append(wire.nest(2, wire.nest(2, _verdict(one.verdict))))
     elif of.data_type and not one.is_end:

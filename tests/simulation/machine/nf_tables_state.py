@@ -15,6 +15,7 @@ from . import netlink_wire as wire
 INET, IP, IP6 = 1, 2, 10
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 ANONYMOUS, CONSTANT, INTERVAL, MAP, TIMEOUT, DYNAMIC = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20
+CONCATENATED = 0x80
 OWNED = 2
 DROP, ACCEPT, CONTINUE, RETURN, JUMP, GOTO = 0, 1, -1, -5, -3, -4
 VERDICTS = 0xFFFFFF00
@@ -127,7 +128,7 @@ class Rule:
 
 @dataclass
 class Element:
-    """One element of a set; with intervals each end is one."""
+    """One element of a set; with intervals each end is one, unless keys have parts."""
 
     key: bytes
     value: bytes = b""
@@ -138,6 +139,14 @@ class Element:
     """What was counted; None: it has no counter."""
     expires_at: float = 0.0
     """0: never."""
+    last_key: bytes = b""
+    """The end of an interval of a key with parts, each of which has an interval of its own."""
+
+    def has(self, key: bytes) -> bool:
+        """Return whether each part of a key is in this interval."""
+        last = self.last_key or self.key
+        words = (slice(at, at + 4) for at in range(0, len(key), 4))
+        return all(self.key[word] <= key[word] <= last[word] for word in words)
 
     @property
     def place(self) -> tuple[bytes, bool]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 
-from ..sockets import core_of
 from .promise import Promise
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Limits(Promise):
         endpoint = SocketAddress(*to)
         for service in self.world.services:
             if service.is_udp and endpoint in service.planned.pool and service.limit is not None:
-                closing = {core_of(sock) for sock in self.world.reactor._late}
+                closing = {self.world.kernel.files.get(fd) for fd in self.world.reactor._late}
                 flows = [flow for flow in self.world.flows.to(to) if flow.core not in closing]
                 why = f"{endpoint} has {len(flows)} flows, and gets another one"
                 self.check(len(flows) <= service.limit, why)

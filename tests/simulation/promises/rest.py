@@ -5,8 +5,6 @@ It is found in any table and count of the data plane: see ``holdings``.
 
 from __future__ import annotations
 
-from typing import Any
-
 from userspace_proxy.dataplane.descriptors import DESCRIPTORS
 from userspace_proxy.dataplane.timeouts import Timeouts
 
@@ -41,7 +39,7 @@ class Rest(Promise):
         )
         self.check(descriptors == counted, f"{counted} descriptors counted, not {descriptors}")
         headers = connections.headers
-        deadlines: list[Timeouts[Any]] = [connections.dial_deadlines, connections.client_deadlines]
+        deadlines: list[Timeouts] = [connections.dial_deadlines, connections.client_deadlines]
         for timeouts in (*deadlines, *([headers._deadlines] if headers else ())):
             for first in list(timeouts._due)[:1]:
                 is_closed = getattr(first, "_connection", first).is_closed

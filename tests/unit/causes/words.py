@@ -14,7 +14,7 @@ from types import ModuleType
 from userspace_proxy.causes import endpoints, names, nodes, notes, services, slices
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.say import Form, object_of, remedy, say
-from userspace_proxy.model import Failure, ServiceKey, SliceKey
+from userspace_proxy.model import Failure, Protocol, ServiceKey, SliceKey
 from userspace_proxy.model.annotations import ANNOTATIONS, read_hold
 from userspace_proxy.model.endpoint_names import read_host
 from userspace_proxy.model.source_ranges import parse_range
@@ -26,6 +26,7 @@ from userspace_proxy.model.syntax import (
     check_target_port,
 )
 from userspace_proxy.plan.kernel_room import TOO_EXACT
+from userspace_proxy.steering import Steering
 from userspace_proxy_kubectl.nodes import agent_causes
 
 from ..refusals import why
@@ -186,6 +187,15 @@ SAMPLES = (
     notes.path_not_allowed("auto"),
     notes.kernel_path_unused("hold needs the proxy"),
     notes.weights_coarse(TOO_EXACT),
+    notes.range_without_port("rtp=10000-20000", ("sip", "http")),
+    notes.range_without_port("rtp=10000-20000", ()),
+    notes.range_without_number("sip=10000-20000", 5060),
+    notes.range_overlaps("sip=5000-6000", "rtp=1000-20000"),
+    notes.range_not_allowed("rtp=10000-20000", "203.0.113.9", "cluster-ip"),
+    notes.all_at_external("game=all", "203.0.113.9"),
+    notes.range_without_node_port("rtp=10000-20000", 30_080),
+    notes.range_not_possible("rtp=10000-20000", Steering.no_kernel_path[Protocol.TCP]),
+    notes.range_refused("10000–20000 would be 55536–65536 at 10.244.1.8:55536"),
     notes.no_balancer_address(),
     notes.too_many_balanced(1_010, 100),
     notes.ranges_in_annotation(),

@@ -252,7 +252,8 @@ class Rig:
         client, accepted = await self.pair_without_proxy(self.endpoint())
         self.engine.descriptors.take(DESCRIPTORS)
         address = SocketAddress("127.0.0.1", 4711)
-        connection = TcpConnection(self.connections, group, accepted.detached(), address)
+        accepted_fd = self.engine.reactor.calls.adopt(accepted.detached())
+        connection = TcpConnection(self.connections, group, accepted_fd, address)
         self.connections.open[connection] = None
         return connection, client
 
@@ -297,9 +298,9 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def out_of_watches(*_args: object) -> None:
+def out_of_watches(*_args: object) -> int:
     """Fail as the registration of a socket does beyond the kernel's limit."""
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return -errno.ENOSPC
 
 
 def connection_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

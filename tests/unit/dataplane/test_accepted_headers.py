@@ -162,7 +162,7 @@ async def test_a_peer_that_resets_within_its_header_has_ended_it(rig, pod, caplo
 async def test_a_peer_that_cannot_be_watched_is_refused_and_counted(rig, pod, monkeypatch):
     web = rig.service(pod.address)
 
-    monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
+    monkeypatch.setattr(rig.engine.reactor, "watch", out_of_watches)
     counters = web.group.counters
     with contextlib.suppress(ConnectionResetError):
         await rig.client(web, source=PEER)

@@ -123,7 +123,7 @@ async def test_a_socket_that_the_loop_cannot_watch_is_a_failed_dial(make, monkey
 
     ours, theirs = pair()
     with ours:
-        monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
+        monkeypatch.setattr(rig.engine.reactor, "watch", out_of_watches)
         dialer.dials[0][1](theirs)
         assert theirs.fileno() == -1
         assert await client.was_reset()

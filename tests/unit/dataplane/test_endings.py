@@ -76,7 +76,7 @@ async def test_a_question_that_was_read_with_its_reset_has_not_waited(rig, monke
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
     # The process was stopped for so long: client and endpoint are without blame.
-    connection._exchange.asked_at -= 7.0
+    connection.exchange.asked_at -= 7.0
     monkeypatch.setattr(endings, "silence", lambda _: (7.0, 0.0))
     client.send_some(b"question")
     client.reset()
@@ -102,12 +102,12 @@ async def test_a_greeting_that_is_late_has_taken_the_time_since_the_endpoint_ans
     client, server, _ = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
-    connection._exchange.answered_at -= 7.0
+    connection.exchange.answered_at -= 7.0
     client.finish()
     assert await server.read() == b""
     await server.send(b"220 ready")
     assert await client.read() == b"220 ready"
-    assert connection._exchange.first_byte_s >= 7.0, "the client's end asks for nothing"
+    assert connection.exchange.first_byte_s >= 7.0, "the client's end asks for nothing"
 
 
 async def test_a_late_answer_that_comes_with_the_end_is_in_its_line(build, caplog):
@@ -203,7 +203,7 @@ async def test_a_late_answer_is_awaited_although_the_endpoint_has_not_read_to_th
     answer = bytes(300_000)
     await server.send(answer)
     server.finish()
-    await until(lambda: connection.is_closed or connection.is_ended, "both have ended")
+    await until(lambda: connection.is_closed or connection.has_ended(), "both have ended")
     assert not connection.is_closed, "the answer is awaited"
     assert is_connected(connection.up.sink), "the endpoint hasn't acknowledged the FIN"
     # What it does after its FIN doesn't matter any more.
@@ -257,7 +257,7 @@ async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(ri
     while not connection.up.is_stuck:
         client.send_some(bytes(1 << 20))
         await turns(1)
-    connection._exchange.asked_at -= 3.0
+    connection.exchange.asked_at -= 3.0
     server.reset()
     await ended(rig)
     assert noted(rig, counters) == (1, Failure.UNANSWERED)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.dataplane.held_acks import BEHIND_S, HELD_S, HeldAcks, hold_acks, send_acks
 from userspace_proxy.dataplane.reactor import Reactor
@@ -18,7 +19,6 @@ from .peers import Peer, address_of, family_of
 from .waiting import until
 
 FAMILIES = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
-STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 ATTEMPTS = 10
 """The kernel itself sends an ACK after 40 ms, and a handshake's after 200 ms: a busy machine may
 take longer, so the best of so many counts."""
@@ -121,9 +121,10 @@ def test_only_a_dial_that_holds_the_ack_leaves_it_to_the_first_bytes(
 
 
 def dialled(client, at, holds_ack):
-    dialer = ClientAddressDialer()
+    calls = SystemCalls(1)
+    dialer = ClientAddressDialer(calls)
     if client is not None:
-        return dialer.dial(STREAM, client, at, holds_ack=holds_ack)[0]
+        return calls.socket(dialer.dial(client, at, holds_ack))
 
     class Dialling:
         address, is_preserved, group = ("127.0.0.1", 4711), False, None
@@ -134,7 +135,7 @@ def dialled(client, at, holds_ack):
 
     dialling = Dialling()
     dialling.group = Group()
-    return dialer.dial_for(dialling, STREAM, at, 0.0, may_preserve=False, holds_ack=holds_ack)[0]
+    return calls.socket(dialer.dial_for(dialling, at, 0.0, False, holds_ack))
 
 
 # -- which dials hold the ACK ---------------------------------------------------
@@ -267,10 +268,10 @@ async def test_a_connection_that_is_still_dialled_has_them_too(frozen, timers):
     asks(frozen, web, b"question")
     await until(lambda: frozen.connections.open)
     (connection,) = frozen.connections.open
-    assert not has_quick_acks(connection.dial.sock)
+    assert not has_quick_acks(connection.dial._sock)
     timers.advance(HELD_S)
     assert has_quick_acks(connection.client)
-    assert has_quick_acks(connection.dial.sock)
+    assert has_quick_acks(connection.dial._sock)
 
 
 async def test_connections_that_end_are_forgotten(frozen):
@@ -292,10 +293,11 @@ async def test_no_timer_outlives_the_data_plane(frozen, timers):
 class Connection:
     """An accepted connection without an endpoint."""
 
-    endpoint_socket = None
+    endpoint_fd = -1
 
-    def __init__(self, sock, started):
+    def __init__(self, sock, client_fd, started):
         self.client = sock
+        self.client_fd = client_fd
         self.started = started
 
 
@@ -307,7 +309,8 @@ async def held(timers, stack):
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     hold_acks(listener)
     stack.enter_context(socket.create_connection(address_of(listener)))
-    connection = Connection(stack.enter_context(listener.accept()[0]), timers.now)
+    accepted = stack.enter_context(listener.accept()[0])
+    connection = Connection(accepted, reactor.calls.adopt(accepted), timers.now)
     held = HeldAcks(reactor)
     stack.callback(held.close)
     held.start(connection, timers.now)
@@ -337,6 +340,14 @@ async def test_a_loop_that_stays_behind_holds_acks_for_20_ms_at_most(held, timer
 # -- sockets ---------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def calls_of(sock):
+    calls = SystemCalls(1)
+    calls.adopt(sock)
+    yield calls
+    calls.close_epoll()
+
+
 @FAMILIES
 def test_accepted_sockets_inherit_held_acks_and_give_them_up(stack, ip):
     listener = stack.enter_context(socket.create_server((ip, 0), family=family_of(ip)))
@@ -344,7 +355,8 @@ def test_accepted_sockets_inherit_held_acks_and_give_them_up(stack, ip):
     stack.enter_context(socket.create_connection(address_of(listener)))
     accepted = stack.enter_context(listener.accept()[0])
     assert not has_quick_acks(accepted)
-    send_acks(accepted)
+    calls = stack.enter_context(calls_of(accepted))
+    send_acks(calls, accepted.fileno())
     assert has_quick_acks(accepted)
 
 
@@ -353,4 +365,4 @@ def test_other_sockets_than_tcps_are_left_alone(stack, kind):
     for sock in socket.socketpair(type=kind):
         stack.enter_context(sock)
         hold_acks(sock)
-        send_acks(sock)
+        send_acks(stack.enter_context(calls_of(sock)), sock.fileno())

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import errno
 import socket
+import sys
 
 import pytest
 
 from tests.netns import DEADLINE_S
 from userspace_proxy.dataplane import node_address as module
+from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.client_ports import ClientPorts
 from userspace_proxy.dataplane.engine import Engine
 from userspace_proxy.dataplane.node_address import NodeAddressDialer, may_be_source
@@ -17,7 +19,7 @@ from userspace_proxy.kernel.ephemeral import EphemeralPorts
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
-TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+KERNEL = SystemCalls(1)
 # The test's file says that the ephemeral range has 16 ports, and the fifth dial is one too many.
 EASY = 4
 OURS = range(61000, 61004)
@@ -44,13 +46,17 @@ def server(request):
 
 @pytest.fixture
 def ports():
-    return NodeAddressDialer(ClientPorts(OURS[0], OURS[-1]), 1)
+    return NodeAddressDialer(KERNEL, ClientPorts(OURS[0], OURS[-1]), 1)
+
+
+def dial(ports, at, now=0.0):
+    return socket.socket(fileno=KERNEL.socket(ports.dial(at, now, False)).detach())
 
 
 def source_port(ports, server, now=0.0):
     """Dial, have this side close first, and return the port that the server saw."""
     at = SocketAddress(*server.getsockname()[:2])
-    sock, _ = ports.dial(TCP, at, now)
+    sock = dial(ports, at, now)
     accepted, peer = server.accept()
     with accepted:
         sock.close()
@@ -66,9 +72,10 @@ def test_an_endpoint_with_many_dials_gets_ports_of_its_own(ports, server):
     assert are_ours(ports, server, EASY + 2) == [False] * EASY + [True] * 2
 
 
-async def test_workers_share_the_kernels_ports(server):
+async def test_workers_share_the_kernels_ports(server, monkeypatch):
     loop = asyncio.get_running_loop()
     with contextlib.closing(Engine(loop, Tuning(processes=EASY))) as engine:
+        monkeypatch.setattr(sys.modules[__name__], "KERNEL", engine.reactor.calls)
         dialer = engine.client_dialer._node_dialer
         used = [source_port(dialer, server) for _ in range(2)]
     assert [FIRST_PORT <= port <= LAST_PORT for port in used] == [False, True]
@@ -109,7 +116,7 @@ def test_without_a_free_port_the_kernel_chooses_one(ports, server):
 def test_ports_in_use_to_the_same_endpoint_are_passed_over(ports, server):
     at = SocketAddress(*server.getsockname()[:2])
     are_ours(ports, server, EASY)
-    held = [ports.dial(TCP, at, 0.0)[0] for _ in range(len(OURS) + 1)]
+    held = [dial(ports, at) for _ in range(len(OURS) + 1)]
     found = [server.accept() for _ in held]
     assert [peer[1] in OURS for _, peer in found] == [True] * len(OURS) + [False]
     for sock in (*held, *(accepted for accepted, _ in found)):
@@ -119,7 +126,7 @@ def test_ports_in_use_to_the_same_endpoint_are_passed_over(ports, server):
 def test_ports_that_others_have_used_up_are_replaced_by_bound_ones(node, ports, server):
     at = SocketAddress(*server.getsockname()[:2])
     node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
-    held = [ports.dial(TCP, at, 0.0)[0] for _ in range(3)]
+    held = [dial(ports, at) for _ in range(3)]
     found = [server.accept() for _ in held]
     assert [peer[1] in OURS for _, peer in found] == [False, False, True]
     for sock in (*held, *(accepted for accepted, _ in found)):
@@ -129,9 +136,8 @@ def test_ports_that_others_have_used_up_are_replaced_by_bound_ones(node, ports, 
 def test_a_dial_without_any_port_says_so(node, ports, server):
     at = SocketAddress(*server.getsockname()[:2])
     node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
-    held = [ports.dial(TCP, at, 0.0)[0] for _ in range(2 + len(OURS))]
-    sock, number = ports.dial(TCP, at, 0.0)
-    assert (sock.fileno(), number) == (-1, errno.EADDRNOTAVAIL)
+    held = [dial(ports, at) for _ in range(2 + len(OURS))]
+    assert ports.dial(at, 0.0, False) == -errno.EADDRNOTAVAIL
     for sock in held:
         sock.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from userspace_proxy.dataplane import Tuning, relay
+from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.descriptors import Descriptors
 from userspace_proxy.dataplane.pipes import PIPE_BYTES, RETRY_S, PipePool
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES, BULK_BYTES, SPLICE_ROUNDS
@@ -32,14 +33,16 @@ async def descriptors():
 @pytest.fixture
 def make(descriptors):
     pools = []
+    calls = SystemCalls(BUFFER_BYTES)
 
     def make(max_pipes):
-        pools.append(PipePool(descriptors, max_pipes))
+        pools.append(PipePool(calls, descriptors, max_pipes))
         return pools[-1]
 
     yield make
     for pool in pools:
         pool.close()
+    calls.close_epoll()
 
 
 async def test_a_pipe_holds_a_mebibyte(make):

@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import reactor as epoll
-from userspace_proxy.dataplane.reactor import Reactor
+from userspace_proxy.dataplane.reactor import Callback, Reactor
 
 from .rig import Clock, open_sockets
 from .waiting import turns, until
@@ -57,7 +57,7 @@ async def test_other_events_may_be_asked_for(reactor, pairs):
     reactor.register(ours, epoll.IN | epoll.ET, heard.append)
     await turns(3)
     assert heard == []
-    reactor.modify(ours, epoll.IN | epoll.OUT | epoll.ET)
+    reactor.calls.change_watch(ours.fileno(), epoll.IN | epoll.OUT | epoll.ET)
     await until(lambda: heard == [epoll.OUT])
 
 
@@ -65,7 +65,7 @@ async def test_another_handler_may_take_over(reactor, pairs):
     ours, theirs = pairs()
     heard = []
     reactor.register(ours, epoll.IN | epoll.ET, lambda _events: heard.append("old"))
-    reactor.replace_handler(ours, lambda _events: heard.append("new"))
+    reactor.set_handler(ours.fileno(), Callback(lambda _events: heard.append("new")))
     theirs.send(b"hello")
     await until(lambda: heard == ["new"])
 
@@ -94,7 +94,8 @@ async def test_a_socket_that_another_handler_closed_gets_no_event_of_the_same_ba
             reactor.close_socket(other)
             new.append(socket.socket(type=socket.SOCK_DGRAM))
             reactor.register(new[0], epoll.ET, lambda _events: None)
-            reactor.replace_handler(new[0], lambda _events: heard.append("somebody else's"))
+            other_handler = Callback(lambda _events: heard.append("somebody else's"))
+            reactor.set_handler(new[0].fileno(), other_handler)
 
         return handler
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.port_keys import port_key
-from userspace_proxy.dataplane import EndpointGroup, Tuning, relay
+from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.pipes import PIPE_BYTES
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS
@@ -84,7 +84,7 @@ async def test_after_a_reset_no_bytes_are_held_for_a_fin(rig, first):
     direction = connection.up if first == "client" else connection.down
     # The other direction has met the reset, within the same event.
     direction.pump_last()
-    direction.pump(epoll.IN | epoll.RDHUP)
+    direction.on(direction.source_fd, epoll.IN | epoll.RDHUP)
     assert not direction.has_fin
 
 
@@ -224,8 +224,7 @@ TURN_BYTES = ROUNDS * 4096
 @pytest.fixture
 def small_turns(rig, monkeypatch):
     """Turns so short that what a socket holds takes many of them."""
-    rig.engine.reactor.buffer = memoryview(bytearray(TURN_BYTES // ROUNDS))
-    monkeypatch.setattr(relay, "BUFFER_BYTES", TURN_BYTES // ROUNDS)
+    rig.engine.reactor.calls.limit_buffer(TURN_BYTES // ROUNDS)
 
 
 @SIDES

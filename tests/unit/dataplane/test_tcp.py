@@ -23,7 +23,7 @@ async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
     connection, client = await rig.begun(group)
     connection.begin()
 
-    monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
+    monkeypatch.setattr(rig.engine.reactor, "watch", out_of_watches)
     assert await client.was_reset()
     assert rig.connections.open == {}
     assert group.counters.shortages == 1
@@ -262,7 +262,7 @@ async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
     pod, web = rig.served()
     client, server = await rig.joined(web, pod)
     (connection,) = rig.connections.open
-    connection._exchange.answered_at -= UNANSWERED_S
+    connection.exchange.answered_at -= UNANSWERED_S
     await closes_it_at_once(client, server)
     client.close()
     await until(lambda: not rig.connections.open)

@@ -255,7 +255,7 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatc
     connection, client = await rig.begun(group)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rig.engine.reactor, "register", out_of_watches)
+        patch.setattr(rig.engine.reactor, "watch", out_of_watches)
         connection.begin()
     await client.send(b"patience")
     assert await (await pod.accept()).read() == b""
@@ -299,7 +299,7 @@ async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing
     connection, client = await rig.begun(group)
     dial = connection.dial = TcpDial(connection)
     dial.endpoint = group.balancers.current.pick("127.0.0.1", 0.0)
-    dial.sock = own
+    dial.fd = rig.engine.reactor.calls.adopt(own)
     dial._on_dialling(epoll.OUT)
     await client.send(b"hello")
     assert await (await pod.accept()).read() == b"hello"

@@ -286,7 +286,7 @@ async def test_a_flow_that_cannot_be_watched_leaves_nothing_behind(rig, monkeypa
     pod, dns, client = rig.udp_served()
 
     with monkeypatch.context() as patch:
-        patch.setattr(rig.engine.reactor, "register", out_of_watches)
+        patch.setattr(rig.engine.reactor, "watch", out_of_watches)
         client.send(b"question")
         await until(lambda: dns.group.counters.refused)
     assert (dns.group.totals().active, len(rig.flows)) == (0, 0)

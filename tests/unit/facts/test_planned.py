@@ -140,3 +140,11 @@ def test_frontends_are_listed_by_kind_and_loopback_last():
     ]
     ordered = [one.address.ip for one in in_order(made)]
     assert ordered == ["10.96.0.10", "203.0.113.7", "192.0.2.10", "127.0.0.1"]
+
+
+def test_a_range_is_shown_without_the_ports_within():
+    single, other = (Frontend("10.96.0.1", port, Protocol.UDP) for port in (10000, 80))
+    elsewhere = Frontend("10.96.0.2", 10000, Protocol.UDP)
+    ports = Frontend("10.96.0.1", 9000, Protocol.UDP, last=20000)
+    assert in_order([single, other, elsewhere, ports]) == [other, elsewhere, ports]
+    assert facts_of_frontend(ports).address == "10.96.0.1:9000–20000"

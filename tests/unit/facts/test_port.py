@@ -32,6 +32,25 @@ def test_a_port_is_called_by_its_service_its_name_and_its_number():
 
 
 @pytest.mark.parametrize(
+    ("name", "has"),
+    [
+        ("shop/sip:10000", True),
+        ("shop/sip:20000", True),
+        ("shop/sip:9999", False),
+        ("shop/sip:20001", False),
+        ("shop/sip:rtp", False),
+        ("shop/web:10000", False),
+        ("shop/sip", False),
+    ],
+)
+def test_a_range_has_the_numbers_within(name, has):
+    port = PortFacts("shop", "sip", "rtp", frontends=(FrontendFacts("[fd00::1]:10000–20000"),))
+    assert port.has_number(name) is has
+    single = PortFacts("shop", "sip", "rtp", frontends=(FrontendFacts("[fd00::1]:10000"),))
+    assert not single.has_number(name)
+
+
+@pytest.mark.parametrize(
     ("code", "is_left_out"),
     [
         pytest.param(CauseCode.NOT_LOCAL, True, id="elsewhere"),

@@ -136,6 +136,9 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
             id="a-lan-is-admitted",
         ),
         pytest.param(["oifname docker0: drop"], {}, "accept", None, id="to-another-bridge"),
+        pytest.param(
+            ["ct state new: accept", "oifname eth0: accept"], {}, "drop", None, id="some-answers"
+        ),
     ],
 )
 def test_what_drops_forwarded_packets_of_all_clients_is_found(rules, others, policy, expected):

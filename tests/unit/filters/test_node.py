@@ -1,10 +1,11 @@
 """Which chain of others drops what is steered to the proxy."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.filters.usual import CLIENT, FILTER, LINKS, POD, UPLINK, chains
+from tests.unit.filters.usual import CLIENT, DOCKER_0, FILTER, LINKS, POD, UPLINK, chains
 from tests.unit.filters.written import nft
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.filters.node import (
@@ -13,6 +14,7 @@ from userspace_proxy.filters.node import (
     find_unfollowed,
 )
 from userspace_proxy.model import IPFamily
+from userspace_proxy.policy.locality import PodLink
 
 LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
 INPUT = Chain(FILTER, "INPUT", "filter", "input", policy="drop")
@@ -117,6 +119,25 @@ def test_what_drops_packets_of_all_pods_is_found(table):
         "chain cali-wl-to-host: rule drop, for packets of this node's pods",
     )
     assert "defaultEndpointToHostAction" in found.hint
+
+
+def test_only_links_that_lead_to_pods_count():
+    tables = chains("input", ["iifname cali*: drop"], {})
+    ports = [PodLink(number, f"veth{number}") for number in (6, 7)]
+    for links in ([POD, *ports], [POD, DOCKER_0]):
+        (found,) = find_firewalls(tables, {}, "nftables", PORTS, links)
+        assert found.why == "rule iifname cali* drop, for packets of this node's pods"
+    other = PodLink(4, "cni0", (ip_network("10.244.2.0/24"),))
+    assert find_firewalls(tables, {}, "nftables", PORTS, [POD, other]) == []
+    assert find_firewalls(tables, {}, "nftables", PORTS, ports) == []
+
+
+def test_rules_for_so_many_links_that_it_would_take_seconds_are_not_followed():
+    tables = chains("input", ["iifname cali*: drop", *["tcp dport 22: accept"] * 999], {})
+    pods = ((n, ip_network(f"10.244.{n // 250}.{n % 250}/32")) for n in range(2, 202))
+    links = [PodLink(number, f"cali{number}", (network,)) for number, network in pods]
+    assert find_firewalls(tables, {}, "nftables", PORTS, links[:-1]) != []
+    assert find_firewalls(tables, {}, "nftables", PORTS, links) == []
 
 
 SHOWN = "ip filter INPUT"

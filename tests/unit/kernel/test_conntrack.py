@@ -9,7 +9,9 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.conntrack import (
     Allowed,
+    ByDialled,
     Change,
+    Range,
     check,
     counts_bytes,
     forget_changed,
@@ -145,3 +147,44 @@ def test_whether_bytes_are_counted_is_a_sysctl(tmp_path, content, expected):
     if content is not None:
         setting.write_text(content)
     assert counts_bytes(setting) is expected
+
+
+RANGE = Change(
+    17,
+    SocketAddress("10.96.0.21", 20000),
+    (),
+    36002,
+    # The first port of the range leads to 30000.
+    [([("10.244.1.2", 30000)], None)],
+    range=Range(20100, frozenset({20050})),
+)
+
+
+@pytest.mark.parametrize(
+    ("dialled", "answered_from", "is_stale"),
+    [
+        pytest.param(20000, ("10.244.1.2", 30000), False, id="first-port"),
+        pytest.param(20100, ("10.244.1.2", 30100), False, id="last-port"),
+        pytest.param(20007, ("10.244.1.2", 30008), True, id="another-port-of-the-endpoint"),
+        pytest.param(20007, ("10.244.1.9", 30007), True, id="another-endpoint"),
+        pytest.param(20007, ("10.1.0.1", 36002), False, id="the-proxy-port"),
+        pytest.param(20050, ("10.244.1.9", 9), None, id="a-port-that-another-frontend-has"),
+        pytest.param(20101, ("10.244.1.9", 9), None, id="beyond-the-range"),
+        pytest.param(19999, ("10.244.1.9", 9), None, id="before-the-range"),
+    ],
+)
+def test_each_port_of_a_range_may_lead_to_its_own_port_of_an_endpoint(
+    dialled, answered_from, is_stale
+):
+    at = pack_address("10.96.0.21", dialled)
+    allowed = ByDialled([RANGE]).find(at)
+    entry = ConntrackEntry(CLIENT, at, pack_address(*answered_from), b"")
+    assert (None if allowed is None else allowed.is_stale(entry)) is is_stale
+
+
+def test_a_single_port_within_a_range_has_its_own_change():
+    single = Change(17, SocketAddress("10.96.0.21", 20007), (), 36003)
+    found = ByDialled([RANGE, single])
+    entry = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", 36003), b"")
+    assert not found.find(pack_address("10.96.0.21", 20007)).is_stale(entry)
+    assert found.find(pack_address("10.96.0.22", 20007)) is None

@@ -63,13 +63,13 @@ def test_a_hundred_service_ports_a_page():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
     assert [len(build(view, page=n).rows) for n in (1, 2, 3)] == [PORTS_A_PAGE, PORTS_A_PAGE, 50]
     assert build(view, page=2).rows[0].service == "web-100"
-    assert build(view).pages == 3
+    assert build(view).part.pages == 3
 
 
 def test_a_page_past_the_end_is_the_last_one():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(150)))
     page = build(view, page=999_999)
-    assert page.page == 2
+    assert page.part.page == 2
     assert len(page.rows) == 50
 
 

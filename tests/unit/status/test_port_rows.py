@@ -123,7 +123,7 @@ def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
     more = replace(port, connections=port.connections + 6)
     history.note((more,), 101.0)
     row = row_of(port, history)
-    assert row.rates.connections == 6
+    assert row.figures["rate"] == 6
     assert row.sparkline.line == "M118 2h1"
 
 

@@ -1,10 +1,14 @@
 import pytest
 
+from userspace_proxy.status import rows
 from userspace_proxy.status.history import History
+from userspace_proxy.status.page import render_page
 from userspace_proxy.status.port_rows import make_row
-from userspace_proxy.status.rows import columns_of
+from userspace_proxy.status.rows import FigureColumn, columns_of
+from userspace_proxy.status.sampling import Sample
+from userspace_proxy.status.selection import Selection
 
-from .views import make_port, replace
+from .views import make_port, make_view, replace
 
 NOW = 1000.0
 
@@ -63,3 +67,13 @@ def test_what_was_carried_in_the_last_minute_has_its_columns():
 def test_the_column_of_the_order_stays():
     assert columns(IDLE, sort="-failed") == (*ALWAYS, "failed")
     assert columns(IDLE, sort="out") == (*ALWAYS, "in", "out")
+
+
+def test_a_figure_more_is_a_row_of_the_table(monkeypatch):
+    sample = FigureColumn("refused", "turned away", str, colour="bad")
+    monkeypatch.setitem(rows.FIGURES, "away", sample)
+    port = replace(IDLE, refused=7)
+    view = make_view(port)
+    body = render_page(Sample(view, NOW), Selection()).decode()
+    assert '<td role="cell" data-label="turned away" class="n bad">7</td>' in body
+    assert ">turned away</a></th>" in body

@@ -7,7 +7,12 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.base import REFUSE, Bind, SteeringFacts
-from userspace_proxy.steering.programmer import ProgrammedSteering, Programmer, ReleasedPorts
+from userspace_proxy.steering.programmer import (
+    ProgrammedSteering,
+    Programmer,
+    ReleasedPorts,
+    ranges_among,
+)
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -156,3 +161,16 @@ def test_a_port_whose_guard_can_not_be_ended_is_kept():
         raise SteeringError("the kernel refused")
     assert list(released) == [36001]
     assert [end_round(released), end_round(released)] == [set(), {36001}]
+
+
+def test_a_range_is_without_the_ports_that_others_have():
+    old = Frontend("10.96.0.21", 100, Protocol.UDP, last=200)
+    new = Frontend("10.96.0.21", 150, Protocol.UDP, last=250)
+    single = Frontend("10.96.0.21", 120, Protocol.UDP)
+    elsewhere = Frontend("10.96.0.22", 130, Protocol.UDP)
+    other = Frontend("10.96.0.21", 140, Protocol.TCP)
+    found = ranges_among([old, new, WEB], [new, single, elsewhere, other, WEB])
+    assert found.keys() == {old, new}
+    assert (found[old].last, found[old].besides) == (200, {120, *range(150, 201)})
+    assert (found[new].last, found[new].besides) == (250, set())
+    assert ranges_among([WEB], [new]) == {}

@@ -6,6 +6,7 @@ the userspace path.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...balance import fill_slots
@@ -33,14 +34,46 @@ def kernel_targets(
     serving = plan.serving
     timeout_s = serving.affinity_timeout_s
     by_client = serving.handling.balance is Balance.SOURCE_HASH
-    affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
+    affinity = None if timeout_s is None else _affinity(plan, timeout_s)
     return {
         frontend: target
         # Clients of a loopback address have a loopback address, which can't leave the node.
         if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip)
-        else KernelTarget(target, choices, affinity, is_in_kernel, by_client, plan.key)
+        else KernelTarget(
+            target,
+            _moved(choices, frontend.port - serving.ranges[0].number) if frontend.last else choices,
+            affinity,
+            is_in_kernel,
+            by_client,
+            plan.key,
+        )
         for frontend, target in targets.items()
     }
+
+
+def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
+    """Return the affinity whose entries a Service port shares with its range, or with others."""
+    serving, key = plan.serving, plan.key
+    if not serving.handling.shares_affinity:
+        return Affinity(str(key), timeout_s, is_of_pods=bool(serving.ranges))
+    of_service = key._replace(name=key.name._replace(port=""))
+    return Affinity(f"{of_service} (all ports)", timeout_s, is_of_pods=True)
+
+
+# A range has one distance, and its endpoints are the same at each address.
+@functools.lru_cache(maxsize=256)
+def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
+    """Return the choices of a range, whose endpoints have the number that its first port leads to.
+
+    Args:
+        by: How far the first port is from the Service port.
+    """
+    if not by:
+        return choices
+    return tuple(
+        EndpointChoice(tuple([SocketAddress(ip, port + by) for ip, port in endpoints]), networks)
+        for endpoints, networks in choices
+    )
 
 
 def choices_of(

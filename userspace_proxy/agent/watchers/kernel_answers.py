@@ -283,7 +283,10 @@ class KernelAnswers(Component):
 
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
         """Find the frontends whose new connections have got no answer."""
-        serving = {f: one.plan.serving for one in in_kernel for f in one.plan.frontends}
+        # Of ranges, the port that a client dialled isn't known here.
+        serving = {
+            f: one.plan.serving for one in in_kernel for f in one.plan.frontends if not f.last
+        }
         for unled in self._traffic.keys() - serving.keys() - {*in_kernel}:
             del self._traffic[unled]
         for gone in self._doubts.keys() - {*in_kernel}:

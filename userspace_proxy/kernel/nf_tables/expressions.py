@@ -44,7 +44,7 @@ FRAGMENT_OFFSET = 0xFFF8
 _INVERTED = 1
 _VERDICT_REGISTER = 0
 _TCP_RESET, _UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE = 1, 2, 1
-_DESTINATION, _PORT_GIVEN = 1, 2
+_DESTINATION, _PORT_GIVEN, _PORT_OFFSET = 1, 2, 1 << 5
 _UPDATE = 1
 _RANDOM, _FULLY_RANDOM = 1, 1 << 4
 _JENKINS = 0
@@ -293,6 +293,25 @@ def remember(name: str, key: int, timeout_s: int) -> bytes:
 def dnat_to(ip: int, port: int, family: int) -> bytes:
     """Translate to the address and the port in two slots."""
     return dnat(_register(ip), _register(port), family)
+
+
+def dnat_to_ip(ip: int, family: int) -> bytes:
+    """Translate to the address in a slot; the port stays."""
+    return expression("nat", number(1, _DESTINATION) + number(2, family) + number(3, _register(ip)))
+
+
+def dnat_shifted(ip: int, first: int, last: int, family: int) -> bytes:
+    """Translate to the address in a slot, and the dialled port to another one.
+
+    Two more slots have numbers of ports; the new port is
+    ``first + dialled % (last - first + 1)``.
+    ``nft`` lists the range without the flag, which it lacks.
+
+    Source: nf_nat_l4proto_unique_tuple() in net/netfilter/nf_nat_core.c, NF_NAT_RANGE_PROTO_OFFSET.
+    """
+    ports = number(5, _register(first)) + number(6, _register(last))
+    where = number(3, _register(ip)) + ports + number(7, _PORT_GIVEN | _PORT_OFFSET)
+    return expression("nat", number(1, _DESTINATION) + number(2, family) + where)
 
 
 def masquerade() -> bytes:

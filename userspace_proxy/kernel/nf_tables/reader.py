@@ -37,6 +37,7 @@ from .writer import (
     CHAIN_TYPE,
     ELEMENT_DATA,
     ELEMENT_KEY,
+    ELEMENT_KEY_END,
     ELEMENTS,
     INET,
     RULE_CHAIN,
@@ -44,6 +45,7 @@ from .writer import (
     SET_FLAGS,
     SET_NAME,
     TABLE,
+    Interval,
 )
 
 GET_TABLE, GET_CHAIN, GET_RULE, GET_SET, GET_ELEMENTS = 0xA01, 0xA04, 0xA07, 0xA0A, 0xA0D
@@ -186,7 +188,10 @@ def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
     for kind, packed in read_attributes(listed):
         if kind == LIST_ELEMENT:
             found = read_all(packed)
-            yield _value(found, ELEMENT_KEY), _value(found, ELEMENT_DATA)
+            key = _value(found, ELEMENT_KEY)
+            if ELEMENT_KEY_END in found:
+                key = Interval(key + _value(found, ELEMENT_KEY_END))
+            yield key, _value(found, ELEMENT_DATA)
 
 
 @checked

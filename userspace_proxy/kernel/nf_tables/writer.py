@@ -31,6 +31,7 @@ from .expressions import (
     Part,
     counter,
     go_by_inline,
+    joined,
     look_up_inline,
 )
 
@@ -46,11 +47,13 @@ TABLE = 1
 CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 3, 4, 5, 7
 RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
 SET_NAME, SET_FLAGS = 2, 3
-ELEMENTS, ELEMENT_KEY, ELEMENT_DATA = 3, 1, 2
+ELEMENTS, ELEMENT_KEY, ELEMENT_DATA, ELEMENT_KEY_END = 3, 1, 2, 10
 _SET_ID, _ELEMENTS_SET_ID = 10, 4
 _SET_COUNTER = 17
 _ANONYMOUS, _CONSTANT, _MAP, _TIMEOUT, DYNAMIC_SET = 0x1, 0x2, 0x8, 0x10, 0x20
-_VERDICTS = 0xFFFFFF00
+_INTERVALS, _CONCATENATED = 0x4, 0x80
+_DESCRIPTION = 9
+VERDICTS = 0xFFFFFF00
 # Without it nft would print wrong numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
 _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
@@ -135,7 +138,33 @@ class TableWriter:
         self._add_set(name, key, _MAP, values)
 
     def add_verdict_map(self, name: str, key: KeyType) -> None:
-        self._add_set(name, key, _MAP, number(6, _VERDICTS))
+        self._add_set(name, key, _MAP, number(6, VERDICTS))
+
+    def add_interval_set(
+        self,
+        name: str,
+        parts: Sequence[KeyType],
+        value: int | KeyType | None = None,
+        *,
+        counts: bool = False,
+    ) -> None:
+        """Add a set or map whose elements are an :class:`Interval` (Linux ≥ 5.6).
+
+        Args:
+            parts: The types of a key's parts.
+            value: The type of a map's values, or ``VERDICTS``; None for a set.
+            counts: As for :meth:`add_set`.
+        """
+        lengths = b"".join(nested(LIST_ELEMENT, number(1, part.width)) for part in parts)
+        more = nested(_DESCRIPTION, nested(2, lengths))
+        flags = _INTERVALS | _CONCATENATED
+        if value is not None:
+            flags |= _MAP
+            kind, width = (value, 0) if isinstance(value, int) else value[:2]
+            more += number(6, kind) + (number(7, width) if width else b"")
+        if counts:
+            more += counter(_SET_COUNTER)
+        self._add_set(name, joined(*parts), flags, more)
 
     def add_dynamic_set(self, name: str, key: KeyType, size: int) -> None:
         """Add a set to which rules add at most ``size`` elements, with timeouts."""
@@ -194,7 +223,7 @@ class TableWriter:
     def _inline_map(self, inline: InlineVerdicts) -> bytes:
         """Create a map for one rule; the kernel chooses a free name."""
         name = "__map%d"
-        more = number(6, _VERDICTS) + nested(9, number(1, len(inline.verdicts)))
+        more = number(6, VERDICTS) + nested(9, number(1, len(inline.verdicts)))
         set_id = self._add_set(name, NUMBER, _ANONYMOUS | _CONSTANT | _MAP, more)
         place = text(SET_NAME, name) + number(_ELEMENTS_SET_ID, set_id)
         verdicts = map(Verdict, inline.verdicts)
@@ -203,13 +232,26 @@ class TableWriter:
         return go_by_inline(inline, name, set_id)
 
     def _elements(self, kind: int, place: bytes, elements: Elements) -> None:
-        has_verdicts = isinstance(next(iter(elements.values()), b""), Verdict)
-        for packed in _packed_verdicts(elements) if has_verdicts else _packed(elements):
+        key, value = next(iter(elements.items()), (b"", b""))
+        is_plain = not isinstance(key, Interval) and not isinstance(value, Verdict)
+        for packed in _packed(elements) if is_plain else _packed_one_by_one(elements):
             self._add(kind, place + nested(ELEMENTS, packed))
 
 
 class Verdict(bytes):
     """The value of an element in a verdict map, as the kernel lists it."""
+
+
+class Interval(bytes):
+    """The key of an element that is an interval: the first key, and the last one behind it."""
+
+    @property
+    def first(self) -> bytes:
+        return self[: len(self) // 2]
+
+    @property
+    def last(self) -> bytes:
+        return self[len(self) // 2 :]
 
 
 def goto_chain(chain: str) -> Verdict:
@@ -235,18 +277,28 @@ def _packed(elements: Elements) -> Iterator[bytes]:
         yield b"".join([before + key + between + value + behind for key, value in some])
 
 
-def _packed_verdicts(elements: Elements) -> Iterator[bytes]:
-    """Yield elements of a verdict map in pieces that fit into an attribute."""
-    verdicts = {
-        value: nested(ELEMENT_DATA, nested(DATA_VERDICT, value)) for value in set(elements.values())
-    }
+def _packed_one_by_one(elements: Elements) -> Iterator[bytes]:
+    """Yield elements with verdicts or intervals in pieces that fit into an attribute."""
+    values = {value: _packed_value(value) for value in set(elements.values())}
     packed = [
-        nested(LIST_ELEMENT, nested(ELEMENT_KEY, attribute(DATA_VALUE, key)) + verdicts[value])
-        for key, value in elements.items()
+        nested(LIST_ELEMENT, _packed_key(key) + values[value]) for key, value in elements.items()
     ]
     batch = ELEMENTS_BYTES_MAX // max(map(len, packed))
     for start in range(0, len(packed), batch):
         yield b"".join(packed[start : start + batch])
+
+
+def _packed_key(key: bytes) -> bytes:
+    if not isinstance(key, Interval):
+        return nested(ELEMENT_KEY, attribute(DATA_VALUE, key))
+    last = nested(ELEMENT_KEY_END, attribute(DATA_VALUE, key.last))
+    return nested(ELEMENT_KEY, attribute(DATA_VALUE, key.first)) + last
+
+
+def _packed_value(value: bytes) -> bytes:
+    if isinstance(value, Verdict):
+        return nested(ELEMENT_DATA, nested(DATA_VERDICT, value))
+    return nested(ELEMENT_DATA, attribute(DATA_VALUE, value)) if value else b""
 
 
 def _frame(key_width: int, value_width: int) -> tuple[bytes, bytes, bytes]:

@@ -8,6 +8,9 @@
         numgen random mod 2 vmap { 0 : goto …-to-7, 1 : goto …-to-8 }
     choose-9-of-2-ip-to-7    counts, remembers the client, and translates
 
+A range of ports has such chains for each endpoint with or without affinity: they keep the port, or
+move it.
+
 Rule 1: nothing here accesses the kernel.
 Rule 2: an endpoint number in an affinity entry is reused only after all numbers have been assigned,
 long after the entry has expired. An entry for a removed endpoint has no effect.
@@ -20,7 +23,7 @@ from __future__ import annotations
 import itertools
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ...kernel.conntrack import PROTOCOL_NUMBERS
@@ -51,6 +54,12 @@ class SetNames(NamedTuple):
     endpoints: str
     pins: str
     counted: str
+    ranged: str
+    """Ranges that lead to endpoints, as ``forwarded`` has single ports."""
+    range_choices: str
+    range_endpoints: str
+    """Endpoints of ranges, by the first port and a number; no rule looks them up."""
+    counted_ranges: str
 
 
 NAMES = {
@@ -70,6 +79,8 @@ class Chooser(NamedTuple):
     """With affinity: the endpoints of all choices in order."""
     by_client: bool = False
     """As in :class:`.KernelTarget`."""
+    span: tuple[int, int] | None = None
+    """The first and the last port of a range; its endpoints have the number of the first."""
 
 
 class ChooserChain(NamedTuple):
@@ -92,10 +103,12 @@ class ChooserChain(NamedTuple):
 def chooser_of(frontend: Frontend, target: KernelTarget) -> Chooser:
     """Return the chooser of a target."""
     counts = tuple((choice.networks, len(choice.endpoints)) for choice in target.choices)
-    if target.affinity is None:
+    span = (frontend.port, frontend.last) if frontend.last else None
+    if target.affinity is None and span is None:
         return Chooser(frontend.family, counts, by_client=target.by_client)
     endpoints = itertools.chain.from_iterable(choice.endpoints for choice in target.choices)
-    return Chooser(frontend.family, counts, target.affinity, tuple(endpoints), target.by_client)
+    affinity = target.affinity
+    return Chooser(frontend.family, counts, affinity, tuple(endpoints), target.by_client, span)
 
 
 def pack_number(value: int) -> bytes:
@@ -114,20 +127,31 @@ def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[byt
         for network in networks or ():
             inside = is_family + x.from_network(network)
             writer.add_rule(chain.name(chooser), inside + x.verdict(x.GOTO, name))
-        if chooser.affinity is None:
-            writer.add_rule(name, HAS_PORTS, _choose(chooser, count, first))
-        else:
+        if chooser.endpoints:
             _add_pinned(writer, name, chooser, chain, chooser.endpoints[first : first + count])
+        else:
+            writer.add_rule(name, HAS_PORTS, _choose(chooser, count, first))
         first += count
-    if chooser.affinity is not None:
-        for endpoint, number in chain.pins.items():
-            name = chain.name_to(chooser, endpoint)
-            timeout_s = chooser.affinity.timeout_s
-            pin = x.remember(NAMES[chooser.family].pins, _KEY, timeout_s)
-            writer.add_rule(name, is_family + _client(chooser.family, number) + pin)
-            counted = is_family + _count(chooser.family)
-            writer.add_rule(name, counted + _translate(endpoint))
+    for endpoint, number in chain.pins.items():
+        _add_endpoint(writer, chain.name_to(chooser, endpoint), chooser, endpoint, number)
     return writer.messages
+
+
+def _add_endpoint(
+    writer: TableWriter, name: str, chooser: Chooser, endpoint: SocketAddress, number: int
+) -> None:
+    """Add the rules that remember a client, count it, and translate to an endpoint."""
+    family, span = chooser.family, chooser.span
+    is_family = IS_FAMILY[family]
+    if chooser.affinity is not None:
+        pin = x.remember(NAMES[family].pins, _KEY, chooser.affinity.timeout_s)
+        writer.add_rule(name, is_family + _client(family, number) + pin)
+    if span is None:
+        writer.add_rule(name, is_family + _count(family) + _translate(endpoint))
+        return
+    counted = is_family + _count(family, is_range=True)
+    for condition, translation in _translations(endpoint, span):
+        writer.add_rule(name, HAS_PORTS, condition + counted + translation)
 
 
 def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
@@ -180,9 +204,10 @@ def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
     return load + x.pick_by(_ENDPOINT, source.width, count, slot, seed=_SEED, first=first)
 
 
-def _count(family: IPFamily) -> bytes:
+def _count(family: IPFamily, *, is_range: bool = False) -> bytes:
     """Load the dialled address, and count a connection to it."""
-    return x.load_slots(DIALLED[family], _KEY) + x.has(NAMES[family].counted, _KEY)
+    counted = NAMES[family].counted_ranges if is_range else NAMES[family].counted
+    return x.load_slots(DIALLED[family], _KEY) + x.has(counted, _KEY)
 
 
 def _add_pinned(
@@ -198,7 +223,7 @@ def _add_pinned(
     each of these rules in each transaction.
     """
     family = chooser.family
-    for endpoint in dict.fromkeys(endpoints):
+    for endpoint in dict.fromkeys(endpoints) if chooser.affinity is not None else ():
         pinned = _client(family, chain.pins[endpoint]) + x.has(NAMES[family].pins, _KEY)
         to = x.verdict(x.GOTO, chain.name_to(chooser, endpoint))
         writer.add_rule(name, IS_FAMILY[family] + pinned + to)
@@ -219,3 +244,48 @@ def _translate(endpoint: SocketAddress) -> bytes:
     at = _ENDPOINT + _width(endpoint.family)
     port = x.put_slot(endpoint.port.to_bytes(2, "big"), at)
     return to + port + x.dnat_to(_ENDPOINT, at, _AF[endpoint.family])
+
+
+class Shift(NamedTuple):
+    """A part of a range, and how the kernel moves its ports by remainders (``dnat_shifted``)."""
+
+    first: int
+    last: int
+    to_first: int
+    to_last: int
+
+
+def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
+    """Yield the parts of a range, so that ``to_first + port % (to_last - to_first + 1)`` moves it.
+
+    Upwards the divisor is larger than all ports. Downwards it is at most the first port of a part
+    and more than half of its last one, so that it goes once into each.
+    """
+    if offset >= 0:
+        yield Shift(first, last, offset, offset + last)
+        return
+    while first <= last:
+        end = min(last, 2 * first - 1)
+        divisor = max(end // 2 + 1, -offset)
+        yield Shift(first, end, offset + divisor, offset + 2 * divisor - 1)
+        first = end + 1
+
+
+def _translations(endpoint: SocketAddress, span: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the conditions and the translations of a range to an endpoint.
+
+    The range's first port leads to the endpoint's port, the second one to the next, and so on.
+    """
+    to = x.put_slot(pack_ip(endpoint.ip), _ENDPOINT)
+    at, family = _ENDPOINT + _width(endpoint.family), _AF[endpoint.family]
+    offset = endpoint.port - span[0]
+    if not offset:
+        yield b"", to + x.dnat_to_ip(_ENDPOINT, family)
+        return
+    for shift in shifts(*span, offset):
+        ports = (
+            x.put_slot(port.to_bytes(2, "big"), at + index)
+            for index, port in enumerate((shift.to_first, shift.to_last))
+        )
+        within = x.within(x.DPORT, shift.first, shift.last)
+        yield within, to + b"".join(ports) + x.dnat_shifted(_ENDPOINT, at, at + 1, family)

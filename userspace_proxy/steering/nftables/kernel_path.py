@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ...errors import SteeringError
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import NftTable, Steps
-from ...kernel.nf_tables.writer import SetElement
+from ...kernel.nf_tables.writer import Interval, SetElement
 from ...model import Frontend, SocketAddress
 from ..base import KernelTarget
 from ..names import KERNEL_PATH_TABLES
@@ -43,6 +43,14 @@ KernelTargets = Mapping[Frontend, KernelTarget | None]
 
 def _names_of_chains(choosers: Mapping[Chooser, ChooserChain]) -> list[str]:
     return [name for one in choosers.items() for name in chains_of(*one)]
+
+
+def _without_ranges(
+    choosers: Mapping[Chooser, ChooserChain],
+) -> tuple[dict[Chooser, ChooserChain], dict[Chooser, ChooserChain]]:
+    """Return the choosers of single ports, and those of ranges."""
+    ranges = {chooser: chain for chooser, chain in choosers.items() if chooser.span is not None}
+    return {c: chain for c, chain in choosers.items() if c not in ranges}, ranges
 
 
 class KernelPath:
@@ -127,13 +135,14 @@ class KernelPath:
     def _write(self, change: Difference) -> None:
         if self._exists:
             self._put_right()
-            new = _names_of_chains(change.new_choosers)
-            gone = _names_of_chains(change.gone_choosers)
+            ended, unused = _without_ranges(change.gone_choosers)
+            new, gone = _names_of_chains(change.new_choosers), _names_of_chains(ended)
             if new or gone:
-                self._table.change_chains(self._steps(change), gone=gone, new=new)
+                self._table.change_chains(self._steps(change, ended), gone=gone, new=new)
             else:
-                self._table.write(self._steps(change))
+                self._table.write(self._steps(change, ended))
             self._rules.accept(change)
+            self._remove_unused(unused)
             return
         before = dict(self._rules.targets)
         self._rules.accept(change)
@@ -147,6 +156,19 @@ class KernelPath:
                 self._exists = self._table.look(elements_of=()) is not None
             raise
         self._exists = True
+
+    def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
+        """Remove the chains of ranges that no element leads to any more.
+
+        A transaction of their own: while one takes effect, packets still find the old elements of
+        intervals, and would go through the empty chains to the proxy port. Source:
+        nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update() is last.
+        """
+        steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
+        if steps:
+            # Refused, they stay until the table is written anew, and do no harm.
+            with contextlib.suppress(SteeringError):
+                self._table.change_chains(steps, gone=_names_of_chains(choosers), new=())
 
     def repair(self) -> int:
         """Repair changes by other programs; return their number."""
@@ -221,12 +243,12 @@ class KernelPath:
     def _elements(self) -> Iterator[SetElement]:
         return itertools.chain(self._rules.elements(), link_elements(self._numbers))
 
-    def _steps(self, change: Difference) -> Steps:
+    def _steps(self, change: Difference, gone: Mapping[Chooser, ChooserChain]) -> Steps:
         name = self._table.name
         return [
             *(write_chooser(name, *one) for one in change.new_choosers.items()),
             *self._table.steps(change.removed, change.added),
-            *(write_without_chooser(name, *one) for one in change.gone_choosers.items()),
+            *(write_without_chooser(name, *one) for one in gone.items()),
         ]
 
     def _read_counts(self) -> None:
@@ -234,12 +256,19 @@ class KernelPath:
         if not self._has_counters:
             return
         counted = self._rules.counted
-        for names in NAMES.values():
-            found = self._table.counts(names.counted)
+        # Elements of intervals are listed by their first key.
+        ranges = {
+            (name, key.first): frontend
+            for (name, key), frontend in counted.items()
+            if isinstance(key, Interval)
+        }
+        for name in (n for names in NAMES.values() for n in (names.counted, names.counted_ranges)):
+            found = self._table.counts(name)
             self._has_counters = self._has_counters and None not in found.values()
             for key, packets in found.items():
                 # Another program may have added the element.
-                if packets is not None and (frontend := counted.get((names.counted, key))):
+                frontend = counted.get((name, key)) or ranges.get((name, key))
+                if packets is not None and frontend is not None:
                     self._counts.note(frontend, packets)
 
     def _keep_counts(self) -> None:

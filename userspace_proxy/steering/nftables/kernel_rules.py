@@ -4,6 +4,7 @@
     choices4    10.96.7.1 . tcp . 80 : goto choose-2-ip
     endpoints4  10.96.7.1 . tcp . 80 . 0 : 10.244.1.2 . 8080     a rule draws the last number
     counted4    10.96.7.1 . tcp . 80  counts connections; stays while the frontend is steered
+    ranged4, range_choices4, range_endpoints4, counted_ranges4     the same for ranges of ports
     pins4       10.1.0.2 . 7          affinity: clients and their endpoints; rules write it
 
 Rule 1: nothing here accesses the kernel; it reads and writes values.
@@ -29,7 +30,15 @@ from ...kernel.netlink.messages import ip_of
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import joined
-from ...kernel.nf_tables.writer import OUTPUT, POSTROUTING, PREROUTING, SetElement, goto_chain
+from ...kernel.nf_tables.writer import (
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    VERDICTS,
+    Interval,
+    SetElement,
+    goto_chain,
+)
 from ...model import Frontend, IPFamily, SocketAddress, pack_ip
 from ...shares import remove_from
 from ..base import KernelTarget
@@ -41,10 +50,12 @@ from .choosers import (
     chooser_of,
     pack_number,
 )
-from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, frontend_key, read_frontend
+from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
 # Before the chains that steer to proxy ports, and before other programs' masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
+# After all rules for single ports, which take precedence over ranges.
+RANGE_PRIORITY = -109
 LINKS, SAME_LINK = "links", "same_link"
 _BY_CLIENT = {
     IPFamily.IPV4: (x.ORIGINAL_IP_DADDR, x.L4PROTO, x.ORIGINAL_DPORT),
@@ -62,6 +73,14 @@ SETS = (
         name
         for names in NAMES.values()
         for name in (names.choices, names.endpoints, names.forwarded, names.counted)
+    ),
+    *(
+        name
+        for names in NAMES.values()
+        for name in (
+            *(names.range_choices, names.range_endpoints),
+            *(names.ranged, names.counted_ranges),
+        )
     ),
     *(LINKS, SAME_LINK),
 )
@@ -171,6 +190,8 @@ class KernelRules:
                 place = chooser.affinity.name, chooser.family
                 had = {**self._pins(*place), **change.pins.get(place, {})}
             endpoints = dict.fromkeys(chooser.endpoints)
+            if chooser.affinity is not None and chooser.affinity.is_of_pods:
+                had = _of_pods(had, endpoints)
             # The chooser's number, and one for each new endpoint.
             count = 1 + sum(endpoint not in had for endpoint in endpoints)
             number = self._numbers.take(count, lambda: _numbers_in(*there))
@@ -197,6 +218,19 @@ class KernelRules:
                 remove_from(self._by_affinity, place, chooser)
 
 
+def _of_pods(
+    had: Mapping[SocketAddress, int], endpoints: Iterable[SocketAddress]
+) -> dict[SocketAddress, int]:
+    """Return the numbers of endpoints at an address that has one; several there get others."""
+    found = {endpoint: had[endpoint] for endpoint in endpoints if endpoint in had}
+    known = {endpoint.ip for endpoint in found}
+    numbers = {e.ip: number for e, number in had.items() if e.ip not in known}
+    for endpoint in endpoints:
+        if endpoint not in found and (number := numbers.pop(endpoint.ip, None)) is not None:
+            found[endpoint] = number
+    return found
+
+
 def _numbers_in(*choosers: Mapping[Chooser, ChooserChain]) -> Iterator[range]:
     for chain in itertools.chain.from_iterable(some.values() for some in choosers):
         for number in (chain.number, *chain.pins.values()):
@@ -207,15 +241,24 @@ def _elements(
     frontend: Frontend, target: KernelTarget, chain: ChooserChain
 ) -> Iterator[SetElement]:
     names, key = NAMES[frontend.family], frontend_key(frontend)
-    yield names.forwarded, key, b""
-    yield names.choices, key, goto_chain(chain.name(chooser_of(frontend, target)))
+    to = goto_chain(chain.name(chooser_of(frontend, target)))
     endpoints = itertools.chain.from_iterable(choice.endpoints for choice in target.choices)
+    if isinstance(key, Interval):
+        yield names.ranged, key, b""
+        yield names.range_choices, key, to
+        for index, endpoint in enumerate(dict.fromkeys(endpoints)):
+            number = pack_number(index)
+            yield names.range_endpoints, key.first + number, pack_endpoint(endpoint)
+        return
+    yield names.forwarded, key, b""
+    yield names.choices, key, to
     for index, endpoint in enumerate(endpoints):
         yield names.endpoints, key + pack_number(index), pack_endpoint(endpoint)
 
 
 def _count_key(frontend: Frontend) -> SetKey:
-    return NAMES[frontend.family].counted, frontend_key(frontend)
+    names = NAMES[frontend.family]
+    return names.counted_ranges if frontend.last else names.counted, frontend_key(frontend)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -242,7 +285,18 @@ def read_endpoints(
             if frontend is not None and key[:-_NUMBER_BYTES] in led:
                 index = int.from_bytes(key[-_NUMBER_BYTES:], sys.byteorder)
                 found.setdefault(frontend, {})[index] = _unpack_endpoint(value)
+        ranges = _by_first(elements.get(names.range_choices, {}), family)
+        for key, value in elements.get(names.range_endpoints, {}).items():
+            if (frontend := ranges.get(key[:-_NUMBER_BYTES])) is not None:
+                index = int.from_bytes(key[-_NUMBER_BYTES:], sys.byteorder)
+                found.setdefault(frontend, {})[index] = _unpack_endpoint(value)
     return {f: tuple(one for _, one in sorted(some.items())) for f, some in found.items()}
+
+
+def _by_first(keys: Iterable[bytes], family: IPFamily) -> dict[bytes, Frontend]:
+    """Return the ranges of some elements by the key of their first port."""
+    found = ((key, read_frontend(key, family)) for key in keys if isinstance(key, Interval))
+    return {key.first: frontend for key, frontend in found if frontend is not None}
 
 
 def read_endpoints_of(
@@ -263,7 +317,7 @@ def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
     """Return the frontends that some elements steer to endpoints."""
     keys: dict[IPFamily, set[bytes]] = {}
     for family, names in NAMES.items():
-        of_frontends = (names.forwarded, names.choices)
+        of_frontends = (names.forwarded, names.choices, names.ranged, names.range_choices)
         keys[family] = {key for name, key, _ in elements if name in of_frontends}
         keys[family] |= {
             key[:-_NUMBER_BYTES] for name, key, _ in elements if name == names.endpoints
@@ -288,19 +342,29 @@ def write_table(name: str, *, has_counters: bool) -> list[bytes]:
         table.add_map(names.endpoints, joined(*dialled, x.NUMBER), endpoint)
         table.add_dynamic_set(names.pins, joined(ADDRESS[family], x.NUMBER), PINS_MAX)
         table.add_set(names.counted, FRONTEND[family], counts=has_counters)
+        table.add_interval_set(names.ranged, PARTS[family])
+        table.add_interval_set(names.range_choices, PARTS[family], VERDICTS)
+        table.add_map(names.range_endpoints, joined(*dialled, x.NUMBER), endpoint)
+        table.add_interval_set(names.counted_ranges, PARTS[family], counts=has_counters)
     table.add_set(LINKS, x.LINK_NUMBER)
     table.add_set(SAME_LINK, joined(x.LINK_NUMBER, x.LINK_NUMBER))
     table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
     table.add_base_chain("output", "nat", OUTPUT, NAT_PRIORITY)
+    table.add_base_chain("prerouting_ranges", "nat", PREROUTING, RANGE_PRIORITY)
+    table.add_base_chain("output_ranges", "nat", OUTPUT, RANGE_PRIORITY)
     table.add_base_chain("postrouting", "nat", POSTROUTING, SOURCE_PRIORITY)
     table.add_chain("source")
     for family, names in NAMES.items():
         choose = x.load_slots(DIALLED[family], 0) + x.find_verdict(names.choices, 0)
         for chain in ("prerouting", "output"):
             table.add_rule(chain, IS_FAMILY[family] + choose)
-        ours = x.load_slots(_BY_CLIENT[family], 0) + x.has(names.forwarded, 0)
-        ours += x.verdict(x.GOTO, "source")
-        table.add_rule("postrouting", _TRANSLATED + IS_FAMILY[family] + ours)
+        choose = x.load_slots(DIALLED[family], 0) + x.find_verdict(names.range_choices, 0)
+        for chain in ("prerouting_ranges", "output_ranges"):
+            table.add_rule(chain, IS_FAMILY[family] + choose)
+        for forwarded in (names.forwarded, names.ranged):
+            ours = x.load_slots(_BY_CLIENT[family], 0) + x.has(forwarded, 0)
+            ours += x.verdict(x.GOTO, "source")
+            table.add_rule("postrouting", _TRANSLATED + IS_FAMILY[family] + ours)
     _add_masquerade(table)
     return table.messages
 

@@ -2,6 +2,7 @@
 
     frontends4  10.96.7.1 . tcp . 80 : 36001
     frontends6  fd00:96::1 . tcp . 80 : 36001
+    ranges4     10.96.7.1 . tcp . 30000-30100 : 36002    where no rule for a single port applies
     guarded     tcp . 36001                       proxy ports in use, or just released
 
 Rule 1: nothing here accesses the kernel; it reads and writes values.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from ...kernel.conntrack import PROTOCOL_NUMBERS
@@ -28,7 +30,7 @@ from ...kernel.nf_tables.expressions import (
 )
 from ...kernel.nf_tables.nft_table import Listing
 from ...kernel.nf_tables.reader import Expression
-from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, SetElement
+from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, Interval, SetElement
 from ...model import Frontend, IPFamily, Protocol, pack_ip
 
 # Before other programs' filters, which might drop packets that are to be refused.
@@ -41,6 +43,8 @@ FRONTEND: Mapping[IPFamily, KeyType] = {
     family: joined(ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFamily
 }
 """The keys of frontends: ``10.96.7.1 . tcp . 80``."""
+PARTS = {family: (ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFamily}
+"""The parts of these keys."""
 # A protocol and a port, each padded to four bytes.
 _PORT = struct.Struct(">B3xH2x")
 
@@ -56,14 +60,19 @@ SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
+RANGE_MAPS = {IPFamily.IPV4: "ranges4", IPFamily.IPV6: "ranges6"}
+ALL_MAPS = (*MAPS.values(), *RANGE_MAPS.values())
 GUARDED = "guarded"
 # Elements are removed in this order and added in reverse: a port is guarded before the first
 # frontend is steered to it.
-SETS = (*MAPS.values(), GUARDED)
+SETS = (*ALL_MAPS, GUARDED)
 NAT_CHAINS = ("prerouting", "output")
+RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
 # Other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The kernel evaluates chains in order of
 # priority and applies the first translation: this one precedes kube-proxy's leftovers.
 NAT_PRIORITY = -110
+# After the kernel path's ranges, which come after all rules for single ports.
+RANGE_PRIORITY = -108
 
 # nft requires it in a rule that translates ports, when it loads a saved ruleset.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
@@ -77,12 +86,19 @@ def port_key(protocol: Protocol, port: int) -> bytes:
 
 
 def frontend_key(frontend: Frontend) -> bytes:
-    """Return a frontend as an element: ``10.96.7.1 . tcp . 80``."""
-    return pack_ip(frontend.ip) + _PORT.pack(PROTOCOL_NUMBERS[frontend.protocol], frontend.port)
+    """Return a frontend as an element: ``10.96.7.1 . tcp . 80``, or ``… . 10000-20000``."""
+    ip, protocol = pack_ip(frontend.ip), PROTOCOL_NUMBERS[frontend.protocol]
+    key = ip + _PORT.pack(protocol, frontend.port)
+    return Interval(key + ip + _PORT.pack(protocol, frontend.last)) if frontend.last else key
 
 
 def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:
     """Return an element's frontend; None for a key that this proxy never writes."""
+    if isinstance(key, Interval):
+        first, last = (read_frontend(bytes(one), family) for one in (key.first, key.last))
+        if first is None or last is None or (first.ip, first.protocol) != (last.ip, last.protocol):
+            return None
+        return replace(first, last=last.port)
     if len(key) != FRONTEND[family].width:
         return None
     number, port = _PORT.unpack(key[-_PORT.size :])
@@ -110,14 +126,14 @@ class ElementChanges(NamedTuple):
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
-    """Return whether both nat chains look up a map."""
+    """Return whether both nat chains of a map look it up."""
     return all(
         any(
             one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
             for rule in listing.rules(chain)
             for one in rule
         )
-        for chain in NAT_CHAINS
+        for chain in (RANGE_CHAINS if name in RANGE_MAPS.values() else NAT_CHAINS)
     )
 
 
@@ -143,7 +159,8 @@ def to_ip_of(listing: Listing) -> str:
 
 def frontend_element(frontend: Frontend, port: int) -> SetElement:
     """Return the element that steers a frontend to a port."""
-    return MAPS[frontend.family], frontend_key(frontend), port.to_bytes(2, "big")
+    maps = RANGE_MAPS if frontend.last else MAPS
+    return maps[frontend.family], frontend_key(frontend), port.to_bytes(2, "big")
 
 
 def guard_key(frontend: Frontend, port: int) -> bytes:
@@ -211,13 +228,17 @@ def write_table(shape: Shape) -> list[bytes]:
     table.create()
     for family, name in MAPS.items():
         table.add_map(name, FRONTEND[family], x.INET_SERVICE)
+        table.add_interval_set(RANGE_MAPS[family], PARTS[family], x.INET_SERVICE)
     table.add_set(GUARDED, PORT)
     table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
     table.add_base_chain("output", "nat", OUTPUT, NAT_PRIORITY)
+    for chain, hook in zip(RANGE_CHAINS, (PREROUTING, OUTPUT), strict=True):
+        table.add_base_chain(chain, "nat", hook, RANGE_PRIORITY)
     table.add_base_chain("input", "filter", INPUT, FILTER_PRIORITY)
     _add_prerouting(table, shape)
     for family in IPFamily:
-        table.add_rule("output", _HAS_PORTS, _redirect(family))
+        table.add_rule("output", _HAS_PORTS, _redirect(family, MAPS))
+        table.add_rule("output_ranges", _HAS_PORTS, _redirect(family, RANGE_MAPS))
     _add_guard(table, shape)
     return table.messages
 
@@ -226,25 +247,27 @@ def write_prerouting(shape: Shape) -> list[bytes]:
     """Return the messages that rewrite rules depending on the node's address."""
     table = TableWriter(shape.table)
     table.flush_chain("prerouting")
+    table.flush_chain("prerouting_ranges")
     _add_prerouting(table, shape)
     return table.messages
 
 
 def read_ports(
-    elements: Iterable[SetElement], maps: Iterable[str] = MAPS.values()
+    elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> dict[Frontend, int]:
     """Return the frontends' ports in the elements of some maps, as :func:`each_port` does."""
     return dict(each_port(elements, maps))
 
 
 def each_port(
-    elements: Iterable[SetElement], maps: Iterable[str] = MAPS.values()
+    elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> Iterator[tuple[Frontend, int]]:
     """Yield frontends and ports in some maps' elements; with several tables, frontends may repeat.
 
     Elements that this proxy never writes are skipped.
     """
-    families = {name: family for family, name in MAPS.items() if name in maps}
+    named = (*MAPS.items(), *RANGE_MAPS.items())
+    families = {name: family for family, name in named if name in maps}
     found = ((read_frontend(k, families[n]), value) for n, k, value in elements if n in families)
     return ((f, int.from_bytes(value, "big")) for f, value in found if f is not None)
 
@@ -254,20 +277,21 @@ def _add_prerouting(table: TableWriter, shape: Shape) -> None:
 
     ``redirect`` drops packets from an interface without an IPv4 address; see ``interfaces``.
     """
-    if shape.to_ip:
-        to_node = x.put(pack_ip(shape.to_ip)) + _look_up(IPFamily.IPV4, 2) + x.dnat(1, 2)
-        table.add_rule("prerouting", _HAS_PORTS, x.IPV4 + to_node)
-    else:
-        table.add_rule("prerouting", _HAS_PORTS, _redirect(IPFamily.IPV4))
-    table.add_rule("prerouting", _HAS_PORTS, _redirect(IPFamily.IPV6))
+    for chain, maps in (("prerouting", MAPS), ("prerouting_ranges", RANGE_MAPS)):
+        if shape.to_ip:
+            to_node = x.put(pack_ip(shape.to_ip)) + _look_up(IPFamily.IPV4, maps, 2) + x.dnat(1, 2)
+            table.add_rule(chain, _HAS_PORTS, x.IPV4 + to_node)
+        else:
+            table.add_rule(chain, _HAS_PORTS, _redirect(IPFamily.IPV4, maps))
+        table.add_rule(chain, _HAS_PORTS, _redirect(IPFamily.IPV6, maps))
 
 
-def _redirect(family: IPFamily) -> bytes:
-    return IS_FAMILY[family] + _look_up(family, 1) + x.redirect()
+def _redirect(family: IPFamily, maps: Mapping[IPFamily, str]) -> bytes:
+    return IS_FAMILY[family] + _look_up(family, maps, 1) + x.redirect()
 
 
-def _look_up(family: IPFamily, register: int) -> bytes:
-    return x.look_up(DIALLED[family], MAPS[family], register)
+def _look_up(family: IPFamily, maps: Mapping[IPFamily, str], register: int) -> bytes:
+    return x.look_up(DIALLED[family], maps[family], register)
 
 
 def _add_guard(table: TableWriter, shape: Shape) -> None:

@@ -29,7 +29,7 @@ from ..programmer import Affected, NatProgrammer, Ports, ProgrammedSteering, Rel
 from .kernel_path import KernelPath, KernelTargets
 from .kernel_rules import NAT_PRIORITY as KERNEL_PRIORITY
 from .rules import (
-    MAPS,
+    ALL_MAPS,
     NAT_PRIORITY,
     SETS,
     Shape,
@@ -56,11 +56,11 @@ def missing(kernel: KernelOffers) -> str:
     return kernel.obstacle(FOR_NFTABLES, "nftables")
 
 
-def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance, str]:
+def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance | Protocol, str]:
     """Return ``no_kernel_path`` of a started :class:`NftablesSteering`."""
     if lacks := kernel.obstacle((*FOR_NFTABLES, *FOR_KERNEL_PATH), "nftables"):
-        return dict.fromkeys(IPFamily, lacks)
-    obstacles: dict[IPFamily | Balance, str] = dict(not_forwarding().items())
+        return {**dict.fromkeys(IPFamily, lacks), Protocol.TCP: lacks}
+    obstacles: dict[IPFamily | Balance | Protocol, str] = dict(not_forwarding().items())
     if no_hash := kernel.words(FOR_SOURCE_HASH):
         obstacles[Balance.SOURCE_HASH] = no_hash
     return obstacles
@@ -161,13 +161,13 @@ class NftablesProgrammer(NatProgrammer):
 
     def start(self) -> Ports:
         conntrack.check(4)
-        listing = self._table.read(MAPS.values())
+        listing = self._table.read(ALL_MAPS)
         if listing is None:
             return {}
         self._to_ip = to_ip_of(listing)
         self._earlier_refuse_port = refuse_port_of(listing)
         refuse_ports = {self._refuse_port, self._earlier_refuse_port}
-        ports = read_ports(listing.elements_of(MAPS.values()))
+        ports = read_ports(listing.elements_of(ALL_MAPS))
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def apply_all(self, ports: Ports, targets: dict[Frontend, KernelTarget]) -> None:
@@ -216,7 +216,7 @@ class NftablesProgrammer(NatProgrammer):
         if listing is None:
             return {}
         ports = read_ports(
-            listing.elements_of(SETS), [m for m in MAPS.values() if is_looked_up(listing, m)]
+            listing.elements_of(SETS), [m for m in ALL_MAPS if is_looked_up(listing, m)]
         )
         # Until the first apply it is the earlier run's.
         refused = refuse_port_of(listing)

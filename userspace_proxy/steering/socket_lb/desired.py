@@ -54,6 +54,10 @@ def not_offloaded_reason(frontend: Frontend, target: Target | None) -> str:
         return _NOT_IN_KERNEL
     if frontend.protocol is not Protocol.TCP:
         return "a socket of UDP would stay with its endpoint when that is gone"
+    if frontend.last:
+        return "it is a range of ports"
+    if target.affinity is not None and target.affinity.is_of_pods:
+        return "it shares affinity entries with other ports"
     if not target.choices:
         return "it has no endpoint"
     if target.by_client:

@@ -6,9 +6,8 @@ Rule 2: names are quoted, as agents may claim any.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 from urllib.parse import quote
 
 from userspace_proxy.model import ServiceKey
@@ -16,8 +15,6 @@ from userspace_proxy.model import ServiceKey
 from ..agent_answer import AllNodes
 from ..merged import Merged
 from .lately import Lately
-
-_T = TypeVar("_T")
 
 
 def service_link(service: str) -> str:
@@ -53,36 +50,6 @@ class ClusterLook:
     cluster: str = ""
     """The cluster, as its user calls it."""
     lately: Lately = field(default_factory=Lately)
-
-
-@dataclass(frozen=True, slots=True)
-class ListPart(Generic[_T]):
-    """One page of a list."""
-
-    items: Sequence[_T]
-    page: int
-    pages: int
-    total: int
-    """Of all pages."""
-    start: int
-    """The place of the first item in the list."""
-
-    @property
-    def first(self) -> int:
-        """The number of the first item, from 1; 0 without any."""
-        return self.start + 1 if self.items else 0
-
-    @property
-    def last(self) -> int:
-        return self.start + len(self.items)
-
-
-def part_of(items: Sequence[_T], page: int, size: int) -> ListPart[_T]:
-    """Return a page; past the end means the last."""
-    pages = max(1, -(-len(items) // size))
-    number = min(page, pages)
-    start = (number - 1) * size
-    return ListPart(items[start : start + size], number, pages, len(items), start)
 
 
 def has_words(q: str, texts: Iterable[str]) -> bool:

@@ -23,7 +23,7 @@ from userspace_proxy.status.markup import Affected, Parts
 from userspace_proxy.status.page import PORTS_A_PAGE
 from userspace_proxy.status.rows import DOTS_SHOWN, FIGURES, Row, columns_of, figures_of
 from userspace_proxy.status.search import Search
-from userspace_proxy.status.selection import Selection, id_of, with_query
+from userspace_proxy.status.selection import Selection, id_of, part_of, with_query
 
 from ..endpoints import MergedEndpoint
 from ..growth import in_order
@@ -40,7 +40,6 @@ from .look import (
     ClusterLook,
     has_words,
     node_link,
-    part_of,
     service_link,
 )
 from .markup import PageHead, render

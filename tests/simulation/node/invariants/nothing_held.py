@@ -32,8 +32,8 @@ _BOUNDED = """
     NodePortReservations PodNames._pods Predecessors._taken Supervisor._tasks Turns._last
     Turns._paces
 """
-# Longer than demand lasts: 90 s.
-_LOOK_S, _LOOKS = 10.0, 10
+# Mostly all is forgotten after four seconds; demand lasts for 90 s.
+_LOOKS_S = (4.0, 8.0, *(16.0,) * 6)
 
 
 def held_by(world: World) -> Iterator[tuple[str, Counter[str]]]:
@@ -53,8 +53,8 @@ class NothingHeld(Invariant):
     def check_removed(self) -> None:
         """Part of Invariant."""
         world, left = self._world, [""]
-        for _ in range(_LOOKS):
-            world.run_for(_LOOK_S)
+        for seconds in _LOOKS_S:
+            world.run_for(seconds)
             if not (left := self._left()):
                 break
         self.check(not left, f"all was removed, but {left}")

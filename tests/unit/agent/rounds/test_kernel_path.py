@@ -16,6 +16,7 @@ from userspace_proxy.model import (
     ServicePortName,
     SocketAddress,
 )
+from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortPlan
 from userspace_proxy.steering import REFUSE, Affinity, Bind, EndpointChoice, KernelTarget
@@ -144,3 +145,23 @@ async def test_a_path_is_switched_by_the_targets_alone_and_the_listener_stays(ma
     assert (served.path.now, served.path.why) == (DataPath.USERSPACE, "")
     assert served.path.since >= began > 0
     assert served_ports.follow(cluster.serve("web", web.ip)) == {web: REFUSE}
+
+
+RTP = Frontend("10.96.7.1", 9000, Protocol.UDP, last=20000)
+RANGES = (DialledRange("10.96.7.1", 9000, 20000, 10000),)
+
+
+def test_the_endpoints_of_a_range_have_the_number_of_its_first_port():
+    found = targets_of(plan(ranges=RANGES), {WEB: 1, RTP: 1}, is_in_kernel=True)
+    (choice,) = found[RTP].choices
+    assert choice.endpoints == (SocketAddress(A.ip, 7080), SocketAddress(B.ip, 7080))
+    assert found[WEB].choices[0].endpoints == (A, B)
+
+
+def test_affinity_may_belong_to_the_pods_of_a_service():
+    shared = plan(affinity_timeout_s=60, handling=Handling(shares_affinity=True))
+    (target,) = targets_of(shared, {WEB: 1}, is_in_kernel=True).values()
+    assert target.affinity == Affinity("shop/web (all ports)", 60, is_of_pods=True)
+    ranged = plan(affinity_timeout_s=60, ranges=RANGES)
+    found = targets_of(ranged, {WEB: 1, RTP: 1}, is_in_kernel=True)
+    assert found[WEB].affinity == found[RTP].affinity == Affinity(str(NAME), 60, is_of_pods=True)

@@ -1,5 +1,7 @@
 """Messages of changes, read back; tests/node has what a kernel makes of them."""
 
+import pytest
+
 from userspace_proxy.kernel.netlink.messages import read_all, read_messages, text_in
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables import writer as w
@@ -78,3 +80,31 @@ def test_sets_of_several_writers_have_different_ids():
         table.add_map("same", x.INET_PROTO, x.INET_SERVICE)
     assert writers[0].messages != writers[1].messages
     assert len({read_set(one) for table in writers for one in messages(table)}) == 1
+
+
+def test_an_interval_set_describes_the_parts_of_its_keys():
+    table = w.TableWriter("ours")
+    table.add_interval_set("ranges", (x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE), x.INET_SERVICE)
+    table.add_interval_set("choices", (x.IPV4_ADDR, x.INET_SERVICE), w.VERDICTS)
+    table.add_interval_set("counted", (x.IPV4_ADDR, x.INET_SERVICE), counts=True)
+    sets = [read_set(message) for message in messages(table)]
+    assert [(one.name, one.flags, one.shape[1]) for one in sets] == [
+        ("ranges", 0x8C, 12),
+        ("choices", 0x8C, 8),
+        ("counted", 0x84, 8),
+    ]
+
+
+@pytest.mark.parametrize("value", [b"", b"\x8c\xa1", w.goto_chain("to")])
+def test_intervals_are_read_as_they_are_written(value):
+    table = w.TableWriter("ours")
+    many = {
+        w.Interval(n.to_bytes(12, "big") + (n + 9).to_bytes(12, "big")): value for n in range(3000)
+    }
+    table.add_elements("ranges", many)
+    assert max(map(len, table.messages)) < 1 << 16
+    found = dict(one for message in messages(table) for one in read_elements(message))
+    assert found == many
+    key = next(iter(found))
+    assert isinstance(key, w.Interval)
+    assert (key.first, key.last) == (bytes(12), bytes(11) + bytes([9]))

@@ -1,10 +1,9 @@
 import pytest
 
-from userspace_proxy.status.selection import Selection, with_query
+from userspace_proxy.status.selection import Selection, part_of, with_query
 from userspace_proxy_kubectl.nodes.dashboard.look import (
     has_words,
     node_link,
-    part_of,
 )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 from userspace_proxy.kernel.netlink.messages import number_in, read_messages
 from userspace_proxy.kernel.nf_tables import reader, writer
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
@@ -10,6 +14,7 @@ from userspace_proxy.steering.nftables.choosers import (
     ChooserChain,
     chooser_of,
     pack_number,
+    shifts,
     write_chooser,
     write_without_chooser,
 )
@@ -96,3 +101,54 @@ def test_a_service_with_affinity_leads_to_its_own_endpoints_only():
         (pack_number(1), to_7),
         (pack_number(2), to_8),
     ]
+
+
+RTP = Frontend("10.96.7.1", 10000, Protocol.UDP, last=20000)
+PODS = SocketAddress("10.244.1.2", 10000), SocketAddress("10.244.1.3", 10000)
+
+
+def test_a_range_has_a_chain_for_each_endpoint_without_affinity():
+    chooser = chooser_of(RTP, KernelTarget(1, (EndpointChoice(PODS),)))
+    chain = ChooserChain(7, {PODS[0]: 8, PODS[1]: 9})
+    rules = rules_of(write_chooser("t", chooser, chain))
+    assert [rule.chain for rule in rules] == [
+        "choose-7-of-2-ip",
+        "choose-7-of-2-ip-to-8",
+        "choose-7-of-2-ip-to-9",
+    ]
+    names = [one.name for one in rules[1].expressions()]
+    assert "dynset" not in names
+    assert names[-1] == "nat"
+
+
+def test_a_range_with_affinity_remembers_the_client():
+    target = KernelTarget(1, (EndpointChoice(PODS),), Affinity("shop/sip", 60))
+    chooser = chooser_of(RTP, target)
+    rules = rules_of(write_chooser("t", chooser, ChooserChain(7, {PODS[0]: 8, PODS[1]: 9})))
+    kinds_of = [one.name for rule in rules for one in rule.expressions()]
+    assert kinds_of.count("dynset") == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "offset"),
+    [
+        pytest.param(10000, 20000, 5, id="up"),
+        pytest.param(1, 2, 65533, id="to-the-end"),
+        pytest.param(100, 300, 19900, id="far-up"),
+        pytest.param(60000, 65535, -59999, id="far-down"),
+        pytest.param(50000, 65000, -35000, id="down"),
+        pytest.param(20500, 45000, -501, id="down-in-parts"),
+        pytest.param(3, 40000, -2, id="down-in-many-parts"),
+        pytest.param(40000, 40100, -1000, id="a-little-down"),
+    ],
+)
+def test_ports_are_moved_by_remainders(first, last, offset):
+    parts = list(shifts(first, last, offset))
+    ports = itertools.chain.from_iterable(range(p.first, p.last + 1) for p in parts)
+    assert list(ports) == list(range(first, last + 1))
+    for part in parts:
+        # The kernel's ports have 16 bits.
+        assert 0 <= part.to_first <= part.to_last <= 65535
+        divisor = part.to_last - part.to_first + 1
+        for port in (part.first, (part.first + part.last) // 2, part.last):
+            assert part.to_first + port % divisor == port + offset

@@ -269,3 +269,44 @@ def test_frontends_of_one_affinity_that_begin_together_share_their_clients():
     change = KernelRules().difference({WEB: both, CART: local})
     first, second = change.new_choosers.values()
     assert second.pins == {B: first.pins[B]}
+
+
+RTP = Frontend("10.96.7.1", 10000, Protocol.UDP, last=20000)
+A_RTP, B_RTP = (SocketAddress(one.ip, 10000) for one in (A, B))
+SIP_PODS = Affinity("shop/sip (all ports)", 60, is_of_pods=True)
+
+
+def test_a_range_is_one_element_of_each_set_and_is_read_back():
+    rules = KernelRules()
+    rules.accept(rules.difference({RTP: KernelTarget(1, (EndpointChoice((A_RTP, B_RTP)),))}))
+    elements = by_set(rules.elements())
+    assert {name: len(some) for name, some in elements.items()} == {
+        "counted_ranges4": 1,
+        "ranged4": 1,
+        "range_choices4": 1,
+        "range_endpoints4": 2,
+    }
+    assert read_endpoints(elements) == {RTP: (A_RTP, B_RTP)}
+
+
+def test_ports_that_share_affinity_have_one_number_for_each_pod():
+    rules = KernelRules()
+    single = KernelTarget(1, (EndpointChoice((A, B)),), SIP_PODS)
+    ranged = KernelTarget(2, (EndpointChoice((B_RTP, A_RTP)),), SIP_PODS)
+    rules.accept(rules.difference({WEB: single}))
+    rules.accept(rules.difference({RTP: ranged}))
+    (of_single, of_range) = (
+        rules.choosers[chooser_of(frontend, target)].pins
+        for frontend, target in ((WEB, single), (RTP, ranged))
+    )
+    assert (of_single[A], of_single[B]) == (of_range[A_RTP], of_range[B_RTP])
+
+
+def test_of_several_endpoints_at_one_address_each_has_a_number():
+    rules = KernelRules()
+    second = SocketAddress(A.ip, A.port + 1)
+    target = KernelTarget(1, (EndpointChoice((A, second)),), SIP_PODS)
+    other = KernelTarget(1, (EndpointChoice((A_RTP, SocketAddress(A.ip, 10001))),), SIP_PODS)
+    rules.accept(rules.difference({WEB: target, RTP: other}))
+    for chain in rules.choosers.values():
+        assert len(set(chain.pins.values())) == 2

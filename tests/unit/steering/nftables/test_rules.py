@@ -199,3 +199,33 @@ def test_a_frontend_is_read_as_it_was_written(frontend):
 )
 def test_an_element_that_this_proxy_never_writes_is_not_a_frontend(key):
     assert read_frontend(key, IPFamily.IPV4) is None
+
+
+RANGE = Frontend("10.96.7.1", 30000, Protocol.TCP, last=30100)
+RANGE_6 = Frontend("fd00:96::1", 30000, Protocol.UDP, last=30100)
+
+
+def test_a_range_is_one_element_of_a_map_of_its_own():
+    changes, uses = differing_frontends({}, {RANGE: 36003, RANGE_6: 36004}, {}, REFUSE_PORT)
+    assert {name for name, _, _ in changes.added} == {"ranges4", "ranges6", "guarded"}
+    assert read_ports(changes.added) == {RANGE: 36003, RANGE_6: 36004}
+    assert len(uses) == 2
+
+
+@pytest.mark.parametrize("frontend", [RANGE, RANGE_6])
+def test_a_range_is_read_as_it_was_written(frontend):
+    assert read_frontend(frontend_key(frontend), frontend.family) == frontend
+
+
+def test_an_interval_that_this_proxy_never_writes_is_not_a_range():
+    first, other = frontend_key(WEB), frontend_key(CART)
+    assert read_frontend(writer.Interval(first + other), IPFamily.IPV4) is None
+    assert read_frontend(writer.Interval(first[:-4] + other[:-4]), IPFamily.IPV4) is None
+
+
+def test_ranges_are_in_force_if_their_chains_look_them_up():
+    listing = listed(write_table(SHAPE))
+    assert is_looked_up(listing, "ranges4")
+    assert is_looked_up(listing, "ranges6")
+    without = [one for one in listing.definitions if getattr(one, "chain", "") != "output_ranges"]
+    assert not is_looked_up(Listing(is_owned=False, definitions=tuple(without)), "ranges4")

@@ -345,3 +345,18 @@ def test_what_has_no_room_is_left_to_the_rules(room):
     desired.change({WEB: None})
     desired.forget(desired.next_without_service(9))
     assert desired.change({CART: to(A, name="shop/cart")}).put
+
+
+@pytest.mark.parametrize(
+    ("frontend", "target", "why"),
+    [
+        (Frontend("10.96.0.1", 80, Protocol.TCP, last=90), to(A), "it is a range of ports"),
+        (
+            WEB,
+            to(A, affinity=Affinity("shop/web", 60, is_of_pods=True)),
+            "it shares affinity entries with other ports",
+        ),
+    ],
+)
+def test_ranges_and_shared_affinity_are_left_to_the_rules(frontend, target, why):
+    assert not_offloaded_reason(frontend, target) == why

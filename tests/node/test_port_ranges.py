@@ -1,0 +1,229 @@
+"""Ranges of ports: each port leads to the same number at an endpoint, in real namespaces."""
+
+import itertools
+import sys
+import threading
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import CLEANUP
+from tests.node.range_servers import RangePod, asks, service
+from tests.node.testbed import Testbed
+from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
+
+pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
+
+IPS = {4: "10.96.0.21", 6: "fd00:96::21"}
+FIRST, MIDDLE, LAST = 20000, 25000, 30000
+OWN = 25001
+PORTS = [
+    ("media", "UDP", FIRST, FIRST),
+    ("own", "UDP", OWN, OWN + 10),
+    ("data", "TCP", MIDDLE, MIDDLE),
+    ("own-tcp", "TCP", OWN, OWN + 10),
+]
+RANGES = {"port-ranges": f"media={FIRST}-{LAST}, data={FIRST}-{LAST}"}
+MOVED_IPS = {4: "10.96.0.22", 6: "fd00:96::22"}
+# To larger numbers, and to smaller ones: in several parts, as the first is less than half the last.
+MOVED = [
+    ("up", "UDP", 100, FIRST),
+    ("up-tcp", "TCP", 100, FIRST),
+    ("down", "UDP", 60000, MIDDLE),
+    ("down-tcp", "TCP", 60000, MIDDLE),
+    ("far", "UDP", 20500, 19999),
+]
+MOVED_RANGES = {
+    "port-ranges": "up=100-300, up-tcp=100-300, down=50000-65000, down-tcp=50000-65000, "
+    "far=20500-45000"
+}
+SERVED = (FIRST - 1, FIRST, MIDDLE, OWN, OWN + 10, LAST, LAST + 1)
+
+
+@pytest.fixture(scope="module", params=["userspace", "kernel"])
+def testbed(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agent")
+    flags = f"--path={request.param}", "--workers=1"
+    with Testbed(folder, "nftables", *flags, clients=["pod", "node-1"]) as testbed:
+        pods = [RangePod(testbed, name, SERVED) for name in ("one", "two")]
+        testbed.agent.manifests.write_objects(
+            [
+                *service("media", tuple(IPS.values()), PORTS, RANGES, pods=pods),
+                *service("moved", tuple(MOVED_IPS.values()), MOVED, MOVED_RANGES, pods=pods),
+            ]
+        )
+        testbed.agent.start_until_ready()
+        yield testbed
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+@pytest.mark.parametrize("client", ["pod", "node-1"])
+@pytest.mark.parametrize(
+    ("port", "answered"),
+    [
+        (FIRST - 1, "none"),
+        (FIRST, FIRST),
+        (MIDDLE, MIDDLE),
+        (OWN, OWN + 10),
+        (LAST, LAST),
+        (LAST + 1, "none"),
+    ],
+)
+def test_each_port_of_a_range_leads_to_the_same_number(
+    testbed, version, protocol, client, port, answered
+):
+    answer = asks(testbed[client], (IPS[version], port), protocol, is_served=answered != "none")
+    assert answer.rpartition(" ")[2] == str(answered), testbed.shell("nft list ruleset")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(
+    ("protocol", "port", "answered"),
+    [
+        *((protocol, 100, FIRST) for protocol in ("TCP", "UDP")),
+        *((protocol, 60000, MIDDLE) for protocol in ("TCP", "UDP")),
+        *((protocol, 60001, OWN) for protocol in ("TCP", "UDP")),
+        *((protocol, 65000, LAST) for protocol in ("TCP", "UDP")),
+        ("UDP", 20501, FIRST),
+        ("UDP", 30501, LAST),
+    ],
+)
+def test_a_range_is_moved_as_far_as_its_target(testbed, version, protocol, port, answered):
+    answer = asks(testbed["pod"], (MOVED_IPS[version], port), protocol)
+    assert answer.rpartition(" ")[2] == str(answered)
+
+
+def test_status_and_explain_show_a_range(testbed):
+    frontends = {
+        (port["port"], port["family"]): [one["address"] for one in port["frontends"]]
+        for port in testbed.agent.status()["ports"]
+        if port["service"] == "media"
+    }
+    assert frontends["media", "IPv4"] == [f"{IPS[4]}:{FIRST}–{LAST}"]
+    assert frontends["data", "IPv6"] == [f"[{IPS[6]}]:{FIRST}–{LAST}"]
+    assert frontends["own", "IPv4"] == [f"{IPS[4]}:{OWN}"]
+    explain = f"{sys.executable} -m userspace_proxy explain shop/media:{{}} || true"
+    within = testbed.shell(explain.format(FIRST + 7))
+    assert f"{IPS[4]}:{FIRST}–{LAST}/UDP, ClusterIP" in within
+    assert f"{IPS[4]}:{OWN}" not in within
+    assert f"{FIRST}–{LAST}" not in testbed.shell(explain.format(OWN))
+
+
+class Life:
+    """A Service with a range of UDP and one of TCP, whose agent is restarted and edited."""
+
+    def __init__(self, testbed):
+        self.testbed = testbed
+        self.pods = [RangePod(testbed, name, SERVED) for name in ("one", "two")]
+
+    def write(self, ranges=f"media={FIRST}-{LAST}, data={FIRST}-{LAST}", pods=None, **more):
+        annotations = {"port-ranges": ranges, **more} if ranges else more
+        ports = [one for one in PORTS if not one[0].startswith("own")]
+        pods = self.pods if pods is None else pods
+        objects = service("media", [IPS[4]], ports, annotations, pods=pods)
+        self.testbed.agent.manifests.write_objects(objects)
+
+    def ask(self, port, protocol, **more):
+        return asks(self.testbed["pod"], (IPS[4], port), protocol, **more)
+
+    def wait_for(self, port, protocol, answers):
+        """Wait until only these pods answer, or with none until nothing does."""
+
+        def is_so():
+            said = (self.ask(port, protocol, is_served=bool(answers)) for _ in range(12))
+            first = {answer.partition(" ")[0] for answer in itertools.islice(said, 1)}
+            wanted = set(answers or ["none"])
+            return first <= wanted and first | {a.partition(" ")[0] for a in said} == wanted
+
+        wait_for(f"answers of {answers}", is_so, hint=self.testbed.agent.log)
+
+
+def asks_again(flow):
+    """Return the pod that answers a flow."""
+    flow.send(b"hello")
+    return flow.recv(100).decode().partition(" ")[0]
+
+
+@pytest.fixture(params=["userspace", "kernel"])
+def life(request, tmp_path):
+    flags = f"--path={request.param}", "--workers=1"
+    with Testbed(tmp_path, "nftables", *flags, clients=["pod"]) as testbed:
+        life = Life(testbed)
+        yield life
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_endpoints_of_a_range_come_and_go_and_nothing_is_left(life, protocol):
+    agent = life.testbed.agent
+    life.write()
+    agent.start_until_ready()
+    life.wait_for(LAST, protocol, ["one", "two"])
+    flow = life.testbed["pod"].udp((IPS[4], MIDDLE))
+    gone = asks_again(flow)
+    left = [pod for pod in life.pods if pod.host.name != gone]
+    life.write(pods=left)
+    life.wait_for(LAST, protocol, [left[0].host.name])
+    # The flow of the endpoint that left moves.
+    wait_for("the flow at the other pod", lambda: asks_again(flow) == left[0].host.name)
+    life.write()
+    life.wait_for(FIRST, protocol, ["one", "two"])
+    life.write(ranges="")
+    life.wait_for(LAST, protocol, [])
+    assert str(LAST) not in life.testbed.shell("nft list ruleset")
+    assert life.ask(MIDDLE, "TCP").endswith(str(MIDDLE))
+
+
+def test_a_range_stays_while_it_is_changed_and_through_restarts(life):
+    agent = life.testbed.agent
+    life.write()
+    agent.start_until_ready()
+    answers, failed, ended = [], [], threading.Event()
+
+    def load():
+        while not ended.is_set():
+            for protocol in ("TCP", "UDP"):
+                answer = life.ask(MIDDLE, protocol)
+                (answers if answer.endswith(str(MIDDLE)) else failed).append(answer)
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    try:
+        for last, served, outside in (
+            (LAST - 10, FIRST, LAST),
+            (LAST + 1, LAST + 1, None),
+            (LAST, LAST, LAST + 1),
+        ):
+            life.write(f"media={FIRST}-{last}, data={FIRST}-{last}")
+            for protocol in ("TCP", "UDP"):
+                if outside is not None:
+                    life.wait_for(outside, protocol, [])
+                life.wait_for(served, protocol, ["one", "two"])
+    finally:
+        ended.set()
+        loading.join()
+    assert not failed, agent.log()
+    assert len(answers) > 10
+    agent.stop()
+    agent.start_until_ready()
+    for protocol in ("TCP", "UDP"):
+        life.wait_for(LAST, protocol, ["one", "two"])
+
+
+def test_without_endpoints_a_range_refuses(life):
+    life.write(pods=[])
+    life.testbed.agent.start_until_ready()
+    with pytest.raises(ConnectionRefusedError):
+        life.testbed["pod"].dial((IPS[4], LAST))
+    assert life.testbed["pod"].udp_refusal((IPS[4], LAST)) == "refused"
+
+
+def test_nothing_is_left_after_a_clean_up(life):
+    before = life.testbed.rules()
+    life.write()
+    agent = life.testbed.agent
+    agent.start_until_ready()
+    life.wait_for(LAST, "TCP", ["one", "two"])
+    agent.stop()
+    life.testbed.shell(" ".join(CLEANUP))
+    assert life.testbed.rules() == before

@@ -1,0 +1,75 @@
+"""What only the real kernel has; the rest is in ``tests/simulation/test_calls_contract.py``."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import socket
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.dataplane.calls import SystemCalls
+
+from .rig import open_sockets
+
+
+def open_pipes():
+    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    return sum(str(link.readlink()).startswith("pipe:") for link in links if link.is_symlink())
+
+
+@pytest.fixture
+def calls():
+    calls = SystemCalls(100)
+    with contextlib.closing(socket.socket()) as unconnected:
+        unconnected.setblocking(False)
+        yield calls, calls.adopt(unconnected)
+        calls.disown(unconnected.fileno())
+    calls.close_epoll()
+
+
+def test_a_call_that_fails_returns_the_errno(calls):
+    kernel, fd = calls
+    assert kernel.receive(fd) == -errno.ENOTCONN
+    assert kernel.shut_down(fd) == -errno.ENOTCONN
+    assert kernel.accept(fd) == (-errno.EINVAL, None)
+    assert kernel.set_option(fd, 999, 999, 1) == -errno.ENOPROTOOPT
+    assert kernel.splice(fd, fd, 1) == -errno.EINVAL
+    assert kernel.watch(fd, select.EPOLLIN) == 0
+    assert kernel.watch(fd, select.EPOLLIN) == -errno.EEXIST
+
+
+def test_a_pipe_has_the_size_and_blocks_nobody(calls):
+    kernel, _ = calls
+    ends = kernel.open_pipe(1 << 20)
+    assert fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ) == 1 << 20
+    assert not any(os.get_blocking(end) or os.get_inheritable(end) for end in ends)
+    for end in ends:
+        kernel.close(end)
+
+
+def test_a_pipe_that_cannot_have_its_size_is_closed(calls):
+    kernel, _ = calls
+    before = open_pipes()
+    number, other = kernel.open_pipe(-1)
+    assert number < 0
+    assert other == -1
+    assert open_pipes() == before
+
+
+def test_the_epoll_is_readable_while_events_wait(calls):
+    kernel, fd = calls
+    assert select.select([kernel.epoll_descriptor()], [], [], 0)[0] == []
+    kernel.watch(fd, select.EPOLLOUT)
+    assert select.select([kernel.epoll_descriptor()], [], [], 0)[0] == [kernel.epoll_descriptor()]
+
+
+def test_nothing_stays_open():
+    before = open_sockets()
+    kernel = SystemCalls(1)
+    fd = kernel.adopt(socket.socket())
+    kernel.close(fd)
+    kernel.close_epoll()
+    assert open_sockets() == before

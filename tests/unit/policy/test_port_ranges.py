@@ -1,0 +1,206 @@
+"""Which ranges a Service gets, at which addresses, and which path they take."""
+
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.causes.notes import (
+    all_at_external,
+    range_not_allowed,
+    range_overlaps,
+    range_without_node_port,
+    range_without_number,
+    range_without_port,
+)
+from userspace_proxy.model import (
+    DataPath,
+    FrontendKind,
+    Handling,
+    Hold,
+    IPFamily,
+    Protocol,
+    ServicePort,
+    SocketAddress,
+)
+from userspace_proxy.model.port_ranges import DialledRange, read_port_ranges
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.policy import DEFAULT_PATH, NodeFacts
+from userspace_proxy.policy.port_ranges import (
+    WHY_SHARED,
+    WHY_UDP,
+    choose_range_path,
+    ranges_of,
+    why_moved_out,
+    why_not_possible,
+)
+
+from ..model.samples import service
+
+RTP = ServicePort("rtp", 10000, "UDP")
+SIP = ServicePort("sip", 5060, "UDP")
+DATA = ServicePort("data", 10000, "TCP")
+NODE_PORT = ServicePort("rtp", 10000, "UDP", node_port=30000)
+IP = "192.0.2.9"
+
+
+def asking(text, *ports, **fields):
+    handling = Handling(port_ranges=read_port_ranges(text), **fields.pop("handling", {}))
+    return service(ports=ports or (RTP, SIP, DATA), handling=handling, **fields)
+
+
+def spans(text, *ports):
+    ranges, notes = ranges_of(asking(text, *ports))
+    return {port.name: one.spans for port, one in ranges.items()}, list(notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("rtp=10000-20000", {"rtp": ((10000, 20000),)}, id="by-name"),
+        pytest.param("5060=5000-6000", {"sip": ((5000, 6000),)}, id="by-number"),
+        pytest.param(
+            "10000=9000-11000",
+            {"rtp": ((9000, 11000),), "data": ((9000, 11000),)},
+            id="of-both-protocols",
+        ),
+        pytest.param(
+            "rtp=10000-20000,data=10000-20000",
+            {"rtp": ((10000, 20000),), "data": ((10000, 20000),)},
+            id="same-ports-of-each-protocol",
+        ),
+        pytest.param("data=all", {"data": ((1, 65535),)}, id="all"),
+        pytest.param(
+            "rtp=10000-20000,sip=all",
+            {"rtp": ((10000, 20000),), "sip": ((1, 9999), (20001, 65535))},
+            id="all-but-another-range",
+        ),
+        pytest.param(
+            "sip=all,rtp=1-20000", {"rtp": ((1, 20000),), "sip": ((20001, 65535),)}, id="from-1"
+        ),
+        pytest.param(
+            "sip=all,rtp=9-65535", {"rtp": ((9, 65535),), "sip": ((1, 8),)}, id="to-the-end"
+        ),
+    ],
+)
+def test_a_port_has_the_range_that_contains_it(text, found):
+    assert spans(text) == (found, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        pytest.param(
+            "ftp=1-9", range_without_port("ftp=1-9", ("rtp", "sip", "data")), id="unknown-port"
+        ),
+        pytest.param("sip=1-9", range_without_number("sip=1-9", 5060), id="without-its-number"),
+        pytest.param(
+            "rtp=1-20000,sip=5000-6000",
+            range_overlaps("sip=5000-6000", "rtp=1-20000"),
+            id="overlap",
+        ),
+        pytest.param("rtp=all,sip=all", range_overlaps("sip=all", "rtp=all"), id="all-twice"),
+    ],
+)
+def test_what_is_not_followed_has_a_note(text, note):
+    assert spans(text)[1] == [note]
+
+
+def test_node_ports_have_no_range():
+    found, notes = spans("rtp=10000-20000", NODE_PORT)
+    assert found == {"rtp": ((10000, 20000),)}
+    assert notes == [range_without_node_port("rtp=10000-20000", 30000)]
+
+
+def test_a_port_of_another_protocol_has_no_range():
+    found, notes = spans("sctp=1-9", ServicePort("sctp", 5, "SCTP"))
+    assert not found
+    assert len(notes) == 1
+
+
+def test_without_the_annotation_nothing_is_looked_at():
+    assert ranges_of(service()) == ({}, ())
+
+
+RANGE = "rtp=10000-20000"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "kind", "text", "why"),
+    [
+        ("cluster-ip", FrontendKind.CLUSTER_IP, RANGE, None),
+        ("all", FrontendKind.CLUSTER_IP, "rtp=all", None),
+        ("all", FrontendKind.LOAD_BALANCER, RANGE, None),
+        ("all", FrontendKind.EXTERNAL_IP, "rtp=all", all_at_external("rtp=all", IP)),
+        (
+            "cluster-ip",
+            FrontendKind.LOAD_BALANCER,
+            RANGE,
+            range_not_allowed(RANGE, IP, "cluster-ip"),
+        ),
+        ("none", FrontendKind.CLUSTER_IP, RANGE, range_not_allowed(RANGE, IP, "none")),
+    ],
+)
+def test_the_operator_decides_at_which_addresses_ranges_are_served(allowed, kind, text, why):
+    one = ranges_of(asking(text))[0][RTP]
+    assert one.why_not_at(kind, IP, NodeFacts(port_ranges=allowed)) == why
+
+
+@pytest.mark.parametrize(("protocol", "is_possible"), [(Protocol.TCP, True), (Protocol.UDP, False)])
+def test_ranges_of_udp_need_the_kernel_path(protocol, is_possible):
+    one = ranges_of(asking("rtp=10000-20000"))[0][RTP]
+    facts = NodeFacts(no_kernel_path={IPFamily.IPV4: "it needs --steering=nftables"})
+    cause = why_not_possible(one, protocol, IPFamily.IPV4, facts)
+    assert (cause is None) is is_possible
+    assert why_not_possible(one, protocol, IPFamily.IPV6, facts) is None
+
+
+SHARED = {"handling": {"shares_affinity": True}, "affinity_timeout_s": 60}
+HOLDS = {"handling": {"shares_affinity": True, "hold": Hold(9.0)}, "affinity_timeout_s": 60}
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_udp_range", "path", "why"),
+    [
+        pytest.param({}, True, DataPath.KERNEL, WHY_UDP, id="udp"),
+        pytest.param({}, False, DataPath.USERSPACE, "", id="other-port"),
+        pytest.param(SHARED, False, DataPath.KERNEL, WHY_SHARED, id="shared"),
+        pytest.param(HOLDS, False, DataPath.USERSPACE, "", id="shared-but-holds"),
+        pytest.param(HOLDS, True, DataPath.KERNEL, WHY_UDP, id="udp-of-one-that-holds"),
+    ],
+)
+def test_the_path_follows_from_ranges_of_udp(fields, is_udp_range, path, why):
+    asked = asking("rtp=10000-20000", **fields)
+    chosen = choose_range_path(asked, DEFAULT_PATH, "", is_udp_range=is_udp_range)
+    assert (chosen.path, chosen.why) == (path, why)
+
+
+def test_a_service_on_the_kernel_path_stays_there():
+    kernel = DEFAULT_PATH._replace(path=DataPath.KERNEL, why="asked")
+    assert choose_range_path(service(), kernel, "", is_udp_range=True) is kernel
+
+
+def test_a_shared_affinity_without_ranges_needs_no_other_path():
+    alone = replace(asking("rtp=10000-20000", **SHARED), handling=Handling(shares_affinity=True))
+    assert choose_range_path(alone, DEFAULT_PATH, "", is_udp_range=False) is DEFAULT_PATH
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        (10000, ""),
+        (1, ""),
+        (55535, ""),
+        (55536, "55536–65536"),
+    ],
+)
+def test_ports_of_endpoints_have_16_bits(target, why):
+    ranges = [DialledRange(IP, 10000, 20000, 10000)]
+    moved_out = why_moved_out(ranges, Serving((SocketAddress("192.0.2.1", target),)))
+    assert bool(moved_out) is bool(why)
+    assert why in moved_out
+
+
+def test_ports_of_endpoints_are_not_below_1():
+    ranges = [DialledRange(IP, 10000, 20000, 15000)]
+    why = why_moved_out(ranges, Serving((SocketAddress("192.0.2.1", 5000),)))
+    assert "0–10000" in why

@@ -1,0 +1,208 @@
+"""The system calls of the data plane's TCP, by descriptor.
+
+    Reactor, Direction, TcpConnection … ──descriptor, number──▶ SystemCalls ──▶ kernel
+                                                  ▲
+                  a result, or an errno below 0 ──┘
+
+Rule 1: no call raises an error of the kernel: most reads end with EAGAIN, and an exception costs
+more than the call.
+Rule 2: a descriptor that this object has accepted or adopted is closed by :meth:`close` only.
+Rule 3: all reads fill one buffer, which the next read overwrites.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import fcntl
+import os
+import select
+from typing import Any
+
+_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+_SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class SystemCalls:
+    """The kernel, as one event loop calls it: its sockets, pipes and epoll.
+
+    Args:
+        buffer_bytes: How much one read takes at most.
+    """
+
+    __slots__ = "_epoll", "_socks", "buffer", "buffer_bytes"
+
+    def __init__(self, buffer_bytes: int) -> None:
+        self.buffer_bytes = buffer_bytes
+        self.buffer = memoryview(bytearray(buffer_bytes))
+        """What was read last."""
+        self._epoll = select.epoll()
+        self._socks: dict[int, _socket.socket] = {}
+
+    def limit_buffer(self, count: int) -> None:
+        """Have each read take at most so many bytes."""
+        self.buffer_bytes = count
+        self.buffer = memoryview(bytearray(count))
+
+    # -- sockets ---------------------------------------------------------------
+
+    def adopt(self, sock: _socket.socket) -> int:
+        """Take a non-blocking socket that other code has opened; return its descriptor."""
+        fd = sock.fileno()
+        self._socks[fd] = sock
+        return fd
+
+    def disown(self, fd: int) -> None:
+        """Leave an adopted socket to its owner, open. Idempotent."""
+        self._socks.pop(fd, None)
+
+    def socket(self, fd: int) -> _socket.socket:
+        """Return the object of a socket, for calls that are seldom made; don't close it."""
+        return self._socks[fd]
+
+    def close(self, fd: int) -> None:
+        """Close a socket or one end of a pipe."""
+        sock = self._socks.pop(fd, None)
+        if sock is None:
+            os.close(fd)
+        else:
+            sock.close()
+
+    def accept(self, listener: int) -> tuple[int, Any]:
+        """Return the next client's descriptor, non-blocking, and its address; else an errno.
+
+        The address is as the socket module has it: IP address and port come first.
+        """
+        listening = self._socks[listener]
+        try:
+            fd, address = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
+        except OSError as exc:
+            return _number(exc), None
+        client = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
+        client.setblocking(False)
+        self._socks[fd] = client
+        return fd, address
+
+    def receive(self, fd: int) -> int:
+        """Read into the buffer; return how many bytes, 0 at the end."""
+        try:
+            return self._socks[fd].recv_into(self.buffer)
+        except OSError as exc:
+            return _number(exc)
+
+    def send(self, fd: int, count: int, flags: int) -> int:
+        """Send the first ``count`` bytes of the buffer; return how many were taken."""
+        try:
+            return self._socks[fd].send(self.buffer[:count], flags)
+        except OSError as exc:
+            return _number(exc)
+
+    def send_bytes(self, fd: int, data: memoryview) -> int:
+        """Send other bytes; return how many were taken."""
+        try:
+            return self._socks[fd].send(data)
+        except OSError as exc:
+            return _number(exc)
+
+    def read_part(self, start: int, end: int) -> memoryview:
+        """Return a copy of a part of the buffer."""
+        return memoryview(bytes(self.buffer[start:end]))
+
+    def shut_down(self, fd: int) -> int:
+        """Send a FIN behind the last byte; return 0."""
+        try:
+            self._socks[fd].shutdown(_socket.SHUT_WR)
+        except OSError as exc:
+            return _number(exc)
+        return 0
+
+    def set_option(self, fd: int, level: int, option: int, value: int) -> int:
+        """Set an option whose value is a number; return 0."""
+        try:
+            self._socks[fd].setsockopt(level, option, value)
+        except OSError as exc:
+            return _number(exc)
+        return 0
+
+    def open_stream(self, family: int) -> int:
+        """Return the descriptor of a new TCP socket, non-blocking; else an errno."""
+        try:
+            sock = _socket.socket(family, _STREAM)
+        except OSError as exc:
+            return _number(exc)
+        return self.adopt(sock)
+
+    def bind(self, fd: int, ip: str, port: int) -> int:
+        """Bind a socket, to all local addresses if the IP address is empty; return 0."""
+        try:
+            self._socks[fd].bind((ip, port))
+        except OSError as exc:
+            return _number(exc)
+        return 0
+
+    def connect(self, fd: int, ip: str, port: int) -> int:
+        """Begin to connect a socket; return 0, or -EINPROGRESS."""
+        return -self._socks[fd].connect_ex((ip, port))
+
+    def take_error(self, fd: int) -> int:
+        """Return the errno of a socket's error, which is then forgotten; 0 for none."""
+        return self._socks[fd].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+
+    # -- pipes -----------------------------------------------------------------
+
+    def open_pipe(self, size: int) -> tuple[int, int]:
+        """Return the ends of a pipe of ``size`` bytes, to read and to write; else an errno, -1."""
+        try:
+            read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            return _number(exc), -1
+        try:
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, size)
+        except OSError as exc:
+            os.close(read_end)
+            os.close(write_end)
+            return _number(exc), -1
+        return read_end, write_end
+
+    def splice(self, source: int, sink: int, count: int) -> int:
+        """Move up to ``count`` bytes from or to a pipe; return how many were moved."""
+        try:
+            return os.splice(source, sink, count, flags=_SPLICE)
+        except OSError as exc:
+            return _number(exc)
+
+    def read_pipe(self, fd: int, count: int) -> bytes:
+        """Return up to ``count`` bytes of a pipe that holds some."""
+        return os.read(fd, count)
+
+    # -- events ----------------------------------------------------------------
+
+    def epoll_descriptor(self) -> int:
+        """Return the descriptor that is readable while events wait."""
+        return self._epoll.fileno()
+
+    def watch(self, fd: int, events: int) -> int:
+        """Report a descriptor's events, including those that hold now; return 0."""
+        try:
+            self._epoll.register(fd, events)
+        except OSError as exc:
+            return _number(exc)
+        return 0
+
+    def change_watch(self, fd: int, events: int) -> None:
+        """Report other events of a watched descriptor; those that hold are reported again."""
+        self._epoll.modify(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+
+    def wait(self, most: int) -> list[tuple[int, int]]:
+        """Return descriptors and their events, at most so many; doesn't block."""
+        return self._epoll.poll(0, most)
+
+    def close_epoll(self) -> None:
+        self._epoll.close()
+
+
+def _number(exc: OSError) -> int:
+    return -(exc.errno or errno.EIO)

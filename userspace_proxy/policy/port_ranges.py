@@ -1,0 +1,181 @@
+"""Decides which ranges of ports a Service gets, and which path they take.
+
+    annotation ─▶ the port's range, by name ─▶ at this address? ─▶ can the steering? ─▶ frontends
+                  │ unknown, overlaps           │ not allowed         │ no
+                  └──────────────┬──────────────┴─────────────────────┘
+                                 ▼ a note; only the port itself is served
+
+Rule 1: UDP ports of a range are translated by the kernel, whatever the Service's path: a socket
+sees which of its ports a datagram was sent to only with a privilege that workers lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ..causes.cause import Cause
+from ..causes.notes import (
+    all_at_external,
+    range_not_allowed,
+    range_not_possible,
+    range_overlaps,
+    range_without_node_port,
+    range_without_number,
+    range_without_port,
+)
+from ..model import DataPath, FrontendKind, IPFamily, Protocol, Service, ServicePort
+from ..model.port_ranges import PORT_MAX, AskedRange, DialledRange
+from ..model.serving import Serving
+from .facts import NodeFacts
+from .path import PathDecision, choose_path
+
+WHY_UDP = "the kernel translates UDP ports of a range, whatever the path of the Service"
+WHY_SHARED = "its ports share affinity entries with a range of UDP ports"
+
+Span = tuple[int, int]
+"""The first and the last port."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRange:
+    """The range of one Service port."""
+
+    asked: AskedRange
+    spans: tuple[Span, ...]
+    """Its ports; several if others of the Service's ranges are within ``all``."""
+
+    def why_not_at(self, kind: FrontendKind, ip: str, facts: NodeFacts) -> Cause | None:
+        """Return why the range isn't served at an address; None if it is."""
+        if kind is FrontendKind.CLUSTER_IP and facts.port_ranges != "none":
+            return None
+        if facts.port_ranges != "all":
+            return range_not_allowed(str(self.asked), ip, facts.port_ranges)
+        return all_at_external(str(self.asked), ip) if self.asked.is_all else None
+
+
+NO_RANGES: Mapping[ServicePort, ServedRange] = {}
+
+
+def ranges_of(service: Service) -> tuple[Mapping[ServicePort, ServedRange], tuple[Cause, ...]]:
+    """Return the ranges of a Service's ports, and notes about what isn't followed."""
+    asked = service.handling.port_ranges
+    if not asked:
+        return NO_RANGES, ()
+    found: dict[ServicePort, AskedRange] = {}
+    notes: list[Cause] = []
+    known = tuple(port.name or str(port.port) for port in service.ports)
+    for one in asked:
+        ports = [port for port in service.ports if one.port in (port.name, str(port.port))]
+        ports = [port for port in ports if port.protocol in Protocol.__members__]
+        if not ports:
+            notes.append(range_without_port(str(one), known))
+        for port in ports:
+            if not one.first <= port.port <= one.last:
+                notes.append(range_without_number(str(one), port.port))
+            elif other := _overlapped(port, one, found):
+                notes.append(range_overlaps(str(one), str(other)))
+            else:
+                found[port] = one
+                if port.node_port:
+                    notes.append(range_without_node_port(str(one), port.node_port))
+    return {p: ServedRange(one, tuple(_spans(p, one, found))) for p, one in found.items()}, (
+        *notes,
+    )
+
+
+def _overlapped(
+    port: ServicePort, one: AskedRange, found: Mapping[ServicePort, AskedRange]
+) -> AskedRange | None:
+    """Return another range of the same protocol that has ports of this one."""
+    return next(
+        (
+            other
+            for at, other in found.items()
+            if at.protocol == port.protocol
+            and one.is_all is other.is_all
+            and one.first <= other.last
+            and other.first <= one.last
+        ),
+        None,
+    )
+
+
+def _spans(
+    port: ServicePort, one: AskedRange, found: Mapping[ServicePort, AskedRange]
+) -> Iterator[Span]:
+    """Yield the ports of a range; of ``all``, those that no other range of the Service has."""
+    if not one.is_all:
+        yield one.first, one.last
+        return
+    first = 1
+    others = (r for p, r in found.items() if p.protocol == port.protocol and r is not one)
+    for other in sorted(others, key=lambda r: r.first):
+        if first < other.first:
+            yield first, other.first - 1
+        first = other.last + 1
+    if first <= PORT_MAX:
+        yield first, PORT_MAX
+
+
+def why_not_possible(
+    one: ServedRange, protocol: Protocol, family: IPFamily, facts: NodeFacts
+) -> Cause | None:
+    """Return why this node can't serve a range; None if it can."""
+    needed = family if protocol is Protocol.UDP else protocol
+    why = facts.no_kernel_path.get(needed, "")
+    return range_not_possible(str(one.asked), why) if why else None
+
+
+def choose_range_path(
+    service: Service,
+    path: PathDecision,
+    no_kernel_path: str,
+    *,
+    is_udp_range: bool,
+) -> PathDecision:
+    """Return the path of a Service port, given its path without ranges.
+
+    Args:
+        no_kernel_path: Why it can't be on the kernel path; empty if it can.
+        is_udp_range: Whether it has a range of UDP ports, which no other path can serve.
+    """
+    if path.path is DataPath.KERNEL:
+        return path
+    if is_udp_range:
+        return PathDecision(DataPath.KERNEL, WHY_UDP, path.note)
+    if not shares_with_udp_range(service):
+        return path
+    asked = replace(service.handling, path=DataPath.KERNEL)
+    kernel = choose_path(asked, DataPath.KERNEL, no_kernel_path, has_affinity=True)
+    if kernel.path is not DataPath.KERNEL:
+        return path._replace(note=kernel.note)
+    return PathDecision(DataPath.KERNEL, WHY_SHARED, path.note)
+
+
+def shares_with_udp_range(service: Service) -> bool:
+    """Return whether all ports share affinity entries, and one of them has a range of UDP."""
+    handling = service.handling
+    if not handling.port_ranges or not handling.shares_affinity:
+        return False
+    return service.affinity_timeout_s is not None and has_udp_range(service)
+
+
+def has_udp_range(service: Service) -> bool:
+    """Return whether a Service asks for a range of UDP ports."""
+    names = {one.port for one in service.handling.port_ranges}
+    return any(
+        port.protocol == Protocol.UDP and not names.isdisjoint((port.name, str(port.port)))
+        for port in service.ports
+    )
+
+
+def why_moved_out(ranges: Iterable[DialledRange], serving: Serving) -> str:
+    """Return which endpoint's part of a range isn't within the numbers of ports; or empty."""
+    for one in ranges:
+        for endpoint in serving.all_endpoints:
+            first, last = (n - one.number + endpoint.port for n in (one.first, one.last))
+            if first < 1 or last > PORT_MAX:
+                at = f"{endpoint}, which {one.number} leads to"
+                return f"{one.first}–{one.last} would be {first}–{last} at {at}"
+    return ""
