@@ -50,7 +50,10 @@ def ports():
 
 
 def dial(ports, at, now=0.0):
-    return socket.socket(fileno=KERNEL.socket(ports.dial(at, now, False)).detach())
+    fd = ports.dial(at, now, False)
+    sock = KERNEL.socket(fd)
+    KERNEL.disown(fd)
+    return socket.socket(fileno=sock.detach())
 
 
 def source_port(ports, server, now=0.0):
