@@ -164,3 +164,16 @@ def test_a_step_frees_a_part_of_very_many():
         table.entry(str(n), POD_A, now=0.0)
     assert 0 < tables.free(MAX_ENTRIES * ENTRY_BYTES) < 10_000 * ENTRY_BYTES
     assert len(table) > 0
+
+
+def test_a_shared_table_exists_while_one_uses_it():
+    tables = AffinityTables()
+    table = tables.join("shop/sip", "a port", 60)
+    assert tables.join("shop/sip", "another port", 60) is table
+    table.entry(ALICE, POD_A, now=0.0)
+    tables.leave("shop/sip", "a port")
+    assert len(tables) == 1
+    tables.leave("shop/sip", "another port")
+    tables.leave("shop/sip", "another port")
+    assert len(tables) == 0
+    assert tables.join("shop/sip", "a port", 60) is not table

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.balance import Balancer, Limited, RoundRobin, Weights
+from userspace_proxy.balance import AffinityTables, Balancer, Limited, RoundRobin, Weights
 from userspace_proxy.balance.balancer import TRIED_MAX
 from userspace_proxy.dataplane.balancers import make_strategy
 from userspace_proxy.model import Balance, SocketAddress
@@ -289,3 +289,21 @@ class TestLimits:
         assert balancer.pick(BOB, 1.0) not in (None, pinned)
         full.clear()
         assert balancer.pick(ALICE, 2.0) == pinned
+
+
+def test_ports_of_a_service_that_share_entries_lead_a_client_to_one_pod():
+    tables = AffinityTables()
+    one, other = (
+        Balancer(
+            [SocketAddress(ip, port) for ip in ("10.244.1.1", "10.244.1.2")],
+            affinity_timeout_s=60,
+            start=start,
+            entries=tables,
+            shares_as="shop/sip",
+        )
+        for start, port in enumerate((5060, 10000))
+    )
+    pod = one.pick("10.1.0.1", 0.0).ip
+    assert other.pick("10.1.0.1", 0.0).ip == pod
+    alone = Balancer([SocketAddress(pod, 80)], affinity_timeout_s=60, shares_as="shop/sip")
+    assert alone.pick("10.1.0.1", 0.0) == SocketAddress(pod, 80)

@@ -114,6 +114,16 @@ def test_a_family_prints_as_kubernetes_writes_it():
     assert f"{IPFamily.IPV6}" == "IPv6"
 
 
+def test_a_frontend_may_be_a_range_of_ports():
+    ports = Frontend("2001:db8::7", 10, Protocol.UDP, last=20)
+    assert str(ports) == "[2001:db8::7]:10–20/UDP"
+    assert SocketAddress.read(ports.dialled) == ports.address
+    inside = [ports.has(Frontend("2001:db8::7", n, Protocol.UDP)) for n in (9, 10, 20, 21)]
+    assert inside == [False, True, True, False]
+    assert not ports.has(Frontend("2001:db8::8", 15, Protocol.UDP))
+    assert ports != Frontend("2001:db8::7", 10, Protocol.UDP)
+
+
 def test_a_frontend_is_an_address_and_a_protocol():
     frontend = Frontend("2001:db8::7", 53, Protocol.UDP)
     assert str(frontend) == "[2001:db8::7]:53/UDP"

@@ -17,8 +17,16 @@ from userspace_proxy.causes.services import (
     too_many_frontends_in_namespace,
     unsupported_protocol,
 )
-from userspace_proxy.model import Frontend, FrontendKind, Protocol, ServicePort
+from userspace_proxy.model import (
+    Frontend,
+    FrontendKind,
+    Handling,
+    IPFamily,
+    Protocol,
+    ServicePort,
+)
 from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.bounds import FRONTENDS_OF_NAMESPACE_MAX
 from userspace_proxy.plan.claims import (
@@ -483,3 +491,28 @@ def test_of_many_conflicts_of_a_service_the_first_are_listed():
     ignored = plan_of(older, newer).ignored
     assert [(item.service, item.port) for item in ignored] == [(WEB, p.name) for p in ports(20)]
     assert ignored[-1].cause.more == 10
+
+
+@pytest.mark.parametrize(
+    ("facts", "served", "count"),
+    [
+        pytest.param(NodeFacts(), [f"{CART_IP}:50–60/UDP"], 1, id="at-the-cluster-ip"),
+        pytest.param(
+            NodeFacts(port_ranges="all"),
+            [f"{CART_IP}:50–60/UDP", f"{LB_IP}:50–60/UDP"],
+            0,
+            id="everywhere",
+        ),
+        pytest.param(NodeFacts(port_ranges="none"), [], 2, id="nowhere"),
+        pytest.param(
+            NodeFacts(no_kernel_path={IPFamily.IPV4: "no nftables"}), [], 1, id="not-possible"
+        ),
+    ],
+)
+def test_a_range_is_claimed_besides_its_port(facts, served, count):
+    handling = Handling(port_ranges=(AskedRange("dns", 50, 60),))
+    balanced = service(ports=[DNS], handling=handling, load_balancer_ips=(LB_IP, CART_IP))
+    (claim,) = claims(balanced, facts=facts)[0].ports
+    assert [str(f) for f in claim.frontends if f.last] == served
+    assert {f.address.port for f in claim.frontends if not f.last} == {53}
+    assert len(claim.notes) == count

@@ -36,6 +36,7 @@ from userspace_proxy.model.endpoint_names import (
     ResolvedSlice,
 )
 from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan
 from userspace_proxy.plan.bounds import ENDPOINTS_OF_NAMESPACE_MAX
@@ -379,3 +380,24 @@ def test_ports_of_one_number_and_both_protocols_know_that_they_share_it():
     plan = plan_of(service(ports=ports))
     shared = {key.name.port: port.shared_number for key, port in plan.ports.items()}
     assert shared == {"dns": 53, "dns-tcp": 53, "metrics": 0}
+
+
+@pytest.mark.parametrize(
+    ("target", "facts", "has_endpoints"),
+    [
+        pytest.param(53, {}, True, id="served"),
+        pytest.param(65530, {}, False, id="moved-out-of-the-numbers"),
+        pytest.param(
+            53, {"no_kernel_path": {Balance.ROUND_ROBIN: "none"}}, False, id="no-kernel-path"
+        ),
+    ],
+)
+def test_a_range_that_cannot_be_led_to_its_ports_refuses(target, facts, has_endpoints):
+    dns = ServicePort("dns", 53, "UDP")
+    ranged = Handling(port_ranges=(AskedRange("dns", 50, 60),))
+    given = service(ports=[dns], handling=ranged)
+    listed = slice_of(POD_A.ip, ports=[SlicePort("dns", target, "UDP")])
+    port = the_port(given, listed, **facts)
+    assert bool(port.serving.endpoints) is has_endpoints
+    assert (port.cause is None) is has_endpoints
+    assert (port.path.path is DataPath.KERNEL) is has_endpoints
