@@ -153,7 +153,7 @@ async def ask(rig, group):
     return connection, client
 
 
-async def test_where_all_were_silent_a_moment_ago_one_client_a_second_dials(timed, timers):
+async def test_one_client_per_second_dials_if_all_endpoints_were_recently_silent(timed, timers):
     silent = timed.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent]))
     await ask(timed, group)

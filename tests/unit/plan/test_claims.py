@@ -183,7 +183,7 @@ def test_frontends_of_one_policy_share_a_proxy_port(policies, expected):
         ),
     ],
 )
-def test_each_side_has_the_scope_of_its_policy(policies, prefixes):
+def test_frontends_have_the_scope_of_their_traffic_policy(policies, prefixes):
     (made,) = claims(service(**EVERYTHING, **policies))
     assert [claim.scope for claim in made.ports] == prefixes
 
@@ -408,7 +408,7 @@ def test_a_load_balancer_that_answers_for_its_ip_is_a_note():
     assert port.notes == (balanced_elsewhere(LB_IP),)
 
 
-def test_nothing_but_its_ports_answers_at_a_cluster_ip_of_a_service_that_is_served():
+def test_cluster_ips_are_reserved_unless_another_program_may_serve_there():
     assert claims_of(service(), NODE).cluster_ips == (CART_IP,)
     for facts, is_left_out in ((NODE, True), (NodeFacts(allow_loopback_endpoints=True), False)):
         assert claims_of(service(), facts, is_left_out=is_left_out).cluster_ips == ()
@@ -444,14 +444,14 @@ def test_ports_times_addresses_have_a_bound_and_the_first_ports_by_name_are_serv
     assert count_frontends(given, OF_EXTERNAL_IPS) > 10_000
 
 
-def test_one_port_beyond_the_bound_is_not_served():
+def test_ports_beyond_the_frontend_limit_are_left_out():
     given = service(ports=ports(10_001))
     _, (left_out,) = served_ports(given)
     assert left_out.cause == too_many_frontends(CART, 10_000, 1)
     assert served_ports(service(ports=ports(10_000))) == (list(ports(10_000)), ())
 
 
-def test_what_is_left_out_is_not_claimed():
+def test_ports_that_are_left_out_are_not_claimed():
     given = service(ports=(SCTP, *ports(10_001)))
     made = claims_of(given, OF_EXTERNAL_IPS)
     assert len(made.ports) == 10_000

@@ -164,7 +164,7 @@ def test_beyond_a_bound_of_the_node_the_last_of_a_namespace_with_more_than_its_s
     assert room.change({keys[0]: KernelSize()}) == {keys[2]}
 
 
-def test_what_is_too_large_itself_takes_no_room(monkeypatch):
+def test_a_service_that_is_too_large_itself_takes_no_room(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     room, large = KernelRoom(), KernelSize(10, 0, ELEMENTS_MAX)
     assert room.change({CART: KernelSize(ELEMENTS_MAX + 1, 0, 30), WEB: large}) == set()

@@ -179,7 +179,7 @@ def test_owners_do_not_depend_on_the_order(orders):
 
 
 @drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key))
-def test_each_frontend_has_one_owner_and_is_lost_by_the_others(services):
+def test_a_contested_frontend_has_one_owner_and_is_lost_by_all_other_claims(services):
     made = [claims_of(s, FACTS) for s in services]
     owners = settle(made)
     for claim in (claim for each in made for claim in each.ports):
@@ -235,7 +235,7 @@ CHANGES = st.lists(st.tuples(st.booleans(), st.sets(st.sampled_from("abc")), KEY
 
 
 @drawn(CHANGES)
-def test_it_contains_the_services_that_were_added_and_not_discarded(changes):
+def test_an_index_contains_the_services_that_were_added_and_not_discarded(changes):
     index, expected = ServiceIndex(), {}
     for comes, places, key in changes:
         (index.add if comes else index.discard)(places, key)

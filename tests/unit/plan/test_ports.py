@@ -63,7 +63,7 @@ ODD = NoteKind.NAMES_BUG("it is odd")
 
 
 class TestOnePort:
-    def test_it_has_frontends_endpoints_and_turns(self):
+    def test_a_port_plan_contains_frontends_verdicts_and_usable_endpoints(self):
         port = the_port(service(affinity_timeout_s=60), slice_of(POD_A.ip, POD_B.ip))
         assert port == PortPlan(
             key=port.key,
@@ -210,7 +210,7 @@ class TestOnePort:
         drawn = the_port(service(handling=Handling(path=DataPath.KERNEL)), slices, **facts)
         assert drawn.path.path is DataPath.KERNEL
 
-    def test_it_has_the_weights_the_priorities_and_the_notes_of_its_slices(self):
+    def test_a_port_has_the_weights_priorities_and_notes_of_its_slices(self):
         first = replace(slice_of(Endpoint(POD_A.ip, weight=5), Endpoint(POD_C.ip)), notes=(ODD,))
         second = slice_of(Endpoint(POD_B.ip, priority=1), key="cart-2")
         port = the_port(service(), first, second)
@@ -218,7 +218,7 @@ class TestOnePort:
         assert port.serving.standbys == ((POD_B, 1),)
         assert port.notes == (names_bug("it is odd").replace(within="EndpointSlice shop/cart-1"),)
 
-    def test_notes_of_slices_are_those_of_the_first_port_of_a_family(self):
+    def test_notes_of_slices_are_attached_to_the_first_port_of_a_family(self):
         ports = tuple(ServicePort(f"p{n:02}", n, "TCP") for n in range(1, 51))
         odd = replace(slice_of(Endpoint(POD_A.ip)), notes=(ODD,))
         planned = plan_of(service(ports=ports), odd).ports

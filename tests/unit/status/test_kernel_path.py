@@ -63,7 +63,7 @@ def test_bytes_and_packets_are_added_up_where_the_kernel_counts_them():
     assert answer["note"] == ""
 
 
-def test_nothing_is_listed_where_no_service_takes_the_kernel_path():
+def test_tracked_ports_are_empty_if_no_service_uses_the_kernel_path():
     assert json.loads(render_tracked(make_view(make_port()))) == {"note": "", "ports": []}
 
 
