@@ -122,8 +122,11 @@ def why_not_possible(
     one: ServedRange, protocol: Protocol, family: IPFamily, facts: NodeFacts
 ) -> Cause | None:
     """Return why this node can't serve a range; None if it can."""
-    needed = family if protocol is Protocol.UDP else protocol
-    why = facts.no_kernel_path.get(needed, "")
+    is_udp = protocol is Protocol.UDP
+    why = facts.no_kernel_path.get(family if is_udp else protocol, "")
+    may_be_in_kernel = DataPath.KERNEL in (facts.default_path, *facts.allowed_paths)
+    if is_udp and not may_be_in_kernel:
+        why = why or "UDP ports need the path kernel, which --allow-paths does not contain"
     return range_not_possible(str(one.asked), why) if why else None
 
 

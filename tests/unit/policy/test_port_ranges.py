@@ -154,6 +154,20 @@ def test_ranges_of_udp_need_the_kernel_path(protocol, is_possible):
     assert why_not_possible(one, protocol, IPFamily.IPV6, facts) is None
 
 
+@pytest.mark.parametrize(
+    ("default", "protocol", "is_possible"),
+    [
+        (DataPath.USERSPACE, Protocol.UDP, False),
+        (DataPath.USERSPACE, Protocol.TCP, True),
+        (DataPath.KERNEL, Protocol.UDP, True),
+    ],
+)
+def test_udp_ranges_follow_the_paths_that_the_operator_allows(default, protocol, is_possible):
+    one = ranges_of(asking("rtp=10000-20000"))[0][RTP]
+    facts = NodeFacts(default_path=default, allowed_paths=(DataPath.USERSPACE,))
+    assert (why_not_possible(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
+
+
 SHARED = {"handling": {"shares_affinity": True}, "affinity_timeout_s": 60}
 HOLDS = {"handling": {"shares_affinity": True, "hold": Hold(9.0)}, "affinity_timeout_s": 60}
 
