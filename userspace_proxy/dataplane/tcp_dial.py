@@ -221,7 +221,7 @@ class TcpDial(Handler):
         return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
 
     def _wait(self, *, is_at_limit: bool = False) -> bool:
-        """Let the client wait until an endpoint can take it; returns False if it may not wait."""
+        """Let the client wait until an endpoint can take it; return False if it may not wait."""
         is_at_limit = is_at_limit or self.group.balancers.is_at_limit(
             self.address[0], self._reactor.now, self.tried or ()
         )
@@ -283,7 +283,7 @@ class TcpDial(Handler):
             self.try_next()
 
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
-        """Begin a dial; returns the failure if it fails at once, else None."""
+        """Begin a dial; return the failure if it fails at once, else None."""
         dialer = self._owner.engine.dialer
         at = endpoint
         if self._offset:
@@ -409,7 +409,7 @@ class TcpDial(Handler):
             self._refuse()
 
     def _give_up_dial(self) -> bool:
-        """End the dial in progress, if any; returns False if the caller has nothing left to do."""
+        """End the dial in progress, if any; return False if the caller has nothing left to do."""
         self._reactor.tick()
         if self.fd >= 0 and is_connected(self._sock):
             # The loop was delayed: the event is still to come, and the dial counts until then.
