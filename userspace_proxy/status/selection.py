@@ -60,7 +60,7 @@ class Selection:
     """The query of a request; the fields are named as in the query string."""
 
     q: str = ""
-    """What is searched for, as for :class:`~.search.Search`; empty for all."""
+    """The search expression, as for :class:`~.search.Search`; empty for all."""
     sort: str = "state"
     """A key of ``SORTS``; with ``-`` before it in descending order."""
     page: int = 1
@@ -119,7 +119,7 @@ class ListPart(Generic[_T]):
     page: int
     pages: int
     total: int
-    """Of all pages."""
+    """The number of items on all pages."""
     start: int
     """The place of the first item in the list."""
 
