@@ -50,7 +50,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     level: Level = Level.OK
     """The worst level of its Service ports."""
     cause: Cause | None = None
-    """What is wrong: for all its Service ports together, since the first one noticed it."""
+    """What is wrong; its count and times cover all affected Service ports."""
     services: Sequence[str] = ()
     """The Services that it affects, ``namespace/name``, sorted."""
     ports: int = 0

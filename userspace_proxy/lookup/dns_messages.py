@@ -65,7 +65,7 @@ from .dns_wire import (
 UPSTREAM_TIMEOUT_S = 2.0
 """The read timeout of CoreDNS' forward plugin."""
 UDP_BYTES_PLAIN = 512
-"""For a client without EDNS. Source: RFC 1035, section 4.2.1."""
+"""The limit for a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
 
 # TimeoutError is an OSError.
