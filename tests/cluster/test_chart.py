@@ -76,7 +76,7 @@ def assert_accepted(api_server: ControlPlane, text: str) -> None:
     assert done.count("(server dry run)") == len(list(yaml.safe_load_all(text))) > 0
 
 
-def test_there_are_nine_sets_of_values() -> None:
+def test_the_chart_is_tested_with_nine_sets_of_values() -> None:
     assert len(SETS) == 9
 
 
@@ -123,7 +123,9 @@ def test_a_documented_command_renders(command: str) -> None:
 @pytest.mark.parametrize(
     ("path", "make"), [pytest.param(*item, id=item[0].name) for item in MANIFESTS.items()]
 )
-def test_a_plain_manifest_is_what_the_chart_renders(path: Path, make: Callable[[str], str]) -> None:
+def test_each_plain_manifest_matches_the_rendered_chart(
+    path: Path, make: Callable[[str], str]
+) -> None:
     text = path.read_text()
     assert make(text) == text, "renew it: make manifests"
 
@@ -502,7 +504,7 @@ def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
     ]
 
 
-def test_each_agent_starts_up_by_the_answer_of_its_own_socket() -> None:
+def test_the_startup_probe_connects_to_the_agents_own_ready_socket() -> None:
     own = container_of(objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"])
     taken_over = container_of(objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"])
     assert own["startupProbe"] == taken_over["startupProbe"]
@@ -541,7 +543,9 @@ def test_a_take_over_updates_as_a_daemon_set_of_its_own_does() -> None:
     assert taken_over["updateStrategy"] != original["spec"]["updateStrategy"]
 
 
-def test_the_way_back_is_what_was_there(control_plane: ControlPlane, tmp_path: Path) -> None:
+def test_the_original_phase_restores_the_kube_proxy_daemonset(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
     (given,) = yaml.safe_load_all(KUBE_PROXY.read_text())
     assert objects_of(kubeadm_phase("original")) == {("DaemonSet", "kube-proxy"): given}
     # As the API server returns it, with fields of its own.

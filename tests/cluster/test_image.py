@@ -48,7 +48,7 @@ def test_the_linter_finds_nothing() -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_its_version_is_that_of_the_package_and_of_the_manifests(image: Image) -> None:
+def test_the_image_version_matches_the_package_and_the_manifests(image: Image) -> None:
     version = userspace_proxy.__version__
     assert image.labels["org.opencontainers.image.version"] == version
     assert (
@@ -96,7 +96,7 @@ def test_kubeadms_command_line_starts_the_proxy(root: Path) -> None:
     assert done.stdout == f"userspace-proxy {userspace_proxy.__version__}\n", done.stderr
 
 
-def test_it_contains_both_flavours_of_iptables_and_nftables(root: Path) -> None:
+def test_the_image_contains_both_iptables_variants_and_nftables(root: Path) -> None:
     assert "(legacy)" in run_in(root, "iptables-legacy", "--version").stdout
     assert "(nf_tables)" in run_in(root, "iptables-nft", "--version").stdout
     assert run_in(root, "nft", "--version").returncode == 0
@@ -105,21 +105,21 @@ def test_it_contains_both_flavours_of_iptables_and_nftables(root: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_it_contains_no_compiler_and_no_installer(root: Path) -> None:
+def test_the_image_contains_no_compiler_or_installer(root: Path) -> None:
     for name in ("cc", "gcc", "c++", "make", "ld", "pip", "pip3"):
         assert run_in(root, "sh", "-c", f"command -v {name}").returncode != 0, name
     assert not list(root.glob("usr/lib/python3*/dist-packages/pip"))
     assert not list(root.glob("opt/userspace-proxy/lib/python3*/site-packages/pip"))
 
 
-def test_it_contains_only_the_nodes_distribution(root: Path) -> None:
+def test_the_image_contains_only_the_distribution_for_nodes(root: Path) -> None:
     (packages,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages")
     ours = {path.name for path in packages.glob("*userspace_proxy*") if path.is_dir()}
     assert {name for name in ours if not name.endswith(".dist-info")} == {"userspace_proxy"}
     assert len(ours) == 2
 
 
-def test_it_contains_what_its_list_of_packages_names(root: Path) -> None:
+def test_the_image_contains_exactly_the_listed_packages(root: Path) -> None:
     (packages,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages")
     here = distributions(path=[str(packages)])
     found = {str(canonicalize_name(each.name)): each.version for each in here}
@@ -141,7 +141,7 @@ def test_nodes_fetch_and_store_little(image: Image) -> None:
     assert size.compressed <= 60e6, size
 
 
-def test_its_size_is_that_of_its_layers(image: Image) -> None:
+def test_the_reported_image_size_matches_its_layers(image: Image) -> None:
     (*_, layer) = image.layers
     written = sum(path.lstat().st_size for path in layer.rglob("*") if not path.is_dir())
     (*_, size) = image.sizes()
@@ -149,7 +149,7 @@ def test_its_size_is_that_of_its_layers(image: Image) -> None:
     assert size.compressed < size.unpacked / 2
 
 
-def test_it_reads_credentials_without_the_clients_models(root: Path) -> None:
+def test_the_image_imports_the_kubeconfig_loader_without_the_clients_models(root: Path) -> None:
     script = (
         "from userspace_proxy.sources.kubernetes.library import import_library;"
         "import_library().kube_config.KubeConfigLoader"
@@ -176,7 +176,7 @@ def test_byte_code_is_there(root: Path) -> None:
     assert done.stdout == "True []\n", done.stderr
 
 
-def test_it_contains_a_shell_and_tools_for_people(root: Path) -> None:
+def test_the_image_contains_a_shell_and_debugging_tools(root: Path) -> None:
     # Files, because a runtime knows nothing of the commands that are in busybox' shell.
     there = {path.name for path in (*root.glob("usr/bin/*"), *root.glob("usr/sbin/*"))}
     tools = {"cat", "env", "find", "grep", "ip", "ls", "nslookup", "ps", "sh", "tail", "vi", "wget"}
@@ -184,7 +184,7 @@ def test_it_contains_a_shell_and_tools_for_people(root: Path) -> None:
     assert run_in(root, "sh", "-c", "ps | grep -c . && ip6tables --version").returncode == 0
 
 
-def test_it_contains_nothing_that_gives_a_user_more_rights(root: Path) -> None:
+def test_the_image_contains_no_setuid_or_setgid_files(root: Path) -> None:
     files = [path for path in root.rglob("*") if stat.S_ISREG(path.lstat().st_mode)]
     assert files
     assert not [path for path in files if path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID)]

@@ -54,7 +54,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in TEXTS.items()])
-def test_what_kube_proxy_starts_with_this_proxy_starts_with(
+def test_a_configuration_is_accepted_exactly_when_kube_proxy_accepts_it(
     node_programs: Programs, tmp_path: Path, text: str, encoding: str
 ) -> None:
     path = tmp_path / "config.conf"

@@ -152,7 +152,7 @@ def created(control_plane: ControlPlane, path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in TEXTS.items()])
-def test_what_kubectl_creates_is_read(
+def test_a_manifest_yields_the_objects_that_kubectl_creates(
     control_plane: ControlPlane, tmp_path: Path, text: str | bytes
 ) -> None:
     data = text if isinstance(text, bytes) else text.encode()

@@ -138,9 +138,7 @@ def test_promtool_accepts_the_queries_of_dashboard_and_docs(promtool: Path, tmp_
     assert f"{len(queries)} rules found" in done.stdout + done.stderr
 
 
-def test_each_alert_fires_on_what_it_is_for_and_on_nothing_else(
-    promtool: Path, rules: Path
-) -> None:
+def test_each_alert_fires_only_on_its_own_condition(promtool: Path, rules: Path) -> None:
     tests = [unit_test(HEALTHY, [])]
     tests += [unit_test({**HEALTHY, **series}, [alert]) for alert, series in BROKEN]
     path = rules.with_name("tests.yaml")
@@ -154,7 +152,7 @@ def test_each_alert_has_a_test() -> None:
     assert {rule["alert"] for rule in alerts_of(RULES.read_text())} == tested
 
 
-def test_each_alert_says_what_and_what_to_do() -> None:
+def test_each_alert_has_a_severity_a_summary_a_description_and_a_runbook() -> None:
     for rule in alerts_of(RULES.read_text()):
         assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule["alert"]

@@ -86,7 +86,7 @@ def test_the_flows_of_one_client_leave_others_and_the_node_its_ports(world):
     assert world.port["evicted"] >= FLOOD + OTHERS - PORTS // 2
 
 
-def test_where_other_programs_have_most_ports_flows_make_room_for_each_other(world):
+def test_flows_evict_each_other_where_other_programs_hold_most_ports(world):
     world.take_ports(PORTS * 3 // 4)
     assert world.sends("pod", PORTS // 2) < PORTS // 4
     world.sends("laptop", OTHERS)

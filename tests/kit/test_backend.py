@@ -12,7 +12,7 @@ def backend():
     return Backend("web-1", ADDRESS, BackendPlace())
 
 
-def test_one_of_another_program_can_be_neither_stopped_nor_started(backend):
+def test_a_backend_of_another_program_can_be_neither_stopped_nor_started(backend):
     with pytest.raises(TypeError, match="served by another program: it can't be stopped here"):
         backend.stop()
     with pytest.raises(TypeError, match="it can't be started here"):
@@ -22,7 +22,7 @@ def test_one_of_another_program_can_be_neither_stopped_nor_started(backend):
     assert repr(backend) == "<Backend web-1 at 192.0.2.1:80>"
 
 
-def test_one_on_loopback_has_no_pod(backend):
+def test_a_loopback_backend_has_no_pod(backend):
     with pytest.raises(TypeError, match="has no pod: only backends of service_network"):
         backend.pod  # noqa: B018 - a property that raises
 

@@ -57,7 +57,7 @@ def test_a_list_is_read_once():
         pytest.param([plain], "TCP", TypeError, "plain: a function of a reader", id="not-async"),
     ],
 )
-def test_what_no_backend_can_be_made_of_is_an_error(backends, protocol, error, words):
+def test_an_invalid_backend_argument_is_rejected_with_the_reason(backends, protocol, error, words):
     with pytest.raises(error, match=re.escape(words)):
         read_backends(backends, protocol)
 

@@ -83,7 +83,7 @@ def test_a_udp_backend_answers_name_and_datagram(make):
         ),
     ],
 )
-def test_it_may_be_a_function(make, like, sent, answer):
+def test_a_backend_may_be_a_function(make, like, sent, answer):
     assert ask(make(like).address, sent).endswith(answer)
 
 
@@ -101,7 +101,7 @@ def test_no_other_program_gets_the_port_of_a_stopped_backend(make, like):
         other.bind(backend.address)
 
 
-def test_what_listens_at_the_address_of_a_closed_backend_is_left(make):
+def test_closing_a_backend_notes_a_program_that_still_listens_at_its_address(make):
     backend = make()
     backend.stop()
     with socket.create_server(backend.address):
@@ -138,7 +138,7 @@ def test_a_client_that_connects_while_it_stops_is_reset(make):
         backend.start()
 
 
-def test_it_may_be_a_command(make):
+def test_a_backend_may_be_a_command(make):
     backend = make(SERVER)
     assert ask(backend.address).endswith(b"cmd\n")
     backend.stop()
@@ -242,7 +242,7 @@ def test_a_command_that_listens_elsewhere_is_an_error_with_its_stderr(make, monk
     assert "its stderr:\nat 8080\n" in str(caught.value)
 
 
-def test_a_command_is_ready_once_a_function_says_so(make):
+def test_a_command_is_ready_once_its_ready_function_stops_returning_false(make):
     answers = [False, False, None]
     backend = make(ReadyCommand(SERVER, ready=lambda address: answers.pop(0)))
     assert not answers
@@ -290,12 +290,12 @@ def test_a_pattern_that_is_awaited_as_a_text_is_named(make, monkeypatch):
         make(ReadyCommand(SERVER, ready="is .*"))
 
 
-def test_what_a_command_writes_is_passed_on(make, capfd):
+def test_the_stderr_of_a_command_is_passed_on(make, capfd):
     make(["sh", "-c", 'echo ready >&2; exec "$@"', "sh", *SERVER])
     assert "ready\n" in capfd.readouterr().err
 
 
-def test_it_may_be_an_address_that_another_program_serves(make):
+def test_a_backend_may_be_an_address_that_another_program_serves(make):
     assert make("192.0.2.1:80").address == SocketAddress("192.0.2.1", 80)
     assert make(("192.0.2.1", 81)).address == SocketAddress("192.0.2.1", 81)
 

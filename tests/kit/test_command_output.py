@@ -15,7 +15,7 @@ def errors_of(*written):
     return errors.text()
 
 
-def test_it_is_passed_on_and_kept(capfd):
+def test_command_output_is_passed_on_and_kept(capfd):
     assert errors_of(b"one\ntw", b"o\nthree") == "one\ntwo\nthree"
     assert capfd.readouterr().err == "one\ntwo\nthree"
 
@@ -31,7 +31,7 @@ def test_a_command_may_write_nothing_or_no_text():
     assert errors_of(b"\xff\n") == "\ufffd"
 
 
-def test_what_outlives_a_command_and_keeps_its_stderr_is_not_waited_for():
+def test_reading_output_does_not_wait_for_a_child_that_keeps_stderr_open():
     ours, theirs = os.pipe()
     errors = CommandOutput(os.fdopen(ours, "rb", buffering=0), 2)
     try:

@@ -64,7 +64,7 @@ def test_they_are_kept_where_the_programs_configuration_has_disabled_the_logger(
     assert logger.disabled
 
 
-def test_one_that_begins_while_the_last_one_ends_gets_all_records(monkeypatch):
+def test_a_recording_begun_while_another_ends_gets_all_records(monkeypatch):
     logger = logging.getLogger(LOGGER)
     first, second = Decisions(), Decisions()
     first.begin(1)
@@ -109,7 +109,7 @@ def test_a_decision_is_a_line():
     assert str(unanswered).startswith("127.0.0.1:40000 → no endpoint at dial 2: unanswered")
 
 
-def test_what_is_kept_is_not_passed_on(caplog):
+def test_kept_log_records_are_not_propagated(caplog):
     decisions = Decisions()
     decisions.begin(threading.get_ident())
     log()
@@ -118,7 +118,7 @@ def test_what_is_kept_is_not_passed_on(caplog):
     assert caplog.records == []
 
 
-def test_what_another_thread_logs_is_another_proxys_and_is_passed_on(caplog):
+def test_log_records_of_another_thread_are_propagated_and_not_kept(caplog):
     decisions = Decisions()
     decisions.begin(threading.get_ident())
     thread = threading.Thread(target=log)

@@ -83,7 +83,7 @@ async def test_a_function_has_a_bounded_number_of_threads():
     assert len(began) == MOST
 
 
-async def test_what_a_function_returns_after_its_call_was_cancelled_is_dropped():
+async def test_a_result_that_arrives_after_cancellation_is_dropped():
     may_end, began = threading.Event(), threading.Event()
 
     def wait(_):

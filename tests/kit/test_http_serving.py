@@ -163,7 +163,7 @@ async def test_a_connection_of_http_1_0_ends_after_its_answer(head, connection):
     assert b"\r\nConnection: " + connection + b"\r\n" in answer
 
 
-async def test_it_keeps_what_it_saw_and_how_it_was_answered():
+async def test_the_server_records_each_request_with_its_status():
     http = HttpServer(in_threads(lambda request: (404, "") if request.path == "/b" else "a"))
     await talk_to(http, b"GET /a?x HTTP/1.1\r\n\r\nPUT /b HTTP/1.1\r\n\r\n")
     assert list(map(str, http.seen)) == ["GET /a?x → 200", "PUT /b → 404"]

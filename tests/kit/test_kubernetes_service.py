@@ -70,7 +70,7 @@ def test_a_pod_that_is_deleted_is_no_endpoint(cluster, services):
     assert answers(web) == {"web-2"}
 
 
-def test_each_port_may_be_served_by_something_else(cluster, services):
+def test_each_port_of_a_pod_may_have_its_own_backend(cluster, services):
     ports = [{"name": "http", "port": 80, "targetPort": "web"}, {"name": "admin", "port": 81}]
     cluster.put_service(ports=ports)
     admin, web = services["shop/web:admin"], services["shop/web"]

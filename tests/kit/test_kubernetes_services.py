@@ -17,7 +17,7 @@ def test_a_service_that_is_written_later_is_waited_for(cluster, services):
     assert services["shop/web"].address.ip == "127.0.0.1"
 
 
-def test_what_is_not_served_is_named_with_the_cause(cluster, services, monkeypatch):
+def test_a_service_that_is_not_served_is_named_with_the_cause(cluster, services, monkeypatch):
     monkeypatch.setattr(pod_runner, "EVENTUALLY_S", 0.05)
     cluster.put_service("headless", clusterIP="None")
     with pytest.raises(LookupError, match="shop/none is not served: there is no such Service"):

@@ -8,7 +8,7 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing.backends import echo
 
 
-def test_it_gets_pages_by_address_and_by_name(network):
+def test_a_client_gets_pages_by_address_and_by_name(network):
     def page(request):
         return 404, f"no {request.path} for {request.headers['x-user']}"
 
@@ -64,7 +64,7 @@ def test_udp_has_a_connected_socket(network):
         ),
     ],
 )
-def test_what_cannot_be_dialled_is_an_error_that_names_it(network, to, given, error, words):
+def test_an_invalid_connect_target_is_an_error_that_names_it(network, to, given, error, words):
     with pytest.raises(error, match=words):
         network.client().connect(to, **given)
 

@@ -26,7 +26,7 @@ def process(sandbox):
     assert process.close() == 0
 
 
-def test_it_serves_a_service_until_that_is_removed(sandbox, process):
+def test_a_node_process_serves_a_service_until_its_removal(sandbox, process):
     sandbox.node.serve("web-1", tcp=8080)
     web = process.add_service(
         "web", port=80, endpoints=[f"{sandbox.node.ip}:8080"], cluster_ip="10.96.0.10"

@@ -80,7 +80,7 @@ WITHOUT_NAMESPACES = (
         pytest.param(["--service-proxy-require"], {"errors": 1}, id="required"),
     ],
 )
-def test_where_user_namespaces_are_forbidden_the_reason_and_the_remedy_are_shown(
+def test_forbidden_user_namespaces_are_reported_with_reason_and_remedy(
     pytester, arguments, outcomes
 ):
     pytester.makepyfile(NETWORK)
@@ -207,7 +207,7 @@ def test_it_asks(kubernetes_services):
 
 
 @pytest.mark.long
-def test_without_a_cluster_the_skip_says_what_is_missing(run, monkeypatch):
+def test_without_a_cluster_the_skip_names_the_missing_kubeconfig(run, monkeypatch):
     monkeypatch.delenv("KUBECONFIG", raising=False)
     result = run(ASKS, "-rs")
     result.assert_outcomes(skipped=1)

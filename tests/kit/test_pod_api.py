@@ -70,7 +70,7 @@ def test_a_pod_that_exists_cannot_be_made(cluster, ask):
         ask("create", make_pod(POD, *ask("service", WEB)))
 
 
-def test_a_pod_runs_where_it_is_said_and_becomes_unready(cluster, ask):
+def test_a_pod_reports_its_given_address_and_ports_and_becomes_unready(cluster, ask):
     cluster.put_pod("web-1", {"name": "web", "containerPort": 80})
     ports = {PodPort(80, "TCP"): 41123, PodPort(53, "UDP"): 41124}
     ask("set_running", POD, "127.0.0.2", ports, is_ready=True)

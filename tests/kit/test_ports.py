@@ -25,7 +25,7 @@ def claim(monkeypatch):
         yield claim
 
 
-def test_it_is_below_the_ports_that_the_kernel_gives_away():
+def test_a_claimed_port_is_below_the_ephemeral_range():
     claimed = ports.claim_port(BackendPlace())
     with claimed.claim, socket.create_server(("127.0.0.1", claimed.port)):
         assert claimed.port < 30000

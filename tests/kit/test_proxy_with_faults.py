@@ -71,7 +71,7 @@ def test_faults_end_with_the_proxy(run):
     run(main())
 
 
-def test_there_is_no_fault_without_its_endpoint(run):
+def test_a_fault_needs_an_existing_service_and_endpoint(run):
     async def main():
         async with ProxyWithFaults() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:1"])
@@ -125,7 +125,7 @@ def test_in_a_thread_the_faults_of_a_service_end_with_it_too():
         assert proxy.faults_of(web.key) == {}
 
 
-def test_each_call_is_there_without_await():
+def test_the_blocking_proxy_offers_every_call_without_await():
     names = {name for name in dir(ProxyWithFaults) if not name.startswith("_")}
     # It is a way to create one.
     for name in names - OTHERS - {"in_thread"}:

@@ -176,7 +176,7 @@ def test_failures_of_fixtures_are_recorded(recorded, failed):
         assert one["fixtures"][0]["services"][0]["service"] == "default/shop"
 
 
-def test_what_is_left_behind_at_the_end_fails_the_test_and_is_recorded(recorded):
+def test_a_backend_still_serving_at_the_end_fails_the_test_and_is_recorded(recorded):
     assert "still served after the end of the proxy: 127.0.0.2:" in recorded.printed
     (failure,) = recorded.of("test_left_behind")["failures"]
     assert "still served after the end" in failure["text"]
@@ -215,7 +215,7 @@ def pytest_runtest_protocol(item, nextitem):
 """
 
 
-def test_each_try_that_fails_has_a_file(pytester, run, records):
+def test_each_failed_rerun_is_recorded_in_its_own_file(pytester, run, records):
     pytester.makeconftest(RERUNS)
     text = """
 tries = []

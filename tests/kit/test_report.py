@@ -13,7 +13,7 @@ from userspace_proxy_testing.report import describe
 from userspace_proxy_testing.service_proxy import ServiceProxy
 
 
-def test_it_shows_each_service_with_its_cause_its_backends_and_its_last_connections():
+def test_the_report_shows_each_services_cause_backends_and_last_connections():
     with ServiceProxy() as proxy:
         web = proxy.service("web", backends=1)
         idle = proxy.service("idle", backends=1)

@@ -32,11 +32,11 @@ def read_pod(protocol="TCP", **ports):
     return PodEndpoint(PodKey("shop", "web-1"), frozenset(), (), ports=named, **facts)
 
 
-def test_one_thing_serves_each_port():
+def test_a_single_backend_serves_every_port():
     assert selected().likes("127.0.0.1:1") == dict.fromkeys(["http", "admin"], "127.0.0.1:1")
 
 
-def test_each_port_may_have_its_own():
+def test_each_port_may_have_its_own_backend():
     assert selected().likes({"http": None}) == {"http": None}
 
 
@@ -45,7 +45,7 @@ def test_a_port_that_the_service_does_not_have_is_named_with_those_that_it_has()
         selected().likes({"htp": None})
 
 
-def test_names_of_target_ports_are_those_of_the_containers():
+def test_named_target_ports_resolve_to_container_ports():
     wanted = selected().likes(None)
     assert selected().ports_of(read_pod(web=80), wanted) == {
         "http": PodPort(80, "TCP"),

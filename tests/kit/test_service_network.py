@@ -23,7 +23,7 @@ def test_backends_answer_in_turn_at_a_cluster_ip(network):
     assert [get(network, web) for _ in range(4)] == ["web-1", "web-2", "web-1", "web-2"]
 
 
-def test_each_backend_is_a_pod_with_an_address_of_its_own(network):
+def test_each_backend_is_a_pod_with_its_own_address(network):
     web = network.service("web", backends=2)
     ips = {backend.address.ip for backend in web.backends}
     assert len(ips) == 2
@@ -65,7 +65,7 @@ def test_a_dead_backend_costs_no_request_and_returns(network):
     web.eventually(lambda web: get(network, web) == "web-1")
 
 
-def test_faults_are_those_of_the_other_fixture(network):
+def test_faults_work_as_in_the_service_proxy_fixture(network):
     web = network.service("web", backends=2)
     web.backends[0].fault("refuse")
     assert get(network, web) == "web-2"
@@ -127,7 +127,7 @@ def test_clients_have_pods_of_their_own_by_name_and_namespace(network):
     assert network.client("bob").ip != client.ip
 
 
-def test_before_its_start_a_network_says_how_to_start_it():
+def test_an_unstarted_network_explains_how_to_start_it():
     own = ServiceNetwork()
     for use in (own.service, own.client, lambda: own.service(backends=0)):
         with pytest.raises(RuntimeError, match="isn't started: use it in a with block"):
@@ -135,7 +135,7 @@ def test_before_its_start_a_network_says_how_to_start_it():
     own.close()
 
 
-def test_nothing_is_left_after_its_end():
+def test_a_closed_network_leaves_nothing_behind():
     with ServiceNetwork() as own:
         web = own.service("web")
         assert get(own, web) == "web-1"

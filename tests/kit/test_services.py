@@ -79,7 +79,7 @@ def test_a_service_that_was_removed_is_not_listed(proxy):
     assert repr(web) == "<Service shop/web, not served>"
 
 
-def test_what_replaced_it_stays_when_it_is_removed_again(proxy):
+def test_removing_a_replaced_service_keeps_its_replacement(proxy):
     first = proxy.service("web")
     second = proxy.service("web")
     first.remove()

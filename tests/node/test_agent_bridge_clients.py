@@ -44,7 +44,7 @@ OFF = f"sysctl -qw {SYSCTLS[4]}=0 {SYSCTLS[6]}=0"
 bridge = pytest.fixture(open_bridge)
 
 
-def test_where_packets_on_bridges_are_not_filtered_it_is_reported_and_followed(bridge):
+def test_bridges_that_bypass_netfilter_are_reported_until_that_changes(bridge):
     bridge.testbed.shell(OFF)
     bridge.start()
     assert [bridge.seen(version) for version in VERSIONS] == ["node", "node"]
@@ -227,7 +227,7 @@ sock.send(bytes.fromhex("ffffffffffff{MAC.replace(":", "")}88b5") + bytes(46))
         assert bridge.seen() == "client"
 
 
-def test_nothing_remains_after_a_stop_or_a_cleanup(bridge):
+def test_stop_and_cleanup_remove_the_bridge_entries_and_table(bridge):
     tables = "nft list tables bridge"
     bridge.start()
     wait_for("the entry", lambda: entries(bridge.testbed) == {"cni0"})

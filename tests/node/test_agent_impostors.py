@@ -101,7 +101,7 @@ def test_its_sockets_are_not_adopted_as_those_of_a_worker(testbed):
 
 
 @pytest.mark.parametrize("flags", [(), ("--take-over",)], ids=["run", "take-over"])
-def test_it_does_not_hold_the_lock(testbed, flags):
+def test_an_impostor_does_not_hold_the_lock(testbed, flags):
     testbed.agent.flags = flags
     with impostor(testbed, LOCK):
         testbed.agent.start_until_ready()

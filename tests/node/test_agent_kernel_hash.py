@@ -106,9 +106,7 @@ def web(tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_each_client_always_meets_the_endpoint_that_its_address_has_on_every_node(
-    web, protocol, version
-):
+def test_each_client_gets_the_endpoint_its_address_hashes_to_on_every_node(web, protocol, version):
     web.serve(web.endpoints)
     by_address = {web.address(one, version): one for one in web.endpoints}
     slots = fill_slots(list(by_address), {})

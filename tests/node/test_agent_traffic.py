@@ -61,12 +61,12 @@ def assert_fair(testbed, answers, count, name):
     assert max(counts.values()) - min(counts.values()) <= workers + 1, (name, counts)
 
 
-def test_clients_everywhere_are_served_by_all_endpoints_alike(testbed):
+def test_tcp_clients_everywhere_are_balanced_evenly_over_all_endpoints(testbed):
     for name, client in testbed.clients.items():
         assert_fair(testbed, [client.get(WEB.address) for _ in range(15)], 3, name)
 
 
-def test_udp_clients_everywhere_are_served_by_all_endpoints_alike(testbed):
+def test_udp_clients_everywhere_are_balanced_evenly_over_all_endpoints(testbed):
     for name, client in testbed.clients.items():
         assert_fair(testbed, [client.asks(DNS.address) for _ in range(10)], 2, name)
 

@@ -104,7 +104,7 @@ def test_time_that_stands_still(run, text):
         pytest.param(TRIO, [], id="trio"),
     ],
 )
-def test_nothing_to_do(run, text, arguments):
+def test_the_kit_works_beside_other_plugins_without_configuration(run, text, arguments):
     run(text, *arguments).assert_outcomes(passed=text.count("def test"))
 
 
@@ -162,7 +162,7 @@ def test_pytest_socket_with_the_marker(run):
     ("argument", "outcomes"),
     [("--disable-socket", {"errors": 2}), ("--allow-hosts=127.0.0.1", {"failed": 2})],
 )
-def test_what_pytest_socket_forbids_is_an_error_with_the_remedy(run, argument, outcomes):
+def test_a_dial_forbidden_by_pytest_socket_is_an_error_with_the_remedy(run, argument, outcomes):
     result = run(TESTS, argument)
     result.assert_outcomes(**outcomes)
     result.stdout.fnmatch_lines(["*--allow-hosts=127.0.0.0/8,::1*"])
@@ -250,14 +250,14 @@ def test_what_a_test_may_not_dial_is_served_and_ends(service_proxy, no_network):
 """
 
 
-def test_what_forbids_tests_to_dial_forbids_the_kit_nothing(pytester):
+def test_blocking_the_dials_of_tests_does_not_block_the_kit(pytester):
     """pytest-recording's block_network was an error at the end of each test, and of commands."""
     pytester.makepyfile(FORBIDDEN + UNDIALLED)
     pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
 
 
 @pytest.mark.netns
-def test_what_has_replaced_programs_is_named(pytester):
+def test_a_module_that_replaces_popen_is_named_in_the_error(pytester):
     """Of pytest-subprocess it was said that setpriv was not registered."""
     pytester.makepyfile(
         FORBIDDEN
@@ -270,7 +270,9 @@ def test_what_has_replaced_programs_is_named(pytester):
     result.assert_outcomes(failed=2, errors=1)
     said = [line for line in result.outlines if "has replaced subprocess.Popen" in line]
     assert len(said) == 2
-    assert all(line.startswith("test_what_has_replaced_programs_is_named ") for line in said)
+    assert all(
+        line.startswith("test_a_module_that_replaces_popen_is_named_in_the_error ") for line in said
+    )
 
 
 WITH_IPV6 = """
@@ -288,7 +290,7 @@ WITHOUT_IPV6 = "*service proxy: IPv6 is switched off on this machine (sysctl *di
     ("arguments", "outcomes"),
     [((), {"skipped": 1}), (("--service-proxy-require",), {"failed": 1})],
 )
-def test_what_needs_ipv6_is_skipped_with_the_reason(pytester, arguments, outcomes):
+def test_a_test_that_needs_ipv6_is_skipped_with_the_reason(pytester, arguments, outcomes):
     pytester.makepyfile(WITH_IPV6)
     with contextlib.closing(Net("no-ipv6")) as net:
         net.run("for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done")

@@ -132,7 +132,7 @@ def test_a_program_that_the_kernel_refuses_is_told_by_its_verifier() -> None:
         calls.load_program("cgroup/connect4", RETURN_UNSET)
 
 
-def test_what_was_loaded_is_closed_if_a_program_is_refused(cgroup: Path) -> None:
+def test_a_rejected_program_closes_the_programs_loaded_before_it(cgroup: Path) -> None:
     before = open_descriptors()
     Dialled(cgroup).close()
     parts = read_object(DIALLED.read_bytes())

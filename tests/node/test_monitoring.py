@@ -109,7 +109,7 @@ QUERIES = (
 )
 
 
-def test_each_metric_of_a_query_is_there(metrics):
+def test_each_metric_in_a_query_is_exported(metrics):
     # Only Prometheus itself knows `up`.
     wanted = {query: needs_of(query).metrics for query in QUERIES if not query.startswith("up{")}
     assert all(wanted.values())
@@ -118,7 +118,7 @@ def test_each_metric_of_a_query_is_there(metrics):
     )
 
 
-def test_each_label_of_a_query_is_there(metrics):
+def test_each_label_in_a_query_is_exported(metrics):
     missing = {}
     for query in QUERIES:
         needs = needs_of(query)

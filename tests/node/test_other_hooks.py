@@ -88,7 +88,7 @@ def test_programs_are_read_with_their_names_and_pins(
     ]
 
 
-def test_with_the_rights_of_a_pod_pins_say_whose_a_program_is(
+def test_with_a_pods_rights_pins_identify_the_owner_of_a_program(
     attach: Callable[[str], int], cgroup: Path, names: Path
 ) -> None:
     (names / CILIUM).parent.mkdir(parents=True)
@@ -138,7 +138,7 @@ def test_a_check_refuses_beside_another_translator(
     assert marks() == [("error", "Cilium translates Services at connect()")]
 
 
-def test_a_pin_of_a_program_or_of_something_else_is_read_too(cgroup: Path, names: Path) -> None:
+def test_the_pin_of_a_program_is_found_beside_a_pinned_map(cgroup: Path, names: Path) -> None:
     with contextlib.ExitStack() as stack:
 
         def held(descriptor: int) -> int:

@@ -210,6 +210,17 @@ def test_a_range_stays_while_it_is_changed_and_through_restarts(life):
         life.wait_for(LAST, protocol, ["one", "two"])
 
 
+@pytest.mark.parametrize("life", ["userspace"], indirect=True)
+def test_in_userspace_a_dead_endpoint_costs_no_connection_to_a_range(life):
+    life.write()
+    life.testbed.agent.start_until_ready()
+    life.wait_for(LAST, "TCP", ["one", "two"])
+    life.pods[0].kill()
+    assert [life.ask(LAST, "TCP") for _ in range(20)] == [f"two {LAST}"] * 20
+    ports = life.testbed.agent.status()["ports"]
+    assert sum(port["saved"] for port in ports if port["port"] == "data") > 0
+
+
 def test_without_endpoints_a_range_refuses(life):
     life.write(pods=[])
     life.testbed.agent.start_until_ready()
@@ -227,3 +238,16 @@ def test_nothing_is_left_after_a_clean_up(life):
     agent.stop()
     life.testbed.shell(" ".join(CLEANUP))
     assert life.testbed.rules() == before
+
+
+@pytest.mark.parametrize("steering", ["iptables", "local"])
+def test_other_steerings_serve_the_port_itself_and_say_what_a_range_needs(tmp_path, steering):
+    with Testbed(tmp_path, steering, "--workers=1", clients=["pod"]) as testbed:
+        life = Life(testbed)
+        life.write()
+        testbed.agent.start_until_ready()
+        assert life.ask(MIDDLE, "TCP").endswith(str(MIDDLE))
+        assert life.ask(FIRST, "UDP").endswith(str(FIRST))
+        assert life.ask(LAST, "TCP", is_served=False) == "none"
+        notes = testbed.shell(f"{sys.executable} -m userspace_proxy explain shop/media || true")
+        assert notes.count("it needs --steering=nftables") == 2

@@ -140,7 +140,7 @@ def test_an_endpoint_learns_the_client_and_the_frontend(world, server, version, 
 @pytest.mark.parametrize(
     ("port", "v6"), [(9001, False), (9002, False), (9003, True)], ids=["v1", "v2", "v1-over-IPv6"]
 )
-def test_what_a_load_balancer_announces_is_passed_on(world, server, port, v6):
+def test_the_client_announced_by_a_load_balancer_is_passed_on(world, server, port, v6):
     world.put(WEB.but(annotations={PROXY_PROTOCOL: "v2"}).at(world.ip(server, v6=v6)))
     ip, own, at, dialled = announced(world, "laptop", ("127.0.0.1", port))
     assert (ip, at, dialled) == ("127.0.0.1", "127.0.0.1", str(port))

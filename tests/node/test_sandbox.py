@@ -108,7 +108,7 @@ def test_an_outside_clients_service_traffic_arrives_at_the_node(sandbox):
 
 
 @pytest.mark.parametrize("who", ["node", "pod", "laptop"])
-def test_each_dial_to_an_unused_address_gets_an_error(sandbox, pod, who):
+def test_each_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod, who):
     client = {"node": sandbox.node, "pod": pod, "laptop": sandbox.outside["laptop"]}[who]
     attempts = 20  # More than the kernel's rate limit would let through.
     dial_all = """

@@ -103,7 +103,7 @@ def test_containers_that_start_after_the_agent_are_covered(site):
 
 @by_version
 @pytest.mark.parametrize("client", ["pod", "node-1"])
-def test_the_peer_is_what_was_dialled(site, client, version):
+def test_the_peer_of_a_socket_is_the_dialled_address(site, client, version):
     for kind in ("cluster IP", "node port", "load balancer", "external IP"):
         address = site.node.at(kind, site.web, version)
         with Dial(site.node[client], address).connect() as dial:

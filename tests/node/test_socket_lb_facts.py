@@ -102,7 +102,7 @@ def test_connections_are_counted_with_their_bytes_by_endpoint(followed: Followed
     assert 0 < port["received_bytes"] < port["sent_bytes"]
 
 
-def test_what_hooks_do_not_cover_is_counted_by_rules(followed: Followed) -> None:
+def test_connections_outside_the_hooks_cgroup_are_counted_by_rules(followed: Followed) -> None:
     assert followed.node.cgroup is not None
     machine = followed.node.add_container("machine", followed.node.cgroup.parent)
     followed.start()

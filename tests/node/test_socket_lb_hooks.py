@@ -158,7 +158,7 @@ def accepted(server: socket.socket) -> bool:
 # -- what is led where ---------------------------------------------------------
 
 
-def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
+def test_a_failed_hook_change_leaves_frontends_to_the_rules_until_the_repair(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     hooks = stage.start()
@@ -175,7 +175,7 @@ def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
     assert not hooks.state.problem
 
 
-def test_what_may_no_longer_be_led_leaves_before_the_rules_change(
+def test_frontends_that_hooks_may_no_longer_steer_leave_before_rules_change(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     hooks = stage.start()
@@ -299,7 +299,7 @@ def test_the_next_process_takes_over_numbers_counters_and_open_connections(
 
 
 @pytest.mark.parametrize("unread", [SLOTS, COUNTERS])
-def test_what_an_earlier_process_left_is_read_again_if_that_has_failed(
+def test_state_of_a_previous_process_is_read_again_after_a_failed_read(
     stage: Stage, server: socket.socket, other: socket.socket, unread: str
 ) -> None:
     at = (NAME, address_of(server))
@@ -324,7 +324,7 @@ def test_what_an_earlier_process_left_is_read_again_if_that_has_failed(
     assert (stage.outcome(WEB), stage.outcome(CART)) == (str(WEB.address), "Network is unreachable")
 
 
-def test_what_an_earlier_process_led_and_is_gone_is_led_no_more(
+def test_removed_frontends_of_a_previous_process_are_no_longer_steered(
     stage: Stage, server: socket.socket
 ) -> None:
     first = stage.start()
@@ -470,7 +470,7 @@ def end_term(folder: Path, ago_s: float = 100.0) -> None:
     os.utime(folder, (began, began))
 
 
-def test_what_is_left_of_another_network_namespace_is_removed_after_its_term(stage: Stage) -> None:
+def test_abandoned_hooks_of_another_namespace_are_removed_after_their_term(stage: Stage) -> None:
     pod = Net("pod")
     with pod:
         gone, runs, begins = (stage.start(name) for name in ("gone", "runs", "begins"))

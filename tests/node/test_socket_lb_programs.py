@@ -210,7 +210,7 @@ def test_endpoints_are_chosen_at_random_by_their_slots(
     assert 248 <= chosen[server] <= 352
 
 
-def test_a_client_with_a_pin_is_led_to_the_same_endpoint(
+def test_a_client_with_affinity_always_gets_the_same_endpoint(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     hooks.lead(WEB, address_of(server), address_of(other), affinity=7)
@@ -219,7 +219,7 @@ def test_a_client_with_a_pin_is_led_to_the_same_endpoint(
     assert [client.affinity for client in hooks.pins()] == [7]
 
 
-def test_pins_are_of_a_namespace(
+def test_affinity_entries_are_per_network_namespace(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     hooks.lead(WEB, address_of(server), address_of(other), affinity=7)
@@ -230,7 +230,7 @@ def test_pins_are_of_a_namespace(
     pod.close()
 
 
-def test_a_pin_is_used_until_its_timeout_after_the_last_dial(
+def test_an_affinity_entry_is_used_until_its_timeout_after_the_last_dial(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     numbers = hooks.lead(WEB, address_of(server), address_of(other), affinity=7, timeout_s=10)
@@ -249,7 +249,7 @@ def test_a_pin_is_used_until_its_timeout_after_the_last_dial(
     assert {last_used(10.001).endpoint for _ in range(40)} == {*numbers}
 
 
-def test_a_pin_to_an_endpoint_that_is_gone_or_ejected_is_replaced(
+def test_an_affinity_entry_for_a_removed_or_ejected_endpoint_is_replaced(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     first, second = hooks.lead(WEB, address_of(server), address_of(other), affinity=7)
@@ -277,7 +277,9 @@ def lasts_s(ejection: Ejection | None) -> float:
     return (ejection.until_ns - time.monotonic_ns()) / SECOND_NS
 
 
-def test_one_dial_is_refused_of_many(hooks: SocketLb, node: Net, server: socket.socket) -> None:
+def test_a_refusing_endpoint_fails_only_one_dial_before_it_is_ejected(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
     good, dead = hooks.lead(WEB, address_of(server), DEAD)
     ends = Counter(dial(node, WEB) for _ in range(100))
     assert ends == {"served": 99, "ECONNREFUSED": 1}
@@ -375,7 +377,7 @@ def test_the_last_endpoint_is_never_left_out(
     assert dial(node, WEB) == "served"
 
 
-def test_those_that_are_left_share_the_load_of_an_ejected_endpoint(
+def test_the_remaining_endpoints_share_the_load_of_an_ejected_endpoint(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     dead, *_ = hooks.lead(WEB, DEAD, address_of(server), address_of(other))
@@ -423,7 +425,7 @@ def wait_until_dialled_or_pending(client: socket.socket) -> bool:
     return not select.select([], [client], [], 0)[1]
 
 
-def test_each_failed_probe_ejects_for_longer(
+def test_each_failed_probe_lengthens_the_ejection_up_to_60_s(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     netns = netns_cookie(hooks, node)
@@ -617,7 +619,7 @@ def test_events_that_were_taken_make_room(hooks: SocketLb, node: Net) -> None:
 # Other programs
 
 
-def test_what_another_program_follows_in_a_socket_stays_so(
+def test_another_programs_socket_callbacks_stay_enabled(
     tmp_path: Path, node: Net, server: socket.socket
 ) -> None:
     with own_cgroup(tmp_path / "cgroup") as cgroup, in_cgroup(cgroup):

@@ -145,7 +145,7 @@ def test_entries_that_ended_meanwhile_are_skipped(node):
         assert list(list_entries(requests, 4, wanted)) == []
 
 
-def test_what_begins_anew_from_the_same_port_meanwhile_stays(node):
+def test_removing_a_conntrack_entry_spares_a_newer_one_from_the_same_port(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], 1)
     with Requests.open(NETLINK_NETFILTER) as requests:

@@ -57,7 +57,7 @@ def test_a_late_reader_learns_that_events_were_lost(node):
     events.close()
 
 
-def test_what_a_filter_discards_does_not_arrive(node):
+def test_messages_that_a_filter_discards_do_not_arrive(node):
     events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK])
     events.filter([(bpf.RETURN, 0, 0, 0)])
     node.run("ip link set lo down")

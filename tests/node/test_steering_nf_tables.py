@@ -256,7 +256,7 @@ def test_while_events_of_a_transaction_have_not_arrived_the_table_counts_as_touc
     assert not watch.is_affected()
 
 
-def test_where_events_were_lost_the_table_counts_as_touched(node, watch):
+def test_the_table_counts_as_affected_after_lost_events(node, watch):
     node.run("""
         nft 'add table ip other; add set ip other many { type mark; }'
         (echo 'add element ip other many {'; seq -s, 1 10000; echo '}') | nft -f -""")

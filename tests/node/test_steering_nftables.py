@@ -82,10 +82,7 @@ class TestNftablesSteering(AtomicSteeringContract):
         self.node.run("nft flush ruleset")
 
 
-@pytest.mark.kernel
-async def test_the_table_of_a_node(node, steering):
-    await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36001})
-    assert nodes.ruleset(node) == dedent("""\
+TABLE_OF_A_NODE = dedent("""\
         table inet userspace-proxy {
             map frontends4 {
                 type ipv4_addr . inet_proto . inet_service : inet_service
@@ -96,11 +93,21 @@ async def test_the_table_of_a_node(node, steering):
                 }
             }
 
+            map ranges4 {
+                type ipv4_addr . inet_proto . inet_service : inet_service
+                flags interval
+            }
+
             map frontends6 {
                 type ipv6_addr . inet_proto . inet_service : inet_service
                 elements = {
                     fd00:96::1 . tcp . 80 : 36001
                 }
+            }
+
+            map ranges6 {
+                type ipv6_addr . inet_proto . inet_service : inet_service
+                flags interval
             }
 
             set guarded {
@@ -123,6 +130,18 @@ async def test_the_table_of_a_node(node, steering):
                 meta l4proto { tcp, udp } meta nfproto ipv6 redirect to :ip6 daddr . meta l4proto . th dport map @frontends6
             }
 
+            chain prerouting_ranges {
+                type nat hook prerouting priority dstnat - 8; policy accept;
+                meta l4proto { tcp, udp } meta nfproto ipv4 redirect to :ip daddr . meta l4proto . th dport map @ranges4
+                meta l4proto { tcp, udp } meta nfproto ipv6 redirect to :ip6 daddr . meta l4proto . th dport map @ranges6
+            }
+
+            chain output_ranges {
+                type nat hook output priority -108; policy accept;
+                meta l4proto { tcp, udp } meta nfproto ipv4 redirect to :ip daddr . meta l4proto . th dport map @ranges4
+                meta l4proto { tcp, udp } meta nfproto ipv6 redirect to :ip6 daddr . meta l4proto . th dport map @ranges6
+            }
+
             chain input {
                 type filter hook input priority filter - 10; policy accept;
                 tcp flags syn / syn,ack meta l4proto . tcp dport @guarded ct status ! dnat reject with tcp reset
@@ -134,6 +153,12 @@ async def test_the_table_of_a_node(node, steering):
             }
         }
     """)  # noqa: E501
+
+
+@pytest.mark.kernel
+async def test_the_table_of_a_node(node, steering):
+    await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36001})
+    assert nodes.ruleset(node) == TABLE_OF_A_NODE
 
 
 @pytest.mark.needs("legacy tables")

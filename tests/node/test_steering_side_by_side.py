@@ -132,7 +132,7 @@ async def test_the_first_to_end_leaves_the_others_rules_unchanged(node, make, fa
     ],
     indirect=["kind"],
 )
-async def test_each_repairs_only_its_own_drift(node, stable, make, command):
+async def test_each_proxy_repairs_only_its_own_drift(node, stable, make, command):
     canary = await make(CANARY)
     await canary.apply({WEB: 36001})
     before = sorted(rules(node).splitlines())

@@ -176,6 +176,7 @@ _NEWER = {
     r"(?<!nfproto ipv6 )redirect to :ip6 daddr": "meta nfproto ipv6 redirect to :ip6 daddr",
     r"(?<!nfproto ipv4 )dnat ip to": "meta l4proto tcp meta nfproto ipv4 dnat ip to",
     r"hook output priority dstnat - 10": "hook output priority -110",
+    r"hook output priority dstnat - 8": "hook output priority -108",
 }
 
 

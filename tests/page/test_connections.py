@@ -54,7 +54,7 @@ def rows(page):
     return page.locator("#connection-rows tr")
 
 
-async def test_nothing_is_watched_until_it_is_opened(screen):
+async def test_connections_are_not_watched_until_the_panel_is_opened(screen):
     page = await screen.open(VIEW, "/")
     await page.get_by_text("live", exact=True).first.wait_for()
     assert await page.locator("#connections-panel").is_hidden()
@@ -78,7 +78,7 @@ async def test_a_name_is_text_and_no_markup(screen):
     assert await page.locator("#x").count() == 0
 
 
-async def test_which_client_calls_which_service_is_a_table(screen):
+async def test_a_table_lists_which_client_calls_which_service(screen):
     screen.observing.add_calls([Calls(port_key("shop/web:http"), "10.244.0.7", 12, 4)], 3)
     page = await opened(screen)
     edges = page.locator("#edge-rows tr")
@@ -146,7 +146,7 @@ async def test_usual_names_are_on_one_line(screen):
         assert lines == [1, 1, 1], width
 
 
-async def test_it_shows_what_its_form_selects(screen):
+async def test_the_panel_shows_only_connections_that_its_form_selects(screen):
     page = await opened(screen)
     await page.locator("#connections-form [name=service]").fill("shop/web")
     await page.locator("#connections-form [name=failed]").check()
@@ -159,7 +159,7 @@ async def test_it_shows_what_its_form_selects(screen):
     await expect(rows(page)).to_have_count(1)
 
 
-async def test_what_is_not_valid_is_said(screen):
+async def test_an_invalid_filter_is_reported(screen):
     page = await opened(screen)
     await page.locator("#connections-form [name=from]").fill("10.244")
     await page.get_by_role("button", name="Apply").click()
@@ -184,7 +184,7 @@ async def test_leaving_the_page_ends_the_stream(screen):
     await until(lambda: not screen.observing.filters())
 
 
-async def test_it_has_a_bounded_number_of_rows(screen):
+async def test_the_panel_has_a_bounded_number_of_rows(screen):
     page = await opened(screen)
     for _ in range(6):
         screen.observing.deliver([one()] * 50)
@@ -195,7 +195,7 @@ async def test_it_has_a_bounded_number_of_rows(screen):
     assert await page.evaluate(height) < 1
 
 
-async def test_it_is_accessible(screen):
+async def test_the_panel_is_accessible(screen):
     page = await opened(screen)
     records = [one(), one(cause="reset", sent_bytes=0), one(failed=(DEAD,))]
     screen.observing.deliver(records, [LeftOut(ConnectionFilter(), 2)])

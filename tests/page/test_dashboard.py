@@ -81,7 +81,7 @@ async def test_pages_are_accessible_in_both_schemes_and_never_scroll_sideways(pa
         assert await page.evaluate("document.documentElement.scrollWidth") == width
 
 
-async def test_each_sick_part_is_named_in_the_first_screen_and_leads_to_its_page(page):
+async def test_each_unhealthy_part_is_named_on_the_first_screen_and_links_to_its_page(page):
     screen = 900
     for words in (
         "the agent has not answered within 5 s",

@@ -108,7 +108,7 @@ async def test_search_as_you_type(screen):
     await page.get_by_text("10 Service ports", exact=True).wait_for()
 
 
-async def test_what_is_typed_survives_updates(screen):
+async def test_typed_text_survives_updates(screen):
     page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
     await page.keyboard.press("/")
     await page.keyboard.type("we")

@@ -281,7 +281,7 @@ LONG = "a-very-long-service-name-of-sixty-three-letters-as-kubernetes-let"
     ],
     ids=["trouble", "long-names"],
 )
-async def test_nothing_scrolls_sideways(screen, view):
+async def test_the_page_never_scrolls_horizontally(screen, view):
     page = await screen.open(view)
     for width in (320, 390, 768, 1280):
         await page.set_viewport_size({"width": width, "height": 844})

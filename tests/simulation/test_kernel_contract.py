@@ -133,7 +133,7 @@ def test_after_both_fins_the_socket_is_not_connected(system: System) -> None:
         assert pending(sock) == 0
 
 
-def test_what_arrived_before_a_reset_is_read_before_the_error(system: System) -> None:
+def test_bytes_that_arrived_before_a_reset_are_read_before_the_error(system: System) -> None:
     left, right = system.pair()
     right.send(b"abc")
     system.until(lambda: state_of(system, left) & IN)

@@ -39,7 +39,7 @@ def simulate(
 
 
 @pytest.mark.parametrize("half", PACKAGES)
-def test_each_half_keeps_its_promises(half: str) -> None:
+def test_the_simulation_of_each_half_finds_no_violation(half: str) -> None:
     done = simulate(f"--half={half}", "--tested=1/1")
     sys.stdout.write(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

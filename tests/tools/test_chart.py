@@ -12,7 +12,7 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
 @pytest.mark.parametrize(("value", "name"), SETTINGS.items())
-def test_the_default_of_a_value_is_that_of_the_setting(value: str, name: str) -> None:
+def test_a_chart_default_equals_the_default_of_its_setting(value: str, name: str) -> None:
     assert VALUES[value] == getattr(Settings(), name)
 
 
@@ -31,7 +31,7 @@ def test_the_schema_describes_each_value_and_no_other() -> None:
     assert parsed["properties"].keys() - VALUES.keys() == {"global", "socketLBProxyPorts"}
 
 
-def test_each_template_begins_with_the_defaults_of_what_is_missing() -> None:
+def test_each_template_starts_by_including_the_defaults() -> None:
     # helm renders them with one map of values, so only the first would show that it lacks this.
     rendered = [path for path in (CHART / "templates").iterdir() if path.name[0] != "_"]
     lines = {path.name: path.read_text().splitlines()[:2] for path in rendered}

@@ -24,7 +24,7 @@ ROW = re.compile(r"^- \[(?P<number>\d{4})\]\((?P<file>[^()]+)\) (?P<holds>.*)$",
 MERGED_ROW = re.compile(r"^- (?P<numbers>[\d, ]+): \[\d{4}\]\((?P<file>[^()]+)\)$", re.MULTILINE)
 
 
-def test_each_record_has_one_row_and_each_row_its_record() -> None:
+def test_each_decision_record_is_listed_exactly_once() -> None:
     rows = Counter(row["file"] for row in ROW.finditer(BY_SUBJECT))
     assert rows == Counter(file.name for file in RECORDS)
 
@@ -49,7 +49,7 @@ def test_a_record_begins_with_its_number_and_its_status(file: Path) -> None:
     assert re.match(rf"# ADR {file.name[:4]}: .+\n\n?Status: accepted", text)
 
 
-def test_each_record_that_is_cited_exists() -> None:
+def test_each_cited_decision_record_exists() -> None:
     named = git(ROOT, "grep", "-hoE", r"(ADRs? |adr/)[0-9]{4}(, [0-9]{4})*", "--", ":!tests/tools")
     cited = {number for one in named.splitlines() for number in re.findall(r"\d{4}", one)}
     assert cited - {file.name[:4] for file in RECORDS} == set()
@@ -128,5 +128,5 @@ def test_the_command_of_an_example_finds_its_tests(
     assert f"{example.name}::" in found.stdout
 
 
-def test_there_are_examples() -> None:
+def test_at_least_three_examples_are_found() -> None:
     assert len(EXAMPLES) >= 3

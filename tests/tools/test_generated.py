@@ -46,7 +46,7 @@ def test_each_field_of_an_answer_is_described(answer: type[msgspec.Struct]) -> N
     assert all(field.get("description") for field in part["properties"].values())
 
 
-def test_each_reference_of_the_schema_leads_somewhere() -> None:
+def test_each_schema_reference_resolves_and_each_definition_is_used() -> None:
     schema = make_schema()
     text = msgspec.json.encode(schema).decode()
     names = {part.partition('"')[0] for part in text.split('"#/$defs/')[1:]}
@@ -106,7 +106,7 @@ def test_each_part_of_a_record_has_a_table_and_each_field_a_description() -> Non
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
-def test_each_link_leads_to_a_table_on_the_page_or_in_that_of_the_api() -> None:
+def test_each_link_leads_to_a_heading_on_the_page_or_in_api_md() -> None:
     found = set(re.findall(r"\]\((\S*)#(\w+)\)", make_tables()))
     assert {page for page, _ in found} == {"", "api.md"}
     for page, anchor in found:
@@ -131,7 +131,7 @@ def test_each_section_states_what_to_do() -> None:
     ] == []
 
 
-def test_each_cause_is_found_by_a_symptom() -> None:
+def test_each_cause_is_linked_from_a_symptom() -> None:
     symptoms = GUIDE_TEXT.partition("\n## By symptom\n")[2].partition("\n## Causes\n")[0]
     linked = set(re.findall(r"\(#([a-z-]+)\)", symptoms))
     assert {str(code) for code in CauseCode} - linked == set()
@@ -147,7 +147,7 @@ def test_each_link_within_the_page_leads_to_a_heading() -> None:
 ALERTS = list(alerts_of(RULES.read_text(encoding="utf-8")))
 
 
-def test_each_alert_leads_to_a_section_that_exists() -> None:
+def test_each_runbook_url_leads_to_an_existing_section() -> None:
     sections = set(headings(GUIDE_TEXT))
     causes = set(map(str, CauseCode))
     for alert in ALERTS:
@@ -158,7 +158,7 @@ def test_each_alert_leads_to_a_section_that_exists() -> None:
         assert found <= sections, alert["alert"]
 
 
-def test_each_alert_has_a_section_in_the_order_of_the_rules() -> None:
+def test_alert_sections_follow_the_order_of_the_rules() -> None:
     part = GUIDE_TEXT.partition("\n## Alerts\n")[2]
     assert headings(part) == [alert["alert"].lower() for alert in ALERTS]
 

@@ -48,7 +48,7 @@ def test_the_form_for_bugs_asks_for_what_commands_print(command: str) -> None:
     assert command in COMMANDS
 
 
-def test_each_go_module_gets_updates() -> None:
+def test_dependabot_updates_each_go_module() -> None:
     updates = {one["package-ecosystem"]: one for one in read(FOLDER / "dependabot.yml")["updates"]}
     patterns = updates["gomod"]["directories"]
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*go.mod"]

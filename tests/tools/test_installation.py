@@ -56,7 +56,7 @@ def files() -> Iterator[Path]:
             yield from (p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
-def test_nothing_installs_a_package_by_its_name_from_an_index() -> None:
+def test_no_file_installs_a_package_by_name_from_an_index() -> None:
     found = {
         f"{path.relative_to(ROOT)}: {command}"
         for path in files()

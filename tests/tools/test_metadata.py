@@ -56,7 +56,9 @@ def shown(text: str, checkout: Path, folder: str) -> str:
     return str(made["readme"]["text"]).replace("/v1.0/", "/T/")
 
 
-def test_it_names_its_authors_and_leads_to_the_repository(metadata: dict[str, Any]) -> None:
+def test_a_distribution_names_its_authors_and_links_to_the_repository(
+    metadata: dict[str, Any],
+) -> None:
     assert metadata["authors"] == [{"name": "The userspace-proxy authors"}]
     assert metadata["urls"] == {
         "Source": REPOSITORY,

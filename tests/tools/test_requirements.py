@@ -42,7 +42,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clone
 
 
-def test_there_are_pairs_from_git_and_from_an_archive() -> None:
+def test_three_pairs_of_requirements_are_found_on_the_pages() -> None:
     assert len(requirements()) == 3
 
 

@@ -14,7 +14,7 @@ def test_this_image_contains_what_it_runs_with_and_not_what_builds_it() -> None:
     assert packages == packages_of_image("aarch64")
 
 
-def test_the_images_python_is_that_of_its_debian() -> None:
+def test_the_images_python_version_follows_from_its_debian_release() -> None:
     assert image_python("FROM debian:forky-slim AS root\nFROM scratch\n") == "3.14"
     with pytest.raises(ValueError, match="not enough"):
         image_python("FROM debian:sid-slim\n")

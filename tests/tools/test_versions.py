@@ -35,18 +35,20 @@ def texts() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("pattern", STATEMENTS.values(), ids=list(STATEMENTS))
-def test_it_is_the_packages(pattern: str, texts: dict[str, str]) -> None:
+def test_each_stated_version_equals_the_packages_version(
+    pattern: str, texts: dict[str, str]
+) -> None:
     found = [(path, one) for path, text in texts.items() for one in re.findall(pattern, text)]
     assert found
     assert [(path, one) for path, one in found if one != __version__] == []
 
 
-def test_it_is_one_that_a_chart_and_a_tag_can_have() -> None:
+def test_the_version_is_valid_for_a_chart_and_a_tag() -> None:
     """SemVer without a suffix, which Python writes alike."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
-def test_each_staging_module_is_of_the_same_release_as_kubernetes() -> None:
+def test_each_staging_module_matches_the_kubernetes_release() -> None:
     (kube,) = {target.go_module for target in build.TARGETS if "kubectl" in target.binary}
     (version,) = {target.version for target in build.TARGETS if target.go_module == kube}
     releases = re.findall(r"(?m)^\t(k8s\.io/\S+) => \1 (v\S+)$", (kube / "go.mod").read_text())

@@ -37,7 +37,7 @@ def wheel(wheels: dict[Path, Path]) -> Path:
     return wheels[ROOT]
 
 
-def test_it_has_the_manual_page_of_its_own_commands_and_completions_of_all(wheel: Path) -> None:
+def test_a_wheel_contains_its_own_manual_page_and_completions_of_all_commands(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         shared = [name for name in archive.namelist() if ".data/" in name]
         found = {name.partition("/data/")[2]: archive.read(name).decode() for name in shared}
@@ -54,7 +54,7 @@ def test_bash_loads_the_commands_of_all_distributions() -> None:
     assert found.splitlines() == ["nodes", "complete -F _userspace_proxy userspace-proxy"]
 
 
-def test_it_has_the_commit(wheel: Path) -> None:
+def test_a_wheel_records_its_commit(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         assert archive.read("userspace_proxy/commit").decode() == run(["git", "rev-parse", "HEAD"])
 
@@ -78,7 +78,9 @@ def tops_of(wheel: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("project", [CLIENT, KIT], ids=["client", "kit"])
-def test_it_requires_the_proxy_of_its_own_version(project: Path, wheels: dict[Path, Path]) -> None:
+def test_client_and_kit_wheels_require_the_proxy_of_the_same_version(
+    project: Path, wheels: dict[Path, Path]
+) -> None:
     with ZipFile(wheels[project]) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = Parser().parsestr(archive.read(name).decode())

@@ -56,7 +56,7 @@ def start(tmp_path, monkeypatch):
         child.close()
 
 
-def test_each_message_has_one_answer_and_what_is_passed_with_it(start):
+def test_every_message_gets_one_answer_with_its_passed_descriptors(start):
     child = start("echo")
     assert child.ask(None) == (b"ready", [])
     answer, (passed,) = child.ask(b"one")
@@ -65,7 +65,7 @@ def test_each_message_has_one_answer_and_what_is_passed_with_it(start):
     assert not child.has_ended
 
 
-def test_it_ends_with_its_link_and_closing_is_idempotent(start):
+def test_a_child_ends_when_its_connection_closes_and_close_is_idempotent(start):
     child = start("echo")
     child.ask(None)
     assert (child.close(), child.close()) == (7, 7)
@@ -98,7 +98,7 @@ def test_no_later_call_gets_the_answer_to_one_that_was_interrupted(start):
     assert child.close() == 7
 
 
-def test_what_a_child_said_before_it_ended_is_its_answer(start):
+def test_a_reply_sent_before_a_child_ended_is_returned(start):
     child = start("leave")
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert child.ask(b"one") == (b"cannot start", [])

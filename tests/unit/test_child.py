@@ -16,7 +16,7 @@ def sleeper():
         yield process
 
 
-def test_it_runs_a_function_with_its_end_of_the_connection_and_numbers(tmp_path, monkeypatch):
+def test_a_child_runs_its_function_with_the_connection_and_the_numbers(tmp_path, monkeypatch):
     (tmp_path / "greeter.py").write_text(
         "import socket\n"
         "def greet(descriptor, *numbers):\n"
@@ -33,7 +33,7 @@ def test_it_runs_a_function_with_its_end_of_the_connection_and_numbers(tmp_path,
     assert process.wait() == 3
 
 
-def test_it_may_be_started_by_another_command(tmp_path, monkeypatch):
+def test_a_child_can_be_started_by_another_command(tmp_path, monkeypatch):
     (tmp_path / "greeter.py").write_text(
         "import os\ndef greet(_): return int(os.environ['STATUS'])\n", encoding="ascii"
     )
@@ -56,7 +56,7 @@ def executable(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("executable")
-def test_it_runs_the_interpreter_of_this_process(tmp_path, monkeypatch):
+def test_a_child_runs_the_interpreter_of_this_process(tmp_path, monkeypatch):
     (tmp_path / "greeter.py").write_text(
         "import json, sys\ndef greet(_): return sys.hexversion >> 16 & 255\n", encoding="ascii"
     )

@@ -61,7 +61,7 @@ def test_every_exception_of_the_package_has_one_root():
         pytest.param(errno.ENOMEM, "memory", id="memory"),
     ],
 )
-def test_the_hint_of_a_shortage_is_that_of_its_cause(number, words):
+def test_the_hint_of_a_shortage_matches_its_cause(number, words):
     assert words in shortage_hint(number)
     assert ("RLIMIT_NOFILE" in shortage_hint(number)) == (number == errno.EMFILE)
 

@@ -114,7 +114,7 @@ def kubeconfig(tmp_path):
     return write
 
 
-def test_what_is_missing_is_what_others_report_missing(system):
+def test_missing_features_include_what_each_platform_lacks(system):
     assert {"epoll", "EPOLLIN"} <= {*lacks("select", system)}
     missing = {"AF_NETLINK", "AF_PACKET", "SO_MARK", "IP_TRANSPARENT"}
     assert missing <= {*lacks("socket", system)}
@@ -137,14 +137,14 @@ PRINTING = (
 ALL = "from userspace_proxy.cli import main; print([main(w.split()) for w in sys.argv[1:]])"
 
 
-def test_what_only_prints_prints_the_same(system, capsys):
+def test_commands_that_only_print_print_the_same_on_other_platforms(system, capsys):
     statuses = [main(words.split()) for words in PRINTING]
     assert statuses == [0] * len(PRINTING)
     done = python(system, ALL, *PRINTING)
     assert done.stdout == f"{capsys.readouterr().out}{statuses}\n"
 
 
-def test_what_needs_linux_says_so_in_one_line(system):
+def test_commands_that_need_linux_fail_with_a_one_line_error(system):
     commands = (*COMMANDS.values(), FORWARD)
     names = [command.name for command in commands if not command.runs_anywhere]
     assert {"run", "forward", "check", "cleanup"} <= {*names}

@@ -54,7 +54,7 @@ def test_a_trouble_that_returns_is_logged_again(lines):
     assert [line for _, line in lines()] == ["nothing is kept: a"] * 2
 
 
-def test_it_is_shown_while_it_lasts():
+def test_a_condition_is_true_and_printed_while_it_lasts():
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     assert (bool(condition), str(condition), condition.now) == (False, "", ())
     condition.set("a", "b")

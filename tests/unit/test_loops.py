@@ -37,13 +37,13 @@ print(loop_factory() is asyncio.new_event_loop)
 """
 
 
-def test_it_is_uvloops():
+def test_the_loop_factory_is_uvloops():
     assert loop_factory() is uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         assert isinstance(runner.get_loop(), uvloop.Loop)
 
 
-def test_it_is_asyncios_where_uvloop_is_not_installed():
+def test_the_loop_factory_is_asyncios_without_uvloop():
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
 

@@ -37,7 +37,7 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
         pytest.param("x q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA= y", "x  y", id="random"),
     ],
 )
-def test_what_looks_like_a_secret_is_removed(text, left):
+def test_text_that_looks_like_a_secret_is_removed(text, left):
     removed = Secrets("mine-own-token").remove(text)
     assert removed.replace(REMOVED, "") == left
     assert REMOVED in removed
@@ -63,7 +63,7 @@ FORMS = (
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_named_like_a_secret_is_removed_in_every_notation(form):
+def test_values_named_like_a_secret_are_removed_in_every_notation(form):
     """Issue 74."""
     texts = [form.format(name) for name in (*NAMES, *ALONE)]
     assert [text for text in texts if "hunter2x" in Secrets().remove(text)] == []
@@ -124,7 +124,7 @@ def test_words_of_the_proxy_stay(text):
         pytest.param("407 for mine-own-token1!", "407 for !", id="the-users-own"),
     ],
 )
-def test_what_certainly_is_a_secret_is_not_shown(text, left):
+def test_certain_secrets_are_removed(text, left):
     shown = Secrets("mine-own-token1", "default").remove_certain(text)
     assert (shown.replace(REMOVED, ""), REMOVED in shown) == (left, True)
 

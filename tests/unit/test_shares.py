@@ -55,7 +55,7 @@ def test_the_smallest_are_first_and_namespaces_have_equal_shares(bounds, wanted,
         pytest.param("a/x=4 b/x=4 b/y=1", "a/x=3 b/x=2 b/y=1", id="the-last-part-of-the-node"),
     ],
 )
-def test_what_is_divisible_is_granted_up_to_the_last_part(wanted, granted):
+def test_divisible_amounts_are_granted_up_to_the_last_part_that_fits(wanted, granted):
     shares = Shares(of_namespace=4, of_node=6, are_divisible=True)
     shares.change(amounts(wanted))
     assert {one: shares.granted(one) for one in amounts(wanted)} == amounts(granted)

@@ -37,7 +37,7 @@ def test_a_file_has_the_name_of_the_proxy(tmp_path):
     assert file_of_proxy("", "state.json.gz", "canary") is None
 
 
-def test_what_is_written_is_read_with_its_time(file):
+def test_a_written_state_is_read_back_with_its_time(file):
     assert file.read() is None
     file.write(b"first", current_at=NOW)
     file.write(b"second", current_at=NOW + 5)
@@ -73,7 +73,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(file):
     assert list(file.path.parent.iterdir()) == [file.path]
 
 
-def test_what_a_crash_left_is_replaced(file):
+def test_a_file_left_by_a_crash_is_replaced(file):
     file.write(b"state", current_at=NOW)
     (file.path.parent / "state.json.gz.new").write_bytes(b"half")
     file.write(b"whole", current_at=NOW)
@@ -120,7 +120,7 @@ def test_a_state_of_twice_the_bound_is_neither_written_nor_read(file):
             id="world-writable"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_trusted_is_not_read(file, put, why):
+def test_an_untrusted_state_file_is_not_read(file, put, why):
     file.path.parent.mkdir(parents=True)
     put(file.path)
     assert cause(file.read) == f"cannot use {file.path}: {why}"

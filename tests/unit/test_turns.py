@@ -13,7 +13,7 @@ def order(given, **waiting):
     return "".join(one for _, one in given.order(items, itemgetter(0)))
 
 
-def test_each_party_has_a_turn_before_one_has_its_second():
+def test_every_party_takes_a_turn_before_any_second_turn():
     assert order(Turns(), a="123", b="x", c="yz") == "1xy2z3"
 
 
@@ -23,7 +23,7 @@ def test_the_party_whose_last_turn_is_the_longest_ago_is_next():
     assert order(given, b="y", a="2", c="z") == "z2y"
 
 
-def test_what_was_not_taken_was_no_turn():
+def test_a_value_that_was_not_taken_does_not_count_as_a_turn():
     given = Turns()
     assert next(given.order("axb", str)) == "a"
     assert order(given, a="2", x="3", b="4") == "342"

@@ -67,8 +67,8 @@ class TcpConnection(DialledFor):
 
     def __init__(self, owner: DialOwner, group: EndpointGroup, client: int, address: Any) -> None:
         self.owner = owner
-        reactor = self.reactor = owner.engine.reactor
-        self.pipes = owner.engine.pipes
+        reactor = self.reactor = owner.reactor
+        self.pipes = owner.pipes
         self.group = group
         self.client_fd = client
         self.address = address

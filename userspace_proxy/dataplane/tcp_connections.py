@@ -15,15 +15,17 @@ from .removals import Removals
 from .shedding import Shedding
 from .tcp import TcpConnection
 from .tcp_accounts import TcpAccounts
-from .tcp_dial import TcpDial
+from .tcp_dial import DialOwner, TcpDial
 from .timeouts import Timeouts
 
 
-class TcpConnections:
+class TcpConnections(DialOwner):
     """All open connections on one engine, with their deadlines."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.reactor, self.pipes, self.dialer = engine.reactor, engine.pipes, engine.dialer
+        self.client_dialer = engine.client_dialer
         self._descriptors = engine.descriptors
         self.open: dict[TcpConnection, None] = {}
         """In the order of acceptance, so that ties are always broken in the same way."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 import _socket
 import errno
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent
@@ -32,13 +32,16 @@ from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
 from ..model.port_ranges import DialledRange
 from . import reactor as epoll
+from .client_address import ClientAddressDialer
+from .dialer import Dialer
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .frontends import dialled_at
 from .held_acks import HeldAcks
 from .node_address import may_be_source
+from .pipes import PipePool
 from .probes import Probes
-from .reactor import Handler
+from .reactor import Handler, Reactor
 from .relay import Relayed
 from .sockets import is_self_connected
 from .tcp_accounts import TcpAccounts
@@ -50,18 +53,27 @@ _DIAL_EVENTS = READ_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
 
 
-class DialOwner(Protocol):
+class DialOwner:
     """The part of ``TcpConnections`` that a connection and its dial use."""
 
     engine: Engine
+    reactor: Reactor
+    pipes: PipePool
+    dialer: Dialer | None
+    client_dialer: ClientAddressDialer
     probes: Probes
     accounts: TcpAccounts
     held_acks: HeldAcks
     dial_deadlines: Timeouts
     client_deadlines: Timeouts
 
-    def end_late(self, connection: Any) -> bool: ...
-    def ended(self, connection: Any) -> None: ...
+    def end_late(self, connection: Any) -> bool:
+        """End a connection once its sent bytes have arrived; False if none are in flight."""
+        raise NotImplementedError
+
+    def ended(self, connection: Any) -> None:
+        """Remove a closed connection."""
+        raise NotImplementedError
 
 
 class DialledFor(Relayed):
@@ -122,7 +134,7 @@ class TcpDial(Handler):
     def __init__(self, connection: DialledFor) -> None:
         self._connection = connection
         owner = self._owner = connection.owner
-        self._reactor = owner.engine.reactor
+        self._reactor = owner.reactor
         self.group = connection.group
         self.address = connection.address
         self.endpoint: SocketAddress | None = None
@@ -284,7 +296,7 @@ class TcpDial(Handler):
 
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
         """Begin a dial; return the failure if it fails at once, else None."""
-        dialer = self._owner.engine.dialer
+        dialer = self._owner.dialer
         at = endpoint
         if self._offset:
             at = SocketAddress(endpoint.ip, endpoint.port + self._offset)
@@ -294,7 +306,7 @@ class TcpDial(Handler):
             return None
         self.shows_local_client = False
         self.holds_ack = self.group.sends_at_once and self._connection in self._owner.held_acks
-        fd = self._owner.engine.client_dialer.dial_for(
+        fd = self._owner.client_dialer.dial_for(
             self, at, self._reactor.now, self._connection.may_preserve, self.holds_ack
         )
         if self.is_preserved:
@@ -334,7 +346,7 @@ class TcpDial(Handler):
 
     def check_locality(self) -> None:
         """Set ``shows_local_client`` from the current state of the node's links."""
-        locality = self._owner.engine.client_dialer.locality
+        locality = self._owner.client_dialer.locality
         self.shows_local_client = self.is_preserved and locality.attaches(self.address[0])
 
     @property

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..facts import PortFacts, StatusFacts
-from ..kernel.conntrack import PROTOCOL_NUMBERS, Tracked, count_by_endpoint
+from ..kernel.conntrack import PROTOCOL_NUMBERS, Leg, Tracked, count_by_endpoint
 from ..kernel.ctnetlink import NO_VOLUME, Volume, pack_address
 from ..model import DataPath, SocketAddress
+from ..model.port_ranges import DialledRange
 
 NOT_COUNTED = "bytes aren't counted while net.netfilter.nf_conntrack_acct is 0"
 
@@ -41,7 +42,8 @@ def render_tracked(
 
 def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
     key = port.plan.key
-    dialled = [pack_address(f.ip, f.port) for f in port.plan.frontends]
+    dialled = [pack_address(f.ip, f.port) for f in port.plan.frontends if not f.last]
+    within = legs_of_ranges(port.plan.serving.ranges, tracked)
     return {
         "namespace": key.name.namespace,
         "service": key.name.name,
@@ -50,17 +52,35 @@ def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
         "protocol": port.plan.protocol,
         "side": key.side,
         "endpoints": [
-            _endpoint(verdict.address, dialled, tracked) for verdict in port.plan.verdicts
+            _endpoint(verdict.address, dialled, within, tracked) for verdict in port.plan.verdicts
         ],
     }
 
 
+def legs_of_ranges(ranges: Iterable[DialledRange], tracked: Tracked) -> dict[bytes, list[Leg]]:
+    """Return the legs that begin at ports of ranges, by the listed address of their endpoint."""
+    found: dict[bytes, list[Leg]] = {}
+    for one in ranges:
+        ip = pack_address(one.ip, 0)[:-2]
+        for dialled, endpoint in tracked.entries:
+            offset = int.from_bytes(dialled[-2:], "big") - one.number
+            # The Service port's own number has a frontend of its own.
+            if dialled[:-2] == ip and offset and one.first <= one.number + offset <= one.last:
+                port = (int.from_bytes(endpoint[-2:], "big") - offset) % (1 << 16)
+                listed = endpoint[:-2] + port.to_bytes(2, "big")
+                found.setdefault(listed, []).append((dialled, endpoint))
+    return found
+
+
 def _endpoint(
-    address: SocketAddress, dialled: Iterable[bytes], tracked: Tracked
+    address: SocketAddress,
+    dialled: Iterable[bytes],
+    within: Mapping[bytes, Sequence[Leg]],
+    tracked: Tracked,
 ) -> dict[str, object]:
     """Return an endpoint's entries and their bytes, null if not accounted."""
     endpoint = pack_address(*address)
-    legs = [(one, endpoint) for one in dialled]
+    legs = [*((one, endpoint) for one in dialled), *within.get(endpoint, ())]
     counted: Mapping[str, int | None] = dict.fromkeys(Volume._fields)
     if (volumes := tracked.volumes) is not None:
         parts = (volumes.get(leg, NO_VOLUME) for leg in legs)

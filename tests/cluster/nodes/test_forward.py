@@ -178,7 +178,7 @@ def test_a_pod_that_dies_costs_no_request_but_one_that_was_sent_to_it(
     wait_for("two pods to answer again", lambda: len(answers()) == 2 == len(pods(cluster)))
 
 
-def test_it_ends_by_a_signal(forward: Forward) -> None:
+def test_forward_exits_with_status_0_on_sigint(forward: Forward) -> None:
     forward.shows("Ctrl-C ends it")
     os.kill(forward.child.pid, signal.SIGINT)
     forward.child.wait(20)

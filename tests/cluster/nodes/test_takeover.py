@@ -237,7 +237,7 @@ def report(changes: str, costs: Sequence[Cost]) -> str:
     )
 
 
-def test_taking_over_an_upgrade_and_giving_back_fail_no_more_connections_than_a_restart(
+def test_take_over_upgrade_and_give_back_lose_no_more_connections_than_a_restart(
     stage: Stage,
 ) -> None:
     restart, over, upgrade, back = costs = stage.costs(
@@ -272,7 +272,7 @@ NEVER_SERVE = [_wrong_api_server, _wrong_flag, _dies_again_and_again]
 
 
 @pytest.mark.parametrize("change", NEVER_SERVE)
-def test_what_never_serves_takes_no_node_from_kube_proxy(
+def test_an_agent_that_never_serves_takes_no_node_from_kube_proxy(
     stage: Stage, change: Callable[[dict[str, Any]], None]
 ) -> None:
     before = stage.pods_of("kube-proxy")
@@ -346,7 +346,7 @@ def taken_over(stage: Stage) -> Stage:
     return stage
 
 
-def test_the_pods_are_healthy_with_no_more_than_they_are_granted(taken_over: Stage) -> None:
+def test_the_pods_are_healthy_with_only_the_granted_capabilities(taken_over: Stage) -> None:
     cluster = taken_over.cluster
     said = json.loads(cluster.kubectl("get", "pods", "-A", "-o", "json"))
     # Those of kube-proxy-cleanup may still be on their way out.

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.tools.markdown import replace_part, table
-from userspace_proxy.balance.affinity import MAX_PINS
+from userspace_proxy.balance.affinity import MAX_ENTRIES
 from userspace_proxy.balance.source_hash import CLIENTS_MAX
 from userspace_proxy.cli.explain import DIALLED_MAX
 from userspace_proxy.cluster import host_queue, name_shares
@@ -305,7 +305,7 @@ TABLES: Mapping[str, Sequence[Row]] = {
         ),
         Row(
             "clients with `sessionAffinity`",
-            f"{MAX_PINS:,} in a worker; [kernel path](paths.md): 262,144, hooks 65,536",
+            f"{MAX_ENTRIES:,} in a worker; [kernel path](paths.md): 262,144, hooks 65,536",
             "first come",
             "0.2 KiB",
             "the longest-unused is forgotten; rules: new ones have none",

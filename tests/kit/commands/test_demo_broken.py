@@ -38,12 +38,12 @@ async def plan(tmp_path):
     return Planner(NodeFacts(node_name="node-1")).plan(snapshot)
 
 
-def test_there_are_at_least_ten():
+def test_there_are_at_least_ten_broken_services_with_distinct_mistakes():
     assert len({service.name for service in BROKEN_SERVICES}) >= 10
     assert len({service.code for service in BROKEN_SERVICES}) == len(BROKEN_SERVICES)
 
 
-def test_each_mistake_that_manifests_reveal_is_found(plan):
+def test_planning_finds_each_mistake_that_is_visible_in_the_manifests(plan):
     found = {}
     for port in plan.ports.values():
         if port.key.name.namespace == "broken":

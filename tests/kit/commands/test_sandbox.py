@@ -107,7 +107,7 @@ def test_of_many_services_that_are_not_served_the_first_are_named(tmp_path):
     assert (len(lines), lines[-1]) == (21, "5 more are not served: status lists them")
 
 
-def test_a_name_is_not_said_to_be_looked_up(tmp_path):
+def test_an_endpoint_name_is_reported_as_not_looked_up(tmp_path):
     named = 'namespace: shop, annotations: {userspace-proxy.io/endpoints: "a.test:1"}}'
     text = BROKEN.rpartition("---")[2].replace("namespace: shop}", named)
     (tmp_path / "shop.yaml").write_text(text.replace("selector: {app: api}, ", ""))
@@ -192,7 +192,7 @@ def test_a_signal_that_ends_the_command_is_its_exit_status(manifests):
         pytest.param(["--manifests=x.yaml", "--"], "sandbox needs a command", id="empty-command"),
     ],
 )
-def test_what_is_missing_is_named(words, error, capsys):
+def test_sandbox_names_the_missing_argument(words, error, capsys):
     assert main(["sandbox", *words]) == 2
     assert capsys.readouterr().err == (
         f"error: {error} (userspace-proxy sandbox --manifests=PATH -- COMMAND)\n"

@@ -84,7 +84,7 @@ def test_a_page_in_a_pod_is_served_there_while_health_is_checked_here(tmp_path):
                 page_socket_in(pod)
 
 
-def test_it_is_ready_when_it_serves_and_ends_with_the_block(tmp_path):
+def test_the_proxy_is_ready_once_it_serves_and_stops_with_the_block(tmp_path):
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     log = tmp_path / "log"

@@ -19,7 +19,7 @@ def test_help_manual_page_and_completion_show_them(words, capsys):
 
 
 @pytest.mark.parametrize("words", [["demo", "--help"], ["help", "demo"]])
-def test_each_has_its_help(words, capsys):
+def test_the_demo_command_prints_its_help(words, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out.startswith("userspace-proxy demo: start a sandbox")
 

@@ -57,7 +57,7 @@ def facts(node: str = "node-1"):
     return found
 
 
-async def test_a_whole_answer_is_that_of_a_proxy():
+async def test_a_whole_answer_reads_as_a_proxys_status():
     client = await asked(FakeAgent(facts()), request())
     status = read_answer(client.body)
     assert (status.node, len(status.ports)) == ("node-1", 3)
@@ -94,7 +94,7 @@ async def test_a_stream_has_what_changes_line_by_line():
     assert msgspec.json.decode(lines[2]).keys() == {"now", "verdict"}
 
 
-async def test_digests_are_those_of_the_buckets_that_are_asked_for():
+async def test_an_agent_returns_only_the_digests_of_the_requested_bucket():
     digests = {"shop/web": "0123abcd", "shop/db": "4567cdef"}
     agent = FakeAgent(facts(), digests=digests)
     whole = msgspec.json.decode((await asked(agent, request(path=PLAN))).body)

@@ -19,7 +19,7 @@ def test_endpoints_are_spread_over_the_nodes():
     assert [one.node for port in status.ports for one in port.endpoints] == ["a", "b"] * 2
 
 
-def test_the_plans_digest_is_that_of_its_services():
+def test_the_reported_plan_digest_matches_its_services():
     objects = service_objects(2)
     status, digests = status_of(objects, "a"), plan_digests(objects)
     assert digests.keys() == {"team-0/service-0", "team-1/service-1"}

@@ -54,14 +54,14 @@ async def ask(client: ApiClient, pod: str, port: int = 10249) -> bytes:
             await stream.close()
 
 
-async def test_each_pod_has_its_own_answer(api, client):
+async def test_each_pod_returns_its_own_answer(api, client):
     agents = FakeAgents(api)
     pods = [agents.add(f"node-{i}", fixed(b"%d" % i)) for i in range(3)]
     answers = await asyncio.gather(*(ask(client, pod) for pod in pods))
     assert [answer.rpartition(b"\r\n\r\n")[2] for answer in answers] == [b"0", b"1", b"2"]
 
 
-async def test_what_a_node_costs_is_counted(api, client):
+async def test_the_bytes_exchanged_with_each_node_are_counted(api, client):
     agents = FakeAgents(api)
     one, _ = agents.add("node-1", fixed(b"x" * 1000)), agents.add("node-2", fixed(b""))
     before = agents.passed_bytes("node-1")

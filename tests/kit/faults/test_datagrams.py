@@ -95,7 +95,7 @@ async def test_losses_in_one_direction_do_not_depend_on_the_other():
     assert await lost(("downstream", {**loss})) == both
 
 
-async def test_one_arrives_behind_the_next():
+async def test_a_reordered_datagram_arrives_after_the_next_datagram():
     async with faulty(("upstream", {"type_": "reorder", "percent": 100})) as send:
         assert await send(b"1", b"2", b"3", b"4", replies=4) == [b"2", b"1", b"4", b"3"]
 
@@ -141,7 +141,7 @@ async def test_an_idle_flow_is_closed_and_its_client_gets_another_one():
             await exchange(client)
 
 
-async def test_nothing_waits_for_idle_flows_after_the_end():
+async def test_closing_cancels_the_expiry_of_idle_flows():
     async with echoing() as (faults, exchange):
         await exchange()
         faults.close()

@@ -27,7 +27,7 @@ def connects(address, timeout_s=0.2):
         return 0
 
 
-async def test_it_refuses_and_serves_again_at_the_same_address():
+async def test_a_fault_server_refuses_and_serves_again_at_the_same_address():
     async with faulty() as faults:
         address = faults.address
         faults.set_mode(Mode.REFUSE)
@@ -37,7 +37,7 @@ async def test_it_refuses_and_serves_again_at_the_same_address():
         assert faults.mode is Mode.PASS
 
 
-async def test_it_is_silent():
+async def test_dials_to_a_silent_fault_server_time_out():
     async with faulty() as faults:
         faults.set_mode(Mode.SILENT)
         assert connects(faults.address) == errno.ETIMEDOUT
@@ -62,7 +62,7 @@ async def test_the_first_clients_fail():
         assert await ask(faults) == b"hello"
 
 
-async def test_the_first_clients_fail_at_the_connect_where_a_test_says_so():
+async def test_first_resets_at_connect_fail_the_first_client_before_it_sends():
     async with faulty() as faults:
         faults.first_resets = FirstResets(1, at_connect=True)
         reader, writer = await connect(faults)

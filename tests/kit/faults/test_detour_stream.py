@@ -239,7 +239,7 @@ async def test_slow_close_delays_the_end():
         writer.close()
 
 
-async def test_what_is_drawn_for_a_connection_does_not_depend_on_the_bytes_of_others():
+async def test_a_connections_drawn_faults_ignore_the_bytes_of_other_connections():
     given = {"type_": "limit_data", "bytes": 0, "toxicity": 0.5}
     jitter = {"type_": "latency", "latency": 1, "jitter": 1}
 

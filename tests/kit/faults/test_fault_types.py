@@ -14,7 +14,7 @@ from userspace_proxy_testing.faults.fault_types import (
 from userspace_proxy_testing.faults.toxics import Bandwidth, Latency, Loss, ResetPeer
 
 
-def test_each_protocol_has_faults_of_its_own():
+def test_each_fault_type_is_accepted_only_for_its_protocols():
     for protocol in Protocol:
         check_type("latency", protocol)
     assert protocols_of("latency") == {*Protocol}
@@ -48,7 +48,7 @@ def test_a_fault_that_would_do_nothing_or_everything_by_mistake_is_refused(toxic
         check_given(toxic, {})
 
 
-def test_a_fault_may_be_0_if_a_test_says_so():
+def test_a_fault_parameter_may_be_zero_if_given_explicitly():
     check_given(Latency(), {"jitter": 0})
     check_given(Bandwidth(), {"rate": 0})
     check_given(ResetPeer(), {})

@@ -227,7 +227,7 @@ async def test_errors_have_the_form_of_toxiproxys(call, method, path, body, stat
         pytest.param(b"{}", "none-such", id="charset"),
     ],
 )
-async def test_what_is_not_json_is_refused(call, data, charset):
+async def test_a_body_that_is_not_json_is_rejected_with_status_400(call, data, charset):
     type_ = {"Content-Type": f"application/json; charset={charset}"}
     status, answer = await call("POST", "/proxies", data=data, headers=type_)
     assert (status, answer["error"].startswith("bad request body")) == (400, True)

@@ -131,7 +131,7 @@ def test_a_port_of_another_program_is_an_error(call, upstream):
 
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]", "localhost"])
-def test_all_addresses_are_those_of_this_host(call, upstream, host):
+def test_wildcard_and_localhost_addresses_listen_on_127_0_0_1(call, upstream, host):
     given = {"name": "db", "listen": f"{host}:0", "upstream": upstream}
     info = call("POST", "/proxies", given)
     assert info["listen"].startswith("127.0.0.1:")

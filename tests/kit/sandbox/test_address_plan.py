@@ -18,7 +18,7 @@ def texts(values):
     return [str(value) for value in values]
 
 
-def test_each_node_has_its_share_of_the_pod_range_in_two_halves():
+def test_a_nodes_pod_range_is_split_into_a_routed_and_a_bridged_half():
     ranges = pod_ranges(parse_ranges(POD_CIDR), 1)
     assert texts(ranges.whole) == ["10.244.1.0/24", "fd00:10:244:1::/64"]
     assert texts(ranges.routed) == ["10.244.1.0/25", "fd00:10:244:1::/65"]

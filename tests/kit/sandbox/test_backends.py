@@ -30,7 +30,7 @@ def answer(server, sent):
             return stream.read()
 
 
-def test_each_request_of_a_connection_is_answered_with_the_name():
+def test_each_request_on_a_connection_is_answered_with_the_backends_name():
     got = answer(serve_http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert got.endswith(b"\r\n\r\nweb-1\n")
@@ -54,7 +54,7 @@ def test_invalid_requests_are_rejected():
     assert answer(serve_http, b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_sum_is_that_of_all_that_was_sent():
+def test_the_returned_checksum_and_length_cover_all_sent_bytes():
     digest = hashlib.sha256(b"abc").hexdigest()
     assert answer(serve_sum, b"abc") == f"{digest} 3\n".encode()
 

@@ -13,7 +13,9 @@ def test_variables_that_name_proxies_are_left_out():
     assert without_proxies(environment) == {"PATH": "/bin", "MY_PROXY": "x"}
 
 
-def test_it_is_that_of_this_process_otherwise(monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_lacks_proxy_variables_and_is_otherwise_inherited(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     monkeypatch.setenv("OTHER", "x")
     found = without_proxies()

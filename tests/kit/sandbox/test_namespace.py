@@ -69,7 +69,7 @@ def test_a_command_that_takes_too_long_is_killed(here):
         here.run(["sleep", "60"], timeout=0.01)
 
 
-def test_what_was_started_ends_with_the_namespace():
+def test_closing_a_namespace_kills_the_processes_started_in_it():
     with Namespace("pod-a", Here()) as namespace:
         process = namespace.popen(["sleep", "60"])
     assert process.returncode == -9

@@ -29,5 +29,5 @@ def test_a_process_that_is_gone_is_in_no_namespace(proc):
     assert namespace_of(10, proc) == ""
 
 
-def test_nothing_is_reaped_without_an_argument():
+def test_the_reaper_fails_without_an_argument():
     assert main([]) == 1

@@ -162,7 +162,7 @@ def test_a_listening_port_belongs_to_one_socket(bind: Open) -> None:
 
 
 @pytest.mark.parametrize("may_reuse", [True, False])
-def test_a_port_that_was_shut_down_may_be_bound_if_its_socket_says_so(
+def test_a_port_that_was_shut_down_may_be_bound_only_with_reuse_address(
     bind: Open, may_reuse: bool
 ) -> None:
     # The kernel releases a port that it chose when its socket is shut down.
@@ -208,7 +208,7 @@ def test_bytes_after_descriptors_are_read_by_another_call(
         _read(theirs)
 
 
-def test_what_was_sent_before_a_close_is_read(system: SimpleNamespace) -> None:
+def test_bytes_sent_before_a_close_are_read(system: SimpleNamespace) -> None:
     ours, theirs = system.pair()
     ours.sendmsg([b"last"])
     ours.close()

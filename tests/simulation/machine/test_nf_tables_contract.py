@@ -171,7 +171,7 @@ def generation(program: Any) -> int:
     return wire.number(wire.table_of(answer.body, 4)[1])
 
 
-def test_each_transaction_that_changes_something_has_a_generation(kernel: Contract) -> None:
+def test_only_a_transaction_with_changes_increments_the_generation(kernel: Contract) -> None:
     program = kernel.program()
     first = generation(program)
     program.commit(*small_table())
@@ -224,7 +224,7 @@ def test_a_listing_of_elements_is_not_known_to_be_interrupted(kernel: Contract) 
     assert not found.is_interrupted
 
 
-def test_one_socket_reads_one_listing_at_a_time(kernel: Contract) -> None:
+def test_a_second_listing_on_the_same_socket_fails_with_ebusy(kernel: Contract) -> None:
     program = kernel.program()
     program.commit(*small_table())
     many = table()
@@ -246,7 +246,9 @@ def test_one_socket_reads_one_listing_at_a_time(kernel: Contract) -> None:
         pytest.param(GET_ELEMENT, NAME + wire.string(2, "gone"), id="no set"),
     ],
 )
-def test_what_does_not_exist_cannot_be_listed(kernel: Contract, kind: int, body: bytes) -> None:
+def test_listing_a_missing_table_or_set_fails_with_enoent(
+    kernel: Contract, kind: int, body: bytes
+) -> None:
     program = kernel.program()
     program.commit(*small_table())
     with pytest.raises(OSError, match="refused") as caught:
@@ -275,7 +277,7 @@ def test_an_owned_table_is_its_sockets(kernel: Contract) -> None:
     assert other.list(GET_TABLE, wire.netfilter(INET)).items == []
 
 
-def test_the_products_tables_are_listed_alike() -> None:
+def test_both_kernels_list_the_products_tables_identically() -> None:
     simulated, real = SimulatedKernel(), RealKernel()
     target = KernelTarget(
         36003,

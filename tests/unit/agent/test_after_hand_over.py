@@ -179,7 +179,7 @@ async def test_a_node_is_not_taken_back_once_its_workers_have_ended():
         assert starts.count == 3
 
 
-async def test_a_process_that_is_to_stop_tries_no_more_to_take_a_node_back():
+async def test_a_stopping_process_no_longer_tries_to_take_a_node_back():
     with contextlib.closing(Starts()) as starts:
         asyncio.get_running_loop().call_soon(starts.stop.set)
         assert not await start_while_workers_live(starts, starts.stop, lambda: True, 3600.0)

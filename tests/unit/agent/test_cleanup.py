@@ -61,7 +61,7 @@ def routes_and_rules(node):
 
 
 @pytest.mark.parametrize("steering", ["nftables", "local", "iptables"])
-def test_what_a_crash_left_is_removed_and_logged(node, steering, caplog):
+def test_cleanup_removes_and_logs_what_a_crash_left_behind(node, steering, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
     # Reading a built-in table creates it.
     before = routes_and_rules(node), list_tables()

@@ -124,7 +124,7 @@ async def test_a_process_without_net_admin_sends_nothing_to_a_holder(lock):
         assert sock.recv(99) == b""
 
 
-async def test_one_that_does_not_answer_is_named(lock, monkeypatch):
+async def test_a_lock_holder_that_does_not_answer_is_named_by_its_pid(lock, monkeypatch):
     monkeypatch.setattr(hand_over, "_ANSWER_S", 0.05)
     with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
         await ask_to_hand_over("a")
@@ -194,7 +194,7 @@ async def test_a_number_that_is_taken_is_no_lack_of_net_admin(ask, monkeypatch):
             await asking
 
 
-async def test_one_that_loses_its_place_asks_again(ask, lock):
+async def test_the_next_process_asks_again_if_it_loses_its_connection(ask, lock):
     asking, sock = await ask()
     with net_admin_proof.open_challenge() as challenge:
         challenge_by(sock, challenge)
@@ -208,7 +208,7 @@ async def test_one_that_loses_its_place_asks_again(ask, lock):
     assert taken.pid == os.getpid()
 
 
-async def test_one_that_loses_its_place_again_and_again_gives_up(lock, monkeypatch):
+async def test_the_next_process_gives_up_if_it_keeps_losing_its_connection(lock, monkeypatch):
     monkeypatch.setattr(hand_over, "_ANSWER_S", 0.1)
     asking = asyncio.create_task(ask_to_hand_over("a"))
 

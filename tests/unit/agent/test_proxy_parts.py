@@ -158,7 +158,7 @@ def test_a_lack_is_told_once_and_with_what_it_means():
     assert lack.words.startswith("it lacks inet tables, needed for steering nftables, ")
 
 
-def test_what_was_not_tried_is_told_with_the_reason():
+def test_kernel_features_that_were_not_tried_are_reported_with_the_reason():
     alone = read_kernel_offers(FOR_SOCKETS, try_others=lambda names: dict.fromkeys(names, 0))
     facts = facts_of_kernel(alone)
     assert (list(facts.forbidden), facts.is_partly_asked) == ([], True)
@@ -170,5 +170,5 @@ def test_what_was_not_tried_is_told_with_the_reason():
     assert not facts.is_partly_asked
 
 
-def test_what_nothing_uses_yet_is_not_told():
+def test_a_kernel_feature_that_is_not_used_yet_is_not_reported():
     assert not facts_of_kernel(KernelOffers({"sock_diag destroy": errno.EINVAL})).lacks

@@ -147,7 +147,7 @@ def test_settling_memory_collects_what_is_dead_and_freezes_what_lives():
     assert [thing for thing in gc.get_objects() if isinstance(thing, Tracked)] == [alive]
 
 
-def test_what_the_last_state_does_not_need_is_imported_after_it_is_served():
+def test_modules_not_needed_for_the_last_state_are_imported_after_serving_it():
     script = (
         "import sys\n"
         "import userspace_proxy.agent.run, userspace_proxy.sources.kubernetes\n"

@@ -98,7 +98,7 @@ async def proxy(plane):
         yield Running()
 
 
-async def test_it_reports_and_holds_the_lease_and_shows_the_sums(proxy):
+async def test_scaling_reports_demand_holds_the_lease_and_shows_the_sums(proxy):
     await proxy.serve()
     await proxy.start()
     assert proxy.shown is None
@@ -116,7 +116,7 @@ async def test_without_a_service_that_names_a_workload_nothing_is_written(proxy)
     await until(lambda: HOLDER in proxy.store.leases)
 
 
-async def test_where_no_service_names_a_workload_any_more_the_last_sums_are_not_shown(proxy):
+async def test_the_last_sums_are_hidden_once_no_service_names_a_workload(proxy):
     await proxy.serve()
     await proxy.start()
     await until(lambda: proxy.shown == {WEB: 1})
@@ -155,7 +155,7 @@ async def test_without_old_workers_all_connections_are_known(proxy):
     assert proxy.component._resting.is_known()
 
 
-async def test_where_workloads_must_not_be_scaled_there_are_no_leases(proxy):
+async def test_no_lease_is_held_where_workloads_must_not_be_scaled(proxy):
     await proxy.serve()
     await proxy.start(allow_wake=False)
     assert proxy.component._resting is None
@@ -164,7 +164,7 @@ async def test_where_workloads_must_not_be_scaled_there_are_no_leases(proxy):
     assert (facts.demand, facts.cluster_demand) == ({WEB: 1}, None)
 
 
-async def test_a_promise_ends_in_time_although_its_service_names_no_workload_now(proxy):
+async def test_an_acknowledgement_ends_in_time_although_its_service_names_no_workload(proxy):
     await proxy.serve()
     await proxy.start()
     await until(lambda: HOLDER in proxy.store.leases)
@@ -175,7 +175,9 @@ async def test_a_promise_ends_in_time_although_its_service_names_no_workload_now
     await until(lambda: proxy.endpoints == [POD])
 
 
-async def test_a_promise_ends_in_time_although_the_server_is_down(proxy, monkeypatch, caplog):
+async def test_an_acknowledgement_ends_in_time_although_the_api_server_is_down(
+    proxy, monkeypatch, caplog
+):
     monkeypatch.setattr(scaling, "_RETRY_S", 3600.0)
     await proxy.serve()
     await proxy.start()
@@ -189,7 +191,7 @@ async def test_a_promise_ends_in_time_although_the_server_is_down(proxy, monkeyp
     await until(lambda: proxy.endpoints == [POD])
 
 
-async def test_promises_of_the_last_process_hold_before_any_service_is_served(proxy, tmp_path):
+async def test_saved_acknowledgements_apply_before_any_service_is_served(proxy, tmp_path):
     data = json.dumps({"round": "7", "endpoints": {str(WEB): [(POD, 8080)]}}).encode()
     file = file_of_proxy(str(tmp_path), "cordons.json", "canary")
     file.write(data, current_at=time.time())
@@ -198,7 +200,7 @@ async def test_promises_of_the_last_process_hold_before_any_service_is_served(pr
     assert proxy.endpoints == []
 
 
-async def test_a_promise_that_cannot_be_kept_on_disk_is_logged(proxy, caplog):
+async def test_an_acknowledgement_that_cannot_be_saved_is_logged(proxy, caplog):
     async def look():
         raise StateFileError("cannot write cordons.json: No space left on device")
 

@@ -347,7 +347,7 @@ async def test_a_name_fails_since_the_same_moment_when_the_clock_is_set(plane):
     assert since() == {9005.0}
 
 
-def test_it_shows_how_much_of_its_share_a_usable_endpoint_has():
+def test_the_view_shows_the_slow_start_share_of_usable_endpoints_only():
     verdict, idle = (EndpointVerdict(POD, is_usable, "ready", weight=10) for is_usable in (1, 0))
     view = view_endpoint(verdict, Group(1, port_key("shop/web")), CLOCK, {}, {POD: 0.4}, {})
     assert (view.starting, view.preference) == (0.4, "weight 10, starts slowly: 40 %")
@@ -420,13 +420,13 @@ def leads_to(served_ports, bind=Bind.PROXY_PORT):
         ),
     ],
 )
-async def test_where_it_leads_depends_on_endpoints_and_path(make, pods, more, target):
+async def test_the_target_of_a_frontend_depends_on_endpoints_and_path(make, pods, more, target):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, *pods, **more))
     assert leads_to(served_ports) == (target, True)
 
 
-async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reached(make, plane):
+async def test_a_frontend_held_by_another_program_or_not_steered_is_not_reached(make, plane):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
     served_ports.steered.note_unsteered(
@@ -453,7 +453,7 @@ async def test_a_listener_at_the_frontend_itself_is_named_or_has_another_address
     assert view_frontend(served, WEB, Bind.PROXY_PORT).only_at == ""
 
 
-async def test_a_minute_after_the_last_answer_clients_are_served_no_more(plane):
+async def test_clients_count_as_no_longer_served_a_minute_after_the_last_answer(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.group.counters_of(POD).sent_bytes = 7
     port.group.sent_at = 5.0

@@ -40,7 +40,7 @@ def test_a_new_client_replaces_the_longest_unused_one():
     assert pinned == {ALICE: POD_A, BOB: None, CAROL: POD_A}
 
 
-def test_pins_of_a_former_process_count_from_their_last_use():
+def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
     former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
     former.entry(ALICE, POD_A, now=1000.0)
     former.entry(BOB, POD_A, now=1010.0)
@@ -54,7 +54,7 @@ def test_pins_of_a_former_process_count_from_their_last_use():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_two_former_processes_the_pin_that_was_used_last_counts(order):
+def test_the_most_recently_used_entry_of_two_previous_processes_wins(order):
     """One may have it from a process before, and the client may have changed since."""
     table = AffinityTable(timeout_s=60)
     for entries in [[(ALICE, POD_A, 30.0)], [(ALICE, POD_B, 10.0)]][::order]:
@@ -62,7 +62,7 @@ def test_of_two_former_processes_the_pin_that_was_used_last_counts(order):
     assert list(table.each(now=0.0)) == [(ALICE, POD_B, 10.0)]
 
 
-def test_a_pin_that_replaces_an_older_one_is_not_the_first_to_go():
+def test_an_entry_that_replaces_an_older_entry_is_not_evicted_first():
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
     table.restore([(BOB, POD_A, 50.0), (ALICE, POD_A, 55.0)], now=0.0)
     table.restore([(ALICE, POD_B, 1.0)], now=0.0)
@@ -70,7 +70,7 @@ def test_a_pin_that_replaces_an_older_one_is_not_the_first_to_go():
     assert {client for client, _, _ in table.each(now=0.0)} == {ALICE, CAROL}
 
 
-def test_pins_may_change_while_they_are_read():
+def test_affinity_entries_may_change_while_they_are_iterated():
     table = AffinityTable(timeout_s=60)
     for now, client in enumerate((ALICE, BOB, CAROL)):
         table.entry(client, POD_A, now)
@@ -82,7 +82,7 @@ def test_pins_may_change_while_they_are_read():
     assert list(entries) == [(ALICE, POD_B, 0.0)]
 
 
-def test_no_pin_of_a_former_process_is_of_the_future():
+def test_a_restored_affinity_entry_is_never_newer_than_now():
     table = AffinityTable(timeout_s=60)
     table.restore([(ALICE, POD_A, -1e9)], now=0.0)
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
@@ -116,7 +116,7 @@ def test_at_the_bound_the_largest_table_loses_its_longest_unused_pin(tables, lar
     assert len(tables) == 6
 
 
-def test_a_table_that_floods_loses_its_own_pins_only(tables, large):
+def test_a_flooded_table_evicts_only_its_own_affinity_entries(tables, large):
     small = AffinityTable(60, tables)
     small.entry(ALICE, POD_B, now=0.0)
     for n in range(100):
@@ -126,7 +126,7 @@ def test_a_table_that_floods_loses_its_own_pins_only(tables, large):
     assert len(large) == 5
 
 
-def test_former_pins_displace_those_of_a_larger_table_only(tables, large):
+def test_restored_affinity_entries_evict_only_from_a_larger_table(tables, large):
     former, small = AffinityTable(60), AffinityTable(60, tables)
     for n in range(9):
         former.entry(f"198.51.100.{n}", POD_B, now=n)
@@ -135,7 +135,7 @@ def test_former_pins_displace_those_of_a_larger_table_only(tables, large):
     assert clients(small) == clients(former)[:3]
 
 
-def test_what_is_forgotten_makes_room(tables, large):
+def test_forgotten_affinity_entries_make_room(tables, large):
     large.lookup("203.0.113.3", {POD_B}, now=4.0)
     assert len(tables) == 3
     large.clear()
@@ -164,3 +164,16 @@ def test_a_step_frees_a_part_of_very_many():
         table.entry(str(n), POD_A, now=0.0)
     assert 0 < tables.free(MAX_ENTRIES * ENTRY_BYTES) < 10_000 * ENTRY_BYTES
     assert len(table) > 0
+
+
+def test_a_shared_table_exists_while_one_uses_it():
+    tables = AffinityTables()
+    table = tables.join("shop/sip", "a port", 60)
+    assert tables.join("shop/sip", "another port", 60) is table
+    table.entry(ALICE, POD_A, now=0.0)
+    tables.leave("shop/sip", "a port")
+    assert len(tables) == 1
+    tables.leave("shop/sip", "another port")
+    tables.leave("shop/sip", "another port")
+    assert len(tables) == 0
+    assert tables.join("shop/sip", "a port", 60) is not table

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.balance import Balancer, Limited, RoundRobin, Weights
+from userspace_proxy.balance import AffinityTables, Balancer, Limited, RoundRobin, Weights
 from userspace_proxy.balance.balancer import TRIED_MAX
 from userspace_proxy.dataplane.balancers import make_strategy
 from userspace_proxy.model import Balance, SocketAddress
@@ -136,7 +136,7 @@ class TestAffinity:
         balancer = Balancer(PODS, affinity_timeout_s=60)
         assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_A] * 3
 
-    def test_a_pin_is_no_reason_to_try_an_endpoint_twice(self):
+    def test_affinity_is_no_reason_to_try_an_endpoint_twice(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         # It was tried and not ejected: as when source ports to it run out.
@@ -156,7 +156,7 @@ class TestAffinity:
         assert connect(balancer, ALICE, 1.0) == [POD_B]
 
 
-def test_pins_of_a_former_process_are_restored():
+def test_affinity_entries_of_a_previous_process_are_restored():
     former, successor = (Balancer(PODS, affinity_timeout_s=60) for _ in range(2))
     former.pick(BOB, 0.0)
     assert former.pick(ALICE, 0.0) == POD_B
@@ -186,7 +186,7 @@ class TestStandby:
         connect(balancer, ALICE, 0.0, dead={POD_A})
         assert [connect(balancer, BOB, now, dead={POD_A}) for now in (1.0, 2.0)] == [[POD_B]] * 2
 
-    def test_one_connection_probes_the_first_and_traffic_returns(self):
+    def test_one_connection_probes_the_first_endpoint_and_traffic_returns(self):
         balancer = self.balancer()
         connect(balancer, ALICE, 0.0, dead={POD_A})
         assert connect(balancer, ALICE, 5.0, dead={POD_A}) == [POD_A, POD_B]
@@ -208,7 +208,7 @@ class TestStandby:
         assert Balancer((), standbys={POD_A: 1}).pick(ALICE, 0.0) is None
 
     @given(st.data())
-    def test_one_on_standby_is_dialled_only_if_all_before_it_were_tried_or_are_ejected(self, data):
+    def test_a_standby_is_dialled_only_if_all_before_it_were_tried_or_ejected(self, data):
         dead = data.draw(st.sets(st.sampled_from(PODS)))
         timeout = data.draw(st.sampled_from([None, 7]))
         balancer = self.balancer(affinity_timeout_s=timeout)
@@ -241,7 +241,7 @@ class TestLimits:
         assert balancer.pick(ALICE, 0.0, tried={POD_A}) is None
         assert not balancer.has_more(ALICE, 0.0, tried={POD_A})
 
-    def test_there_is_no_more_for_a_client_that_is_pinned_to_an_endpoint_at_its_limit(self):
+    def test_a_client_with_affinity_to_a_full_endpoint_has_no_more_endpoints(self):
         full = set()
         balancer = Balancer(PODS, affinity_timeout_s=60)
         balancer.is_full = full.__contains__
@@ -289,3 +289,21 @@ class TestLimits:
         assert balancer.pick(BOB, 1.0) not in (None, pinned)
         full.clear()
         assert balancer.pick(ALICE, 2.0) == pinned
+
+
+def test_ports_of_a_service_that_share_entries_lead_a_client_to_one_pod():
+    tables = AffinityTables()
+    one, other = (
+        Balancer(
+            [SocketAddress(ip, port) for ip in ("10.244.1.1", "10.244.1.2")],
+            affinity_timeout_s=60,
+            start=start,
+            entries=tables,
+            shares_as="shop/sip",
+        )
+        for start, port in enumerate((5060, 10000))
+    )
+    pod = one.pick("10.1.0.1", 0.0).ip
+    assert other.pick("10.1.0.1", 0.0).ip == pod
+    alone = Balancer([SocketAddress(pod, 80)], affinity_timeout_s=60, shares_as="shop/sip")
+    assert alone.pick("10.1.0.1", 0.0) == SocketAddress(pod, 80)

@@ -17,7 +17,7 @@ def product(one: int, other: int) -> int:
 
 
 @given(NUMBERS, st.lists(NUMBERS, min_size=1, max_size=200))
-def test_the_products_are_those_of_each_number(number, others):
+def test_bulk_products_equal_the_products_of_each_number(number, others):
     expected = [product(number, other) for other in others]
     lanes = Lanes(others)
     assert lanes.products(number).tolist() == expected

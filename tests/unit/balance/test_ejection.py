@@ -22,7 +22,7 @@ def probe_fails(ejections, now):
     return ejections.failed(POD_A, now)
 
 
-def test_each_change_of_what_no_client_may_use_is_told():
+def test_each_change_of_an_endpoints_availability_is_reported_once():
     told = []
     ejections = Ejections(lambda endpoint, is_out: told.append((endpoint, is_out)))
     ejections.failed(POD_A, now=0.0)

@@ -36,7 +36,7 @@ def test_few_candidates_are_ejected_ones_at_any_moment(count):
     assert level.is_out
 
 
-def test_what_was_ejected_before_is_left_out():
+def test_endpoints_ejected_before_the_level_was_built_are_left_out():
     level = level_of(100, set(PODS[:99]))
     assert usable(level) == [PODS[99]]
     assert not level.is_out
@@ -62,7 +62,7 @@ def test_in_a_long_list_endpoints_that_return_are_added_once_a_second():
     assert len(usable(level, 12.0)) == 502
 
 
-def test_when_all_are_back_the_order_is_that_of_the_plan():
+def test_readmitting_all_endpoints_restores_the_order_of_the_plan():
     level = level_of(1000)
     eject(level, reversed(PODS))
     for pod in reversed(PODS):

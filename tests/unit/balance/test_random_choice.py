@@ -29,7 +29,7 @@ PODS = (POD_A, POD_B, POD_C)
         pytest.param(PODS, {POD_B}, {POD_A, POD_C}, id="one-skipped"),
     ],
 )
-def test_one_of_those_that_are_not_skipped_is_picked(endpoints, skip, expected):
+def test_only_an_endpoint_that_is_not_skipped_is_picked(endpoints, skip, expected):
     strategy = RandomChoice(random.Random(7))
     assert {strategy.pick(endpoints, skip=skip) for _ in range(50)} == expected
 
@@ -130,7 +130,7 @@ class EachNumber:
         return self._next % stop
 
 
-def test_each_endpoint_has_a_chance_in_proportion_to_its_weight():
+def test_each_endpoint_is_picked_in_proportion_to_its_weight():
     # A prime step visits all numbers below 6,000.
     strategy = WeightedRandomChoice(Weights({POD_A: 1, POD_B: 2, POD_C: 3}), EachNumber(7))
     counts = Counter(strategy.pick(PODS) for _ in range(6000))

@@ -90,7 +90,7 @@ def test_equal_weights_take_turns_in_order():
 
 
 @pytest.mark.parametrize("start", [2, 5])
-def test_it_begins_where_earlier_turns_ended(start):
+def test_round_robin_begins_where_earlier_turns_ended(start):
     assert picks_by_weight(turns_of(7, 7, 7, start=start), 2) == [POD_C, POD_A]
 
 
@@ -99,7 +99,7 @@ def test_without_endpoints_none_is_picked():
     assert picks_by_weight(turns_of(1, 2, 3), 1, skip=PODS) == [None]
 
 
-def test_one_that_was_skipped_does_not_catch_up():
+def test_a_skipped_endpoint_does_not_catch_up():
     strategy = turns_of(1, 1)
     picks_by_weight(strategy, 100, (POD_A, POD_B), skip={POD_A})
     assert picks_by_weight(strategy, 100, (POD_A, POD_B)).count(POD_A) <= 51
@@ -134,7 +134,7 @@ WEIGHTS = st.lists(st.integers(1, 65535), min_size=1, max_size=3)
 
 
 @given(WEIGHTS, st.integers(1, 300), st.integers(0, 5))
-def test_after_any_number_of_picks_the_shares_are_those_of_the_weights(weights, count, start):
+def test_shares_match_the_weights_after_any_number_of_picks(weights, count, start):
     pods = PODS[: len(weights)]
     counts = Counter(picks_by_weight(turns_of(*weights, start=start), count, pods))
     for pod, weight in zip(pods, weights, strict=True):

@@ -26,7 +26,7 @@ def test_the_slots_never_change():
     )
 
 
-def test_what_was_filled_a_moment_ago_is_not_filled_again():
+def test_slots_just_filled_for_the_same_endpoints_and_weights_are_reused():
     assert fill_slots(PODS, {POD_A: 3}) is fill_slots(PODS, {POD_A: 3})
 
 
@@ -62,7 +62,7 @@ def test_when_an_endpoint_is_added_slots_move_only_to_it():
     assert {other for _, other in moved(before, after)} == {PODS[0]}
 
 
-def test_shares_are_those_of_weights_also_small_ones():
+def test_shares_match_even_small_weights():
     counts = Counter(fill_slots(PODS[:3], {PODS[0]: 300, PODS[1]: 97, PODS[2]: 3}))
     assert counts.total() == 4096
     assert abs(counts[PODS[0]] - 3072) < 100

@@ -32,13 +32,13 @@ def test_the_choice_never_changes():
     assert picked == [POD_B, POD_B, POD_B, POD_A, POD_C, POD_C]
 
 
-def test_another_worker_or_node_chooses_alike():
+def test_another_worker_or_node_makes_the_same_choice():
     assert choices(PODS) == choices(PODS)
     assert choices(PODS) == choices(reversed(PODS))
 
 
 @given(st.lists(st.sampled_from([1, 2, 3, 7]), min_size=1, max_size=120), st.sampled_from(CLIENTS))
-def test_the_order_of_choices_is_that_of_each_endpoints_number(weights, client):
+def test_endpoints_are_chosen_in_the_order_of_their_weighted_hashes(weights, client):
     """However many are compared at once."""
     pods = tuple(SocketAddress(f"10.1.{n}.1", 80) for n in range(len(weights)))
     weight_of = dict(zip(pods, weights, strict=True))
@@ -169,7 +169,7 @@ def test_without_endpoints_none_is_picked():
     assert strategy.pick(PODS, ALICE, skip=PODS) is None
 
 
-def test_shares_are_those_of_weights():
+def test_shares_match_the_weights():
     counts = Counter(choices(PODS[:2], {PODS[0]: 300, PODS[1]: 100}).values())
     assert abs(counts[PODS[0]] - 7500) < 220
 

@@ -84,13 +84,13 @@ def test_an_endpoint_of_one_side_is_ejected_there():
     network=st.tuples(st.ip_addresses(v=4), st.integers(0, 32)),
     client=st.ip_addresses(v=4),
 )
-def test_inside_is_what_the_networks_contain(network, client):
+def test_a_client_is_inside_exactly_if_the_networks_contain_it(network, client):
     inside = ipaddress.ip_network(network, strict=False)
     picked = split(inside=[str(inside)]).pick(str(client), 0.0)
     assert picked == (POD_A if client in inside else POD_C)
 
 
-def test_pins_of_a_former_process_are_restored_by_the_clients_address():
+def test_restored_affinity_entries_go_to_the_side_of_the_clients_address():
     former = split(affinity_timeout_s=60)
     former.inner.pick(OUTSIDE, 0.0)
     former.inner.pick(INSIDE, 0.0)
@@ -109,7 +109,7 @@ def test_an_endpoint_serves_the_clients_of_its_side(client, serving):
     assert [pod for pod in (POD_A, POD_C) if balancer.serves(client, pod)] == [serving]
 
 
-def test_a_limit_is_that_of_the_clients_own_endpoints():
+def test_a_client_is_at_the_limit_of_its_own_sides_endpoints():
     balancer = split()
     balancer.outer.is_full = {POD_C}.__contains__
     assert balancer.is_at_limit(OUTSIDE, 0.0)

@@ -80,7 +80,7 @@ def test_a_weight_that_has_grown_stays_whether_a_client_has_come_or_not(is_asked
     assert (weights.of(POD_A), weights.of(POD_B)) == (2, pytest.approx(0.3))
 
 
-def test_it_begins_again():
+def test_slow_start_begins_again():
     start = SlowStart(10.0)
     start.begin([POD_A, POD_B], 0.0)
     start.begin([POD_A], 5.0)

@@ -63,7 +63,7 @@ def test_of_codes_that_no_version_has_so_many_of_the_others_are_one():
     newer_codes.clear()
 
 
-def test_each_code_has_a_section_in_the_docs_and_each_section_is_of_a_code():
+def test_each_code_has_a_section_in_the_docs_and_each_section_has_a_code():
     text = (DOCS / "troubleshooting.md").read_text()
     causes = text.partition("\n## Causes\n")[2].partition("\n## ")[0]
     assert re.findall(r"^### (\S+)$", causes, re.MULTILINE) == [*CauseCode]
@@ -113,7 +113,7 @@ def test_another_modifier_makes_another_cause(name):
     assert changed.replace(**{name: usual}) == REFUSES
 
 
-def test_a_fact_is_what_a_sentence_states():
+def test_a_fact_depends_only_on_what_its_sentence_states():
     assert REFUSES.replace(**UNSTATED).fact == REFUSES.fact
     for name, value in STATED.items():
         assert REFUSES.replace(**{name: value}).fact != REFUSES.fact

@@ -91,7 +91,7 @@ def test_only_over_ipv6_a_dial_is_not_permitted_by_a_firewall():
         (Failure.ROUTE_UNREACHABLE, route_unreachable),
     ],
 )
-def test_what_the_kernel_was_asked_has_a_row_of_its_own(failure, row):
+def test_a_failure_found_by_asking_the_kernel_has_its_own_row(failure, row):
     assert dial_failed(POD, failure, "Key was rejected by service") == row(POD)
     # An errno alone, which a router may have reported, is never taken for that.
     assert failure in {Failure.NO_HOST, *OWN_ROUTES.values()}

@@ -30,7 +30,7 @@ def test_names_that_are_not_given_are_counted_too():
     assert listed(ABCDE[:3], 3, 14) == "a, b, c and 11 others"
 
 
-def test_causes_of_nodes_are_said_with_the_nodes():
+def test_causes_of_nodes_name_the_nodes():
     cause = behind(("shop/web",), 1).replace(within=listed(("node-7", "node-9")))
     assert say(cause) == "node-7 and node-9: behind the API server by more than 2 s: shop/web"
 

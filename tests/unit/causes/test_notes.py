@@ -11,7 +11,7 @@ from . import words
 
 
 @pytest.mark.parametrize("kind", NoteKind)
-def test_each_kind_is_the_name_of_a_row_about_what_has_no_effect(kind):
+def test_each_note_kind_names_the_row_of_a_mistake(kind):
     assert ROWS[kind].code.traits.is_mistake
 
 

@@ -64,7 +64,7 @@ def test_a_name_in_the_command_of_a_remedy_is_quoted(cause):
             assert "$" not in re.sub("'.*?'", "", command)
 
 
-def test_each_row_is_on_the_page():
+def test_each_row_has_a_sample_on_the_page():
     assert {sample.row.key for sample in SAMPLES} == ROWS.keys()
 
 
@@ -99,7 +99,7 @@ def test_templates_have_only_places_that_are_filled(cause):
     ],
     ids=lambda value: str(getattr(value, "row", "")),
 )
-def test_what_was_so_is_in_the_past_tense_and_a_while_ago_says_when(cause, lately, comma):
+def test_recent_causes_are_in_the_past_tense_and_older_causes_add_when(cause, lately, comma):
     assert say(cause.replace(when=When.LAST_MINUTE)) == lately
     past = cause.replace(when=When.PAST)
     assert say(past) == f"{lately}{comma} when it was last tried"
@@ -129,7 +129,7 @@ def test_what_was_so_is_in_the_past_tense_and_a_while_ago_says_when(cause, latel
         ),
     ],
 )
-def test_a_sentence_is_also_said_in_short_and_without_what_it_is_about(cause, short, predicate):
+def test_a_cause_also_has_a_short_form_and_a_predicate_without_its_subject(cause, short, predicate):
     assert (say(cause, Form.SHORT), say(cause, Form.PREDICATE)) == (short, predicate)
 
 

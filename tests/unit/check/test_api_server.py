@@ -21,7 +21,7 @@ MISSING = Node("a", is_missing=True, similar=("a.b",))
         ({"node": MISSING}, "Services and EndpointSlices"),
     ],
 )
-def test_what_can_be_read_is_ok(options, kinds):
+def test_readable_kinds_are_reported_as_ok(options, kinds):
     first = judge_server(URL, (), "v1.36.3", **options)[0]
     assert str(first) == f"ok       API server: {kinds} can be read (Kubernetes v1.36.3) [{URL}]"
 
@@ -62,7 +62,7 @@ async def test_a_missing_permission_is_an_error_with_the_remedy(api):
     assert "allow this user to get, list, watch, create and update leases" in line
 
 
-async def test_where_nothing_may_be_scaled_nothing_is_asked():
+async def test_the_api_server_is_not_asked_where_scaling_is_not_possible():
     assert look_at_wake(Settings(master="http://192.0.2.1"), "node-1") == []
     assert look_at_wake(Settings(manifests="shop", allow_wake=True), "node-1") == []
 

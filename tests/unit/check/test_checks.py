@@ -105,7 +105,7 @@ def test_a_running_proxy_of_that_name_is_an_error_where_run_refuses(
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:53", "in use"])
-def test_what_a_start_refuses_is_an_error(node, manifests, address):
+def test_a_dns_address_that_cannot_be_bound_is_an_error(node, manifests, address):
     with socket.create_server(("127.0.0.1", 0)) as used:
         ip, port = used.getsockname() if address == "in use" else ("192.0.2.1", 53)
         dns = SocketAddress(ip, port)

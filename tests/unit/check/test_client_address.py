@@ -33,7 +33,7 @@ def test_a_bridge_without_preserved_addresses_is_a_warning_with_a_remedy():
     assert all(part in found.what for part in ("bridge cni0", "IPv4 clients", obstacle.cause))
 
 
-def test_what_the_kernel_lacks_is_why_addresses_are_not_preserved(node):
+def test_a_missing_kernel_feature_is_why_client_addresses_are_not_preserved(node):
     assert find_obstacle(LACKS_NOTHING) == ""
     assert find_obstacle(KernelOffers({"tproxy": errno.ENOENT})) == (
         "this kernel lacks tproxy (modprobe nft_tproxy)"

@@ -157,12 +157,12 @@ def calls_of_ok():
                 yield from sentences(node.args[1]) if node.func.id == "ok" else ()
 
 
-def test_each_sentence_that_all_is_well_answers_a_question():
+def test_each_ok_finding_answers_a_listed_question():
     assert sorted(calls_of_ok()) == sorted(QUESTIONS)
 
 
 @pytest.mark.parametrize("sentence", [one for one, (_, ask) in QUESTIONS.items() if ask])
-def test_where_a_question_has_no_answer_nothing_is_called_well(sentence):
+def test_a_question_without_an_answer_is_never_reported_as_ok(sentence):
     pattern = re.sub(r"\\\{.*?\\\}", ".*", re.escape(sentence))
     _, ask = QUESTIONS[sentence]
     said = [one.what for one in ask() if one.mark is Mark.OK]

@@ -121,7 +121,7 @@ def test_chains_at_forward_matter_to_what_the_kernel_path_leads_to_endpoints():
     ]
 
 
-def test_what_is_done_to_packets_of_one_frontend_is_found_as_by_the_running_proxy():
+def test_a_chain_that_drops_one_frontends_packets_is_a_finding():
     taken = {WEB: Taken("nftables chain ip raw pre drops them", "", "ip raw pre")}
     assert lines(KernelView(), taken=taken) == [
         "error 10.96.0.10:80/TCP: nftables chain ip raw pre drops them"
@@ -144,7 +144,7 @@ def test_what_is_done_to_packets_of_one_frontend_is_found_as_by_the_running_prox
         ),
     ],
 )
-def test_what_was_not_read_or_understood_is_not_called_open(kernel, expected):
+def test_rules_that_were_not_read_or_understood_are_not_reported_as_open(kernel, expected):
     known = "ok no chain certainly drops packets that are steered to the proxy; not followed"
     assert lines(kernel) == ([f"{known}: {expected}"] if expected else [])
 

@@ -135,7 +135,9 @@ def test_a_node_that_is_missing_among_others_is_a_warning(tmp_path):
         ),
     ],
 )
-def test_what_would_refuse_or_has_no_effect_is_a_warning(tmp_path, text, what, cause):
+def test_manifest_mistakes_that_refuse_clients_or_have_no_effect_are_warnings(
+    tmp_path, text, what, cause
+):
     assert findings_of(tmp_path, text)[1:] == [warning(what, cause)]
 
 

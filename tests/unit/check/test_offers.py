@@ -66,7 +66,7 @@ def test_a_kernel_without_socket_lookup_is_a_finding(part, taken, module):
     assert not any(line.startswith(begin) for line in lines(without, taken, taken))
 
 
-def test_what_local_lacks_is_an_error_unless_the_namespace_is_the_proxys_own():
+def test_a_kernel_lack_for_local_is_an_error_outside_the_proxys_own_namespace():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, lacks={"local": "it needs nftables"}, **works)
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)

@@ -37,7 +37,7 @@ def test_why_a_start_finds_no_place_is_an_error_only_if_hooks_are_required(value
     assert found.hint
 
 
-def test_where_all_is_there_the_folder_and_other_programs_are_named(tmp_path):
+def test_a_usable_place_is_reported_with_its_folder_and_other_programs(tmp_path):
     place = HookPlace(tmp_path, tmp_path, [UNKNOWN])
     assert [(f.mark, f.where) for f in judge_place(place)] == [
         ("warning", "mine, id 6"),

@@ -183,7 +183,7 @@ def test_a_proxy_without_text_is_of_another_version(other_server):
         pytest.param(405, b"405: Method Not Allowed", "405 Method Not Allowed", id="a-refusal"),
     ],
 )
-def test_an_error_of_the_web_server_is_said_once(other_server, status, body, said):
+def test_a_web_server_error_is_reported_once(other_server, status, body, said):
     admin = other_server(status, body, Server="userspace-proxy")
     with pytest.raises(UserspaceProxyError) as caught:
         admin.get("/", accept="text/plain")

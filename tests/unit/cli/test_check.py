@@ -15,7 +15,7 @@ spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
 QUIET = ("--steering=none", "--healthz-bind-address=", "--metrics-bind-address=127.0.0.1:0")
 
 
-def test_each_finding_is_a_line_and_the_last_counts_them():
+def test_each_finding_is_a_line_and_the_last_line_counts_the_findings():
     assert render_text([ok("config", "understood"), warning("ports", "taken", "", "sysctl")]) == (
         "ok       config: understood\nwarning  ports: taken -> sysctl\n0 error, 1 warning, 1 ok"
     )

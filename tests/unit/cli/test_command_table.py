@@ -5,7 +5,7 @@ from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy_kubectl.cli.table import DASHBOARD, FORWARD, NODES, REPORT
 
 
-def test_each_command_has_its_own_words():
+def test_each_command_has_its_name_a_summary_and_distinct_flags():
     assert [name for name, row in COMMANDS.items() if row.name != name or not row.summary] == []
     for row in COMMANDS.values():
         names = [flag.name for flag in row.flags] + [flag.short for flag in row.flags if flag.short]

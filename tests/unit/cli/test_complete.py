@@ -47,7 +47,7 @@ def offered(capsys):
         ("names", [], []),
     ],
 )
-def test_names_are_those_of_the_proxy(kind, words, expected, serve_view, offered):
+def test_completed_names_come_from_the_proxy(kind, words, expected, serve_view, offered):
     server = serve_view(VIEW)
     typed = [*words[:1], server, *words[1:]] if words else []
     assert offered(kind, *typed) == expected
@@ -82,7 +82,9 @@ def test_without_a_proxy_only_states_and_causes_are_offered(offered):
         (["explain", ""], ["default/web", "web"]),
     ],
 )
-async def test_names_are_those_of_the_cluster_where_the_command_reads_it(words, expected, capsys):
+async def test_completed_names_come_from_the_cluster_if_the_command_reads_it(
+    words, expected, capsys
+):
     async with FakeApiServer() as api:
         api.put(service())
         typed = [words[0], f"--master={api.url}", *words[1:]]

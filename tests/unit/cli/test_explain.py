@@ -188,7 +188,7 @@ def test_of_twice_as_many_endpoints_as_are_dialled_the_rest_is_counted(serve_vie
     assert f"{DIALLED_MAX} used endpoints dialled from this machine, without a failure" in out
 
 
-def test_nothing_is_dialled_for_a_proxy_in_another_network(serve_view, capsys):
+def test_explain_dials_nothing_for_a_proxy_in_another_network(serve_view, capsys):
     endpoint = make_endpoint(f"127.0.0.1:{free_port()}")
     here = network_namespace()
     for inode, status, dials, last in (

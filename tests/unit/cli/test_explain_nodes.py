@@ -30,7 +30,7 @@ def three(cluster):
     return {node: cluster.add(node) for node in ("node-1", "node-2", "node-3")}
 
 
-async def test_the_plan_and_what_all_nodes_say_of_it_are_explained(three, cluster, capsys):
+async def test_explain_shows_the_plan_and_the_answers_of_all_nodes(three, cluster, capsys):
     assert await cluster.run("explain", "web") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"shop/web, from {cluster.api.url}"
@@ -96,7 +96,7 @@ async def test_a_service_of_a_canary_is_planned_with_the_canarys_settings(
     assert "not served" not in out
 
 
-async def test_what_only_a_canary_that_is_gone_would_serve_is_not_served(three, cluster, capsys):
+async def test_a_service_of_a_missing_canary_is_explained_as_not_served(three, cluster, capsys):
     label(cluster, "gone")
     for node, agent in three.items():
         agent.change(status_of(node, DB))

@@ -47,7 +47,7 @@ def test_an_exit_status_is_returned_and_nothing_is_started_again(start, starts, 
     assert starts() == 1
 
 
-def test_what_was_killed_is_started_again(start, starts):
+def test_a_killed_control_process_is_started_again(start, starts):
     first = start(
         "if os.stat(sys.argv[1]).st_size < 4: os.kill(os.getpid(), signal.SIGKILL)\nsys.exit(7)"
     )
@@ -76,7 +76,7 @@ def test_signals_are_forwarded(start, starts, number):
     assert starts() == 1
 
 
-def test_what_a_stop_has_killed_is_not_started_again(start, starts):
+def test_a_control_process_killed_by_a_stop_is_not_started_again(start, starts):
     first = start("print('ready', flush=True)\nsignal.pause()")
     assert first.stdout.readline() == "ready\n"
     first.terminate()

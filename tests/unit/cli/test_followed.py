@@ -57,7 +57,7 @@ async def test_a_terminal_shows_how_many_nodes_have_answered(cluster, monkeypatc
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
-async def test_where_summaries_lack_who_is_answered_there_is_a_second_look(cluster):
+async def test_a_second_read_fetches_the_service_ports_that_summaries_leave_out(cluster):
     nodes = [f"node-{number}" for number in range(101)]
     agents = [cluster.add(node) for node in nodes]
     agents[7].change(status_of("node-7", REFUSED))
@@ -112,7 +112,7 @@ def test_a_problem_is_shown_until_its_node_has_answered():
     assert [all_nodes.answers[0].problem for all_nodes in shown] == [problem, None, None]
 
 
-async def test_that_there_are_no_agents_is_raised(cluster):
+async def test_a_cluster_without_agents_is_an_error(cluster):
     words = given(cluster)
 
     def follow():
@@ -132,7 +132,7 @@ def test_without_any_time_nothing_is_asked():
         open_reader(NODES.read_words(["--timeout=0s"]), settings_of(GIVEN))
 
 
-def test_without_a_kubeconfig_the_remedy_is_said(monkeypatch, tmp_path):
+def test_a_missing_kubeconfig_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)

@@ -91,7 +91,7 @@ async def forwarding(*words, prefix=()):
             await asyncio.wait_for(process.wait(), 30)
 
 
-async def test_it_prints_where_services_answer_and_what_changes(pods):
+async def test_forward_prints_service_addresses_and_changes(pods):
     await pods.start()
     limited = "prlimit", "--nofile=512:4096"
     async with forwarding(f"--master={pods.api.url}", "-n", "shop", prefix=limited) as running:
@@ -169,7 +169,7 @@ async def test_without_privileges_names_of_pods_have_other_ports_as_well(pods):
 
 
 @pytest.mark.long
-async def test_what_is_denied_is_one_line(pods):
+async def test_a_denied_permission_is_a_one_line_error(pods):
     pods.api.denied.add("create pods/portforward")
     async with forwarding(f"--master={pods.api.url}", "-A") as running:
         status, said = await running.end()
@@ -201,7 +201,7 @@ class Served:
         return None
 
 
-def test_what_is_not_forwarded_has_its_problem_with_the_remedy_or_else_its_cause():
+def test_an_unforwarded_port_shows_its_problem_and_remedy_or_else_its_cause():
     proxy = Served()
 
     def problem():
@@ -325,7 +325,7 @@ def test_a_long_reason_continues_in_its_column():
     ]
 
 
-def test_each_change_is_a_line():
+def test_each_change_of_forwarded_ports_is_a_line():
     assert list(render_changes(by_name(WEB), by_name(WEB))) == []
     assert list(render_changes(by_name(WEB), by_name(ONE))) == ["  web.shop:80: 1 pod"]
     assert list(render_changes(by_name(ONE), by_name(MOVED))) == [
@@ -337,7 +337,7 @@ def test_each_change_is_a_line():
     ]
 
 
-def test_what_is_newly_left_out_is_a_line():
+def test_a_newly_left_out_port_is_a_line():
     udp, sctp = ("a:1/UDP", "TCP only"), ("a:2/SCTP", "TCP only")
     assert list(render_left_out([udp], [udp, sctp])) == ["  a:2/SCTP is not forwarded: TCP only"]
 
@@ -354,7 +354,7 @@ async def test_a_port_that_stands_in_for_a_privileged_one_stays_where_it_is(pods
     assert said == "127.77.0.3:8080 is that of web.shop:80 until this ends"
 
 
-async def test_it_says_once_who_has_the_address_of_a_service(pods):
+async def test_forward_names_once_the_process_that_holds_a_services_address(pods):
     await pods.start()
     pods.api.put(service(ports=[{"name": "http", "port": 9092}]))
     arguments = f"--master={pods.api.url}", "-n", "shop"
@@ -366,7 +366,7 @@ async def test_it_says_once_who_has_the_address_of_a_service(pods):
     assert sum("is taken by" in line for line in second.lines) == 1
 
 
-async def test_it_says_who_has_the_port_that_dns_was_given(pods):
+async def test_forward_names_the_process_that_holds_the_dns_port(pods):
     arguments = f"--master={pods.api.url}", "-n", "shop"
     async with forwarding(*arguments) as first:
         *_, port, _ = await first.line("names by DNS:")

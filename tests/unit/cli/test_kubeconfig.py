@@ -46,7 +46,7 @@ def test_with_a_server_kubectls_is_read_only_for_what_is_chosen(listed):
     assert found.user == "u"
 
 
-def test_what_is_chosen_needs_a_kubeconfig(monkeypatch):
+def test_choosing_a_user_needs_a_kubeconfig(monkeypatch):
     monkeypatch.setenv("KUBECONFIG", ":")
     assert find() is None
     with pytest.raises(ConfigError, match="--user: there is no kubeconfig"):
@@ -73,6 +73,6 @@ def test_the_same_can_be_chosen_again(tmp_path):
     assert kubeconfig.flags_of(two) == {"context": "a"}
 
 
-def test_the_flags_are_those_of_kubectl():
+def test_the_flags_match_kubectls():
     assert [flag.name for flag in kubeconfig.FLAGS] == ["context", "cluster", "user"]
     assert kubeconfig.given_choices(Given({"user": "u", "output": "json"})) == {"user": "u"}

@@ -123,7 +123,7 @@ def test_a_text_field_is_quoted_if_necessary(value, shown, logged):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_nothing_that_a_terminal_executes_or_hides_is_logged(form, logged):
+def test_log_lines_escape_characters_that_a_terminal_executes_or_hides(form, logged):
     line = logged(form, "read %s", "\x9b2J", name="\u2066", key="\u202etxt")
     assert line.rstrip("\n").isprintable()
     assert r"read \u009b2J" in line
@@ -174,7 +174,7 @@ def test_libraries_only_warn(clean_logging, stderr):
     assert logging.getLogger("aiohttp.server").isEnabledFor(logging.WARNING)
 
 
-def test_what_was_set_up_before_is_replaced(clean_logging, make_stderr):
+def test_setting_up_logging_again_replaces_the_previous_setup(clean_logging, make_stderr):
     first, second = make_stderr(), make_stderr()
     old = set_up_logging("text", 0, descriptor=first.descriptor)
     new = set_up_logging("json", 0, descriptor=second.descriptor)

@@ -24,7 +24,9 @@ def three(cluster):
 
 
 @pytest.mark.parametrize("words", [["status", "-A"], ["nodes"], ["status", "shop/web"]])
-async def test_nothing_needs_attention_where_all_nodes_serve_all(words, three, cluster, capsys):
+async def test_the_exit_status_is_0_where_all_nodes_serve_every_service(
+    words, three, cluster, capsys
+):
     assert await cluster.run(*words) == 0
     assert capsys.readouterr().out.startswith("3 nodes")
 
@@ -80,7 +82,7 @@ async def test_a_search_selects_what_some_node_finds(three, cluster, capsys):
     assert await cluster.run("status", "-A", "-q", "is:nonsense") == 2
 
 
-async def test_what_is_missing_is_said_with_what_was_probably_meant(three, cluster, capsys):
+async def test_a_missing_name_is_reported_with_the_name_probably_meant(three, cluster, capsys):
     assert await cluster.run("status", "db") == 1
     error = "error: there is no Service shop/db; cart/db exists\n"
     assert capsys.readouterr().err == error
@@ -98,7 +100,7 @@ async def test_json_has_the_verdicts_and_the_nodes(three, cluster, capsys):
     assert {row["node"] for row in rows} == {*THREE}
 
 
-async def test_rates_are_those_of_all_nodes(three, cluster, capsys, monkeypatch):
+async def test_rates_are_averaged_and_summed_over_all_nodes(three, cluster, capsys, monkeypatch):
     loop, shown = asyncio.get_running_loop(), []
 
     class Recorded(FollowedNodes):
@@ -134,7 +136,9 @@ async def test_rates_are_those_of_all_nodes(three, cluster, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("words", [["status", "-A"], ["nodes"], ["nodes", "-o", "json"]])
-async def test_it_is_shown_again_until_ctrl_c(words, three, cluster, capsys, monkeypatch):
+async def test_watch_shows_the_output_again_until_ctrl_c(
+    words, three, cluster, capsys, monkeypatch
+):
     seconds = []
 
     def wait(second):
@@ -158,7 +162,7 @@ async def test_a_cluster_without_agents_is_one_line(cluster, capsys):
         assert err.count("\n") == 1
 
 
-async def test_what_is_not_permitted_is_said_with_the_command_that_grants_it(cluster, capsys):
+async def test_a_denied_request_names_the_command_that_grants_it(cluster, capsys):
     cluster.add("node-1")
     cluster.api.denied = {"list pods"}
     assert await cluster.run("status") == 1

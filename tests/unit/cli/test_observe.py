@@ -76,7 +76,7 @@ def test_a_connection_is_a_line(proxy, capsys):
     assert err == f"127.0.0.1:{port} has closed the connection; trying again\n"
 
 
-def test_json_is_that_of_the_proxy(proxy, capsys):
+def test_a_json_record_keeps_the_fields_of_the_proxys_record(proxy, capsys):
     watch(proxy[0], output="json")
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["client_pod"] == POD

@@ -61,7 +61,7 @@ def test_as_json_the_node_is_a_field():
     assert json.loads(line) == {**json.loads(line_of(ENDED)), "node": "node-7"}
 
 
-def test_what_no_node_can_see_is_said_once():
+def test_a_notice_of_unseen_connections_is_printed_once_for_all_nodes():
     lines = shown(*(NodeLine(node, line_of(UNSEEN)) for node in ("node-1", "node-2")))
     assert len(lines) == 1
 
@@ -77,7 +77,7 @@ def test_what_no_node_can_see_is_said_once():
         pytest.param(b"\xff\xfe", id="no-text"),
     ],
 )
-def test_what_is_no_connection_is_left_out(line, is_json):
+def test_a_line_that_is_not_a_connection_record_is_left_out(line, is_json):
     assert shown(NodeLine("node-7", line), is_json=is_json) == []
 
 

@@ -94,7 +94,7 @@ def test_a_command_of_another_distribution_names_what_to_install(name, distribut
 
 
 @pytest.mark.parametrize("command", ["status", "top", "observe"])
-def test_what_asks_all_nodes_names_what_to_install(command, installed, capsys):
+def test_a_command_for_all_nodes_names_the_package_to_install(command, installed, capsys):
     client = "kubectl-userspace-proxy"
     assert main([command, "--node=node-1"]) == 2
     assert capsys.readouterr().err == (
@@ -103,7 +103,7 @@ def test_what_asks_all_nodes_names_what_to_install(command, installed, capsys):
     )
 
 
-def test_what_does_the_same_for_all_nodes_is_an_entry_point(installed):
+def test_a_command_for_all_nodes_is_found_by_its_entry_point(installed):
     (installed / "entry_points.txt").write_text(
         "[userspace_proxy.for_all_nodes]\nstatus = made_for_this_test:MODULE\n"
     )

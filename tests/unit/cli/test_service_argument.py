@@ -79,7 +79,7 @@ def test_a_word_is_a_service(word, expected):
         ("www.example.org", "NAMESPACE/NAME"),
     ],
 )
-def test_what_is_no_service_is_refused_with_what_to_write(word, hint):
+def test_a_word_that_is_not_a_service_is_rejected_with_a_suggestion(word, hint):
     with pytest.raises(ConfigError) as caught:
         names(word)
     assert hint in caught.value.hint
@@ -94,7 +94,7 @@ def test_the_command_that_finds_an_address_asks_the_same_proxy_or_cluster():
 
 
 @pytest.mark.parametrize("word", ["/web", "shop/", "a/b/c", "svc/a/b", ":80", "web:"])
-def test_what_cannot_be_a_service_is_refused(word):
+def test_a_malformed_service_name_is_rejected(word):
     with pytest.raises(ConfigError, match="is not a Service"):
         names(word)
 
@@ -105,7 +105,7 @@ def test_a_word_may_be_a_namespace_where_one_can_be_shown():
     assert names("svc/web", may_be_namespace=True) == ["default/web", "svc/web"]
 
 
-def test_a_namespace_is_that_of_its_flag():
+def test_the_namespace_flag_applies_to_names_without_a_namespace():
     assert names("web", namespace="shop") == ["shop/web"]
     assert names("cart/web", namespace="shop") == ["cart/web"]
     assert selected(namespace="shop") == ["shop"]
@@ -147,7 +147,7 @@ def test_a_kubeconfig_that_is_chosen_by_a_flag_has_its_namespace(kubeconfig):
         assert ServiceArguments(Given({}), settings).namespace == expected
 
 
-def test_what_needs_no_namespace_reads_no_kubeconfig(as_plugin, kubeconfig):
+def test_a_name_with_a_namespace_reads_no_kubeconfig(as_plugin, kubeconfig):
     kubeconfig.write_text("{")
     assert names("shop/web") == ["shop/web"]
     with pytest.raises(SourceError):

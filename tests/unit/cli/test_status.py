@@ -35,7 +35,7 @@ LONG = "none of its 2 endpoints answers; no route to 10.244.0.9: that address do
     ],
 )
 @pytest.mark.parametrize("form", ["text", "wide", "json"])
-def test_the_exit_status_says_whether_something_needs_attention(
+def test_the_exit_status_reports_whether_something_needs_attention(
     view, words, status, form, serve_view, capsys
 ):
     assert main(["status", *words, "-o", form, serve_view(view)]) == status
@@ -64,7 +64,7 @@ def test_printed_commands_ask_the_same_proxy(serve_view, capsys):
     assert command == f"userspace-proxy explain shop/a --probe {server}"
 
 
-def test_json_is_that_of_the_proxy(serve_view, capsys):
+def test_json_output_contains_the_proxys_ports_of_the_service(serve_view, capsys):
     main(["status", "shop/web", "-o", "json", serve_view(make_calm_view())])
     ports = json.loads(capsys.readouterr().out)["ports"]
     assert [(port["service"], port["family"]) for port in ports] == [
@@ -218,7 +218,7 @@ def test_a_state_that_does_not_exist_is_wrong_usage(command, serve_view, capsys)
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "-o", "json"], ["top"]])
-def test_what_answers_there_executes_nothing(words, monkeypatch, capsys):
+def test_terminal_control_characters_in_an_answer_are_escaped(words, monkeypatch, capsys):
     body = '{"level": "ok", "note": "\x1b]52;c;eA==\x07\x9b2J\u202e\udce9"}'
     answer = AdminAnswer(body.encode("utf-8", "surrogateescape"), "ok")
     monkeypatch.setattr(AdminAddress, "get", lambda *_args, **_query: answer)

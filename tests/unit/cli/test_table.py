@@ -21,7 +21,7 @@ def test_help_manual_page_and_completion_show_them(words, capsys):
 
 
 @pytest.mark.parametrize("command", ALL, ids=[command.name for command in ALL])
-def test_each_has_its_help(command, capsys):
+def test_each_command_prints_its_help(command, capsys):
     assert main(["help", command.name]) == 0
     assert capsys.readouterr().out.startswith(f"userspace-proxy {command.name}: ")
 

@@ -83,7 +83,7 @@ def test_a_file_gets_the_text_as_it_is():
         pytest.param("aaaaaaaaaaaaaaa\nb\nc\n", "aaaaaaaaaaaaaaa\n  … 2 more lines", id="wrapped"),
     ],
 )
-def test_what_does_not_fit_on_a_screen_is_counted(text, expected):
+def test_lines_that_do_not_fit_on_the_screen_are_counted(text, expected):
     assert fit(text, 10, 4) == expected
 
 

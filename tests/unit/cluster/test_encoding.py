@@ -111,7 +111,7 @@ def every_field():
         pytest.param(every_field(), id="every-field"),
     ],
 )
-def test_what_is_encoded_can_be_decoded(given):
+def test_an_encoded_snapshot_decodes_to_an_equal_snapshot(given):
     found = decode_state(encode_state(given, OWNER), OWNER)
     assert found == given
     assert found.revision == 0

@@ -86,7 +86,7 @@ def test_the_kernel_is_asked_once_until_this_nodes_addresses_change():
     assert asked == ["203.0.113.1"] * 2
 
 
-def test_what_the_kernel_has_answered_is_bounded(monkeypatch):
+def test_the_cache_of_kernel_answers_is_bounded(monkeypatch):
     monkeypatch.setattr("userspace_proxy.cluster.forbidden._OWN_MAX", 1)
     asked = []
     forbidden = ForbiddenAddresses(ClusterNetworks(), lambda ip: bool(asked.append(ip)))

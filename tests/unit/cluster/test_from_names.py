@@ -263,7 +263,7 @@ def test_slices_of_addresses_stay_beside_those_of_names(proxy):
     assert proxy.state().service.handling.found_by_name == ("203.0.113.1",)
 
 
-def test_what_can_not_be_followed_is_a_note_of_the_service():
+def test_endpoint_names_that_cannot_be_followed_become_a_note_of_the_service():
     proxy = Proxy()
     proxy.put(selector=(("app", "db"),))
     proxy.derive()
@@ -333,7 +333,7 @@ class TestBounds:
         assert proxy.ips() == ["203.0.113.1"] * 3
         assert proxy.problems() == [(NameState.TOO_MANY, "")] * 2
 
-    def test_a_name_that_gives_way_to_another_namespace_says_so_and_returns(self, monkeypatch):
+    def test_a_name_displaced_by_another_namespace_is_reported_and_returns(self, monkeypatch):
         monkeypatch.setattr(name_shares, "NODE_MAX", 2)
         proxy = Proxy()
         proxy.put("a", "a.example.com")

@@ -157,7 +157,7 @@ def resumed(cluster: Cluster) -> Cluster:
     return again
 
 
-def test_what_an_earlier_run_has_left_is_replaced_by_what_is_there_now(cluster):
+def test_endpoints_of_a_previous_run_are_replaced_by_the_current_pods(cluster):
     cluster.pods.put_pod(pod())
     again = resumed(cluster)
     again.pods.put_service(service(), TO_8080)

@@ -158,7 +158,7 @@ def test_addresses_of_an_earlier_run_serve_until_the_first_answer(clock):
     assert clock.table.addresses(DB, V4) == ONE
 
 
-def test_it_has_something_ready_until_that_is_taken(clock):
+def test_the_table_has_a_ready_host_until_it_is_taken(clock):
     clock.table.want("db2.example.com", [V4], ["shop"])
     assert clock.table.take(clock.now) is not None
     assert clock.table.has_ready

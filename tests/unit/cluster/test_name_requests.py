@@ -56,7 +56,7 @@ def test_a_name_without_a_port_name_is_for_the_only_port():
     )
 
 
-def test_of_several_ports_each_name_says_its_own():
+def test_each_endpoint_name_is_assigned_to_its_own_port():
     sql, rest = EndpointName("a.test", 1, "sql"), EndpointName("b.test", 2, "rest")
     found = request(of=service(sql, rest, ports=(SQL, REST)))
     assert [(each.ports, each.named) for each in found.named] == [
@@ -131,7 +131,7 @@ def test_a_derived_slice_has_a_key_that_no_object_has():
     assert host_of(item("db-x")) == ""
 
 
-def test_what_an_earlier_run_has_derived_is_read_as_what_it_was_derived_of():
+def test_slices_that_a_previous_run_derived_are_read_as_their_originals():
     found_by_name = Endpoint("203.0.113.1", weight=7, host="db.example.com")
     first = item("db-x@db.example.com@4", found_by_name)
     second = item("db-x@a.test@4")
@@ -143,7 +143,7 @@ def test_what_an_earlier_run_has_derived_is_read_as_what_it_was_derived_of():
     assert list(found.earlier) == [("db.example.com", first), ("a.test", second)]
 
 
-def test_of_both_families_that_with_an_endpoint_says_its_weight():
+def test_the_family_that_has_an_endpoint_provides_the_weight_of_the_name():
     of_4 = item("db-x@db.example.com@4")
     of_6 = item("db-x@db.example.com@6", Endpoint("2001:db8::1", weight=7))
     (named,) = request(of_4, of_6, of=service(DB)).named

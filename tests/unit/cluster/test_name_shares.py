@@ -81,7 +81,7 @@ CHANGES = st.lists(st.dictionaries(st.sampled_from(KEYS), st.integers(0, 4)), ma
 
 @settings(max_examples=200)
 @given(CHANGES)
-def test_after_any_changes_what_is_looked_up_is_what_has_moved(changes):
+def test_after_any_changes_the_names_looked_up_match_the_reported_moves(changes):
     with pytest.MonkeyPatch.context() as monkeypatch:
         shares, claims = limit(monkeypatch, service=3, namespace=5, node=9), set()
         for counts in changes:

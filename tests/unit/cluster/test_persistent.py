@@ -16,7 +16,7 @@ CHANGES = st.lists(st.tuples(SOME, st.lists(st.sampled_from(KEYS), max_size=30))
 
 
 @given(CHANGES)
-def test_it_has_the_content_of_an_equal_dictionary(changes):
+def test_a_persistent_map_has_the_content_of_an_equal_dictionary(changes):
     have, expected = PersistentMap(), {}
     for put, drop in changes:
         before, kept = have, dict(expected)
@@ -31,7 +31,7 @@ def test_it_has_the_content_of_an_equal_dictionary(changes):
 
 
 @given(CHANGES)
-def test_the_keys_that_differ_are_those_of_other_objects(changes):
+def test_differing_keys_are_exactly_the_keys_with_different_objects(changes):
     maps, plain = [PersistentMap()], [{}]
     for put, drop in changes:
         fresh = {key: [value] for key, value in put.items()}
@@ -62,7 +62,7 @@ def test_mappings_of_different_origin_share_their_empty_parts():
     assert shared.count(False) == 1
 
 
-def test_it_is_a_mapping():
+def test_a_persistent_map_is_a_mapping():
     have = PersistentMap().changed({KEYS[0]: 1})
     assert (have[KEYS[0]], have.get(KEYS[1]), have.get(KEYS[1], 7)) == (1, None, 7)
     assert (KEYS[0] in have, KEYS[1] in have) == (True, False)

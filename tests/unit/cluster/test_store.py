@@ -237,7 +237,7 @@ def test_after_any_changes_the_snapshot_equals_one_made_from_scratch(operations)
         last = result
 
 
-def test_what_an_earlier_run_read_stays_the_same_objects(store):
+def test_unchanged_objects_of_a_previous_run_keep_their_identity(store):
     earlier = store.snapshot()
     resumed = Store()
     resumed.resume(earlier)

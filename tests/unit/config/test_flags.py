@@ -57,7 +57,7 @@ def test_a_flag_is_kept_as_it_was_written():
         ),
     ],
 )
-def test_one_setting(words, name, value):
+def test_flags_set_the_value_of_one_setting(words, name, value):
     assert read_flags(words).values[name] == value
 
 

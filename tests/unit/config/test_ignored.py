@@ -131,5 +131,7 @@ def test_no_field_is_both_a_setting_and_ignored():
         pytest.param(FIELDS["logging.options.json.infoBufferSize"], "0", True, id="zero-as-text"),
     ],
 )
-def test_what_asks_for_what_happens_anyway_is_harmless(row, value, is_harmless):
+def test_an_ignored_setting_that_requests_the_existing_behaviour_is_harmless(
+    row, value, is_harmless
+):
     assert row.is_harmless(value) is is_harmless

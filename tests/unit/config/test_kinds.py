@@ -85,7 +85,7 @@ def test_a_value_of_a_wrong_type_is_refused(kind, value, message):
         ("=true", "'=true' is not a feature gate (write Name=true,Other=false)"),
     ],
 )
-def test_what_is_no_feature_gate_is_refused(text, message):
+def test_an_invalid_feature_gate_is_rejected(text, message):
     with pytest.raises(ConfigError) as caught:
         GATES.parse(text)
     assert str(caught.value) == message
@@ -96,7 +96,7 @@ def test_feature_gates_are_read_from_a_flag():
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.0", "½"])
-def test_what_is_no_number_is_refused(text):
+def test_a_value_that_is_not_a_whole_number_is_rejected(text):
     with pytest.raises(ConfigError, match="is not a whole number"):
         COUNT.parse(text)
 
@@ -137,7 +137,7 @@ def test_a_text_with_control_characters_is_refused():
     assert str(caught.value) == "'node\\n1' contains unprintable characters"
 
 
-def test_what_is_no_fraction_is_refused():
+def test_a_value_that_is_not_a_number_is_rejected():
     with pytest.raises(ConfigError, match="'fast' is not a number"):
         NUMBER.parse("fast")
 

@@ -271,7 +271,7 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path, encoding):
         ),
     ],
 )
-def test_what_kube_proxy_does_not_obey_has_no_effect_here(text, warning):
+def test_fields_that_kube_proxy_does_not_obey_are_ignored_with_a_warning(text, warning):
     config = read(KUBE, text)
     assert config.values == {}
     assert config.warnings == [warning]
@@ -305,13 +305,13 @@ def test_what_kube_proxy_does_not_obey_has_no_effect_here(text, warning):
         ),
     ],
 )
-def test_what_kube_proxys_lenient_reading_accepts_is_a_warning(text, values, warning):
+def test_input_that_only_kube_proxys_lenient_parser_accepts_is_a_warning(text, values, warning):
     config = read(KUBE, text)
     assert config.values == values
     assert config.warnings == [warning]
 
 
-def test_words_for_booleans_are_those_of_kube_proxys_reader():
+def test_booleans_are_read_as_by_kube_proxys_parser():
     config = read(KUBE, "enableProfiling: on\niptables: {masqueradeAll: No}")
     assert config.warnings == ["c.yaml: ignored enableProfiling: there is no profiling server"]
 

@@ -170,7 +170,7 @@ def test_a_mode_in_the_file_is_named_with_its_place(config):
         ),
     ],
 )
-def test_what_cant_go_together_stops(words, message):
+def test_conflicting_settings_or_an_unreadable_file_stop_the_start(words, message):
     with pytest.raises(ConfigError) as caught:
         load_settings(words)
     assert str(caught.value) == message

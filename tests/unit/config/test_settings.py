@@ -54,7 +54,7 @@ def test_a_default_has_its_reason(name):
     assert TABLE[name].why or TABLE[name].shown_default
 
 
-def test_rows_say_name_plain_value_and_origin():
+def test_rows_contain_name_plain_value_and_origin():
     settings = Settings(
         drain_s=10.0, feature_gates=(("A", True),), origins={"drain_s": "flag", "master": "file"}
     )
@@ -142,12 +142,12 @@ bindAddress: 0.0.0.0
         ),
     ],
 )
-def test_what_differs_from_the_defaults_is_told_as_it_was_given(words, given, tmp_path):
+def test_settings_that_differ_from_the_defaults_are_shown_as_given(words, given, tmp_path):
     path = tmp_path / "kp.yaml"
     path.write_text(FILE)
     loaded = load_settings([word.replace("FILE", str(path)) for word in words])
     assert loaded.settings.as_given() == given.replace("FILE", str(path))
 
 
-def test_what_costs_cpu_for_each_connection_is_off_unless_asked_for() -> None:
+def test_the_connection_log_is_off_by_default() -> None:
     assert Settings().connection_log == 0.0

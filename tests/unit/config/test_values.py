@@ -20,7 +20,7 @@ from userspace_proxy.model import SocketAddress
         *((text, False) for text in ("0", "f", "F", "false", "FALSE", "False")),
     ],
 )
-def test_a_boolean_is_one_of_gos_twelve_words(text, value):
+def test_a_boolean_accepts_gos_twelve_spellings(text, value):
     assert parse_bool(text) is value
 
 
@@ -45,7 +45,7 @@ def test_other_words_are_no_booleans(text):
         pytest.param("", None, id="nowhere"),
     ],
 )
-def test_where_a_server_listens(text, address):
+def test_a_listen_address_is_parsed(text, address):
     assert parse_listen_address(text, 10256) == address
 
 
@@ -61,7 +61,7 @@ def test_where_a_server_listens(text, address):
         ("fe80::1%eth0", "'fe80::1%eth0' has a zone; write the address alone"),
     ],
 )
-def test_where_no_server_can_listen(text, message):
+def test_an_invalid_listen_address_is_rejected(text, message):
     with pytest.raises(ConfigError) as caught:
         parse_listen_address(text, 10256)
     assert str(caught.value) == message
@@ -100,7 +100,7 @@ def test_a_network_is_made_canonical(text, cidr):
         ("fd00::", "'fd00::' has no prefix length (write fd00::/128 for a single address)"),
     ],
 )
-def test_what_is_no_network_is_refused(text, message):
+def test_an_invalid_network_is_rejected(text, message):
     with pytest.raises(ConfigError) as caught:
         parse_cidr(text)
     assert str(caught.value) == message
@@ -134,7 +134,7 @@ def test_a_port_range_is_read_as_kube_proxy_does(text, ports):
         ("1-2-3", "'1-2-3' is not a port range (write 17000-29999 or 17000+999)"),
     ],
 )
-def test_what_is_no_port_range_is_refused(text, message):
+def test_an_invalid_port_range_is_rejected(text, message):
     with pytest.raises(ConfigError) as caught:
         parse_port_range(text)
     assert str(caught.value) == message

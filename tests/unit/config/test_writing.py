@@ -39,7 +39,7 @@ EVERY_FLAG_WITH_A_FIELD = [
     "words",
     [pytest.param([], id="defaults"), pytest.param(EVERY_FLAG_WITH_A_FIELD, id="all-given")],
 )
-def test_what_is_written_reads_back_as_the_same_settings(words, tmp_path):
+def test_written_settings_read_back_as_the_same_settings(words, tmp_path):
     written = load_settings(words).settings
     write_config(written, str(tmp_path / "settings.yaml"))
     read = load_settings([f"--config={tmp_path / 'settings.yaml'}"]).settings

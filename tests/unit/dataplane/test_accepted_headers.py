@@ -72,7 +72,7 @@ async def test_other_clients_send_no_header(rig, pod):
     assert await server.read() == HEADER
 
 
-async def test_affinity_is_that_of_the_announced_client(rig, pod):
+async def test_affinity_uses_the_announced_client_address(rig, pod):
     other = rig.endpoint()
     web = rig.service(pod.address, other.address, affinity_timeout_s=60)
     for _ in range(3):
@@ -122,7 +122,7 @@ async def test_a_check_of_the_port_without_a_byte_is_no_mistake_of_a_client(rig,
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_a_header_that_arrives_byte_by_byte_gets_no_more_time(rig, pod, timers, caplog):
+async def test_a_header_that_arrives_byte_by_byte_gets_no_extra_time(rig, pod, timers, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)

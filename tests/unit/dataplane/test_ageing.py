@@ -87,7 +87,7 @@ def has_options_of_a_container(connection):
 
 
 @pytest.mark.parametrize("looks", [0, 1], ids=["before-the-first-look", "after-the-first-look"])
-async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_node(rig, looks):
+async def test_a_container_whose_route_appears_after_its_dial_counts_as_local(rig, looks):
     _, _, connection = await joined(rig)
     connection.dial.is_preserved = True
     connection.address = connection.dial.address = ALICE, 1
@@ -140,7 +140,7 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
 
 
 @pytest.mark.parametrize("then", ["endpoint-returns", "client-leaves", "end"])
-async def test_what_an_endpoint_does_not_acknowledge_any_more_is_mute(rig, then):
+async def test_a_connection_whose_endpoint_stops_acknowledging_counts_as_stalled(rig, then):
     client, server, connection = await joined(rig)
     counters = connection.group.counters_of(connection.dial.endpoint)
     look_at, up = rig.connections.ageing.look_at, connection.up

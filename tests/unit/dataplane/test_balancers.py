@@ -26,7 +26,7 @@ from userspace_proxy.model.serving import Serving
 from .groups import ALICE, BOB, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picked, picks
 
 
-def test_the_balance_may_change_and_pins_and_ejections_stay(group):
+def test_a_change_of_balance_keeps_affinity_entries_and_ejections(group):
     group.update(Serving([POD_A, POD_B, POD_C], affinity_timeout_s=60))
     (pinned,) = picks(group, 1, BOB)
     dead = POD_A if pinned != POD_A else POD_B
@@ -62,7 +62,7 @@ def test_a_seed_that_changes_starts_the_choices_again(group):
     assert picks(group, 1) == [POD_A]
 
 
-def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
+def test_a_split_that_begins_and_ends_keeps_turns_affinity_and_ejections(group):
     pods = [POD_A, POD_B, POD_C]
     group.update(Serving(pods, affinity_timeout_s=60))
     pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
@@ -77,7 +77,7 @@ def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
         assert group.balancers.current.ejected(0.0) == {POD_C: 5.0}
 
 
-def test_the_worker_counts_the_pins_that_are_in_use():
+def test_the_worker_counts_the_affinity_entries_in_use():
     tables, pods = AffinityTables(), (POD_A, POD_B)
     split = Serving(pods, 60, outside=[POD_B], inside=CLUSTER)
     group = EndpointGroup(port_key("shop/web:http"), split, entries=tables)
@@ -250,7 +250,7 @@ def test_a_new_endpoint_gets_fewer_connections_by_load_too():
     assert abs(group.counters_of(POD_B).active - 4) <= 1, "A has ten times as many"
 
 
-def test_where_no_other_endpoint_stays_new_ones_have_full_shares():
+def test_new_endpoints_have_full_shares_if_no_previous_endpoint_stays():
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_C,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
     assert shares_of(group, POD_B, 100.0) == [55]

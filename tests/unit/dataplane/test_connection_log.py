@@ -111,7 +111,7 @@ async def test_an_unanswered_client_was_turned_away_by_the_proxy(rig, lines):
     assert line.code == CauseCode.ENDPOINT_REFUSES
 
 
-async def test_what_is_open_at_the_end_of_the_proxy_is_shut_down(rig, lines):
+async def test_a_connection_open_when_the_proxy_ends_is_logged_as_shut_down(rig, lines):
     await rig.both_ends()
     rig.connections.reset_all()
     assert ends(lines()) == [("shutdown", "proxy")]
@@ -188,6 +188,6 @@ def test_a_share_is_logged(lines):
     assert [log.takes_next(*WHOSE) for _ in range(5)] == [True, True, False, False, False]
 
 
-def test_nothing_is_collected_for_a_log_that_is_not_read(caplog):
+def test_the_log_takes_no_connections_while_its_level_is_disabled(caplog):
     caplog.set_level(logging.WARNING, LOGGER)
     assert not ConnectionLog(1.0).takes_next(*WHOSE)

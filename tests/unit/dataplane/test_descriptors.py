@@ -25,7 +25,7 @@ def wait(descriptors, loop, called, name="listener"):
     descriptors.wait(lambda: called.append(name), loop.now)
 
 
-def test_there_is_room_up_to_the_limit_and_not_beyond(loop):
+def test_descriptors_have_room_up_to_the_limit_and_not_beyond(loop):
     descriptors = Descriptors(loop, 10)
     descriptors.take(8)
     assert descriptors.has_room(2)
@@ -78,7 +78,7 @@ def test_a_callback_that_waits_again_is_called_again(loop):
     assert len(called) == 3
 
 
-def test_nothing_is_called_and_no_timer_is_left_after_the_close(loop):
+def test_no_callback_runs_and_no_timer_remains_after_the_close(loop):
     descriptors, called = Descriptors(loop, 10), []
     wait(descriptors, loop, called)
     descriptors.close()
@@ -99,7 +99,7 @@ def test_the_log_has_one_line_a_minute(loop, caplog):
     assert (caplog.records[0].limit, caplog.records[0].in_use) == (10, 0)
 
 
-def test_the_limit_is_what_the_process_has_left_less_a_reserve(loop):
+def test_the_limit_is_what_the_process_has_left_minus_a_reserve(loop):
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert soft - 600 < Descriptors(loop).limit < soft - 64
 

@@ -58,7 +58,7 @@ async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_u
     assert noted(rig, counters) == (1, Failure.UNANSWERED), "once"
 
 
-async def test_the_time_of_a_client_that_has_given_up_is_that_of_its_end_and_a_later_byte_slow(rig):
+async def test_a_client_that_gave_up_is_timed_by_its_end_and_a_later_byte_is_slow(rig):
     client, server, counters = await ask_and_wait(rig)
     (connection,) = rig.connections.open
     client.close()
@@ -175,9 +175,7 @@ async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig,
     assert counters.client_aborts == 0
 
 
-async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_no_more(
-    timed, timers
-):
+async def test_a_connection_that_ends_while_awaiting_an_answer_is_no_longer_watched(timed, timers):
     client, server, _ = await ask_and_wait(timed)
     timers.advance(1.0)
     client.finish()

@@ -29,9 +29,7 @@ TAKEN_AT_LEAST = 1_000_000
 @SIDES
 @PIPES
 @pytest.mark.parametrize("size", [300_000, 2_000_000, STALLING_BYTES])
-async def test_what_was_sent_before_a_reset_arrives_at_a_reader_that_was_stalled(
-    build, first, pipes, size
-):
+async def test_bytes_sent_before_a_reset_reach_a_reader_that_had_stalled(build, first, pipes, size):
     rig = build(Tuning(max_pipes=pipes))
     resets, stalls = await rig.both_ends(first)
     data = random.Random(size).randbytes(size)

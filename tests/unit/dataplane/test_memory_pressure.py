@@ -39,7 +39,7 @@ class Watched:
         self.loop.advance(0.25)
 
 
-def test_nothing_is_read_and_no_timer_set_unless_it_watches():
+def test_memory_is_not_read_and_no_timer_set_unless_it_is_watched():
     loop = TimerLoop()
     memory = Memory(loop, loop.clock, Descriptors(loop, 1000))
     memory.look()
@@ -83,7 +83,7 @@ def test_usage_that_grows_is_shed_at_once_and_otherwise_the_kernel_has_time_to_f
     assert [excess for excess, _ in watched.shed] == [10, 11]
 
 
-def test_where_connections_hold_little_it_ends_below_nine_tenths():
+def test_a_shortage_ends_below_nine_tenths_if_connections_hold_little():
     watched = Watched(185)
     watched.use(182)
     assert watched.memory.is_short

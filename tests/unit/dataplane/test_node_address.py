@@ -50,7 +50,10 @@ def ports():
 
 
 def dial(ports, at, now=0.0):
-    return socket.socket(fileno=KERNEL.socket(ports.dial(at, now, False)).detach())
+    fd = ports.dial(at, now, False)
+    sock = KERNEL.socket(fd)
+    KERNEL.disown(fd)
+    return socket.socket(fileno=sock.detach())
 
 
 def source_port(ports, server, now=0.0):
@@ -133,7 +136,7 @@ def test_ports_that_others_have_used_up_are_replaced_by_bound_ones(node, ports, 
         sock.close()
 
 
-def test_a_dial_without_any_port_says_so(node, ports, server):
+def test_a_dial_without_a_free_port_fails_with_eaddrnotavail(node, ports, server):
     at = SocketAddress(*server.getsockname()[:2])
     node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
     held = [dial(ports, at) for _ in range(2 + len(OURS))]

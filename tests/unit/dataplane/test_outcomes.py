@@ -38,7 +38,7 @@ def test_an_answer_to_another_worker_ends_the_row(group):
     assert group.balancers.current.ejected(1.0) == {}
 
 
-def test_what_may_concern_one_client_ejects_nothing_and_shows_nothing_if_it_does(group):
+def test_client_specific_failures_eject_nothing_and_show_only_if_uncertain(group):
     group.outcomes.failed(
         POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0, may_be_client_specific=True
     )
@@ -145,7 +145,7 @@ def test_only_what_this_worker_has_seen_is_reported_to_others(group):
     assert reports[2:] == [(POD_A, False)]
 
 
-def test_that_this_node_has_no_route_has_words_of_its_own(group, caplog, monkeypatch):
+def test_a_missing_route_on_this_node_has_its_own_cause(group, caplog, monkeypatch):
     monkeypatch.setattr(outcomes, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))
     group.outcomes.failed(POD_A, dial_failure(errno.ENETUNREACH, POD_A.ip), 0.0)
     shown, _ = failure_of(POD_A, group.counters_of(POD_A), WallClock(lambda: 0.0))

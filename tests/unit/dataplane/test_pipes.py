@@ -70,7 +70,7 @@ async def test_a_pipe_with_bytes_in_it_is_closed(make, descriptors):
     assert not Path(f"/proc/self/fd/{pipe.read_end}").exists()
 
 
-async def test_there_are_no_more_than_the_bound(make):
+async def test_a_pool_creates_no_more_pipes_than_its_bound(make):
     pool = make(2)
     pipes = [pool.take(NOW), pool.take(NOW)]
     assert pool.take(NOW) is None
@@ -97,7 +97,7 @@ async def test_a_closed_pool_has_none(make, descriptors):
     assert descriptors.in_use == 0
 
 
-async def test_where_the_kernel_gives_no_large_pipe_it_is_asked_again_later(
+async def test_a_large_pipe_that_the_kernel_denies_is_requested_again_later(
     make, descriptors, monkeypatch
 ):
     asked = []

@@ -109,7 +109,7 @@ async def test_a_dial_that_was_stopped_has_no_deadline(reactor, server):
     dials.close()
 
 
-async def test_nothing_is_reported_of_a_dial_that_was_stopped(dialling, server):
+async def test_a_stopped_dial_reports_no_result(dialling, server):
     dials, ended = dialling
     with socket.create_server(("127.0.0.1", 0)) as other:
         dials.begin(at(server))

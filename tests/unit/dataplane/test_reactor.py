@@ -33,7 +33,7 @@ def pairs():
         sock.close()
 
 
-async def test_what_is_ready_at_the_registration_is_delivered(reactor, pairs):
+async def test_a_socket_that_is_ready_at_registration_gets_its_event(reactor, pairs):
     ours, theirs = pairs()
     theirs.send(b"hello")
     heard = []
@@ -175,7 +175,7 @@ async def test_a_failing_handler_is_reported_and_the_others_continue(reactor, pa
     assert sorted(reported) == ["event", "event", "turn", "turn"]
 
 
-async def test_the_time_is_that_of_the_dispatch(pairs):
+async def test_events_carry_the_time_of_their_dispatch(pairs):
     clock = Clock()
     reactor = Reactor(asyncio.get_running_loop(), clock=clock)
     ours, theirs = pairs()

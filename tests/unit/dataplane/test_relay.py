@@ -209,7 +209,7 @@ def test_data_planes_in_two_threads_do_not_mix_their_bytes():
 
 
 @SIDES
-async def test_what_queues_for_a_stalled_reader_has_a_bound_and_stops_its_peer(rig, first):
+async def test_bytes_queued_for_a_stalled_reader_are_bounded_and_stop_the_sender(rig, first):
     sends, _stalls = await rig.both_ends(first)
     await until(lambda: not sends.fill() and any(rig.pending()), "the sender is stopped")
     assert max(rig.pending()) <= PIPE_BYTES

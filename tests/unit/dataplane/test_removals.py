@@ -298,7 +298,7 @@ async def test_a_flow_that_began_after_its_endpoint_was_put_on_standby_goes_on(r
     assert second == first
 
 
-async def test_a_flow_ends_when_its_endpoint_serves_no_more(flow, rig):
+async def test_a_flow_ends_when_its_endpoint_no_longer_serves(flow, rig):
     dns, client, _, second = flow
     rig.update(dns, second.address, handling=AFTER_30_S)
     assert len(rig.flows) == 0

@@ -218,7 +218,7 @@ async def pinned(rig):
     return entries
 
 
-async def test_while_memory_is_short_pins_go_before_connections(timed, timers):
+async def test_a_memory_shortage_evicts_affinity_entries_before_connections(timed, timers):
     entries = await pinned(timed)
     timers.advance(0.25)
     assert len(entries) == 6000 - 5735
@@ -229,7 +229,9 @@ async def test_while_memory_is_short_pins_go_before_connections(timed, timers):
     assert len(timed.connections) == 16
 
 
-async def test_pins_that_go_in_later_steps_spare_connections_too(timed, timers, monkeypatch):
+async def test_affinity_entries_evicted_in_later_steps_also_spare_connections(
+    timed, timers, monkeypatch
+):
     monkeypatch.setattr("userspace_proxy.balance.affinity._STEP_ENTRIES", 1000)
     entries = await pinned(timed)
     timers.advance(0.25)
@@ -277,7 +279,7 @@ async def test_while_memory_is_short_a_client_that_presses_on_is_reset(timed, ti
     assert web.group.counters.evicted_for_memory == before + 10
 
 
-async def test_what_is_buffered_waits_in_the_process_and_in_both_sockets(rig):
+async def test_held_bytes_count_the_process_and_both_sockets(rig):
     pod = rig.endpoint()
     client, _ = await rig.pair(rig.service(pod.address), pod)
     (connection,) = rig.connections.open

@@ -129,7 +129,7 @@ def test_the_hop_limit_is_the_last_item_of_a_datagram(opened, ip):
     assert hops_left(ancillary[-1]) == 7
 
 
-def test_the_wildcards_are_those_of_both_families():
+def test_the_wildcard_addresses_of_both_families_are_recognized():
     assert [is_wildcard(ip) for ip in ("0.0.0.0", "::", "127.0.0.1", "::1")] == [1, 1, 0, 0]
 
 

@@ -95,7 +95,7 @@ async def test_an_endpoint_that_left_while_it_was_dialled_still_serves(rig):
     assert group.totals().active == 1
 
 
-async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_fin(build):
+async def test_bytes_sent_before_the_dial_ended_arrive_with_the_clients_fin(build):
     rig = build(Tuning(connect_timeout_s=0.02))
     pod = rig.endpoint()
     client = await rig.client(rig.service(rig.silent(), pod.address))
@@ -108,7 +108,7 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
     assert await client.read_all() == b"answer"
 
 
-async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_reset(rig):
+async def test_bytes_sent_before_the_dial_ended_arrive_with_the_clients_reset(rig):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)

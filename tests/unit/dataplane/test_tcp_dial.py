@@ -10,6 +10,7 @@ from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp_dial import TcpDial
 from userspace_proxy.model import Handling, SocketAddress
 from userspace_proxy.model.failures import dial_failure
+from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
@@ -34,6 +35,34 @@ async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
     assert web.group.counters_of(dead_one).failures == web.group.counters.saved == 1
     assert web.group.counters_of(live.address).late == (dead == "silent")
     assert web.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {dead_one}
+
+
+@pytest.mark.parametrize("distance", [0, 5, -5])
+async def test_a_port_of_a_range_leads_as_far_from_the_listed_one(rig, distance):
+    pod = rig.endpoint()
+    listed = SocketAddress(pod.address.ip, pod.address.port - distance)
+    web = rig.service(listed)
+    at = web.address
+    number = at.port - distance
+    ranges = (
+        DialledRange("192.0.2.1", at.port - 9, at.port + 9, number - 3),
+        DialledRange(at.ip, at.port - 9, at.port + 9, number),
+    )
+    web.group.update(Serving((listed,), ranges=ranges))
+    client, server = await rig.pair(web, pod)
+    await client.send(b"hello")
+    assert await server.read() == b"hello"
+    assert web.group.counters_of(listed).connections == 1
+
+
+async def test_a_port_outside_its_ranges_leads_to_the_listed_port(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    beside = DialledRange(web.address.ip, web.address.port + 1, web.address.port + 9, 1)
+    web.group.update(Serving((pod.address,), ranges=(beside,)))
+    client, server = await rig.pair(web, pod)
+    await client.send(b"hello")
+    assert await server.read() == b"hello"
 
 
 async def test_the_dial_goes_to_an_endpoint_of_the_other_family(rig):
@@ -124,7 +153,7 @@ async def ask(rig, group):
     return connection, client
 
 
-async def test_where_all_were_silent_a_moment_ago_one_client_a_second_dials(timed, timers):
+async def test_one_client_per_second_dials_if_all_endpoints_were_recently_silent(timed, timers):
     silent = timed.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent]))
     await ask(timed, group)

@@ -51,7 +51,7 @@ def test_no_timer_is_so_short_that_uvloop_runs_without_a_pause(timeouts, loop, e
     assert expired == [ALICE, BOB]
 
 
-def test_one_timer_serves_them_all(timeouts, loop):
+def test_one_timer_serves_all_timeouts(timeouts, loop):
     for number in range(100):
         timeouts.start(number, loop.now)
         loop.advance(0.001)
@@ -75,7 +75,7 @@ def test_a_callback_that_fails_does_not_keep_the_others_waiting(loop):
     assert expired == [BOB]
 
 
-def test_nothing_expires_and_no_timer_stays_after_the_close(timeouts, loop, expired):
+def test_no_timeout_expires_and_no_timer_remains_after_the_close(timeouts, loop, expired):
     timeouts.start(ALICE, loop.now)
     timeouts.close()
     assert loop.waiting == 0

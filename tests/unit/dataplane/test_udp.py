@@ -179,7 +179,7 @@ async def hops_of(pod):
 
 @IPS
 @pytest.mark.parametrize("at_wildcard", [False, True], ids=["at-an-address", "at-all-addresses"])
-async def test_each_datagram_leaves_with_one_hop_fewer(rig, ip, at_wildcard):
+async def test_each_datagram_leaves_with_its_hop_limit_decremented(rig, ip, at_wildcard):
     pod = rig.udp_peer(ip)
     level, receive, _send = TTL[ip]
     pod.sock.setsockopt(level, receive, 1)
@@ -200,7 +200,7 @@ async def test_another_endpoint_gets_the_same_hop_limit(rig):
     assert await hops_of(pod) == 9
 
 
-async def test_what_has_waited_leaves_with_one_hop_fewer_than_it_arrived_with(rig):
+async def test_a_held_datagram_leaves_with_its_hop_limit_decremented_once(rig):
     dns = rig.udp_service(**HOLD)
     client = rig.udp_client(dns)
     for hops in (64, 9, 1):
@@ -296,7 +296,7 @@ async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(rig):
 # -- counters and log --------------------------------------------------------
 
 
-async def test_of_open_flows_those_are_counted_that_are_answered_no_more(build, timers):
+async def test_only_open_flows_that_are_no_longer_answered_count_as_stalled(build, timers):
     rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)
     pod = rig.udp_peer()
     game = rig.udp_service(pod.address)

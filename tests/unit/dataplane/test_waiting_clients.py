@@ -71,7 +71,7 @@ CLIENTS = ("192.0.2.1", "192.0.2.2", "fd00::1", "fd00::2", "fd00::3", "fd00:0:0:
 
 @pytest.mark.parametrize("many", [0, 20])
 @given(changes=st.lists(st.tuples(st.sampled_from(CLIENTS), st.booleans()), max_size=40))
-def test_it_is_the_largest_client_above_its_share_or_in_the_largest_network(many, changes):
+def test_the_client_to_end_exceeds_its_share_or_is_in_the_largest_network(many, changes):
     waiting, places = filled(*["fd00:0:0:1::1"] * many)
     for client, is_removal in changes:
         if is_removal and places:
@@ -93,7 +93,7 @@ def test_it_is_the_largest_client_above_its_share_or_in_the_largest_network(many
         assert clients[loser] == max((clients[ip] for ip in others), default=clients[loser])
 
 
-def test_clients_that_wait_no_more_take_no_memory():
+def test_clients_that_no_longer_wait_take_no_memory():
     waiting, places = filled(*(f"fd00:0:0:{n:x}::1" for n in range(1000)))
     for place in places:
         waiting.remove(place)

@@ -204,7 +204,7 @@ async def test_clients_that_wait_are_reset_when_a_drain_ends(timed, timers):
     assert await client.was_reset()
 
 
-async def test_how_many_wait_and_how_long_is_known(timed, timers):
+async def test_the_number_of_waiting_clients_and_the_longest_wait_are_reported(timed, timers):
     web = timed.service(**HOLD)
     assert web.group.waiting(timers.now) == Waiting()
     await waiting(timed, web, 2)
@@ -309,7 +309,7 @@ async def test_without_a_limit_any_more_a_new_client_is_dialled_while_others_wai
     assert not late.dial.is_waiting
 
 
-async def test_that_endpoints_are_gone_is_reported_once_also_if_clients_waited_for_their_limit(rig):
+async def test_the_loss_of_all_endpoints_is_reported_once_even_with_limited_clients(rig):
     pod = rig.endpoint()
     both = limited(1, hold=Hold(60))
     web = rig.service(pod.address, **both)
@@ -422,7 +422,7 @@ class Dialled:
         self.resumed += 1
 
 
-async def test_one_that_leaves_while_it_is_dialled_for_lets_the_next_one_have_its_turn(timed):
+async def test_a_client_that_leaves_during_its_dial_passes_its_turn_on(timed):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold)
     clients = [Dialled(room) for _ in range(3)]
@@ -436,7 +436,7 @@ async def test_one_that_leaves_while_it_is_dialled_for_lets_the_next_one_have_it
         room.left(client)
 
 
-async def test_those_that_leave_before_their_turn_are_not_kept(timed):
+async def test_clients_that_leave_before_their_turn_are_not_kept(timed):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold)
     clients = [Dialled(room) for _ in range(3 * WINDOW)]

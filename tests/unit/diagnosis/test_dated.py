@@ -71,7 +71,7 @@ def test_a_cause_has_its_times_where_it_is_stated_and_that_is_wanted():
         pytest.param(A, "", id="a-state"),
     ],
 )
-def test_how_often_a_cause_was_seen_and_when_stands_behind_it(cause, times):
+def test_the_count_and_last_time_of_a_cause_follow_its_text(cause, times):
     assert times_of(cause, NOW) == times
     assert cause_at(cause, NOW) == f"{say(cause)}{times}"
     past = cause.replace(when=When.PAST)
@@ -102,7 +102,7 @@ def test_mistakes_stand_behind_the_sentence_that_states_another_cause():
     assert and_mistakes(make_port(notes=(off,))) == ""
 
 
-def test_causes_that_are_said_above_leave_the_state_and_what_else_is_said():
+def test_a_sentence_keeps_its_state_and_omits_causes_shown_above():
     port = make_port(endpoints=(failing(REFUSES), READY))
     assert sentence_at(port, NOW, above={REFUSES.fact}) == "Partly answering; the other one serves"
     assert sentence_at(port, NOW, above={"another"}) == sentence_at(port, NOW)

@@ -391,7 +391,7 @@ def test_a_minute_without_an_answer_makes_a_view_untrue_once():
     assert not any(becomes_past(one, at(5.0 + LAST_MINUTE_S)) for one in others)
 
 
-def test_how_long_clients_of_the_kernel_path_have_had_no_answer_is_not_known():
+def test_a_service_port_on_the_kernel_path_is_never_reported_as_quiet():
     assert is_quiet(make_port(sent_at=1005.0), at(5.0 + LAST_MINUTE_S))
     for path in (PathView(DataPath.KERNEL), PathView(DataPath.KERNEL, socket_connections=5)):
         port = replace(make_port(sent_at=9.0, sent_bytes=500), path=path)

@@ -58,7 +58,7 @@ def services_by_cause(*ports):
     return [(one.cause.replace(**plain), tuple(one.services)) for one in incidents]
 
 
-def test_one_endpoint_is_one_incident_of_all_services_that_it_fails():
+def test_one_failing_endpoint_is_one_incident_of_all_affected_services():
     ports = [port_with(f"web-{number}", seen(refuses(POD), count=2)) for number in range(35)]
     (one,) = Incidents(make_view(*ports, make_port("calm"))).all()
     assert (len(one.services), one.ports, one.endpoints) == (35, 35, (POD,))
@@ -67,7 +67,7 @@ def test_one_endpoint_is_one_incident_of_all_services_that_it_fails():
     assert one.command.endswith(KUBECTL)
 
 
-def test_what_else_is_known_of_an_endpoint_does_not_part_its_incident():
+def test_additional_facts_about_an_endpoint_do_not_split_its_incident():
     was_open = seen(refuses(POD, was_open=True), first_at=90.0, last_at=130.0)
     past = seen(refuses(POD), last_at=140.0).replace(when=When.PAST)
     causes = (past, was_open, seen(refuses(POD)), refuses(POD))
@@ -76,7 +76,7 @@ def test_what_else_is_known_of_an_endpoint_does_not_part_its_incident():
     assert one.cause == refuses(POD, was_open=True).replace(count=9, first_at=90.0, last_at=140.0)
 
 
-def test_each_cause_is_an_incident_of_its_own():
+def test_each_cause_is_a_separate_incident():
     two = port_with("both", refuses(POD), refuses(OTHER))
     ports = [two, port_with("one", refuses(POD)), port_with("x", silent(POD))]
     first, *others = services_by_cause(*ports)
@@ -186,7 +186,7 @@ def test_endpoints_of_one_node_that_all_fail_as_those_of_a_gone_host_are_one_inc
         ),
     ],
 )
-def test_a_node_is_not_said_to_be_gone_unless_it_is_known(beside):
+def test_a_node_is_not_reported_as_gone_without_sufficient_evidence(beside):
     port = make_port(endpoints=(on("node-7", seen(silent("10.244.7.1:80"))), *beside, WELL))
     assert "node_silent" not in [one.cause.row.key for one in Incidents(make_view(port)).all()]
 
@@ -277,7 +277,7 @@ def test_an_incident_has_the_command_that_shows_more(port, source, command):
     assert [one.command for one in Incidents(view).all()] == [command]
 
 
-def test_causes_that_several_services_can_share_say_what_they_share():
+def test_a_cause_that_several_services_can_share_states_what_they_share():
     assert out_of_ports().shared == (out_of_ports().code,)
     assert not_listening("in use", "").shared is None
     assert refuses(POD).shared == refuses(POD, was_open=True).shared

@@ -100,7 +100,7 @@ def test_without_a_cause_a_clause_has_the_remedy():
     assert (state.code, state.hint) == (None, said.flaps(3, "shop", "web").hint)
 
 
-def test_the_remedy_is_that_of_the_clause_that_decides():
+def test_the_remedy_comes_from_the_deciding_clause():
     minute = replace(make_port().last_minute, connections=8, flaps=3)
     port = make_port(endpoints=(READY,), last_minute=minute, path=IN_KERNEL)
     _, verdict = decide(port)
@@ -182,7 +182,7 @@ def test_a_rejected_slice_is_the_cause_of_a_port_without_one():
 
 
 @pytest.mark.parametrize("name", ["web-1", "web", "web-1-x"])
-def test_a_rejected_slice_without_a_service_is_one_of_that_which_it_is_named_after(name):
+def test_a_rejected_slice_without_a_service_is_assigned_by_its_name(name):
     (port,) = given(empty(), rejected=[rejected_as("EndpointSlice", "shop", name)])
     cause = unnamed_slice_rejected(f"EndpointSlice shop/{name}", LINE, "web")
     assert port.state.causes == (cause,)
@@ -239,7 +239,7 @@ def test_a_note_of_the_plan_gives_way_to_the_same_with_its_place():
     assert say(port.notes[0]) == item.line
 
 
-def test_what_is_kept_for_mistakes_of_others_is_a_note_with_the_first_of_them():
+def test_an_object_kept_for_mistakes_elsewhere_has_a_note_naming_the_first():
     items = [RejectedFacts.at(f"m/web.yaml:{i}", "no") for i in (3, 7)]
     items = [replace(item, keeps=WEB) for item in items]
     (port,) = given(make_port(), rejected=items)
@@ -319,7 +319,7 @@ def test_an_endpoint_that_answers_the_other_side_does_not_hang():
         pytest.param({"inside": TIMED_OUT}, id="others-fail-too"),
     ],
 )
-def test_it_is_not_said_to_answer_others_unless_it_does(changes):
+def test_an_endpoint_is_reported_to_answer_other_clients_only_if_it_does(changes):
     ports = two_sides(**changes)
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
 

@@ -11,7 +11,7 @@ from .words import WORDS, paths
 KERNEL = DataPath.KERNEL
 
 
-def test_what_is_said_of_paths_and_probes_is_on_the_page():
+def test_the_words_of_paths_and_probes_are_on_the_page():
     recorded = WORDS.read_text(encoding="utf-8").splitlines()
     assert [*paths()] == recorded[-len([*paths()]) :]
 
@@ -32,7 +32,7 @@ def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
     )
 
 
-def test_why_clients_get_no_answer_is_said_only_on_the_path_where_they_get_none():
+def test_unanswered_clients_are_reported_only_on_the_kernel_path():
     silent = PathView(DataPath.KERNEL, unanswered=silent_to_some("10.244.1.2:80"))
     for path, unanswered in ((DataPath.KERNEL, silent.unanswered), (DataPath.USERSPACE, None)):
         assert silent.follow(PathDecision(path, "auto"), 110.0).unanswered == unanswered

@@ -70,7 +70,7 @@ def test_a_ports_problem_has_its_remedy_beside_it():
 
 
 @pytest.mark.parametrize("changes", NODES, ids="-".join)
-def test_what_is_wrong_with_the_node_is_one_problem(changes):
+def test_each_fault_of_the_node_is_one_problem(changes):
     summary = summarise(make_view(make_port(), **changes), NOW)
     (problem,) = summary.problems
     assert summary.level is problem.level

@@ -46,12 +46,12 @@ def check(expected):
 
 
 @pytest.mark.parametrize("expected", [*cases.CASES, *cases.BESIDE_ONE, *cases.LEFT, *cases.FLOWS])
-def test_how_a_service_port_is_served(expected):
+def test_each_case_has_its_expected_verdict(expected):
     check(expected)
 
 
 @pytest.mark.parametrize("expected", cases.CLOSES)
-def test_of_what_only_closes_is_said_what_was_seen(expected):
+def test_an_endpoint_that_only_closes_is_described_by_what_was_seen(expected):
     port = check(expected)
     assert port.state.code is CauseCode.ENDPOINT_RESETS
     is_tried = not any(endpoint.is_past for endpoint in port.endpoints)
@@ -65,7 +65,7 @@ def test_a_port_whose_endpoint_denies_clients_needs_attention(expected):
 
 
 @pytest.mark.parametrize("expected", cases.STALLED)
-def test_connections_that_are_answered_no_more_are_told_as_long_as_they_are_open(expected):
+def test_stalled_connections_are_reported_while_they_are_open(expected):
     assert check(expected).state.hint == expected.clauses[0].hint
 
 
@@ -144,11 +144,11 @@ def test_the_cause_is_about_the_chain_that_takes_the_packets():
         pytest.param({"is_dropping": True}, id="dropped-on-this-node-by-design"),
     ],
 )
-def test_what_is_by_design_is_no_other_cause(changes):
+def test_behaviour_by_design_is_not_reported_as_another_cause(changes):
     assert other_cause(make_port(**{"problem": HELD_BY, "cause": NO_NAME, **changes})) is None
 
 
-def test_that_all_clients_would_be_dropped_is_another_cause():
+def test_dropping_all_clients_is_reported_as_another_cause():
     dropping = {"is_dropping": True, "admits": (), "cause": NO_NAME}
     assert other_cause(make_port(problem=HELD_BY, **dropping)) is NO_NAME
 
@@ -218,7 +218,7 @@ def test_a_rule_of_this_node_is_named_in_full_also_as_the_second_cause():
     ],
     ids=["none", "one", "alike", "two", "many"],
 )
-def test_where_no_endpoint_serves_the_reasons_of_those_that_are_not_used_are_named(reasons, shown):
+def test_the_reasons_of_unused_endpoints_are_named_where_no_endpoint_serves(reasons, shown):
     unused = [make_endpoint(f"192.0.2.{i}:80", why, False) for i, why in enumerate(reasons, 2)]
     port = make_port(endpoints=(failing(refuses(POD)), *unused))
     end = [said.others_unused(len(reasons), shown, has_more=len(reasons) > 3)] if shown else []
@@ -239,7 +239,7 @@ def test_where_no_endpoint_serves_the_reasons_of_those_that_are_not_used_are_nam
     ],
     ids=["one", "two", "three", "loopback"],
 )
-def test_a_service_without_clients_says_where_its_node_port_is(ips, places):
+def test_a_service_without_clients_names_its_node_port_addresses(ips, places):
     ports = [FrontendFacts(f"{ip}:30080", FrontendKind.NODE_PORT) for ip in ips]
     port = make_port(endpoints=(READY,), frontends=(CLUSTER_IP, *ports), **MUTE_PORT)
     end = [said.node_port_at(tuple(places))] if places else []

@@ -307,7 +307,7 @@ def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, 
         pytest.param((60, 0, 0, 0, 0, 0, 4), {}, id="saved-late"),
     ],
 )
-def test_what_was_news_stays_so_until_it_is_half_as_many(minute, changes):
+def test_failures_once_reported_stay_reported_until_they_halve(minute, changes):
     for was_many in (False, True):
         port = served(LastMinuteFacts(*minute, was_many=was_many), **changes)
         assert (port.state.word is PortState.PARTLY_ANSWERING) is was_many
@@ -344,7 +344,7 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     assert port.state.hint == remedy(minute.cause)
 
 
-def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
+def test_late_answers_to_flows_are_not_reported_as_missing():
     stalled, late = ended(5.0, Failure.NO_DATAGRAM), ended(4.0, Failure.NO_DATAGRAM)
     late[1].came_late()
     facts = found(MinuteCounts(12, 0, 1, late=9), stalled, late)
@@ -390,13 +390,13 @@ def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_unanswered():
     assert found(MinuteCounts(40, 5, 13), ended(5.0), refused).cause.row is resets
 
 
-def test_open_flows_that_are_answered_no_more_come_before_those_of_the_last_minute():
+def test_stalled_open_flows_take_precedence_over_flows_of_the_last_minute():
     endpoint = replace(READY, stalled=2)
     port = served(LastMinuteFacts(12, unanswered=9), endpoint, stalled=2, active=4, **UDP)
     assert many_unanswered(port) == said.stalled(2, 4, "UDP", READY.address, 1, has_former=False)
 
 
-def test_clients_that_left_are_not_said_to_have_failed():
+def test_clients_that_left_are_not_reported_as_failed():
     port = served(LastMinuteFacts(30, client_aborts=4), READY)
     assert many_failed(port) == said.clients_left(4, 30)
     assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
@@ -443,7 +443,7 @@ def ended_so(owed, connections=99):
         pytest.param(4, 7, False, id="most-of-a-new-service"),
     ],
 )
-def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, seldom):
+def test_unanswered_requests_are_a_failure_unless_they_are_usual(owed, connections, seldom):
     total = min(12, connections)
     failed_at = {
         POD: MinuteCounts(unanswered_requests=3),
@@ -470,7 +470,7 @@ def test_few_ends_without_an_answer_are_no_news_and_none_beside_worse():
     assert failed == said.connections_failed(9, 49, ())
 
 
-def test_nobody_is_named_who_owes_nothing_any_more():
+def test_an_endpoint_without_recent_unanswered_requests_is_not_named():
     facts = found(MinuteCounts(12, unanswered_requests=4))
     assert (facts.cause, facts.is_unusual) == (None, True)
 

@@ -107,7 +107,7 @@ def test_an_invalid_choice_of_endpoints_is_an_error(balance, seed, error, words)
         read_handling(seed, balance=balance)
 
 
-def test_other_arguments_are_those_of_annotations():
+def test_other_arguments_are_parsed_like_annotations():
     assert read_handling(hold="60s,16") == Handling(hold=Hold(60, 16))
     assert read_handling(slow_start="30s") == Handling(slow_start_s=30.0)
     assert read_handling(hold=None, on_endpoint_removal="30s") == Handling(removal_s=30.0)
@@ -248,7 +248,7 @@ def test_slow_start_and_source_hash_exclude_each_other():
         read_handling(slow_start="30s", balance="source-hash")
 
 
-def test_nothing_is_woken_where_no_connection_waits():
+def test_wake_without_hold_is_rejected():
     with pytest.raises(ValueError, match=r"wake: .* give both"):
         read_handling(wake="deployment/web")
 

@@ -60,7 +60,7 @@ def test_connections_are_a_list_while_they_are_observed(one):
         assert (len(seen), [str(each.event) for each in failed]) == (2, ["refused"])
 
 
-def test_its_calls_are_those_of_the_proxy_without_await(one):
+def test_the_blocking_proxy_serves_like_the_proxy_without_await(one):
     with Proxy.in_thread() as proxy:
         web = proxy.add_service("web", port=8080, endpoints=[one])
         assert ask(web.address) == b"one"
@@ -106,7 +106,7 @@ def test_an_error_of_the_stop_is_raised_and_ends_the_thread():
     assert threading.active_count() == before
 
 
-def test_errors_are_those_of_the_proxy():
+def test_the_blocking_proxy_raises_the_proxys_errors():
     with Proxy.in_thread(options=Options(proxy_ports=(29991, 29991))) as proxy:
         with pytest.raises(ValueError, match="port: 0 is not in"):
             proxy.add_service("web", port=0)
@@ -133,7 +133,7 @@ def test_calls_of_several_threads_are_served(one):
         assert len(proxy.status().ports) == 8
 
 
-def test_it_may_be_closed_by_several_threads_at_once():
+def test_the_blocking_proxy_may_be_closed_by_several_threads_at_once():
     def close(proxy, begun):
         begun.wait()
         proxy.close()
@@ -160,7 +160,7 @@ OTHERS |= {"is_awaited", "start"}
 
 
 @pytest.mark.parametrize(("blocking", "embedded"), PAIRS)
-def test_each_call_is_there_with_its_signature_and_docstring(blocking, embedded):
+def test_each_blocking_call_has_the_proxys_signature_and_docstring(blocking, embedded):
     names = {name for name in dir(embedded) if not name.startswith("_")}
     for name in names - OTHERS:
         call, awaited = getattr(blocking, name), getattr(embedded, name)
@@ -195,7 +195,7 @@ def test_a_plain_with_names_the_two_ways_to_enter_it():
         pass
 
 
-def test_no_steering_is_an_error_that_says_what_is_expected():
+def test_a_missing_steering_is_an_error_that_names_what_is_expected():
     with pytest.raises(TypeError, match="steering: expected a name such as 'none'"):
         Proxy(steering=None)
 

@@ -30,7 +30,7 @@ async def test_connections_go_round_robin_over_the_endpoints():
         assert sorted(await answers(web.address, 4)) == [b"one", b"one", b"two", b"two"]
 
 
-async def test_each_service_keeps_the_port_that_was_asked_for():
+async def test_each_service_keeps_its_requested_port():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         cart = await proxy.add_service("cart", port=8080, endpoints=[one])
@@ -77,7 +77,7 @@ async def test_after_the_block_what_has_ended_is_in_the_list():
         assert [each.service for each in seen] == [str(web.key)]
 
 
-async def test_what_workers_have_no_room_for_is_a_number_in_the_list(monkeypatch):
+async def test_records_without_room_in_the_workers_are_counted_as_left_out(monkeypatch):
     monkeypatch.setattr(record_ring, "OBSERVED_MAX", 0)
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
@@ -89,7 +89,7 @@ async def test_what_workers_have_no_room_for_is_a_number_in_the_list(monkeypatch
         assert sum(each.count for each in seen) == 3
 
 
-async def test_what_is_not_served_cannot_be_observed():
+async def test_observing_an_unserved_service_or_an_invalid_filter_is_an_error():
     async with Proxy() as proxy:
         with pytest.raises(LookupError, match="there is no Service port of 'default/web'"):
             async with proxy.observe(ServiceKey("default", "web")):
@@ -309,7 +309,7 @@ async def test_endpoints_of_a_service_that_lost_its_address_raise_the_problem_in
         assert str(caught.value) == f"cannot serve default/web: {say(ignored.cause)}"
 
 
-async def test_a_handle_says_where_its_service_is_and_how_many_endpoints_it_has():
+async def test_a_handle_shows_its_services_address_and_number_of_endpoints():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one, free_address()])
         assert repr(web) == f"<Service default/web at {web.address}, 2 endpoints>"

@@ -45,7 +45,7 @@ def test_a_call_after_the_end_is_an_error(thread):
         thread.do(int)
 
 
-def test_what_still_runs_at_the_end_is_cancelled(thread):
+def test_closing_the_thread_cancels_running_tasks(thread):
     ended = threading.Event()
 
     async def waits():

@@ -48,7 +48,7 @@ def test_names_have_weights_and_priorities():
     )
 
 
-def test_each_port_has_a_slice():
+def test_each_port_of_named_endpoints_has_its_own_slice():
     slices = named(["a.example.com:1", "a.example.com:2"])
     assert [(item.key.name, item.ports[0].port) for item in slices] == [
         ("db-names-1", 1),

@@ -186,7 +186,7 @@ def test_in_the_proxys_own_network_there_is_nothing_to_enter(worker):
     assert find_way(view_of(worker.pid, here)) == ()
 
 
-def test_what_listens_there_answers_and_what_does_not_refuses(there, worker):
+def test_an_open_port_answers_the_dial_and_a_closed_port_refuses_it(there, worker):
     with there, socket.create_server(("127.0.0.1", 0)) as server:
         open_at, closed_at = SocketAddress(*server.getsockname()), SocketAddress("127.0.0.1", 1)
         way = find_way(view_of(worker.pid, network_namespace(worker.pid)))

@@ -33,11 +33,11 @@ def test_a_step_without_a_level_decides_nothing():
 
 
 @pytest.mark.parametrize(("is_by_design", "mark"), [(False, Level.ATTENTION), (True, None)])
-def test_what_is_by_design_has_a_neutral_mark(is_by_design, mark):
+def test_a_step_by_design_has_a_neutral_mark(is_by_design, mark):
     assert PathStep(Level.ATTENTION, "service", "x", is_by_design=is_by_design).mark is mark
 
 
-def test_a_fact_and_its_remedy_are_said_once():
+def test_a_fact_and_its_remedy_are_shown_once():
     """Clients have met it, and a dial meets it now."""
     at = make_address("10.244.1.8:80")
     failed = DialResult(0.001, dial_failed(at, Failure.REFUSED, "refused"), "refused")

@@ -24,7 +24,7 @@ def test_no_command_is_the_one_that_was_just_run():
                 assert " check " not in command
 
 
-def test_what_was_typed_is_quoted_in_the_next_command():
+def test_typed_words_are_quoted_in_the_next_command():
     source = ("--kubeconfig=my dir/$(reboot)", "--context=a;b")
     api = Invocation(("kubectl", "a b"), source, ("--from=it's",), has_dialled=True)
     words = ["kubectl", "a b", "explain", "shop/web", *source, "--from=it's", "--node=x y"]

@@ -48,5 +48,5 @@ def test_of_many_pods_those_that_are_not_ready_are_listed():
     assert step.details == ((Level.ATTENTION, "web-10: it crashes"),)
 
 
-def test_what_is_said_of_pods_is_on_the_page():
+def test_the_words_of_pods_are_on_the_page():
     assert is_on_the_page("pods")

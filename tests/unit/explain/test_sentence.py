@@ -94,7 +94,7 @@ def test_ports_of_one_number_are_told_apart_by_the_protocol():
     assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")
 
 
-def test_a_service_that_keeps_each_client_to_an_endpoint_says_so():
+def test_a_service_with_session_affinity_reports_its_timeout():
     for is_live in (True, False):
         subject = make_subject(make_port(affinity_timeout_s=10800), is_live=is_live)
         assert explain(subject).sentence.endswith(" for 3 h (sessionAffinity)")
@@ -122,14 +122,14 @@ def made_of(*rejected, port=None, service="shop/web"):
         ),
     ],
 )
-def test_the_sentence_about_a_mistake_in_an_object_is_that_of_its_port(port, sentence):
+def test_an_objects_mistake_appears_only_in_the_sentence_of_its_port(port, sentence):
     rejected = RejectedFacts(UNLABELLED, "Service shop/web", services=("shop/web",))
     subject = made_of(rejected, port=port)
     said = explain(subject).sentence
     assert said == f"{sentence}{say(cause_of(rejected))}"
 
 
-def test_only_the_family_of_the_client_is_said():
+def test_only_the_clients_address_family_is_explained():
     there = make_port(endpoints=(make_endpoint(POD, "refused", False),), reason="no")
     subject = on_node(make_endpoint(POD), there=there)
     assert "on a node" not in explain(subject, client="fd00::1").sentence
@@ -144,7 +144,7 @@ def test_clients_of_a_service_are_served_while_one_of_its_ports_answers():
 
 
 @pytest.mark.parametrize("figures", [{}, {"connections": 7, "sent_bytes": 0}, {"is_quiet": True}])
-def test_what_is_served_elsewhere_by_design_is_said_once(figures):
+def test_a_note_about_serving_elsewhere_by_design_is_shown_once(figures):
     balancer = balanced_elsewhere("192.0.2.9")
     sentence = explain(make_subject(make_port(notes=(balancer,), **figures))).sentence
     assert sentence.count(say(balancer)) == 1

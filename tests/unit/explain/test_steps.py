@@ -77,7 +77,7 @@ def failing(cause, **figures):
         pytest.param(failing(None, sent_bytes=1), "TCP", []),
     ],
 )
-def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protocol, said):
+def test_earlier_behaviour_is_derived_from_what_the_endpoint_sent_back(endpoint, protocol, said):
     words = before_it_failed(endpoint, protocol)
     assert [one for one in ("answered", "accepted 20") if one in words] == said
     assert bool(words) is bool(said)
@@ -166,7 +166,7 @@ def test_a_chain_is_no_problem_of_clients_that_passed_it(seconds_ago, family, cl
         pytest.param("nftables", dropping, 0, id="blamed-by-an-endpoint"),
     ],
 )
-def test_that_no_chain_is_known_is_a_step_where_none_is_blamed(steering, make, shown):
+def test_a_step_reports_no_known_chain_unless_a_chain_is_blamed(steering, make, shown):
     subject = make_subject(make(), steering=SteeringState(steering))
     steps = steps_of(explain(subject), "firewall")
     assert [step.level for step in steps] == [Level.OK] * shown
@@ -248,7 +248,7 @@ def test_an_address_that_clients_dial_is_not_judged_from_here(changes):
     assert steps_of(explanation, "dial")[0].level is None
 
 
-def test_why_clients_are_refused_is_said_before_a_dial_that_is_refused():
+def test_the_reason_clients_are_refused_precedes_a_refused_dial():
     port = make_port(endpoints=(), reason="it has no endpoints", connections=0)
     explanation = explain(make_subject(port), dials=dials(**{"10.96.7.118:80": False}))
     assert explanation.sentence == port.state.sentence

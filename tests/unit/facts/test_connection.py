@@ -207,7 +207,7 @@ def test_other_lines_are_an_error(line):
         pytest.param(flow(sent_bytes=0, first_byte_s=None), True, id="no-datagram"),
     ],
 )
-def test_an_answer_is_what_has_reached_the_client_in_time(one, is_unanswered):
+def test_an_answer_counts_only_if_it_reaches_the_client_in_time(one, is_unanswered):
     assert one.is_unanswered is is_unanswered
 
 

@@ -98,7 +98,7 @@ def test_only_a_client_that_leaves_counts_as_one_that_has_waited_before():
 
 
 @pytest.mark.parametrize(("code", "owed"), [(None, 1), (CauseCode.ENDPOINT_RESETS, 0)])
-def test_what_is_owed_is_counted_unless_something_else_was(code, owed):
+def test_an_unanswered_request_is_counted_unless_another_failure_was(code, owed):
     counters = EndpointCounters()
     talk = exchange(counters)
     talk.has_unanswered_request, talk.code = True, code
@@ -129,7 +129,7 @@ def test_a_byte_that_the_end_brings_is_told_from_one_that_is_slow_and_each_may_a
         assert (ends.is_on, talk.code, counters.client_aborts) == (False, None, 0)
 
 
-def test_one_slow_byte_shows_that_it_is_not_the_end_that_brings_them_until_the_streak_is_over():
+def test_late_bytes_count_as_slow_after_one_slow_byte_until_the_streak_ends():
     counters = EndpointCounters()
     ends = counters.ends
     for waited_s, left_s, is_at_end in [(2.0, 0.0, True), (2.5, 0.5, False), (3.0, 0.0, False)]:

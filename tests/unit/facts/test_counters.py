@@ -26,7 +26,7 @@ def test_every_counter_is_part_of_a_sum(kind):
     assert list(total.figures()) == [2 * n for n in numbers]
 
 
-def test_what_the_table_of_figures_has_is_counted():
+def test_each_figure_in_the_table_is_counted():
     assert set(counted_names(Traffic)) <= set(EndpointCounters.names)
     waits = {f"waits.{name}" for name in counted_names(WaitCounts)}
     assert {*counted_names(PortFigures), *waits} <= set(GroupCounters.names)
@@ -98,7 +98,7 @@ def test_reading_the_counters_of_endpoints_makes_none():
     assert table.find_counters(others) is None
 
 
-def test_what_was_counted_for_an_endpoint_that_has_left_stays_in_the_sums():
+def test_counts_of_a_removed_endpoint_stay_in_the_sums():
     table, kept, idle, busy = CounterTable(), *(SocketAddress("10.0.0.1", n) for n in (1, 2, 3))
     for endpoint in (kept, idle, busy):
         table.counters_of(endpoint).connections = 2
@@ -108,7 +108,7 @@ def test_what_was_counted_for_an_endpoint_that_has_left_stays_in_the_sums():
     assert (table.totals().connections, table.totals().active) == (6, 1)
 
 
-def test_what_was_counted_is_taken_once_and_of_what_is_open_the_difference():
+def test_counts_are_taken_once_and_gauges_as_differences():
     counters = EndpointCounters()
     assert not any(counters.take())
     counters.connections = counters.active = 3
@@ -122,7 +122,7 @@ def test_what_was_counted_is_taken_once_and_of_what_is_open_the_difference():
     assert dict(zip(counters.names, counters.take(), strict=True))["active"] == -1
 
 
-def test_what_is_new_of_the_failures_in_a_row_is_taken_once():
+def test_new_failures_in_a_row_are_taken_once():
     counters = EndpointCounters()
     assert counters.take_streaks() == {}
     counters.ends.failed(5.0, Failure.CLOSED)
@@ -135,7 +135,7 @@ def test_what_is_new_of_the_failures_in_a_row_is_taken_once():
     assert counters.take_streaks() == {}
 
 
-def test_what_was_counted_for_all_clients_is_taken_once():
+def test_counts_for_all_clients_are_taken_once():
     table = CounterTable()
     assert table.take() == (None, None, None, {})
     table.counters.aborts_after_wait = 2
@@ -167,7 +167,7 @@ def test_a_mistake_of_clients_has_the_name_of_its_cause():
     assert {CauseCode(one).name for one in ClientMistake} == set(ClientMistake.__members__)
 
 
-def test_what_was_carried_is_the_sum_over_endpoints_former_ones_included():
+def test_carried_traffic_sums_current_and_removed_endpoints():
     table, pod = CounterTable(), SocketAddress("10.244.0.7", 80)
     for n, endpoint in enumerate((pod, SocketAddress("10.244.0.9", 80)), start=1):
         table.counters_of(endpoint).connections = n

@@ -104,11 +104,11 @@ def test_a_cause_is_written_with_its_words_and_its_parameters():
     }
 
 
-def test_what_a_cause_does_not_depend_on_is_not_among_its_parameters():
+def test_the_parameters_of_a_cause_contain_only_what_it_depends_on():
     assert write_cause(kernel_path_unused("slow").replace(count=2)).params == {"why": "slow"}
 
 
-def test_what_one_cause_may_have_is_bounded():
+def test_the_parameters_and_nesting_of_a_cause_are_bounded():
     many = {f"a{number}": 1 for number in range(PARAMS_MAX + 1)}
     with pytest.raises(ValueError, match="more than 64 parameters"):
         read_cause(CauseFacts(params=many))
@@ -235,7 +235,7 @@ def test_a_default_may_be_absent():
 @pytest.mark.parametrize(
     "carry", [to_json, lambda value: from_json(type(value), {})], ids=["written", "read"]
 )
-def test_nothing_else_is_written_or_read_so(carry):
+def test_an_unsupported_type_is_neither_written_nor_read(carry):
     with pytest.raises(TypeError, match="complex is unsupported"):
         carry(1j)
 

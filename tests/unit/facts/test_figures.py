@@ -32,7 +32,7 @@ def test_figures_are_in_the_order_of_the_json():
     assert names[-6:] == [f"waits.{name}" for name in Waits.__struct_fields__ if name != "problem"]
 
 
-def test_a_figure_is_what_metrics_show():
+def test_a_figure_describes_its_metric():
     figure = EVERY["connect_times"]
     assert (figure.kind, figure.metric) == ("histogram", "connect_duration_seconds")
     assert (figure.unit, figure.detail, figure.is_rare) == ("seconds", "endpoint", False)
@@ -54,7 +54,7 @@ def test_names_of_metrics_contain_their_unit_as_prometheus_wants_it(name):
         assert figure.metric.endswith(f"_{figure.unit}")
 
 
-def test_what_failed_is_what_got_no_answer():
+def test_the_failed_count_includes_every_outcome_without_an_answer():
     ended = {"resets": 2, "empty": 1, "client_aborts": 4, "unanswered_flows": 1}
     waits = Waits(client_aborts=3)
     assert PortFigures(refused=4, failures=9, waits=waits, **ended).failed == 15
@@ -69,5 +69,5 @@ def test_values_begin_at_nothing():
     )
 
 
-def test_what_falls_again_is_what_is_open():
+def test_only_active_and_stalled_are_gauges():
     assert GAUGES == ("active", "stalled")

@@ -29,7 +29,7 @@ def test_clients_of_a_minute_are_added_up_and_older_ones_are_forgotten(last):
     assert last.failing(93.0) == NOTHING
 
 
-def test_what_is_taken_back_later_is_not_counted(last):
+def test_a_failure_that_is_taken_back_later_is_not_counted(last):
     last.add(MinuteCounts(4, endpoint_aborts=1, unanswered=1), 1.0)
     last.add(MinuteCounts(unanswered=-1), 62.0)
     last.add(MinuteCounts(1, endpoint_aborts=1), 63.0)

@@ -51,7 +51,7 @@ NUMGEN = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft
         (KernelFacts("6.18", [NUMGEN], ["nat"]), "no permission to try 1 of its parts"),
     ],
 )
-def test_what_was_not_tried_of_the_kernel_is_said(kernel, words):
+def test_kernel_words_state_how_much_was_not_tried(kernel, words):
     assert kernel.words == words
 
 
@@ -79,7 +79,7 @@ def make_status():
         ({"config": ()}, "userspace-proxy 0.1.0"),
     ],
 )
-def test_what_runs_is_said_with_what_it_was_given(facts, words):
+def test_program_words_contain_the_version_commit_and_given_flags(facts, words):
     status = StatusFacts()
     status.version, status.config = "0.1.0", [("steering", "none", "flag")]
     for name, value in facts.items():
@@ -108,7 +108,7 @@ def test_the_facts_about_one_service_have_nothing_of_others(service, ports, igno
     assert part.demand == {ServiceKey("shop", "web"): 3}
 
 
-def test_what_is_not_encoded_is_not_in_the_json():
+def test_fields_without_a_value_are_absent_from_the_json():
     status = make_status()
     status.ports[0].plan = None
     text = msgspec.json.encode(status, enc_hook=to_json)
@@ -170,7 +170,7 @@ def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
         pytest.param(0, 1, "1 Service", id="none"),
     ],
 )
-def test_what_an_incident_touches_is_said_in_short(endpoints, services, words):
+def test_the_affected_services_of_an_incident_are_summarized(endpoints, services, words):
     incident = IncidentFacts(endpoints=("a:80",) * endpoints, services=("a/b",) * services)
     assert incident.affected == words
 

@@ -77,7 +77,7 @@ def test_an_endpoint_is_refused_by_its_code():
         (StateFacts(Level.ATTENTION, PortState.PARTLY_ANSWERING), False),
     ],
 )
-def test_a_problem_is_what_clients_are_not_served_for(state, is_problem):
+def test_a_state_is_a_problem_only_if_clients_are_not_served(state, is_problem):
     assert state.is_problem is is_problem
 
 
@@ -189,7 +189,7 @@ def test_an_endpoint_has_sent_something_if_bytes_show_it_or_a_time():
     assert [endpoint.has_sent for endpoint in endpoints] == [False, True, True]
 
 
-def test_what_programs_of_this_node_got_shows_it_there():
+def test_a_kernel_path_port_is_seen_once_programs_of_this_node_got_answers():
     followed = {"path": DataPath.KERNEL, "socket_connections": 5}
     assert PortFacts(**followed).is_unseen
     assert not PortFacts(**followed, sent_bytes=500).is_unseen

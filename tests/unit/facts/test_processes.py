@@ -19,7 +19,7 @@ def test_without_a_limit_of_memory_nothing_is_short():
     )
 
 
-def test_what_the_processes_take_is_a_metric_of_the_node():
+def test_cpu_and_memory_of_the_processes_are_metrics_of_the_node():
     figures = figures_of(StatusFacts)
     cpu, memory = figures["process.cpu_s"], figures["process.memory_bytes"]
     assert (cpu.kind, cpu.metric) == ("counter", "process_cpu_seconds")

@@ -17,13 +17,13 @@ def streak_of(*failures, succeeded_at=-1.0):
     return streak
 
 
-def test_what_is_dated_in_the_future_is_of_now():
+def test_a_streak_part_dated_in_the_future_is_moved_to_now():
     part = StreakPart(9.0, 2, 3.0, 8.0, Failure.REFUSED)
     assert part.not_after(5.0) == StreakPart(5.0, 2, 3.0, 5.0, Failure.REFUSED)
     assert part.not_after(9.0) == part
 
 
-def test_it_may_be_ended_without_a_success():
+def test_a_streak_can_be_ended_without_a_success():
     streak = streak_of((1.0, Failure.REFUSED), (2.0, Failure.REFUSED))
     streak.end()
     assert not streak.is_on
@@ -50,7 +50,7 @@ def test_the_end_of_the_streak_before_is_known():
     assert (streak.part.failures, streak.before_at) == (2, 2.0)
 
 
-def test_what_is_new_since_a_look_makes_the_whole_where_it_is_added():
+def test_adding_the_differences_since_each_look_gives_the_whole_streak():
     streak, copy = streak_of((1.0, Failure.SILENT)), Streak()
     seen = StreakPart()
     for succeeded_at, failed_at in [(-1.0, 2.0), (-1.0, 3.0), (4.0, 5.0), (4.0, 6.0), (7.0, 0.0)]:
@@ -88,7 +88,7 @@ def test_a_failed_dial_is_noted_with_its_errno():
     assert streak.dial_failure == DialFailure(Failure.CLOSED)
 
 
-def test_what_was_noted_is_kept_until_the_streak_is_over():
+def test_a_streak_keeps_its_client_and_late_byte_until_it_ends():
     streak = streak_of((1.0, Failure.SILENT))
     late = LateByte(2.5, is_at_end=False)
     streak.still_fails(2.0, Failure.SILENT, ALICE, late)

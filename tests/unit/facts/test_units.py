@@ -145,7 +145,7 @@ def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():
         (2500, " 2,500 connections per endpoint"),
     ],
 )
-def test_a_limit_of_connections_is_that_of_each_endpoint(most, words):
+def test_a_connection_limit_is_shown_as_per_endpoint(most, words):
     assert format_limit(most).removeprefix("at most") == words
 
 

@@ -200,7 +200,9 @@ def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
         pytest.param(-300, ["notrack: …"], PROXIED, False, id="some"),
     ],
 )
-def test_what_is_not_tracked_is_not_translated(priority, rules, translation, expected):
+def test_a_notrack_rule_before_tracking_prevents_translation(
+    priority, rules, translation, expected
+):
     steps = tuple(nft(*rule.split(": ")) for rule in rules)
     chain = replace(RAW, priority=priority, steps=steps)
     cause = explain_chain(chain, {"pre": chain}, WEB, translation)
@@ -294,7 +296,7 @@ def test_other_frontends_are_looked_at_after_a_change(node):
         assert earlier.look([WEB]).keys() == {WEB}
 
 
-def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
+def test_earlier_chains_find_nothing_if_nftables_cannot_be_read(node, monkeypatch):
     def refuse(_is_own: object) -> None:
         raise SteeringError("permission denied")
 

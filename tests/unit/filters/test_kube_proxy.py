@@ -37,7 +37,7 @@ KUBELET = ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-MARK-MASQ", "KUBE-POSTR
         ({}, {}, ("lo", "kube-ipvs0"), ("interface kube-ipvs0",)),
     ],
 )
-def test_what_only_kube_proxy_has_is_found(nft, legacy, links, places):
+def test_kube_proxy_is_found_by_its_own_tables_chains_and_links(nft, legacy, links, places):
     assert find_kube_proxy(tables_of(**nft), tables_of(**legacy), links) == places
 
 

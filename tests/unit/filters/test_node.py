@@ -84,7 +84,7 @@ def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
         pytest.param([nft("accept", "tcp dport 22")], "drop", "its policy is drop", id="policy"),
     ],
 )
-def test_what_certainly_drops_steered_packets_is_found(steps, policy, expected):
+def test_a_firewall_is_found_only_if_it_certainly_drops_steered_packets(steps, policy, expected):
     opens = nft("accept", "ct state established")
     zone = Chain(FILTER, "zone", steps=(nft("accept", "tcp dport 22"), nft("drop")))
     chain = replace(INPUT, policy=policy, steps=(opens, *steps))

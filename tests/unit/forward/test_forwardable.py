@@ -80,7 +80,7 @@ def test_all_services_may_have_one_address():
     assert world.follow().forwardable.second_port(at) == 8080
 
 
-def test_what_is_about_nodes_has_no_effect():
+def test_node_specific_fields_of_a_service_have_no_effect():
     spec = {
         "type": "LoadBalancer",
         "internalTrafficPolicy": "Local",
@@ -201,7 +201,7 @@ def test_a_slice_with_the_headless_label_is_not_forwarded_for_another_service():
 
 
 @pytest.mark.parametrize("families", [("IPv4", "IPv6"), ("IPv6",)], ids="+".join)
-def test_each_pod_is_one_endpoint_in_any_family(families):
+def test_a_pod_with_one_or_two_address_families_is_one_endpoint(families):
     ips = {"IPv4": "10.244.0.1", "IPv6": "fd00::1"}
     slices = [endpoint_slice(endpoint("web-1", ips[one]), family=one) for one in families]
     world = World().put(service(), *slices)
@@ -321,7 +321,7 @@ def ledger(*endpoints, numbers=(7199,)):
     return World().put(*headless("ledger", ledger_slice(*endpoints, numbers=numbers)))
 
 
-def test_each_name_of_a_headless_services_pod_leads_to_that_pod_alone():
+def test_a_name_of_a_headless_services_pod_resolves_to_that_pod_alone():
     world = ledger(named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5"))
     ips = {name: names_of(world, f"{name}.shop.svc") for name in ("ledger-0.ledger", "ledger")}
     assert len({ip for found in ips.values() for ip in found}) == 2
@@ -399,7 +399,7 @@ def test_a_name_exists_while_its_pod_is_ready_or_published_as_that(conditions, e
 
 @pytest.mark.parametrize("families", [("IPv4", "IPv6"), ("IPv6",)], ids="+".join)
 @pytest.mark.parametrize("has_hostname", [True, False])
-def test_a_name_of_a_pod_with_two_addresses_is_one_of_ipv4(families, has_hostname):
+def test_a_pods_name_resolves_to_one_ipv4_address_whatever_its_families(families, has_hostname):
     ips = {"IPv4": "10.44.1.5", "IPv6": "fd00::5"}
     make = named if has_hostname else endpoint
     slices = [ledger_slice(make("ledger-0", ips[one]), family=one) for one in families]

@@ -37,7 +37,7 @@ def test_a_listener_is_shown_and_found(listener):
     assert abstract_sockets.find_listeners([NAME]) == {NAME: os.getpid()}
 
 
-def test_a_listener_for_which_no_process_vouches_counts_for_nothing(unvouched):
+def test_a_listener_without_a_proof_socket_is_ignored(unvouched):
     assert list(abstract_sockets.shown_names(f"@({re.escape(NAME[1:])})")) == []
     with pytest.raises(PermissionError):
         abstract_sockets.connect(NAME)
@@ -53,11 +53,11 @@ print({{match[0] for match in abstract_sockets.shown_names("@userspace-proxy-tes
 """
 
 
-def test_a_process_that_cannot_vouch_trusts_its_user(unvouched):
+def test_a_process_that_cannot_prove_names_trusts_its_user(unvouched):
     assert run_without_capabilities(WITHOUT_CAPABILITIES) == "{b' @userspace-proxy-test'}\n"
 
 
-def test_a_name_that_is_taken_leaves_no_voucher(unvouched):
+def test_a_name_that_is_taken_leaves_no_proof_socket(unvouched):
     with pytest.raises(OSError, match="Address already in use"):
         ProvenSocket(NAME)
     with pytest.raises(PermissionError):

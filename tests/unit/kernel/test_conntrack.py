@@ -42,7 +42,7 @@ PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
     ],
 )
-def test_where_an_association_leads(association, port, expected):
+def test_an_association_leads_to_the_port_it_was_steered_to(association, port, expected):
     assert leads_to(association, port) is expected
 
 
@@ -56,7 +56,9 @@ def test_where_an_association_leads(association, port, expected):
         pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, 8, 4, True, id="reset-after-a-fin"),
     ],
 )
-def test_which_connections_are_answered(status, state, flags, expected):
+def test_a_connection_is_answered_once_a_reply_was_seen_and_it_was_not_reset(
+    status, state, flags, expected
+):
     parts = attribute(1, bytes([state])) + attribute(5, bytes([flags, 0]))
     tcp = attribute(4 | NESTED, attribute(1 | NESTED, parts))
     said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big") + tcp
@@ -108,7 +110,9 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
         pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
     ],
 )
-def test_which_associations_to_endpoints_are_stale(before, now, choices, expected):
+def test_an_association_with_an_endpoint_its_client_may_no_longer_use_is_stale(
+    before, now, choices, expected
+):
     change = Change(17, SocketAddress("10.96.0.10", 53), (before,), now, choices)
     assert Allowed(change).is_stale(TO_A) is expected
 

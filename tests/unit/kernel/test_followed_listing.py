@@ -148,7 +148,7 @@ def test_the_thread_is_idle_most_of_the_time(watched):
     assert watched.loop.run_timer() == pytest.approx(5.0)
 
 
-def test_what_is_not_current_is_taken_and_read_again(watched):
+def test_a_listing_that_is_not_current_is_used_and_read_again(watched):
     watched.is_current = False
     watched.change()
     watched.loop.run_timer()
@@ -163,7 +163,7 @@ def test_what_is_not_current_is_taken_and_read_again(watched):
     assert watched.read[1] == watched.read[2]
 
 
-def test_what_the_kernel_refuses_stays_as_it_was_and_is_read_again(watched, caplog):
+def test_a_listing_that_the_kernel_refuses_keeps_its_values_and_is_read_again(watched, caplog):
     watched.refusal = OSError(12, "Cannot allocate memory")
     watched.change()
     watched.loop.run_timer()

@@ -57,7 +57,7 @@ def read(*bodies, kind=NEWADDR):
         pytest.param(address(peer="fd00::1", flags=DAD_FAILED), (), id="duplicate"),
     ],
 )
-def test_which_addresses_are_included(body, expected):
+def test_link_local_ipv6_and_tentative_addresses_are_left_out(body, expected):
     assert read(body) == expected
 
 

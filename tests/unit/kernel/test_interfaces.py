@@ -68,7 +68,7 @@ def test_ipv6_frontends_are_unsteered_if_no_interface_has_ipv6(tmp_path, switche
     )
 
 
-def test_families_that_a_node_does_not_forward_have_the_sysctl_that_says_so(tmp_path):
+def test_a_family_that_the_node_does_not_forward_is_reported_with_its_sysctl(tmp_path):
     assert not_forwarding(tmp_path) == {}
     for name, value in {"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "1"}.items():
         (tmp_path / name).parent.mkdir(parents=True)

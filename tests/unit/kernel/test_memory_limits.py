@@ -51,7 +51,7 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-def test_used_memory_is_what_the_kernel_cannot_drop(machine):
+def test_used_memory_excludes_inactive_and_active_file_cache(machine):
     machine.mount_v2("/pod")
     stat = f"anon {90 * MIB}\ninactive_file {6 * MIB}\nactive_file {4 * MIB}\nsock 4096"
     machine.cgroup("pod", max=200 * MIB, current=110 * MIB, stat=stat)

@@ -14,7 +14,7 @@ def close(socks):
         sock.close()
 
 
-def test_a_name_is_vouched_for_while_the_sockets_are_open():
+def test_a_name_is_proven_while_its_proof_sockets_are_open():
     assert can_prove()
     assert NAME not in ProvenNames()
     opened = open_name_proofs(NAME)
@@ -25,7 +25,7 @@ def test_a_name_is_vouched_for_while_the_sockets_are_open():
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_one_socket_of_both_is_not_enough(which):
+def test_one_of_the_two_proof_sockets_does_not_prove_a_name(which):
     opened = open_name_proofs(NAME)
     opened[which].close()
     assert NAME not in ProvenNames()
@@ -56,7 +56,7 @@ print({NAME!r} in name_proofs.ProvenNames())
 """
 
 
-def test_root_without_capabilities_sees_vouchers_and_cannot_vouch():
+def test_root_without_capabilities_reads_proofs_but_cannot_make_them():
     opened = open_name_proofs(b"other")
     said = run_without_capabilities(ROOT_WITHOUT_CAPABILITIES)
     close(opened)
@@ -74,7 +74,7 @@ def test_a_number_that_another_process_has_is_an_error():
 
 @pytest.mark.parametrize("part", [0, 2**64 - 1])
 @pytest.mark.parametrize("which", [0, 1])
-def test_each_hash_is_a_number_and_groups_that_the_kernel_shows(which, part):
+def test_the_kernel_shows_name_proofs_with_extreme_hash_values(which, part):
     name_proof = name_proofs._name_proof(which, part)
     with name_proofs._open(name_proof) as sock:
         assert sock.getsockname() == name_proof

@@ -36,7 +36,7 @@ def test_an_address_that_no_host_has_is_absent_on_its_link(node):
     assert [absent_hop(ip) for ip in ("10.99.0.77", "10.99.0.8")] == [HOP, None]
 
 
-def test_one_address_is_asked_for_on_the_link_that_its_route_leads_to(node):
+def test_an_absent_next_hop_is_looked_up_on_the_link_of_its_route(node):
     node.run("ip link add eth8 type veth peer name far8; ip link set eth8 up")
     node.run("ip neighbour add 10.99.0.8 lladdr 02:00:00:00:00:08 dev eth9")
     # What another link, or a host behind a gateway, once was.

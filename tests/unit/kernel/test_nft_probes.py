@@ -99,7 +99,7 @@ def test_this_kernel_accepts_each_probe_alone(node, part):
     assert node.run("nft list tables") == ""
 
 
-def test_it_refuses_a_probe_of_what_no_kernel_has(node, monkeypatch):
+def test_a_probe_of_an_unknown_expression_or_family_fails(node, monkeypatch):
     monkeypatch.setattr(x, "remember", lambda *_, **__: x.expression("no_such_expression"))
     assert try_nftables(PROBES["sets"]()) == errno.ENOENT
     unknown = nft_probes._table(nft_probes._bridge, 99)

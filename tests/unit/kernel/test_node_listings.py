@@ -93,7 +93,7 @@ def test_a_small_nodes_listing_is_never_out_of_date():
     assert (ips(after), after.is_current) == ([CART, SHOP], True)
 
 
-def test_what_changes_during_each_listing_stays_as_it_was_and_is_listed_again_later():
+def test_an_always_interrupted_listing_keeps_its_values_and_is_read_later():
     """At 20 pods a second that failed the steering (#52)."""
     clock = Clock()
     disturbed = answers(*[[SHOP]] * LISTINGS, interrupted=True, first=2)
@@ -149,7 +149,7 @@ def other_node():
     node.close()
 
 
-def test_each_namespace_has_one_for_all_its_threads_until_nothing_uses_it(other_node):
+def test_threads_share_the_listings_of_their_network_namespace_until_unused(other_node):
     here = NodeListings.here()
     assert NodeListings.here() is here
     with other_node:

@@ -72,7 +72,7 @@ def test_of_parts_that_need_each_other_the_first_is_told():
     ]
 
 
-def test_what_may_not_be_tried_is_no_lack_but_an_obstacle():
+def test_a_forbidden_probe_is_an_obstacle_and_not_a_lack():
     found = read_kernel_offers(
         try_out=lambda _messages: errno.EPERM, try_others=answering(errno.EPERM)
     )
@@ -113,7 +113,7 @@ def test_the_words_name_what_brings_a_part():
     )
 
 
-def test_each_part_that_another_needs_is_tried_before_it():
+def test_probes_run_after_the_probes_that_they_need():
     names = list(NEEDS)
     for name, need in NEEDS.items():
         if need.within and need.within != "IPv6":

@@ -11,7 +11,7 @@ async def test_all_calls_are_made_in_one_other_thread():
     assert threading.get_ident() not in threads
 
 
-async def test_it_starts_with_the_first_call_and_again_after_its_end():
+async def test_a_thread_starts_with_the_first_call_and_again_after_close():
     thread = OneThread("steering")
     assert not thread.has_begun
     for _ in range(2):

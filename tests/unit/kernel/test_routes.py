@@ -186,7 +186,7 @@ def networks_of(links, routes):
     return {route.network for route in routes}
 
 
-def test_what_follows_is_derived_from_links_and_routes_beside_the_loop(node):
+def test_derived_values_are_computed_from_links_and_routes_in_another_thread(node):
     """The first listing is that of the constructor, so its values are there at once."""
     seen = []
 

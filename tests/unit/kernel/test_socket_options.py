@@ -63,7 +63,7 @@ def test_the_option_of_the_family_is_set(sock):
     assert sock.getsockopt(*option) == 9
 
 
-def test_what_a_socket_has_received_counts_until_it_is_read():
+def test_received_bytes_count_as_buffered_until_they_are_read():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         assert buffered_bytes(receiver) == 0

@@ -89,7 +89,7 @@ def networks_of(addresses, bits):
 
 @pytest.mark.parametrize(("version", "bits"), [(4, 32), (6, 128)])
 @given(data=st.data())
-def test_it_agrees_with_the_ipaddress_module(version, bits, data):
+def test_a_source_filter_agrees_with_the_ipaddress_module(version, bits, data):
     addresses = st.ip_addresses(v=version)
     networks = data.draw(networks_of(addresses, bits))
     program = _program(version, [str(network) for network in networks])

@@ -66,7 +66,7 @@ def test_a_fin_is_heard_and_the_rst_that_answers_a_byte_after_it_is_not():
             assert 0.05 <= silence(receiver)[1] <= time.monotonic() - ended + 0.05
 
 
-def test_a_socket_has_said_nothing_since_its_last_data_whatever_comes():
+def test_since_sent_s_counts_from_the_last_data_that_the_socket_sent():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as asking,
@@ -98,7 +98,7 @@ def test_bytes_are_unread_until_they_are_read_and_a_fin_is_none():
             assert unread_bytes(receiver) == 0
 
 
-def test_what_is_not_acknowledged_is_counted_and_sent_again():
+def test_unacknowledged_bytes_are_counted_and_sent_again():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
@@ -210,7 +210,7 @@ def test_bytes_behind_a_gap_show_that_packets_of_the_endpoint_are_lost(made, has
 
 
 @pytest.mark.parametrize("sends", ["nothing", "bytes", "end"])
-def test_what_can_be_read_and_an_end_are_no_gap(made, sends):
+def test_unread_bytes_or_an_end_are_not_a_loss(made, sends):
     client, endpoint = made
     if sends == "bytes":
         endpoint.other.send(b"not read")

@@ -112,7 +112,9 @@ def process(tmp_path, note):
 
 
 @pytest.mark.parametrize("wanted", [1800.0, 3600.0, 7200.0])
-def test_what_a_process_did_not_restore_its_successor_does(setting, process, wanted):
+def test_the_next_process_restores_the_timeout_that_a_previous_one_left_raised(
+    setting, process, wanted
+):
     process(3600.0).hold()
     successor = process(wanted)
     assert successor.hold() == ""
@@ -136,7 +138,7 @@ def test_the_last_of_several_proxies_restores_it(setting, process):
     assert setting.read_text() == "60\n"
 
 
-def test_a_note_of_another_value_counts_no_more(setting, process):
+def test_a_note_is_ignored_after_the_setting_was_changed(setting, process):
     process(3600.0).hold()
     setting.write_text("120\n")
     successor = process(3600.0)
@@ -145,7 +147,7 @@ def test_a_note_of_another_value_counts_no_more(setting, process):
     assert setting.read_text() == "120\n"
 
 
-def test_a_note_of_an_earlier_boot_counts_no_more(setting, process, boot):
+def test_a_note_of_an_earlier_boot_is_ignored(setting, process, boot):
     process(3600.0).hold()
     boot.write_text("two\n")
     successor = process(3600.0)
@@ -164,7 +166,7 @@ def test_a_note_that_is_not_one_is_left_out(setting, process, note, noted):
     assert setting.read_text() == "3600\n"
 
 
-def test_where_nothing_can_be_noted_it_is_raised_all_the_same(setting, process, tmp_path):
+def test_the_timeout_is_raised_even_if_no_note_can_be_written(setting, process, tmp_path):
     (tmp_path / "file").write_text("")
     timeouts = process(3600.0, file=StateFile(tmp_path / "file" / "folder" / "note"))
     assert timeouts.hold() == ""

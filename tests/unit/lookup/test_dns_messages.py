@@ -114,7 +114,7 @@ REFUSED_UNREAD = {
 
 @pytest.mark.parametrize("wire", REFUSED_UNREAD.values(), ids=REFUSED_UNREAD)
 @pytest.mark.parametrize("is_udp", [True, False])
-async def test_what_is_not_one_question_is_refused_with_its_number(wire, is_udp):
+async def test_a_message_without_exactly_one_question_gets_formerr_with_its_id(wire, is_udp):
     def no_names():
         raise AssertionError("names are asked")
 
@@ -126,7 +126,7 @@ async def test_what_is_not_one_question_is_refused_with_its_number(wire, is_udp)
 
 @pytest.mark.parametrize("wire", [b"short", dns.message.make_response(
     dns.message.make_query(NAME, "A")).to_wire()], ids=["short", "a-response"])  # fmt: skip
-async def test_what_is_not_a_query_is_not_answered(wire):
+async def test_a_message_that_is_not_a_query_gets_no_answer(wire):
     assert await answer(wire) is None
 
 
@@ -173,7 +173,7 @@ def many():
         pytest.param(None, False, False, id="tcp"),
     ],
 )
-async def test_what_does_not_fit_into_a_datagram_is_truncated(payload, is_udp, is_truncated):
+async def test_an_answer_too_large_for_a_datagram_is_truncated(payload, is_udp, is_truncated):
     query = dns.message.make_query(NAME, "A", use_edns=payload is not None, payload=payload or 0)
     found = await answer(query, names=many, is_udp=is_udp)
     assert bool(found.flags & dns.flags.TC) is is_truncated
@@ -200,7 +200,7 @@ async def test_all_ports_of_both_families_are_sent_over_tcp_as_far_as_they_fit(c
         pytest.param("1.0.0.10.in-addr.arpa.", "PTR", 1, id="address"),
     ],
 )
-async def test_what_takes_long_is_done_in_a_thread_before_the_answer(name, type_, found):
+async def test_a_slow_question_is_prepared_in_a_thread_before_the_answer(name, type_, found):
     """A question took the event loop 1.7 s with 400,000 endpoints."""
     store, names = Store(), NameIndex()
     web = ServiceKey("shop", "web")
@@ -236,7 +236,7 @@ class Counted:
 
 
 @pytest.mark.parametrize(("is_udp", "most"), [(True, 78), (False, 4096)])
-async def test_as_many_records_are_made_as_fit_and_no_more(is_udp, most):
+async def test_the_responder_makes_only_as_many_records_as_fit(is_udp, most):
     names = Counted()
     query = dns.message.make_query(NAME, "A", use_edns=True, payload=1232)
     found = await answer(query, names=lambda: names, is_udp=is_udp)
@@ -409,7 +409,7 @@ def addresses(count):
     ],
 )
 @pytest.mark.parametrize("name", [HOST, "Web.Shop.svc.cluster.local.", "x\\.y.cluster.local."])
-def test_each_record_is_what_a_zone_file_with_its_text_contains(type_, data, name):
+def test_encoded_records_equal_their_zone_file_text(type_, data, name):
     given = record(type_, data, name)
     found = encoded(given, given, name=name)
     expected = dns.rrset.from_text(name, 5, "IN", type_, data)
@@ -483,7 +483,7 @@ def test_records_of_a_set_are_sent_in_random_order():
         pytest.param("SRV", "0 100", ValueError, id="parts"),
     ],
 )
-def test_what_dns_cannot_carry_is_an_error(type_, data, error):
+def test_a_record_that_dns_cannot_encode_raises_an_error(type_, data, error):
     with pytest.raises(error):
         encoded(record(type_, data))
 

@@ -62,7 +62,7 @@ async def test_datagrams_are_answered(address):
     assert await ask_udp(address, b"one") == b"one udp"
 
 
-async def test_what_is_asked_elsewhere_is_answered_later(address):
+async def test_the_server_sends_an_answer_that_is_made_later(address):
     assert await ask_udp(address, b"later") == b"later udp"
     reader, writer = await asyncio.open_connection(*address)
     assert await ask_tcp(reader, writer, b"later") == b"later tcp"
@@ -183,7 +183,7 @@ async def test_with_one_connection_of_each_client_a_further_client_is_answered(a
     assert [await is_open(one) for one in opened[:3]] == [False, True, True]
 
 
-async def test_one_answer_over_tcp_is_made_in_a_turn_of_the_event_loop(connect):
+async def test_the_server_makes_one_tcp_answer_per_turn_of_the_event_loop(connect):
     turn, turns = 0, []
 
     def respond(data, *, is_udp):

@@ -32,7 +32,7 @@ def test_the_port_is_the_one_at_which_the_service_port_answers():
         assert addresses("v4", 80, type=socket.SOCK_DGRAM) == [("127.64.0.11", 80)]
 
 
-def test_addresses_are_those_of_the_family():
+def test_getaddrinfo_returns_only_addresses_of_the_requested_family():
     with ProcessNames(ShopNames()):
         assert [a[0] for a in addresses("web", 1, type=socket.SOCK_STREAM)] == [
             "127.64.0.10",
@@ -91,7 +91,7 @@ def test_blocks_nest_and_may_end_in_any_order():
     assert socket.getaddrinfo is ORIGINAL
 
 
-def test_what_another_library_put_in_its_place_stays(monkeypatch):
+def test_getaddrinfo_replaced_by_another_library_stays_in_place(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", ORIGINAL)
     with ProcessNames(ShopNames()):
         ours = socket.getaddrinfo

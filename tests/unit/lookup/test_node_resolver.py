@@ -100,7 +100,7 @@ async def test_a_lookup_has_a_deadline(server, monkeypatch):
     assert await server.look_up() == Lookup({}, why="no server answers")
 
 
-async def test_an_ipv4_address_written_as_ipv6_is_what_the_kernel_would_dial(server):
+async def test_an_ipv4_mapped_address_is_returned_in_ipv6_form(server):
     server.zone.records = {f"{DB} AAAA": [30, "::ffff:127.0.0.1"]}
     (ip,) = (await server.look_up(V6)).addresses[V6]
     assert ip.startswith("::ffff:")
@@ -123,7 +123,7 @@ async def test_an_ipv4_address_written_as_ipv6_is_what_the_kernel_would_dial(ser
         ),
     ],
 )
-def test_the_servers_are_those_of_resolv_conf(tmp_path, text, servers):
+def test_name_servers_are_read_from_resolv_conf(tmp_path, text, servers):
     path = tmp_path / "resolv.conf"
     path.write_text(text)
     assert NodeResolver(path)._servers() == servers

@@ -76,7 +76,7 @@ def test_an_address_of_a_stored_object_is_read_as_kube_proxy_reads_it(text, cano
         ("::ffff:192.0.2.1", "'::ffff:192.0.2.1' is an IPv4 address; write 192.0.2.1"),
     ],
 )
-def test_what_is_no_address_in_strict_notation_is_refused(text, problem):
+def test_text_that_is_not_an_address_in_strict_notation_is_rejected(text, problem):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
         parse_ip(text)
     assert str(caught.value) == problem
@@ -112,6 +112,16 @@ def test_a_socket_address_prints_as_people_write_it(address, text, family):
 def test_a_family_prints_as_kubernetes_writes_it():
     assert [str(family) for family in IPFamily] == ["IPv4", "IPv6"]
     assert f"{IPFamily.IPV6}" == "IPv6"
+
+
+def test_a_frontend_may_be_a_range_of_ports():
+    ports = Frontend("2001:db8::7", 10, Protocol.UDP, last=20)
+    assert str(ports) == "[2001:db8::7]:10–20/UDP"
+    assert SocketAddress.read(ports.dialled) == ports.address
+    inside = [ports.has(Frontend("2001:db8::7", n, Protocol.UDP)) for n in (9, 10, 20, 21)]
+    assert inside == [False, True, True, False]
+    assert not ports.has(Frontend("2001:db8::8", 15, Protocol.UDP))
+    assert ports != Frontend("2001:db8::7", 10, Protocol.UDP)
 
 
 def test_a_frontend_is_an_address_and_a_protocol():
@@ -205,7 +215,7 @@ def test_a_network_is_within_others_or_not(inner, expected):
     ("ip", "expected"),
     [("127.0.0.9", True), ("::1", True), ("10.127.0.1", False), ("::12", False)],
 )
-def test_which_addresses_always_belong_to_the_node(ip, expected):
+def test_only_loopback_addresses_always_belong_to_the_node(ip, expected):
     assert is_loopback(ip) is expected
 
 

@@ -290,7 +290,7 @@ def test_a_health_check_node_port_is_only_for_load_balancers_with_policy_local(s
     )
 
 
-def test_what_the_api_server_alone_checks_may_be_there():
+def test_fields_that_only_the_api_server_checks_are_accepted():
     metadata = {
         "name": "web",
         "generateName": "web-",

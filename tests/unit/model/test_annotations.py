@@ -159,7 +159,7 @@ def test_a_wrong_hold_refuses_clients_with_a_note(value, part, allowed):
 
 @pytest.mark.parametrize("name", ["hold", "idle-after", "on-endpoint-removal", "slow-start"])
 @pytest.mark.parametrize("value", ["30", "-1s", "soon"])
-def test_what_is_no_duration_changes_nothing_with_a_note(name, value):
+def test_an_invalid_duration_in_an_annotation_is_noted_and_has_no_effect(name, value):
     annotation = annotation_of(name)
     handling, notes = read_handling({**AWAKE, annotation.key: value})
     assert getattr(handling, annotation.field) == getattr(Handling(), annotation.field)
@@ -221,7 +221,7 @@ CILIUM = "service.cilium.io/weight"
         pytest.param({CILIUM: "7", WEIGHT: "8"}, 8, 0, id="our-own-comes-first"),
     ],
 )
-def test_weight_and_priority_are_those_of_the_annotations(annotations, weight, priority):
+def test_weight_and_priority_are_read_from_the_annotations(annotations, weight, priority):
     assert read_preference(annotations) == Preference(weight, priority)
 
 

@@ -32,7 +32,7 @@ def test_open_connections_and_flows_go_on_whatever_happens_to_them_at_a_removal(
     assert led.leaving == (POD_B, POD_A)
 
 
-def test_what_ends_is_as_before():
+def test_an_endpoint_no_longer_cordoned_is_served_as_before():
     one = cordoned(POD_A)
     assert one.of(WEB) == {POD_A}
     one.set(WEB, ())

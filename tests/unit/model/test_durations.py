@@ -43,7 +43,7 @@ def test_a_duration_is_read_as_go_writes_it(text, seconds):
         pytest.param("٣s", NONE, FORMS, id="other-digits"),
     ],
 )
-def test_what_is_no_duration_is_refused(text, what, hint):
+def test_an_invalid_duration_is_rejected_with_a_hint(text, what, hint):
     with pytest.raises(ConfigError) as caught:
         parse_duration(text)
     assert (caught.value.message, caught.value.hint) == (f"{text!r} {what}", hint)

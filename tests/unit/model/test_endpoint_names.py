@@ -67,7 +67,7 @@ def test_a_wrong_name_is_an_error_of_one_line(text, error):
         pytest.param("a.example.com:1,,", "", id="empty"),
     ],
 )
-def test_an_item_without_its_host_or_port_is_an_error_that_says_what_to_write(text, item):
+def test_an_item_without_host_or_port_is_rejected_with_a_hint(text, item):
     with pytest.raises(ConfigError) as raised:
         read_endpoint_names(text)
     assert raised.value.message.startswith(f"{item!r} is not ")

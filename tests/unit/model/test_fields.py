@@ -124,7 +124,7 @@ def test_all_wrong_types_are_found(value, errors):
     assert errors_of(value) == errors
 
 
-def test_what_the_check_finds_is_reported_with_unknown_fields():
+def test_problems_found_by_the_check_are_reported_with_unknown_fields():
     def check(wire: WireEndpointSlice) -> None:
         raise FieldError("addressType", f"{wire.address_type} is wrong")
 

@@ -75,7 +75,7 @@ def test_tags_of_containers_and_of_others_are_passed_over():
         ("a: \x00", "k:1: not YAML"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(text, problem):
+def test_unreadable_yaml_is_reported_in_one_line(text, problem):
     with pytest.raises(InputError) as caught:
         parse_first(text, place="k")
     assert problem in str(caught.value)

@@ -86,7 +86,7 @@ def test_no_subsets_give_no_slices():
         ),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_field(subset, problem):
+def test_an_impossible_value_is_rejected_with_its_field(subset, problem):
     with pytest.raises(FieldError) as caught:
         mirror_endpoints(endpoints(subset))
     assert str(caught.value).startswith(problem)
@@ -120,12 +120,12 @@ def test_all_errors_of_an_object_are_reported_at_once():
         ),
     ],
 )
-def test_locks_and_those_that_say_so_are_not_mirrored(metadata, expected):
+def test_locks_and_endpoints_labelled_skip_mirror_are_not_mirrored(metadata, expected):
     why = not_mirrored_reason(endpoints(**metadata))
     assert why == (NoteKind.NOT_TO_MIRROR("shop/web", expected) if expected else None)
 
 
-def test_its_annotations_are_those_of_its_slices():
+def test_annotations_of_endpoints_apply_to_their_slices():
     annotations = {"userspace-proxy.io/weight": "5", "userspace-proxy.io/priority": "x"}
     wire = endpoints(
         {"addresses": [{"ip": "10.244.1.7"}], "ports": [HTTP]}, annotations=annotations

@@ -9,7 +9,7 @@ def test_a_route_without_a_link_leads_to_none_and_not_to_this_node():
     assert (route.link, route.has_gateway, route.is_local) == (0, False, False)
 
 
-def test_that_a_chain_takes_packets_is_shown_with_the_remedy():
+def test_a_taken_frontend_is_shown_with_its_cause_and_remedy():
     taken = Taken("a chain drops packets to it", "accept them", "ip evil in")
     assert str(taken) == "a chain drops packets to it; accept them"
     assert str(Taken("a chain drops packets to it")) == "a chain drops packets to it"

@@ -87,7 +87,7 @@ def test_a_pod_has_one_address_of_each_family_in_the_order_of_its_status():
         ({"metadata": {"deletionTimestamp": "2026-11-21T09:00:00Z"}}, True, True),
     ],
 )
-def test_a_pod_that_is_not_ready_or_terminates_is_an_endpoint_that_says_so(
+def test_an_unready_or_terminating_pod_is_an_endpoint_with_that_condition(
     fields, is_serving, is_terminating
 ):
     (item,) = derive_slices(WEB, HTTP, [pod(**fields)])

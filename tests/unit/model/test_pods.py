@@ -99,6 +99,6 @@ def test_pods_are_in_the_order_of_their_names():
     assert read_pods([]) == ()
 
 
-def test_what_is_no_pod_is_an_error():
+def test_invalid_pod_json_is_rejected():
     with pytest.raises(FieldError):
         read_pods([b"[]"])

@@ -139,7 +139,7 @@ addresses = st.one_of(
 
 
 @given(st.sampled_from(ProxyProtocol), addresses, st.binary(max_size=20))
-def test_what_is_written_is_read(version, addresses, rest):
+def test_a_written_header_can_be_read_back(version, addresses, rest):
     header = write_header(version, *addresses, "shop/web")
     assert read_header(header + rest) == Header(len(header), *addresses)
     assert len(header) <= HEADER_BYTES

@@ -50,7 +50,7 @@ def test_a_name_is_quoted_if_it_is_long_or_not_printable(name, text):
         pytest.param("\udce9\U000e0041", r"\udce9\udb40\udc41", id="as-in-json"),
     ],
 )
-def test_what_a_terminal_executes_or_hides_is_escaped(text, shown):
+def test_control_and_invisible_characters_are_escaped(text, shown):
     assert printable(text) == shown
     assert shown.isprintable()
     assert json.loads(f'"{shown}"') == text

@@ -159,7 +159,7 @@ class TestSlice:
         assert item.service.name == ""
         assert (item.ports, item.endpoints) == ((), ())
 
-    def test_a_slice_with_names_for_addresses_is_one_of_names(self):
+    def test_an_fqdn_slice_is_read_as_a_name_slice(self):
         endpoints = [
             {"addresses": ["DB.example.com."], "conditions": {"ready": False}},
             {"addresses": ["192.0.2.1"]},
@@ -293,7 +293,7 @@ class TestSlice:
             ({"metadata": {"labels": {LABEL: "cart"}}}, "metadata.name: is missing"),
         ],
     )
-    def test_what_cannot_be_is_named_with_its_field(self, fields, problem):
+    def test_an_impossible_value_is_rejected_with_its_field(self, fields, problem):
         with pytest.raises(FieldError) as caught:
             a_slice(**fields)
         assert str(caught.value) == problem
@@ -338,15 +338,15 @@ class TestNode:
         wire = {"metadata": {"name": "node-1"}, "spec": {"taints": taints}}
         assert read_node(convert(wire, WireNode)).is_being_deleted is expected
 
-    def test_one_of_which_only_the_name_is_known(self):
+    def test_a_node_with_only_a_name_is_read(self):
         assert read_node(convert({"metadata": {"name": "node-1"}}, WireNode)) == Node("node-1")
 
-    def test_one_without_a_name_cannot_be(self):
+    def test_a_node_without_a_name_is_rejected(self):
         with pytest.raises(FieldError, match=r"^metadata\.name: is missing$"):
             read_node(WireNode())
 
 
-def test_weight_and_priority_are_those_of_all_endpoints_of_the_slice():
+def test_weight_and_priority_apply_to_all_endpoints_of_the_slice():
     metadata = {
         "name": "cart-x7",
         "labels": {LABEL: "cart"},

@@ -150,7 +150,7 @@ def test_labels(labels, proxy_name, has_headless_label):
     assert (service.proxy_name, service.has_headless_label) == (proxy_name, has_headless_label)
 
 
-def test_its_creation_time_is_that_of_its_metadata():
+def test_a_services_creation_time_is_read_from_its_metadata():
     assert a_service(created="2026-01-01T00:00:00Z").created == "2026-01-01T00:00:00Z"
     assert a_service().created == ""
 
@@ -254,14 +254,14 @@ def test_a_bad_address_costs_that_address_alone_and_is_noted():
         ),
     ],
 )
-def test_what_cannot_be_is_named_with_its_field(spec, problem):
+def test_an_impossible_value_is_rejected_with_its_field(spec, problem):
     with pytest.raises(FieldError) as caught:
         a_service(**spec)
     assert str(caught.value) == problem
     assert problem == f"{caught.value.path}: {caught.value.problem}"
 
 
-def test_one_without_a_name_cannot_be():
+def test_a_service_without_a_name_is_rejected():
     with pytest.raises(FieldError, match=r"^metadata\.name: is missing$"):
         read_service(WireService())
 

@@ -33,7 +33,7 @@ def test_clients_that_only_other_nodes_have_an_endpoint_for_are_dropped():
     assert not Serving(outside=(), admits=("10.0.0.0/8",)).is_dropping
 
 
-def test_how_clients_are_handled_leaves_the_endpoints_as_they_are():
+def test_handled_keeps_the_endpoints_and_sets_how_clients_are_handled():
     usable = Serving(
         (POD_A, POD_B), outside=(POD_A,), weights=((POD_A, 5),), standbys=((POD_B, 1),)
     )
@@ -78,7 +78,7 @@ def test_every_endpoint_is_named_once(endpoints, outside, everybody):
         pytest.param(Serving(standbys=((POD_B, 1),)), (set(), set()), id="no-endpoint"),
     ],
 )
-def test_first_endpoints_are_those_of_the_first_priority(serving, expected):
+def test_first_endpoints_are_the_usable_endpoints_of_the_first_priority(serving, expected):
     assert serving.first_endpoints == expected
 
 
@@ -101,7 +101,7 @@ def test_newcomers_are_new_beside_others_of_their_priority(serving, before, expe
     assert serving.newcomers(before) == expected
 
 
-def test_what_one_side_may_not_use_any_more_is_gone():
+def test_endpoints_no_longer_usable_from_either_side_are_gone():
     both = Serving((POD_A, POD_B))
     assert both.gone_in(Serving((POD_B,))) == {POD_A}
     assert both.gone_in(Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))) == {

@@ -28,7 +28,7 @@ def test_the_nearest_name_is_suggested(word, near, meant):
     assert (nearest(word, FIELDS), did_you_mean(word, FIELDS)) == (near, meant)
 
 
-def test_several_names_may_be_alike():
+def test_alike_returns_up_to_the_requested_number_of_names():
     known = ["web-1", "db", "web-12", "webs"]
     assert alike("web-2", known, most=3) == ["web-12", "web-1", "webs"]
     assert alike("web-2", known, most=1) == ["web-12"]
@@ -44,7 +44,7 @@ def test_only_so_many_characters_of_names_are_compared(length):
 
 
 @pytest.mark.parametrize("word", ["a" * 254, "ab" * 4000])
-def test_nothing_is_similar_to_a_word_that_is_longer_than_any_name(word):
+def test_a_word_longer_than_any_name_is_similar_to_nothing(word):
     assert alike(word, [word], most=1) == []
 
 

@@ -68,7 +68,7 @@ def test_the_used_fields_of_a_service_are_read_by_the_apis_names():
         (WireEndpoints, '{"subsets": [{"addresses": null}]}'),
     ],
 )
-def test_null_is_as_good_as_missing(type_, text):
+def test_null_fields_are_read_as_missing(type_, text):
     bare = msgspec.to_builtins(decode(text.encode(), type_))
     assert "null" not in json.dumps(_without_nulls(bare))
 
@@ -200,12 +200,12 @@ def test_a_value_ends_where_something_follows_it(text, size):
 
 
 @pytest.mark.parametrize("text", [b'{"a":1]', b"}"])
-def test_what_can_become_no_value_is_an_error(text):
+def test_a_malformed_json_value_raises_an_error(text):
     with pytest.raises(FieldError, match="not JSON"):
         value_size(memoryview(text))
 
 
-def test_a_value_that_is_nested_too_deep_is_an_error_where_python_says_so():
+def test_a_value_nested_too_deep_raises_an_error_before_python_3_14():
     text = memoryview(b"[" * 100_000 + b"1")
     # Python 3.14 asks how much is left of the stack, which is enough.
     if sys.version_info >= (3, 14):

@@ -111,7 +111,7 @@ def test_a_mistake_has_the_value_that_kubectl_reads(text, value):
     assert document.mistakes
 
 
-def test_a_tag_of_yaml_says_what_a_quoted_scalar_is():
+def test_a_yaml_tag_sets_the_type_of_a_quoted_scalar():
     text = "[!!int '80', !!float 80, !!float '1.5', !!bool 'yes', !!null '', !!str 80]"
     document = read(text)
     assert document.value == [80, 80, 1.5, True, None, "80"]

@@ -42,7 +42,7 @@ MIXED = index(
         pytest.param("dns", "tcp", 0, [], id="another-protocol"),
     ],
 )  # fmt: skip
-def test_each_ready_endpoint_with_a_port_once_for_each_number(port, protocol, count, expected):
+def test_ready_endpoints_are_returned_once_per_port_number(port, protocol, count, expected):
     for _ in range(2):
         found = MIXED.endpoints(port, protocol)
         assert (len(found), pairs(found)) == (count, expected)
@@ -116,7 +116,7 @@ def test_too_many_are_compared_only_with_those_of_slices_with_the_same_ports(mon
     )
 
 
-def test_addresses_are_those_of_a_family_each_once():
+def test_ips_returns_the_addresses_of_a_family_without_duplicates():
     ips = MIXED.endpoints("http", "tcp").ips
     assert (list(ips(is_ipv6=False)), list(ips(is_ipv6=True))) == (
         ["10.0.0.1", "10.0.0.4"],
@@ -136,7 +136,7 @@ def test_endpoints_are_found_by_their_hostnames_or_addresses():
     assert not len(found.labelled("10-0-0-1"))
 
 
-def test_what_does_not_exist_is_not_remembered():
+def test_lookups_of_missing_ports_and_labels_are_not_cached():
     found = index(slice_of("10.0.0.1"))
     for i in range(10):
         assert not len(found.endpoints(f"p{i}", "tcp"))

@@ -57,7 +57,7 @@ def test_other_names_are_not_names_of_the_cluster(host):
 SHOP = search_list("shop", "cluster.local")
 
 
-def test_the_search_list_is_that_of_a_pod():
+def test_the_search_list_matches_a_pods_search_list():
     assert SHOP == ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local")
 
 

@@ -103,7 +103,7 @@ def test_a_change_of_a_slice_costs_no_look_at_others(monkeypatch):
     assert len(looked_at) == 500 + 50 + 1
 
 
-def test_what_takes_long_is_prepared_before_a_question():
+def test_prepare_makes_slow_indexes_before_a_question():
     store = Store()
     store.put_service(service())
     many = [f"10.{n >> 8}.{n & 255}.7" for n in range(3 * index.AT_ONCE)]

@@ -412,7 +412,7 @@ def forwarded():
         pytest.param("_other._tcp.db-0.db.shop.svc", "SRV", [], id="another-port"),
     ],
 )
-def test_where_pods_are_not_reached_names_lead_to_what_stands_for_them(name, type_, expected):
+def test_names_resolve_to_local_addresses_where_pods_cannot_be_reached(name, type_, expected):
     answer = ServiceNames(forwarded()).answer(f"{name}.cluster.local.", type_)
     assert [record.data for record in (*answer.records, *answer.additional)] == expected
 

@@ -137,7 +137,7 @@ async def test_an_empty_line_is_the_same_answer_at_a_later_time(agents, client):
     assert again.answered_at > first.answered_at
 
 
-async def test_what_a_stream_says_of_a_clock_is_as_old_as_its_last_line(agents, client):
+async def test_clock_of_a_stream_uses_the_age_of_its_last_line(agents, client):
     agent = FakeAgent(replace(STATUS, now=1000.0))
     pod = agents.add("node-1", agent)
     unix = [1000.0]
@@ -191,7 +191,7 @@ async def test_after_each_change_a_stream_waits_for_nine_times_as_long(agents, c
     assert len(waits) == 2
 
 
-async def test_what_lines_add_to_an_answer_has_a_bound(agents, client):
+async def test_lines_of_a_stream_are_bounded_in_size(agents, client):
     def sends(make):
         async def send_more(request, send):
             await send(HEAD + b'{"version": "1"}\n')

@@ -41,7 +41,7 @@ def test_a_pod_in_its_nodes_network_is_an_agent():
         pytest.param(["--metrics-bind-address"], 10249, id="no-value"),
     ],
 )
-def test_the_port_is_that_of_its_flag(args, port):
+def test_the_agents_port_is_read_from_its_metrics_flag(args, port):
     assert agent(args=args).target.port == port
 
 
@@ -65,7 +65,7 @@ def test_reasons_have_a_bound():
     assert len(found.why_not) == 300
 
 
-def test_what_is_no_pod_raises():
+def test_an_invalid_pod_is_rejected():
     with pytest.raises(FieldError):
         read_agent(b'{"spec": []}')
 

@@ -194,7 +194,7 @@ def test_an_agent_that_runs_again_is_asked_again(unasked):
     assert unasked.all_nodes(None).answers[0].problem is None
 
 
-def test_what_a_node_sends_after_it_has_gone_is_nothing(unasked):
+def test_a_message_of_a_node_that_is_gone_has_no_effect(unasked):
     unasked.take(found(pod()))
     unasked.take(found())
     unasked.put("node-1", READ, is_summary=False)

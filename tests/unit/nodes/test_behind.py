@@ -120,7 +120,7 @@ async def test_a_node_whose_plan_was_right_a_moment_ago_is_not_asked(nodes, plan
     assert nodes.asked == []
 
 
-async def test_what_can_not_be_read_here_is_left_out(nodes, plans, look):
+async def test_services_that_could_not_be_read_are_left_out(nodes, plans, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     plans.unread = frozenset({"shop/web"})
     await look()

@@ -89,7 +89,7 @@ def test_no_answer_takes_more_memory_than_is_counted_before(name):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_answer_is_refused_or_takes_no_more_than_may_be_kept(name):
+def test_a_hostile_answer_is_rejected_or_kept_within_the_allowance(name):
     body = 50_000
     for size in (2_000, 10_000, body):
         kind, line = hostile(name, size)
@@ -105,7 +105,7 @@ def test_a_hostile_answer_is_refused_or_takes_no_more_than_may_be_kept(name):
         del value
 
 
-def test_hostile_answers_take_no_more_of_a_process_than_one_may():
+def test_decoding_hostile_answers_takes_bounded_memory():
     """Each is as large as may be decoded, if it is of empty objects."""
     script = (
         "import resource, sys\n"
@@ -136,7 +136,7 @@ def test_answers_of_proxies_are_within_what_is_decoded_and_kept(endpoints):
     assert Allowance(len(line)).decode(line, StatusFacts).ports
 
 
-def test_what_lines_have_added_is_measured_once_it_may_be_too_much():
+def test_an_answer_is_measured_once_its_estimated_size_exceeds_the_allowance():
     allowance = Allowance(1000)
     status = allowance.decode(b'{"version": "1"}', StatusFacts)
     size = allowance.used
@@ -229,7 +229,7 @@ def with_number(text):
         ),
     ],
 )
-def test_what_is_not_of_a_proxy_is_not_read(line):
+def test_an_answer_that_no_proxy_sends_is_rejected(line):
     with pytest.raises(ValueError, match=r"\w"):
         WHOLE(line)
 

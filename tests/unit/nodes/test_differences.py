@@ -14,7 +14,7 @@ def said(planned, there):
     return [str(one) for one in differences(planned, there)]
 
 
-def test_what_is_as_planned_has_no_difference():
+def test_planned_endpoints_in_any_order_make_no_difference():
     assert said([web(A, B)], [web(B, A)]) == []
 
 
@@ -33,7 +33,7 @@ def test_an_endpoint_in_another_state_is_named():
     ]
 
 
-def test_what_is_the_nodes_own_is_no_difference():
+def test_node_specific_frontends_and_endpoint_states_make_no_difference():
     own = make_frontend("192.0.2.7:30080", "NodePort", "")
     elsewhere = make_endpoint(B, "not on this node", is_usable=False)
     ejected = make_endpoint(A, ejected_for_s=20.0)

@@ -157,7 +157,7 @@ async def test_after_a_watch_pods_are_listed_again(api, finder_of):
         pytest.param(b'{"type": "ERROR", "object": {"code": 500}}\n', id="error"),
     ],
 )
-async def test_what_is_no_pod_ends_only_its_watch(api, finder_of, line):
+async def test_an_invalid_pod_in_a_watch_ends_only_that_watch(api, finder_of, line):
     api.put(pod("one", "node-1"))
     finder = finder_of()
     await finder.pods()

@@ -34,7 +34,9 @@ SILENT = silent(POD).replace(first_at=SINCE)
         pytest.param((), 1, (NOW,), Extent.SOME, id="it-is-not-ready"),
     ],
 )
-def test_it_depends_on_who_has_tried_where_the_fault_is(causes, unhealthy, answers, extent):
+def test_the_extent_of_a_fault_depends_on_which_nodes_tried_the_endpoint(
+    causes, unhealthy, answers, extent
+):
     """Users went to healthy nodes: an endpoint that came and went was said to be unreachable."""
     assert extent_of(causes, unhealthy, answers) is extent
 
@@ -59,7 +61,7 @@ def test_without_a_byte_that_came_back_no_answer_is_known():
         ({"cause": silent(POD)}, True),
     ],
 )
-def test_what_shows_that_a_node_has_tried_an_endpoint(facts, is_tried):
+def test_a_node_has_tried_an_endpoint_if_it_counted_anything_for_it(facts, is_tried):
     assert has_tried(untried(**facts)) is is_tried
 
 

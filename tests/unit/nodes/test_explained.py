@@ -119,7 +119,7 @@ def test_without_the_api_servers_services_nothing_is_compared():
     assert "can't be read" in steps[0].what
 
 
-def test_one_nodes_explanation_says_whether_it_is_as_planned():
+def test_an_explanation_of_one_node_states_that_it_is_not_as_planned():
     late = answer("node-1", web(C), behind=("shop/web",))
     subject = read_subject(late.status, "shop/web", "the proxy of node-1", is_live=True)
     one = with_plan(explain(subject), behind_steps("shop/web", [web(A)], nodes(late)))

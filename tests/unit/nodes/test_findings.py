@@ -31,11 +31,11 @@ def said(*answers):
     return [(finding.cause, finding.nodes) for finding in findings_in(all_of(*answers))]
 
 
-def test_nothing_is_said_of_nodes_that_are_alike_and_well():
+def test_healthy_nodes_with_equal_settings_have_no_finding():
     assert said(answer_of("a"), answer_of("b")) == []
 
 
-def test_nodes_without_an_answer_for_the_same_reason_are_one_remark():
+def test_nodes_without_an_answer_for_the_same_reason_are_one_finding():
     found = findings_in(all_of(without_answer("a"), without_answer("b"), answer_of("c")))
     assert [(one.level, one.cause, one.nodes) for one in found] == [
         (Level.TROUBLE, PROBLEM, ("a", "b"))
@@ -47,7 +47,7 @@ def test_a_node_without_an_agent_may_be_so_on_purpose():
     assert one.level is Level.ATTENTION
 
 
-def test_the_last_answer_of_a_node_that_answers_no_more_says_nothing():
+def test_the_last_answer_of_a_node_without_an_answer_adds_no_finding():
     firewalls = (FirewallFacts("ip filter in", "policy drop", "Add a rule"),)
     old = answer_of("a", source=CUT_OFF, firewalls=firewalls, problem=PROBLEM)
     assert said(old) == [(PROBLEM, ("a",))]
@@ -98,7 +98,7 @@ def test_objects_that_are_rejected_cut_nothing_off():
     assert say(one.cause) == "Source: x"
 
 
-def test_problems_of_the_same_kind_are_one_remark_whatever_their_figures():
+def test_problems_of_the_same_kind_are_one_finding():
     firewalls = FirewallFacts("ip filter in", "policy drop", "Add a rule")
     found = findings_in(
         all_of(*(answer_of(n, firewalls=(firewalls,)) for n in "ab"), answer_of("c"))
@@ -135,7 +135,7 @@ def test_settings_are_compared_where_they_have_a_majority():
     assert said(*answers) == [(other_settings(values), ("a",))]
 
 
-def test_nodes_that_are_behind_are_one_remark_with_all_services():
+def test_nodes_that_are_behind_are_one_finding_with_all_services():
     found = findings_in(
         all_of(
             answer_of("a", behind=("shop/b", "shop/a")), answer_of("b", behind=("shop/c", "x/d"))
@@ -171,7 +171,7 @@ def test_an_answer_that_took_long_explains_more():
 
 
 @pytest.mark.parametrize(("by", "is_ahead"), [(30.0, False), (-30.0, True)])
-def test_if_most_clocks_are_off_alike_this_machines_is(by, is_ahead):
+def test_a_shared_clock_offset_of_most_nodes_is_attributed_to_this_machine(by, is_ahead):
     nodes = [answer_of(name, now=NOW + by) for name in "abc"]
     alone = clock_off(30, is_ahead=not is_ahead)
     assert said(nodes[0]) == [(alone, ("a",))]
@@ -182,7 +182,7 @@ def test_if_most_clocks_are_off_alike_this_machines_is(by, is_ahead):
     assert found == [(clock_off(30, is_ahead=is_ahead), ("d",)), own]
 
 
-def test_usual_is_what_more_than_half_have():
+def test_the_usual_value_is_the_value_of_more_than_half():
     assert usual(["a", "a", "b"]) == "a"
     assert usual(["a", "b"]) is None
     assert usual([]) is None

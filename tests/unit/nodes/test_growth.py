@@ -21,7 +21,7 @@ def test_an_agent_that_was_started_in_between_has_counted_since():
     assert rates.connections == 15.0
 
 
-def test_what_was_not_known_before_has_no_rate():
+def test_counters_unknown_before_add_nothing_to_a_rate():
     first = at(NOW, 100)
     assert rates_of(at(NOW + 1, 100, 100), first).popitem()[1] == Figures()
     assert rates_of(first, merged_of()) == {}
@@ -41,7 +41,7 @@ def test_a_clock_that_is_set_is_no_restart(set_by):
     assert [rates.connections for rates in rates_of(now, before).values()] == [10.0]
 
 
-def test_what_nodes_have_counted_in_between_is_added():
+def test_growth_adds_the_differences_of_all_nodes():
     before, now = at(NOW, 100, 500), at(NOW + 4, 140, 502)
     assert list(growth_of(now, before).values()) == [Figures(connections=42)]
     assert list(growth_of(now, now).values()) == [Figures()]
@@ -51,7 +51,7 @@ PORTS = look_at(sick_cluster()).merged.ports
 RATES = {port.key: Figures(number, 10 - number, number) for number, port in enumerate(PORTS)}
 
 
-def test_each_column_of_a_proxys_page_has_an_order():
+def test_sort_orders_cover_every_column_of_a_proxys_page():
     assert ORDERS.keys() == SORTS.keys()
 
 

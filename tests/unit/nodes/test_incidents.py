@@ -17,7 +17,7 @@ EXPLAIN = f"kubectl userspace-proxy explain {WEB}"
 PODS = [f"10.244.3.{number}:8080" for number in range(1, 6)]
 
 
-def test_one_endpoint_is_one_incident_on_however_many_nodes():
+def test_an_endpoint_that_fails_on_several_nodes_is_one_incident():
     gone = refuses(POD).replace(**SEEN)
     sick = {node: web(failing(gone)) for node in ("a", "b", "c")}
     (one,) = incidents_of([sick, {"a": web(failing(gone), name="api")}])
@@ -29,7 +29,7 @@ def test_one_endpoint_is_one_incident_on_however_many_nodes():
     assert one.incident.id == alone.id
 
 
-def test_what_only_some_of_those_that_tried_see_is_the_way_between():
+def test_a_fault_on_some_of_the_nodes_that_tried_is_a_path_fault():
     members = {
         "a": web(failing(silent(POD))),
         "b": web(answering(POD)),
@@ -45,12 +45,12 @@ def test_nodes_that_are_answered_through_another_service_have_tried_it():
     assert (one.tried, one.answered, one.extent) == (2, 1, Extent.PATH)
 
 
-def test_what_only_one_node_has_tried_may_be_either():
+def test_a_fault_seen_by_the_only_node_that_tried_has_extent_one():
     (one,) = incidents_of([{"a": web(failing(silent(POD))), "b": web(untried(POD))}])
     assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
 
 
-def test_a_summary_that_leaves_out_an_endpoint_does_not_say_whether_it_was_tried():
+def test_a_node_whose_summary_omits_an_endpoint_is_not_counted_as_having_tried():
     members = {"a": web(failing(silent(POD))), "b": web(failing(silent(POD)))}
     of_service = web(name="x", problem="in use")
     found = incidents_of([members, {"c": of_service}], {"b", "c", "d"})
@@ -77,7 +77,7 @@ def test_a_node_of_which_another_endpoint_answers_someone_is_not_dead():
     assert len(incidents_of([members])) == 2
 
 
-def test_a_node_that_reaches_several_endpoints_no_more_is_one_incident():
+def test_a_node_that_no_longer_reaches_several_endpoints_is_one_incident():
     ways = [
         {
             "a": web(failing(silent(at).replace(**SEEN), node="node-3"), name=f"s{at[9]}"),

@@ -33,7 +33,7 @@ from .views import (
 SICK, FINE = web(failing(refuses(POD))), web(answering())
 
 
-def test_nodes_that_say_the_same_are_one_group():
+def test_nodes_with_the_same_cause_are_one_group():
     seen = refuses(POD).replace(count=2, first_at=NOW - 60, last_at=NOW - 5)
     port = one_port(
         answer_of("a", web(failing(seen))),
@@ -58,7 +58,7 @@ def test_a_summary_leaves_out_what_is_served():
     assert [one.left_out for one in port.endpoints] == [1]
 
 
-def test_a_summary_of_a_node_that_is_behind_does_not_say_that_it_serves():
+def test_a_summary_of_a_node_behind_on_a_service_does_not_count_as_served():
     late = answer_of("b", is_summary=True, served=8)
     port = one_port(
         answer_of("a", SICK, is_summary=True, served=7),
@@ -74,7 +74,7 @@ def test_a_node_that_serves_nothing_or_has_sent_all_does_not_know_what_it_lacks(
     assert (port.served, port.missing) == (0, ("b",))
 
 
-def test_where_no_client_is_answered_is_counted_apart():
+def test_nodes_without_an_answered_client_are_counted_as_neutral():
     quiet = web(untried(), sent_at=0.0, connections=0, sent_bytes=0, received_bytes=0)
     port = one_port(answer_of("a", quiet), answer_of("b", FINE), answer_of("c", quiet))
     assert port.served == 3
@@ -142,13 +142,13 @@ def test_a_service_that_one_agent_alone_claims_costs_no_line():
     assert len(merged_of(files, answers[1], digests={"shop/web": "1"}).ports) == 2
 
 
-def test_what_cannot_be_a_name_is_no_service_port():
+def test_a_name_too_long_for_a_service_is_left_out():
     longest = web(answering(), name="x" * 253)
     merged = merged_of(answer_of("a", longest, web(answering(), name="x" * 254)))
     assert [port.key.service for port in merged.ports] == ["x" * 253]
 
 
-def test_summaries_say_how_many_more_are_served():
+def test_the_merged_view_counts_healthy_ports_that_summaries_leave_out():
     answers = [answer_of(name, SICK, is_summary=True, served=199) for name in "abc"]
     assert merged_of(*answers).healthy == 199
     # A wrong count of one doesn't matter.

@@ -100,7 +100,7 @@ def test_nodes_that_are_meant_and_have_no_pod_lack_one():
     assert lacking(nodes, [], ["node-1"]) == ()
 
 
-def test_none_lacks_one_where_the_controller_wants_no_more():
+def test_no_node_lacks_an_agent_if_the_daemon_set_wants_no_more():
     nodes = [state(name) for name in ("node-1", "node-2")]
     assert lacking(nodes, [daemon_set(wanted=1)], ["node-1"]) == ()
     assert lacking(nodes, [daemon_set(wanted=2)], ["node-1"]) == ("node-2",)

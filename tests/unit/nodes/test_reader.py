@@ -38,7 +38,7 @@ async def read(reader, **options):
         return await reader.first(**options)
 
 
-async def test_each_node_has_its_agents_answer(agents, reader_of):
+async def test_the_reader_returns_an_answer_or_a_problem_for_every_node(agents, reader_of):
     for name in ("node-2", "node-1"):
         agents.add(name, FakeAgent(status(name)))
     agents.put_node("node-3")
@@ -62,7 +62,7 @@ async def test_only_nodes_that_are_named_are_asked(api, agents, reader_of):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_what_a_node_does_costs_its_own_row_only(agents, reader_of, name):
+async def test_a_hostile_agent_affects_only_its_own_node(agents, reader_of, name):
     agents.add("node-1", FakeAgent(status("node-1")))
     agents.add("hostile", HOSTILE[name]())
     agents.add("node-2", FakeAgent(status("node-2")))

@@ -29,7 +29,7 @@ def row_of(answer, before=None, **changes):
     return row
 
 
-def test_a_row_has_what_the_agent_says_of_itself():
+def test_a_row_contains_the_agents_own_facts():
     row = row_of(
         answer_of(
             "a",
@@ -50,7 +50,7 @@ def test_a_row_has_what_the_agent_says_of_itself():
     assert (row.cpu, row.memory_bytes) == (0.05, 70_000_000)
 
 
-def test_what_an_agent_does_not_have_yet_is_unknown():
+def test_a_row_has_no_value_for_facts_the_agent_lacks():
     row = row_of(answer_of("a", plan=PlanFacts(), sync=SyncFacts()), digests={})
     assert (row.path, row.plan_age_s, row.behind, row.cpu) == ("userspace", None, None, None)
 
@@ -68,7 +68,7 @@ def test_whether_it_is_behind_is_known_where_both_have_digests(answer, digests, 
     assert row_of(answer_of("a", **answer), digests=digests).behind == behind
 
 
-def test_the_cpu_is_that_of_the_last_seconds_of_the_same_agent():
+def test_cpu_use_is_computed_since_the_last_answer_of_the_same_agent():
     now = answer_of("a", process=ProcessFacts(50.0))
     before = answer_of("a", process=ProcessFacts(49.5), now=NOW - 5)
     assert row_of(now, before).cpu == pytest.approx(0.1)
@@ -83,7 +83,7 @@ def test_a_summary_counts_what_it_leaves_out():
     assert (row.ports, row.unhealthy) == (200, 1)
 
 
-def test_a_node_is_as_bad_as_what_is_said_of_it_and_the_worst_are_first():
+def test_nodes_are_sorted_by_the_worst_of_their_findings_and_incidents():
     rows = merge(make_sick_cluster()).rows
     assert [(row.node, str(row.level)) for row in rows] == [
         ("node-7", "trouble"),
@@ -102,7 +102,7 @@ def test_a_node_is_as_bad_as_what_is_said_of_it_and_the_worst_are_first():
     assert by_name["node-1"].unhealthy == 1
 
 
-def test_what_most_nodes_do_not_reach_is_not_their_fault():
+def test_an_endpoint_that_most_nodes_fail_to_reach_affects_no_node_level():
     sick, fine = web(failing(silent(POD))), web(answering())
     merged = merged_of(answer_of("a", sick), answer_of("b", sick), answer_of("c", fine))
     assert {row.level for row in merged.rows} == {Level.OK}

@@ -33,7 +33,7 @@ def test_a_service_or_namespace_is_selected():
     assert len(part_of(merge(TWO), "").ports) == 2
 
 
-def test_what_other_namespaces_have_is_named_beside_one():
+def test_a_status_of_one_namespace_counts_problems_of_the_other_namespaces():
     """All looked well in the context's namespace, while nine Services of another one failed."""
     merged = merge(TWO)
     assert render_status(part_of(merged, "cart")).body.decode().splitlines()[1] == (
@@ -75,7 +75,7 @@ def test_a_search_selects_what_it_finds_on_some_node():
         pytest.param("night", "", id="a-namespace-of-ignored-ones"),
     ],
 )
-def test_what_is_missing_is_said(name, words):
+def test_why_missing_explains_a_name_without_a_service(name, words):
     ignored = make_ignored("shop/headless", "", "no ClusterIP")
     others = [make_ignored(name, "", "of another") for name in ("shop/canary", "night/canary")]
     others.append(make_ignored("shop/summed", "sctp", "SCTP"))
@@ -87,7 +87,7 @@ def test_what_is_missing_is_said(name, words):
     assert bool(words) is bool(said)
 
 
-def test_while_no_node_answers_nothing_is_said_to_be_missing():
+def test_no_name_is_reported_missing_while_no_node_answers():
     assert why_missing(AllNodes((AgentAnswer("node-1"),)), "shop/web") == ""
 
 

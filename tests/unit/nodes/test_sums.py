@@ -23,10 +23,10 @@ def test_the_figures_of_a_service_port_and_of_an_endpoint():
     assert of_endpoint(endpoint) == Sums(connections=9, failed=2, sent_bytes=7)
 
 
-def test_what_no_counter_can_have_is_left_out():
+def test_impossible_counter_values_are_left_out():
     port = PortFacts(active=-1, received_bytes=7)
     assert of_port(port) == Sums(received_bytes=7)
 
 
-def test_what_fell_was_counted_anew():
+def test_a_counter_that_fell_is_counted_from_zero():
     assert since(Sums(5, 10, 1), Sums(4, 20, 1)) == Sums(1, 0, 0)

@@ -45,7 +45,7 @@ def shown_rates(merged, before, **options):
 
 
 @pytest.mark.parametrize("render", [render_status, render_nodes])
-def test_the_first_screen_names_each_sick_node_with_its_cause(render):
+def test_the_first_screen_names_every_unhealthy_node_with_its_cause(render):
     merged = merge(make_sick_cluster())
     text = render(merged, columns=100)
     screen = "\n".join(lines_of(text)[:24])
@@ -59,14 +59,14 @@ def test_the_first_screen_names_each_sick_node_with_its_cause(render):
         assert f"node-{node}" in screen
 
 
-def test_what_is_said_of_many_nodes_is_said_once_above_the_table():
+def test_a_finding_about_many_nodes_is_printed_once_above_the_table():
     nodes = [without_answer(f"n{number}") for number in range(9)]
     lines = lines_of(render_nodes(merged_of(*nodes)))
     assert sum("no answer within 5 s" in line for line in lines) == 1
     assert lines[1] == "  ✕ n0, n1, n2 and 6 others: no answer within 5 s"
 
 
-def test_lists_have_a_bound_and_say_how_much_they_leave_out():
+def test_the_status_text_limits_lists_and_counts_the_rest():
     twice = [
         port
         for n in range(7)
@@ -88,7 +88,7 @@ def test_lists_have_a_bound_and_say_how_much_they_leave_out():
     assert not any("more finding" in line or "more causes" in line for line in wide)
 
 
-def test_one_agent_does_not_fill_the_terminal_with_service_ports():
+def test_the_status_text_limits_the_service_ports_of_one_agent():
     answer = answer_of("a")
     port = web(answering())
     ports = [msgspec.structs.replace(port, service=f"s{number}") for number in range(10_005)]
@@ -99,7 +99,7 @@ def test_one_agent_does_not_fill_the_terminal_with_service_ports():
     assert lines_of(render_top(merged, merged))[-1] == "    and 9,805 more"
 
 
-def test_summaries_say_what_they_leave_out():
+def test_the_status_text_counts_ports_that_summaries_leave_out():
     sick = web(failing(refuses(POD)))
     merged = merged_of(answer_of("a", sick, is_summary=True, served=9))
     lines = lines_of(render_status(merged))

@@ -40,13 +40,13 @@ def test_many_nodes_are_counted(nodes, total, words):
     assert on_nodes(nodes, total) == words
 
 
-def test_a_remark_has_its_nodes():
+def test_a_finding_starts_with_its_nodes():
     cause = as_read(CauseCode(""), "no answer")
     assert format_finding(NodeFinding(Level.TROUBLE, cause, ("a", "b"))) == "a and b: no answer"
     assert format_finding(NodeFinding(Level.TROUBLE, cause)) == "no answer"
 
 
-def test_what_is_said_already_is_left_out():
+def test_format_port_omits_causes_that_were_already_printed():
     merged = merge(make_sick_cluster())
     (port,) = merged.of_service("shop/api").ports
     assert POD in format_port(port, merged)

@@ -17,8 +17,16 @@ from userspace_proxy.causes.services import (
     too_many_frontends_in_namespace,
     unsupported_protocol,
 )
-from userspace_proxy.model import Frontend, FrontendKind, Protocol, ServicePort
+from userspace_proxy.model import (
+    Frontend,
+    FrontendKind,
+    Handling,
+    IPFamily,
+    Protocol,
+    ServicePort,
+)
 from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.bounds import FRONTENDS_OF_NAMESPACE_MAX
 from userspace_proxy.plan.claims import (
@@ -175,7 +183,7 @@ def test_frontends_of_one_policy_share_a_proxy_port(policies, expected):
         ),
     ],
 )
-def test_each_side_has_the_scope_of_its_policy(policies, prefixes):
+def test_frontends_have_the_scope_of_their_traffic_policy(policies, prefixes):
     (made,) = claims(service(**EVERYTHING, **policies))
     assert [claim.scope for claim in made.ports] == prefixes
 
@@ -400,7 +408,7 @@ def test_a_load_balancer_that_answers_for_its_ip_is_a_note():
     assert port.notes == (balanced_elsewhere(LB_IP),)
 
 
-def test_nothing_but_its_ports_answers_at_a_cluster_ip_of_a_service_that_is_served():
+def test_cluster_ips_are_reserved_unless_another_program_may_serve_there():
     assert claims_of(service(), NODE).cluster_ips == (CART_IP,)
     for facts, is_left_out in ((NODE, True), (NodeFacts(allow_loopback_endpoints=True), False)):
         assert claims_of(service(), facts, is_left_out=is_left_out).cluster_ips == ()
@@ -436,14 +444,14 @@ def test_ports_times_addresses_have_a_bound_and_the_first_ports_by_name_are_serv
     assert count_frontends(given, OF_EXTERNAL_IPS) > 10_000
 
 
-def test_one_port_beyond_the_bound_is_not_served():
+def test_ports_beyond_the_frontend_limit_are_left_out():
     given = service(ports=ports(10_001))
     _, (left_out,) = served_ports(given)
     assert left_out.cause == too_many_frontends(CART, 10_000, 1)
     assert served_ports(service(ports=ports(10_000))) == (list(ports(10_000)), ())
 
 
-def test_what_is_left_out_is_not_claimed():
+def test_ports_that_are_left_out_are_not_claimed():
     given = service(ports=(SCTP, *ports(10_001)))
     made = claims_of(given, OF_EXTERNAL_IPS)
     assert len(made.ports) == 10_000
@@ -483,3 +491,28 @@ def test_of_many_conflicts_of_a_service_the_first_are_listed():
     ignored = plan_of(older, newer).ignored
     assert [(item.service, item.port) for item in ignored] == [(WEB, p.name) for p in ports(20)]
     assert ignored[-1].cause.more == 10
+
+
+@pytest.mark.parametrize(
+    ("facts", "served", "count"),
+    [
+        pytest.param(NodeFacts(), [f"{CART_IP}:50–60/UDP"], 1, id="at-the-cluster-ip"),
+        pytest.param(
+            NodeFacts(port_ranges="all"),
+            [f"{CART_IP}:50–60/UDP", f"{LB_IP}:50–60/UDP"],
+            0,
+            id="everywhere",
+        ),
+        pytest.param(NodeFacts(port_ranges="none"), [], 2, id="nowhere"),
+        pytest.param(
+            NodeFacts(no_kernel_path={IPFamily.IPV4: "no nftables"}), [], 1, id="not-possible"
+        ),
+    ],
+)
+def test_a_range_is_claimed_besides_its_port(facts, served, count):
+    handling = Handling(port_ranges=(AskedRange("dns", 50, 60),))
+    balanced = service(ports=[DNS], handling=handling, load_balancer_ips=(LB_IP, CART_IP))
+    (claim,) = claims(balanced, facts=facts)[0].ports
+    assert [str(f) for f in claim.frontends if f.last] == served
+    assert {f.address.port for f in claim.frontends if not f.last} == {53}
+    assert len(claim.notes) == count

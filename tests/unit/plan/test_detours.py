@@ -32,7 +32,7 @@ def test_only_detours_of_the_ports_protocol_lead_elsewhere():
     assert detours.lead(PLAN).detours == ()
 
 
-def test_the_reasons_are_those_of_the_moment_and_end_with_the_detours():
+def test_faults_of_detours_are_read_when_asked_and_end_with_the_detours():
     detours, words = Detours(), ["refuse"]
     why = {At(Protocol.TCP, POD): words, At(Protocol.UDP, POD): ["loss"]}
     detours.set(WEB, dict.fromkeys(why, ELSEWHERE), lambda: why)

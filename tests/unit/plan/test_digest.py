@@ -76,7 +76,7 @@ def test_a_digest_is_the_same_in_each_version_of_its_form():
         pytest.param({"handling": Handling(max_connections=5)}, id="annotation"),
     ],
 )
-def test_what_a_service_asks_for_is_in_its_digest(changes):
+def test_fields_that_affect_traffic_are_in_the_digest(changes):
     assert digest(replace(SERVICE, **changes)) != digest()
 
 
@@ -119,7 +119,7 @@ def test_topology_and_what_only_some_nodes_read_are_not_in_the_digest(endpoint):
         pytest.param({"handling": Handling(found_by_name=("192.0.2.7",), seed=7)}, id="dns"),
     ],
 )
-def test_what_decides_about_no_traffic_is_not_in_the_digest(changes):
+def test_fields_that_do_not_affect_traffic_are_not_in_the_digest(changes):
     assert digest(replace(SERVICE, **changes)) == digest()
 
 

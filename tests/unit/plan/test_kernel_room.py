@@ -18,6 +18,7 @@ from userspace_proxy.model import (
     ServiceType,
     SlicePort,
 )
+from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.plan import Planner
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.plan.kernel_room import (
@@ -25,6 +26,7 @@ from userspace_proxy.plan.kernel_room import (
     ELEMENTS_MAX,
     NO_ELEMENTS,
     NO_RULES,
+    NO_SIZE,
     RULE_ELEMENTS,
     TOO_EXACT,
     KernelFit,
@@ -162,7 +164,7 @@ def test_beyond_a_bound_of_the_node_the_last_of_a_namespace_with_more_than_its_s
     assert room.change({keys[0]: KernelSize()}) == {keys[2]}
 
 
-def test_what_is_too_large_itself_takes_no_room(monkeypatch):
+def test_a_service_that_is_too_large_itself_takes_no_room(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     room, large = KernelRoom(), KernelSize(10, 0, ELEMENTS_MAX)
     assert room.change({CART: KernelSize(ELEMENTS_MAX + 1, 0, 30), WEB: large}) == set()
@@ -250,3 +252,14 @@ def test_without_endpoints_and_with_coarse_weights_a_change_writes_less(monkeypa
     exact = room.elements(states[1], NodeFacts())
     room.change({CART: KernelSize(10, 0, 30)})
     assert room.elements(states[1], NodeFacts()) < exact
+
+
+def test_a_range_of_udp_asks_for_the_kernel_path_and_has_rules_for_each_endpoint():
+    dns = ServicePort("dns", 53, "UDP")
+    ranged = Handling(port_ranges=(AskedRange("dns", 50, 60),))
+    given = service(ports=[dns], handling=ranged)
+    listed = slice_of(*ips(3), ports=[SlicePort("dns", 53, "UDP")])
+    assert size(service(ports=[dns]), listed) == NO_SIZE
+    found = size(given, listed)
+    # Once for the port, once for the range.
+    assert (found.elements, found.rules) == (6, 12)

@@ -12,15 +12,23 @@ from userspace_proxy.causes.say import object_of
 from userspace_proxy.causes.services import external_ip_of, held_by, lost_as_address, lost_to
 from userspace_proxy.model import (
     Frontend,
+    Handling,
     PortKey,
     Protocol,
     ServiceKey,
     ServicePort,
     SlicePort,
+    SocketAddress,
 )
+from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.plan import Planner
 from userspace_proxy.plan.claims import PortClaim, claims_of
-from userspace_proxy.plan.ownership import FrontendOwners, OwnershipChange, ServiceIndex
+from userspace_proxy.plan.ownership import (
+    FrontendOwners,
+    OwnershipChange,
+    ServiceIndex,
+    lost_address,
+)
 from userspace_proxy.policy import NodeFacts
 
 from ..model.samples import CART, CART_IP, HTTP, POD_A, WEB, WEB_IP, service, slice_of
@@ -171,7 +179,7 @@ def test_owners_do_not_depend_on_the_order(orders):
 
 
 @drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key))
-def test_each_frontend_has_one_owner_and_is_lost_by_the_others(services):
+def test_a_contested_frontend_has_one_owner_and_is_lost_by_all_other_claims(services):
     made = [claims_of(s, FACTS) for s in services]
     owners = settle(made)
     for claim in (claim for each in made for claim in each.ports):
@@ -227,7 +235,7 @@ CHANGES = st.lists(st.tuples(st.booleans(), st.sets(st.sampled_from("abc")), KEY
 
 
 @drawn(CHANGES)
-def test_it_contains_the_services_that_were_added_and_not_discarded(changes):
+def test_an_index_contains_the_services_that_were_added_and_not_discarded(changes):
     index, expected = ServiceIndex(), {}
     for comes, places, key in changes:
         (index.add if comes else index.discard)(places, key)
@@ -335,3 +343,37 @@ def test_lost_addresses_are_noted_in_one_order_whichever_was_lost_first():
         (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
         lost = [object_of(note) for note in web.notes]
         assert lost == ["198.51.100.1:30080/TCP", "203.0.113.7:80/TCP"], in_order
+
+
+def test_of_two_ranges_at_one_address_the_older_service_has_it():
+    def ranged(key, created, first):
+        handling = Handling(port_ranges=(AskedRange("http", first, first + 40),))
+        return service(
+            key=key,
+            created=created,
+            handling=handling,
+            load_balancer_ips=(LB_IP,),
+            cluster_ips=(CART_IP if key is CART else WEB_IP,),
+        )
+
+    facts = NodeFacts(port_ranges="all")
+    older, younger = (
+        claims_of(ranged(key, created, first), facts)
+        for key, created, first in ((CART, OLD, 50), (WEB, NEW, 60))
+    )
+    owners = FrontendOwners()
+    owners.change((), [younger])
+    assert not owners.lost_by(younger.ports[0].key)
+    change = owners.change((), [older])
+    assert change.services == {WEB}
+    assert LB_IP in change.cluster_ips
+    lost = owners.lost_by(younger.ports[0].key)
+    ranges = [frontend for frontend in lost if frontend.last]
+    assert [str(frontend) for frontend in ranges] == [f"{LB_IP}:60–100/TCP"]
+    (kind, number), _ = lost_address(ranges[0], lost[ranges[0]])
+    assert (kind, number) == ("load balancer IP", f"{LB_IP}:60–100/TCP")
+    assert SocketAddress(LB_IP, 55) in owners.served(Protocol.TCP)
+    owners.change([CART], ())
+    assert not owners.lost_by(younger.ports[0].key)
+    owners.change([WEB], ())
+    assert not list(owners.served(Protocol.TCP))

@@ -36,6 +36,7 @@ from userspace_proxy.model.endpoint_names import (
     ResolvedSlice,
 )
 from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan
 from userspace_proxy.plan.bounds import ENDPOINTS_OF_NAMESPACE_MAX
@@ -62,7 +63,7 @@ ODD = NoteKind.NAMES_BUG("it is odd")
 
 
 class TestOnePort:
-    def test_it_has_frontends_endpoints_and_turns(self):
+    def test_a_port_plan_contains_frontends_verdicts_and_usable_endpoints(self):
         port = the_port(service(affinity_timeout_s=60), slice_of(POD_A.ip, POD_B.ip))
         assert port == PortPlan(
             key=port.key,
@@ -209,7 +210,7 @@ class TestOnePort:
         drawn = the_port(service(handling=Handling(path=DataPath.KERNEL)), slices, **facts)
         assert drawn.path.path is DataPath.KERNEL
 
-    def test_it_has_the_weights_the_priorities_and_the_notes_of_its_slices(self):
+    def test_a_port_has_the_weights_priorities_and_notes_of_its_slices(self):
         first = replace(slice_of(Endpoint(POD_A.ip, weight=5), Endpoint(POD_C.ip)), notes=(ODD,))
         second = slice_of(Endpoint(POD_B.ip, priority=1), key="cart-2")
         port = the_port(service(), first, second)
@@ -217,7 +218,7 @@ class TestOnePort:
         assert port.serving.standbys == ((POD_B, 1),)
         assert port.notes == (names_bug("it is odd").replace(within="EndpointSlice shop/cart-1"),)
 
-    def test_notes_of_slices_are_those_of_the_first_port_of_a_family(self):
+    def test_notes_of_slices_are_attached_to_the_first_port_of_a_family(self):
         ports = tuple(ServicePort(f"p{n:02}", n, "TCP") for n in range(1, 51))
         odd = replace(slice_of(Endpoint(POD_A.ip)), notes=(ODD,))
         planned = plan_of(service(ports=ports), odd).ports
@@ -379,3 +380,24 @@ def test_ports_of_one_number_and_both_protocols_know_that_they_share_it():
     plan = plan_of(service(ports=ports))
     shared = {key.name.port: port.shared_number for key, port in plan.ports.items()}
     assert shared == {"dns": 53, "dns-tcp": 53, "metrics": 0}
+
+
+@pytest.mark.parametrize(
+    ("target", "facts", "has_endpoints"),
+    [
+        pytest.param(53, {}, True, id="served"),
+        pytest.param(65530, {}, False, id="moved-out-of-the-numbers"),
+        pytest.param(
+            53, {"no_kernel_path": {Balance.ROUND_ROBIN: "none"}}, False, id="no-kernel-path"
+        ),
+    ],
+)
+def test_a_range_that_cannot_be_led_to_its_ports_refuses(target, facts, has_endpoints):
+    dns = ServicePort("dns", 53, "UDP")
+    ranged = Handling(port_ranges=(AskedRange("dns", 50, 60),))
+    given = service(ports=[dns], handling=ranged)
+    listed = slice_of(POD_A.ip, ports=[SlicePort("dns", target, "UDP")])
+    port = the_port(given, listed, **facts)
+    assert bool(port.serving.endpoints) is has_endpoints
+    assert (port.cause is None) is has_endpoints
+    assert (port.path.path is DataPath.KERNEL) is has_endpoints

@@ -185,3 +185,8 @@ def test_a_claim_that_was_not_made_is_discarded_without_effect():
     assert not ranges
     assert not ranges.take_touched()
     assert claim.key == PortKey(ServicePortName("shop", "older", "a"), IPFamily.IPV4, Side.ALL)
+
+
+def test_only_addresses_are_in_ranges():
+    owners, _ = owners_of(OLDER)
+    assert "192.0.2.100:5" not in owners.served(Protocol.UDP)

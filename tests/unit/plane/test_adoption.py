@@ -79,7 +79,7 @@ async def test_an_orphan_serves_and_hands_over_its_sockets(orphan):
     assert await server.read_exactly(10) == b"still here"
 
 
-async def test_pins_of_clients_are_handed_over_in_parts(orphan, monkeypatch):
+async def test_affinity_entries_are_handed_over_in_parts(orphan, monkeypatch):
     monkeypatch.setattr("userspace_proxy.plane.worker._ENTRIES_A_MESSAGE", 1)
     pod = orphan.keep(TcpEndpoint())
     at = orphan.serve(pod.address, affinity_timeout_s=60)
@@ -108,7 +108,7 @@ async def worker(idle):
     return Compromised(idle.keep)
 
 
-async def test_pins_that_come_late_are_passed_on(worker):
+async def test_late_affinity_entries_are_passed_on(worker):
     late = []
     worker.previous_workers.on_entries = late.append
     worker.hand_over(is_last=True)
@@ -164,7 +164,7 @@ async def test_a_late_worker_keeps_its_place(idle, place):
     ]
 
 
-async def test_nothing_is_read_after_the_last_pins(worker):
+async def test_affinity_entries_after_the_end_marker_are_ignored(worker):
     worker.hand_over(is_last=True)
     for message in (AffinityEntriesSent(), PINS):
         worker.channel.send(message)
@@ -173,7 +173,7 @@ async def test_nothing_is_read_after_the_last_pins(worker):
     assert worker.previous_workers.take_entries(PINS.label) == []
 
 
-async def test_pins_are_waited_for_a_time_only(monkeypatch, worker):
+async def test_adoption_stops_waiting_for_affinity_entries_after_a_timeout(monkeypatch, worker):
     monkeypatch.setattr(adoption, "PINS_S", 0.05)
     worker.hand_over(is_last=True)
     await worker.previous_workers.adopt()
@@ -401,7 +401,7 @@ async def test_a_worker_that_sends_too_many_sockets_is_not_adopted_and_others_ar
     assert line.cause == "22 sockets"
 
 
-async def test_of_a_worker_only_so_many_pins_are_taken(monkeypatch, worker):
+async def test_affinity_entries_taken_from_one_worker_are_limited(monkeypatch, worker):
     monkeypatch.setattr(adoption, "MAX_ENTRIES", 3)
     for message in (
         AffinityEntries("none", []),
@@ -456,7 +456,7 @@ async def listening(idle):
         yield worker_socket, idle.keep(PreviousWorkers(loop, connect_to_workers(LABEL)))
 
 
-async def test_where_others_have_taken_its_place_a_successor_connects_again(idle, listening):
+async def test_the_next_process_reconnects_if_the_previous_worker_hangs_up(idle, listening):
     worker_socket, previous_workers = listening
     adopting = asyncio.create_task(previous_workers.adopt(60.0))
     worker_socket.accept()[0].close()

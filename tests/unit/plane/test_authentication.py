@@ -145,7 +145,7 @@ async def test_a_process_cannot_have_another_one_answer_for_it(orphan):
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_what_arrives_together_is_a_request_a_proof_and_commands(orphan, is_late):
+async def test_a_request_a_proof_and_commands_may_arrive_together(orphan, is_late):
     """Also if the worker was too busy to read it before the deadline."""
     candidate = Candidate(orphan)
     await candidate.hear(Prove)
@@ -312,7 +312,7 @@ async def test_while_all_places_are_taken_others_wait(desk, invisible, monkeypat
     await desk.accepted(5)
 
 
-async def test_one_that_had_time_to_answer_makes_way_for_those_that_wait(
+async def test_a_candidate_out_of_time_to_answer_makes_way_for_waiting_candidates(
     desk, invisible, monkeypatch
 ):
     monkeypatch.setattr(authentication, "_ANSWER_S", 0.02)
@@ -328,7 +328,9 @@ async def test_few_are_accepted_at_a_time(desk):
 
 
 @pytest.mark.parametrize("pauses", [False, True])
-async def test_a_closed_reception_dismisses_all_and_accepts_no_more(desk, pauses, monkeypatch):
+async def test_a_closed_reception_dismisses_all_candidates_and_accepts_none(
+    desk, pauses, monkeypatch
+):
     if pauses:
         # One that is over before the test looks doesn't come again.
         monkeypatch.setattr(authentication, "_PAUSE_S", 60.0)

@@ -320,7 +320,7 @@ def test_the_end_of_the_other_side_is_reported_once(make, is_rude):
     assert end.why == [""]
 
 
-def test_what_a_side_sent_before_it_ended_is_delivered_although_a_send_fails_first(make):
+def test_messages_sent_before_a_close_are_delivered_after_a_failed_send(make):
     end, theirs = make()
     body = encode(CloseGroup(7))
     theirs.sendall(channels.make_frame(body, 0))
@@ -332,7 +332,7 @@ def test_what_a_side_sent_before_it_ended_is_delivered_although_a_send_fails_fir
     assert end.losses == 1
 
 
-def test_what_waits_when_a_channel_is_closed_is_sent(make):
+def test_closing_a_channel_sends_the_queued_messages(make):
     end, theirs = make()
     end.channel.send(Report(1))
     end.channel.send(Report(2))

@@ -67,7 +67,7 @@ def report(differences):
     return differences.give(7, 0.0)
 
 
-def test_where_nothing_was_counted_there_is_nothing_to_tell(differences):
+def test_unchanged_counters_make_no_report(differences):
     assert report(differences) is None
 
 
@@ -88,7 +88,7 @@ def test_ejections_are_reported_while_they_last_and_once_more(group, differences
     assert report(differences) is None
 
 
-def test_what_ends_because_its_endpoint_is_removed_is_reported(group, differences):
+def test_connections_that_end_because_their_endpoint_is_removed_are_reported(group, differences):
     """As UDP flows do: they are counted when the group's counters are about to leave."""
 
     def end_flows(removed, _begun_by):
@@ -103,7 +103,7 @@ def test_what_ends_because_its_endpoint_is_removed_is_reported(group, difference
     assert report(differences).endpoints == [endpoint_report(A, active=-1, sent_bytes=9)]
 
 
-def test_what_is_open_is_looked_at_until_it_has_ended(group, differences):
+def test_an_endpoint_with_open_connections_is_reported_until_they_end(group, differences):
     counters = group.counters_of(A)
     counters.active = 1
     assert report(differences).endpoints == [endpoint_report(A, active=1)]

@@ -54,7 +54,7 @@ def group():
         pytest.param(Serving((POD_B,)), 0, id="another-endpoint"),
     ],
 )
-def test_that_the_last_endpoint_leaves_is_noted_for_a_minute(group, without, flaps):
+def test_a_change_that_leaves_clients_refused_counts_as_a_flap_for_a_minute(group, without, flaps):
     assert group.last_minute.failing(1.0).flaps == 0, "it had none before"
     group.change(without, 1.0)
     group.change(replace(without, affinity_timeout_s=9), 2.0)
@@ -74,9 +74,7 @@ def test_a_worker_learns_all_that_there_is_to_know(group):
         pytest.param(Serving((POD_A, POD_C, POD_B), 60), [], [(1, POD_C)], id="one-more"),
     ],
 )
-def test_of_a_change_of_endpoints_workers_learn_what_is_new_and_no_more(
-    group, serving, removed, added
-):
+def test_a_change_message_contains_only_changed_endpoints(group, serving, removed, added):
     assert group.change(serving).message() == ChangeGroup(7, removed, added)
     assert group.serving is serving
     assert group.change(serving) is None
@@ -128,7 +126,7 @@ def test_a_state_is_measured_once(group, monkeypatch):
     assert measured == [fits, other, huge, fits]
 
 
-def test_each_change_between_states_that_are_not_too_large_fits_into_a_frame(group):
+def test_any_change_between_allowed_group_sizes_fits_into_a_frame(group):
     # The shortest texts, so that the indices count, in the opposite order.
     endpoints = tuple(SocketAddress(f"::{n:x}", 1) for n in range(65536))
     group.change(Serving(endpoints))
@@ -186,7 +184,7 @@ def test_of_former_endpoints_those_that_left_last_are_known_whatever_stays(group
     assert {group.counters_of(pod).connections for pod in present} == {1}
 
 
-def test_what_is_counted_for_an_endpoint_is_kept_under_the_plans_own_address(group):
+def test_counters_of_an_endpoint_are_keyed_by_the_plans_address_object(group):
     read = SocketAddress(POD_A.ip, POD_A.port)
     group.add(ONE, group_report(endpoint_report(read, connections=1)), 0.0)
     assert [each for each, _ in group.each_counters() if each is POD_A] == [POD_A]
@@ -260,7 +258,7 @@ def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
     assert group.counters.evicted == 3
 
 
-def test_the_last_answer_is_that_of_any_endpoint_and_connection(group):
+def test_the_last_answer_time_covers_all_endpoints_and_connections(group):
     assert group.sent_at < 0
     group.add(0, report_of_a(connections=1, received_bytes=9), 4.0)
     assert group.sent_at < 0
@@ -311,7 +309,7 @@ def test_connections_that_were_reset_as_their_endpoint_had_left_are_counted(grou
     assert group.last_minute.failing(5.0) == MinuteCounts(connections=9, removed=4, idle=2)
 
 
-def test_denied_clients_are_those_of_the_networks_at_that_time(group):
+def test_denied_clients_are_counted_for_the_source_ranges_at_that_time(group):
     group.change(Serving((POD_A,), admits=("192.0.2.0/24",)), 1.0)
     group.add(0, group_report(denied=2), 7.0)
     group.change(Serving((POD_A,), admits=("198.51.100.0/24",)), 8.0)
@@ -366,7 +364,7 @@ def test_clients_that_wait_are_added_up_until_none_does_or_their_worker_ends(gro
     assert not group.has_passing
 
 
-def test_it_knows_what_starts_slowly_as_its_workers_do(group):
+def test_a_group_reports_slow_starting_endpoints_as_its_workers_do(group):
     slowly = Handling(slow_start_s=50.0)
     group.change(Serving((POD_A, POD_B), handling=slowly), 100.0)
     assert group.starting(100.0) == {}
@@ -389,7 +387,7 @@ def make_report(group, *, refused, connections):
     return GroupReport(group, counters.figures(), endpoints, [], times)
 
 
-def test_what_is_counted_for_all_groups_and_endpoints_is_added():
+def test_totals_add_the_counters_of_all_groups_and_endpoints():
     totals = Totals()
     totals.add(make_report(1, refused=3, connections=5))
     totals.add(make_report(2, refused=4, connections=1))

@@ -180,7 +180,7 @@ async def test_udp_that_is_opened_beside_copies_of_the_last_run_has_its_order(sh
     assert await whom_clients_reach(sockets, UDP) == by_address(2)
 
 
-def test_a_udp_socket_that_was_about_to_refuse_is_shared_no_more(share):
+def test_a_udp_socket_about_to_refuse_is_no_longer_shared(share):
     """The last process has died before its worker had closed its copy."""
     before = share(UDP, workers=(0,))
     copies = copies_of(before)
@@ -191,7 +191,7 @@ def test_a_udp_socket_that_was_about_to_refuse_is_shared_no_more(share):
     assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
 
-def test_sources_are_those_of_this_process(share):
+def test_an_inherited_listener_uses_the_source_ranges_of_this_process(share):
     before = share(workers=(0,), admits=["192.0.2.0/24"])
     after = share(at=before.at, workers=(0,), inherited=copies_of(before))
     with socket.create_connection(after.at, 1.0):
@@ -387,7 +387,7 @@ def test_ranges_that_the_kernel_refuses_are_an_error_each_time_and_the_old_ones_
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-async def test_where_one_can_not_listen_again_none_does(share):
+async def test_a_failure_to_listen_on_one_socket_leaves_all_sockets_refusing(share):
     sockets = share()
     sockets.refuse()
     # Connected, it can't listen; the first one can.
@@ -401,7 +401,7 @@ async def test_where_one_can_not_listen_again_none_does(share):
 
 
 @BOTH
-def test_what_can_not_be_opened_leaves_nothing_open(share, protocol):
+def test_a_listener_that_fails_to_open_leaves_no_socket_open(share, protocol):
     before = open_sockets()
     kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
     with contextlib.closing(RefusingEndpoint(kind)) as other, pytest.raises(ListenError):
@@ -465,6 +465,6 @@ def test_spared_numbers_are_offered_only_if_preferred_until_that_is_lifted():
     assert list(pool.candidates()) == [5, 6, 7]
 
 
-def test_membership_is_that_of_the_range():
+def test_a_port_pool_contains_the_ports_of_its_range():
     pool = PortPool(5, 6)
     assert [port in pool for port in (4, 5, 6, 7, "5")] == [False, True, True, False, False]

@@ -135,7 +135,7 @@ def test_workers_close_a_listener_before_it_is_another_groups_and_refuses(worker
 # -- what is wanted -----------------------------------------------------------------
 
 
-def test_what_is_not_wanted_any_more_follows_until_it_is_closed(workers):
+def test_an_unwanted_listener_stops_serving_and_is_closed_later(workers):
     group, _, listener = workers.open(TCP, POD_A)
     assert workers.serve(group, {}).listeners == {}
     assert (listener.is_serving, listener.is_closed) == (False, False)
@@ -145,7 +145,7 @@ def test_what_is_not_wanted_any_more_follows_until_it_is_closed(workers):
 
 
 @pytest.mark.parametrize("is_own", [True, False], ids=["the-same-group", "another-group"])
-def test_what_is_wanted_again_is_not_closed(workers, is_own):
+def test_a_listener_that_is_wanted_again_is_not_closed(workers, is_own):
     group, wanted, listener = workers.open(TCP, POD_A)
     workers.serve(group, {}, POD_A)
     workers.serve(group if is_own else workers.group(), wanted, POD_A)

@@ -65,7 +65,7 @@ def test_a_message_arrives_as_it_was(message):
     assert msgspec.json.decode(encode(message), type=ALL) == message
 
 
-def test_one_changed_endpoint_is_less_than_a_hundred_bytes():
+def test_a_change_of_one_endpoint_takes_less_than_100_bytes():
     assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)]))) < 100
     assert len(encode(Ejected(4711, POD_A, True))) < 50
 
@@ -128,7 +128,7 @@ def test_a_late_first_byte_is_understood(left_s):
         pytest.param(b'["Logged", "a", 1, 1e300, "", {}, ""]', id="an-impossible-time"),
     ],
 )
-def test_what_is_no_message_of_a_worker_is_an_error_that_the_reader_expects(data):
+def test_a_malformed_message_is_rejected(data):
     with pytest.raises(ValueError):  # noqa: PT011 - any is expected
         msgspec.json.decode(data, type=FromWorker)
 

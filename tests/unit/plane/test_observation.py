@@ -99,7 +99,7 @@ def test_slices_of_other_namespaces_neither_replace_a_name_nor_take_it_away(
 
 
 @pytest.mark.parametrize("how", [{"is_managed": False}, {"node": ""}])
-def test_a_pod_that_no_controller_lists_with_a_node_is_said_to_be_listed_by_its_namespace(how):
+def test_a_pod_listed_without_controller_or_node_is_marked_with_its_namespace(how):
     snapshot = put(Store(), FORGED, namespace="evil", **how)
     assert PodNames().of(snapshot, FORGED[0]) == "evil/batch-of-evil (listed by evil)"
 
@@ -152,7 +152,7 @@ async def test_calls_stay_with_the_pod_that_had_the_address(rig):
     ]
 
 
-async def test_what_arrives_without_a_watcher_is_not_named(rig):
+async def test_connections_observed_without_a_watcher_are_not_named(rig):
     looked_up = []
     Observation(rig.plane, Observing(), lambda: looked_up.append("names"))
     rig.plane.on_observed(Observed([ConnectionFacts(client="10.244.0.7:1")], []))

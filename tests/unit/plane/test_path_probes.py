@@ -110,7 +110,7 @@ async def test_of_twice_as_many_silent_endpoints_as_may_be_probed_at_once_some_w
         assert len(probes._dials) <= MAX_UNDER_WAY
 
 
-async def test_nothing_is_noted_of_an_endpoint_that_was_discarded(probing):
+async def test_a_discarded_endpoint_is_no_longer_probed(probing):
     probes, noted = probing
     with listen() as server, listen() as other:
         probes.add(at(server), WEB)
@@ -135,7 +135,7 @@ async def test_an_endpoint_that_one_of_its_services_loses_during_a_probe_is_prob
         await until(lambda: len(noted) >= 3)
 
 
-async def test_a_shortage_of_descriptors_says_nothing_about_an_endpoint(probing):
+async def test_a_probe_out_of_descriptors_reports_no_endpoint_failure(probing):
     probes, noted = probing
     with listen() as server:
         probes.add(at(server), WEB)

@@ -34,7 +34,7 @@ def pods_of(rig, protocol, count=2):
 # -- size ------------------------------------------------------------------------
 
 
-async def test_what_is_too_large_for_a_worker_refuses_and_costs_no_other_service(rig):
+async def test_a_service_too_large_for_a_worker_is_refused_and_costs_no_other_service(rig):
     (pod,) = pods_of(rig, TCP, 1)
     web, other = rig.service(pod.address), rig.service(pod.address)
     endpoints = tuple(SocketAddress(f"2001:db8::{n:04x}", 8080) for n in range(60_000))
@@ -72,7 +72,7 @@ async def all_serve(rig):
     await rig.plane.refresh()
 
 
-async def test_what_was_dropped_for_a_former_group_is_counted_there(rig):
+async def test_drops_for_a_former_group_are_counted_for_that_group(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, at="0.0.0.0", admits=ALICE_ALONE)
     await all_serve(rig)
@@ -175,7 +175,7 @@ async def test_clients_inside_and_outside_get_different_endpoints(rig, protocol)
     assert [await place_of(rig, web, pods, client) for client in (ALICE, BOB)] == [0, 0]
 
 
-async def test_where_only_those_outside_have_endpoints_those_inside_are_reset(rig):
+async def test_clients_inside_are_reset_if_only_clients_outside_have_endpoints(rig):
     pod = rig.endpoint()
     web = rig.service(outside=[pod.address], inside=["127.0.0.1/32"])
     assert web.listener.is_serving
@@ -216,7 +216,7 @@ async def test_a_drain_waits_for_connections_that_finish(own_rig):
     assert await draining == 0
 
 
-async def test_it_is_idle_when_the_last_connection_has_ended_and_serves_until_then(own_rig):
+async def test_idle_waits_for_the_last_connection_while_the_plane_still_serves(own_rig):
     rig, pod = own_rig, own_rig.endpoint()
     web = rig.service(pod.address)
     pairs = [(await rig.client(web), await pod.accept())]
@@ -232,7 +232,7 @@ async def test_it_is_idle_when_the_last_connection_has_ended_and_serves_until_th
     web.close()
 
 
-async def test_it_waits_until_it_is_idle_for_a_time_only(own_rig):
+async def test_idle_waits_no_longer_than_its_timeout(own_rig):
     rig, pod = own_rig, own_rig.endpoint()
     web = rig.service(pod.address)
     client, _ = await rig.client(web), await pod.accept()
@@ -276,7 +276,7 @@ async def test_pipes_are_shared_out():
     assert Plane(loop, 64)._workers[0].tuning.max_pipes == 1
 
 
-async def test_its_memory_is_that_of_the_worker_nearest_to_its_limit():
+async def test_plane_memory_comes_from_the_worker_closest_to_its_limit():
     plane = Plane(asyncio.get_running_loop(), 3)
     figures = [(50, 200, False, True), (95, 100, True, False), (0, 0, False, False)]
     for worker, figure in zip(plane._workers, figures, strict=True):

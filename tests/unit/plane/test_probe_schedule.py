@@ -65,7 +65,7 @@ def test_intervals_are_drawn_between_one_and_two_seconds(drawn, interval):
     assert schedule.next_at(0.0) == pytest.approx(interval, abs=0.001)
 
 
-def test_an_endpoint_that_is_discarded_is_probed_no_more_also_if_its_probe_ends_later(schedule):
+def test_a_discarded_endpoint_is_not_probed_again_even_if_its_probe_ends_later(schedule):
     add(schedule, WEB, A, B)
     schedule.discard(B, WEB)
     assert schedule.take(0.0, ROOM) == [A]
@@ -192,7 +192,7 @@ def test_a_service_that_gets_a_silent_endpoint_has_it_probed_at_once(schedule):
     assert schedule.take(now - 20.0, ROOM) == [A]
 
 
-def test_the_measured_interval_is_that_of_endpoints_that_answer(schedule):
+def test_the_measured_probe_interval_covers_only_answering_endpoints(schedule):
     assert schedule.interval_s == 0.0
     add(schedule, WEB, A, B)
     schedule.take(0.0, ROOM)
@@ -209,14 +209,14 @@ def test_the_measured_interval_is_that_of_endpoints_that_answer(schedule):
     assert schedule.interval_s == 0.0
 
 
-def test_after_a_pause_no_more_probes_begin_at_once_than_in_a_twentieth_of_a_second(schedule):
+def test_probes_started_after_a_pause_are_limited_to_a_twentieth_of_a_second(schedule):
     add(schedule, WEB, *MANY[:1_000])
     assert len(schedule.take(3_600.0, ROOM)) == 100
     assert schedule.take(3_600.0, ROOM) == []
     assert len(schedule.take(3_600.0 + GAP_S, ROOM)) in (19, 20)
 
 
-def test_no_more_probes_begin_than_there_is_room_for(schedule):
+def test_the_schedule_starts_no_more_probes_than_there_is_room_for(schedule):
     for number in range(10):
         add(schedule, ServiceKey(f"shop-{number}", "web"), MANY[number])
     assert len(schedule.take(0.0, 3)) == 3

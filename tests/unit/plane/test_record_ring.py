@@ -276,7 +276,7 @@ async def test_a_full_ring_counts_what_it_leaves_out(rig):
     assert ring.observe([ALL]) == Observed([], [])
 
 
-async def test_what_is_left_out_counts_for_those_that_may_have_wanted_it(rig):
+async def test_left_out_records_are_counted_for_the_filters_that_may_match_them(rig):
     ring = RecordRing(rig.engine)
     web, failed = ConnectionFilter(service="shop/web"), ConnectionFilter(failed=True)
     bob = ConnectionFilter(client="10.0.0.8")

@@ -66,7 +66,7 @@ async def test_clients_that_a_listener_might_not_admit_are_reset(recovered, serv
         assert await client.was_reset()
 
 
-async def test_what_no_listener_takes_refuses_again(recovered):
+async def test_a_recovered_socket_that_no_listener_takes_refuses_again(recovered):
     protocol, at = free()
     recovered.open([(protocol, at)], 1, transparent=False)
     with contextlib.closing(await dial(at)) as client:
@@ -85,7 +85,7 @@ def test_a_port_of_another_program_is_left_out(recovered):
         assert recovered.take(*wanted[0], SERVES) == ()
 
 
-def test_no_more_are_opened_than_there_is_room_for(recovered):
+def test_recovered_sockets_are_limited_to_the_available_room(recovered):
     wanted = [free(UDP) for _ in range(3)]
     recovered.open(wanted, 2, transparent=False)
     assert len(recovered) == 2

@@ -20,7 +20,7 @@ def test_the_worker_with_the_fewest_listeners_stands_in():
     assert substitutes.begin(1, [2, 3]) == 3
 
 
-def test_a_worker_has_one_stand_in_at_a_time():
+def test_a_worker_has_one_substitute_at_a_time():
     substitutes = Substitutes([1, 1, 1], 100)
     assert [substitutes.begin(0, [1, 2]) for _ in range(2)] == [1, None]
     assert [substitutes.end(0) for _ in range(2)] == [1, None]
@@ -36,7 +36,7 @@ def test_no_worker_stands_in_with_more_listeners_than_half_of_its_descriptors():
     assert Substitutes([5, 6], 20).begin(0, [1]) is None
 
 
-def test_a_stand_in_that_ends_is_none_any_more():
+def test_a_worker_that_ended_is_no_longer_a_substitute():
     substitutes = Substitutes([1, 1, 1], 100)
     substitutes.begin(0, [1])
     substitutes.worker_ended(2)
@@ -45,7 +45,7 @@ def test_a_stand_in_that_ends_is_none_any_more():
     assert substitutes.begin(0, [2]) == 2
 
 
-def test_a_stand_in_has_the_listeners_of_others_under_numbers_of_their_own():
+def test_a_substitute_holds_listeners_of_missing_workers_under_own_numbers():
     substitutes = Substitutes([1, 1, 1], 100)
     assert list(substitutes.holders(0, 7)) == [(0, 7)]
     for missing in (0, 1):
@@ -124,7 +124,7 @@ async def test_clients_of_a_missing_worker_are_served_meanwhile_and_afterwards(
     assert +web.listener.closing == {}
 
 
-async def test_connections_of_a_stand_in_outlive_its_duty(pool, absence):
+async def test_connections_of_a_substitute_outlive_the_substitution(pool, absence):
     pod = pool.endpoint()
     web = pool.serve([pod])
     await absence.begin()
@@ -136,7 +136,7 @@ async def test_connections_of_a_stand_in_outlive_its_duty(pool, absence):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_what_changes_meanwhile_holds_meanwhile_and_afterwards(pool, absence, protocol):
+async def test_changes_during_a_substitution_apply_during_and_after_it(pool, absence, protocol):
     old, new = make_pod(pool, protocol), make_pod(pool, protocol)
     web, gone = (pool.serve([old], protocol=protocol) for _ in range(2))
     await absence.begin()
@@ -165,7 +165,7 @@ async def refuses(pool, at, protocol):
             await client.receive()
 
 
-async def test_a_stand_in_that_dies_is_replaced_by_the_next_worker_that_runs(pool, absence):
+async def test_a_substitute_that_dies_is_replaced_by_the_next_running_worker(pool, absence):
     pod = pool.endpoint()
     web = pool.serve([pod])
     await absence.begin()

@@ -49,7 +49,7 @@ async def test_its_turns_begin_at_its_own_number(idle):
 # -- serving -------------------------------------------------------------------
 
 
-async def test_it_follows_changes_of_everything_else_and_keeps_the_endpoints(control, pod):
+async def test_a_group_change_without_endpoints_applies_and_keeps_the_endpoints(control, pod):
     other = control.keep(TcpEndpoint())
     at = control.serve(pod.address, other.address)
     both = (pod.address, other.address)
@@ -86,7 +86,7 @@ async def test_a_client_that_arrives_with_its_endpoint_is_served_in_either_order
         await control.report()
 
 
-async def test_nothing_is_accepted_while_a_listener_is_closed(control, pod):
+async def test_a_closed_listener_accepts_no_connection_until_it_is_reopened(control, pod):
     at = control.serve(pod.address)
     control.send(CloseListener(LISTENER))
     await control.report()
@@ -254,7 +254,7 @@ async def test_an_ejection_and_its_end_are_reported(control):
     assert await control.hear(Returned) == Returned(GROUP, dead.address)
 
 
-async def test_what_another_worker_has_ejected_is_not_dialled(control, pod):
+async def test_an_endpoint_ejected_by_another_worker_is_not_dialled(control, pod):
     silent = control.keep(SilentEndpoint())
     at = control.serve(silent.address, pod.address)
     control.send(Ejected(GROUP, silent.address, True))
@@ -265,7 +265,7 @@ async def test_what_another_worker_has_ejected_is_not_dialled(control, pod):
     assert control.said(Ejected) == []
 
 
-async def test_where_another_worker_met_silence_alone_the_client_is_reset_at_once(control):
+async def test_a_client_is_reset_at_once_if_another_worker_ejected_the_only_endpoint(control):
     silent = control.keep(SilentEndpoint())
     at = control.serve(silent.address)
     control.send(Ejected(GROUP, silent.address, True))
@@ -289,7 +289,7 @@ async def test_silence_that_began_before_another_worker_was_answered_ejects_noth
     assert (group.ejected, idle.said(Ejected)) == ([], [])
 
 
-async def test_what_another_worker_has_reached_is_dialled_again(control, pod):
+async def test_an_endpoint_that_another_worker_reached_is_dialled_again(control, pod):
     other = control.keep(TcpEndpoint())
     at = control.serve(pod.address, other.address)
     control.send(Ejected(GROUP, pod.address, False))

@@ -27,7 +27,7 @@ from ..dataplane.waiting import until
 from .control import GROUP, LISTENER
 
 
-async def test_it_drops_privileges_and_reports_its_process(idle):
+async def test_a_worker_drops_privileges_and_reports_its_process(idle):
     idle.start()
     running = await idle.hear(Running)
     assert running == Running(os.getpid(), os.geteuid())
@@ -91,7 +91,7 @@ async def test_a_drain_ends_it_when_the_last_connection_has_ended(control, pod):
     assert await control.main.ended == 0
 
 
-async def test_it_ends_at_once_when_the_control_process_has_ended(control, pod):
+async def test_a_worker_exits_at_once_when_the_control_process_has_exited(control, pod):
     client, _ = await control.pair(control.serve(pod.address), pod)
     control.channel.close()
     assert await control.main.ended == 1
@@ -120,7 +120,9 @@ def handed_over(control):
     return [message for message in control.got if isinstance(message, kinds)]
 
 
-async def test_a_successor_gets_the_sockets_first_then_pins_in_turns(control, monkeypatch):
+async def test_the_next_process_gets_sockets_first_then_affinity_entries_in_turns(
+    control, monkeypatch
+):
     monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
     for number, label in enumerate(("shop/a", "shop/b")):
         open_group(control, number, label, ALICE, BOB)
@@ -145,7 +147,9 @@ async def test_a_successor_gets_the_sockets_of_a_missing_worker_as_those_of_that
     assert [(one.worker, one.is_last) for one in idle.said(HandedOver)] == [(2, False), (1, True)]
 
 
-async def test_pins_are_not_made_while_the_successor_reads_none(control, monkeypatch):
+async def test_affinity_entries_are_not_sent_while_the_next_process_does_not_read(
+    control, monkeypatch
+):
     monkeypatch.setattr(worker_main, "_MAX_ENTRIES_WAITING_BYTES", 0)
     monkeypatch.setattr(worker_main, "PINS_S", 0.05)
     open_group(control, 1, "shop/a", ALICE)
@@ -154,7 +158,7 @@ async def test_pins_are_not_made_while_the_successor_reads_none(control, monkeyp
     assert [type(message) for message in handed_over(control)] == [HandedOver, AffinityEntriesSent]
 
 
-async def test_one_iteration_makes_few_pins(control, monkeypatch):
+async def test_one_turn_of_the_event_loop_makes_few_affinity_entries(control, monkeypatch):
     """Clients are served in between."""
     monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
     open_group(control, 1, "shop/a", ALICE, BOB)
@@ -165,7 +169,7 @@ async def test_one_iteration_makes_few_pins(control, monkeypatch):
     assert len(control.said(AffinityEntries)) == 2
 
 
-async def test_pins_are_for_the_last_group_of_their_label(control):
+async def test_affinity_entries_are_handed_over_for_the_last_group_of_a_label(control):
     open_group(control, 1, "shop/a")
     open_group(control, 2, "shop/a")
     control.send(CloseGroup(1))

@@ -175,7 +175,7 @@ async def test_a_worker_that_sends_malformed_messages_is_ended_alone(start, capl
     assert parent.messages == []
 
 
-async def test_what_can_not_be_started_is_an_error_and_leaves_nothing_open(monkeypatch):
+async def test_a_worker_that_cannot_be_started_raises_and_leaves_nothing_open(monkeypatch):
     before = open_sockets()
     monkeypatch.setattr(child, "RUNNING_INTERPRETER", "/nowhere/python")
     with pytest.raises(FileNotFoundError):

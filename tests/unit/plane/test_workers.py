@@ -85,7 +85,7 @@ async def test_clients_that_dial_while_a_worker_is_dead_wait_and_are_served(pool
     await pool.is_restarted(0, times=1)
 
 
-async def test_the_successor_has_the_same_sockets_and_the_pins_of_others_stay(pool):
+async def test_a_restarted_worker_keeps_its_sockets_and_other_workers_their_entries(pool):
     pods = pool.pods(3)
     web = pool.serve(pods, affinity_timeout_s=60)
     places = {client: await pool.place_of(web, pods, client) for client in CLIENTS}
@@ -305,7 +305,7 @@ async def test_an_endpoint_that_one_worker_found_dead_is_dialled_by_no_other(mak
 # -- figures -----------------------------------------------------------------------
 
 
-def test_there_is_a_worker_for_two_cores_and_four_at_the_most():
+def test_the_default_is_one_worker_per_two_cores_and_at_most_four():
     assert default_workers() == max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 

@@ -47,7 +47,7 @@ def test_its_name_is_quoted_in_a_command():
     assert "ip link set '$(a)' type bridge" in found.hint
 
 
-def test_a_bridges_own_option_is_as_good():
+def test_a_bridges_own_option_has_the_same_effect_as_the_sysctl():
     bridge = BRIDGE._replace(calls_iptables=True)
     assert obstacles(BridgeFilter(True, False, False), bridge).keys() == {(CNI0, 6)}
 

@@ -48,7 +48,7 @@ def test_addresses_come_in_the_order_of_the_slices_each_time_they_are_listed():
     assert index.slices is slices
 
 
-def test_what_slices_have_instead_of_a_port_is_known_of_those_with_endpoints():
+def test_protocols_and_port_names_are_indexed_only_for_slices_with_endpoints():
     six = [SlicePort(name, 80, "TCP") for name in "fedcba"]
     index = EndpointIndex(
         [slice_of(POD_A.ip, ports=PORTS), slice_of(ports=six, key="cart-2", family=V6)]

@@ -217,7 +217,7 @@ def test_the_cost_of_a_change_does_not_depend_on_other_networks(monkeypatch):
     assert read == ["10.0.1.0/24", "10.9.9.9/32"]
 
 
-def test_links_that_lead_only_to_containers_are_those_of_pods_and_their_bridges():
+def test_pod_links_are_links_and_bridges_with_routes_only_to_containers():
     found = {one.number: list(map(str, one.networks)) for one in find_pod_links(LINKS, ROUTES)}
     assert found == {
         VETH_A: ["10.244.1.2/32", "fd00:1::2/128"],

@@ -65,7 +65,7 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
         (NameState.NO_ADDRESS, "IPv6", names.no_address_of_family(HOST, "IPv6")),
     ],
 )
-def test_each_problem_of_a_name_is_a_cause_since_it_began(state, detail, cause):
+def test_problems_of_a_name_are_causes_with_their_start_time(state, detail, cause):
     found = why(resolved(NameProblem(HOST, state, detail, since=5.0)))
     assert found == cause.replace(first_at=5.0)
 
@@ -80,7 +80,7 @@ def test_with_a_selector_its_pods_are_the_cause():
     assert why(names=(), selector=SELECTOR) is None
 
 
-def test_where_no_proxy_runs_names_are_not_looked_up_yet():
+def test_names_are_reported_as_not_looked_up_yet_without_a_proxy():
     named = slice_of(NameSlice, named=(Endpoint(HOST),))
     assert why() == why(named, names=()) == names.not_looked_up_yet(HOST)
 
@@ -134,7 +134,7 @@ def test_only_the_family_counts():
     assert why(resolved(), resolved(problem, family=V6), family=V6) is not None
 
 
-def test_a_port_for_which_there_is_no_name_says_so():
+def test_a_port_without_a_name_in_a_name_slice_is_a_cause():
     assert why(resolved(), port=REST) == names.no_name_for_port("rest")
 
 

@@ -99,7 +99,7 @@ def test_its_slice_has_the_label_of_headless_services():
     assert why(item, of=service(selector=WEB)) == slice_headless(CART, item.key)
 
 
-def test_it_has_slices_of_the_other_family_only():
+def test_a_port_with_slices_only_of_the_other_family_names_that_family():
     cause = why(slice_of(A), family=IPFamily.IPV6)
     assert cause == no_slice_of_family(CART, "IPv6", "IPv4")
 

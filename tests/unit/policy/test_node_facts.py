@@ -64,7 +64,7 @@ def test_without_a_node_object_there_are_options_and_addresses():
     )
 
 
-def test_zone_and_addresses_are_those_of_the_node_object():
+def test_zone_and_primary_addresses_are_read_from_the_node_object():
     facts = facts_of(cluster(NODE))
     assert (facts.zone, facts.primary_addresses) == ("eu-1a", ("192.0.2.10", "2001:db8::10"))
     assert facts.addresses == (), "those of the interfaces are others"
@@ -131,7 +131,9 @@ def test_loopback_and_node_endpoints_are_allowed_without_steering(steering, is_a
         pytest.param((), True, ("10.244.0.0/16",), id="the-clusters-where-the-node-has-none"),
     ],
 )
-def test_pods_inside_are_those_of_the_cluster_or_of_this_node(pod_networks, only_own_pods, inside):
+def test_inside_networks_are_the_pod_networks_of_the_cluster_or_the_node(
+    pod_networks, only_own_pods, inside
+):
     node = Node("node-7", pod_networks=pod_networks)
     facts = facts_of(
         cluster(node), only_own_pods=only_own_pods, cluster_networks=("10.244.0.0/16",)

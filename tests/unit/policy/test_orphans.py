@@ -143,7 +143,7 @@ def test_names_of_a_letter_or_two_are_not_similar():
     assert not any(some.meant_for(key) for key in keys)
 
 
-def test_it_concerns_services_of_that_name_anywhere():
+def test_an_orphan_concerns_services_of_the_same_name_in_any_namespace():
     api, db = ServiceKey("a", "api"), ServiceKey("a", "db")
     assert concerned("api", api, db, ServiceKey("a", "apis")) == [api]
 

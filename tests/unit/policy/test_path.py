@@ -84,9 +84,7 @@ def test_session_affinity_is_for_one_path_so_auto_stays_on_userspace():
         pytest.param({"removal_s": 30.0}, "on-endpoint-removal", id="removal"),
     ],
 )
-def test_what_needs_the_proxy_keeps_a_service_on_it_with_a_note_where_the_kernel_is_asked_for(
-    more, what
-):
+def test_a_setting_that_needs_the_proxy_overrides_the_kernel_path_with_a_note(more, what):
     why = f"{what} needs the proxy"
     asked = choose_path(Handling(path=DataPath.KERNEL, **more), DataPath.USERSPACE, "")
     assert (asked.path, asked.why) == (DataPath.USERSPACE, why)

@@ -30,7 +30,7 @@ class TestWeights:
         assert reasons(usable) == ["drained (weight 0)", "ready", "ready"]
         assert usable.serving.weights == ()
 
-    def test_one_without_weight_on_this_node_is_not_counted_for_load_balancers(self):
+    def test_an_endpoint_without_weight_is_not_counted_for_load_balancers(self):
         ready = slice_of(Endpoint(A, node="node-1", weight=0), Endpoint(B, node="node-1"))
         assert count_local_ready([ready], NodeFacts(node_name="node-1")) == 1
 
@@ -51,7 +51,7 @@ class TestPriorities:
         assert usable.serving.standbys == ((POD_A, 1), (POD_C, 2))
         assert [v.is_standby for v in usable.verdicts] == [True, False, True]
 
-    def test_where_none_of_the_first_is_ready_the_next_is_first(self):
+    def test_the_next_priority_is_used_if_no_endpoint_of_the_first_is_ready(self):
         usable = judge(slice_of(*preferring(priority=(0, 1), ready=(False, True))))
         assert usable.serving == Serving((POD_B,))
         assert [v.is_standby for v in usable.verdicts] == [False, False]

@@ -76,7 +76,7 @@ def in_use(count, group, **others):
         pytest.param(held(17, ALICE, WEB), CART, (ALICE, WEB, 17, 16), id="of-few"),
     ],
 )
-def test_which_connections_are_reset(connections, newcomers, expected):
+def test_connections_of_the_largest_client_or_service_are_reset(connections, newcomers, expected):
     assert choose(connections, newcomers, NOW)[:4] == expected
 
 
@@ -185,7 +185,7 @@ def to_free(connections, buffers, excess, spared=0):
 MIB = 1024 * 1024
 
 
-def test_those_that_hold_the_most_go_first_of_the_client_that_holds_the_most():
+def test_to_free_picks_the_largest_buffers_of_the_largest_client_first():
     greedy, web = held(3, ALICE, WEB), held(2, BOB, WEB)
     buffers = dict(zip([*greedy, *web], [MIB, 3 * MIB, 2 * MIB, 4 * MIB, MIB], strict=True))
     alice, bob = [greedy[1], greedy[2], greedy[0]], [web[0], web[1]]
@@ -214,7 +214,7 @@ def test_buffers_go_before_idle_connections():
     ]
 
 
-def test_what_connections_may_hold_anyway_is_left_to_them():
+def test_to_free_spares_the_memory_that_connections_may_hold():
     connections = held(4, ALICE, WEB)
     buffers = dict.fromkeys(connections, MIB)
     assert to_free(connections, buffers, 10 * MIB, spared=3 * MIB) == connections[:2]

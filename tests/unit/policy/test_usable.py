@@ -82,7 +82,7 @@ def test_an_endpoint_in_two_slices_counts_once():
         ([{"ready": True, "terminating": True}, READY], "ready", True),
     ],
 )
-def test_where_slices_disagree_the_better_condition_wins(conditions, word, is_usable):
+def test_the_better_condition_wins_if_slices_disagree(conditions, word, is_usable):
     for order in permutations(conditions):
         slices = [slice_of(Endpoint(A, **c), key=f"cart-{i}") for i, c in enumerate(order)]
         (verdict,) = judge(*slices).verdicts
@@ -302,7 +302,7 @@ def test_a_pod_of_both_families_counts_once():
         pytest.param([TERMINATING, GONE], [False, False], id="it-is-usable"),
     ],
 )
-def test_one_that_terminates_and_serves_is_leaving_while_others_are_ready(conditions, leaving):
+def test_a_terminating_serving_endpoint_is_leaving_while_another_is_ready(conditions, leaving):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     usable = judge(slice_of(*endpoints))
     assert [v.is_leaving for v in usable.verdicts] == leaving

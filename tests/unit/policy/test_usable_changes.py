@@ -61,7 +61,7 @@ OTHERS = st.sampled_from([MANY, [replace(e, hinted_zones=("east",)) for e in MAN
 
 
 @given(OTHERS, st.lists(ENDPOINTS, min_size=2, max_size=2), st.lists(ENDPOINTS, max_size=2))
-def test_the_result_is_that_of_judging_all_or_none(others, first, second):
+def test_judge_changes_equals_judging_all_endpoints_or_returns_none(others, first, second):
     had, has = versions(
         [slice_of(*others, key="z"), *(slice_of(*e, key=f"s{i}") for i, e in enumerate(first))],
         [slice_of(*others, key="z"), *(slice_of(*e, key=f"s{i}") for i, e in enumerate(second))],
@@ -71,7 +71,7 @@ def test_the_result_is_that_of_judging_all_or_none(others, first, second):
 
 
 @given(OTHERS, ENDPOINTS, st.sets(st.sampled_from([*IPS[:12], *IPS[20:23]]), max_size=4))
-def test_the_result_is_that_of_judging_all_where_other_addresses_are_refused(others, own, taken):
+def test_usable_after_changed_refusals_equals_judging_all_or_returns_none(others, own, taken):
     (index,) = versions([slice_of(*others, key="z"), slice_of(*own, key="a")])
     refusals = replace(REFUSALS, frontends={SocketAddress(ip, 8080) for ip in taken})
     before = usable_endpoints(index, PORT, REFUSALS).verdicts
@@ -79,7 +79,7 @@ def test_the_result_is_that_of_judging_all_where_other_addresses_are_refused(oth
     assert found in (None, usable_endpoints(index, PORT, refusals))
 
 
-def test_where_an_address_is_refused_only_that_is_judged():
+def test_a_refused_address_is_the_only_endpoint_judged_again():
     (index,) = versions([slice_of(*MANY, key="z"), slice_of("192.0.2.1", key="a")])
     refusals = replace(REFUSALS, frontends={SocketAddress("192.0.2.1", 8080)})
     before = usable_endpoints(index, PORT, REFUSALS).verdicts
@@ -136,7 +136,7 @@ def test_a_few_changes_are_judged_alone(now):
         ),
     ],
 )
-def test_where_one_decides_about_others_all_are_judged(others, now):
+def test_a_change_that_affects_other_endpoints_judges_all_endpoints(others, now):
     had, has = versions(
         [slice_of(*others, key="z")],
         [slice_of(*others, key="z"), slice_of(*now, key="a")],

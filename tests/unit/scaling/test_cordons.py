@@ -60,7 +60,7 @@ async def kept(node):
     return file
 
 
-async def test_the_next_process_keeps_a_promise_until_its_time_is_up(node, kept, make):
+async def test_the_next_process_keeps_an_acknowledgement_until_it_expires(node, kept, make):
     node.world.now += CORDON_S - 1
     again = Node("node-1", node.world, make, 27900, kept)
     assert await again.cordons.restore() == ("7", {WEB})
@@ -79,14 +79,14 @@ async def test_a_service_that_is_gone_after_a_restart_is_forgotten_in_time(node,
     assert again.endpoints == [POD]
 
 
-async def test_a_promise_whose_time_is_up_is_none_of_the_next_process(node, kept, make):
+async def test_the_next_process_ignores_an_expired_acknowledgement(node, kept, make):
     node.world.now += CORDON_S
     again, answer = await restart(node, make, kept)
     assert answer == ("", frozenset())
     assert again.endpoints == [POD]
 
 
-async def test_a_promise_that_stays_on_disk_after_its_end_is_logged_once(node, kept, caplog):
+async def test_a_finished_acknowledgement_that_cannot_be_deleted_is_logged_once(node, kept, caplog):
     def write(_data, *, current_at):
         raise UserspaceProxyError("cannot write cordons.json: disk full")
 
@@ -129,7 +129,9 @@ async def test_the_next_process_keeps_what_earlier_rounds_put_to_rest(node, two_
     assert (again.endpoints, ends_of(again, API)) == ([], [OTHER_POD])
 
 
-async def test_the_end_of_an_earlier_round_leaves_the_last_ones_promise(node, two_rounds, make):
+async def test_the_end_of_an_earlier_round_keeps_the_last_rounds_acknowledgement(
+    node, two_rounds, make
+):
     node.serve()
     pass_time(node, 0)
     await node.cordons.forget_ended()
@@ -138,7 +140,7 @@ async def test_the_end_of_an_earlier_round_leaves_the_last_ones_promise(node, tw
     assert (again.endpoints, ends_of(again, API)) == ([POD], [])
 
 
-async def test_a_later_round_prolongs_no_earlier_promise(node, two_rounds, make):
+async def test_a_later_round_does_not_prolong_an_earlier_acknowledgement(node, two_rounds, make):
     again, _ = await restart_with_both(node, make, two_rounds)
     pass_time(again, CORDON_S - 5)
     assert (again.endpoints, ends_of(again, API)) == ([POD], [])
@@ -155,7 +157,7 @@ async def test_a_file_of_an_earlier_version_is_read_and_its_form_is_kept(node, t
     assert again.endpoints == []
 
 
-async def test_a_clock_that_was_ahead_does_not_prolong_a_promise(node, kept, make):
+async def test_a_clock_that_was_ahead_does_not_prolong_an_acknowledgement(node, kept, make):
     kept.content = kept.content._replace(current_at=node.world.now + 3600)
     again, _ = await restart(node, make, kept)
     assert again.endpoints == []
@@ -174,13 +176,13 @@ async def test_a_clock_that_was_ahead_does_not_prolong_a_promise(node, kept, mak
         b'{"round": "7", "endpoints": {}, "earlier": {"shop/web": 7}}',
     ],
 )
-async def test_what_cannot_be_read_is_no_promise(node, make, data):
+async def test_an_unreadable_file_contains_no_acknowledgement(node, make, data):
     again, answer = await restart(node, make, File(data, node.world.now))
     assert answer == ("", frozenset())
     assert again.endpoints == [POD]
 
 
-async def test_only_promises_of_the_round_are_kept(node, make):
+async def test_only_acknowledgements_of_the_current_round_are_stored(node, make):
     file = node.cordons._file = File()
     await node.cordons.keep("8")
     assert file.content is None

@@ -200,7 +200,7 @@ async def test_a_node_that_does_not_answer_counts_as_busy(world):
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_one_node_holds_the_lease_and_another_one_takes_over(world):
+async def test_one_node_holds_the_lease_and_another_node_takes_over_when_it_is_gone(world):
     await world.run(100)
     (holder,) = holders(world)
     gone = next(node for node in world.nodes if node.name == holder)
@@ -242,7 +242,7 @@ async def test_sums_of_a_holder_that_is_gone_are_unknown(world):
     assert one.holder.demand is None
 
 
-async def test_what_keeps_a_workload_awake_is_an_event_once(world):
+async def test_a_reason_to_keep_a_workload_awake_is_recorded_as_one_event(world):
     for node in world.nodes:
         node.source.why_not = "deployment/web stays at one replica: an autoscaler"
     await world.run(IDLE_AFTER_S + 300)

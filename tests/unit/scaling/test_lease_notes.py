@@ -41,7 +41,7 @@ def test_a_report_is_read_as_it_was_written(report):
         pytest.param(VoteCounts({}, "", Vote("7", (WEB,), is_over=True)), id="round-that-is-over"),
     ],
 )
-def test_a_tally_is_read_as_it_was_written(vote_counts):
+def test_vote_counts_survive_a_round_trip_through_the_lease(vote_counts):
     read = read_counts(Lease("holder", notes=write_counts(vote_counts)))
     services = sorted(vote_counts.round.services) if vote_counts.round else None
     assert read._replace(round=None) == vote_counts._replace(round=None)

@@ -67,7 +67,7 @@ async def test_other_figures_are_written_after_30_s_and_the_same_ones_each_minut
     assert writes(node) == before + 2
 
 
-async def test_what_is_not_known_is_not_reported(node):
+async def test_an_unknown_demand_is_not_reported(node):
     node.is_known = False
     await node.lease.look()
     assert report_of(node).demand is None
@@ -86,7 +86,7 @@ async def test_a_lease_that_another_process_has_written_is_read_again(node):
     assert report_of(node).demand == {}
 
 
-async def test_an_answer_promises_that_no_endpoint_gets_a_client(node):
+async def test_an_acknowledging_node_sends_clients_to_no_endpoint(node):
     await node.lease.follow(ROUND)
     assert report_of(node).answer == ("7", {WEB})
     assert node.endpoints == []
@@ -206,7 +206,7 @@ async def test_a_process_keeps_nothing_of_a_round_that_ended_without_effect(
     assert again.endpoints == [POD]
 
 
-async def test_a_promise_that_cannot_be_kept_is_none(node, tmp_path):
+async def test_an_acknowledgement_that_cannot_be_stored_is_not_given(node, tmp_path):
     (tmp_path / "file").touch()
     node.cordons._file = StateFile(tmp_path / "file" / "cordons.json")
     with pytest.raises(UserspaceProxyError):
@@ -227,7 +227,7 @@ async def test_a_service_whose_workload_was_scaled_to_zero_is_woken_at_once(node
     assert report_of(node).answer == ("7", frozenset()), "the promise is fulfilled"
 
 
-async def test_clients_of_another_round_do_not_end_what_was_promised(node):
+async def test_clients_in_another_round_do_not_end_an_acknowledgement(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(Vote("8", (ServiceKey("shop", "api"),)))
     await node.lease.follow(Vote("8", (), is_over=True))

@@ -24,7 +24,7 @@ APP, TIER = ("app", "web"), ("tier", "front")
         pytest.param((APP,), {}, " app=web", id="unknown"),
     ],
 )
-def test_a_service_may_if_all_its_labels_are_those_of_all_pods(selector, labels, missing):
+def test_a_service_may_scale_if_all_its_selector_labels_are_on_the_pods(selector, labels, missing):
     why = why_not(selector, WORKLOAD, labels)
     assert (not why) is (missing is None)
     assert (missing or "") in why

@@ -68,7 +68,7 @@ def test_a_silent_connection_is_demand_until_some_time_after_its_end(used):
 
 
 @pytest.mark.parametrize("counted", [{"connections": 1}, {"received_bytes": 9}, {"sent_bytes": 9}])
-def test_what_began_and_ended_between_two_looks_is_recent(used, counted):
+def test_traffic_that_began_and_ended_between_two_looks_counts_as_demand(used, counted):
     used.serve(POD_A)
     assert used.demand_after(0) == 1
     assert used.demand_after(RECENT_S) == 0

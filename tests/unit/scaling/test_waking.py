@@ -229,7 +229,7 @@ async def test_clients_that_come_and_go_do_not_shorten_the_time_to_the_next_atte
     assert len(rig.source.woken) == 4
 
 
-async def test_nothing_is_asked_for_once_the_clients_are_served(rig):
+async def test_no_wake_is_requested_after_the_clients_are_served(rig):
     rig.begin()
     await rig.look_after(0)
     await rig.look_after(30)
@@ -253,7 +253,7 @@ async def test_without_a_workload_there_is_demand_and_nothing_else(rig):
     assert not rig.source.happenings
 
 
-async def test_what_the_operator_has_not_allowed_is_only_an_event_and_a_problem(rig):
+async def test_a_wake_without_permission_is_only_an_event_and_a_problem(rig):
     rig.waking = rig.make(is_allowed=False)
     rig.begin()
     await rig.look_after(0)

@@ -18,7 +18,7 @@ from .shared_leases import LeaseStore
 __all__ = ["nothing_of_this_machine"]
 
 
-def test_nothing_is_synced_before_it_runs(tmp_path):
+def test_a_source_that_has_not_run_is_not_synced(tmp_path):
     for source in (MemorySource(), ManifestSource(tmp_path)):
         assert source.status() == SourceStatus(is_synced=False, problems=(), restarts=0)
 

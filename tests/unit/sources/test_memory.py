@@ -28,7 +28,7 @@ WEB_SLICE = EndpointSlice(
 )
 
 
-async def test_what_was_given_before_the_start_is_the_first_snapshot():
+async def test_the_first_snapshot_contains_objects_added_before_the_start():
     source = MemorySource()
     source.put_service(WEB_SERVICE)
     source.put_slice(WEB_SLICE)
@@ -55,7 +55,7 @@ async def test_each_change_is_published_at_once():
         assert published.last.node == Node("alice")
 
 
-async def test_nothing_is_published_after_the_end():
+async def test_a_stopped_source_publishes_nothing():
     source = MemorySource()
     async with running(source) as published:
         await published.first()

@@ -59,7 +59,7 @@ def test_summaries_come_less_often_unless_asked_for():
         ("view", "page"),
     ],
 )
-def test_what_is_not_understood_is_refused(query):
+def test_an_invalid_query_parameter_is_rejected(query):
     with pytest.raises(web.HTTPBadRequest):
         read(query)
 
@@ -79,7 +79,7 @@ def test_gzip_is_for_clients_that_accept_it(accepted, is_gzip):
     assert accepts_gzip({"Accept-Encoding": accepted} if accepted else {}) is is_gzip
 
 
-def test_each_part_of_a_stream_can_be_read_at_once():
+def test_parts_of_a_gzip_stream_can_be_read_as_they_arrive():
     send, receive = flushed_parts(is_gzip=True), zlib.decompressobj(31)
     assert [receive.decompress(send(line)) for line in LINES] == list(LINES)
 
@@ -90,7 +90,7 @@ def test_a_part_is_compressed_with_the_ones_before():
     assert len(send(line)) < 32
 
 
-def test_others_get_the_bytes_as_they_are():
+def test_clients_without_gzip_get_the_bytes_unchanged():
     send = flushed_parts(is_gzip=False)
     assert [send(line) for line in LINES] == list(LINES)
     assert compressed(LINES[0], is_gzip=False) == LINES[0]

@@ -98,7 +98,7 @@ def test_the_answer_is_of_the_types_that_its_schema_is_made_from():
     assert encode_answer(read_answer(body)) == body
 
 
-def test_one_cause_of_several_services_is_one_incident_of_the_json():
+def test_a_cause_shared_by_several_services_is_one_incident_in_the_json():
     dead = refuses("10.244.0.9:8080").replace(count=2, first_at=NOW - 9, last_at=NOW - 2)
     endpoints = (make_endpoint("10.244.0.9:8080", cause=dead),)
     view = make_view(*(make_port(name, endpoints=endpoints) for name in ("a", "b", "c")))

@@ -93,7 +93,7 @@ async def test_without_connections_an_empty_line_is_sent_now_and_then():
             assert [await response.content.readline() for _ in range(2)] == [b"\n", b"\n"]
 
 
-async def test_what_cannot_be_seen_is_said_first():
+async def test_connections_that_cannot_be_seen_are_reported_first():
     view = make_view(make_port("web", path=PathDecision(DataPath.KERNEL)))
     async with serving(view) as served, served.get("?watch") as response:
         one = read_connection(await served.line(response))
@@ -141,7 +141,7 @@ async def test_without_watch_it_is_the_table_of_clients():
             assert (await response.json())["edges"] == []
 
 
-async def test_nothing_is_observed_once_the_last_reader_has_left():
+async def test_observation_stops_when_the_last_reader_has_left():
     async with serving() as served:
         async with served.get("?watch") as response:
             await served.watched(response)
@@ -163,7 +163,7 @@ async def test_nothing_is_observed_once_the_last_reader_has_left():
         ("?watch&slow=1", 400, f"slow: {why(parse_duration, '1')}"),
     ],
 )
-async def test_what_is_not_valid_is_refused(query, status, text):
+async def test_an_invalid_filter_is_rejected_with_the_reason(query, status, text):
     async with serving() as served, served.get(query) as response:
         assert response.status == status
         assert text in await response.text()

@@ -115,7 +115,7 @@ WAY = "10.244.0.7:41234 → shop/web:http"
         ),
     ],
 )
-def test_a_line_is_what_happened(record, line):
+def test_a_line_describes_the_events_of_a_connection(record, line):
     assert line_of(record) == line
 
 
@@ -171,7 +171,7 @@ def test_marks_are_levels():
     assert level_of(one(ConnectionEvent.LEFT_OUT)) is None
 
 
-def test_what_no_endpoint_answered_has_no_mark_of_success():
+def test_a_connection_without_an_endpoints_answer_needs_attention():
     left = one(endpoint="", cause="left", received_bytes=0, sent_bytes=0, first_byte_s=None)
     assert level_of(left) is Level.ATTENTION
     flow = one(kind="flow", failed=(DEAD,), sent_bytes=0, first_byte_s=None, cause="idle")
@@ -182,7 +182,7 @@ def test_an_answer_for_a_client_that_has_left_has_no_tick():
     assert level_of(one(code=CauseCode.ENDPOINT_ANSWERS_LATE)) is Level.TROUBLE
 
 
-def test_what_was_sent_one_way_has_neither_mark():
+def test_a_connection_with_bytes_in_one_direction_only_needs_attention():
     # The endpoint may have nothing to say (syslog), or may hang.
     assert level_of(one(sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
     assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.ATTENTION

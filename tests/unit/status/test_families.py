@@ -127,7 +127,7 @@ def test_a_service_that_is_ignored_by_design_is_no_problem():
         pytest.param(make_endpoint("a", "meant for zone north", False), "not_used", id="by-hints"),
     ],
 )
-def test_the_state_label_is_one_of_few(endpoint, expected):
+def test_the_state_label_is_one_of_a_fixed_set(endpoint, expected):
     assert state_label(endpoint) == expected
 
 
@@ -215,7 +215,7 @@ def edge(client, key, connections, pod=""):
     return EdgeFacts(client=client, client_pod=pod, connections=connections, **port)
 
 
-def test_each_client_of_a_service_port_is_a_series_and_the_others_are_one():
+def test_client_connections_have_a_series_per_client_and_one_for_the_rest():
     edges = EdgesFacts(
         edges=(
             edge("10.0.0.7", port_key("shop/web:http"), 5, "shop/cart-1"),
@@ -246,7 +246,7 @@ def holding_view():
     return make_view(*ports, demand={ServiceKey("shop", "web"): 3})
 
 
-def test_each_service_that_holds_has_its_demand_or_0():
+def test_the_demand_of_services_that_hold_clients_is_reported_even_if_zero():
     assert demand_of(holding_view()) == {ServiceKey("shop", "api"): 0, ServiceKey("shop", "web"): 3}
 
 

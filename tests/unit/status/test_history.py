@@ -34,7 +34,7 @@ def drawn(values):
     return " ".join("-" if isnan(value) else f"{value:g}" for value in values)
 
 
-def test_one_sample_gives_no_rates():
+def test_a_single_sample_gives_no_rates():
     history = noted(1000)
     assert not history.has_rates
     assert history.rates(KEY) == Figures()
@@ -63,7 +63,7 @@ def test_a_minute_is_kept_the_oldest_first():
     assert noted(0, 5, 5, 6).minute(KEY).connections[-3:] == [5.0, 0.0, 1.0]
 
 
-def test_what_was_carried_a_minute_ago_is_forgotten():
+def test_traffic_older_than_a_minute_is_forgotten():
     assert noted(0, 7, *[7] * (STEPS - 1)).minute(KEY).connections[0] == 7
     assert noted(0, 7, *[7] * STEPS).minute(KEY) is None
 
@@ -90,11 +90,11 @@ def test_time_without_samples_is_a_gap():
     assert drawn(history.minute().connections[-31:]) == f"5 0{' -' * 28} 7"
 
 
-def test_nothing_is_known_of_the_time_before_the_first_sample():
+def test_the_time_before_the_first_sample_has_no_values():
     assert drawn(noted(0, 5, 5).minute(KEY).connections) == f"{'- ' * 58}5 0"
 
 
-def test_nothing_is_known_of_a_service_port_before_it_was_seen():
+def test_the_time_before_a_service_port_was_seen_has_no_values():
     history = History()
     history.note((), 500.0)
     history.note((), 501.0)

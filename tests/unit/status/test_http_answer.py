@@ -91,7 +91,7 @@ def test_an_early_end_is_no_answer(data):
         ),
     ],
 )
-def test_what_is_no_answer_is_not_read(data):
+def test_a_malformed_response_is_unreadable(data):
     with pytest.raises(Unreadable):
         read(data)
 

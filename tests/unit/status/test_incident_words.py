@@ -54,7 +54,7 @@ def test_since_a_day_before_has_its_date():
     assert since(incident(), AT + 86_400) == "since 01 Jul 14:02"
 
 
-def test_what_clients_met_is_counted():
+def test_effects_on_clients_are_counted_in_words():
     seen, failed, wait = client_effects(incident(last_minute=1, waiting=3), AT + 60)
     assert (seen, wait) == ("seen 412 times, last 2 s ago", "3 clients wait for an endpoint")
     assert failed.startswith("1 client got no answer ")
@@ -70,5 +70,5 @@ def test_as_many_names_are_shown_as_fit():
     assert names_in_line(incident(services=NAMES[:1]), 1) == "shop/web-0"
 
 
-def test_times_are_those_of_the_node():
+def test_times_are_shown_in_local_time_of_the_node():
     assert time_of_day(AT) == "14:02:11"

@@ -8,7 +8,8 @@ from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.kernel.conntrack import Tracked
 from userspace_proxy.kernel.ctnetlink import Volume, pack_address
 from userspace_proxy.model import DataPath
-from userspace_proxy.status.kernel_path import render_tracked
+from userspace_proxy.model.port_ranges import DialledRange
+from userspace_proxy.status.kernel_path import legs_of_ranges, render_tracked
 
 from .views import make_endpoint, make_frontend, make_port, make_view, replace
 
@@ -62,5 +63,18 @@ def test_bytes_and_packets_are_added_up_where_the_kernel_counts_them():
     assert answer["note"] == ""
 
 
-def test_nothing_is_listed_where_no_service_takes_the_kernel_path():
+def test_tracked_ports_are_empty_if_no_service_uses_the_kernel_path():
     assert json.loads(render_tracked(make_view(make_port()))) == {"note": "", "ports": []}
+
+
+def test_entries_of_a_range_are_of_the_endpoint_at_its_listed_port():
+    dialled = {port: pack_address("10.96.7.1", port) for port in (79, 80, 85, 91)}
+    legs = {
+        (dialled[85], pack_address("10.244.1.2", 8085)): 1,
+        (dialled[80], FIRST): 1,
+        (dialled[91], pack_address("10.244.1.2", 8091)): 1,
+        (dialled[79], pack_address("10.244.1.2", 8079)): 1,
+        (pack_address("10.96.7.2", 85), pack_address("10.244.1.2", 8085)): 1,
+    }
+    found = legs_of_ranges([DialledRange("10.96.7.1", 80, 90, 80)], Tracked(legs, None))
+    assert found == {FIRST: [(dialled[85], pack_address("10.244.1.2", 8085))]}

@@ -17,7 +17,7 @@ def test_figures_and_names_are_written_as_elsewhere():
     assert written("{{ name }}", name="<b>") == "&lt;b&gt;"
 
 
-def test_what_is_written_can_be_changed_for_all_values():
+def test_a_finalizer_changes_every_written_value():
     assert written("{{ name }}", lambda value: str(value).upper(), name="a<b") == "A&lt;B"
 
 

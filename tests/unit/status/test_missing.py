@@ -44,7 +44,7 @@ def test_a_service_that_is_rejected_may_be_the_one_that_was_meant():
     )
 
 
-def test_a_name_that_is_only_alike_is_no_hint_where_the_service_may_be_in_what_cannot_be_read():
+def test_a_similar_name_is_not_suggested_if_part_of_the_source_cannot_be_read():
     alike = "there is no Service shop/webbed"
     hint = " (did you mean shop/web?)"
     assert say_missing(make_view(make_port()), "shop/webbed") == alike + hint

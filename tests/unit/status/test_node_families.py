@@ -22,7 +22,7 @@ def value(view, name, **labels):
     return read_samples(node_families(view)).get((name, tuple(sorted(labels.items()))))
 
 
-def test_each_figure_is_of_the_kind_that_its_table_states():
+def test_node_families_have_the_kind_stated_in_the_figures_table():
     kinds = {family.name: family.kind for family in node_families(make_troubled_view())}
     tables = figures_of(StatusFacts), figures_of(WorkerFacts)
     figures = {

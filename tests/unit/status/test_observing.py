@@ -121,7 +121,7 @@ def reasons(*ports, wanted=ALL, announcing=()):
     return [(note.service, note.cause, note.count) for note in notes]
 
 
-def test_what_passes_through_the_proxy_is_seen():
+def test_connections_through_the_proxy_are_seen():
     assert reasons(make_port("web")) == []
 
 
@@ -131,12 +131,12 @@ def test_the_kernel_path_is_not_seen():
     assert "the kernel leads its connections straight to endpoints" in note[1]
 
 
-def test_what_rules_lead_beneath_hooks_is_not_seen():
+def test_connections_by_rules_on_the_kernel_path_are_not_seen():
     (note,) = reasons(make_port("web", path=IN_KERNEL, socket_connections=0))
     assert note[1].startswith("rules lead them past this proxy")
 
 
-def test_what_the_kernel_refuses_is_not_seen():
+def test_connections_that_the_kernel_refuses_are_not_seen():
     port = make_port("web", endpoints=(), reason="It has no endpoints")
     assert reasons(port) == [("shop/web:http", port.state.sentence, 0)]
     assert reasons(port, wanted=ConnectionFilter(service="shop/db")) == []
@@ -162,7 +162,7 @@ def test_only_what_a_filter_would_show_is_named_as_not_seen(kinds, shown):
     assert [service for service, *_ in reasons(*ports, wanted=ConnectionFilter(**kinds))] == shown
 
 
-def test_where_nothing_can_match_all_are_named():
+def test_all_unseen_ports_are_listed_if_no_connection_can_match():
     ports = make_port("fast", path=IN_KERNEL), make_port("web", endpoints=(), reason="None")
     notes = reasons(*ports, wanted=ConnectionFilter(saved=True))
     assert [service for service, *_ in notes] == ["shop/fast:http", "shop/web:http"]

@@ -48,7 +48,7 @@ def test_states_are_counted_the_worst_first():
     )
 
 
-def test_what_is_not_known_to_be_served_is_neither_green_nor_a_problem():
+def test_a_port_not_known_to_be_served_is_neither_ok_nor_a_problem():
     unseen = replace(make_port("b"), path=PathView(DataPath.KERNEL))
     dropped = make_port("c", is_dropping=True, reason="none is on this node")
     overview = overview_of(make_port("a"), unseen, dropped)

@@ -55,7 +55,7 @@ def test_a_figure_of_one_row_gives_all_rows_its_column(changes, added):
     assert columns(replace(IDLE, **changes)) == (*ALWAYS, *added)
 
 
-def test_what_was_carried_in_the_last_minute_has_its_columns():
+def test_a_port_with_traffic_in_the_last_minute_has_rate_and_minute_columns():
     history = History()
     for n, connections in enumerate((0, 7, *[7] * 30)):
         history.note((replace(IDLE, connections=connections),), 500.0 + n)

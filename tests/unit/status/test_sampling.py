@@ -155,7 +155,7 @@ async def test_counters_are_recorded_while_nothing_watches():
     )
 
 
-async def test_nothing_is_recorded_while_something_watches():
+async def test_the_sampler_records_nothing_while_views_are_taken():
     proxy = Proxy()
 
     async def pause(seconds):
@@ -213,7 +213,7 @@ async def test_views_take_their_share_of_the_time_however_many_are_asked_for():
     assert len(proxy.pauses) == 49
 
 
-async def test_what_a_refresh_took_of_the_event_loop_counts():
+async def test_refresh_time_on_the_event_loop_counts_towards_the_share():
     proxy = ProxyOfRequests(view_s=0.1, refresh_s=0.4, counted_s=0.3)
     for _ in range(20):
         await proxy.views.take()

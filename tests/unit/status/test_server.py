@@ -199,7 +199,7 @@ async def test_a_terminal_can_search_and_gets_rates():
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/status"])
-async def test_one_service_can_be_asked_for(path):
+async def test_the_status_of_one_service_can_be_requested(path):
     view = make_troubled_view()
     async with serving(view) as client:
         _, text = await client.ask(f"{path}?service=shop/cart", Accept="text/plain")

@@ -37,7 +37,7 @@ def lines_of(view, **options):
     return render_text(view, now=NOW, **options).body.decode().splitlines()
 
 
-def test_wide_output_says_what_runs():
+def test_wide_output_shows_the_version_commit_and_flags():
     view = make_view(commit="0123456789ab")
     runs = "userspace-proxy 0.1.0 (commit 0123456789ab)"
     view.config = ()
@@ -49,7 +49,7 @@ def test_wide_output_says_what_runs():
     assert runs not in "".join(lines_of(view))
 
 
-def test_what_is_ignored_by_design_is_counted_with_the_usual_reasons():
+def test_services_ignored_by_design_are_counted_by_reason():
     reasons = [is_headless(), is_headless(), unsupported_protocol("SCTP"), "a", "b"]
     ignored = [make_ignored(f"shop/s{n}", "", reason) for n, reason in enumerate(reasons)]
     headless, sctp = (say(reasons[n], Form.SHORT) for n in (0, 2))
@@ -124,7 +124,7 @@ def test_a_service_whose_address_is_taken_is_listed_with_the_node_and_without_it
     assert line.split() == ["✕", "shop/b", "Not", "served:", "held", "by", "shop/a"]
 
 
-def test_nothing_that_a_terminal_executes_is_written():
+def test_terminal_control_characters_are_escaped():
     lines = lines_of(make_view(make_port(problem="\x1b[2J\ud800")))
     assert lines[1].endswith("Not served: \\u001b[2J\\ud800")
 
@@ -169,7 +169,7 @@ def test_on_a_narrow_terminal_counts_are_cut_and_the_name_and_its_columns_stay()
     ]
 
 
-def test_of_a_search_without_a_match_this_is_said():
+def test_a_search_without_a_match_is_reported():
     selection = Selection(q="shp")
     top = render_top(make_calm_view(), selection=selection, history=History())
     for lines in (lines_of(make_calm_view(), selection=selection), top.body.decode().splitlines()):
@@ -245,7 +245,7 @@ def test_terminals_get_text_and_browsers_the_page(accept, agent, expected):
     assert prefers_text(accept, agent) is expected
 
 
-def test_what_programs_of_this_node_got_on_the_kernel_path_is_shown_beside_the_rest():
+def test_kernel_path_connections_made_by_programs_of_this_node_are_shown():
     path = PathView(DataPath.KERNEL, NOW - 180, "it is asked for", 1_200, 34)
     port = make_port(active=2, connections=34, received_bytes=0, sent_bytes=0)
     port = replace(port, path=path)
@@ -293,7 +293,7 @@ def make_broken_view(*more, dead=35, calm=285):
     return make_view(*broken, *(make_port(f"calm-{number}") for number in range(calm)), *more)
 
 
-def test_one_cause_of_many_services_is_one_line_above_the_fold_and_said_once():
+def test_a_cause_shared_by_many_services_is_printed_once_on_the_first_screen():
     lines = lines_of(make_broken_view(), columns=80)
     assert "320 Service ports, 35 need attention" in lines[0]
     at = next(n for n, line in enumerate(lines) if line.startswith("  ! "))
@@ -312,13 +312,13 @@ def test_one_cause_of_many_services_is_one_line_above_the_fold_and_said_once():
     assert all(row.endswith("  1 of 2  Partly answering") for row in rows)
 
 
-def test_a_cause_of_one_service_is_said_at_the_service():
+def test_a_cause_of_one_service_is_printed_at_that_service():
     lines = lines_of(make_broken_view(dead=1, calm=1))
     assert [say(DEAD, Form.SHORT) in line for line in lines] == [False, True, False]
     assert "shop/broken-0" in lines[1]
 
 
-def test_a_service_says_what_it_has_beside_a_cause_of_many():
+def test_a_service_shows_its_own_cause_beside_a_shared_cause():
     other = sends_nothing("10.244.0.7:8080")
     endpoints = tuple(make_endpoint(str(one.get("at")), cause=one) for one in (DEAD, other))
     lines = lines_of(make_broken_view(make_port("both", endpoints=endpoints), calm=0))

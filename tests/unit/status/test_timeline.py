@@ -16,7 +16,7 @@ def source(*problems):
     return SourceFacts("kubernetes", "https://k", is_synced=True, problems=problems)
 
 
-def test_nothing_happens_between_equal_views():
+def test_equal_views_have_no_events():
     assert events(CALM, CALM) == []
 
 
@@ -75,7 +75,7 @@ def refused(at, port, *, saved=0, lasts=False, cause=DEAD):
     return Event(NOW + at, Level.TROUBLE, "it refuses", port, saved, lasts, cause)
 
 
-def test_what_one_endpoint_does_to_several_service_ports_is_one_event_since_the_first():
+def test_events_of_one_cause_at_several_service_ports_are_joined():
     events = [refused(900 * n, f"web-{n}", saved=2, lasts=True) for n in range(35)]
     whole = Event(NOW, Level.TROUBLE, "it refuses: 35 Service ports", "", 70, True, DEAD)
     assert joined(events) == [whole]

@@ -66,7 +66,9 @@ NO_PIP = "python-iptables is missing"
         ),
     ],
 )
-def test_what_auto_chooses_on_a_node(has_legacy, iptables_lacks, nftables_lacks, expected):
+def test_auto_chooses_the_steering_that_the_node_supports(
+    has_legacy, iptables_lacks, nftables_lacks, expected
+):
     lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks}
     try:
         hint = "only --steering=none works here"
@@ -84,7 +86,7 @@ def test_other_names_are_errors_with_a_remedy():
     )
 
 
-def test_what_a_steering_lacks_is_known_before_the_start(monkeypatch):
+def test_requirements_of_a_steering_are_checked_before_the_start(monkeypatch):
     selection.check_steering("nftables", LACKS_NOTHING, own_namespace=False)
     selection.check_steering("none", LACKS_NOTHING, own_namespace=False)
     monkeypatch.setattr(selection, "has_net_admin", lambda: False)
@@ -129,7 +131,7 @@ def test_without_conntrack_netlink_only_local_works():
     selection.check_kernel("local", kernel, own_namespace=False)
 
 
-def test_where_no_other_steering_works_the_remedy_names_none(monkeypatch):
+def test_the_remedy_names_steering_none_if_no_other_steering_works(monkeypatch):
     neither = KernelOffers(dict.fromkeys(("inet tables", "legacy tables"), errno.EOPNOTSUPP))
     assert selection.remedy("auto", neither) == "only --steering=none works here"
     assert selection.remedy("local", neither) == "only --steering=none works here"

@@ -59,7 +59,7 @@ def missing(kernel: KernelOffers) -> str:
 def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance | Protocol, str]:
     """Return ``no_kernel_path`` of a started :class:`NftablesSteering`."""
     if lacks := kernel.obstacle((*FOR_NFTABLES, *FOR_KERNEL_PATH), "nftables"):
-        return {**dict.fromkeys(IPFamily, lacks), Protocol.TCP: lacks}
+        return dict.fromkeys(IPFamily, lacks)
     obstacles: dict[IPFamily | Balance | Protocol, str] = dict(not_forwarding().items())
     if no_hash := kernel.words(FOR_SOURCE_HASH):
         obstacles[Balance.SOURCE_HASH] = no_hash

@@ -78,7 +78,7 @@ def test_at_first_a_service_port_is_on_userspace_until_each_endpoint_has_answere
     assert auto.take() == {}
 
 
-def test_the_first_failed_probe_is_the_way_to_userspace_and_says_why(auto):
+def test_the_first_failed_probe_moves_a_port_to_userspace_with_the_reason(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.take()

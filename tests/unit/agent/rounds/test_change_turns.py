@@ -60,7 +60,7 @@ def rounds():
     return found
 
 
-def test_what_does_not_fit_into_the_rest_of_a_turn_waits(rounds):
+def test_a_change_that_exceeds_the_rest_of_a_turn_waits(rounds):
     rounds.elements = 3_000
     for n in range(3):
         rounds.change(f"web-{n}", count=1)
@@ -103,7 +103,7 @@ def addresses(rounds, name):
         pytest.param(addresses, 2, id="addresses"),
     ],
 )
-def test_what_else_costs_counts_beside_endpoints(rounds, put, count):
+def test_slices_elements_and_addresses_count_beside_endpoints(rounds, put, count):
     for n in range(count):
         put(rounds, f"web-{n}")
     taken = rounds.round()
@@ -111,7 +111,7 @@ def test_what_else_costs_counts_beside_endpoints(rounds, put, count):
     assert len(taken | rounds.round(60.0)) == count
 
 
-def test_what_has_waited_longest_is_first(rounds):
+def test_the_service_that_has_waited_longest_is_taken_first(rounds):
     for name in ("a", "b", "c"):
         rounds.change(name)
     order = []
@@ -215,7 +215,7 @@ def test_a_large_service_that_changes_all_the_time_waits(waiting):
         ),
     ],
 )
-def test_what_a_service_has_no_longer_does_not_wait(waiting, now, kept):
+def test_removals_from_a_waiting_service_take_effect_at_once(waiting, now, kept):
     key = ServiceKey("busy", "web")
     found = put(waiting, **{**OLD, "affinity_timeout_s": 7, **now})
     assert found == service(key, **{"ports": PORTS, **OLD, **kept})
@@ -233,7 +233,7 @@ def test_a_service_that_another_proxy_gets_is_no_longer_served_at_once(waiting):
     assert put(waiting, **OLD, proxy_name="other").proxy_name == "other"
 
 
-def test_a_service_waits_as_if_no_more_of_it_were_judged_than_is(rounds):
+def test_the_wait_of_a_service_counts_only_the_part_of_it_that_is_judged(rounds):
     rounds.change("web", 10_000)
     put(rounds, tuple(ServicePort(f"p{n}", n, "TCP") for n in range(1, 1_001)))
     rounds.change("web", 10_000)

@@ -46,7 +46,7 @@ def test_one_changed_slice_of_many_counts_once():
     assert count_changes(after, cluster.store.snapshot()) == ChangeCounts(0, 1)
 
 
-def test_what_is_removed_counts():
+def test_a_removed_service_and_its_slice_count_as_changes():
     cluster = Cluster()
     before = cluster.serve("web", "10.96.0.1", POD)
     assert count_changes(before, cluster.remove("web")) == ChangeCounts(1, 1)
@@ -134,7 +134,7 @@ def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float])
     return progress
 
 
-async def test_what_waits_for_its_turn_is_not_in_force_and_the_rest_is():
+async def test_a_waiting_change_is_not_in_force_while_the_rest_is():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert (progress.is_behind, progress.in_force is progress.latest) == (False, False)
@@ -161,7 +161,7 @@ async def test_a_change_whose_turn_has_come_waits_until_it_is_in_force():
     assert counters.waiting_since == 0
 
 
-def test_how_long_a_change_took_is_told_once_it_is_in_force():
+def test_the_duration_of_a_change_is_reported_once_it_is_in_force():
     cluster, triggers = Cluster(), Triggers(started=900.0)
     cluster.serve("web", "10.96.0.1", POD)
     triggers.note(None, with_slices(cluster, 1000.0))
@@ -180,7 +180,7 @@ async def test_before_the_first_snapshot_nothing_is_in_force():
         task.cancel()
 
 
-async def test_what_waits_for_a_snapshot_goes_on_once_that_is_in_force():
+async def test_waiters_for_a_snapshot_resume_once_it_is_in_force():
     progress = Progress(SyncCounters())
     snapshot = Cluster().serve("web", "10.96.0.1", POD)
     progress.add(snapshot)
@@ -201,7 +201,7 @@ async def test_what_waits_for_a_snapshot_goes_on_once_that_is_in_force():
     assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [None, None, snapshot, 1]
 
 
-async def test_nothing_is_settled_while_a_newer_snapshot_is_being_made():
+async def test_progress_is_not_settled_while_a_newer_snapshot_is_being_made():
     progress = Progress(SyncCounters())
     progress.add(Cluster().serve("web", "10.96.0.1", POD))
     progress.end(progress.begin())

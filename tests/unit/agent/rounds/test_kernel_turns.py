@@ -66,7 +66,7 @@ async def test_none_enters_with_changes_of_others_while_some_wait(make, monkeypa
     assert len(turn(served_ports)) == 2
 
 
-async def test_what_leaves_or_is_gone_does_not_wait(make, monkeypatch):
+async def test_service_ports_that_leave_or_are_removed_do_not_wait(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 1)
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(serve(cluster, 3, KERNEL))

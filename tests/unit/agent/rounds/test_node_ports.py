@@ -118,7 +118,7 @@ def test_a_number_that_connections_used_is_held_after_they_end(reservations):
         bound(TCP, V4, port=port)
 
 
-def test_what_could_not_be_bound_is_bound_later_without_a_change_of_its_service(reservations):
+def test_an_unbound_node_port_is_bound_later_without_a_change_of_its_service(reservations):
     port, released = free_port(TCP, V4), free_port(UDP, V4)
     with no_descriptors():
         for each in (NodePort(TCP, V4, port), NodePort(UDP, V4, released)):
@@ -213,7 +213,7 @@ def test_a_node_without_a_free_port_is_an_error_with_a_remedy(refuse_port, monke
     [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")],
     ids=["ipv4", "ipv6"],
 )
-def test_it_is_reserved_for_both_protocols_and_families_until_it_is_closed(
+def test_a_refuse_port_is_reserved_for_both_protocols_and_families_until_closed(
     refuse_port, family, kind, ip
 ):
     number = refuse_port.open(29000, 29999)

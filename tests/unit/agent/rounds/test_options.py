@@ -13,7 +13,7 @@ HINTS = {**typing.get_type_hints(Options), **typing.get_type_hints(Tuning)}
 RECEIVED = {name: row for name, row in TABLE.items() if (row.option or name) in HINTS}
 
 
-def test_nothing_is_opened_or_allowed_by_default():
+def test_an_embedded_proxy_opens_no_server_and_owns_no_namespace_by_default():
     options = Options()
     assert options.admin is None
     assert options.health is None
@@ -46,5 +46,5 @@ def test_a_row_names_an_option(name):
     assert name in RECEIVED
 
 
-def test_an_option_is_that_of_the_proxy_or_of_its_workers():
+def test_proxy_options_and_worker_tuning_share_no_names():
     assert not typing.get_type_hints(Options).keys() & typing.get_type_hints(Tuning).keys()

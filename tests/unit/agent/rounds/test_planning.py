@@ -151,7 +151,7 @@ async def test_a_port_at_which_the_last_workers_serve_another_service_is_reserve
     await until(lambda: {28000, 28001} <= {*start.served_ports.pool.candidates()})
 
 
-async def test_facts_are_those_of_the_snapshot_that_is_planned(start):
+async def test_facts_are_read_for_the_snapshot_that_is_planned(start):
     asked = []
     loop = await start(
         WatchedSteering(), facts=lambda snapshot: asked.append(snapshot) or NodeFacts()

@@ -64,7 +64,7 @@ async def test_after_a_failure_everything_is_steered_again(start):
     assert (steering.kernel.keys(), loop.counters.partial_failures) == ({CART}, 1)
 
 
-async def test_what_the_kernel_lacks_for_the_first_rules_ends_the_rounds(plane):
+async def test_a_kernel_that_lacks_support_for_the_first_rules_ends_the_rounds(plane):
     steering = WatchedSteering()
     steering.fails_with = NftablesError(errno.EOPNOTSUPP, NEW_TABLE)
     with contextlib.closing(ServedPorts(plane, steering.bind, PortPool(28000, 28999))) as ports:
@@ -75,7 +75,7 @@ async def test_what_the_kernel_lacks_for_the_first_rules_ends_the_rounds(plane):
     assert loop.rules.problem.startswith("cannot change nftables: Operation not supported")
 
 
-async def test_what_was_steered_is_never_given_up(start):
+async def test_rounds_continue_after_an_unsupported_rule_once_a_frontend_is_steered(start):
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     steering.fails_with = NftablesError(errno.EOPNOTSUPP, NEW_RULE)

@@ -84,7 +84,7 @@ async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
     assert (change.changed.keys(), change.gone) == ({frontend("10.96.0.1")}, frozenset())
 
 
-async def test_what_is_held_by_others_is_not_steered_and_what_refuses_is_refused(make):
+async def test_a_held_frontend_is_not_steered_and_an_unserved_frontend_is_refused(make):
     served_ports = make(Bind.PROXY_PORT)
     web = frontend("10.96.0.1")
     served_ports.follow(Cluster().serve("web", web.ip, POD))

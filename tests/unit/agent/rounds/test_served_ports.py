@@ -136,7 +136,7 @@ async def test_a_changed_protocol_is_another_socket(make):
     assert targets.keys() == {frontend("10.96.0.1", protocol=Protocol.UDP)}
 
 
-async def test_those_of_udp_are_known_while_they_are_served(make):
+async def test_udp_service_ports_are_tracked_while_they_are_served(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
     assert [*served_ports.of_udp] == [*served_ports]
@@ -343,7 +343,7 @@ async def test_a_node_port_whose_number_a_connection_uses_is_reserved_once_that_
         bound(Protocol.TCP, port)
 
 
-async def test_where_frontends_are_bound_a_node_port_is_held_by_its_listener(make):
+async def test_a_node_port_is_held_by_its_listener_where_frontends_are_bound(make):
     port, served_ports = free_port(), make(Bind.FRONTEND, facts=AT_NODE)
     targets = served_ports.follow(Cluster().serve("web", "127.98.0.5", POD, node_port=port))
     assert targets.keys() >= {frontend(ip, port) for ip in AT_NODE.addresses}
@@ -417,7 +417,7 @@ async def test_an_endpoint_that_terminates_beside_another_is_quiesced_too(make):
     assert served.group.serving.endpoints == ()
 
 
-async def test_the_listeners_of_a_removed_service_port_count_no_more(make):
+async def test_the_listeners_of_a_removed_service_port_no_longer_count(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     held = served_ports.shortages.shares._held.services
@@ -426,7 +426,7 @@ async def test_the_listeners_of_a_removed_service_port_count_no_more(make):
     assert held.total == 0
 
 
-async def test_those_that_hold_clients_are_known_while_they_are_served(make):
+async def test_service_ports_that_hold_clients_are_tracked_while_they_are_served(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     assert not served_ports.holding

@@ -110,7 +110,7 @@ def test_a_service_that_has_too_many_is_told_once_until_it_lacks_nothing(full):
 
 
 @pytest.mark.parametrize("kind", [ListenError, ShortageError])
-def test_where_giving_up_would_not_help_there_is_no_excess(full, kind):
+def test_a_system_wide_shortage_takes_no_listeners_from_services(full, kind):
     shortages, told = full
     error = kind("cannot listen on x: Too many open files in system")
     error.__cause__ = OSError(errno.ENFILE, "Too many open files in system")

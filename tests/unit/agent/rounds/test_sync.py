@@ -143,7 +143,7 @@ def stop_turns(loop):
     return now
 
 
-async def test_what_waits_for_its_turn_has_it_without_another_change(start):
+async def test_a_waiting_change_gets_its_turn_without_another_change(start):
     loop, cluster = await start(WatchedSteering()), Cluster()
     now, pods = stop_turns(loop), [f"10.0.{n // 250}.{n % 250}" for n in range(5_000)]
     for count in (5_000, 4_999, 4_998):
@@ -156,7 +156,7 @@ async def test_what_waits_for_its_turn_has_it_without_another_change(start):
     assert loop.progress.in_force is snapshot
 
 
-async def test_what_waits_for_its_turn_is_retried_if_the_kernel_refuses_it(start, monkeypatch):
+async def test_a_waiting_change_is_retried_if_the_kernel_rejects_it(start, monkeypatch):
     monkeypatch.setattr("userspace_proxy.agent.rounds.change_turns._PORT_S", 0.2)
     steering, cluster = WatchedSteering(), Cluster()
     loop = await start(steering)

@@ -136,7 +136,7 @@ def test_a_new_route_reaches_the_plane(node):
     run(node, scenario)
 
 
-def test_what_other_programs_remove_is_repaired_and_logged(node, caplog):
+def test_reply_rules_that_other_programs_remove_are_restored_and_logged(node, caplog):
     async def scenario(addresses, _plane):
         await asyncio.to_thread(node.run, "ip rule del lookup 11800")
         await until(lambda: addresses.repairs)

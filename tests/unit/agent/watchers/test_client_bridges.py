@@ -42,7 +42,7 @@ def test_a_bridge_keeps_delivery_for_open_connections_while_its_entry_has_an_eff
     assert bridges.wanted == frozenset()
 
 
-def test_what_the_kernel_refuses_is_an_obstacle_of_all_other_bridges(bridges):
+def test_a_kernel_refusal_is_an_obstacle_for_all_remaining_bridges(bridges):
     bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
     bridges.note([], "no nftables for bridges")
     assert [(one.version, one.cause) for one in bridges.obstacles] == [

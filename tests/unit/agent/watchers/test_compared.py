@@ -54,7 +54,7 @@ class Node:
         return facts
 
 
-async def test_digests_are_those_of_what_is_in_force(tmp_path):
+async def test_digests_are_computed_from_the_snapshot_in_force(tmp_path):
     node = Node(tmp_path)
     digests = node.bring_into_force(node.cluster.serve("web", "10.96.0.1", "192.0.2.1"))
     # A change that has only arrived isn't in them.
@@ -70,7 +70,7 @@ async def test_before_the_first_plan_there_are_no_digests(tmp_path):
     assert (await node.look()).plan == PlanFacts()
 
 
-async def test_what_others_cannot_read_alike_has_no_digests(tmp_path):
+async def test_a_plan_that_other_nodes_cannot_reproduce_has_no_digests(tmp_path):
     from_pods = Settings(endpoints_from_pods=True)
     for node in (Node(tmp_path, "manifests"), Node(tmp_path, settings=from_pods)):
         node.bring_into_force(node.cluster.serve("web", "10.96.0.1", "192.0.2.1"))

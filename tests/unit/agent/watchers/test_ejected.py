@@ -162,7 +162,7 @@ def test_an_endpoint_that_accepts_and_resets_answers_no_probe(rig):
     assert rig.wanted == []
 
 
-def test_an_answer_says_nothing_once_clients_were_reset(rig):
+def test_a_probe_answer_does_not_end_a_streak_of_resets(rig):
     rig.eject()
     rig.pass_(QUIET_S)
     rig.group.counters_of(POD).dials.failed(rig.now, Failure.RESET)
@@ -234,7 +234,7 @@ def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, failure):
     assert rig.group.obstacle_to(POD) is None, "ARP was answered before the next dial"
 
 
-def test_what_a_worker_has_seen_has_its_link_though_the_kernel_has_forgotten_it(rig):
+def test_an_obstacle_a_worker_reported_has_its_link_without_asking_the_kernel(rig):
     rig.eject(failure=Failure.NO_HOST)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == NextHop("eth1")
@@ -345,7 +345,7 @@ def test_a_rule_is_named_at_the_endpoint_that_is_silent_and_at_no_other(silent):
     assert silent.way.asked == [POD]
 
 
-def test_without_such_a_rule_nothing_is_noted_and_once_it_is_gone_no_more(silent):
+def test_an_obstacle_is_noted_only_while_a_rule_drops_the_packets(silent):
     silent.miss(POD)
     silent.way.dropped.clear()
     assert silent.look() == [None, None]
@@ -356,7 +356,7 @@ def test_without_such_a_rule_nothing_is_noted_and_once_it_is_gone_no_more(silent
 
 
 @pytest.mark.parametrize("end", ["answered", "a-minute", "removed"])
-def test_it_is_over_with_the_silence(silent, end):
+def test_the_obstacle_of_a_silent_endpoint_ends_with_its_silence(silent, end):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     if end == "answered":
@@ -366,7 +366,7 @@ def test_it_is_over_with_the_silence(silent, end):
     assert silent.look(60 if end == "a-minute" else 1) == [None, None]
 
 
-def test_what_ejected_endpoints_have_is_left_alone(silent):
+def test_obstacles_of_ejected_endpoints_are_left_unchanged(silent):
     silent.miss(POD)
     silent.group.counters_of(POD).dials.failed(silent.now, Failure.REFUSED)
     silent.group.note_obstacle(POD, DroppedBy("another"))
@@ -374,7 +374,7 @@ def test_what_ejected_endpoints_have_is_left_alone(silent):
     assert silent.way.asked == []
 
 
-def test_one_that_is_found_absent_after_it_was_silent_is_so_still(silent):
+def test_an_endpoint_that_turns_from_silent_to_absent_keeps_the_new_obstacle(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     silent.group.counters_of(POD).dials.failed(silent.now, Failure.NO_HOST)

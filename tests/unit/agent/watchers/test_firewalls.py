@@ -63,7 +63,7 @@ async def test_a_firewall_is_logged_when_it_appears_and_when_it_disappears(watch
     assert caplog.records[-1].getMessage() == "firewalls no longer drop packets to Services"
 
 
-async def test_what_cannot_be_read_keeps_the_last_result(watch, kernel):
+async def test_an_unreadable_ruleset_keeps_the_last_result(watch, kernel):
     await watch.look()
     kernel.view = KernelView(unread=("Operation not permitted",), is_nft_read=False)
     await watch.look()
@@ -99,7 +99,7 @@ async def test_while_everything_changes_firewalls_are_read_only_now_and_then(wat
     assert kernel.count < 100
 
 
-def test_what_drops_forwarded_packets_is_named_as_of_the_read(node):
+def test_the_chain_that_drops_forwarded_packets_is_named_as_of_the_read(node):
     endpoint = SocketAddress("10.244.1.1", 8080)
     node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
     assert read_forward_rules()(endpoint, Protocol.TCP) is None

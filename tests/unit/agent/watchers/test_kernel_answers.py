@@ -168,7 +168,7 @@ async def test_the_chain_that_drops_their_packets_is_the_cause(node):
         pytest.param(0, {}, id="none began"),
     ],
 )
-async def test_nothing_is_wrong_where(node, begun, seen):
+async def test_no_loss_is_reported_unless_many_remote_clients_all_get_no_answer(node, begun, seen):
     await node.look()
     await node.look(begun, **seen)
     for _ in range(3):
@@ -244,7 +244,7 @@ async def test_an_answer_ends_it(node, caplog):
     assert "kernel path works again" in caplog.text
 
 
-async def test_it_is_not_known_any_more_a_minute_after_the_last_client(node):
+async def test_unanswered_clients_are_forgotten_a_minute_after_the_last_client(node):
     await node.fail()
     await node.look(after_s=LAST_MINUTE_S)
     assert node.port.unanswered is None
@@ -313,7 +313,7 @@ async def test_a_frontend_with_very_many_clients_counts_as_answered(node, monkey
     assert node.port.unanswered is None
 
 
-async def test_what_the_kernel_does_not_list_shows_nothing(node):
+async def test_a_failed_conntrack_listing_reports_no_unanswered_clients(node):
     def refuse(_wanted):
         raise SteeringError("cannot list conntrack entries")
 
@@ -323,7 +323,7 @@ async def test_what_the_kernel_does_not_list_shows_nothing(node):
 
 
 @pytest.mark.netns
-def test_each_frontend_has_its_own_clients(node):
+def test_tracked_clients_are_listed_per_frontend(node):
     others = Frontend("10.96.0.2", 80, Protocol.UDP), Frontend("2001:db8::1", 80, Protocol.TCP)
     wanted = dict.fromkeys((node.web, *others), node.served.plan.serving)
     assert list_tracked(wanted) == dict.fromkeys(wanted, DialledBy({}, {}))

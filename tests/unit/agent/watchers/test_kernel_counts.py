@@ -78,7 +78,7 @@ async def test_the_sum_keeps_those_of_services_that_are_gone(counting):
     assert counting.counts.total == 9
 
 
-async def test_where_nothing_is_counted_there_is_no_number(counting):
+async def test_connection_counts_are_none_where_nothing_is_counted(counting):
     assert await counting.read(None) == (None, None, None)
     await counting.read({WEB: 9})
     assert await counting.read(None) == (None, None, None)

@@ -57,7 +57,7 @@ async def test_a_cluster_ip_that_no_interface_has_is_reached_by_name():
         assert answer == [web.address.ip] == ["127.0.0.1"]
 
 
-async def test_where_a_service_answers_is_found_without_a_look_at_others(monkeypatch):
+async def test_a_name_lookup_does_not_iterate_over_other_services(monkeypatch):
     looked_at = []
     monkeypatch.setattr(
         ServedPorts,

@@ -54,7 +54,7 @@ def printing(reader):
     return Proxy(options=Options(write_addresses=reader.write))
 
 
-async def test_each_service_port_is_a_line_and_so_is_each_change():
+async def test_each_service_port_and_each_change_prints_a_line():
     reader = Reader()
     async with printing(reader) as proxy:
         web = await proxy.add_service(

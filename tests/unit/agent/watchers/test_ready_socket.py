@@ -46,7 +46,7 @@ async def ask(rig):
     return answer.decode()
 
 
-async def test_it_answers_why_until_what_the_source_has_is_in_force(rig):
+async def test_the_socket_states_why_not_ready_until_the_sources_state_is_in_force(rig):
     await rig.component.start(rig.supervisor)
     assert await ask(rig) == "https://api.example:6443 has not been read yet"
     rig.source.problems = ("api.example is away",)
@@ -59,7 +59,7 @@ async def test_it_answers_why_until_what_the_source_has_is_in_force(rig):
     assert await ask(rig) == ""
 
 
-async def test_it_has_no_plan_in_force_at_first(rig):
+async def test_the_socket_reports_that_no_first_plan_is_in_force_yet(rig):
     await rig.component.start(rig.supervisor)
     rig.source.is_synced = True
     assert "first plan" in await ask(rig)
@@ -74,7 +74,7 @@ async def test_a_source_that_is_away_later_changes_nothing(rig):
     assert await ask(rig) == ""
 
 
-async def test_what_a_killed_process_left_is_replaced_and_nothing_is_left_at_the_end(rig):
+async def test_a_stale_socket_is_replaced_and_the_new_socket_is_removed_at_the_end(rig):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(rig.path))
     with pytest.raises(ConnectionRefusedError):

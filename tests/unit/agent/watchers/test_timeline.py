@@ -218,7 +218,7 @@ async def test_outages_beyond_a_number_are_one_event(rig):
     assert (whats.count(more), len(rig.timeline._outages)) == (1, OUTAGES_MAX)
 
 
-async def test_what_happens_to_the_node_is_recorded_once(rig):
+async def test_a_problem_of_the_node_is_recorded_once(rig):
     rig.view = replace(rig.view, source=SourceFacts("manifests", "/a", True, ("no such file",)))
     await rig.timeline.look()
     await rig.timeline.look()

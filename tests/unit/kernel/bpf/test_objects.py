@@ -35,7 +35,7 @@ def test_maps_have_the_sizes_of_the_source() -> None:
     }
 
 
-def test_programs_are_the_sections_that_say_where_they_are_attached() -> None:
+def test_bpf_programs_are_the_sections_named_after_their_attach_point() -> None:
     programs = parsed().programs
     assert [program.section for program in programs] == [
         "cgroup/connect4",
@@ -66,7 +66,7 @@ def test_a_program_gets_the_descriptors_of_its_maps() -> None:
         pytest.param(COMPILED[:-200], "unpack_from requires a buffer", id="cut"),
     ],
 )
-def test_what_is_no_object_is_an_error(data: bytes, message: str) -> None:
+def test_an_invalid_object_file_raises_an_error(data: bytes, message: str) -> None:
     with pytest.raises(ObjectError, match=message):
         read_object(data)
 

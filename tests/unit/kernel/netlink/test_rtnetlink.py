@@ -70,7 +70,7 @@ def test_an_isolated_port_is_recognized():
     assert read_link(message("00000100 05000000 03100000 00000000" + found.hex())).link.is_isolated
 
 
-def test_an_entry_of_a_bridge_is_that_of_iproute2():
+def test_a_bridge_entry_is_encoded_as_iproute2_encodes_it():
     """``bridge fdb add 06:75:70:72:6f:78 dev br0 self local``."""
     written = write_bridge_entry(NEW_NEIGHBOUR, CREATE, 5, bytes.fromhex("067570726f78"))
     assert body(written) == "0700000005000000800002000a000200067570726f780000"

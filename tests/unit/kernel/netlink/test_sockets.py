@@ -51,7 +51,7 @@ def test_a_listing_that_is_always_interrupted_is_an_error():
     assert told.value.errno == errno.EBUSY
 
 
-def test_a_single_listing_says_whether_it_was_interrupted():
+def test_a_single_listing_reports_whether_it_was_interrupted():
     disturbed = [message(20, b"1111", flags=INTERRUPTED), done()]
     with Kernel(*disturbed, message(20, b"2222", number=2), done(2)) as kernel:
         first, second = (kernel.requests.list_once(LIST) for _ in range(2))

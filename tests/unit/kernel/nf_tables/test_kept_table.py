@@ -146,7 +146,9 @@ def test_a_refused_change_is_written_as_what_differs_and_then_as_all(
     assert "elements = { 53, 80 }" in printed()
 
 
-def test_what_cannot_be_written_is_compared_again_and_no_drift(table, contents, printed, refused):
+def test_a_refused_change_is_compared_again_and_not_counted_as_drift(
+    table, contents, printed, refused
+):
     table.write_all()
     contents.elements, before = {DNS}, contents.elements
     refused(0, 1, 2, 3)
@@ -158,7 +160,7 @@ def test_what_cannot_be_written_is_compared_again_and_no_drift(table, contents, 
     assert table.is_known()
 
 
-def test_what_cannot_be_written_anew_is_not_taken_for_right(node, table, refused):
+def test_a_table_is_not_known_after_a_refused_rewrite(node, table, refused):
     table.write_all()
     node.run("nft flush ruleset")
     refused(0, 1)
@@ -258,7 +260,7 @@ def test_tables_of_others_that_change_meanwhile_are_no_drift(table, contents, me
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first-write", "rules"])
-def test_what_others_change_right_after_a_write_is_put_right(
+def test_a_foreign_change_right_after_a_write_is_repaired(
     node, table, contents, meanwhile, monkeypatch, is_first
 ):
     table.write_all()
@@ -328,9 +330,7 @@ def test_a_kernel_that_refuses_the_optional_part_gets_the_table_without(
 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.EPERM, errno.ETIMEDOUT])
-def test_a_shortage_or_a_moment_without_permission_says_nothing_about_the_kernel(
-    table, refused, code
-):
+def test_out_of_memory_or_permission_denied_leaves_the_table_complete(table, refused, code):
     refused(0, code=code)
     with pytest.raises(NftablesError, match=os.strerror(code)):
         table.write_all()
@@ -349,7 +349,7 @@ def test_after_an_answer_that_was_lost_it_is_compared(table, contents, monkeypat
     assert table.is_known()
 
 
-def test_what_was_put_right_by_a_call_whose_answer_was_lost_is_reported_by_the_next_one(
+def test_a_repair_whose_reply_was_lost_is_reported_by_the_next_call(
     node, table, contents, commits_fail
 ):
     table.write_all()
@@ -362,7 +362,7 @@ def test_what_was_put_right_by_a_call_whose_answer_was_lost_is_reported_by_the_n
     assert table.repair() == Repair()
 
 
-def test_what_was_put_right_before_the_rest_was_refused_is_reported_by_the_next_one(
+def test_a_repair_before_a_refused_retry_is_reported_by_the_next_call(
     node, table, contents, commits_fail
 ):
     contents.elements = {WEB, DNS}
@@ -375,9 +375,7 @@ def test_what_was_put_right_before_the_rest_was_refused_is_reported_by_the_next_
     assert table.repair() == Repair()
 
 
-def test_what_was_put_right_by_the_first_of_several_transactions_is_reported_by_the_next_call(
-    node, table, monkeypatch
-):
+def test_a_repair_by_the_first_of_several_transactions_is_reported_later(node, table, monkeypatch):
     table.write_all()
     node.run("nft 'add element inet ours ports { 53 }; delete element inet ours ports { 80 }'")
     commit, calls = Ruleset.commit, itertools.count()

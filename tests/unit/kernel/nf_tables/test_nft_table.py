@@ -38,7 +38,7 @@ def test_a_message_without_a_name_belongs_to_no_table():
     assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [RulesetEvent(1, "")]
 
 
-def test_the_elements_of_a_listing_are_those_of_known_sets():
+def test_elements_of_a_listing_include_only_known_sets():
     listing = Listing(
         is_owned=False, definitions=(), elements={"s": {b"k": b"v"}, "more": {b"": b""}}
     )

@@ -52,7 +52,7 @@ def test_a_leftover_table_is_replaced(node):
         assert "old" not in node.run("nft list table inet ours")
 
 
-def test_it_is_written_anew_when_what_fills_it_has_changed(node):
+def test_an_owned_table_uses_changed_contents_only_after_rewrite(node):
     chains = ["one"]
     with closing(OwnedTable("ours", lambda table: list(map(table.add_chain, chains)))) as table:
         table.put_right()

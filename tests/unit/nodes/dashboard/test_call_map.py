@@ -47,14 +47,14 @@ def test_more_connections_are_a_thicker_line_up_to_a_bound():
     assert widths[-1] == 6.0
 
 
-def test_what_is_connected_is_at_a_similar_height():
+def test_connected_items_are_placed_at_similar_heights():
     clients, services = items("c", 3), items("s", 3)
     crossed = [Line("c-000", "s-002", 1), Line("c-001", "s-001", 1), Line("c-002", "s-000", 1)]
     drawn = place(Calling(clients, services, (), crossed, ()))
     assert [one.label for one in drawn.items[:3]] == ["c-002", "c-001", "c-000"]
 
 
-def test_it_is_bounded_and_counts_what_it_leaves_out():
+def test_the_drawn_map_is_bounded_and_counts_left_out_items():
     calling = a_chain(100)
     more = items("x", 200)
     calls = [*calling.calls, *(Line(one.name, "s-000", 1) for one in more)]

@@ -21,7 +21,7 @@ def test_clients_of_the_last_minute_are_counted_and_earlier_ones_are_not():
     assert lately.minute().words == ""
 
 
-def test_what_was_counted_while_nobody_looked_is_of_no_minute():
+def test_figures_counted_while_nothing_was_read_belong_to_no_minute():
     lately = Lately()
     lately.note([WEB], {}, 0.0)
     lately.note([WEB], {WEB: Figures(connections=9, failed=1000)}, 3600.0)

@@ -31,7 +31,7 @@ class Cluster:
         return {node: answers[node] for node in nodes if node in answers}
 
 
-async def test_what_pages_show_is_merged_once_for_the_same_answers():
+async def test_the_dashboard_merges_the_same_answers_once():
     cluster = Cluster(sick_cluster())
     look = await cluster.live.look()
     assert look.merged.level is Level.TROUBLE

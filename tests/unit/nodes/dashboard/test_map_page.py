@@ -36,7 +36,7 @@ def test_services_with_problems_are_first_and_then_the_busiest():
     ]
 
 
-def test_each_service_has_its_busiest_client_before_others_have_a_second():
+def test_each_services_busiest_client_comes_before_any_second_client():
     clients = [item.name for item in the_map().clients]
     assert clients[:3] == ["shop/jobs-1", "10.244.1.21", "shop/front-5d9"]
 
@@ -69,7 +69,7 @@ def test_a_service_that_is_called_and_not_listed_is_on_the_map():
     assert {item.name for item in calling.services} == {"shop/web", "shop/cart", "shop/search"}
 
 
-def test_without_anything_the_map_says_so():
+def test_the_map_page_states_that_no_connection_was_counted_yet():
     page = shown(render_map(look_at(AllNodes()), AllCalls(), Selection(path="/map")))
     assert "No node has counted a connection yet" in page
     assert '<svg class="map"' not in page

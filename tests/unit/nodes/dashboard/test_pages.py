@@ -49,7 +49,7 @@ def names_on(look, **asked):
     return re.findall(r'<tbody [^>]*class="port.*?title="([^"]+)"', page, re.DOTALL)
 
 
-def test_the_first_page_names_what_is_sick_and_nodes_without_an_answer():
+def test_the_overview_names_unhealthy_services_and_nodes_without_an_answer():
     page = overview(SICK)
     assert "1 without an answer. 3 Services need attention." in page
     assert "node-4 : the agent has not answered within 5 s" in page
@@ -83,7 +83,7 @@ def test_a_search_leaves_the_services_that_it_finds():
         pytest.param("ns:shop -web", ["cart", "quiet", "search"], id="all-words"),
     ],
 )
-def test_the_search_is_that_of_a_proxys_page(q, services):
+def test_the_overview_search_matches_the_search_of_a_proxys_page(q, services):
     parts = render_overview(SICK, Selection(path="/", q=q))
     page = shown(parts)
     assert sorted(re.findall(r'href="/services/shop/(\w+)"', page)) == services
@@ -143,7 +143,7 @@ def test_a_node_without_an_answer_has_a_page_with_the_cause():
     assert render_node(SICK, Selection(path="/"), "node-9") is None
 
 
-def test_what_was_known_of_a_node_that_is_silent_now_is_not_shown():
+def test_the_page_of_a_silent_node_hides_its_earlier_values():
     *others, silent = sick_cluster().answers
     before = an_answer("node-4", [make_port("web")])
     left = dataclasses.replace(before, problem=silent.problem)
@@ -190,13 +190,13 @@ def test_pages_reload_themselves_without_scripts_unless_told_otherwise(refresh):
 
 
 @pytest.mark.parametrize("words", ["There is no node x"])
-def test_what_is_missing_is_said(words):
+def test_a_missing_object_page_states_the_reason_without_a_state(words):
     page = render_missing(CALM, Selection(path="/nodes/x"), words)
     assert f"{words}." in words_of(page)
     assert "served as planned" not in words_of(page)
     assert 'class="icon ok"' not in shown(page)
 
 
-def test_times_are_those_of_this_machine():
+def test_the_overview_shows_times_in_local_time():
     shown = time.strftime("%H:%M:%S", time.localtime(NOW))
     assert shown in overview(CALM)

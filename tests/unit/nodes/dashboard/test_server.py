@@ -42,7 +42,7 @@ async def test_each_page_is_answered_with_the_security_headers(path):
 @pytest.mark.parametrize(
     "path", ["/nodes/node-9", "/services/shop/none", "/incidents/0123456789ab", "/nodes/%3Cb%3E"]
 )
-async def test_what_is_not_there_is_said_with_a_way_back(path):
+async def test_a_missing_page_returns_404_with_a_link_back(path):
     async with opened() as window:
         await window.ask(window.printed)
         response, text = await window.ask(path)
@@ -50,7 +50,7 @@ async def test_what_is_not_there_is_said_with_a_way_back(path):
         assert "<b>" not in text
 
 
-async def test_what_an_agent_claims_is_markup_on_no_page():
+async def test_text_from_an_agent_is_escaped_on_every_page():
     look = look_at(hostile_cluster())
     paths = [*PAGES, node_link(HOSTILE), service_link(f"{HOSTILE}/{HOSTILE}"), "/?q=%3Cb%3E"]
     paths += [incident_link(one.incident.id) for one in look.merged.incidents]
@@ -65,14 +65,14 @@ async def test_what_an_agent_claims_is_markup_on_no_page():
 
 
 @pytest.mark.parametrize("path", ["/api/v1/status", "/static/none.js", "/static/..%2fserver.py"])
-async def test_there_is_nothing_else(path):
+async def test_an_unknown_path_returns_404(path):
     async with opened() as window:
         await window.ask(window.printed)
         assert (await window.ask(path))[0].status == 404
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/services/shop/none"])
-async def test_each_page_has_a_stream_of_what_changes(path):
+async def test_pages_have_an_event_stream_of_their_changes(path):
     async with opened() as window:
         await window.ask(window.printed)
         _, page = await window.ask(path)
@@ -151,7 +151,7 @@ async def test_a_system_whose_browser_does_not_find_its_name_is_led_to_the_addre
         assert ("Set-Cookie" in response.headers) is not is_named
 
 
-async def test_it_listens_on_loopback_alone_and_not_any_more_when_it_is_closed():
+async def test_a_closed_dashboard_refuses_connections():
     dashboard = Dashboard(live_of(sick_cluster()))
     addresses = await dashboard.serve()
     port = int(addresses.printed.split("/")[2].partition(":")[2])

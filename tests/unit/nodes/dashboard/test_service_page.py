@@ -54,7 +54,7 @@ def rows_of(page):
     return found
 
 
-def test_a_sick_endpoint_is_a_column():
+def test_an_unhealthy_endpoint_is_shown_as_a_failing_column():
     page = page_of("shop/web")
     assert rows_of(page) == {
         "node-1": ["failing", "answers"],
@@ -68,7 +68,7 @@ def test_a_sick_endpoint_is_a_column():
     assert '<tr role="row" class="failing">' not in shown(page)
 
 
-def test_a_sick_node_is_a_row():
+def test_an_unhealthy_node_is_shown_as_a_failing_row():
     page = page_of("shop/search")
     assert next(iter(rows_of(page))) == "node-3"
     assert rows_of(page)["node-3"] == ["failing"] * 3
@@ -77,7 +77,7 @@ def test_a_sick_node_is_a_row():
     assert "endpoint failing" not in shown(page)
 
 
-def test_a_sick_link_is_a_cell_and_is_said():
+def test_an_unhealthy_path_is_shown_as_a_failing_cell_and_in_words():
     page = page_of("shop/cart")
     assert rows_of(page)["node-2"] == ["failing"]
     assert rows_of(page)["node-1"] == ["answers"]
@@ -90,7 +90,7 @@ def test_a_sick_link_is_a_cell_and_is_said():
     )
 
 
-def test_what_was_not_tried_is_neither_well_nor_sick():
+def test_an_endpoint_that_was_not_tried_is_shown_as_not_tried():
     assert rows_of(page_of("shop/quiet"))["node-1"] == ["not tried"]
 
 
@@ -150,7 +150,7 @@ def test_rows_are_nodes_and_columns_endpoints_those_that_fail_first():
     assert b.cells[1].says.endswith("not on this node")
 
 
-def test_how_long_connects_take_is_known_for_a_node():
+def test_connect_times_are_reported_per_node():
     times = Times((0.001, 0.01), (10, 0, 0), 0.001)
     merged = merged_of(
         answer_of("a", web(answering(), connect_times=times)), answer_of("b", web(answering()))

@@ -24,7 +24,7 @@ def test_an_archive_has_one_folder_and_only_its_user_reads_it(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_it_has_nothing_of_this_machine(tmp_path):
+def test_an_archive_contains_nothing_about_the_machine_that_made_it(tmp_path):
     for name in ("a.tar.gz", "b.tar.gz"):
         write_archive(tmp_path / name, [], made_at=NOW)
     path = tmp_path / "c.tar.gz"
@@ -68,7 +68,7 @@ def test_a_link_is_not_followed(tmp_path):
     assert not other.exists()
 
 
-def test_what_fails_in_between_leaves_nothing(tmp_path):
+def test_an_interrupted_archive_leaves_no_file(tmp_path):
     def files():
         yield FILES[0]
         raise KeyboardInterrupt

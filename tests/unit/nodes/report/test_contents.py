@@ -99,7 +99,7 @@ def environment(monkeypatch):
     monkeypatch.setenv("USERSPACE_PROXY_TOKEN", "planted-environment")
 
 
-def test_what_an_archive_contains():
+def test_a_report_archive_contains_the_listed_files():
     files = {file.path: file.body for file in made().files()}
     assert sorted(files) == [
         "README.txt",

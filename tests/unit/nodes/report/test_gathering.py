@@ -60,7 +60,7 @@ def test_services_that_most_nodes_do_not_serve_come_first():
     assert unserved(nodes) == ["team-2/service-2", "team-1/service-1", "team-3/service-3"]
 
 
-async def test_what_is_gathered(client):
+async def test_gathering_reads_affected_services_logs_and_the_server_version(client):
     nodes = AllNodes((answer("b", unhealthy()), answer("a", unhealthy("service-2"))))
     found = await gather(client, nodes, made_at=NOW)
     assert [one.service for one in found.objects] == ["team-2/service-2"]
@@ -71,7 +71,7 @@ async def test_what_is_gathered(client):
     assert found.all_nodes == nodes
 
 
-async def test_what_is_missing_is_said(api, client):
+async def test_gathering_lists_the_parts_that_are_missing(api, client):
     api.denied = {"get pods/log", "list endpointslices"}
     gone = AgentAnswer("c", problem=no_agent("kube-system"))
     nodes = AllNodes((answer("a", unhealthy("service-1")), answer("b"), gone), has_nodes=False)
@@ -127,7 +127,7 @@ def test_the_api_servers_host_is_a_name():
         assert "acme" not in hidden
 
 
-async def test_names_that_may_not_be_listed_are_said(api, client):
+async def test_the_scrubber_reports_that_listing_nodes_is_forbidden(api, client):
     api.denied = {"list nodes"}
     _, unknown = await make_scrubber(client, b"key")
     assert unknown.startswith("nodes is forbidden")
@@ -168,11 +168,11 @@ async def test_names_of_all_objects_are_learned(api, client):
 
 
 @pytest.mark.parametrize("kind", ["nodes", "services", "endpointslices"])
-async def test_what_may_not_be_listed_is_said(api, client, kind):
+async def test_learn_all_reports_a_forbidden_listing(api, client, kind):
     api.denied = {f"list {kind}"}
     assert (await learn_all(client, Pseudonyms(b"key"))).startswith(f"{kind} is forbidden")
 
 
-async def test_a_server_that_is_gone_is_said(api, client):
+async def test_learn_all_reports_an_unreachable_api_server(api, client):
     await api.stop()
     assert "refused" in await learn_all(client, Pseudonyms(b"key"))

@@ -98,7 +98,7 @@ async def test_objects_that_are_too_large_are_cut(client, monkeypatch):
     assert found.problem.startswith("its objects have more than")
 
 
-async def test_what_cannot_be_read_is_a_value(api, client):
+async def test_a_failed_read_of_objects_is_returned_as_a_problem(api, client):
     gone = await read_objects(client, "team-1/gone")
     assert gone.problem == "there is no such Service"
     odd = await read_objects(client, "../secrets/x")

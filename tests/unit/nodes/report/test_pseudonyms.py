@@ -47,7 +47,7 @@ def test_another_archive_has_other_pseudonyms(names):
         "web-headless.shop is gone", "::ffff:10.0.0.9 is gone",
     ],
 )  # fmt: skip
-def test_what_has_the_form_of_a_name_is_hidden(names, text):
+def test_text_in_the_form_of_a_name_is_hidden(names, text):
     hidden = names.hide(text)
     assert not re.search(r"acme|zeta", hidden)
     first = text.removesuffix(" is gone").removeprefix('User "').strip('"')

@@ -102,7 +102,7 @@ def test_secrets_are_removed_from_values_too():
     assert hidden.source.problems == ["cannot log in: token=[removed]"]
 
 
-def test_what_is_not_known_is_an_error(scrubber):
+def test_a_value_of_unknown_type_raises_type_error(scrubber):
     with pytest.raises(TypeError, match="a report can't contain a object"):
         scrubber.value([object()])
 

@@ -213,7 +213,7 @@ class Endless:
             yield part
 
 
-async def test_of_a_response_of_twice_the_bound_no_more_than_the_bound_is_read():
+async def test_a_response_is_read_only_up_to_its_limit():
     endless = Endless()
     with pytest.raises(TransportError, match="a response is larger than 16 MiB"):
         await module._read(endless)

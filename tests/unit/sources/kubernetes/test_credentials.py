@@ -180,7 +180,7 @@ async def test_a_token_file_is_preferred_and_the_token_stands_in_for_it(tmp_path
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbft", b"\xff\xfet\x00", b"a\nb", b"t\x00"])
-async def test_a_token_does_not_stand_in_for_a_file_without_one(tmp_path, content):
+async def test_a_token_does_not_replace_a_token_file_without_a_token(tmp_path, content):
     (tmp_path / "token").write_bytes(content)
     path = kubeconfig(tmp_path, "{token: own, tokenFile: token}")
     with pytest.raises(SourceError, match=r"/token: it contains no token"):
@@ -250,7 +250,7 @@ async def test_keys_in_a_kubeconfig_stay_in_memory(tmp_path):
     assert list(tmp_path.iterdir()) == [Path(path)]
 
 
-async def test_what_cannot_be_read_again_leaves_the_old_files(tmp_path):
+async def test_a_failed_refresh_keeps_the_old_credential_files(tmp_path):
     text = "{client-certificate-data: Y3J0, client-key-data: a2V5}"
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, text))
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -378,7 +378,7 @@ def test_a_pods_cluster_is_its_authority(account):
         pytest.param(2127, ": the client certificate expired on 2126-10-27", id="expired"),
     ],
 )
-async def test_credentials_that_are_rejected_say_since_when_they_have_expired(
+async def test_expired_credentials_are_described_with_their_expiry_date(
     tmp_path, monkeypatch, year, expiry
 ):
     data = base64.b64encode(FIRST.encode()).decode()

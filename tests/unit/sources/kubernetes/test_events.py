@@ -24,7 +24,7 @@ def only(correlator, now):
     return series
 
 
-def test_what_happens_again_is_owed_once_and_counted():
+def test_a_repeated_event_is_due_once_with_its_count():
     correlator = Correlator()
     correlator.note(REPAIRED, NOW)
     correlator.note(REPAIRED, NOW + 1)
@@ -119,7 +119,7 @@ def test_namespaces_take_turns():
     assert due == ["NeedPods", "NeedPods", "SteeringRepaired", "NeedPods", "NeedPods"]
 
 
-def test_nothing_owed_is_never_due():
+def test_a_correlator_without_events_is_never_due():
     assert Correlator().next_due_s(NOW) is None
 
 

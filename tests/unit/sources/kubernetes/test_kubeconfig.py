@@ -143,7 +143,7 @@ def test_a_good_one_passes():
         ("name: test", "name: 5", "file0:5: contexts[0].name: is not text"),
     ],
 )
-def test_what_does_not_lead_to_a_server_is_named_with_its_line(old, new, problem):
+def test_a_kubeconfig_without_a_usable_server_is_rejected_with_its_line(old, new, problem):
     assert problem_of(GOOD.replace(old, new)).startswith(problem)
 
 
@@ -243,7 +243,7 @@ def test_a_server_that_has_no_url_is_an_error(written, problem):
         server_url(written)
 
 
-def test_what_a_cluster_may_say():
+def test_supported_fields_of_a_cluster_are_read():
     cluster = read(
         config(
             {},
@@ -280,7 +280,7 @@ def test_what_a_cluster_may_say():
         ),
     ],
 )
-def test_what_a_cluster_must_not_say(cluster, problem):
+def test_an_invalid_cluster_field_is_rejected(cluster, problem):
     assert problem in problem_of(config({}, cluster))
 
 
@@ -312,7 +312,7 @@ def test_without_tls_nothing_secret_is_sent():
         ({"client-key": "k"}, {}),
     ],
 )
-def test_what_a_user_may_say(user, expected):
+def test_supported_fields_of_a_user_are_read(user, expected):
     assert user_of(user) == KubeUser(**expected)
 
 
@@ -340,7 +340,7 @@ def test_what_a_user_may_say(user, expected):
         ({"as": "a", "as-groups": "b"}, "user.as-groups: is not a list"),
     ],
 )
-def test_what_a_user_must_not_say(user, problem):
+def test_an_invalid_user_field_is_rejected(user, problem):
     assert problem in problem_of(config(user))
 
 
@@ -380,7 +380,7 @@ def plugin_of(exec_: dict[str, Any], **user: Any) -> ExecPlugin | None:
     return user_of({"exec": exec_, **user}).plugin
 
 
-def test_what_a_plugin_may_say():
+def test_supported_fields_of_a_plugin_are_read():
     assert plugin_of({"command": "plug", "apiVersion": BETA}) == ExecPlugin("plug", BETA)
     assert plugin_of(
         {
@@ -438,7 +438,7 @@ def test_a_plugin_is_used_only_if_there_is_nothing_else(user):
         ),
     ],
 )
-def test_what_a_plugin_must_not_say(exec_, problem):
+def test_an_invalid_plugin_field_is_rejected(exec_, problem):
     assert problem in problem_of(config({"exec": exec_}))
 
 

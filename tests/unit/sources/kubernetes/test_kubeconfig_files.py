@@ -50,13 +50,13 @@ def test_a_relative_path_has_an_absolute_folder(path, monkeypatch):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_mark_says_how_it_is_encoded(path, encoding):
+def test_a_byte_order_mark_sets_the_encoding(path, encoding):
     path.write_text(TEXT, encoding=encoding)
     assert server_in(path) == "https://a.test"
 
 
 @pytest.mark.parametrize("end", ["---\n", "---\n[}", "\x20\r\n", "current-context: a\n", "# x"])
-def test_what_kubectl_reads_is_read(path, end):
+def test_documents_that_kubectl_reads_are_read(path, end):
     path.write_text(TEXT + end)
     assert server_in(path) == "https://a.test"
 
@@ -109,7 +109,7 @@ def test_a_file_that_is_given_has_to_exist(tmp_path):
         (b"a: 1\nb:\n\t- c", "cannot use kubeconfig {}:3: not YAML"),
     ],
 )
-def test_what_is_no_text_is_named_with_its_line(path, content, problem):
+def test_a_kubeconfig_that_is_not_utf_8_yaml_is_rejected_with_its_line(path, content, problem):
     path.write_bytes(content)
     assert problem_of(Kubeconfig((str(path),))).startswith(problem.format(path))
 
@@ -125,7 +125,7 @@ def test_a_user_without_a_home_is_one_line():
     )
 
 
-def test_a_fingerprint_is_that_of_the_content(path):
+def test_the_fingerprint_of_a_file_changes_with_its_modification_time(path):
     assert fingerprint(None) == ()
     assert fingerprint("/missing") == ("/missing",)
     before = fingerprint(str(path))

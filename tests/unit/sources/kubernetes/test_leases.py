@@ -83,7 +83,9 @@ async def test_proxies_of_another_name_have_leases_of_their_own(client: ApiClien
 
 
 @pytest.mark.parametrize("code", [403, 404])
-async def test_what_is_missing_is_named(api: FakeApiServer, leases_of: LeasesOf, code: int) -> None:
+async def test_a_refused_lease_write_is_reported_with_the_missing_permission(
+    api: FakeApiServer, leases_of: LeasesOf, code: int
+) -> None:
     api.refuse("leases", code, message="no")
     with pytest.raises(SourceError) as refused:
         await leases_of("node-1").write(Lease("holder"))

@@ -64,14 +64,14 @@ def test_a_list_may_be_empty(body, part):
     ],
 )
 @pytest.mark.parametrize("part", [1, 1 << 20])
-def test_what_is_no_list_is_an_error(body, problem, part):
+def test_a_body_that_is_not_a_list_is_rejected(body, problem, part):
     if part == 1 and len(body) > 1000:
         part = 1000
     with pytest.raises(FieldError, match=problem):
         read(body, part)
 
 
-def test_no_more_than_a_value_is_kept():
+def test_a_list_body_keeps_no_more_than_one_value_in_memory():
     body = ListBody(value_bytes_max=1000)
     item = b'{"x":"' + bytes(b"y" * 900) + b'"},'
     assert body.feed(b'{"items":[') == []

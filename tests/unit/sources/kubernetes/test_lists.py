@@ -123,7 +123,7 @@ async def test_a_list_that_stops_ends_before_its_deadline(monkeypatch):
         done.set()
 
 
-async def test_what_gzip_unpacks_to_is_never_in_memory_as_a_whole():
+async def test_a_gzip_response_is_never_in_memory_as_a_whole():
     """A list whose one value is too large is refused before it is unpacked."""
     body = gzip.compress(b'{"items":["' + b"x" * (64 << 20) + b'"]}')
     sizes = []

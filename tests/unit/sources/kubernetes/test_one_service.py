@@ -61,7 +61,7 @@ async def test_a_slice_of_a_service_of_the_same_name_elsewhere_is_not_meant_for_
     assert not (await read(api)).snapshot.orphans
 
 
-async def test_what_is_elsewhere_may_be_forbidden(api):
+async def test_slices_of_other_namespaces_may_be_forbidden(api):
     api.put(service())
     api.put(elsewhere(endpoint_slice("10.244.0.2")))
     # Two lists of the namespace, one of all.
@@ -89,7 +89,7 @@ async def test_the_node_is_read_if_it_is_named(api):
     assert (await read(api, node_name="bob")).snapshot.node is None
 
 
-async def test_pods_are_those_of_the_selector(api):
+async def test_only_pods_that_match_the_selector_are_returned(api):
     api.put(service(selector={"app": "web"}))
     api.put(pod("web-1", app="web", tier="x"))
     api.put(pod("cart-1", app="cart"))

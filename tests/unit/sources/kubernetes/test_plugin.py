@@ -89,7 +89,7 @@ async def test_its_answer_may_be_yaml(run):
 
 
 @pytest.mark.parametrize("cluster", [None, {"server": "https://api.test", "config": {"a": 1}}])
-async def test_it_gets_arguments_environment_and_what_it_is_asked_for(run, tmp_path, cluster):
+async def test_a_plugin_gets_its_arguments_environment_and_exec_info(run, tmp_path, cluster):
     script = f"""
 import json, os, pathlib, sys
 said = [sys.argv[1:], os.environ["EXTRA"], json.loads(os.environ["KUBERNETES_EXEC_INFO"])]
@@ -103,7 +103,7 @@ print({ANSWER!r})
     assert said == [["--cluster", "7"], "more", asked, ""]
 
 
-def test_what_a_plugin_gets_of_the_cluster_is_what_kubectl_sends(tmp_path):
+def test_cluster_info_for_a_plugin_equals_what_kubectl_sends(tmp_path):
     """As in tests/cluster/test_kubeconfig.py, which asks kubectl."""
     (tmp_path / "ca.crt").write_text("authority")
     server = "https://api.test/"
@@ -129,7 +129,7 @@ def test_what_a_plugin_gets_of_the_cluster_is_what_kubectl_sends(tmp_path):
     }
 
 
-async def test_what_it_writes_to_stderr_is_logged_with_a_bound(run, caplog):
+async def test_plugin_output_on_stderr_is_logged_up_to_a_limit(run, caplog):
     caplog.set_level("INFO", "userspace_proxy.sources")
     script = f"import sys; sys.stderr.write('enter\\nABCD' + 'x' * 5000); print({ANSWER!r})"
     assert await run(script) == CREDENTIAL
@@ -140,12 +140,12 @@ async def test_what_it_writes_to_stderr_is_logged_with_a_bound(run, caplog):
     assert len(record.__dict__["text"]) == 1000
 
 
-async def test_one_that_writes_much_to_stderr_does_not_hang(run):
+async def test_a_plugin_that_writes_much_to_stderr_does_not_hang(run):
     script = f"import sys; sys.stderr.write('x' * 5_000_000); print({ANSWER!r})"
     assert await run(script) == CREDENTIAL
 
 
-async def test_one_that_hangs_is_killed_with_its_children(run, tmp_path):
+async def test_a_plugin_that_hangs_is_killed_with_its_children(run, tmp_path):
     script = f"#!/bin/sh\nsleep 1000 &\necho $$ $! >'{tmp_path}/pids'\nwait\n"
     with pytest.raises(PluginError, match=r"exec: plugin did not exit within 2 s"):
         await run(script, within_s=2)
@@ -160,9 +160,7 @@ async def test_a_plugin_with_a_child_that_keeps_its_output_open_is_killed(run, t
     await ended(int((tmp_path / "pid").read_text()))
 
 
-async def test_one_that_hangs_costs_no_more_than_the_limit_while_its_daemon_has_its_output(
-    run, tmp_path
-):
+async def test_a_hanging_plugin_is_limited_in_time_while_its_daemon_holds_its_output(run, tmp_path):
     script = f"#!/bin/sh\nsetsid sleep 1000 &\necho $! >'{tmp_path}/pid'\nwait\n"
     try:
         async with asyncio.timeout(WITHIN_S):
@@ -360,7 +358,7 @@ async def test_a_refused_credential_is_replaced_once(counted):
         pytest.param(-5, 5, 2, id="expired-from-the-start-and-soon-again"),
     ],
 )
-async def test_it_runs_again_before_its_credential_expires(counted, lasts_s, at_s, runs):
+async def test_a_plugin_runs_again_before_its_credential_expires(counted, lasts_s, at_s, runs):
     end = datetime.fromtimestamp(NOW + lasts_s, UTC).isoformat()
     plugin = counted(expirationTimestamp=end)
     await shared(plugin)
@@ -398,9 +396,7 @@ async def test_the_zero_time_of_go_is_no_end(run):
     assert await run(f"print({answer!r})") == CREDENTIAL
 
 
-async def test_nobody_waits_longer_than_the_limit_for_a_plugin_that_nobody_attends(
-    write, monkeypatch
-):
+async def test_waiting_for_a_shared_plugin_is_limited_in_time(write, monkeypatch):
     monkeypatch.setattr(module, "PLUGIN_S", 0.1)
     with pytest.raises(PluginError, match=r"plugin did not exit within 0\.1 s"):
         await shared(write("import signal; signal.pause()"))

@@ -17,13 +17,15 @@ from .proxy_table import ADDRESS, CHOICES, EXCLUSIONS, PROXY
 
 
 @pytest.mark.parametrize(("server", "no_proxy", "expected"), EXCLUSIONS)
-def test_which_servers_no_proxy_excludes(server, no_proxy, expected):
+def test_no_proxy_excludes_matching_servers(server, no_proxy, expected):
     proxy = proxy_of_environment(server, {"HTTPS_PROXY": PROXY, "NO_PROXY": no_proxy})
     assert (proxy is None) is expected
 
 
 @pytest.mark.parametrize(("server", "environment", "expected"), CHOICES)
-def test_which_variable_counts(server, environment, expected):
+def test_the_proxy_is_chosen_from_the_environment_variables_of_the_scheme(
+    server, environment, expected
+):
     proxy = proxy_of_environment(server, environment)
     assert (proxy is not None) is expected
     if proxy is not None:
@@ -42,7 +44,7 @@ def problem_of(server: str, environment: dict[str, str]) -> str:
     return str(caught.value)
 
 
-def test_what_is_no_proxy_is_named_with_its_variable():
+def test_an_invalid_proxy_url_is_rejected_with_its_variable():
     for text in (
         "http://[::1",
         "http://a b",
@@ -97,7 +99,7 @@ def test_a_proxy_without_a_user_has_no_credentials():
         ("ftp://a", "the scheme 'ftp' is not supported"),
     ],
 )
-def test_what_is_no_proxy_of_a_kubeconfig_is_named_with_its_place(url, problem):
+def test_an_invalid_proxy_url_of_a_kubeconfig_is_rejected_with_its_place(url, problem):
     with pytest.raises(SourceError) as caught:
         choose_proxy(ADDRESS, url, "k:3: proxy-url", {})
     assert str(caught.value).startswith(f"cannot use kubeconfig k:3: proxy-url: {problem}")

@@ -47,7 +47,7 @@ async def sending(recorder):
         await task
 
 
-async def test_what_happens_is_an_event_and_again_a_higher_count(api, recorder):
+async def test_an_event_is_posted_and_a_repeat_raises_its_count(api, recorder):
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)
     recorder.record(REPAIRED)
@@ -117,7 +117,7 @@ async def test_without_permission_to_write_events_one_warning_is_logged_and_none
 GOING = "unable to create new content in namespace shop because it is being terminated"
 
 
-async def test_what_one_namespace_forbids_silences_no_other(api, recorder):
+async def test_a_namespace_that_forbids_events_does_not_silence_other_namespaces(api, recorder):
     api.refuse("events", 403, message="events is forbidden")
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
     await api.until(lambda a: len(a.requests) == 1)

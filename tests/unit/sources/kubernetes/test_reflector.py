@@ -527,7 +527,7 @@ async def test_an_invalid_object_is_skipped_and_the_watch_continues(api):
 # -- silence
 
 
-async def test_where_bookmarks_come_their_absence_cuts_the_watch(api):
+async def test_a_watch_without_the_bookmarks_it_had_is_closed(api):
     async with reflecting(api, Timing(silence_s=0.05)) as reflection:
         await reflection.watching()
         api.bookmark()
@@ -538,7 +538,7 @@ async def test_where_bookmarks_come_their_absence_cuts_the_watch(api):
         assert reflection.problems == []
 
 
-async def test_where_none_come_a_watch_may_be_silent_for_as_long_as_it_lasts(api):
+async def test_a_watch_that_never_had_bookmarks_may_be_silent_until_it_ends(api):
     timing = Timing(watch_s=0.02, silence_over_s=0.03, silence_s=0.0)
     async with reflecting(api, timing) as reflection:
         await reflection.watching()

@@ -65,7 +65,7 @@ def names(store: Store) -> list[str]:
     return sorted(key.name for key in store.snapshot().services)
 
 
-def test_what_a_list_that_broke_off_named_is_deleted_by_the_next_one(store, services):
+def test_objects_of_an_interrupted_list_are_deleted_by_the_next_list(store, services):
     services.begin_list()
     services.list_items([raw(service("web")), raw(service("cart", "10.96.7.2"))])
     services.begin_list()
@@ -94,7 +94,9 @@ def test_a_list_deletes_what_it_does_not_name_and_keeps_what_is_equal(store, ser
         pytest.param({"ports": "http"}, "spec.ports: expected list, got str", id="type"),
     ],
 )
-def test_what_cannot_be_read_is_a_problem_and_keeps_what_was_read(store, services, spec, problem):
+def test_an_invalid_object_is_reported_and_its_last_valid_version_kept(
+    store, services, spec, problem
+):
     put(services, raw(service()))
     before = store.snapshot()
     assert put(services, raw(service(**spec), "1002")) == "1002"
@@ -125,7 +127,7 @@ def test_an_object_without_metadata_is_a_problem(services):
     assert list(services.rejected.values()) == [RejectedFacts.at(place, problem)]
 
 
-def test_the_first_problems_are_those_of_the_first_names(services):
+def test_the_first_rejected_objects_are_sorted_by_name(services):
     for name in ("c", "a", "d", "b"):
         put(services, raw(service(name, ports=[{"port": 0}])))
     put(services, raw(service("a")))
@@ -214,7 +216,7 @@ def elsewhere(name: str) -> bytes:
     return raw({**item, "metadata": {"name": name, "namespace": "shop"}})
 
 
-def test_what_is_too_much_of_a_namespace_is_left_out_and_others_are_not(store):
+def test_a_namespaces_excess_objects_are_left_out_without_affecting_another(store):
     services = crowd(store)
     services.begin_list()
     items = [raw(service(f"web-{n:02}")) for n in range(13)]

@@ -202,7 +202,7 @@ async def scale_down(shop):
     return await scale_to_zero(shop.client, "shop", WEB, shop.may, shop.agree)
 
 
-async def test_one_replica_becomes_none_once_all_agree(shop, caplog):
+async def test_one_replica_is_scaled_to_zero_once_all_nodes_agree(shop, caplog):
     caplog.set_level(logging.INFO)
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert (shop.replicas, shop.asked) == (0, 1)
@@ -264,7 +264,7 @@ async def test_a_missing_permission_is_named_and_nothing_is_scaled(shop, method,
 
 @pytest.mark.parametrize("path", [SCALE, AUTOSCALERS, BUDGETS])
 @pytest.mark.parametrize("text", ["<html>", "[]", "7"])
-async def test_what_cannot_be_read_keeps_the_workload_awake(shop, path, text):
+async def test_an_unreadable_response_keeps_the_workload_awake(shop, path, text):
     shop.refuse("GET", path, 200, text)
     assert not (await scale_down(shop)).is_asleep
     assert (shop.replicas, shop.asked) == (1, 0)
@@ -312,7 +312,7 @@ async def test_a_gateway_that_fails_may_have_passed_the_update_on(shop, code):
 
 
 @pytest.mark.parametrize("code", [500, 503])
-async def test_what_fails_twice_without_effect_is_named(shop, code):
+async def test_a_scale_request_that_fails_twice_without_effect_is_reported(shop, code):
     """An admission webhook, for example."""
     shop.refuse("PUT", SCALE, code, '{"message": "failed calling webhook"}')
     why = "cannot scale deployment/web to zero: failed calling webhook"

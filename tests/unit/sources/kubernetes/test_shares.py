@@ -15,7 +15,7 @@ def test_a_namespace_that_is_full_takes_nothing_of_others():
     assert shares.kept() == {(BIG, "a"), (BIG, "b"), (SMALL, "a")}
 
 
-def test_what_an_earlier_run_has_kept_takes_its_place_before_its_weight_is_known():
+def test_an_object_of_an_earlier_run_keeps_its_place_before_its_size_is_known():
     shares = ObjectShares(3 * OBJECT_BYTES)
     shares.keep((BIG, "a"))
     shares.keep((BIG, "a"))
@@ -50,7 +50,7 @@ def test_a_full_namespace_is_open_again_once_what_is_kept_has_become_smaller():
     assert (shares.has_full, shares.has_room) == (False, True)
 
 
-def test_what_is_left_out_is_counted_and_never_less_than_nothing():
+def test_left_out_objects_are_counted_and_never_below_zero():
     shares = ObjectShares(80)
     shares.take((BIG, "a"), 80)
     shares.count(BIG, 2, 200)

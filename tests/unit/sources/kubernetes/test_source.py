@@ -72,7 +72,7 @@ async def test_without_a_node_name_no_node_is_asked_for(api, source_of):
     assert [line for line in api.requests if "/nodes" in line] == []
 
 
-async def test_nothing_is_published_before_each_kind_was_listed(api, source_of):
+async def test_the_first_snapshot_is_published_after_all_kinds_were_listed(api, source_of):
     api.put(service())
     api.refuse("endpointslices", 500, times=3)
     async with running(source_of(api)) as published:
@@ -104,7 +104,7 @@ async def test_a_restart_of_watches_with_equal_objects_publishes_nothing(api, so
         assert source.status().restarts == 2
 
 
-async def test_one_cause_is_one_problem_and_one_line_in_the_log(api, source_of, caplog):
+async def test_a_lasting_problem_is_reported_and_logged_once(api, source_of, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.sources")
     api.token = "secret"
     source = source_of(api, node_name="alice")
@@ -200,13 +200,13 @@ async def test_many_objects_that_cannot_be_read_are_counted(api, source_of):
     assert problems[-1].startswith("… and 5 more objects")
 
 
-async def test_what_cannot_begin_ends_the_run(tmp_path):
+async def test_a_source_that_cannot_start_ends_its_run(tmp_path):
     source = KubernetesSource(kubeconfig=str(tmp_path / "nothing"))
     with pytest.raises(SourceError, match="cannot read kubeconfig"):
         await source.run(Published())
 
 
-async def test_the_location_is_what_leads_to_the_server_and_then_its_url(api, tmp_path):
+async def test_the_location_is_the_configuration_until_the_server_url_is_known(api, tmp_path):
     assert KubernetesSource().location == "the API server of this pod"
     assert KubernetesSource(kubeconfig="/etc/kubeconfig").location == "/etc/kubeconfig"
     source = KubernetesSource(master=f"{api.url}/", timing=QUICK)
@@ -222,7 +222,7 @@ async def test_the_end_of_a_run_closes_all_watches(api, source_of):
 
 
 @pytest.mark.parametrize("code", [500, 403])
-async def test_what_was_published_is_current_while_the_server_answers(api, source_of, code):
+async def test_a_snapshot_is_current_only_while_the_server_answers(api, source_of, code):
     api.put(service())
     source = source_of(api)
     async with running(source) as published:
@@ -236,7 +236,7 @@ async def test_what_was_published_is_current_while_the_server_answers(api, sourc
         assert (status.is_synced, status.is_current) == (True, False)
 
 
-async def test_what_is_published_is_as_old_as_what_cannot_be_followed(api, source_of):
+async def test_a_snapshot_is_as_old_as_the_resource_that_can_no_longer_be_watched(api, source_of):
     now = 1000.0
     api.put(service())
     source = source_of(api, clock=lambda: now)
@@ -252,7 +252,7 @@ async def test_what_is_published_is_as_old_as_what_cannot_be_followed(api, sourc
         assert source.status().behind_s == 120.0
 
 
-async def test_what_an_earlier_run_read_stays_the_same_objects(api, source_of):
+async def test_objects_read_by_an_earlier_run_are_reused(api, source_of):
     api.put(service())
     api.put(endpoint_slice("10.244.1.7"))
     api.put(service("cart", "10.96.7.2"))
@@ -287,7 +287,7 @@ async def test_endpoints_from_pods_follow_the_pods(api, source_of):
         assert source.status().is_current
 
 
-async def test_nothing_is_published_before_pods_were_listed(api, source_of):
+async def test_the_first_snapshot_is_published_after_pods_were_listed(api, source_of):
     api.put(service(**SELECTING))
     api.put(pod())
     api.refuse("pods", 403, message="pods is forbidden")
@@ -393,7 +393,7 @@ async def test_a_namespace_that_has_too_much_is_named_and_the_others_are_served(
             await pause(0)
 
 
-async def test_what_was_left_out_is_listed_once_there_is_room_and_a_watch_ends(api, source_of):
+async def test_objects_left_out_are_listed_once_there_is_room_and_a_watch_ends(api, source_of):
     for n in range(5):
         api.put(service(f"web-{n}"))
     source = source_of(api, share_bytes=20 << 10)

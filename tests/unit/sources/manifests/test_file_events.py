@@ -54,7 +54,7 @@ def count_watches(events):
         pytest.param(shutil.rmtree, id="folder-deleted"),
     ],
 )
-def test_what_happens_to_manifests_is_heard_once(folder, follow, happens):
+def test_a_change_of_a_manifest_is_reported_once(folder, follow, happens):
     events = follow(folder)
     happens(folder)
     assert events.take()
@@ -62,7 +62,7 @@ def test_what_happens_to_manifests_is_heard_once(folder, follow, happens):
     assert not events.take()
 
 
-def test_what_happens_to_other_files_is_not(folder, follow):
+def test_changes_of_other_files_are_not_reported(folder, follow):
     events = follow(folder)
     (folder / ".web.yaml.swp").write_text("swap")
     (folder / "notes.txt").write_text("notes")

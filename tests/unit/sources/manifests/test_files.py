@@ -45,7 +45,7 @@ def test_a_single_file_counts_whatever_its_name(folder):
     assert look.texts == {str(folder / "notes.txt"): "text"}
 
 
-def test_what_did_not_change_is_not_read_again(watch):
+def test_an_unchanged_file_is_not_read_again(watch):
     assert watch.look() == Look()
 
 
@@ -207,7 +207,7 @@ def test_a_file_of_twice_the_most_bytes_is_a_problem_and_others_are_read(folder,
     assert look.texts == {str(folder / "web.yaml"): "web 2"}
 
 
-def test_what_cannot_be_read_is_a_problem_until_it_can(folder, watch, monkeypatch):
+def test_an_unreadable_file_is_a_problem_until_it_can_be_read(folder, watch, monkeypatch):
     web = folder / "web.yaml"
     web.write_text("web 2")
     monkeypatch.setattr(files, "FILE_BYTES_MAX", 4)

@@ -38,7 +38,7 @@ def numbers(services: list[Service]) -> list[list[int]]:
     return [[port.node_port for port in service.ports] for service in services]
 
 
-def test_each_port_gets_one_that_is_the_same_after_a_restart():
+def test_a_services_node_port_is_the_same_after_a_restart():
     web = node_port("web")
     [[before]] = numbers(allocate([web])[0])
     [_, [after]] = numbers(allocate([node_port("cart"), web])[0])

@@ -227,7 +227,7 @@ def test_a_problem_names_file_line_and_field(text, problem):
         pytest.param("- hosts: all\n", id="a-list"),
     ],
 )
-def test_what_repositories_have_beside_manifests_is_no_problem(text):
+def test_other_yaml_files_of_a_repository_are_no_problem(text):
     content = read(text)
     assert (content.problems, content.ignored) == ((), ("web.yaml:1: not a Kubernetes object",))
 
@@ -254,7 +254,7 @@ spec: {defaultMode: 0640, tag: !!binary aGk=}
         pytest.param("80", "#@ values.port", 9, id="of-ytt"),
     ],
 )
-def test_what_keeps_a_template_from_being_read_is_that(old, new, line):
+def test_a_template_is_reported_as_a_template(old, new, line):
     (problem,) = read(SERVICE.replace(old, new)).problems
     assert problem.startswith(f"web.yaml:{line}: ")
     assert problem.endswith("(a template: read what `helm template` or `envsubst` makes of it)")
@@ -287,7 +287,7 @@ def test_objects_of_json_that_follow_each_other_are_all_read():
 
 
 @pytest.mark.parametrize("rest", ["...\nkind: [\n", "...\n]\n", "# \x85\n---\na: [\n"])
-def test_what_precedes_broken_yaml_is_read(rest):
+def test_objects_before_broken_yaml_are_read(rest):
     objects = read(SERVICE + rest)
     assert [found.key for found in objects.objects] == ["shop/web"]
     assert len(objects.problems) == 1
@@ -340,13 +340,13 @@ TWICE = "key 'a' is given twice, first in line {}: read as by kubectl"
         ),
     ],
 )
-def test_of_equal_keys_of_labels_or_annotations_the_last_counts_with_a_remark(text, finding):
+def test_the_last_of_equal_label_or_annotation_keys_counts_with_a_finding(text, finding):
     found = read(text)
     assert (len(found.objects), found.problems) == (1, ())
     assert found.findings == (f"web.yaml:{finding}",)
 
 
-def test_a_remark_has_its_present_lines_after_an_edit_above_it():
+def test_a_finding_has_its_current_line_after_an_edit_above_it():
     reader = ManifestReader("web.yaml")
     text = "---\n" + with_metadata("labels: {a: x, a: z}")
     assert reader.read(text).findings == (f"web.yaml:6: metadata.labels: {TWICE.format(6)}",)

@@ -70,5 +70,5 @@ def test_of_twice_as_many_names_as_are_cached_each_keeps_its_value():
         pytest.param(1 << 20, 128, id="at-most"),
     ],
 )
-def test_how_many_are_left_for_users_to_choose(count, expected):
+def test_the_low_band_reserves_a_bounded_share_for_explicit_choices(count, expected):
     assert low_band(count, share=32, most=128) == expected

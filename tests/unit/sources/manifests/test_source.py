@@ -56,7 +56,7 @@ async def test_files_are_published_and_edits_follow(web):
         await published.until(lambda s: s.services == {})
 
 
-async def test_nothing_is_published_while_nothing_changes(web):
+async def test_an_unchanged_folder_publishes_nothing(web):
     turns = 0
     enough = asyncio.Event()
 
@@ -99,7 +99,7 @@ async def test_while_something_changes_the_next_look_is_sooner(web):
     assert waits == [QUIET_POLL_S, SETTLE_S, QUIET_POLL_S]
 
 
-async def test_where_changes_cause_no_event_the_files_are_looked_at_often(web, tmp_path):
+async def test_files_whose_changes_cause_no_event_are_polled_often(web, tmp_path):
     # A folder isn't told what happens to its files under names in other folders.
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "web.yaml").hardlink_to(web)
@@ -251,7 +251,7 @@ def test_a_folder_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
     assert ManifestSource("manifests").identity == str(tmp_path / "manifests")
 
 
-async def test_what_an_earlier_run_read_stays_the_same_objects(web):
+async def test_objects_read_by_an_earlier_run_are_reused(web):
     earlier = load_state(web.parent).snapshot
     web.with_name("cart.yaml").write_text(SERVICE.replace("web", "cart").replace("7.1", "7.3"))
     source = source_of(web.parent)

@@ -77,7 +77,7 @@ def test_a_part_that_is_no_yaml_is_about_the_services_that_it_had(state):
     assert services_of_problems(state) == [("shop/web",)]
 
 
-def test_what_is_removed_beside_a_mistake_is_kept_and_the_mistake_is_not_about_it(state):
+def test_a_removed_object_is_kept_beside_a_mistake_that_is_not_about_it(state):
     broken = without_service(endpoint_slice("x", "cart-1"))
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"a.yaml": service() + broken}))
@@ -150,7 +150,7 @@ def test_while_a_file_has_a_problem_none_of_its_objects_is_removed(state, broken
     assert names(state) == ["cart"]
 
 
-def test_what_a_broken_file_keeps_yields_to_what_is_written_elsewhere(state):
+def test_an_object_kept_from_a_broken_file_yields_to_another_files_version(state):
     state.take(Look({"a.yaml": service(clusterIP="10.96.7.1")}))
     state.take(Look({"a.yaml": "kind: [", "b.yaml": service(clusterIP="10.96.7.2")}))
     assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.2",)

@@ -20,7 +20,7 @@ async def replies(node):
     await replies.close()
 
 
-async def test_what_the_kernel_lacks_is_the_reason_of_a_refusal(node, monkeypatch):
+async def test_a_missing_kernel_feature_is_the_reason_for_not_starting(node, monkeypatch):
     monkeypatch.setattr(x, "tproxy", lambda _port: x.expression("no_such_expression"))
     replies = ReplyRouting(offers=KernelOffers({"tproxy": errno.ENOENT}))
     assert await replies.start() == "this kernel lacks tproxy (modprobe nft_tproxy)"

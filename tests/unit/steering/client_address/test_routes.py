@@ -22,7 +22,7 @@ def test_rules_and_routes_of_both_families_are_added_once(node, routes):
     assert node.run("ip route show table 11800").startswith("local default dev lo proto 118")
 
 
-def test_what_is_missing_is_added(node, routes):
+def test_missing_rules_and_routes_are_added(node, routes):
     routes.put_right()
     before = node.run(SHOW)
     node.run("ip rule del pref 118; ip -6 route flush table 11800")

@@ -23,7 +23,7 @@ def helper():
     helper.close()
 
 
-def test_it_runs_from_the_first_request(helper, monkeypatch):
+def test_the_helper_process_starts_with_the_first_request(helper, monkeypatch):
     assert helper.pid is None
     assert helper.is_new
     monkeypatch.setenv("XTABLES_LIBDIR", "/nowhere")

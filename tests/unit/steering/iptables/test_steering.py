@@ -46,7 +46,7 @@ async def test_rules_outlive_the_helpers_and_are_recovered_and_removed(node, ste
     assert await steering.render() == ""
 
 
-async def test_without_tables_of_ipv6_ipv4_is_steered_and_ipv6_says_why(node):
+async def test_ipv4_is_steered_and_ipv6_reported_without_ipv6_tables(node):
     kernel = KernelOffers({"legacy tables of IPv6": errno.ENOPROTOOPT})
     steering = IptablesSteering(SteeringFacts(refuse_port=35999), kernel)
     try:

@@ -105,7 +105,7 @@ async def test_open_connections_keep_the_route_of_an_earlier_run(node, make, was
     await successor.close()
 
 
-async def test_what_an_earlier_run_left_lingers_although_the_first_apply_was_refused(
+async def test_addresses_of_an_earlier_run_linger_even_if_the_first_apply_fails(
     node, make, monkeypatch
 ):
     earlier, successor = make(), make()

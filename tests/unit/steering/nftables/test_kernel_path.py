@@ -63,7 +63,7 @@ def test_a_first_table_whose_confirmation_was_lost_is_put_right(path, monkeypatc
     assert path.in_force() == {}
 
 
-def test_a_change_writes_no_rule_where_others_choose_alike(node, path):
+def test_a_change_to_a_known_choice_of_endpoints_writes_no_rule(node, path):
     path.load({WEB: BOTH})
     before = node.run(f"nft -a list table {TABLE} | grep -v elements")
     path.change({WEB: KernelTarget(1, (EndpointChoice((B, A)),))})
@@ -148,7 +148,7 @@ def test_an_undo_that_is_refused_is_left_to_the_next_repair(path, monkeypatch):
     assert path.in_force() == {WEB: (A, B)}
 
 
-def test_what_was_opened_is_closed_where_links_cannot_be_watched(node, monkeypatch):
+def test_the_kernel_path_closes_its_descriptors_if_links_cannot_be_watched(node, monkeypatch):
     def fail():
         raise SteeringError("cannot watch this node's links")
 
@@ -327,7 +327,7 @@ def test_counts_stay_where_the_table_is_written_anew_because_a_link_was_refused(
 
 
 @pytest.mark.parametrize("drift", ["", f"nft add chain {TABLE} another"])
-def test_nothing_is_counted_of_a_frontend_whose_first_change_is_undone(node, path, dial, drift):
+def test_a_frontend_whose_first_change_is_undone_has_no_counter(node, path, dial, drift):
     web, cart, _ = SERVICES
     path.load({web: BOTH_FAMILIES[web]})
     path.change({cart: BOTH_FAMILIES[cart]})
@@ -410,7 +410,7 @@ def test_on_a_kernel_without_counters_connections_are_led_but_not_counted(
     assert path.connections() is None
 
 
-def test_pins_stay_while_endpoints_change_and_are_no_drift(node, path):
+def test_affinity_entries_outlive_endpoint_changes_and_are_no_drift(node, path):
     def pinned(*endpoints):
         return KernelTarget(1, (EndpointChoice(endpoints),), Affinity("shop/web", 60))
 
@@ -449,7 +449,7 @@ def test_beyond_that_clients_are_served_without_affinity(node, path, dial, monke
 
 
 @pytest.mark.long
-def test_of_twice_as_many_pins_as_the_bound_half_are_refused(node, path, dial):
+def test_affinity_entries_beyond_the_limit_are_refused_and_clients_still_served(node, path, dial):
     """Clients are served meanwhile, those of other Services, too; to fill it takes seconds."""
     web, cart, *_ = SERVICES
     served, most = EndpointChoice(SERVERS[:1]), kernel_rules.PINS_MAX
@@ -488,7 +488,9 @@ def crowded(node, monkeypatch):
 
 
 @pytest.mark.parametrize("pods", [2, 30], ids=["few-new-chains", "many-new-chains"])
-def test_transactions_of_others_meanwhile_cost_no_pins_and_are_no_drift(node, path, crowded, pods):
+def test_foreign_transactions_delete_no_affinity_entries_and_are_no_drift(
+    node, path, crowded, pods
+):
     web, cart = Affinity("shop/web", 60), Affinity("shop/cart", 60)
     many = tuple(SocketAddress(f"10.244.2.{number}", 8080) for number in range(pods))
     crowded()
@@ -530,7 +532,7 @@ def test_a_change_reads_no_rule_of_other_services_and_is_no_drift(node, path, mo
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 
-def test_what_a_counter_has_grown_by_is_added():
+def test_increases_of_a_counter_are_added():
     counts = Counts()
     for number in (3, 3, 7):
         counts.note(WEB, number)

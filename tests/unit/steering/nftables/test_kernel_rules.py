@@ -93,7 +93,7 @@ def by_hash(*endpoints):
     return KernelTarget(1, (EndpointChoice(fill_slots(endpoints, {})),), by_client=True)
 
 
-def test_with_hashed_clients_a_change_of_endpoints_is_one_of_the_slots_that_move():
+def test_a_change_of_hashed_endpoints_writes_only_the_slots_that_move():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: by_hash(A, B), CART: by_hash(A, B, C)}))
     assert len(rules.choosers) == 1
@@ -138,7 +138,7 @@ def test_a_frontend_whose_path_is_off_or_that_has_no_choice_leaves_only_its_coun
     assert (names, rules.choosers) == (["counted4", "counted6"], {})
 
 
-def test_nothing_changes_if_targets_are_the_same():
+def test_equal_targets_make_no_difference():
     assert not loaded().difference({WEB: BOTH, CART: None}).targets
 
 
@@ -194,7 +194,7 @@ def test_with_affinity_an_endpoint_keeps_its_number_while_it_serves_and_none_get
     assert (set(rules.elements()), rules.choosers) == (set(), {})
 
 
-def test_frontends_of_one_name_share_their_pins_and_others_have_their_own():
+def test_frontends_with_the_same_affinity_name_share_their_entries():
     rules = KernelRules()
     other = KernelTarget(1, pinned(A, B).choices, Affinity("shop/cart", 60))
     change = rules.difference({WEB: pinned(A, B), CART: pinned(A, B)})

@@ -270,7 +270,7 @@ async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, stee
     assert "socket" not in node.run("nft list table inet userspace-proxy")
 
 
-async def test_what_led_elsewhere_meanwhile_counts_as_stale(node, steering):
+async def test_ports_set_by_another_program_count_as_stale(node, steering):
     await steering.apply({WEB: 36001})
     node.run(
         f"nft 'delete element {MAP} {{ 10.96.7.1 . tcp . 80 }};"

@@ -111,14 +111,14 @@ def test_why_a_frontend_is_left_is_known_as_long_as_it_is_steered():
     assert desired.frontends == 0
 
 
-def test_what_is_to_leave_is_told_apart_from_what_is_led_elsewhere():
+def test_leaving_frontends_are_separate_from_frontends_with_new_targets():
     desired = hooks()
     desired.replace({WEB: to(A), CART: to(A, name="shop/cart")})
     affected = {WEB: to(B), CART: REFUSE, NODE_PORT: REFUSE}
     assert desired.leaving(affected) == {CART: REFUSE}
 
 
-def test_what_only_leaves_the_kernel_path_leaves_after_the_rules():
+def test_a_target_that_only_leaves_the_kernel_path_leaves_after_the_rules():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     off = replace(to(A, B), is_on=False)
@@ -149,7 +149,7 @@ def test_frontends_of_a_service_port_share_slots():
     }
 
 
-def test_each_service_port_has_its_own_number_of_an_endpoint():
+def test_service_ports_have_separate_numbers_for_the_same_endpoint():
     desired = hooks()
     desired.replace({WEB: to(A), CART: to(A, name="shop/cart")})
     (web,), (cart,) = led(desired, WEB)[1], led(desired, CART)[1]
@@ -171,7 +171,7 @@ def test_a_change_is_a_new_service_to_which_the_frontend_is_led_and_the_numbers_
     assert edits.removed == {SLOTS: [slot_key(before.number, at) for at in (0, 1)]}
 
 
-def test_what_does_not_change_is_no_difference():
+def test_an_unchanged_target_makes_no_edit():
     desired = hooks()
     wanted = {WEB: to(A, B), NODE_PORT: to(A, B)}
     desired.replace(wanted)
@@ -249,7 +249,7 @@ def test_slots_with_affinity_are_also_found_by_the_endpoints_number():
     assert len(edits.removed[SLOTS]) == 4
 
 
-def test_pins_outlive_a_change_of_endpoints_and_are_of_one_family():
+def test_affinity_survives_a_change_of_endpoints_and_is_per_family():
     desired = hooks()
     desired.replace({WEB: to(A, affinity=PINNED), WEB_6: to(A_6, affinity=PINNED)})
     before = led(desired, WEB)[0].affinity
@@ -287,7 +287,7 @@ def test_numbers_and_services_of_an_earlier_process_stay():
     assert desired.next_number == earlier.next_number
 
 
-def test_what_has_changed_meanwhile_gets_numbers_that_nothing_had():
+def test_an_adopted_service_that_has_changed_gets_unused_numbers():
     earlier = hooks()
     earlier.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     desired = hooks()
@@ -336,7 +336,7 @@ MAP_SIZES = {FRONTENDS4: 100, SLOTS: 40, COUNTERS: 20}
 
 
 @pytest.mark.parametrize("room", [{"frontends": 1}, {"slots": 2}, {"endpoints": 1}])
-def test_what_has_no_room_is_left_to_the_rules(room):
+def test_a_service_that_does_not_fit_into_the_maps_is_left_to_the_rules(room):
     desired = hooks(**room)
     desired.replace({WEB: to(A), CART: to(A, B, name="shop/cart")})
     assert desired.not_offloaded(WEB) == ""

@@ -18,14 +18,14 @@ def hooks(tmp_path):
     return Hooks(HookOptions(cgroup=str(tmp_path)), "", LACKS_BPF, tmp_path)
 
 
-def test_what_the_kernel_lacks_is_named(hooks, tmp_path):
+def test_a_missing_kernel_feature_is_named_in_the_error(hooks, tmp_path):
     words = r"cannot translate connect\(\): this kernel lacks connect hooks \(CONFIG_BPF_SYSCALL, "
     with pytest.raises(SteeringError, match=words):
         hooks.start()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_started_reports_nothing_and_changes_nothing(hooks):
+def test_hooks_that_were_not_started_report_and_change_nothing(hooks):
     assert hooks.state == HookState()
     assert hooks.take_events() == []
     assert hooks.not_offloaded(WEB) == "it isn't on the kernel path"

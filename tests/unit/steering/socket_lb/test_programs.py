@@ -89,7 +89,7 @@ def as_nobody():
         os.seteuid(before)
 
 
-def test_a_user_who_may_not_look_at_pins_has_none(tmp_path):
+def test_a_user_without_access_to_the_bpf_filesystem_finds_no_hooks(tmp_path):
     folder_of(tmp_path, "").mkdir(parents=True)
     # As /sys/fs/bpf is.
     tmp_path.chmod(0)
@@ -141,7 +141,7 @@ def test_the_usual_place_of_bpffs_goes_first(mounts):
     assert find_bpffs(mounts(other + HYBRID)) == Path("/sys/fs/bpf")
 
 
-def test_what_is_not_mounted_is_none(mounts):
+def test_a_filesystem_that_is_not_mounted_is_not_found(mounts):
     path = mounts("22 1 0:20 / /sys rw - sysfs sysfs rw\n")
     assert (find_cgroup(mounts=path), find_bpffs(path)) == (None, None)
     assert find_cgroup("/sys/fs/cgroup/shop", path) == Path("/sys/fs/cgroup/shop")

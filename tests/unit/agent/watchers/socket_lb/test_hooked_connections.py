@@ -339,7 +339,7 @@ async def test_ejections_that_began_before_the_process_are_shown(node, hooks):
     assert node.endpoint.ejected_for_s is None
 
 
-async def test_what_an_event_reports_during_a_reading_is_newer_than_that(node, hooks):
+async def test_an_ejection_reported_during_a_reading_takes_precedence_over_it(node, hooks):
     read = hooks.ejected
 
     def read_and_fail():
@@ -356,7 +356,7 @@ async def test_what_an_event_reports_during_a_reading_is_newer_than_that(node, h
     assert POD_A in node.served.group._ejected.get(hooked_connections._HOOKS, {})
 
 
-async def test_the_page_says_which_clients_are_translated_at_connect(node, hooks):
+async def test_the_page_shows_which_clients_are_translated_at_connect(node, hooks):
     (frontend,) = (await node.read()).frontends
     assert frontend.target == format_target(PathView(socket_connections=0), WEB)
     assert node.port.socket_connections == 0
@@ -427,7 +427,7 @@ async def test_ends_of_connections_for_which_there_was_no_room_are_left_out(node
     assert records.observe(filters).left_out == [(filters[0], 5)]
 
 
-async def test_what_cannot_be_read_changes_nothing(node, hooks, monkeypatch):
+async def test_counts_that_cannot_be_read_leave_the_facts_unchanged(node, hooks, monkeypatch):
     hooks.count((NAME, POD_A), established=3)
     assert (await node.read()).connections == 3
 

@@ -78,7 +78,7 @@ def test_a_client_that_gives_up_is_no_failure():
     assert observed(event(Result.GIVEN_UP), failed=True) == ([], [])
 
 
-def test_what_there_is_no_room_for_is_counted():
+def test_records_without_room_are_counted_as_left_out():
     records, left_out = observed(*[event()] * 200)
     assert len(records) + sum(left_out) == 200
     assert left_out
@@ -94,9 +94,7 @@ def test_what_there_is_no_room_for_is_counted():
         pytest.param({"failed": True}, [7], id="failures"),
     ],
 )
-def test_what_the_programs_had_no_room_for_is_left_out_of_each_filter_that_may_take_it(
-    wanted, left_out
-):
+def test_records_lost_in_the_programs_count_for_each_filter_that_may_match(wanted, left_out):
     records, filters = Records(Tuning()), [ConnectionFilter(**wanted)]
     records.observe(filters)
     records.leave_out(WEB.name.prefixes, 3)

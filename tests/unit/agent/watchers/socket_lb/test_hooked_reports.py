@@ -49,14 +49,14 @@ def test_without_a_change_there_is_no_report(rig):
     assert rig.look(established=1) == []
 
 
-def test_what_is_of_no_service_port_is_kept_until_it_has_one(rig):
+def test_counts_of_an_unknown_service_port_are_kept_until_it_is_known(rig):
     changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
     assert list(rig.reports.look(changes, {}, {}, 105.0)) == []
     (new,) = rig.look(established=3)
     assert new.connections == 3
 
 
-def test_what_has_no_counters_any_more_is_forgotten_without_a_service_port_too(rig):
+def test_an_endpoint_without_counters_is_forgotten_even_without_a_service_port(rig):
     rig.look(established=2)
     assert list(rig.reports.look(rig.reports.compare({}, {}), {}, {}, 110.0)) == []
     assert rig.reports.compare({}, {}) == {}
@@ -104,7 +104,7 @@ def test_an_endpoint_that_is_removed_and_added_begins_at_nothing(rig):
     assert counters.active == 0
 
 
-def test_the_ejections_of_a_group_are_those_of_its_last_report(rig):
+def test_the_ejections_of_a_group_come_from_its_last_report(rig):
     rig.ejected = {AT: 3.0}
     rig.look(refused=1)
     assert rig.reports.is_ejected(WEB, POD)
