@@ -431,7 +431,7 @@ class TcpDial(Handler):
         if is_opening or self.fd >= 0:
             self._drop_socket()
             assert self.began_at is not None, "a dial began before it is given up"
-            # Otherwise the client's deadline passed before the endpoint's.
+            # Otherwise the client's deadline passed before the endpoint's deadline.
             if self._reactor.now - self.began_at >= self._owner.engine.tuning.connect_timeout_s:
                 self._dial_failed_with(errno.ETIMEDOUT)
         if self._reactor.calls.take_error(self._connection.client_fd):

@@ -33,7 +33,8 @@ REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
 # Transient, for example while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
-# Kept of a waiting flow, about twice as much as of others: some protocols open with a burst.
+# How much is kept for a waiting flow, about twice as much as for others: some protocols open with a
+# burst.
 _HELD_DATAGRAMS = 8
 _HELD_BYTES = 16 * 1024
 
@@ -329,7 +330,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.further_seconds = 0
-        """Seconds with answers, not counting the first answer's."""
+        """Seconds in which answers arrived, without the second of the first one."""
         self.is_unanswered = False
         """The endpoint was counted as not answering in time."""
         self.is_stalled = False

@@ -36,7 +36,7 @@ class FirstPacket(NamedTuple):
     is_answer: bool = False
     """Whether it is an answer from the dialled address, to an unprivileged port of this node."""
     link: PodLink | None = None
-    """The incoming link, with source networks behind it; None: any client's."""
+    """The incoming link, with source networks behind it; None: that of any client."""
     is_other: bool = False
     """Whether its source is an address that no rule names."""
     is_forwarded: bool = False

@@ -196,7 +196,8 @@ _POINTED_MAX = 0x3FFF
 _U16 = struct.Struct(">H")
 _SRV = struct.Struct(">HHH")
 _SOA = struct.Struct(">5I")
-# With a compression pointer of 2 bytes as its name. A target of SRV is at least w.s.svc.x.
+# The least size of a record whose name is a compression pointer of 2 bytes. The target of an SRV
+# record is at least w.s.svc.x.
 _LEAST_BYTES = {"AAAA": 28, "SRV": 29}
 _LEAST_BYTES_OF_OTHERS = 16
 _NAME_TEXT_MAX = 254

@@ -204,7 +204,7 @@ class LimitedServer:
         limits: Apply to each connection. The first one is this server's own; others may be shared.
         first_request_s: Seconds that a client has for its first request.
         request_s: Seconds for a request, its answer and the pause after it.
-        call_later: Starts deadlines; None: the loop's.
+        call_later: Starts deadlines; None: the loop's ``call_later``.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class Page:
     level: Level
     verdict: str
     problems: tuple[Problem, ...]
-    """Those of the node; those of Service ports are in their rows."""
+    """The node's problems; problems of Service ports are in their rows."""
     mistakes: Mapping[str, RejectedFacts]
     """Objects of the source, by the kinds of their problems."""
     incidents: Sequence[IncidentFacts]

@@ -151,7 +151,7 @@ class Chosen:
     rejected: tuple[RejectedFacts, ...]
     """Objects with a mistake; none without a search."""
     health_checks: tuple[HealthCheckFacts, ...]
-    """Those with a problem first, then by Service."""
+    """Sorted: with a problem first, then by Service."""
 
 
 def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> Chosen:
@@ -185,13 +185,13 @@ def row_id(key: PortKey) -> str:
 
 
 def id_of(words: Iterable[str]) -> str:
-    """Return the id of a row by what tells it from others."""
+    """Return the id of a row, derived from the words that identify it."""
     name = "\n".join(words).encode("utf-8", "surrogatepass")
     return "p" + hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
 def address_in_order(address: str) -> tuple[int, bytes, int]:
-    """Return an address in the order of numbers; empty ones are the first, and then names."""
+    """Return a sort key: numeric order of addresses, after empty texts and then names."""
     try:
         dialled = SocketAddress.read(address)
         packed = pack_ip(dialled.ip)

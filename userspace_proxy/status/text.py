@@ -461,7 +461,7 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
         state = format_ejected(endpoint.ejected_for_s)
     parts = [state, endpoint.preference, endpoint.pod, endpoint.node]
     if is_unseen and not endpoint.connections:
-        # What the kernel leads there isn't counted by endpoint.
+        # Connections on the kernel path aren't counted per endpoint.
         return f"{endpoint.address}  {', '.join(filter(None, parts))}"
     parts.append(f"{format_count(endpoint.active)} open")
     parts.append(f"{format_count(endpoint.connections)} in all")

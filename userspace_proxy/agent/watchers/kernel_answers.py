@@ -151,7 +151,7 @@ class _Traffic:
 
     @property
     def is_telling(self) -> bool:
-        """Whether too many connections got no answer, and none got one, to be chance."""
+        """Whether so many connections got no answer, and none got one, that it isn't chance."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 

@@ -78,7 +78,7 @@ class LastState(Component):
         self._data = b""
         """The content of the file."""
         self._known_at = 0.0
-        """When the state in force was last known to be the source's."""
+        """When the state in force was last known to equal the source's state."""
         self._condition = LoggedCondition[str](
             _log,
             "the last state is not kept on disk: %(cause)s",

@@ -64,7 +64,7 @@ class Line:
     end: str
     """Names of items, in neighbouring columns."""
     calls: int
-    """Connections; the more, the thicker."""
+    """The number of connections; more make a thicker line."""
     level: Level | None = Level.OK
     """None: it wasn't tried."""
     title: str = ""

@@ -1,4 +1,4 @@
-"""Converts the counters and events of the hooks at connect() to reports like a worker's.
+"""Converts the counters and events of the hooks at connect() to reports like those of workers.
 
     counters, absolute ──▶ compare, look ──differences──▶ GroupReport
     events, probes ──────▶ failed, returned ────────────▶ GroupReport
