@@ -238,7 +238,7 @@ class When(enum.StrEnum):
     LAST_MINUTE = "last_minute"
     """Within the last minute; the endpoint may have answered since."""
     PAST = "past"
-    """Longer ago; no client has dialled the endpoint since."""
+    """Longer ago; the endpoint hasn't been dialled since."""
 
 
 class Parameters:

@@ -227,7 +227,7 @@ class LastStateFacts(msgspec.Struct, frozen=True):
             "When the last state that is served was current; 0 once the source has answered",
         ),
     ] = 0.0
-    """Unix time at which the served state was last known to be current; 0: the source gave it."""
+    """Unix time at which the served last state was current; 0 once the source has answered."""
     problem: str = ""
     """Why the state isn't kept; empty if it is."""
     failing_since: float = 0.0
