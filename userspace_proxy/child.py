@@ -36,7 +36,7 @@ def start_child(
             the arguments, and returns the exit status.
         arguments: Further arguments.
         prefix: A command that runs the interpreter, such as ``nsenter``.
-        stderr: The child's standard error; by default this process's.
+        stderr: The child's standard error; by default that of this process.
         has_own_session: Whether signals from the terminal (Ctrl-C) don't reach the child.
 
     Returns:

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from userspace_proxy.kernel.socket_options import reset, reset_on_close
 
-# Of the class below Python's own: plugins that forbid a test to dial, such as pytest-recording,
-# replace the methods of that one, and don't mean what this kit dials for itself.
+# The methods of the base class of Python's socket: plugins that forbid a test to dial, such as
+# pytest-recording, replace the methods of the subclass, and needn't stop this kit's own dials.
 connect = _socket.socket.connect
 connect_ex = _socket.socket.connect_ex
 

@@ -258,7 +258,7 @@ def pytest_runtest_makereport(
     report = yield
     stash = item.config.stash
     if call.when == "setup" and _RECORD in item.stash:
-        # A rerun, which gets its own record.
+        # The test is run again, which gets its own record.
         del item.stash[_RECORD]
     running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
     if call.when == "teardown":

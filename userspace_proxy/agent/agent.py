@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# At the end of a drain, without new connections: for requests in progress.
+# How long requests in progress may go on at the end of a drain, without new connections.
 _WITHOUT_NEW_S = 1.0
 
 
@@ -259,7 +259,7 @@ class Agent:
             self.left_behind = True
 
     async def is_awaited(self) -> bool:
-        """Return whether the last process takes the node back when this one ends.
+        """Return whether the previous process takes the node back when this one ends.
 
         After this call the agent no longer reports that it serves, so end it in either case.
         """

@@ -70,5 +70,5 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SourceComponent(source, names_of_endpoints.publish)
     if options.ready_socket:
         yield ReadySocket(options.ready_socket, source, progress, plane)
-    # Last, so that an earlier failure leaves the node to the last process.
+    # Last, so that an earlier failure leaves the node to the previous process.
     yield Relief(core.previous_workers, progress, plane, options)

@@ -65,7 +65,7 @@ _PAUSE_S = 0.005
 # How long connections of a killed process's workers may last: as long as idle connections.
 CRASH_DRAIN_S = 24 * 3600.0
 _LOOK_S = 0.05
-# For workers to reset their connections and exit.
+# How long workers may take to reset their connections and exit.
 END_S = 5.0
 
 
@@ -146,7 +146,7 @@ async def _request(sock: Prover, within_s: float) -> socket.socket | str:
 
     Returns:
         Another descriptor of the connection once the node is handed over, or the holder's refusal;
-        empty if it hung up to let another process ask.
+        empty if it disconnected to let another process ask.
 
     Raises:
         TimeoutError: The answer takes too long, whatever else arrives.
@@ -211,7 +211,7 @@ def worker_label(options: Options) -> str | None:
 
 
 async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
-    """Adopt the sockets of the last control process's workers; None if there are none."""
+    """Adopt the sockets of the previous control process's workers; None if there are none."""
     socks = connect_to_workers(label)
     if not socks:
         return None
@@ -274,7 +274,7 @@ class Relief(Component):
         await self._plane.serves(lambda: pause(_LOOK_S))
         if previous_workers is not None:
             await previous_workers.all_entries()
-        # In one step with the drain: from here on, the last process doesn't take the node back.
+        # In one step with the drain: from here on, the previous process doesn't take the node back.
         if options.report_serving is not None:
             options.report_serving()
         if previous_workers is None:

@@ -27,7 +27,7 @@ from ..steering import proxy_label
 _NAME = "\0userspace-proxy"
 # How the kernel lists such a name.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
-# For the holder to accept the connections in its queue, while others connect.
+# How long to wait for room in the holder's accept queue, which other processes fill, too.
 _ROOM_S = 5.0
 
 
@@ -126,7 +126,7 @@ def connect_to_holder(
         if sock is None:
             raise LockHeld(
                 "cannot take over: the queue of the running userspace-proxy stays full",
-                hint="look which processes connect to it all the time: ss -xp",
+                hint="find the processes that keep connecting to it: ss -xp",
             )
         return sock, abstract_sockets.peer(sock)[0]
     return None

@@ -52,7 +52,7 @@ from .signals import stop_on_signal
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# For all requests together; a healthy API server answers within some 10 ms.
+# The timeout of all requests together; a healthy API server answers within some 10 ms.
 _ANSWER_S, _ASK_AGAIN_S = 5.0, 2.0
 
 
@@ -204,7 +204,7 @@ def start_checks(
 
 
 def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Options:
-    """Return the options for a node that was taken over, or whose last process has ended."""
+    """Return the options for a node that was taken over, or whose previous process has ended."""
     if taken is None:
         return replace(options, previous_drain_s=CRASH_DRAIN_S)
     return replace(

@@ -71,7 +71,7 @@ class Scaling(Component):
     async def start(self, supervisor: Supervisor) -> None:
         """Follow waiting clients; report demand, take the Lease if it is free, and follow it.
 
-        Acknowledgements of the last process are restored before any Service is served.
+        Acknowledgements of the previous process are restored before any Service is served.
         """
         if self._resting is not None:
             await self._resting.restore()
@@ -124,7 +124,7 @@ class _Resting:
         return self._holder.demand if self._is_wanted() else None
 
     async def restore(self) -> None:
-        """Restore the acknowledgements of the last process."""
+        """Restore the acknowledgements of the previous process."""
         await self._node.restore()
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -181,7 +181,7 @@ class _Resting:
     def is_known(self) -> bool:
         """Return whether all connections are counted here.
 
-        Workers of the last process don't report, and their connections go on for a while.
+        Workers of the previous process don't report, and their connections go on for a while.
         """
         if not self._has_old_workers:
             return True

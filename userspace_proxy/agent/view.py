@@ -79,7 +79,7 @@ def view_ports(
     Args:
         plane: Its byte counters are updated as far as possible without waiting.
         bind: Decides how a frontend's target is worded.
-        clock: Its monotonic clock is the plane's.
+        clock: Its monotonic clock must be the one that the plane uses.
     """
     plane.settle()
     clock.tick()

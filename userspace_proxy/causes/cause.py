@@ -64,7 +64,7 @@ class Traits:
     kubectl: str = ""
     """Arguments of the ``kubectl`` command that shows more; empty: gets the pod by its address."""
     kubectl_of_pod: str = ""
-    """The same when the pod's name is known."""
+    """The arguments if the pod's name is known."""
     on_node: str = ""
     """A command on the node that shows more."""
 
@@ -238,7 +238,7 @@ class When(enum.StrEnum):
     LAST_MINUTE = "last_minute"
     """Within the last minute; the endpoint may have answered since."""
     PAST = "past"
-    """Longer ago; nothing has tried since."""
+    """Longer ago; the endpoint hasn't been dialled since."""
 
 
 class Parameters:

@@ -412,7 +412,7 @@ def answers_late(at: At, waited_s: float) -> str:
     "time-out",
 )
 def answers_at_end(at: At, waited_s: float) -> str:
-    """The same, but each time the byte came right after the client had closed."""
+    """Clients leave before the first byte, which each time came right after they had closed."""
     what = "answers right after its clients have left, and not before"
     return f"{what}: its first byte took {waited_s:.1f} s"
 
@@ -518,7 +518,7 @@ not_all_to_endpoint = _endpoint(
     past="did not acknowledge all that clients sent",
     hint=_MTU,
 )
-"""The same after the endpoint had sent bytes."""
+"""The endpoint stops acknowledging after it has sent bytes."""
 
 
 @cause(CauseCode.PACKETS_LOST, about="{at}", past="answers of {at} arrived with a gap", hint=_MTU)

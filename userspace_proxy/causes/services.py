@@ -110,7 +110,7 @@ def lost_to(about: str, kind: str, number: str, holder: str) -> str:
 
 @cause(CauseCode.ADDRESS_TAKEN, about="{about}", hint=_number_hint)
 def lost_as_address(about: str, kind: str, number: str, owner: str) -> str:
-    """The same for an external IP that is another Service's address."""
+    """The external IP is another Service's address."""
     return f"{kind} {number} is not served: it is an address of {owner}"
 
 
@@ -254,7 +254,7 @@ def rejected(of: str, line: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def of_object(line: str) -> str:
-    """The same if part of the object is used, or if the line names the object."""
+    """An object has a mistake: part of the object is used, or ``line`` names the object."""
     return line
 
 

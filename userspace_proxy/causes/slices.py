@@ -80,7 +80,7 @@ def slice_rejected(slice_: str, line: str) -> str:
     hint=f"If it is one, give it the label {LABEL_SERVICE_NAME}: {{name}}",
 )
 def unnamed_slice_rejected(slice_: str, line: str, name: str) -> str:
-    """The same for a slice that names no Service but whose own name contains the Service's."""
+    """A slice that names no Service, but whose name contains the Service's, has a mistake."""
     return f"{slice_}, by its name a slice of it, is rejected: {line}"
 
 
@@ -321,7 +321,7 @@ def none_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | s
 
 @cause(CauseCode.ENDPOINT_NOT_ALLOWED, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
 def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
-    """The same, and other endpoints are refused."""
+    """No endpoint is usable; the Service's slices drain some, and others are refused."""
     return _none_usable(total, reasons)
 
 

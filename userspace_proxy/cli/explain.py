@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..explain.dial import Dials
     from ..facts import PortFacts, StatusFacts
 
-# Dialling more takes longer than anyone waits.
+# Dialling more endpoints would take longer than a user waits.
 DIALLED_MAX = 64
 # A healthy API server answers the three or four requests in 0.1 s.
 _SERVER_S = 15.0

@@ -78,10 +78,10 @@ def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
 def find(given: Given, settings: Settings) -> Kubeconfig | None:
     """Return the kubeconfig of ``--kubeconfig``, or kubectl's own; None if there is none.
 
-    With a server, and no flag that chooses a part of it, kubectl's own isn't read.
+    kubectl's own isn't read if a server is given and no flag chooses a context, cluster or user.
 
     Raises:
-        ConfigError: Flags choose a part of it, or KUBECONFIG names files, but there is none.
+        ConfigError: There is none, but flags choose a part of it or KUBECONFIG names files.
     """
     from ..sources.kubernetes.kubeconfig_files import find_kubeconfig, one_file
 

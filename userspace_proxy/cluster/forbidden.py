@@ -69,7 +69,7 @@ class ForbiddenAddresses:
         return None
 
     def set_nodes(self, node: Node | None, addresses: frozenset[str] | None) -> bool:
-        """Set this node's object and the addresses of all Nodes; returns whether they differ.
+        """Set this node's object and the addresses of all Nodes; return whether they differ.
 
         Args:
             addresses: The addresses of all Nodes; None: unknown.
@@ -80,7 +80,7 @@ class ForbiddenAddresses:
         return True
 
     def change_services(self, old: Iterable[Service], new: Iterable[Service]) -> set[str]:
-        """Replace some Services; returns the addresses that changed."""
+        """Replace some Services; return the addresses that changed."""
         before = Counter(ip for service in old for ip in service.addresses)
         now = Counter(ip for service in new for ip in service.addresses)
         self._services.subtract(before)

@@ -101,7 +101,7 @@ class HostTable:
         return self._queue.has_ready
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:
-        """Record a lookup's result; returns whether addresses or problems have changed.
+        """Record a lookup's result; return whether addresses or problems have changed.
 
         Args:
             now: Monotonic seconds.

@@ -1,4 +1,4 @@
-"""Decides which names of Services are looked up: all, or an equal share of the namespace's.
+"""Decides which names of Services are looked up: all, or an equal share of its namespace's names.
 
     names of each Service ──▶ shares.Shares ──▶ its first names are looked up
 

@@ -90,7 +90,7 @@ class AcceptedHeaders:
             self._read(connection)
 
     def _read(self, connection: TcpConnection) -> bool:
-        """Read the available bytes; returns False if the header is incomplete."""
+        """Read the available bytes; return False if the header is incomplete."""
         sock = connection.client
         try:
             data = sock.recv(HEADER_BYTES, _socket.MSG_PEEK)

@@ -1,11 +1,11 @@
 """Sets keep-alive on long connections, and resets idle ones.
 
-    joined ──▶ first look: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
-                                                    └───▶ half-closed, for half_closed_s ──▶ reset
+    joined ──▶ first check: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
+                                                     └───▶ half-closed, for half_closed_s ──▶ reset
 
-Rule 1: a connection that ends before its first look costs nothing, not even a system call.
-Rule 2: a look is at most LOOK_S late; timeouts count from the first look that found no new bytes.
-Rule 3: looks are taken in slices, so that thousands of connections don't block the loop.
+Rule 1: a connection that ends before its first check costs nothing, not even a system call.
+Rule 2: a check is at most LOOK_S late; timeouts count from the first check that found no new bytes.
+Rule 3: checks are done in slices, so that thousands of connections don't block the loop.
 Rule 4: a stalled connection keeps no pipe: pipes are few, and connections without one must copy.
 Rule 5: a live reader may stall for idle_s; only a dead one is given up earlier.
 Rule 6: where the client has sent last, the kernel is asked whether the endpoint acknowledges the
@@ -62,12 +62,13 @@ _LOCAL_CLIENT = (
     # client that stopped reading long before is probed only every two minutes.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
-# A container may dial up to a second before its route is listed, and the first look may come
-# earlier, so two looks check again.
+# A container may dial up to a second before its route is listed, and the first check may
+# come earlier, so the next two repeat it.
 _NEW_S = 2 * LOOK_S
-# While data waits there is no keep-alive. Retransmissions or window probes still unanswered three
-# looks later, after 13.5 s, prove the same: the first one after an outage is sent at 12.6 s. A
-# reader that is only stalled answers. A little less than three looks: timers may be early.
+# The kernel sends no keep-alive while data is unacknowledged. Retransmissions or window probes that
+# are still unanswered three checks later, after 13.5 s, prove the same: the first one after an
+# outage is sent at 12.6 s. A reader that is only stalled answers them. This is a little less than
+# three checks take, because timers may be early.
 _GONE_S = 13.0
 
 

@@ -44,8 +44,6 @@ class SystemCalls:
         self.buffer_bytes = count
         self.buffer = memoryview(bytearray(count))
 
-    # -- sockets ---------------------------------------------------------------
-
     def adopt(self, sock: _socket.socket) -> int:
         """Take a non-blocking socket that other code has opened; return its descriptor."""
         fd = sock.fileno()
@@ -148,8 +146,6 @@ class SystemCalls:
         """Return the errno of a socket's error, which is then forgotten; 0 for none."""
         return self._socks[fd].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
 
-    # -- pipes -----------------------------------------------------------------
-
     def open_pipe(self, size: int) -> tuple[int, int]:
         """Return the ends of a pipe of ``size`` bytes, to read and to write; else an errno, -1."""
         try:
@@ -174,8 +170,6 @@ class SystemCalls:
     def read_pipe(self, fd: int, count: int) -> bytes:
         """Return up to ``count`` bytes of a pipe that holds some."""
         return os.read(fd, count)
-
-    # -- events ----------------------------------------------------------------
 
     def epoll_descriptor(self) -> int:
         """Return the descriptor that is readable while events wait."""

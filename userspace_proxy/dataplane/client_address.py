@@ -254,7 +254,7 @@ class ClientAddressDialer:
         return number
 
     def _bind_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
-        """Bind a free port, or share one of this process; returns 0 if there is none."""
+        """Bind a free port, or share one of this process; return 0 if there is none."""
         ports, tries = self._ports, _TRIES
         for _ in range(_LOOKS):
             port = ports.next()
@@ -274,7 +274,7 @@ class ClientAddressDialer:
 
 
 def _bind(sock: _socket.socket, client: str, port: int) -> bool:
-    """Bind a socket; returns False if the port is in use."""
+    """Bind a socket; return False if the port is in use."""
     try:
         sock.bind((client, port))
     except OSError as exc:

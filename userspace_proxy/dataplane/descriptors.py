@@ -30,7 +30,7 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 DESCRIPTORS = 2
 """Descriptors of one connection: the client's socket and the endpoint's."""
-# For other code: log files, API connections, status requests, the embedding program.
+# Descriptors for other code: log files, API connections, status requests, the embedding program.
 _RESERVE = 64
 # After a pause this many must be free, so not every close wakes all listeners.
 _RESUME_ROOM = 16

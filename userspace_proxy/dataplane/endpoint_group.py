@@ -192,7 +192,7 @@ class EndpointGroup(CounterTable):
         } or NONE_LEFT
 
     def count_lost(self, sock: _socket.socket, before: int) -> int:
-        """Count the packets that the kernel dropped at a listening socket; returns its counter.
+        """Count the packets that the kernel dropped at a listening socket; return its counter.
 
         Where only some clients are admitted, nearly all drops are packets of the others.
         """

@@ -51,7 +51,7 @@ class LateResets:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: TcpConnection) -> bool:
-        """Wait for bytes to the side that is still connected; returns False if there are none.
+        """Wait for bytes to the side that is still connected; return False if there are none.
 
         If nothing was reset, both sides have ended, the client first: the client gets the FIN.
         """

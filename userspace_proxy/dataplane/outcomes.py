@@ -30,7 +30,7 @@ from .balancers import Balancers
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Per Service port and minute; the last line reports that further ones are left out.
+# Log lines per Service port and minute; the last one reports that further ones are left out.
 _EJECTION_LINES = 11
 
 

@@ -291,7 +291,7 @@ class Direction(Handler):
         return True
 
     def _drain_pipe(self, pipe: Pipe) -> bool:
-        """Move the pipe's bytes to the sink; returns False if the sink is full or gone."""
+        """Move the pipe's bytes to the sink; return False if the sink is full or gone."""
         while self._in_pipe:
             sent = self._calls.splice(pipe.read_end, self.sink_fd, self._in_pipe)
             if sent == _EMPTY:

@@ -87,11 +87,11 @@ class TcpConnection(DialledFor):
         """Endpoint to client."""
         self.is_aborting = False
         self.seen_moved = 0
-        """Bytes moved as of the last look of ``Ageing``."""
+        """Bytes moved as of the last check of ``Ageing``."""
         self.seen_moving_at: float | None = None
-        """When a look last saw bytes moving; None before the first look."""
+        """When a check last found that bytes had moved; None before the first check."""
         self.unanswered_since: float | None = None
-        """The first of the latest unbroken series of looks that found the client not answering."""
+        """The first of the latest unbroken series of checks that found the client not answering."""
         self.exchange: ConnectionOutcome | None = None
         """The facts by which its end is judged; None before an endpoint has answered."""
         self.speaker: Direction | None = None
@@ -289,9 +289,9 @@ class TcpConnection(DialledFor):
             self.close()
 
     def idle_since(self, now: float) -> float:
-        """Return when bytes last moved, as of the last look of ``Ageing``.
+        """Return when bytes last moved, as of the last check of ``Ageing``.
 
-        Before the first look it is when an endpoint answered: the client may have waited long.
+        Before the first check it is when an endpoint answered: the client may have waited long.
         """
         up, down, exchange = self.up, self.down, self.exchange
         if up is None or down is None or exchange is None:

@@ -74,7 +74,7 @@ class TcpConnections(DialOwner):
         return self.late_resets.begin(connection)
 
     def reset_all(self) -> int:
-        """Reset all connections; returns their number."""
+        """Reset all connections; return their number."""
         left = list(self.open)
         for connection in left:
             connection.close()

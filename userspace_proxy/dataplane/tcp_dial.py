@@ -233,7 +233,7 @@ class TcpDial(Handler):
         return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
 
     def _wait(self, *, is_at_limit: bool = False) -> bool:
-        """Let the client wait until an endpoint can take it; returns False if it may not wait."""
+        """Let the client wait until an endpoint can take it; return False if it may not wait."""
         is_at_limit = is_at_limit or self.group.balancers.is_at_limit(
             self.address[0], self._reactor.now, self.tried or ()
         )
@@ -295,7 +295,7 @@ class TcpDial(Handler):
             self.try_next()
 
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
-        """Begin a dial; returns the failure if it fails at once, else None."""
+        """Begin a dial; return the failure if it fails at once, else None."""
         dialer = self._owner.dialer
         at = endpoint
         if self._offset:
@@ -421,7 +421,7 @@ class TcpDial(Handler):
             self._refuse()
 
     def _give_up_dial(self) -> bool:
-        """End the dial in progress, if any; returns False if the caller has nothing left to do."""
+        """End the dial in progress, if any; return False if the caller has nothing left to do."""
         self._reactor.tick()
         if self.fd >= 0 and is_connected(self._sock):
             # The loop was delayed: the event is still to come, and the dial counts until then.
@@ -431,7 +431,7 @@ class TcpDial(Handler):
         if is_opening or self.fd >= 0:
             self._drop_socket()
             assert self.began_at is not None, "a dial began before it is given up"
-            # Otherwise the client's deadline passed before the endpoint's.
+            # Otherwise the client's deadline passed before the endpoint's deadline.
             if self._reactor.now - self.began_at >= self._owner.engine.tuning.connect_timeout_s:
                 self._dial_failed_with(errno.ETIMEDOUT)
         if self._reactor.calls.take_error(self._connection.client_fd):

@@ -106,7 +106,7 @@ class TcpListener(Handler):
                 if client == _NONE_WAITS:
                     return
                 if -client in EXHAUSTED_ERRNOS:
-                    # Descriptors that aren't counted here: the embedding program's.
+                    # The embedding program's descriptors aren't counted here.
                     self._pause()
                     return
                 # The client has gone already (ECONNABORTED and the network errors of accept(2)).

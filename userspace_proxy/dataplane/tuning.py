@@ -21,8 +21,8 @@ BULK_BYTES = 64 * 1024
 # Pipe fillings of one direction before others get their turn: up to 4 MiB, about 2 ms.
 SPLICE_ROUNDS = 4
 
-# Turns of one direction in a row before a reset: more than a socket buffers in the kernel, unless
-# tcp_rmem allows more than 16 MiB.
+# How often one direction may be read in a row before a reset: it moves more bytes than the kernel
+# buffers per socket, unless tcp_rmem allows more than 16 MiB.
 LAST_TURNS = 8
 
 # Connections accepted, or datagrams received, per socket before others get their turn.
@@ -48,7 +48,8 @@ class Tuning:
     """Seconds without a byte in either direction after which a connection is reset; a day, the
     lifetime of conntrack entries under kube-proxy (tcpEstablishedTimeout)."""
     tcp_half_closed_s: float = 3600.0
-    """The same after one side's FIN or RST; an hour, as in kube-proxy (tcpCloseWaitTimeout)."""
+    """The idle timeout after one side's FIN or RST; an hour, as in kube-proxy
+    (tcpCloseWaitTimeout)."""
     udp_idle_s: float | None = None
     """Seconds without a datagram after which a flow ends; None for conntrack's rule: 30 s after one
     exchange, 120 s once it has gone back and forth."""

@@ -180,7 +180,7 @@ class UdpListener:
         return flow
 
     def _limit_hops(self, flow: UdpFlow, hop_limit: AncillaryItem) -> bool:
-        """Apply a changed hop limit to the flow's socket; returns False at the last hop."""
+        """Apply a changed hop limit to the flow's socket; return False at the last hop."""
         if hops_left(hop_limit) <= 1:
             self._drop_at_last_hop(flow.address)
             return False
@@ -203,7 +203,7 @@ class UdpListener:
             )
 
     def _connect(self, flow: UdpFlow) -> bool:
-        """Choose an endpoint and connect a socket to it; returns False after too many failed dials.
+        """Choose an endpoint and connect a socket to it; return False after too many failed dials.
 
         The client's next datagram then tries other endpoints.
         """
@@ -236,7 +236,7 @@ class UdpListener:
         return False
 
     def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> DialFailure | None:
-        """Connect a socket for a flow; returns the failure, or None."""
+        """Connect a socket for a flow; return the failure, or None."""
         now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
         # A local client that dials an address routed to this node also has it as its source.
         may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
@@ -310,7 +310,7 @@ class UdpListener:
                 kept.append(Kept(bytes(payload), flow.hop_limit))
 
     def _send(self, flow: UdpFlow, payload: bytes | memoryview) -> int:
-        """Send to the endpoint; returns the errno of a refusal that the call reported, or 0."""
+        """Send to the endpoint; return the errno of a refusal that the call reported, or 0."""
         sock = flow.sock
         refusal = 0
         # Twice: the first call may only report an earlier datagram's error.
@@ -336,8 +336,8 @@ class UdpListener:
         if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
             self.end(flow, EndReason.REFUSED, EndedBy.ENDPOINT)
             return
-        # Leaving makes no room for waiting flows: the endpoint would refuse them one after another
-        # without a pause. They try it each second.
+        # Waiting flows don't get the freed place: the endpoint would refuse them one after another
+        # without a pause. They retry every second.
         self._leave_endpoint(flow, makes_room=False)
         if self._connect(flow):
             self.table.use(flow, self.engine.reactor.now)

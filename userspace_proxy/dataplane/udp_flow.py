@@ -33,7 +33,8 @@ REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
 # Transient, for example while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
-# Kept of a waiting flow, about twice as much as of others: some protocols open with a burst.
+# How much is kept for a waiting flow, about twice as much as for others: some protocols open with a
+# burst.
 _HELD_DATAGRAMS = 8
 _HELD_BYTES = 16 * 1024
 
@@ -241,7 +242,7 @@ class UdpFlow:
             self.group.counters.dropped_datagrams += 1
 
     def wait(self) -> bool:
-        """Wait until an endpoint can take the flow; returns False if it may not wait."""
+        """Wait until an endpoint can take the flow; return False if it may not wait."""
         reactor = self.listener.engine.reactor
         is_at_limit = self.group.balancers.is_at_limit(
             self.client_ip, reactor.now, self.tried or ()
@@ -314,7 +315,7 @@ _KEEP_ALIVE_S = 12.0
 class Conversation:
     """The state of one flow's answers besides the first one.
 
-    answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 looks, 12 s──▶ stalled
+    answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 checks, 12 s──▶ stalled
                                            ◀───────────── answered ────────────
 
     Each report checks it; answers count by the second. A one-way stream may begin with answers (a
@@ -329,7 +330,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.further_seconds = 0
-        """Seconds with answers, not counting the first answer's."""
+        """Seconds in which answers arrived, without the second of the first one."""
         self.is_unanswered = False
         """The endpoint was counted as not answering in time."""
         self.is_stalled = False
@@ -339,10 +340,10 @@ class Conversation:
         self._asked = 0
         """Looks in a row that found datagrams of the client, and none of the endpoint."""
         self._silent_at = self._asked_at = 0.0
-        """When the first and the last of these looks were."""
+        """When the first and the last of these checks were."""
 
     def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
-        """Note whether client and endpoint have sent datagrams since the last look."""
+        """Note whether client and endpoint have sent datagrams since the last check."""
         if is_answered:
             if self._asked:
                 self._longest_s = max(self._longest_s, now - self._silent_at)

@@ -120,7 +120,7 @@ class UdpFlows:
         return len(self.table)
 
     def make_room(self) -> bool:
-        """Make room for a flow, if necessary by ending another; returns whether there is room."""
+        """Make room for a flow, if necessary by ending another; return whether there is room."""
         if self._timer is None:
             self._timer = self._engine.loop.call_later(_SWEEP_S, self._sweep)
         is_full = self.table.is_full or (

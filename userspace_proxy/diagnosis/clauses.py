@@ -313,7 +313,7 @@ fail = fixed("fail", "clients fail")
 
 
 failed_before = fixed("failed_before", "clients failed before")
-"""No endpoint answered a while ago; nothing has tried since."""
+"""No endpoint answered a while ago, and none has been dialled since."""
 
 
 @clause()

@@ -39,14 +39,14 @@ MANY_ENDS = 3
 """Consecutive connections that an endpoint closes without a byte, or on which it sends none: fewer
 are normal unless there were no others."""
 _ENDS_AT_TIMES = 20
-"""The same for an endpoint that answers at times: one that closes every second connection at random
-often closes three in a row, but this many only once in a million."""
+"""The threshold for an endpoint that answers at times: one that closes every second connection at
+random often closes three in a row, but this many only once in a million."""
 DENIALS = 3
 DENIALS_S = 5.0
 """This many failed dials in a row from a client, over this time, while this node's succeed, prove
 that the client is denied. Fewer fail by chance, or while a program starts."""
 _EXCLUSIONS = MANY_ENDS - 1
-"""The same for a client whose connections an endpoint closes; its first one isn't counted."""
+"""The threshold for a client whose connections an endpoint closes; its first isn't counted."""
 DENIED_PAST_S = 32.0
 """Probes don't come from a client's address, so only that client shows whether it is still denied:
 slightly more than the 30 s between dials of most health checks and scrapes."""

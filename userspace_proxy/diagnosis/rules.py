@@ -86,7 +86,7 @@ class Case:
         self.are_silent = all(code and code.traits.is_unanswered for code in codes)
         """Whether all failing endpoints are silent: an observation unless others are answered."""
         self.are_past = all(e.is_past for e in self.failing)
-        """Whether nothing has tried the failing endpoints since."""
+        """Whether the failing endpoints haven't been dialled since."""
 
     @property
     def ended(self) -> int:
@@ -281,7 +281,7 @@ def never_answered(case: Case) -> PortVerdict | None:
 
 
 def failed_before(case: Case) -> PortVerdict | None:
-    """Nothing has tried since: the endpoints may have recovered, as the next client will show."""
+    """No endpoint was dialled since; the next client will show whether they have recovered."""
     if not (case.all_fail and case.are_past):
         return None
     if case.are_silent:

@@ -218,7 +218,7 @@ def failed_last_minute(
 def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
     """Return whether few earlier connections ended like this, so that it isn't the usual end.
 
-    If clients send last, most do. For a new Service, few means half of all.
+    If clients send last, most connections do. For a new Service, few means half of them.
     """
     endpoints = tuple(endpoints)
     owed, ended = (

@@ -105,7 +105,7 @@ def _missing_ports(target_names: Sequence[str], pods: Sequence[PodState]) -> lis
 
 
 def _other_numbers(targets: Sequence[int], pods: Sequence[PodState]) -> list[PathStep]:
-    """Return a step for target ports that no container lists; it is no failure, as they needn't."""
+    """Return a step for target ports that no container lists, which isn't a failure in itself."""
     have = sorted({number for pod in pods for number in pod.port_numbers})
     missing = [target for target in dict.fromkeys(targets) if target not in have]
     if not have or not missing:

@@ -101,7 +101,7 @@ class ConnectionOutcome:
     """The exchange between a client and the endpoint that answered the dial, and how it ended.
 
     Args:
-        counters: The endpoint's.
+        counters: The endpoint's counters.
         abort_counters: Counts a client that leaves before an answer.
         client: Its IP address.
         now: When the endpoint answered the dial, monotonic seconds.

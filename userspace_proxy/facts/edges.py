@@ -21,11 +21,13 @@ import msgspec
 from ..model import PortKey
 from .connection import port_fields
 
-# Between two reports, at most 5 s apart: as many new clients as can connect to a busy node.
+# The most calls kept between two reports, at most 5 s apart: as many new clients as can connect to
+# a busy node.
 CALLS_MAX = 4096
-# Per node: as much as a table on a page and a metric can hold. A node has 110 pods by default.
+# The limit per node: as much as a table on a page and a metric can hold. A node has 110 pods by
+# default.
 EDGES_MAX = 500
-# Per Service port: a load balancer may have any number of clients.
+# The limit per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
 # After this time without a call, another client may replace an edge. This also bounds the number of
 # series that a metric has in a day.

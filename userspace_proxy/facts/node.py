@@ -50,7 +50,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     level: Level = Level.OK
     """The worst level of its Service ports."""
     cause: Cause | None = None
-    """What is wrong: for all its Service ports together, since the first one noticed it."""
+    """What is wrong; its count and times cover all affected Service ports."""
     services: Sequence[str] = ()
     """The Services that it affects, ``namespace/name``, sorted."""
     ports: int = 0
@@ -227,7 +227,7 @@ class LastStateFacts(msgspec.Struct, frozen=True):
             "When the last state that is served was current; 0 once the source has answered",
         ),
     ] = 0.0
-    """Unix time at which the served state was last known to be current; 0 if it is the source's."""
+    """Unix time at which the served last state was current; 0 once the source has answered."""
     problem: str = ""
     """Why the state isn't kept; empty if it is."""
     failing_since: float = 0.0

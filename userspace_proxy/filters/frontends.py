@@ -78,7 +78,7 @@ class EarlierChains:
         self._found: dict[Frontend, Taken] = {}
         self._earlier: Sequence[Followed] = ()
         self.filters: Sequence[Followed] = ()
-        """Chains as of the last look, for :func:`.endpoints.dropping_chain`."""
+        """Chains as of the last check, for :func:`.endpoints.dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
         """Return the frontends whose packets another program takes, with causes.
@@ -98,7 +98,7 @@ class EarlierChains:
         return self._found
 
     def forget(self) -> None:
-        """Make the next look read again, as frontends have changed."""
+        """Make the next check read again, as frontends have changed."""
         self._seen, self._found = _NOTHING, {}
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class EarlierChains:
         self._reader = None
 
     def unfollowed(self, frontends: Collection[Frontend]) -> list[str]:
-        """Describe the rules that may take frontends' packets, as of the last look."""
+        """Describe the rules that may take frontends' packets, as of the last check."""
         found: dict[str, None] = {}
         for chain, chains in self._earlier:
             if not chain.is_read:
@@ -174,13 +174,13 @@ def first_packets(
     """Return the first packets of pods and other hosts, and of this node's own programs.
 
     They are as a filter chain sees them; empty if it sees neither, or sees an endpoint's address.
-    Own programs' packets are missing if it sees them with another address or not at all.
+    The node's own packets are missing if it sees them with another address or not at all.
     """
-    # Only own programs can dial a loopback address.
+    # Only this node's own programs can dial a loopback address.
     others = FirstPacket(frontend, is_own=is_loopback(frontend.ip))
     if translation.priority == NEVER:
         return others, FirstPacket(frontend, is_own=True)
-    # Own programs' packets are translated on output, and arrive on the loopback interface.
+    # The node's own packets are translated on output, and arrive on the loopback interface.
     port = translation.port
     own = [FirstPacket(frontend, port, is_own=True)] if port else []
     if chain.hook == "prerouting" and chain.priority < ALL_NAT:
@@ -245,7 +245,7 @@ def explain_chain(
             return found(*_UNTRACKED)
         return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
-    # Of chains with equal priority, it isn't known which comes first.
+    # The order of chains with equal priority isn't known.
     if not outcome.is_certain or chain.priority >= priority:
         return None
     if priority == NEVER:

@@ -36,7 +36,7 @@ class FirstPacket(NamedTuple):
     is_answer: bool = False
     """Whether it is an answer from the dialled address, to an unprivileged port of this node."""
     link: PodLink | None = None
-    """The incoming link, with source networks behind it; None: any client's."""
+    """The incoming link, with source networks behind it; None: that of any client."""
     is_other: bool = False
     """Whether its source is an address that no rule names."""
     is_forwarded: bool = False
@@ -72,7 +72,7 @@ def may_be_first(conditions: Iterable[Condition]) -> bool:
 def _may_be_first(one: Match) -> bool:
     if one.field is MatchField.STATE:
         return {"new", "dnat"}.isdisjoint(one.values) is one.is_inverted
-    # Links and sources differ by client, except that only own programs use loopback.
+    # Links and sources differ by client, except that only this node's programs use loopback.
     return one.field is not MatchField.SOURCE and (
         one.field is not MatchField.WAY_IN or LOOPBACK in one.values
     )

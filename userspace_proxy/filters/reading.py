@@ -172,7 +172,7 @@ ELEMENTS_MAX = 200
 """More elements than most handwritten firewalls have in one rule. Each frontend is compared with
 each of them."""
 _INTERVALS, _MAP = 0x4, 0x8
-# These flags, and those of anonymous or constant sets.
+# The set flags that are understood: these, and those of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 

@@ -134,7 +134,7 @@ def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
     if one.name == "immediate":
         return verdict_of(found.get(2, b""))
     if one.name == "lookup" and 3 in found and not number_in(found, 3):
-        # Register 0 is the verdict's.
+        # Register 0 holds the verdict.
         return RuleVerdict.MAP, ""
     name = text_in(found, 1) if one.name == "target" else one.name
     if name in _TRANSLATIONS:

@@ -118,7 +118,7 @@ class PreroutingAddress:
         batch = self._events.read()
         if batch:
             self._is_current = False
-            # An address that was added and removed since the last look served clients, too.
+            # An address that was added and removed since the last read has served clients, too.
             gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
             self._note_lost(rtnetlink.read_address(one).ip for one in gone)
         if batch.has_lost:

@@ -31,7 +31,7 @@ async def ask_by_udp(server: SocketAddress, query: Query, seconds: float) -> byt
     Raises:
         TimeoutError: No answer arrived in time.
         OSError: The server can't be reached.
-        MalformedMessage: The server answers other questions.
+        MalformedMessage: The server's answers don't match the query.
     """
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in server.ip else socket.AF_INET
@@ -53,7 +53,7 @@ async def ask_by_tcp(
     """Return a server's answer to a query, at most ``most`` bytes.
 
     Raises:
-        TimeoutError, OSError: As of :func:`ask_by_udp`.
+        TimeoutError, OSError: As for :func:`ask_by_udp`.
         EOFError: The server closes the connection.
         MalformedMessage: The answer is for another question, or is too large.
     """

@@ -65,7 +65,7 @@ from .dns_wire import (
 UPSTREAM_TIMEOUT_S = 2.0
 """The read timeout of CoreDNS' forward plugin."""
 UDP_BYTES_PLAIN = 512
-"""For a client without EDNS. Source: RFC 1035, section 4.2.1."""
+"""The limit for a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
 
 # TimeoutError is an OSError.
@@ -196,7 +196,8 @@ _POINTED_MAX = 0x3FFF
 _U16 = struct.Struct(">H")
 _SRV = struct.Struct(">HHH")
 _SOA = struct.Struct(">5I")
-# With a compression pointer of 2 bytes as its name. A target of SRV is at least w.s.svc.x.
+# The least size of a record whose name is a compression pointer of 2 bytes. The target of an SRV
+# record is at least w.s.svc.x.
 _LEAST_BYTES = {"AAAA": 28, "SRV": 29}
 _LEAST_BYTES_OF_OTHERS = 16
 _NAME_TEXT_MAX = 254

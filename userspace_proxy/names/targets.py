@@ -56,8 +56,8 @@ class Targets:
         """Return the addresses of a family, each once.
 
         Args:
-            pick: Bounds the targets if each one's addresses must be found: the first ones, so that
-                equal questions get equal answers.
+            pick: Bounds the targets if their addresses must be looked up one by one: it takes the
+                first ones, so that equal questions get equal answers.
         """
         del is_ipv6
         return ()

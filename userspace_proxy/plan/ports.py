@@ -100,7 +100,7 @@ def plan_ports(
     Args:
         index: The index of the Service's slices.
         claims: The Service's claims, in order.
-        owners: Contains the frontends and node ports that endpoints must not be.
+        owners: The owned frontends and node ports; an endpoint with such an address is rejected.
         orphans: Slices that may have been meant for a Service without slices.
         before: The previous plan's inputs; None: judge all endpoints.
         is_left_out: The Service's namespace has too many endpoints.

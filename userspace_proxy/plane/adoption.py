@@ -1,8 +1,8 @@
 """Adopts the sockets of workers that outlived their control process.
 
-    worker of the last control process ──HandedOver──▶ Predecessors ──take──▶ ListeningSockets
-                                       ──Pins, PinsSent──▶ Predecessors ──▶ new workers
-                                       ◀──Drain once the new workers serve──
+    worker of the previous control process ──HandedOver──▶ Predecessors ──take──▶ ListeningSockets
+                                           ──Pins, PinsSent──▶ Predecessors ──▶ new workers
+                                           ◀──Drain once the new workers serve──
 
 A worker makes this process prove CAP_NET_ADMIN before it hands over (``plane.authentication``).
 
@@ -13,8 +13,8 @@ Rule 2: a worker handles untrusted bytes, so its messages are checked: only list
 sockets for nftables.
 Rule 3: a previous worker may be of another version, so unknown messages are skipped.
 Rule 4: a previous worker that doesn't answer in time drains, or ends, once it answers: until then
-it serves its clients as the last control process ordered. If it hangs up before, this process
-connects again: others have taken its place (``reception``), or its proof was late.
+it serves its clients as the previous control process ordered. If it disconnects before, this
+process connects again: others have taken its place (``reception``), or its proof was late.
 Rule 5: sockets come first; only the drain waits for affinity entries, for some seconds.
 Rule 6: reading from a worker is bounded, and ends with its last message.
 """
@@ -45,11 +45,13 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # Ten thousand sockets take 0.1 s; a worker may be busy, or asked by many processes.
 ANSWER_S = 4.0
-# Until the next try after a worker has hung up; the second once nothing waits for it any more.
+# How long to wait before the next attempt after a worker has closed the connection; the second once
+# nothing waits for it any more.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
 # When this process ends; its own workers have as long to report that they have drained.
 LAST_ANSWER_S = 2.0
-# For affinity entries to arrive after the sockets; a worker stops sending somewhat earlier.
+# How long affinity entries may take to arrive after the sockets; a worker stops sending somewhat
+# earlier.
 PINS_S = 6.0
 # A worker sends at most some 20 MB, nearly all of it affinity entries.
 _MAX_READ_BYTES = 32 * 1024 * 1024
@@ -67,7 +69,7 @@ _Key = tuple[Protocol, SocketAddress]
 
 
 class PreviousWorkers:
-    """The workers of the last control process, and copies of their sockets.
+    """The workers of the previous control process, and copies of their sockets.
 
     Args:
         socks: Connections to these workers, which this object closes.
@@ -81,11 +83,11 @@ class PreviousWorkers:
         self.on_drain: Callable[[], None] = lambda: None
         """Called once the workers were ordered to drain."""
         self.ports: frozenset[int] = frozenset()
-        """Ports at which the workers accept clients of the last control process's Service ports."""
+        """Ports at which workers accept clients of the previous control process's Service ports."""
         self._loop = loop
         self._workers = [_PreviousProcess(loop, sock, self) for sock in socks]
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
-        """The most sockets that the last control process could have opened for all workers."""
+        """The most sockets that the previous control process could have opened for all workers."""
         self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
         """Each socket with the index of the worker that it was opened for."""
         self._late = 0

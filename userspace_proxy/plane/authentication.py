@@ -156,7 +156,7 @@ class Reception:
         return len(self._guests)
 
     def close(self) -> None:
-        """Stop accepting, and close all connections. Idempotent; call it before the listener's."""
+        """Stop accepting, and close all connections. Idempotent; close the listener afterwards."""
         if self._timer is None:
             self._loop.remove_reader(self._listener.fileno())
         else:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A Service port takes about 300 bytes: this is more than there are ports.
+# A Service port takes about 300 bytes, so this holds more ports than a cluster has.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 # Bytes that an unencoded message counts for: a closure and a record. The state of the Service port
 # that it refers to, or the previous state, is in this process's memory anyway, however slow the

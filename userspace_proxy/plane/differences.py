@@ -40,7 +40,7 @@ class Differences:
         self._group = group
         self._new: dict[SocketAddress, _New] = {}
         self._is_open = False
-        """A connection was open at the last look: it counts bytes without notifying the group."""
+        """A connection was open at the last check: it counts bytes without notifying the group."""
         self._before_update: dict[SocketAddress, EndpointCounters] = {}
         self._had_passing = False
         """The last report contained present state, not differences: ejections, waiting clients."""

@@ -138,7 +138,7 @@ class Group(CounterTable):
 
     @property
     def label(self) -> str:
-        """Its name in logs, and for workers of the last process."""
+        """Its name in logs, and for workers of the previous process."""
         return str(self.key)
 
     def opening(self) -> GroupUpdate:
@@ -163,7 +163,7 @@ class Group(CounterTable):
         )
 
     def change(self, serving: Serving, now: float = 0.0) -> GroupUpdate | None:
-        """Change how it is served; returns the update for workers, None if nothing changed."""
+        """Change how it is served; return the update for workers, None if nothing changed."""
         old, self.serving = self.serving, serving
         if old == serving:
             return None
@@ -333,7 +333,7 @@ class Group(CounterTable):
         return dials or answers
 
     def starting(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return the fraction of its share that each endpoint in slow start has."""
+        """Return the fraction of its full share that each endpoint in slow start gets."""
         return self._slow_start.shares(now)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:

@@ -26,7 +26,7 @@ class Link(Protocol):
         """Send the command that ``make`` returns on its turn; the order is kept."""
 
     def hang_up(self) -> None:
-        """Make the worker end by itself, which resets its connections."""
+        """Make the worker exit by itself, which resets its connections."""
 
     def look(self) -> float:
         """Return for how many seconds its loop could have iterated but didn't.

@@ -43,9 +43,9 @@ _OWED_NOTHING: Counter[int] = Counter()
 class ListeningSockets:
     """The sockets of one listener for these workers, in this order.
 
-    Options are passed to ``open_listening``. Sockets of the last control process at this address
-    are reused, and new sockets fill the places that are None; surplus sockets are closed, with the
-    clients in their queues. Raises ListenError if the port can't be bound.
+    Options are passed to ``open_listening``. Sockets of the previous control process at this
+    address are reused, and new sockets fill the places that are None; surplus sockets are closed,
+    with the clients in their queues. Raises ListenError if the port can't be bound.
     """
 
     # Cost: each Service port has one of these, and a Listener.
@@ -125,14 +125,14 @@ class ListeningSockets:
             self._hold = hold_port(self.at, self.socks)
 
     def leave(self) -> None:
-        """Close the sockets of a UDP port that refuses, and keep the port.
+        """Close the sockets of a UDP port whose clients are refused, and keep the port.
 
-        Copies in workers of the last control process stop receiving and sending: otherwise the
+        Copies in workers of the previous control process stop receiving and sending: otherwise the
         kernel would choose among them and later sockets.
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # No other socket could be opened beside them, e.g. because descriptors were short.
+            # No other socket could be opened beside them, e.g. because no descriptor was left.
             self._keep(deaf[0])
         self._close_sockets()
 
@@ -264,7 +264,7 @@ class ListeningSockets:
 
 
 def _gets_nothing(sock: socket.socket) -> bool:
-    """Stop a UDP socket from receiving; returns False if the kernel can't."""
+    """Stop a UDP socket from receiving; return False if the kernel can't."""
     try:
         get_nothing(sock)
     except OSError:

@@ -3,7 +3,7 @@
 Rule 1: sockets listen or refuse at once; workers close a listener before its group loses its
 endpoints, and open it after the group has some.
 Rule 2: a refusing UDP port is reserved by a socket that receives nothing (``port_reservation``).
-Its serving sockets stay open until no worker of this or the last control process has a copy, so
+Its serving sockets stay open until no worker of this or the previous control process has a copy, so
 that the port can serve again meanwhile: with new sockets beside open copies, the kernel would
 choose by an order that differs from the workers' (``reuseport``).
 Rule 3: a listener has one socket per worker while descriptors are plentiful, else a single one.
@@ -113,20 +113,20 @@ class Listeners:
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
 
     def previous_workers_drain(self) -> None:
-        """Close sockets of refusing UDP ports that workers of the last process served."""
+        """Close sockets of refusing UDP ports that workers of the previous process served."""
         for listener in self._open.values():
             if not listener.is_serving:
                 self._release(listener)
 
     def close_unwanted(self) -> list[Listener]:
-        """Close the listeners that no group wants any more; returns them."""
+        """Close the listeners that no group needs any more; return them."""
         unwanted, self._unwanted = list(self._unwanted), {}
         for listener in unwanted:
             self._close(listener)
         return unwanted
 
     def close_group(self, group: Group) -> list[Listener]:
-        """Close the listeners of a group; returns them. Idempotent."""
+        """Close the listeners of a group; return them. Idempotent."""
         closed = list(self._by_group.pop(group, ()))
         for listener in closed:
             self._unwanted.pop(listener, None)
@@ -190,9 +190,9 @@ class Listeners:
                 self._release(listener)
 
     def _open_first(self, key: Hashable, group: Group, wanted: Wanted) -> bool:
-        """Open a listener at the first address that can be bound; returns False without addresses.
+        """Open a listener at the first address that can be bound; return False without addresses.
 
-        Raises ListenError if the last address can't be bound, descriptors are short, or this
+        Raises ListenError if the last address can't be bound, no descriptor is left, or this
         machine lacks the IP address.
         """
         error: ListenError | None = None

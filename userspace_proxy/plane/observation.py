@@ -30,7 +30,7 @@ from ..shares import add_to
 from .messages import Called, Observed
 from .plane import Plane
 
-# Between two Observe messages to workers.
+# The interval between two Observe messages to workers.
 PERIOD_S = 0.25
 
 

@@ -24,7 +24,8 @@ from ..kernel.memory_limits import CgroupMemory, find_memory_limits
 OUT_OF_MEMORY = errno.ENOMEM
 """The exit status."""
 
-# In thousandths of the limit: a worker is killed even if the control process uses this much more.
+# Thousandths of the memory limit: a worker is killed even if the control process uses this
+# much more.
 _SCORE = 300
 _MOST_SCORE = 1000
 

@@ -60,11 +60,12 @@ if TYPE_CHECKING:
 
 # A reader of counters waits no longer than this for a busy worker.
 _REFRESH_S = 1.0
-# Between two checks for open connections.
+# The interval between two checks for open connections.
 _LOOK_S = 0.1
-# For a worker to report that it has drained, beyond the time allowed for the drain.
+# How long a worker may take to report that it has drained, beyond the time allowed for the drain.
 _DRAINED_S = 2.0
-# For workers whose channel is closed to reset their connections: some milliseconds, or a start.
+# How long workers may take to reset their connections once their channel is closed: some
+# milliseconds, or as long as a start.
 _CLOSE_S = 1.0
 # Up to this many listeners in the caller's loop aren't limited.
 _FEW_LISTENERS = 32
@@ -85,8 +86,8 @@ class Plane:
     each worker, but pipes and ephemeral ports are divided among workers. With ``keeps_net_raw``
     worker processes keep the capability for dialling from client addresses. With a label, workers
     continue to serve when this process has died, and the next proxy of this label finds them.
-    ``previous_workers`` are workers of the last control process; the caller drains them. A dialer
-    replaces TCP's ``connect``, in the caller's loop only.
+    ``previous_workers`` are workers of the previous control process; the caller drains them. A
+    dialer replaces TCP's ``connect``, in the caller's loop only.
     """
 
     def __init__(
@@ -213,11 +214,11 @@ class Plane:
         self._send_all(Prefer(group.number, endpoint))
 
     def close_unwanted(self) -> list[Listener]:
-        """Close the listeners that no group wants any more; returns them."""
+        """Close the listeners that no group needs any more; return them."""
         return self._listeners.close_unwanted()
 
     def close_group(self, group: Group) -> list[Listener]:
-        """Close a group's listeners, and forget it; returns them. Idempotent.
+        """Close a group's listeners, and forget it; return them. Idempotent.
 
         Open TCP connections continue, UDP flows end. The group has no endpoint afterwards.
         """
@@ -351,8 +352,6 @@ class Plane:
         for worker in self._workers:
             worker.close(deadline - Clocks.monotonic())
         self._listeners.close_all()
-
-    # -- for the workers -----------------------------------------------------
 
     def receive(self, worker: int, message: FromWorker) -> None:
         """Handle a worker's message about groups and listeners, or for the log."""

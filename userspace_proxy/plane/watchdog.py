@@ -1,12 +1,12 @@
 """Detects worker processes that hang: their event loop doesn't iterate.
 
-    worker ── a beat every BEAT_S ──▶ eventfd ◀── a look every LOOK_S ── control process
+    worker ── a beat every BEAT_S ──▶ eventfd ◀── a check every LOOK_S ── control process
 
-Rule 1: a worker that doesn't beat is charged LOOK_S for each look that finds it asleep or stopped,
+Rule 1: a worker that doesn't beat is charged LOOK_S for each check that finds it asleep or stopped,
 but only its CPU time if it runs, or waits for a CPU or a disk: on a busy machine, or with a CPU
 limit, it is late but doesn't hang.
-Rule 2: looks count, not the time between them: while the control process is itself late or stopped,
-a worker isn't charged.
+Rule 2: checks count, not the time between them: while the control process is itself late or
+stopped, a worker isn't charged.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 BEAT_S = 0.6
 # With HUNG_S, a worker that hangs is killed after 0.4 to 1.25 s. HAProxy's watchdog takes 2 s.
 LOOK_S = 0.25
-# A worker with this charge hangs.
+# A worker whose charge reaches this is considered hung.
 HUNG_S = 1.0
-# The same before it runs: it imports modules, maybe from a cold disk.
+# The limit while it starts: it imports modules, perhaps from a cold disk.
 HUNG_IN_START_S = 10.0
 
 # R: runs or waits for a CPU; D: waits for a disk, where killing has no effect (proc_pid_stat(5)).
@@ -38,7 +38,7 @@ class Watchdog:
         self._proc = proc
         self._beats = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._cpu_s = 0.0
-        """The worker's CPU time at the last look."""
+        """The worker's CPU time at the last check."""
         self._charged_s = 0.0
         """Seconds charged since the last beat."""
 
@@ -64,7 +64,7 @@ class Watchdog:
             self._beats = -1
 
     def _charge(self, pid: int) -> float:
-        """Return the charge of a look for a process that hasn't beaten."""
+        """Return the charge of a check for a process that hasn't beaten."""
         try:
             # The process name before these fields may contain spaces and brackets.
             fields = (self._proc / f"{pid}/stat").read_text("latin-1").rpartition(")")[2].split()

@@ -198,8 +198,6 @@ class Worker:
         self._listeners.clear()
         self._dataplane.close()
 
-    # -- commands ------------------------------------------------------------
-
     def _open_group(self, message: OpenGroup) -> None:
         engine = self._dataplane.engine
         group = EndpointGroup(
@@ -295,8 +293,6 @@ class Worker:
             self._close_socket(listener)
         self._listeners.clear()
         self._dataplane.drain(seconds, lambda reset: self._send(Drained(reset)))
-
-    # -- reports -------------------------------------------------------------
 
     def _report(self, message: Report) -> None:
         if not self._has_process:

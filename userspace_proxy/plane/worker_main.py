@@ -60,7 +60,8 @@ _MANY_GROUPS = 256
 ORPHAN_S = 600.0
 # Sockets in one message to the next control process; the channel takes 253.
 _SOCKETS_A_MESSAGE = 200
-# For sending affinity entries after the sockets: a full table takes half a second when idle.
+# How long affinity entries may be sent after the sockets; a full table takes half a second when
+# idle.
 PINS_S = 5.0
 # No more entries are encoded while the next control process doesn't read.
 _MAX_ENTRIES_WAITING_BYTES = 256 * 1024

@@ -19,7 +19,7 @@ from ..kernel.net_admin_proof import Prover
 _NAME = "userspace-proxy-worker"
 # A worker with a control process accepts nothing.
 _QUEUE = abstract_sockets.QUEUE
-# For a worker to accept earlier connections in its queue, while others connect.
+# How long to wait for room in a worker's accept queue, which other processes fill, too.
 _ROOM_S = 2.0
 
 

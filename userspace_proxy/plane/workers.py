@@ -178,7 +178,7 @@ class WorkerSlot:
             self._worker_socket = None
 
     def send(self, message: ToWorker, *socks: socket.socket) -> bool:
-        """Send a message; returns False while no worker runs."""
+        """Send a message; return False while no worker runs."""
         if self.link is None:
             return False
         self._merging.note(message)
@@ -226,7 +226,7 @@ class WorkerSlot:
         return self.drained
 
     def hang_up(self) -> None:
-        """Make the worker end by itself, and start no other."""
+        """Make the worker exit by itself, and start no replacement."""
         self._stop_timer()
         if self.link is not None:
             self.link.hang_up()

@@ -192,7 +192,7 @@ def _choose_within_shares(
 
 
 def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
-    """Return whether a connection isn't new, nor its client's only one while it is in use."""
+    """Return whether a connection is old enough to reset; a client's only one must also be idle."""
     since = connection.idle_since(now) if is_only else connection.started
     return now - since >= _SETTLED_S
 

@@ -95,7 +95,7 @@ class EndpointVerdict:
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
     is_standby: bool = False
-    """Whether it is on standby: usable, but so is an endpoint with a lower number."""
+    """Whether it is on standby: an endpoint with a lower priority number is usable, too."""
     host: str = ""
     """The DNS name that resolved to it; empty if it is listed by address."""
     pod: str = ""

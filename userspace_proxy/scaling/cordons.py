@@ -43,7 +43,7 @@ class _Cordon(NamedTuple):
     """A Service that is cordoned for a round whose result isn't known yet."""
 
     number: str
-    """Of the round."""
+    """The round's number."""
     until: float
     """Monotonic seconds."""
 
@@ -62,7 +62,7 @@ class _KeptCordon(NamedTuple):
     """An acknowledgement on disk."""
 
     number: str
-    """Of the round."""
+    """The round's number."""
     at: float
     """Unix time when it was first written."""
 

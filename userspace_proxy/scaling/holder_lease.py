@@ -53,9 +53,9 @@ _RENEW_S = 15.0
 _JITTER_S = 10.0
 TOO_OLD_S = 2.5 * BEAT_S
 """A node whose report hasn't changed for this long is unknown."""
-# Between two reads of all reports; a second per 100 reports spares the API server.
+# The interval between two reads of all reports; a second per 100 reports spares the API server.
 _LOOK_S, _LOOK_FOR_EACH_S = 2.0, 0.01
-# Between two lists of Nodes, which are large.
+# The interval between two lists of Nodes, which are large.
 _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
 # All nodes must answer within this time; their work takes a second.
 _ANSWERS_S, _ANSWERS_EVERY_S = 8.0, 0.25

@@ -8,7 +8,7 @@ replaced. So do all endpoints after a start, or after a worker's crash, when pas
 unreported. A worker without endpoints served no client.
 Rule 2: only Services that hold connections are followed: without pods other Services refuse
 clients, which isn't demand.
-Rule 3: a look costs time for each change, and next to nothing for unchanged Service ports.
+Rule 3: a check costs time for each change, and next to nothing for unchanged Service ports.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Use:
     revision: int = -1
     traffic: tuple[int, ...] = ()
     ended_workers: int = 0
-    """As of the last look at which it had endpoints."""
+    """As of the last check at which it had endpoints."""
     active: int = 0
     endpoints: frozenset[SocketAddress] = frozenset()
 
@@ -70,7 +70,7 @@ class Usage:
         self._seen.setdefault(served, _Use(0.0)).used_at = self._clock()
 
     def look(self) -> None:
-        """Update the use of all followed Service ports; call it about once a second."""
+        """Update the usage of Service ports that hold connections; call it every second or so."""
         self._followed(self._clock())
 
     def _followed(self, now: float) -> list[Served]:
@@ -97,7 +97,7 @@ class Usage:
             if traffic != (seen.traffic or (0,) * len(traffic)) or not endpoints <= seen.endpoints:
                 seen.used_at = now
             seen.traffic, seen.active, seen.endpoints = traffic, totals.active, endpoints
-        # A connection that ended since the last look counts until now.
+        # A connection that ended since the last check counts until now.
         if was_active or seen.active or group.waiting(now).clients:
             seen.used_at = now
 

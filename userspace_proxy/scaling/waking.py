@@ -34,14 +34,14 @@ from .rights import Selector, Services, selector_of, why_not
 from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import RECENT_S, Usage
 
-# Between two checks of waiting clients.
+# The interval between two checks for waiting clients.
 _LOOK_S = 1.0
-# The same while the pods of a workload that was scaled to zero are ending.
+# The interval while the pods of a workload that was scaled to zero are terminating.
 _ENDING_S = 0.1
-# Between the beginnings of two attempts, each of at most two requests: 12 requests a second. With 4
-# Events a second a node makes 16 requests, however many workloads are needed.
+# The interval between the starts of two attempts, each of at most two requests: 12 requests a
+# second. With 4 Events a second a node makes 16 requests, however many workloads are needed.
 _APART_S = 1 / 6
-# Between the first two attempts to scale a workload whose clients still wait.
+# The interval between the first two attempts to scale a workload whose clients still wait.
 _AGAIN_S = 5.0
 # The longest time between two attempts: a newly granted permission is noticed within a minute, and
 # 300 workloads that can't be scaled cost 5 requests a second.
@@ -145,7 +145,7 @@ class Waking:
         self._turns = Turns[str]()
         """Turns of the namespaces."""
         self._look_took_s = 0.0
-        """Seconds that the last look took to find due workloads."""
+        """Seconds that the last check took to find due workloads."""
         self._next_at = 0.0
         """Monotonic seconds before which no attempt is made."""
         self._waits_for_ends = False
@@ -159,7 +159,7 @@ class Waking:
             began = self._clock()
             await self.look()
             if self._look_took_s:
-                # Clients that begin to wait meanwhile share the next look.
+                # Clients that begin to wait meanwhile share the next check.
                 await self._pause(self._look_took_s)
             next_at = began + (_ENDING_S if self._waits_for_ends else _LOOK_S)
             rest_s = max(0.0, next_at - self._clock()) if self._needs else None

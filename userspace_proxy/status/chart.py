@@ -100,7 +100,7 @@ class Chart:
 def make_chart(
     history: History, now: float, key: PortKey | None = None, *, has_steps: bool = False
 ) -> Chart | None:
-    """Return the chart of a Service port, or of all together; None if there was no traffic.
+    """Return the chart of a Service port, or of all ports; None if there was no traffic.
 
     Args:
         now: Unix time of the last sample.

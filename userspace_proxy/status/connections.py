@@ -34,8 +34,9 @@ FIRST_REQUEST_S = 2.0
 REQUEST_S = 60.0
 # As much as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
-# For all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes 75 MiB,
-# their metrics less. A few clients read both at a time, and nothing else needs more than a chunk.
+# The limit for all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes
+# 75 MiB, their metrics less. A few clients read both at a time; nothing else needs more than a
+# chunk.
 UNREAD_BYTES = 128 * 1024 * 1024
 
 CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
@@ -203,7 +204,7 @@ class LimitedServer:
         limits: Apply to each connection. The first one is this server's own; others may be shared.
         first_request_s: Seconds that a client has for its first request.
         request_s: Seconds for a request, its answer and the pause after it.
-        call_later: Starts deadlines; None: the loop's.
+        call_later: Starts deadlines; None: the loop's ``call_later``.
     """
 
     def __init__(

@@ -198,7 +198,7 @@ class HealthCheckPorts:
         )
 
     def _note(self, problems: dict[ServiceKey, str]) -> None:
-        """Store the problems, and log new and solved ones."""
+        """Store the problems, and log new and resolved ones."""
         # One line per round: without descriptors, all Services have the same problem.
         new = [service for service in problems if self._problems.get(service) != problems[service]]
         now = Clocks.monotonic()

@@ -71,7 +71,7 @@ _figures_of = attrgetter(*Figures._fields)
 
 
 class _Track:
-    """The series of one Service port, or of all together; ``tick`` is a step's number."""
+    """The series of one Service port, or of all ports; ``tick`` is a step's number."""
 
     __slots__ = ("_first", "_rings", "_written", "counters")
 
@@ -237,11 +237,11 @@ class History:
             self._long = _Scale(LONG_STEP_S)
 
     def rates(self, key: Hashable | None = None) -> Figures:
-        """Return the current rates of a Service port, or of all together."""
+        """Return the current rates of a Service port, or of all ports together."""
         return self._minute.rates(key)
 
     def minute(self, key: Hashable | None = None) -> Curves | None:
-        """Return the last minute of a Service port, or of all together; None without traffic."""
+        """Return the last minute of a Service port, or of all ports; None without traffic."""
         return self._minute.series(key)
 
     def ten_minutes(self, key: Hashable | None = None) -> Curves | None:

@@ -31,7 +31,7 @@ from .search import QUALIFIERS
 
 REFRESH_S = 5
 NAMES_SHOWN = 200
-"""Of nodes that have seen an incident."""
+"""How many nodes that have seen an incident are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Parts:
     title: str
     level: Level
     html: Mapping[str, str]
-    """By the id of the element, the rows among them."""
+    """The HTML of each element, rows included, by its id."""
     at: str
-    """The time of day of what it shows."""
+    """The time of day at which its contents were read."""
     rows: tuple[str, ...] | None = None
-    """The ids of the rows, in order; None: they are in one of the parts."""
+    """The ids of the rows, in order; None: a part contains the rows."""
 
     @property
     def markup(self) -> Mapping[str, Markup]:

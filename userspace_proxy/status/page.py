@@ -51,7 +51,7 @@ EVENTS_SHOWN = 50
 INCIDENTS_SHOWN = 10
 PORTS_SHOWN = 200
 ENDPOINTS_SHOWN = 100
-"""Of the page about one incident; so is ``PORTS_SHOWN``."""
+"""Limits the page about one incident, as does ``PORTS_SHOWN``."""
 PARTS = (
     "state", "figures", "problems", "mistakes", "incidents", "states", "count", "overview",
     "events", "columns", "pages", "ignored", "checks", "workers", "facts", "age",
@@ -67,7 +67,7 @@ class Page:
     level: Level
     verdict: str
     problems: tuple[Problem, ...]
-    """Those of the node; those of Service ports are in their rows."""
+    """The node's problems; problems of Service ports are in their rows."""
     mistakes: Mapping[str, RejectedFacts]
     """Objects of the source, by the kinds of their problems."""
     incidents: Sequence[IncidentFacts]
@@ -87,9 +87,9 @@ class Page:
     rates: Figures
     has_rates: bool
     sparkline: Sparkline | None
-    """Of the last minute."""
+    """Shows the last minute."""
     chart: Chart | None
-    """Of the last ten."""
+    """Shows the last ten minutes."""
     events: Sequence[Event]
     """The newest first."""
 

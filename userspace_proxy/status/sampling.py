@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 PERIOD_S = 1.0
 SHARE = 0.25
-"""Of the event loop's time, for views of requests, and as much for samples."""
+"""The share of the event loop's time for views on request, and as much for samples."""
 # Workers report at this interval by themselves.
 _RECORD_S = 5.0
 _FOLLOWED_S = 60.0

@@ -60,7 +60,7 @@ class Selection:
     """The query of a request; the fields are named as in the query string."""
 
     q: str = ""
-    """What is searched for, as for :class:`~.search.Search`; empty for all."""
+    """The search expression, as for :class:`~.search.Search`; empty for all."""
     sort: str = "state"
     """A key of ``SORTS``; with ``-`` before it in descending order."""
     page: int = 1
@@ -119,7 +119,7 @@ class ListPart(Generic[_T]):
     page: int
     pages: int
     total: int
-    """Of all pages."""
+    """The number of items on all pages."""
     start: int
     """The place of the first item in the list."""
 
@@ -151,7 +151,7 @@ class Chosen:
     rejected: tuple[RejectedFacts, ...]
     """Objects with a mistake; none without a search."""
     health_checks: tuple[HealthCheckFacts, ...]
-    """Those with a problem first, then by Service."""
+    """Sorted: with a problem first, then by Service."""
 
 
 def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> Chosen:
@@ -185,13 +185,13 @@ def row_id(key: PortKey) -> str:
 
 
 def id_of(words: Iterable[str]) -> str:
-    """Return the id of a row by what tells it from others."""
+    """Return the id of a row, derived from the words that identify it."""
     name = "\n".join(words).encode("utf-8", "surrogatepass")
     return "p" + hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
 def address_in_order(address: str) -> tuple[int, bytes, int]:
-    """Return an address in the order of numbers; empty ones are the first, and then names."""
+    """Return a sort key: numeric order of addresses, after empty texts and then names."""
     try:
         dialled = SocketAddress.read(address)
         packed = pack_ip(dialled.ip)

@@ -46,10 +46,10 @@ _NOT_COMPARED = ("now", "ports")
 
 # Each may take some 30 ms of a second; a browser has a stream only for a page that is visible.
 MAX_STREAMS = 16
-# Of a client whose connection ended, until it connects again.
+# A client whose connection has ended waits this long before it connects again.
 _RETRY_MS = 1000
-# Of a core, for a stream with an interval. With 2,000 Services without traffic a sample takes
-# some 40 ms, so messages are 5 s apart at least.
+# The share of a core that a stream with an interval may use. With 2,000 Services without traffic a
+# sample takes some 40 ms, so messages are at least 5 s apart.
 _SHARE = 0.01
 
 
@@ -60,9 +60,9 @@ class Sent:
         self._parts: Parts | None = None
 
     def message(self, parts: Parts) -> bytes:
-        """Return the event that brings the client up to date, with the time at least.
+        """Return the event that brings the client up to date; it contains at least the time.
 
-        A row that is gone and appears again is sent again.
+        A row that disappears and reappears is sent again.
         """
         before, self._parts = self._parts, parts
         known = before.html if before is not None else {}

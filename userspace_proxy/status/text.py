@@ -67,13 +67,14 @@ _ALL = Selection()
 _RATES = ("OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S")
 # No screen has more lines.
 TOP_SHOWN = 200
-# Problems of the node with one remedy; one more takes the room of the line that counts them.
+# How many of the node's problems with the same remedy are shown. One more is shown, too: the line
+# that counts the rest would take as much room.
 _ALIKE_SHOWN = 3
-# Causes of several Services, each with some lines.
+# How many causes that affect several Services are shown; each takes some lines.
 INCIDENTS_SHOWN = 5
-# Lines of those, where the terminal's width is unknown.
+# The width of their lines if the terminal's width is unknown.
 _USUAL_COLUMNS = 80
-# Of Services that are ignored by design.
+# How many reasons are shown for which Services are ignored by design.
 _REASONS_SHOWN = 3
 _TAKEN_SHOWN = 5
 # Terminal programs, which accept everything.
@@ -222,7 +223,7 @@ class TopRow(NamedTuple):
     mark: Level | None
     name: str
     served: str
-    """By how many endpoints, or on how many nodes."""
+    """How many endpoints serve it, or on how many nodes it is served."""
     open: int
     rates: Figures | None
     """None: there are none yet."""
@@ -460,7 +461,7 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
         state = format_ejected(endpoint.ejected_for_s)
     parts = [state, endpoint.preference, endpoint.pod, endpoint.node]
     if is_unseen and not endpoint.connections:
-        # What the kernel leads there isn't counted by endpoint.
+        # Connections on the kernel path aren't counted per endpoint.
         return f"{endpoint.address}  {', '.join(filter(None, parts))}"
     parts.append(f"{format_count(endpoint.active)} open")
     parts.append(f"{format_count(endpoint.connections)} in all")

@@ -19,7 +19,7 @@ from ..kernel.offers import FOR_OWNER, LACKS_NOTHING, KernelOffers
 from ..kernel.one_thread import InOneThread
 from .names import CONNTRACK_HOLD_TABLES, UNTRACKED_TABLES
 
-# After all translation.
+# The chain's priority: after all address translation.
 _HOLD_PRIORITY = 200
 # The priority of the table raw, before connection tracking (-200). Source: NF_IP_PRI_RAW.
 _RAW_PRIORITY = -300
@@ -119,5 +119,5 @@ class Untracked(HeldTable):
                 dialled = x.TCP + x.match(x.DPORT, port) + x.match(x.DADDR_TYPE, x.LOCAL)
                 table.add_rule(chain, dialled + x.notrack())
         for port in self._ports:
-            # The answers. On loopback they stay untracked on arrival.
+            # This matches the answers. On loopback they are still untracked when they arrive.
             table.add_rule("output", x.TCP + x.match(x.SPORT, port) + x.notrack())

@@ -125,7 +125,7 @@ def wanted_address(given: Given) -> str:
 
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
-    """Return the proxy's options, from settings that mean the same for ``run``."""
+    """Return the proxy's options; all settings have the same meaning as in ``run``."""
     from userspace_proxy.agent.run import make_options as options_of_run
 
     from ..forward.source import CONNECT_S

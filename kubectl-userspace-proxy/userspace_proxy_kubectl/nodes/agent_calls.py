@@ -271,7 +271,7 @@ async def _lines(
 
 
 class _Beat:
-    """How long an agent may be silent: large ones send a line only every half minute."""
+    """Deadline of an agent's next line: on large nodes, lines are up to half a minute apart."""
 
     def __init__(self, least_s: float) -> None:
         self._least_s = least_s

@@ -39,7 +39,7 @@ from .sums import Sums, added, of_port
 
 # Each Service adds about a kilobyte to the answer of every node that is asked for it.
 ASKED_MAX = 50
-# Kubernetes' names aren't longer.
+# The longest name that Kubernetes allows.
 _NAME_MAX = 253
 
 
@@ -151,7 +151,7 @@ class Merged:
     healthy: int
     """The number of further Service ports, which are ok wherever they are known."""
     incidents: tuple[MergedIncident, ...]
-    """The worst first, then by number of nodes."""
+    """Sorted by level, the worst first, then by number of nodes."""
     findings: tuple[NodeFinding, ...]
     rows: tuple[NodeRow, ...]
     level: Level

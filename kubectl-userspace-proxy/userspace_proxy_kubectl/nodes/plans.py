@@ -99,7 +99,7 @@ class Plans:
         )
 
     async def run(self) -> None:
-        """Read until cancelled; returns at once if that isn't permitted."""
+        """Read until cancelled; return at once if reading isn't permitted."""
         if not await self._is_permitted():
             self.ready.set()
             return

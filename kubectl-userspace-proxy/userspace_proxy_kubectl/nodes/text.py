@@ -117,11 +117,11 @@ def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
 def render_top(
     merged: Merged, before: Merged | None, *, sort: str = "rate", columns: int = 0
 ) -> StatusText:
-    """Return the rates of Service ports over all nodes, the first ones in an order.
+    """Return the rates of the first Service ports in an order, summed over all nodes.
 
     Args:
-        before: The same some seconds ago; None: there are no rates yet.
-        sort: What has the most first, or ``name``.
+        before: The answers some seconds earlier; None: there are no rates yet.
+        sort: The figure to sort by, the highest first, or ``name``.
     """
     rates = rates_of(merged, before) if before is not None else {}
     none = Figures()

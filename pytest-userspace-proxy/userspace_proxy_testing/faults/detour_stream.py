@@ -34,7 +34,7 @@ from .toxics import (
 )
 
 _CHUNK_BYTES = 32 * 1024
-# toxiproxy queues as many for a latency.
+# toxiproxy's latency toxic queues as many chunks.
 _CHUNKS = 1024
 # At a low rate, toxiproxy sends bytes in parts of a tenth of a second.
 _PART_S = 0.1

@@ -25,14 +25,15 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# Per endpoint on a slow core, listeners and workers included, with preferences, hints or a policy.
+# The time per endpoint with preferences, hints or a policy on a slow core, including listeners and
+# workers.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
-# In addition for a new port, whose listener opens.
+# The additional time for a new port, whose listener is opened.
 _OPEN_S = 2e-4
-# Per slice, whatever its size: the plan reads it, in 1 µs on a fast core.
+# The time per slice of any size: the plan reads it, in 1 µs on a fast core.
 _SLICE_S = 2e-6
-# Per element of the kernel path, filling its slots included.
+# The time per element of the kernel path, including filling its slots.
 _ELEMENT_S = 1e-5
 # The turn of a namespace in one round; a change may wait for two turns.
 _TURN_S = 0.05

@@ -36,7 +36,7 @@ class Options(PolicyOptions):
     socket_lb: Literal["off", "auto", "required"] = "off"
     """Translate connect() of this node's programs on the kernel path, where that works."""
     socket_lb_cgroup: str = ""
-    """Translate only for programs in this folder of cgroup v2; empty: for all."""
+    """Translate only for programs in this cgroup v2 directory; empty: for all."""
     socket_lb_host_only: bool = False
     """Translate only for programs in this network namespace."""
     dialer: Dialer | None = None
@@ -88,6 +88,6 @@ class Options(PolicyOptions):
     is_awaited: Callable[[], bool] = bool
     """Returns whether that process would take the node back if this one ended; default: False."""
     previous_drain_s: float = 0.0
-    """Seconds that connections of the last process's workers may go on."""
+    """Seconds that connections of the previous process's workers may go on."""
     dropped_log_lines: Callable[[], int] = int
     """Returns how many lines the log has dropped; default: 0."""

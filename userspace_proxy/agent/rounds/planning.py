@@ -3,8 +3,8 @@
     snapshot, node facts ─▶ plan ─▶ differences ─▶ listeners open, change, retire ─▶ reports
 
 Rule 1: a Service port gets the proxy port that its old rules point to, and until the first round is
-in force no other Service port gets it. Nor does any get a port at which workers of the last process
-serve another one, or to which old rules steer clients of several.
+in force no other Service port gets it. Nor does any get a port at which workers of the previous
+process serve another one, or to which old rules steer clients of several.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Planning:
         prepare: Called with the coming changes, before any of them is served.
         report: Called with events for the cluster's users.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.
-        ports_of_others: Returns the proxy ports at which workers of the last process serve.
+        ports_of_others: Returns the proxy ports at which workers of the previous process serve.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Planning:
         """Reserve the proxy ports that may be another Service's; call it each second."""
         # Until the first round is in force, old rules point to these ports, even for removed
         # Services: another Service on such a port would get their clients. And its own clients
-        # would get the endpoints that workers of the last process serve there.
+        # would get the endpoints that workers of the previous process serve there.
         spared = frozenset(self._recovered.values()) | self._ports_of_others()
         if spared != self._spared:
             self._spared = spared

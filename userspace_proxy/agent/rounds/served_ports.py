@@ -234,7 +234,7 @@ class ServedPorts:
             yield True
 
     def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
-        """Open listeners that a port lacks, or close given-up ones; returns whether it changed."""
+        """Open listeners that a port lacks, or close given-up ones; return whether it changed."""
         held = served.held_by_others
         self._touch(served, served.plan.frontends, served.plan.frontends)
         self._serve(served, {}, is_turn=is_turn)

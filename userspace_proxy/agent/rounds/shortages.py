@@ -40,7 +40,7 @@ class Shortages:
         """Service ports that are open again while others still lack something."""
 
     def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
-        """Queue a Service port for its turn; returns the error of what it lacks.
+        """Queue a Service port for its turn; return the error of what it lacks.
 
         Logs one line a minute for all waiting ports.
 

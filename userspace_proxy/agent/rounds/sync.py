@@ -162,7 +162,7 @@ class SyncLoop:
         self._turned = Clocks.monotonic()
 
     async def _retry(self) -> bool:
-        """Retry failed listeners; returns whether something has changed."""
+        """Retry failed listeners; return whether something has changed."""
         pace, has_changed = Pace(self._note_turn), False
         self.planning.spare_ports()
         for is_change in self._served_ports.retry():

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 _RESTART_S = 1.0
 # Clean-up takes far less.
 _CANCEL_AGAIN_S = 10.0
-# Of a thread's time, for a reading on request.
+# The share of a thread's time that readings on request may take.
 _READING_SHARE = 0.05
 READING_S = 1.0
 """The largest age of a reading on request, unless it takes longer than its share."""

@@ -56,7 +56,7 @@ class Compared(Component):
         self._process = ProcessFacts()
         self._proc = proc
         self._cpu_s: dict[int, float] = {}
-        """CPU seconds of the processes at the last look."""
+        """CPU seconds of the processes at the last check."""
         self._ended_cpu_s = 0.0
         """CPU seconds of ended workers."""
 

@@ -18,8 +18,8 @@ node.
 Rule 5: the kernel is asked only about failed dials that met silence, in turns. It forgets hosts
 that it didn't find: "no host answered for the next hop" stays true until the next dial, and where a
 worker has detected it, only the next hop is looked up.
-Rule 6: of UDP only Service ports whose clients got no answer in the last minute are checked. A look
-asks at most ``QUESTIONS_MAX`` times for each kind, first about those checked longest ago.
+Rule 6: of UDP only Service ports whose clients got no answer in the last minute are checked. A
+check asks at most ``QUESTIONS_MAX`` times for each kind, first about those checked longest ago.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LOOK_S = 1.0
 QUIET_S = 10.0
 """Since a client's last failed dial; twice the first ejection, after which a client would dial."""
 FOLLOWED_MAX = 1_000
-"""Endpoints that are checked; all others are left to their clients. A look takes 1 ms for them."""
+"""Endpoints that are checked; all others are left to their clients. A check takes 1 ms for them."""
 QUESTIONS_MAX = 100
 """Questions to the kernel per look: 5 ms."""
 # REFUSED because a rule that rejects an outgoing dial sometimes answers it, too.

@@ -12,7 +12,7 @@ read only to name the cause.
 Rule 2: if endpoints don't answer this node either, the path isn't at fault. UDP can't be probed, so
 its clients count only where a chain certainly drops their packets.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
-Rule 4: a look takes 0.2 % of a core on average, however many connections are tracked.
+Rule 4: a check takes 0.2 % of a core on average, however many connections are tracked.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
-# Pauses pay for a look's cost this many times, so a debt shrinks with each look.
+# Pauses pay for a check's cost this many times, so a debt shrinks with each check.
 _PAYS = 1.5
 BURST_S = 0.1
 """CPU time that may be owed while the cause of missing answers is undecided."""
@@ -78,8 +78,8 @@ KNOWN_MAX = 20_000
 """Clients of a frontend with more clients aren't remembered: it counts as answered."""
 
 STALE_S = 9.0
-"""Entries of reset connections last ten seconds: after a longer pause a look only records the
-present state, and another look follows."""
+"""Entries of reset connections last ten seconds: after a longer pause a check only records the
+present state, and another check follows."""
 # The kernel reports whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64
@@ -96,7 +96,7 @@ class _Traffic:
     begun: int = 0
     """Connections begun, as counted by the kernel."""
     known: Mapping[int, int] = field(default_factory=dict)
-    """Connections tracked at the last look that were answered, or from this node."""
+    """Connections tracked at the last check that were answered, or from this node."""
     known_at: float = 0.0
     ahead: int = 0
     """Tracked connections that only the next reading of the counter includes."""
@@ -109,10 +109,10 @@ class _Traffic:
     """When a reported dial last got an answer, perhaps one of a program on this node."""
 
     def compare(self, begun: int | None, tracked: DialledBy, now: float) -> None:
-        """Compare how many connections began since the last look with the tracked ones.
+        """Compare how many connections began since the last check with the tracked ones.
 
         Args:
-            begun: None: the last look was too long ago.
+            begun: None: the last check was too long ago.
         """
         answered, own = self._new(tracked.answered, now), self._new(tracked.own, now)
         missing = 0 if begun is None else begun - answered - own - self.ahead
@@ -151,7 +151,7 @@ class _Traffic:
 
     @property
     def is_telling(self) -> bool:
-        """Whether too many connections got no answer, and none got one, to be chance."""
+        """Whether so many connections got no answer, and none got one, that it isn't chance."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
@@ -205,12 +205,12 @@ class KernelAnswers(Component):
         self._owed_s = 0.0
         """CPU time that pauses must still make up for."""
         self._used_s = 0.0
-        """CPU time of the thread at the last look."""
+        """CPU time of the thread at the last check."""
         self._is_undecided = False
         """Clients got no answer a moment ago, and the cause is unknown."""
         self._looked_at = 0.0
         self._is_stale = True
-        """The last look was long after the one before."""
+        """The last check was long after the one before."""
         self._suspects = Suspects(self._note_probe, make_probes)
         self._has_probed = asyncio.Event()
         self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
@@ -272,7 +272,7 @@ class KernelAnswers(Component):
                     await self._return(served, rules)
         except (SteeringError, OSError) as exc:
             # The next repair fails, too, and reports it.
-            _log.debug("cannot look for answers: %(cause)s", extra={"cause": str(exc)})
+            _log.debug("cannot check for answers: %(cause)s", extra={"cause": str(exc)})
         found = {one: one.path.unanswered for one in in_kernel}
         now = self._clock()
         self._is_undecided = any(
@@ -283,7 +283,7 @@ class KernelAnswers(Component):
 
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
         """Find the frontends whose new connections have got no answer."""
-        # Of ranges, the port that a client dialled isn't known here.
+        # Without port ranges: the port that a client dialled isn't known here.
         serving = {
             f: one.plan.serving for one in in_kernel for f in one.plan.frontends if not f.last
         }

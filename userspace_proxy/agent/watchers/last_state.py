@@ -41,8 +41,8 @@ _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
 # The disk may be slow or hang; a stop doesn't wait longer.
 _STOP_S = 2.0
-# For the first round, which takes a second with 10,000 Services. If the kernel refuses the round,
-# the source waits no longer than this.
+# The time for the first round, which takes a second with 10,000 Services. If the kernel refuses the
+# round, the source waits no longer than this.
 _HEAD_START_S = 3.0
 
 
@@ -78,7 +78,7 @@ class LastState(Component):
         self._data = b""
         """The content of the file."""
         self._known_at = 0.0
-        """When the state in force was last known to be the source's."""
+        """When the state in force was last known to equal the source's state."""
         self._condition = LoggedCondition[str](
             _log,
             "the last state is not kept on disk: %(cause)s",

@@ -35,7 +35,7 @@ KEPT = 500
 # More changes of one kind in a round are one event.
 _EACH = 5
 _PERIOD_S = 1.0
-# Further ejected endpoints aren't followed one by one: a look at this many takes milliseconds.
+# Further ejected endpoints aren't followed one by one: a check of this many takes milliseconds.
 OUTAGES_MAX = 1_000
 # How often workers are asked for an outage's cause; a worker that has died never reports it.
 _ASKED_MAX = 3

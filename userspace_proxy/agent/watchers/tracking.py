@@ -69,7 +69,7 @@ class TrackingWatch(Component):
         self._clock = clock
         self._log_limit = LogLimit()
         self.table = TrackingTable()
-        """The table at the last look."""
+        """The table at the last check."""
         self.is_full = False
         self.is_dropping = False
         """Packets were dropped since the table became full: no entry could be replaced."""
@@ -103,7 +103,7 @@ class TrackingWatch(Component):
         self.table = table
         share = table.entries / table.limit if table.limit else 0.0
         if share >= _FULL:
-            # Drops before the first look may be old.
+            # Drops before the first check may be old.
             self.is_dropping |= bool(before.limit) and table.drops > before.drops
             self._note_full(table)
         elif self.is_full and share < _ROOM:

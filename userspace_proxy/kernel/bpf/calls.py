@@ -80,7 +80,7 @@ class LinkInfo(NamedTuple):
     program: int
     """Its id."""
     cgroup: int
-    """The folder's inode; 0: the link was detached."""
+    """The cgroup directory's inode; 0: the link was detached."""
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ def load_program(section: str, code: bytes) -> int:
 
 
 def load_object(parts: BpfObject, maps: Mapping[str, int]) -> dict[str, int]:
-    """Load all programs of an object; returns their descriptors by section.
+    """Load all programs of an object; return their descriptors by section.
 
     Args:
         maps: The descriptor of each map that they refer to.
@@ -157,12 +157,12 @@ def load_object(parts: BpfObject, maps: Mapping[str, int]) -> dict[str, int]:
 
 
 def attach(section: str, program: int, cgroup: int) -> int:
-    """Attach a program; returns the link's descriptor. Other programs stay attached.
+    """Attach a program; return the link's descriptor. Other programs stay attached.
 
     Args:
         section: A key of ``KINDS``.
         program: A descriptor.
-        cgroup: A descriptor of a folder of cgroup v2; folders below it are covered, too.
+        cgroup: A descriptor of a cgroup v2 directory; its descendants are covered, too.
     """
     return _call(_LINK_CREATE, _LINK_FIELDS.pack(program, cgroup, KINDS[section].attach, 0))
 
@@ -178,7 +178,7 @@ def detach(link: int) -> None:
 
 
 def attached(section: str, cgroup: int) -> tuple[int, list[int]]:
-    """Return the flags and ids of programs attached to a folder, in the order they run in."""
+    """Return the flags and ids of a cgroup's programs, in the order in which they run."""
     ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
     where = ctypes.addressof(ids)
     asked = _QUERY_FIELDS.pack(cgroup, KINDS[section].attach, 0, 0, where, _PROGRAMS_MAX)
@@ -260,7 +260,7 @@ def lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
 
 
 def delete(descriptor: int, key: bytes) -> bool:
-    """Remove one element; returns whether it existed."""
+    """Remove one element; return whether it existed."""
     return _element(_DELETE, descriptor, key, None)
 
 

@@ -53,11 +53,11 @@ def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
     """Return the programs attached to a cgroup itself, in the order in which they run.
 
     Args:
-        cgroup: A folder of cgroup v2.
+        cgroup: A cgroup v2 directory.
         names: A mount of bpffs.
 
     Raises:
-        OSError: CAP_NET_ADMIN is missing, or the folder isn't a cgroup v2.
+        OSError: CAP_NET_ADMIN is missing, or the directory isn't in cgroup v2.
     """
     found = attached_at(cgroup)
     pins = dict(_pins(names)) if found and names else {}

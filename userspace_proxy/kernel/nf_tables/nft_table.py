@@ -293,7 +293,7 @@ class TableWatch:
             if self._is_affected or self._seen >= generation:
                 return self._is_affected
             self._read()
-        # What another program changes now may be this table.
+        # The ruleset keeps changing, and any of these changes may affect this table.
         return True
 
     def settle(self) -> None:

@@ -66,7 +66,7 @@ class OwnedTable:
         family: Its family.
         needs_owner: Whether to create no table on kernels without owners. Otherwise it stays there
             until it is removed, and :meth:`put_right` repairs it.
-        owners: Provides the previous process's socket, and receives this one's.
+        owners: Provides the previous process's socket, and receives this process's socket.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.

@@ -151,7 +151,7 @@ class Ruleset:
             before, listing = listing, self._elements(family, table, name)
             if listing == before:
                 break
-            # The bytes also differ by counters.
+            # Counters alone may make the bytes differ.
             found_before, found = found, _read_elements(listing)
             if found == found_before:
                 break

@@ -117,7 +117,7 @@ class Correlator:
 
 
 def _namespace_of(key: SeriesKey) -> str:
-    """Return the namespace of a series; empty for the node's."""
+    """Return the namespace of a series; empty for Events of the node."""
     return "" if key[1] is None else key[1].namespace
 
 

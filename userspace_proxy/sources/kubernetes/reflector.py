@@ -228,8 +228,6 @@ class Reflector:
         # this one, from another server, so ask again after it.
         return None, response.code == 200
 
-    # -- list
-
     async def _list(self) -> RequestFailure | None:
         noted = asyncio.get_running_loop().call_later(self._timing.list_long_s, self._note_long)
         try:
@@ -273,8 +271,6 @@ class Reflector:
             f"the API server at {self._client.url} has been sending the list of "
             f"{self._resource.name} for {self._timing.list_long_s:g} s, and it isn't complete"
         )
-
-    # -- watch
 
     async def _watch(self) -> RequestFailure | None:
         """Watch until the stream ends; return None if another watch may follow."""
@@ -394,8 +390,6 @@ class Reflector:
             server = self._client.url
             extra = {"resource": self._resource.name, "server": server, "reason": reason}
             _log.info("watch ended", extra=extra)
-
-    # -- failures
 
     def _rejected(self, verb: str, response: Response) -> RequestFailure:
         self.is_forbidden = response.code == 403

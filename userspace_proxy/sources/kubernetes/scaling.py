@@ -40,7 +40,7 @@ from .responses import Response, TransportError, cause_of
 _log = FieldLogger("userspace_proxy.sources")
 
 _ANSWER_S = 5.0
-# For repeating the update, and reading its result; nodes' acknowledgements expire soon.
+# How long the update may be repeated and its result read; nodes' acknowledgements expire soon.
 _AGAIN_S = 2.0
 _SILENT = "no answer in time"
 # Errors of a gateway that may have passed the update on.

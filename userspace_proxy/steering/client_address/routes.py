@@ -49,7 +49,7 @@ _ROUTES = {
     _V6: LocalRoute("::/0", table=TABLE),
 }
 
-# In reverse order, because a goto needs its target.
+# Added in reverse order, because a goto needs its target.
 RULES = (
     RoutingRule(_V4, DO_NOTHING, GO_ON, protocol=PROTOCOL),
     RoutingRule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),

@@ -57,7 +57,7 @@ class NatChains:
 
     Args:
         rules: REDIRECT rules, one for each frontend.
-        to_ip: The address for DNAT in PREROUTING; empty for REDIRECT to the interface's.
+        to_ip: The address for DNAT in PREROUTING; empty: REDIRECT to the interface's address.
     """
 
     def __init__(self, version: int, rules: Iterable[NatRule] = (), to_ip: str = "") -> None:

@@ -218,7 +218,7 @@ class NftablesProgrammer(NatProgrammer):
         ports = read_ports(
             listing.elements_of(SETS), [m for m in ALL_MAPS if is_looked_up(listing, m)]
         )
-        # Until the first apply it is the earlier run's.
+        # Until the first apply, the refuse port is that of the earlier run.
         refused = refuse_port_of(listing)
         return {f: self._refuse_port if port == refused else port for f, port in ports.items()}
 

@@ -289,7 +289,7 @@ class DesiredHooks:
         return numbers
 
     def forget(self, numbers: Iterable[int]) -> Edits:
-        """Forget numbers of removed endpoints; returns the removal of their counters."""
+        """Forget numbers of removed endpoints; return the removal of their counters."""
         edits = Edits()
         for number in numbers:
             del self._numbers[self.at.pop(number)]

@@ -45,9 +45,9 @@ class HookRights:
     locked_max: int | None = None
     """How many bytes of maps this process may create; None: limited only by memory."""
     cgroup: Path | None = None
-    """The folder to which programs are attached."""
+    """The cgroup v2 directory to which programs are attached."""
     names: Path | None = None
-    """The mount of bpffs for pins."""
+    """The mount point of bpffs, for pins."""
     is_read_only: bool = False
     """Whether that mount is read-only."""
 
@@ -99,7 +99,7 @@ def read_rights(kernel: KernelOffers, cgroup: Path | None, names: Path | None) -
 
     Args:
         kernel: The result of trying the parts for connect hooks, among others.
-        cgroup: The folder for the programs; None: there is none.
+        cgroup: The cgroup v2 directory for the programs; None: there is none.
         names: The mount of bpffs; None: there is none.
     """
     capabilities = effective_capabilities()

@@ -80,7 +80,7 @@ class HookOptions(NamedTuple):
     is_required: bool = False
     """Whether the start fails if this can't work; otherwise rules steer all clients."""
     cgroup: str = ""
-    """The folder of cgroup v2 whose programs are covered; empty: the root, which covers all."""
+    """The cgroup v2 directory whose programs are covered; empty: the root, which covers all."""
     host_only: bool = False
     """Whether only programs in this network namespace are covered."""
 
@@ -151,8 +151,6 @@ class Hooks:
         self._other_lines = LogLimit(SERVICE_LINES)
         self.inherited: Mapping[At, DialCounts] = {}
         """An earlier process's counts; known from the first state on."""
-
-    # -- what changes ----------------------------------------------------------
 
     def start(self) -> None:
         """Load and attach programs, replacing an earlier run's and taking over its maps.
@@ -235,8 +233,6 @@ class Hooks:
             ring.close()
         if programs is not None:
             programs.close()
-
-    # -- what is read ----------------------------------------------------------
 
     def counts(self) -> Mapping[At, DialCounts]:
         """Return the results of dials, by Service port and endpoint.
@@ -336,8 +332,6 @@ class Hooks:
         with suppress(OSError):
             return programs.map_bytes() if programs is not None else 0
         return 0
-
-    # -- maps --------------------------------------------------------------------
 
     def _running(self) -> Programs:
         if self._programs is None:
@@ -480,8 +474,6 @@ class Hooks:
         counts = DialCounts.unpack(value) if value else DialCounts()
         return counts.established > counts.ended
 
-    # -- others -------------------------------------------------------------------
-
     def _look_for_others(self) -> None:
         """Log programs that were attached since the last check."""
         programs, names = self._running(), self._names
@@ -497,8 +489,6 @@ class Hooks:
                 fields = {"what": other.what, "where": other.where}
                 _log.warning("%(what)s: %(where)s", extra=fields)
         self._others = others
-
-    # -- problems ----------------------------------------------------------------
 
     @contextmanager
     def _noting_problems(self) -> Iterator[None]:

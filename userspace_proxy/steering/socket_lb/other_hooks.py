@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ...kernel.bpf.other_hooks import Hook
 
 OWN_PINS = "userspace-proxy"
-"""The folder of bpffs with the pins of all userspace-proxies."""
+"""The bpffs directory with the pins of all userspace-proxies."""
 _SOCKOPS = "sockops"
 # How the program's name, which the kernel cuts after 15 bytes, or its pin begins.
 _CILIUM = ("cil_sock", "sock4_connect", "sock6_connect", "cilium/")

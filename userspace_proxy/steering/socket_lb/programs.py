@@ -34,7 +34,7 @@ _OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9
 """How long programs translate while no process renews their term. A start takes some seconds, or a
 minute if crashes delay it."""
-# The folder of a proxy without a name; no proxy is named like this.
+# The directory of a proxy without a name; no proxy can have this name.
 _WITHOUT_NAME = "_"
 # Programs that follow connections are attached before those that translate.
 _ORDER = sorted(KINDS, key=lambda section: "/connect" in section)
@@ -44,8 +44,8 @@ class Programs:
     """The loaded, attached and pinned programs and maps; methods raise OSError.
 
     Args:
-        cgroup: The folder of cgroup v2 to which programs are attached.
-        names: The mount of bpffs.
+        cgroup: The cgroup v2 directory to which programs are attached.
+        names: The mount point of bpffs.
     """
 
     def __init__(self, cgroup: Path, names: Path, proxy_name: str) -> None:
@@ -294,7 +294,7 @@ class _Mount(NamedTuple):
 
 
 def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
-    """Return the named folder, or the topmost mounted one of cgroup v2; None: none.
+    """Return the named directory, or the topmost one mounted as cgroup v2; None: none.
 
     Cgroup v2 may be mounted next to version 1, and in a container next to the container's own
     subtree. Source: proc_pid_mountinfo(5); cgroup_namespaces(7).

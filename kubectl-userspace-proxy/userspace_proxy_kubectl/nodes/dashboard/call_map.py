@@ -21,7 +21,7 @@ from userspace_proxy.facts import Level
 SERVICES_MAX = 30
 CLIENTS_MAX = 40
 ENDPOINTS_MAX = 60
-# Of one column; names that are longer are cut, and their titles are whole.
+# The longest label in a column; longer names are cut, and their titles show them in full.
 _LABEL_MAX = 38
 _ROW = 28
 _TOP = 34
@@ -64,12 +64,12 @@ class Line:
     end: str
     """Names of items, in neighbouring columns."""
     calls: int
-    """Connections; the more, the thicker."""
+    """The number of connections; more make a thicker line."""
     level: Level | None = Level.OK
     """None: it wasn't tried."""
     title: str = ""
     path: str = ""
-    """Of the picture, once its items have places."""
+    """The line's SVG path; empty until its items have places."""
 
     @property
     def width(self) -> float:

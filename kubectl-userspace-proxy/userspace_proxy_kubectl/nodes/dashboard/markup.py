@@ -35,7 +35,7 @@ class PageHead:
     asked: Selection
     title: str
     mark: Level | None
-    """Of what the page is about; None: a neutral one."""
+    """The level of the page's subject; None: a neutral mark."""
     heading: str
     verdict: str
 

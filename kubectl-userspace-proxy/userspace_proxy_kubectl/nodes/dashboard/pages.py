@@ -77,7 +77,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
         "cluster",
         head(look, asked, "All nodes"),
         figures=_figures(look),
-        # Of large clusters only what fails is known of each Service port.
+        # In large clusters, only the failures of each Service port are known.
         minute=Minute() if merged.healthy else look.lately.minute(),
         findings=merged.findings[:FIRST_FINDINGS],
         more_findings=len(merged.findings[FIRST_FINDINGS:]),

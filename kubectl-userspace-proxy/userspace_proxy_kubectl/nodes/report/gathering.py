@@ -141,7 +141,7 @@ async def gather(
 
 
 def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
-    """Return answers with as many whole ones as fit, and the number of summaries."""
+    """Summarise the answers that don't fit; return all answers, and the number of summaries."""
     whole: list[str] = []
     left = PORTS_MAX
     for one in sorted(all_nodes.answers, key=lambda one: not _is_ill(one)):

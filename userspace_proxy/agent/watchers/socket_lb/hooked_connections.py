@@ -183,8 +183,6 @@ class HookedConnections(Component):
             await pause(REPORT_S)
             await self.refresh()
 
-    # -- events ----------------------------------------------------------------
-
     def _take_events(self) -> None:
         for event in self._hooks.take_events():
             if event.seen.kind is EventKind.CONNECTION:

@@ -1,4 +1,4 @@
-"""Converts the counters and events of the hooks at connect() to reports like a worker's.
+"""Converts the counters and events of the hooks at connect() to reports like those of workers.
 
     counters, absolute ──▶ compare, look ──differences──▶ GroupReport
     events, probes ──────▶ failed, returned ────────────▶ GroupReport
@@ -53,7 +53,7 @@ _NEVER_FAILED = _Failing()
 
 
 class _Change(NamedTuple):
-    """The counters of one endpoint at the last look, and now; None: it has none."""
+    """The counters of one endpoint at the last check, and now; None: it has none."""
 
     endpoint: SocketAddress
     before: DialCounts
@@ -164,7 +164,7 @@ class Reports:
     def compare(
         self, counts: Mapping[At, DialCounts], earlier: Mapping[At, DialCounts]
     ) -> Mapping[PortKey, Sequence[_Change]]:
-        """Return the changes since the last look by Service port; may be called in a thread.
+        """Return the changes since the last check by Service port; may be called in a thread.
 
         Args:
             counts: All counters.
@@ -191,7 +191,7 @@ class Reports:
     ) -> Iterator[News]:
         """Yield the changes of each Service port.
 
-        Changes that aren't taken, or have no group yet, are reported by the next look.
+        Changes that aren't taken, or have no group yet, are reported by the next check.
 
         Args:
             ejected: All ejected endpoints, with the seconds until a dial is a probe; None: the
@@ -223,7 +223,7 @@ class Reports:
             self._failing.pop((name, endpoint), None)
 
     def _follow(self, name: PortKey, change: _Change, since: float, now: float) -> _Growth:
-        """Note the counters of an endpoint, and return the changes since the last look."""
+        """Note the counters of an endpoint, and return the changes since the last check."""
         endpoint, before, counts = change
         at = name, endpoint
         if counts is None:
