@@ -8,7 +8,7 @@
 Further tables have a suffix: ``userspace-proxy/replies``, ``userspace-proxy/replies-canary``. As a
 label of a table in the first column has no slash after a hyphen, names are unambiguous.
 
-Chains of the iptables tree have six characters after the prefix, directly followed by the
+Chains of the iptables trees have six characters after the prefix, directly followed by the
 label: ``UPROXY-Od3f9acanary``, as there is no space for a hyphen.
 
 All other modules use the chain names of the first line; the proxy's label is added when names are
@@ -43,7 +43,7 @@ _TABLE = "userspace-proxy"
 _OWN_TABLE = re.compile(rf"{_TABLE}(?:/(?P<kind>[^-]*))?(?:-(?P<label>.*))?", re.DOTALL)
 _NUMBERED = 1 << 24
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")
-_TREE_CHAIN = re.compile(rf"(?P<own>{PREFIX}[OP][0-9A-Za-z][0-9a-z]{{4}})(?P<label>.*)")
+_TREE_CHAIN = re.compile(rf"(?P<own>{PREFIX}[O-R][0-9A-Za-z][0-9a-z]{{4}})(?P<label>.*)")
 
 
 def proxy_label(proxy_name: str) -> str:

@@ -176,9 +176,9 @@ def find_no_kernel_path(
     Args:
         name: As in ``--steering``, but not ``auto``.
     """
-    if name != "nftables":
-        return Steering.no_kernel_path
-    return nftables.find_no_kernel_path(kernel)
+    if name == "nftables":
+        return nftables.find_no_kernel_path(kernel)
+    return (IptablesSteering if name == "iptables" else Steering).no_kernel_path
 
 
 def has_legacy_tables() -> bool:

@@ -17,6 +17,7 @@ from userspace_proxy.steering.names import (
 
 LONGEST = "UPROXY-GUARD"
 OF_THE_TREE = "UPROXY-Od3f9a"
+OF_RANGES = "UPROXY-Q0a3f9"
 # The kernel's XT_EXTENSION_MAXNAMELEN, less the NUL.
 KERNEL_MAX = 28
 NAMES = ["canary", "a.b_c-D", "x" * 15, "x" * 16, "x" * 63, "-", "UPROXY-PRE", "kube/proxy", "café"]
@@ -43,7 +44,7 @@ def test_names_with_the_same_beginning_have_different_labels():
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_chain_names_are_translated_for_the_kernel_and_back(name):
     names = ChainNames(name)
-    for chain in (PRE, OUT, TCP, UDP, LONGEST, OF_THE_TREE):
+    for chain in (PRE, OUT, TCP, UDP, LONGEST, OF_THE_TREE, OF_RANGES):
         in_kernel = names.in_kernel(chain)
         assert len(in_kernel) <= KERNEL_MAX
         assert in_kernel.isascii()

@@ -280,7 +280,7 @@ class LegacyProgrammer(NatProgrammer):
 def _rules(ports: Affected) -> list[NatRule]:
     """Return the rules for the steered frontends."""
     return [
-        NatRule(f.protocol.lower(), f.ip, f.port, port)
+        NatRule(f.protocol.lower(), f.ip, f.port, port, last=f.last)
         for f, port in ports.items()
         if port is not None
     ]

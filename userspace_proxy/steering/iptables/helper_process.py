@@ -138,15 +138,18 @@ class HelperProcess:
         return f": {lines[-1]}" if lines else ""
 
 
-Row = tuple[str, str, int, int | None]
+Row = tuple[str, str, int, int, int | None]
 """A frontend's address, protocol and port, and the port that it is steered to."""
 
 
 def as_rows(ports: Affected) -> list[Row]:
     """Encode ports for a message."""
-    return [(f.ip, f.protocol, f.port, port) for f, port in ports.items()]
+    return [(f.ip, f.protocol, f.port, f.last, port) for f, port in ports.items()]
 
 
 def from_rows(rows: Iterable[Row]) -> dict[Frontend, Any]:
     """Decode the ports in a message."""
-    return {Frontend(ip, port, Protocol(name)): to_port for ip, name, port, to_port in rows}
+    return {
+        Frontend(ip, port, Protocol(name), last=last): to_port
+        for ip, name, port, last, to_port in rows
+    }

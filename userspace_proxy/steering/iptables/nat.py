@@ -2,22 +2,24 @@
 
     PREROUTING ─▶ UPROXY-PRE ─▶ ┐
                                 ├ UPROXY-O…   a tree of chains with REDIRECT rules
-    OUTPUT ─────▶ UPROXY-OUT ─▶ ┘
+    OUTPUT ─────▶ UPROXY-OUT ─▶ ┘ UPROXY-R…   then one for ranges of ports
 
     ROOT     -d 10.96.0.0/16 -j 8…          a jump's condition covers what is behind it, so other
     8…       -d 10.96.0.0/18 -j 9…          packets leave after the root's four rules
              -d 10.96.64.0/18 -j 9…
     d…       -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT …       up to LEAF rules
 
-While PREROUTING needs DNAT, it has a tree of its own: UPROXY-P….
+While PREROUTING needs DNAT, it has trees of its own: UPROXY-P… and UPROXY-Q….
 
 A rule's key is its address, protocol and port as one number; a chain is a prefix of keys. A chain
 of more than LEAF rules is divided by the next bits, and common prefixes are skipped, so the tree
 fits Services of a /16 or a /112, scattered addresses, and ten thousand node ports on one address.
-No packet passes more than a few dozen rules.
+No packet passes more than a few dozen rules. The tree of ranges is divided only by addresses, so a
+packet also passes all ranges of the address that it was sent to.
 
 Rule 1: the layout depends only on the rules, not on the order of changes.
-Rule 2: the lines of a chain are sorted, so equal rules give equal chains.
+Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In the first two
+chains, ranges of ports come last: single ports take precedence.
 Rule 3: a chain's name contains its level, and jumps lead only to deeper levels, so a collision of
 two names does no harm: the chain then contains the lines of both. For two chains of a level the
 chance is one in a million; in a level of a thousand chains it is one half.
@@ -61,21 +63,61 @@ class NatChains:
     """
 
     def __init__(self, version: int, rules: Iterable[NatRule] = (), to_ip: str = "") -> None:
-        self._version = version
-        self._to_ip = to_ip
-        self._tree = Tree(version, rules)
-        self.chains: Chains = self._lay_out()
+        single, ranges = _by_kind(rules)
+        self._single = _TreeChains(version, single, to_ip)
+        self._ranges = _TreeChains(version, ranges, to_ip, has_ranges=True)
+        self.chains: Chains = self._join()
         """The lines of each chain; replaced on a change, never modified."""
 
-    def change(self, removed: Collection[NatRule], added: Collection[NatRule]) -> None:
+    def change(self, removed: Iterable[NatRule], added: Iterable[NatRule]) -> None:
         """Remove rules, and add others, which may replace those of their frontends."""
+        trees = self._single, self._ranges
+        for tree, gone, new in zip(trees, _by_kind(removed), _by_kind(added), strict=True):
+            if gone or new:
+                tree.change(gone, new)
+        self.chains = self._join()
+
+    def _join(self) -> Chains:
+        single, ranges = self._single.chains, self._ranges.chains
+        both = {chain: (*single[chain], *ranges[chain]) for chain in (PRE, OUT)}
+        return {**single, **ranges, **both}
+
+
+def _by_kind(rules: Iterable[NatRule]) -> tuple[list[NatRule], list[NatRule]]:
+    """Return the rules for single ports, and those for ranges."""
+    found: tuple[list[NatRule], list[NatRule]] = [], []
+    for rule in rules:
+        found[bool(rule.last)].append(rule)
+    return found
+
+
+class _TreeChains:
+    """The chains of one tree.
+
+    Args:
+        has_ranges: Whether the rules are for ranges of ports; else all are for single ports.
+    """
+
+    def __init__(
+        self, version: int, rules: Iterable[NatRule], to_ip: str, *, has_ranges: bool = False
+    ) -> None:
+        self._version = version
+        self._to_ip = to_ip
+        self._has_ranges = has_ranges
+        self._out, self._pre = "RQ" if has_ranges else "OP"
+        if not to_ip:
+            self._pre = self._out
+        self._tree = Tree(version, rules, has_ranges=has_ranges)
+        self.chains = self._lay_out()
+
+    def change(self, removed: Collection[NatRule], added: Collection[NatRule]) -> None:
         replaced = {rule.frontend for rule in added}
         gone = [rule.frontend for rule in removed if rule.frontend not in replaced]
         if len(removed) + len(added) > LAY_OUT_ABOVE:
             rules = {rule.frontend: rule for rule in (*self._tree.rules(), *added)}
             for frontend in gone:
                 rules.pop(frontend, None)
-            self._tree = Tree(self._version, rules.values())
+            self._tree = Tree(self._version, rules.values(), has_ranges=self._has_ranges)
             self.chains = self._lay_out()
             return
         change = self._tree.change(gone, added)
@@ -98,19 +140,18 @@ class NatChains:
 
     def _sides(self, lines: Iterable[ChainLine]) -> Iterator[tuple[str, str]]:
         """Yield chain and text of the table's lines for lines of the tree."""
-        pre = "P" if self._to_ip else "O"
         for chain, line in lines:
             if chain == ROOT:
-                yield PRE, self._on_side(line, pre)
-                yield OUT, self._on_side(line, "O")
+                yield PRE, self._on_side(line, self._pre)
+                yield OUT, self._on_side(line, self._out)
             else:
-                for side in {"O", pre}:
+                for side in {self._out, self._pre}:
                     yield f"{PREFIX}{side}{chain}", self._on_side(line, side)
 
     def _on_side(self, line: Line, side: str) -> str:
         if isinstance(line, Jump):
             return str(line._replace(chain=f"{PREFIX}{side}{line.chain}"))
-        return str(line._replace(to_ip=self._to_ip) if side == "P" else line)
+        return str(line._replace(to_ip=self._to_ip) if side != self._out else line)
 
 
 class TreeChange(NamedTuple):
@@ -121,13 +162,20 @@ class TreeChange(NamedTuple):
 
 
 class Tree:
-    """The chains for one rule per frontend; chain names lack prefix and side."""
+    """The chains for one rule per frontend; chain names lack prefix and side.
 
-    def __init__(self, version: int, rules: Iterable[NatRule] = ()) -> None:
+    Args:
+        has_ranges: Whether the rules are for ranges of ports, which only addresses divide.
+    """
+
+    def __init__(
+        self, version: int, rules: Iterable[NatRule] = (), *, has_ranges: bool = False
+    ) -> None:
         self._family = socket.AF_INET6 if version == 6 else socket.AF_INET
         self._ip_bits = 128 if version == 6 else 32
         self._bits = self._ip_bits + _BEHIND_IP
-        self._levels = _levels(self._ip_bits)
+        levels = _levels(self._ip_bits)
+        self._levels = levels[: levels.index(self._ip_bits) + 1] if has_ranges else levels
         self._rules = {self._key(rule.frontend): rule for rule in rules}
         self._keys = sorted(self._rules)
 

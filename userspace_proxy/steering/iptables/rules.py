@@ -1,8 +1,8 @@
 """The rules of this proxy as values: nat rules, jumps and the guard of ports; pure.
 
 Rule 1: rules are written as ``iptables-save`` prints them.
-Rule 2: nat rules in a chain are mutually exclusive, so their order doesn't matter; the guard's
-order does.
+Rule 2: nat rules in a chain are mutually exclusive, so their order doesn't matter, except that
+those for ranges of ports come last; the order of the guard's rules matters.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROTOCOLS = tuple(GUARDS)
 MULTIPORT_SLOTS = 15
 _LAST_PORT = 65535
 _NAT_RULE = re.compile(
-    r"-d ([0-9a-f.:]+)/(?:32|128) -p (tcp|udp) -m \2 --dport (\d+) -j "
+    r"-d ([0-9a-f.:]+)/(?:32|128) -p (tcp|udp) -m \2 --dport (\d+)(?::(\d+))? -j "
     r"(?:REDIRECT --to-ports (\d+)|DNAT --to-destination ([\d.]+):(\d+))"
 )
 _JUMP = re.compile(
@@ -49,13 +49,16 @@ class NatRule(NamedTuple):
     """``tcp`` or ``udp``."""
     ip: str
     port: int
+    """The first port of a range."""
     to_port: int
     to_ip: str = ""
     """The address for DNAT; empty for REDIRECT to the interface's address."""
+    last: int = 0
+    """The last port of a range; 0 for a single port."""
 
     @property
     def frontend(self) -> Frontend:
-        return Frontend(self.ip, self.port, Protocol(self.protocol.upper()))
+        return Frontend(self.ip, self.port, Protocol(self.protocol.upper()), last=self.last)
 
     def __str__(self) -> str:
         ip, prefix = self.ip, 32
@@ -72,7 +75,7 @@ class NatRule(NamedTuple):
         )
         return (
             f"-d {ip}/{prefix} -p {self.protocol} -m {self.protocol} "
-            f"--dport {self.port} -j {target}"
+            f"--dport {_span(self.port, self.last or self.port)} -j {target}"
         )
 
     @classmethod
@@ -81,8 +84,9 @@ class NatRule(NamedTuple):
         found = _NAT_RULE.fullmatch(line)
         if found is None:
             return None
-        ip, protocol, port, redirected, to_ip, to_port = found.groups()
-        return cls(protocol, ip, int(port), int(redirected or to_port), to_ip or "")
+        ip, protocol, port, last, redirected, to_ip, to_port = found.groups()
+        to = int(redirected or to_port), to_ip or ""
+        return cls(protocol, ip, int(port), *to, int(last or 0))
 
 
 class Jump(NamedTuple):

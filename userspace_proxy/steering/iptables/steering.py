@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import SteeringError
 from ...filters.frontends import ALL_NAT, Translation
 from ...kernel.interfaces import without_ipv6
 from ...kernel.offers import FOR_IPTABLES_IPV6, LACKS_NOTHING, KernelOffers
-from ...model import Frontend, IPFamily, Taken
-from ..base import Bind, SteeringFacts
+from ...model import Frontend, IPFamily, Protocol, Taken
+from ..base import Bind, Steering, SteeringFacts
 from ..programmer import Affected, Ports, ProgrammedSteering, Programmer
 from .helper_process import HelperEnded, HelperProcess, as_rows, from_rows
 from .legacy import tables_in_use
@@ -30,6 +31,9 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
     name = "iptables"
     bind = Bind.PROXY_PORT
     needs_transparent = True
+    no_kernel_path = MappingProxyType(
+        {of: why for of, why in Steering.no_kernel_path.items() if of is not Protocol.TCP}
+    )
 
     def __init__(self, facts: SteeringFacts, kernel: KernelOffers = LACKS_NOTHING) -> None:
         self._helpers = {family: HelperProcess(family.value) for family in IPFamily}

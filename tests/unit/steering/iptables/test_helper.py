@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,7 @@ from userspace_proxy.steering.iptables.helper_process import (
 FACTS = {"refuse_port": 35999, "proxy_ports": [36000, 36999], "node_addresses": ["10.1.0.1"]}
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+DATA = Frontend("10.96.7.3", 1, Protocol.TCP, last=30100)
 
 
 @pytest.fixture
@@ -46,6 +48,23 @@ def test_rules_are_applied_changed_and_removed(node, ask):
     assert ask("labels") == [""]
     ask("clean_up")
     assert "UPROXY" not in node.run("iptables-legacy-save")
+
+
+def test_a_range_is_one_rule_after_those_for_single_ports(node, ask):
+    data = replace(DATA, ip=WEB.ip)
+    others = [replace(DATA, port=port, last=port + 9) for port in range(100, 300, 10)]
+    ask("apply", {data: 36001})
+    ask("change", {WEB: 36002})
+    rules = node.run("iptables-legacy-save -t nat")
+    assert re.findall(r"-A UPROXY-OUT .* --dport (\S+)", rules) == ["80", "1:30100"]
+    ask("change", dict.fromkeys(others, 35999))
+    steered = {WEB: 36002, data: 36001, **dict.fromkeys(others, 35999)}
+    assert from_rows(ask("in_force")) == steered
+    assert [ask("repair") for _ in range(FULL_COMPARISON_EVERY)] == [0] * FULL_COMPARISON_EVERY
+    ask("change", {data: None, replace(data, last=40000): 36001})
+    assert "1:30100" not in node.run("iptables-legacy-save -t nat")
+    ask("change", {WEB: None, replace(data, last=40000): None, **dict.fromkeys(others)})
+    assert not re.search(r"--dport|UPROXY-R", node.run("iptables-legacy-save -t nat"))
 
 
 def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_has_left(node, ask):

@@ -65,5 +65,6 @@ def test_ports_pass_through_a_message():
     affected = {
         Frontend("10.96.7.1", 80, Protocol.TCP): 36001,
         Frontend("fd00:96::a", 53, Protocol.UDP): None,
+        Frontend("fd00:96::a", 30000, Protocol.TCP, last=30100): 36002,
     }
     assert from_rows(json.loads(json.dumps(as_rows(affected)))) == affected

@@ -28,6 +28,10 @@ WEB = NatRule("tcp", "10.96.7.1", 80, 36001)
 CART = NatRule("tcp", "10.96.7.2", 80, 36002)
 NODE = "192.0.2.1"
 MANY = [NatRule("tcp", f"10.96.{i >> 4}.{i & 15}", 80, 36000 + i) for i in range(400)]
+# More at one address than a chain holds without being divided.
+MANY_RANGES = [
+    NatRule("tcp", f"10.96.{i % 9}.1", 1 + i, 37000 + i, last=9 + i) for i in range(0, 4000, 10)
+]
 
 
 def as_text(layout: NatChains) -> str:
@@ -45,25 +49,45 @@ def test_few_rules_are_in_the_two_chains_to_which_the_built_in_ones_jump():
     """)
 
 
+def test_ranges_come_after_all_single_ports():
+    passive = NatRule("tcp", WEB.ip, 1, 36003, last=30100)
+    layout = NatChains(4, [passive, WEB])
+    expected = {chain: (str(WEB), str(passive)) for chain in (PRE, OUT)}
+    assert layout.chains == expected
+    layout.change([WEB], [CART])
+    assert layout.chains == NatChains(4, [passive, CART]).chains
+    layout.change([passive], [passive._replace(last=30200)])
+    assert layout.chains == NatChains(4, [passive._replace(last=30200), CART]).chains
+
+
 def test_without_rules_both_chains_exist():
     assert NatChains(4).chains == {PRE: (), OUT: ()}
 
 
-@pytest.mark.parametrize(("to_ip", "sides"), [("", {"O"}), (NODE, {"O", "P"})])
-def test_many_rules_are_one_tree_for_each_differing_side(to_ip, sides):
-    layout = NatChains(4, MANY, to_ip)
+@pytest.mark.parametrize(
+    ("many", "to_ip", "sides"),
+    [
+        (MANY, "", {"O"}),
+        (MANY, NODE, {"O", "P"}),
+        (MANY_RANGES, "", {"R"}),
+        (MANY_RANGES, NODE, {"R", "Q"}),
+        (MANY + MANY_RANGES, NODE, {"O", "P", "R", "Q"}),
+    ],
+)
+def test_many_rules_are_one_tree_for_each_differing_side(many, to_ip, sides):
+    layout = NatChains(4, many, to_ip)
     assert {chain.removeprefix("UPROXY-")[0] for chain in layout.chains if len(chain) > 11} == sides
-    assert set(all_rules(layout.chains)) >= set(MANY)
+    assert set(all_rules(layout.chains)) >= set(many)
     found = reached_rules(layout.chains)
-    assert sorted(found[OUT]) == sorted(MANY)
-    assert sorted(rule._replace(to_ip="") for rule in found[PRE]) == sorted(MANY)
+    assert sorted(found[OUT]) == sorted(many)
+    assert sorted(rule._replace(to_ip="") for rule in found[PRE]) == sorted(many)
     assert {rule.to_ip for rule in found[PRE]} == {to_ip}
 
 
 @pytest.mark.parametrize("to_ip", ["", NODE])
 @given(
-    before=st.sets(st.sampled_from(MANY), max_size=60),
-    after=st.sets(st.sampled_from(MANY), max_size=60),
+    before=st.sets(st.sampled_from(MANY + MANY_RANGES), max_size=60),
+    after=st.sets(st.sampled_from(MANY + MANY_RANGES), max_size=60),
 )
 def test_a_change_leads_to_the_same_chains_as_a_new_layout(to_ip, before, after):
     layout = NatChains(4, before, to_ip)

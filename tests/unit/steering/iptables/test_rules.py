@@ -35,6 +35,11 @@ def as_text(guard: PortGuard) -> str:
             NatRule("tcp", "fd00:96::1", 80, 36001),
             "-d fd00:96::1/128 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001",
         ),
+        (
+            NatRule("tcp", "10.96.7.1", 1, 36001, "192.0.2.1", last=65535),
+            "-d 10.96.7.1/32 -p tcp -m tcp --dport 1:65535 -j DNAT "
+            "--to-destination 192.0.2.1:36001",
+        ),
     ],
 )
 def test_a_nat_rule_as_text_and_back(rule, text):
