@@ -154,9 +154,7 @@ def test_a_kernel_without_an_expression_of_its_rules_lacks_it():
     [
         pytest.param(
             "numgen",
-            dict.fromkeys(
-                (*IPFamily, Protocol.TCP), "this kernel lacks numgen (modprobe nft_numgen)"
-            ),
+            dict.fromkeys(IPFamily, "this kernel lacks numgen (modprobe nft_numgen)"),
             id="choice",
         ),
         pytest.param(
