@@ -17,7 +17,7 @@ from .markdown import without_marked
 
 DOCS = ROOT / "docs"
 RECORDS = DOCS / "adr"
-ALL_MAX = 34_600
+ALL_MAX = 34_000
 RECORDS_MAX = 26_000
 RECORD_MAX = 600
 """A page: what holds, why, what was measured, what was rejected."""
