@@ -131,6 +131,13 @@ def all_at_external(asked: str, address: str) -> str:
 
 
 @cause(CauseCode.NOT_FOLLOWED)
+def range_at_node(asked: str, address: str, whose: str) -> str:
+    """The range would take the ports of a node's own programs, as with k3s' ServiceLB."""
+    what = f"range {asked} is not served at {address}: it is an address of {whose}"
+    return f"{what}; the port itself is served there"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
 def range_without_node_port(asked: str, number: int) -> str:
     """Node ports have no ranges."""
     return f"range {asked} has no node ports: node port {number} leads to the port itself"

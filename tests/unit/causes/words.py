@@ -193,6 +193,7 @@ SAMPLES = (
     notes.range_overlaps("sip=5000-6000", "rtp=1000-20000"),
     notes.range_not_allowed("rtp=10000-20000", "203.0.113.9", "cluster-ip"),
     notes.all_at_external("game=all", "203.0.113.9"),
+    notes.range_at_node("rtp=10000-20000", "203.0.113.9", "this node"),
     notes.range_without_node_port("rtp=10000-20000", 30_080),
     notes.range_not_possible("rtp=10000-20000", Steering.no_kernel_path[Protocol.TCP]),
     notes.range_refused("10000–20000 would be 55536–65536 at 10.244.1.8:55536"),
