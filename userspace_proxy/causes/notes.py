@@ -145,17 +145,8 @@ def range_without_node_port(asked: str, number: int) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def range_not_possible(asked: str, why: str) -> str:
-    """The steering can't serve the range."""
+    """No path can serve the range, or its ports at endpoints aren't in 1–65535."""
     return f"range {asked} is not served, only the port itself: {why}"
-
-
-@cause(
-    CauseCode.ENDPOINT_NOT_ALLOWED,
-    hint="Without the annotation " + DOMAIN + "port-ranges, the port itself is served",
-)
-def range_refused(why: str) -> str:
-    """The range would lead clients to wrong ports, so it has no endpoints."""
-    return f"its range of ports leads nowhere: {why}"
 
 
 # Load balancers and their clients.

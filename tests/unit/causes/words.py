@@ -196,7 +196,6 @@ SAMPLES = (
     notes.range_at_node("rtp=10000-20000", "203.0.113.9", "this node"),
     notes.range_without_node_port("rtp=10000-20000", 30_080),
     notes.range_not_possible("rtp=10000-20000", Steering.no_kernel_path[Protocol.TCP]),
-    notes.range_refused("10000–20000 would be 55536–65536 at 10.244.1.8:55536"),
     notes.no_balancer_address(),
     notes.too_many_balanced(1_010, 100),
     notes.ranges_in_annotation(),
