@@ -72,6 +72,8 @@ class ApiServer:
             self._process.kill()
             # Not until all have closed its pipes: a process that it has started may have them.
             self._process.wait(DEADLINE_S)
+            for pipe in filter(None, (self._process.stdin, self._process.stdout)):
+                pipe.close()
             self._process = None
 
     def hang(self) -> None:
