@@ -18,7 +18,7 @@ IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 SIZES = pytest.mark.parametrize("size", [0, 1, 1472, 65507])
 
 
-async def test_datagrams_that_find_the_buffer_full_are_counted(rig):
+async def test_datagrams_dropped_by_a_full_buffer_are_counted(rig):
     pod, service, client = rig.udp_served()
     await exchange(client, pod)
     # The loop doesn't run meanwhile, so nothing is read: 200 MB don't fit into any buffer.

@@ -146,7 +146,7 @@ async def test_a_flow_that_has_waited_for_longer_than_it_may_be_idle_goes_on(bui
     assert len(rig.flows) == 1
 
 
-async def test_flows_that_wait_end_with_their_listener(rig):
+async def test_waiting_flows_end_with_their_listener(rig):
     dns = rig.udp_service(**HOLD)
     rig.udp_client(dns).send(b"question")
     await until(lambda: count_waiting(dns))

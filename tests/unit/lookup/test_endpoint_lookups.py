@@ -222,7 +222,7 @@ async def test_a_service_follows_its_name_within_ten_seconds_beside_silent_names
     assert max(late) <= 10
 
 
-async def test_a_place_that_is_given_back_may_make_room_for_two_names():
+async def test_a_released_lookup_slot_may_admit_two_names():
     async with Rig() as rig:
         for host, ttl_s in (("a1.example.com", 5), ("a2.example.com", 10)):
             rig.answers[host] = Lookup({V4: ("203.0.113.1",)}, ttl_s)
