@@ -21,8 +21,6 @@ from .waiting import turns, until
 
 ANY = SocketAddress("127.0.0.1", 0)
 
-# -- listeners ---------------------------------------------------------------
-
 
 async def test_listeners_of_one_group_share_its_turn(rig):
     pods = [rig.endpoint(), rig.endpoint()]
@@ -64,12 +62,6 @@ async def test_listeners_leave_half_of_the_descriptors_for_connections(build):
         rig.service()
     with pytest.raises(ShortageError, match="half of the descriptors are listeners already"):
         rig.service()
-
-
-# -- counters ------------------------------------------------------------------
-
-
-# -- the end -----------------------------------------------------------------
 
 
 async def busy(rig):

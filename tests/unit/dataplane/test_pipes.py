@@ -124,9 +124,6 @@ async def test_a_large_pipe_that_the_kernel_denies_is_requested_again_later(
     pool.give(another, 0)
 
 
-# -- bulk through pipes ------------------------------------------------------
-
-
 @pytest.fixture(params=[32, 0], ids=["spliced", "copied"])
 async def bulk_rig(build, request):
     """A data plane with pipes, and one without."""

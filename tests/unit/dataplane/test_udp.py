@@ -31,9 +31,6 @@ async def test_datagrams_dropped_by_a_full_buffer_are_counted(rig):
     assert service.group.counters.dropped_datagrams == lost
 
 
-# -- datagrams ---------------------------------------------------------------
-
-
 @IPS
 @SIZES
 async def test_a_datagram_of_any_size_passes_in_both_directions(rig, ip, size):
@@ -151,9 +148,6 @@ async def test_many_datagrams_are_read_in_two_turns(rig):
     for _ in range(2):
         rig.engine.reactor._dispatch()
     assert len(pod.received()) == len(client.received()) == BATCH
-
-
-# -- hop limits --------------------------------------------------------------
 
 
 TTL = {
@@ -291,9 +285,6 @@ async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(rig):
     await until(lambda: dns.group.counters.dropped_datagrams == 2)
     assert flow.received_bytes == len(b"question") * 64
     assert len(rig.flows) == 1
-
-
-# -- counters and log --------------------------------------------------------
 
 
 async def test_only_open_flows_that_are_no_longer_answered_count_as_stalled(build, timers):

@@ -56,9 +56,6 @@ async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(timed
     assert (len(timed.flows), dns.group.counters.evicted) == (2, 2)
 
 
-# -- waiting -------------------------------------------------------------------
-
-
 async def test_the_first_datagrams_of_a_flow_wait_for_the_first_endpoint(rig):
     dns = rig.udp_service(**HOLD)
     client, other = rig.udp_client(dns), rig.udp_client(dns)
