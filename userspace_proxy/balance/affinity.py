@@ -76,7 +76,7 @@ class AffinityTables:
     def _forget_one(self) -> None:
         same = self._by_size.largest
         table, _ = same.popitem()
-        # An iterator would step over all slots of removed keys.
+        # Pop and reinsert: next(iter(…)) would scan past the slots of all removed keys.
         same[table] = None
         table.forget_oldest()
 

@@ -114,7 +114,8 @@ class Ageing:
             dial.check_locality()
         if dial.shows_local_client and (is_first or not was_known):
             keep_alive((up.source,), _LOCAL_CLIENT)
-        # Before the bytes: an endpoint that keeps sending moves some into the client's socket.
+        # Check this before comparing byte counts: an endpoint that keeps sending still fills the
+        # client's socket buffer, which looks like progress.
         if dial.shows_local_client and _has_gone(connection, now):
             connection.abort(errno.ETIMEDOUT)
             return

@@ -153,7 +153,8 @@ class Descriptors:
         self._stop_timer()
 
     def _count_flows(self, more: int) -> None:
-        # Computed here because each connection asks for room twice.
+        # The limit for connections is cached here, because has_room() is called twice per
+        # connection.
         self._flows += more
         most = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
         self._for_connections = most if self._held is None else min(most, self._held)

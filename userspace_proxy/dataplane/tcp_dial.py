@@ -267,12 +267,12 @@ class TcpDial(Handler):
         self._connection.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
 
     def resume(self) -> None:
-        """Dial for the waiting client, for the waiting room."""
+        """Dial for the waiting client; called by the waiting room."""
         self._reactor.unwatch(self._connection.client_fd)
         self.try_next()
 
     def end_wait(self, cause: EndReason) -> None:
-        """Reset the waiting client, for the waiting room."""
+        """Reset the waiting client; called by the waiting room."""
         self.group.counters.refused += 1
         self._connection.finish(cause, as_reset=True)
 

@@ -47,8 +47,8 @@ from .waiting_clients import WaitingClients
 # Dials in progress at once. While 10,000 clients are served, iterations of the loop then take up to
 # 2 ms of CPU time (p99.9); with 16 they take 5 ms, and serving all clients is no faster.
 WINDOW = 4
-# Clients that are dialled for each second while endpoints fail. More than one, because a network
-# policy may deny some clients.
+# How many waiting clients are dialled for per second while endpoints fail. More than one, because a
+# network policy may deny some clients.
 RETRIES = 4
 RETRY_S = 1.0
 # Where clients use different endpoints, all waiting clients are checked to find one that can be

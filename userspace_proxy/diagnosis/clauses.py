@@ -579,14 +579,14 @@ def clients_left(count: int, total: int, why: object = None) -> str:
 
 @clause()
 def flows_unanswered(count: int, total: int, why: object = None) -> str:
-    """UDP."""
+    """Some UDP flows got no answer in time."""
     what = f"got no answer within {UNANSWERED_FLOW_S} s in the last minute"
     return f"{count:,} of {plural(total, 'flow')} {what}{_text(why)}"
 
 
 @clause()
 def flows_answered_late(count: int, total: int, why: object = None) -> str:
-    """UDP."""
+    """Some UDP flows got their first answer too late."""
     what = f"were answered only after more than {UNANSWERED_FLOW_S} s in the last minute"
     return f"{count:,} of {plural(total, 'flow')} {what}{_text(why)}"
 

@@ -204,7 +204,7 @@ class WaitingNow(WaitCounts):
             is_rare=True,
         ),
     ] = 0.0
-    """How long the first of them has waited, in seconds; 0 if none waits."""
+    """Seconds that the longest-waiting connection has waited; 0 if none is waiting."""
 
 
 class Waits(WaitingNow, kw_only=True, gc=False):

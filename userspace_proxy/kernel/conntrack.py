@@ -159,8 +159,8 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         allowed = connections.find(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    # Even for frontends that were not steered: another proxy may have led them to an endpoint until
-    # now, or this one before they were removed.
+    # Include frontends that were not steered: until now another proxy, or this one before they were
+    # removed, may have sent their connections to an endpoint.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
     # Only frontends steered before: a listing has all entries, and these last only ten seconds.
     steered = [change for change in tcp if change.before]

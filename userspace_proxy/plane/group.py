@@ -294,7 +294,7 @@ class Group(CounterTable):
 
     @property
     def has_passing(self) -> bool:
-        """Whether ejections, waits or slow starts, whose figures change with time, are going on."""
+        """Whether an ejection, wait or slow start is in progress; its figures change with time."""
         return bool(self._waiting) or any(self._ejected.values()) or bool(self._slow_start)
 
     def waiting(self, now: float) -> Waiting:

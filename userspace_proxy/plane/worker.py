@@ -57,8 +57,8 @@ _GROUPS_PER_ITERATION = 256
 _ENDPOINTS_A_MESSAGE = 500
 # About 60 bytes each; they take 2 ms.
 _ENTRIES_A_MESSAGE = 1000
-# While a worker drains, its UDP flows still get replies, but send no more datagrams: the next
-# worker has the sockets, too.
+# How long a draining worker still relays replies of its UDP flows. It sends no more datagrams,
+# because the next worker shares its sockets.
 _REPLIES_S = 2.0
 
 

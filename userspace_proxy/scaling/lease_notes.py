@@ -30,7 +30,7 @@ ROUND_BYTES_MAX = 32 << 10
 
 
 class Vote(NamedTuple):
-    """A vote that the holder asks of all nodes: whether Services have clients."""
+    """A vote that the Lease holder requests from all nodes, on whether Services have clients."""
 
     number: str
     """Different for each round."""

@@ -24,7 +24,7 @@ from .search import MAX_LENGTH, Search
 
 _T = TypeVar("_T")
 
-# More can't be expanded at a time; a page has as many rows.
+# The maximum number of rows that can be expanded at once, which is the number of rows on a page.
 _MAX_OPEN = 100
 
 

@@ -77,7 +77,7 @@ _USUAL_COLUMNS = 80
 # How many reasons are shown for which Services are ignored by design.
 _REASONS_SHOWN = 3
 _TAKEN_SHOWN = 5
-# Terminal programs, which accept everything.
+# User-Agent prefixes of terminal programs, which send "Accept: */*".
 _TERMINAL_PROGRAMS = ("curl/", "Wget/", "HTTPie/")
 
 

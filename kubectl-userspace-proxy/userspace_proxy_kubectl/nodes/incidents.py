@@ -54,7 +54,7 @@ class MergedIncident:
     """How many of these nodes were answered, and see no fault."""
     extent: Extent
     left_out: int
-    """Nodes whose summaries don't show whether they tried its endpoints."""
+    """The number of nodes whose summaries don't show whether they dialled the endpoints."""
     keys: frozenset[object]
     """The keys of its causes, from ``same_cause``."""
 

@@ -123,7 +123,8 @@ class Timeline:
     def note_switches(self, switched: Sequence[ServedPort]) -> None:
         """Record which Service ports take another path because of probes."""
         left = [one for one in switched if one.path.now is DataPath.USERSPACE]
-        # Ports with new endpoints haven't left the kernel path.
+        # A port that enters the kernel path after its endpoints changed never left because of a
+        # failed probe, so it isn't reported as back.
         back = [
             one
             for one in switched

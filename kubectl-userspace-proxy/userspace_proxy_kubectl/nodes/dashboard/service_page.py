@@ -110,7 +110,7 @@ class MatrixRow:
 
 @dataclass(frozen=True, slots=True)
 class ShownPort:
-    """A Service port over all nodes."""
+    """A Service port, aggregated across all nodes."""
 
     port: MergedPort
     words: str
