@@ -133,7 +133,9 @@ class StreamBackend(Backend):
         except GeneratorExit:
             raise
         except BaseException:  # noqa: BLE001 - the test's own code, which may exit, or fail the test
-            _log.exception("function of %(backend)s failed", extra={"backend": self.name})
+            _log.exception(
+                "%(backend)s: backend function raised an exception", extra={"backend": self.name}
+            )
 
     def _is_running(self) -> bool:
         return self._listener is not None

@@ -121,9 +121,12 @@ def _remove_hooks(proxy_name: str) -> None:
     """Remove hooks of an earlier run, which would send clients to its outdated endpoints."""
     try:
         if remove_hooks(proxy_name):
-            _log.info("removed an earlier run's hooks at connect()")
+            _log.info("removed the connect() hooks of an earlier run")
     except SteeringError as exc:
-        _log.warning("an earlier run's hooks stay: %(cause)s", extra={"cause": str(exc)})
+        _log.warning(
+            "cannot remove the connect() hooks of an earlier run: %(cause)s",
+            extra={"cause": str(exc)},
+        )
 
 
 async def prepare_node(

@@ -65,7 +65,7 @@ def stop_on_signal(
             take_step()
             return
         if steps <= _STEPS:
-            _log.info("signal repeated at once, ignored", extra={"signal": number.name})
+            _log.info("repeated signal ignored", extra={"signal": number.name})
             return
         _log.error(
             "second signal, exiting at once: rules stay until the next start, or until cleanup",

@@ -162,8 +162,8 @@ async def test_a_failure_keeps_the_addresses_and_is_logged_once_at_each_end(capl
         rig.advance(30)
         await until(lambda: not rig.states())
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("WARNING", f"{DB}: keeping the last addresses of the name of endpoints: {GONE.why}"),
-        ("INFO", f"{DB}: the name of endpoints resolves again"),
+        ("WARNING", f"{DB}: keeping the last addresses of the endpoint host name: {GONE.why}"),
+        ("INFO", f"{DB}: endpoint host name resolves again"),
     ]
 
 
@@ -171,7 +171,7 @@ async def test_a_name_that_never_resolved_is_logged(caplog):
     async with Rig() as rig:
         await rig.put()
         await until(lambda: rig.states() == [NameState.UNRESOLVED])
-    message = f"{DB}: no address for the name of endpoints: {GONE.why}"
+    message = f"{DB}: no address for the endpoint host name: {GONE.why}"
     assert [r.getMessage() for r in caplog.records] == [message]
 
 

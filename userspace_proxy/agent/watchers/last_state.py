@@ -107,7 +107,7 @@ class LastState(Component):
         """Publish a snapshot of the source, which ends serving the last state."""
         if self._served_at:
             self._served_at = 0.0
-            _log.info("the source has answered, the last state is no longer served")
+            _log.info("received current state from the source, no longer serving the saved state")
         # Part of it may be older: one watch may fail while another kind of objects is listed.
         self._known_at = self._clock() - self._source.status().behind_s
         self._sync.publish(snapshot)
