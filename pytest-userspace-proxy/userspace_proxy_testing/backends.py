@@ -49,7 +49,7 @@ _log = FieldLogger("userspace_proxy_testing")
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
 _RETRY_S = 0.01
-# The default of asyncio's servers.
+# The backlog of listeners, which is the default of asyncio's servers.
 _BACKLOG = 100
 
 

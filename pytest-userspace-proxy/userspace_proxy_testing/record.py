@@ -40,7 +40,7 @@ class RecordedBackend(msgspec.Struct, frozen=True):
     """A Service's backend."""
 
     name: str
-    """Such as ``web-1``."""
+    """The backend's name, such as ``web-1``."""
     address: str
     """The address at which it listens."""
     state: str
@@ -53,7 +53,7 @@ class RecordedService(msgspec.Struct, frozen=True):
     """A Service when the test failed, or when its fixture ended."""
 
     service: str
-    """Such as ``default/web``."""
+    """The Service's name, such as ``default/web``."""
     address: str | None
     """The address that clients dial; null if not served."""
     seed: int
@@ -67,7 +67,7 @@ class RecordedService(msgspec.Struct, frozen=True):
     connections: Sequence[Decision]
     """The last ended connections, oldest first."""
     ports: Sequence[PortFacts]
-    """As in ``/api/v1/status``: endpoints, causes, counters."""
+    """Service ports as in ``/api/v1/status``: endpoints, causes, counters."""
 
 
 class RecordedFixture(msgspec.Struct, frozen=True):
@@ -109,7 +109,7 @@ class RecordedTest(msgspec.Struct):
     version: int = VERSION
     """Within a version fields are only added; existing ones keep names and meanings."""
     failures: list[RecordedFailure] = []
-    """At least one, in chronological order."""
+    """The failures, at least one, in chronological order."""
 
 
 def take(fixture: str, services: Reported) -> RecordedFixture:

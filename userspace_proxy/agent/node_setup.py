@@ -43,7 +43,8 @@ from .watchers.client_address import ClientAddresses
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Each attempt waits some seconds for another program's lock; a pod gets 30 s in all.
+# The number of attempts to clean up. Each waits some seconds for another program's lock; a pod gets
+# 30 s in all.
 _CLEAN_UP_TRIES = 3
 
 

@@ -20,7 +20,8 @@ from collections.abc import Callable
 _log = logging.getLogger("userspace_proxy.agent")
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-# By default they end the process; `cli.commands` ignores them until they are handled here.
+# Signals that are ignored. By default they end the process; `cli.commands` ignores them until they
+# are handled here.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
 # timeout(1) and some supervisors signal the child and then its process group, 1 ms apart, as a
 # single request. A person needs longer to press Ctrl-C again.

@@ -20,7 +20,7 @@ from ..shares import BySize
 AffinityEntry = tuple[str, SocketAddress, float]
 """A client, its endpoint, and the seconds since the entry was used."""
 
-# 32 MiB in each worker, for the clients of all its Service ports.
+# The maximum number of entries: 32 MiB in each worker, for the clients of all its Service ports.
 MAX_ENTRIES = 131_072
 # An entry takes up to 270 bytes (measured, IPv6).
 ENTRY_BYTES = 256

@@ -29,7 +29,7 @@ from .tcp import TcpConnection
 from .tuning import Tuning
 
 LOOK_S = 4.5
-# Takes about 0.3 ms.
+# The maximum number of connections checked at once, which takes about 0.3 ms.
 _SLICE = 1024
 
 # Not in Python's socket module; linux/tcp.h.

@@ -25,7 +25,7 @@ from .relay import Direction
 from .tcp import TcpConnection
 
 LIMIT_S = 60.0
-# No event reports that the last byte was acknowledged.
+# Seconds between two checks, because no event reports that the last byte was acknowledged.
 _LOOK_S = 0.05
 
 

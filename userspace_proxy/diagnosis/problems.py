@@ -31,9 +31,10 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# More problems of one kind are merged into one.
+# The maximum number of problems of one kind that are listed separately; more are merged into one.
 _ALIKE = 3
-# A disk that is only briefly full needs nothing from an operator.
+# Seconds of failure after which this is a problem: a disk that is only briefly full needs nothing
+# from an operator.
 _NOT_KEPT_S = 60.0
 
 

@@ -39,7 +39,7 @@ descriptors than a process has by default, and emptying it some 50 ms."""
 # be bound but not listening yet.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.002
-# Accepting so many takes half a millisecond.
+# The maximum number of connections accepted per turn, which takes half a millisecond.
 _ACCEPTED_A_TURN = 64
 
 

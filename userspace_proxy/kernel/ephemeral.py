@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-# It applies to IPv6, too.
+# The file with the range of ephemeral ports, which applies to IPv6, too.
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 # The range may change at run time. Reading it takes about 15 µs.

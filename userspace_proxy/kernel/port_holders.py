@@ -23,9 +23,11 @@ from typing import NamedTuple
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, pack_ip
 from .own_namespace import network_namespace
 
-# Each takes about 25 µs (measured on a busy machine), during which no traffic is handled.
+# The maximum number of descriptors that are checked. Each takes about 25 µs (measured on a busy
+# machine), during which no traffic is handled.
 DESCRIPTORS_MAX = 10_000
-# The lowest descriptors: a server opens its listeners before it has clients.
+# The maximum number of descriptors checked per process, the lowest ones: a server opens its
+# listeners before it has clients.
 OF_PROCESS_MAX = 1_000
 
 _NET = Path("/proc/thread-self/net")

@@ -44,7 +44,8 @@ _Id = tuple[str, ...]
 
 _NOT_COMPARED = ("now", "ports")
 
-# Each may take some 30 ms of a second; a browser has a stream only for a page that is visible.
+# The maximum number of open streams. Each may take some 30 ms of a second; a browser has a stream
+# only for a page that is visible.
 MAX_STREAMS = 16
 # A client whose connection has ended waits this long before it connects again.
 _RETRY_MS = 1000

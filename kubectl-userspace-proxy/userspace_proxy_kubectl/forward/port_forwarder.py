@@ -49,7 +49,7 @@ PING_S = 5.0
 # is late by only a few seconds.
 _SLEPT_S = 3 * PING_S
 _READ_BYTES = 1 << 16
-# The kernel completes both ends at once.
+# The timeout for a connection on loopback, whose ends the kernel completes at once.
 _LOOPBACK_S = 5.0
 
 

@@ -65,7 +65,7 @@ _NODE_HEADINGS = (
     "NODE", "VERSION", "STEERING", "PATH", "PLAN", "BEHIND", "NOT OK", "OPEN", "CONN", "FAILED",
     "CPU", "MEMORY",
 )  # fmt: skip
-# In this order they are left out where the terminal is too narrow.
+# The columns that are left out if the terminal is too narrow, in this order.
 _LEAST = ("CONN", "PATH", "STEERING", "VERSION", "FAILED", "OPEN")
 
 

@@ -21,7 +21,7 @@ _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
 # The data plane keeps flows with traffic in both directions as long (nf_conntrack).
 IDLE_S = 120.0
-# Each flow takes a descriptor of the control process.
+# The maximum number of flows, each of which takes a descriptor of the control process.
 _FLOWS_MAX = 1000
 _Send = Callable[[bytes], object]
 _Client = tuple[str, int]

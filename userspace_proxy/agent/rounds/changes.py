@@ -32,7 +32,7 @@ class ChangeCounts(NamedTuple):
         return ChangeCounts(self.services - fewer.services, self.endpoints - fewer.endpoints)
 
 
-# While the kernel refuses, changes pile up.
+# The maximum number of times of changes that are kept: while the kernel refuses, changes pile up.
 _TRIGGERS_MAX = 10_000
 NO_CHANGES = ChangeCounts()
 

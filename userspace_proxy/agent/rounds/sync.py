@@ -33,7 +33,7 @@ _log = FieldLogger("userspace_proxy.agent")
 # Legacy tables send no event when another program changes them: this repairs a flush within two
 # seconds.
 REPAIR_S = 1.0
-# After a failure: other programs hold their lock for a shorter time.
+# Seconds until the retry after a failure; other programs hold their lock for a shorter time.
 RETRY_S = 1.0
 
 

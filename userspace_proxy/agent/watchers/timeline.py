@@ -32,7 +32,7 @@ from ..rounds.wall_clock import WallClock
 
 # Several times the shown number, because events that many Service ports share are shown as one.
 KEPT = 500
-# More changes of one kind in a round are one event.
+# The maximum number of changes of one kind in a round with an event each; more are one event.
 _EACH = 5
 _PERIOD_S = 1.0
 # Further ejected endpoints aren't followed one by one: a check of this many takes milliseconds.

@@ -43,7 +43,7 @@ from .routes import MARK, ReplyRoutes
 
 # A locally administered address; the rest is "uprox".
 MAC = b"\x06uprox"
-# After br_netfilter (0), in which the table inet marks packets.
+# The chain's priority: after br_netfilter (0), in which the table inet marks packets.
 BRIDGE_PRIORITY = 10
 
 

@@ -45,7 +45,7 @@ class Item:
     title: str = ""
     x: int = 0
     y: int = 0
-    """Its place, once it has one."""
+    """Its coordinates in the map, once they are known."""
 
     @property
     def label(self) -> str:
@@ -84,9 +84,9 @@ class Calling:
     services: Sequence[Item]
     endpoints: Sequence[Item]
     calls: Sequence[Line]
-    """From clients to Services."""
+    """Lines from clients to Services."""
     serves: Sequence[Line]
-    """From Services to endpoints."""
+    """Lines from Services to endpoints."""
 
 
 @dataclass(frozen=True, slots=True)

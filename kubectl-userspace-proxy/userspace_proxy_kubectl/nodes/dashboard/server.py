@@ -58,11 +58,11 @@ USUAL_PORT = 10299
 _IS_NAMED = sys.platform != "darwin"
 
 Page: TypeAlias = tuple[Parts, int]
-"""Its parts, and the status of the answer."""
+"""The parts of a page, and the HTTP status of the answer."""
 _Names: TypeAlias = Mapping[str, str]
 """What the address of a page names."""
 _Maker: TypeAlias = Callable[[Live, Selection, _Names], Awaitable[Page]]
-# Before the address of a page in that of its stream.
+# The prefix that turns the address of a page into the address of its stream.
 _STREAM = "/stream"
 
 
@@ -70,9 +70,9 @@ class Addresses(NamedTuple):
     """Where a browser begins."""
 
     printed: str
-    """For its user, as long as the server runs."""
+    """The address for the user, which works as long as the server runs."""
     once: str
-    """For the browser that is started; works once."""
+    """The address, which works once, for the browser that this program opens."""
 
 
 class Dashboard:

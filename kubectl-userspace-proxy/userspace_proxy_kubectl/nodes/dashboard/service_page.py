@@ -65,7 +65,7 @@ class Head:
 
     endpoint: MergedEndpoint
     is_failing: bool
-    """It fails for each node that tried it."""
+    """Whether it fails for every node that tried it."""
     says: str
 
 
