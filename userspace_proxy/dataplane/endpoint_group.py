@@ -94,7 +94,7 @@ class EndpointGroup(CounterTable):
         self.sends_at_once = False
         """The last endpoint that answered could be sent bytes at once."""
         self.waiting_room: WaitingRoom | None = None
-        """None before the first client has waited."""
+        """The queue of waiting clients; None before the first client has waited."""
         self._processes = processes
         self.on_removed: list[Callable[[frozenset[SocketAddress], float], None]] = []
         """Called with the endpoints that an update has removed, or made standbys, for some or all

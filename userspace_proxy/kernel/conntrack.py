@@ -227,7 +227,7 @@ class Tracked(NamedTuple):
 
     entries: Mapping[Leg, int]
     volumes: Mapping[Leg, Volume] | None
-    """Their sums; None if the kernel doesn't count bytes."""
+    """The sums of the entries' volumes; None if the kernel doesn't count bytes."""
 
 
 def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:

@@ -52,9 +52,9 @@ class PortHolder(NamedTuple):
     """A process that has a socket."""
 
     name: str
-    """Empty if it ended meanwhile."""
+    """The program's name; empty if it ended meanwhile."""
     pid: int = 0
-    """0: not found, as the name states."""
+    """The process ID; 0: not found, as the name states."""
 
     def __str__(self) -> str:
         """Return ``nginx (pid 812)``."""

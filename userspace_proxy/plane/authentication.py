@@ -116,7 +116,7 @@ class _Guest:
     """An accepted process."""
 
     pid: int
-    """0: the process isn't visible from here."""
+    """The process ID; 0: the process isn't visible from here."""
     since: float
     deadline: asyncio.TimerHandle
     challenge: socket.socket | None

@@ -316,7 +316,7 @@ class Observed(_Message):
 
     records: Annotated[list[ConnectionFacts], msgspec.Meta(max_length=OBSERVED_MAX)]
     left_out: Annotated[list[LeftOut], msgspec.Meta(max_length=FILTERS_MAX)]
-    """By filter, how many connections didn't fit into the ring."""
+    """The number of connections that didn't fit into the ring, for each filter."""
 
 
 class Called(_Message):

@@ -24,7 +24,7 @@ NODE_PREFIX = "node."
 HOLDER = "holder"
 # An object's annotations have 256 KiB in all.
 DEMAND_BYTES_MAX = 128 << 10
-"""The maximum size of the demand of all nodes in bytes, with room for some 3,000 Services; beyond
+"""The maximum size of the demand in one Lease in bytes, with room for some 3,000 Services; beyond
 1,800 namespaces with the longest names, all is unknown."""
 ROUND_BYTES_MAX = 32 << 10
 """The maximum size of a round's Services in bytes: 250 with the longest names."""

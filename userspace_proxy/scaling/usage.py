@@ -35,7 +35,7 @@ class _Use:
     revision: int = -1
     traffic: tuple[int, ...] = ()
     ended_workers: int = 0
-    """As of the last check at which it had endpoints."""
+    """The number of ended workers at the last check at which it had endpoints."""
     active: int = 0
     endpoints: frozenset[SocketAddress] = frozenset()
 

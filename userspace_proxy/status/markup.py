@@ -64,7 +64,7 @@ class Affected:
     """What a neutral mark stands for."""
     tag: str = ""
     word: str = ""
-    """Its state, or empty."""
+    """The state as text, or empty."""
 
 
 def make_environment(

@@ -229,7 +229,7 @@ def _client_of(request: web.Request) -> int | str:
 
 
 class _Shared(Generic[_Key, _Made]):
-    """The last that was made of a sample for each key: many clients have the same."""
+    """Caches what was last made from a sample for each key, which many clients share."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler

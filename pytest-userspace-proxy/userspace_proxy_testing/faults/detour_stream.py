@@ -43,7 +43,7 @@ _PART_S = 0.1
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     data: bytes
-    """Empty: the end."""
+    """The bytes; empty: the end of the stream."""
     arrived: float
 
 

@@ -217,7 +217,7 @@ class RefusePort:
 
     def __init__(self) -> None:
         self.number = 0
-        """0 before :meth:`open`."""
+        """The port's number; 0 before :meth:`open`."""
         self._sockets = contextlib.ExitStack()
 
     def open(self, first: int, last: int) -> int:

@@ -78,7 +78,7 @@ class LinkInfo(NamedTuple):
     """A link to a cgroup, as the kernel reports it."""
 
     program: int
-    """Its id."""
+    """The id of the attached program."""
     cgroup: int
     """The cgroup directory's inode; 0: the link was detached."""
 

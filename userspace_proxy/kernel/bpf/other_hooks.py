@@ -30,7 +30,7 @@ class Hook(NamedTuple):
     section: str
     """One of :data:`SECTIONS`."""
     program: int
-    """Its id in the kernel."""
+    """The program's id in the kernel."""
     name: str
     """The kernel's name of it, at most 15 bytes; empty if it can't be read."""
     pin: str

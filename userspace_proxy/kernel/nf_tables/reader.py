@@ -83,7 +83,7 @@ class ListedChain(NamedTuple):
     kind: str = ""
     """``filter``, ``nat``, ``route``; empty for a regular chain."""
     hook: str = ""
-    """As in :data:`HOOKS`."""
+    """The name of the hook, as in :data:`HOOKS`."""
     priority: int = 0
     policy: str = "accept"
 
@@ -102,7 +102,7 @@ class ListedElement(NamedTuple):
 
     key: bytes
     is_end: bool
-    """In a set with intervals: the interval ends before this key."""
+    """Whether, in a set with intervals, the interval ends before this key."""
     value: bytes
     """The attributes of its data, such as a verdict; empty in a set."""
 
@@ -123,7 +123,7 @@ class ListedRule(NamedTuple):
 
     chain: str
     packed: bytes
-    """Its expressions."""
+    """The rule's expressions, as the kernel encodes them."""
 
     def expressions(self) -> list[Expression]:
         found = (read_all(value) for kind, value in read_attributes(self.packed) if kind)

@@ -115,7 +115,7 @@ class _Mistake(NamedTuple):
     """The line in the file."""
     problem: str
     object: ObjectKey = NO_OBJECT
-    """As in :class:`RejectedFacts`."""
+    """The object, as in :class:`RejectedFacts`."""
     service: str = ""
     """The Service that it concerns; empty if that can't be read."""
 

@@ -35,7 +35,7 @@ class HookedSteering(NftablesSteering):
     ) -> None:
         super().__init__(facts, kernel)
         self.hooks: Hooks | None = None
-        """None: they don't work here, or no longer."""
+        """The hooks in use; None: they don't work here, or no longer."""
         self._options = options
         self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")

@@ -41,7 +41,7 @@ class Item:
     link: str = ""
     """The address of its page; empty: it has none."""
     level: Level | None = None
-    """None: nothing is known of how it does."""
+    """The level of its state; None: its state is unknown."""
     title: str = ""
     x: int = 0
     y: int = 0
@@ -66,7 +66,7 @@ class Line:
     calls: int
     """The number of connections; more make a thicker line."""
     level: Level | None = Level.OK
-    """None: it wasn't tried."""
+    """The level of the calls; None: none was tried."""
     title: str = ""
     path: str = ""
     """The line's SVG path; empty until its items have places."""

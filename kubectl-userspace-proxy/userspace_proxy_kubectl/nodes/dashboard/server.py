@@ -85,7 +85,7 @@ class Dashboard:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._pages: dict[str, SingleFlight[Page]] = {}
-        """By kind: a page that asks nodes holds up only its own kind."""
+        """Pages in progress, by kind: a page that asks nodes delays only its own kind."""
         self._streams = OpenStreams()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
