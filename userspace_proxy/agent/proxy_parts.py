@@ -58,7 +58,7 @@ class PlaneComponent(Component):
             supervisor.start("recovered listeners", self._limit_waits, restarts=False)
 
     async def _limit_waits(self) -> None:
-        """Refuse clients that wait for the first plan, unless it is being made."""
+        """Refuse clients waiting for the first plan, unless it is being made."""
         await self._pause(FIRST_SNAPSHOT_S)
         if self._progress.latest is None:
             self._plane.close_recovered()

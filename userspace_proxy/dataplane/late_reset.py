@@ -39,7 +39,7 @@ class _Waiting:
 
 
 class LateResets:
-    """The connections that wait to be reset, for at most ``wait_s`` without progress."""
+    """The connections waiting to be reset, for at most ``wait_s`` without progress."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], wait_s: float

@@ -26,7 +26,7 @@ TURN_S = 0.002
 
 
 class Redials:
-    """The clients of all Service ports that wait for a redial."""
+    """All Service ports' clients waiting for a redial."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor

@@ -229,7 +229,7 @@ class TcpDial(Handler):
         self._owner.engine.redials.add(self.group, self._dial_again)
 
     def _queues_up(self, room: WaitingRoom) -> bool:
-        """Let a new client wait behind others that wait for endpoints at their limit."""
+        """Queue a new client behind others waiting for endpoints at their limit."""
         return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
 
     def _wait(self, *, is_at_limit: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""Clients that wait until an endpoint can take them: one bounded queue per Service port and worker.
+"""Clients waiting until an endpoint can take them: one bounded queue per Service port and worker.
 
     wait ─┬─▶ for an endpoint: none is usable, or all have failed ─┐
           │                                                        ├─its turn─▶ dialled ─▶ served
@@ -57,7 +57,7 @@ PASS_S = 0.1
 
 
 class Waiter(Protocol):
-    """A client that waits."""
+    """A waiting client."""
 
     @property
     def client_ip(self) -> str:
@@ -94,7 +94,7 @@ class _Pass:
 
 
 class WaitingRoom:
-    """The clients of one Service port that wait in one worker.
+    """The waiting clients of one Service port in one worker.
 
     Args:
         processes: How many workers share the bound, this one included.

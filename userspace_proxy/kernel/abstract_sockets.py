@@ -33,8 +33,8 @@ from .netlink.socket_users import user_of_listener
 _SOCKETS = Path("/proc/thread-self/net/unix")
 _CREDENTIALS = struct.Struct("3i")
 QUEUE = 1024
-"""Connections that wait to be accepted. Any user may connect: filling this queue takes more
-descriptors than a process has by default, and emptying it some 50 ms."""
+"""The maximum number of connections waiting to be accepted. Any user may connect: filling this
+queue takes more descriptors than a process has by default, and emptying it some 50 ms."""
 # How long to retry a connect: the queue may be full until the event loop accepts, or the socket may
 # be bound but not listening yet.
 _ANSWER_S = 0.5

@@ -25,7 +25,7 @@ from .messages import CloseListener, MoveListener, OpenListener, ToWorker
 
 
 class Merging:
-    """The changes that wait for one process."""
+    """The changes waiting for one process."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, GroupUpdate] = {}

@@ -236,7 +236,7 @@ class Worker:
         if group is not None:
             if self._labelled.get(group.label) == message.group:
                 del self._labelled[group.label]
-            # Clients that wait for its endpoints are refused, like later clients.
+            # Clients waiting for its endpoints are refused, like later clients.
             handling = dataclasses.replace(group.serving.handling, hold=None)
             group.update(Serving(handling=handling), self._dataplane.engine.clock())
 

@@ -8,7 +8,7 @@ Rule 2: a client that reads slowly gets fewer updates; nothing is queued for it 
 Rule 3: at the limit of streams, the client with the most loses its oldest one to a client that then
 still has fewer; otherwise the new one is refused. A client is a user of this node, or an address.
 Rule 4: a stream lasts as long as its client reads. Where connections are limited it ends before
-those that wait for an answer, and the client connects again.
+those waiting for an answer, and the client connects again.
 Rule 5: a stream with an interval, as readers of many nodes have it, takes a hundredth of a core at
 most: its messages are as far apart as that needs.
 """

@@ -146,7 +146,7 @@ class _Direction:
     stream: str
     chance: random.Random
     held: list[bytes] = field(default_factory=list)
-    """Datagrams that wait for the next one."""
+    """Datagrams waiting for the next one."""
 
     def is_hit(self, percent: int) -> bool:
         """Draw whether a fault with this percentage hits the datagram."""

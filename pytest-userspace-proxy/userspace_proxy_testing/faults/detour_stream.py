@@ -122,7 +122,7 @@ class FaultyStream:
             self._queue.put_nowait(None)
 
     def note_client(self) -> None:
-        """Re-examine a reset that waits for the client's first byte; other waits continue."""
+        """Re-examine a reset waiting for the client's first byte; other waits continue."""
         if any(isinstance(toxic, ResetPeer) for toxic in self._active()):
             self.change()
 

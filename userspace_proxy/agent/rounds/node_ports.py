@@ -159,7 +159,7 @@ class NodePortReservations:
     def holder(
         self, protocol: Protocol, family: IPFamily, ports: Collection[int], *, now: float
     ) -> str:
-        """Return a process that waits for clients on one of these ports: ``nginx (pid 812)``.
+        """Return a process that listens on one of these ports: ``nginx (pid 812)``.
 
         The ports needn't be node ports. Empty if there is none.
         """

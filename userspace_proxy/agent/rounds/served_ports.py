@@ -69,7 +69,7 @@ class ServedPorts:
         self._giving_up: set[ServedPort] = set()
         """Ports that give up their listeners to others, once nothing is steered to them."""
         self.shortages = Shortages()
-        """The ports that wait for a listener."""
+        """The ports waiting for a listener."""
         self._problems = ListenProblems(self.shortages, clock)
         self.steered = Steered(self._served, self._problems.end)
         """The targets of their frontends."""

@@ -187,7 +187,7 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
-        # Ports that wait for the kernel path have just had a turn, or get one next.
+        # Ports waiting for the kernel path have just had a turn, or get one next.
         self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return

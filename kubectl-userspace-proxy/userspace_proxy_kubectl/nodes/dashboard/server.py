@@ -4,7 +4,7 @@
     /stream before each of these but the last: what changes of that page, as server-sent events
 
 Rule 1: as for a proxy's page, no request changes anything (GET and HEAD), only requests to a
-loopback name are answered, and requests that wait for the same page share it.
+loopback name are answered, and requests waiting for the same page share it.
 Rule 2: pages are rendered in a thread, one of a kind at a time.
 """
 
