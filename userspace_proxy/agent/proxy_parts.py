@@ -32,7 +32,8 @@ from .rounds.tasks import Supervisor, pause
 from .rounds.wall_clock import NEVER, WallClock
 from .view import show_totals
 
-# All sources take less. Without a source, clients waiting at recovered listeners should fail.
+# The time limit for the first snapshot; all sources take less. Without a source, clients waiting at
+# recovered listeners should fail.
 FIRST_SNAPSHOT_S = 10.0
 
 

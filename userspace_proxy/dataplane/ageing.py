@@ -62,8 +62,9 @@ _LOCAL_CLIENT = (
     # client that stopped reading long before is probed only every two minutes.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
-# A container may dial up to a second before its route is listed, and the first check may
-# come earlier, so the next two repeat it.
+# How long a connection is new, so that its client's location is checked again. A container may dial
+# up to a second before its route is listed, and the first check may come earlier, so the next two
+# repeat it.
 _NEW_S = 2 * LOOK_S
 # The kernel sends no keep-alive while data is unacknowledged. Retransmissions or window probes that
 # are still unanswered three checks later, after 13.5 s, prove the same: the first one after an

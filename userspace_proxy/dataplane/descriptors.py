@@ -34,7 +34,8 @@ DESCRIPTORS = 2
 _RESERVE = 64
 # After a pause this many must be free, so not every close wakes all listeners.
 _RESUME_ROOM = 16
-# Seldom enough to cost nothing, often enough that clients don't notice the wait.
+# Seconds between two calls of waiting callbacks: seldom enough to cost nothing, often enough that
+# clients don't notice the wait.
 _RETRY_S = 0.25
 # A busy proxy releases descriptors all the time; one without a release for this long is stalled.
 _STALL_S = 0.5

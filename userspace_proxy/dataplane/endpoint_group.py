@@ -28,7 +28,8 @@ from .outcomes import Outcomes
 from .reactor import Reactor
 from .waiting_room import Waiting, WaitingRoom
 
-# Shorter than clients wait for an answer before they give up.
+# The time after which a client has waited for its dial: shorter than clients wait for an answer
+# before they give up.
 _WAITED_S = 0.3
 # Cost: shared by nearly all Service ports.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})

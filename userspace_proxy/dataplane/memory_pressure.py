@@ -44,7 +44,7 @@ _FIND_EVERY_S = 10.0
 _RECENT_S = 10.0
 _ROOM_PART = 4
 _LEAST_BYTES = 64 * 1024
-# The kernel frees the memory of closed sockets a moment later.
+# The shortest pause after shedding: the kernel frees the memory of closed sockets a moment later.
 _SETTLE_S = 0.05
 # Pauses, as multiples of a shedding's duration, leave time for traffic: looking at 100,000
 # connections takes a few tenths of a second.

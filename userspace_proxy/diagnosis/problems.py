@@ -21,7 +21,8 @@ from ..facts.units import capitalised, format_count, format_seconds, plural
 _DESCRIPTORS_SHORT = 0.9
 # Above this share, new connections may soon be dropped; `check` uses the same.
 _TRACKING_SHORT = 0.9
-# A single change is usually a firewall restart.
+# The minimum number of changes in a minute that make a problem; a single change is usually a
+# firewall restart.
 _AGAIN = 3
 _CHANGED_BY = {
     "nftables": "`nft monitor` shows the process with each change: have it leave the tables of "
@@ -38,7 +39,8 @@ _ALIKE = 3
 _NOT_KEPT_S = 60.0
 
 
-# kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
+# Seconds after which a waiting change is late, which is kube-proxy's healthzTimeout: twice the
+# default iptables sync period of 30 s.
 LATE_S = 60.0
 STARTING = "starting"
 """The kind of problem that a starting proxy reports."""

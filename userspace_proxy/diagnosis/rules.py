@@ -40,7 +40,8 @@ from .symptoms import (
 _REASONS_SHOWN = 3
 # Closing resets a connection if the program hasn't read all data, which depends on timing.
 _RESETS_PER_CLOSE = 2
-# A limit at which clients wait for less time works as intended.
+# The shortest wait at a limit that is reported: a limit at which clients wait for less time works
+# as intended.
 _LONG_S = 1
 # Number of a node port's addresses that are named.
 _ADDRESSES = 2

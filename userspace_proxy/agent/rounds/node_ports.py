@@ -36,8 +36,8 @@ from ...model import Frontend, FrontendKind, IPFamily, Protocol
 _log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-# Searching the descriptors of all processes takes up to 0.25 s on a busy node, and only people read
-# the result.
+# Seconds between two searches: searching the descriptors of all processes takes up to 0.25 s on a
+# busy node, and only people read the result.
 LOOK_EVERY_S = 10.0
 # Ports retried at once: a millisecond if a privilege is missing for all of them.
 _BOUND_AGAIN = 100

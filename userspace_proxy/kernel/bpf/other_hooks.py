@@ -18,7 +18,8 @@ from . import calls
 
 SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
 """Hooks at which another program can interfere with the proxy's own."""
-# Cilium has some hundred pins on a node with as many pods.
+# The maximum number of pins that are searched. Cilium has some hundred pins on a node with as many
+# pods.
 _PINS_MAX = 4096
 _ALLOW_MULTI = 2  # include/uapi/linux/bpf.h
 _LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
