@@ -39,7 +39,7 @@ class AffinityTables:
         self._max_entries = max_entries
         self._by_size = BySize[AffinityTable]()
         self._shared: dict[str, tuple[AffinityTable, set[object]]] = {}
-        """Tables of Services whose ports share one, with what uses them."""
+        """Tables of Services whose ports share one, each with its users."""
 
     def __len__(self) -> int:
         return self._by_size.total

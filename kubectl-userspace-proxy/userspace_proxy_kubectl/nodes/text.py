@@ -144,7 +144,7 @@ def render_top(
 
 
 def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
-    """Yield what is said of a node below its row, beside what is said of many."""
+    """Yield the lines below a node's row: findings about few nodes, and incidents."""
     for finding in row.findings:
         if len(finding.nodes) <= _ALIKE:
             alone = NodeFinding(finding.level, finding.cause)
@@ -229,7 +229,7 @@ def _address(port: MergedPort) -> str:
 
 
 def _traffic(port: MergedPort) -> str:
-    """Return what is open and was counted, of a Service port that is ok; else nothing."""
+    """Return the traffic of a Service port that is ok as text; otherwise an empty text."""
     if port.level is not Level.OK:
         return ""
     sums = port.sums
@@ -263,7 +263,7 @@ def _node_cells(row: NodeRow) -> tuple[str, ...]:
 
 
 def _fitting(table: Sequence[Sequence[str]], columns: int) -> Sequence[int]:
-    """Return the places of as many columns as fit, the least important ones left out."""
+    """Return the indexes of the columns that fit; the least important ones are left out first."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     places = list(range(len(widths)))
     for name in _LEAST if columns else ():

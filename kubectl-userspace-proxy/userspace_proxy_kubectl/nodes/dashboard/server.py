@@ -148,7 +148,7 @@ class Dashboard:
         return web.Response(status=code, body=body, content_type="text/html", charset="utf-8")
 
     async def _stream(self, make: _Maker, request: web.Request) -> web.StreamResponse:
-        """Send what changes of a page."""
+        """Send the changes of a page, until the client leaves."""
         path = request.rel_url.raw_path.removeprefix(_STREAM)
         asked, sent = Selection.parse(request.query, path), Sent()
 
@@ -168,7 +168,7 @@ class Dashboard:
 
 
 def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:
-    """Return what makes a page that needs no more than the last answers."""
+    """Return the maker of a page that needs no more than the last answers."""
 
     async def make(live: Live, asked: Selection, _: _Names) -> Page:
         return await asyncio.to_thread(render, await live.look(), asked), 200
@@ -177,7 +177,7 @@ def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:
 
 
 def _with_calls(render: Callable[[ClusterLook, AllCalls, Selection], Parts]) -> _Maker:
-    """Return what makes a page of clients, too."""
+    """Return the maker of a page that also needs the clients' calls."""
 
     async def make(live: Live, asked: Selection, _: _Names) -> Page:
         look, calls = await live.look(), await live.calls()
