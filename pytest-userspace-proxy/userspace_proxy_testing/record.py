@@ -31,7 +31,8 @@ from .report import Reported, describe
 from .served_service import ServedService
 
 VERSION = 1
-# A file name has at most 255 bytes, of which these are the end of the test's name.
+# How many characters of a test's name, from its end, a file name has; file names have at most 255
+# bytes.
 _NAME_MAX = 120
 _UNSAFE = re.compile(r"[^A-Za-z0-9._]+")
 

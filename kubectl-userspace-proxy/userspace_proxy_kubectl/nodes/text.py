@@ -52,12 +52,14 @@ from .merged import Merged, MergedPort
 from .rows import NodeRow
 from .words import format_endpoint, format_finding, format_incident, format_port
 
-# The first screen has what is wrong with nodes, with several Services, and with single ones.
+# The maximum number of findings that are listed unless the output is wide: the first screen has
+# what is wrong with nodes, with several Services, and with single ones.
 _REMARKS_SHOWN = 8
-# One agent alone may claim any number.
+# The maximum number of Service ports that are listed; one agent alone may claim any number.
 _PORTS_SHOWN = 10_000
 _ENDPOINTS_SHOWN = 50
-# A finding about more nodes is printed once.
+# The maximum number of nodes below whose rows a finding is printed; one about more nodes is printed
+# once.
 _ALIKE = 3
 _BELOW = "      "
 

@@ -19,7 +19,8 @@ from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
-# The data plane keeps flows with traffic in both directions as long (nf_conntrack).
+# How long idle flows are kept, which is as long as the data plane keeps flows with traffic in both
+# directions (nf_conntrack).
 IDLE_S = 120.0
 # The maximum number of flows, each of which takes a descriptor of the control process.
 _FLOWS_MAX = 1000

@@ -34,9 +34,9 @@ from .toxics import (
 )
 
 _CHUNK_BYTES = 32 * 1024
-# toxiproxy's latency toxic queues as many chunks.
+# The maximum number of queued chunks, as in toxiproxy's latency toxic.
 _CHUNKS = 1024
-# At a low rate, toxiproxy sends bytes in parts of a tenth of a second.
+# The duration of a part: at a low rate, toxiproxy sends bytes in parts of a tenth of a second.
 _PART_S = 0.1
 
 
