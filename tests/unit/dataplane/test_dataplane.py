@@ -93,7 +93,7 @@ async def test_a_close_leaves_no_descriptor_and_no_timer():
     assert timers.waiting == 0
 
 
-async def test_a_closed_data_plane_is_given_back():
+async def test_a_closed_data_plane_is_garbage_collected():
     rig = Rig()
     await busy(rig)
     rig.close()

@@ -52,7 +52,7 @@ async def test_a_pipe_holds_a_mebibyte(make):
     pool.give(pipe, 0)
 
 
-async def test_a_pipe_that_was_given_back_empty_is_used_again(make):
+async def test_a_pipe_returned_empty_is_reused(make):
     pool = make(2)
     pipe = pool.take(NOW)
     pool.give(pipe, 0)

@@ -167,7 +167,7 @@ async def never_answered(rig):
         never_answered,
     ],
 )
-async def test_a_connection_that_ended_is_given_back_without_the_collector(rig, ending):
+async def test_an_ended_connection_is_freed_without_the_garbage_collector(rig, ending):
     gc.collect()
     gc.disable()
     try:
