@@ -125,6 +125,13 @@ def all_at_external(asked: str, address: str) -> str:
 
 
 @cause(CauseCode.NOT_FOLLOWED)
+def range_at_node(asked: str, address: str, whose: str) -> str:
+    """The range would take the ports of a node's own programs, as with k3s' ServiceLB."""
+    what = f"range {asked} is not served at {address}: it is an address of {whose}"
+    return f"{what}; the port itself is served there"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
 def range_without_node_port(asked: str, number: int) -> str:
     """Node ports have no ranges."""
     return f"range {asked} has no node ports: node port {number} leads to the port itself"
@@ -132,17 +139,8 @@ def range_without_node_port(asked: str, number: int) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def range_not_possible(asked: str, why: str) -> str:
-    """The steering can't serve the range."""
+    """No path can serve the range, or its ports at endpoints aren't in 1–65535."""
     return f"range {asked} is not served, only the port itself: {why}"
-
-
-@cause(
-    CauseCode.ENDPOINT_NOT_ALLOWED,
-    hint="Without the annotation " + DOMAIN + "port-ranges, the port itself is served",
-)
-def range_refused(why: str) -> str:
-    """The range would lead clients to wrong ports, so it has no endpoints."""
-    return f"its range of ports leads nowhere: {why}"
 
 
 @cause(CauseCode.NOT_FOLLOWED)

@@ -21,6 +21,7 @@ from ..causes.cause import CauseCode
 from ..facts import AbortCounters, AfterWait, CounterTable, EndpointCounters
 from ..kernel.socket_options import packets_lost
 from ..model import PortKey, SocketAddress
+from ..model.port_ranges import DialledRange
 from ..model.serving import Serving
 from .balancers import Balancers
 from .loads import Loads
@@ -53,6 +54,7 @@ class EndpointGroup(CounterTable):
         "key",
         "label",
         "left_at",
+        "left_ranges",
         "loads",
         "on_removed",
         "outcomes",
@@ -81,6 +83,8 @@ class EndpointGroup(CounterTable):
         self.prefixes = key.name.prefixes
         self.serving = serving or Serving()
         """As of the last :meth:`update`."""
+        self.left_ranges: tuple[DialledRange, ...] = ()
+        """The ranges before their last change, which clients may dial a moment longer."""
         self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
         """Where endpoints are dialled instead; nearly always empty."""
         self.left_at = NONE_LEFT
@@ -109,6 +113,8 @@ class EndpointGroup(CounterTable):
         clients.
         """
         old, self.serving = self.serving, serving
+        if old.ranges and old.ranges != serving.ranges:
+            self.left_ranges = old.ranges
         self._detour()
         self.balancers.change(serving, now)
         current = frozenset(serving.all_endpoints)

@@ -36,6 +36,8 @@ class _Dial(Protocol):
     is_preserved: bool
 
     @property
+    def at(self) -> SocketAddress | None: ...
+    @property
     def count(self) -> int: ...
 
 
@@ -139,7 +141,7 @@ def _facts(
 ) -> ConnectionFacts:
     up, down, dial = connection.up, connection.down, connection.dial
     exchange, started, now = connection.exchange, connection.started, connection.reactor.clock()
-    endpoint = None if dial is None or up is None else dial.endpoint
+    endpoint = None if dial is None or up is None else dial.at
     is_clean = cause is _COMPLETE and connection.has_ended()
     if is_clean and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
         # The endpoint sent its FIN before it had received the client's.

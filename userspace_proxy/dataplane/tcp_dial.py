@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import _socket
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..causes.cause import CauseCode
@@ -30,7 +30,6 @@ from ..kernel.tcp_state import is_connected
 from ..model import DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
-from ..model.port_ranges import DialledRange
 from . import reactor as epoll
 from .client_address import ClientAddressDialer
 from .dialer import Dialer
@@ -114,8 +113,10 @@ class TcpDial(Handler):
         "_awaits_turn",
         "_cancel_opening",
         "_connection",
+        "_is_closed_port",
         "_is_counted",
         "_is_dialling",
+        "_is_stray",
         "_offset",
         "_owner",
         "_reactor",
@@ -155,14 +156,39 @@ class TcpDial(Handler):
         """The client has a place in the waiting room of its Service port."""
         self._offset = 0
         """How far the port that the client dialled is from the Service port."""
-        if self.group.serving.ranges:
-            self._offset = _offset(dialled_at(connection.client), self.group.serving.ranges)
+        self._is_stray = False
+        """The client dialled a port that has just left a range."""
+        self._is_closed_port = False
+        """The endpoint refused a port of a range, and may serve the others."""
+        if self.group.serving.ranges or self.group.left_ranges:
+            self._choose_offset(dialled_at(connection.client))
         self._is_dialling = False
         self._is_counted = False
         self._cancel_opening: Callable[[], None] | None = None
         """Cancels the dialer's dial in progress; None where endpoints are dialled by connect."""
         self._awaits_turn = False
         """``_dial_again`` should dial: the waiting room hasn't resumed the client since."""
+
+    @property
+    def at(self) -> SocketAddress | None:
+        """The endpoint's address that is dialled: of a range, with the port that was dialled."""
+        if self.endpoint is None or not self._offset:
+            return self.endpoint
+        return SocketAddress(self.endpoint.ip, self.endpoint.port + self._offset)
+
+    def _choose_offset(self, dialled: SocketAddress | None) -> None:
+        """Follow the port that a client of a range dialled.
+
+        Others, such as those of a node port, get the endpoint's listed port.
+        """
+        if dialled is None:
+            return
+        for one in self.group.serving.ranges:
+            if (offset := one.offset(*dialled)) is not None:
+                self._offset = offset
+                return
+        # The rules follow a moment after the workers.
+        self._is_stray = any(one.offset(*dialled) for one in self.group.left_ranges)
 
     @property
     def _sock(self) -> _socket.socket:
@@ -177,6 +203,9 @@ class TcpDial(Handler):
     def try_next(self) -> None:
         """Dial the next endpoint; if none is left, let the client wait, or reset it."""
         group, now = self.group, self._reactor.now
+        if self._is_stray:
+            self._refuse()
+            return
         if self.began_at is None:
             if group.waiting_room is not None and self._queues_up(group.waiting_room):
                 return
@@ -225,6 +254,10 @@ class TcpDial(Handler):
 
     def _dial_next(self) -> None:
         """After a failed dial, dial the next endpoint on this Service port's turn."""
+        if self._is_closed_port and self.group.serving.affinity_timeout_s is not None:
+            # Another pod's port would be another user's session.
+            self._refuse()
+            return
         self._awaits_turn = True
         self._owner.engine.redials.add(self.group, self._dial_again)
 
@@ -297,9 +330,7 @@ class TcpDial(Handler):
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
         """Begin a dial; return the failure if it fails at once, else None."""
         dialer = self._owner.dialer
-        at = endpoint
-        if self._offset:
-            at = SocketAddress(endpoint.ip, endpoint.port + self._offset)
+        at = self.at or endpoint
         if dialer is not None:
             self._cancel_opening = dialer.dial(self.group.label, at, self._on_opened)
             self._dial_began(endpoint)
@@ -366,9 +397,9 @@ class TcpDial(Handler):
         if (
             number == 0
             and not self.is_preserved  # another host's address is never the endpoint's
-            and self.endpoint is not None
-            and may_be_source(self.endpoint.port, self._reactor.now)
-            and is_self_connected(self._sock, self.endpoint)
+            and (at := self.at) is not None
+            and may_be_source(at.port, self._reactor.now)
+            and is_self_connected(self._sock, at)
         ):
             number = errno.ECONNREFUSED
         if number == 0:
@@ -450,6 +481,7 @@ class TcpDial(Handler):
             now, probes, client = self._reactor.now, self._owner.probes, self.address[0]
             is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
             outcomes, is_over, is_answering = self.group.outcomes, False, False
+            self._is_closed_port = bool(self._offset) and failed.failure is Failure.REFUSED
             if failed.failure is Failure.SILENT and self.began_at is not None:
                 is_over = outcomes.has_returned_since(self.endpoint, self.began_at)
                 # With other endpoints left, one that answers only some dials is the worst choice.
@@ -460,7 +492,7 @@ class TcpDial(Handler):
                 failed,
                 now,
                 client=client if self.is_preserved else "",
-                is_client_specific=is_denied or is_over,
+                is_client_specific=is_denied or is_over or self._is_closed_port,
                 may_be_client_specific=is_answering,
             )
             if failed.failure in SHORTAGES:
@@ -480,15 +512,3 @@ class TcpDial(Handler):
         if self.fd >= 0:
             self._reactor.close_descriptor(self.fd)
             self.fd = -1
-
-
-def _offset(dialled: SocketAddress | None, ranges: Sequence[DialledRange]) -> int:
-    """Return how far a dialled address is from the Service port; 0 if it is in none of its ranges.
-
-    Node ports aren't in ranges, and lead to the same port of the endpoint as the Service port.
-    """
-    if dialled is not None:
-        for one in ranges:
-            if (offset := one.offset(*dialled)) is not None:
-                return offset
-    return 0

@@ -19,7 +19,8 @@ PROBE_TABLE = "userspace-proxy-check"
 _PRIORITY = 10
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 _KEY = (x.IP_DADDR, x.L4PROTO, x.DPORT)
-_KEY_TYPE = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
+_KEY_PARTS = (x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
+_KEY_TYPE = x.joined(*_KEY_PARTS)
 
 
 def _table(fill: Callable[[TableWriter], None], family: int = INET) -> list[bytes]:
@@ -49,6 +50,8 @@ def _sets(table: TableWriter) -> None:
     table.add_set("keys", _KEY_TYPE)
     table.add_map("ports", _KEY_TYPE, x.INET_SERVICE)
     table.add_verdict_map("chains", _KEY_TYPE)
+    table.add_interval_set("ranges", _KEY_PARTS)
+    table.add_interval_set("ports_of_ranges", _KEY_PARTS, x.INET_SERVICE)
     table.add_dynamic_set("pins", x.joined(x.IPV4_ADDR, x.NUMBER), size=1)
     table.add_set("links", x.LINK_NUMBER)
     table.add_chain("chain")
@@ -70,6 +73,11 @@ def _sets(table: TableWriter) -> None:
     table.add_rule("rules", x.TCP + x.match(x.DPORT, 1, op=x.LESS))
     table.add_rule("rules", x.IPV6 + x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET))
     table.add_rule("rules", x.match(x.IN_LINK, 1) + x.ETHERNET + x.assign(x.ETHER_DADDR, bytes(6)))
+
+
+def _counters(table: TableWriter) -> None:
+    table.add_set("counted", _KEY_TYPE, counts=True)
+    table.add_interval_set("counted_ranges", _KEY_PARTS, counts=True)
 
 
 def _bridge(table: TableWriter) -> None:
@@ -127,7 +135,7 @@ PROBES: Mapping[str, Callable[[], list[bytes]]] = {
     "hash": partial(
         _rules, "filter", INPUT, x.put_slot(bytes(4), 1) + x.pick_by(1, 4, 2, 0, seed=1)
     ),
-    "counters": lambda: _table(lambda table: table.add_set("counted", _KEY_TYPE, counts=True)),
+    "counters": partial(_table, _counters),
     "bridge tables": partial(_table, _bridge, BRIDGE),
     "table owner": _owned,
 }

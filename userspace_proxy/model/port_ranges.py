@@ -33,6 +33,10 @@ class AskedRange:
     is_all: bool = False
     """All ports of the address and protocol that nothing else has."""
 
+    @property
+    def has_all_ports(self) -> bool:
+        return (self.first, self.last) == (1, PORT_MAX)
+
     def __str__(self) -> str:
         return f"{self.port}={_ALL if self.is_all else f'{self.first}-{self.last}'}"
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..causes.cause import Cause, CauseCode
-from ..causes.notes import cause_of_slice, range_refused, weights_coarse
+from ..causes.notes import cause_of_slice, range_not_possible, weights_coarse
 from ..causes.services import first_notes
 from ..causes.slices import (
     some_lack_port,
@@ -199,7 +199,8 @@ def _plan_port(
     ranges = _ranges(claim)
     path, refused = _path(state, claim, usable, facts, kernel)
     if refused := refused or why_moved_out(ranges, usable.serving):
-        return _plan_without_endpoints(state, claim, range_refused(refused))
+        claim = _without_range(state.service, claim, refused)
+        return _plan_port(state, index, claim, usable, facts, orphans, kernel)
     # Only UDP flows need it; otherwise they end at once.
     has_leaving = claim.protocol is Protocol.UDP and handling.removal_s is not None
     # Like other notes, once for all frontends of a family.
@@ -238,6 +239,19 @@ def _plan_port(
 def _ranges(claim: PortClaim) -> tuple[DialledRange, ...]:
     number = claim.port.port
     return tuple(DialledRange(f.ip, f.port, f.last, number) for f in claim.frontends if f.last)
+
+
+def _without_range(service: Service, claim: PortClaim, why: str) -> PortClaim:
+    """Return a claim of the port itself, with the note why its range isn't served."""
+    names, number = (claim.port.name, str(claim.port.port)), claim.port.port
+    asked = next(
+        str(one)
+        for one in service.handling.port_ranges
+        if one.port in names and one.first <= number <= one.last
+    )
+    frontends = tuple([frontend for frontend in claim.frontends if not frontend.last])
+    noted = (range_not_possible(asked, why),) if claim.key.side is Side.ALL else ()
+    return replace(claim, frontends=frontends, notes=first_notes((*claim.notes, *noted)))
 
 
 def _path(

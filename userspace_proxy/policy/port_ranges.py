@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ..causes.cause import Cause
 from ..causes.notes import (
     all_at_external,
+    range_at_node,
     range_not_allowed,
     range_not_possible,
     range_overlaps,
@@ -47,11 +48,17 @@ class ServedRange:
 
     def why_not_at(self, kind: FrontendKind, ip: str, facts: NodeFacts) -> Cause | None:
         """Return why the range isn't served at an address; None if it is."""
-        if kind is FrontendKind.CLUSTER_IP and facts.port_ranges != "none":
-            return None
-        if facts.port_ranges != "all":
-            return range_not_allowed(str(self.asked), ip, facts.port_ranges)
-        return all_at_external(str(self.asked), ip) if self.asked.is_all else None
+        is_cluster_ip = kind is FrontendKind.CLUSTER_IP and facts.port_ranges != "none"
+        asked = str(self.asked)
+        if not is_cluster_ip and facts.port_ranges != "all":
+            return range_not_allowed(asked, ip, facts.port_ranges)
+        if ip in facts.addresses or ip in facts.primary_addresses:
+            return range_at_node(asked, ip, "this node")
+        if ip in facts.all_node_addresses:
+            return range_at_node(asked, ip, "another node")
+        if not is_cluster_ip and self.asked.has_all_ports:
+            return all_at_external(asked, ip)
+        return None
 
 
 NO_RANGES: Mapping[ServicePort, ServedRange] = {}

@@ -73,8 +73,8 @@ class KernelTarget:
     Open connections are unaffected.
     """
 
-    port: int
-    """The proxy port, for clients that match no choice, or for all without choices."""
+    port: int | Refusal
+    """The proxy port, for clients that match no choice, or for all without choices; or REFUSE."""
     choices: tuple[EndpointChoice, ...] = ()
     """The first whose networks contain the client is used. UDP flows to other endpoints end."""
     affinity: Affinity | None = None
@@ -156,9 +156,9 @@ def render_targets(targets: Mapping[Frontend, Target]) -> str:
 def _render_target(target: Target) -> str:
     if isinstance(target, KernelTarget) and target.is_on:
         endpoints = sorted({str(e) for choice in target.choices for e in choice.endpoints})
-        return f":{target.port}, in the kernel to {' '.join(endpoints)}"
+        return f"{_render_target(target.port)}, in the kernel to {' '.join(endpoints)}"
     if isinstance(target, KernelTarget):
-        return f":{target.port}"
+        return _render_target(target.port)
     return "refuse" if isinstance(target, Refusal) else f":{target}"
 
 

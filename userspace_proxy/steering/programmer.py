@@ -198,6 +198,15 @@ class NatProgrammer(Programmer):
         """Return endpoints to which a frontend's UDP flows may lead, besides its port."""
         return ()
 
+    def _may_stay_at(self, frontend: Frontend) -> int | None:
+        """Return the port to which entries of a frontend may lead; None: it isn't steered.
+
+        Entries to the refuse port are of clients that were refused; if there are endpoints now,
+        these clients may have one.
+        """
+        port = (self._applied or {}).get(frontend)
+        return 0 if port == self._facts.refuse_port and self._choices(frontend) else port
+
     def _forget_stale(self) -> None:
         """Remove conntrack entries from before the frontends' current rules."""
         ports = self._applied or {}
@@ -215,7 +224,7 @@ class NatProgrammer(Programmer):
                 PROTOCOL_NUMBERS[frontend.protocol],
                 frontend.address,
                 self._stale[frontend],
-                ports.get(frontend),
+                self._may_stay_at(frontend),
                 self._choices(frontend),
                 here,
                 ranges.get(frontend, SINGLE),
@@ -350,7 +359,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
 def _port(target: Target, refused: int) -> int:
     if isinstance(target, KernelTarget):
-        return target.port
+        return _port(target.port, refused)
     return refused if isinstance(target, Refusal) else target
 
 

@@ -61,7 +61,7 @@ async def test_a_second_read_fetches_the_service_ports_that_summaries_leave_out(
     nodes = [f"node-{number}" for number in range(101)]
     agents = [cluster.add(node) for node in nodes]
     agents[7].change(status_of("node-7", REFUSED))
-    all_nodes = await read(cluster)
+    all_nodes = await read(cluster, "--timeout=60s")
     others = [one.status.ports for one in all_nodes.answers if one.node != "node-7"]
     assert all(ports and ports[0].service == "web" for ports in others)
 

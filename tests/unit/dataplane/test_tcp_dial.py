@@ -55,6 +55,39 @@ async def test_a_port_of_a_range_leads_as_far_from_the_listed_one(rig, distance)
     assert web.group.counters_of(listed).connections == 1
 
 
+def range_of(web, endpoints, distance=5, **fields):
+    """Return a serving whose range has the port that clients of a test's Service dial."""
+    at = web.address
+    ranges = (DialledRange(at.ip, at.port - 9, at.port + 9, at.port - distance),)
+    return Serving(tuple(endpoints), ranges=ranges, **fields)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 60], ids=["balanced", "affinity"])
+async def test_a_closed_port_of_a_range_says_nothing_about_others(rig, timeout_s):
+    """With affinity its client is reset: the port of another pod is of another session."""
+    pod, closed = rig.endpoint(), rig.refusing()
+    listed = [SocketAddress(one.ip, one.port - 5) for one in (closed, pod.address)]
+    web = rig.service(*listed)
+    web.group.update(range_of(web, listed, affinity_timeout_s=timeout_s))
+    client = await rig.client(web)
+    if timeout_s is None:
+        await client.send(b"hello")
+        assert await (await pod.accept()).read() == b"hello"
+    else:
+        assert await client.was_reset()
+    counters = web.group.counters_of(listed[0])
+    assert (counters.failures, counters.dials.is_on) == (1, False)
+    assert not web.group.balancers.current.ejected(rig.engine.reactor.now)
+
+
+async def test_a_port_that_has_just_left_its_range_is_reset(rig):
+    listed = rig.endpoint().address
+    web = rig.service(listed)
+    web.group.update(range_of(web, [listed]))
+    web.group.update(Serving((listed,)))
+    assert await rig.resets_a_client(web)
+
+
 async def test_a_port_outside_its_ranges_leads_to_the_listed_port(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)

@@ -383,21 +383,29 @@ def test_ports_of_one_number_and_both_protocols_know_that_they_share_it():
 
 
 @pytest.mark.parametrize(
-    ("target", "facts", "has_endpoints"),
+    ("target", "asked", "facts", "why"),
     [
-        pytest.param(53, {}, True, id="served"),
-        pytest.param(65530, {}, False, id="moved-out-of-the-numbers"),
+        pytest.param(53, (50, 60), {}, "", id="served"),
+        pytest.param(65530, (50, 60), {}, "65527–65537 at", id="moved-out-of-the-numbers"),
+        pytest.param(54, (1, 65535, True), {}, "2–65536 at", id="all"),
         pytest.param(
-            53, {"no_kernel_path": {Balance.ROUND_ROBIN: "none"}}, False, id="no-kernel-path"
+            *(53, (50, 60), {"no_kernel_path": {Balance.ROUND_ROBIN: "no path"}}, "no path"),
+            id="no-kernel-path",
         ),
     ],
 )
-def test_a_range_that_cannot_be_led_to_its_ports_refuses(target, facts, has_endpoints):
+def test_the_port_is_served_without_a_range_that_leads_nowhere(target, asked, facts, why):
     dns = ServicePort("dns", 53, "UDP")
-    ranged = Handling(port_ranges=(AskedRange("dns", 50, 60),))
+    ranged = Handling(port_ranges=(AskedRange("dns", *asked),))
     given = service(ports=[dns], handling=ranged)
     listed = slice_of(POD_A.ip, ports=[SlicePort("dns", target, "UDP")])
     port = the_port(given, listed, **facts)
-    assert bool(port.serving.endpoints) is has_endpoints
-    assert (port.cause is None) is has_endpoints
-    assert (port.path.path is DataPath.KERNEL) is has_endpoints
+    assert [endpoint.port for endpoint in port.serving.endpoints] == [target]
+    assert port.cause is None
+    is_served = not why
+    assert bool(port.serving.ranges) is is_served
+    assert any(frontend.last for frontend in port.frontends) is is_served
+    assert (port.path.path is DataPath.KERNEL) is is_served
+    notes = [str(note.get("why")) for note in port.notes]
+    assert len(notes) == bool(why)
+    assert why in "".join(notes)

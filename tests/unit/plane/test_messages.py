@@ -140,5 +140,5 @@ def test_the_form_is_plain_json():
         b'"admits":["10.0.0.0/8"],"handling":{"balance":"least-connections","seed":0,'
         b'"keeps_clients":true,"hold":null,"slow_start_s":0.0,"max_connections":null,"wake":null,'
         b'"idle_after_s":null,"removal_s":null,"proxy_protocol":null,"path":null,"names":[],'
-        b'"found_by_name":[]}}]'
+        b'"found_by_name":[],"port_ranges":[],"shares_affinity":false}}]'
     )

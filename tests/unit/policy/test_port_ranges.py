@@ -6,6 +6,7 @@ import pytest
 
 from userspace_proxy.causes.notes import (
     all_at_external,
+    range_at_node,
     range_not_allowed,
     range_overlaps,
     range_without_node_port,
@@ -132,6 +133,12 @@ RANGE = "rtp=10000-20000"
         ("all", FrontendKind.LOAD_BALANCER, RANGE, None),
         ("all", FrontendKind.EXTERNAL_IP, "rtp=all", all_at_external("rtp=all", IP)),
         (
+            "all",
+            FrontendKind.LOAD_BALANCER,
+            "rtp=1-65535",
+            all_at_external("rtp=1-65535", IP),
+        ),
+        (
             "cluster-ip",
             FrontendKind.LOAD_BALANCER,
             RANGE,
@@ -143,6 +150,21 @@ RANGE = "rtp=10000-20000"
 def test_the_operator_decides_at_which_addresses_ranges_are_served(allowed, kind, text, why):
     one = ranges_of(asking(text))[0][RTP]
     assert one.why_not_at(kind, IP, NodeFacts(port_ranges=allowed)) == why
+
+
+@pytest.mark.parametrize("kind", FrontendKind)
+@pytest.mark.parametrize(
+    ("facts", "whose"),
+    [
+        ({"addresses": (IP,), "all_node_addresses": {IP}}, "this node"),
+        ({"primary_addresses": (IP,)}, "this node"),
+        ({"all_node_addresses": {IP}}, "another node"),
+    ],
+)
+def test_no_range_takes_the_ports_of_nodes(kind, facts, whose):
+    one = ranges_of(asking(RANGE))[0][RTP]
+    why = one.why_not_at(kind, IP, NodeFacts(port_ranges="all", **facts))
+    assert why == range_at_node(RANGE, IP, whose)
 
 
 @pytest.mark.parametrize(("protocol", "is_possible"), [(Protocol.TCP, True), (Protocol.UDP, False)])

@@ -1,7 +1,7 @@
 """Derives the kernel's choices of endpoints, and the clients of each choice, from a plan.
 
 Rule 1: clients that match no choice go to the proxy port, whose socket drops or refuses them as on
-the userspace path.
+the userspace path. Those of a UDP range are refused: a socket doesn't see which port was dialled.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...balance import fill_slots
-from ...model import Balance, Frontend, SocketAddress, intersect, is_loopback
+from ...model import Balance, Frontend, Protocol, SocketAddress, intersect, is_loopback
 from ...model.serving import Serving
 from ...plan import PortPlan
 from ...policy.path import in_coarse_parts, in_parts
-from ...steering import Affinity, EndpointChoice, KernelTarget, Refusal, Target
+from ...steering import REFUSE, Affinity, EndpointChoice, KernelTarget, Refusal, Target
 
 
 def kernel_targets(
@@ -35,20 +35,19 @@ def kernel_targets(
     timeout_s = serving.affinity_timeout_s
     by_client = serving.handling.balance is Balance.SOURCE_HASH
     affinity = None if timeout_s is None else _affinity(plan, timeout_s)
-    return {
-        frontend: target
+    found: dict[Frontend, Target] = {}
+    for frontend, target in targets.items():
+        is_udp_range = bool(frontend.last) and frontend.protocol is Protocol.UDP
+        found[frontend] = REFUSE if is_udp_range else target
         # Clients of a loopback address have a loopback address, which can't leave the node.
-        if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip)
-        else KernelTarget(
-            target,
-            _moved(choices, frontend.port - serving.ranges[0].number) if frontend.last else choices,
-            affinity,
-            is_in_kernel,
-            by_client,
-            plan.key,
-        )
-        for frontend, target in targets.items()
-    }
+        if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip):
+            continue
+        if choices or not is_udp_range:
+            port = REFUSE if is_udp_range else target
+            by = frontend.port - serving.ranges[0].number if frontend.last else 0
+            moved = _moved(choices, by)
+            found[frontend] = KernelTarget(port, moved, affinity, is_in_kernel, by_client, plan.key)
+    return found
 
 
 def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:

@@ -23,7 +23,16 @@ from ...kernel.offers import (
     KernelOffers,
 )
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
-from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
+from ..base import (
+    REFUSE,
+    Bind,
+    EndpointChoice,
+    KernelTarget,
+    Refusal,
+    SteeringFacts,
+    Target,
+    render_targets,
+)
 from ..names import STEERING_TABLES
 from ..programmer import Affected, NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts
 from .kernel_path import KernelPath, KernelTargets
@@ -109,9 +118,10 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         )
         targets: dict[Frontend, Target] = {}
         for frontend, port in ports.items():
-            targets[frontend] = REFUSE if port == self._refuse_port else port
+            otherwise = REFUSE if port == self._refuse_port else port
+            targets[frontend] = otherwise
             if endpoints := endpoints_of.get(frontend):
-                targets[frontend] = KernelTarget(port, (EndpointChoice(endpoints),))
+                targets[frontend] = KernelTarget(otherwise, (EndpointChoice(endpoints),))
         return render_targets(targets)
 
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
@@ -304,15 +314,19 @@ class NftablesProgrammer(NatProgrammer):
         """
         for frontend, target in before.items():
             if target is None:
+                # Refused before, and still if no choice admits a client, its port hasn't changed.
+                if frontend.protocol is Protocol.UDP and affected[frontend] == self._refuse_port:
+                    self._note_led([(frontend, self._refuse_port)])
                 continue
+            port = self._refuse_port if isinstance(target.port, Refusal) else target.port
             if affected[frontend] is None:
                 self._note_endpoints(frontend, target.choices)
                 # It may return to the kernel path before anything is removed.
-                self._note_led([(frontend, target.port)])
+                self._note_led([(frontend, port)])
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP
             if is_concerned and target.choices != self._choices(frontend):
-                self._note_led([(frontend, target.port)])
+                self._note_led([(frontend, port)])
 
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
         """Note the endpoints to which an earlier run, or a refused first apply, led frontends.

@@ -1,5 +1,7 @@
 """Which endpoints the kernel chooses from, and for which clients."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.port_keys import port_key
@@ -156,6 +158,17 @@ def test_the_endpoints_of_a_range_have_the_number_of_its_first_port():
     (choice,) = found[RTP].choices
     assert choice.endpoints == (SocketAddress(A.ip, 7080), SocketAddress(B.ip, 7080))
     assert found[WEB].choices[0].endpoints == (A, B)
+
+
+def test_udp_ports_of_a_range_never_lead_to_a_proxy_port():
+    found = targets_of(plan(ranges=RANGES), {WEB: 1, RTP: 1}, is_in_kernel=True)
+    assert (found[WEB].port, found[RTP].port) == (1, REFUSE)
+    held = kernel_targets(plan(ranges=RANGES), {WEB: 1, RTP: 1}, (), is_in_kernel=True)
+    assert (held[WEB].port, held[RTP]) == (1, REFUSE), "a listener may wait for endpoints"
+    here = replace(RTP, ip="127.0.0.1")
+    assert targets_of(plan(ranges=RANGES), {here: 1}, is_in_kernel=True) == {here: REFUSE}
+    tcp = replace(RTP, protocol=Protocol.TCP)
+    assert targets_of(plan(ranges=RANGES), {tcp: 1}, is_in_kernel=True)[tcp].port == 1
 
 
 def test_affinity_may_belong_to_the_pods_of_a_service():

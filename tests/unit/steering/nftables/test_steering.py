@@ -458,6 +458,26 @@ async def test_a_udp_flow_ends_with_its_endpoint_although_the_kernel_path_is_off
         assert count_flows(node) == flows
 
 
+async def test_a_refused_client_reaches_an_endpoint_from_the_same_port_once_there_is_one(
+    node, steering, dial
+):
+    """Clients on the node have an entry although the kernel refuses their datagrams."""
+    rtp = replace(DNS, last=99)
+    await steering.apply({rtp: REFUSE})
+    dial(rtp)
+    assert count_flows(node) == 1
+    target = replace(to_endpoint("10.244.1.2"), port=REFUSE)
+    await steering.change({rtp: target}, ())
+    await steering.forget_stale()
+    assert count_flows(node) == 0
+    rendered = "UDP 10.96.0.10:53 -> refuse, in the kernel to 10.244.1.2:8080"
+    assert await steering.render() == rendered
+    dial(rtp)
+    await steering.change({rtp: replace(target, choices=())}, ())
+    await steering.forget_stale()
+    assert count_flows(node) == 0
+
+
 async def test_flows_to_the_port_of_a_frontend_end_with_it_although_its_element_had_drifted(
     node, steering, dial
 ):
