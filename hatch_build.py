@@ -37,18 +37,18 @@ COMPLETIONS = {
         "userspace-proxy completion fish | source\n"
     ),
 }
-"""What shells load, by its path below a prefix such as ``/usr/local``."""
+"""Completions for shells, by their path below a prefix such as ``/usr/local``."""
 
 _COMMIT = "commit"
 _FENCE = re.compile(r"^([ \t]*```.*?^[ \t]*```|[ \t]*~~~.*?^[ \t]*~~~)", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"(`[^`\n]*`)")
-# In Markdown's form or HTML's; one with a scheme is absolute.
+# The target of a link in Markdown's form or HTML's, unless it has a scheme and so is absolute.
 _TARGET = re.compile(r"""((?:\]\(|\b(?:src|href)="))(?![a-z]+:)([^)"\s]+)""")
 _PICTURES = (".gif", ".jpg", ".png", ".svg", ".webp")
 
 
 class Addresses(MetadataHookInterface):
-    """Fills in what the repository's address and the version decide."""
+    """Fills in the metadata that depends on the repository's address and the version."""
 
     PLUGIN_NAME = "custom"
 
@@ -97,7 +97,7 @@ def addresses(checkout: Path, root: Path) -> dict[str, Any]:
 
 
 def of_same_version(root: Path) -> dict[str, Any]:
-    """Return what the checkout decides of a distribution that requires this one.
+    """Return the metadata, decided by the checkout, of a distribution that requires this one.
 
     Args:
         root: The distribution's folder in it.
@@ -114,10 +114,10 @@ def of_same_version(root: Path) -> dict[str, Any]:
 
 
 def links_from(page: str, repository: str, tag: str) -> Callable[[str], str]:
-    """Return what makes a link of a page of the checkout absolute.
+    """Return a function that makes the links of a page of the checkout absolute.
 
     Args:
-        page: Where it is in the checkout: ``docs/api.md``.
+        page: The path of the page in the checkout: ``docs/api.md``.
     """
 
     def address(link: str) -> str:
@@ -130,7 +130,7 @@ def links_from(page: str, repository: str, tag: str) -> Callable[[str], str]:
 
 
 def with_links(text: str, address: Callable[[str], str]) -> str:
-    """Return Markdown whose relative links and pictures are what ``address`` returns for them."""
+    """Return Markdown with relative links and pictures replaced by what ``address`` returns."""
 
     def change(part: str) -> str:
         return _TARGET.sub(lambda found: found[1] + address(found[2]), part)

@@ -14,7 +14,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 
 class SameVersion(MetadataHookInterface):
-    """Fills in what the checkout decides."""
+    """Fills in the metadata that depends on the checkout, and the pytest dependency."""
 
     PLUGIN_NAME = "custom"
 

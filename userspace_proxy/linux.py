@@ -14,10 +14,11 @@ import sys
 
 from .errors import PlatformError, SandboxError, UserspaceProxyError
 
-# With a limit of 2^30 (containerd with LimitNOFILE=infinity), memory would run out first. With this
-# limit a worker holds 131,072 connections in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
-# slab's growth by 16,000 on loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md).
-# conntrack.min, kube-proxy's least number of tracked connections, is the same.
+# The highest limit of open files that is used. With a limit of 2^30 (containerd with
+# LimitNOFILE=infinity), memory would run out first. With this limit a worker holds 131,072
+# connections in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the slab's growth by 16,000 on
+# loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md). conntrack.min, kube-proxy's
+# least number of tracked connections, is the same.
 DESCRIPTORS_MAX = 262_144
 # macOS rejects limits above kern.maxfilesperproc, which is at least this. Source: its setrlimit(2).
 _OPEN_MAX = 10_240

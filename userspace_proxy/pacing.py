@@ -18,7 +18,7 @@ class Pacing:
     longest_s: float = math.inf
     """The longest wait between two runs."""
     due: float = 0.0
-    """When the work may start again."""
+    """The time from which the work may start again."""
 
     def wait_s(self, took_s: float) -> float:
         """Return the wait before the next run, given the seconds that the last one took."""

@@ -68,8 +68,6 @@ def rules_walked(node: SandboxNode, packets: Sequence[Packet]) -> list[int]:
     ]
 
 
-# -- iptables ------------------------------------------------------------------
-
 Chains = dict[str, list[list[str]]]
 
 
@@ -182,9 +180,6 @@ _MATCHES: dict[str, Callable[[str, Packet], bool]] = {
 }
 
 
-# -- nftables ------------------------------------------------------------------
-
-
 def count_nft_rules(text: str) -> int:
     """Count the rules of nft's chains at the two hooks: with maps, all of them at most."""
     count = 0
@@ -203,8 +198,6 @@ def count_nft_rules(text: str) -> int:
             count += 1
     return count
 
-
-# -- routing -------------------------------------------------------------------
 
 IpRule = tuple[list[str], str]
 

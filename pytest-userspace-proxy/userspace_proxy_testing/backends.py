@@ -49,7 +49,7 @@ _log = FieldLogger("userspace_proxy_testing")
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
 _RETRY_S = 0.01
-# The default of asyncio's servers.
+# The backlog of listeners, which is the default of asyncio's servers.
 _BACKLOG = 100
 
 
@@ -133,7 +133,9 @@ class StreamBackend(Backend):
         except GeneratorExit:
             raise
         except BaseException:  # noqa: BLE001 - the test's own code, which may exit, or fail the test
-            _log.exception("function of %(backend)s failed", extra={"backend": self.name})
+            _log.exception(
+                "%(backend)s: backend function raised an exception", extra={"backend": self.name}
+            )
 
     def _is_running(self) -> bool:
         return self._listener is not None

@@ -25,7 +25,7 @@ class FailedDial:
     """A dialled endpoint that didn't answer."""
 
     endpoint: str
-    """Its address."""
+    """The endpoint's address."""
     cause: str
     """The code, such as ``endpoint-refuses`` or ``fault-on-purpose``."""
 
@@ -35,7 +35,7 @@ class Decision:
     """One ended connection."""
 
     client: str
-    """Its address."""
+    """The client's address."""
     endpoint: str
     """As text, such as ``str(backend.address)``; empty if none answered."""
     outcome: str

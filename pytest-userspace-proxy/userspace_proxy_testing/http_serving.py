@@ -38,7 +38,7 @@ class HttpRequest:
     path: str
     """Including the query."""
     headers: dict[str, str]
-    """By lower-case name."""
+    """Header values, keyed by lower-case name."""
     body: bytes
     version: str = "HTTP/1.1"
 
@@ -54,7 +54,7 @@ class SeenRequest:
     """A request received by a backend."""
 
     method: str
-    """Such as ``GET``."""
+    """The HTTP method, such as ``GET``."""
     path: str
     """Including the query."""
     status: int | None = None

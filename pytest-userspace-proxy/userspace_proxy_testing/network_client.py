@@ -38,7 +38,7 @@ class HttpResponse:
 
     status: int
     headers: Mapping[str, str]
-    """By lower-case name."""
+    """Header values, keyed by lower-case name."""
     body: bytes
 
     @property

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .sandbox import Namespace, SandboxNode
 
 _ENTRY = "userspace_proxy_testing.node_main:main"
-# A proxy starts in 0.4 s and a change takes milliseconds, but other tests may load the machine.
+# The time limit for an answer. A proxy starts in 0.4 s and a change takes milliseconds, but other
+# tests may load the machine.
 _ANSWER_WITHIN_S = 30.0
 
 

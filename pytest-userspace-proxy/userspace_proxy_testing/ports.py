@@ -19,9 +19,11 @@ from userspace_proxy.model import SocketAddress
 from .backend import BackendError
 from .places import BackendPlace
 
-# Below Linux's default ip_local_port_range and Kubernetes' NodePorts, which the proxy may serve.
+# The ports to choose from, below Linux's default ip_local_port_range and Kubernetes' NodePorts,
+# which the proxy may serve.
 _PORTS = range(10000, 30000)
-# Processes that start together have consecutive pids.
+# The distance between the first ports of processes with consecutive pids, such as those that start
+# together.
 _STRIDE = 211
 _turn = itertools.count()
 
@@ -31,7 +33,7 @@ class ClaimedPort(NamedTuple):
 
     port: int
     claim: socket.socket
-    """While it is open, no other process can claim the port."""
+    """A socket; while it is open, no other process can claim the port."""
 
 
 def claim_port(place: BackendPlace) -> ClaimedPort:

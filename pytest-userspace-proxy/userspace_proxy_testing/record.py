@@ -31,7 +31,8 @@ from .report import Reported, describe
 from .served_service import ServedService
 
 VERSION = 1
-# A file name has at most 255 bytes, of which these are the end of the test's name.
+# How many characters of a test's name, from its end, a file name has; file names have at most 255
+# bytes.
 _NAME_MAX = 120
 _UNSAFE = re.compile(r"[^A-Za-z0-9._]+")
 
@@ -40,7 +41,7 @@ class RecordedBackend(msgspec.Struct, frozen=True):
     """A Service's backend."""
 
     name: str
-    """Such as ``web-1``."""
+    """The backend's name, such as ``web-1``."""
     address: str
     """The address at which it listens."""
     state: str
@@ -53,7 +54,7 @@ class RecordedService(msgspec.Struct, frozen=True):
     """A Service when the test failed, or when its fixture ended."""
 
     service: str
-    """Such as ``default/web``."""
+    """The Service's name, such as ``default/web``."""
     address: str | None
     """The address that clients dial; null if not served."""
     seed: int
@@ -67,7 +68,7 @@ class RecordedService(msgspec.Struct, frozen=True):
     connections: Sequence[Decision]
     """The last ended connections, oldest first."""
     ports: Sequence[PortFacts]
-    """As in ``/api/v1/status``: endpoints, causes, counters."""
+    """Service ports as in ``/api/v1/status``: endpoints, causes, counters."""
 
 
 class RecordedFixture(msgspec.Struct, frozen=True):
@@ -109,7 +110,7 @@ class RecordedTest(msgspec.Struct):
     version: int = VERSION
     """Within a version fields are only added; existing ones keep names and meanings."""
     failures: list[RecordedFailure] = []
-    """At least one, in chronological order."""
+    """The failures, at least one, in chronological order."""
 
 
 def take(fixture: str, services: Reported) -> RecordedFixture:

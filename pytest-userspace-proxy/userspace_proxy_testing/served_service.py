@@ -162,7 +162,7 @@ class ServedService(abc.ABC):
 
     @property
     def url(self) -> str:
-        """Such as ``http://10.96.0.10:80``, without a slash at the end."""
+        """The URL, such as ``http://10.96.0.10:80``, without a slash at the end."""
         return f"http://{self.address}"
 
     @property

@@ -48,9 +48,11 @@ from .services import Services
 
 BACKEND_PORT = 8080
 _FIRST_CLUSTER_IP = 10
-# Created while the proxy starts, which takes longer; enough for most tests.
+# The number of pods that are created while the proxy starts, which takes longer; enough for most
+# tests.
 _PODS_AT_START = 3
-# A killed process ends within milliseconds, unless the machine is busy.
+# How long to wait for the end of a killed process, which ends within milliseconds, unless the
+# machine is busy.
 _END_WITHIN_S = 3.0
 _POLL_S = 0.005
 

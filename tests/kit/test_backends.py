@@ -310,7 +310,7 @@ def test_an_exception_of_a_stream_function_is_logged_with_the_backend(make, capl
         raise LookupError("no such thing")
 
     assert ask(make(fail).address, b"") == b""
-    assert caplog.messages == ["function of web-1 failed"]
+    assert caplog.messages == ["web-1: backend function raised an exception"]
     assert "LookupError: no such thing" in caplog.text
 
 

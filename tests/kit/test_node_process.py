@@ -46,7 +46,7 @@ def test_a_node_process_serves_a_service_until_its_removal(sandbox, process):
     assert process.status().ports == ()
 
 
-def test_names_that_are_unknown_are_an_error(process):
+def test_looking_up_an_unknown_name_fails(process):
     with pytest.raises(socket.gaierror):
         process.look_up("web.shop.svc.cluster.local", 80, TCP, "default")
 

@@ -112,7 +112,7 @@ def test_another_pod_of_the_same_name_is_left_alone(cluster, ask):
     assert cluster.pods() == {}
 
 
-def test_a_refusal_has_the_servers_words(cluster, ask):
+def test_a_refusal_has_the_servers_message(cluster, ask):
     cluster.thread.do(lambda: cluster.api.refuse("pods", 403, message="pods is forbidden"))
     with pytest.raises(SourceError, match="pods is forbidden"):
         ask("pods", "shop", [("app", "web")])

@@ -47,7 +47,7 @@ def test_ipv6_services_have_ipv6_pods(network):
     assert get(network, web) == "six-1"
 
 
-def test_a_cluster_ip_that_is_in_use_is_not_given_again(network):
+def test_a_cluster_ip_in_use_is_not_allocated_again(network):
     first = network.service("first", backends=0)
     following = str(ip_address(first.host) + 1)
     taken = network.service("taken", cluster_ip=following, backends=0)

@@ -133,7 +133,7 @@ def test_answers_that_are_dropped_on_their_way_are_seen_without_a_known_chain(ke
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_auto_serves_its_clients_in_spite_of_a_firewall_and_returns(tmp_path, version):
+def test_auto_falls_back_to_userspace_behind_a_firewall_and_returns(tmp_path, version):
     with Testbed(tmp_path, "nftables", "--workers=1") as testbed:
         web = Web(testbed, "auto")
         appear, go = FIREWALLS["docker"]

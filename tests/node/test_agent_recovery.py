@@ -75,7 +75,7 @@ def site(request, tmp_path):
         site.api.kill()
 
 
-def test_clients_that_come_before_the_first_plan_are_served_by_it(site):
+def test_clients_that_connect_before_the_first_plan_are_served_by_it(site):
     site.kill_everything(DNS)
     web, dns = site.pod.dial(WEB.address), site.pod.udp(DNS.address)
     web.sendall(REQUEST)

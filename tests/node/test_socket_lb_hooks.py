@@ -155,9 +155,6 @@ def accepted(server: socket.socket) -> bool:
     return True
 
 
-# -- what is led where ---------------------------------------------------------
-
-
 def test_a_failed_hook_change_leaves_frontends_to_the_rules_until_the_repair(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
@@ -200,9 +197,6 @@ def test_an_endpoint_that_has_left_is_counted_until_its_connections_end(
     wait_for("it", lambda: hooks.counts()[at].ended == 1)
     hooks.repair()
     assert at not in hooks.counts()
-
-
-# -- ejections and events --------------------------------------------------------
 
 
 def test_a_refused_dial_is_an_event_and_ejects_for_no_others(stage: Stage) -> None:
@@ -262,9 +256,6 @@ def test_ends_of_connections_are_events_while_they_are_observed(
     accepted(server)
     wait_for("it", lambda: hooks.counts()[NAME, address_of(server)].ended == 2)
     assert hooks.take_events() == []
-
-
-# -- take-over -----------------------------------------------------------------
 
 
 @pytest.mark.kernel
@@ -368,9 +359,6 @@ def test_proxies_of_other_names_do_not_see_each_other(
     assert stage.outcome(WEB) == str(WEB.address)
 
 
-# -- drift ---------------------------------------------------------------------
-
-
 @pytest.mark.kernel
 def test_elements_that_another_program_has_changed_are_put_back(
     stage: Stage, server: socket.socket
@@ -456,9 +444,6 @@ def test_hooks_lead_nowhere_once_nothing_looks_after_them(
     assert stage.outcome(WEB) == str(WEB.address)
 
 
-# -- the end ---------------------------------------------------------------------
-
-
 def end_term(folder: Path, ago_s: float = 100.0) -> None:
     """Make a proxy's pins as if nothing had looked after them for a while."""
     (pin,) = folder.glob("settings-*")
@@ -492,9 +477,6 @@ def test_abandoned_hooks_of_another_namespace_are_removed_after_their_term(stage
     assert not (stage.names / OWN_PINS).exists()
     assert remove_abandoned_hooks(stage.names) == []
     pod.close()
-
-
-# -- what keeps them from working --------------------------------------------------
 
 
 def test_a_folder_of_another_file_system_is_refused(stage: Stage, tmp_path: Path) -> None:

@@ -124,9 +124,6 @@ def netns_cookie(hooks: SocketLb, net: Net) -> int:
     return client.netns
 
 
-# What is dialled
-
-
 def test_a_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
@@ -198,9 +195,6 @@ def test_all_dials_are_left_to_the_rules_once_the_term_has_ended(
     assert dial(node, WEB) == "served"
 
 
-# Which endpoint
-
-
 def test_endpoints_are_chosen_at_random_by_their_slots(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
@@ -261,9 +255,6 @@ def test_an_affinity_entry_for_a_removed_or_ejected_endpoint_is_replaced(
     hooks.eject(first, ejected_for(5))
     assert served_by(node, other) is other
     assert hooks.pins()[client].endpoint == second
-
-
-# Ejection
 
 
 def ejected_for(seconds: float, times: int = 1) -> Ejection:
@@ -512,9 +503,6 @@ def test_an_endpoint_that_is_not_known_any_more_is_not_ejected(hooks: SocketLb, 
     assert (hooks.ejections(), hooks.events()) == ({}, [])
 
 
-# Counters and events
-
-
 @pytest.mark.parametrize("first", ["client", "server", "half"])
 def test_bytes_and_times_are_counted_at_the_end(
     hooks: SocketLb, node: Net, server: socket.socket, first: str
@@ -614,9 +602,6 @@ def test_events_that_were_taken_make_room(hooks: SocketLb, node: Net) -> None:
         taken += sum(event.kind is EventKind.CONNECTION for event in hooks.events())
     # The buffer has room for 2,048 of them.
     assert taken == 3000
-
-
-# Other programs
 
 
 def test_another_programs_socket_callbacks_stay_enabled(

@@ -165,7 +165,7 @@ async def test_a_rule_that_others_insert_first_is_overtaken_once(node, steering,
     assert nodes.tables(node) == before
 
 
-async def test_a_change_meets_a_rule_that_another_program_replaced(node, steering):
+async def test_a_change_removes_a_rule_that_another_program_replaced(node, steering):
     await steering.apply({WEB: 36001, DNS: 36002})
     node.run(
         "iptables-legacy -t nat -R UPROXY-PRE 1 -d 10.96.7.1 -p tcp --dport 80"

@@ -65,9 +65,6 @@ def settles(rig: ApiRig) -> None:
     rig.remove_service()
 
 
-# -- the server is away
-
-
 @GROUP.row(
     f"the API server is killed and started again; {CHANGE}",
     Limits(back_s=20.0, log_lines=14),
@@ -138,9 +135,6 @@ def api_down_at_start_stateless(rig: ApiRig) -> Iterator[None]:
     finally:
         rig.control_plane.start_apiserver()
     settles(rig)
-
-
-# -- the server answers badly
 
 
 def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
@@ -247,9 +241,6 @@ def api_silent(rig: ApiRig) -> Iterator[None]:
     settles(rig)
 
 
-# -- the server refuses
-
-
 @GROUP.row(
     f"the token expires, and its file contains a new one 6 s later; {CHANGE}",
     Limits(back_s=10.0, fault_s=6.0, log_lines=14),
@@ -289,9 +280,6 @@ def api_forbidden(rig: ApiRig) -> Iterator[None]:
     finally:
         rig.control_plane.grant_node_proxier()
     settles(rig)
-
-
-# -- the server has much to say
 
 
 @GROUP.row(

@@ -88,8 +88,6 @@ DUAL_STACK_RIGS: dict[str, type[Rig]] = {
 }
 Fault = Callable[[Rig], Iterator[None]]
 
-# -- rules that other programs remove
-
 FLUSHES = {
     "nftables": "nft flush ruleset",
     "iptables": "for t in filter nat mangle raw; do iptables-legacy -t $t -F; done",
@@ -147,9 +145,6 @@ damages("removal", "another program removes the proxy's table, or one of its cha
 def flushes_again_and_again(rig: Rig) -> Iterator[None]:
     rig.testbed.shell(f"for i in 1 2 3 4 5 6 7 8 9 10; do {FLUSHES['nftables']}; sleep 0.3; done")
     yield
-
-
-# -- rules that other programs add
 
 
 @GROUP.row(
@@ -216,9 +211,6 @@ REMOVE_OTHER = (
 )
 
 
-# -- locks and tables
-
-
 @GROUP.row(
     "`iptables`: another program holds the xtables lock for 13 s, and a Service is added",
     Limits(fault_s=13.0),
@@ -250,8 +242,6 @@ def conntrack_full(rig: Rig) -> Iterator[None]:
     yield
     rig.testbed.shell("conntrack -F")
 
-
-# -- addresses and interfaces
 
 SWITCH_IPV6 = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo {} > $f; done"
 

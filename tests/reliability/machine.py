@@ -38,9 +38,6 @@ def remove_service(rig: Rig) -> None:
     wait_for("the end of the Service", lambda: not is_served(rig, NEW.address), hint=rig.agent.log)
 
 
-# -- disks
-
-
 class OwnDiskAgent(Agent):
     """An agent with mounts of its own, and a small disk for its log and its state."""
 
@@ -170,8 +167,6 @@ def log_not_read(rig: Rig) -> Iterator[None]:
     remove_service(rig)
 
 
-# -- clocks
-
 DAY_S = 86_400
 
 _CLOCK = """
@@ -230,9 +225,6 @@ def clock_jumps(rig: ClockRig) -> Iterator[None]:
     yield
     remove_service(rig)
     rig.agent.set_clock(0)
-
-
-# -- processors, processes, descriptors
 
 
 @GROUP.row(

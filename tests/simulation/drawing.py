@@ -172,8 +172,6 @@ class _Drawing:
             index=rng.randrange(processes),
         )
 
-    # -- Services ----------------------------------------------------------------------------------
-
     def _draw_service(self, number: int, protocol: Protocol) -> ServicePlan:
         count = self._rng.randint(1, 4)
         pool = tuple(SocketAddress(f"10.2.{number}.{n + 1}", 80 + n) for n in range(count))
@@ -217,8 +215,6 @@ class _Drawing:
             proxy_protocol=rng.choice(tuple(ProxyProtocol)) if sends_header else None,
         )
 
-    # -- what parties do ---------------------------------------------------------------------------
-
     def _draw_steps(self) -> tuple[Step, ...]:
         """Return what a party does; most end orderly."""
         rng = self._rng
@@ -257,8 +253,6 @@ class _Drawing:
                 yield Event(
                     self._moment(), plans.ASK, (number, client, hops, rng.choice((1, 1, 2)))
                 )
-
-    # -- what else happens -------------------------------------------------------------------------
 
     def _draw_changes(self, services: Sequence[ServicePlan]) -> Iterator[Event]:
         rng = self._rng

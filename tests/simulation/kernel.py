@@ -114,8 +114,6 @@ class Kernel:
         """Called when an epoll may have an event."""
         self.watcher = Watcher()
 
-    # -- what the data plane's modules call --------------------------------------------------------
-
     def socket(
         self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
     ) -> SimulatedSocket:
@@ -193,8 +191,6 @@ class Kernel:
         count = right.write(memoryview(bytes(left.data[:most])))
         del left.data[:count]
         return int(count)
-
-    # -- for the other parts -----------------------------------------------------------------------
 
     def enter(self, call: str) -> None:
         """Begin a system call of the data plane: something else may happen before."""

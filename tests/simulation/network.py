@@ -125,8 +125,6 @@ class Network:
         factor = 10.0 if share > 0.97 else 0.2 + share
         self.timeline.after(delay_s * factor, callback, *args)
 
-    # -- streams -----------------------------------------------------------------------------------
-
     def listen(self, stream: Stream) -> None:
         """Lead dials to a listening socket."""
         assert stream.local is not None, "it is bound"
@@ -192,8 +190,6 @@ class Network:
         server.opened(core)
         core.opened(server)
         host.accept(server)
-
-    # -- datagrams ---------------------------------------------------------------------------------
 
     def bind(self, core: Any, address: Address) -> None:
         """Give a socket an address; raises OSError if another one has it."""

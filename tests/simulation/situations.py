@@ -104,8 +104,6 @@ class Situations:
         end = rng.choice((RESET, RESET, CLOSE, FINISH, SEND))
         return ((round(rng.choice((0.005, 0.3, 3.0)) * (0.5 + rng.random()), 4), end, 10),)
 
-    # -- situations --------------------------------------------------------------------------------
-
     def _draw_return(self) -> Iterator[Event]:
         rng, number = self._rng, self._number()
         endpoint, count = self._endpoint(number), len(self._services[number].pool)

@@ -120,8 +120,6 @@ class SimulatedSocket:
             self.check_use(call)
         return self.core
 
-    # -- bytes and datagrams -----------------------------------------------------------------------
-
     def recv_into(self, buffer: Any) -> int:
         """Part of _socket.socket."""
         core = self._enter("recv")
@@ -175,8 +173,6 @@ class SimulatedSocket:
         core: DatagramSocket = self._enter("recvmsg")
         assert flags & _socket.MSG_ERRQUEUE, "nothing else is simulated"
         return b"", core.read_error(), flags, None
-
-    # -- connections -------------------------------------------------------------------------------
 
     def bind(self, address: Address) -> None:
         """Part of _socket.socket."""
@@ -245,8 +241,6 @@ class SimulatedSocket:
             raise OSError(errno.ENOTCONN, "not connected")
         address: Address = core.remote
         return self._as_reported(address)
-
-    # -- options -----------------------------------------------------------------------------------
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         """Part of _socket.socket."""

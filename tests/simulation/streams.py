@@ -132,8 +132,6 @@ class Stream:
         self.shut_out_at: float | None = None
         """When its own FIN was queued, not by its close."""
 
-    # -- what the process on this side does --------------------------------------------------------
-
     def events(self) -> int:
         """Return what poll reports now."""
         if self.state == LISTENING:
@@ -283,8 +281,6 @@ class Stream:
         self.fin_queued = False
         del self.outbox[self.network.draw(len(self.outbox) + 1) :]
         self.move()
-
-    # -- what the network does ---------------------------------------------------------------------
 
     def wake(self, events: int) -> None:
         """Tell what watches it that these events may have happened; 0 is any."""

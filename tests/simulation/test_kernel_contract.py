@@ -294,9 +294,6 @@ def test_a_batch_is_bounded_and_the_rest_comes_next(system: System) -> None:
     epoll.close()
 
 
-# -- accepting and dialling ------------------------------------------------------------------------
-
-
 def test_a_listener_reports_clients_until_all_are_accepted(system: System) -> None:
     listener, address = system.listener()
     epoll = system.epoll()
@@ -370,9 +367,6 @@ def test_an_answered_dial_can_be_written_to(system: System) -> None:
     system.until(lambda: state_of(system, sock) & OUT)
     assert state_of(system, sock) == OUT
     assert (pending(sock), sock.getpeername()) == (0, address)
-
-
-# -- splice and urgent data ------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -321,8 +321,6 @@ class World:
         for promise in self.promises:
             promise.turn_over()
 
-    # -- events ------------------------------------------------------------------------------------
-
     def _happen(self, event: Event) -> None:
         what, args = event.what, event.args
         if what == plans.CLIENT:
@@ -423,8 +421,6 @@ class World:
         asker = self.askers.get(client) or Asker(self, client)
         self.askers[client] = asker
         asker.ask(service, to, hops)
-
-    # -- for actors and oracles --------------------------------------------------------------------
 
     def note_accepted(self, party: Party) -> None:
         self.accepted[party.stream] = party

@@ -32,4 +32,4 @@ def test_an_agent_and_its_worker_serve_and_one_line_states_which_loop_does(
         assert client.recv(100) == b"one"
     log = served.log.read_text()
     assert log.count("uvloop") == 1
-    assert " INFO uvloop is not installed, asyncio's event loop serves\n" in log
+    assert " INFO uvloop is not installed, using asyncio's event loop\n" in log

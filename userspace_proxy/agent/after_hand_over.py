@@ -41,9 +41,10 @@ _log = FieldLogger("userspace_proxy.agent")
 _MARK = "USERSPACE_PROXY_TAKES_BACK"
 # Prefix that hides Python's variables from the waiting program.
 _KEPT = "USERSPACE_PROXY_KEPT_"
-# A start takes some 20 ms on an idle node.
+# The time limit for a trial start, which takes some 20 ms on an idle node.
 _START_S = 5.0
-# A start that finds the lock held takes milliseconds, while workers wait 10 minutes.
+# The pause between two starts. A start that finds the lock held takes milliseconds, while workers
+# wait 10 minutes.
 _AGAIN_S = 1.0
 # A second SIGTERM or SIGINT ends the program, and leaves the workers to the next process; both are
 # blocked until it handles them. This process's inherited descriptors are for the command, too.
@@ -210,7 +211,7 @@ async def start_while_workers_live(
             return True
         except LockHeld as exc:
             if not is_logged:
-                _log.warning("%(cause)s", extra={"cause": str(exc)})
+                _log.warning("cannot take the node back yet: %(cause)s", extra={"cause": str(exc)})
             is_logged = True
         if not has_workers():
             break

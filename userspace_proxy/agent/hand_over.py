@@ -59,7 +59,8 @@ _PROOF_HINTS = {
     # Another process binds very many netlink sockets.
     errno.EADDRINUSE: "try again: a process has a netlink socket of the number that was drawn",
 }
-# The holder's event loop may be applying a large change, or many processes ask.
+# How long to wait for the holder's answer: its event loop may be applying a large change, or many
+# processes ask.
 _ANSWER_S = 10.0
 _PAUSE_S = 0.005
 # How long connections of a killed process's workers may last: as long as idle connections.

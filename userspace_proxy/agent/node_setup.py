@@ -43,7 +43,8 @@ from .watchers.client_address import ClientAddresses
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Each attempt waits some seconds for another program's lock; a pod gets 30 s in all.
+# The number of attempts to clean up. Each waits some seconds for another program's lock; a pod gets
+# 30 s in all.
 _CLEAN_UP_TRIES = 3
 
 
@@ -121,9 +122,12 @@ def _remove_hooks(proxy_name: str) -> None:
     """Remove hooks of an earlier run, which would send clients to its outdated endpoints."""
     try:
         if remove_hooks(proxy_name):
-            _log.info("removed an earlier run's hooks at connect()")
+            _log.info("removed the connect() hooks of an earlier run")
     except SteeringError as exc:
-        _log.warning("an earlier run's hooks stay: %(cause)s", extra={"cause": str(exc)})
+        _log.warning(
+            "cannot remove the connect() hooks of an earlier run: %(cause)s",
+            extra={"cause": str(exc)},
+        )
 
 
 async def prepare_node(

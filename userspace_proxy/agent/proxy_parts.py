@@ -32,7 +32,8 @@ from .rounds.tasks import Supervisor, pause
 from .rounds.wall_clock import NEVER, WallClock
 from .view import show_totals
 
-# All sources take less. Without a source, clients waiting at recovered listeners should fail.
+# The time limit for the first snapshot; all sources take less. Without a source, clients waiting at
+# recovered listeners should fail.
 FIRST_SNAPSHOT_S = 10.0
 
 
@@ -58,7 +59,7 @@ class PlaneComponent(Component):
             supervisor.start("recovered listeners", self._limit_waits, restarts=False)
 
     async def _limit_waits(self) -> None:
-        """Refuse clients that wait for the first plan, unless it is being made."""
+        """Refuse clients waiting for the first plan, unless it is being made."""
         await self._pause(FIRST_SNAPSHOT_S)
         if self._progress.latest is None:
             self._plane.close_recovered()

@@ -86,7 +86,7 @@ def run_agent(
     raise_descriptor_limit()
     factory = loop_factory()
     if factory is asyncio.new_event_loop:
-        _log.info("uvloop is not installed, asyncio's event loop serves")
+        _log.info("uvloop is not installed, using asyncio's event loop")
     with asyncio.Runner(loop_factory=factory) as runner:
         options = replace(
             make_options(settings),
@@ -100,7 +100,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     source = make_source(settings)
     is_back = takes_back()
     if is_back:
-        _log.error("the next process ended before it served, taking the node back")
+        _log.error("replacement process exited before it was serving, taking the node back")
         reap_children(asyncio.get_running_loop())
     kernel = read_offers_for(settings.steering)
     taken = None if is_back else await _make_way(settings, options, source, kernel)

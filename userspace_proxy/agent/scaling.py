@@ -37,9 +37,11 @@ _log = FieldLogger("userspace_proxy.agent")
 _LOOK_S = 1.0
 # The interval without a Service that names a workload.
 _UNUSED_S = 5.0
-# With this pause, thousands of nodes whose role lacks Leases don't load the server.
+# The longest pause between retries. With it, thousands of nodes whose role lacks Leases don't load
+# the server.
 _RETRY_S = 60.0
-# Longer dials would make rounds longer than clients should wait.
+# The maximum time for dials to settle: longer dials would make rounds longer than clients should
+# wait.
 _SETTLE_MAX_S = 5.0
 
 

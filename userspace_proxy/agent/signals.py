@@ -20,7 +20,8 @@ from collections.abc import Callable
 _log = logging.getLogger("userspace_proxy.agent")
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-# By default they end the process; `cli.commands` ignores them until they are handled here.
+# Signals that are ignored. By default they end the process; `cli.commands` ignores them until they
+# are handled here.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
 # timeout(1) and some supervisors signal the child and then its process group, 1 ms apart, as a
 # single request. A person needs longer to press Ctrl-C again.
@@ -65,7 +66,7 @@ def stop_on_signal(
             take_step()
             return
         if steps <= _STEPS:
-            _log.info("signal repeated at once, ignored", extra={"signal": number.name})
+            _log.info("repeated signal ignored", extra={"signal": number.name})
             return
         _log.error(
             "second signal, exiting at once: rules stay until the next start, or until cleanup",

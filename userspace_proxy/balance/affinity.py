@@ -20,7 +20,7 @@ from ..shares import BySize
 AffinityEntry = tuple[str, SocketAddress, float]
 """A client, its endpoint, and the seconds since the entry was used."""
 
-# 32 MiB in each worker, for the clients of all its Service ports.
+# The maximum number of entries: 32 MiB in each worker, for the clients of all its Service ports.
 MAX_ENTRIES = 131_072
 # An entry takes up to 270 bytes (measured, IPv6).
 ENTRY_BYTES = 256
@@ -39,7 +39,7 @@ class AffinityTables:
         self._max_entries = max_entries
         self._by_size = BySize[AffinityTable]()
         self._shared: dict[str, tuple[AffinityTable, set[object]]] = {}
-        """Tables of Services whose ports share one, with what uses them."""
+        """Tables of Services whose ports share one, each with its users."""
 
     def __len__(self) -> int:
         return self._by_size.total
@@ -76,7 +76,7 @@ class AffinityTables:
     def _forget_one(self) -> None:
         same = self._by_size.largest
         table, _ = same.popitem()
-        # An iterator would step over all slots of removed keys.
+        # Pop and reinsert: next(iter(…)) would scan past the slots of all removed keys.
         same[table] = None
         table.forget_oldest()
 

@@ -111,7 +111,7 @@ class Balancer:
         self.endpoints: Sequence[SocketAddress] = ()
         self._usable: frozenset[SocketAddress] = frozenset()
         self._levels: Sequence[PriorityLevel] = ()
-        """In order of priority."""
+        """The levels in order of priority."""
         self._turn = 0
         """The turn among ejected endpoints, used when no others are left."""
         self._first: Sequence[SocketAddress] = ()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..model import SocketAddress
 
 PAIR_S = 60.0
-"""As long as TIME_WAIT, during which a connection's ports aren't free (TCP_TIMEWAIT_LEN)."""
+"""Seconds that a pair is kept: as long as TIME_WAIT lasts, during which a connection's ports aren't
+free (TCP_TIMEWAIT_LEN)."""
 MAX_PAIRS = 4096
 
 

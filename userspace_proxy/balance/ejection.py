@@ -24,9 +24,11 @@ from ..pacing import backoff_s
 
 FIRST_S = 5.0
 LONGEST_S = 60.0
-# Longer than a dial may last (1 s of silence), so that a late answer still counts.
+# How long a probe blocks the endpoint: longer than a dial may last (1 s of silence), so that a late
+# answer still counts.
 PROBE_S = 3.0
-# A recovered endpoint is found within a second, at the cost of one waiting client per second.
+# The pause between two dials of an ejected silent endpoint if no other is left. A recovered
+# endpoint is found within a second, at the cost of one waiting client per second.
 QUIET_S = 1.0
 
 

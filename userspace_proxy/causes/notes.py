@@ -22,9 +22,6 @@ def cause_of_slice(note: Note, key: SliceKey) -> Cause:
     return cause_of(note).replace(within=f"EndpointSlice {key}")
 
 
-# Annotations.
-
-
 @cause(CauseCode.NOT_FOLLOWED)
 def annotation_wrong(key: str, why: str, otherwise: str) -> str:
     """The value is invalid, so ``otherwise`` happens."""
@@ -95,9 +92,6 @@ def weights_coarse(why: str) -> str:
     return f"weights are followed roughly on the kernel path: {why}"
 
 
-# Ranges of ports.
-
-
 @cause(CauseCode.NOT_FOLLOWED)
 def range_without_port(asked: str, known: tuple[str, ...]) -> str:
     """The range is for a port that the Service lacks."""
@@ -149,9 +143,6 @@ def range_not_possible(asked: str, why: str) -> str:
     return f"range {asked} is not served, only the port itself: {why}"
 
 
-# Load balancers and their clients.
-
-
 @cause(CauseCode.NOT_FOLLOWED)
 def no_balancer_address() -> str:
     """The Service has type LoadBalancer but no load balancer's address."""
@@ -199,9 +190,6 @@ def too_many_ranges(count: int, limit: int) -> str:
 def no_range_of_family(family: str) -> str:
     """All source ranges belong to the other family, so they limit only its clients."""
     return f"{family} clients of the load balancer aren't limited: no source range is {family}"
-
-
-# Endpoints.
 
 
 @cause(CauseCode.NOT_FOLLOWED)
@@ -260,9 +248,6 @@ def left_out_beside(service: str, ip: str) -> str:
     """The Endpoints contain an address that the slices lack."""
     what = f"Endpoints {service} is left out, as there are slices of its Service"
     return f"{what}: {ip} isn't in these"
-
-
-# Node ports.
 
 
 @cause(CauseCode.NOT_FOLLOWED)

@@ -30,11 +30,11 @@ class Form(enum.Enum):
 
     WHOLE = enum.auto()
     SHORT = enum.auto()
-    """Without the suspected reasons."""
+    """The sentence without the suspected reasons."""
     PREDICATE = enum.auto()
-    """Without the object, if the sentence begins with it."""
+    """The sentence without the object, if it begins with it."""
     SHORT_PREDICATE = enum.auto()
-    """Without both."""
+    """The sentence without both."""
 
 
 _SHORT = (Form.SHORT, Form.SHORT_PREDICATE)

@@ -21,9 +21,6 @@ HEALTH_CHECK_FAILS = (
 """The effect of a health check node port that doesn't answer."""
 
 
-# This proxy doesn't serve such Services or ports.
-
-
 @cause(CauseCode.NOT_OURS)
 def lacks_label(label: str) -> str:
     """The Service lacks the label that this proxy serves."""
@@ -80,9 +77,6 @@ def balanced_elsewhere(address: str) -> str:
         f"load-balancer IP {address} is not served here: its ipMode is not VIP, so the load "
         "balancer itself answers for it"
     )
-
-
-# Addresses.
 
 
 @cause(CauseCode.ADDRESS_TAKEN, about="{address}", hint="Give one of them another address")
@@ -195,9 +189,6 @@ def not_listening(problem: str, hint: str, chain: str = "") -> str:
     return problem
 
 
-# Unanswered clients on the kernel path.
-
-
 def _of_chain(chain: str, why: str, hint: str) -> str:
     return hint
 
@@ -225,9 +216,6 @@ def forwarding_unanswered() -> str:
         "clients that the kernel leads to endpoints get no answer, though the endpoints answer "
         "this node"
     )
-
-
-# Settings of users without effect.
 
 
 @cause(CauseCode.NOT_FOLLOWED)
@@ -269,8 +257,6 @@ def health_check_fails(problem: str) -> str:
     """Load balancers' health checks get no answer, though clients are served."""
     return problem
 
-
-# Clients that are turned away for their address or for what they send.
 
 _IS_ADMITTED_NOW = "explain --from=ADDRESS shows whether a client is admitted now"
 

@@ -177,7 +177,7 @@ def find_range_holder(proxy_ports: Span) -> PortHolder | None:
 def judge_range_holder(
     holder: PortHolder | None, proxy_ports: Span, own_pids: Sequence[int]
 ) -> list[Finding]:
-    """Report that another program uses all proxy ports."""
+    """Report that no proxy port is free, and name a program that holds some of them."""
     if holder is None or holder.pid in own_pids:
         return []
     return [

@@ -34,11 +34,12 @@ from ..status.http_answer import (
 from .command import PROGRAM, Given
 from .service_argument import NoSuchService
 
-# The JSON of 10,000 Services takes about a second, longer on a busy node.
+# The timeout for an answer. The JSON of 10,000 Services takes about a second, longer on a busy
+# node.
 _TIMEOUT_S = 20.0
 
 
-# The JSON of 10,000 Services has 20 MB; the bound protects memory.
+# The maximum size of an answer, which protects memory; the JSON of 10,000 Services has 20 MB.
 _MAX_BYTES = 512 * 1024 * 1024
 # The most characters of a server's error message that are shown.
 _MAX_SAID = 300

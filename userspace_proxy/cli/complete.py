@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Replaces the incomplete word.
 _UNFINISHED = "unfinished"
-# Timeout in seconds: the shell waits meanwhile.
+# The timeout for a request in seconds: the shell waits meanwhile.
 _SERVER_S = 3.0
 # Search qualifiers whose values are offered.
 _WITH_VALUES = ("is", "cause", "ns", "service")

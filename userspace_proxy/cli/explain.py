@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ..explain.dial import Dials
     from ..facts import PortFacts, StatusFacts
 
-# Dialling more endpoints would take longer than a user waits.
+# The maximum number of endpoints that are dialled: more would take longer than a user waits.
 DIALLED_MAX = 64
-# A healthy API server answers the three or four requests in 0.1 s.
+# The time limit for the API server: a healthy one answers the three or four requests in 0.1 s.
 _SERVER_S = 15.0
 
 

@@ -26,9 +26,10 @@ from .service_argument import ServiceArguments, first_found
 from .terminal import EVERY_S, columns_of, wait, write_line
 
 PATH = "/api/v1/connections"
-# The proxy sends an empty line at least every two seconds.
+# Seconds of silence that end the stream; the proxy sends an empty line at least every two seconds.
 _SILENT_S = 20.0
-# A connection takes a few hundred bytes; a longer line is cut, and skipped like a newer proxy's.
+# The maximum length of a line. A connection takes a few hundred bytes; a longer line is cut, and
+# skipped like a newer proxy's.
 _MAX_LINE_BYTES = 64 * 1024
 _REFUSAL_PIECES = 10
 

@@ -17,7 +17,7 @@ from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, reserved_reason
 
-# As many addresses as the names of a node may have.
+# The maximum number of cached answers: as many addresses as the names of a node may have.
 _OWN_MAX = 64_000
 
 

@@ -43,7 +43,7 @@ class _UsedPlace(NamedTuple):
 
 
 class HostQueue:
-    """One proxy's names that wait for a lookup, or are being looked up."""
+    """One proxy's names waiting for a lookup, or being looked up."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()

@@ -22,7 +22,8 @@ from .host_queue import HostQueue
 TTL_MIN_S = 5.0
 """Envoy's default refresh interval, whatever the TTL."""
 TTL_MAX_S = 300.0
-"""Some zones have a TTL of a day, and a database moves within minutes."""
+"""The maximum number of seconds between two lookups of a name: some zones have a TTL of a day, and
+a database moves within minutes."""
 RETRY_S, RETRY_MAX_S = 5.0, 60.0
 """RFC 8767 requires at least 30 s between attempts in the long run."""
 KEEP_S = 3600.0

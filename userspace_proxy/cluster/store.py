@@ -28,7 +28,7 @@ class ServiceState:
 
     service: Service
     slices: tuple[EndpointSlice, ...]
-    """From a store, they are :class:`Slices`."""
+    """The Service's slices; those of a store are :class:`Slices`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import hashlib
 import types
 import typing
 
-# As many bytes as any JSON reader represents exactly.
+# The size of a digest in bytes: as many as any JSON reader represents exactly.
 _BYTES = 6
 
 

@@ -21,8 +21,8 @@ _NODE_NAME = re.compile(
 _LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 # Source: RFC 3986, section 2.
 _URL_TEXT = re.compile(r"[-A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%]+")
-# With more workers, the kernel's SO_REUSEPORT groups become slow, and no node has more cores to
-# spare for its proxy.
+# The maximum number of workers. With more, the kernel's SO_REUSEPORT groups become slow, and no
+# node has more cores to spare for its proxy.
 _WORKERS_MAX = 64
 
 

@@ -53,7 +53,10 @@ _THERE = {
     _LOCALHOST: "mode iptables",
     _WINDOWS: "on Windows",
 }
-"""Where kube-proxy obeys settings with these reasons; it obeys all others everywhere."""
+"""Where kube-proxy honours a setting that this proxy ignores, keyed by the reason for ignoring it.
+
+A setting with any other reason is honoured in every mode.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
 _OptionsT = TypeVar("_OptionsT", bound="DataclassInstance")
 
-# Below node ports (30000–32767) and ephemeral ports (32768–60999), which the node's own outgoing
-# connections may use during a restart.
+# The default proxy ports: below node ports (30000–32767) and ephemeral ports (32768–60999), which
+# the node's own outgoing connections may use during a restart.
 PROXY_PORTS = PortRange(17000, 29999)
 
 

@@ -29,9 +29,10 @@ from .timeouts import Timeouts
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The specification asks for at least 3 s, so that a lost packet can be resent.
+# The time limit for a PROXY header. The specification asks for at least 3 s, so that a lost packet
+# can be resent.
 HEADER_S = 5.0
-# Load balancers have a handful of addresses each.
+# The maximum number of peers that are remembered. Load balancers have a handful of addresses each.
 _MAX_KNOWN = 4096
 
 

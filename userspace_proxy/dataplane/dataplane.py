@@ -28,7 +28,8 @@ from .tuning import Tuning
 from .udp import UdpListener
 from .udp_flows import UdpFlows
 
-# Some tenths of a millisecond.
+# The maximum number of connections handled per iteration of the loop, which take some tenths of a
+# millisecond.
 _CONNECTIONS_PER_ITERATION = 512
 
 AnyListener = TcpListener | UdpListener

@@ -34,7 +34,8 @@ DESCRIPTORS = 2
 _RESERVE = 64
 # After a pause this many must be free, so not every close wakes all listeners.
 _RESUME_ROOM = 16
-# Seldom enough to cost nothing, often enough that clients don't notice the wait.
+# Seconds between two calls of waiting callbacks: seldom enough to cost nothing, often enough that
+# clients don't notice the wait.
 _RETRY_S = 0.25
 # A busy proxy releases descriptors all the time; one without a release for this long is stalled.
 _STALL_S = 0.5
@@ -153,7 +154,8 @@ class Descriptors:
         self._stop_timer()
 
     def _count_flows(self, more: int) -> None:
-        # Computed here because each connection asks for room twice.
+        # The limit for connections is cached here, because has_room() is called twice per
+        # connection.
         self._flows += more
         most = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
         self._for_connections = most if self._held is None else min(most, self._held)

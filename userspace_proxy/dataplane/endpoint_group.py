@@ -29,7 +29,8 @@ from .outcomes import Outcomes
 from .reactor import Reactor
 from .waiting_room import Waiting, WaitingRoom
 
-# Shorter than clients wait for an answer before they give up.
+# The time after which a client has waited for its dial: shorter than clients wait for an answer
+# before they give up.
 _WAITED_S = 0.3
 # Cost: shared by nearly all Service ports.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
@@ -98,7 +99,7 @@ class EndpointGroup(CounterTable):
         self.sends_at_once = False
         """The last endpoint that answered could be sent bytes at once."""
         self.waiting_room: WaitingRoom | None = None
-        """None before the first client has waited."""
+        """The queue of waiting clients; None before the first client has waited."""
         self._processes = processes
         self.on_removed: list[Callable[[frozenset[SocketAddress], float], None]] = []
         """Called with the endpoints that an update has removed, or made standbys, for some or all

@@ -25,7 +25,7 @@ from .relay import Direction
 from .tcp import TcpConnection
 
 LIMIT_S = 60.0
-# No event reports that the last byte was acknowledged.
+# Seconds between two checks, because no event reports that the last byte was acknowledged.
 _LOOK_S = 0.05
 
 
@@ -39,7 +39,7 @@ class _Waiting:
 
 
 class LateResets:
-    """The connections that wait to be reset, for at most ``wait_s`` without progress."""
+    """The connections waiting to be reset, for at most ``wait_s`` without progress."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], wait_s: float

@@ -34,16 +34,17 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 HIGH = 0.90
 LOW = 0.85
 _SPARED_PART = 64
-# An exact reading takes 70 µs, an estimate 8 µs (measured).
+# Seconds between two readings. An exact reading takes 70 µs, an estimate 8 µs (measured).
 _EVERY_S = 0.25
 _AT_MOST_EVERY_S = 0.01
-# A limit may be set later, for example by resizing the pod.
+# Seconds between two searches for a limit, which may be set later, for example by resizing the pod.
 _FIND_EVERY_S = 10.0
-# About the usual interval between two scrapes of the metrics.
+# How long a past shortage is still shown: about the usual interval between two scrapes of the
+# metrics.
 _RECENT_S = 10.0
 _ROOM_PART = 4
 _LEAST_BYTES = 64 * 1024
-# The kernel frees the memory of closed sockets a moment later.
+# The shortest pause after shedding: the kernel frees the memory of closed sockets a moment later.
 _SETTLE_S = 0.05
 # Pauses, as multiples of a shedding's duration, leave time for traffic: looking at 100,000
 # connections takes a few tenths of a second.

@@ -24,7 +24,7 @@ from .calls import SystemCalls
 from .client_ports import ClientPorts
 from .sockets import family_of
 
-# As long as TIME_WAIT (TCP_TIMEWAIT_LEN).
+# How long dials are counted: as long as TIME_WAIT lasts (TCP_TIMEWAIT_LEN).
 _WINDOW_S = 60.0
 # The kernel tries ports of one parity first, and slows down once these are in use.
 _SHARE_OF_RANGE = 4

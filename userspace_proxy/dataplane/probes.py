@@ -85,7 +85,7 @@ class Probes:
         requests = self._under_way.pop(endpoint)
         if failed is None:
             self._answered(endpoint, requests)
-        # Last, because this may at once dial, and probe, for clients that wait for descriptors.
+        # Last, because this may at once dial, and probe, for clients waiting for descriptors.
         self._engine.descriptors.give(1)
 
     def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:
@@ -103,7 +103,7 @@ class Probes:
 
 
 class _Requests:
-    """The requests that wait for the result of one dial."""
+    """The requests waiting for the result of one dial."""
 
     def __init__(self) -> None:
         self.groups: dict[EndpointGroup, str] = {}

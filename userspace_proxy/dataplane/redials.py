@@ -17,8 +17,8 @@ from collections.abc import Callable, Hashable
 
 from .reactor import Reactor
 
-# A failed dial costs 0.07 to 0.2 ms; a client's fail-over to the last of its 16 endpoints fits into
-# one turn, or two.
+# The maximum number of redials per turn. A failed dial costs 0.07 to 0.2 ms; a client's fail-over
+# to the last of its 16 endpoints fits into one turn, or two.
 REDIALS = 32
 # How long other events wait for redials. Some dials cost more: a choice by ``source-hash`` among
 # 10,000 endpoints takes up to 4 ms.
@@ -26,7 +26,7 @@ TURN_S = 0.002
 
 
 class Redials:
-    """The clients of all Service ports that wait for a redial."""
+    """All Service ports' clients waiting for a redial."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor

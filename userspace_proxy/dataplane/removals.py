@@ -25,7 +25,7 @@ from ..model.connection_ends import EndReason
 from .endpoint_group import NONE_LEFT, EndpointGroup
 from .tcp import TcpConnection
 
-# A reset takes 20 µs.
+# The maximum number of connections examined at once; a reset takes 20 µs.
 _SLICE = 256
 # A dial still in progress is checked again this much later.
 _AGAIN_S = 1.0

@@ -61,7 +61,7 @@ class Shedding:
         """The client above its share whose connections were last reset, and the Service port (None
         for all)."""
         self.pressing_until = -math.inf
-        """Until then accepted connections need :meth:`admit`."""
+        """The time until which accepted connections need :meth:`admit`."""
         self._is_for_memory = False
         """Memory was short when connections were last reset."""
         self._log_limit = LogLimit()

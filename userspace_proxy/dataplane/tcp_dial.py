@@ -262,7 +262,7 @@ class TcpDial(Handler):
         self._owner.engine.redials.add(self.group, self._dial_again)
 
     def _queues_up(self, room: WaitingRoom) -> bool:
-        """Let a new client wait behind others that wait for endpoints at their limit."""
+        """Queue a new client behind others waiting for endpoints at their limit."""
         return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
 
     def _wait(self, *, is_at_limit: bool = False) -> bool:
@@ -300,12 +300,12 @@ class TcpDial(Handler):
         self._connection.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
 
     def resume(self) -> None:
-        """Dial for the waiting client, for the waiting room."""
+        """Dial for the waiting client; called by the waiting room."""
         self._reactor.unwatch(self._connection.client_fd)
         self.try_next()
 
     def end_wait(self, cause: EndReason) -> None:
-        """Reset the waiting client, for the waiting room."""
+        """Reset the waiting client; called by the waiting room."""
         self.group.counters.refused += 1
         self._connection.finish(cause, as_reset=True)
 

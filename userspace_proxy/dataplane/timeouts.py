@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-# uvloop rounds to milliseconds, and a timer of 0 makes the loop spin.
+# The shortest timer: uvloop rounds to milliseconds, and a timer of 0 makes the loop spin.
 _SHORTEST_S = 0.001
 
 

@@ -103,7 +103,7 @@ class UdpListener:
         self.engine.reactor.unregister(self.sock)
 
     def hand_over(self, group: EndpointGroup) -> None:
-        """End the flows and serve another group; it also gets the datagrams that wait."""
+        """End the flows and serve another group; it also gets the waiting datagrams."""
         self._leave_group(EndReason.HANDED_OVER)
         self.group = group
         group.on_removed.append(self._endpoints_removed)

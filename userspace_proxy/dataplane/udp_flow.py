@@ -124,7 +124,7 @@ class UdpFlow:
         """The endpoint sees the client's own address."""
         self.is_stream = False
         self.waited: Wait | None = None
-        """None: it has never waited."""
+        """The flow's wait for an endpoint; None: it has never waited."""
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.sent_since = 0.0

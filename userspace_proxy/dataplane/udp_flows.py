@@ -57,7 +57,7 @@ class SilentFlows:
         self._clock = clock
         self._absent_hop = absent_hop
         self._began: dict[UdpFlow, float] = {}
-        """In the order in which they were connected to their endpoints."""
+        """When flows were connected to their endpoints, in this order."""
         self._asked: dict[UdpFlow, float] = {}
         """In the order in which the kernel was last asked about the flows."""
 

@@ -1,4 +1,4 @@
-"""The clients that wait, since when and for what, and which client has the most places.
+"""The waiting clients, since when and for what, and which client has the most places.
 
     add ──▶ waits for any endpoint, or ``at_limit`` ──turn──▶ ``dialled`` ──remove──▶
               ▲                                                   │
@@ -31,7 +31,7 @@ class WaitingClients(Generic[W]):
 
     def __init__(self) -> None:
         self.at_limit: set[W] = set()
-        """Places that wait for an endpoint at its limit."""
+        """Places waiting for an endpoint at its limit."""
         self.dialled: set[W] = set()
         """Places for which an endpoint is being dialled; none of them is ``at_limit``."""
         self._since: OrderedDict[W, float] = OrderedDict()

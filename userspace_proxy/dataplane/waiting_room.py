@@ -1,4 +1,4 @@
-"""Clients that wait until an endpoint can take them: one bounded queue per Service port and worker.
+"""Clients waiting until an endpoint can take them: one bounded queue per Service port and worker.
 
     wait ─┬─▶ for an endpoint: none is usable, or all have failed ─┐
           │                                                        ├─its turn─▶ dialled ─▶ served
@@ -47,8 +47,8 @@ from .waiting_clients import WaitingClients
 # Dials in progress at once. While 10,000 clients are served, iterations of the loop then take up to
 # 2 ms of CPU time (p99.9); with 16 they take 5 ms, and serving all clients is no faster.
 WINDOW = 4
-# Clients that are dialled for each second while endpoints fail. More than one, because a network
-# policy may deny some clients.
+# How many waiting clients are dialled for per second while endpoints fail. More than one, because a
+# network policy may deny some clients.
 RETRIES = 4
 RETRY_S = 1.0
 # Where clients use different endpoints, all waiting clients are checked to find one that can be
@@ -57,7 +57,7 @@ PASS_S = 0.1
 
 
 class Waiter(Protocol):
-    """A client that waits."""
+    """A waiting client."""
 
     @property
     def client_ip(self) -> str:
@@ -94,7 +94,7 @@ class _Pass:
 
 
 class WaitingRoom:
-    """The clients of one Service port that wait in one worker.
+    """The waiting clients of one Service port in one worker.
 
     Args:
         processes: How many workers share the bound, this one included.

@@ -196,9 +196,6 @@ def _counted(ended: int, total: int, noun: str) -> str:
     return f"{ended:,} of {plural(total, noun)}"
 
 
-# No address is served, or no endpoint may be used.
-
-
 @clause()
 def not_served(state: PortState, place: str, cause: Cause) -> str:
     """Addresses don't lead to this proxy; ``place`` is empty if the cause names it."""
@@ -237,9 +234,6 @@ def refused(cause: Cause | None) -> str:
 def not_looked_up(name: str) -> str:
     """A plan doesn't look up endpoints' names; a running proxy does."""
     return f"clients would be served once {name} is looked up"
-
-
-# Clients wait for an endpoint.
 
 
 @clause()
@@ -303,9 +297,6 @@ def at_limit(
 def nothing_back(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
     """The endpoints have accepted connections but sent nothing."""
     return "no byte has come back"
-
-
-# All endpoints fail. The first clauses precede what the endpoints do.
 
 
 fail = fixed("fail", "clients fail")
@@ -401,9 +392,6 @@ def were_reset(ended: int, total: int) -> str:
     return f"{counted} {were} reset by the endpoint while or after it answered"
 
 
-# Some endpoints fail, by injected faults or otherwise.
-
-
 @clause()
 def more_faults(count: int) -> str:
     """There are more injected faults than those stated."""
@@ -432,9 +420,6 @@ def others_answered(count: int) -> str:
     return f"{what} answered before"
 
 
-# The reason lies with this node or with clients.
-
-
 may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
 """This node lacks something for new connections."""
 
@@ -453,9 +438,6 @@ none_admitted = before_cause("none_admitted", "no client has been admitted: ")
 
 partly_served = before_cause("partly_served", "partly served: ")
 """Some addresses aren't served."""
-
-
-# Clients are served, as far as is known.
 
 
 def _would_be_served(serving: int, standby: int, is_now: bool) -> str:
@@ -524,9 +506,6 @@ def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown
     only = f": {shown} show only that connections are accepted" if shown else ""
     led = f"clients go through the kernel to {by_endpoints(serving, standby)}"
     return f"{led}; whether they are answered isn't known on this path{only}"
-
-
-# Clients of the last minute; each clause ends with the reason.
 
 
 because = before_cause("because", ": ")
@@ -600,14 +579,14 @@ def clients_left(count: int, total: int, why: object = None) -> str:
 
 @clause()
 def flows_unanswered(count: int, total: int, why: object = None) -> str:
-    """UDP."""
+    """Some UDP flows got no answer in time."""
     what = f"got no answer within {UNANSWERED_FLOW_S} s in the last minute"
     return f"{count:,} of {plural(total, 'flow')} {what}{_text(why)}"
 
 
 @clause()
 def flows_answered_late(count: int, total: int, why: object = None) -> str:
-    """UDP."""
+    """Some UDP flows got their first answer too late."""
     what = f"were answered only after more than {UNANSWERED_FLOW_S} s in the last minute"
     return f"{count:,} of {plural(total, 'flow')} {what}{_text(why)}"
 

@@ -65,7 +65,9 @@ def and_mistakes(port: PortFacts) -> str:
 
 
 def also(mistakes: Collection[Cause], stated: Collection[object]) -> str:
-    """Return the first mistake, and how many more there are.
+    """Return the text to append about mistakes that are not stated yet.
+
+    It has the first mistake, if none has been stated, and the number of the others.
 
     Args:
         mistakes: Without duplicates.

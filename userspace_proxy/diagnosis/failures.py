@@ -48,8 +48,11 @@ that the client is denied. Fewer fail by chance, or while a program starts."""
 _EXCLUSIONS = MANY_ENDS - 1
 """The threshold for a client whose connections an endpoint closes; its first isn't counted."""
 DENIED_PAST_S = 32.0
-"""Probes don't come from a client's address, so only that client shows whether it is still denied:
-slightly more than the 30 s between dials of most health checks and scrapes."""
+"""A denial counts as past after this many seconds without another one.
+
+Only the client itself can show that it is still denied, because probes don't use its address; most
+health checks and scrapes dial at least every 30 s.
+"""
 
 
 class Clock(Protocol):

@@ -25,7 +25,8 @@ from ..model.quoting import shell_command, shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-# For a single host, another reason is as likely.
+# The minimum number of hosts of a node that are gone before the node is the reason: for a single
+# host, another reason is as likely.
 _HOSTS = 2
 
 

@@ -21,7 +21,8 @@ from ..facts.units import capitalised, format_count, format_seconds, plural
 _DESCRIPTORS_SHORT = 0.9
 # Above this share, new connections may soon be dropped; `check` uses the same.
 _TRACKING_SHORT = 0.9
-# A single change is usually a firewall restart.
+# The minimum number of changes in a minute that make a problem; a single change is usually a
+# firewall restart.
 _AGAIN = 3
 _CHANGED_BY = {
     "nftables": "`nft monitor` shows the process with each change: have it leave the tables of "
@@ -31,13 +32,15 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# More problems of one kind are merged into one.
+# The maximum number of problems of one kind that are listed separately; more are merged into one.
 _ALIKE = 3
-# A disk that is only briefly full needs nothing from an operator.
+# Seconds of failure after which this is a problem: a disk that is only briefly full needs nothing
+# from an operator.
 _NOT_KEPT_S = 60.0
 
 
-# kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
+# Seconds after which a waiting change is late, which is kube-proxy's healthzTimeout: twice the
+# default iptables sync period of 30 s.
 LATE_S = 60.0
 STARTING = "starting"
 """The kind of problem that a starting proxy reports."""

@@ -40,7 +40,8 @@ from .symptoms import (
 _REASONS_SHOWN = 3
 # Closing resets a connection if the program hasn't read all data, which depends on timing.
 _RESETS_PER_CLOSE = 2
-# A limit at which clients wait for less time works as intended.
+# The shortest wait at a limit that is reported: a limit at which clients wait for less time works
+# as intended.
 _LONG_S = 1
 # Number of a node port's addresses that are named.
 _ADDRESSES = 2
@@ -111,9 +112,6 @@ class Case:
 Rule = Callable[[Case], PortVerdict | None]
 
 
-# Listeners.
-
-
 def not_served(case: Case) -> PortVerdict | None:
     """Clients don't reach the addresses, or some of them."""
     port = case.port
@@ -148,9 +146,6 @@ def other_cause(port: PortFacts) -> Cause | None:
     """
     is_by_design = port.is_holding or (port.is_dropping and port.admits != ())
     return None if not port.problem or is_by_design else port.cause
-
-
-# Usable endpoints.
 
 
 def dropped_from_outside(case: Case) -> PortVerdict | None:
@@ -217,9 +212,6 @@ def fault_on_purpose(case: Case) -> PortVerdict | None:
     more = (said.more_faults(len(asked) - 1),) if len(asked) > 1 else ()
     clauses = (stated(asked[0]), *more, *map(stated, real[:1]))
     return PortVerdict(Level.ATTENTION, PortState.FAULT_ON_PURPOSE, clauses)
-
-
-# All endpoints fail.
 
 
 def late_at_limit(case: Case) -> PortVerdict | None:
@@ -340,9 +332,6 @@ def _only_closes(endpoint: EndpointFacts) -> bool:
     resets = endpoint.resets + endpoint.failures_by_cause.get(CauseCode.ENDPOINT_RESETS, 0)
     is_seldom = resets <= _RESETS_PER_CLOSE * endpoint.empty
     return endpoint.ejected_for_s is None and is_seldom
-
-
-# Some endpoints fail, or other clients get no answer.
 
 
 def unanswered_in_kernel(case: Case) -> PortVerdict | None:
@@ -506,9 +495,6 @@ def _now(port: PortFacts) -> Sequence[Clause]:
     return (said.served_by(*_serving(port), is_now=True),)
 
 
-# Clients are served, as far as is known.
-
-
 def none_admitted(case: Case) -> PortVerdict | None:
     """All clients' packets were dropped, because no client was in the admitted networks."""
     port = case.port
@@ -615,9 +601,6 @@ def _node_ports(port: PortFacts) -> Iterator[str]:
         is_node_port = frontend.kind == FrontendKind.NODE_PORT
         if is_node_port and not is_loopback(ip_of(frontend.address)):
             yield frontend.address
-
-
-# How endpoints fail.
 
 
 def _all_fail(failing: Sequence[EndpointFacts]) -> Iterator[Clause]:

@@ -45,9 +45,11 @@ from ..model import SocketAddress
 from ..model.failures import BY_OWN_ROUTE, NO_ANSWER, dial_failure
 
 SILENCE_S = 3.0
-"""As long as a client of the proxy waits for all endpoints together, in seconds."""
+"""Seconds without an answer after which a dial fails: as long as a client of the proxy waits for
+all endpoints together."""
 _AT_ONCE = 32
-# About 3 s for each 32 addresses, plus the start of an interpreter.
+# The time limit for all dials of a child process: about 3 s for each 32 addresses, plus the start
+# of an interpreter.
 _ALL_WITHIN_S = 60.0
 _ENTER = "nsenter"
 

@@ -51,7 +51,8 @@ NOTE, FIREWALL, ADDRESS, SOURCE = "note", "firewall", "address", "source"
 """Topics of steps that the sentence treats differently from others."""
 _SERVICE, _DIAL = "service", "dial"
 _ON_NODE = "on a node (--steering other than none)"
-# A Service may have a thousand endpoints; endpoints that don't serve are shown first.
+# The maximum number of endpoints that are shown: a Service may have a thousand; endpoints that
+# don't serve are shown first.
 ENDPOINTS_SHOWN = 20
 
 

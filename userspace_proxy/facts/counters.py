@@ -49,7 +49,7 @@ class Counters:
                 setattr(counters, last, getattr(counters, last) + figure)
 
 
-# For the type checker, the slots are the fields of the tables.
+# The type checker can't evaluate _slots(), so it sees the tables themselves.
 if TYPE_CHECKING:
     _EndpointSlots = Traffic
     _PortSlots = PortFigures

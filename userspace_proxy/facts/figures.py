@@ -143,7 +143,7 @@ class Traffic(msgspec.Struct, kw_only=True):
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):
-    """Figures of clients that wait until an endpoint can take them."""
+    """Figures of clients waiting until an endpoint can take them."""
 
     total: Annotated[
         int,
@@ -184,7 +184,7 @@ class WaitCounts(msgspec.Struct, kw_only=True):
 
 
 class WaitingNow(WaitCounts):
-    """Figures of clients that wait, including those that wait now. Positional fields come first."""
+    """Figures of clients that wait, or have waited. Positional fields come first."""
 
     waiting: Annotated[
         int,
@@ -204,7 +204,7 @@ class WaitingNow(WaitCounts):
             is_rare=True,
         ),
     ] = 0.0
-    """How long the first of them has waited, in seconds; 0 if none waits."""
+    """Seconds that the longest-waiting connection has waited; 0 if none is waiting."""
 
 
 class Waits(WaitingNow, kw_only=True, gc=False):
@@ -349,7 +349,7 @@ class PortFigures(TrafficByCause, kw_only=True):
         ),
     ] = 0
     waits: Waits = msgspec.field(default_factory=Waits)
-    """Clients that wait, or waited, for an endpoint: see the annotation ``hold``."""
+    """Clients that are waiting, or have waited, for an endpoint: see the annotation ``hold``."""
 
     @property
     def failed(self) -> int:

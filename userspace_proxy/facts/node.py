@@ -58,7 +58,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     endpoints: Sequence[str] = ()
     """Addresses of the endpoints concerned; empty if it concerns none."""
     waiting: int = 0
-    """Clients of these Service ports that wait for an endpoint now."""
+    """Clients of these Service ports that are now waiting for an endpoint."""
     last_minute: int = 0
     """Clients of these Service ports that got no answer, or a late one, in the last minute."""
     failed: int = 0

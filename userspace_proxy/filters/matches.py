@@ -48,7 +48,7 @@ class MatchField(enum.StrEnum):
     TO_THIS_NODE = "fib daddr type"
     """``local``."""
     TRANSPARENT_SOCKET = "socket transparent"
-    """Without a value."""
+    """A condition without a value."""
     TCP_FLAGS = "tcp flags"
     OTHER = ""
 

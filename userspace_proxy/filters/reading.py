@@ -169,8 +169,8 @@ def read_generation() -> int:
 
 
 ELEMENTS_MAX = 200
-"""More elements than most handwritten firewalls have in one rule. Each frontend is compared with
-each of them."""
+"""The maximum number of elements that are read of a set: more than most handwritten firewalls have
+in one rule. Each frontend is compared with each of them."""
 _INTERVALS, _MAP = 0x4, 0x8
 # The set flags that are understood: these, and those of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP

@@ -43,8 +43,8 @@ from .matches import (
 
 # Fields of which all elements in sets are known.
 _INVERTIBLE = (*ADDRESSES, *PORTS, MatchField.WAY_IN)
-# By expression, key or base, offset, and width; a rule that compares an address's prefix loads
-# fewer bytes.
+# Loaded fields, keyed by expression, key or base, offset, and width. A rule that compares an
+# address prefix loads fewer bytes.
 _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
     ("meta", 15, 0, 0): LoadedField(MatchField.FAMILY),
     ("meta", 16, 0, 0): LoadedField(MatchField.PROTOCOL, 1),

@@ -33,12 +33,13 @@ from .netlink.socket_users import user_of_listener
 _SOCKETS = Path("/proc/thread-self/net/unix")
 _CREDENTIALS = struct.Struct("3i")
 QUEUE = 1024
-"""Connections that wait to be accepted. Any user may connect: filling this queue takes more
-descriptors than a process has by default, and emptying it some 50 ms."""
-# A queue may be full until the event loop accepts, and a socket is bound before it listens.
+"""The maximum number of connections waiting to be accepted. Any user may connect: filling this
+queue takes more descriptors than a process has by default, and emptying it some 50 ms."""
+# How long to retry a connect: the queue may be full until the event loop accepts, or the socket may
+# be bound but not listening yet.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.002
-# Accepting so many takes half a millisecond.
+# The maximum number of connections accepted per turn, which takes half a millisecond.
 _ACCEPTED_A_TURN = 64
 
 

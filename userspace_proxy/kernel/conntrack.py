@@ -47,8 +47,9 @@ from .netlink.sockets import NETLINK_NETFILTER
 PROTOCOL_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=none"
-# The kernel skips one of 200,000 entries in 0.4 µs per filter, and reading one takes 3.4 µs
-# (measured): with more filters, one listing of all entries is never slower.
+# The number of filters above which one listing of all entries is used. The kernel skips one of
+# 200,000 entries in 0.4 µs per filter, and reading one takes 3.4 µs (measured): with more filters,
+# one listing of all entries is never slower.
 FULL_LISTING_ABOVE = 8
 # For a listing that is expected to be empty. Source: RFC 1078, which no program uses.
 _UNUSED_PORT = 1
@@ -159,8 +160,8 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         allowed = connections.find(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    # Even for frontends that were not steered: another proxy may have led them to an endpoint until
-    # now, or this one before they were removed.
+    # Include frontends that were not steered: until now another proxy, or this one before they were
+    # removed, may have sent their connections to an endpoint.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
     # Only frontends steered before: a listing has all entries, and these last only ten seconds.
     steered = [change for change in tcp if change.before]
@@ -227,7 +228,7 @@ class Tracked(NamedTuple):
 
     entries: Mapping[Leg, int]
     volumes: Mapping[Leg, Volume] | None
-    """Their sums; None if the kernel doesn't count bytes."""
+    """The sums of the entries' volumes; None if the kernel doesn't count bytes."""
 
 
 def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:

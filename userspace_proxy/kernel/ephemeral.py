@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-# It applies to IPv6, too.
+# The file with the range of ephemeral ports, which applies to IPv6, too.
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
-# The range may change at run time. Reading it takes about 15 µs.
+# Seconds between two readings of the range, which may change at run time. One takes about 15 µs.
 _LOOK_EVERY_S = 10.0
 
 _ALL = range(1 << 16)

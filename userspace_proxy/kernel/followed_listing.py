@@ -26,7 +26,7 @@ from .node_listings import ANY, NodeListings
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Events within this time after the first one are covered by one listing.
+# How long to gather events after the first one, which one listing then covers.
 _GATHER_S = 0.02
 # The pause after a listing: its minimum, and as a multiple of the listing's duration.
 _REST_S, _REST = 1.0, 10

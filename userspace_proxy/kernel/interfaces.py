@@ -32,7 +32,7 @@ _ELSEWHERE = ("192.0.2.1", 9)
 
 @dataclass(frozen=True, slots=True)
 class InterfaceView:
-    """What steering needs of the interfaces, at one moment."""
+    """A snapshot of the interface state that steering needs."""
 
     unnumbered: tuple[str, ...] = ()
     """Names of interfaces that are up and have no IPv4 address, sorted."""

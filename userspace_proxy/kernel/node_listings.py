@@ -33,7 +33,7 @@ from .netlink.sockets import LISTINGS, NETLINK_ROUTE
 from .own_namespace import network_namespace
 
 ANY = -math.inf
-"""For callers that accept the last listing, whatever has changed since."""
+"""A time in the past, for callers that accept the last listing, whatever has changed since."""
 # The pause after a listing. On a small node it takes 0.3 ms and needs no pause: a change is listed
 # at once.
 _PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005

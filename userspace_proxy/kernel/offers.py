@@ -142,7 +142,8 @@ NEEDS: Mapping[str, Need] = {
         "modprobe -a inet_diag tcp_diag, CONFIG_INET_DIAG",
     ),
     "namespaces of sockets": Need(
-        "leaving sockets of another network namespace alone when workers of the last run are found",
+        "leaving sockets of another network namespace alone when workers of the previous run are "
+        "found",
         "nothing",
         "Linux 5.14",
     ),

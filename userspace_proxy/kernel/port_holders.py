@@ -23,9 +23,11 @@ from typing import NamedTuple
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, pack_ip
 from .own_namespace import network_namespace
 
-# Each takes about 25 µs (measured on a busy machine), during which no traffic is handled.
+# The maximum number of descriptors that are checked. Each takes about 25 µs (measured on a busy
+# machine), during which no traffic is handled.
 DESCRIPTORS_MAX = 10_000
-# The lowest descriptors: a server opens its listeners before it has clients.
+# The maximum number of descriptors checked per process, the lowest ones: a server opens its
+# listeners before it has clients.
 OF_PROCESS_MAX = 1_000
 
 _NET = Path("/proc/thread-self/net")
@@ -50,9 +52,9 @@ class PortHolder(NamedTuple):
     """A process that has a socket."""
 
     name: str
-    """Empty if it ended meanwhile."""
+    """The program's name; empty if it ended meanwhile."""
     pid: int = 0
-    """0: not found, as the name states."""
+    """The process ID; 0: not found, as the name states."""
 
     def __str__(self) -> str:
         """Return ``nginx (pid 812)``."""

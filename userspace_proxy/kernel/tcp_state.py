@@ -36,7 +36,7 @@ class TcpInfo(NamedTuple):
     """The kernel's state of a connection."""
 
     state: int
-    """As in linux/tcp_states.h."""
+    """The number of the state, as in linux/tcp_states.h."""
     sent_again: int
     """Retransmissions of the same data in a row."""
     probed: int

@@ -113,7 +113,7 @@ class Responder:
     def _cannot(self, query: Query, exc: Exception) -> bytes:
         if self._log_limit.take(self._clock()):
             _log.warning(
-                "%(query)s: cannot answer by DNS: %(cause)s",
+                "%(query)s: cannot answer DNS query: %(cause)s",
                 extra={"query": query.name, "cause": str(exc)},
             )
         return _failed(query, ResponseCode.SERVFAIL)

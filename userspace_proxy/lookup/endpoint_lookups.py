@@ -156,9 +156,9 @@ class EndpointLookups:
             return
         if after is None:
             if before is not None and before.state is not NameState.PENDING:
-                _log.info("%(host)s: the name of endpoints resolves again", extra={"host": host})
+                _log.info("%(host)s: endpoint host name resolves again", extra={"host": host})
             return
-        text = "%(host)s: no address for the name of endpoints: %(cause)s"
+        text = "%(host)s: no address for the endpoint host name: %(cause)s"
         if after.state is NameState.STALE:
-            text = "%(host)s: keeping the last addresses of the name of endpoints: %(cause)s"
+            text = "%(host)s: keeping the last addresses of the endpoint host name: %(cause)s"
         _log.warning(text, extra={"host": host, "cause": after.detail})

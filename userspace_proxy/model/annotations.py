@@ -47,9 +47,10 @@ The API server accepts 256 KiB for all annotations of an object.
 HOLD_MAX_S = 3600.0
 SLOW_START_MAX_S = 3600.0
 WITHOUT_SLOW_START = "it has no effect with balance source-hash"
-# As many connections as a worker has descriptors for (``dataplane.descriptors``).
+# The maximum number of clients in the annotation ``hold``: as many connections as a worker has
+# descriptors for (``dataplane.descriptors``).
 HOLD_MAX = 100_000
-# More connections than a node has.
+# The maximum that a limit of connections may have: more than a node has.
 CONNECTIONS_MAX = 1_000_000
 # An autoscaler's cooldown takes minutes; a day without clients is no pause between clients.
 IDLE_AFTER_MAX_S = 86400.0

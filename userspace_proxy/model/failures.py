@@ -55,7 +55,7 @@ class Failure(enum.StrEnum):
     OTHER = "other"
     """Another errno; also the value before any failure."""
 
-    # The kernel was asked after the dial.
+    # Found by querying the kernel's routes and neighbours after a failed dial.
     NO_HOST = "no-host"
     """No host answers for the next hop, according to the neighbour table."""
     NO_ROUTE = "no-route"

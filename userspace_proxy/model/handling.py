@@ -36,7 +36,8 @@ class Hold:
     seconds: float
     """The longest wait, starting when no endpoint could take the client."""
     connections: int = 1000
-    """The most that wait per Service port on this node; beyond it a new one ends the oldest."""
+    """The maximum number of waiting clients per Service port on this node; beyond it a new one
+    replaces the oldest."""
 
 
 class DataPath(enum.StrEnum):

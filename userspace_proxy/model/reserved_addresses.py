@@ -67,7 +67,7 @@ class _Row(NamedTuple):
     """The value of the masked bits."""
     words: str
     is_for_names: bool
-    """Only names must not lead there; other endpoints may."""
+    """Whether only DNS names must not lead there; other endpoints may."""
 
     def contains(self, packed: bytes) -> bool:
         size = len(self.packed)

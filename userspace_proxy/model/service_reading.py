@@ -16,7 +16,7 @@ from .wire import FieldError, WireIngress, WireService, WireServicePort, WireSer
 
 # Kubernetes' default for sessionAffinityConfig.clientIP.timeoutSeconds: three hours.
 AFFINITY_TIMEOUT_S = 10800
-# Its upper bound: one day.
+# The upper bound of session affinity's timeoutSeconds: one day.
 AFFINITY_TIMEOUT_MAX_S = 86400
 
 BALANCED_MAX = 100

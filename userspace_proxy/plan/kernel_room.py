@@ -29,12 +29,13 @@ ELEMENTS_MAX = 20_000
 Changing all of them, as when the path switches, takes 0.1 s, during which others wait.
 """
 RULES_MAX = 2_000
-"""Rules of one Service: 4 for each endpoint with session affinity, 1 for each source range.
+"""The maximum number of rules for one Service: 4 per endpoint with session affinity and 1 per
+source range, for each port, address family and side.
 
-Both count for each port, family and side. If one changes, all are written anew: 0.1 s.
+A change to one rewrites all of them, which takes 0.1 s.
 """
 NODE_ELEMENTS_MAX = 131_072
-"""Map elements of all Services of the node, with coarse weights.
+"""The maximum number of map elements for all Services of the node, with coarse weights.
 
 Each takes 100 bytes in the kernel, 330 in the process during a comparison, and 7 µs to write.
 """
@@ -43,7 +44,7 @@ NODE_EXACT_MAX = 65_536
 RULE_ELEMENTS = 7
 """The number of elements that take as long to write as a rule."""
 NODE_RULES_MAX = 20_000
-"""Rules of all Services of the node.
+"""The maximum number of rules for all Services of the node.
 
 The kernel checks all of them in each transaction that adds or deletes a chain: 15 ms.
 """

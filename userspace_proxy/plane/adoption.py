@@ -131,7 +131,7 @@ class PreviousWorkers:
             worker.kept.clear()
         if refused:
             _log.error(
-                "workers of the last run handed over invalid sockets, ignored",
+                "ignored invalid sockets from workers of the previous run",
                 extra={"sockets": refused},
             )
         self.ports = frozenset(at.port for _, at in self._sockets)
@@ -363,7 +363,8 @@ class _PreviousProcess:
     def distrust(self, cause: str) -> None:
         """Stop reading, and close its sockets; it may still get the order to drain."""
         _log.error(
-            "a worker of the last run has sent %(cause)s, not adopting it", extra={"cause": cause}
+            "a worker of the previous run has sent %(cause)s, not adopting it",
+            extra={"cause": cause},
         )
         self._close_sockets()
         self._stop()
@@ -398,7 +399,7 @@ class _PreviousProcess:
 
     def _on_unproved(self, cause: OSError) -> None:
         _log.error(
-            "cannot adopt a worker of the last run: cannot prove NET_ADMIN: %(cause)s",
+            "cannot adopt a worker of the previous run: cannot prove NET_ADMIN: %(cause)s",
             extra={"cause": cause.strerror},
         )
         self._stop()
@@ -407,7 +408,7 @@ class _PreviousProcess:
         if not self._skipped:
             self._skipped = True
             _log.warning(
-                "a worker of the last run sent a message unknown to this version, skipped:"
+                "a worker of the previous run sent a message unknown to this version, skipped:"
                 " %(cause)s",
                 extra={"cause": cause},
             )
@@ -416,7 +417,7 @@ class _PreviousProcess:
     def _on_lost(self, malformed: str) -> None:
         if malformed:
             _log.error(
-                "a worker of the last run sent a malformed message: %(cause)s",
+                "a worker of the previous run sent a malformed message: %(cause)s",
                 extra={"cause": malformed},
             )
         elif self._name and not (self.count or self.handed_over.done()):

@@ -45,9 +45,9 @@ PLACES = 24
 _PLACES_A_PROCESS = 2
 # A process answers within milliseconds, and tries again if the node is too busy for that.
 _ANSWER_S = 0.03
-# After this time it is closed even if its place isn't needed.
+# Seconds after which a process without a proof is disconnected even if nobody needs its slot.
 _PROVE_S = 1.0
-# Each takes 0.1 ms.
+# The maximum number of connections accepted per turn; each takes 0.1 ms.
 _ACCEPTED_A_TURN = 16
 _PAUSE_S = 0.005
 
@@ -116,7 +116,7 @@ class _Guest:
     """An accepted process."""
 
     pid: int
-    """0: the process isn't visible from here."""
+    """The process ID; 0: the process isn't visible from here."""
     since: float
     deadline: asyncio.TimerHandle
     challenge: socket.socket | None

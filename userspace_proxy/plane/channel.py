@@ -47,7 +47,7 @@ _LATER_BYTES = 300
 # A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in ``messages``.
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
-# About fifty messages, each of which takes up to a tenth of a millisecond.
+# Bytes per read: about fifty messages, each of which takes up to a tenth of a millisecond.
 _READ_BYTES = 16 * 1024
 # Sent by one call, unless a single message is longer: less than the kernel's buffer.
 _BATCH_BYTES = 64 * 1024

@@ -65,7 +65,7 @@ class GroupUpdate:
     group: int
     key: PortKey
     old: Serving | None
-    """None: the worker doesn't know the group."""
+    """The worker's present copy; None: it doesn't know the group."""
     new: Serving
 
     def message(self) -> OpenGroup | ChangeGroup:
@@ -107,7 +107,7 @@ class Group(CounterTable):
         self.number = number
         self.key = key
         self.serving = _NO_SERVING
-        """As of the last :meth:`change`."""
+        """What the group serves since the last :meth:`change`."""
         self.revision = 0
         """Incremented whenever a figure, a failure or an ejection may have changed."""
         self.ended_workers = 0
@@ -124,9 +124,9 @@ class Group(CounterTable):
         self._former: tuple[SocketAddress, ...] = ()
         """Former endpoints, the latest last: connections outlive their endpoint."""
         self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
-        """By worker: open connections, as in ``GAUGES``, to be subtracted when it dies."""
+        """Open connections by worker, as in ``GAUGES``, to be subtracted when it dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
-        """By worker: monotonic seconds when a probe is due."""
+        """Monotonic seconds when a probe is due, by worker."""
         self._waiting: dict[int, tuple[int, float]] = _NONE
         """By worker: the number of waiting clients, and since when the first one waits."""
         self._slow_start = SlowStart()
@@ -294,7 +294,7 @@ class Group(CounterTable):
 
     @property
     def has_passing(self) -> bool:
-        """Whether ejections, waits or slow starts, whose figures change with time, are going on."""
+        """Whether an ejection, wait or slow start is in progress; its figures change with time."""
         return bool(self._waiting) or any(self._ejected.values()) or bool(self._slow_start)
 
     def waiting(self, now: float) -> Waiting:

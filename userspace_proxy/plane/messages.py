@@ -278,7 +278,7 @@ class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
 
 
 class WaitingReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The clients that wait for an endpoint now, with the fields of :class:`Waiting`."""
+    """The clients now waiting for an endpoint, with the fields of :class:`Waiting`."""
 
     clients: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     longest_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -316,7 +316,7 @@ class Observed(_Message):
 
     records: Annotated[list[ConnectionFacts], msgspec.Meta(max_length=OBSERVED_MAX)]
     left_out: Annotated[list[LeftOut], msgspec.Meta(max_length=FILTERS_MAX)]
-    """By filter, how many connections didn't fit into the ring."""
+    """The number of connections that didn't fit into the ring, for each filter."""
 
 
 class Called(_Message):

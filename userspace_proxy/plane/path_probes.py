@@ -50,7 +50,7 @@ class PathProbes:
         self._timer: asyncio.Handle | None = None
         """Begins the next probes."""
         self._timer_at = math.inf
-        """When it does, in seconds of the reactor's clock."""
+        """When the timer fires, in seconds of the reactor's clock."""
         self._is_soon = False
         """It does in the next iteration of the loop."""
 

@@ -25,13 +25,13 @@ from .messages import CloseListener, MoveListener, OpenListener, ToWorker
 
 
 class Merging:
-    """The changes that wait for one process."""
+    """The changes waiting for one process."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, GroupUpdate] = {}
-        """By group: the change that may still be updated."""
+        """The change of each group that may still be updated."""
         self._kept: dict[int, GroupUpdate] = {}
-        """By group: an earlier change that must stay as it is."""
+        """An earlier change of each group that must stay as it is."""
         self._group_of: dict[int, int] = {}
         """The group of each listener in the process."""
 

@@ -162,7 +162,7 @@ class Plane:
         Listeners serve, refuse or drop at once; open listeners stay open. Keys are unique in the
         plane: reusing another group's key takes over its listener without effect on clients, unless
         that group refused before. Open TCP connections stay with their group, UDP flows end, and
-        clients that wait to be accepted go to the new group. A listener whose key isn't wanted any
+        clients waiting to be accepted go to the new group. A listener whose key isn't wanted any
         more continues until :meth:`close_unwanted`.
 
         Returns the open listeners, and why others aren't open, or refuse. Call again to retry. A

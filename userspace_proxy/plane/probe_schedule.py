@@ -84,7 +84,7 @@ class ProbeSchedule:
         self._heap: list[tuple[float, SocketAddress]] = []
         """Endpoints that aren't due yet; may contain outdated times."""
         self._queues: OrderedDict[str, OrderedDict[ServiceKey, _Queue]] = OrderedDict()
-        """Endpoints that wait for a turn, by namespace, in the queues of all their Services; no
+        """Endpoints waiting for a turn, by namespace, in the queues of all their Services; no
         queue is empty."""
         self._under_way: Counter[ServiceKey | str] = Counter()
         """The probes in progress of each Service, and of each namespace."""

@@ -17,7 +17,8 @@ from pathlib import Path
 
 # Reports included, an idle worker wakes less than twice a second.
 BEAT_S = 0.6
-# With HUNG_S, a worker that hangs is killed after 0.4 to 1.25 s. HAProxy's watchdog takes 2 s.
+# Seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4 to
+# 1.25 s. HAProxy's watchdog takes 2 s.
 LOOK_S = 0.25
 # A worker whose charge reaches this is considered hung.
 HUNG_S = 1.0

@@ -49,16 +49,17 @@ from .messages import (
 from .record_ring import RecordRing
 from .substitutes import Substitutes
 
-# Some tenths of a millisecond.
+# The maximum number of groups handled per iteration of the loop, which take some tenths of a
+# millisecond.
 _GROUPS_PER_ITERATION = 256
 # Endpoints in a message before another group begins, which may report all its 10,000 endpoints, and
 # report them as ejected, too: at most 300 bytes each, which stays below
 # ``channel.MAX_FRAME_BYTES``. Both processes need, and keep, 3 KB per endpoint: 5,000 cost 10 MB.
 _ENDPOINTS_A_MESSAGE = 500
-# About 60 bytes each; they take 2 ms.
+# The maximum number of affinity entries in a message: about 60 bytes each; they take 2 ms.
 _ENTRIES_A_MESSAGE = 1000
-# While a worker drains, its UDP flows still get replies, but send no more datagrams: the next
-# worker has the sockets, too.
+# How long a draining worker still relays replies of its UDP flows. It sends no more datagrams,
+# because the next worker shares its sockets.
 _REPLIES_S = 2.0
 
 
@@ -235,7 +236,7 @@ class Worker:
         if group is not None:
             if self._labelled.get(group.label) == message.group:
                 del self._labelled[group.label]
-            # Clients that wait for its endpoints are refused, like later clients.
+            # Clients waiting for its endpoints are refused, like later clients.
             handling = dataclasses.replace(group.serving.handling, hold=None)
             group.update(Serving(handling=handling), self._dataplane.engine.clock())
 

@@ -30,9 +30,9 @@ HERE = -1
 OUTSIDE = 0
 """Neither on this node nor in a pod network."""
 ROUTED = -2
-"""In the pod network of another node."""
+"""An address in the pod network of another node."""
 FILTERED_BRIDGE = -3
-"""Attached to a bridge that delivers replies to this node, even replies to its own clients."""
+"""An address on a bridge that delivers replies to this node, even those to its own clients."""
 Location = int
 """One of these four, or the index of the link that an address is attached to."""
 

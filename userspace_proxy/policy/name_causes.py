@@ -66,7 +66,8 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
 
 def needs_nodes(state: ServiceState) -> bool:
     """Return whether a Service's endpoints by name depend on the Nodes' addresses."""
-    # The last state on disk has only slices of addresses, until names are derived again.
+    # The saved state has only address slices until names are derived again, so the handling is
+    # checked, too.
     return bool(state.service.handling.found_by_name) or any(
         isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
     )

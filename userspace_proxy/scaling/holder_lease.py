@@ -49,7 +49,8 @@ from .usage import Usage
 _log = FieldLogger("userspace_proxy.agent")
 
 _RENEW_S = 15.0
-# When thousands of nodes find the Lease free, only a few try to take it at once.
+# The maximum random delay before taking the Lease: when thousands of nodes find the Lease free,
+# only a few try to take it at once.
 _JITTER_S = 10.0
 TOO_OLD_S = 2.5 * BEAT_S
 """A node whose report hasn't changed for this long is unknown."""

@@ -24,13 +24,14 @@ NODE_PREFIX = "node."
 HOLDER = "holder"
 # An object's annotations have 256 KiB in all.
 DEMAND_BYTES_MAX = 128 << 10
-"""Room for some 3,000 Services; beyond 1,800 namespaces with the longest names, all is unknown."""
+"""The maximum size of the demand in one Lease in bytes, with room for some 3,000 Services; beyond
+1,800 namespaces with the longest names, all is unknown."""
 ROUND_BYTES_MAX = 32 << 10
-"""Room for a round's Services: 250 with the longest names."""
+"""The maximum size of a round's Services in bytes: 250 with the longest names."""
 
 
 class Vote(NamedTuple):
-    """A vote that the holder asks of all nodes: whether Services have clients."""
+    """A vote that the Lease holder requests from all nodes, on whether Services have clients."""
 
     number: str
     """Different for each round."""

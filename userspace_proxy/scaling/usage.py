@@ -1,6 +1,6 @@
 """How much each Service needs pods; the source of the metric, JSON, Events and scaling.
 
-    demand = clients that wait + open connections + live flows
+    demand = waiting clients + open connections + live flows
              at least 1 until idle-after, or RECENT_S, has passed since the last of them
 
 Rule 1: new endpoints count as use, so pods stay for that time after they are scaled or
@@ -35,7 +35,7 @@ class _Use:
     revision: int = -1
     traffic: tuple[int, ...] = ()
     ended_workers: int = 0
-    """As of the last check at which it had endpoints."""
+    """The number of ended workers at the last check at which it had endpoints."""
     active: int = 0
     endpoints: frozenset[SocketAddress] = frozenset()
 

@@ -110,7 +110,7 @@ _NEVER = _Attempts()
 
 
 class Waking:
-    """The clients of one proxy that wait for pods.
+    """The clients of one proxy waiting for pods.
 
     Args:
         plane: Reports clients that begin to wait.

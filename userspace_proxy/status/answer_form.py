@@ -26,7 +26,7 @@ SUMMARY_EVERY_S = 5.0
 """The interval of a summary's lines: as often as workers report by themselves."""
 EVERY_MAX_S = 30.0
 """The longest interval; an idle connection isn't closed that soon."""
-# As many Services as a reader can show at once.
+# The maximum number of values of ``also``: as many Services as a reader can show at once.
 _ALSO_MAX = 100
 _LEVEL = 1
 # zlib's number for gzip.

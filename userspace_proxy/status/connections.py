@@ -26,13 +26,16 @@ from typing import cast
 
 from aiohttp import web
 
-# Far more than the kubelet, a few load balancers, Prometheus and browsers hold open.
+# The maximum number of connections: far more than the kubelet, a few load balancers, Prometheus and
+# browsers hold open.
 MAX_CONNECTIONS = 128
-# A probe sends its request at once; the kubelet's own timeout is 1 s by default.
+# The time limit for a connection's first request. A probe sends its request at once; the kubelet's
+# own timeout is 1 s by default.
 FIRST_REQUEST_S = 2.0
-# The largest answer, the metrics of 10,000 Services, takes a few seconds.
+# The time limit for a request. The largest answer, the metrics of 10,000 Services, takes a few
+# seconds.
 REQUEST_S = 60.0
-# As much as a transport buffers before it pauses its writer.
+# Bytes per chunk: as much as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
 # The limit for all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes
 # 75 MiB, their metrics less. A few clients read both at a time; nothing else needs more than a

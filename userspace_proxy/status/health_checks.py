@@ -41,8 +41,9 @@ _log = logging.getLogger("userspace_proxy.status")
 _WILDCARDS = ("0.0.0.0", "::")
 # A few load balancers each probe a few hundred Services with short connections.
 MAX_CONNECTIONS = 512
-# Per Service, so that a flood of connections to one leaves room for the others. If many floods
-# reach the total, the Service with the most connections loses its oldest.
+# The maximum number of connections per Service, so that a flood of connections to one leaves room
+# for the others. If many floods reach the total, the Service with the most connections loses its
+# oldest.
 MAX_CONNECTIONS_PER_PORT = 32
 
 

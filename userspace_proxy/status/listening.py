@@ -13,7 +13,7 @@ from ..model import SocketAddress
 ListenAt = tuple[str, int] | socket.socket
 """Host and port (0: any free one), or a socket that already listens."""
 
-# Connections that may wait to be accepted while the event loop is busy.
+# The maximum number of connections waiting to be accepted while the event loop is busy.
 BACKLOG = 128
 
 

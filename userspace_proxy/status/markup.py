@@ -64,16 +64,16 @@ class Affected:
     """What a neutral mark stands for."""
     tag: str = ""
     word: str = ""
-    """Its state, or empty."""
+    """The state as text, or empty."""
 
 
 def make_environment(
     loader: BaseLoader, finalize: Callable[[object], object] | None = None
 ) -> Environment:
-    """Return an environment with what the templates of this package need.
+    """Return the Jinja environment for this package's templates.
 
     Args:
-        finalize: Makes what is written of each value; None: it is written as it is.
+        finalize: Converts each value before it is written; None: values are written unchanged.
     """
     environment = Environment(
         loader=loader,

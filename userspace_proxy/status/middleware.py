@@ -37,7 +37,8 @@ _KINDS = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-# For the usual interval of scrapes, a new connection is cheaper than keeping one open.
+# How long an idle connection stays open: for the usual interval of scrapes, a new connection is
+# cheaper than keeping one open.
 _KEEPALIVE_S = 30.0
 # The time for pending requests when the proxy ends: clients repeat probes and pages.
 _CLOSE_S = 1.0

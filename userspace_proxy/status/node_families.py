@@ -56,7 +56,7 @@ _FIRST = (
     "totals.kernel_connections",
 )
 _WITH_FRACTION = "last_state.failures"
-"""It has always been written as 4.0."""
+"""The figure that has always been written with a fraction, as 4.0."""
 
 
 def _node_figures() -> Mapping[str, Figure]:

@@ -79,7 +79,7 @@ class Page:
     chosen: Chosen
     ignored: tuple[IgnoredFacts, ...]
     health_checks: tuple[HealthCheckFacts, ...]
-    """As many of those that the search selects as are shown."""
+    """The shown health checks among those that the search selects."""
     more_health_checks: int
     selection: Selection
     part: ListPart[PortFacts]

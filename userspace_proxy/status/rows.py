@@ -95,7 +95,7 @@ class Row:
     title: str
     """The whole name."""
     link: str
-    """Where the name leads."""
+    """The link of its name."""
     tags: tuple[str, ...]
     """What tells it from others of its name."""
     address: str
@@ -113,15 +113,15 @@ class Row:
     """The numbers, by the keys of ``FIGURES``."""
     sparkline: Sparkline | None
     is_sentence: bool = False
-    """Its state is one, which needs room."""
+    """Whether its state is a sentence, which needs room."""
     words_link: str = ""
-    """Where its state leads; or empty."""
+    """The link of its state; or empty."""
     minute: str = ""
     """What went wrong in the last minute, in words; or empty."""
     nodes: str = ""
     """On how many nodes it is ok, of how many; empty on one."""
     is_folded: bool | None = None
-    """None: it isn't one that can be expanded."""
+    """Whether the row is collapsed; None: it can't be expanded."""
     detail: object = None
     """What ``detail.html`` places; None while the row is folded."""
 

@@ -24,7 +24,7 @@ from .search import MAX_LENGTH, Search
 
 _T = TypeVar("_T")
 
-# More can't be expanded at a time; a page has as many rows.
+# The maximum number of rows that can be expanded at once, which is the number of rows on a page.
 _MAX_OPEN = 100
 
 
@@ -64,7 +64,7 @@ class Selection:
     sort: str = "state"
     """A key of ``SORTS``; with ``-`` before it in descending order."""
     page: int = 1
-    """From 1; past the end means the last."""
+    """The page's number, from 1; a number past the end means the last page."""
     open: tuple[str, ...] = ()
     """The ids of the rows that are expanded, or folded where rows are expanded by default."""
     refresh: bool = True
@@ -146,7 +146,7 @@ class Chosen:
     """The selected part of a view."""
 
     ports: tuple[PortFacts, ...]
-    """In the order of the selection; of all pages."""
+    """The Service ports of all pages, in the order of the selection."""
     ignored: tuple[IgnoredFacts, ...]
     rejected: tuple[RejectedFacts, ...]
     """Objects with a mistake; none without a search."""

@@ -6,7 +6,7 @@
 Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand Services take
 about a second, during which connections continue.
 Rule 2: no request changes anything: only GET and HEAD, no state-changing form, no cookie.
-Rule 3: requests that wait for the same view or answer share it, so a flood of requests occupies
+Rule 3: requests waiting for the same view or answer share it, so a flood of requests occupies
 neither the event loop nor memory for each. Of each kind of answer (page, text, JSON, metrics), one
 is made at a time, so a flood of searches delays only its own kind.
 Rule 4: on loopback only requests to a loopback name are answered (DNS rebinding).

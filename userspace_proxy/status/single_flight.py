@@ -1,6 +1,6 @@
-"""Lets requests that wait for the same result share it (singleflight).
+"""Lets requests waiting for the same result share it (singleflight).
 
-    requests ──▶ those that wait for the same key ──▶ made once, one key at a time ──▶ all get it
+    requests ──▶ those waiting for the same key ──▶ made once, one key at a time ──▶ all get it
 
 Rule 1: a result is made after its request arrived, so it contains everything before.
 Rule 2: a waiting request holds nothing but its place.

@@ -8,7 +8,7 @@ Rule 2: a client that reads slowly gets fewer updates; nothing is queued for it 
 Rule 3: at the limit of streams, the client with the most loses its oldest one to a client that then
 still has fewer; otherwise the new one is refused. A client is a user of this node, or an address.
 Rule 4: a stream lasts as long as its client reads. Where connections are limited it ends before
-those that wait for an answer, and the client connects again.
+those waiting for an answer, and the client connects again.
 Rule 5: a stream with an interval, as readers of many nodes have it, takes a hundredth of a core at
 most: its messages are as far apart as that needs.
 """
@@ -44,7 +44,8 @@ _Id = tuple[str, ...]
 
 _NOT_COMPARED = ("now", "ports")
 
-# Each may take some 30 ms of a second; a browser has a stream only for a page that is visible.
+# The maximum number of open streams. Each may take some 30 ms of a second; a browser has a stream
+# only for a page that is visible.
 MAX_STREAMS = 16
 # A client whose connection has ended waits this long before it connects again.
 _RETRY_MS = 1000
@@ -228,7 +229,7 @@ def _client_of(request: web.Request) -> int | str:
 
 
 class _Shared(Generic[_Key, _Made]):
-    """The last that was made of a sample for each key: many clients have the same."""
+    """Caches what was last made from a sample for each key, which many clients share."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler

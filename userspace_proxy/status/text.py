@@ -65,7 +65,7 @@ _CAUSE, _TRAFFIC = 30, 10
 
 _ALL = Selection()
 _RATES = ("OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S")
-# No screen has more lines.
+# The maximum number of rows that ``top`` shows: no screen has more lines.
 TOP_SHOWN = 200
 # How many of the node's problems with the same remedy are shown. One more is shown, too: the line
 # that counts the rest would take as much room.
@@ -77,7 +77,7 @@ _USUAL_COLUMNS = 80
 # How many reasons are shown for which Services are ignored by design.
 _REASONS_SHOWN = 3
 _TAKEN_SHOWN = 5
-# Terminal programs, which accept everything.
+# User-Agent prefixes of terminal programs, which send "Accept: */*".
 _TERMINAL_PROGRAMS = ("curl/", "Wget/", "HTTPie/")
 
 

@@ -22,7 +22,7 @@ class KernelView:
     """The rules of other programs, and the interfaces."""
 
     nft: Tables = field(default_factory=dict)
-    """All chains; only chains reached from the requested hooks have rules."""
+    """All nftables chains; rules are included only for chains that the requested hooks reach."""
     legacy_nat: Tables = field(default_factory=dict)
     legacy_filter: Tables = field(default_factory=dict)
     links: tuple[str, ...] = ()

@@ -90,10 +90,10 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check whether the kernel supports a steering, as far as it could be tried.
+    """Check whether the kernel supports a steering, as far as trial requests can show.
 
     Raises:
-        SteeringError: It lacks something, so a start can't succeed.
+        SteeringError: The kernel lacks something that steering needs, so start-up can't succeed.
     """
     if lacks := kernel_lacks(name, kernel, own_namespace=own_namespace):
         raise SteeringError(f"cannot steer by {name}: {lacks}", hint=remedy(name, kernel))

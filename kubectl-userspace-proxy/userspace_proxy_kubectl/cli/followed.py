@@ -202,7 +202,8 @@ def _progress() -> Iterator[ShowPart | None]:
         stream.flush()
 
 
-# In a pod, its service account is used, as kubectl does.
+# The variable that shows that this runs in a pod, whose service account is then used, as by
+# kubectl.
 _IN_POD = "KUBERNETES_SERVICE_HOST"
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Page = Callable[[AllNodes, AllNodes | None], StatusText]
 
 _JSON = "json"
-# Rates are averaged over as many seconds as a single proxy's.
+# The averaging window for rates, in seconds, as for a single proxy.
 _AVERAGED_S = 3
 
 

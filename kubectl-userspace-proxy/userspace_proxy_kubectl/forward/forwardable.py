@@ -56,7 +56,7 @@ class NotForwarded(NamedTuple):
 
     service: ServiceKey
     port: str
-    """Such as ``53/UDP``; empty: the whole Service."""
+    """The port, such as ``53/UDP``; empty: the whole Service."""
     reason: str
 
 

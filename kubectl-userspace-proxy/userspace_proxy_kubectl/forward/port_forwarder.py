@@ -45,10 +45,11 @@ HALF_CLOSED_S = 5.0
 PING_S = 5.0
 """Seconds between pings on an open stream; load balancers' limits usually start at 20."""
 
-# A busy machine may be late by seconds.
+# A pause of PING_S that took longer than this means that the machine was suspended; a busy machine
+# is late by only a few seconds.
 _SLEPT_S = 3 * PING_S
 _READ_BYTES = 1 << 16
-# The kernel completes both ends at once.
+# The timeout for a connection on loopback, whose ends the kernel completes at once.
 _LOOPBACK_S = 5.0
 
 

@@ -47,7 +47,7 @@ _CHANGES_PER_S = 4, 2 << 20
 _LINES_PER_S = 10_000, 8 << 20
 # An agent counts as gone after silence of this many times its usual gap.
 _GAPS = 4
-# Shorter lines are parsed in the event loop, as a thread would take longer.
+# The size below which lines are parsed in the event loop, as a thread would take longer.
 _INLINE_BYTES = 64 << 10
 _TEXT_MAX = 300
 _How = TypeVar("_How")

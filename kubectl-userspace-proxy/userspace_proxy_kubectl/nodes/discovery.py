@@ -42,7 +42,7 @@ WATCH_S = 300.0
 """Seconds after which a watch of pods ends, and they are listed again."""
 
 _AGAIN_S = 2.0
-# Added to the timeout that the server was asked for.
+# Seconds of silence to tolerate in addition to the timeout that the server was asked for.
 _SILENCE_S = 30.0
 
 
@@ -54,7 +54,7 @@ class Where:
     selector: str = ""
     """The pods' labels; empty: those that the chart sets."""
     nodes: frozenset[str] = frozenset()
-    """Only these nodes; empty: all."""
+    """The nodes whose agents are wanted; empty: all nodes."""
     name: str = ""
     """Among several agents on a node, serves Services of this name; empty: those without one."""
 

@@ -40,7 +40,7 @@ from .agent_answer import AgentAnswer, AllNodes
 
 CLOCK_OFF_S = 2.0
 """Seconds of difference beyond which a node's times can't be compared with those of others."""
-# An answer may contain any number of problems.
+# The maximum number of problems taken from an answer, which may contain any number.
 _PROBLEMS_MAX = 5
 _NAMED = 3
 # Settings that naturally differ between nodes: their own names, addresses and files.

@@ -77,7 +77,7 @@ ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
     "endpoints": lambda one, _: len(one.endpoints),
     **{key: _by_figure(column) for key, column in FIGURES.items()},
 }
-"""By the keys of ``userspace_proxy.status.selection.SORTS``."""
+"""Sort orders, keyed as in ``userspace_proxy.status.selection.SORTS``."""
 
 
 def in_order(ports: Iterable[MergedPort], sort: str, rates: Rates) -> list[MergedPort]:

@@ -35,7 +35,8 @@ from .endpoints import (
     seen_together,
 )
 
-# With fewer endpoints, each is as likely to be the reason.
+# The minimum number of endpoints that implicates the path to them: with fewer endpoints, each is as
+# likely to be the reason.
 _PATHS = 3
 _PLACES = 2
 _EXPLAIN = "kubectl userspace-proxy explain"
@@ -54,7 +55,7 @@ class MergedIncident:
     """How many of these nodes were answered, and see no fault."""
     extent: Extent
     left_out: int
-    """Nodes whose summaries don't show whether they tried its endpoints."""
+    """The number of nodes whose summaries don't show whether they dialled the endpoints."""
     keys: frozenset[object]
     """The keys of its causes, from ``same_cause``."""
 

@@ -37,7 +37,8 @@ from .incidents import MergedIncident, incidents_of
 from .rows import NodeRow, rows_of
 from .sums import Sums, added, of_port
 
-# Each Service adds about a kilobyte to the answer of every node that is asked for it.
+# The maximum number of Services to ask for: each adds about a kilobyte to the answer of every node
+# that is asked for it.
 ASKED_MAX = 50
 # The longest name that Kubernetes allows.
 _NAME_MAX = 253

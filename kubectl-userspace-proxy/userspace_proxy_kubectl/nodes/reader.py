@@ -48,7 +48,7 @@ Show = Callable[[AllNodes], object]
 _SHOW_S = 0.25
 _COMPLETE_S = 1.0
 _LOOK_S = 0.5
-# Each line has at most LINE_BYTES.
+# The maximum number of queued lines, each of at most LINE_BYTES.
 _LINES_MAX = 100
 
 

@@ -52,12 +52,14 @@ from .merged import Merged, MergedPort
 from .rows import NodeRow
 from .words import format_endpoint, format_finding, format_incident, format_port
 
-# The first screen has what is wrong with nodes, with several Services, and with single ones.
+# The maximum number of findings that are listed unless the output is wide: the first screen has
+# what is wrong with nodes, with several Services, and with single ones.
 _REMARKS_SHOWN = 8
-# One agent alone may claim any number.
+# The maximum number of Service ports that are listed; one agent alone may claim any number.
 _PORTS_SHOWN = 10_000
 _ENDPOINTS_SHOWN = 50
-# A finding about more nodes is printed once.
+# The maximum number of nodes below whose rows a finding is printed; one about more nodes is printed
+# once.
 _ALIKE = 3
 _BELOW = "      "
 
@@ -65,7 +67,7 @@ _NODE_HEADINGS = (
     "NODE", "VERSION", "STEERING", "PATH", "PLAN", "BEHIND", "NOT OK", "OPEN", "CONN", "FAILED",
     "CPU", "MEMORY",
 )  # fmt: skip
-# In this order they are left out where the terminal is too narrow.
+# The columns that are left out if the terminal is too narrow, in this order.
 _LEAST = ("CONN", "PATH", "STEERING", "VERSION", "FAILED", "OPEN")
 
 
@@ -144,7 +146,7 @@ def render_top(
 
 
 def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
-    """Yield what is said of a node below its row, beside what is said of many."""
+    """Yield the lines below a node's row: findings about few nodes, and incidents."""
     for finding in row.findings:
         if len(finding.nodes) <= _ALIKE:
             alone = NodeFinding(finding.level, finding.cause)
@@ -229,7 +231,7 @@ def _address(port: MergedPort) -> str:
 
 
 def _traffic(port: MergedPort) -> str:
-    """Return what is open and was counted, of a Service port that is ok; else nothing."""
+    """Return the traffic of a Service port that is ok as text; otherwise an empty text."""
     if port.level is not Level.OK:
         return ""
     sums = port.sums
@@ -263,7 +265,7 @@ def _node_cells(row: NodeRow) -> tuple[str, ...]:
 
 
 def _fitting(table: Sequence[Sequence[str]], columns: int) -> Sequence[int]:
-    """Return the places of as many columns as fit, the least important ones left out."""
+    """Return the indexes of the columns that fit; the least important ones are left out first."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     places = list(range(len(widths)))
     for name in _LEAST if columns else ():

@@ -26,10 +26,10 @@ from .findings import NodeFinding
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
 
-# A Service port's text is bounded, however much is wrong.
+# The maximum number of causes in a text: a Service port's text is bounded, however much is wrong.
 _CAUSES = 2
 _STATES = 3
-# An agent's text may have any length.
+# The maximum length of a text from an agent, which may have any length.
 _LONGEST = 400
 
 

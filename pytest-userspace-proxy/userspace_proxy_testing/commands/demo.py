@@ -83,7 +83,7 @@ def _show(
     began: float,
     stack: contextlib.ExitStack,
 ) -> None:
-    """Set everything up, print suggestions, and wait for the signal to end."""
+    """Set everything up, print suggestions, and wait for the signal that ends the demo."""
     sandbox = stack.enter_context(Sandbox())
     tour = Tour()
     pods = _add_pods(sandbox, tour)

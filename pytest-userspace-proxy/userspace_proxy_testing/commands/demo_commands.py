@@ -34,7 +34,7 @@ FOLDER_PREFIX = "userspace-proxy-demo-"
 _SOCKET = "commands"
 _LINE_BYTES = 1024
 _TIMEOUT_S = 30.0
-# Clients send their line at once.
+# The timeout for a client, which sends its line at once.
 _CLIENT_S = 2.0
 # Interval in which a demo checks whether it is back in the foreground and reads commands again.
 _BACKGROUND_MS = 1000

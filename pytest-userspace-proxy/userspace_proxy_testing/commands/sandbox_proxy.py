@@ -27,7 +27,8 @@ import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=128)
 socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"."], [listener.fileno()])
 """
-# Start takes a minute on a busy, emulated processor; an exit is noticed at once.
+# How long to wait until the proxy is ready. The start takes a minute on a busy, emulated processor;
+# an exit is noticed at once.
 _READY_S = 180.0
 _POLL_S = 0.02
 _STOP_S = 10.0

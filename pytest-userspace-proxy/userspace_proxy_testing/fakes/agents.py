@@ -32,7 +32,7 @@ class AgentRequest:
     query: Mapping[str, Sequence[str]]
     """The values of each name; a name without a value has an empty one."""
     headers: Mapping[str, str]
-    """By lower-case name."""
+    """Header values, keyed by lower-case name."""
     is_chunked: bool
     """The client speaks HTTP/1.1, so a body without a length is sent in chunks."""
 

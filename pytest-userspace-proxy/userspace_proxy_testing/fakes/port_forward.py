@@ -77,7 +77,7 @@ class FakePods:
         self._may_dial.clear()
 
     def release(self) -> None:
-        """Dial the pods that wait since :meth:`hold`."""
+        """Dial the pods that have been waiting since :meth:`hold`."""
         self._may_dial.set()
 
     def break_streams(self) -> None:

@@ -19,9 +19,10 @@ from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
-# The data plane keeps flows with traffic in both directions as long (nf_conntrack).
+# How long idle flows are kept, which is as long as the data plane keeps flows with traffic in both
+# directions (nf_conntrack).
 IDLE_S = 120.0
-# Each flow takes a descriptor of the control process.
+# The maximum number of flows, each of which takes a descriptor of the control process.
 _FLOWS_MAX = 1000
 _Send = Callable[[bytes], object]
 _Client = tuple[str, int]
@@ -146,7 +147,7 @@ class _Direction:
     stream: str
     chance: random.Random
     held: list[bytes] = field(default_factory=list)
-    """Datagrams that wait for the next one."""
+    """Datagrams waiting for the next one."""
 
     def is_hit(self, percent: int) -> bool:
         """Draw whether a fault with this percentage hits the datagram."""

@@ -34,16 +34,16 @@ from .toxics import (
 )
 
 _CHUNK_BYTES = 32 * 1024
-# toxiproxy's latency toxic queues as many chunks.
+# The maximum number of queued chunks, as in toxiproxy's latency toxic.
 _CHUNKS = 1024
-# At a low rate, toxiproxy sends bytes in parts of a tenth of a second.
+# The duration of a part: at a low rate, toxiproxy sends bytes in parts of a tenth of a second.
 _PART_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     data: bytes
-    """Empty: the end."""
+    """The bytes; empty: the end of the stream."""
     arrived: float
 
 
@@ -122,7 +122,7 @@ class FaultyStream:
             self._queue.put_nowait(None)
 
     def note_client(self) -> None:
-        """Re-examine a reset that waits for the client's first byte; other waits continue."""
+        """Re-examine a reset waiting for the client's first byte; other waits continue."""
         if any(isinstance(toxic, ResetPeer) for toxic in self._active()):
             self.change()
 

@@ -115,7 +115,8 @@ class ToxiproxyApi:
 
     @web.middleware
     async def _refuse_browsers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # In some browsers scripts may set User-Agent, but in none Host.
+        # Some browsers let scripts set User-Agent, but none lets them set Host, so both are
+        # checked.
         if request.headers.get("User-Agent", "").startswith("Mozilla/"):
             return web.Response(text="User agent not allowed\n", status=403)
         hosts = request.headers.getall("Host", [])

@@ -27,7 +27,7 @@ _NOT_IN_LABELS = re.compile(r"[^a-z0-9-]+")
 class _Made:
     service: AddedService
     upstream: str
-    """As given by the client."""
+    """The upstream address, as given by the client."""
     endpoint: SocketAddress
     listen: SocketAddress
     enabled: bool

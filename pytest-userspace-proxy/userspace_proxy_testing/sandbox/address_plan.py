@@ -58,9 +58,9 @@ class PodRanges(NamedTuple):
 
     whole: tuple[Network, ...]
     routed: tuple[Network, ...]
-    """For pods with their own link; the first address is their gateway."""
+    """The range for pods with their own link; the first address is their gateway."""
     bridged: tuple[Network, ...]
-    """For pods on the bridge, which has the first address."""
+    """The range for pods on the bridge, which has the first address."""
 
 
 def plan_addresses(pod_cidr: str, service_cidr: str) -> AddressPlan:

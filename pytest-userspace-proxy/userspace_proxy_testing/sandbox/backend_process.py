@@ -13,9 +13,10 @@ from userspace_proxy.errors import SandboxError
 
 from .holder import read_line
 
-# It starts in less than 0.1 s, or longer while other tests use the machine.
+# How long to wait until a backend is ready. It starts in less than 0.1 s, or longer while other
+# tests use the machine.
 READY_TIMEOUT_S = 20.0
-# A backend that prints anything but "ready" is about to exit.
+# How long to wait for the end of a backend. One that prints anything but "ready" is about to exit.
 END_TIMEOUT_S = 2.0
 
 PROGRAM = Path(__file__).with_name("backends.py")

@@ -25,7 +25,8 @@ from userspace_proxy.kernel.privileges import read_sysctls
 
 from .privileges import explain_refusal, tool_path
 
-# Creating a namespace takes milliseconds; only a swapping machine approaches these limits.
+# How long to wait for the start, and for the end. Creating a namespace takes milliseconds; only a
+# swapping machine approaches these limits.
 START_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 10.0
 

@@ -10,7 +10,8 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy.kernel.privileges import CAP_NET_ADMIN, forbidding
 from userspace_proxy.linux import require_own_files
 
-# Debian has ip in /usr/sbin, which an unprivileged user's PATH may lack.
+# Directories to append to PATH: Debian has ip in /usr/sbin, which an unprivileged user's PATH may
+# lack.
 SBIN = "/usr/sbin:/sbin"
 TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2"}
 

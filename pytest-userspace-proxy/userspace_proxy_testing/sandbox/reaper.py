@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 
-# A killed process that remains after this time hangs in the kernel.
+# How long killed processes may take to end; one that remains longer hangs in the kernel.
 DEADLINE_S = 5.0
 
 

@@ -55,7 +55,7 @@ def test_the_error_of_a_log_is_not_what_came_after_it(tmp_path, lines, quoted):
     assert error_line(log) == quoted
 
 
-def test_a_proxy_that_ends_is_an_error_with_its_last_words(tmp_path):
+def test_a_proxy_that_exits_early_is_an_error_with_its_last_log_line(tmp_path):
     log = tmp_path / "log"
     log.write_text("error: why it ended\n")
     with started(["true"]) as ended:

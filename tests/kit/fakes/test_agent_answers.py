@@ -103,7 +103,7 @@ async def test_an_agent_returns_only_the_digests_of_the_requested_bucket():
     assert msgspec.json.decode(one.body)["digests"] == {"shop/db": "4567cdef"}
 
 
-async def test_other_pages_are_those_that_are_given():
+async def test_configured_pages_are_served_and_others_return_404():
     agent = FakeAgent(facts(), pages={"/configz": b"{}"})
     assert (await asked(agent, request(path="/configz"))).body == b"{}"
     assert b" 404 " in (await asked(agent, request(path="/api/v1/plan"))).got

@@ -97,8 +97,6 @@ class ProcessLoop(VirtualLoop):
                 return True
         return False
 
-    # -- what asyncio and the product call ---------------------------------------------------------
-
     def get_debug(self) -> bool:
         return False
 
@@ -144,8 +142,6 @@ class ProcessLoop(VirtualLoop):
         """Part of asyncio.AbstractEventLoop."""
         if not self._process.is_dead:
             self._report_bug(f"{context['message']}: {context.get('exception')!r}")
-
-    # -- running -----------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """Run an iteration soon."""

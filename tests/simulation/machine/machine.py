@@ -190,8 +190,6 @@ class Machine(Network):
         process.kernel.fails, process.kernel.spared = {call: number}, spared
         self.timeline.after(for_s, process.kernel.fails.clear)
 
-    # -- what modules of the product call ----------------------------------------------------------
-
     def start_child(self, run: Callable[[int], Any]) -> tuple[Child, Any]:
         """Start a worker; return it, and the caller's end of a connection to it."""
         parent = self.kernel.process
@@ -226,8 +224,6 @@ class Machine(Network):
         self.current = before
         child.kill()
         return child.wait()
-
-    # -- clients -----------------------------------------------------------------------------------
 
     def listeners_at(self, address: Address) -> list[Port]:
         """Return the ports that take clients of an address."""

@@ -52,8 +52,6 @@ class ProcessWorld(Generic[AnyMachine]):
         self.judgements = Judgements(self.note, self.machine.violations)
         self.is_calm = self.is_finishing = self.is_over = False
 
-    # -- what each half has of its own -------------------------------------------------------------
-
     def take_line(self, record: logging.LogRecord) -> None:
         """Take what the product logs."""
         raise NotImplementedError
@@ -69,8 +67,6 @@ class ProcessWorld(Generic[AnyMachine]):
     def after_step(self) -> None:
         """Look at the node after each step."""
         raise NotImplementedError
-
-    # -- a run -------------------------------------------------------------------------------------
 
     @property
     def trace(self) -> list[tuple[float, str]]:

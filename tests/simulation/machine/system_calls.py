@@ -128,8 +128,6 @@ class ProcessKernel(Kernel):
         file = self.files.get(fd)
         return isinstance(file, UnixEnd) and file.is_writable
 
-    # -- sockets -----------------------------------------------------------------------------------
-
     def socket(
         self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
     ) -> ProcessSocket:
@@ -186,8 +184,6 @@ class ProcessKernel(Kernel):
     def peer(self, sock: ProcessSocket) -> tuple[int, int]:
         """Part of kernel.abstract_sockets."""
         return sock.core.was_connected_to.pid, 0
-
-    # -- other descriptors -------------------------------------------------------------------------
 
     def close(self, fd: int) -> None:
         """Part of os."""
@@ -267,8 +263,6 @@ class ProcessSocket(SimulatedSocket):
         self._kernel.sockets.pop(fd, None)
         return fd
 
-    # -- ports -------------------------------------------------------------------------------------
-
     def bind(self, address: Any) -> None:
         """Part of socket.socket."""
         core = self._enter("bind")
@@ -318,8 +312,6 @@ class ProcessSocket(SimulatedSocket):
         if (level, option) == (_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
             return int(self._enter("getsockopt").shared.is_listening)
         return super().getsockopt(level, option, length)
-
-    # -- Unix sockets ------------------------------------------------------------------------------
 
     def getpeername(self) -> Any:
         """Part of socket.socket."""

@@ -119,8 +119,6 @@ class ApiServer:
         """Of its watch cache."""
         return self.objects.revision
 
-    # -- faults ------------------------------------------------------------------------------------
-
     def cut(self) -> None:
         """Break all connections off."""
         for exchange in list(self._exchanges):
@@ -189,8 +187,6 @@ class ApiServer:
             self.timeline.at(self._applied_at, self._apply, self._epoch)
         self.is_up = True
 
-    # -- the watch cache ---------------------------------------------------------------------------
-
     def _load(self, count: int) -> None:
         """Have the objects after that many writes, and no history."""
         self._epoch += 1
@@ -230,8 +226,6 @@ class ApiServer:
 
     def _compact(self) -> None:
         self.window = self.revision
-
-    # -- requests ----------------------------------------------------------------------------------
 
     def handle(self, exchange: Exchange) -> None:
         """Take a request that has arrived."""
@@ -314,8 +308,6 @@ class ApiServer:
         else:
             self._respond(exchange, 200, item)
 
-    # -- lists -------------------------------------------------------------------------------------
-
     def _list(self, exchange: Exchange, wanted: ObjectFilter) -> None:
         query = exchange.query
         limit = int(query.get("limit", 0))
@@ -379,8 +371,6 @@ class ApiServer:
         body: dict[str, Any] = {"kind": f"{KIND_OF[wanted.resource]}List", "metadata": metadata}
         body["items"] = None if not shown and self.has_nulls else shown
         self._respond(exchange, 200, body)
-
-    # -- watches -----------------------------------------------------------------------------------
 
     def _watch(self, exchange: Exchange, wanted: ObjectFilter) -> None:
         query = exchange.query
@@ -446,8 +436,6 @@ class ApiServer:
             self.timeline.at(self.silent_until, self._end_watch, watch)
         elif watch in self.watches:
             self._finish(watch.exchange)
-
-    # -- responses ---------------------------------------------------------------------------------
 
     def pieces(self, size: int) -> Iterator[int]:
         """Yield where each of the pieces begins in which so many bytes are sent."""

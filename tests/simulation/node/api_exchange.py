@@ -50,7 +50,6 @@ class Exchange:
         self.body = body
         self.timeline = server.timeline
         self.began = self.timeline.now
-        # -- the client's side
         self.code = 0
         """Of the response; 0: it hasn't begun."""
         self.retry_after_s = 0.0
@@ -61,7 +60,6 @@ class Exchange:
         """The client is done with it."""
         self._parts: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        # -- the server's side
         self.is_answered = False
         """It has begun a response."""
         self.is_over = False
@@ -76,8 +74,6 @@ class Exchange:
         """What is on its way."""
         self._free_at = self.began
         """Before that nothing more arrives."""
-
-    # -- the client's side -------------------------------------------------------------------------
 
     async def until_begun(self) -> None:
         """Return when there is a code, or an error."""
@@ -112,8 +108,6 @@ class Exchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # -- the way there -----------------------------------------------------------------------------
-
     def depart(self) -> None:
         """Set out for the server."""
         self.timeline.after(self._delay(), self._reach)
@@ -138,8 +132,6 @@ class Exchange:
             self.timeline.at(self.server.silent_until, self._reach)
         else:
             self.server.handle(self)
-
-    # -- the server's side -------------------------------------------------------------------------
 
     def hold(self, seconds: float) -> None:
         """Have what follows arrive so many seconds from now at the earliest."""
@@ -178,8 +170,6 @@ class Exchange:
         self.is_over = True
         at = max(self._free_at, self.timeline.now + self._delay())
         self.timeline.at(at, self._break_off, why)
-
-    # -- the way back ------------------------------------------------------------------------------
 
     def fail(self, why: str) -> None:
         """Have the client see that the connection broke off."""

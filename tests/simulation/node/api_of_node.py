@@ -108,8 +108,6 @@ class Api:
         if client is not None:
             client.abort()
 
-    # -- faults ------------------------------------------------------------------------------------
-
     def fail(self, how: str, *args: Any) -> float:
         """Have something fail; return for how long changes may be late."""
         server, self._failed_at = self.server, self._timeline.now

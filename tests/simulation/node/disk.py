@@ -79,8 +79,6 @@ class Disk:
             file.data = file.data[: self._rng.randrange(len(file.data) + 1)]
             file.is_torn = True
 
-    # -- parts of os -------------------------------------------------------------------------------
-
     def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         """Part of os."""
         self._enter("open")
@@ -154,8 +152,6 @@ class Disk:
         if self.fails_with:
             self.failed()
             raise OSError(self.fails_with, os.strerror(self.fails_with))
-
-    # -- names of the module -----------------------------------------------------------------------
 
     def names(self) -> dict[str, Any]:
         """Return the names of the module that reads and writes files, with what replaces them."""

@@ -193,8 +193,6 @@ class _Drawing:
             else:
                 service.is_there = False
 
-    # -- Services ----------------------------------------------------------------------------------
-
     def _service(self, number: int) -> ServiceSpec:
         rng, features = self._rng, self._features
         self._uid += 1
@@ -275,8 +273,6 @@ class _Drawing:
         if "nodes" in hints and rng.random() < 0.9:
             endpoint.nodes = tuple(rng.sample((NODE, *OTHERS), rng.choice([1, 1, 2])))
         return endpoint
-
-    # -- events ------------------------------------------------------------------------------------
 
     def events(self) -> Iterator[Event]:
         """Yield them, in any order."""

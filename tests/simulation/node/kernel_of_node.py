@@ -91,8 +91,6 @@ class NodeKernel:
         self.foreign = self._foreign()
         """What other programs have, as text."""
 
-    # -- processes ---------------------------------------------------------------------------------
-
     def _enter(self) -> None:
         process = self._machine.current
         if process is not None:
@@ -134,8 +132,6 @@ class NodeKernel:
         has_other = any(at[1] == number and tcp is is_tcp for at, tcp in machine.others)
         has_other |= any(at[1] == number and self._is_local(at[0]) for at in machine.hosts)
         return False if has_other else None
-
-    # -- what happens to it ------------------------------------------------------------------------
 
     def move(self, addresses: tuple[str, ...]) -> None:
         """Have the node other addresses."""
@@ -228,8 +224,6 @@ class NodeKernel:
         if port != self.another.port:
             self.refused(code)
 
-    # -- what it does ------------------------------------------------------------------------------
-
     def send(self, client: Address, to: Address, *, is_tcp: bool) -> Outcome:
         """Send a packet of a client; return where it has gone."""
         flow = Flow(PROTOCOLS["TCP" if is_tcp else "UDP"], Place(*client), Place(*to))
@@ -284,8 +278,6 @@ class NodeKernel:
 
     def _is_local(self, ip: str) -> bool:
         return self.routes.is_local(ip)
-
-    # -- what is in it -----------------------------------------------------------------------------
 
     def _tables(self) -> list[Table]:
         return list(self.tables.ruleset.tables.values())

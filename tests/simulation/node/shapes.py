@@ -41,8 +41,6 @@ class Shape:
         # Another Service may have its place next, under a longer name, and this one's port never.
         return 31600 + 16 * self.number + len(self.name) % 16
 
-    # -- parts -------------------------------------------------------------------------------------
-
     def gap(self) -> float:
         return self.rng.choice(_GAPS_S)
 

@@ -224,8 +224,6 @@ class World(ProcessWorld[AgentMachine]):
             self.waiting = [each for each in self.waiting if each.state in (DIALS, WAITS)]
         self.invariants.after_step()
 
-    # -- agents ------------------------------------------------------------------------------------
-
     def _start_agent(self) -> None:
         number = len(self.agents)
         process = AgentProcess(self.machine, f"agent {number}")
@@ -290,8 +288,6 @@ class World(ProcessWorld[AgentMachine]):
             self.invariants.led_to_port(client, to, outcome.place.port, is_tcp=is_tcp)
             return outcome.place.port
         return REFUSED
-
-    # -- events ------------------------------------------------------------------------------------
 
     def _happen(self, event: Event) -> None:
         what, args = event.what, event.args
@@ -403,8 +399,6 @@ class World(ProcessWorld[AgentMachine]):
         process = self.stop_for(CONTROL if is_agent else WORKER, number, seconds)
         if process is not None:
             self.freshness.disturb(process.loop.held_until)
-
-    # -- clients -----------------------------------------------------------------------------------
 
     def dial(self, ip: str, at: Dialled, hold_s: float) -> None:
         """Have a client dial."""

@@ -37,8 +37,6 @@ class Promise:
         self._looked_at = now
         return True
 
-    # -- of clients of TCP -------------------------------------------------------------------------
-
     def accepted(self, client: Client) -> None:
         """Take note that the node has accepted a client."""
 
@@ -54,8 +52,6 @@ class Promise:
     def ended(self, client: Client) -> None:
         """Take note that a connection has ended, with the reason that its line of the log has."""
 
-    # -- of datagrams ------------------------------------------------------------------------------
-
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
         """Take note that a datagram has reached the node; None: no socket takes it."""
 
@@ -70,8 +66,6 @@ class Promise:
 
     def closed(self, core: DatagramSocket) -> None:
         """Take note that the node closes a socket."""
-
-    # -- of Services and of time -------------------------------------------------------------------
 
     def changing(self, service: Service, now: Serving) -> None:
         """Take note that a Service is about to be served in another way."""

@@ -87,7 +87,7 @@ async def test_workers_of_the_last_run_end_once_no_client_is_steered_to_them(
         await agent.stop()
         assert had_ended == [False]
         assert has_ended(theirs)
-    assert ("workers of the last run did not answer in time" in caplog.text) is is_late
+    assert ("workers of the previous run did not answer in time" in caplog.text) is is_late
 
 
 @pytest.mark.parametrize("has_workers", [False, True])

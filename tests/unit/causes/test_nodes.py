@@ -24,7 +24,7 @@ def test_many_names_are_counted_and_one_more_is_named(names, words):
     assert listed(names) == words
 
 
-def test_names_that_are_not_given_are_counted_too():
+def test_names_beyond_those_listed_are_counted():
     assert listed(("a", "b"), 2, 3) == "a, b and 1 other"
     assert listed(("a",), 2, 5) == "a and 4 others"
     assert listed(ABCDE[:3], 3, 14) == "a, b, c and 11 others"

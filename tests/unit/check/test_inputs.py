@@ -157,7 +157,7 @@ def test_two_services_with_one_address_are_an_error_with_the_place(tmp_path):
     assert problem.endswith(f" -> {remedy(held_by('10.96.0.10:80/TCP', 'shop/web'))}")
 
 
-def test_a_label_that_is_given_twice_is_a_warning(tmp_path):
+def test_a_duplicate_label_is_a_warning(tmp_path):
     twice = WEB.replace("name: web", "name: web, labels: {a: x, a: z}", 1)
     assert findings_of(tmp_path, twice)[1] == (
         "warning  manifests: web.yaml:3: metadata.labels: key 'a' is given twice, first in line 3: "

@@ -50,7 +50,7 @@ def test_parts_that_could_not_be_read_are_not_ok():
     assert judge_kube_proxy(KernelView(unread=("no right",)), "nftables", is_beside=False) == []
 
 
-def test_rules_of_a_proxy_that_does_not_run_are_leftovers():
+def test_rules_of_a_stopped_proxy_are_leftovers():
     kernel = KernelView(
         inet_tables=("userspace-proxy", "userspace-proxy-canary"),
         legacy_nat=table(LEGACY_NAT, "UPROXY-PRE-canary", "KUBE-SERVICES"),

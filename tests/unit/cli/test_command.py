@@ -51,7 +51,7 @@ def test_flags_of_run_are_kept_as_one_word_each_in_their_order():
     assert given.command == ""
 
 
-def test_an_argument_may_be_repeated_where_its_row_has_dots():
+def test_an_argument_with_an_ellipsis_may_be_repeated():
     several = replace(SHOW, arguments="[THING...]")
     assert several.read_words([]).arguments == ()
     assert several.read_words(["a", "b", "c"]).arguments == ("a", "b", "c")
@@ -87,7 +87,7 @@ def test_a_switch_can_be_set_to_a_boolean(text, expected):
     assert Given({"watch": text}).is_on("watch") is expected
 
 
-def test_a_switch_that_isnt_given_is_off():
+def test_an_absent_switch_is_off():
     assert Given({}).is_on("watch") is False
 
 

@@ -24,7 +24,7 @@ def find(settings=None, **values):
     return kubeconfig.find(Given(values), settings or Settings())
 
 
-def test_a_file_that_is_given_is_the_only_one():
+def test_an_explicit_kubeconfig_is_the_only_one_used():
     expected = Kubeconfig(("/mine",), is_attended=True)
     assert find(Settings(kubeconfig="/mine")) == expected
     chosen = find(Settings(kubeconfig="/mine", master="http://a"), context="c", user="u")

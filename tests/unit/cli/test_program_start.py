@@ -51,7 +51,7 @@ def test_kubectl_exec_is_repeated_for_the_pod_that_it_named():
     )
 
 
-def test_in_a_shell_of_the_container_kubectl_is_not_needed():
+def test_commands_suggested_inside_the_container_omit_kubectl():
     assert program("userspace-proxy", "explain", parent=17, **POD) == "userspace-proxy"
 
 

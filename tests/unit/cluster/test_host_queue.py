@@ -73,7 +73,7 @@ def test_names_without_an_answer_leave_a_place_to_others_of_their_namespace(queu
     assert take_all(queue) == ["b"]
 
 
-def test_a_name_that_has_no_place_follows_when_one_is_given_back(queue):
+def test_a_name_without_a_slot_follows_once_one_is_released(queue):
     put(queue, *names("a"))
     taken = take_all(queue)
     assert queue.next_at() is None

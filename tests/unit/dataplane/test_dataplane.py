@@ -21,8 +21,6 @@ from .waiting import turns, until
 
 ANY = SocketAddress("127.0.0.1", 0)
 
-# -- listeners ---------------------------------------------------------------
-
 
 async def test_listeners_of_one_group_share_its_turn(rig):
     pods = [rig.endpoint(), rig.endpoint()]
@@ -66,12 +64,6 @@ async def test_listeners_leave_half_of_the_descriptors_for_connections(build):
         rig.service()
 
 
-# -- counters ------------------------------------------------------------------
-
-
-# -- the end -----------------------------------------------------------------
-
-
 async def busy(rig):
     """Give a rig every kind of thing that can be open."""
     pod, echo = rig.endpoint(), rig.udp_peer()
@@ -101,7 +93,7 @@ async def test_a_close_leaves_no_descriptor_and_no_timer():
     assert timers.waiting == 0
 
 
-async def test_a_closed_data_plane_is_given_back():
+async def test_a_closed_data_plane_is_garbage_collected():
     rig = Rig()
     await busy(rig)
     rig.close()

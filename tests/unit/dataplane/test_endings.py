@@ -261,9 +261,6 @@ async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(ri
     assert noted(rig, counters) == (1, Failure.UNANSWERED)
 
 
-# -- clients that were answered before ---------------------------------------
-
-
 async def ask_again(rig):
     """Return a client that was answered and has asked again, and the rest."""
     client, server, counters = await connect(rig)

@@ -78,9 +78,6 @@ async def joined(rig):
     return connection
 
 
-# -- segments ------------------------------------------------------------------
-
-
 @FAMILIES
 async def test_a_short_connection_takes_17_segments(frozen, ip):
     pod = frozen.endpoint(ip)
@@ -138,9 +135,6 @@ def dialled(client, at, holds_ack):
     return calls.socket(dialer.dial_for(dialling, at, 0.0, False, holds_ack))
 
 
-# -- which dials hold the ACK ---------------------------------------------------
-
-
 async def test_a_dial_holds_its_ack_if_the_last_client_had_sent_when_its_endpoint_answered(frozen):
     _, web = frozen.served()
     held = []
@@ -173,9 +167,6 @@ async def test_a_dial_after_the_time_holds_nothing(frozen, timers):
     timers.advance(1.1)
     assert await (await pod.accept()).read() == b"question"
     assert not connection.dial.holds_ack
-
-
-# -- nothing waits for long: the clock stands still until the test moves it ------
 
 
 async def best_wait(attempt, limit_s):
@@ -287,9 +278,6 @@ async def test_no_timer_outlives_the_data_plane(frozen, timers):
     assert timers.waiting == 0
 
 
-# -- a loop that is behind -------------------------------------------------------
-
-
 class Connection:
     """An accepted connection without an endpoint."""
 
@@ -335,9 +323,6 @@ async def test_a_loop_that_stays_behind_holds_acks_for_20_ms_at_most(held, timer
     timers.advance(BEHIND_S * 0.2)
     assert has_quick_acks(connection.client)
     assert not held
-
-
-# -- sockets ---------------------------------------------------------------------
 
 
 @contextlib.contextmanager

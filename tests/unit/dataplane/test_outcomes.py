@@ -51,7 +51,7 @@ def test_client_specific_failures_eject_nothing_and_show_only_if_uncertain(group
 
 
 @pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE], ids=errno.errorcode.get)
-def test_a_dial_that_was_accepted_and_reset_is_an_end_without_an_answer(group, number):
+def test_a_dial_reset_after_accept_counts_as_an_unanswered_connection(group, number):
     group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 1.0, is_client_specific=True)
     counters = group.counters_of(POD_A)
     assert counters.failures_by_cause() == {CauseCode.ENDPOINT_RESETS: 1}

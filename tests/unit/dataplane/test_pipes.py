@@ -52,7 +52,7 @@ async def test_a_pipe_holds_a_mebibyte(make):
     pool.give(pipe, 0)
 
 
-async def test_a_pipe_that_was_given_back_empty_is_used_again(make):
+async def test_a_pipe_returned_empty_is_reused(make):
     pool = make(2)
     pipe = pool.take(NOW)
     pool.give(pipe, 0)
@@ -122,9 +122,6 @@ async def test_a_large_pipe_that_the_kernel_denies_is_requested_again_later(
     assert another is not None
     pool.give(kept, 0)
     pool.give(another, 0)
-
-
-# -- bulk through pipes ------------------------------------------------------
 
 
 @pytest.fixture(params=[32, 0], ids=["spliced", "copied"])

@@ -28,9 +28,6 @@ def error_of(peer):
     return peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-# -- the ends ----------------------------------------------------------------
-
-
 @SIDES
 async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(rig, first):
     asks, answers = await rig.both_ends(first)
@@ -190,9 +187,6 @@ async def test_the_last_close_is_no_reset(rig, first):
     assert not error_of(answers)
 
 
-# -- the bytes ---------------------------------------------------------------
-
-
 def test_data_planes_in_two_threads_do_not_mix_their_bytes():
     """An embedder may have several loops; a read lets another thread run before the send."""
 
@@ -295,9 +289,6 @@ async def test_bulk_behind_urgent_data_before_a_reset_arrives(rig, first):
     # Now: no event follows.
     assert connection.up.bytes_moved + connection.down.bytes_moved == 4
     assert await hears.read_exactly(4) == b"!bye"
-
-
-# -- anything at any time ----------------------------------------------------
 
 
 STEPS = st.lists(st.tuples(st.sampled_from([0, 1]), ACTIONS), max_size=14)

@@ -101,7 +101,7 @@ def test_a_chosen_port_stays_taken_while_its_socket_does_not_listen(opened):
         pass
 
 
-def test_a_port_that_was_given_up_may_be_taken_by_another_program(opened):
+def test_a_released_port_may_be_taken_by_another_program(opened):
     sock = opened(Protocol.TCP)
     address = SocketAddress(*sock.getsockname())
     stop_listening(sock, keeps_port=False)

@@ -120,9 +120,6 @@ async def test_bytes_sent_before_the_dial_ended_arrive_with_the_clients_reset(ri
     assert await server.was_reset()
 
 
-# -- what is left behind -----------------------------------------------------
-
-
 def living():
     return [thing for thing in gc.get_objects() if isinstance(thing, TcpConnection)]
 
@@ -170,7 +167,7 @@ async def never_answered(rig):
         never_answered,
     ],
 )
-async def test_a_connection_that_ended_is_given_back_without_the_collector(rig, ending):
+async def test_an_ended_connection_is_freed_without_the_garbage_collector(rig, ending):
     gc.collect()
     gc.disable()
     try:
@@ -179,9 +176,6 @@ async def test_a_connection_that_ended_is_given_back_without_the_collector(rig, 
         assert living() == []
     finally:
         gc.enable()
-
-
-# -- how an endpoint ends connections, and how soon it answers ----------------------
 
 
 async def closes_it(client, server):

@@ -377,9 +377,6 @@ async def test_a_client_that_leaves_during_the_dial_leaves_no_deadline(rig):
     assert len(rig.connections.dial_deadlines) == len(rig.connections.client_deadlines) == 0
 
 
-# -- plans that change meanwhile, and clients that leave ---------------------
-
-
 async def test_a_client_is_reset_when_its_last_endpoint_leaves_during_the_dial(build):
     rig = build(QUICK)
     web = rig.service(rig.silent(), rig.endpoint().address)
@@ -410,6 +407,3 @@ async def test_no_other_endpoint_is_dialled_for_a_client_that_has_gone(build):
     client.reset()
     await until(lambda: not rig.connections.open)
     assert pod.accept_now() is None
-
-
-# -- affinity and ejection ---------------------------------------------------

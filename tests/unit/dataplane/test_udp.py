@@ -18,7 +18,7 @@ IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 SIZES = pytest.mark.parametrize("size", [0, 1, 1472, 65507])
 
 
-async def test_datagrams_that_find_the_buffer_full_are_counted(rig):
+async def test_datagrams_dropped_by_a_full_buffer_are_counted(rig):
     pod, service, client = rig.udp_served()
     await exchange(client, pod)
     # The loop doesn't run meanwhile, so nothing is read: 200 MB don't fit into any buffer.
@@ -29,9 +29,6 @@ async def test_datagrams_that_find_the_buffer_full_are_counted(rig):
     assert 0 < lost < 4000
     rig.settle()
     assert service.group.counters.dropped_datagrams == lost
-
-
-# -- datagrams ---------------------------------------------------------------
 
 
 @IPS
@@ -151,9 +148,6 @@ async def test_many_datagrams_are_read_in_two_turns(rig):
     for _ in range(2):
         rig.engine.reactor._dispatch()
     assert len(pod.received()) == len(client.received()) == BATCH
-
-
-# -- hop limits --------------------------------------------------------------
 
 
 TTL = {
@@ -291,9 +285,6 @@ async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(rig):
     await until(lambda: dns.group.counters.dropped_datagrams == 2)
     assert flow.received_bytes == len(b"question") * 64
     assert len(rig.flows) == 1
-
-
-# -- counters and log --------------------------------------------------------
 
 
 async def test_only_open_flows_that_are_no_longer_answered_count_as_stalled(build, timers):

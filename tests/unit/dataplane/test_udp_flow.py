@@ -26,9 +26,6 @@ async def test_a_flow_in_which_only_the_endpoint_speaks_goes_on(timed, timers):
     assert len(timed.flows) == 1
 
 
-# -- endpoints that refuse ---------------------------------------------------
-
-
 async def test_two_questions_at_once_both_move_on(rig):
     """glibc requests A and AAAA at once, and waits 5 s for the one that is lost."""
     pod, dead = rig.udp_peer(), rig.refusing_udp()
@@ -270,9 +267,6 @@ class Failing:
         raise BlockingIOError
 
 
-# -- shortages of this node --------------------------------------------------
-
-
 async def test_a_flow_without_a_descriptor_is_dropped_and_ejects_nothing(rig):
     pod, dns, client = rig.udp_served()
     with no_descriptors():
@@ -291,9 +285,6 @@ async def test_a_flow_that_cannot_be_watched_leaves_nothing_behind(rig, monkeypa
         await until(lambda: dns.group.counters.refused)
     assert (dns.group.totals().active, len(rig.flows)) == (0, 0)
     await exchange(client, pod)
-
-
-# -- the life of a flow ------------------------------------------------------
 
 
 @pytest.mark.parametrize(("exchanges", "lasts"), [(1, 30), (2, 120)])

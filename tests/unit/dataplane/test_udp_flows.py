@@ -56,9 +56,6 @@ async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(timed
     assert (len(timed.flows), dns.group.counters.evicted) == (2, 2)
 
 
-# -- waiting -------------------------------------------------------------------
-
-
 async def test_the_first_datagrams_of_a_flow_wait_for_the_first_endpoint(rig):
     dns = rig.udp_service(**HOLD)
     client, other = rig.udp_client(dns), rig.udp_client(dns)
@@ -146,7 +143,7 @@ async def test_a_flow_that_has_waited_for_longer_than_it_may_be_idle_goes_on(bui
     assert len(rig.flows) == 1
 
 
-async def test_flows_that_wait_end_with_their_listener(rig):
+async def test_waiting_flows_end_with_their_listener(rig):
     dns = rig.udp_service(**HOLD)
     rig.udp_client(dns).send(b"question")
     await until(lambda: count_waiting(dns))

@@ -220,9 +220,6 @@ async def test_many_clients_whose_time_is_up_end_in_batches(timed, timers):
     assert count_waiting(web) == 0
 
 
-# -- limits --------------------------------------------------------------------
-
-
 async def test_connections_beyond_the_limit_wait_and_are_served_in_order_as_others_end(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, **limited(2))

@@ -368,9 +368,6 @@ def test_packets_that_a_client_loses_are_no_failure_of_an_endpoint(counters):
     assert failure_of(POD, counters, at(3.0)) == NOTHING
 
 
-# What time alone changes.
-
-
 def test_time_alone_makes_a_view_untrue_once():
     failed = failing(seen(refuses(POD), 1, 5.0, 5.0))
     view = make_port(endpoints=(failed,))
@@ -397,8 +394,6 @@ def test_a_service_port_on_the_kernel_path_is_never_reported_as_quiet():
         port = replace(make_port(sent_at=9.0, sent_bytes=500), path=path)
         assert not is_quiet(port, at(99.0))
 
-
-# UDP endpoints of which none has ever answered.
 
 MUTE = no_datagram(POD).replace(count=3)
 

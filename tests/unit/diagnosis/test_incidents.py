@@ -141,9 +141,6 @@ def test_the_worst_and_largest_come_first():
     assert [one.endpoints for one in found] == [(OTHER,), (POD,)]
 
 
-# A node.
-
-
 def test_endpoints_of_one_node_that_all_fail_as_those_of_a_gone_host_are_one_incident():
     a = make_port("a", endpoints=(on("node-7", seen(silent("10.244.7.1:80"))), WELL))
     b = make_port("b", endpoints=(on("node-7", seen(unreachable("10.244.7.2:80"), 90.0)), WELL))
@@ -202,9 +199,6 @@ def test_an_endpoint_that_answered_before_or_was_never_tried_does_not_save_a_nod
     assert one.cause.row.key == "node_silent"
 
 
-# Parts of a view, and ids.
-
-
 def test_of_a_part_of_the_service_ports_their_incidents_are_whole():
     ports = [port_with(name, refuses(POD)) for name in ("a", "b", "c")]
     calm, incidents = make_port("calm"), Incidents(make_view(*ports, make_port("calm")))
@@ -237,9 +231,6 @@ def test_the_causes_of_a_service_port_lead_to_their_incidents():
     ids = {one.cause.fact: one.id for one in incidents.all()}
     assert incidents.ids(port) == ids
     assert incidents.ids(make_port("calm")) == {}
-
-
-# Commands.
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,6 @@ NO_SLICE = as_read(CauseCode.NO_SLICE, "no slice")
 WEB = ("shop/web",)
 
 
-# One Service port.
-
-
 def test_all_causes_are_listed_once_and_the_deciding_one_first():
     in_use, note = not_listening("in use", "stop it"), a_note("a note")
     twice = {"problem": "in use", "hint": "stop it", "notes": (in_use, note)}
@@ -154,9 +151,6 @@ DROPPING = {"endpoints": (OTHER_NODE,), "cause": ELSEWHERE, "is_dropping": True}
 def test_clients_from_outside_that_are_dropped_by_design_have_no_mark_of_success(changes):
     port = make_port(**changes)
     assert (port.state.level, port.mark) == (Level.OK, None)
-
-
-# What the source, and health checks, show.
 
 
 def empty():
@@ -277,8 +271,6 @@ def test_a_note_keeps_what_is_known_of_the_path():
     assert (port.plan, port.taken_by) == (kernel.plan, "ip evil pre")
 
 
-# An endpoint that answers clients of another side.
-
 POD = "10.244.1.191:8080"
 TIMED_OUT = silent(POD).replace(count=46, first_at=NOW - 90, last_at=NOW)
 
@@ -337,9 +329,6 @@ def test_endpoints_that_do_not_fail_stay_as_they_are():
     assert changed.endpoints[1] == outside.endpoints[1]
     assert changed.endpoints[0] != outside.endpoints[0]
     assert outside.endpoints[0].cause is TIMED_OUT, "what is shown never changes"
-
-
-# Once for each change.
 
 
 class Counting:

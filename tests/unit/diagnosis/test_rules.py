@@ -101,9 +101,6 @@ def test_each_rule_decides_some_service_port():
     assert order == sorted(order), "the table is in the order of the rules"
 
 
-# Addresses that clients don't reach.
-
-
 @pytest.mark.parametrize(
     ("missed", "place"),
     [
@@ -151,9 +148,6 @@ def test_behaviour_by_design_is_not_reported_as_another_cause(changes):
 def test_dropping_all_clients_is_reported_as_another_cause():
     dropping = {"is_dropping": True, "admits": (), "cause": NO_NAME}
     assert other_cause(make_port(problem=HELD_BY, **dropping)) is NO_NAME
-
-
-# Endpoints that fail, and the others.
 
 
 @pytest.mark.parametrize(
@@ -224,9 +218,6 @@ def test_the_reasons_of_unused_endpoints_are_named_where_no_endpoint_serves(reas
     end = [said.others_unused(len(reasons), shown, has_more=len(reasons) > 3)] if shown else []
     assert told_of(port) == (rules.all_fail, [said.fail(), stated(refuses(POD)), *end])
     assert port.state.code is CauseCode.ENDPOINT_REFUSES
-
-
-# Where nothing shows that clients are answered.
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,6 @@ def served(minute, *endpoints, **changes):
     return make_port(endpoints=endpoints or (READY,), last_minute=minute, **changes)
 
 
-# Where most clients failed, and why.
-
-
 def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_cause():
     minute = MinuteCounts(8, 12)
     refused, before = returned(5.0), returned(4.0, Failure.SILENT, OTHER)
@@ -216,9 +213,6 @@ def test_the_endpoint_is_named_at_which_most_clients_failed(
     assert (facts.cause.get("at"), facts.cause.count) == (str(shown[0]), shown[1])
 
 
-# How many of them are news.
-
-
 WHY = lately_of(refuses("10.244.1.8:8080"))
 
 
@@ -332,9 +326,6 @@ def test_endpoints_that_leave_and_return_again_and_again_are_news():
     assert refused.state.hint == flaps.hint
 
 
-# Late answers, and none to open connections.
-
-
 def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     stalled = ended(5.0, Failure.NO_DATAGRAM)
     minute = found(MinuteCounts(12, 0, 9), stalled)
@@ -420,9 +411,6 @@ def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
     why, port = said.because(minute.cause), served(minute)
     assert many_saved_late(port) == said.saved_late(10, 60, why)
     assert many_failed(port) == said.connections_failed(6, 60, ())
-
-
-# Answers to the last words of clients, and idle connections.
 
 
 def ended_so(owed, connections=99):

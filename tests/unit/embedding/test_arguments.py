@@ -232,7 +232,7 @@ class Number(int):
     pass
 
 
-def test_texts_and_numbers_of_subclasses_become_plain_ones():
+def test_str_and_int_subclasses_become_plain_str_and_int():
     port, key = read_port(Number(80), Text("TCP")), read_key(Text("shop"), Text("web"))
     (made,) = make_slices(service("web", "10.0.0.1"), {(Text("1.1.1.1"), Number(80)): Number(3)})
     texts = [port.protocol, *key, made.endpoints[0].ip]

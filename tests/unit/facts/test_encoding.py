@@ -221,7 +221,7 @@ def test_fields_that_are_absent_are_empty():
     assert read_cause(CauseFacts(CauseCode.NOT_READY)) == as_read(CauseCode.NOT_READY)
 
 
-def test_a_number_that_no_proxy_writes_is_read_as_words():
+def test_a_cause_with_an_impossible_number_keeps_its_sentence():
     fields = {**WORDS, "code": "endpoint-answers-late", "kind": "answers_late"}
     cause = read(**fields, params={"at": AT, "waited_s": 10**400})
     assert words_of(cause)[1] == WORDS["sentence"]

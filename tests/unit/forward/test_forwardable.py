@@ -98,7 +98,7 @@ def test_node_specific_fields_of_a_service_have_no_effect():
     assert [each.hinted_zones for each in there.slices[0].endpoints] == [()]
 
 
-def test_conditions_of_endpoints_and_affinity_stay():
+def test_endpoint_conditions_and_session_affinity_are_preserved():
     spec = {"sessionAffinity": "ClientIP"}
     item = endpoint_slice(endpoint("web-1", "10.244.0.1", is_ready=False))
     there = World().put(service(**spec), item).web

@@ -49,9 +49,6 @@ def passes(program, source):
             return k == EVERYBODY
 
 
-# -- the program ---------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("networks", "source", "expected"),
     [
@@ -103,9 +100,6 @@ def test_a_source_filter_agrees_with_the_ipaddress_module(version, bits, data):
 def test_networks_within_other_networks_cost_nothing():
     many = [f"10.0.{number}.0/24" for number in range(256)]
     assert _program(4, many) == _program(4, ["10.0.0.0/16", "10.0.7.7/32"])
-
-
-# -- sockets -------------------------------------------------------------------
 
 
 def listening(stack, protocol, ip="127.0.0.1", admits=()):

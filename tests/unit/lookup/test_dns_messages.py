@@ -361,7 +361,7 @@ async def test_a_label_that_is_too_long_is_a_failure_with_one_line(caplog):
         found = dns.message.from_wire(responder.respond(query.to_wire(), is_udp=True))
         assert (dns.rcode.to_text(found.rcode()), found.id) == (expected, query.id)
     assert [record.getMessage() for record in caplog.records] == [
-        "far.shop.svc.cluster.local.: cannot answer by DNS: a label has more than 63 bytes"
+        "far.shop.svc.cluster.local.: cannot answer DNS query: a label has more than 63 bytes"
     ]
 
 

@@ -162,8 +162,8 @@ async def test_a_failure_keeps_the_addresses_and_is_logged_once_at_each_end(capl
         rig.advance(30)
         await until(lambda: not rig.states())
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("WARNING", f"{DB}: keeping the last addresses of the name of endpoints: {GONE.why}"),
-        ("INFO", f"{DB}: the name of endpoints resolves again"),
+        ("WARNING", f"{DB}: keeping the last addresses of the endpoint host name: {GONE.why}"),
+        ("INFO", f"{DB}: endpoint host name resolves again"),
     ]
 
 
@@ -171,7 +171,7 @@ async def test_a_name_that_never_resolved_is_logged(caplog):
     async with Rig() as rig:
         await rig.put()
         await until(lambda: rig.states() == [NameState.UNRESOLVED])
-    message = f"{DB}: no address for the name of endpoints: {GONE.why}"
+    message = f"{DB}: no address for the endpoint host name: {GONE.why}"
     assert [r.getMessage() for r in caplog.records] == [message]
 
 
@@ -222,7 +222,7 @@ async def test_a_service_follows_its_name_within_ten_seconds_beside_silent_names
     assert max(late) <= 10
 
 
-async def test_a_place_that_is_given_back_may_make_room_for_two_names():
+async def test_a_released_lookup_slot_may_admit_two_names():
     async with Rig() as rig:
         for host, ttl_s in (("a1.example.com", 5), ("a2.example.com", 10)):
             rig.answers[host] = Lookup({V4: ("203.0.113.1",)}, ttl_s)

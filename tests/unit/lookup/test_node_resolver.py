@@ -88,7 +88,7 @@ async def test_the_next_server_is_asked_where_one_fails(server):
     assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}
 
 
-async def test_a_server_that_is_silent_is_given_up(server, monkeypatch):
+async def test_a_silent_server_is_a_failed_lookup(server, monkeypatch):
     monkeypatch.setattr(node_resolver, "_TRY_S", 0.05)
     server.zone.is_silent = True
     assert await server.look_up() == Lookup({}, why="server 127.0.0.1 does not answer")

@@ -232,7 +232,7 @@ def test_many_objects_of_json_are_split_in_linear_time():
 @pytest.mark.parametrize(
     "text", ['{"a": 1} x', '{"a": 1}: 2\n', '{"a": 1}[2]', "{a: 1}{b: 2}", '{"a": 1}\n{b: 2}']
 )
-def test_other_texts_behind_an_object_of_json_are_not_split(text):
+def test_other_text_after_a_json_object_is_not_split(text):
     assert parts_of(text) == [(text, 0)]
 
 

@@ -143,7 +143,7 @@ def test_a_slice_leads_back_to_the_object_that_it_mirrors():
     assert mirrored_name(SliceKey("shop", "web-x")) == ""
 
 
-def test_of_endpoints_that_are_left_out_the_first_other_address_is_named():
+def test_the_note_on_ignored_endpoints_names_the_first_address_missing_from_slices():
     addresses = [{"ip": f"10.244.1.{number}"} for number in (7, 8, 9)]
     slices = mirror_endpoints(endpoints({"addresses": addresses, "ports": [HTTP]}))
     assert left_out_reason(slices, {"10.244.1.7", "10.244.1.8", "10.244.1.9"}) is None

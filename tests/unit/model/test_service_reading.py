@@ -292,7 +292,7 @@ def test_without_a_selector_no_workload_is_named_for_it(selector):
     assert (str(service.handling.wake), service.notes) == ("deployment/cart", ())
 
 
-def test_a_load_balancer_that_has_given_no_address_is_noted():
+def test_a_load_balancer_without_an_address_is_noted():
     pending = a_service(type="LoadBalancer")
     assert pending.notes == (NoteKind.NO_BALANCER_ADDRESS(),)
     ingress = [{"hostname": "lb.example.com"}]

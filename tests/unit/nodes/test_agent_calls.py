@@ -56,7 +56,7 @@ async def test_an_agent_that_is_slow_gives_its_place_up():
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_place_that_was_given_up_is_not_given_back_twice():
+async def test_a_slot_released_by_timeout_is_not_released_twice():
     limits = Limits(slow_s=0.0)
     for _ in range(3):
         async with limits.opening():

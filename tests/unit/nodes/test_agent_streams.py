@@ -71,7 +71,7 @@ async def test_after_each_failure_the_wait_is_longer(agents, follow):
         assert [wait for wait in waits if wait in PAUSES_S] == [*PAUSES_S, PAUSES_S[-1]]
 
 
-async def test_after_an_answer_the_wait_is_the_shortest_again(agents, follow):
+async def test_an_answer_resets_the_backoff(agents, follow):
     agents.add("node-1", fixed(encode_answer(STATUS), Content_Type="application/x-ndjson"))
     async with follow() as (_, until, waits, may_go):
         for _ in range(20):

@@ -125,7 +125,7 @@ def test_port_forwards_that_are_not_permitted_are_noted(answers):
     assert asking.refused is refused
 
 
-def test_a_late_answer_and_a_stream_that_has_stopped_differ(answers):
+def test_a_late_answer_and_a_stopped_stream_are_different_problems(answers):
     asking = Asking()
     asking.fail_late(answers, "node-1", TO, 5.0)
     assert only(answers).problem == agent_causes.no_answer("kube-system", 5.0)

@@ -351,7 +351,7 @@ class TestWhatIsKept:
             external_ip_of("203.0.113.9", owner.key)
         ]
 
-    def test_a_plan_words_no_causes(self, monkeypatch):
+    def test_planning_renders_no_cause_texts(self, monkeypatch):
         worded = []
 
         def words(protocol):

@@ -197,7 +197,7 @@ class TestOnePort:
         assert listed == too_many_in_namespace("shop", ENDPOINTS_OF_NAMESPACE_MAX)
         assert unlisted.code is CauseCode.PORT_NAME_MISSING
 
-    def test_a_slice_that_may_have_been_meant_for_it_is_its_cause(self):
+    def test_an_orphaned_slice_of_a_similarly_named_service_is_the_cause(self):
         port = the_port(service(), slice_of(POD_A.ip, of=ServiceKey("shop", "carts")))
         assert port.cause.code is CauseCode.SLICE_ORPHANED
 

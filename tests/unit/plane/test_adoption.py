@@ -282,7 +282,7 @@ async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog, w
         worker.hand_over(good, is_last=True)
         assert await worker.previous_workers.adopt() == 1
         assert [address_of(idle.keep(s)) for s in worker.previous_workers.take(TCP, at)] == [at]
-    (line,) = (one for one in caplog.records if "handed over invalid sockets" in one.message)
+    (line,) = (one for one in caplog.records if "ignored invalid sockets" in one.message)
     assert line.sockets == 5
 
 

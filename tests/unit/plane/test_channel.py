@@ -133,9 +133,6 @@ def take_all_until_eof(sock):
         return stream.read()
 
 
-# -- messages ------------------------------------------------------------------
-
-
 @given(st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=30))
 def test_frames_split_anywhere_arrive_whole_and_in_order(sizes):
     sent = [Report(1), OpenListener(7, 3, Protocol.TCP, AT), CloseGroup(2), Drain(0.5)]
@@ -211,9 +208,6 @@ def test_a_message_that_the_other_side_would_not_take_is_dropped_and_ends_nothin
     ] * 2
 
 
-# -- sockets -------------------------------------------------------------------
-
-
 def inodes(descriptors):
     return [os.fstat(descriptor).st_ino for descriptor in descriptors]
 
@@ -255,9 +249,6 @@ def test_sockets_of_half_a_message_are_closed_with_the_channel(make):
     assert open_sockets() == before + 1
     end.channel.close()
     assert open_sockets() == before - 1
-
-
-# -- the end -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_later", [False, True], ids=["messages", "messages-for-later"])

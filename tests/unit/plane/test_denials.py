@@ -93,7 +93,7 @@ def test_clients_that_wait_for_an_endpoint_are_dropped_by_the_ranges_of_that_tim
     assert dropped(denials) == {RANGES: Dropped(1, LATER, LATER), FORMER: Dropped(3, 5.0, 7.0)}
 
 
-def test_when_no_node_has_an_endpoint_any_more_drops_are_no_longer_the_policys():
+def test_drops_are_not_the_policys_once_no_node_has_an_endpoint():
     denials = make_denials(ONLY_ELSEWHERE)
     denials.change(Serving(admits=A.admits, handling=Handling(hold=Hold(30.0))), 10.0)
     denials.add(1, LATER)

@@ -317,8 +317,6 @@ def test_denied_clients_are_counted_for_the_source_ranges_at_that_time(group):
     assert (by[DropReason.RANGES].packets, by[DropReason.FORMER_RANGES].packets) == (0, 2)
 
 
-# -- differences between endpoints ---------------------------------------------
-
 PODS = [SocketAddress(f"10.0.0.{number}", 80) for number in range(10)]
 A, B, C, D = PODS[:4]
 some_pods = st.lists(st.sampled_from(PODS), unique=True)

@@ -16,9 +16,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
 
 
-# -- serving -------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 async def test_tcp_is_served_when_listen_returns(rig, ip):
     pod = rig.endpoint()
@@ -37,9 +34,6 @@ async def test_udp_is_served_when_listen_returns(rig, ip):
     payload, proxy = await pod.receive_from()
     pod.send_to(b"answer", proxy)
     assert (payload, await client.receive()) == (b"question", b"answer")
-
-
-# -- handing over --------------------------------------------------------------
 
 
 def hand_over(rig, service, *endpoints, **others):
@@ -100,9 +94,6 @@ async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(rig
     assert await serves(client, pod)
 
 
-# -- refusing ------------------------------------------------------------------
-
-
 async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
     web, pod = rig.service(), rig.endpoint()
     address = web.address
@@ -126,9 +117,6 @@ async def test_udp_that_refuses_for_a_moment_continues_to_serve(rig):
     assert await is_refused(client)
 
 
-# -- changes -------------------------------------------------------------------
-
-
 async def test_new_connections_follow_the_endpoints_and_open_ones_stay(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
@@ -140,9 +128,6 @@ async def test_new_connections_follow_the_endpoints_and_open_ones_stay(rig):
     assert await serves(await rig.client(web), new)
     await client.send(b"still here")
     assert await server.read() == b"still here"
-
-
-# -- closing -------------------------------------------------------------------
 
 
 async def test_a_closed_listener_refuses_and_its_connections_go_on(rig):
@@ -180,9 +165,6 @@ async def test_a_port_may_be_another_groups_at_once(rig, protocol, is_refusing):
         assert await asked(rig.udp_client(old), pods[1]) == b"answer"
 
 
-# -- books ---------------------------------------------------------------------
-
-
 async def test_after_a_refresh_tcp_counters_equal_what_was_moved(rig):
     pod, web = rig.served()
     for number in range(1, 4):
@@ -218,9 +200,6 @@ async def test_its_state_contains_the_descriptors_in_use(rig):
     assert await serves(await rig.client(web), pod)
     await rig.plane.refresh()
     assert rig.plane.state().descriptors >= before.descriptors + 3
-
-
-# -- holding -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])

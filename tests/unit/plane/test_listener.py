@@ -441,7 +441,7 @@ def test_a_preferred_number_outside_of_the_range_or_taken_is_no_candidate():
     assert list(pool.candidates(preferred=6)) == [5]
 
 
-def test_a_number_that_was_given_back_is_used_again_after_all_others():
+def test_a_released_port_is_reused_after_all_others():
     pool = PortPool(5, 7)
     assert [take_next(pool), take_next(pool)] == [5, 6]
     pool.give(5)

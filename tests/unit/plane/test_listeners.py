@@ -85,9 +85,6 @@ def both(kind):
     return [(0, kind), (1, kind)]
 
 
-# -- what workers are sent ---------------------------------------------------------
-
-
 @BOTH
 def test_every_worker_is_sent_a_listener_and_its_end(workers, protocol):
     group = workers.group()
@@ -130,9 +127,6 @@ def test_workers_close_a_listener_before_it_is_another_groups_and_refuses(worker
         assert (workers.hear(), listener.group) == (expected, group)
         assert list(answer.listeners.values()) == [listener]
         assert listener.is_serving == bool(endpoints)
-
-
-# -- what is wanted -----------------------------------------------------------------
 
 
 def test_an_unwanted_listener_stops_serving_and_is_closed_later(workers):
@@ -182,9 +176,6 @@ def test_without_any_address_there_is_no_error_but_no_listener_either(workers):
     assert answer == ({}, {"web": None})
 
 
-# -- ports of an earlier run ------------------------------------------------------------
-
-
 async def test_who_waits_at_a_port_of_an_earlier_run_is_the_first_workers_client(workers):
     at = SocketAddress("127.0.0.1", free_port())
     workers.listeners.recover([(TCP, at)], transparent=False)
@@ -211,9 +202,6 @@ def test_ports_of_an_earlier_run_take_at_most_half_of_the_descriptors():
     listeners.recover(ports, transparent=False)
     assert len(listeners.recovered) == 2
     listeners.close_all()
-
-
-# -- UDP ports that refuse ------------------------------------------------------------
 
 
 def is_ours(listener):
@@ -328,9 +316,6 @@ def test_a_worker_may_answer_while_a_message_is_sent(workers):
     assert (is_ours(listener), workers.listeners._leaving) == (False, {})
 
 
-# -- what can't be had ------------------------------------------------------------------
-
-
 def test_of_several_listeners_only_the_one_whose_port_was_taken_refuses(workers):
     group, wanted, taken = workers.open(UDP, POD_A)
     wanted["other"] = Wanted(UDP, (ANY,))
@@ -363,9 +348,6 @@ def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
     assert workers.listeners._open == {}
 
 
-# -- messages to processes -------------------------------------------------------
-
-
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol):
     """Even if it reads a change late: the listener is closed first, and opened last."""
@@ -378,9 +360,6 @@ async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol):
     pool.update(web)
     pool.update(web, pods[0].address)
     assert sent == [CloseListener, ChangeGroup, ChangeGroup, OpenListener]
-
-
-# -- descriptors -------------------------------------------------------------------
 
 
 @contextlib.contextmanager

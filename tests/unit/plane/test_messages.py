@@ -61,7 +61,7 @@ NO_FIGURES = GroupCounters().figures()
     ],
     ids=lambda message: type(message).__name__,
 )
-def test_a_message_arrives_as_it_was(message):
+def test_a_message_round_trips_through_its_encoding(message):
     assert msgspec.json.decode(encode(message), type=ALL) == message
 
 

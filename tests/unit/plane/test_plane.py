@@ -31,9 +31,6 @@ def pods_of(rig, protocol, count=2):
     return [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(count)]
 
 
-# -- size ------------------------------------------------------------------------
-
-
 async def test_a_service_too_large_for_a_worker_is_refused_and_costs_no_other_service(rig):
     (pod,) = pods_of(rig, TCP, 1)
     web, other = rig.service(pod.address), rig.service(pod.address)
@@ -47,9 +44,6 @@ async def test_a_service_too_large_for_a_worker_is_refused_and_costs_no_other_se
     assert await serves(rig.keep(await dial(other.address)), pod)
     rig.update(web, pod.address)
     assert await serves(rig.keep(await dial(web.address)), pod)
-
-
-# -- admission -------------------------------------------------------------------
 
 
 @BOTH
@@ -157,9 +151,6 @@ async def test_more_ranges_than_the_kernel_takes_are_an_error_and_clients_are_re
         rig.service(pods[0].address, protocol=protocol, admits=too_many)
 
 
-# -- inside and outside ------------------------------------------------------------
-
-
 @BOTH
 async def test_clients_inside_and_outside_get_different_endpoints(rig, protocol):
     pods = pods_of(rig, protocol)
@@ -181,9 +172,6 @@ async def test_clients_inside_are_reset_if_only_clients_outside_have_endpoints(r
     assert web.listener.is_serving
     assert await rig.resets_a_client(web)
     assert await serves(rig.keep(await dial(web.address, source=BOB)), pod)
-
-
-# -- the end -------------------------------------------------------------------
 
 
 async def test_a_drain_returns_how_many_had_to_be_reset(own_rig):
@@ -264,9 +252,6 @@ async def test_clients_in_the_queue_are_reset_at_the_close(own_rig):
     waiting.sock.connect_ex(web.address)
     own_rig.plane.close()
     assert await waiting.was_reset()
-
-
-# -- workers -------------------------------------------------------------------
 
 
 async def test_pipes_are_shared_out():

@@ -57,9 +57,6 @@ def test_a_substitute_holds_listeners_of_missing_workers_under_own_numbers():
     assert [Substitutes.missing(n, 3) for _, n in holders] == [None, 0, None, 1, None]
 
 
-# -- real workers ------------------------------------------------------------------
-
-
 class Absence:
     """Worker 0 of a pool dies, and can't be started before :meth:`end`."""
 

@@ -103,9 +103,6 @@ def test_a_heart_beats_at_once_and_as_long_as_its_loop_iterates():
     watchdog.close()
 
 
-# -- worker processes -------------------------------------------------------------
-
-
 async def test_a_worker_that_hangs_is_killed_and_replaced(make, caplog):
     pool = await make(is_watching=True)
     web, pod = pool.service(), pool.endpoint()

@@ -35,18 +35,12 @@ from .reports import counted
 POD = SocketAddress("10.0.0.1", 80)
 
 
-# -- beginning -----------------------------------------------------------------
-
-
 async def test_its_turns_begin_at_its_own_number(idle):
     pods = [idle.keep(TcpEndpoint()) for _ in range(3)]
     idle.start(index=2)
     at = idle.serve(*(pod.address for pod in pods))
     await idle.pair(at, pods[2])
     await idle.pair(at, pods[0])
-
-
-# -- serving -------------------------------------------------------------------
 
 
 async def test_a_group_change_without_endpoints_applies_and_keeps_the_endpoints(control, pod):
@@ -116,9 +110,6 @@ async def test_closing_an_unknown_listener_is_confirmed(control):
     control.send(Returned(99, POD))
     assert await control.hear(ListenerClosed) == ListenerClosed(99)
     await control.report()
-
-
-# -- reports -------------------------------------------------------------------
 
 
 async def test_a_report_contains_what_is_new(control, pod):
@@ -236,9 +227,6 @@ async def test_a_report_whose_last_part_loses_the_control_process_is_over():
         worker.apply(Report(1))
         worker.apply(Report(2))
     assert sent == [1, 2]
-
-
-# -- what others learn -----------------------------------------------------------
 
 
 async def test_an_ejection_and_its_end_are_reported(control):

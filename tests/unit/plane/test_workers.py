@@ -28,9 +28,6 @@ from .pool import TCP, UDP, Pool, is_gone
 CLIENTS = [f"127.0.1.{number}" for number in range(1, 13)]
 
 
-# -- whose turn it is ------------------------------------------------------------
-
-
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_turns_are_fair_in_sum_with_two(pool, protocol):
     pods = pool.pods(3, protocol)
@@ -55,9 +52,6 @@ async def test_with_affinity_a_client_has_one_endpoint_and_workers_share_the_cli
         assert min(await pool.open_connections()) > 0
 
 
-# -- a worker is slow ------------------------------------------------------------
-
-
 async def test_all_readers_that_wait_for_a_slow_worker_have_its_next_report(make):
     pool = await make(1)
     pool.serve([pool.endpoint()])
@@ -68,9 +62,6 @@ async def test_all_readers_that_wait_for_a_slow_worker_have_its_next_report(make
     os.kill(pid, signal.SIGCONT)
     await asyncio.wait_for(asyncio.gather(*readers), 60.0)
     assert not slot.asked
-
-
-# -- a worker dies ---------------------------------------------------------------
 
 
 async def test_clients_that_dial_while_a_worker_is_dead_wait_and_are_served(pool):
@@ -197,9 +188,6 @@ async def test_without_a_rendezvous_no_worker_is_started_and_it_is_tried_again()
     assert [worker.pid for worker in state.workers] == [0]
 
 
-# -- reports of a worker that hangs or dies --------------------------------------
-
-
 async def test_a_refresh_does_not_wait_for_a_stuck_worker(pool):
     os.kill(pool.pids[0], signal.SIGSTOP)
     await pool.plane.refresh()
@@ -231,9 +219,6 @@ async def test_a_drain_ends_with_the_last_worker_even_if_it_dies(pool):
     assert pool.restarts == [0, 0]
     assert all(map(is_gone, pids))
     assert len(pairs) == 2
-
-
-# -- signals, and the end of the control process -----------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -280,9 +265,6 @@ async def test_when_the_control_process_is_killed_its_workers_end_and_the_ports_
             sock.bind(("127.0.0.1", port))
 
 
-# -- what one learns, all know -----------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["refusing", "silent"])
 async def test_an_endpoint_that_one_worker_found_dead_is_dialled_by_no_other(make, kind):
     pool = await make(tuning=Tuning(connect_timeout_s=0.2))
@@ -300,9 +282,6 @@ async def test_an_endpoint_that_one_worker_found_dead_is_dialled_by_no_other(mak
     assert min(await pool.open_connections()) > 0
     assert web.group.totals().failures == 1
     assert set(web.group.ejected(pool.timers.now)) == {dead}
-
-
-# -- figures -----------------------------------------------------------------------
 
 
 def test_the_default_is_one_worker_per_two_cores_and_at_most_four():

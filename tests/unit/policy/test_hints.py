@@ -44,7 +44,7 @@ OTHER_ZONE = {"zones": ["west"]}
         pytest.param([OUR_NODE | OUR_ZONE, OTHER_ZONE], [A], id="a-node-hint-missing-then-zones"),
     ],
 )
-def test_hints_choose(hints, expected):
+def test_hints_select_the_usable_endpoints(hints, expected):
     endpoints = [endpoint(ip, **hint) for ip, hint in zip((A, B), hints, strict=True)]
     assert usable_ips(judge(slice_of(*endpoints), **HERE)) == expected
 

@@ -194,7 +194,7 @@ def test_to_free_picks_the_largest_buffers_of_the_largest_client_first():
     assert to_free([*web, *greedy], buffers, 7 * MIB) == [*alice, *bob[:1]]
 
 
-def test_of_those_that_hold_the_same_the_longest_idle_goes():
+def test_among_similar_buffers_the_longest_idle_connection_is_closed_first():
     connections = held(4, ALICE, WEB)
     buffers = {c: MIB + number for number, c in enumerate(connections)}
     assert to_free(connections, buffers, 2 * MIB) == connections[:2]

@@ -72,5 +72,5 @@ def test_a_gap_separates_curves():
     assert picture.area == f"M0 2l2 0V{HEIGHT}H0zM6 2l4 0V{HEIGHT}H6z"
 
 
-def test_figures_that_are_no_numbers_draw_nothing():
+def test_nan_figures_draw_nothing():
     assert drawn(connections=[float("nan")] * 4).line == ""

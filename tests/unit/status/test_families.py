@@ -102,7 +102,7 @@ def test_clients_that_are_turned_away_are_counted_by_cause():
     assert value(view, "userspace_proxy_node_packets_denied_total") is not None
 
 
-def test_a_service_that_is_ignored_by_design_is_no_problem():
+def test_a_service_ignored_by_design_is_not_reported_as_a_problem():
     view = make_view(ignored=(make_ignored("shop/db", "", "it is headless"),))
     where = {"namespace": "shop", "service": "db", "reason": "not-ours"}
     assert value(view, "userspace_proxy_service_ignored", **where) == 1

@@ -32,7 +32,7 @@ class ChangeCounts(NamedTuple):
         return ChangeCounts(self.services - fewer.services, self.endpoints - fewer.endpoints)
 
 
-# While the kernel refuses, changes pile up.
+# The maximum number of times of changes that are kept: while the kernel refuses, changes pile up.
 _TRIGGERS_MAX = 10_000
 NO_CHANGES = ChangeCounts()
 
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 
     snapshot: Snapshot
     newest: Snapshot
-    """The snapshot including the changes that wait for their turns."""
+    """The snapshot including the changes waiting for their turns."""
     arrived: ChangeCounts
     """All changes that had arrived when the round began."""
     triggers: int
@@ -109,7 +109,7 @@ class Progress:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest snapshot isn't in force yet, ignoring changes that wait their turn."""
+        """Whether the newest snapshot isn't in force yet, without changes that await their turn."""
         return self._seen is not self.latest
 
     @property
@@ -163,12 +163,12 @@ class Progress:
         return self._triggers.take(batch.triggers, Clocks.time(), self._turns.waiting)
 
     async def announce(self) -> None:
-        """Wake the tasks that wait for a snapshot to be in force."""
+        """Wake the tasks waiting for a snapshot to be in force."""
         async with self._done:
             self._done.notify_all()
 
     async def caught_up(self) -> None:
-        """Wait until the newest snapshot is in force, except changes that wait their turn."""
+        """Wait until the newest snapshot is in force, except changes waiting for their turn."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.is_synced and not (self.is_behind or self.is_expecting())

@@ -41,8 +41,8 @@ class _Listeners:
 class ListenerShares:
     """The Service ports of one proxy that have, or lack, listeners.
 
-    The cost of a decision grows with the number of namespaces, and of Services in one namespace; if
-    Service ports have several listeners, at most with the number of listeners.
+    A decision costs O(namespaces + Services in one namespace); if Service ports have several
+    listeners, at most O(listeners).
     """
 
     def __init__(self) -> None:

@@ -36,8 +36,8 @@ from ...model import Frontend, FrontendKind, IPFamily, Protocol
 _log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-# Searching the descriptors of all processes takes up to 0.25 s on a busy node, and only people read
-# the result.
+# Seconds between two searches: searching the descriptors of all processes takes up to 0.25 s on a
+# busy node, and only people read the result.
 LOOK_EVERY_S = 10.0
 # Ports retried at once: a millisecond if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
@@ -159,7 +159,7 @@ class NodePortReservations:
     def holder(
         self, protocol: Protocol, family: IPFamily, ports: Collection[int], *, now: float
     ) -> str:
-        """Return a process that waits for clients on one of these ports: ``nginx (pid 812)``.
+        """Return a process that listens on one of these ports: ``nginx (pid 812)``.
 
         The ports needn't be node ports. Empty if there is none.
         """
@@ -217,7 +217,7 @@ class RefusePort:
 
     def __init__(self) -> None:
         self.number = 0
-        """0 before :meth:`open`."""
+        """The port's number; 0 before :meth:`open`."""
         self._sockets = contextlib.ExitStack()
 
     def open(self, first: int, last: int) -> int:

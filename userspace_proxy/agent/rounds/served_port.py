@@ -56,7 +56,7 @@ class ServedPort:
     path: PathView = paths.DEFAULT
     """The present path of new connections."""
     chosen: PathDecision = DEFAULT_PATH
-    """Their path from the next change of the steering on."""
+    """The path of new connections from the next change of the steering on."""
     was_in_kernel: bool = False
     """UDP flows may go straight to endpoints."""
     chosen_from: tuple[PortPlan, bool, tuple[EndpointChoice, ...]] | None = None

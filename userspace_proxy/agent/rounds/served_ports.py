@@ -69,7 +69,7 @@ class ServedPorts:
         self._giving_up: set[ServedPort] = set()
         """Ports that give up their listeners to others, once nothing is steered to them."""
         self.shortages = Shortages()
-        """The ports that wait for a listener."""
+        """The ports waiting for a listener."""
         self._problems = ListenProblems(self.shortages, clock)
         self.steered = Steered(self._served, self._problems.end)
         """The targets of their frontends."""
@@ -276,7 +276,8 @@ class ServedPorts:
         self._addresses.take(now - before)
         self.shortages.shares.hold(plan.key, len(now))
         for key, why in answer.errors.items():
-            # An open listener that refuses has an address.
+            # A listener that is open but refuses clients already has its address, so the error
+            # isn't about opening the address.
             is_open = why is not None and key in answer.listeners
             error = why if is_open else self._addresses.explain(plan, key, why)
         waits = gives_up or (not is_turn and None in answer.errors.values())

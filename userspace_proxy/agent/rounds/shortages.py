@@ -96,7 +96,7 @@ class ListenProblems:
     """The Service ports of one proxy that aren't served, or not at every frontend.
 
     Args:
-        shortages: The ports that wait for their turn.
+        shortages: The ports waiting for their turn.
     """
 
     def __init__(self, shortages: Shortages, clock: Callable[[], float]) -> None:

@@ -33,7 +33,7 @@ _log = FieldLogger("userspace_proxy.agent")
 # Legacy tables send no event when another program changes them: this repairs a flush within two
 # seconds.
 REPAIR_S = 1.0
-# After a failure: other programs hold their lock for a shorter time.
+# Seconds until the retry after a failure; other programs hold their lock for a shorter time.
 RETRY_S = 1.0
 
 
@@ -187,7 +187,7 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
-        # Ports that wait for the kernel path have just had a turn, or get one next.
+        # Ports waiting for the kernel path have just had a turn, or get one next.
         self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return

@@ -20,9 +20,10 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 _T = TypeVar("_T")
 
-# Long enough that a bug that recurs at once doesn't flood the log.
+# The pause before a failed task is restarted: long enough that a bug that recurs at once doesn't
+# flood the log.
 _RESTART_S = 1.0
-# Clean-up takes far less.
+# Seconds after which a task that is still running is cancelled again; clean-up takes far less.
 _CANCEL_AGAIN_S = 10.0
 # The share of a thread's time that readings on request may take.
 _READING_SHARE = 0.05

@@ -42,11 +42,13 @@ from .client_bridges import ClientBridges
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# As often as the steering: routes that another program flushes are restored within two seconds.
+# The interval of repairs, which is the steering's, too: routes that another program flushes are
+# restored within two seconds.
 REPAIR_S = 1.0
 # The kernel may permit later what it refuses now: a module is loaded, memory is free again.
 RETRY_S = 30.0
-# With most settings, Cilium's programs send pods' replies past this node's network stack.
+# An interface that Cilium creates. With most settings, Cilium's programs send pods' replies past
+# this node's network stack.
 _PAST_THE_STACK = "cilium_host"
 
 

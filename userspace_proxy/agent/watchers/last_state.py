@@ -34,12 +34,12 @@ _log = FieldLogger("userspace_proxy.agent")
 
 CONFIRM_S = 60.0
 """Seconds between two records that an unchanged state is current."""
-# A change waits this long for further ones.
+# How long a change waits for further ones before the state is written.
 _PERIOD_S = 5.0
 # A large cluster changes all the time: this is at most 9 GB a day.
 _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
-# The disk may be slow or hang; a stop doesn't wait longer.
+# How long a stop waits for the last write, because the disk may be slow or hang.
 _STOP_S = 2.0
 # The time for the first round, which takes a second with 10,000 Services. If the kernel refuses the
 # round, the source waits no longer than this.
@@ -107,7 +107,7 @@ class LastState(Component):
         """Publish a snapshot of the source, which ends serving the last state."""
         if self._served_at:
             self._served_at = 0.0
-            _log.info("the source has answered, the last state is no longer served")
+            _log.info("received current state from the source, no longer serving the saved state")
         # Part of it may be older: one watch may fail while another kind of objects is listed.
         self._known_at = self._clock() - self._source.status().behind_s
         self._sync.publish(snapshot)

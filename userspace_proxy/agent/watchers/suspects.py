@@ -22,7 +22,8 @@ from ...plane.probe_schedule import ProbeSchedule
 from ..rounds.served_port import ServedPort
 
 PER_SECOND = 100
-"""These probes take less than a hundredth of a core, whatever clients do."""
+"""The maximum number of probes that begin in a second. They take less than a hundredth of a core,
+whatever clients do."""
 
 
 @dataclass(slots=True, eq=False)

@@ -30,12 +30,14 @@ from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
 from ..rounds.wall_clock import WallClock
 
-# Several times the shown number, because events that many Service ports share are shown as one.
+# The number of events that are kept: several times the shown number, because events that many
+# Service ports share are shown as one.
 KEPT = 500
-# More changes of one kind in a round are one event.
+# The maximum number of changes of one kind in a round with an event each; more are one event.
 _EACH = 5
 _PERIOD_S = 1.0
-# Further ejected endpoints aren't followed one by one: a check of this many takes milliseconds.
+# The maximum number of outages that are followed one by one: a check of this many takes
+# milliseconds.
 OUTAGES_MAX = 1_000
 # How often workers are asked for an outage's cause; a worker that has died never reports it.
 _ASKED_MAX = 3
@@ -123,7 +125,8 @@ class Timeline:
     def note_switches(self, switched: Sequence[ServedPort]) -> None:
         """Record which Service ports take another path because of probes."""
         left = [one for one in switched if one.path.now is DataPath.USERSPACE]
-        # Ports with new endpoints haven't left the kernel path.
+        # A port that enters the kernel path after its endpoints changed never left because of a
+        # failed probe, so it isn't reported as back.
         back = [
             one
             for one in switched

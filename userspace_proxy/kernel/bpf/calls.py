@@ -34,7 +34,8 @@ _SOCKET_STORAGE = 24
 _LICENCE = b"GPL"
 _NAME_BYTES = 15
 _INSTRUCTION_BYTES = 8
-# The verifier's log of a program of 1,000 instructions is 100 KB; a longer one is cut.
+# The size of the buffer for the verifier's log. The log of a program of 1,000 instructions is 100
+# KB; a longer one is cut.
 _LOG_BYTES = 1 << 20
 # Lines of the log that aren't the reason. Source: print_verification_stats().
 _STATISTICS = ("processed ", "verification time", "stack depth")
@@ -55,7 +56,7 @@ _QUERY_FIELDS = struct.Struct("=IIIIQI4x")
 _MAP_INFO = struct.Struct("=I4xIIII16s")
 _PROGRAM_INFO = struct.Struct("=4xI8s48x16s")
 _LINK_INFO = struct.Struct("=8xI4xQI4x")
-# The kernel refuses to attach more.
+# The maximum number of programs at a hook: the kernel refuses to attach more.
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
@@ -78,7 +79,7 @@ class LinkInfo(NamedTuple):
     """A link to a cgroup, as the kernel reports it."""
 
     program: int
-    """Its id."""
+    """The id of the attached program."""
     cgroup: int
     """The cgroup directory's inode; 0: the link was detached."""
 

@@ -18,7 +18,8 @@ from . import calls
 
 SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
 """Hooks at which another program can interfere with the proxy's own."""
-# Cilium has some hundred pins on a node with as many pods.
+# The maximum number of pins that are searched. Cilium has some hundred pins on a node with as many
+# pods.
 _PINS_MAX = 4096
 _ALLOW_MULTI = 2  # include/uapi/linux/bpf.h
 _LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
@@ -30,7 +31,7 @@ class Hook(NamedTuple):
     section: str
     """One of :data:`SECTIONS`."""
     program: int
-    """Its id in the kernel."""
+    """The program's id in the kernel."""
     name: str
     """The kernel's name of it, at most 15 bytes; empty if it can't be read."""
     pin: str

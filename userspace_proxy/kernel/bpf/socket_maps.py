@@ -43,7 +43,7 @@ class FrontendValue(NamedTuple):
     """The slots and the affinity of a frontend."""
 
     number: int
-    """Its slots' number; below 2^32."""
+    """The number of the frontend's slots in their map's keys; below 2^32."""
     slots: int
     affinity: int = 0
     """Frontends with the same number share affinity entries; 0: without affinity."""
@@ -79,7 +79,7 @@ class DialCounts(NamedTuple):
 
     established: int = 0
     refused: int = 0
-    """By a RST, or by an ICMP error."""
+    """Dials refused by a RST or by an ICMP error."""
     unanswered: int = 0
     """The SYN was repeated; some were established later."""
     given_up: int = 0
@@ -142,7 +142,7 @@ class Ejection(NamedTuple):
     """How long an endpoint is ejected; the ejection lasts until a dial is established."""
 
     until_ns: int
-    """After this time the next dial is a probe."""
+    """The time after which the next dial is a probe."""
     times: int
     """The number of failures; all but the first were probes."""
     kind: EventKind

@@ -133,7 +133,7 @@ class RouteDetails(NamedTuple):
     """The attributes of a route."""
 
     network: str
-    """In canonical form with a prefix length."""
+    """The network in canonical form with a prefix length."""
     table: int
     link: int
     """The only interface; 0 for none, or several."""
@@ -153,7 +153,7 @@ class LocalRoute(NamedTuple):
     """A route that delivers a network to this node itself."""
 
     network: str
-    """In canonical form with a prefix length: ``10.96.7.1/32``."""
+    """The network in canonical form with a prefix length: ``10.96.7.1/32``."""
     source: str = ""
     """The source address of clients on the node itself; empty for the kernel's choice."""
     metric: int = 0

@@ -46,12 +46,12 @@ SO_SNDBUFFORCE = 32
 _OVERHEAD = 32
 ANSWER_WITHIN_S = 1.0
 LISTINGS = 10
-# A refusal takes about 1 KiB of kernel memory; this many fit into a socket's buffer
-# (net.core.rmem_default is 208 KiB), and as many requests into one message.
+# The number of requests per batch. A refusal takes about 1 KiB of kernel memory; this many fit into
+# a socket's buffer (net.core.rmem_default is 208 KiB), and as many requests into one message.
 BATCH = 100
 # Errors of a listing if the kernel has no such family, no rules, or no route in a table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-# The kernel never sends more in one datagram.
+# Bytes per read: the kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
 
 EventFilter = Callable[[int], Sequence[Instruction]]

@@ -239,7 +239,7 @@ class RulesetEvent(NamedTuple):
     table: str
     """The changed table; empty for the end of a transaction."""
     generation: int = 0
-    """At the end of a transaction: the ruleset's new number."""
+    """The ruleset's new number at the end of a transaction."""
 
 
 def read_event(message: Message) -> RulesetEvent | None:

@@ -83,7 +83,7 @@ class ListedChain(NamedTuple):
     kind: str = ""
     """``filter``, ``nat``, ``route``; empty for a regular chain."""
     hook: str = ""
-    """As in :data:`HOOKS`."""
+    """The name of the hook, as in :data:`HOOKS`."""
     priority: int = 0
     policy: str = "accept"
 
@@ -102,7 +102,7 @@ class ListedElement(NamedTuple):
 
     key: bytes
     is_end: bool
-    """In a set with intervals: the interval ends before this key."""
+    """Whether, in a set with intervals, the interval ends before this key."""
     value: bytes
     """The attributes of its data, such as a verdict; empty in a set."""
 
@@ -123,7 +123,7 @@ class ListedRule(NamedTuple):
 
     chain: str
     packed: bytes
-    """Its expressions."""
+    """The rule's expressions, as the kernel encodes them."""
 
     def expressions(self) -> list[Expression]:
         found = (read_all(value) for kind, value in read_attributes(self.packed) if kind)
@@ -183,7 +183,10 @@ def read_set(message: Message) -> ListedSet:
 
 
 def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values of a message; verdicts are as :func:`.goto_chain` returns."""
+    """Yield the keys and values in a message.
+
+    Verdicts have the form that :func:`.goto_chain` returns.
+    """
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     for kind, packed in read_attributes(listed):
         if kind == LIST_ELEMENT:

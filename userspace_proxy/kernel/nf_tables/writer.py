@@ -57,7 +57,8 @@ VERDICTS = 0xFFFFFF00
 # Without it nft would print wrong numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
 _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
-# An attribute, and so the elements of a message, has at most 65,535 bytes.
+# The maximum size of the elements in one message. An attribute, and so the elements of a message,
+# has at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
 # Messages of one transaction, which may have several writers, refer to a set by id.
 _IDS = itertools.count(1)

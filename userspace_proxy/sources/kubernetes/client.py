@@ -61,7 +61,7 @@ _TURNS_TO_CLOSE = 50
 # In one step aiohttp reads twice this, unpacks this, or takes a sixteenth as many chunks: 4,096
 # chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
-# They detect a vanished peer within a minute, even while nothing is sent.
+# Socket options that detect a vanished peer within a minute, even while nothing is sent.
 _KEEPALIVE = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (

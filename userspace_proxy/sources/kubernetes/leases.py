@@ -27,12 +27,12 @@ NAMESPACE = "userspace-proxy"
 else."""
 _PATH = join("/apis/coordination.k8s.io/v1/namespaces", NAMESPACE, "leases")
 _LABEL = f"{DOMAIN}leases-of"
-# The holder renews several times within this time.
+# How long a watch lasts, and the silence that ends it; the holder renews several times meanwhile.
 _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0
 _LIST_S = 30.0
-# This many Nodes have 1.5 MiB, and Leases 1 MiB.
+# The number of Nodes, and of Leases, per page, which has 1.5 MiB or 1 MiB.
 _PAGE = 100
 _LEASE_PAGE = 500
 _HINT = (

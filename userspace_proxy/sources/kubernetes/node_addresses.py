@@ -29,7 +29,7 @@ _log = logging.getLogger("userspace_proxy.sources")
 EVERY_S = 300.0
 _RETRY_S = 10.0
 _DENIALS = 2
-# Such a page has 1.5 MiB.
+# The number of Nodes per page, which has 1.5 MiB.
 _PAGE = 100
 
 

@@ -66,7 +66,8 @@ class Timing:
     watch_s: float = 300.0
     """The server ends a watch after one to two times this, as client-go requests."""
     silence_s: float = 150.0
-    """As long as two missed bookmarks: after the first, a server sends one a minute."""
+    """Seconds of silence that end a watch, as long as two missed bookmarks: after the first, a
+    server sends one a minute."""
     silence_over_s: float = 30.0
     """How much longer than requested a watch without bookmarks may last: the first bookmark of an
     unchanged resource took two minutes (kube-apiserver 1.36), and none is guaranteed. Within a

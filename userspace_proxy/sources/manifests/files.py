@@ -27,7 +27,8 @@ SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
 """The maximum size of a file: 250,000 Services of the usual 250 bytes."""
 UNSETTLED_LOOKS_MAX = 200
-"""After this many looks, which take ten seconds, a file that keeps changing is read anyway."""
+"""The number of looks, which take ten seconds, after which a file that keeps changing is read
+anyway."""
 
 _NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
@@ -40,7 +41,7 @@ Fingerprint = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The result of one look."""
+    """What one look at the files found."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     """The content of new and changed files, by path."""

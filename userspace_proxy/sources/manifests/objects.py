@@ -115,7 +115,7 @@ class _Mistake(NamedTuple):
     """The line in the file."""
     problem: str
     object: ObjectKey = NO_OBJECT
-    """As in :class:`RejectedFacts`."""
+    """The object, as in :class:`RejectedFacts`."""
     service: str = ""
     """The Service that it concerns; empty if that can't be read."""
 
@@ -357,7 +357,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     for supported, name in _READERS:
         if name == kind and _group(supported) == _group(version):
             raise FieldError("apiVersion", f"{version} of {kind} is not read: write {supported}")
-    # Other programs have many kinds, but none with a similar name.
+    # A kind that almost equals a supported kind is a typo: no known CRD has such a name.
     for supported, name in _READERS:
         hint = ""
         if supported == version:

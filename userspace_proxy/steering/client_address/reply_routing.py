@@ -43,7 +43,7 @@ from .routes import MARK, ReplyRoutes
 
 # A locally administered address; the rest is "uprox".
 MAC = b"\x06uprox"
-# After br_netfilter (0), in which the table inet marks packets.
+# The chain's priority: after br_netfilter (0), in which the table inet marks packets.
 BRIDGE_PRIORITY = 10
 
 
@@ -104,11 +104,11 @@ def write_bridge_table(table: TableWriter) -> None:
 
 
 def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> None:
-    """Add a chain that gives a marked packet on one of these bridges the MAC.
+    """Add a chain that rewrites the destination MAC of marked packets on these bridges to ``MAC``.
 
     Args:
         table: A table of the family inet, in which br_netfilter shows packets on bridges.
-        bridges: Bridges that have the entry.
+        bridges: Bridges whose forwarding table has an entry for ``MAC``.
     """
     table.add_chain(chain)
     for number in sorted(bridges):

@@ -20,7 +20,7 @@ from ...pacing import backoff_s
 from ..programmer import Affected
 
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
-# Ten times as long as 10,000 Services take.
+# The time limit for an answer: ten times as long as 10,000 Services take.
 ANSWER_WITHIN_S = 60.0
 # The pause after the second helper in a row that ended without an answer; each further helper
 # doubles it. The agent asks each second, and a start costs 0.2 s of CPU.

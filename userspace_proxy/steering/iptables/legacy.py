@@ -37,7 +37,7 @@ _MULTI = "xtables-legacy-multi"
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
 # Services started by systemd may lack these in PATH.
 MORE_PATHS = ("/usr/sbin", "/sbin")
-# 10,000 Services take 0.2 s.
+# The time limit for a command; 10,000 Services take 0.2 s.
 _RUN_WITHIN_S = 30.0
 _HINTS = {
     errno.EPERM: "grant NET_ADMIN and NET_RAW, run as root, or run with --steering=none",
@@ -49,7 +49,7 @@ _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
 _TABLE_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _NET = Path("/proc/thread-self/net")
 LOCK_PATH = "/run/xtables.lock"
-# As in kube-proxy (iptables -w 5).
+# How long to wait for the lock, as in kube-proxy (iptables -w 5).
 LOCK_WAIT_S = 5.0
 
 

@@ -118,7 +118,7 @@ class NoGuard(LocalGuard):
         return lambda frontend: not self._desired.is_routed(frontend.ip)
 
     def clean_up(self) -> None:
-        """Without privileges, nothing was left."""
+        """Do nothing: without privileges, nothing was left."""
 
 
 class OpenGuard(LocalGuard):

@@ -88,7 +88,7 @@ class ChooserChain(NamedTuple):
 
     number: int
     pins: Mapping[SocketAddress, int] = {}
-    """With affinity: the numbers of its endpoints in affinity entries."""
+    """The numbers of its endpoints in affinity entries; empty without affinity."""
 
     def name(self, chooser: Chooser) -> str:
         """Return the chain's name: ``choose-1-of-3-ip``, ``hash-4-of-128-ip``."""

@@ -294,7 +294,7 @@ def read_endpoints(
 
 
 def _by_first(keys: Iterable[bytes], family: IPFamily) -> dict[bytes, Frontend]:
-    """Return the ranges of some elements by the key of their first port."""
+    """Return the frontend of each interval element, keyed by the interval's first key."""
     found = ((key, read_frontend(key, family)) for key in keys if isinstance(key, Interval))
     return {key.first: frontend for key, frontend in found if frontend is not None}
 

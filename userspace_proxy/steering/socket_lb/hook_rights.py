@@ -25,7 +25,7 @@ from ...kernel.privileges import CAP_NET_ADMIN, effective_capabilities
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE, _CAP_BPF = 21, 24, 39
 _ARRAY = 2
 LOCKED_BYTES = 128 << 20
-"""More than all maps together, with 10,000 Services."""
+"""The locked memory to require, in bytes: more than all maps together, with 10,000 Services."""
 
 
 class Lack(NamedTuple):

@@ -264,9 +264,10 @@ class Hooks:
         return [SocketEvent(*at, one) for one in records if (at := known.get(one.endpoint))]
 
     def ejected(self) -> Mapping[At, float]:
-        """Return the endpoints ejected for all, with the seconds until a dial is a probe.
+        """Return the endpoints that are ejected in all network namespaces.
 
-        With 0, the next dial is a probe, or a probe is pending.
+        Each has the seconds until the next dial serves as a probe; 0: the next dial is a probe, or
+        one is in progress.
         """
         now, found = time.monotonic_ns(), {}
         for key, value in self._elements("ejected"):

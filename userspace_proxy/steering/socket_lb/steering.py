@@ -35,7 +35,7 @@ class HookedSteering(NftablesSteering):
     ) -> None:
         super().__init__(facts, kernel)
         self.hooks: Hooks | None = None
-        """None: they don't work here, or no longer."""
+        """The hooks in use; None: they don't work here, or no longer."""
         self._options = options
         self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")
@@ -51,7 +51,10 @@ class HookedSteering(NftablesSteering):
                 await self._hooks_thread.run(self._loaded.remove)
             except SteeringError as stay:
                 # They stop translating once their term ends.
-                _log.warning("an earlier run's hooks stay: %(cause)s", extra={"cause": str(stay)})
+                _log.warning(
+                    "cannot remove the connect() hooks of an earlier run: %(cause)s",
+                    extra={"cause": str(stay)},
+                )
         else:
             self.hooks = self._loaded
         return await super().start()

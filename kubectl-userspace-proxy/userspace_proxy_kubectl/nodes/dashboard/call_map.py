@@ -41,11 +41,11 @@ class Item:
     link: str = ""
     """The address of its page; empty: it has none."""
     level: Level | None = None
-    """None: nothing is known of how it does."""
+    """The level of its state; None: its state is unknown."""
     title: str = ""
     x: int = 0
     y: int = 0
-    """Its place, once it has one."""
+    """Its coordinates in the map, once they are known."""
 
     @property
     def label(self) -> str:
@@ -66,7 +66,7 @@ class Line:
     calls: int
     """The number of connections; more make a thicker line."""
     level: Level | None = Level.OK
-    """None: it wasn't tried."""
+    """The level of the calls; None: none was tried."""
     title: str = ""
     path: str = ""
     """The line's SVG path; empty until its items have places."""
@@ -84,9 +84,9 @@ class Calling:
     services: Sequence[Item]
     endpoints: Sequence[Item]
     calls: Sequence[Line]
-    """From clients to Services."""
+    """Lines from clients to Services."""
     serves: Sequence[Line]
-    """From Services to endpoints."""
+    """Lines from Services to endpoints."""
 
 
 @dataclass(frozen=True, slots=True)

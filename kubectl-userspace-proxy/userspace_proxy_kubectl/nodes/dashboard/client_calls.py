@@ -29,7 +29,7 @@ class ClientCalls:
     connections: int
     """Since the proxies' start, refused ones included."""
     failed: int
-    """Of these, those that have ended without an answer to the client."""
+    """The number of these that ended without an answer to the client."""
     last_at: float
     """Unix time of the last one."""
     nodes: tuple[str, ...]

@@ -26,7 +26,7 @@ class Minute:
     """What one Service port, or all of them, carried in the last minute."""
 
     picture: Sparkline | None = None
-    """None: nothing was carried."""
+    """The chart of the minute; None: nothing was carried."""
     failed: int = 0
     """Clients that got no answer."""
     saved: int = 0
@@ -45,16 +45,16 @@ class Lately:
     def __init__(self) -> None:
         self._history = History()
         self._at = float("-inf")
-        """The time of the last look."""
+        """The time of the last sample, in monotonic seconds."""
         self._carried: dict[MergedKey, Figures] = {}
-        """Since the first look."""
+        """Traffic since the first sample."""
         self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()
-        """When looks have found failed or saved clients, and of which Service ports."""
+        """When samples had failed or saved clients, and of which Service ports."""
 
     def note(
         self, keys: Iterable[MergedKey], growth: Mapping[MergedKey, Figures], at: float
     ) -> None:
-        """Add a look, at monotonic seconds.
+        """Add a sample that was taken at some monotonic second.
 
         Args:
             keys: All Service ports that it has.

@@ -44,14 +44,15 @@ Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | C
 
 _T = TypeVar("_T")
 
-# Tables of clients have up to 500 rows a node: of more nodes they would be many megabytes.
+# The maximum number of nodes whose tables of clients are read. Tables have up to 500 rows a node:
+# of more nodes they would be many megabytes.
 CALLS_OF_NODES_MAX = 100
 # How long an answer is used: each question is a port-forward, of which ten a second are enough.
 _FRESH_S = 4.0
 _FRESH_OF_NODE_S = 0.1
 _SHARE = 0.25
 _LEAST_S = 0.5
-# The answers before which rates, and what is behind, are measured against are older.
+# The minimum age of the answers against which rates, and what is behind, are measured.
 _BEFORE_S = 10.0
 _KEPT = 8
 

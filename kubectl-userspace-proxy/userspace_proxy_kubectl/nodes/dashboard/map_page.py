@@ -45,7 +45,7 @@ def render_map(look: ClusterLook, calls: AllCalls, asked: Selection) -> Parts:
 
 
 def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
-    """Return what the map may show."""
+    """Return the clients, Services and endpoints that the map may show."""
     of_service: dict[str, list[MergedPort]] = {}
     for port in ports:
         of_service.setdefault(port.key.of_service, []).append(port)

@@ -74,7 +74,7 @@ def cut(text: str) -> str:
 
 
 def _shown(value: object) -> object:
-    """Return what is written of a value; names of several parts are no texts yet."""
+    """Return what templates write: all but numbers and markup as a short, printable text."""
     return value if isinstance(value, Markup | int | float) else printable(cut(str(value)))
 
 

@@ -192,7 +192,7 @@ def render_calls(look: ClusterLook, calls: AllCalls, asked: Selection) -> Parts:
 
 
 def render_missing(look: ClusterLook, asked: Selection, words: str) -> Parts:
-    """Return the page about what isn't there."""
+    """Return the page for a Service, node or other object that wasn't found."""
     return render("absent", head(look, asked, "Not there", mark=None, words=f"{words}."))
 
 
@@ -205,13 +205,13 @@ def head(
     heading: str = "",
     words: str = "",
 ) -> PageHead:
-    """Return what each page begins with.
+    """Return the head of a page.
 
     Args:
-        mark: Of what it is about: a level, or None for a neutral one; empty, as texts: it is about
-            all nodes.
-        heading: What it is about.
-        words: How that does.
+        mark: The level of the page's subject, or None for a neutral mark; empty: the subject is all
+            nodes.
+        heading: The subject; empty: all nodes.
+        words: The state of the subject as text; empty: that of all nodes.
     """
     merged = look.merged
     level = merged.mark if mark == "" else mark
@@ -243,7 +243,7 @@ def verdict(merged: Merged) -> str:
 
 
 def say_calls(calls: AllCalls, merged: Merged) -> str:
-    """Return what a list of calls doesn't contain."""
+    """Return which calls a list covers, and which it omits."""
     words = f"Counted by {plural(calls.nodes, 'node')} since their proxies' start."
     if len(merged.answered) > calls.nodes:
         words += (
@@ -263,7 +263,7 @@ def say_incidents(
 
 
 def say_nodes(rows: Iterable[NodeRow]) -> list[tuple[NodeRow, str]]:
-    """Return rows with what is said of each node."""
+    """Return rows, each with a text about its node."""
     return [(row, _about(row)) for row in rows]
 
 

@@ -4,7 +4,7 @@
     /stream before each of these but the last: what changes of that page, as server-sent events
 
 Rule 1: as for a proxy's page, no request changes anything (GET and HEAD), only requests to a
-loopback name are answered, and requests that wait for the same page share it.
+loopback name are answered, and requests waiting for the same page share it.
 Rule 2: pages are rendered in a thread, one of a kind at a time.
 """
 
@@ -58,11 +58,11 @@ USUAL_PORT = 10299
 _IS_NAMED = sys.platform != "darwin"
 
 Page: TypeAlias = tuple[Parts, int]
-"""Its parts, and the status of the answer."""
+"""The parts of a page, and the HTTP status of the answer."""
 _Names: TypeAlias = Mapping[str, str]
 """What the address of a page names."""
 _Maker: TypeAlias = Callable[[Live, Selection, _Names], Awaitable[Page]]
-# Before the address of a page in that of its stream.
+# The prefix that turns the address of a page into the address of its stream.
 _STREAM = "/stream"
 
 
@@ -70,9 +70,9 @@ class Addresses(NamedTuple):
     """Where a browser begins."""
 
     printed: str
-    """For its user, as long as the server runs."""
+    """The address for the user, which works as long as the server runs."""
     once: str
-    """For the browser that is started; works once."""
+    """The address, which works once, for the browser that this program opens."""
 
 
 class Dashboard:
@@ -85,7 +85,7 @@ class Dashboard:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._pages: dict[str, SingleFlight[Page]] = {}
-        """By kind: a page that asks nodes holds up only its own kind."""
+        """Pages in progress, by kind: a page that asks nodes delays only its own kind."""
         self._streams = OpenStreams()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -148,7 +148,7 @@ class Dashboard:
         return web.Response(status=code, body=body, content_type="text/html", charset="utf-8")
 
     async def _stream(self, make: _Maker, request: web.Request) -> web.StreamResponse:
-        """Send what changes of a page."""
+        """Send the changes of a page, until the client leaves."""
         path = request.rel_url.raw_path.removeprefix(_STREAM)
         asked, sent = Selection.parse(request.query, path), Sent()
 
@@ -168,7 +168,7 @@ class Dashboard:
 
 
 def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:
-    """Return what makes a page that needs no more than the last answers."""
+    """Return the maker of a page that needs no more than the last answers."""
 
     async def make(live: Live, asked: Selection, _: _Names) -> Page:
         return await asyncio.to_thread(render, await live.look(), asked), 200
@@ -177,7 +177,7 @@ def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:
 
 
 def _with_calls(render: Callable[[ClusterLook, AllCalls, Selection], Parts]) -> _Maker:
-    """Return what makes a page of clients, too."""
+    """Return the maker of a page that also needs the clients' calls."""
 
     async def make(live: Live, asked: Selection, _: _Names) -> Page:
         look, calls = await live.look(), await live.calls()

@@ -65,7 +65,7 @@ class Head:
 
     endpoint: MergedEndpoint
     is_failing: bool
-    """It fails for each node that tried it."""
+    """Whether it fails for every node that tried it."""
     says: str
 
 
@@ -110,7 +110,7 @@ class MatrixRow:
 
 @dataclass(frozen=True, slots=True)
 class ShownPort:
-    """A Service port over all nodes."""
+    """A Service port, aggregated across all nodes."""
 
     port: MergedPort
     words: str

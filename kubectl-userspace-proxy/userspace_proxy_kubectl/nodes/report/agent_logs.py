@@ -26,7 +26,8 @@ ALL_BYTES = 32 << 20
 WITHIN_S = 60.0
 """Seconds for all logs."""
 _AT_ONCE = 8
-# The server counts from the start of the last lines, so more is requested than is kept.
+# The number of bytes to request. The server counts from the start of the last lines, so more is
+# requested than is kept.
 _ASKED_BYTES = 1 << 20
 
 

@@ -216,9 +216,6 @@ def test_the_number_of_endpoints_that_are_followed_has_a_bound(rig, monkeypatch)
     assert rig.wanted == [(POD, "shop/web")]
 
 
-# -- hosts that aren't there -------------------------------------------------
-
-
 @pytest.mark.parametrize("failure", [SILENT, Failure.HOST_UNREACHABLE])
 def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, failure):
     rig.absent = {POD.ip: ETH0}

@@ -121,7 +121,14 @@ async def test_the_last_state_is_served_until_the_source_has_answered(node, capl
     await settled(node.sync)
     assert node.steering.kernel.keys() == {WEB, CART}
     assert node.state.view().served_at == 0
-    assert len(lines(caplog, "the source has answered, the last state is no longer served")) == 1
+    assert (
+        len(
+            lines(
+                caplog, "received current state from the source, no longer serving the saved state"
+            )
+        )
+        == 1
+    )
 
 
 async def test_a_service_that_was_deleted_meanwhile_is_served_until_the_source_has_answered(node):

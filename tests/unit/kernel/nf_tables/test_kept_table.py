@@ -119,7 +119,7 @@ def test_a_change_of_elements_leaves_everything_else(table, contents, printed):
     assert printed() == before.replace("80", "53")
 
 
-def test_a_change_on_top_of_another_programs_puts_all_of_it_right(node, table, contents, printed):
+def test_a_change_also_repairs_another_programs_edit(node, table, contents, printed):
     table.write_all()
     handle = printed().splitlines()[0]
     node.run("nft 'flush set inet ours ports; add element inet ours ports { 443 }'")

@@ -197,7 +197,7 @@ users: [{name: u, user: {token: u}}, {name: v, user: {token: v}}]
         assert f"{list_}: --{flag}=x is not among them: known: {known}" in problem
 
 
-def test_a_server_that_is_given_replaces_that_of_the_cluster_and_its_name():
+def test_an_explicit_server_replaces_the_clusters_server_and_tls_server_name():
     cluster = {"tls-server-name": "api.test", "insecure-skip-tls-verify": True}
     found = read(config({"token": "t"}, cluster), server="https://other/")
     assert found.cluster.server == "https://other"

@@ -94,7 +94,7 @@ def test_without_a_list_it_is_the_one_in_the_home_folder(tmp_path):
         assert find_kubeconfig({**home, "KUBECONFIG": listed}) is None
 
 
-def test_a_file_that_is_given_has_to_exist(tmp_path):
+def test_an_explicit_kubeconfig_must_exist(tmp_path):
     given = one_file(str(tmp_path / "nothing"))
     assert given is not None
     assert problem_of(given) == f"cannot read kubeconfig {given}: No such file or directory"

@@ -365,7 +365,7 @@ async def test_a_plugin_runs_again_before_its_credential_expires(counted, lasts_
     assert (await shared(plugin, now=NOW + at_s)).token == f"token-{runs}"
 
 
-async def test_a_request_that_is_given_up_does_not_end_a_run(counted):
+async def test_an_abandoned_request_does_not_end_a_run(counted):
     plugin = counted()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):

@@ -29,9 +29,6 @@ ASKED = (
 )
 
 
-# -- lists
-
-
 async def test_a_list_from_memory_is_followed_by_a_watch_from_there(api):
     api.put(service())
     async with reflecting(api) as reflection:
@@ -150,9 +147,6 @@ class Stalled:
             return self._parts.pop()
         await asyncio.Event().wait()
         return b""
-
-
-# -- watches
 
 
 async def test_events_are_applied_and_the_next_watch_continues_after_the_last(api):
@@ -522,9 +516,6 @@ async def test_an_invalid_object_is_skipped_and_the_watch_continues(api):
         await reflection.until(lambda: reflection.names == ["web"])
         assert len(api.requests) == 2
         assert reflection.problems == []
-
-
-# -- silence
 
 
 async def test_a_watch_without_the_bookmarks_it_had_is_closed(api):

@@ -200,9 +200,6 @@ def test_the_node_is_one_object(store):
     assert store.snapshot().node is None
 
 
-# -- too much of one namespace
-
-
 ONE_SERVICE = SERVICE_BYTES + OBJECT_BYTES + PART_BYTES
 """The weight of a Service here, with one port."""
 

@@ -145,7 +145,7 @@ async def test_of_two_nodes_that_scale_at_once_one_does(shop):
         ("PUT", 500, "{}", "cannot scale deployment/web: HTTP status 500"),
     ],
 )  # fmt: skip
-async def test_a_refusal_is_the_servers_words_with_a_remedy(shop, method, code, text, problem):
+async def test_a_refusal_is_the_servers_message_with_a_remedy(shop, method, code, text, problem):
     shop.replicas = 0
     shop.refuse(method, SCALE, code, text)
     assert await wake(shop) == problem

@@ -62,7 +62,7 @@ def test_ports_of_one_number_share_a_node_port_with_what_one_of_them_names():
     assert numbers(allocate([node_port("dns", DNS[0], named)])[0]) == [[30053, 30053]]
 
 
-def test_a_named_one_is_given_to_no_other_service_and_moves_the_one_that_had_it():
+def test_a_requested_node_port_moves_the_service_that_had_it():
     [[first]] = numbers(allocate([node_port("web")])[0])
     services, conflicts = allocate([node_port("web"), node_port("cart", at(first))])
     [[moved], [named]] = numbers(services)

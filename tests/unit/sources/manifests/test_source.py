@@ -201,7 +201,7 @@ async def test_a_broken_edit_keeps_the_last_valid_state_and_is_logged_once(web, 
     ]
 
 
-async def test_a_label_that_is_given_twice_is_logged_once(web, caplog):
+async def test_a_duplicate_label_is_logged_once(web, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.sources")
     twice = SERVICE.replace("name: web", "name: web, labels: {a: x, a: z}")
     web.write_text(twice)

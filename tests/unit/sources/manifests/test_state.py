@@ -230,7 +230,7 @@ def test_foreign_kinds_are_named_for_each_file(state):
     assert state.ignored == ("a.yaml:1: kind v1 Pod is not supported",)
 
 
-def test_dual_stack_and_node_ports_are_given_as_the_api_server_would():
+def test_dual_stack_addresses_and_node_ports_are_allocated_as_by_an_api_server():
     state = ManifestState(node_name="", service_cidrs=["10.96.0.0/16", "fd00:96::/112"])
     state.take(
         Look({"a.yaml": service(type="NodePort", ipFamilyPolicy="PreferDualStack") + service("b")})

@@ -57,9 +57,6 @@ def endpoints(desired, frontend):
     return [slot.address for slot in led(desired, frontend)[1]]
 
 
-# -- what is left to the rules ------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("frontend", "target", "why"),
     [
@@ -128,9 +125,6 @@ def test_a_target_that_only_leaves_the_kernel_path_leaves_after_the_rules():
         assert desired.leaving({WEB: target}) == {WEB: target}
 
 
-# -- slots ----------------------------------------------------------------------
-
-
 def test_endpoints_that_are_repeated_for_their_weight_are_kept_apart():
     assert spread((A, B, C)) == (A, B, C)
     assert spread((A, A, A, A, B, B)) == (A, B, A, A, B, A)
@@ -189,9 +183,6 @@ def test_slots_stay_until_the_last_frontend_has_left():
     assert not any(desired.elements.values())
 
 
-# -- numbers ------------------------------------------------------------------
-
-
 def test_an_endpoint_that_leaves_keeps_its_number_until_it_is_forgotten():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
@@ -231,9 +222,6 @@ def test_a_number_that_was_forgotten_is_never_used_again():
     assert desired.number_of(("shop/web", B)) > gone
 
 
-# -- affinity -----------------------------------------------------------------
-
-
 def test_slots_with_affinity_are_also_found_by_the_endpoints_number():
     desired = hooks()
     desired.replace({WEB: to(A, B, affinity=PINNED)})
@@ -256,9 +244,6 @@ def test_affinity_survives_a_change_of_endpoints_and_is_per_family():
     assert led(desired, WEB_6)[0].affinity != before
     desired.change({WEB: to(B, affinity=PINNED)})
     assert led(desired, WEB)[0].affinity == before
-
-
-# -- what an earlier process has left -----------------------------------------------
 
 
 def found_of(desired, *frontends):
@@ -322,9 +307,6 @@ def test_a_frontend_that_has_become_another_services_shares_no_number_with_its_f
     desired.replace({WEB: to(A), NODE_PORT: to(A, name="shop/cart")})
     assert desired.number_of(("shop/web", A)) != desired.number_of(("shop/cart", A))
     assert led(desired, WEB)[0].number != led(desired, NODE_PORT)[0].number
-
-
-# -- room -----------------------------------------------------------------------
 
 
 def test_half_of_each_map_stays_free():

@@ -36,8 +36,6 @@ class FakeHooks:
     def close(self):
         os.close(self.event_descriptor)
 
-    # -- what clients do -------------------------------------------------------
-
     def count(self, at, **more):
         """Add to the counters of an endpoint."""
         one = self.counted.get(at, DialCounts())
@@ -81,8 +79,6 @@ class FakeHooks:
         )._replace(**more)
         self._events.append(SocketEvent(name, endpoint, seen))
         os.eventfd_write(self.event_descriptor, 1)
-
-    # -- Hooks -------------------------------------------------------------------
 
     def counts(self):
         self.readings += 1
