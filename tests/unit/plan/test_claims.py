@@ -34,6 +34,7 @@ from userspace_proxy.plan.claims import (
     claims_of,
     count_frontends,
     first_ignored,
+    most_external_ips,
     served_ports,
     unsupported_ports,
 )
@@ -462,6 +463,21 @@ def test_external_ips_count_where_they_are_on():
     given = service(external_ips=("203.0.113.9",))
     assert count_frontends(given, OF_EXTERNAL_IPS) == 2
     assert count_frontends(given, NodeFacts()) == 1
+
+
+def test_a_range_counts_as_a_port():
+    ranges = tuple(AskedRange(f"p{n:05}", 1, 99) for n in range(50))
+    given = service(
+        ports=ports(9_990),
+        external_ips=("203.0.113.9",),
+        handling=Handling(port_ranges=ranges),
+    )
+    assert count_frontends(given, NodeFacts()) == 9_990 + 50
+    assert count_frontends(given, OF_EXTERNAL_IPS) == 2 * (9_990 + 50)
+    assert len(served_ports(given)[0]) == 10_000 - 50
+    few = replace(given, ports=ports(50))
+    assert most_external_ips(few) == 100
+    assert most_external_ips(replace(few, ports=ports(51))) == 99
 
 
 def test_a_service_that_is_not_served_counts_nothing():
