@@ -114,7 +114,8 @@ def range_without_number(asked: str, number: int) -> str:
 @cause(CauseCode.NOT_FOLLOWED)
 def range_overlaps(asked: str, other: str) -> str:
     """Two ranges of the Service have ports of one protocol in common; the first is served."""
-    return f"annotation {DOMAIN}port-ranges: {asked} overlaps {other}: only its port is served"
+    what = f"annotation {DOMAIN}port-ranges: {asked} overlaps {other}"
+    return f"{what}: of {asked.partition('=')[0]}, only the port itself is served"
 
 
 @cause(CauseCode.NOT_FOLLOWED)

@@ -106,10 +106,12 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     served, left_out = served_ports(service)
     ranges, of_ranges = ranges_of(service)
     for port in served:
+        noted: Sequence[Cause] = of_ranges.get(port, ())
         for of_all in families:
-            ports.extend(_claims(service, port, of_all, ranges.get(port), facts))
+            ports.extend(_claims(service, port, of_all, ranges.get(port), facts, noted))
+            noted = ()
     ports.sort(key=lambda claim: claim.key)
-    notes = first_notes((*map(cause_of, service.notes), *of_ranges))
+    notes = first_notes((*map(cause_of, service.notes), *of_ranges.get(None, ())))
     ignored = (*left_out, *unsupported_ports(service))
     # Without steering, the proxy is only one of the programs that listen at these addresses.
     is_alone = not left_out and not facts.allow_loopback_endpoints
@@ -150,8 +152,13 @@ def _claims(
     of_all: _Family,
     served_range: ServedRange | None,
     facts: NodeFacts,
+    noted: Sequence[Cause],
 ) -> Iterator[PortClaim]:
-    """Yield one claim for each policy among the frontends of a family."""
+    """Yield one claim for each policy among the frontends of a family.
+
+    Args:
+        noted: Notes about the port's entry of the annotation.
+    """
     protocol = Protocol(port.protocol)
     name = ServicePortName(*service.key, port.name)
     sides: dict[Side, dict[Frontend, None]] = {}
@@ -161,7 +168,7 @@ def _claims(
         if frontend not in seen:
             seen.add(frontend)
             sides.setdefault(_side(service, kind), {})[frontend] = None
-    notes = of_all.notes
+    notes = first_notes((*of_all.notes, *noted)) if noted else of_all.notes
     if served_range is not None:
         for frontend, why in _ranges(served_range, protocol, of_all, facts):
             if why is None:

@@ -532,3 +532,18 @@ def test_a_range_is_claimed_besides_its_port(facts, served, count):
     assert [str(f) for f in claim.frontends if f.last] == served
     assert {f.address.port for f in claim.frontends if not f.last} == {53}
     assert len(claim.notes) == count
+
+
+def test_a_note_about_the_range_of_a_port_is_at_that_port_in_one_family():
+    asked = (AskedRange("dns", 1, 9), AskedRange("unknown", 1, 9))
+    given = service(
+        ports=[ServicePort("api", 80, "TCP"), DNS],
+        handling=Handling(port_ranges=asked),
+        cluster_ips=(CART_IP, CART_IP_V6),
+    )
+    made = claims_of(given, NODE)
+    noted = [
+        (claim.port.name, str(note.get("asked"))) for claim in made.ports for note in claim.notes
+    ]
+    assert noted == [("dns", "dns=1-9")]
+    assert [note.get("asked") for note in made.notes] == ["unknown=1-9"]
