@@ -77,6 +77,13 @@ def header_without_tcp() -> str:
     return f"annotation {DOMAIN}proxy-protocol: no port is TCP: no header is sent"
 
 
+@cause(CauseCode.NOT_FOLLOWED, hint="Write spec.sessionAffinity: ClientIP")
+def scope_without_affinity() -> str:
+    """Ports share the entries of session affinity, and the Service has none."""
+    what = f"annotation {DOMAIN}affinity-scope: service has no effect"
+    return f"{what} without spec.sessionAffinity: ClientIP"
+
+
 @cause(CauseCode.NOT_FOLLOWED)
 def path_not_allowed(path: str) -> str:
     """The operator doesn't allow the chosen path."""
