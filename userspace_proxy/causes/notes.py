@@ -74,6 +74,13 @@ def header_without_tcp() -> str:
     return f"annotation {DOMAIN}proxy-protocol: no port is TCP: no header is sent"
 
 
+@cause(CauseCode.NOT_FOLLOWED, hint="Write spec.sessionAffinity: ClientIP")
+def scope_without_affinity() -> str:
+    """Ports share the entries of session affinity, and the Service has none."""
+    what = f"annotation {DOMAIN}affinity-scope: service has no effect"
+    return f"{what} without spec.sessionAffinity: ClientIP"
+
+
 @cause(CauseCode.NOT_FOLLOWED)
 def path_not_allowed(path: str) -> str:
     """The operator doesn't allow the chosen path."""
@@ -108,7 +115,8 @@ def range_without_number(asked: str, number: int) -> str:
 @cause(CauseCode.NOT_FOLLOWED)
 def range_overlaps(asked: str, other: str) -> str:
     """Two ranges of the Service have ports of one protocol in common; the first is served."""
-    return f"annotation {DOMAIN}port-ranges: {asked} overlaps {other}: only its port is served"
+    what = f"annotation {DOMAIN}port-ranges: {asked} overlaps {other}"
+    return f"{what}: of {asked.partition('=')[0]}, only the port itself is served"
 
 
 @cause(CauseCode.NOT_FOLLOWED)

@@ -18,6 +18,7 @@ the kernel evaluates the rules again.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import socket
@@ -177,24 +178,45 @@ class ByDialled:
 
     def __init__(self, changes: Iterable[Change]) -> None:
         self._single: dict[bytes, Allowed] = {}
-        self._ranges: dict[bytes, list[tuple[range, Set[int], Allowed]]] = {}
-        for change in changes:
-            dialled, (last, besides) = change.dialled, change.range
-            if not last:
-                self._single[pack_address(*dialled)] = Allowed(change)
-                continue
-            ip = pack_address(*dialled)[:-_PORT_BYTES]
-            ports = range(dialled.port, last + 1)
-            self._ranges.setdefault(ip, []).append((ports, besides, Allowed(change)))
+        self._ranges: dict[bytes, _Ranges] = {}
+        for change in sorted(changes, key=lambda change: change.dialled.port):
+            dialled = pack_address(*change.dialled)
+            if change.range.last:
+                self._ranges.setdefault(dialled[:-_PORT_BYTES], _Ranges()).append(change)
+            else:
+                self._single[dialled] = Allowed(change)
 
     def find(self, dialled: bytes) -> Allowed | None:
         allowed = self._single.get(dialled)
         if allowed is not None or not self._ranges:
             return allowed
-        port = _port(dialled)
-        for ports, besides, of_range in self._ranges.get(dialled[:-_PORT_BYTES], ()):
-            if port in ports and port not in besides:
-                return of_range
+        ranges = self._ranges.get(dialled[:-_PORT_BYTES])
+        return None if ranges is None else ranges.find(_port(dialled))
+
+
+class _Ranges:
+    """The ranges at one address. There may be thousands, and entries; only old ones overlap."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        """The highest last port up to each range."""
+        self._ranges: list[tuple[Range, Allowed]] = []
+
+    def append(self, change: Change) -> None:
+        """Append a range that begins no earlier than those before."""
+        last = change.range.last
+        self._firsts.append(change.dialled.port)
+        self._lasts.append(max(last, self._lasts[-1]) if self._lasts else last)
+        self._ranges.append((change.range, Allowed(change)))
+
+    def find(self, port: int) -> Allowed | None:
+        at = bisect.bisect_right(self._firsts, port)
+        while at and self._lasts[at - 1] >= port:
+            at -= 1
+            (last, besides), allowed = self._ranges[at]
+            if port <= last and port not in besides:
+                return allowed
         return None
 
 

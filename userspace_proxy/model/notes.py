@@ -25,6 +25,7 @@ class NoteKind(enum.StrEnum):
     WAKE_WITHOUT_SELECTOR = "wake_without_selector"
     IDLE_WITHOUT_WAKE = "idle_without_wake"
     HEADER_WITHOUT_TCP = "header_without_tcp"
+    SCOPE_WITHOUT_AFFINITY = "scope_without_affinity"
     NO_BALANCER_ADDRESS = "no_balancer_address"
     TOO_MANY_BALANCED = "too_many_balanced"
     RANGES_IN_ANNOTATION = "ranges_in_annotation"

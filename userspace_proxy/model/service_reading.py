@@ -49,6 +49,9 @@ def read_service(wire: WireService) -> Service:
     ports = tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ()))
     if handling.proxy_protocol is not None and all(p.protocol != "TCP" for p in ports):
         handling_notes += (NoteKind.HEADER_WITHOUT_TCP(),)
+    affinity_timeout_s = _affinity(spec)
+    if handling.shares_affinity and affinity_timeout_s is None:
+        handling_notes += (NoteKind.SCOPE_WITHOUT_AFFINITY(),)
     # An ingress with only a host name has no address.
     balanced = [item.ip for item in ingress if item.ip and _is_vip(item)]
     elsewhere = [item.ip for item in ingress if item.ip and not _is_vip(item)]
@@ -60,7 +63,7 @@ def read_service(wire: WireService) -> Service:
         cluster_ips=() if is_headless else valid_addresses(addresses, CLUSTER_IPS, wrong),
         is_headless=is_headless,
         selector=tuple(sorted((k, v or "") for k, v in (spec.selector or {}).items())),
-        affinity_timeout_s=_affinity(spec),
+        affinity_timeout_s=affinity_timeout_s,
         external_ips=valid_addresses(spec.external_ips or (), "spec.externalIPs", wrong),
         load_balancer_ips=valid_addresses(balanced[:BALANCED_MAX], _INGRESS, wrong),
         balanced_elsewhere=valid_addresses(elsewhere[:BALANCED_MAX], _INGRESS, wrong),

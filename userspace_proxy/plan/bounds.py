@@ -18,7 +18,7 @@ ENDPOINTS_OF_NAMESPACE_MAX = 50_000
 after the page has been opened. Source: Kubernetes' scalability thresholds.
 """
 FRONTENDS_OF_SERVICE_MAX = 10_000
-"""Frontends of one Service: its ports times their addresses."""
+"""Frontends of one Service: its ports and ranges times their addresses."""
 FRONTENDS_OF_NAMESPACE_MAX = 10_000
 """Frontends of all Services of one namespace.
 

@@ -3,7 +3,7 @@
 Rule 1: whatever all ports of a Service share is computed once, because a Service may have thousands
 of ports and of addresses.
 Rule 2: a Service's ports times its addresses are bounded, equally on all nodes. The first ports by
-name are served; the others have no plan, and share one cause.
+name are served; the others have no plan, and share one cause. A range counts as a port.
 Rule 3: external IPs have their own bound: the more ports, the fewer external IPs are served.
 """
 
@@ -106,10 +106,12 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     served, left_out = served_ports(service)
     ranges, of_ranges = ranges_of(service)
     for port in served:
+        noted: Sequence[Cause] = of_ranges.get(port, ())
         for of_all in families:
-            ports.extend(_claims(service, port, of_all, ranges.get(port), facts))
+            ports.extend(_claims(service, port, of_all, ranges.get(port), facts, noted))
+            noted = ()
     ports.sort(key=lambda claim: claim.key)
-    notes = first_notes((*map(cause_of, service.notes), *of_ranges))
+    notes = first_notes((*map(cause_of, service.notes), *of_ranges.get(None, ())))
     ignored = (*left_out, *unsupported_ports(service))
     # Without steering, the proxy is only one of the programs that listen at these addresses.
     is_alone = not left_out and not facts.allow_loopback_endpoints
@@ -150,8 +152,13 @@ def _claims(
     of_all: _Family,
     served_range: ServedRange | None,
     facts: NodeFacts,
+    noted: Sequence[Cause],
 ) -> Iterator[PortClaim]:
-    """Yield one claim for each policy among the frontends of a family."""
+    """Yield one claim for each policy among the frontends of a family.
+
+    Args:
+        noted: Notes about the port's entry of the annotation.
+    """
     protocol = Protocol(port.protocol)
     name = ServicePortName(*service.key, port.name)
     sides: dict[Side, dict[Frontend, None]] = {}
@@ -161,7 +168,7 @@ def _claims(
         if frontend not in seen:
             seen.add(frontend)
             sides.setdefault(_side(service, kind), {})[frontend] = None
-    notes = of_all.notes
+    notes = first_notes((*of_all.notes, *noted)) if noted else of_all.notes
     if served_range is not None:
         for frontend, why in _ranges(served_range, protocol, of_all, facts):
             if why is None:
@@ -314,7 +321,8 @@ def served_ports(service: Service) -> tuple[list[ServicePort], tuple[IgnoredServ
     ports.sort(key=lambda port: port.name)
     left = FRONTENDS_OF_SERVICE_MAX
     for place, port in enumerate(ports):
-        left -= each + (at_node_port if port.node_port else 0)
+        count = 1 + _count_ranges(service, (port,))
+        left -= each * count + (at_node_port if port.node_port else 0)
         if left < 0:
             cause = too_many_frontends(service.key, FRONTENDS_OF_SERVICE_MAX, len(ports) - place)
             name = _port_name(port)
@@ -345,7 +353,8 @@ def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]
 
 def most_external_ips(service: Service) -> int:
     """Return how many external IPs of a Service are served."""
-    return min(EXTERNAL_IPS_MAX, max(1, EXTERNAL_FRONTENDS_MAX // max(1, len(service.ports))))
+    ports = len(service.ports) + _count_ranges(service, service.ports)
+    return min(EXTERNAL_IPS_MAX, max(1, EXTERNAL_FRONTENDS_MAX // max(1, ports)))
 
 
 def count_frontends(service: Service, facts: NodeFacts) -> int:
@@ -359,7 +368,17 @@ def count_frontends(service: Service, facts: NodeFacts) -> int:
     if facts.external_ip_networks:
         each += min(len(service.external_ips), most_external_ips(service))
     ports = [port for port in service.ports if port.protocol in Protocol.__members__]
-    return each * len(ports) + at_node_port * sum(bool(port.node_port) for port in ports)
+    dialled = len(ports) + _count_ranges(service, ports)
+    return each * dialled + at_node_port * sum(bool(port.node_port) for port in ports)
+
+
+def _count_ranges(service: Service, ports: Sequence[ServicePort]) -> int:
+    """Return how many of some ports have a range, which is one more frontend at each address."""
+    asked = service.handling.port_ranges
+    if not asked:
+        return 0
+    ranged = {one.port for one in asked}
+    return sum(not ranged.isdisjoint((port.name, str(port.port))) for port in ports)
 
 
 def _weights(service: Service) -> tuple[int, int]:

@@ -11,7 +11,7 @@ sees which of its ports a datagram was sent to only with a privilege that worker
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..causes.cause import Cause
@@ -64,31 +64,37 @@ class ServedRange:
 NO_RANGES: Mapping[ServicePort, ServedRange] = {}
 
 
-def ranges_of(service: Service) -> tuple[Mapping[ServicePort, ServedRange], tuple[Cause, ...]]:
-    """Return the ranges of a Service's ports, and notes about what isn't followed."""
+def ranges_of(
+    service: Service,
+) -> tuple[Mapping[ServicePort, ServedRange], Mapping[ServicePort | None, Sequence[Cause]]]:
+    """Return the ranges of a Service's ports, and notes about what isn't followed.
+
+    A note belongs to a port if its name or number is known; None: to the Service.
+    """
     asked = service.handling.port_ranges
     if not asked:
-        return NO_RANGES, ()
+        return NO_RANGES, {}
     found: dict[ServicePort, AskedRange] = {}
-    notes: list[Cause] = []
-    known = tuple(port.name or str(port.port) for port in service.ports)
+    notes: dict[ServicePort | None, list[Cause]] = {}
+    known = [port for port in service.ports if port.protocol in Protocol.__members__]
+    names = tuple(port.name or str(port.port) for port in known)
     for one in asked:
-        ports = [port for port in service.ports if one.port in (port.name, str(port.port))]
-        ports = [port for port in ports if port.protocol in Protocol.__members__]
+        ports = [port for port in known if one.port in (port.name, str(port.port))]
         if not ports:
-            notes.append(range_without_port(str(one), known))
+            notes.setdefault(None, []).append(range_without_port(str(one), names))
         for port in ports:
+            note = None
             if not one.first <= port.port <= one.last:
-                notes.append(range_without_number(str(one), port.port))
+                note = range_without_number(str(one), port.port)
             elif other := _overlapped(port, one, found):
-                notes.append(range_overlaps(str(one), str(other)))
+                note = range_overlaps(str(one), str(other))
             else:
                 found[port] = one
                 if port.node_port:
-                    notes.append(range_without_node_port(str(one), port.node_port))
-    return {p: ServedRange(one, tuple(_spans(p, one, found))) for p, one in found.items()}, (
-        *notes,
-    )
+                    note = range_without_node_port(str(one), port.node_port)
+            if note is not None:
+                notes.setdefault(port, []).append(note)
+    return {p: ServedRange(one, tuple(_spans(p, one, found))) for p, one in found.items()}, notes
 
 
 def _overlapped(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..causes.notes import range_without_node_port
 from ..causes.say import say
+from ..errors import ConfigError
 from ..facts import PortFacts, RejectedFacts, SourceFacts, StatusFacts
 from ..model import ServiceKey
+from ..model.annotations import DOMAIN
+from ..model.port_ranges import PORT_MAX, read_port_ranges
 from ..model.quoting import printable
 from ..model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest
 
 _NAMED_MAX = 3
+_PORT_RANGES = f"{DOMAIN}port-ranges"
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
@@ -30,7 +35,8 @@ def say_missing(view: StatusFacts, service: str) -> str:
         # Of a port's families and sides, use the first, which has the ClusterIP.
         ports = {port.port or port.number: port for port in reversed(own)}
         have = filter(None, map(_numbered, reversed(ports.values())))
-        return printable(f"{key} has no port {wanted}; it has {', '.join(have)}")
+        refused = _say_refused_range(own, wanted)
+        return printable(f"{key} has no port {wanted}; it has {', '.join(have)}{refused}")
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
     names |= {name for item in view.source.rejected for name in item.services}
@@ -74,6 +80,24 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
     elif not meant and (near := nearest(name, by_namespace)):
         meant = [f"the namespace {near}"]
     return f"{said} (did you mean {_listed(meant, 'or')}?)" if meant else said
+
+
+def _say_refused_range(ports: Iterable[PortFacts], wanted: str) -> str:
+    """Return why a range with a number isn't served, as the end of a sentence; or empty."""
+    if not wanted.isdecimal() or len(wanted) > len(str(PORT_MAX)):
+        return ""
+    for note in (note for port in ports for note in port.notes):
+        if note.row is range_without_node_port:
+            continue
+        asked = str(note.get("asked"))
+        try:
+            ranges = read_port_ranges(asked) if asked else ()
+        except ConfigError:
+            ranges = ()
+        is_wrong = note.get("key") == _PORT_RANGES
+        if is_wrong or any(one.first <= int(wanted) <= one.last for one in ranges):
+            return f": {say(note)}"
+    return ""
 
 
 def _numbered(port: PortFacts) -> str:

@@ -11,8 +11,8 @@ steering has none.
 from __future__ import annotations
 
 import abc
+import bisect
 import contextlib
-import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -243,25 +243,45 @@ class NatProgrammer(Programmer):
 def ranges_among(
     frontends: Iterable[Frontend], steered: Iterable[Frontend]
 ) -> dict[Frontend, Range]:
-    """Return the ranges among some frontends, without the ports that others have."""
+    """Return the ranges among some frontends, without the ports that others have.
+
+    Args:
+        steered: The others; their ranges don't overlap.
+    """
     ranges = [frontend for frontend in frontends if frontend.last]
     if not ranges:
         return {}
-    others: dict[tuple[str, Protocol], list[Frontend]] = {(r.ip, r.protocol): [] for r in ranges}
+    singles: dict[tuple[str, Protocol], list[int]] = {(r.ip, r.protocol): [] for r in ranges}
+    spans: dict[tuple[str, Protocol], list[tuple[int, int]]] = {at: [] for at in singles}
     for one in steered:
-        if (found := others.get((one.ip, one.protocol))) is not None:
-            found.append(one)
-    return {one: Range(one.last, _besides(one, others[one.ip, one.protocol])) for one in ranges}
+        at = one.ip, one.protocol
+        if at not in singles:
+            continue
+        if one.last:
+            spans[at].append((one.port, one.last))
+        else:
+            singles[at].append(one.port)
+    for at in singles:
+        singles[at].sort()
+        spans[at].sort()
+    return {
+        one: Range(one.last, frozenset(_besides(one, singles[at], spans[at])))
+        for one in ranges
+        for at in [(one.ip, one.protocol)]
+    }
 
 
-def _besides(of: Frontend, others: Iterable[Frontend]) -> frozenset[int]:
-    """Return the ports of a range that others have."""
-    spans = (
-        range(max(of.port, other.port), min(of.last, other.last or other.port) + 1)
-        for other in others
-        if other != of
-    )
-    return frozenset(itertools.chain.from_iterable(spans))
+def _besides(
+    of: Frontend, singles: Sequence[int], spans: Sequence[tuple[int, int]]
+) -> Iterator[int]:
+    """Yield the ports of a range that others have, which are sorted."""
+    yield from singles[bisect.bisect_left(singles, of.port) : bisect.bisect_right(singles, of.last)]
+    # The one before may reach into it.
+    begin = max(0, bisect.bisect_left(spans, (of.port, 0)) - 1)
+    end = bisect.bisect_left(spans, (of.last + 1, 0))
+    for first, last in spans[begin:end]:
+        if (first, last) != (of.port, of.last):
+            yield from range(max(of.port, first), min(of.last, last) + 1)
 
 
 def forget_entries(

@@ -184,6 +184,7 @@ SAMPLES = (
     notes.wake_without_selector("deployment/web"),
     notes.idle_without_wake("nothing is scaled to zero"),
     notes.header_without_tcp(),
+    notes.scope_without_affinity(),
     notes.path_not_allowed("auto"),
     notes.kernel_path_unused("hold needs the proxy"),
     notes.weights_coarse(TOO_EXACT),

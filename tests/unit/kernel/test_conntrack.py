@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 
 import pytest
 
@@ -192,3 +193,40 @@ def test_a_single_port_within_a_range_has_its_own_change():
     entry = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", 36003), b"")
     assert not found.find(pack_address("10.96.0.21", 20007)).is_stale(entry)
     assert found.find(pack_address("10.96.0.22", 20007)) is None
+
+
+def test_where_ranges_of_now_and_of_before_overlap_a_port_has_the_one_that_leads_there():
+    ip = "10.96.0.21"
+
+    def ranged(first, last, now, besides=()):
+        of_range = Range(last, frozenset(besides))
+        return Change(17, SocketAddress(ip, first), (), now, range=of_range)
+
+    changes = [
+        ranged(100, 900, None, besides=range(200, 301)),
+        ranged(200, 300, 36002),
+        ranged(250, 260, None, besides=range(250, 261)),
+        ranged(901, 999, 36003),
+    ]
+    found = ByDialled(changes[::-1])
+    # An entry is stale unless it leads to the port of now.
+    for port, now in ((200, 36002), (255, 36002), (300, 36002), (950, 36003)):
+        entry = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", now), b"")
+        assert not found.find(pack_address(ip, port)).is_stale(entry)
+    for port in (100, 199, 301, 900):
+        assert found.find(pack_address(ip, port)) is not None
+    for port in (99, 1000):
+        assert found.find(pack_address(ip, port)) is None
+
+
+def test_looking_up_one_of_thousands_of_ranges_takes_no_longer_than_one_of_few():
+    changes = [
+        Change(17, SocketAddress("10.96.0.21", n), (), 36002, range=Range(n + 1))
+        for n in range(1, 20_001, 2)
+    ]
+    found = ByDialled(changes)
+    begin = time.thread_time()
+    for _ in range(20):
+        for port in range(1, 20_001, 100):
+            assert found.find(pack_address("10.96.0.21", port)) is not None
+    assert time.thread_time() - begin < 0.2

@@ -281,6 +281,19 @@ def test_a_proxy_header_is_for_tcp(protocols, notes):
     assert service.notes == notes
 
 
+@pytest.mark.parametrize(
+    ("scope", "affinity", "notes"),
+    [
+        ("service", "ClientIP", ()),
+        ("service", "None", (NoteKind.SCOPE_WITHOUT_AFFINITY(),)),
+        ("port", "None", ()),
+    ],
+)
+def test_ports_share_affinity_only_if_the_service_has_it(scope, affinity, notes):
+    annotations = {f"{DOMAIN}affinity-scope": scope}
+    assert a_service(annotations=annotations, sessionAffinity=affinity).notes == notes
+
+
 @pytest.mark.parametrize("selector", [None, {}])
 def test_without_a_selector_no_workload_is_named_for_it(selector):
     """Issue 52: it would have pods scaled that it doesn't lead to."""

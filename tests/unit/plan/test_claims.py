@@ -34,6 +34,7 @@ from userspace_proxy.plan.claims import (
     claims_of,
     count_frontends,
     first_ignored,
+    most_external_ips,
     served_ports,
     unsupported_ports,
 )
@@ -464,6 +465,21 @@ def test_external_ips_count_where_they_are_on():
     assert count_frontends(given, NodeFacts()) == 1
 
 
+def test_a_range_counts_as_a_port():
+    ranges = tuple(AskedRange(f"p{n:05}", 1, 99) for n in range(50))
+    given = service(
+        ports=ports(9_990),
+        external_ips=("203.0.113.9",),
+        handling=Handling(port_ranges=ranges),
+    )
+    assert count_frontends(given, NodeFacts()) == 9_990 + 50
+    assert count_frontends(given, OF_EXTERNAL_IPS) == 2 * (9_990 + 50)
+    assert len(served_ports(given)[0]) == 10_000 - 50
+    few = replace(given, ports=ports(50))
+    assert most_external_ips(few) == 100
+    assert most_external_ips(replace(few, ports=ports(51))) == 99
+
+
 def test_a_service_that_is_not_served_counts_nothing():
     assert count_frontends(service(cluster_ips=()), OF_EXTERNAL_IPS) == 0
     assert count_frontends(service(ports=(SCTP,)), OF_EXTERNAL_IPS) == 0
@@ -516,3 +532,18 @@ def test_a_range_is_claimed_besides_its_port(facts, served, count):
     assert [str(f) for f in claim.frontends if f.last] == served
     assert {f.address.port for f in claim.frontends if not f.last} == {53}
     assert len(claim.notes) == count
+
+
+def test_a_note_about_the_range_of_a_port_is_at_that_port_in_one_family():
+    asked = (AskedRange("dns", 1, 9), AskedRange("unknown", 1, 9))
+    given = service(
+        ports=[ServicePort("api", 80, "TCP"), DNS],
+        handling=Handling(port_ranges=asked),
+        cluster_ips=(CART_IP, CART_IP_V6),
+    )
+    made = claims_of(given, NODE)
+    noted = [
+        (claim.port.name, str(note.get("asked"))) for claim in made.ports for note in claim.notes
+    ]
+    assert noted == [("dns", "dns=1-9")]
+    assert [note.get("asked") for note in made.notes] == ["unknown=1-9"]

@@ -1,5 +1,6 @@
 """Which Service has a port of an address where ranges of several overlap."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -159,6 +160,39 @@ def test_a_range_is_served_once_the_older_one_is_gone():
     change = owners.change([OLDER.key], ())
     assert YOUNGER.key in change.services
     assert not any(owners.lost_by(claim.key) for claim in owners.claims[YOUNGER.key].ports)
+
+
+def test_a_change_concerns_only_services_whose_ranges_are_others_than_before():
+    apart = a_service(
+        "apart", "2026-01-03", [("c", "UDP", 25, (21, 30))], "198.51.100.3", (SHARED_IP,)
+    )
+    owners, _ = owners_of(OLDER, YOUNGER)
+    assert owners.change((), [claims_of(apart, FACTS)]).services == set()
+    assert owners.change([OLDER.key], ()).services == {YOUNGER.key}
+    assert owners.change((), [claims_of(OLDER, FACTS)]).services == {YOUNGER.key}
+    (lost,) = owners.lost_by(owners.claims[YOUNGER.key].ports[0].key).values()
+    assert lost.get("holder") == "shop/older:a"
+    # What is entered anew is decided anew.
+    assert owners.change((), [claims_of(YOUNGER, FACTS)]).services == set()
+    assert owners.lost_by(owners.claims[YOUNGER.key].ports[0].key)
+
+
+def test_only_ranges_that_were_given_contain_addresses_of_services():
+    owners, _ = owners_of(OLDER, YOUNGER)
+    served = owners.served(Protocol.UDP)
+    assert [SocketAddress(SHARED_IP, n) in served for n in (10, 11, 12)] == [True, False, True]
+
+
+def test_the_cost_of_many_ranges_at_one_address_is_not_quadratic():
+    claim = claims_of(OLDER, FACTS).ports[0]
+    ranges = RangeOwners(lambda frontend, _claim: (frontend.port,))
+    for first in range(1, 60_001, 3):
+        ranges.add(Frontend(SHARED_IP, first, Protocol.UDP, last=first + 1), claim)
+    (place,) = ranges.take_touched()
+    begin = time.thread_time()
+    assert all(lost_to is None for _, _, lost_to in ranges.decide(place))
+    assert not list(ranges.decide(place))
+    assert time.thread_time() - begin < 2.0
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def asking(text, *ports, **fields):
 
 def spans(text, *ports):
     ranges, notes = ranges_of(asking(text, *ports))
-    return {port.name: one.spans for port, one in ranges.items()}, list(notes)
+    noted = [(port.name if port else "", note) for port, of in notes.items() for note in of]
+    return {port.name: one.spans for port, one in ranges.items()}, noted
 
 
 @pytest.mark.parametrize(
@@ -88,38 +89,44 @@ def test_a_port_has_the_range_that_contains_it(text, found):
 
 
 @pytest.mark.parametrize(
-    ("text", "note"),
+    ("text", "port", "note"),
     [
         pytest.param(
-            "ftp=1-9", range_without_port("ftp=1-9", ("rtp", "sip", "data")), id="unknown-port"
+            *("ftp=1-9", "", range_without_port("ftp=1-9", ("rtp", "sip", "data"))),
+            id="unknown-port",
         ),
-        pytest.param("sip=1-9", range_without_number("sip=1-9", 5060), id="without-its-number"),
+        pytest.param(
+            "sip=1-9", "sip", range_without_number("sip=1-9", 5060), id="without-its-number"
+        ),
         pytest.param(
             "rtp=1-20000,sip=5000-6000",
+            "sip",
             range_overlaps("sip=5000-6000", "rtp=1-20000"),
             id="overlap",
         ),
-        pytest.param("rtp=all,sip=all", range_overlaps("sip=all", "rtp=all"), id="all-twice"),
+        pytest.param(
+            "rtp=all,sip=all", "sip", range_overlaps("sip=all", "rtp=all"), id="all-twice"
+        ),
     ],
 )
-def test_what_is_not_followed_has_a_note(text, note):
-    assert spans(text)[1] == [note]
+def test_what_is_not_followed_has_a_note_at_its_port(text, port, note):
+    assert spans(text)[1] == [(port, note)]
 
 
 def test_node_ports_have_no_range():
     found, notes = spans("rtp=10000-20000", NODE_PORT)
     assert found == {"rtp": ((10000, 20000),)}
-    assert notes == [range_without_node_port("rtp=10000-20000", 30000)]
+    assert notes == [("rtp", range_without_node_port("rtp=10000-20000", 30000))]
 
 
 def test_a_port_of_another_protocol_has_no_range():
-    found, notes = spans("sctp=1-9", ServicePort("sctp", 5, "SCTP"))
+    found, notes = spans("sctp=1-9", ServicePort("sctp", 5, "SCTP"), SIP)
     assert not found
-    assert len(notes) == 1
+    assert notes == [("", range_without_port("sctp=1-9", ("sip",)))]
 
 
 def test_without_the_annotation_nothing_is_looked_at():
-    assert ranges_of(service()) == ({}, ())
+    assert ranges_of(service()) == ({}, {})
 
 
 RANGE = "rtp=10000-20000"

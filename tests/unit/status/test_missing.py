@@ -1,7 +1,19 @@
+import pytest
+
+from userspace_proxy.causes.notes import (
+    annotation_wrong,
+    range_at_node,
+    range_overlaps,
+    range_without_node_port,
+)
+from userspace_proxy.causes.say import say
 from userspace_proxy.facts import RejectedFacts, SourceFacts
+from userspace_proxy.model.annotations import DOMAIN
 from userspace_proxy.status.missing import say_missing
 
 from .views import make_calm_view, make_port, make_view
+
+PORT_RANGES = f"{DOMAIN}port-ranges"
 
 
 def test_a_missing_service_is_named_with_its_nearest_name():
@@ -89,3 +101,29 @@ def test_a_namespace_may_have_been_meant():
     assert say_missing(view, "default/shpo") == (
         f"{missing}/shpo (did you mean the namespace shop?)"
     )
+
+
+@pytest.mark.parametrize(
+    ("note", "wanted", "is_said"),
+    [
+        (range_at_node("http=80-90", "192.0.2.9", "this node"), "85", True),
+        (range_overlaps("http=80-90", "api=70-99"), "90", True),
+        (range_overlaps("http=80-90", "api=70-99"), "91", False),
+        (range_overlaps("http=all", "api=all"), "91", True),
+        (range_overlaps("http=all", "api=all"), "admin", False),
+        (range_without_node_port("http=80-90", 30080), "85", False),
+        (
+            annotation_wrong(PORT_RANGES, "'http=90-80' is turned round", "it is ignored"),
+            "85",
+            True,
+        ),
+        (annotation_wrong(PORT_RANGES, "it is turned round", "it is ignored"), "admin", False),
+        (range_overlaps("http=all", "api=all"), "9" * 5000, False),
+        (range_at_node("unreadable", "192.0.2.9", "this node"), "85", False),
+    ],
+)
+def test_a_port_of_a_range_that_is_not_served_is_answered_with_the_reason(note, wanted, is_said):
+    view = make_view(make_port(notes=(note,)))
+    why = f": {say(note)}" if is_said else ""
+    said = say_missing(view, f"shop/web:{wanted}")
+    assert said == f"shop/web has no port {wanted}; it has 80 (http){why}"

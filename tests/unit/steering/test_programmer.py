@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from userspace_proxy.errors import SteeringError
@@ -174,3 +176,22 @@ def test_a_range_is_without_the_ports_that_others_have():
     assert (found[old].last, found[old].besides) == (200, {120, *range(150, 201)})
     assert (found[new].last, found[new].besides) == (250, set())
     assert ranges_among([WEB], [new]) == {}
+
+
+def test_a_range_within_another_one_of_before_is_not_the_only_one():
+    ip = "10.96.0.21"
+    old = Frontend(ip, 100, Protocol.UDP, last=200)
+    spans = ((90, 99), (100, 110), (120, 130), (195, 205), (210, 220))
+    steered = [Frontend(ip, first, Protocol.UDP, last=last) for first, last in spans]
+    besides = ranges_among([old], steered)[old].besides
+    assert besides == {*range(100, 111), *range(120, 131), *range(195, 201)}
+
+
+def test_the_cost_of_many_ranges_at_one_address_is_not_quadratic():
+    ports = range(1, 32_001, 4)
+    ranges = [Frontend("203.0.113.9", n, Protocol.TCP, last=n + 1) for n in ports]
+    singles = [Frontend("203.0.113.9", n, Protocol.TCP) for n in ports]
+    begin = time.thread_time()
+    found = ranges_among(ranges, [*ranges, *singles])
+    assert time.thread_time() - begin < 2.0
+    assert all(found[one].besides == {one.port} for one in ranges)
