@@ -27,9 +27,10 @@ _NUMBERS = """
 """
 # Tables that have a bound, or that the next change or reader cleans: how often, by whom.
 _BOUNDED = """
-    Correlator._series Series EarlierChains.filters KernelAnswers._traffic _Traffic
+    Correlator._series Series EarlierChains._earlier EarlierChains.filters KernelAnswers._traffic
+    _Traffic
     KubernetesSource._logged_at NftablesProgrammer._uses NftablesSteering._filters
-    NodePortReservations PodNames._pods Predecessors._taken Supervisor._tasks Turns._last
+    NodePortReservations PodNames._pods PreviousWorkers._taken Supervisor._tasks Turns._last
     Turns._paces
 """
 # Mostly all is forgotten after four seconds; demand lasts for 90 s.
