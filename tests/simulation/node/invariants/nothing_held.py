@@ -18,7 +18,8 @@ _NUMBERS = """
     Channel.read_bytes ClientPorts._port ConnectionLimit KernelPath._forgotten LastState._failures
     Listeners._numbers LogLimit NftablesProgrammer._earlier_refuse_port
     NftablesProgrammer._refuse_port NodeAddressDialer._counts Numbers._next
-    PathProbes.failed PathProbes.sent Plan.revision Plane._numbers Planner.planned_services Position.restarts
+    PathProbes.failed PathProbes.sent Plan.revision Plane._numbers Planner.planned_services
+    Position.restarts
     PreviousWorkers._max_sockets ProbeSchedule.per_second Reactor.turn Reflector._cuts
     Reflector._failures Requests._number Snapshot.revision SteeringFacts.refuse_port SyncCounters
     EarlierChains._seen SystemCalls.buffer_bytes TableWatch._seen Turns._number Watchdog._beats
