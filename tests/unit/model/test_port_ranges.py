@@ -28,6 +28,11 @@ def test_ranges_are_read_with_their_port(text, ranges):
     assert read_port_ranges(text) == tuple(ranges)
 
 
+def test_a_range_of_all_numbers_has_all_ports_however_it_is_written():
+    found = read_port_ranges("sip=1-65535, game=all, rtp=1-65534, web=2-65535")
+    assert [one.has_all_ports for one in found] == [True, True, False, False]
+
+
 @pytest.mark.parametrize(
     "text",
     [
