@@ -145,7 +145,7 @@ class AffinityTable:
             return None
         return endpoint
 
-    def entry(self, client: str, endpoint: SocketAddress, now: float) -> None:
+    def remember(self, client: str, endpoint: SocketAddress, now: float) -> None:
         """Store the endpoint chosen for a client, or refresh its entry."""
         before = len(self._entries)
         self._entries[client] = (endpoint, now)

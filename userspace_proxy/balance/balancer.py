@@ -214,7 +214,7 @@ class Balancer:
             if self._ejections.ejected:
                 self._ejections.picked(endpoint, now)
             if self._affinity is not None:
-                self._affinity.entry(client, endpoint, now)
+                self._affinity.remember(client, endpoint, now)
         return endpoint
 
     def answered(self, endpoint: SocketAddress) -> bool:

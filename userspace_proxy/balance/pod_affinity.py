@@ -48,8 +48,8 @@ class PodAffinity:
         pod = self._table.lookup(client, self._pods, now)
         return None if pod is None else self._pods.by_ip[pod.ip]
 
-    def entry(self, client: str, endpoint: SocketAddress, now: float) -> None:
-        self._table.entry(client, SocketAddress(endpoint.ip, _ANY_PORT), now)
+    def remember(self, client: str, endpoint: SocketAddress, now: float) -> None:
+        self._table.remember(client, SocketAddress(endpoint.ip, _ANY_PORT), now)
 
     def each(self, now: float) -> Iterator[AffinityEntry]:
         for client, pod, age_s in self._table.each(now):

@@ -136,7 +136,7 @@ class FrontendOwners:
                 self._decide(protocol, address)
                 services.update(claim.key.name.service for claim in (*before, *now))
         cluster_ips = self._note_cluster_ips(ips)
-        for place in self._ranges.take_touched():
+        for place in self._ranges.take_affected():
             # Endpoints there may be, or no longer be, in a range.
             cluster_ips.add(place.ip)
             for frontend, claim, holder in self._ranges.decide(place):

@@ -86,7 +86,7 @@ class RangeOwners:
             self._given.pop(place, None)
             self._holders.pop(place, None)
 
-    def take_touched(self) -> set[RangeAddress]:
+    def take_affected(self) -> set[RangeAddress]:
         """Return the places whose claims have changed since the last call."""
         affected, self._affected = self._affected, set()
         return affected

@@ -19,33 +19,33 @@ from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
 )
 def test_lookup(client, usable, now, expected):
     table = AffinityTable(timeout_s=10800)
-    table.entry(ALICE, POD_A, now=0.0)
+    table.remember(ALICE, POD_A, now=0.0)
     assert table.lookup(client, usable, now) == expected
 
 
 def test_a_lookup_does_not_count_as_a_use():
     table = AffinityTable(timeout_s=60)
-    table.entry(ALICE, POD_A, now=0.0)
+    table.remember(ALICE, POD_A, now=0.0)
     assert table.lookup(ALICE, {POD_A}, now=59.0) == POD_A
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
 
 
 def test_a_new_client_replaces_the_longest_unused_one():
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
-    table.entry(ALICE, POD_A, now=0.0)
-    table.entry(BOB, POD_A, now=1.0)
-    table.entry(ALICE, POD_A, now=2.0)
-    table.entry(CAROL, POD_A, now=3.0)
+    table.remember(ALICE, POD_A, now=0.0)
+    table.remember(BOB, POD_A, now=1.0)
+    table.remember(ALICE, POD_A, now=2.0)
+    table.remember(CAROL, POD_A, now=3.0)
     pinned = {who: table.lookup(who, {POD_A}, now=4.0) for who in (ALICE, BOB, CAROL)}
     assert pinned == {ALICE: POD_A, BOB: None, CAROL: POD_A}
 
 
 def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
     former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
-    former.entry(ALICE, POD_A, now=1000.0)
-    former.entry(BOB, POD_A, now=1010.0)
+    former.remember(ALICE, POD_A, now=1000.0)
+    former.remember(BOB, POD_A, now=1010.0)
     # It has been seen since.
-    table.entry(BOB, POD_B, now=5.0)
+    table.remember(BOB, POD_B, now=5.0)
     table.restore(former.each(now=1020.0), now=10.0)
     usable = {POD_A, POD_B}
     assert table.lookup(ALICE, usable, now=49.9) == POD_A
@@ -66,19 +66,19 @@ def test_an_entry_that_replaces_an_older_entry_is_not_evicted_first():
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
     table.restore([(BOB, POD_A, 50.0), (ALICE, POD_A, 55.0)], now=0.0)
     table.restore([(ALICE, POD_B, 1.0)], now=0.0)
-    table.entry(CAROL, POD_A, now=0.0)
+    table.remember(CAROL, POD_A, now=0.0)
     assert {client for client, _, _ in table.each(now=0.0)} == {ALICE, CAROL}
 
 
 def test_affinity_entries_may_change_while_they_are_iterated():
     table = AffinityTable(timeout_s=60)
     for now, client in enumerate((ALICE, BOB, CAROL)):
-        table.entry(client, POD_A, now)
+        table.remember(client, POD_A, now)
     entries = table.each(now=3.0)
     assert next(entries) == (CAROL, POD_A, 1.0)
     table.lookup(BOB, {POD_B}, now=4.0)
-    table.entry(ALICE, POD_B, now=5.0)
-    table.entry("203.0.113.9", POD_A, now=6.0)
+    table.remember(ALICE, POD_B, now=5.0)
+    table.remember("203.0.113.9", POD_A, now=6.0)
     assert list(entries) == [(ALICE, POD_B, 0.0)]
 
 
@@ -103,14 +103,14 @@ def large(tables):
     """A Service port with four of six pins."""
     table = AffinityTable(60, tables)
     for n in range(4):
-        table.entry(f"203.0.113.{n}", POD_A, now=n)
+        table.remember(f"203.0.113.{n}", POD_A, now=n)
     return table
 
 
 def test_at_the_bound_the_largest_table_loses_its_longest_unused_pin(tables, large):
     small = AffinityTable(60, tables)
     for client in (ALICE, BOB, CAROL):
-        small.entry(client, POD_B, now=10.0)
+        small.remember(client, POD_B, now=10.0)
     assert clients(small) == [CAROL, BOB, ALICE]
     assert clients(large) == ["203.0.113.3", "203.0.113.2", "203.0.113.1"]
     assert len(tables) == 6
@@ -118,9 +118,9 @@ def test_at_the_bound_the_largest_table_loses_its_longest_unused_pin(tables, lar
 
 def test_a_flooded_table_evicts_only_its_own_affinity_entries(tables, large):
     small = AffinityTable(60, tables)
-    small.entry(ALICE, POD_B, now=0.0)
+    small.remember(ALICE, POD_B, now=0.0)
     for n in range(100):
-        large.entry(f"198.51.100.{n}", POD_A, now=n)
+        large.remember(f"198.51.100.{n}", POD_A, now=n)
         assert len(tables) <= 6
     assert clients(small) == [ALICE]
     assert len(large) == 5
@@ -129,7 +129,7 @@ def test_a_flooded_table_evicts_only_its_own_affinity_entries(tables, large):
 def test_restored_affinity_entries_evict_only_from_a_larger_table(tables, large):
     former, small = AffinityTable(60), AffinityTable(60, tables)
     for n in range(9):
-        former.entry(f"198.51.100.{n}", POD_B, now=n)
+        former.remember(f"198.51.100.{n}", POD_B, now=n)
     small.restore(former.each(now=9.0), now=9.0)
     assert len(small) == len(large) == 3
     assert clients(small) == clients(former)[:3]
@@ -143,13 +143,13 @@ def test_forgotten_affinity_entries_make_room(tables, large):
     assert len(tables) == 0
     small = AffinityTable(60, tables)
     for n in range(6):
-        small.entry(f"198.51.100.{n}", POD_B, now=n)
+        small.remember(f"198.51.100.{n}", POD_B, now=n)
     assert len(small) == 6
 
 
 def test_memory_is_freed_from_the_largest_tables(tables, large):
     small = AffinityTable(60, tables)
-    small.entry(ALICE, POD_B, now=0.0)
+    small.remember(ALICE, POD_B, now=0.0)
     assert tables.free(2 * ENTRY_BYTES + 1) == 3 * ENTRY_BYTES
     assert (len(large), len(small)) == (1, 1)
     assert tables.free(100 * ENTRY_BYTES) == 2 * ENTRY_BYTES
@@ -161,7 +161,7 @@ def test_a_step_frees_a_part_of_very_many():
     tables = AffinityTables()
     table = AffinityTable(60, tables)
     for n in range(10_000):
-        table.entry(str(n), POD_A, now=0.0)
+        table.remember(str(n), POD_A, now=0.0)
     assert 0 < tables.free(MAX_ENTRIES * ENTRY_BYTES) < 10_000 * ENTRY_BYTES
     assert len(table) > 0
 
@@ -170,7 +170,7 @@ def test_a_shared_table_exists_while_one_uses_it():
     tables = AffinityTables()
     table = tables.join("shop/sip", "a port", 60)
     assert tables.join("shop/sip", "another port", 60) is table
-    table.entry(ALICE, POD_A, now=0.0)
+    table.remember(ALICE, POD_A, now=0.0)
     tables.leave("shop/sip", "a port")
     assert len(tables) == 1
     tables.leave("shop/sip", "another port")

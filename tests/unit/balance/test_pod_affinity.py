@@ -70,7 +70,7 @@ def test_entries_of_a_former_process_are_those_of_pods():
 def test_the_timeout_is_one_for_all_ports():
     affinity = PodAffinity("shop/sip", 60, AffinityTables())
     affinity.serve(SIP)
-    affinity.entry(ALICE, SIP[0], 0.0)
+    affinity.remember(ALICE, SIP[0], 0.0)
     affinity.timeout_s = 10
     assert affinity.timeout_s == 10
     assert affinity.lookup(ALICE, (), 9.0) == SIP[0]

@@ -210,7 +210,7 @@ async def pinned(rig):
         await rig.pair(web, pod)
     entries = AffinityTable(60.0, rig.engine.entries)
     for number in range(6000):
-        entries.entry(str(number), pod.address, 0.0)
+        entries.remember(str(number), pod.address, 0.0)
     limit = Limit(0)
     limit.limit = 16 * MIB
     rig.dataplane.watch_memory(lambda: [limit])

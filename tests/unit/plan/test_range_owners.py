@@ -188,7 +188,7 @@ def test_the_cost_of_many_ranges_at_one_address_is_not_quadratic():
     ranges = RangeOwners(lambda frontend, _claim: (frontend.port,))
     for first in range(1, 60_001, 3):
         ranges.add(Frontend(SHARED_IP, first, Protocol.UDP, last=first + 1), claim)
-    (place,) = ranges.take_touched()
+    (place,) = ranges.take_affected()
     begin = time.thread_time()
     assert all(lost_to is None for _, _, lost_to in ranges.decide(place))
     assert not list(ranges.decide(place))
@@ -217,7 +217,7 @@ def test_a_claim_that_was_not_made_is_discarded_without_effect():
     claim = claims_of(OLDER, FACTS).ports[0]
     ranges.discard(Frontend("192.0.2.1", 1, Protocol.UDP, FrontendKind.CLUSTER_IP, 5), claim)
     assert not ranges
-    assert not ranges.take_touched()
+    assert not ranges.take_affected()
     assert claim.key == PortKey(ServicePortName("shop", "older", "a"), IPFamily.IPV4, Side.ALL)
 
 
