@@ -104,6 +104,11 @@ class Frontend:
     def family(self) -> IPFamily:
         return IPFamily.of(self.ip)
 
+    @property
+    def is_udp_range(self) -> bool:
+        """Whether it is a range of UDP ports, which only the kernel path can serve."""
+        return bool(self.last) and self.protocol is Protocol.UDP
+
     def has(self, other: Frontend) -> bool:
         """Return whether a frontend's port is in this range, at the same address."""
         return self.ip == other.ip and self.port <= other.port <= self.last

@@ -197,7 +197,8 @@ def _plan_port(
     handling = state.service.handling.of(claim.protocol)
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
     ranges = _ranges(claim)
-    path, refused = _path(state, claim, usable, facts, kernel)
+    is_udp_range = bool(ranges) and claim.protocol is Protocol.UDP
+    path, refused = _path(state, claim, usable, facts, kernel, is_udp_range=is_udp_range)
     if refused := refused or why_moved_out(ranges, usable.serving):
         claim = _without_range(state.service, claim, refused)
         return _plan_port(state, index, claim, usable, facts, orphans, kernel)
@@ -255,7 +256,13 @@ def _without_range(service: Service, claim: PortClaim, why: str) -> PortClaim:
 
 
 def _path(
-    state: ServiceState, claim: PortClaim, usable: Usable, facts: NodeFacts, kernel: KernelFit
+    state: ServiceState,
+    claim: PortClaim,
+    usable: Usable,
+    facts: NodeFacts,
+    kernel: KernelFit,
+    *,
+    is_udp_range: bool,
 ) -> tuple[PathDecision, str]:
     """Return the path of a claim, and why none can serve its range; empty if one can."""
     handling = state.service.handling.of(claim.protocol)
@@ -273,7 +280,6 @@ def _path(
         has_affinity=state.service.affinity_timeout_s is not None,
         weights=dict(usable.serving.weights).values(),
     )
-    is_udp_range = claim.protocol is Protocol.UDP and bool(_ranges(claim))
     path = choose_range_path(state.service, path, no_kernel_path, is_udp_range=is_udp_range)
     return path, no_kernel_path if is_udp_range else ""
 

@@ -45,7 +45,7 @@ PLACES = 24
 _PLACES_A_PROCESS = 2
 # A process answers within milliseconds, and tries again if the node is too busy for that.
 _ANSWER_S = 0.03
-# Seconds after which a process without a proof is disconnected even if nobody needs its slot.
+# The seconds after which a process without a proof is disconnected, even if slots are free.
 _PROVE_S = 1.0
 # The maximum number of connections accepted per turn; each takes 0.1 ms.
 _ACCEPTED_A_TURN = 16

@@ -94,7 +94,7 @@ async def test_a_socket_that_another_handler_closed_gets_no_event_of_the_same_ba
             reactor.close_socket(other)
             new.append(socket.socket(type=socket.SOCK_DGRAM))
             reactor.register(new[0], epoll.ET, lambda _events: None)
-            other_handler = Callback(lambda _events: heard.append("somebody else's"))
+            other_handler = Callback(lambda _events: heard.append("the other handler's"))
             reactor.set_handler(new[0].fileno(), other_handler)
 
         return handler

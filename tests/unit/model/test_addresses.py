@@ -244,3 +244,11 @@ def test_a_text_without_a_port_has_no_ip():
     assert ip_of("shop/web") == ""
     with pytest.raises(ValueError, match="shop"):
         SocketAddress.read("shop/web")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "last", "is_udp_range"),
+    [(Protocol.UDP, 90, True), (Protocol.UDP, 0, False), (Protocol.TCP, 90, False)],
+)
+def test_only_a_range_of_udp_ports_is_a_udp_range(protocol, last, is_udp_range):
+    assert Frontend("10.96.0.10", 80, protocol, last=last).is_udp_range is is_udp_range

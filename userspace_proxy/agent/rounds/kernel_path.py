@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from ...balance import fill_slots
-from ...model import Balance, Frontend, Protocol, SocketAddress, intersect, is_loopback
+from ...model import Balance, Frontend, SocketAddress, intersect, is_loopback
 from ...model.serving import Serving
 from ...plan import PortPlan
 from ...policy.path import in_coarse_parts, in_parts
@@ -37,15 +37,14 @@ def kernel_targets(
     affinity = None if timeout_s is None else _affinity(plan, timeout_s)
     found: dict[Frontend, Target] = {}
     for frontend, target in targets.items():
-        is_udp_range = bool(frontend.last) and frontend.protocol is Protocol.UDP
-        found[frontend] = REFUSE if is_udp_range else target
+        found[frontend] = REFUSE if frontend.is_udp_range else target
         # Clients of a loopback address have a loopback address, which can't leave the node.
         if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip):
             continue
-        if choices or not is_udp_range:
-            port = REFUSE if is_udp_range else target
+        if choices or not frontend.is_udp_range:
+            port = REFUSE if frontend.is_udp_range else target
             by = frontend.port - serving.ranges[0].number if frontend.last else 0
-            moved = _moved(choices, by)
+            moved = _moved(choices, by) if by else choices
             found[frontend] = KernelTarget(port, moved, affinity, is_in_kernel, by_client, plan.key)
     return found
 
@@ -67,8 +66,6 @@ def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice
     Args:
         by: How far the first port is from the Service port.
     """
-    if not by:
-        return choices
     return tuple(
         EndpointChoice(tuple([SocketAddress(ip, port + by) for ip, port in endpoints]), networks)
         for endpoints, networks in choices

@@ -17,7 +17,7 @@ from ...diagnosis.paths import PathView
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
-from ...model import DataPath, Frontend, PortKey, Protocol, Taken
+from ...model import DataPath, Frontend, PortKey, Taken
 from ...plan import PortPlan
 from ...plane import Group, Listener
 from ...policy import DEFAULT_PATH, PathDecision
@@ -103,7 +103,7 @@ class ServedPort:
             if frontend not in self.held_by_others:
                 listener = self.listeners.get(frontend)
                 serves = listener is not None and listener.is_serving
-                if frontend.last and frontend.protocol is Protocol.UDP:
+                if frontend.is_udp_range:
                     # A listener doesn't see which of the ports was dialled.
                     serves = serves and self.chosen.path is DataPath.KERNEL
                 targets[frontend] = listener.address.port if listener and serves else REFUSE

@@ -277,7 +277,7 @@ def test_a_foreign_change_right_after_a_write_is_repaired(
 
 
 def test_a_table_rewritten_after_lost_events_counts_no_change(node, table, meanwhile, monkeypatch):
-    """What was written can't be read back then, and nobody may have changed it."""
+    """The rewritten rules can't be read back then, though no program has changed them."""
     table.write_all()
     events = table._watch._events
     events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
