@@ -32,6 +32,9 @@ from .waiting_room import Waiting, WaitingRoom
 # The time after which a client has waited for its dial: shorter than clients wait for an answer
 # before they give up.
 _WAITED_S = 0.3
+# How long clients may still dial a range that has changed: the rules follow a moment after the
+# workers, or seconds later if the kernel refuses them. Then such a port may be the Service port's.
+_RULES_FOLLOW_S = 10.0
 # Cost: shared by nearly all Service ports.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
 NONE_LEFT: Mapping[SocketAddress, float] = MappingProxyType({})
@@ -49,6 +52,7 @@ class EndpointGroup(CounterTable):
 
     __slots__ = (
         "_processes",
+        "_ranges_left_at",
         "balancers",
         "detours",
         "key",
@@ -84,7 +88,8 @@ class EndpointGroup(CounterTable):
         self.serving = serving or Serving()
         """As of the last :meth:`update`."""
         self.left_ranges: tuple[DialledRange, ...] = ()
-        """The ranges before their last change, which clients may dial a moment longer."""
+        """The ranges before their last change, until :meth:`lately_left` finds that too old."""
+        self._ranges_left_at = 0.0
         self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
         """Where endpoints are dialled instead; nearly always empty."""
         self.left_at = NONE_LEFT
@@ -114,7 +119,7 @@ class EndpointGroup(CounterTable):
         """
         old, self.serving = self.serving, serving
         if old.ranges and old.ranges != serving.ranges:
-            self.left_ranges = old.ranges
+            self.left_ranges, self._ranges_left_at = old.ranges, now
         self._detour()
         self.balancers.change(serving, now)
         current = frozenset(serving.all_endpoints)
@@ -138,6 +143,12 @@ class EndpointGroup(CounterTable):
         if endpoints:
             for callback in self.on_removed:
                 callback(endpoints, begun_by)
+
+    def lately_left(self, now: float) -> tuple[DialledRange, ...]:
+        """Return the ranges before their last change, while rules may still follow them."""
+        if now - self._ranges_left_at >= _RULES_FOLLOW_S:
+            self.left_ranges = ()
+        return self.left_ranges
 
     def waiting(self, now: float) -> Waiting:
         return Waiting() if self.waiting_room is None else self.waiting_room.waiting(now)

@@ -187,8 +187,8 @@ class TcpDial(Handler):
             if (offset := one.offset(*dialled)) is not None:
                 self._offset = offset
                 return
-        # The rules follow a moment after the workers.
-        self._is_stray = any(one.offset(*dialled) for one in self.group.left_ranges)
+        left = self.group.lately_left(self._reactor.now)
+        self._is_stray = any(one.offset(*dialled) for one in left)
 
     @property
     def _sock(self) -> _socket.socket:

@@ -84,8 +84,19 @@ async def test_a_port_that_has_just_left_its_range_is_reset(rig):
     listed = rig.endpoint().address
     web = rig.service(listed)
     web.group.update(range_of(web, [listed]))
-    web.group.update(Serving((listed,)))
+    web.group.update(Serving((listed,)), rig.engine.clock())
     assert await rig.resets_a_client(web)
+
+
+async def test_a_port_that_left_its_range_long_ago_may_be_the_service_ports(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    web.group.update(range_of(web, [pod.address]))
+    web.group.update(Serving((pod.address,)), rig.engine.clock() - 10.0)
+    client, server = await rig.pair(web, pod)
+    await client.send(b"hello")
+    assert await server.read() == b"hello"
+    assert not web.group.left_ranges
 
 
 async def test_a_port_outside_its_ranges_leads_to_the_listed_port(rig):
