@@ -26,7 +26,7 @@ from .question import REVERSE_ZONES, Question, address_of, parse_question, pod_a
 from .records import Code, DnsAnswer, Record, RecordType
 from .targets import (
     Alias,
-    DialedAddress,
+    DialledAddress,
     EachTargets,
     EndpointTargets,
     Pick,
@@ -50,7 +50,7 @@ class ServiceNames:
 
     Args:
         domain: The cluster's domain.
-        dialed_address: Returns where a cluster IP answers; None: at its own address.
+        dialled_address: Returns where a cluster IP answers; None: at its own address.
         index: An index shared with other snapshots; None: a new one.
     """
 
@@ -58,12 +58,12 @@ class ServiceNames:
         self,
         snapshot: Snapshot,
         domain: str = CLUSTER_DOMAIN,
-        dialed_address: DialedAddress | None = None,
+        dialled_address: DialledAddress | None = None,
         index: NameIndex | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._zone = f"{domain.strip('.').lower()}."
-        self._dialed_address = dialed_address
+        self._dialled_address = dialled_address
         self._index = index or NameIndex()
 
     def answer(self, name: str, type_: str, pick: Pick = range) -> DnsAnswer:
@@ -168,7 +168,7 @@ class ServiceNames:
             return None
         by_number = index.ports_by_number(*asked)
         owner = self._name_of(service)
-        return PortTargets(owner, by_number, len(ports), service.cluster_ips, self._dialed_address)
+        return PortTargets(owner, by_number, len(ports), service.cluster_ips, self._dialled_address)
 
     def _targets_of(self, index: NamedEndpoints, question: Question) -> Targets | None:
         service = index.state.service

@@ -10,7 +10,7 @@ from ..model import Endpoint, Frontend, Protocol, ServicePort, SocketAddress
 from .endpoints import Endpoints
 from .question import hostname_of
 
-DialedAddress = Callable[[Frontend], SocketAddress]
+DialledAddress = Callable[[Frontend], SocketAddress]
 """Returns the address at which a cluster IP's frontend answers."""
 Pick = Callable[[int], Sequence[int]]
 """Returns the positions to use, each once, given the number of positions."""
@@ -113,13 +113,13 @@ class PortTargets(Targets):
         ports: Sequence[Sequence[ServicePort]],
         count: int,
         ips: Sequence[str],
-        dialed_address: DialedAddress | None,
+        dialled_address: DialledAddress | None,
     ) -> None:
         self._owner = owner
         self._ports = ports
         self._count = count
         self._ips = ips
-        self._dialed_address = dialed_address
+        self._dialled_address = dialled_address
 
     def __len__(self) -> int:
         return self._count * len(self._ips)
@@ -135,11 +135,11 @@ class PortTargets(Targets):
         return [NamedAddress(self._owner, ip) for ip in self._all_ips(pick)]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """Part of Targets; with a ``dialed_address``, the addresses of the first ports."""
+        """Part of Targets; with a ``dialled_address``, the addresses of the first ports."""
         return [ip for ip in self._all_ips(pick) if (":" in ip) is is_ipv6]
 
     def _all_ips(self, pick: Pick) -> Iterable[str]:
-        if self._dialed_address is None:
+        if self._dialled_address is None:
             return dict.fromkeys(self._ips)
         looked_up = range(len(pick(self.count_ports())))
         return dict.fromkeys(ip for position in looked_up for ip, _ in self._at(position))
@@ -147,10 +147,10 @@ class PortTargets(Targets):
     def _at(self, position: int) -> Iterator[tuple[str, int]]:
         """Yield the addresses at which the ports with one number answer."""
         for port, ip in itertools.product(self._ports[position], self._ips):
-            if self._dialed_address is None or port.protocol not in Protocol.__members__:
+            if self._dialled_address is None or port.protocol not in Protocol.__members__:
                 yield ip, port.port
             else:
-                yield self._dialed_address(Frontend(ip, port.port, Protocol(port.protocol)))
+                yield self._dialled_address(Frontend(ip, port.port, Protocol(port.protocol)))
 
 
 class EachTargets(Targets):

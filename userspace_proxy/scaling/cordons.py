@@ -82,7 +82,7 @@ class Cordons:
         self._file = file
         self._clock = clock
         self._wall_clock = wall_clock
-        self._promised: dict[ServiceKey, _Cordon] = {}
+        self._cordons: dict[ServiceKey, _Cordon] = {}
         self._asleep: dict[ServiceKey, _Sleep] = {}
         self._kept: dict[ServiceKey, _KeptCordon] = {}
         """The acknowledgements that the next process would restore, the latest round last."""
@@ -106,7 +106,7 @@ class Cordons:
             left_s = min(CORDON_S, cordon.at + CORDON_S - self._wall_clock())
             if left_s > 0:
                 self._served_ports.cordoned.set(service, cordoned)
-                self._promised[service] = _Cordon(cordon.number, self._clock() + left_s)
+                self._cordons[service] = _Cordon(cordon.number, self._clock() + left_s)
                 self._kept[service] = cordon
         return NodeAnswer(*_latest(self._kept))
 
@@ -116,7 +116,7 @@ class Cordons:
         Raises:
             UserspaceProxyError: The write failed; the round's acknowledgements are withdrawn.
         """
-        cordoned_now = [key for key, cordon in self._promised.items() if cordon.number == number]
+        cordoned_now = [key for key, cordon in self._cordons.items() if cordon.number == number]
         if self._file is None or not cordoned_now:
             return
         kept = {
@@ -147,16 +147,16 @@ class Cordons:
         """Send no client to a Service's endpoints until the round is over, or the time is up."""
         self._served_ports.cordon(service, is_cordoned=True)
         self._asleep.pop(service, None)
-        self._promised[service] = _Cordon(number, until)
+        self._cordons[service] = _Cordon(number, until)
 
     def end(self, over: Vote | None) -> list[ServiceKey]:
         """End a round, or all of them for None; return Services whose workload is now at zero."""
         asleep = []
-        for service, cordon in list(self._promised.items()):
+        for service, cordon in list(self._cordons.items()):
             if over is not None and over.number != cordon.number:
                 continue
             if over is not None and service in over.services:
-                del self._promised[service]
+                del self._cordons[service]
                 self._asleep[service] = _Sleep(self._clock())
                 asleep.append(service)
             else:
@@ -165,7 +165,7 @@ class Cordons:
 
     def release(self, service: ServiceKey) -> None:
         """Uncordon a Service."""
-        self._promised.pop(service, None)
+        self._cordons.pop(service, None)
         self._asleep.pop(service, None)
         self._served_ports.cordon(service, is_cordoned=False)
 
@@ -174,7 +174,7 @@ class Cordons:
 
         Call it about once a second, even while requests to the API server fail.
         """
-        for service in (*self._promised, *self._asleep):
+        for service in (*self._cordons, *self._asleep):
             if self._is_late(service):
                 self.release(service)
 
@@ -201,7 +201,7 @@ class Cordons:
         return {
             service: kept
             for service, kept in self._kept.items()
-            if service in self._promised or service in self._asleep
+            if service in self._cordons or service in self._asleep
         }
 
     async def _write(self, kept: dict[ServiceKey, _KeptCordon]) -> None:
@@ -215,7 +215,7 @@ class Cordons:
     def _services_of(self, workload: WorkloadKey) -> list[ServiceKey]:
         return [
             service
-            for service in (*self._promised, *self._asleep)
+            for service in (*self._cordons, *self._asleep)
             if any(workload_of(port) == workload for port in self._served_ports.of_service(service))
         ]
 
@@ -223,7 +223,7 @@ class Cordons:
         ports = self._served_ports.of_service(service)
         listed = (e for port in ports for e in port.plan.serving.all_endpoints)
         are_gone = self._served_ports.cordoned.of(service).isdisjoint(listed)
-        if (cordon := self._promised.get(service)) is not None:
+        if (cordon := self._cordons.get(service)) is not None:
             if self._clock() < cordon.until:
                 # Endpoints that have disappeared may be listed again before the round is over.
                 return False

@@ -213,11 +213,11 @@ def test_the_domain_can_be_chosen():
 
 
 def test_addresses_and_ports_are_those_at_which_cluster_ips_answer():
-    def dialed_address(frontend):
+    def dialled_address(frontend):
         return SocketAddress("127.0.0.1" if frontend.port == 80 else frontend.ip, 17001)
 
-    assert data("_http._tcp.web.shop.svc", "A", dialed_address=dialed_address) == ["127.0.0.1"]
-    assert data("_http._tcp.web.shop.svc", "SRV", dialed_address=dialed_address) == [
+    assert data("_http._tcp.web.shop.svc", "A", dialled_address=dialled_address) == ["127.0.0.1"]
+    assert data("_http._tcp.web.shop.svc", "SRV", dialled_address=dialled_address) == [
         "0 50 17001 web.shop.svc.cluster.local."
     ]
 
@@ -226,7 +226,7 @@ def test_a_port_of_an_unknown_protocol_has_its_own_number():
     store = Store()
     sctp = ServicePort("sctp", 9000, "SCTP")
     store.put_service(service(key("web"), (sctp,), ("10.96.0.10",)))
-    names = ServiceNames(store.snapshot(), dialed_address=lambda _: SocketAddress("127.0.0.1", 1))
+    names = ServiceNames(store.snapshot(), dialled_address=lambda _: SocketAddress("127.0.0.1", 1))
     (record,) = names.answer("_sctp._sctp.web.shop.svc.cluster.local.", "SRV").records
     assert record.data == "0 100 9000 web.shop.svc.cluster.local."
 

@@ -52,10 +52,10 @@ def test_port_targets_contain_each_port_at_each_cluster_ip():
 def test_ports_with_one_number_are_one_where_they_answer_there():
     assert PortTargets("web.", BOTH, 2, ["10.0.0.1"], None).ports_at(0) == [NamedPort("web.", 53)]
 
-    def dialed_address(frontend):
+    def dialled_address(frontend):
         return SocketAddress("127.0.0.1", 1000 if frontend.protocol == "TCP" else 2000)
 
-    reached = PortTargets("web.", BOTH, 2, ["10.0.0.1", "fd00::1"], dialed_address)
+    reached = PortTargets("web.", BOTH, 2, ["10.0.0.1", "fd00::1"], dialled_address)
     assert reached.ports_at(0) == [NamedPort("web.", 1000), NamedPort("web.", 2000)]
     assert reached.addresses(range) == [NamedAddress("web.", "127.0.0.1")]
 
@@ -63,11 +63,11 @@ def test_ports_with_one_number_are_one_where_they_answer_there():
 def test_of_as_many_ports_as_are_picked_the_first_ones_are_looked_up():
     reached = []
 
-    def dialed_address(frontend):
+    def dialled_address(frontend):
         reached.append(frontend.port)
         return SocketAddress(f"127.0.0.{frontend.port % 2}", frontend.port + 1000)
 
-    targets = PortTargets("web.", PORTS, 100, ["10.0.0.1"], dialed_address)
+    targets = PortTargets("web.", PORTS, 100, ["10.0.0.1"], dialled_address)
     assert targets.ports_at(6) == [NamedPort("web.", 1007)]
     assert targets.ips(lambda _: [4, 7, 1], is_ipv6=False) == ["127.0.0.1", "127.0.0.0"]
     assert reached == [7, 1, 2, 3]
@@ -76,10 +76,10 @@ def test_of_as_many_ports_as_are_picked_the_first_ones_are_looked_up():
 def test_equal_questions_about_ports_have_equal_answers():
     """With a random pick of ports, one that answers elsewhere was in some answers only."""
 
-    def dialed_address(frontend):
+    def dialled_address(frontend):
         return SocketAddress(f"127.0.0.{1 + (frontend.port == 90)}", frontend.port)
 
-    targets = PortTargets("web.", PORTS, 100, ["10.0.0.1"], dialed_address)
+    targets = PortTargets("web.", PORTS, 100, ["10.0.0.1"], dialled_address)
     for first in range(0, 100, 20):
         chosen = range(first, first + 20)
         assert targets.ips(lambda _, chosen=chosen: chosen, is_ipv6=False) == ["127.0.0.1"]

@@ -44,7 +44,7 @@ class ProxyNames:
         self._index = NameIndex()
         self._last: _NamesOfSnapshot | None = None
 
-    def dialed_address(self, frontend: Frontend) -> SocketAddress:
+    def dialled_address(self, frontend: Frontend) -> SocketAddress:
         """Return the address at which a frontend answers."""
         listener = self._listeners.get(frontend) if self._listeners is not None else None
         return frontend.address if listener is None else listener.address
@@ -69,7 +69,7 @@ class ProxyNames:
         if last is None or last.snapshot is not snapshot:
             plain = reached = ServiceNames(snapshot, self._domain, None, self._index)
             if self._listeners is not None:
-                reached = ServiceNames(snapshot, self._domain, self.dialed_address, self._index)
+                reached = ServiceNames(snapshot, self._domain, self.dialled_address, self._index)
             last = self._last = _NamesOfSnapshot(snapshot, plain, reached)
         return last
 
@@ -94,7 +94,7 @@ class NamesInNamespace:
     def reached(self, ip: str, port: int, *, is_udp: bool) -> tuple[str, int]:
         """Return the address to dial for an address and port of a Service."""
         protocol = Protocol.UDP if is_udp else Protocol.TCP
-        return self._names.dialed_address(Frontend(ip, port, protocol))
+        return self._names.dialled_address(Frontend(ip, port, protocol))
 
 
 class NamesByDns(Component):
