@@ -1,4 +1,4 @@
-"""Explains how connections to a Service fare: steps, a sentence and the next command.
+"""Explains whether connections to a Service succeed: steps, a sentence and the next command.
 
 Rule 1: the worst step decides the sentence. Of equally bad steps, the first on the path wins; ports
 whose clients fail come before others, and notes last. Problems of the Service itself win over
