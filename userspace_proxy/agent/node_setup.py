@@ -43,8 +43,8 @@ from .watchers.client_address import ClientAddresses
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The number of attempts to clean up. Each waits some seconds for another program's lock; a pod gets
-# 30 s in all.
+# The number of attempts to clean up. Each waits some seconds for another program's lock; a pod has
+# 30 s in total.
 _CLEAN_UP_TRIES = 3
 
 
@@ -82,7 +82,7 @@ def open_steering(
         node_addresses=options.node_addresses,
     )
     hooks, own_namespace = hook_options(options), options.is_own_namespace
-    # A retry wouldn't help.
+    # A retry wouldn't help: these features don't appear later.
     check_kernel(wanted, kernel, own_namespace=own_namespace)
     check_hooks(wanted, hooks, kernel, own_namespace=own_namespace)
     if wanted != "none":

@@ -272,7 +272,7 @@ def make_options(settings: Settings) -> Options:
         node_name=settings.node_name,
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         is_own_namespace=is_own_namespace(),
-        # The writer of manifests may send clients wherever this node can.
+        # A user who may write manifests may send clients to any address that this node reaches.
         allow_node_endpoints=settings.allow_node_endpoints or bool(settings.manifests),
         workers=settings.workers or default_workers(),
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),

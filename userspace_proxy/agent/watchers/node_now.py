@@ -28,7 +28,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 
 class NodeNow(Component):
-    """The present state of the node."""
+    """The current state of the node."""
 
     def __init__(self, steering: Steering, options: Options) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -47,7 +47,7 @@ class NodeNow(Component):
             self._addresses = NodeAddresses(asyncio.get_running_loop(), self.on_change)
 
     def facts_for(self, snapshot: Snapshot) -> NodeFacts:
-        """Return the node facts for planning a snapshot; logs what the node lacks."""
+        """Return the node facts for planning a snapshot; log missing features of the node."""
         known = self._addresses
         addresses = ADDRESSES_WITHOUT_STEERING if known is None else known.current
         facts = make_facts(self._options, snapshot, addresses, self._steering.no_kernel_path)
