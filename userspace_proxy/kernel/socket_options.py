@@ -147,12 +147,12 @@ _MSG_MORE = 0x8000
 
 
 def send_held(sock: _socket.socket, data: bytes) -> None:
-    """Send bytes in one packet with the next ones; raises OSError."""
+    """Send bytes in one packet with the bytes of the next call; raises OSError."""
     sock.send(data, _MSG_MORE)
 
 
 def send_at_once(sock: _socket.socket) -> None:
-    """Send what is held back, also by Nagle's algorithm, and hold back nothing more.
+    """Send the bytes held back, also by Nagle's algorithm, and hold back no more.
 
     Idempotent; errors of a socket that was just closed are ignored.
     """
@@ -174,7 +174,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def stay_unseen(sock: _socket.socket) -> None:
-    """Let the dial that begins now end before the listening program accepts it.
+    """Let a dial from this socket end before the listening program accepts it.
 
     With delayed ACKs the handshake's last ACK isn't sent at once, and a reset instead of it ends
     the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18: 0 of 50 were
@@ -205,7 +205,7 @@ def reset_no_more(sock: _socket.socket) -> None:
 _MAX_KNOWN = 1024
 
 AncillaryItem = tuple[int, int, bytes]
-"""One item of an :data:`Ancillary`."""
+"""One item of :data:`Ancillary`."""
 
 Ancillary = list[AncillaryItem]
 """Level, type and data, as for ``sendmsg`` and from ``recvmsg``."""

@@ -167,7 +167,7 @@ def _ask_for_tables(version: int) -> None:
 def _ask_for_option(version: int) -> None:
     """Query an option that the tables' code answers even where no table can exist."""
     with _or_loaded(_LEGACY_MODULES[version]), contextlib.suppress(FileNotFoundError):
-        # The tables' code exists, the match doesn't.
+        # The tables' code is loaded, the match is missing.
         ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
 
 
@@ -188,7 +188,7 @@ def _ask_for_each_extension() -> None:
             try:
                 ask_legacy(4, option, revision_of(name))
             except OSError as exc:
-                # The match exists with other revisions.
+                # The kernel has the match in other revisions.
                 if exc.errno != errno.EPROTONOSUPPORT:
                     raise
 
@@ -239,7 +239,7 @@ _LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
-"""How each is tried in a namespace of its own, and where that isn't possible."""
+"""How each legacy feature is tried in a new namespace, and where that isn't possible."""
 _TRIALS: Mapping[str, Callable[[], object]] = {
     "conntrack netlink": _ask_conntrack,
     "IPv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),

@@ -18,7 +18,7 @@ from . import calls
 
 SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
 """Hooks at which another program can interfere with the proxy's own."""
-# The maximum number of pins that are searched. Cilium has some hundred pins on a node with as many
+# The maximum number of pins that are searched. Cilium has a few hundred on a node with as many
 # pods.
 _PINS_MAX = 4096
 _ALLOW_MULTI = 2  # include/uapi/linux/bpf.h
@@ -33,11 +33,11 @@ class Hook(NamedTuple):
     program: int
     """The program's id in the kernel."""
     name: str
-    """The kernel's name of it, at most 15 bytes; empty if it can't be read."""
+    """The kernel's name of the program, at most 15 bytes; empty if it can't be read."""
     pin: str
     """Its path in the mount of bpffs; empty if it has none, or in another mount."""
     is_sole: bool = False
-    """It was attached without BPF_F_ALLOW_MULTI, so the kernel attaches no other program."""
+    """It was attached without BPF_F_ALLOW_MULTI, so the kernel attaches no further program."""
 
 
 def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
@@ -72,7 +72,7 @@ def _pins(names: Path) -> Iterator[tuple[int, str]]:
         try:
             descriptor = calls.pinned(path)
         except OSError:
-            # It was removed meanwhile, or belongs to another user.
+            # The pin was removed meanwhile, or belongs to another user.
             continue
         try:
             kind = str(Path(f"/proc/self/fd/{descriptor}").readlink()).replace("_link", "-link")
