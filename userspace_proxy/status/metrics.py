@@ -54,7 +54,7 @@ class _Histogram:
 
 
 class SyncMetrics:
-    """Histograms of the duration of sync rounds, and of changes' delay until they took effect."""
+    """Histograms of the duration of sync rounds, and of the delay until changes took effect."""
 
     def __init__(self) -> None:
         text = "Time that one round of plan, diff and apply took"

@@ -49,10 +49,10 @@ RESPONSE_S = 75.0
 """Seconds until a response starts, and between two parts. The server itself gives up after 60 s
 (--request-timeout)."""
 WATCHES_ANEW_S = 10.0
-"""The minimum of seconds between two restarts of all watches, so that they count as healthy in
+"""The minimum interval in seconds between restarts of all watches, so that they count as healthy in
 between."""
 RESPONSE_BYTES_MAX = 16 << 20
-"""The maximum for one object, of which etcd stores up to 1.5 MiB."""
+"""The maximum size of one object; etcd stores up to 1.5 MiB."""
 
 # How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
@@ -112,7 +112,7 @@ class ApiClient:
         self._session: ClientSession | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._proxy_in_use: WebProxy | None = None
-        """The proxy that ``_session`` uses."""
+        """The proxy of ``_session``."""
         self._tls: ssl.SSLContext
         self._tls_files: Fingerprint | None = ()
         """The certificate files of ``_tls``; None: load them again."""

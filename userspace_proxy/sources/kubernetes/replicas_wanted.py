@@ -1,6 +1,6 @@
 """Decides whether a HorizontalPodAutoscaler or PodDisruptionBudget requires a replica.
 
-Rule 1: only the pod labels that the workload's selector requires are known, as pods aren't read. A
+Rule 1: pods aren't read, so only the labels that the workload's selector requires are known. A
 budget whose selector may match such pods counts as matching.
 """
 

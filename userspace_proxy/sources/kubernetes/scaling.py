@@ -40,7 +40,7 @@ from .responses import Response, TransportError, cause_of
 _log = FieldLogger("userspace_proxy.sources")
 
 _ANSWER_S = 5.0
-# How long the update may be repeated and its result read; nodes' acknowledgements expire soon.
+# How long the update may be repeated and its result read: nodes' acknowledgements expire soon.
 _AGAIN_S = 2.0
 _SILENT = "no answer in time"
 # Errors of a gateway that may have passed the update on.
@@ -147,7 +147,7 @@ async def _put_asleep(
 async def _other_wish(
     client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
 ) -> str:
-    """Return what requires a replica; empty if nothing does."""
+    """Return the object that requires a replica; empty without such an object."""
     autoscalers = await _list(client, namespace, *_AUTOSCALERS, WireAutoscaler)
     if why := autoscaler_of(workload, autoscalers):
         return why
