@@ -1,4 +1,4 @@
-"""Checks privileges, libraries and kernel features for steering, and what ``auto`` chooses."""
+"""Checks privileges, libraries and kernel features for steering, and the choice of ``auto``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Offers:
     instead: str = ""
     """Another steering than the chosen one that works here; empty if none does."""
     remedy: str = ""
-    """The remedy if the chosen steering can't work, apart from an installation."""
+    """The remedy if the chosen steering can't work, other than an installation."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """The sysctls that may forbid user namespaces."""
 
@@ -203,7 +203,7 @@ def _taken_reason(taken: str, offers: Offers, *, own_namespace: bool) -> str:
 
 
 def _remedy(offers: Offers, taken: str) -> str:
-    """Return the remedy: what to install, and a steering that works here."""
+    """Return the remedy: packages to install, and a steering that works here."""
     if offers.is_in_kernel:
         return offers.remedy
     return f"{_INSTALL[taken]}; or {offers.remedy}" if offers.instead else _INSTALL[taken]

@@ -39,7 +39,7 @@ def look_at_hooks(
 
 
 def judge_place(place: HookPlace) -> list[Finding]:
-    """Report other BPF programs at the same hooks, and whose processes are translated."""
+    """Report other BPF programs at the same hooks, and the processes that are translated."""
     cgroup = str(place.cgroup)
     found = [warning(_TOPIC, one.what, one.where, one.hint) for one in place.others]
     if (place.cgroup / _NOT_IN_THE_ROOT).exists():

@@ -21,8 +21,8 @@ from ..model.quoting import printable_lines
 from ..status.wrapping import LEAST_COLUMNS
 
 COLUMNS_SHOWN = "USERSPACE_PROXY_COLUMNS"
-"""The environment variable with which a calling program states the columns of the terminal on which
-it will show the output."""
+"""The environment variable in which a calling program states the columns of the terminal that will
+show the output."""
 EVERY_S = 1.0
 """Seconds between two screens."""
 
@@ -35,10 +35,10 @@ _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 class PrintableStream:
-    """A stream that escapes what a terminal would interpret: control and direction characters.
+    """A stream that escapes control and direction characters, which a terminal interprets.
 
     Args:
-        stream: The underlying stream; everything except writing is passed on.
+        stream: The underlying stream, for all methods except writing.
     """
 
     def __init__(self, stream: TextIO) -> None:

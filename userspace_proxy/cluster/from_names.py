@@ -63,7 +63,7 @@ class EndpointsByName:
         """The result for the source's snapshot at the end of the last turns."""
         self._source = self.last
         self._changes = 0
-        """The number of snapshots that lookups alone have caused."""
+        """The number of snapshots caused by lookups alone."""
         self._requests: dict[ServiceKey, NameRequest] = {}
         self._shares = NameShares()
         self._affected: set[ServiceKey] = set()

@@ -2,7 +2,7 @@
 
 Rule 1: an equal object causes no new revision. Equal endpoints stay the same objects, so that
 changed ones are found fast.
-Rule 2: a list replaces all objects of its kind, but equal objects stay the same, so a relist causes
+Rule 2: a list replaces all objects of its kind, but equal objects stay the same, so a relist yields
 only differences.
 Rule 3: a snapshot never changes.
 """

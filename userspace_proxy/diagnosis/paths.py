@@ -62,7 +62,7 @@ def format_path(path: str, why: str, since: float, now: float) -> str:
 
 
 def format_target(path: PathView, frontend: Frontend) -> str:
-    """Return what leads a frontend's clients straight to endpoints, and from where on."""
+    """Return the target that serves a frontend's clients directly, and from when on."""
     led = "the kernel, straight to endpoints"
     if why := path.not_offloaded.get(frontend):
         return f"{led}: by rules, as {why}"
@@ -72,10 +72,9 @@ def format_target(path: PathView, frontend: Frontend) -> str:
 
 
 def format_counted(port: PortFacts) -> str:
-    """Return what is known about connections that the kernel led straight to endpoints.
+    """Return the known figures of connections that the kernel steered straight to endpoints.
 
-    Returns:
-        Clauses; empty if nothing is known.
+    Returns: Clauses; empty without known figures.
     """
     by_rules, at_connect = port.kernel_connections, port.socket_connections
     is_in_kernel = port.path == DataPath.KERNEL

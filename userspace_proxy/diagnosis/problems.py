@@ -21,7 +21,7 @@ from ..facts.units import capitalised, format_count, format_seconds, plural
 _DESCRIPTORS_SHORT = 0.9
 # Above this share, new connections may soon be dropped; `check` uses the same.
 _TRACKING_SHORT = 0.9
-# The minimum number of changes in a minute that make a problem; a single change is usually a
+# The minimum number of changes in a minute that are a problem; a single change is usually a
 # firewall restart.
 _AGAIN = 3
 _CHANGED_BY = {
@@ -32,7 +32,7 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# The maximum number of problems of one kind that are listed separately; more are merged into one.
+# The maximum number of problems of one kind that are listed separately; more become one.
 _ALIKE = 3
 # Seconds of failure after which this is a problem: a disk that is only briefly full needs nothing
 # from an operator.
@@ -48,7 +48,7 @@ STARTING = "starting"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A view summed up in a sentence and a list."""
+    """A summary of a view: a sentence and a list."""
 
     level: Level
     verdict: str
@@ -392,8 +392,8 @@ def _memory(view: StatusFacts) -> Problem:
 
 def late_s(sync: SyncFacts, now: float) -> float:
     """Return the seconds that a change has waited, or 0 if none is late."""
-    # Not the time of the last change either: if the clock is set back while the change comes into
-    # force, it seems newer than the round that applied it.
+    # The time of the last change isn't used either: if the clock is set back while the change comes
+    # into force, it seems newer than the round that applied it.
     since = sync.waiting_since
     waited_s = now - since if since else 0.0
     return waited_s if waited_s >= LATE_S else 0.0

@@ -1,7 +1,7 @@
 """Chooses the next command from the cause that prevents clients from being served.
 
-Rule 1: the command shows more than the explanation: never the same explanation or a summary. If no
-command does, there is none.
+Rule 1: the command shows more than the explanation: never the same explanation or a summary.
+Without such a command, none is suggested.
 Rule 2: the command can be pasted: it starts with the words that started this program, names the
 same object, and asks the same cluster.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .explanation import Subject
 
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
-# The source's flags that kubectl also has, with kubectl's names.
+# The source's flags that kubectl has, too, with kubectl's names.
 _KUBECTL_FLAGS = {
     "--kubeconfig": "--kubeconfig",
     "--context": "--context",
@@ -33,14 +33,14 @@ _KUBECTL_FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """How the user ran this program: the next command repeats that with more flags."""
+    """How the user ran this program: the next command repeats this with more flags."""
 
     program: tuple[str, ...] = ("userspace-proxy",)
     """The words that start this program."""
     source: tuple[str, ...] = ()
     """The flags that name the source of the facts."""
     others: tuple[str, ...] = ()
-    """Flags that change what is explained, such as ``--from``."""
+    """Flags that change the explained object, such as ``--from``."""
     has_dialled: bool = False
     """Whether endpoints were dialled."""
     is_elsewhere: bool = False
