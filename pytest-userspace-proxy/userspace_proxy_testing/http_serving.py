@@ -19,7 +19,7 @@ _log = FieldLogger("userspace_proxy_testing")
 
 TLS = "TLS"
 KEPT = 100
-"""How many requests to keep per backend."""
+"""The number of requests to keep per backend."""
 
 _TLS_HANDSHAKE = b"\x16"
 """The first byte from a TLS client.
@@ -133,7 +133,7 @@ async def _read_request(
     try:
         first_byte = await reader.readexactly(1)
         if first_byte == _TLS_HANDSHAKE:
-            # The client waits for a TLS record and can't read text: this ends it at once.
+            # The client waits for a TLS record and can't read text; this ends the wait.
             writer.write(_BAD_REQUEST)
             return HttpRequest(TLS, _SPEAKS_HTTP, {}, b"")
         head = first_byte + await reader.readuntil(b"\r\n\r\n")

@@ -413,7 +413,7 @@ class AddedService:
         """The address to dial: unpacks into host and port.
 
         Raises:
-            LookupError: The Service isn't served (any more).
+            LookupError: The Service isn't served, or no longer is.
         """
         address = self._proxy.address_of(self.key)
         if address is None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from ..nodes.reader import NodesReader
 
-# A second read may take as long as the first one.
+# A second read may take as long as the first read.
 _SHORT_S = 2.5
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -91,7 +91,7 @@ async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Seq
 class FollowedNodes:
     """The answers of all nodes while a command shows them; a context manager.
 
-    A thread reads them, as showing them waits for the terminal.
+    A thread reads the answers, because output waits for the terminal.
     """
 
     def __init__(self, given: Given, settings: Settings, also: Sequence[str] = ()) -> None:
@@ -123,7 +123,7 @@ class FollowedNodes:
     def __exit__(self, *_exc: object) -> None:
         self._is_stopping = True
         if self._stop is not None:
-            # The loop may have ended and be closed.
+            # The loop may have ended and been closed.
             with contextlib.suppress(RuntimeError):
                 self._stop()
         self._executor.shutdown()
@@ -202,7 +202,7 @@ def _progress() -> Iterator[ShowPart | None]:
         stream.flush()
 
 
-# The variable that shows that this runs in a pod, whose service account is then used, as by
+# The variable that shows that this program runs in a pod, whose service account is then used, as by
 # kubectl.
 _IN_POD = "KUBERNETES_SERVICE_HOST"
 

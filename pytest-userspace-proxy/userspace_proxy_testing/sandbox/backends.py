@@ -1,7 +1,7 @@
 """Small servers for tests and demos: ``python -m userspace_proxy_testing.sandbox.backends``.
 
     --tcp PORT       HTTP/1.1: answers every request with the name, and X-Client-Address
-    --echo PORT      returns what it receives, and the FIN
+    --echo PORT      returns the received bytes, and the FIN
     --sum PORT       after the client's FIN: the SHA-256 and the number of the received bytes
     --source PORT    for each line ``N``: N bytes, of which number i is i % 251
     --reset PORT     resets the connection after its first byte
