@@ -211,7 +211,9 @@ async def start_while_workers_live(
             return True
         except LockHeld as exc:
             if not is_logged:
-                _log.warning("cannot take the node back yet: %(cause)s", extra={"cause": str(exc)})
+                _log.warning(
+                    "cannot take the node back yet, retrying: %(cause)s", extra={"cause": str(exc)}
+                )
             is_logged = True
         if not has_workers():
             break

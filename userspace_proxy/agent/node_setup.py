@@ -234,8 +234,8 @@ async def _hold_conntrack(
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
         _log.info(
-            "if another program flushes the node's rules, they are repaired within a second, but "
-            "open connections end: %(cause)s",
+            "open connections end if another program flushes the node's rules, which are then "
+            "repaired: %(cause)s",
             extra={"cause": cause},
         )
 
@@ -258,7 +258,6 @@ def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
     stack.callback(timeouts.put_back)
     if cause := timeouts.hold():
         _log.info(
-            "cannot extend conntrack's timeout, only keep-alive keeps half-closed connections "
-            "translated",
+            "cannot extend conntrack's timeout, half-closed connections depend on keep-alive",
             extra={"cause": cause},
         )

@@ -174,8 +174,8 @@ async def _await_api_server(settings: Settings) -> None:
 
     waiting = LoggedCondition[str](
         _log,
-        "the running proxy continues until the API server answers this one: %(cause)s",
-        "the API server answers",
+        "the running proxy keeps the node until this process can read Services: %(cause)s",
+        "this process can read Services",
     )
     while proxy_label(settings.service_proxy_name) in await asyncio.to_thread(running_proxies):
         said = await ask_server(

@@ -146,7 +146,7 @@ class EndpointLookups:
         before, self._bugs = self._bugs, dict(self._endpoints.bugs)
         for key, bug in self._bugs.items():
             if bug != before.get(key) and self._log_limit.take(self._clock()):
-                text = "bug: %(service)s: no endpoint is found by name: %(cause)s"
+                text = "bug: %(service)s: cannot find endpoints by name: %(cause)s"
                 _log.error(text, extra={"service": str(key), "cause": bug})
 
     def _log_change(

@@ -141,7 +141,7 @@ class Cordons:
         try:
             await self._write(kept)
         except UserspaceProxyError as exc:
-            text = "a restart would restore acknowledgements of a finished round: %(cause)s"
+            text = "cannot remove finished acknowledgements, a restart restores them: %(cause)s"
             _log.warning(text, extra={"cause": str(exc)})
 
     def cordon(self, service: ServiceKey, number: str, until: float) -> None:

@@ -46,7 +46,7 @@ class Rules:
         self._condition = LoggedCondition[str](
             _log,
             "steering failed, the old state is in force: %(cause)s",
-            "steering works again",
+            "steering recovered",
             level=logging.ERROR,
         )
         self.has_drifted = False

@@ -199,9 +199,7 @@ class ClientAddresses(Component):
         self._bridges.log_obstacles()
         if count:
             self.repairs += count
-            _log.warning(
-                "rules that catch replies had drifted and were repaired", extra={"parts": count}
-            )
+            _log.warning("reply routing had drifted and was repaired", extra={"parts": count})
 
     def _follow_node(self) -> None:
         """Read the node's current links, routes and settings."""

@@ -109,7 +109,7 @@ class FirewallWatch(Component):
         try:
             self._condition.set(*await self._thread.run(self._find))
         except (SteeringError, OSError) as exc:
-            _log.debug("cannot look for firewalls: %(cause)s", extra={"cause": str(exc)})
+            _log.debug("cannot check for firewalls: %(cause)s", extra={"cause": str(exc)})
 
     def _find(self) -> list[Firewall]:
         now = Clocks.monotonic()

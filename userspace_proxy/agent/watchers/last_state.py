@@ -213,7 +213,7 @@ class LastState(Component):
             # been cancelled. Source: python/cpython#102780.
             await asyncio.wait_for(saving, _STOP_S)
         except TimeoutError:
-            _log.warning("the last state could not be written in time", extra={"path": file.path})
+            _log.warning("timed out writing the last state", extra={"path": file.path})
 
     def _write(self, file: StateFile, snapshot: Snapshot, current_at: float) -> bytes:
         data = encode_state(snapshot, self._owner)

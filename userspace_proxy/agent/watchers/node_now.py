@@ -37,7 +37,10 @@ class NodeNow(Component):
         self._options = options_with(steering.name, options)
         self._addresses: NodeAddresses | None = None
         self._no_node = LoggedCondition[Cause](
-            _log, "%(cause)s", "this node has a Node", fields=lambda cause: {"cause": say(cause)}
+            _log,
+            "%(cause)s",
+            "this node's Node object exists",
+            fields=lambda cause: {"cause": say(cause)},
         )
         self._no_node_ports = LoggedCondition[str](_log, "node ports are not served: %(cause)s")
 

@@ -86,7 +86,7 @@ class AddressPrinter(Component):
                 await self._write("".join(f"{line}\n" for line in lines))
             except OSError as exc:
                 fields = {"cause": exc.strerror or str(exc)}
-                _log.warning("addresses are no longer printed: %(cause)s", extra=fields)
+                _log.warning("stopped printing addresses: %(cause)s", extra=fields)
                 return
 
 

@@ -140,7 +140,7 @@ async def _put_asleep(
                     cause = fields["cause"]
                     return ScaleDown(why_not=f"cannot scale {workload} to zero: {cause}")
                 return ScaleDown(is_asleep=not _replicas(present))
-    _log.warning("%(namespace)s %(workload)s may be scaled to zero: %(cause)s", extra=fields)
+    _log.warning("%(namespace)s %(workload)s may have been scaled to zero: %(cause)s", extra=fields)
     return ScaleDown(is_asleep=True)
 
 
