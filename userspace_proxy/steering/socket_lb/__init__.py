@@ -1,9 +1,11 @@
 """Translates connect() of this node's programs by BPF, before the kernel path's rules.
 
-    desired    which frontends are translated, and the map elements for them; pure
-    programs   programs, maps and links, and their names in bpffs
-    hooks      what a proxy does with them
-    steering   steering nftables with hooks
+    socket_lb     programs that redirect connect() from a frontend to an endpoint (C)
+    socket_maps   the bytes in these programs' maps; pure
+    desired       which frontends are translated, and the map elements for them; pure
+    programs      programs, maps and links, and their names in bpffs
+    hooks         what a proxy does with them
+    steering      steering nftables with hooks
 
 Rule 1: rules steer whatever isn't offloaded to hooks, so hooks translate only frontends that any
 client may dial, and their failure breaks nothing else.

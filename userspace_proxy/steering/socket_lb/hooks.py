@@ -8,6 +8,9 @@ Rule 1: failures are recorded, and the next repair compares the maps and writes 
 needn't handle them.
 Rule 2: programs stop translating once their term isn't renewed: after a crash, rules steer all
 clients.
+Rule 3: a client whose endpoint has just died gets the error of its dial: a hook can't try another
+endpoint. Its network namespace gets other endpoints for 5 s, then doubled to 60 s while its dials
+after that fail; all clients do once a probe of the control process fails (``HookedConnections``).
 """
 
 from __future__ import annotations
@@ -26,22 +29,7 @@ from ...balance.ejection import lasts_s
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...kernel.bpf import calls
-from ...kernel.bpf.other_hooks import attached_at, read_hooks
 from ...kernel.bpf.ring import Ring
-from ...kernel.bpf.socket_maps import (
-    SETTINGS_KEY,
-    DialCounts,
-    DialSettings,
-    Ejection,
-    EjectionScope,
-    EventKind,
-    FrontendValue,
-    RingEvent,
-    SlotValue,
-    frontend_of,
-    number_key,
-    number_of,
-)
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
@@ -62,8 +50,22 @@ from .desired import (
     Room,
 )
 from .hook_rights import read_rights
-from .other_hooks import OtherHook, judge_hooks
+from .other_hooks import OtherHook, attached_at, judge_hooks, read_hooks
 from .programs import TERM_NS, Programs, find_bpffs, find_cgroup, remove_hooks
+from .socket_maps import (
+    SETTINGS_KEY,
+    DialCounts,
+    DialSettings,
+    Ejection,
+    EjectionScope,
+    EventKind,
+    FrontendValue,
+    RingEvent,
+    SlotValue,
+    frontend_of,
+    number_key,
+    number_of,
+)
 
 _log = FieldLogger("userspace_proxy.steering")
 

@@ -27,7 +27,6 @@ from ....clocks import Clocks
 from ....dataplane import Tuning
 from ....facts import StatusFacts
 from ....facts.node import SocketLbFacts
-from ....kernel.bpf.socket_maps import EventKind
 from ....kernel.neighbours import absent_hop, own_route_failure
 from ....log_fields import FieldLogger
 from ....log_limit import SERVICE_LINES, LogLimit
@@ -36,6 +35,7 @@ from ....plane import Group, Plane
 from ....plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
 from ....plane.observation import PERIOD_S, Observers
 from ....plane.path_probes import Note, PathProbes
+from ....steering.socket_lb.socket_maps import EventKind
 from ...rounds.component import Component
 from ...rounds.kernel_path import endpoints_of
 from ...rounds.served_port import ServedPort

@@ -2,9 +2,9 @@
 
 import os
 
-from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind, Result, RingEvent
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering.socket_lb.hooks import HookState, SocketEvent
+from userspace_proxy.steering.socket_lb.socket_maps import DialCounts, EventKind, Result, RingEvent
 
 CLIENT = SocketAddress("192.0.2.9", 40000)
 FRONTEND = SocketAddress("10.96.0.1", 80)

@@ -25,12 +25,12 @@ from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView, format_target
 from userspace_proxy.facts import PortState, SourceFacts, StatusFacts
 from userspace_proxy.facts.connection import ConnectionFilter
-from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result
 from userspace_proxy.model import DataPath, Frontend, Handling, Protocol, SocketAddress
 from userspace_proxy.plane.messages import Returned
 from userspace_proxy.status.observing import Collector, Observing
 from userspace_proxy.steering import Bind
 from userspace_proxy.steering.socket_lb.hooks import Hooks
+from userspace_proxy.steering.socket_lb.socket_maps import EventKind, Result
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ....plane.probed import Probed
