@@ -13,6 +13,8 @@ from ..model import DataPath, Frontend
 from ..policy import PathDecision
 
 UNKNOWN = "bytes and failures aren't known on this path"
+_IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
+_BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
 
 
 class PathView(NamedTuple):
@@ -40,6 +42,16 @@ class PathView(NamedTuple):
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None
         return self._replace(now=chosen.path, since=since, why=chosen.why, unanswered=unanswered)
+
+    def show(self, facts: PortFacts, since: float) -> None:
+        """Fill in the facts about it.
+
+        Args:
+            since: Unix time of :attr:`since`; 0 if unknown.
+        """
+        facts.path, facts.path_since, facts.path_reason = self.now, since, self.why
+        facts.kernel_connections = self.kernel_connections
+        facts.socket_connections, facts.unanswered = self.socket_connections, self.unanswered
 
 
 DEFAULT = PathView()
@@ -71,6 +83,13 @@ def format_target(path: PathView, frontend: Frontend) -> str:
     return f"{led}: programs of this node at connect(), others by rules"
 
 
+def unseen_reason(port: PortFacts) -> str:
+    """Return why a Service port's connections aren't seen; empty if its path is the proxy."""
+    if port.path is not DataPath.KERNEL:
+        return ""
+    return _IN_KERNEL if port.socket_connections is None else _BY_RULES
+
+
 def format_counted(port: PortFacts) -> str:
     """Return what is known about connections that the kernel led straight to endpoints.
 
@@ -81,7 +100,7 @@ def format_counted(port: PortFacts) -> str:
     is_in_kernel = port.path == DataPath.KERNEL
     noun = "flow" if port.protocol == "UDP" else "connection"
     if not is_in_kernel:
-        taken = (by_rules or 0) + (at_connect or 0)
+        taken = port.past_workers or 0
         return f"{plural(taken, noun)} took the kernel path since the start" if taken else ""
     if at_connect is None:
         if by_rules is None:
