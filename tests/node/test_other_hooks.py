@@ -15,7 +15,7 @@ import pytest
 
 from tests.node.bpf_hooks import mounted, own_cgroup
 from tests.node.test_bpf import rights as rights
-from userspace_proxy.check.socket_lb import look_at_hooks
+from userspace_proxy.check.offers import look_at_hooks
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import MapSpec
 from userspace_proxy.kernel.offers import FOR_SOCKET_LB, read_kernel_offers

@@ -18,7 +18,7 @@ from tests.netns import Net
 from tests.node.bpf_hooks import bpf_rights, in_cgroup, mounted, own_cgroup
 from tests.node.socket_lb_programs import address_of, peer_of, serving
 from tests.port_keys import port_key
-from userspace_proxy.check.socket_lb import look_at_hooks
+from userspace_proxy.check.offers import look_at_hooks
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import KINDS
