@@ -1,13 +1,13 @@
-"""The data path of new connections to a Service port, in words."""
+"""The data path of new connections, in words, and what keeps the kernel from its part in it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ..causes.cause import Cause
-from ..facts import PortFacts, ProbesFacts
+from ..facts import Level, PortFacts, ProbesFacts, Problem, StatusFacts
 from ..facts.units import format_seconds, plural
 from ..model import DataPath, Frontend
 from ..policy import PathDecision
@@ -15,6 +15,8 @@ from ..policy import PathDecision
 UNKNOWN = "bytes and failures aren't known on this path"
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
 _BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
+# Above this share, new connections may soon be dropped; `check` uses the same.
+_TRACKING_SHORT = 0.9
 
 
 class PathView(NamedTuple):
@@ -110,3 +112,47 @@ def format_counted(port: PortFacts) -> str:
     if by_rules is None:
         return f"{translated}; this kernel doesn't count those by rules"
     return f"{translated}, and {by_rules:,} by rules, whose bytes and failures aren't known"
+
+
+def problems_of_kernel(view: StatusFacts) -> Iterator[Problem]:
+    """Yield what the kernel doesn't do for clients: hooks, client addresses, tracking."""
+    if why := view.socket_lb.problem:
+        yield Problem(
+            Level.ATTENTION,
+            f"connect() of this node's programs is not translated everywhere: {why}",
+            "Rules lead these clients to endpoints; it is retried every second",
+            kind="socket-lb",
+        )
+    yield from _client_address(view)
+    yield from _tracking(view)
+
+
+def _client_address(view: StatusFacts) -> Iterator[Problem]:
+    if view.client_address.problem:
+        yield Problem(
+            Level.TROUBLE,
+            f"Client addresses: {view.client_address.problem}",
+            "New connections have this node's address; it is retried every second",
+            kind="client addresses",
+        )
+    if view.client_address.is_on:
+        for bridge in view.client_address.bridges:
+            yield Problem(
+                Level.ATTENTION,
+                f"Endpoints on bridge {bridge.name} see this node's address instead of that of "
+                f"{bridge.family} clients on the same bridge: {bridge.cause}",
+                bridge.hint,
+                kind=f"bridge {bridge.name} {bridge.family}",
+            )
+
+
+def _tracking(view: StatusFacts) -> Iterator[Problem]:
+    table = view.tracking
+    figures = f"{table.entries:,} of {table.limit:,} entries in use"
+    more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
+    if table.is_full:
+        what = f"New connections fail on this node: connection tracking is full, {figures}"
+        yield Problem(Level.TROUBLE, what, more, kind="tracking full")
+    elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
+        what = f"Connection tracking is nearly full: {figures}"
+        yield Problem(Level.ATTENTION, what, more, kind="tracking nearly full")
