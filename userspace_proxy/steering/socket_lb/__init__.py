@@ -12,14 +12,13 @@ client may dial, and their failure breaks nothing else.
 Rule 2: an endpoint's number is never reused, so no entry leads to a wrong endpoint.
 """
 
-from .hooks import HookOptions, HookPlace, Hooks, HookState, find_place
+from .hooks import HookOptions, HookPlace, Hooks, find_place
 from .programs import hooked_labels, remove_abandoned_hooks, remove_hooks
 from .steering import HookedSteering, check_hooks, make_hooked_steering
 
 __all__ = [
     "HookOptions",
     "HookPlace",
-    "HookState",
     "HookedSteering",
     "Hooks",
     "check_hooks",

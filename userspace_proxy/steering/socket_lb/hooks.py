@@ -21,13 +21,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ...balance.ejection import lasts_s
 from ...clocks import Clocks
 from ...errors import SteeringError
+from ...facts.node import SocketLbFacts
 from ...kernel.bpf import calls
 from ...kernel.bpf.ring import Ring
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
@@ -93,20 +93,6 @@ class SocketEvent(NamedTuple):
     name: PortKey
     endpoint: SocketAddress
     seen: RingEvent
-
-
-@dataclass(frozen=True, slots=True)
-class HookState:
-    """The state of translating connect()."""
-
-    attached: bool = False
-    problem: str = ""
-    """Why something doesn't work; empty if all does."""
-    frontends: int = 0
-    """Translated frontends."""
-    cgroup: str = ""
-    repairs: int = 0
-    """Repairs of changes by other programs."""
 
 
 class Hooks:
@@ -322,19 +308,16 @@ class Hooks:
         return self._desired.not_offloaded(frontend)
 
     @property
-    def state(self) -> HookState:
-        programs = self._programs
-        if programs is None:
-            return HookState(problem=self._problem)
-        cgroup, frontends = str(programs.cgroup), self._desired.frontends
-        return HookState(self._is_attached, self._problem, frontends, cgroup, self._repairs)
-
-    def map_bytes(self) -> int:
-        """Return how many bytes all maps take, by the kernel's account."""
-        programs = self._programs
+    def state(self) -> SocketLbFacts:
+        if (programs := self._programs) is None:
+            return SocketLbFacts(is_attached=False, problem=self._problem)
+        taken = 0
         with suppress(OSError):
-            return programs.map_bytes() if programs is not None else 0
-        return 0
+            taken = programs.map_bytes()
+        where, frontends = str(programs.cgroup), self._desired.frontends
+        return SocketLbFacts(
+            self._is_attached, self._problem, where, frontends, self._repairs, taken
+        )
 
     def _running(self) -> Programs:
         if self._programs is None:

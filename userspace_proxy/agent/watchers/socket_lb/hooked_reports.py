@@ -23,10 +23,8 @@ from ....facts import EndpointCounters, GroupCounters, StreakPart
 from ....model import DialFailure, Failure, PortKey, SocketAddress
 from ....plane import Group
 from ....plane.messages import DurationReport, EndpointReport, GroupReport
+from ....steering.socket_lb.desired import At
 from ....steering.socket_lb.socket_maps import DialCounts
-
-At = tuple[PortKey, SocketAddress]
-"""A Service port and one of its endpoints."""
 
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
 UNANSWERED = DialFailure(Failure.SILENT, errno.ETIMEDOUT)

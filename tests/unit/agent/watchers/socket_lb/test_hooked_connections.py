@@ -5,9 +5,9 @@ import errno
 import inspect
 import logging
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.port_keys import port_key
 from tests.unit.agent.watchers.socket_lb.hooks import CLIENT, FRONTEND, FakeHooks
@@ -150,7 +150,6 @@ def node(plane, make, hooks, monkeypatch):
         "readmit",
         "observe",
         "not_offloaded",
-        "map_bytes",
     ],
 )
 def test_the_fake_is_called_as_the_real_hooks_are(name):
@@ -436,5 +435,5 @@ async def test_counts_that_cannot_be_read_leave_the_facts_unchanged(node, hooks,
 
     monkeypatch.setattr(hooks, "counts", counts)
     assert (await node.read()).connections == 3
-    hooks.state = replace(hooks.state, attached=False)
+    hooks.state = replace(hooks.state, is_attached=False)
     assert (await node.read()).connections == 3
