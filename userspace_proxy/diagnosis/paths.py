@@ -46,11 +46,7 @@ class PathView(NamedTuple):
         return self._replace(now=chosen.path, since=since, why=chosen.why, unanswered=unanswered)
 
     def show(self, facts: PortFacts, since: float) -> None:
-        """Fill in the facts about it.
-
-        Args:
-            since: Unix time of :attr:`since`; 0 if unknown.
-        """
+        """Fill in the facts about it; ``since`` is a Unix time, or 0 if unknown."""
         facts.path, facts.path_since, facts.path_reason = self.now, since, self.why
         facts.kernel_connections = self.kernel_connections
         facts.socket_connections, facts.unanswered = self.socket_connections, self.unanswered
