@@ -119,7 +119,7 @@ def measure_scale() -> None:
             changes += seconds
         print(f"{'change':20} {statistics.median(changes) * 1e3:.2f} ms")
         hooks.repair()
-        print(f"{'memory of maps':20} {hooks.map_bytes() / 1e6:.0f} MB")
+        print(f"{'memory of maps':20} {hooks.state.map_bytes / 1e6:.0f} MB")
         hooks.remove()
 
 

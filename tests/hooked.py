@@ -21,7 +21,7 @@ from typing import Self
 from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent
 from tests.node.clients import Sockets
-from userspace_proxy.kernel.trials import try_parts
+from userspace_proxy.kernel.offers import try_parts
 from userspace_proxy.steering.socket_lb.programs import find_cgroup
 from userspace_proxy_testing.sandbox import SandboxNode
 

@@ -16,7 +16,7 @@ import pytest
 from tests.hooked import HookedGroup
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import read_object
-from userspace_proxy.kernel.trials import try_parts
+from userspace_proxy.kernel.offers import try_parts
 
 DIALLED = Path(__file__).with_name("dialled.bpf.o")
 

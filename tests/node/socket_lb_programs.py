@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from tests.netns import DEADLINE_S, Net
 from tests.node.bpf_hooks import Attached
-from userspace_proxy.kernel.bpf import calls, socket_maps
+from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.ring import Ring
-from userspace_proxy.kernel.bpf.socket_maps import (
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.steering.socket_lb import socket_maps
+from userspace_proxy.steering.socket_lb.socket_maps import (
     DialCounts,
     DialSettings,
     Ejection,
@@ -23,9 +25,8 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     RingEvent,
     SlotValue,
 )
-from userspace_proxy.model import SocketAddress
 
-OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
+OBJECT = Path(socket_maps.__file__).with_name("socket_lb.bpf.o")
 
 
 class Client(NamedTuple):

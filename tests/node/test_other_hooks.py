@@ -15,13 +15,12 @@ import pytest
 
 from tests.node.bpf_hooks import mounted, own_cgroup
 from tests.node.test_bpf import rights as rights
-from userspace_proxy.check.socket_lb import look_at_hooks
+from userspace_proxy.check.offers import look_at_hooks
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import MapSpec
-from userspace_proxy.kernel.bpf.other_hooks import Hook, read_hooks
 from userspace_proxy.kernel.offers import FOR_SOCKET_LB, read_kernel_offers
 from userspace_proxy.steering.socket_lb import HookOptions
-from userspace_proxy.steering.socket_lb.other_hooks import judge_hooks
+from userspace_proxy.steering.socket_lb.other_hooks import Hook, judge_hooks, read_hooks
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
@@ -39,7 +38,7 @@ READ = """
 import sys
 from pathlib import Path
 from userspace_proxy.kernel.bpf.objects import MapSpec
-from userspace_proxy.kernel.bpf.other_hooks import read_hooks
+from userspace_proxy.steering.socket_lb.other_hooks import read_hooks
 for hook in read_hooks(Path(sys.argv[1]), Path(sys.argv[2])):
     print(hook.section, repr(hook.name), hook.pin)
 """

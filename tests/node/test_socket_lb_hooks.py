@@ -18,18 +18,10 @@ from tests.netns import Net
 from tests.node.bpf_hooks import bpf_rights, in_cgroup, mounted, own_cgroup
 from tests.node.socket_lb_programs import address_of, peer_of, serving
 from tests.port_keys import port_key
-from userspace_proxy.check.socket_lb import look_at_hooks
+from userspace_proxy.check.offers import look_at_hooks
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import KINDS
-from userspace_proxy.kernel.bpf.socket_maps import (
-    SETTINGS_KEY,
-    DialSettings,
-    Ejection,
-    EventKind,
-    frontend_key,
-    number_key,
-)
 from userspace_proxy.kernel.offers import LACKS_NOTHING
 from userspace_proxy.model import Frontend, PortKey, Protocol, SocketAddress
 from userspace_proxy.steering.base import (
@@ -47,6 +39,14 @@ from userspace_proxy.steering.socket_lb import (
 from userspace_proxy.steering.socket_lb.desired import COUNTERS, SLOTS
 from userspace_proxy.steering.socket_lb.other_hooks import OWN_PINS
 from userspace_proxy.steering.socket_lb.programs import folder_of
+from userspace_proxy.steering.socket_lb.socket_maps import (
+    SETTINGS_KEY,
+    DialSettings,
+    Ejection,
+    EventKind,
+    frontend_key,
+    number_key,
+)
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("connect hooks")]
 

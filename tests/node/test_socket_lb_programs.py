@@ -16,14 +16,14 @@ import pytest
 from tests.netns import Net
 from tests.node.bpf_hooks import Dialled, bpf_rights, in_cgroup, own_cgroup
 from tests.node.socket_lb_programs import Client, Pin, SocketLb, address_of, peer_of, serving
-from userspace_proxy.kernel.bpf.socket_maps import (
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.steering.socket_lb.socket_maps import (
     DialSettings,
     Ejection,
     EjectionScope,
     EventKind,
     Result,
 )
-from userspace_proxy.model import SocketAddress
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
 

@@ -37,7 +37,7 @@ try:
 except SteeringError as exc:
     print(exc)
 else:
-    print(hooks.state.attached, find_bpffs())
+    print(hooks.state.is_attached, find_bpffs())
     hooks.remove()
 hooks.close()
 """

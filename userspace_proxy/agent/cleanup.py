@@ -1,7 +1,6 @@
 """Removes this program's state from the kernel, and nothing else.
 
-cleanup                             rules and routes of all proxies, whatever their names; and hooks
-                                    of ended proxies, in any network namespace
+cleanup                             rules, routes and programs of all proxies, whatever their names
 cleanup --service-proxy-name NAME   only the state of the proxy with that name
 """
 
@@ -14,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator
 
 from ..config import Settings
 from ..errors import SteeringError
-from ..plane.worker_sockets import worker_labels
 from ..state_file import state_dir_of
 from ..steering import (
     GUARD_TABLES,
@@ -31,10 +29,8 @@ from ..steering import (
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.local import is_present
 from ..steering.selection import has_python_iptables
-from ..steering.socket_lb import hooked_labels, remove_abandoned_hooks, remove_hooks
-from .hand_over import end_workers
 from .lock import NodeLock, running_proxies
-from .node_setup import tracking_timeouts
+from .node_setup import end_programs, program_labels, tracking_timeouts
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -62,12 +58,11 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
     else:
         # A route's number doesn't reveal the proxy, so any running proxy may own the route.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
-        labels |= {*worker_labels(), *hooked_labels()}
+        labels |= program_labels()
     removed = _Removed()
     with _locked(labels):
-        for label in sorted(labels):
-            removed.note(await end_workers(label), part="workers", proxy_name=label)
-        _remove_hooks(labels, removed, with_abandoned=not proxy_name)
+        async for fields in end_programs(labels, with_abandoned=not proxy_name):
+            removed.note(True, **fields)
         for label in sorted(filter(is_present, labels)):
             await _clean_up_steering("local", label, removed)
         if not proxy_name:
@@ -132,13 +127,6 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
         return await part.clean_up()
     finally:
         await part.close()
-
-
-def _remove_hooks(labels: Iterable[str], removed: _Removed, *, with_abandoned: bool) -> None:
-    for label in sorted(labels):
-        removed.note(remove_hooks(label), part="hooks", proxy_name=label)
-    for folder in remove_abandoned_hooks() if with_abandoned else ():
-        removed.note(True, part="hooks of another network namespace", folder=folder)
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..steering.socket_lb import HookedSteering
 from .core import Core
 from .hand_over import Relief
+from .node_setup import watch_kernel_path
 from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
 from .scaling import Scaling
@@ -16,12 +16,10 @@ from .watchers.ejected import EjectedEndpoints
 from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch, read_forward_rules
 from .watchers.kernel_answers import KernelAnswers
-from .watchers.kernel_counts import KernelCounts
 from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
 from .watchers.ready_socket import ReadySocket
-from .watchers.socket_lb.hooked_connections import HookedConnections
 from .watchers.tracking import TrackingWatch
 
 
@@ -46,11 +44,9 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     # Before the status servers, whose imports take long.
     yield last_state
     yield names_of_endpoints
-    yield KernelCounts(steering, served_ports)
-    yield Compared(progress, plane, source.kind, options)
     answers = KernelAnswers(steering, served_ports, read_forward_rules)
-    if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
-        yield HookedConnections(hooks, plane, served_ports, core.observing, options.tuning, answers)
+    yield from watch_kernel_path(core, answers)
+    yield Compared(progress, plane, source.kind, options)
     counters = PortCounters(served_ports, plane)
     yield StatusServers(options, plane, sync, counters, shown, own, core.observing)
     names = ProxyNames(progress, served_ports.listeners, steering.bind, options)

@@ -1,12 +1,13 @@
 """Prepares a node for a steering that changes its kernel: lock, refuse port, connection tracking.
 
-Each step registers its undoing with the given exit stack.
+Each step registers its undoing with the given exit stack. What the agent does for hooks at
+connect(), from their check to their removal, is here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from ..kernel.tracking import TrackingTimeouts
 from ..log_fields import FieldLogger
 from ..model import DataPath
 from ..plane import Plane, PortPool
+from ..plane.worker_sockets import worker_labels
 from ..state_file import file_of_proxy
 from ..steering import (
     Bind,
@@ -32,14 +34,21 @@ from ..steering.socket_lb import (
     HookedSteering,
     HookOptions,
     check_hooks,
+    hooked_labels,
     make_hooked_steering,
+    remove_abandoned_hooks,
     remove_hooks,
 )
-from .hand_over import answer_requests
+from .core import Core
+from .hand_over import answer_requests, end_workers
 from .lock import NodeLock, running_proxies
+from .rounds.component import Component
 from .rounds.node_ports import RefusePort
 from .rounds.options import Options
 from .watchers.client_address import ClientAddresses
+from .watchers.kernel_answers import KernelAnswers
+from .watchers.kernel_counts import KernelCounts
+from .watchers.socket_lb.hooked_connections import HookedConnections
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -128,6 +137,39 @@ def _remove_hooks(proxy_name: str) -> None:
             "cannot remove the connect() hooks of an earlier run: %(cause)s",
             extra={"cause": str(exc)},
         )
+
+
+def watch_kernel_path(core: Core, answers: KernelAnswers) -> Iterator[Component]:
+    """Yield what counts the connections that the steering leads past workers."""
+    steering, served_ports = core.steering, core.served_ports
+    yield KernelCounts(steering, served_ports)
+    if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
+        tuning = core.options.tuning
+        yield HookedConnections(hooks, core.plane, served_ports, core.observing, tuning, answers)
+
+
+def program_labels() -> set[str]:
+    """Return the labels of proxies that have workers or BPF programs here."""
+    return {*worker_labels(), *hooked_labels()}
+
+
+async def end_programs(
+    labels: Collection[str], *, with_abandoned: bool
+) -> AsyncIterator[Mapping[str, str]]:
+    """End the workers and BPF programs that proxies have left; yield each as fields of the log.
+
+    Args:
+        labels: The proxies' labels.
+        with_abandoned: Whether BPF programs of ended proxies in other network namespaces end, too.
+    """
+    for label in sorted(labels):
+        if await end_workers(label):
+            yield {"part": "workers", "proxy_name": label}
+    for label in sorted(labels):
+        if remove_hooks(label):
+            yield {"part": "hooks", "proxy_name": label}
+    for folder in remove_abandoned_hooks() if with_abandoned else ():
+        yield {"part": "hooks of another network namespace", "folder": folder}
 
 
 async def prepare_node(

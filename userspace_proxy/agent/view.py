@@ -178,11 +178,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     _show_counted(facts, counted.counters, group.waiting(now), served.wake_problem)
     times = counted.connect_times, counted.first_byte_times
     facts.connect_times, facts.first_byte_times = map(_times, times)
-    path = served.path
-    facts.path, facts.path_reason = path.now, path.why
-    facts.path_since = clock.unix(path.since or NEVER)
-    facts.kernel_connections = path.kernel_connections
-    facts.socket_connections, facts.unanswered = path.socket_connections, path.unanswered
+    served.path.show(facts, clock.unix(served.path.since or NEVER))
     facts.problem, facts.hint = served.problem, served.hint
     facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
     facts.cause = facts.cause and _dated(facts.cause, clock)

@@ -7,7 +7,6 @@ import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..agent.lock import running_proxies
-from ..agent.node_setup import hook_options
 from ..agent.rounds.options import Options
 from ..agent.run import make_options, make_source, start_checks
 from ..config import Settings
@@ -26,8 +25,7 @@ from .finding import Finding, Mark, error, reason, warning
 from .firewalls import look_at_firewalls
 from .inputs import Inputs, judge_settings, look_at_manifests
 from .leftovers import judge_kube_proxy, judge_own
-from .offers import chosen, judge_offers, judge_path, read_offers
-from .socket_lb import look_at_hooks
+from .offers import chosen, judge_path, look_at_steering
 
 _log = logging.getLogger("userspace_proxy.check")
 
@@ -51,9 +49,9 @@ def check_settings(
     steering = chosen(settings.steering, offered, own_namespace=own_namespace)
     more, inputs = _look_at_source(settings, options, steering, offered)
     found += more
-    offers = read_offers(offered, steering)
-    found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
-    found += look_at_hooks(hook_options(options), steering, offered)
+    found += look_at_steering(
+        settings.steering, steering, options, offered, own_namespace=own_namespace
+    )
     proxies, label = running_proxies(), proxy_label(options.proxy_name or "")
     kernel = read_kernel("input", "forward") if steering not in ("none", "") else KernelView()
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]

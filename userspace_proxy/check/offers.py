@@ -1,11 +1,17 @@
-"""Checks privileges, libraries and kernel features for steering, and the choice of ``auto``."""
+"""Checks privileges, libraries and kernel features for steering, and what ``auto`` chooses.
+
+The same for the hooks at connect() that ``--socket-lb`` requests.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from ..agent.node_setup import hook_options
 from ..agent.proxy_parts import facts_of_kernel
+from ..agent.rounds.options import Options
 from ..errors import SteeringError
 from ..kernel.offers import LACKS_NOTHING, SOCKET_MATCH, KernelOffers
 from ..kernel.privileges import USER_NAMESPACES, effective_capabilities, forbidding, read_sysctls
@@ -18,10 +24,14 @@ from ..steering.selection import (
     remedy,
     works_instead,
 )
+from ..steering.socket_lb import HookOptions, HookPlace, find_place
 from .finding import Finding, error, ok, warning
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 _CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW"}
+# Every cgroup except the root has this file. Source: cgroup-v2.rst.
+_NOT_IN_THE_ROOT = "cgroup.events"
+_NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB does"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,18 @@ def chosen(wanted: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
         return ""
 
 
+def look_at_steering(
+    wanted: str, taken: str, options: Options, kernel: KernelOffers, *, own_namespace: bool
+) -> list[Finding]:
+    """Report whether the chosen steering works here, with all that the options ask of it.
+
+    The arguments are those of :func:`judge_offers`.
+    """
+    offers = read_offers(kernel, taken)
+    found = judge_offers(offers, wanted, taken, own_namespace=own_namespace)
+    return [*found, *look_at_hooks(hook_options(options), taken, kernel)]
+
+
 def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> list[Finding]:
     """Report privileges and features, and whether the chosen steering works with them.
 
@@ -97,6 +119,42 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
         *_guard(offers, taken),
         *_parts(offers),
     ]
+
+
+def look_at_hooks(
+    wanted: HookOptions | None, taken: str, kernel: KernelOffers, names: Path | None = None
+) -> list[Finding]:
+    """Find the cgroup for the hooks as ``run`` does; report it, or why there is none.
+
+    Args:
+        wanted: The requested hooks; None without.
+        taken: The chosen steering; empty if none works here.
+    """
+    if wanted is None:
+        return []
+    if taken == "nftables":
+        try:
+            return judge_place(find_place(wanted, kernel, names))
+        except SteeringError as exc:
+            what, hint = exc.message, exc.hint
+    else:
+        flag = f"--socket-lb={'required' if wanted.is_required else 'auto'}"
+        what = f"{flag} has no effect: steering {taken or 'none'} has no kernel path"
+        hint = "--steering=nftables, or --socket-lb=off"
+    return [(error if wanted.is_required else warning)("socket LB", what, hint=hint)]
+
+
+def judge_place(place: HookPlace) -> list[Finding]:
+    """Report other BPF programs at the same hooks, and whose processes are translated."""
+    cgroup = str(place.cgroup)
+    found = [warning("socket LB", one.what, one.where, one.hint) for one in place.others]
+    if (place.cgroup / _NOT_IN_THE_ROOT).exists():
+        part = (
+            "this isn't the root of cgroup v2: only programs in it are translated at connect(), "
+            "rules lead the others"
+        )
+        return [*found, warning("socket LB", part, cgroup, _NAME_A_FOLDER)]
+    return [*found, ok("socket LB", "connect() of this node's programs can be translated", cgroup)]
 
 
 def judge_path(path: str, taken: str) -> list[Finding]:

@@ -1,18 +1,22 @@
-"""The data path of new connections to a Service port, in words."""
+"""The data path of new connections, in words, and what keeps the kernel from its part in it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ..causes.cause import Cause
-from ..facts import PortFacts, ProbesFacts
+from ..facts import Level, PortFacts, ProbesFacts, Problem, StatusFacts
 from ..facts.units import format_seconds, plural
 from ..model import DataPath, Frontend
 from ..policy import PathDecision
 
 UNKNOWN = "bytes and failures aren't known on this path"
+_IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
+_BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
+# Above this share, new connections may soon be dropped; `check` uses the same.
+_TRACKING_SHORT = 0.9
 
 
 class PathView(NamedTuple):
@@ -40,6 +44,12 @@ class PathView(NamedTuple):
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None
         return self._replace(now=chosen.path, since=since, why=chosen.why, unanswered=unanswered)
+
+    def show(self, facts: PortFacts, since: float) -> None:
+        """Fill in the facts about it; ``since`` is a Unix time, or 0 if unknown."""
+        facts.path, facts.path_since, facts.path_reason = self.now, since, self.why
+        facts.kernel_connections = self.kernel_connections
+        facts.socket_connections, facts.unanswered = self.socket_connections, self.unanswered
 
 
 DEFAULT = PathView()
@@ -71,6 +81,13 @@ def format_target(path: PathView, frontend: Frontend) -> str:
     return f"{led}: programs of this node at connect(), others by rules"
 
 
+def unseen_reason(port: PortFacts) -> str:
+    """Return why a Service port's connections aren't seen; empty if its path is the proxy."""
+    if port.path is not DataPath.KERNEL:
+        return ""
+    return _IN_KERNEL if port.socket_connections is None else _BY_RULES
+
+
 def format_counted(port: PortFacts) -> str:
     """Return the known figures of connections that the kernel steered straight to endpoints.
 
@@ -80,7 +97,7 @@ def format_counted(port: PortFacts) -> str:
     is_in_kernel = port.path == DataPath.KERNEL
     noun = "flow" if port.protocol == "UDP" else "connection"
     if not is_in_kernel:
-        taken = (by_rules or 0) + (at_connect or 0)
+        taken = port.past_workers or 0
         return f"{plural(taken, noun)} took the kernel path since the start" if taken else ""
     if at_connect is None:
         if by_rules is None:
@@ -90,3 +107,47 @@ def format_counted(port: PortFacts) -> str:
     if by_rules is None:
         return f"{translated}; this kernel doesn't count those by rules"
     return f"{translated}, and {by_rules:,} by rules, whose bytes and failures aren't known"
+
+
+def problems_of_kernel(view: StatusFacts) -> Iterator[Problem]:
+    """Yield what the kernel doesn't do for clients: hooks, client addresses, tracking."""
+    if why := view.socket_lb.problem:
+        yield Problem(
+            Level.ATTENTION,
+            f"connect() of this node's programs is not translated everywhere: {why}",
+            "Rules lead these clients to endpoints; it is retried every second",
+            kind="socket-lb",
+        )
+    yield from _client_address(view)
+    yield from _tracking(view)
+
+
+def _client_address(view: StatusFacts) -> Iterator[Problem]:
+    if view.client_address.problem:
+        yield Problem(
+            Level.TROUBLE,
+            f"Client addresses: {view.client_address.problem}",
+            "New connections have this node's address; it is retried every second",
+            kind="client addresses",
+        )
+    if view.client_address.is_on:
+        for bridge in view.client_address.bridges:
+            yield Problem(
+                Level.ATTENTION,
+                f"Endpoints on bridge {bridge.name} see this node's address instead of that of "
+                f"{bridge.family} clients on the same bridge: {bridge.cause}",
+                bridge.hint,
+                kind=f"bridge {bridge.name} {bridge.family}",
+            )
+
+
+def _tracking(view: StatusFacts) -> Iterator[Problem]:
+    table = view.tracking
+    figures = f"{table.entries:,} of {table.limit:,} entries in use"
+    more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
+    if table.is_full:
+        what = f"New connections fail on this node: connection tracking is full, {figures}"
+        yield Problem(Level.TROUBLE, what, more, kind="tracking full")
+    elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
+        what = f"Connection tracking is nearly full: {figures}"
+        yield Problem(Level.ATTENTION, what, more, kind="tracking nearly full")

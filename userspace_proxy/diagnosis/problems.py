@@ -16,12 +16,11 @@ from ..causes.say import remedy, say
 from ..causes.services import HEALTH_CHECK_FAILS
 from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, SyncFacts
 from ..facts.units import capitalised, format_count, format_seconds, plural
+from .paths import problems_of_kernel
 
 # Above this share, a busy node needs a higher limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
-# Above this share, new connections may soon be dropped; `check` uses the same.
-_TRACKING_SHORT = 0.9
-# The minimum number of changes in a minute that are a problem; a single change is usually a
+# The minimum number of changes in a minute that make a problem; a single change is usually a
 # firewall restart.
 _AGAIN = 3
 _CHANGED_BY = {
@@ -97,9 +96,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
         *_last_state(view, now),
         *_workers(view),
         *_steering(view),
-        *_socket_lb(view),
-        *_client_address(view),
-        *_tracking(view),
+        *problems_of_kernel(view),
         *_firewalls(view),
         *_sync(view, now),
         *_unserved(view),
@@ -237,16 +234,6 @@ def _steering(view: StatusFacts) -> Iterator[Problem]:
         )
 
 
-def _socket_lb(view: StatusFacts) -> Iterator[Problem]:
-    if why := view.socket_lb.problem:
-        yield Problem(
-            Level.ATTENTION,
-            f"connect() of this node's programs is not translated everywhere: {why}",
-            "Rules lead these clients to endpoints; it is retried every second",
-            kind="socket-lb",
-        )
-
-
 def changed_again(steering: SteeringState) -> str:
     """Return a clause if another program keeps changing the rules; empty if none does."""
     times = steering.repaired_last_minute
@@ -259,37 +246,6 @@ def changed_again(steering: SteeringState) -> str:
 def changed_by_others(steering: SteeringState) -> str:
     """Return the remedy for rules that another program changes."""
     return f"Clients may be lost in between. {_CHANGED_BY.get(steering.name, '')}".rstrip()
-
-
-def _client_address(view: StatusFacts) -> Iterator[Problem]:
-    if view.client_address.problem:
-        yield Problem(
-            Level.TROUBLE,
-            f"Client addresses: {view.client_address.problem}",
-            "New connections have this node's address; it is retried every second",
-            kind="client addresses",
-        )
-    if view.client_address.is_on:
-        for bridge in view.client_address.bridges:
-            yield Problem(
-                Level.ATTENTION,
-                f"Endpoints on bridge {bridge.name} see this node's address instead of that of "
-                f"{bridge.family} clients on the same bridge: {bridge.cause}",
-                bridge.hint,
-                kind=f"bridge {bridge.name} {bridge.family}",
-            )
-
-
-def _tracking(view: StatusFacts) -> Iterator[Problem]:
-    table = view.tracking
-    figures = f"{table.entries:,} of {table.limit:,} entries in use"
-    more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
-    if table.is_full:
-        what = f"New connections fail on this node: connection tracking is full, {figures}"
-        yield Problem(Level.TROUBLE, what, more, kind="tracking full")
-    elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
-        what = f"Connection tracking is nearly full: {figures}"
-        yield Problem(Level.ATTENTION, what, more, kind="tracking nearly full")
 
 
 def _firewalls(view: StatusFacts) -> Iterator[Problem]:

@@ -1,7 +1,9 @@
 """Chooses the next command from the cause that prevents clients from being served.
 
-Rule 1: the command shows more than the explanation: never the same explanation or a summary.
-Without such a command, none is suggested.
+    --pods │ kubectl, by the cause's row or its code's Traits │ --probe │ a command on the node
+
+Rule 1: the command shows more than the explanation: never the same explanation or a summary. If no
+command does, there is none.
 Rule 2: the command can be pasted: it starts with the words that started this program, names the
 same object, and asks the same cluster.
 """

@@ -356,6 +356,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         return self.path is DataPath.KERNEL and not is_followed
 
     @property
+    def past_workers(self) -> int | None:
+        """Connections (flows) since the start that the kernel led to endpoints; None: unknown."""
+        known = [n for n in (self.kernel_connections, self.socket_connections) if n is not None]
+        return sum(known) if known else None
+
+    @property
     def is_without_answer(self) -> bool:
         """Whether no endpoint has ever sent a byte or a datagram through the proxy."""
         has_sent = self.sent_bytes or any(endpoint.sent_at for endpoint in self.endpoints)

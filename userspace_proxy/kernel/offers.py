@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from . import trials
+from .bpf.calls import try_programs
 from .nft_probes import PROBES
-from .trials import try_nftables, try_parts
+from .trials import Ask, try_nftables
 
 Trial = Callable[[Sequence[bytes]], int]
 """Lets the kernel check an nftables transaction; returns the errno of a refusal, or 0."""
@@ -47,7 +49,9 @@ class Need(NamedTuple):
     brings: str
     """The modules or kernel option that provide the part."""
     within: str = ""
-    """The kernel part on which this one depends."""
+    """The part that this one depends on."""
+    trial: Ask | None = None
+    """How it is tried; None: by ``nft_probes`` or ``trials``."""
 
 
 SOCKET_MATCH = "legacy socket match"
@@ -152,6 +156,7 @@ NEEDS: Mapping[str, Need] = {
         "translating connections at connect() (--socket-lb)",
         "the kernel path's rules",
         "CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF",
+        trial=try_programs,
     ),
 }
 """Every part that is tried, in the order of reports."""
@@ -241,6 +246,12 @@ def read_kernel_offers(
         frozenset(name for name in wanted if codes.get(name) in _FORBIDDEN),
         frozenset(NEEDS).difference(wanted),
     )
+
+
+def try_parts(names: Sequence[str]) -> dict[str, int]:
+    """Try kernel parts outside nftables; return the kernel's answer for each."""
+    more = {name: need.trial for name, need in NEEDS.items() if need.trial}
+    return trials.try_parts(names, more)
 
 
 def _nft_codes(names: Sequence[str], try_out: Trial) -> dict[str, int]:

@@ -3,11 +3,11 @@
     nftables       the kernel checks a transaction, and discards it
     legacy tables  are read in a network namespace of their own, which creates them there; while
                    nothing has loaded their code, modprobe shows whether it could
-    others         a socket, a listing of nothing, a program that is loaded and never attached
+    others         a socket, a listing of nothing, or as the part's row has it (``offers``)
 
 Each trial returns the kernel's error number, or 0.
 
-Source: nfnetlink_rcv_batch(); xt_request_find_table_lock(); inet_diag_cmd_exact(); bpf(2).
+Source: nfnetlink_rcv_batch(); xt_request_find_table_lock(); inet_diag_cmd_exact().
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import SteeringError
-from .bpf.calls import as_locked_memory, load_program
 from .classic_bpf import RETURN, SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, attach
 from .legacy_options import (
     GET_INFO,
@@ -73,9 +72,10 @@ _CAP_SYS_MODULE = 16
 # Source: include/linux/proc_ns.h: PROC_USER_INIT_INO.
 _FIRST_USER_NAMESPACE = 0xEFFFFFFD
 _MODPROBE_WITHIN_S = 10.0
-# r0 = 1; exit.
-_ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 _libc = ctypes.CDLL(None, use_errno=True)
+
+Ask = Callable[[], object]
+"""Raises OSError if the kernel refuses a part."""
 
 
 def try_nftables(messages: Sequence[bytes]) -> int:
@@ -91,20 +91,25 @@ def try_nftables(messages: Sequence[bytes]) -> int:
     return 0
 
 
-def try_parts(names: Sequence[str]) -> dict[str, int]:
-    """Try kernel parts outside nftables; return the answer for each."""
+def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
+    """Try kernel parts outside nftables; return the answer for each.
+
+    Args:
+        more: How parts are tried that this module doesn't know.
+    """
+    trials = {**_TRIALS, **more}
 
     def try_all() -> dict[str, int]:
         is_apart = any(map(_LEGACY.__contains__, names)) and _libc.unshare(_CLONE_NEWNET) == 0
         at = 0 if is_apart else 1
-        return {name: _code_of(_TRIALS.get(name) or _LEGACY[name][at]) for name in names}
+        return {name: _code_of(trials.get(name) or _LEGACY[name][at]) for name in names}
 
     # Its namespace ends with the thread.
     with ThreadPoolExecutor(1, "kernel-trials") as pool:
         return pool.submit(try_all).result()
 
 
-def _code_of(trial: Callable[[], object]) -> int:
+def _code_of(trial: Ask) -> int:
     try:
         trial()
     except OSError as exc:
@@ -226,21 +231,14 @@ def _read_namespace() -> None:
         sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
 
 
-def _load_connect_hook() -> None:
-    # The locked memory of the user's other processes may exceed the limit.
-    with as_locked_memory():
-        # The newest hook (Linux 5.9): a kernel that loads it supports the others.
-        os.close(load_program("cgroup/sock_release", _ALLOW))
-
-
-_LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {
+_LEGACY: Mapping[str, tuple[Ask, Ask]] = {
     "legacy tables": (partial(_ask_for_tables, 4), partial(_ask_for_option, 4)),
     "legacy extensions": (_ask_for_extensions, _ask_for_extensions),
     "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
-"""How each legacy feature is tried in a new namespace, and where that isn't possible."""
-_TRIALS: Mapping[str, Callable[[], object]] = {
+"""How each is tried in a namespace of its own, and where that isn't possible."""
+_TRIALS: Mapping[str, Ask] = {
     "conntrack netlink": _ask_conntrack,
     "IPv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),
     "socket filters": _attach_filter,
@@ -248,5 +246,4 @@ _TRIALS: Mapping[str, Callable[[], object]] = {
     "sock_diag": _list_sockets,
     "namespaces of sockets": _read_namespace,
     "sock_diag destroy": _end_no_socket,
-    "connect hooks": _load_connect_hook,
 }

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from ..causes.say import say
 from ..clocks import Clocks
+from ..diagnosis.paths import unseen_reason
 from ..errors import UserspaceProxyError
 from ..facts import PortFacts, StatusFacts
 from ..facts.connection import (
@@ -38,8 +39,6 @@ LEFT_OUT = "too many at a time"
 _OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow"
 # Unseen Service ports that are named at the start of a stream: a terminal page.
 _UNSEEN_MAX = 10
-_IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
-_BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
 
 
 class TooManyWatched(UserspaceProxyError):
@@ -194,8 +193,8 @@ def _unseen(
 
 def _past_reason(port: PortFacts) -> str:
     """Return why connections to a Service port bypass the proxy; empty if they don't."""
-    if port.path is DataPath.KERNEL:
-        return _IN_KERNEL if port.socket_connections is None else _BY_RULES
+    if unseen := unseen_reason(port):
+        return unseen
     if port.cause is None or port.is_holding:
         return ""
     return port.state.sentence or say(port.cause)

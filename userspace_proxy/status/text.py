@@ -399,8 +399,7 @@ def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
     noun = "flow" if port.protocol == "UDP" else "connection"
     by_rules = port.kernel_connections
     if port.is_unseen:
-        known = [n for n in (by_rules, port.socket_connections) if n is not None]
-        more = f", {plural(sum(known), noun)}" if known else ""
+        more = "" if (count := port.past_workers) is None else f", {plural(count, noun)}"
         return f"on the kernel path{more}", "on the kernel path"
     if port.mark is None:
         return (port.state.sentence,)

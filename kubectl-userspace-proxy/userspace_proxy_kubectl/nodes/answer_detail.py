@@ -1,4 +1,6 @@
-"""Decides whether to request whole answers from agents, or summaries if these are too large.
+"""Decides how large an agent's answer may be, and whether to request a summary instead.
+
+    6 MiB of JSON each, 36 MiB all together ──▶ ``decoding``: 12 bytes of memory per byte of JSON
 
 Rule 1: whole answers are requested while nodes are few and answers small; a node whose answer is
 too large is asked for a summary, and once several are too large, all nodes are.

@@ -53,7 +53,7 @@ def test_each_failed_probe_doubles_the_ejection_up_to_60_s(ejections):
 
 
 def test_hooks_have_the_same_times():
-    source = files("userspace_proxy.kernel.bpf").joinpath("socket_lb.bpf.c").read_text()
+    source = files("userspace_proxy.steering.socket_lb").joinpath("socket_lb.bpf.c").read_text()
     assert f"{FIRST_S=:g}, {LONGEST_S=:g}, {PROBE_S=:g}".replace("=", " = ") in source
 
 

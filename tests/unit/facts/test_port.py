@@ -196,6 +196,16 @@ def test_a_kernel_path_port_is_seen_once_programs_of_this_node_got_answers():
     assert PortFacts(path=DataPath.KERNEL, socket_connections=0, sent_bytes=500).is_unseen
 
 
+@pytest.mark.parametrize(
+    ("by_rules", "at_connect", "count"), [(None, None, None), (3, None, 3), (None, 0, 0), (3, 2, 5)]
+)
+def test_connections_past_the_workers_are_the_sum_of_those_that_are_counted(
+    by_rules, at_connect, count
+):
+    port = PortFacts(kernel_connections=by_rules, socket_connections=at_connect)
+    assert port.past_workers == count
+
+
 def test_another_process_gets_what_the_json_does_not_contain():
     facts = PortFacts("shop", "web", "http", refused=3)
     facts.plan = "of the port"

@@ -15,8 +15,8 @@ from userspace_proxy.kernel.offers import (
     NEEDS,
     KernelOffers,
     read_kernel_offers,
+    try_parts,
 )
-from userspace_proxy.kernel.trials import try_parts
 
 OTHERS = [name for name in NEEDS if name not in PROBES and name != "nf_tables"]
 

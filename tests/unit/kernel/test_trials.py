@@ -13,7 +13,7 @@ import pytest
 from userspace_proxy.kernel import trials
 from userspace_proxy.kernel.bpf.objects import KINDS, HookKind
 from userspace_proxy.kernel.netlink import Requests
-from userspace_proxy.kernel.trials import try_parts
+from userspace_proxy.kernel.offers import try_parts
 
 TABLES = ("legacy tables", "legacy tables of IPv6")
 

@@ -1,10 +1,8 @@
 """BPF programs and maps: parses compiled objects, and makes the calls that load them.
 
-    objects       what clang compiled: maps, programs, references between them (pure)
-    calls         bpf(2): maps, programs, links to a cgroup, pins, elements
-    ring          a ring buffer, which programs write
-    socket_lb     programs that redirect connect() from a frontend to an endpoint (C)
-    socket_maps   the bytes in these programs' maps (pure)
+    objects   what clang compiled: maps, programs, references between them (pure)
+    calls     bpf(2): maps, programs, links to a cgroup, pins, elements
+    ring      a ring buffer, which programs write
 
 Rule 1: an object has no type information, global data or called functions (``objects``).
 Rule 2: a program that the kernel refuses raises an OSError with the verifier's reason.

@@ -56,6 +56,8 @@ _QUERY_FIELDS = struct.Struct("=IIIIQI4x")
 _MAP_INFO = struct.Struct("=I4xIIII16s")
 _PROGRAM_INFO = struct.Struct("=4xI8s48x16s")
 _LINK_INFO = struct.Struct("=8xI4xQI4x")
+# r0 = 1; exit.
+_ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 # The maximum number of programs at a hook: the kernel refuses to attach more.
 _PROGRAMS_MAX = 64
 _BATCH = 4096
@@ -135,6 +137,16 @@ def load_program(section: str, code: bytes) -> int:
         except OSError:
             reason = reason_of(log.value.decode(errors="replace"))
             raise OSError(exc.errno, f"{exc.strerror} ({section}: {reason})") from exc
+
+
+def try_programs() -> None:
+    """Load a program that is never attached; raises OSError if the kernel refuses it.
+
+    It is one for the newest hook of :data:`KINDS` (Linux 5.9): a kernel that has it has the others.
+    """
+    # The locked memory of the user's other processes may exceed the limit.
+    with as_locked_memory():
+        os.close(load_program("cgroup/sock_release", _ALLOW))
 
 
 def load_object(parts: BpfObject, maps: Mapping[str, int]) -> dict[str, int]:

@@ -1,23 +1,24 @@
 """Translates connect() of this node's programs by BPF, before the kernel path's rules.
 
-    desired    which frontends are translated, and the map elements for them; pure
-    programs   programs, maps and links, and their names in bpffs
-    hooks      what a proxy does with them
-    steering   steering nftables with hooks
+    socket_lb     programs that redirect connect() from a frontend to an endpoint (C)
+    socket_maps   the bytes in these programs' maps; pure
+    desired       which frontends are translated, and the map elements for them; pure
+    programs      programs, maps and links, and their names in bpffs
+    hooks         what a proxy does with them
+    steering      steering nftables with hooks
 
 Rule 1: rules steer all frontends that aren't offloaded to hooks, so hooks translate only frontends
 that any client may dial, and their failure breaks nothing else.
 Rule 2: an endpoint's number is never reused, so no entry leads to a wrong endpoint.
 """
 
-from .hooks import HookOptions, HookPlace, Hooks, HookState, find_place
+from .hooks import HookOptions, HookPlace, Hooks, find_place
 from .programs import hooked_labels, remove_abandoned_hooks, remove_hooks
 from .steering import HookedSteering, check_hooks, make_hooked_steering
 
 __all__ = [
     "HookOptions",
     "HookPlace",
-    "HookState",
     "HookedSteering",
     "Hooks",
     "check_hooks",

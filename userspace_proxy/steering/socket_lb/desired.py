@@ -19,7 +19,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from ...kernel.bpf.objects import MapSpec
-from ...kernel.bpf.socket_maps import (
+from ...model import Frontend, IPFamily, PortKey, Protocol, SocketAddress, is_loopback
+from ..base import Affinity, KernelTarget, Target
+from .socket_maps import (
     DialCounts,
     EjectionScope,
     FrontendValue,
@@ -29,8 +31,6 @@ from ...kernel.bpf.socket_maps import (
     pinned_slot_key,
     slot_key,
 )
-from ...model import Frontend, IPFamily, PortKey, Protocol, SocketAddress, is_loopback
-from ..base import Affinity, KernelTarget, Target
 
 SLOTS_MAX = 4096
 """The maximum number of slots per service, so that a Service with many endpoints can't fill the

@@ -8,6 +8,9 @@ Rule 1: failures are recorded, and the next repair compares the maps and writes 
 needn't handle failures.
 Rule 2: programs stop translating once their term isn't renewed: after a crash, rules steer all
 clients.
+Rule 3: a client whose endpoint has just died gets the error of its dial: a hook can't try another
+endpoint. Its network namespace gets other endpoints for 5 s, then doubled to 60 s while its dials
+after that fail; all clients do once a probe of the control process fails (``HookedConnections``).
 """
 
 from __future__ import annotations
@@ -18,30 +21,15 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ...balance.ejection import lasts_s
 from ...clocks import Clocks
 from ...errors import SteeringError
+from ...facts.node import SocketLbFacts
 from ...kernel.bpf import calls
-from ...kernel.bpf.other_hooks import attached_at, read_hooks
 from ...kernel.bpf.ring import Ring
-from ...kernel.bpf.socket_maps import (
-    SETTINGS_KEY,
-    DialCounts,
-    DialSettings,
-    Ejection,
-    EjectionScope,
-    EventKind,
-    FrontendValue,
-    RingEvent,
-    SlotValue,
-    frontend_of,
-    number_key,
-    number_of,
-)
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
@@ -62,8 +50,22 @@ from .desired import (
     Room,
 )
 from .hook_rights import read_rights
-from .other_hooks import OtherHook, judge_hooks
+from .other_hooks import OtherHook, attached_at, judge_hooks, read_hooks
 from .programs import TERM_NS, Programs, find_bpffs, find_cgroup, remove_hooks
+from .socket_maps import (
+    SETTINGS_KEY,
+    DialCounts,
+    DialSettings,
+    Ejection,
+    EjectionScope,
+    EventKind,
+    FrontendValue,
+    RingEvent,
+    SlotValue,
+    frontend_of,
+    number_key,
+    number_of,
+)
 
 _log = FieldLogger("userspace_proxy.steering")
 
@@ -91,20 +93,6 @@ class SocketEvent(NamedTuple):
     name: PortKey
     endpoint: SocketAddress
     seen: RingEvent
-
-
-@dataclass(frozen=True, slots=True)
-class HookState:
-    """The state of translating connect()."""
-
-    attached: bool = False
-    problem: str = ""
-    """Why something doesn't work; empty if all does."""
-    frontends: int = 0
-    """Translated frontends."""
-    cgroup: str = ""
-    repairs: int = 0
-    """Repairs of changes by other programs."""
 
 
 class Hooks:
@@ -320,19 +308,16 @@ class Hooks:
         return self._desired.not_offloaded(frontend)
 
     @property
-    def state(self) -> HookState:
-        programs = self._programs
-        if programs is None:
-            return HookState(problem=self._problem)
-        cgroup, frontends = str(programs.cgroup), self._desired.frontends
-        return HookState(self._is_attached, self._problem, frontends, cgroup, self._repairs)
-
-    def map_bytes(self) -> int:
-        """Return how many bytes all maps take, by the kernel's account."""
-        programs = self._programs
+    def state(self) -> SocketLbFacts:
+        if (programs := self._programs) is None:
+            return SocketLbFacts(is_attached=False, problem=self._problem)
+        taken = 0
         with suppress(OSError):
-            return programs.map_bytes() if programs is not None else 0
-        return 0
+            taken = programs.map_bytes()
+        where, frontends = str(programs.cgroup), self._desired.frontends
+        return SocketLbFacts(
+            self._is_attached, self._problem, where, frontends, self._repairs, taken
+        )
 
     def _running(self) -> Programs:
         if self._programs is None:

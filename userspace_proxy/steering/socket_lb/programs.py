@@ -25,12 +25,12 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...kernel.bpf import calls
 from ...kernel.bpf.objects import KINDS, BpfObject, MapSpec, read_object
-from ...kernel.bpf.socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 from ...kernel.own_namespace import network_namespace
 from ..names import proxy_label
 from .other_hooks import OWN_PINS
+from .socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 
-_OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
+_OBJECT = Path(__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9
 """How long programs translate while no process renews their term. A start takes some seconds, or a
 minute if crashes delay it."""

@@ -3,16 +3,6 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.kernel.bpf.objects import MapSpec
-from userspace_proxy.kernel.bpf.socket_maps import (
-    EjectionScope,
-    FrontendValue,
-    SlotValue,
-    frontend_key,
-    number_key,
-    number_of,
-    pinned_slot_key,
-    slot_key,
-)
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import REFUSE, Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.socket_lb.desired import (
@@ -26,6 +16,16 @@ from userspace_proxy.steering.socket_lb.desired import (
     Room,
     not_offloaded_reason,
     spread,
+)
+from userspace_proxy.steering.socket_lb.socket_maps import (
+    EjectionScope,
+    FrontendValue,
+    SlotValue,
+    frontend_key,
+    number_key,
+    number_of,
+    pinned_slot_key,
+    slot_key,
 )
 
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.kernel import bpf
 from userspace_proxy.kernel.bpf.objects import read_object
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
+from userspace_proxy.steering import socket_lb
 from userspace_proxy.steering.socket_lb.hook_rights import LOCKED_BYTES, HookRights, read_rights
 
 NET_ADMIN, SYS_ADMIN, BPF = 1 << 12, 1 << 21, 1 << 39
@@ -69,7 +69,7 @@ def test_the_first_lack_is_told_with_a_remedy(rights: HookRights, what: str) -> 
 
 
 def test_the_programs_maps_fit_into_the_locked_memory_that_is_asked_for() -> None:
-    maps = read_object((resources.files(bpf) / "socket_lb.bpf.o").read_bytes()).maps.values()
+    maps = read_object((resources.files(socket_lb) / "socket_lb.bpf.o").read_bytes()).maps.values()
     # As Linux 5.10 counts hashes: an element has 48 bytes more, a bucket 16.
     # Source: htab_map_alloc().
     elements = sum((48 + m.key_bytes + m.value_bytes) * m.entries for m in maps)

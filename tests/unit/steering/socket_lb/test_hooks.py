@@ -5,9 +5,10 @@ import errno
 import pytest
 
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.facts.node import SocketLbFacts
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering.socket_lb import HookOptions, Hooks, HookState
+from userspace_proxy.steering.socket_lb import HookOptions, Hooks
 
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})
@@ -26,7 +27,7 @@ def test_a_missing_kernel_feature_is_named_in_the_error(hooks, tmp_path):
 
 
 def test_hooks_that_were_not_started_report_and_change_nothing(hooks):
-    assert hooks.state == HookState()
+    assert hooks.state == SocketLbFacts(is_attached=False)
     assert hooks.take_events() == []
     assert hooks.not_offloaded(WEB) == "it isn't on the kernel path"
     hooks.observe(True)

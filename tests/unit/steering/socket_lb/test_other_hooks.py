@@ -1,9 +1,12 @@
+"""The programs of a real cgroup are read in tests/node/test_other_hooks.py."""
+
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
-from userspace_proxy.kernel.bpf.other_hooks import Hook
-from userspace_proxy.steering.socket_lb.other_hooks import OtherHook, judge_hooks
+from userspace_proxy.steering.socket_lb.other_hooks import Hook, OtherHook, judge_hooks, read_hooks
 
 CONNECT4, CONNECT6, SOCKOPS = "cgroup/connect4", "cgroup/connect6", "sockops"
 
@@ -65,3 +68,13 @@ def test_a_program_that_follows_connections_may_keep_the_proxy_from_it() -> None
         "a program, id 6, at sockops",
         False,
     )
+
+
+def test_a_folder_that_is_none_of_cgroup_v2_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"Bad file descriptor|Operation not permitted"):
+        read_hooks(tmp_path, None)
+
+
+def test_a_folder_that_is_gone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_hooks(tmp_path / "gone", None)

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import MapSpec, read_object
-from userspace_proxy.kernel.bpf.socket_maps import FIELDS
 from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy.steering import names
+from userspace_proxy.steering.socket_lb import programs
 from userspace_proxy.steering.socket_lb.programs import (
     find_bpffs,
     find_cgroup,
@@ -20,8 +19,9 @@ from userspace_proxy.steering.socket_lb.programs import (
     map_pin,
     remove_hooks,
 )
+from userspace_proxy.steering.socket_lb.socket_maps import FIELDS
 
-OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
+OBJECT = Path(programs.__file__).with_name("socket_lb.bpf.o")
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,6 @@ from ....causes.say import say
 from ....clocks import Clocks
 from ....dataplane import Tuning
 from ....facts import StatusFacts
-from ....facts.node import SocketLbFacts
-from ....kernel.bpf.socket_maps import EventKind
 from ....kernel.neighbours import absent_hop, own_route_failure
 from ....log_fields import FieldLogger
 from ....log_limit import SERVICE_LINES, LogLimit
@@ -36,6 +34,7 @@ from ....plane import Group, Plane
 from ....plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
 from ....plane.observation import PERIOD_S, Observers
 from ....plane.path_probes import Note, PathProbes
+from ....steering.socket_lb.socket_maps import EventKind
 from ...rounds.component import Component
 from ...rounds.kernel_path import endpoints_of
 from ...rounds.served_port import ServedPort
@@ -102,15 +101,7 @@ class HookedConnections(Component):
         supervisor.start("socket events", self._follow)
 
     def show(self, facts: StatusFacts) -> None:
-        state = self._hooks.state
-        facts.socket_lb = SocketLbFacts(
-            state.attached,
-            state.problem,
-            state.cgroup,
-            state.frontends,
-            state.repairs,
-            self._hooks.map_bytes(),
-        )
+        facts.socket_lb = self._hooks.state
 
     async def close(self) -> None:
         self._suspects.close()
@@ -120,7 +111,7 @@ class HookedConnections(Component):
 
     async def _look(self) -> None:
         hooks, reports = self._hooks, self._reports
-        if not hooks.state.attached:
+        if not hooks.state.is_attached:
             return
         news = reports.news
         try:
@@ -158,7 +149,7 @@ class HookedConnections(Component):
             new: Connections since the last call, by the numbers of groups.
         """
         state, before, self._left = self._hooks.state, self._left, {}
-        hooked = (state.attached, state.problem, state.frontends)
+        hooked = (state.is_attached, state.problem, state.frontends)
         for served in self._served_ports:
             if not served.was_in_kernel or served.plan.protocol is not Protocol.TCP:
                 continue

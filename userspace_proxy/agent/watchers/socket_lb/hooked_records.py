@@ -21,11 +21,11 @@ from ....facts.connection import (
     FailedDialFacts,
     port_fields,
 )
-from ....kernel.bpf.socket_maps import Result
 from ....model import Failure
 from ....model.connection_ends import EndedBy, EndReason
 from ....plane.messages import Observed
 from ....plane.record_ring import RecordRing
+from ....steering.socket_lb.socket_maps import Result
 
 if TYPE_CHECKING:
     from ....steering.socket_lb.hooks import SocketEvent

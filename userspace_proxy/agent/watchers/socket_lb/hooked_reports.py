@@ -20,13 +20,11 @@ from typing import NamedTuple
 
 from ....causes.endpoints import DIAL_CODES
 from ....facts import EndpointCounters, GroupCounters, StreakPart
-from ....kernel.bpf.socket_maps import DialCounts
 from ....model import DialFailure, Failure, PortKey, SocketAddress
 from ....plane import Group
 from ....plane.messages import DurationReport, EndpointReport, GroupReport
-
-At = tuple[PortKey, SocketAddress]
-"""A Service port and one of its endpoints."""
+from ....steering.socket_lb.desired import At
+from ....steering.socket_lb.socket_maps import DialCounts
 
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
 UNANSWERED = DialFailure(Failure.SILENT, errno.ETIMEDOUT)

@@ -2,9 +2,10 @@
 
 import os
 
-from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind, Result, RingEvent
+from userspace_proxy.facts.node import SocketLbFacts
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.steering.socket_lb.hooks import HookState, SocketEvent
+from userspace_proxy.steering.socket_lb.hooks import SocketEvent
+from userspace_proxy.steering.socket_lb.socket_maps import DialCounts, EventKind, Result, RingEvent
 
 CLIENT = SocketAddress("192.0.2.9", 40000)
 FRONTEND = SocketAddress("10.96.0.1", 80)
@@ -28,7 +29,7 @@ class FakeHooks:
         self.readmitted = []
         """Those of ``readmit``."""
         self.readings = 0
-        self.state = HookState(attached=True, frontends=1, cgroup="/sys/fs/cgroup")
+        self.state = SocketLbFacts(True, cgroup="/sys/fs/cgroup", frontends=1, map_bytes=4096)
         self.event_descriptor = os.eventfd(0, os.EFD_NONBLOCK)
         self._ejected = {}
         self._events = []
@@ -105,9 +106,6 @@ class FakeHooks:
 
     def observe(self, is_on):
         self.observed.append(is_on)
-
-    def map_bytes(self):
-        return 4096
 
     def not_offloaded(self, frontend):
         return self.left.get(frontend, "")

@@ -5,9 +5,9 @@ import errno
 import inspect
 import logging
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.port_keys import port_key
 from tests.unit.agent.watchers.socket_lb.hooks import CLIENT, FRONTEND, FakeHooks
@@ -25,12 +25,12 @@ from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView, format_target
 from userspace_proxy.facts import PortState, SourceFacts, StatusFacts
 from userspace_proxy.facts.connection import ConnectionFilter
-from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result
 from userspace_proxy.model import DataPath, Frontend, Handling, Protocol, SocketAddress
 from userspace_proxy.plane.messages import Returned
 from userspace_proxy.status.observing import Collector, Observing
 from userspace_proxy.steering import Bind
 from userspace_proxy.steering.socket_lb.hooks import Hooks
+from userspace_proxy.steering.socket_lb.socket_maps import EventKind, Result
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ....plane.probed import Probed
@@ -150,7 +150,6 @@ def node(plane, make, hooks, monkeypatch):
         "readmit",
         "observe",
         "not_offloaded",
-        "map_bytes",
     ],
 )
 def test_the_fake_is_called_as_the_real_hooks_are(name):
@@ -436,5 +435,5 @@ async def test_counts_that_cannot_be_read_leave_the_facts_unchanged(node, hooks,
 
     monkeypatch.setattr(hooks, "counts", counts)
     assert (await node.read()).connections == 3
-    hooks.state = replace(hooks.state, attached=False)
+    hooks.state = replace(hooks.state, is_attached=False)
     assert (await node.read()).connections == 3

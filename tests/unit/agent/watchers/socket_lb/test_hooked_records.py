@@ -9,9 +9,9 @@ from tests.unit.agent.watchers.socket_lb.hooks import CLIENT, FRONTEND
 from userspace_proxy.agent.watchers.socket_lb.hooked_records import Records
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.facts.connection import ConnectionFilter
-from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result, RingEvent
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering.socket_lb.hooks import SocketEvent
+from userspace_proxy.steering.socket_lb.socket_maps import EventKind, Result, RingEvent
 
 POD = SocketAddress("192.0.2.1", 8080)
 WEB = port_key("shop/web")

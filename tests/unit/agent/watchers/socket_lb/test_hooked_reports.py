@@ -4,10 +4,10 @@ import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.agent.watchers.socket_lb.hooked_reports import REFUSED, Reports
-from userspace_proxy.kernel.bpf.socket_maps import DialCounts
 from userspace_proxy.model import Failure, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
+from userspace_proxy.steering.socket_lb.socket_maps import DialCounts
 
 POD = SocketAddress("192.0.2.1", 8080)
 WEB = port_key("shop/web")

@@ -4,8 +4,9 @@ import struct
 
 import pytest
 
-from userspace_proxy.kernel.bpf import socket_maps
-from userspace_proxy.kernel.bpf.socket_maps import (
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.steering.socket_lb import socket_maps
+from userspace_proxy.steering.socket_lb.socket_maps import (
     DialCounts,
     DialSettings,
     Ejection,
@@ -16,7 +17,6 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     RingEvent,
     SlotValue,
 )
-from userspace_proxy.model import SocketAddress
 
 Value = FrontendValue | SlotValue | DialCounts | EjectionScope | Ejection | DialSettings
 IPV4, IPV6 = SocketAddress("10.0.0.1", 80), SocketAddress("fd00::1", 443)
