@@ -56,7 +56,7 @@ class UserspaceProxyError(Exception):
         super().__init__(f"{self.message} ({self.hint})" if hint else self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the exception as it is, whatever its class's constructor requires."""
+        """Pickle the exception unchanged, regardless of its class's constructor."""
         return _make_again, (type(self), self.args, vars(self))
 
 

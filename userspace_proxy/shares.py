@@ -179,7 +179,7 @@ class Shares(Generic[H]):
         return moved
 
     def _divide(self, namespace: str, room: float) -> int:
-        """Divide a namespace's room among its holders; return how much is used."""
+        """Divide a namespace's room among its holders; return the used amount."""
         if self._wanted.of_group[namespace] <= room:
             return self._wanted.of_group[namespace]
         rows = sorted((amount, one) for one, amount in self._wanted.holders[namespace].items())

@@ -27,7 +27,7 @@ _POLL_S = 0.005
 
 
 class HasTruth(Protocol):
-    """A value with a truth value of its own, such as a number; a coroutine has none."""
+    """A value with its own truth value, such as a number; a coroutine has none."""
 
     def __bool__(self) -> bool:
         """Return whether it is true."""

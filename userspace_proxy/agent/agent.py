@@ -267,7 +267,7 @@ class Agent:
         return self._options.is_awaited()
 
     def abandon(self) -> None:
-        """End the workers; the caller exits at once, and leaves everything else as it is."""
+        """End the workers; the caller exits at once, and changes no other state."""
         if self._plane is not None:
             self._plane.hang_up()
 

@@ -150,7 +150,7 @@ async def _request(sock: Prover, within_s: float) -> socket.socket | str:
         empty if it disconnected to let another process ask.
 
     Raises:
-        TimeoutError: The answer takes too long, whatever else arrives.
+        TimeoutError: The answer takes too long.
         OSError: The proof fails.
     """
     answers = asyncio.Queue[socket.socket | str | OSError]()

@@ -73,7 +73,7 @@ def run_agent(
         check: Called in a thread once the proxy runs, with the name of its steering; logs findings
             on this node that affect the steering. It may raise UserspaceProxyError, OSError and
             ValueError, which are logged.
-        dropped_log_lines: Returns how many lines the log has dropped.
+        dropped_log_lines: Returns the number of dropped log lines.
         write_stdout: Prints addresses, if the settings ask for it.
 
     Raises:

@@ -286,7 +286,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     """Return the facts about a frontend.
 
     Args:
-        bind: Decides how the target is worded.
+        bind: Determines the words for the target.
     """
     is_held = frontend in served.held_by_others
     target = "held by another program" if is_held else _target(served, frontend, bind)

@@ -33,7 +33,7 @@ QUIET_S = 1.0
 
 
 def lasts_s(times: int) -> float:
-    """Return how long an ejection lasts, the n-th in a row since an answer."""
+    """Return the duration of an ejection, the n-th in a row since an answer."""
     return backoff_s(times, FIRST_S, LONGEST_S)
 
 

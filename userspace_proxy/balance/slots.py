@@ -60,7 +60,7 @@ def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[
 
 
 def count_slots(endpoints: int, *, is_weighted: bool) -> int:
-    """Return how many slots that many endpoints share.
+    """Return the number of slots for a number of endpoints.
 
     Args:
         is_weighted: The weights differ.

@@ -61,7 +61,7 @@ class SourceHash:
         self._lanes = Lanes(())
         """These hashes."""
         self._by_weight: list[tuple[float, int]] = []
-        """Each weight, and how many endpoints have it."""
+        """Each weight, with the number of its endpoints."""
         self._remembered: dict[str, tuple[SocketAddress, ...]] = {}
         self._choices = 0
         """The number of cached choices of all clients."""

@@ -93,9 +93,9 @@ def chosen(wanted: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
 def look_at_steering(
     wanted: str, taken: str, options: Options, kernel: KernelOffers, *, own_namespace: bool
 ) -> list[Finding]:
-    """Report whether the chosen steering works here, with all that the options ask of it.
+    """Report whether the chosen steering works here with the chosen options.
 
-    The arguments are those of :func:`judge_offers`.
+    The arguments are the same as for :func:`judge_offers`.
     """
     offers = read_offers(kernel, taken)
     found = judge_offers(offers, wanted, taken, own_namespace=own_namespace)

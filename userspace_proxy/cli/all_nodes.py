@@ -35,7 +35,7 @@ NODE_FLAGS = (
         "DURATION",
     ),
 )
-"""Flags for which nodes are asked, and for how long."""
+"""Flags that select the nodes to ask, and the time limit."""
 KUBECONFIG = CommandFlag(
     "kubeconfig", "the cluster whose nodes are asked; as a plugin of kubectl, its own", "PATH"
 )

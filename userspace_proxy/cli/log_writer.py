@@ -3,7 +3,7 @@
     put() ──▶ queue, at most 1 MiB ──▶ thread ──write(2)──▶ stderr: a file, pipe, socket or terminal
 
 Rule 1: ``put`` never waits. With a full queue it drops and counts the line; once there is room
-again, another line reports how many were dropped.
+again, another line reports the number of dropped lines.
 Rule 2: stderr isn't made non-blocking, because O_NONBLOCK belongs to the open file, which other
 processes share.
 Rule 3: poll() before each write can't replace the thread: another writer of the pipe could fill it

@@ -1,6 +1,6 @@
 """The command ``observe``: one line for each connection of a running proxy, as it happens.
 
-    admin address ──lines of JSON──▶ line of text, or as it is ──▶ terminal
+    admin address ──lines of JSON──▶ line of text, or unchanged ──▶ terminal
 
 The command waits for a proxy that restarts; connections in the meantime aren't shown.
 """

@@ -66,7 +66,7 @@ def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -
 
 
 def columns_of(stream: TextIO, environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many columns lines may have; 0: any number, as no terminal shows the lines.
+    """Return the maximum width of lines in columns; 0: any number, as no terminal shows the lines.
 
     COLUMNS doesn't apply to files and pipes: programs that use readline export it.
     """
@@ -83,7 +83,7 @@ def add_colours(text: str) -> str:
 
 
 def fit(text: str, columns: int, lines: int) -> str:
-    """Return the lines that fit on a screen, and how many more there are."""
+    """Return the lines that fit on a screen, and the number of further lines."""
     shown: list[str] = []
     left = lines - 1
     rows = text.rstrip("\n").split("\n")

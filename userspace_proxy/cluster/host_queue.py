@@ -96,7 +96,7 @@ class HostQueue:
         return bool(self._ready)
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None: names wait only for slots, or not at all."""
+        """Return when the next name is due; None: names wait only for slots, or no name waits."""
         while self._waiting and not self._is_valid(self._waiting[0][1]):
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None

@@ -20,7 +20,7 @@ from ..pacing import backoff_s
 from .host_queue import HostQueue
 
 TTL_MIN_S = 5.0
-"""Envoy's default refresh interval, whatever the TTL."""
+"""Envoy's default refresh interval, regardless of the TTL."""
 TTL_MAX_S = 300.0
 """The maximum number of seconds between two lookups of a name: some zones have a TTL of a day, but
 a database may move within minutes."""

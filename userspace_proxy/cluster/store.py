@@ -28,7 +28,7 @@ class ServiceState:
 
     service: Service
     slices: tuple[EndpointSlice, ...]
-    """The Service's slices; those of a store are :class:`Slices`."""
+    """The Service's slices; a store's are :class:`Slices`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def differing_slices(
 
 
 def count_new(old: ServiceState | None, new: ServiceState | None) -> int:
-    """Return about how many slices, endpoints and ports only the second state has."""
+    """Return approximately how many slices, endpoints and ports only the second state has."""
     known = set(Slices.of(old.slices).runs) if old is not None else ()
     runs = Slices.of(new.slices).runs if new is not None else ()
     return sum(run.weight for run in runs if run not in known)

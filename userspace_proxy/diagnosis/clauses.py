@@ -174,23 +174,23 @@ def noun_of(protocol: str) -> str:
 
 
 def by_endpoints(serving: int, standby: int) -> str:
-    """Return how many endpoints serve, and how many are on standby."""
+    """Return the numbers of endpoints that serve and that are on standby, in words."""
     return f"{plural(serving, 'endpoint')}{and_standby(standby)}"
 
 
 def and_standby(standby: int) -> str:
-    """Return how many endpoints are on standby, as the end of a clause; empty if none is."""
+    """Return the number of standby endpoints as the end of a clause; empty if none is."""
     return f", {standby:,} on standby" if standby else ""
 
 
 def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
-    """Return how many connections (flows) wait for an endpoint, and the longest wait."""
+    """Return the number of waiting connections (flows) and the longest wait, in words."""
     what = plural(waiting, noun_of(protocol))
     return f"{what}, the longest for {format_seconds(longest_s)}"
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
-    """Return how many of all connections (flows) to endpoints ended in this way."""
+    """Return the share of connections (flows) to endpoints that ended in this way, in words."""
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
@@ -465,7 +465,7 @@ def none_answered_lately(has_kernel_path: bool = False) -> str:
 
 @clause()
 def no_client_yet(has_failed: bool = False) -> str:
-    """No client has connected, or none was served."""
+    """No client has connected, or no client was served."""
     return f"no client has {'been served' if has_failed else 'connected'} yet"
 
 

@@ -235,7 +235,7 @@ def _left_at_once(ends: Streak) -> bool:
 
 
 def _many(ends: Streak, clock: Clock) -> int:
-    """Return how many ends in a row prove that an endpoint doesn't answer."""
+    """Return the number of consecutive ends that prove that an endpoint doesn't answer."""
     is_counted_lately = end_code(ends.part.failure) is CauseCode.ENDPOINT_RESETS
     has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LAST_MINUTE_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS

@@ -69,7 +69,7 @@ class Incidents:
         return self._made(found, least)
 
     def find(self, id_: str) -> IncidentFacts | None:
-        """Return the incident with an id; None if it doesn't exist (any more)."""
+        """Return the incident with an id; None if it doesn't exist, or no longer does."""
         key = next((key for key in self._members if _id(key) == id_), None)
         return None if key is None else self._facts(key)
 

@@ -56,7 +56,7 @@ DEFAULT = PathView()
 
 
 def format_probes(probes: ProbesFacts) -> str:
-    """Return how many endpoints of all Services are probed, and how often; empty if none."""
+    """Return the number of probed endpoints and the interval in words; empty if none."""
     if not probes.endpoints:
         return ""
     count = plural(probes.endpoints, "endpoint")
@@ -110,7 +110,7 @@ def format_counted(port: PortFacts) -> str:
 
 
 def problems_of_kernel(view: StatusFacts) -> Iterator[Problem]:
-    """Yield what the kernel doesn't do for clients: hooks, client addresses, tracking."""
+    """Yield problems of the kernel's service to clients: hooks, client addresses, tracking."""
     if why := view.socket_lb.problem:
         yield Problem(
             Level.ATTENTION,

@@ -137,7 +137,7 @@ def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
 
 
 def _lacks_workers(view: StatusFacts) -> bool:
-    """Return whether no worker runs any more after the first plan was in force."""
+    """Return whether all workers have ended after the first plan was in force."""
     was_ready = view.source.is_synced and bool(view.sync.last_done)
     return was_ready and not view.is_ready and not view.is_draining
 
@@ -347,7 +347,7 @@ def _memory(view: StatusFacts) -> Problem:
 
 
 def late_s(sync: SyncFacts, now: float) -> float:
-    """Return the seconds that a change has waited, or 0 if none is late."""
+    """Return the seconds that a late change has waited; 0 without a late change."""
     # The time of the last change isn't used either: if the clock is set back while the change comes
     # into force, it seems newer than the round that applied it.
     since = sync.waiting_since

@@ -131,7 +131,7 @@ def not_served(case: Case) -> PortVerdict | None:
 
 
 def _place(frontends: Sequence[FrontendFacts]) -> str:
-    """Return the first address or the node port, and how many more addresses there are."""
+    """Return the first address or the node port, and the number of further addresses."""
     first = frontends[0]
     if first.kind != FrontendKind.NODE_PORT:
         more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
@@ -320,7 +320,7 @@ def all_fail(case: Case) -> PortVerdict | None:
 
 
 def _no_datagram(case: Case) -> list[Clause]:
-    """Return how many flows got nothing, and how an endpoint failed before it fell silent."""
+    """Return the number of unanswered flows, and an endpoint's failure before it fell silent."""
     now = [cause for cause in case.causes if cause.when is When.NOW]
     before = [cause.before for cause in now if cause.before is not None]
     counted = said.no_datagram_in(case.ended, case.connections)
@@ -397,7 +397,7 @@ def _has_denied(endpoint: EndpointFacts) -> bool:
 
 
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[Clause]:
-    """Return how many clients failed or wait for other reasons; empty if few."""
+    """Return the number of clients that failed or wait for other reasons; empty if few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return at_limit_clauses(port)
     cause = port.last_minute.cause

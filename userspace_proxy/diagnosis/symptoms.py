@@ -283,7 +283,7 @@ def are_many(minute: LastMinuteFacts, count: int, total: int, share: float = SIL
 
 
 def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause | None:
-    """Return how many clients failed, and why; None if few did.
+    """Return the number of failed clients, with the cause; None if few did.
 
     Args:
         but: Causes already reported: None for these, and without a cause.
@@ -333,7 +333,7 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
     """Return why most clients failed; None if unknown.
 
     Args:
-        where: The preposition for endpoints that aren't used any more.
+        where: The preposition for endpoints that are no longer used.
     """
     minute = port.last_minute
     if minute.have_left:
@@ -344,7 +344,7 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
-    """Return how many UDP flows got no answer or a late one while others did; None if few.
+    """Return the number of UDP flows with no or a late answer while others had one; None if few.
 
     Open connections (flows) that no longer get an answer are reported, too.
 
@@ -379,7 +379,7 @@ def _stalled(port: PortFacts) -> Clause:
 
 
 def many_saved_late(port: PortFacts) -> Clause | None:
-    """Return how many connections were saved after a wait, and why; None if few."""
+    """Return the number of connections saved after a wait, with the cause; None if few."""
     count = port.last_minute.late
     if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
         return None
@@ -388,14 +388,14 @@ def many_saved_late(port: PortFacts) -> Clause | None:
 
 
 def many_idle(port: PortFacts) -> Clause | None:
-    """Return how many idle connections this proxy closed; None if few."""
+    """Return the number of idle connections that this proxy closed; None if few."""
     count = port.last_minute.idle
     total = _total_of(port, count)
     return None if total is None else said.ended_idle(count, total)
 
 
 def many_unanswered_requests(port: PortFacts) -> Clause | None:
-    """Return how many connections ended with the client's last bytes unanswered; None if few."""
+    """Return the number of connections that ended with unanswered bytes; None if few."""
     minute = port.last_minute
     total = _total_of(port, minute.unanswered_requests)
     why = _why(port) if minute.unanswered_requests > _most(minute) else None

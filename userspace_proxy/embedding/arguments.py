@@ -89,8 +89,8 @@ class HandlingArguments(TypedDict, total=False):
     """Arguments that are annotations of a Service elsewhere; None: the default."""
 
     hold: str | None
-    """``60s`` or ``60s,1000``: how long connections wait while no endpoint can take them, and how
-    many at most; None: they are refused."""
+    """``60s`` or ``60s,1000``: how long connections wait while no endpoint can take them, and their
+    maximum number; None: they are refused."""
     slow_start: str | None
     """``30s``: the time in which a new or recovered endpoint reaches its share of connections;
     None: at once."""

@@ -1,4 +1,4 @@
-"""Dials addresses concurrently, and measures how long they take to answer.
+"""Dials addresses concurrently, and measures the time until they answer.
 
 connect ──▶ answered after 0.4 ms
        └──▶ refused, no route, 3 s of silence

@@ -28,7 +28,7 @@ _TOPIC_WIDTH = 9
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The facts about one Service as it is served, or would be."""
+    """The facts about one Service, live or planned."""
 
     service: str
     """The Service, ``namespace/name``."""

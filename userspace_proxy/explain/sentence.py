@@ -250,7 +250,7 @@ def _without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts |
 
 
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Iterator[str]:
-    """Yield how many endpoints serve clients, and whether any client has been served."""
+    """Yield the number of serving endpoints, and whether any client has been served."""
     led = [port for port in ports if port.is_unseen]
     about, shown = _without_answer(ports, subject), ""
     if led:

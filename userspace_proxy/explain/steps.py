@@ -217,7 +217,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.hint
     if _is_sentence(port):
-        # Unlike an endpoint's cause, this cause has no line of its own.
+        # Unlike an endpoint's cause, this cause has no line.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
         used = f": {port.serving:,} of {total:,} used" if total else ""
         return PathStep(
@@ -276,7 +276,7 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
 
 
 def policy_drops(port: PortFacts) -> Cause | None:
-    """Return why the traffic policy drops clients, and how many so far; None if it doesn't."""
+    """Return why the traffic policy drops clients, with their number so far; None if it doesn't."""
     if not port.is_dropping or port.cause is None:
         return None
     code = port.cause.code

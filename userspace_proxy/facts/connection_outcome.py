@@ -133,7 +133,7 @@ class ConnectionOutcome:
         """Cause and side of a reset that may be delayed; None if connections aren't logged."""
 
     def note_first_byte(self, now: float, left: EndFacts | None) -> float:
-        """Note the endpoint's first byte, and return how long it took.
+        """Note the endpoint's first byte, and return its delay.
 
         Args:
             left: The facts when the client ended its side; None if it hasn't.

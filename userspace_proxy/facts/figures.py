@@ -61,7 +61,7 @@ def _figure(figure: Figure) -> msgspec.Meta:
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
-    """A histogram of how long clients waited for something, since the start."""
+    """A histogram of clients' waits since the start."""
 
     bounds: tuple[float, ...] = ()
     """Upper bounds of the buckets in seconds, ascending."""
@@ -358,7 +358,7 @@ class PortFigures(TrafficByCause, kw_only=True):
 
 
 def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
-    """Return how many clients got no answer.
+    """Return the number of clients without an answer.
 
     No endpoint answered, or the endpoint ended the connection, or the client left while it waited
     for an endpoint or a first byte.

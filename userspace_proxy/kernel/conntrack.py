@@ -306,7 +306,7 @@ def connections_at(
     """
     found = {pack_address(*dialled): (DialledBy({}, {}), to) for dialled, to in endpoints.items()}
     with _requests("list") as requests:
-        # Walking an empty table of the usual size takes 8 ms, whatever the filter.
+        # Walking an empty table of the usual size takes 8 ms with any filter.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))

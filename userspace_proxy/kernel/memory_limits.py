@@ -34,7 +34,7 @@ class MemoryLimit(Protocol):
         """Whether the kernel's socket buffers are counted."""
 
     def used(self) -> int:
-        """Return how many bytes are used now; 0 if that can't be read."""
+        """Return the bytes in use; 0 if that can't be read."""
 
     def estimate(self) -> int:
         """Estimate :meth:`used` more cheaply, with the file cache of the last exact reading."""

@@ -120,7 +120,7 @@ _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 
 
 def packets_lost(sock: _socket.socket) -> int:
-    """Return how many packets the kernel has dropped at a socket since it was created.
+    """Return the number of packets that the kernel dropped at a socket since its creation.
 
     They are packets that the source filter dropped, datagrams for which the buffer was full, SYNs
     for which the queue was full, and corrupt packets. The number has 32 bits; this takes less than
@@ -134,7 +134,7 @@ def packets_lost(sock: _socket.socket) -> int:
 
 
 def buffered_bytes(sock: _socket.socket) -> int:
-    """Return how much memory a socket's receive and send buffers take in the kernel.
+    """Return the kernel memory of a socket's receive and send buffers in bytes.
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_QUEUED.
     """

@@ -59,17 +59,17 @@ def tcp_info(sock: _socket.socket) -> TcpInfo:
 
 
 def unacknowledged_bytes(sock: _socket.socket) -> int:
-    """Return how many bytes the other side hasn't acknowledged; a FIN counts as one."""
+    """Return the number of bytes that the other side hasn't acknowledged; a FIN counts as one."""
     return _queued_bytes(sock, _SIOCOUTQ)
 
 
 def unread_bytes(sock: _socket.socket) -> int:
-    """Return how many bytes have arrived in order, and are unread."""
+    """Return the number of unread bytes that have arrived in order."""
     return _queued_bytes(sock, _SIOCINQ)
 
 
 def silence(sock: _socket.socket) -> tuple[float, float]:
-    """Return for how long a socket has received no data, and no FIN or acknowledgement.
+    """Return how long ago a socket last received data, a FIN or an acknowledgement.
 
     A FIN isn't data. The RST of a peer that has closed its socket doesn't count.
     """
@@ -79,7 +79,7 @@ def silence(sock: _socket.socket) -> tuple[float, float]:
 
 
 def since_sent_s(sock: _socket.socket) -> float:
-    """Return for how long a socket has sent no data, including retransmissions."""
+    """Return how long ago a socket last sent data, including retransmissions."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _SENT.size)
     return float(_SENT.unpack(info)[0]) / 1000
 

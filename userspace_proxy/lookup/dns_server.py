@@ -182,7 +182,7 @@ class DnsServer:
             return
         counts = Counter(self._connections.values())
         most = max(counts.values())
-        # A client that would draw level with the largest one loses a connection of its own.
+        # A client that would match the largest loses one of its own connections.
         is_own = 0 < counts[client] >= most - 1
         candidates = [
             task

@@ -6,7 +6,7 @@
 Rule 1: a query is a header, one question and at most one EDNS record, in at most 512 bytes. A
 message with another length or other counts is refused before it is parsed.
 Rule 2: at most 64 records of an answer are read, only their addresses and TTLs. Names are skipped:
-the queried server decides which records answer the question, whatever their names.
+the queried server decides which records answer the question, regardless of their names.
 Rule 3: each byte is read once, and no pointer is followed, so the time is linear in the length.
 
 Source: RFC 1035; RFC 6891 (EDNS); RFC 2181, section 8 (TTL); docs/adr/0088-dns-messages-by-hand.md.

@@ -52,7 +52,7 @@ class NameSlice(EndpointSlice):
 
     @staticmethod
     def of(item: EndpointSlice) -> NameSlice:
-        """Convert a slice whose endpoints have names in place of addresses."""
+        """Convert a slice whose endpoints have names instead of addresses."""
         return NameSlice(
             item.key,
             item.service,

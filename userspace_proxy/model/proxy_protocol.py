@@ -90,7 +90,7 @@ def read_header(data: bytes) -> Header | None:
     """Parse the header at the start of the received bytes; None if it is incomplete.
 
     Raises:
-        MalformedHeader: The bytes aren't a header, whatever follows.
+        MalformedHeader: The bytes can't be the start of a header.
     """
     if data[: len(_TEXT)] == _TEXT[: len(data)]:
         return _read_text(data[:_TEXT_BYTES])

@@ -27,7 +27,7 @@ def quoted(value: object) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name as it is if it is printable and short, otherwise quoted."""
+    """Return a name unchanged if it is printable and short, otherwise quoted."""
     return name if name.isprintable() and len(name) <= SHOWN_MAX else quoted(name)
 
 

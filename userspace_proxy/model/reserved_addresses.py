@@ -1,4 +1,4 @@
-"""Addresses that no endpoint may have, whatever the cluster and the node.
+"""Addresses that no endpoint may have in any cluster.
 
 A slice, or a name that someone else's DNS server resolves, could direct this node's dials to the
 node itself or to its cloud's metadata service, or bypass the IPv4 checks with an IPv6 form.

@@ -111,7 +111,7 @@ class Reader:
     """Reads the documents of one text.
 
     Args:
-        lines_before: Added to line numbers in errors, not to those of values.
+        lines_before: The lines added to line numbers in errors, but not in values.
         aliased_nodes_max: The maximum number of values to which aliases may refer.
     """
 

@@ -125,7 +125,7 @@ class Endpoints:
         self._length = sum(counts)
 
     def __len__(self) -> int:
-        """Return how many pairs of endpoint and port there are."""
+        """Return the number of pairs of endpoint and port."""
         return self._length
 
     def ips(self, *, is_ipv6: bool) -> Sequence[str]:

@@ -344,7 +344,7 @@ def unsupported_ports(service: Service) -> tuple[IgnoredService, ...]:
 
 
 def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]:
-    """Return at most ``IGNORED_MAX`` items; the last one states how many more there are."""
+    """Return at most ``IGNORED_MAX`` items; the last item states the number of others."""
     if len(items) <= IGNORED_MAX:
         return tuple(items)
     last, more = items[IGNORED_MAX - 1], len(items) - IGNORED_MAX
@@ -352,13 +352,13 @@ def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]
 
 
 def most_external_ips(service: Service) -> int:
-    """Return how many external IPs of a Service are served."""
+    """Return the number of external IPs of a Service that are served."""
     ports = len(service.ports) + _count_ranges(service, service.ports)
     return min(EXTERNAL_IPS_MAX, max(1, EXTERNAL_FRONTENDS_MAX // max(1, ports)))
 
 
 def count_frontends(service: Service, facts: NodeFacts) -> int:
-    """Return how many frontends count for a Service; the number is the same on all nodes.
+    """Return the number of frontends that count for a Service; the number is the same on all nodes.
 
     A node port counts once per family, however many addresses a node has.
     """
@@ -373,7 +373,7 @@ def count_frontends(service: Service, facts: NodeFacts) -> int:
 
 
 def _count_ranges(service: Service, ports: Sequence[ServicePort]) -> int:
-    """Return how many of some ports have a range, which is one more frontend at each address."""
+    """Return the number of ports with a range, which is one more frontend at each address."""
     asked = service.handling.port_ranges
     if not asked:
         return 0
@@ -382,7 +382,7 @@ def _count_ranges(service: Service, ports: Sequence[ServicePort]) -> int:
 
 
 def _weights(service: Service) -> tuple[int, int]:
-    """Return how many frontends a port has, and how many more if it has a node port."""
+    """Return the number of a port's frontends, and of further ones if it has a node port."""
     families = families_of(service)
     ips = (*service.cluster_ips, *service.load_balancer_ips)
     return sum(IPFamily.of(ip) in families for ip in ips), len(families)

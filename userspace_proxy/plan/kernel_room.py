@@ -137,12 +137,12 @@ def kernel_size(
 
 
 def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> int:
-    """Return how many rules a Service port has, with the source ranges that it admits."""
+    """Return the number of a Service port's rules, including its source ranges."""
     return (_FOR_PINNED * endpoints if has_affinity else 0) + len(ranges or ())
 
 
 def count_elements(choices: int, frontends: int, rules: int) -> int:
-    """Return how many elements take as long to write as everything of a Service port."""
+    """Return the number of elements that take as long to write as a whole Service port."""
     of_rules = RULE_ELEMENTS * (rules + _FOR_CHOICE) if rules else 0
     return (choices + _FOR_FRONTEND) * frontends + of_rules
 
@@ -163,7 +163,7 @@ def _asks(service: Service, facts: NodeFacts) -> bool:
 
 
 def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int]:
-    """Return how many elements a frontend draws from, with coarse and with exact weights."""
+    """Return the number of elements that a frontend draws from, with coarse and exact weights."""
     if balance is Balance.SOURCE_HASH:
         exact = count_slots(count, is_weighted=is_weighted)
         return count_slots(count, is_weighted=False), exact
@@ -207,7 +207,7 @@ class KernelRoom:
         )
 
     def elements(self, state: ServiceState, facts: NodeFacts) -> int:
-        """Estimate from its slices how many elements a change of a Service may write.
+        """Estimate from its slices the number of elements that a change of a Service may write.
 
         A rule counts as many elements as take equally long.
         """

@@ -76,7 +76,7 @@ class Earlier(NamedTuple):
 
 
 def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:
-    """Return how many endpoints are judged for a Service's claims, including repetitions.
+    """Return the number of endpoints judged for a Service's claims, including repetitions.
 
     Source ranges count, too: in a socket's filter, each takes 0.4 KiB of kernel memory.
     """

@@ -29,7 +29,7 @@ class Link(Protocol):
         """Make the worker exit by itself, which resets its connections."""
 
     def look(self) -> float:
-        """Return for how many seconds the worker's loop could have iterated but didn't.
+        """Return the seconds in which the worker's loop could have iterated but didn't.
 
         Call it every ``watchdog.LOOK_S``; 0 for the caller's loop.
         """

@@ -119,7 +119,7 @@ class Listeners:
                 self._release(listener)
 
     def close_unwanted(self) -> list[Listener]:
-        """Close the listeners that no group needs any more; return them."""
+        """Close the listeners that no group needs; return them."""
         unwanted, self._unwanted = list(self._unwanted), {}
         for listener in unwanted:
             self._close(listener)
@@ -182,7 +182,7 @@ class Listeners:
             self._release(listener)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker holds no sockets any more."""
+        """Note that a worker no longer holds sockets."""
         self._substitutes.worker_ended(worker)
         for listener in (*self._open.values(), *self._leaving.values()):
             if owed := listener.closing[worker]:

@@ -36,7 +36,7 @@ from ..model.serving import Serving
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-"""Bounded to integers that every JSON parser can represent, whatever a worker sends."""
+"""Bounded to integers that every JSON parser can represent: workers aren't trusted."""
 
 REPORT_S = 5.0
 """Workers report this often, so a dying worker loses counters of at most this time."""
@@ -189,7 +189,7 @@ class Report(_Message):
 class Observe(_Message):
     """Answer with the observations since the last such message, and apply new filters.
 
-    Without filters nothing is observed any more.
+    Without filters observation ends.
     """
 
     filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=FILTERS_MAX)]
@@ -258,7 +258,7 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     figures: Annotated[tuple[Count, ...], _as_many_as(EndpointCounters)]
     """Figures in the order of :class:`EndpointCounters`."""
     dials: StreakPart | None = None
-    """None if nothing is new."""
+    """The differences of failed dials; None without news."""
     ends: StreakPart | None = None
     denials: StreakPart | None = None
     cuts: StreakPart | None = None
@@ -294,7 +294,7 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
     """All currently ejected endpoints, each with the seconds until its next probe."""
     connect_times: DurationReport | None = None
-    """None if nothing is new."""
+    """The differences of connect times; None without news."""
     first_byte_times: DurationReport | None = None
     waiting: WaitingReport | None = None
     """None if no client waits."""

@@ -214,7 +214,7 @@ class Plane:
         self._send_all(Prefer(group.number, endpoint))
 
     def close_unwanted(self) -> list[Listener]:
-        """Close the listeners that no group needs any more; return them."""
+        """Close the listeners that no group needs; return them."""
         return self._listeners.close_unwanted()
 
     def close_group(self, group: Group) -> list[Listener]:
@@ -253,7 +253,7 @@ class Plane:
     def observe(self, filters: Sequence[ConnectionFilter]) -> None:
         """Request workers' observations, and apply new filters.
 
-        :attr:`on_observed` gets the observations. Without filters nothing is observed any more.
+        :attr:`on_observed` gets the observations. Without filters observation ends.
         """
         self._send_all(Observe(list(filters)))
 
@@ -330,7 +330,7 @@ class Plane:
             await asyncio.wait([self._loop.create_future()], timeout=min(left, _LOOK_S))
 
     async def drain(self, seconds: float) -> int:
-        """Wait up to ``seconds`` until connections have ended; reset the rest, return how many.
+        """Wait up to ``seconds`` until connections have ended; reset the rest, return their number.
 
         Close the groups first.
         """

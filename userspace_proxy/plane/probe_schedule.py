@@ -166,7 +166,7 @@ class ProbeSchedule:
         return found
 
     def finished(self, endpoint: SocketAddress, now: float, *, has_failed: bool) -> None:
-        """Set the time of an endpoint's next probe; no effect if it isn't probed any more."""
+        """Set the time of an endpoint's next probe; no effect if it is no longer probed."""
         known = self._endpoints.get(endpoint)
         if known is None:
             return

@@ -78,7 +78,7 @@ class RecordRing(Watch):
         self._counted: list[list[int]] = []
         """For each filter, the numbers of the records that count for it, the oldest first."""
         self._left_out: list[int] = []
-        """For each filter, how many possibly matching records didn't fit."""
+        """The number of possibly matching records that didn't fit, per filter."""
         self._limit = 0
         """A filter has room while fewer records than this count for it."""
 

@@ -123,7 +123,7 @@ class WorkerSlot:
         self.asked: dict[int, asyncio.Future[None]] = {}
         """Requested reports: number → the future of the answer."""
         self.drained: asyncio.Future[int] | None = None
-        """Resolves to how many connections a drain had to reset."""
+        """Resolves to the number of connections that a drain had to reset."""
         self._merging = Merging()
         self._owner = owner
         self._loop = loop
@@ -217,7 +217,8 @@ class WorkerSlot:
     def drain(self, seconds: float) -> asyncio.Future[int]:
         """Wait up to ``seconds`` until its connections have ended, then reset the rest.
 
-        No process follows. Returns how many had to be reset; 0 for a process that dies meanwhile.
+        No process follows. Returns how many were reset; 0 for a process that dies
+        meanwhile.
         """
         self._stop_timer()
         self.drained = self._loop.create_future()

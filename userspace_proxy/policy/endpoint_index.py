@@ -87,11 +87,11 @@ class EndpointIndex:
         return family in self._with_endpoints
 
     def count(self, family: IPFamily, name: str, protocol: Protocol) -> int:
-        """Return how many endpoints the slices list for a Service port, including duplicates."""
+        """Return the number of a Service port's endpoints in the slices, including duplicates."""
         return sum(len(item.endpoints) for _, item in self.found(family, name, protocol))
 
     def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
-        """Return how many addresses have a Service port, and how many there are in total.
+        """Return the number of addresses with a Service port, and the total number.
 
         Both are 0 if all have it, which is found without looking at addresses.
         """

@@ -1,4 +1,4 @@
-"""Decides which UDP flows are kept, and for how long, without a socket or a clock.
+"""Decides which UDP flows are kept, and how long, without a socket or a clock.
 
     new ──▶ young: 30 s idle ──the client sends after an answer──▶ stream: 120 s idle
 

@@ -1,4 +1,4 @@
-"""Finds orphaned slices: probably meant for a Service that has no slice of its own.
+"""Finds orphaned slices: probably meant for a Service without slices.
 
 Two names are similar if one letter is wrong, missing or extra, or two neighbours are swapped: then
 they share a variant, a name with at most one letter removed. So a search takes a few lookups,

@@ -1,4 +1,4 @@
-"""Decides how the bytes of a Service port travel: through the proxy, or by the kernel.
+"""Decides the path of a Service port's bytes: through the proxy, or by the kernel.
 
 annotation, where allowed ──▶ --path ──▶ needs the proxy? ──▶ can the steering? ──▶ path, and why
 """

@@ -5,8 +5,8 @@
                   └──────────────┬──────────────┴─────────────────────┘
                                  ▼ a note; only the port itself is served
 
-Rule 1: UDP ports of a range are translated by the kernel, whatever the Service's path: a socket
-sees which of its ports a datagram was sent to only with a privilege that workers lack.
+Rule 1: UDP ports of a range are translated by the kernel, regardless of the Service's path: a
+socket sees which of its ports a datagram was sent to only with a privilege that workers lack.
 """
 
 from __future__ import annotations

@@ -82,12 +82,12 @@ class Eviction(NamedTuple, Generic[H]):
 
 
 def client_share(places: int) -> int:
-    """Return how many of all places a client may keep at the limit."""
+    """Return the number of connections that a client may keep at the limit."""
     return max(_FEW, int(places * _CLIENT_SHARE))
 
 
 def service_share(places: int) -> int:
-    """Return how many of all places a Service port may keep at the limit."""
+    """Return the number of connections that a Service port may keep at the limit."""
     return max(_FEW, int(places * _SERVICE_SHARE))
 
 
@@ -199,7 +199,7 @@ def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
 
 
 def _batch(places: int) -> int:
-    """Return how many to reset at once: a scan takes 0.5 µs per connection, so 30 µs per reset."""
+    """Return how many connections to reset at once: a reset then costs 30 µs of scanning."""
     return max(8, math.ceil(places / 64))
 
 

@@ -229,7 +229,7 @@ class Cordons:
                 # Endpoints that have disappeared may be listed again before the round is over.
                 return False
             return are_gone or self._is_ready(service)
-        # Without a port that names a workload, nothing wakes it any more.
+        # Without a port that names a workload, the workload is no longer woken.
         return are_gone or not any(map(workload_of, ports))
 
     def _is_ready(self, service: ServiceKey) -> bool:

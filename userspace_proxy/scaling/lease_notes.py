@@ -1,6 +1,6 @@
 """The annotations by which proxies exchange demand and votes through Leases.
 
-    Lease of a node      demand    how much each Service needs pods; absent: unknown
+    Lease of a node      demand    each Service's demand for pods; absent: unknown
                          answer    to the last round: cordoned Services without clients
     Lease of the holder  demand    the sums
                          unknown   a node whose demand is unknown; absent: all are known

@@ -102,6 +102,6 @@ class Usage:
 
 
 def recent_s(served: Served) -> float:
-    """Return how long demand lasts after the last client of a Service port, in seconds."""
+    """Return the seconds that demand lasts after the last client of a Service port."""
     idle_after_s = served.plan.serving.handling.idle_after_s
     return RECENT_S if idle_after_s is None else idle_after_s

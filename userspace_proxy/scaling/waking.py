@@ -62,7 +62,7 @@ class _Need:
     """When the last Event was recorded."""
 
     def waiting(self, now: float) -> int:
-        """Return how many clients wait, according to the workers' last reports."""
+        """Return the number of waiting clients, as of the workers' last reports."""
         return sum(port.group.waiting(now).clients for port in self.ports if not port.is_retired)
 
     def port_without_endpoints(self) -> Served | None:

@@ -7,7 +7,7 @@ Rule 1: at a limit the oldest connection ends, not the new one, so a flood of co
 block probes: a probe is answered before the limit's number of other connections has been accepted
 (``accepting`` takes a few at a time). Slower requests may end during a flood.
 Rule 2: at a limit shared by several servers, the server with the most connections loses its oldest.
-Rule 3: each connection has a deadline, so its descriptor is freed whatever the client does.
+Rule 3: each connection has a deadline, so its descriptor is freed regardless of the client.
 Rule 4: an answer is written in chunks, as fast as its client reads it. The sum of answers that
 clients haven't read is limited: at the limit the connections that read the oldest answers end.
 Answers to probes are smaller than a chunk and aren't counted.

@@ -154,7 +154,7 @@ def _families(
 
 
 def _waits(prefix: str, rows: Mapping[str, PortFigures]) -> Iterator[Family]:
-    """Return how long TCP clients waited, as histograms."""
+    """Return TCP clients' waits as histograms."""
     for name, figure in figures_of(PortFigures).items():
         if figure.kind == "histogram":
             value = attrgetter(name)

@@ -1,4 +1,4 @@
-"""Reads the answer of a status server over HTTP/1.0, as bytes arrive by whatever leads to it.
+"""Parses the answer of a status server over HTTP/1.0, for any transport of bytes.
 
     GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 

@@ -56,7 +56,7 @@ def client_effects(incident: IncidentFacts, now: float) -> Iterator[str]:
 
 
 def names_in_line(incident: IncidentFacts, columns: int) -> str:
-    """Return as many of its Services' names as fit, at least one, and how many more there are."""
+    """Return as many names of its Services as fit, at least one, and the number of others."""
     first, *others = incident.services
     shown = first
     for count, name in enumerate(others):

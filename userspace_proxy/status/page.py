@@ -246,7 +246,7 @@ def render_template(name: str, **content: object) -> bytes:
 
 
 def render_incident(sample: Sample, id_: str) -> bytes | None:
-    """Return the page as HTML in UTF-8; None if there is no such incident, or none any more."""
+    """Return the page as HTML in UTF-8; None if it doesn't exist, or no longer does."""
     known = Incidents(sample.view)
     incident = known.find(id_)
     return None if incident is None else _render_incident(sample, incident, known.ports(incident))

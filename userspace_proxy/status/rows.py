@@ -119,7 +119,7 @@ class Row:
     minute: str = ""
     """The failures of the last minute, in words; or empty."""
     nodes: str = ""
-    """On how many nodes it is ok, of how many; empty on one."""
+    """The number of nodes on which it is ok, and the number of all its nodes."""
     is_folded: bool | None = None
     """Whether the row is collapsed; None: it can't be expanded."""
     detail: object = None

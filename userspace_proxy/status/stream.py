@@ -215,7 +215,7 @@ class Streams:
 
 
 def pause_after(cpu_s: float, every_s: float) -> float:
-    """Return how long a stream with an interval waits after a message that took CPU time."""
+    """Return the pause of a stream with an interval after a message that took CPU time."""
     return Pacing(_SHARE, every_s, EVERY_MAX_S).wait_s(cpu_s)
 
 

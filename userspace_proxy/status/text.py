@@ -173,7 +173,7 @@ def render_text(
 
 
 def more_causes(count: int, columns: int) -> Iterator[str]:
-    """Yield how many causes of several Services aren't shown."""
+    """Yield the number of unshown causes of several Services."""
     if count:
         what = f"and {plural(count, 'more cause')} of several Services: wide output lists them"
         yield from placed("    ", what, columns)
@@ -230,7 +230,7 @@ class TopRow(NamedTuple):
 
 
 def top_lines(served: str, top: Iterable[TopRow], columns: int, *, more: int) -> Iterator[str]:
-    """Yield the lines of a table of rates, and how many more there are.
+    """Yield the lines of a table of rates, and the number of further rows.
 
     A name that is too long for the width is on its own line.
 
@@ -290,7 +290,7 @@ def _header(
 
 
 def counted_ports(total: int, unhealthy: int) -> str:
-    """Return how many Service ports there are, and how many of them aren't ok."""
+    """Return the number of Service ports, and the number of those that aren't ok."""
     count, needs = plural(total, "Service port"), "needs" if unhealthy == 1 else "need"
     return f"{count}, {unhealthy:,} {needs} attention" if unhealthy else count
 
@@ -478,7 +478,7 @@ def _ignored_line(item: IgnoredFacts) -> TextLine:
 
 
 def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
-    """Return how many Services or ports of them are ignored by design, and the usual reasons."""
+    """Return the number of Services or ports ignored by design, and the usual reasons."""
     words = plural(len(ignored), "Service or port", "Services or ports")
     # Omits the effect of the reason on clients.
     reasons = (say(item.cause, Form.SHORT) for item in ignored)

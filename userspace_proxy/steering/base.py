@@ -256,7 +256,7 @@ class Steering(abc.ABC):
         """
 
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
-        """Return how many connections the kernel has translated directly to endpoints.
+        """Return the number of connections that the kernel translated directly to endpoints.
 
         It takes 2 µs per frontend, in a thread.
 
@@ -306,7 +306,7 @@ class NoSteering(Steering):
         self._targets: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Nothing outlives the process, so nothing is recovered."""
+        """Nothing outlives the process, so there is nothing to recover."""
         return {}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
@@ -319,7 +319,7 @@ class NoSteering(Steering):
         return render_targets(self._targets or {})
 
     async def repair(self) -> int:
-        """Memory doesn't drift, so nothing is repaired."""
+        """Memory doesn't drift, so there is nothing to repair."""
         return 0
 
     async def clean_up(self) -> None:

@@ -417,7 +417,7 @@ class ReleasedPorts(Generic[Port]):
 
     @contextlib.contextmanager
     def end_round(self) -> Iterator[set[Port]]:
-        """Yield the ports that need no guard any more; each repair calls it once.
+        """Yield the ports that no longer need a guard; each repair calls it once.
 
         Call it after the comparison, so that their removal isn't drift. If the body raises, they
         stay guarded.

@@ -1,6 +1,6 @@
 """Reads all nodes for a command, once or continuously.
 
-    agents ──▶ first answers, with how many there are meanwhile ──▶ page
+    agents ──▶ first answers, with their number so far ──▶ page
            └─▶ changes, in a thread ──▶ page, each second
 
 Rule 1: nodes that answer in time don't wait for others.
@@ -183,7 +183,7 @@ def _is_asked(answer: AgentAnswer) -> bool:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[ShowPart | None]:
-    """Show on a terminal how many nodes have answered."""
+    """Show on a terminal the number of nodes that have answered."""
     # The text written here is this program's own, and the terminal must interpret it.
     stream = getattr(sys.stderr, "unescaped", sys.stderr)
     if stream is None or not stream.isatty():

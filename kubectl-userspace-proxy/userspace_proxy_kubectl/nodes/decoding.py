@@ -106,7 +106,7 @@ class Allowance:
 
 
 def most_of(line: bytes) -> int:
-    """Return the maximum bytes of memory that decoding takes, whatever type the JSON is read as."""
+    """Return the maximum bytes of memory that decoding takes, for any type."""
     is_narrow = line.isascii() and b"\\u" not in line
     return (
         len(line) * (1 if is_narrow else CHARACTER_BYTES)

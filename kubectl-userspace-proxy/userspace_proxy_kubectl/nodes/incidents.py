@@ -61,7 +61,7 @@ class MergedIncident:
 
     @property
     def command(self) -> str:
-        """A shell command that shows more; it says so if it must run on the node."""
+        """A shell command that shows more; it states if it must run on the node."""
         service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
@@ -153,7 +153,7 @@ class _Reach:
                         self.answers[endpoint.address][node] = last
 
     def left_out(self, addresses: Iterable[str]) -> int:
-        """Return how many summaries omit all Service ports with some endpoints."""
+        """Return the number of summaries that omit all Service ports with some endpoints."""
         if not self._summaries:
             return 0
         listed = set[str]().union(*(self._listed[at] for at in addresses))

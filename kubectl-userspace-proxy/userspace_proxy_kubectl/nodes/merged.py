@@ -151,7 +151,7 @@ class Merged:
     """The ports, the worst first, then by name; from summaries only ports that aren't ok somewhere.
     """
     healthy: int
-    """The number of further Service ports, which are ok wherever they are known."""
+    """The number of further Service ports, which are ok on all nodes that have them."""
     incidents: tuple[MergedIncident, ...]
     """Sorted by level, the worst first, then by number of nodes."""
     findings: tuple[NodeFinding, ...]

@@ -342,7 +342,7 @@ class NodesReader:
                     await is_last.wait()
 
     async def _wanted(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
-        """Return the agents to ask for some nodes; for all, if none is named."""
+        """Return the agents to ask for some nodes; for all, without names."""
         if not self.agents:
             await self._found()
             self._finder.check()

@@ -173,7 +173,7 @@ def _header(merged: Merged) -> str:
 
 
 def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
-    """Yield the line that only one namespace is shown, and what other namespaces have."""
+    """Yield the line that only one namespace is shown, with other namespaces' problems."""
     if not merged.namespace:
         return
     what = f"namespace {shown(merged.namespace)}"

@@ -144,7 +144,7 @@ TCP: dict[str, Server] = {
 
 
 def accept_all(listener: socket.socket, server: Server, name: str) -> None:
-    """Serve every connection in a thread of its own."""
+    """Serve each connection in its own thread."""
     while True:
         try:
             connection, _ = listener.accept()

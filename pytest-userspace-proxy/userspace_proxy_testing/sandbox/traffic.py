@@ -39,7 +39,7 @@ class Target:
     per_second: float
 
     def pause_s(self, now: float, phase: float) -> float:
-        """Return how long to wait before the next request.
+        """Return the pause before the next request in seconds.
 
         Args:
             now: Seconds of any clock.

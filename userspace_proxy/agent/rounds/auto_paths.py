@@ -1,4 +1,4 @@
-"""Decides which of the Service ports with path ``auto`` the kernel carries.
+"""Decides which Service ports with path ``auto`` use the kernel.
 
     probe ─▶ endpoint is fit? ─▶ all endpoints of a Service port are ─▶ kernel
                                  one isn't, or wasn't probed yet     ─▶ userspace

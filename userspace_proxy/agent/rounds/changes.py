@@ -151,7 +151,7 @@ class Progress:
     def end(self, batch: Batch) -> list[float]:
         """Note that a round is in force; :meth:`announce` comes next.
 
-        Returns how long each slice took to come into force, in seconds.
+        Returns each slice's delay until it came into force, in seconds.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -175,7 +175,7 @@ class Progress:
             )
 
     async def settled(self) -> None:
-        """Wait until the newest snapshot is in force, and none is being made."""
+        """Wait until the newest snapshot is in force, and no round is in progress."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.in_force is self.latest is not None and not self.is_expecting()
@@ -189,7 +189,7 @@ class Progress:
             return self.in_force
 
     async def round_after(self, rounds: int) -> int:
-        """Wait until more than ``rounds`` rounds have succeeded, and return how many."""
+        """Wait until more than ``rounds`` rounds have succeeded, and return their number."""
         async with self._done:
             await self._done.wait_for(lambda: self._counters.rounds > rounds)
         return self._counters.rounds
@@ -234,7 +234,7 @@ class Triggers:
     def take(
         self, count: int, now: float, waiting: Container[ServiceKey] = frozenset()
     ) -> list[float]:
-        """Drop the times of changes now in force; return how long each took, in seconds.
+        """Drop the times of changes now in force; return their delays in seconds.
 
         Args:
             waiting: Services whose changes aren't in force.

@@ -10,7 +10,7 @@ listeners. Its clients are refused from then on; its open connections continue.
 Rule 4: a giver keeps at least an eighth, so a Service port that would fall below it keeps its
 listeners. Only receivers below an eighth get any. So listeners don't move back and forth.
 
-Shares are computed as for connections (ADR 0015), with a namespace in place of a client.
+Shares are computed as for connections (ADR 0015), with namespaces instead of clients.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ListenerShares:
         return waiting.of(of.name.service, of) > 0
 
     def hold(self, key: PortKey, listeners: int) -> None:
-        """Note how many listeners a Service port has."""
+        """Note the number of a Service port's listeners."""
         self._held.put(key, listeners)
 
     def wait(self, key: PortKey) -> None:

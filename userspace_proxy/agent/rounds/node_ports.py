@@ -146,7 +146,7 @@ class NodePortReservations:
                 del self._uses[port]
 
     def release_unused(self) -> None:
-        """Release the node ports that no Service port uses any more."""
+        """Release the node ports that no Service port uses."""
         for port in self._unused - self._uses.keys():
             self.release(port)
         self._unused.clear()

@@ -91,4 +91,4 @@ class Options(PolicyOptions):
     previous_drain_s: float = 0.0
     """Seconds that connections of the previous process's workers may go on."""
     dropped_log_lines: Callable[[], int] = int
-    """Returns how many lines the log has dropped; default: 0."""
+    """Returns the number of dropped log lines; default: 0."""

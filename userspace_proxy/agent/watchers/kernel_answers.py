@@ -126,7 +126,7 @@ class _Traffic:
         self.known_at = now
 
     def _new(self, tracked: Mapping[int, int], now: float) -> int:
-        """Return how many connections are new, including reuse of a client's port."""
+        """Return the number of new connections, including reuse of a client's port."""
         passed_s = now - self.known_at - _JITTER_S
         return sum(
             (had_s := self.known.get(client)) is None

@@ -232,7 +232,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return how many bytes a map takes, by the kernel; before Linux 6.4 as if it were full."""
+    """Return the size of a map in bytes, by the kernel; before Linux 6.4 as if it were full."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":

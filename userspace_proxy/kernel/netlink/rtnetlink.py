@@ -267,7 +267,7 @@ def read_address(message: Message) -> ListedAddress:
 
 @checked
 def is_absent(message: Message) -> bool:
-    """Return whether the neighbour of a message hasn't answered, so far or at all."""
+    """Return whether the neighbour of a message hasn't answered yet, or never will."""
     state = _NEIGHBOUR.unpack_from(message.body)[4]
     return bool(state & (_INCOMPLETE | _FAILED))
 

@@ -3,8 +3,8 @@
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events
 
-Rule 1: every wait for an answer has a deadline, whatever else arrives: the kernel answers
-immediately, or never.
+Rule 1: every wait for an answer has a deadline, even while other messages arrive: the kernel
+answers immediately, or never.
 Rule 2: a listing during which something changed is repeated.
 Rule 3: late answers to an abandoned request are skipped.
 

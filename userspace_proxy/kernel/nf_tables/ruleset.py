@@ -174,7 +174,7 @@ class Ruleset:
         return found
 
     def counts(self, family: int, table: str, name: str) -> dict[bytes, int | None]:
-        """Return how many packets the elements of a set have matched; None without a counter.
+        """Return the packets that the elements of a set have matched; None without a counter.
 
         While the kernel moves the set into a larger hash table, elements may be missing.
         """

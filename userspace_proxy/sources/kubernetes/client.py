@@ -204,7 +204,7 @@ class ApiClient:
             await before.close()
 
     async def get(self, path: str, query: Mapping[str, str]) -> Response:
-        """Return a complete response, whatever its code."""
+        """Return a complete response, with any status code."""
         with self._transport_errors():
             request = self._request("GET", path, query, silence_s=RESPONSE_S)
             async with await request as response:
@@ -213,7 +213,7 @@ class ApiClient:
     async def send(
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
-        """Send an object as JSON, and return the complete response, whatever its code."""
+        """Send an object as JSON, and return the complete response, with any status code."""
         with self._transport_errors():
             request = self._request(
                 method, path, body=body, content_type=content_type, silence_s=RESPONSE_S
@@ -223,7 +223,7 @@ class ApiClient:
 
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
-        """Yield a streaming response, whatever its code, and close it at the end."""
+        """Yield a streaming response, with any status code, and close it at the end."""
         with self._transport_errors():
             options = await self._options()
             async with asyncio.timeout(RESPONSE_S):

@@ -1,6 +1,6 @@
 """Sends Kubernetes Events.
 
-Rule 1: nothing waits for an Event, and its failure affects nothing else.
+Rule 1: no code waits for an Event, and its failure has no other effect.
 Rule 2: requests are ``APART_S`` apart, and namespaces take turns.
 Rule 3: a missing permission to write Events is logged once, and retried rarely; a role may permit
 only some namespaces, so each namespace that forbids Events is silenced separately.

@@ -70,7 +70,7 @@ class Resource:
     query: Mapping[str, str] = field(default_factory=dict)
     """Selectors that restrict lists and watches."""
     weigh: Callable[[Any], int] = lambda _: OBJECT_BYTES
-    """Returns about how many bytes a decoded object takes in memory."""
+    """Returns the approximate size of a decoded object in memory, in bytes."""
     in_namespaces: bool = True
 
     @property

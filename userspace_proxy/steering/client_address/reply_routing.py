@@ -212,7 +212,7 @@ class _Kernel:
         """The bridges in the table's rules."""
 
     def put_right(self, bridges: frozenset[int]) -> int:
-        """Repair differences; return how many parts others had changed."""
+        """Repair differences; return the number of changes by others."""
         if self._parts is None:
             with contextlib.ExitStack() as opened:
                 table = OwnedTable(self._name, self._write, owners=self._owners)
@@ -258,7 +258,7 @@ class _Kernel:
         write_table(table, self._diverted)
 
     def _deliver(self, bridges: frozenset[int]) -> int:
-        """Add delivery to bridges; return how many parts others had changed."""
+        """Add delivery to bridges; return the number of changes by others."""
         count, self.bridges = 0, frozenset()
         try:
             if self._delivery is None:

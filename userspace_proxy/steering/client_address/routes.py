@@ -1,4 +1,4 @@
-"""The policy routing that delivers marked packets to this node, whatever their destination.
+"""The policy routing that delivers marked packets, with any destination, to this node.
 
     118  fwmark 0x1000/0x1000 iif lo   goto 120       reverse-path look-ups
     119  fwmark 0x1000/0x1000          lookup 11800

@@ -232,7 +232,7 @@ class LegacyProgrammer(NatProgrammer):
         return True
 
     def _put_rules(self) -> int:
-        """Repair the rules; return how many differed."""
+        """Repair the rules; return the number of differences."""
         drifted = self._put_guard()
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
         # From here on the new rules are in force, even if a later step fails.

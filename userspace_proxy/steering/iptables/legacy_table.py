@@ -107,7 +107,7 @@ class LegacyTable:
         return difference
 
     def remove_all(self) -> None:
-        """Remove the chains and all jumps to them, and nothing else; idempotent."""
+        """Remove only the chains and all jumps to them; idempotent."""
         self.forget()
         if any(map(_is_ours, self.read())):
             with xtables_lock() as lock:

@@ -84,7 +84,7 @@ class NatChains:
 
 
 def _by_kind(rules: Iterable[NatRule]) -> tuple[list[NatRule], list[NatRule]]:
-    """Return the rules for single ports, and those for ranges."""
+    """Return the rules for single ports, and the rules for ranges."""
     found: tuple[list[NatRule], list[NatRule]] = [], []
     for rule in rules:
         found[bool(rule.last)].append(rule)
@@ -278,7 +278,7 @@ class Tree:
         return bisect_right(self._levels, self._bits - differing) - 1
 
     def _behind(self, level: int) -> int:
-        """Return how many bits of a key follow a level's prefix."""
+        """Return the number of key bits after a level's prefix."""
         return self._bits - self._levels[level] if level < len(self._levels) else 0
 
     def _key(self, frontend: Frontend) -> int:

@@ -204,5 +204,5 @@ def _may_have_rules(family: IPFamily) -> bool:
     try:
         return "nat" in tables_in_use(family)
     except OSError:
-        # Permission denied; the helper reports what is missing.
+        # Permission denied; the helper reports the missing permission.
         return True

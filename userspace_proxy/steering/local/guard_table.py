@@ -1,7 +1,7 @@
 """The table that rejects traffic to Service addresses that isn't for a frontend.
 
     addresses4  10.96.7.1                addresses of Services that are routed to this node
-    frontends4  10.96.7.1 . tcp . 80     what is admitted there
+    frontends4  10.96.7.1 . tcp . 80     the admitted frontends
 
 Of TCP only the SYN is checked, because every connection begins with a SYN: open connections
 continue. UDP has no such packet, so every packet is checked. An IPv6 fragment without ports passes:

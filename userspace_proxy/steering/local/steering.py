@@ -144,7 +144,7 @@ class LocalProgrammer(Programmer):
 
     def _load(self) -> None:
         applied = self._applied or {}
-        # A retry may not find again what the first attempt found.
+        # A retry may miss frontends that the first attempt found.
         self._lingering |= self._left()
         self._lingering -= applied.keys()
         ports = {**dict.fromkeys(self._lingering, REFUSED), **applied}

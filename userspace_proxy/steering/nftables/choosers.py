@@ -181,7 +181,7 @@ def chains_of(chooser: Chooser, chain: ChooserChain) -> list[str]:
 
 
 def _width(family: IPFamily) -> int:
-    """Return how many slots an address takes."""
+    """Return the number of slots of an address."""
     return _SOURCE[family].width // _NUMBER_BYTES
 
 

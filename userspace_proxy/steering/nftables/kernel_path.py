@@ -158,7 +158,7 @@ class KernelPath:
         self._exists = True
 
     def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
-        """Remove the chains of ranges that no element leads to any more.
+        """Remove the chains of ranges that no element leads to.
 
         A transaction of their own: while one takes effect, packets still find the old elements of
         intervals, and would go through the empty chains to the proxy port. Source:
@@ -211,7 +211,7 @@ class KernelPath:
         return read_endpoints(listing.elements) if listing else {}
 
     def connections(self) -> dict[Frontend, int] | None:
-        """Return how many connections went to endpoints, by frontend; None: not counted.
+        """Return the number of connections to endpoints, by frontend; None: not counted.
 
         The numbers never decrease. Frontends are included from their first time on the kernel path,
         while they are steered.

@@ -180,7 +180,7 @@ def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElem
 
 
 def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, int]:
-    """Return how many frontends use each port, by its key in the guard."""
+    """Return the number of frontends that use each port, by its key in the guard."""
     used = (guard_key(f, port) for f, port in ports.items() if port != refuse_port)
     return dict(Counter(used))
 

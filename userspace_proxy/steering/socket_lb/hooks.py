@@ -406,7 +406,7 @@ class Hooks:
         return not is_as_wanted or self._lacks_counters
 
     def _put_right(self) -> int:
-        """Repair the maps; return how many elements differed."""
+        """Repair the maps; return the number of differing elements."""
         self._is_unsure = True
         wanted = {**self._desired.elements, COUNTERS: self._desired.counters()}
         put: dict[str, dict[bytes, bytes]] = {}

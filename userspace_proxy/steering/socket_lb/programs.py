@@ -109,7 +109,7 @@ class Programs:
         return [calls.program_info(program).id for program in self._programs.values()]
 
     def map_bytes(self) -> int:
-        """Return how many bytes all maps take, by the kernel's account."""
+        """Return the size of all maps in bytes, by the kernel's account."""
         return sum(map(calls.memory_of, self.maps.values()))
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ from .lately import Lately
 from .look import ClusterLook
 
 Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | Cause]]]
-"""Asks some nodes for a path; returns each one's answer, or why there is none."""
+"""Asks some nodes for a path; returns each agent's answer, or the reason why there is none."""
 
 _T = TypeVar("_T")
 
@@ -110,7 +110,7 @@ class Live:
             return replace(look, now=self._unix())
 
     async def look_at(self, service: str) -> ClusterLook:
-        """Return the same, limited to one Service, with all that nodes know of it."""
+        """Return all nodes' facts about one Service."""
         look = await self.look()
         answers = look.all_nodes.answers
         asked = tuple(one.node for one in answers if one.status is not None and one.is_summary)

@@ -1,4 +1,4 @@
-"""Converts the counters and events of the hooks at connect() to reports like those of workers.
+"""Converts the counters and events of the hooks at connect() to reports in the workers' form.
 
     counters, absolute ──▶ compare, look ──differences──▶ GroupReport
     events, probes ──────▶ failed, returned ────────────▶ GroupReport
@@ -215,7 +215,7 @@ class Reports:
                 yield News(self._report(group, new, now), connections, unreported, lost)
 
     def _forget(self, name: PortKey, changes: Iterable[_Change]) -> None:
-        """Forget endpoints of a removed Service port that have no counters any more."""
+        """Forget endpoints of a removed Service port that no longer have counters."""
         for endpoint in (change.endpoint for change in changes if change.now is None):
             del self._counts[name, endpoint]
             self._failing.pop((name, endpoint), None)
