@@ -91,7 +91,7 @@ class BySize(Generic[K]):
 
     @property
     def largest(self) -> dict[K, None]:
-        """The holders with the largest amount, the one that has had it longest first."""
+        """The holders with the largest amount; the longest holder is first."""
         return self._holders[self.most]
 
     def add(self, holder: K, more: int) -> None:

@@ -52,7 +52,7 @@ class Services:
     def _find_place(
         self, number: int, like: BackendLike | None, *, cluster_ip: str | None, namespace: str
     ) -> BackendPlace:
-        """Return the place where a backend listens.
+        """Return the address where a backend listens.
 
         Args:
             number: The backend's number in its Service, from 1.

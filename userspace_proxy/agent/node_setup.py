@@ -140,7 +140,7 @@ def _remove_hooks(proxy_name: str) -> None:
 
 
 def watch_kernel_path(core: Core, answers: KernelAnswers) -> Iterator[Component]:
-    """Yield what counts the connections that the steering leads past workers."""
+    """Yield the counters of connections that the steering leads past workers."""
     steering, served_ports = core.steering, core.served_ports
     yield KernelCounts(steering, served_ports)
     if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:

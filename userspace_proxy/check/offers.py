@@ -1,4 +1,4 @@
-"""Checks privileges, libraries and kernel features for steering, and what ``auto`` chooses.
+"""Checks privileges, libraries and kernel features for steering, and reports ``auto``'s choice.
 
 The same for the hooks at connect() that ``--socket-lb`` requests.
 """

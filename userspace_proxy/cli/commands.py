@@ -150,7 +150,7 @@ def _tolerate_encodings() -> None:
 
 @contextlib.contextmanager
 def _printable_streams() -> Iterator[None]:
-    """Make all output in the block printable and free of secrets, whatever its origin."""
+    """Make all output in the block printable and free of secrets, including libraries' output."""
     streams = sys.stdout, sys.stderr
     try:
         # sys.stderr is None if stderr is closed.

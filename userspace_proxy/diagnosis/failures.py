@@ -261,6 +261,6 @@ def _is_silence(cause: Cause) -> bool:
 
 
 def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
-    """Return a copy of a cause with how often and when it was seen."""
+    """Return a copy of a cause with its count and times."""
     first_at, last_at = map(clock.unix, (streak.part.first_at, streak.part.last_at))
     return cause.replace(count=streak.part.failures, first_at=first_at, last_at=last_at)

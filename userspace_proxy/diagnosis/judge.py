@@ -99,7 +99,7 @@ def diagnose(
     health_checks: Iterable[HealthCheckFacts] = (),
     judge: Judge = judge,
 ) -> Sequence[PortFacts]:
-    """Return Service ports with their states; each is judged once for the same facts.
+    """Return Service ports with their states; each port is judged once per state of the facts.
 
     A port about which other facts reveal something is copied.
     """

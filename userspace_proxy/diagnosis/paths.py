@@ -1,4 +1,4 @@
-"""The data path of new connections, in words, and what keeps the kernel from its part in it."""
+"""Describes the data path of new connections, and why the kernel doesn't carry them."""
 
 from __future__ import annotations
 

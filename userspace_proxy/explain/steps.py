@@ -353,7 +353,7 @@ def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:
 
 
 def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
-    """Return how a dial failed, compared with what clients experienced."""
+    """Return how a dial failed, compared with the clients' results."""
     if _is_as_clients(endpoint, cause):
         return ", as for clients"
     said = f": {say(cause)}"

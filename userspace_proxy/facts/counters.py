@@ -86,7 +86,7 @@ _carried_of = attrgetter(*_CARRIED)
 
 
 class WaitCounters(_WaitSlots, Counters):
-    """Clients of a Service port that began to wait, and those that got no endpoint."""
+    """A Service port's clients that began to wait, and waiting clients that got no endpoint."""
 
     __slots__ = ()
     names = counted_names(WaitCounts)

@@ -29,7 +29,7 @@ _PLAIN = as_read(CauseCode("")).modifiers()
 
 
 class CauseFacts(msgspec.Struct, frozen=True, gc=False):
-    """A cause: what is wrong, or has no effect."""
+    """A cause: a fault, or a setting without effect."""
 
     code: CauseCode = CauseCode("")
     """The cause's name in metrics and docs."""

@@ -1,4 +1,4 @@
-"""The clients of one Service port in the last minute, and those that got no answer in time.
+"""A Service port's clients in the last minute: all, and clients without a timely answer.
 
     workers ──by endpoint──▶ LastMinute ──▶ MinuteCounts ──why, where──▶ LastMinuteFacts (JSON)
                               └ parts of 5 s ──▶ sums of the last 12

@@ -1,4 +1,4 @@
-"""The features of this kernel, found by trying (``trials``), never by its version.
+"""Finds this kernel's features by trying them (``trials``), never by its version.
 
     a process reads it once, before it chooses anything, and passes it on: steerings, auto, the
     kernel path, client addresses, check, status and page depend on it

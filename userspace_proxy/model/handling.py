@@ -31,7 +31,7 @@ class ProxyProtocol(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """How long, and how many, clients wait for an endpoint."""
+    """The maximum duration and number of clients waiting for an endpoint."""
 
     seconds: float
     """The longest wait, starting when no endpoint could take the client."""
@@ -110,7 +110,7 @@ class Handling:
 
     @property
     def waits(self) -> Hold | None:
-        """How long, and how many, clients wait for any reason; None if clients never wait."""
+        """The limits for waiting clients, for any reason; None if clients never wait."""
         return self.hold or (None if self.max_connections is None else AT_LIMIT)
 
     def of(self, protocol: Protocol) -> Handling:

@@ -164,7 +164,7 @@ class FrontendOwners:
     def _count_node_ports(
         self, old: Iterable[ServiceClaims], new: Iterable[ServiceClaims]
     ) -> set[int]:
-        """Update the counts of node ports; return those that appeared or disappeared."""
+        """Update the counts of node ports; return the node ports that appeared or disappeared."""
         changed: set[int] = set()
         for protocol, counts in self.node_ports.items():
             removed, added = _node_ports(old, protocol), _node_ports(new, protocol)

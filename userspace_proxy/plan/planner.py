@@ -325,7 +325,7 @@ class Planner:
                 yield port.key, port
 
     def _owned(self, port: PortClaim | PortPlan) -> tuple[Frontend, ...]:
-        """Return the frontends of a port except those that it lost."""
+        """Return the frontends of a port, without lost ones."""
         lost = self._owners.lost_by(port.key)
         return tuple(f for f in port.frontends if f not in lost) if lost else port.frontends
 

@@ -1,4 +1,4 @@
-"""Decides which Services may cause a workload to be scaled: those that select its pods.
+"""Decides which Services may scale a workload: only Services that select its pods.
 
     labels that all pods of the workload have ─┬─▶ Services that name it: which may scale it
                                                └─▶ all others that select it: they keep it running

@@ -245,7 +245,7 @@ class History:
         return self._minute.series(key)
 
     def ten_minutes(self, key: Hashable | None = None) -> Curves | None:
-        """Return the last ten minutes in the same way; values are averages over ten seconds."""
+        """Return the last ten minutes likewise; values are averages over ten seconds."""
         return self._long.series(key)
 
     def is_busy(self, key: Hashable) -> bool:

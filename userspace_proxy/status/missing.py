@@ -121,7 +121,7 @@ def is_known(item: RejectedFacts) -> bool:
 
 
 def _say_unread(source: SourceFacts, name: str) -> str:
-    """Return that a Service may be in an unreadable file, as the end of a sentence; or empty.
+    """Return a sentence's end if the Service may be in an unreadable file; else empty.
 
     Args:
         name: The Service's name; a file with this name in its own is the likeliest.

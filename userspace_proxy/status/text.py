@@ -290,7 +290,7 @@ def _header(
 
 
 def counted_ports(total: int, unhealthy: int) -> str:
-    """Return the number of Service ports, and the number of those that aren't ok."""
+    """Return the number of Service ports, and how many of them aren't ok."""
     count, needs = plural(total, "Service port"), "needs" if unhealthy == 1 else "need"
     return f"{count}, {unhealthy:,} {needs} attention" if unhealthy else count
 
@@ -419,7 +419,7 @@ def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
 
 
 def _moved(port: PortFacts) -> str:
-    """Return where clients must dial if the proxy doesn't listen at the address; or empty.
+    """Return the address to dial if the proxy doesn't listen at the Service's; or empty.
 
     With steering ``none`` another program may hold the address, and answer there.
     """

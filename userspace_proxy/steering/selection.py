@@ -134,7 +134,7 @@ def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
 
 
 def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return a steering's name; for ``auto``, of the one that works best here.
+    """Return a steering's name; for ``auto``, the name of the best working steering.
 
     Raises:
         SteeringError: No steering works here.

@@ -174,7 +174,7 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
 
 
 def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
-    """Return an endpoint's fault, and the affected nodes among those that tried the endpoint."""
+    """Return an endpoint's fault, and the affected nodes among the nodes that tried it."""
     tried, answered, left_out = counts
     are_all = len(nodes) + answered == tried and not left_out
     if not answered:

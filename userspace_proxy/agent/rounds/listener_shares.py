@@ -108,7 +108,7 @@ class ListenerShares:
         return ""
 
     def _receivers(self, share: int) -> Iterator[tuple[str, int]]:
-        """Yield for how many Service ports to find givers, and in which namespace; empty: in all.
+        """Yield a namespace, empty for all, and the number of Service ports to find givers for.
 
         A namespace is given for a Service below its share, empty for a namespace below its share.
         """
@@ -124,7 +124,7 @@ class ListenerShares:
                 yield namespace, min(share - services[service], own[service])
 
     def _giver(self, within: str, share: int) -> PortKey | None:
-        """Return a Service port without whose listeners its namespace, or Service, keeps its share.
+        """Return a Service port whose listeners its namespace, or Service, has above its share.
 
         Args:
             within: The namespace whose Services are considered; empty: all namespaces.

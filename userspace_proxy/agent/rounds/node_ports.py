@@ -1,4 +1,4 @@
-"""Reserves node ports on the node, so that rules never capture a daemon's traffic; the refuse port.
+"""Reserves node ports and the refuse port, so that rules never capture a daemon's traffic.
 
 Rule-based steering redirects a node port's packets to a proxy port, without a listener on the
 node port itself. A daemon that holds the node port, or binds it later, would go unnoticed. So the

@@ -317,7 +317,7 @@ class _Merged:
         return f"known: {known}" if known else "there are none"
 
     def current_context(self) -> tuple[str, tuple[_Part, str] | None]:
-        """Return the first ``current-context``, and its place."""
+        """Return the first ``current-context``, and its origin."""
         for top in self._tops:
             if name := top.text("current-context"):
                 return name, (top, "current-context")

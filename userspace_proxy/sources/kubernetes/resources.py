@@ -287,7 +287,7 @@ class ResourceCache:
             self._shares.count(key[0], -1, -_size(item))
 
     def left_out(self) -> Iterator[tuple[str, Excess]]:
-        """Yield namespaces with objects left out, by name."""
+        """Yield each namespace with omitted objects, sorted, and its excess."""
         return self._shares.left_out()
 
     def first_rejected(self, count: int) -> Iterator[RejectedFacts]:

@@ -103,7 +103,7 @@ class ObjectShares:
         self._left_out = {name: one for name, one in left_out.items() if one != NOTHING}
 
     def left_out(self) -> Iterator[tuple[str, Excess]]:
-        """Yield namespaces with objects left out, by name."""
+        """Yield each namespace with omitted objects, sorted, and its excess."""
         yield from sorted(item for item in self._left_out.items() if item[1].objects)
 
     @property

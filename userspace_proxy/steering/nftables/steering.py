@@ -61,7 +61,7 @@ _NO_PORT = 0
 
 
 def missing(kernel: KernelOffers) -> str:
-    """Return what nftables needs and doesn't have here; empty if it can work."""
+    """Return the requirement of nftables that this node lacks; empty if it can work."""
     return kernel.obstacle(FOR_NFTABLES, "nftables")
 
 

@@ -83,7 +83,7 @@ class Entry:
         return response
 
     def _takes(self, given: str) -> bool:
-        """Return whether this is a secret; the one that works once has worked then."""
+        """Return whether this is a secret; this consumes the single-use secret."""
         if _equal(given, self._once):
             self._is_used = True
             return True
