@@ -1,6 +1,6 @@
 """A Service proxy for Kubernetes that carries every connection through userspace.
 
-``Proxy`` is the embeddable form of what the ``userspace-proxy`` command runs::
+``Proxy`` is the embeddable form of the proxy that ``userspace-proxy`` runs::
 
     async with Proxy(steering="none") as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])

@@ -18,11 +18,11 @@ _END_WITHIN_S = 10.0
 
 
 class ChildEnded(UserspaceProxyError):
-    """The child ended or hung before it answered; its text is ``ended with status 1``."""
+    """The child ended or hung before it answered; the text is ``ended with status 1``."""
 
 
 class AnsweringChild:
-    """A child that Ctrl-C doesn't reach; has the arguments and errors of ``start_child``."""
+    """A child process that Ctrl-C doesn't reach; the arguments and errors are ``start_child``'s."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class AnsweringChild:
         """
         try:
             if message is not None:
-                # A child that has ended may have sent the reason before.
+                # A child that has ended may have sent the reason first.
                 with contextlib.suppress(ConnectionError):
                     send_frame(self._link, message)
             return receive_frame(self._link)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-# The running program, even if an upgrade has removed or replaced its file.
+# The file of the running program, even if an upgrade has removed or replaced it.
 RUNNING_INTERPRETER = "/proc/self/exe"
 # The child is isolated, with this process's module path: ``-m`` would search the current directory
 # first, and the child starts with this process's privileges.
@@ -78,13 +78,13 @@ def start_child(
 def running_interpreter() -> tuple[list[str], dict[str, str]]:
     """Return the command and environment to start the running interpreter again.
 
-    It finds only its standard library, whatever has happened to the virtual environment.
+    It finds only its standard library, regardless of the virtual environment's state.
 
     Returns:
         The first words of its command, and its environment.
     """
-    # Without PYTHONHOME the interpreter would look for its library relative to its file or virtual
-    # environment, which may be gone.
+    # Without PYTHONHOME the interpreter would search for its library relative to its file or
+    # virtual environment, which may be gone.
     home = f"{sys.base_prefix}{os.pathsep}{sys.base_exec_prefix}"
     others = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     return [sys.executable, "-s", "-S", "-P"], {**others, "PYTHONHOME": home}

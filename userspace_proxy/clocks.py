@@ -1,7 +1,7 @@
 """The real clocks, even in a test with frozen time.
 
 freezegun replaces functions in modules, but not in classes. With frozen time, timers would be set
-in another year, and a proxy's thread would wait forever.
+in another year, and the thread of a proxy would wait forever.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _SHORTAGE_HINTS = {
 
 
 def shortage_hint(number: int | None) -> str:
-    """Return what to do if the kernel could not create a socket; empty for other causes."""
+    """Return the remedy if the kernel couldn't create a socket; empty for other causes."""
     return _SHORTAGE_HINTS.get(number or 0, "")
 
 
@@ -47,7 +47,7 @@ class UserspaceProxyError(Exception):
 
     Args:
         message: *cannot <verb> <object with address>: <cause in the other side's words>*.
-        hint: What to do about it; empty if the message is enough.
+        hint: The remedy; empty if the message is enough.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -56,7 +56,7 @@ class UserspaceProxyError(Exception):
         super().__init__(f"{self.message} ({self.hint})" if hint else self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the exception as it is, whatever its class's constructor requires."""
+        """Pickle the exception unchanged, regardless of its class's constructor."""
         return _make_again, (type(self), self.args, vars(self))
 
 

@@ -12,12 +12,12 @@ import socket
 import struct
 
 HEADER = struct.Struct(">IB")
-# The most sockets that the kernel passes at once: SCM_MAX_FD.
+# The maximum number of sockets that the kernel passes at once: SCM_MAX_FD.
 MAX_SOCKETS = 253
 
 
 def make_frame(message: bytes, sockets: int = 0) -> bytes:
-    """Return the frame of a message that passes a number of sockets."""
+    """Return the frame of a message that passes this number of sockets."""
     return HEADER.pack(len(message), sockets) + message
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 EVERY_S = 60.0
 """Seconds between two lines: often enough for a reader, and still a small file after a day."""
 SERVICE_LINES = 20
-"""Lines per minute about Services, of which thousands may change in every round."""
+"""The number of lines per minute about Services, thousands of which may change in a round."""
 
 
 class LogLimit:
-    """Allows that many lines per minute about one condition; never delays the first ones."""
+    """Allows this number of lines per minute about one condition; never delays the first ones."""
 
     __slots__ = "_began_at", "_lines", "left"
 

@@ -46,7 +46,7 @@ class LoggedCondition(Generic[_T]):
         self._fields = fields
         self._level = level
         self.now: tuple[_T, ...] = ()
-        """The present causes; empty if there are none."""
+        """The current causes; empty without a cause."""
 
     def __bool__(self) -> bool:
         return bool(self.now)
@@ -55,7 +55,7 @@ class LoggedCondition(Generic[_T]):
         return str(self.now[0]) if self.now else ""
 
     def set(self, *causes: _T, **ending: object) -> None:
-        """Replace the causes; log new ones, or the end once none is left.
+        """Replace the causes; log new causes, or the end once no cause is left.
 
         Args:
             causes: All present causes, not only new ones; an empty text counts as none.

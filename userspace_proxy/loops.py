@@ -4,7 +4,7 @@ uvloop is used where it is installed, otherwise asyncio: uvloop has wheels for o
 (see pyproject.toml), and a node has no compiler.
 
 A connection takes two iterations of the loop from ``accept()`` to its protocol. If its server
-closes in between, asyncio leaves it open forever, and the server's owner doesn't know it.
+closes in between, asyncio leaves it open forever, unknown to the server's owner.
 
 Source: https://github.com/python/cpython/issues/109564 (fixed in Python 3.13).
 """

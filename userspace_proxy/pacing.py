@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Pacing:
-    """The pace of work that may use at most a share of a thread's or CPU's time."""
+    """The pace of work that may use at most a share of the time of a thread or CPU."""
 
     share: float
     every_s: float = 0.0
     longest_s: float = math.inf
     """The longest wait between two runs."""
     due: float = 0.0
-    """The time from which the work may start again."""
+    """The time from which the work may run again."""
 
     def wait_s(self, took_s: float) -> float:
         """Return the wait before the next run, given the seconds that the last one took."""

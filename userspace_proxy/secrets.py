@@ -1,12 +1,12 @@
 """Removes secrets from texts: obvious ones from all output, and suspected ones from reports.
 
-    exception, log, terminal, page, JSON, Event ──without_secrets──▶ without what certainly is one
-    report ──────────────────────────────────────Secrets.remove────▶ without what looks like one
+    exception, log, terminal, page, JSON, Event ──without_secrets──▶ without certain secrets
+    report ──────────────────────────────────────Secrets.remove────▶ without likely secrets
 
 Rule 1: this is the second line of defence: sources that may contain secrets aren't read at all.
-Rule 2: the cost is linear in the text's length, whatever it contains.
-Rule 3: from a report, rather too much is removed than too little. In other output, names stay: a
-Service may be called ``token``. Quotes stay, too, so that JSON remains JSON.
+Rule 2: the cost is linear in the text's length, regardless of its content.
+Rule 3: from a report, too much is removed rather than too little. In other output, names stay: a
+Service may be called ``token``. Quotes also stay, so that JSON remains valid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 REMOVED = "[removed]"
 
 _SECRET_BYTES_MIN = 6
-"""The shortest of the user's own secrets to search for; shorter ones occur in ordinary words."""
+"""The minimum length of the user's own secrets; shorter ones occur in ordinary words."""
 _WORD_MIN = 32
 """From this length on, a word of upper case, lower case and digits counts as a secret; a UUID has
 36 characters, but no upper case."""
@@ -56,8 +56,8 @@ _FORMS = {
     # JWT; tokens of Amazon's and Google's clusters.
     "eyj k8s-aws-v1. ya29.": r"()\b(?:eyJ[\w-]{4,200}|k8s-aws-v1|ya29)\.[\w.-]+",
 }
-"""Patterns of certain secrets, which follow the first group; keyed by lower-case words, one of
-which such a text contains, because searching every page for every pattern would take too long."""
+"""Patterns of certain secrets, which follow the first group. Each text that matches contains one of
+the lower-case words in the key: searching every page for every pattern would take too long."""
 _CERTAIN = [(words.split(), re.compile(form)) for words, form in _FORMS.items()]
 _NAMED = re.compile(
     rf"((?:(?:{_NAMES}|pwd|secret|signature|client-(?:key|certificate)-data)[\w.-]{{0,40}}|{_ALONE})"
@@ -108,7 +108,7 @@ class Secrets:
         return REMOVED if text and _SECRET_NAME.search(name) else self.remove(text)
 
     def remove(self, text: str) -> str:
-        """Return a text without anything that looks like a secret."""
+        """Return a text without any likely secret."""
         for secret in self._known:
             text = text.replace(secret, REMOVED)
         return _WORD.sub(_word, _NAMED.sub(rf"\1{REMOVED}", self.remove_certain(text)))

@@ -1,16 +1,16 @@
-"""Divides a bounded resource: how much each holder gets, and which holders are left out.
+"""Divides a bounded resource among holders, some of which may be left out.
 
     amount of each holder ──▶ smallest first, up to the room of its namespace ──▶ granted
                                   └── beyond it: left out
-    all namespaces want more than there is ──▶ each has the room of an equal share; what one
-                                               leaves of it is for those that want more
+    all namespaces want more than there is ──▶ each has the room of an equal share; the rest of a
+    share is for namespaces that want more
 
 Rule 1: while there is room, a namespace may use its whole bound.
 Rule 2: no namespace loses to another with more than an equal share, and no holder loses to a larger
 one in its namespace.
 Rule 3: the result depends only on the amounts, so it is the same on all nodes.
-Rule 4: a change costs as much as it has holders; beyond a bound, as much as the namespaces above it
-have holders.
+Rule 4: the cost of a change is proportional to its holders; beyond a bound, to the holders of the
+namespaces above it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def remove_from(groups: MutableMapping[G, D], group: G, holder: object) -> None:
 
 
 class Amounts(Generic[G, K]):
-    """The amounts of holders, added up by group; none is 0."""
+    """The amounts of holders, summed by group; all are above 0."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -77,13 +77,13 @@ class Amounts(Generic[G, K]):
 
 
 class BySize(Generic[K]):
-    """The amounts of holders, whose largest are found without a search."""
+    """The amounts of holders; the largest are found without a search."""
 
     __slots__ = ("_holders", "amounts", "most", "total")
 
     def __init__(self) -> None:
         self.amounts: dict[K, int] = {}
-        """The amounts by holder; none is 0."""
+        """The amounts by holder; all are above 0."""
         self.total = 0
         self.most = 0
         """The largest amount; it falls by one at a time."""
@@ -117,7 +117,7 @@ class Shares(Generic[H]):
     Args:
         of_namespace: The bound for all holders of a namespace together.
         of_node: The bound for all holders together.
-        are_divisible: Whether a holder may get a part of what it wants.
+        are_divisible: Whether a holder may get part of the amount that it wants.
     """
 
     def __init__(
@@ -132,12 +132,12 @@ class Shares(Generic[H]):
         self._are_divisible = are_divisible
         self._wanted = Amounts[str, H]()
         self._demand = 0.0
-        """The total demand, with each namespace's capped at its bound."""
+        """The total demand, with each namespace's demand capped at its bound."""
         self._left_out: dict[str, dict[H, int]] = {}
-        """What left-out holders get, by namespace."""
+        """The amounts that left-out holders get, by namespace."""
 
     def granted(self, holder: H) -> int:
-        """Return how much a holder gets: all that it wants, nothing, or the rest of the room."""
+        """Return the amount for a holder: all that it wants, nothing, or the rest of the room."""
         namespace = holder.namespace
         left_out = self._left_out.get(namespace, {})
         return left_out.get(holder, self._wanted.of(namespace, holder))
@@ -150,7 +150,7 @@ class Shares(Generic[H]):
         """Update the amounts that some holders want; 0 removes a holder.
 
         Returns:
-            The holders that became left out, or no longer are, or get another part.
+            The holders that are newly left out, or no longer are, or get another amount.
         """
         was_scarce = self._demand > self._of_node
         affected: set[str] = set()
@@ -179,7 +179,7 @@ class Shares(Generic[H]):
         return moved
 
     def _divide(self, namespace: str, room: float) -> int:
-        """Divide a namespace's room among its holders; return how much is used."""
+        """Divide a namespace's room among its holders; return the used amount."""
         if self._wanted.of_group[namespace] <= room:
             return self._wanted.of_group[namespace]
         rows = sorted((amount, one) for one, amount in self._wanted.holders[namespace].items())

@@ -3,7 +3,7 @@
     write   FILE.new ─▶ fsync ─▶ rename to FILE      a crash leaves the old file or the new one
     read    must be regular, this user's own, of bounded size, young enough
 
-A file's modification time is when its content was last known to be current.
+A file's modification time is the last moment at which its content was known to be current.
 
 Rule 1: methods block, so they are called in threads, one at a time.
 Rule 2: a user who can write to the folder can replace the file, so other users' files aren't read.

@@ -1,9 +1,9 @@
-"""Fair turns for waiting items: next is the party whose last turn was longest ago.
+"""Fair turns for waiting items: the party whose last turn was longest ago is next.
 
-    what waits, by party ──order──▶ the first of each party, then the second of each, …
+    waiting items, by party ──order──▶ the first of each party, then the second of each, …
 
-So a party's first item waits for at most one item of each other party, however many they queue.
-After a long turn a party must wait: as long as the turn took, then twice as long after each further
+So a party's first item waits for at most one item of each other party, regardless of the queues.
+After a long turn a party must wait as long as the turn took, then twice as long after each further
 long turn soon afterwards.
 """
 
@@ -17,8 +17,8 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 PARTIES_MAX = 10_000
-"""Parties whose last turn is remembered; others count as new, and come first."""
-# The longest wait, as a multiple of the turn, which leaves a party a ninth of a core.
+"""The number of parties whose last turn is remembered; others count as new, and are first."""
+# The maximum wait, as a multiple of the turn, which leaves a party a ninth of a core.
 _MOST_TIMES = 8
 
 

@@ -1,11 +1,11 @@
-"""The version of this package, and the commit that it was built from."""
+"""The version of this package, and the commit from which it was built."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
-# The only declaration. Between releases it is the next release's; the commit tells builds apart.
+# The only declaration. Between releases it is the next release's; the commit identifies builds.
 __version__ = "0.1.0"
 
 _SHOWN = 12

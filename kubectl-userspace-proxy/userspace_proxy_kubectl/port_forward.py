@@ -14,9 +14,9 @@ stream before it reads the next frame, and reads the stream only once it has con
 containerd sends the text about a failure before. So a pong after an empty message means that the
 pod has answered, without consuming the client's bytes. CRI-O discards the stream's content while
 it sends the text, so the first pong may overtake that: two are required.
-Rule 3: neither side can close only its own direction. The runtime ends the stream a second after
+Rule 3: no side can close just its own direction. The runtime ends the stream a second after
 the pod's FIN, and an end from this side ends both.
-Rule 4: a missing pod proves that what its watches delivered is outdated.
+Rule 4: a missing pod proves that its watches' data is outdated.
 
 Source: k8s.io/streaming, pkg/httpstream/wsstream; containerd, internal/cri/streamingserver and
 internal/cri/server/sandbox_portforward_linux.go; CRI-O, server/container_portforward.go.
@@ -80,7 +80,7 @@ class PodStream:
         self._received = b""
         """Data that arrived before the pong."""
         self._left = [_PORT_BYTES, _PORT_BYTES]
-        """How many bytes of the port are still to come on each channel."""
+        """The number of bytes of the port that are still expected on each channel."""
 
     async def send(self, data: bytes) -> None:
         """Send bytes; waits while the pod doesn't read.
@@ -162,7 +162,7 @@ class PodStream:
                 raise self._broken("it broke off")
 
     def _read(self, message: bytes) -> bytes:
-        """Return a message's data; raises what the error channel reports."""
+        """Return a message's data; raise the error channel's reports."""
         channel, data = message[:1], message[1:]
         if channel not in (bytes([_DATA]), bytes([_ERROR])):
             return b""

@@ -1,12 +1,11 @@
 """For users' test suites: Services with backends, and fakes that behave like the real parts.
 
-``plugin`` is the pytest plugin; ``ServiceProxy``, ``ServiceNetwork`` and ``KubernetesServices`` are
-what its fixtures yield, and ``backends`` are what their Services are made of.
-``ProxyWithFaults`` is a ``Proxy`` with fault injection; ``fakes`` fulfil the contracts of the real
-parts.
+``plugin`` is the pytest plugin; its fixtures yield ``ServiceProxy``, ``ServiceNetwork`` and
+``KubernetesServices``, and ``backends`` serve their Services. ``ProxyWithFaults`` is a ``Proxy``
+with fault injection; ``fakes`` fulfil the contracts of the real parts.
 
-Names are imported on first use: the plugin is part of this package, and every run of pytest loads
-it.
+Names are imported on first use: every run of pytest loads the plugin, which is part of this
+package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The base of all backends of a test, whatever they are made of."""
+"""The base class of all backends of a test."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Backend:
     """
 
     is_own = False
-    """Whether this test serves it."""
+    """Whether this test runs the backend."""
     requests: Sequence[SeenRequest] = ()
     """The last requests, oldest first; empty unless it is an HTTP server of the test."""
     is_left = False
-    """Whether something still accepted connections at its address when it was closed."""
+    """Whether its address still accepted connections when it was closed."""
 
     def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name
@@ -58,10 +58,9 @@ class Backend:
 
     @property
     def pod(self) -> Pod:
-        """The network namespace that it runs in, which a test may configure.
+        """The network namespace in which it runs; a test may configure it.
 
-        Raises:
-            TypeError: It has none; only backends of ``service_network`` do.
+        Raises: TypeError: Only backends of ``service_network`` have a namespace.
         """
         pod = self._place.pod
         if pod is None:

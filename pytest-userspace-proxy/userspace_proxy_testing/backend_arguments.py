@@ -1,7 +1,7 @@
 """Parses a test's ``backends`` argument of a Service.
 
-Rule 1: an error is raised before anything is started, and names the argument, what was given and
-what is expected.
+Rule 1: an error is raised before any backend starts, and names the argument, the given value and
+the expected one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .handler_threads import in_threads, is_coroutine_function
 from .http_serving import HttpHandler, HttpServer
 
 Ready = str | Callable[[SocketAddress], object]
-"""A text to find in a line of its output; or a function of its address that raises an exception or
-returns False until it is ready."""
+"""A text to find in a line of its output; or a function of its address, which raises an exception
+or returns False until the backend is ready."""
 
 
 @dataclass(frozen=True)
 class ReadyCommand:
-    """A program that serves.
+    """A program that serves connections.
 
     It is ready once it accepts connections and meets ``ready``: a database listens before
     answering.
@@ -44,10 +44,10 @@ BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str] | ReadyC
 def read_backends(
     backends: int | Iterable[BackendLike | None], protocol: str
 ) -> list[BackendLike | None]:
-    """Return what each backend is made of; None: a server that answers with its name.
+    """Return the kind of each backend; None: a server that answers with its name.
 
     Raises:
-        TypeError: No backend can be made of an item.
+        TypeError: An item isn't a valid backend.
         ValueError: An item is a text that isn't an address, or the number is negative.
     """
     if isinstance(backends, int) and not isinstance(backends, bool):

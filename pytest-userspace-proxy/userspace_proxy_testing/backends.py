@@ -2,8 +2,8 @@
 
 ``2``: HTTP servers that answer with their name; with UDP, servers that answer name and datagram
 ``[echo, http("hello")]``: ready-made ones
-``[handler]``: a function of the test, which gets an HTTP request, or a reader and a writer; a
-    coroutine function runs in the proxy's event loop, any other in a thread, so it may block
+``[handler]``: a function of the test that receives an HTTP request, or a reader and a writer; a
+coroutine function runs in the proxy's event loop, any other function in a thread, so it may block
 ``[ReadyCommand(["postgres", …], ready=…)]``: a command that listens before it is ready
 ``["127.0.0.1:8081"]``: an address that another program serves
 """
@@ -49,7 +49,7 @@ _log = FieldLogger("userspace_proxy_testing")
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
 _RETRY_S = 0.01
-# The backlog of listeners, which is the default of asyncio's servers.
+# The backlog of listeners: the default of asyncio's servers.
 _BACKLOG = 100
 
 
@@ -63,7 +63,7 @@ def http(answer: HttpAnswer) -> HttpHandler:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Return what it receives, and the FIN; a backend."""
+    """Return the received bytes, and the FIN; a backend."""
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
@@ -189,8 +189,8 @@ class _Answering(asyncio.DatagramProtocol):
 class CommandBackend(Backend):
     """A program; ``{host}`` and ``{port}`` in its arguments stand for its address.
 
-    Its environment has them as HOST and PORT. It ends no later than this program; if a signal kills
-    this program, see :meth:`.BackendPlace.command`.
+    Its environment contains them as HOST and PORT. It ends no later than this program; if a signal
+    kills this program, see :meth:`.BackendPlace.command`.
     """
 
     is_own = True
@@ -244,7 +244,7 @@ class CommandBackend(Backend):
             )
         except OSError as exc:
             raise BackendError(f"cannot start backend {self.name}: {exc}") from exc
-        # A test program may exit without closing its proxy; so may a child that it forks.
+        # A test program may exit without closing its proxy, as may a child that it forks.
         self._owner = os.getpid()
         atexit.register(self._stop_at_exit)
         awaited = self._ready if isinstance(self._ready, str) else ""
@@ -356,12 +356,11 @@ def make_backend(
     """Return a started backend.
 
     Args:
-        like: What it is made of; None: an HTTP or UDP server that answers with its name.
-        find_place: Returns where it listens, unless another program serves it.
+        like: The kind of backend; None: an HTTP or UDP server that answers with its name.
+        find_place: Returns the place where it listens, unless another program serves it.
 
     Raises:
-        TypeError: No backend can be made of it.
-        ValueError: It is a text that isn't an address.
+        TypeError: The kind is invalid. ValueError: The text isn't an address.
         BackendError: A program doesn't start.
     """
     check_backend(like, protocol)

@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 
 class CallResult(NamedTuple):
-    """What a call returned or raised."""
+    """The result of a call, or the exception that it raised."""
 
     value: object = None
     error: BaseException | None = None

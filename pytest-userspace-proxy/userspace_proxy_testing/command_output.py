@@ -11,7 +11,7 @@ from typing import IO
 _READ_BYTES = 65536
 _LINES = 20
 _LAST_S = 1.0
-"""How long ``text`` waits for the pipe's end, which a process that outlives the command delays."""
+"""How long ``text`` waits for the pipe's end: a child that outlives the command holds it."""
 
 
 class CommandOutput:

@@ -1,7 +1,7 @@
-"""Connections of the kit: its own dials, and accepted ones, which can be reset all at once.
+"""Connections of the kit: its own dials, and accepted connections, which can all be reset.
 
-When asyncio's own servers close, they lose what they have just accepted: its client waits for ever,
-or is served by a stopped server.
+When asyncio's own servers close, they lose connections that they have just accepted: the client
+waits for ever, or is served by a stopped server.
 
     accepted ──serve──▶ fresh ──its task begins──▶ opening ──▶ writer ──▶ the server's function
 """
@@ -29,9 +29,9 @@ class Connections:
 
     def __init__(self) -> None:
         self._fresh: dict[asyncio.Task[None], socket.socket] = {}
-        """Connections whose task hasn't begun; it never will if it is cancelled."""
+        """Connections whose task hasn't begun, and never will if it is cancelled."""
         self._opening: dict[asyncio.Task[None], socket.socket] = {}
-        """Connections whose socket the event loop has, but that have no writer yet."""
+        """Connections whose sockets belong to the event loop, but that have no writer yet."""
         self._served: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 

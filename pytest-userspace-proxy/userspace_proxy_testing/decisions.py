@@ -17,7 +17,7 @@ from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.model import ServiceKey
 
 KEPT = 1000
-"""How many connections to keep per Service."""
+"""The number of connections to keep per Service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Decision:
     outcome: str
     """The ``cause`` in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
     dials: int
-    """The number of dialled endpoints; if more than one, the first ones failed."""
+    """The number of dialled endpoints; if several, all but the last failed."""
     duration_s: float
     """Seconds."""
     received_bytes: int
@@ -80,7 +80,7 @@ class Decisions(logging.Filter):
         self._thread = 0
 
     def begin(self, thread: int) -> None:
-        """Start recording what a thread logs."""
+        """Start recording log records of a thread."""
         logger = logging.getLogger(LOGGER)
         with self._lock:
             if not self._running:

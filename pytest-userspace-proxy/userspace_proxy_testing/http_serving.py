@@ -19,7 +19,7 @@ _log = FieldLogger("userspace_proxy_testing")
 
 TLS = "TLS"
 KEPT = 100
-"""How many requests to keep per backend."""
+"""The number of requests to keep per backend."""
 
 _TLS_HANDSHAKE = b"\x16"
 """The first byte from a TLS client.
@@ -109,7 +109,7 @@ async def _answer(handler: AsyncHttpHandler, request: HttpRequest) -> tuple[int,
         raise
     except BaseException as exc:  # noqa: BLE001 - the test's own code; the log and the client are told
         _log.exception(
-            "a backend's function failed for %(method)s %(path)s",
+            "backend function failed for %(method)s %(path)s",
             extra={"method": request.method, "path": request.path},
         )
         return 500, f"{type(exc).__name__}: {exc}\n".encode()
@@ -133,7 +133,7 @@ async def _read_request(
     try:
         first_byte = await reader.readexactly(1)
         if first_byte == _TLS_HANDSHAKE:
-            # The client waits for a TLS record and can't read text: this ends it at once.
+            # The client waits for a TLS record and can't read text; this ends the wait.
             writer.write(_BAD_REQUEST)
             return HttpRequest(TLS, _SPEAKS_HTTP, {}, b"")
         head = first_byte + await reader.readuntil(b"\r\n\r\n")

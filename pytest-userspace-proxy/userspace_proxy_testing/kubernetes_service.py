@@ -72,10 +72,10 @@ class KubernetesService(ServedService):
 
     @property
     def pods(self) -> Mapping[str, RunningPod]:
-        """The Pods that run here, by name; assign what they are made of to change them.
+        """The Pods that run here, by name; assign their backends to change them.
 
         A Pod that doesn't exist is created with the labels that the Service selects. A Pod that is
-        no longer named is ended; one assigned itself, or what it is made of, continues:
+        no longer named is ended; a Pod assigned itself, or its own backends, continues:
         ``{**web.pods, "web-2": None}`` adds a Pod. Changes are in force on return.
         """
         return {name: run.pod for name, run in sorted(self._pods.items())}
@@ -101,12 +101,12 @@ class KubernetesService(ServedService):
         """Run all Pods here that the Service selects now; they are ready on return.
 
         Args:
-            like: What each is made of: as a backend of ``service_proxy``, for each of the Service's
+            like: The backend of each Pod, as for ``service_proxy``, for each of the Service's
                 ports; or a mapping by port name. None: a server that answers with the Pod's name;
                 Pods that already run continue.
 
         Raises:
-            LookupError: It selects no Pod.
+            LookupError: The Service selects no Pod.
         """
         selected = self._runner.select(self.key)
         there = self._runner.find_pods(selected)

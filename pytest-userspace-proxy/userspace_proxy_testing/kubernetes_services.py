@@ -56,7 +56,7 @@ class KubernetesServices(RecordingProxy):
         """Start the proxy and read the cluster.
 
         Raises:
-            SourceError: The cluster can't be read; the message says why.
+            SourceError: The cluster can't be read; the message contains the reason.
         """
         super().start()
         self._runner.start(self._thread)
@@ -123,7 +123,7 @@ class KubernetesServices(RecordingProxy):
 
 
 class UsedServices:
-    """The Services that a test used, for reports; the cluster's others don't concern it."""
+    """The Services that a test used, for reports; others of the cluster are omitted."""
 
     def __init__(self, proxy: KubernetesServices) -> None:
         self._proxy = proxy

@@ -58,13 +58,13 @@ class NodeProxy(ProxyWithDecisions):
         )
 
     def look_up(self, host: str, port: int, type_: int, namespace: str) -> AddressInfos:
-        """Resolve a name like a pod of a namespace; the result is that of ``getaddrinfo``."""
+        """Resolve a name like a pod of a namespace; returns the result of ``getaddrinfo``."""
         with self.names(namespace):
             return socket.getaddrinfo(host, port, type=type_)
 
     @property
     def has_left_something(self) -> bool:
-        """Whether it left something in the kernel when it closed."""
+        """Whether it left an object in the kernel when it closed."""
         return self._object.left_behind
 
 

@@ -31,7 +31,7 @@ _ANSWER_WITHIN_S = 30.0
 class NodeProcess:
     """A process on a node that runs a proxy; it starts in the background.
 
-    Any thread may call its methods. Those without a docstring implement :class:`.ProxyCalls`.
+    Any thread may call its methods. Methods without a docstring implement :class:`.ProxyCalls`.
     """
 
     def __init__(self, node: SandboxNode) -> None:

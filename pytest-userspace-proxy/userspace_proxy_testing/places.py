@@ -31,7 +31,7 @@ class BackendPlace:
 
     @property
     def pod(self) -> Pod | None:
-        """The network namespace of its own; None: it has none."""
+        """The place's own network namespace; None without one."""
         return None
 
     def open_socket(self, type_: socket.SocketKind) -> socket.socket:

@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from .service_proxy import ServiceProxy
 
 _OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
-"""What is running, by fixture name."""
+"""The running fixtures, by name."""
 _ENDED = pytest.StashKey["list[RecordedFixture]"]()
-"""What ended in this test, in its last state; only if failures are recorded to a folder."""
+"""The ended fixtures of this test, in their last state; only if failures are recorded to a folder.
+"""
 _RECORD = pytest.StashKey["tuple[RecordedTest, Path | None]"]()
 """The record of a failed test, and its file."""
 _RECORD_TITLE = "service proxy record"
@@ -93,7 +94,7 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
     """Skip the test that requests a fixture; fail it if skips are forbidden.
 
     Args:
-        reason: What is missing, with the remedy.
+        reason: The missing requirement, with the remedy.
     """
     text = f"{request.fixturename}: {reason}"
     # Without the cause, which pytest would show as well.
@@ -107,7 +108,7 @@ def _able(request: pytest.FixtureRequest) -> Iterator[None]:
     """Skip the test if this machine lacks something; fail it if another plugin blocks sockets."""
     try:
         require_own_threads()
-        # If sockets are blocked, creating an event loop would fail half-way.
+        # If sockets are blocked, the creation of an event loop would fail half-way.
         socket.socket().close()
         yield
     except (PlatformError, SandboxError) as exc:
@@ -242,7 +243,7 @@ def _reported(request: pytest.FixtureRequest, services: Reported) -> Iterator[No
 
 
 def _programs_replaced_by(failure: pytest.ExceptionInfo[BaseException]) -> str:
-    """Return the module whose programs this kit got in a call that failed; empty: the system's."""
+    """Return the module that replaced ``subprocess.Popen`` in the kit's failed call; or empty."""
     popen = getattr(sys.modules.get("subprocess"), "Popen", None)
     module = str(getattr(popen, "__module__", "subprocess"))
     callers = (str(entry.frame.f_globals.get("__name__")) for entry in failure.traceback)

@@ -88,7 +88,7 @@ class PodRunner:
 
         Args:
             written: The existing Pod; None: it is created.
-            replaces: End what serves its ports now, instead of keeping it.
+            replaces: End the current servers of its ports, instead of keeping them.
 
         Returns:
             The Pod, and its ports by the Service's port names.

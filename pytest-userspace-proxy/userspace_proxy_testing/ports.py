@@ -22,8 +22,8 @@ from .places import BackendPlace
 # The ports to choose from, below Linux's default ip_local_port_range and Kubernetes' NodePorts,
 # which the proxy may serve.
 _PORTS = range(10000, 30000)
-# The distance between the first ports of processes with consecutive pids, such as those that start
-# together.
+# The distance between the first ports of processes with consecutive pids, such as processes that
+# start together.
 _STRIDE = 211
 _turn = itertools.count()
 

@@ -14,7 +14,7 @@ from .proxy_with_faults import BlockingProxyWithFaults
 
 
 class ProxyWithDecisions(BlockingProxyWithFaults):
-    """A proxy in a thread of its own; the arguments are those of ``Proxy``."""
+    """A proxy in its own thread; the arguments are the same as for ``Proxy``."""
 
     def __init__(self, **arguments: Any) -> None:
         options = arguments.pop("options", None) or Options()

@@ -25,7 +25,7 @@ from .faults.fault_types import protocols_of
 
 
 class ProxyWithFaults(Proxy):
-    """A running Service proxy; the arguments are those of ``Proxy``."""
+    """A running Service proxy; the arguments are the same as for ``Proxy``."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

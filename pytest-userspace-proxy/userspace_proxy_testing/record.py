@@ -3,9 +3,9 @@
     fixture ──take──▶ RecordedFixture ─┐
     failure of a phase ────────────────┴▶ RecordedTest ──write──▶ one file
 
-Rule 1: the fields are those of docs/in-tests.md; within a version fields are only added.
-Rule 2: the test's failure stays the reported one: what can't be read is described in the record, as
-an exception in this module would end the whole run of pytest.
+Rule 1: the fields are those of docs/in-tests.md; within a version fields are only added. Rule 2:
+the test's failure stays the reported one: unreadable parts are described in the record, because an
+exception in this module would end the whole run of pytest.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from .report import Reported, describe
 from .served_service import ServedService
 
 VERSION = 1
-# How many characters of a test's name, from its end, a file name has; file names have at most 255
-# bytes.
+# The number of characters of a test's name, from its end, in a file name; file names have at most
+# 255 bytes.
 _NAME_MAX = 120
 _UNSAFE = re.compile(r"[^A-Za-z0-9._]+")
 
@@ -101,7 +101,7 @@ class RecordedFailure(msgspec.Struct, frozen=True):
 
 
 class RecordedTest(msgspec.Struct):
-    """A failed test; a rerun is a separate one."""
+    """A failed test; a rerun is a separate test."""
 
     test: str
     """pytest's name: ``tests/test_shop.py::test_it[one]``."""
@@ -114,7 +114,7 @@ class RecordedTest(msgspec.Struct):
 
 
 def take(fixture: str, services: Reported) -> RecordedFixture:
-    """Return the present state of a fixture's Services; if they have ended, the report says so."""
+    """Return the current state of a fixture's Services; the report states if they ended."""
     try:
         report = describe(services)
         recorded = [_service(service) for service in services.services]

@@ -13,7 +13,7 @@ from userspace_proxy.status.text import render_text
 from .served_service import ServedService
 
 SHOWN = 10
-"""How many connections to show per Service, and requests per backend."""
+"""The number of shown connections per Service, and requests per backend."""
 
 
 class Reported(Protocol):

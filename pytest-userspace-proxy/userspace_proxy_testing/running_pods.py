@@ -1,4 +1,4 @@
-"""A cluster's Pods that run in a test: what each is made of, and the endpoints that follow it."""
+"""A cluster's Pods that run in a test, with their backends and the endpoints that follow them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .backends import BackendLike
 from .pod_api import Object
 
 PodLike = BackendLike | Mapping[str, BackendLike | None] | None
-"""What a Pod is made of: one backend for each port of the Service, or a backend per port name."""
+"""The backends of a Pod: one kind for each port of the Service, or a kind per port name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectingService:
-    """A Service, and how it selects Pods."""
+    """A Service, with its selection of Pods."""
 
     service: Service
     selection: PodSelection
@@ -30,7 +30,7 @@ class SelectingService:
         return "127.0.0.1" if IPFamily.IPV4 in self.selection.families else "::1"
 
     def likes(self, like: PodLike) -> dict[str, BackendLike | None]:
-        """Return what each of the Service's ports is made of, by name.
+        """Return the backend of each of the Service's ports, by name.
 
         Raises:
             ValueError: The Service lacks a named port.
@@ -74,7 +74,7 @@ class PodFollower:
     publishes_not_ready: bool
 
     def state_in(self, views: Sequence[PortFacts], address: SocketAddress) -> str:
-        """Return its address's state in words; empty if it isn't an endpoint."""
+        """Return the state of its address in words; empty if it isn't an endpoint."""
         for view in views:
             if view.plan.key.name.service == self.service:
                 for verdict in view.plan.verdicts:
@@ -89,7 +89,7 @@ class RunningPod:
     """A Pod that runs in this test; has slots so that ``pod.is_redy = False`` is an error.
 
     Args:
-        written: The Pod as it was before it ran here.
+        written: The Pod before it ran here.
         update: Writes its state to the cluster; returns once that is in force.
         is_ours: Whether this test created it.
     """
@@ -120,7 +120,7 @@ class RunningPod:
         self.written = written
         self.is_ours = is_ours
         self.backends: dict[PodPort, Backend] = {}
-        """The backends, by container port number."""
+        """The backends by the numbers of container ports."""
         self.followers: set[PodFollower] = set()
         self.is_terminating = False
         self._is_ready = True

@@ -1,4 +1,4 @@
-"""The base of tests' Services, wherever they and their backends come from."""
+"""The base class of tests' Services, for any source of Services and backends."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _POLL_S = 0.005
 
 
 class HasTruth(Protocol):
-    """A value with a truth value of its own, such as a number; a coroutine has none."""
+    """A value with its own truth value, such as a number; a coroutine has none."""
 
     def __bool__(self) -> bool:
         """Return whether it is true."""
 
 
 class ProxyCalls(Protocol):
-    """What a test's Services need from their proxy; see :class:`.EmbeddedProxy`."""
+    """The methods that a test's Services need from their proxy; see :class:`.EmbeddedProxy`."""
 
     def add_service(self, *arguments: Any, **keywords: Any) -> ServiceHandle:
         """Serve a Service."""
@@ -83,7 +83,7 @@ class ServiceHandle(Protocol):
 
 
 class RecordingProxy(ProxyWithDecisions, abc.ABC):
-    """A proxy with a test's Services; the arguments are those of ``Proxy``."""
+    """A proxy with a test's Services; the arguments are the same as for ``Proxy``."""
 
     def close(self) -> None:
         """End the test's Services and their backends, the proxy and its thread. Idempotent.
@@ -130,10 +130,9 @@ class ServedService(abc.ABC):
     @property
     @abc.abstractmethod
     def address(self) -> SocketAddress:
-        """What clients dial; unpacks into host and port.
+        """The address that clients dial; unpacks into host and port.
 
-        Raises:
-            LookupError: It isn't served, or no longer.
+        Raises: LookupError: It isn't served, or no longer is.
         """
 
     @property
@@ -167,7 +166,7 @@ class ServedService(abc.ABC):
 
     @property
     def stats(self) -> ServiceStats:
-        """The present counters.
+        """The current counters.
 
         Raises:
             LookupError: The test has removed or replaced it.
@@ -187,13 +186,13 @@ class ServedService(abc.ABC):
     def decisions(self) -> Sequence[Decision]:
         """The last ended connections, oldest first: client, endpoint, bytes, time.
 
-        A Service that replaced another of its name has only its own connections.
+        A Service that replaced another with the same name has only its own connections.
         """
         return self._proxy.decisions_of(self.key)
 
     @property  # noqa: B027 - it can only be set
     def next_endpoint(self) -> None:
-        """Assign a backend or an address: the next connection goes there."""
+        """Assign a backend or an address: the next connection is sent there."""
 
     @next_endpoint.setter
     def next_endpoint(self, endpoint: Backend | EndpointAddress) -> None:
@@ -239,13 +238,13 @@ class ServedService(abc.ABC):
     ) -> None:
         """Wait until a condition, called with this Service, holds.
 
-        If the condition raises AssertionError or OSError, it doesn't hold yet: a client may
+        A condition that raises AssertionError or OSError doesn't hold yet: a client may
         meanwhile be refused or reset. This blocks its thread: a coroutine whose loop takes part in
         the condition awaits ``asyncio.to_thread(web.eventually, condition)``.
 
         Raises:
-            AssertionError: It doesn't hold after the timeout; the text has the counters.
-            TypeError: It isn't a function, or it is a coroutine function.
+            AssertionError: The condition doesn't hold after the timeout; the text has the counters.
+                TypeError: The condition isn't a function, or is a coroutine function.
         """
         if not callable(predicate):
             raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")

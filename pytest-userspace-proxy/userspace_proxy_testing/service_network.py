@@ -201,7 +201,7 @@ class ServiceNetwork(Services):
 
 
 class PodPlace(BackendPlace):
-    """A network's pod.
+    """A pod of a network, as a place for a backend.
 
     Args:
         files: The resolver's configuration files for its programs.

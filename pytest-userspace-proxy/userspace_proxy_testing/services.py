@@ -36,7 +36,7 @@ from .served_service import ProxyCalls, ServedService, ServiceHandle
 
 
 class Services:
-    """One proxy's Services; the base of what fixtures yield."""
+    """One proxy's Services; the base class of the fixtures' values."""
 
     def __init__(self) -> None:
         self._made: dict[ServiceKey, ProxiedService] = {}
@@ -56,7 +56,7 @@ class Services:
 
         Args:
             number: The backend's number in its Service, from 1.
-            like: What it is made of.
+            like: The kind of backend.
             cluster_ip: The Service's address, whose family it must have; None: IPv4.
             namespace: The Service's namespace.
         """
@@ -84,14 +84,14 @@ class Services:
 
         Args:
             name: Its name; a Service of the same name is removed first.
-            port: The port that clients dial; with ``service_proxy`` another one if unavailable.
-            backends: Their number, or what each is made of: see the module ``backends``.
+            port: The port that clients dial; with ``service_proxy`` another port if unavailable.
+            backends: Their number, or the kind of each: see the module ``backends``.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The IP address that clients dial; with ``service_proxy`` a loopback address.
                 Backends have addresses of the same family. None: a free IPv4 address.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
-            balance: How backends are chosen: see ``Proxy.add_service``.
+            balance: The balance method: see ``Proxy.add_service``.
             seed: The same seed reproduces the same choices.
             handling: Annotations by name: see ``Proxy.add_service``.
 
@@ -253,13 +253,13 @@ class ProxiedService(ServedService):
         self._put(slices)
 
     def drain(self, backend: Backend) -> None:
-        """Make a backend terminate: its connections continue, new ones go to others.
+        """Make a backend terminate: its connections continue, and others get new ones.
 
-        While no other backend is ready, new ones still go to it, as in Kubernetes (KEP-1669).
+        While no other backend is ready, it still gets new connections, as in Kubernetes (KEP-1669).
 
         Raises:
-            LookupError: It isn't one of ``backends``, it gets no connections, or the Service was
-                removed.
+            LookupError: The backend isn't in ``backends``, or gets no connections, or the Service
+                was removed.
         """
         if self._own(backend).address not in self._endpoints:
             raise LookupError(f"{backend!r} is no endpoint of {self.key}: endpoints were set")

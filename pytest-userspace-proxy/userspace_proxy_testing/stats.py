@@ -30,7 +30,7 @@ class ServiceStats:
     sent_bytes: int
     """Bytes to clients."""
     state: str
-    """How clients are served, and why not, as a sentence."""
+    """How clients are served, with the reason if they aren't, as a sentence."""
     endpoints: Mapping[str, Traffic]
     """Traffic by the backend's name or address."""
 

@@ -99,7 +99,7 @@ async def test_an_exception_of_the_handler_is_logged_and_sent_to_the_client(capl
     assert bodies(await talk(handler, b"GET /a HTTP/1.1\r\n\r\n")) == [
         ("HTTP/1.1 500 Error", b"LookupError: no such thing\n")
     ]
-    assert caplog.messages == ["a backend's function failed for GET /a"]
+    assert caplog.messages == ["backend function failed for GET /a"]
     assert "LookupError: no such thing" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The small program that a process executes after handing over, or leaving, the node.
+"""The small program that a process executes after it has handed over, or left, the node.
 
     asked      ▶ executes a small program ─┬─ the next process reports that it serves
                                            │      ▶ waits for the workers, exits 0
@@ -43,8 +43,8 @@ _MARK = "USERSPACE_PROXY_TAKES_BACK"
 _KEPT = "USERSPACE_PROXY_KEPT_"
 # The time limit for a trial start, which takes some 20 ms on an idle node.
 _START_S = 5.0
-# The pause between two starts. A start that finds the lock held takes milliseconds, while workers
-# wait 10 minutes.
+# The pause between two starts. A start that finds the lock held takes milliseconds; workers wait 10
+# minutes.
 _AGAIN_S = 1.0
 # A second SIGTERM or SIGINT ends the program, and leaves the workers to the next process; both are
 # blocked until it handles them. This process's inherited descriptors are for the command, too.
@@ -136,7 +136,7 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
 
 def _check_start(command: list[str], environment: dict[str, str]) -> None:
-    """Run a program in the way this process would execute it: the standard library may be gone."""
+    """Run a program in the environment in which this process would execute it."""
     done = subprocess.run(
         command,
         executable=RUNNING_INTERPRETER,
@@ -211,7 +211,9 @@ async def start_while_workers_live(
             return True
         except LockHeld as exc:
             if not is_logged:
-                _log.warning("cannot take the node back yet: %(cause)s", extra={"cause": str(exc)})
+                _log.warning(
+                    "cannot take the node back yet, retrying: %(cause)s", extra={"cause": str(exc)}
+                )
             is_logged = True
         if not has_workers():
             break

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# How long requests in progress may go on at the end of a drain, without new connections.
+# How long requests in progress may continue at the end of a drain, without new connections.
 _WITHOUT_NEW_S = 1.0
 
 
@@ -209,7 +209,7 @@ class Agent:
 
     @property
     def dns_address(self) -> SocketAddress | None:
-        """The address of the DNS server for Services; None: there is none."""
+        """The address of the DNS server for Services; None without such a server."""
         return self._own.dns
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
@@ -267,7 +267,7 @@ class Agent:
         return self._options.is_awaited()
 
     def abandon(self) -> None:
-        """End the workers; the caller exits at once, and leaves everything else as it is."""
+        """End the workers; the caller exits at once, and changes no other state."""
         if self._plane is not None:
             self._plane.hang_up()
 

@@ -1,4 +1,4 @@
-"""Removes this program's state from the kernel, and nothing else.
+"""Removes this program's state, and only this, from the kernel.
 
 cleanup                             rules, routes and programs of all proxies, whatever their names
 cleanup --service-proxy-name NAME   only the state of the proxy with that name

@@ -1,4 +1,4 @@
-"""The list of a proxy's components: a new watcher is its own file and a line here."""
+"""Lists a proxy's components: a new watcher needs its own file and one line here."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Core:
-    """The parts that carry one proxy's traffic; components start after them and end before them.
+    """The objects that carry one proxy's traffic; components start after and end before them.
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
@@ -43,7 +43,7 @@ class Core:
     source: Source
     steering: Steering
     is_own_steering: bool
-    """The agent has created the steering; for a caller's, nothing else is changed on the node."""
+    """The agent created the steering; with a caller's, it changes nothing else on the node."""
     previous_workers: PreviousWorkers | None
     plane: Plane
     client_addresses: ClientAddresses | None

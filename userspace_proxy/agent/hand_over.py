@@ -60,7 +60,7 @@ _PROOF_HINTS = {
     errno.EADDRINUSE: "try again: a process has a netlink socket of the number that was drawn",
 }
 # How long to wait for the holder's answer: its event loop may be applying a large change, or many
-# processes ask.
+# processes may be asking.
 _ANSWER_S = 10.0
 _PAUSE_S = 0.005
 # How long connections of a killed process's workers may last: as long as idle connections.
@@ -111,7 +111,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not name_proofs.can_prove():
-            # The holder would refuse, and may be any process of this user.
+            # This holder would refuse, too, and may be any process of this user.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         try:
@@ -150,7 +150,7 @@ async def _request(sock: Prover, within_s: float) -> socket.socket | str:
         empty if it disconnected to let another process ask.
 
     Raises:
-        TimeoutError: The answer takes too long, whatever else arrives.
+        TimeoutError: The answer takes too long.
         OSError: The proof fails.
     """
     answers = asyncio.Queue[socket.socket | str | OSError]()

@@ -27,7 +27,7 @@ from ..steering import proxy_label
 _NAME = "\0userspace-proxy"
 # How the kernel lists such a name.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
-# How long to wait for room in the holder's accept queue, which other processes fill, too.
+# How long to wait for room in the holder's accept queue, which other processes also fill.
 _ROOM_S = 5.0
 
 
@@ -37,7 +37,7 @@ class NodeLock:
     Args:
         proxy_name: The ``--service-proxy-name``: proxies with different names steer different
             Services at the same time. None or empty: the unnamed proxy.
-        is_cleanup: It is taken for a cleanup, not for a start; only the error differs.
+        is_cleanup: The lock is for a cleanup, not for a start; only the error differs.
     """
 
     def __init__(self, proxy_name: str | None = None, *, is_cleanup: bool = False) -> None:
@@ -47,8 +47,7 @@ class NodeLock:
         self.listener: ProvenSocket | None = None
         """Set while the lock is held: accept connections, so that the kernel's queue has room.
 
-        Processes that only ask who holds the lock have got the kernel's answer by then.
-        """
+        A process that only asks whether the lock is held has its answer from the kernel by then."""
 
     def take(self) -> None:
         """Take the lock until :meth:`release`, or until this process ends.

@@ -52,8 +52,8 @@ from .watchers.socket_lb.hooked_connections import HookedConnections
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The number of attempts to clean up. Each waits some seconds for another program's lock; a pod gets
-# 30 s in all.
+# The number of attempts to clean up. Each waits some seconds for another program's lock; a pod has
+# 30 s in total.
 _CLEAN_UP_TRIES = 3
 
 
@@ -91,7 +91,7 @@ def open_steering(
         node_addresses=options.node_addresses,
     )
     hooks, own_namespace = hook_options(options), options.is_own_namespace
-    # A retry wouldn't help.
+    # A retry wouldn't help: these features don't appear later.
     check_kernel(wanted, kernel, own_namespace=own_namespace)
     check_hooks(wanted, hooks, kernel, own_namespace=own_namespace)
     if wanted != "none":
@@ -276,8 +276,8 @@ async def _hold_conntrack(
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
         _log.info(
-            "if another program flushes the node's rules, they are repaired within a second, but "
-            "open connections end: %(cause)s",
+            "open connections end if another program flushes the node's rules, which are then "
+            "repaired: %(cause)s",
             extra={"cause": cause},
         )
 
@@ -300,7 +300,6 @@ def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
     stack.callback(timeouts.put_back)
     if cause := timeouts.hold():
         _log.info(
-            "cannot extend conntrack's timeout, only keep-alive keeps half-closed connections "
-            "translated",
+            "cannot extend conntrack's timeout, half-closed connections depend on keep-alive",
             extra={"cause": cause},
         )

@@ -32,8 +32,8 @@ from .rounds.tasks import Supervisor, pause
 from .rounds.wall_clock import NEVER, WallClock
 from .view import show_totals
 
-# The time limit for the first snapshot; all sources take less. Without a source, clients waiting at
-# recovered listeners should fail.
+# The time limit for the first snapshot; every source is faster. Without a source, clients that wait
+# at recovered listeners should fail.
 FIRST_SNAPSHOT_S = 10.0
 
 
@@ -114,7 +114,7 @@ class SourceComponent(Component):
     """The source of Services, which is read as long as the agent runs.
 
     Args:
-        publish: Takes its snapshots; None: it isn't read yet.
+        publish: Takes its snapshots; None: the source isn't read yet.
     """
 
     def __init__(self, source: Source, publish: Callable[[Snapshot], None] | None = None) -> None:

@@ -73,7 +73,7 @@ def run_agent(
         check: Called in a thread once the proxy runs, with the name of its steering; logs findings
             on this node that affect the steering. It may raise UserspaceProxyError, OSError and
             ValueError, which are logged.
-        dropped_log_lines: Returns how many lines the log has dropped.
+        dropped_log_lines: Returns the number of dropped log lines.
         write_stdout: Prints addresses, if the settings ask for it.
 
     Raises:
@@ -174,8 +174,8 @@ async def _await_api_server(settings: Settings) -> None:
 
     waiting = LoggedCondition[str](
         _log,
-        "the running proxy continues until the API server answers this one: %(cause)s",
-        "the API server answers",
+        "the running proxy keeps the node until this process can read Services: %(cause)s",
+        "this process can read Services",
     )
     while proxy_label(settings.service_proxy_name) in await asyncio.to_thread(running_proxies):
         said = await ask_server(
@@ -272,7 +272,7 @@ def make_options(settings: Settings) -> Options:
         node_name=settings.node_name,
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         is_own_namespace=is_own_namespace(),
-        # The writer of manifests may send clients wherever this node can.
+        # A user who may write manifests may send clients to any address that this node reaches.
         allow_node_endpoints=settings.allow_node_endpoints or bool(settings.manifests),
         workers=settings.workers or default_workers(),
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),

@@ -35,18 +35,18 @@ from .rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 _LOOK_S = 1.0
-# The interval without a Service that names a workload.
+# How long no Service has named a workload before scaling stops.
 _UNUSED_S = 5.0
-# The longest pause between retries. With it, thousands of nodes whose role lacks Leases don't load
-# the server.
+# The longest pause between retries. At this rate, thousands of nodes whose role doesn't permit
+# Leases don't load the server.
 _RETRY_S = 60.0
-# The maximum time for dials to settle: longer dials would make rounds longer than clients should
+# How long dials may take to settle: with longer dials, rounds would be longer than clients should
 # wait.
 _SETTLE_MAX_S = 5.0
 
 
 class Scaling(Component):
-    """One proxy's demand, and its part in scaling workloads."""
+    """One proxy's demand for workloads, which it reports for scaling."""
 
     def __init__(self, core: Core, *, clock: Callable[[], float] = Clocks.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source
@@ -87,7 +87,7 @@ class Scaling(Component):
 
 
 class _Resting:
-    """The part of one proxy in scaling workloads to zero."""
+    """One proxy's contribution to scaling workloads to zero."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _Resting:
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:
-        """The demand of all nodes; None: unknown, or nothing is summed."""
+        """The demand of all nodes; None if it is unknown, or if nothing is summed."""
         return self._holder.demand if self._is_wanted() else None
 
     async def restore(self) -> None:
@@ -148,7 +148,7 @@ class _Resting:
                 await step()
             except UserspaceProxyError as exc:
                 self._condition.set(str(exc))
-                # A round may be going on: a step that has worked for a while is retried soon.
+                # A round may be in progress: a step that has worked for a while is retried soon.
                 has_worked = self._clock() - began > _RETRY_S
                 failures = 0 if has_worked else failures + 1
             else:

@@ -62,7 +62,7 @@ class StatusAddresses:
     """The addresses of one proxy's status servers.
 
     Args:
-        wanted: Each address, or None, and the function that serves it, which may raise
+        wanted: Pairs of an address, or None, and the function that serves it, which may raise
             ListenError.
     """
 
@@ -73,7 +73,7 @@ class StatusAddresses:
 
     @property
     def problems(self) -> tuple[ListenError, ...]:
-        """The errors of addresses that aren't open."""
+        """The errors of the addresses that aren't open."""
         return tuple(problem for address in self._missing for problem in address.condition.now)
 
     async def open(self) -> None:
@@ -114,7 +114,7 @@ def _text(bind: ListenAt) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The agent's functions for the servers."""
+    """The functions of the agent that the servers call."""
 
     status: Callable[[], StatusFacts]
     """Returns all facts at this moment."""
@@ -131,7 +131,7 @@ class PortCounters:
         self._served_ports = served_ports
         self._plane = plane
         self._known: dict[PortKey, tuple[int, Figures]] = {}
-        """The last figures of each port, with the revision of its group."""
+        """The last counters of each port, with the revision of its group."""
 
     async def take(self) -> Counted | None:
         """Return the counters at this moment; None if there are too many Service ports.

@@ -203,12 +203,12 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
 
 
 def _dated(cause: Cause, clock: WallClock) -> Cause:
-    """Return a cause of a plan, whose time is monotonic, with Unix time."""
+    """Return a cause of a plan with its monotonic time converted to Unix time."""
     return cause.replace(first_at=clock.unix(cause.first_at)) if cause.first_at else cause
 
 
 def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:
-    """Return why clients were rejected because of what they sent: lately, or all of them.
+    """Return the client mistakes that led to rejections: recent ones, or all if none was served.
 
     Args:
         has_served: At least one client was served.
@@ -286,7 +286,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     """Return the facts about a frontend.
 
     Args:
-        bind: Decides how the target is worded.
+        bind: Determines the words for the target.
     """
     is_held = frontend in served.held_by_others
     target = "held by another program" if is_held else _target(served, frontend, bind)

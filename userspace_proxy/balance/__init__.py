@@ -1,4 +1,4 @@
-"""Chooses endpoints: in turn, at random, by load; with affinity, and ejection of dead ones."""
+"""Chooses endpoints: in turn, at random or by load, with affinity; ejects dead endpoints."""
 
 from .affinity import AffinityEntry, AffinityTables
 from .balancer import Balancer

@@ -4,8 +4,8 @@
     └─ AffinityTable   the entries of one Service port, least recently used first
 
 Rule 1: one Service port may fill the whole bound; at the bound the port with the most entries loses
-its least recently used ones (ADR 0015 does the same with connections).
-Rule 2: no entry costs a search: tables are sorted by size, which changes by one at a time.
+its least recently used ones (ADR 0015 does the same with connections). Rule 2: an entry never costs
+a search: tables are sorted by size, which changes by one at a time.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ class AffinityTables:
     """The affinity entries of all Service ports of one worker.
 
     Args:
-        max_entries: Beyond, each new entry evicts the least recently used one of the largest table.
+        max_entries: The bound; further entries evict the least recently used one of the largest
+            table.
     """
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._max_entries = max_entries
         self._by_size = BySize[AffinityTable]()
         self._shared: dict[str, tuple[AffinityTable, set[object]]] = {}
-        """Tables of Services whose ports share one, each with its users."""
+        """The tables that ports of a Service share, each with its users."""
 
     def __len__(self) -> int:
         return self._by_size.total
@@ -86,7 +87,7 @@ class AffinityTable:
 
     Args:
         timeout_s: Seconds from the last use until an entry expires.
-        tables: The worker's tables; None: this table is the only one.
+        tables: The worker's tables; None: there are no other tables.
     """
 
     def __init__(self, timeout_s: float, tables: AffinityTables | None = None) -> None:
@@ -106,10 +107,10 @@ class AffinityTable:
                 yield client, endpoint, max(0.0, now - used)
 
     def restore(self, entries: Iterable[AffinityEntry], now: float) -> None:
-        """Add a previous process's entries, last used first; a client's last used one wins.
+        """Add a previous process's entries, last used first; a client's last used entry wins.
 
-        New entries count as used before all present ones, so parts may follow each other. An entry
-        that replaces its client's older entry counts as used after them.
+        New entries count as used before all present ones, so several calls may follow each other.
+        An entry that replaces its client's older entry counts as used after them.
         """
         for client, endpoint, age_s in entries:
             used = now - max(0.0, age_s)

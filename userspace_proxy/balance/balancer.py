@@ -3,8 +3,8 @@
     client ─▶ pinned, and not ejected? ─▶ that one
                     │ no
                     └▶ the strategy, over endpoints that aren't ejected: of the first priority, or
-                       if none of them is left, of the next one
-                              └▶ none left: in turn, whatever the strategy, over all endpoints that
+                              if none is left, of the next one └▶ none left: in turn, whatever the
+                              strategy, over all endpoints that
                                  weren't silent a moment ago (a dial is better than a refusal, if
                                  it is quick)
 
@@ -41,12 +41,12 @@ from .strategy import Skip, Strategy
 from .weights import Weights
 
 TRIED_MAX = 16
-"""Endpoints dialled at most for one connection or flow. A failure ejects an endpoint for all
-clients, so later clients try others: with half of the endpoints dead, one client in 65,536 meets
-only dead ones. Without this bound a client would dial thousands of dead endpoints one by one."""
+"""The maximum number of endpoints dialled for one connection or flow. A failure ejects an endpoint
+for all clients, so later clients try others: with half of the endpoints dead, one client in 65,536
+tries only dead ones. Without this bound a client might dial thousands of dead endpoints."""
 
-# Ejected endpoints to check: the next ones in turn were dialled longest ago, so if that many were
-# silent a moment ago, the others were too.
+# The number of ejected endpoints to check: the next in turn were dialled longest ago, so if that
+# many were silent a moment ago, so were the others.
 _LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
 # Cost: shared by all balancers that have ejected no endpoint yet; nothing is added to it.
@@ -54,7 +54,7 @@ _NO_EJECTIONS = Ejections()
 
 
 class Balancer:
-    """The choice for one Service port and family.
+    """The choice of endpoints for one Service port and family.
 
     Args:
         affinity_timeout_s: The timeout of ``sessionAffinity: ClientIP``; None without affinity.
@@ -256,7 +256,7 @@ class Balancer:
         for level in self._levels:
             strategy = next(strategies, self.strategy)
             if pinned is not None and pinned in level.members:
-                # Affinity comes before load: the client waits for its endpoint.
+                # Affinity takes precedence over load: the client waits for its endpoint.
                 return None if self.is_full is not None and self.is_full(pinned) else pinned
             if level.is_out:
                 continue
@@ -300,7 +300,7 @@ class Balancer:
                 yield endpoint
 
     def _in_turn(self) -> Iterator[SocketAddress]:
-        """Yield endpoints by priority and in turn, and advance the turn; of many, only a part."""
+        """Yield endpoints by priority and in turn, at most some, and advance the turn."""
         for level in self._levels:
             for _ in range(min(_LOOKS, len(level.endpoints))):
                 yield level.endpoints[self._turn % len(level.endpoints)]

@@ -27,13 +27,13 @@ LONGEST_S = 60.0
 # How long a probe blocks the endpoint: longer than a dial may last (1 s of silence), so that a late
 # answer still counts.
 PROBE_S = 3.0
-# The pause between two dials of an ejected silent endpoint if no other is left. A recovered
-# endpoint is found within a second, at the cost of one waiting client per second.
+# The pause between two dials of an ejected silent endpoint if no other endpoint is left. A
+# recovered endpoint is found within a second, at the cost of one waiting client per second.
 QUIET_S = 1.0
 
 
 def lasts_s(times: int) -> float:
-    """Return how long an ejection lasts, the n-th in a row since an answer."""
+    """Return the duration of an ejection, the n-th in a row since an answer."""
     return backoff_s(times, FIRST_S, LONGEST_S)
 
 

@@ -1,4 +1,4 @@
-"""Affinity entries that all ports of a Service share: each is for a pod, whatever its port.
+"""Affinity entries that all ports of a Service share: each is for a pod, regardless of the port.
 
     PodAffinity of port 5060 ──┐
     PodAffinity of port 10000 ─┴─▶ AffinityTables.join ─▶ one AffinityTable: client ─▶ pod
@@ -18,7 +18,7 @@ _ANY_PORT = 0
 
 
 class PodAffinity:
-    """The shared entries as one Service port sees them: with its own endpoints.
+    """The shared entries, seen by one Service port with its own endpoints.
 
     It has the methods of :class:`.AffinityTable` that a balancer calls.
     """
@@ -68,7 +68,7 @@ class PodAffinity:
 
 
 class _Pods(Container[SocketAddress]):
-    """The addresses of endpoints, whatever their ports."""
+    """The addresses of endpoints, regardless of their ports."""
 
     def __init__(self, endpoints: Collection[SocketAddress]) -> None:
         self.by_ip: dict[str, SocketAddress] = {}

@@ -4,8 +4,8 @@
     candidates   A   C D   F …        without most ejected endpoints
     skipped          C                ejected, but still in the list of candidates
 
-Rule 1: a pick looks at candidates alone, so its cost doesn't depend on how many endpoints are
-ejected.
+Rule 1: a pick visits only candidates, so its cost doesn't depend on the number of ejected
+endpoints.
 Rule 2: building the list of candidates visits every endpoint, and weighted strategies rearrange
 each new list. So it is rebuilt only when a share of it is ejected, and for endpoints that have
 returned at most once per RELIST_S, unless the list is short.
@@ -38,8 +38,8 @@ class PriorityLevel:
     """The endpoints of one priority.
 
     Args:
-        endpoints: In the order of the plan.
-        members: The same endpoints.
+        endpoints: The endpoints in the order of the plan.
+        members: The same endpoints as a set.
         out: Endpoints that no client may use now; may contain endpoints of other levels.
     """
 

@@ -1,4 +1,4 @@
-"""Picks a random endpoint, or the less loaded of two random ones; with weights or without.
+"""Picks a random endpoint, or the less loaded of two, with or without weights.
 
 Source: kube-proxy's iptables rules (``--mode random``) and nftables rules (``numgen random``), for
     the first. M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001), for
@@ -21,7 +21,7 @@ DRAWS = 16
 
 
 class RandomNumbers(Protocol):
-    """The part of ``random.Random`` that is used here."""
+    """The methods of ``random.Random`` that are used here."""
 
     def randrange(self, stop: int, /) -> int:
         """Return a uniformly distributed number below ``stop``."""
@@ -59,7 +59,7 @@ class PowerOfTwoChoices:
     """Picks the less loaded of two random endpoints.
 
     Args:
-        load: Returns how many connections an endpoint has, pending dials included.
+        load: Returns the number of an endpoint's connections, including pending dials.
     """
 
     def __init__(self, load: Callable[[SocketAddress], int], rng: RandomNumbers) -> None:
@@ -154,7 +154,7 @@ class WeightedPowerOfTwoChoices:
     """Draws two endpoints by weight, and picks the one with fewer connections per weight.
 
     Args:
-        load: Returns how many connections an endpoint has, pending dials included.
+        load: Returns the number of an endpoint's connections, including pending dials.
     """
 
     def __init__(

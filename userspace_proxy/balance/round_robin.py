@@ -42,7 +42,7 @@ class RoundRobin:
     ) -> SocketAddress | None:
         count = len(endpoints)
         if skip is None and count:
-            # A fast path for the usual case: every connection takes it.
+            # A fast path for the usual case, which every connection takes.
             index = self._next % count
             self._next = index + 1
             return endpoints[index]
@@ -57,10 +57,10 @@ class RoundRobin:
 class WeightedRoundRobin:
     """Picks endpoints in turn, in proportion to their weights.
 
-    The turns are kept across updates of endpoints and of weights.
+    Turns are kept across updates of endpoints and weights.
 
     Args:
-        start: How many turns are over.
+        start: The number of past turns.
     """
 
     def __init__(self, weights: Weights, start: int = 0) -> None:

@@ -3,8 +3,8 @@
     endpoint A draws slots  17  3 90 …      a slot belongs to the endpoint that draws it first:
     endpoint B draws slots   3 41 17 …      17 to A, 3 to B
 
-Rule 1: which slots an endpoint draws, and when, depends on it alone. So if it is removed, only its
-own slots move, spread over all others; if it is added, slots move only to it.
+Rule 1: the slots that an endpoint draws, and their order, depend only on the endpoint. So if it is
+removed, only its own slots move, spread over all others; if it is added, slots move only to it.
 Rule 2: there are only a few slot counts, because another count moves nearly all clients.
 Rule 3: the draws are part of the interface: changing them moves clients during an upgrade.
 
@@ -50,7 +50,7 @@ def fill_slots(
 @functools.lru_cache(maxsize=256)
 def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[SocketAddress, ...]:
     of = dict(weighted)
-    # One time in 150 a slot is left that no endpoint has drawn.
+    # In one case of 150 no endpoint has drawn some slot.
     until = count * (math.log(count) + 5) / sum(of.values())
     while True:
         owners = _first(of, count, until)
@@ -60,7 +60,7 @@ def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[
 
 
 def count_slots(endpoints: int, *, is_weighted: bool) -> int:
-    """Return how many slots that many endpoints share.
+    """Return the number of slots for a number of endpoints.
 
     Args:
         is_weighted: The weights differ.

@@ -1,11 +1,11 @@
-"""Picks an endpoint by the client's address: the same one on every node and after a restart.
+"""Picks an endpoint by the client's address, equally on every node and after a restart.
 
     client ─▶ hash ─┬─ with the hash of endpoint A ─▶ 0.31
                     ├─ with the hash of endpoint B ─▶ 0.94   the highest number is picked
                     └─ with the hash of endpoint C ─▶ 0.52   the next one if B is skipped
 
-Rule 1: a number depends on one client and one endpoint alone. So if an endpoint is removed, only
-its own clients move, spread over all others; if one is added, clients move only to it.
+Rule 1: a number depends only on one client and one endpoint. So if an endpoint is removed, only its
+own clients move, spread over all others; if an endpoint is added, clients move only to it.
 Rule 2: the hash is part of the interface: changing it moves clients during an upgrade.
 Rule 3: a client's first choices are cached in order, so a connection whose endpoints are all dead
 costs two passes over all endpoints, not one per dial.
@@ -29,9 +29,9 @@ from .strategy import Skip
 from .weights import Weights
 
 CLIENTS_MAX = 16384
-"""Clients whose choices are cached, at most 300 bytes each on average. With 10,000 endpoints, the
-most that a plan has, a choice takes 0.4 ms; with few different weights 0.6 ms, with as many as
-endpoints 3.3 ms. A change of the endpoints takes a worker 20 ms."""
+"""The number of clients with cached choices, at most 300 bytes each on average. With 10,000
+endpoints, the maximum of a plan, a choice takes 0.4 ms; with few different weights 0.6 ms, with as
+many as endpoints 3.3 ms. A change of the endpoints takes a worker 20 ms."""
 CHOICES_MAX = 8 * CLIENTS_MAX
 """Cached choices of all clients, 8 bytes each."""
 CHOICES = (1, 24, 512)
@@ -61,7 +61,7 @@ class SourceHash:
         self._lanes = Lanes(())
         """These hashes."""
         self._by_weight: list[tuple[float, int]] = []
-        """Each weight, and how many endpoints have it."""
+        """Each weight, with the number of its endpoints."""
         self._remembered: dict[str, tuple[SocketAddress, ...]] = {}
         self._choices = 0
         """The number of cached choices of all clients."""

@@ -1,4 +1,4 @@
-"""The contract of strategies, and two strategies that wrap another one."""
+"""The contract of strategies, and two strategies that wrap others."""
 
 from __future__ import annotations
 

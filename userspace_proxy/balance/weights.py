@@ -33,7 +33,7 @@ class SlowStart:
     """The endpoints of one Service port in slow start.
 
     Args:
-        seconds: Until the share is full; 0 for full shares at once.
+        seconds: The seconds until a share is full; 0: shares are full at once.
     """
 
     __slots__ = "_began", "seconds"
@@ -75,7 +75,7 @@ class Weights:
 
     Args:
         configured: Endpoints without an entry have the default weight.
-        slow_start_s: Seconds until endpoints get their full weight; 0 for at once.
+        slow_start_s: The seconds until endpoints get their full weight; 0: at once.
     """
 
     __slots__ = "_configured", "_due", "_shares", "_slow_start", "version"
@@ -108,7 +108,7 @@ class Weights:
         slow_start_s: float = 0.0,
         now: float = 0.0,
     ) -> None:
-        """Change what the constructor was given; monotonic seconds."""
+        """Replace the constructor's arguments; monotonic seconds."""
         self._slow_start.change(slow_start_s, now)
         if self._shares and not slow_start_s:
             self._slow_start.keep(())

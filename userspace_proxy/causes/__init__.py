@@ -1,4 +1,4 @@
-"""What can be wrong: causes are values, and each is declared once as a row that has its texts."""
+"""The causes of failures: values, each declared once as a row with its texts."""
 
 # Importing any of them registers all rows, so that causes sent by other processes can be read.
 from . import endpoints, names, notes, services, slices

@@ -1,15 +1,15 @@
 """A cause states why clients of a Service aren't served, or why an endpoint isn't used.
 
-    code, declared once: what follows from a name alone, its traits
+    code, declared once: its traits, which depend only on the name
       └ row, declared once: words, remedies ──called with typed parameters──▶ Cause ──say──▶ text
 
 Rule 1: a cause is a value: equal facts are equal causes. It contains no text: only ``say`` reads a
 row's texts.
 Rule 2: a row is a function: its parameters are those of the cause, and its body returns the
 sentence. Other texts are templates, or functions with the same parameters.
-Rule 3: when the cause was seen, whether other clients are answered, and what an endpoint receives
-first are modifiers of a cause, not causes of their own.
-Rule 4: what depends on the code is one of its traits, never a list of codes elsewhere.
+Rule 3: the time of the cause, whether other clients are answered, and an endpoint's PROXY header
+are modifiers of a cause, not separate causes. Rule 4: properties of a code are its traits, never
+lists of codes elsewhere.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ newer_codes: dict[str, CauseCode] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What follows from the code of a cause; the defaults fit most causes.
+    """The properties of a cause's code; the defaults fit most causes.
 
     Commands contain placeholders: ``{namespace}`` and ``{name}`` of the Service, ``{pod}`` and
     ``{ip}`` of the cause's object.
     """
 
     is_of_endpoint: bool = False
-    """The cause is about an endpoint; dialling it may reveal more."""
+    """The cause is about an endpoint; a dial may reveal more."""
     is_of_now: bool = False
     """The remedy inspects the present state."""
     is_dial: bool = False
@@ -66,7 +66,7 @@ class Traits:
     kubectl_of_pod: str = ""
     """The arguments if the pod's name is known."""
     on_node: str = ""
-    """A command on the node that shows more."""
+    """A command for the node that shows more."""
 
 
 _PLAIN = Traits()
@@ -129,11 +129,11 @@ class CauseCode(enum.StrEnum):
     PACKETS_LOST = "packets-lost", Traits(accepts=True)
     """After the handshake, packets to or from an endpoint, or to a client, are lost."""
     ENDPOINT_FAILS = "endpoint-fails", Traits(is_of_endpoint=True, is_of_now=True, is_dial=True)
-    """A dial failed with another error."""
+    """A dial failed with an error that has no code of its own."""
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed", Traits(kubectl=_SLICES)
     """The endpoint's address is this node's own, or reserved (CVE-2021-25737)."""
     NAME_NOT_ALLOWED = "name-not-allowed"
-    """The operator doesn't allow an endpoint's name, or that many names."""
+    """The operator doesn't allow an endpoint's name, or so many names."""
     NAME_UNRESOLVED = "name-unresolved"
     """DNS has no address for an endpoint's name, or no longer has one."""
     NO_SLICE = "no-slice", Traits(is_of_pods=True, kubectl=_SLICES)
@@ -194,21 +194,21 @@ class CauseCode(enum.StrEnum):
     AGENT_BEHIND = "agent-behind"
     """A node's plan lags behind the API server; reported by tools that read all nodes."""
     NODES_DIFFER = "nodes-differ"
-    """A node differs from the others, or has something it shouldn't; reported likewise."""
+    """A node differs from the others, or has an unexpected object; reported likewise."""
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
     AGENT_MISSING = "agent-missing"
     """No proxy runs on a node; reported by tools that read all nodes."""
     AGENT_UNREAD = "agent-unread"
-    """A node's proxy gives no readable answer."""
+    """A node's proxy returns no readable answer."""
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        # Python 3.11.2 looks up a member by name; it doesn't know the names of _missing_'s.
+        # Python 3.11.2 looks up members by name, which fails for members created by _missing_.
         return CauseCode, (str(self),)
 
     @classmethod
     def _missing_(cls, value: object) -> CauseCode:
-        """Return a code that only a newer proxy knows, read from its JSON; it has no other name."""
+        """Return a newer proxy's code, read from its JSON; it has no other name."""
         # No proxy has more than NEWER_MAX: beyond that, only the sentences are kept.
         name = str(value) if value in newer_codes or len(newer_codes) < NEWER_MAX else ""
         code = newer_codes.get(name)
@@ -278,17 +278,17 @@ class CauseRow(Generic[P]):
     """The declaration of one cause; calling it with parameters returns a :class:`Cause`."""
 
     code: CauseCode
-    """The name in metrics and docs; several rows may share it."""
+    """The cause's name in metrics and docs; several rows may share it."""
     words: Callable[P, str]
     """The sentence, or its predicate if ``is_predicate``."""
     about: Text = ""
-    """The object that the sentence is about."""
+    """The object of the sentence."""
     is_predicate: bool = False
     """The sentence begins with the object, so ``words``, ``past`` and ``short`` omit it."""
     past: Text = ""
     """The sentence in the past tense; empty: unchanged."""
     short: Text = ""
-    """The sentence without the suspected reasons; empty: all of it."""
+    """The sentence without suspected reasons; empty: the whole sentence."""
     hint: Text = ""
     """The remedy; empty if the sentence already contains it."""
     command: Text = ""
@@ -302,12 +302,12 @@ class CauseRow(Generic[P]):
     is_of_slices: bool = False
     """The cause is about a Service's slices, not its pods."""
     is_of_host: bool = False
-    """All endpoints on an unreachable host fail this way."""
+    """All endpoints on an unreachable host have this cause."""
     kubectl: str = ""
     """Arguments of the ``kubectl`` command that shows more; empty: those of the code."""
     shared: Sequence[str] | None = None
     """The parameters that identify the cause across Services. None: a cause about an endpoint is
-    identified by the endpoint, any other belongs to its Service."""
+    identified by the endpoint, and any other cause belongs to its Service."""
     name: str = ""
     """The key; empty: the function's name."""
 
@@ -366,14 +366,14 @@ class Cause:
 
     Args:
         params: The row's parameters, in its order.
-        when: When it was seen.
+        when: The time at which it was seen.
         answers_others: The endpoint answers other clients, so it fails intermittently.
         host: The DNS name that led to the endpoint; empty: an address, as for pods.
         has_header: The endpoint receives a PROXY header first.
-        before: How the endpoint failed before; None: it didn't.
+        before: The endpoint's failure before this one; None: it had none.
         more: Number of similar causes that aren't listed.
-        count: How often it was seen; 0 for a state, which has no count.
-        within: What contains the cause's object; empty: the Service.
+        count: The number of occurrences; 0 for a state, which has no count.
+        within: The object that contains the cause's object; empty: the Service.
         first_at: Unix time at which it was first seen, in a plan monotonic seconds; 0 if unknown.
         last_at: Unix time at which it was last seen; 0 if unknown.
     """
@@ -408,7 +408,7 @@ class Cause:
         self.fact: tuple[object, ...] = (
             row.key, self.params, when, has_header, past, more, within,
         )  # fmt: skip
-        """What the sentence states, as a value; without the count and the remedy."""
+        """The content of the sentence, as a value; without the count and the remedy."""
         self._shared: tuple[object, ...] = ()
         self.written: object = None
         """The last serialised form, kept because most causes are written again unchanged."""
@@ -419,7 +419,7 @@ class Cause:
 
     @property
     def shared(self) -> tuple[object, ...] | None:
-        """What identifies the cause across Services; None: it belongs to its Service.
+        """The cause's identity across Services; None: it belongs to its Service.
 
         A cause about an endpoint is identified by its code and the endpoint's address.
         """
@@ -482,14 +482,14 @@ def _plain(value: object) -> Param:
     """Return a parameter as JSON can express it; addresses and object names become text."""
     if isinstance(value, bool | int | float):
         return value
-    # An object's name is an instance of a tuple subclass.
+    # The name of an object is an instance of a subclass of tuple.
     if isinstance(value, tuple | list) and type(value) in (tuple, list):
         return tuple(map(str, value))
     return str(value)
 
 
 def as_read(code: CauseCode, sentence: str = "", about: str = "", hint: str = "") -> Cause:
-    """Return a cause with the texts of another proxy, whose row is unknown here."""
+    """Return a cause with the texts of another proxy; this version lacks its row."""
     return _row_as_read(code)(sentence, about, hint)
 
 

@@ -1,7 +1,7 @@
 """Rows of causes about one endpoint: how dialling it fails, and how it answers.
 
-    dial:        refused · silent, also all of a node · unreachable · no host · no route · another
-                 error
+    dial:        refused · silent, also a whole node · unreachable · no host · no route · another
+        error
     connection:  closed without a byte · no byte · a late one · cut off · packets lost
     clients:     some are denied, others answered
 
@@ -41,7 +41,7 @@ NO_DATAGRAM_HINT = (
     "kept by a network policy or firewall from answering; endpoints that only receive (statsd, "
     "syslog) send nothing, too"
 )
-"""The remedy if no datagram comes back."""
+"""The remedy for missing UDP answers."""
 _ONLY_RECEIVES = "endpoints that only receive (syslog, graphite)"
 
 
@@ -134,7 +134,7 @@ def dropped_here(at: At, rule: str) -> str:
     Args:
         rule: Another program's chain and the packets that it drops, as the end of a sentence.
     """
-    # A rule on this node is a fact; other explanations would be guesses.
+    # A rule on this node is a fact; any other explanation would be a guess.
     return f"does not answer: {rule}"
 
 
@@ -228,7 +228,7 @@ route_prohibits = _endpoint(
     short="is unreachable",
     hint=_prohibits_hint,
 )
-"""A route or routing rule on this node prohibits dials."""
+"""A route or routing rule of this node prohibits dials."""
 
 
 route_unreachable = _endpoint(
@@ -309,7 +309,7 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
         "A firewall on this node or on the way rejects packets to the endpoint",
     ),
 }
-"""What an error means beyond its text, and the remedy."""
+"""The meanings of errors beyond their texts, with remedies."""
 
 
 def _fails_hint(at: At, failure: str, error: str) -> str:
@@ -343,7 +343,7 @@ resets = _endpoint(
     "why not these (it ends again and again, is at a limit of its own, or some clients speak TLS "
     f"or another protocol); {_LOST_ON_THE_WAY}",
 )
-"""The endpoint accepts connections and closes them without a byte."""
+"""The endpoint accepts connections and closes them without sending a byte."""
 
 
 _NOTHING_OUTSIDE = (
@@ -444,7 +444,7 @@ _DENIES_OUTSIDE = (
     outside=_DENIES_OUTSIDE,
 )
 def denies(at: At, client: str) -> str:
-    """Dials fail only from clients' addresses, of which ``client`` is the last."""
+    """Only dials from clients' addresses fail; ``client`` is the last such client."""
     return f"answers this node, but not {client}"
 
 
@@ -457,7 +457,7 @@ def denies(at: At, client: str) -> str:
     outside=_DENIES_OUTSIDE,
 )
 def excludes(at: At, client: str) -> str:
-    """The endpoint closes connections of some clients, of which ``client`` is the last."""
+    """The endpoint closes connections of some clients; ``client`` is the last such client."""
     return f"ends connections of {client} without a byte, and answers others"
 
 
@@ -472,7 +472,7 @@ cuts_off = _endpoint(
     f"give up while it answers; {_LOST_ON_THE_WAY}; some programs reset every connection that they "
     "have finished",
 )
-"""The endpoint answers connections and then resets them."""
+"""The endpoint answers connections, then resets them."""
 
 
 def _mtu_hint(peer: str) -> str:
@@ -495,7 +495,7 @@ _MTU = _mtu_hint("{ip}")
     shared=("client",),
 )
 def not_to_client(client: str) -> str:
-    """The client doesn't receive the answers, which isn't an endpoint's fault."""
+    """The client doesn't receive answers, which isn't the endpoint's fault."""
     return f"client {client} does not acknowledge the answers that it is sent"
 
 
@@ -504,7 +504,7 @@ not_to_endpoint = _endpoint(
     "not_to_endpoint",
     "acknowledges handshakes, but not what clients send",
     past="acknowledged handshakes, but not what clients sent",
-    # A full accept queue drops the handshake's last packet and what follows it.
+    # A full accept queue drops the last packet of the handshake, and later ones.
     hint=f"{_MTU}; so does a program that accepts no connections: `ss -ltn` in the pod "
     f"{_FULL_QUEUE}",
 )
@@ -553,7 +553,7 @@ def out_of_ports() -> str:
     "client keep fewer connections open",
 )
 def out_of_client_ports() -> str:
-    """The client's own address has no port left for an endpoint."""
+    """The client's own address has no port left for a connection to an endpoint."""
     return (
         "all ports 61000-65535 of a client's address towards an endpoint are in use: the endpoint "
         "sees this node's address, or the client is refused if the endpoint has not answered it"
@@ -569,7 +569,7 @@ DIAL_CODES: Mapping[Failure, CauseCode] = {
     Failure.ADMIN_PROHIBITED: CauseCode.ENDPOINT_UNREACHABLE,
     **dict.fromkeys(UNREACHABLE | BY_OWN_ROUTE, CauseCode.ENDPOINT_UNREACHABLE),
 }
-"""The cause's code for each failure of a dial."""
+"""The code of the cause for each failure of a dial."""
 _OF_DIALS: Mapping[Failure, Callable[[At], Cause]] = {
     Failure.REFUSED: refuses,
     Failure.SILENT: silent,

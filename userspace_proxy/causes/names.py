@@ -62,7 +62,7 @@ def nodes_unknown(name: str) -> str:
     hint="Remove names, from this Service or from others",
 )
 def too_many_names(name: str, of_service: int, uses: int, of_namespace: int, of_node: int) -> str:
-    """The name exceeds one of these limits."""
+    """The name exceeds a limit on names."""
     return (
         f"{name} is not looked up: a Service may have {of_service} names ({uses} over all its "
         f"slices), the Services of a namespace {of_namespace}, and all Services {of_node:,}, in "

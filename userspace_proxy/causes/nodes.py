@@ -14,7 +14,7 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
     """Return ``node-7``, ``node-7 and node-9``, ``node-7, node-9 and 12 others``.
 
     Args:
-        most: How many to name; one more is named rather than counted.
+        most: The number of names to list; a single further name is listed rather than counted.
         total: The number of all names, if ``names`` are only the first ones.
     """
     count = max(total, len(names))
@@ -31,7 +31,7 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
     "server, the role of the agent's account, and its log",
 )
 def source_fails(why: str) -> str:
-    """The agent answers but can't read everything that it needs."""
+    """The agent answers but can't read all of its inputs."""
     return f"reading from the API server fails: {why}"
 
 
@@ -80,7 +80,7 @@ def other_settings(settings: tuple[str, ...]) -> str:
     "privileged and on the host network; `userspace-proxy check` there says which rules win",
 )
 def beside_kube_proxy(places: tuple[str, ...]) -> str:
-    """The rules of kube-proxy are in the kernel, too."""
+    """kube-proxy's rules are in the kernel, too."""
     return f"kube-proxy's rules are beside this proxy's: {listed(places, 3)}"
 
 
@@ -109,7 +109,7 @@ def clock_off(seconds: int, is_ahead: bool, are_several: bool = False) -> str:
 
 @cause(CauseCode.NODES_DIFFER, hint=_SET_CLOCK)
 def own_clock_off(seconds: int, is_ahead: bool) -> str:
-    """The clock of the machine that runs this tool is off."""
+    """The clock of this tool's machine is wrong."""
     where = "ahead of" if is_ahead else "behind"
     return f"this machine's clock is {seconds:,} s {where} those of most nodes"
 

@@ -30,7 +30,7 @@ def annotation_wrong(key: str, why: str, otherwise: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def annotation_unknown(key: str, meant: str, known: tuple[str, ...]) -> str:
-    """The annotation is unknown: probably a misspelling of ``meant``, or meant for this proxy."""
+    """The annotation is unknown: a probable misspelling of ``meant``, or meant for this proxy."""
     rest = f"did you mean {meant}?" if meant else f"known: {', '.join(known)}"
     return f"annotation {key} is unknown ({rest})"
 
@@ -43,7 +43,7 @@ def annotation_misplaced(key: str, kinds: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def slow_start_unused() -> str:
-    """The balance ignores slow start."""
+    """The chosen balance ignores slow start."""
     return f"annotation {DOMAIN}slow-start: {WITHOUT_SLOW_START}"
 
 
@@ -55,7 +55,7 @@ def wake_without_hold(otherwise: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def wake_without_selector(workload: str) -> str:
-    """The Service selects no pods, so it isn't allowed to have a workload scaled."""
+    """The Service selects no pods, so it may not have a workload scaled."""
     what = (
         f"annotation {DOMAIN}wake: the Service has no selector, so {workload} isn't scaled for it"
     )
@@ -101,7 +101,7 @@ def weights_coarse(why: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def range_without_port(asked: str, known: tuple[str, ...]) -> str:
-    """The range is for a port that the Service lacks."""
+    """The range is for a port that the Service doesn't have."""
     what = f"annotation {DOMAIN}port-ranges: {asked}: the Service has no such TCP or UDP port"
     return f"{what} (it has {', '.join(known) or 'none'})"
 
@@ -114,7 +114,7 @@ def range_without_number(asked: str, number: int) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def range_overlaps(asked: str, other: str) -> str:
-    """Two ranges of the Service have ports of one protocol in common; the first is served."""
+    """Two ranges of the Service overlap for one protocol; the first is served."""
     what = f"annotation {DOMAIN}port-ranges: {asked} overlaps {other}"
     return f"{what}: of {asked.partition('=')[0]}, only the port itself is served"
 
@@ -163,7 +163,7 @@ def no_balancer_address() -> str:
     hint="Give the Service a ClusterIP of {theirs}, too: spec.ipFamilyPolicy: PreferDualStack",
 )
 def of_other_family(address: str, theirs: str, own: str) -> str:
-    """An external address belongs to a family that the Service isn't served in."""
+    """An external address belongs to a family in which the Service isn't served."""
     return f"{address} is not served: it is of {theirs}, and the Service of {own}"
 
 
@@ -221,7 +221,7 @@ def no_pod(why: str, address: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def address_wrong(path: str, why: str) -> str:
-    """An address of a Service or an endpoint isn't an address, or a name isn't a name."""
+    """An address of a Service or an endpoint is invalid, or a name is."""
     return f"{path}: {why}"
 
 
@@ -234,7 +234,7 @@ def names_beside_selector(key: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def name_without_port(key: str, at: str, port: str) -> str:
-    """A name is for a port that the Service lacks; ``port`` is quoted, or empty."""
+    """A name is for a port that the Service doesn't have; ``port`` is quoted, or empty."""
     why = f"no port {port}" if port else "several ports: write PORT=HOST:PORT"
     return f"annotation {key}: {at}: the Service has {why}"
 

@@ -1,4 +1,4 @@
-"""Renders causes as text, here only: the sentence, the remedy, the command that shows more.
+"""Renders causes as text: the sentence, the remedy, the command that shows more.
 
     Cause ──say──▶ "10.244.0.9:8080 refused connections, when it was last tried"
           ├─remedy▶ "See where the program listens …"
@@ -26,15 +26,15 @@ EXPECTS_NO_HEADER = (
 
 
 class Form(enum.Enum):
-    """How much of a sentence to return."""
+    """The form of a sentence."""
 
     WHOLE = enum.auto()
     SHORT = enum.auto()
-    """The sentence without the suspected reasons."""
+    """The sentence without suspected reasons."""
     PREDICATE = enum.auto()
-    """The sentence without the object, if it begins with it."""
+    """The sentence without the object, if it begins with the object."""
     SHORT_PREDICATE = enum.auto()
-    """The sentence without both."""
+    """The sentence without suspected reasons and object."""
 
 
 _SHORT = (Form.SHORT, Form.SHORT_PREDICATE)
@@ -74,7 +74,7 @@ def remedy(cause: Cause) -> str:
     """Return the remedy for a cause; empty if the sentence contains it."""
     before = cause.before
     if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
-        # A router without a route back to the datagram's source can't report that.
+        # A router without a route back to the source of a datagram can't report this.
         return remedy(before.replace(host=cause.host))
     row = cause.row
     text = _written((row.outside if cause.host else "") or row.hint, cause, is_quoted=True)
@@ -90,12 +90,12 @@ def remedy(cause: Cause) -> str:
 
 
 def command(cause: Cause) -> str:
-    """Return the words after ``kubectl`` of a remedy that is a command; empty if it isn't."""
+    """Return the words after ``kubectl`` of a remedy that is a command; otherwise empty."""
     return _written(cause.row.command, cause, is_quoted=True)
 
 
 def object_of(cause: Cause) -> str:
-    """Return what a cause is about: an address, ``shop/web``, ``EndpointSlice shop/web-x``."""
+    """Return the object of a cause: an address, ``shop/web``, ``EndpointSlice shop/web-x``."""
     about = cause.row.about
     params = dict(cause.params)
     return about.format_map(params) if isinstance(about, str) else about(**params)

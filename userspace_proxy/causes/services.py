@@ -1,7 +1,6 @@
 """Rows of causes about a Service, one of its addresses, or its clients.
 
-not served by this proxy · address taken · no listener · settings without effect · clients
-turned away
+not served by this proxy · address taken · no listener · settings without effect · clients rejected
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ NOTES_MAX = 10
 HEALTH_CHECK_FAILS = (
     "Load balancers may treat this node as one without endpoints; it is retried every second"
 )
-"""The effect of a health check node port that doesn't answer."""
+"""The effect of an unanswered health check node port."""
 
 
 @cause(CauseCode.NOT_OURS)
@@ -35,7 +34,7 @@ def of_other_proxy(name: str) -> str:
 
 @cause(CauseCode.NOT_OURS)
 def has_headless_label() -> str:
-    """The Service's label says that no proxy serves it."""
+    """The Service's label excludes it from all proxies."""
     return "it has the label service.kubernetes.io/headless"
 
 
@@ -47,14 +46,14 @@ def _alias_hint(address: str) -> str:
 
 @cause(CauseCode.NOT_OURS, hint=_alias_hint)
 def is_external_name(address: str = "") -> str:
-    """The Service is a DNS alias; ``address``: its target, if that is an address (not allowed)."""
+    """The Service is a DNS alias; ``address``: its target, if it is an address (not allowed)."""
     why = f", which can't be an alias of an address ({address})" if address else ""
     return f"type ExternalName is served by DNS alone{why}"
 
 
 @cause(CauseCode.NOT_OURS, short="it is headless")
 def is_headless() -> str:
-    """The Service has no cluster IP, by request."""
+    """The Service has no cluster IP because it asked for none."""
     return "it is headless (clusterIP: None): clients reach its endpoints directly"
 
 
@@ -126,7 +125,7 @@ def _external_hint(address: str, why: str, is_allowed: bool) -> str:
 
 @cause(CauseCode.EXTERNAL_IP_OFF, about="{address}", hint=_external_hint)
 def external_ip_off(address: str, why: str, *, is_allowed: bool = False) -> str:
-    """An external IP isn't served, perhaps although it is allowed."""
+    """An external IP isn't served, although it may be allowed."""
     return f"external IP {address} is not served: {why}"
 
 
@@ -145,7 +144,7 @@ def too_many_external_ips(address: str, limit: int) -> str:
     hint="Divide the Service, or give it fewer ports or load-balancer IPs",
 )
 def too_many_frontends(service: ServiceKey | str, limit: int, count: int) -> str:
-    """The Service has too many frontends: ``count`` ports aren't served, this one first."""
+    """The Service has too many frontends: ``count`` ports aren't served, this port first."""
     which = (
         "this port is" if count == 1 else f"this port and the {count - 1:,} after it, by name, are"
     )
@@ -183,8 +182,8 @@ def not_listening(problem: str, hint: str, chain: str = "") -> str:
     """A frontend, or the proxy port behind it, can't or mustn't be served.
 
     Args:
-        problem: The text of the component that opens or steers it.
-        chain: Family, table and name of another program's chain that is to blame; or empty.
+        problem: The message of the component that opens or steers it.
+        chain: Family, table and name of the other program's chain that causes it; or empty.
     """
     return problem
 
@@ -211,7 +210,7 @@ def forwarding_dropped(chain: str, why: str, hint: str) -> str:
     "for the endpoints' way back to the clients; the path userspace reaches them from this node",
 )
 def forwarding_unanswered() -> str:
-    """The reason is unknown."""
+    """Forwarded connections go unanswered for an unknown reason."""
     return (
         "clients that the kernel leads to endpoints get no answer, though the endpoints answer "
         "this node"
@@ -225,7 +224,7 @@ def more_notes() -> str:
 
 
 def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
-    """Return at most ``NOTES_MAX`` notes; if there are more, another cause says so."""
+    """Return at most ``NOTES_MAX`` notes; a further cause counts the rest."""
     found = tuple(itertools.islice(notes, NOTES_MAX + 1))
     return found if len(found) <= NOTES_MAX else (*found[:NOTES_MAX], more_notes())
 

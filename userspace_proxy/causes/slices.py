@@ -14,7 +14,7 @@ from .cause import Cause, CauseCode, cause
 from .notes import not_to_mirror
 
 NAMES_SHOWN = 5
-"""How many names, networks and reasons a sentence lists."""
+"""The maximum number of names, networks and reasons in a sentence."""
 _SLICES_OF = "EndpointSlices of {service}"
 _USES_ALL = "{policy}: Cluster uses endpoints of all nodes"
 _LABELLED = (
@@ -80,7 +80,7 @@ def slice_rejected(slice_: str, line: str) -> str:
     hint=f"If it is one, give it the label {LABEL_SERVICE_NAME}: {{name}}",
 )
 def unnamed_slice_rejected(slice_: str, line: str, name: str) -> str:
-    """A slice that names no Service, but whose name contains the Service's, has a mistake."""
+    """A slice without a Service, but with the Service's name in its own, has a mistake."""
     return f"{slice_}, by its name a slice of it, is rejected: {line}"
 
 
@@ -96,7 +96,7 @@ def selects_no_pod(
 
     Args:
         count: The number of slices.
-        pods: Arguments with which kubectl lists the pods.
+        pods: The arguments with which kubectl lists the pods.
     """
     return f"{_which(count)} empty: no pod with an address was found for selector {selector}"
 
@@ -157,7 +157,7 @@ def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
     hint=f"If it is one of {{service}}, give it the label {LABEL_SERVICE_NAME}: {{name}}",
 )
 def names_none(service: ServiceKey | str, name: str, slice_: str) -> str:
-    """A slice names no Service, but its name begins with this Service's."""
+    """A slice names no Service, but its name begins with this Service's name."""
     lacks = f"{slice_} has no label {LABEL_SERVICE_NAME}"
     return f"no EndpointSlice belongs to {service}: {lacks}, so it belongs to no Service"
 
@@ -189,7 +189,7 @@ def other_protocol(port: str, protocol: str, others: tuple[str, ...], has_select
     hint="The port's name in the EndpointSlice (Endpoints) must be that in the Service",
 )
 def other_port_names(port: str, names: tuple[str, ...]) -> str:
-    """The endpoints' ports have other names, ``names`` being the first."""
+    """The endpoints' ports have other names; ``names`` are the first of these."""
     shown = ", ".join(sorted(f'"{name}"' if name else "an unnamed one" for name in names))
     return f"its endpoints have no {_wanted(port)}; they have {shown}"
 
@@ -202,11 +202,11 @@ def _no_port_hint(port: str, has_selector: bool) -> str:
 
 @cause(CauseCode.PORT_NAME_MISSING, about="{port}", hint=_no_port_hint)
 def no_port(port: str, has_selector: bool) -> str:
-    """The endpoints have no port at all."""
+    """The endpoints have no ports."""
     sentence = f"its endpoints have no {_wanted(port)}, nor any other"
     if not has_selector:
         return sentence
-    # The EndpointSlice controller omits a port that it doesn't find in the pod.
+    # The EndpointSlice controller omits ports that it doesn't find in the pod.
     return f"{sentence}: targetPort is a name that no container port of its pods has"
 
 
@@ -229,7 +229,7 @@ def some_lack_port(port: str, have: int, total: int) -> str:
     is_of_slices=True,
 )
 def port_unnumbered(service: ServiceKey | str, port: str, slice_: SliceKey | str) -> str:
-    """A slice lists the port without its number."""
+    """A slice lists the port without a number."""
     which = f'port "{port}"' if port else "the unnamed port"
     return f"{which} of EndpointSlice {slice_} has no number"
 
@@ -278,7 +278,7 @@ def none_local(total: int, unknown: int, node: str, policy: str) -> str:
     """No endpoint is on this node, and the policy excludes all others.
 
     Args:
-        unknown: Endpoints whose node is unknown.
+        unknown: The number of endpoints whose node is unknown.
         node: The node of the only endpoint.
         policy: The field that sets the policy.
     """
@@ -347,7 +347,7 @@ def none_usable(total: int, reasons: tuple[str, ...]) -> str:
     hint="Divide the Service: its ports times their endpoints and ranges may be {limit:,}",
 )
 def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
-    """The Service's ports before this one use up its limit of endpoints."""
+    """The Service's earlier ports use up its limit of endpoints."""
     return (
         f"the ports of {service} together have more than {limit:,} endpoints and source ranges, so "
         "this port, which is not among the first by name, is not served"

@@ -2,9 +2,9 @@
 
     settings ─▶ probes, each reads one thing ─▶ judges, pure ─▶ Finding: ok, warning or error
 
-Rule 1: nothing in the kernel is changed, not even by reading (a query may load a module).
+Rule 1: a check never changes the kernel, not even by reading (a query may load a module).
 Rule 2: a judge takes values and returns findings, so that it can be tested without a node.
-Rule 3: each warning and error states what, where, and the remedy.
+Rule 3: each warning and error states the problem, its place and the remedy.
 """
 
 from .checks import check_node, check_settings, log_findings

@@ -1,4 +1,4 @@
-"""Defines a finding: what was checked, and the result."""
+"""Defines a finding: the checked object, and the result."""
 
 from __future__ import annotations
 

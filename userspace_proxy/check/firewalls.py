@@ -59,7 +59,7 @@ def judge_firewalls(
     """Report chains that drop packets to the proxy, or on the kernel path to endpoints.
 
     Args:
-        endpoints: Destinations of forwarded packets; empty if none, or without the kernel path.
+        endpoints: Destinations of forwarded packets; empty without any, or without the kernel path.
         taken: Frontends whose packets other programs take.
         unfollowed: The rules that may take frontends' packets.
     """

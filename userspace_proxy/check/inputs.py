@@ -20,10 +20,10 @@ from ..sources.manifests import load_state
 from ..steering.selection import find_no_kernel_path
 from .finding import Finding, error, ok, reason, warning
 
-# The other Services are only counted: a cluster may have hundreds of headless ones.
+# The maximum number of named Services; others are counted: a cluster may have hundreds.
 _NAMED_MAX = 5
 _WARNINGS_MAX = 20
-"""The most warnings of one kind."""
+"""The maximum number of warnings of one kind."""
 
 
 @dataclass(frozen=True, slots=True)

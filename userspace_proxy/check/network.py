@@ -21,7 +21,7 @@ SYSCTLS = (
 )
 # Above this fill level, new connections may soon be dropped.
 _CONNTRACK_SHORT = 0.9
-# A closed connection keeps its source port this long. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
+# How long a closed connection keeps its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60
 
 

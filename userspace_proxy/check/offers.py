@@ -51,7 +51,7 @@ class Offers:
     instead: str = ""
     """Another steering than the chosen one that works here; empty if none does."""
     remedy: str = ""
-    """The remedy if the chosen steering can't work, apart from an installation."""
+    """The remedy if the chosen steering can't work, other than an installation."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """The sysctls that may forbid user namespaces."""
 
@@ -93,9 +93,9 @@ def chosen(wanted: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
 def look_at_steering(
     wanted: str, taken: str, options: Options, kernel: KernelOffers, *, own_namespace: bool
 ) -> list[Finding]:
-    """Report whether the chosen steering works here, with all that the options ask of it.
+    """Report whether the chosen steering works here with the chosen options.
 
-    The arguments are those of :func:`judge_offers`.
+    The arguments are the same as for :func:`judge_offers`.
     """
     offers = read_offers(kernel, taken)
     found = judge_offers(offers, wanted, taken, own_namespace=own_namespace)
@@ -261,7 +261,7 @@ def _taken_reason(taken: str, offers: Offers, *, own_namespace: bool) -> str:
 
 
 def _remedy(offers: Offers, taken: str) -> str:
-    """Return the remedy: what to install, and a steering that works here."""
+    """Return the remedy: packages to install, and a steering that works here."""
     if offers.is_in_kernel:
         return offers.remedy
     return f"{_INSTALL[taken]}; or {offers.remedy}" if offers.instead else _INSTALL[taken]

@@ -170,7 +170,7 @@ def find_range_holder(proxy_ports: Span) -> PortHolder | None:
         return None
     ports = range(first, last + 1)
     inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
-    # Any owner: of a process with thousands of sockets, only the lowest descriptors are read.
+    # Any owner: only the lowest descriptors of a process with thousands are read.
     return next(iter(owners_of(inodes).values()), ANOTHER)
 
 

@@ -1,10 +1,9 @@
 """Reads from the admin address of a running proxy, over plain HTTP.
 
-Rule 1: only a socket is used, as aiohttp takes ten times as long to import; that is for the API
-server.
-Rule 2: each error is one line with the address and the remedy.
-Rule 3: any process may listen there: an answer's size is bounded, and at a default address on this
-node, only a process of root or of this user is trusted.
+Rule 1: this client uses a plain socket, because aiohttp, which is for the API server, takes ten
+times as long to import. Rule 2: each error is one line with the address and the remedy. Rule 3: any
+process may listen there: an answer's size is bounded, and at a default address on this node, only a
+process of root or of this user is trusted.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _TIMEOUT_S = 20.0
 
 # The maximum size of an answer, which protects memory; the JSON of 10,000 Services has 20 MB.
 _MAX_BYTES = 512 * 1024 * 1024
-# The most characters of a server's error message that are shown.
+# The maximum number of shown characters of a server's error message.
 _MAX_SAID = 300
 
 
@@ -81,7 +80,7 @@ class AdminAddress:
 
         Args:
             accept: The media type to request, and the only one that is accepted.
-            query: Values of the query string; empty ones are omitted.
+            query: The values of the query string; empty values are omitted.
 
         Raises:
             NotAnswered: No proxy answers there.
@@ -111,7 +110,7 @@ class AdminAddress:
         if answer.code == http.client.BAD_REQUEST and query.get("q"):
             raise ConfigError(f"--search: {said_in(body)}")
         if (status := answer.code) != http.client.OK:
-            # The web server's own answers begin with the status code.
+            # The web server's own errors begin with the status code.
             said = said_in(body).removeprefix(f"{status}").lstrip(": ")
             if status == http.client.INTERNAL_SERVER_ERROR:
                 said = f"{http.client.responses[status]}; see the proxy's log"
@@ -127,7 +126,7 @@ class AdminAddress:
         """Request a path; return the answer, and its body in pieces, some of which are empty.
 
         Args:
-            timeout_s: Of each step of an answer.
+            timeout_s: The timeout of each step of an answer.
 
         Raises:
             OSError: The server can't be reached.

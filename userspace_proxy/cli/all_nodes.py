@@ -1,9 +1,9 @@
 """Decides whether a command asks one proxy, or the agents of all nodes of a cluster.
 
     --server, --config ──────────────────▶ one proxy, at the address of its status page
-    plugin of kubectl, or a kubeconfig ──▶ all nodes: what ``find_for_all_nodes`` returns
+    plugin of kubectl, or a kubeconfig ──▶ all nodes: the result of ``find_for_all_nodes``
 
-Rule 1: only the command line and kubeconfig decide, never what answers.
+Rule 1: only the command line and kubeconfig decide, never the answering program.
 Rule 2: imports are few, because each command reads these flags.
 """
 
@@ -35,18 +35,18 @@ NODE_FLAGS = (
         "DURATION",
     ),
 )
-"""Flags for which nodes are asked, and for how long."""
+"""Flags that select the nodes to ask, and the time limit."""
 KUBECONFIG = CommandFlag(
     "kubeconfig", "the cluster whose nodes are asked; as a plugin of kubectl, its own", "PATH"
 )
 CLUSTER_FLAGS = (KUBECONFIG, *KUBECONFIG_FLAGS, *NODE_FLAGS)
-"""Flags for commands that don't accept those of ``run``."""
+"""Flags for commands that don't accept the flags of ``run``."""
 
 _OF_ONE = ("server", "config")
 
 
 def settings_of(given: Given) -> Settings:
-    """Return the settings in a command's words, at most a kubeconfig.
+    """Return the settings in a command's words; only a kubeconfig is possible.
 
     Raises:
         ConfigError: A setting's value isn't valid.

@@ -1,4 +1,4 @@
-"""Defines what a command is, and parses its words.
+"""Defines commands, and parses their words.
 
     words ──▶ read_words ──▶ Given: own flags · arguments · the flags of ``run``
 
@@ -31,7 +31,7 @@ class CommandFlag:
     short: str = ""
     """The one-letter form; may be empty."""
     completes: str = ""
-    """What the command ``complete`` offers for the value; empty: nothing."""
+    """The candidates of the command ``complete`` for the value; empty: none."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -48,9 +48,9 @@ class Given:
     """The command's own flags by name; a switch has the text ``true``."""
     arguments: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    """The flags of ``run`` that were given, each as one word."""
+    """The given flags of ``run``, each as one word."""
     command: str = ""
-    """The command's name; empty if none was written."""
+    """The command's name; empty without a command."""
     rest: tuple[str, ...] = ()
     """The words after ``--``, if the command runs another program."""
 
@@ -93,7 +93,7 @@ class Command:
 
     name: str
     summary: str
-    """What the command does, in a few words, without a full stop."""
+    """The effect of the command, in a few words, without a full stop."""
     run: Callable[[Given], int]
     arguments: str = ""
     """The arguments as in the usage line: ``[NAMESPACE/NAME]``; brackets mark an optional argument,
@@ -101,7 +101,7 @@ class Command:
     choices: tuple[str, ...] = ()
     """The values of the argument; empty if they can't be listed."""
     completes: str = ""
-    """What the command ``complete`` offers for the arguments; empty: nothing."""
+    """The candidates of the command ``complete`` for the arguments; empty: none."""
     details: tuple[str, ...] = ()
     """Paragraphs for the command's help."""
     flags: tuple[CommandFlag, ...] = ()
@@ -115,12 +115,12 @@ class Command:
     is_daemon: bool = False
     """Whether signals that the agent ignores are ignored from the start."""
     reads_cluster: bool = False
-    """Whether its arguments always name Services of a cluster, whatever the flags."""
+    """Whether its arguments always name Services of a cluster, regardless of the flags."""
     runs_anywhere: bool = False
     """Whether it also works on macOS and Windows, where a proxy can't run."""
     may_read_all: bool = False
-    """Whether it reads one proxy or all nodes, as its flags say; ``run`` is for one, and an entry
-    point for all (``plugin_commands``)."""
+    """Whether it reads one proxy or all nodes, depending on its flags; ``run`` is for one proxy,
+    and an entry point for all nodes (``plugin_commands``)."""
 
     @property
     def usage(self) -> str:

@@ -1,4 +1,4 @@
-"""The table of this package's commands; help, completion and the man page are made from it.
+"""The table of this package's commands; help, completion and the man page derive from it.
 
 To add a command, add a row here and a module that does the work, which is imported when it runs.
 For commands of other packages, see ``plugin_commands``.

@@ -167,7 +167,7 @@ def _printable_streams() -> Iterator[None]:
 
 def _write_similar(error: UnicodeError) -> tuple[str, int]:
     if isinstance(error, UnicodeDecodeError):
-        # The stream may also be read, such as one that a test captures.
+        # The stream may also be readable, such as a stream that a test captures.
         return "\ufffd", error.end
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]

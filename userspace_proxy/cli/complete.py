@@ -1,8 +1,8 @@
 """The command ``complete``: prints the names that a shell offers for the word at the cursor.
 
-    words of the command line ──▶ the proxy or cluster that they mean ──▶ names, one a line
+    words of the command line ──▶ the proxy or cluster that they name ──▶ names, one per line
 
-Rule 1: on any error, nothing is offered: a message would be written across the command line.
+Rule 1: on any error, no name is offered: a message would be written across the command line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Replaces the incomplete word.
 _UNFINISHED = "unfinished"
-# The timeout for a request in seconds: the shell waits meanwhile.
+# The timeout for a request in seconds: the user's shell waits for it.
 _SERVER_S = 3.0
 # Search qualifiers whose values are offered.
 _WITH_VALUES = ("is", "cause", "ns", "service")
@@ -39,7 +39,7 @@ def complete(given: Given, own: Mapping[str, Command]) -> int:
     """
     with contextlib.suppress(UserspaceProxyError):
         for name in sorted(set(_names(given.arguments[0], given.rest, own))):
-            # bash expands offered words, so only plain ones are safe.
+            # bash expands offered words, so only words without special characters are safe.
             if shell_word(name) == name:
                 print(name)
     return DONE
@@ -51,7 +51,7 @@ class _Typed:
 
     command: Command
     given: Given
-    """The parsed words, without the one to complete."""
+    """The parsed words, without the word to complete."""
     word: str
 
 

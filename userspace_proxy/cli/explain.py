@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ..explain.dial import Dials
     from ..facts import PortFacts, StatusFacts
 
-# The maximum number of endpoints that are dialled: more would take longer than a user waits.
+# The maximum number of dialled endpoints: more would take longer than a user waits.
 DIALLED_MAX = 64
-# The time limit for the API server: a healthy one answers the three or four requests in 0.1 s.
+# The time limit for the API server: a healthy server answers the three or four requests in 0.1 s.
 _SERVER_S = 15.0
 
 
@@ -43,7 +43,7 @@ class NodesAnswer(Protocol):
 
     @property
     def subject(self) -> Subject | None:
-        """The facts of the requested node; None if all were requested, or it didn't answer."""
+        """The facts of the requested node; None for all nodes, or without an answer."""
 
     @property
     def worst(self) -> Subject | None:
@@ -71,16 +71,16 @@ class _Found:
 
     subject: Subject
     asked: tuple[str, ...] = ()
-    """The flags that name the source, and flags of ``run`` that change its plan."""
+    """The flags that name the source, and flags of ``run`` that affect its plan."""
     pods: tuple[PathStep, ...] | None = None
     planned: Sequence[PortFacts] | None = None
-    """The Service ports as planned from the API server; None if it wasn't asked."""
+    """The Service ports as planned from the API server; None unless it was asked."""
     name: str = ""
     """The value of its label ``service-proxy-name`` in the API server."""
     plan: Callable[[Settings], Subject] | None = None
     """Plans the API server's objects for a proxy with given settings; None if it wasn't asked."""
     on_nodes: NodesAnswer | None = None
-    """The answers of a cluster's agents; None if none was asked, or could be."""
+    """The answers of a cluster's agents; None unless agents were, or could be, asked."""
     is_elsewhere: bool = False
     """The subject is about another node."""
 
@@ -102,7 +102,7 @@ def explain(given: Given) -> int:
     arguments = ServiceArguments(given, settings, reads_cluster=reads_cluster)
     names = arguments.names(given.arguments[0])
     found = _find_first(given, settings, names)
-    # Another node's addresses and endpoints would have to be dialled from there.
+    # Addresses and endpoints of another node would have to be dialled from there.
     way = None if found.is_elsewhere else find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
     invocation = explaining.Invocation(
@@ -144,7 +144,7 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
     try:
         service, found = first_found(names, lambda name: _find(given, settings, name))
     except SourceError as exc:
-        # A user who may reach the agents need not be allowed to read Services.
+        # A user who may reach the agents isn't necessarily allowed to read Services.
         on_nodes = _ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
         subject = None if on_nodes is None else on_nodes.subject or on_nodes.worst
         if on_nodes is None or subject is None or not subject.ports:
@@ -238,7 +238,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
 
-    # An author of manifests may direct clients wherever this node can.
+    # An author of manifests may direct clients to any address that this node reaches.
     options = replace(
         settings.as_options(PolicyOptions), node_name=settings.node_name, allow_node_endpoints=True
     )
@@ -333,10 +333,10 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
 def _dial(subject: Subject, way: tuple[str, ...]) -> Dials | None:
     """Dial the addresses and endpoints; None if the proxy's network can't be entered.
 
-    UDP is left out: a client would have to send something.
+    UDP is omitted: a client would have to send data.
 
-    So are endpoints that the proxy refuses: anyone who may write EndpointSlices could have this
-    machine's own programs and its cloud's metadata dialled.
+    Endpoints that the proxy refuses are also omitted: anyone who may write EndpointSlices could
+    have this machine's own programs and its cloud's metadata dialled.
     """
     from ..answering_child import ChildEnded
     from ..explain.dial import dial_by, with_hosts

@@ -8,7 +8,7 @@ continue, and the next control process adopts them (ADR 0026).
 
 Rule 1: signals are passed to the control process, whose exit status is the container's. It is
 restarted only if a signal from elsewhere ended it: the kernel's SIGKILL, SIGSEGV.
-Rule 2: this process does so little that nothing can end it; it only waits for signals.
+Rule 2: this process only waits for signals, so that it has no cause to fail.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..pacing import backoff_s
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # A control process that ends sooner may fail at its start. The first restart costs clients nothing;
-# further ones are delayed, twice as long each time.
+# each further restart is delayed twice as long as the last.
 _SOUND_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -56,7 +56,7 @@ def _follow(child: int) -> tuple[int, bool]:
     """Forward signals to a child until it ends.
 
     Returns:
-        Its exit status, negative for a signal, and whether it was told to stop.
+        Its exit status, negative for a signal, and whether a stop was requested.
     """
     is_stopping = False
     while True:

@@ -31,7 +31,7 @@ def given_choices(given: Given) -> dict[str, str]:
 
 
 def means_cluster(given: Given, settings: Settings) -> bool:
-    """Return whether the words name a cluster, as kubectl's do, rather than a proxy."""
+    """Return whether the words name a cluster, as kubectl's words do, rather than a proxy."""
     flags = {name for name in ("kubeconfig", "master") if settings.origins.get(name) == "flag"}
     return bool(flags or given_choices(given)) or is_plugin(sys.argv)
 
@@ -76,12 +76,12 @@ def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
 
 
 def find(given: Given, settings: Settings) -> Kubeconfig | None:
-    """Return the kubeconfig of ``--kubeconfig``, or kubectl's own; None if there is none.
+    """Return the kubeconfig of ``--kubeconfig``, or kubectl's own; None without either.
 
     kubectl's own isn't read if a server is given and no flag chooses a context, cluster or user.
 
     Raises:
-        ConfigError: There is none, but flags choose a part of it or KUBECONFIG names files.
+        ConfigError: There is none, but flags choose an entry of it or KUBECONFIG names files.
     """
     from ..sources.kubernetes.kubeconfig_files import find_kubeconfig, one_file
 

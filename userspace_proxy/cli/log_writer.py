@@ -3,7 +3,7 @@
     put() ──▶ queue, at most 1 MiB ──▶ thread ──write(2)──▶ stderr: a file, pipe, socket or terminal
 
 Rule 1: ``put`` never waits. With a full queue it drops and counts the line; once there is room
-again, another line reports how many were dropped.
+again, another line reports the number of dropped lines.
 Rule 2: stderr isn't made non-blocking, because O_NONBLOCK belongs to the open file, which other
 processes share.
 Rule 3: poll() before each write can't replace the thread: another writer of the pipe could fill it
@@ -185,7 +185,7 @@ async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
                 rest = rest[os.write(descriptor, rest) :]
         except OSError as exc:
             error = exc
-        # The loop may be closed already because the program has ended.
+        # The loop may already be closed because the program has ended.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(partial(finish, error))
 

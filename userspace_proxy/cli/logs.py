@@ -3,9 +3,9 @@
     2026-11-20T09:18:03.123Z INFO connection ended: idle service=shop/web client=10.0.0.1:4242
     {"time":"2026-11-20T09:18:03.123Z","level":"INFO","logger":…,"message":…,"service":…}
 
-A log call has a fixed text, and values as ``extra``. Both forms show the same, except that text
-doesn't repeat values in the message (``log_fields``). A traceback stays on its record's line,
-because container runtimes treat every line as a record.
+A log call has a fixed text, and values as ``extra``. Both forms contain the same values, except
+that text doesn't repeat values in the message (``log_fields``). A traceback stays on its record's
+line, because container runtimes treat every line as a record.
 
     --v=0…3    INFO
     --v=4…     and DEBUG
@@ -24,12 +24,12 @@ from .log_writer import LogWriter
 DEBUG_VERBOSITY = 4
 
 _STDERR = 2
-# How long the exit waits for a stalled reader.
+# How long the exit waits for a slow reader.
 _FLUSH_S = 0.5
 
 # The attributes of every record; all others come from ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# Fields of every JSON record, which an ``extra`` of that name must not replace.
+# The fields of every JSON record, which an ``extra`` with the same name must not replace.
 _RESERVED = frozenset(("time", "level", "logger"))
 # Values with these characters are quoted. Source: logfmt as Heroku and Go's log/slog write it.
 _NEEDS_QUOTES = frozenset(' ="\\')

@@ -1,6 +1,6 @@
 """The command ``observe``: one line for each connection of a running proxy, as it happens.
 
-    admin address ──lines of JSON──▶ line of text, or as it is ──▶ terminal
+    admin address ──lines of JSON──▶ line of text, or unchanged ──▶ terminal
 
 The command waits for a proxy that restarts; connections in the meantime aren't shown.
 """
@@ -29,7 +29,7 @@ PATH = "/api/v1/connections"
 # Seconds of silence that end the stream; the proxy sends an empty line at least every two seconds.
 _SILENT_S = 20.0
 # The maximum length of a line. A connection takes a few hundred bytes; a longer line is cut, and
-# skipped like a newer proxy's.
+# skipped like an unknown line of a newer proxy.
 _MAX_LINE_BYTES = 64 * 1024
 _REFUSAL_PIECES = 10
 
@@ -44,7 +44,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
     query = query_of(given)
     admin = find_admin(given)
     is_json = given.values.get("output") == "json"
-    # This reports what the stream wouldn't: another program or version, an unknown Service.
+    # Report errors that the stream doesn't: another program or version, an unknown Service.
     names = ServiceArguments(given).selected()
     query["service"], _ = first_found(
         names,

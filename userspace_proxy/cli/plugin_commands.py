@@ -1,14 +1,15 @@
-"""Finds a command by its name: this package's own, or one that another package adds.
+"""Finds a command by its name, in this package or in others.
 
 An entry point of the group ``userspace_proxy.commands`` has the command's name, and refers to its
 :class:`.Command`; one of ``userspace_proxy.for_all_nodes`` has the name of a command of this
-package, and refers to the function that does the same for all nodes of a cluster (``explain``: that
-returns what they say of a Service)::
+package, and refers to the function that does the same for all nodes of a cluster (``explain``: the
+function that returns their facts about a Service)::
 
     [project.entry-points."userspace_proxy.commands"]
     demo = "userspace_proxy_testing.commands.table:DEMO"
 
-Rule 1: a command of this package is found without reading what is installed, and can't be replaced.
+Rule 1: a command of this package is found without a search of installed packages, and can't be
+replaced.
 Rule 2: a command that can't be loaded is an error only when it is called.
 """
 
@@ -60,7 +61,7 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
 
 
 def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
-    """Return all commands by name: this package's, then the loadable ones of other packages."""
+    """Return all commands by name: this package's, then the loadable commands of other packages."""
     commands = dict(own)
     for name, entry in sorted(_entries(_COMMANDS).items()):
         if name not in own:

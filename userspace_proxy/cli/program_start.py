@@ -23,7 +23,7 @@ class ProgramStart:
     """How a process was started, so that the commands it prints can be pasted.
 
     The defaults describe this process. ``kubectl exec POD -- userspace-proxy`` becomes ``kubectl
-    exec -n NAMESPACE POD -- userspace-proxy``; others begin with what was typed.
+    exec -n NAMESPACE POD -- userspace-proxy``; others begin with the typed words.
     """
 
     argv: Sequence[str] = field(default_factory=lambda: sys.argv)
@@ -35,7 +35,7 @@ class ProgramStart:
 
     @property
     def program(self) -> tuple[str, ...]:
-        """The words that start it again where its user typed them."""
+        """The words that start it again from its user's shell."""
         return (*self._container(), *self._words())
 
     def _words(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The commands ``run`` and ``cleanup``: they read settings, set up the log and call the agent."""
+"""The commands ``run`` and ``cleanup``: read settings, set up the log and call the agent."""
 
 from __future__ import annotations
 

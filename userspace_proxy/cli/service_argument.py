@@ -3,9 +3,9 @@
     web · shop/web · svc/web · shop · -n shop · -A · --context=prod ──▶ names, the likeliest first
     web.shop · web.shop.svc.cluster.local · http://web.shop:8080/x  ──▶ the Service of that name
 
-Rule 1: kubectl's meaning of a word comes first, then its meaning as a name: ``svc/web`` is web in
-the current namespace, or in a namespace called svc; ``shop`` is a Service in the current namespace,
-or a namespace.
+Rule 1: kubectl's meaning of a word comes first, then its meaning as a name: ``svc/web`` is Service
+web in the current namespace, or in a namespace called svc; ``shop`` is a Service in the current
+namespace, or a namespace.
 Rule 2: a kubeconfig is read only if a word, or a missing word, needs its namespace.
 Rule 3: a Service's name has no dot, so a word with a dot is a DNS name.
 """
@@ -40,7 +40,7 @@ FLAGS = (
     ),
     CommandFlag("all-namespaces", "Services of all namespaces", short="A"),
 )
-# The kind as users write it for kubectl.
+# The names of the kind in kubectl.
 KINDS = ("svc", "service", "services")
 _OTHER_KINDS = frozenset((
     "deploy", "deployment", "deployments", "po", "pod", "pods", "sts", "statefulset",
@@ -74,7 +74,7 @@ class ServiceArguments:
 
     @cached_property
     def namespace(self) -> str:
-        """The current namespace; empty if none or all are selected.
+        """The current namespace; empty if none is selected, or all are.
 
         Raises:
             ConfigError: The namespace is invalid, or the flags name a missing kubeconfig.

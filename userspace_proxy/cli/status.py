@@ -91,7 +91,7 @@ def show_now(ask: Callable[[], AdminAnswer]) -> str:
 
 
 def _width() -> dict[str, str]:
-    """Return the query for lines that fit the terminal, whose size may have changed."""
+    """Return the query for lines that fit the terminal; its size may have changed."""
     columns = columns_of(sys.stdout)
     return {"columns": str(columns)} if columns else {}
 

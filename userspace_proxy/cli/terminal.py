@@ -21,8 +21,8 @@ from ..model.quoting import printable_lines
 from ..status.wrapping import LEAST_COLUMNS
 
 COLUMNS_SHOWN = "USERSPACE_PROXY_COLUMNS"
-"""The environment variable with which a calling program states the columns of the terminal on which
-it will show the output."""
+"""The environment variable in which a calling program states the columns of the terminal that will
+show the output."""
 EVERY_S = 1.0
 """Seconds between two screens."""
 
@@ -35,10 +35,10 @@ _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 class PrintableStream:
-    """A stream that escapes what a terminal would interpret: control and direction characters.
+    """A stream that escapes control and direction characters, which a terminal interprets.
 
     Args:
-        stream: The underlying stream; everything except writing is passed on.
+        stream: The underlying stream, for all methods except writing.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -66,7 +66,7 @@ def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -
 
 
 def columns_of(stream: TextIO, environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many columns lines may have; 0: any number, as no terminal shows the lines.
+    """Return the maximum width of lines in columns; 0: any number, as no terminal shows the lines.
 
     COLUMNS doesn't apply to files and pipes: programs that use readline export it.
     """
@@ -83,7 +83,7 @@ def add_colours(text: str) -> str:
 
 
 def fit(text: str, columns: int, lines: int) -> str:
-    """Return the lines that fit on a screen, and how many more there are."""
+    """Return the lines that fit on a screen, and the number of further lines."""
     shown: list[str] = []
     left = lines - 1
     rows = text.rstrip("\n").split("\n")

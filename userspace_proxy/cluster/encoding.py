@@ -74,7 +74,7 @@ class _Head:
 
 
 FORMAT = digest(_Head, ServiceState)
-"""A number that changes with these types from version to version."""
+"""A number that changes with these types between versions."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)

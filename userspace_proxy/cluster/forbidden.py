@@ -1,8 +1,8 @@
-"""Addresses to which no name may resolve: of this node, other Nodes, pods, Services, and others.
+"""Defines the addresses to which no name may resolve: of nodes, pods, Services, and others.
 
 Rule 1: an address that NAT64 translates is checked in both forms.
 Rule 2: changes of Services, Nodes, and this node's addresses are followed.
-Rule 3: in a cluster whose users write names, none is looked up before the pod networks and the
+Rule 3: in a cluster whose users write names, no name is looked up before the pod networks and the
 Nodes are known, and a name has no endpoint of a family without a pod network.
 """
 
@@ -17,19 +17,19 @@ from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, reserved_reason
 
-# The maximum number of cached answers: as many addresses as the names of a node may have.
+# The maximum number of cached answers: as many as the names of a node may have addresses.
 _OWN_MAX = 64_000
 
 
 class Forbidden(enum.StrEnum):
-    """What an address belongs to on this node or in the cluster."""
+    """The object on this node or in the cluster to which an address belongs."""
 
     PODS = "in the network of pods"
     SERVICES = "in the network of Services"
     SERVICE = "an address of a Service"
     THIS_NODE = "an address of this node"
     OF_BOTH = "an address of this node and of a Service"
-    """Which it was first is unknown."""
+    """An address of both; the order in which they had it is unknown."""
     NODE = "an address of a Node"
 
 
@@ -39,7 +39,7 @@ class ClusterNetworks(NamedTuple):
     pods: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     is_shared: bool = False
-    """Whether its users write names, so that its pods and Nodes must be known."""
+    """Whether users of the cluster write names, so that its pods and Nodes must be known."""
 
 
 class ForbiddenAddresses:
@@ -112,7 +112,7 @@ class ForbiddenAddresses:
         return ""
 
     def _ours_reason(self, ip: str) -> str:
-        """Return to what an address belongs, on this node or in the cluster."""
+        """Return the object to which an address belongs, on this node or in the cluster."""
         networks, node = self.networks, self._node
         if contains((*networks.pods, *(node.pod_networks if node else ())), ip):
             return Forbidden.PODS

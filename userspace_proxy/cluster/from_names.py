@@ -4,9 +4,9 @@
     DNS ────lookups────▶ (host_table)         in turns: a Service takes some 50 µs
 
 Rule 1: a name is looked up only if the operator has allowed it, or a parent domain.
-Rule 2: a forbidden address (``forbidden``) is never an endpoint, whatever a name resolves to. This
-is checked again when Services, Nodes or this node's addresses change; and at each dial the kernel
-is asked (``OwnAddressCheck``).
+Rule 2: a forbidden address (``forbidden``) is never an endpoint, even if a name resolves to it.
+This is checked again when Services, Nodes or this node's addresses change; and at each dial the
+kernel is asked (``OwnAddressCheck``).
 Rule 3: a snapshot without names is passed on unchanged; otherwise the cost of a change depends only
 on the Services and names that change.
 Rule 4: a bug that one Service triggers removes only that Service's endpoints by name, and is a note
@@ -63,7 +63,7 @@ class EndpointsByName:
         """The result for the source's snapshot at the end of the last turns."""
         self._source = self.last
         self._changes = 0
-        """The number of snapshots that lookups alone have caused."""
+        """The number of snapshots caused by lookups alone."""
         self._requests: dict[ServiceKey, NameRequest] = {}
         self._shares = NameShares()
         self._affected: set[ServiceKey] = set()

@@ -2,13 +2,14 @@
 
     Services, Pods, slices ──▶ PodEndpoints ──settle()──▶ Store
 
-Rule 1: slices of a Service with a selector are ignored, whether a controller or a user wrote them:
+Rule 1: slices of a Service with a selector, whether written by a controller or a user, are ignored:
 its endpoints are its Pods.
 Rule 2: only Services whose own object or Pods have changed are derived again.
 Rule 3: an earlier run's endpoints stay until the Service's object has been read: until then its
 selector is unknown, and a Service that can't be read stays unchanged.
-Rule 4: a change of a Pod costs as much as the Pods of all Services that select it, so a namespace's
-Services share a maximum number of Pods; a Service beyond it has no endpoints, and a note.
+Rule 4: the cost of a Pod's change depends on the Pods of all Services that select it, so a
+namespace's Services share a maximum number of Pods; a Service beyond it has no endpoints, and a
+note.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ..shares import Shares
 from .store import Snapshot, Store
 
 PODS_MAX = 20_000
-"""The maximum of a namespace's Pods, each counted for every Service; 5 µs each."""
+"""The maximum number of a namespace's Pods, each counted once per Service; 5 µs each."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

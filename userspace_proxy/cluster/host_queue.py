@@ -1,11 +1,11 @@
-"""Decides which name is looked up next: namespaces share the slots, some of which are reserved.
+"""Decides which name to look up next: namespaces share slots, some of which are reserved.
 
     waiting, by time ──due──▶ ready, by namespace ──take──▶ under way ──give_back──▶
 
 Rule 1: names without an answer, which are new or failed last time, have half of the slots: each may
 take five seconds, and other names must not wait for them.
 Rule 2: a namespace has half of the slots, one of which is reserved for names with an answer.
-Rule 3: namespaces take turns; a namespace's names with an answer come first, then the order is by
+Rule 3: namespaces take turns; a namespace's names with an answer are first, then the order is by
 time.
 Rule 4: a name that several namespaces want gets the first turn of any of them.
 """
@@ -20,14 +20,14 @@ from typing import NamedTuple
 PLACES = 8
 """Names that are looked up at the same time."""
 DOUBTFUL_MAX = PLACES // 2
-"""The maximum of names without an answer among these."""
+"""The maximum number of these slots for names without an answer."""
 NAMESPACE_MAX = PLACES // 2
-"""The maximum of one namespace's names among these."""
+"""The maximum number of these slots for one namespace's names."""
 NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 
 
 class _QueuedHost(NamedTuple):
-    """A waiting entry; void once the queue has a newer one for the name."""
+    """A waiting entry; void once the queue has a newer entry for the name."""
 
     is_doubtful: bool
     at: float
@@ -53,7 +53,7 @@ class HostQueue:
         self._ready: dict[str, list[_QueuedHost]] = {}
         """Heaps of due names, by namespace in the order of turns."""
         self._places: dict[str, _UsedPlace] = {}
-        """The turns of names being looked up."""
+        """The turns taken by names that are being looked up."""
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
         """Schedule a name's lookup, replacing an earlier schedule.
@@ -92,11 +92,11 @@ class HostQueue:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name is, or may be, due that got no slot at the last :meth:`take`."""
+        """Whether a name is, or may be, due that got no slot in the last :meth:`take`."""
         return bool(self._ready)
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None: names wait only for slots, or not at all."""
+        """Return when the next name is due; None: names wait only for slots, or no name waits."""
         while self._waiting and not self._is_valid(self._waiting[0][1]):
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None
@@ -105,7 +105,7 @@ class HostQueue:
         return self._entries.get(entry.host) is entry
 
     def _first(self) -> str | None:
-        """Return the namespace whose turn it is and that has a free slot; None: none."""
+        """Return the namespace with the next turn and a free slot; None without one."""
         for namespace, heap in list(self._ready.items()):
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)

@@ -3,8 +3,8 @@
     want ──▶ due ──take──▶ under way ──learn──┬─ addresses ──TTL, 5–300 s──▶ due
                                               └─ none ──5 s, doubling to 60 s──▶ due
 
-Rule 1: a name that no longer resolves keeps its last addresses for an hour, whatever DNS answers,
-so that an outage of DNS, or a broken zone, doesn't end a Service.
+Rule 1: a name that no longer resolves keeps its last addresses for an hour, regardless of the
+answer of DNS, so that an outage of DNS, or a broken zone, doesn't end a Service.
 Rule 2: a family for which no server has answered keeps its addresses while the other family has
 some; otherwise the answer counts.
 """
@@ -20,10 +20,10 @@ from ..pacing import backoff_s
 from .host_queue import HostQueue
 
 TTL_MIN_S = 5.0
-"""Envoy's default refresh interval, whatever the TTL."""
+"""Envoy's default refresh interval, regardless of the TTL."""
 TTL_MAX_S = 300.0
-"""The maximum number of seconds between two lookups of a name: some zones have a TTL of a day, and
-a database moves within minutes."""
+"""The maximum number of seconds between two lookups of a name: some zones have a TTL of a day, but
+a database may move within minutes."""
 RETRY_S, RETRY_MAX_S = 5.0, 60.0
 """RFC 8767 requires at least 30 s between attempts in the long run."""
 KEEP_S = 3600.0
@@ -34,14 +34,14 @@ KEEP_S = 3600.0
 class _Host:
     families: tuple[IPFamily, ...] = ()
     namespaces: tuple[str, ...] = ()
-    """The namespaces whose Services use it."""
+    """The namespaces whose Services use the name."""
     asked: tuple[IPFamily, ...] = ()
     """The families of the last lookup."""
     addresses: dict[IPFamily, tuple[str, ...]] = field(default_factory=dict)
     due_at: float | None = 0.0
     """Monotonic seconds; None: a lookup is in progress."""
     is_known: bool = False
-    """Whether a lookup has ended."""
+    """Whether a lookup has finished."""
     failures: int = 0
     """Lookups in a row without an address."""
     why: str = ""
@@ -63,7 +63,7 @@ class HostTable:
         return host in self._hosts
 
     def want(self, host: str, families: Iterable[IPFamily], namespaces: Iterable[str]) -> None:
-        """Look a name up from now on, for these families and namespaces. Idempotent."""
+        """Start looking a name up, for these families and namespaces. Idempotent."""
         known = self._hosts.setdefault(host, _Host())
         wanted, users = tuple(sorted(families)), tuple(sorted(namespaces))
         has_more = bool(set(wanted) - set(known.families))
@@ -93,7 +93,7 @@ class HostTable:
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None: none waits, except for a place."""
+        """Return when the next name is due; None: no name waits, except for a slot."""
         return self._queue.next_at()
 
     @property
@@ -136,7 +136,7 @@ class HostTable:
         return () if known is None else known.addresses.get(family, ())
 
     def problem(self, host: str) -> NameProblem | None:
-        """Return why a name has no addresses, or only old ones; None: it resolves."""
+        """Return why a name has no addresses, or only old ones; None if it resolves."""
         known = self._hosts.get(host)
         has_addresses = known is not None and any(known.addresses.values())
         if known is None or not (known.is_known or has_addresses):

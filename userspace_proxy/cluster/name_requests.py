@@ -1,8 +1,8 @@
-"""Reads which names a Service requests, in its annotation or in slices of names.
+"""Reads the names that a Service requests, in its annotation or in slices of names.
 
 Rule 1: the key of a derived slice contains a colon, which object names can't. So the state on disk
-shows which slices were derived from which names, and they are read as slices of names.
-Rule 2: a name whose port the Service doesn't have is left out, with a note.
+shows which slices were derived from which names, and these are read as slices of names. Rule 2: a
+name whose port the Service doesn't have is omitted, with a note.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..model.quoting import quoted, shown
 from .slices import Slices
 from .store import ServiceState
 
-# Neither names contain it, nor keys of Endpoints objects (``mirroring``) or of pods.
+# A character that names, keys of Endpoints objects (``mirroring``) and keys of pods don't contain.
 _SEPARATOR = "@"
 ANNOTATION = f"{DOMAIN}endpoints"
 
@@ -40,12 +40,12 @@ class NameRequest(NamedTuple):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The names, each once."""
+        """The names, without repetitions."""
         return tuple(dict.fromkeys(e.ip for item in self.named for e in item.named))
 
     @property
     def names(self) -> tuple[EndpointName, ...]:
-        """The first names with their ports, from either place."""
+        """The first names with their ports, from annotation and slices."""
         found = dict.fromkeys(self.state.service.handling.names)
         for item in self.named:
             # Cost: a user's slice may have a thousand names and a hundred ports.
@@ -82,7 +82,7 @@ def read_request(state: ServiceState) -> NameRequest | None:
             _add(named, _before_derivation(item, host_of(item)))
     notes: list[Note] = []
     if service.handling.names and not is_earlier:
-        # The keys differ from those of slice objects.
+        # These keys differ from keys of slice objects.
         named.update((made.key, made) for made in _of_annotation(service, notes))
     plain = _without(state, apart)
     if len(others := _other_notes(service)) < len(service.notes):
@@ -127,7 +127,7 @@ def _without(state: ServiceState, slices: Iterable[EndpointSlice]) -> Slices:
 
 
 def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
-    """Merge a slice of names into the one of its key; an equal name with endpoints wins."""
+    """Merge a slice of names into its key's slice; an equal name with endpoints wins."""
     before = named.get(item.key)
     if before is None:
         named[item.key] = item

@@ -67,7 +67,7 @@ class Slices(tuple[EndpointSlice, ...]):
 
     @property
     def runs(self) -> Sequence[SliceRun]:
-        """The runs; results for a single run aren't cached."""
+        """The runs; results for a lone run aren't cached."""
         return self._runs or _split(self)
 
     def changed(self, changes: Mapping[SliceKey, EndpointSlice | None]) -> Slices:
@@ -120,7 +120,7 @@ class Slices(tuple[EndpointSlice, ...]):
 
     @property
     def endpoint_count(self) -> int:
-        """The number of listed endpoints, including repetitions."""
+        """The number of listed endpoints, including duplicates."""
         return sum(self.derive(_count_endpoints))
 
 

@@ -2,7 +2,7 @@
 
 Rule 1: an equal object causes no new revision. Equal endpoints stay the same objects, so that
 changed ones are found fast.
-Rule 2: a list replaces all objects of its kind, but equal objects stay the same, so a relist causes
+Rule 2: a list replaces all objects of its kind, but equal objects stay the same, so a relist yields
 only differences.
 Rule 3: a snapshot never changes.
 """
@@ -28,7 +28,7 @@ class ServiceState:
 
     service: Service
     slices: tuple[EndpointSlice, ...]
-    """The Service's slices; those of a store are :class:`Slices`."""
+    """The Service's slices; a store's are :class:`Slices`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def differing_slices(
 
 
 def count_new(old: ServiceState | None, new: ServiceState | None) -> int:
-    """Return about how many slices, endpoints and ports only the second state has."""
+    """Return approximately how many slices, endpoints and ports only the second state has."""
     known = set(Slices.of(old.slices).runs) if old is not None else ()
     runs = Slices.of(new.slices).runs if new is not None else ()
     return sum(run.weight for run in runs if run not in known)

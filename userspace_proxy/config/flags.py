@@ -95,7 +95,7 @@ def _values_of(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def warn_ignored(ignored: Iterable[tuple[str, str]], *, place: str = "") -> list[str]:
-    """Return one warning for each reason.
+    """Return one warning per reason.
 
     Args:
         ignored: (flag or field, reason).
@@ -139,7 +139,7 @@ def split_words(
         command: For the hint about an unknown flag.
 
     Raises:
-        ConfigError: An unknown flag, or one without its value.
+        ConfigError: An unknown flag, or a flag without its value.
     """
     given: list[tuple[str, str]] = []
     others: list[str] = []

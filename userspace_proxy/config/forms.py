@@ -11,7 +11,7 @@ from ..model import SocketAddress
 from .kinds import TEXT, Kind, integer, texts, wrong_type
 from .values import InheritedSocket, parse_address, parse_cidr, parse_listen_address
 
-# Words that are allowed among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
+# Words that may appear among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
 _NODEPORT_WORDS = ("primary", "localhost", "all")
 # A node's name is a DNS subdomain. Source: RFC 1123, Kubernetes' object names.
 _NODE_NAME = re.compile(
@@ -21,8 +21,8 @@ _NODE_NAME = re.compile(
 _LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 # Source: RFC 3986, section 2.
 _URL_TEXT = re.compile(r"[-A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%]+")
-# The maximum number of workers. With more, the kernel's SO_REUSEPORT groups become slow, and no
-# node has more cores to spare for its proxy.
+# The maximum number of workers. With more, the kernel's SO_REUSEPORT groups become slow, and nodes
+# have no more cores to spare for a proxy.
 _WORKERS_MAX = 64
 
 
@@ -95,7 +95,7 @@ def _parse_server(text: str) -> str:
     if not text:
         return ""
     if "@" in text:
-        # Checked first: users who mustn't see a password may see settings and errors.
+        # This check is first: users who mustn't see a password may see settings and errors.
         raise ConfigError("a URL must not contain a password", hint="put it into the kubeconfig")
     url = text if "://" in text else f"https://{text}"
     try:

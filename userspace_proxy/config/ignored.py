@@ -4,8 +4,9 @@ They are from kube-proxy 1.25 (the last version with a userspace mode), 1.36, an
 versions, except those in :mod:`.settings`. Each has a kind, so that a wrong type is an error, and a
 reason, which is logged for every flag, and for a field unless kubeadm writes its value.
 
-Rule 1: a setting without effect in the modes from which clusters migrate has none here, even if it
-could have: it was never tried, and its old default may break clients (``udpIdleTimeout: 250ms``).
+Rule 1: a setting without effect in the modes from which clusters migrate has no effect here either,
+even if it could: it was never tried, and its old default may break clients (``udpIdleTimeout:
+250ms``).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class IgnoredSetting:
     there: str
     """Where it has an effect in kube-proxy: ``everywhere``, or in which modes."""
     harmless: tuple[object, ...] = ()
-    """Values that request what happens anyway, in addition to the kind's zero."""
+    """Values that request the actual behaviour, in addition to the kind's zero."""
 
     def is_harmless(self, value: object) -> bool:
         return self.kind.is_unset(value) or value in self.harmless

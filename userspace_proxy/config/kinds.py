@@ -26,7 +26,7 @@ class Kind:
     write: Callable[[Any], object] = lambda value: value
     """Returns a value as text, number, boolean, list or mapping, for files and JSON."""
     expected: str = "text"
-    """What a file may contain, for error messages."""
+    """The accepted content of a file, for error messages."""
     read_plain: Callable[[object], Any] | None = None
     """Converts a YAML value other than text; None if only text is allowed."""
     accepts_text: bool = True
@@ -34,7 +34,7 @@ class Kind:
     also_unset: tuple[object, ...] = ()
     """Values that mean "not set", in addition to an empty text or list, zero and false."""
     is_cumulative: bool = False
-    """Whether a repeated flag adds to the first one instead of replacing it."""
+    """Whether a repeated flag adds to the first instead of replacing it."""
 
     def read(self, value: object) -> Any:
         """Convert a value of a YAML document.
@@ -199,7 +199,7 @@ def port_range(default: PortRange) -> Kind:
 
 
 def choice(*choices: str) -> Kind:
-    """Return the kind whose values are these words."""
+    """Return the kind whose values are the given words."""
 
     def parse(text: str) -> str:
         if text not in choices:

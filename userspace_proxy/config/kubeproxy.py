@@ -1,8 +1,8 @@
 """Reads a ``--config`` file: kube-proxy's document and this program's own.
 
-Rule 1: in KubeProxyConfiguration, what kubeadm writes for "not set" (``""``, ``0s``, null) means
-the default; an unknown field or one without effect is a warning; a wrong type is an error. What
-only kube-proxy's second, lenient decoder accepts is a warning, too, and means the same.
+Rule 1: in KubeProxyConfiguration, kubeadm's values for "not set" (``""``, ``0s``, null) mean the
+default; an unknown field or one without effect is a warning; a wrong type is an error. Values that
+only kube-proxy's second, lenient decoder accepts also cause a warning, and mean the same.
 Rule 2: in UserspaceProxyConfiguration a zero is a zero, and an unknown field is an error.
 """
 
@@ -25,7 +25,7 @@ from .settings import TABLE
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
 OWN = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")
 
-# The maximum size of the file, which usually comes from a ConfigMap, which has at most 1 MiB.
+# The maximum size of the file. Usually it is from a ConfigMap, which has at most 1 MiB.
 _BYTES_MAX = 16 << 20
 _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_field}
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}

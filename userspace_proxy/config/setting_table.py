@@ -1,4 +1,4 @@
-"""Defines a row of the table of settings: everything about a setting except its value.
+"""Defines the rows of the table of settings: all properties of a setting except its value.
 
 Rule 1: flags, help, files, docs, validation and the options of the proxy use only these rows.
 """
@@ -48,11 +48,11 @@ class Setting:
     own_field: str = ""
     """The name in UserspaceProxyConfiguration; may be empty."""
     shown_default: str = ""
-    """The default in words if its value isn't clear: ``none``."""
+    """The default in words if its value isn't self-explanatory: ``none``."""
     no_effect: str = ""
     """Why values other than the default have no effect; empty if they have."""
     harmless: tuple[object, ...] = ()
-    """Values that request what happens anyway, so no warning is needed."""
+    """Values that request the actual behaviour, so no warning is needed."""
     option: str = ""
     """The field of the proxy's options for the value; empty: the field of the same name."""
     convert: Callable[[Any], object] | None = None

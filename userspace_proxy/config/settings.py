@@ -445,7 +445,7 @@ class Settings:
 
     @property
     def node_name(self) -> str:
-        """The node's name: the setting, or else the host name, as kubelet derives it."""
+        """The node's name: the setting, otherwise the host name as kubelet derives it."""
         # Imported here because ``--help`` needs no socket.
         from socket import gethostname
 
@@ -488,7 +488,7 @@ class Settings:
         return replace(self, **taken)
 
     def as_options(self, options_class: type[_OptionsT]) -> _OptionsT:
-        """Return options with these settings in place of the defaults."""
+        """Return options with these settings instead of the defaults."""
         wanted = {option.name for option in fields(options_class)}
         given: dict[str, object] = {}
         for name, row in TABLE.items():

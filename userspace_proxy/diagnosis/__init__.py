@@ -1,6 +1,6 @@
-"""How clients of Services are served, and why not: turns facts into verdicts and sentences.
+"""Diagnoses how clients of Services are served: turns facts into verdicts and sentences.
 
     facts ──▶ symptoms ──▶ rules, in order ──▶ verdict ──▶ sentence, remedy
 
-Pure code. All observers read the verdicts; none judges again.
+Pure code. All readers use the verdicts; none judges again.
 """

@@ -1,4 +1,4 @@
-"""Everything reported about a Service port beside causes: clauses, which are values from rows.
+"""The reports about a Service port other than causes: clauses, which are values from rows.
 
     row, declared once ──called with typed parameters──▶ Clause ──sentence_of──▶ "Served by …; …"
 
@@ -6,8 +6,8 @@
     some endpoints fail · clients wait · clients of the last minute
 
 Rule 1: a rule decides which clauses are reported, and in which order; their rows contain the text.
-Nothing inspects a text.
-Rule 2: what changes with time alone (ages, counts) is appended to its clause when it is shown.
+No code inspects a text. Rule 2: details that change with time alone (ages, counts) are appended to
+the clause when it is shown.
 Rule 3: "served", and the present tense, require that clients were answered in the last minute.
 Rule 4: the absence of answers is only an observation: some programs only receive, and some Services
 have no clients.
@@ -31,7 +31,7 @@ from ..model.reading import LABEL_SERVICE_NAME
 P = ParamSpec("P")
 
 _FEW = 2
-"""A single connection proves nothing: it may be new, and ``explain --probe`` sends nothing."""
+"""A few connections prove nothing: they may be new, and ``explain --probe`` sends nothing."""
 
 
 class Clause(NamedTuple):
@@ -58,7 +58,7 @@ class Clause(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The text, without a capital letter that only the start of a sentence has."""
+        """The text, with a capital letter only if it has one inside a sentence."""
         return self.row.words(*self.values)
 
     @property
@@ -82,13 +82,13 @@ class ClauseRow(Generic[P]):
     words: Callable[..., str]
     """Returns the text."""
     hint: str | Callable[..., str] = ""
-    """The remedy, if no cause determines it."""
+    """The remedy, if no cause determines one."""
     planned: Callable[..., str] | None = None
     """Returns the text for a plan; None: the same text."""
     is_dated: bool = False
-    """The clause is about a moment, and is shown with its age."""
+    """The clause is about a moment, and its age is shown."""
     states: bool = True
-    """The clause states its cause, if any, in full."""
+    """The clause states its cause, if it has one, in full."""
 
     @cached_property
     def _parameters(self) -> Parameters:
@@ -96,7 +96,7 @@ class ClauseRow(Generic[P]):
 
     @property
     def names(self) -> Sequence[str]:
-        """The parameters' names; ``words`` takes them by position, too."""
+        """The names of the parameters; ``words`` also accepts them by position."""
         return self._parameters.names
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Clause:
@@ -169,28 +169,28 @@ def texts_of(clauses: Sequence[Clause], lead: Clause | None = None) -> list[str]
 
 
 def noun_of(protocol: str) -> str:
-    """Return what clients of a protocol open."""
+    """Return the plural noun for clients' connections of a protocol."""
     return "flow" if protocol == "UDP" else "connection"
 
 
 def by_endpoints(serving: int, standby: int) -> str:
-    """Return how many endpoints serve, and how many are on standby."""
+    """Return the numbers of endpoints that serve and that are on standby, in words."""
     return f"{plural(serving, 'endpoint')}{and_standby(standby)}"
 
 
 def and_standby(standby: int) -> str:
-    """Return how many endpoints are on standby, as the end of a clause; empty if none is."""
+    """Return the number of standby endpoints as the end of a clause; empty if none is."""
     return f", {standby:,} on standby" if standby else ""
 
 
 def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
-    """Return how many connections (flows) wait for an endpoint, and the longest wait."""
+    """Return the number of waiting connections (flows) and the longest wait, in words."""
     what = plural(waiting, noun_of(protocol))
     return f"{what}, the longest for {format_seconds(longest_s)}"
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
-    """Return how many of all connections (flows) to endpoints ended that way."""
+    """Return the share of connections (flows) to endpoints that ended in this way, in words."""
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
@@ -232,7 +232,7 @@ def refused(cause: Cause | None) -> str:
 
 @clause()
 def not_looked_up(name: str) -> str:
-    """A plan doesn't look up endpoints' names; a running proxy does."""
+    """A plan doesn't look up endpoints' names, but a running proxy does."""
     return f"clients would be served once {name} is looked up"
 
 
@@ -309,13 +309,13 @@ failed_before = fixed("failed_before", "clients failed before")
 
 @clause()
 def get_no_answer(are_some: bool = False) -> str:
-    """All clients, or some of them."""
+    """Some or all clients get no answer."""
     return f"{'some clients' if are_some else 'clients'} get no answer"
 
 
 @clause()
 def got_no_answer(ended: int, total: int, protocol: str) -> str:
-    """A while ago: ``ended`` of all connections, or the last ones."""
+    """Earlier, ``ended`` of all connections, or the last ones, got no answer."""
     return f"{_counted(ended, total, noun_of(protocol))} got no answer"
 
 
@@ -326,7 +326,7 @@ def closed(count: int) -> str:
 
 
 only_one_fails = fixed("only_one_fails", "its only usable endpoint doesn't answer")
-"""One endpoint fails without a known cause."""
+"""The only endpoint fails without a known cause."""
 
 
 one_fails = fixed("one_fails", "1 endpoint doesn't answer")
@@ -341,7 +341,7 @@ def none_answers(count: int, is_past: bool) -> str:
 
 @clause()
 def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> str:
-    """How many of all endpoints don't answer, and how many didn't a while ago."""
+    """Some endpoints don't answer now, and others didn't a while ago."""
     of = f"its {total:,} endpoints" if are_all else plural(total, "endpoint")
     if not now:
         return f"{past:,} of {of} didn't answer when last tried"
@@ -352,7 +352,7 @@ def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> s
 
 @clause()
 def further_causes(count: int) -> str:
-    """There are more causes than those stated."""
+    """More causes exist than the clauses state."""
     return plural(count, "further cause")
 
 
@@ -380,7 +380,7 @@ def no_datagram_in(ended: int, total: int) -> str:
 
 @clause(states=False)
 def failed_otherwise_before(cause: Cause) -> str:
-    """How an endpoint failed before it fell silent."""
+    """The endpoint failed in another way before it became silent."""
     return say_before(cause)
 
 
@@ -394,7 +394,7 @@ def were_reset(ended: int, total: int) -> str:
 
 @clause()
 def more_faults(count: int) -> str:
-    """There are more injected faults than those stated."""
+    """More faults are injected than the clauses state."""
     return f"{plural(count, 'more endpoint')} with faults on purpose"
 
 
@@ -425,11 +425,11 @@ may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
 
 
 not_all_served = before_cause("not_all_served", "not all clients are served: ")
-"""Some clients are turned away for what they send."""
+"""Some clients are rejected because of their requests."""
 
 
 none_served = before_cause("none_served", "no client has been served: ")
-"""All clients are turned away for what they send."""
+"""All clients are rejected because of their requests."""
 
 
 none_admitted = before_cause("none_admitted", "no client has been admitted: ")
@@ -465,13 +465,13 @@ def none_answered_lately(has_kernel_path: bool = False) -> str:
 
 @clause()
 def no_client_yet(has_failed: bool = False) -> str:
-    """No client has connected, or none was served."""
+    """No client has connected, or no client was served."""
     return f"no client has {'been served' if has_failed else 'connected'} yet"
 
 
 @clause()
 def node_port_at(addresses: tuple[str, ...]) -> str:
-    """The node port has few addresses, and the proxy doesn't see clients that dial others."""
+    """Few addresses serve the node port, and the proxy doesn't see clients that dial others."""
     return f"node port at {' and '.join(addresses)}"
 
 
@@ -488,7 +488,7 @@ def never_answered(protocol: str, connections: int, has_received: bool, has_head
 
 
 def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    # A dial proves nothing about UDP.
+    # A dial over UDP proves nothing.
     if shown or protocol != "TCP":
         return ""
     dial = f"`userspace-proxy explain {shell_word(service)} --probe`"
@@ -497,11 +497,11 @@ def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown:
 
 @clause(hint=_unseen_hint)
 def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    """The kernel leads clients straight to endpoints, bypassing this proxy.
+    """The kernel steers clients straight to endpoints, bypassing this proxy.
 
     Args:
         service: ``shop/web``.
-        shown: What proves that endpoints accept connections; empty if nothing does.
+        shown: The proof that endpoints accept connections; empty without proof.
     """
     only = f": {shown} show only that connections are accepted" if shown else ""
     led = f"clients go through the kernel to {by_endpoints(serving, standby)}"
@@ -509,7 +509,7 @@ def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown
 
 
 because = before_cause("because", ": ")
-"""The reason is the behaviour of endpoints."""
+"""The endpoints' behaviour is the reason."""
 
 
 @clause()
@@ -572,7 +572,7 @@ def connections_failed(
 
 @clause()
 def clients_left(count: int, total: int, why: object = None) -> str:
-    """Clients left, perhaps on purpose: some abandon what they no longer need."""
+    """Clients left, perhaps on purpose: some clients abandon requests that they no longer need."""
     what = f"{count:,} of {plural(total, 'client')} left before an answer"
     return f"{what} in the last minute{_text(why)}"
 
@@ -593,7 +593,7 @@ def flows_answered_late(count: int, total: int, why: object = None) -> str:
 
 @clause()
 def saved_late(count: int, total: int, why: object = None) -> str:
-    """A silent endpoint was tried first, so TCP connections were late."""
+    """A silent endpoint was dialled first, so TCP connections were late."""
     what = "were saved late in the last minute"
     return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
 
@@ -626,10 +626,10 @@ def stalled(
     """Open connections (flows) no longer get an answer.
 
     Args:
-        total: The number of open ones.
+        total: The number of open connections (flows).
         address: The endpoint's address, if there is only one endpoint.
         endpoints: The number of endpoints.
-        has_former: Some of these endpoints aren't used any more.
+        has_former: Some of these endpoints are no longer used.
     """
     by = address or plural(endpoints, "endpoint")
     if has_former:

@@ -22,7 +22,7 @@ def sentence_at(
     Args:
         now: Unix time.
         timed: The causes whose counts and times to state, where the sentence states them.
-        above: Facts of causes already shown; the state's word replaces the first clause.
+        above: The facts of causes already shown; the state's word then replaces the first clause.
     """
     state = port.state
     texts: list[str] = []
@@ -30,7 +30,7 @@ def sentence_at(
         age = last_answer(port, now) if clause.is_dated else ""
         causes = [state.causes[place] for place in clause.causes if place < len(state.causes)]
         if causes and all(cause.fact in above for cause in causes):
-            # The rest must not begin with what only supplements the first clause.
+            # The rest must not begin with a clause that only supplements the first one.
             texts = texts or [state.word]
             continue
         times = (times_of(cause, now) for cause in causes if cause in timed)

@@ -39,20 +39,19 @@ MANY_ENDS = 3
 """Consecutive connections that an endpoint closes without a byte, or on which it sends none: fewer
 are normal unless there were no others."""
 _ENDS_AT_TIMES = 20
-"""The threshold for an endpoint that answers at times: one that closes every second connection at
-random often closes three in a row, but this many only once in a million."""
+"""The threshold for an endpoint that answers at times: an endpoint that closes half of the
+connections at random often closes three in a row, but this many only once in a million."""
 DENIALS = 3
 DENIALS_S = 5.0
 """This many failed dials in a row from a client, over this time, while this node's succeed, prove
 that the client is denied. Fewer fail by chance, or while a program starts."""
 _EXCLUSIONS = MANY_ENDS - 1
-"""The threshold for a client whose connections an endpoint closes; its first isn't counted."""
+"""The threshold for a client whose connections an endpoint closes, not counting the first."""
 DENIED_PAST_S = 32.0
-"""A denial counts as past after this many seconds without another one.
+"""A denial counts as past after this many seconds without another denial.
 
 Only the client itself can show that it is still denied, because probes don't use its address; most
-health checks and scrapes dial at least every 30 s.
-"""
+health checks and scrapes dial at least every 30 s."""
 
 
 class Clock(Protocol):
@@ -71,10 +70,10 @@ def failure_of(
     clock: Clock,
     obstacle: Obstacle | None = None,
 ) -> tuple[Cause | None, bool]:
-    """Return why an endpoint fails (None if it doesn't), and whether that was a while ago.
+    """Return why an endpoint fails (None if it doesn't), and whether it last failed a while ago.
 
     Args:
-        obstacle: What blocks this node's packets to the endpoint; None: nothing is known.
+        obstacle: The obstacle to this node's packets to the endpoint; None: none is known.
     """
     cause = _failure(address, counters, clock, obstacle)
     if cause is None and counters.denials.is_on and not counters.connections:
@@ -95,7 +94,7 @@ def cause_of_endpoint(
     faults: Sequence[str] = (),
     has_header: bool = False,
 ) -> tuple[Cause | None, bool]:
-    """Return the result of :func:`failure_of`, with what its remedy depends on.
+    """Return the result of :func:`failure_of`, with the inputs of its remedy.
 
     Args:
         faults: Descriptions of injected faults, which must not look like failures.
@@ -176,7 +175,7 @@ def _dials_in_a_row(
     if obstacle:
         return seen(absent(address, obstacle), dials, clock)
     if dials.part.failure is Failure.REFUSED and dials.succeeded_at >= 0:
-        # A successful dial proves that the port was open, whatever became of the connection.
+        # A successful dial proves that the port was open, regardless of the connection's end.
         return seen(refuses(address, was_open=True), dials, clock)
     return seen(dial_cause(address, dials), dials, clock)
 
@@ -236,17 +235,17 @@ def _left_at_once(ends: Streak) -> bool:
 
 
 def _many(ends: Streak, clock: Clock) -> int:
-    """Return how many ends in a row prove that an endpoint doesn't answer."""
+    """Return the number of consecutive ends that prove that an endpoint doesn't answer."""
     is_counted_lately = end_code(ends.part.failure) is CauseCode.ENDPOINT_RESETS
     has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LAST_MINUTE_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
 
 def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
-    """Return a Service port's endpoints; over UDP without a cause for mere silence.
+    """Return a Service port's endpoints; over UDP without causes for mere silence.
 
-    Until a datagram comes back, all of them may only receive, as over TCP. An endpoint that failed
-    otherwise before keeps its cause.
+    Until a datagram comes back, all endpoints may only receive, as over TCP. An endpoint that
+    failed in another way before keeps its cause.
     """
     causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
     is_unheard = port.protocol == "UDP" and port.is_without_answer

@@ -25,8 +25,8 @@ from ..model.quoting import shell_command, shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-# The minimum number of hosts of a node that are gone before the node is the reason: for a single
-# host, another reason is as likely.
+# The minimum number of missing hosts of a node that make the node the reason: for a single host,
+# another reason is as likely.
 _HOSTS = 2
 
 
@@ -35,7 +35,7 @@ class Incidents:
 
     Args:
         view: All Service ports, with their states.
-        server: How the user addresses this proxy, repeated in commands; empty: omitted.
+        server: The user's flag for this proxy, repeated in commands; may be empty.
     """
 
     def __init__(self, view: StatusFacts, server: str = "") -> None:
@@ -44,7 +44,7 @@ class Incidents:
         self._count = len(view.ports)
         self._members: dict[_Key, list[_Member]] = {}
         self._nodes: dict[_Key, _Key] = {}
-        """The node's key, by the keys of its endpoints."""
+        """The key of the node by the keys of its endpoints."""
         members = self._members
         for port in view.ports:
             # Cost: nearly all of a page's ten thousand ports end here.
@@ -69,7 +69,7 @@ class Incidents:
         return self._made(found, least)
 
     def find(self, id_: str) -> IncidentFacts | None:
-        """Return the incident with an id; None if it doesn't exist (any more)."""
+        """Return the incident with an id; None if it doesn't exist, or no longer does."""
         key = next((key for key in self._members if _id(key) == id_), None)
         return None if key is None else self._facts(key)
 
@@ -122,7 +122,7 @@ class Incidents:
         )
 
     def _command(self, cause: Cause, service: str) -> str:
-        # kubectl shows nothing of a host outside the cluster.
+        # kubectl shows nothing about a host outside the cluster.
         words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
         if words:
             return f"kubectl {words}"

@@ -1,10 +1,10 @@
 """Judges each Service port once per view, and puts the verdict into words.
 
-    Service ports ──┬─▶ what other ports and the source show of each ──▶ rules ──▶ StateFacts
+    Service ports ──┬─▶ facts of other ports and of the source ──▶ rules ──▶ StateFacts
                     │      sides: an endpoint answers the clients of another one
     source, checks ─┘      mistakes in objects, health checks that don't answer
 
-All observers read the result, so they agree.
+All readers use the result, so they agree.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _known(port: PortFacts, verdict: PortVerdict) -> tuple[Cause, ...]:
     endpoints = [endpoint.cause for endpoint in present_first(failed)] if failed else ()
     others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
     known: dict[object, Cause] = {}
-    # A note may equal the cause.
+    # A note may equal the cause, which is shown already.
     for cause in (*verdict.causes, *others):
         if cause is not None:
             known.setdefault(cause.fact, cause)
@@ -84,7 +84,7 @@ def _stated(clause: Clause, places: Mapping[object, int]) -> tuple[int, ...]:
 
 
 class _Shown(NamedTuple):
-    """What other facts than a Service port's own reveal about it."""
+    """Facts about a Service port other than its own."""
 
     cause: Cause | None
     """Why its clients are refused: the port's cause, or a better one."""
@@ -122,7 +122,7 @@ def diagnose(
         cause = port.cause
         if cause is not None and cause.code is CauseCode.NO_SLICE:
             cause = slices.get(key, cause)
-        # The port's cause may contain the note.
+        # The cause of the port may contain the note.
         own = tuple(note for note in notes.pop(key, ()) if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
         judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
@@ -130,7 +130,7 @@ def diagnose(
 
 
 def says(cause: Cause | None, note: Cause) -> bool:
-    """Return whether a cause states a note's content: the same fact, or the same line."""
+    """Return whether a cause contains a note: the same fact, or the same line."""
     if cause is None:
         return False
     line = note.get("line")
@@ -154,14 +154,14 @@ def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
         changed.endpoints = tuple(map(copy.copy, port.endpoints))
         for endpoint in changed.endpoints:
             endpoint.cause = causes.get(endpoint.address, endpoint.cause)
-    # The next view of the port reads it.
+    # The next view reads the port's state.
     changed.state = port.state = judge(changed)
     port.judged = shown, changed
     return changed
 
 
 def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ...]:
-    """Return a Service port's notes with those that only the source has.
+    """Return a Service port's notes, including the source's notes about it.
 
     For some notes the source also knows the place.
     """
@@ -171,7 +171,7 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
 
 
 def _answered(ports: Sequence[PortFacts]) -> Mapping[_Key, float]:
-    """Return when each endpoint last answered a dial of a side whose clients it serves.
+    """Return when each endpoint last answered a dial from a side whose clients it serves.
 
     The two sides dial from different addresses, so a firewall may drop one side only.
     """
@@ -233,7 +233,7 @@ def _notes(
 
 
 def cause_of(item: RejectedFacts) -> Cause:
-    """Return the cause of an object of a Service that isn't used as written."""
+    """Return the cause about an object of a Service whose current form isn't used."""
     if item.note is not None:
         return item.note.replace(within=item.place)
     if item.object:

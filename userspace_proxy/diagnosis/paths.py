@@ -56,7 +56,7 @@ DEFAULT = PathView()
 
 
 def format_probes(probes: ProbesFacts) -> str:
-    """Return how many endpoints of all Services are probed, and how often; empty if none."""
+    """Return the number of probed endpoints and the interval in words; empty if none."""
     if not probes.endpoints:
         return ""
     count = plural(probes.endpoints, "endpoint")
@@ -72,7 +72,7 @@ def format_path(path: str, why: str, since: float, now: float) -> str:
 
 
 def format_target(path: PathView, frontend: Frontend) -> str:
-    """Return what leads a frontend's clients straight to endpoints, and from where on."""
+    """Return the target that serves a frontend's clients directly, and from when on."""
     led = "the kernel, straight to endpoints"
     if why := path.not_offloaded.get(frontend):
         return f"{led}: by rules, as {why}"
@@ -89,10 +89,9 @@ def unseen_reason(port: PortFacts) -> str:
 
 
 def format_counted(port: PortFacts) -> str:
-    """Return what is known about connections that the kernel led straight to endpoints.
+    """Return the known figures of connections that the kernel steered straight to endpoints.
 
-    Returns:
-        Clauses; empty if nothing is known.
+    Returns: Clauses; empty without known figures.
     """
     by_rules, at_connect = port.kernel_connections, port.socket_connections
     is_in_kernel = port.path == DataPath.KERNEL
@@ -111,7 +110,7 @@ def format_counted(port: PortFacts) -> str:
 
 
 def problems_of_kernel(view: StatusFacts) -> Iterator[Problem]:
-    """Yield what the kernel doesn't do for clients: hooks, client addresses, tracking."""
+    """Yield problems of the kernel's service to clients: hooks, client addresses, tracking."""
     if why := view.socket_lb.problem:
         yield Problem(
             Level.ATTENTION,

@@ -31,7 +31,7 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# The maximum number of problems of one kind that are listed separately; more are merged into one.
+# The maximum number of problems of one kind that are listed separately; more become one.
 _ALIKE = 3
 # Seconds of failure after which this is a problem: a disk that is only briefly full needs nothing
 # from an operator.
@@ -47,7 +47,7 @@ STARTING = "starting"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A view summed up in a sentence and a list."""
+    """A summary of a view: a sentence and a list."""
 
     level: Level
     verdict: str
@@ -137,7 +137,7 @@ def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
 
 
 def _lacks_workers(view: StatusFacts) -> bool:
-    """Return whether no worker runs any more after the first plan was in force."""
+    """Return whether all workers have ended after the first plan was in force."""
     was_ready = view.source.is_synced and bool(view.sync.last_done)
     return was_ready and not view.is_ready and not view.is_draining
 
@@ -347,9 +347,9 @@ def _memory(view: StatusFacts) -> Problem:
 
 
 def late_s(sync: SyncFacts, now: float) -> float:
-    """Return the seconds that a change has waited, or 0 if none is late."""
-    # Not the time of the last change either: if the clock is set back while the change comes into
-    # force, it seems newer than the round that applied it.
+    """Return the seconds that a late change has waited; 0 without a late change."""
+    # The time of the last change isn't used either: if the clock is set back while the change comes
+    # into force, it seems newer than the round that applied it.
     since = sync.waiting_since
     waited_s = now - since if since else 0.0
     return waited_s if waited_s >= LATE_S else 0.0

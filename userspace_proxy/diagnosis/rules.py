@@ -1,15 +1,15 @@
 """Rules that judge how clients of a Service port are served; the first rule that fits decides.
 
-    what listens ──▶ usable endpoints ──▶ which of them answer ──▶ the last minute ──▶ notes
+    listeners ──▶ usable endpoints ──▶ answering endpoints ──▶ the last minute ──▶ notes
 
-Rule 1: trouble means that this proxy, or something below it, doesn't work as it should.
-Rule 2: attention means that the cluster requests something without effect: a Service without a
+Rule 1: trouble means that this proxy, or a layer below it, is broken.
+Rule 2: attention means that a request of the cluster has no effect: a Service without a
 ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
-Rule 4: "served" requires that clients get an answer. If the kernel leads them straight to
-endpoints, or no byte has come back, that can't be seen: the state is "unknown".
-Rule 5: an endpoint that answers now and then isn't a success either: clients of the last minute
+Rule 4: "served" requires that clients get an answer. If the kernel steers them straight to
+endpoints, or no byte has come back, answers are invisible: the state is "unknown".
+Rule 5: an endpoint that answers intermittently isn't a success either: clients of the last minute
 that no endpoint answered count if they are many.
 """
 
@@ -40,8 +40,8 @@ from .symptoms import (
 _REASONS_SHOWN = 3
 # Closing resets a connection if the program hasn't read all data, which depends on timing.
 _RESETS_PER_CLOSE = 2
-# The shortest wait at a limit that is reported: a limit at which clients wait for less time works
-# as intended.
+# The shortest reported wait at a limit: a limit that makes clients wait for less time works as
+# intended.
 _LONG_S = 1
 # Number of a node port's addresses that are named.
 _ADDRESSES = 2
@@ -53,7 +53,7 @@ class PortVerdict(NamedTuple):
     level: Level
     state: PortState
     clauses: Sequence[Clause]
-    """What is reported, at least one clause."""
+    """The reported clauses, at least one."""
     causes: Sequence[Cause] = ()
     """The deciding causes; the facts may contain others."""
     lead: Clause | None = None
@@ -64,7 +64,7 @@ class Case:
     """One Service port, with values that several rules use.
 
     Args:
-        port: Without a state.
+        port: The Service port, without a state.
     """
 
     def __init__(self, port: PortFacts) -> None:
@@ -80,10 +80,10 @@ class Case:
         """Whether all clients of the last minute were answered in time."""
         # Cost: nearly all rules for failing endpoints read these.
         self.causes = [e.cause for e in self.failing if e.cause is not None]
-        """The causes of failing endpoints, in their order."""
+        """The causes of failing endpoints, in the endpoints' order."""
         codes = {e.cause.code if e.cause is not None else None for e in self.failing}
         self.only_code = next(iter(codes)) if len(codes) == 1 else None
-        """The code that all failing endpoints share; None: they differ, or it is unknown."""
+        """The code that all failing endpoints share; None: the codes differ, or are unknown."""
         self.are_silent = all(code and code.traits.is_unanswered for code in codes)
         """Whether all failing endpoints are silent: an observation unless others are answered."""
         self.are_past = all(e.is_past for e in self.failing)
@@ -105,7 +105,7 @@ class Case:
 
     @property
     def what_fails(self) -> Sequence[Clause]:
-        """How the endpoints fail, all of them, and why the others aren't used."""
+        """How the endpoints fail if all do, and why the others aren't used."""
         return [*_all_fail(self.failing), *_unused(self.port)]
 
 
@@ -120,7 +120,7 @@ def not_served(case: Case) -> PortVerdict | None:
     missed = [frontend for frontend in port.frontends if not frontend.is_reached]
     is_partly = 0 < len(missed) < len(port.frontends)
     state = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
-    # A listener's problem names its address itself.
+    # The problem of a listener names its address.
     place = _place(missed) if is_partly and port.is_unsteered else ""
     cause = not_listening(port.problem, port.hint, port.taken_by)
     other = other_cause(port)
@@ -131,7 +131,7 @@ def not_served(case: Case) -> PortVerdict | None:
 
 
 def _place(frontends: Sequence[FrontendFacts]) -> str:
-    """Return the first address or the node port, and how many more addresses there are."""
+    """Return the first address or the node port, and the number of further addresses."""
     first = frontends[0]
     if first.kind != FrontendKind.NODE_PORT:
         more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
@@ -259,7 +259,7 @@ def silent_to_some(case: Case) -> PortVerdict | None:
 
 
 def never_answered(case: Case) -> PortVerdict | None:
-    """Nothing ever came back: protocols without answers (syslog, statsd) look the same."""
+    """No endpoint ever sent a byte: protocols without answers (syslog, statsd) look the same."""
     if not (case.all_fail and case.port.is_without_answer):
         return None
     if case.is_flows and case.are_silent:
@@ -320,7 +320,7 @@ def all_fail(case: Case) -> PortVerdict | None:
 
 
 def _no_datagram(case: Case) -> list[Clause]:
-    """Return how many flows got nothing, and how an endpoint failed before it fell silent."""
+    """Return the number of unanswered flows, and an endpoint's failure before it fell silent."""
     now = [cause for cause in case.causes if cause.when is When.NOW]
     before = [cause.before for cause in now if cause.before is not None]
     counted = said.no_datagram_in(case.ended, case.connections)
@@ -328,7 +328,7 @@ def _no_datagram(case: Case) -> list[Clause]:
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
-    """Return whether it closes connections and resets at most a few: those with unread bytes."""
+    """Return whether an endpoint closes connections and resets few: those with unread bytes."""
     resets = endpoint.resets + endpoint.failures_by_cause.get(CauseCode.ENDPOINT_RESETS, 0)
     is_seldom = resets <= _RESETS_PER_CLOSE * endpoint.empty
     return endpoint.ejected_for_s is None and is_seldom
@@ -351,7 +351,7 @@ def lacks_ports(case: Case) -> PortVerdict | None:
 
 
 def clients_are_mistaken(case: Case) -> PortVerdict | None:
-    """Clients are turned away for what they send."""
+    """Clients are rejected because of their requests."""
     port = case.port
     if not port.client_mistakes:
         return None
@@ -397,7 +397,7 @@ def _has_denied(endpoint: EndpointFacts) -> bool:
 
 
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[Clause]:
-    """Return how many clients failed or wait for other reasons; empty if few."""
+    """Return the number of clients that failed or wait for other reasons; empty if few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return at_limit_clauses(port)
     cause = port.last_minute.cause
@@ -414,7 +414,7 @@ def at_limit(case: Case) -> PortVerdict | None:
 
 
 def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
-    """Return clauses: clients wait, and nothing comes back if so."""
+    """Return the clauses that clients wait, and that nothing comes back if so."""
     waits = port.waits
     held = said.at_limit(
         waits.waiting,
@@ -433,7 +433,7 @@ def is_silent(port: PortFacts) -> bool:
 
 
 def lacks_client_ports(case: Case) -> PortVerdict | None:
-    """A client's own address has no port left."""
+    """The address of a client has no port left."""
     if not case.port.is_out_of_client_ports:
         return None
     cause = out_of_client_ports()
@@ -531,7 +531,7 @@ def has_notes(case: Case) -> PortVerdict | None:
 
 
 def about_to_lose_all(case: Case) -> PortVerdict | None:
-    """All endpoints are terminating."""
+    """All endpoints terminate."""
     port = case.port
     if not all(endpoint.state == EndpointState.TERMINATING for endpoint in case.usable):
         return None
@@ -570,7 +570,7 @@ def served_clauses(
     """Return how clients of working endpoints are served, as far as is known.
 
     Args:
-        shown: What proves, beside probes, that endpoints accept connections; or empty.
+        shown: The proof, besides probes, that endpoints accept connections; or empty.
     """
     if port.is_unseen:
         service = f"{port.namespace}/{port.service}"
@@ -651,7 +651,7 @@ def _unused(port: PortFacts) -> Iterator[Clause]:
 
 
 def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
-    """Return endpoints with present causes first, then ordered by what was seen.
+    """Return endpoints with current causes first, each group by its failures.
 
     Endpoints that fail fast are ejected, so clients most often meet the slow failures.
     """

@@ -1,10 +1,10 @@
-"""Finds clients of the last minute with no answer or a late one, though endpoints answer others.
+"""Finds clients of the last minute with no answer or a late answer, though others get answers.
 
-    counts ──▶ Symptom: which of them fails, from which share on it is news, at which endpoint
+    counts ──▶ Symptom: which clients fail, the share that is reported, at which endpoint
                   └──▶ "12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused …"
 
-Rule 1: a few failures aren't reported; many are, whatever the present state.
-Rule 2: what was reported stays so until the number has halved.
+Rule 1: a few failures aren't reported; many are, regardless of the present state. Rule 2: a report
+stays until the number of failures has halved.
 Rule 3: the cause is that of most failures, at the endpoint at which most of these occurred.
 """
 
@@ -32,10 +32,10 @@ _FEW, _FEW_SHARE = 2, 0.25
 SHARE = 0.05
 """Minimum share of all clients: a busy Service always has some failures."""
 SILENT_SHARE = 0.1
-"""Minimum share of flows, or of connections that clients leave or that break off: DNS servers
-answer some names late, and clients leave for reasons of their own."""
+"""The minimum share of flows, or of connections that clients leave or that break off: DNS servers
+answer some names late, and clients leave for their own reasons."""
 _ENDED = 10
-"""Number of connections needed to tell how they usually end."""
+"""The number of connections that shows how they usually end."""
 _MANY_DENIALS = 10
 """Consecutive failed dials of clients while this node was answered: with half of all packets lost,
 that happens by chance once in a thousand times."""
@@ -62,7 +62,7 @@ class Symptom:
 
 
 def _dials_before(endpoints: Endpoints) -> _Failures:
-    """Yield failed dials that were followed by a success, of a client or of this node."""
+    """Yield failed dials that a success, of a client or of this node, followed."""
     for verdict, counters in endpoints:
         if counters.dials.part.failures and not counters.dials.is_on:
             yield counters.dials, verdict
@@ -98,7 +98,7 @@ def _cuts(endpoints: Endpoints) -> _Failures:
 
 
 def _late(endpoints: Endpoints) -> _Failures:
-    """Yield flows answered after two seconds, and what delayed connections."""
+    """Yield flows answered after two seconds, and causes of delayed connections."""
     for verdict, counters in endpoints:
         if counters.late and counters.ends.part.failure is Failure.NO_DATAGRAM:
             yield counters.ends, verdict
@@ -120,7 +120,7 @@ def _of_dial(verdict: EndpointVerdict, dials: Streak) -> Cause:
 def _of_end(verdict: EndpointVerdict, ends: Streak) -> Cause:
     if isinstance(ends, Exclusions):
         return _at_times(excludes(verdict.address, ends.part.client), verdict)
-    # An endpoint that never answered doesn't answer other clients either.
+    # An endpoint that never answered doesn't answer any other client.
     has_answered = ends.succeeded_at >= 0
     cause = end_cause(verdict.address, ends.part.failure)
     return _at_times(cause, verdict, answers_others=has_answered)
@@ -153,7 +153,7 @@ _BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS
 
 
 def _most(minute: MinuteCounts) -> int:
-    """Return the number of clients with the most frequent failure, without late ones."""
+    """Return the number of clients with the most frequent failure, not counting late ones."""
     return max(int(getattr(minute, symptom.name)) for symptom in _FAILURES)
 
 
@@ -242,7 +242,7 @@ def _has_failed(counters: EndpointCounters, name: str) -> bool:
 
 
 def _main_symptom(minute: MinuteCounts, *, are_flows: bool) -> Symptom:
-    """Return the symptom that the cause is about: the most frequent one.
+    """Return the symptom that the cause explains: the most frequent one.
 
     Args:
         are_flows: The clients are flows, whose port may be closed without an ICMP error.
@@ -283,7 +283,7 @@ def are_many(minute: LastMinuteFacts, count: int, total: int, share: float = SIL
 
 
 def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause | None:
-    """Return how many clients failed, and why; None if few did.
+    """Return the number of failed clients, with the cause; None if few did.
 
     Args:
         but: Causes already reported: None for these, and without a cause.
@@ -317,7 +317,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
 
 def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
     minute = port.last_minute
-    # A flow has its endpoint before it is known whether that answers.
+    # A flow has its endpoint before the endpoint's answer is known.
     failed = minute.refused + minute.queued
     total, unanswered = max(minute.connections, failed), 0
     if not are_many(minute, failed, total, SHARE):
@@ -333,7 +333,7 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
     """Return why most clients failed; None if unknown.
 
     Args:
-        where: The preposition for endpoints that aren't used any more.
+        where: The preposition for endpoints that are no longer used.
     """
     minute = port.last_minute
     if minute.have_left:
@@ -344,7 +344,7 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
-    """Return how many UDP flows got no answer or a late one while others did; None if few.
+    """Return the number of UDP flows with no or a late answer while others had one; None if few.
 
     Open connections (flows) that no longer get an answer are reported, too.
 
@@ -379,7 +379,7 @@ def _stalled(port: PortFacts) -> Clause:
 
 
 def many_saved_late(port: PortFacts) -> Clause | None:
-    """Return how many connections were saved after a wait, and why; None if few."""
+    """Return the number of connections saved after a wait, with the cause; None if few."""
     count = port.last_minute.late
     if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
         return None
@@ -388,14 +388,14 @@ def many_saved_late(port: PortFacts) -> Clause | None:
 
 
 def many_idle(port: PortFacts) -> Clause | None:
-    """Return how many idle connections this proxy closed; None if few."""
+    """Return the number of idle connections that this proxy closed; None if few."""
     count = port.last_minute.idle
     total = _total_of(port, count)
     return None if total is None else said.ended_idle(count, total)
 
 
 def many_unanswered_requests(port: PortFacts) -> Clause | None:
-    """Return how many connections ended with the client's last bytes unanswered; None if few."""
+    """Return the number of connections that ended with unanswered bytes; None if few."""
     minute = port.last_minute
     total = _total_of(port, minute.unanswered_requests)
     why = _why(port) if minute.unanswered_requests > _most(minute) else None

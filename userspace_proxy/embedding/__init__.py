@@ -1,4 +1,4 @@
-"""The proxy as one object for programs that embed it, which add Services by calls.
+"""The proxy as an object for programs that embed it and add Services by calls.
 
 ::
 

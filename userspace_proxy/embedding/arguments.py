@@ -1,7 +1,7 @@
 """Validates the arguments of an embedded proxy: names, ports, endpoints; finds free addresses.
 
 Rule 1: values that the API server would reject are rejected; the error names the argument, the
-value and what is expected.
+value and the expected form.
 Rule 2: instances of subclasses of str and int become plain ones, which messages to workers require.
 """
 
@@ -89,13 +89,13 @@ class HandlingArguments(TypedDict, total=False):
     """Arguments that are annotations of a Service elsewhere; None: the default."""
 
     hold: str | None
-    """``60s`` or ``60s,1000``: how long connections wait while no endpoint can take them, and how
-    many at most; None: they are refused."""
+    """``60s`` or ``60s,1000``: how long connections wait while no endpoint can take them, and their
+    maximum number; None: they are refused."""
     slow_start: str | None
     """``30s``: the time in which a new or recovered endpoint reaches its share of connections;
     None: at once."""
     max_connections: int | str | None
-    """The most connections to one endpoint, beyond which new ones wait; None: no limit."""
+    """The maximum number of connections to one endpoint, at which new ones wait; None: no limit."""
     wake: str | None
     """``deployment/web`` or ``statefulset/db``: the workload that waiting connections need; shown
     as demand by ``/api/v1/demand`` and the metrics. Only a cluster's proxy can have it scaled."""

@@ -126,7 +126,7 @@ class BlockingService(InThread[AddedService]):
         """The address to dial: unpacks into host and port.
 
         Raises:
-            LookupError: The Service isn't served (any more).
+            LookupError: The Service isn't served, or no longer is.
         """
         return self._thread.do(lambda: self._object.address)
 
@@ -138,8 +138,8 @@ class BlockingService(InThread[AddedService]):
 class BlockingProxy(InThread[EmbeddedProxy]):
     """A Service proxy in its own thread, with the methods of ``Proxy`` without ``await``.
 
-    ``with Proxy.in_thread() as proxy`` creates, starts and stops it. Its calls may come from any
-    thread but the proxy's own.
+    ``with Proxy.in_thread() as proxy`` creates, starts and stops it. Any thread other than the
+    proxy's own may call its methods.
 
     Args:
         arguments: The arguments of ``Proxy``.
@@ -205,7 +205,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
 
     @property
     def dns_address(self) -> SocketAddress | None:
-        """The address of the DNS server for Services; None: there is none."""
+        """The address of the DNS server for Services; None without such a server."""
         return self._thread.do(lambda: self._object.dns_address)
 
     add_service = _adding(EmbeddedProxy.add_service)
@@ -230,8 +230,8 @@ class Proxy(EmbeddedProxy):
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
             ``nftables``, ``iptables`` or ``auto``; or your own steering.
-        source: Where Services come from; None: only from :meth:`add_service`.
-        options: Everything else.
+        source: The source of Services; None: only :meth:`add_service`.
+        options: All other options.
     """
 
     @staticmethod

@@ -275,7 +275,7 @@ class EmbeddedProxy(Agent):
         Args:
             service: Only connections to a Service, a namespace, or ``namespace/name:port``.
             client: Only connections from this IP address.
-            failed: Only connections whose clients didn't get what they asked for. Of ``failed``,
+            failed: Only connections whose clients got no complete answer. Of ``failed``,
                 ``saved`` and ``slow_s``, one is enough.
             saved: Only connections whose first dial failed and that another endpoint answered. Each
                 has two records: ``saved`` at the answer, and ``ended``.
@@ -307,8 +307,8 @@ class EmbeddedProxy(Agent):
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
         """Have the next connection of a Service go to one of its endpoints; in force on return.
 
-        If the endpoint is ejected, the first connection afterwards goes there. A client with
-        session affinity stays with its endpoint.
+        If the endpoint is ejected, the first connection after the ejection is sent there. A client
+        with session affinity stays with its endpoint.
 
         Raises:
             LookupError: There is no such Service, or it has no such endpoint.
@@ -413,7 +413,7 @@ class AddedService:
         """The address to dial: unpacks into host and port.
 
         Raises:
-            LookupError: The Service isn't served (any more).
+            LookupError: The Service isn't served, or no longer is.
         """
         address = self._proxy.address_of(self.key)
         if address is None:

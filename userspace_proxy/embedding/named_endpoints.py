@@ -54,7 +54,7 @@ class _NamedAmong:
     def split(
         self, endpoints: Iterable[EndpointAddress]
     ) -> tuple[Iterable[EndpointAddress], Iterable[EndpointAddress]]:
-        """Split endpoints into those by address, also invalid ones, and those by name."""
+        """Split endpoints into those with addresses, valid or not, and those with names."""
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             return endpoints, ()
         found = [(endpoint, self._substitute(endpoint)) for endpoint in endpoints]

@@ -1,4 +1,4 @@
-"""Dials addresses concurrently, and measures how long they take to answer.
+"""Dials addresses concurrently, and measures the time until they answer.
 
 connect ──▶ answered after 0.4 ms
        └──▶ refused, no route, 3 s of silence
@@ -12,10 +12,10 @@ duration matters. The listening program notices neither.
 A proxy in a container or a sandbox reaches endpoints that programs outside can't reach.
 
 Rule 1: the namespace is entered only if a worker with the reported pid is in it. So a proxy on
-another machine is mistaken for a local one only if both pid and inode match a process here.
-Rule 2: whatever answers as the proxy may lie, and name any process of this machine. So root never
-enters a user namespace, whose creator could trace the child, which is root elsewhere. Other users
-can enter only their own.
+another machine is mistaken for a local proxy only if both pid and inode match a process here. Rule
+2: the answering program may lie, and name any process of this machine. So root never enters a user
+namespace, whose creator could trace the child, which is root elsewhere. Other users can enter only
+their own.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
         try:
             sock.connect((address.ip, address.port))
         except OSError as exc:
-            # The timeout error of settimeout has no errno.
+            # The timeout error after settimeout has no errno.
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
             seconds = Clocks.monotonic() - begin

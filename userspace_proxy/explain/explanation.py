@@ -5,7 +5,7 @@
     PathStep ─▶ PathPart ─▶ Explanation ──render_text──▶ lines, a sentence and the next command
                                 └───────render_json──▶ the same for programs
 
-Rule 1: ``steps`` and its helpers make the steps; this module only arranges their words.
+Rule 1: ``steps`` and its helpers produce the steps; this module only arranges their words.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _TOPIC_WIDTH = 9
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The facts about one Service as it is served, or would be."""
+    """The facts about one Service, live or planned."""
 
     service: str
     """The Service, ``namespace/name``."""
     origin: str
-    """Where the facts come from, in words."""
+    """The origin of the facts, in words."""
     now: float
     ports: Sequence[PortFacts]
     ignored: Sequence[IgnoredFacts] = ()
@@ -44,7 +44,7 @@ class Subject:
     others_rejected: Sequence[RejectedFacts] = ()
     """Invalid objects that, as far as known, aren't about the Service."""
     on_node: Sequence[PortFacts] = ()
-    """The ports as on a node, if they were planned with the steering ``none``."""
+    """The ports as on a node, if the plan used the steering ``none``."""
 
 
 def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: bool) -> Subject:
@@ -77,7 +77,7 @@ class PathStep:
     """One step of the path, and whether connections pass it."""
 
     level: Level | None
-    """None: connections don't pass by design, or clients show what happens."""
+    """The level; None: connections don't pass by design, or clients show what happens."""
     topic: str
     """The step's subject in one word: ``endpoints``."""
     what: str
@@ -85,13 +85,13 @@ class PathStep:
     details: tuple[tuple[Level | None, str], ...] = ()
     """Lines below it, each with a level; None: unused by design."""
     pod: str = ""
-    """The name of the pod concerned; empty if there is none, or several."""
+    """The name of the pod concerned; empty without a pod, or for several."""
     is_by_design: bool = False
     """Whether it is reported only because the user asked; the cluster works as designed."""
     causes: tuple[Cause, ...] = ()
-    """The causes that it states as a whole."""
+    """The causes that the step states in full."""
     brief: str = ""
-    """Its short text if the sentence below says the rest; empty: the same text."""
+    """The short text for when the sentence below contains the rest; empty: the same text."""
 
     @property
     def mark(self) -> Level | None:
@@ -110,7 +110,7 @@ class PathPart:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What works and what fails for one Service."""
+    """The working and failing steps of one Service."""
 
     service: str
     origin: str
@@ -118,7 +118,7 @@ class Explanation:
     sentence: str
     """The result, one sentence without a full stop."""
     next: str
-    """The command that shows more, or repairs the problem; empty if there is none."""
+    """The command that shows more, or repairs the problem; empty without such a command."""
     parts: tuple[PathPart, ...]
 
 

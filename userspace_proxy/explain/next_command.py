@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .explanation import Subject
 
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
-# The source's flags that kubectl also has, with kubectl's names.
+# The source's flags that kubectl has, too, with kubectl's names.
 _KUBECTL_FLAGS = {
     "--kubeconfig": "--kubeconfig",
     "--context": "--context",
@@ -35,14 +35,14 @@ _KUBECTL_FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """How the user ran this program: the next command repeats that with more flags."""
+    """How the user ran this program: the next command repeats this with more flags."""
 
     program: tuple[str, ...] = ("userspace-proxy",)
     """The words that start this program."""
     source: tuple[str, ...] = ()
     """The flags that name the source of the facts."""
     others: tuple[str, ...] = ()
-    """Flags that change what is explained, such as ``--from``."""
+    """Flags that change the explained object, such as ``--from``."""
     has_dialled: bool = False
     """Whether endpoints were dialled."""
     is_elsewhere: bool = False

@@ -51,7 +51,7 @@ def plan_status(
     Args:
         steering: The proxy's steering; ``none`` allows endpoints on loopback and at ClusterIPs.
         rejected: Invalid objects, which aren't in the snapshot.
-        problems: What can't be read, one line each.
+        problems: The read errors, one line each.
     """
     options = options_with(steering, options)
     addresses = snapshot.node.addresses if snapshot.node else ()
@@ -92,7 +92,7 @@ def _judge(port: PortFacts) -> StateFacts:
 def _decide(port: PortFacts) -> PortVerdict:
     cause = port.cause
     if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not port.is_holding:
-        # A plan doesn't look up names: only a proxy finds out whether clients are served.
+        # A plan doesn't look up names: only a running proxy finds out whether clients are served.
         clause = not_looked_up(object_of(cause))
         return PortVerdict(Level.OK, PortState.NOT_LOOKED_UP, (clause,))
     _, verdict = decide(port)

@@ -57,7 +57,7 @@ def judge_pods(
 
 
 def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
-    """Return the step that no pod has the labels, with the pod that comes closest."""
+    """Return the step that no pod has the labels, naming the most similar pod."""
     wanted = dict(service.selector)
     labels, namespace = selector_text(service), service.key.namespace
     what = f"No pod in {namespace} has the labels {labels}"

@@ -1,7 +1,7 @@
 """Explains whether connections to a Service succeed: steps, a sentence and the next command.
 
-Rule 1: the worst step decides the sentence. Of equally bad steps, the first on the path wins; ports
-whose clients fail come before others, and notes last. Problems of the Service itself win over
+Rule 1: the worst step decides the sentence. Of equally bad steps, the first on the path decides;
+ports whose clients fail precede others, and notes are last. Problems of the Service itself precede
 problems of the node that may concern other Services.
 Rule 2: the present tense means that clients were answered in the last minute.
 """
@@ -147,7 +147,7 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
 
 
 def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) -> PathPart:
-    """Return a part whose commands ask the same cluster, and only the worst step is brief."""
+    """Return a part whose commands address the same cluster, and only whose worst step is brief."""
     steps = []
     for step in part.steps:
         words = next(filter(None, map(command, step.causes)), "")
@@ -205,7 +205,7 @@ def _mistakes(
 
 
 def _first(steps: Sequence[PathStep], topic: str) -> str:
-    """Return the first neutral step of a topic, as the end of a sentence; empty if none."""
+    """Return the first neutral step of a topic, as the end of a sentence; empty without one."""
     found = (step.what for step in steps if step.topic == topic and step.level is None)
     what = next(found, "")
     return f"; {what[0].lower()}{what[1:]}" if what else ""
@@ -231,7 +231,7 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     dropped |= {cause: True for port in ports if (cause := policy_drops(port))}
     outside = f"clients from outside {'would be' if subject.node is None else 'are'} dropped: "
     for cause, is_from_outside in dropped.items():
-        # A policy's cause states only why; a source range's cause also states who.
+        # A policy's cause states only the reason; a source range's also names the clients.
         served.append(f"{outside if is_from_outside else ''}{cause_at(cause, subject.now)}")
     # Addresses that are served elsewhere by design.
     served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]
@@ -250,7 +250,7 @@ def _without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts |
 
 
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Iterator[str]:
-    """Yield how many endpoints serve clients, and whether any client has been served."""
+    """Yield the number of serving endpoints, and whether any client has been served."""
     led = [port for port in ports if port.is_unseen]
     about, shown = _without_answer(ports, subject), ""
     if led:

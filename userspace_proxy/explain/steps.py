@@ -1,16 +1,17 @@
-"""Makes the steps of connections to a Service from the facts about it.
+"""Builds the steps of connections to a Service from the facts about it.
 
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
 Rule 1: causes are shown in their own words; this module only orders them.
 Rule 2: the effect of another program's chain on a Service is known only roughly. If its clients
-pass the chain, it is no problem for them, but may be one for other clients. A recent first byte
-proves that they pass; other clients prove nothing about the client that the user asked about.
+pass the chain, the chain isn't a problem for them, but may be a problem for other clients. A recent
+first byte proves that they pass; other clients prove nothing about the client that the user asked
+about.
 Rule 3: clients' experience decides, not this program's dial, which has another source address,
 sends nothing, and may fail for its own reasons. The dial decides if no client has dialled lately. A
 machine without a route to an address proves nothing, unless it is the proxy's node.
 Rule 4: a dial proves only that connections are accepted (at a Service's address, by the proxy), not
-that requests are answered. If clients fail anyway, the step says so and isn't marked as good.
+that requests are answered. If clients fail anyway, the step states it and isn't marked as good.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ NOTE, FIREWALL, ADDRESS, SOURCE = "note", "firewall", "address", "source"
 """Topics of steps that the sentence treats differently from others."""
 _SERVICE, _DIAL = "service", "dial"
 _ON_NODE = "on a node (--steering other than none)"
-# The maximum number of endpoints that are shown: a Service may have a thousand; endpoints that
-# don't serve are shown first.
+# The maximum number of shown endpoints: a Service may have a thousand; endpoints that don't serve
+# are shown first.
 ENDPOINTS_SHOWN = 20
 
 
@@ -216,7 +217,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.hint
     if _is_sentence(port):
-        # Unlike an endpoint's cause, this cause has no line of its own.
+        # Unlike an endpoint's cause, this cause has no line.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
         used = f": {port.serving:,} of {total:,} used" if total else ""
         return PathStep(
@@ -260,7 +261,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
 
 
 def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
-    """Return what a failing endpoint did before it failed; empty if nothing.
+    """Return the behaviour of a failing endpoint before it failed; may be empty.
 
     A UDP flow needs no endpoint: only answers prove that the endpoint was there.
     """
@@ -275,7 +276,7 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
 
 
 def policy_drops(port: PortFacts) -> Cause | None:
-    """Return why the traffic policy drops clients, and how many so far; None if it doesn't."""
+    """Return why the traffic policy drops clients, with their number so far; None if it doesn't."""
     if not port.is_dropping or port.cause is None:
         return None
     code = port.cause.code
@@ -370,11 +371,12 @@ def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
 
 
 def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> Iterator[PathStep]:
-    """Yield a step about the dialled endpoints, and one about those that weren't dialled.
+    """Yield a step about the dialled endpoints, and a step about the others.
 
     Args:
         now: Unix time of the facts.
-        is_planned: The facts come from a plan, not from a proxy in whose network was dialled.
+        is_planned: The facts are from a plan, not from a proxy in whose network the dials were
+            made.
     """
     if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
         them = plural(refused, "endpoint")

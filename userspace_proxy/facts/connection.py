@@ -1,9 +1,9 @@
 """The facts about one connection or flow, for the connection log and for watchers.
 
     dataplane ──ConnectionFacts──┬▶ connection log: at the end, a line
-                                 └▶ who watches: a line of JSON, of text, of the page
+                                 └▶ watchers: a line of JSON, of text, of the page
 
-Rule 1: fields here are the JSON's; fields are only added, and have defaults.
+Rule 1: these fields are the JSON's; fields are only added, and have defaults.
 Rule 2: the same :class:`ConnectionFilter` filters in workers and for each watcher.
 """
 
@@ -29,10 +29,10 @@ FILTERS_MAX = 64
 
 
 class ConnectionEvent(enum.StrEnum):
-    """What a line about connections reports."""
+    """The kind of a line about connections."""
 
     ENDED = "ended"
-    """The connection ended after an endpoint had served it, or its client gave up."""
+    """The connection ended after an endpoint served it, or its client gave up."""
     SAVED = "saved"
     """The first dial failed, another endpoint answered, and the connection continues."""
     HELD = "held"
@@ -108,11 +108,11 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     """The client's pod, ``namespace/name``, if its address is a known endpoint's; followed by
     ``(listed by namespace)`` if no controller lists it with a node."""
     frontend: _Text = ""
-    """The address that the client dialled; empty if unknown."""
+    """The dialled address; empty if unknown."""
     via: _Text = ""
     """The load balancer that sent the client's address in a PROXY header; empty without one."""
     endpoint: _Text = ""
-    """The endpoint that answered; empty if none did."""
+    """The endpoint that answered; empty without an answer."""
     source: _Text = ""
     """The address that the endpoint sees: the ``client``'s or the ``node``'s."""
     dials: _Count = 0
@@ -135,13 +135,12 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     cause: _Text = ""
     """How the connection ended, in the connection log's words, or why it isn't visible."""
     count: _Count = 0
-    """Number of omitted connections, or of dropped packets."""
+    """The number of omitted connections, or of dropped packets."""
     code: CauseCode | None = None
     """Why the client got no answer; null if it got one, or the reason is unknown."""
 
     def __post_init__(self) -> None:
-        # Workers set it where only they know why: the end of a connection that an endpoint
-        # accepted.
+        # Workers set the code when only they know the reason: an endpoint accepted the connection.
         if self.code is not None or self.first_byte_s is not None:
             return
         if self.failed and self.endpoint in ("", self.failed[-1].endpoint):
@@ -151,7 +150,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def prefixes(self) -> Collection[str]:
-        """The names that select its Service port in a filter; empty without a Service port."""
+        """The names with which a filter selects its Service port; empty without a Service port."""
         return ServicePortName(self.namespace, self.name, self.port).prefixes if self.name else ()
 
     @property
@@ -160,7 +159,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def until_first_byte_s(self) -> float:
-        """How long the client waited for the first byte; until now if it asked and got none."""
+        """How long the client waited for the first byte; until now if it still waits."""
         if self.first_byte_s is not None:
             return self.waited_s + self.first_byte_s
         return self.duration_s if self.received_bytes or not self.endpoint else self.waited_s
@@ -173,7 +172,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether the endpoint sent no bytes to a client that did, or only after it had left."""
+        """Whether the client sent bytes, but the endpoint didn't before the client left."""
         # A datagram can be empty.
         has_sent = self.sent_bytes > 0 or (self.kind == "flow" and self.first_byte_s is not None)
         is_late = self.code == CauseCode.ENDPOINT_ANSWERS_LATE
@@ -181,7 +180,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def is_failed(self) -> bool:
-        """Whether the client visibly failed to get what it asked for.
+        """Whether the client visibly failed to get an answer.
 
         Some protocols have no answers (syslog): an endpoint that sends nothing has served its
         client if it received everything, including the FIN, and closed without a reset. A reset
@@ -242,9 +241,9 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     client: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """An IP address in canonical form; empty for all."""
     failed: bool = False
-    """Select failed connections; several kinds select the connections of any of them."""
+    """Select failed connections of any of these kinds."""
     saved: bool = False
-    """Select connections whose first dial failed and that another endpoint answered."""
+    """Select connections whose first dial failed and that another endpoint served."""
     slow_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)] | None = None
     """Select connections whose client waited at least this long for the first byte."""
 
@@ -277,9 +276,9 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     def may_take(
         self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
     ) -> bool:
-        """Return whether a connection may be selected, given only part of its facts.
+        """Return whether a connection may be selected, given only some of its facts.
 
-        It is plain if the first dial served its client and it ended without a failure.
+        A connection is plain if its first dial served the client and it ended without a failure.
         """
         if not self.takes_service(prefixes):
             return False

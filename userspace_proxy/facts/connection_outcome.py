@@ -1,4 +1,4 @@
-"""Classifies the ends of connections: which counter each one increments, and its record's code.
+"""Classifies how connections ended: the counter to increment, and the record's code.
 
     asked ─┬─▶ first byte ───────────────▶ answered ─┬─▶ both ends, or a further answer is owed
            │                                  ▲      └─▶ RST of the endpoint, or packets lost: cut
@@ -6,12 +6,12 @@
            └─▶ FIN or RST of the endpoint: unanswered
 
 Rule 1: a client has given up if it sent something and then nothing for a second, or for less if the
-endpoint has answered others. A client that sends and leaves at once wants no answer (syslog,
-graphite), nor does one that keeps sending without an answer.
+endpoint has answered others. A client that sends and leaves at once needs no answer (syslog,
+graphite), nor does a client that keeps sending without an answer.
 Rule 2: an answer is owed if the client sent the last bytes, and either waited or saw the endpoint
 end the connection.
 Rule 3: a FIN doesn't show whether the client still reads, so a late byte may reach it. The
-failure's time is the client's end, whenever the byte comes.
+failure's time is the client's end, regardless of the byte's.
 Rule 4: a late byte shows an order, not a reason. A slow endpoint answers at any time after the
 client's end; an endpoint that waits for the end of its input answers right after it, each time.
 """
@@ -31,17 +31,17 @@ from .streak import LateByte
 _WAITED_S = 0.9
 """A client with a timeout of one second starts its timer before the endpoint answers."""
 PATIENCE_S = 0.3
-"""How long a client waits before it leaves, where the endpoint has answered others."""
+"""How long a client waits before it leaves, if the endpoint has answered other clients."""
 _AWAITED_S = 0.1
-"""A byte that comes after all was wanted, unless the client left right after sending."""
+"""A byte that arrives this late was still awaited, unless the client left right after sending."""
 OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}
-"""How long the client's last bytes go unanswered before it counts, by whether it ends first."""
+"""How long the client's last bytes must be unanswered to count, by whether it ends first."""
 _FULL_S = 3.0
-"""An endpoint that resets data it hasn't read for so long has hung. Its client may have left
-meanwhile: that client's FIN waits behind the unread data."""
+"""An endpoint that resets data it hasn't read for this long was hung. Its client may have left
+meanwhile: the client's FIN waits behind the unread data."""
 AT_END_S = 0.1
-"""The most between a client's end and the first byte that it triggers: a round trip, and a busy
-node's scheduling delay. A slow answer rarely comes that soon, and not each time."""
+"""The maximum time between a client's end and the first byte that it triggers: a round trip, and a
+busy node's scheduling delay. A slow answer rarely comes that soon, and not each time."""
 # Before Python 3.12, access to an enum's member costs a call.
 LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
 _CLIENT = EndedBy.CLIENT
@@ -52,12 +52,12 @@ class EndFacts(NamedTuple):
 
     by: EndedBy
     is_reset: bool = False
-    """The endpoint ended with a RST."""
+    """The endpoint ended the connection with a RST."""
     had_end: bool = False
     """The endpoint had sent its FIN before the RST."""
     has_asked: bool = False
     has_answer: bool = False
-    """A byte has come from the endpoint."""
+    """The endpoint has sent a byte."""
     lasted_s: float = 0.0
     """Seconds since the endpoint answered the dial."""
     asked_s: float = 0.0
@@ -69,9 +69,9 @@ class EndFacts(NamedTuple):
     is_full: bool = False
     """The endpoint's receive window is full."""
     answers_others: bool = False
-    """The endpoint has answered other connections, so the protocol has answers."""
+    """The endpoint has answered other connections, so its protocol has answers."""
     lost: Failure | None = None
-    """Which packets were lost; None: none."""
+    """The side whose packets were lost; None: no packets were lost."""
 
 
 def classify(end: EndFacts) -> Failure | None:
@@ -103,8 +103,8 @@ class ConnectionOutcome:
     Args:
         counters: The endpoint's counters.
         abort_counters: Counts a client that leaves before an answer.
-        client: Its IP address.
-        now: When the endpoint answered the dial, monotonic seconds.
+        client: The client's IP address.
+        now: The time at which the endpoint answered the dial, in monotonic seconds.
     """
 
     __slots__ = (
@@ -121,25 +121,25 @@ class ConnectionOutcome:
         self.answered_at = self.asked_at = now
         """When the endpoint answered the dial, and when the client then first sent something."""
         self.first_byte_s: float | None = None
-        """How long the endpoint took to send its first byte after ``asked_at``; None before it."""
+        """How long after ``asked_at`` the endpoint sent its first byte; None before it."""
         self.code: CauseCode | None = None
-        """Why the client got no answer, or only part of it; None if nothing shows a failure. A late
+        """Why the client got no answer, or only part of it; None without a visible failure. A late
         byte may still reach the client."""
         self.is_failed = False
-        """Whether it is counted as a connection whose client got no answer."""
+        """Whether it counts as a connection whose client got no answer."""
         self.has_unanswered_request = False
         """A further answer was due when the first side ended."""
         self.reset_as: tuple[EndReason, EndedBy] | None = None
         """Cause and side of a reset that may be delayed; None if connections aren't logged."""
 
     def note_first_byte(self, now: float, left: EndFacts | None) -> float:
-        """Note the endpoint's first byte, and return how long it took.
+        """Note the endpoint's first byte, and return its delay.
 
         Args:
             left: The facts when the client ended its side; None if it hasn't.
         """
         waited_s = self.first_byte_s = now - self.asked_at
-        # A client may end its side at once and still wait; its final end will show that.
+        # A client may end its side at once and still wait; its final end will show this.
         if left and (self.code or left.silent_s - left.left_s >= _AWAITED_S):
             self._note_late(now, waited_s, left.left_s)
             return waited_s
@@ -174,7 +174,7 @@ class ConnectionOutcome:
         if failure is None:
             return
         self.is_failed = not (is_left and end.has_answer)
-        # A hung endpoint's end is counted below, as a client that left.
+        # The end of a hung endpoint is counted below, as a client that left.
         if not is_left and failure not in LEFT:
             if end.is_reset:
                 counters.resets += 1

@@ -49,7 +49,7 @@ class Counters:
                 setattr(counters, last, getattr(counters, last) + figure)
 
 
-# The type checker can't evaluate _slots(), so it sees the tables themselves.
+# The type checker can't evaluate _slots(), so it uses the tables themselves.
 if TYPE_CHECKING:
     _EndpointSlots = Traffic
     _PortSlots = PortFigures
@@ -63,10 +63,10 @@ else:
     _EndpointSlots, _PortSlots, _WaitSlots = map(_slots, (Traffic, PortFigures, WaitCounts))
 
 STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
-"""The failures in a row of one endpoint."""
+"""The streaks of failures of one endpoint."""
 _succeeded_at = attrgetter(*(f"{name}.succeeded_at" for name in STREAKS))
 _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
-# Cost: shared by all endpoints that never failed, or whose streaks weren't taken.
+# Cost: a value shared by endpoints that never failed, or whose streaks weren't taken.
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
@@ -74,7 +74,7 @@ _NOTHING_OPEN = (0,) * len(GAUGES)
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)
-# The counter of each cause of a failed dial.
+# The counter for each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
 
 
@@ -86,7 +86,7 @@ _carried_of = attrgetter(*_CARRIED)
 
 
 class WaitCounters(_WaitSlots, Counters):
-    """Clients of a Service port that began to wait, and how many of them got no endpoint."""
+    """Clients of a Service port that began to wait, and those that got no endpoint."""
 
     __slots__ = ()
     names = counted_names(WaitCounts)
@@ -117,7 +117,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.unanswered_requests = 0
         """Connections that ended while a further answer was due."""
         self.dials = Streak()
-        """Failed dials, except those that failed because of this node."""
+        """Failed dials, except failures caused by this node."""
         self.ends = Streak()
         """Connections that the endpoint ended, as in ``resets`` and ``empty``, or that the client
         left; a first byte on another connection is a success."""
@@ -149,7 +149,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         return tuple(new)
 
     def take_streaks(self) -> dict[str, StreakPart]:
-        """Return what the failure streaks gained since the last call."""
+        """Return the growth of the failure streaks since the last call."""
         succeeded_at, parts = _succeeded_at(self), _parts_of(self)
         if succeeded_at == self._succeeded_at and parts == self._parts:
             return {}
@@ -272,7 +272,7 @@ class GroupCounters(_PortSlots, Counters):
 
 
 class ClientMistake(enum.StrEnum):
-    """Why a client was turned away because of what it sent; the values are causes' names."""
+    """Why a client's request was rejected; the values are names of causes."""
 
     NO_PROXY_HEADER = CauseCode.NO_PROXY_HEADER.value
     HOP_LIMIT = CauseCode.HOP_LIMIT.value
@@ -310,18 +310,18 @@ class CounterTable:
 
     def __init__(self) -> None:
         self.has_news = False
-        """Whether anything may have been counted since this was last set to False, apart from
-        counters that callers hold."""
+        """Whether anything may have been counted since this was last cleared, apart from counters
+        that callers hold."""
         self.out_of_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_client_ports`` last grew."""
         self.client_mistakes = _NO_MISTAKES
-        """Clients turned away because of what they sent; serving others doesn't end such a
+        """Clients that were rejected because of their requests; serving others doesn't end such a
         streak."""
         self._per_endpoint = _NO_COUNTERS
         self._gone: EndpointCounters | None = None
-        """The sum over former endpoints."""
+        """The sum of the counters of former endpoints."""
         # Cost: a Service port without clients has no such object, which halves its memory.
         self._counters: GroupCounters | None = None
         self._connect_times: Durations | None = None
@@ -381,7 +381,7 @@ class CounterTable:
         return self._per_endpoint.items()
 
     def note_mistake(self, mistake: ClientMistake, client: str, now: float) -> None:
-        """Count a client that was turned away because of what it sent."""
+        """Count a client that was rejected because of its request."""
         self.mistakes_of(mistake).failed(now, client=client)
 
     def mistakes_of(self, mistake: ClientMistake) -> Streak:
@@ -408,7 +408,7 @@ class CounterTable:
         return sums
 
     def carried(self) -> Traffic:
-        """Return some figures of :meth:`totals`, at a fraction of the cost."""
+        """Return some of the figures in :meth:`totals`, at a fraction of the cost."""
         sums = map(sum, zip(*map(_carried_of, self._parts()), strict=True))
         return Traffic(**dict(zip(_CARRIED, sums, strict=False)))
 

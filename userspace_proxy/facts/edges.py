@@ -1,13 +1,13 @@
-"""Which client calls which Service: counted in workers, added up in a bounded table.
+"""Counts which client calls which Service: in workers, summed in a bounded table.
 
     TcpConnection, UdpListener ──▶ CallCounts ──report──▶ Edges ──▶ JSON, page, metric
 
-Rule 1: each connection and flow counts once, when it is accepted, whether or not it is served; one
-whose client gets no answer counts as failed when it ends.
+Rule 1: each connection and flow counts once, when it is accepted, whether or not it is served; a
+connection whose client gets no answer counts as failed when it ends.
 Rule 2: an edge belongs to the pod that had the client's address at the time of the call, because
 addresses are reused. Calls while no pod was known are a separate edge.
-Rule 3: clients decide how many edges there are, so both tables are bounded. The rest is counted in
-one number, and a Service with many clients takes no more places than its share.
+Rule 3: clients determine the number of edges, so both tables are bounded. The excess is one number,
+and a Service with many clients takes no more entries than its share.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import msgspec
 from ..model import PortKey
 from .connection import port_fields
 
-# The most calls kept between two reports, at most 5 s apart: as many new clients as can connect to
-# a busy node.
+# The maximum number of calls kept between two reports, at most 5 s apart: as many as the new
+# clients of a busy node.
 CALLS_MAX = 4096
-# The limit per node: as much as a table on a page and a metric can hold. A node has 110 pods by
-# default.
+# The limit per node: as many edges as a table on a page, or a metric, can hold. A node has 110 pods
+# by default.
 EDGES_MAX = 500
 # The limit per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
@@ -72,7 +72,7 @@ class CallCounts:
     def __init__(self) -> None:
         self._counts: dict[tuple[CalledPort, str], int] = {}
         self._failed: dict[tuple[CalledPort, str], int] = {}
-        """Failed calls, whose keys are also in ``_counts``."""
+        """Failed calls; their keys are also in ``_counts``."""
         self._left_out = 0
 
     def add(self, called: CalledPort, client: str) -> None:
@@ -93,7 +93,7 @@ class CallCounts:
             self._failed[key] = self._failed.get(key, 0) + 1
 
     def take(self) -> tuple[list[Calls], int]:
-        """Return the calls since the last time, and how many calls didn't fit."""
+        """Return the calls since the last time, and the number of calls that didn't fit."""
         counts, failed, left_out = self._counts, self._failed, self._left_out
         self._counts, self._failed, self._left_out = {}, {}, 0
         return [
@@ -103,7 +103,7 @@ class CallCounts:
 
 
 class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One client that calls one Service port."""
+    """A client that calls a Service port."""
 
     client: str = ""
     """The client's IP address."""
@@ -186,7 +186,7 @@ class Edges:
             self._edges[key] = edge
 
     def facts(self, takes: Callable[[Collection[str]], bool] = lambda _: True) -> EdgesFacts:
-        """Return the edges of the Service ports for whose scopes the function returns true."""
+        """Return the edges of the Service ports whose scopes the function accepts."""
         rows = [
             EdgeFacts(
                 client=client,

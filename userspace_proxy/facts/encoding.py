@@ -3,8 +3,8 @@
     StatusFacts ──encode_answer──▶ JSON ──read_answer──▶ StatusFacts
     Cause ──write_cause──▶ CauseFacts ──JSON──▶ CauseFacts ──read_cause──▶ Cause
 
-Rule 1: a cause read from another version keeps that proxy's sentence if this version would word it
-differently, or doesn't know the cause.
+Rule 1: a cause read from another version keeps that proxy's sentence if this version words it
+differently, or lacks the cause.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..secrets import without_users
 from .node import StatusFacts
 
 PARAMS_MAX = 64
-"""The most parameters of a cause that is read; each takes a few hundred bytes."""
+"""The maximum number of parameters of a cause that is read; each takes a few hundred bytes."""
 
 _COUNTED = ("count", "first_at", "last_at")
 _NOT_COUNTED = tuple(name for name in MODIFIERS if name not in _COUNTED)
@@ -34,14 +34,13 @@ class CauseFacts(msgspec.Struct, frozen=True, gc=False):
     code: CauseCode = CauseCode("")
     """The cause's name in metrics and docs."""
     sentence: str = ""
-    """The cause, without a full stop, and without figures that change while the fact stays the
-    same."""
+    """The cause, without a full stop, and without figures that change while the cause lasts."""
     object: str = ""
     """The object concerned: an address, ``shop/web``, ``EndpointSlice shop/web-x``; or empty."""
     hint: str = ""
-    """What to do about it; empty if the sentence contains it."""
+    """The remedy; empty if the sentence contains it."""
     count: int = 0
-    """How often it was seen; 0 for a state, which isn't counted."""
+    """The number of occurrences; 0 for a state, which isn't counted."""
     first_at: float = 0.0
     """Unix time at which it was first seen; 0 if unknown."""
     last_at: float = 0.0
@@ -49,7 +48,7 @@ class CauseFacts(msgspec.Struct, frozen=True, gc=False):
     kind: str = ""
     """Distinguishes the causes that share a code; kinds may change."""
     params: Mapping[str, Any] = {}
-    """The parameters, and whatever else the sentence depends on."""
+    """The parameters, and the other inputs of the sentence."""
 
 
 def write_cause(cause: Cause) -> CauseFacts:
@@ -105,7 +104,7 @@ def _as_written(facts: CauseFacts, params: Mapping[str, Any], counted: Mapping[s
 
 
 class _Modifiers(msgspec.Struct):
-    """What a cause's sentence depends on apart from its parameters."""
+    """The inputs of a cause's sentence other than its parameters."""
 
     when: When = When.NOW
     answers_others: bool = False
@@ -128,14 +127,14 @@ def load_cause(dumped: Mapping[str, Any]) -> Cause:
 
 
 def to_json(value: object) -> object:
-    """Convert a value of a type that msgspec doesn't know for the JSON."""
+    """Convert a value of a type that msgspec doesn't support for the JSON."""
     if isinstance(value, Cause):
         return write_cause(value)
     raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 def from_json(kind: type, value: object) -> object:
-    """Convert a value from the JSON to a type that msgspec doesn't know."""
+    """Convert a value from the JSON to a type that msgspec doesn't support."""
     if kind is Cause:
         return read_cause(msgspec.convert(value, CauseFacts))
     raise TypeError(f"Decoding objects of type {kind.__name__} is unsupported")
@@ -149,7 +148,7 @@ def encode_answer(answer: object) -> bytes:
     try:
         body: bytes = _encoder.encode(answer)
     except UnicodeEncodeError:
-        # A lone surrogate, which JSON can contain only as an escape.
+        # Handles a lone surrogate, which JSON can contain only as an escape.
         body = json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode()
     return without_users(body) + b"\n"
 

@@ -1,4 +1,4 @@
-"""The table of figures: each figure is declared once, for all code that counts, sends and shows it.
+"""The table of figures: each is declared once, for all code that counts, sends or shows it.
 
     workers ─── names ───▶ counters, reports          (``counted_names``)
     metrics ─── Figure ──▶ names, help, details       (``figures_of``)
@@ -61,13 +61,13 @@ def _figure(figure: Figure) -> msgspec.Meta:
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
-    """A histogram of how long clients waited for something, since the start."""
+    """A histogram of clients' waits since the start."""
 
     bounds: tuple[float, ...] = ()
     """Upper bounds of the buckets in seconds, ascending."""
     counts: tuple[int, ...] = ()
-    """How many waits were at most that long, and longer than the previous bound; the last number
-    counts those beyond all bounds."""
+    """The number of waits up to that duration, and longer than the previous bound; the last number
+    counts waits beyond all bounds."""
     seconds: float = 0.0
     """The sum of all waits, in seconds."""
 
@@ -139,7 +139,7 @@ class Traffic(msgspec.Struct, kw_only=True):
         ),
     ] = 0
     unanswered_flows: int = 0
-    """Flows without an answer for two seconds; falls again when a late answer comes."""
+    """Flows without an answer for two seconds; decreases when a late answer arrives."""
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):
@@ -358,7 +358,7 @@ class PortFigures(TrafficByCause, kw_only=True):
 
 
 def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
-    """Return how many clients got no answer.
+    """Return the number of clients without an answer.
 
     No endpoint answered, or the endpoint ended the connection, or the client left while it waited
     for an endpoint or a first byte.

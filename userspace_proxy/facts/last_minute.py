@@ -3,15 +3,15 @@
     workers ──by endpoint──▶ LastMinute ──▶ MinuteCounts ──why, where──▶ LastMinuteFacts (JSON)
                               └ parts of 5 s ──▶ sums of the last 12
 
-Counters since the start hide what happens now: ten failures of a million connections. The present
+Counters since the start hide current events: ten failures among a million connections. The present
 state hides the last moments: an endpoint that crashes repeatedly answers in between.
 
-Rule 1: the fields are the JSON's, and are added up; within a version, fields are only added.
+Rule 1: the fields are the JSON's, and are summed; within a version, fields are only added.
 Rule 2: a part ends as a whole, so sums change slowly.
 Rule 3: memory is bounded: for a Service port without clients, only the loss of its last endpoint is
 kept.
 Rule 4: clients that leave count only if others left at another moment: when a client program stops,
-all its connections end at once, whatever the endpoint does.
+all its connections end at once, regardless of the endpoint.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ endpoint that no client dials (``agent.watchers.ejected``)."""
 # The number of parts of that time, including the present one.
 _PARTS = 12
 _PART_S = LAST_MINUTE_S / _PARTS
-# The least between two moments at which clients leave: workers report one within milliseconds.
+# The minimum time between two departures of clients: workers report one within milliseconds.
 _APART_S = 1.0
 
 
@@ -57,7 +57,7 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     during the wait or after it."""
     late: int = 0
     """Flows whose first answer came after more than two seconds, which no other count includes, and
-    connections saved from a silent endpoint."""
+    connections that another endpoint saved from a silent one."""
     removed: int = 0
     """Connections reset because their endpoint was removed (``ended_by_removal``)."""
     idle: int = 0
@@ -87,7 +87,7 @@ class LastMinuteFacts(MinuteCounts, frozen=True, gc=False, kw_only=True):
     is_unusual: bool = False
     """``unanswered_requests`` is unusual: before, few connections to these endpoints ended so."""
     have_left: bool = False
-    """The endpoints where most of them failed are no longer used: they were removed, or aren't
+    """The endpoints with most of the failures are no longer used: they were removed, or aren't
     ready."""
 
 

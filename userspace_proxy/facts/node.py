@@ -50,9 +50,9 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     level: Level = Level.OK
     """The worst level of its Service ports."""
     cause: Cause | None = None
-    """What is wrong; its count and times cover all affected Service ports."""
+    """The cause; its count and times cover all affected Service ports."""
     services: Sequence[str] = ()
-    """The Services that it affects, ``namespace/name``, sorted."""
+    """The affected Services, ``namespace/name``, sorted."""
     ports: int = 0
     """Number of Service ports that it affects."""
     endpoints: Sequence[str] = ()
@@ -67,11 +67,11 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     """Connections of these Service ports since the start that another endpoint answered, so that
     their clients noticed nothing."""
     command: str = ""
-    """A command that shows more; empty if there is none."""
+    """A command that shows more; empty without such a command."""
 
     @property
     def affected(self) -> str:
-        """What it affects, in words: ``12 endpoints of 9 Services``."""
+        """The affected objects, in words: ``12 endpoints of 9 Services``."""
         services = plural(len(self.services), "Service")
         if len(self.endpoints) < 2:
             return services
@@ -93,7 +93,7 @@ NO_OBJECT = ObjectKey()
 
 
 class RejectedFacts(msgspec.Struct, frozen=True):
-    """An invalid object of the source, which isn't used as it is written now."""
+    """An invalid object of the source; its current form isn't used."""
 
     line: str
     """The line in the source's ``problems``."""
@@ -123,7 +123,7 @@ class RejectedFacts(msgspec.Struct, frozen=True):
         services: Sequence[str] = (),
         note: Cause | None = None,
     ) -> RejectedFacts:
-        """Return the facts about a mistake at a place."""
+        """Return the facts about a mistake at a place in a source."""
         line = f"{place}: {problem}"
         return cls(line, str(object_), *object_, services, place=place, problem=problem, note=note)
 
@@ -151,7 +151,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
     ] = 0
     """How often a watch was restarted with a list."""
     rejected: Sequence[RejectedFacts] = ()
-    """The problems that concern single objects; the others concern the source as a whole."""
+    """The problems of single objects; all others concern the source as a whole."""
 
     def rejected_of(self, service: str) -> Sequence[RejectedFacts]:
         """Return the rejected objects of a Service, ``namespace/name``, or of one of its ports."""
@@ -168,13 +168,13 @@ class SteeringState(msgspec.Struct, frozen=True):
         bool,
         gauge("steering_drift", "", "1 while rules may differ from the plan and can't be repaired"),
     ] = False
-    """Whether another program changed the kernel's state, and ``problem`` prevents its repair."""
+    """Whether another program changed the kernel's state, and ``problem`` prevents the repair."""
     repairs: Annotated[
         int,
         counter("steering_repairs", "repairs", "Frontends and guard rules repaired after drift"),
     ] = 0
     repaired_last_minute: int = 0
-    """How often in the last minute something had to be repaired."""
+    """The number of repairs in the last minute."""
     helper_restarts: Annotated[
         int,
         counter("steering_helper_restarts", "restarts", "Helper processes restarted after a crash"),
@@ -257,7 +257,7 @@ class BridgeFacts(msgspec.Struct, frozen=True):
     cause: str = ""
     """Why endpoints there don't see them."""
     hint: str = ""
-    """What to do about it."""
+    """The remedy."""
 
 
 class ClientAddressFacts(msgspec.Struct, frozen=True):
@@ -273,7 +273,7 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
     why_not: str = ""
     """Why they see this node's address; empty if client addresses weren't requested, or are on."""
     problem: str = ""
-    """What should be repaired, but can't be at the moment."""
+    """A part that should be repaired, but can't be at the moment."""
     repairs: int = 0
     """Number of repairs since the start."""
     bridges: Sequence[BridgeFacts] = ()
@@ -305,7 +305,7 @@ class TrackingFacts(msgspec.Struct, frozen=True):
         ),
     ] = False
     is_dropping: bool = False
-    """Whether the table is full, and packets have been dropped since."""
+    """Whether the table is full, and has dropped packets since."""
 
 
 class SocketLbFacts(msgspec.Struct, frozen=True):
@@ -335,7 +335,7 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
             "BPF programs and maps put back after another program had removed them",
         ),
     ] = 0
-    """How often something that another program had removed was restored."""
+    """The number of times that a part removed by another program was restored."""
     map_bytes: Annotated[
         int, gauge("socket_lb_map_bytes", "bytes", "Memory of the BPF maps of connect()")
     ] = 0
@@ -371,7 +371,7 @@ class ProbesFacts(msgspec.Struct, frozen=True):
             "Probes that may begin in a second; 0 while nothing is probed",
         ),
     ] = 0
-    """The budget: the most probes that begin in a second; 0 if nothing was probed yet."""
+    """The budget: the maximum number of probes that begin in a second; 0 before the first probe."""
     sent: Annotated[
         int,
         counter("path_probes", "probes", "Probes of endpoints of Services with the path auto"),
@@ -396,7 +396,7 @@ class KernelLackFacts(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """What the kernel lacks and its effect, as a sentence without a full stop."""
+        """The missing feature and its effect, as a sentence without a full stop."""
         return f"it lacks {self.part}, needed for {self.fails}; instead: {self.instead}"
 
 
@@ -406,7 +406,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
     release: str = ""
     """The kernel's release, as ``uname -r`` prints it."""
     lacks: Sequence[KernelLackFacts] = ()
-    """Missing features that the proxy would use; with steering ``none`` only those for sockets."""
+    """Missing features that the proxy would use; with steering ``none`` only socket features."""
     forbidden: Sequence[str] = ()
     """Features that the proxy wasn't permitted to try."""
     is_partly_asked: bool = False
@@ -414,7 +414,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """Other findings about the kernel, and what wasn't tried; may be empty."""
+        """Other findings about the kernel, and the untested features; may be empty."""
         is_whole = not (self.forbidden or self.is_partly_asked)
         nothing = "lacks nothing" if is_whole else "lacks nothing that was tried"
         said = [] if self.lacks else [nothing]
@@ -441,11 +441,11 @@ class UnservedFacts(msgspec.Struct, frozen=True):
     problem: str = ""
     """Why the address can't be served."""
     hint: str = ""
-    """What to do about it."""
+    """The remedy."""
 
 
 class IgnoredFacts(msgspec.Struct, frozen=True):
-    """A Service, or one of its ports, that gets no listener."""
+    """A Service, or one of its ports, without a listener."""
 
     service: str
     """The Service, ``namespace/name``."""
@@ -526,8 +526,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     by name. Covers all Service ports, whichever were selected."""
     incidents: Sequence[IncidentFacts] = ()
     """The causes of Service ports that need attention, each once: the worst first, then those that
-    affect the most Services. Covers all Service ports, whichever were selected; for a Service or a
-    namespace, only the causes that affect it."""
+    affect the most Services. Covers all Service ports, regardless of the selection; for a Service
+    or a namespace, only the causes that affect it."""
     version: str = ""
     """The proxy's version."""
     commit: str = ""
@@ -570,7 +570,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     ] = ()
     """The selected Services and ports that aren't served."""
     health_checks: Sequence[HealthCheckFacts] = ()
-    """The selected health checks, those with a problem first."""
+    """The selected health checks; those with a problem are first."""
     descriptors: Annotated[
         int, gauge("descriptors", "descriptors", "Descriptors in use by the data plane")
     ] = 0
@@ -599,7 +599,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     workers: Sequence[WorkerFacts] = ()
     """The processes that carry traffic."""
     worker_problems: Sequence[str] = ()
-    """Which workers are missing, and why, one line each."""
+    """The missing workers with reasons, one line each."""
     dropped_log_lines: Annotated[
         int,
         counter(
@@ -618,7 +618,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     network_namespace: int = 0
     """The inode of the proxy's network namespace (``/proc/PID/ns/net``); 0 if unknown."""
     kernel: KernelFacts = KernelFacts()
-    """The kernel, and what it lacks."""
+    """The kernel and its missing features."""
     plan: PlanFacts = PlanFacts()
     """Digests to compare nodes with each other, and with the API server."""
     process: ProcessFacts = ProcessFacts()
@@ -633,7 +633,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
 
     @property
     def program(self) -> str:
-        """The running program: version, commit, and the settings that it was given."""
+        """The running program: its version, its commit and the given settings."""
         runs = f"userspace-proxy {format_version(self.version, self.commit)}"
         # A program that embeds the proxy has no settings.
         return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs

@@ -115,7 +115,7 @@ def facts_of_frontend(
     """Return the facts about a frontend.
 
     Args:
-        target: Where it leads, in words; empty if no proxy runs.
+        target: The target in words; empty if no proxy runs.
         is_reached: Whether clients that dial it reach this proxy.
         only_at: The address that clients must dial instead; empty if they can dial it.
     """

@@ -2,9 +2,9 @@
 
     plan ──facts_of_plan──▶ PortFacts ◀── frontends, endpoints, figures, path (agent), state (judge)
 
-Rule 1: fields here are the JSON's; within a version, fields are only added. All have defaults,
-because ``explain`` also reads the JSON of older proxies.
-Rule 2: facts are replaced when something changes, and immutable once they are shown.
+Rule 1: these fields are the JSON's; within a version, fields are only added. All have defaults,
+because ``explain`` also reads the JSON of older proxies. Rule 2: changed facts are replaced; facts
+are immutable once they are shown.
 Rule 3: the JSON has positional fields before keyword-only ones, and a base's before its own.
 """
 
@@ -51,11 +51,11 @@ class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
     kind: str = ""
     """``ClusterIP``, ``NodePort``, ``LoadBalancer``, ``ExternalIP``."""
     target: str = ""
-    """Where it leads, in words: ``proxy port 20001``, ``refused``, ``dropped``, …"""
+    """The target, in words: ``proxy port 20001``, ``refused``, ``dropped``, …"""
     is_reached: bool = True
     """Whether clients that dial it reach this proxy."""
     only_at: str = ""
-    """The address that clients must dial instead, without steering; empty: this one."""
+    """The address that clients must dial instead, without steering; empty: this address."""
 
 
 class EndpointVerdictFacts(TrafficByCause):
@@ -64,7 +64,7 @@ class EndpointVerdictFacts(TrafficByCause):
     address: str = ""
     """The endpoint's address and port."""
     state: str = ""
-    """``ready``, ``not ready``, ``terminating``, or why it isn't used, in words."""
+    """``ready``, ``not ready``, ``terminating``, or the reason why it isn't used."""
     is_usable: bool = False
     """Whether this node's clients may use it now."""
     code: CauseCode | None = None
@@ -104,12 +104,12 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     @property
     def has_sent(self) -> bool:
-        """Whether it has ever sent a client anything after the handshake."""
+        """Whether it has ever sent a client a byte after the handshake."""
         return bool(self.sent_bytes or self.sent_at)
 
     @property
     def is_left_out(self) -> bool:
-        """Whether only traffic policy or hints keep this node's clients away from it."""
+        """Whether only traffic policy or hints prevent this node's clients from using it."""
         return self.code in (CauseCode.NOT_LOCAL, CauseCode.NOT_FOR_THIS_NODE)
 
     @property
@@ -121,8 +121,8 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     def serves(self) -> bool:
         """Whether it serves clients: it is usable, and connections to it don't fail.
 
-        An injected fault is no failure. An endpoint that denies some clients serves others, and one
-        that resets connections has answered them.
+        An injected fault isn't a failure. An endpoint that denies some clients serves others, and
+        an endpoint that resets connections has answered them.
         """
         is_fine = self.cause is None or self.cause.code.traits.serves
         return self.is_usable and self.ejected_for_s is None and is_fine
@@ -132,7 +132,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         """How well it serves; None if this node doesn't use it by design."""
         if self.is_usable:
             is_well = self.state == EndpointState.READY and self.cause is None
-            # The last observation is no failure, or a past one.
+            # The last observation isn't a failure, or is a past one.
             is_seen = self.cause is not None and self.cause.code.traits.is_unanswered
             fails = not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
@@ -143,7 +143,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
 
 class ClauseFacts(msgspec.Struct, frozen=True, gc=False):
-    """A clause of the sentence about a state; semicolons join the clauses."""
+    """A clause of the sentence about a state; clauses are joined by semicolons."""
 
     text: str = ""
     causes: Sequence[int] = ()
@@ -165,11 +165,11 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     causes: Sequence[Cause] = ()
     """Everything known to fail, or to have no effect; the first cause decides the state."""
     hint: str = ""
-    """What to do about the first cause, or without one, how to find out more."""
+    """The remedy for the first cause, or without a cause, how to find out more."""
     code: CauseCode | None = None
     """The first cause's code; null without a cause."""
     clauses: Sequence[ClauseFacts] = ()
-    """The parts of the sentence."""
+    """The clauses of the sentence."""
 
     @property
     def stated(self) -> Sequence[Cause]:
@@ -189,7 +189,7 @@ class PortPlanFacts(PortFigures):
     namespace: str = ""
     """The Service's namespace."""
     service: str = ""
-    """The Service's name."""
+    """The name of the Service."""
     port: str = ""
     """The port's name; empty if it has none."""
     family: str = ""
@@ -208,7 +208,7 @@ class PortPlanFacts(PortFigures):
     is_dropping: bool = False
     """Some clients' packets are dropped, because only other nodes have endpoints for them."""
     policy: str = ""
-    """Which endpoints serve whom, in words; empty if all serve all clients."""
+    """Which endpoints serve which clients, in words; empty if all serve all clients."""
     admits: Sequence[str] | None = None
     """Networks whose clients are admitted; null if all are."""
     balance: str = ""
@@ -216,7 +216,7 @@ class PortPlanFacts(PortFigures):
     slow_start_s: float = 0.0
     """Seconds until a new endpoint gets its full share of connections; 0: at once."""
     max_connections: int | None = None
-    """The most connections from this node to each endpoint; null: no limit."""
+    """The maximum number of connections from this node to each endpoint; null: no limit."""
     hold_s: float | None = None
     """Seconds that clients wait for an endpoint; null: without one, they are refused."""
     path: DataPath = DataPath.USERSPACE
@@ -235,12 +235,12 @@ class PortPlanFacts(PortFigures):
     affinity_timeout_s: int | None = None
     """Timeout of ``sessionAffinity: ClientIP`` in seconds; null without affinity."""
     notes: Sequence[Cause] = ()
-    """What this Service port requests without effect; a Service's first port also has the notes of
-    the Service and its EndpointSlices."""
+    """The requests of this Service port that have no effect; a Service's first port also has the
+    notes of the Service and its EndpointSlices."""
     problem: str = ""
     """Why it isn't served although it should be; empty if it is."""
     hint: str = ""
-    """What to do about the problem."""
+    """The remedy for the problem."""
 
 
 class BesideJson:
@@ -259,13 +259,13 @@ class Planned(BesideJson):
     plan: PortPlan
     """The plan; absent if the facts were read from JSON."""
     taken_by = ""
-    """The chain of another program that causes the problem; empty if none is known."""
+    """The other program's chain that causes the problem; empty if none is known."""
     is_unsteered = False
-    """The problem is that no rules lead clients here; it doesn't name the address."""
+    """The problem is that no rules steer clients here; it doesn't name the address."""
     planned = ""
     """For a plan: the state that future clients would meet, as a clause."""
     judged: tuple[object, PortFacts | None] | None = None
-    """What else its state was judged by, and the copy with that state; None if not judged yet."""
+    """The other inputs of its verdict, and the copy with that verdict; None before the verdict."""
 
 
 class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
@@ -278,8 +278,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; the counts are packets."""
     client_mistakes: Sequence[Cause] = ()
-    """Clients turned away because of what they sent, by cause: in the last minute, or since the
-    start if no client has been served."""
+    """Clients rejected because of their requests, by cause: in the last minute, or since the start
+    if no client has been served."""
     is_out_of_ports: bool = False
     """In the last minute, no source port was left for an endpoint."""
     is_out_of_client_ports: bool = False
@@ -342,12 +342,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def neutral_reason(self) -> str:
-        """What its neutral mark means; empty if its mark isn't neutral."""
+        """The meaning of its neutral mark; empty if its mark isn't neutral."""
         return self.state.word.neutral if self.state.level is Level.OK else ""
 
     @property
     def is_unseen(self) -> bool:
-        """Whether rules lead clients straight to endpoints, so that no answer can be seen.
+        """Whether rules steer clients straight to endpoints, so that no answer is visible.
 
         A probe shows only that connections are accepted, which the kernel does even for a hung
         program. Answers to this node's own programs show more, where their connections are tracked.

@@ -29,7 +29,7 @@ class MemoryFacts(msgspec.Struct, frozen=True):
         int, gauge("memory_limit_bytes", "bytes", "The nearest limit of memory, or 0")
     ] = 0
     is_short: bool = False
-    """Whether memory is so close to the limit that load is shed."""
+    """Whether memory use is so close to the limit that load is shed."""
     was_short: Annotated[
         bool,
         gauge(

@@ -1,4 +1,4 @@
-"""The states of Service ports, one row each with everything that depends on the state alone.
+"""The states of Service ports, one row each with all properties of the state.
 
 Rule 1: the value is the word in the JSON and on the page; a search finds it as ``is:`` and the word
 with dashes.
@@ -12,15 +12,15 @@ from typing import Any
 
 
 class PortState(enum.StrEnum):
-    """How the clients of a Service port are served."""
+    """The state of a Service port: how its clients are served."""
 
     word: str
     serves: bool
     """Clients are served, though perhaps less well than they could be, or nothing shows a
     failure."""
     neutral: str
-    """What its neutral mark means: no client is known to be answered, and none fails. Empty if the
-    state has another mark."""
+    """The meaning of its neutral mark: no client is known to be answered, and none fails. Empty if
+    the state has another mark."""
     waits: bool
     """The sentence contains the number of waiting clients."""
     expected: bool
@@ -60,7 +60,7 @@ class PortState(enum.StrEnum):
         return state
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        # Python 3.11.2 looks members up by name, which fails for members created by _missing_.
+        # Python 3.11.2 looks up members by name, which fails for members created by _missing_.
         return PortState, (str(self),)
 
     @classmethod

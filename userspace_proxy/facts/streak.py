@@ -1,10 +1,10 @@
-"""Streaks of failures: how many since the last success, of what kind, and when.
+"""Streaks of failures: the number since the last success, with kinds and times.
 
     success ──▶ failure ──▶ failure ──▶ success: the streak is over
                 └ first_at           └ last_at, failure   └ succeeded_at
 
 Rule 1: a success is one assignment to ``succeeded_at``: it is on the traffic path.
-Rule 2: several processes each see parts of a streak. The parts are added up, and a success in any
+Rule 2: several processes each see parts of a streak. The parts are summed, and a success in any
 process ends it: all processes of a node share the monotonic clock.
 """
 
@@ -32,7 +32,7 @@ class LateByte(NamedTuple):
     waited_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
     """How long the last such byte took, in seconds."""
     is_at_end: bool
-    """Whether each such byte of the streak came right after its client's end."""
+    """Whether each such byte of the streak came right after the end of its client."""
 
 
 class StreakPart(NamedTuple):
@@ -51,7 +51,7 @@ class StreakPart(NamedTuple):
     """The errno of a failed dial."""
     client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
-    """The last note about a first byte that came too late; None without one."""
+    """The last note about a late first byte; None without a note."""
 
     def since(self, before: StreakPart) -> StreakPart:
         """Return the increment since an earlier state of the streak."""
@@ -65,7 +65,7 @@ class StreakPart(NamedTuple):
         return self._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at)
 
     def followed_by(self, last: StreakPart, failures: int, first_at: float) -> StreakPart:
-        """Return the streak after further failures, keeping facts that ``last`` doesn't know."""
+        """Return the streak after further failures, keeping facts that ``last`` lacks."""
         client, late = last.client or self.client, last.late or self.late
         return StreakPart(
             _NEVER, failures, first_at, last.last_at, last.failure, last.number, client, late
@@ -85,9 +85,9 @@ class Streak:
         """Monotonic seconds of the last success; negative if there was none."""
         self.before_at = _NEVER
         """Monotonic seconds of the last failure of the previous streak; negative if unknown."""
-        # Cost: nearly all streaks have no failure, and share this value.
+        # Cost: nearly all streaks are empty, and share this value.
         self.part = _NO_FAILURE
-        """The failures, without the success."""
+        """The failures, without the last success."""
 
     @property
     def dial_failure(self) -> DialFailure:
@@ -151,7 +151,7 @@ class Streak:
 
 
 class Exclusions(Streak):
-    """Clients whose every connection an endpoint ends without a byte, while it answers others.
+    """Clients whose connections an endpoint always ends without a byte, while it answers others.
 
         A ended ──▶ B answered ──▶ A ended ──▶ B answered ──▶ A ended     two in a row, of A
                                       └──▶ A answered: a success, as it ends connections by chance
@@ -159,7 +159,7 @@ class Exclusions(Streak):
     Rule 1: a connection counts if the endpoint has answered other clients since it ended the same
     client's previous connection. So the client decides, not the time.
     Rule 2: an answered client costs one check whether any client was excluded.
-    Rule 3: each process sees only some of a client's connections, and counts by those alone.
+    Rule 3: each process sees only some of a client's connections, and counts only these.
     """
 
     __slots__ = ("clients",)

@@ -112,7 +112,7 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
 
 
 def format_limit(max_connections: int | None) -> str:
-    """Return the limit of each endpoint of a Service port for one node; empty without one."""
+    """Return the connection limit per endpoint for one node; empty without a limit."""
     if max_connections is None:
         return ""
     return f"at most {plural(max_connections, 'connection')} per endpoint"

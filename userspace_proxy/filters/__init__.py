@@ -1,8 +1,8 @@
-"""Finds what other programs' rules do to packets of Services; never changes rules.
+"""Finds the effects of other programs' rules on packets of Services; never changes rules.
 
     reading ── netlink ─────────────┐                       ┌▶ frontends   packets to a frontend
     steering.iptables.read_legacy ──┴─▶ Chain ─▶ following ─┼▶ endpoints   to an endpoint, and back
-                                                            └▶ node        all that is steered here
+                                                            └▶ node        all steered packets
 
 rules, matches  a rule of nftables, and its conditions, as values
 packets         FirstPacket: whether a packet meets a rule's conditions

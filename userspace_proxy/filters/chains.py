@@ -19,7 +19,7 @@ class RuleVerdict(enum.StrEnum):
     """The effect of a rule on packets that meet it."""
 
     NONE = ""
-    """The rule only counts or marks."""
+    """The rule only counts or marks packets."""
     ACCEPT = "accept"
     DROP = "drop"
     REJECT = "reject"
@@ -39,13 +39,13 @@ LEADS = (RuleVerdict.JUMP, RuleVerdict.GOTO)
 
 
 class Step(NamedTuple):
-    """One rule."""
+    """One rule of a chain."""
 
     verdict: RuleVerdict
     matches: Conditions = ()
     """Its conditions; without any, every packet meets it."""
     target: str = ""
-    """The chain that a jump or goto leads to."""
+    """The target chain of a jump or goto."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (in_words(self.matches), self.verdict, self.target)))
@@ -96,7 +96,7 @@ class Chain:
 
     @property
     def listing(self) -> str:
-        """The command that shows its rules, as the end of a sentence."""
+        """The command that lists its rules, as the end of a sentence."""
         listed = shell_command("nft", "list", "chain", *self.table[:2], self.name)
         return f"as `{self.legacy_command('-S') if self.table.is_legacy else listed}` shows"
 

@@ -18,7 +18,7 @@ from .node import Chains, Firewall, find_first_drop, has_clients, hint_of, judge
 from .packets import FirstPacket
 
 _ANSWERS = ", for the endpoint's answers"
-# The priority of chains at postrouting that translate sources, or translate them back.
+# The priority of postrouting chains that translate sources, or undo translations.
 _SOURCE_NAT = 100
 
 
@@ -51,7 +51,7 @@ def find_forward_firewalls(
     """Return the chains that drop packets forwarded to an endpoint, or its answers.
 
     Args:
-        nft: As for :func:`.node.find_firewalls`; so is ``legacy``.
+        nft: As for :func:`.node.find_firewalls`, like ``legacy``.
         endpoint: The endpoint; port 0 means any port.
         links: The links of the clients, and of the endpoint.
     """

@@ -22,15 +22,15 @@ TRACKING = -200
 """The priority of connection tracking at the hooks where packets enter: NF_IP_PRI_CONNTRACK."""
 _ENTRIES = ("prerouting", "output")
 FOLLOWED_MAX = 200_000
-"""The maximum of rules times packets, at 1.2 µs each: chains are followed during repairs."""
+"""The maximum of rules × packets, at 1.2 µs each: chains are followed during repairs."""
 
 
 class Outcome(NamedTuple):
     """The possible outcomes for packets in a chain."""
 
     by: tuple[Chain, Step] | None = None
-    """The last rule that may translate them, or in a filter chain drop them, and its chain; None:
-    there is no such rule."""
+    """The last rule, with its chain, that may translate the packets, or in a filter chain drop
+    them; None without such a rule."""
     ends: bool = False
     """Whether they may be accepted, or leave all chains otherwise."""
     back: bool = False
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """A rule or policy that certainly drops packets."""
+    """A rule or policy that certainly drops the packets."""
 
     base: Chain
     """The base chain."""
@@ -59,7 +59,7 @@ class Drop(NamedTuple):
     rule: Step | None
     """The rule; None: the policy."""
     whose: str = ""
-    """Whose packets, as the end of a sentence; empty: all clients'."""
+    """The affected packets' clients, as the end of a sentence; empty: all clients."""
 
     def __str__(self) -> str:
         if self.rule is None:
@@ -102,7 +102,7 @@ def follow(
 
 
 def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> Drop | None:
-    """Return what certainly drops packets in a filter chain; None: nothing does."""
+    """Return the drop that is certain in a filter chain; None without one."""
     outcome = follow(base, chains, packet, "filter")
     if outcome.ends or not base.is_read or (outcome.back and base.policy != "drop"):
         return None

@@ -6,14 +6,14 @@
 The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
 nftables steering have -110, before the -100 and more of docker, firewalld, iptables and kube-proxy;
 iptables steering uses the legacy tables' own chains, at -100. Of chains with equal priority the
-last one added comes first (Linux 6.18), and the kernel doesn't show which that is. So only a nat
-chain at or before this priority matters, and ordinary nodes have none before -100. All nat chains
-are evaluated at -100, so filter chains before that see a frontend's address, and later ones the
-proxy port. With local steering, packets keep the frontend's address up to the socket: all nat
-chains come first, and all filter chains on the way in see it.
+last one added is first (Linux 6.18), and the kernel doesn't show their order. So only a nat chain
+at or before this priority matters, and ordinary nodes have none before -100. All nat chains are
+evaluated at -100, so filter chains before that see a frontend's address, and later ones the proxy
+port. With local steering, packets keep the frontend's address up to the socket: all nat chains come
+first, and all filter chains on the way in see that address.
 
-Rule 1: packets count as dropped only if that is certain for pods and other hosts, as a firewall may
-legitimately deny some clients. What may drop or translate them is named as not followed.
+Rule 1: packets count as dropped only if this is certain for pods and other hosts, as a firewall may
+legitimately deny some clients. Rules that may drop or translate them are named as not followed.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -43,16 +43,16 @@ WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
 
 
 class Translation(NamedTuple):
-    """How the proxy translates a frontend."""
+    """The proxy's translation of a frontend."""
 
     priority: int = NEVER
-    """The translating chain's priority; NEVER: there is none."""
+    """The priority of the translating chain; NEVER: no translation."""
     port: int = 0
-    """The proxy port; 0 if there is none, as when the kernel leads clients to endpoints."""
+    """The proxy port; 0 without one, as when the kernel steers clients to endpoints."""
 
 
 class Followed(NamedTuple):
-    """A base chain, and its table's chains that it may reach, with rules."""
+    """A base chain with its rules, and the chains of its table that it may reach."""
 
     base: Chain
     chains: Mapping[str, Chain]
@@ -173,8 +173,8 @@ def first_packets(
 ) -> Sequence[FirstPacket]:
     """Return the first packets of pods and other hosts, and of this node's own programs.
 
-    They are as a filter chain sees them; empty if it sees neither, or sees an endpoint's address.
-    The node's own packets are missing if it sees them with another address or not at all.
+    The packets are as a filter chain sees them; empty if it sees neither, or sees an endpoint's
+    address. The node's own packets are missing if it sees them with another address or not at all.
     """
     # Only this node's own programs can dial a loopback address.
     others = FirstPacket(frontend, is_own=is_loopback(frontend.ip))
@@ -194,8 +194,8 @@ def places_to_follow(
 ) -> Sequence[tuple[Frontend, Translation]]:
     """Return the frontends for which a chain must be followed.
 
-    These are all whose packets it may take; if following all would take too long, only frontends
-    that its rules may name.
+    These are all frontends whose packets it may take; if following all would take too long, only
+    frontends that its rules may name.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
@@ -245,7 +245,7 @@ def explain_chain(
             return found(*_UNTRACKED)
         return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
-    # The order of chains with equal priority isn't known.
+    # The order of chains with equal priority is unknown.
     if not outcome.is_certain or chain.priority >= priority:
         return None
     if priority == NEVER:

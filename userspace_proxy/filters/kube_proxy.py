@@ -15,7 +15,7 @@ _CHAINS = re.compile(
 )
 _TABLES = (ChainTable("ip", "kube-proxy"), ChainTable("ip6", "kube-proxy"))
 IPVS_LINK = "kube-ipvs0"
-"""The interface with Services' addresses in mode ``ipvs``."""
+"""The interface that has the addresses of Services in mode ``ipvs``."""
 
 
 def kube_proxy_chains(tables: Tables) -> Iterator[tuple[ChainTable, Sequence[str]]]:

@@ -1,11 +1,11 @@
-"""The conditions of a rule as values: a field that has, or hasn't, one of some values.
+"""The conditions of a rule as values: a field is, or isn't, one of some values.
 
     ip saddr 10.0.0.0/8      Match(SOURCE, (10.0.0.0/8,))
     tcp dport { 22, 80-90 }  Match(PROTOCOL, ("tcp",)), Match(DESTINATION_PORT, (22, 80-90))
     ip daddr @blocked        SetLookup((DESTINATION,), "blocked"), until it is written out
     numgen random mod 2 0    Unknown()
 
-Rule 1: a packet meets a rule if it meets all of its conditions.
+Rule 1: a packet matches a rule if it meets all of its conditions.
 Rule 2: text in nft's syntax is only for display.
 """
 
@@ -24,12 +24,12 @@ LOOPBACK = "lo"
 
 
 class MatchField(enum.StrEnum):
-    """The field that a rule compares, in nft's words; for IPv6 they differ by a digit."""
+    """The field that a rule compares, named as in nft; for IPv6 the name differs by a digit."""
 
     SOURCE = "ip saddr"
     DESTINATION = "ip daddr"
     DIALLED_ADDRESS = "ct original ip daddr"
-    """The destination before any translation; the port likewise."""
+    """The destination before any translation, as is the port."""
     DIALLED_PORT = "ct original proto-dst"
     SOURCE_PORT = "th sport"
     DESTINATION_PORT = "th dport"
@@ -48,7 +48,7 @@ class MatchField(enum.StrEnum):
     TO_THIS_NODE = "fib daddr type"
     """``local``."""
     TRANSPARENT_SOCKET = "socket transparent"
-    """A condition without a value."""
+    """A condition that has no value."""
     TCP_FLAGS = "tcp flags"
     OTHER = ""
 
@@ -90,7 +90,7 @@ Value = Network | Ports | Bits | str | int
 
 @dataclass(frozen=True)
 class Match:
-    """A known condition: a field has one of some values, or none of them."""
+    """A known condition: a field is one of some values, or none of them."""
 
     field: MatchField
     values: tuple[Value, ...] = ()
@@ -126,7 +126,7 @@ class Match:
 
     @functools.cached_property
     def versions(self) -> Mapping[int, bool]:
-        """The IP versions of its networks, and whether one contains all addresses."""
+        """The IP versions of its networks, and whether a network contains all addresses."""
         found: dict[int, bool] = {}
         for one in self.networks:
             found[one.version] = found.get(one.version, False) or not one.prefixlen
@@ -194,7 +194,7 @@ def in_words(conditions: Sequence[Condition]) -> str:
     for one in conditions:
         port = _PORT_OF.get(one.field, "") if isinstance(one, Match) else ""
         if isinstance(one, Match) and port and _is_one_protocol(before):
-            # A protocol and its port are one condition.
+            # A protocol and its port form one condition.
             words[-1] = f"{before.values[0]} {one.in_words(port)}"
         else:
             words.append(str(one))

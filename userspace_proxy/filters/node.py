@@ -29,7 +29,7 @@ Judged = TypeVar("Judged")
 
 FIREWALLD = ChainTable("inet", "firewalld")
 _TRANSLATED = states(["dnat"])
-# Matches packets whose socket is transparent, as listeners are.
+# Matches packets whose socket is transparent, as the listeners' sockets are.
 _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 
@@ -130,10 +130,10 @@ def find_first_drop(
     links: Sequence[PodLink],
     whose: str = "",
 ) -> Drop | None:
-    """Return what drops the packets of any client, or those that come in by each link.
+    """Return the rule or policy that drops packets of any client, or of clients behind each link.
 
     Args:
-        whose: Whose packets the latter are.
+        whose: The clients behind the links, in words.
     """
     for packet in packets:
         if drop := find_drop(base, chains, packet):

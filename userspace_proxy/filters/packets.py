@@ -24,13 +24,13 @@ ANY_IP = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 
 
 class FirstPacket(NamedTuple):
-    """A client's first packet, or the answer to one, as rules see it at one hook."""
+    """A client's first packet, or the answer to it, as rules see it at one hook."""
 
     frontend: Frontend
     """The dialled frontend; the endpoint if the kernel forwards packets to it."""
     port: int = 0
-    """The port of this node to which it has been translated, with an address of this node; 0: it
-    hasn't been translated."""
+    """The port of this node to which the packet was translated, with an address of this node; 0
+    before translation."""
     is_own: bool = False
     """Whether the client is a program of this node, not a pod or another host."""
     is_answer: bool = False
@@ -48,9 +48,9 @@ class FirstPacket(NamedTuple):
 
 
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
-    """Return whether the first packet of a client meets all of some conditions.
+    """Return whether the first packet of a client meets all of the conditions.
 
-    Returns: None if it depends on an unknown condition.
+    Returns: None if that depends on an unknown condition.
     """
     is_met: bool | None = True
     for one in conditions:
@@ -131,7 +131,7 @@ def _source(match: Match, packet: FirstPacket) -> bool | None:
         return None
     if not any(first <= b and a <= last for a, b in pods for first, last in match.ends):
         return False
-    # The networks may contain all of the pods' addresses, or some.
+    # The networks may contain all addresses of the pods, or some.
     return all(any(first <= a and b <= last for first, last in match.ends) for a, b in pods) or None
 
 
@@ -162,7 +162,7 @@ def _destination_port(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _source_port(match: Match, packet: FirstPacket) -> bool | None:
-    # A client's port may be any.
+    # The port of a client may be any.
     return _has_port(match, packet.frontend.port) if packet.is_answer else None
 
 
@@ -183,7 +183,7 @@ def _to_this_node(_match: Match, packet: FirstPacket) -> bool:
 
 def _flags(match: Match, packet: FirstPacket) -> bool:
     if packet.frontend.protocol is not Protocol.TCP:
-        # The packet has none, so it meets no condition on them.
+        # The packet has no such field, so it meets only inverted conditions on it.
         return match.is_inverted
     flags = _SYN | _ACK if packet.is_answer else _SYN
     return all(flags & one.mask == one.value for one in match.bits)

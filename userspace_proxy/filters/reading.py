@@ -6,8 +6,8 @@
 
 A set's elements are written into the rule that looks them up. Anonymous sets (``tcp dport { 22, 80
 }``) are read, and named sets (``ip daddr @blocked``) whose elements change only with the ruleset's
-generation: neither sets to which packets add elements, nor sets whose elements expire. Their user
-data, which may be anything, isn't read.
+generation, but not sets to which packets add elements, or whose elements expire. User data isn't
+read.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_set_flags.
 """
@@ -40,7 +40,7 @@ from .rules import (
 )
 
 CHAINS_MAX = 200
-"""The most chains read with their rules per base chain; a firewall has tens."""
+"""The maximum number of chains read with their rules per base chain; a firewall has tens."""
 
 IsOwn = Callable[[ChainTable], bool]
 """Returns whether a table belongs to any userspace-proxy."""
@@ -51,7 +51,7 @@ class NftReader:
     """Reads chains in this thread's network namespace; not thread-safe.
 
     Args:
-        is_own: Selects tables whose chains are left out.
+        is_own: Selects tables whose chains are omitted.
 
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
@@ -119,7 +119,7 @@ class NftReader:
     def reached(self, chains: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
         """Return a chain and all chains that it reaches, with their rules, by name.
 
-        At most :data:`CHAINS_MAX` are returned: those reached by the fewest jumps.
+        At most :data:`CHAINS_MAX` are returned: the chains reached by the fewest jumps.
 
         Args:
             chains: The chains of its table, by name.
@@ -169,15 +169,15 @@ def read_generation() -> int:
 
 
 ELEMENTS_MAX = 200
-"""The maximum number of elements that are read of a set: more than most handwritten firewalls have
-in one rule. Each frontend is compared with each of them."""
+"""The maximum number of read elements of a set: more than most handwritten firewalls have in one
+rule. Each frontend is compared with each element."""
 _INTERVALS, _MAP = 0x4, 0x8
-# The set flags that are understood: these, and those of anonymous or constant sets.
+# The supported set flags: these, and the flags of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 
 def set_of(step: Step) -> SetLookup | None:
-    """Return a rule's first look-up in a set; None if there is none."""
+    """Return the first look-up of a rule in a set; None without one."""
     return next((one for one in step.matches if isinstance(one, SetLookup)), None)
 
 
@@ -187,14 +187,14 @@ def write_out(
     """Yield a rule with the elements of its first set written out.
 
     Ranges of interfaces are unknown conditions: prefixes of names, and numbers in the host's byte
-    order. The result is one rule if a single field decides; one per element of a map, or of several
-    fields; and none if the set is empty, so that no packet meets it.
+    order. The result is one rule if a single field decides; one rule per element of a map, or of
+    several fields; and no rule if the set is empty, so that no packet matches.
 
     Args:
         step: A rule with a :func:`set_of`.
-        looked_up: That set; None if unknown. Then the condition is unknown, as it is with an
-            element for all other values (``*``).
-        elements: All of its elements, or more than :data:`ELEMENTS_MAX`.
+        looked_up: That set; None if unknown. The condition is then unknown, as with an element for
+            all other values (``*``).
+        elements: All elements of the set, or more than :data:`ELEMENTS_MAX`.
     """
     if (one := set_of(step)) is None:
         return
@@ -226,7 +226,7 @@ def write_out(
 
 
 def _matches(fields: Sequence[LoadedField], key: bytes) -> Iterator[Condition]:
-    """Yield the conditions of a key, whose values begin at multiples of four bytes."""
+    """Yield the conditions of a key, whose values start at multiples of four bytes."""
     at = 0
     for field in fields:
         values = values_of(field, key[at : at + field.width])
@@ -242,7 +242,7 @@ def _replace(step: Step, one: SetLookup, *by: Condition) -> Step:
 def _spans(field: LoadedField, elements: Sequence[ListedElement]) -> Iterator[Value]:
     """Yield intervals: each begins with an element, and ends before the next one."""
     first = b""
-    # If one interval ends where another begins, the end comes first.
+    # If one interval ends where another begins, the end is first.
     for one in sorted(elements, key=lambda one: (one.key, not one.is_end)):
         if not one.is_end:
             first = one.key

@@ -1,4 +1,4 @@
-"""Parses nftables rules, as far as they determine a packet's verdict.
+"""Parses the parts of nftables rules that determine a packet's verdict.
 
     [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
     ──▶ Step(ACCEPT, (Match(TRANSLATED, ("dnat",)),))
@@ -41,7 +41,7 @@ from .matches import (
     states,
 )
 
-# Fields of which all elements in sets are known.
+# The fields whose elements in sets are all known.
 _INVERTIBLE = (*ADDRESSES, *PORTS, MatchField.WAY_IN)
 # Loaded fields, keyed by expression, key or base, offset, and width. A rule that compares an
 # address prefix loads fewer bytes.
@@ -81,7 +81,7 @@ _VERDICTS = {
     x.JUMP: RuleVerdict.JUMP,
     x.GOTO: RuleVerdict.GOTO,
 }
-# The expressions that translate addresses, in a chain of the kind nat.
+# The expressions that translate addresses in a chain of the kind nat.
 _TRANSLATIONS = {"nat", "redir", "DNAT", "REDIRECT"}
 _NAMED = {
     "reject": RuleVerdict.REJECT,
@@ -155,7 +155,7 @@ def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
 
 
 def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
-    """Return all conditions; of completely unknown ones only the first."""
+    """Return all conditions; only the first of completely unknown ones."""
     found: list[Condition] = []
     for one in _conditions(expressions):
         if one != Unknown() or one not in found:
@@ -299,7 +299,7 @@ def _link(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
 
 
 def values_of(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
-    """Return the value of a field, or each state of a mask; empty if unknown."""
+    """Return the value of a field, or all states of a mask; empty if unknown."""
     match subject.field:
         case MatchField.STATE:
             bits = int.from_bytes(value, "little")

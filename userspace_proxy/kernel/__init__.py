@@ -7,5 +7,5 @@ Each other module reads or changes one kernel facility. None refers to Services 
 callers pass what they read to ``policy``.
 
 Rule 1: a socket belongs to the network namespace of the thread that opened it.
-Rule 2: what the kernel refuses raises a SteeringError that states what was tried, or an OSError.
+Rule 2: a call that the kernel refuses raises a SteeringError that names the attempt, or an OSError.
 """

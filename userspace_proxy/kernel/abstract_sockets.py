@@ -6,9 +6,9 @@ this process's user, listens on it (SO_PEERCRED). That isn't enough, as root in 
 no capabilities: the listener also proves that it has CAP_NET_ADMIN (``name_proofs``), and so does a
 client whose request changes which process serves the node (``net_admin_proof``).
 
-Rule 1: other users choose names, too: names are bytes, and nothing in them is trusted.
-Rule 2: other users can keep a queue full: then the kernel is asked for the socket's user, and the
-socket is trusted if the kernel doesn't report one.
+Rule 1: other users also choose names: names are bytes, and their content isn't trusted.
+Rule 2: other users can keep a queue full: the kernel is then asked for the socket's user, and the
+socket is trusted if the kernel reports none.
 Rule 3: a process without CAP_NET_ADMIN can't prove its name, so such processes check only the user.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show().
@@ -47,7 +47,7 @@ class ProvenSocket(socket.socket):
     """A Unix stream socket with an abstract name and proofs of it, before it listens.
 
     Args:
-        name: It begins with a zero.
+        name: The name; begins with a zero byte.
 
     Raises:
         OSError: No descriptor is left, or the name or a proof's number is taken (EADDRINUSE).
@@ -56,7 +56,7 @@ class ProvenSocket(socket.socket):
     def __init__(self, name: str) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
         self.name_proofs: tuple[socket.socket, ...] = ()
-        """A copy of the listener needs copies of them; empty without CAP_NET_ADMIN."""
+        """Copies of the listener need copies of these proofs; empty without CAP_NET_ADMIN."""
         try:
             self.setblocking(False)
             self.name_proofs = name_proofs.open_name_proofs(name[1:].encode())
@@ -106,7 +106,7 @@ def connect_each(
 
     Args:
         within_s: How long to wait for a listener whose queue is full.
-        listens_soon: Also wait for a socket that is bound and doesn't listen yet.
+        listens_soon: Also wait for a socket that is bound but doesn't listen yet.
     """
     waiting = set(names)
     until = Clocks.monotonic() + within_s

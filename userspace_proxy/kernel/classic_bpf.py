@@ -24,7 +24,7 @@ SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 NETWORK_HEADER = 0xFFF00000
-"""Added to offsets that count from the network header, wherever the packet's data begins."""
+"""Added to offsets that count from the network header, not from the packet's data."""
 SOURCE_OFFSETS = {4: (12,), 6: (8, 12, 16, 20)}
 """Offsets of the source address's words in that header, by IP version."""
 

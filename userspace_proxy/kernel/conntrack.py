@@ -4,15 +4,15 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
 
 - UDP: a client that keeps its source port would use the old port, or bypass the proxy, forever.
 - TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
-  and so does each new connection from that port, until two minutes after the last one. The same is
-  true of a SYN that was led to an endpoint that doesn't answer, or to a listener whose filter drops
-  it. When an endpoint resets a connection before any FIN, as a killed one does, the entry also
-  captures new connections from that port for ten seconds: a SYN doesn't replace it
+  and so does each new connection from that port, until two minutes after the last one. The same
+  applies to a SYN that was sent to an endpoint that doesn't answer, or to a listener whose filter
+  drops it. When an endpoint resets a connection before any FIN, as a killed endpoint does, the
+  entry also captures new connections from that port for ten seconds: a SYN doesn't replace it
   (nf_conntrack_tcp_packet() in net/netfilter).
 
-Rule 1: call it once the rules are in force: entries created afterwards are correct.
+Rule 1: call this module once the rules are in force: entries created afterwards are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
-Rule 3: an established TCP connection stays, too: it may work without the proxy, and after its end
+Rule 3: an established TCP connection also stays: it may work without the proxy, and after its end
 the kernel evaluates the rules again.
 """
 
@@ -58,7 +58,7 @@ _PORT_BYTES, _PORTS = 2, 1 << 16
 
 
 class Range(NamedTuple):
-    """The ports that clients dial beyond the first one."""
+    """The ports that clients dial beyond the first port."""
 
     last: int
     """The last port; 0 for a single port."""
@@ -77,18 +77,18 @@ class Change(NamedTuple):
     dialled: SocketAddress
     """The address that clients dialled."""
     before: Collection[int]
-    """The ports of this node that it may have led to; empty if they are unknown."""
+    """The ports of this node to which the rule may have led; empty if they are unknown."""
     now: int | None
-    """The port that it leads to; None if this proxy no longer steers it."""
+    """The new target port; None if this proxy no longer steers the frontend."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
     """Endpoints that it may also lead to, or led to if it is no longer steered, each with the
     networks of the clients that may use them; None: all. The first entry that admits a client
     counts."""
     here: Set[bytes] = frozenset()
-    """The packed addresses of this node: an entry for the port at any other address leads nowhere.
-    Empty if they are unknown."""
+    """The packed addresses of this node: an entry that leads to the port at another address is
+    useless. Empty if they are unknown."""
     range: Range = SINGLE
-    """The ports that begin with the dialled one; endpoints have the number of the first."""
+    """The ports from the dialled one on; endpoints have the port number of the first."""
 
 
 class Allowed:
@@ -131,7 +131,7 @@ class Allowed:
 
 
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
-    """Remove the entries that frontends got under other rules, or without rules.
+    """Remove the entries that frontends have because of other rules, or of missing rules.
 
     These are UDP associations of steered frontends that lead neither to the port nor to an
     endpoint; associations of frontends that are no longer steered, if they lead to an old port or
@@ -195,16 +195,16 @@ class ByDialled:
 
 
 class _Ranges:
-    """The ranges at one address. There may be thousands, and entries; only old ones overlap."""
+    """The ranges at one address, perhaps thousands, as of entries; only old ranges overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
-        """The highest last port up to each range."""
+        """The highest last port up to and including each range."""
         self._ranges: list[tuple[Range, Allowed]] = []
 
     def append(self, change: Change) -> None:
-        """Append a range that begins no earlier than those before."""
+        """Append a range that begins no earlier than the previous ones."""
         last = change.range.last
         self._firsts.append(change.dialled.port)
         self._lasts.append(max(last, self._lasts[-1]) if self._lasts else last)
@@ -242,7 +242,7 @@ def check(version: int) -> None:
 
 
 Leg = tuple[bytes, bytes]
-"""The address that was dialled, and the one that replies come from."""
+"""The dialled address, and the address that replies come from."""
 
 
 class Tracked(NamedTuple):
@@ -278,7 +278,7 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
 
 
 class DialledBy(NamedTuple):
-    """The tracked connections to one dialled address.
+    """The tracked connections to a dialled address.
 
     The key is a hash of the client's address and port; the value the seconds until the kernel
     forgets an ended connection, or 0 while it is open.
@@ -306,7 +306,7 @@ def connections_at(
     """
     found = {pack_address(*dialled): (DialledBy({}, {}), to) for dialled, to in endpoints.items()}
     with _requests("list") as requests:
-        # Walking an empty table of the usual size takes 8 ms, whatever the filter.
+        # Walking an empty table of the usual size takes 8 ms with any filter.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))
@@ -320,7 +320,7 @@ def connections_at(
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield entries of one protocol that include the wanted ones; read it to its end."""
+    """Yield entries of one protocol that include the wanted ones; exhaust the iterator."""
     for block in requests.blocks(list_request(version, wanted)):
         # Cost: reading the entries of a block takes nine times as long as this check.
         if not wanted.are_reset or may_have_reset(block):
@@ -357,7 +357,7 @@ def _remove(
     if not listings:
         return 0
     with _requests("remove") as requests:
-        # A set: listings overlap where the kernel ignores the filter.
+        # A set, because listings overlap where the kernel ignores the filter.
         stale = {
             remove_request(entry)
             for wanted in listings

@@ -5,9 +5,9 @@
 A busy node has 200,000 entries, and pyroute2 takes 330 µs to parse one. Unpacking only the relevant
 fields, at once, takes 2 to 3 µs.
 
-Rule 1: an entry that doesn't have the layout of TCP or UDP entries is skipped.
+Rule 1: an entry without the layout of TCP or UDP entries is skipped.
 Rule 2: addresses and ports stay packed, because thousands of them are compared.
-Rule 3: only bytes in, bytes out; ``conntrack`` has the socket.
+Rule 3: this module only converts bytes; ``conntrack`` has the socket.
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nfnetlink.h and netlink.h; the order of
 attributes is that of ctnetlink_dump_tuples().
@@ -82,12 +82,12 @@ NO_VOLUME = Volume()
 
 
 class ConntrackEntry(NamedTuple):
-    """One TCP connection or UDP association; an address and its port are one packed string."""
+    """A TCP connection or UDP association; an address and its port are one packed string."""
 
     client: bytes
     dialled: bytes
     answered_from: bytes
-    """The source of replies: the dialled address, unless it was translated."""
+    """The source address of replies: the dialled address, unless it was translated."""
     message: bytes
     """The kernel's complete message."""
 
@@ -122,7 +122,7 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def has_answered_client(self) -> bool:
-        """Whether an answer has arrived; for TCP, also at the client.
+        """Whether an answer has arrived; for TCP, whether it has also reached the client.
 
         A SYN-ACK that is dropped on its way to the client leaves the handshake half open.
         """
@@ -152,7 +152,7 @@ class ConntrackEntry(NamedTuple):
 
 
 class EntryFilter(NamedTuple):
-    """Which entries to list; before Linux 5.8 the kernel lists all of the IP family."""
+    """A filter of listed entries; before Linux 5.8 the kernel lists all of the IP family."""
 
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""

@@ -1,7 +1,7 @@
-"""Reads which ports the kernel uses for outgoing connections.
+"""Reads the range of ports that the kernel uses for outgoing connections.
 
 Only a dial to one of these ports can connect to itself. An unbound UDP socket takes a port for the
-whole node, whatever its peer is (source: inet_dgram_connect() in net/ipv4/af_inet.c, which first
+whole node, regardless of its peer (source: inet_dgram_connect() in net/ipv4/af_inet.c, which first
 binds it to all addresses), so the number of ports bounds the flows of all clients.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-# The file with the range of ephemeral ports, which applies to IPv6, too.
+# The range of ephemeral ports, which also applies to IPv6.
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 # Seconds between two readings of the range, which may change at run time. One takes about 15 µs.

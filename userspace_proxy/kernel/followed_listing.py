@@ -28,7 +28,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 # How long to gather events after the first one, which one listing then covers.
 _GATHER_S = 0.02
-# The pause after a listing: its minimum, and as a multiple of the listing's duration.
+# The pause after a listing: the minimum, and the multiple of the listing's duration.
 _REST_S, _REST = 1.0, 10
 
 Found = TypeVar("Found")
@@ -40,14 +40,14 @@ class FollowedListing(Generic[Found]):
     """A listing of the kernel, kept current.
 
     Args:
-        what: What is listed, for messages: ``routes``.
+        what: The name of the listed objects for messages: ``routes``.
         groups: Multicast groups whose events report changes.
         read: Called by the constructor, and later in a thread.
         take: Called in the loop with each later listing.
-        matters: Returns whether an event is a relevant change; by default all are.
+        matters: Returns whether an event is a relevant change; by default all events are.
 
     Raises:
-        SteeringError: The kernel doesn't list it.
+        SteeringError: The kernel refuses the listing.
     """
 
     def __init__(

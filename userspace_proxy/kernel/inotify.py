@@ -24,7 +24,7 @@ _READS_MAX = 64
 
 
 class What(enum.IntFlag):
-    """What happened to a file in a watched folder, or to the folder; the kernel's values."""
+    """The kind of change to a file in a watched folder, or to the folder; the kernel's values."""
 
     MODIFY = 0x2
     ATTRIB = 0x4
@@ -42,7 +42,7 @@ class What(enum.IntFlag):
 
 
 NAMES = What.CREATE | What.DELETE | What.MOVED_FROM | What.MOVED_TO | What.ATTRIB
-"""Changes of which files exist, and whether they can be read."""
+"""Changes of the set of files, and of their readability."""
 CONTENTS = What.MODIFY | What.CLOSE_WRITE
 """Changes of content. Writing to a memory-mapped file causes no event."""
 _SELF = What.DELETE_SELF | What.MOVE_SELF
@@ -50,7 +50,7 @@ _ONLY_FOLDERS = 0x01000000
 
 
 class FileEvent(NamedTuple):
-    """One event."""
+    """A change of a watched folder."""
 
     watch: int
     """-1 if events were lost (``Q_OVERFLOW``)."""

@@ -93,7 +93,7 @@ def _index(interface: str) -> int:
 
 
 def _read(address: ListedAddress, lent: Container[int]) -> str:
-    """Return an address; empty if it is left out.
+    """Return an address; empty if it is to be ignored.
 
     Args:
         lent: Interfaces whose addresses are cluster IPs of Services.
@@ -115,9 +115,9 @@ _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errn
 class OwnAddressCheck:
     """Asks the kernel whether it would deliver packets for an address locally.
 
-    The routing table also has what a list of interfaces' addresses lacks: secondary addresses,
-    local routes to whole networks, broadcast addresses of links, and the latest changes. A query
-    takes 8 µs. Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
+    Unlike a list of interfaces' addresses, the routing table includes secondary addresses, local
+    routes to whole networks, broadcast addresses of links, and the latest changes. A query takes 8
+    µs. Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
 
     The network namespace is that of the first calling thread. The socket is closed with the object,
     which lives as long as a data plane.

@@ -43,7 +43,7 @@ class InterfaceView:
 
 
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""The kernel's errors for an IPv6 address where IPv6 is switched off, or not compiled in."""
+"""The kernel's errors for an IPv6 address where IPv6 is disabled, or not compiled in."""
 NO_IPV6_HINT = "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0"
 """How to enable IPv6."""
 
@@ -118,7 +118,7 @@ class PreroutingAddress:
         batch = self._events.read()
         if batch:
             self._is_current = False
-            # An address that was added and removed since the last read has served clients, too.
+            # An address that was added and removed since the last read has also served clients.
             gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
             self._note_lost(rtnetlink.read_address(one).ip for one in gone)
         if batch.has_lost:
@@ -150,7 +150,7 @@ class PreroutingAddress:
 
     @property
     def here(self) -> frozenset[str]:
-        """The node's addresses as of the last :meth:`choose`; empty before the first one."""
+        """The node's addresses as of the last :meth:`choose`; empty before the first call."""
         return self._view.here
 
     def take_lost(self) -> Set[IPFamily]:
@@ -160,7 +160,7 @@ class PreroutingAddress:
 
     def _note_lost(self, addresses: Iterable[str]) -> None:
         for ip in addresses:
-            # A link-local address is lost with its link, and so are the clients behind it.
+            # A link-local address is lost with its link, as are the clients behind it.
             if ip and not ipaddress.ip_address(ip).is_link_local:
                 self._lost.add(IPFamily.of(ip))
 
@@ -240,7 +240,7 @@ def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
     is_up = listed.flags & rtnetlink.UP and not listed.flags & rtnetlink.LOOPBACK
     if not is_up or listed.link.number in numbered:
         return False
-    # Packets to a port of a bridge or bond belong to its master; those to a port of a VRF don't.
+    # Packets to a port of a bridge or bond belong to its master; packets to a port of a VRF don't.
     return listed.port_kind in ("", "vrf")
 
 

@@ -32,7 +32,7 @@ def revision_of(name: bytes, revision: int = 0) -> bytes:
 
 
 SOCKET_REVISION = revision_of(b"socket", 2)
-"""The first revision with "nowildcard": xt_socket_mtinfo2."""
+"""The first revision with the option "nowildcard": xt_socket_mtinfo2."""
 
 
 def ask_legacy(version: int, option: int, given: bytes) -> bytes:

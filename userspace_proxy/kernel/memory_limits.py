@@ -1,11 +1,11 @@
-"""Finds the memory limits of this process, and reads how much of them is used.
+"""Finds the memory limits of this process, and reads its use of them.
 
     cgroup v2   memory.max, memory.high    memory.current         less the file cache
     cgroup v1   memory.limit_in_bytes      memory.usage_in_bytes  less the file cache
     RLIMIT_AS                              the address space of this process
 
 Rule 1: the lowest limit of this cgroup and its ancestors applies.
-Rule 2: file cache doesn't count as used, as the kernel drops it before it kills a process.
+Rule 2: file cache doesn't count as used, because the kernel drops it before killing a process.
 Rule 3: a limit that can't be read is ignored.
 """
 
@@ -23,7 +23,7 @@ _READ_BYTES = 16 * 1024
 
 
 class MemoryLimit(Protocol):
-    """One limit."""
+    """One memory limit."""
 
     @property
     def limit(self) -> int:
@@ -34,14 +34,14 @@ class MemoryLimit(Protocol):
         """Whether the kernel's socket buffers are counted."""
 
     def used(self) -> int:
-        """Return how many bytes are used now; 0 if that can't be read."""
+        """Return the bytes in use; 0 if that can't be read."""
 
     def estimate(self) -> int:
         """Estimate :meth:`used` more cheaply, with the file cache of the last exact reading."""
 
 
 class _Names(NamedTuple):
-    """The files of one version of cgroups."""
+    """The file names of one version of cgroups."""
 
     limits: tuple[str, ...]
     used: str
@@ -58,7 +58,7 @@ _V1 = _Names(
 
 
 class CgroupMemory:
-    """The limit of one cgroup."""
+    """The memory limit of one cgroup."""
 
     def __init__(self, folder: Path, names: _Names, limit: int) -> None:
         self.limit = limit
@@ -117,7 +117,7 @@ def _limited(folder: Path, names: _Names) -> CgroupMemory | None:
 
 
 def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
-    """Return the cgroup that accounts for this process's memory, and those above it."""
+    """Return the cgroup that accounts for this process's memory, and its ancestors."""
     for mount_root, mount_point, names in _mounts(proc):
         path = _path_of(proc, names)
         if path is None:

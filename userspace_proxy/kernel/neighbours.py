@@ -52,7 +52,7 @@ def own_route_failure(failed: DialFailure, ip: str) -> DialFailure:
     """
     if failed.failure not in OWN_ROUTES:
         return failed
-    # An error of the socket itself, as by SELinux, isn't caused by a route.
+    # An error of the socket itself, such as SELinux's, isn't caused by a route.
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
         try:
             requests.ask(rtnetlink.find_route(ip))
@@ -74,5 +74,5 @@ def _name_of(link: int) -> str:
     try:
         return socket.if_indextoname(link)
     except OSError:
-        # It was removed meanwhile.
+        # The interface was removed meanwhile.
         return f"interface {link}"

@@ -14,7 +14,7 @@ Rule 1: the verifier opens the socket, so it belongs to the verifier's network n
 other process has prepared it. The prover answers only if that namespace is its own: it may have the
 capability in other namespaces, too, from which a process could relay challenges.
 Rule 2: the connection had its name before the challenge (``can_prove``), and a bound netlink socket
-keeps its number. So a process that relays the challenge to a privileged one proves nothing: the
+keeps its number. So a process that relays the challenge to a privileged process proves nothing: the
 answer is the secret of another name.
 Rule 3: any user may bind a netlink socket to any number, so the number is secret until the prover
 has it.
@@ -100,9 +100,9 @@ def is_answered(challenge: socket.socket, connection: socket.socket, proof: byte
     """Return whether the process at the other end of a connection has answered.
 
     Args:
-        challenge: It was passed to that process only.
-        connection: It passed :func:`can_prove` before the challenge.
-        proof: What the process sent back.
+        challenge: The socket that was passed only to that process.
+        connection: The connection, which passed :func:`can_prove` before the challenge.
+        proof: The secret that the process sent back.
     """
     number, groups = challenge.getsockname()
     is_its_own = _peer_name(connection) == _name(proof) and number == _number(proof)
@@ -115,7 +115,7 @@ def _peer_name(connection: socket.socket) -> bytes:
     except OSError:
         # The other end is closed.
         return b""
-    # The name of a socket in the file system, and an empty one, is a str.
+    # The name of a socket in the file system is a str, as is an empty name.
     return name if isinstance(name, bytes) else b""
 
 
@@ -128,7 +128,7 @@ def _number(secret: bytes) -> int:
 
 
 def _network(sock: socket.socket) -> tuple[int, int]:
-    """Return what identifies a socket's network namespace."""
+    """Return the identity of a socket's network namespace."""
     descriptor = fcntl.ioctl(sock, _SIOCGSKNS)
     try:
         status = os.fstat(descriptor)

@@ -1,7 +1,7 @@
 """Tables for the kernel to check, which together contain each expression that rules use.
 
 Each is its own transaction, named after the kernel part in ``offers.NEEDS`` that it needs. They
-contain everything that this proxy writes (``tests/unit/kernel/test_nft_probes.py``).
+contain every expression that this proxy writes (``tests/unit/kernel/test_nft_probes.py``).
 """
 
 from __future__ import annotations

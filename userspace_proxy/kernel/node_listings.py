@@ -5,10 +5,10 @@
 
 Rule 1: listings are always complete, so a lost event does no harm; only messages that differ from
 the last listing are parsed, as parsing is nearly all of the work.
-Rule 2: while things keep changing, listing each kind is limited to 5 % of a CPU, or to once a
-second. In between, callers get the last listing, marked as not current, and ask again later.
-Rule 3: a listing during which something changed is repeated. If that keeps happening, callers get
-the last complete listing, marked as not current.
+Rule 2: during constant changes, listing each kind is limited to 5 % of a CPU, or to once a second.
+In between, callers get the last listing, marked as not current, and ask again later.
+Rule 3: a listing that a change has interrupted is repeated. If every listing is interrupted,
+callers get the last complete listing, marked as not current.
 Rule 4: the network namespace is that of the thread that calls :meth:`NodeListings.here`.
 
 Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h.
@@ -33,9 +33,9 @@ from .netlink.sockets import LISTINGS, NETLINK_ROUTE
 from .own_namespace import network_namespace
 
 ANY = -math.inf
-"""A time in the past, for callers that accept the last listing, whatever has changed since."""
-# The pause after a listing. On a small node it takes 0.3 ms and needs no pause: a change is listed
-# at once.
+"""A past time, for callers that accept the last listing regardless of later changes."""
+# The pause after a listing. A listing on a small node takes 0.3 ms and needs no pause: changes are
+# listed at once.
 _PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
@@ -49,9 +49,9 @@ class Listed(NamedTuple, Generic[Item]):
     """A listing."""
 
     items: tuple[Item, ...]
-    """The same object while nothing has changed."""
+    """The items; the same object while nothing has changed."""
     is_current: bool
-    """Whether it includes all changes up to the requested moment."""
+    """Whether the listing includes all changes up to the requested moment."""
 
 
 class _LastListing(Generic[Item]):
@@ -96,8 +96,8 @@ class NodeListings:
         weakref.finalize(self, requests.close)
         self._clock = clock
         self._cpu_clock = cpu_clock
-        # A thread waits while another lists, which takes milliseconds: 25 for 10,000 addresses, ten
-        # times as long if all listings are interrupted.
+        # A thread waits while another thread lists, which takes milliseconds: 25 for 10,000
+        # addresses, ten times as long if all listings are interrupted.
         self._lock = threading.Lock()
         routes = tuple(map(rtnetlink.list_routes, FAMILIES.values()))
         addresses = (rtnetlink.list_addresses(),)

@@ -1,9 +1,9 @@
-"""What this kernel supports, found by trying (``trials``), never by its version.
+"""The features of this kernel, found by trying (``trials``), never by its version.
 
     a process reads it once, before it chooses anything, and passes it on: steerings, auto, the
     kernel path, client addresses, check, status and page depend on it
 
-What can't be tried for lack of permission isn't reported as missing.
+A feature that can't be tried for lack of permission isn't reported as missing.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Need(NamedTuple):
     fails: str
     """Features that don't work without it; empty: none yet."""
     instead: str
-    """The alternative that is used, or can be."""
+    """The alternative that is used, or available."""
     brings: str
-    """The modules or kernel option that provide it."""
+    """The modules or kernel option that provide the part."""
     within: str = ""
     """The part that this one depends on."""
     trial: Ask | None = None
@@ -195,19 +195,19 @@ class KernelOffers:
     """Parts that weren't tried, as nothing here depends on them."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
-        """Return the missing ones of some parts, without parts whose dependency is missing."""
+        """Return the missing parts among some, except parts whose dependency is missing, too."""
         return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
 
     def words(self, names: Iterable[str]) -> str:
-        """Describe the missing ones of some parts; empty if none is missing."""
+        """Describe the missing parts among some; empty if none is missing."""
         lacks = [f"{name} ({NEEDS[name].brings})" for name in self.missing(names)]
         return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
 
     def obstacle(self, names: Sequence[str], what: str) -> str:
-        """Return why something can't work here: a missing part or permission; empty if it can.
+        """Return why a feature can't work here: a missing part or permission; empty if it can.
 
         Args:
-            what: What is tried, for the message.
+            what: The feature, for the message.
         """
         if self.untried.intersection(names):
             return f"cannot query {what}: {os.strerror(errno.EPERM)}"
@@ -255,7 +255,7 @@ def try_parts(names: Sequence[str]) -> dict[str, int]:
 
 
 def _nft_codes(names: Sequence[str], try_out: Trial) -> dict[str, int]:
-    """Return the kernel's answer for each part of nftables."""
+    """Return the kernel's answer for each nftables feature."""
     if not names:
         return {}
     probes = {name: PROBES[name]() for name in names if name in PROBES}

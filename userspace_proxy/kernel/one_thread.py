@@ -28,7 +28,7 @@ class OneThread:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there was a call since creation or the last :meth:`close`."""
+        """Whether a call was made since creation or the last :meth:`close`."""
         return self._executor is not None
 
     async def run(self, call: Callable[[], Result]) -> Result:
@@ -47,7 +47,7 @@ class InOneThread(Generic[Thing]):
     """An object that is created on the first call, used, and closed in one thread.
 
     Args:
-        make: Creates it, in the network namespace of the first caller.
+        make: Creates the object, in the network namespace of the first caller.
     """
 
     def __init__(self, name: str, make: Callable[[], Thing]) -> None:

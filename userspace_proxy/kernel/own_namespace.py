@@ -1,4 +1,4 @@
-"""Identifies namespaces of processes, and tells whether this one was created for this proxy.
+"""Identifies processes' namespaces; checks whether this one was created for the proxy.
 
 A program that creates a namespace for a proxy (demo, tests) passes its inode in the environment.
 The inode matches only there, so an inherited variable has no effect in a node's namespace.

@@ -23,10 +23,10 @@ from typing import NamedTuple
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, pack_ip
 from .own_namespace import network_namespace
 
-# The maximum number of descriptors that are checked. Each takes about 25 µs (measured on a busy
-# machine), during which no traffic is handled.
+# The maximum number of checked descriptors. Each takes about 25 µs (measured on a busy machine),
+# during which no traffic is handled.
 DESCRIPTORS_MAX = 10_000
-# The maximum number of descriptors checked per process, the lowest ones: a server opens its
+# The maximum number of checked descriptors per process, from the lowest up: a server opens its
 # listeners before it has clients.
 OF_PROCESS_MAX = 1_000
 
@@ -52,9 +52,9 @@ class PortHolder(NamedTuple):
     """A process that has a socket."""
 
     name: str
-    """The program's name; empty if it ended meanwhile."""
+    """The program's name; empty if the process ended meanwhile."""
     pid: int = 0
-    """The process ID; 0: not found, as the name states."""
+    """The process ID; 0: not found, as the name explains."""
 
     def __str__(self) -> str:
         """Return ``nginx (pid 812)``."""
@@ -68,7 +68,7 @@ ANOTHER = PortHolder("another program")
 
 
 class HeldPort(NamedTuple):
-    """One socket that any client can reach."""
+    """A socket that any client can reach."""
 
     port: int
     inode: int
@@ -95,7 +95,7 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | N
 def holders_at(
     addresses: Collection[SocketAddress], protocol: Protocol = Protocol.TCP
 ) -> Mapping[SocketAddress, PortHolder]:
-    """Return the process whose socket occupies each of some addresses, as ``who_holds`` does.
+    """Return the process whose socket occupies each address, as ``who_holds`` does.
 
     Addresses that no socket occupies are left out.
     """
@@ -143,7 +143,7 @@ def connected_at(ips: Collection[str]) -> set[Frontend]:
         with contextlib.suppress(FileNotFoundError):
             table = (_NET / _FILES[Protocol.TCP, family]).read_text(encoding="ascii")
             sockets = (line.split(None, 4) for line in table.splitlines()[1:])
-            # Connections to one listener share a place.
+            # All connections of a listener share an address.
             places.update(f[1] for f in sockets if f[3] not in _NO_CONNECTION)
     return {
         Frontend(by_words[words], int(port, 16), Protocol.TCP)
@@ -229,7 +229,7 @@ def _descriptors(pid: int) -> Iterator[str]:
         return
     for name in names:
         try:
-            # A Path takes half as long again, and there may be many links.
+            # A Path takes 50 % longer, and there may be many links.
             yield os.readlink(f"{folder}/{name}")  # noqa: PTH115
         except OSError:
             continue

@@ -32,12 +32,12 @@ class NodeRoutes(Generic[Derived]):
     """The current links and routes of this node.
 
     Args:
-        changed: Called in the loop after they have changed.
+        changed: Called in the loop after links or routes have changed.
         derive: Returns values derived from links and routes; called after each listing, mostly in
             another thread.
 
     Raises:
-        SteeringError: The kernel doesn't list them.
+        SteeringError: The kernel refuses a listing.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ListedNode(NamedTuple, Generic[Derived]):
 
     links: tuple[NodeLink, ...]
     routes: tuple[NodeRoute, ...]
-    """The routes of the tables ``main`` and ``local``, both families."""
+    """The routes of the tables ``main`` and ``local`` for both families."""
     bridge_filter: BridgeFilter
     derived: Derived
 

@@ -120,7 +120,7 @@ _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 
 
 def packets_lost(sock: _socket.socket) -> int:
-    """Return how many packets the kernel has dropped at a socket since it was created.
+    """Return the number of packets that the kernel dropped at a socket since its creation.
 
     They are packets that the source filter dropped, datagrams for which the buffer was full, SYNs
     for which the queue was full, and corrupt packets. The number has 32 bits; this takes less than
@@ -134,7 +134,7 @@ def packets_lost(sock: _socket.socket) -> int:
 
 
 def buffered_bytes(sock: _socket.socket) -> int:
-    """Return how much memory a socket's receive and send buffers take in the kernel.
+    """Return the kernel memory of a socket's receive and send buffers in bytes.
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_QUEUED.
     """
@@ -147,12 +147,12 @@ _MSG_MORE = 0x8000
 
 
 def send_held(sock: _socket.socket, data: bytes) -> None:
-    """Send bytes in one packet with the next ones; raises OSError."""
+    """Send bytes in one packet with the bytes of the next call; raises OSError."""
     sock.send(data, _MSG_MORE)
 
 
 def send_at_once(sock: _socket.socket) -> None:
-    """Send what is held back, also by Nagle's algorithm, and hold back nothing more.
+    """Send the bytes held back, also by Nagle's algorithm, and hold back no more.
 
     Idempotent; errors of a socket that was just closed are ignored.
     """
@@ -174,7 +174,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def stay_unseen(sock: _socket.socket) -> None:
-    """Let the dial that begins now end before the listening program accepts it.
+    """Let a dial from this socket end before the listening program accepts it.
 
     With delayed ACKs the handshake's last ACK isn't sent at once, and a reset instead of it ends
     the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18: 0 of 50 were
@@ -205,7 +205,7 @@ def reset_no_more(sock: _socket.socket) -> None:
 _MAX_KNOWN = 1024
 
 AncillaryItem = tuple[int, int, bytes]
-"""One item of an :data:`Ancillary`."""
+"""One item of :data:`Ancillary`."""
 
 Ancillary = list[AncillaryItem]
 """Level, type and data, as for ``sendmsg`` and from ``recvmsg``."""

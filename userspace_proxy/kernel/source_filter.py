@@ -108,7 +108,7 @@ def _is_in(network: _Network) -> list[bpf.Instruction]:
         program.append((bpf.LOAD_WORD, 0, 0, bpf.NETWORK_HEADER + offsets[number]))
         if mask != 0xFFFFFFFF:
             program.append((bpf.AND, 0, 0, mask))
-        # On a difference, jump over the instructions for later words, and over the RETURN.
+        # On a difference, jump over the instructions for the remaining words, and over the RETURN.
         later = sum(2 + (m != 0xFFFFFFFF) for _, _, m in compared[place + 1 :])
         program.append((bpf.JUMP_IF_EQUAL, 0, later + 1, word))
     program.append((bpf.RETURN, 0, 0, _PASS))

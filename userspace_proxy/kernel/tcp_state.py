@@ -1,10 +1,10 @@
-"""Reads what the kernel waits for on a TCP socket, and how a relayed connection has ended.
+"""Reads the unacknowledged data of TCP sockets, and how relayed connections ended.
 
     client ◀── answers that aren't acknowledged ── proxy ── requests that aren't ──▶ endpoint
                                                    proxy ◀── bytes behind a gap ─── endpoint
 
 Rule 1: data that the kernel has retransmitted twice in a row without an acknowledgement is lost,
-after at least 0.6 s. A peer that doesn't read is probed instead.
+after at least 0.6 s. A peer that doesn't read gets window probes instead.
 Rule 2: a FIN or RST leaves a socket's figures unchanged.
 Rule 3: data behind a gap uses the socket's memory, and can't be read.
 """
@@ -53,23 +53,23 @@ def is_connected(sock: _socket.socket) -> bool:
 
 
 def tcp_info(sock: _socket.socket) -> TcpInfo:
-    """Return the kernel's state; the figures count what is unanswered."""
+    """Return the kernel's state; its figures count unacknowledged data."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO.size)
     return TcpInfo(*_TCP_INFO.unpack(info))
 
 
 def unacknowledged_bytes(sock: _socket.socket) -> int:
-    """Return how many bytes the other side hasn't acknowledged; a FIN counts as one."""
+    """Return the number of bytes that the other side hasn't acknowledged; a FIN counts as one."""
     return _queued_bytes(sock, _SIOCOUTQ)
 
 
 def unread_bytes(sock: _socket.socket) -> int:
-    """Return how many bytes have arrived in order, and are unread."""
+    """Return the number of unread bytes that have arrived in order."""
     return _queued_bytes(sock, _SIOCINQ)
 
 
 def silence(sock: _socket.socket) -> tuple[float, float]:
-    """Return for how long a socket has received no data, and no FIN or acknowledgement.
+    """Return how long ago a socket last received data, a FIN or an acknowledgement.
 
     A FIN isn't data. The RST of a peer that has closed its socket doesn't count.
     """
@@ -79,7 +79,7 @@ def silence(sock: _socket.socket) -> tuple[float, float]:
 
 
 def since_sent_s(sock: _socket.socket) -> float:
-    """Return for how long a socket has sent no data, including retransmissions."""
+    """Return how long ago a socket last sent data, including retransmissions."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _SENT.size)
     return float(_SENT.unpack(info)[0]) / 1000
 
@@ -91,7 +91,7 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
     return int(struct.unpack("i", queued)[0])
 
 
-# Errors of a connected socket whose other side was silent for too long (tcp(7)).
+# Errors of a connected socket whose peer was silent for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 LOSS_S = 0.9
 """Connections that ended sooner show no loss: the second retransmission in a row is 0.6 s after the

@@ -8,10 +8,10 @@ both sides answer; the timeout is for peers that don't, or whose answers are los
 
 Rule 1: the timeout is only raised: an administrator's longer one stays.
 Rule 2: it is restored only if it still has this proxy's value: a later change by others stays.
-Rule 3: it is optional: if it can't be written, keep-alive has to suffice.
+Rule 3: the timeout is optional: if it can't be written, keep-alive must suffice.
 Rule 4: the previous value is saved on disk, if there is a folder, so that the proxy that takes
 over, or starts after a crash, can restore it. A value from before the last boot is ignored.
-Rule 5: proxies with different names share timeout and file: the last one restores it.
+Rule 5: proxies with different names share timeout and file: the last proxy restores it.
 
 Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
 networking/nf_conntrack-sysctl; net/netfilter/nf_conntrack_standalone.c, ct_cpu_seq_show().
@@ -98,7 +98,7 @@ class TrackingTimeouts:
         self._file = file
         self._is_last = is_last
         self._held: _Note | None = None
-        """The previous value; None while it isn't raised."""
+        """The previous value; None unless the timeout is raised."""
 
     def hold(self) -> str:
         """Raise the timeout until :meth:`put_back`.
@@ -136,7 +136,7 @@ class TrackingTimeouts:
                 self._path.write_text(f"{held.before}\n", encoding="ascii")
             self._write_note("")
         except (OSError, ValueError):
-            # It was writable before, so another program manages it now.
+            # The file was writable before, so another program manages the timeout now.
             return False
         return is_raised
 

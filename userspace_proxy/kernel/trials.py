@@ -172,7 +172,7 @@ def _ask_for_tables(version: int) -> None:
 def _ask_for_option(version: int) -> None:
     """Query an option that the tables' code answers even where no table can exist."""
     with _or_loaded(_LEGACY_MODULES[version]), contextlib.suppress(FileNotFoundError):
-        # The tables' code exists, the match doesn't.
+        # The tables' code is loaded, the match is missing.
         ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
 
 
@@ -193,7 +193,7 @@ def _ask_for_each_extension() -> None:
             try:
                 ask_legacy(4, option, revision_of(name))
             except OSError as exc:
-                # The match exists with other revisions.
+                # The kernel has the match in other revisions.
                 if exc.errno != errno.EPROTONOSUPPORT:
                     raise
 

@@ -1,11 +1,12 @@
-"""Answers DNS messages: bytes in, bytes out.
+"""Answers DNS messages; converts bytes to bytes.
 
     query ──▶ ServiceNames ──▶ answer
                   └── not a cluster name: the upstream server, or REFUSED
 
 Rule 1: a message that isn't a query is never answered, so two servers can't answer each other.
-Rule 2: any message but a single question of at most 512 bytes gets FORMERR, which also ends its
-connection: a browser can send an HTTP request here, whose later bytes must not pass for a query.
+Rule 2: any message other than a single question of at most 512 bytes gets FORMERR, and its
+connection ends: a browser can send an HTTP request here, whose later bytes must not pass for a
+query.
 Rule 3: bytes pass between client and upstream server unparsed, except for ID and question. Without
 an upstream answer in time the client gets SERVFAIL.
 Rule 4: a record that DNS can't carry (``externalName`` with a label of more than 63 bytes) causes
@@ -196,8 +197,8 @@ _POINTED_MAX = 0x3FFF
 _U16 = struct.Struct(">H")
 _SRV = struct.Struct(">HHH")
 _SOA = struct.Struct(">5I")
-# The least size of a record whose name is a compression pointer of 2 bytes. The target of an SRV
-# record is at least w.s.svc.x.
+# The minimum size of a record whose name is a compression pointer of 2 bytes. The shortest target
+# of an SRV record is w.s.svc.x.
 _LEAST_BYTES = {"AAAA": 28, "SRV": 29}
 _LEAST_BYTES_OF_OTHERS = 16
 _NAME_TEXT_MAX = 254

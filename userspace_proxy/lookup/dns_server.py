@@ -7,7 +7,7 @@ client can block the others' forwarded queries.
 Rule 4: a connection that sends nothing for a while, or doesn't read its answer, is closed.
 Rule 5: over TCP, where answers are large, each turn of the event loop builds one answer, for the
 connections in turn.
-Rule 6: of a message that is too long for a query only the header is received, and a connection
+Rule 6: only the header of a message that is too long for a query is received, and a connection
 whose message was refused is closed after the answer.
 
 Source: RFC 7766 for TCP.
@@ -41,7 +41,7 @@ class LastAnswer(NamedTuple):
 
 
 Answer = bytes | LastAnswer | Later | None
-"""The answer to a message; None: send no answer."""
+"""The answer to a message; None: don't answer."""
 Respond = Callable[..., Answer]
 """``Responder.respond``: takes a message and ``is_udp``."""
 
@@ -182,7 +182,7 @@ class DnsServer:
             return
         counts = Counter(self._connections.values())
         most = max(counts.values())
-        # A client that would draw level with the largest one loses a connection of its own.
+        # A client that would match the largest loses one of its own connections.
         is_own = 0 < counts[client] >= most - 1
         candidates = [
             task
@@ -195,7 +195,7 @@ class DnsServer:
 
 
 async def _next_turn() -> None:
-    """Let the event loop do what else is ready."""
+    """Let the event loop run its other ready callbacks."""
     turn = asyncio.Event()
     asyncio.get_running_loop().call_soon(turn.set)
     await turn.wait()

@@ -6,7 +6,7 @@
 Rule 1: a query is a header, one question and at most one EDNS record, in at most 512 bytes. A
 message with another length or other counts is refused before it is parsed.
 Rule 2: at most 64 records of an answer are read, only their addresses and TTLs. Names are skipped:
-the queried server decides which records answer the question, whatever their names.
+the queried server decides which records answer the question, regardless of their names.
 Rule 3: each byte is read once, and no pointer is followed, so the time is linear in the length.
 
 Source: RFC 1035; RFC 6891 (EDNS); RFC 2181, section 8 (TTL); docs/adr/0088-dns-messages-by-hand.md.
@@ -22,7 +22,7 @@ from typing import NamedTuple
 from ..errors import UserspaceProxyError
 
 QUERY_BYTES_MAX = 512
-"""A name takes up to 255 bytes, EDNS options such as cookies about 30."""
+"""The maximum size of a query: a name has up to 255 bytes, options such as cookies about 30."""
 RECORDS_MAX = 64
 """Records read of one answer."""
 UDP_BYTES_MAX = 1232
@@ -54,7 +54,7 @@ _MALFORMED = (IndexError, struct.error)
 
 
 class ResponseCode(enum.IntEnum):
-    """The response codes that this proxy sends, or reports by name when a server sends them."""
+    """The response codes that this proxy sends, or names when a server sends them."""
 
     NOERROR = 0
     FORMERR = 1
@@ -70,7 +70,7 @@ def name_of_code(code: int) -> str:
 
 
 class MalformedMessage(UserspaceProxyError):
-    """A message or name is invalid in DNS, or isn't supported here."""
+    """A message or name that is invalid in DNS, or not supported here."""
 
 
 class Query(NamedTuple):
@@ -78,7 +78,7 @@ class Query(NamedTuple):
 
     wire: bytes
     question: bytes
-    """The bytes as sent: name, type and class."""
+    """The question as sent: name, type and class."""
     name: str
     """Absolute, with a trailing dot; bytes outside ASCII as ``\\200``."""
     type: str
@@ -86,7 +86,7 @@ class Query(NamedTuple):
     type_number: int
     class_: int
     payload: int | None
-    """The sender's UDP payload size in bytes; None: it didn't send EDNS."""
+    """The sender's UDP payload size in bytes; None without EDNS."""
 
     @property
     def opcode(self) -> int:
@@ -95,7 +95,7 @@ class Query(NamedTuple):
 
 
 class AddressAnswer(NamedTuple):
-    """A server's answer about the addresses of a name."""
+    """A server's answer with the addresses of a name."""
 
     code: int
     addresses: tuple[str, ...] = ()

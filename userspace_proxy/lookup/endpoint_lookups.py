@@ -6,8 +6,8 @@
 
 Rule 1: ``cluster.host_queue.PLACES`` tasks run :meth:`EndpointLookups.work`, so that many names
 are looked up at the same time.
-Rule 2: a failure is part of the result; the name is due again even after a bug. A bug that affects
-one Service is logged once.
+Rule 2: a failure is part of the result; a name becomes due again even after a bug. A bug that
+affects one Service is logged once.
 Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes stay in order.
 """
 
@@ -77,7 +77,7 @@ class EndpointLookups:
 
     @property
     def is_behind(self) -> bool:
-        """Whether a snapshot or lookup hasn't been published yet."""
+        """Whether a snapshot or lookup is still unpublished."""
         return self._is_deriving or self._has_changed.is_set()
 
     def take(self, snapshot: Snapshot) -> None:
@@ -146,7 +146,7 @@ class EndpointLookups:
         before, self._bugs = self._bugs, dict(self._endpoints.bugs)
         for key, bug in self._bugs.items():
             if bug != before.get(key) and self._log_limit.take(self._clock()):
-                text = "bug: %(service)s: no endpoint is found by name: %(cause)s"
+                text = "bug: %(service)s: cannot find endpoints by name: %(cause)s"
                 _log.error(text, extra={"service": str(key), "cause": bug})
 
     def _log_change(

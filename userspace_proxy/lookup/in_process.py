@@ -41,10 +41,10 @@ class LookedUp(Protocol):
 
 
 class Names(Protocol):
-    """The names of one proxy's Services; may be called from any thread."""
+    """The names of one proxy's Services; safe to call from any thread."""
 
     def find(self, host: str) -> LookedUp | None:
-        """Look up a host name; None: it isn't a cluster name."""
+        """Look up a host name; None if it isn't a cluster name."""
 
     def reached(self, ip: str, port: int, *, is_udp: bool) -> tuple[str, int]:
         """Return the address to dial for an address and port of a Service."""

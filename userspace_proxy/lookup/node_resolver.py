@@ -1,7 +1,7 @@
-"""Resolves names through the DNS servers of this node, and returns how long answers are valid.
+"""Resolves names through the DNS servers of this node; returns addresses with TTLs.
 
     A, AAAA ──▶ server of resolv.conf ──▶ addresses, shortest TTL of them and of their aliases
-                      └ silent or failed: the next one, twice round
+                      └ silent or failed: the next server, twice round
 
 Rule 1: names are absolute: neither the search list nor /etc/hosts is used.
 Rule 2: a lookup takes at most five seconds; of each answer it reads at most 64 records, in less
@@ -42,7 +42,7 @@ class _FamilyAnswer(NamedTuple):
     addresses: tuple[str, ...]
     ttl_s: float
     is_name: bool
-    """The name exists."""
+    """The name exists, with or without addresses."""
 
 
 class NodeResolver:
@@ -125,5 +125,5 @@ def _read_servers(lines: Iterable[str]) -> Iterable[str]:
             try:
                 yield parse_ip(rest[0])
             except ValueError:
-                # A link-local address with a zone, or not an address at all.
+                # A link-local address with a zone, or no address.
                 continue

@@ -1,7 +1,7 @@
 """The nouns: Services and their ports, frontends, endpoints, slices, nodes and their networks.
 
-All are immutable values. Kubernetes objects are converted here too (``wire`` and ``reading``),
-because the meaning of a missing or null field is part of the noun.
+All are immutable values. Kubernetes objects are also converted here (``wire`` and ``reading``),
+because a noun includes the meaning of its missing and null fields.
 
 IP addresses are text in canonical form (``10.96.7.1``, ``fd00::1``), as in sockets, rules and logs;
 only :func:`parse_ip` creates them.

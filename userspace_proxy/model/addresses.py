@@ -16,7 +16,7 @@ from .quoting import quoted
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 TO = "–"
-"""What is between the first and the last port of a range, in text."""
+"""The separator between the first and the last port of a range, in text."""
 _LEADING_ZEROS = re.compile("(?<![0-9A-Fa-f])0+(?=[0-9A-Fa-f])")
 
 
@@ -42,7 +42,7 @@ class IPFamily(enum.IntEnum):
 
 
 class FrontendKind(enum.StrEnum):
-    """The kind of an address that clients dial."""
+    """The kind of address that clients dial."""
 
     CLUSTER_IP = "ClusterIP"
     NODE_PORT = "NodePort"
@@ -66,7 +66,7 @@ class SocketAddress(NamedTuple):
 
     @staticmethod
     def read(text: str) -> SocketAddress:
-        """Parse ``10.96.7.1:80`` or ``[fd00::1]:80``; of a range of ports, its first one.
+        """Parse ``10.96.7.1:80`` or ``[fd00::1]:80``; of a port range, take the first port.
 
         Raises:
             ValueError: The text has no port.
@@ -106,7 +106,7 @@ class Frontend:
 
     @property
     def is_udp_range(self) -> bool:
-        """Whether it is a range of UDP ports, which only the kernel path can serve."""
+        """Whether this is a range of UDP ports, which only the kernel path can serve."""
         return bool(self.last) and self.protocol is Protocol.UDP
 
     def has(self, other: Frontend) -> bool:
@@ -115,7 +115,7 @@ class Frontend:
 
     @property
     def dialled(self) -> str:
-        """What clients dial: ``10.96.7.1:80``, ``[fd00:96::1]:10000–20000``."""
+        """The dialled address and ports: ``10.96.7.1:80``, ``[fd00:96::1]:10000–20000``."""
         return f"{self.address}{TO}{self.last}" if self.last else str(self.address)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """The annotations of Services, and of EndpointSlices, that this proxy follows.
 
 Rule 1: an invalid value has no effect and is reported as a note, a problem of the Service.
-Rule 2: so is an unknown annotation that was probably meant for this proxy (a typo).
+Rule 2: an unknown annotation that was probably meant for this proxy (a typo) is reported likewise.
 Rule 3: a value longer than ``TEXT_MAX`` is invalid and isn't parsed.
 """
 
@@ -34,25 +34,24 @@ from .syntax import check_subdomain
 from .wire import FieldError
 
 DOMAIN = "userspace-proxy.io/"
-# The domain's end may be misspelt, too.
+# The end of the domain may also be misspelt.
 _PREFIX = "userspace-proxy"
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _UNKNOWN_NAMED_MAX = 5
 TEXT_MAX = 4096
-"""The longest annotation that is read, in characters: longer than any useful value.
+"""The maximum length of an annotation in characters: longer than any useful value.
 
-The API server accepts 256 KiB for all annotations of an object.
-"""
-# A client that has waited for an hour isn't waiting any more.
+The API server accepts 256 KiB for all annotations of an object."""
+# A client that has waited for an hour has given up.
 HOLD_MAX_S = 3600.0
 SLOW_START_MAX_S = 3600.0
 WITHOUT_SLOW_START = "it has no effect with balance source-hash"
-# The maximum number of clients in the annotation ``hold``: as many connections as a worker has
-# descriptors for (``dataplane.descriptors``).
+# The maximum number of clients in the annotation ``hold``: a worker has descriptors for that many
+# connections (``dataplane.descriptors``).
 HOLD_MAX = 100_000
-# The maximum that a limit of connections may have: more than a node has.
+# The maximum of a connection limit: more connections than a node has.
 CONNECTIONS_MAX = 1_000_000
-# An autoscaler's cooldown takes minutes; a day without clients is no pause between clients.
+# An autoscaler's cooldown takes minutes; a day without clients isn't a mere pause.
 IDLE_AFTER_MAX_S = 86400.0
 _ASLEEP = "nothing is woken"
 _AWAKE = "nothing is scaled to zero"
@@ -68,7 +67,7 @@ class Annotation:
     read: Callable[[str], Any]
     """Parses the text; raises ConfigError."""
     otherwise: str
-    """What happens if the value is invalid, as the end of a sentence."""
+    """The effect of an invalid value, as the end of a sentence."""
 
     @property
     def key(self) -> str:
@@ -196,7 +195,7 @@ _SLICES = "EndpointSlices"
 
 
 def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tuple[Note, ...]]:
-    """Parse a Service's annotations; the notes name those that have no effect.
+    """Parse a Service's annotations; the notes name annotations without effect.
 
     An empty value means the same as a missing annotation.
     """
@@ -264,7 +263,7 @@ WEIGHT_MAX = 65535
 
 
 class Preference(NamedTuple):
-    """What the annotations of a slice or an Endpoints object request."""
+    """The requests in the annotations of a slice or an Endpoints object."""
 
     weight: int = DEFAULT_WEIGHT
     priority: int = 0

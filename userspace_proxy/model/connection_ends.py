@@ -9,7 +9,7 @@ class EndReason(enum.StrEnum):
     """Why a connection or flow ended, as the connection log states it."""
 
     is_sound: bool
-    """It isn't a failure, whichever side ended the connection."""
+    """It isn't a failure, regardless of which side ended the connection."""
 
     COMPLETE = "complete", True
     IDLE = "idle", True
@@ -45,7 +45,7 @@ UNSERVED = frozenset(
 
 
 class EndedBy(enum.StrEnum):
-    """Which side ended a connection: for a clean end, the one that sent its FIN first.
+    """The side that ended a connection: for a clean end, the side that sent its FIN first.
 
     An endpoint that sent no byte was first unless its kernel had acknowledged the client's FIN.
     """

@@ -1,6 +1,6 @@
 """Cordons endpoints, which get no new clients, before their workload is scaled to zero.
 
-Rule 1: open connections and flows continue, whatever ``on-endpoint-removal`` says.
+Rule 1: open connections and flows continue, regardless of ``on-endpoint-removal``.
 Rule 2: only endpoints that existed at the time are cordoned: new ones take clients.
 """
 
@@ -32,7 +32,7 @@ class Cordoned:
         return self._of.get(service, frozenset())
 
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:
-        """Return what workers get: the Serving without cordoned endpoints, usually unchanged."""
+        """Return the workers' serving: without cordoned endpoints, and usually unchanged."""
         cordoned = self._of.get(service)
         # Without ``hold``, clients would be refused instead of waiting.
         if not cordoned or serving.handling.hold is None:

@@ -56,9 +56,9 @@ class Document:
     """The file's name, for errors."""
     _root: Place | int = field(repr=False, compare=False)
     aliased_nodes: int = field(default=0, compare=False)
-    """The number of values to which aliases refer in this document and the documents before it."""
+    """The number of values to which aliases refer, in this and all previous documents."""
     mistakes: tuple[TextError, ...] = field(default=(), compare=False)
-    """Duplicate keys, of which the last counts, and ambiguous values, sorted by line."""
+    """Duplicate keys, of which the last is used, and ambiguous values, sorted by line."""
 
     @property
     def line(self) -> int:
@@ -155,7 +155,7 @@ def parse_until_error(
     """Like :func:`parse_documents`, but return the error with the documents before it.
 
     Args:
-        lines_before: The lines before a part of a text, added to the lines in errors only.
+        lines_before: The number of lines before this part, added to line numbers in errors only.
     """
     reader = Reader(place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max)
     documents: list[Document] = []
@@ -193,10 +193,10 @@ def read_with(
 
 
 def _ends_of_json(text: str, begin: str = "{") -> list[int]:
-    """Return where the JSON values at the start of a text end, up to ``DOCUMENTS_MAX`` of them.
+    """Return the ends of the JSON values at the start of a text, up to ``DOCUMENTS_MAX``.
 
     Args:
-        begin: The characters that a value may begin with.
+        begin: The characters with which a value may begin.
     """
     ends: list[int] = []
     end = 0

@@ -1,4 +1,4 @@
-"""Endpoints by DNS name: what objects request, DNS answers, and the slices derived from both.
+"""Endpoints by DNS name: requests in objects, DNS answers, and slices derived from both.
 
     annotation of a Service ─┐
     slice of names (FQDN) ───┴─▶ NameSlice ──lookups (cluster.from_names)──▶ ResolvedSlice
@@ -21,10 +21,10 @@ from .endpoints import Endpoint, EndpointSlice
 from .quoting import quoted
 
 NAMES_MAX = 16
-"""The most names that are looked up for one Service: more than any database has replicas."""
+"""The maximum number of names looked up for one Service: more than any database has replicas."""
 HOST_MAX = 253
-"""The longest name without its trailing dot, in characters. Source: RFC 1035, 255 bytes on the
-wire."""
+"""The maximum length of a name without its trailing dot, in characters. Source: RFC 1035, 255 bytes
+on the wire."""
 # Underscores aren't valid in host names, but some host names have them.
 _LABEL = r"[a-z0-9_](?:[-a-z0-9_]{0,61}[a-z0-9_])?"
 _IS_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -45,14 +45,14 @@ class EndpointName:
 
 @dataclass(frozen=True, slots=True)
 class NameSlice(EndpointSlice):
-    """A slice with names instead of addresses, without endpoints; its family means nothing."""
+    """A slice with names instead of addresses, and no endpoints; its family has no meaning."""
 
     named: tuple[Endpoint, ...] = ()
-    """Endpoints with a name in place of the address."""
+    """The endpoints with names instead of addresses."""
 
     @staticmethod
     def of(item: EndpointSlice) -> NameSlice:
-        """Convert a slice whose endpoints have names in place of addresses."""
+        """Convert a slice whose endpoints have names instead of addresses."""
         return NameSlice(
             item.key,
             item.service,
@@ -96,7 +96,7 @@ class NameProblem:
     host: str
     state: NameState
     detail: str = ""
-    """What DNS answered, or the address concerned, as a clause."""
+    """The answer of DNS, or the address concerned, as a clause."""
     since: float = 0.0
     """Monotonic seconds at which the problem began; 0 if unknown."""
 
@@ -114,7 +114,7 @@ class ResolvedSlice(EndpointSlice):
 
 
 class Lookup(NamedTuple):
-    """What DNS answered about one name."""
+    """The answer of DNS about one name."""
 
     addresses: Mapping[IPFamily, tuple[str, ...]]
     """Sorted, by family; a family is missing if no server answered for it."""

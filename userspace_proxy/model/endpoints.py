@@ -10,7 +10,7 @@ from .names import ServiceKey, SliceKey
 from .notes import Note
 
 DEFAULT_WEIGHT = 100
-"""The weight of endpoints without one. Source: Cilium, whose annotation is read, too."""
+"""The default weight of an endpoint. Source: Cilium, whose annotation is also read."""
 _name = operator.attrgetter("name")
 
 
@@ -42,7 +42,7 @@ class Endpoint:
     """Name of its pod, if pods were requested: always valid, because it becomes part of a URL.
     Empty if unknown, or not a pod."""
     host: str = ""
-    """The DNS name that resolved to the address; empty if the slice has the address itself."""
+    """The DNS name that resolved to the address; empty if the slice contains the address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class EndpointSlice:
 
     key: SliceKey
     service: ServiceKey
-    """The Service it belongs to; the name is empty if the slice names none."""
+    """The Service to which it belongs; the name is empty if the slice names none."""
     family: IPFamily
     ports: tuple[SlicePort, ...]
     """The ports, sorted by name."""
@@ -69,7 +69,7 @@ class EndpointSlice:
     triggered_at: float = field(default=0.0, compare=False)
     """Unix time of the pod or Service change that led to this content; 0 if unknown."""
     notes: tuple[Note, ...] = ()
-    """What has no effect: targets that can't be pods, and invalid annotations."""
+    """Notes about fields without effect: targets that can't be pods, and invalid annotations."""
     unnumbered: tuple[str, ...] = ()
     """The names of ports without a number."""
     is_headless: bool = False
@@ -78,6 +78,6 @@ class EndpointSlice:
     """Kubernetes' controller manages it, by its label: its endpoints are pods that have run."""
 
     def __post_init__(self) -> None:
-        """Sort the ports, so that slices with the same ones are equal."""
+        """Sort the ports, so that slices with equal ports are equal."""
         if len(self.ports) > 1:
             object.__setattr__(self, "ports", tuple(sorted(self.ports, key=_name)))

@@ -1,4 +1,4 @@
-"""Why a dial, a connection or a flow failed: one member for each distinct meaning.
+"""The reasons why dials, connections and flows fail: one member per distinct meaning.
 
     connect, send, recv ──errno──▶ dial_failure ──▶ DialFailure ──▶ counted, worded, acted on
                                                         ▲
@@ -6,8 +6,8 @@
 
 Rule 1: an errno is interpreted only where a call returns it. Afterwards only its text is used,
 which some causes show.
-Rule 2: what no errno expresses has its own members: answers of the kernel's tables, and how
-connections end.
+Rule 2: reasons that no errno expresses have their own members: answers of the kernel's tables, and
+ends of connections.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NamedTuple
 class Failure(enum.StrEnum):
     """Why one attempt at an endpoint failed; workers' messages contain these values."""
 
-    # Read from the errno of a dial, or of a datagram.
+    # Derived from the errno of a dial, or of a datagram.
     REFUSED = "refused"
     """A RST in response to the SYN, or ICMP "port unreachable" to a datagram."""
     SILENT = "silent"
     """Nothing answered in time."""
     RESET = "reset"
     """The endpoint accepted the connection and reset it. Source: tcp_reset() in
-    net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
+    net/ipv4/tcp_input.c; a RST in response to a SYN is ECONNREFUSED."""
     HOST_UNREACHABLE = "host-unreachable"
     """ICMP, an unanswered ARP request, or a route of this node (type unreachable)."""
     NET_UNREACHABLE = "net-unreachable"
@@ -65,7 +65,7 @@ class Failure(enum.StrEnum):
     ROUTE_UNREACHABLE = "route-unreachable"
     """A route of this node has the type unreachable."""
 
-    # How a connection or a flow ended.
+    # The end of a connection or a flow.
     CLOSED = "closed"
     """The endpoint closed the connection without sending a byte."""
     UNANSWERED = "unanswered"
@@ -85,7 +85,7 @@ class DialFailure(NamedTuple):
 
     failure: Failure
     number: int = 0
-    """The errno, whose text some causes show; 0: there was none."""
+    """The errno, whose text some causes show; 0: there was no errno."""
 
 
 UNREACHABLE = frozenset({Failure.HOST_UNREACHABLE, Failure.NET_UNREACHABLE, Failure.HOST_DOWN})
@@ -101,11 +101,11 @@ OWN_ROUTES: Mapping[Failure, Failure] = {
     Failure.NO_ACCESS: Failure.ROUTE_PROHIBITS,
     Failure.HOST_UNREACHABLE: Failure.ROUTE_UNREACHABLE,
 }
-"""What an ambiguous failure becomes when a route look-up shows that a route of this node, or the
-lack of one, caused it. Source: fib_props in net/ipv4/fib_semantics.c; ip6_rt_type_to_error() in
-net/ipv6/route.c."""
+"""The failure that replaces an ambiguous one when a route look-up shows that a route of this node,
+or a missing route, caused it. Source: fib_props in net/ipv4/fib_semantics.c; ip6_rt_type_to_error()
+in net/ipv6/route.c."""
 BY_OWN_ROUTE = frozenset(OWN_ROUTES.values())
-"""Failures caused by a route of this node, or the lack of one."""
+"""Failures caused by a route of this node, or by a missing route."""
 LOSSES = frozenset({Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT, Failure.NOT_TO_CLIENT})
 """Failures caused by packets lost after the handshake."""
 LEFT = LOSSES | {Failure.UNANSWERED}
@@ -140,7 +140,7 @@ def dial_failure(number: int, ip: str) -> DialFailure:
 
     Args:
         number: The errno.
-        ip: The endpoint's address: only ICMPv6 has an error that becomes EACCES.
+        ip: The endpoint's address: only ICMPv6 has an error that is reported as EACCES.
     """
     failure = _READ.get(number, Failure.OTHER)
     if failure is Failure.NO_ACCESS and ":" in ip:

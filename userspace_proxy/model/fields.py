@@ -26,7 +26,7 @@ from .similar import did_you_mean
 from .wire import FieldError, WireObject, convert
 
 UNKNOWN_MAX = 100
-"""The most unknown fields reported for one object."""
+"""The maximum number of unknown fields reported for one object."""
 
 _OF_ALL = frozenset({"apiVersion", "kind"})
 
@@ -75,7 +75,7 @@ def convert_strictly(
         check: Validates the struct; called only if all types are right.
 
     Raises:
-        FieldError: With all unknown fields, and all wrong types or what ``check`` found.
+        FieldError: Lists all unknown fields, and all wrong types or errors from ``check``.
     """
     struct: Any = type_
     unknown = _unknown_fields(value, struct, _places_of(struct))

@@ -1,4 +1,4 @@
-"""How connections to a Service are handled: the defaults, or what its annotations request."""
+"""The handling of a Service's connections: the defaults, or as its annotations request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .port_ranges import AskedRange
 
 
 class Balance(enum.StrEnum):
-    """How the endpoint of a new connection is chosen."""
+    """The method that chooses the endpoint of a new connection."""
 
     ROUND_ROBIN = "round-robin"
     RANDOM = "random"
@@ -23,7 +23,7 @@ class Balance(enum.StrEnum):
 
 
 class ProxyProtocol(enum.StrEnum):
-    """A version of the PROXY protocol, which tells a server its client's address."""
+    """A version of the PROXY protocol, with which a server learns its client's address."""
 
     V1 = "v1"
     V2 = "v2"
@@ -31,17 +31,17 @@ class ProxyProtocol(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """How long clients wait for an endpoint, and how many of them."""
+    """How long, and how many, clients wait for an endpoint."""
 
     seconds: float
     """The longest wait, starting when no endpoint could take the client."""
     connections: int = 1000
-    """The maximum number of waiting clients per Service port on this node; beyond it a new one
+    """The maximum number of waiting clients per Service port on this node; a further client
     replaces the oldest."""
 
 
 class DataPath(enum.StrEnum):
-    """How the bytes of a Service travel."""
+    """The path of a Service's bytes."""
 
     USERSPACE = "userspace"
     """Connections pass through the proxy."""
@@ -75,7 +75,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """What a Service's annotations request; passed unchanged from the Service to the data plane."""
+    """The requests of a Service's annotations; passed unchanged to the data plane."""
 
     balance: Balance = Balance.ROUND_ROBIN
     seed: int = 0
@@ -87,7 +87,7 @@ class Handling:
     slow_start_s: float = 0.0
     """Seconds in which a new endpoint gets its full share of connections; 0: at once."""
     max_connections: int | None = None
-    """Bounds connections to one endpoint from this node; further ones wait. None: no bound."""
+    """The maximum connections from this node to an endpoint; others wait. None: unlimited."""
     wake: Workload | None = None
     """The workload that clients wait for: an Event requests it, or it is scaled where allowed."""
     idle_after_s: float | None = None
@@ -96,7 +96,7 @@ class Handling:
     removal_s: float | None = None
     """Seconds after which connections to a removed endpoint are ended; None: never."""
     proxy_protocol: ProxyProtocol | None = None
-    """The header that TCP connections to endpoints begin with; None: no header."""
+    """The header at the start of TCP connections to endpoints; None: no header."""
     path: DataPath | None = None
     """The annotation ``path``; None: ``--path`` decides."""
     names: tuple[EndpointName, ...] = ()
@@ -110,7 +110,7 @@ class Handling:
 
     @property
     def waits(self) -> Hold | None:
-        """How long clients wait, and how many, for any reason; None if clients never wait."""
+        """How long, and how many, clients wait for any reason; None if clients never wait."""
         return self.hold or (None if self.max_connections is None else AT_LIMIT)
 
     def of(self, protocol: Protocol) -> Handling:

@@ -51,7 +51,7 @@ class ServicePortName(NamedTuple):
 
     @property
     def prefixes(self) -> tuple[str, str, str]:
-        """The names that select it in a filter: its namespace, its Service, and its own name."""
+        """The names with which a filter selects it: of its namespace, its Service, and itself."""
         return self.namespace, f"{self.namespace}/{self.name}", str(self)
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Side(enum.StrEnum):
     """A group of a Service port's frontends that share a policy, and so a proxy port."""
 
     ALL = ""
-    """All frontends, or only the cluster IPs if the others have a policy of their own."""
+    """All frontends, or only the cluster IPs if the others have their own policy."""
     EXTERNAL = "external"
     """Node ports, load-balancer IPs and external IPs."""
     LOAD_BALANCER = "load balancer"

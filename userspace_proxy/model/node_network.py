@@ -1,6 +1,6 @@
 """One node: its Node object, and its network as its kernel describes it.
 
-``policy`` derives the rest from it, such as the location of an address.
+``policy`` derives other facts from it, such as the location of an address.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class NodeLink(NamedTuple):
     kind: str
     """As ``ip -details link`` shows it: ``veth``, ``bridge``; empty for hardware."""
     master: int = 0
-    """Index of the bridge that it is a port of; 0 for none."""
+    """The index of the bridge that it is a port of; 0 for none."""
     calls_iptables: bool = False
     """Bridge option: bridged IPv4 packets pass iptables and nftables."""
     calls_ip6tables: bool = False
@@ -84,12 +84,12 @@ class DroppedBy(NamedTuple):
     """A chain of another program that drops packets to or from an address on this node."""
 
     what: str
-    """The chain, with its hook and priority, and which packets, as the end of a sentence."""
+    """The chain with its hook and priority, and the affected packets, as the end of a sentence."""
 
 
 Obstacle: TypeAlias = NextHop | DroppedBy
-"""What this node's kernel knows about packets that an endpoint doesn't answer: no host is at its
-next hop, or they are dropped on their way out."""
+"""The kernel's information about packets that an endpoint doesn't answer: no host is at the next
+hop, or they are dropped on their way out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Taken:
 
     what: str
     hint: str = ""
-    """What to do about it."""
+    """The remedy."""
     chain: str = ""
     """The chain's family, table and name."""
 

@@ -48,12 +48,12 @@ class NoteKind(enum.StrEnum):
 
 
 class Note(NamedTuple):
-    """A field or an annotation that has no effect, or not the one intended."""
+    """A field or an annotation without effect, or with an effect that wasn't intended."""
 
     kind: NoteKind
     params: tuple[NoteParam, ...] = ()
 
     @property
     def about(self) -> NoteParam:
-        """The first parameter; empty if there is none."""
+        """The first parameter; empty without parameters."""
         return self.params[0] if self.params else ""

@@ -48,7 +48,7 @@ class PodPort(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PodEndpoint:
-    """The part of a Pod that makes it an endpoint."""
+    """The fields of a Pod that define an endpoint."""
 
     key: PodKey
     labels: frozenset[tuple[str, str]]
@@ -136,7 +136,7 @@ def derive_slices(
     """Return the slices of a Service, at least one for each of its families.
 
     Args:
-        pods: The Pods that its selector matches, in the order for endpoints.
+        pods: The Pods that the selector matches, in the order of the endpoints.
     """
     groups: dict[tuple[IPFamily, tuple[SlicePort, ...]], list[Endpoint]] = {}
     for pod in pods:
@@ -182,7 +182,7 @@ def _endpoint(service: Service, selection: PodSelection, pod: PodEndpoint, ip: s
 
 
 def _slice_ports(selection: PodSelection, pod: PodEndpoint) -> tuple[SlicePort, ...]:
-    """Return the ports of a Pod; a port name that none of its containers has is omitted."""
+    """Return the ports of a Pod; a named port that no container has is omitted."""
     ports = []
     for name, protocol, target in ((t.name, t.protocol, t.port) for t in selection.targets):
         number = pod.ports.get((target, protocol), 0) if isinstance(target, str) else target

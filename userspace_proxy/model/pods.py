@@ -17,7 +17,7 @@ from .wire import (
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """The parts of one pod that explain why a Service has no endpoint."""
+    """The fields of a pod that explain why a Service has no endpoint."""
 
     name: str
     labels: tuple[tuple[str, str], ...]

@@ -24,14 +24,14 @@ _ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class AskedRange:
-    """A range as the annotation asks for it."""
+    """A range that an annotation requests."""
 
     port: str
     """The Service port's name, or its number."""
     first: int = 1
     last: int = PORT_MAX
     is_all: bool = False
-    """All ports of the address and protocol that nothing else has."""
+    """All ports of the address and protocol that no other frontend has."""
 
     @property
     def has_all_ports(self) -> bool:
@@ -48,10 +48,10 @@ class DialledRange(NamedTuple):
     first: int
     last: int
     number: int
-    """The Service port's number, which leads to the number that endpoints are listed with."""
+    """The Service port's number, which leads to the port number in the slices."""
 
     def offset(self, ip: str, port: int) -> int | None:
-        """Return how far a dialled port is from the Service port; None: it isn't of the range."""
+        """Return a dialled port's distance from the Service port; None: it isn't of the range."""
         return port - self.number if self.first <= port <= self.last and ip == self.ip else None
 
 

@@ -3,8 +3,8 @@
     1   PROXY TCP4 192.0.2.1 203.0.113.7 40000 80 CR LF
     2   12 bytes of signature, version and command, family, length, addresses, fields (TLV)
 
-Rule 1: input comes from other programs: the first byte that can't belong to a header raises
-MalformedHeader, and no header is longer than HEADER_BYTES.
+Rule 1: input is untrusted: the first byte that can't belong to a header raises MalformedHeader, as
+does a header longer than HEADER_BYTES.
 
 Source: https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt
 """
@@ -23,7 +23,7 @@ from .handling import ProxyProtocol
 SERVICE_FIELD = 0xE5
 """The custom TLV type (2.2.7) that contains the Service port's name."""
 HEADER_BYTES = 4096
-"""The longest header that is accepted: room for TLS certificate fields."""
+"""The maximum length of an accepted header: with room for TLS certificate fields."""
 
 _TEXT = b"PROXY "
 _TEXT_BYTES = 107
@@ -40,7 +40,7 @@ _FIELD = struct.Struct("!BH")
 
 
 class MalformedHeader(UserspaceProxyError):
-    """What was received isn't a header of the PROXY protocol."""
+    """The received bytes aren't a header of the PROXY protocol."""
 
 
 class Header(NamedTuple):
@@ -90,7 +90,7 @@ def read_header(data: bytes) -> Header | None:
     """Parse the header at the start of the received bytes; None if it is incomplete.
 
     Raises:
-        MalformedHeader: The bytes aren't a header, whatever follows.
+        MalformedHeader: The bytes can't be the start of a header.
     """
     if data[: len(_TEXT)] == _TEXT[: len(data)]:
         return _read_text(data[:_TEXT_BYTES])

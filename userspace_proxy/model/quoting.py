@@ -13,13 +13,13 @@ import shlex
 from ..secrets import without_secrets
 
 SHOWN_MAX = 100
-"""The most characters of a text in a message; an annotation may have 256 KiB."""
+"""The maximum length of a text in a message; an annotation may have 256 KiB."""
 
 
 def quoted(value: object) -> str:
     """Return a value as in Python, cut off after ``SHOWN_MAX`` characters with an ellipsis."""
     if isinstance(value, str):
-        # A truncated URL's password might not be recognised.
+        # The password in a truncated URL might not be recognised.
         value = without_secrets(value)
         return f"{value[:SHOWN_MAX]!r}{'…' if len(value) > SHOWN_MAX else ''}"
     text = repr(value)
@@ -27,7 +27,7 @@ def quoted(value: object) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name as it is if it is printable and short, otherwise quoted."""
+    """Return a name unchanged if it is printable and short, otherwise quoted."""
     return name if name.isprintable() and len(name) <= SHOWN_MAX else quoted(name)
 
 
@@ -50,7 +50,7 @@ def printable_lines(text: str) -> str:
 
 
 def shell_command(*words: str) -> str:
-    """Quote words for a shell, with an ellipsis for each word that can't be shown."""
+    """Quote words for a shell; a word that can't be shown becomes an ellipsis."""
     return " ".join(shlex.quote(word) if word.isprintable() else "'…'" for word in words)
 
 

@@ -48,7 +48,7 @@ ANNOTATION_TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
 HINTED_MAX = 1_000
-"""The most zones, and nodes, in the hints of one slice: one for each possible endpoint."""
+"""The maximum number of zones, and of nodes, in a slice's hints: one per possible endpoint."""
 HINTED_OTHERS = ("(others)",)
 """Replaces hints beyond ``HINTED_MAX``; no zone or node has that name."""
 _NO_CONDITIONS = WireConditions()
@@ -62,14 +62,14 @@ def read_slice(
     """Convert an EndpointSlice.
 
     Args:
-        with_headless: Also read what only DNS uses: host names, and slices of headless Services
-            (label ``service.kubernetes.io/headless``, whatever its value).
+        with_headless: Also read data that only DNS uses: host names, and slices of headless
+            Services (label ``service.kubernetes.io/headless`` with any value).
         with_pods: Read pods' names, which port-forwards need, and note targets that can't be pods.
 
     Returns:
         With addressType FQDN, a NameSlice. Without a Service (label ``kubernetes.io/service-name``)
-        the slice is empty; so is a headless Service's, unless ``with_headless``, and always if it
-        has names.
+        the slice is empty; so is the slice of a headless Service, unless ``with_headless``, and
+        always if it has names.
 
     Raises:
         FieldError: A name is missing, or the address type is invalid.
@@ -229,7 +229,7 @@ def namespace_of(metadata: Metadata) -> str:
 
 
 class _Hints:
-    """The zones and nodes that the hints of one slice name."""
+    """The zones and nodes in the hints of one slice."""
 
     def __init__(self) -> None:
         self.notes: tuple[Note, ...] = ()

@@ -1,4 +1,4 @@
-"""Addresses that no endpoint may have, whatever the cluster and the node.
+"""Addresses that no endpoint may have in any cluster.
 
 A slice, or a name that someone else's DNS server resolves, could direct this node's dials to the
 node itself or to its cloud's metadata service, or bypass the IPv4 checks with an IPv6 form.
@@ -54,7 +54,7 @@ _RESERVED: tuple[tuple[str, str], ...] = (
 )
 # Source: the manuals of GKE and EKS; RFC 3879.
 _OF_CLUSTERS = ("240.0.0.0/4", "fec0::/10")
-# The prefix with which DNS64 servers answer for hosts without IPv6.
+# The prefix that DNS64 servers use in answers about hosts without IPv6.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96").network_address.packed[:12]
 
 
@@ -62,12 +62,12 @@ class _Row(NamedTuple):
     packed: bytes
     """The network's complete bytes."""
     mask: int
-    """The mask of the byte after them."""
+    """The mask of the byte after the complete ones."""
     bits: int
     """The value of the masked bits."""
     words: str
     is_for_names: bool
-    """Whether only DNS names must not lead there; other endpoints may."""
+    """Only DNS names must not lead there; other endpoints may."""
 
     def contains(self, packed: bytes) -> bool:
         size = len(self.packed)
@@ -86,7 +86,7 @@ def _row(text: str, words: str) -> _Row:
 
 
 def _by_first_byte(size: int) -> Mapping[int, Sequence[_Row]]:
-    """Return the networks of one address size, by the first byte of their addresses."""
+    """Return the networks of one address size by the first byte of the network."""
     every = [(ipaddress.ip_network(text), _row(text, words)) for text, words in _RESERVED]
     rows = [row for network, row in every if len(network.network_address.packed) == size]
     found: dict[int, list[_Row]] = {}

@@ -16,11 +16,11 @@ from .wire import FieldError, WireIngress, WireService, WireServicePort, WireSer
 
 # Kubernetes' default for sessionAffinityConfig.clientIP.timeoutSeconds: three hours.
 AFFINITY_TIMEOUT_S = 10800
-# The upper bound of session affinity's timeoutSeconds: one day.
+# The maximum of session affinity's timeoutSeconds: one day.
 AFFINITY_TIMEOUT_MAX_S = 86400
 
 BALANCED_MAX = 100
-"""The most load-balancer IPs of one Service: each is served on each of its ports."""
+"""The maximum number of load-balancer IPs of a Service: each serves all its ports."""
 
 CLUSTER_IPS = "spec.clusterIPs"
 _INGRESS = "status.loadBalancer.ingress"

@@ -29,7 +29,7 @@ class ServicePort:
     protocol: str
     """The protocol in upper case; policy ignores all but TCP and UDP."""
     node_port: int = 0
-    """The node port; 0 if there is none."""
+    """The node port; 0 without a node port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Service:
     """Empty for headless and ExternalName Services, and for manifests before allocation."""
     is_headless: bool = False
     of_endpoints: tuple[ServiceKey, ...] | None = None
-    """The Services in front of its endpoints, such as ``web-0.web``, which are the only way to
-    them. None: each endpoint answers at its own address."""
+    """The Services in front of its endpoints, such as ``web-0.web``; clients reach endpoints only
+    through them. None: each endpoint answers at its own address."""
     selector: tuple[tuple[str, str], ...] = ()
     """Labels of its pods, sorted; if empty, no controller creates EndpointSlices for it."""
     affinity_timeout_s: int | None = None
@@ -63,13 +63,13 @@ class Service:
     is_external_local: bool = False
     """``externalTrafficPolicy: Local``."""
     handling: Handling = DEFAULT_HANDLING
-    """What its annotations request."""
+    """The requests of its annotations."""
     notes: tuple[Note, ...] = ()
     """Fields and annotations that have no effect."""
     proxy_name: str | None = None
-    """The label ``service.kubernetes.io/service-proxy-name``; None: it has none."""
+    """The label ``service.kubernetes.io/service-proxy-name``; None without the label."""
     has_headless_label: bool = False
-    """It has the label ``service.kubernetes.io/headless``, whatever its value."""
+    """It has the label ``service.kubernetes.io/headless``, with any value."""
     external_name: str = ""
     """For type ExternalName: the name that DNS returns, without its trailing dot."""
     uid: str = ""

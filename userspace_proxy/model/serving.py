@@ -1,4 +1,4 @@
-"""How the clients of one Service port are served, as one immutable value."""
+"""The way in which clients of a Service port are served, as one immutable value."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .port_ranges import DialledRange
 
 
 class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What workers need to serve a Service port: a part of its plan, and of messages to workers."""
+    """The workers' input for a Service port: part of its plan, and of messages to workers."""
 
     endpoints: tuple[SocketAddress, ...] = ()
     """Usable endpoints, in round-robin order."""
     affinity_timeout_s: int | None = None
     """Seconds of ClientIP affinity; None for none."""
     outside: tuple[SocketAddress, ...] | None = None
-    """The endpoints for clients that aren't ``inside``; None if all clients use the same."""
+    """The endpoints for clients that aren't ``inside``; None if all clients share endpoints."""
     inside: tuple[str, ...] = ()
     """Networks of clients in the cluster."""
     admits: tuple[str, ...] | None = None
@@ -86,7 +86,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def first_endpoints(self) -> tuple[frozenset[SocketAddress], frozenset[SocketAddress]]:
-        """The endpoints inside and outside, without those on standby."""
+        """The endpoints inside and outside, except those on standby."""
         inside, outside = self.first_of(self.endpoints), self.first_of(self.used_outside)
         return frozenset(inside), frozenset(outside)
 

@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Iterable
 
 ALIKE = 0.6
-"""The similarity of ``selectr`` and ``selector``: the share of letters in common in both names."""
+"""The similarity of ``selectr`` and ``selector``: the share of their letters that both have."""
 NEARLY_EQUAL = 0.85
-"""A similarity: one letter of a word of seven is missing or wrong."""
+"""A similarity: one letter of a seven-letter word is missing or wrong."""
 COMPARED_MAX = 15_000
-"""The most characters that a word is compared with, in 2 to 4 ms; further names are skipped."""
+"""The maximum characters compared with a word, in 2 to 4 ms; further names are skipped."""
 _WORD_MAX = 253
-"""The length of the longest host name; nothing is similar to a longer word."""
+"""The maximum length of a host name; longer words are similar to none."""
 
 
 def did_you_mean(

@@ -32,10 +32,10 @@ from .wire import FieldError, WireEndpoint, WireEndpointSlice, WireHint, WireSli
 _FAMILIES = ("IPv4", "IPv6", "FQDN")
 ENDPOINTS_MAX = 1000
 ADDRESSES_MAX = 100
-"""The most addresses of one endpoint."""
+"""The maximum number of addresses of one endpoint."""
 PORTS_MAX = 20000
 HINTS_MAX = 8
-"""The most zones, and nodes, in one endpoint's hints."""
+"""The maximum number of zones, and of nodes, in one endpoint's hints."""
 
 
 def check_slice(wire: WireEndpointSlice) -> None:
@@ -68,7 +68,7 @@ def check_slice_ports(
 
     Args:
         need_names: Each of several ports needs a name, as in an Endpoints object; in a slice, one
-            may have none.
+            may be unnamed.
     """
     _check_count(ports, path, PORTS_MAX)
     errors = FieldErrors()

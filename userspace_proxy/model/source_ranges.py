@@ -26,10 +26,9 @@ ANNOTATION_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-rang
 NO_CLIENT = ("0.0.0.0/32", "::/128")
 """Networks without clients, one per family."""
 RANGES_MAX = 1_000
-"""The most networks of one Service.
+"""The maximum number of networks of one Service.
 
-A socket filter takes 4,096 instructions (BPF_MAXINSNS), and an IPv4 network up to four of them.
-"""
+A socket filter takes 4,096 instructions (BPF_MAXINSNS), and an IPv4 network up to four of them."""
 
 
 def read_source_ranges(

@@ -4,7 +4,7 @@ Bytes are decoded directly to these structs, without unknown fields: 10,000 Serv
 slices in 0.07 s and 48 MiB. Dicts with all fields took 0.6 s and 121 MiB.
 
 Rule 1: outside ``model``, only envelope fields (metadata, pages, events, Status) are used, and
-``nodes`` uses those that decide where pods run; ``reading`` converts the others.
+``nodes`` uses the fields that decide where pods run; ``reading`` converts the others.
 Rule 2: every field may be missing, and all except ``metadata`` may be null, as in the API's Go
 types.
 """
@@ -23,7 +23,7 @@ from ..errors import InputError
 
 class _Wire(msgspec.Struct, frozen=True, rename="camel", gc=False):
     IGNORED: ClassVar[frozenset[str] | None] = frozenset()
-    """The API's other fields, which ``fields`` accepts; None: unknown fields aren't checked."""
+    """Other fields of the API, which ``fields`` accepts; None: unknown fields aren't checked."""
     CHECKED: ClassVar[frozenset[str]] = frozenset()
     """Fields without effect on a proxy: read because the API server validates them, or for readers
     of many nodes."""
@@ -259,7 +259,7 @@ class _ReportedStatus(_NodeStatus, frozen=True):
 
 
 class WireReportedNode(WireNode, frozen=True):
-    """``v1 Node``, with what its kubelet reports."""
+    """``v1 Node`` with the fields that its kubelet reports."""
 
     status: _ReportedStatus | None = None
 

@@ -1,11 +1,11 @@
 """Builds values, and the line of each key and item, from the events of a YAML parser.
 
-Errors about a key or item name its line, which is its place.
+Errors about a key or item name its line.
 
 Rule 1: duplicates and ambiguous values are reported as mistakes with the line and a remedy, because
 a parser that guesses serves the wrong port. The caller decides whether a mistake matters: in
-objects that it skips it doesn't. The value is the one that kubectl would read.
-Rule 2: the length of the text bounds the work: depth and aliases are limited, and nothing recurses.
+skipped objects it doesn't. The value is the one that kubectl would read. Rule 2: the length of the
+text bounds the work: depth and aliases are limited, and no function recurses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .quoting import quoted
 from .scalars import read_as_yaml_1_1, read_plain
 
 DEPTH_MAX = 100
-"""Levels of nested containers; a Service needs 8, and what reads the value later is recursive."""
+"""The maximum depth of containers; a Service needs 8, and readers of values are recursive."""
 ALIASED_NODES_MAX = 100_000
 """Values that aliases in one text refer to, so that a small file can't become a huge object."""
 
@@ -35,7 +35,7 @@ MISTAKES_MAX = 10_000
 NOT_UTF_8 = "\ufdd0"
 """Replaces bytes that aren't UTF-8: a Unicode noncharacter, which no valid text contains."""
 NOT_UTF_8_HERE = "it is not UTF-8 here", "save the file as UTF-8"
-"""The error for such bytes, and its remedy."""
+"""The error for bytes that aren't UTF-8, and its remedy."""
 
 _TAGS_OF_TEXT = ("!", "tag:yaml.org,2002:str")
 _TAGS_OF_SCALARS: Mapping[str, tuple[type, ...]] = {
@@ -59,7 +59,7 @@ class TextError(InputError):
         self.path = path
         """The container or key with the error: ``spec.ports[0]``; empty for the document."""
         self.key = key
-        """A key in ``path`` that is given twice, or isn't text, and that kubectl accepts."""
+        """The key in ``path`` that is given twice, or isn't text, and that kubectl accepts."""
 
 
 class Place(NamedTuple):
@@ -84,14 +84,14 @@ class _Value:
     value: Any
     place: Place | int
     nodes: int = 1
-    """The number of values in it, itself included; an alias counts each time it is used."""
+    """The number of values in it, including itself; an alias counts each time it is used."""
     height: int = 0
     """The number of nested containers in it."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A container whose end hasn't been read yet."""
+    """A container whose end hasn't been reached."""
 
     value: dict[str, Any] | list[Any]
     line: int
@@ -100,20 +100,19 @@ class _Open:
     nodes: int = 1
     height: int = 1
     key: str | None = None
-    """The key whose value comes next."""
+    """The key of the next value."""
     is_merge: bool = False
     """The key is an unquoted ``<<``."""
     merged: set[str] | None = None
-    """The keys that ``<<`` has added and that the mapping itself hasn't replaced; None without
-    ``<<``."""
+    """The keys that ``<<`` has added and the mapping hasn't replaced; None without ``<<``."""
 
 
 class Reader:
     """Reads the documents of one text.
 
     Args:
-        lines_before: Added to line numbers in errors, not to those of values.
-        aliased_nodes_max: How many values aliases may refer to.
+        lines_before: The lines added to line numbers in errors, but not in values.
+        aliased_nodes_max: The maximum number of values to which aliases may refer.
     """
 
     def __init__(
@@ -283,7 +282,7 @@ class Reader:
             here.key = None
 
     def _merge(self, here: _Open, made: _Value) -> None:
-        """Add the keys of ``<<``; like kubectl, let them replace earlier keys."""
+        """Add the keys of ``<<``; as in kubectl, they replace earlier keys."""
         place = made.place
         places = {} if isinstance(place, int) else place.children
         sources = (

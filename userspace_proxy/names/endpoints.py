@@ -4,7 +4,7 @@
     web-0      ──▶ endpoints of that label    ──▶ endpoints × port numbers     number once
 
 Rule 1: endpoints are indexed per run of slices, so a change re-indexes only the changed runs. After
-that, a question costs as much as its answer, and one look-up per run.
+that, the cost of a question is proportional to its answer, plus one look-up per run.
 Rule 2: an endpoint's name is its hostname, or derived from its address, so several may share one.
 """
 
@@ -125,7 +125,7 @@ class Endpoints:
         self._length = sum(counts)
 
     def __len__(self) -> int:
-        """Return how many pairs of endpoint and port there are."""
+        """Return the number of pairs of endpoint and port."""
         return self._length
 
     def ips(self, *, is_ipv6: bool) -> Sequence[str]:
@@ -288,7 +288,7 @@ def _name_of(endpoint: Endpoint) -> str:
 
 
 def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]) -> Sequence[_T]:
-    """Return the distinct items of all parts; if there are very many, those of each part."""
+    """Return the distinct items of all parts; for very many, the distinct items of each part."""
     all_parts = list(itertools.chain.from_iterable(parts))
     if len(all_parts) > _COMPARED_MAX:
         return all_parts

@@ -1,4 +1,4 @@
-"""Finds the addresses of a host name as a program in a pod of a namespace would."""
+"""Resolves a host name as a program in a pod of a given namespace would."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class FoundName:
     ips: tuple[str, ...] = ()
     """IPv4 first; empty if the name doesn't exist or has no address."""
     elsewhere: str = ""
-    """A name to look up instead; empty if there is none."""
+    """A name to look up instead; empty without an alias."""
 
 
 def find_name(names: ServiceNames, host: str, search: Sequence[str]) -> FoundName | None:
-    """Look a host name up; None if it isn't a name of the cluster.
+    """Look up a host name; None if it isn't a name of the cluster.
 
     Args:
         host: ``web``, ``web.shop`` or ``web.shop.svc.cluster.local``, with or without a trailing

@@ -1,7 +1,8 @@
 """Indexes all Services: namespaces, and the names of addresses.
 
-Rule 1: an index follows snapshots by their differences, so a change costs as much as its slices.
-Rule 2: names of addresses are indexed at the first reverse look-up, because few clients do any.
+Rule 1: an index follows snapshots by their differences, so a change costs only as much as its
+slices.
+Rule 2: names of addresses are indexed at the first reverse look-up, because few clients need any.
 Rule 3: slow work is done in a thread before the question: see :meth:`NameIndex.prepare`.
 """
 
@@ -82,7 +83,7 @@ class NameIndex:
 
 
 class _AddressIndex:
-    """The names of each address, and how often each is listed."""
+    """The names of each address, and the number of its listings."""
 
     def __init__(self) -> None:
         self._snapshot = _EMPTY

@@ -31,7 +31,7 @@ class Code(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record; its text is a line of a zone file."""
+    """One record; as text, a line of a zone file."""
 
     name: str
     """The absolute name, with a trailing dot."""

@@ -50,7 +50,7 @@ class ServiceNames:
 
     Args:
         domain: The cluster's domain.
-        dialled_address: Returns where a cluster IP answers; None: at its own address.
+        dialled_address: Returns the address at which a cluster IP answers; None: its own.
         index: An index shared with other snapshots; None: a new one.
     """
 
@@ -150,7 +150,7 @@ class ServiceNames:
 
     @property
     def _endpoints_answer(self) -> bool:
-        """Whether pods are reached at their own addresses; the same for all Services."""
+        """Whether pods are reached at their own addresses; equal for all Services."""
         state = next(iter(self._snapshot.services.values()), None)
         return state is None or state.service.of_endpoints is None
 

@@ -31,10 +31,10 @@ class NamedAddress(NamedTuple):
 
 
 class Targets:
-    """The targets of a name; this base has none: only other names are below it."""
+    """The targets of a name; this base class has none: only longer names exist."""
 
     alias: str = ""
-    """The name of which this one is an alias; empty if there is none."""
+    """The name that this one is an alias of; empty without an alias."""
 
     def __len__(self) -> int:
         """Return the number of pairs of address and port, which CoreDNS uses for weights."""
@@ -56,8 +56,8 @@ class Targets:
         """Return the addresses of a family, each once.
 
         Args:
-            pick: Bounds the targets if their addresses must be looked up one by one: it takes the
-                first ones, so that equal questions get equal answers.
+            pick: Bounds the targets if their addresses must be looked up one by one: the first are
+                taken, so that equal questions get equal answers.
         """
         del is_ipv6
         return ()
@@ -100,7 +100,7 @@ class EndpointTargets(Targets):
 
 
 class PortTargets(Targets):
-    """The ports of a Service at all its cluster IPs, or where these answer.
+    """The ports of a Service at all its cluster IPs, or at the addresses where these answer.
 
     Args:
         ports: The ports, grouped by number.
@@ -154,7 +154,7 @@ class PortTargets(Targets):
 
 
 class EachTargets(Targets):
-    """A Service whose endpoints are Services: one address for all, and a name for each part."""
+    """A Service whose endpoints are Services: one address for all of them, and a name for each."""
 
     def __init__(self, whole: Targets, parts: Sequence[Targets]) -> None:
         self._whole = whole

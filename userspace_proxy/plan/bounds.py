@@ -1,7 +1,7 @@
-"""How many endpoints and frontends a Service, and a namespace, may have.
+"""Bounds the numbers of endpoints and frontends of a Service and of a namespace.
 
-A Service whose endpoints exceed its namespace's bound refuses clients; one whose frontends do isn't
-planned (:mod:`userspace_proxy.shares`).
+A Service whose endpoints exceed its namespace's bound refuses clients; a Service whose frontends
+exceed it isn't planned (:mod:`userspace_proxy.shares`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ Five ports with 10,000 endpoints; a change of all of them takes half a second.
 ENDPOINTS_OF_NAMESPACE_MAX = 50_000
 """Endpoints and source ranges of all Services of one namespace, counted in the same way.
 
-3,000 pods, as many as Kubernetes is tested with, at 16 ports; they take 55 MiB, half of it only
-after the page has been opened. Source: Kubernetes' scalability thresholds.
-"""
+3,000 pods, as many as Kubernetes is tested with, at 16 ports; they take 55 MiB, half of which only
+after the page has been opened. Source: Kubernetes' scalability thresholds."""
 FRONTENDS_OF_SERVICE_MAX = 10_000
 """Frontends of one Service: its ports and ranges times their addresses."""
 FRONTENDS_OF_NAMESPACE_MAX = 10_000

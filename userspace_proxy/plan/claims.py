@@ -1,7 +1,7 @@
 """Computes the frontends that each Service claims, by its ports and their policies.
 
-Rule 1: whatever all ports of a Service share is computed once, because a Service may have thousands
-of ports and of addresses.
+Rule 1: values that all ports of a Service share are computed once, because a Service may have
+thousands of ports and of addresses.
 Rule 2: a Service's ports times its addresses are bounded, equally on all nodes. The first ports by
 name are served; the others have no plan, and share one cause. A range counts as a port.
 Rule 3: external IPs have their own bound: the more ports, the fewer external IPs are served.
@@ -86,10 +86,10 @@ class ServiceClaims:
 
 
 def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) -> ServiceClaims:
-    """Return what a Service claims on this node.
+    """Return the frontends that a Service claims on this node.
 
     Args:
-        is_left_out: Its namespace has too many frontends, so it claims none.
+        is_left_out: The Service's namespace has too many frontends, so it claims none.
     """
     cause, is_conflict = ignored_reason(service, facts), False
     if cause is None:
@@ -124,7 +124,7 @@ def _own_ips(service: Service) -> tuple[str, ...]:
 
 
 class _Family(NamedTuple):
-    """What all ports of a Service share in one family."""
+    """The values that all ports of a Service share in one family."""
 
     family: IPFamily
     addresses: tuple[tuple[FrontendKind, str], ...]
@@ -216,7 +216,7 @@ def _dialled(port: ServicePort, of_all: _Family) -> Iterator[tuple[FrontendKind,
 def _addresses(
     service: Service, family: IPFamily, facts: NodeFacts
 ) -> Iterator[tuple[FrontendKind, str]]:
-    """Yield the addresses that clients dial with each port's number.
+    """Yield the addresses that clients dial with the number of each port.
 
     If an address has two kinds, the kind with the stricter policy comes first.
     """
@@ -304,13 +304,13 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
 EXTERNAL_IPS_MAX = 100
 """External IPs of a Service that are served; fewer with more than 100 ports, down to one."""
 EXTERNAL_FRONTENDS_MAX = 10_000
-"""Frontends of a Service at external IPs, counted apart from those at its other addresses."""
+"""The maximum number of a Service's frontends at external IPs, besides its other frontends."""
 IGNORED_MAX = 20
 """Ports of one Service that the page, the log and metrics list as not served, for each reason."""
 
 
 def families_of(service: Service) -> list[IPFamily]:
-    """Return the families in which a Service is served, sorted: those of its cluster IPs."""
+    """Return the families in which a Service is served, sorted: the families of its cluster IPs."""
     return sorted({IPFamily.of(ip) for ip in service.cluster_ips})
 
 
@@ -344,7 +344,7 @@ def unsupported_ports(service: Service) -> tuple[IgnoredService, ...]:
 
 
 def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]:
-    """Return at most ``IGNORED_MAX`` items; the last one states how many more there are."""
+    """Return at most ``IGNORED_MAX`` items; the last item states the number of others."""
     if len(items) <= IGNORED_MAX:
         return tuple(items)
     last, more = items[IGNORED_MAX - 1], len(items) - IGNORED_MAX
@@ -352,13 +352,13 @@ def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]
 
 
 def most_external_ips(service: Service) -> int:
-    """Return how many external IPs of a Service are served."""
+    """Return the number of external IPs of a Service that are served."""
     ports = len(service.ports) + _count_ranges(service, service.ports)
     return min(EXTERNAL_IPS_MAX, max(1, EXTERNAL_FRONTENDS_MAX // max(1, ports)))
 
 
 def count_frontends(service: Service, facts: NodeFacts) -> int:
-    """Return how many frontends count for a Service; the number is the same on all nodes.
+    """Return the number of frontends that count for a Service; the number is the same on all nodes.
 
     A node port counts once per family, however many addresses a node has.
     """
@@ -373,7 +373,7 @@ def count_frontends(service: Service, facts: NodeFacts) -> int:
 
 
 def _count_ranges(service: Service, ports: Sequence[ServicePort]) -> int:
-    """Return how many of some ports have a range, which is one more frontend at each address."""
+    """Return the number of ports with a range, which is one more frontend at each address."""
     asked = service.handling.port_ranges
     if not asked:
         return 0
@@ -382,7 +382,7 @@ def _count_ranges(service: Service, ports: Sequence[ServicePort]) -> int:
 
 
 def _weights(service: Service) -> tuple[int, int]:
-    """Return how many frontends a port has, and how many more if it has a node port."""
+    """Return the number of a port's frontends, and of further ones if it has a node port."""
     families = families_of(service)
     ips = (*service.cluster_ips, *service.load_balancer_ips)
     return sum(IPFamily.of(ip) in families for ip in ips), len(families)

@@ -21,7 +21,7 @@ class At(NamedTuple):
 
 
 Reasons = Mapping[At, Sequence[str]]
-"""Why endpoints have detours: their injected faults in words."""
+"""The injected faults of endpoints with detours, in words."""
 Faults = Mapping[SocketAddress, Sequence[str]]
 """The injected faults of one Service port's endpoints, in words."""
 
@@ -49,7 +49,7 @@ class Detours:
         return {at.endpoint: words for at, words in reasons if at.protocol is plan.protocol}
 
     def lead(self, plan: PortPlan) -> Serving:
-        """Return what workers get: the plan's Serving with its detours, usually unchanged."""
+        """Return the workers' serving: the plan's Serving with its detours, usually unchanged."""
         found = self._of.get(plan.key.name.service)
         if not found:
             return plan.serving

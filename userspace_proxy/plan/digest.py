@@ -1,10 +1,10 @@
-"""Computes digests of the inputs of each Service's plan in force, to compare nodes.
+"""Computes digests of each Service's planning inputs in force, to compare nodes.
 
     snapshot in force ──digest_of──▶ {namespace/name: 8 hex digits} ──▶ 64 buckets ──▶ one digest
 
 Rule 1: equal objects give equal digests on every node, whatever its settings, addresses and zone:
-whatever depends on these (node ports' addresses, hints, zones, DNS names) is excluded. So digests
-cover the plan's inputs, not its Service ports, which differ between nodes.
+inputs that depend on these (node ports' addresses, hints, zones, DNS names) are excluded. So
+digests cover the plan's inputs, not its Service ports, which differ between nodes.
 Rule 2: a Service that no proxy serves has no digest.
 Rule 3: digests with another :data:`FORM` can't be compared: raise it when their input changes.
 """
@@ -64,12 +64,12 @@ def digests_of(services: Mapping[ServiceKey, ServiceState]) -> dict[str, str]:
 
 
 def bucket_of(service: str) -> int:
-    """Return the number of the bucket of a Service, ``namespace/name``."""
+    """Return the bucket number of a Service, ``namespace/name``."""
     return blake2b(_bytes(service), digest_size=1).digest()[0] % BUCKETS
 
 
 def summary_of(digests: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """Return the digest of all Services, and that of each bucket."""
+    """Return the digest of all Services, and the digest of each bucket."""
     buckets: list[dict[str, str]] = [{} for _ in range(BUCKETS)]
     for service, digest in digests.items():
         buckets[bucket_of(service)][service] = digest
@@ -86,7 +86,7 @@ class Digests:
         self.summary = summary_of({})
 
     def follow(self, services: Mapping[ServiceKey, ServiceState]) -> None:
-        """Follow another snapshot; costs only what differs."""
+        """Follow another snapshot; the cost depends only on the differences."""
         changed: dict[int, dict[str, str]] = {}
         for key in differing_keys(self._services, services):
             name, state = str(key), services.get(key)

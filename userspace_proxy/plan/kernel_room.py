@@ -1,4 +1,4 @@
-"""Decides which Services are too large for the kernel path, and which get coarse weights there.
+"""Decides which Services are too large for the kernel path, and which need coarse weights.
 
     size of a Service ──▶ within its bounds? ──▶ room on the node? ──▶ kernel path
                                 └── no               └── no: the largest of the namespaces with
@@ -32,8 +32,7 @@ RULES_MAX = 2_000
 """The maximum number of rules for one Service: 4 per endpoint with session affinity and 1 per
 source range, for each port, address family and side.
 
-A change to one rewrites all of them, which takes 0.1 s.
-"""
+A change to one rule rewrites all of them, which takes 0.1 s."""
 NODE_ELEMENTS_MAX = 131_072
 """The maximum number of map elements for all Services of the node, with coarse weights.
 
@@ -42,7 +41,7 @@ Each takes 100 bytes in the kernel, 330 in the process during a comparison, and 
 NODE_EXACT_MAX = 65_536
 """Further elements for exact weights: at most 16 ports with source-hash, or 300 with parts."""
 RULE_ELEMENTS = 7
-"""The number of elements that take as long to write as a rule."""
+"""The number of elements that take as long to write as one rule."""
 NODE_RULES_MAX = 20_000
 """The maximum number of rules for all Services of the node.
 
@@ -54,12 +53,12 @@ _FOR_PINNED = 4
 _FOR_CHOICE = 4
 # The elements of each frontend apart from its endpoints: counter, forwarding, choice.
 _FOR_FRONTEND = 3
-# A slot of source-hash takes as long as one part of an endpoint.
+# A slot of source-hash takes as long as one endpoint's share.
 _SLOTS_FOR_ONE = 16
 
 
 class KernelSize(NamedTuple):
-    """The size of a Service on the kernel path; 0 if it doesn't request that path."""
+    """The size of a Service on the kernel path; 0 unless it requests that path."""
 
     elements: int = 0
     """The number of elements, as in :data:`ELEMENTS_MAX`, with coarse weights."""
@@ -84,7 +83,7 @@ class KernelSize(NamedTuple):
 
 
 class KernelFit(NamedTuple):
-    """Whether, and how, a Service may be on the kernel path."""
+    """Whether, and with which weights, a Service fits on the kernel path."""
 
     obstacle: str = ""
     """Why the Service can't be on the kernel path; empty if it can."""
@@ -111,7 +110,7 @@ TOO_EXACT = f"they would take more than {ELEMENTS_MAX:,} parts or slots"
 def kernel_size(
     service: Service, index: EndpointIndex, claims: Iterable[PortClaim], facts: NodeFacts
 ) -> KernelSize:
-    """Return the largest possible size of a Service, from what its slices list."""
+    """Return the maximum size of a Service, computed from its slices."""
     if not _asks(service, facts):
         return NO_SIZE
     handling, has_affinity = service.handling, service.affinity_timeout_s is not None
@@ -138,12 +137,12 @@ def kernel_size(
 
 
 def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> int:
-    """Return how many rules a Service port has, with the source ranges that it admits."""
+    """Return the number of a Service port's rules, including its source ranges."""
     return (_FOR_PINNED * endpoints if has_affinity else 0) + len(ranges or ())
 
 
 def count_elements(choices: int, frontends: int, rules: int) -> int:
-    """Return how many elements take as long to write as everything of a Service port."""
+    """Return the number of elements that take as long to write as a whole Service port."""
     of_rules = RULE_ELEMENTS * (rules + _FOR_CHOICE) if rules else 0
     return (choices + _FOR_FRONTEND) * frontends + of_rules
 
@@ -164,7 +163,7 @@ def _asks(service: Service, facts: NodeFacts) -> bool:
 
 
 def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int]:
-    """Return how many elements a frontend draws from, with coarse and with exact weights."""
+    """Return the number of elements that a frontend draws from, with coarse and exact weights."""
     if balance is Balance.SOURCE_HASH:
         exact = count_slots(count, is_weighted=is_weighted)
         return count_slots(count, is_weighted=False), exact
@@ -172,7 +171,7 @@ def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int
 
 
 class KernelRoom:
-    """The size of each Service on the kernel path, and which ones don't fit."""
+    """The size of each Service on the kernel path, and the Services that don't fit."""
 
     def __init__(self) -> None:
         self._rules = Shares[ServiceKey](of_node=NODE_RULES_MAX)
@@ -199,7 +198,7 @@ class KernelRoom:
         fitting = {key: NO_SIZE if size.excess else size for key, size in sizes.items()}
         moved = self._rules.change({key: size.rules for key, size in fitting.items()})
         moved |= self._elements.change({key: size.elements for key, size in fitting.items()})
-        # What exceeds a Service's own bound never fits, however much room there is.
+        # A Service that exceeds its own bound never fits, however much room is left.
         return moved | self._exact.change(
             {
                 key: size.exact if size.elements + size.exact <= ELEMENTS_MAX else 0
@@ -208,7 +207,7 @@ class KernelRoom:
         )
 
     def elements(self, state: ServiceState, facts: NodeFacts) -> int:
-        """Estimate from its slices how many elements a change of a Service may write.
+        """Estimate from its slices the number of elements that a change of a Service may write.
 
         A rule counts as many elements as take equally long.
         """

@@ -35,7 +35,7 @@ _NOTHING: Mapping[Frontend, Cause] = {}
 Address = TypeVar("Address", bound=Hashable)
 _Claimants = tuple[PortClaim, ...]
 _Touched = dict[tuple[Protocol, SocketAddress], _Claimants]
-"""The claimants of each address that a change has touched, before the change."""
+"""The claimants of each address that a change has touched, as before the change."""
 
 
 class ServiceIndex(Generic[Address]):
@@ -53,7 +53,7 @@ class ServiceIndex(Generic[Address]):
 
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
         """Add a Service at these addresses; idempotent."""
-        # One object for all addresses: a set for each would take 200 bytes.
+        # A single object for all addresses: a set for each would take 200 bytes.
         alone = (service,)
         for address in addresses:
             have = self._services.setdefault(address, alone)
@@ -99,7 +99,7 @@ class FrontendOwners:
         self._claimants: dict[Protocol, dict[SocketAddress, _Claimants]] = {
             protocol: {} for protocol in Protocol
         }
-        """The eligible claims for an address; the first one owns it."""
+        """The eligible claims for an address; the first claim owns it."""
         self._ranges = RangeOwners(_precedence)
         self._own_ips: ServiceIndex[str] = ServiceIndex()
         """Services by cluster and load-balancer IP; two may claim the same one."""
@@ -108,7 +108,7 @@ class FrontendOwners:
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
         self.cluster_ips: dict[str, ServiceKey] = {}
-        """The Service of each cluster IP at which only its ports serve; if several, the first."""
+        """The Service of each cluster IP at which only its ports serve; the first of several."""
 
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]
@@ -137,7 +137,7 @@ class FrontendOwners:
                 services.update(claim.key.name.service for claim in (*before, *now))
         cluster_ips = self._note_cluster_ips(ips)
         for place in self._ranges.take_affected():
-            # Endpoints there may be, or no longer be, in a range.
+            # Endpoints at this IP may be, or no longer be, in a range.
             cluster_ips.add(place.ip)
             for frontend, claim, holder in self._ranges.decide(place):
                 services.add(claim.key.name.service)
@@ -229,7 +229,7 @@ class FrontendOwners:
                 claimants[address] = (*have, claim) if have else alone
 
     def _decide(self, protocol: Protocol, address: SocketAddress) -> None:
-        """Sort the claimants of an address, and note what all but the first one lost."""
+        """Sort the claimants of an address, and note the claims that lost, all but the first."""
         claimants = self._claimants[protocol].get(address, ())
         claimed = {claim.key: _frontend_at(claim, address) for claim in claimants}
         in_order = sorted(claimants, key=lambda c: _precedence(claimed[c.key], c))

@@ -1,8 +1,8 @@
-"""The desired state of the node as one immutable value, and the changes from one to another.
+"""The desired state of the node as one immutable value, and the changes between two states.
 
 open     listeners of new Service ports, before any rule points to them
 update   endpoints, affinity, frontends; then all frontends are steered in one transaction
-close    listeners of removed ones, after no rule points to them
+close    listeners of removed Service ports, after no rule points to them
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PortPlan:
     verdicts: tuple[EndpointVerdict, ...]
     """The verdicts on all endpoints, sorted by address and port."""
     serving: Serving
-    """What workers get: the usable endpoints, and how to handle clients."""
+    """The workers' input: the usable endpoints, and how to handle clients."""
     cause: Cause | None = None
     """Why clients are refused or dropped; None if an endpoint is usable."""
     notes: tuple[Cause, ...] = ()
@@ -37,11 +37,11 @@ class PortPlan:
     scope: Scope = Scope.CLUSTER
     """The traffic policy behind the usable endpoints."""
     path: PathDecision = DEFAULT_PATH
-    """How the bytes of connections travel."""
+    """The path of connections' bytes."""
     has_coarse_weights: bool = False
-    """The kernel path approximates its weights with few parts or slots."""
+    """The kernel path approximates the weights with few slots."""
     shared_number: int = 0
-    """The Service port's number if its Service has it for another protocol, too; otherwise 0."""
+    """The number of a port that its Service has for another protocol, too; otherwise 0."""
 
     @property
     def is_dropping(self) -> bool:
@@ -51,15 +51,14 @@ class PortPlan:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredService:
-    """A Service, or one of its ports, that gets no listener."""
+    """A Service, or one of its ports, without a listener."""
 
     service: ServiceKey
     port: str
     """The port's name or number; empty if the whole Service is ignored."""
     cause: Cause
     is_conflict: bool = False
-    """It should be served, but its address is another Service's, or there are too many
-    frontends."""
+    """It should be served, but another Service owns its address, or its frontends are too many."""
     is_part: bool = False
     """The port is served at another address, and has a note about this one."""
 

@@ -5,10 +5,10 @@ Service + slices + all frontends ──▶ port plans                 ├──�
                                                                ─┘
 Rule 1: the plan of a Service is kept while its state is the same object, and none of its endpoints
 is at a frontend that was added or removed, or at a cluster IP whose Service has changed. If only
-slices differ, only their changes are judged again.
+slices differ, only the changed endpoints are judged again.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
-Rule 3: when the facts change, everything is planned again.
+Rule 3: when the facts change, all Services are planned again.
 Rule 4: a plan is made in turns, between which the caller may do other things. A turn takes as long
 as one Service port with its endpoints, or the claims of one Service.
 """
@@ -54,16 +54,16 @@ _CLAIMS_IN_TURN = 1_000
 
 
 class Planner:
-    """Computes plans, and caches what it planned for each unchanged Service.
+    """Computes plans, and caches the plan of each unchanged Service.
 
     Args:
-        facts: The facts about this node, until :meth:`plan` is given others.
+        facts: The facts about this node, until :meth:`plan` receives new ones.
     """
 
     def __init__(self, facts: NodeFacts) -> None:
         self.facts = facts
         self.planned_services = 0
-        """How many Services were planned since the start, including repetitions."""
+        """The number of Services planned since the start, including repetitions."""
         self._is_under_way = False
         self._forget()
 
@@ -96,7 +96,7 @@ class Planner:
         """Return the plan for a snapshot.
 
         Args:
-            facts: New facts; None: those of the last call.
+            facts: New facts; None: the facts of the last call.
         """
         for _ in self.turns(snapshot, facts):
             pass
@@ -182,7 +182,7 @@ class Planner:
         return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
 
     def kernel_elements(self, state: ServiceState) -> int:
-        """Return how many elements of the kernel path a change of a Service may write at once.
+        """Return the number of kernel path elements that a change of a Service may write at once.
 
         Returns None for a new Service, which enters the kernel path in turns.
         """
@@ -192,7 +192,7 @@ class Planner:
 
     @property
     def needs_node_addresses(self) -> bool:
-        """Whether an endpoint may be refused because its address is a Node's."""
+        """Whether an endpoint may be refused because its address belongs to a Node."""
         numbers = self._by_endpoint_port.addresses
         are_apart = (ports.keys().isdisjoint(numbers) for ports in self._owners.node_ports.values())
         return bool(self._found_by_name) or not all(are_apart)
@@ -242,7 +242,7 @@ class Planner:
         for key in changed:
             is_left_out = self._frontends.is_left_out(key)
             claims = claims_of(self._states[key].service, self.facts, is_left_out=is_left_out)
-            # A Service nearly always claims the same as before.
+            # A Service's claims rarely change.
             if not claims.is_same(have.get(key)):
                 new.append(claims)
                 count += len(claims.ports)
@@ -303,8 +303,8 @@ class Planner:
     ) -> Iterator[tuple[PortKey, PortPlan]]:
         """Yield the ports that own a frontend, without the frontends that they lost.
 
-        The first port has the Service's notes, the first port of a family the notes of its slices,
-        and the first of each Service port the notes about its lost frontends.
+        The first port has the Service's notes, the first port of a family has the notes of its
+        slices, and the first of each Service port has the notes about its lost frontends.
         """
         families: set[IPFamily] = set()
         losses = self._losses(ports)
@@ -368,7 +368,7 @@ class Planner:
 def _earlier(
     old: ServiceState | None, planned: Sequence[PortPlan], doubtful_ips: Set[str]
 ) -> Earlier | None:
-    """Return what was planned for a Service, from which changed endpoints can be judged."""
+    """Return the previous plan of a Service, from which changed endpoints can be judged."""
     # Cost: the slices of a Service without ports to serve, such as a headless one, are no help.
     if old is None or not planned:
         return None

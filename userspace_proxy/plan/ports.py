@@ -76,7 +76,7 @@ class Earlier(NamedTuple):
 
 
 def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:
-    """Return how many endpoints are judged for a Service's claims, including repetitions.
+    """Return the number of endpoints judged for a Service's claims, including repetitions.
 
     Source ranges count, too: in a socket's filter, each takes 0.4 KiB of kernel memory.
     """
@@ -113,7 +113,7 @@ def plan_ports(
         count = _count(index, claim)
         left -= count
         if count and left < 0:
-            # One object for all omitted ports, which may be thousands.
+            # A single object for all omitted ports, of which there may be thousands.
             left_out_reason = left_out_reason or _left_out_reason(state.service.key, is_left_out)
             plan = _plan_without_endpoints(state, claim, left_out_reason)
         else:
@@ -167,7 +167,7 @@ def _usable(
     facts: NodeFacts,
     before: Earlier | None,
 ) -> Usable:
-    """Judge the endpoints of a claim, if possible only those that changed."""
+    """Judge the endpoints of a claim; only the changed ones if possible."""
     port = PortName(claim.key.family, claim.port.name, claim.protocol)
     refusals = Refusals(
         facts,
@@ -292,7 +292,7 @@ def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tup
 
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
-    """Return what the slices of a family request without effect."""
+    """Return notes about requests of a family's slices that have no effect."""
     slices = [item for item in state.slices if item.family is family and not item.is_headless]
     written = (cause_of_slice(note, item.key) for item in slices for note in item.notes)
     return first_notes(itertools.chain(name_notes(slices), written))

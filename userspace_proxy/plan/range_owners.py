@@ -1,7 +1,7 @@
-"""Decides which Service port has a range of ports that several claim at one address.
+"""Decides which Service port owns a port range that several claim at one address.
 
-Rule 1: ranges are given in the order of precedence of their claims. One that overlaps a range given
-before isn't served at that address; its Service port's own number may be.
+Rule 1: ranges are assigned in the order of their claims' precedence. A range that overlaps an
+assigned one isn't served at that address; its Service port's own number may be.
 Rule 2: a range takes no port from a frontend with a single port: steerings look these up first.
 Rule 3: as for frontends, the owner depends only on the claims, never on their order of arrival.
 """
@@ -28,7 +28,7 @@ _Claimed = tuple[Frontend, PortKey]
 
 
 class _Given:
-    """The ranges that were given at one address, which don't overlap."""
+    """The ranges assigned at one address, which don't overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
@@ -63,7 +63,7 @@ class RangeOwners:
         self._claims: dict[RangeAddress, dict[_Claimed, PortClaim]] = {}
         self._given: dict[RangeAddress, _Given] = {}
         self._holders: dict[RangeAddress, dict[_Claimed, PortKey | None]] = {}
-        """The decisions: which Service port a claim lost to."""
+        """The decisions: the Service port to which each claim lost."""
         self._affected: set[RangeAddress] = set()
 
     def __bool__(self) -> bool:
@@ -87,14 +87,14 @@ class RangeOwners:
             self._holders.pop(place, None)
 
     def take_affected(self) -> set[RangeAddress]:
-        """Return the places whose claims have changed since the last call."""
+        """Return the addresses whose claims have changed since the last call."""
         affected, self._affected = self._affected, set()
         return affected
 
     def decide(self, place: RangeAddress) -> Iterator[tuple[Frontend, PortClaim, PortClaim | None]]:
-        """Yield the claims of a place that are new or now lose to another one.
+        """Yield the claims at an address that are new or now lose to another claim.
 
-        Each with the claim that it lost to, or None. It takes 5 µs per claim of the place.
+        Each comes with the claim that it lost to, or None. Takes 5 µs per claim at the address.
         """
         claims = self._claims.get(place)
         if claims is None:
@@ -118,7 +118,7 @@ class RangeOwners:
 
 
 class ServedAddresses(Collection[SocketAddress]):
-    """The addresses that some Service port serves, with those within ranges."""
+    """The addresses that a Service port serves, including those within ranges."""
 
     def __init__(
         self, single: Collection[SocketAddress], ranges: RangeOwners, protocol: Protocol

@@ -14,7 +14,7 @@ sockets for nftables.
 Rule 3: a previous worker may be of another version, so unknown messages are skipped.
 Rule 4: a previous worker that doesn't answer in time drains, or ends, once it answers: until then
 it serves its clients as the previous control process ordered. If it disconnects before, this
-process connects again: others have taken its place (``reception``), or its proof was late.
+process connects again: other processes have displaced it (``reception``), or its proof was late.
 Rule 5: sockets come first; only the drain waits for affinity entries, for some seconds.
 Rule 6: reading from a worker is bounded, and ends with its last message.
 """
@@ -45,13 +45,13 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # Ten thousand sockets take 0.1 s; a worker may be busy, or asked by many processes.
 ANSWER_S = 4.0
-# How long to wait before the next attempt after a worker has closed the connection; the second once
-# nothing waits for it any more.
+# How long to wait before the next attempt after a worker has closed the connection; the second
+# applies once nothing waits for the worker.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
 # When this process ends; its own workers have as long to report that they have drained.
 LAST_ANSWER_S = 2.0
-# How long affinity entries may take to arrive after the sockets; a worker stops sending somewhat
-# earlier.
+# How long affinity entries may take to arrive after the sockets; a worker stops sending them
+# somewhat earlier.
 PINS_S = 6.0
 # A worker sends at most some 20 MB, nearly all of it affinity entries.
 _MAX_READ_BYTES = 32 * 1024 * 1024
@@ -87,14 +87,14 @@ class PreviousWorkers:
         self._loop = loop
         self._workers = [_PreviousProcess(loop, sock, self) for sock in socks]
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
-        """The most sockets that the previous control process could have opened for all workers."""
+        """The maximum number of sockets of all workers of the previous control process."""
         self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
         """Each socket with the index of the worker that it was opened for."""
         self._late = 0
-        """How many of these workers haven't handed over all sockets."""
+        """The number of these workers that haven't handed over all sockets."""
         self._entries: dict[str, list[AffinityEntries]] = {}
         self._taken: set[str] = set()
-        """The Service ports whose affinity entries were taken."""
+        """The Service ports whose affinity entries have been taken."""
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -141,7 +141,7 @@ class PreviousWorkers:
         """Return the sockets at an address in the kernel's order; the caller closes them.
 
         None stands for a socket that a worker hasn't handed over: when that worker drains, the
-        socket that was opened last gets its place.
+        socket opened last takes its index.
         """
         found = self._sockets.pop((protocol, at), [])
         by_index = dict(found)
@@ -160,7 +160,7 @@ class PreviousWorkers:
 
     @property
     def entries_share(self) -> int:
-        """How many affinity entries one worker may hand over: each new worker gets all."""
+        """The maximum number of entries per worker: each new worker gets those of all."""
         return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:
@@ -244,7 +244,7 @@ class _PreviousProcess:
         self._loop = loop
         self._owner = owner
         self._entries = 0
-        """How many affinity entries it has sent."""
+        """The number of affinity entries that it has sent."""
         self._namespace = _namespace(sock)
         self.sockets: list[tuple[int, socket.socket]] = []
         """Each socket with the index of the worker that it was opened for."""
@@ -258,8 +258,8 @@ class _PreviousProcess:
         self._name = name.decode() if isinstance(name, bytes) else ""
         """Where it listens; empty if this process can't connect again."""
         self.is_late = False
-        """It answers too late to be adopted: its sockets are closed on arrival, and it is asked
-        again less often."""
+        """It answered too late to be adopted: its sockets are closed on arrival, and it is asked
+        less often."""
         self._skipped = False
         self._order: Drain | End | None = None
         """The order to send once it answers."""
@@ -353,7 +353,7 @@ class _PreviousProcess:
     def _receive_entries(self, message: AffinityEntries) -> None:
         """Pass on affinity entries up to its share."""
         left = self._owner.entries_share - self._entries
-        # An empty message costs memory, too.
+        # An empty message also costs memory.
         self._entries += max(1, len(message.entries))
         if left > 0:
             self._owner.add_entries(AffinityEntries(message.label, message.entries[:left]))

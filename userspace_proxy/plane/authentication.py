@@ -11,12 +11,12 @@ container of the host's network may have no capability, and mustn't get them, so
 enough: a process must prove CAP_NET_ADMIN (``kernel.net_admin_proof``). Any process of root may
 connect, as often and as fast as it can, even without that capability.
 
-Rule 1: a process is challenged before it sends anything, so idling doesn't keep a place; nothing is
-sent to it except the challenge, or the cause of a refusal.
-Rule 2: a process has few places: one more closes its oldest connection.
-Rule 3: if all places are taken, the oldest connection is closed once it has had time to answer.
-Meanwhile others wait in the kernel's queue.
-Rule 4: accepting takes a small part of the time, however many processes connect.
+Rule 1: a process is challenged before it sends anything, so an idle process doesn't keep its slot;
+it is sent only the challenge, or the cause of a refusal.
+Rule 2: a process has few slots: a further connection closes its oldest one.
+Rule 3: if all slots are taken, the oldest connection is closed once it has had time to answer.
+Meanwhile other processes wait in the kernel's queue.
+Rule 4: accepting takes a small share of the time, however many processes connect.
 Rule 5: only the bytes of request and proof are read: later bytes are for the caller.
 """
 
@@ -39,11 +39,12 @@ from ..kernel.net_admin_proof import SECRET_BYTES, Prover
 from .channel import Channel, In
 from .messages import HandOver, HandOverRefused, Prove, Proved, ToWorker
 
-# A place takes two of the 64 descriptors that a worker leaves to other code. Processes in other PID
-# namespaces can't be told apart, so the time is short: a queue of 1,024 connections takes 1.3 s.
+# A slot takes two of the 64 descriptors that a worker reserves for other code. Processes in other
+# PID namespaces can't be told apart, so the time is short: a queue of 1,024 connections takes 1.3
+# s.
 PLACES = 24
 _PLACES_A_PROCESS = 2
-# A process answers within milliseconds, and tries again if the node is too busy for that.
+# A process answers within milliseconds; if the node is too busy, the process tries again.
 _ANSWER_S = 0.03
 # The seconds after which a process without a proof is disconnected, even if slots are free.
 _PROVE_S = 1.0
@@ -52,7 +53,7 @@ _ACCEPTED_A_TURN = 16
 _PAUSE_S = 0.005
 
 _NOT_PROVED = "hands over only to a process that has NET_ADMIN"
-# The longest text of a refusal.
+# The maximum length of a refusal's text.
 _REFUSAL_CHARS = 1000
 
 
@@ -69,7 +70,7 @@ class Asker(Channel[In, ToWorker]):
     """A channel to a process with a :class:`Reception`, which asks it and answers its challenge.
 
     Args:
-        receive: Called with each other message and its sockets, which the callee closes.
+        receive: Called with each further message and its sockets, which the callee closes.
         unproved: Called with the cause if the challenge can't be answered; the channel is closed.
         more: As for a channel.
     """
@@ -113,7 +114,7 @@ class Asker(Channel[In, ToWorker]):
 
 @dataclass(slots=True)
 class _Guest:
-    """An accepted process."""
+    """A connected process."""
 
     pid: int
     """The process ID; 0: the process isn't visible from here."""
@@ -147,7 +148,7 @@ class Reception:
         self._proved = proved
         self._refused = refused
         self._guests: dict[socket.socket, _Guest] = {}
-        """The oldest first."""
+        """The processes, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         """The timer that ends a pause."""
         self._resume()
@@ -178,7 +179,7 @@ class Reception:
         self._timer = self._loop.call_later(_PAUSE_S, self._resume)
 
     def _admit(self, sock: socket.socket, now: float) -> None:
-        """Give a process a place, and challenge it."""
+        """Give a process a slot, and challenge it."""
         pid = abstract_sockets.peer(sock)[0]
         same = [each for each, guest in self._guests.items() if guest.pid == pid and pid]
         if len(same) >= _PLACES_A_PROCESS:
@@ -247,7 +248,7 @@ class Reception:
         sock.close()
 
     def _leave(self, sock: socket.socket) -> None:
-        """Free a process's place."""
+        """Free a process's slot."""
         guest = self._guests.pop(sock)
         guest.deadline.cancel()
         if guest.challenge is not None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A Service port takes about 300 bytes, so this holds more ports than a cluster has.
+# A Service port takes about 300 bytes, so the queue has room for more ports than a cluster has.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 # Bytes that an unencoded message counts for: a closure and a record. The state of the Service port
 # that it refers to, or the previous state, is in this process's memory anyway, however slow the
@@ -51,8 +51,8 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 _READ_BYTES = 16 * 1024
 # Sent by one call, unless a single message is longer: less than the kernel's buffer.
 _BATCH_BYTES = 64 * 1024
-# Reading time before the loop continues: a worker that receives 10,000 Service ports goes on
-# serving those it has.
+# Reading time before the loop continues: a worker that receives 10,000 Service ports continues to
+# serve its current ones.
 _READ_S = 0.005
 
 _Frame = bytes | memoryview
@@ -67,11 +67,11 @@ class Channel(Generic[In, Out]):
     """One end of a connected Unix stream socket, which it closes.
 
     Incoming messages have the type ``reads``, which msgspec validates. ``receive`` is called with
-    each message and its descriptors, which the callee closes; ``lost`` once, with an empty text if
-    the other side has ended or doesn't read, else with the defect of its message; ``read_for``
-    after each loop iteration that reads, with its seconds. If ``unknown`` is given, messages of
-    other types are skipped, and it is called with the defect. A frame longer than
-    ``max_frame_bytes`` is malformed.
+    each message and its descriptors, which the callee closes; ``lost`` is called once, with an
+    empty text if the other side has ended or doesn't read, otherwise with the defect of its
+    message; ``read_for`` after each loop iteration that reads, with its seconds. If ``unknown`` is
+    given, messages of other types are skipped, and it is called with the defect. A frame longer
+    than ``max_frame_bytes`` is malformed.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Channel(Generic[In, Out]):
         self.waiting_bytes = 0
         """Bytes that the other side hasn't read yet."""
         self.read_bytes = 0
-        """All bytes that have arrived."""
+        """The number of received bytes."""
         self.is_stalled = False
         """The channel was closed because the other side doesn't read."""
         self._arrived = bytearray()

@@ -1,13 +1,13 @@
-"""When packets of clients were dropped, and why: by source ranges, or by a traffic policy.
+"""Records when, and why, clients' packets were dropped: by source ranges, or a traffic policy.
 
     ranges A ──drops──▶ ranges B: these drops aren't by B ──10 s──▶ later drops are by B
     ranges A ──drops──▶ no endpoint on this node, policy Local ──10 s──▶ drops are the policy's
 
-Rule 1: drops that workers report after a change may be older than the change: until each worker
-has reported, drops aren't blamed on the present state. The next report is asked for REPORT_S after
+Rule 1: drops that workers report after a change may be older than the change: until each worker has
+reported, drops aren't attributed to the current state. The next report is requested REPORT_S after
 the last one or somewhat later, and a busy worker takes a while to answer.
-Rule 2: a policy doesn't change the ranges: its drops don't turn earlier drops into ones of former
-ranges.
+Rule 2: a policy doesn't change the ranges, so its drops don't reclassify earlier drops as former
+ranges'.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class DropReason(enum.Enum):
     """Why packets were dropped."""
 
     RANGES = "ranges"
-    """The clients are outside the present source ranges."""
+    """The client is outside the current source ranges."""
     FORMER_RANGES = "former ranges"
-    """The clients were outside the source ranges of that time."""
+    """The client was outside the source ranges at the time."""
     POLICY = "policy"
     """Only other nodes had an endpoint, and the traffic policy was Local."""
 
@@ -64,7 +64,7 @@ class Denials:
         self.ranges: Sequence[str] | None = None
         """The last source ranges; None before the first ranges."""
         self._reason: DropReason | None = None
-        """The reason for present drops; None before the first serving that drops any."""
+        """The reason for current drops; None before the first serving that drops packets."""
         self._before = DropReason.RANGES
         """The reason before the last change."""
         self._changed_at = _NEVER

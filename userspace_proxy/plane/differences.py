@@ -1,4 +1,4 @@
-"""Collects what was counted for one group since the last report.
+"""Collects the counts of one group since the last report.
 
 Reported counts are taken out of the counters, so no copy is kept for comparison.
 """
@@ -19,7 +19,7 @@ class _New:
     def __init__(self) -> None:
         self.counters = EndpointCounters()
         self.streaks: set[str] = set()
-        """The names of changed streaks."""
+        """The names of the changed streaks."""
 
     def report(self, endpoint: SocketAddress) -> EndpointReport:
         figures = self.counters.figures()
@@ -43,7 +43,7 @@ class Differences:
         """A connection was open at the last check: it counts bytes without notifying the group."""
         self._before_update: dict[SocketAddress, EndpointCounters] = {}
         self._had_passing = False
-        """The last report contained present state, not differences: ejections, waiting clients."""
+        """The last report contained current state, not differences: ejections, waiting clients."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -62,10 +62,10 @@ class Differences:
         self._before_update = dict(self._group.each_counters())
 
     def end_update(self) -> None:
-        """Collect the last counts of endpoints whose counters have left the group.
+        """Collect the final counts of endpoints that have left the group.
 
         Call after an update, and :meth:`begin_update` before it: UDP flows end in the update, and
-        are counted before the endpoint's counters leave. A returning endpoint begins at 0.
+        are counted before the endpoint's counters are removed. A returning endpoint begins at 0.
         """
         before, self._before_update = self._before_update, {}
         for endpoint, counters in before.items():

@@ -41,7 +41,7 @@ from .messages import (
 KNOWN_MAX = 10_000
 
 Way = Literal["dials", "answers"]
-"""The direction of an obstacle: from this node to an endpoint, or back."""
+"""The direction of a blocked path: from this node to an endpoint, or back."""
 
 _COUNTED = tuple(name for name in MINUTE_NAMES if name in EndpointCounters.names)
 # From the new figures of an endpoint: the gauges, which fall again; the bytes that it has sent, its
@@ -65,7 +65,7 @@ class GroupUpdate:
     group: int
     key: PortKey
     old: Serving | None
-    """The worker's present copy; None: it doesn't know the group."""
+    """The worker's current copy; None: the worker doesn't have the group."""
     new: Serving
 
     def message(self) -> OpenGroup | ChangeGroup:
@@ -107,17 +107,17 @@ class Group(CounterTable):
         self.number = number
         self.key = key
         self.serving = _NO_SERVING
-        """What the group serves since the last :meth:`change`."""
+        """The serving since the last :meth:`change`."""
         self.revision = 0
         """Incremented whenever a figure, a failure or an ejection may have changed."""
         self.ended_workers = 0
-        """How many worker processes have ended; their unreported counts are lost."""
+        """The number of worker processes that have ended; their unreported counts are lost."""
         self.denials = Denials()
-        """Which packets were dropped, and why."""
+        """The dropped packets, with reasons."""
         self.last_minute = LastMinute()
         """The clients of the last minute."""
         self._failed_at: dict[SocketAddress, LastMinute] = _NONE
-        """The clients that failed at each endpoint; ``refused`` are its failed dials."""
+        """The clients that failed at each endpoint; ``refused`` counts its failed dials."""
         self.sent_at = -1.0
         """Monotonic seconds when an endpoint was last reported to have sent a client bytes;
         negative if none ever was."""
@@ -132,7 +132,7 @@ class Group(CounterTable):
         self._slow_start = SlowStart()
         """The same slow start as in each worker."""
         self._measured = _NOTHING_MEASURED
-        """The serving measured last, and why it is too large."""
+        """The last measured serving, and why it is too large."""
         self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = _NONE
         """Obstacles to packets for endpoints, or to their answers."""
 
@@ -233,7 +233,7 @@ class Group(CounterTable):
                 self._failed_at[endpoint].add(failed, now)
             for name, part in each.streaks().items():
                 getattr(counters, name).add(part.not_after(now))
-            # An empty datagram is an answer, too; a byte for a client that has left isn't.
+            # An empty datagram is also an answer; a byte for a client that has left isn't.
             has_sent = new_bytes > 0 and not counters.ends.is_on
             self.sent_at = max(self.sent_at, now if has_sent else counters.ends.succeeded_at)
             before = open_of.pop(endpoint, _NOTHING_OPEN)
@@ -294,7 +294,7 @@ class Group(CounterTable):
 
     @property
     def has_passing(self) -> bool:
-        """Whether an ejection, wait or slow start is in progress; its figures change with time."""
+        """Whether an ejection, wait or slow start is in progress; its figures change."""
         return bool(self._waiting) or any(self._ejected.values()) or bool(self._slow_start)
 
     def waiting(self, now: float) -> Waiting:
@@ -313,10 +313,10 @@ class Group(CounterTable):
     def note_obstacle(
         self, endpoint: SocketAddress, obstacle: Obstacle | None, way: Way = "dials"
     ) -> None:
-        """Note an obstacle between this node and an endpoint; None: none is known.
+        """Note the obstacle between this node and an endpoint; None: no obstacle is known.
 
         Args:
-            way: Its direction; each direction has its own watcher.
+            way: The direction; each direction has its own watcher.
         """
         key = endpoint, way
         if self._obstacles.get(key) == obstacle:
@@ -356,9 +356,9 @@ class Group(CounterTable):
 
 
 class Totals:
-    """The workers' counts for all Service ports together, former ones included.
+    """The workers' counts for all Service ports together, including removed ones.
 
-    The sums never fall when Service ports or endpoints are removed: metrics rely on that.
+    The sums don't decrease when Service ports or endpoints are removed: metrics rely on that.
     """
 
     def __init__(self) -> None:
@@ -388,14 +388,14 @@ class FollowedEndpoint(Protocol):
     group: Group
     endpoint: SocketAddress
     serving: Serving | None
-    """The last serving that contained the endpoint; None at first."""
+    """The last serving that contained the endpoint; None before the first."""
 
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 def keys_of_removed(followed: Mapping[Key, FollowedEndpoint]) -> list[Key]:
-    """Return the keys of endpoints that have left their group, or whose group is gone.
+    """Return the keys of endpoints that have left their group, or whose group was removed.
 
     Notes the ``serving`` of remaining endpoints, so that only changed groups are searched.
     """

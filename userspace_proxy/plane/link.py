@@ -17,7 +17,7 @@ class Link(Protocol):
 
     @property
     def pid(self) -> int:
-        """The ID of its process; 0 if it has none."""
+        """The ID of the worker's process; 0 without a process."""
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
         """Send a command; no effect if the worker has ended."""
@@ -29,7 +29,7 @@ class Link(Protocol):
         """Make the worker exit by itself, which resets its connections."""
 
     def look(self) -> float:
-        """Return for how many seconds its loop could have iterated but didn't.
+        """Return the seconds in which the worker's loop could have iterated but didn't.
 
         Call it every ``watchdog.LOOK_S``; 0 for the caller's loop.
         """

@@ -190,7 +190,7 @@ class ListeningSockets:
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             socks, known = self._places(is_shared=is_shared), len(self._inherited)
-            # The socket opened last gets the place of a late worker's socket.
+            # The socket opened last takes the index of a late worker's socket.
             for place in sorted(range(len(socks)), key=lambda n: (socks[n] is None, n < known)):
                 sock = socks[place] or self._open_one(at, is_shared=is_shared)
                 socks[place] = sock
@@ -235,7 +235,7 @@ class ListeningSockets:
         try:
             for sock in filter(None, found):
                 if is_shared or self._protocol is Protocol.UDP:
-                    # A UDP port that was about to refuse is shared with its reserving socket.
+                    # The UDP port was about to refuse, so it is shared with its reserving socket.
                     share(sock, is_shared=is_shared)
                 if self._transparent:
                     set_transparent(sock)
@@ -338,16 +338,16 @@ class Listener:
         self.workers = sockets.workers
         """Indexes of the workers that serve it."""
         self.numbers = [number]
-        """Numbers under which workers may hold its sockets: its own, and the numbers of a listener
+        """The numbers under which workers may hold its sockets: its own, and those of a listener
         whose port it took over."""
         self.address = sockets.at
-        """The bound address, with the chosen port."""
+        """The bound address, with the actual port."""
         self.is_serving = True
         """False while clients are refused."""
         self.is_closed = False
         self.closing = _OWED_NOTHING
-        """How many confirmations of CloseListener each worker owes; a UDP port stays in use until
-        all have arrived. Replaced when it changes."""
+        """The number of CloseListener confirmations outstanding per worker; a UDP port stays in use
+        until all have arrived. Replaced when it changes."""
 
     def opening(self, number: int) -> OpenListener:
         return OpenListener(number, self.group.number, self.protocol, self.address)
@@ -356,7 +356,7 @@ class Listener:
 class PortPool:
     """The ports of a range, both ends included, the most recently freed or tried last.
 
-    A taken port isn't offered before it is given back; only binding shows whether it is free in the
+    A taken port isn't offered until it is returned; only binding shows whether it is free in the
     kernel. A search costs time per offered port: nothing if all are taken.
     """
 

@@ -1,4 +1,4 @@
-"""The listeners of a plane: where they are bound, and which workers serve them.
+"""Owns the listeners of a plane: binds their sockets, and assigns them to workers.
 
 Rule 1: sockets listen or refuse at once; workers close a listener before its group loses its
 endpoints, and open it after the group has some.
@@ -40,8 +40,8 @@ Send = Callable[..., bool]
 class Listeners:
     """The listeners of one plane.
 
-    ``limit`` is how many descriptors this process, and each of ``count`` workers, may use. Sockets
-    of previous workers (``previous_workers``) are used before new ones are opened.
+    ``limit`` is the number of descriptors that this process, and each of ``count`` workers, may
+    use. Sockets of previous workers (``previous_workers``) are used before new ones are opened.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Listeners:
         """UDP listeners, by the numbers under which workers still hold their sockets, that are
         closed or took over a closed one's port."""
         self._counts = [0] * count
-        """How many listeners each worker has."""
+        """The number of listeners per worker."""
         self._substitutes = Substitutes(self._counts, limit)
 
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
@@ -113,13 +113,13 @@ class Listeners:
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
 
     def previous_workers_drain(self) -> None:
-        """Close sockets of refusing UDP ports that workers of the previous process served."""
+        """Close the sockets of refusing UDP ports that workers of the previous process served."""
         for listener in self._open.values():
             if not listener.is_serving:
                 self._release(listener)
 
     def close_unwanted(self) -> list[Listener]:
-        """Close the listeners that no group needs any more; return them."""
+        """Close the listeners that no group needs; return them."""
         unwanted, self._unwanted = list(self._unwanted), {}
         for listener in unwanted:
             self._close(listener)
@@ -182,7 +182,7 @@ class Listeners:
             self._release(listener)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker holds no sockets any more."""
+        """Note that a worker no longer holds sockets."""
         self._substitutes.worker_ended(worker)
         for listener in (*self._open.values(), *self._leaving.values()):
             if owed := listener.closing[worker]:
@@ -237,7 +237,7 @@ class Listeners:
             sockets = old.sockets
             sockets.admit(group.serving.admits)
             if not group.serving.is_refusing:
-                # The old listener may have refused when it was closed.
+                # The old listener may have refused clients when it was closed.
                 sockets.serve()
         sockets.choose(by_client=group.serving.affinity_timeout_s is not None)
         self._numbers += 1
@@ -274,7 +274,7 @@ class Listeners:
     ) -> Sequence[int]:
         """Return the workers that should serve one more listener: all or one.
 
-        A listener that takes over an old listener's sockets keeps its workers.
+        A listener that takes over the sockets of an old one keeps the same workers.
 
         Raises BoundError if listeners would take half of a worker's descriptors, or all of this
         process's.

@@ -7,9 +7,9 @@
 
     worker  ──▶ next control process   Prove, HandOverRefused, HandedOver, Pins, PinsSent
 
-Rule 1: a change contains what has changed, not the whole state.
+Rule 1: a change contains only the changed fields, not the whole state.
 Rule 2: between processes messages are JSON, validated against these types: a worker handles
-untrusted bytes, so whatever it sends may be wrong. A worker in the caller's loop gets the values.
+untrusted bytes, so its messages aren't trusted. A worker in the caller's loop gets the values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..model.serving import Serving
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-"""Bounded to integers that every JSON parser can represent, whatever a worker sends."""
+"""Bounded to integers that every JSON parser can represent: workers aren't trusted."""
 
 REPORT_S = 5.0
 """Workers report this often, so a dying worker loses counters of at most this time."""
@@ -49,8 +49,8 @@ times as much, which fits into a channel's frame (``channel.MAX_FRAME_BYTES``).
 """
 
 OBSERVED_MAX = 128
-"""How many connections a worker keeps between two Observe messages, a quarter of a second apart:
-more than a person can read, and less than 1 % of a core."""
+"""The number of connections that a worker keeps between two Observe messages, a quarter of a second
+apart: more than a person can read, for less than 1 % of a core."""
 
 _BOUNDS = len(TIMES_BOUNDS_S)
 
@@ -72,7 +72,7 @@ class Start(_Message):
     """
 
     worker: int
-    """The worker's index, from 0; also the position where its round robin begins."""
+    """The worker's index, from 0; also the start of its round robin."""
     tuning: Tuning
     log_levels: dict[str, int]
     """Levels by logger."""
@@ -85,7 +85,7 @@ class Beat(_Message):
 
 
 class Preserve(_Message):
-    """Which clients keep their address; see ``policy.locality``."""
+    """Update the networks whose clients keep their address; see ``policy.locality``."""
 
     is_on: bool
     """False: none; the networks are empty."""
@@ -134,7 +134,7 @@ class CloseGroup(_Message):
 
 
 class OpenListener(_Message):
-    """Accept the clients of a group's socket, which comes with this message, listening."""
+    """Accept a group's clients on the listening socket that comes with this message."""
 
     listener: int
     group: int
@@ -164,14 +164,14 @@ class Ejected(_Message):
 
 
 class Returned(_Message):
-    """An ejected endpoint has answered the sending worker, or if sent to a worker, another."""
+    """An ejected endpoint has answered the sender, or if sent to a worker, another worker."""
 
     group: int
     endpoint: SocketAddress
 
 
 class WaitBegan(_Message):
-    """A client has begun to wait for an endpoint, and no other waited in this worker."""
+    """A client began to wait for an endpoint while no other client waited in this worker."""
 
     group: int
 
@@ -189,7 +189,7 @@ class Report(_Message):
 class Observe(_Message):
     """Answer with the observations since the last such message, and apply new filters.
 
-    Without filters nothing is observed any more.
+    Without filters observation ends.
     """
 
     filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=FILTERS_MAX)]
@@ -258,7 +258,7 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     figures: Annotated[tuple[Count, ...], _as_many_as(EndpointCounters)]
     """Figures in the order of :class:`EndpointCounters`."""
     dials: StreakPart | None = None
-    """None if nothing is new."""
+    """The differences of failed dials; None without news."""
     ends: StreakPart | None = None
     denials: StreakPart | None = None
     cuts: StreakPart | None = None
@@ -292,21 +292,21 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """The group's own figures, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
-    """All presently ejected endpoints, with the seconds until their probe is due."""
+    """All currently ejected endpoints, each with the seconds until its next probe."""
     connect_times: DurationReport | None = None
-    """None if nothing is new."""
+    """The differences of connect times; None without news."""
     first_byte_times: DurationReport | None = None
     waiting: WaitingReport | None = None
     """None if no client waits."""
     client_mistakes: dict[ClientMistake, StreakPart] = {}
-    """Changed streaks of clients that were rejected because of what they sent."""
+    """The changed streaks of clients that were rejected because of their requests."""
 
 
 class Counted(_Message):
-    """The answer to a :class:`Report`, or a part of it."""
+    """The answer to a :class:`Report`, or one part of it."""
 
     number: int
-    """The report's number, which answers earlier ones, too; 0: another part follows."""
+    """The report's number, which also answers earlier reports; 0: more parts follow."""
     groups: list[GroupReport]
     status: Status
 
@@ -320,7 +320,7 @@ class Observed(_Message):
 
 
 class Called(_Message):
-    """The calls of clients since the last report."""
+    """Clients' calls since the last report."""
 
     calls: Annotated[list[Calls], msgspec.Meta(max_length=CALLS_MAX)]
     left_out: Count
@@ -351,7 +351,7 @@ class HandedOver(_Message):
     """Copies of some of a worker's sockets; kept sockets come last, in this order."""
 
     worker: int
-    """The index of the sockets' worker: this one, or earlier, one that it substitutes for."""
+    """The index of the sockets' worker: the sender, or a worker for which it substitutes."""
     kept: list[str]
     is_last: bool
     """No such message follows."""
@@ -376,7 +376,7 @@ class Drained(_Message):
     """No connection is left; a worker process exits."""
 
     reset: Count
-    """How many connections had to be reset."""
+    """The number of connections that had to be reset."""
 
 
 ToWorker = (

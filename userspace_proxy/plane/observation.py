@@ -4,13 +4,14 @@
               ◀────── connections, calls of clients ──────┘
               ◀── pods by address ── the snapshot that rounds have taken
 
-Rule 1: without watchers, workers aren't asked, and only the names of this node's pods are kept:
-calls come with workers' reports anyway, and nearly all their clients are such pods.
-Rule 2: a client's name is the pod that Kubernetes' controller lists for its address, with its node.
-The name of a pod that only other slices list is marked. An address of a node, or of several pods,
-has no name: pods in the node's network share it.
-Rule 3: slices of another namespace neither remove nor replace a pod's name: among a controller's
-slices the namespace counts that listed the address first; at first, the older Service.
+Rule 1: without watchers, workers aren't asked, and only names of this node's pods are kept: workers
+report calls anyway, and nearly all their clients are such pods.
+Rule 2: a client's name is the pod that Kubernetes' controller lists for its address, with the pod's
+node. The name of a pod that only other slices list is marked. An address of a node, or of several
+pods, has no name: pods in the node's network share it.
+Rule 3: slices of another namespace can't remove or replace a pod's name: among a controller's
+slices, the first namespace that listed the address counts; in the first snapshot, the older
+Service.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Observation:
         self._observing = observing
         self._latest = latest
         self._pods: PodNames | None = None
-        """The cluster's pods, while something watches."""
+        """The cluster's pods, while watchers exist."""
         self._own_pods = PodNames(node)
         plane.on_observed = self._take
 
@@ -113,7 +114,7 @@ class Observation:
 
 
 class _Lister(NamedTuple):
-    """The origin of a pod's listing for an address."""
+    """The source that lists a pod for an address."""
 
     is_controller: bool
     namespace: str
@@ -130,7 +131,7 @@ class PodNames:
         self._node = node
         self._snapshot = Snapshot({})
         self._pods: dict[str, dict[_Lister, dict[str, int]]] = {}
-        """How often each pod is listed, by address and lister, the first lister first."""
+        """How often each pod is listed, by address and source, the first source first."""
 
     def of(self, snapshot: Snapshot, ip: str) -> str:
         """Return the pod of an address, ``namespace/name``; empty if unknown."""

@@ -1,9 +1,9 @@
-"""Ends a worker process that runs out of memory, at once, and before the control process.
+"""Ends a worker process at once when it runs out of memory, before the control process does.
 
 A callback that failed half-way leaves a connection or an event unhandled: the process would spin
 on it and log a traceback each time. Its replacement serves a tenth of a second later.
 
-Rule 1: nothing here needs memory: no log line, no cleanup. The control process logs the exit
+Rule 1: the exit needs no memory: no log line, no cleanup. The control process logs the exit
 status, and the kernel resets the connections.
 Rule 2: every callback of the process is covered: the event loop reports callbacks' exceptions to
 its exception handler, and Python reports uncatchable ones to its unraisable hook.
@@ -22,7 +22,7 @@ from typing import Any
 from ..kernel.memory_limits import CgroupMemory, find_memory_limits
 
 OUT_OF_MEMORY = errno.ENOMEM
-"""The exit status."""
+"""The exit status after running out of memory."""
 
 # Thousandths of the memory limit: a worker is killed even if the control process uses this
 # much more.

@@ -41,7 +41,7 @@ class PathProbes:
     def __init__(self, note: Note, schedule: ProbeSchedule | None = None) -> None:
         self.sent = 0
         self.failed = 0
-        """How many of these weren't answered."""
+        """The number of these probes without an answer."""
         self.schedule = ProbeSchedule(random.random) if schedule is None else schedule
         self._note = note
         self.is_open = False
@@ -52,7 +52,7 @@ class PathProbes:
         self._timer_at = math.inf
         """When the timer fires, in seconds of the reactor's clock."""
         self._is_soon = False
-        """It does in the next iteration of the loop."""
+        """The timer fires in the next iteration of the loop."""
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
         """Begin to probe a Service's endpoint; undo each call by one of :meth:`discard`."""

@@ -7,10 +7,10 @@
 
 Rule 1: a change of a group is merged into the waiting one, unless one of the group's listeners has
 been closed or moved to another group since. The group may lose its endpoints next, and a worker
-without an endpoint mustn't accept. A group that a listener joins may change earlier: the later
-state is right for it, too.
-Rule 2: at most two changes of each group wait, however many of its listeners close. Behind a change
-that rule 1 keeps, all are merged; then that group's clients may be refused a moment early.
+without an endpoint mustn't accept. A group that receives a listener may change earlier: the later
+state is also correct for it.
+Rule 2: at most two changes of each group wait, however many of its listeners close. All changes
+after one that rule 1 keeps are merged; that group's clients may then be refused a moment early.
 Rule 3: a group's messages don't affect the merging of other groups: workers don't depend on the
 order of changes of different groups.
 """
@@ -25,13 +25,13 @@ from .messages import CloseListener, MoveListener, OpenListener, ToWorker
 
 
 class Merging:
-    """The changes waiting for one process."""
+    """The changes that wait for one process."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, GroupUpdate] = {}
         """The change of each group that may still be updated."""
         self._kept: dict[int, GroupUpdate] = {}
-        """An earlier change of each group that must stay as it is."""
+        """An earlier change of each group that must not be merged."""
         self._group_of: dict[int, int] = {}
         """The group of each listener in the process."""
 

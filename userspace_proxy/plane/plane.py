@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from ..model import PortKey, Protocol, SocketAddress
     from .adoption import PreviousWorkers
 
-# A reader of counters waits no longer than this for a busy worker.
+# How long a reader of counters waits for a busy worker.
 _REFRESH_S = 1.0
 # The interval between two checks for open connections.
 _LOOK_S = 0.1
@@ -82,10 +82,10 @@ OnObserved = Callable[[Observed | Called], None]
 class Plane:
     """The listeners, Service ports and workers of one proxy.
 
-    Without a number of worker processes the caller's loop carries the traffic. The tuning is for
-    each worker, but pipes and ephemeral ports are divided among workers. With ``keeps_net_raw``
+    Without a number of worker processes the caller's loop carries the traffic. The tuning applies
+    to each worker, but pipes and ephemeral ports are divided among workers. With ``keeps_net_raw``
     worker processes keep the capability for dialling from client addresses. With a label, workers
-    continue to serve when this process has died, and the next proxy of this label finds them.
+    continue to serve after this process has died, and the next proxy with this label finds them.
     ``previous_workers`` are workers of the previous control process; the caller drains them. A
     dialer replaces TCP's ``connect``, in the caller's loop only.
     """
@@ -162,11 +162,11 @@ class Plane:
         Listeners serve, refuse or drop at once; open listeners stay open. Keys are unique in the
         plane: reusing another group's key takes over its listener without effect on clients, unless
         that group refused before. Open TCP connections stay with their group, UDP flows end, and
-        clients waiting to be accepted go to the new group. A listener whose key isn't wanted any
-        more continues until :meth:`close_unwanted`.
+        clients waiting to be accepted go to the new group. A listener whose key is no longer wanted
+        continues until :meth:`close_unwanted`.
 
-        Returns the open listeners, and why others aren't open, or refuse. Call again to retry. A
-        group that is too large for a message to a worker refuses.
+        Returns the open listeners, and the reasons why others are closed or refuse. Call again to
+        retry. A group that is too large for a message to a worker refuses.
         """
         if why := group.too_large_reason(serving):
             serving = Serving()
@@ -190,7 +190,7 @@ class Plane:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Let clients wait at addresses of an earlier run, whose listeners aren't known yet.
+        """Let clients queue at addresses of an earlier run, whose listeners aren't known yet.
 
         A listener that :meth:`serve` opens there serves the waiting clients; call
         :meth:`close_recovered` once all are open, and no client is steered to other addresses.
@@ -214,7 +214,7 @@ class Plane:
         self._send_all(Prefer(group.number, endpoint))
 
     def close_unwanted(self) -> list[Listener]:
-        """Close the listeners that no group needs any more; return them."""
+        """Close the listeners that no group needs; return them."""
         return self._listeners.close_unwanted()
 
     def close_group(self, group: Group) -> list[Listener]:
@@ -253,7 +253,7 @@ class Plane:
     def observe(self, filters: Sequence[ConnectionFilter]) -> None:
         """Request workers' observations, and apply new filters.
 
-        :attr:`on_observed` gets the observations. Without filters nothing is observed any more.
+        :attr:`on_observed` gets the observations. Without filters observation ends.
         """
         self._send_all(Observe(list(filters)))
 
@@ -325,12 +325,12 @@ class Plane:
             is_idle = not self.state().connections
             if is_idle and was_idle:
                 return
-            # A worker may be about to accept one.
+            # A worker may be about to accept a connection.
             was_idle = is_idle
             await asyncio.wait([self._loop.create_future()], timeout=min(left, _LOOK_S))
 
     async def drain(self, seconds: float) -> int:
-        """Wait up to ``seconds`` until connections have ended; reset the rest, return how many.
+        """Wait up to ``seconds`` until connections have ended; reset the rest, return their number.
 
         Close the groups first.
         """
@@ -356,7 +356,7 @@ class Plane:
     def receive(self, worker: int, message: FromWorker) -> None:
         """Handle a worker's message about groups and listeners, or for the log."""
         if isinstance(message, Counted):
-            # The worker has received everything that was sent before the request.
+            # The worker has received all messages that were sent before the request.
             self._listeners.end_substitute(worker)
             for report in message.groups:
                 self._totals.add(report)

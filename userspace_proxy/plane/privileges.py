@@ -19,13 +19,12 @@ import struct
 from pathlib import Path
 
 WORKER_ID = 65521
-"""A user and group for workers alone: other processes of user nobody (65534) could signal and
-trace them, and use up their share of pipes.
+"""The user and group of workers only: other processes of user nobody (65534) could signal and trace
+workers, and use up their pipes.
 
 Neither distributions nor systemd assign 65520 to 65533 (source: systemd.io/UIDS-GIDS, and Debian
 Policy 9.2.2), and images run as 65532 at most. It is below 65536, so user namespaces of the usual
-size map it.
-"""
+size map it."""
 
 # Source: include/uapi/linux/prctl.h and capability.h.
 _PR_SET_KEEPCAPS = 8
@@ -50,7 +49,7 @@ def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     libc.prctl(_PR_SET_KEEPCAPS, 1 if kept else 0, 0, 0, 0)
     if os.geteuid() == 0 and _is_mapped(WORKER_ID):
-        # A container may have a root without CAP_SETUID or CAP_SETGID.
+        # In a container, root may lack CAP_SETUID or CAP_SETGID.
         with contextlib.suppress(PermissionError):
             os.setgroups([])
             os.setresgid(WORKER_ID, WORKER_ID, WORKER_ID)

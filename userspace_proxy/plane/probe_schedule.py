@@ -1,16 +1,16 @@
-"""Schedules probes for the choice of the path: which endpoints are due, within a budget.
+"""Schedules the probes that decide paths: chooses due endpoints, within a budget.
 
     every 1.5 s ──▶ due ──▶ a queue per Service ──namespaces, then Services, in turn──▶ begin
     begin ──answered──▶ 1.5 s
           └──silent───▶ 3, 6 … 30 s
 
-Rule 1: however many endpoints there are, no more probes a second begin than the budget allows.
+Rule 1: the budget bounds the probes that begin per second, whatever the number of endpoints.
 Rule 2: namespaces take turns, as do the Services of a namespace, and their endpoints. So endpoints
 wait only if their namespace, or their Service in it, has more than its share. An endpoint that
-several Services share takes the first turn that comes.
+several Services share takes the first available turn.
 Rule 3: a namespace has at most as many probes in progress as others may still begin, and a Service
 as many as the other Services of its namespace may.
-Rule 4: nothing here reads a clock or draws a random number: both are passed in.
+Rule 4: this module reads no clock and draws no random numbers: both are passed in.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ _Queue = OrderedDict[SocketAddress, None]
 
 @dataclass(slots=True, eq=False)
 class _Probed:
-    """A probed endpoint."""
+    """An endpoint that is probed."""
 
     failures: int = 0
     """Failed probes in a row."""
     services: Counter[ServiceKey] = field(default_factory=Counter)
-    """The Services that have it, and at how many ports."""
+    """The Services with this endpoint, and the number of their ports with it."""
     at: float | None = None
     """When it is due; None while it waits for a turn, or a probe is in progress."""
     turn_of: ServiceKey | None = None
-    """The Service whose turn the probe in progress took."""
+    """The Service whose turn the current probe took."""
     began_at: float | None = None
     """When the last probe began."""
     measured_s: float = 0.0
@@ -87,7 +87,7 @@ class ProbeSchedule:
         """Endpoints waiting for a turn, by namespace, in the queues of all their Services; no
         queue is empty."""
         self._under_way: Counter[ServiceKey | str] = Counter()
-        """The probes in progress of each Service, and of each namespace."""
+        """The number of probes in progress per Service, and per namespace."""
         self._burst = max(1.0, per_second * _BURST_S)
         self._left = self._burst
         """Probes that may begin now."""
@@ -166,7 +166,7 @@ class ProbeSchedule:
         return found
 
     def finished(self, endpoint: SocketAddress, now: float, *, has_failed: bool) -> None:
-        """Set the time of an endpoint's next probe; no effect if it isn't probed any more."""
+        """Set the time of an endpoint's next probe; no effect if it is no longer probed."""
         known = self._endpoints.get(endpoint)
         if known is None:
             return
@@ -185,7 +185,7 @@ class ProbeSchedule:
         return max(self._heap[0][0], now + GAP_S) if self._heap else None
 
     def _next_service(self, namespace: str, room: int) -> ServiceKey | None:
-        """Return the namespace's Service whose turn it is; None: each has used up its share."""
+        """Return the namespace's Service whose turn it is; None: all have used up their shares."""
         left = room - self._under_way[namespace]
         services = self._queues[namespace]
         for _ in range(len(services) if left > 0 else 0):

@@ -3,14 +3,14 @@
     TcpConnection, UdpListener ──▶ ConnectionLog ──▶ RecordRing ◀──Observe── control process
                                                          └────────Observed──▶
 
-Rule 1: nothing is sent unasked, so a worker never waits for a reader, and nothing queues for a
-reader that doesn't ask: an excess record is counted, before its fields are collected, for each
-filter that may match it.
+Rule 1: records are sent only on request, so a worker never waits for a reader, and no queue grows
+for a reader that doesn't ask: an excess record is counted, before its fields are collected, for
+each filter that may match it.
 Rule 2: a filter may fill the ring. Once it is full, the newest record of the filter with the most
 records gives way to a record of a filter with at least two fewer; a record that several filters
 match counts for the filter with the fewest. So filters without records reserve no room, and a
 filter that matches everything displaces no records of others.
-Rule 3: the ring exists only while it is asked for; without it a connection costs one attribute
+Rule 3: the ring exists only while it is requested; without it a connection costs one attribute
 test.
 """
 
@@ -44,7 +44,7 @@ _DROPS = {
 
 
 class Logging(Protocol):
-    """What connections log through, such as the data plane's engine."""
+    """The engine to whose connection log the ring subscribes, such as the data plane's."""
 
     @property
     def tuning(self) -> Tuning:
@@ -54,17 +54,17 @@ class Logging(Protocol):
 
 
 class _Kept(NamedTuple):
-    """A record with the indexes of the filters that match it."""
+    """A record, with the indexes of the filters that match it."""
 
     record: ConnectionFacts
     takers: Sequence[int]
 
 
 class RecordRing(Watch):
-    """The observations of one worker since it was last asked.
+    """The observations of one worker since the last request.
 
     Args:
-        engine: Its connection log passes records on from now on.
+        engine: The engine whose connection log passes its records to this ring from now on.
         clock: Returns the Unix time.
     """
 
@@ -78,7 +78,7 @@ class RecordRing(Watch):
         self._counted: list[list[int]] = []
         """For each filter, the numbers of the records that count for it, the oldest first."""
         self._left_out: list[int] = []
-        """For each filter, how many possibly matching records didn't fit."""
+        """The number of possibly matching records that didn't fit, per filter."""
         self._limit = 0
         """A filter has room while fewer records than this count for it."""
 

@@ -24,7 +24,7 @@ from .listener import wrapped
 
 
 class RecoveredSockets:
-    """The sockets that no listener has taken yet, one per port."""
+    """The sockets, one per port, that no listener has taken over yet."""
 
     def __init__(self) -> None:
         self._sockets: dict[tuple[Protocol, SocketAddress], socket.socket] = {}

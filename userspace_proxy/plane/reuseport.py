@@ -3,7 +3,7 @@
 Source: socket(7), SO_ATTACH_REUSEPORT_CBPF: a classic BPF program sees the packet and returns the
     index of a socket in the group, in the order in which they started to listen (TCP) or were bound
     (UDP). Linux's net/core/sock_reuseport.c, __reuseport_detach_sock(): when a socket leaves the
-    group, the last one takes its place.
+    group, the last socket takes its index.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _program(version: int, count: int) -> list[bpf.Instruction]:
     first, *others = bpf.SOURCE_OFFSETS[version]
     code = [(bpf.LOAD_WORD, bpf.NETWORK_HEADER + first)]
     for offset in others:
-        # XOR of all words: IPv6 addresses of one node may differ in any of them.
+        # XOR of all words: any of them may differ between IPv6 addresses of one node.
         code += [(bpf.COPY_TO_X, 0), (bpf.LOAD_WORD, bpf.NETWORK_HEADER + offset), (bpf.XOR_X, 0)]
     code += [(bpf.MODULO, count), (bpf.RETURN_ACCUMULATOR, 0)]
     return [(operation, 0, 0, operand) for operation, operand in code]

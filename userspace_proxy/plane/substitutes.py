@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 class Substitutes:
     """The substitutes among the workers of one plane.
 
-    ``counts`` is the live number of listeners of each worker; ``limit`` is how many descriptors a
-    worker may use.
+    ``counts`` is the live number of listeners of each worker; ``limit`` is the number of
+    descriptors that a worker may use.
     """
 
     def __init__(self, counts: Sequence[int], limit: int) -> None:
@@ -48,7 +48,7 @@ class Substitutes:
         return self._by_missing.pop(missing, None)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker can't be a substitute any more."""
+        """Note that a worker can no longer be a substitute."""
         kept = {m: substitute for m, substitute in self._by_missing.items() if substitute != worker}
         self._by_missing = kept
 

@@ -20,9 +20,9 @@ BEAT_S = 0.6
 # Seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4 to
 # 1.25 s. HAProxy's watchdog takes 2 s.
 LOOK_S = 0.25
-# A worker whose charge reaches this is considered hung.
+# A worker is considered hung once its charge reaches this.
 HUNG_S = 1.0
-# The limit while it starts: it imports modules, perhaps from a cold disk.
+# The limit while a worker starts: it imports modules, perhaps from a cold disk.
 HUNG_IN_START_S = 10.0
 
 # R: runs or waits for a CPU; D: waits for a disk, where killing has no effect (proc_pid_stat(5)).
@@ -48,7 +48,7 @@ class Watchdog:
         return self._beats
 
     def look(self, pid: int) -> float:
-        """Return the seconds charged to a process; call it every LOOK_S."""
+        """Return the seconds charged to a process; call this every LOOK_S."""
         charge_s = self._charge(pid)
         try:
             os.eventfd_read(self._beats)

@@ -1,8 +1,8 @@
 """A worker: a data plane that carries out commands and reports its counts.
 
-Rule 1: it opens no port. Its sockets are sent to it, listening, and are taken away before they
+Rule 1: a worker opens no port. It receives listening sockets, which are taken away before they
 refuse.
-Rule 2: what a worker learns about an endpoint from a failed dial is sent to the other workers.
+Rule 2: a worker's findings about an endpoint from failed dials are sent to the other workers.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class _News:
 class Worker:
     """One worker; it closes its data plane, and its round robin begins at its index.
 
-    In its own process it closes the sockets that it gets, and reports in slices, so that clients
-    don't wait; reports requested meanwhile are merged into one. In the caller's loop the caller
-    closes the sockets, and a report has been sent when the command returns.
+    In its own process a worker closes its sockets, and reports in slices, so that clients don't
+    wait; reports requested meanwhile are merged. In the caller's loop the caller closes the
+    sockets, and a report has been sent when the command returns.
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class Worker:
         self._has_process = has_process
         self._groups: dict[int, EndpointGroup] = {}
         self._labelled: dict[str, int] = {}
-        """The last group opened with each label."""
+        """The last group opened under each label."""
         self._differences: dict[int, Differences] = {}
         """The unreported counts of groups with clients, ejections or news."""
         self._listeners: dict[int, AnyListener] = {}
         self._ring = RecordRing(dataplane.engine)
         self._slices: Iterator[None] | None = None
-        """The remaining slices of the report being made."""
+        """The remaining slices of the current report."""
         self._asked = 0
-        """The last report requested meanwhile, which answers all of them; 0: none."""
+        """The last report requested meanwhile, which answers all requests; 0: none."""
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Preserve: lambda message: dataplane.preserve(
@@ -242,7 +242,7 @@ class Worker:
 
     def _move_listener(self, message: MoveListener) -> None:
         listener = self._listeners.get(message.listener)
-        # A refusing listener isn't open here: it is opened with its new group later.
+        # A refusing listener isn't open in this worker: it is opened with its new group later.
         if listener is not None:
             listener.hand_over(self._groups[message.group])
 

@@ -92,7 +92,7 @@ async def _run(sock: socket.socket) -> int:
 
 
 class WorkerMain:
-    """Everything in one worker process, whose socket to the control process it closes.
+    """The main program of one worker process; closes the socket to the control process.
 
     ``confine`` drops privileges, before the first listening socket arrives.
     """
@@ -117,7 +117,7 @@ class WorkerMain:
         self._dropped_lines = 0
         """Log lines dropped since the last line was sent."""
         self._worker_socket: socket.socket | None = None
-        """The socket to which the next control process connects; None if it needn't."""
+        """The socket to which the next control process connects; None: none is expected."""
         self._name_proofs: list[_socket.socket] = []
         """Sockets that prove to that process that a control process opened this one."""
         self._orphan_timer: asyncio.TimerHandle | None = None
@@ -126,7 +126,7 @@ class WorkerMain:
         self._reception: Reception | None = None
         """Set while no control process commands this worker."""
         self._entries_timer: asyncio.TimerHandle | None = None
-        """The timer of the next affinity entries to send."""
+        """The timer for the next batch of affinity entries."""
         self._channel = self._open_channel(sock)
 
     def _open_channel(self, sock: socket.socket) -> Channel[ToWorker, FromWorker]:
@@ -159,7 +159,7 @@ class WorkerMain:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
-            # The replacement will serve what the control process expects; this process doesn't.
+            # The replacement gets the state that the control process expects.
             _log.exception("worker failed to apply a command, exiting")
             self._end(1)
 
@@ -208,7 +208,7 @@ class WorkerMain:
         self._send_entries(self._worker.entries(), Clocks.monotonic() + PINS_S)
 
     def _send_entries(self, parts: Iterator[AffinityEntries], until: float) -> None:
-        """Send some affinity entries if earlier ones have been read, and the rest later."""
+        """Send a batch of affinity entries if the last one has been read, and the rest later."""
         began = Clocks.monotonic()
         has_room = self._channel.waiting_bytes < _MAX_ENTRIES_WAITING_BYTES
         part = next(parts, None) if has_room else None

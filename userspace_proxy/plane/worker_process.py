@@ -18,7 +18,7 @@ from .watchdog import Watchdog
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _ENTRY = "userspace_proxy.plane.worker_main:run_worker"
-# A worker that ends closes its channel first, then 10,000 listeners and its connections.
+# The time limit for a worker's end: it closes its channel, 10,000 listeners and its connections.
 END_WITHIN_S = 2.0
 
 

@@ -1,4 +1,4 @@
-"""The abstract sockets at which the next control process finds workers of the last one.
+"""The abstract sockets at which a new control process finds its predecessor's workers.
 
     userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket per worker
 
@@ -17,9 +17,9 @@ from ..kernel.abstract_sockets import ProvenSocket
 from ..kernel.net_admin_proof import Prover
 
 _NAME = "userspace-proxy-worker"
-# A worker with a control process accepts nothing.
+# A worker with a control process accepts no connections.
 _QUEUE = abstract_sockets.QUEUE
-# How long to wait for room in a worker's accept queue, which other processes fill, too.
+# How long to wait for room in a worker's accept queue, which other processes also fill.
 _ROOM_S = 2.0
 
 
@@ -41,8 +41,8 @@ def open_worker_socket(label: str) -> ProvenSocket:
 def connect_to_workers(label: str) -> list[Prover]:
     """Return a connection to each worker left by a proxy of this label; the caller closes them.
 
-    A worker accepts it once its own control process is gone. A worker whose queue stays full is
-    left out.
+    A worker accepts it once its own control process is gone. Workers whose queues stay full are
+    skipped.
     """
     pattern = f"@({re.escape(_prefix(label))}[0-9a-f]+)"
     names = {f"\0{match[1].decode()}" for match in abstract_sockets.shown_names(pattern)}

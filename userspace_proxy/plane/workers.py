@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A process that ends sooner, or before it runs, failed to start. After the second such failure in a
-# row there is a pause, which doubles with each further one.
+# A process that ends sooner, or before it runs, failed to start. The second consecutive failure
+# causes a pause, and each further failure doubles it.
 _SOUND_S = 0.5
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-# The default maximum. Half of the cores is for clients and endpoints on the node: on two cores a
+# The default maximum. Half of the cores are for clients and endpoints on the node: on two cores a
 # second worker doubles p99 and gains nothing (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
 
@@ -77,13 +77,13 @@ class PlaneState:
     problems: tuple[str, ...] = ()
     """Present problems, one line each."""
     memory: MemoryState = field(default_factory=MemoryState)
-    """The memory of the worker nearest to its limit; short if any worker's is."""
+    """The memory of the worker nearest to its limit; short if any worker's memory is."""
     totals: Totals = field(default_factory=Totals)
     """The live totals, not a copy."""
 
 
 class _SlotOwner(Protocol):
-    """The part of ``Plane`` that a worker slot uses."""
+    """The methods of ``Plane`` that a worker slot uses."""
 
     def receive(self, worker: int, message: FromWorker) -> None: ...
     def worker_began(self, worker: int) -> None: ...
@@ -113,17 +113,17 @@ class WorkerSlot:
         self.link: Link | None = None
         """None while no process runs."""
         self.is_running = False
-        """It carries traffic: a process has sent a message since its start."""
+        """The worker carries traffic: its process has sent a message since its start."""
         self.restarts = 0
         self.hung = 0
-        """How many of the replaced processes hung."""
+        """The number of replaced processes that hung."""
         self.status = Status()
         """The status in the last report."""
         self.problem = ""
         self.asked: dict[int, asyncio.Future[None]] = {}
         """Requested reports: number → the future of the answer."""
         self.drained: asyncio.Future[int] | None = None
-        """Resolves to how many connections a drain had to reset."""
+        """Resolves to the number of connections that a drain had to reset."""
         self._merging = Merging()
         self._owner = owner
         self._loop = loop
@@ -131,13 +131,13 @@ class WorkerSlot:
         self._keeps_net_raw = keeps_net_raw
         self._label = label
         self._worker_socket: ProvenSocket | None = None
-        """The socket at which the process, once orphaned, waits for the next control process."""
+        """The socket at which an orphaned process waits for the next control process."""
         self._reports = 0
         self._next_report = 0.0
         self._is_hung = False
         self._began = 0.0
         self._early_deaths = 0
-        """How many processes in a row have failed to start."""
+        """The number of consecutive processes that failed to start."""
         self._timer: asyncio.TimerHandle | None = None
         """The timer of the next start."""
 
@@ -217,7 +217,8 @@ class WorkerSlot:
     def drain(self, seconds: float) -> asyncio.Future[int]:
         """Wait up to ``seconds`` until its connections have ended, then reset the rest.
 
-        No process follows. Returns how many had to be reset; 0 for a process that dies meanwhile.
+        No process follows. Returns how many were reset; 0 for a process that dies
+        meanwhile.
         """
         self._stop_timer()
         self.drained = self._loop.create_future()
@@ -303,7 +304,7 @@ class WorkerSlot:
             self.drained.set_result(reset)
 
     def _note_answer(self, number: int) -> None:
-        """Note the answer to a report and all earlier ones; ignore an answer to no request."""
+        """Note the answer to a report and to all earlier ones; ignore answers without a request."""
         while number in self.asked:
             waiting = self.asked.pop(next(iter(self.asked)))
             if not waiting.done():

@@ -54,16 +54,16 @@ class EndpointIndex:
         self.slices = slices
         self._counts = dict.fromkeys(IPFamily, 0)
         self._named: dict[IPFamily, dict[str, _Named]] = {family: {} for family in IPFamily}
-        """The ports of slices with endpoints, by name."""
+        """The ports by name, of slices with endpoints."""
         self._shown: dict[IPFamily, tuple[str, ...]] = {}
         self._unnumbered: dict[tuple[IPFamily, str], SliceKey] = {}
         """Slices with endpoints whose port of this name has no number."""
         self._addresses: dict[IPFamily, int] = {}
-        """How many distinct addresses the slices of a family list."""
+        """The number of distinct addresses in the slices of a family."""
         self._weights: dict[SliceKey, set[int]] = {}
         """Cache of the weights in each slice."""
         self._listed = dict.fromkeys(IPFamily, 0)
-        """How many endpoints the slices of a family list, including duplicates."""
+        """The number of endpoints in the slices of a family, including duplicates."""
         count = 0
         for item in slices:
             self._listed[item.family] += len(item.endpoints)
@@ -87,11 +87,11 @@ class EndpointIndex:
         return family in self._with_endpoints
 
     def count(self, family: IPFamily, name: str, protocol: Protocol) -> int:
-        """Return how many endpoints the slices list for a Service port, including duplicates."""
+        """Return the number of a Service port's endpoints in the slices, including duplicates."""
         return sum(len(item.endpoints) for _, item in self.found(family, name, protocol))
 
     def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
-        """Return how many addresses have a Service port, and how many there are in total.
+        """Return the number of addresses with a Service port, and the total number.
 
         Both are 0 if all have it, which is found without looking at addresses.
         """
@@ -128,7 +128,7 @@ class EndpointIndex:
         return sorted({port.protocol for port, _ in self._named[family].get(name, ())})
 
     def unnumbered(self, family: IPFamily, name: str) -> SliceKey | None:
-        """Return a slice whose port of this name has no number; None if there is none."""
+        """Return a slice whose port of this name has no number; None without such a slice."""
         return self._unnumbered.get((family, name))
 
     def first_names(self, family: IPFamily) -> tuple[str, ...]:

@@ -58,8 +58,8 @@ class NodeFacts:
     port_ranges: str = "cluster-ip"
     """``--allow-port-ranges``: where annotations may ask for ranges of ports."""
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = field(default_factory=dict)
-    """Why this node has no kernel path, by IP family and balance method; the key TCP says why port
-    ranges aren't possible."""
+    """The reason why this node has no kernel path, by IP family and balance method; the key TCP is
+    the reason why port ranges aren't possible."""
 
     @property
     def has_node_ports_everywhere(self) -> bool:

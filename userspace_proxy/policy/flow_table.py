@@ -1,4 +1,4 @@
-"""Decides which UDP flows are kept, and for how long, without a socket or a clock.
+"""Decides which UDP flows are kept, and how long, without a socket or a clock.
 
     new ──▶ young: 30 s idle ──the client sends after an answer──▶ stream: 120 s idle
 
@@ -30,7 +30,7 @@ _ALL: Hashable = None
 
 
 class Flow(Protocol):
-    """What the table needs from a flow, whose attributes it sets itself."""
+    """The interface of a flow; the table sets the attributes."""
 
     holders: tuple[Hashable, ...]
     is_stream: bool
@@ -65,7 +65,7 @@ class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
 
 
 class FlowTable(Generic[F]):
-    """The flows of one data plane; ``idle_s`` applies to both classes, None: conntrack's two."""
+    """The flows of one data plane; ``idle_s`` is for both classes; None: conntrack's two."""
 
     def __init__(self, max_flows: int, idle_s: float | None = None) -> None:
         self.max_flows = max_flows
@@ -79,14 +79,14 @@ class FlowTable(Generic[F]):
             (share, dict[Hashable, None]())
             for share in (client_share(max_flows), of_service, of_service)
         ]
-        """The shares of clients, Service ports and networks, and those above: at most seven."""
+        """The shares of clients, Service ports and networks, and at most seven holders above."""
 
     def __len__(self) -> int:
         return len(self._young.get(_ALL, ())) + len(self._streams.get(_ALL, ()))
 
     @property
     def is_full(self) -> bool:
-        """Whether a new flow must replace another one."""
+        """Whether a new flow must replace another flow."""
         return len(self) >= self.max_flows
 
     def add(self, flow: F, now: float) -> None:

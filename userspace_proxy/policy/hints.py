@@ -1,4 +1,4 @@
-"""Decides by the hints of their slices which endpoints are meant for this node.
+"""Decides by the hints in slices which endpoints are meant for this node.
 
     node hints on all, and one for this node ──▶ those
     else zone hints on all, and one for this zone ──▶ those
@@ -6,7 +6,7 @@
 
 Rule 1: hints choose among endpoints of equal priority, so they never prefer a lower priority.
 
-Source: KEP-2433 and KEP-3015; kube-proxy's topology.go: only ready endpoints count, and one
+Source: KEP-2433 and KEP-3015; kube-proxy's topology.go: only ready endpoints count, and an endpoint
 without a hint disables that kind of hint. The annotation service.kubernetes.io/topology-mode
 concerns only the controller.
 """
@@ -67,7 +67,7 @@ def _not_meant_reason(
 
 def _decides(own: str, hints: Iterable[Sequence[str]]) -> bool:
     is_named = False
-    # One endpoint without a hint disables them, and usually the first one has none.
+    # An endpoint without a hint disables all hints, and usually the first endpoint has none.
     for names in hints:
         if not (own and names):
             return False

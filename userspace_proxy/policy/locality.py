@@ -32,7 +32,7 @@ OUTSIDE = 0
 ROUTED = -2
 """An address in the pod network of another node."""
 FILTERED_BRIDGE = -3
-"""An address on a bridge that delivers replies to this node, even those to its own clients."""
+"""An address on a bridge that delivers replies to this node, including those to its own clients."""
 Location = int
 """One of these four, or the index of the link that an address is attached to."""
 
@@ -64,7 +64,7 @@ class PodLink(NamedTuple):
 
 
 class Locality:
-    """Where addresses are, seen from this node.
+    """The locations of addresses, seen from this node.
 
     Args:
         networks: All networks except those outside.
@@ -80,7 +80,7 @@ class Locality:
         self.change((), networks or {})
 
     def change(self, removed: Iterable[str], added: Networks) -> None:
-        """Remove some networks, and add or move others; costs only what changes."""
+        """Remove some networks, and add or move others; the cost depends only on the changes."""
         self._cache.clear()
         self._pairs.clear()
         before = len(self._by_length)
@@ -137,7 +137,7 @@ class Locality:
         except ValueError:
             return HERE
         if address.is_link_local or address.is_loopback or address.is_unspecified:
-            # The meaning of such an address depends on the link, or on this node.
+            # The meaning of this address depends on the link, or on this node.
             return HERE
         bits, width = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:

@@ -66,15 +66,15 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
 
 def needs_nodes(state: ServiceState) -> bool:
     """Return whether a Service's endpoints by name depend on the Nodes' addresses."""
-    # The saved state has only address slices until names are derived again, so the handling is
-    # checked, too.
+    # Until names are resolved again, the saved state has only address slices, so the handling is
+    # also checked.
     return bool(state.service.handling.found_by_name) or any(
         isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
     )
 
 
 def _mistake(state: ServiceState) -> Note | None:
-    """Return the mistake because of which no name gives an endpoint; None if there is none."""
+    """Return the mistake that makes all names useless; None without such a mistake."""
     own = state.service.notes
     if bug := next((note for note in own if note.kind is NoteKind.NAMES_BUG), None):
         return bug

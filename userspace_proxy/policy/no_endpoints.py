@@ -38,7 +38,7 @@ _POLICIES = {
 }
 
 
-# The longest shown selector, which may have any number of labels.
+# The maximum length of a shown selector, which may have any number of labels.
 _TEXT_MAX = 100
 
 

@@ -1,4 +1,4 @@
-"""The options of one proxy that decide what it serves and how; the agent's options extend them."""
+"""The options by which a proxy selects and serves Services; the agent's options extend them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PolicyOptions:
     node_name: str = ""
     """Name of this node in Kubernetes; empty without a cluster."""
     proxy_name: str | None = None
-    """Serve only Services with this ``service-proxy-name`` label; None: only those without it."""
+    """Serve only Services with this ``service-proxy-name``; None: only Services without."""
     node_addresses: tuple[str, ...] = ()
     """This node's own addresses, best first; empty: ask the kernel."""
     node_port_networks: tuple[str, ...] = ()
@@ -36,4 +36,4 @@ class PolicyOptions:
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
     """The paths that annotations may choose."""
     port_ranges: Literal["cluster-ip", "all", "none"] = "cluster-ip"
-    """The addresses at which annotations may ask for ranges of ports."""
+    """The addresses at which annotations may request port ranges."""

@@ -1,11 +1,12 @@
-"""Finds orphaned slices: probably meant for a Service that has no slice of its own.
+"""Finds orphaned slices: probably meant for a Service without slices.
 
-Two names are similar if one letter is wrong, missing or too much, or two neighbours are swapped:
-then they share a variant, the name with at most one letter left out. So a search takes a few
-lookups, however many names there are. Names are also similar if one is the other with another part
+Two names are similar if one letter is wrong, missing or extra, or two neighbours are swapped: then
+they share a variant, a name with at most one letter removed. So a search takes a few lookups,
+regardless of the number of names. Names are also similar if one is the other with a suffix
 (``landing``, ``landing-v2``): a Service was renamed, but its hand-written slice wasn't.
 
-A slice that names no Service was probably meant for one whose name begins its own (``web-1``).
+A slice that names no Service was probably meant for the Service whose name is its prefix
+(``web-1``).
 
 Rule 1: the first ``ORPHANS_MAX`` names of Services in each namespace, sorted, are considered.
 Rule 2: the cost of a change depends on the names that change, not on the number of names.
@@ -36,7 +37,7 @@ _Slices = Mapping[ServiceKey, Slices]
 
 
 class Orphans:
-    """Slices whose Service doesn't exist, or isn't named, by the Service that they name."""
+    """Slices whose Service doesn't exist, or isn't named, by the named Service."""
 
     def __init__(self) -> None:
         self._slices: _Slices = PersistentMap()
@@ -97,7 +98,7 @@ class Orphans:
         return None if beside is None else slice_unlabelled(service, beside)
 
     def _beside(self, service: ServiceKey) -> SliceKey | None:
-        """Return a slice that names no Service, and whose own name begins with this Service's."""
+        """Return a slice that names no Service, and has this Service's name as a prefix."""
         slices = self._slices.get(ServiceKey(service.namespace, ""), NO_SLICES)
         for start in (service.name, f"{service.name}-"):
             first = SliceKey(service.namespace, start)
@@ -163,6 +164,6 @@ def _first_parts(item: SliceKey) -> Iterator[ServiceKey]:
 
 
 def _stem(key: ServiceKey) -> tuple[ServiceKey, ...]:
-    """Return a name without its last part; nothing if it has only one part."""
+    """Return a name without its last part; empty if it has only one part."""
     stem, dash, _ = key.name.rpartition("-")
     return (ServiceKey(key.namespace, stem),) if dash else ()

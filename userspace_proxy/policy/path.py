@@ -1,4 +1,4 @@
-"""Decides how the bytes of a Service port travel: through the proxy, or by the kernel.
+"""Decides the path of a Service port's bytes: through the proxy, or by the kernel.
 
 annotation, where allowed ──▶ --path ──▶ needs the proxy? ──▶ can the steering? ──▶ path, and why
 """
@@ -28,7 +28,7 @@ class PathDecision(NamedTuple):
 # Kernel rules repeat an endpoint according to its weight; these are the most repetitions.
 PARTS_MAX = 256
 COARSE_PARTS = 32
-"""The parts that suffice for coarse weights, in addition to one per endpoint."""
+"""The number of slots for coarse weights, in addition to one per endpoint."""
 # Kernel rules draw an endpoint, or hash the client's address.
 _IN_KERNEL = (Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH)
 DEFAULT_PATH = PathDecision(DataPath.USERSPACE)
@@ -82,7 +82,7 @@ def in_parts(weights: Sequence[int]) -> list[int]:
 
 
 def in_coarse_parts(parts: Sequence[int]) -> list[int]:
-    """Round parts to fewer ones with nearly the same proportions; none that isn't 0 becomes 0."""
+    """Round weights to fewer slots in nearly the same proportions; only 0 becomes 0."""
     scale = min(1.0, COARSE_PARTS / max(1, sum(parts)))
     return [max(1, round(part * scale)) if part else 0 for part in parts]
 

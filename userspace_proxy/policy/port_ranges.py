@@ -1,12 +1,12 @@
-"""Decides which ranges of ports a Service gets, and which path they take.
+"""Decides which port ranges a Service gets, and which path they take.
 
     annotation ─▶ the port's range, by name ─▶ at this address? ─▶ can the steering? ─▶ frontends
                   │ unknown, overlaps           │ not allowed         │ no
                   └──────────────┬──────────────┴─────────────────────┘
                                  ▼ a note; only the port itself is served
 
-Rule 1: UDP ports of a range are translated by the kernel, whatever the Service's path: a socket
-sees which of its ports a datagram was sent to only with a privilege that workers lack.
+Rule 1: UDP ports of a range are translated by the kernel, regardless of the Service's path: a
+socket sees which of its ports a datagram was sent to only with a privilege that workers lack.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ NO_RANGES: Mapping[ServicePort, ServedRange] = {}
 def ranges_of(
     service: Service,
 ) -> tuple[Mapping[ServicePort, ServedRange], Mapping[ServicePort | None, Sequence[Cause]]]:
-    """Return the ranges of a Service's ports, and notes about what isn't followed.
+    """Return the ranges of a Service's ports, and notes about requests that aren't followed.
 
     A note belongs to a port if its name or number is known; None: to the Service.
     """
@@ -100,7 +100,7 @@ def ranges_of(
 def _overlapped(
     port: ServicePort, one: AskedRange, found: Mapping[ServicePort, AskedRange]
 ) -> AskedRange | None:
-    """Return another range of the same protocol that has ports of this one."""
+    """Return another range of the same protocol that overlaps this one."""
     return next(
         (
             other
@@ -117,7 +117,7 @@ def _overlapped(
 def _spans(
     port: ServicePort, one: AskedRange, found: Mapping[ServicePort, AskedRange]
 ) -> Iterator[Span]:
-    """Yield the ports of a range; of ``all``, those that no other range of the Service has."""
+    """Yield the ports of a range; for ``all``, the ports that no other range of the Service has."""
     if not one.is_all:
         yield one.first, one.last
         return
@@ -170,7 +170,7 @@ def choose_range_path(
 
 
 def shares_with_udp_range(service: Service) -> bool:
-    """Return whether all ports share affinity entries, and one of them has a range of UDP."""
+    """Return whether all ports share affinity entries, and one of them has a UDP range."""
     handling = service.handling
     if not handling.port_ranges or not handling.shares_affinity:
         return False
@@ -187,7 +187,7 @@ def has_udp_range(service: Service) -> bool:
 
 
 def why_moved_out(ranges: Iterable[DialledRange], serving: Serving) -> str:
-    """Return which endpoint's part of a range isn't within the numbers of ports; or empty."""
+    """Return which endpoint's ports would exceed the valid port numbers; or empty."""
     for one in ranges:
         for endpoint in serving.all_endpoints:
             first, last = (n - one.number + endpoint.port for n in (one.first, one.last))

@@ -1,12 +1,12 @@
-"""Decides which client or group loses a place when a shared limit is reached.
+"""Decides which client or group loses a connection when a shared limit is reached.
 
     one client above an eighth ──▶ its connections to the Service port where it has the most
     one Service port above half ─▶ its connections, for clients of other Service ports
     otherwise ───────────────────▶ those of the largest network and, in it, of the largest client
 
-Rule 1: below the limit a client or a Service port may hold everything.
-Rule 2: at the limit a connection is reset so that a new one needn't wait; but never a new
-connection, nor a client's only one while it is in use.
+Rule 1: below the limit a client or a Service port may hold all connections. Rule 2: at the limit a
+connection is reset so that a new one needn't wait; but never a new connection, nor a client's only
+connection while it is in use.
 Rule 3: a Service port above its share replaces only its own connections.
 Rule 4: of a holder's connections, the longest-idle is reset first.
 Rule 5: if memory is short, the client that holds the most loses its largest connections first.
@@ -25,12 +25,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-# It takes at least eight clients and two Service ports to use up the limit.
+# At least eight clients and two Service ports are needed to use up the limit.
 _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
 # As many connections as a browser, a resolver or a connection pool has.
 _FEW = 16
-# The most that an idle connection costs (docs/benchmarks.md): less isn't worth a reset.
+# The maximum cost of an idle connection (docs/benchmarks.md): less memory isn't worth a reset.
 CONNECTION_BYTES = 16 * 1024
 # Connections whose buffers differ by less count as equal: the longest-idle is reset.
 _EQUAL_BYTES = 64 * 1024
@@ -39,7 +39,7 @@ _SETTLED_S = 10.0
 
 
 class HasClient(Protocol):
-    """Anything with a client that takes a place, such as a connection."""
+    """An object with a client that counts towards a limit, such as a connection."""
 
     @property
     def client_ip(self) -> str:
@@ -47,7 +47,7 @@ class HasClient(Protocol):
 
 
 class Held(HasClient, Protocol):
-    """What the decision needs from a connection."""
+    """The interface of a connection for this decision."""
 
     @property
     def group(self) -> Hashable:
@@ -71,22 +71,23 @@ class Eviction(NamedTuple, Generic[H]):
     client: str
     """The client; empty if a Service port with many small clients is above its share."""
     group: Hashable
-    """The Service port; None if the client has connections to several."""
+    """The Service port; None if the client has connections to several Service ports."""
     held: int
-    """The connections of that client, or otherwise of that Service port."""
+    """The number of connections of that client, or otherwise of that Service port."""
     share: int
-    """How many it may keep; more than ``held`` if no client or Service port is above its share."""
+    """The number that it may keep; above ``held`` if no client or Service port exceeds its share.
+    """
     victims: list[H]
     """The connections to reset, at least one, the longest-idle first."""
 
 
 def client_share(places: int) -> int:
-    """Return how many of all places a client may keep at the limit."""
+    """Return the number of connections that a client may keep at the limit."""
     return max(_FEW, int(places * _CLIENT_SHARE))
 
 
 def service_share(places: int) -> int:
-    """Return how many of all places a Service port may keep at the limit."""
+    """Return the number of connections that a Service port may keep at the limit."""
     return max(_FEW, int(places * _SERVICE_SHARE))
 
 
@@ -198,7 +199,7 @@ def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
 
 
 def _batch(places: int) -> int:
-    """Return how many to reset at once: a scan takes 0.5 µs per connection, so 30 µs per reset."""
+    """Return how many connections to reset at once: a reset then costs 30 µs of scanning."""
     return max(8, math.ceil(places / 64))
 
 

@@ -1,4 +1,4 @@
-"""Decides which endpoints are usable for one Service port from this node, and why others aren't.
+"""Decides which endpoints a Service port can use from this node, and why it can't use others.
 
 slices of one family ──▶ every address once, up to a bound ──▶ without refused ones ──▶ by the
 scope: the ready endpoints, or if there are none, the serving and terminating ones ──▶ by priority,
@@ -8,7 +8,7 @@ Rule 1: an endpoint with weight 0 isn't usable.
 Rule 2: endpoints of all priorities are usable: the balancer dials a standby if all endpoints with
 lower numbers fail. Hints choose among the endpoints of one priority.
 Rule 3: the endpoints omitted beyond the bound depend only on the endpoints, and with the policy
-``Local`` on which are on this node; so a client gets the same endpoint on all nodes.
+``Local`` on those of this node; so a client gets the same endpoint on all nodes.
 """
 
 from __future__ import annotations
@@ -41,16 +41,15 @@ from .hints import not_meant_reason
 from .preferences import NO_PREFERENCES, have_preferences, read_preferences
 
 ENDPOINTS_MAX = 10_000
-"""The most endpoints of one Service port and family; others are omitted.
+"""The maximum number of endpoints of one Service port and family; further ones are omitted.
 
-Two on each of the 5,000 nodes that Kubernetes supports. With weights, they are a message of 2 MB to
-each worker.
-"""
+Two on each of the 5,000 nodes that Kubernetes supports. With weights, they need a message of 2 MB
+to each worker."""
 _by_number = operator.itemgetter(0, 1)
 
 _WhyNot = Callable[[Endpoint], str]
 _Packed = tuple[bytes, SocketAddress, Endpoint]
-"""The IP as bytes, for sorting; the address; its endpoint."""
+"""The IP as bytes, for sorting; the address; the endpoint."""
 
 
 NODE_ENDPOINT = "refused: this node's own address, and no pod of this node (--allow-node-endpoints)"
@@ -58,7 +57,7 @@ NODE_ENDPOINT = "refused: this node's own address, and no pod of this node (--al
 
 
 class EndpointState(enum.StrEnum):
-    """Whether an endpoint can serve; if it is refused, or for other nodes, the reason is a text."""
+    """Whether an endpoint can serve. A refused one, or one for other nodes, has a text."""
 
     READY = "ready"
     NOT_READY = "not ready"
@@ -88,14 +87,14 @@ class EndpointVerdict:
     is_usable: bool
     """Whether clients may use it: clients from outside, if their policy differs."""
     reason: str
-    """An :class:`EndpointState`, or why it is refused, or for other nodes."""
+    """An :class:`EndpointState`, or the reason why it is refused or for other nodes."""
     node: str = ""
     code: CauseCode | None = None
     """Why it isn't used, as a code; None if it is ready or terminating."""
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
     is_standby: bool = False
-    """Whether it is on standby: an endpoint with a lower priority number is usable, too."""
+    """Whether it is on standby: an endpoint with a lower priority number is also usable."""
     host: str = ""
     """The DNS name that resolved to it; empty if it is listed by address."""
     pod: str = ""
@@ -103,7 +102,7 @@ class EndpointVerdict:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it terminates and still serves open flows, but takes no new clients."""
+        """Whether it terminates: it still serves open flows, but takes no new clients."""
         return not self.is_usable and self.reason == EndpointState.TERMINATING
 
     @property
@@ -129,7 +128,7 @@ class Usable:
     """Some clients have no usable endpoint only because of the scope. Other nodes have some, so
     packets are dropped, not refused."""
     are_all: bool = True
-    """Whether there were at most :data:`ENDPOINTS_MAX` endpoints; the rest has no verdict."""
+    """Whether there were at most :data:`ENDPOINTS_MAX` endpoints; further ones have no verdict."""
 
     @property
     def leaving(self) -> tuple[SocketAddress, ...]:
@@ -139,7 +138,7 @@ class Usable:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """The addresses that endpoints of any Service must not have."""
+    """The addresses that no endpoint of any Service may have."""
 
     facts: NodeFacts
     frontends: Collection[SocketAddress] = ()
@@ -158,7 +157,7 @@ def usable_endpoints(
     """Judge the endpoints of one Service port.
 
     Args:
-        index: Of the Service's slices.
+        index: The index of the Service's slices.
 
     Source:
         KEP-1669: the ready endpoints; if there are none, the serving and terminating ones, for each
@@ -206,7 +205,7 @@ def usable_endpoints(
 def _choose(
     endpoints: Collection[_Packed], why_not: _WhyNot | None = None
 ) -> tuple[SocketAddress, ...]:
-    """Return the ready endpoints meant for this node, or otherwise the terminating ones."""
+    """Return the ready endpoints for this node, or if there are none, the terminating ones."""
     ready = [a for _, a, e in endpoints if e.ready and not (why_not and why_not(e))]
     return tuple(ready or [a for _, a, e in endpoints if e.serving and e.terminating])
 
@@ -282,7 +281,7 @@ def _merge(
 def _bounded(
     merged: Mapping[SocketAddress, Endpoint], facts: NodeFacts, scope: Scope
 ) -> tuple[Mapping[SocketAddress, Endpoint], bool]:
-    """Return the endpoints within the bound, and whether these are all.
+    """Return the endpoints within the bound, and whether there are no others.
 
     If the scope prefers them, this node's endpoints come first; then ready ones, then the first
     priority, then low addresses.

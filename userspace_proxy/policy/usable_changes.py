@@ -1,6 +1,6 @@
 """Judges only the endpoints of a Service port that changed in its slices.
 
-verdicts of before ──▶ without those of endpoints that left or changed ──▶ with the new ones
+old verdicts ──▶ without endpoints that left or changed ──▶ with new verdicts
 
 Rule 1: the result equals that of :func:`.usable_endpoints`, or is None if all endpoints must be
 judged: with hints, priorities and policies, endpoints depend on each other.
@@ -21,7 +21,7 @@ from .usable import ENDPOINTS_MAX, EndpointVerdict, Refusals, Usable, judge_alon
 
 # With a larger share of changes, judging all endpoints is as fast.
 _SHARE = 0.25
-# How many endpoints are searched for one that proves that no endpoint is preferred.
+# The maximum number of endpoints searched for one that proves that no endpoint is preferred.
 _TRIES = 100
 
 _Listed = Sequence[tuple[SlicePort, EndpointSlice]]

@@ -1,4 +1,4 @@
-"""Cordoned Services: their present endpoints get no new client from this node, and until when.
+"""Cordons Services: their current endpoints get no new clients from this node for some time.
 
     answer to a round ──▶ cordoned ──scaled to zero──▶ asleep ──its pods are gone──▶ served again
                              │ not scaled, or                └──woken, and they stay──▶ served again
@@ -11,7 +11,8 @@ has a replica: until then its controller may end them at any moment.
 Rule 3: a terminating pod gets no client even after its acknowledgement has expired.
 Rule 4: an acknowledgement is on disk before the answer is sent, and the next process of this node
 restores it before its first listener. A round without effect removes its acknowledgements from
-disk. Those of earlier rounds stay, each with its own time, while their Services are cordoned.
+disk. Acknowledgements of earlier rounds stay, each with its own time, while their Services are
+cordoned.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from .served import ServedByName, WorkloadKey, ready_endpoints, workload_of
 _log = FieldLogger("userspace_proxy.agent")
 
 CORDON_S = 20.0
-"""How long an acknowledgement holds: longer than the holder takes for a round and its update."""
+"""How long an acknowledgement is valid: longer than the holder takes for a round and its update."""
 ENDS_S = 10.0
 """How long a workload that was scaled to zero isn't woken while its pods remain: its controller
 ends them within a second, or a few when it is busy."""
 
 
 class _Cordon(NamedTuple):
-    """A Service that is cordoned for a round whose result isn't known yet."""
+    """A Service that is cordoned for a round without a known result."""
 
     number: str
     """The round's number."""
@@ -140,7 +141,7 @@ class Cordons:
         try:
             await self._write(kept)
         except UserspaceProxyError as exc:
-            text = "a restart would restore acknowledgements of a finished round: %(cause)s"
+            text = "cannot remove finished acknowledgements, a restart restores them: %(cause)s"
             _log.warning(text, extra={"cause": str(exc)})
 
     def cordon(self, service: ServiceKey, number: str, until: float) -> None:
@@ -150,7 +151,7 @@ class Cordons:
         self._cordons[service] = _Cordon(number, until)
 
     def end(self, over: Vote | None) -> list[ServiceKey]:
-        """End a round, or all of them for None; return Services whose workload is now at zero."""
+        """End a round, or all rounds for None; return Services whose workload is now at zero."""
         asleep = []
         for service, cordon in list(self._cordons.items()):
             if over is not None and over.number != cordon.number:
@@ -170,7 +171,7 @@ class Cordons:
         self._served_ports.cordon(service, is_cordoned=False)
 
     def release_late(self) -> None:
-        """Uncordon Services that have no endpoint left, or whose time is up.
+        """Uncordon Services whose endpoints have all left, or whose time is up.
 
         Call it about once a second, even while requests to the API server fail.
         """
@@ -228,7 +229,7 @@ class Cordons:
                 # Endpoints that have disappeared may be listed again before the round is over.
                 return False
             return are_gone or self._is_ready(service)
-        # Without a port that names a workload, nothing wakes it any more.
+        # Without a port that names a workload, the workload is no longer woken.
         return are_gone or not any(map(workload_of, ports))
 
     def _is_ready(self, service: ServiceKey) -> bool:
@@ -249,7 +250,7 @@ def _encode(
 ) -> bytes:
     """Return a file's content, with the time of the latest round.
 
-    Versions that don't know ``earlier`` read only the latest round.
+    Versions without the field ``earlier`` read only the latest round.
     """
     number, services = _latest(kept)
     named = {str(service): sorted(endpoints[service]) for service in kept if service in services}

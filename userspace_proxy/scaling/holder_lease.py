@@ -7,7 +7,8 @@
 Rule 1: the Lease's holder asks; all nodes of the cluster must answer, or the workload is busy.
 Rule 2: a Lease that wasn't renewed for DURATION_S, by this node's own clock, is free.
 Rule 3: nodes vote on the Services that name a workload and may have it scaled (``rights``); any
-other Service with its pods keeps it running. A Service that names it without right has no effect.
+other Service that selects its pods keeps it running. A Service that names it without right has no
+effect.
 Rule 4: one workload at a time, namespaces in turn; a workload that can't be scaled to zero is
 checked again after its idle-after, or AGAIN_MAX_S.
 """
@@ -49,16 +50,16 @@ from .usage import Usage
 _log = FieldLogger("userspace_proxy.agent")
 
 _RENEW_S = 15.0
-# The maximum random delay before taking the Lease: when thousands of nodes find the Lease free,
-# only a few try to take it at once.
+# The maximum random delay before taking the Lease: when thousands of nodes find it free, only a few
+# try at once.
 _JITTER_S = 10.0
 TOO_OLD_S = 2.5 * BEAT_S
-"""A node whose report hasn't changed for this long is unknown."""
+"""How long a node's report may be unchanged before the node counts as unknown."""
 # The interval between two reads of all reports; a second per 100 reports spares the API server.
 _LOOK_S, _LOOK_FOR_EACH_S = 2.0, 0.01
 # The interval between two lists of Nodes, which are large.
 _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
-# All nodes must answer within this time; their work takes a second.
+# The time limit for all nodes' answers; their work takes a second.
 _ANSWERS_S, _ANSWERS_EVERY_S = 8.0, 0.25
 AGAIN_MAX_S = 60.0
 
@@ -123,7 +124,7 @@ class HolderLease:
         """The Lease as last read or written."""
         self._changed_at = clock()
         self._vote_counts = self._shown = VoteCounts()
-        """The counts as this process writes them as holder, and as the holder has written them."""
+        """The counts that this process writes as holder, and those that the holder has written."""
         self._known: dict[str, _Known] = {}
         self._nodes: frozenset[str] = frozenset()
         self._nodes_at = self._looked_at = float("-inf")
@@ -144,7 +145,7 @@ class HolderLease:
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:
-        """The demand of all nodes for each Service that holds connections; None: unknown.
+        """All nodes' demand for each Service that holds connections; None: unknown.
 
         While a node's figure is unknown, each Service that it may serve has some demand.
         """
@@ -165,7 +166,7 @@ class HolderLease:
             self._shown = read_counts(lease)
 
     async def look(self) -> None:
-        """Renew the Lease, or take it if it is free; as its holder, do the work that is due.
+        """Renew the Lease, or take it if it is free; as its holder, do the due work.
 
         Call it about once a second.
 
@@ -242,11 +243,11 @@ class HolderLease:
         ):
             await self._write(VoteCounts(dict(sums), unknown, before.round))
         else:
-            # The next renewal writes them.
+            # The next renewal writes the sums.
             self._vote_counts = before._replace(demand=dict(sums))
 
     def _asked(self, now: float) -> frozenset[str]:
-        """Return all Nodes, and proxies that report without a Node, or whose Node is newer."""
+        """Return all Nodes, and proxies that report without a Node, or with a newer Node."""
         recent = (n for n, known in self._known.items() if now - known.changed_at < TOO_OLD_S)
         return self._nodes.union(recent)
 
@@ -399,7 +400,7 @@ def _demand_of(service: ServiceKey, vote_counts: VoteCounts) -> int:
 
 
 def _may_scale_down(ports: Collection[Served]) -> bool:
-    """Return whether a Service of the workload asks for scaling, and one of its pods is ready.
+    """Return whether a Service of the workload requests scaling, and one of its pods is ready.
 
     While the only pod is replaced, nodes don't know the next one yet, and would send clients to it.
     """

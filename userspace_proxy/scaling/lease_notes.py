@@ -1,13 +1,13 @@
 """The annotations by which proxies exchange demand and votes through Leases.
 
-    Lease of a node      demand    how much each Service needs pods; absent: unknown
+    Lease of a node      demand    each Service's demand for pods; absent: unknown
                          answer    to the last round: cordoned Services without clients
     Lease of the holder  demand    the sums
                          unknown   a node whose demand is unknown; absent: all are known
                          round     the Services that all nodes vote on, or the result
 
 Rule 1: an unreadable annotation means "unknown", never "no clients".
-Rule 2: the smallest namespaces are listed by Service; each of the others is a single entry.
+Rule 2: the smallest namespaces are listed by Service; each other namespace is a single entry.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HOLDER = "holder"
 # An object's annotations have 256 KiB in all.
 DEMAND_BYTES_MAX = 128 << 10
 """The maximum size of the demand in one Lease in bytes, with room for some 3,000 Services; beyond
-1,800 namespaces with the longest names, all is unknown."""
+1,800 namespaces with the longest names, all demand is unknown."""
 ROUND_BYTES_MAX = 32 << 10
 """The maximum size of a round's Services in bytes: 250 with the longest names."""
 
@@ -44,7 +44,7 @@ class NodeAnswer(NamedTuple):
     """A node's answer to a round."""
 
     number: str = ""
-    """The round's number; empty: the node has answered none."""
+    """The round's number; empty: the node has answered no round."""
     cordoned: frozenset[ServiceKey] = frozenset()
     """Cordoned Services without clients on this node; new clients wait."""
 
@@ -63,7 +63,7 @@ class VoteCounts(NamedTuple):
     demand: Mapping[ServiceKey, int] | None = None
     """The demand of all nodes; omits Services without demand; None: unknown."""
     unknown: str = ""
-    """A node whose demand is unknown, and may be any number; empty: all are known."""
+    """A node whose demand is unknown, and may be any number; empty: all nodes' demand is known."""
     round: Vote | None = None
 
 

@@ -7,7 +7,7 @@
 
 Rule 1: an answer acknowledges a cordon: until the round is over or the answer expires, the
 endpoints concerned get no client from this node (``cordons``).
-Rule 2: a node that doesn't know its demand omits it, and others count the node as busy.
+Rule 2: a node that doesn't know its demand omits it, and other nodes count it as busy.
 Rule 3: if a write of an answer fails, it may have succeeded anyway: the acknowledgement holds.
 """
 
@@ -28,7 +28,7 @@ BEAT_S = 60.0
 """Seconds between two reports of unchanged demand: 5,000 nodes write 83 Leases a second, their
 kubelets 500."""
 _FIGURES_S = 30.0
-# A worker that takes longer to report makes the node's demand unknown.
+# The time limit for workers' reports; a slower worker makes the node's demand unknown.
 _COUNT_S = 0.9
 
 
@@ -39,7 +39,7 @@ class NodeLease:
         refresh: Updates the workers' counters; may take a second.
         is_known: Returns whether all connections of this node are counted.
         hurry: Called with a Service whose workload was just scaled to zero.
-        settle_s: The longest time that a dial takes.
+        settle_s: The maximum duration of a dial.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class NodeLease:
         self._pause = pause
         self._lease: Lease | None = None
         self._written: tuple[Mapping[ServiceKey, int] | None, float] | None = None
-        """The last demand written, and when."""
+        """The last written demand, and the time of the write."""
         self._answer = NodeAnswer()
         self._writing = asyncio.Lock()
 
@@ -75,7 +75,7 @@ class NodeLease:
         self._answer = await self._cordons.restore()
 
     async def look(self) -> None:
-        """Report changed demand; call it about once a second.
+        """Report changed demand; call this about once a second.
 
         Raises:
             SourceError: The report wasn't written.
@@ -144,7 +144,7 @@ class NodeLease:
 
     async def _settle(self) -> bool:
         """Wait for dials in progress; return whether all clients are counted afterwards."""
-        # A busy worker begins dials until it has applied the cordon; then it answers.
+        # A busy worker continues to dial until it has applied the cordon; then it answers.
         if not await self._count():
             return False
         await self._pause(self._settle_s)
@@ -161,5 +161,5 @@ class NodeLease:
 
     def _without_clients(self, services: Iterable[ServiceKey]) -> frozenset[ServiceKey]:
         demand = self._usage.demand()
-        # A Service that isn't served here yet may be soon: its demand is unknown.
+        # A Service that isn't served here yet may be soon, so its demand is unknown.
         return frozenset(service for service in services if demand.get(service, 1) == 0)

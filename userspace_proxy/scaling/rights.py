@@ -1,15 +1,15 @@
-"""Decides which Services may have a workload scaled: Services that select its pods.
+"""Decides which Services may cause a workload to be scaled: those that select its pods.
 
     labels that all pods of the workload have ─┬─▶ Services that name it: which may scale it
                                                └─▶ all others that select it: they keep it running
 
 Rule 1: a Service selects a workload if it has a selector, and the workload's pod labels match it.
 Naming a workload (annotation ``wake``) doesn't give the right to scale it.
-Rule 2: endpoints count as well: a Service whose endpoints are the workload's pods keeps it running,
-whatever its selector. A Service of another namespace doesn't: its tenant can't select these pods,
-and listed them at its own risk.
-Rule 3: the clients of a headless Service aren't counted anywhere. With the same ``wake`` its owner
-has declared that they don't matter.
+Rule 2: endpoints also count: a Service whose endpoints are the workload's pods keeps it running,
+regardless of its selector. A Service of another namespace doesn't: its tenant can't select these
+pods, and listed them at its own risk.
+Rule 3: the clients of a headless Service aren't counted anywhere. With the same ``wake``, its owner
+has declared these clients irrelevant.
 """
 
 from __future__ import annotations

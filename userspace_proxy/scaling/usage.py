@@ -1,14 +1,13 @@
-"""How much each Service needs pods; the source of the metric, JSON, Events and scaling.
+"""Measures each Service's demand for pods, for the metric, JSON, Events and scaling.
 
     demand = waiting clients + open connections + live flows
              at least 1 until idle-after, or RECENT_S, has passed since the last of them
 
-Rule 1: new endpoints count as use, so pods stay for that time after they are scaled or
-replaced. So do all endpoints after a start, or after a worker's crash, when past use is unknown or
-unreported. A worker without endpoints served no client.
-Rule 2: only Services that hold connections are followed: without pods other Services refuse
-clients, which isn't demand.
-Rule 3: a check costs time for each change, and next to nothing for unchanged Service ports.
+Rule 1: new endpoints count as use, so pods stay for that time after they are scaled or replaced. So
+do all endpoints after a start, or after a worker's crash, when past use is unknown or unreported. A
+worker without endpoints served no client. Rule 2: only Services that hold connections are followed:
+without pods, other Services refuse clients, which isn't demand. Rule 3: the cost of a check depends
+on the changes; unchanged Service ports cost next to nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class _Use:
 
 
 class Usage:
-    """The use that clients make of one proxy's Service ports."""
+    """Clients' use of one proxy's Service ports."""
 
     def __init__(
         self, served_ports: ServedByName, clock: Callable[[], float] = Clocks.monotonic
@@ -70,7 +69,7 @@ class Usage:
         self._seen.setdefault(served, _Use(0.0)).used_at = self._clock()
 
     def look(self) -> None:
-        """Update the usage of Service ports that hold connections; call it every second or so."""
+        """Update the usage of Service ports that hold connections; call it about once a second."""
         self._followed(self._clock())
 
     def _followed(self, now: float) -> list[Served]:
@@ -103,6 +102,6 @@ class Usage:
 
 
 def recent_s(served: Served) -> float:
-    """Return how long demand lasts after the last client of a Service port, in seconds."""
+    """Return the seconds that demand lasts after the last client of a Service port."""
     idle_after_s = served.plan.serving.handling.idle_after_s
     return RECENT_S if idle_after_s is None else idle_after_s

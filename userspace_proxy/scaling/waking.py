@@ -62,7 +62,7 @@ class _Need:
     """When the last Event was recorded."""
 
     def waiting(self, now: float) -> int:
-        """Return how many clients wait, according to the workers' last reports."""
+        """Return the number of waiting clients, as of the workers' last reports."""
         return sum(port.group.waiting(now).clients for port in self.ports if not port.is_retired)
 
     def port_without_endpoints(self) -> Served | None:
@@ -74,7 +74,7 @@ class _Need:
 
 
 class _Claim(NamedTuple):
-    """A workload needed by Services that select the same pods."""
+    """A workload, needed by Services that select the same pods."""
 
     namespace: str
     workload: Workload
@@ -90,7 +90,7 @@ class _Attempts:
     """The attempts to scale a claim's workload."""
 
     number: int = 0
-    """The attempts in a row; at most one counts once a Service has had an endpoint."""
+    """The number of consecutive attempts; at most 1 once a Service has had an endpoint."""
     last_at: float = 0.0
     """Monotonic seconds when the last attempt began."""
     problem: str = ""
@@ -116,7 +116,7 @@ class Waking:
         plane: Reports clients that begin to wait.
         services: Returns all Services of the cluster.
         usage: Notes clients that begin to wait.
-        is_allowed: Whether it may scale workloads.
+        is_allowed: Whether this proxy may scale workloads.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Waking:
         self._next_at = 0.0
         """Monotonic seconds before which no attempt is made."""
         self._waits_for_ends = False
-        """The pods of a needed workload are about to end."""
+        """The pods of a needed workload are about to terminate."""
         self._news = asyncio.Event()
         plane.on_waits = self._note
 
@@ -178,7 +178,7 @@ class Waking:
             self._news.set()
 
     async def look(self) -> None:
-        """Update which clients wait, and scale due workloads for up to a second.
+        """Update the waiting clients, and scale due workloads for up to a second.
 
         A new need ends it earlier: in a namespace, workloads that were never tried come first.
         """

@@ -4,13 +4,13 @@
     agent  ──status()──▶ source                at any time
     agent  ──record(happening)──▶ source       for users of the cluster
 
-Rule 1: nothing is published before everything has been read once.
-Rule 2: a source that can't read publishes nothing, so the last snapshot stays in force.
+Rule 1: a source publishes only after it has read everything once. Rule 2: a source that can't read
+doesn't publish, so the last snapshot stays in force.
 
 A cluster's source also provides Leases, which the proxies of all nodes share: one proxy writes a
 Lease, and others read it.
 
-Rule 3: a write names the version that was read, so the second of two writers fails.
+Rule 3: a write names the version that it is based on, so the second of two writers fails.
 Rule 4: a failure raises SourceError, and the caller retries.
 
 Source: coordination.k8s.io/v1, Lease.
@@ -39,14 +39,14 @@ DURATION_S = 45
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """An occurrence on this node that operators should see in the cluster."""
+    """An occurrence on this node that operators should be able to see in the cluster."""
 
     reason: str
     """One word in CamelCase, as in Kubernetes Events: ``SteeringRepaired``."""
     action: str
-    """What was attempted, likewise: ``Repair``."""
+    """The attempted action, likewise: ``Repair``."""
     note: str
-    """One sentence, which replaces an earlier one with the same reason and object."""
+    """One sentence, which replaces an earlier note with the same reason and object."""
     service: ServiceKey | None = None
     """The object of the Event; None: this node."""
     is_warning: bool = True
@@ -62,11 +62,11 @@ class SourceStatus:
     is_current: bool = False
     """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """For how many seconds a part of it hasn't been updated; 0.0 if it is current."""
+    """The seconds since a part of it was last updated; 0.0 if it is current."""
     problems: tuple[str, ...] = ()
-    """One line each, with place and remedy."""
+    """One line per problem, with place and remedy."""
     restarts: int = 0
-    """How often a watch had to be followed by a list."""
+    """The number of watches that had to be followed by a list."""
     rejected: tuple[RejectedFacts, ...] = ()
     """The problems of single objects."""
 
@@ -77,7 +77,7 @@ class ScaleDown(NamedTuple):
     is_asleep: bool = False
     """Whether it was scaled from one replica to zero, or may have been: the response was lost."""
     why_not: str = ""
-    """What a user has to change first; empty if clients need it, or someone has scaled it."""
+    """The user's remedy; empty if clients need it, or another user has scaled it."""
 
 
 Labels = Mapping[str, str]
@@ -94,7 +94,7 @@ class Lease:
 
     name: str
     holder: str = ""
-    """The proxy that holds it; empty: none."""
+    """The proxy that holds it; empty: no proxy."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Annotations of this proxy, without their domain."""
     version: str = ""

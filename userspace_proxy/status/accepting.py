@@ -20,10 +20,10 @@ import socket
 
 from .connections import LimitedServer
 
-# A probe's connection lasts milliseconds, so this suffices for a few simultaneous probes.
+# A probe's connection lasts milliseconds, so this is enough for several simultaneous probes.
 RESERVED = 8
 _ENOUGH = RESERVED // 2
-# The retry interval for connections that found the reserve empty.
+# The retry interval for connections that arrived while the reserve was empty.
 _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
@@ -113,7 +113,7 @@ class Accepting:
                 if exc.errno in (*_SHORTAGES, *_NO_MEMORY):
                     self._pause()
                     return
-                # The client disconnected while it waited.
+                # The client disconnected while waiting.
                 continue
             sock.setblocking(False)
             self._start(sock)

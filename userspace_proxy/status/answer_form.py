@@ -1,4 +1,4 @@
-"""Parses how a client of ``/api/v1/status`` wants it: which part, how often, whether compressed.
+"""Parses the options of ``/api/v1/status``: which part, how often, whether compressed.
 
 ?view=summary&also=shop/web&watch&every=10
 
@@ -23,10 +23,10 @@ from ..facts import StatusFacts
 from .sampling import PERIOD_S
 
 SUMMARY_EVERY_S = 5.0
-"""The interval of a summary's lines: as often as workers report by themselves."""
+"""The interval of a summary's lines: workers report that often by themselves."""
 EVERY_MAX_S = 30.0
-"""The longest interval; an idle connection isn't closed that soon."""
-# The maximum number of values of ``also``: as many Services as a reader can show at once.
+"""The longest interval; idle connections aren't closed that soon."""
+# The maximum number of values of ``also``: as many Services as a reader can display at once.
 _ALSO_MAX = 100
 _LEVEL = 1
 # zlib's number for gzip.
@@ -41,14 +41,14 @@ Write = Callable[[bytes], bytes]
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """The form that a request asks for."""
+    """The form of the answer that a request asks for."""
 
     is_summary: bool = False
     """Whether Service ports and Services without problems are omitted."""
     also: frozenset[str] = frozenset()
     """Services, ``namespace/name``, that a summary contains anyway."""
     every_s: float | None = None
-    """The least seconds between two lines of a stream; None: one line per sample."""
+    """The minimum interval of a stream's lines in seconds; None: one line per sample."""
     is_gzip: bool = False
 
     @classmethod

@@ -77,7 +77,7 @@ def _outline(heights: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One step of ten seconds."""
+    """One ten-second step."""
 
     x: int
     """Where the step begins in the image."""
@@ -88,7 +88,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The chart of ten minutes."""
+    """The chart of the last ten minutes."""
 
     picture: Sparkline
     times: tuple[float, ...]

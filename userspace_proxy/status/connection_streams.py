@@ -1,11 +1,11 @@
-"""``/api/v1/connections``: which client calls which Service, or with ``watch`` each connection.
+"""Serves ``/api/v1/connections``: the clients of Services, or with ``watch`` each connection.
 
     Observing ──▶ Watcher ──┬─▶ lines of JSON, for programs and the command ``observe``
                             └─▶ events with words, for the page
 
-Rule 1: ``stream`` decides the limit of streams, and which stream ends at the limit.
-Rule 2: a line is one connection; after two seconds without one, an empty line finds out whether the
-client still reads.
+Rule 1: ``stream`` decides the limit of streams, and which stream ends at the limit. Rule 2: a line
+is one connection; after two seconds without a connection, an empty line tests whether the client
+still reads.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ class _Watched:
         self._first = first
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield lines of JSON, the first ones at once."""
+        """Yield lines of JSON, starting with past connections."""
         async for records in self._records():
             yield b"".join(map(encode_answer, records)) or b"\n"
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield events with the text of rows, the newest last, and of the client table."""
+        """Yield events with the text of rows, the newest last, and of the table of clients."""
         async for records in self._records():
             shown = records
             if (more := len(records) - ROWS_AT_ONCE) > 0:
@@ -136,7 +136,7 @@ def _slow_s(text: str) -> float:
 def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
     """Return the filter with its port's name, or raise if there is no such port; slow."""
     if ":" in wanted.service:
-        # The user may give a port's number, but connections have its name.
+        # The user may give a port's number, but connections have the port's name.
         port = next(iter(view.only(wanted.service).ports), None)
         wanted = wanted.of(port.name) if port else wanted
     is_known = any(wanted.takes_service(port.plan.key.name.prefixes) for port in view.ports)

@@ -1,4 +1,4 @@
-"""Words one connection, equally for the terminal and the page.
+"""Formats one connection, in the same words for the terminal and the page.
 
       ✓ 09:18:03.123 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte
                      after 0.8 ms; complete, by the client, after 3.1 ms
@@ -6,7 +6,7 @@
 Rule 1: as in ``text``, a line begins with two blanks and a mark: ✕ for failed connections; ! for
 those that were saved, wait, left before an endpoint answered, or sent without an answer; · for
 notes about the stream itself.
-Rule 2: a text contains nothing that a terminal would interpret: workers and clusters chose it.
+Rule 2: a text contains no control characters: workers and clusters chose its words.
 """
 
 from __future__ import annotations
@@ -80,18 +80,18 @@ def end_of(one: ConnectionFacts) -> str:
     if not one.ended_by:
         return ""
     word = "refused: " if one.event is ConnectionEvent.REFUSED else ""
-    # A failed dial's code stands beside the dial.
+    # The code of a failed dial is next to the dial.
     code = f" ({one.code})" if one.code and not one.failed else ""
     return f"{word}{one.cause}{code}, by the {one.ended_by}, after {_seconds(one.duration_s)}"
 
 
 def cells_of(one: ConnectionFacts) -> Sequence[str]:
-    """Return the cells of a row: time, client, Service port, endpoint, and what happened."""
+    """Return the cells of a row: time, client, Service port, endpoint, and result."""
     return [time_of_day(one.at), client_of(one), one.service, one.endpoint, rest_of(one)]
 
 
 def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
-    """Return rows of the busiest clients: client, Service port, connections, failed ones."""
+    """Return the rows of the busiest clients: client, Service port, connections, failures."""
     rows = [
         [
             edge.client_pod or edge.client,

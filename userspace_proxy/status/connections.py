@@ -4,15 +4,15 @@
                                                └─ ConnectionLimit: which one ends at the limit
 
 Rule 1: at a limit the oldest connection ends, not the new one, so a flood of connections doesn't
-block probes: a probe is answered before as many others as the limit allows have been accepted
+block probes: a probe is answered before the limit's number of other connections has been accepted
 (``accepting`` takes a few at a time). Slower requests may end during a flood.
-Rule 2: at a limit shared by several servers, the one with the most connections loses its oldest.
-Rule 3: each connection has a deadline, so its descriptor is freed whatever the client does.
+Rule 2: at a limit shared by several servers, the server with the most connections loses its oldest.
+Rule 3: each connection has a deadline, so its descriptor is freed regardless of the client.
 Rule 4: an answer is written in chunks, as fast as its client reads it. The sum of answers that
-clients haven't read is limited: at the limit the connections that read the oldest ones end. Probes'
-answers are smaller than a chunk and aren't counted.
+clients haven't read is limited: at the limit the connections that read the oldest answers end.
+Answers to probes are smaller than a chunk and aren't counted.
 
-The data plane's connections last, so it chooses by shares of clients and Services which to reset
+The data plane's connections last, so it resets connections by shares of clients and Services
 (``policy.shares``); here an answer takes milliseconds, and clients repeat requests.
 """
 
@@ -37,8 +37,8 @@ FIRST_REQUEST_S = 2.0
 REQUEST_S = 60.0
 # Bytes per chunk: as much as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
-# The limit for all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes
-# 75 MiB, their metrics less. A few clients read both at a time; nothing else needs more than a
+# The limit for all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes 75
+# MiB, their metrics less. A few clients read both at a time; no other answer needs more than a
 # chunk.
 UNREAD_BYTES = 128 * 1024 * 1024
 
@@ -59,7 +59,7 @@ class ConnectionLimit:
         self._unread: dict[StatusConnection, bytes] = {}
         """The answer being written to each connection, oldest first."""
         self._readers: Counter[int] = Counter()
-        """How many connections read an answer, by the answer's id."""
+        """The number of connections that read an answer, by the answer's id."""
         self._held_bytes = 0
         """The total size of these answers, each counted once."""
         self._open: dict[StatusConnection, None] = {}
@@ -122,7 +122,7 @@ class StatusConnection(asyncio.Protocol):
     """One connection to a status server, in front of aiohttp's protocol.
 
     Args:
-        limits: The limits that count the connection; the first is its server's own.
+        limits: The limits that count the connection; the first limit is its server's own.
         first_request_s: Seconds until the head of the first request is complete.
         request_s: Seconds from a request to the next, or to the end of the connection.
         call_later: Starts deadlines.
@@ -204,7 +204,7 @@ class LimitedServer:
 
     Args:
         server: Creates aiohttp's protocol for each connection.
-        limits: Apply to each connection. The first one is this server's own; others may be shared.
+        limits: The limits of each connection. The first is this server's own; others may be shared.
         first_request_s: Seconds that a client has for its first request.
         request_s: Seconds for a request, its answer and the pause after it.
         call_later: Starts deadlines; None: the loop's ``call_later``.
@@ -248,7 +248,7 @@ def note_request(request: web.Request) -> None:
 async def send(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     """Write an answer that is larger than a chunk; aiohttp writes smaller ones.
 
-    aiohttp would give the whole body to the transport, which keeps it until the client has read it.
+    aiohttp would pass the whole body to the transport, which keeps it until the client has read it.
 
     Returns:
         The answer, for aiohttp to finish.
@@ -266,7 +266,7 @@ async def send(request: web.Request, response: web.StreamResponse) -> web.Stream
 
 
 async def write(request: web.Request, stream: web.StreamResponse, body: bytes) -> None:
-    """Write a part of a streamed answer in chunks, as fast as the client reads them.
+    """Write a part of a streamed answer in chunks, as fast as the client reads.
 
     Raises:
         ConnectionResetError: The connection has ended.

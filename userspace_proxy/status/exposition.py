@@ -21,7 +21,7 @@ _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 class Family(NamedTuple):
-    """One metric with its series."""
+    """A metric with its series."""
 
     kind: Kind
     name: str
@@ -55,7 +55,7 @@ class Buckets(NamedTuple):
     bounds: Sequence[float]
     """Upper bounds, ascending, without infinity."""
     counts: Sequence[int]
-    """Observations up to each bound and above the previous one, then those above all bounds."""
+    """The observations between each bound and the previous one, then those above all bounds."""
     total: float
     """The sum of all observations."""
 

@@ -7,8 +7,7 @@
     endpoint    and endpoints that have been dialled; endpoints of all;  six for each endpoint,
                 how long clients of each Service port waited             28 for each Service port
 
-Rule 1: a series never appears twice, whatever the view contains, because Prometheus would discard
-the whole scrape.
+Rule 1: a series never appears twice, because Prometheus would discard the whole scrape.
 Rule 2: labels are names from the plan, so the size of the cluster bounds their number. Only
 :func:`edge_family` has clients as labels, as many as its bounded table (``facts.edges``).
 Rule 3: the node's sums exist from the start, at 0, so that Prometheus sees the first increment of
@@ -50,7 +49,7 @@ ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused", "n
 """``not_used``: traffic policy or hints keep this node's clients away."""
 _CLIENT_LABELS = ("namespace", "service", "port", "client")
 
-# All values of the table by name.
+# The scalar figures by name.
 _SCALARS = {name: one for name, one in figures_of(PortFigures).items() if one.kind != "histogram"}
 _COUNTED = attrgetter(*_SCALARS)
 _CARRIED = attrgetter(*figures_of(Traffic))
@@ -98,7 +97,7 @@ def state_label(endpoint: EndpointFacts) -> str:
 
 
 def _by_labels(ports: Iterable[PortFacts]) -> dict[str, PortFacts]:
-    """Return Service ports by their labels as text; of equal ones, the first."""
+    """Return Service ports by their labels as text; of equal labels, the first port."""
     by_labels: dict[str, PortFacts] = {}
     for port in ports:
         by_labels.setdefault(labels_text(PORT_LABELS, _port_labels(port)), port)
@@ -155,7 +154,7 @@ def _families(
 
 
 def _waits(prefix: str, rows: Mapping[str, PortFigures]) -> Iterator[Family]:
-    """Return how long TCP clients waited, as histograms."""
+    """Return TCP clients' waits as histograms."""
     for name, figure in figures_of(PortFigures).items():
         if figure.kind == "histogram":
             value = attrgetter(name)
@@ -229,7 +228,7 @@ def _endpoint_states(ports: Mapping[str, PortFacts]) -> Family:
         for endpoint in port.endpoints:
             counts[state_label(endpoint)] += 1
         for state, count in counts.items():
-            # All six states per port would nearly double the page with rows of zeros.
+            # All six states of each port would nearly double the page with rows of zeros.
             if count or state == "ready":
                 samples.append((f'{labels[:-1]},state="{state}"}}', count))
     return gauge(f"{PREFIX}endpoints", "Endpoints by state", samples)
@@ -286,7 +285,7 @@ def demand_of(view: StatusFacts) -> Mapping[ServiceKey, int]:
 
 
 def render_demand(view: StatusFacts) -> bytes:
-    """Return the demand as JSON, by namespace and name: of this node, and of all nodes if known.
+    """Return the demand as JSON, by namespace and name: of this node, and of all if known.
 
     Source: KEDA's scaler ``metrics-api`` reads a number by a path, here ``cluster.shop.web``. A
         missing path is an error, at which KEDA changes nothing.

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from ..diagnosis.problems import late_s
 from ..facts import StatusFacts
 
-# An iteration of the sync loop, normally a second, counts as stuck after this time.
+# The duration after which an iteration of the sync loop, normally a second, counts as stuck.
 STUCK_S = 60.0
 
 # Go's zero time, which kube-proxy shows before its first round.

@@ -1,13 +1,13 @@
-"""Serves health check node ports, which tell load balancers whether this node serves a Service.
+"""Serves health check node ports, by which load balancers find nodes that serve a Service.
 
     load balancer ──any path──▶ healthCheckNodePort ──▶ 200: send clients of this Service here
                                                         503: no endpoint here, or the proxy is late
 
-A Service of type LoadBalancer with ``externalTrafficPolicy: Local`` has one.
+A Service of type LoadBalancer with ``externalTrafficPolicy: Local`` has such a port.
 
 Rule 1: all ports share one HTTP application; the dialled port identifies the Service. 1,000
 Services with two sockets each are opened in 0.1 s (measured).
-Rule 2: a port that can't be opened is only its Service's problem, and is retried.
+Rule 2: a port that can't be opened is a problem of its Service only, and is retried.
 Rule 3: the Node's own state is ignored: a node that is being deleted may receive clients while it
 has endpoints.
 
@@ -39,11 +39,11 @@ from .middleware import Middleware, make_runner
 _log = logging.getLogger("userspace_proxy.status")
 
 _WILDCARDS = ("0.0.0.0", "::")
-# A few load balancers each probe a few hundred Services with short connections.
+# A few load balancers probe a few hundred Services each, over short connections.
 MAX_CONNECTIONS = 512
-# The maximum number of connections per Service, so that a flood of connections to one leaves room
-# for the others. If many floods reach the total, the Service with the most connections loses its
-# oldest.
+# The maximum number of connections per Service, so that a flood of connections to one Service
+# leaves room for the others. If many floods reach the total, the Service with the most connections
+# loses its oldest.
 MAX_CONNECTIONS_PER_PORT = 32
 
 
@@ -73,7 +73,7 @@ class HealthCheckPorts:
         self._runner: web.AppRunner | None = None
         self._limit = ConnectionLimit(MAX_CONNECTIONS)
         self._limits: dict[int, ConnectionLimit] = {}
-        """The limit of each port, for all addresses together."""
+        """The limit of each port over all addresses."""
         self._reserve = Reserve()
         self._log_limit = LogLimit(SERVICE_LINES)
 
@@ -91,7 +91,7 @@ class HealthCheckPorts:
 
         Args:
             checks: At most one per Service.
-            addresses: The node's addresses at which they answer; None: all addresses.
+            addresses: The node's addresses that are served; None: all addresses.
         """
         self._checks, problems = self._assign(checks)
         ips = _WILDCARDS if addresses is None else tuple(addresses)
@@ -128,7 +128,7 @@ class HealthCheckPorts:
     def _assign(
         self, checks: Iterable[HealthCheck]
     ) -> tuple[dict[int, HealthCheck], dict[ServiceKey, str]]:
-        """Return the owner of each port, and the problems of the other Services."""
+        """Return the Service of each port, and the problems of the other Services."""
         assigned: dict[int, HealthCheck] = {}
         problems: dict[ServiceKey, str] = {}
 
@@ -136,7 +136,7 @@ class HealthCheckPorts:
             owner = self._checks.get(check.port)
             return owner is None or owner.service != check.service, check.service
 
-        # A Service keeps its port; only manifests assign one port to two Services.
+        # A Service keeps its port; only manifests can assign one port to two Services.
         for check in sorted(checks, key=order):
             owner = assigned.setdefault(check.port, check)
             if owner is not check:
@@ -199,7 +199,7 @@ class HealthCheckPorts:
 
     def _note(self, problems: dict[ServiceKey, str]) -> None:
         """Store the problems, and log new and resolved ones."""
-        # One line per round: without descriptors, all Services have the same problem.
+        # Log one line per round: without descriptors, all Services have the same problem.
         new = [service for service in problems if self._problems.get(service) != problems[service]]
         now = Clocks.monotonic()
         if new and self._log_limit.take(now):

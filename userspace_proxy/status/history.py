@@ -1,10 +1,10 @@
-"""Records what each Service port carried: the last minute by seconds, ten minutes by ten seconds.
+"""Records each Service port's traffic: the last minute by seconds, ten minutes by ten seconds.
 
     page, streams ──views, one a second────────┐
     agent ──────────counters, every 5 seconds──┴▶ History ─▶ rates, sparklines, charts
 
-Rule 1: only increases of counters are recorded. A counter that falls adds nothing: it was reset, or
-a client that was counted as failed got a late answer.
+Rule 1: only increases of counters are recorded. A decrease is ignored: the counter was reset, or a
+client that was counted as failed got a late answer.
 Rule 2: a sample covers the time since the previous one, up to ``COVERED_S``. Uncovered time is a
 gap, as is the time before a Service port was first seen.
 Rule 3: memory is bounded. A Service port with traffic takes about 4 kB until ten minutes after its
@@ -29,7 +29,7 @@ LONG_STEP_S = 10.0
 KEPT_MAX = 4_000
 """With more Service ports, at most a minute is kept, and nothing while no page is open."""
 COVERED_S = 15.0
-"""The most that a sample covers: workers report every 5 s, and sampling a large node takes
+"""The maximum time that a sample covers: workers report every 5 s, and sampling a large node takes
 seconds."""
 # Rates are averages over this many seconds, because one-second rates fluctuate too much to read.
 _AVERAGED = 3
@@ -42,7 +42,7 @@ class Figures(NamedTuple):
     received_bytes: float = 0
     sent_bytes: float = 0
     saved: float = 0
-    """Connections whose first dial failed and that another endpoint answered."""
+    """Connections whose first dial failed and that another endpoint served."""
     failed: float = 0
     """Clients that got no answer."""
 
@@ -71,7 +71,7 @@ _figures_of = attrgetter(*Figures._fields)
 
 
 class _Track:
-    """The series of one Service port, or of all ports; ``tick`` is a step's number."""
+    """The series of one Service port, or of all ports; ``tick`` is the number of a step."""
 
     __slots__ = ("_first", "_rings", "_written", "counters")
 
@@ -82,7 +82,7 @@ class _Track:
         self._rings: tuple[array[float], ...] | None = None
         """A ring of values per figure; None without traffic."""
         self._written = 0
-        """The tick of the last value, after which there was no traffic."""
+        """The tick of the last value; there was no traffic after it."""
 
     def write(self, ticks: range, rates: Figures) -> None:
         first, last = ticks[0], ticks[-1]
@@ -131,7 +131,7 @@ class _Scale:
         self._is_covered = True
         """Whether samples cover the time since the last value."""
         self.tick = 0
-        """The number of the last step, starting with 1, which has no value."""
+        """The number of the last step; the first step, 1, has no value."""
         self._began = 0.0
         self.at = float("-inf")
         """The time of the last value."""

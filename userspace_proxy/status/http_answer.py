@@ -1,4 +1,4 @@
-"""Reads the answer of a status server over HTTP/1.0, as bytes arrive by whatever leads to it.
+"""Parses the answer of a status server over HTTP/1.0, for any transport of bytes.
 
     GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 
@@ -22,22 +22,23 @@ from ..version import __version__
 
 HEAD_BYTES_MAX = 16 << 10
 ANSWER_BYTES = 6 << 20
-"""Limit of one decompressed answer: 2,000 Service ports, or as many unhealthy ones of a summary."""
+"""The limit of a decompressed answer: 2,000 Service ports, or as many unhealthy ones in a summary.
+"""
 PIECE_BYTES = 64 << 10
 """Bytes decompressed in one step, in about 0.2 ms."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _WITH_HEADER = 16 + zlib.MAX_WBITS
 PROGRAM = "userspace-proxy"
-"""The value of its answers' Server header."""
+"""The value of the Server header in its answers."""
 LEVEL_HEADER = "X-Userspace-Proxy-Level"
-"""The header with the worst level that a text shows: ``ok``, ``attention``, ``trouble``."""
+"""The header with the worst level that a text contains: ``ok``, ``attention``, ``trouble``."""
 PORT_KEY = ("namespace", "service", "port", "family", "side")
 """The fields that identify a Service port across the lines of a stream of JSON."""
 
 
 class Unreadable(UserspaceProxyError):
-    """An answer isn't HTTP, or doesn't come from a proxy."""
+    """An answer isn't HTTP, or isn't from a proxy."""
 
 
 class TooLarge(UserspaceProxyError):
@@ -63,7 +64,7 @@ class Bounds:
 
 
 class HttpAnswer:
-    """One answer as it arrives; feed it all bytes."""
+    """One answer as it arrives; feed all bytes to it."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.code = 0
@@ -73,7 +74,7 @@ class HttpAnswer:
         self._bounds = bounds
         self._head = bytearray()
         self._searched = 0
-        """How many bytes of the head are known to contain no end."""
+        """The number of bytes of the head that are known not to contain its end."""
         self._left: int | None = None
         """Remaining bytes of Content-Length; None: the header is missing."""
         self._gunzip: zlib._Decompress | None = None
@@ -81,7 +82,7 @@ class HttpAnswer:
 
     @property
     def is_of_proxy(self) -> bool:
-        """Whether its head names this program."""
+        """Whether the answer's head names this program."""
         return self.headers.get("Server") == PROGRAM
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -166,7 +167,7 @@ class HttpAnswer:
 
     @property
     def _is_packing(self) -> bool:
-        """Whether the end of the compressed data is still to come."""
+        """Whether compressed data is still incomplete."""
         return self._gunzip is not None and not self._gunzip.eof
 
     def _plain(self, data: bytes) -> Iterator[bytes]:

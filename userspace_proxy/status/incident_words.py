@@ -1,4 +1,4 @@
-"""Words an incident, for the terminal and the page.
+"""Formats an incident for the terminal and the page.
 
 10.244.0.9:8080 refuses connections: 35 Services, since 14:02
 seen 412 times, last 2 s ago; 12 clients got no answer in the last minute; 3 wait
@@ -37,7 +37,7 @@ def since(incident: IncidentFacts, now: float) -> str:
 
 
 def headline(incident: IncidentFacts, now: float) -> str:
-    """Return an incident in one line: what is wrong, what it affects, and since when."""
+    """Return an incident in one line: the cause, its effect, and its beginning."""
     # Not capitalised, because many causes begin with a name.
     what = say(cause_of(incident), Form.SHORT)
     return f"{what}: {', '.join(filter(None, (incident.affected, since(incident, now))))}"
@@ -56,7 +56,7 @@ def client_effects(incident: IncidentFacts, now: float) -> Iterator[str]:
 
 
 def names_in_line(incident: IncidentFacts, columns: int) -> str:
-    """Return as many of its Services' names as fit, at least one, and how many more there are."""
+    """Return as many names of its Services as fit, at least one, and the number of others."""
     first, *others = incident.services
     shown = first
     for count, name in enumerate(others):

@@ -58,13 +58,13 @@ def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
 
 
 def legs_of_ranges(ranges: Iterable[DialledRange], tracked: Tracked) -> dict[bytes, list[Leg]]:
-    """Return the legs that begin at ports of ranges, by the listed address of their endpoint."""
+    """Return the legs that begin at ports of ranges, by the listed address of the endpoint."""
     found: dict[bytes, list[Leg]] = {}
     for one in ranges:
         ip = pack_address(one.ip, 0)[:-2]
         for dialled, endpoint in tracked.entries:
             offset = int.from_bytes(dialled[-2:], "big") - one.number
-            # The Service port's own number has a frontend of its own.
+            # The Service port's own number has a separate frontend.
             if dialled[:-2] == ip and offset and one.first <= one.number + offset <= one.last:
                 port = (int.from_bytes(endpoint[-2:], "big") - offset) % (1 << 16)
                 listed = endpoint[:-2] + port.to_bytes(2, "big")

@@ -1,6 +1,6 @@
-"""Makes the environment of the templates, of which a proxy's page and those of all nodes are made.
+"""Creates the template environment for a proxy's page and the pages of all nodes.
 
-Rule 1: what is written of values is made in ``units`` and ``say``; templates only place it.
+Rule 1: the text of values is made in ``units`` and ``say``; templates only lay it out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .search import QUALIFIERS
 
 REFRESH_S = 5
 NAMES_SHOWN = 200
-"""How many nodes that have seen an incident are named."""
+"""The number of named nodes that have seen an incident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +41,30 @@ class Parts:
     title: str
     level: Level
     html: Mapping[str, str]
-    """The HTML of each element, rows included, by its id."""
+    """The HTML of each element, including rows, by the element's id."""
     at: str
     """The time of day at which its contents were read."""
     rows: tuple[str, ...] | None = None
-    """The ids of the rows, in order; None: a part contains the rows."""
+    """The ids of the rows, in order; None: a part contains them."""
 
     @property
     def markup(self) -> Mapping[str, Markup]:
-        """The parts for a template that places them."""
+        """The parts, for a template that lays them out."""
         return {name: Markup(text) for name, text in self.html.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """What the page about an incident shows of a Service, or of one port of it."""
+    """A Service, or one of its ports, on the page about an incident."""
 
     title: str
     link: str
     mark: Level | None
     neutral: str = "not known"
-    """What a neutral mark stands for."""
+    """The meaning of a neutral mark."""
     tag: str = ""
     word: str = ""
-    """The state as text, or empty."""
+    """The state in words, or empty."""
 
 
 def make_environment(

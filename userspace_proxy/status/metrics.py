@@ -54,7 +54,7 @@ class _Histogram:
 
 
 class SyncMetrics:
-    """Histograms of the duration of sync rounds, and of changes' delay until they took effect."""
+    """Histograms of the duration of sync rounds, and of the delay until changes took effect."""
 
     def __init__(self) -> None:
         text = "Time that one round of plan, diff and apply took"
@@ -77,7 +77,7 @@ class SyncMetrics:
 
         Args:
             is_full: Whether it compared everything, not only changes.
-            programmed_s: For each slice that took effect, how long that took.
+            programmed_s: The delays of all slices that took effect.
         """
         self._all.observe(duration_s)
         (self._full if is_full else self._partial).observe(duration_s)

@@ -37,10 +37,10 @@ _KINDS = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-# How long an idle connection stays open: for the usual interval of scrapes, a new connection is
-# cheaper than keeping one open.
+# How long an idle connection stays open. At the usual scrape interval, a new connection is cheaper
+# than an open one.
 _KEEPALIVE_S = 30.0
-# The time for pending requests when the proxy ends: clients repeat probes and pages.
+# The time that pending requests have when the proxy ends: clients repeat probes and pages.
 _CLOSE_S = 1.0
 
 
@@ -132,5 +132,5 @@ def http_logger() -> logging.Logger:
 
 def _is_internal(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    # A client may disconnect before "100 Continue", which aiohttp sends by itself.
+    # A client may disconnect before "100 Continue", which aiohttp sends itself.
     return not isinstance(error, HttpProcessingError | ConnectionResetError)

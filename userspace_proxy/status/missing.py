@@ -1,4 +1,4 @@
-"""Words the error for a missing Service, and suggests the one that was probably meant."""
+"""Formats the error for a missing Service, and suggests the Service that was probably meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PORT_RANGES = f"{DOMAIN}port-ranges"
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
-    """Return that a Service or its port doesn't exist, and what was probably meant.
+    """Return an error that a Service or port doesn't exist, with the probably intended name.
 
     Args:
         service: ``namespace``, ``namespace/name`` or ``namespace/name:port``.
@@ -53,13 +53,13 @@ def say_missing(view: StatusFacts, service: str) -> str:
 def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) -> str:
     """Return a suggestion for a Service that doesn't exist, as the end of a sentence.
 
-    It suggests Services of that name in other namespaces, then similar ones in its namespace, or
-    else a namespace of that name.
+    Suggests Services with the same name in other namespaces, then similar Services in its
+    namespace, otherwise a namespace with that name.
 
     Args:
         key: ``namespace/name``.
         names: The names of all Services.
-        may_be_unread: It may exist after all, so suggest only nearly equal names.
+        may_be_unread: The Service may exist after all, so suggest only nearly equal names.
     """
     namespace, name = ServiceKey.read(key)
     by_namespace: dict[str, list[str]] = {}

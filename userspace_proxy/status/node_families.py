@@ -24,7 +24,7 @@ _POLICIES = {
     Scope.LOCAL_FROM_OUTSIDE: "external",
 }
 
-# The first metrics in order. Others follow in the JSON's order, so new ones need no line here.
+# The first metrics, in order. Others follow in the order of the JSON.
 _FIRST = (
     "is_ready",
     "node_is_eligible",
@@ -56,7 +56,7 @@ _FIRST = (
     "totals.kernel_connections",
 )
 _WITH_FRACTION = "last_state.failures"
-"""The figure that has always been written with a fraction, as 4.0."""
+"""The figure that is always written with a fraction, such as 4.0."""
 
 
 def _node_figures() -> Mapping[str, Figure]:
@@ -72,7 +72,7 @@ _FIGURES = _node_figures()
 def node_families(view: StatusFacts) -> Iterator[Family]:
     """Yield the metrics whose number doesn't depend on the cluster's size.
 
-    Only health check node ports have one series per Service.
+    Only health check node ports have a series per Service.
     """
     build = {"version": view.version, "node": view.node}
     yield info(f"{PREFIX}build", "Version and node of this proxy", build)

@@ -1,4 +1,4 @@
-"""Watchers of connections, and the table of which client calls which Service.
+"""Provides watchers of connections, and the table of clients and the Services that they call.
 
     workers ──a few times a second──▶ Observing ──▶ Watcher: a bounded ring ──▶ stream ──▶ client
                                           └──────▶ Edges
@@ -32,7 +32,7 @@ from ..facts.connection import (
 from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
 from ..model import DataPath, PortKey, contains, intersect
 
-# Records per watcher: what four workers send in two seconds.
+# The number of records per watcher: as many as four workers send in two seconds.
 RING = 4096
 LEFT_OUT = "too many at a time"
 # A worker doesn't classify connections for which it has no room.
@@ -69,7 +69,7 @@ class Watcher:
     async def take(self, within_s: float) -> list[ConnectionFacts]:
         """Wait for records, up to a timeout; return them, the oldest first.
 
-        The last record counts those that were dropped.
+        The last record counts the dropped records.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -89,14 +89,14 @@ class Watcher:
 
 
 class Collector(Watcher):
-    """A watcher whose connections are a growing list, which loses the oldest."""
+    """A watcher that keeps its connections in a list, which drops the oldest."""
 
     def __init__(self, wanted: ConnectionFilter) -> None:
         super().__init__(wanted)
         self.records: list[ConnectionFacts] = []
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Part of Watcher: the list has them at once."""
+        """Part of Watcher: appends records to the list at once."""
         super().put(records, left_out)
         self.records += self._take()
         del self.records[:-RING]
@@ -167,9 +167,9 @@ class Observing:
 def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
     """Yield a record for each Service port whose connections bypass the proxy, with the reason.
 
-    They take the kernel path, or the kernel refuses or drops them because no endpoint is usable.
-    Only ports with connections that the filter might select are named; if no connection could
-    match, all are.
+    Such connections take the kernel path, or the kernel refuses or drops them because no endpoint
+    is usable. Only ports with connections that the filter might select are named; if no connection
+    could match, all are.
     """
     ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.prefixes)]
     whys = ((port, _never_reason(port, wanted, view.announcing)) for port in ports)

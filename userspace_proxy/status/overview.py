@@ -3,7 +3,7 @@
     shop ■■■▲■■✕■■   kube-system ■·   team-7 ·······
 
 Cells of the same kind are one run of text, so that ten thousand cells are cheap to draw. A cell's
-shape means the same as its colour.
+shape has the same meaning as its colour.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Run:
     port: str = ""
     """The Service port's name, if the run is a single port with a problem; otherwise empty."""
     says: str = ""
-    """The tooltip: the Service port and its state."""
+    """The tooltip: the Service port with its state."""
 
 
 @dataclass(frozen=True, slots=True)

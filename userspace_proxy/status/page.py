@@ -5,9 +5,9 @@
 
 Rule 1: each part has one template, so the page that is loaded and the parts that are updated can't
 differ.
-Rule 2: whatever the size of the cluster, a page has at most ``PORTS_A_PAGE`` Service ports.
+Rule 2: a page has at most ``PORTS_A_PAGE`` Service ports, regardless of the cluster's size.
 Rule 3: the page about an incident shows one moment, and needs no script.
-Rule 4: without scripts a page that reloads itself has no input field, as its content would be lost.
+Rule 4: without scripts a page that reloads itself has no input field, whose content would be lost.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Page:
     chosen: Chosen
     ignored: tuple[IgnoredFacts, ...]
     health_checks: tuple[HealthCheckFacts, ...]
-    """The shown health checks among those that the search selects."""
+    """The shown health checks, chosen from those that the search selects."""
     more_health_checks: int
     selection: Selection
     part: ListPart[PortFacts]
@@ -91,17 +91,17 @@ class Page:
     chart: Chart | None
     """Shows the last ten minutes."""
     events: Sequence[Event]
-    """The newest first."""
+    """The events, the newest first."""
 
     @property
     def title(self) -> str:
-        """The title, with the state first, because a narrow tab shows only the start."""
+        """The title. It begins with the state, because a narrow tab shows only the beginning."""
         word = {Level.OK: "OK", Level.ATTENTION: "Attention", Level.TROUBLE: "Trouble"}[self.level]
         return f"{word}: {self.view.node or 'this node'}, userspace-proxy"
 
     @property
     def probes(self) -> str:
-        """How endpoints are probed for the choice of the path, in words; or empty."""
+        """How endpoints are probed to choose the path, in words; or empty."""
         return format_probes(self.view.probes)
 
 
@@ -155,7 +155,7 @@ def render_parts(page: Page) -> Parts:
 
 
 def build_page(sample: Sample, selection: Selection) -> Page:
-    """Return what the page shows, without its markup."""
+    """Return the content of the page, without its markup."""
     view, now, history = sample.view, sample.now, sample.history
     summary, known = summarise_node(view, now), Incidents(view)
     chosen = select(view, selection, history)
@@ -206,10 +206,10 @@ def build_page(sample: Sample, selection: Selection) -> Page:
 
 
 def _incident_of(port: PortFacts, known: Incidents, said: Collection[str]) -> str:
-    """Return the page of the incident that states the cause of a Service port, or empty.
+    """Return the path of the incident with the cause of a Service port, or empty.
 
     Args:
-        said: The ids of those that are listed above.
+        said: The ids of the incidents that are listed above.
     """
     ids = known.ids(port) if said else {}
     first = ids.get(port.state.causes[0].fact) if ids else None
@@ -246,7 +246,7 @@ def render_template(name: str, **content: object) -> bytes:
 
 
 def render_incident(sample: Sample, id_: str) -> bytes | None:
-    """Return the page as HTML in UTF-8; None if there is no such incident, or none any more."""
+    """Return the page as HTML in UTF-8; None if it doesn't exist, or no longer does."""
     known = Incidents(sample.view)
     incident = known.find(id_)
     return None if incident is None else _render_incident(sample, incident, known.ports(incident))

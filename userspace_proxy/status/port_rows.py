@@ -1,8 +1,8 @@
-"""Makes the row of a Service port of one proxy, and what is shown when it is expanded.
+"""Builds the row of a Service port of one proxy, and its details when expanded.
 
-Rule 1: words and figures are made here and in ``units``; templates only place them.
-Rule 2: an expanded row has at most ``ENDPOINTS_SHOWN`` endpoints, and states how many it leaves
-out; on its own it shows more.
+Rule 1: words and figures are made here and in ``units``; templates only lay them out.
+Rule 2: an expanded row has at most ``ENDPOINTS_SHOWN`` endpoints, and states how many it omits; a
+single row shows more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .history import History
 from .rows import DOTS_SHOWN, Row, figures_of
 from .selection import row_id
 
-# A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
+# A full page of expanded rows is about 1 MB of HTML; a single port shows more endpoints.
 ENDPOINTS_SHOWN = 20
 ENDPOINTS_SHOWN_ALONE = 1000
 FRONTENDS_SHOWN = 20
@@ -32,7 +32,7 @@ _FINE = (Level.OK, None)
 
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
-    """One endpoint as the page shows it."""
+    """One endpoint on the page."""
 
     endpoint: EndpointFacts
     level: Level | None
@@ -44,28 +44,28 @@ class EndpointRow:
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """What an expanded row shows."""
+    """The details in an expanded row."""
 
     port: PortFacts
     last: str
-    """When a client was last answered, in words; empty if that was a moment ago, or never."""
+    """When a client was last answered, in words; empty if a moment ago, or never."""
     endpoints: tuple[EndpointRow, ...]
     more_endpoints: str
-    """How many are left out, in words; or empty."""
+    """The number of omitted endpoints, in words; or empty."""
     frontends: Sequence[FrontendFacts]
     more_frontends: int
     admits: str
-    """The networks that are admitted, in words; empty where all or none are."""
+    """The admitted networks, in words; empty where all or none are admitted."""
     path: str
-    """How new connections travel, since when and why, in words; empty for the default."""
+    """The path of new connections, since when and why, in words; empty for the default."""
     counted: str
-    """What is known of those that the kernel has led straight to endpoints; or empty."""
+    """The known figures of connections that the kernel sent straight to endpoints; or empty."""
     connect: str
-    """How long clients waited for an endpoint to answer, in words; or empty."""
+    """How long clients waited until an endpoint answered, in words; or empty."""
     first_byte: str
-    """How long the endpoint took for its first byte, likewise."""
+    """How long the endpoint took to send its first byte, in words; or empty."""
     chart: Chart | None
-    """What it carried; None if nothing."""
+    """The chart of its traffic; None without traffic."""
 
 
 def make_row(
@@ -121,7 +121,7 @@ def make_row(
 
 
 def _words(port: PortFacts, now: float, *, is_served: bool) -> tuple[str, str]:
-    """Return the state of a Service port, and what a pointer shows of it."""
+    """Return the state of a Service port, and its tooltip."""
     state, last = port.state, last_answer(port, now)
     if state.causes and state.word != "holding":
         why = say(state.causes[0])

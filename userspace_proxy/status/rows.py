@@ -1,4 +1,4 @@
-"""A row of Service ports, of one proxy or of all nodes, and the columns.
+"""The rows of Service ports, for one proxy or for all nodes, and their columns.
 
     one proxy ──PortFacts───▶ port_rows ─────────┐
                                                  ├─▶ Row ──▶ row.html
@@ -29,16 +29,16 @@ class FigureColumn:
     """A column of numbers."""
 
     name: str
-    """A field of ``PortFacts``, and of the sums of nodes; of a rate: of ``Figures``."""
+    """A field of ``PortFacts``, and of the sums of nodes; for a rate, a field of ``Figures``."""
     heading: str
     write: Callable[[float], str]
     is_rate: bool = False
     moves: bool = False
-    """It shows what is open now: where that is nothing, a sentence may have its room."""
+    """It shows currently open objects: where their number is zero, a sentence may use its space."""
     colour: str = ""
-    """A class of the style sheet, where it isn't 0."""
+    """A class of the style sheet, used for values other than 0."""
     title: str = ""
-    """What it counts, where its total stands."""
+    """The description of the count, where its total is shown."""
 
 
 FIGURES = {
@@ -62,7 +62,7 @@ FIGURES = {
         "until they left",
     ),
 }
-"""The columns of numbers, in order, by what the page can be sorted by."""
+"""The columns of numbers, in order, by the key for sorting the page."""
 _MOVING = tuple(key for key, column in FIGURES.items() if column.moves)
 
 
@@ -70,7 +70,7 @@ def figures_of(counted: object, rates: Figures) -> dict[str, float]:
     """Return the numbers of a row.
 
     Args:
-        counted: What has been counted: ``PortFacts``, or the sums of nodes.
+        counted: The counts: ``PortFacts``, or the sums of nodes.
     """
     return {
         key: getattr(rates if column.is_rate else counted, column.name)
@@ -80,59 +80,59 @@ def figures_of(counted: object, rates: Figures) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One Service port as a page shows it."""
+    """One Service port on a page."""
 
     id: str
     level: Level
     mark: Level | None
     """Its level, for all observers; None for a neutral mark."""
     neutral: str
-    """What a neutral mark stands for."""
+    """The meaning of a neutral mark."""
     namespace: str
     service: str
     port: str
     """The name of the port, or empty."""
     title: str
-    """The whole name."""
+    """The full name."""
     link: str
-    """The link of its name."""
+    """The link of the name."""
     tags: tuple[str, ...]
-    """What tells it from others of its name."""
+    """The labels that distinguish the port from others with the same name."""
     address: str
-    """The address that most clients dial; empty if there is none."""
+    """The address that most clients dial; empty without an address."""
     dots: tuple[Level | None, ...]
     """The levels of the first endpoints."""
     serving: int
-    """How many endpoints take connections."""
+    """The number of endpoints that accept connections."""
     endpoints: int
     words: str
-    """Its state."""
+    """The state in words."""
     says: str
-    """What a pointer shows of it; or empty."""
+    """The tooltip of the state; or empty."""
     figures: Mapping[str, float]
     """The numbers, by the keys of ``FIGURES``."""
     sparkline: Sparkline | None
     is_sentence: bool = False
-    """Whether its state is a sentence, which needs room."""
+    """Whether the state is a sentence, which needs space."""
     words_link: str = ""
-    """The link of its state; or empty."""
+    """The link of the state; or empty."""
     minute: str = ""
-    """What went wrong in the last minute, in words; or empty."""
+    """The failures of the last minute, in words; or empty."""
     nodes: str = ""
-    """On how many nodes it is ok, of how many; empty on one."""
+    """The number of nodes on which it is ok, and the number of all its nodes."""
     is_folded: bool | None = None
     """Whether the row is collapsed; None: it can't be expanded."""
     detail: object = None
-    """What ``detail.html`` places; None while the row is folded."""
+    """The details that ``detail.html`` shows; None while the row is collapsed."""
 
     @property
     def is_wide(self) -> bool:
-        """Whether its state may have the room of figures that are all zero."""
+        """Whether the state may use the space of figures that are all zero."""
         return self.is_sentence and not any(self.figures[key] for key in _MOVING)
 
     @property
     def namespace_room(self) -> str:
-        """A class of the style sheet, so that the beginning of the name stays; or empty."""
+        """A class of the style sheet that keeps the beginning of the name visible; or empty."""
         name = f"{self.namespace}/{self.service}{f':{self.port}' if self.port else ''}"
         if len(self.namespace) + len(name) <= NAME_SHOWN:
             return ""
@@ -150,15 +150,15 @@ class Columns(tuple[str, ...]):
 
     @property
     def moving(self) -> int:
-        """How many of them are rates, or numbers of what is open."""
+        """The number of columns that are rates or counts of open objects."""
         return sum(key in _MOVING for key in self)
 
 
 def columns_of(rows: Iterable[Row], sort: str) -> Columns:
-    """Return the columns of these rows, that of their order among them.
+    """Return the columns of these rows, including the column by which they are sorted.
 
-    Those of figures that are all zero leave their room to causes. What moves is shown for a minute
-    after it was zero, so that columns don't come and go.
+    Columns of figures that are all zero leave their space to causes. A rate is shown for a minute
+    after it became zero, so that columns don't appear and disappear.
     """
     shown = {*_ALWAYS, sort.removeprefix("-")}
     for row in rows:

@@ -8,7 +8,7 @@
 Rule 1: all streams share samples, and requests share recent ones: the number of streams doesn't
 affect the cost of sampling, and requests don't affect when streams get a sample.
 Rule 2: while no samples are taken, only counters go into the history, without views.
-Rule 3: samples take at most a quarter of a CPU, however many Services there are.
+Rule 3: samples take at most a quarter of a CPU, regardless of the number of Services.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHARE = 0.25
 # Workers report at this interval by themselves.
 _RECORD_S = 5.0
 _FOLLOWED_S = 60.0
-# A request may get a sample of this age, which a reader doesn't notice.
+# A request may get a sample this old: a reader doesn't notice the delay.
 _RECENT_S = 0.3
 
 
@@ -49,7 +49,7 @@ class Sample:
     events: Sequence[Event] = ()
     """Events, the newest first."""
     is_followed: bool = False
-    """The previous sample was taken less than a minute ago."""
+    """The previous sample was taken less than a minute earlier."""
 
 
 class RenderThread:
@@ -114,13 +114,13 @@ class Sampler:
         """The number of the last sample for streams."""
         self._pacing = Pacing(SHARE, PERIOD_S)
         """The pace of samples for streams."""
-        # One sample is taken at a time; all waiting callers share it.
+        # One sample is taken at a time, and all waiting callers share it.
         self._taking = asyncio.Lock()
         self.work = RenderThread().work
         """Calls a function that uses a view or a sample, in the render thread."""
 
     async def look(self) -> Sample:
-        """Return a new sample, or one less than a third of a second old."""
+        """Return a new sample, or a sample less than a third of a second old."""
         async with self._taking:
             if self._latest is None or self._clock() - self._taken_at >= _RECENT_S:
                 return await self._sample()
@@ -187,9 +187,9 @@ async def _is_closed() -> StatusFacts:
 class FreshViews:
     """The views of one proxy for its requests, in the event loop.
 
-    A view is taken after its requests arrived, so it contains everything before them. However many
-    arrive, and whatever they search for, views take no more than their share: ten thousand Services
-    take a fraction of a second, during which no probe is answered and no change is applied.
+    A view is taken after its requests arrived, so it contains everything before them. Views take no
+    more than their share, regardless of the requests: ten thousand Services take a fraction of a
+    second, during which no probe is answered and no change is applied.
 
     Args:
         view: Returns the current state.
@@ -233,5 +233,5 @@ class FreshViews:
 
 
 def is_closed() -> StatusFacts:
-    """Raise in place of the views of a closed server."""
+    """Raise an error instead of returning a view of a closed server."""
     raise RuntimeError("this status server is closed")

@@ -3,9 +3,9 @@
     web node:node-1 is:refused -cause:not-ready
 
 Rule 1: a word matches any of a row's properties: name, address, endpoint, node, state, cause or
-note. A qualifier matches one of them.
-Rule 2: matching ignores case, and a part of the text is enough. States must match at the beginning,
-so that ``is:served`` doesn't find "not served", and Services completely.
+note. A qualifier matches one property.
+Rule 2: matching ignores case, and a substring is enough. States must match from the beginning, so
+that ``is:served`` doesn't find "not served"; Services must match completely.
 Rule 3: an unknown qualifier is a plain word, because names of Service ports contain colons.
 """
 
@@ -33,7 +33,7 @@ QUALIFIERS = {
     "node": "the node of an endpoint",
     "cause": "why clients aren't served",
 }
-"""The qualifiers, with descriptions of what they match."""
+"""The qualifiers, with descriptions of the properties that they match."""
 STATES = (
     *(state.search_word for state in FOUND),
     "problem", "busy", "idle", "ejected", "ignored",
@@ -43,7 +43,7 @@ STATES = (
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One word of a search; ``key`` is the qualifier, empty for any property."""
+    """One word of a search; ``key`` is the qualifier, or empty for any property."""
 
     key: str
     text: str
@@ -70,12 +70,12 @@ class Search:
 
     @classmethod
     def parse(cls, text: str) -> Search:
-        """Parse what a user has typed; every text is valid."""
+        """Parse a user's input; every text is valid."""
         return cls(tuple(filter(None, map(_term, text[:MAX_LENGTH].lower().split()))))
 
     @property
     def unknown(self) -> str:
-        """An error about the first unknown state, with the nearest one; empty if all exist."""
+        """An error about the first unknown state, with the most similar; empty if all exist."""
         for term in self.terms:
             if term.key == "is" and not any(state.startswith(term.text) for state in STATES):
                 known = ", ".join(filter(None, STATES))
@@ -118,7 +118,7 @@ class Search:
         return self._matches(lambda key: texts.get(key, ()))
 
     def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:
-        # Cost: each text of a row is made once, not per word: 1 s instead of 16 s for the longest
+        # Cost: the lines of a row are built once, not per word: 1 s instead of 16 s for the longest
         # search of 10,000 Service ports with 20 endpoints.
         lines: dict[str, str] = {}
         for term in self.terms:

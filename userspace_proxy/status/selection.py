@@ -1,4 +1,4 @@
-"""The Service ports that a request selects: a search, an order, a page, and what is expanded."""
+"""The Service ports that a request selects: a search, an order, a page, and expanded rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .search import MAX_LENGTH, Search
 
 _T = TypeVar("_T")
 
-# The maximum number of rows that can be expanded at once, which is the number of rows on a page.
+# The maximum number of rows that can be expanded at once: the number of rows on a page.
 _MAX_OPEN = 100
 
 
@@ -45,7 +45,7 @@ SORTS: dict[str, _Order] = {
     "endpoints": lambda one, _: len(one.plan.serving.endpoints),
     **{key: _by_figure(column) for key, column in FIGURES.items()},
 }
-"""What the page can be sorted by; equal ones are in the order of their names."""
+"""The sort orders of the page; equal rows are sorted by name."""
 
 
 def with_query(path: str, query: Mapping[str, object]) -> str:
@@ -57,7 +57,7 @@ def with_query(path: str, query: Mapping[str, object]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The query of a request; the fields are named as in the query string."""
+    """The query of a request; the fields have the names of the query parameters."""
 
     q: str = ""
     """The search expression, as for :class:`~.search.Search`; empty for all."""
@@ -68,7 +68,7 @@ class Selection:
     open: tuple[str, ...] = ()
     """The ids of the rows that are expanded, or folded where rows are expanded by default."""
     refresh: bool = True
-    """Whether the page reloads itself where scripts are off."""
+    """Whether the page reloads itself when scripts are disabled."""
     path: str = "./"
     """The address of the page without its query, quoted."""
 
@@ -121,11 +121,11 @@ class ListPart(Generic[_T]):
     total: int
     """The number of items on all pages."""
     start: int
-    """The place of the first item in the list."""
+    """The index of the first item in the list."""
 
     @property
     def first(self) -> int:
-        """The number of the first item, from 1; 0 without any."""
+        """The number of the first item, from 1; 0 without items."""
         return self.start + 1 if self.items else 0
 
     @property
@@ -158,7 +158,7 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
     """Return the part of a view that a request selects."""
     search = Search.parse(selection.q)
     ports = list(view.ports)
-    # Cost: a tenth of the page of ten thousand Services.
+    # Cost: searching takes a tenth of the page of ten thousand Services.
     if search.terms:
         ports = [
             port
@@ -185,7 +185,7 @@ def row_id(key: PortKey) -> str:
 
 
 def id_of(words: Iterable[str]) -> str:
-    """Return the id of a row, derived from the words that identify it."""
+    """Return the id of a row, derived from its identifying words."""
     name = "\n".join(words).encode("utf-8", "surrogatepass")
     return "p" + hashlib.blake2s(name, digest_size=6).hexdigest()
 

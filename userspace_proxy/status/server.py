@@ -7,8 +7,8 @@ Rule 1: the view is built in the event loop, and rendered in a thread: ten thous
 about a second, during which connections continue.
 Rule 2: no request changes anything: only GET and HEAD, no state-changing form, no cookie.
 Rule 3: requests waiting for the same view or answer share it, so a flood of requests occupies
-neither the event loop nor memory for each. Of each kind of answer (page, text, JSON, metrics), one
-is made at a time, so a flood of searches delays only its own kind.
+neither the event loop nor memory for each. One answer of each kind (page, text, JSON, metrics) is
+made at a time, so a flood of searches delays only its own kind.
 Rule 4: on loopback only requests to a loopback name are answered (DNS rebinding).
 """
 
@@ -69,7 +69,7 @@ class StatusServer:
         metrics_detail: The detail of ``/metrics`` in addition to the node's sums.
         health: Like ``view``, but called for the more frequent probes; it may omit the Service
             ports. None: ``view``.
-        observing: The source of connections and clients; None: none are shown.
+        observing: The source of connections and clients; None: no events are shown.
         refresh: Awaited before ``view``, to fetch counters from workers.
         events: Returns the node's events, the newest first; called like ``view``.
         clock: Returns the Unix time.
@@ -197,7 +197,7 @@ class StatusServer:
             return await self._text(request)
         selection = Selection.parse(request.query)
         if service := request.query.get("service", ""):
-            # The search field, links and streams only support a search.
+            # The search field, links and streams support only searches.
             qualifier = "service" if "/" in service else "ns"
             link = selection.link(q=f"{qualifier}:{service} {selection.q}".strip())
             return web.Response(status=302, headers={"Location": link})
@@ -293,7 +293,7 @@ class StatusServer:
             return await self._streams.json(request, service, form)
 
         def render(view: StatusFacts, now: float) -> bytes:
-            # `explain` shows why a Service that was rejected isn't among them.
+            # `explain` shows why a rejected Service isn't in the view.
             part = view.only(service) if view.source.rejected_of(service) else _part(view, service)
             answer = make_answer(part, now=now, selection=selection, whole=view)
             return compressed(encode_answer(form.of(answer)), form.is_gzip)

@@ -1,16 +1,17 @@
-"""Streams of updates that contain only what changed: of a page, and of its JSON.
+"""Streams updates of a page, and of its JSON, that contain only the changes.
 
     sample ─┬▶ parts of the page for one selection ─▶ those that the client lacks ─▶ events
             └▶ answer of the JSON for one selection ─▶ its changes ─▶ lines
 
 Rule 1: the first message contains everything, so a client that reconnects is up to date.
-Rule 2: a client that reads slowly gets fewer updates; nothing is queued for it but one message.
-Rule 3: at the limit of streams, the client with the most loses its oldest one to a client that then
-still has fewer; otherwise the new one is refused. A client is a user of this node, or an address.
-Rule 4: a stream lasts as long as its client reads. Where connections are limited it ends before
-those waiting for an answer, and the client connects again.
-Rule 5: a stream with an interval, as readers of many nodes have it, takes a hundredth of a core at
-most: its messages are as far apart as that needs.
+Rule 2: a client that reads slowly gets fewer updates; at most one message is queued for it.
+Rule 3: at the limit of streams, the client with the most streams loses its oldest to a client that
+then still has fewer; otherwise the new one is refused. A client is a user of this node, or an
+address.
+Rule 4: a stream lasts as long as its client reads. Where connections are limited, streams end
+before connections that wait for an answer, and the client reconnects.
+Rule 5: a stream with an interval, which readers of many nodes request, takes at most a hundredth of
+a core: its interval is extended accordingly.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ _Id = tuple[str, ...]
 _NOT_COMPARED = ("now", "ports")
 
 # The maximum number of open streams. Each may take some 30 ms of a second; a browser has a stream
-# only for a page that is visible.
+# only for a visible page.
 MAX_STREAMS = 16
-# A client whose connection has ended waits this long before it connects again.
+# How long a client whose connection has ended waits before it reconnects.
 _RETRY_MS = 1000
 # The share of a core that a stream with an interval may use. With 2,000 Services without traffic a
 # sample takes some 40 ms, so messages are at least 5 s apart.
@@ -55,7 +56,7 @@ _SHARE = 0.01
 
 
 class Sent:
-    """What one client has."""
+    """The state that one client has received."""
 
     def __init__(self) -> None:
         self._parts: Parts | None = None
@@ -76,7 +77,7 @@ class Sent:
 
 
 class OpenStreams:
-    """The streams of one server, and whose they are."""
+    """The open streams of one server, by client."""
 
     def __init__(self) -> None:
         self._open: dict[asyncio.Task[object], int | str] = {}
@@ -104,7 +105,7 @@ class OpenStreams:
             first: Sent at once.
         """
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
-            # A web site can't read a stream, but could hold all of them.
+            # A web site can't read a stream, but could use up all of them.
             return web.Response(status=403, text="Other web sites may not open streams.\n")
         task = asyncio.current_task()
         client = _client_of(request)
@@ -136,7 +137,7 @@ class OpenStreams:
         counts = Counter(self._open.values())
         ((largest, most),) = counts.most_common(1)
         if counts[client] + 1 >= most:
-            # The stream that ended would connect again, and end this one.
+            # The client of the ended stream would reconnect, and end this one.
             return False
         oldest = next(task for task, owner in self._open.items() if owner == largest)
         del self._open[oldest]
@@ -214,12 +215,12 @@ class Streams:
 
 
 def pause_after(cpu_s: float, every_s: float) -> float:
-    """Return how long a stream with an interval waits after a message that took CPU time."""
+    """Return the pause of a stream with an interval after a message that took CPU time."""
     return Pacing(_SHARE, every_s, EVERY_MAX_S).wait_s(cpu_s)
 
 
 def _client_of(request: web.Request) -> int | str:
-    """Return the user of a client on this node, or the address of one elsewhere."""
+    """Return the user of a client on this node, or the address of a client elsewhere."""
     transport = request.transport
     if transport is None:
         return ""
@@ -229,7 +230,7 @@ def _client_of(request: web.Request) -> int | str:
 
 
 class _Shared(Generic[_Key, _Made]):
-    """Caches what was last made from a sample for each key, which many clients share."""
+    """Caches the last result from a sample for each key, which many clients share."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -237,7 +238,7 @@ class _Shared(Generic[_Key, _Made]):
         self._made: dict[_Key, tuple[int, _Made]] = {}
 
     async def get(self, key: _Key, count: int, make: Callable[[], _Made]) -> _Made:
-        """Return what was made for a key of the sample of this number, or of a later one.
+        """Return the result for a key, made from the sample with this number, or from a later one.
 
         Args:
             make: Called in a thread.
@@ -252,10 +253,10 @@ class _Shared(Generic[_Key, _Made]):
 
 
 class Changes:
-    """What one client of ``/api/v1/status`` has to learn, as lines of JSON.
+    """The changes that one client of ``/api/v1/status`` hasn't received yet, as lines of JSON.
 
-    A line after the first contains ``now``, each other field that differs, and of ``ports`` only
-    those that differ; ``gone`` names those that aren't selected any more.
+    Each line after the first contains ``now``, each other field that differs, and only the
+    ``ports`` that differ; ``gone`` names ports that are no longer selected.
     """
 
     def __init__(self) -> None:

@@ -9,9 +9,9 @@ and the rates of the busiest Service ports, for the command ``top``.
 Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
 · not served by design, for lack of an endpoint that clients would wait for, or not known to be
 (``PortFacts.neutral_reason``). Programs that add colours use only these.
-Rule 2: problems come first: the node's, then causes that touch several Services, which their lines
-don't repeat, then those of Service ports.
-Rule 3: sentences are those of the page: this module only places them.
+Rule 2: problems are first: the node's, then causes that affect several Services, which the
+Services' lines don't repeat, then problems of Service ports. Rule 3: the sentences are the page's:
+this module only lays them out.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from .wrapping import placed, placed_remedy
 
 MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓", None: "·"}
 IGNORED_MARK = MARKS[None]
-# Longer names and addresses move the rest of their line, not the columns of all others.
+# Longer names and addresses shift only the rest of their own line.
 WIDEST = 44
 # Names leave so much room: for a cause, or for ``1,200 open``, which is left of the traffic.
 _CAUSE, _TRAFFIC = 30, 10
@@ -67,14 +67,14 @@ _ALL = Selection()
 _RATES = ("OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S")
 # The maximum number of rows that ``top`` shows: no screen has more lines.
 TOP_SHOWN = 200
-# How many of the node's problems with the same remedy are shown. One more is shown, too: the line
-# that counts the rest would take as much room.
+# The number of shown problems of the node with the same remedy. One more is shown, too: a line with
+# the count of the rest would take as much space.
 _ALIKE_SHOWN = 3
-# How many causes that affect several Services are shown; each takes some lines.
+# The number of shown causes that affect several Services; each takes several lines.
 INCIDENTS_SHOWN = 5
 # The width of their lines if the terminal's width is unknown.
 _USUAL_COLUMNS = 80
-# How many reasons are shown for which Services are ignored by design.
+# The number of shown reasons for Services ignored by design.
 _REASONS_SHOWN = 3
 _TAKEN_SHOWN = 5
 # User-Agent prefixes of terminal programs, which send "Accept: */*".
@@ -87,19 +87,19 @@ class StatusText:
 
     body: bytes
     level: Level
-    """The worst of what it shows."""
+    """The worst level in the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """A line about something, with cells in columns."""
+    """A line of text about one object, with cells in columns."""
 
     level: Level
     cells: tuple[str, ...]
     below: tuple[str, ...] = ()
     mark: str = ""
     shorter: tuple[str, ...] = ()
-    """What may stand for the last cell, if it is too long."""
+    """A shorter text for the last cell, in case it is too long."""
 
 
 def prefers_text(accept: str, user_agent: str) -> bool:
@@ -129,12 +129,12 @@ def render_text(
     10,000 Service ports take about 0.2 s: call this in a thread.
 
     Args:
-        selection: Which Service ports and ignored Services, and in which order; the page is
+        selection: The Service ports and ignored Services, with their order; the page number is
             ignored.
         is_wide: Show the addresses and endpoints of each Service port, and ignored Services.
         has_node: Show the problems of the node.
-        columns: The width of the terminal; 0: no bound.
-        incidents: Of all Service ports, of which the view contains a part; None: it has all.
+        columns: The width of the terminal; 0: unlimited.
+        incidents: The incidents of all Service ports if the view has only some; None: it has all.
     """
     chosen = select(view, selection, history)
     known = incidents or Incidents(view)
@@ -173,7 +173,7 @@ def render_text(
 
 
 def more_causes(count: int, columns: int) -> Iterator[str]:
-    """Yield how many causes of several Services aren't shown."""
+    """Yield the number of unshown causes of several Services."""
     if count:
         what = f"and {plural(count, 'more cause')} of several Services: wide output lists them"
         yield from placed("    ", what, columns)
@@ -186,7 +186,7 @@ def _more_taken(count: int, columns: int) -> Iterator[str]:
 
 
 def render_incident_text(incident: IncidentFacts, now: float, columns: int = 0) -> StatusText:
-    """Return one incident with all that is known of it."""
+    """Return one incident with all known details."""
     return StatusText(
         encoded(_incident_lines(incident, now, columns, is_full=True)), incident.level
     )
@@ -195,7 +195,7 @@ def render_incident_text(incident: IncidentFacts, now: float, columns: int = 0) 
 def render_top(
     view: StatusFacts, *, selection: Selection, history: History, columns: int = 0
 ) -> StatusText:
-    """Return the rates of the selected Service ports, of the first ones in its order."""
+    """Return the rates of the selected Service ports, as many as ``top`` shows, in their order."""
     chosen = select(view, selection, history).ports
     lines = [*placed("", _header(view, chosen, [], history), columns)]
     if not chosen:
@@ -223,19 +223,19 @@ class TopRow(NamedTuple):
     mark: Level | None
     name: str
     served: str
-    """How many endpoints serve it, or on how many nodes it is served."""
+    """The number of endpoints that serve it, or of nodes on which it is served."""
     open: int
     rates: Figures | None
     """None: there are none yet."""
 
 
 def top_lines(served: str, top: Iterable[TopRow], columns: int, *, more: int) -> Iterator[str]:
-    """Yield the lines of a table of rates, and how many more there are.
+    """Yield the lines of a table of rates, and the number of further rows.
 
-    A name that is too long for the width has a line of its own.
+    A name that is too long for the width is on its own line.
 
     Args:
-        served: The heading of what serves.
+        served: The heading of the column of serving endpoints or nodes.
     """
     top = list(top)
     rows = [("SERVICE PORT", served, *_RATES), *map(_top_cells, top)]
@@ -290,7 +290,7 @@ def _header(
 
 
 def counted_ports(total: int, unhealthy: int) -> str:
-    """Return how many Service ports there are, and how many of them aren't ok."""
+    """Return the number of Service ports, and the number of those that aren't ok."""
     count, needs = plural(total, "Service port"), "needs" if unhealthy == 1 else "need"
     return f"{count}, {unhealthy:,} {needs} attention" if unhealthy else count
 
@@ -300,7 +300,7 @@ def _age(then: float, now: float) -> str:
 
 
 def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
-    """Yield the kernel's release, what it lacks, and what wasn't tried."""
+    """Yield the kernel's release, its missing features, and the untested features."""
     if view.kernel.release:
         said = filter(None, (f"kernel {view.kernel.release}", view.kernel.words))
         yield from placed("", ": ".join(said), columns)
@@ -309,7 +309,7 @@ def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
 
 
 def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[TextLine]:
-    # A Service whose address is taken has a line of its own.
+    # A Service whose address is taken has its own line.
     problems = (p for p in problems_of_node(view, now) if p.code is not CauseCode.ADDRESS_TAKEN)
     # Each mistake in manifests has the same remedy.
     for (level, hint), same in itertools.groupby(problems, lambda p: (p.level, p.hint)):
@@ -332,11 +332,11 @@ def _incident_lines(
 def incident_lines(
     incident: IncidentFacts, what: str, command: str, now: float, columns: int, *, is_full: bool
 ) -> Iterator[str]:
-    """Yield the block of a cause that touches several Services, or only some nodes.
+    """Yield the block of a cause that affects several Services, or only some nodes.
 
     Args:
-        what: Its first line.
-        command: What shows more; or empty.
+        what: The first line.
+        command: The command that shows more; or empty.
     """
     below = "      "
     yield from placed(f"  {MARKS[incident.level]} ", what, columns)
@@ -382,13 +382,13 @@ def _words(
     """Return the problem or the traffic, and then shorter forms of it.
 
     Args:
-        above: Facts of causes that are said above the Service ports.
+        above: The facts of causes that are shown above the Service ports.
     """
     state = port.state
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         sentence = f"{sentence_at(port, now, state.causes[:1], above)}{and_mistakes(port)}"
         return (sentence, capitalised(state.word)) if above else (sentence,)
-    # A port that is served has no cause but clients that are turned away.
+    # A served port has no causes other than rejected clients.
     is_said = port.mark is None and port.path is not DataPath.KERNEL
     denied = [cause for cause in state.causes[:1] if not (is_said and cause in state.stated)]
     causes = [cause_at(cause, now) for cause in denied]
@@ -478,9 +478,9 @@ def _ignored_line(item: IgnoredFacts) -> TextLine:
 
 
 def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
-    """Return how many Services or ports of them are ignored by design, and the usual reasons."""
+    """Return the number of Services or ports ignored by design, and the usual reasons."""
     words = plural(len(ignored), "Service or port", "Services or ports")
-    # Without what the reason means for clients.
+    # Omits the effect of the reason on clients.
     reasons = (say(item.cause, Form.SHORT) for item in ignored)
     shown = collections.Counter(reasons).most_common(_REASONS_SHOWN)
     parts = [f"{reason} ({count:,})" for reason, count in shown]
@@ -490,9 +490,9 @@ def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
 
 
 def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:
-    """Yield the lines with their cells in columns; the last cell has what is left of the width.
+    """Yield the lines with their cells in columns; the last cell has the remaining width.
 
-    Counts are cut first. A name that leaves no room for the other cells has a line of its own.
+    Counts are truncated first. A name that leaves no room for the other cells is on its own line.
     """
     cells_of = list(zip(*(line.cells for line in lines), strict=True))[:-1]
     widths = [max((len(c) for c in column if len(c) <= WIDEST), default=0) for column in cells_of]

@@ -1,10 +1,10 @@
-"""Derives the events of a node, the newest of which the page shows.
+"""Derives the events of a node; the page shows the newest.
 
 Rule 1: an event is one sentence about one moment. A lasting event, such as an endpoint that refuses
 connections, stays the same event until it ends, while its counts grow.
 Rule 2: the effect of one endpoint on several Service ports is one event, if it happens at about the
 same time, or lasts.
-Rule 3: ``problems`` words a problem of the node; its end is an event, too.
+Rule 3: ``problems`` words a problem of the node; its end is also an event.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Event:
     """Connections of the Service port that were saved during the event."""
     lasts: bool = False
     cause: object = None
-    """The cause that Service ports share, compared by value; None: only this one has it."""
+    """The cause that Service ports share, compared by value; None: the event has its own cause."""
 
     @property
     def text(self) -> str:

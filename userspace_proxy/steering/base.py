@@ -6,9 +6,9 @@
 
 Rule 1: a steering changes only kernel objects with this proxy's name.
 Rule 2: ``apply`` gets the complete desired state; its cost depends on the difference.
-Rule 3: when ``apply`` or ``change`` returns, all of it is in force; if it raises, none. A frontend
-that the kernel refuses individually (its family is disabled, another program has its route) is left
-out and listed in ``unsteered``.
+Rule 3: when ``apply`` or ``change`` returns, the whole change is in force; if it raises, none of
+it. A frontend that the kernel refuses individually (its family is disabled, another program has its
+route) is omitted and listed in ``unsteered``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NO_PORT = PortKey(ServicePortName("", "", ""))
 
 
 class EndpointChoice(NamedTuple):
-    """Endpoints of which the kernel chooses one, for some clients."""
+    """The endpoints of which the kernel chooses one for some clients."""
 
     endpoints: tuple[SocketAddress, ...]
     """At least one. All are equally likely, so a repeated endpoint counts twice."""
@@ -62,8 +62,8 @@ class Affinity(NamedTuple):
     timeout_s: int
     """Seconds without a new connection after which a client's entry expires."""
     is_of_pods: bool = False
-    """Whether an entry is for an endpoint's address, whatever its port: frontends with the same
-    name have endpoints with other ports."""
+    """An entry is for an endpoint's address, regardless of its port: frontends with the same name
+    have endpoints with other ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,15 @@ class KernelTarget:
     """
 
     port: int | Refusal
-    """The proxy port, for clients that match no choice, or for all without choices; or REFUSE."""
+    """The proxy port for clients that match no choice, or without choices for all; or REFUSE."""
     choices: tuple[EndpointChoice, ...] = ()
-    """The first whose networks contain the client is used. UDP flows to other endpoints end."""
+    """The first choice whose networks contain the client wins. UDP flows to other endpoints end."""
     affinity: Affinity | None = None
     is_on: bool = True
-    """Whether new connections are translated; otherwise all go to the proxy port."""
+    """Whether new connections are translated; otherwise all are steered to the proxy port."""
     by_client: bool = False
-    """Whether to choose by the client's address instead of at random: a choice then has a fixed
-    number of slots, each with one of its endpoints."""
+    """Choose by the client's address instead of at random: a choice then has a fixed number of
+    slots, each with one of its endpoints."""
     name: PortKey = NO_PORT
     """The Service port under which the results of connections are counted."""
 
@@ -95,17 +95,17 @@ class Bind(enum.Enum):
     """Where the listeners of a steering are bound."""
 
     PROXY_PORT = "proxy port"
-    """One per Service port and family on the wildcard address, in the proxy port range."""
+    """One listener per Service port and family on the wildcard address, in the proxy port range."""
     FRONTEND = "frontend"
-    """One per frontend, on the frontend's own address and port."""
+    """One listener per frontend, on the frontend's own address and port."""
     LOOPBACK = "loopback"
-    """One per frontend: on its own address if that is a loopback address, else on 127.0.0.1 or ::1;
-    an unavailable port is replaced by a free one."""
+    """One listener per frontend: on its own address if that is a loopback address, otherwise on
+    127.0.0.1 or ::1; an unavailable port is replaced by a free one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SteeringFacts:
-    """What steerings need to know about this node."""
+    """The facts about this node that steerings need."""
 
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs; empty if not configured."""
@@ -114,9 +114,9 @@ class SteeringFacts:
     proxy_ports: tuple[int, int] | None = None
     """First and last proxy port; None if no range is configured."""
     node_addresses: tuple[str, ...] = ()
-    """The node's addresses, best first; those that no interface has are ignored."""
+    """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
-    """The proxy's ``--service-proxy-name``, which separates its rules from others'."""
+    """The proxy's ``--service-proxy-name``, which distinguishes its rules from others."""
 
 
 Targets = dict[Frontend, Target]
@@ -185,22 +185,22 @@ class Steering(abc.ABC):
     )
     """The families and balancing strategies for which it accepts no :class:`KernelTarget`, with the
     reasons; for nftables known after :meth:`start`, and updated by :meth:`repair`. For TCP: why it
-    leads no ranges of ports to a proxy port."""
+    steers no port ranges to a proxy port."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
-    causes. They aren't in force; ``repair`` retries them, though not each time. Also frontends in
+    causes. They aren't in force; ``repair`` retries them, but not at every call. Also frontends in
     force whose packets another program's rules translate first, or drop, as of the last ``repair``:
     each a :class:`.Taken`."""
 
     @property
     def helper_restarts(self) -> int:
-        """How many crashed helper processes were replaced."""
+        """The number of crashed helper processes that were replaced."""
         return 0
 
     @abc.abstractmethod
     async def start(self) -> Mapping[Frontend, int]:
-        """Prepare, and read what an earlier run of this proxy left in force.
+        """Prepare, and read the state that an earlier run of this proxy left in force.
 
         Returns: The proxy ports that rules still lead to, so that the caller can listen there
             again, and 0 for refused frontends; with Bind.FRONTEND the frontends' own ports, if they
@@ -208,7 +208,7 @@ class Steering(abc.ABC):
 
         Raises:
             SteeringError: A library, a privilege or a kernel part is missing.
-            SteeringConflict: Something with this proxy's name belongs to another program.
+            SteeringConflict: An object with this proxy's name belongs to another program.
         """
 
     @abc.abstractmethod
@@ -232,12 +232,12 @@ class Steering(abc.ABC):
 
         Args:
             changed: New frontends, and frontends with a new target; unchanged ones are allowed.
-            gone: Frontends to stop steering, unless they are in ``changed``; one that wasn't
-                steered is allowed.
+            gone: Frontends to stop steering, unless they are in ``changed``; unsteered frontends
+                are allowed.
 
         Raises:
             SteeringError: The kernel refused and the old state is in force, or will be after the
-                next ``repair`` if the kernel refused to undo a part; or nothing was applied before.
+                next ``repair`` if the kernel refused to undo a step; or nothing was applied before.
         """
 
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
@@ -256,7 +256,7 @@ class Steering(abc.ABC):
         """
 
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
-        """Return how many connections the kernel has translated directly to endpoints.
+        """Return the number of connections that the kernel translated directly to endpoints.
 
         It takes 2 µs per frontend, in a thread.
 
@@ -289,7 +289,7 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Release helpers and sockets; what is in force stays in force."""
+        """Release helpers and sockets; rules and routes stay in force."""
 
 
 class NoSteering(Steering):
@@ -306,7 +306,7 @@ class NoSteering(Steering):
         self._targets: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Nothing outlives the process, so nothing is recovered."""
+        """Nothing outlives the process, so there is nothing to recover."""
         return {}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
@@ -319,7 +319,7 @@ class NoSteering(Steering):
         return render_targets(self._targets or {})
 
     async def repair(self) -> int:
-        """Memory doesn't drift, so nothing is repaired."""
+        """Memory doesn't drift, so there is nothing to repair."""
         return 0
 
     async def clean_up(self) -> None:

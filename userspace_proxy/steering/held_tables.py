@@ -64,7 +64,7 @@ class ConntrackHold(HeldTable):
             ──▶ packets of open connections arrive untranslated ──▶ RST
 
     The kernel tracks and translates only while a rule uses conntrack. The table has one such rule,
-    which steers nothing and drops nothing.
+    which neither steers nor drops packets.
 
     Source: nf_conntrack_proto.c, nf_ct_netns_get().
     """
@@ -97,8 +97,8 @@ class Untracked(HeldTable):
     Rule 1: it exists only while the conntrack table is full. A firewall that admits new and
     established packets drops untracked ones, which are neither. It would admit tracked packets, but
     while the table is full these are dropped anyway.
-    Rule 2: only packets from and to this node's own addresses, as forwarded packets may be
-    translated.
+    Rule 2: it covers only packets from and to this node's own addresses, because forwarded packets
+    may be translated.
 
     Source: nf_conntrack_core.c, nf_conntrack_in(); docs/adr/0022.
     """

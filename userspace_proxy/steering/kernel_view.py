@@ -28,7 +28,7 @@ class KernelView:
     links: tuple[str, ...] = ()
     """Names of the interfaces."""
     clients: tuple[PodLink, ...] = ()
-    """The links through which clients connect."""
+    """The links from which clients connect."""
     unread: tuple[str, ...] = ()
     """Why something couldn't be read, one line each."""
     is_nft_read: bool = True
@@ -57,7 +57,7 @@ def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
         nat = read_legacy("nat") if has_nat else {}
         filters = read_legacy(*FILTERING)
     except SteeringError as exc:
-        # A node with only nftables probably lacks the program that prints legacy tables.
+        # A node with only nftables probably has no program that prints legacy tables.
         unread.append(exc.message)
     lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
     links = tuple(line.partition(":")[0].strip() for line in lines[2:])

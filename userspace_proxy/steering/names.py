@@ -33,7 +33,7 @@ PREFIX = "UPROXY-"
 LABEL_MAX = 15
 _READABLE = 6
 _HASH_DIGITS = 8
-# A service-proxy-name is a label's value, which never contains a tilde.
+# A service-proxy-name is a label value, which never contains a tilde.
 _AS_IT_IS = re.compile(
     rf"[A-Za-z0-9._-]{{0,{LABEL_MAX}}}|[A-Za-z0-9._-]{{{_READABLE}}}~[0-9a-f]{{{_HASH_DIGITS}}}"
 )
@@ -104,7 +104,7 @@ class TableNames:
     def label_in(self, table: str) -> str | None:
         """Return the label of a table's proxy; None for any other table."""
         own = read_own_table(table)
-        # A name that only begins like one of ours has no label.
+        # A name that merely begins like one of this proxy's names has no label.
         return own.label if own is not None and self.of(own.label) == table else None
 
     def labels_here(self) -> list[str]:
@@ -123,7 +123,7 @@ UNTRACKED_TABLES = TableNames("untracked")
 def nftables_labels_here() -> list[str]:
     """Return the labels of all proxies with tables of the steering ``nftables`` here, sorted.
 
-    Only the kernel path's table may exist, as it is written first, and a process may die then.
+    The kernel path's table may exist alone: it is written first, and the process may die then.
     """
     return sorted(_labels_in(list_tables(), STEERING_TABLES, KERNEL_PATH_TABLES))
 

@@ -40,7 +40,7 @@ from .names import is_own_table
 
 Ports = dict[Frontend, int]
 Affected = Mapping[Frontend, int | None]
-"""The ports of some frontends; None: not steered."""
+"""The ports of some frontends; None: the frontend isn't steered."""
 
 
 class Programmer(abc.ABC):
@@ -130,11 +130,11 @@ class Programmer(abc.ABC):
 
     @abc.abstractmethod
     def _write(self, before: Affected, affected: Affected) -> None:
-        """Write a difference on top of what was written last."""
+        """Write a difference; the previous state must be in the kernel."""
 
     @abc.abstractmethod
     def _restore(self, affected: Affected, before: Affected) -> None:
-        """Undo a refused change, of which any part may be in force."""
+        """Undo a refused change, any step of which may be in force."""
 
     @abc.abstractmethod
     def _repair(self) -> int: ...
@@ -150,7 +150,7 @@ class NatProgrammer(Programmer):
         self._to_ip = ""
         """The address for DNAT in PREROUTING; empty for the interface's address."""
         self._stale: dict[Frontend, frozenset[int]] = {}
-        """Frontends whose stale conntrack entries are still to be removed, with the ports to which
+        """Frontends whose stale conntrack entries must still be removed, with the ports to which
         they may have led: even failed steps may have been in force."""
         self._lost: set[IPFamily] = set()
         """Families that have lost an address since stale entries were last noted."""
@@ -158,7 +158,7 @@ class NatProgrammer(Programmer):
     def _note_stale(self, before: Affected) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.
 
-        For TCP these are unanswered SYNs, wherever they lead: they bypassed the proxy, or a
+        For TCP these are unanswered SYNs, whatever their target: they bypassed the proxy, or a
         listener dropped them, by its filter or because its queue was full. If one of the ports has
         no listener, they are refused anyway, so the listing, which takes 10 ms, is saved.
         """
@@ -274,9 +274,9 @@ def ranges_among(
 def _besides(
     of: Frontend, singles: Sequence[int], spans: Sequence[tuple[int, int]]
 ) -> Iterator[int]:
-    """Yield the ports of a range that others have, which are sorted."""
+    """Yield the ports of a range that single frontends have; both arguments are sorted."""
     yield from singles[bisect.bisect_left(singles, of.port) : bisect.bisect_right(singles, of.last)]
-    # The one before may reach into it.
+    # The span before may overlap the range.
     begin = max(0, bisect.bisect_left(spans, (of.port, 0)) - 1)
     end = bisect.bisect_left(spans, (of.last + 1, 0))
     for first, last in spans[begin:end]:
@@ -305,7 +305,7 @@ Result = TypeVar("Result")
 class ProgrammedSteering(Steering, Generic[Kind]):
     """A steering whose methods all call a programmer in one thread.
 
-    Its network namespace is the first calling thread's.
+    Its network namespace is that of the first calling thread.
     """
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:
@@ -400,8 +400,8 @@ class ReleasedPorts(Generic[Port]):
         packet ─▶ nat, old rules: to port 36001 ─▶ guard, new rules: 36001 isn't guarded ─▶ socket
 
     A packet that the old rules have translated may meet the new guard. If a port left the guard
-    with its last frontend, any program that has bound it meanwhile, say after a crash of the proxy,
-    would receive that client. Ports are in the form that the steering's guard uses.
+    with its last frontend, any program that has bound it meanwhile, such as after a crash of the
+    proxy, would receive that client. Ports are in the form that the steering's guard uses.
     """
 
     def __init__(self) -> None:
@@ -417,7 +417,7 @@ class ReleasedPorts(Generic[Port]):
 
     @contextlib.contextmanager
     def end_round(self) -> Iterator[set[Port]]:
-        """Yield the ports that need no guard any more; each repair calls it once.
+        """Yield the ports that no longer need a guard; each repair calls it once.
 
         Call it after the comparison, so that their removal isn't drift. If the body raises, they
         stay guarded.

@@ -1,4 +1,4 @@
-"""Creates the steering of a name, decides what ``auto`` means here, and removes other leftovers.
+"""Creates a steering by name, resolves ``auto``, and removes other steerings' leftovers.
 
 Rule 1: a steering that isn't used costs nothing: no library, helper or table.
 Rule 2: leftovers are removed before the first listener: stale rules point to proxy ports that this
@@ -56,10 +56,10 @@ def make_steering(
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
-        kernel: What the kernel offers.
+        kernel: The features of the kernel.
 
     Raises:
-        SteeringError: There is no such steering, or none works here (``auto``).
+        SteeringError: The steering doesn't exist, or none works here (``auto``).
     """
     match choose(name, kernel, own_namespace=own_namespace):
         case "iptables":
@@ -125,7 +125,7 @@ def works_instead(name: str, kernel: KernelOffers) -> str:
 
 
 def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
-    """Describe what each steering needs and doesn't have here; empty if it can work."""
+    """Describe each steering's requirements that this node lacks; empty if it can work."""
     return {
         "nftables": nftables.missing(kernel),
         "iptables": iptables_lacks(kernel),
@@ -151,13 +151,13 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
     """Return the steering that ``auto`` chooses on a node.
 
     Args:
-        lacks: What each steering needs and doesn't have; empty if it can work.
+        lacks: The missing requirements of each steering; empty if it can work.
         hint: The hint if none can work.
 
     Raises:
         SteeringError: None can work.
     """
-    # Prefer what the node already uses, as rules in both are hard to follow.
+    # Prefer the mechanism that the node already uses: rules in both are hard to follow.
     order = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     for candidate in order:
         if not lacks[candidate]:
@@ -191,7 +191,7 @@ def has_legacy_tables() -> bool:
 
 
 def iptables_lacks(kernel: KernelOffers) -> str:
-    """Return what iptables steering needs and doesn't have here; empty if it can work."""
+    """Return the requirements of iptables steering that this node lacks; empty if it can work."""
     lacks = [] if has_python_iptables() else ["python-iptables is missing"]
     lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():

@@ -1,10 +1,10 @@
 """The command ``dashboard``: all nodes in a browser, on the loopback of the user's machine.
 
-    kubeconfig ──▶ reader ──▶ AllNodes ──▶ Dashboard ◀── the browser that this opens
+    kubeconfig ──▶ reader ──▶ AllNodes ──▶ Dashboard ◀── the browser
 
-Rule 1: the browser is opened once a node has answered, or the reason for not answering is known, so
-a user without rights gets an error instead of an empty page.
-Rule 2: a browser that would take over this terminal isn't opened.
+Rule 1: the browser is opened once a node has answered, or the reason why none does is known, so a
+user without rights gets an error instead of an empty page. Rule 2: a browser that runs in this
+terminal isn't opened.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _port(given: Given) -> int:
 
 
 def _cluster(given: Given, settings: Settings) -> str:
-    """Return the kubeconfig context, by which users know a cluster; empty without one."""
+    """Return the kubeconfig context, the user's name for the cluster; empty without one."""
     from userspace_proxy.sources.kubernetes.kubeconfig_files import read_kubeconfig
 
     kubeconfig = find(given, settings)

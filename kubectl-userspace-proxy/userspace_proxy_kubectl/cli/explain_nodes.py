@@ -1,9 +1,9 @@
-"""The part of ``explain`` that comes from the agents of all nodes.
+"""Adds the answers of all nodes' agents to ``explain``.
 
     agents ──about one Service──▶ merged ─▶ a part of the explanation
-                └──one --node──▶ its own facts, which are explained instead of the plan
+                └──one --node──▶ that node's facts, which are explained instead of the plan
 
-Rule 1: if no agent can be found and reached, only the plan is explained, together with the reason.
+Rule 1: if no agent can be found and reached, only the plan is explained, with the reason.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NODE = "node"
 
 @dataclass(frozen=True, slots=True)
 class OnNodes:
-    """What the nodes report about one Service, as a NodesAnswer."""
+    """The nodes' facts about one Service, as a NodesAnswer."""
 
     service: str
     """``namespace/name``, optionally with ``:port``."""
@@ -91,7 +91,7 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return what the nodes report about a Service; None, after a warning, if that fails."""
+    """Return the nodes' facts about one Service; None, after a warning, if that fails."""
     names = [name for name in given.values.get(_NODE, "").split(",") if name]
     try:
         all_nodes = read_once(given, settings, [service.partition(":")[0]])

@@ -1,6 +1,6 @@
 """Reads all nodes for a command, once or continuously.
 
-    agents ──▶ first answers, with how many there are meanwhile ──▶ page
+    agents ──▶ first answers, with their number so far ──▶ page
            └─▶ changes, in a thread ──▶ page, each second
 
 Rule 1: nodes that answer in time don't wait for others.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from ..nodes.reader import NodesReader
 
-# A second read may take as long as the first one.
+# A second read may take as long as the first read.
 _SHORT_S = 2.5
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -91,7 +91,7 @@ async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Seq
 class FollowedNodes:
     """The answers of all nodes while a command shows them; a context manager.
 
-    A thread reads them, as showing them waits for the terminal.
+    A thread reads the answers, because output waits for the terminal.
     """
 
     def __init__(self, given: Given, settings: Settings, also: Sequence[str] = ()) -> None:
@@ -123,7 +123,7 @@ class FollowedNodes:
     def __exit__(self, *_exc: object) -> None:
         self._is_stopping = True
         if self._stop is not None:
-            # The loop may have ended and be closed.
+            # The loop may have ended and been closed.
             with contextlib.suppress(RuntimeError):
                 self._stop()
         self._executor.shutdown()
@@ -183,7 +183,7 @@ def _is_asked(answer: AgentAnswer) -> bool:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[ShowPart | None]:
-    """Show on a terminal how many nodes have answered."""
+    """Show on a terminal the number of nodes that have answered."""
     # The text written here is this program's own, and the terminal must interpret it.
     stream = getattr(sys.stderr, "unescaped", sys.stderr)
     if stream is None or not stream.isatty():
@@ -202,7 +202,7 @@ def _progress() -> Iterator[ShowPart | None]:
         stream.flush()
 
 
-# The variable that shows that this runs in a pod, whose service account is then used, as by
+# The variable that shows that this program runs in a pod, whose service account is then used, as by
 # kubectl.
 _IN_POD = "KUBERNETES_SERVICE_HOST"
 

@@ -181,7 +181,7 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
 
 
 def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]]:
-    """Yield what isn't forwarded, and why, including Services whose address another one has."""
+    """Yield Services that aren't forwarded, with reasons, such as an address that another has."""
     for one in source.services.left_out:
         yield _name(one.service, one.port), one.reason
     for item in proxy.status().ignored:
@@ -250,12 +250,12 @@ def _print(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ForwardedPort:
-    """A Service port as served on this machine."""
+    """A Service port that this machine serves."""
 
     name: str
     """``web.shop:80``, with the port's number in the cluster."""
     address: str
-    """The address at which it answers; empty: none."""
+    """The address at which it answers; may be empty."""
     pods: int = 0
     problem: str = ""
     """Why it isn't served, or refuses clients."""
@@ -272,10 +272,10 @@ def render_start(
     """Return the table.
 
     Args:
-        ports: By name.
-        left_out: What isn't forwarded, with the reasons.
+        ports: The forwarded ports by name.
+        left_out: The Services that aren't forwarded, with the reasons.
         head: The first line.
-        dns: The DNS server's address, or why there is none.
+        dns: The DNS server's address, or the reason why none runs.
         columns: The terminal's width; 0: unlimited.
     """
     rows = [(port.name, port.address or "-", _state(port)) for port in ports.values()]

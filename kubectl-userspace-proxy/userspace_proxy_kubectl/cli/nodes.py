@@ -2,7 +2,7 @@
 
     answers of agents ──merge──▶ page ──▶ terminal, once or each second
 
-Rule 1: a node that doesn't answer is named, and affects only its own line.
+Rule 1: a node without an answer is named, and affects only its own line.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _status(
     part = _part(now, before, name, search)
     if form == _JSON:
         return StatusText(status_to_json(part), part.level)
-    # A single Service is shown with its endpoints.
+    # A single Service is listed with its endpoints.
     is_wide = form == "wide" or "/" in name
     return render_status(part, columns=columns_of(sys.stdout), is_wide=is_wide)
 
@@ -200,7 +200,7 @@ class _LastSeconds:
         self._past: deque[AllNodes] = deque(maxlen=_AVERAGED_S + 1)
 
     def add(self, now: AllNodes) -> tuple[AllNodes, AllNodes | None]:
-        """Add answers; return them with the oldest kept ones, None without any."""
+        """Add answers; return them with the oldest kept answers, None without older ones."""
         if not self._past or self._past[-1] is not now:
             self._past.append(now)
         return now, self._past[0] if self._past[0] is not now else None

@@ -3,7 +3,7 @@
     streams of all agents ──merged as they arrive──▶ line with its node ──▶ terminal
 
 Rule 1: a node whose stream breaks is named once and asked again; other nodes' lines continue.
-Rule 2: what can't be observed of a Service port is the same on all nodes, and is reported once.
+Rule 2: unobservable connections of a Service port are the same on all nodes, and are reported once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .nodes import existing, services_among
 if TYPE_CHECKING:
     from ..nodes.reader import NodeLine
 
-# Limits what is remembered as reported; a hostile agent may name any number of Services.
+# The maximum number of remembered reports: a hostile agent may name any number of Services.
 _SAID_MAX = 10_000
 
 
@@ -83,7 +83,7 @@ class ShownLines:
         try:
             text = self._json(line) if self._is_json else self._text(line)
         except (ValueError, RecursionError):
-            # The line comes from a newer proxy, or not from a proxy.
+            # The line is from a newer proxy, or from another program.
             return
         if self._is_json:
             self._stream.write(f"{text}\n")

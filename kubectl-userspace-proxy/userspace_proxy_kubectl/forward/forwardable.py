@@ -79,19 +79,19 @@ class Forwardable:
         self._seen: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self._ips: dict[ServiceKey, str] = {}
         self._made: dict[ServiceKey, list[ServiceKey]] = {}
-        """The Services made from each Service: itself, and one per name of its endpoints."""
+        """The Services derived from each Service: itself, and one per name of its endpoints."""
         self._numbers: dict[str, dict[ServiceKey, frozenset[int]]] = {}
         """The Services that use each address's ports."""
         self._left_out: dict[ServiceKey, tuple[NotForwarded, ...]] = {}
 
     @property
     def left_out(self) -> list[NotForwarded]:
-        """What isn't forwarded, by Service."""
+        """The Services and ports that aren't forwarded."""
         found = [each for key in sorted(self._left_out) for each in self._left_out[key]]
         if missing := sorted(self._wanted - self._seen.keys()):
             names = [*map(str, self._seen)]
             known = [self._seen[key].service for key in self._wanted & self._seen.keys()]
-            # As kubectl's words svc/web http.
+            # Accepts kubectl's words, svc/web http.
             ports = {port.name for service in known for port in service.ports}
             for key in missing:
                 meant = "; all ports are forwarded" if key.name in ports else ""
@@ -265,7 +265,7 @@ def _pods_of(state: ServiceState) -> Iterator[tuple[EndpointSlice, Endpoint]]:
 
 
 def _at_loopback(item: EndpointSlice) -> EndpointSlice:
-    """Return a slice whose endpoints, being pods, any IPv4 client may use."""
+    """Return a slice whose endpoints any IPv4 client may use, because they are pods."""
     endpoints = tuple(
         replace(each, hinted_zones=(), hinted_nodes=()) for each in item.endpoints if each.pod
     )

@@ -99,7 +99,7 @@ class PortForwarder:
     ) -> Callable[[], None]:
         pod, group = self._pods().get(service_port, {}).get(endpoint), self._group
         if pod is None or group is None:
-            # The endpoint just left the Service, or this program is stopping.
+            # The endpoint has just left the Service, or this program is stopping.
             return asyncio.get_running_loop().call_soon(opened, errno.EHOSTUNREACH).cancel
         task = group.create_task(self._carry(pod, opened))
 

@@ -32,10 +32,10 @@ _CHECK_S = 30.0
 
 
 class ForwardSource(Source):
-    """A cluster's Services as served by this machine; also reaches their pods.
+    """A cluster's Services for this machine to serve; also dials their pods.
 
     Args:
-        kubeconfig: One or several kubeconfig files.
+        kubeconfig: The kubeconfig files.
         master: The server's URL, instead of the kubeconfig's.
         wanted: The Services to forward; empty: all.
         namespace: The only namespace to read; empty: all.
@@ -69,7 +69,7 @@ class ForwardSource(Source):
             with_pods=True,
             namespace=self.namespace,
         )
-        # A shared client: a missing pod tells it that watches may be dead.
+        # Shares the client: a missing pod shows that watches may be stale.
         self.dialer = PortForwarder(self._source.client, lambda: self.services.pods)
         """Reaches the endpoints while the source runs."""
 
@@ -91,10 +91,9 @@ class ForwardSource(Source):
         self._source.check()
 
     async def check_access(self) -> None:
-        """Check that the API server responds and permits what is needed.
+        """Check that the API server responds and grants the required permissions.
 
-        Raises:
-            SourceError: It doesn't.
+        Raises: SourceError: The check failed.
         """
         client = ApiClient(self._credentials)
         try:

@@ -1,7 +1,7 @@
-"""The answer of one node's agent, and of all nodes.
+"""The answers of one node's agent, and of all nodes.
 
-Rule 1: an answer is a value; a newer one replaces it.
-Rule 2: a node that doesn't answer has a cause, and affects only its own row.
+Rule 1: an answer is a value; a newer answer replaces it. Rule 2: a node without an answer has a
+cause, and affects only its own row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SLEWED_S = 1.0
 
 
 class AgentRun(NamedTuple):
-    """The period in which an agent counted, by its own clock; Unix times."""
+    """The period over which an agent has counted, by its own clock; Unix times."""
 
     started: float
     now: float
@@ -38,14 +38,14 @@ class AgentRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AgentAnswer:
-    """What is known about one node."""
+    """The known facts about one node."""
 
     node: str
     agents: tuple[ForwardTarget, ...] = ()
     """The pods there that run a proxy for the same Services, with the port of their status page;
-    the first one is asked. Empty: there is none."""
+    the first is asked. May be empty."""
     status: StatusFacts | None = None
-    """The last answer of the first agent, perhaps a summary; None: none has arrived yet."""
+    """The last answer of the first agent, perhaps a summary; None before the first answer."""
     problem: Cause | None = None
     """Why there is no answer, or no longer; None while there is one."""
     asked_at: float = 0.0
@@ -53,10 +53,10 @@ class AgentAnswer:
     answered_at: float = 0.0
     """This machine's Unix time at which its first byte arrived; 0 without an answer."""
     is_summary: bool = False
-    """Whether ``status.ports`` omits Service ports that are served."""
+    """Whether ``status.ports`` omits served Service ports."""
     behind: tuple[str, ...] = ()
     """Services, ``namespace/name``, whose plan there has differed from the API server's contents
-    for more than two seconds, by name; including missing and superfluous Services."""
+    for more than two seconds, by name; including missing and surplus Services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,6 @@ class AllNodes:
     """Whether the cluster's Nodes could be listed; otherwise nodes without an agent are unknown."""
     digests: Mapping[str, str] | None = None
     """The digest of each Service's plan, ``namespace/name``, that this machine computed from the
-    API server's objects; None: not yet, or it may not read them."""
+    API server's objects; None: not computed yet, or not permitted."""
     planned_at: float = 0.0
     """This machine's Unix time at which these objects were read."""

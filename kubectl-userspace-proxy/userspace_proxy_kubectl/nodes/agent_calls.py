@@ -2,12 +2,12 @@
 
     ask ──pieces──▶ lines ──▶ lines.read… ──▶ Read
 
-Rule 1: at most OPENING_MAX agents are being opened at a time; a slow one gives up its place and
-continues, so it doesn't block others. None waits for another one to send.
-Rule 2: one long line is decoded at a time, within an Allowance: memory is bounded whatever agents
-send.
-Rule 3: a stream that sends more than a proxy would is closed. Its changes are read in a share of
-the time, and wait in its connection.
+Rule 1: at most OPENING_MAX agents are being opened at a time; a slow agent gives up its slot and
+continues, so it doesn't block others. No agent waits until another has sent its answer.
+Rule 2: one long line is decoded at a time, within an Allowance: memory is bounded, regardless of
+the agents' answers.
+Rule 3: a stream that sends more than a proxy would is closed. Reading its changes is limited to a
+share of the time; further changes wait in its connection.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from . import agent_causes
 from .decoding import DECODED_PER_BYTE, LINE_BYTES, Allowance, most_of, read_change, read_whole_line
 
 OPENING_MAX = 32
-"""How many port-forwards to open at a time; each is a connection to a kubelet, too."""
+"""The maximum number of port-forwards being opened; each is also a connection to a kubelet."""
 SLOW_S = 0.5
-"""Seconds after which an agent that hasn't answered gives up its place."""
+"""The seconds after which an agent without an answer gives up its slot."""
 
 FIRST_GAP_S = 10.0
 """Assumed seconds between an agent's lines until that is known."""
@@ -45,9 +45,9 @@ _STREAM = Bounds(wire=0, body=0)
 # line of changes a second, which takes a hundredth of a core, and one for each connection.
 _CHANGES_PER_S = 4, 2 << 20
 _LINES_PER_S = 10_000, 8 << 20
-# An agent counts as gone after silence of this many times its usual gap.
+# An agent counts as lost after it has been silent for this multiple of its usual gap.
 _GAPS = 4
-# The size below which lines are parsed in the event loop, as a thread would take longer.
+# The maximum size of lines that are parsed in the event loop, because a thread would take longer.
 _INLINE_BYTES = 64 << 10
 _TEXT_MAX = 300
 _How = TypeVar("_How")
@@ -79,7 +79,7 @@ class Limits:
 
     @contextlib.asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
-        """Hold a place among the agents being opened, for a limited time."""
+        """Hold a slot among the agents being opened, for a limited time."""
         await self._opening.acquire()
         places = [self._opening.release]
 
@@ -162,7 +162,7 @@ class AgentCalls:
     async def changes(
         self, to: ForwardTarget, path: str, bounds: Bounds, *, first_s: float, silent_s: float
     ) -> AsyncGenerator[Read, None]:
-        """Yield an answer, and again after each change; without a change, the same one again.
+        """Yield the answer, again after each change; without a change, the same answer again.
 
         Args:
             bounds: Bounds of a line, and of the answer accumulated from lines.
@@ -170,8 +170,8 @@ class AgentCalls:
             silent_s: The maximum silence after it; longer for an agent whose lines are rare.
 
         Raises:
-            PortForwardError, Unreadable, TooLarge, OtherStatus: It ended.
-            TimeoutError: Nothing arrived.
+            PortForwardError, Unreadable, TooLarge, OtherStatus: The stream ended. TimeoutError: No
+            line arrived in time.
         """
         loop = asyncio.get_running_loop()
         last: Read | None = None
@@ -235,7 +235,7 @@ class AgentCalls:
             # Its clock reading is as old as the last line.
             return Read(last.status, last.asked_at, now)
         status = await self._parsed(partial(read_change, last.status), line, allowance)
-        # It was written between the last line's arrival and its own.
+        # The answer was written between the last line's arrival and its own.
         return Read(status, last.answered_at, now)
 
     def _asked(
@@ -288,7 +288,7 @@ class _Beat:
 
 
 class _Rate:
-    """The amount that a stream has sent."""
+    """The amount of data that a stream has sent."""
 
     def __init__(self, clock: Callable[[], float], lines_per_s: int, bytes_per_s: int) -> None:
         self._clock = clock

@@ -22,7 +22,7 @@ _OF_PORT = "Look at the agent's log, and at what listens at its port"
     kubectl="describe daemonsets -n {where}",
 )
 def no_agent(where: str) -> str:
-    """The DaemonSet should have a pod on the node, but there is none."""
+    """The DaemonSet should have a pod on the node, but has none."""
     return "no agent"
 
 
@@ -47,13 +47,13 @@ def no_answer(where: str, seconds: float, node_state: str = "") -> str:
     hint="Give more time with --timeout, or name nodes with --node",
 )
 def not_asked(seconds: float) -> str:
-    """The deadline passed before the agent was asked: other agents took all the time."""
+    """The deadline passed before the agent was asked: other agents used up the time."""
     return f"not asked within {seconds:g} s, as other nodes answered slowly"
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)
 def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
-    """The agent's stream of changes has stopped."""
+    """The agent's stream of changes has become silent."""
     return _and_node(f"the agent has sent nothing for {seconds:g} s", node_state)
 
 
@@ -69,11 +69,11 @@ def forward_failed(where: str, why: str, node_state: str = "") -> str:
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
 def answer_too_large(where: str, mebibytes: float) -> str:
-    """The answer exceeds the limit on its size, or on the memory that it would take."""
+    """The answer exceeds the limit on its size, or on its memory when decoded."""
     return f"the answer takes more than {mebibytes:.3g} MiB, and is not read"
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
 def answer_unreadable(where: str, why: str) -> str:
-    """The answer doesn't come from a proxy."""
+    """The answer isn't from a proxy."""
     return f"the answer can't be read: {why}"

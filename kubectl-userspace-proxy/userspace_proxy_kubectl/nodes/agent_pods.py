@@ -1,8 +1,8 @@
-"""Finds which pods are agents, the port of their page, and which agent of a node to ask.
+"""Finds the agents among pods, the port of their page, and the agent of a node to ask.
 
 Rule 1: an agent uses its node's network namespace; other pods with the labels aren't agents.
-Rule 2: agents on a node are ordered: first one that runs and isn't ending, that serves the wanted
-name's Services (a canary's; else those without), that is ready, and that is the newest.
+Rule 2: agents on a node are ordered: first one that runs and isn't ending, serves Services of the
+wanted name (a canary's; otherwise without a name), is ready, and is the newest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class AgentPod:
 
     target: ForwardTarget
     node: str
-    """The node's name; empty: not scheduled yet."""
+    """The node's name; empty before the pod is scheduled."""
     created: str = ""
     """The API server's timestamp, which sorts by time."""
     is_running: bool = False
@@ -48,11 +48,11 @@ class AgentPod:
     serves_name: str = ""
     """The name of the Services that a canary serves; empty: Services without a name."""
     takes_over: bool = False
-    """Whether it has the flag that the chart's agents have."""
+    """Whether it has the flag of the chart's agents."""
     why_not: str = ""
-    """Why it doesn't run, in the cluster's words; empty if it runs."""
+    """The reason why it doesn't run, in the cluster's words; empty if it runs."""
     placement: Placement = field(default_factory=Placement)
-    """The nodes that its DaemonSet targets, as far as the pod shows."""
+    """The nodes that its DaemonSet targets, as far as the pod reveals."""
 
 
 def read_agent(item: bytes) -> AgentPod | None:
@@ -89,7 +89,7 @@ def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> b
 
 
 def _last_value(words: Sequence[str], flag: str) -> str:
-    """Return a flag's last value, which takes effect; empty if the flag isn't given."""
+    """Return a flag's last value, which takes effect; empty without the flag."""
     value = ""
     for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, given = word.partition("=")
@@ -119,7 +119,7 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
 
 
 def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:
-    """Return the agents of which a node should have one: the asked agent, and its rivals.
+    """Return the agents that compete on a node: the asked agent, and its rivals.
 
     An ending agent lets connections finish, and a canary has Services of its own.
 

@@ -31,8 +31,8 @@ class Following:
     """All nodes' streams.
 
     Args:
-        finder: It has listed the pods.
-        answers: Contains what was found.
+        finder: Finds the agents; has listed the pods.
+        answers: Contains the agents that were found.
         changed: Called after each change of the answers.
         first_s: Timeout of a stream's first answer.
     """

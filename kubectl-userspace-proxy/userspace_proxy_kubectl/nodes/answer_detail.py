@@ -3,7 +3,7 @@
     6 MiB of JSON each, 36 MiB all together ──▶ ``decoding``: 12 bytes of memory per byte of JSON
 
 Rule 1: whole answers are requested while nodes are few and answers small; a node whose answer is
-too large is asked for a summary, and once several are, all nodes are.
+too large is asked for a summary, and once several are too large, all nodes are.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SUMMARY_FROM = 100
 WHOLE_BYTES = 36 << 20
 """Limit on the bytes of all whole answers together."""
 ALSO_MAX = 100
-"""How many Services a request names: its line may have 8 KiB."""
+"""The maximum number of Services that a request names: its line may have 8 KiB."""
 
 _STATUS = "/api/v1/status"
 
 
 @dataclass(frozen=True, slots=True)
 class AskingMode:
-    """How to ask an agent."""
+    """The way to ask an agent."""
 
     is_summary: bool
     path: str
@@ -46,7 +46,7 @@ class AskingMode:
 
 
 class Asking:
-    """How the agents of one read are asked.
+    """The way in which the agents of one read are asked.
 
     Args:
         also: Services, ``namespace/name``, that summaries include anyway.
@@ -60,7 +60,7 @@ class Asking:
         self._too_large: set[str] = set()
         """Nodes whose whole answers are too large."""
         self._reduced: set[str] = set()
-        """Those nodes that have sent a summary."""
+        """Nodes with too large answers that have sent a summary."""
         self.refused: PortForwardError | None = None
         """Whether the API server denies port-forwards."""
 
@@ -70,7 +70,7 @@ class Asking:
         Args:
             count: The number of nodes.
         """
-        # A single node may have any reason, which doesn't change the others' mode.
+        # A single large answer doesn't change the mode for other nodes: it may have any reason.
         are_many = len(self._reduced) > max(1, count // 10)
         is_summary = node in self._too_large or are_many or count > SUMMARY_FROM
         query = []
@@ -184,7 +184,7 @@ class Answers:
         )
 
     def all_nodes(self, plans: Plans | None) -> AllNodes:
-        """Return the present nodes, with what this machine has read from the API server."""
+        """Return the current nodes, with this machine's digests of the API server's objects."""
         nodes, has_nodes = tuple(self._nodes.values()), self._found.nodes is not None
         if plans is None:
             return AllNodes(nodes, has_nodes)

@@ -5,7 +5,7 @@
 
 Rule 1: a node is behind in a Service only if its digest differed at two comparisons BEHIND_S apart,
 and the API server's contents stayed the same meanwhile: this machine may lag, too.
-Rule 2: a node isn't asked while its digest was valid a moment ago: its answer may be that old.
+Rule 2: a node isn't asked if its digest was valid a moment ago: its answer may be that old.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .plans import Plans
 
 BEHIND_S = 2.0
 ASKED_MAX = 32
-"""How many nodes to ask at one comparison; the others follow at the next one."""
+"""The maximum number of nodes to ask at one comparison; the others follow at the next."""
 
 _ANSWER_S = 5.0
 _BOUNDS = Bounds(body=2 << 20)
@@ -88,7 +88,7 @@ class Behind:
         return all(now - one.since >= BEHIND_S for one in known)
 
     async def look(self, nodes: Mapping[str, AgentAnswer], *, old_s: float) -> None:
-        """Compare the nodes with the API server's present contents.
+        """Compare the nodes with the API server's current contents.
 
         Args:
             old_s: The maximum age of the nodes' answers.
@@ -131,7 +131,7 @@ class Behind:
             async with asyncio.timeout(_ANSWER_S):
                 plan = await self._calls.read(to, f"{_PLAN}?{query}", NodePlan, _BOUNDS)
         except (UserspaceProxyError, TimeoutError):
-            # A node that doesn't answer has its own cause.
+            # A node without an answer has its own cause.
             self._differences.pop(node, None)
             return
         if plan.form == FORM:

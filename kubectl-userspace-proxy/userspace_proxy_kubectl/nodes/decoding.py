@@ -34,7 +34,7 @@ from userspace_proxy.status.http_answer import PORT_KEY, TooLarge
 OBJECT_BYTES = 700
 """Maximum bytes that an object decodes to: a Service port of ``{}``."""
 ELEMENT_BYTES = 100
-"""Bytes of a list, of its element, or of an entry in a map."""
+"""The bytes of a list, of a list's element, or of an entry in a map."""
 CHARACTER_BYTES = 4
 """Bytes of a character in a non-ASCII text."""
 CAUSE_BYTES = 600
@@ -59,12 +59,12 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Allowance:
-    """The memory that one answer may take, and takes."""
+    """The memory that one answer may take, and has taken."""
 
     body: int
     """Limit on the bytes of its JSON."""
     used: int = 0
-    """Memory taken by what was decoded; for a stream, by all lines since it was measured."""
+    """The memory taken by decoded values; for a stream, by all lines since it was measured."""
     pacing: Pacing = field(default_factory=lambda: Pacing(_SHARE))
     """Decides when the next change may be read."""
     _causes: int = 0
@@ -106,7 +106,7 @@ class Allowance:
 
 
 def most_of(line: bytes) -> int:
-    """Return the maximum bytes of memory that decoding takes, whatever type the JSON is read as."""
+    """Return the maximum bytes of memory that decoding takes, for any type."""
     is_narrow = line.isascii() and b"\\u" not in line
     return (
         len(line) * (1 if is_narrow else CHARACTER_BYTES)

@@ -1,10 +1,10 @@
-"""Finds how a node serves a Service differently from the API server's objects.
+"""Finds differences between a node's service and the API server's objects.
 
     planned from the API server ──┐
     answer of a node ─────────────┴──▶ PlanDifference for each Service port ──▶ words
 
-Only what is equal on all nodes is compared: which Service ports and addresses exist, and which
-endpoints are ready.
+Only properties that are equal on all nodes are compared: the Service ports, their addresses, and
+the ready endpoints.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class PlanDifference:
 def differences(
     planned: Sequence[PortFacts], there: Sequence[PortFacts]
 ) -> tuple[PlanDifference, ...]:
-    """Return what a node serves differently.
+    """Return the differences in a node's service.
 
     Args:
         planned: One Service's ports, as the API server's objects require.

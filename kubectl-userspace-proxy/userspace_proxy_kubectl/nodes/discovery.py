@@ -52,11 +52,11 @@ class Where:
 
     namespace: str = NAMESPACE
     selector: str = ""
-    """The pods' labels; empty: those that the chart sets."""
+    """The pods' labels; empty: the chart's labels."""
     nodes: frozenset[str] = frozenset()
-    """The nodes whose agents are wanted; empty: all nodes."""
+    """The nodes whose agents are requested; empty: all nodes."""
     name: str = ""
-    """Among several agents on a node, serves Services of this name; empty: those without one."""
+    """Of several agents on a node, choose the one for Services of this name; empty: of no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class FoundAgents:
     agents: Mapping[str, tuple[AgentPod, ...]] = field(default_factory=dict)
     """Each node's pods, the one to ask first; includes pods that don't run."""
     nodes: Mapping[str, NodeState] | None = None
-    """All Nodes; None: they couldn't be listed."""
+    """All Nodes; None: they can't be listed."""
     placements: tuple[Placement, ...] = ()
     """The nodes that the DaemonSets target."""
 
@@ -74,7 +74,7 @@ class FoundAgents:
         """Return the nodes that have, or should have, an agent, by name.
 
         Args:
-            wanted: Only these nodes, even unknown ones; empty: all.
+            wanted: Only these nodes, including unknown ones; empty: all.
         """
         if wanted:
             return tuple(sorted(wanted, key=in_order))
@@ -113,7 +113,7 @@ class Finder:
         """Whether Nodes and DaemonSets were requested."""
 
     async def pods(self) -> FoundAgents:
-        """List the pods, and return all that is now known.
+        """List the pods, and return the agents found so far.
 
         Raises:
             SourceError: The pods can't be listed, or there are none.
@@ -124,7 +124,7 @@ class Finder:
         return self._note()
 
     async def others(self) -> FoundAgents:
-        """List Nodes and DaemonSets as far as permitted, and return all that is known."""
+        """List Nodes and DaemonSets as far as permitted, and return the agents found."""
         nodes, placements = await asyncio.gather(self._list_nodes(), self._list_daemon_sets())
         self.found = replace(self.found, nodes=nodes, placements=placements)
         self.has_others = True
@@ -142,7 +142,7 @@ class Finder:
         )
 
     async def follow(self) -> AsyncIterator[FoundAgents]:
-        """Yield what is known after each change of the pods; never ends."""
+        """Yield the agents after each change of the pods; never ends."""
         while True:
             try:
                 async for found in self._watch():
@@ -192,7 +192,7 @@ class Finder:
         return SourceError(failure.text)
 
     async def _try_kubeadm(self) -> None:
-        """Look for pods of kubeadm's DaemonSet; if there are none, for the chart's again."""
+        """Look for pods of kubeadm's DaemonSet; without any, for the chart's again."""
         self._selector = KUBEADM_SELECTOR
         try:
             await self._list_pods()

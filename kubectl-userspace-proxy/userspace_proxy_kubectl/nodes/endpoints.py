@@ -1,13 +1,13 @@
-"""One endpoint as seen by all nodes: which nodes tried it, and what they got.
+"""One endpoint seen by all nodes: which nodes tried it, with which results.
 
-    all that tried it fail         ──▶ the endpoint is what fails
+    all that tried it fail         ──▶ the endpoint fails
     some hear nothing from it,
     while it answers others        ──▶ the path from these nodes
     some fail otherwise, or before ──▶ the endpoint, which comes and goes
     only one has tried             ──▶ unknown
 
 Rule 1: a node has tried an endpoint if it dialled it, was answered by it, or has a cause.
-Rule 2: an answer is a byte that came back: without a byte and without a cause, nothing is known.
+Rule 2: an answer is a byte that came back: without a byte or a cause, the result is unknown.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MergedEndpoint:
 
     address: str
     host: str
-    """The DNS name that it was found by; empty: it is an address."""
+    """The DNS name by which it was found; empty: it is an address."""
     pod: str
     """The pod's name; empty if unknown."""
     node: str
@@ -63,12 +63,12 @@ class MergedEndpoint:
     """The causes with their nodes; the one on most nodes first."""
     sums: Sums
     left_out: int = 0
-    """Nodes whose summaries omit its Service port: nothing fails there, and whether they tried it
+    """Nodes whose summaries omit the Service port: nothing fails there, and whether they tried it
     is unknown."""
 
     @property
     def level(self) -> Level | None:
-        """How it serves; None: as far as is known, it answers no node and fails for none."""
+        """How well it serves; None: as far as is known, it answers no node and fails for none."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         return Level.OK if self.answered else None

@@ -3,7 +3,7 @@
     planned from the API server ─▶ Explanation ──┬─▶ Explanation with a part about the nodes
     answers of agents ─▶ merged, differences ────┘
 
-Rule 1: if clients on nodes are served worse than planned, that decides the sentence.
+Rule 1: if clients on nodes are served worse than planned, the nodes decide the sentence.
 Rule 2: a node differs from the plan only after lagging for a while; its answer shows how.
 """
 
@@ -45,7 +45,7 @@ def with_nodes(
     Args:
         merged: All nodes, about this Service.
         behind: The result of :func:`behind_steps`.
-        invocation: The user's command, from which the next one is made.
+        invocation: The user's command, from which the next command is derived.
     """
     served = (_served(port, merged, invocation) for port in merged.ports)
     steps = (_answers(merged), *served, *behind)
@@ -120,7 +120,7 @@ def behind_steps(
 
 
 def _is_compared(answer: AgentAnswer) -> bool:
-    """Return whether an agent publishes what is needed to compare its plan."""
+    """Return whether an agent publishes the data for comparing its plan."""
     plan = answer.status.plan if answer.status is not None else None
     return plan is not None and plan.form == FORM and bool(plan.digest)
 

@@ -1,11 +1,11 @@
-"""Findings about nodes, reported without being asked for.
+"""Finds problems of nodes, which are reported unasked.
 
     answers ──each alone──▶ no answer, no API server, problems of its own ──┐ the same of several
             ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes: one finding
 
 Rule 1: a finding is a cause with the nodes that it applies to.
-Rule 2: what most nodes have is usual. Without a majority nothing is unusual: names and addresses
-differ by design.
+Rule 2: the value of most nodes is usual. Without a majority no value is unusual: names and
+addresses differ by design.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from userspace_proxy.version import format_version
 from .agent_answer import AgentAnswer, AllNodes
 
 CLOCK_OFF_S = 2.0
-"""Seconds of difference beyond which a node's times can't be compared with those of others."""
+"""The difference in seconds beyond which times of two nodes can't be compared."""
 # The maximum number of problems taken from an answer, which may contain any number.
 _PROBLEMS_MAX = 5
 _NAMED = 3
@@ -56,13 +56,13 @@ class NodeFinding:
     level: Level
     cause: Cause
     nodes: tuple[str, ...] = ()
-    """The nodes concerned, by name; empty: the machine that runs this tool."""
+    """The nodes concerned, by name; empty: this tool's machine."""
     services: tuple[str, ...] = ()
     """The Services concerned, by name; empty if none."""
 
 
 class OtherSetting(NamedTuple):
-    """A setting that differs from most nodes'; values are texts, or JSON; empty: the default."""
+    """A setting that differs from most nodes'; values are texts or JSON; empty: the default."""
 
     here: str
     usual: str
@@ -172,7 +172,7 @@ class _Said(NamedTuple):
 
 
 def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
-    """Yield findings, merging nodes with the same one."""
+    """Yield findings; nodes with the same finding are merged."""
     found: dict[object, list[tuple[str, _Said]]] = {}
     for node, one in said:
         found.setdefault((one.same, one.level), []).append((node, one))
@@ -226,7 +226,7 @@ def _without_source(status: StatusFacts) -> StatusFacts:
 
 
 def _versions(known: Sequence[AgentAnswer]) -> Iterator[tuple[str, _Said]]:
-    """Yield nodes whose version differs from most others'; all nodes, if none has a majority."""
+    """Yield nodes whose version differs from most others; without a majority, all nodes."""
     found = {one.node: runs(one.status) for one in known if one.status is not None}
     if len({*found.values()}) < 2:
         return
@@ -257,7 +257,7 @@ def _behind(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
 
 
 def _clocks(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
-    """Yield nodes whose clocks are off; if most are off alike, this machine's is."""
+    """Yield nodes whose clocks are off; if most are off equally, this machine's clock is."""
     off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
     shift = 0.0
     for sign in (1, -1):

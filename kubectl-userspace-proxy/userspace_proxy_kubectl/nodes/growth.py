@@ -1,8 +1,8 @@
-"""Computes what Service ports carried between two moments, over all nodes.
+"""Computes the traffic of Service ports between two moments, over all nodes.
 
-Rule 1: a node's figures are compared with its own, so a node that returns after a gap doesn't
-appear to have carried everything at once.
-Rule 2: for an agent restarted in between, figures since its start count.
+Rule 1: a node's figures are compared with its own earlier figures, so a node that returns after a
+gap doesn't appear to have carried all traffic at once. Rule 2: for an agent restarted in between,
+figures since its start count.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
 
 
 def in_order(ports: Iterable[MergedPort], sort: str, rates: Rates) -> list[MergedPort]:
-    """Return Service ports in an order; equal ones are in that of their names.
+    """Return Service ports in an order; equal ones are sorted by name.
 
     Args:
         sort: A key of ``ORDERS``, with ``-`` before it in descending order.

@@ -1,11 +1,11 @@
-"""Incidents across nodes: a cause is one incident on however many nodes it is seen.
+"""Incidents across nodes: a cause is one incident, regardless of the number of nodes.
 
     Service ports of all nodes ──diagnosis.incidents──▶ one cause ──which nodes tried?──▶ extent
-    what only the same few nodes see of several endpoints ──────────────────────────────▶ one
+    failures of several endpoints that only the same few nodes see ──────────────────────▶ one
 
 Rule 1: grouping, and when a node counts as failed, follow the rules of one node, applied to all
 nodes' Service ports. So a dead node is one incident, with the same id as on each node's page.
-Rule 2: nodes that can't reach what others reach are what fails, not each of the endpoints.
+Rule 2: if some nodes can't reach endpoints that others reach, the nodes fail, not the endpoints.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class MergedIncident:
     """One cause, with all affected Services and nodes."""
 
     incident: IncidentFacts
-    """The incident as on one node, with all nodes' figures; its ports are the cluster's."""
+    """The incident as on a single node, with all nodes' figures; its ports are the cluster's."""
     nodes: tuple[str, ...]
     tried: int
-    """How many nodes tried its endpoints; 0 if it isn't about endpoints."""
+    """The number of nodes that tried its endpoints; 0 if it isn't about endpoints."""
     answered: int
-    """How many of these nodes were answered, and see no fault."""
+    """The number of these nodes that were answered, and see no fault."""
     extent: Extent
     left_out: int
     """The number of nodes whose summaries don't show whether they dialled the endpoints."""
@@ -61,7 +61,7 @@ class MergedIncident:
 
     @property
     def command(self) -> str:
-        """A shell command that shows more; it says so if it must run on the node."""
+        """A shell command that shows more; it states if it must run on the node."""
         service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
@@ -79,7 +79,7 @@ class MergedIncident:
 
 @dataclass(slots=True)
 class _SeenOn:
-    """What is known about an incident beyond its facts."""
+    """The known facts about an incident beyond its cause."""
 
     nodes: dict[str, None] = field(default_factory=dict)
     ports: set[tuple[str, ...]] = field(default_factory=set)
@@ -131,13 +131,13 @@ class _Reach:
         self._listed: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.tried: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.failed: Mapping[str, set[str]] = {at: set() for at in addresses}
-        """The nodes that tried but aren't answered, for whatever reason."""
+        """The nodes that tried but aren't answered, for any reason."""
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
         """When the endpoints last answered other nodes."""
         self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}
         """The result of ``current_cause`` for each node."""
         self.places: dict[str, str] = {}
-        """The nodes that endpoints run on."""
+        """The nodes on which endpoints run."""
         for node, port in on_nodes if addresses else ():
             for endpoint in port.endpoints:
                 tried = self.tried.get(endpoint.address)
@@ -153,7 +153,7 @@ class _Reach:
                         self.answers[endpoint.address][node] = last
 
     def left_out(self, addresses: Iterable[str]) -> int:
-        """Return how many summaries omit all Service ports with some endpoints."""
+        """Return the number of summaries that omit all Service ports with some endpoints."""
         if not self._summaries:
             return 0
         listed = set[str]().union(*(self._listed[at] for at in addresses))

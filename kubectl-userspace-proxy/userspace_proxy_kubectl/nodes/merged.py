@@ -1,11 +1,11 @@
 """One verdict over all nodes: merges their facts about each Service port.
 
-    answers ──by Service port──▶ MergedPort ── groups of nodes that say the same, served, missing
+    answers ──by Service port──▶ MergedPort ── groups of nodes with equal facts, served, missing
                                      └────────▶ MergedEndpoint: nodes that tried it, and by cause
             ──by cause─────────▶ MergedIncident
 
-Rule 1: only nodes with a present answer count; findings name the others.
-Rule 2: a summary omits what is served, so what it doesn't contain is served there.
+Rule 1: only nodes with a current answer count; findings name the others. Rule 2: a summary omits
+served Service ports, so the ports that it omits are served there.
 Rule 3: which nodes tried an endpoint decides whether the endpoint fails, or the path to it.
 Rule 4: each Service port in an answer is visited a fixed number of times.
 """
@@ -37,8 +37,8 @@ from .incidents import MergedIncident, incidents_of
 from .rows import NodeRow, rows_of
 from .sums import Sums, added, of_port
 
-# The maximum number of Services to ask for: each adds about a kilobyte to the answer of every node
-# that is asked for it.
+# The maximum number of Services to ask for: each adds about a kilobyte to the answer of every asked
+# node.
 ASKED_MAX = 50
 # The longest name that Kubernetes allows.
 _NAME_MAX = 253
@@ -74,9 +74,9 @@ class NodeGroup:
     level: Level
     state: PortState
     causes: tuple[Cause, ...]
-    """The causes in their sentences, with all nodes' counts added; empty if they have none."""
+    """The causes in their sentences, with all nodes' counts added; empty without causes."""
     sentence: str
-    """The first node's sentence, without a capital letter that only a sentence has."""
+    """The first node's sentence, without the capital letter that only a sentence has."""
     nodes: tuple[str, ...]
 
 
@@ -94,7 +94,7 @@ class MergedPort:
     neutral: tuple[tuple[str, int], ...]
     """Served nodes without evidence of an answered client: why, and how many."""
     left_out: int
-    """Served nodes whose summaries omit it."""
+    """Serving nodes whose summaries omit it."""
     missing: tuple[str, ...]
 
     @property
@@ -108,7 +108,7 @@ class MergedPort:
 
     @property
     def address(self) -> str:
-        """The address that most clients dial; empty if none."""
+        """The address that most clients dial; empty without an address."""
         return self.frontends[0].address if self.frontends else ""
 
     @property
@@ -117,13 +117,13 @@ class MergedPort:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all observers; None: a neutral mark."""
+        """The level for all readers; None: a neutral mark."""
         is_neutral = self.served == sum(count for _, count in self.neutral)
         return None if self.level is Level.OK and is_neutral else self.level
 
     @cached_property
     def sums(self) -> Sums:
-        """The figures summed over all nodes whose answers contain it."""
+        """The figures, summed over all nodes whose answers contain it."""
         return added(map(of_port, self.members.values()))
 
     @cached_property
@@ -148,9 +148,10 @@ class Merged:
     has_nodes: bool
     """Whether nodes without an agent are known."""
     ports: tuple[MergedPort, ...]
-    """The worst first, then by name; from summaries only ports that aren't ok on some node."""
+    """The ports, the worst first, then by name; from summaries only ports that aren't ok somewhere.
+    """
     healthy: int
-    """The number of further Service ports, which are ok wherever they are known."""
+    """The number of further Service ports, which are ok on all nodes that have them."""
     incidents: tuple[MergedIncident, ...]
     """Sorted by level, the worst first, then by number of nodes."""
     findings: tuple[NodeFinding, ...]
@@ -165,7 +166,7 @@ class Merged:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all observers; None: no fault, but nothing known to be healthy either."""
+        """The level for all readers; None: no fault, but nothing known to be healthy either."""
         if self.level is not Level.OK or not self.ports:
             return self.level
         return mark_of(self.ports, more=self.healthy)
@@ -238,7 +239,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
 
 
 def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
-    """Return the Services for which summaries don't suffice, those on the most nodes first.
+    """Return Services for which summaries don't suffice, first those on the most nodes.
 
     They aren't ok on some node: other nodes show whether their endpoints answer anyone.
     """
@@ -295,7 +296,7 @@ def _merged(
             continue
         if not (answer.is_summary and answer.status is not None and answer.status.served):
             missing.append(answer.node)
-        # If the node is behind in the Service, its summary doesn't tell whether it serves it.
+        # If the node is behind in the Service, its summary doesn't show whether it serves it.
         elif key.of_service not in answer.behind:
             left_out += 1
     groups = [_group(same) for same in found.values()]
@@ -314,7 +315,7 @@ def _merged(
 
 
 class _Ill(NamedTuple):
-    """A Service port's fault on a node."""
+    """The fault of a Service port on a node."""
 
     node: str
     state: StateFacts
@@ -334,7 +335,7 @@ def _group(same: Sequence[_Ill]) -> NodeGroup:
 
 
 def _has_files(known: Sequence[AgentAnswer], members: Mapping[str, PortFacts]) -> bool:
-    """Return whether the Service comes from manifests, unknown to the API server."""
+    """Return whether the Service is from manifests, unknown to the API server."""
     return any(
         one.status is not None and one.node in members and one.status.source.kind != "kubernetes"
         for one in known

@@ -49,7 +49,7 @@ class Placement:
     selector: Mapping[str, str | None] = field(default_factory=dict)
     tolerations: tuple[WireToleration, ...] = ()
     terms: tuple[WireAffinityTerm, ...] = ()
-    """The terms of the required node affinity; empty: there is none."""
+    """The terms of the required node affinity; may be empty."""
     wanted: int | None = None
     """The number of nodes as counted by its controller; None: unknown."""
 
@@ -101,11 +101,11 @@ class NodeState:
     labels: Mapping[str, str | None] = field(default_factory=dict)
     taints: tuple[WireTaint, ...] = ()
     why_not: str = ""
-    """Why it isn't ready, in the cluster's words; empty if it is."""
+    """The reason why it isn't ready, in the cluster's words; empty if it is ready."""
 
     @property
     def is_virtual(self) -> bool:
-        """Whether it lacks a kernel of its own."""
+        """Whether it has no kernel of its own."""
         has_label = not _VIRTUAL_LABELS.isdisjoint(self.labels.items())
         return has_label or any(taint.key == _VIRTUAL_TAINT for taint in self.taints)
 

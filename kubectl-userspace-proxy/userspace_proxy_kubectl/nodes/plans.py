@@ -1,9 +1,9 @@
-"""Digests of the API server's contents, comparable to those that agents publish of their plans.
+"""Digests of the API server's contents, comparable to the digests of agents' plans.
 
     Services, EndpointSlices ──list, watch──▶ Store ──▶ Digests ◀──compared── agents
 
-Rule 1: objects are read as agents read them, but with the user's rights; without, there are none.
-Rule 2: an unreadable object is left out: agents keep the last version that they could read.
+Rule 1: objects are read as agents read them, but with the user's rights; without, there are no
+digests. Rule 2: an unreadable object is omitted: agents keep the last version that they could read.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from userspace_proxy.sources.kubernetes.resources import SERVICES, SLICES, Resou
 from userspace_proxy.sources.kubernetes.shares import ObjectShares
 
 _KEPT = 1000
-"""How many former digests to remember."""
+"""The number of former digests to remember."""
 
 
 class Plans:
-    """What this machine itself has read from the API server.
+    """The digests that this machine computes from the API server's objects.
 
     Args:
         client: The API server's client, open.

@@ -1,7 +1,7 @@
 """Reads the agents of all nodes, once or continuously, with the user's rights.
 
     Finder ──agents──▶ NodesReader ──port-forwards──▶ answers ──▶ AllNodes, more and more complete
-    Plans ──digests──▶   └── Behind: which nodes don't have the plan that the API server has
+    Plans ──digests──▶   └── Behind: nodes whose plan differs from the API server's objects
 
 Rule 1: the first answers of all nodes share a deadline; later ones are replaced by a cause.
 Rule 2: a node can affect only its own answer. Only failures common to all nodes raise an error:
@@ -54,7 +54,7 @@ _LINES_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class NodeLine:
-    """A line sent by an agent, or why there are none for a while."""
+    """A line sent by an agent, or the reason why there are none for a while."""
 
     node: str
     line: bytes = b""
@@ -84,7 +84,7 @@ class NodesReader:
     ) -> None:
         self.client = client
         self.now = AllNodes()
-        """What is known: from :meth:`follow`, or else from the last :meth:`first`."""
+        """The known nodes: from :meth:`follow`, otherwise from the last :meth:`first`."""
         self._where = where or Where()
         self._timeout_s = timeout_s
         self._with_plans = with_plans
@@ -117,7 +117,7 @@ class NodesReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # The caller's error isn't passed to the task group, as the tasks didn't fail.
+        # The caller's error isn't passed to the task group, because the tasks didn't fail.
         await self._stack.aclose()
 
     @property
@@ -130,10 +130,10 @@ class NodesReader:
         }
 
     async def first(self, show: Show | None = None, *, also: Collection[str] = ()) -> AllNodes:
-        """Ask all nodes, and return what arrived by the deadline.
+        """Ask all nodes, and return the answers that arrived by the deadline.
 
         Args:
-            show: Called with what has arrived, several times a second until all has.
+            show: Called with the answers so far, several times a second until all have arrived.
             also: Services, ``namespace/name``, that summaries include anyway.
 
         Raises:
@@ -342,7 +342,7 @@ class NodesReader:
                     await is_last.wait()
 
     async def _wanted(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
-        """Return the agents to ask for some nodes; for all, if none is named."""
+        """Return the agents to ask for some nodes; for all, without names."""
         if not self.agents:
             await self._found()
             self._finder.check()

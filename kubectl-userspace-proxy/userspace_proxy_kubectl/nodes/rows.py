@@ -1,7 +1,7 @@
 """The table of nodes: one row each, the worst first.
 
-Rule 1: nodes without an answer have a row, too, which doesn't show what was last known.
-Rule 2: what most nodes see isn't one node's fault: a node's level is that of its findings, and of
+Rule 1: nodes without an answer also have a row, which doesn't show their last facts. Rule 2: a
+failure that most nodes see isn't one node's fault: a node's level is that of its findings, and of
 failures that it sees but most others don't.
 """
 
@@ -38,7 +38,7 @@ class NodeRow:
     """Settings that differ from most nodes', by name."""
     steering: str = ""
     path: str = ""
-    """The data path for Services that don't choose one."""
+    """The data path for Services that don't choose a path."""
     plan_age_s: float | None = None
     """Seconds since the whole plan was last in force; None: never."""
     revision: int = 0

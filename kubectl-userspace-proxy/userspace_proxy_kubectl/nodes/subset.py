@@ -1,7 +1,7 @@
 """Selects a part of all nodes: a Service, a namespace, or search results.
 
 Rule 1: a Service exists if one node serves it, or the API server has it and no node ignores it;
-while no node answers, nothing is reported as missing.
+while no node answers, no Service is reported as missing.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _have_left_out(all_nodes: AllNodes) -> bool:
 
 
 def _known(answers: list[StatusFacts], services: list[str]) -> StatusFacts:
-    """Return what any node knows about Services, as a single answer."""
+    """Return any node's facts about Services, as a single answer."""
     ports = {port.name: port for one in answers for port in one.ports}
     listed = {f"{port.namespace}/{port.service}" for port in ports.values()}
     others = (ServiceKey.read(service) for service in services if service not in listed)

@@ -1,4 +1,4 @@
-"""Sums of several nodes' figures; ``decoding`` has bounded them, and negative ones are ignored."""
+"""Sums of several nodes' figures, which ``decoding`` has bounded; ignores negative figures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def of_endpoint(endpoint: EndpointFacts) -> Sums:
 
 
 def since(now: Sums, before: Sums) -> Sums:
-    """Return what was counted in between; 0 for figures that fell, as after a restart."""
+    """Return the counts in between; 0 for figures that decreased, as after a restart."""
     return Sums(*(max(0, new - old) for new, old in zip(now, before, strict=True)))
 
 

@@ -6,11 +6,10 @@
           shop/web, shop/cart and 2 more
       ✕ shop/web:http  10.96.0.10:80  refused on node-7 and node-31 (2 of 120): …; served on 118
 
-Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served.
-Rule 2: nodes come first, then causes that touch several Services or only some nodes, which the
-lines of Service ports don't repeat, then these.
-Rule 3: names and words of agents may be anything: each line is made printable, and each list has a
-bound.
+Rule 1: a line about an object begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served.
+Rule 2: nodes are first, then causes that affect several Services or only some nodes, which the
+lines of Service ports don't repeat, then Service ports. Rule 3: agents may send any names and
+words: each line is made printable, and each list has a bound.
 """
 
 from __future__ import annotations
@@ -52,14 +51,14 @@ from .merged import Merged, MergedPort
 from .rows import NodeRow
 from .words import format_endpoint, format_finding, format_incident, format_port
 
-# The maximum number of findings that are listed unless the output is wide: the first screen has
-# what is wrong with nodes, with several Services, and with single ones.
+# The maximum number of findings that are listed unless the output is wide: the first screen has the
+# problems of nodes, of several Services, and of single Services.
 _REMARKS_SHOWN = 8
 # The maximum number of Service ports that are listed; one agent alone may claim any number.
 _PORTS_SHOWN = 10_000
 _ENDPOINTS_SHOWN = 50
-# The maximum number of nodes below whose rows a finding is printed; one about more nodes is printed
-# once.
+# The maximum number of nodes in whose rows a finding is printed; a finding about more nodes is
+# printed once.
 _ALIKE = 3
 _BELOW = "      "
 
@@ -67,7 +66,7 @@ _NODE_HEADINGS = (
     "NODE", "VERSION", "STEERING", "PATH", "PLAN", "BEHIND", "NOT OK", "OPEN", "CONN", "FAILED",
     "CPU", "MEMORY",
 )  # fmt: skip
-# The columns that are left out if the terminal is too narrow, in this order.
+# The columns that are omitted if the terminal is too narrow, in this order.
 _LEAST = ("CONN", "PATH", "STEERING", "VERSION", "FAILED", "OPEN")
 
 
@@ -75,8 +74,8 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
     """Return all nodes as text in UTF-8.
 
     Args:
-        columns: The width of the terminal; 0: no bound.
-        is_wide: Show all findings and causes, what to do about them, and endpoints.
+        columns: The width of the terminal; 0: unlimited.
+        is_wide: Show all findings and causes, their remedies, and endpoints.
     """
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
     findings = merged.findings if is_wide else merged.findings[:_REMARKS_SHOWN]
@@ -100,7 +99,7 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
 
 
 def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
-    """Return the table of nodes; what is said of many is above it, of one or a few in its row."""
+    """Return the table of nodes; findings about many nodes are above it, others in a node's row."""
     of_many = [one for one in merged.findings if not 0 < len(one.nodes) <= _ALIKE]
     lines = [*placed("", _answered(merged), columns)]
     for finding in of_many:
@@ -174,7 +173,7 @@ def _header(merged: Merged) -> str:
 
 
 def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
-    """Yield that only one namespace is shown, and what others have."""
+    """Yield the line that only one namespace is shown, with other namespaces' problems."""
     if not merged.namespace:
         return
     what = f"namespace {shown(merged.namespace)}"
@@ -191,7 +190,7 @@ def _remark_lines(finding: NodeFinding, columns: int, *, is_wide: bool) -> Itera
 
 
 def _is_above(one: MergedIncident) -> bool:
-    """Return whether a cause has lines of its own: it isn't told by one Service port's."""
+    """Return whether a cause has its own lines, as no Service port's line contains it."""
     return len(one.incident.services) > 1 or one.extent is Extent.PATH
 
 
@@ -265,7 +264,7 @@ def _node_cells(row: NodeRow) -> tuple[str, ...]:
 
 
 def _fitting(table: Sequence[Sequence[str]], columns: int) -> Sequence[int]:
-    """Return the indexes of the columns that fit; the least important ones are left out first."""
+    """Return the indexes of the columns that fit; the least important columns are omitted first."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     places = list(range(len(widths)))
     for name in _LEAST if columns else ():

@@ -1,4 +1,4 @@
-"""Sentences about all nodes: which see something, which don't, and for which it is unknown.
+"""Sentences about all nodes: which are affected, which aren't, and which are unknown.
 
     refused on node-7 and node-31 (2 of 120): 10.244.3.9:8080 refuses connections; served on 118
     only node-7 can't reach 10.244.3.9:80: it does not answer; the other 117 that tried are answered
@@ -26,7 +26,7 @@ from .findings import NodeFinding
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
 
-# The maximum number of causes in a text: a Service port's text is bounded, however much is wrong.
+# The maximum number of causes in a text: a Service port's text is bounded.
 _CAUSES = 2
 _STATES = 3
 # The maximum length of a text from an agent, which may have any length.
@@ -102,10 +102,10 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
 
 
 def format_incident(one: MergedIncident, now: float, total: int) -> str:
-    """Return an incident in one line: the fault, its nodes, what it affects, since when.
+    """Return an incident in one line: the fault, its nodes, its effects, and its beginning.
 
     Args:
-        total: How many nodes have an answer.
+        total: The number of nodes with an answer.
     """
     facts = one.incident
     if one.extent is Extent.NONE or len(facts.endpoints) != 1:
@@ -136,7 +136,7 @@ def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterat
 def _causes(
     port: MergedPort, groups: Sequence[NodeGroup], total: int, above: Collection[object]
 ) -> Iterator[str]:
-    """Yield some nodes' causes for a state, omitting those already shown."""
+    """Yield some nodes' causes for a state, omitting causes that are already shown."""
     nodes: dict[object, int] = {}
     causes: dict[object, Cause] = {}
     for group in groups:
@@ -174,7 +174,7 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
 
 
 def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
-    """Return an endpoint's fault, and the nodes affected among those that tried it."""
+    """Return an endpoint's fault, and the affected nodes among those that tried the endpoint."""
     tried, answered, left_out = counts
     are_all = len(nodes) + answered == tried and not left_out
     if not answered:

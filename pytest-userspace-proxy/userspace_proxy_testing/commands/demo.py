@@ -114,7 +114,7 @@ def _show(
 
 
 class _StopOnSignal:
-    """Lets Ctrl-C, SIGTERM and the end of a child wake a poll on its descriptor.
+    """Lets Ctrl-C, SIGTERM and the end of a child end a poll on its descriptor.
 
     Signals become bytes on a socket, so none is lost between a check and a poll.
     """
@@ -181,7 +181,7 @@ def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
         ("pod", client.prefix),
         ("node", sandbox.node.prefix),
         ("ask", (*client.prefix, sys.executable, "-m", "userspace_proxy_testing.sandbox.client")),
-        # The folder leads to the running demo.
+        # The folder by which clients find the running demo.
         (
             "userspace-proxy",
             ("env", f"TMPDIR={folder.parent}", sys.executable, "-m", "userspace_proxy"),

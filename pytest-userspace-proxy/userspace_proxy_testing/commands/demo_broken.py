@@ -1,6 +1,6 @@
 """The demo's broken Services, with one mistake each, for ``explain`` and the page.
 
-They are text, formatted for people who fix them; the tests of causes use objects
+The Services are text, formatted for people who fix them; the tests of causes use objects
 (``tests/node/broken_services.py``).
 """
 

@@ -217,7 +217,7 @@ class Commands:
         self.show_prompt()
 
     def _answer(self) -> None:
-        # A client that is gone or silent loses only its own command.
+        # A client that has left or is silent loses only its own command.
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             with connection:

@@ -45,7 +45,7 @@ from .sandbox_proxy import (
 # Source: RFC 2544, addresses for benchmarks, which manifests don't contain.
 POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
 _SHOWN = 20
-"""How many lines about unserved Services to print."""
+"""The number of printed lines about unserved Services."""
 _KINDS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 
 
@@ -53,8 +53,8 @@ def sandbox(given: Given) -> int:
     """Run a command in a sandbox.
 
     Args:
-        given: ``manifests``: a file or folder; ``namespace``: where short names are looked up
-            first; ``own``: Services whose endpoints the command serves; the command.
+        given: ``manifests``: a file or folder; ``namespace``: the first namespace for short names;
+            ``own``: Services whose endpoints the command serves; the command.
 
     Returns:
         The command's exit status, or 128 plus the number of the signal that ended it.

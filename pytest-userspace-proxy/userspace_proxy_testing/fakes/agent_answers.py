@@ -1,9 +1,9 @@
 """Answers of fake agents: a proxy's, an older proxy's, and hostile ones.
 
     FakeAgent(facts) ──change──▶ /api/v1/status, whole, as a summary, or each change of it
-    HOSTILE["huge"]() ─────────▶ what no reader of many nodes may suffer from
+    HOSTILE["huge"]() ─────────▶ answers that must not harm a reader of many nodes
 
-Rule 1: nothing happens by itself: a stream gets a line for each :meth:`FakeAgent.change`.
+Rule 1: only the test triggers events: a stream gets a line for each :meth:`FakeAgent.change`.
 Rule 2: a hostile answer is cheap for this process, however expensive for its reader.
 """
 

@@ -60,7 +60,7 @@ class FakeAgents:
     """The agents of one release.
 
     Args:
-        api: Gets the Nodes and pods, and forwards to them.
+        api: Receives the Nodes and pods, and forwards to them.
         release: The release's name; the default is the chart's.
         port: The port of the agents' status page; if not the default, it is in their arguments.
         serves: The name of the Services that a canary serves; empty: Services without a name.

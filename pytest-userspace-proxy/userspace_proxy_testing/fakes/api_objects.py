@@ -3,7 +3,7 @@
     put, delete ──▶ objects at a resourceVersion ──▶ lists, in pages
               └──▶ history ──▶ events since a resourceVersion, unless forgotten
 
-This module does no I/O: values in, values out.
+This module does no I/O: it maps values to values.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ObjectFilter:
 
     resource: str
     name: str = ""
-    """The only object's name (``fieldSelector``); empty: all."""
+    """The name of the only object (``fieldSelector``); empty: all objects."""
     namespace: str = ""
     """The only namespace, from the path; empty: all."""
     labels: tuple[tuple[str, str], ...] = ()
@@ -73,7 +73,7 @@ class ObjectFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """A part of a list."""
+    """One page of a list."""
 
     revision: int
     items: list[Object]
@@ -90,7 +90,7 @@ class FakeObjects:
         self._history: list[WatchEvent] = []
         self._forgotten = FIRST_REVISION
         self._rests: dict[str, ListPage] = {}
-        """The remaining parts of lists, by continue token."""
+        """The remaining pages of lists, by continue token."""
 
     def put(self, item: Object) -> WatchEvent:
         """Add an object, or replace the one with its kind and name.

@@ -65,7 +65,7 @@ def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
 
 
 def _deleted(pod: Object, options: Mapping[str, Any]) -> Object | None:
-    """Return a Pod after a deletion request; None: it is gone.
+    """Return a Pod after a deletion request; None: it was removed.
 
     It stays while it has a finalizer, or a node whose kubelet must end it.
     """

@@ -8,7 +8,7 @@ To clients it behaves like kube-apiserver: resourceVersions, pages with continue
 and allocates nothing.
 
 Rule 1: ``requests`` contains all requests as text, one line each.
-Rule 2: nothing happens by itself: the test triggers bookmarks, ends, silence and errors.
+Rule 2: only the test triggers bookmarks, ends, silence and errors.
 Rule 3: it belongs to the event loop in which it was started.
 """
 
@@ -84,8 +84,8 @@ class FakeApiServer:
     """A server on 127.0.0.1, from ``start`` to ``stop``; also an async context manager.
 
     Args:
-        token: The only valid bearer token; empty: none is required.
-        has_watch_cache: Send lists from a resourceVersion in one page whatever the limit, like
+        token: The only valid bearer token; empty: no token is required.
+        has_watch_cache: Send lists from a resourceVersion in one page regardless of the limit, like
             kube-apiserver; False: send every list in pages.
         port: The port to listen at; 0: any free port.
         tls: Makes the server's URL https; clients send credentials only then.
@@ -106,7 +106,7 @@ class FakeApiServer:
         self.sent: list[tuple[str, str, Object]] = []
         """Objects that clients wrote: ``POST``, the path, the object."""
         self.pods = FakePods()
-        """What port-forwards reach."""
+        """The pods that port-forwards reach."""
         self.denied: set[str] = set()
         """Forbidden actions, such as ``create pods/portforward``: access reviews deny them,
         and requests to read are rejected."""
@@ -212,7 +212,7 @@ class FakeApiServer:
         times: int = 1,
         after: int = 0,
     ) -> None:
-        """Answer the next requests for a resource with an error, or those after some."""
+        """Answer the next requests for a resource with an error, or requests after some others."""
         self._refusals.append(
             _Refusal(resource, code, reason, message, retry_after_s, times, after)
         )

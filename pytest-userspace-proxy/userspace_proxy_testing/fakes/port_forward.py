@@ -28,7 +28,7 @@ _MASK_BYTES = 4
 Send = Callable[[bytes], Awaitable[None]]
 """Sends bytes to the client; raises ConnectionResetError once it is gone."""
 Serve = Callable[[asyncio.StreamReader, Send], Awaitable[None]]
-"""Serves a pod's port: called with what the client sends; returning sends the FIN."""
+"""Serves a pod's port: called with the client's bytes; returning sends the FIN."""
 
 
 class FakePods:
@@ -56,7 +56,7 @@ class FakePods:
         ports: Mapping[int, SocketAddress | Serve],
         namespace: str = "default",
     ) -> None:
-        """Start a pod, or change what serves its ports; other ports refuse."""
+        """Start a pod, or change the servers of its ports; other ports refuse."""
         self._ports[f"{namespace}/{name}"] = ports
 
     @property

@@ -36,10 +36,10 @@ class FakeSteering(Steering):
         self.programmed = 0
         """The total number of frontends in calls of ``apply`` and ``change``."""
         self.fails_with: SteeringError | None = None
-        """What ``apply``, ``change`` and ``kernel_connections`` raise, without a change; None:
-        they succeed."""
+        """The error that ``apply``, ``change`` and ``kernel_connections`` raise, without a change;
+        None: they succeed."""
         self.counted: Mapping[Frontend, int] | None = None
-        """What ``kernel_connections`` returns."""
+        """The result of ``kernel_connections``."""
         self._taken = taken if taken is not None else {}
         self._wanted: Targets | None = None
 

@@ -19,7 +19,7 @@ from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
-# How long idle flows are kept, which is as long as the data plane keeps flows with traffic in both
+# How long idle flows are kept: as long as the data plane keeps flows with traffic in both
 # directions (nf_conntrack).
 IDLE_S = 120.0
 # The maximum number of flows, each of which takes a descriptor of the control process.
@@ -52,7 +52,7 @@ class FaultDatagrams:
         self._socket = _open(SocketAddress(_HOST, 0))
         self._socket.bind((_HOST, 0))
         self.address = SocketAddress(*self._socket.getsockname()[:2])
-        """The address that clients send to."""
+        """The address to which clients send."""
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def set_toxics(self, toxics: Sequence[NamedToxic]) -> None:

@@ -27,7 +27,7 @@ _HOST = "127.0.0.1"
 
 
 class Mode(enum.StrEnum):
-    """What happens to clients that connect."""
+    """The treatment of clients that connect."""
 
     PASS = "pass"
     """They are forwarded through the toxics."""
@@ -53,7 +53,7 @@ class FaultServer:
         self.toxics: tuple[NamedToxic, ...] = ()
         """The toxics, in the order of application; see :meth:`set_toxics`."""
         self.first_resets = FirstResets(0)
-        """How many of the next clients to reset, and when."""
+        """The number of next clients to reset, and the moment of the reset."""
         self._mode = Mode.PASS
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
@@ -62,16 +62,16 @@ class FaultServer:
         self._fillers: list[socket.socket] = []
         self._listener = _bound(SocketAddress(_HOST, 0))
         self.address = SocketAddress(*self._listener.getsockname()[:2])
-        """The address that clients connect to."""
+        """The address to which clients connect."""
         self._listen()
 
     @property
     def mode(self) -> Mode:
-        """What happens to clients that connect."""
+        """The treatment of clients that connect."""
         return self._mode
 
     def set_mode(self, mode: Mode) -> None:
-        """Change what happens to new clients; open connections continue."""
+        """Change the treatment of new clients; open connections continue."""
         if mode is not self._mode:
             self._close_listener()
             self._mode = mode
@@ -132,7 +132,7 @@ class FaultServer:
         first = self.first_resets
         if first.count:
             self.first_resets = FirstResets(first.count - 1, first.at_connect)
-            # The endpoint receives nothing of the request.
+            # The endpoint doesn't receive the request.
             toxic = NamedToxic(FAIL_FIRST, UPSTREAM, ResetPeer(at_connect=first.at_connect))
             await self._pass_on(reader, writer, chance, [toxic])
         elif self._mode is Mode.HALF_OPEN:

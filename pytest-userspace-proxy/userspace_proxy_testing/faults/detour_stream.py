@@ -3,14 +3,14 @@
     source ──read──▶ queue of chunks with the time of their arrival ──toxics──▶ sink
 
 Rule 1: a chunk's delay starts at its arrival, so a latency doesn't lower the rate.
-Rule 2: toxics may change while a connection is open: the next chunk sees the new ones, and a wait
-for an old one ends.
+Rule 2: toxics may change while a connection is open: the new toxics apply to the next chunk, and
+waits of old ones end.
 Rule 3: toxicity is drawn once per connection and toxic, independent of other draws.
 Rule 4: a reset waits for the client's first byte or end, unless it comes at the connect. So a
-client sees a reset, not a failed connect, whatever its speed. Until then bytes are forwarded.
+client sees a reset, not a failed connect, regardless of its speed. Until then bytes are forwarded.
 
-Unlike the data plane's relay (``dataplane.relay``), which splices and never holds back what it may
-send, this delays, cuts or drops each chunk, at the rates of tests.
+Unlike the data plane's relay (``dataplane.relay``), which splices and never holds back bytes that
+it may send, this module delays, cuts or drops each chunk, at the rates of tests.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class FaultyStream:
     """One direction; :meth:`run` ends when all is forwarded or the connection has ended.
 
     Args:
-        toxics: Returns this direction's present toxics.
+        toxics: Returns this direction's current toxics.
         client: The state of the connection's client, shared by both directions.
         abort: Ends the connection; with True, by a reset.
     """
@@ -163,14 +163,14 @@ class FaultyStream:
             ends = self._ends()
             if not ends:
                 if self._is_over and self._queue.empty():
-                    # The end was lost, too.
+                    # The end was also lost.
                     self._queue.put_nowait(_Chunk(b"", self._clock()))
                 return True
             if self._is_over and self._drops():
                 # Like toxiproxy: otherwise it would stay open after its client has gone.
                 self._abort(False)
                 return False
-            # Includes what waits for room in the queue.
+            # Includes chunks that wait for room in the queue.
             self._lose()
             first = min(ends, key=_ends_after_s)
             if not await self._wait(_ends_after_s(first)):
@@ -193,7 +193,7 @@ class FaultyStream:
             self._queue.get_nowait()
 
     async def _pass(self, chunk: _Chunk) -> bool:
-        """Forward a chunk; return whether the connection goes on."""
+        """Forward a chunk; return whether the connection continues."""
         due, toxics = chunk.arrived, self._active()
         for toxic in toxics:
             if isinstance(toxic, Latency):

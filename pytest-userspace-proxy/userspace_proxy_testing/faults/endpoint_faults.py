@@ -97,7 +97,7 @@ class EndpointFaults:
         """Remove all faults of an endpoint or of a Service. Idempotent.
 
         Args:
-            protocol: Only faults of this protocol; None: of both.
+            protocol: Remove only faults of this protocol; None: of both.
         """
         servers = self._servers.get(service, {})
         for at in list(servers):

@@ -42,7 +42,7 @@ def check_type(type_: str, protocol: Protocol) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FirstResets:
-    """How many of the next connections to reset, and when."""
+    """The number of next connections to reset, and the moment of the reset."""
 
     count: int
     at_connect: bool = False
@@ -50,7 +50,7 @@ class FirstResets:
 
 
 def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> FirstResets | None:
-    """Parse the attributes of ``fail_first``; return None for others of ``LISTENER_TYPES``.
+    """Parse the attributes of ``fail_first``; return None for other ``LISTENER_TYPES``.
 
     Raises:
         ConfigError: An attribute is missing, unknown or invalid.

@@ -25,7 +25,7 @@ class Toxic:
 
     TYPE: ClassVar[str] = ""
     NEEDED: ClassVar[Sequence[str]] = ()
-    """A test must give one of these: without any, the toxic has no effect or stops all bytes."""
+    """A test must set one of these: without any, the toxic has no effect or stops all bytes."""
 
     def attributes(self) -> dict[str, int]:
         """Return the attributes by name."""

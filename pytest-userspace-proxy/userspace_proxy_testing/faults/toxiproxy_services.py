@@ -137,7 +137,7 @@ class ToxiproxyProxies:
         return made
 
     def _lead_through_server(self, made: _Made) -> None:
-        """Let later toxics affect connections that are opened before them."""
+        """Route connections through a server, so that later toxics affect them."""
         key, toxics = made.service.key, list(made.toxics.values())
         self._faults.set_toxics(key, made.endpoint, Protocol.TCP, toxics)
 
@@ -148,7 +148,7 @@ def _label(name: str, number: int) -> str:
 
 
 def _as_ip(listen: str) -> str:
-    """Return the address to listen at: loopback in place of all addresses."""
+    """Return the address to listen at: loopback instead of all addresses."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in _ANY else listen
 

@@ -36,7 +36,7 @@ NODE_PREFIX = {4: 24, 6: 64}
 
 
 class AddressPlan(NamedTuple):
-    """One sandbox's ranges."""
+    """The address ranges of one sandbox."""
 
     pods: tuple[Network, ...]
     services: tuple[Network, ...]

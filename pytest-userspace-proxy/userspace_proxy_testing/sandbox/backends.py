@@ -1,7 +1,7 @@
 """Small servers for tests and demos: ``python -m userspace_proxy_testing.sandbox.backends``.
 
     --tcp PORT       HTTP/1.1: answers every request with the name, and X-Client-Address
-    --echo PORT      returns what it receives, and the FIN
+    --echo PORT      returns the received bytes, and the FIN
     --sum PORT       after the client's FIN: the SHA-256 and the number of the received bytes
     --source PORT    for each line ``N``: N bytes, of which number i is i % 251
     --reset PORT     resets the connection after its first byte
@@ -144,7 +144,7 @@ TCP: dict[str, Server] = {
 
 
 def accept_all(listener: socket.socket, server: Server, name: str) -> None:
-    """Serve every connection in a thread of its own."""
+    """Serve each connection in its own thread."""
     while True:
         try:
             connection, _ = listener.accept()

@@ -3,7 +3,7 @@
     owner ──pipe──▶ holder (sh, then the reaper, which waits for the pipe's end) ──▶ namespace gone
 
 Rule 1: the owner never writes to the pipe; its end is the only message. The kernel closes it
-        however the owner dies, so ``close`` and SIGKILL have the same effect.
+whenever the owner dies, so ``close`` and SIGKILL have the same effect.
 Rule 2: no other process may hold the write end: it is closed on exec and after fork.
 Rule 3: the holder leads its own session, so Ctrl-C doesn't end namespaces that the owner still
         needs.

@@ -44,8 +44,8 @@ FORWARD_IPV6 = {
 class Sandbox:
     """A small cluster's network in namespaces; the machine's own network isn't changed.
 
-    ``open`` and a ``with`` block start the LAN and the first node; ``close`` ends everything, as
-    does the death of this process.
+    ``open`` and a ``with`` block start the LAN and the first node; ``close`` ends all namespaces,
+    as does the death of this process.
 
     Args:
         rootless: Whether to use a user namespace; None: only if this process may not create

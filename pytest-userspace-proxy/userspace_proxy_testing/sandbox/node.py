@@ -53,7 +53,7 @@ class Pod(Host):
         self.host_interface = host_interface
         self.mode = mode
         self.drops_traffic = False
-        """Whether it is silent."""
+        """Whether it drops all traffic."""
         self._routes: tuple[links.FarRoute, ...] = ()
 
     def connect(self, wiring: links.Wiring) -> None:
@@ -104,8 +104,8 @@ class SandboxNode(Host):
         """Start a pod.
 
         Args:
-            name: Also the text of its backends' answers. A closed pod's name may be reused, with
-                another address.
+            name: The name, also the text of its backends' answers. A closed pod's name may be
+                reused, with another address.
             mode: ``routed``: a veth with the gateway's address at the node's end.
                 ``bridge``: a port of ``cni0``, with hairpin. ``unnumbered``: a veth whose end
                 at the node has no IPv4 address and answers ARP for the gateway 169.254.1.1,

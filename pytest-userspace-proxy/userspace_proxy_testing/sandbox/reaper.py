@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 
-# How long killed processes may take to end; one that remains longer hangs in the kernel.
+# How long killed processes may take to end; a process that remains longer hangs in the kernel.
 DEADLINE_S = 5.0
 
 
@@ -56,7 +56,7 @@ def kill(pid: int, namespace: str) -> int | None:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             return descriptor
     except OSError:
-        pass  # It has ended, or may not be killed.
+        pass  # The process has ended, or may not be killed.
     os.close(descriptor)
     return None
 

@@ -4,7 +4,7 @@
     udp://10.96.0.53:53=4     one datagram from a new socket
 
 RATE is the average number of requests per second; it rises and falls over a minute, differently for
-each target. Slow or failing requests don't delay the next one; failures are ignored. Runs until a
+each target. Slow or failing requests don't delay later ones; failures are ignored. Runs until a
 signal ends it.
 """
 
@@ -30,7 +30,7 @@ _RESPONSE_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to request, and how often."""
+    """The address to request, and the rate."""
 
     protocol: str
     """``http`` or ``udp``."""
@@ -39,7 +39,7 @@ class Target:
     per_second: float
 
     def pause_s(self, now: float, phase: float) -> float:
-        """Return how long to wait before the next request.
+        """Return the pause before the next request in seconds.
 
         Args:
             now: Seconds of any clock.

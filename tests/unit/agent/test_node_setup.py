@@ -72,6 +72,6 @@ async def test_a_kernel_without_table_owners_is_logged_with_what_it_costs(
     async with contextlib.AsyncExitStack() as stack:
         await prepare_node(FakeSteering(), options, stack, OwnerSockets(), kernel)
     assert (
-        "if another program flushes the node's rules, they are repaired within a second, but open "
-        "connections end: this kernel lacks table owner (Linux 5.12)"
+        "open connections end if another program flushes the node's rules, which are then "
+        "repaired: this kernel lacks table owner (Linux 5.12)"
     ) in caplog.messages

@@ -120,7 +120,7 @@ async def test_a_running_proxy_keeps_the_node_until_the_next_one_can_read(end, m
         api.denied.add("list services")
         settings = Settings(master=api.url, service_proxy_name="canary", take_over=True)
         waiting = asyncio.create_task(run._await_api_server(settings))
-        await until(lambda: "the running proxy continues until the API server" in caplog.text)
+        await until(lambda: "the running proxy keeps the node until this" in caplog.text)
         assert not waiting.done()
         if end == "the server answers":
             api.denied.clear()

@@ -95,7 +95,7 @@ async def test_a_finished_acknowledgement_that_cannot_be_deleted_is_logged_once(
     for _ in range(2):
         await node.cordons.forget_ended()
     (record,) = caplog.records
-    assert "acknowledgements of a finished round: cannot write cordons.json" in record.getMessage()
+    assert "a restart restores them: cannot write cordons.json" in record.getMessage()
 
 
 @pytest.fixture

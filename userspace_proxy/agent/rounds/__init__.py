@@ -6,5 +6,5 @@
                     │      └▶ Rules ◀─ what differs ──▶ steering
                     └── NodeFacts, Options
 
-Nothing here depends on the watchers and the status, which read it.
+This package doesn't depend on the watchers and the status, which read it.
 """

@@ -1,4 +1,4 @@
-"""Decides which of the Service ports with path ``auto`` the kernel carries.
+"""Decides which Service ports with path ``auto`` use the kernel.
 
     probe ─▶ endpoint is fit? ─▶ all endpoints of a Service port are ─▶ kernel
                                  one isn't, or wasn't probed yet     ─▶ userspace
@@ -27,7 +27,7 @@ from ...policy import PathDecision
 from .kernel_path import endpoints_of
 
 PASSES = 2
-"""How many probes in a row must pass after a failure."""
+"""The number of consecutive probes that must pass after a failure."""
 NO_ENDPOINTS = PathDecision(DataPath.USERSPACE, "it has no usable endpoint")
 NOT_PROBED = PathDecision(DataPath.KERNEL, "endpoints of UDP aren't probed")
 
@@ -39,9 +39,9 @@ class _Endpoint:
     passes: int = 0
     """Passed probes in a row."""
     wanted: int = 1
-    """How many passes make it fit."""
+    """The number of passes until the endpoint is fit."""
     failed: DialFailure | None = None
-    """The failure of the last failed probe; None once it is fit."""
+    """The error of the last failed probe; None once the endpoint is fit."""
     ports: dict[PortKey, None] = field(default_factory=dict)
 
     @property
@@ -98,7 +98,7 @@ class AutoPaths:
         self.on_change()
 
     def return_to_kernel(self, key: PortKey) -> None:
-        """Let probes decide again. Idempotent."""
+        """Let probes decide the path again. Idempotent."""
         if self._unanswered.pop(key, None) is not None:
             self._changed[key] = None
             self.on_change()

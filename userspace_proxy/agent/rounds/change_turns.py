@@ -1,14 +1,14 @@
-"""Chooses the changes of a round: namespaces take turns, and constantly changing ones wait.
+"""Chooses the changes of a round: namespaces take turns, and busy namespaces wait.
 
     newest snapshot ──▶ differences ──┬─▶ the snapshot of this round
                                       └─▶ waiting: these Services stay as planned before
 
-Rule 1: a round takes from each namespace as much as a turn holds, and at least one Service; the
-longest waiting goes first. So other namespaces' Services wait for one turn of each namespace.
-Rule 2: after a long turn a namespace waits: as long as the turn took, then twice as long each time
-that more has changed meanwhile. Services with few endpoints don't wait for that.
-Rule 3: removed parts of a Service never wait, nor do its source ranges: another Service may get its
-addresses, and a client may have to be kept out. Added parts wait like its endpoints.
+Rule 1: a round takes one turn's worth of changes from each namespace, and at least one Service, the
+longest waiting first. So a Service waits for at most one turn of each other namespace.
+Rule 2: after a long turn a namespace waits as long as the turn took, and twice as long each time
+that more has changed meanwhile. Services with few endpoints are exempt.
+Rule 3: removed ports and addresses never wait, nor do changed source ranges: another Service may
+get the addresses, and a client may have to be kept out. Additions wait like endpoints.
 Rule 4: durations are computed from sizes, so that the order is reproducible.
 """
 
@@ -33,11 +33,11 @@ _PORT_S = 1e-4
 _OPEN_S = 2e-4
 # The time per slice of any size: the plan reads it, in 1 µs on a fast core.
 _SLICE_S = 2e-6
-# The time per element of the kernel path, including filling its slots.
+# The time per element of the kernel path, including its slots.
 _ELEMENT_S = 1e-5
-# The turn of a namespace in one round; a change may wait for two turns.
+# The length of a namespace's turn in one round; a change may wait for two turns.
 _TURN_S = 0.05
-# A Service that takes no longer than this never waits: a hundred endpoints.
+# A Service that takes less time than this, such as one with a hundred endpoints, never waits.
 _LEAST_S = 1e-3
 
 
@@ -70,10 +70,10 @@ class ChangeTurns:
         return min(self._waiting.values(), default=math.inf) - self._clock()
 
     def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
-        """Return the part of the newest snapshot for a round: all of it, if nothing waits.
+        """Return the changes of the newest snapshot that have their turn: all, if nothing waits.
 
         Args:
-            have: The snapshot of the last round; None: there was none.
+            have: The snapshot of the last round; None before the first round.
         """
         now = self._clock()
         if have is None:

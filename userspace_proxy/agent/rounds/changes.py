@@ -1,4 +1,4 @@
-"""The changes that have arrived or are in force, counted as kube-proxy's ``…_changes_total``.
+"""Counts the changes that have arrived or are in force, as kube-proxy's ``…_changes_total`` do.
 
 snapshot ─▶ add ─▶ begin, with the changes in turn ─ a round ─▶ end ─▶ announce
                                                      settled, in_force_after, round_after ◀┘
@@ -19,7 +19,7 @@ from .change_turns import ChangeTurns
 
 
 class ChangeCounts(NamedTuple):
-    """How many objects were added, changed or removed."""
+    """Counts objects that were added, changed or removed."""
 
     services: int = 0
     endpoints: int = 0
@@ -32,7 +32,7 @@ class ChangeCounts(NamedTuple):
         return ChangeCounts(self.services - fewer.services, self.endpoints - fewer.endpoints)
 
 
-# The maximum number of times of changes that are kept: while the kernel refuses, changes pile up.
+# The maximum number of trigger times kept: they accumulate while the kernel refuses changes.
 _TRIGGERS_MAX = 10_000
 NO_CHANGES = ChangeCounts()
 
@@ -44,7 +44,7 @@ class SyncCounters:
     rounds: int = 0
     failures: int = 0
     partial_failures: int = 0
-    """How many of these rounds should have written only the changes."""
+    """The number of these rounds that should have written only the changes."""
     repairs: int = 0
     repaired_at: tuple[float, ...] = ()
     """Monotonic seconds of the last minute's repairs, and perhaps of older ones."""
@@ -57,7 +57,7 @@ class SyncCounters:
     changes: ChangeCounts = NO_CHANGES
     """Changes that arrived since the start."""
     in_force: ChangeCounts = NO_CHANGES
-    """How many of them are in force."""
+    """The number of changes that are in force."""
 
 
 class Batch(NamedTuple):
@@ -69,7 +69,7 @@ class Batch(NamedTuple):
     arrived: ChangeCounts
     """All changes that had arrived when the round began."""
     triggers: int
-    """How many moments it may take from :class:`Triggers`."""
+    """The number of moments to take from :class:`Triggers`."""
     began: float
     """When the round began, in seconds of ``time.perf_counter``."""
 
@@ -109,7 +109,7 @@ class Progress:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest snapshot isn't in force yet, without changes that await their turn."""
+        """Whether the newest snapshot isn't in force yet, besides changes awaiting their turn."""
         return self._seen is not self.latest
 
     @property
@@ -151,7 +151,7 @@ class Progress:
     def end(self, batch: Batch) -> list[float]:
         """Note that a round is in force; :meth:`announce` comes next.
 
-        Returns how long each slice took to come into force, in seconds.
+        Returns each slice's delay until it came into force, in seconds.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -175,7 +175,7 @@ class Progress:
             )
 
     async def settled(self) -> None:
-        """Wait until the newest snapshot is in force, and none is being made."""
+        """Wait until the newest snapshot is in force, and no round is in progress."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.in_force is self.latest is not None and not self.is_expecting()
@@ -189,7 +189,7 @@ class Progress:
             return self.in_force
 
     async def round_after(self, rounds: int) -> int:
-        """Wait until more than ``rounds`` rounds have succeeded, and return how many."""
+        """Wait until more than ``rounds`` rounds have succeeded, and return their number."""
         async with self._done:
             await self._done.wait_for(lambda: self._counters.rounds > rounds)
         return self._counters.rounds
@@ -209,7 +209,7 @@ class Triggers:
     """The trigger times (changes of pods and Services) of slices that aren't in force yet.
 
     Args:
-        started: Unix time; earlier changes say nothing about this process.
+        started: Unix time; earlier changes don't measure this process.
 
     Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
     """
@@ -234,7 +234,7 @@ class Triggers:
     def take(
         self, count: int, now: float, waiting: Container[ServiceKey] = frozenset()
     ) -> list[float]:
-        """Drop the first times, which are in force now; return how long each took, in seconds.
+        """Drop the times of changes now in force; return their delays in seconds.
 
         Args:
             waiting: Services whose changes aren't in force.

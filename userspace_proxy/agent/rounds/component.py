@@ -13,10 +13,10 @@ from .tasks import Supervisor
 
 
 class Component:
-    """One part of the agent; a subclass overrides the methods that it needs.
+    """A component of the agent; a subclass overrides the methods that it needs.
 
-    Problems are derived from the facts (``diagnosis.problems``), so readers of the JSON see them,
-    too.
+    Problems are derived from the facts (``diagnosis.problems``), so readers of the JSON see the
+    same problems.
     """
 
     async def start(self, supervisor: Supervisor) -> None:
@@ -26,7 +26,7 @@ class Component:
         """Fill in the facts about it; also asked before the start and after the end."""
 
     async def refresh(self) -> None:
-        """Update what it shows, before an answer that contains counters."""
+        """Update the facts that it shows, before an answer that contains counters."""
 
     async def close(self) -> None:
         """End; also after a start that failed."""
@@ -34,7 +34,7 @@ class Component:
 
 @dataclass(slots=True)
 class OwnAddresses:
-    """The addresses of a proxy's own servers; None: closed, or not open yet."""
+    """The addresses of a proxy's own servers; None for a server that is closed, or not open yet."""
 
     admin: tuple[str, int] | None = None
     """The address of the page."""

@@ -1,7 +1,7 @@
 """Derives the kernel's choices of endpoints, and the clients of each choice, from a plan.
 
-Rule 1: clients that match no choice go to the proxy port, whose socket drops or refuses them as on
-the userspace path. Those of a UDP range are refused: a socket doesn't see which port was dialled.
+Rule 1: clients that match no choice are steered to the proxy port, whose socket drops or refuses
+them as on the userspace path. A UDP range refuses them: a socket doesn't see the dialled port.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
     return Affinity(f"{of_service} (all ports)", timeout_s, is_of_pods=True)
 
 
-# A range has one distance, and its endpoints are the same at each address.
+# A range's ports have one distance to their endpoint ports, and one set of endpoints.
 @functools.lru_cache(maxsize=256)
 def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
-    """Return the choices of a range, whose endpoints have the number that its first port leads to.
+    """Return the choices of a port range; its endpoints have the port number of the first port's.
 
     Args:
-        by: How far the first port is from the Service port.
+        by: The distance of the first port from the Service port.
     """
     return tuple(
         EndpointChoice(tuple([SocketAddress(ip, port + by) for ip, port in endpoints]), networks)
@@ -78,8 +78,8 @@ def choices_of(
     """Yield the choices of endpoints; the first choice whose networks contain a client applies.
 
     Args:
-        is_coarse: Weights are approximated with few parts or slots.
-        is_in_kernel: False: only the sets of endpoints matter.
+        is_coarse: Weights are approximated with few slots.
+        is_in_kernel: False: only the sets of endpoints are read.
     """
     weights = dict(serving.weights)
     for endpoints, networks in _usable(serving):

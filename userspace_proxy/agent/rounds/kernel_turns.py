@@ -24,7 +24,7 @@ WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, 
 
 
 class KernelTurns:
-    """The Service ports of one proxy that should enter the kernel path."""
+    """The Service ports of one proxy that should move to the kernel path."""
 
     def __init__(self) -> None:
         self._turns = Turns[str]()

@@ -22,8 +22,8 @@ from ...steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# Ports of other programs that all Service ports together may skip per second: some 10 ms on a node
-# whose range is full of them.
+# How many ports that other programs use may be skipped per second, over all Service ports: some 10
+# ms on a node whose range is full of such ports.
 _TRIES = 256
 
 HELD_HINT = "stop that process, or give the Service another port"
@@ -53,9 +53,9 @@ class ListenAddresses:
         self._holder = holder
         self._second_port = second_port
         self._tries = _TRIES
-        """How many more ports of other programs may be skipped before :meth:`start_over`."""
+        """The number of used ports that may still be skipped before :meth:`start_over`."""
         self._skipped = 0
-        """How many ports were skipped in a row since the last listener opened or closed."""
+        """The number of ports skipped in a row since the last listener opened or closed."""
 
     def start_over(self) -> None:
         """Allow ports of other programs to be skipped again."""
@@ -203,7 +203,7 @@ def _proxy_port(plan: PortPlan) -> Hashable:
 
 
 class HasListeners(typing.Protocol):
-    """A Service port."""
+    """A Service port with listeners."""
 
     @property
     def listeners(self) -> Mapping[Frontend, Listener]:

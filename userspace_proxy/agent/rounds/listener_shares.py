@@ -1,4 +1,4 @@
-"""Decides which Service port gets a listener, and which gives one up, at the listener limit.
+"""Decides which Service port gets, and which gives up, a listener at the listener limit.
 
     one namespace above an eighth ──▶ it gives up listeners, for namespaces below an eighth
     in it, one Service above an eighth ──▶ also for its own Services below an eighth
@@ -7,10 +7,10 @@ Rule 1: below the limit, a namespace or a Service may have all listeners.
 Rule 2: a freed listener goes to the namespace, and in it to the Service, with the fewest.
 Rule 3: the Service with the most gives up the Service port that was opened last, with all its
 listeners. Its clients are refused from then on; its open connections continue.
-Rule 4: no giver falls below an eighth, so a Service port with too many listeners for that keeps
-them, and only receivers below an eighth get any: listeners don't go back and forth.
+Rule 4: a giver keeps at least an eighth, so a Service port that would fall below it keeps its
+listeners. Only receivers below an eighth get any. So listeners don't move back and forth.
 
-The shares are those of connections (ADR 0015), with a namespace in place of a client.
+Shares are computed as for connections (ADR 0015), with namespaces instead of clients.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ListenerShares:
         return waiting.of(of.name.service, of) > 0
 
     def hold(self, key: PortKey, listeners: int) -> None:
-        """Note how many listeners a Service port has."""
+        """Note the number of a Service port's listeners."""
         self._held.put(key, listeners)
 
     def wait(self, key: PortKey) -> None:
@@ -124,7 +124,7 @@ class ListenerShares:
                 yield namespace, min(share - services[service], own[service])
 
     def _giver(self, within: str, share: int) -> PortKey | None:
-        """Return a Service port whose namespace, or Service, keeps its share without it.
+        """Return a Service port without whose listeners its namespace, or Service, keeps its share.
 
         Args:
             within: The namespace whose Services are considered; empty: all namespaces.

@@ -41,9 +41,9 @@ _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 LOOK_EVERY_S = 10.0
 # Ports retried at once: a millisecond if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
-# The kernel's default range of ephemeral ports, where daemons and Services have no fixed ports.
+# The kernel's default range of ephemeral ports, in which daemons and Services have no fixed ports.
 _ELSEWHERE = range(32768, 61000)
-# TCP over IPv4 comes first: if that fails, nothing else is tried.
+# TCP over IPv4 is tried first: if it fails, nothing else is tried.
 _REFUSING = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 
@@ -62,11 +62,11 @@ class NodePortReservations:
         self._held: dict[NodePort, socket.socket | None] = {}
         """None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
         self._unbound: dict[NodePort, None] = {}
-        """Ports that the proxy has although they aren't bound; the last tried comes last."""
+        """Ports that the proxy may use although they aren't bound; the last tried is last."""
         self._claimed: set[NodePort] = set()
-        """The ports of Rule 3."""
+        """The ports that Rule 3 describes."""
         self._uses: Counter[NodePort] = Counter()
-        """How many Service ports use each node port."""
+        """The number of Service ports that use each node port."""
         self._unused: set[NodePort] = set()
         self._owners: dict[Protocol, Mapping[int, PortHolder]] = {}
         self._looked: dict[Protocol, float] = {}
@@ -119,7 +119,7 @@ class NodePortReservations:
         """Reserve the node ports among frontends, as :meth:`take`.
 
         Returns:
-            The reason for each frontend whose port the proxy doesn't have.
+            The reason for each frontend whose port couldn't be reserved.
         """
         causes = {
             f: self.take(NodePort(f.protocol, f.family, f.port), now=now)
@@ -146,7 +146,7 @@ class NodePortReservations:
                 del self._uses[port]
 
     def release_unused(self) -> None:
-        """Release the node ports that no Service port uses any more."""
+        """Release the node ports that no Service port uses."""
         for port in self._unused - self._uses.keys():
             self.release(port)
         self._unused.clear()

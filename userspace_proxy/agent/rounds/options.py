@@ -32,7 +32,7 @@ class Options(PolicyOptions):
     """The network namespace was created for this proxy, so it may change all routes."""
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
-    """How many processes carry the traffic; None: the caller's event loop does."""
+    """The number of processes that carry the traffic; None: the caller's event loop carries it."""
     socket_lb: Literal["off", "auto", "required"] = "off"
     """Translate connect() of this node's programs on the kernel path, where that works."""
     socket_lb_cgroup: str = ""
@@ -42,36 +42,37 @@ class Options(PolicyOptions):
     dialer: Dialer | None = None
     """Dials TCP endpoints by other means than their addresses, without ``workers``."""
     second_port: Callable[[Frontend], int] | None = None
-    """With steering ``none``: returns the port for a frontend on loopback whose own port is taken.
-    0, None, or if that port is taken, too: any port of the range."""
+    """With steering ``none``: returns the port for a loopback frontend whose own port is in use.
+
+    For 0, None or a port that is also in use, any port of the range is taken."""
     min_sync_period_s: float = 0.0
     """Seconds between the beginnings of two rounds."""
     health: ListenAt | None = None
-    """The address of ``/healthz`` and ``/livez``; None: they aren't served."""
+    """The address of ``/healthz`` and ``/livez``; None: neither is served."""
     ready_socket: str = ""
-    """The Unix socket that answers whether this process serves; empty: there is none."""
+    """The Unix socket that answers whether this process serves; empty: no socket."""
     admin: ListenAt | None = None
-    """The address of the page, ``/metrics`` and the rest; None: they aren't served."""
+    """The address of the page, ``/metrics`` and the JSON; None: they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
     """The detail of ``/metrics`` beyond the sums of the node."""
     allow_endpoint_names: tuple[str, ...] = ()
-    """Domains whose names Services may have as endpoints: ``example.com``. Empty: no names are
-    looked up."""
+    """Domains of host names that Services may have as endpoints: ``example.com``. Empty: no names
+    are looked up."""
     service_cluster_ip_range: tuple[str, ...] = ()
-    """The networks of Services, to which such a name mustn't resolve."""
+    """The networks of Services, to which such a host name mustn't resolve."""
     allow_wake: bool = False
     """Scale workloads from zero while clients of their Services wait."""
     dns: tuple[str, int] | None = None
-    """The address of the DNS server for Services' names (port 0: any free port); None: no
-    server."""
+    """The address of the DNS server for Services' names (port 0: any free port); None: no server.
+    """
     dns_upstream: SocketAddress | None = None
     """The DNS server for all other names; None: they are refused."""
     cluster_domain: str = CLUSTER_DOMAIN
     """The domain of Services' names."""
     state_dir: str = ""
-    """The folder that keeps the last state; empty: it isn't kept."""
+    """The folder for the last state; empty: the state isn't kept."""
     state_max_age_s: float = 86400.0
-    """The last state isn't served if it is older than this, in seconds."""
+    """The maximum age of a last state that is served, in seconds."""
     write_addresses: WriteText | None = None
     """Writes lines of JSON with each Service's address, and each change; None: not wanted."""
     config: tuple[tuple[str, object, str], ...] = ()
@@ -90,4 +91,4 @@ class Options(PolicyOptions):
     previous_drain_s: float = 0.0
     """Seconds that connections of the previous process's workers may go on."""
     dropped_log_lines: Callable[[], int] = int
-    """Returns how many lines the log has dropped; default: 0."""
+    """Returns the number of dropped log lines; default: 0."""

@@ -33,7 +33,7 @@ class Planning:
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
-        facts: Returns the current node facts for a plan; None: use the planner's.
+        facts: Returns the current node facts for a plan; None: use the planner's facts.
         prepare: Called with the coming changes, before any of them is served.
         report: Called with events for the cluster's users.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.
@@ -53,9 +53,9 @@ class Planning:
         ports_of_others: Callable[[], Set[int]] = frozenset,
     ) -> None:
         self.plan = Plan.empty()
-        """The plan that the listeners follow."""
+        """The plan in force for the listeners."""
         self.turned = 0.0
-        """Monotonic seconds of the last turn of planning, or of changing listeners."""
+        """Monotonic seconds of the last turn, of planning or of changing listeners."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
         """Called with the plan in force and its coming changes."""
         self.kernel_elements = planner.kernel_elements
@@ -185,7 +185,7 @@ def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
         cause = port.cause
         if cause is None or cause.code is not CauseCode.TOO_MANY_ENDPOINTS:
             continue
-        # Thousands of ports of a Service may have the same cause.
+        # Thousands of ports of a Service may share one cause.
         is_new = old is None or old.cause != cause
         if is_new and (service, cause) not in reported:
             reported.add((service, cause))

@@ -46,15 +46,15 @@ class Rules:
         self._condition = LoggedCondition[str](
             _log,
             "steering failed, the old state is in force: %(cause)s",
-            "steering works again",
+            "steering recovered",
             level=logging.ERROR,
         )
         self.has_drifted = False
         """Another program has changed the rules, and they can't be repaired."""
         self.are_in_force = False
-        """The last change succeeded, so the next one can be incremental."""
+        """The last change succeeded, so the next change can be incremental."""
         self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None
-        """Called with Service ports whose path has changed because of probes."""
+        """Called with the Service ports whose path was changed by probes."""
         self._steering = steering
         self._steered = served_ports.steered
         self._counters = counters

@@ -33,7 +33,7 @@ _ALL_STEERED: Mapping[Frontend, str | Taken] = {}
 
 @dataclass(slots=True, eq=False)
 class ServedPort:
-    """A served Service port: its group, its listeners, its problem."""
+    """A served Service port with its group, listeners and problem."""
 
     plan: PortPlan
     group: Group
@@ -42,7 +42,7 @@ class ServedPort:
     not_listening: ListenError | None = None
     """Why a listener or node port isn't available; None once all are, and rules steer to them."""
     is_listening_again: bool = False
-    """All are available again, but rules don't steer to the listeners yet."""
+    """All listeners are available again, but rules don't steer to them yet."""
     unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
     """Frontends that can't be steered, with the causes."""
     held_by_others: frozenset[Frontend] = NOT_HELD
@@ -50,19 +50,19 @@ class ServedPort:
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
     """The targets to which its frontends are steered."""
     shown: tuple[PortFacts, object] | None = None
-    """The last view of it, and that view's inputs beside the plan."""
+    """The last view of this port, and its inputs other than the plan."""
     wake_problem: str = ""
     """Why the workload that its clients wait for wasn't scaled; empty if it was, or needn't be."""
     path: PathView = paths.DEFAULT
-    """The present path of new connections."""
+    """The current path of new connections."""
     chosen: PathDecision = DEFAULT_PATH
-    """The path of new connections from the next change of the steering on."""
+    """The path of new connections after the next change of the steering."""
     was_in_kernel: bool = False
     """UDP flows may go straight to endpoints."""
     chosen_from: tuple[PortPlan, bool, tuple[EndpointChoice, ...]] | None = None
-    """The last choices, with their plan, and whether they are for the kernel."""
+    """The last choices, their plan, and whether they are for the kernel."""
     is_retired: bool = False
-    """It closes once nothing is steered to it."""
+    """The port closes once nothing is steered to it."""
 
     @property
     def is_unsteered(self) -> bool:
@@ -79,7 +79,7 @@ class ServedPort:
 
     @property
     def taken_by(self) -> str:
-        """The chain of another program that is the problem; empty if none is."""
+        """The other program's chain that is the problem; empty without such a chain."""
         first = self._first_unsteered
         return first.chain if isinstance(first, Taken) else ""
 
@@ -104,7 +104,7 @@ class ServedPort:
                 listener = self.listeners.get(frontend)
                 serves = listener is not None and listener.is_serving
                 if frontend.is_udp_range:
-                    # A listener doesn't see which of the ports was dialled.
+                    # A listener doesn't see the dialled port.
                     serves = serves and self.chosen.path is DataPath.KERNEL
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         if self.was_in_kernel:
@@ -211,7 +211,7 @@ class Steered:
         for served in self._served.values():
             if not differing.isdisjoint(served.plan.frontends):
                 self.show_unsteered(served)
-        # One line for all: if a family is disabled there may be thousands.
+        # One line for all frontends: a disabled family may have thousands.
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
         if news:
             extra = {"frontends": len(news), "cause": str(unsteered[news[0]])}
@@ -220,6 +220,6 @@ class Steered:
             _log.info("all frontends are steered again")
 
     def show_unsteered(self, served: ServedPort) -> None:
-        """Note in a Service port which of its frontends can't be steered."""
+        """Note the frontends of a Service port that can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
         served.unsteered = {f: causes[f] for f in frontends if f in causes} or _ALL_STEERED

@@ -2,12 +2,12 @@
 
 Rule 1: a listener that can't be opened is a problem of its Service port alone: it is logged and
 retried, and the frontend refuses.
-Rule 2: nothing here awaits: a change is one step of the loop, so traffic sees the state before or
-after it.
-Rule 3: a Service port that takes over a frontend takes over its listener with the clients in its
-queue: no client is refused while a policy, or the owner of an address, changes.
+Rule 2: no method awaits: a change is one step of the loop, so traffic sees the state before or
+after the change.
+Rule 3: a Service port that takes over a frontend also takes over its listener and the queued
+clients: no client is refused while a policy, or the owner of an address, changes.
 Rule 4: the cost of a round depends on the number of changed Service ports, not of all.
-Rule 5: Service ports that lack a common resource take turns, which ``listener_shares`` decides.
+Rule 5: Service ports that lack a common resource take turns, in the order of ``listener_shares``.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ServedPorts:
         """The ports waiting for a listener."""
         self._problems = ListenProblems(self.shortages, clock)
         self.steered = Steered(self._served, self._problems.end)
-        """The targets of their frontends."""
+        """The steered targets of the ports' frontends."""
         self.detours = Detours()
         self.cordoned = Cordoned()
         self._holding: dict[ServedPort, None] = {}
@@ -234,7 +234,7 @@ class ServedPorts:
             yield True
 
     def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
-        """Open listeners that a port lacks, or close given-up ones; return whether it changed."""
+        """Open missing listeners of a port, or close given-up ones; return whether any changed."""
         held = served.held_by_others
         self._touch(served, served.plan.frontends, served.plan.frontends)
         self._serve(served, {}, is_turn=is_turn)
@@ -276,8 +276,8 @@ class ServedPorts:
         self._addresses.take(now - before)
         self.shortages.shares.hold(plan.key, len(now))
         for key, why in answer.errors.items():
-            # A listener that is open but refuses clients already has its address, so the error
-            # isn't about opening the address.
+            # An open listener that refuses clients already has its address, so the error has
+            # another cause than opening the address.
             is_open = why is not None and key in answer.listeners
             error = why if is_open else self._addresses.explain(plan, key, why)
         waits = gives_up or (not is_turn and None in answer.errors.values())

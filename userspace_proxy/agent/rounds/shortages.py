@@ -40,12 +40,12 @@ class Shortages:
         """Service ports that are open again while others still lack something."""
 
     def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
-        """Queue a Service port for its turn; return the error of what it lacks.
+        """Queue a Service port for its turn; return the error for the missing resource.
 
         Logs one line a minute for all waiting ports.
 
         Args:
-            error: None: it wasn't tried because others wait, and lacks the same.
+            error: None: it wasn't tried because others wait for the same resource.
         """
         if error is not None:
             self.can_share = isinstance(error, BoundError)
@@ -93,7 +93,7 @@ class Shortages:
 
 
 class ListenProblems:
-    """The Service ports of one proxy that aren't served, or not at every frontend.
+    """The Service ports of one proxy that are served at no frontend, or only at some.
 
     Args:
         shortages: The ports waiting for their turn.

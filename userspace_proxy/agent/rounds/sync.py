@@ -4,7 +4,7 @@
       Planning          Rules                       Rules                Progress    ServedPorts
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
-Rule 2: snapshots that arrive during a round are handled together in the next round, as far as their
+Rule 2: snapshots that arrive during a round are handled together in the next round, if their
 changes have their turn.
 Rule 3: a failed round leaves the previous state in force, and is retried.
 """
@@ -64,7 +64,7 @@ class SyncLoop:
         self.progress = Progress(self.counters, ChangeTurns(elements=planning.kernel_elements))
         """The newest snapshot and the one in force."""
         self.rules = Rules(steering, served_ports, self.counters, report)
-        """The steering's rules, and their problem."""
+        """Writes the steering's rules, and keeps their problem."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
         """Called after each successful round: with its duration in seconds, whether everything was
         compared, and for each slice how long it took to come into force."""
@@ -101,11 +101,10 @@ class SyncLoop:
 
     @property
     def turned_s_ago(self) -> float:
-        """Seconds since the loop last began an iteration, or a turn of one.
+        """Seconds since the loop last began an iteration, or a turn within an iteration.
 
-        At most about a second, unless the loop is stuck.
-
-        An iteration whose round the kernel refuses counts like any other.
+        At most about a second, unless the loop is stuck. An iteration counts even if the kernel
+        refuses its round.
         """
         return Clocks.monotonic() - max(self._turned, self.planning.turned)
 

@@ -20,15 +20,14 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 _T = TypeVar("_T")
 
-# The pause before a failed task is restarted: long enough that a bug that recurs at once doesn't
-# flood the log.
+# The pause before a failed task restarts: long enough that a recurring bug doesn't flood the log.
 _RESTART_S = 1.0
 # Seconds after which a task that is still running is cancelled again; clean-up takes far less.
 _CANCEL_AGAIN_S = 10.0
 # The share of a thread's time that readings on request may take.
 _READING_SHARE = 0.05
 READING_S = 1.0
-"""The largest age of a reading on request, unless it takes longer than its share."""
+"""The maximum age of a reading on request, unless it takes longer than its share."""
 # How long a round may block the event loop: a delay of 10 ms disturbs no connection.
 _TURN_S = 0.01
 
@@ -62,8 +61,8 @@ class Supervisor:
     async def stop(self, name: str | None = None) -> None:
         """Cancel all tasks, or those of one name, and wait for their end; idempotent.
 
-        An error in a task's clean-up may replace its cancellation, so that the task goes on: it is
-        cancelled again.
+        An error in a task's clean-up may replace its cancellation, so that the task continues; it
+        is then cancelled again.
         """
         tasks = {task for task in self._tasks if name in (None, task.get_name())}
         self._tasks = [task for task in self._tasks if task not in tasks]
@@ -108,12 +107,12 @@ async def first_of(*awaitables: Awaitable[_T]) -> _T:
 
 
 async def pause(seconds: float) -> None:
-    """Sleep; the only place where the agent waits for time to pass."""
+    """Sleep; no other function of the agent waits for time to pass."""
     await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself
 
 
 class Pace:
-    """Lets other tasks of the loop run during a long round.
+    """Yields to the loop's other tasks during a long round.
 
     Args:
         on_turn: Called at each turn, to show that the work goes on.
@@ -129,7 +128,7 @@ class Pace:
         self._until = clock() + _TURN_S
 
     async def turn(self) -> None:
-        """Let other tasks run if this task has blocked the loop for long."""
+        """Yield to other tasks if this task has blocked the loop for long."""
         self._on_turn()
         if self._clock() >= self._until:
             await pause(0)
@@ -137,7 +136,7 @@ class Pace:
 
 
 class SharedReading:
-    """A reading on request: simultaneous requests share it, as do requests a moment later."""
+    """A reading on request, shared by requests that arrive at the same time or a moment later."""
 
     def __init__(self, read: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
         self._read = read

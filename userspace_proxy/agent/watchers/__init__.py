@@ -1,1 +1,1 @@
-"""The watchers, which run beside the rounds: each follows one aspect of the node and reports it."""
+"""The watchers, which run beside the rounds: each follows and reports one aspect of the node."""

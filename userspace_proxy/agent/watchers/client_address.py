@@ -4,13 +4,12 @@
     NodeRoutes ──links──▶ do they return here?
                ──links, routes──▶ policy.locality ──networks──▶ Plane.preserve
 
-Rule 1: where it is impossible, everything works with this node's address, and the page shows the
-reason.
+Rule 1: where it is impossible, connections use this node's address, and the page shows the reason.
 Rule 2: kernel state is removed last, after the drain; if replies no longer return through this
 node, open connections keep their addresses.
 Rule 3: families are independent: a disabled family doesn't affect the other.
-Rule 4: with ``--path=kernel`` it begins with the first Service port that the proxy serves: packets
-pass routing rules and a chain for it, which costs a UDP exchange on the kernel path 8 %.
+Rule 4: with ``--path=kernel`` it begins with the first Service port that the proxy serves: it makes
+packets pass routing rules and a chain, which costs a UDP exchange on the kernel path 8 %.
 Rule 5: sysctls change without an event, so they are read at every repair: dials on a bridge whose
 packets are no longer filtered go unanswered only until then.
 """
@@ -42,10 +41,10 @@ from .client_bridges import ClientBridges
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The interval of repairs, which is the steering's, too: routes that another program flushes are
-# restored within two seconds.
+# The interval of repairs, also the steering's: routes that another program flushes are restored
+# within two seconds.
 REPAIR_S = 1.0
-# The kernel may permit later what it refuses now: a module is loaded, memory is free again.
+# The kernel may later permit a refused operation: a module is loaded, or memory is freed.
 RETRY_S = 30.0
 # An interface that Cilium creates. With most settings, Cilium's programs send pods' replies past
 # this node's network stack.
@@ -82,7 +81,7 @@ class ClientAddresses(Component):
         self._obstacle = ""
         self._plane: Plane | None = None
         self._networks: Networks | None = None
-        """The networks that the plane has."""
+        """The networks that were sent to the plane."""
         self._condition = LoggedCondition[str](
             _log,
             "endpoints see this node's address: %(cause)s",
@@ -141,7 +140,7 @@ class ClientAddresses(Component):
         self._update()
 
     async def repair(self) -> None:
-        """Repair changes by other programs, and retry what the kernel refused, for ever."""
+        """Repair changes by other programs, and retry refused operations, until cancelled."""
         await self._has_started.wait()
         while True:
             if self._refusal:
@@ -200,9 +199,7 @@ class ClientAddresses(Component):
         self._bridges.log_obstacles()
         if count:
             self.repairs += count
-            _log.warning(
-                "rules that catch replies had drifted and were repaired", extra={"parts": count}
-            )
+            _log.warning("reply routing had drifted and was repaired", extra={"parts": count})
 
     def _follow_node(self) -> None:
         """Read the node's current links, routes and settings."""

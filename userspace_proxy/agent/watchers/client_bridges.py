@@ -51,9 +51,9 @@ class ClientBridges:
 
     @property
     def wanted(self) -> frozenset[int]:
-        """Bridges whose settings allow delivering replies here, for at least one IP version.
+        """Bridges whose settings let replies be delivered here, for at least one IP version.
 
-        Includes bridges that did so earlier, as connections on them may be open.
+        Includes bridges whose settings did so earlier, because connections on them may be open.
         """
         able = frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
         return able | (self._delivering & self._existing)

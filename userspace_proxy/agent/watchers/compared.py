@@ -5,7 +5,7 @@
     settings ───────────────────────┘
 
 Rule 1: digests are updated and /proc is read on request, never by a timer; digests in a thread,
-because the first ones of 10,000 Services take a part of a second.
+because the first digests of 10,000 Services take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Compared(Component):
-    """The facts that readers of all nodes compare.
+    """The facts by which readers compare all nodes.
 
     Args:
         source: The kind of source of Services.

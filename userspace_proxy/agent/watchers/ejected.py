@@ -8,13 +8,13 @@
 With ClientIP affinity, or a source hash, clients may keep to other endpoints for hours: a recovered
 endpoint would go unnoticed, and an old failure would be shown as current.
 
-Rule 1: an endpoint that clients dial isn't probed: their dials prove more than a probe.
-Rule 2: a probe ends an ejection and never prolongs one. A network policy may deny this node, the
-source of a probe, what it grants to clients at their own addresses.
+Rule 1: an endpoint that clients dial isn't probed: a dial proves more than a probe.
+Rule 2: a probe ends an ejection and never prolongs one. A network policy may reject this node, the
+source of a probe, while it admits clients at their own addresses.
 Rule 3: a probe proves nothing for an endpoint that accepts connections and resets them, nor for
-UDP, where a probe would have to be a datagram. There the text states when the failure was seen.
-Rule 4: an endpoint that was resolved by name isn't probed: only workers check that it isn't this
-node.
+UDP, where a probe would have to be a datagram. Texts about them state when the failure was seen.
+Rule 4: an endpoint that was resolved by name isn't probed: only workers check that the address
+isn't this node's.
 Rule 5: the kernel is asked only about failed dials that met silence, in turns. It forgets hosts
 that it didn't find: "no host answered for the next hop" stays true until the next dial, and where a
 worker has detected it, only the next hop is looked up.
@@ -49,7 +49,7 @@ QUIET_S = 10.0
 FOLLOWED_MAX = 1_000
 """Endpoints that are checked; all others are left to their clients. A check takes 1 ms for them."""
 QUESTIONS_MAX = 100
-"""Questions to the kernel per look: 5 ms."""
+"""The maximum number of questions to the kernel per check: 5 ms."""
 # REFUSED because a rule that rejects an outgoing dial sometimes answers it, too.
 _ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
 # No worker's number: messages of this process are for all workers.
@@ -65,7 +65,7 @@ class _Ejected:
     at: float
     """Monotonic seconds of the last known failed dial of a client."""
     serving: Serving | None = None
-    """The last serving that contained the endpoint."""
+    """The last serving that listed the endpoint."""
     probed_for: ServiceKey | None = None
     """The Service for which it is probed; None: it isn't probed."""
     asked_at: float = 0.0
@@ -79,7 +79,7 @@ class EjectedEndpoints(Component):
 
     Args:
         plane: Reports ejections, and takes the answers of probes.
-        can_probe: Endpoints are dialled by address.
+        can_probe: Whether endpoints are dialled by address.
         absent_hop: Returns the next hop to an address if no host answers for it.
         next_hop: Returns the next hop to an address.
     """
@@ -123,7 +123,7 @@ class EjectedEndpoints(Component):
         self._probes.close()
 
     def look(self) -> None:
-        """Probe endpoints that no client has dialled for a while, and look for obstacles."""
+        """Probe endpoints that clients haven't dialled for a while, and look for obstacles."""
         now = self._clock()
         for key in keys_of_removed(self._followed):
             self._forget(key)

@@ -35,7 +35,7 @@ _CHECK_EVERY_S = 0.5
 # Share of a CPU for reading, which takes some 10 ms, and seconds with 100,000 rules. This program's
 # own changes count, too.
 _SHARE = 0.02
-# The legacy table nat, in which this program may have 100,000 rules.
+# The interval for the legacy table nat, in which this program may have 100,000 rules.
 _NAT_EVERY_S = 300.0
 
 
@@ -105,11 +105,11 @@ class FirewallWatch(Component):
         self._pacing.note(now, now + Clocks.monotonic() - began)
 
     async def look(self) -> None:
-        """Read the rules once, and log new and gone ones."""
+        """Read the rules once; log rules that appeared or disappeared."""
         try:
             self._condition.set(*await self._thread.run(self._find))
         except (SteeringError, OSError) as exc:
-            _log.debug("cannot look for firewalls: %(cause)s", extra={"cause": str(exc)})
+            _log.debug("cannot check for firewalls: %(cause)s", extra={"cause": str(exc)})
 
     def _find(self) -> list[Firewall]:
         now = Clocks.monotonic()

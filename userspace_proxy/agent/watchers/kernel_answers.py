@@ -64,23 +64,23 @@ LOST_MIN = 3
 """Fewer unanswered connections prove nothing if no chain is known to drop them. If a client's
 packets are dropped, each SYN counts because the kernel keeps no entry: three in three seconds."""
 GRACE_S = 2.0
-"""How long connections may lack an answer."""
+"""How long connections may go unanswered."""
 PROBES_S = 1.5
-"""An unanswered probe ends within a second."""
+"""The time limit of a probe."""
 AGAIN_S = 30.0
 """Endpoints are probed again at this interval while clients still get no answer."""
 RETRY_S, RETRY_MAX_S = 60.0, 3600.0
 """Until ``auto`` tries the kernel path again if no chain is known to drop packets; doubles each
 time."""
 PROBED_MAX = 16
-"""How many endpoints of a Service port are probed."""
+"""The maximum number of probed endpoints of a Service port."""
 KNOWN_MAX = 20_000
 """Clients of a frontend with more clients aren't remembered: it counts as answered."""
 
 STALE_S = 9.0
 """Entries of reset connections last ten seconds: after a longer pause a check only records the
 present state, and another check follows."""
-# The kernel reports whole seconds.
+# The kernel reports times in whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64
 """Connections that may begin between reading the counters and reading the entries."""
@@ -109,7 +109,7 @@ class _Traffic:
     """When a reported dial last got an answer, perhaps one of a program on this node."""
 
     def compare(self, begun: int | None, tracked: DialledBy, now: float) -> None:
-        """Compare how many connections began since the last check with the tracked ones.
+        """Compare the number of connections since the last check with the tracked connections.
 
         Args:
             begun: None: the last check was too long ago.
@@ -126,7 +126,7 @@ class _Traffic:
         self.known_at = now
 
     def _new(self, tracked: Mapping[int, int], now: float) -> int:
-        """Return how many connections are new, including reuse of a client's port."""
+        """Return the number of new connections, including reuse of a client's port."""
         passed_s = now - self.known_at - _JITTER_S
         return sum(
             (had_s := self.known.get(client)) is None
@@ -151,7 +151,7 @@ class _Traffic:
 
     @property
     def is_telling(self) -> bool:
-        """Whether so many connections got no answer, and none got one, that it isn't chance."""
+        """Whether the unanswered connections are too many to be chance, and none was answered."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
@@ -173,7 +173,7 @@ class _Away:
     has_chain: bool
     """A chain drops the packets of all clients."""
     times: int
-    """How often it has left in a row."""
+    """The number of consecutive departures from the kernel path."""
     until: float
     """When it returns if no chain is known, in monotonic seconds."""
 
@@ -210,7 +210,7 @@ class KernelAnswers(Component):
         """Clients got no answer a moment ago, and the cause is unknown."""
         self._looked_at = 0.0
         self._is_stale = True
-        """The last check was long after the one before."""
+        """The last check came long after the check before it."""
         self._suspects = Suspects(self._note_probe, make_probes)
         self._has_probed = asyncio.Event()
         self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
@@ -239,7 +239,7 @@ class KernelAnswers(Component):
                 self._owed_s += self._used_s - before_s
             is_urgent = self._is_undecided and self._owed_s < BURST_S
             is_urgent |= self._is_stale
-            # A debt is paid back slowly: a firewall may appear or disappear meanwhile.
+            # A debt is repaid slowly: a firewall may appear or disappear meanwhile.
             due_s = min(self._owed_s, _PAYS * (self._owed_s - owed_s))
             pause_s = EVERY_S if is_urgent else Pacing(_SHARE, EVERY_S).wait_s(due_s)
             await pause(pause_s)
@@ -257,7 +257,7 @@ class KernelAnswers(Component):
             traffic.answered_at = now
 
     async def look(self) -> None:
-        """Compare begun and answered connections once, and act on the result."""
+        """Compare begun and answered connections, and act on the result."""
         in_kernel = [one for one in self._served_ports if one.path.now is DataPath.KERNEL]
         try:
             await self._compare(in_kernel)
@@ -282,7 +282,7 @@ class KernelAnswers(Component):
         self._condition.set(*((one.group.label, say(why)) for one, why in found.items() if why))
 
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
-        """Find the frontends whose new connections have got no answer."""
+        """Find the frontends whose new connections went unanswered."""
         # Without port ranges: the port that a client dialled isn't known here.
         serving = {
             f: one.plan.serving for one in in_kernel for f in one.plan.frontends if not f.last
@@ -359,7 +359,7 @@ class KernelAnswers(Component):
             return
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
-        # With several endpoints, clients may hit the failing ones by chance.
+        # With several endpoints, clients may by chance be assigned only failing endpoints.
         is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
         is_known = by is not None or is_telling
         # More clients may come until then.

@@ -36,13 +36,13 @@ CONFIRM_S = 60.0
 """Seconds between two records that an unchanged state is current."""
 # How long a change waits for further ones before the state is written.
 _PERIOD_S = 5.0
-# A large cluster changes all the time: this is at most 9 GB a day.
+# The maximum average rate. A large cluster changes all the time: this is at most 9 GB a day.
 _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
-# How long a stop waits for the last write, because the disk may be slow or hang.
+# How long a stop waits for the last write: the disk may be slow or hang.
 _STOP_S = 2.0
 # The time for the first round, which takes a second with 10,000 Services. If the kernel refuses the
-# round, the source waits no longer than this.
+# round, the source starts after this time anyway.
 _HEAD_START_S = 3.0
 
 
@@ -51,7 +51,7 @@ class LastState(Component):
 
     Args:
         source: The source of Services; not running yet.
-        options: Contains the folder; without one, nothing is read or written.
+        options: Contains the folder; without a folder, nothing is read or written.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class LastState(Component):
         self._served_at = 0.0
         """When the served last state was current; 0: none is served."""
         self._kept: Snapshot | None = None
-        """The snapshot in the file."""
+        """The snapshot that the file contains."""
         self._data = b""
         """The content of the file."""
         self._known_at = 0.0
@@ -108,7 +108,7 @@ class LastState(Component):
         if self._served_at:
             self._served_at = 0.0
             _log.info("received current state from the source, no longer serving the saved state")
-        # Part of it may be older: one watch may fail while another kind of objects is listed.
+        # Some objects may be older: a watch may fail while another kind is listed.
         self._known_at = self._clock() - self._source.status().behind_s
         self._sync.publish(snapshot)
 
@@ -192,7 +192,7 @@ class LastState(Component):
             self._known_at = self._clock()
         try:
             if snapshot is not None:
-                # A write may be late: the disk was full, or a change waited for further ones.
+                # A write may be late: the disk was full, or a change waited for further changes.
                 self._data = await asyncio.to_thread(self._write, file, snapshot, self._known_at)
                 self._kept = snapshot
             else:
@@ -213,7 +213,7 @@ class LastState(Component):
             # been cancelled. Source: python/cpython#102780.
             await asyncio.wait_for(saving, _STOP_S)
         except TimeoutError:
-            _log.warning("the last state could not be written in time", extra={"path": file.path})
+            _log.warning("timed out writing the last state", extra={"path": file.path})
 
     def _write(self, file: StateFile, snapshot: Snapshot, current_at: float) -> bytes:
         data = encode_state(snapshot, self._owner)

@@ -30,7 +30,7 @@ class ProxyNames:
     """The names of one proxy's Services; may be used by any thread.
 
     Args:
-        progress: Has the Services.
+        progress: Contains the Services.
         listeners: The Services' addresses, if they don't answer at their cluster IPs.
         options: Contain the cluster's domain.
     """
@@ -86,7 +86,7 @@ class NamesInNamespace:
         self._search = search
 
     def find(self, host: str) -> FoundName | None:
-        """Look up a host name; None: it isn't a cluster name."""
+        """Look up a host name; None for a name outside the cluster's domain."""
         # Even before the first Services, names below the domain aren't looked up elsewhere.
         names = self._names.current() or self._names.none()
         return find_name(names, host, self._search)

@@ -28,7 +28,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 
 class NodeNow(Component):
-    """The present state of the node."""
+    """The current state of the node."""
 
     def __init__(self, steering: Steering, options: Options) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -37,7 +37,10 @@ class NodeNow(Component):
         self._options = options_with(steering.name, options)
         self._addresses: NodeAddresses | None = None
         self._no_node = LoggedCondition[Cause](
-            _log, "%(cause)s", "this node has a Node", fields=lambda cause: {"cause": say(cause)}
+            _log,
+            "%(cause)s",
+            "this node's Node object exists",
+            fields=lambda cause: {"cause": say(cause)},
         )
         self._no_node_ports = LoggedCondition[str](_log, "node ports are not served: %(cause)s")
 
@@ -47,7 +50,7 @@ class NodeNow(Component):
             self._addresses = NodeAddresses(asyncio.get_running_loop(), self.on_change)
 
     def facts_for(self, snapshot: Snapshot) -> NodeFacts:
-        """Return the node facts for planning a snapshot; logs what the node lacks."""
+        """Return the node facts for planning a snapshot; log missing features of the node."""
         known = self._addresses
         addresses = ADDRESSES_WITHOUT_STEERING if known is None else known.current
         facts = make_facts(self._options, snapshot, addresses, self._steering.no_kernel_path)

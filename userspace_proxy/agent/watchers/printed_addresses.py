@@ -2,8 +2,8 @@
 
     rounds ──▶ Service ports in force ──differences from what was printed──▶ one line each
 
-Rule 1: a reader that stalls delays nothing: while a line is being written, changes are collected,
-and the next lines are the differences since then.
+Rule 1: a stalled reader delays nothing: while a line is being written, changes are collected; the
+next lines contain the differences since then.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class AddressPrinter(Component):
                 await self._write("".join(f"{line}\n" for line in lines))
             except OSError as exc:
                 fields = {"cause": exc.strerror or str(exc)}
-                _log.warning("addresses are no longer printed: %(cause)s", extra=fields)
+                _log.warning("stopped printing addresses: %(cause)s", extra=fields)
                 return
 
 

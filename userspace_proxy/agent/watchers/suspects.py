@@ -22,22 +22,22 @@ from ...plane.probe_schedule import ProbeSchedule
 from ..rounds.served_port import ServedPort
 
 PER_SECOND = 100
-"""The maximum number of probes that begin in a second. They take less than a hundredth of a core,
-whatever clients do."""
+"""The maximum number of probes that begin in a second. They use less than a hundredth of a core,
+regardless of the clients."""
 
 
 @dataclass(slots=True, eq=False)
 class Suspect:
-    """An endpoint of one Service port, until the end of its probe."""
+    """A suspected endpoint of one Service port, until its probe ends."""
 
     served: ServedPort
     endpoint: SocketAddress
     failure: Failure
-    """How the last dial failed."""
+    """The failure of the last dial."""
     service: ServiceKey
     """The Service for which it is probed."""
     failures: int = 1
-    """How many dials have failed."""
+    """The number of failed dials."""
 
 
 def make_probes(note: Note) -> PathProbes:

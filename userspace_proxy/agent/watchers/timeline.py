@@ -5,7 +5,7 @@
     view, once a second ───────┘
 
 Rule 1: the cost doesn't depend on the number of Services: only changes are examined.
-Rule 2: the numbers of events and of outages are bounded, and many changes of one round are one
+Rule 2: the numbers of events and outages are bounded, and many changes of one round become one
 event.
 """
 
@@ -30,16 +30,16 @@ from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
 from ..rounds.wall_clock import WallClock
 
-# The number of events that are kept: several times the shown number, because events that many
-# Service ports share are shown as one.
+# The maximum number of events kept: several times the number shown, because events that many
+# Service ports share are shown as one event.
 KEPT = 500
-# The maximum number of changes of one kind in a round with an event each; more are one event.
+# The maximum number of events per kind of change in a round; more changes become one event.
 _EACH = 5
 _PERIOD_S = 1.0
-# The maximum number of outages that are followed one by one: a check of this many takes
+# The maximum number of outages that are tracked individually: a check of this many takes
 # milliseconds.
 OUTAGES_MAX = 1_000
-# How often workers are asked for an outage's cause; a worker that has died never reports it.
+# The maximum number of requests for an outage's cause; a worker that has died never answers.
 _ASKED_MAX = 3
 
 
@@ -56,12 +56,12 @@ class _Outage:
     cause: Cause | None = None
     """The cause from its Service port's state; None until it is reported."""
     asked: int = 0
-    """How often workers were asked for the cause."""
+    """The number of requests to workers for the cause."""
     returned_at: float = 0.0
     saved: int | None = None
     """Connections saved until the end of the outage; None while it lasts."""
     is_on_purpose: bool = False
-    """The endpoint had an injected fault."""
+    """The failure was injected."""
 
     def event(self) -> Event:
         lasts = self.saved is None
@@ -96,7 +96,7 @@ class Timeline:
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
         """The present outages, at most ``OUTAGES_MAX``."""
         self._has_more = False
-        """Whether there were more, until half of the outages have ended."""
+        """More outages exist than are tracked; set until half of the tracked outages have ended."""
         self._left: dict[PortKey, None] = {}
         """Service ports that left the kernel path because of a probe, at most ``OUTAGES_MAX``."""
         self._last = view()
@@ -125,8 +125,8 @@ class Timeline:
     def note_switches(self, switched: Sequence[ServedPort]) -> None:
         """Record which Service ports take another path because of probes."""
         left = [one for one in switched if one.path.now is DataPath.USERSPACE]
-        # A port that enters the kernel path after its endpoints changed never left because of a
-        # failed probe, so it isn't reported as back.
+        # A port that moves to the kernel path after its endpoints changed never left it because of
+        # a failed probe, so no return is reported.
         back = [
             one
             for one in switched
@@ -226,7 +226,7 @@ class Timeline:
         self._note_each(level, [(_why_usable(port), port.key) for port in ports], what)
 
     def _note_each(self, level: Level, texts: Sequence[tuple[str, PortKey]], what: str) -> None:
-        """Record an event for each Service port, or one for all if there are many."""
+        """Record an event for each Service port, or a single event if there are many."""
         now = self._now()
         if len(texts) > _EACH:
             self._events.append(Event(now, level, f"{plural(len(texts), 'Service port')} {what}"))

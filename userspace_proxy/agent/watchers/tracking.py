@@ -26,11 +26,11 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 LOOK_EVERY_S = 1.0
-# The share of entries in use above which the table counts as full. Ended entries are replaced at
-# once, so a full table is rarely seen with its last entry in use.
+# The share of used entries from which the table counts as full. Ended entries are replaced at once,
+# so a full table is rarely seen with its last entry in use.
 _FULL = 0.99
-# The share below which it no longer counts as full: lower than _FULL, so that a table at its limit
-# isn't reported repeatedly.
+# The share below which the table no longer counts as full: lower than _FULL, so that a table at its
+# limit isn't reported repeatedly.
 _ROOM = 0.9
 
 
@@ -100,7 +100,7 @@ class TrackingWatch(Component):
             await pause(LOOK_EVERY_S)
 
     def look(self) -> None:
-        """Read the table, and report if it has become full, or has room again."""
+        """Read the table; report when it becomes full, or has room again."""
         before, table = self.table, self._read()
         self.table = table
         share = table.entries / table.limit if table.limit else 0.0

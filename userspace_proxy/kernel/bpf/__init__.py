@@ -1,4 +1,4 @@
-"""BPF programs and maps: what a compiled object contains, and the calls that load it.
+"""BPF programs and maps: parses compiled objects, and makes the calls that load them.
 
     objects   what clang compiled: maps, programs, references between them (pure)
     calls     bpf(2): maps, programs, links to a cgroup, pins, elements

@@ -34,8 +34,8 @@ _SOCKET_STORAGE = 24
 _LICENCE = b"GPL"
 _NAME_BYTES = 15
 _INSTRUCTION_BYTES = 8
-# The size of the buffer for the verifier's log. The log of a program of 1,000 instructions is 100
-# KB; a longer one is cut.
+# The size of the buffer for the verifier's log. A program of 1,000 instructions logs 100 KB; longer
+# logs are truncated.
 _LOG_BYTES = 1 << 20
 # Lines of the log that aren't the reason. Source: print_verification_stats().
 _STATISTICS = ("processed ", "verification time", "stack depth")
@@ -62,7 +62,7 @@ _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
-# How often to retry an element for which there is no memory at the moment.
+# The number of retries for an element for which memory is short, and the pause between them.
 _TRIES, _REFILL_S = 20, 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -88,7 +88,7 @@ class LinkInfo(NamedTuple):
 
 @contextlib.contextmanager
 def as_locked_memory() -> Iterator[None]:
-    """Lift the limit of locked memory for what is created meanwhile, as far as permitted.
+    """Lift the limit of locked memory during the block, as far as permitted.
 
     Linux before 5.11 counts maps and programs of all the user's processes as locked memory.
     """
@@ -232,7 +232,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return how many bytes a map takes, by the kernel; before Linux 6.4 as if it were full."""
+    """Return the size of a map in bytes, by the kernel; before Linux 6.4 as if it were full."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -247,7 +247,7 @@ def pin(descriptor: int, path: Path) -> None:
 
 
 def pinned(path: Path) -> int:
-    """Return a descriptor of what is pinned at a path; raises OSError."""
+    """Return a descriptor of the object pinned at a path; raises OSError."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     return _call(_PINNED, _PIN_FIELDS.pack(ctypes.addressof(name), 0, 0))
 
@@ -278,7 +278,7 @@ def delete(descriptor: int, key: bytes) -> bool:
 
 
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set many elements; 30,000 take 10 to 20 ms. If one fails, those before it stay set.
+    """Set many elements; 30,000 take 10 to 20 ms. If one fails, the elements before it stay set.
 
     From Linux 6.1 on, each processor has a small reserve of memory for elements, which is refilled
     after a moment; a batch may use it up sooner.
@@ -380,7 +380,7 @@ def _load(section: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = N
 
 
 class _Batch:
-    """A call on many elements."""
+    """A call that processes many elements."""
 
     def __init__(
         self,
@@ -405,7 +405,7 @@ class _Batch:
                 raise
             self.is_at_end = True
         self.count = int(_BATCH_FIELDS.unpack(answer)[4])
-        """How many elements the kernel processed."""
+        """The number of elements that the kernel processed."""
 
 
 def _cut(data: bytes, size: int, count: int) -> list[bytes]:
@@ -441,7 +441,7 @@ def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
     """Call with attributes into which the kernel writes its answer."""
     number = _NUMBER.get(platform.machine())
     if number is None:
-        # The kernel may well support the call.
+        # The kernel may still support the call.
         unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
         raise PermissionError(errno.EPERM, unknown)
     result = int(_libc.syscall(number, command, attributes, len(attributes)))

@@ -1,8 +1,8 @@
 """Parses an ELF file of BPF programs as clang compiles it, without type information.
 
 A map is a variable of five words in the section ``maps``, as in :class:`MapSpec`. A program is a
-section whose name states where it is attached. It may refer only to maps: no global data, and no
-functions that aren't inlined.
+section whose name states its hook. It may refer only to maps: no global data, and no functions that
+aren't inlined.
 
 Source: elf(5); linux/elf-em.h; llvm/BinaryFormat/ELFRelocs/BPF.def.
 """
@@ -94,7 +94,7 @@ class BpfObject:
 
 
 class ObjectError(InputError):
-    """A file isn't a loadable object."""
+    """A file isn't a loadable BPF object."""
 
 
 def read_object(data: bytes) -> BpfObject:

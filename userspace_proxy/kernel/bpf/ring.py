@@ -21,8 +21,8 @@ class Ring:
     """The reader of one ring buffer; the map's descriptor is readable while there are records.
 
     Args:
-        descriptor: The map's; the caller closes it.
-        size: The map's number of entries, which is its size in bytes.
+        descriptor: The map's descriptor; the caller closes it.
+        size: The map's number of entries: its size in bytes.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:

@@ -5,8 +5,8 @@
     rtnetlink   links, addresses, routes, rules as bytes
     socket_users  the user of a TCP connection's client
 
-Conntrack entries and nftables are read and written by ``ctnetlink`` and ``nf_tables``. Why no
-library is used: docs/adr/0002.
+Conntrack entries and nftables are read and written by ``ctnetlink`` and ``nf_tables``. No library
+is used: docs/adr/0002 gives the reasons.
 
 Rule 1: no other package opens a netlink socket or parses a message.
 Rule 2: a socket belongs to the network namespace of the thread that opened it.

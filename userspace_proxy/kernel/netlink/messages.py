@@ -2,8 +2,7 @@
 
     datagram = message …       message = header, body       body = a fixed part, attribute …
 
-Rule 1: only bytes in, bytes out.
-Rule 2: parsing ends at a truncated message or attribute.
+Rule 1: this module only converts bytes. Rule 2: parsing ends at a truncated message or attribute.
 Rule 3: a message or value that is too short for its kind is an OSError (EBADMSG), as if the kernel
 had refused the request.
 
@@ -48,7 +47,7 @@ class Message(NamedTuple):
     kind: int
     flags: int
     number: int
-    """The number of the answered request; 0 for an event."""
+    """The number of the request that it answers; 0 for an event."""
     body: bytes
 
 

@@ -61,8 +61,8 @@ _INCOMPLETE, _FAILED = 0x1, 0x20
 # family, prefix length, flags, scope, interface.
 _ADDRESS = struct.Struct("=BBBBI")
 _PEER, _LOCAL_ADDRESS, _ADDRESS_FLAGS = 1, 2, 8
-# family, prefix length, source's, tos; then for a route: table, protocol, scope, kind, flags; for a
-# rule: table, two reserved ones, action, flags.
+# family, prefix length, the source's prefix length, tos; then for a route: table, protocol, scope,
+# kind, flags; for a rule: table, two reserved bytes, action, flags.
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7, 9, 15, 18
 _GATEWAYS = frozenset({_GATEWAY, _VIA})
@@ -81,11 +81,11 @@ class ListedLink(NamedTuple):
     flags: int
     """:data:`UP` and others."""
     port_kind: str
-    """The kind of its master."""
+    """The kind of the interface's master."""
 
 
 class ListedAddress(NamedTuple):
-    """An interface's address."""
+    """An address of an interface."""
 
     ip: str
     """The interface's own address, not its peer's; empty if it has none."""
@@ -142,7 +142,7 @@ class RouteDetails(NamedTuple):
     source: str
     """The preferred source address; empty for none."""
     has_gateway: bool
-    """Whether it has at least one gateway."""
+    """Whether the route has at least one gateway."""
     gateway: str
     """The only gateway; empty for none, or several."""
     gateway_links: tuple[int, ...] = ()
@@ -166,7 +166,7 @@ class LocalRoute(NamedTuple):
 
 
 class RoutingRule(NamedTuple):
-    """A routing rule; 0 and empty mean any."""
+    """A routing rule; 0 and empty fields match anything."""
 
     family: int
     action: int
@@ -176,7 +176,7 @@ class RoutingRule(NamedTuple):
     protocol: int = 0
     """The number of the program that created it."""
     mark: int = 0
-    """The bits that a packet's mark must have."""
+    """The bits that must be set in a packet's mark."""
     in_interface: str = ""
     """The incoming interface."""
     target: int = 0
@@ -237,7 +237,7 @@ def read_link(message: Message) -> ListedLink:
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
     kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
-    # The attributes' numbers have other meanings for other kinds.
+    # For other kinds the attributes' numbers have other meanings.
     bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
     port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
     options = dict(read_attributes(bridge))
@@ -267,7 +267,7 @@ def read_address(message: Message) -> ListedAddress:
 
 @checked
 def is_absent(message: Message) -> bool:
-    """Return whether the neighbour of a message hasn't answered, so far or at all."""
+    """Return whether the neighbour of a message hasn't answered yet, or never will."""
     state = _NEIGHBOUR.unpack_from(message.body)[4]
     return bool(state & (_INCOMPLETE | _FAILED))
 

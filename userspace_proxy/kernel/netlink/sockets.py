@@ -3,8 +3,8 @@
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events
 
-Rule 1: every wait for an answer has a deadline, whatever else arrives: the kernel answers
-immediately, or never.
+Rule 1: every wait for an answer has a deadline, even while other messages arrive: the kernel
+answers immediately, or never.
 Rule 2: a listing during which something changed is repeated.
 Rule 3: late answers to an abandoned request are skipped.
 
@@ -42,12 +42,12 @@ NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_NETFILTER = 0, 4, 12
 SOL_NETLINK = 270
 ADD_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 10, 12
 SO_SNDBUFFORCE = 32
-# The part of a socket's send buffer that the kernel reserves (netlink_sendmsg).
+# The bytes of a socket's send buffer that the kernel reserves (netlink_sendmsg).
 _OVERHEAD = 32
 ANSWER_WITHIN_S = 1.0
 LISTINGS = 10
-# The number of requests per batch. A refusal takes about 1 KiB of kernel memory; this many fit into
-# a socket's buffer (net.core.rmem_default is 208 KiB), and as many requests into one message.
+# The number of requests per batch. A refusal takes about 1 KiB of kernel memory; 100 fit into a
+# socket's buffer (net.core.rmem_default is 208 KiB), and 100 requests into one message.
 BATCH = 100
 # Errors of a listing if the kernel has no such family, no rules, or no route in a table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
@@ -65,7 +65,7 @@ def explained(
     """Turn an OSError into a SteeringError: ``cannot <what>: Operation not permitted``.
 
     Args:
-        what: What was tried.
+        what: The attempted operation, for the message.
         hints: Hints for certain error numbers.
         hint: The hint for other errors, unless :func:`shortage_hint` has one.
     """
@@ -78,16 +78,16 @@ def explained(
 
 
 class Refused(NamedTuple):
-    """The refused part of a transaction."""
+    """The refused message of a transaction."""
 
     kind: int
-    """The refused message's kind."""
+    """The kind of the refused message."""
     code: int
     """The error number."""
 
 
 class Requests:
-    """Sends requests to one part of the kernel; every call blocks until it is done.
+    """Sends requests to one kernel subsystem; every call blocks until it is done.
 
     All methods raise an OSError if the kernel refuses or doesn't answer.
 
@@ -119,7 +119,7 @@ class Requests:
 
     @property
     def port(self) -> int:
-        """The sender in events about this socket's changes."""
+        """The sender of events about this socket's changes."""
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
@@ -135,7 +135,7 @@ class Requests:
 
         Some may be missing if something changed during the listing.
         """
-        # All are read before any is parsed, which takes ten times as long: a shorter listing is
+        # Read all before parsing any, which takes ten times as long: a shorter listing is
         # interrupted less often.
         blocks = list(self.blocks(request))
         found = [one for block in blocks for one in read_messages(block)]
@@ -261,11 +261,11 @@ class Requests:
 
 
 class EventBatch(NamedTuple):
-    """The events since the last read; falsy if there were none."""
+    """The events since the last read; falsy if there are none."""
 
     messages: list[Message]
     has_lost: bool = False
-    """Whether further events were lost."""
+    """Whether events were lost besides these."""
 
     def __bool__(self) -> bool:
         return self.has_lost or bool(self.messages)

@@ -12,7 +12,7 @@ No library is used, so other programs' sets that an installed library can't pars
 (docs/adr/0012).
 
 Rule 1: a rule, chain or set is written so that ``nft list table`` prints it.
-Rule 2: listings are compared with listings, never with what was sent, because the kernel adds
+Rule 2: listings are compared with listings, never with sent messages, because the kernel adds
 attributes.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nfnetlink.h.

@@ -40,7 +40,7 @@ STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
 THIS_HOST = 0
 """A value of :data:`PACKET_TYPE`: ``meta pkttype host``."""
 FRAGMENT_OFFSET = 0xFFF8
-"""The bits of :data:`FRAGMENT` that are ``frag frag-off``."""
+"""The bits of :data:`FRAGMENT` for ``frag frag-off``."""
 _INVERTED = 1
 _VERDICT_REGISTER = 0
 _TCP_RESET, _UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE = 1, 2, 1
@@ -66,7 +66,7 @@ class KeyType(NamedTuple):
 IPV4_ADDR, IPV6_ADDR = KeyType(7, 4), KeyType(8, 16)
 INET_PROTO, INET_SERVICE = KeyType(12, 1), KeyType(13, 2)
 NUMBER, LINK_NUMBER = KeyType(19, 4, is_in_host_order=True), KeyType(20, 4, is_in_host_order=True)
-"""A number in the host's byte order (shown as a packet mark), and an interface's."""
+"""A number in the host's byte order (shown as a packet mark), and the number of an interface."""
 
 
 def joined(*types: KeyType) -> KeyType:
@@ -151,9 +151,9 @@ SPORT, DPORT = _payload(_TRANSPORT, 0, 2), _payload(_TRANSPORT, 2, 2)
 TCP_FLAGS = _payload(_TRANSPORT, 13, 1)
 # NFTA_FIB_RESULT is NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS is NFTA_FIB_F_DADDR.
 DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
-"""The destination's type by the node's routes: ``fib daddr type``."""
+"""The kind of the destination address by the node's routes: ``fib daddr type``."""
 SADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 1))
-"""The source's type."""
+"""The kind of the source address."""
 LOCAL = 2
 """A value of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
@@ -217,7 +217,7 @@ def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
     """Continue if a map contains the fields as a key, with its value in a register.
 
     Args:
-        register: 1 to 4; for the value. The key uses the following ones, too.
+        register: The register for the value, 1 to 4. The key also uses the following registers.
     """
     attributes = text(LOOKUP_SET, name) + number(2, register) + number(3, register)
     return _load_key(fields, register) + expression("lookup", attributes)
@@ -237,7 +237,7 @@ def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
     """End the rule with the verdict whose index is in a slot; continue with any other number.
 
     Args:
-        verdicts: Verdicts as in a map's elements; at least one.
+        verdicts: At least one verdict, as in a map's elements.
     """
     return InlineVerdicts(slot, tuple(verdicts))
 
@@ -264,10 +264,10 @@ def pick(count: int, slot: int, first: int = 0) -> bytes:
 
 
 def pick_by(source: int, width: int, count: int, slot: int, *, seed: int, first: int = 0) -> bytes:
-    """Put one of ``count`` numbers into a slot, by Jenkins' hash of the bytes from a slot on.
+    """Put one of ``count`` numbers into a slot, by Jenkins' hash of the bytes from ``source`` on.
 
     Args:
-        source: The first slot of what is hashed.
+        source: The first slot of the hashed bytes.
         width: The number of hashed bytes.
         seed: With the same seed, equal bytes give the same number everywhere.
     """
@@ -320,14 +320,14 @@ def masquerade() -> bytes:
 
 
 def look_up_inline(inline: InlineSet, name: str, set_id: int) -> bytes:
-    """Return the look-up of a set without a name that the same transaction creates."""
+    """Return the look-up of a set without a name, which the same transaction creates."""
     flags = number(5, _INVERTED) if inline.is_inverted else b""
     attributes = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id) + number(2, 1) + flags
     return load(inline.field) + expression("lookup", attributes)
 
 
 def go_by_inline(inline: InlineVerdicts, name: str, set_id: int) -> bytes:
-    """Return the look-up of a map without a name that the same transaction creates."""
+    """Return the look-up of a map without a name, which the same transaction creates."""
     place = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id)
     return expression("lookup", place + _slot(2, inline.slot) + number(3, _VERDICT_REGISTER))
 
@@ -392,7 +392,7 @@ def _load_key(fields: Sequence[Field], register: int, offset: int = 0) -> bytes:
     """Load fields one after the other; each begins at a multiple of four bytes."""
     loads, offset = [], (register - 1) * 16 + offset
     for field in fields:
-        # A register of 16 bytes has a number, and so has each of its quarters.
+        # A register of 16 bytes has a number, and so does each of its quarters.
         at = 8 + offset // 4 if offset % 16 else 1 + offset // 16
         loads.append(load(field, at))
         offset += field.width + -field.width % 4

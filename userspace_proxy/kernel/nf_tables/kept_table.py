@@ -6,9 +6,9 @@
 The caller supplies the contents: the messages that create the table with its sets, chains and
 rules, and the elements of the sets.
 
-Rule 1: unless another program has changed the table, it contains what was written last.
-Rule 2: rules are compared with the kernel's listing after they were written, elements with the
-desired ones.
+Rule 1: unless another program has changed the table, it contains the last written state.
+Rule 2: rules are compared with the kernel's listing from after the write, elements with the desired
+elements.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .nft_table import Definition, Listing, NftTable, Steps
 from .ruleset import NftablesError
 from .writer import INET, SetElement
 
-# Errors of a kernel that lacks a feature. Others (out of memory, a late answer, permission denied
-# for a moment) don't show what it supports.
+# Errors of a kernel that lacks a feature. Other errors (out of memory, a late answer, a momentary
+# refusal of permission) don't show which features it supports.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# How often to try to list what was written, as the kernel may be short of memory.
+# The number of attempts to list the written table, because the kernel may be short of memory.
 _LISTINGS = 2
 
 
@@ -38,13 +38,12 @@ class Repair:
     """The differences that were repaired."""
 
     count: int = 0
-    """How many elements and definitions differed."""
+    """The number of differing elements and definitions."""
     removed: Set[SetElement] = frozenset()
     added: Set[SetElement] = frozenset()
-    """Added elements: all, if the table was written anew, now or by a call whose answer was
-    lost."""
+    """Added elements: all, if the table was rewritten, now or by a call whose answer was lost."""
     earlier: Set[SetElement] = frozenset()
-    """The part of ``added`` that only such a call may have written."""
+    """The elements of ``added`` that only such a call may have written."""
 
 
 class KeptTable(NftTable):
@@ -53,8 +52,8 @@ class KeptTable(NftTable):
     Args:
         name: Its name.
         sets: The sets whose elements are kept, in the order in which elements are removed.
-        create: Returns the steps that create it without elements, given whether to include features
-            that some kernels refuse.
+        create: Returns the steps that create the table without elements, given whether to include
+            features that some kernels refuse.
         elements: Returns the desired elements, each once.
         family: Its family.
         sock: A copy of another process's socket that owns the table; closed with the object.
@@ -84,17 +83,17 @@ class KeptTable(NftTable):
         """Whether the kernel supports all features, as far as tried."""
         self._written: tuple[Definition, ...] | None = None
         self._is_unread = False
-        """It was written, but could not be read back, so its next comparison shows no change."""
+        """It was written but couldn't be read back, so its next comparison shows no change."""
         """Everything but the elements, as the kernel lists it; None if unknown."""
         self._is_right = False
-        """Whether the last comparison or complete write succeeded."""
+        """The last comparison or complete write succeeded."""
         self._may_be_added: set[SetElement] = set()
         """Missing elements that may have been written: the kernel's answer was lost."""
         self._may_be_removed: set[SetElement] = set()
         """Elements that may have been removed, likewise."""
 
     def is_known(self) -> bool:
-        """Return whether it contains what was written last."""
+        """Return whether the table contains the last written state."""
         return self._is_right and self._written is not None and not self.is_affected()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
@@ -162,11 +161,11 @@ class KeptTable(NftTable):
         self._note_written(changed if before else self.read_definitions)
 
     def repair(self) -> Repair:
-        """Repair the table, unless it contains what was written last: then this takes 10 µs."""
+        """Repair the table, unless it contains the last written state: then this takes 10 µs."""
         return Repair() if self.is_known() else self.put_right()
 
     def put_right(self) -> Repair:
-        """Compare the whole table, and write what differs."""
+        """Compare the whole table, and write the differences."""
         self._is_right = False
         removed, added, definitions = self._compare()
         count = len({(name, key) for name, key, _ in removed | added})
@@ -183,7 +182,7 @@ class KeptTable(NftTable):
                 self._note_unconfirmed(removed, added)
             raise
         self._is_right = True
-        # Including elements that an earlier call wrote, whose answer was lost.
+        # Includes elements that an earlier call, whose answer was lost, wrote.
         earlier = self._may_be_added - added
         repair = Repair(count, removed | self._may_be_removed, added | earlier, earlier)
         self._may_be_removed, self._may_be_added = set(), set()
@@ -209,7 +208,7 @@ class KeptTable(NftTable):
         return removed, added, definitions
 
     def write_all(self) -> None:
-        """Write the whole table anew.
+        """Rewrite the whole table.
 
         Raises:
             SteeringError: The kernel refused; nothing has changed.
@@ -230,7 +229,7 @@ class KeptTable(NftTable):
         self.forget()
 
     def steps(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> Steps:
-        """Return the messages that change elements, each of which leaves it consistent."""
+        """Return the messages that change elements, each of which leaves the table consistent."""
         writer = self.writer()
         writer.change_elements(self._sets, removed, added)
         return [[message] for message in writer.messages]
@@ -246,7 +245,7 @@ class KeptTable(NftTable):
         return True
 
     def _note_unconfirmed(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> None:
-        """Note what a transaction whose answer was lost may have changed."""
+        """Note the possible changes of a transaction whose answer was lost."""
         self._may_be_removed.update(removed)
         self._may_be_added.update(added)
 
@@ -262,10 +261,10 @@ class KeptTable(NftTable):
         self._note_written(self.read_definitions)
 
     def _note_written(self, read: Callable[[], tuple[Definition, ...] | None]) -> None:
-        """Read back what a transaction has written.
+        """Read back the result of a transaction.
 
         The change is in force: if the kernel can't list it now, the change hasn't failed, and the
-        next comparison writes it anew.
+        next comparison rewrites it.
         """
         self._written, self._is_unread = None, True
         # Retry, as writing the whole table would end the session affinity of all clients.

@@ -5,7 +5,7 @@
 Reading the generation takes 10 µs, so it is read each second. Events are read only after it has
 changed, and only events of this table count.
 
-Rule 1: the kernel filters out events of this program's changes, except the new generation.
+Rule 1: the kernel filters out events of this program's changes, except for the new generation.
 Rule 2: where events may be missing, the table counts as changed.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; nf_tables_commit().
@@ -36,8 +36,8 @@ from .ruleset import NftablesError, Ruleset, query_errors
 from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, SetElement, TableWriter
 
 NFNLGRP_NFTABLES = 7
-# How often to read until a transaction's events have arrived, which the kernel sends some
-# microseconds after it takes effect. Reading takes 10 µs.
+# The number of reads until a transaction's events have arrived, which the kernel sends some
+# microseconds after it takes effect. A read takes 10 µs.
 _READS = 100
 # Offsets of fields in an event; loads are big-endian.
 _KIND_AT, _SENDER_AT = 4, 12
@@ -45,7 +45,7 @@ _SUBSYSTEM = 0xA
 # The size of struct nfgenmsg.
 _HEADER_BYTES = 4
 
-# Measured: the two rules of one chain take 58 µs, and a definition of a listing 12.
+# Measured: the two rules of one chain take 58 µs, and a definition of a listing 12 µs.
 _READ_FOR_ONE = 5
 
 Definition = ListedChain | ListedRule | ListedSet
@@ -58,11 +58,11 @@ class Listing:
     """A table as the kernel lists it."""
 
     is_owned: bool
-    """Whether a socket of any process owns it."""
+    """Whether any process's socket owns the table."""
     definitions: tuple[Definition, ...]
     """Everything but the elements."""
     elements: Mapping[str, Elements] = field(default_factory=dict)
-    """The elements of each set and map; empty if not requested."""
+    """The elements of each set and map; empty unless requested."""
 
     def elements_of(self, sets: Iterable[str]) -> set[SetElement]:
         return {
@@ -97,11 +97,11 @@ class NftTable:
 
     @property
     def sock(self) -> socket.socket:
-        """The socket that writes the table, and owns it if it has an owner."""
+        """The socket that writes the table, and owns it if it is owned."""
         return self._ruleset.sock
 
     def pair_with(self, other: NftTable) -> None:
-        """Let neither table receive events of the other's changes, as many would be lost."""
+        """Let neither table receive events of the other's changes: there would be too many."""
         self._watches.append(other._watch)
         other._watches.append(self._watch)
 
@@ -119,7 +119,7 @@ class NftTable:
         self._watch.settle()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """List the table as :meth:`look` does; later changes count as new."""
+        """List the table as :meth:`look` does; later changes count as unseen."""
         self._watch.settle()
         return self.look(elements_of)
 
@@ -161,13 +161,13 @@ class NftTable:
         """Return the definitions after a change of chains, in the order of a listing.
 
         Args:
-            before: The definitions before; only new chains are read, as no other program changes
-                just a chain that has only just been created.
+            before: The previous definitions; only new chains are read, because no other program
+                changes just a chain that was created a moment ago.
             gone: Regular chains that were deleted since then.
             new: Regular chains that were added since then, in that order.
         """
         family, name = self.family, self.name
-        # A request for one chain takes as long as listing several definitions.
+        # A request for one chain takes as long as the listing of several definitions.
         if len(new) * _READ_FOR_ONE > len(before):
             names = frozenset(new)
             new_rules = [rule for rule in self._ruleset.rules(family, name) if rule.chain in names]
@@ -243,7 +243,7 @@ class RulesetEvent(NamedTuple):
 
 
 def read_event(message: Message) -> RulesetEvent | None:
-    """Return the event of a message; None if another part of the kernel sent it."""
+    """Return the event of a message; None if another kernel subsystem sent it."""
     if message.kind >> 8 != _SUBSYSTEM or len(message.body) < _HEADER_BYTES:
         return None
     found = read_all(message.body, _HEADER_BYTES)
@@ -293,7 +293,7 @@ class TableWatch:
             if self._is_affected or self._seen >= generation:
                 return self._is_affected
             self._read()
-        # The ruleset keeps changing, and any of these changes may affect this table.
+        # The ruleset keeps changing, and any of the changes may affect this table.
         return True
 
     def settle(self) -> None:

@@ -28,7 +28,7 @@ class OwnerSockets:
     """The sockets that own this proxy's tables, by name; thread-safe.
 
     Args:
-        inherited: The previous process's sockets; a table takes its own out, and closes it.
+        inherited: The previous process's sockets; each table removes its socket, and closes it.
     """
 
     def __init__(self, inherited: MutableMapping[str, socket.socket] | None = None) -> None:
@@ -37,7 +37,7 @@ class OwnerSockets:
         self._keep: Keep = lambda _name, _sock: None
 
     def follow(self, keep: Keep) -> None:
-        """Call ``keep`` with each name and socket, also later ones, in any thread."""
+        """Call ``keep`` with each name and socket, including later ones, in any thread."""
         self._keep = keep
         for name, sock in list(self._current.items()):
             keep(name, sock)
@@ -64,7 +64,7 @@ class OwnedTable:
         name: Its name.
         fill: Adds chains and rules to the empty table.
         family: Its family.
-        needs_owner: Whether to create no table on kernels without owners. Otherwise it stays there
+        needs_owner: Create no table on kernels without owners. If false, the table stays there
             until it is removed, and :meth:`put_right` repairs it.
         owners: Provides the previous process's socket, and receives this process's socket.
 
@@ -103,7 +103,7 @@ class OwnedTable:
         return was_written and count > 0
 
     def rewrite(self) -> None:
-        """Make :meth:`put_right` write it anew, because what ``fill`` adds has changed."""
+        """Make :meth:`put_right` write it anew, because the result of ``fill`` has changed."""
         self._table.forget()
         self._is_written = False
 

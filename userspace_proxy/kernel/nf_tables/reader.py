@@ -102,9 +102,9 @@ class ListedElement(NamedTuple):
 
     key: bytes
     is_end: bool
-    """Whether, in a set with intervals, the interval ends before this key."""
+    """In a set with intervals: the interval ends before this key."""
     value: bytes
-    """The attributes of its data, such as a verdict; empty in a set."""
+    """The attributes of the data, such as a verdict; empty in a set."""
 
 
 class Expression(NamedTuple):
@@ -114,7 +114,7 @@ class Expression(NamedTuple):
     packed: bytes
 
     def attributes(self) -> dict[int, bytes]:
-        """Return its attributes by their kinds, whose meaning depends on the name."""
+        """Return the attributes by kind; their meaning depends on the name."""
         return read_all(self.packed)
 
 
@@ -214,7 +214,7 @@ def list_elements(message: Message) -> list[ListedElement]:
 
 @checked
 def read_counts(message: Message) -> list[tuple[bytes, int | None]]:
-    """Return the keys of a message, each with the packets that matched; None without a counter.
+    """Return the keys of a message with the matched packets of each; None without a counter.
 
     Takes 0.5 µs per element of a set that isn't a map, a tenth of reading all attributes: the key
     is at the beginning, and the counter at the end.

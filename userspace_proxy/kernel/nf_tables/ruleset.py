@@ -40,7 +40,7 @@ _BEGIN, _END = 0x10, 0x11
 _FRAME = bytes([0, 0, 0, 10])
 # The errors of kernels without nfnetlink or nf_tables.
 _NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
-# How often to list elements again until two listings agree.
+# The number of repeated listings of elements until two agree.
 _LISTINGS = 10
 _WORDS = {
     NEW_TABLE: "add table",
@@ -69,10 +69,10 @@ class NftablesError(SteeringError):
     """The kernel refused a transaction; nothing was changed.
 
     Args:
-        code: Its error number.
-        kind: The refused message's kind, such as NEW_RULE; 0: none.
+        code: The error number.
+        kind: The refused message's kind, such as NEW_RULE; 0: no message was refused.
         is_certain: If false, the answer was lost or late, and the transaction may be in force; or
-            it was one of several, and some may be in force.
+            some of several transactions may be in force.
     """
 
     def __init__(self, code: int, kind: int, *, is_certain: bool = True) -> None:
@@ -117,7 +117,7 @@ class Ruleset:
 
     @property
     def port(self) -> int:
-        """The sender in events about its changes."""
+        """The sender of events about its changes."""
         return self._requests.port
 
     def generation(self) -> int:
@@ -164,7 +164,7 @@ class Ruleset:
         """
         listing = reader.list_of(reader.GET_ELEMENTS, family, table, name)
         found: list[ListedElement] = []
-        # A socket of its own, as an unfinished listing blocks its socket.
+        # Uses its own socket, because an unfinished listing blocks its socket.
         with query_errors(), Requests.open(NETLINK_NETFILTER) as requests:
             for block in requests.blocks(listing):
                 for message in read_messages(block):
@@ -174,7 +174,7 @@ class Ruleset:
         return found
 
     def counts(self, family: int, table: str, name: str) -> dict[bytes, int | None]:
-        """Return how many packets the elements of a set have matched; None without a counter.
+        """Return the packets that the elements of a set have matched; None without a counter.
 
         While the kernel moves the set into a larger hash table, elements may be missing.
         """
@@ -205,7 +205,7 @@ class Ruleset:
         try:
             refused = self._requests.transact(request(_BEGIN, 0, _FRAME), messages, end)
         except OSError as exc:
-            # A message that is too large isn't sent at all.
+            # A message that is too large is never sent.
             is_certain = exc.errno == errno.EMSGSIZE
             raise NftablesError(exc.errno or errno.EIO, 0, is_certain=is_certain) from exc
         if refused is not None:

@@ -57,8 +57,8 @@ VERDICTS = 0xFFFFFF00
 # Without it nft would print wrong numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
 _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
-# The maximum size of the elements in one message. An attribute, and so the elements of a message,
-# has at most 65,535 bytes.
+# The maximum size of the elements in one message. An attribute, such as a message's elements, has
+# at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
 # Messages of one transaction, which may have several writers, refer to a set by id.
 _IDS = itertools.count(1)
@@ -67,7 +67,7 @@ _IDS = itertools.count(1)
 Elements = Mapping[bytes, bytes]
 """Keys and values; the values of a set are empty."""
 SetElement = tuple[str, bytes, bytes]
-"""A set's name, and a key with its value: in the kernel's form, so that they compare equal."""
+"""A set's name, and a key with its value, both in the kernel's form so that they compare equal."""
 
 
 class TableWriter:
@@ -244,7 +244,7 @@ class Verdict(bytes):
 
 
 class Interval(bytes):
-    """The key of an element that is an interval: the first key, and the last one behind it."""
+    """The key of an element that is an interval: its first key, and the key after its last."""
 
     @property
     def first(self) -> bytes:
@@ -271,7 +271,7 @@ def _packed(elements: Elements) -> Iterator[bytes]:
     """Yield elements in pieces that fit into an attribute; all elements have one size."""
     waiting = iter(elements.items())
     sizes = next(iter(elements.items()), (b"", b""))
-    # All elements have the same headers, so these are packed once.
+    # All elements have the same headers, which are packed once.
     before, between, behind = _frame(*map(len, sizes))
     width = sum(map(len, (before, between, behind, *sizes)))
     while some := list(itertools.islice(waiting, ELEMENTS_BYTES_MAX // width)):

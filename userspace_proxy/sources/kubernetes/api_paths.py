@@ -1,6 +1,6 @@
-"""Builds URL paths of the API, in which each name is a single segment, whatever it contains.
+"""Builds URL paths of the API, in which each name is a single segment, with any characters.
 
-Rule 1: users write the names in objects, so each is quoted when it becomes part of a path.
+Rule 1: users choose the names in objects, so each name is quoted in a path.
 Rule 2: a path with ``..``, a query or a fragment isn't sent, even if a name wasn't quoted.
 """
 
@@ -23,10 +23,9 @@ def join(start: str, *segments: str) -> str:
 
 
 def check(path: str) -> None:
-    """Check that a path is sent unchanged, and means the same to each server on the way.
+    """Check that a path is sent unchanged, and that all servers on the way read it alike.
 
-    Raises:
-        TransportError: It isn't, so it must not be sent.
+    Raises: TransportError: Otherwise; the path must not be sent.
 
     Source: client-go's IsValidPathSegmentName, and RFC 3986, 5.2.4.
     """

@@ -49,10 +49,10 @@ RESPONSE_S = 75.0
 """Seconds until a response starts, and between two parts. The server itself gives up after 60 s
 (--request-timeout)."""
 WATCHES_ANEW_S = 10.0
-"""The minimum of seconds between two restarts of all watches, so that they count as healthy in
+"""The minimum interval in seconds between restarts of all watches, so that they count as healthy in
 between."""
 RESPONSE_BYTES_MAX = 16 << 20
-"""The maximum for one object, of which etcd stores up to 1.5 MiB."""
+"""The maximum size of one object; etcd stores up to 1.5 MiB."""
 
 # How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
@@ -112,7 +112,7 @@ class ApiClient:
         self._session: ClientSession | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._proxy_in_use: WebProxy | None = None
-        """The proxy that ``_session`` uses."""
+        """The proxy of ``_session``."""
         self._tls: ssl.SSLContext
         self._tls_files: Fingerprint | None = ()
         """The certificate files of ``_tls``; None: load them again."""
@@ -204,7 +204,7 @@ class ApiClient:
             await before.close()
 
     async def get(self, path: str, query: Mapping[str, str]) -> Response:
-        """Return a complete response, whatever its code."""
+        """Return a complete response, with any status code."""
         with self._transport_errors():
             request = self._request("GET", path, query, silence_s=RESPONSE_S)
             async with await request as response:
@@ -213,7 +213,7 @@ class ApiClient:
     async def send(
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
-        """Send an object as JSON, and return the complete response, whatever its code."""
+        """Send an object as JSON, and return the complete response, with any status code."""
         with self._transport_errors():
             request = self._request(
                 method, path, body=body, content_type=content_type, silence_s=RESPONSE_S
@@ -223,7 +223,7 @@ class ApiClient:
 
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
-        """Yield a streaming response, whatever its code, and close it at the end."""
+        """Yield a streaming response, with any status code, and close it at the end."""
         with self._transport_errors():
             options = await self._options()
             async with asyncio.timeout(RESPONSE_S):

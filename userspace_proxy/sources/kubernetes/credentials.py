@@ -75,7 +75,7 @@ class _Loaded:
 
     configuration: Any
     config: ClientConfig | None = None
-    """The parsed kubeconfig; None: there is none."""
+    """The parsed kubeconfig; None without a kubeconfig."""
     proxy: WebProxy | None = None
     files: KeyFiles = field(default_factory=make_key_files)
     loaded: Fingerprint = ()
@@ -151,7 +151,7 @@ class Credentials:
     """The address of an API server, and how to authenticate to it.
 
     Args:
-        kubeconfig: A kubeconfig file, or several; empty: none.
+        kubeconfig: Kubeconfig files; may be empty.
         master: The server's URL, overriding the kubeconfig's; without a kubeconfig no credentials
             are sent to it. If both are empty: this pod's server.
         service_account: The folder with a pod's token and the server's certificate authority.
@@ -173,7 +173,7 @@ class Credentials:
         self._service_account = service_account
         self._clock = clock
         self._checked: ClientConfig | None = None
-        """The kubeconfig as last read."""
+        """The kubeconfig as of the last read."""
         self._library: Library
         self._state: _Loaded | None = None
         self._refreshed_s = 0.0

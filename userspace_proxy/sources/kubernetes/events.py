@@ -2,10 +2,10 @@
 
     record ─▶ a series per reason and object ─▶ first time: an Event ─▶ again: its count
 
-Rule 1: each series causes at most one request a minute, however often it happens, so a series sent
-within the last minute isn't dropped.
-Rule 2: the number of series is limited, per namespace and in total. The longest quiet series of the
-namespace, or of the largest one, is dropped; if none may be, the new one is.
+Rule 1: each series causes at most one request a minute, regardless of its frequency, so a series
+sent within the last minute isn't dropped.
+Rule 2: the number of series is limited, per namespace and in total. The series of the namespace, or
+of the largest namespace, that has been quiet longest is dropped; if none may be, the new one is.
 Rule 3: namespaces take turns.
 
 Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 minutes.
@@ -28,9 +28,9 @@ from .api_paths import join
 EVERY_S = 60.0
 SERIES_END_S = 360.0
 NAMESPACE_MAX = 50
-"""The maximum of series per namespace, so that it causes less than one request a second."""
+"""The maximum number of series per namespace, so that it causes less than one request a second."""
 SERIES_MAX = 500
-"""The maximum of all series: more than requests in a minute, so some may always be dropped."""
+"""The maximum number of series: more than requests in a minute, so one may always be dropped."""
 APART_S = 0.25
 """Seconds between two requests of a node."""
 CONTROLLER = "userspace-proxy"
@@ -43,7 +43,7 @@ SeriesKey = tuple[str, ServiceKey | None]
 
 @dataclass(slots=True)
 class Series:
-    """What happened to one object for one reason, once or repeatedly."""
+    """The occurrences of one reason at one object."""
 
     happening: Happening
     """The latest occurrence."""
@@ -56,7 +56,7 @@ class Series:
     not_before: float = 0.0
     """Unix time before which nothing is sent."""
     name: str = ""
-    """The Event's name; empty unless the server is known to have it."""
+    """The Event's name; empty unless the server is known to have the Event."""
     asked_at: float = float("-inf")
     """Unix time of the last request."""
 
@@ -66,7 +66,7 @@ class Series:
 
 
 class Correlator:
-    """All series, and when to send each."""
+    """All series, and the times to send them."""
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}

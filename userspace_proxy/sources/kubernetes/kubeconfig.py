@@ -43,7 +43,7 @@ _OF_NAMES = "!#$&'*+-.^_`|~"
 
 
 class KubeconfigFile(NamedTuple):
-    """One file that was read."""
+    """One kubeconfig file."""
 
     place: str
     """Its path, as given."""
@@ -55,7 +55,7 @@ class KubeconfigFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The content of a certificate or key, inline or in a file; neither: there is none."""
+    """The content of a certificate or key, inline or in a file; without either, there is none."""
 
     data: bytes = b""
     path: str = ""
@@ -75,7 +75,7 @@ class ExecPlugin:
     env: tuple[tuple[str, str], ...] = ()
     install_hint: str = ""
     mode: str = "IfAvailable"
-    """One of MODES: whether it reads from the terminal."""
+    """One of MODES: whether the plugin reads from the terminal."""
     wants_cluster: bool = False
 
 
@@ -86,7 +86,7 @@ class KubeCluster:
     server: str
     """A URL without a slash at its end."""
     written: str
-    """The URL as written in the file."""
+    """The URL as in the file."""
     authority: Content = Content()
     tls_server_name: str = ""
     is_insecure: bool = False
@@ -106,7 +106,7 @@ class KubeCluster:
 
 @dataclass(frozen=True, slots=True)
 class KubeUser:
-    """The identity of requests; without any field they are anonymous."""
+    """The identity of requests; anonymous if all fields are empty."""
 
     token: str = ""
     token_file: str = ""
@@ -132,9 +132,9 @@ class ClientConfig:
     namespace: str
     """The namespace; empty means ``default``."""
     place: str
-    """The file with the user, or else with the cluster."""
+    """The file with the user, otherwise with the cluster."""
     context: str = ""
-    """The context's name; empty: there is none."""
+    """The context's name; empty without a context."""
 
 
 def server_url(text: str) -> str:
@@ -171,7 +171,7 @@ def read_client_config(
     user: str = "",
     server: str = "",
 ) -> ClientConfig:
-    """Merge kubeconfigs, in which the first entry of a name wins, and return what is chosen.
+    """Merge kubeconfigs, in which the first entry of a name wins; return the chosen config.
 
     Args:
         files: At least one.
@@ -181,7 +181,7 @@ def read_client_config(
         server: Overrides the cluster's server, whose ``tls-server-name`` is then ignored.
 
     Raises:
-        SourceError: They name no server, or can't be honoured; the message has file, line and
+        SourceError: The files name no server, or can't be followed; the message has file, line and
             field.
     """
     merged = _Merged(files)
@@ -324,7 +324,7 @@ class _Merged:
         return "", None
 
     def find(self, list_: str, name: str, named_by: tuple[_Part, str] | None, flag: str) -> _Part:
-        """Return the entry of a name; the other arguments are where the name comes from."""
+        """Return the entry of a name; the other arguments describe the origin of the name."""
         if (found := self._found[list_].get(name)) is not None:
             return found
         if named_by is None or flag.partition("=")[2]:

@@ -30,7 +30,7 @@ _BYTES_MAX = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """Which kubeconfigs to read, and what to choose from them."""
+    """The kubeconfigs to read, and the entries to choose from them."""
 
     paths: tuple[str, ...]
     may_be_missing: bool = False
@@ -76,14 +76,14 @@ def _may_exist(path: str) -> bool:
 
 
 def read_kubeconfig(kubeconfig: Kubeconfig, *, server: str = "") -> ClientConfig:
-    """Read and merge the files, and return what is chosen.
+    """Read and merge the files; return the chosen config.
 
     Args:
-        kubeconfig: The files, and what to choose.
+        kubeconfig: The files, and the entries to choose.
         server: The server's URL, overriding the cluster's.
 
     Raises:
-        SourceError: They can't be read or used.
+        SourceError: The files can't be read or used.
     """
     # Imported here because an agent in a pod needs no YAML.
     from .kubeconfig import read_client_config

@@ -23,7 +23,7 @@ from .lists import read_whole
 from .responses import Response, TransportError, cause_of, unreachable
 
 NAMESPACE = "userspace-proxy"
-"""The namespace of all Leases: unlike in kube-system, permission to write them affects nothing
+"""The namespace of all Leases: unlike in kube-system, permission to write Leases affects nothing
 else."""
 _PATH = join("/apis/coordination.k8s.io/v1/namespaces", NAMESPACE, "leases")
 _LABEL = f"{DOMAIN}leases-of"
@@ -32,7 +32,7 @@ _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0
 _LIST_S = 30.0
-# The number of Nodes, and of Leases, per page, which has 1.5 MiB or 1 MiB.
+# The number of Nodes, or of Leases, per page, which has 1.5 MiB or 1 MiB.
 _PAGE = 100
 _LEASE_PAGE = 500
 _HINT = (
@@ -80,8 +80,8 @@ class KubernetesLeases(Leases):
         query = {
             "labelSelector": f"{_LABEL}={self._label}",
             "limit": str(_LEASE_PAGE),
-            # The server's cache suffices: stale versions fail to write, and an answer names its
-            # question.
+            # The server's cache is enough: a write based on a stale version fails, and an answer
+            # names its round.
             "resourceVersion": "0",
         }
         return await self._items(_PATH, query, self._read_item)

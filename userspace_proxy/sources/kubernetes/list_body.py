@@ -25,7 +25,7 @@ _BLANKS = re.compile(rb"[ \t\r\n]*")
 
 
 class _Next(enum.Enum):
-    """The next part of the body."""
+    """The kind of the next part of the body."""
 
     LIST = "the list"
     FIRST_KEY = "a key, or the end of the list"
@@ -63,14 +63,14 @@ _AFTER_CUT = {
 
 
 class ListBody:
-    """The body of one list; feed it chunks, and an empty one at the end."""
+    """The body of one list; feed chunks to it, and an empty chunk at the end."""
 
     def __init__(self, *, value_bytes_max: int = VALUE_BYTES_MAX) -> None:
         self._limit = value_bytes_max
         self._rest = bytearray()
         """Data that isn't split yet."""
         self._try_at = 0
-        """The length from which to try again."""
+        """The length at which the next attempt is made."""
         self._next = _Next.LIST
         self._key = ""
         self.metadata = Metadata()

@@ -1,6 +1,6 @@
 """Reads lists of the API server as streams of items.
 
-Rule 1: only a part of a list is in memory, and the event loop runs between parts of about
+Rule 1: only part of a list is in memory, and the event loop runs between parts of about
 BATCH_BYTES, however fast data arrives.
 Rule 2: besides the limit on silence, a list has a deadline, in the reflector or :func:`read_whole`.
 """
@@ -53,7 +53,7 @@ async def read_page(
                 await pause(0)
             if not chunk:
                 return body.metadata
-            # Let others run, even if the server sends faster than this reads.
+            # Yield to other tasks, even if the server sends faster than this task reads.
             await pause(0)
 
 

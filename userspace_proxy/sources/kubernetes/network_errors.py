@@ -58,6 +58,6 @@ def _causes(exc: BaseException) -> list[BaseException]:
 def _tls_reason(exc: ssl.SSLError) -> str:
     reason = getattr(exc, "reason", None)  # absent in errors that Python itself raises
     words = (reason or str(exc)).replace("_", " ").lower()
-    # What OpenSSL makes of plain text, before and since 3.2.
+    # OpenSSL's errors for plain text, before and since version 3.2.
     is_plain = reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
     return f"{words}: it may speak HTTP" if is_plain else words

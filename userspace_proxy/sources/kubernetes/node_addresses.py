@@ -4,8 +4,8 @@ Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and chan
 minutes: watching all Nodes from each of 5,000 nodes would cost the API server more than everything
 else. Endpoints whose port is a node port's number, and endpoints by name, are rare.
 Rule 2: after a failed list the last addresses stay, and the list is retried. Without permission to
-list Nodes, or once they aren't wanted, the addresses are unknown. A starting API server denies
-everything for a moment, so two lists in a row must have been denied.
+list Nodes, or once the plan no longer needs them, the addresses are unknown. A starting API server
+denies everything for a moment, so two lists in a row must have been denied.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class NodeAddressLister:
                 denials = 0
             except (TransportError, FieldError) as exc:
                 _log.warning(
-                    "cannot list Nodes, so their addresses are unknown or may be outdated",
+                    "cannot list Nodes, their addresses may be missing or outdated",
                     extra={"cause": str(exc)},
                 )
                 denials = denials + 1 if isinstance(exc, _Forbidden) else 0

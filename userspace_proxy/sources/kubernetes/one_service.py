@@ -51,7 +51,7 @@ async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
         SourceError: The server doesn't respond, or credentials can't be used.
     """
     try:
-        # A plugin may prompt for a password, which isn't the server's time.
+        # A plugin may prompt for a password; the time for that isn't the server's.
         await client.open()
         async with asyncio.timeout(within_s):
             yield
@@ -65,7 +65,7 @@ async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
 
 
 def list_refused(client: ApiClient, what: str, response: Response) -> str:
-    """Return why a server refused a list, with the remedy."""
+    """Return the reason why a server refused a list, with the remedy."""
     credentials = client.credentials.description
     return rejected(client.url, "list", what, response, credentials=credentials).text
 
@@ -73,7 +73,7 @@ def list_refused(client: ApiClient, what: str, response: Response) -> str:
 class OneServiceReader:
     """Reads one Service from one API server.
 
-    The arguments are those of KubernetesSource.
+    The arguments are the same as for KubernetesSource.
     """
 
     def __init__(self, *, kubeconfig: str | Kubeconfig, master: str, node_name: str) -> None:
@@ -136,7 +136,7 @@ class OneServiceReader:
     ) -> tuple[PodState, ...]:
         path = join("/api/v1/namespaces", key.namespace, "pods")
         labels = ",".join(f"{name}={value}" for name, value in selector)
-        # The first page is enough to find similar labels.
+        # The first page is enough for finding similar labels.
         for query in ({"labelSelector": labels}, {"limit": _PODS_MAX}):
             items: list[bytes] = []
             try:
@@ -179,10 +179,10 @@ async def read_service_names(
     """Return the Services of a namespace, or of all for an empty one.
 
     Args: kubeconfig, master: As for KubernetesSource.
-        within_s: How long the server may take.
+        within_s: The time limit for the server.
 
     Raises:
-        SourceError: The server doesn't respond, or doesn't permit it.
+        SourceError: The server doesn't respond, or refuses.
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     async with asked_once(client, within_s):

@@ -27,10 +27,10 @@ class ServerReport:
 
     url: str
     problems: tuple[str, ...] = ()
-    """One line each, with a remedy."""
+    """One line per problem, with a remedy."""
     version: str = ""
     service_ips: tuple[str, ...] = ()
-    """The addresses of one Service; empty if there is none."""
+    """The addresses of one Service; empty without a Service."""
     node: Node | None = None
     """This node's object, if it is missing."""
 
@@ -45,7 +45,7 @@ async def ask_server(
 ) -> ServerReport:
     """Request one object of each kind that the source reads, within ``within_s`` seconds.
 
-    The other arguments are those of KubernetesSource.
+    The other arguments are the same as for KubernetesSource.
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     try:
@@ -71,7 +71,7 @@ async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> 
         elif resource.kind == "Node" and _read(resource, response.body).node is None:
             missing = await describe_missing(client, node_name)
     version = await client.get("/version", {})
-    # Wrong credentials are a single problem, whatever is requested.
+    # Wrong credentials are a single problem, whichever objects are requested.
     said = tuple(dict.fromkeys(problems))
     return ServerReport(client.url, said, _version(version.body), service_ips, missing)
 

@@ -43,7 +43,7 @@ PLUGIN_S = 60.0
 
 _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1
-"""A plugin runs again this long before its credential expires; the smaller value applies."""
+"""How long before its credential expires a plugin runs again; the smaller value applies."""
 _APART_S = 5.0
 """Seconds between two runs that returned expired credentials."""
 _OUTPUT_BYTES_MAX = 1 << 20
@@ -60,7 +60,7 @@ class PluginError(UserspaceProxyError):
 
 @dataclass(frozen=True, slots=True)
 class PluginCredential:
-    """What a plugin returned: a token, a certificate with its key, or both."""
+    """The result of a plugin: a token, a certificate with its key, or both."""
 
     token: str
     certificate: bytes
@@ -103,13 +103,13 @@ async def plugin_credential(
 
     Args:
         plugin: The plugin.
-        cluster: What it gets of the cluster.
+        cluster: The cluster information for the plugin.
         is_attended: A user is at the terminal.
         refused: A credential that the server has refused.
         clock: Returns seconds since 1970.
 
     Raises:
-        PluginError: The plugin failed, printed something else, or didn't exit in time.
+        PluginError: The plugin failed, printed invalid output, or didn't exit in time.
     """
     shared = _shared.setdefault(repr((plugin, cluster)), _SharedRun())
     known = shared.credential
@@ -167,12 +167,12 @@ async def run_plugin(
 
     Args:
         plugin: The plugin.
-        cluster: What it gets of the cluster.
+        cluster: The cluster information for the plugin.
         within_s: Seconds until it is killed; None: no limit, as a user is at the terminal.
         clock: Returns seconds since 1970.
 
     Raises:
-        PluginError: The plugin can't be started, failed, printed something else, or didn't exit in
+        PluginError: The plugin can't be started, failed, printed invalid output, or didn't exit in
             time.
     """
     shown = Path(plugin.command).name
@@ -254,7 +254,7 @@ def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> Plug
     try:
         document = parse_first(decode(stdout), place=shown)
     except InputError:
-        # The reason is left out, as it may quote a token.
+        # The reason is omitted, because it may quote a token.
         raise PluginError(
             f"exec: {shown} did not print an ExecCredential as JSON or YAML"
         ) from None

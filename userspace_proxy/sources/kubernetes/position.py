@@ -5,7 +5,7 @@
              │                                                  └──disconnected─────┤
              └──list not older than the last state ◀──410───────────────────────────┘
 
-Rule 1: history never goes back: after the first list no older state is requested.
+Rule 1: history never moves back: after the first list no older state is requested.
 Rule 2: the newest state, which costs the server a quorum read, is requested only if the server
 reports that it doesn't have the last seen state (a list expired, or etcd was restored), or sends an
 older version. A restore may have ended a watch early, so the server is asked once the next watch is
@@ -13,7 +13,7 @@ open: an earlier answer could be from before the restore.
 
 As in client-go, the first list is at resourceVersion 0: any state in the server's cache, because a
 thousand nodes may start at once; the watch catches up within milliseconds. From its cache the
-server may send everything in one page, whatever the limit.
+server may send everything in one page, regardless of the limit.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Position:
     def __init__(self) -> None:
         self._from = _ListFrom.ANYTHING
         self._seen = ""
-        """The last resourceVersion; opaque."""
+        """The last resourceVersion seen; opaque."""
         self._listed = ""
         """The resourceVersion of the list's first page."""
         self._continue = ""
         self.needs_list = True
         self.restarts = 0
-        """How often a watch had to be followed by a list."""
+        """The number of watches that had to be followed by a list."""
 
     def list_query(self) -> dict[str, str]:
         if self._continue:

@@ -48,7 +48,7 @@ class WebProxy:
     user: str | None
     """User and password as in the URL; None: there are none."""
     origin: str
-    """Where it is configured: a variable, or a place in a kubeconfig."""
+    """The origin of the setting: a variable, or a place in a kubeconfig."""
 
     @property
     def is_socks(self) -> bool:
@@ -78,15 +78,15 @@ class WebProxy:
 def choose_proxy(
     server: str, proxy_url: str, place: str, environment: Mapping[str, str]
 ) -> WebProxy | None:
-    """Return the proxy for a server; None: there is none.
+    """Return the proxy for a server; None without a proxy.
 
     Args:
         server: The server's URL.
-        proxy_url: The kubeconfig's, which takes precedence; empty: it has none.
-        place: Its place in the kubeconfig.
+        proxy_url: The URL in the kubeconfig, which takes precedence; may be empty.
+        place: The URL's place in the kubeconfig.
 
     Raises:
-        SourceError: Its scheme isn't supported, or it isn't a URL.
+        SourceError: The URL is invalid, or its scheme isn't supported.
     """
     if not proxy_url:
         return proxy_of_environment(server, environment)

@@ -1,6 +1,6 @@
 """Sends Kubernetes Events.
 
-Rule 1: nothing waits for an Event, and its failure affects nothing else.
+Rule 1: no code waits for an Event, and its failure has no other effect.
 Rule 2: requests are ``APART_S`` apart, and namespaces take turns.
 Rule 3: a missing permission to write Events is logged once, and retried rarely; a role may permit
 only some namespaces, so each namespace that forbids Events is silenced separately.
@@ -55,7 +55,7 @@ class Recorder:
         self._every_s = every_s
         self._clock = clock
         self._pause = pause
-        # Events contain the time of day, but clock changes must not affect what is due.
+        # Events contain the time of day, but clock changes must not affect due times.
         self._offset = Clocks.time() - clock()
         self._correlator = Correlator()
         self._silent_until: dict[str, float] = {}
@@ -99,12 +99,12 @@ class Recorder:
         try:
             response = await self._ask(series)
         except (TransportError, TimeoutError):
-            # The source reports problems with the server; this is retried.
+            # The source reports problems with the server; the Event is retried.
             return True
         if response.code < 300:
             series.sent = count
         elif response.code == 409:
-            # An earlier request that seemed to fail did create the Event, with its count then.
+            # An earlier request that seemed to fail created the Event, with its count then.
             series.sent = max(series.sent, 1)
         elif response.code == 403 and _TERMINATING in cause_of(response):
             series.sent = count

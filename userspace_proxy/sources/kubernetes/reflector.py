@@ -48,7 +48,7 @@ BASE_S = 0.8
 CAP_S = 5.0
 
 RETRY_AFTER_MAX_S = 32.0
-"""The longest wait that a server can request: kube-apiserver's ``maxRetryAfter`` of APF."""
+"""The maximum wait that a server can request: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
 # Servers end a watch to the second; if it ends later, the network was down meanwhile.
 _ON_TIME_S = 1.0
@@ -56,7 +56,7 @@ _ON_TIME_S = 1.0
 _RESTORE_S = 2.0
 _UNKNOWN = float("-inf")
 NO_LINE_S = 0.01
-"""The wait after a chunk of a watch in which no line ends: chunks of one byte keep a core busy."""
+"""The wait after a chunk of a watch without a line's end: chunks of one byte keep a core busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class Timing:
     unchanged resource took two minutes (kube-apiserver 1.36), and none is guaranteed. Within a
     minute, TCP keep-alive detects that the whole machine is gone."""
     healthy_s: float = 5.0
-    """A watch that lasted this long is followed by the next one at once."""
+    """A watch that lasted this long is restarted at once."""
     list_s: float = LIST_S
-    """The longest a whole list may take."""
+    """The time limit for a whole list."""
     list_long_s: float = 60.0
     """A list that takes longer is reported as a problem until it is complete."""
     backoff_base_s: float = BASE_S
@@ -123,13 +123,13 @@ class Reflector:
         """When the server certainly had the last seen state; unknown after a watch that didn't end
         on time, and after a wait, as history may have gone back."""
         self._is_invalid = False
-        """Whether the last watch began and then failed, which isn't an outage: the next one may,
-        too."""
+        """Whether the last watch began and then failed; this isn't an outage, as the next watch may
+        fail, too."""
         self._lists_at_once = False
-        """Whether the last watch has shown that history went back during an outage."""
+        """Whether the last watch has shown that history moved back during an outage."""
         self._watched_s = 0.0
         self._cuts = 0
-        """How many watches in a row broke off early, without an event."""
+        """The number of consecutive watches that broke off early, without an event."""
         self._end_log_limit = LogLimit()
         self.is_listed = False
         """Whether everything was read at least once."""
@@ -142,7 +142,7 @@ class Reflector:
 
     @property
     def restarts(self) -> int:
-        """How often a watch had to be followed by a list."""
+        """The number of watches that had to be followed by a list."""
         return self._position.restarts
 
     async def run(self) -> None:
@@ -225,8 +225,8 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # The watch gets other responses, such as a missing permission, as well; but perhaps not
-        # this one, from another server, so ask again after it.
+        # A watch also gets other errors, such as a missing permission; but another server may not
+        # return this one, so ask again after the watch.
         return None, response.code == 200
 
     async def _list(self) -> RequestFailure | None:
@@ -309,7 +309,7 @@ class Reflector:
                 self._log_end(reason)
                 return self._cut_off(reason, self._clock() - begun)
             except (FieldError, LineTooLong) as exc:
-                # The next watch would contain the same line again; a list doesn't.
+                # The next watch would contain the same line again, but a list won't.
                 self._position.watch_expired()
                 return self._invalid(f"in a watch, {exc}")
             finally:

@@ -1,6 +1,6 @@
 """Decides whether a HorizontalPodAutoscaler or PodDisruptionBudget requires a replica.
 
-Rule 1: only the pod labels that the workload's selector requires are known, as pods aren't read. A
+Rule 1: pods aren't read, so only the labels that the workload's selector requires are known. A
 budget whose selector may match such pods counts as matching.
 """
 
@@ -102,7 +102,7 @@ def _wish(spec: WireBudgetSpec) -> str:
 
 
 def _count(value: int | str) -> int:
-    """Return how many pods a number or a percentage of one pod is."""
+    """Return the number of pods that a number or a percentage of one pod means."""
     if isinstance(value, int):
         return value
     return 0 if _PERCENT.fullmatch(value) and not int(value[:-1]) else 1

@@ -1,10 +1,10 @@
-"""The resources that are read, and a cache that keeps one resource's objects in the store.
+"""Defines the resources to read, and a cache that keeps one resource's objects in the store.
 
-Rule 1: an object that can't be read is a problem of its own: its last valid version stays, and so
-do other objects.
-Rule 2: a list is applied as a difference: equal objects stay the same, and objects missing in the
-whole list are deleted at its end.
-Rule 3: objects beyond a namespace's share are left out and counted (``shares``).
+Rule 1: an unreadable object is a separate problem: its last valid version stays, as do other
+objects.
+Rule 2: a list is applied as a difference: equal objects stay the same, and objects missing from the
+whole list are deleted at its end. Rule 3: objects beyond a namespace's share are omitted and
+counted (``shares``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _HasMetadata(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource: where it is listed, and how its objects are stored."""
+    """One resource, with the path of its list and the store of its objects."""
 
     kind: str
     """``Service``."""
@@ -70,7 +70,7 @@ class Resource:
     query: Mapping[str, str] = field(default_factory=dict)
     """Selectors that restrict lists and watches."""
     weigh: Callable[[Any], int] = lambda _: OBJECT_BYTES
-    """Returns about how many bytes a decoded object takes in memory."""
+    """Returns the approximate size of a decoded object in memory, in bytes."""
     in_namespaces: bool = True
 
     @property
@@ -104,7 +104,7 @@ def _weigh_service(wire: WireService) -> int:
 
 
 def _weigh_slice(wire: WireEndpointSlice) -> int:
-    # A host name is kept four times: in the endpoint, and in DNS's indexes.
+    # A host name is stored four times: in the endpoint, and in DNS's indexes.
     names = (len(one.node_name or "") + 4 * len(one.hostname or "") for one in wire.endpoints or ())
     long = sum(max(0, length - NAME_BYTES) for length in names)
     return _weight(wire.endpoints, wire.ports) + long
@@ -234,7 +234,7 @@ class ResourceCache:
         self.rejected: dict[Key, RejectedFacts] = {}
         """Objects that can't be read."""
         self._rejected_keys: list[Key] = []
-        """Sorted, as there may be very many, and each change reads the first ones."""
+        """The keys, sorted: there may be very many, and each change reads the first."""
 
     def resume(self, keys: Iterable[Key]) -> None:
         """Note an earlier run's objects in the store."""
@@ -300,7 +300,7 @@ class ResourceCache:
 
     @property
     def has_room(self) -> bool:
-        """Whether objects that were left out may fit now, which a list would find."""
+        """Whether omitted objects, which a list would find, may fit now."""
         return self._shares.has_room
 
     def _put(self, item: Any) -> tuple[Key, bool]:

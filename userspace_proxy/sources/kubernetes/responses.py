@@ -1,9 +1,8 @@
 """Converts the API server's responses and network failures to values with readable text.
 
 Rule 1: the text of a failure contains the server's URL, the cause in the server's or the kernel's
-words, and what to do about it.
-Rule 2: a failure to reach the server has the same text for each resource, so that one cause is
-one line, however many lists and watches it affects.
+words, and the remedy. Rule 2: a failure to reach the server has the same text for each resource, so
+that one cause is one line, regardless of the number of lists and watches.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from ...errors import UserspaceProxyError
 from ...model.wire import FieldError, WireStatus, decode
 
 OTHERS_RETRY_AFTER_MAX_S = 5.0
-"""The longest wait that a server in front of the API server can request: as without a header."""
+"""The maximum wait that a server in front of the API server can request: as without a header."""
 
 
 class TransportError(UserspaceProxyError):
@@ -23,7 +22,7 @@ class TransportError(UserspaceProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response that was read completely."""
+    """A completely read response."""
 
     code: int
     body: bytes

@@ -40,7 +40,7 @@ from .responses import Response, TransportError, cause_of
 _log = FieldLogger("userspace_proxy.sources")
 
 _ANSWER_S = 5.0
-# How long the update may be repeated and its result read; nodes' acknowledgements expire soon.
+# How long the update may be repeated and its result read: nodes' acknowledgements expire soon.
 _AGAIN_S = 2.0
 _SILENT = "no answer in time"
 # Errors of a gateway that may have passed the update on.
@@ -140,14 +140,14 @@ async def _put_asleep(
                     cause = fields["cause"]
                     return ScaleDown(why_not=f"cannot scale {workload} to zero: {cause}")
                 return ScaleDown(is_asleep=not _replicas(present))
-    _log.warning("%(namespace)s %(workload)s may be scaled to zero: %(cause)s", extra=fields)
+    _log.warning("%(namespace)s %(workload)s may have been scaled to zero: %(cause)s", extra=fields)
     return ScaleDown(is_asleep=True)
 
 
 async def _other_wish(
     client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
 ) -> str:
-    """Return what requires a replica; empty if nothing does."""
+    """Return the object that requires a replica; empty without such an object."""
     autoscalers = await _list(client, namespace, *_AUTOSCALERS, WireAutoscaler)
     if why := autoscaler_of(workload, autoscalers):
         return why

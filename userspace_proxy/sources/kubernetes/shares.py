@@ -26,9 +26,9 @@ OBJECT_BYTES = 1024
 SERVICE_BYTES = 5 * 1024
 """A Service's additional memory: its plan, a listener, its status."""
 PART_BYTES = 256
-"""The most memory for an endpoint, a port, a selector's pair, or an address."""
+"""The maximum memory of an endpoint, a port, a selector's pair, or an address."""
 NAME_BYTES = 64
-"""The number of characters of an endpoint's names included in PART_BYTES."""
+"""The number of characters of an endpoint's names that PART_BYTES includes."""
 
 
 class Excess(NamedTuple):
@@ -50,7 +50,7 @@ class ObjectShares:
     """The shares of all namespaces, for one kind.
 
     Args:
-        limit: Bytes of each share.
+        limit: The size of each share in bytes.
     """
 
     def __init__(self, limit: int = SHARE_BYTES) -> None:
@@ -108,7 +108,7 @@ class ObjectShares:
 
     @property
     def has_room(self) -> bool:
-        """Whether objects that were left out may fit now, which a list would find."""
+        """Whether omitted objects, which a list would find, may fit now."""
         return any(namespace not in self._full for namespace, _ in self.left_out())
 
     def _set(self, key: Key, weight: int) -> None:

@@ -1,6 +1,6 @@
 """The source that reads Services from a Kubernetes API server.
 
-Rule 1: nothing is published before each resource has been listed once.
+Rule 1: the source publishes only after each resource has been listed once.
 Rule 2: all changes in one iteration of the event loop are one snapshot.
 """
 
@@ -91,7 +91,7 @@ class KubernetesSource(Source):
         every = resources_of(with_headless=with_headless, with_pods=with_pods, pods=self._pods)
         resources = [inside(resource, namespace) for resource in every]
         self._required = len(resources)
-        """The number of resources, the first ones, without which nothing is published."""
+        """The number of required resources, the first ones: nothing is published without them."""
         self._node_name, self._lacks_node = node_name, asyncio.Event()
         if node_name:
             resources.append(this_node(node_name))
@@ -183,7 +183,7 @@ class KubernetesSource(Source):
     def status(self) -> SourceStatus:
         is_synced = self._published is not None
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
-        # A missing permission to read the Node doesn't make Services outdated.
+        # Services aren't outdated because of a missing permission to read the Node.
         failing = [
             *(r.problem_since for r in required if r.problem),
             *(r.problem_since for r in node if r.problem and not r.is_forbidden),
@@ -202,7 +202,7 @@ class KubernetesSource(Source):
         self._changed()
 
     async def _describe_node(self) -> None:
-        """Whenever there is no Node of this name, look for similar names."""
+        """Look for similar names whenever there is no Node of this name."""
         while True:
             await self._lacks_node.wait()
             node = await describe_missing(self.client, self._node_name)
@@ -251,7 +251,7 @@ class KubernetesSource(Source):
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()
-        # The problem of a watch that breaks repeatedly appears and ends each time.
+        # The problem of a watch that repeatedly breaks off appears and ends each time.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:

@@ -1,6 +1,6 @@
 """Allocates cluster IPs to Services whose manifests name none.
 
-``namespace/name`` ──Pool──▶ an address of the range of each family that the Service asks for
+``namespace/name`` ──Pool──▶ an address in the range of each family that the Service requests
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .pool import NAMES_MAX, Pool, low_band
 from .written import Problem, WrittenService
 
 Ranges = Mapping[IPFamily, "ClusterIPRange"]
-"""The first family is the default for Services."""
+"""The ranges; the first family is the default for Services."""
 
 _HINT = "write a range as 10.96.0.0/16"
 
@@ -24,7 +24,7 @@ class ClusterIPRange:
     """The addresses of one range.
 
     Raises:
-        ConfigError: It isn't a range of addresses.
+        ConfigError: The text isn't an address range.
     """
 
     def __init__(self, cidr: str) -> None:

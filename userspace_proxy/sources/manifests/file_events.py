@@ -27,7 +27,7 @@ _HINTS = {
     errno.EMFILE: "raise the sysctl fs.inotify.max_user_instances, or the limit of open files",
 }
 LINKS_MAX = 40
-"""The maximum of links on one path, as in the kernel."""
+"""The maximum number of links on one path, as in the kernel."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class _Folder:
     names: dict[str, str] = field(default_factory=dict)
     """The manifest's path in :class:`FileWatch` that depends on each name."""
     whole: str | None = None
-    """The folder's path if all manifests in it are watched; None if not."""
+    """The folder's path if all manifests in it are watched; otherwise None."""
     mask: What = NAMES
 
     def manifest(self, name: str) -> str | None:
@@ -101,9 +101,9 @@ class FileEvents:
             try:
                 yield inotify.watch(path, folder.mask), folder
             except (FileNotFoundError, NotADirectoryError):
-                continue  # The look reports that.
+                continue  # The next check reports the error.
             except OSError as exc:
-                # A parent that can't be read matters only when the path itself is replaced.
+                # An unreadable parent matters only when the path itself is replaced.
                 if not isinstance(exc, PermissionError) or CONTENTS in folder.mask:
                     self.problem = _problem(f"inotify: {path}", exc)
 

@@ -4,11 +4,11 @@
                          └─ no: it is being written; look again soon
 
 Rule 1: a changed file is used once two looks agree and no program is writing it, because editors
-truncate a file, write it, or move the old one away first. A missing file counts as deleted once
-nothing else changes, because a folder may be deleted and filled again.
+truncate a file, write it, or first move the old file away. A missing file counts as deleted once no
+other file changes, because a folder may be deleted and filled again.
 Rule 2: a file that can't be read is a problem, and its last content stays in force.
-Rule 3: a problem ends only with a look that has read everything: when descriptors are scarce, looks
-alternately succeed and fail.
+Rule 3: a problem ends only with a check that has read everything: when descriptors are scarce,
+looks alternately succeed and fail.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from ...model.document import decode
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
-"""The maximum size of a file: 250,000 Services of the usual 250 bytes."""
+"""The maximum size of a file: 250,000 Services of 250 bytes, the usual size."""
 UNSETTLED_LOOKS_MAX = 200
-"""The number of looks, which take ten seconds, after which a file that keeps changing is read
-anyway."""
+"""The number of checks, over ten seconds, after which a constantly changing file is read anyway."""
 
 _NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
@@ -41,15 +40,15 @@ Fingerprint = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at the files found."""
+    """The result of one check of the files."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     """The content of new and changed files, by path."""
     gone: frozenset[str] = frozenset()
     problems: Mapping[str, str] = field(default_factory=dict)
-    """The problem of each unreadable file, by path, one line each."""
+    """The problem of each unreadable file, by path; one line each."""
     is_settling: bool = False
-    """Whether something is changing, so that the caller must look again soon."""
+    """Whether some file is changing, so that the caller must check again soon."""
 
 
 class FileWatch:
@@ -63,17 +62,17 @@ class FileWatch:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_as: dict[str, Fingerprint] = {}
-        """The fingerprint of each file as it was read."""
+        """The fingerprint of each file when it was read."""
         self._changing: dict[str, tuple[Fingerprint | None, int]] = {}
-        """Changed files in the last look, and for how many looks they have been changing."""
+        """The files that had changed at the last check, with the number of checks since then."""
         self._unread: dict[str, str] = {}
         """Unreadable files, with their problems."""
         self._is_lost = False
-        """Whether the last look didn't find the path itself."""
+        """Whether the path itself was missing at the last check."""
         self.links: frozenset[str] = frozenset()
-        """Files in the last look that are links."""
+        """The files that were links at the last check."""
         self._problems: Mapping[str, str] = {}
-        """The problems in the last look."""
+        """The problems at the last check."""
 
     def first_look(self) -> Look:
         """Read all files immediately.
@@ -98,7 +97,7 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read files that have changed, and were stable since the last look.
+        """Read files that have changed, and have been stable since the last check.
 
         Args:
             writing: Files known to be written by programs.
@@ -131,11 +130,11 @@ class FileWatch:
         return Look(problems=self._problems)
 
     def _is_same(self, name: str, seen: Fingerprint | None) -> bool:
-        """Return whether a changed file is the same as in the last look."""
+        """Return whether a changed file is the same as at the last check."""
         return name in self._changing and self._changing[name][0] == seen
 
     def _looks(self, name: str) -> int:
-        """Return for how many looks a file has been changing."""
+        """Return the number of checks at which a file was changing."""
         return self._changing[name][1] if name in self._changing else 0
 
     def _read(
@@ -157,7 +156,7 @@ class FileWatch:
                 texts[name], self._read_as[name] = _read_file(name)
                 self._unread.pop(name, None)
             except OSError as exc:
-                # The next look retries, because the file may become readable without a change.
+                # The next check retries, because the file may become readable without a change.
                 if exc.errno in _SHORTAGES and (name in self._read_as or name in self._unread):
                     is_complete = False
                     continue
@@ -192,7 +191,7 @@ class FileWatch:
                 try:
                     status = entry.stat()
                 except OSError as exc:
-                    # A file that has just been removed isn't a problem, but a dangling link is.
+                    # A file that was just removed isn't a problem, but a dangling link is.
                     if entry.path in links:
                         problems[entry.path] = f"{entry.path}: cannot read: {exc.strerror}"
                     continue

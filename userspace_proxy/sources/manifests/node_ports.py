@@ -1,7 +1,7 @@
 """Allocates node ports to Services whose manifests name none.
 
     named ──▶ unchanged: if two Services name one port, the plan decides which gets it
-    not named ──Pool──▶ a number that no Service has, whatever the protocol
+    not named ──Pool──▶ a number that no Service has, for any protocol
 
 Rule 1: ports of a Service with the same number (DNS: 53/TCP, 53/UDP) share a node port.
 Rule 2: two Services may name the same number for different protocols. The API server's allocator,
@@ -37,7 +37,7 @@ class _Field(NamedTuple):
     name: str
     """The name under which a number is allocated."""
     number: int
-    """The named number, also by a port with the same number; 0: none."""
+    """The number named here, or by a port with the same number; 0: none."""
     protocol: str
     is_wanted: bool
     is_health: bool = False
@@ -45,10 +45,10 @@ class _Field(NamedTuple):
 
 
 class NodePorts(NamedTuple):
-    """One Service's node ports, named and allocated."""
+    """The node ports of one Service, named and allocated."""
 
     ports: tuple[int, ...]
-    """The node port of each port; 0: none."""
+    """The node port of each port; 0 without a node port."""
     health_check: int
     notes: tuple[Note, ...]
     """Notes on ports that couldn't be allocated."""
@@ -60,7 +60,7 @@ def allocate_node_ports(
     """Return the node ports of each Service whose type permits them.
 
     A problem, such as ``spec.healthCheckNodePort: 30080/TCP is already named by shop/web``, is also
-    among its Service's notes.
+    a note of its Service.
     """
     items = [
         (item.service, tuple(_fields(item)))

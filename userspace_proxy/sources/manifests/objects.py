@@ -55,15 +55,15 @@ ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
 
 
 PROBLEMS_MAX = 100
-"""The maximum of lines about one file: log and page contain all of them."""
+"""The maximum number of problems per file: log and page contain all of them."""
 
-# What Helm, Jinja, envsubst and ytt replace.
+# Placeholders that Helm, Jinja, envsubst and ytt replace.
 _PLACEHOLDER = re.compile(r"\{\{|\{%|\$\{|\$[A-Za-z_]|#@")
 _TEMPLATE = "a template: read what `helm template` or `envsubst` makes of it"
 _NOTHING: Mapping[str, int] = {}
 _LABELS = ("metadata.labels", "metadata.annotations")
 _KEYS = frozenset(("kind", "metadata", "spec"))
-"""Fields of which each object has some, unlike kustomization.yaml, Chart.yaml, values.yaml,
+"""Fields that each object has, at least one, unlike kustomization.yaml, Chart.yaml, values.yaml,
 package.json and .sops.yaml in repositories."""
 
 Identity = tuple[str, str]
@@ -109,7 +109,7 @@ class FileObjects:
 
 
 class _Mistake(NamedTuple):
-    """One problem of an object, or of a part of a file."""
+    """A problem of an object, or of a part of a file."""
 
     line: int
     """The line in the file."""
@@ -117,7 +117,7 @@ class _Mistake(NamedTuple):
     object: ObjectKey = NO_OBJECT
     """The object, as in :class:`RejectedFacts`."""
     service: str = ""
-    """The Service that it concerns; empty if that can't be read."""
+    """The Service concerned; empty if it can't be read."""
 
     @classmethod
     def of(cls, error: TextError, object_: ObjectKey = NO_OBJECT, service: str = "") -> _Mistake:
@@ -199,7 +199,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
     problems: list[_Mistake] = []
     findings: list[str] = []
     ignored: dict[str, int] = {}
-    # Like kubectl, which reads only the first document of a part.
+    # As in kubectl, only the first document of a part is read.
     documents, broken = parse_until_error(
         text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
     )
@@ -236,7 +236,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
         line = item.line_of()
         for _, value in found:
             if isinstance(value, EndpointSlice) and not value.service.name:
-                # An API server accepts such a slice, but it belongs to no Service.
+                # An API server would accept this slice, but it belongs to no Service.
                 what = f"EndpointSlice {value.key} has no label {LABEL_SERVICE_NAME}"
                 ignored.setdefault(what, line)
         objects += ((intern(kind), key, value, line) for key, value in found)
@@ -249,7 +249,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
 
 
 def _of_template(mistake: _Mistake, lines: Sequence[str]) -> _Mistake:
-    """Return a mistake, as of a template if the first of these lines is, or without any."""
+    """Return a mistake, with a note if the first line, or an unknown line, is a template's."""
     if lines and not _PLACEHOLDER.search(lines[0]):
         return mistake
     return mistake._replace(problem=f"{mistake.problem} ({_TEMPLATE})")
@@ -281,7 +281,7 @@ class _WrittenObject:
 
     @property
     def mistakes(self) -> tuple[list[TextError], list[TextError]]:
-        """The text's mistakes in keys of labels or annotations, and all others."""
+        """The mistakes in keys of labels or annotations, and all other mistakes."""
         found: tuple[list[TextError], list[TextError]] = [], []
         for one in self.document.mistakes:
             if one.path.startswith(self.path):
@@ -292,7 +292,7 @@ class _WrittenObject:
 
     @property
     def about(self) -> tuple[ObjectKey, str]:
-        """The object's key, and the Service that it concerns, as far as readable."""
+        """The object's key and its Service, as far as readable."""
         kind, name = self.text("kind") or self.default_kind, self.text("metadata", "name")
         namespace = self.text("metadata", "namespace") or "default"
         if not kind or not name:
@@ -357,7 +357,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     for supported, name in _READERS:
         if name == kind and _group(supported) == _group(version):
             raise FieldError("apiVersion", f"{version} of {kind} is not read: write {supported}")
-    # A kind that almost equals a supported kind is a typo: no known CRD has such a name.
+    # A kind that nearly equals a supported kind is a typo: no known CRD has such a name.
     for supported, name in _READERS:
         hint = ""
         if supported == version:

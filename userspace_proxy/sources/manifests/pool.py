@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value", bound=Hashable)
 
 NAMES_MAX = 65536
-"""The number of names whose hashes and values are cached, as each edit allocates all names anew."""
+"""The number of cached names, with hashes and values: each edit reallocates all names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Pool(Generic[Value]):
 
     count: int
     low: int
-    """How many values at the start are reserved for users, and allocated last."""
+    """The number of values at the start that are reserved for users, and allocated last."""
     value_at: Callable[[int], Value]
     """Returns the value with a number from 0 to ``count`` - 1."""
 
@@ -63,9 +63,9 @@ def _number_of(name: str) -> int:
 
 
 def low_band(count: int, *, share: int, most: int) -> int:
-    """Return how many of ``count`` values are reserved for users.
+    """Return the number of ``count`` values that are reserved for users.
 
-    None in a range of 16 or fewer, otherwise one of ``share``, but 16 to ``most``.
+    None in a range of 16 or fewer, otherwise one in ``share``, but 16 to ``most``.
 
     Source: KEP-3070 for cluster IPs, KEP-3668 for node ports: min(max(16, count / share), most).
     """

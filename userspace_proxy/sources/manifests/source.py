@@ -25,11 +25,11 @@ from .state import ManifestState
 _log = logging.getLogger("userspace_proxy.sources")
 
 POLL_S = 0.5
-"""Seconds between two looks without events. A look at 500 files costs 2 ms."""
+"""Seconds between two checks without events. A check of 500 files costs 2 ms."""
 QUIET_POLL_S = 5.0
-"""Seconds between two looks with events, in case some are lost."""
+"""Seconds between two checks with events, in case some are lost."""
 SETTLE_S = 0.05
-"""Seconds between two looks while something changes; an editor's save takes less."""
+"""Seconds between two checks while a file changes; an editor's save takes less."""
 SERVICE_CIDRS = ("10.96.0.0/16",)
 """The start of kubeadm's default, 10.96.0.0/12."""
 
@@ -108,8 +108,8 @@ class ManifestSource(Source):
         """Part of Source.
 
         Raises:
-            SourceError: The path doesn't exist. If it vanishes later, that is a problem in
-                ``status``, and what was read last stays in force.
+            SourceError: The path doesn't exist. If it vanishes later, ``status`` reports the
+                problem, and the last content stays in force.
         """
         published: Snapshot | None = None
         try:
@@ -145,7 +145,7 @@ class ManifestSource(Source):
         return bool(self._files.links) and self._events.follow(self._files.links)
 
     def _look(self) -> bool:
-        """Read changed files; return whether to look again soon."""
+        """Read changed files; return whether to check again soon."""
         self._events.take()
         look = self._files.look(self._events.writing)
         if look.texts or look.gone:

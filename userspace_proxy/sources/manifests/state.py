@@ -2,8 +2,8 @@
 
     texts ──▶ objects of each file ──▶ one object of each name ──▶ allocation ──▶ Snapshot
 
-Rule 1: while a file has a problem, none of its objects is removed: an object broken by an edit,
-even in its name, keeps its last valid form.
+Rule 1: while a file has a problem, its objects aren't removed: an object broken by an edit, even in
+its name, keeps its last valid form.
 Rule 2: of two objects with the same name the first is used, by file name and place in the file.
 Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
 Rule 4: addresses and node ports are allocated as by the API server, but depend only on the
@@ -36,7 +36,7 @@ class _File:
 
     reader: ManifestReader
     read: FileObjects = field(default_factory=FileObjects)
-    """The contents of its last text."""
+    """The contents of the file's last text."""
     kept: tuple[Found, ...] = ()
     """Objects kept from earlier texts."""
     rejected: tuple[RejectedFacts, ...] = ()
@@ -95,7 +95,7 @@ class ManifestState:
         return self._first["Service", str(service)].place
 
     def take(self, look: Look) -> None:
-        """Update ``snapshot`` and ``problems`` from a look at the files."""
+        """Update ``snapshot`` and ``problems`` from a check of the files."""
         self.unread = tuple(line for _, line in sorted(look.problems.items()))
         if not look.texts and not look.gone:
             return
@@ -166,7 +166,7 @@ class ManifestState:
 
 
 _Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None, Note | None]
-"""A Service, its allocations, and why its Endpoints are mirrored by no slice."""
+"""A Service, its allocations, and the reason why no slice mirrors its Endpoints."""
 
 
 def _join(

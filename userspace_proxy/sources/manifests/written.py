@@ -1,7 +1,7 @@
-"""A Service as written in its manifest, with the fields that are left to allocation.
+"""A Service as written in its manifest, with the fields that must be allocated.
 
-The API server fills in such fields before any client reads the object, so the Service type of the
-rest of the program doesn't have them.
+The API server fills in such fields before any client reads the object, so the ordinary Service type
+doesn't have them.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class WrittenService:
     family_policy: str = ""
     """``spec.ipFamilyPolicy``; may be empty."""
     wants_node_ports: bool = False
-    """Whether each port without a node port gets one."""
+    """Whether each port without a node port is assigned one."""
 
     @property
     def wants_health_check_node_port(self) -> bool:
-        """Whether it has a health check node port, allocated or named."""
+        """Whether the Service has a health check node port, allocated or named."""
         service = self.service
         return service.type is ServiceType.LOAD_BALANCER and service.is_external_local
 
     def wanted_families(self, configured: Collection[IPFamily]) -> tuple[IPFamily, ...]:
-        """Return the families of its addresses, in order; empty if it has no address.
+        """Return the families of its addresses, in order; empty without addresses.
 
         Args:
             configured: The families with a range, the default first.

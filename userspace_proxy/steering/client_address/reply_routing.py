@@ -14,10 +14,10 @@ Linux 5.12 have no owner: changes to them are repaired.
 Rule 1: a part that can't be installed is reported as a reason, not an error: sockets use this
 node's address instead. The same applies to IPv6 alone, which a node may have disabled.
 Rule 2: open connections need all parts, so they are removed after the last connection.
-Rule 3: routes that a killed run left behind stay, and missing ones are added; its table, if one is
-left, is created anew.
+Rule 3: routes that a killed run left behind stay, and missing routes are added; a table that it
+left is recreated.
 Rule 4: sockets on the wildcard address are ignored: otherwise another program's transparent
-listener (TPROXY) would receive what pods send each other.
+listener (TPROXY) would receive the packets between pods.
 
 Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
 """
@@ -41,7 +41,7 @@ from ...policy.locality import FIRST_PORT, LAST_PORT
 from ..names import REPLY_TABLES
 from .routes import MARK, ReplyRoutes
 
-# A locally administered address; the rest is "uprox".
+# A locally administered address; its last five bytes are "uprox".
 MAC = b"\x06uprox"
 # The chain's priority: after br_netfilter (0), in which the table inet marks packets.
 BRIDGE_PRIORITY = 10
@@ -58,12 +58,12 @@ class BridgeDelivery:
     :class:`ReplyRouting` mark packets that have a socket here, and see the bridge as their
     interface; the table bridge runs afterwards.
 
-    The MAC is a constant that each of these bridges has in its forwarding database as a local
+    The MAC is a constant. Each of these bridges has it in its forwarding database as a local
     address, so the rules stay correct when a bridge's own MAC changes. A bridge never learns a
     local address from a pod's frames. Other bridges, such as one to the network of other nodes,
     don't know the MAC, and flood frames for it instead of delivering them.
 
-    The entries are the same for all proxies of a node: the last one removes them.
+    All proxies of a node share the entries: the last proxy removes them.
 
     Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0070.
 
@@ -125,7 +125,7 @@ PRIORITY = -99
 class ReplyRouting:
     """The reply table, routing rules and routes of one proxy.
 
-    Its network namespace is the first calling thread's.
+    Its network namespace is that of the first calling thread.
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
@@ -165,14 +165,14 @@ class ReplyRouting:
         return ""
 
     async def repair(self, bridges: Iterable[int] = ()) -> int:
-        """Repair what other programs changed.
+        """Repair changes by other programs.
 
         Args:
             bridges: Numbers of the bridges that need delivery to clients on the same bridge;
-                :attr:`bridges` has those on which it works.
+                :attr:`bridges` contains those on which it works.
 
         Returns:
-            How many parts were missing or different.
+            The number of missing or different objects.
         """
         wanted = frozenset(bridges)
 
@@ -212,7 +212,7 @@ class _Kernel:
         """The bridges in the table's rules."""
 
     def put_right(self, bridges: frozenset[int]) -> int:
-        """Repair differences; return how many parts others had changed."""
+        """Repair differences; return the number of changes by others."""
         if self._parts is None:
             with contextlib.ExitStack() as opened:
                 table = OwnedTable(self._name, self._write, owners=self._owners)
@@ -231,7 +231,7 @@ class _Kernel:
         return count + table.put_right()
 
     def remove(self) -> bool:
-        """Remove the table, and what no other proxy uses; return whether anything existed."""
+        """Remove the table, and objects that no other proxy uses; return whether any existed."""
         self.close()
         was_there = False
         for family in (INET, BRIDGE):
@@ -258,7 +258,7 @@ class _Kernel:
         write_table(table, self._diverted)
 
     def _deliver(self, bridges: frozenset[int]) -> int:
-        """Add delivery to bridges; return how many parts others had changed."""
+        """Add delivery to bridges; return the number of changes by others."""
         count, self.bridges = 0, frozenset()
         try:
             if self._delivery is None:

@@ -1,4 +1,4 @@
-"""The policy routing that delivers marked packets to this node, whatever their destination.
+"""The policy routing that delivers marked packets, with any destination, to this node.
 
     118  fwmark 0x1000/0x1000 iif lo   goto 120       reverse-path look-ups
     119  fwmark 0x1000/0x1000          lookup 11800
@@ -93,11 +93,11 @@ class ReplyRoutes:
         return bool(rules or routes)
 
     def close(self) -> None:
-        """Close the socket; what is in force stays in force."""
+        """Close the socket; the routes stay in force."""
         self._requests.close()
 
     def _add(self, family: int) -> int:
-        # The route first: without IPv6 the kernel refuses it, and no rule is left alone.
+        # The route is added first: without IPv6 the kernel refuses it, and no rule is left alone.
         flags = CREATE | EXCL
         count = family not in self._routed()
         if count:
@@ -117,7 +117,7 @@ class ReplyRoutes:
     def _routed(self) -> Iterator[int]:
         """Yield the families whose route exists."""
         for family in _ROUTES:
-            # The kernel lists only this table, however many routes there are.
+            # The kernel lists only this table, regardless of the number of routes.
             listed = self._list(rtnetlink.list_routes(family, table=TABLE))
             for route in map(rtnetlink.read_route, listed):
                 if route.protocol == PROTOCOL and route.open().table == TABLE:

@@ -5,8 +5,8 @@
 A port is guarded before its first packet arrives and until after its last (``ReleasedPorts``). Once
 new rules are in force, conntrack entries from before are removed.
 
-Rule 1: answers don't use standard output: python-iptables replaces it by a pipe while it creates a
-rule.
+Rule 1: answers don't use standard output: python-iptables replaces it with a pipe while it creates
+a rule.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from .rules import (
 from .small_edits import SmallEdits
 
 # The agent calls repair each second. The tables' size and layout reveal added and removed rules;
-# only the full comparison finds a rule that was replaced by one of the same size.
+# only the full comparison finds a rule that was replaced by another of the same size.
 FULL_COMPARISON_EVERY = 30
 
 
@@ -232,10 +232,10 @@ class LegacyProgrammer(NatProgrammer):
         return True
 
     def _put_rules(self) -> int:
-        """Repair the rules; return how many differed."""
+        """Repair the rules; return the number of differences."""
         drifted = self._put_guard()
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
-        # The new rules are in force from here on, even if a later step fails.
+        # From here on the new rules are in force, even if a later step fails.
         self._note_affected(difference)
         self._infos = self._read_infos()
         self._forget_stale()

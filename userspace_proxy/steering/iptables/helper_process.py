@@ -1,7 +1,7 @@
 """The agent's side of one helper process, and the JSON messages to it; all calls block.
 
-Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile.
-Rule 2: each helper that ends without an answer lengthens the pause before the next.
+Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile. Rule
+2: each helper that ends without an answer lengthens the pause before the next start.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ...pacing import backoff_s
 from ..programmer import Affected
 
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
-# The time limit for an answer: ten times as long as 10,000 Services take.
+# The time limit for an answer: ten times the duration for 10,000 Services.
 ANSWER_WITHIN_S = 60.0
-# The pause after the second helper in a row that ended without an answer; each further helper
+# The pause after the second consecutive helper that ended without an answer; each further helper
 # doubles it. The agent asks each second, and a start costs 0.2 s of CPU.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
@@ -33,17 +33,17 @@ class HelperEnded(SteeringError):
 
 
 class HelperProcess:
-    """A helper for one IP family, started by the first request, and again whenever it ended."""
+    """A helper for one IP family, started by the first request, and restarted when it ends."""
 
     def __init__(self, version: int) -> None:
         self.version = version
         self._child: AnsweringChild | None = None
         self._errors: IO[bytes] | None = None
         self.restarts = 0
-        """How many times a helper that had ended by itself was replaced."""
+        """The number of replaced helpers that had ended by themselves."""
         self._lost = False
         self._failures = 0
-        """How many helpers in a row ended without an answer."""
+        """The number of consecutive helpers that ended without an answer."""
         self._not_before = 0.0
         self._last_words = ""
 
@@ -139,7 +139,7 @@ class HelperProcess:
 
 
 Row = tuple[str, str, int, int, int | None]
-"""A frontend's address, protocol and port, and the port that it is steered to."""
+"""A frontend's address, protocol and port, and its target port."""
 
 
 def as_rows(ports: Affected) -> list[Row]:

@@ -5,8 +5,8 @@
     IPT_SO_GET_INFO                        a table's size and layout, to detect changes
     /run/xtables.lock                      taken by every writer of legacy tables
 
-Rule 1: the legacy programs are used, whatever the node's default is; on many nodes the plain names
-are nftables', whose rules the legacy programs never see.
+Rule 1: the legacy programs are used, regardless of the node's default; on many nodes the plain
+names are nftables programs, whose rules the legacy programs never see.
 Rule 2: ``restore`` runs while the caller holds the xtables lock. The program inherits the lock's
 descriptor, so the lock is held until the program ends, even if the caller is killed. It takes a
 private lock instead of the real one, for which it would wait forever.
@@ -90,7 +90,7 @@ class LegacyTables:
         except OSError as exc:
             if exc.errno != errno.ENOPROTOOPT or self._is_loaded:
                 raise
-        # The kernel doesn't load the tables' modules by itself; the program does.
+        # The kernel doesn't load the tables' modules by itself, but the program does.
         self._is_loaded = True
         with suppress(SteeringError):
             _run([*self._save, "-t", table])
@@ -218,7 +218,7 @@ def _holder(file: int) -> str:
     try:
         inode = os.fstat(file).st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            # 1: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF; waiting ones have an arrow.
+            # 1: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF; waiting locks have an arrow.
             fields = line.split()
             if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) == inode:
                 return str(named_process(int(fields[4])))

@@ -54,7 +54,7 @@ FILTERING = ("raw", "mangle", "filter", "security")
 def read_legacy(*names: str) -> Tables:
     """Return the chains of legacy tables of both families, with their rules.
 
-    A table that isn't in use isn't read, as that would create it.
+    A table that isn't in use isn't read, because reading would create it.
 
     Raises:
         SteeringError: Permission denied, or the program that prints the table is missing.

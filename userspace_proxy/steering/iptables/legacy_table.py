@@ -31,7 +31,7 @@ from .small_edits import SmallEdits, are_few
 Lines = tuple[str, ...]
 Chains = Mapping[str, Lines]
 """The lines of each chain, in order."""
-# How often a change is retried when other programs write without the lock.
+# The number of retries of a change while other programs write without the lock.
 ATTEMPTS = 10
 _WORD = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
 _OUR_CHAIN = re.compile(rf"(?<!\S){PREFIX}\S+")
@@ -39,16 +39,16 @@ _OUR_CHAIN = re.compile(rf"(?<!\S){PREFIX}\S+")
 
 @dataclass(frozen=True, slots=True)
 class TableDifference:
-    """How a table differs from its desired state; falsy if it doesn't."""
+    """The differences between a table and its desired state; falsy if there are none."""
 
     count: int = 0
-    """How many rules and jumps were missing, surplus or out of order."""
+    """The number of rules and jumps that were missing, surplus or out of order."""
     lines: Lines = ()
     """The rules among these."""
     has_other_jumps: bool = False
     """Whether a jump differed: without its jump, no chain has an effect."""
     edits: Lines = ()
-    """The edits that correct it."""
+    """The edits that correct the table."""
     overtaken: frozenset[tuple[str, str]] = field(default=frozenset())
     """Chain and line of the rules before which the jumps are put."""
 
@@ -67,7 +67,7 @@ class LegacyTable:
         self._small_edits = small_edits
         self._names = names
         self._in_force: Chains | None = None
-        """The chains written last; None if they may not be in force."""
+        """The chains written last; None if they may no longer be in force."""
         self._jumps: Sequence[BuiltInJump] = ()
         self._info = b""
         """The table's size and layout after the last change."""
@@ -107,7 +107,7 @@ class LegacyTable:
         return difference
 
     def remove_all(self) -> None:
-        """Remove the chains and all jumps to them, and nothing else; idempotent."""
+        """Remove only the chains and all jumps to them; idempotent."""
         self.forget()
         if any(map(_is_ours, self.read())):
             with xtables_lock() as lock:

@@ -15,7 +15,7 @@ A rule's key is its address, protocol and port as one number; a chain is a prefi
 of more than LEAF rules is divided by the next bits, and common prefixes are skipped, so the tree
 fits Services of a /16 or a /112, scattered addresses, and ten thousand node ports on one address.
 No packet passes more than a few dozen rules. The tree of ranges is divided only by addresses, so a
-packet also passes all ranges of the address that it was sent to.
+packet also passes all ranges of its destination address.
 
 Rule 1: the layout depends only on the rules, not on the order of changes.
 Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In the first two
@@ -41,7 +41,7 @@ from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatRule
 # For more changes at once, a new layout is less work.
 LAY_OUT_ABOVE = 200
 ROOT = ""
-# A chain of up to this many rules isn't divided: a packet passes it in about a microsecond.
+# A chain with up to this many rules isn't divided: a packet passes it in about a microsecond.
 LEAF = 16
 _PORT_BITS, _PROTOCOL_BITS = 16, 2
 _BEHIND_IP = _PORT_BITS + _PROTOCOL_BITS
@@ -70,7 +70,7 @@ class NatChains:
         """The lines of each chain; replaced on a change, never modified."""
 
     def change(self, removed: Iterable[NatRule], added: Iterable[NatRule]) -> None:
-        """Remove rules, and add others, which may replace those of their frontends."""
+        """Remove and add rules; an added rule may replace a removed rule of its frontend."""
         trees = self._single, self._ranges
         for tree, gone, new in zip(trees, _by_kind(removed), _by_kind(added), strict=True):
             if gone or new:
@@ -84,7 +84,7 @@ class NatChains:
 
 
 def _by_kind(rules: Iterable[NatRule]) -> tuple[list[NatRule], list[NatRule]]:
-    """Return the rules for single ports, and those for ranges."""
+    """Return the rules for single ports, and the rules for ranges."""
     found: tuple[list[NatRule], list[NatRule]] = [], []
     for rule in rules:
         found[bool(rule.last)].append(rule)
@@ -95,7 +95,7 @@ class _TreeChains:
     """The chains of one tree.
 
     Args:
-        has_ranges: Whether the rules are for ranges of ports; else all are for single ports.
+        has_ranges: Whether the rules are for ranges of ports; otherwise all are for single ports.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class _TreeChains:
         return changed.setdefault(chain, set(self.chains.get(chain, ())))
 
     def _sides(self, lines: Iterable[ChainLine]) -> Iterator[tuple[str, str]]:
-        """Yield chain and text of the table's lines for lines of the tree."""
+        """Yield chain and text of the table's lines that correspond to lines of the tree."""
         for chain, line in lines:
             if chain == ROOT:
                 yield PRE, self._on_side(line, self._pre)
@@ -183,7 +183,7 @@ class Tree:
         return self._rules.values()
 
     def lines(self) -> Iterator[ChainLine]:
-        """Yield every line of every chain, by chain in the order of addresses."""
+        """Yield every line of every chain; chains come in the order of addresses."""
         return self._below(0, len(self._keys), 0, ROOT)
 
     def change(self, gone: Iterable[Frontend], added: Iterable[NatRule]) -> TreeChange:
@@ -278,7 +278,7 @@ class Tree:
         return bisect_right(self._levels, self._bits - differing) - 1
 
     def _behind(self, level: int) -> int:
-        """Return how many bits of a key follow a level's prefix."""
+        """Return the number of key bits after a level's prefix."""
         return self._bits - self._levels[level] if level < len(self._levels) else 0
 
     def _key(self, frontend: Frontend) -> int:

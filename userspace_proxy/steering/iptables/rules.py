@@ -2,7 +2,7 @@
 
 Rule 1: rules are written as ``iptables-save`` prints them.
 Rule 2: nat rules in a chain are mutually exclusive, so their order doesn't matter, except that
-those for ranges of ports come last; the order of the guard's rules matters.
+rules for port ranges come last; the order of the guard's rules matters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COMMENT = "userspace-proxy"
 NAT = "nat"
 FILTER = "filter"
 GUARDS: Mapping[str, str] = {"tcp": TCP, "udp": UDP}
-"""The guard's chain of each protocol."""
+"""The name of the guard's chain for each protocol."""
 PROTOCOLS = tuple(GUARDS)
 # Source: xt_multiport.h, XT_MULTI_PORTS; a range takes two of them.
 MULTIPORT_SLOTS = 15
@@ -164,11 +164,11 @@ SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT"
 
 
 class PortGuard(NamedTuple):
-    """The rules that limit access to ports to which frontends are steered."""
+    """The rules that limit access to the steered ports."""
 
     jumps: tuple[BuiltInJump, ...]
     chains: Mapping[str, tuple[str, ...]]
-    """The lines of both chains, which may be empty."""
+    """The lines of both chains; may be empty."""
 
 
 def make_guard(
@@ -186,14 +186,14 @@ def make_guard(
     the RST of the kernel's own stack reaches every client (see :func:`refusal`). Source:
     docs/adr/0013.
 
-    Every packet that the node receives passes the jumps, and every packet of a connection the first
-    rule, so these determine the cost.
+    Every packet that the node receives passes the jumps, and every packet of a connection passes
+    the first rule, so these determine the cost.
 
     - The jumps check the range of ports; other packets, like the answers of endpoints, enter no
       chain.
-    - For TCP only the SYN is checked, as every connection begins with one: the kernel's own stack
-      refuses other segments.
-    - UDP has no such packet, so each is checked.
+    - For TCP only the SYN is checked, because every connection begins with a SYN: the kernel's own
+      stack refuses other segments.
+    - UDP has no such packet, so every packet is checked.
 
     Only ports in use are guarded, not the range, in which another daemon may listen, whose clients
     don't concern this proxy. Later packets of a connection are admitted in the whole range, so that

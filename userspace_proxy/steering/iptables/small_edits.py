@@ -35,7 +35,7 @@ def are_few(edits: int, rules: int) -> bool:
 def _import_iptc() -> Any:
     """Import python-iptables without running programs to find its library.
 
-    It searches with ldconfig, gcc and ld unless it knows the folder, and loads setuptools if that
+    It searches with ldconfig, gcc and ld unless the folder is given, and loads setuptools if that
     replaces distutils: 0.36 instead of 0.07 s of CPU time. Source: iptc/util.py.
     """
     sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from .legacy import tables_in_use
 class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
     """REDIRECT and DNAT rules in the legacy tables.
 
-    The helper for IPv4 runs from ``start`` on; the helper for IPv6 only if there are IPv6
+    The helper for IPv4 runs from ``start`` on; the helper for IPv6 runs only if there are IPv6
     frontends, or an earlier run may have left rules.
 
     Args:
@@ -58,7 +58,7 @@ class IptablesProgrammer(Programmer):
     """The helpers of both families; closes them.
 
     Args:
-        no_ipv6: Why the kernel can't steer IPv6; empty if it can.
+        no_ipv6: The reason why the kernel can't steer IPv6; empty if it can.
     """
 
     def __init__(
@@ -142,8 +142,8 @@ class IptablesProgrammer(Programmer):
                 self._send(family, here)
 
     def _restore(self, affected: Affected, before: Affected) -> None:
-        # A helper that the kernel refused has already restored the old state; sending it does no
-        # harm.
+        # A helper whose change the kernel refused has already restored the old state; sending that
+        # state does no harm.
         here = {f: port for f, port in before.items() if f.family in self._families}
         self._write(affected, here)
 
@@ -204,5 +204,5 @@ def _may_have_rules(family: IPFamily) -> bool:
     try:
         return "nat" in tables_in_use(family)
     except OSError:
-        # Permission denied; the helper reports what is missing.
+        # Permission denied; the helper reports the missing permission.
         return True

@@ -3,7 +3,7 @@
     ports ─▶ uses of each address ─▶ networks to route
       └────▶ frontends to admit; everything else at those addresses is rejected
 
-Rule 1: nothing here queries the kernel: the node's own addresses are an argument.
+Rule 1: this module doesn't query the kernel: the node's own addresses are an argument.
 Rule 2: the cost of a change depends only on its size.
 """
 

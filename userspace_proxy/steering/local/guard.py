@@ -3,8 +3,8 @@
     local 10.96.7.1 dev lo table local proto 117 src NODE        one per address
     table inet userspace-proxy/local                             admits frontends
 
-Rule 1: no address is routed here before it is guarded, and none loses its guard before its route:
-the node's daemons must never be reachable at a Service's address.
+Rule 1: an address is guarded before it is routed here, and loses its route before its guard: the
+node's daemons must never be reachable at a Service's address.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class LocalGuard(abc.ABC):
 
     @abc.abstractmethod
     def change(self, change: StateChange) -> None:
-        """Write a change of the desired state on top of what was written last.
+        """Write a change of the desired state; the previous state must be in the kernel.
 
         A network that the kernel refuses individually is added to ``desired.refused``.
 
         Raises:
-            SteeringError: The kernel refused; some of it may be in force.
+            SteeringError: The kernel refused; part of the change may be in force.
         """
 
     @abc.abstractmethod
@@ -95,7 +95,7 @@ class LocalGuard(abc.ABC):
         return ()
 
     def close(self) -> None:  # noqa: B027 - most guards have no sockets
-        """Close sockets; what is in force stays in force."""
+        """Close sockets; routes and rules stay in force."""
 
 
 class NoGuard(LocalGuard):
@@ -269,12 +269,12 @@ class NftGuard(OpenGuard):
 
 
 def missing(kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return what local steering needs and doesn't have here; empty if it can work.
+    """Return the requirements of local steering that this node lacks; empty if it can work.
 
     Loopback addresses need nothing.
 
     Args:
-        kernel: What the kernel offers.
+        kernel: The features of the kernel.
         own_namespace: Whether the network namespace was created for this proxy: it contains no
             other daemons, so nftables isn't needed.
     """
@@ -299,7 +299,7 @@ def make_guard(
     """Return the guard to use.
 
     Args:
-        kernel: What the kernel offers.
+        kernel: The features of the kernel.
         own_namespace: As in :func:`missing`.
 
     Raises:

@@ -1,15 +1,15 @@
 """The table that rejects traffic to Service addresses that isn't for a frontend.
 
     addresses4  10.96.7.1                addresses of Services that are routed to this node
-    frontends4  10.96.7.1 . tcp . 80     what is admitted there
+    frontends4  10.96.7.1 . tcp . 80     the admitted frontends
 
-Of TCP only the SYN is checked, as every connection begins with one: open connections continue. UDP
-has no such packet, so each is checked. An IPv6 fragment without ports passes: it has no effect
-without the first fragment. A frontend's packets reach only transparent sockets, such as the
-proxy's: after a crash any process may listen there (ADR 0013). The kernel answers ICMP: a ping to a
-Service's address is harmless. Other protocols are rejected, as no Service uses them.
+Of TCP only the SYN is checked, because every connection begins with a SYN: open connections
+continue. UDP has no such packet, so every packet is checked. An IPv6 fragment without ports passes:
+it has no effect without the first fragment. A frontend's packets reach only transparent sockets,
+such as the proxy's: after a crash any process may listen there (ADR 0013). The kernel answers ICMP:
+a ping to a Service's address is harmless. Other protocols are rejected, as no Service uses them.
 
-Rule 1: nothing here accesses the kernel; it reads and writes values.
+Rule 1: this module doesn't access the kernel; it converts values.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class LocalTable:
     ours: set[LocalRoute] = field(default_factory=set)
     """Routes of all proxies."""
     others: set[str] = field(default_factory=set)
-    """Networks that routes of the kernel, or of other programs, deliver to this node."""
+    """The networks that routes of the kernel, or of other programs, deliver to this node."""
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class RoutingTables:
         return changes
 
     def close(self) -> None:
-        """Close the sockets; what is in force stays in force."""
+        """Close the sockets; routes stay in force."""
         self._sockets.close()
 
     def _list(self, request: bytes) -> list[Message]:
@@ -244,7 +244,7 @@ def is_present(proxy_name: str) -> bool:
 
 
 def remove_routes() -> int:
-    """Remove the routes of all proxies of any name; return their number. Idempotent."""
+    """Remove the routes of all proxies with any name; return their number. Idempotent."""
     with closing(RoutingTables()) as tables:
         routes = sorted(tables.local_table().ours)
         tables.change(removed=routes)

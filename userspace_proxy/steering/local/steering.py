@@ -4,13 +4,13 @@
     refused, or changed by others ─▶ kernel read in full ─▶ differences
 
 Open connections need the route of their packets: a removed TCP frontend lingers, refusing new
-connections, until it has no open connection. So does a frontend of an earlier run, whose workers
-may still serve its connections.
+connections, until it has no open connection. So does a frontend of an earlier run, because that
+run's workers may still serve its connections.
 
 A flow that another steering or program has translated follows its conntrack entry past the
 listener, so such entries of new frontends are removed.
 
-Rule 1: unless another program has changed it, the kernel contains what was written last.
+Rule 1: unless another program has changed it, the kernel contains the last written state.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
-        kernel: What the kernel offers.
+        kernel: The features of the kernel.
     """
 
     name = "local"
@@ -83,10 +83,10 @@ class LocalProgrammer(Programmer):
         self._lingering: set[Frontend] = set()
         """Removed frontends; the guard treats them as refused."""
         self._is_known = False
-        """Whether the kernel contains what was written last."""
+        """Whether the kernel contains the last written state."""
         self._repairs = itertools.count(1)
         self._new: set[Frontend] = set()
-        """Frontends whose stale conntrack entries are still to be removed."""
+        """Frontends whose stale conntrack entries must still be removed."""
 
     @property
     def needs_transparent(self) -> bool:
@@ -102,7 +102,7 @@ class LocalProgrammer(Programmer):
     def start(self) -> Ports:
         """Return the frontends' own ports, as there are no proxy ports.
 
-        The first ``apply`` corrects what an earlier run left.
+        The first ``apply`` corrects the state that an earlier run left.
         """
         return {frontend: frontend.port for frontend in self._guard.recover()}
 
@@ -144,7 +144,7 @@ class LocalProgrammer(Programmer):
 
     def _load(self) -> None:
         applied = self._applied or {}
-        # A retry may not find again what the first attempt found.
+        # A retry may miss frontends that the first attempt found.
         self._lingering |= self._left()
         self._lingering -= applied.keys()
         ports = {**dict.fromkeys(self._lingering, REFUSED), **applied}
@@ -158,8 +158,8 @@ class LocalProgrammer(Programmer):
     def _left(self) -> set[Frontend]:
         """Return the frontends of an earlier run that may have open connections.
 
-        These are all that it admitted, as clients may still connect there, and refused frontends
-        with open connections.
+        These are all admitted frontends, because clients may still connect there, and refused
+        frontends with open connections.
         """
         admitted = {one for one in self._guard.recover() if _may_linger(one)}
         return admitted | connected_at(self._guard.routed())

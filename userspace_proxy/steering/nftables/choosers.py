@@ -11,9 +11,9 @@
 A range of ports has such chains for each endpoint with or without affinity: they keep the port, or
 move it.
 
-Rule 1: nothing here accesses the kernel.
-Rule 2: an endpoint number in an affinity entry is reused only after all numbers have been assigned,
-long after the entry has expired. An entry for a removed endpoint has no effect.
+Rule 1: this module doesn't access the kernel. Rule 2: an endpoint number in an affinity entry is
+reused only after all numbers have been assigned, long after the entry has expired. An entry for a
+removed endpoint has no effect.
 Rule 3: the hash is part of the interface: all nodes choose the same endpoint for a client, before
 and after an upgrade.
 """
@@ -58,7 +58,7 @@ class SetNames(NamedTuple):
     """Ranges that lead to endpoints, as ``forwarded`` has single ports."""
     range_choices: str
     range_endpoints: str
-    """Endpoints of ranges, by the first port and a number; no rule looks them up."""
+    """Endpoints of ranges, by first port and number; no rule looks them up."""
     counted_ranges: str
 
 
@@ -80,7 +80,7 @@ class Chooser(NamedTuple):
     by_client: bool = False
     """As in :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and the last port of a range; its endpoints have the number of the first."""
+    """The first and the last port of a range; its endpoints have the port number of the first."""
 
 
 class ChooserChain(NamedTuple):
@@ -88,7 +88,7 @@ class ChooserChain(NamedTuple):
 
     number: int
     pins: Mapping[SocketAddress, int] = {}
-    """The numbers of its endpoints in affinity entries; empty without affinity."""
+    """The numbers of the chooser's endpoints in affinity entries; empty without affinity."""
 
     def name(self, chooser: Chooser) -> str:
         """Return the chain's name: ``choose-1-of-3-ip``, ``hash-4-of-128-ip``."""
@@ -112,7 +112,7 @@ def chooser_of(frontend: Frontend, target: KernelTarget) -> Chooser:
 
 
 def pack_number(value: int) -> bytes:
-    """Return a number as a part of a key."""
+    """Return a number as a component of a key."""
     return value.to_bytes(_NUMBER_BYTES, sys.byteorder)
 
 
@@ -181,7 +181,7 @@ def chains_of(chooser: Chooser, chain: ChooserChain) -> list[str]:
 
 
 def _width(family: IPFamily) -> int:
-    """Return how many slots an address takes."""
+    """Return the number of slots of an address."""
     return _SOURCE[family].width // _NUMBER_BYTES
 
 
@@ -247,7 +247,7 @@ def _translate(endpoint: SocketAddress) -> bytes:
 
 
 class Shift(NamedTuple):
-    """A part of a range, and how the kernel moves its ports by remainders (``dnat_shifted``)."""
+    """A subrange of ports, and how the kernel moves its ports by remainders (``dnat_shifted``)."""
 
     first: int
     last: int
@@ -256,7 +256,7 @@ class Shift(NamedTuple):
 
 
 def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
-    """Yield the parts of a range, so that ``to_first + port % (to_last - to_first + 1)`` moves it.
+    """Yield subranges that ``to_first + port % (to_last - to_first + 1)`` moves correctly.
 
     Upwards the divisor is larger than all ports. Downwards it is at most the first port of a part
     and more than half of its last one, so that it goes once into each.

@@ -1,6 +1,6 @@
-"""The kernel path's table in the kernel, which is created once a frontend needs it.
+"""The nftables table of the kernel path, created once a frontend needs it.
 
-Rule 1: it is a layer above the table of proxy ports: other connections go to a proxy port.
+Rule 1: the table is a layer above the table of proxy ports, which steers all other connections.
 Rule 2: a refused transaction changes nothing.
 """
 
@@ -48,7 +48,7 @@ def _names_of_chains(choosers: Mapping[Chooser, ChooserChain]) -> list[str]:
 def _without_ranges(
     choosers: Mapping[Chooser, ChooserChain],
 ) -> tuple[dict[Chooser, ChooserChain], dict[Chooser, ChooserChain]]:
-    """Return the choosers of single ports, and those of ranges."""
+    """Return the choosers of single ports, and the choosers of ranges."""
     ranges = {chooser: chain for chooser, chain in choosers.items() if chooser.span is not None}
     return {c: chain for c, chain in choosers.items() if c not in ranges}, ranges
 
@@ -92,7 +92,7 @@ class KernelPath:
         Args:
             found: Called before anything is written with the endpoints that an earlier run left.
         """
-        # The table may be another program's.
+        # The table may belong to another program.
         listing = self._table.read()
         found(read_endpoints(listing.elements) if listing else {})
         self._rules, self._counts = KernelRules(), Counts()
@@ -158,7 +158,7 @@ class KernelPath:
         self._exists = True
 
     def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
-        """Remove the chains of ranges that no element leads to any more.
+        """Remove the chains of ranges that no element leads to.
 
         A transaction of their own: while one takes effect, packets still find the old elements of
         intervals, and would go through the empty chains to the proxy port. Source:
@@ -166,7 +166,7 @@ class KernelPath:
         """
         steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
         if steps:
-            # Refused, they stay until the table is written anew, and do no harm.
+            # If refused, they stay until the table is rewritten, and do no harm.
             with contextlib.suppress(SteeringError):
                 self._table.change_chains(steps, gone=_names_of_chains(choosers), new=())
 
@@ -199,7 +199,7 @@ class KernelPath:
         try:
             repair = self._table.put_right()
         except SteeringError:
-            # If the table was written anew, read the counters before they reach their old values.
+            # If the table was rewritten, read the counters before they reach their old values.
             self._keep_counts()
             raise
         self._note_repair(repair)
@@ -211,7 +211,7 @@ class KernelPath:
         return read_endpoints(listing.elements) if listing else {}
 
     def connections(self) -> dict[Frontend, int] | None:
-        """Return how many connections went to endpoints, by frontend; None: not counted.
+        """Return the number of connections to endpoints, by frontend; None: not counted.
 
         The numbers never decrease. Frontends are included from their first time on the kernel path,
         while they are steered.
@@ -229,7 +229,7 @@ class KernelPath:
         self._rules, self._exists, self._counts = KernelRules(), False, Counts()
 
     def close(self) -> None:
-        """Close all sockets; what is in force stays in force."""
+        """Close all sockets; the table stays in force."""
         self._table.close()
         self._links.close()
 
@@ -287,7 +287,7 @@ class KernelPath:
             self._repaired[frontend] = (*known, *wrong.get(frontend, ()))
 
     def _write_all(self) -> None:
-        """Write the whole table, replacing what is left of it."""
+        """Write the whole table, replacing the remains of the old one."""
         self._numbers = self._links.numbers()
         self._table.write_all()
         self._counts.begin_anew(self._rules.counted.values())
@@ -301,8 +301,8 @@ class KernelPath:
         try:
             repair = self._table.change(have - want, want - have, self._keep_counts)
         except SteeringError:
-            # The next repair writes it. As after a failed repair, the table may have been written
-            # anew.
+            # The next repair writes it. As after a failed repair, the table may have been
+            # rewritten.
             self._numbers = before
             self._keep_counts()
             raise
@@ -333,7 +333,7 @@ class Counts:
             self._read.pop(frontend, None)
 
     def forget(self, frontends: Iterable[Frontend]) -> dict[Frontend, int]:
-        """Forget frontends whose counters are gone; return their totals."""
+        """Forget frontends whose counters were removed; return their totals."""
         forgotten = {f: self.totals.pop(f) for f in frontends if f in self.totals}
         self.begin_anew(forgotten)
         return forgotten

@@ -1,4 +1,4 @@
-"""The contents of the kernel path's table: which frontends lead to which endpoints.
+"""The contents of the kernel path's table, which maps frontends to endpoints.
 
     forwarded4  10.96.7.1 . tcp . 80
     choices4    10.96.7.1 . tcp . 80 : goto choose-2-ip
@@ -7,7 +7,7 @@
     ranged4, range_choices4, range_endpoints4, counted_ranges4     the same for ranges of ports
     pins4       10.1.0.2 . 7          affinity: clients and their endpoints; rules write it
 
-Rule 1: nothing here accesses the kernel; it reads and writes values.
+Rule 1: this module doesn't access the kernel; it converts values.
 Rule 2: a frontend consists only of elements. Chains exist once per chooser (number of endpoints,
 clients' networks), so a change is as cheap with 10,000 Services. With session affinity, each
 Service port has its own chains, one for each endpoint.
@@ -99,9 +99,9 @@ class Difference:
     targets: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
     """New targets; None: removed."""
     counted: set[Frontend] = field(default_factory=set)
-    """Frontends whose connections are counted from now on."""
+    """Frontends whose connections this change begins to count."""
     uncounted: set[Frontend] = field(default_factory=set)
-    """Frontends whose connections are no longer counted."""
+    """Frontends whose connections this change stops counting."""
 
 
 class KernelRules:
@@ -192,7 +192,7 @@ class KernelRules:
             endpoints = dict.fromkeys(chooser.endpoints)
             if chooser.affinity is not None and chooser.affinity.is_of_pods:
                 had = _of_pods(had, endpoints)
-            # The chooser's number, and one for each new endpoint.
+            # The chooser's number, and a number for each new endpoint.
             count = 1 + sum(endpoint not in had for endpoint in endpoints)
             number = self._numbers.take(count, lambda: _numbers_in(*there))
             fresh = itertools.count(number + 1)
@@ -302,7 +302,7 @@ def _by_first(keys: Iterable[bytes], family: IPFamily) -> dict[bytes, Frontend]:
 def read_endpoints_of(
     elements: Iterable[SetElement],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the frontends' endpoints in some elements, which may be part of a table."""
+    """Return the endpoints of the frontends in some elements, which may be part of a table."""
     families = {names.endpoints: family for family, names in NAMES.items()}
     found: dict[Frontend, dict[SocketAddress, None]] = {}
     for name, key, value in elements:

@@ -5,7 +5,7 @@
     ranges4     10.96.7.1 . tcp . 30000-30100 : 36002    where no rule for a single port applies
     guarded     tcp . 36001                       proxy ports in use, or just released
 
-Rule 1: nothing here accesses the kernel; it reads and writes values.
+Rule 1: this module doesn't access the kernel; it converts values.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ FILTER_PRIORITY = -10
 _PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
 PORT = joined(INET_PROTO, INET_SERVICE)
-"""The key for a protocol and a port."""
+"""The key type of a protocol and a port."""
 FRONTEND: Mapping[IPFamily, KeyType] = {
     family: joined(ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFamily
 }
-"""The keys of frontends: ``10.96.7.1 . tcp . 80``."""
+"""The key type of frontends: ``10.96.7.1 . tcp . 80``."""
 PARTS = {family: (ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFamily}
-"""The parts of these keys."""
+"""The components of these keys."""
 # A protocol and a port, each padded to four bytes.
 _PORT = struct.Struct(">B3xH2x")
 
@@ -107,7 +107,7 @@ def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:
 
 
 class Shape(NamedTuple):
-    """The facts that determine the rules."""
+    """The facts on which the rules depend."""
 
     table: str
     refuse_port: int = 0
@@ -126,7 +126,7 @@ class ElementChanges(NamedTuple):
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
-    """Return whether both nat chains of a map look it up."""
+    """Return whether both nat chains that use a map look it up."""
     return all(
         any(
             one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
@@ -180,7 +180,7 @@ def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElem
 
 
 def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, int]:
-    """Return how many frontends use each port, by its key in the guard."""
+    """Return the number of frontends that use each port, by its key in the guard."""
     used = (guard_key(f, port) for f, port in ports.items() if port != refuse_port)
     return dict(Counter(used))
 
@@ -196,9 +196,9 @@ def differing_frontends(
     Ports that are no longer used stay guarded.
 
     Args:
-        before: Their old ports; None or missing: not steered.
-        affected: Their new ports; None: no longer steered.
-        uses: How many frontends used each port before, by its key in the guard.
+        before: The old ports; None or missing: not steered.
+        affected: The new ports; None: no longer steered.
+        uses: The number of frontends that used each port before, by its key in the guard.
 
     Returns: The changes, and the new number of uses of the affected ports.
     """
@@ -297,10 +297,10 @@ def _look_up(family: IPFamily, maps: Mapping[IPFamily, str], register: int) -> b
 def _add_guard(table: TableWriter, shape: Shape) -> None:
     """Add the rules that limit access to ports to which frontends are steered.
 
-    Of TCP only the SYN is checked, as every connection begins with one: the kernel's own stack
-    refuses other segments. UDP has no such packet, so each is checked. All other packets cost one
-    set look-up: its key has two parts, because a set of ports alone would be a bitmap, into which
-    inserting 10,000 ports takes the kernel half a second (measured).
+    Of TCP only the SYN is checked, because every connection begins with a SYN: the kernel's own
+    stack refuses other segments. UDP has no such packet, so every packet is checked. All other
+    packets cost one set look-up: its key has two parts, because a set of ports alone would be a
+    bitmap, into which inserting 10,000 ports takes the kernel half a second (measured).
 
     Steered packets are admitted only to transparent sockets, which require a privilege that this
     proxy has: after a crash any process may listen on the ports. Packets to another program's

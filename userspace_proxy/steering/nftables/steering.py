@@ -155,7 +155,7 @@ class NftablesProgrammer(NatProgrammer):
         self._refuse_port = self._earlier_refuse_port = facts.refuse_port
         self._without_ipv6: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
-        """How many frontends use each port, by its key in the guard."""
+        """The number of frontends that use each port, by its key in the guard."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
         self._targets: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are, or were, on the kernel path."""
@@ -192,7 +192,7 @@ class NftablesProgrammer(NatProgrammer):
         self.forget_stale()
 
     def change_all(self, affected: Affected, targets: Mapping[Frontend, KernelTarget]) -> None:
-        """Steer some frontends; those without a target lead only to ports.
+        """Steer some frontends; frontends without a target lead only to ports.
 
         Endpoints are written before ports, as the proxy would create affinity entries for clients
         that reach it meanwhile.
@@ -346,7 +346,7 @@ class NftablesProgrammer(NatProgrammer):
                 self._note_endpoints(frontend, target.choices)
 
     def _note_endpoints(self, frontend: Frontend, choices: Collection[EndpointChoice]) -> None:
-        """Note former endpoints of a frontend, whose flows are to end."""
+        """Note former endpoints of a frontend, whose flows must end."""
         known = self._ended.get(frontend, ())
         self._ended[frontend] = tuple(dict.fromkeys((*known, *choices)))
 

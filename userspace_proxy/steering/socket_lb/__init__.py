@@ -7,8 +7,8 @@
     hooks         what a proxy does with them
     steering      steering nftables with hooks
 
-Rule 1: rules steer whatever isn't offloaded to hooks, so hooks translate only frontends that any
-client may dial, and their failure breaks nothing else.
+Rule 1: rules steer all frontends that aren't offloaded to hooks, so hooks translate only frontends
+that any client may dial, and their failure breaks nothing else.
 Rule 2: an endpoint's number is never reused, so no entry leads to a wrong endpoint.
 """
 

@@ -7,7 +7,7 @@ Rule 1: a service never changes. New slots are a new service, to which frontends
 one, each atomically.
 Rule 2: a Service port's endpoint keeps its number and counters while the port has it, or a
 connection to it is open. The number is never reused.
-Rule 3: what depends on a client's address isn't offloaded: at connect() the client may have none.
+Rule 3: choices by a client's address aren't offloaded: at connect() the client may have none.
 Rule 4: half of each map stays free, so that old and new elements fit at the same time.
 """
 
@@ -33,7 +33,7 @@ from .socket_maps import (
 )
 
 SLOTS_MAX = 4096
-"""The slots of one service at most, so that one Service with many endpoints doesn't fill the
+"""The maximum number of slots per service, so that a Service with many endpoints can't fill the
 maps."""
 FRONTENDS4, FRONTENDS6, SLOTS, COUNTERS = "frontends4", "frontends6", "slots", "counters"
 FRONTENDS = (FRONTENDS4, FRONTENDS6)
@@ -156,7 +156,7 @@ class Edits:
 class _Number:
     number: int
     services: int = 0
-    """How many services have it."""
+    """The number of services that have the endpoint."""
 
 
 # One for each family: else the affinity entry of a dual-stack client would alternate.
@@ -170,7 +170,7 @@ class _Service:
     """Keys of its slots."""
     affinity: _OfAffinity | None
     frontends: int = 0
-    """How many frontends lead to it."""
+    """The number of frontends that lead to the service."""
 
 
 class DesiredHooks:
@@ -186,7 +186,7 @@ class DesiredHooks:
         self.at: dict[int, At] = {}
         """Endpoints with counters, by number."""
         self.next_number = 1
-        """The lowest number that no endpoint or affinity has had, nor any above it."""
+        """The first of the numbers that no endpoint or affinity has ever had."""
         self._room = room
         self._last_service = 0
         self._found: dict[SocketAddress, FoundService] = {}
@@ -228,8 +228,8 @@ class DesiredHooks:
     def leaving(self, affected: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
         """Return the new targets whose translation must end before the rules change.
 
-        Frontends that only leave the kernel path aren't among them: until rules lead to the proxy,
-        hooks know which endpoints fail, and rules don't.
+        Excludes frontends that only leave the kernel path: until rules lead to the proxy, hooks
+        avoid failing endpoints, which rules can't.
         """
         return {
             frontend: target
@@ -277,7 +277,7 @@ class DesiredHooks:
 
     @property
     def without_service(self) -> int:
-        """How many removed endpoints may have open connections."""
+        """The number of removed endpoints that may have open connections."""
         return len(self._without_service)
 
     def next_without_service(self, count: int) -> list[int]:

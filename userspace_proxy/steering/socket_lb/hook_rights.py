@@ -2,7 +2,7 @@
 
     capabilities ─▶ bpf(2) ─▶ locked memory ─▶ a folder of cgroup v2 ─▶ a mount of bpffs
 
-What is missing hides everything after it.
+A missing item hides all items after it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class HookRights:
 
     kernel: KernelOffers
     capabilities: int
-    """One bit each."""
+    """The capabilities, one bit each."""
     locked_max: int | None = None
-    """How many bytes of maps this process may create; None: limited only by memory."""
+    """The maximum size of this process's maps in bytes; None: limited only by memory."""
     cgroup: Path | None = None
     """The cgroup v2 directory to which programs are attached."""
     names: Path | None = None
@@ -116,7 +116,7 @@ def _missing(capabilities: int) -> Iterator[str]:
 
 
 def _locked_max(capabilities: int) -> int | None:
-    """Return how many bytes of maps this process may create; None: any number."""
+    """Return the maximum size of this process's maps in bytes; None: any number."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if capabilities >> _CAP_SYS_RESOURCE & 1 or hard == resource.RLIM_INFINITY:
         return None

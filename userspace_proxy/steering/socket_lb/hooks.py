@@ -5,7 +5,7 @@
     a failed dial ─▶ ejected for its network namespace ─a probe fails, too─▶ eject: for all
 
 Rule 1: failures are recorded, and the next repair compares the maps and writes the rest; callers
-needn't handle them.
+needn't handle failures.
 Rule 2: programs stop translating once their term isn't renewed: after a crash, rules steer all
 clients.
 Rule 3: a client whose endpoint has just died gets the error of its dial: a hook can't try another
@@ -77,10 +77,10 @@ _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
 class HookOptions(NamedTuple):
-    """Whether and where to translate connect() of this node's programs."""
+    """The options of translating connect() of this node's programs."""
 
     is_required: bool = False
-    """Whether the start fails if this can't work; otherwise rules steer all clients."""
+    """Whether the start fails if hooks can't work; otherwise rules steer all clients."""
     cgroup: str = ""
     """The cgroup v2 directory whose programs are covered; empty: the root, which covers all."""
     host_only: bool = False
@@ -101,8 +101,8 @@ class Hooks:
     Methods that change them are for one thread; methods that read, from ``counts`` on, for any.
 
     Args:
-        kernel: What it offers.
-        names: The mount of bpffs; None: it is looked for.
+        kernel: The features of the kernel.
+        names: The mount of bpffs; None: search for it.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Hooks:
         self._others: Sequence[OtherHook] = ()
         self._other_lines = LogLimit(SERVICE_LINES)
         self.inherited: Mapping[At, DialCounts] = {}
-        """An earlier process's counts; known from the first state on."""
+        """The counts of an earlier process; known from the first state on."""
 
     def start(self) -> None:
         """Load and attach programs, replacing an earlier run's and taking over its maps.
@@ -175,7 +175,7 @@ class Hooks:
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Stop translating those of some frontends that aren't to be offloaded."""
+        """Stop translating those of some frontends that must not be offloaded."""
         if leaving := self._desired.leaving(affected):
             self.change(leaving)
 
@@ -229,7 +229,7 @@ class Hooks:
         never decrease, and they continue an earlier process's.
         """
         found = self._counts_in(self._elements(COUNTERS))
-        # The difference may also be new endpoints, which the next comparison handles as well.
+        # The difference may also be new endpoints, which the next comparison also handles.
         self._lacks_counters = len(found) < len(self._desired.at)
         return found
 
@@ -375,8 +375,8 @@ class Hooks:
     def _write(self, edits: Edits) -> None:
         """Write a difference, unless the maps' state is unknown: then a repair writes all.
 
-        A frontend whose new target can't be written isn't offloaded until then: that takes no
-        memory.
+        A frontend whose new target can't be written isn't offloaded until then; removing it takes
+        no memory.
         """
         if self._is_unsure:
             self._leave(edits)
@@ -406,7 +406,7 @@ class Hooks:
         return not is_as_wanted or self._lacks_counters
 
     def _put_right(self) -> int:
-        """Repair the maps; return how many elements differed."""
+        """Repair the maps; return the number of differing elements."""
         self._is_unsure = True
         wanted = {**self._desired.elements, COUNTERS: self._desired.counters()}
         put: dict[str, dict[bytes, bytes]] = {}
@@ -513,8 +513,8 @@ def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = 
     """Return where hooks can be attached; changes nothing.
 
     Args:
-        kernel: What it offers.
-        names: The mount of bpffs; None: it is looked for.
+        kernel: The features of the kernel.
+        names: The mount of bpffs; None: search for it.
 
     Raises:
         SteeringError: Hooks can't work here, or another program translates Services.

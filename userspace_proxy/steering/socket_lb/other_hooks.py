@@ -3,8 +3,8 @@
     attached ids ──┬── the kernel's name of a program    needs CAP_SYS_ADMIN
                    └── the name under which it, or a link that runs it, is pinned    needs CAP_BPF
 
-    connect()  ─▶ each program may replace the address, and the next one sees the new one
-    sock_ops   ─▶ each program sets, for all of them, what it is called for
+    connect()  ─▶ each program may replace the address, and the next program sees the new address
+    sock_ops   ─▶ each program sets the events for which all of them are called
 
 Cilium and Calico translate Services there: two programs can't both translate an address.
 
@@ -32,7 +32,7 @@ _LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
 OWN_PINS = "userspace-proxy"
 """The bpffs directory with the pins of all userspace-proxies."""
 _SOCKOPS = "sockops"
-# How the program's name, which the kernel cuts after 15 bytes, or its pin begins.
+# The beginnings of a program's name, which the kernel truncates after 15 bytes, or of its pin.
 _CILIUM = ("cil_sock", "sock4_connect", "sock6_connect", "cilium/")
 _CALICO = ("calico_connect", "cali_ctlb", "calico")
 _REPLACEMENTS: Mapping[tuple[str, ...], tuple[str, str]] = {
@@ -58,15 +58,15 @@ class Hook(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OtherHook:
-    """A program of another proxy, or of an unknown one."""
+    """A program of another proxy, or an unknown program."""
 
     what: str
-    """What the program does, or may do."""
+    """The program's actual or possible effect."""
     where: str
     """Its name, id, and hook."""
     hint: str
     replaces: bool = False
-    """Whether it translates Services, or admits no other program: then hooks aren't attached."""
+    """It translates Services, or admits no other program: then hooks aren't attached."""
 
 
 def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
@@ -125,7 +125,7 @@ def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherH
         if hook.program not in own and not hook.pin.startswith(f"{OWN_PINS}/"):
             others.setdefault(hook.program, []).append(hook)
     found = list(_judge(others.values()))
-    # All programs of one replacement make one finding.
+    # All programs of one replacement become one finding.
     replacements = {one.what: one for one in reversed(found) if one.replaces}
     return [*replacements.values(), *(one for one in found if not one.replaces)]
 

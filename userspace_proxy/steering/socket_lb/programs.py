@@ -6,8 +6,8 @@
 
 As with rules and locks, a proxy's name is unique only within its network namespace.
 
-Rule 1: programs are replaced without a gap: the next process replaces them in their links, and uses
-the maps with the layout that it needs.
+Rule 1: programs are replaced without a gap: the next process replaces them in their links, and
+reuses the maps whose layout fits.
 Rule 2: pins and links that another program removes are restored from descriptors.
 """
 
@@ -36,7 +36,7 @@ TERM_NS = 60 * 10**9
 minute if crashes delay it."""
 # The directory of a proxy without a name; no proxy can have this name.
 _WITHOUT_NAME = "_"
-# Programs that follow connections are attached before those that translate.
+# Programs that follow connections are attached before programs that translate.
 _ORDER = sorted(KINDS, key=lambda section: "/connect" in section)
 
 
@@ -90,7 +90,7 @@ class Programs:
             path.unlink()
 
     def repair(self) -> list[str]:
-        """Restore what another program has removed; return what it was."""
+        """Restore pins and links that another program has removed; return their descriptions."""
         restored = []
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for section, link in list(self._links.items()):
@@ -109,7 +109,7 @@ class Programs:
         return [calls.program_info(program).id for program in self._programs.values()]
 
     def map_bytes(self) -> int:
-        """Return how many bytes all maps take, by the kernel's account."""
+        """Return the size of all maps in bytes, by the kernel's account."""
         return sum(map(calls.memory_of, self.maps.values()))
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Programs:
         try:
             link = calls.attach(section, self._programs[section], folder)
         except PermissionError as exc:
-            # It isn't a lack of permissions, as this process has just loaded the program.
+            # Permissions aren't the cause: this process has just loaded the program.
             only = f"another program at {section} admits no other (without BPF_F_ALLOW_MULTI)"
             raise OSError(exc.errno, only) from exc
         finally:
@@ -150,7 +150,7 @@ def map_pin(name: str, spec: MapSpec, fields: Sequence[str]) -> str:
 
 def folder_of(names: Path, label: str) -> Path:
     """Return the folder of one proxy's pins, in this thread's network namespace."""
-    # The kernel allows no dot in a name, and no label contains a plus.
+    # The kernel allows no dot in a name, and labels contain no plus.
     return _here(names) / (label.replace(".", "+") or _WITHOUT_NAME)
 
 
@@ -238,7 +238,7 @@ def _has_term(settings: Path) -> bool:
 
 
 def _is_there(folder: Path) -> bool:
-    """Return whether a folder of ours exists; a user without permission to look has none."""
+    """Return whether a folder of this program exists; a user who may not look has none."""
     try:
         return folder.is_dir()
     except PermissionError:
@@ -255,7 +255,7 @@ def _remove_all(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
-            # A process that hands over to this one also has a descriptor of it.
+            # A process that hands over to this one also has a descriptor of the map.
             with contextlib.suppress(OSError):
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ _EJECTION = struct.Struct("=QQQ")
 _COUNTS = struct.Struct("=23Q")
 _SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
-# A service has fewer slots: the upper half of the keys belongs to affinity entries.
+# A service has fewer slots than this: larger keys belong to affinity entries.
 _PINNED = 1 << 31
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -43,7 +43,7 @@ class FrontendValue(NamedTuple):
     """The slots and the affinity of a frontend."""
 
     number: int
-    """The number of the frontend's slots in their map's keys; below 2^32."""
+    """The number by which map keys identify the frontend's slots; below 2^32."""
     slots: int
     affinity: int = 0
     """Frontends with the same number share affinity entries; 0: without affinity."""
@@ -83,7 +83,7 @@ class DialCounts(NamedTuple):
     unanswered: int = 0
     """The SYN was repeated; some were established later."""
     given_up: int = 0
-    """The client closed the socket before there was an answer."""
+    """The client closed the socket before an answer arrived."""
     ended: int = 0
     """Established connections that have ended; all fields below but the latency are counted
     then."""
@@ -98,9 +98,9 @@ class DialCounts(NamedTuple):
     latency_ns: int = 0
     """Sum of the times until connections were established."""
     lost: int = 0
-    """Connections whose end wasn't reported, as the ring was full."""
+    """The number of connections whose end wasn't reported, because the ring was full."""
     buckets: tuple[int, ...] = (0,) * 12
-    """How many of these times were within each of TIMES_BOUNDS_S; the last counts longer ones."""
+    """The number of these times within each of TIMES_BOUNDS_S; the last counts longer times."""
 
     def pack(self) -> bytes:
         return _COUNTS.pack(*self[:-1], *self.buckets)
@@ -112,7 +112,7 @@ class DialCounts(NamedTuple):
 
 
 class EventKind(enum.IntEnum):
-    """What an event reports; the first three are also what an endpoint was ejected for."""
+    """The kind of an event; the first three are also reasons to eject an endpoint."""
 
     PROBED = 0
     """Not an event: an ejection has expired, and the pending dial will end or extend it."""
@@ -144,7 +144,7 @@ class Ejection(NamedTuple):
     until_ns: int
     """The time after which the next dial is a probe."""
     times: int
-    """The number of failures; all but the first were probes."""
+    """The number of failures; all but the first are failed probes."""
     kind: EventKind
 
     def pack(self) -> bytes:
@@ -162,11 +162,11 @@ class DialSettings(NamedTuple):
     host_only: int = 0
     """1: dials of other network namespaces aren't offloaded."""
     host_netns: int = 0
-    """Cookie of the namespace whose dials are offloaded; 0: this machine's first one."""
+    """The cookie of the namespace whose dials are offloaded; 0: the machine's first namespace."""
     observing: int = 0
     """1: the end of each connection is reported as an event."""
     next_number: int = 1
-    """The first number no endpoint has had yet; programs don't read it."""
+    """The lowest number that no endpoint has had; programs don't read it."""
     valid_until_ns: int = 2**64 - 1
     """After this time no dial is offloaded, as before the first settings."""
 
@@ -182,7 +182,7 @@ class Result(enum.IntEnum):
     """How a connection ended."""
 
     NONE = 0
-    """It hasn't ended."""
+    """The connection hasn't ended."""
     REFUSED = 1
     UNANSWERED = 2
     GIVEN_UP = 3
@@ -201,7 +201,7 @@ class RingEvent(NamedTuple):
     ns: int
     """The connection's duration, including its dial."""
     client: SocketAddress
-    """The client of the connection that caused it; incomplete before it is bound."""
+    """The client of the connection that caused the event; incomplete before it is bound."""
     frontend: SocketAddress
     waited_ns: int
     """Time until it was established, or failed."""
@@ -250,7 +250,7 @@ def frontend_of(key: bytes) -> SocketAddress:
 
 
 def slot_key(service: int, index: int) -> bytes:
-    """Return the key of one of a service's slots, the first of which is 0."""
+    """Return the key of a service's slot; the first index is 0."""
     return _WORD.pack(service << 32 | index)
 
 

@@ -1,13 +1,13 @@
-"""Places the map of who calls whom: clients, Services and endpoints, in three columns.
+"""Lays out the map of calls: clients, Services and endpoints, in three columns.
 
     clients           Services             endpoints
     shop/cart-1 ─────▶ shop/web ──────────▶ 10.244.0.3:8080
     10.0.0.7 ────────▶ kube-system/dns ┈┈┈▶ 10.244.0.9:53
 
-Rule 1: it is bounded in size, and states how much it leaves out: Services with problems and the
-busiest ones are shown, with their clients and endpoints.
-Rule 2: in each column, what is connected is at a similar height, so lines cross little.
-Rule 3: what a colour shows is also a shape: of a mark, or of a line.
+Rule 1: the map is bounded in size, and states how many items it omits: Services with problems and
+the busiest ones are shown, with their clients and endpoints. Rule 2: connected items are at similar
+heights in their columns, so few lines cross. Rule 3: each colour has its own shape of marks or
+lines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from userspace_proxy.facts import Level
 SERVICES_MAX = 30
 CLIENTS_MAX = 40
 ENDPOINTS_MAX = 60
-# The longest label in a column; longer names are cut, and their titles show them in full.
+# The maximum length of a label; longer names are truncated, and their titles are complete.
 _LABEL_MAX = 38
 _ROW = 28
 _TOP = 34
@@ -39,7 +39,7 @@ class Item:
 
     name: str
     link: str = ""
-    """The address of its page; empty: it has none."""
+    """The address of its page; empty without a page."""
     level: Level | None = None
     """The level of its state; None: its state is unknown."""
     title: str = ""
@@ -58,7 +58,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """That one calls another."""
+    """A line between an item and the items that it calls."""
 
     start: str
     end: str
@@ -66,10 +66,10 @@ class Line:
     calls: int
     """The number of connections; more make a thicker line."""
     level: Level | None = Level.OK
-    """The level of the calls; None: none was tried."""
+    """The level of the calls; None: no call was tried."""
     title: str = ""
     path: str = ""
-    """The line's SVG path; empty until its items have places."""
+    """The SVG path of the line; empty until its items are placed."""
 
     @property
     def width(self) -> float:
@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """All that may be shown; each column with what is to be shown first in front."""
+    """All items that may be shown; in each column the most important are first."""
 
     clients: Sequence[Item]
     services: Sequence[Item]
@@ -91,18 +91,18 @@ class Calling:
 
 @dataclass(frozen=True, slots=True)
 class CallMap:
-    """The picture."""
+    """The laid-out map."""
 
     items: tuple[Item, ...]
     lines: tuple[Line, ...]
     height: int
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """How many clients, Services and endpoints of those that could be shown aren't."""
+    """The number of clients, Services and endpoints that were omitted."""
     heads: tuple[tuple[int, str], ...] = ()
 
 
 def place(all_: Calling) -> CallMap:
-    """Return the picture of as much as fits."""
+    """Return the map of as many items as fit."""
     services = all_.services[:SERVICES_MAX]
     chosen = {item.name for item in services}
     calls = [line for line in all_.calls if line.end in chosen]
@@ -138,7 +138,7 @@ def place(all_: Calling) -> CallMap:
 def _beside(
     items: Sequence[Item], services: Sequence[Item], links: Iterable[tuple[str, str]]
 ) -> list[Item]:
-    """Return items in the order of the places of the Services that they are connected with."""
+    """Return items in the order of the Services to which they are connected."""
     places = {item.name: place for place, item in enumerate(services)}
     of_item: dict[str, list[int]] = {}
     for service, name in links:

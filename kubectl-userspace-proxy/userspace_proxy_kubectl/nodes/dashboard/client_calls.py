@@ -1,10 +1,10 @@
-"""Which clients call which Services, over all nodes.
+"""Aggregates over all nodes which clients call which Services.
 
     Edges of each node ──▶ calls, a row for each client and Service port, the busiest first
 
-Rule 1: a client is its pod, where a node knows it, or else its address; what several nodes have
-counted is one row.
-Rule 2: nodes bound their tables, so this one is bounded by them, and what they left out is counted.
+Rule 1: a client is its pod if a node knows it, otherwise its address; the counts of several nodes
+are one row. Rule 2: nodes bound their tables, so this table is also bounded; the calls that nodes
+omitted are counted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class ClientCalls:
     """``namespace/pod``, or an IP address."""
     addresses: tuple[str, ...]
     port: str
-    """The Service port, as of ``EdgeFacts.service``."""
+    """The Service port, as in ``EdgeFacts.service``."""
     connections: int
-    """Since the proxies' start, refused ones included."""
+    """The connections since the proxies' start, including refused ones."""
     failed: int
-    """The number of these that ended without an answer to the client."""
+    """The number of these connections without an answer to the client."""
     last_at: float
     """Unix time of the last one."""
     nodes: tuple[str, ...]
@@ -46,13 +46,13 @@ class AllCalls:
     """The calls of all clients."""
 
     calls: tuple[ClientCalls, ...] = ()
-    """The busiest first."""
+    """The calls, the busiest first."""
     others: int = 0
-    """Connections of clients that the nodes' tables had no place for."""
+    """The connections of clients that didn't fit into the nodes' tables."""
     nodes: int = 0
 
     def matching(self, text: str) -> tuple[ClientCalls, ...]:
-        """Return those in whose client, Service port or node all words of a search are."""
+        """Return the calls whose client, Service port or nodes contain all words of a search."""
         return tuple(call for call in self.calls if has_words(text, _texts_of(call)))
 
     def of_service(self, service: str) -> tuple[ClientCalls, ...]:

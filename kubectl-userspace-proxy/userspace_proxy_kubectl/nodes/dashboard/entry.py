@@ -1,18 +1,19 @@
-"""Decides which requests the dashboard answers: those of the browser that its user has opened.
+"""Decides which requests the dashboard answers: only those of its user's browser.
 
     http://127.0.0.1:10299/?secret=…, once ──302─────────▶ http://NAME.localhost:10299/?secret=…
     http://NAME.localhost:10299/?secret=…  ──302, cookie─▶ http://NAME.localhost:10299/
     anything without the cookie            ──403─────────▶ one line
 
-Rule 1: every user of a machine can connect to its loopback, so an address needs the secret, or the
-cookie that a request with it got.
-Rule 2: the address that the browser is started with works once: for a moment, all users of the
-machine can see it among the processes. The one that is printed works as long as the command runs.
-Rule 3: browsers send a cookie to all ports of its host, so it is one of a random name that no other
-server has. A user whose browser doesn't find the name can open 127.0.0.1 with the secret.
-Rule 4: a page of another origin gets nothing, though browsers send it the cookie if it is on
-another port of this machine: ``Origin`` and ``Sec-Fetch-Site`` tell. A link that another site shows
-can be followed: the first answer is 403, as browsers keep the cookie back, and has the link again.
+Rule 1: every user of a machine can connect to its loopback, so a request needs the secret, or the
+cookie that a request with the secret received.
+Rule 2: the address with which the browser is started works once: for a moment, all users of the
+machine can see it in the list of processes. The printed address works as long as the command runs.
+Rule 3: browsers send a cookie to all ports of a host, so its host has a random name that no other
+server has. A user whose browser can't resolve the name can open 127.0.0.1 with the secret.
+Rule 4: requests by a page of another origin are rejected by ``Origin`` and ``Sec-Fetch-Site``,
+although browsers send the cookie if that page is on another port of this machine. A link on another
+site can be followed: the first answer is 403, because browsers withhold the cookie, and contains
+the link again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _FOREIGN = "This address doesn't answer to pages of other origins.\n"
 
 
 class Entry:
-    """The secrets of one server; ``host`` is that of the browser's requests."""
+    """The secrets of one server; ``host`` is the host of the browser's requests."""
 
     def __init__(self, port: int, *, is_named: bool) -> None:
         name = f"{secrets.token_hex(16)}.localhost" if is_named else HOST
@@ -119,7 +120,7 @@ def _refusal(request: web.Request) -> web.Response:
     accept, agent = (request.headers.get(name, "") for name in ("Accept", "User-Agent"))
     if prefers_text(accept, agent) or "text/html" not in accept:
         return web.Response(status=403, text=f"{_WORDS} '{COMMAND}', and {_AGAIN}\n")
-    # A link of this page is followed with the cookie, which a browser keeps back at first if the
+    # A link of this page is followed with the cookie, which a browser withholds at first if the
     # link was on a page of another site.
     body = f'{_WORDS} <code>{COMMAND}</code>, and <a href="">{_AGAIN}</a>.'
     return web.Response(

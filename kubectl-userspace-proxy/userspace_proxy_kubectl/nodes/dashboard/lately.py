@@ -1,8 +1,8 @@
-"""What Service ports of all nodes have carried in the last minute, as far as pages were looked at.
+"""The traffic of all nodes' Service ports in the last minute, recorded while pages were open.
 
-    each look ──growth since the last one──▶ Lately ──Minute──▶ pages
+    each view ──growth since the last──▶ Lately ──Minute──▶ pages
 
-Rule 1: the picture has the rates of a proxy's page, so its steps are rounded to seconds; failed and
+Rule 1: the chart has the rates of a proxy's page, so its steps are rounded to seconds; failed and
 saved clients are counted.
 """
 
@@ -23,18 +23,18 @@ _MINUTE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What one Service port, or all of them, carried in the last minute."""
+    """The traffic of one Service port, or of all, in the last minute."""
 
     picture: Sparkline | None = None
-    """The chart of the minute; None: nothing was carried."""
+    """The chart of the minute; None without traffic."""
     failed: int = 0
     """Clients that got no answer."""
     saved: int = 0
-    """Connections whose first dial failed, and that another endpoint answered."""
+    """Connections whose first dial failed and that another endpoint served."""
 
     @property
     def words(self) -> str:
-        """What went wrong; empty if nothing did."""
+        """The failures in words; empty without failures."""
         counts = {"failed": self.failed, "saved": self.saved}
         return ", ".join(f"{format_count(n)} {word}" for word, n in counts.items() if n)
 
@@ -49,16 +49,16 @@ class Lately:
         self._carried: dict[MergedKey, Figures] = {}
         """Traffic since the first sample."""
         self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()
-        """When samples had failed or saved clients, and of which Service ports."""
+        """The times of samples with failed or saved clients, and their Service ports."""
 
     def note(
         self, keys: Iterable[MergedKey], growth: Mapping[MergedKey, Figures], at: float
     ) -> None:
-        """Add a sample that was taken at some monotonic second.
+        """Add a sample with its time in monotonic seconds.
 
         Args:
-            keys: All Service ports that it has.
-            growth: What was counted since the last one.
+            keys: All Service ports in the sample.
+            growth: The counts since the last sample.
         """
         if at - self._at > COVERED_S:
             # No page was open, so this growth may be older than a minute.

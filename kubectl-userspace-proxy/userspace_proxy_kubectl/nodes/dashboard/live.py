@@ -1,13 +1,12 @@
-"""Has what pages show: merges the nodes' last answers, and asks nodes for what these don't contain.
+"""Provides the contents of pages: merges the nodes' last answers, and requests further facts.
 
     reader ──latest──▶ AllNodes ──merge──▶ ClusterLook ─────────▶ pages
            ◀──ask───── a Service's whole facts, calls ◀─── pages that need them
 
-Rule 1: nothing is merged or asked for while no page is open, and requests of the same moment share
-what is made.
-Rule 2: merging takes a quarter of a processor at most, however many nodes there are.
-Rule 3: what a node answers to a page's question is believed as little as all else: what can't be
-read is left out.
+Rule 1: no merging or requests happen while no page is open, and simultaneous requests share a
+result. Rule 2: merging takes at most a quarter of a processor, regardless of the number of nodes.
+Rule 3: a node's answer to a page's question is trusted no more than any other: unreadable answers
+are omitted.
 """
 
 from __future__ import annotations
@@ -40,30 +39,30 @@ from .lately import Lately
 from .look import ClusterLook
 
 Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | Cause]]]
-"""Asks some nodes for a path; returns each one's answer, or why there is none."""
+"""Asks some nodes for a path; returns each agent's answer, or the reason why there is none."""
 
 _T = TypeVar("_T")
 
-# The maximum number of nodes whose tables of clients are read. Tables have up to 500 rows a node:
-# of more nodes they would be many megabytes.
+# The maximum number of nodes whose tables of clients are read. Tables have up to 500 rows per node:
+# the tables of more nodes would be many megabytes.
 CALLS_OF_NODES_MAX = 100
-# How long an answer is used: each question is a port-forward, of which ten a second are enough.
+# How long an answer is reused: each question is a port-forward, of which ten per second are enough.
 _FRESH_S = 4.0
 _FRESH_OF_NODE_S = 0.1
 _SHARE = 0.25
 _LEAST_S = 0.5
-# The minimum age of the answers against which rates, and what is behind, are measured.
+# The minimum age of the answers with which rates and lags are computed.
 _BEFORE_S = 10.0
 _KEPT = 8
 
 
 class Live:
-    """What the pages of one dashboard show.
+    """The contents of one dashboard's pages.
 
     Args:
-        latest: Returns all nodes as they are known now.
+        latest: Returns all nodes with their latest answers.
         ask: Asks nodes.
-        cluster: What the cluster is called.
+        cluster: The name of the cluster.
         unix: Returns the Unix time.
         clock: Monotonic seconds.
     """
@@ -91,10 +90,10 @@ class Live:
         self._asking_calls: SingleFlight[object] = SingleFlight()
         self._lately = Lately()
         self._answers: dict[str, tuple[float, object]] = {}
-        """What pages have asked for, by path, and when it arrived."""
+        """The answers to pages' questions, by path, with their times of arrival."""
 
     async def look(self) -> ClusterLook:
-        """Return all nodes as they are known now, or were a moment ago."""
+        """Return all nodes with their latest answers, or as of a moment ago."""
         async with self._merging:
             all_nodes, began = self._latest(), self._clock()
             look = self._look
@@ -111,7 +110,7 @@ class Live:
             return replace(look, now=self._unix())
 
     async def look_at(self, service: str) -> ClusterLook:
-        """Return the same with all that nodes know of a Service, and of it alone."""
+        """Return all nodes' facts about one Service."""
         look = await self.look()
         answers = look.all_nodes.answers
         asked = tuple(one.node for one in answers if one.status is not None and one.is_summary)
@@ -127,7 +126,7 @@ class Live:
         return replace(look, all_nodes=known, merged=merged)
 
     async def calls(self, service: str = "") -> AllCalls:
-        """Return who calls which Services, or one; of large clusters, of the busiest nodes."""
+        """Return the calls of all Services, or of one; in large clusters, of the busiest nodes."""
         look = await self.look()
         rows = sorted(look.merged.rows, key=lambda row: -row.sums.connections)
         nodes = tuple(row.node for row in rows if row.has_answer)[:CALLS_OF_NODES_MAX]
@@ -146,7 +145,7 @@ class Live:
         nodes: tuple[str, ...],
         read: Callable[[Mapping[str, bytes | Cause]], object],
     ) -> object:
-        """Return what nodes answer, read in a thread; answers of a moment ago are used again."""
+        """Return the nodes' answers, read in a thread; recent answers are reused."""
 
         async def make() -> object:
             at, known = self._answers.get(path, (float("-inf"), None))
@@ -155,7 +154,7 @@ class Live:
             try:
                 answers = await self._ask(path, nodes)
             except UserspaceProxyError:
-                # As the reader itself says to its caller: it has lost its rights.
+                # As for the reader's own caller: the reader has lost its rights.
                 answers = {}
             known = await asyncio.to_thread(read, answers)
             self._answers.pop(path, None)
@@ -167,7 +166,7 @@ class Live:
         return await asking.get(path, make)
 
     def _before(self, now: AllNodes, at: float) -> AllNodes | None:
-        """Return the answers of some time ago, and remember those of now."""
+        """Return the answers of some time ago, and store the current ones."""
         while len(self._marks) > 1 and at - self._marks[1][0] >= _BEFORE_S:
             del self._marks[0]
         before = self._marks[0][1] if self._marks else None
@@ -177,9 +176,9 @@ class Live:
 
 
 def _about(answer: AgentAnswer, service: str, found: Mapping[str, StatusFacts]) -> AgentAnswer:
-    """Return a node's answer with a Service alone, and of that with what its summary leaves out.
+    """Return a node's answer about one Service, including ports that its summary omits.
 
-    A summary is newer: what it doesn't have is served now, whatever was found before.
+    A summary is newer: the ports that it omits are served now, regardless of earlier facts.
     """
     status = answer.status
     if status is None:
@@ -209,7 +208,7 @@ def _read_calls(answers: Mapping[str, bytes | Cause]) -> AllCalls:
 
 
 def _decoded(answers: Mapping[str, bytes | Cause], kind: type[_T]) -> dict[str, _T]:
-    """Return what nodes have answered, without what can't be read."""
+    """Return the nodes' answers, without unreadable ones."""
     read = {}
     for node, body in answers.items():
         if isinstance(body, bytes):

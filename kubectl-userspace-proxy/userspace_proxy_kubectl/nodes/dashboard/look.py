@@ -1,7 +1,7 @@
-"""What a request asks for, what its page is made of, and the addresses of pages.
+"""The options of requests, the inputs of pages, and the addresses of pages.
 
-Rule 1: an address has what a page shows in its path and query, so it can be passed on.
-Rule 2: names are quoted, as agents may claim any.
+Rule 1: the path and query of an address determine the page, so it can be shared. Rule 2: names are
+quoted, because agents may claim any.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ def incident_link(id_: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    # A segment of dots alone would be taken for a folder.
+    # A segment that consists of dots would be taken for a folder.
     text = quote(name, safe="", errors="replace")
     return text.replace(".", "%2E") if not text.strip(".") else text
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterLook:
-    """All nodes at one moment, as pages show them."""
+    """All nodes at one moment, prepared for pages."""
 
     all_nodes: AllNodes
     merged: Merged
     now: float
     """Unix time of this machine."""
     cluster: str = ""
-    """The cluster, as its user calls it."""
+    """The user's name for the cluster."""
     lately: Lately = field(default_factory=Lately)
 
 
 def has_words(q: str, texts: Iterable[str]) -> bool:
-    """Return whether all words of a search are in some texts."""
+    """Return whether the texts contain all words of a search."""
     text = "\n".join(texts).lower()
     return all(word in text for word in q.lower().split())

@@ -1,8 +1,8 @@
-"""Renders the map of who calls whom: clients, Services, endpoints.
+"""Renders the map of calls: clients, Services, endpoints.
 
-Rule 1: what calls is what nodes have counted; what serves is what their plans have, even if nobody
-called it.
-Rule 2: a search shows the Services that it finds, and those of clients and endpoints that it finds.
+Rule 1: the calls are those that nodes have counted; the endpoints are those in their plans, even
+without a call. Rule 2: a search shows the Services that match, and the Services of matching clients
+and endpoints.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
     called: dict[str, list[ClientCalls]] = {}
     for call in calls.calls:
         called.setdefault(call.service, []).append(call)
-    # One that was called may have been removed since, or is served and left out of a summary.
+    # A called Service may have been removed since, or be served and omitted in a summary.
     names = dict.fromkeys((*of_service, *called))
     wanted = [
         name
@@ -95,7 +95,7 @@ def _texts(name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls])
     yield name
     for port in ports:
         yield port.key.name
-        # Cost: what all nodes have is put together for what is shown only.
+        # Cost: the nodes' facts are merged only for the shown endpoints.
         for endpoint in port.first.endpoints:
             yield endpoint.address
             yield endpoint.node
@@ -107,7 +107,7 @@ def _texts(name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls])
 def _service(
     name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls]
 ) -> tuple[tuple[int, int, str], Item]:
-    """Return a Service with its place: with problems first, then the most called."""
+    """Return a Service with its position: Services with problems first, then the most called."""
     ports = [*ports]
     level = worst(port.level for port in ports)
     count = sum(call.connections for call in calls)

@@ -1,10 +1,10 @@
-"""Makes the parts of a page about all nodes, with the templates of a proxy's page and its own.
+"""Renders the parts of a page about all nodes, with a proxy's templates and its own.
 
     head and content ──▶ state, main, age ──┬─▶ the whole page
-                                            └─▶ what changed (``userspace_proxy.status.stream``)
+                                            └─▶ changes (``userspace_proxy.status.stream``)
 
-Rule 1: what agents claim is text: it is escaped, what would hide or turn text around is written as
-in JSON, and long ones are cut.
+Rule 1: agents' claims are text: they are escaped, characters that hide or reverse text are written
+as in JSON, and long texts are truncated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LONGEST = 2_000
 
 @dataclass(frozen=True, slots=True)
 class PageHead:
-    """What a page is about."""
+    """The subject of a page."""
 
     look: ClusterLook
     asked: Selection
@@ -48,7 +48,7 @@ def render(name: str, head: PageHead, **content: object) -> Parts:
     texts = {part: _template(part).render(content) for part in ("state", name, "age")}
     main = texts.pop(name)
     texts["main"] = f'<main id="main">\n{main}\n</main>'
-    # Names that are read from JSON may contain surrogates.
+    # Names read from JSON may contain surrogates.
     html = {part: text.encode("utf-8", "replace").decode() for part, text in texts.items()}
     return Parts(
         printable(cut(head.title)), head.mark or Level.ATTENTION, html, time_of_day(look.now)
@@ -74,7 +74,7 @@ def cut(text: str) -> str:
 
 
 def _shown(value: object) -> object:
-    """Return what templates write: all but numbers and markup as a short, printable text."""
+    """Return a value for templates: a short, printable text, unless a number or markup."""
     return value if isinstance(value, Markup | int | float) else printable(cut(str(value)))
 
 

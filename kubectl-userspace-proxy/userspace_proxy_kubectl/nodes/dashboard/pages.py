@@ -1,7 +1,7 @@
-"""Renders all pages but those of a Service and the map.
+"""Renders all pages except for the pages of Services and the map.
 
-Rule 1: a page is bounded in size: a list has pages, or states how much it leaves out.
-Rule 2: sentences are those of ``nodes.words``; this only chooses and counts.
+Rule 1: a page is bounded in size: a list has pages, or states how many items it omits. Rule 2: the
+sentences are from ``nodes.words``; this module only selects and counts.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ OF_AN_INCIDENT = 200
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A name, a value, and more about it."""
+    """A name, a value, and a detail about the value."""
 
     name: str
     value: str
     more: str = ""
     kind: str = ""
-    """A class of the style sheet."""
+    """The class of the style sheet."""
 
 
 def render_overview(look: ClusterLook, asked: Selection) -> Parts:
@@ -77,7 +77,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
         "cluster",
         head(look, asked, "All nodes"),
         figures=_figures(look),
-        # In large clusters, only the failures of each Service port are known.
+        # In large clusters, only each Service port's failures are known.
         minute=Minute() if merged.healthy else look.lately.minute(),
         findings=merged.findings[:FIRST_FINDINGS],
         more_findings=len(merged.findings[FIRST_FINDINGS:]),
@@ -108,12 +108,12 @@ def render_nodes(look: ClusterLook, asked: Selection) -> Parts:
 
 
 def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
-    """Return the page about a node; None if there is none of this name."""
+    """Return the page about a node; None if no node has the name."""
     merged = look.merged
     row = next((row for row in merged.rows if row.node == node), None)
     if row is None:
         return None
-    # What was known of a node that has no answer any more isn't so now.
+    # The last facts about a node that no longer answers aren't current.
     answers = (one.status for one in look.all_nodes.answers if one.node == node)
     status = next(answers, None) if row.has_answer else None
     ports = _ill(status)
@@ -152,7 +152,7 @@ def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
 
 
 def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | None:
-    """Return the page about an incident; None if there is none, or none any more."""
+    """Return the page about an incident; None if it doesn't exist, or no longer does."""
     one = next((one for one in look.merged.incidents if one.incident.id == id_), None)
     if one is None or one.incident.cause is None:
         return None
@@ -182,7 +182,7 @@ def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | No
 
 
 def render_calls(look: ClusterLook, calls: AllCalls, asked: Selection) -> Parts:
-    """Return the page with clients and what they call."""
+    """Return the page with clients and the Services that they call."""
     return render(
         "calls",
         head(look, asked, "Connections"),
@@ -211,7 +211,7 @@ def head(
         mark: The level of the page's subject, or None for a neutral mark; empty: the subject is all
             nodes.
         heading: The subject; empty: all nodes.
-        words: The state of the subject as text; empty: that of all nodes.
+        words: The state of the subject as text; empty: the state of all nodes.
     """
     merged = look.merged
     level = merged.mark if mark == "" else mark

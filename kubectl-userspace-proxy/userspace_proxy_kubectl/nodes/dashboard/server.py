@@ -1,11 +1,11 @@
-"""The dashboard's HTTP server, on loopback of its user's machine.
+"""The dashboard's HTTP server, on the loopback of the user's machine.
 
     / /nodes /nodes/… /services/… /incidents /incidents/… /connections /map /static/…
     /stream before each of these but the last: what changes of that page, as server-sent events
 
 Rule 1: as for a proxy's page, no request changes anything (GET and HEAD), only requests to a
 loopback name are answered, and requests waiting for the same page share it.
-Rule 2: pages are rendered in a thread, one of a kind at a time.
+Rule 2: pages are rendered in a thread, one page of a kind at a time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from .pages import (
 from .service_page import render_service
 
 USUAL_PORT = 10299
-"""The first that is tried."""
+"""The first port that is tried."""
 
 # Browsers find names in ``localhost`` by themselves, but for Safari, which asks the system.
 _IS_NAMED = sys.platform != "darwin"
@@ -60,7 +60,7 @@ _IS_NAMED = sys.platform != "darwin"
 Page: TypeAlias = tuple[Parts, int]
 """The parts of a page, and the HTTP status of the answer."""
 _Names: TypeAlias = Mapping[str, str]
-"""What the address of a page names."""
+"""The object that the address of a page names."""
 _Maker: TypeAlias = Callable[[Live, Selection, _Names], Awaitable[Page]]
 # The prefix that turns the address of a page into the address of its stream.
 _STREAM = "/stream"
@@ -72,14 +72,14 @@ class Addresses(NamedTuple):
     printed: str
     """The address for the user, which works as long as the server runs."""
     once: str
-    """The address, which works once, for the browser that this program opens."""
+    """The address for the browser that this program opens; works once."""
 
 
 class Dashboard:
     """Shows all nodes of one cluster.
 
     Args:
-        live: What it shows.
+        live: The contents of the pages.
     """
 
     def __init__(self, live: Live) -> None:
@@ -212,7 +212,7 @@ def _or_missing(parts: Parts | None, look: ClusterLook, asked: Selection, words:
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    # A page on another port of this machine is of the same site, and could keep a window's handle.
+    # A page on another port of this machine is same-site, and could keep a window's handle.
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
 
 

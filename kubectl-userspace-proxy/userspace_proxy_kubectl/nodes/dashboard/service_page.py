@@ -5,9 +5,8 @@
       node-1      ●                ✖                   a failing endpoint is a column
       node-2      ●                ✖                   a failing link is a cell
 
-Rule 1: the matrix has as many nodes and endpoints as can be looked at, those that fail first, and
-states how many it leaves out.
-Rule 2: what a colour shows, the mark of a cell and its words show, too.
+Rule 1: the matrix has as many nodes and endpoints as a reader can survey, failing ones first, and
+states how many it omits. Rule 2: the mark of a cell and its words convey the same as its colour.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ FRONTENDS_SHOWN = 8
 
 
 class CellState(enum.Enum):
-    """What a node got from an endpoint: words, mark, class of the style sheet, words of the legend.
+    """The result of a node at an endpoint: words, mark, style class, words of the legend.
 
-    UNANSWERED: the node tried it, nothing failed, and no counted answer came back.
-    NOT_USED: it isn't ready, or not for this node's clients.
-    UNKNOWN: the node doesn't answer, doesn't know it, or sent a summary without it.
+    UNANSWERED: the node tried it without a failure, and no counted answer came back. NOT_USED: it
+    isn't ready, or not for this node's clients. UNKNOWN: the node doesn't answer, doesn't have it,
+    or sent a summary without it.
     """
 
     SERVED = "answers", "●", "ok", "answers; with the number of connections"
@@ -81,7 +80,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class MatrixRow:
-    """One node, and what it got from each endpoint."""
+    """One node, with its result at each endpoint."""
 
     node: str
     facts: PortFacts | None
@@ -94,12 +93,12 @@ class MatrixRow:
 
     @property
     def connect(self) -> str:
-        """How long clients waited for an answer, which isn't measured per endpoint; or empty."""
+        """How long clients waited for an answer, measured for all endpoints; may be empty."""
         return "" if self.facts is None else format_waits(self.facts.connect_times)
 
     @property
     def is_failing(self) -> bool:
-        """Whether all that it tried fails, of at least two."""
+        """Whether all endpoints that it tried fail, at least two."""
         return _all_fail(self.states, least=2)
 
     @property
@@ -126,8 +125,8 @@ def render_service(
     """Return the page; None if no node has the Service.
 
     Args:
-        look: Of the Service alone.
-        calls: Of the Service, or of more.
+        look: The nodes, limited to the Service.
+        calls: The calls of the Service, or of more Services.
     """
     merged = look.merged.of_service(service)
     if not merged.ports:

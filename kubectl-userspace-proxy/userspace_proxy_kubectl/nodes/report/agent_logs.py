@@ -2,7 +2,7 @@
 
 Rule 1: each log, all logs together, and the time for them are bounded. Agents are asked in the
 given order, so those with problems come first.
-Rule 2: what is denied for one agent isn't requested for others in its namespace.
+Rule 2: a log that is denied for one agent isn't requested for other agents in its namespace.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ...port_forward import ForwardTarget
 
 LINES = 500
 LOG_BYTES = 256 << 10
-"""Limit of bytes from the end of one agent's log."""
+"""The maximum size of the end of one agent's log."""
 ALL_BYTES = 32 << 20
 WITHIN_S = 60.0
 """Seconds for all logs."""
 _AT_ONCE = 8
-# The number of bytes to request. The server counts from the start of the last lines, so more is
-# requested than is kept.
+# The number of bytes to request. The server counts from the start of the last lines, so more bytes
+# are requested than kept.
 _ASKED_BYTES = 1 << 20
 
 

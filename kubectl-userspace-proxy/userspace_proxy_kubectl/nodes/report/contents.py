@@ -52,7 +52,7 @@ class Contents:
     """One report's files.
 
     Args:
-        scrubber: Knows all names that could be listed.
+        scrubber: Treats texts; has all names that could be listed.
     """
 
     def __init__(self, material: Material, scrubber: Scrubber) -> None:
@@ -205,7 +205,7 @@ NEVER = (
     "Secrets", "ConfigMaps", "credentials", "environment variables", "bytes of connections",
     "annotations and labels of others",
 )  # fmt: skip
-"""What a report never contains."""
+"""The kinds of data that a report never contains."""
 
 
 def _in_new_order(all_nodes: AllNodes, *, has_new_names: bool) -> AllNodes:

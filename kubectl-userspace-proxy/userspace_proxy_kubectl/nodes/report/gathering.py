@@ -1,8 +1,8 @@
 """Gathers a report's material through the API server.
 
-    reader ──first──▶ AllNodes ──gather──▶ Material: answers, logs, objects, what is missing
+    reader ──first──▶ AllNodes ──gather──▶ Material: answers, logs, objects, missing parts
 
-Rule 1: everything is bounded: numbers of Services, logs and Service ports, and the time for them.
+Rule 1: the numbers of Services, logs and Service ports are bounded, as is the time for them.
 Rule 2: a failing part never fails the whole: it is listed as missing, with the reason.
 """
 
@@ -35,7 +35,7 @@ from .pseudonyms import Pseudonyms
 from .scrubbing import Scrubber
 
 SERVICES_MAX = 100
-"""How many Services' objects to read: those that most nodes don't serve."""
+"""The maximum number of Services whose objects are read: those that most nodes don't serve."""
 PORTS_MAX = 50_000
 """Service ports in all whole answers, at 3 kB each; other answers become summaries. Nodes with
 problems come first."""
@@ -94,7 +94,7 @@ async def make_scrubber(client: ApiClient, key: bytes | None) -> tuple[Scrubber,
 
 
 def pseudonyms_of(url: str, key: bytes) -> Pseudonyms:
-    """Return pseudonyms that know the API server's host."""
+    """Return pseudonyms that include the API server's host."""
     pseudonyms = Pseudonyms(key)
     host = urlsplit(url).hostname
     pseudonyms.learn("host", [host] if host else [])

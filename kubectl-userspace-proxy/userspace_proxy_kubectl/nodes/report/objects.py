@@ -42,7 +42,7 @@ Fields = Mapping[str, "Take | Fields"]
 
 @dataclass(frozen=True, slots=True)
 class ServiceObjects:
-    """The API server's objects of one Service."""
+    """The API server's objects for one Service."""
 
     service: str
     """``namespace/name``."""

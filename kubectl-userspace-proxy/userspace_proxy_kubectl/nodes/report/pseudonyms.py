@@ -63,7 +63,7 @@ _KINDS = {
     "daemonset": "workload", "deployment": "workload", "node": "node", "pod": "pod",
     "service": "service", "statefulset": "workload", "svc": "service",
 }  # fmt: skip
-"""Words before a slash and a name, with the prefix of such names' pseudonyms."""
+"""Words before a slash and a name, with the prefixes of such names' pseudonyms."""
 _DASHED = re.compile(r"(?<!\d)\d{1,3}(?:-\d{1,3}){3}(?!\d)", re.ASCII)
 # Source: k8s.io/apimachinery, pkg/util/rand: the letters of generated names.
 _OF_POD = re.compile(r"(?=[a-z0-9-]*\d)[a-z][a-z0-9-]*-[bcdfghjklmnpqrstvwxz2456789]{5}")
@@ -109,7 +109,7 @@ class Pseudonyms:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._kinds: dict[str, str] = {}
-        """The kind of each known name, by the name in lower case."""
+        """The kind of each registered name, by the name in lower case."""
         self._names: dict[str, str] = {}
         """The pseudonyms so far."""
         self._taken: set[str] = set()
@@ -121,7 +121,7 @@ class Pseudonyms:
         """Register names to hide; the first kind of a name stays.
 
         Args:
-            kind: What the pseudonyms begin with: ``namespace``, ``service``, ``pod``, ….
+            kind: The start of the pseudonyms: ``namespace``, ``service``, ``pod``, ….
         """
         for name in names:
             key = name.lower()
@@ -129,7 +129,7 @@ class Pseudonyms:
                 self._kinds[key] = kind
 
     def name(self, text: str, kind: str) -> str:
-        """Return a name's pseudonym, whatever it looks like; an empty name stays."""
+        """Return a name's pseudonym, regardless of its form; an empty name stays."""
         if not text or text.lower() in KEPT:
             return text
         self.learn(kind, [text])
@@ -233,7 +233,7 @@ class Pseudonyms:
         return ".".join(self._word(part) for part in word.split("."))
 
     def _label(self, part: str) -> str:
-        """Return a label of a DNS name, in which unknown words count as names, too."""
+        """Return a label of a DNS name, in which unknown words also count as names."""
         if part.isdigit() or not part:
             return part
         if _DASHED.fullmatch(part):
@@ -276,7 +276,7 @@ class Pseudonyms:
             return ipaddress.IPv6Address(int(address) >> 32 << 32 | int(inner))
         hidden = self._scrambled(address, kind.prefixlen if kind else 0)
         while kind is None and any(hidden in one for one in kinds):
-            # Public addresses map to public ones: the cycle eventually leads back to one.
+            # Public addresses map to public ones: the cycle eventually returns to a public address.
             hidden = self._scrambled(hidden, 0)
         return hidden
 

@@ -172,5 +172,5 @@ async def test_a_change_elsewhere_does_not_end_drift_that_cant_be_repaired(start
     said = [r.getMessage() for r in caplog.records if "steering" in r.getMessage()]
     assert said == [
         "steering failed, the old state is in force: cannot commit: Operation not permitted",
-        "steering works again",
+        "steering recovered",
     ]

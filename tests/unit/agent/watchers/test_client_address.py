@@ -144,7 +144,7 @@ def test_reply_rules_that_other_programs_remove_are_restored_and_logged(node, ca
 
     run(node, scenario)
     assert reply_rules(node) == 2
-    assert "rules that catch replies had drifted and were repaired" in caplog.messages
+    assert "reply routing had drifted and was repaired" in caplog.messages
 
 
 def test_with_cilium_nothing_is_created_and_what_was_there_is_removed(node, caplog):

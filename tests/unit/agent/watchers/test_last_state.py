@@ -332,4 +332,4 @@ async def test_a_stop_does_not_wait_for_a_disk_that_hangs(node, monkeypatch, cap
         node.publish(node.cluster.serve("cart", CART.ip, POD))
         await settled(node.sync)
         await node.end()
-    assert len(lines(caplog, "the last state could not be written in time")) == 1
+    assert len(lines(caplog, "timed out writing the last state")) == 1

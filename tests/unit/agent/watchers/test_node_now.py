@@ -45,5 +45,5 @@ def test_a_node_without_a_node_object_is_logged_and_shown_until_there_is_one(cap
     assert shown == [None, no_node("a", ("a.b",)), no_node("a", ("a.b",)), None]
     assert [record.getMessage() for record in caplog.records] == [
         "there is no Node a (did you mean a.b?)",
-        "this node has a Node",
+        "this node's Node object exists",
     ]

@@ -100,7 +100,7 @@ async def test_a_reader_that_is_gone_ends_printing_and_nothing_else(caplog):
     async with printing(reader) as proxy:
         reader.is_gone = True
         await proxy.add_service("web", port=8080)
-        await until(lambda: "addresses are no longer printed: Broken pipe" in caplog.text)
+        await until(lambda: "stopped printing addresses: Broken pipe" in caplog.text)
         assert (await proxy.add_service("cart", port=8080)).address.port == 8080
 
 

@@ -302,7 +302,7 @@ async def test_an_update_that_was_lost_does_not_replace_another_scale(shop):
 async def test_while_it_is_unknown_whether_an_update_was_made_it_counts(shop, caplog):
     shop.lost = [lambda: None] * 9
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
-    assert "shop deployment/web may be scaled to zero: " in caplog.text
+    assert "shop deployment/web may have been scaled to zero: " in caplog.text
 
 
 @pytest.mark.parametrize("code", [502, 504])

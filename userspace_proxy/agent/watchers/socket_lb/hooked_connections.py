@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# No worker's number: it stands for the hooks' reports.
+# A value that is no worker's number: reports with it are from the hooks.
 _HOOKS = -2
 _EVENT_OF = {Failure.REFUSED: EventKind.REFUSED, Failure.SILENT: EventKind.UNANSWERED}
 _FAILURE_OF = {event: failure for failure, event in _EVENT_OF.items()}
@@ -121,7 +121,7 @@ class HookedConnections(Component):
         except OSError:
             # The next repair fails, too, and reports it.
             return
-        # An event's report meanwhile is newer.
+        # A report of an event that arrived meanwhile is newer.
         known = ejected if news == reports.news else None
         served = {one.group.number: one for one in self._served_ports}
         groups = {one.group.key: one.group for one in served.values()}

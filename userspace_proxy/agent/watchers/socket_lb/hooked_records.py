@@ -52,7 +52,7 @@ class Records:
         self.tuning = tuning
         share = tuning.connection_log
         self.are_logged = share > 0
-        """Whether records are wanted even while nothing watches."""
+        """Records are wanted even if nothing watches them."""
         self.connection_log = ConnectionLog(share) if share else None
         self._ring = RecordRing(self)
 
@@ -63,7 +63,7 @@ class Records:
     def note(self, event: SocketEvent) -> None:
         """Note the end of a connection, or of a dial without an answer."""
         log, port, seen = self.connection_log, event.name.name, event.seen
-        # Whether the answer was complete isn't known.
+        # The hooks don't see whether the answer was complete.
         is_plain = seen.result is Result.SERVED and seen.received > 0
         if log is not None and log.takes_next(port.prefixes, seen.client.ip, is_plain=is_plain):
             log.write(_facts(event), lambda: seen.frontend)

@@ -1,12 +1,12 @@
-"""Converts the counters and events of the hooks at connect() to reports like those of workers.
+"""Converts the counters and events of the hooks at connect() to reports in the workers' form.
 
     counters, absolute ──▶ compare, look ──differences──▶ GroupReport
     events, probes ──────▶ failed, returned ────────────▶ GroupReport
 
 Rule 1: a failed dial is one failure of its streak, whether an event or the counters show it first.
 Rule 2: counters have no times: failures without an event happened after the last reading, and an
-ejected endpoint failed last. Such failures of other endpoints are in no streak: their client has
-only ejected endpoints, or the ring had no room for the event.
+ejected endpoint failed last. Such failures of other endpoints belong to no streak: all endpoints of
+their client are ejected, or the ring had no room for the event.
 Rule 3: an earlier process's counts aren't reported again, except open connections.
 """
 
@@ -37,7 +37,7 @@ _COUNTER_OF = {
 
 @dataclass(slots=True)
 class _Failing:
-    """The failures of one endpoint of one Service port that events have reported."""
+    """The failures of one endpoint of one Service port, as reported by events."""
 
     noted: int = 0
     """Failed dials that counters haven't shown yet."""
@@ -51,7 +51,7 @@ _NEVER_FAILED = _Failing()
 
 
 class _Change(NamedTuple):
-    """The counters of one endpoint at the last check, and now; None: it has none."""
+    """The counters of one endpoint at the last check, and now; None: not counted."""
 
     endpoint: SocketAddress
     before: DialCounts
@@ -99,7 +99,7 @@ class _Growth(NamedTuple):
         return EndpointReport(self.endpoint, counters.figures(), self.dials)
 
     def suspected(self) -> Unreported:
-        """Return the failed dials whose cause must be determined."""
+        """Return the failed dials whose causes must be determined."""
         failed = REFUSED if self.counts.refused else UNANSWERED
         return Unreported(self.endpoint, failed.failure, self.unreported)
 
@@ -119,7 +119,7 @@ class Reports:
         self._ejected: dict[PortKey, dict[SocketAddress, float]] = {}
         """By Service port, with the monotonic seconds when a dial is a probe."""
         self.news = 0
-        """How many beginnings or ends of ejections were noted at once."""
+        """The number of starts or ends of ejections noted in one check."""
 
     def is_ejected(self, name: PortKey, endpoint: SocketAddress) -> bool:
         return endpoint in self._ejected.get(name, ())
@@ -189,7 +189,7 @@ class Reports:
     ) -> Iterator[News]:
         """Yield the changes of each Service port.
 
-        Changes that aren't taken, or have no group yet, are reported by the next check.
+        A change that isn't taken, or whose group doesn't exist yet, is reported by the next check.
 
         Args:
             ejected: All ejected endpoints, with the seconds until a dial is a probe; None: the
@@ -215,7 +215,7 @@ class Reports:
                 yield News(self._report(group, new, now), connections, unreported, lost)
 
     def _forget(self, name: PortKey, changes: Iterable[_Change]) -> None:
-        """Forget endpoints of a removed Service port that have no counters any more."""
+        """Forget endpoints of a removed Service port that no longer have counters."""
         for endpoint in (change.endpoint for change in changes if change.now is None):
             del self._counts[name, endpoint]
             self._failing.pop((name, endpoint), None)
@@ -256,7 +256,7 @@ class Reports:
 
     def _report(self, group: Group, new: Sequence[_Growth], now: float) -> GroupReport:
         figures = GroupCounters()
-        # The hooks try no other endpoint for these clients.
+        # For these clients the hooks try no other endpoint.
         figures.refused = sum(one.counts.refused + one.counts.unanswered for one in new)
         buckets = [sum(counts) for counts in zip(*(one.counts.buckets for one in new), strict=True)]
         seconds = sum(one.counts.latency_ns for one in new) / 1e9
