@@ -57,7 +57,10 @@ def with_nodes(
         sentence = f"{unhealthy[0].key}: {format_port(unhealthy[0], merged)}"
         next_one = _next(unhealthy[0], explanation.service, invocation)
     elif explanation.level is Level.OK:
-        sentence = _sentence(merged, explanation)
+        port = next((one for one in merged.ports if one.unserved), None)
+        sentence = _sentence(merged, explanation, port)
+        if port is not None:
+            next_one = invocation.again(explanation.service, f"--node={next(iter(port.unserved))}")
     if late := [step.what for step in behind if step.level is Level.TROUBLE]:
         sentence = f"{sentence}; {'; '.join(late)}"
     return replace(
@@ -152,10 +155,15 @@ def _answers(merged: Merged) -> PathStep:
 def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
-    hint = remedy(cause) if cause is not None else ""
+    hint = remedy(cause) if cause is not None else _hint(port)
     if words := cause and command(cause):
         hint = invocation.kubectl(words)
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
+
+
+def _hint(port: MergedPort) -> str:
+    """Return what to do where clients get no answer though nothing is known to fail."""
+    return next((one.state.hint for one in port.unserved.values()), "")
 
 
 def _cause(port: MergedPort) -> Cause | None:
@@ -183,9 +191,13 @@ def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
         yield None, f"and {plural(more, 'more endpoint')}"
 
 
-def _sentence(merged: Merged, explanation: Explanation) -> str:
-    """Return the sentence if both the plan and all nodes are healthy."""
+def _sentence(merged: Merged, explanation: Explanation, unserved: MergedPort | None) -> str:
+    """Return the sentence if both the plan and all nodes are healthy.
+
+    Args:
+        unserved: The first Service port of which some clients got no answer.
+    """
     if not merged.ports:
         return explanation.sentence
-    port = merged.ports[0]
+    port = unserved or merged.ports[0]
     return f"{explanation.sentence}; {format_port(port, merged)}"
