@@ -218,7 +218,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     if _is_sentence(port):
         # Unlike an endpoint's cause, this cause has no line of its own.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
-        used = f": {port.serving:,} of {total:,} used" if total else ""
+        used = f"{port.serving:,} of {total:,} used" if total else ""
+        # The mark says that something isn't as it should be.
+        word = "" if used and port.state.word is PortState.SERVED else capitalised(port.state.word)
         return PathStep(
             _mark(port),
             "endpoints",
@@ -226,7 +228,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
             hint,
             tuple(details),
             causes=stated,
-            brief=f"{capitalised(port.state.word)}{used}",
+            brief=": ".join(filter(None, (word, used))),
         )
     if cause := policy_drops(port):
         what = f"{port.state.sentence}{times_of(cause, now)}"

@@ -155,15 +155,10 @@ def _answers(merged: Merged) -> PathStep:
 def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
-    hint = remedy(cause) if cause is not None else _hint(port)
+    hint = remedy(cause) if cause is not None else port.hint
     if words := cause and command(cause):
         hint = invocation.kubectl(words)
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
-
-
-def _hint(port: MergedPort) -> str:
-    """Return what to do where clients get no answer though nothing is known to fail."""
-    return next((one.state.hint for one in port.unserved.values()), "")
 
 
 def _cause(port: MergedPort) -> Cause | None:

@@ -136,6 +136,13 @@ class MergedPort:
             if port.neutral_reason and (port.failed or port.turned_away)
         }
 
+    @property
+    def hint(self) -> str:
+        """What to do about failing clients without a cause; empty if none fail, or unknown."""
+        nodes = self.groups[0].nodes if self.groups else self.unserved
+        has_cause = any(group.causes for group in self.groups)
+        return "" if has_cause else next((self.members[one].state.hint for one in nodes), "")
+
     @cached_property
     def sums(self) -> Sums:
         """The figures summed over all nodes whose answers contain it."""
