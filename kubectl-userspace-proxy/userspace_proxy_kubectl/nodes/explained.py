@@ -29,7 +29,7 @@ from .merged import Merged, MergedPort
 from .words import format_endpoint, format_finding, format_port, on_nodes
 
 TITLE = "on all nodes"
-_NODES, _SERVED, _PLAN = "nodes", "clients", "plan"
+_NODES, _SERVED, _PLAN, _ENDPOINTS = "nodes", "clients", "plan", "endpoints"
 _GROUPS_SHOWN = 5
 
 
@@ -63,13 +63,24 @@ def with_nodes(
             next_one = invocation.again(explanation.service, f"--node={next(iter(port.unserved))}")
     if late := [step.what for step in behind if step.level is Level.TROUBLE]:
         sentence = f"{sentence}; {'; '.join(late)}"
+    parts = explanation.parts
+    if unhealthy or any(one.unserved for one in merged.ports):
+        parts = tuple(replace(part, steps=tuple(map(_unproved, part.steps))) for part in parts)
     return replace(
         explanation,
         level=level,
         sentence=sentence,
         next=next_one,
-        parts=(*explanation.parts, PathPart(TITLE, steps)),
+        parts=(*parts, PathPart(TITLE, steps)),
     )
+
+
+def _unproved(step: PathStep) -> PathStep:
+    """Return a planned step; that an endpoint is listed as ready is no success where it fails."""
+    if step.topic != _ENDPOINTS:
+        return step
+    details = tuple((None if one is Level.OK else one, says) for one, says in step.details)
+    return replace(step, level=None if step.level is Level.OK else step.level, details=details)
 
 
 def with_plan(explanation: Explanation, behind: Sequence[PathStep]) -> Explanation:

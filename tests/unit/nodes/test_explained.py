@@ -145,3 +145,18 @@ def test_a_service_whose_flows_get_no_answer_has_a_remedy_and_the_command_for_su
     (served,) = (step for step in last_part(one) if step.topic == "clients")
     assert served.level is None
     assert served.hint == NO_DATAGRAM_HINT
+
+
+def test_an_endpoint_that_is_listed_as_ready_has_no_mark_of_success_where_it_fails():
+    def marks_of(*answers):
+        (step,) = (
+            step
+            for part in explained(nodes(*answers), web(A)).parts
+            for step in part.steps
+            if step.topic == "endpoints"
+        )
+        return step.level, step.details[0][0]
+
+    assert marks_of(answer("node-1", web(A))) == (Level.OK, Level.OK)
+    assert marks_of(answer("node-1", web(A)), answer("node-2", web(A, refusing=[A]))) == (None,) * 2
+    assert marks_of(answer("node-1", flows("web", unanswered=9))) == (None, None)
