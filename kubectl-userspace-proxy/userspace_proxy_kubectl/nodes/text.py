@@ -112,7 +112,7 @@ def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines.append(f"    {_padded(table[0], widths)}")
     for row, cells in zip(merged.rows, table[1:], strict=True):
-        lines.append(f"  {MARKS[row.level]} {_padded(cells, widths)}")
+        lines.append(f"  {MARKS[row.mark]} {_padded(cells, widths)}")
         lines += _row_lines(row, merged, columns)
     return StatusText(encoded(lines), worst(row.level for row in merged.rows))
 

@@ -95,7 +95,9 @@ def test_clients_without_an_answer_have_a_remedy_without_a_cause():
     silent_to_all = AllNodes((answer_of("node-1", flows("web", unanswered=9)),))
     (port,) = merge(silent_to_all).ports
     assert port.hint == NO_DATAGRAM_HINT
-    assert port.hint in html.unescape(words_of(page_of("shop/web", silent_to_all)))
+    page = page_of("shop/web", silent_to_all)
+    assert port.hint in html.unescape(words_of(page))
+    assert 'class="icon ok"' not in shown(page)
     assert NO_DATAGRAM_HINT not in html.unescape(words_of(page_of("shop/quiet")))
 
 
@@ -154,7 +156,7 @@ def test_rows_are_nodes_and_columns_endpoints_those_that_fail_first():
     assert b.states == [CellState.FAILING, CellState.NOT_USED]
     assert c.states == [CellState.UNKNOWN, CellState.NOT_TRIED]
     assert d.states == [CellState.UNKNOWN, CellState.UNKNOWN]
-    assert (a.level, d.level) == (Level.OK, None)
+    assert (a.mark, d.mark) == (Level.OK, None)
     assert b.cells[0].mark == "✖"
     assert b.cells[1].says.endswith("not on this node")
 
