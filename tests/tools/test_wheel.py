@@ -14,6 +14,7 @@ import pytest
 from userspace_proxy import __version__
 from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
 from userspace_proxy.cli.man import man_page
+from userspace_proxy.cli.plugin_commands import all_commands
 
 from .clones import CLIENT, KIT, ROOT, build, run
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.long
 
 SHELLS = runpy.run_path(str(ROOT / "hatch_build.py"))["COMPLETIONS"]
 MAN = "share/man/man8/userspace-proxy.8"
+PLUGIN_MAN = "share/man/man8/kubectl-userspace-proxy.8"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,17 @@ def test_a_wheel_contains_its_own_manual_page_and_completions_of_all_commands(wh
     assert found == {MAN: man_page(SUMMARY, own), **SHELLS}
 
 
+def test_the_clients_wheel_contains_the_manual_page_of_its_commands(
+    wheels: dict[Path, Path],
+) -> None:
+    with ZipFile(wheels[CLIENT]) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(PLUGIN_MAN))
+        page = archive.read(name).decode()
+    others = all_commands(COMMANDS).keys() - COMMANDS.keys() - {"demo", "sandbox"}
+    titles = {line[5:-1] for line in page.splitlines() if line.startswith(".SS ")}
+    assert titles == others == {"nodes", "dashboard", "report", "forward"}
+
+
 def test_bash_loads_the_commands_of_all_distributions() -> None:
     text = next(text for path, text in SHELLS.items() if "bash" in path)
     program = f'userspace-proxy() {{ {sys.executable} -m userspace_proxy "$@"; }}\n'
@@ -67,7 +80,11 @@ def test_no_file_is_in_two_wheels(wheels: dict[Path, Path]) -> None:
             f"userspace_proxy{version}.dist-info",
             f"userspace_proxy{version}.data",
         },
-        CLIENT: {"userspace_proxy_kubectl", f"kubectl_userspace_proxy{version}.dist-info"},
+        CLIENT: {
+            "userspace_proxy_kubectl",
+            f"kubectl_userspace_proxy{version}.dist-info",
+            f"kubectl_userspace_proxy{version}.data",
+        },
         KIT: {"userspace_proxy_testing", f"pytest_userspace_proxy{version}.dist-info"},
     }
 
@@ -108,4 +125,4 @@ def test_a_source_distribution_makes_the_same_wheel(
 
 def test_the_docs_name_the_places() -> None:
     guide = (ROOT / "docs" / "terminal.md").read_text()
-    assert [path for path in (MAN, *SHELLS) if f"`{path}`" not in guide] == []
+    assert [path for path in (MAN, PLUGIN_MAN, *SHELLS) if f"`{path}`" not in guide] == []

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from userspace_proxy.shares import Amounts, BySize, Shares
@@ -85,6 +85,8 @@ BOUNDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("of_namespace", "of_n
 
 @settings(max_examples=200)
 @given(BOUNDS, st.booleans(), CHANGES)
+# One namespace ends the shortage of all.
+@example({"of_node": 9}, False, [{HOLDERS[0]: 6, HOLDERS[3]: 6}, {HOLDERS[3]: 0}])
 def test_only_the_present_amounts_count_and_what_differs_is_returned(bounds, are_divisible, steps):
     shares = Shares(**bounds, are_divisible=are_divisible)
     wanted = dict.fromkeys(HOLDERS, 0)

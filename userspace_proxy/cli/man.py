@@ -20,21 +20,19 @@ def man_page(summary: str, commands: Sequence[Command]) -> str:
     return "\n".join([*_lines(summary, commands), ""])
 
 
+def plugin_page(summary: str, commands: Sequence[Command]) -> str:
+    """Return the page of the commands that only kubectl's plugin has."""
+    lines = [
+        *_head(f"kubectl {PROGRAM}", summary, commands),
+        *_examples(f"kubectl {PROGRAM}", commands),
+        ".SH SEE ALSO",
+        f".BR {_text(PROGRAM)} ({_SECTION})",
+    ]
+    return "\n".join([*lines, ""])
+
+
 def _lines(summary: str, commands: Sequence[Command]) -> Iterator[str]:
-    name = PROGRAM.upper()
-    yield f'.TH "{_text(name)}" {_SECTION} "" "{PROGRAM} {__version__}" "System Administration"'
-    yield ".SH NAME"
-    yield f"{_text(PROGRAM)} \\- {_text(summary)}"
-    yield ".SH SYNOPSIS"
-    for command in commands:
-        yield f".B {_text(PROGRAM)} {_text(command.name)}"
-        rest = command.usage.removeprefix(command.name).strip()
-        if rest:
-            yield _text(rest)
-        yield ".br"
-    yield ".SH COMMANDS"
-    for command in commands:
-        yield from _command(command)
+    yield from _head(PROGRAM, summary, commands)
     yield ".SH SETTINGS"
     takers = [command.name for command in commands if command.takes_settings]
     yield _text(f"The flags of {', '.join(takers[:-1])} and {takers[-1]}.")
@@ -42,11 +40,7 @@ def _lines(summary: str, commands: Sequence[Command]) -> Iterator[str]:
         yield f'.SS "{_text(str(topic))}"'
         for flag in flags:
             yield from _flag(flag)
-    yield ".SH EXAMPLES"
-    for command in commands:
-        for words in command.examples:
-            yield ".TP"
-            yield f".B {_text(f'{PROGRAM} {words}')}"
+    yield from _examples(PROGRAM, commands)
     yield ".SH FILES"
     yield ".TP"
     yield ".B /var/lib/userspace\\-proxy"
@@ -55,6 +49,32 @@ def _lines(summary: str, commands: Sequence[Command]) -> Iterator[str]:
     yield ".TP"
     yield ".B NO_COLOR"
     yield "If it is set, nothing is coloured."
+
+
+def _head(program: str, summary: str, commands: Sequence[Command]) -> Iterator[str]:
+    name = program.replace(" ", "-")
+    version = f"{PROGRAM} {__version__}"
+    yield f'.TH "{_text(name.upper())}" {_SECTION} "" "{version}" "System Administration"'
+    yield ".SH NAME"
+    yield f"{_text(name)} \\- {_text(summary)}"
+    yield ".SH SYNOPSIS"
+    for command in commands:
+        yield f".B {_text(program)} {_text(command.name)}"
+        rest = command.usage.removeprefix(command.name).strip()
+        if rest:
+            yield _text(rest)
+        yield ".br"
+    yield ".SH COMMANDS"
+    for command in commands:
+        yield from _command(command)
+
+
+def _examples(program: str, commands: Sequence[Command]) -> Iterator[str]:
+    yield ".SH EXAMPLES"
+    for command in commands:
+        for words in command.examples:
+            yield ".TP"
+            yield f".B {_text(f'{program} {words}')}"
 
 
 def _command(command: Command) -> Iterator[str]:

@@ -41,7 +41,8 @@ class ProgramStart:
     def _words(self) -> tuple[str, ...]:
         file = Path(self.argv[0])
         if is_plugin(self.argv):
-            return ("kubectl", file.name.removeprefix(_PLUGIN))
+            # kubectl looks for an underscore where a user types a dash.
+            return ("kubectl", file.name.removeprefix(_PLUGIN).replace("_", "-"))
         if file.name == _MODULE_FILE:
             return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])
         found = shutil.which(file.name, path=self.environment.get("PATH"))

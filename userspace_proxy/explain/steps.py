@@ -219,7 +219,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     if _is_sentence(port):
         # Unlike an endpoint's cause, this cause has no line.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
-        used = f": {port.serving:,} of {total:,} used" if total else ""
+        used = f"{port.serving:,} of {total:,} used" if total else ""
+        # The mark says that something isn't as it should be.
+        word = "" if used and port.state.word is PortState.SERVED else capitalised(port.state.word)
         return PathStep(
             _mark(port),
             "endpoints",
@@ -227,7 +229,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
             hint,
             tuple(details),
             causes=stated,
-            brief=f"{capitalised(port.state.word)}{used}",
+            brief=": ".join(filter(None, (word, used))),
         )
     if cause := policy_drops(port):
         what = f"{port.state.sentence}{times_of(cause, now)}"
@@ -255,6 +257,8 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
         return level, f"{where}: {format_ejected(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
+        if level is Level.OK and endpoint.connections and port.is_without_answer:
+            level = None
         preference = f", {endpoint.preference}" if endpoint.preference else ""
         return level, f"{where}: {endpoint.state}{preference}{count}"
     return level, f"{where}: {endpoint.state}"

@@ -87,6 +87,9 @@ class EndpointVerdictFacts(TrafficByCause):
     """Why connections to it fail now; null once it has answered."""
 
 
+_READY = (EndpointState.READY, EndpointState.PUBLISHED)
+
+
 class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     """One endpoint of a Service port."""
 
@@ -131,12 +134,12 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     def level(self) -> Level | None:
         """How well it serves; None if this node doesn't use it by design."""
         if self.is_usable:
-            is_well = self.state == EndpointState.READY and self.cause is None
+            is_well = self.state in _READY and self.cause is None
             # The last observation isn't a failure, or is a past one.
             is_seen = self.cause is not None and self.cause.code.traits.is_unanswered
             fails = not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
-        return None if self.is_left_out or self.state == EndpointState.READY else Level.ATTENTION
+        return None if self.is_left_out or self.state in _READY else Level.ATTENTION
 
     def without_cause(self) -> EndpointFacts:
         return msgspec.structs.replace(self, cause=None, is_past=False)

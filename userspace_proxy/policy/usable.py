@@ -60,6 +60,8 @@ class EndpointState(enum.StrEnum):
     """Whether an endpoint can serve. A refused one, or one for other nodes, has a text."""
 
     READY = "ready"
+    PUBLISHED = "not ready, but published"
+    """The Service has ``publishNotReadyAddresses``: its slices list the pod as ready."""
     NOT_READY = "not ready"
     TERMINATING = "terminating"
     """The endpoint terminates, but still serves."""
@@ -356,7 +358,8 @@ def _verdict(
         code = CauseCode.NOT_READY if is_drained else CauseCode.ENDPOINT_NOT_ALLOWED
     elif endpoint.ready or (endpoint.terminating and endpoint.serving):
         why = why_not(endpoint) if why_not else ""
-        reason = why or (EndpointState.READY if endpoint.ready else EndpointState.TERMINATING)
+        listed = EndpointState.READY if endpoint.serving else EndpointState.PUBLISHED
+        reason = why or (listed if endpoint.ready else EndpointState.TERMINATING)
         if why:
             is_elsewhere = why == EndpointState.ELSEWHERE
             code = CauseCode.NOT_LOCAL if is_elsewhere else CauseCode.NOT_FOR_THIS_NODE

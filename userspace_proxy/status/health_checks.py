@@ -157,7 +157,6 @@ class HealthCheckPorts:
             if exc.errno == errno.EADDRINUSE and (holder := await self._holder_of(at)):
                 cause += f" by {holder}"
             return f"cannot serve the health check on {at}: {cause}"
-        self._holders.pop(at, None)
         server = await self._make_server()
         limit = self._limits.setdefault(at.port, ConnectionLimit(MAX_CONNECTIONS_PER_PORT))
         limited = LimitedServer(server, limit, self._limit)

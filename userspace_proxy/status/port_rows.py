@@ -184,4 +184,5 @@ def _state(endpoint: EndpointFacts) -> str:
             return state if endpoint.serves else "ready, but connections fail"
         # Traffic policy or hints send this node's clients to other endpoints.
         return "ready, not used"
-    return f"{state}, still serving" if is_usable else state
+    is_leaving = is_usable and state == EndpointState.TERMINATING
+    return f"{state}, still serving" if is_leaving else state

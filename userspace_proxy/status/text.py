@@ -359,12 +359,13 @@ def _port_line(
     above: Collection[object],
 ) -> TextLine:
     words, *shorter = _words(port, now, history, above)
-    cells = (str(port.plan.key), _address(port), _usable(port), words)
+    cells = (str(port.plan.key), address_of(port), _usable(port), words)
     below = tuple(_details(port, now, probes)) if is_full else ()
     return TextLine(port.state.level, cells, below, MARKS[port.mark], tuple(shorter))
 
 
-def _address(port: PortFacts) -> str:
+def address_of(port: PortFacts) -> str:
+    """Return the first address that clients dial, and how many more there are."""
     if not port.frontends:
         return "no address"
     more = len(port.frontends) - 1

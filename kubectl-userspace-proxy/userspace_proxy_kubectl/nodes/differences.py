@@ -20,6 +20,7 @@ from userspace_proxy.policy.usable import EndpointState
 _NAMED_MAX = 3
 _OF_CLUSTER = {
     EndpointState.READY,
+    EndpointState.PUBLISHED,
     EndpointState.NOT_READY,
     EndpointState.TERMINATING,
     EndpointState.HAS_ENDED,

@@ -29,7 +29,7 @@ from .merged import Merged, MergedPort
 from .words import format_endpoint, format_finding, format_port, on_nodes
 
 TITLE = "on all nodes"
-_NODES, _SERVED, _PLAN = "nodes", "clients", "plan"
+_NODES, _SERVED, _PLAN, _ENDPOINTS = "nodes", "clients", "plan", "endpoints"
 _GROUPS_SHOWN = 5
 
 
@@ -57,16 +57,30 @@ def with_nodes(
         sentence = f"{unhealthy[0].key}: {format_port(unhealthy[0], merged)}"
         next_one = _next(unhealthy[0], explanation.service, invocation)
     elif explanation.level is Level.OK:
-        sentence = _sentence(merged, explanation)
+        port = next((one for one in merged.ports if one.unserved), None)
+        sentence = _sentence(merged, explanation, port)
+        if port is not None:
+            next_one = invocation.again(explanation.service, f"--node={next(iter(port.unserved))}")
     if late := [step.what for step in behind if step.level is Level.TROUBLE]:
         sentence = f"{sentence}; {'; '.join(late)}"
+    parts = explanation.parts
+    if unhealthy or any(one.unserved for one in merged.ports):
+        parts = tuple(replace(part, steps=tuple(map(_unproved, part.steps))) for part in parts)
     return replace(
         explanation,
         level=level,
         sentence=sentence,
         next=next_one,
-        parts=(*explanation.parts, PathPart(TITLE, steps)),
+        parts=(*parts, PathPart(TITLE, steps)),
     )
+
+
+def _unproved(step: PathStep) -> PathStep:
+    """Return a planned step; that an endpoint is listed as ready is no success where it fails."""
+    if step.topic != _ENDPOINTS:
+        return step
+    details = tuple((None if one is Level.OK else one, says) for one, says in step.details)
+    return replace(step, level=None if step.level is Level.OK else step.level, details=details)
 
 
 def with_plan(explanation: Explanation, behind: Sequence[PathStep]) -> Explanation:
@@ -152,7 +166,7 @@ def _answers(merged: Merged) -> PathStep:
 def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
-    hint = remedy(cause) if cause is not None else ""
+    hint = remedy(cause) if cause is not None else port.hint
     if words := cause and command(cause):
         hint = invocation.kubectl(words)
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
@@ -183,9 +197,13 @@ def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
         yield None, f"and {plural(more, 'more endpoint')}"
 
 
-def _sentence(merged: Merged, explanation: Explanation) -> str:
-    """Return the sentence if both the plan and all nodes are healthy."""
+def _sentence(merged: Merged, explanation: Explanation, unserved: MergedPort | None) -> str:
+    """Return the sentence if both the plan and all nodes are healthy.
+
+    Args:
+        unserved: The first Service port of which some clients got no answer.
+    """
     if not merged.ports:
         return explanation.sentence
-    port = merged.ports[0]
+    port = unserved or merged.ports[0]
     return f"{explanation.sentence}; {format_port(port, merged)}"

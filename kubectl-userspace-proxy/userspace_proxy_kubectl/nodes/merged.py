@@ -36,6 +36,7 @@ from .findings import NodeFinding, findings_of, other_settings_of
 from .incidents import MergedIncident, incidents_of
 from .rows import NodeRow, rows_of
 from .sums import Sums, added, of_port
+from .unanswered import with_unanswered
 
 # The maximum number of Services to ask for: each adds about a kilobyte to the answer of every asked
 # node.
@@ -117,9 +118,30 @@ class MergedPort:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None: a neutral mark."""
+        """The level for all readers; None: a neutral mark.
+
+        It is neutral if no node's clients are known to be answered, or some aren't.
+        """
+        if self.level is not Level.OK:
+            return self.level
         is_neutral = self.served == sum(count for _, count in self.neutral)
-        return None if self.level is Level.OK and is_neutral else self.level
+        return None if is_neutral or self.unserved else Level.OK
+
+    @cached_property
+    def unserved(self) -> Mapping[str, PortFacts]:
+        """The facts of nodes with a neutral mark on which clients got no answer."""
+        return {
+            node: port
+            for node, port in self.members.items()
+            if port.neutral_reason and (port.failed or port.turned_away)
+        }
+
+    @property
+    def hint(self) -> str:
+        """What to do about failing clients without a cause; empty if none fail, or unknown."""
+        nodes = self.groups[0].nodes if self.groups else self.unserved
+        has_cause = any(group.causes for group in self.groups)
+        return "" if has_cause else next((self.members[one].state.hint for one in nodes), "")
 
     @cached_property
     def sums(self) -> Sums:
@@ -205,7 +227,7 @@ def mark_of(ports: Collection[MergedPort], *, more: int = 0) -> Level | None:
     """
     level = worst(port.level for port in ports)
     unknown = [port for port in ports if port.mark is None]
-    is_neutral = len(unknown) == len(ports) + more or any(port.sums.failed for port in unknown)
+    is_neutral = len(unknown) == len(ports) + more or any(port.unserved for port in unknown)
     return None if level is Level.OK and is_neutral else level
 
 
@@ -215,6 +237,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     Args:
         before: All nodes some seconds ago, for measuring in between; None: unknown.
     """
+    all_nodes = replace(all_nodes, answers=tuple(with_unanswered(all_nodes.answers)))
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
     by_port = _by_port(all_nodes, known)
     ports = [_merged(key, members, known) for key, members in by_port.items()]

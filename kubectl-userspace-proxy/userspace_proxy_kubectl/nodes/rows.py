@@ -54,6 +54,11 @@ class NodeRow:
     memory_bytes: int = 0
     """Memory used by the agent; 0: unknown."""
 
+    @property
+    def mark(self) -> Level | None:
+        """The level for all observers; None: nothing is wrong with it, but with Services there."""
+        return None if self.level is Level.OK and self.unhealthy else self.level
+
 
 def rows_of(
     all_nodes: AllNodes,

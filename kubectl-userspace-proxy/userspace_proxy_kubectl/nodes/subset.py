@@ -78,11 +78,15 @@ def why_missing(all_nodes: AllNodes, name: str) -> str:
     answers = [one.status for one in all_nodes.answers if one.status is not None]
     if not name or not answers:
         return ""
-    services = {f"{port.namespace}/{port.service}" for one in answers for port in one.ports}
+    served = {f"{port.namespace}/{port.service}" for one in answers for port in one.ports}
+    services = set(served)
     services |= all_nodes.digests.keys() if all_nodes.digests is not None else set()
     is_named = any(name in port.names for one in answers for port in one.ports)
     namespaces = {ServiceKey.read(service).namespace for service in services}
-    services -= {item.service for one in answers for item in one.ignored if not item.port}
+    # A summary may omit the other ports of a Service with an ignored port.
+    is_whole = not _have_left_out(all_nodes)
+    ignored = {i.service for one in answers for i in one.ignored if is_whole or not i.port}
+    services -= ignored - served
     if is_named or name in services or name in namespaces:
         return ""
     # Summaries omit a healthy namespace; a Service named in the request is included.

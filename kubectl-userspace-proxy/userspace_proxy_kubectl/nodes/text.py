@@ -34,6 +34,7 @@ from userspace_proxy.status.text import (
     StatusText,
     TextLine,
     TopRow,
+    address_of,
     counted_ports,
     encoded,
     formatted,
@@ -110,7 +111,7 @@ def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines.append(f"    {_padded(table[0], widths)}")
     for row, cells in zip(merged.rows, table[1:], strict=True):
-        lines.append(f"  {MARKS[row.level]} {_padded(cells, widths)}")
+        lines.append(f"  {MARKS[row.mark]} {_padded(cells, widths)}")
         lines += _row_lines(row, merged, columns)
     return StatusText(encoded(lines), worst(row.level for row in merged.rows))
 
@@ -207,7 +208,7 @@ def _port_lines(
     entries = []
     for port in merged.ports[:_PORTS_SHOWN]:
         words = f"{format_port(port, merged, said)}{_traffic(port)}"
-        cells = shown(str(port.key)), _address(port), words
+        cells = shown(str(port.key)), shown(address_of(port.first)), words
         below = map(_endpoint, port.endpoints[:_ENDPOINTS_SHOWN]) if is_wide else ()
         entries.append(TextLine(port.level, cells, tuple(below), MARKS[port.mark]))
     yield from formatted(entries, columns)
@@ -219,14 +220,6 @@ def _endpoint(endpoint: MergedEndpoint) -> str:
     pod = f" {shown(endpoint.pod)}" if endpoint.pod else ""
     place = f" ({shown(endpoint.node)})" if endpoint.node else ""
     return f"endpoint{pod}{place}  {format_endpoint(endpoint)}"
-
-
-def _address(port: MergedPort) -> str:
-    frontends = port.frontends
-    if not frontends:
-        return "no address"
-    more = f" +{len(frontends) - 1}" if len(frontends) > 1 else ""
-    return f"{shown(frontends[0].address)}{more}"
 
 
 def _traffic(port: MergedPort) -> str:

@@ -73,7 +73,7 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
         parts.append(f"served on {served:,}{'' if port.groups else f' of {total:,}'}")
     for why, count in port.neutral:
         where = f" on {_all(total)}" if count == total > 1 else f" on {count:,}"
-        parts.append(f"{why}{where if total > 1 else ''}")
+        parts.append(f"{why}{where if total > 1 else ''}{_evidence(port, why, total)}")
     if port.missing:
         parts.append(f"not known {on_nodes(port.missing, total)}")
     return "; ".join(parts)
@@ -89,7 +89,10 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
         if not quiet:
             return f"{endpoint.address} answers {_that_tried(counts)}"
         if not endpoint.answered:
-            return f"{endpoint.address}: not known whether it answers; {_that_tried(counts)}"
+            tried = _that_tried(counts)
+            if endpoint.sums.connections and not endpoint.sums.sent_bytes:
+                return f"{endpoint.address} has sent nothing back to {tried}"
+            return f"{endpoint.address}: not known whether it answers; {tried}"
         answers = f"{endpoint.address} answers {listed(endpoint.answered)}"
         return f"{answers}; not known whether it answers {listed(sorted(quiet, key=in_order))}"
     parts = [
@@ -115,6 +118,25 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
         what = _seen(one.cause, one.nodes, counts, facts.endpoints[0], one.extent)
     affected = facts.services[0] if len(facts.services) == 1 else facts.affected
     return f"{what}: {', '.join(filter(None, (shown(affected), since(facts, now))))}"
+
+
+def _evidence(port: MergedPort, why: str, total: int) -> str:
+    """Return what clients met where a Service port has a neutral mark; empty if unknown.
+
+    Args:
+        why: The reason for the mark.
+    """
+    unserved = {node: one for node, one in port.unserved.items() if one.neutral_reason == why}
+    dropped = {node: one for node, one in unserved.items() if one.is_dropping}
+    if packets := sum(max(0, c.count) for one in dropped.values() for c in one.turned_away):
+        where = listed(sorted(dropped, key=in_order))
+        return f": {plural(packets, 'packet')} of clients on {where}"
+    quiet = {node: one.connections for node, one in unserved.items() if one.is_without_answer}
+    if not (count := sum(max(0, one) for one in quiet.values())):
+        return ""
+    unit, noun = ("datagram", "flow") if port.first.protocol == "UDP" else ("byte", "connection")
+    where = "" if len(quiet) == total else f" {on_nodes(sorted(quiet, key=in_order), total)}"
+    return f": no {unit} has come back in {plural(count, noun)}{where}"
 
 
 def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterator[str]:

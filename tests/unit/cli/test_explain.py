@@ -290,7 +290,7 @@ async def test_the_next_command_asks_as_the_user_did(api, capsys, monkeypatch):
     asked = [f"--master={api.url}", "--from=192.0.2.7"]
     assert await run("web", *asked) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f"next: kubectl userspace_proxy explain default/web {' '.join(asked)} --probe"
+        f"next: kubectl userspace-proxy explain default/web {' '.join(asked)} --probe"
     )
 
 

@@ -3,7 +3,7 @@ import pytest
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Command, CommandFlag
 from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
-from userspace_proxy.cli.man import man_page
+from userspace_proxy.cli.man import man_page, plugin_page
 from userspace_proxy.cli.plugin_commands import all_commands
 from userspace_proxy.config.settings import TABLE
 
@@ -51,3 +51,13 @@ def test_text_is_escaped(text, written):
 def test_the_command_prints_the_page(capsys):
     assert main(["man"]) == 0
     assert capsys.readouterr().out == PAGE
+
+
+def test_the_page_of_the_plugin_has_its_commands_as_typed():
+    command = Command("nodes", "show nodes", lambda given: 0, examples=("nodes --watch",))
+    page = plugin_page("s", [command])
+    assert '.TH "KUBECTL\\-USERSPACE\\-PROXY" 8' in page
+    assert ".B kubectl userspace\\-proxy nodes \\-\\-watch" in page
+    assert [line[4:] for line in page.splitlines() if line.startswith(".SH ")] == [
+        "NAME", "SYNOPSIS", "COMMANDS", "EXAMPLES", "SEE ALSO",
+    ]  # fmt: skip

@@ -38,7 +38,7 @@ def test_a_module_is_started_as_a_module(words):
 
 
 def test_a_plugin_is_started_by_kubectl():
-    assert program("/usr/bin/kubectl-userspace_proxy", "explain") == "kubectl userspace_proxy"
+    assert program("/usr/bin/kubectl-userspace_proxy", "explain") == "kubectl userspace-proxy"
     assert is_plugin(("/usr/bin/kubectl-userspace_proxy",))
     assert not is_plugin(("/usr/bin/userspace-proxy",))
 

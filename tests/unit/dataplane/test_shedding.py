@@ -5,6 +5,7 @@ import pytest
 
 from userspace_proxy.balance.affinity import AffinityTable
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.descriptors import DESCRIPTORS
 from userspace_proxy.dataplane.shedding import held_bytes
 from userspace_proxy.kernel.socket_options import buffered_bytes
 
@@ -246,8 +247,7 @@ async def test_while_memory_is_short_clients_are_accepted_in_the_place_of_others
     limit.limit = 16 * 64 * 16 * 1024
     limit.used_mib = 0
     timed.dataplane.watch_memory(lambda: [limit])
-    for _ in range(20):
-        await timed.pair(web, pod)
+    pairs = [await timed.pair(web, pod) for _ in range(20)]
     timers.advance(10.0)
     limit.used_mib = 16
     timers.advance(0.25)
@@ -259,6 +259,11 @@ async def test_while_memory_is_short_clients_are_accepted_in_the_place_of_others
     assert await (await pod.accept()).read() == b"me too"
     assert len(timed.connections) == 16
     assert web.group.counters.evicted_for_memory == 5
+    for client, _ in pairs:
+        client.reset()
+    await until(lambda: len(timed.connections) == 1)
+    timers.advance(0.25)
+    assert timed.engine.descriptors.has_room(14 * DESCRIPTORS)
 
 
 async def test_while_memory_is_short_a_client_that_presses_on_is_reset(timed, timers):

@@ -322,6 +322,19 @@ async def test_the_loss_of_all_endpoints_is_reported_once_even_with_limited_clie
     assert reports == [3]
 
 
+async def test_each_loss_of_all_endpoints_is_reported(rig):
+    web = rig.service(**HOLD)
+    reports: list[int] = []
+    web.group.outcomes.news = News(on_waiting=lambda: reports.append(count_waiting(web)))
+    for times in (1, 2):
+        await rig.client(web)
+        await until(lambda times=times: waited(web) == times)
+        rig.update(web, rig.endpoint().address, **HOLD)
+        await until(lambda: count_waiting(web) == 0)
+        rig.update(web, **HOLD)
+    assert reports == [0, 0]
+
+
 async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig):
     pods = {pod.address: pod for pod in (rig.endpoint(), rig.endpoint())}
     web = rig.service(*pods, affinity_timeout_s=60, **limited(1))

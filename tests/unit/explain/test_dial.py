@@ -187,14 +187,18 @@ def test_in_the_proxys_own_network_there_is_nothing_to_enter(worker):
 
 
 def test_an_open_port_answers_the_dial_and_a_closed_port_refuses_it(there, worker):
-    with there, socket.create_server(("127.0.0.1", 0)) as server:
-        open_at, closed_at = SocketAddress(*server.getsockname()), SocketAddress("127.0.0.1", 1)
-        way = find_way(view_of(worker.pid, network_namespace(worker.pid)))
-        results = dial_by(way, [open_at, closed_at])
+    with there:
+        server = socket.create_server(("127.0.0.1", 0))
+    open_at, closed_at = SocketAddress(*server.getsockname()), SocketAddress("127.0.0.1", 1)
+    beyond = SocketAddress("10.98.0.5", 80)
+    way = find_way(view_of(worker.pid, network_namespace(worker.pid)))
+    with server:
+        results = dial_by(way, [open_at, closed_at, beyond])
     assert results[str(open_at)].cause is None
     assert results[str(open_at)].seconds < 60
     assert results[str(closed_at)].cause.code is CauseCode.ENDPOINT_REFUSES
     assert results[str(closed_at)].error == "Connection refused"
+    assert [one.has_no_route for one in results.values()] == [False, False, True]
 
 
 def test_without_a_way_dials_are_made_here():

@@ -106,6 +106,7 @@ def test_a_sentence_states_the_causes_of_its_clauses_and_of_a_newer_proxy_those_
     ("facts", "serves", "level"),
     [
         pytest.param({"state": "ready"}, True, Level.OK, id="ready"),
+        pytest.param({"state": "not ready, but published"}, True, Level.OK, id="published"),
         pytest.param({"state": "terminating"}, True, Level.ATTENTION, id="soon-gone"),
         pytest.param({"state": "ready", "ejected_for_s": 0.0}, False, Level.TROUBLE, id="ejected"),
         pytest.param({"state": "ready", "cause": RESETS}, False, Level.TROUBLE, id="resets"),

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
-from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, refuses
 from userspace_proxy.causes.say import command, kubectl_words, remedy
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.explain import Invocation, explain, read_subject
@@ -14,6 +14,8 @@ from userspace_proxy_kubectl.nodes.explained import TITLE, behind_steps, with_no
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.words import format_port, on_nodes
 from userspace_proxy_kubectl.port_forward import ForwardTarget
+
+from .views import flows
 
 A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
 ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
@@ -130,3 +132,31 @@ def test_an_explanation_of_one_node_states_that_it_is_not_as_planned():
 def test_a_node_without_an_answer_is_named():
     one = explained(nodes(answer("node-1", web(A, B)), AgentAnswer("node-2")))
     assert last_part(one)[0].what == "1 of 2 nodes answered"
+
+
+def test_a_service_whose_flows_get_no_answer_has_a_remedy_and_the_command_for_such_a_node():
+    all_nodes = nodes(*(answer(n, flows("web", unanswered=9)) for n in ("node-1", "node-2")))
+    merged = merge(all_nodes)
+    (port,) = merged.ports
+    one = explained(all_nodes)
+    assert one.level is Level.OK
+    assert one.sentence.endswith(format_port(port, merged))
+    assert one.next.endswith("explain shop/web --node=node-1")
+    (served,) = (step for step in last_part(one) if step.topic == "clients")
+    assert served.level is None
+    assert served.hint == NO_DATAGRAM_HINT
+
+
+def test_an_endpoint_that_is_listed_as_ready_has_no_mark_of_success_where_it_fails():
+    def marks_of(*answers):
+        (step,) = (
+            step
+            for part in explained(nodes(*answers), web(A)).parts
+            for step in part.steps
+            if step.topic == "endpoints"
+        )
+        return step.level, step.details[0][0]
+
+    assert marks_of(answer("node-1", web(A))) == (Level.OK, Level.OK)
+    assert marks_of(answer("node-1", web(A)), answer("node-2", web(A, refusing=[A]))) == (None,) * 2
+    assert marks_of(answer("node-1", flows("web", unanswered=9))) == (None, None)

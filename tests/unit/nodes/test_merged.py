@@ -16,8 +16,10 @@ from userspace_proxy_kubectl.nodes.merged import (
 
 from .views import (
     NOW,
+    ON_OTHERS,
     OTHER,
     POD,
+    QUIET,
     all_of,
     answer_of,
     answering,
@@ -203,3 +205,15 @@ def test_the_cost_grows_with_what_there_is_and_no_faster():
 
     assert calls(40, 5) < 2.2 * calls(20, 5)
     assert calls(20, 10) < 2.2 * calls(20, 5)
+
+
+def test_a_mark_is_not_ok_where_clients_of_a_node_get_no_answer():
+    lost = web(
+        untried(is_usable=False),
+        cause=ON_OTHERS,
+        is_dropping=True,
+        turned_away=[ON_OTHERS.replace(count=7)],
+        **QUIET,
+    )
+    port = one_port(answer_of("a", FINE), answer_of("b", lost))
+    assert (port.level, port.mark, [*port.unserved]) == (Level.OK, None, ["b"])

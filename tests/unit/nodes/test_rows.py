@@ -119,3 +119,10 @@ def test_a_cause_that_is_about_no_endpoint_is_of_the_few_nodes_that_have_it():
 def test_the_last_answer_of_a_node_without_one_is_not_shown():
     row = row_of(answer_of("a", web(answering()), problem=without_answer("a").problem))
     assert (row.has_answer, row.version, row.ports) == (False, "", 0)
+
+
+def test_a_node_is_marked_as_fine_only_where_no_service_needs_attention():
+    sick = web(failing(refuses(OTHER)))
+    for port, mark in ((web(answering()), Level.OK), (sick, None)):
+        rows = merged_of(answer_of("a", port), answer_of("b", port)).rows
+        assert {(row.level, row.mark) for row in rows} == {(Level.OK, mark)}

@@ -81,10 +81,20 @@ def test_why_missing_explains_a_name_without_a_service(name, words):
     others.append(make_ignored("shop/summed", "sctp", "SCTP"))
     answers = (answer("node-1", WEB, DB), answer("node-2", WEB, DB, ignored=(ignored, *others)))
     known = ("shop/summed", "shop/web", "cart/db", "shop/canary", "night/canary")
-    all_nodes = AllNodes(answers, digests=dict.fromkeys(known, ""))
+    summaries = tuple(replace(one, is_summary=True) for one in answers)
+    all_nodes = AllNodes(summaries, digests=dict.fromkeys(known, ""))
     said = why_missing(all_nodes, name)
     assert words in said
     assert bool(words) is bool(said)
+
+
+def test_a_service_whose_only_port_is_ignored_is_not_served():
+    port = make_ignored("shop/sctp", "sctp", "no SCTP")
+    known = AllNodes((answer("node-1", WEB, ignored=(port,)),), digests={"shop/sctp": ""})
+    assert "no SCTP" in why_missing(known, "shop/sctp")
+    partly = make_ignored("shop/web", "sctp", "no SCTP")
+    known = AllNodes((answer("node-1", WEB, ignored=(partly,)),), digests={"shop/web": ""})
+    assert why_missing(known, "shop/web") == ""
 
 
 def test_no_name_is_reported_missing_while_no_node_answers():

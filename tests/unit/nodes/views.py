@@ -8,6 +8,7 @@ import msgspec
 
 from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.causes.slices import none_local
 from userspace_proxy.facts import EndpointFacts, PortFacts, SourceFacts
 from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.facts.node import PlanFacts
@@ -25,6 +26,9 @@ CUT_OFF = SourceFacts(
     is_synced=True,
     problems=("cannot watch Services at https://10.0.0.1:6443: Connection refused",),
 )
+QUIET: dict[str, Any] = {"sent_at": 0.0, "connections": 0, "sent_bytes": 0, "received_bytes": 0}
+"""The figures of a Service port that no client has used."""
+ON_OTHERS = none_local(1, 0, "node-1", "externalTrafficPolicy")
 PROBLEM = as_read(CauseCode(""), "no answer within 5 s")
 
 
@@ -78,6 +82,15 @@ def untried(address: str = POD, **facts: Any) -> EndpointFacts:
 def web(*endpoints: EndpointFacts, name: str = "web", **changes: Any) -> PortFacts:
     """Return a Service port with some endpoints, whose clients were answered a moment ago."""
     return make_port(name, endpoints=endpoints, **{"sent_at": NOW - 1, **changes})
+
+
+def flows(name: str = "dns", *, unanswered: int = 0, address: str = POD) -> PortFacts:
+    """Return a UDP Service port that answers flows, or leaves some unanswered and answers none."""
+    endpoint = answering(address)
+    if unanswered:
+        endpoint = untried(address, connections=unanswered, unanswered_flows=unanswered)
+    figures = {**QUIET, "connections": unanswered, "unanswered_flows": unanswered}
+    return web(endpoint, name=name, protocol="UDP", **(figures if unanswered else {}))
 
 
 def merged_of(*answers: AgentAnswer, **changes: Any) -> Merged:

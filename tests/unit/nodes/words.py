@@ -26,12 +26,15 @@ from userspace_proxy_kubectl.nodes.words import format_endpoint, format_incident
 
 from ..status.views import NOW
 from .views import (
+    ON_OTHERS,
     OTHER,
     POD,
+    QUIET,
     all_of,
     answer_of,
     answering,
     failing,
+    flows,
     make_sick_cluster,
     untried,
     web,
@@ -83,7 +86,6 @@ def nodes_with(*endpoints: EndpointFacts, summaries: int = 0) -> AllNodes:
 
 def make_ports() -> AllNodes:
     """Return Service ports in several states on several nodes."""
-    quiet = {"sent_at": 0.0, "connections": 0, "sent_bytes": 0, "received_bytes": 0}
     no_pod = selects_no_pod("shop/cart", 1, "app=cart", ("pods", "-n", "shop"))
     cart = web(untried(state="not ready", is_usable=False), name="cart", cause=no_pod)
     gone = [refuses("10.1.1.1:80"), silent("10.1.1.2:80"), unreachable("10.1.1.3:80")]
@@ -99,7 +101,32 @@ def make_ports() -> AllNodes:
         if number < 5:
             ports += [web(answering(), name="new"), web(answering(), name="missing")]
         else:
-            ports.append(web(untried(), name="new", **quiet))
+            ports.append(web(untried(), name="new", **QUIET))
+        answers.append(answer_of(f"node-{number}", *ports))
+    return all_of(*answers)
+
+
+def make_unanswered() -> AllNodes:
+    """Return Service ports whose clients get no answer on some nodes, though nothing fails there.
+
+    A flow may need no answer, and ``externalTrafficPolicy: Local`` drops clients by design.
+    """
+    away = web(
+        untried(state="not on this node", is_usable=False),
+        name="local",
+        cause=ON_OTHERS,
+        is_dropping=True,
+        turned_away=[ON_OTHERS.replace(count=7)],
+        **QUIET,
+    )
+    answers = []
+    for number in range(1, 4):
+        has_it = number == 1
+        ports = [
+            flows("dns", unanswered=0 if has_it else 9),
+            flows("syslog", unanswered=12),
+            web(answering(), name="local") if has_it else away,
+        ]
         answers.append(answer_of(f"node-{number}", *ports))
     return all_of(*answers)
 
@@ -118,7 +145,11 @@ def page() -> Iterator[str]:
         yield f"  port      {format_port(port, merged)}"
         for one in merged.incidents:
             yield f"  incident  {format_incident(one, NOW, len(merged.answered))}"
-    for what, all_nodes in (("ports", make_ports()), ("a sick cluster", make_sick_cluster())):
+    for what, all_nodes in (
+        ("ports", make_ports()),
+        ("clients without an answer", make_unanswered()),
+        ("a sick cluster", make_sick_cluster()),
+    ):
         merged = merge(all_nodes)
         for form in (
             render_status(merged, columns=COLUMNS),

@@ -209,6 +209,8 @@ def test_if_slices_disagree_about_the_node_this_node_wins():
         pytest.param({"serving": True}, "ready", id="serving-alone"),
         pytest.param({"terminating": True}, "ready", id="ready-missing-and-terminating"),
         pytest.param({"ready": False}, "not ready", id="not-ready-and-serving-missing"),
+        # As the controller writes it with publishNotReadyAddresses.
+        pytest.param({"serving": False}, "not ready, but published", id="published"),
     ],
 )
 def test_missing_conditions_of_an_endpoint_count_as_good(conditions, expected):

@@ -74,6 +74,12 @@ def test_seconds_without_traffic_between_are_zero():
     assert [value for value in minute.connections if value > 0] == [7.0, 2.0]
 
 
+def test_idle_seconds_after_a_minute_of_traffic_are_zero():
+    busy = range(STEPS + 1)
+    minute = noted(*busy, *[STEPS] * 20, STEPS + 5).minute(KEY)
+    assert minute.connections[-22:] == [1.0, *[0.0] * 20, 5.0]
+
+
 def test_a_sample_covers_all_the_time_since_the_last_one():
     assert noted(0, 50, step_s=5.0).minute(KEY).connections[-5:] == [10.0] * 5
 

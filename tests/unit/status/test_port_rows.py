@@ -37,6 +37,12 @@ def endpoints(count, state="ready"):
             make_endpoint("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
         ),
         pytest.param(
+            make_endpoint("a", "not ready, but published", True),
+            Level.OK,
+            "not ready, but published",
+            id="published",
+        ),
+        pytest.param(
             make_endpoint("a", "terminating", True),
             Level.ATTENTION,
             "terminating, still serving",

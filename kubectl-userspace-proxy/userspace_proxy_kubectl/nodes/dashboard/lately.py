@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from userspace_proxy.facts.units import format_count
 from userspace_proxy.status.chart import Sparkline, draw
@@ -31,6 +31,12 @@ class Minute:
     """Clients that got no answer."""
     saved: int = 0
     """Connections whose first dial failed and that another endpoint served."""
+    span_s: float = field(default=_MINUTE_S, compare=False)
+    """The seconds counted: less than a minute after the first page was opened."""
+
+    @property
+    def span(self) -> str:
+        return "last minute" if self.span_s >= _MINUTE_S else f"last {self.span_s:.0f} s"
 
     @property
     def words(self) -> str:
@@ -46,6 +52,8 @@ class Lately:
         self._history = History()
         self._at = float("-inf")
         """The time of the last sample, in monotonic seconds."""
+        self._since = self._at
+        """The time of the first sample of those without a gap."""
         self._carried: dict[MergedKey, Figures] = {}
         """Traffic since the first sample."""
         self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()
@@ -63,6 +71,8 @@ class Lately:
         if at - self._at > COVERED_S:
             # No page was open, so this growth may be older than a minute.
             growth = {}
+            self._wrong.clear()
+            self._since = at
         self._at = at
         known, none = self._carried, Figures()
         self._carried = {key: added((known.get(key, none), growth.get(key, none))) for key in keys}
@@ -90,4 +100,5 @@ class Lately:
             for one in (wrong.values() if key is None else [wrong.get(key, Figures())])
         )
         picture = draw(curves) if curves is not None else None
-        return Minute(picture, int(found.failed), int(found.saved))
+        span_s = self._at - self._since
+        return Minute(picture, int(found.failed), int(found.saved), span_s)

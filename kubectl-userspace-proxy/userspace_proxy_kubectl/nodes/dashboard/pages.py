@@ -122,7 +122,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
     words = (status.verdict if status is not None else "") or _about(row)
     return render(
         "node",
-        head(look, asked, node, mark=row.level, heading=node, words=words),
+        head(look, asked, node, mark=row.mark, heading=node, words=words),
         row=row,
         findings=row.findings,
         problems=problems[:OF_A_NODE],

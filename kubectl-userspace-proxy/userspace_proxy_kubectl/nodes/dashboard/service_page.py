@@ -88,8 +88,8 @@ class MatrixRow:
     states: Sequence[CellState]
 
     @property
-    def level(self) -> Level | None:
-        return None if self.facts is None else self.facts.state.level
+    def mark(self) -> Level | None:
+        return None if self.facts is None else self.facts.mark
 
     @property
     def connect(self) -> str:

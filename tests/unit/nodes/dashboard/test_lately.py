@@ -28,3 +28,18 @@ def test_figures_counted_while_nothing_was_read_belong_to_no_minute():
     assert lately.minute() == Minute()
     lately.note([WEB], {WEB: Figures(connections=1)}, 3602.0)
     assert lately.minute().words == ""
+
+
+def test_the_span_is_what_was_sampled_without_a_gap():
+    lately = Lately()
+    for at in (0.0, 14.0):
+        lately.note([WEB], {WEB: Figures(failed=3)}, at)
+    assert (lately.minute(WEB).words, lately.minute(WEB).span_s) == ("3 failed", 14.0)
+    assert lately.minute(WEB).span.endswith("14 s")
+    # After a gap, earlier clients are not counted in a shorter span.
+    lately.note([WEB], {}, 40.0)
+    lately.note([WEB], {WEB: Figures(failed=1)}, 50.0)
+    assert (lately.minute(WEB).words, lately.minute(WEB).span_s) == ("1 failed", 10.0)
+    for at in range(52, 101, 2):
+        lately.note([WEB], {}, at)
+    assert lately.minute(WEB).span == Minute().span

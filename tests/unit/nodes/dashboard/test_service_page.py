@@ -3,7 +3,7 @@ import re
 from dataclasses import replace
 
 from tests.unit.status.views import make_endpoint
-from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, silent
 from userspace_proxy.facts import Level, Times
 from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
@@ -24,6 +24,7 @@ from ..views import (
     answer_of,
     answering,
     failing,
+    flows,
     merged_of,
     untried,
     web,
@@ -90,6 +91,16 @@ def test_an_unhealthy_path_is_shown_as_a_failing_cell_and_in_words():
     )
 
 
+def test_clients_without_an_answer_have_a_remedy_without_a_cause():
+    silent_to_all = AllNodes((answer_of("node-1", flows("web", unanswered=9)),))
+    (port,) = merge(silent_to_all).ports
+    assert port.hint == NO_DATAGRAM_HINT
+    page = page_of("shop/web", silent_to_all)
+    assert port.hint in html.unescape(words_of(page))
+    assert 'class="icon ok"' not in shown(page)
+    assert NO_DATAGRAM_HINT not in html.unescape(words_of(page_of("shop/quiet")))
+
+
 def test_an_endpoint_that_was_not_tried_is_shown_as_not_tried():
     assert rows_of(page_of("shop/quiet"))["node-1"] == ["not tried"]
 
@@ -145,7 +156,7 @@ def test_rows_are_nodes_and_columns_endpoints_those_that_fail_first():
     assert b.states == [CellState.FAILING, CellState.NOT_USED]
     assert c.states == [CellState.UNKNOWN, CellState.NOT_TRIED]
     assert d.states == [CellState.UNKNOWN, CellState.UNKNOWN]
-    assert (a.level, d.level) == (Level.OK, None)
+    assert (a.mark, d.mark) == (Level.OK, None)
     assert b.cells[0].mark == "✖"
     assert b.cells[1].says.endswith("not on this node")
 

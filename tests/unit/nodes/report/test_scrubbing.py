@@ -78,6 +78,8 @@ def test_objects_with_mistakes_are_hidden(scrubber):
     assert hidden.kind == "Service"
     assert hidden.object == f"Service {hidden.namespace}/{hidden.name}"
     assert "shop" not in repr(hidden)
+    of_slice = refuses("10.244.3.9:8080").replace(within="EndpointSlice shop/web")
+    assert "shop" not in scrubber.value(of_slice).within
 
 
 def test_nodes_and_what_they_lack_are_hidden(scrubber):

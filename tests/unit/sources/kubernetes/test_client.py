@@ -588,6 +588,7 @@ def test_lines_come_out_whole_however_they_come_in():
 def test_a_line_of_twice_the_bound_is_refused_before_all_of_it_has_arrived():
     splitter, other = LineSplitter(), LineSplitter()
     half = bytes(LINE_BYTES_MAX // 2)
+    assert splitter.feed(half + b"\n") == [half]
     assert splitter.feed(half) + splitter.feed(half) == []
     with pytest.raises(LineTooLong, match="longer than 16777216 bytes"):
         splitter.feed(half)

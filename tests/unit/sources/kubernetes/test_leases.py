@@ -80,6 +80,10 @@ async def test_proxies_of_another_name_have_leases_of_their_own(client: ApiClien
     assert [(lease.name, lease.holder) for lease in await canary.read_all()] == [
         ("holder", "canary")
     ]
+    assert [(await anext(one.follow("holder"))).holder for one in (ours, canary)] == [
+        "ours",
+        "canary",
+    ]
 
 
 @pytest.mark.parametrize("code", [403, 404])

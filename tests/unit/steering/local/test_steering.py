@@ -80,6 +80,17 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
         assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
+async def test_a_lingering_frontend_that_returns_stays_when_its_connections_have_ended(
+    node, steering
+):
+    await steering.apply({WEB: 80})
+    with open_connection(WEB):
+        await steering.change({}, [WEB])
+        await steering.change({WEB: 80}, [])
+    assert await steering.repair() == 0
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
+
+
 @pytest.mark.parametrize("was", ["served", "lingering"])
 @pytest.mark.parametrize("options", [{}, OPEN], ids=["guard", "open"])
 async def test_open_connections_keep_the_route_of_an_earlier_run(node, make, was, options):

@@ -1,0 +1,66 @@
+"""UDP flows that an endpoint leaves unanswered on some nodes while it answers others.
+
+    node-1, node-2: answered ──┐
+    node-3: nothing came back ─┴▶ node-3: "sends no datagram back", a cause as of its own agent
+
+Rule 1: one node alone can't tell silence from a protocol without answers (syslog); another node's
+answers can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.causes.endpoints import no_datagram
+from userspace_proxy.facts import EndpointFacts, Level, PortFacts, PortState, StateFacts
+
+from .agent_answer import AgentAnswer
+from .endpoints import last_answer
+
+# As on one node: of fewer flows, the answers may be still to come.
+_FEW = 2
+
+
+def with_unanswered(answers: Sequence[AgentAnswer]) -> Sequence[AgentAnswer]:
+    """Return answers in which nodes that alone get no datagram have that as a cause."""
+    known = [one.status for one in answers if one.status is not None and one.problem is None]
+    udp = [port for status in known for port in status.ports if port.protocol == "UDP"]
+    answering = {_at(port, one) for port in udp for one in port.endpoints if last_answer(one)}
+    silent = {id(port): new for port in udp if (new := _judged(port, answering)) is not port}
+    if not silent:
+        return answers
+    return [
+        one
+        if one.status is None
+        else dataclasses.replace(
+            one,
+            status=replace(one.status, ports=[silent.get(id(p), p) for p in one.status.ports]),
+        )
+        for one in answers
+    ]
+
+
+def _at(port: PortFacts, endpoint: EndpointFacts) -> object:
+    return port.namespace, port.service, port.port, port.side, endpoint.address
+
+
+def _judged(port: PortFacts, answering: set[object]) -> PortFacts:
+    """Return the facts with a cause for each endpoint that is silent here alone."""
+    if port.state.word is not PortState.UNKNOWN:
+        return port
+    causes: list[Cause] = []
+    endpoints = []
+    for one in port.endpoints:
+        is_silent = one.is_usable and not one.has_sent and one.unanswered_flows > _FEW
+        if is_silent and _at(port, one) in answering:
+            causes.append(no_datagram(one.address).replace(count=one.unanswered_flows))
+            one = replace(one, cause=causes[-1])
+        endpoints.append(one)
+    if not causes:
+        return port
+    state = StateFacts(Level.ATTENTION, PortState.UNANSWERED, causes=causes, code=causes[0].code)
+    return replace(port, endpoints=endpoints, state=state)
