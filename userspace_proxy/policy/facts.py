@@ -58,8 +58,13 @@ class NodeFacts:
     port_ranges: str = "cluster-ip"
     """``--allow-port-ranges``: where annotations may ask for ranges of ports."""
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = field(default_factory=dict)
-    """Why this node has no kernel path, by IP family and balance method; the key TCP says why port
-    ranges aren't possible."""
+    """Why this node has no kernel path, by IP family and balance method; the key TCP says why long
+    port ranges aren't possible."""
+
+    @property
+    def lists_ports(self) -> bool:
+        """Whether each port of a range is a frontend: the steering leads no ranges."""
+        return Protocol.TCP in self.no_kernel_path
 
     @property
     def has_node_ports_everywhere(self) -> bool:
