@@ -152,8 +152,8 @@ def port_steps(
             level = None if _mark(port) is None else Level.OK
             what = f"{what}: {frontend.target}" if frontend.target else what
             yield PathStep(level, ADDRESS, what)
-        if dials is not None and frontend.address in dials:
-            yield _dial_address(port, frontend.address, dials[frontend.address])
+        if dials is not None and (at := subject.dialled(frontend.address)) in dials:
+            yield _dial_address(port, at, dials[at])
     if not port.has_default_path:
         yield _path(port, subject)
     if client:
