@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from ..causes.cause import Cause
 from ..causes.notes import (
     all_at_external,
+    kernel_path_unused,
     range_at_node,
     range_not_allowed,
     range_not_possible,
@@ -167,7 +168,8 @@ def choose_range_path(
     if path.path is DataPath.KERNEL:
         return path
     if is_udp_range:
-        return PathDecision(DataPath.KERNEL, WHY_UDP, path.note)
+        is_used = path.note == kernel_path_unused(path.why)
+        return PathDecision(DataPath.KERNEL, WHY_UDP, None if is_used else path.note)
     if not shares_with_udp_range(service):
         return path
     asked = replace(service.handling, path=DataPath.KERNEL)
