@@ -141,6 +141,9 @@ def port_steps(
     port: PortFacts, subject: Subject, client: str, dials: Dials | None
 ) -> Iterator[PathStep]:
     """Yield the steps about one of the Service's ports."""
+    if dials is not None and port.protocol != "TCP":
+        # A TCP port may have the same address, or endpoints.
+        dials = {}
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:

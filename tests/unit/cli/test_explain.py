@@ -151,7 +151,10 @@ def test_only_tcp_is_dialled_also_at_the_services_address(serve_view, capsys):
     address = make_frontend(f"127.0.0.1:{free_port()}", "ClusterIP", "refused")
     port = make_port(endpoints=(endpoint,), frontends=(address,))
     udp = make_port("dns", protocol="UDP", endpoints=(endpoint,))
-    server = serve_view(make_view(port, udp))
+    of_both = make_port(
+        "web", port="udp", protocol="UDP", endpoints=(endpoint,), frontends=(address,)
+    )
+    server = serve_view(make_view(port, of_both, udp))
     assert main(["explain", "shop/dns", "--probe", server]) == 0
     assert " dial " not in capsys.readouterr().out
     assert main(["explain", "shop/web", "--probe", server]) == 3
