@@ -238,6 +238,17 @@ def test_in_userspace_a_dead_endpoint_costs_no_connection_to_a_range(life):
     assert sum(port["saved"] for port in ports if port["port"] == "data") > 0
 
 
+@pytest.mark.parametrize("life", ["nftables userspace"], indirect=True)
+def test_a_port_at_which_no_program_listens_blames_no_endpoint(life):
+    life.write()
+    life.testbed.agent.start_until_ready()
+    life.wait_for(LAST, "TCP", ["one", "two"])
+    assert {life.ask(FIRST + 5, "TCP") for _ in range(8)} == {"none"}
+    (port,) = (one for one in life.testbed.agent.status()["ports"] if one["port"] == "data")
+    assert (port["last_minute"]["refused"], port["last_minute"]["cause"]) == (8, None)
+    assert "answers this node" not in life.testbed.agent.log()
+
+
 def test_without_endpoints_a_range_refuses(life):
     life.write(pods=[])
     life.testbed.agent.start_until_ready()
