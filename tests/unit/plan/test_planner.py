@@ -469,19 +469,6 @@ class TestRangesWithoutRules:
         store.delete_service(CART)
         assert self.ports_of(planner.plan(store.snapshot()), "web") == whole
 
-    def test_of_two_ranges_that_overlap_the_older_service_has_its_whole_range(self):
-        web = self.ranged("web", (79, 178), created="1")
-        cart = self.ranged(
-            "cart",
-            (100, 199),
-            ports=(ServicePort("http", 150, "TCP"),),
-            cluster_ips=(CART_IP,),
-            created="2",
-        )
-        plan = plan_of(web, cart, port_ranges="all", no_kernel_path=self.FACTS.no_kernel_path)
-        assert self.ports_of(plan, "web") == {*range(79, 179)} - {150}
-        assert self.ports_of(plan, "cart") == {150}
-
     def test_the_first_frontend_is_the_port_itself(self):
         port = the_port(self.ranged("web", (1, 100)), no_kernel_path={Protocol.TCP: "it has none"})
         assert port.frontends[0].port == 80
