@@ -13,6 +13,7 @@ from ..agent.rounds.served_port import ServedPort
 from ..agent.watchers.names import NamesInNamespace, ProxyNames
 from ..agent.watchers.printed_addresses import dialled_address
 from ..causes.say import say
+from ..cluster import Snapshot
 from ..errors import ListenError
 from ..facts.connection import ConnectionFacts, ConnectionFilter
 from ..facts.units import plural
@@ -28,7 +29,8 @@ from ..model import (
 )
 from ..plan.claims import claims_of
 from ..plan.detours import At, Reasons
-from ..policy import NodeFacts, choose_path
+from ..policy import choose_path
+from ..policy.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
 from ..sources import MemorySource, Source
 from ..status.observing import Collector
 from ..steering import Bind, Steering
@@ -141,8 +143,8 @@ class EmbeddedProxy(Agent):
         why = lacks.get(family) or lacks.get(handling.balance, "")
         if note := choose_path(handling, self._options.path, why).note:
             raise ValueError(say(note))
-        is_alone = self._steering is None or self._steering.bind is Bind.LOOPBACK
-        facts = NodeFacts(no_kernel_path=lacks, allow_loopback_endpoints=is_alone)
+        options = options_with(self._steering.name if self._steering else "none", self._options)
+        facts = make_facts(options, Snapshot({}), ADDRESSES_WITHOUT_STEERING, lacks)
         claims = claims_of(service, facts)
         for note in (*claims.notes, *(note for claim in claims.ports for note in claim.notes)):
             raise ValueError(say(note))

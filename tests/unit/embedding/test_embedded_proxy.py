@@ -9,7 +9,7 @@ import pytest
 from tests.tcp_servers import serving
 from userspace_proxy import Options, Proxy
 from userspace_proxy.causes.endpoints import fault_on_purpose
-from userspace_proxy.causes.notes import kernel_path_unused, range_not_possible
+from userspace_proxy.causes.notes import kernel_path_unused, range_at_node, range_not_possible
 from userspace_proxy.causes.say import say
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ListenError
@@ -273,6 +273,11 @@ async def test_a_service_that_cannot_be_replaced_is_served_as_before():
             {"port": 80, "port_ranges": "80=80-90", "cluster_ip": "10.96.0.1"},
             "10.96.0.1 is no loopback address",
             id="range-elsewhere",
+        ),
+        pytest.param(
+            {"port": 80, "port_ranges": "80=80-90", "cluster_ip": "127.0.0.1"},
+            say(range_at_node("80=80-90", "127.0.0.1", "this node")),
+            id="range-at-the-node",
         ),
     ],
 )
