@@ -50,10 +50,7 @@ class Subject:
     """The name or number of the port that was asked for; empty: all."""
 
     def dialled(self, address: str) -> str:
-        """Return which address ``--probe`` dials: of a range, the port that was asked for.
-
-        Empty without one: at the others, there may be no program at present.
-        """
+        """Return what ``--probe`` dials: of a range, the port that was asked for, or empty."""
         return at_port(address, self.port) if TO in address else address
 
 

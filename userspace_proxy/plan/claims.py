@@ -375,11 +375,7 @@ def count_frontends(service: Service, facts: NodeFacts) -> int:
 def _count_ranges(
     service: Service, ports: Sequence[ServicePort], *, lists_ports: bool = False
 ) -> int:
-    """Return how many more frontends at each address the ranges of some ports are: one each.
-
-    Args:
-        lists_ports: See :attr:`.NodeFacts.lists_ports`; a short range of TCP counts by its ports.
-    """
+    """Return how many frontends ranges are at each address: one each, or each of their ports."""
     asked = service.handling.port_ranges
     if not asked:
         return 0

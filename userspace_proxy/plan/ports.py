@@ -211,11 +211,8 @@ def _plan_port(
         kernel.coarse and path.path is not DataPath.USERSPACE and usable.serving.weights
     )
     lost = ", ".join(proxy_only(handling)) if is_udp_range else ""
-    followed = (
-        path.note,
-        weights_coarse(kernel.coarse) if is_coarse else None,
-        range_without_proxy(_asked_range(state.service, claim), lost) if lost else None,
-    )
+    unused = range_without_proxy(_asked_range(state.service, claim), lost) if lost else None
+    followed = (path.note, weights_coarse(kernel.coarse) if is_coarse else None, unused)
     notes = [note for note in followed if note is not None and is_first]
     lacking = _lacking(state, index, claim) if is_first else ()
     cause = _cause(state, index, claim, usable, orphans)

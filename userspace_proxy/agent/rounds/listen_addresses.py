@@ -82,13 +82,7 @@ class ListenAddresses:
                 for f in plan.frontends
             }
         if self._bind is Bind.LOOPBACK:
-            return {
-                f: Wanted(
-                    plan.protocol,
-                    (f.address,) if _is_in_range(plan, f) else self._on_loopback(f),
-                )
-                for f in plan.frontends
-            }
+            return {f: Wanted(plan.protocol, self._on_loopback(plan, f)) for f in plan.frontends}
         # Some preferred ports may have been ruled out, which is 0.
         port = next((at for f in plan.frontends if (at := preferred.get(f))), None)
         addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
@@ -145,11 +139,14 @@ class ListenAddresses:
             hint="widen --proxy-ports",
         )
 
-    def _on_loopback(self, frontend: Frontend) -> Iterator[SocketAddress]:
+    def _on_loopback(self, plan: PortPlan, frontend: Frontend) -> Iterator[SocketAddress]:
         """Yield a frontend's own address if it is a loopback address, then ports of the range.
 
         Its own port may be below ip_unprivileged_port_start, or in use.
         """
+        if _is_in_range(plan, frontend):
+            yield frontend.address
+            return
         ip = _LOOPBACK[frontend.family]
         if is_loopback(frontend.ip):
             yield frontend.address
