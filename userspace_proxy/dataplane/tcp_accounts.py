@@ -39,6 +39,7 @@ class _Dial(Protocol):
     def at(self) -> SocketAddress | None: ...
     @property
     def count(self) -> int: ...
+    def dialled(self, endpoint: SocketAddress) -> SocketAddress: ...
 
 
 class _Connection(Protocol):
@@ -136,6 +137,10 @@ def _is_plain(connection: _Connection, cause: EndReason) -> bool:
     return is_at_once and has_byte and cause is _COMPLETE
 
 
+def _tried(dial: _Dial) -> dict[SocketAddress, CauseCode]:
+    return {dial.dialled(one): code for one, code in (dial.tried or {}).items()}
+
+
 def _facts(
     connection: _Connection, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
 ) -> ConnectionFacts:
@@ -154,7 +159,7 @@ def _facts(
         endpoint="" if endpoint is None else str(endpoint),
         source="client" if dial is not None and dial.is_preserved else "node",
         dials=0 if dial is None else dial.count,
-        failed=() if dial is None else failed_dials(dial.tried),
+        failed=() if dial is None else failed_dials(_tried(dial)),
         waited_s=(exchange.answered_at if exchange else now) - started,
         first_byte_s=exchange.first_byte_s if exchange else None,
         received_bytes=up.bytes_moved if up else 0,

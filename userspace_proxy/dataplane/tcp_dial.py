@@ -172,9 +172,12 @@ class TcpDial(Handler):
     @property
     def at(self) -> SocketAddress | None:
         """The endpoint's address that is dialled: of a range, with the port that was dialled."""
-        if self.endpoint is None or not self._offset:
-            return self.endpoint
-        return SocketAddress(self.endpoint.ip, self.endpoint.port + self._offset)
+        return None if self.endpoint is None else self.dialled(self.endpoint)
+
+    def dialled(self, endpoint: SocketAddress) -> SocketAddress:
+        """Return the address of an endpoint that this client's port leads to."""
+        offset = self._offset
+        return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
     def _choose_offset(self, dialled: SocketAddress | None) -> None:
         """Follow the port that a client of a range dialled.
@@ -495,7 +498,7 @@ class TcpDial(Handler):
                 is_client_specific=is_denied or is_over or self._is_closed_port,
                 may_be_client_specific=is_answering,
             )
-            if failed.failure in SHORTAGES:
+            if failed.failure in SHORTAGES or self._is_closed_port:
                 return
             if is_denied and not is_over:
                 probes.denied(self.group, client, self.endpoint, failed)
