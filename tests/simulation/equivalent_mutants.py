@@ -17,7 +17,7 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
     ): "both directions are made at once",
     (
         "dataplane.tcp",
-        "send_acks(self.reactor.calls, fd)",
+        "send_acks(reactor.calls, fd)",
         "pass",
     ): "acknowledgements aren't simulated (ADR 0099)",
     (
@@ -35,11 +35,6 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         "self._is_for_memory = False",
         "pass",
     ): "it is set before it is read",
-    (
-        "dataplane.tcp_dial",
-        "self._is_dialling = False",
-        "self._is_dialling = True",
-    ): "what it guards is idempotent, and each dial sets it",
     (
         "cluster.persistent",
         "for mine, others in zip(self._parts, other._parts, strict=True):",

@@ -16,6 +16,7 @@ and from several Service ports that share the endpoint.
 from __future__ import annotations
 
 from ..balance.client_endpoint_pairs import MAX_PAIRS, PAIR_S, Pairs
+from ..facts import EndpointCounters
 from ..log_fields import FieldLogger
 from ..model import DialFailure, SocketAddress
 from .endpoint_group import EndpointGroup
@@ -51,9 +52,11 @@ class Probes:
             denials.end()
         denials.dial_failed(now, failed, client)
 
-    def admitted(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
+    def admitted(
+        self, counters: EndpointCounters, client: str, endpoint: SocketAddress, now: float
+    ) -> None:
         """Note that an endpoint has answered a dial from a client's address."""
-        now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
+        denials = counters.denials
         if denials.part.client == client or self.is_denied(client, endpoint, now):
             denials.succeeded_at = now
 

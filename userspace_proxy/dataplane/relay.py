@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+from dataclasses import dataclass
 
 from . import reactor as epoll
 from .calls import SystemCalls
@@ -51,14 +52,32 @@ _END = epoll.RDHUP | epoll.HUP | _ERR
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
+@dataclass(slots=True)
+class Seen:
+    """What ``Ageing`` has found at a connection."""
+
+    moved: int
+    """Bytes moved, in both directions together."""
+    moving_at: float
+    """When a check last found that bytes had moved."""
+    unanswered_since: float | None = None
+    """The first of the latest unbroken series of checks that found the client not answering."""
+
+
+class RelayOwner:
+    """The part of ``TcpConnections`` that directions use."""
+
+    pipes: PipePool
+
+
 class Relayed(Handler):
     """The part of ``TcpConnection`` that its directions use."""
 
-    __slots__ = "client_fd", "is_closed", "pipes", "reactor", "speaker"
+    __slots__ = "client_fd", "is_closed", "owner", "reactor", "speaker"
 
     reactor: Reactor
     client_fd: int
-    pipes: PipePool
+    owner: RelayOwner
     is_closed: bool
     speaker: Direction | None
     """The direction that moved bytes last."""
@@ -110,6 +129,7 @@ class Direction(Handler):
         "bytes_moved",
         "connection",
         "has_fin",
+        "has_nodelay",
         "is_broken",
         "is_ended",
         "is_stalled",
@@ -117,6 +137,7 @@ class Direction(Handler):
         "is_waiting_turn",
         "pending",
         "reads_to_empty",
+        "seen",
         "sink_fd",
         "source_fd",
         "wakes_other",
@@ -154,6 +175,10 @@ class Direction(Handler):
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
+        self.has_nodelay = False
+        """The sink has TCP_NODELAY; set only towards the endpoint."""
+        self.seen: Seen | None = None
+        """Also of the connection to the endpoint; None before the first check."""
         self.is_stalled = False
         """Only towards the endpoint: it acknowledges nothing, and has been counted as stalled."""
 
@@ -259,7 +284,7 @@ class Direction(Handler):
 
         Returns False if the source must be read: see rule 5.
         """
-        pipe = self._pipe = self.connection.pipes.take(self.connection.reactor.now)
+        pipe = self._pipe = self.connection.owner.pipes.take(self.connection.reactor.now)
         if pipe is None:
             return False
         moved = self.bytes_moved
@@ -315,7 +340,7 @@ class Direction(Handler):
         """Return the pipe to the pool; bytes left in it are lost."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
-            self.connection.pipes.give(pipe, self._in_pipe)
+            self.connection.owner.pipes.give(pipe, self._in_pipe)
             self._in_pipe = 0
 
     def give_up_pipe(self) -> None:

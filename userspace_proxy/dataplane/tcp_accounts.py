@@ -20,25 +20,12 @@ from ..model.connection_ends import UNSERVED, EndedBy, EndReason
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .frontends import Announced
+from .probes import Probes
 from .reactor import Reactor
 from .relay import Direction
 
 # Before Python 3.12 an enum's member costs a call.
 _BY_ENDPOINT, _COMPLETE = EndedBy.ENDPOINT, EndReason.COMPLETE
-
-
-class _Dial(Protocol):
-    """The part of ``TcpDial`` that is used here."""
-
-    endpoint: SocketAddress | None
-    tried: dict[SocketAddress, CauseCode] | None
-    began_at: float | None
-    is_preserved: bool
-
-    @property
-    def at(self) -> SocketAddress | None: ...
-    @property
-    def count(self) -> int: ...
 
 
 class _Connection(Protocol):
@@ -49,12 +36,20 @@ class _Connection(Protocol):
     address: Any
     started: float
     announced: Announced | None
+    endpoint: SocketAddress | None
+    tried: dict[SocketAddress, CauseCode] | None
+    began_at: float | None
+    is_preserved: bool
     exchange: ConnectionOutcome | None
     up: Direction | None
     down: Direction | None
 
     @property
-    def dial(self) -> _Dial | None: ...
+    def at(self) -> SocketAddress | None: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def client_ip(self) -> str: ...
     @property
     def frontend(self) -> Callable[[], SocketAddress | None]: ...
     def has_ended(self) -> bool: ...
@@ -63,7 +58,8 @@ class _Connection(Protocol):
 class TcpAccounts:
     """The accounts of one engine's connections."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, probes: Probes) -> None:
+        self._probes = probes
         # Its log is exchanged while connections are watched.
         self._engine = engine
         self._calls = engine.calls
@@ -73,25 +69,26 @@ class TcpAccounts:
         """Count a connection that is about to dial."""
         self._calls.add(connection.group, connection.address[0])
 
-    def answered(self, connection: _Connection, dial: _Dial) -> None:
+    def answered(self, connection: _Connection) -> None:
         """Count the endpoint's answer, and set the facts by which the end is judged."""
         group, client, now = connection.group, connection.address[0], connection.reactor.now
-        endpoint, started = dial.endpoint, connection.started
+        endpoint, started = connection.endpoint, connection.started
         assert endpoint is not None, "a dial that was answered has an endpoint"
         group.connect_times.add(now - started)
         counters = group.outcomes.answered(endpoint, now)
         waits = group.waiting_room is not None
         abort_counters = (
-            group.abort_counters_of(counters, started, dial.began_at) if waits else counters
+            group.abort_counters_of(counters, started, connection.began_at) if waits else counters
         )
         connection.exchange = ConnectionOutcome(counters, abort_counters, client, now)
         counters.connections += 1
         counters.active += 1
-        if dial.is_preserved:
+        if connection.is_preserved:
             counters.preserved += 1
             self._client_dialer.connection_joined(client, endpoint)
-        if dial.tried:
-            group.note_saved(counters, dial.tried.values())
+            self._probes.admitted(counters, client, endpoint, now)
+        if connection.tried:
+            group.note_saved(counters, connection.tried.values())
             self.note(connection, ConnectionEvent.SAVED)
 
     def first_byte(self, connection: _Connection, end: EndFacts | None) -> None:
@@ -111,16 +108,16 @@ class TcpAccounts:
             event = ending(by, is_served=connection.up is not None)
             log.write(_facts(connection, event, cause, by), connection.frontend)
 
-    def left(self, connection: _Connection, dial: _Dial, *, is_stalled: bool) -> None:
+    def left(self, connection: _Connection, *, is_stalled: bool) -> None:
         """Note that an endpoint has one connection less, after the sockets are closed."""
         exchange, group = connection.exchange, connection.group
         if exchange is not None:
             exchange.note_ended(is_stalled)
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
-        if dial.is_preserved and dial.endpoint is not None:
+        if connection.is_preserved and connection.endpoint is not None:
             client, now = connection.address[0], connection.reactor.now
-            self._client_dialer.connection_ended(client, dial.endpoint, now)
+            self._client_dialer.connection_ended(client, connection.endpoint, now)
 
     def note(self, connection: _Connection, event: ConnectionEvent) -> None:
         """Record an event before the end, where connections are watched."""
@@ -130,18 +127,17 @@ class TcpAccounts:
 
 
 def _is_plain(connection: _Connection, cause: EndReason) -> bool:
-    dial, exchange = connection.dial, connection.exchange
-    is_at_once = dial is not None and not dial.tried
+    exchange = connection.exchange
     has_byte = exchange is not None and exchange.first_byte_s is not None
-    return is_at_once and has_byte and cause is _COMPLETE
+    return has_byte and not connection.tried and cause is _COMPLETE
 
 
 def _facts(
     connection: _Connection, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
 ) -> ConnectionFacts:
-    up, down, dial = connection.up, connection.down, connection.dial
+    up, down, is_preserved = connection.up, connection.down, connection.is_preserved
     exchange, started, now = connection.exchange, connection.started, connection.reactor.clock()
-    endpoint = None if dial is None or up is None else dial.at
+    endpoint = None if up is None else connection.at
     is_clean = cause is _COMPLETE and connection.has_ended()
     if is_clean and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
         # The endpoint sent its FIN before it had received the client's.
@@ -152,9 +148,9 @@ def _facts(
         client=str(SocketAddress(connection.address[0], connection.address[1])),
         via="" if connection.announced is None else str(connection.announced.via),
         endpoint="" if endpoint is None else str(endpoint),
-        source="client" if dial is not None and dial.is_preserved else "node",
-        dials=0 if dial is None else dial.count,
-        failed=() if dial is None else failed_dials(dial.tried),
+        source="client" if is_preserved else "node",
+        dials=connection.count,
+        failed=failed_dials(connection.tried),
         waited_s=(exchange.answered_at if exchange else now) - started,
         first_byte_s=exchange.first_byte_s if exchange else None,
         received_bytes=up.bytes_moved if up else 0,

@@ -13,13 +13,12 @@ from .late_reset import LateResets
 from .probes import Probes
 from .removals import Removals
 from .shedding import Shedding
-from .tcp import TcpConnection
+from .tcp import ConnectionOwner, TcpConnection
 from .tcp_accounts import TcpAccounts
-from .tcp_dial import DialOwner, TcpDial
 from .timeouts import Timeouts
 
 
-class TcpConnections(DialOwner):
+class TcpConnections(ConnectionOwner):
     """All open connections on one engine, with their deadlines."""
 
     def __init__(self, engine: Engine) -> None:
@@ -30,14 +29,17 @@ class TcpConnections(DialOwner):
         self.open: dict[TcpConnection, None] = {}
         """In the order of acceptance, so that ties are always broken in the same way."""
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
-        self.accounts = TcpAccounts(engine)
         self.probes = Probes(engine)
+        self.accounts = TcpAccounts(engine, self.probes)
         self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.entries)
-        self.dial_deadlines = Timeouts(loop, clock, tuning.connect_timeout_s, TcpDial.timed_out)
+        self.dial_deadlines = Timeouts(
+            loop, clock, tuning.connect_timeout_s, TcpConnection.timed_out
+        )
         self.client_deadlines = Timeouts(
-            loop, clock, tuning.client_timeout_s, TcpDial.client_timed_out
+            loop, clock, tuning.client_timeout_s, TcpConnection.client_timed_out
         )
         """Deadlines of clients that no endpoint has answered yet."""
+        self.openings = {}
         self.held_acks = HeldAcks(engine.reactor)
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         trusted = tuning.proxy_protocol_from

@@ -42,8 +42,7 @@ class Rest(Promise):
         deadlines: list[Timeouts] = [connections.dial_deadlines, connections.client_deadlines]
         for timeouts in (*deadlines, *([headers._deadlines] if headers else ())):
             for first in list(timeouts._due)[:1]:
-                is_closed = getattr(first, "_connection", first).is_closed
-                self.check(not is_closed, "a connection that has ended has a deadline")
+                self.check(not first.is_closed, "a connection that has ended has a deadline")
 
     def at_rest(self) -> None:
         """Neither a flow, nor a client that waits, nor a dial is left."""

@@ -140,7 +140,7 @@ async def test_a_dial_holds_its_ack_if_the_last_client_had_sent_when_its_endpoin
     held = []
     for request in (b"question", b"question", b"", b"", b"question", b"question"):
         client = asks(frozen, web, request)
-        held.append((await joined(frozen)).dial.holds_ack)
+        held.append((await joined(frozen)).holds_ack)
         client.reset()
         await until(lambda: not frozen.connections.open)
     assert held == [False, True, True, False, False, True]
@@ -151,7 +151,7 @@ async def test_a_proxy_header_is_something_to_send(frozen):
     web = frozen.service(pod.address, handling=Handling(proxy_protocol=ProxyProtocol.V1))
     for held in (False, True, True):
         client = asks(frozen, web)
-        assert (await joined(frozen)).dial.holds_ack is held
+        assert (await joined(frozen)).holds_ack is held
         client.reset()
         await until(lambda: not frozen.connections.open)
 
@@ -163,10 +163,10 @@ async def test_a_dial_after_the_time_holds_nothing(frozen, timers):
     asks(frozen, web, b"question")
     await until(lambda: frozen.connections.open)
     (connection,) = frozen.connections.open
-    assert connection.dial.holds_ack
+    assert connection.holds_ack
     timers.advance(1.1)
     assert await (await pod.accept()).read() == b"question"
-    assert not connection.dial.holds_ack
+    assert not connection.holds_ack
 
 
 async def best_wait(attempt, limit_s):
@@ -259,10 +259,10 @@ async def test_a_connection_that_is_still_dialled_has_them_too(frozen, timers):
     asks(frozen, web, b"question")
     await until(lambda: frozen.connections.open)
     (connection,) = frozen.connections.open
-    assert not has_quick_acks(connection.dial._sock)
+    assert not has_quick_acks(connection._endpoint_socket)
     timers.advance(HELD_S)
     assert has_quick_acks(connection.client)
-    assert has_quick_acks(connection.dial._sock)
+    assert has_quick_acks(connection._endpoint_socket)
 
 
 async def test_connections_that_end_are_forgotten(frozen):

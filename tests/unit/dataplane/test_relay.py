@@ -270,7 +270,7 @@ async def test_urgent_data_before_a_reset_is_in_its_place(rig):
     server.send_some(b"bye")
     server.reset()
     # The event was reported before, so sending "hello" meets the error first.
-    connection.dial._on_dialling(epoll.OUT)
+    connection._on_dialling(epoll.OUT)
     assert await client.read_exactly(4) == b"!bye"
 
 
