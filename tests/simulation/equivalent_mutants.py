@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 EQUIVALENT: Mapping[tuple[str, str, str], str] = {
     (
-        "dataplane.endings",
+        "dataplane.tcp_accounts",
         "if asked_s < PATIENCE_S or not up.bytes_moved:",
         "if asked_s <= PATIENCE_S or not up.bytes_moved:",
     ): "two moments are never exactly that far apart",
@@ -17,7 +17,7 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
     ): "both directions are made at once",
     (
         "dataplane.tcp",
-        "send_acks(reactor.calls, fd)",
+        "reactor.calls.send_acks(fd)",
         "pass",
     ): "acknowledgements aren't simulated (ADR 0099)",
     (

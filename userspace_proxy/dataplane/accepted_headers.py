@@ -23,8 +23,8 @@ from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .engine import Engine
 from .frontends import Announced
+from .reactor import Timeouts
 from .tcp import READ_EVENTS, TcpConnection
-from .timeouts import Timeouts
 
 _log = FieldLogger("userspace_proxy.dataplane")
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ..kernel.tcp_state import is_lost_to, tcp_info
 from ..model import SocketAddress
 from ..model.connection_ends import EndReason
+from .client_address import ClientAddressDialer
 from .relay import Direction, Seen
 from .tcp import TcpConnection
 from .tuning import Tuning
@@ -82,7 +83,9 @@ class Ageing:
         clock: Callable[[], float],
         tuning: Tuning,
         connections: Collection[TcpConnection],
+        client_dialer: ClientAddressDialer,
     ) -> None:
+        self._client_dialer = client_dialer
         self._loop = loop
         self._clock = clock
         self._idle_s = tuning.tcp_idle_s
@@ -113,7 +116,10 @@ class Ageing:
         seen = up.seen = up.seen or Seen(moved, now)
         was_known = connection.shows_local_client
         if not was_known and now - connection.started < _NEW_S:
-            connection.check_locality()
+            attaches = self._client_dialer.locality.attaches
+            connection.shows_local_client = connection.is_preserved and attaches(
+                connection.client_ip
+            )
         if connection.shows_local_client and (is_first or not was_known):
             keep_alive((up.source,), _LOCAL_CLIENT)
         # Check this before comparing byte counts: an endpoint that keeps sending still fills the

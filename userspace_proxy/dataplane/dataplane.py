@@ -22,8 +22,7 @@ from ..model import Protocol, SocketAddress
 from .dialer import Dialer
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .tcp_connections import TcpConnections
-from .tcp_listener import TcpListener
+from .tcp_connections import TcpConnections, TcpListener
 from .tuning import Tuning
 from .udp import UdpListener
 from .udp_flows import UdpFlows
@@ -97,7 +96,7 @@ class DataPlane:
         rest = iter(list(self.connections.open))
         while part := list(islice(rest, _CONNECTIONS_PER_ITERATION)):
             for connection in part:
-                connection.settle()
+                self.connections.accounts.settle(connection)
             yield
         for listener in self._listeners:
             listener.settle()

@@ -57,7 +57,9 @@ class Probes:
     ) -> None:
         """Note that an endpoint has answered a dial from a client's address."""
         denials = counters.denials
-        if denials.part.client == client or self.is_denied(client, endpoint, now):
+        if denials.part.client == client or (
+            self._pairs.until and self._pairs.has(client, endpoint, now)
+        ):
             denials.succeeded_at = now
 
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:

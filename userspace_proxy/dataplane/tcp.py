@@ -11,9 +11,9 @@
                    └─ down: Direction   while joined: endpoint to client
 
 Rule 1: a client that can't be served gets a RST, never a clean end.
-Rule 2: a RST is passed on as a RST, behind the bytes sent before it (``late_reset``).
+Rule 2: a RST is passed on as a RST, behind the bytes sent before it (``LateResets``).
 Rule 3: packets dominate the cost of a connection: a FIN travels with the bytes before it, and for a
-short time ACKs travel with the bytes after them (``held_acks``).
+short time ACKs travel with the bytes after them (``HeldAcks``).
 Rule 4: the client's socket isn't read before an endpoint has answered, so fail-over loses no bytes:
 they wait in the kernel. Of a waiting client only its end is detected; if this process ends, the
 kernel resets the client.
@@ -32,33 +32,22 @@ from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent
 from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
 from ..kernel.socket_options import reset_no_more, reset_on_close, send_at_once, send_held
-from ..kernel.tcp_state import is_connected, reset_as
+from ..kernel.tcp_state import LOSS_S, is_connected, reset_as
 from ..model import DialFailure, Failure, ProxyProtocol, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
 from ..model.proxy_protocol import write_header
 from . import reactor as epoll
-from .client_address import ClientAddressDialer
+from .client_address import ClientAddressDialer, may_be_source
 from .dialer import Dialer
-from .endings import (
-    end_if_given_up,
-    end_if_lost,
-    end_if_reset,
-    end_of_client,
-    has_arrived,
-    owes_answer,
-)
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .frontends import Announced, dialled_at
-from .held_acks import HeldAcks, send_acks
-from .node_address import may_be_source
 from .probes import Probes
-from .reactor import Reactor
+from .reactor import Reactor, Timeouts
 from .relay import Direction, Relayed, RelayOwner
 from .sockets import is_self_connected
-from .tcp_accounts import TcpAccounts
-from .timeouts import Timeouts
+from .tcp_accounts import TcpAccounts, end_if_lost, end_if_reset, owes_answer
 from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
@@ -82,7 +71,7 @@ class ConnectionOwner(RelayOwner):
     client_dialer: ClientAddressDialer
     probes: Probes
     accounts: TcpAccounts
-    held_acks: HeldAcks
+    held_acks: Timeouts
     dial_deadlines: Timeouts
     client_deadlines: Timeouts
     openings: dict[TcpConnection, Callable[[], None]]
@@ -140,7 +129,7 @@ class TcpConnection(Relayed):
         self.began_at: float | None = None
         """When the last dial began; None before the first dial."""
         self.holds_ack = False
-        """The ACK of the endpoint's answer waits for bytes to send (``held_acks``)."""
+        """The ACK of the endpoint's answer waits for bytes to send (``HeldAcks``)."""
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.shows_local_client = False
@@ -186,15 +175,27 @@ class TcpConnection(Relayed):
         self.try_next()
 
     def on(self, fd: int, events: int) -> None:
-        if self.up is None:
+        up, exchange = self.up, self.exchange
+        if up is None or exchange is None:
             if fd == self.endpoint_fd:
                 self._on_dialling(events)
             elif self.is_waiting:
                 self._on_leaving()
-        elif fd == self.client_fd:
-            self._on_client(events)
-        else:
+            return
+        if fd != self.client_fd:
             self._on_endpoint(events)
+            return
+        # The client's first events; TCP_NODELAY is for a client that sends again.
+        if (had_asked := up.bytes_moved) and not events & _RDHUP:
+            self._set_nodelay()
+        if not had_asked:
+            # Pumping may find the client's end, whose cause depends on this time.
+            exchange.asked_at = self.reactor.now
+        up.on(fd, events)
+        if not up.bytes_moved:
+            exchange.asked_at = exchange.answered_at
+        if up.bytes_moved > _ONE_PACKET_BYTES:
+            self._set_nodelay()
 
     @property
     def at(self) -> SocketAddress | None:
@@ -341,35 +342,30 @@ class TcpConnection(Relayed):
 
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
         """Begin a dial; return the failure if it fails at once, else None."""
-        dialer = self.owner.dialer
-        at = self.at or endpoint
-        if dialer is not None:
-            self.owner.openings[self] = dialer.dial(self.group.label, at, self._on_opened)
-            self._dial_began(endpoint)
-            return None
-        self.shows_local_client = False
-        self.holds_ack = self.group.sends_at_once and self in self.owner.held_acks
-        fd = self.owner.client_dialer.dial_for(
-            self, at, self.reactor.now, self.may_preserve, self.holds_ack
-        )
-        if self.is_preserved:
-            self.check_locality()
-        if fd < 0:
-            return dial_failure(-fd, endpoint.ip)
-        number = self.reactor.watch(fd, _DIAL_EVENTS, self)
-        if number < 0:
-            self.reactor.calls.close(fd)
-            return dial_failure(-number, endpoint.ip)
-        self.endpoint_fd = fd
-        self._dial_began(endpoint)
-        return None
-
-    def _dial_began(self, endpoint: SocketAddress) -> None:
-        self.began_at = self.reactor.now
-        if self.group.loads.is_tracked:
+        owner, reactor, group, now = self.owner, self.reactor, self.group, self.reactor.now
+        at = (self.at or endpoint) if self._offset else endpoint
+        if owner.dialer is not None:
+            owner.openings[self] = owner.dialer.dial(group.label, at, self._on_opened)
+        else:
+            self.holds_ack = group.sends_at_once and self in owner.held_acks.due
+            dialer = owner.client_dialer
+            fd = dialer.dial_for(self, at, now, self.may_preserve, self.holds_ack)
+            self.shows_local_client = self.is_preserved and dialer.locality.attaches(
+                self.address[0]
+            )
+            if fd < 0:
+                return dial_failure(-fd, endpoint.ip)
+            number = reactor.watch(fd, _DIAL_EVENTS, self)
+            if number < 0:
+                reactor.calls.close(fd)
+                return dial_failure(-number, endpoint.ip)
+            self.endpoint_fd = fd
+        self.began_at = now
+        if group.loads.is_tracked:
             self._is_counted = True
-            self.group.loads.dial_began(endpoint)
-        self.owner.dial_deadlines.start(self, self.reactor.now)
+            group.loads.dial_began(endpoint)
+        owner.dial_deadlines.start(self, now)
+        return None
 
     def _on_opened(self, outcome: _socket.socket | int) -> None:
         """Handle the outcome of the dialer's dial."""
@@ -385,18 +381,10 @@ class TcpConnection(Relayed):
         self._end_dial()
         self._dial_next(self._failure(outcome))
 
-    def check_locality(self) -> None:
-        """Set ``shows_local_client`` from the current state of the node's links."""
-        locality = self.owner.client_dialer.locality
-        self.shows_local_client = self.is_preserved and locality.attaches(self.address[0])
-
     def _on_dialling(self, events: int) -> None:
-        fd, calls = self.endpoint_fd, self.reactor.calls
-        if fd < 0:
-            return
         number = 0
         if events & _FAILED or not events & epoll.OUT:
-            number = calls.take_error(fd)
+            number = self.reactor.calls.take_error(self.endpoint_fd)
             if number == 0 and not events & epoll.OUT:
                 return
         self._end_dial()
@@ -528,7 +516,7 @@ class TcpConnection(Relayed):
             self._send_header(version, up)
         group.sends_at_once = up.bytes_moved > 0 or version is not None
         if self.holds_ack and not group.sends_at_once:
-            send_acks(reactor.calls, fd)
+            reactor.calls.send_acks(fd)
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
         if events & _READABLE:
@@ -549,22 +537,6 @@ class TcpConnection(Relayed):
     def frontend(self) -> SocketAddress | None:
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
-    def _on_client(self, events: int) -> None:
-        """Handle the client's first events; TCP_NODELAY is for a client that sends again."""
-        up, exchange = self.up, self.exchange
-        if up is None or exchange is None:
-            return
-        if (had_asked := up.bytes_moved) and not events & _RDHUP:
-            self._set_nodelay()
-        if not had_asked:
-            # Pumping may find the client's end, whose cause depends on this time.
-            exchange.asked_at = self.reactor.now
-        up.on(self.client_fd, events)
-        if not up.bytes_moved:
-            exchange.asked_at = exchange.answered_at
-        if up.bytes_moved > _ONE_PACKET_BYTES:
-            self._set_nodelay()
-
     def _on_endpoint(self, events: int) -> None:
         """Handle the endpoint's events until its first byte."""
         up, down, exchange = self.up, self.down, self.exchange
@@ -572,14 +544,9 @@ class TcpConnection(Relayed):
             return
         down.on(down.source_fd, events)
         if exchange.first_byte_s is None:
-            self._note_first_byte(up, down)
+            self.owner.accounts.first_byte(self)
         if exchange.first_byte_s is not None and self.down is not None and not self.is_aborting:
             self.reactor.set_handler(down.source_fd, down)
-
-    def _note_first_byte(self, up: Direction, down: Direction) -> None:
-        """Note the endpoint's first byte, if it has arrived; the end may come with it."""
-        if down.bytes_moved or down.waiting_bytes:
-            self.owner.accounts.first_byte(self, end_of_client(up) if up.is_ended else None)
 
     def _set_nodelay(self) -> None:
         """Send the bytes for the endpoint that the kernel holds back; delay no later ones."""
@@ -608,36 +575,48 @@ class TcpConnection(Relayed):
         if direction is not None:
             direction.flush()
 
-    def has_ended(self) -> bool:
-        up, down = self.up, self.down
-        return up is not None and down is not None and up.is_ended and down.is_ended
-
     def ends(self, direction: Direction) -> None:
         """Note whether another answer is due, before the last bytes of a side are read."""
         up, down, exchange = self.up, self.down, self.exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
-        if up and exchange and is_first and self.speaker is up:
+        if up and exchange and is_first:
             lasted_s = self.reactor.now - exchange.answered_at
             exchange.has_unanswered_request = owes_answer(up, lasted_s, is_left=direction is up)
 
     def direction_ended(self, direction: Direction) -> None:
-        """Close both sockets when both directions have ended."""
+        """Pass on the FIN of a direction; of the second one, by closing both sockets.
+
+        Then both FINs have been read, so nothing is unread.
+        """
         up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
+        if direction.spliced_error:
+            # The RST looks like a FIN here.
+            self.abort(direction.spliced_error)
+            return
+        direction.is_ended = True
+        if direction.is_broken:
+            self.abort(0)
+            return
         if up is None or down is None or exchange is None:
             return
-        if direction is up and (end := end_if_lost(up, down, exchange, now)):
+        is_second = up.is_ended and down.is_ended
+        if not is_second and self.reactor.calls.shut_down(direction.sink_fd) < 0:
+            # The other side has gone, as its error event would report.
+            self.abort(0)
+            return
+        is_lost = direction is up and now - exchange.answered_at >= LOSS_S
+        if is_lost and (end := end_if_lost(up, down, exchange, now)):
             exchange.note_end(end, now)
-        if up.is_ended:
-            if down.is_ended:
-                if exchange.code is not LOST:
-                    exchange.counters.cuts.succeeded_at = now
-                by = _BY_ENDPOINT if direction is up else _BY_CLIENT
-                if exchange.first_byte_s is None:
-                    self._note_first_byte(up, down)
-                # The end should report whether a late answer has arrived.
-                if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
-                    self.finish(EndReason.COMPLETE, as_reset=False, by=by)
-        elif not down.bytes_moved:
+        if is_second:
+            if exchange.code is not LOST:
+                exchange.counters.cuts.succeeded_at = now
+            by = _BY_ENDPOINT if direction is up else _BY_CLIENT
+            if exchange.first_byte_s is None:
+                self.owner.accounts.first_byte(self)
+            # The end should report whether a late answer has arrived.
+            if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
+                self.finish(EndReason.COMPLETE, as_reset=False, by=by)
+        elif direction is down and not down.bytes_moved:
             lasted_s = now - exchange.answered_at
             end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
             exchange.note_end(end, now)
@@ -682,25 +661,6 @@ class TcpConnection(Relayed):
             return now if up.bytes_moved + down.bytes_moved else exchange.answered_at
         return seen.moving_at if up.bytes_moved + down.bytes_moved == seen.moved else now
 
-    def settle(self) -> None:
-        """Add the bytes moved since the last call to the endpoint's counters."""
-        up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
-        if up is None or down is None or exchange is None:
-            return
-        counters = exchange.counters
-        counters.received_bytes += up.bytes_moved - up.bytes_counted
-        counters.sent_bytes += down.bytes_moved - down.bytes_counted
-        up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
-        if exchange.first_byte_s is None:
-            self._note_first_byte(up, down)
-        if exchange.first_byte_s is None:
-            # Not ``reactor.now``: there may have been no dispatch since the client left.
-            now = self.reactor.clock()
-            if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
-                exchange.note_end(end, now)
-        elif exchange.code is LATE and has_arrived(down):
-            exchange.note_arrived(now)
-
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""
         cause, by = EndReason.RESET if self.is_aborting else EndReason.SHUTDOWN, EndedBy.PROXY
@@ -713,9 +673,7 @@ class TcpConnection(Relayed):
         if self.is_closed:
             return
         self.is_closed = True
-        self.settle()
-        accounts = self.owner.accounts
-        accounts.ended(self, cause, by)
+        self.owner.accounts.ended(self, cause, by)
         up, down = self.up, self.down
         if as_reset:
             reset_on_close(self.client)
@@ -724,9 +682,9 @@ class TcpConnection(Relayed):
             if as_reset:
                 reset_on_close(up.sink)
             self.reactor.close_descriptor(up.sink_fd)
-            up.release()
-            down.release()
-            accounts.left(self, is_stalled=up.is_stalled)
+            for each in (up, down):
+                if each.pipe is not None:
+                    each.release()
         else:
             self._cancel()
         # Breaks reference cycles, so memory is freed now and not by the garbage collector.

@@ -91,7 +91,7 @@ async def test_a_container_whose_route_appears_after_its_dial_counts_as_local(ri
     _, _, connection = await joined(rig)
     connection.is_preserved = True
     connection.address = ALICE, 1
-    rig.engine.client_dialer.connection_joined(ALICE, connection.endpoint)
+    rig.engine.client_dialer.open_connections.add(ALICE, connection.endpoint)
     began, look_at = connection.started, rig.connections.ageing.look_at
     for _ in range(looks):
         look_at(connection, now=began)
