@@ -1,7 +1,7 @@
 """The data plane of one event loop: its listeners, connections, flows and engine.
 
-    DataPlane ─▶ TcpListener ─▶ TcpConnections ─▶ TcpConnection ─▶ TcpDial, Direction ─┐
-              └▶ UdpListener ─▶ UdpFlows ─▶ UdpFlow ───────────────────────────────────┴▶ Engine
+    DataPlane ─▶ TcpListener ─▶ TcpConnections ─▶ TcpConnection ─▶ Direction ─┐
+              └▶ UdpListener ─▶ UdpFlows ─▶ UdpFlow ──────────────────────────┴▶ Engine
 
 Rule 1: everything here runs in the loop's thread.
 Rule 2: it opens no port. The owner of a listening socket opens a listener for it, and closes the

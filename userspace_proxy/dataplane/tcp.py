@@ -405,7 +405,7 @@ class TcpConnection(Relayed):
     def _end_dial(self) -> None:
         """End the dial in progress, except for its socket. Idempotent."""
         owner = self.owner
-        owner.dial_deadlines.stop(self)
+        owner.dial_deadlines.due.pop(self, None)
         if owner.openings and (cancel := owner.openings.pop(self, None)):
             cancel()
         if self._is_counted and self.endpoint is not None:
@@ -501,7 +501,7 @@ class TcpConnection(Relayed):
             group.counters.shortages += 1
             self._refuse()
             return
-        owner.client_deadlines.stop(self)
+        owner.client_deadlines.due.pop(self, None)
         if self.is_waiting and group.waiting_room is not None:
             self.is_waiting = False
             reset_no_more(self.client)

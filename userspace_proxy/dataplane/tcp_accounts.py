@@ -107,7 +107,8 @@ class TcpAccounts:
         if connection.is_preserved:
             counters.preserved += 1
             self._client_dialer.open_connections.add(client, endpoint)
-            self._probes.admitted(counters, client, endpoint, now)
+            if counters.denials.part.failures or self._probes.pairs.until:
+                self._probes.admitted(counters, client, endpoint, now)
         if connection.tried:
             group.note_saved(counters, connection.tried.values())
             self.note(connection, ConnectionEvent.SAVED)

@@ -255,7 +255,7 @@ class TcpConnections(ConnectionOwner):
     def ended(self, connection: TcpConnection) -> None:
         """Remove a closed connection; its deadlines have been stopped."""
         self.open.pop(connection, None)
-        self.held_acks.stop(connection)
+        self.held_acks.due.pop(connection, None)
         if self.late_resets.waiting:
             self.late_resets.forget(connection)
         if self.headers is not None:

@@ -159,7 +159,7 @@ async def test_a_dial_that_began_before_the_answer_shows_no_denial(rig, is_older
     now = rig.engine.reactor.clock()
     outcomes.failed(connection.endpoint, SILENT, now)
     outcomes.answered(connection.endpoint, now)
-    probes._pairs.note(connection.client_ip, connection.endpoint, now)
+    probes.pairs.note(connection.client_ip, connection.endpoint, now)
     connection.began_at = now - 1.0 if is_older else now + 1.0
     connection._dial_failed(SILENT)
     assert web.group.counters_of(connection.endpoint).denials.is_on is not is_older
