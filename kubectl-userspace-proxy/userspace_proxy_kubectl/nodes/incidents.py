@@ -117,8 +117,8 @@ def incidents_of(
                 one.nodes[node] = None
                 one.ports.add(key)
                 one.keys.add(same_cause(cause))
-    for of_service, node in others:
-        if (id_ := of_services.get(of_service)) is not None:
+    for key_, node in others:
+        if (id_ := of_services.get(key_)) is not None:
             seen[id_].nodes[node] = None
     found = [one for one in grouped.all() if one.cause is not None]
     reach = _Reach(on_nodes, {at for one in found for at in one.endpoints}, {*summaries})
