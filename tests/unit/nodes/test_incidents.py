@@ -32,14 +32,10 @@ def test_an_endpoint_that_fails_on_several_nodes_is_one_incident():
 
 
 def test_a_services_cause_is_also_of_nodes_that_know_an_endpoints_cause():
-    """It was blamed on the only node whose clients had not dialled the endpoint before."""
     unready = {"state": "not ready", "is_usable": False}
     cause = none_ready(1, 0, ("pods",))
     past = failing(refuses(POD).replace(when=When.PAST), is_past=True, **unready)
-    members = {
-        "a": web(untried(**unready), cause=cause),
-        "b": web(past, cause=cause),
-    }
+    members = {"a": web(untried(**unready), cause=cause), "b": web(past, cause=cause)}
     found = {one.cause.row.key: one.nodes for one in incidents_of([members])}
     assert found["none_ready"] == ("a", "b")
 
