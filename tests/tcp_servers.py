@@ -20,14 +20,15 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object
 
 @contextlib.asynccontextmanager
 async def serving(
-    handle: Handle, ip: str = "127.0.0.1", **options: Any
+    handle: Handle, ip: str = "127.0.0.1", port: int = 0, **options: Any
 ) -> AsyncIterator[SocketAddress]:
     """Serve each connection by a function, and yield the address.
 
     Args:
         handle: Called with a connection's reader and writer; when it returns, the connection is
             closed.
-        ip: Where the server listens, at a free port.
+        ip: Where the server listens.
+        port: 0 for a free one.
         options: For ``asyncio.start_server``.
     """
     handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -43,7 +44,7 @@ async def serving(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(run, ip, 0, **options)
+    server = await asyncio.start_server(run, ip, port, **options)
     try:
         yield SocketAddress(*server.sockets[0].getsockname()[:2])
     finally:

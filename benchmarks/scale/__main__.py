@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.cluster.build import BuildError, ensure_binaries
@@ -142,9 +143,12 @@ class _Run:
 
     def _set(self, way: Way, folder: Path, stack: contextlib.ExitStack, *, with_few: bool) -> Scene:
         manifests = folder / "manifests"
-        writer = None
+        writer, specs, probes = None, self._specs, self._probes
+        if way.has_ranges:
+            specs = [replace(spec, has_range=True) for spec in specs]
+            probes = (replace(spec, has_range=True) for spec in probes)
         if way.form:
-            write_manifests(manifests, self._specs, form=way.form)
+            write_manifests(manifests, specs, form=way.form)
             source = [f"--manifests={manifests}"]
         else:
             cluster = self._open_cluster()
@@ -162,8 +166,8 @@ class _Run:
             few.stage.prober.do("wait_for_all", ips=[self._few[0].ip], seconds=30.0)
         return Scene(
             agent,
-            self._specs,
-            self._probes,
+            specs,
+            probes,
             writer,
             manifests,
             few,

@@ -40,6 +40,7 @@ class Spec:
         backends: Letters of the pods behind it.
         echo: Whether it is the port of the echo backends.
         watched: Whether it has the label WATCHED.
+        has_range: Whether it has a range of 10,001 ports, on the kernel path, as UDP always is.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Spec:
     backends: Sequence[str] = BACKENDS
     echo: bool = False
     watched: bool = False
+    has_range: bool = False
 
     @property
     def name(self) -> str:
@@ -76,6 +78,7 @@ class Spec:
                     "app.kubernetes.io/managed-by": "Helm",
                     **(WATCHED if self.watched else {}),
                 },
+                "annotations": self._annotations if self.has_range else {},
             },
             "spec": {
                 "clusterIP": self.ip,
@@ -85,6 +88,11 @@ class Spec:
                 ],
             },
         }
+
+    @property
+    def _annotations(self) -> Object:
+        ports = f"http={self.front}-{self.front + 10_000}"
+        return {"userspace-proxy.io/path": "kernel", "userspace-proxy.io/port-ranges": ports}
 
     def slice(self) -> Object:
         """Return the EndpointSlice."""

@@ -18,6 +18,7 @@ class Way:
         steering: As its flag has it.
         form: ``yaml`` or ``json`` manifests; empty: the API server.
         rows: What is measured of it, in this order.
+        has_ranges: Whether each Service has a range of ports.
     """
 
     key: str
@@ -25,6 +26,7 @@ class Way:
     steering: str
     form: str
     rows: Sequence[str]
+    has_ranges: bool = False
 
 
 WAYS = {
@@ -40,6 +42,14 @@ WAYS = {
             "nftables",
             "yaml",
             ("start", "memory", "edit"),
+        ),
+        Way(
+            "yaml-ranges",
+            "the same, with ranges of ports",
+            "nftables",
+            "yaml",
+            ("start", "memory", "edit"),
+            has_ranges=True,
         ),
         Way("yaml-iptables", "manifests (YAML), iptables", "iptables", "yaml", ("start", "memory")),
         Way("yaml-local", "manifests (YAML), local", "local", "yaml", ("start", "memory")),

@@ -238,6 +238,17 @@ def test_in_userspace_a_dead_endpoint_costs_no_connection_to_a_range(life):
     assert sum(port["saved"] for port in ports if port["port"] == "data") > 0
 
 
+@pytest.mark.parametrize("life", ["nftables userspace"], indirect=True)
+def test_a_port_at_which_no_program_listens_blames_no_endpoint(life):
+    life.write()
+    life.testbed.agent.start_until_ready()
+    life.wait_for(LAST, "TCP", ["one", "two"])
+    assert {life.ask(FIRST + 5, "TCP") for _ in range(8)} == {"none"}
+    (port,) = (one for one in life.testbed.agent.status()["ports"] if one["port"] == "data")
+    assert (port["last_minute"]["refused"], port["last_minute"]["cause"]) == (8, None)
+    assert "answers this node" not in life.testbed.agent.log()
+
+
 def test_without_endpoints_a_range_refuses(life):
     life.write(pods=[])
     life.testbed.agent.start_until_ready()
@@ -273,3 +284,39 @@ def test_other_steerings_serve_the_port_itself_and_say_what_a_range_needs(
         assert life.ask(LAST, "UDP", is_served=False) == "none"
         notes = testbed.shell(f"{sys.executable} -m userspace_proxy explain shop/media || true")
         assert notes.count("it needs --steering=nftables") == unserved
+
+
+def test_without_ranges_in_rules_each_port_of_a_short_range_has_a_listener(tmp_path):
+    first, last = OWN - 51, OWN + 48
+    with Testbed(tmp_path, "local", "--workers=2", clients=["pod", "node-1"]) as testbed:
+        agent, before = testbed.agent, testbed.rules()
+        pods = [RangePod(testbed, "one", (*SERVED, first - 1, first, last, last + 1))]
+
+        def write(ranges, *more):
+            objects = service("media", tuple(IPS.values()), [*PORTS, *more], ranges, pods=pods)
+            agent.manifests.write_objects(objects)
+
+        def answers(*ports):
+            """Return the ports that answer two clients, by both families."""
+            at = itertools.product(("pod", "node-1"), IPS.values(), ports)
+            said = [asks(testbed[client], (ip, port), "TCP") for client, ip, port in at]
+            return [one.rpartition(" ")[2] for one in said]
+
+        write({"port-ranges": f"data={first}-{last}"})
+        agent.start_until_ready()
+        wanted = ["none", *map(str, (first, MIDDLE, OWN + 10, last)), "none"]
+        assert answers(first - 1, first, MIDDLE, OWN, last, last + 1) == wanted * 4
+        shown = {one["port"]: one["frontends"] for one in agent.status()["ports"]}["data"]
+        assert shown[0]["address"] == f"[{IPS[6]}]:{first}–{last}"
+        assert shown[0]["target"] == "listens there"
+        agent.stop()
+        agent.start_until_ready()
+        assert answers(last) == [str(last)] * 4
+        write({"port-ranges": f"data={first}-{last}"}, ("late", "TCP", last, LAST))
+        wait_for("the port of its own", lambda: answers(last) == [str(LAST)] * 4, hint=agent.log)
+        assert answers(first) == [str(first)] * 4
+        write({})
+        wait_for("the end of the range", lambda: answers(first) == ["none"] * 4, hint=agent.log)
+        agent.stop()
+        testbed.shell(" ".join(CLEANUP))
+        assert testbed.rules() == before

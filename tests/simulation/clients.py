@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.dataplane import tcp, tcp_dial
+from userspace_proxy.dataplane.tcp import TcpConnection
+from userspace_proxy.dataplane.tcp_accounts import TcpAccounts
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.addresses import port_of
 
@@ -188,26 +189,26 @@ class Clients(Watcher):
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Learn for whom dials are, and which are used, while this lasts."""
-        connect, join = tcp_dial.TcpDial._connect, tcp.TcpConnection.join
+        connect, answered = TcpConnection._connect, TcpAccounts.answered
 
-        def connects(dial: Any, endpoint: SocketAddress) -> Any:
-            client = self._dialled_for = self.of(core_of(dial._connection.client))
+        def connects(connection: Any, endpoint: SocketAddress) -> Any:
+            client = self._dialled_for = self.of(core_of(connection.client))
             if client is not None:
                 for promise in self._world.promises:
                     promise.chosen(client, endpoint)
                 client.chosen_at = self._world.timeline.now
             try:
-                return connect(dial, endpoint)
+                return connect(connection, endpoint)
             finally:
                 self._dialled_for = None
 
-        def joins(connection: Any, fd: int, events: int) -> None:
-            self._join(connection, fd)
-            join(connection, fd, events)
+        def answers(accounts: Any, connection: Any) -> None:
+            self._join(connection, connection.endpoint_fd)
+            answered(accounts, connection)
 
         changed: tuple[tuple[Any, str, Any], ...] = (
-            (tcp_dial.TcpDial, "_connect", connects),
-            (tcp.TcpConnection, "join", joins),
+            (TcpConnection, "_connect", connects),
+            (TcpAccounts, "answered", answers),
         )
         before = [getattr(owner, name) for owner, name, _ in changed]
         for owner, name, new in changed:

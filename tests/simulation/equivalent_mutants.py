@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 EQUIVALENT: Mapping[tuple[str, str, str], str] = {
     (
-        "dataplane.endings",
+        "dataplane.tcp_accounts",
         "if asked_s < PATIENCE_S or not up.bytes_moved:",
         "if asked_s <= PATIENCE_S or not up.bytes_moved:",
     ): "two moments are never exactly that far apart",
@@ -17,7 +17,7 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
     ): "both directions are made at once",
     (
         "dataplane.tcp",
-        "send_acks(self.reactor.calls, fd)",
+        "reactor.calls.send_acks(fd)",
         "pass",
     ): "acknowledgements aren't simulated (ADR 0099)",
     (
@@ -35,11 +35,6 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         "self._is_for_memory = False",
         "pass",
     ): "it is set before it is read",
-    (
-        "dataplane.tcp_dial",
-        "self._is_dialling = False",
-        "self._is_dialling = True",
-    ): "what it guards is idempotent, and each dial sets it",
     (
         "cluster.persistent",
         "for mine, others in zip(self._parts, other._parts, strict=True):",

@@ -170,7 +170,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     ejected, starting = group.ejected(now), group.starting(now)
     facts = facts_of_plan(
         plan,
-        (view_frontend(served, frontend, bind) for frontend in in_order(plan.frontends)),
+        (view_frontend(served, frontend, bind) for frontend in in_order(plan)),
         (view_endpoint(v, group, clock, ejected, starting, faults) for v in plan.verdicts),
     )
     counted = group if group.has_counted else _NOTHING
@@ -288,10 +288,16 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     Args:
         bind: Determines the words for the target.
     """
+    shown = frontend
+    if frontend.last and frontend not in served.plan.frontends:
+        # Each of its ports is a frontend: one that isn't served, or any.
+        each = [one for one in served.plan.frontends if frontend.has(one)]
+        lacking = (f for f in each if f not in served.listeners or f in served.unsteered)
+        frontend = next(lacking, each[0])
     is_held = frontend in served.held_by_others
     target = "held by another program" if is_held else _target(served, frontend, bind)
     return facts_of_frontend(
-        frontend,
+        shown,
         str(target),
         is_reached=frontend in served.listeners and not (is_held or frontend in served.unsteered),
         only_at=str(target) if isinstance(target, SocketAddress) else "",

@@ -37,11 +37,12 @@ class Pairs:
     """Pairs noted within the last minute; at most the latest 4,096."""
 
     def __init__(self) -> None:
-        self._until: dict[tuple[str, SocketAddress], float] = {}
+        self.until: dict[tuple[str, SocketAddress], float] = {}
+        """When each pair is forgotten; usually there are none, and nothing needs to be asked."""
 
     def note(self, client: str, endpoint: SocketAddress, now: float) -> None:
         """Remember a pair for a minute."""
-        until = self._until
+        until = self.until
         # Moves it to the end.
         until.pop((client, endpoint), None)
         if len(until) >= MAX_PAIRS:
@@ -50,11 +51,10 @@ class Pairs:
 
     def has(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Return whether a pair was noted within the last minute."""
-        # Every dial asks, and usually there are no pairs: then no tuple is created.
-        until = self._until.get((client, endpoint)) if self._until else None
+        until = self.until.get((client, endpoint))
         if until is None:
             return False
         if now < until:
             return True
-        del self._until[client, endpoint]
+        del self.until[client, endpoint]
         return False

@@ -152,6 +152,12 @@ def range_not_possible(asked: str, why: str) -> str:
 
 
 @cause(CauseCode.NOT_FOLLOWED)
+def range_without_proxy(asked: str, settings: str) -> str:
+    """The kernel serves a range of UDP ports, so settings that need the proxy have no effect."""
+    return f"range {asked} is served by the kernel, which does not follow {settings}"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
 def no_balancer_address() -> str:
     """The Service has type LoadBalancer but no load balancer's address."""
     return "no load balancer has given it an address (status.loadBalancer is empty)"

@@ -346,7 +346,8 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> Dials | None:
         if port.protocol != "TCP":
             continue
         if subject.node is not None:
-            wanted += [frontend.address for frontend in port.frontends[:1]]
+            dialled = (subject.dialled(frontend.address) for frontend in port.frontends)
+            wanted += list(filter(None, dialled))[:1]
         wanted += [endpoint.address for endpoint in port.endpoints if not endpoint.is_refused]
     try:
         dials = dial_by(way, map(SocketAddress.read, wanted[:DIALLED_MAX]))

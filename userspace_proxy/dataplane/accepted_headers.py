@@ -23,9 +23,8 @@ from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .engine import Engine
 from .frontends import Announced
-from .tcp import TcpConnection
-from .tcp_dial import READ_EVENTS
-from .timeouts import Timeouts
+from .reactor import Timeouts
+from .tcp import READ_EVENTS, TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")
 

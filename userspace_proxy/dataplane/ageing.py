@@ -24,7 +24,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ..kernel.tcp_state import is_lost_to, tcp_info
 from ..model import SocketAddress
 from ..model.connection_ends import EndReason
-from .relay import Direction
+from .client_address import ClientAddressDialer
+from .relay import Direction, Seen
 from .tcp import TcpConnection
 from .tuning import Tuning
 
@@ -82,7 +83,9 @@ class Ageing:
         clock: Callable[[], float],
         tuning: Tuning,
         connections: Collection[TcpConnection],
+        client_dialer: ClientAddressDialer,
     ) -> None:
+        self._client_dialer = client_dialer
         self._loop = loop
         self._clock = clock
         self._idle_s = tuning.tcp_idle_s
@@ -103,36 +106,39 @@ class Ageing:
 
     def look_at(self, connection: TcpConnection, now: float) -> None:
         """Check one connection, and maybe close it."""
-        up, down, dial = connection.up, connection.down, connection.dial
-        if up is None or down is None or dial is None:
+        up, down = connection.up, connection.down
+        if up is None or down is None:
             return
         moved = up.bytes_moved + down.bytes_moved
-        is_first = connection.seen_moving_at is None
+        is_first = up.seen is None
         if is_first:
             keep_alive((up.source, up.sink))
-        was_known = dial.shows_local_client
+        seen = up.seen = up.seen or Seen(moved, now)
+        was_known = connection.shows_local_client
         if not was_known and now - connection.started < _NEW_S:
-            dial.check_locality()
-        if dial.shows_local_client and (is_first or not was_known):
+            attaches = self._client_dialer.locality.attaches
+            connection.shows_local_client = connection.is_preserved and attaches(
+                connection.client_ip
+            )
+        if connection.shows_local_client and (is_first or not was_known):
             keep_alive((up.source,), _LOCAL_CLIENT)
         # Check this before comparing byte counts: an endpoint that keeps sending still fills the
         # client's socket buffer, which looks like progress.
-        if dial.shows_local_client and _has_gone(connection, now):
+        if connection.shows_local_client and _has_gone(up.source, seen, now):
             connection.abort(errno.ETIMEDOUT)
             return
         if up.is_stalled or connection.speaker is up:
-            _note_stalled(connection, up, dial.endpoint)
-        if connection.seen_moving_at is not None and moved == connection.seen_moved:
+            _note_stalled(connection, up, connection.endpoint)
+        if not is_first and moved == seen.moved:
             up.give_up_pipe()
             down.give_up_pipe()
             is_half_closed = up.is_ended or down.is_ended or up.is_broken or down.is_broken
             limit_s = self._half_closed_s if is_half_closed else self._idle_s
-            if now - connection.seen_moving_at >= limit_s:
+            if now - seen.moving_at >= limit_s:
                 connection.group.counters.ended_idle += not is_half_closed
                 connection.finish(EndReason.IDLE, as_reset=True)
             return
-        connection.seen_moved = moved
-        connection.seen_moving_at = now
+        seen.moved, seen.moving_at = moved, now
 
     def _begin(self) -> None:
         self._rest = iter(list(self._connections))
@@ -175,11 +181,11 @@ def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddr
         up.is_stalled = is_stalled
 
 
-def _has_gone(connection: TcpConnection, now: float) -> bool:
+def _has_gone(client: _socket.socket, seen: Seen, now: float) -> bool:
     """Return whether a client's silence proves that its container was deleted."""
-    if not unanswered(connection.client):
-        connection.unanswered_since = None
+    if not unanswered(client):
+        seen.unanswered_since = None
         return False
-    if connection.unanswered_since is None:
-        connection.unanswered_since = now
-    return now - connection.unanswered_since >= _GONE_S
+    if seen.unanswered_since is None:
+        seen.unanswered_since = now
+    return now - seen.unanswered_since >= _GONE_S

@@ -19,6 +19,9 @@ import os
 import select
 from typing import Any
 
+from ..kernel.socket_options import set_transparent
+
+_BEGUN = 0, errno.EINPROGRESS
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -122,6 +125,10 @@ class SystemCalls:
             return _number(exc)
         return 0
 
+    def send_acks(self, fd: int) -> None:
+        """Undo ``sockets.hold_acks``: send the pending ACK, and leave later ones to the kernel."""
+        self.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
+
     def open_stream(self, family: int) -> int:
         """Return the descriptor of a new TCP socket, non-blocking; else an errno."""
         try:
@@ -130,17 +137,44 @@ class SystemCalls:
             return _number(exc)
         return self.adopt(sock)
 
-    def bind(self, fd: int, ip: str, port: int) -> int:
-        """Bind a socket, to all local addresses if the IP address is empty; return 0."""
+    def open_bound(self, family: int, ip: str, port: int, is_transparent: bool) -> int:
+        """Return the descriptor of such a socket that is bound; else an errno.
+
+        One port then serves a connection to each endpoint (SO_REUSEADDR).
+
+        Args:
+            ip: Of this node, or of another host with ``is_transparent``; empty: any of this node.
+        """
         try:
-            self._socks[fd].bind((ip, port))
+            sock = _socket.socket(family, _STREAM)
         except OSError as exc:
             return _number(exc)
-        return 0
+        try:
+            if is_transparent:
+                set_transparent(sock)
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+            sock.bind((ip, port))
+        except OSError as exc:
+            sock.close()
+            return _number(exc)
+        fd = sock.fileno()
+        self._socks[fd] = sock
+        return fd
 
-    def connect(self, fd: int, ip: str, port: int) -> int:
-        """Begin to connect a socket; return 0, or -EINPROGRESS."""
-        return -self._socks[fd].connect_ex((ip, port))
+    def connect(self, fd: int, ip: str, port: int, holds_ack: bool) -> int:
+        """Begin to connect a socket; return its descriptor, or close it and return an errno.
+
+        Args:
+            holds_ack: See ``HeldAcks``.
+        """
+        sock = self._socks[fd]
+        if holds_ack:
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
+        number = sock.connect_ex((ip, port))
+        if number in _BEGUN:
+            return fd
+        self.close(fd)
+        return -number
 
     def take_error(self, fd: int) -> int:
         """Return the errno of a socket's error, which is then forgotten; 0 for none."""

@@ -1,4 +1,4 @@
-"""Dials from the client's own address where replies return through this node.
+"""Dials from the client's own address where replies return through this node, else from the node's.
 
     socket ── IP_TRANSPARENT ── bind (client, port) ── connect ──▶ endpoint
 
@@ -9,7 +9,7 @@ endpoint from the same port, and replies to one connection would reach the other
 Rule 3: if the kernel denies such sockets, this node's address is used.
 Rule 4: one port serves a client's dials to all endpoints. A UDP port belongs to one process: it is
 bound without SO_REUSEADDR first, so no other process has it, and only flows to known, different
-endpoints share it (``client_ports``).
+endpoints share it (``ClientPorts``).
 Rule 5: before dialling an endpoint that was resolved by name, the kernel is asked whether its
 address is this node's (``cluster.from_names``); for other endpoints this costs one comparison.
 Rule 6: where all ports between a client and an endpoint are in use, this node's address is used
@@ -27,19 +27,20 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import random
 from typing import Any, Protocol
 
 from ..balance.client_endpoint_pairs import PairCounts, Pairs
 from ..errors import UserspaceProxyError
+from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.interface_addresses import OwnAddressCheck
-from ..kernel.socket_options import IP_TRANSPARENT, IPV6_TRANSPARENT, set_transparent
+from ..kernel.socket_options import set_transparent
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
-from ..policy.locality import Locality
+from ..model.failures import EXHAUSTED_ERRNOS
+from ..policy.locality import FIRST_PORT, LAST_PORT, Locality
 from .calls import SystemCalls
-from .client_ports import ClientPorts
 from .endpoint_group import EndpointGroup
-from .node_address import NodeAddressDialer, finish_dial
 from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -51,10 +52,114 @@ _TRIES = 32
 _LOOKS = 64
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
-_TRANSPARENT = _socket.IPPROTO_IP, IP_TRANSPARENT
-_TRANSPARENT_6 = _socket.IPPROTO_IPV6, IPV6_TRANSPARENT
 _PORT_IN_USE = (-errno.EADDRINUSE, -errno.EADDRNOTAVAIL)
 _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+
+
+# How long dials are counted: as long as TIME_WAIT lasts (TCP_TIMEWAIT_LEN).
+_WINDOW_S = 60.0
+# The kernel tries ports of one parity first, and slows down once these are in use.
+_SHARE_OF_RANGE = 4
+# Attempts, and whether each binds a port: four ports, because without TCP timestamps all may be in
+# TIME_WAIT; then the kernel's choice, which fails if other programs use its whole range.
+_BOUND_FIRST = (True, True, True, True, False)
+_BOUND_LAST = _BOUND_FIRST[::-1]
+_MAX_ENDPOINTS = 4096
+
+
+class ClientPorts:
+    """The source ports of one process's sockets, which are used in turn, and UDP flows from each.
+
+        (client, port) ──▶ the endpoints of flows from this address
+
+    A released port is reused only after all others. The kernel refuses a second TCP connection from
+    one port to an endpoint, but permits two UDP sockets between the same addresses, and one of them
+    gets all replies. So this process records its flows. ``first`` and ``last`` are inclusive.
+    """
+
+    def __init__(self, first: int = FIRST_PORT, last: int = LAST_PORT) -> None:
+        self._first = first
+        self._last = last
+        self._port = random.randint(first, last)
+        # Tuples: most ports have one endpoint, and a set takes four times the memory.
+        self._endpoints: dict[tuple[str, int], tuple[SocketAddress, ...]] = {}
+
+    def next(self) -> int:
+        self._port = self._port + 1 if self._port < self._last else self._first
+        return self._port
+
+    def random(self) -> int:
+        return random.randint(self._first, self._last)
+
+    def endpoints(self, client: str, port: int) -> tuple[SocketAddress, ...]:
+        """Return the endpoints of this process's flows from a client's port."""
+        return self._endpoints.get((client, port), ())
+
+    def take(self, client: str, port: int, endpoint: SocketAddress) -> None:
+        """Add a flow; it must be the first from this client's port to the endpoint."""
+        self._endpoints[client, port] = (*self.endpoints(client, port), endpoint)
+
+    def give(self, client: str, port: int, endpoint: SocketAddress) -> None:
+        """Remove a flow. Idempotent."""
+        left = tuple(known for known in self.endpoints(client, port) if known != endpoint)
+        if left:
+            self._endpoints[client, port] = left
+        else:
+            self._endpoints.pop((client, port), None)
+
+
+class NodeAddressDialer:
+    """Dials from this node's address, for one of ``processes`` data planes.
+
+    The kernel chooses a port of the ephemeral range, which stays in TIME_WAIT for a minute. Once
+    half of the range is in use towards an endpoint, it tries thousands of ports per dial, which
+    blocks the loop: dials to all endpoints drop from 13,000 a second to 300. So endpoints with many
+    dials within a minute get one of ``ports``: a bound port can be reused at once in TIME_WAIT, if
+    both sides have TCP timestamps. Other dials save two calls.
+
+    Source: net/ipv4/inet_hashtables.c, __inet_hash_connect(); net/ipv4/tcp_ipv4.c,
+    tcp_twsk_unique().
+    """
+
+    def __init__(self, calls: SystemCalls, ports: ClientPorts, processes: int) -> None:
+        self._calls = calls
+        self._ports = ports
+        self._share = _SHARE_OF_RANGE * processes
+        self._began_at = 0.0
+        self._counts: dict[SocketAddress, int] = {}
+        self._busy: frozenset[SocketAddress] = frozenset()
+        """The endpoints that were busy in the last window."""
+
+    def dial(self, endpoint: SocketAddress, now: float, holds_ack: bool) -> int:
+        """Dial an endpoint; for ``holds_ack`` see ``HeldAcks``.
+
+        Returns the descriptor of a TCP socket that connects, which the caller closes, or an errno
+        below 0; -EADDRNOTAVAIL if no port is free.
+        """
+        calls, family, found = self._calls, family_of(endpoint.ip), -errno.EADDRNOTAVAIL
+        for is_bound in _BOUND_FIRST if self._is_busy(endpoint, now) else _BOUND_LAST:
+            if is_bound:
+                fd = calls.open_bound(family, "", self._ports.next(), False)
+            else:
+                fd = calls.open_stream(family)
+            if fd >= 0:
+                found = calls.connect(fd, endpoint.ip, endpoint.port, holds_ack)
+                if found != -errno.EADDRNOTAVAIL:
+                    break
+            elif not is_bound or -fd in EXHAUSTED_ERRNOS:
+                return fd
+            # Otherwise another program listens there.
+        return found
+
+    def _is_busy(self, endpoint: SocketAddress, now: float) -> bool:
+        counts = self._counts
+        many = EPHEMERAL.count(now) // self._share
+        if now - self._began_at >= _WINDOW_S or len(counts) >= _MAX_ENDPOINTS:
+            self._busy = frozenset(known for known, count in counts.items() if count >= many)
+            self._began_at = now
+            counts.clear()
+        count = counts[endpoint] = counts.get(endpoint, 0) + 1
+        return count > many or endpoint in self._busy
 
 
 class _Dialling(Protocol):
@@ -81,9 +186,9 @@ class ClientAddressDialer:
         self.locality = Locality()
         self.answered_flows = PairCounts()
         """Flows from the client's address that the endpoint has answered."""
-        self._open = PairCounts()
-        """Open connections from the client's address."""
-        self._ended = Pairs()
+        self.open_connections = PairCounts()
+        """Open connections from the client's address that the endpoint has answered."""
+        self.ended_connections = Pairs()
         """Pairs with a connection from the client's address that ended within the last minute."""
         self._out_of_ports = Pairs()
         """Pairs without a free TCP port within the last minute."""
@@ -103,19 +208,19 @@ class ClientAddressDialer:
         """Dial from the client's address if possible, else from this node's; sets ``is_preserved``.
 
         With ``may_preserve`` unset only this node's address is used; for ``holds_ack`` see
-        ``held_acks``. Returns the descriptor of a TCP socket that connects, which the caller
+        ``HeldAcks``. Returns the descriptor of a TCP socket that connects, which the caller
         closes, or an errno below 0.
         """
         client, group = dialling.address[0], dialling.group
         dialling.is_preserved = False
-        if self._is_misnamed(group, endpoint):
+        if group.serving.handling.found_by_name and self._is_misnamed(group, endpoint):
             return -errno.ECANCELED
         if (
             self.is_on
             and may_preserve
             and not group.detours
             and self.locality.keeps_client(client, endpoint.ip)
-            and not self._out_of_ports.has(client, endpoint, now)
+            and not (self._out_of_ports.until and self._out_of_ports.has(client, endpoint, now))
         ):
             try:
                 fd = self.dial(client, endpoint, holds_ack)
@@ -124,7 +229,8 @@ class ClientAddressDialer:
             dialling.is_preserved = True
             # Connections that ended within the last minute may hold ports in TIME_WAIT.
             if fd != -errno.EADDRNOTAVAIL or not (
-                self._open.has(client, endpoint) or self._ended.has(client, endpoint, now)
+                self.open_connections.has(client, endpoint)
+                or self.ended_connections.has(client, endpoint, now)
             ):
                 return fd
             dialling.is_preserved = False
@@ -180,13 +286,19 @@ class ClientAddressDialer:
         below 0; -EADDRNOTAVAIL if no port was found. Raises NoClientAddress if the kernel denies a
         socket with the client's address.
         """
-        port = self._ports.next()
-        for _ in range(_TRIES):
-            fd = self._try(client, port, endpoint, holds_ack)
+        calls, ports = self._calls, self._ports
+        family = _socket.AF_INET6 if ":" in endpoint.ip else _socket.AF_INET
+        port = ports.next()
+        for _ in range(_TRIES + 1):
+            fd = calls.open_bound(family, client, port, True)
+            if fd >= 0:
+                fd = calls.connect(fd, endpoint.ip, endpoint.port, holds_ack)
+            else:
+                self._check_denial(client, -fd)
             if fd not in _PORT_IN_USE:
-                return fd
-            port = self._ports.random()
-        return self._try(client, port, endpoint, holds_ack)
+                break
+            port = ports.random()
+        return fd
 
     def dial_flow(self, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
         """Connect a datagram socket from a client's address, as :meth:`dial_flow_for` does.
@@ -202,37 +314,9 @@ class ClientAddressDialer:
             self._check_denial(client, exc.errno or 0)
             raise
 
-    def connection_joined(self, client: str, endpoint: SocketAddress) -> None:
-        """Note that an endpoint has answered a connection from the client's address."""
-        self._open.add(client, endpoint)
-
-    def connection_ended(self, client: str, endpoint: SocketAddress, now: float) -> None:
-        self._open.remove(client, endpoint)
-        self._ended.note(client, endpoint, now)
-
     def release(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
         """Release the port of a datagram socket that is about to be closed."""
         self._ports.give(client, sock.getsockname()[1], endpoint)
-
-    def _try(self, client: str, port: int, endpoint: SocketAddress, holds_ack: bool) -> int:
-        calls, is_ipv6 = self._calls, ":" in endpoint.ip
-        fd = calls.open_stream(_socket.AF_INET6 if is_ipv6 else _socket.AF_INET)
-        if fd < 0:
-            return fd
-        level, option = _TRANSPARENT_6 if is_ipv6 else _TRANSPARENT
-        number = calls.set_option(fd, level, option, 1)
-        if not number:
-            # One port then serves a connection to each endpoint.
-            number = calls.set_option(fd, _socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        if not number:
-            number = calls.bind(fd, client, port)
-        if number:
-            calls.close(fd)
-            self._check_denial(client, -number)
-            return number
-        if holds_ack:
-            calls.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
-        return finish_dial(calls, fd, endpoint)
 
     def _check_denial(self, client: str, number: int) -> None:
         """Raise NoClientAddress, which is logged once, if an errno means such a denial."""
@@ -286,3 +370,8 @@ def _bind(sock: _socket.socket, client: str, port: int) -> bool:
 
 class NoClientAddress(UserspaceProxyError):
     """The kernel denies this process sockets with another host's address."""
+
+
+def may_be_source(port: int, now: float) -> bool:
+    """Return whether a dial from this node's address may use a source port."""
+    return FIRST_PORT <= port <= LAST_PORT or EPHEMERAL.includes(port, now)

@@ -1,7 +1,7 @@
 """The data plane of one event loop: its listeners, connections, flows and engine.
 
-    DataPlane ─▶ TcpListener ─▶ TcpConnections ─▶ TcpConnection ─▶ TcpDial, Direction ─┐
-              └▶ UdpListener ─▶ UdpFlows ─▶ UdpFlow ───────────────────────────────────┴▶ Engine
+    DataPlane ─▶ TcpListener ─▶ TcpConnections ─▶ TcpConnection ─▶ Direction ─┐
+              └▶ UdpListener ─▶ UdpFlows ─▶ UdpFlow ──────────────────────────┴▶ Engine
 
 Rule 1: everything here runs in the loop's thread.
 Rule 2: it opens no port. The owner of a listening socket opens a listener for it, and closes the
@@ -22,8 +22,7 @@ from ..model import Protocol, SocketAddress
 from .dialer import Dialer
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .tcp_connections import TcpConnections
-from .tcp_listener import TcpListener
+from .tcp_connections import TcpConnections, TcpListener
 from .tuning import Tuning
 from .udp import UdpListener
 from .udp_flows import UdpFlows
@@ -97,7 +96,7 @@ class DataPlane:
         rest = iter(list(self.connections.open))
         while part := list(islice(rest, _CONNECTIONS_PER_ITERATION)):
             for connection in part:
-                connection.settle()
+                self.connections.accounts.settle(connection)
             yield
         for listener in self._listeners:
             listener.settle()

@@ -63,7 +63,7 @@ class Descriptors:
         self._flows = 0
         self._held: int | None = None
         """How many connections may use while memory is short."""
-        self._for_connections = 0
+        self.for_connections = 0
         """How many connections may use: all except the unused reserve for flows."""
         self._count_flows(0)
         self._loop = loop
@@ -83,7 +83,7 @@ class Descriptors:
 
     def has_room(self, count: int) -> bool:
         """Return whether ``count`` more are free for anything but flows."""
-        return self.in_use + count <= self._for_connections
+        return self.in_use + count <= self.for_connections
 
     def has_room_for_flow(self) -> bool:
         return self.in_use < self.limit
@@ -154,11 +154,10 @@ class Descriptors:
         self._stop_timer()
 
     def _count_flows(self, more: int) -> None:
-        # The limit for connections is cached here, because has_room() is called twice per
-        # connection.
+        # The limit for connections is cached here, because each connection asks twice.
         self._flows += more
         most = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
-        self._for_connections = most if self._held is None else min(most, self._held)
+        self.for_connections = most if self._held is None else min(most, self._held)
 
     def _resume(self) -> None:
         self._stop_timer()

@@ -1,8 +1,8 @@
 """The contract of dialers for endpoints without a local route: pods behind an API server.
 
-TcpDial ──dial(port, endpoint, opened)──▶ Dialer ──opened(socket)──▶ joined, as after a connect
-                 │                              └──opened(errno)───▶ the next endpoint
-                 └── the deadline passes, the client is gone: cancel()
+TcpConnection ──dial(port, endpoint, opened)──▶ Dialer ──opened(socket)──▶ joined, as after connect
+                       │                              └──opened(errno)───▶ the next endpoint
+                       └── the deadline passes, the client is gone: cancel()
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from .connection_log import ConnectionLog
 from .descriptors import Descriptors
 from .dialer import Dialer
 from .memory_pressure import Memory
-from .pipes import PipePool
 from .reactor import Reactor
 from .redials import Redials
+from .relay import PipePool
 from .tuning import Tuning
 
 

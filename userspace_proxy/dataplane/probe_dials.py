@@ -17,9 +17,8 @@ from ..kernel.socket_options import stay_unseen
 from ..model import DialFailure, Failure, SocketAddress
 from ..model.failures import dial_failure
 from . import reactor as epoll
-from .reactor import Reactor
+from .reactor import Reactor, Timeouts
 from .sockets import family_of
-from .timeouts import Timeouts
 
 Ended = Callable[[SocketAddress, DialFailure | None], None]
 """Takes the endpoint and the failure; None means that it answered."""

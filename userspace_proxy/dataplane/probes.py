@@ -16,6 +16,7 @@ and from several Service ports that share the endpoint.
 from __future__ import annotations
 
 from ..balance.client_endpoint_pairs import MAX_PAIRS, PAIR_S, Pairs
+from ..facts import EndpointCounters
 from ..log_fields import FieldLogger
 from ..model import DialFailure, SocketAddress
 from .endpoint_group import EndpointGroup
@@ -34,12 +35,13 @@ class Probes:
         self._engine = engine
         self._under_way: dict[SocketAddress, _Requests] = {}
         # Kept for a minute: policies change rarely, and a dead endpoint fails other clients' dials.
-        self._pairs = Pairs()
+        self.pairs = Pairs()
+        """Clients and endpoints that answer all but these clients."""
         self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
 
     def is_denied(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Return whether a probe has shown that an endpoint answers all but this client."""
-        return self._pairs.has(client, endpoint, now)
+        return self.pairs.has(client, endpoint, now)
 
     def denied(
         self, group: EndpointGroup, client: str, endpoint: SocketAddress, failed: DialFailure
@@ -51,9 +53,11 @@ class Probes:
             denials.end()
         denials.dial_failed(now, failed, client)
 
-    def admitted(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
+    def admitted(
+        self, counters: EndpointCounters, client: str, endpoint: SocketAddress, now: float
+    ) -> None:
         """Note that an endpoint has answered a dial from a client's address."""
-        now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
+        denials = counters.denials
         if denials.part.client == client or self.is_denied(client, endpoint, now):
             denials.succeeded_at = now
 
@@ -91,7 +95,7 @@ class Probes:
     def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:
         now = self._engine.reactor.now
         for client in requests.clients:
-            self._pairs.note(client, endpoint, now)
+            self.pairs.note(client, endpoint, now)
         for group, client in requests.groups.items():
             _log.info(
                 "%(service)s: endpoint %(endpoint)s answers this node, but did not answer "

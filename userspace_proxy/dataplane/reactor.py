@@ -20,6 +20,7 @@ import asyncio
 import os
 import select
 from collections.abc import Callable
+from typing import Any
 
 from ..clocks import Clocks
 from ..facts import ITERATION_BOUNDS_S, Durations
@@ -213,3 +214,73 @@ class Reactor:
         self.loop.call_exception_handler(
             {"message": f"bug in the data plane: {culprit!r}", "exception": exc}
         )
+
+
+# The shortest timer: uvloop rounds to milliseconds, and a timer of 0 makes the loop spin.
+_SHORTEST_S = 0.001
+
+
+class Timeouts:
+    """Calls ``expired`` for each item that isn't stopped within ``after_s`` seconds.
+
+    All deadlines are equally long, so the oldest is due next: a deadline costs a dictionary entry,
+    and one timer of the loop serves all.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        after_s: float,
+        expired: Callable[[Any], None],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._after_s = after_s
+        self._expired = expired
+        self.due: dict[Any, float] = {}
+        """When each item is due, the earliest first; to remove an item stops its deadline."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self.due)
+
+    def start(self, item: Any, now: float) -> None:
+        """Start the deadline of an item that has none."""
+        self.due[item] = now + self._after_s
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._after_s, self._fire)
+
+    def stop(self, item: Any) -> None:
+        """Stop an item's deadline. Idempotent."""
+        self.due.pop(item, None)
+
+    def close(self) -> None:
+        self.due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        now = self._clock()
+        try:
+            for item, due in self._expiring(now):
+                # Another item's callback may have stopped or restarted this one.
+                if self.due.get(item) == due:
+                    del self.due[item]
+                    self._expired(item)
+        finally:
+            # Only here: a deadline started meanwhile may be much later than the next one.
+            self._timer = None
+            if self.due:
+                due = next(iter(self.due.values()))
+                self._timer = self._loop.call_later(max(_SHORTEST_S, due - now), self._fire)
+
+    def _expiring(self, now: float) -> list[tuple[Any, float]]:
+        """Return all due items at once because finding a dictionary's head is slow."""
+        items: list[tuple[Any, float]] = []
+        for item, due in self.due.items():
+            if due > now:
+                break
+            items.append((item, due))
+        return items

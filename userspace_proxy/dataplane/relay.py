@@ -28,10 +28,12 @@ from __future__ import annotations
 
 import _socket
 import errno
+import os
+from dataclasses import dataclass
 
 from . import reactor as epoll
 from .calls import SystemCalls
-from .pipes import PIPE_BYTES, Pipe, PipePool
+from .descriptors import Descriptors
 from .reactor import Handler, Reactor
 from .tuning import BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
 
@@ -51,21 +53,37 @@ _END = epoll.RDHUP | epoll.HUP | _ERR
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
+@dataclass(slots=True)
+class Seen:
+    """What ``Ageing`` has found at a connection."""
+
+    moved: int
+    """Bytes moved, in both directions together."""
+    moving_at: float
+    """When a check last found that bytes had moved."""
+    unanswered_since: float | None = None
+    """The first of the latest unbroken series of checks that found the client not answering."""
+
+
+class RelayOwner:
+    """The part of ``TcpConnections`` that directions use."""
+
+    pipes: PipePool
+
+
 class Relayed(Handler):
     """The part of ``TcpConnection`` that its directions use."""
 
-    __slots__ = "client_fd", "is_closed", "pipes", "reactor", "speaker"
+    __slots__ = "client_fd", "is_closed", "owner", "reactor", "speaker", "up"
 
     reactor: Reactor
     client_fd: int
-    pipes: PipePool
+    owner: RelayOwner
     is_closed: bool
     speaker: Direction | None
     """The direction that moved bytes last."""
-
-    def has_ended(self) -> bool:
-        """Return whether both FINs have been read."""
-        raise NotImplementedError
+    up: Direction | None
+    """From the client to the endpoint."""
 
     def sink_is_full(self, direction: Direction) -> None:
         """Flush a direction once its sink has room again."""
@@ -76,11 +94,14 @@ class Relayed(Handler):
         raise NotImplementedError
 
     def ends(self, direction: Direction) -> None:
-        """Note that the source's end is announced, before its last bytes are read."""
+        """Note that the source's end is announced, before its last bytes are read.
+
+        Called only where the client has sent the last bytes.
+        """
         raise NotImplementedError
 
     def direction_ended(self, direction: Direction) -> None:
-        """Note that the FIN has been passed on."""
+        """Pass on the end that has been read, a FIN unless the direction is broken."""
         raise NotImplementedError
 
     def abort(self, number: int) -> None:
@@ -104,21 +125,23 @@ class Direction(Handler):
         "_has_urgent",
         "_in_pipe",
         "_is_bulk",
-        "_pipe",
-        "_spliced_error",
         "bytes_counted",
         "bytes_moved",
         "connection",
         "has_fin",
+        "has_nodelay",
         "is_broken",
         "is_ended",
         "is_stalled",
         "is_stuck",
         "is_waiting_turn",
         "pending",
+        "pipe",
         "reads_to_empty",
+        "seen",
         "sink_fd",
         "source_fd",
+        "spliced_error",
         "wakes_other",
     )
 
@@ -132,7 +155,7 @@ class Direction(Handler):
         self._calls = connection.reactor.calls
         self.bytes_counted = 0
         """How many of these are in the endpoint's counters."""
-        self._pipe: Pipe | None = None
+        self.pipe: Pipe | None = None
         """Set while bulk is in transit."""
         self._in_pipe = 0
         """Bytes in the pipe."""
@@ -149,11 +172,15 @@ class Direction(Handler):
         """Only the FIN follows the readable bytes."""
         self.is_broken = False
         """The end was a RST or another error: after a FIN no read reports it."""
-        self._spliced_error = 0
+        self.spliced_error = 0
         """The errno that a splice has taken: no read reports it again; 0 for none."""
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
+        self.has_nodelay = False
+        """The sink has TCP_NODELAY; set only towards the endpoint."""
+        self.seen: Seen | None = None
+        """Also of the connection to the endpoint; None before the first check."""
         self.is_stalled = False
         """Only towards the endpoint: it acknowledges nothing, and has been counted as stalled."""
 
@@ -173,9 +200,30 @@ class Direction(Handler):
         return self._in_pipe if self.pending is None else len(self.pending)
 
     def on(self, _fd: int, events: int) -> None:
-        if events != _IN and (events != _IN_AND_OUT or self.wakes_other):
-            self._on_news(events)
-        else:
+        if events == _IN or (events == _IN_AND_OUT and not self.wakes_other):
+            self.pump()
+            return
+        connection = self.connection
+        if events & _OUT and self.wakes_other:
+            connection.room_in(self.source_fd)
+            if connection.is_closed:
+                return
+        if events & _PRI:
+            self.expect_urgent()
+        if events & _END:
+            if connection.speaker is connection.up:
+                connection.ends(self)
+            is_plain = not events & (_PRI | _ERR) and not self._has_urgent
+            # After a RST no FIN follows, so no bytes are held for one.
+            self.has_fin = is_plain and not self.is_broken
+            self.reads_to_empty = True
+            if events & _ERR:
+                self.is_broken = True
+                if self.is_ended or self.is_stuck:
+                    connection.abort(0)
+                    return
+            self.pump()
+        elif events & (_IN | _PRI):
             self.pump()
 
     def pump(self) -> None:  # noqa: C901 - each read would pay for a call
@@ -193,7 +241,7 @@ class Direction(Handler):
                     self.connection.abort(-count)
                 return
             if count == 0:
-                self._end()
+                self.connection.direction_ended(self)
                 return
             is_last = self.has_fin and count < calls.buffer_bytes
             sent = calls.send(self.sink_fd, count, _MSG_MORE if is_last else 0)
@@ -210,7 +258,7 @@ class Direction(Handler):
                 self._wait_for_room()
                 return
             if is_last:
-                self._end()
+                self.connection.direction_ended(self)
                 return
             if count >= BULK_BYTES:
                 self._is_bulk = True
@@ -224,29 +272,6 @@ class Direction(Handler):
                 self._wait_turn()
                 return
 
-    def _on_news(self, events: int) -> None:
-        """Handle events that announce more than bytes to read."""
-        if events & _OUT and self.wakes_other:
-            self.connection.room_in(self.source_fd)
-            if self.connection.is_closed:
-                return
-        if events & _PRI:
-            self.expect_urgent()
-        if events & _END:
-            self.connection.ends(self)
-            is_plain = not events & (_PRI | _ERR) and not self._has_urgent
-            # After a RST no FIN follows, so no bytes are held for one.
-            self.has_fin = is_plain and not self.is_broken
-            self.reads_to_empty = True
-            if events & _ERR:
-                self.is_broken = True
-                if self.is_ended or self.is_stuck:
-                    self.connection.abort(0)
-                    return
-            self.pump()
-        elif events & (_IN | _PRI):
-            self.pump()
-
     def _set_options(self) -> None:
         """Before a second read: bound the kernel's buffers, and read urgent data in its place."""
         if not self._has_options:
@@ -259,7 +284,7 @@ class Direction(Handler):
 
         Returns False if the source must be read: see rule 5.
         """
-        pipe = self._pipe = self.connection.pipes.take(self.connection.reactor.now)
+        pipe = self.pipe = self.connection.owner.pipes.take(self.connection.reactor.now)
         if pipe is None:
             return False
         moved = self.bytes_moved
@@ -275,7 +300,7 @@ class Direction(Handler):
                 self.release()
                 if self.is_broken:
                     # This may be at an urgent mark, with bytes behind it.
-                    self._spliced_error = -count
+                    self.spliced_error = -count
                     return False
                 self.connection.abort(-count)
                 return True
@@ -313,18 +338,18 @@ class Direction(Handler):
 
     def release(self) -> None:
         """Return the pipe to the pool; bytes left in it are lost."""
-        pipe, self._pipe = self._pipe, None
+        pipe, self.pipe = self.pipe, None
         if pipe is not None:
-            self.connection.pipes.give(pipe, self._in_pipe)
+            self.connection.owner.pipes.give(pipe, self._in_pipe)
             self._in_pipe = 0
 
     def give_up_pipe(self) -> None:
         """Copy the pipe's bytes to memory, and return the pipe to the pool. Idempotent."""
-        if self._pipe is None or not self._in_pipe:
+        if self.pipe is None or not self._in_pipe:
             return
         waiting = bytearray()
         while self._in_pipe:
-            some = self._calls.read_pipe(self._pipe.read_end, self._in_pipe)
+            some = self._calls.read_pipe(self.pipe.read_end, self._in_pipe)
             self._in_pipe -= len(some)
             waiting += some
         self.pending = memoryview(waiting)
@@ -360,8 +385,8 @@ class Direction(Handler):
 
     def flush(self) -> None:
         """Send pending bytes, now that the sink has room, and continue to read."""
-        if self._in_pipe and self._pipe is not None:
-            if self._drain_pipe(self._pipe):
+        if self._in_pipe and self.pipe is not None:
+            if self._drain_pipe(self.pipe):
                 self.is_stuck = False
                 self.release()
                 self.pump()
@@ -399,25 +424,6 @@ class Direction(Handler):
         if not self.connection.is_closed:
             self.pump()
 
-    def _end(self) -> None:
-        if self._spliced_error:
-            # The RST looks like a FIN here.
-            self.connection.abort(self._spliced_error)
-            return
-        self.is_ended = True
-        if self.is_broken:
-            self.connection.abort(0)
-            return
-        if self.connection.has_ended():
-            # Both FINs have been read, so nothing is unread: the close sends the FIN.
-            self.connection.direction_ended(self)
-            return
-        if self._calls.shut_down(self.sink_fd) < 0:
-            # The other side has gone, as its error event would report.
-            self.connection.abort(0)
-            return
-        self.connection.direction_ended(self)
-
 
 def bound_buffers(calls: SystemCalls, sink: int) -> None:
     """Bound the kernel's unsent queue of a sink whose reader may stall; a gone sink is ignored.
@@ -432,3 +438,83 @@ def bound_buffers(calls: SystemCalls, sink: int) -> None:
     Rule 3: sent bytes aren't bounded here: the sink's congestion window decides.
     """
     calls.set_option(sink, _socket.IPPROTO_TCP, _socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+
+
+PIPE_BYTES = 1024 * 1024
+
+# A small pipe is slower than copying. So if the kernel denies a large one, bytes are copied, and a
+# pipe is tried again later: other processes may have closed theirs.
+RETRY_S = 10.0
+
+_REFUSED = frozenset({-errno.EPERM, -errno.EMFILE, -errno.ENFILE, -errno.ENOMEM})
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """The two descriptors of a pipe."""
+
+    read_end: int
+    write_end: int
+
+
+class PipePool:
+    """The pipes of one data plane, two descriptors each; with ``max_pipes`` 0 all is copied.
+
+    A direction takes a pipe when it has bulk to move, and returns it empty when its source is
+    drained. So a few pipes serve any number of connections, and an idle connection holds none (a
+    proxy with two pipes per connection needs six descriptors per connection). Without a free pipe,
+    bytes are copied; nothing waits for a pipe. A pipe with bytes in it is closed, never reused.
+    """
+
+    def __init__(self, calls: SystemCalls, descriptors: Descriptors, max_pipes: int) -> None:
+        self._calls = calls
+        self._descriptors = descriptors
+        self._max_pipes = max_pipes
+        self._free: list[Pipe] = []
+        self._retry_at = 0.0
+        self.open_pipes = 0
+        """How many pipes exist, in use or free."""
+
+    def take(self, now: float) -> Pipe | None:
+        """Return an empty pipe, or None if there is none; ``now`` is in monotonic seconds."""
+        if self._free:
+            return self._free.pop()
+        if (
+            self.open_pipes >= self._max_pipes
+            or now < self._retry_at
+            or not self._descriptors.has_room(2)
+        ):
+            return None
+        pipe = self._open()
+        if pipe is None:
+            self._retry_at = now + RETRY_S
+        return pipe
+
+    def give(self, pipe: Pipe, left_bytes: int) -> None:
+        """Return a pipe to the pool; closes it if bytes are left in it."""
+        if left_bytes:
+            self._close(pipe)
+        else:
+            self._free.append(pipe)
+
+    def close(self) -> None:
+        """Close the free pipes, and open no more."""
+        self._max_pipes = 0
+        while self._free:
+            self._close(self._free.pop())
+
+    def _open(self) -> Pipe | None:
+        read_end, write_end = self._calls.open_pipe(PIPE_BYTES)
+        if read_end < 0:
+            if read_end not in _REFUSED:
+                raise OSError(-read_end, os.strerror(-read_end))
+            return None
+        self.open_pipes += 1
+        self._descriptors.take(2)
+        return Pipe(read_end, write_end)
+
+    def _close(self, pipe: Pipe) -> None:
+        self._calls.close(pipe.read_end)
+        self._calls.close(pipe.write_end)
+        self.open_pipes -= 1
+        self._descriptors.give(2)

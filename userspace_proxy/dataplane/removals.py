@@ -122,12 +122,11 @@ class Removals:
         self._set_timer()
 
     def _look_at(self, connection: TcpConnection) -> None:
-        group, dial = connection.group, connection.dial
-        if dial is None or dial.endpoint is None:
+        group, endpoint = connection.group, connection.endpoint
+        if endpoint is None or connection.is_closed:
             return
-        endpoint = dial.endpoint
         left = self._ending.get((group, endpoint))
-        if left is None or not dial.had_begun_by(left.at):
+        if left is None or not connection.had_begun_by(left.at):
             return
         if group.balancers.serves(connection.client_ip, endpoint):
             return

@@ -16,7 +16,6 @@ from ..kernel.socket_options import IP_PKTINFO, set_freebind, set_ip_option, set
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
 from ..model.failures import EXHAUSTED_ERRNOS
-from .held_acks import hold_acks
 from .tuning import BACKLOG
 
 # Not in Python's socket module; linux/in.h and linux/in6.h.
@@ -30,6 +29,15 @@ _UDP_BUFFER_BYTES = 4 * 1024 * 1024
 def family_of(ip: str) -> int:
     """Return AF_INET or AF_INET6."""
     return _socket.AF_INET6 if ":" in ip else _socket.AF_INET
+
+
+def hold_acks(sock: _socket.socket) -> None:
+    """Delay ACKs until there is data, up to the kernel's limits: 40 ms, in a handshake 200 ms.
+
+    Call it before ``connect``, but after ``listen``, which undoes it.
+    """
+    with contextlib.suppress(OSError):  # Not a TCP socket.
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
 
 
 def open_listening(

@@ -1,46 +1,58 @@
-"""TCP connections: relays and counts the bytes of a client and the endpoint that answered.
+"""TCP connections: dials endpoints for a client until one answers, then relays between the two.
 
-    accepted ──begin──▶ dialling, waiting ──join──▶ joined ──both FINs──▶ complete
-                         │                           └──RST either way──▶ reset
-                         └──no endpoint──▶ reset
+    accepted ──begin──▶ dialling ──answered──▶ joined ──both FINs──▶ complete
+                         │   ▲ │                 └──RST either way──▶ reset
+             refused,    └───┘ └──none left──▶ waits until an endpoint can take it
+             unreachable,                      (``waiting_room``), or is reset
+             1 s of silence: the next endpoint; after 3 s in all, or 16 endpoints, as if
+             none were left
 
-    TcpConnection ─┬─ dial: TcpDial     from the first dial on: the endpoint, and how it was found
-                   ├─ up: Direction     while joined: client to endpoint
+    TcpConnection ─┬─ up: Direction     while joined: client to endpoint
                    └─ down: Direction   while joined: endpoint to client
 
 Rule 1: a client that can't be served gets a RST, never a clean end.
-Rule 2: a RST is passed on as a RST, behind the bytes sent before it (``late_reset``).
+Rule 2: a RST is passed on as a RST, behind the bytes sent before it (``LateResets``).
 Rule 3: packets dominate the cost of a connection: a FIN travels with the bytes before it, and for a
-short time ACKs travel with the bytes after them (``held_acks``).
+short time ACKs travel with the bytes after them (``HeldAcks``).
+Rule 4: the client's socket isn't read before an endpoint has answered, so fail-over loses no bytes:
+they wait in the kernel. Of a waiting client only its end is detected; if this process ends, the
+kernel resets the client.
+Rule 5: an endpoint that doesn't answer a client at its own address isn't dialled from this node's:
+a network policy would have no effect (``client_address``).
 """
 
 from __future__ import annotations
 
 import _socket
+import errno
+from collections.abc import Callable
 from typing import Any
 
+from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent
 from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
-from ..kernel.socket_options import reset_on_close, send_at_once, send_held
-from ..kernel.tcp_state import reset_as
-from ..model import ProxyProtocol, SocketAddress
+from ..kernel.socket_options import reset_no_more, reset_on_close, send_at_once, send_held
+from ..kernel.tcp_state import LOSS_S, is_connected, reset_as
+from ..model import DialFailure, Failure, ProxyProtocol, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
+from ..model.failures import SHORTAGES, dial_failure
 from ..model.proxy_protocol import write_header
 from . import reactor as epoll
-from .endings import (
-    end_if_given_up,
-    end_if_lost,
-    end_if_reset,
-    end_of_client,
-    has_arrived,
-    owes_answer,
-)
+from .client_address import ClientAddressDialer, may_be_source
+from .dialer import Dialer
 from .endpoint_group import EndpointGroup
+from .engine import Engine
 from .frontends import Announced, dialled_at
-from .held_acks import send_acks
-from .relay import Direction
-from .tcp_dial import READ_EVENTS, DialledFor, DialOwner, TcpDial
+from .probes import Probes
+from .reactor import Reactor, Timeouts
+from .relay import Direction, Relayed, RelayOwner
+from .sockets import is_self_connected
+from .tcp_accounts import TcpAccounts, end_if_lost, end_if_reset, owes_answer
+from .waiting_room import WaitingRoom
 
+READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
+_DIAL_EVENTS = READ_EVENTS | epoll.OUT
+_FAILED = epoll.HUP | epoll.ERR
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 _RDHUP = epoll.RDHUP
 # Every path takes this much in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only later
@@ -50,8 +62,32 @@ _ONE_PACKET_BYTES = 536
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 
 
-class TcpConnection(DialledFor):
-    """One client's connection.
+class ConnectionOwner(RelayOwner):
+    """The part of ``TcpConnections`` that a connection uses."""
+
+    engine: Engine
+    reactor: Reactor
+    dialer: Dialer | None
+    client_dialer: ClientAddressDialer
+    probes: Probes
+    accounts: TcpAccounts
+    held_acks: Timeouts
+    dial_deadlines: Timeouts
+    client_deadlines: Timeouts
+    openings: dict[TcpConnection, Callable[[], None]]
+    """Cancel the dialer's dials in progress; empty where endpoints are dialled by connect."""
+
+    def end_late(self, connection: TcpConnection) -> bool:
+        """End a connection once its sent bytes have arrived; False if none are in flight."""
+        raise NotImplementedError
+
+    def ended(self, connection: TcpConnection) -> None:
+        """Remove a closed connection."""
+        raise NotImplementedError
+
+
+class TcpConnection(Relayed):
+    """One client's connection, and the dials for it, one after another.
 
     It handles the events of the client's socket, and of the endpoint's until its first byte.
 
@@ -60,15 +96,20 @@ class TcpConnection(DialledFor):
         address: As ``accept`` returns it: IP address and port come first.
     """
 
+    owner: ConnectionOwner
+
     __slots__ = (
-        "_has_nodelay", "_wants_client_out", "announced", "dial", "down", "exchange",
-        "is_aborting", "seen_moved", "seen_moving_at", "started", "unanswered_since", "up",
+        "_awaits_turn", "_is_counted", "_offset", "address", "announced",
+        "began_at", "down", "endpoint", "endpoint_fd", "exchange", "group", "holds_ack",
+        "is_aborting", "is_preserved", "is_waiting", "may_preserve",
+        "shows_local_client", "started", "tried", "up",
     )  # fmt: skip
 
-    def __init__(self, owner: DialOwner, group: EndpointGroup, client: int, address: Any) -> None:
+    def __init__(
+        self, owner: ConnectionOwner, group: EndpointGroup, client: int, address: Any
+    ) -> None:
         self.owner = owner
         reactor = self.reactor = owner.reactor
-        self.pipes = owner.pipes
         self.group = group
         self.client_fd = client
         self.address = address
@@ -79,25 +120,36 @@ class TcpConnection(DialledFor):
         """False if the listener can see that the client is this node itself."""
         self.started = reactor.now
         """When the client was accepted."""
-        self.dial: TcpDial | None = None
-        """None before the first dial and after the end."""
+        self.endpoint: SocketAddress | None = None
+        """The endpoint that is dialled, or that answered."""
+        self.endpoint_fd = -1
+        """Descriptor of the socket towards the endpoint; -1 for none."""
+        self.tried: dict[SocketAddress, CauseCode] | None = None
+        """Endpoints that failed, and why; most connections need no dict."""
+        self.began_at: float | None = None
+        """When the last dial began; None before the first dial."""
+        self.holds_ack = False
+        """The ACK of the endpoint's answer waits for bytes to send (``HeldAcks``)."""
+        self.is_preserved = False
+        """The endpoint sees the client's own address."""
+        self.shows_local_client = False
+        """The endpoint sees the address of a container of this node."""
+        self.is_waiting = False
+        """The client has a place in the waiting room of its Service port."""
+        self._offset = 0
+        """How far the port that the client dialled is from the Service port."""
+        self._is_counted = False
+        """The load of the endpoint includes the dial."""
+        self._awaits_turn = False
+        """``_dial_again`` should dial: the waiting room hasn't resumed the client since."""
         self.up: Direction | None = None
         """Client to endpoint; None before an endpoint has answered and after the end."""
         self.down: Direction | None = None
         """Endpoint to client."""
         self.is_aborting = False
-        self.seen_moved = 0
-        """Bytes moved as of the last check of ``Ageing``."""
-        self.seen_moving_at: float | None = None
-        """When a check last found that bytes had moved; None before the first check."""
-        self.unanswered_since: float | None = None
-        """The first of the latest unbroken series of checks that found the client not answering."""
         self.exchange: ConnectionOutcome | None = None
         """The facts by which its end is judged; None before an endpoint has answered."""
         self.speaker: Direction | None = None
-        self._wants_client_out = False
-        self._has_nodelay = False
-        """The endpoint's socket has TCP_NODELAY."""
 
     @property
     def client_ip(self) -> str:
@@ -109,43 +161,365 @@ class TcpConnection(DialledFor):
         return self.reactor.calls.socket(self.client_fd)
 
     @property
-    def endpoint_fd(self) -> int:
-        """The socket towards the endpoint that is dialled or has answered; -1 for none."""
-        if self.up is not None:
-            return self.up.sink_fd
-        return -1 if self.dial is None else self.dial.fd
+    def _endpoint_socket(self) -> _socket.socket:
+        return self.reactor.calls.socket(self.endpoint_fd)
 
     def begin(self) -> None:
         """Dial endpoints until one answers."""
         self.owner.accounts.begun(self)
-        dial = self.dial = TcpDial(self)
-        dial.try_next()
+        if self.group.serving.ranges or self.group.left_ranges:
+            dialled = dialled_at(self.client)
+            if dialled is not None and not self._choose_offset(dialled):
+                self._refuse()
+                return
+        self.try_next()
 
     def on(self, fd: int, events: int) -> None:
-        if fd == self.client_fd:
-            self._on_client(events)
-        else:
+        up, exchange = self.up, self.exchange
+        if up is None or exchange is None:
+            if fd == self.endpoint_fd:
+                self._on_dialling(events)
+            elif self.is_waiting:
+                self._on_leaving()
+            return
+        if fd != self.client_fd:
             self._on_endpoint(events)
+            return
+        # The client's first events; TCP_NODELAY is for a client that sends again.
+        if (had_asked := up.bytes_moved) and not events & _RDHUP:
+            self._set_nodelay()
+        if not had_asked:
+            # Pumping may find the client's end, whose cause depends on this time.
+            exchange.asked_at = self.reactor.now
+        up.on(fd, events)
+        if not up.bytes_moved:
+            exchange.asked_at = exchange.answered_at
+        if up.bytes_moved > _ONE_PACKET_BYTES:
+            self._set_nodelay()
 
-    def join(self, fd: int, events: int) -> None:
+    @property
+    def at(self) -> SocketAddress | None:
+        """The endpoint's address that is dialled: of a range, with the port that was dialled."""
+        return None if self.endpoint is None else self.dialled(self.endpoint)
+
+    def dialled(self, endpoint: SocketAddress) -> SocketAddress:
+        """Return the address of an endpoint that this client's port leads to."""
+        offset = self._offset
+        return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
+
+    def _choose_offset(self, dialled: SocketAddress) -> bool:
+        """Follow the port that a client of a range dialled; False if it has just left the range.
+
+        Others, such as those of a node port, get the endpoint's listed port.
+        """
+        for one in self.group.serving.ranges:
+            if (offset := one.offset(*dialled)) is not None:
+                self._offset = offset
+                return True
+        left = self.group.lately_left(self.reactor.now)
+        return not any(one.offset(*dialled) for one in left)
+
+    @property
+    def count(self) -> int:
+        """How many endpoints have been dialled since the client last waited."""
+        tried, endpoint = self.tried or (), self.endpoint
+        return len(tried) + (endpoint is not None and endpoint not in tried)
+
+    def try_next(self) -> None:
+        """Dial the next endpoint; if none is left, let the client wait, or reset it."""
+        group, now = self.group, self.reactor.now
+        if self.began_at is None:
+            if group.waiting_room is not None and self._queues_up(group.waiting_room):
+                return
+            self.began_at = now
+            self.owner.client_deadlines.start(self, now)
+        endpoint = group.balancers.current.pick(self.address[0], now, tried=self.tried or ())
+        self.endpoint = endpoint
+        if endpoint is None:
+            if self._wait():
+                return
+            if self.tried is None:
+                self._pick_again()
+            else:
+                self._refuse()
+            return
+        failed = self._connect(endpoint)
+        if failed is None:
+            return
+        if failed.failure is Failure.EXHAUSTED:
+            group.outcomes.failed(endpoint, failed, now)
+            # Like clients in the listener's queue, but with a deadline.
+            room = group.waiting_room if self._wait() else None
+            self._awaits_turn = room is None
+            resume = self._dial_again if room is None else room.retry
+            self.owner.engine.descriptors.wait(resume, now)
+            return
+        self._dial_next(failed)
+
+    def _cancel(self) -> None:
+        """Give up dialling: the connection ends before an endpoint has answered."""
+        self._awaits_turn = False
+        self._end_dial()
+        if self.endpoint_fd >= 0:
+            # The socket may have connected meanwhile.
+            reset_on_close(self._endpoint_socket)
+            self._drop_socket()
+        room = self.group.waiting_room
+        if self.is_waiting and room is not None:
+            self.is_waiting = False
+            room.left(self)
+        self.owner.client_deadlines.stop(self)
+
+    def had_begun_by(self, moment: float) -> bool:
+        return self.began_at is not None and self.began_at <= moment
+
+    def _dial_next(self, failed: DialFailure) -> None:
+        """After a failed dial, dial the next endpoint on this Service port's turn."""
+        self._dial_failed(failed)
+        if self._is_closed_port(failed) and self.group.serving.affinity_timeout_s is not None:
+            # Another pod's port would be another user's session.
+            self._refuse()
+            return
+        self._awaits_turn = True
+        self.owner.engine.redials.add(self.group, self._dial_again)
+
+    def _queues_up(self, room: WaitingRoom) -> bool:
+        """Queue a new client behind others waiting for endpoints at their limit."""
+        return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
+
+    def _wait(self, *, is_at_limit: bool = False) -> bool:
+        """Let the client wait until an endpoint can take it; return False if it may not wait."""
+        is_at_limit = is_at_limit or self.group.balancers.is_at_limit(
+            self.address[0], self.reactor.now, self.tried or ()
+        )
+        room = self.group.open_waiting_room(self.reactor, is_at_limit=is_at_limit)
+        if room is None:
+            return False
+        if self.reactor.watch(self.client_fd, epoll.RDHUP, self) < 0:
+            self.group.counters.shortages += 1
+            return False
+        self.owner.client_deadlines.stop(self)
+        self.endpoint = None
+        if not self.is_waiting:
+            self.note(ConnectionEvent.HELD)
+        self.tried = self.began_at = None
+        self._awaits_turn = False
+        if not self.is_waiting:
+            self.is_waiting = True
+            reset_on_close(self.client)
+        room.wait(self, is_at_limit=is_at_limit)
+        return True
+
+    def _on_leaving(self) -> None:
+        """End the wait of a client that has sent a FIN or a RST."""
+        self.group.counters.waits.client_aborts += 1
+        self.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
+
+    def resume(self) -> None:
+        """Dial for the waiting client; called by the waiting room."""
+        self.reactor.unwatch(self.client_fd)
+        self.try_next()
+
+    def end_wait(self, cause: EndReason) -> None:
+        """Reset the waiting client; called by the waiting room."""
+        self.group.counters.refused += 1
+        self.finish(cause, as_reset=True)
+
+    def _pick_again(self) -> None:
+        """Pick once more after the loop has handled all events.
+
+        A worker may handle a client before the change that admits it: both have arrived, and the
+        loop chooses the order. Twice, because the loop's last poll may be older than this client.
+        """
+        self.tried = {}
+        self._awaits_turn = True
+        loop = self.owner.engine.loop
+        loop.call_soon(loop.call_soon, self._dial_again)
+
+    def _dial_again(self) -> None:
+        # If the client's deadline has passed meanwhile, the waiting room resumes the client.
+        if self._awaits_turn:
+            self._awaits_turn = False
+            self.reactor.tick()
+            self.try_next()
+
+    def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
+        """Begin a dial; return the failure if it fails at once, else None."""
+        owner, reactor, group, now = self.owner, self.reactor, self.group, self.reactor.now
+        at = self.dialled(endpoint) if self._offset else endpoint
+        if owner.dialer is not None:
+            owner.openings[self] = owner.dialer.dial(group.label, at, self._on_opened)
+        else:
+            self.holds_ack = group.sends_at_once and self in owner.held_acks.due
+            dialer = owner.client_dialer
+            fd = dialer.dial_for(self, at, now, self.may_preserve, self.holds_ack)
+            self.shows_local_client = self.is_preserved and dialer.locality.attaches(
+                self.address[0]
+            )
+            if fd < 0:
+                return dial_failure(-fd, endpoint.ip)
+            number = reactor.watch(fd, _DIAL_EVENTS, self)
+            if number < 0:
+                reactor.calls.close(fd)
+                return dial_failure(-number, endpoint.ip)
+            self.endpoint_fd = fd
+        self.began_at = now
+        if group.loads.is_tracked:
+            self._is_counted = True
+            group.loads.dial_began(endpoint)
+        owner.dial_deadlines.start(self, now)
+        return None
+
+    def _on_opened(self, outcome: _socket.socket | int) -> None:
+        """Handle the outcome of the dialer's dial."""
+        self.owner.openings.pop(self, None)
+        self.reactor.tick()
+        if not isinstance(outcome, int):
+            number = -self.reactor.watch(outcome.fileno(), _DIAL_EVENTS, self)
+            if not number:
+                self.endpoint_fd = self.reactor.calls.adopt(outcome)
+                return
+            outcome.close()
+            outcome = number
+        self._end_dial()
+        self._dial_next(self._failure(outcome))
+
+    def _on_dialling(self, events: int) -> None:
+        number = 0
+        if events & _FAILED or not events & epoll.OUT:
+            number = self.reactor.calls.take_error(self.endpoint_fd)
+            if number == 0 and not events & epoll.OUT:
+                return
+        self._end_dial()
+        if (
+            number == 0
+            and not self.is_preserved  # another host's address is never the endpoint's
+            and (at := self.at) is not None
+            and may_be_source(at.port, self.reactor.now)
+            and is_self_connected(self._endpoint_socket, at)
+        ):
+            number = errno.ECONNREFUSED
+        if number == 0:
+            self.join(events)
+            return
+        self._drop_socket()
+        self._dial_next(self._failure(number))
+
+    def _end_dial(self) -> None:
+        """End the dial in progress, except for its socket. Idempotent."""
+        owner = self.owner
+        owner.dial_deadlines.due.pop(self, None)
+        if owner.openings and (cancel := owner.openings.pop(self, None)):
+            cancel()
+        if self._is_counted and self.endpoint is not None:
+            self._is_counted = False
+            self.group.loads.dial_ended(self.endpoint)
+
+    def timed_out(self) -> None:
+        """Try the next endpoint; if there is none, keep this dial until the client's deadline."""
+        self.reactor.tick()
+        now, tried = self.reactor.now, {*(self.tried or ()), self.endpoint}
+        if not self.group.balancers.current.has_more(self.address[0], now, tried=tried):
+            self.owner.dial_deadlines.start(self, now)
+        elif self._give_up_dial():
+            self.try_next()
+
+    def client_timed_out(self) -> None:
+        """Let the client wait, or reset it, even if endpoints are left to try."""
+        if self._give_up_dial() and not self._wait():
+            self._refuse()
+
+    def _give_up_dial(self) -> bool:
+        """End the dial in progress, if any; return False if the caller has nothing left to do."""
+        self.reactor.tick()
+        if self.endpoint_fd >= 0 and is_connected(self._endpoint_socket):
+            # The loop was delayed: the event is still to come, and the dial counts until then.
+            return False
+        is_opening = self in self.owner.openings
+        self._end_dial()
+        if is_opening or self.endpoint_fd >= 0:
+            self._drop_socket()
+            assert self.began_at is not None, "a dial began before it is given up"
+            # Otherwise the client's deadline passed before the endpoint's deadline.
+            if self.reactor.now - self.began_at >= self.owner.engine.tuning.connect_timeout_s:
+                self._dial_failed(self._failure(errno.ETIMEDOUT))
+        if self.reactor.calls.take_error(self.client_fd):
+            self.finish(EndReason.RESET, as_reset=True, by=EndedBy.CLIENT)
+            return False
+        return True
+
+    def _failure(self, number: int) -> DialFailure:
+        assert self.endpoint is not None, "a dial that fails has an endpoint"
+        return dial_failure(number, self.endpoint.ip)
+
+    def _is_closed_port(self, failed: DialFailure) -> bool:
+        """Return whether an endpoint refuses a port of a range, and may serve the others."""
+        return bool(self._offset) and failed.failure is Failure.REFUSED
+
+    def _dial_failed(self, failed: DialFailure) -> None:
+        if self.endpoint is not None:
+            if self.tried is None:
+                self.tried = {}
+            now, probes, client = self.reactor.now, self.owner.probes, self.address[0]
+            is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
+            outcomes, is_over, is_answering = self.group.outcomes, False, False
+            if failed.failure is Failure.SILENT and self.began_at is not None:
+                is_over = outcomes.has_returned_since(self.endpoint, self.began_at)
+                # With other endpoints left, one that answers only some dials is the worst choice.
+                is_only = len(self.group.serving.all_endpoints) == 1
+                is_answering = is_only and outcomes.has_answered_since(self.endpoint, self.began_at)
+            self.tried[self.endpoint] = outcomes.failed(
+                self.endpoint,
+                failed,
+                now,
+                client=client if self.is_preserved else "",
+                is_client_specific=is_denied or is_over or self._is_closed_port(failed),
+                may_be_client_specific=is_answering,
+            )
+            if failed.failure in SHORTAGES or self._is_closed_port(failed):
+                return
+            if is_denied and not is_over:
+                probes.denied(self.group, client, self.endpoint, failed)
+            elif self.is_preserved and not is_over:
+                probes.request(self.group, client, self.endpoint)
+
+    def _refuse(self) -> None:
+        """Reset a client that no endpoint serves."""
+        self.endpoint = None
+        self.group.counters.refused += 1
+        self.finish(EndReason.UNANSWERED, as_reset=True)
+
+    def _drop_socket(self) -> None:
+        if self.endpoint_fd >= 0:
+            self.reactor.close_descriptor(self.endpoint_fd)
+            self.endpoint_fd = -1
+
+    def join(self, events: int) -> None:
         """Join the two sides, and move the client's first bytes at once.
 
-        Both sockets are watched; the endpoint's has ``events``, and is closed at the end.
+        The endpoint has answered; its socket has ``events``.
         """
-        dial, group = self.dial, self.group
-        assert dial is not None, "a dial was answered"
+        owner, reactor, group, fd = self.owner, self.reactor, self.group, self.endpoint_fd
+        if reactor.watch(self.client_fd, READ_EVENTS, self) < 0:
+            group.counters.shortages += 1
+            self._refuse()
+            return
+        owner.client_deadlines.due.pop(self, None)
+        if self.is_waiting and group.waiting_room is not None:
+            self.is_waiting = False
+            reset_no_more(self.client)
+            group.waiting_room.served(self)
         up = self.up = Direction(self, self.client_fd, fd)
         self.down = Direction(self, fd, self.client_fd)
-        self.owner.accounts.answered(self, dial)
-        self.reactor.set_handler(fd, self)
+        owner.accounts.answered(self)
         version = group.serving.handling.proxy_protocol
         if version is None:
             up.pump()
         else:
             self._send_header(version, up)
         group.sends_at_once = up.bytes_moved > 0 or version is not None
-        if dial.holds_ack and not group.sends_at_once:
-            send_acks(self.reactor.calls, fd)
+        if self.holds_ack and not group.sends_at_once:
+            reactor.calls.send_acks(fd)
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
         if events & _READABLE:
@@ -166,22 +540,6 @@ class TcpConnection(DialledFor):
     def frontend(self) -> SocketAddress | None:
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
-    def _on_client(self, events: int) -> None:
-        """Handle the client's first events; TCP_NODELAY is for a client that sends again."""
-        up, exchange = self.up, self.exchange
-        if up is None or exchange is None:
-            return
-        if (had_asked := up.bytes_moved) and not events & _RDHUP:
-            self._set_nodelay()
-        if not had_asked:
-            # Pumping may find the client's end, whose cause depends on this time.
-            exchange.asked_at = self.reactor.now
-        up.on(self.client_fd, events)
-        if not up.bytes_moved:
-            exchange.asked_at = exchange.answered_at
-        if up.bytes_moved > _ONE_PACKET_BYTES:
-            self._set_nodelay()
-
     def _on_endpoint(self, events: int) -> None:
         """Handle the endpoint's events until its first byte."""
         up, down, exchange = self.up, self.down, self.exchange
@@ -189,20 +547,15 @@ class TcpConnection(DialledFor):
             return
         down.on(down.source_fd, events)
         if exchange.first_byte_s is None:
-            self._note_first_byte(up, down)
+            self.owner.accounts.first_byte(self)
         if exchange.first_byte_s is not None and self.down is not None and not self.is_aborting:
             self.reactor.set_handler(down.source_fd, down)
-
-    def _note_first_byte(self, up: Direction, down: Direction) -> None:
-        """Note the endpoint's first byte, if it has arrived; the end may come with it."""
-        if down.bytes_moved or down.waiting_bytes:
-            self.owner.accounts.first_byte(self, end_of_client(up) if up.is_ended else None)
 
     def _set_nodelay(self) -> None:
         """Send the bytes for the endpoint that the kernel holds back; delay no later ones."""
         up = self.up
-        if up is not None and not self._has_nodelay:
-            self._has_nodelay = True
+        if up is not None and not up.has_nodelay:
+            up.has_nodelay = True
             self.reactor.set_handler(self.client_fd, up)
             self.reactor.calls.set_option(up.sink_fd, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
@@ -213,11 +566,9 @@ class TcpConnection(DialledFor):
             return
         if direction is up:
             down.wakes_other = True
-        else:
+        elif not up.wakes_other:
             up.wakes_other = True
-            if not self._wants_client_out:
-                self._wants_client_out = True
-                self.reactor.calls.change_watch(self.client_fd, READ_EVENTS | epoll.OUT)
+            self.reactor.calls.change_watch(self.client_fd, READ_EVENTS | epoll.OUT)
         # This may reset the connection.
         self.owner.engine.memory.note(direction.waiting_bytes)
 
@@ -227,36 +578,48 @@ class TcpConnection(DialledFor):
         if direction is not None:
             direction.flush()
 
-    def has_ended(self) -> bool:
-        up, down = self.up, self.down
-        return up is not None and down is not None and up.is_ended and down.is_ended
-
     def ends(self, direction: Direction) -> None:
         """Note whether another answer is due, before the last bytes of a side are read."""
         up, down, exchange = self.up, self.down, self.exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
-        if up and exchange and is_first and self.speaker is up:
+        if up and exchange and is_first:
             lasted_s = self.reactor.now - exchange.answered_at
             exchange.has_unanswered_request = owes_answer(up, lasted_s, is_left=direction is up)
 
     def direction_ended(self, direction: Direction) -> None:
-        """Close both sockets when both directions have ended."""
+        """Pass on the FIN of a direction; of the second one, by closing both sockets.
+
+        Then both FINs have been read, so nothing is unread.
+        """
         up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
+        if direction.spliced_error:
+            # The RST looks like a FIN here.
+            self.abort(direction.spliced_error)
+            return
+        direction.is_ended = True
+        if direction.is_broken:
+            self.abort(0)
+            return
         if up is None or down is None or exchange is None:
             return
-        if direction is up and (end := end_if_lost(up, down, exchange, now)):
+        is_second = up.is_ended and down.is_ended
+        if not is_second and self.reactor.calls.shut_down(direction.sink_fd) < 0:
+            # The other side has gone, as its error event would report.
+            self.abort(0)
+            return
+        is_lost = direction is up and now - exchange.answered_at >= LOSS_S
+        if is_lost and (end := end_if_lost(up, down, exchange, now)):
             exchange.note_end(end, now)
-        if up.is_ended:
-            if down.is_ended:
-                if exchange.code is not LOST:
-                    exchange.counters.cuts.succeeded_at = now
-                by = _BY_ENDPOINT if direction is up else _BY_CLIENT
-                if exchange.first_byte_s is None:
-                    self._note_first_byte(up, down)
-                # The end should report whether a late answer has arrived.
-                if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
-                    self.finish(EndReason.COMPLETE, as_reset=False, by=by)
-        elif not down.bytes_moved:
+        if is_second:
+            if exchange.code is not LOST:
+                exchange.counters.cuts.succeeded_at = now
+            by = _BY_ENDPOINT if direction is up else _BY_CLIENT
+            if exchange.first_byte_s is None:
+                self.owner.accounts.first_byte(self)
+            # The end should report whether a late answer has arrived.
+            if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
+                self.finish(EndReason.COMPLETE, as_reset=False, by=by)
+        elif direction is down and not down.bytes_moved:
             lasted_s = now - exchange.answered_at
             end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
             exchange.note_end(end, now)
@@ -296,28 +659,10 @@ class TcpConnection(DialledFor):
         up, down, exchange = self.up, self.down, self.exchange
         if up is None or down is None or exchange is None:
             return self.started
-        if up.bytes_moved + down.bytes_moved != self.seen_moved:
-            return now
-        return exchange.answered_at if self.seen_moving_at is None else self.seen_moving_at
-
-    def settle(self) -> None:
-        """Add the bytes moved since the last call to the endpoint's counters."""
-        up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
-        if up is None or down is None or exchange is None:
-            return
-        counters = exchange.counters
-        counters.received_bytes += up.bytes_moved - up.bytes_counted
-        counters.sent_bytes += down.bytes_moved - down.bytes_counted
-        up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
-        if exchange.first_byte_s is None:
-            self._note_first_byte(up, down)
-        if exchange.first_byte_s is None:
-            # Not ``reactor.now``: there may have been no dispatch since the client left.
-            now = self.reactor.clock()
-            if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
-                exchange.note_end(end, now)
-        elif exchange.code is LATE and has_arrived(down):
-            exchange.note_arrived(now)
+        seen = up.seen
+        if seen is None:
+            return now if up.bytes_moved + down.bytes_moved else exchange.answered_at
+        return seen.moving_at if up.bytes_moved + down.bytes_moved == seen.moved else now
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""
@@ -331,10 +676,8 @@ class TcpConnection(DialledFor):
         if self.is_closed:
             return
         self.is_closed = True
-        self.settle()
-        accounts = self.owner.accounts
-        accounts.ended(self, cause, by)
-        up, down, dial = self.up, self.down, self.dial
+        self.owner.accounts.ended(self, cause, by)
+        up, down = self.up, self.down
         if as_reset:
             reset_on_close(self.client)
         self.reactor.close_descriptor(self.client_fd)
@@ -342,14 +685,13 @@ class TcpConnection(DialledFor):
             if as_reset:
                 reset_on_close(up.sink)
             self.reactor.close_descriptor(up.sink_fd)
-            up.release()
-            down.release()
-            if dial is not None:
-                accounts.left(self, dial, is_stalled=up.is_stalled)
-        elif dial is not None:
-            dial.cancel()
+            for each in (up, down):
+                if each.pipe is not None:
+                    each.release()
+        else:
+            self._cancel()
         # Breaks reference cycles, so memory is freed now and not by the garbage collector.
-        self.up = self.down = self.speaker = self.dial = None
+        self.up = self.down = self.speaker = None
         self.owner.ended(self)
 
     def note(self, event: ConnectionEvent) -> None:

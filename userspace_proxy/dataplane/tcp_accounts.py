@@ -1,44 +1,55 @@
 """What Service ports learn of their TCP connections: the border between the relay and its Python.
 
-    TcpConnection ──begun, answered, first_byte, ended, left──▶ TcpAccounts ──▶ counters, outcomes,
-                                                                calls, log, waiting room
+    TcpConnection ──begun, answered, first_byte, ended──▶ TcpAccounts ──▶ counters, outcomes,
+                                                          calls, log, waiting room
+
+    client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
+                                            └─ later: a byte ──▶ client: is it acknowledged?
 
 Rule 1: a connection calls each of these once, so what is behind them costs little.
+Rule 2: the facts that ``facts.connection_outcome`` judges an end by are read from its sockets. The
+kernel is asked last, and only if it may matter: each question is a system call.
+Rule 3: a client that still reads after its FIN acknowledges a late byte; if it has closed its
+socket, its kernel answers with a RST, and acknowledges nothing.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
-from ..facts.connection_outcome import ConnectionOutcome, EndFacts
-from ..kernel.tcp_state import unacknowledged_bytes
+from ..facts.connection_outcome import (
+    LATE,
+    OWED_AFTER_S,
+    PATIENCE_S,
+    ConnectionOutcome,
+    EndFacts,
+    has_given_up,
+)
+from ..kernel.tcp_state import (
+    LOSS_S,
+    endpoint_loss,
+    is_connected,
+    loss,
+    silence,
+    since_sent_s,
+    unacknowledged_bytes,
+)
 from ..model import SocketAddress
 from ..model.connection_ends import UNSERVED, EndedBy, EndReason
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .frontends import Announced
+from .probes import Probes
 from .reactor import Reactor
 from .relay import Direction
 
 # Before Python 3.12 an enum's member costs a call.
-_BY_ENDPOINT, _COMPLETE = EndedBy.ENDPOINT, EndReason.COMPLETE
-
-
-class _Dial(Protocol):
-    """The part of ``TcpDial`` that is used here."""
-
-    endpoint: SocketAddress | None
-    tried: dict[SocketAddress, CauseCode] | None
-    began_at: float | None
-    is_preserved: bool
-
-    @property
-    def at(self) -> SocketAddress | None: ...
-    @property
-    def count(self) -> int: ...
+_BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
+_COMPLETE = EndReason.COMPLETE
 
 
 class _Connection(Protocol):
@@ -49,21 +60,28 @@ class _Connection(Protocol):
     address: Any
     started: float
     announced: Announced | None
+    endpoint: SocketAddress | None
+    tried: dict[SocketAddress, CauseCode] | None
+    began_at: float | None
+    is_preserved: bool
     exchange: ConnectionOutcome | None
     up: Direction | None
     down: Direction | None
 
     @property
-    def dial(self) -> _Dial | None: ...
+    def at(self) -> SocketAddress | None: ...
+    @property
+    def count(self) -> int: ...
     @property
     def frontend(self) -> Callable[[], SocketAddress | None]: ...
-    def has_ended(self) -> bool: ...
+    def dialled(self, endpoint: SocketAddress) -> SocketAddress: ...
 
 
 class TcpAccounts:
     """The accounts of one engine's connections."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, probes: Probes) -> None:
+        self._probes = probes
         # Its log is exchanged while connections are watched.
         self._engine = engine
         self._calls = engine.calls
@@ -73,36 +91,61 @@ class TcpAccounts:
         """Count a connection that is about to dial."""
         self._calls.add(connection.group, connection.address[0])
 
-    def answered(self, connection: _Connection, dial: _Dial) -> None:
+    def answered(self, connection: _Connection) -> None:
         """Count the endpoint's answer, and set the facts by which the end is judged."""
         group, client, now = connection.group, connection.address[0], connection.reactor.now
-        endpoint, started = dial.endpoint, connection.started
+        endpoint, started = connection.endpoint, connection.started
         assert endpoint is not None, "a dial that was answered has an endpoint"
         group.connect_times.add(now - started)
         counters = group.outcomes.answered(endpoint, now)
         waits = group.waiting_room is not None
         abort_counters = (
-            group.abort_counters_of(counters, started, dial.began_at) if waits else counters
+            group.abort_counters_of(counters, started, connection.began_at) if waits else counters
         )
         connection.exchange = ConnectionOutcome(counters, abort_counters, client, now)
         counters.connections += 1
         counters.active += 1
-        if dial.is_preserved:
+        if connection.is_preserved:
             counters.preserved += 1
-            self._client_dialer.connection_joined(client, endpoint)
-        if dial.tried:
-            group.note_saved(counters, dial.tried.values())
+            self._client_dialer.open_connections.add(client, endpoint)
+            if counters.denials.part.failures or self._probes.pairs.until:
+                self._probes.admitted(counters, client, endpoint, now)
+        if connection.tried:
+            group.note_saved(counters, connection.tried.values())
             self.note(connection, ConnectionEvent.SAVED)
 
-    def first_byte(self, connection: _Connection, end: EndFacts | None) -> None:
-        """Note the endpoint's first byte; ``end`` is that of a client that has sent its FIN."""
-        exchange = connection.exchange
-        assert exchange is not None, "an endpoint has answered"
-        waited_s = exchange.note_first_byte(connection.reactor.now, end)
-        connection.group.first_byte_times.add(waited_s)
+    def first_byte(self, connection: _Connection) -> None:
+        """Note the endpoint's first byte, if it has arrived; the end may come with it."""
+        up, down, exchange = connection.up, connection.down, connection.exchange
+        if up is None or down is None or exchange is None:
+            return
+        if down.bytes_moved or down.waiting_bytes:
+            end = end_of_client(up) if up.is_ended else None
+            waited_s = exchange.note_first_byte(connection.reactor.now, end)
+            connection.group.first_byte_times.add(waited_s)
+
+    def settle(self, connection: _Connection) -> None:
+        """Add the bytes moved since the last call to the endpoint's counters."""
+        up, down, exchange = connection.up, connection.down, connection.exchange
+        if up is None or down is None or exchange is None:
+            return
+        counters = exchange.counters
+        counters.received_bytes += up.bytes_moved - up.bytes_counted
+        counters.sent_bytes += down.bytes_moved - down.bytes_counted
+        up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
+        if exchange.first_byte_s is None:
+            self.first_byte(connection)
+        if exchange.first_byte_s is None:
+            # Not ``reactor.now``: there may have been no dispatch since the client left.
+            now = connection.reactor.clock()
+            if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
+                exchange.note_end(end, now)
+        elif exchange.code is LATE and has_arrived(down):
+            exchange.note_arrived(connection.reactor.now)
 
     def ended(self, connection: _Connection, cause: EndReason, by: EndedBy) -> None:
         """Count and log the end, before the sockets are closed."""
+        self.settle(connection)
         exchange, group, client = connection.exchange, connection.group, connection.address[0]
         if cause in UNSERVED if exchange is None else exchange.is_failed:
             self._calls.fail(group, client)
@@ -110,17 +153,16 @@ class TcpAccounts:
         if log and log.takes_next(group.prefixes, client, is_plain=_is_plain(connection, cause)):
             event = ending(by, is_served=connection.up is not None)
             log.write(_facts(connection, event, cause, by), connection.frontend)
-
-    def left(self, connection: _Connection, dial: _Dial, *, is_stalled: bool) -> None:
-        """Note that an endpoint has one connection less, after the sockets are closed."""
-        exchange, group = connection.exchange, connection.group
-        if exchange is not None:
-            exchange.note_ended(is_stalled)
+        up, endpoint = connection.up, connection.endpoint
+        if up is None or exchange is None or endpoint is None:
+            return
+        exchange.note_ended(up.is_stalled)
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
-        if dial.is_preserved and dial.endpoint is not None:
-            client, now = connection.address[0], connection.reactor.now
-            self._client_dialer.connection_ended(client, dial.endpoint, now)
+        if connection.is_preserved:
+            dialer = self._client_dialer
+            dialer.open_connections.remove(client, endpoint)
+            dialer.ended_connections.note(client, endpoint, connection.reactor.now)
 
     def note(self, connection: _Connection, event: ConnectionEvent) -> None:
         """Record an event before the end, where connections are watched."""
@@ -130,19 +172,19 @@ class TcpAccounts:
 
 
 def _is_plain(connection: _Connection, cause: EndReason) -> bool:
-    dial, exchange = connection.dial, connection.exchange
-    is_at_once = dial is not None and not dial.tried
+    exchange = connection.exchange
     has_byte = exchange is not None and exchange.first_byte_s is not None
-    return is_at_once and has_byte and cause is _COMPLETE
+    return has_byte and not connection.tried and cause is _COMPLETE
 
 
 def _facts(
     connection: _Connection, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
 ) -> ConnectionFacts:
-    up, down, dial = connection.up, connection.down, connection.dial
+    up, down, is_preserved = connection.up, connection.down, connection.is_preserved
     exchange, started, now = connection.exchange, connection.started, connection.reactor.clock()
-    endpoint = None if dial is None or up is None else dial.at
-    is_clean = cause is _COMPLETE and connection.has_ended()
+    endpoint = None if up is None else connection.at
+    tried = {connection.dialled(one): code for one, code in (connection.tried or {}).items()}
+    is_clean = cause is _COMPLETE and up and down and up.is_ended and down.is_ended
     if is_clean and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
         # The endpoint sent its FIN before it had received the client's.
         by = _BY_ENDPOINT
@@ -152,9 +194,9 @@ def _facts(
         client=str(SocketAddress(connection.address[0], connection.address[1])),
         via="" if connection.announced is None else str(connection.announced.via),
         endpoint="" if endpoint is None else str(endpoint),
-        source="client" if dial is not None and dial.is_preserved else "node",
-        dials=0 if dial is None else dial.count,
-        failed=() if dial is None else failed_dials(dial.tried),
+        source="client" if is_preserved else "node",
+        dials=connection.count,
+        failed=failed_dials(tried),
         waited_s=(exchange.answered_at if exchange else now) - started,
         first_byte_s=exchange.first_byte_s if exchange else None,
         received_bytes=up.bytes_moved if up else 0,
@@ -164,3 +206,89 @@ def _facts(
         cause=cause or "",
         code=exchange.code if exchange else None,
     )
+
+
+def end_of_client(up: Direction, **known: Any) -> EndFacts:
+    """Return the facts of a client that has sent its FIN, and may still read, or has left."""
+    silent_s, unheard_s = silence(up.source)
+    left_s = unheard_s if up.is_ended else 0.0
+    return EndFacts(_BY_CLIENT, silent_s=silent_s, left_s=left_s, **known)
+
+
+def end_if_given_up(up: Direction, exchange: ConnectionOutcome, now: float) -> EndFacts | None:
+    """Return the facts of a client that waited for the first byte and left without it."""
+    asked_s = now - exchange.asked_at
+    if asked_s < PATIENCE_S or not up.bytes_moved:
+        return None
+    if not up.is_ended and is_connected(up.source):
+        return None
+    answers_others = exchange.counters.ends.succeeded_at >= 0
+    end = end_of_client(up, asked_s=asked_s, answers_others=answers_others)
+    return end._replace(lost=endpoint_loss(up.sink)) if has_given_up(end) else None
+
+
+def end_if_lost(
+    up: Direction,
+    down: Direction,
+    exchange: ConnectionOutcome,
+    now: float,
+    number: int | None = None,
+) -> EndFacts | None:
+    """Return the facts of a client that left after a byte because packets were lost.
+
+    Args:
+        number: The errno with which the client's socket failed.
+    """
+    lasted_s = now - exchange.answered_at
+    if not down.bytes_moved or exchange.code or lasted_s < LOSS_S:
+        return None
+    found = loss(up.source, up.sink, lasted_s, number)
+    return EndFacts(_BY_CLIENT, has_answer=True, lost=found) if found else None
+
+
+def end_if_reset(
+    up: Direction,
+    down: Direction,
+    exchange: ConnectionOutcome,
+    now: float,
+    number: int | None,
+    had_end: bool,
+) -> EndFacts | None:
+    """Return the facts of a RST that no earlier event explains, or that the client sent.
+
+    Args:
+        number: The errno, if it is known.
+        had_end: The endpoint had sent its FIN before.
+    """
+    if exchange.code:
+        return None
+    if not is_connected(up.source):
+        return end_if_lost(up, down, exchange, now, number or errno.ETIMEDOUT)
+    if up.is_ended or is_connected(up.sink):
+        return None
+    return EndFacts(
+        _BY_ENDPOINT,
+        is_reset=True,
+        had_end=had_end,
+        has_answer=bool(down.bytes_moved or down.waiting_bytes),
+        asked_s=now - exchange.asked_at,
+        is_full=up.is_stuck,
+    )
+
+
+def owes_answer(up: Direction, lasted_s: float, *, is_left: bool) -> bool:
+    """Return whether the endpoint owes an answer when a side ends after the client sent last.
+
+    Args:
+        lasted_s: Seconds since the endpoint answered the dial.
+        is_left: The client ends the connection, not the endpoint; a reset isn't an answer.
+    """
+    least_s = OWED_AFTER_S[is_left]
+    if lasted_s < least_s or not (is_left or is_connected(up.sink)):
+        return False
+    return since_sent_s(up.sink) >= least_s
+
+
+def has_arrived(down: Direction) -> bool:
+    """Return whether the client's kernel has acknowledged a byte of the answer."""
+    return unacknowledged_bytes(down.sink) < down.bytes_moved

@@ -1,25 +1,216 @@
-"""The open TCP connections of one data plane, with their deadlines and watchers."""
+"""The open TCP connections of one data plane: their listeners, and what is due for them.
+
+TcpListener ──accept──▶ TcpConnections ─┬─ HeldAcks: ACKs that wait for data
+├─ deadlines of dials and of clients
+└─ LateResets: bytes sent before a reset
+"""
 
 from __future__ import annotations
 
+import _socket
+import asyncio
+import errno
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from ..kernel.socket_options import packets_lost
+from ..kernel.tcp_state import is_connected, unacknowledged_bytes
+from ..model import SocketAddress
+from ..model.connection_ends import EndedBy, EndReason
+from ..model.failures import EXHAUSTED_ERRNOS
+from . import reactor as epoll
 from .accepted_headers import AcceptedHeaders
 from .ageing import Ageing
 from .descriptors import DESCRIPTORS
+from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .held_acks import HeldAcks
-from .late_reset import LateResets
 from .probes import Probes
+from .reactor import Handler, Reactor, Timeouts
+from .relay import Direction
 from .removals import Removals
 from .shedding import Shedding
-from .tcp import TcpConnection
-from .tcp_accounts import TcpAccounts
-from .tcp_dial import DialOwner, TcpDial
-from .timeouts import Timeouts
+from .tcp import ConnectionOwner, TcpConnection
+from .tcp_accounts import TcpAccounts, has_arrived
+from .tuning import BATCH
+
+# Most short connections between pods end within a millisecond, the resolution of uvloop's timers.
+HELD_S = 0.002
+
+# While connections wait for the loop, not for a peer, two more calls per connection would slow it.
+BEHIND_S = 0.02
 
 
-class TcpConnections(DialOwner):
+class HeldAcks(Timeouts):
+    """The open connections of one data plane whose ACKs are held back, to travel with data.
+
+        client's bytes ──▶ their ACK travels with the answer
+        endpoint's SYN-ACK ──▶ its ACK travels with the client's bytes
+        answer ──▶ its ACK travels with the FIN
+             └──▶ still open after HELD_S: ACKs are sent as on any other socket
+
+    Accepted sockets inherit held ACKs from the listening socket, without a system call each. The
+    ACK of the endpoint's handshake is held back if the last connection of the Service port had
+    bytes to send when its endpoint answered. If this connection has none, the ACK is sent at once:
+    until then the endpoint sees no connection, so a server that speaks first would wait. No ACK is
+    held back for longer than HELD_S, or BEHIND_S while the loop is behind: with Nagle's algorithm,
+    a peer that writes twice sends the rest after the ACK.
+
+    Source: net/ipv4/tcp.c, tcp_sock_set_quickack(); net/ipv4/tcp_input.c,
+    tcp_rcv_synsent_state_process() for the handshake's ACK.
+    """
+
+    def __init__(self, reactor: Reactor) -> None:
+        super().__init__(reactor.loop, reactor.clock, HELD_S, self._release)
+        self._reactor = reactor
+
+    def _release(self, connection: TcpConnection) -> None:
+        now = self._reactor.clock()
+        may_hold = now - connection.started < BEHIND_S - HELD_S
+        if may_hold and self._reactor.is_behind(now):
+            self.start(connection, now)
+            return
+        calls, endpoint = self._reactor.calls, connection.endpoint_fd
+        calls.send_acks(connection.client_fd)
+        if endpoint >= 0:
+            calls.send_acks(endpoint)
+
+
+LIMIT_S = 60.0
+# Seconds between two checks, because no event reports that the last byte was acknowledged.
+_LOOK_S = 0.05
+
+
+@dataclass(slots=True)
+class _Waiting:
+    direction: Direction
+    began: float
+    moved_at: float
+    progress: tuple[int, int]
+    """Bytes sent to the sink, and bytes left: reads may add as many as are delivered."""
+
+
+class LateResets:
+    """The connections waiting to be reset, for at most ``wait_s`` without progress.
+
+        one side's RST ──▶ bytes that the proxy has acknowledged are sent to the other side
+                            ├─▶ the other side has acknowledged all of them ──▶ RST
+                            └─▶ nothing moved for wait_s, or LIMIT_S in all ──▶ RST
+
+        both FINs, and the answer was late (``tcp_accounts``) ──▶ likewise, without a RST
+
+    A close with a RST makes the kernel drop what it hasn't delivered, so the socket stays open
+    until SIOCOUTQ is 0. Until then the connection and its descriptors count as open.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], wait_s: float
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._wait_s = wait_s
+        self.waiting: dict[TcpConnection, _Waiting] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, connection: TcpConnection) -> bool:
+        """Wait for bytes to the side that is still connected; return False if there are none.
+
+        If nothing was reset, both sides have ended, the client first: the client gets the FIN.
+        """
+        up, down, is_aborting = connection.up, connection.down, connection.is_aborting
+        if not is_aborting:
+            connection.reactor.calls.shut_down(connection.client_fd)
+        for direction in (up, down) if is_aborting else (down,):
+            # An endpoint stays connected after its FIN until it acknowledges the client's FIN.
+            if direction is None or (is_aborting and is_connected(direction.source)):
+                continue
+            left = _undelivered(direction)
+            if left:
+                now = self._clock()
+                self.waiting[connection] = _Waiting(direction, now, now, _progress(direction, left))
+                self._watch(connection, direction)
+                return True
+        return False
+
+    def forget(self, connection: TcpConnection) -> None:
+        """Stop waiting for a connection. Idempotent."""
+        self.waiting.pop(connection, None)
+
+    def close(self) -> None:
+        self.waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _watch(self, connection: TcpConnection, direction: Direction) -> None:
+        reactor = connection.reactor
+        reactor.set_handler(direction.sink_fd, _Flush(direction))
+        reactor.calls.change_watch(direction.sink_fd, epoll.OUT | epoll.ET)
+        if not connection.is_aborting:
+            # The source has sent its FIN: its later events don't change what the client gets.
+            reactor.set_handler(direction.source_fd, _IGNORE)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._clock()
+        for connection, waiting in list(self.waiting.items()):
+            left = _undelivered(waiting.direction)
+            progress = _progress(waiting.direction, left)
+            if progress != waiting.progress:
+                waiting.progress, waiting.moved_at = progress, now
+            is_over = now - waiting.moved_at >= self._wait_s or now - waiting.began >= LIMIT_S
+            # A late answer is awaited only until its first byte is acknowledged.
+            is_known = left and not connection.is_aborting and has_arrived(waiting.direction)
+            if not left or is_over or is_known:
+                self.forget(connection)
+                if connection.is_aborting:
+                    connection.close()
+                else:
+                    connection.finish(EndReason.COMPLETE, as_reset=False, by=EndedBy.CLIENT)
+        if self.waiting and self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+
+class _Flush(Handler):
+    """Flushes a direction when its sink has room."""
+
+    __slots__ = ("_direction",)
+
+    def __init__(self, direction: Direction) -> None:
+        self._direction = direction
+
+    def on(self, _fd: int, events: int) -> None:
+        if events & epoll.OUT:
+            self._direction.flush()
+
+
+class _Ignore(Handler):
+    """Handles no event."""
+
+    __slots__ = ()
+
+    def on(self, _fd: int, _events: int) -> None:
+        """Ignore it."""
+
+
+_IGNORE = _Ignore()
+
+
+def _progress(direction: Direction, left_bytes: int) -> tuple[int, int]:
+    return direction.bytes_moved, left_bytes
+
+
+def _undelivered(direction: Direction) -> int:
+    """Return the bytes that the sink hasn't acknowledged; 0 if it has gone, 1 for unread bytes."""
+    if not is_connected(direction.sink):
+        return 0
+    unread = direction.is_stuck or direction.is_waiting_turn
+    return direction.waiting_bytes + unacknowledged_bytes(direction.sink) + unread
+
+
+class TcpConnections(ConnectionOwner):
     """All open connections on one engine, with their deadlines."""
 
     def __init__(self, engine: Engine) -> None:
@@ -30,20 +221,23 @@ class TcpConnections(DialOwner):
         self.open: dict[TcpConnection, None] = {}
         """In the order of acceptance, so that ties are always broken in the same way."""
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
-        self.accounts = TcpAccounts(engine)
         self.probes = Probes(engine)
+        self.accounts = TcpAccounts(engine, self.probes)
         self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.entries)
-        self.dial_deadlines = Timeouts(loop, clock, tuning.connect_timeout_s, TcpDial.timed_out)
+        self.dial_deadlines = Timeouts(
+            loop, clock, tuning.connect_timeout_s, TcpConnection.timed_out
+        )
         self.client_deadlines = Timeouts(
-            loop, clock, tuning.client_timeout_s, TcpDial.client_timed_out
+            loop, clock, tuning.client_timeout_s, TcpConnection.client_timed_out
         )
         """Deadlines of clients that no endpoint has answered yet."""
+        self.openings = {}
         self.held_acks = HeldAcks(engine.reactor)
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         trusted = tuning.proxy_protocol_from
         self.headers = AcceptedHeaders(engine, trusted) if trusted else None
         """None if no peer sends PROXY headers."""
-        self.ageing = Ageing(loop, clock, tuning, self.open)
+        self.ageing = Ageing(loop, clock, tuning, self.open, self.client_dialer)
         self.removals = Removals(loop, clock, self.open, tuning.client_timeout_s)
         self.on_idle: Callable[[], None] | None = None
         """Called whenever the last connection has ended."""
@@ -61,8 +255,9 @@ class TcpConnections(DialOwner):
     def ended(self, connection: TcpConnection) -> None:
         """Remove a closed connection; its deadlines have been stopped."""
         self.open.pop(connection, None)
-        self.held_acks.stop(connection)
-        self.late_resets.forget(connection)
+        self.held_acks.due.pop(connection, None)
+        if self.late_resets.waiting:
+            self.late_resets.forget(connection)
         if self.headers is not None:
             self.headers.forget(connection)
         self._descriptors.give(DESCRIPTORS)
@@ -92,3 +287,110 @@ class TcpConnections(DialOwner):
             self.headers.close()
         self.dial_deadlines.close()
         self.client_deadlines.close()
+
+
+_NONE_WAITS = -errno.EAGAIN
+
+
+class TcpListener(Handler):
+    """One listening, non-blocking socket; the caller closes it.
+
+    Its queue is drained one batch at a time. At the limit of descriptors or memory nothing is
+    accepted, and clients wait in the kernel's queue until connections have ended, or the largest
+    holder's were reset (``shares``).
+    """
+
+    # Cost: each Service port has one.
+    __slots__ = "_at", "_connections", "_engine", "_fd", "_is_closed", "_lost", "group", "sock"
+
+    def __init__(
+        self,
+        connections: TcpConnections,
+        group: EndpointGroup,
+        sock: _socket.socket,
+        at: SocketAddress,
+    ) -> None:
+        self._connections = connections
+        self._engine = connections.engine
+        self.group = group
+        self.sock = sock
+        self._at = at
+        self._fd = self._engine.reactor.calls.adopt(sock)
+        self._is_closed = False
+        # A new worker inherits the previous worker's socket, with the kernel's count.
+        self._lost = packets_lost(sock)
+        number = self._watch()
+        if number < 0:
+            self._engine.reactor.calls.disown(self._fd)
+            raise OSError(-number, os.strerror(-number))
+
+    def hand_over(self, group: EndpointGroup) -> None:
+        """Accept for another group; accepted connections keep their group."""
+        self.settle()
+        self.group = group
+
+    def close(self) -> None:
+        """Stop accepting; accepted connections continue. Idempotent."""
+        self.settle()
+        if not self._is_closed:
+            self._is_closed = True
+            self._engine.reactor.unwatch(self._fd)
+            self._engine.reactor.calls.disown(self._fd)
+
+    def settle(self) -> None:
+        """Count the packets of clients that aren't admitted."""
+        if self.group.serving.admits is not None:
+            self._lost = self.group.count_lost(self.sock, self._lost)
+
+    def _watch(self) -> int:
+        # Level-triggered: clients left after a batch or a pause are reported again.
+        return self._engine.reactor.watch(self._fd, epoll.IN, self)
+
+    def _resume(self) -> None:
+        if not self._is_closed and self._watch() < 0:
+            self._engine.descriptors.wait(self._resume, self._engine.reactor.now)
+
+    def _pause(self) -> None:
+        self._engine.reactor.unwatch(self._fd)
+        self._engine.descriptors.wait(self._resume, self._engine.reactor.now)
+
+    def on(self, fd: int, events: int) -> None:
+        if events & epoll.HUP:
+            # The control process, which shares the socket, has shut it down; its message follows.
+            self._engine.reactor.unwatch(fd)
+            return
+        connections, reactor = self._connections, self._engine.reactor
+        descriptors, headers = self._engine.descriptors, connections.headers
+        shedding, keeps_clients = connections.shedding, self.group.serving.handling.keeps_clients
+        if reactor.now >= self._engine.memory.due:
+            self._engine.memory.look()
+        for number in range(BATCH):
+            if descriptors.in_use + DESCRIPTORS > descriptors.for_connections:
+                if number:
+                    # If another client waits, the socket is reported again.
+                    return
+                # Connections just reset are closed at the end of the dispatch, which makes room.
+                if not shedding.make_room(self.group, reactor.now):
+                    self._pause()
+                return
+            client, address = reactor.calls.accept(fd)
+            if client < 0:
+                if client == _NONE_WAITS:
+                    return
+                if -client in EXHAUSTED_ERRNOS:
+                    # The embedding program's descriptors aren't counted here.
+                    self._pause()
+                    return
+                # The client has gone already (ECONNABORTED and the network errors of accept(2)).
+                continue
+            connection = TcpConnection(connections, self.group, client, address)
+            # A local client that dials an address routed to this node also has it as its source.
+            is_self = address[0] == self._at.ip
+            connection.may_preserve = keeps_clients and not is_self
+            connections.began(connection)
+            if reactor.now < shedding.pressing_until and not shedding.admit(connection):
+                continue
+            if headers is not None and headers.expects_one_from(address[0]):
+                headers.await_one(connection)
+            else:
+                connection.begin()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .pipes import MAX_PIPES
-
 # Bytes per read. Small enough to bound the unsent rest for a stalled reader, large enough that
 # system calls don't dominate bulk.
 BUFFER_BYTES = 256 * 1024
@@ -20,6 +18,10 @@ BULK_BYTES = 64 * 1024
 
 # Pipe fillings of one direction before others get their turn: up to 4 MiB, about 2 ms.
 SPLICE_ROUNDS = 4
+
+# An unprivileged user may use 64 MiB for all pipes (fs.pipe-user-pages-soft); beyond it
+# F_SETPIPE_SZ fails. This is half of it, leaving the rest to other processes of the same user.
+MAX_PIPES = 32
 
 # How often one direction may be read in a row before a reset: it moves more bytes than the kernel
 # buffers per socket, unless tcp_rmem allows more than 16 MiB.

@@ -104,6 +104,10 @@ class HandlingArguments(TypedDict, total=False):
     path: str | None
     """``kernel``, which is an error without steering ``nftables``; ``auto``, which without it means
     ``userspace``; None: the path of :class:`Options`."""
+    port_ranges: str | None
+    """``8080=8080-8099``: other ports, each of which leads to the same number at the endpoint,
+    moved as far as the endpoint's port is from ``port``. With steering ``none``: at most 100 ports,
+    of TCP. Faults are at the endpoint's own port only."""
     proxy_protocol: str | None
     """``v1`` or ``v2``: TCP connections to endpoints begin with a header that names the client."""
 

@@ -13,6 +13,7 @@ from ..agent.rounds.served_port import ServedPort
 from ..agent.watchers.names import NamesInNamespace, ProxyNames
 from ..agent.watchers.printed_addresses import dialled_address
 from ..causes.say import say
+from ..cluster import Snapshot
 from ..errors import ListenError
 from ..facts.connection import ConnectionFacts, ConnectionFilter
 from ..facts.units import plural
@@ -26,8 +27,10 @@ from ..model import (
     SocketAddress,
     parse_ip,
 )
+from ..plan.claims import claims_of
 from ..plan.detours import At, Reasons
 from ..policy import choose_path
+from ..policy.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
 from ..sources import MemorySource, Source
 from ..status.observing import Collector
 from ..steering import Bind, Steering
@@ -133,12 +136,17 @@ class EmbeddedProxy(Agent):
         return AddedService(self, service)
 
     def _check_path(self, service: Service) -> None:
-        """Raise a ValueError if a Service requests the kernel path but can't have it."""
+        """Raise a ValueError if a Service asks for a path or range of ports that it can't have."""
         handling = service.handling
         lacks = self._steering.no_kernel_path if self._steering is not None else {}
         family = SocketAddress(service.cluster_ips[0], 0).family
         why = lacks.get(family) or lacks.get(handling.balance, "")
         if note := choose_path(handling, self._options.path, why).note:
+            raise ValueError(say(note))
+        options = options_with(self._steering.name if self._steering else "none", self._options)
+        facts = make_facts(options, Snapshot({}), ADDRESSES_WITHOUT_STEERING, lacks)
+        claims = claims_of(service, facts)
+        for note in (*claims.notes, *(note for claim in claims.ports for note in claim.notes)):
             raise ValueError(say(note))
 
     async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:

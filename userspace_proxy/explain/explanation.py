@@ -19,6 +19,7 @@ from ..causes.cause import Cause
 from ..diagnosis.judge import cause_of, says
 from ..facts import IgnoredFacts, Level, PortFacts, RejectedFacts, StatusFacts
 from ..facts.encoding import dump_cause
+from ..model.addresses import TO, at_port
 from ..model.quoting import printable
 from ..status.text import MARKS
 from ..status.wrapping import placed, placed_remedy
@@ -45,6 +46,12 @@ class Subject:
     """Invalid objects that, as far as known, aren't about the Service."""
     on_node: Sequence[PortFacts] = ()
     """The ports as on a node, if the plan used the steering ``none``."""
+    port: str = ""
+    """The name or number of the port that was asked for; empty: all."""
+
+    def dialled(self, address: str) -> str:
+        """Return what ``--probe`` dials: of a range, the port that was asked for, or empty."""
+        return at_port(address, self.port) if TO in address else address
 
 
 def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: bool) -> Subject:
@@ -55,7 +62,7 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         service: ``namespace/name`` or ``namespace/name:port``.
         is_live: Whether a running proxy gave the answer.
     """
-    part, key = status.only(service), service.partition(":")[0]
+    part, (key, _, port) = status.only(service), service.partition(":")
     causes = [cause for port in part.ports for cause in port.state.causes]
     rejected = status.source.rejected
     shown = {item.line for item in rejected if any(says(one, cause_of(item)) for one in causes)}
@@ -69,6 +76,7 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         node=status if is_live else None,
         rejected=() if any(item.line in shown for item in own) else own,
         others_rejected=[i for i in rejected if key not in i.services and i.line not in shown],
+        port=port,
     )
 
 

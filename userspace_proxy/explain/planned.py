@@ -59,7 +59,7 @@ def plan_status(
     ports = [
         facts_of_plan(
             port,
-            map(facts_of_frontend, in_order(port.frontends)),
+            map(facts_of_frontend, in_order(port)),
             map(facts_of_verdict, port.verdicts),
         )
         for port in plan.ports.values()

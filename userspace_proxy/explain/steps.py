@@ -142,6 +142,9 @@ def port_steps(
     port: PortFacts, subject: Subject, client: str, dials: Dials | None
 ) -> Iterator[PathStep]:
     """Yield the steps about one of the Service's ports."""
+    if dials is not None and port.protocol != "TCP":
+        # A TCP port may have the same address, or endpoints.
+        dials = {}
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
@@ -153,8 +156,8 @@ def port_steps(
             level = None if _mark(port) is None else Level.OK
             what = f"{what}: {frontend.target}" if frontend.target else what
             yield PathStep(level, ADDRESS, what)
-        if dials is not None and frontend.address in dials:
-            yield _dial_address(port, frontend.address, dials[frontend.address])
+        if dials is not None and (at := subject.dialled(frontend.address)) in dials:
+            yield _dial_address(port, at, dials[at])
     if not port.has_default_path:
         yield _path(port, subject)
     if client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ..model import (
     Balance,
@@ -34,11 +35,15 @@ _KINDS = (
 )
 
 
-def in_order(frontends: Iterable[Frontend]) -> Sequence[Frontend]:
+def in_order(plan: PortPlan) -> Sequence[Frontend]:
     """Sort frontends for display, without ports that are within a range of the same address."""
-    shown = tuple(frontends)
-    ranges = [one for one in shown if one.last]
+    shown, ranges = plan.frontends, [one for one in plan.frontends if one.last]
+    for asked in plan.serving.ranges:
+        # Ports of a range that are frontends of their own.
+        each = [one for one in plan.frontends if not one.last and asked.offset(*one.address)]
+        ranges += [replace(one, port=asked.first, last=asked.last) for one in each[:1]]
     if ranges:
+        shown = (*(one for one in shown if not one.last), *ranges)
         shown = tuple(one for one in shown if one.last or not any(r.has(one) for r in ranges))
     return sorted(shown, key=lambda one: (_KINDS.index(one.kind), is_loopback(one.address.ip)))
 

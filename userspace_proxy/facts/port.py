@@ -18,7 +18,7 @@ import msgspec
 
 from ..causes.cause import Cause, CauseCode
 from ..model import DataPath, port_of
-from ..model.addresses import TO
+from ..model.addresses import at_port
 from ..plan import PortPlan
 from ..policy.usable import EndpointState
 from .figures import PortFigures, TrafficByCause, counter
@@ -323,10 +323,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     def has_number(self, name: str) -> bool:
         """Return whether a name, ``shop/web:8001``, has a port that is within its range."""
         service, _, port = name.rpartition(":")
-        first, _, last = self.number.partition(TO)
-        if not last or service != f"{self.namespace}/{self.service}" or not port.isdecimal():
-            return False
-        return int(first) <= int(port) <= int(last)
+        is_own = service == f"{self.namespace}/{self.service}"
+        return is_own and any(at_port(frontend.address, port) for frontend in self.frontends)
 
     @property
     def title(self) -> str:

@@ -84,6 +84,14 @@ def port_of(text: str) -> str:
     return text.rpartition(":")[2]
 
 
+def at_port(text: str, port: str) -> str:
+    """Return the address of one port of a range's text; empty if the range doesn't contain it."""
+    first, _, last = port_of(text).partition(TO)
+    if not last or not port.isdecimal() or not int(first) <= int(port) <= int(last):
+        return ""
+    return text.removesuffix(f"{first}{TO}{last}") + port
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Frontend:
     """An address, port or range of ports, and protocol that clients dial for a Service port."""

@@ -39,7 +39,7 @@ from ..model import (
     own_network,
 )
 from ..policy import NodeFacts, Scope, ignored_reason, own_address_reason, port_ignored_reason
-from ..policy.port_ranges import ServedRange, ranges_of, why_not_possible
+from ..policy.port_ranges import LISTENED_MAX, ServedRange, ranges_of, why_not_possible
 from .bounds import FRONTENDS_OF_NAMESPACE_MAX, FRONTENDS_OF_SERVICE_MAX
 from .plan import IgnoredService
 
@@ -358,7 +358,7 @@ def most_external_ips(service: Service) -> int:
 
 
 def count_frontends(service: Service, facts: NodeFacts) -> int:
-    """Return the number of frontends that count for a Service; the number is the same on all nodes.
+    """Return the number of a Service's frontends; equal on all nodes with ranges in rules.
 
     A node port counts once per family, however many addresses a node has.
     """
@@ -368,17 +368,25 @@ def count_frontends(service: Service, facts: NodeFacts) -> int:
     if facts.external_ip_networks:
         each += min(len(service.external_ips), most_external_ips(service))
     ports = [port for port in service.ports if port.protocol in Protocol.__members__]
-    dialled = len(ports) + _count_ranges(service, ports)
+    dialled = len(ports) + _count_ranges(service, ports, lists_ports=facts.lists_ports)
     return each * dialled + at_node_port * sum(bool(port.node_port) for port in ports)
 
 
-def _count_ranges(service: Service, ports: Sequence[ServicePort]) -> int:
-    """Return the number of ports with a range, which is one more frontend at each address."""
+def _count_ranges(
+    service: Service, ports: Sequence[ServicePort], *, lists_ports: bool = False
+) -> int:
+    """Return the number of frontends of ranges at each address: one each, or one per port."""
     asked = service.handling.port_ranges
     if not asked:
         return 0
-    ranged = {one.port for one in asked}
-    return sum(not ranged.isdisjoint((port.name, str(port.port))) for port in ports)
+    sizes = {one.port: one.last - one.first + 1 for one in asked}
+    found = (
+        (port.protocol, sizes.get(port.name) or sizes.get(str(port.port), 0)) for port in ports
+    )
+    return sum(
+        size if lists_ports and protocol == Protocol.TCP and size <= LISTENED_MAX else bool(size)
+        for protocol, size in found
+    )
 
 
 def _weights(service: Service) -> tuple[int, int]:

@@ -13,7 +13,8 @@ of a change depends only on its size, never on the number of claims.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, KeysView, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, KeysView, Mapping
+from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
 from ..causes.cause import Cause
@@ -142,11 +143,12 @@ class FrontendOwners:
             for frontend, claim, holder in self._ranges.decide(place):
                 services.add(claim.key.name.service)
                 self._note_loss(frontend, claim, holder)
-        addresses = {
-            address
-            for (protocol, address), before in touched.items()
-            if bool(before) is not (address in self._claimants[protocol])
-        }
+        addresses: set[SocketAddress] = set()
+        for (protocol, address), before in touched.items():
+            if bool(before) is not (address in self._claimants[protocol]):
+                addresses.add(address)
+                if around := self._ranges.find(protocol, address):
+                    services.add(around.key.name.service)
         return OwnershipChange(addresses, services - keys, node_ports, cluster_ips)
 
     def _note_cluster_ips(self, ips: Iterable[str]) -> set[str]:
@@ -181,6 +183,17 @@ class FrontendOwners:
         """Return all addresses with an owner, as a view that reflects later changes."""
         single = self._claimants[protocol].keys()
         return ServedAddresses(single, self._ranges, protocol) if self._ranges else single
+
+    def one_by_one(self, frontends: Iterable[Frontend]) -> Iterator[Frontend]:
+        """Yield frontends, with each port of a range by itself unless a single port has it."""
+        for one in frontends:
+            if not one.last:
+                yield one
+                continue
+            single = self._claimants[one.protocol]
+            for port in range(one.port, one.last + 1):
+                if SocketAddress(one.ip, port) not in single:
+                    yield replace(one, port=port, last=0)
 
     def lost_by(self, key: PortKey) -> Mapping[Frontend, Cause]:
         """Return the frontends that a port claims but doesn't own, with the reasons."""

@@ -312,6 +312,8 @@ class Planner:
             owned, notes = self._owned(port), port.notes
             if not owned:
                 continue
+            if self.facts.lists_ports and port.serving.ranges:
+                owned = tuple(self._owners.one_by_one(owned))
             lost = losses.pop(port.key.name, {})
             notes = (*first_notes(lost.values()), *notes)
             if port.key.family not in families:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..causes.cause import Cause, CauseCode
-from ..causes.notes import cause_of_slice, range_not_possible, weights_coarse
+from ..causes.notes import cause_of_slice, range_not_possible, range_without_proxy, weights_coarse
 from ..causes.services import first_notes
 from ..causes.slices import (
     some_lack_port,
@@ -55,6 +55,7 @@ from ..policy import (
 from ..policy.name_causes import NEEDS_PROXY, name_notes, unserved_name_reason
 from ..policy.node_facts import API_SERVER
 from ..policy.orphans import Orphans
+from ..policy.path import proxy_only
 from ..policy.port_ranges import choose_range_path, why_moved_out
 from .bounds import ENDPOINTS_OF_NAMESPACE_MAX, ENDPOINTS_OF_SERVICE_MAX
 from .claims import PortClaim
@@ -209,7 +210,9 @@ def _plan_port(
     is_coarse = bool(
         kernel.coarse and path.path is not DataPath.USERSPACE and usable.serving.weights
     )
-    followed = (path.note, weights_coarse(kernel.coarse) if is_coarse else None)
+    lost = ", ".join(proxy_only(handling)) if is_udp_range else ""
+    unused = range_without_proxy(_asked_range(state.service, claim), lost) if lost else None
+    followed = (path.note, weights_coarse(kernel.coarse) if is_coarse else None, unused)
     notes = [note for note in followed if note is not None and is_first]
     lacking = _lacking(state, index, claim) if is_first else ()
     cause = _cause(state, index, claim, usable, orphans)
@@ -242,14 +245,19 @@ def _ranges(claim: PortClaim) -> tuple[DialledRange, ...]:
     return tuple(DialledRange(f.ip, f.port, f.last, number) for f in claim.frontends if f.last)
 
 
-def _without_range(service: Service, claim: PortClaim, why: str) -> PortClaim:
-    """Return a claim of the port itself, with the note why its range isn't served."""
+def _asked_range(service: Service, claim: PortClaim) -> str:
+    """Return the entry of the annotation for a claim with a range."""
     names, number = (claim.port.name, str(claim.port.port)), claim.port.port
-    asked = next(
+    return next(
         str(one)
         for one in service.handling.port_ranges
         if one.port in names and one.first <= number <= one.last
     )
+
+
+def _without_range(service: Service, claim: PortClaim, why: str) -> PortClaim:
+    """Return a claim of the port itself, with the note why its range isn't served."""
+    asked = _asked_range(service, claim)
     frontends = tuple([frontend for frontend in claim.frontends if not frontend.last])
     noted = (range_not_possible(asked, why),) if claim.key.side is Side.ALL else ()
     return replace(claim, frontends=frontends, notes=first_notes((*claim.notes, *noted)))

@@ -111,10 +111,10 @@ class RangeOwners:
                 holders[claimed] = holder
                 yield frontend, claim, lost_to
 
-    def has(self, protocol: Protocol, address: SocketAddress) -> bool:
-        """Return whether an address and port are in a range that was given."""
+    def find(self, protocol: Protocol, address: SocketAddress) -> PortClaim | None:
+        """Return the claim that was given a range with this address and port."""
         given = self._given.get(RangeAddress(protocol, address.ip), _NOTHING)
-        return given.find(address.port, address.port) is not None
+        return given.find(address.port, address.port)
 
 
 class ServedAddresses(Collection[SocketAddress]):
@@ -128,7 +128,9 @@ class ServedAddresses(Collection[SocketAddress]):
     def __contains__(self, address: object) -> bool:
         if address in self._single:
             return True
-        return isinstance(address, SocketAddress) and self._ranges.has(self._protocol, address)
+        if not isinstance(address, SocketAddress):
+            return False
+        return self._ranges.find(self._protocol, address) is not None
 
     def __iter__(self) -> Iterator[SocketAddress]:
         return iter(self._single)

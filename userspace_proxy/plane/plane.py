@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from ..clocks import Clocks
 from ..dataplane import Dialer, MemoryState, Tuning
-from ..dataplane.pipes import MAX_PIPES
+from ..dataplane.tuning import MAX_PIPES
 from ..errors import ListenError
 from ..facts.connection import ConnectionFilter
 from ..model.serving import Serving

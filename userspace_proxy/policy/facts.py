@@ -59,7 +59,12 @@ class NodeFacts:
     """``--allow-port-ranges``: where annotations may ask for ranges of ports."""
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = field(default_factory=dict)
     """The reason why this node has no kernel path, by IP family and balance method; the key TCP is
-    the reason why port ranges aren't possible."""
+    the reason why long port ranges aren't possible."""
+
+    @property
+    def lists_ports(self) -> bool:
+        """Whether each port of a range is a frontend: the steering leads no ranges."""
+        return Protocol.TCP in self.no_kernel_path
 
     @property
     def has_node_ports_everywhere(self) -> bool:

@@ -120,7 +120,8 @@ class Locality:
 
     def attaches(self, ip: str) -> bool:
         """Return whether an address belongs to a container on this node."""
-        return is_attached(self._locate(ip))
+        location = self._cache.get(ip)
+        return is_attached(self._locate(ip) if location is None else location)
 
     def _locate(self, ip: str) -> Location:
         location = self._cache.get(ip)

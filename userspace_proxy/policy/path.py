@@ -62,7 +62,7 @@ def choose_path(
             return DEFAULT_PATH
         return PathDecision(path, "its annotation asks for it" if asked else "", note)
     parts = sum(in_parts(tuple(weights)))
-    needs = _needs_proxy(handling, parts=parts)
+    needs = next(iter(proxy_only(handling, parts=parts)), "")
     if not needs and path is DataPath.AUTO:
         needs = _is_for_one_path(handling, has_affinity=has_affinity)
     if not needs and not no_kernel_path:
@@ -97,8 +97,8 @@ def _is_for_one_path(handling: Handling, *, has_affinity: bool) -> str:
     return "balance source-hash with path auto" if handling.balance is Balance.SOURCE_HASH else ""
 
 
-def _needs_proxy(handling: Handling, *, parts: int) -> str:
-    """Return the requested feature that only the proxy supports; empty if there is none."""
+def proxy_only(handling: Handling, *, parts: int = 0) -> list[str]:
+    """Return the requested features that only the proxy supports."""
     needs = {
         f"balance {handling.balance}": handling.balance not in _IN_KERNEL,
         "hold": handling.hold is not None,
@@ -108,4 +108,4 @@ def _needs_proxy(handling: Handling, *, parts: int) -> str:
         "slow-start": handling.slow_start_s > 0,
         f"a choice by weights of {parts} parts": parts > PARTS_MAX,
     }
-    return next((what for what, is_asked in needs.items() if is_asked), "")
+    return [what for what, is_asked in needs.items() if is_asked]

@@ -7,6 +7,7 @@
 
 Rule 1: UDP ports of a range are translated by the kernel, regardless of the Service's path: a
 socket sees which of its ports a datagram was sent to only with a privilege that workers lack.
+Rule 2: where the steering leads no ranges, each port of a short one has a listener of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from ..causes.cause import Cause
 from ..causes.notes import (
     all_at_external,
+    kernel_path_unused,
     range_at_node,
     range_not_allowed,
     range_not_possible,
@@ -25,7 +27,7 @@ from ..causes.notes import (
     range_without_number,
     range_without_port,
 )
-from ..model import DataPath, FrontendKind, IPFamily, Protocol, Service, ServicePort
+from ..model import DataPath, FrontendKind, IPFamily, Protocol, Service, ServicePort, is_loopback
 from ..model.port_ranges import PORT_MAX, AskedRange, DialledRange
 from ..model.serving import Serving
 from .facts import NodeFacts
@@ -33,6 +35,8 @@ from .path import PathDecision, choose_path
 
 WHY_UDP = "the kernel translates UDP ports of a range, whatever the path of the Service"
 WHY_SHARED = "its ports share affinity entries with a range of UDP ports"
+LISTENED_MAX = 100
+"""Ports of a range that has a listener for each: a descriptor in every worker."""
 
 Span = tuple[int, int]
 """The first and the last port."""
@@ -58,6 +62,9 @@ class ServedRange:
             return range_at_node(asked, ip, "another node")
         if not is_cluster_ip and self.asked.has_all_ports:
             return all_at_external(asked, ip)
+        if facts.allow_loopback_endpoints and facts.lists_ports and not is_loopback(ip):
+            # Its ports would be other ones at 127.0.0.1.
+            return range_not_possible(asked, f"{ip} is no loopback address, and nothing is steered")
         return None
 
 
@@ -137,6 +144,8 @@ def why_not_possible(
     """Return why this node can't serve a range; None if it can."""
     is_udp = protocol is Protocol.UDP
     why = facts.no_kernel_path.get(family if is_udp else protocol, "")
+    if not is_udp and one.asked.last - one.asked.first < LISTENED_MAX:
+        return None
     may_be_in_kernel = DataPath.KERNEL in (facts.default_path, *facts.allowed_paths)
     if is_udp and not may_be_in_kernel:
         why = why or "UDP ports need the path kernel, which --allow-paths does not contain"
@@ -159,7 +168,8 @@ def choose_range_path(
     if path.path is DataPath.KERNEL:
         return path
     if is_udp_range:
-        return PathDecision(DataPath.KERNEL, WHY_UDP, path.note)
+        is_used = path.note == kernel_path_unused(path.why)
+        return PathDecision(DataPath.KERNEL, WHY_UDP, None if is_used else path.note)
     if not shares_with_udp_range(service):
         return path
     asked = replace(service.handling, path=DataPath.KERNEL)

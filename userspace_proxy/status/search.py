@@ -11,13 +11,14 @@ Rule 3: an unknown qualifier is a plain word, because names of Service ports con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..causes.say import say
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, RejectedFacts
 from ..facts.states import FOUND
 from ..model import IPFamily, Protocol, ServiceKey, Side
+from ..model.addresses import at_port, port_of
 from ..model.similar import did_you_mean
 
 # Longer searches are truncated: all names and addresses are shorter.
@@ -85,7 +86,9 @@ class Search:
 
     def matches_port(self, port: PortFacts, *, is_busy: bool) -> bool:
         """Return whether a Service port matches; ``is_busy`` is whether it has traffic now."""
-        return self._matches(lambda key: _texts_of_port(port, key, is_busy=is_busy))
+        # A range is found by each of its ports.
+        numbers = {port_of(term.text) for term in self.terms}
+        return self._matches(lambda key: _texts_of_port(port, key, numbers, is_busy=is_busy))
 
     def matches_ignored(self, item: IgnoredFacts) -> bool:
         texts = {
@@ -144,7 +147,10 @@ def _term(word: str) -> Term | None:
     return Term("", word, is_excluded)
 
 
-def _texts_of_port(port: PortFacts, key: str, *, is_busy: bool) -> Iterable[str]:
+def _texts_of_port(
+    port: PortFacts, key: str, numbers: Collection[str], *, is_busy: bool
+) -> Iterable[str]:
+    """Return a property of a Service port, with those of these numbers that are within a range."""
     state = port.state
     match key:
         case "is":
@@ -160,7 +166,8 @@ def _texts_of_port(port: PortFacts, key: str, *, is_busy: bool) -> Iterable[str]
         case "service":
             return (port.name, f"{port.namespace}/{port.service}")
         case "ip":
-            return [frontend.address for frontend in port.frontends]
+            addresses = [frontend.address for frontend in port.frontends]
+            return [*addresses, *(at_port(address, n) for address in addresses for n in numbers)]
         case "endpoint":
             return [endpoint.address for endpoint in port.endpoints]
         case "node":

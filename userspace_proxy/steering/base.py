@@ -31,6 +31,7 @@ from ..model import (
     SocketAddress,
     Taken,
 )
+from ..policy.port_ranges import LISTENED_MAX
 
 
 class Refusal(enum.Enum):
@@ -180,12 +181,13 @@ class Steering(abc.ABC):
             **dict.fromkeys(
                 IPFamily, "this steering has no kernel path: it needs --steering=nftables"
             ),
-            Protocol.TCP: "this steering has no ranges of ports: it needs --steering=nftables",
+            Protocol.TCP: f"this steering has ranges of at most {LISTENED_MAX} ports: "
+            "it needs --steering=nftables",
         }
     )
     """The families and balancing strategies for which it accepts no :class:`KernelTarget`, with the
     reasons; for nftables known after :meth:`start`, and updated by :meth:`repair`. For TCP: why it
-    steers no port ranges to a proxy port."""
+    steers no port ranges to a proxy port: each port is a frontend of its own."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the

@@ -24,6 +24,7 @@ from userspace_proxy.hosts import is_loopback_address
 from userspace_proxy.linux import raise_descriptor_limit
 from userspace_proxy.loops import loop_factory
 from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.model.addresses import TO
 from userspace_proxy.status.wrapping import placed
 
 if TYPE_CHECKING:
@@ -181,12 +182,17 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
 
 
 def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]]:
-    """Yield Services that aren't forwarded, with reasons, such as an address that another has."""
+    """Yield Services and ranges that aren't forwarded, with reasons."""
     for one in source.services.left_out:
         yield _name(one.service, one.port), one.reason
     for item in proxy.status().ignored:
         if item.is_conflict:
             yield _name(ServiceKey.read(item.service), item.port), say(item.cause)
+    for view in proxy.status().ports:
+        for note in view.notes:
+            # Of the notes, only those about ranges of ports name what was asked for.
+            if note.get("asked"):
+                yield _name(view.plan.key.name.service, view.plan.key.name.port), say(note)
 
 
 def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
@@ -222,7 +228,8 @@ def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:
             problem = say(view.plan.cause)
         name = f"{key.name}.{key.namespace}:{number}"
         count = len(view.plan.serving.endpoints)
-        ports[name] = ForwardedPort(name, str(address or ""), count, problem)
+        ranges = (one.address for one in view.frontends if TO in one.address)
+        ports[name] = ForwardedPort(name, next(ranges, str(address or "")), count, problem)
     return dict(sorted(ports.items()))
 
 

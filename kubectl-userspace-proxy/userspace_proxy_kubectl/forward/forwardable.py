@@ -187,6 +187,8 @@ class Forwardable:
         self._numbers.setdefault(ip, {})[service.key] = frozenset(
             port.port for port in service.ports
         )
+        names = {name for port in service.ports for name in (port.name, str(port.port))}
+        ranges = tuple(one for one in service.handling.port_ranges if one.port in names)
         self._store.put_service(
             Service(
                 service.key,
@@ -195,7 +197,7 @@ class Forwardable:
                 of_endpoints=service.of_endpoints or (),
                 selector=service.selector,
                 affinity_timeout_s=service.affinity_timeout_s,
-                handling=service.handling,
+                handling=replace(service.handling, port_ranges=ranges),
                 created=service.created,
             )
         )

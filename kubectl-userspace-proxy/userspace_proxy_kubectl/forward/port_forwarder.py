@@ -97,7 +97,12 @@ class PortForwarder:
     def dial(
         self, service_port: str, endpoint: SocketAddress, opened: Opened
     ) -> Callable[[], None]:
-        pod, group = self._pods().get(service_port, {}).get(endpoint), self._group
+        pods, group = self._pods().get(service_port, {}), self._group
+        # Other ports of a pod are within a range.
+        at_ip = (
+            own._replace(port=endpoint.port) for at, own in pods.items() if at.ip == endpoint.ip
+        )
+        pod = pods.get(endpoint) or next(at_ip, None)
         if pod is None or group is None:
             # The endpoint has just left the Service, or this program is stopping.
             return asyncio.get_running_loop().call_soon(opened, errno.EHOSTUNREACH).cancel

@@ -98,6 +98,9 @@ def incidents_of(
     on_nodes = [item for of_port in members for item in of_port.items()]
     grouped = Incidents(StatusFacts(ports=[port for _, port in on_nodes]))
     seen: dict[str, _SeenOn] = defaultdict(_SeenOn)
+    of_services: dict[object, str] = {}
+    # On a node with an endpoint's cause, too, a Service's own is no incident.
+    others: list[tuple[object, str]] = []
     for node, port in on_nodes:
         # Cost: nearly all ports are ok.
         if port.state.level is Level.OK:
@@ -105,11 +108,18 @@ def incidents_of(
         key = (port.namespace, port.service, port.port, port.family, port.side)
         ids = grouped.ids(port)
         for cause in port.state.causes:
-            if (id_ := ids.get(cause.fact)) is not None:
+            of_service = port.namespace, port.service, same_cause(cause)
+            if (id_ := ids.get(cause.fact)) is None:
+                others.append((of_service, node))
+            else:
+                of_services[of_service] = id_
                 one = seen[id_]
                 one.nodes[node] = None
                 one.ports.add(key)
                 one.keys.add(same_cause(cause))
+    for key_, node in others:
+        if (id_ := of_services.get(key_)) is not None:
+            seen[id_].nodes[node] = None
     found = [one for one in grouped.all() if one.cause is not None]
     reach = _Reach(on_nodes, {at for one in found for at in one.endpoints}, {*summaries})
     merged = [_merged(one, seen[one.id], reach) for one in found]

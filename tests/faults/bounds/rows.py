@@ -19,8 +19,8 @@ from userspace_proxy.cli.explain import DIALLED_MAX
 from userspace_proxy.cluster import host_queue, name_shares
 from userspace_proxy.cluster.encoding import TEXT_BYTES_MAX
 from userspace_proxy.dataplane.accepted_headers import HEADER_S
-from userspace_proxy.dataplane.pipes import MAX_PIPES, PIPE_BYTES
-from userspace_proxy.dataplane.tuning import BUFFER_BYTES
+from userspace_proxy.dataplane.relay import PIPE_BYTES
+from userspace_proxy.dataplane.tuning import BUFFER_BYTES, MAX_PIPES
 from userspace_proxy.facts.edges import EDGES_MAX, EDGES_OF_A_PORT
 from userspace_proxy.filters.reading import CHAINS_MAX
 from userspace_proxy.lookup.dns_server import ELSEWHERE_MAX

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from userspace_proxy.dataplane.ageing import LOOK_S
-from userspace_proxy.dataplane.late_reset import LIMIT_S
+from userspace_proxy.dataplane.tcp_connections import LIMIT_S
 from userspace_proxy.dataplane.tuning import Tuning
 
 from ..streams import OPEN, Stream

@@ -6,7 +6,7 @@ It is found in any table and count of the data plane: see ``holdings``.
 from __future__ import annotations
 
 from userspace_proxy.dataplane.descriptors import DESCRIPTORS
-from userspace_proxy.dataplane.timeouts import Timeouts
+from userspace_proxy.dataplane.reactor import Timeouts
 
 from ..holdings import differences, holdings
 from .promise import Promise
@@ -41,9 +41,8 @@ class Rest(Promise):
         headers = connections.headers
         deadlines: list[Timeouts] = [connections.dial_deadlines, connections.client_deadlines]
         for timeouts in (*deadlines, *([headers._deadlines] if headers else ())):
-            for first in list(timeouts._due)[:1]:
-                is_closed = getattr(first, "_connection", first).is_closed
-                self.check(not is_closed, "a connection that has ended has a deadline")
+            for first in list(timeouts.due)[:1]:
+                self.check(not first.is_closed, "a connection that has ended has a deadline")
 
     def at_rest(self) -> None:
         """Neither a flow, nor a client that waits, nor a dial is left."""

@@ -453,6 +453,22 @@ async def test_a_listener_at_the_frontend_itself_is_named_or_has_another_address
     assert view_frontend(served, WEB, Bind.PROXY_PORT).only_at == ""
 
 
+async def test_a_range_is_reached_if_each_of_its_ports_has_a_listener(make):
+    served_ports = make(Bind.FRONTEND)
+    served_ports.follow(Cluster().serve("web", "127.0.0.7", POD_A))
+    (served,) = served_ports
+    ((own, listener),) = served.listeners.items()
+    other = replace(own, port=81)
+    served.plan = replace(served.plan, frontends=(own, other))
+    for listeners, is_reached in (
+        ({own: listener}, False),
+        ({own: listener, other: listener}, True),
+    ):
+        served.listeners = listeners
+        view = view_frontend(served, replace(own, last=81), Bind.FRONTEND)
+        assert (view.address, view.is_reached) == ("127.0.0.7:80–81", is_reached)
+
+
 async def test_clients_count_as_no_longer_served_a_minute_after_the_last_answer(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.group.counters_of(POD).sent_bytes = 7

@@ -196,6 +196,7 @@ SAMPLES = (
     notes.all_at_external("game=all", "203.0.113.9"),
     notes.range_at_node("rtp=10000-20000", "203.0.113.9", "this node"),
     notes.range_without_node_port("rtp=10000-20000", 30_080),
+    notes.range_without_proxy("rtp=10000-20000", "hold, slow-start"),
     notes.range_not_possible("rtp=10000-20000", Steering.no_kernel_path[Protocol.TCP]),
     notes.no_balancer_address(),
     notes.too_many_balanced(1_010, 100),

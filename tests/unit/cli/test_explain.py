@@ -15,6 +15,7 @@ from tests.unit.status.views import (
 )
 from userspace_proxy.cli import main
 from userspace_proxy.cli.explain import DIALLED_MAX
+from userspace_proxy.facts import FrontendFacts
 from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -150,11 +151,30 @@ def test_only_tcp_is_dialled_also_at_the_services_address(serve_view, capsys):
     address = make_frontend(f"127.0.0.1:{free_port()}", "ClusterIP", "refused")
     port = make_port(endpoints=(endpoint,), frontends=(address,))
     udp = make_port("dns", protocol="UDP", endpoints=(endpoint,))
-    server = serve_view(make_view(port, udp))
+    of_both = make_port(
+        "web", port="udp", protocol="UDP", endpoints=(endpoint,), frontends=(address,)
+    )
+    server = serve_view(make_view(port, of_both, udp))
     assert main(["explain", "shop/dns", "--probe", server]) == 0
     assert " dial " not in capsys.readouterr().out
     assert main(["explain", "shop/web", "--probe", server]) == 3
     assert capsys.readouterr().out.count(" dial ") == 2
+
+
+def test_of_a_range_the_port_that_was_asked_for_is_dialled(serve_view, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as at:
+        number = at.getsockname()[1]
+        frontend = FrontendFacts(f"127.0.0.1:{number - 1}–{number + 1}", "ClusterIP")
+        server = serve_view(make_view(make_port(endpoints=(), frontends=(frontend,))))
+        for asked, dialled in (
+            (f":{number}", [f"127.0.0.1:{number} accepts"]),
+            (":http", []),
+            ("", []),
+        ):
+            main(["explain", f"shop/web{asked}", "--probe", server])
+            said = [line for line in capsys.readouterr().out.splitlines() if " dial " in line]
+            assert len(said) == len(dialled)
+            assert all(part in "".join(said) for part in dialled)
 
 
 def test_an_endpoint_that_the_proxy_refuses_is_not_dialled(serve_view, capsys):

@@ -129,6 +129,39 @@ async def test_at_one_address_the_older_service_has_the_port(pods):
         assert (await running.line("  cart"))[:2] == ["cart.shop:http", f"{where}:8080/TCP"]
 
 
+async def test_each_port_of_a_short_range_leads_to_its_pod(pods):
+    annotations = {"userspace-proxy.io/port-ranges": "http=8000-8099, udp=53-99"}
+    for name, ports, of in (
+        ("web", [{"name": "http", "port": 8001}, UDP], annotations),
+        (
+            "long",
+            [{"name": "http", "port": 8001}],
+            {"userspace-proxy.io/port-ranges": "http=8000-8100"},
+        ),
+    ):
+        item = service(name, ports=ports)
+        item["metadata"]["annotations"] = of
+        pods.api.put(item)
+    await pods.start()
+
+    async def send_name(_reader, writer):
+        writer.write(b"within")
+
+    async with (
+        serving(send_name) as at,
+        forwarding(f"--master={pods.api.url}", "-n=shop") as running,
+    ):
+        name, address, *_ = await running.line("  web.shop:8001 ")
+        host, _, ports = address.rpartition(":")
+        assert ports == "8000–8099"
+        said = await running.line("  long.shop:http ")
+        assert said[1:5] == ["range", "http=8000-8100", "is", "not"]
+        await running.line("Ctrl-C")
+        assert not any("udp=53-99" in line for line in running.lines)
+        pods.api.pods.run("web-1", {8178: at}, "shop")
+        assert await ask((host, 8099)) == b"within"
+
+
 @pytest.mark.long
 async def test_without_privileges_port_80_is_8080_at_the_same_address(pods):
     await pods.start()

@@ -72,7 +72,7 @@ async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(rig):
 async def test_a_silent_container_of_this_node_is_reset_between_12_and_20_s(rig):
     """Only where the endpoint sees its address; others are given two minutes."""
     _, _, connection = await joined(rig)
-    connection.dial.shows_local_client = True
+    connection.shows_local_client = True
     rig.connections.ageing.look_at(connection, now=0)
     idle, interval, count = (
         connection.client.getsockopt(socket.IPPROTO_TCP, option)
@@ -89,9 +89,9 @@ def has_options_of_a_container(connection):
 @pytest.mark.parametrize("looks", [0, 1], ids=["before-the-first-look", "after-the-first-look"])
 async def test_a_container_whose_route_appears_after_its_dial_counts_as_local(rig, looks):
     _, _, connection = await joined(rig)
-    connection.dial.is_preserved = True
-    connection.address = connection.dial.address = ALICE, 1
-    rig.engine.client_dialer.connection_joined(ALICE, connection.dial.endpoint)
+    connection.is_preserved = True
+    connection.address = ALICE, 1
+    rig.engine.client_dialer.open_connections.add(ALICE, connection.endpoint)
     began, look_at = connection.started, rig.connections.ageing.look_at
     for _ in range(looks):
         look_at(connection, now=began)
@@ -99,21 +99,21 @@ async def test_a_container_whose_route_appears_after_its_dial_counts_as_local(ri
     rig.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
     look_at(connection, now=began + ageing.LOOK_S)
     assert has_options_of_a_container(connection)
-    assert connection.dial.shows_local_client
+    assert connection.shows_local_client
 
 
 async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(rig):
     _, _, connection = await joined(rig)
-    connection.dial.address = ALICE, 1
+    connection.address = ALICE, 1
     rig.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
     rig.connections.ageing.look_at(connection, now=connection.started)
-    assert not connection.dial.shows_local_client
+    assert not connection.shows_local_client
 
 
 async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kernel_can(rig):
     """Linux 6.15; others keep the rest of the options."""
     _, _, connection = await joined(rig)
-    connection.dial.shows_local_client = True
+    connection.shows_local_client = True
     with socket.socket() as fresh:
         limit = limit_resends(fresh)
     rig.connections.ageing.look_at(connection, now=0)
@@ -125,7 +125,7 @@ async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kerne
 
 async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_sending(rig):
     client, server, connection = await joined(rig)
-    connection.dial.shows_local_client = True
+    connection.shows_local_client = True
     look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
     admit_only(client.sock, ())
@@ -142,7 +142,7 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
 @pytest.mark.parametrize("then", ["endpoint-returns", "client-leaves", "end"])
 async def test_a_connection_whose_endpoint_stops_acknowledging_counts_as_stalled(rig, then):
     client, server, connection = await joined(rig)
-    counters = connection.group.counters_of(connection.dial.endpoint)
+    counters = connection.group.counters_of(connection.endpoint)
     look_at, up = rig.connections.ageing.look_at, connection.up
     look_at(connection, now=0)
     admit_only(server.sock, ())
@@ -170,7 +170,7 @@ async def test_a_connection_whose_endpoint_stops_acknowledging_counts_as_stalled
 
 async def test_a_client_that_answers_again_has_its_full_time(rig):
     client, server, connection = await joined(rig)
-    connection.dial.shows_local_client = True
+    connection.shows_local_client = True
     look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
     admit_only(client.sock, ())

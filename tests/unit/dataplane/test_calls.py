@@ -41,6 +41,29 @@ def test_a_call_that_fails_returns_the_errno(calls):
     assert kernel.watch(fd, select.EPOLLIN) == -errno.EEXIST
 
 
+def test_a_socket_that_cannot_be_bound_or_connected_is_closed(calls):
+    kernel, _ = calls
+    before = open_sockets()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        number = kernel.open_bound(socket.AF_INET, "127.0.0.1", port, False)
+        assert number == -errno.EADDRINUSE
+    fd = kernel.open_bound(socket.AF_INET, "127.0.0.1", port, False)
+    assert kernel.socket(fd).getsockname() == ("127.0.0.1", port)
+    # TCP has no broadcasts.
+    assert kernel.connect(fd, "255.255.255.255", 9, False) == -errno.ENETUNREACH
+    assert open_sockets() == before
+
+
+def test_a_connecting_socket_keeps_its_descriptor(calls):
+    kernel, _ = calls
+    fd = kernel.open_stream(socket.AF_INET)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert kernel.connect(fd, *server.getsockname(), True) == fd
+        assert kernel.socket(fd).getpeername() == server.getsockname()
+    kernel.close(fd)
+
+
 def test_a_pipe_has_the_size_and_blocks_nobody(calls):
     kernel, _ = calls
     ends = kernel.open_pipe(1 << 20)

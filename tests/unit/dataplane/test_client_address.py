@@ -1,5 +1,7 @@
 """Dialling from clients' own addresses, and from this node's where that isn't possible."""
 
+import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -10,9 +12,17 @@ import sys
 import pytest
 
 from tests.netns import DEADLINE_S, Net
+from userspace_proxy.dataplane import client_address as module
 from userspace_proxy.dataplane.calls import SystemCalls
-from userspace_proxy.dataplane.client_address import ClientAddressDialer
-from userspace_proxy.dataplane.client_ports import ClientPorts
+from userspace_proxy.dataplane.client_address import (
+    ClientAddressDialer,
+    ClientPorts,
+    NodeAddressDialer,
+    may_be_source,
+)
+from userspace_proxy.dataplane.engine import Engine
+from userspace_proxy.dataplane.tuning import Tuning
+from userspace_proxy.kernel.ephemeral import EphemeralPorts
 from userspace_proxy.model import Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT, Locality
@@ -22,6 +32,8 @@ UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 KERNEL = SystemCalls(1)
 ALICE, ALICE_6 = "10.9.9.9", "fd00:9::9"
 POD, POD_6, OTHER_POD = "10.1.0.1", "fd00:1::1", "10.1.0.2"
+BOB = "10.9.9.10"
+POD_DNS, OTHER_DNS = SocketAddress("10.1.0.8", 53), SocketAddress("10.1.0.9", 53)
 BY_NAME = Serving(handling=Handling(found_by_name=("10.1.0.1", "203.0.113.1")))
 KINDS = pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 
@@ -187,7 +199,7 @@ def test_without_a_free_port_an_endpoint_that_has_answered_sees_this_node_for_a_
 ):
     _, at = server(TCP)
     held, _ = dial(dialer, TCP, ALICE, at)
-    dialer.connection_joined(ALICE, at)
+    dialer.open_connections.add(ALICE, at)
     first, second, later = Dialling(), Dialling(), Dialling()
     sock, _ = dial_for(dialer, first, TCP, at, 100.0, may_preserve=True)
     assert not first.is_preserved
@@ -209,8 +221,7 @@ def test_without_a_free_port_an_endpoint_that_has_answered_sees_this_node_for_a_
 def test_an_answer_counts_for_a_minute_after_the_connections_end(server, dialer, now, is_served):
     _, at = server(TCP)
     held, _ = dial(dialer, TCP, ALICE, at)
-    dialer.connection_joined(ALICE, at)
-    dialer.connection_ended(ALICE, at, 100.0)
+    dialer.ended_connections.note(ALICE, at, 100.0)
     sock, number = dial_for(dialer, Dialling(), TCP, at, now, may_preserve=True)
     assert (number != errno.EADDRNOTAVAIL) is is_served
     sock.close()
@@ -330,3 +341,162 @@ def test_an_endpoint_by_name_is_dialled_anywhere_else(node, dialer, kind):
     sock, number = dial_for(dialer, dialling, kind, at, 0.0, may_preserve=False)
     assert number in (0, errno.EINPROGRESS)
     sock.close()
+
+
+@pytest.fixture
+def few_ports():
+    return ClientPorts(61000, 61002)
+
+
+def test_ports_are_taken_in_turn(few_ports):
+    first = [few_ports.next() for _ in range(3)]
+    assert sorted(first) == [61000, 61001, 61002]
+    assert [few_ports.next() for _ in range(3)] == first
+
+
+def test_flows_of_a_port_are_known_until_they_are_removed(few_ports):
+    few_ports.take(ALICE, 61000, POD_DNS)
+    few_ports.take(ALICE, 61000, OTHER_DNS)
+    assert few_ports.endpoints(ALICE, 61000) == (POD_DNS, OTHER_DNS)
+    few_ports.give(ALICE, 61000, POD_DNS)
+    assert few_ports.endpoints(ALICE, 61000) == (OTHER_DNS,)
+    few_ports.give(ALICE, 61000, OTHER_DNS)
+    assert few_ports.endpoints(ALICE, 61000) == ()
+    assert few_ports._endpoints == {}
+
+
+def test_removing_an_unknown_flow_does_nothing(few_ports):
+    few_ports.take(ALICE, 61000, POD_DNS)
+    few_ports.give(ALICE, 61000, OTHER_DNS)
+    few_ports.give(BOB, 40000, POD_DNS)
+    assert few_ports.endpoints(ALICE, 61000) == (POD_DNS,)
+
+
+# The test's file says that the ephemeral range has 16 ports, and the fifth dial is one too many.
+EASY = 4
+OURS = range(61000, 61004)
+
+
+@pytest.fixture
+def ephemeral(monkeypatch, tmp_path):
+    path = tmp_path / "ip_local_port_range"
+    path.write_text("40000\t40015\n")
+    monkeypatch.setattr(module, "EPHEMERAL", EphemeralPorts(path))
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"], ids=["v4", "v6"])
+def listening(node, request):
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.settimeout(DEADLINE_S)
+        listener.bind((request.param, 0))
+        listener.listen()
+        yield listener
+
+
+@pytest.fixture
+def from_node(node, ephemeral):
+    return NodeAddressDialer(KERNEL, ClientPorts(OURS[0], OURS[-1]), 1)
+
+
+def dial_from_node(from_node, at, now=0.0):
+    fd = from_node.dial(at, now, False)
+    sock = KERNEL.socket(fd)
+    KERNEL.disown(fd)
+    return socket.socket(fileno=sock.detach())
+
+
+def source_port(from_node, listening, now=0.0):
+    """Dial, have this side close first, and return the port that the server saw."""
+    at = SocketAddress(*listening.getsockname()[:2])
+    sock = dial_from_node(from_node, at, now)
+    accepted, peer = listening.accept()
+    with accepted:
+        sock.close()
+        assert accepted.recv(1) == b""
+    return peer[1]
+
+
+def are_ours(from_node, listening, count, now=0.0):
+    return [source_port(from_node, listening, now) in OURS for _ in range(count)]
+
+
+def test_an_endpoint_with_many_dials_gets_ports_of_its_own(from_node, listening):
+    assert are_ours(from_node, listening, EASY + 2) == [False] * EASY + [True] * 2
+
+
+async def test_workers_share_the_kernels_ports(listening, ephemeral, monkeypatch):
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(Engine(loop, Tuning(processes=EASY))) as engine:
+        monkeypatch.setattr(sys.modules[__name__], "KERNEL", engine.reactor.calls)
+        dialer = engine.client_dialer._node_dialer
+        used = [source_port(dialer, listening) for _ in range(2)]
+    assert [FIRST_PORT <= port <= LAST_PORT for port in used] == [False, True]
+
+
+def test_ports_in_time_wait_are_used_again(from_node, listening):
+    are_ours(from_node, listening, EASY)
+    used = [source_port(from_node, listening) for _ in range(3 * len(OURS))]
+    assert sorted(used) == sorted([*OURS] * 3)
+
+
+def test_an_endpoint_stays_busy_until_a_minute_with_few_dials(from_node, listening):
+    are_ours(from_node, listening, EASY + 1, now=0.0)
+    assert are_ours(from_node, listening, 1, now=60.0) == [True]
+    assert are_ours(from_node, listening, 1, now=120.0) == [False]
+
+
+def test_another_endpoint_has_the_kernels_ports(from_node, listening):
+    are_ours(from_node, listening, EASY + 1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(DEADLINE_S)
+        assert are_ours(from_node, other, 1) == [False]
+
+
+def test_without_a_free_port_the_kernel_chooses_one(from_node, listening):
+    taken = []
+    try:
+        for port in OURS:
+            taken.append(socket.socket(listening.family, socket.SOCK_STREAM))
+            taken[-1].bind(("::" if listening.family == socket.AF_INET6 else "0.0.0.0", port))
+            taken[-1].listen()
+        assert are_ours(from_node, listening, EASY + 2) == [False] * (EASY + 2)
+    finally:
+        for sock in taken:
+            sock.close()
+
+
+def test_ports_in_use_to_the_same_endpoint_are_passed_over(from_node, listening):
+    at = SocketAddress(*listening.getsockname()[:2])
+    are_ours(from_node, listening, EASY)
+    held = [dial_from_node(from_node, at) for _ in range(len(OURS) + 1)]
+    found = [listening.accept() for _ in held]
+    assert [peer[1] in OURS for _, peer in found] == [True] * len(OURS) + [False]
+    for sock in (*held, *(accepted for accepted, _ in found)):
+        sock.close()
+
+
+def test_ports_that_others_have_used_up_are_replaced_by_bound_ones(node, from_node, listening):
+    at = SocketAddress(*listening.getsockname()[:2])
+    node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
+    held = [dial_from_node(from_node, at) for _ in range(3)]
+    found = [listening.accept() for _ in held]
+    assert [peer[1] in OURS for _, peer in found] == [False, False, True]
+    for sock in (*held, *(accepted for accepted, _ in found)):
+        sock.close()
+
+
+def test_a_dial_without_a_free_port_fails_with_eaddrnotavail(node, from_node, listening):
+    at = SocketAddress(*listening.getsockname()[:2])
+    node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
+    held = [dial_from_node(from_node, at) for _ in range(2 + len(OURS))]
+    assert from_node.dial(at, 0.0, False) == -errno.EADDRNOTAVAIL
+    for sock in held:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"), [(40000, True), (61000, True), (65535, True), (8080, False)]
+)
+def test_only_some_ports_are_sources_of_dials(ephemeral, port, expected):
+    assert may_be_source(port, 0.0) is expected

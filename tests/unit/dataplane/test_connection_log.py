@@ -7,6 +7,9 @@ import pytest
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.port_ranges import DialledRange
+from userspace_proxy.model.serving import Serving
 
 from .peers import exchange
 from .rig import Clock, connection_lines
@@ -30,6 +33,21 @@ async def rig(build):
 
 def ends(lines):
     return [(line.cause, line.ended_by) for line in lines]
+
+
+async def test_dials_within_a_range_are_logged_with_the_port_that_was_dialled(rig, lines):
+    dead, pod = rig.refusing(), rig.endpoint()
+    listed = [SocketAddress(one.ip, one.port - 5) for one in (dead, pod.address)]
+    web = rig.service(*listed)
+    ip, port = web.address
+    ranges = (DialledRange(ip, port - 9, port + 9, port - 5),)
+    web.group.update(Serving(tuple(listed), ranges=ranges))
+    client, server = await rig.pair(web, pod)
+    server.close()
+    client.close()
+    await until(lines)
+    (line,) = lines()
+    assert (line.failed, line.endpoint) == (f"{dead} endpoint-refuses", str(pod.address))
 
 
 async def test_a_connection_leaves_one_line(build, lines):

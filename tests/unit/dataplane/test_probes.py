@@ -102,10 +102,10 @@ async def test_denied_clients_that_alternate_are_counted_until_one_of_them_is_an
         probes.denied(web, client, endpoint, SILENT)
     assert (denials.part.failures, denials.part.client) == (4, BOB)
     # Nothing was denied to her.
-    probes.admitted(web, CAROL, endpoint)
+    probes.admitted(web.counters_of(endpoint), CAROL, endpoint, rig.engine.reactor.now)
     assert denials.is_on
     rig.engine.reactor.tick()
-    probes.admitted(web, ALICE, endpoint)
+    probes.admitted(web.counters_of(endpoint), ALICE, endpoint, rig.engine.reactor.now)
     assert not denials.is_on
 
 
@@ -122,7 +122,7 @@ async def test_the_failures_of_another_client_long_ago_are_not_in_a_row_with_tho
     assert (denials.part.failures, denials.part.client, denials.is_on) == (1, BOB, True)
     # Remembered without a probe, as long as no other client fails.
     rig.engine.reactor.tick()
-    probes.admitted(web, BOB, endpoint)
+    probes.admitted(web.counters_of(endpoint), BOB, endpoint, rig.engine.reactor.now)
     assert not denials.is_on
 
 
@@ -154,12 +154,12 @@ async def test_a_dial_that_began_before_the_answer_shows_no_denial(rig, is_older
     await rig.client(web)
     await until(lambda: rig.connections.open, "the dial")
     (connection,) = rig.connections.open
-    dial, outcomes, probes = connection.dial, web.group.outcomes, rig.connections.probes
-    dial.is_preserved = True
+    outcomes, probes = web.group.outcomes, rig.connections.probes
+    connection.is_preserved = True
     now = rig.engine.reactor.clock()
-    outcomes.failed(dial.endpoint, SILENT, now)
-    outcomes.answered(dial.endpoint, now)
-    probes._pairs.note(connection.client_ip, dial.endpoint, now)
-    dial.began_at = now - 1.0 if is_older else now + 1.0
-    dial._dial_failed(SILENT)
-    assert web.group.counters_of(dial.endpoint).denials.is_on is not is_older
+    outcomes.failed(connection.endpoint, SILENT, now)
+    outcomes.answered(connection.endpoint, now)
+    probes.pairs.note(connection.client_ip, connection.endpoint, now)
+    connection.began_at = now - 1.0 if is_older else now + 1.0
+    connection._dial_failed(SILENT)
+    assert web.group.counters_of(connection.endpoint).denials.is_on is not is_older

@@ -220,7 +220,7 @@ async def test_a_dial_that_was_under_way_ends_when_it_was_answered(rig, timers):
     silent = rig.silent()
     web = rig.service(silent, handling=Handling(removal_s=0.0))
     await rig.client(web)
-    await until(lambda: all(c.dial.endpoint for c in rig.connections.open))
+    await until(lambda: all(c.endpoint for c in rig.connections.open))
     (connection,) = rig.connections.open
     pod = rig.endpoint()
     rig.update(web, pod.address, handling=Handling(removal_s=0.0))
@@ -317,7 +317,7 @@ async def test_thousands_are_looked_at_in_slices(served, rig, monkeypatch, timer
     monkeypatch.setattr("userspace_proxy.dataplane.removals._SLICE", 1)
     more = [await rig.client(served.web) for _ in range(5)]
     await until(lambda: all(c.up for c in rig.connections.open) and len(rig.connections.open) == 6)
-    to_first = sum(c.dial.endpoint == served.first.address for c in rig.connections.open)
+    to_first = sum(c.endpoint == served.first.address for c in rig.connections.open)
     served.update(served.second)
     timers.advance(30)
     await until(lambda: len(rig.connections.open) == 6 - to_first)

@@ -1,17 +1,24 @@
+import _socket
+import errno
 import gc
 import socket
 
 import pytest
 
 from tests.port_keys import port_key
+from userspace_proxy.balance.balancer import TRIED_MAX
 from userspace_proxy.causes.endpoints import UNANSWERED_S
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp import TcpConnection
-from userspace_proxy.model import Handling, ProxyProtocol
+from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
+from userspace_proxy.model.failures import dial_failure
+from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
 
-from .rig import UNREACHABLE, Clock, out_of_watches
+from .peers import SilentEndpoint
+from .rig import UNREACHABLE, Clock, no_descriptors, out_of_watches
+from .waiters import at_its_limit, limited, waiting
 from .waiting import until
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
@@ -49,7 +56,7 @@ async def test_an_endpoint_that_resets_before_the_header_is_sent_resets_the_clie
     server.send_some(b"220 ready")
     server.reset()
     # The event was reported before the reset.
-    connection.dial._on_dialling(epoll.OUT)
+    connection._on_dialling(epoll.OUT)
     assert await client.was_reset()
 
 
@@ -347,3 +354,404 @@ async def test_a_failed_dial_is_a_part_of_the_wait_for_an_endpoint(build):
     await pod.accept()
     await until(lambda: web.group.connect_times.count)
     assert web.group.connect_times.seconds == 1.0
+
+
+QUICK = Tuning(connect_timeout_s=0.02)
+PATIENT = Tuning(connect_timeout_s=60)
+
+
+@pytest.mark.parametrize("dead", ["refusing", "unreachable", "silent"])
+async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
+    rig = build(QUICK)
+    live = rig.endpoint()
+    first = {"refusing": rig.refusing, "silent": rig.silent, "unreachable": lambda: UNREACHABLE}
+    dead_one = first[dead]()
+    web = rig.service(dead_one, live.address)
+    client = await rig.client(web)
+    await client.send(b"not lost")
+    assert await (await live.accept()).read() == b"not lost"
+    assert web.group.counters_of(dead_one).failures == web.group.counters.saved == 1
+    assert web.group.counters_of(live.address).late == (dead == "silent")
+    assert web.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {dead_one}
+
+
+@pytest.mark.parametrize("distance", [0, 5, -5])
+async def test_a_port_of_a_range_leads_as_far_from_the_listed_one(rig, distance):
+    pod = rig.endpoint()
+    listed = SocketAddress(pod.address.ip, pod.address.port - distance)
+    web = rig.service(listed)
+    at = web.address
+    number = at.port - distance
+    ranges = (
+        DialledRange("192.0.2.1", at.port - 9, at.port + 9, number - 3),
+        DialledRange(at.ip, at.port - 9, at.port + 9, number),
+    )
+    web.group.update(Serving((listed,), ranges=ranges))
+    client, server = await rig.pair(web, pod)
+    await client.send(b"hello")
+    assert await server.read() == b"hello"
+    assert web.group.counters_of(listed).connections == 1
+
+
+def range_of(web, endpoints, distance=5, **fields):
+    """Return a serving whose range has the port that clients of a test's Service dial."""
+    at = web.address
+    ranges = (DialledRange(at.ip, at.port - 9, at.port + 9, at.port - distance),)
+    return Serving(tuple(endpoints), ranges=ranges, **fields)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 60], ids=["balanced", "affinity"])
+async def test_a_closed_port_of_a_range_says_nothing_about_others(rig, timeout_s):
+    """With affinity its client is reset: the port of another pod is of another session."""
+    pod, closed = rig.endpoint(), rig.refusing()
+    listed = [SocketAddress(one.ip, one.port - 5) for one in (closed, pod.address)]
+    web = rig.service(*listed)
+    web.group.update(range_of(web, listed, affinity_timeout_s=timeout_s))
+    client = await rig.client(web)
+    if timeout_s is None:
+        await client.send(b"hello")
+        assert await (await pod.accept()).read() == b"hello"
+    else:
+        assert await client.was_reset()
+    counters = web.group.counters_of(listed[0])
+    assert (counters.failures, counters.dials.is_on) == (1, False)
+    assert not web.group.balancers.current.ejected(rig.engine.reactor.now)
+
+
+async def test_a_port_that_has_just_left_its_range_is_reset(rig):
+    listed = rig.endpoint().address
+    web = rig.service(listed)
+    web.group.update(range_of(web, [listed]))
+    web.group.update(Serving((listed,)), rig.engine.clock())
+    assert await rig.resets_a_client(web)
+
+
+async def test_a_port_that_left_its_range_long_ago_may_be_the_service_ports(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    web.group.update(range_of(web, [pod.address]))
+    web.group.update(Serving((pod.address,)), rig.engine.clock() - 10.0)
+    client, server = await rig.pair(web, pod)
+    await client.send(b"hello")
+    assert await server.read() == b"hello"
+    assert not web.group.left_ranges
+
+
+async def test_a_port_outside_its_ranges_leads_to_the_listed_port(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    beside = DialledRange(web.address.ip, web.address.port + 1, web.address.port + 9, 1)
+    web.group.update(Serving((pod.address,), ranges=(beside,)))
+    client, server = await rig.pair(web, pod)
+    await client.send(b"hello")
+    assert await server.read() == b"hello"
+
+
+async def test_the_dial_goes_to_an_endpoint_of_the_other_family(rig):
+    pod = rig.endpoint("::1")
+    client, server = await rig.pair(rig.service(rig.refusing(), pod.address), pod)
+    await client.send(b"hello")
+    assert await server.read() == b"hello"
+
+
+async def test_a_client_does_not_wait_for_another_ones_silent_endpoint(build):
+    rig = build(PATIENT)
+    pod = rig.endpoint()
+    web = rig.service(rig.silent(), pod.address)
+    waiting = await rig.client(web)
+    served = await rig.client(web)
+    await served.send(b"me first")
+    assert await (await pod.accept()).read() == b"me first"
+    assert len(rig.connections.open) == 2
+    assert waiting.send_some(b"still waiting") > 0
+
+
+@pytest.mark.parametrize("dead", ["refusing", "unreachable", "silent"])
+async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
+    rig = build(QUICK)
+    make = {"refusing": rig.refusing, "silent": rig.silent, "unreachable": lambda: UNREACHABLE}
+    web = rig.service(make[dead](), make[dead]())
+    assert await rig.resets_a_client(web)
+    assert (web.group.counters.refused, web.group.counters.saved) == (1, 0)
+    assert rig.connections.open == {}
+
+
+async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen(rig):
+    dead = [UNREACHABLE._replace(port=port) for port in range(1, 2 * TRIED_MAX + 1)]
+    group = EndpointGroup(port_key("shop/web"), Serving(dead))
+    connection, client = await rig.begun(group)
+    connection.begin()
+    # After a dial that failed at once, others get their turn.
+    assert group.totals().failures == 1
+    assert await client.was_reset()
+    assert group.totals().failures == TRIED_MAX
+    assert group.counters.refused == 1
+    assert [one.failed for one in rig.engine.calls.take()[0]] == [1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+async def test_a_client_of_silent_endpoints_is_reset_after_3_s(timed, timers, count):
+    group = EndpointGroup(port_key("shop/web"), Serving([timed.silent() for _ in range(count)]))
+    connection, client = await ask(timed, group)
+    for _ in range(29):
+        timers.advance(0.1)
+    assert not connection.is_closed
+    timers.advance(0.2)
+    assert await client.was_reset()
+    assert group.totals().failures == min(count, 3)
+    assert group.counters.refused == 1
+    assert timers.waiting == 0
+
+
+async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(timed, timers):
+    group = EndpointGroup(port_key("shop/web"), Serving([timed.silent() for _ in range(4)]))
+    _connection, client = await ask(timed, group)
+    # The loop was held up: the third dial begins with half a second left for the client.
+    timers.advance(1)
+    timers.now += 1.5
+    timers.advance(0.5)
+    assert await client.was_reset()
+    assert len(group.balancers.current.ejected(timers.now)) == 2
+
+
+async def test_a_dial_that_was_answered_counts_until_it_is_joined(timed, timers):
+    pods = [timed.endpoint().address for _ in range(2)]
+    group = EndpointGroup(port_key("shop/web"), Serving(pods, **limited(1)))
+    connection, _ = await ask(timed, group)
+    dialled = connection.endpoint
+    # The loop was held up: the deadline is handled before the answer.
+    timers.advance(1.5)
+    assert group.loads.of(dialled) == 1
+    await until(lambda: connection.up is not None)
+    assert connection.endpoint == dialled
+    assert group.loads.of(dialled) == 1
+
+
+async def ask(rig, group):
+    """Return a connection that dials for a new client, and the client."""
+    connection, client = await rig.begun(group)
+    rig.engine.reactor.tick()
+    connection.begin()
+    return connection, client
+
+
+async def test_one_client_per_second_dials_if_all_endpoints_were_recently_silent(timed, timers):
+    silent = timed.silent()
+    group = EndpointGroup(port_key("shop/web"), Serving([silent]))
+    await ask(timed, group)
+    timers.advance(3)
+    assert group.totals().failures == 1
+    for _ in range(3):
+        _, client = await ask(timed, group)
+        assert await client.was_reset()
+    timers.advance(1)
+    probing, _ = await ask(timed, group)
+    _, client = await ask(timed, group)
+    assert await client.was_reset()
+    timers.advance(1)
+    another, _ = await ask(timed, group)
+    assert not probing.is_closed
+    assert not another.is_closed
+    timers.advance(3)
+    assert probing.is_closed
+    assert another.is_closed
+
+
+async def test_an_endpoint_that_is_back_serves_after_a_second_although_all_were_silent(
+    timed, timers
+):
+    silent = timed.keep(SilentEndpoint())
+    group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
+    await ask(timed, group)
+    timers.advance(3)
+    silent.close()
+    pod = timed.endpoint(port=silent.address.port)
+    _, early = await ask(timed, group)
+    assert await early.was_reset()
+    timers.advance(1)
+    _, client = await ask(timed, group)
+    await client.send(b"welcome back")
+    assert await (await pod.accept()).read() == b"welcome back"
+    assert group.balancers.current.ejected(timers.now) == {}
+
+
+async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(timed, timers):
+    silent = timed.silent()
+    group = EndpointGroup(port_key("shop/web"), Serving([silent, timed.refusing()]))
+    _connection, _ = await ask(timed, group)
+    timers.advance(0.5)
+    group.outcomes.failed(silent, dial_failure(errno.ETIMEDOUT, silent.ip), timers.now)
+    group.outcomes.answered(silent, timers.now)
+    timers.advance(0.6)
+    assert group.counters_of(silent).failures == 2
+    assert silent not in group.balancers.current.ejected(timers.now)
+
+
+@pytest.mark.parametrize("is_only", [True, False])
+async def test_the_silence_of_a_dial_does_not_eject_the_only_endpoint_if_it_has_answered_since(
+    timed, timers, is_only
+):
+    silent = timed.keep(SilentEndpoint())
+    others = () if is_only else (timed.endpoint().address,)
+    group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
+    unanswered, _ = await ask(timed, group)
+    timers.advance(0.5)
+    silent.close()
+    pod = timed.endpoint(port=silent.address.port)
+    await assert_served(timed, group, pod)
+    group.update(Serving([silent.address, *others]))
+    timers.advance(2.5)
+    assert unanswered.is_closed is is_only
+    assert group.counters_of(pod.address).failures == 1
+    assert (silent.address in group.balancers.current.ejected(timers.now)) is not is_only
+
+
+async def assert_served(rig, group, pod):
+    _, client = await ask(rig, group)
+    await client.send(b"hello")
+    assert await (await pod.accept()).read() == b"hello"
+
+
+async def test_endpoints_that_refuse_are_dialled_for_each_client(rig):
+    """A refusal costs no time, so an endpoint that is back is found by the first client."""
+    web = rig.service(rig.refusing())
+    for count in (1, 2, 3):
+        assert await rig.resets_a_client(web)
+        assert web.group.totals().failures == count
+
+
+async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(rig):
+    pods = [rig.endpoint(), rig.endpoint()]
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address for pod in pods]))
+    connection, client = await rig.begun(group)
+    with no_descriptors():
+        connection.begin()
+    assert group.totals().failures == group.counters.shortages == 1
+    assert group.balancers.current.ejected(rig.engine.reactor.now) == {}
+    await client.send(b"patience")
+    assert await (await pods[1].accept()).read() == b"patience"
+
+
+async def test_a_client_does_not_wait_for_a_descriptor_for_ever(timed, timers):
+    connection, client = await timed.begun(
+        EndpointGroup(port_key("shop/web"), Serving([timed.silent()]))
+    )
+    with no_descriptors():
+        connection.begin()
+        timers.advance(2.9)
+        assert not connection.is_closed
+        timers.advance(0.2)
+    assert await client.was_reset()
+    assert timers.waiting == 0
+
+
+async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays_closed(
+    timed, timers
+):
+    pod = timed.endpoint()
+    connection, client = await timed.begun(
+        EndpointGroup(port_key("shop/web"), Serving([pod.address]))
+    )
+    with no_descriptors():
+        connection.begin()
+    connection.close()
+    timers.advance(1)
+    assert await client.was_reset()
+    assert pod.accept_now() is None
+
+
+async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatch):
+    pod = rig.endpoint()
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
+    connection, client = await rig.begun(group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.engine.reactor, "watch", out_of_watches)
+        connection.begin()
+    await client.send(b"patience")
+    assert await (await pod.accept()).read() == b""
+    assert await (await pod.accept()).read() == b"patience"
+
+
+async def test_the_end_of_a_dial_that_was_not_counted_ends_no_other(rig):
+    silent = rig.silent()
+    group = EndpointGroup(port_key("shop/web"), Serving([silent]))
+    before, _ = await rig.begun(group)
+    before.begin()
+    group.update(Serving([silent], handling=Handling(max_connections=9)))
+    after, _ = await rig.begun(group)
+    after.begin()
+    before.close()
+    assert group.loads.of(silent) == 1
+    after.close()
+    assert group.loads.of(silent) == 0
+
+
+async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
+    pod, web, server = await at_its_limit(rig)
+    await until(lambda: all(connection.up for connection in rig.connections.open))
+    web.group.outcomes.failed(
+        pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), rig.engine.reactor.now
+    )
+    (client,) = await waiting(rig, web, 1)
+    await client.send(b"waited")
+    server.reset()
+    assert await (await pod.accept()).read() == b"waited"
+
+
+async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing(rig):
+    pod = rig.endpoint()
+    own = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    own.bind(("127.0.0.1", 0))
+    own.connect(own.getsockname())
+    own.setblocking(False)
+    itself = SocketAddress(*own.getsockname())
+    group = EndpointGroup(port_key("shop/web"), Serving([itself, pod.address]))
+    connection, client = await rig.begun(group)
+    connection.endpoint = group.balancers.current.pick("127.0.0.1", 0.0)
+    connection.endpoint_fd = rig.engine.reactor.calls.adopt(own)
+    connection._on_dialling(epoll.OUT)
+    await client.send(b"hello")
+    assert await (await pod.accept()).read() == b"hello"
+    assert group.counters_of(itself).failures == 1
+
+
+async def test_a_client_that_leaves_during_the_dial_leaves_no_deadline(rig):
+    web = rig.service(rig.silent(), rig.endpoint().address)
+    await rig.client(web)
+    await until(lambda: rig.connections.open)
+    (connection,) = rig.connections.open
+    connection.close()
+    assert len(rig.connections.dial_deadlines) == len(rig.connections.client_deadlines) == 0
+
+
+async def test_a_client_is_reset_when_its_last_endpoint_leaves_during_the_dial(build):
+    rig = build(QUICK)
+    web = rig.service(rig.silent(), rig.endpoint().address)
+    client = await rig.client(web)
+    await until(lambda: rig.connections.open)
+    rig.update(web)
+    assert await client.was_reset()
+    assert rig.connections.open == {}
+
+
+async def test_a_dial_moves_on_to_an_endpoint_that_came_meanwhile(build):
+    rig = build(QUICK)
+    web = rig.service(rig.silent())
+    client = await rig.client(web)
+    await until(lambda: rig.connections.open)
+    pod = rig.endpoint()
+    rig.update(web, pod.address)
+    await client.send(b"welcome")
+    assert await (await pod.accept()).read() == b"welcome"
+
+
+async def test_no_other_endpoint_is_dialled_for_a_client_that_has_gone(build):
+    rig = build(QUICK)
+    pod = rig.endpoint()
+    web = rig.service(rig.silent(), pod.address)
+    client = await rig.client(web)
+    await until(lambda: rig.connections.open)
+    client.reset()
+    await until(lambda: not rig.connections.open)
+    assert pod.accept_now() is None

@@ -1,9 +1,20 @@
 """What a Service port knows of its connections at each of the border's calls."""
 
-from userspace_proxy.dataplane.connection_log import ConnectionLog
+import logging
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning, endpoint_group, tcp_accounts
+from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog
+from userspace_proxy.facts.connection_outcome import AT_END_S, OWED_AFTER_S
+from userspace_proxy.kernel.tcp_state import is_connected, silence, since_sent_s
+from userspace_proxy.model import Failure
+from userspace_proxy.model.connection_ends import EndReason
 
 from .rig import connection_lines
-from .waiting import until
+from .waiters import limited, waiting
+from .waiting import turns, until
 
 
 async def test_a_connection_is_counted_when_it_begins_is_answered_and_ends(rig):
@@ -38,3 +49,362 @@ async def test_a_log_that_begins_meanwhile_has_the_end(rig, caplog):
     client.reset()
     await until(lambda: not rig.connections.open)
     assert [line.client for line in connection_lines(caplog)] == [str(address)]
+
+
+async def connect(rig):
+    """Return a client, the endpoint's end of its connection, and what is counted for this."""
+    pod, web = rig.served()
+    return *await rig.pair(web, pod), web.group.counters_of(pod.address)
+
+
+async def is_silent(rig, seconds=0.95):
+    """Return when the client has sent nothing for some time."""
+    (connection,) = rig.connections.open
+    await until(lambda: silence(connection.client)[0] >= seconds, "the client has waited")
+
+
+async def ask_and_wait(rig, seconds=0.95):
+    """Return the same a second after the client's question."""
+    client, server, counters = await connect(rig)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    await is_silent(rig, seconds)
+    return client, server, counters
+
+
+async def ended(rig):
+    await until(lambda: not rig.connections.open)
+
+
+def noted(rig, counters):
+    """Return how many connections in a row ended without an answer, as a report will have it."""
+    rig.settle()
+    ends = counters.ends
+    return (ends.part.failures, ends.part.failure) if ends.is_on else (0, 0)
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_up(rig, leave):
+    client, _server, counters = await ask_and_wait(rig)
+    assert noted(rig, counters) == (0, 0), "it still waits, as long polls do"
+    getattr(client, leave)()
+    await until(lambda: noted(rig, counters) == (1, Failure.UNANSWERED))
+    assert noted(rig, counters) == (1, Failure.UNANSWERED), "once"
+
+
+async def test_a_client_that_gave_up_is_timed_by_its_end_and_a_later_byte_is_slow(rig):
+    client, server, counters = await ask_and_wait(rig)
+    (connection,) = rig.connections.open
+    client.close()
+    await until(lambda: connection.up.is_ended)
+    await until(lambda: silence(connection.client)[1] >= AT_END_S, "it left a while ago")
+    assert noted(rig, counters) == (1, Failure.UNANSWERED)
+    assert counters.ends.part.last_at <= connection.reactor.clock() - AT_END_S
+    await server.send(b"answer")
+    await until(lambda: counters.ends.part.late, "the late byte is noted")
+    assert not counters.ends.part.late.is_at_end
+
+
+async def test_a_question_that_was_read_with_its_reset_has_not_waited(rig, monkeypatch):
+    client, _server, counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    # The process was stopped for so long: client and endpoint are without blame.
+    connection.exchange.asked_at -= 7.0
+    monkeypatch.setattr(tcp_accounts, "silence", lambda _: (7.0, 0.0))
+    client.send_some(b"question")
+    client.reset()
+    await ended(rig)
+    assert counters.received_bytes == len(b"question"), "it was passed on"
+    assert noted(rig, counters) == (0, 0)
+
+
+@pytest.mark.parametrize(("seconds", "answers_others"), [(0.95, False), (0.35, True)])
+async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered_either(
+    rig, seconds, answers_others
+):
+    client, server, counters = await ask_and_wait(rig, seconds)
+    counters.ends.succeeded_at = 0.0 if answers_others else -1.0
+    client.close()
+    assert await server.read() == b""
+    server.close()
+    await ended(rig)
+    assert noted(rig, counters) == (1, Failure.UNANSWERED)
+
+
+async def test_a_greeting_that_is_late_has_taken_the_time_since_the_endpoint_answered(rig):
+    client, server, _ = await connect(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    connection.exchange.answered_at -= 7.0
+    client.finish()
+    assert await server.read() == b""
+    await server.send(b"220 ready")
+    assert await client.read() == b"220 ready"
+    assert connection.exchange.first_byte_s >= 7.0, "the client's end asks for nothing"
+
+
+async def test_a_late_answer_that_comes_with_the_end_is_in_its_line(build, caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    rig = build(Tuning(connection_log=1.0))
+    client, server, counters = await ask_and_wait(rig)
+    client.close()
+    await until(lambda: noted(rig, counters) == (1, Failure.UNANSWERED))
+    await server.send(b"answer")
+    server.close()
+    await ended(rig)
+    (line,) = connection_lines(caplog)
+    assert (line.sent_bytes, line.code) == (6, "endpoint-answers-late")
+    assert line.first_byte_s >= 0.9
+
+
+@pytest.mark.parametrize(("seconds", "is_with_end"), [(0.95, False), (0.95, True), (0.12, True)])
+async def test_an_answer_that_comes_after_its_client_has_closed_is_none(rig, seconds, is_with_end):
+    client, server, counters = await ask_and_wait(rig, seconds)
+    client.close()
+    assert await server.read() == b""
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    await ended(rig)
+    ends = counters.ends
+    assert (ends.is_on, ends.part.failures, ends.part.failure) == (True, 1, Failure.UNANSWERED)
+    assert ends.part.late is not None
+    assert seconds - 0.05 <= ends.part.late.waited_s < 30
+    assert ends.part.late.is_at_end
+
+
+@pytest.mark.parametrize("is_with_end", [False, True])
+async def test_a_client_that_reads_after_its_end_has_its_answer_however_late(rig, is_with_end):
+    client, server, counters = await ask_and_wait(rig)
+    client.finish()
+    assert await server.read() == b""
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    assert await client.read() == b"answer"
+    server.close()
+    await ended(rig)
+    assert await client.read() == b""
+    assert noted(rig, counters) == (0, 0)
+
+
+@pytest.mark.parametrize("is_with_end", [False, True])
+async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig, is_with_end):
+    client, server, counters = await connect(rig)
+    await client.send(b"question")
+    client.finish()
+    assert await server.read() == b"question"
+    # No event of a socket moves the reactor's clock on meanwhile.
+    await is_silent(rig)
+    assert noted(rig, counters) == (1, Failure.UNANSWERED), "it may have left"
+    assert counters.client_aborts == 1
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    assert await client.read() == b"answer"
+    server.close()
+    await ended(rig)
+    assert noted(rig, counters) == (0, 0)
+    assert counters.client_aborts == 0
+
+
+async def test_a_connection_that_ends_while_awaiting_an_answer_is_no_longer_watched(timed, timers):
+    client, server, _ = await ask_and_wait(timed)
+    timers.advance(1.0)
+    client.finish()
+    assert await server.read() == b""
+    # More than the window of a client that doesn't read.
+    await server.send(bytes(300_000))
+    server.close()
+    awaited = timed.connections.late_resets.waiting
+    await until(lambda: awaited, "the answer is awaited")
+    (connection,) = timed.connections.open
+    connection.finish(EndReason.ENDPOINT_REMOVED, as_reset=True)
+    assert not awaited
+
+
+async def test_a_late_answer_is_awaited_although_the_endpoint_has_not_read_to_the_end(rig):
+    client, server, counters = await connect(rig)
+    # More than the window of an endpoint that doesn't read: the client's FIN stays behind it.
+    await client.send(bytes(500_000))
+    await is_silent(rig)
+    (connection,) = rig.connections.open
+    client.finish()
+    await until(lambda: connection.up.is_ended, "the FIN is passed on")
+    answer = bytes(300_000)
+    await server.send(answer)
+    server.finish()
+    await until(
+        lambda: connection.is_closed or (connection.up.is_ended and connection.down.is_ended),
+        "both have ended",
+    )
+    assert not connection.is_closed, "the answer is awaited"
+    assert is_connected(connection.up.sink), "the endpoint hasn't acknowledged the FIN"
+    # What it does after its FIN doesn't matter any more.
+    server.reset()
+    await until(lambda: not is_connected(connection.up.sink))
+    await turns(1)
+    assert await client.read_exactly(len(answer)) == answer
+    await ended(rig)
+    assert await client.read() == b""
+    assert noted(rig, counters) == (0, 0)
+    assert (counters.client_aborts, counters.resets) == (0, 0)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("has_waited", [False, True])
+async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the_endpoint(
+    rig, monkeypatch, has_waited, is_late
+):
+    monkeypatch.setattr(endpoint_group, "_WAITED_S", 0.0 if has_waited else 60.0)
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    first, server = await rig.pair(web, pod)
+    (second,) = await waiting(rig, web, 1)
+    await second.send(b"question")
+    await server.send(b"answer")
+    assert await first.read() == b"answer"
+    first.close()
+    server.close()
+    server = await pod.accept()
+    assert await server.read() == b"question"
+    await is_silent(rig)
+    second.close()
+    assert await server.read() == b""
+    if is_late:
+        await server.send(b"answer")
+    server.close()
+    await ended(rig)
+    counters = web.group.counters_of(pod.address)
+    blamed = (
+        web.group.counters.aborts_after_wait,
+        counters.client_aborts,
+        counters.ends.is_on,
+    )
+    assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
+
+
+async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(rig):
+    client, server, counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    while not connection.up.is_stuck:
+        client.send_some(bytes(1 << 20))
+        await turns(1)
+    connection.exchange.asked_at -= 3.0
+    server.reset()
+    await ended(rig)
+    assert noted(rig, counters) == (1, Failure.UNANSWERED)
+
+
+async def ask_again(rig):
+    """Return a client that was answered and has asked again, and the rest."""
+    client, server, counters = await connect(rig)
+    await server.send(b"hello")
+    assert await client.read() == b"hello"
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    return client, server, counters
+
+
+async def leaves(client, server):
+    client.close()
+    assert await server.read() == b""
+    server.close()
+
+
+async def leaves_with_a_last_word(client, server):
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    await client.send(b"bye")
+    client.close()
+    assert await server.read() == b"bye"
+    server.close()
+
+
+async def resets(client, server):
+    client.reset()
+    server.close()
+
+
+async def is_ended_by_the_endpoint(client, server):
+    server.close()
+    assert await client.read() == b""
+    client.close()
+
+
+async def is_reset_by_the_endpoint(client, server):
+    server.reset()
+    with pytest.raises(ConnectionResetError):
+        await client.read()
+
+
+async def is_answered_first(client, server):
+    await server.send(b"answer")
+    assert await client.read() == b"answer"
+    await leaves(client, server)
+
+
+@pytest.mark.parametrize(
+    ("ends", "owed", "cut"),
+    [
+        (leaves, 1, 0),
+        (leaves_with_a_last_word, 1, 0),
+        (resets, 1, 0),
+        (is_ended_by_the_endpoint, 1, 0),
+        (is_reset_by_the_endpoint, 0, 1),
+        (is_answered_first, 0, 0),
+    ],
+)
+async def test_an_endpoint_owes_a_further_answer_after_a_wait(rig, monkeypatch, ends, owed, cut):
+    monkeypatch.setitem(OWED_AFTER_S, True, 0.1)
+    client, server, counters = await ask_again(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: since_sent_s(connection.up.sink) >= 0.15, "the client waits")
+    await ends(client, server)
+    await ended(rig)
+    assert (
+        counters.unanswered_requests,
+        counters.endpoint_aborts,
+        counters.unanswered + counters.client_aborts,
+    ) == (owed, cut, 0)
+
+
+async def test_a_client_that_asks_again_and_leaves_at_once_is_owed_nothing(rig):
+    client, server, counters = await ask_again(rig)
+    await leaves(client, server)
+    await ended(rig)
+    assert counters.unanswered_requests == 0
+
+
+async def test_a_reset_that_a_splice_reports_is_counted_as_the_endpoints(rig):
+    client, server, counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await server.send(b"hello")
+    assert await client.read() == b"hello"
+    connection.down._is_bulk = True
+    await is_reset_by_the_endpoint(client, server)
+    await ended(rig)
+    assert (counters.resets, counters.endpoint_aborts) == (1, 1)
+
+
+async def test_a_reset_of_a_client_is_its_own_after_an_end_of_an_endpoint_without_a_byte(
+    build, caplog
+):
+    caplog.set_level(logging.INFO, LOGGER)
+    rig = build(Tuning(connection_log=1.0))
+    client, server, _counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    server.finish()
+    assert await client.read() == b""
+    while not connection.up.is_stuck:
+        client.send_some(bytes(1 << 20))
+        await turns(1)
+    client.reset()
+    await until(lambda: connection.is_aborting)
+    # As a read leaves it that finds an end, after a send has taken the error.
+    connection.up.is_ended = True
+    connection.close()
+    (line,) = connection_lines(caplog)
+    assert (line.cause, line.ended_by) == ("reset", "client")

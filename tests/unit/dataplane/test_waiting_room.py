@@ -179,7 +179,7 @@ async def test_a_new_endpoint_gets_one_client_until_it_answers(rig):
     await waiting(rig, web, 3 * WINDOW)
     rig.update(web, rig.silent(), **HOLD)
     await turns(20)
-    assert sum(c.dial.endpoint is not None for c in rig.connections.open) == 1
+    assert sum(c.endpoint is not None for c in rig.connections.open) == 1
     assert count_waiting(web) == 3 * WINDOW
 
 
@@ -302,8 +302,8 @@ async def test_without_a_limit_any_more_a_new_client_is_dialled_while_others_wai
     rig.update(web, rig.silent())
     late, _ = await rig.begun(web.group)
     late.begin()
-    assert late.dial.endpoint is not None
-    assert not late.dial.is_waiting
+    assert late.endpoint is not None
+    assert not late.is_waiting
 
 
 async def test_the_loss_of_all_endpoints_is_reported_once_even_with_limited_clients(rig):
@@ -358,7 +358,7 @@ async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(t
     group = EndpointGroup(port_key("shop/web"), Serving(dead, **HOLD))
     connection, _ = await timed.begun(group)
     connection.begin()
-    connection.dial.client_timed_out()
+    connection.client_timed_out()
     await turns(5)
     assert len(group.waiting_room) == 1
     assert group.totals().failures == 1
@@ -372,7 +372,7 @@ async def test_a_client_that_is_served_after_a_wait_is_not_dialled_by_a_turn_fro
     for number in range(50 * REDIALS):
         rig.engine.redials.add(group, lambda number=number: passed.append(number))
     connection.begin()
-    connection.dial.client_timed_out()
+    connection.client_timed_out()
     rig.engine.redials.add(group, lambda: passed.append("all"))
     pod = rig.endpoint()
     group.update(Serving([pod.address], **HOLD))

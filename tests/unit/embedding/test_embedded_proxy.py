@@ -1,6 +1,7 @@
 """Services that a program adds by calls, on asyncio and on uvloop, without privileges."""
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -8,13 +9,14 @@ import pytest
 from tests.tcp_servers import serving
 from userspace_proxy import Options, Proxy
 from userspace_proxy.causes.endpoints import fault_on_purpose
-from userspace_proxy.causes.notes import kernel_path_unused
+from userspace_proxy.causes.notes import kernel_path_unused, range_at_node, range_not_possible
 from userspace_proxy.causes.say import say
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import Protocol, ServiceKey
+from userspace_proxy.model import IPFamily, Protocol, ServiceKey
 from userspace_proxy.plan.detours import At
 from userspace_proxy.plane import record_ring
+from userspace_proxy.steering.base import NoSteering
 
 from ..agent.backends import answers, ask, backend, free_address
 from ..conftest import IN_BOTH_LOOPS
@@ -48,6 +50,40 @@ async def test_a_port_that_is_taken_is_replaced_by_a_free_one():
             assert web.address.ip == "127.99.1.1"
             assert web.address.port != 8080
             assert await ask(web.address) == b"one"
+
+
+async def test_each_port_of_a_range_leads_to_the_same_number_at_an_endpoint():
+    async def send_port(_reader, writer):
+        writer.write(b"%d" % writer.get_extra_info("sockname")[1])
+
+    async with contextlib.AsyncExitStack() as stack, Proxy() as proxy:
+        for number in (42000, 42001, 42099):
+            await stack.enter_async_context(serving(send_port, "127.99.4.1", number))
+        web = await proxy.add_service(
+            "web", port=8001, endpoints=["127.99.4.1:42001"], port_ranges="8001=8000-8099"
+        )
+        ip = web.address.ip
+        async with proxy.observe(web.key) as seen:
+            for port in (8000, 8001, 8099):
+                assert await ask((ip, port)) == b"%d" % (port + 34000)
+            await until(lambda: len(seen) == 3)
+        for port in (7999, 8100):
+            with pytest.raises(ConnectionRefusedError):
+                await ask((ip, port))
+        (port,) = proxy.status().ports
+        assert [one.address for one in port.frontends] == [f"{ip}:8000–8099"]
+    assert [(one.frontend, one.endpoint) for one in seen] == [
+        (f"{ip}:{port}", f"127.99.4.1:{port + 34000}") for port in (8000, 8001, 8099)
+    ]
+
+
+async def test_a_range_of_which_another_program_has_a_port_is_an_error_that_names_it():
+    async with Proxy() as proxy:
+        with socket.create_server(("127.99.1.3", 8085)), pytest.raises(ListenError) as raised:
+            await proxy.add_service(
+                "web", port=8080, port_ranges="8080=8080-8090", cluster_ip="127.99.1.3"
+            )
+        assert "127.99.1.3:8085/TCP is held by" in str(raised.value)
 
 
 async def test_connections_are_a_list_while_they_are_observed():
@@ -222,6 +258,26 @@ async def test_a_service_that_cannot_be_replaced_is_served_as_before():
             {"port": 80, "path": "kernel", "hold": "60s"},
             say(kernel_path_unused("hold needs the proxy")),
             id="path-and-hold",
+        ),
+        pytest.param(
+            {"port": 80, "port_ranges": "80=80-180"},
+            say(range_not_possible("80=80-180", NoSteering.no_kernel_path[Protocol.TCP])),
+            id="long-range",
+        ),
+        pytest.param(
+            {"port": 80, "port_ranges": "80=80-90", "protocol": "UDP"},
+            say(range_not_possible("80=80-90", NoSteering.no_kernel_path[IPFamily.IPV4])),
+            id="range-of-udp",
+        ),
+        pytest.param(
+            {"port": 80, "port_ranges": "80=80-90", "cluster_ip": "10.96.0.1"},
+            "10.96.0.1 is no loopback address",
+            id="range-elsewhere",
+        ),
+        pytest.param(
+            {"port": 80, "port_ranges": "80=80-90", "cluster_ip": "127.0.0.1"},
+            say(range_at_node("80=80-90", "127.0.0.1", "this node")),
+            id="range-at-the-node",
         ),
     ],
 )

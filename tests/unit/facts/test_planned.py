@@ -26,6 +26,7 @@ from userspace_proxy.model import (
     Side,
     SocketAddress,
 )
+from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import IgnoredService, PortPlan
 from userspace_proxy.policy import EndpointVerdict, PathDecision, Scope
@@ -36,7 +37,8 @@ HANDLING = Handling(hold=Hold(30.0), slow_start_s=60.0)
 
 
 def make_plan(**changes):
-    return PortPlan(WEB, Protocol.TCP, (), (), **{"serving": Serving((POD,)), **changes})
+    given = {"frontends": (), "serving": Serving((POD,)), **changes}
+    return PortPlan(WEB, Protocol.TCP, verdicts=(), **given)
 
 
 def facts_of(**changes):
@@ -138,7 +140,7 @@ def test_frontends_are_listed_by_kind_and_loopback_last():
         for kind, ips in addresses.items()
         for ip in reversed(ips)
     ]
-    ordered = [one.address.ip for one in in_order(made)]
+    ordered = [one.address.ip for one in in_order(make_plan(frontends=tuple(made)))]
     assert ordered == ["10.96.0.10", "203.0.113.7", "192.0.2.10", "127.0.0.1"]
 
 
@@ -146,5 +148,11 @@ def test_a_range_is_shown_without_the_ports_within():
     single, other = (Frontend("10.96.0.1", port, Protocol.UDP) for port in (10000, 80))
     elsewhere = Frontend("10.96.0.2", 10000, Protocol.UDP)
     ports = Frontend("10.96.0.1", 9000, Protocol.UDP, last=20000)
-    assert in_order([single, other, elsewhere, ports]) == [other, elsewhere, ports]
+    alone = single, other, elsewhere
+    assert in_order(make_plan(frontends=(*alone, ports))) == [other, elsewhere, ports]
     assert facts_of_frontend(ports).address == "10.96.0.1:9000–20000"
+    # Each port is a frontend, but one that another Service port has.
+    each = [replace(single, port=port) for port in range(9000, 20001) if port != 9001]
+    serving = Serving((POD,), ranges=(DialledRange("10.96.0.1", 9000, 20000, 10000),))
+    plan = make_plan(frontends=(other, elsewhere, *each), serving=serving)
+    assert in_order(plan) == [other, elsewhere, ports]

@@ -44,7 +44,8 @@ def test_a_port_is_called_by_its_service_its_name_and_its_number():
     ],
 )
 def test_a_range_has_the_numbers_within(name, has):
-    port = PortFacts("shop", "sip", "rtp", frontends=(FrontendFacts("[fd00::1]:10000–20000"),))
+    frontends = FrontendFacts("[fd00::1]:1–99"), FrontendFacts("[fd00::1]:10000–20000")
+    port = PortFacts("shop", "sip", "rtp", frontends=frontends)
     assert port.has_number(name) is has
     single = PortFacts("shop", "sip", "rtp", frontends=(FrontendFacts("[fd00::1]:10000"),))
     assert not single.has_number(name)

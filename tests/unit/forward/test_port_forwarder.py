@@ -98,6 +98,13 @@ async def test_bytes_pass_in_both_directions(rig):
     assert await reader.readexactly(len(sent)) == sent
 
 
+async def test_another_port_of_a_pod_is_dialled_at_that_pod(rig):
+    await rig.serve(silent)
+    outcome = await rig.dial(WEB._replace(port=PORT + 7))
+    assert outcome == errno.ECONNREFUSED
+    assert rig.api.pods.dialled[-1] == f"shop/web-1:{PORT + 7}"
+
+
 async def test_the_answer_behind_a_clients_fin_arrives(rig):
     async def answer(reader, writer):
         question = await reader.readexactly(8)

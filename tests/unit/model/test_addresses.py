@@ -22,7 +22,7 @@ from userspace_proxy.model import (
     parse_ip,
     port_of,
 )
-from userspace_proxy.model.addresses import is_ip, is_within
+from userspace_proxy.model.addresses import at_port, is_ip, is_within
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,9 @@ def test_a_frontend_may_be_a_range_of_ports():
     assert inside == [False, True, True, False]
     assert not ports.has(Frontend("2001:db8::8", 15, Protocol.UDP))
     assert ports != Frontend("2001:db8::7", 10, Protocol.UDP)
+    found = [at_port(ports.dialled, port) for port in ("9", "10", "20", "21", "", "rtp", "²")]
+    assert found == ["", "[2001:db8::7]:10", "[2001:db8::7]:20", "", "", "", ""]
+    assert at_port("[2001:db8::7]:10", "10") == ""
 
 
 def test_a_frontend_is_an_address_and_a_protocol():

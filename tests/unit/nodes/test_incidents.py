@@ -1,8 +1,10 @@
 import pytest
 
+from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import node_silent, refuses, silent
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words
+from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.model.quoting import shell_word
 from userspace_proxy_kubectl.nodes.endpoints import Extent
@@ -27,6 +29,15 @@ def test_an_endpoint_that_fails_on_several_nodes_is_one_incident():
     assert one.cause == gone.replace(count=16)
     (alone,) = Incidents(make_view(sick["a"])).all()
     assert one.incident.id == alone.id
+
+
+def test_a_services_cause_is_also_of_nodes_that_know_an_endpoints_cause():
+    unready = {"state": "not ready", "is_usable": False}
+    cause = none_ready(1, 0, ("pods",))
+    past = failing(refuses(POD).replace(when=When.PAST), is_past=True, **unready)
+    members = {"a": web(untried(**unready), cause=cause), "b": web(past, cause=cause)}
+    found = {one.cause.row.key: one.nodes for one in incidents_of([members])}
+    assert found["none_ready"] == ("a", "b")
 
 
 def test_a_fault_on_some_of_the_nodes_that_tried_is_a_path_fault():

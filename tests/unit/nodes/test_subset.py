@@ -92,9 +92,6 @@ def test_a_service_whose_only_port_is_ignored_is_not_served():
     port = make_ignored("shop/sctp", "sctp", "no SCTP")
     known = AllNodes((answer("node-1", WEB, ignored=(port,)),), digests={"shop/sctp": ""})
     assert "no SCTP" in why_missing(known, "shop/sctp")
-    partly = make_ignored("shop/web", "sctp", "no SCTP")
-    known = AllNodes((answer("node-1", WEB, ignored=(partly,)),), digests={"shop/web": ""})
-    assert why_missing(known, "shop/web") == ""
 
 
 def test_no_name_is_reported_missing_while_no_node_answers():

@@ -107,10 +107,7 @@ def make_ports() -> AllNodes:
 
 
 def make_unanswered() -> AllNodes:
-    """Return Service ports whose clients get no answer on some nodes, though nothing fails there.
-
-    A flow may need no answer, and ``externalTrafficPolicy: Local`` drops clients by design.
-    """
+    """Return Service ports whose clients get no answer on some nodes, though nothing fails."""
     away = web(
         untried(state="not on this node", is_usable=False),
         name="local",
@@ -119,16 +116,14 @@ def make_unanswered() -> AllNodes:
         turned_away=[ON_OTHERS.replace(count=7)],
         **QUIET,
     )
-    answers = []
-    for number in range(1, 4):
-        has_it = number == 1
-        ports = [
-            flows("dns", unanswered=0 if has_it else 9),
-            flows("syslog", unanswered=12),
-            web(answering(), name="local") if has_it else away,
-        ]
-        answers.append(answer_of(f"node-{number}", *ports))
-    return all_of(*answers)
+    here = flows("dns"), web(answering(), name="local")
+    elsewhere = flows("dns", unanswered=9), away
+    return all_of(
+        *(
+            answer_of(f"node-{number}", flows("syslog", unanswered=12), *others)
+            for number, others in enumerate((here, elsewhere, elsewhere), 1)
+        )
+    )
 
 
 def page() -> Iterator[str]:

@@ -547,3 +547,12 @@ def test_a_note_about_the_range_of_a_port_is_at_that_port_in_one_family():
     ]
     assert noted == [("dns", "dns=1-9")]
     assert [note.get("asked") for note in made.notes] == ["unknown=1-9"]
+
+
+@pytest.mark.parametrize(("last", "listed"), [(179, 100), (180, 1)])
+def test_a_short_range_counts_by_its_ports_where_each_has_a_listener(last, listed):
+    asked = AskedRange("http", 80, last), AskedRange("53", 1, 60)
+    given = service(ports=(HTTP, DNS), handling=Handling(port_ranges=asked))
+    assert count_frontends(given, NodeFacts()) == 2 + 2
+    alone = NodeFacts(no_kernel_path={Protocol.TCP: "it has none"})
+    assert count_frontends(given, alone) == 2 + listed + 1

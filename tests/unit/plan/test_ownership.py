@@ -377,3 +377,30 @@ def test_of_two_ranges_at_one_address_the_older_service_has_it():
     assert not owners.lost_by(younger.ports[0].key)
     owners.change([WEB], ())
     assert not list(owners.served(Protocol.TCP))
+
+
+def test_a_range_without_the_ports_that_others_have_by_themselves():
+    handling = Handling(port_ranges=(AskedRange("http", 78, 82),))
+    facts, owners = NodeFacts(port_ranges="all"), FrontendOwners()
+    web = service(WEB, handling=handling, load_balancer_ips=(LB_IP,))
+    owners.change((), [claims_of(web, facts)])
+    (claim,) = owners.claims[WEB].ports
+    at = [frontend for frontend in claim.frontends if frontend.ip == LB_IP]
+
+    def ports():
+        each = list(owners.one_by_one(at))
+        assert not any(frontend.last for frontend in each)
+        return [frontend.port for frontend in each]
+
+    assert ports() == [80, 78, 79, 81, 82]
+    other = service(
+        CART,
+        ports=(ServicePort("http", 81, "TCP"), ServicePort("udp", 82, "UDP")),
+        cluster_ips=(CART_IP,),
+        load_balancer_ips=(LB_IP,),
+    )
+    assert owners.change((), [claims_of(other, facts)]).services == {WEB}
+    assert ports() == [80, 78, 79, 82]
+    assert not owners.lost_by(claim.key)
+    assert owners.change([CART], ()).services == {WEB}
+    assert ports() == [80, 78, 79, 81, 82]

@@ -17,8 +17,17 @@ from userspace_proxy.causes.services import (
 )
 from userspace_proxy.causes.slices import slice_headless
 from userspace_proxy.cluster import Snapshot, Store
-from userspace_proxy.model import DataPath, Handling, IPFamily, ServiceKey, ServicePort, SlicePort
+from userspace_proxy.model import (
+    DataPath,
+    Handling,
+    IPFamily,
+    Protocol,
+    ServiceKey,
+    ServicePort,
+    SlicePort,
+)
 from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.plan import IgnoredService, Planner
 from userspace_proxy.policy import NodeFacts, ignored
 
@@ -36,7 +45,7 @@ from ..model.samples import (
     slice_of,
 )
 from .drawn import ALL_FACTS, FACTS, KEYS, SERVICES, SLICES
-from .planning import frontends, plan_of, say, snapshot_of, store_of
+from .planning import frontends, plan_of, say, snapshot_of, store_of, the_port
 
 AT_8080 = (ServicePort("alt", 8080, "TCP"),)
 AT_NODE = (ServicePort("http", 80, "TCP", 30080),)
@@ -419,3 +428,47 @@ def test_change_by_change_gives_the_plan_of_a_fresh_planner(changes):
             say(store, change)
         plan = planner.plan(store.snapshot(), facts)
         assert repr(plan) == repr(Planner(facts).plan(store.snapshot()))
+
+
+class TestRangesWithoutRules:
+    FACTS = NodeFacts(port_ranges="all", no_kernel_path={Protocol.TCP: "it has none"})
+    IP = "192.0.2.100"
+
+    def ranged(self, name, asked, **fields):
+        """Return a Service whose port is 80, with a range, also at an address of a balancer."""
+        return service(
+            ServiceKey("shop", name),
+            load_balancer_ips=(self.IP,),
+            handling=Handling(port_ranges=(AskedRange("http", *asked),)),
+            **fields,
+        )
+
+    def ports_of(self, plan, name):
+        """Return the ports at the balancer's address."""
+        (port,) = (port for key, port in plan.ports.items() if key.name.name == name)
+        assert not any(frontend.last for frontend in port.frontends)
+        return {frontend.port for frontend in port.frontends if frontend.ip == self.IP}
+
+    def test_each_port_is_a_frontend_unless_another_service_has_it_by_itself(self):
+        web = self.ranged("web", (79, 178))
+        other = service(
+            CART,
+            ports=(ServicePort("alt", 90, "TCP"), ServicePort("udp", 91, "UDP")),
+            cluster_ips=(CART_IP,),
+            load_balancer_ips=(self.IP,),
+            created="9",
+        )
+        store, planner = store_of(web), Planner(self.FACTS)
+        whole = self.ports_of(planner.plan(store.snapshot()), "web")
+        assert whole == {*range(79, 179)}
+        store.put_service(other)
+        plan = planner.plan(store.snapshot())
+        assert self.ports_of(plan, "web") == whole - {90}
+        assert plan == Planner(self.FACTS).plan(store.snapshot())
+        assert not any(port.notes for port in plan.ports.values())
+        store.delete_service(CART)
+        assert self.ports_of(planner.plan(store.snapshot()), "web") == whole
+
+    def test_the_first_frontend_is_the_port_itself(self):
+        port = the_port(self.ranged("web", (1, 100)), no_kernel_path={Protocol.TCP: "it has none"})
+        assert port.frontends[0].port == 80

@@ -7,7 +7,12 @@ import pytest
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.nodes import no_node
-from userspace_proxy.causes.notes import kernel_path_unused, names_bug, path_not_allowed
+from userspace_proxy.causes.notes import (
+    kernel_path_unused,
+    names_bug,
+    path_not_allowed,
+    range_without_proxy,
+)
 from userspace_proxy.causes.services import NOTES_MAX
 from userspace_proxy.causes.slices import (
     none_ready,
@@ -22,8 +27,10 @@ from userspace_proxy.model import (
     Endpoint,
     Frontend,
     Handling,
+    Hold,
     IPFamily,
     Protocol,
+    ProxyProtocol,
     ServiceKey,
     ServicePort,
     ServiceType,
@@ -409,3 +416,31 @@ def test_the_port_is_served_without_a_range_that_leads_nowhere(target, asked, fa
     notes = [str(note.get("why")) for note in port.notes]
     assert len(notes) == bool(why)
     assert why in "".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "lost"),
+    [
+        ({}, ""),
+        ({"path": DataPath.KERNEL}, ""),
+        ({"hold": Hold(9.0), "proxy_protocol": ProxyProtocol.V2}, "hold"),
+        (
+            {"path": DataPath.KERNEL, "removal_s": 9.0, "balance": Balance.LEAST_CONNECTIONS},
+            "balance least-connections, on-endpoint-removal",
+        ),
+    ],
+)
+def test_what_a_range_of_udp_does_not_follow_is_noted_once(asked, lost):
+    given = service(
+        ports=[ServicePort("dns", 53, "UDP"), ServicePort("dns-tcp", 53, "TCP")],
+        handling=Handling(port_ranges=(AskedRange("53", 50, 60),), **asked),
+        load_balancer_ips=("192.0.2.100",),
+        load_balancer_source_ranges=("192.0.2.0/24",),
+    )
+    ports = [SlicePort("dns", 53, "UDP"), SlicePort("dns-tcp", 53, "TCP")]
+    plan = plan_of(given, slice_of(POD_A.ip, ports=ports), port_ranges="all")
+    of_udp = [port for port in plan.ports.values() if port.protocol is Protocol.UDP]
+    assert len(of_udp) == 2
+    assert all(port.path.path is DataPath.KERNEL for port in of_udp)
+    noted = [note for port in of_udp for note in port.notes]
+    assert noted == ([range_without_proxy("53=50-60", lost)] if lost else [])

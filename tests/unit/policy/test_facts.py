@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.model import IPFamily
+from userspace_proxy.model import IPFamily, Protocol
 from userspace_proxy.policy import PRIMARY, NodeFacts
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
@@ -80,3 +80,8 @@ def test_inside_are_the_pods_the_node_and_localhost(family, expected):
 
 def test_without_a_cluster_network_pods_are_outside():
     assert NodeFacts(addresses=(NODE_IP,)).inside(V4) == ("127.0.0.0/8", "192.0.2.10/32")
+
+
+def test_ports_of_ranges_are_listed_where_the_steering_leads_no_ranges():
+    facts = (NodeFacts(no_kernel_path={key: "no"}) for key in (Protocol.TCP, V4))
+    assert [one.lists_ports for one in facts] == [True, False]

@@ -184,6 +184,28 @@ def test_ranges_of_udp_need_the_kernel_path(protocol, is_possible):
 
 
 @pytest.mark.parametrize(
+    ("asked", "protocol", "is_possible"),
+    [
+        ("9950-10049", Protocol.TCP, True),
+        ("9950-10050", Protocol.TCP, False),
+        ("all", Protocol.TCP, False),
+        ("9950-10049", Protocol.UDP, False),
+    ],
+)
+def test_without_ranges_in_rules_short_ones_of_tcp_have_listeners(asked, protocol, is_possible):
+    (one,) = ranges_of(asking(f"10000={asked}", DATA))[0].values()
+    facts = NodeFacts(no_kernel_path={IPFamily.IPV4: "nothing", Protocol.TCP: "nothing"})
+    assert (why_not_possible(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
+
+
+def test_where_nothing_is_steered_only_loopback_addresses_have_ranges():
+    one = ranges_of(asking(RANGE, DATA, RTP))[0][RTP]
+    facts = NodeFacts(no_kernel_path={Protocol.TCP: "nothing"}, allow_loopback_endpoints=True)
+    whys = [one.why_not_at(FrontendKind.CLUSTER_IP, ip, facts) for ip in (IP, "127.64.0.1", "::1")]
+    assert list(map(bool, whys)) == [True, False, False]
+
+
+@pytest.mark.parametrize(
     ("default", "protocol", "is_possible"),
     [
         (DataPath.USERSPACE, Protocol.UDP, False),

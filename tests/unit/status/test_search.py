@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.causes.services import external_ip_off, unsupported_protocol
 from userspace_proxy.diagnosis.judge import judge
-from userspace_proxy.facts import RejectedFacts
+from userspace_proxy.facts import FrontendFacts, RejectedFacts
 from userspace_proxy.facts.node import ObjectKey
 from userspace_proxy.model import Protocol
 from userspace_proxy.status import search
@@ -29,7 +29,12 @@ WEB = make_port(
 )
 CART = make_port("cart", endpoints=(), reason="no EndpointSlice")
 LATE = make_port("late", problem="the kernel refused it")
-DNS = make_port("dns", namespace="kube-system", protocol=Protocol.UDP)
+DNS = make_port(
+    "dns",
+    namespace="kube-system",
+    protocol=Protocol.UDP,
+    frontends=(FrontendFacts("10.96.0.2:5000–6000", "ClusterIP"),),
+)
 PORTS = {"web": WEB, "cart": CART, "dns": DNS}
 
 
@@ -48,6 +53,12 @@ def found(text):
         pytest.param("shop/cart:http", ["cart"], id="whole-name"),
         pytest.param("10.96.0.1", ["web"], id="frontend"),
         pytest.param("10.244.2.7", ["web"], id="endpoint"),
+        pytest.param("5353", ["dns"], id="port-within-a-range"),
+        pytest.param("10.96.0.2:6000", ["dns"], id="address-within-a-range"),
+        pytest.param("ip:10.96.0.2:5000", ["dns"], id="ip-within-a-range"),
+        pytest.param("10.96.0.1:5353", [], id="address-of-no-range"),
+        pytest.param("6001", [], id="port-beside-a-range"),
+        pytest.param("-5353", ["web", "cart"], id="port-excluded"),
         pytest.param("node-2", ["web"], id="node"),
         pytest.param("refused", ["cart"], id="state"),
         pytest.param("endpointslice", ["cart"], id="cause"),

@@ -58,8 +58,7 @@ _SERVING_FIELDS = frozenset(Serving.__struct_fields__)
 
 def make_address(text: str) -> SocketAddress:
     """Return ``10.96.7.1:80``, ``[fd00::1]:80`` or ``anything`` as an address and port."""
-    ip, _, port = text.rpartition(":")
-    return SocketAddress(ip.strip("[]"), int(port)) if ip else SocketAddress(text, 80)
+    return SocketAddress.read(text) if ":" in text else SocketAddress(text, 80)
 
 
 def replace(item, **changes):

@@ -3,7 +3,8 @@
 Bind.PROXY_PORT   one per Service port, on 0.0.0.0 or ::, in the proxy port range
 Bind.FRONTEND     one per frontend, at its own address and port
 Bind.LOOPBACK     one per frontend: at its own address if that is a loopback address, and
-                  its own port if that is free, or its second port; else at a port of the range
+                  its own port if that is free, or its second port; else at a port of the range.
+                  A port of a Service's range is only at its own
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class ListenAddresses:
                 for f in plan.frontends
             }
         if self._bind is Bind.LOOPBACK:
-            return {f: Wanted(plan.protocol, self._on_loopback(f)) for f in plan.frontends}
+            return {f: Wanted(plan.protocol, self._on_loopback(plan, f)) for f in plan.frontends}
         # Some preferred ports may have been ruled out, which is 0.
         port = next((at for f in plan.frontends if (at := preferred.get(f))), None)
         addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
@@ -114,9 +115,10 @@ class ListenAddresses:
             key: A key of :meth:`wanted`.
             why: The error at the last address; None: there was no address to try.
         """
+        has_own = self._bind is Bind.FRONTEND or _is_in_range(plan, key)
         if why is not None and not _is_taken(why):
-            return why if self._bind is Bind.FRONTEND else _without_port(why, plan)
-        if why is not None and self._bind is Bind.FRONTEND and isinstance(key, Frontend):
+            return why if has_own else _without_port(why, plan)
+        if why is not None and has_own and isinstance(key, Frontend):
             holder = self._holder(plan.protocol, key.family, (key.port,))
             return ListenError(f"{key} is held by {holder}", hint=HELD_HINT) if holder else why
         held = ""
@@ -137,11 +139,14 @@ class ListenAddresses:
             hint="widen --proxy-ports",
         )
 
-    def _on_loopback(self, frontend: Frontend) -> Iterator[SocketAddress]:
+    def _on_loopback(self, plan: PortPlan, frontend: Frontend) -> Iterator[SocketAddress]:
         """Yield a frontend's own address if it is a loopback address, then ports of the range.
 
         Its own port may be below ip_unprivileged_port_start, or in use.
         """
+        if _is_in_range(plan, frontend):
+            yield frontend.address
+            return
         ip = _LOOPBACK[frontend.family]
         if is_loopback(frontend.ip):
             yield frontend.address
@@ -179,6 +184,12 @@ def recovered_addresses(
         for frontend, port in recovered.items()
         if port in pool
     )
+
+
+def _is_in_range(plan: PortPlan, key: Hashable) -> bool:
+    """Return whether a frontend is a port of a range, which at another number would be useless."""
+    ranges = plan.serving.ranges
+    return isinstance(key, Frontend) and any(one.offset(*key.address) for one in ranges)
 
 
 def _without_port(why: ListenError, plan: PortPlan) -> ListenError:

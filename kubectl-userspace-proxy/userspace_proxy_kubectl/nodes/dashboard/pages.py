@@ -280,6 +280,7 @@ def _about(row: NodeRow) -> str:
 def _row(port: MergedPort, look: ClusterLook) -> Row:
     key, endpoints = port.key, port.endpoints
     known = len(look.merged.answered) - len(port.missing)
+    served = port.served - sum(count for _, count in port.neutral)
     minute, words = look.lately.minute(key), format_port(port, look.merged)
     tags = [port.first.protocol] if port.first.protocol != "TCP" else []
     tags += [key.family] if key.family not in ("", "IPv4") else []
@@ -295,7 +296,7 @@ def _row(port: MergedPort, look: ClusterLook) -> Row:
         link=service_link(key.of_service),
         tags=tuple(filter(None, (*tags, key.side))),
         address=port.address,
-        nodes=f"{port.served:,}/{known:,}",
+        nodes=f"{served:,}/{known:,}" if served or port.groups else "–",
         dots=tuple(one.level for one in endpoints[:DOTS_SHOWN]),
         serving=sum(map(_is_sound, endpoints)),
         endpoints=len(endpoints),

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -14,11 +15,13 @@ from userspace_proxy.agent.rounds.listen_addresses import (
 )
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Answer, PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import Bind
 
+from ...plan.planning import with_serving
 from ..samples import Cluster
 
 FIRST = 27000
@@ -79,6 +82,22 @@ def test_on_loopback_a_frontend_keeps_its_address_if_that_is_loopback(ip, expect
     addresses = iter(wanted.addresses)
     assert [next(addresses), next(addresses)] == expected
     assert not wanted.transparent
+
+
+def test_a_port_of_a_range_is_only_at_its_own_number():
+    ranges = (DialledRange("127.98.0.1", 80, 90, 80),)
+    plan = with_serving(plan_of("127.98.0.1"), ranges=ranges)
+    (own,) = plan.frontends
+    other = replace(own, port=81)
+    addresses = make(Bind.LOOPBACK)
+    wanted = addresses.wanted(replace(plan, frontends=(own, other)), {})
+    assert list(wanted[other].addresses) == [("127.98.0.1", 81)]
+    assert list(itertools.islice(wanted[own].addresses, 2)) == [
+        ("127.98.0.1", 80),
+        ("127.98.0.1", FIRST),
+    ]
+    assert "no proxy port" in str(addresses.explain(plan, own, taken()))
+    assert "cannot listen" in str(addresses.explain(plan, other, taken()))
 
 
 def test_a_proxy_port_is_the_preferred_one_or_the_next_of_the_range():

@@ -40,6 +40,3 @@ def test_the_span_is_what_was_sampled_without_a_gap():
     lately.note([WEB], {}, 40.0)
     lately.note([WEB], {WEB: Figures(failed=1)}, 50.0)
     assert (lately.minute(WEB).words, lately.minute(WEB).span_s) == ("1 failed", 10.0)
-    for at in range(52, 101, 2):
-        lately.note([WEB], {}, at)
-    assert lately.minute(WEB).span == Minute().span

@@ -19,6 +19,7 @@ from userspace_proxy_kubectl.nodes.dashboard.pages import (
     verdict,
 )
 
+from ..views import QUIET, answer_of, answering, untried, web
 from .clusters import (
     all_calls,
     an_answer,
@@ -200,3 +201,15 @@ def test_a_missing_object_page_states_the_reason_without_a_state(words):
 def test_the_overview_shows_times_in_local_time():
     shown = time.strftime("%H:%M:%S", time.localtime(NOW))
     assert shown in overview(CALM)
+
+
+def test_a_service_is_ok_on_nodes_whose_clients_are_known_to_be_answered():
+    quiet = web(untried(), **QUIET)
+    words = overview(look_at(AllNodes((answer_of("a", web(answering())), answer_of("b", quiet)))))
+    assert " 1/2 " in words
+    assert " – " in overview(look_at(AllNodes((answer_of("a", quiet), answer_of("b", quiet)))))
+
+
+def test_a_page_whose_mark_is_neutral_has_no_colour_of_success():
+    quiet = AllNodes((answer_of("a", web(untried(), **QUIET)),))
+    assert 'class="state "' in shown(render_overview(look_at(quiet), Selection(path="/")))
