@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.cluster import kube_proxy
 from tests.cluster.control_plane import ControlPlane
-from tests.hooked import HookedGroup, flags_for, why_not, with_own_names
+from tests.hooked import HookedGroup, flags_for, missing_feature, with_own_names
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
 from .peers import GoProxy, HAProxy, HAProxyAsClient, HAProxyOfNewerDebian, Nginx
@@ -158,7 +158,7 @@ class OursSockets(OursKernelPath):
     @classmethod
     def find_programs(cls) -> None:
         """Part of Way."""
-        if reason := why_not():
+        if reason := missing_feature():
             raise ToolMissing(reason)
 
     def command(self) -> list[str]:

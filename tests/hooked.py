@@ -99,7 +99,7 @@ def root_of_v2() -> Path:
     return root
 
 
-def why_not() -> str:
+def missing_feature() -> str:
     """Return why no hooks can be tried here; empty if they can."""
     if any(try_parts(["connect hooks"]).values()):
         return "hooks of connect() need root, outside a user namespace"

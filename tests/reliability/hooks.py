@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.hooked import HookedAgent, why_not
+from tests.hooked import HookedAgent, missing_feature
 
 from .endpoints import (
     EJECTED,
@@ -48,7 +48,7 @@ class HookedRig(Rig):
     agent_type = HookedAgent
 
     def __init__(self, folder: Path) -> None:
-        if reason := why_not():
+        if reason := missing_feature():
             pytest.skip(reason)
         super().__init__(folder)
 

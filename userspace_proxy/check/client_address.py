@@ -42,13 +42,13 @@ def find_bridge_obstacles(
     return bridges.obstacles
 
 
-def judge_client_address(why_not: str, bridges: Sequence[BridgeProblem] = ()) -> list[Finding]:
+def judge_client_address(reason: str, bridges: Sequence[BridgeProblem] = ()) -> list[Finding]:
     """Report whether endpoints on this node would see client addresses."""
-    if why_not:
+    if reason:
         return [
             warning(
                 "client addresses",
-                f"endpoints see this node's address, not the client's: {why_not}",
+                f"endpoints see this node's address, not the client's: {reason}",
                 hint="fix this, or set --preserve-client-address=never if no Service needs it",
             )
         ]

@@ -34,7 +34,7 @@ def judge_pods(
         return [_no_pod(service, pods)]
     ready = [pod for pod in own if pod.is_ready]
     details = tuple(
-        (Level.ATTENTION, f"{pod.name}: {pod.why_not}") for pod in own if not pod.is_ready
+        (Level.ATTENTION, f"{pod.name}: {pod.reason}") for pod in own if not pod.is_ready
     )[:_SHOWN]
     labels = selector_text(service)
     if not ready:

@@ -270,7 +270,7 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
         ),
     ] = False
     """Whether endpoints see client addresses."""
-    why_not: str = ""
+    reason: str = ""
     """Why they see this node's address; empty if client addresses weren't requested, or are on."""
     problem: str = ""
     """A part that should be repaired, but can't be at the moment."""

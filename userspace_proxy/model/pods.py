@@ -23,7 +23,7 @@ class PodState:
     labels: tuple[tuple[str, str], ...]
     """Its labels, sorted."""
     is_ready: bool
-    why_not: str
+    reason: str
     """Why it isn't ready, as the cluster reports it; empty if it is ready."""
     port_names: tuple[str, ...]
     """Names of its containers' ports."""
@@ -51,13 +51,13 @@ def state_of(wire: WirePod) -> PodState:
         name=wire.metadata.name or "",
         labels=tuple(sorted(labels.items())),
         is_ready=is_ready,
-        why_not="" if is_ready else _why_not(wire),
+        reason="" if is_ready else _unready_reason(wire),
         port_names=tuple(port.name for port in ports if port.name),
         port_numbers=tuple(port.container_port for port in ports if port.container_port),
     )
 
 
-def _why_not(wire: WirePod) -> str:
+def _unready_reason(wire: WirePod) -> str:
     status = wire.status or WirePodStatus()
     if wire.metadata.deletion_timestamp:
         return "it is being deleted"

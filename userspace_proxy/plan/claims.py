@@ -39,7 +39,7 @@ from ..model import (
     own_network,
 )
 from ..policy import NodeFacts, Scope, ignored_reason, own_address_reason, port_ignored_reason
-from ..policy.port_ranges import LISTENED_MAX, ServedRange, ranges_of, why_not_possible
+from ..policy.port_ranges import LISTENED_MAX, ServedRange, impossible_cause, ranges_of
 from .bounds import FRONTENDS_OF_NAMESPACE_MAX, FRONTENDS_OF_SERVICE_MAX
 from .plan import IgnoredService
 
@@ -195,7 +195,7 @@ def _ranges(
     served: ServedRange, protocol: Protocol, of_all: _Family, facts: NodeFacts
 ) -> Iterator[tuple[Frontend, Cause | None]]:
     """Yield the range of a port at each address, and why it isn't served there."""
-    why = why_not_possible(served, protocol, of_all.family, facts)
+    why = impossible_cause(served, protocol, of_all.family, facts)
     seen: set[str] = set()
     for kind, ip in of_all.addresses:
         if ip in seen:
@@ -203,7 +203,7 @@ def _ranges(
         seen.add(ip)
         for first, last in served.spans:
             frontend = Frontend(ip, first, protocol, kind, last)
-            yield frontend, why or served.why_not_at(kind, ip, facts)
+            yield frontend, why or served.cause_at(kind, ip, facts)
 
 
 def _dialled(port: ServicePort, of_all: _Family) -> Iterator[tuple[FrontendKind, str, int]]:

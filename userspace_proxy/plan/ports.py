@@ -56,7 +56,7 @@ from ..policy.name_causes import NEEDS_PROXY, name_notes, unserved_name_reason
 from ..policy.node_facts import API_SERVER
 from ..policy.orphans import Orphans
 from ..policy.path import proxy_only
-from ..policy.port_ranges import choose_range_path, why_moved_out
+from ..policy.port_ranges import choose_range_path, overflow_reason
 from .bounds import ENDPOINTS_OF_NAMESPACE_MAX, ENDPOINTS_OF_SERVICE_MAX
 from .claims import PortClaim
 from .kernel_room import FITS, KernelFit
@@ -200,7 +200,7 @@ def _plan_port(
     ranges = _ranges(claim)
     is_udp_range = bool(ranges) and claim.protocol is Protocol.UDP
     path, refused = _path(state, claim, usable, facts, kernel, is_udp_range=is_udp_range)
-    if refused := refused or why_moved_out(ranges, usable.serving):
+    if refused := refused or overflow_reason(ranges, usable.serving):
         claim = _without_range(state.service, claim, refused)
         return _plan_port(state, index, claim, usable, facts, orphans, kernel)
     # Only UDP flows need it; otherwise they end at once.

@@ -50,7 +50,7 @@ class ServedRange:
     spans: tuple[Span, ...]
     """Its ports; several if others of the Service's ranges are within ``all``."""
 
-    def why_not_at(self, kind: FrontendKind, ip: str, facts: NodeFacts) -> Cause | None:
+    def cause_at(self, kind: FrontendKind, ip: str, facts: NodeFacts) -> Cause | None:
         """Return why the range isn't served at an address; None if it is."""
         is_cluster_ip = kind is FrontendKind.CLUSTER_IP and facts.port_ranges != "none"
         asked = str(self.asked)
@@ -138,7 +138,7 @@ def _spans(
         yield first, PORT_MAX
 
 
-def why_not_possible(
+def impossible_cause(
     one: ServedRange, protocol: Protocol, family: IPFamily, facts: NodeFacts
 ) -> Cause | None:
     """Return why this node can't serve a range; None if it can."""
@@ -196,7 +196,7 @@ def has_udp_range(service: Service) -> bool:
     )
 
 
-def why_moved_out(ranges: Iterable[DialledRange], serving: Serving) -> str:
+def overflow_reason(ranges: Iterable[DialledRange], serving: Serving) -> str:
     """Return which endpoint's ports would exceed the valid port numbers; or empty."""
     for one in ranges:
         for endpoint in serving.all_endpoints:

@@ -47,7 +47,7 @@ Two on each of the 5,000 nodes that Kubernetes supports. With weights, they need
 to each worker."""
 _by_number = operator.itemgetter(0, 1)
 
-_WhyNot = Callable[[Endpoint], str]
+_UnusableReason = Callable[[Endpoint], str]
 _Packed = tuple[bytes, SocketAddress, Endpoint]
 """The IP as bytes, for sorting; the address; the endpoint."""
 
@@ -182,16 +182,18 @@ def usable_endpoints(
         drained = [a for _, a, e in judged if not e.weight and a not in refused]
         refused |= dict.fromkeys(drained, EndpointState.DRAINED)
     sound = [item for item in judged if item[1] not in refused] if refused else judged
-    why_not = not_meant_reason([e for _, _, e in sound if e.ready], facts, by_priority=preferred)
-    in_cluster = _choose(sound, why_not)
+    unusable_reason = not_meant_reason(
+        [e for _, _, e in sound if e.ready], facts, by_priority=preferred
+    )
+    in_cluster = _choose(sound, unusable_reason)
     chosen, outside = in_cluster, None
     if scope is not Scope.CLUSTER:
         local = _choose([item for item in sound if _is_local(item[2], facts)])
-        why_not = functools.partial(_not_local_reason, facts=facts)
+        unusable_reason = functools.partial(_not_local_reason, facts=facts)
         chosen = local if scope is Scope.LOCAL else in_cluster
         outside = None if scope is Scope.LOCAL else local
     shown = chosen if outside is None else outside
-    verdicts = _verdicts(judged, shown, refused, why_not)
+    verdicts = _verdicts(judged, shown, refused, unusable_reason)
     weights, standbys = NO_PREFERENCES
     if preferred:
         verdicts = _with_standbys(verdicts)
@@ -205,10 +207,10 @@ def usable_endpoints(
 
 
 def _choose(
-    endpoints: Collection[_Packed], why_not: _WhyNot | None = None
+    endpoints: Collection[_Packed], unusable_reason: _UnusableReason | None = None
 ) -> tuple[SocketAddress, ...]:
     """Return the ready endpoints for this node, or if there are none, the terminating ones."""
-    ready = [a for _, a, e in endpoints if e.ready and not (why_not and why_not(e))]
+    ready = [a for _, a, e in endpoints if e.ready and not (unusable_reason and unusable_reason(e))]
     return tuple(ready or [a for _, a, e in endpoints if e.serving and e.terminating])
 
 
@@ -216,14 +218,14 @@ def _verdicts(
     judged: Collection[_Packed],
     usable: Collection[SocketAddress],
     refused: Mapping[SocketAddress, str],
-    why_not: _WhyNot | None,
+    unusable_reason: _UnusableReason | None,
 ) -> tuple[EndpointVerdict, ...]:
     # Cost: usually all are usable; looking up each one would then be a tenth of a plan's time.
     are_all = len(usable) == len(judged)
     is_usable = frozenset(() if are_all else usable).__contains__
     return tuple(
         [
-            _verdict(a, e, why_not, refused.get(a), is_usable=are_all or is_usable(a))
+            _verdict(a, e, unusable_reason, refused.get(a), is_usable=are_all or is_usable(a))
             for _, a, e in judged
         ]
     )
@@ -345,7 +347,7 @@ def judge_alone(
 def _verdict(
     address: SocketAddress,
     endpoint: Endpoint,
-    why_not: _WhyNot | None,
+    unusable_reason: _UnusableReason | None,
     refusal: str | None,
     *,
     is_usable: bool,
@@ -357,7 +359,7 @@ def _verdict(
         reason = refusal
         code = CauseCode.NOT_READY if is_drained else CauseCode.ENDPOINT_NOT_ALLOWED
     elif endpoint.ready or (endpoint.terminating and endpoint.serving):
-        why = why_not(endpoint) if why_not else ""
+        why = unusable_reason(endpoint) if unusable_reason else ""
         listed = EndpointState.READY if endpoint.serving else EndpointState.PUBLISHED
         reason = why or (listed if endpoint.ready else EndpointState.TERMINATING)
         if why:

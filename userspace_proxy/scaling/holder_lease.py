@@ -43,7 +43,7 @@ from .lease_notes import (
     write_counts,
 )
 from .node_lease import BEAT_S
-from .rights import Services, other_user, selector_of, why_not
+from .rights import Services, other_user, refusal_reason, selector_of
 from .served import Served, ServedByName, WorkloadKey, ready_endpoints, workload_of
 from .usage import Usage
 
@@ -300,7 +300,7 @@ class HolderLease:
 
         try:
             scale_down = await self._source.scale_down(
-                *key, lambda labels: self._why_not(asking, labels), agree
+                *key, lambda labels: self._refusal_reason(asking, labels), agree
             )
         except BaseException:
             # An error mustn't mask the cancellation; if this fails, acknowledgements expire.
@@ -309,16 +309,16 @@ class HolderLease:
             raise
         finally:
             self._again_at[key] = self._clock() + min(_idle_after_s(asking.ports), AGAIN_MAX_S)
-        without = dict.fromkeys(map(_service_of, ports), scale_down.why_not)
+        without = dict.fromkeys(map(_service_of, ports), scale_down.reason)
         self._note(without | asking.strangers)
         await self._end(asking.round, is_asleep=scale_down.is_asleep)
 
-    def _why_not(self, asking: _ScaleDownAttempt, labels: Labels) -> str | None:
+    def _refusal_reason(self, asking: _ScaleDownAttempt, labels: Labels) -> str | None:
         """Choose which Services of a workload all nodes vote on; as :data:`.May`."""
         services = self._services()
         asking.labels = labels
         for service in dict.fromkeys(map(_service_of, asking.ports)):
-            why = why_not(selector_of(services, service), asking.workload, labels)
+            why = refusal_reason(selector_of(services, service), asking.workload, labels)
             if why:
                 asking.strangers[service] = why
         ports = [port for port in asking.ports if _service_of(port) not in asking.strangers]

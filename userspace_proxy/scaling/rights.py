@@ -33,7 +33,7 @@ def selector_of(services: Services, key: ServiceKey) -> Selector:
     return () if state is None else _selector(state.service)
 
 
-def why_not(selector: Selector, workload: Workload, labels: Labels) -> str:
+def refusal_reason(selector: Selector, workload: Workload, labels: Labels) -> str:
     """Return why a Service with this selector may not scale a workload; empty: it may."""
     if not selector:
         what = "it has no selector"
@@ -65,7 +65,7 @@ def other_user(
             continue
         of_pods = state.service.is_headless and state.service.handling.wake == workload
         selector = _selector(state.service)
-        if selector and not of_pods and not why_not(selector, workload, labels):
+        if selector and not of_pods and not refusal_reason(selector, workload, labels):
             return _leads_there(key)
     own: set[str] = set()
     others: list[Served] = []

@@ -30,7 +30,7 @@ from ..sources import Happening, Source
 from ..sources.base import Pause, pause
 from ..turns import Turns
 from .cordons import Cordons
-from .rights import Selector, Services, selector_of, why_not
+from .rights import Selector, Services, refusal_reason, selector_of
 from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import RECENT_S, Usage
 
@@ -276,7 +276,9 @@ class Waking:
         try:
             async with asyncio.timeout(_AGAIN_S):
                 attempts.problem = await self._source.wake(
-                    namespace, workload, lambda labels: why_not(selector, workload, labels) or None
+                    namespace,
+                    workload,
+                    lambda labels: refusal_reason(selector, workload, labels) or None,
                 )
         except TimeoutError:
             attempts.problem = (

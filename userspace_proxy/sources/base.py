@@ -76,7 +76,7 @@ class ScaleDown(NamedTuple):
 
     is_asleep: bool = False
     """Whether it was scaled from one replica to zero, or may have been: the response was lost."""
-    why_not: str = ""
+    reason: str = ""
     """The user's remedy; empty if clients need it, or another user has scaled it."""
 
 
@@ -178,7 +178,7 @@ class Source(abc.ABC):
             may: Called first, with the known labels of its pods.
             agree: Awaited before the update, which a change of the scale meanwhile prevents.
         """
-        return ScaleDown(why_not=f"{workload} can't be scaled: Services are read from {self.kind}")
+        return ScaleDown(reason=f"{workload} can't be scaled: Services are read from {self.kind}")
 
     def leases(self, node_name: str, prefix: str) -> Leases | None:
         """Return the Leases that the proxies of all nodes share; None: there is only one proxy.

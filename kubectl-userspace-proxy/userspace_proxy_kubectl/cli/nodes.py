@@ -166,10 +166,10 @@ def existing(all_nodes: AllNodes, names: Sequence[str]) -> str:
     Raises:
         NoSuchService: None of the names exists.
     """
-    from ..nodes.subset import why_missing
+    from ..nodes.subset import missing_reason
 
     def check(name: str) -> None:
-        if why := why_missing(all_nodes, name):
+        if why := missing_reason(all_nodes, name):
             raise NoSuchService(why)
 
     return first_found(names, check)[0]

@@ -30,7 +30,7 @@ _PORT_FLAG = "--metrics-bind-address"
 _NAME_FLAG = "--service-proxy-name"
 _TAKE_OVER = "--take-over"
 _PORT_TEXT = re.compile(r":([0-9]{1,5})\Z")
-_WHY_MAX = 300
+_REASON_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class AgentPod:
     """The name of the Services that a canary serves; empty: Services without a name."""
     takes_over: bool = False
     """Whether it has the flag of the chart's agents."""
-    why_not: str = ""
+    reason: str = ""
     """The reason why it doesn't run, in the cluster's words; empty if it runs."""
     placement: Placement = field(default_factory=Placement)
     """The nodes that its DaemonSet targets, as far as the pod reveals."""
@@ -77,7 +77,7 @@ def read_agent(item: bytes) -> AgentPod | None:
         is_ending=metadata.deletion_timestamp is not None,
         serves_name=_last_value(words, _NAME_FLAG),
         takes_over=_TAKE_OVER in words,
-        why_not="" if is_running else (state_of(pod).why_not or "it does not run")[:_WHY_MAX],
+        reason="" if is_running else (state_of(pod).reason or "it does not run")[:_REASON_MAX],
         placement=Placement(spec.node_selector or {}, tuple(spec.tolerations or ())),
     )
 

@@ -132,7 +132,7 @@ class Answers:
                 namespace = self._where.namespace
                 problem = agent_causes.no_agent(namespace)
                 if pods:
-                    problem = agent_causes.agent_not_running(namespace, pods[0].why_not)
+                    problem = agent_causes.agent_not_running(namespace, pods[0].reason)
             elif before.agents == ():
                 problem = None
             self._nodes[node] = replace(before, agents=running, problem=problem)
@@ -168,7 +168,7 @@ class Answers:
     def state_of(self, node: str) -> str:
         """Return why a Node isn't ready; empty if it is, or if unknown."""
         state = (self._found.nodes or {}).get(node)
-        return state.why_not if state is not None else ""
+        return state.reason if state is not None else ""
 
     @property
     def nodes(self) -> Mapping[str, AgentAnswer]:

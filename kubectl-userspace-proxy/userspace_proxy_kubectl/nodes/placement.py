@@ -39,7 +39,7 @@ _VIRTUAL_LABELS = frozenset(
     }
 )
 _VIRTUAL_TAINT = "virtual-kubelet.io/provider"
-_WHY_MAX = 200
+_REASON_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class NodeState:
     name: str
     labels: Mapping[str, str | None] = field(default_factory=dict)
     taints: tuple[WireTaint, ...] = ()
-    why_not: str = ""
+    reason: str = ""
     """The reason why it isn't ready, in the cluster's words; empty if it is ready."""
 
     @property
@@ -119,14 +119,14 @@ def read_node_state(item: bytes) -> NodeState:
     node = decode(item, WireReportedNode)
     conditions = (node.status and node.status.conditions) or ()
     ready = next((one for one in conditions if one.type == "Ready"), None)
-    why_not = ""
+    reason = ""
     if ready is not None and ready.status != "True":
-        why_not = " ".join((ready.message or ready.reason or "its kubelet reports so").split())
+        reason = " ".join((ready.message or ready.reason or "its kubelet reports so").split())
     return NodeState(
         name=node.metadata.name or "",
         labels=node.metadata.labels or {},
         taints=tuple((node.spec and node.spec.taints) or ()),
-        why_not=why_not[:_WHY_MAX].rstrip("."),
+        reason=reason[:_REASON_MAX].rstrip("."),
     )
 
 

@@ -69,7 +69,7 @@ def _faces(port: MergedPort) -> Iterator[PortFacts]:
     yield from islice(served, 1)
 
 
-def why_missing(all_nodes: AllNodes, name: str) -> str:
+def missing_reason(all_nodes: AllNodes, name: str) -> str:
     """Return a sentence if the Service or namespace doesn't exist; empty if it does or may.
 
     Args:

@@ -36,7 +36,7 @@ from userspace_proxy.facts import (
 )
 from userspace_proxy.facts.node import SocketLbFacts
 from userspace_proxy.model import DataPath, Frontend, Protocol, Workload, WorkloadKind
-from userspace_proxy.scaling.rights import why_not
+from userspace_proxy.scaling.rights import refusal_reason
 
 from ..status.views import NOW, make_health_check, make_ignored, make_port, make_view, replace
 
@@ -61,7 +61,10 @@ SAMPLES = [
     said.holding(1, 0.2, "TCP"),
     said.holding(1234, 200, "UDP"),
     said.not_woken("cannot scale fn/mailer: forbidden"),
-    *(said.not_woken(why_not(selector, MAILER, {"app": "mailer"})) for selector in STRANGERS),
+    *(
+        said.not_woken(refusal_reason(selector, MAILER, {"app": "mailer"}))
+        for selector in STRANGERS
+    ),
     *(said.at_limit(3, 2.0, protocol, 1, is_pinned=is_pinned, is_silent=is_pinned)
       for protocol, is_pinned in product(TCP_UDP, (False, True))),
     said.at_limit(1, 2.0, "TCP", 1000, is_pinned=False, is_silent=False),

@@ -10,9 +10,9 @@ from .words import is_on_the_page
 WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
 
 
-def pod(name="web-1", why_not="", ports=("http",), numbers=(8080,), **labels):
+def pod(name="web-1", reason="", ports=("http",), numbers=(8080,), **labels):
     labels = labels or {"app": "web"}
-    return PodState(name, tuple(sorted(labels.items())), not why_not, why_not, ports, numbers)
+    return PodState(name, tuple(sorted(labels.items())), not reason, reason, ports, numbers)
 
 
 def judge(*pods, targets=(), has_endpoints=True, service=WEB):

@@ -310,17 +310,17 @@ _SUBJECTS: Mapping[str, Subject] = {
     ),
 }
 _WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
-_CRASHES = {"why_not": "it crashes"}
+_CRASHES = {"reason": "it crashes"}
 
 
 def pod(
     name: str = "web-1",
-    why_not: str = "",
+    reason: str = "",
     ports: tuple[str, ...] = ("http",),
     labels: tuple[tuple[str, str], ...] = (("app", "web"),),
 ) -> PodState:
     """Return a pod; those with a reason aren't ready."""
-    return PodState(name, labels, not why_not, why_not, ports, (8080,))
+    return PodState(name, labels, not reason, reason, ports, (8080,))
 
 
 _PODS: Mapping[str, tuple[tuple[PodState, ...], tuple[int | str, ...], bool]] = {

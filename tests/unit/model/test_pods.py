@@ -22,11 +22,11 @@ def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
         spec={"containers": containers},
     )
     assert pod.labels == (("app", "web"), ("empty", ""), ("tier", "front"))
-    assert (pod.is_ready, pod.why_not, pod.port_names) == (True, "", ("http",))
+    assert (pod.is_ready, pod.reason, pod.port_names) == (True, "", ("http",))
 
 
 @pytest.mark.parametrize(
-    ("status", "why_not"),
+    ("status", "reason"),
     [
         (None, "its phase is unknown"),
         ({"phase": "Succeeded"}, "its phase is Succeeded"),
@@ -83,14 +83,14 @@ def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
         ),
     ],
 )
-def test_a_pod_that_is_not_ready_has_the_reason(status, why_not):
+def test_a_pod_that_is_not_ready_has_the_reason(status, reason):
     pod = read(status)
-    assert (pod.is_ready, pod.why_not) == (False, why_not)
+    assert (pod.is_ready, pod.reason) == (False, reason)
 
 
 def test_a_pod_that_is_being_deleted_is_not_ready():
     pod = read({"conditions": READY}, metadata={"deletionTimestamp": "2026-11-21T09:00:00Z"})
-    assert (pod.is_ready, pod.why_not) == (False, "it is being deleted")
+    assert (pod.is_ready, pod.reason) == (False, "it is being deleted")
 
 
 def test_pods_are_in_the_order_of_their_names():

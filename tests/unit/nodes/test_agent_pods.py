@@ -23,7 +23,7 @@ def test_a_pod_in_its_nodes_network_is_an_agent():
     found = agent()
     assert str(found.target) == "pod kube-system/agent-1, port 10249"
     assert (found.node, found.is_running, found.is_ready) == ("node-1", True, True)
-    assert (found.is_ending, found.takes_over, found.why_not) == (False, True, "")
+    assert (found.is_ending, found.takes_over, found.reason) == (False, True, "")
     assert agent(hostNetwork=False) is None
     assert agent(containers=[]) is None
 
@@ -48,21 +48,21 @@ def test_the_agents_port_is_read_from_its_metrics_flag(args, port):
 def test_a_container_that_restarts_again_and_again_does_not_run():
     found = agent(status={"phase": "Running", "containerStatuses": [WAITING]})
     assert (found.is_running, found.is_ready) == (False, False)
-    assert found.why_not.startswith("container userspace-proxy ")
-    assert ": CrashLoopBackOff: back-off" in found.why_not
+    assert found.reason.startswith("container userspace-proxy ")
+    assert ": CrashLoopBackOff: back-off" in found.reason
 
 
 def test_a_pod_that_is_not_scheduled_states_why():
     condition = {"type": "PodScheduled", "status": "False", "message": "too few cpu"}
     found = agent(node=None, status={"phase": "Pending", "conditions": [condition]})
-    assert (found.node, found.why_not) == ("", "it is not scheduled: too few cpu")
+    assert (found.node, found.reason) == ("", "it is not scheduled: too few cpu")
 
 
 def test_reasons_have_a_bound():
     state = {"waiting": {"reason": "Error", "message": "x" * 100_000}}
     status = {"name": "userspace-proxy", "ready": False, "state": state}
     found = agent(status={"phase": "Running", "containerStatuses": [status]})
-    assert len(found.why_not) == 300
+    assert len(found.reason) == 300
 
 
 def test_an_invalid_pod_is_rejected():

@@ -88,8 +88,8 @@ def test_a_node_without_a_kernel_of_its_own_is_not_meant(options):
 
 
 def test_a_node_that_is_not_ready_states_why():
-    assert state(ready="Unknown").why_not == "kubelet has stopped"
-    assert state().why_not == ""
+    assert state(ready="Unknown").reason == "kubelet has stopped"
+    assert state().reason == ""
 
 
 def test_nodes_that_are_meant_and_have_no_pod_lack_one():

@@ -7,7 +7,7 @@ from userspace_proxy.facts import Level
 from userspace_proxy.status.search import Search
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.merged import merge
-from userspace_proxy_kubectl.nodes.subset import found_in, part_of, why_missing
+from userspace_proxy_kubectl.nodes.subset import found_in, missing_reason, part_of
 from userspace_proxy_kubectl.nodes.text import render_status
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 
@@ -83,7 +83,7 @@ def test_why_missing_explains_a_name_without_a_service(name, words):
     known = ("shop/summed", "shop/web", "cart/db", "shop/canary", "night/canary")
     summaries = tuple(replace(one, is_summary=True) for one in answers)
     all_nodes = AllNodes(summaries, digests=dict.fromkeys(known, ""))
-    said = why_missing(all_nodes, name)
+    said = missing_reason(all_nodes, name)
     assert words in said
     assert bool(words) is bool(said)
 
@@ -91,16 +91,16 @@ def test_why_missing_explains_a_name_without_a_service(name, words):
 def test_a_service_whose_only_port_is_ignored_is_not_served():
     port = make_ignored("shop/sctp", "sctp", "no SCTP")
     known = AllNodes((answer("node-1", WEB, ignored=(port,)),), digests={"shop/sctp": ""})
-    assert "no SCTP" in why_missing(known, "shop/sctp")
+    assert "no SCTP" in missing_reason(known, "shop/sctp")
 
 
 def test_no_name_is_reported_missing_while_no_node_answers():
-    assert why_missing(AllNodes((AgentAnswer("node-1"),)), "shop/web") == ""
+    assert missing_reason(AllNodes((AgentAnswer("node-1"),)), "shop/web") == ""
 
 
 def test_a_namespace_that_summaries_leave_out_may_be_there():
     summaries = tuple(replace(one, is_summary=True) for one in TWO.answers)
-    assert why_missing(AllNodes(summaries), "ops") == ""
-    assert why_missing(AllNodes(summaries, digests={}), "ops")
-    assert why_missing(AllNodes(summaries), "ops/web")
-    assert why_missing(TWO, "ops")
+    assert missing_reason(AllNodes(summaries), "ops") == ""
+    assert missing_reason(AllNodes(summaries, digests={}), "ops")
+    assert missing_reason(AllNodes(summaries), "ops/web")
+    assert missing_reason(TWO, "ops")

@@ -30,9 +30,9 @@ from userspace_proxy.policy.port_ranges import (
     WHY_SHARED,
     WHY_UDP,
     choose_range_path,
+    impossible_cause,
+    overflow_reason,
     ranges_of,
-    why_moved_out,
-    why_not_possible,
 )
 
 from ..model.samples import service
@@ -156,7 +156,7 @@ RANGE = "rtp=10000-20000"
 )
 def test_the_operator_decides_at_which_addresses_ranges_are_served(allowed, kind, text, why):
     one = ranges_of(asking(text))[0][RTP]
-    assert one.why_not_at(kind, IP, NodeFacts(port_ranges=allowed)) == why
+    assert one.cause_at(kind, IP, NodeFacts(port_ranges=allowed)) == why
 
 
 @pytest.mark.parametrize("kind", FrontendKind)
@@ -170,7 +170,7 @@ def test_the_operator_decides_at_which_addresses_ranges_are_served(allowed, kind
 )
 def test_no_range_takes_the_ports_of_nodes(kind, facts, whose):
     one = ranges_of(asking(RANGE))[0][RTP]
-    why = one.why_not_at(kind, IP, NodeFacts(port_ranges="all", **facts))
+    why = one.cause_at(kind, IP, NodeFacts(port_ranges="all", **facts))
     assert why == range_at_node(RANGE, IP, whose)
 
 
@@ -178,9 +178,9 @@ def test_no_range_takes_the_ports_of_nodes(kind, facts, whose):
 def test_ranges_of_udp_need_the_kernel_path(protocol, is_possible):
     one = ranges_of(asking("rtp=10000-20000"))[0][RTP]
     facts = NodeFacts(no_kernel_path={IPFamily.IPV4: "it needs --steering=nftables"})
-    cause = why_not_possible(one, protocol, IPFamily.IPV4, facts)
+    cause = impossible_cause(one, protocol, IPFamily.IPV4, facts)
     assert (cause is None) is is_possible
-    assert why_not_possible(one, protocol, IPFamily.IPV6, facts) is None
+    assert impossible_cause(one, protocol, IPFamily.IPV6, facts) is None
 
 
 @pytest.mark.parametrize(
@@ -195,13 +195,13 @@ def test_ranges_of_udp_need_the_kernel_path(protocol, is_possible):
 def test_without_ranges_in_rules_short_ones_of_tcp_have_listeners(asked, protocol, is_possible):
     (one,) = ranges_of(asking(f"10000={asked}", DATA))[0].values()
     facts = NodeFacts(no_kernel_path={IPFamily.IPV4: "nothing", Protocol.TCP: "nothing"})
-    assert (why_not_possible(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
+    assert (impossible_cause(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
 
 
 def test_where_nothing_is_steered_only_loopback_addresses_have_ranges():
     one = ranges_of(asking(RANGE, DATA, RTP))[0][RTP]
     facts = NodeFacts(no_kernel_path={Protocol.TCP: "nothing"}, allow_loopback_endpoints=True)
-    whys = [one.why_not_at(FrontendKind.CLUSTER_IP, ip, facts) for ip in (IP, "127.64.0.1", "::1")]
+    whys = [one.cause_at(FrontendKind.CLUSTER_IP, ip, facts) for ip in (IP, "127.64.0.1", "::1")]
     assert list(map(bool, whys)) == [True, False, False]
 
 
@@ -216,7 +216,7 @@ def test_where_nothing_is_steered_only_loopback_addresses_have_ranges():
 def test_udp_ranges_follow_the_paths_that_the_operator_allows(default, protocol, is_possible):
     one = ranges_of(asking("rtp=10000-20000"))[0][RTP]
     facts = NodeFacts(default_path=default, allowed_paths=(DataPath.USERSPACE,))
-    assert (why_not_possible(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
+    assert (impossible_cause(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
 
 
 SHARED = {"handling": {"shares_affinity": True}, "affinity_timeout_s": 60}
@@ -260,12 +260,12 @@ def test_a_shared_affinity_without_ranges_needs_no_other_path():
 )
 def test_ports_of_endpoints_have_16_bits(target, why):
     ranges = [DialledRange(IP, 10000, 20000, 10000)]
-    moved_out = why_moved_out(ranges, Serving((SocketAddress("192.0.2.1", target),)))
+    moved_out = overflow_reason(ranges, Serving((SocketAddress("192.0.2.1", target),)))
     assert bool(moved_out) is bool(why)
     assert why in moved_out
 
 
 def test_ports_of_endpoints_are_not_below_1():
     ranges = [DialledRange(IP, 10000, 20000, 15000)]
-    why = why_moved_out(ranges, Serving((SocketAddress("192.0.2.1", 5000),)))
+    why = overflow_reason(ranges, Serving((SocketAddress("192.0.2.1", 5000),)))
     assert "0–10000" in why

@@ -36,7 +36,7 @@ class Sleeper(MemorySource):
 
     def __init__(self):
         super().__init__()
-        self.why_not = ""
+        self.reason = ""
         self.asked = 0
         self.slept = []
         self.happenings = []
@@ -48,10 +48,10 @@ class Sleeper(MemorySource):
         self.asked += 1
         if self.slept:
             return ScaleDown()
-        if (why_not := may(LABELS)) is not None:
-            return ScaleDown(why_not=why_not)
-        if self.why_not:
-            return ScaleDown(why_not=self.why_not)
+        if (reason := may(LABELS)) is not None:
+            return ScaleDown(reason=reason)
+        if self.reason:
+            return ScaleDown(reason=self.reason)
         if not await agree():
             return ScaleDown()
         self.slept.append(f"{namespace} {workload}")

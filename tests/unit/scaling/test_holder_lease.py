@@ -20,7 +20,7 @@ from userspace_proxy.model import (
 from userspace_proxy.model.annotations import DOMAIN
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
 from userspace_proxy.scaling.lease_notes import HOLDER, whole
-from userspace_proxy.scaling.rights import why_not
+from userspace_proxy.scaling.rights import refusal_reason
 from userspace_proxy.sources.base import DURATION_S, Lease, ScaleDown
 
 from ..agent.samples import endpoints, service
@@ -244,7 +244,7 @@ async def test_sums_of_a_holder_that_is_gone_are_unknown(world):
 
 async def test_a_reason_to_keep_a_workload_awake_is_recorded_as_one_event(world):
     for node in world.nodes:
-        node.source.why_not = "deployment/web stays at one replica: an autoscaler"
+        node.source.reason = "deployment/web stays at one replica: an autoscaler"
     await world.run(IDLE_AFTER_S + 300)
     found = [each for node in world.nodes for each in node.source.happenings]
     assert [(each.reason, each.service, each.note) for each in found] == [
@@ -367,7 +367,9 @@ async def test_a_service_that_does_not_select_the_pods_puts_no_workload_to_rest(
         node.serve(POD, selector=selector)
     await world.run(IDLE_AFTER_S + 200)
     assert (world.slept, world.vote_counts.round) == ([], None)
-    assert happened(world) == [("StaysAwake", WEB, f"{why_not(selector, WORKLOAD, LABELS)}.")]
+    assert happened(world) == [
+        ("StaysAwake", WEB, f"{refusal_reason(selector, WORKLOAD, LABELS)}.")
+    ]
 
 
 @strangers
@@ -380,7 +382,9 @@ async def test_a_copied_annotation_has_no_effect_but_a_line(world, selector):
     await world.run(IDLE_AFTER_S + 30)
     assert world.slept == ["shop deployment/web"]
     assert world.vote_counts.round.services == (WEB,)
-    assert happened(world) == [("StaysAwake", API, f"{why_not(selector, WORKLOAD, LABELS)}.")]
+    assert happened(world) == [
+        ("StaysAwake", API, f"{refusal_reason(selector, WORKLOAD, LABELS)}.")
+    ]
 
 
 ANYWHERE = {"cluster_ips": (), "is_headless": True}
@@ -457,7 +461,7 @@ async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(
 
     async def scale_down(_namespace, workload, _may, _agree):
         tried.append(workload.name)
-        return ScaleDown(why_not="it has an autoscaler")
+        return ScaleDown(reason="it has an autoscaler")
 
     for node in world.nodes:
         node.serve(POD, handling=first)
@@ -472,7 +476,7 @@ async def test_many_workloads_of_a_namespace_leave_others_their_turn(world):
 
     async def scale_down(namespace, _workload, _may, _agree):
         tried.append(namespace)
-        return ScaleDown(why_not="it has an autoscaler")
+        return ScaleDown(reason="it has an autoscaler")
 
     for node in world.nodes:
         for number in range(20):

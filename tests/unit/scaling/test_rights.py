@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.cluster.store import ServiceState
 from userspace_proxy.model import ServiceKey, ServiceType, Workload, WorkloadKind
-from userspace_proxy.scaling.rights import selector_of, why_not
+from userspace_proxy.scaling.rights import refusal_reason, selector_of
 
 from ..agent.samples import service
 
@@ -25,7 +25,7 @@ APP, TIER = ("app", "web"), ("tier", "front")
     ],
 )
 def test_a_service_may_scale_if_all_its_selector_labels_are_on_the_pods(selector, labels, missing):
-    why = why_not(selector, WORKLOAD, labels)
+    why = refusal_reason(selector, WORKLOAD, labels)
     assert (not why) is (missing is None)
     assert (missing or "") in why
 

@@ -24,7 +24,7 @@ from userspace_proxy.plane.messages import WaitBegan
 from userspace_proxy.scaling import waking
 from userspace_proxy.scaling.cordons import ENDS_S, Cordons
 from userspace_proxy.scaling.lease_notes import Vote
-from userspace_proxy.scaling.rights import why_not
+from userspace_proxy.scaling.rights import refusal_reason
 from userspace_proxy.scaling.usage import Usage
 from userspace_proxy.scaling.waking import Waking
 from userspace_proxy.sources import MemorySource
@@ -57,8 +57,8 @@ class Recording(MemorySource):
         self.happenings.append(happening)
 
     async def wake(self, namespace, workload, may):
-        if (why_not := may(self.labels)) is not None:
-            return why_not
+        if (refused := may(self.labels)) is not None:
+            return refused
         self.woken.append(f"{namespace} {workload}")
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -320,7 +320,7 @@ async def test_a_service_that_does_not_select_the_pods_wakes_no_workload(rig, se
     rig.begin()
     await rig.look_after(0)
     assert rig.source.woken == []
-    assert rig.served.wake_problem == why_not(selector, WORKLOAD, rig.source.labels)
+    assert rig.served.wake_problem == refusal_reason(selector, WORKLOAD, rig.source.labels)
 
 
 async def test_a_copied_annotation_does_not_delay_the_service_that_selects_the_pods(rig):
@@ -335,7 +335,7 @@ async def test_a_copied_annotation_does_not_delay_the_service_that_selects_the_p
     await rig.look_after(0)
     assert rig.source.woken == ["shop deployment/web"]
     problems = {one.plan.key.name.service.name: one.wake_problem for one in rig.served_ports}
-    why = why_not(selector, WORKLOAD, rig.source.labels)
+    why = refusal_reason(selector, WORKLOAD, rig.source.labels)
     assert (problems["other-0"], problems["web"]) == ("", why)
 
 

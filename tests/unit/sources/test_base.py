@@ -40,7 +40,7 @@ async def test_without_a_cluster_nothing_is_scaled_and_nothing_is_shared():
     source = MemorySource()
     assert source.leases("node-1", "") is None
     why = "deployment/web can't be scaled: Services are read from memory"
-    assert await source.scale_down("shop", web, lambda _: None, agree) == ScaleDown(why_not=why)
+    assert await source.scale_down("shop", web, lambda _: None, agree) == ScaleDown(reason=why)
 
 
 # A failure is shown as it was found: each example runs several servers.

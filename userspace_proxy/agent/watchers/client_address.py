@@ -94,12 +94,12 @@ class ClientAddresses(Component):
         )
 
     @property
-    def why_not(self) -> str:
+    def reason(self) -> str:
         """Why no client's address is preserved; empty if some are, or will be when it begins."""
         return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
 
     async def begin(self) -> None:
-        """Catch replies in the kernel; :attr:`why_not` contains the reason if that fails."""
+        """Catch replies in the kernel; if that fails, :attr:`reason` says why."""
         await self._catch()
         if self._obstacle:
             await self.leave_nothing()
@@ -117,10 +117,10 @@ class ClientAddresses(Component):
         supervisor.start("client addresses", self.repair)
 
     def show(self, facts: StatusFacts) -> None:
-        why_not, problem = self.why_not, self.problem
+        reason, problem = self.reason, self.problem
         facts.client_address = ClientAddressFacts(
-            is_on=not why_not and not problem,
-            why_not=why_not,
+            is_on=not reason and not problem,
+            reason=reason,
             problem=problem,
             repairs=self.repairs,
             bridges=[
@@ -215,7 +215,7 @@ class ClientAddresses(Component):
         """Pass changed networks to the plane, and log which address endpoints see."""
         if self._plane is None or not self._has_started.is_set():
             return
-        cause, without_ipv6 = self.why_not or self.problem, self._replies.without_ipv6
+        cause, without_ipv6 = self.reason or self.problem, self._replies.without_ipv6
         self._condition.set(cause)
         self._ipv6_condition.set(without_ipv6)
         networks: Networks | None = None

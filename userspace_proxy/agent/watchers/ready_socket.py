@@ -82,7 +82,7 @@ class ReadySocket(Component):
     def _remove(self) -> None:
         Path(self._path).unlink(missing_ok=True)
 
-    def why_not(self) -> str:
+    def unready_reason(self) -> str:
         """Return why this process doesn't serve yet; empty if it does."""
         if self._serves:
             return ""
@@ -93,5 +93,5 @@ class ReadySocket(Component):
         return "the first plan is not in force yet"
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(self.why_not().encode())
+        writer.write(self.unready_reason().encode())
         writer.close()

@@ -61,8 +61,8 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
             cause = _refused(response, resource, namespace)
             return f"cannot read the scale of {workload}: {cause}"
         scale = json.loads(response.body)
-        if (why_not := may(_labels(scale))) is not None:
-            return why_not
+        if (reason := may(_labels(scale))) is not None:
+            return reason
         if _replicas(scale) > 0:
             return ""
         response = await _put(client, path, scale, replicas=1)
@@ -91,14 +91,14 @@ async def scale_to_zero(
             if _replicas(scale) != 1:
                 return ScaleDown()
             if (refused := may(_labels(scale))) is not None:
-                return ScaleDown(why_not=refused)
-            why_not = await _other_wish(client, namespace, workload, scale)
+                return ScaleDown(reason=refused)
+            reason = await _other_wish(client, namespace, workload, scale)
     except (TransportError, TimeoutError, SourceError) as exc:
-        return ScaleDown(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
+        return ScaleDown(reason=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
     except _INVALID:
-        return ScaleDown(why_not=f"cannot scale {workload} to zero: invalid response")
-    if why_not:
-        return ScaleDown(why_not=f"{workload} stays at one replica: {why_not}")
+        return ScaleDown(reason=f"cannot scale {workload} to zero: invalid response")
+    if reason:
+        return ScaleDown(reason=f"{workload} stays at one replica: {reason}")
     if not await agree():
         return ScaleDown()
     return await _put_asleep(client, namespace, workload, scale)
@@ -129,7 +129,7 @@ async def _put_asleep(
                 return ScaleDown(is_asleep=True)
             fields["cause"] = cause = _refused(response, resource, namespace)
             if response.code < 500 and not was_sent:
-                return ScaleDown(why_not=f"cannot scale {workload} to zero: {cause}")
+                return ScaleDown(reason=f"cannot scale {workload} to zero: {cause}")
             may_be_made = may_be_made or response.code in _NO_RESPONSE
         was_sent = True
     if not may_be_made:
@@ -138,7 +138,7 @@ async def _put_asleep(
                 present = await _get(client, path, resource, namespace)
                 if _version(present) == _version(scale) and _replicas(present) == 1:
                     cause = fields["cause"]
-                    return ScaleDown(why_not=f"cannot scale {workload} to zero: {cause}")
+                    return ScaleDown(reason=f"cannot scale {workload} to zero: {cause}")
                 return ScaleDown(is_asleep=not _replicas(present))
     _log.warning("%(namespace)s %(workload)s may have been scaled to zero: %(cause)s", extra=fields)
     return ScaleDown(is_asleep=True)

@@ -33,7 +33,7 @@ from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.single_flight import SingleFlight
 from userspace_proxy.status.stream import OpenStreams, Sent
 
-from ..subset import why_missing
+from ..subset import missing_reason
 from .client_calls import AllCalls
 from .entry import HOST, Entry
 from .live import Live
@@ -196,7 +196,7 @@ async def _service(live: Live, asked: Selection, names: _Names) -> Page:
     service = "{namespace}/{name}".format_map(names)
     look, calls = await asyncio.gather(live.look_at(service), live.calls(service))
     parts = await asyncio.to_thread(render_service, look, calls, asked, service)
-    why = await asyncio.to_thread(why_missing, look.all_nodes, service)
+    why = await asyncio.to_thread(missing_reason, look.all_nodes, service)
     words = capitalised(why or f"No node has a Service {service}")
     return _or_missing(parts, look, asked, words)
 

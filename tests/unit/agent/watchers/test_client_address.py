@@ -80,7 +80,7 @@ def reply_rules(node):
 
 def test_replies_are_caught_until_the_clean_up(node):
     async def scenario(addresses, plane):
-        assert addresses.why_not == ""
+        assert addresses.reason == ""
         assert plane.has(POD_NETWORK)
         assert plane.has(POD_NETWORK_6)
         assert reply_rules(node) == 2
@@ -102,11 +102,11 @@ def test_with_the_kernel_path_for_all_it_begins_with_the_first_service_port_that
         addresses, plane = ClientAddresses("", ()), NetworksOfPlane()
         addresses.follow(plane)
         await addresses.prepare(changes(DataPath.KERNEL))
-        assert addresses.why_not == ""
+        assert addresses.reason == ""
         assert reply_rules(node) == 0
         assert plane.given == []
         await addresses.prepare(changes(path))
-        assert addresses.why_not == ""
+        assert addresses.reason == ""
         assert reply_rules(node) == 2
         assert plane.has(POD_NETWORK)
         await addresses.clean_up()
@@ -120,7 +120,7 @@ def test_with_the_kernel_path_for_all_it_begins_with_the_first_service_port_that
 
 def test_without_a_clean_up_the_routing_rules_stay_for_the_next_start(node):
     async def scenario(addresses, _plane):
-        assert addresses.why_not == ""
+        assert addresses.reason == ""
 
     run(node, scenario)
     assert reply_rules(node) == 2
@@ -149,10 +149,10 @@ def test_reply_rules_that_other_programs_remove_are_restored_and_logged(node, ca
 
 def test_with_cilium_nothing_is_created_and_what_was_there_is_removed(node, caplog):
     async def leave(addresses, _plane):
-        assert addresses.why_not == ""
+        assert addresses.reason == ""
 
     async def scenario(addresses, plane):
-        assert addresses.why_not.startswith("Cilium delivers")
+        assert addresses.reason.startswith("Cilium delivers")
         assert not any(plane.given)
 
     run(node, leave)
@@ -169,7 +169,7 @@ def test_client_addresses_end_with_cilium_and_return_after_it(node, caplog):
     async def scenario(addresses, plane):
         await asyncio.to_thread(node.run, ADD_CILIUM)
         await until(lambda: plane.given[-1] is None)
-        assert addresses.why_not
+        assert addresses.reason
         await asyncio.to_thread(node.run, "ip link del cilium_host")
         await until(lambda: plane.has(POD_NETWORK))
 
@@ -186,7 +186,7 @@ def test_on_a_node_without_ipv6_only_ipv4_networks_reach_the_plane(node, caplog)
     node.run("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
 
     async def scenario(addresses, plane):
-        assert addresses.why_not == ""
+        assert addresses.reason == ""
         assert plane.has(POD_NETWORK)
         assert not any(":" in network for network in plane.given[-1])
 

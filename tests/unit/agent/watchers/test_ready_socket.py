@@ -55,7 +55,7 @@ async def test_the_socket_states_why_not_ready_until_the_sources_state_is_in_for
     await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     assert await ask(rig) == "api.example is away"
     rig.source.is_synced = True
-    await until(lambda: rig.component.why_not() == "")
+    await until(lambda: rig.component.unready_reason() == "")
     assert await ask(rig) == ""
 
 
@@ -69,7 +69,7 @@ async def test_a_source_that_is_away_later_changes_nothing(rig):
     await rig.component.start(rig.supervisor)
     rig.source.is_synced = True
     await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
-    await until(lambda: rig.component.why_not() == "")
+    await until(lambda: rig.component.unready_reason() == "")
     rig.source.problems = ("api.example is away",)
     assert await ask(rig) == ""
 

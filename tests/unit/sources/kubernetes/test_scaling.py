@@ -37,7 +37,7 @@ class Shop:
         """Responses to a method and a path."""
         self.asked = 0
         self.agrees = True
-        self.why_not = None
+        self.reason = None
         self.labels = []
         """Those of which a caller was asked whether it may."""
         self.meanwhile = lambda: None
@@ -48,7 +48,7 @@ class Shop:
 
     def may(self, labels):
         self.labels.append(labels)
-        return self.why_not
+        return self.reason
 
     async def agree(self):
         self.asked += 1
@@ -152,15 +152,15 @@ async def test_a_refusal_is_the_servers_message_with_a_remedy(shop, method, code
 
 
 async def test_a_workload_is_not_woken_for_a_service_that_may_not(shop):
-    shop.replicas, shop.why_not = 0, "it selects other pods"
+    shop.replicas, shop.reason = 0, "it selects other pods"
     assert await wake(shop) == "it selects other pods"
     assert (shop.replicas, shop.labels) == (0, [{"app": "web"}])
 
 
-@pytest.mark.parametrize("why_not", ["", "it selects other pods"])
-async def test_a_workload_does_not_rest_for_services_that_may_not(shop, why_not):
-    shop.why_not = why_not
-    assert await scale_down(shop) == ScaleDown(why_not=why_not)
+@pytest.mark.parametrize("reason", ["", "it selects other pods"])
+async def test_a_workload_does_not_rest_for_services_that_may_not(shop, reason):
+    shop.reason = reason
+    assert await scale_down(shop) == ScaleDown(reason=reason)
     assert (shop.replicas, shop.asked, shop.labels) == (1, 0, [{"app": "web"}])
 
 
@@ -233,7 +233,7 @@ async def test_the_least_number_of_an_autoscaler_is_kept(shop):
     target = {"kind": "Deployment", "name": "web"}
     shop.autoscalers = [{"metadata": {"name": "hpa"}, "spec": {"scaleTargetRef": target}}]
     why = "deployment/web stays at one replica: HorizontalPodAutoscaler hpa has minReplicas 1"
-    assert await scale_down(shop) == ScaleDown(why_not=why)
+    assert await scale_down(shop) == ScaleDown(reason=why)
     assert (shop.replicas, shop.asked) == (1, 0)
 
 
@@ -242,7 +242,7 @@ async def test_the_pods_that_a_budget_asks_for_are_kept(shop):
     spec = {"minAvailable": 1, "selector": selector}
     shop.budgets = [{"metadata": {"name": "pdb"}, "spec": spec}]
     why = "deployment/web stays at one replica: PodDisruptionBudget pdb has minAvailable 1"
-    assert await scale_down(shop) == ScaleDown(why_not=why)
+    assert await scale_down(shop) == ScaleDown(reason=why)
     assert (shop.replicas, shop.asked) == (1, 0)
 
 
@@ -258,7 +258,7 @@ async def test_the_pods_that_a_budget_asks_for_are_kept(shop):
 async def test_a_missing_permission_is_named_and_nothing_is_scaled(shop, method, path, needed):
     shop.refuse(method, path)
     why = f"cannot scale deployment/web to zero: no (allow this user to {needed} in namespace shop)"
-    assert await scale_down(shop) == ScaleDown(why_not=why)
+    assert await scale_down(shop) == ScaleDown(reason=why)
     assert shop.replicas == 1
 
 
@@ -277,7 +277,7 @@ async def test_a_server_that_does_not_answer_keeps_the_workload_awake(shop, monk
     monkeypatch.setattr(scaling, "_ANSWER_S", 0.05)
     shop.refused["GET", BUDGETS] = answer
     why = "cannot scale deployment/web to zero: no answer in time"
-    assert await scale_down(shop) == ScaleDown(why_not=why)
+    assert await scale_down(shop) == ScaleDown(reason=why)
     assert shop.replicas == 1
 
 
@@ -316,7 +316,7 @@ async def test_a_scale_request_that_fails_twice_without_effect_is_reported(shop,
     """An admission webhook, for example."""
     shop.refuse("PUT", SCALE, code, '{"message": "failed calling webhook"}')
     why = "cannot scale deployment/web to zero: failed calling webhook"
-    assert await scale_down(shop) == ScaleDown(why_not=why)
+    assert await scale_down(shop) == ScaleDown(reason=why)
 
 
 @pytest.mark.parametrize(("replicas", "is_asleep"), [(0, True), (1, False), (3, False)])
