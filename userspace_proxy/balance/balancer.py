@@ -3,8 +3,8 @@
     client ─▶ pinned, and not ejected? ─▶ that one
                     │ no
                     └▶ the strategy, over endpoints that aren't ejected: of the first priority, or
-                              if none is left, of the next one └▶ none left: in turn, whatever the
-                              strategy, over all endpoints that
+                       if none is left, of the next one
+                              └▶ none left: in turn, whatever the strategy, over all endpoints that
                                  weren't silent a moment ago (a dial is better than a refusal, if
                                  it is quick)
 

@@ -147,5 +147,5 @@ class AcceptedHeaders:
 
 
 def _has_ended(sock: _socket.socket) -> bool:
-    """Return whether the peer has sent its FIN, so nothing more will come."""
+    """Return whether the peer has sent its FIN, and so will send no more bytes."""
     return tcp_info(sock).state == CLOSE_WAIT

@@ -168,7 +168,7 @@ def keep_alive(
 
 
 def unanswered(sock: _socket.socket) -> int:
-    """Return how many times in a row the kernel sent data or a probe without an answer."""
+    """Return the number of consecutive segments or probes that the peer left unanswered."""
     found = tcp_info(sock)
     return found.sent_again + found.probed
 

@@ -85,28 +85,28 @@ class SystemCalls:
         return fd, address
 
     def receive(self, fd: int) -> int:
-        """Read into the buffer; return how many bytes, 0 at the end."""
+        """Read into the buffer; return the number of bytes, 0 at the end."""
         try:
             return self._socks[fd].recv_into(self.buffer)
         except OSError as exc:
             return _number(exc)
 
     def send(self, fd: int, count: int, flags: int) -> int:
-        """Send the first ``count`` bytes of the buffer; return how many were taken."""
+        """Send the first ``count`` bytes of the buffer; return the number accepted."""
         try:
             return self._socks[fd].send(self.buffer[:count], flags)
         except OSError as exc:
             return _number(exc)
 
     def send_bytes(self, fd: int, data: memoryview) -> int:
-        """Send other bytes; return how many were taken."""
+        """Send other bytes; return the number accepted."""
         try:
             return self._socks[fd].send(data)
         except OSError as exc:
             return _number(exc)
 
     def read_part(self, start: int, end: int) -> memoryview:
-        """Return a copy of a part of the buffer."""
+        """Return a copy of a range of the buffer."""
         return memoryview(bytes(self.buffer[start:end]))
 
     def shut_down(self, fd: int) -> int:
@@ -195,7 +195,7 @@ class SystemCalls:
         return read_end, write_end
 
     def splice(self, source: int, sink: int, count: int) -> int:
-        """Move up to ``count`` bytes from or to a pipe; return how many were moved."""
+        """Move up to ``count`` bytes from or to a pipe; return the number moved."""
         try:
             return os.splice(source, sink, count, flags=_SPLICE)
         except OSError as exc:
@@ -210,7 +210,7 @@ class SystemCalls:
         return self._epoll.fileno()
 
     def watch(self, fd: int, events: int) -> int:
-        """Report a descriptor's events, including those that hold now; return 0."""
+        """Report a descriptor's events, including its current ones; return 0."""
         try:
             self._epoll.register(fd, events)
         except OSError as exc:
@@ -218,7 +218,7 @@ class SystemCalls:
         return 0
 
     def change_watch(self, fd: int, events: int) -> None:
-        """Report other events of a watched descriptor; those that hold are reported again."""
+        """Report other events of a watched descriptor; current events are reported again."""
         self._epoll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:

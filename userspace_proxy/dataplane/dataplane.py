@@ -72,7 +72,7 @@ class DataPlane:
         return listener
 
     def close_listener(self, listener: AnyListener) -> None:
-        """Accept nothing more; TCP connections continue, UDP flows end. Idempotent."""
+        """Stop accepting clients; TCP connections continue, UDP flows end. Idempotent."""
         if listener in self._listeners:
             del self._listeners[listener]
             listener.close()

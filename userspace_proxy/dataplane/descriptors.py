@@ -1,4 +1,4 @@
-"""Admission control: how many descriptors the data plane may use.
+"""Limits the number of descriptors that the data plane uses.
 
 A proxy that runs out of descriptors in ``accept`` either loops on the error or closes clients that
 it could serve a moment later. This proxy counts, stops accepting before the limit, and leaves
@@ -122,7 +122,7 @@ class Descriptors:
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Let connections take ``more`` further ones, whatever the limit; None: up to the limit.
+        """Let connections take ``more`` further descriptors, even above the limit; None: up to it.
 
         None also calls the waiting callbacks.
         """

@@ -248,7 +248,7 @@ class Outcomes:
             _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
             return
         _log.warning(
-            "%(service)s: more endpoints ejected, not logged one by one for up to a minute",
+            "%(service)s: more endpoints ejected, further lines omitted for up to a minute",
             extra={"service": self._label},
         )
 
@@ -258,6 +258,6 @@ class Outcomes:
             _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
             return
         _log.info(
-            "%(service)s: more endpoints are back, not logged one by one for up to a minute",
+            "%(service)s: more endpoints are back, further lines omitted for up to a minute",
             extra={"service": self._label},
         )

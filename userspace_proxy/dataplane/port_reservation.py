@@ -1,4 +1,4 @@
-"""Reserves UDP ports with a bound socket that receives nothing, so the kernel refuses clients.
+"""Reserves UDP ports with a bound socket that receives no datagrams: the kernel refuses clients.
 
 A socket that is bound to an interface receives the datagrams of that interface only, and no
 interface ever has this number: the kernel finds no socket and answers with an ICMP port

@@ -1,4 +1,4 @@
-"""Redials after failed dials, in a bounded part of each turn of the event loop.
+"""Redials after failed dials, for a bounded time in each turn of the event loop.
 
     a dial fails ──▶ queue of its Service port ──▶ one of each port in turn, until REDIALS or
                        ▲                           TURN_S in this turn of the loop, after all

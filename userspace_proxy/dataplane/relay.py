@@ -55,7 +55,7 @@ _UNSENT_BYTES = 2 * 1024 * 1024
 
 @dataclass(slots=True)
 class Seen:
-    """What ``Ageing`` has found at a connection."""
+    """The last findings of ``Ageing`` about a connection."""
 
     moved: int
     """Bytes moved, in both directions together."""
@@ -66,13 +66,13 @@ class Seen:
 
 
 class RelayOwner:
-    """The part of ``TcpConnections`` that directions use."""
+    """The interface of ``TcpConnections`` for directions."""
 
     pipes: PipePool
 
 
 class Relayed(Handler):
-    """The part of ``TcpConnection`` that its directions use."""
+    """The interface of ``TcpConnection`` for its directions."""
 
     __slots__ = "client_fd", "is_closed", "owner", "reactor", "speaker", "up"
 
@@ -196,7 +196,7 @@ class Direction(Handler):
 
     @property
     def waiting_bytes(self) -> int:
-        """How many bytes wait for room in the sink, in memory or in the pipe."""
+        """The number of bytes that wait for room in the sink, in memory or in the pipe."""
         return self._in_pipe if self.pending is None else len(self.pending)
 
     def on(self, _fd: int, events: int) -> None:

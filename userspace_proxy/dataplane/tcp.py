@@ -63,7 +63,7 @@ _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 
 
 class ConnectionOwner(RelayOwner):
-    """The part of ``TcpConnections`` that a connection uses."""
+    """The interface of ``TcpConnections`` for a connection."""
 
     engine: Engine
     reactor: Reactor
@@ -221,7 +221,7 @@ class TcpConnection(Relayed):
 
     @property
     def count(self) -> int:
-        """How many endpoints have been dialled since the client last waited."""
+        """The number of endpoints dialled since the client last waited."""
         tried, endpoint = self.tried or (), self.endpoint
         return len(tried) + (endpoint is not None and endpoint not in tried)
 

@@ -53,7 +53,7 @@ _COMPLETE = EndReason.COMPLETE
 
 
 class _Connection(Protocol):
-    """The part of ``TcpConnection`` that is used here."""
+    """The interface of ``TcpConnection`` for this module."""
 
     reactor: Reactor
     group: EndpointGroup

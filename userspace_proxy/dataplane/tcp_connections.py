@@ -1,8 +1,8 @@
-"""The open TCP connections of one data plane: their listeners, and what is due for them.
+"""The open TCP connections of one data plane, their listeners and their deadlines.
 
 TcpListener ──accept──▶ TcpConnections ─┬─ HeldAcks: ACKs that wait for data
-├─ deadlines of dials and of clients
-└─ LateResets: bytes sent before a reset
+                                        ├─ deadlines of dials and of clients
+                                        └─ LateResets: bytes sent before a reset
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def refusal_of(sock: _socket.socket, number: int | None) -> int:
 
 
 class _FlowOwner(Protocol):
-    """The part of ``UdpListener`` that a flow uses."""
+    """The interface of ``UdpListener`` for a flow."""
 
     engine: Engine
     group: EndpointGroup
@@ -152,7 +152,7 @@ class UdpFlow:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no endpoint can take it, and it has a place in the waiting room."""
+        """Whether the flow has a place in the waiting room because no endpoint can take it."""
         return self.waited is not None and self.waited.is_on
 
     @property
@@ -272,7 +272,7 @@ class UdpFlow:
         self.listener.end(self, cause)
 
     def _note_unanswered(self, counters: EndpointCounters) -> None:
-        """Note that the endpoint has sent nothing in time. Idempotent."""
+        """Note that the endpoint hasn't answered in time. Idempotent."""
         talk = self.conversation = self.conversation or Conversation()
         if not talk.is_unanswered:
             talk.is_unanswered = True

@@ -1,4 +1,4 @@
-"""The waiting clients, since when and for what, and which client has the most places.
+"""The waiting clients, with the start and reason of each wait, and the client with most places.
 
     add ──▶ waits for any endpoint, or ``at_limit`` ──turn──▶ ``dialled`` ──remove──▶
               ▲                                                   │
@@ -85,7 +85,7 @@ class WaitingClients(Generic[W]):
         return next(iter(self._since.values()), None)
 
     def overdue(self, due: float, most: int) -> list[W]:
-        """Return which of the first ``most`` places have waited since ``due`` or longer."""
+        """Return places, among the first ``most``, that have waited since ``due`` or longer."""
         return [waiter for waiter, since in islice(self._since.items(), most) if since <= due]
 
     def to_end(self, newcomer: str) -> W:

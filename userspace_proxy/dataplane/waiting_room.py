@@ -197,7 +197,7 @@ class WaitingRoom:
             self._schedule()
 
     def update(self, hold: Hold | None, *, is_uniform: bool = True) -> None:
-        """Change how long and how many may wait, and dial for all, as endpoints may serve now.
+        """Change the limits of waiting, and dial for all clients, because endpoints may serve now.
 
         Without a hold, clients that no endpoint takes end at once.
         """

@@ -1,7 +1,7 @@
 """Determines why an endpoint fails: the last failure, its count, and whether it is current.
 
-dials in a row that failed ──▶ connections in a row without a byte ──▶ clients that it denies
-──▶ connections in a row that were reset, or lost packets ──▶ a while ago? ──▶ Cause
+consecutive failed dials ──▶ consecutive connections without a byte ──▶ denied clients
+    ──▶ consecutive reset connections, or lost packets ──▶ a while ago? ──▶ Cause
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Renders the metrics page: with kube-proxy's metric names where they exist.
 
 observe() in the loop ──▶ SyncMetrics ──┐ copied
-StatusFacts, immutable ──────────────────┼──▶ render_metrics(), in a thread
+StatusFacts, immutable ─────────────────┼──▶ render_metrics(), in a thread
 answers to probes ──▶ HealthCheckCounts ┘ copied
 """
 

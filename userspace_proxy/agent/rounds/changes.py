@@ -1,7 +1,7 @@
 """Counts the changes that have arrived or are in force, as kube-proxy's ``…_changes_total`` do.
 
 snapshot ─▶ add ─▶ begin, with the changes in turn ─ a round ─▶ end ─▶ announce
-                                                     settled, in_force_after, round_after ◀┘
+                           settled, in_force_after, round_after ◀┘
 """
 
 from __future__ import annotations

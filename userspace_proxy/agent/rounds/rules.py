@@ -1,8 +1,8 @@
 """Updates the steering's rules for the served ports, and repairs them.
 
 follow ──▶ differences ──▶ in force
-│ the kernel refuses: the old rules stay
-└──▶ next time, everything
+                │ the kernel refuses: the old rules stay
+                └──▶ next time, everything
 """
 
 from __future__ import annotations
