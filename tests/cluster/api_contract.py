@@ -72,7 +72,9 @@ class ApiContract:
         assert await read_whole(client, PODS, query, found.extend) is None
         assert names_of(found) == pods
 
-    async def test_pages_have_one_state(self, client: ApiClient, put: Put, pods: list[str]) -> None:
+    async def test_all_pages_of_a_list_show_one_revision(
+        self, client: ApiClient, put: Put, pods: list[str]
+    ) -> None:
         found: list[bytes] = []
         first = await read_page(client, PODS, {"limit": "4"}, found.extend)
         assert isinstance(first, Metadata)
@@ -84,7 +86,7 @@ class ApiContract:
         assert names_of(found) == [*pods, "other"]
         assert first.resource_version == second.resource_version
 
-    async def test_a_pod_that_is_gone_is_named(self, client: ApiClient, pods: list[str]) -> None:
+    async def test_a_vanished_pod_is_named(self, client: ApiClient, pods: list[str]) -> None:
         for what in ("portforward", "log"):
             response = await client.get(f"{PODS}/gone/{what}", {"ports": "10249"})
             assert status_of(response) == (404, "NotFound", 'pods "gone" not found')

@@ -225,7 +225,7 @@ def control_plane(cluster_binaries: Binaries) -> Iterator[ControlPlane]:
 
 
 @pytest.mark.parametrize("objects", [services, slices])
-def test_manifests_refuse_what_the_api_server_refuses(
+def test_manifests_reject_the_same_objects_as_the_api_server(
     control_plane: ControlPlane, objects: Callable[[], Iterator[Variant]]
 ) -> None:
     api = Api(Here(), control_plane)
@@ -254,7 +254,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "count", [pytest.param(4, id="few"), pytest.param(40, id="many", marks=pytest.mark.long)]
 )
-def test_the_same_objects_are_the_same_plan_causes_and_words_from_files_and_an_api_server(
+def test_equal_objects_give_equal_plans_causes_and_texts_from_files_and_api_server(
     stored_objects: Objects, count: int
 ) -> None:
     # A failure is shown as it was found: each example changes the server's objects.

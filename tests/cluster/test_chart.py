@@ -263,7 +263,7 @@ def test_a_host_that_nodes_may_reach_is_accepted(host: str) -> None:
         ),
     ],
 )
-def test_a_bad_value_is_refused_with_a_line_that_names_it(value: str, refusal: str) -> None:
+def test_an_invalid_value_is_rejected_with_a_line_naming_it(value: str, refusal: str) -> None:
     with pytest.raises(BuildError) as refused:
         render(API_SERVER, f"--set={value}")
     (line,) = [line for line in str(refused.value).splitlines() if refusal in line]
@@ -327,7 +327,7 @@ def without(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != first} | inner
 
 
-def test_values_of_a_chart_that_lacked_any_of_them_render_as_with_the_default(chart: Path) -> None:
+def test_values_of_older_charts_render_with_the_defaults_of_newer_ones(chart: Path) -> None:
     whole = rendered(chart, VALUES)
     assert all("kind: ConfigMap" in text for text in whole.values())
     for path in paths_of(VALUES):
@@ -343,7 +343,7 @@ def test_values_that_an_earlier_chart_had_are_no_error(chart: Path) -> None:
     assert rendered(chart, VALUES | {"socketLBProxyPorts": True})
 
 
-def test_null_leaves_out_what_kubernetes_objects_have_by_default() -> None:
+def test_null_removes_the_defaults_of_kubernetes_fields() -> None:
     text = render(API_SERVER, "--set=resources=null", "--set=nodeSelector.kubernetes\\.io/os=null")
     pod = objects_of(text)["DaemonSet", "userspace-proxy"]["spec"]["template"]["spec"]
     assert "resources" not in container_of(objects_of(text)["DaemonSet", "userspace-proxy"])
@@ -455,7 +455,7 @@ def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
 
 
 @pytest.mark.parametrize("phase", [None, "take-over"], ids=["own", "kubeadm"])
-def test_roles_for_people_are_made_only_if_asked_for_and_bind_nobody(phase: str | None) -> None:
+def test_roles_for_users_are_created_only_on_request_and_bind_no_subject(phase: str | None) -> None:
     def objects(*values: str) -> dict[tuple[str, str], Any]:
         text = kubeadm_phase(phase, KUBE_PROXY, *values) if phase else render(API_SERVER, *values)
         return objects_of(text)
@@ -515,7 +515,7 @@ def test_the_startup_probe_connects_to_the_agents_own_ready_socket() -> None:
     assert f'connect("{path}")' in program
 
 
-def test_a_standby_has_ports_of_its_own_by_which_its_rules_are_asked_for(tmp_path: Path) -> None:
+def test_a_standby_serves_its_probes_on_its_own_ports(tmp_path: Path) -> None:
     daemon_set = objects_of(kubeadm_phase("standby"))["DaemonSet", "kube-proxy-standby"]
     pod = daemon_set["spec"]["template"]["spec"]
     kube_proxy, asks = pod["containers"]
@@ -558,7 +558,7 @@ def test_the_original_phase_restores_the_kube_proxy_daemonset(
     assert set(written["metadata"]) == {"name", "namespace", "labels"}
 
 
-def test_a_daemon_set_that_was_taken_over_is_no_way_back(tmp_path: Path) -> None:
+def test_a_daemon_set_cannot_be_restored_from_its_taken_over_state(tmp_path: Path) -> None:
     ours = tmp_path / "kube-proxy.json"
     daemon_set = objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"]
     ours.write_text(json.dumps(daemon_set))

@@ -51,13 +51,13 @@ def test_docker_compose_accepts_the_file(composed: Any) -> None:
     }
 
 
-def test_the_api_server_is_the_one_that_is_tested(composed: Any) -> None:
+def test_the_compose_file_uses_the_tested_api_server_version(composed: Any) -> None:
     version = required_version((HERE / "kube/go.mod").read_text(), "k8s.io/kubernetes")
     assert composed["services"]["kubernetes"]["image"].endswith(f":{version}")
 
 
 @pytest.mark.parametrize(("status", "tries"), [(422, 2), (503, 2), (400, 1)])
-def test_objects_are_sent_until_the_api_server_takes_them(
+def test_objects_are_sent_until_the_api_server_accepts_them(
     status: int, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -90,7 +90,7 @@ def test_objects_are_sent_until_the_api_server_takes_them(
     assert asked == ["/services/web"] * tries
 
 
-def test_the_proxy_is_granted_what_the_daemon_set_grants(composed: Any) -> None:
+def test_the_compose_proxy_has_the_daemon_sets_capabilities(composed: Any) -> None:
     manifest = yaml.safe_load_all((ROOT / "examples/deploy/install.yaml").read_text())
     (daemon_set,) = (one for one in manifest if one["kind"] == "DaemonSet")
     (container,) = daemon_set["spec"]["template"]["spec"]["containers"]

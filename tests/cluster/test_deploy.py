@@ -87,7 +87,9 @@ def test_the_tests_own_agent_has_the_same_role() -> None:
     assert installed()["ClusterRole", "userspace-proxy"]["rules"] == of_tests["rules"]
 
 
-def test_the_account_may_do_only_what_the_golden_list_names(control_plane: ControlPlane) -> None:
+def test_the_account_has_exactly_the_permissions_of_the_golden_list(
+    control_plane: ControlPlane,
+) -> None:
     rbac = {
         kind: one
         for (kind, _), one in installed().items()
@@ -204,7 +206,7 @@ def node(cluster_binaries: Binaries, image: Image) -> Iterator[Node]:
 
 @pytest.mark.netns
 @pytest.mark.parametrize("steering", ["nftables", "iptables"])
-def test_the_daemon_sets_container_serves_with_what_it_is_granted(
+def test_the_daemon_sets_container_serves_with_its_granted_capabilities(
     node: Node, tmp_path: Path, steering: str
 ) -> None:
     objects = installed()

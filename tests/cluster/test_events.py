@@ -109,7 +109,7 @@ async def test_without_permission_to_write_events_services_are_read_anyway(
     assert events(control_plane, "SteeringDrifted") == []
 
 
-async def test_check_requests_what_a_source_reads(control_plane: ControlPlane) -> None:
+async def test_check_requests_the_same_objects_as_a_source(control_plane: ControlPlane) -> None:
     control_plane.grant_node_proxier()
     kubeconfig = str(control_plane.kubeconfig_for(NODE_PROXIER))
     said = await ask_server(kubeconfig=kubeconfig, master="", node_name=NODE, within_s=10.0)

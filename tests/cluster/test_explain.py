@@ -54,7 +54,7 @@ def explain(control_plane: ControlPlane, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout or done.stderr
 
 
-def test_a_user_of_one_namespace_is_told_which_label_is_wrong(shop: ControlPlane) -> None:
+def test_a_user_of_one_namespace_sees_which_label_is_wrong(shop: ControlPlane) -> None:
     container = {"name": "web", "image": "registry.example/web:1"}
     cart = pod("cart-1", container, labels={"app": "crt"})
     shop.apply(service("cart"), cart, namespace=NAMESPACE)
@@ -67,13 +67,13 @@ def test_a_user_of_one_namespace_is_told_which_label_is_wrong(shop: ControlPlane
     assert "No pod in shop has the labels app=cart; pod cart-1 has app=crt." in text
 
 
-def test_a_namespace_without_permission_is_one_line(shop: ControlPlane) -> None:
+def test_a_forbidden_namespace_is_reported_in_one_line(shop: ControlPlane) -> None:
     status, text = explain(shop, "default/kubernetes")
     assert (status, text.count("\n")) == (1, 1)
     assert "refuses to list services: services is forbidden" in text
 
 
-def test_kubectl_runs_it_as_a_plugin_with_its_own_kubeconfig(
+def test_kubectl_runs_the_plugin_with_its_own_kubeconfig(
     shop: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.apply(service("web"), namespace=NAMESPACE)

@@ -73,7 +73,7 @@ def forward(shop: ControlPlane) -> Iterator[Forward]:
         yield Forward(process)
 
 
-def test_a_user_without_rights_gets_one_line_that_names_them(forward: Forward) -> None:
+def test_missing_rights_are_listed_in_one_line(forward: Forward) -> None:
     status, said = forward.end()
     assert status == 1
     assert said.count("\n") == 1

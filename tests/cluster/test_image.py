@@ -129,7 +129,7 @@ def test_the_image_contains_exactly_the_listed_packages(root: Path) -> None:
         assert found == {name: each.version for name, each in listed.items()}, machine
 
 
-def test_its_python_is_one_that_is_tested(root: Path) -> None:
+def test_the_image_contains_a_tested_python(root: Path) -> None:
     version = image_python((ROOT / "Dockerfile").read_text())
     done = run_in(root, "/opt/userspace-proxy/bin/python", "--version")
     assert done.stdout.startswith(f"Python {version}.")

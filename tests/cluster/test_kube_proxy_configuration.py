@@ -54,7 +54,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in TEXTS.items()])
-def test_a_configuration_is_accepted_exactly_when_kube_proxy_accepts_it(
+def test_configurations_are_accepted_exactly_when_kube_proxy_accepts_them(
     node_programs: Programs, tmp_path: Path, text: str, encoding: str
 ) -> None:
     path = tmp_path / "config.conf"

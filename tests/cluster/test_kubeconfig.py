@@ -228,7 +228,7 @@ ENDS = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ENDS)
-def test_a_text_is_one_for_kubectl(
+def test_a_kubeconfig_as_text_is_valid_for_kubectl(
     kubectl: str, server: Server, tmp_path: Path, end: str, encoding: str
 ) -> None:
     path = tmp_path / "config"

@@ -112,7 +112,7 @@ def test_pods_that_exist_run_in_the_test_and_are_as_before_afterwards(
     control_plane.kubectl("delete", "pods", "--all", "--namespace", NAMESPACE)
 
 
-def test_a_pod_that_terminates_keeps_its_connections_and_gets_no_new_ones(
+def test_a_terminating_pod_keeps_connections_but_gets_no_new_ones(
     control_plane: ControlPlane, services: KubernetesServices
 ) -> None:
     put_service(control_plane)

@@ -91,7 +91,7 @@ class TestHistory(HistoryContract):
     """What all of them make of revisions."""
 
 
-async def test_addresses_are_those_that_the_server_allocates(cluster: RealCluster) -> None:
+async def test_addresses_are_allocated_by_the_server(cluster: RealCluster) -> None:
     item = service()
     del item["spec"]["clusterIP"]
     await cluster.put(item)
@@ -154,7 +154,7 @@ async def test_a_server_that_has_forgotten_a_state_is_listed_again_without_a_gap
     await cluster.kubectl("delete", "configmap", "unrelated")
 
 
-async def test_while_the_server_is_away_the_problem_names_it(cluster: RealCluster) -> None:
+async def test_the_problem_names_an_unreachable_server(cluster: RealCluster) -> None:
     source = cluster.source()
     async with running(source) as published:
         await published.first()

@@ -101,7 +101,7 @@ def once_agreed(
     return is_done
 
 
-async def test_a_silent_connection_keeps_the_pods_and_once_it_is_closed_they_go(
+async def test_a_silent_connection_keeps_the_pods_until_closed(
     shop: Shop,
 ) -> None:
     assert await asleep(shop)
@@ -133,7 +133,7 @@ async def test_the_scale_that_someone_else_has_chosen_is_respected(shop: Shop) -
     await until(lambda: asleep(shop))
 
 
-async def test_another_service_that_selects_the_pods_keeps_them_and_a_copied_annotation_does_not(
+async def test_pods_are_kept_for_another_selecting_service_but_not_for_a_copied_annotation(
     shop: Shop,
 ) -> None:
     """Issue 52: the selector of the workload, as the API server gives it, decides."""
@@ -158,7 +158,7 @@ async def test_another_service_that_selects_the_pods_keeps_them_and_a_copied_ann
     await shop.delete(f"{SERVICES}/other")
 
 
-async def test_a_client_that_comes_while_the_workload_is_scaled_to_zero_gets_the_next_pod(
+async def test_a_client_arriving_during_a_scale_down_gets_the_next_pod(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients: list[Connection] = []

@@ -79,7 +79,7 @@ def world(tmp_path):
         yield World(testbed, stack)
 
 
-def test_the_flows_of_one_client_leave_others_and_the_node_its_ports(world):
+def test_one_clients_flows_leave_ports_for_others_and_the_node(world):
     assert world.sends("pod", FLOOD) == 0
     assert world.sends("laptop", OTHERS) == 0
     world.take_ports(PORTS // 2)

@@ -27,7 +27,7 @@ def test_a_loopback_backend_has_no_pod(backend):
         backend.pod  # noqa: B018 - a property that raises
 
 
-def test_its_faults_are_set_where_its_service_says(backend):
+def test_a_fault_is_injected_at_the_services_endpoint(backend):
     set_ = []
     backend.attach(
         FaultControl(

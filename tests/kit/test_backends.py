@@ -109,7 +109,7 @@ def test_closing_a_backend_notes_a_program_that_still_listens_at_its_address(mak
     assert backend.is_left
 
 
-def test_a_backend_that_was_stopped_refuses_and_resets_and_returns_at_its_address(make):
+def test_a_stopped_backend_refuses_and_resets_and_returns_at_its_address(make):
     backend = make(echo)
     address = backend.address
     with socket.create_connection(address, timeout=60) as client:
@@ -128,7 +128,7 @@ def test_a_backend_that_was_stopped_refuses_and_resets_and_returns_at_its_addres
     assert repr(backend) == f"<Backend web-1 at {address}>"
 
 
-def test_a_client_that_connects_while_it_stops_is_reset(make):
+def test_a_client_connecting_during_a_stop_is_reset(make):
     backend = make(echo)
     for _ in range(20):
         with socket.create_connection(backend.address, timeout=60) as client:
@@ -148,7 +148,7 @@ def test_a_backend_may_be_a_command(make):
     assert ask(backend.address).endswith(b"cmd\n")
 
 
-def test_the_children_of_a_command_end_with_it(make, tmp_path):
+def test_a_commands_children_are_killed_with_the_backend(make, tmp_path):
     pid = tmp_path / "pid"
     script = f'sleep 1000 & echo $! >{pid}.part; mv {pid}.part {pid}; exec "$@"'
     backend = make(["sh", "-c", script, "sh", *SERVER])
@@ -261,7 +261,7 @@ listener.accept()
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])
-def test_a_command_is_ready_once_it_has_written_so(make, capfd, descriptor):
+def test_a_command_is_ready_after_printing_the_ready_text(make, capfd, descriptor):
     make(ReadyCommand([sys.executable, "-c", LATE, "{port}", str(descriptor)], ready="is up"))
     assert capfd.readouterr()[descriptor - 1] == "it is up: 1\n"
 
@@ -284,7 +284,7 @@ def test_a_command_that_does_not_become_ready_is_an_error_with_the_reason(
         make(ReadyCommand(SERVER, ready=ready))
 
 
-def test_a_pattern_that_is_awaited_as_a_text_is_named(make, monkeypatch):
+def test_a_pattern_awaited_as_a_text_is_named(make, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
     with pytest.raises(BackendError, match="a text and no pattern"):
         make(ReadyCommand(SERVER, ready="is .*"))
@@ -324,7 +324,7 @@ def test_a_stream_function_that_ends_the_program_ends_only_its_connection(make, 
     assert "SystemExit: no more" in caplog.text
 
 
-def test_a_coroutine_of_a_backend_ends_with_it(make):
+def test_a_backends_coroutines_are_cancelled_with_the_backend(make):
     began, ended = threading.Event(), threading.Event()
 
     async def wait(reader, writer):

@@ -5,7 +5,7 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.calls import PROXY, Call, CallResult
 
 
-def test_a_call_arrives_as_it_was_sent():
+def test_a_call_survives_pickling():
     call = Call(PROXY, "delete", (ServiceKey("shop", "web"),), {"port": 80})
     assert pickle.loads(pickle.dumps(call)) == call
 

@@ -34,7 +34,7 @@ async def test_a_connection_is_served_and_closed(accepted):
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_connection_is_reset_however_far_it_is(accepted, turns):
+async def test_a_connection_is_reset_at_any_stage(accepted, turns):
     client, server = accepted
     connections, began = Connections(), []
 

@@ -27,7 +27,7 @@ def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete", fa
     )
 
 
-def test_connections_are_kept_by_service_and_only_the_last_ones():
+def test_only_the_last_connections_are_kept_per_service():
     decisions = Decisions()
     decisions.begin(threading.get_ident())
     for number in range(KEPT + 2):
@@ -52,7 +52,7 @@ def test_the_logger_is_as_before_afterwards():
     assert (logger.level, logger.filters) == before
 
 
-def test_they_are_kept_where_the_programs_configuration_has_disabled_the_logger(monkeypatch):
+def test_decisions_are_recorded_even_if_logging_disables_the_logger(monkeypatch):
     logger = logging.getLogger(LOGGER)
     # As dictConfig and fileConfig do with each logger that they don't name.
     monkeypatch.setattr(logger, "disabled", True)

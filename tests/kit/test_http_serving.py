@@ -79,7 +79,7 @@ async def test_a_handler_may_be_a_coroutine_function():
     assert bodies(await talk(handler, b"GET /x HTTP/1.1\r\n\r\n")) == [("HTTP/1.1 200 OK", b"/x")]
 
 
-async def test_a_connection_carries_several_requests_until_one_asks_to_close():
+async def test_a_connection_serves_requests_until_connection_close():
     last = b"GET /2 HTTP/1.1\r\nConnection: close\r\n\r\n"
     sent = b"GET /1 HTTP/1.1\r\n\r\n" + last + b"GET /3 HTTP/1.1\r\n\r\n"
     answer = await talk(lambda request: request.path, sent)

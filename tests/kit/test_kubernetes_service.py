@@ -21,7 +21,7 @@ def test_pods_that_do_not_exist_are_created_and_answer(cluster, services):
     assert "2 Pods run here" in repr(services)
 
 
-def test_pods_that_are_not_named_any_more_end_and_others_go_on(cluster, services):
+def test_unnamed_pods_end_and_other_pods_go_on(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": echo, "web-2": None}
@@ -44,7 +44,7 @@ def test_a_pod_may_be_made_of_something_else(cluster, services):
     assert refuses(old)
 
 
-def test_a_pod_is_not_made_of_another_one(cluster, services):
+def test_a_pod_of_another_name_is_rejected_as_a_backend(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None}
@@ -52,7 +52,7 @@ def test_a_pod_is_not_made_of_another_one(cluster, services):
         web.pods = {"web-1": None, "web-2": web.pods["web-1"]}
 
 
-def test_a_pod_that_is_not_ready_or_terminates_gets_no_new_connections(cluster, services):
+def test_an_unready_or_terminating_pod_gets_no_new_connections(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None, "web-2": None, "web-3": None}
@@ -61,7 +61,7 @@ def test_a_pod_that_is_not_ready_or_terminates_gets_no_new_connections(cluster, 
     assert answers(web) == {"web-3"}
 
 
-def test_a_pod_that_is_deleted_is_no_endpoint(cluster, services):
+def test_a_deleted_pod_is_no_endpoint(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None, "web-2": None}
@@ -100,7 +100,7 @@ def test_a_misspelt_attribute_is_an_error(cluster, services):
         services["shop/web"].pod = {"web-1": None}
 
 
-def test_a_service_that_is_gone_has_no_address(cluster, services):
+def test_a_vanished_service_has_no_address(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     cluster.thread.do(lambda: cluster.api.delete("Service", "web", "shop"))

@@ -64,7 +64,7 @@ def test_udp_has_a_connected_socket(network):
         ),
     ],
 )
-def test_an_invalid_connect_target_is_an_error_that_names_it(network, to, given, error, words):
+def test_an_invalid_connect_target_is_named_in_the_error(network, to, given, error, words):
     with pytest.raises(error, match=words):
         network.client().connect(to, **given)
 
@@ -100,6 +100,6 @@ def test_a_program_that_fails_is_an_error_unless_its_status_is_wanted(network):
     assert network.client().run(failing, check=False).returncode == 22
 
 
-def test_its_text_shows_where_it_is(network):
+def test_repr_shows_address_and_namespace(network):
     client = network.client("shopper", namespace="shop")
     assert repr(client) == f"<NetworkClient shopper at {client.ip}, namespace shop>"

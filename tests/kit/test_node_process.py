@@ -69,7 +69,7 @@ def test_arguments_are_checked_where_the_proxy_is(process):
         process.add_service("web", port=0)
 
 
-def test_a_process_that_was_killed_is_an_error(sandbox):
+def test_a_killed_process_is_an_error(sandbox):
     node = sandbox.add_node()
     process = NodeProcess(node)
     process.wait_until_ready()

@@ -37,7 +37,7 @@ def test_a_tcp_port_can_be_bound_again_at_once():
     place.bind(TCP, address).close()
 
 
-def test_an_address_that_is_in_use_is_an_error():
+def test_an_address_in_use_is_an_error():
     place = BackendPlace()
     with place.bind(UDP, place.address) as bound, pytest.raises(OSError, match="in use") as caught:
         place.bind(UDP, SocketAddress(*bound.getsockname()))
@@ -50,7 +50,7 @@ def test_programs_run_where_this_process_is():
     BackendPlace().leave()
 
 
-def test_the_program_of_another_thread_outlives_it():
+def test_a_program_outlives_its_starting_thread():
     commands = []
     thread = threading.Thread(target=lambda: commands.append(BackendPlace().command(["sh"])))
     thread.start()
@@ -75,7 +75,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_program_ends_with_this_process_even_if_that_is_killed():
+def test_a_program_ends_with_this_process_even_after_a_kill():
     with started([sys.executable, "-c", DIES]) as dies:
         program = os.pidfd_open(int(dies.stdout.readline()))
         try:

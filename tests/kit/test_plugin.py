@@ -133,7 +133,7 @@ def test_second(service_proxy):
 
 
 @pytest.mark.long
-def test_an_option_makes_all_tests_share_one(run):
+def test_session_scope_shares_one_proxy_among_tests(run):
     result = run(SCOPE.format(shared=True), "--service-proxy-scope=session")
     result.assert_outcomes(passed=2)
 
@@ -164,7 +164,7 @@ def test_runs_in_several_processes_do_not_collide(run, test, count, processes):
 
 
 @pytest.mark.long
-def test_unittest_and_coroutines_can_use_it(run):
+def test_unittest_classes_and_coroutines_can_use_the_fixture(run):
     result = run(
         """
 import asyncio

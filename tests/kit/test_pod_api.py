@@ -30,14 +30,14 @@ def state(cluster, name="web-1"):
     return read_pod(convert(cluster.pods()[name], WirePod))
 
 
-def test_a_service_is_read_with_how_it_selects(cluster, ask):
+def test_a_service_is_read_with_its_selection_of_pods(cluster, ask):
     cluster.put_service()
     service, selection = ask("service", WEB)
     assert service.selector == (("app", "web"),)
     assert [target.port for target in selection.targets] == ["web"]
 
 
-def test_a_service_that_is_not_there_is_named(ask):
+def test_a_missing_service_is_named(ask):
     with pytest.raises(LookupError, match="there is no Service shop/web"):
         ask("service", WEB)
 
@@ -49,7 +49,7 @@ def test_pods_are_found_by_labels_and_in_order(cluster, ask):
     assert [item["metadata"]["name"] for item in found] == ["a", "b"]
 
 
-def test_a_pod_that_is_made_has_what_the_service_selects(cluster, ask):
+def test_a_created_pod_has_the_labels_and_ports_that_the_service_selects(cluster, ask):
     ports = [
         {"name": "http", "port": 80, "targetPort": "web"},
         {"name": "admin", "port": 81, "targetPort": 8080},
@@ -91,7 +91,7 @@ def test_a_pod_terminates_until_it_is_removed(cluster, ask):
     assert cluster.pods() == {}
 
 
-def test_a_pod_is_as_it_was_after_a_test(cluster, ask):
+def test_a_pod_is_restored_after_a_test(cluster, ask):
     cluster.put_pod("web-1")
     (before,) = ask("pods", "shop", [("app", "web")])
     ask("set_running", POD, "127.0.0.2", {PodPort(80, "TCP"): 1}, is_ready=True)

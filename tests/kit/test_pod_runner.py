@@ -26,7 +26,7 @@ def test_pods_that_exist_run_and_are_as_before_at_the_end(cluster):
     assert all(refuses(address) for address in addresses)
 
 
-def test_pods_that_were_created_are_removed_at_the_end(cluster):
+def test_created_pods_are_removed_at_the_end(cluster):
     cluster.put_service()
     with KubernetesServices(str(cluster.kubeconfig)) as services:
         services["shop/web"].pods = {"web-1": None, "web-2": None}
@@ -35,7 +35,7 @@ def test_pods_that_were_created_are_removed_at_the_end(cluster):
     assert cluster.pods() == {}
 
 
-def test_services_share_pods_and_the_ports_that_serve_them(cluster, services):
+def test_services_share_pods_and_their_ports(cluster, services):
     cluster.put_service()
     more = [{"name": "http", "port": 80, "targetPort": "web"}, {"name": "admin", "port": 81}]
     cluster.put_service("all", clusterIP="10.96.0.11", selector={"app": "web"}, ports=more)
@@ -62,7 +62,7 @@ def test_pods_that_run_already_go_on_when_others_have_come(cluster, services):
     assert first.backends[PodPort(80, "TCP")].address == address
 
 
-def test_a_pod_that_was_deleted_may_run_again(cluster, services):
+def test_a_deleted_pod_may_run_again(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None}
@@ -77,7 +77,7 @@ def test_a_pod_that_was_deleted_may_run_again(cluster, services):
     assert answers(web) == {"web-2"}
 
 
-def test_a_pod_that_a_controller_creates_again_is_as_it_was_at_the_end(cluster):
+def test_a_pod_recreated_by_a_controller_is_restored_at_the_end(cluster):
     cluster.put_service()
     with KubernetesServices(str(cluster.kubeconfig)) as services:
         for uid in ("1", "2"):
@@ -89,14 +89,14 @@ def test_a_pod_that_a_controller_creates_again_is_as_it_was_at_the_end(cluster):
     assert cluster.pods()["web-1"]["status"] == {"phase": "Pending"}
 
 
-def test_ports_of_a_pod_have_one_address(cluster, services):
+def test_ports_of_a_pod_at_several_addresses_are_rejected(cluster, services):
     ports = [{"name": "http", "port": 80}, {"name": "admin", "port": 81}]
     cluster.put_service(ports=ports)
     with pytest.raises(ValueError, match="Pod web-1: its ports are at several addresses"):
         services["shop/web"].pods = {"web-1": {"http": None, "admin": "127.9.9.9:1"}}
 
 
-def test_a_pod_that_is_never_ready_is_named_with_its_state(cluster, services, monkeypatch):
+def test_a_never_ready_pod_is_named_with_its_state(cluster, services, monkeypatch):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None}

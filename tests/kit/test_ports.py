@@ -32,7 +32,7 @@ def test_a_claimed_port_is_below_the_ephemeral_range():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_no_port_is_claimed_twice_until_it_is_given_back(claim, host):
+def test_a_port_is_not_claimed_again_until_released(claim, host):
     one, two = claim(host), claim(host)
     assert one.port != two.port
     with pytest.raises(BackendError, match="is free for the program"):
@@ -42,7 +42,7 @@ def test_no_port_is_claimed_twice_until_it_is_given_back(claim, host):
 
 
 @pytest.mark.parametrize("used", ["0.0.0.0", "127.0.0.7"])
-def test_a_port_that_is_in_use_at_any_address_is_left_out(claim, used):
+def test_a_port_in_use_at_any_address_is_left_out(claim, used):
     one = claim()
     one.claim.close()
     with socket.create_server((used, one.port)):

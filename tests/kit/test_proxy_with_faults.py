@@ -23,7 +23,7 @@ from userspace_proxy.model import (
 from userspace_proxy_testing.proxy_with_faults import BlockingProxyWithFaults, ProxyWithFaults
 
 
-def test_faults_of_a_service_are_in_force_while_it_has_them(run, caplog):
+def test_a_service_has_faults_until_they_are_removed(run, caplog):
     async def main():
         async with backend(b"one") as one, ProxyWithFaults() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=[one])
@@ -46,7 +46,7 @@ def test_faults_of_a_service_are_in_force_while_it_has_them(run, caplog):
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
-def test_the_faults_of_a_service_end_with_it(run):
+def test_a_removed_service_loses_its_faults(run):
     async def main():
         async with backend(b"one") as one, ProxyWithFaults() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=[one])
@@ -85,7 +85,7 @@ def test_a_fault_needs_an_existing_service_and_endpoint(run):
 
 
 @pytest.mark.parametrize("protocols", [("TCP", "UDP"), ("UDP", "TCP")], ids="-".join)
-def test_tcp_and_udp_of_one_address_are_two_endpoints(run, protocols):
+def test_tcp_and_udp_at_one_address_are_two_endpoints(run, protocols):
     ports = tuple(ServicePort(protocol.lower(), 8080, protocol) for protocol in protocols)
     web = Service(ServiceKey("default", "web"), ports, cluster_ips=("127.64.0.1",))
 
@@ -116,7 +116,7 @@ def test_tcp_and_udp_of_one_address_are_two_endpoints(run, protocols):
     run(main())
 
 
-def test_in_a_thread_the_faults_of_a_service_end_with_it_too():
+def test_a_service_removed_in_a_thread_loses_its_faults():
     with ProxyWithFaults.in_thread() as proxy:
         web = proxy.add_service("web", port=8080, endpoints=["127.0.0.1:1"])
         proxy.add_fault(web.key, "latency", latency=1)

@@ -131,7 +131,7 @@ def recorded(tmp_path_factory):
     return Recorded(folder / "out", done.stdout)
 
 
-def test_all_failed_tests_are_recorded_and_no_passed_one(recorded):
+def test_only_failed_tests_are_recorded(recorded):
     counts = "9 failed, 3 passed, 4 errors"
     assert re.search(rf"(?m)^=* ?{counts} in ", recorded.printed), recorded.printed
     assert f"failed tests: 11 recorded in {recorded.folder}\n" in recorded.printed
@@ -230,7 +230,7 @@ def test_it(service_proxy):
     assert [len(one["failures"]) for one in records()] == [1, 1]
 
 
-def test_a_folder_that_cannot_be_written_is_one_line_and_the_failure_is_shown(pytester, run):
+def test_an_unwritable_folder_is_reported_in_one_line_beside_the_failure(pytester, run):
     (pytester.path / "file").touch()
     result = run(FAILS, "--service-proxy-record=file/below")
     result.assert_outcomes(failed=4)
@@ -252,7 +252,7 @@ def test_a_configured_folder_is_below_the_root_and_has_the_tests_that_use_the_pr
     assert found["test"].endswith("::test_of_the_shop")
 
 
-def test_no_part_of_a_record_is_left_where_it_cannot_be_written(tmp_path):
+def test_a_failed_write_leaves_no_partial_record(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
     try:
@@ -307,7 +307,7 @@ def test_services_that_cannot_be_read_are_worded_in_the_record():
     assert take("service_proxy", Broken()).report == "not known: no status"
 
 
-def test_a_service_that_is_not_served_any_more_has_no_address():
+def test_a_service_no_longer_served_has_no_address():
     with ServiceProxy() as proxy:
         web = proxy.service("web")
         proxy.delete(web.key)

@@ -41,7 +41,7 @@ def test_the_report_shows_each_services_cause_backends_and_last_connections():
     )
 
 
-def test_connections_that_are_still_open_are_shown_by_endpoint():
+def test_open_connections_are_shown_by_endpoint():
     with ServiceProxy() as proxy:
         web = proxy.service("web", backends=[echo, echo])
         web.fault("timeout")
@@ -68,7 +68,7 @@ def test_of_many_requests_the_last_are_shown():
     assert "GET /11 → 200" in text
 
 
-def test_a_service_that_is_not_served_has_no_address():
+def test_an_unserved_service_has_no_address():
     class Removed:
         """A Service that its test has removed."""
 
@@ -79,7 +79,7 @@ def test_a_service_that_is_not_served_has_no_address():
     assert report._address(Removed()) == "nothing: default/web was removed or replaced"
 
 
-def test_endpoints_that_are_not_its_backends_are_shown():
+def test_foreign_endpoints_are_shown():
     with ServiceProxy() as proxy:
         web = proxy.service("web", backends=1)
         web.endpoints = []

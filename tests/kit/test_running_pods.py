@@ -40,7 +40,7 @@ def test_each_port_may_have_its_own_backend():
     assert selected().likes({"http": None}) == {"http": None}
 
 
-def test_a_port_that_the_service_does_not_have_is_named_with_those_that_it_has():
+def test_an_unknown_port_is_reported_with_the_existing_ports():
     with pytest.raises(ValueError, match=r"shop/web has no port 'htp'; it has 'http', 'admin'"):
         selected().likes({"htp": None})
 
@@ -60,7 +60,7 @@ def test_a_port_of_another_protocol_may_have_the_same_name():
         both.ports_of(read_pod("TCP", web=53), {"dns": None})
 
 
-def test_a_target_port_that_no_container_has_matters_only_if_it_is_served():
+def test_an_unresolved_target_port_matters_only_for_served_ports():
     what = "Pod web-1 has no TCP port of the name web, the target port of shop/web"
     with pytest.raises(ValueError, match=what):
         selected().ports_of(read_pod(), {"http": None})
@@ -96,12 +96,12 @@ def view(service, address, reason):
         ("on another node", "ready"),
     ],
 )
-def test_an_endpoint_has_the_state_of_its_pod_whatever_a_policy_makes_of_it(reason, state):
+def test_an_endpoint_excluded_by_policy_keeps_its_pods_state(reason, state):
     follower = PodFollower(WEB, PORT, publishes_not_ready=False)
     assert follower.state_in([view(WEB, WHERE, reason)], WHERE) == state
 
 
-def test_an_endpoint_of_another_service_or_address_is_another_one():
+def test_another_services_or_addresses_endpoint_is_ignored():
     follower = PodFollower(WEB, PORT, publishes_not_ready=False)
     other = SocketAddress("127.0.0.3", 1)
     views = [view(ServiceKey("shop", "db"), WHERE, "ready"), view(WEB, other, "ready")]
@@ -132,9 +132,7 @@ def test_a_pod_shows_its_state_and_writes_each_change():
         (True, True, True, "ready"),
     ],
 )
-def test_the_state_of_an_endpoint_follows_from_that_of_its_pod(
-    is_ready, is_terminating, publishes, state
-):
+def test_an_endpoints_state_follows_its_pods_conditions(is_ready, is_terminating, publishes, state):
     pod = RunningPod(PodKey("shop", "web-1"), WRITTEN, lambda _pod: None)
     pod.is_ready, pod.is_terminating = is_ready, is_terminating
     assert pod.expected_state(PodFollower(WEB, PORT, publishes)) == state

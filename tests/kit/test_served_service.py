@@ -37,7 +37,7 @@ def test_eventually_takes_a_function(proxy):
         proxy.service("web").eventually(True)
 
 
-def test_a_coroutine_is_no_condition_although_it_is_true(proxy):
+def test_a_coroutine_function_is_rejected_as_a_condition(proxy):
     async def empty(web):
         return web.stats.connections == 99
 
@@ -73,7 +73,7 @@ def test_an_assertion_inside_eventually_is_the_cause_of_the_failure(proxy):
     assert isinstance(caught.value.__cause__, AssertionError)
 
 
-def test_its_last_connections_are_known(proxy):
+def test_a_service_lists_its_last_connections(proxy):
     web = proxy.service("web", backends=1)
     get(web)
     web.eventually(lambda web: web.decisions)

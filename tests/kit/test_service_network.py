@@ -112,7 +112,7 @@ def test_a_program_may_be_a_backend_and_finds_names(network):
         get(network, web)
 
 
-def test_pods_of_a_service_that_was_removed_are_used_again(network):
+def test_pods_of_a_removed_service_are_used_again(network):
     network.service("web", backends=3)
     count = len(network.sandbox.pods)
     for _ in range(3):
@@ -127,7 +127,7 @@ def test_clients_have_pods_of_their_own_by_name_and_namespace(network):
     assert network.client("bob").ip != client.ip
 
 
-def test_an_unstarted_network_explains_how_to_start_it():
+def test_an_unstarted_network_explains_how_to_start():
     own = ServiceNetwork()
     for use in (own.service, own.client, lambda: own.service(backends=0)):
         with pytest.raises(RuntimeError, match="isn't started: use it in a with block"):
@@ -160,7 +160,7 @@ def test_a_proxy_that_did_not_end_by_itself_is_an_error():
 
 
 @pytest.mark.long
-def test_a_process_that_is_left_is_an_error(monkeypatch, tmp_path):
+def test_a_remaining_process_is_an_error(monkeypatch, tmp_path):
     # A reaper that kills nothing.
     idle = tmp_path / "reaper.py"
     idle.write_text("import sys; sys.stdin.read()")

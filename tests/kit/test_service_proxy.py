@@ -96,7 +96,7 @@ def test_only_clients_that_the_proxy_accepted_are_counted_as_refused(proxy):
     assert (none.stats.refused, stopped.stats.refused) == (0, 1)
 
 
-def test_a_backend_that_drains_keeps_its_connections_and_gets_no_new_ones(proxy):
+def test_a_draining_backend_keeps_connections_but_gets_no_new_ones(proxy):
     web = proxy.service("web", backends=[echo, echo])
     with socket.create_connection(web.address, timeout=60) as open_one:
         open_one.sendall(b"a")
@@ -123,7 +123,7 @@ def test_its_endpoints_may_be_set(proxy):
     assert refuses(web.address)
 
 
-def test_the_next_connection_goes_where_a_test_needs_it(proxy):
+def test_a_test_can_choose_the_next_connections_endpoint(proxy):
     web = proxy.service("web", backends=3)
     web.next_endpoint = web.backends[2]
     assert [get(web) for _ in range(3)] == ["web-3", "web-1", "web-2"]
@@ -153,7 +153,7 @@ def test_an_endpoint_that_the_service_does_not_have_cannot_have_a_fault(proxy):
         proxy.add_fault(web.key, "refuse", endpoint="127.0.0.1:1")
 
 
-def test_a_service_of_the_same_name_replaces_the_earlier_one(proxy):
+def test_a_service_replaces_an_earlier_one_with_the_same_name(proxy):
     first = proxy.service("web", backends=1)
     second = proxy.service("web", backends=2)
     assert refuses(first.backends[0].address)
@@ -181,7 +181,7 @@ def test_the_end_leaves_no_port_and_no_thread():
     assert threading.active_count() == before
 
 
-def test_an_address_that_is_served_after_the_end_is_an_error():
+def test_an_address_served_after_the_end_is_an_error():
     class TakenOver(ServiceProxy):
         def end_services(self):
             address = self.services[0].address
@@ -202,7 +202,7 @@ def test_a_service_that_cannot_be_served_leaves_no_backend(proxy):
     assert proxy.services == ()
 
 
-def test_without_a_with_block_it_is_started_and_closed():
+def test_a_proxy_can_be_started_and_closed_without_a_with_block():
     proxy = ServiceProxy()
     proxy.close()
     with pytest.raises(RuntimeError, match="isn't running: use it in a `with` block, or call st"):
@@ -276,7 +276,7 @@ def test_the_session_of_an_interpreter_is_as_shown():
     assert "userspace-proxy" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_the_package_imports_it_when_it_is_first_used():
+def test_the_package_imports_the_proxy_on_first_use():
     program = (
         "import sys, userspace_proxy_testing\n"
         "assert 'asyncio' not in sys.modules and 'msgspec' not in sys.modules\n"

@@ -54,7 +54,7 @@ def test_a_fault_of_no_endpoint_is_an_error(proxy):
         web.fault("latency", latency=100)
 
 
-def test_draining_what_gets_no_connections_is_an_error(proxy):
+def test_draining_a_backend_without_connections_is_an_error(proxy):
     web = proxy.service("web", backends=2)
     web.endpoints = [web.backends[1]]
     with pytest.raises(LookupError, match="is no endpoint of default/web: endpoints were set"):
@@ -71,7 +71,7 @@ def test_a_terminating_endpoint_is_put_as_serving(proxy):
     assert terminating == [str(web.backends[0].address)]
 
 
-def test_a_service_that_was_removed_is_not_listed(proxy):
+def test_a_removed_service_is_not_listed(proxy):
     web = proxy.service("web", namespace="shop")
     assert web.key == ServiceKey("shop", "web")
     web.remove()
@@ -89,14 +89,14 @@ def test_removing_a_replaced_service_keeps_its_replacement(proxy):
 
 
 @pytest.mark.parametrize(("name", "meant"), [("prot", "port"), ("backend", "backends")])
-def test_an_unknown_argument_is_an_error_with_what_was_probably_meant(proxy, name, meant):
+def test_an_unknown_argument_is_an_error_with_a_suggestion(proxy, name, meant):
     web = proxy.service("web")
     with pytest.raises(TypeError, match=rf"argument '{name}' \(did you mean {meant}\?\)"):
         proxy.service("web", **{name: 80})
     assert proxy.services == (web,)
 
 
-def test_a_wrong_argument_ends_the_backends_that_were_started(proxy):
+def test_a_wrong_argument_ends_the_started_backends(proxy):
     with pytest.raises(ValueError, match="port: 0 is not in"):
         proxy.service("web", port=0, backends=1)
     assert proxy.services == ()
@@ -137,7 +137,7 @@ def test_a_service_has_only_its_own_decisions(proxy):
     assert len(first.decisions) == 2
 
 
-def test_the_handle_of_a_service_that_was_replaced_changes_nothing(proxy):
+def test_the_handle_of_a_replaced_service_changes_nothing(proxy):
     first = proxy.service("web")
     second = proxy.service("web")
     second.fault("refuse")

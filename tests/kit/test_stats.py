@@ -25,12 +25,12 @@ def test_endpoints_are_found_by_the_names_of_backends_or_by_address():
     assert (stats["web-1"].failures, stats["10.244.0.2:80"].connections) == (1, 4)
 
 
-def test_a_service_that_is_not_served_has_no_counters():
+def test_an_unserved_service_has_no_counters():
     stats = stats_of("shop/web", [], {})
     assert (stats.connections, stats.state, dict(stats.endpoints)) == (0, "not served", {})
 
 
-def test_an_unknown_endpoint_is_an_error_with_the_known_ones():
+def test_an_unknown_endpoint_is_reported_with_the_known_endpoints():
     stats = stats_of("shop/web", [make_port(endpoints=(ONE,))], {"10.244.0.1:80": "web-1"})
     with pytest.raises(KeyError, match="'web-2' is not one of web-1"):
         stats["web-2"]

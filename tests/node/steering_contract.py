@@ -47,7 +47,7 @@ class SteeringContract:
         """Return what a restart recovers of these proxy ports, 0 for refused frontends."""
         return ports
 
-    async def test_applied_frontends_are_rendered_as_one_sorted_line_each(self, steering):
+    async def test_applied_frontends_are_rendered_one_per_sorted_line(self, steering):
         await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36003, OUTSIDE: 36004})
         assert await steering.render() == (
             "TCP 10.96.7.1:80 -> :36001\n"
@@ -79,7 +79,7 @@ class SteeringContract:
         assert await steering.repair() == 0
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_tcp_and_udp_of_one_address_are_two_frontends(self, steering):
+    async def test_tcp_and_udp_at_one_address_are_two_frontends(self, steering):
         over_tcp = Frontend(DNS.ip, DNS.port, Protocol.TCP)
         await steering.apply({DNS: 36001, over_tcp: REFUSE})
         assert await steering.render() == (
@@ -105,7 +105,7 @@ class SteeringContract:
         assert self.in_force() == before
         await successor.close()
 
-    async def test_cleaning_up_leaves_everything_as_it_was(self, steerings):
+    async def test_cleaning_up_restores_the_previous_kernel_state(self, steerings):
         before = self.in_force()
         steering = steerings()
         await steering.start()
@@ -124,7 +124,7 @@ class SteeringContract:
         assert await cleaner.render() == ""
         await cleaner.close()
 
-    async def test_after_a_clean_up_it_can_be_applied_again(self, steering):
+    async def test_apply_works_again_after_a_clean_up(self, steering):
         await steering.apply({WEB: 36001})
         await steering.clean_up()
         assert await steering.repair() == 0
@@ -199,7 +199,7 @@ class KernelSteeringContract(SteeringContract):
         await steering.apply({WEB: 36001, DNS: REFUSE, WEB_6: 36003})
         assert steering.unsteered == {}
 
-    async def test_a_change_on_top_of_drift_repairs_it(self, steering):
+    async def test_a_change_on_top_of_drift_is_repaired(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE})
         self.break_it(steering)
         await steering.change({WEB: 36002}, ())
@@ -264,7 +264,7 @@ class SelectiveSteeringContract(KernelSteeringContract):
     def refusal(self, frontend: Frontend) -> AbstractContextManager[object]:
         """Make it impossible for a while to steer this frontend, and no other."""
 
-    async def test_a_refused_frontend_is_the_only_one_with_a_problem(self, steering):
+    async def test_only_the_refused_frontend_has_a_problem(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001, DNS: REFUSE})
             served = "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> refuse"
@@ -287,7 +287,7 @@ class SelectiveSteeringContract(KernelSteeringContract):
             await steering.apply({self.outside: 36002, WEB: 36001})
             assert {await steering.repair() for _ in range(REPAIRS)} == {0}
 
-    async def test_a_frontend_that_is_no_longer_refused_is_steered_by_a_repair(self, steering):
+    async def test_a_frontend_no_longer_refused_is_steered_by_a_repair(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001})
         for _ in range(REPAIRS):

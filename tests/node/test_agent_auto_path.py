@@ -129,7 +129,7 @@ def web(tmp_path):
         pytest.param(Endpoint.go_silent, Endpoint.come_back, "does not answer", id="cut"),
     ],
 )
-def test_an_endpoint_that_fails_costs_no_connection_after_the_switch_and_open_ones_stay(
+def test_a_failed_endpoint_fails_no_connection_after_the_switch_and_open_ones_stay(
     web, version, fail, recover, words
 ):
     connection, flow = web.open_to_good(version)

@@ -41,7 +41,7 @@ def refused(testbed):
     assert testbed.kernel() == before
 
 
-def test_without_python_iptables_one_line_has_the_remedy(refused, tmp_path):
+def test_missing_python_iptables_is_reported_in_one_line_with_the_remedy(refused, tmp_path):
     (tmp_path / "iptc.py").write_text(WITHOUT_IPTC)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     assert refused(env={"PYTHONPATH": path}) == (
@@ -53,7 +53,7 @@ def test_without_python_iptables_one_line_has_the_remedy(refused, tmp_path):
     )
 
 
-def test_without_capabilities_one_line_names_them(refused):
+def test_missing_capabilities_are_named_in_one_line(refused):
     assert refused(before=NO_RIGHTS) == (
         1,
         [
@@ -64,7 +64,7 @@ def test_without_capabilities_one_line_names_them(refused):
 
 
 @as_another_user
-def test_as_an_unprivileged_user_one_line_names_the_capabilities(testbed, refused):
+def test_an_unprivileged_start_names_the_capabilities_in_one_line(testbed, refused):
     with readable_runtime() as (prefix, python, env), readable_folder() as manifests:
         mine = [word for word in testbed.agent.command[1:] if not word.startswith("--manifests")]
         command = [*prefix, python, *mine, f"--manifests={manifests}"]

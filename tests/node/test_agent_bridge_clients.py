@@ -124,7 +124,7 @@ def test_refusals_and_fragments_are_delivered_too(bridge, version):
     other.close()
 
 
-def test_a_deleted_entry_is_restored_and_a_new_bridge_gets_one(bridge):
+def test_bridge_entries_are_restored_and_added_for_new_bridges(bridge):
     bridge.start()
     wait_for("the entry", lambda: entries(bridge.testbed) == {"cni0"})
     bridge.testbed.shell(f"bridge fdb del {MAC} dev cni0 self")
@@ -175,7 +175,7 @@ ip link set eth0 master lan1
 
 
 @pytest.mark.parametrize("steering", ["nftables", "iptables"])
-def test_replies_from_other_nodes_arrive_over_an_uplink_that_is_a_bridge(tmp_path, steering):
+def test_replies_from_other_nodes_arrive_over_a_bridge_as_uplink(tmp_path, steering):
     """They are for the bridge's own MAC address already, and it has no entry of the constant."""
     with contextlib.closing(Bridge(tmp_path, steering=steering)) as bridge:
         testbed = bridge.testbed

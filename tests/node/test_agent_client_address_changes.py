@@ -21,9 +21,7 @@ ANNOTATION = "userspace-proxy.io/preserve-client-address"
 
 
 @pytest.mark.parametrize("steering", steerings("nftables", "local"))
-def test_the_kernel_state_of_a_killed_agent_is_reused_and_a_stop_or_a_cleanup_removes_it(
-    steering, tmp_path
-):
+def test_a_killed_agents_kernel_state_is_reused_and_removed_by_stop_or_cleanup(steering, tmp_path):
     with Testbed(tmp_path, steering, "--workers=1", clients=("pod",)) as testbed:
         endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
         testbed.pod("routed").serve(None, tcp=81)

@@ -52,7 +52,7 @@ def shown(world, name):
     return world.testbed.agent.port(name, protocol="TCP", family="IPv4", side="")
 
 
-def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world):
+def test_a_client_denied_by_an_endpoint_is_denied_through_the_service(world):
     """A network policy's work: the endpoint's own kernel drops what comes from one client."""
     testbed, endpoint = world.testbed, world.endpoints["routed"]
     address, denied = world.address("pod", "routed", 4), testbed["pod"]

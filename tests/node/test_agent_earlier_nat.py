@@ -118,7 +118,7 @@ class Rules:
         ("tcp dport @ports reject", "ports { 17000-29999 }"),
     ],
 )
-def test_elements_of_a_named_set_count_as_soon_as_they_are_added(tmp_path, rule, elements):
+def test_an_element_of_a_named_set_takes_effect_when_added(tmp_path, rule, elements):
     with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         pod = testbed["pod"]

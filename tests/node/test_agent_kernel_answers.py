@@ -99,7 +99,7 @@ def kernel(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("firewall", "version"), [("docker", 6), ("firewalld", 4)])
-def test_a_firewall_that_drops_forwarded_packets_is_the_cause_as_long_as_it_is_there(
+def test_a_firewall_dropping_forwarded_packets_is_the_cause_while_present(
     kernel, firewall, version
 ):
     appear, go = FIREWALLS[firewall]
@@ -114,7 +114,7 @@ def test_a_firewall_that_drops_forwarded_packets_is_the_cause_as_long_as_it_is_t
     kernel.wait_for(version, lambda port: not port["unanswered"], "its end", clients)
 
 
-def test_an_endpoint_that_answers_nobody_is_not_the_fault_of_a_firewall(kernel):
+def test_a_silent_endpoint_is_not_attributed_to_a_firewall(kernel):
     kernel.pod.drop_traffic()
     before = kernel.port(4)["kernel_connections"]
     kernel.wait_for(
@@ -124,7 +124,7 @@ def test_an_endpoint_that_answers_nobody_is_not_the_fault_of_a_firewall(kernel):
     kernel.pod.pass_traffic()
 
 
-def test_answers_that_are_dropped_on_their_way_are_seen_without_a_known_chain(kernel):
+def test_dropped_answers_are_detected_without_a_known_chain(kernel):
     appear, go = ANSWERS
     kernel.testbed.shell(appear)
     kernel.wait_for(4, lambda port: port["unanswered"], "the cause", ("pod",))

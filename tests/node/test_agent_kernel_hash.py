@@ -121,7 +121,7 @@ def test_each_client_gets_the_endpoint_its_address_hashes_to_on_every_node(web, 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_when_an_endpoint_goes_only_its_clients_move_and_when_it_returns_they_do(web, version):
+def test_removing_an_endpoint_moves_only_its_clients_and_returning_moves_them_back(web, version):
     web.serve(web.endpoints)
     before = web.met("TCP", version)
     clients = Counter(before.values())

@@ -171,7 +171,7 @@ def test_tracked_connections_are_counted_on_request(web):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_bytes_of_tracked_flows_are_counted_where_the_kernel_accounts_for_them(web, version):
+def test_bytes_of_tracked_flows_are_counted_if_the_kernel_accounts_for_them(web, version):
     web.testbed.shell("echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct")
     web.switch("kernel")
     flow = web.testbed["pod"].udp((CLUSTER_IPS[version].format(10), PORT))

@@ -147,7 +147,7 @@ def test_a_running_agent_leaves_the_rules_of_others_unchanged(story):
     assert "".join(line for line in lines if "UPROXY" not in line) == story.rules_before
 
 
-def test_a_second_agent_is_refused_with_the_first_ones_pid(story):
+def test_a_second_agent_is_rejected_with_the_first_agents_pid(story):
     first, _, rest = story.second.stderr.partition("\n")
     assert " INFO starting version=" in first
     assert (story.second.returncode, rest) == (
@@ -184,7 +184,7 @@ def test_cleanup_after_a_crash_restores_rules_routes_and_sockets(story):
     assert story.kernel_cleaned == story.kernel_before
 
 
-def test_cleanup_reports_only_what_was_there(story):
+def test_cleanup_reports_only_existing_state(story):
     assert "INFO cleaned up steering=" in story.cleanup.stderr
     assert "INFO nothing to clean up" in story.cleanup_again.stderr
     assert story.cleanup_again.stderr.count("\n") == 1
@@ -196,11 +196,11 @@ def test_a_clean_stop_restores_rules_routes_and_sockets(story):
     assert story.kernel_stopped == story.kernel_before
 
 
-def test_connections_that_are_open_at_the_end_of_the_drain_are_reset(story):
+def test_connections_open_at_the_end_of_the_drain_are_reset(story):
     assert story.ends == dict.fromkeys(CLIENTS, ConnectionResetError)
 
 
-def test_a_connection_may_finish_during_the_drain_and_the_agent_ends_with_it(node, story):
+def test_a_connection_may_finish_during_the_drain_before_the_agent_exits(node, story):
     node.agent.flags = ("--drain-timeout=1h",)
     node.agent.start_until_ready()
     stops = node.agent.log().count("stopping")
@@ -218,7 +218,7 @@ def test_a_connection_may_finish_during_the_drain_and_the_agent_ends_with_it(nod
     assert node.agent.wait() == 0
 
 
-def test_a_client_that_dialled_during_the_pause_is_served_from_the_same_port_after_it(node, story):
+def test_a_client_dialling_during_the_pause_is_served_afterwards_from_the_same_port(node, story):
     """Its SYN went past us while there was no rule, and its entry would lead others there."""
     clients = [node[name] for name in ("pod", "bridge-pod", "laptop")]
     for client in clients:

@@ -46,7 +46,7 @@ async def node():
     net.close()
 
 
-async def test_an_address_that_is_added_and_removed_is_noticed(node):
+async def test_an_address_added_and_removed_is_noticed(node):
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     await node.until(("10.1.0.1", *LOOPBACK))
     node.net.run("ip address del 10.1.0.1/24 dev lo")
@@ -54,7 +54,7 @@ async def test_an_address_that_is_added_and_removed_is_noticed(node):
     assert node.changes == 2
 
 
-async def test_an_ipv6_address_is_noticed_when_it_answers(node):
+async def test_an_ipv6_address_is_noticed_after_duplicate_address_detection(node):
     node.net.run("""
         ip link add pod0 type veth peer name eth0
         ip link set eth0 up

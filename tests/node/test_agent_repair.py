@@ -91,7 +91,7 @@ def test_damaged_rules_are_repaired_and_all_clients_are_served_again(testbed, da
     assert ask(sock) == b"one: hello"
 
 
-def test_a_udp_client_that_sends_during_a_flush_is_served_after_it(testbed):
+def test_a_udp_client_sending_during_a_flush_is_served_afterwards(testbed):
     """What it sends meanwhile makes an association that leads past us."""
     testbed.shell(FLUSH[testbed.steering])
     sock = testbed["pod"].udp(DNS.address)
@@ -149,7 +149,7 @@ NEED_OWNER = {
     ],
     indirect=["testbed"],
 )
-def test_flows_continue_and_new_ones_are_admitted_after_a_restart_of_a_firewall(testbed, restart):
+def test_flows_survive_a_firewall_restart_and_new_ones_are_admitted(testbed, restart):
     clients = testbed.clients.values()
     with contextlib.ExitStack() as stack:
         flows = [stack.enter_context(Flow(client.dial(ECHO.address))) for client in clients]
@@ -173,7 +173,7 @@ def is_served(client):
 
 
 @pytest.mark.parametrize("testbed", ["iptables"], indirect=True)
-def test_drift_that_cant_be_repaired_is_a_problem_until_it_can(testbed, tmp_path):
+def test_unrepairable_drift_is_a_problem_until_repaired(testbed, tmp_path):
     before = rules(testbed)
     lock = Path(testbed.agent.environment["XTABLES_LOCKFILE"])
     lock.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def test_a_process_that_cannot_start_asks_for_nothing(testbed, flags, why):
 
 
 @pytest.mark.long
-def test_a_process_that_was_told_to_stop_takes_nothing_back(testbed):
+def test_a_stopping_process_does_not_take_the_node_back(testbed):
     """A next process asks while the last one drains, and can't start."""
     agent, flags = testbed.agent, testbed.agent.flags
     agent.log_path.write_text("")

@@ -76,7 +76,7 @@ def test_a_pod_reaches_itself_through_its_own_service(testbed):
     assert testbed["bridge-pod"].get(OWN_BRIDGE_POD.address) == "bridge-pod"
 
 
-def test_pods_of_one_bridge_reach_each_other_through_a_service(testbed):
+def test_pods_on_one_bridge_reach_each_other_through_a_service(testbed):
     testbed.sandbox.add_pod("bridge-neighbour", "bridge")
     neighbour = Client(testbed.pod("bridge-neighbour"))
     assert neighbour.get(OWN_BRIDGE_POD.address) == "bridge-pod"

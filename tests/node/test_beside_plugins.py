@@ -149,7 +149,7 @@ def test_coroutines(pytester, mark, arguments):
         pytest.param(["--disable-socket", "--force-enable-socket"], id="forced"),
     ],
 )
-def test_pytest_socket_with_what_the_docs_say(run, arguments):
+def test_pytest_socket_works_with_the_documented_settings(run, arguments):
     run(TESTS, *arguments).assert_outcomes(passed=2)
 
 
@@ -186,7 +186,7 @@ def test_gevent_is_an_error_with_the_remedy_and_never_a_skip(pytester, patched):
         pytest.param("httpretty", "socket.socket = Fake", id="sockets"),
     ],
 )
-def test_a_library_that_replaces_what_a_proxy_needs_is_named(library, replaces):
+def test_a_library_that_replaces_required_functions_is_named(library, replaces):
     """Of eventlet it was said that Python on linux has no epoll, of httpretty nothing."""
     program = f"""
 import _thread, select, socket

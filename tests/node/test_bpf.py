@@ -68,7 +68,7 @@ def dial(cgroup: Path, address: tuple[str, int]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_elements_are_set_and_removed_one_by_one_and_in_batches() -> None:
+def test_elements_are_set_and_removed_singly_and_in_batches() -> None:
     table = calls.create_map("table", MapSpec(HASH, 4, 4, 30_000))
     keys = struct.pack("=30000I", *range(30_000))
     calls.update_batch(table, keys, keys, 30_000)
@@ -97,7 +97,7 @@ def test_all_elements_are_read_and_some_removed() -> None:
     os.close(table)
 
 
-def test_a_map_tells_how_it_was_created_and_what_it_takes() -> None:
+def test_a_map_reports_its_specification_and_memory() -> None:
     spec = MapSpec(HASH, 8, 16, 1000, NO_PREALLOC)
     table = calls.create_map("table", spec)
     assert calls.map_info(table) == spec
@@ -105,7 +105,7 @@ def test_a_map_tells_how_it_was_created_and_what_it_takes() -> None:
     os.close(table)
 
 
-def test_a_link_tells_its_program_and_place_and_runs_another_one(
+def test_a_link_reports_its_program_and_cgroup_and_can_be_replaced(
     cgroup: Path, hooks: Dialled, web: tuple[str, int]
 ) -> None:
     section, link = "cgroup/connect4", hooks.links["cgroup/connect4"]
@@ -127,12 +127,12 @@ def test_a_link_tells_its_program_and_place_and_runs_another_one(
     os.close(place)
 
 
-def test_a_program_that_the_kernel_refuses_is_told_by_its_verifier() -> None:
+def test_a_rejected_program_is_reported_with_the_verifiers_reason() -> None:
     with pytest.raises(PermissionError, match=r"cgroup/connect4: R0 !read_ok"):
         calls.load_program("cgroup/connect4", RETURN_UNSET)
 
 
-def test_a_rejected_program_closes_the_programs_loaded_before_it(cgroup: Path) -> None:
+def test_a_rejected_program_closes_previously_loaded_programs(cgroup: Path) -> None:
     before = open_descriptors()
     Dialled(cgroup).close()
     parts = read_object(DIALLED.read_bytes())

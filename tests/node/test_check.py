@@ -34,7 +34,7 @@ def test_on_a_sound_node_everything_is_ok(node):
 
 
 @pytest.mark.needs("legacy tables")
-def test_auto_chooses_what_the_node_uses(node):
+def test_auto_prefers_the_tables_in_use_on_the_node(node):
     node.run("iptables-legacy -t nat -L >/dev/null")
     assert node.about("steering") == [
         "ok: auto chooses iptables: this node uses legacy tables already (nat)"
@@ -48,7 +48,7 @@ def test_auto_chooses_nftables_on_a_clean_node(node):
     ]
 
 
-def test_without_privileges_the_missing_ones_are_named(node):
+def test_missing_privileges_are_named(node):
     command = ["nsenter", f"--net=/proc/self/fd/{node.fd}"]
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     inner = [sys.executable, "-m", "userspace_proxy", "check", f"--manifests={node.manifests}"]
@@ -81,7 +81,7 @@ def test_legacy_rules_of_kube_proxy_have_no_effect_and_are_reported(node, tool, 
 
 
 @pytest.mark.needs("legacy tables")
-def test_rules_of_kube_proxy_in_nftables_may_precede_legacy_ones(node):
+def test_kube_proxys_nftables_rules_may_precede_legacy_rules(node):
     node.run("iptables-nft -t nat -N KUBE-SERVICES; iptables-nft -t nat -A OUTPUT -j KUBE-SERVICES")
     assert node.about("kube-proxy", "--steering=iptables") == [
         "error: chain KUBE-SERVICES may be evaluated before this proxy's rules [table ip nat]"

@@ -120,13 +120,13 @@ def checked(node: CheckedNode, *flags: str) -> str:
 
 @pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("parts", ["inet tables", "redirect"])
-def test_without_a_part_of_nftables_auto_serves_by_iptables(lacking, parts):
+def test_auto_chooses_iptables_if_nftables_lacks_a_part(lacking, parts):
     node = lacking(parts)
     assert (started(node), checked(node)) == ("iptables", "iptables")
 
 
 @pytest.mark.parametrize("parts", ["legacy tables", "fib"])
-def test_without_what_nftables_does_without_auto_serves_by_it(lacking, parts):
+def test_auto_chooses_nftables_despite_missing_optional_parts(lacking, parts):
     node = lacking(parts)
     assert (started(node), checked(node)) == ("nftables", "nftables")
 
@@ -151,9 +151,7 @@ def test_without_what_nftables_does_without_auto_serves_by_it(lacking, parts):
         ),
     ],
 )
-def test_a_start_that_cannot_succeed_ends_with_the_cause_and_what_works(
-    lacking, parts, steering, cause, remedy
-):
+def test_a_hopeless_start_fails_with_cause_and_alternative(lacking, parts, steering, cause, remedy):
     node = lacking(parts)
     for said in (started(node, f"--steering={steering}"), checked(node, f"--steering={steering}")):
         assert cause in said

@@ -140,7 +140,7 @@ def test_the_recipe_for_prometheus_counts_open_connections(answers):
     assert counts == [2]
 
 
-def test_the_recipe_for_metrics_api_reads_what_all_nodes_have(answers):
+def test_the_metrics_api_recipe_reads_the_demand_of_all_nodes(answers):
     (trigger,) = triggers_of(SCALE_TO_ZERO, "metrics-api")
     assert path_of(trigger) == "/api/v1/demand"
     assert for_busy(trigger["valueLocation"]) == "cluster.shop.busy"

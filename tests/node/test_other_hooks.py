@@ -99,7 +99,7 @@ def test_with_a_pods_rights_pins_identify_the_owner_of_a_program(
     assert said.splitlines() == [f"{CONNECT4} '' {CILIUM}", f"{SOCKOPS} '' "]
 
 
-def test_an_own_program_is_known_by_its_id_or_its_pin(
+def test_an_own_program_is_recognized_by_id_or_pin(
     attach: Callable[[str], int], cgroup: Path, names: Path
 ) -> None:
     link = attach(CONNECT4)

@@ -59,7 +59,7 @@ def ftp_session(client, number):
 
 
 @pytest.mark.parametrize("path", ["userspace", "kernel"])
-def test_ftp_in_passive_mode_meets_one_server_for_control_and_data(tmp_path, path):
+def test_passive_ftp_reaches_one_server_for_control_and_data(tmp_path, path):
     clients = ["pod", "node-1", "bare-pod", "bridge-pod"]
     flags = f"--path={path}", "--workers=2"
     with Testbed(tmp_path, "nftables", *flags, clients=clients) as testbed:
@@ -92,7 +92,7 @@ def call(client, number):
 
 
 @pytest.mark.parametrize("path", ["userspace", "kernel"])
-def test_signalling_and_media_of_a_call_meet_one_pod(tmp_path, path):
+def test_signalling_and_media_of_a_call_reach_one_pod(tmp_path, path):
     flags = f"--path={path}", "--workers=2"
     clients = ["pod", "node-1", "bare-pod", "bridge-pod"]
     with Testbed(tmp_path, "nftables", *flags, clients=clients) as testbed:

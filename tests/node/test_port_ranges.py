@@ -191,7 +191,7 @@ def test_endpoints_of_a_range_come_and_go_and_nothing_is_left(life, protocol):
     assert life.ask(MIDDLE, "TCP").endswith(str(MIDDLE))
 
 
-def test_a_range_stays_while_it_is_changed_and_through_restarts(life):
+def test_a_range_is_served_through_changes_and_restarts(life):
     agent = life.testbed.agent
     life.write()
     agent.start_until_ready()
@@ -271,7 +271,7 @@ def test_nothing_is_left_after_a_clean_up(life):
 @pytest.mark.parametrize(
     ("steering", "answered", "unserved"), [("iptables", LAST, 1), ("local", "none", 2)]
 )
-def test_other_steerings_serve_the_port_itself_and_say_what_a_range_needs(
+def test_other_steerings_serve_the_single_port_and_explain_the_missing_range(
     tmp_path, steering, answered, unserved
 ):
     with Testbed(tmp_path, steering, "--workers=1", clients=["pod"]) as testbed:

@@ -131,7 +131,7 @@ def test_each_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod
     assert errors == [str(errno.EHOSTUNREACH)] * attempts
 
 
-def test_a_pod_that_is_closed_is_unreachable_from_its_node_at_once(fresh):
+def test_a_closed_pod_is_unreachable_from_its_node_at_once(fresh):
     pod = fresh.add_pod("web")
     pod.serve(tcp=80)
     pod.close()
@@ -159,7 +159,7 @@ def test_a_udp_reply_has_the_dialled_address_as_source(sandbox, pod, address):
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_a_pod_that_drops_traffic_is_silent_until_it_stops(sandbox, name):
+def test_a_pod_dropping_traffic_is_silent_until_reset(sandbox, name):
     pod = sandbox.pods[name]
     addresses = [f"{pod.ip}:80", f"[{pod.ip6}]:80", f"{pod.ip}:99", f"[{pod.ip6}]:99"]
     pod.drop_traffic()
@@ -171,7 +171,7 @@ def test_a_pod_that_drops_traffic_is_silent_until_it_stops(sandbox, name):
     assert dial(sandbox.node, "http", urls(pod)[1]) == name
 
 
-def test_a_stopped_backend_is_refused_and_a_paused_one_hangs(sandbox, pod):
+def test_a_stopped_backend_refuses_and_a_paused_backend_hangs(sandbox, pod):
     backend = pod.serve(tcp=8080)
     backend.pause()
     url = f"http://{pod.ip}:8080/"

@@ -132,7 +132,7 @@ def test_a_service_moves_between_the_paths_without_a_failed_request(life):
 
 
 @pytest.mark.parametrize("version", KERNEL_ONCE)
-def test_an_endpoint_that_is_gone_gets_no_new_connection(life, version):
+def test_a_removed_endpoint_gets_no_new_connection(life, version):
     life.start()
     with life.dial(version) as before:
         assert before.ask() in ("one", "two")
@@ -219,7 +219,7 @@ def without_hooks(flags: tuple[str, ...]) -> tuple[str, ...]:
     return ("--socket-lb=off", *(flag for flag in flags if not flag.startswith("--socket-lb")))
 
 
-def test_all_that_is_removed_is_made_again(hooked):
+def test_all_removed_parts_are_made_again(hooked):
     pins = hooked.pins()
     with repair(hooked):
         for pin in pins:

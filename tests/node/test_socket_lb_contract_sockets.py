@@ -111,7 +111,7 @@ def test_the_peer_of_a_socket_is_the_dialled_address(site, client, version):
             assert dial.way == site.node.way
 
 
-def test_the_peer_of_a_mapped_address_is_that_address(site):
+def test_the_peer_of_a_mapped_address_is_the_dialled_address(site):
     address = mapped(site.web.cluster_ip(4))
     with Dial(site.client, address).connect() as dial:
         assert dial.peer == address
@@ -119,7 +119,7 @@ def test_the_peer_of_a_mapped_address_is_that_address(site):
 
 
 @by_version
-def test_a_socket_that_does_not_block_is_writable_when_it_is_connected(site, version):
+def test_a_nonblocking_socket_is_writable_once_connected(site, version):
     with site.new(version) as dial:
         assert connect_later(dial.sock, dial.address) == 0
         assert dial.peer == dial.address
@@ -170,7 +170,7 @@ def test_many_threads_dial_at_once(site, version):
 
 
 @by_version
-def test_a_socket_may_dial_again_after_it_was_disconnected(site, version):
+def test_a_disconnected_socket_may_dial_again(site, version):
     with site.dial(version) as dial:
         assert dial.ask() in ("one", "two")
         for address, names in (
@@ -187,7 +187,7 @@ def test_a_socket_may_dial_again_after_it_was_disconnected(site, version):
 
 
 @by_version
-def test_a_refused_socket_that_dials_an_endpoint_itself_sees_it_as_its_peer(site, version):
+def test_a_refused_socket_sees_a_directly_dialled_endpoint_as_its_peer(site, version):
     endpoint = site.backends[0].at(version)
     with site.new(version) as dial:
         # A socket that doesn't block reports an error of its own once.
@@ -218,7 +218,7 @@ def test_multipath_tcp_is_served(site, version):
 
 
 @by_version
-def test_udp_is_answered_from_what_was_dialled(site, version):
+def test_udp_answers_come_from_the_dialled_address(site, version):
     address = site.web.cluster_ip(version)
     with contextlib.closing(site.client.udp(address)) as sock:
         sock.send(b"hello")

@@ -117,7 +117,7 @@ def test_connections_outside_the_hooks_cgroup_are_counted_by_rules(followed: Fol
         assert "1 connection at connect() since the start, and 1 by rules" in shown
 
 
-def test_a_dead_endpoint_is_ejected_by_the_first_dial_in_the_words_of_the_userspace_path(
+def test_the_first_failed_dial_ejects_an_endpoint_with_the_userspace_paths_cause(
     followed: Followed,
 ) -> None:
     followed.start()
@@ -147,7 +147,7 @@ def test_a_dead_endpoint_is_ejected_by_the_first_dial_in_the_words_of_the_usersp
 
 
 @pytest.mark.parametrize("pods", [2, 10])
-def test_clients_whose_own_dials_fail_eject_no_endpoint_for_others(
+def test_dials_failing_in_clients_own_firewalls_eject_no_endpoint_for_others(
     followed: Followed, pods: int
 ) -> None:
     forgers = list(followed.node.add_clients("forger", pods))

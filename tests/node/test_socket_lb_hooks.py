@@ -240,9 +240,7 @@ def test_an_ejection_for_all_is_prolonged_after_each_probe_and_can_be_ended(stag
     assert hooks.ejected() == {}
 
 
-def test_ends_of_connections_are_events_while_they_are_observed(
-    stage: Stage, server: socket.socket
-) -> None:
+def test_connection_ends_are_events_while_observed(stage: Stage, server: socket.socket) -> None:
     hooks = stage.start()
     hooks.replace({WEB: to(address_of(server))})
     hooks.observe(True)
@@ -374,7 +372,7 @@ def test_elements_that_another_program_has_changed_are_put_back(
     assert stage.outcome(WEB) == str(WEB.address)
 
 
-def test_a_program_that_comes_later_is_named_once(
+def test_a_program_attached_later_is_logged_once(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     hooks = stage.start()
@@ -428,7 +426,7 @@ def test_counters_that_another_program_has_removed_begin_anew(
     assert hooks.counts()[NAME, address_of(server)].established == 1
 
 
-def test_hooks_lead_nowhere_once_nothing_looks_after_them(
+def test_hooks_stop_translating_after_their_term_expires(
     stage: Stage, server: socket.socket
 ) -> None:
     hooks = stage.start()

@@ -268,7 +268,7 @@ def lasts_s(ejection: Ejection | None) -> float:
     return (ejection.until_ns - time.monotonic_ns()) / SECOND_NS
 
 
-def test_a_refusing_endpoint_fails_only_one_dial_before_it_is_ejected(
+def test_a_refusing_endpoint_fails_a_single_dial_before_its_ejection(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     good, dead = hooks.lead(WEB, address_of(server), DEAD)
@@ -291,7 +291,7 @@ def test_refusals_of_ipv6_eject_too(hooks: SocketLb, node: Net) -> None:
     assert (event.endpoint, event.client.ip, event.frontend) == (dead, POD6, WEB6)
 
 
-def test_a_repeated_syn_ejects_and_a_late_answer_ends_it(
+def test_a_repeated_syn_ejects_an_endpoint_until_a_late_answer(
     hooks: SocketLb, node: Net, silent: socket.socket
 ) -> None:
     (number,) = hooks.lead(WEB, address_of(silent))
@@ -379,7 +379,7 @@ def test_the_remaining_endpoints_share_the_load_of_an_ejected_endpoint(
 
 
 @pytest.mark.parametrize("scope", ["all", "own"])
-def test_an_ejected_endpoint_is_probed_by_one_dial_when_it_is_due(
+def test_a_due_probe_of_an_ejected_endpoint_is_a_single_dial(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket, scope: str
 ) -> None:
     netns = netns_cookie(hooks, node) if scope == "own" else 0
@@ -453,7 +453,7 @@ def test_a_failed_dial_ejects_for_its_own_network_namespace_alone(
         pod.close()
 
 
-def test_no_failed_dial_prolongs_what_holds_for_all(
+def test_a_failed_dial_does_not_prolong_an_ejection_for_all(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     dead, _ = hooks.lead(WEB, DEAD, address_of(server))
@@ -496,7 +496,7 @@ def test_a_network_namespace_reports_few_failed_dials_in_a_second(
     pod.close()
 
 
-def test_an_endpoint_that_is_not_known_any_more_is_not_ejected(hooks: SocketLb, node: Net) -> None:
+def test_an_unknown_endpoint_is_not_ejected(hooks: SocketLb, node: Net) -> None:
     (number,) = hooks.lead(WEB, DEAD)
     hooks.forget(number)
     assert dial(node, WEB) == "ECONNREFUSED"
@@ -532,9 +532,7 @@ def test_bytes_and_times_are_counted_at_the_end(
     assert 0 < counts.srtt_us < 10_000_000
 
 
-def test_a_connection_that_is_reset_has_ended(
-    hooks: SocketLb, node: Net, server: socket.socket
-) -> None:
+def test_a_reset_connection_has_ended(hooks: SocketLb, node: Net, server: socket.socket) -> None:
     (number,) = hooks.lead(WEB, address_of(server))
     with node.tcp() as client:
         client.connect(tuple(WEB))
@@ -580,9 +578,7 @@ def test_failed_dials_are_connections_that_ended(hooks: SocketLb, node: Net) -> 
     assert events == [(EventKind.REFUSED, number, Result.NONE), ended, ended]
 
 
-def test_ends_of_connections_for_which_there_was_no_room_are_counted(
-    hooks: SocketLb, node: Net
-) -> None:
+def test_connection_ends_lost_for_lack_of_room_are_counted(hooks: SocketLb, node: Net) -> None:
     (number,) = hooks.lead(WEB, DEAD)
     hooks.set(DialSettings(observing=1))
     for _ in range(2500):
@@ -592,7 +588,7 @@ def test_ends_of_connections_for_which_there_was_no_room_are_counted(
     assert hooks.counts(number).lost == 2500 - taken
 
 
-def test_events_that_were_taken_make_room(hooks: SocketLb, node: Net) -> None:
+def test_taken_events_make_room(hooks: SocketLb, node: Net) -> None:
     hooks.lead(WEB, DEAD)
     hooks.set(DialSettings(observing=1))
     taken = 0

@@ -55,7 +55,7 @@ def test_hooks_start_with_the_capabilities_of_the_chart(cgroup: Path, names: Pat
     assert start(WITH, cgroup, names) == f"True {names}"
 
 
-def test_without_the_capability_the_reason_is_one_line(cgroup: Path, names: Path) -> None:
+def test_a_missing_capability_is_reported_in_one_line(cgroup: Path, names: Path) -> None:
     assert start(WITHOUT, cgroup, names).startswith(
         "cannot translate connect(): CAP_BPF missing: connect() can't be hooked (run as root, or "
     )

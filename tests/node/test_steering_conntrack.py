@@ -97,7 +97,7 @@ def ours(version: int, wanted: EntryFilter) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, version):
+def test_thousands_of_associations_are_read_as_by_conntrack(node, version):
     ip = IPS[version][1]
     send(node, [SocketAddress(ip, 53), SocketAddress(ip, 5353)], CLIENTS, version)
     read = ours(version, EntryFilter(socket.IPPROTO_UDP))
@@ -145,7 +145,7 @@ def test_entries_that_ended_meanwhile_are_skipped(node):
         assert list(list_entries(requests, 4, wanted)) == []
 
 
-def test_removing_a_conntrack_entry_spares_a_newer_one_from_the_same_port(node):
+def test_removing_a_conntrack_entry_spares_a_newer_entry_with_the_same_port(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], 1)
     with Requests.open(NETLINK_NETFILTER) as requests:
@@ -173,7 +173,7 @@ def test_unanswered_syns_of_the_frontends_are_removed_and_other_connections_stay
 
 
 @pytest.mark.parametrize("frontends", [[WEB], [WEB, *MANY]], ids=["one", "many"])
-def test_connections_of_the_frontends_that_were_reset_are_removed(node, frontends):
+def test_connections_of_the_reset_frontends_are_removed(node, frontends):
     node.run(f"ip address add {WEB.ip} dev lo; ip address add {OTHER.ip} dev lo")
     reset = struct.pack("ii", 1, 0)
     with nodes.tcp_server(node, 80) as server:

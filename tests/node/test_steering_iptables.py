@@ -233,7 +233,7 @@ END""")
 
 
 @pytest.mark.kernel
-async def test_written_rules_are_as_iptables_save_prints_them(node, steering):
+async def test_rules_are_written_as_iptables_save_prints_them(node, steering):
     await steering.apply(MANY | TREE_6 | {CART: REFUSE, DNS: 36002})
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
     node_ports = {Frontend(nodes.NODE_IP, port, Protocol.TCP): port for port in range(0, 65535, 60)}
@@ -245,7 +245,7 @@ async def test_written_rules_are_as_iptables_save_prints_them(node, steering):
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
 
 
-async def test_a_guard_of_one_port_is_as_iptables_save_prints_it(node):
+async def test_a_single_port_guard_is_written_as_iptables_save_prints_it(node):
     steering = make_steering("iptables", SteeringFacts(refuse_port=35888))
     await steering.apply({CART: REFUSE})
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])

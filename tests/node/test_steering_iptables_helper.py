@@ -67,9 +67,7 @@ async def test_a_restore_that_fails_leaves_the_old_rules_in_force(node, restore,
     assert len((await steering.render()).splitlines()) == len(TREE)
 
 
-async def test_a_successor_whose_kernel_refused_gets_the_whole_state_again(
-    node, steering, lock_file
-):
+async def test_a_replacement_helper_gets_the_whole_state_after_a_refusal(node, steering, lock_file):
     await steering.apply({WEB: 36001})
     pid = steering.helper_pids[IPFamily.IPV4]
     os.kill(pid, signal.SIGKILL)
@@ -85,7 +83,7 @@ async def test_a_successor_whose_kernel_refused_gets_the_whole_state_again(
 
 
 @pytest.mark.parametrize("its_child", ["commits", "dies-too"])
-async def test_a_helper_killed_during_an_apply_has_a_successor_that_completes_it(
+async def test_a_replacement_helper_completes_an_interrupted_apply(
     node, restore, steering, tmp_path, its_child
 ):
     await steering.apply({WEB: 36001})
@@ -136,7 +134,7 @@ async def test_the_helpers_end_with_close(steering):
         os.kill(pid, 0)
 
 
-async def test_ipv6_has_a_helper_only_if_it_is_needed(steering):
+async def test_an_ipv6_helper_is_started_only_when_needed(steering):
     await steering.apply({WEB: 36001})
     assert set(steering.helper_pids) == {IPFamily.IPV4}
     await steering.apply({WEB_6: 36001})

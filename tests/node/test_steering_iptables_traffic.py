@@ -79,9 +79,7 @@ async def test_only_the_syn_of_a_connection_is_checked(cluster, steering, web):
         pytest.param(ACK, [1, 0, 0, 0, 0], id="ack"),
     ],
 )
-async def test_no_segment_that_was_not_steered_opens_a_connection(
-    cluster, steering, web, flags, met
-):
+async def test_no_unsteered_segment_opens_a_connection(cluster, steering, web, flags, met):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
     # The node receives it in a softirq, which a busy machine may delay.

@@ -157,7 +157,7 @@ def test_a_table_of_bridges_changes_forwarded_frames(node, ruleset):
     """)  # noqa: E501
 
 
-def test_ten_thousands_of_elements_are_added_and_removed_in_one_transaction(node, ruleset):
+def test_thirty_thousand_elements_are_added_and_removed_in_one_transaction(node, ruleset):
     ruleset.commit(table_with_map().messages)
     many = {number.to_bytes(4, "big") + WEB[4:]: PORT for number in range(30_000)}
     table = TableWriter("ours")
@@ -238,7 +238,7 @@ def test_a_change_by_others_during_an_own_change_counts_as_touched(node, ruleset
     assert watch.is_affected()
 
 
-def test_outside_of_an_own_change_those_of_the_same_socket_count(ruleset, watch):
+def test_other_changes_by_the_same_socket_are_detected(ruleset, watch):
     """Another process may have a copy of it."""
     table = TableWriter("userspace-proxy")
     table.create()

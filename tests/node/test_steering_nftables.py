@@ -261,7 +261,7 @@ async def test_a_table_that_another_program_owns_is_a_conflict(node):
     await steering.close()
 
 
-async def test_without_a_privilege_one_line_states_what_is_missing(node):
+async def test_a_missing_privilege_is_reported_in_one_line(node):
     program = dedent("""
         import asyncio
         from userspace_proxy.steering import SteeringFacts, make_steering

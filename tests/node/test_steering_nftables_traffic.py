@@ -53,7 +53,7 @@ async def test_leftovers_of_kube_proxy_have_no_effect(cluster, steering, web, wh
         pytest.param(ACK, id="ack"),
     ],
 )
-async def test_no_segment_that_was_not_steered_opens_a_connection(cluster, steering, web, flags):
+async def test_no_unsteered_segment_opens_a_connection(cluster, steering, web, flags):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""
@@ -86,7 +86,7 @@ async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
     await successor.close()
 
 
-async def test_an_open_association_follows_a_change_once_stale_ones_are_forgotten(
+async def test_an_open_association_follows_a_change_after_forgetting_stale_ones(
     cluster, steering, dns
 ):
     other = nodes.UdpServer(cluster.node, 36005)

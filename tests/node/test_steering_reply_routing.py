@@ -13,7 +13,7 @@ from userspace_proxy.steering import REPLY_TABLES
 pytestmark = pytest.mark.netns
 
 
-def test_without_ipv6_replies_of_ipv4_are_delivered_and_those_of_ipv6_once_it_is_enabled(cluster):
+def test_ipv4_replies_are_delivered_without_ipv6_and_ipv6_replies_once_enabled(cluster):
     setting = "sysctl -qw net.ipv6.conf.all.disable_ipv6"
     cluster.node.run(f"{setting}=1")
     with Catching(cluster) as catching:
@@ -73,7 +73,7 @@ def test_a_table_left_by_an_older_version_is_replaced(cluster):
     assert "socket transparent 1" in table
 
 
-def test_two_proxies_share_the_routes_and_the_last_one_removes_them(cluster):
+def test_the_last_of_two_proxies_removes_the_shared_routes(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as one, Catching(cluster, "canary") as other:
         with cluster.node:
@@ -133,7 +133,7 @@ def test_on_a_kernel_without_owners_the_table_is_repaired(cluster, monkeypatch):
 
 @pytest.mark.needs("table owner")
 @pytest.mark.usefixtures("catching")
-def test_the_table_reads_as_it_was_written(cluster):
+def test_nft_lists_the_written_table(cluster):
     listed = cluster.node.run("nft list table inet userspace-proxy/replies")
     # The first line names the owner's process.
     assert listed.expandtabs(4).partition("\n")[2] == dedent("""\

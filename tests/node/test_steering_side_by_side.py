@@ -180,7 +180,7 @@ async def test_the_command_removes_the_rules_of_every_name(node, make, cleanup):
     assert rules(node) == empty
 
 
-async def test_the_command_removes_nothing_while_one_of_them_runs(node, stable, make, cleanup):
+async def test_cleanup_removes_nothing_while_a_proxy_runs(node, stable, make, cleanup):
     await (await make(CANARY)).apply({WEB: 36001})
     before = rules(node)
     lock = NodeLock("canary")
@@ -205,7 +205,7 @@ def cluster(lock_file):
     cluster.close()
 
 
-async def test_a_udp_client_of_the_other_proxy_stays_with_it(cluster, kind):
+async def test_a_udp_client_of_the_other_proxy_keeps_its_association(cluster, kind):
     stable, canary = (make_steering(kind, facts) for facts in (STABLE, CANARY))
     old, new = nodes.UdpServer(cluster, 36102), nodes.UdpServer(cluster, 36002)
     client = cluster.udp()

@@ -143,7 +143,7 @@ async def test_dnat_follows_the_nodes_address(cluster, steering, web):
     assert nodes.can_dial(pod, WEB.ip, 80)
 
 
-async def test_a_udp_client_that_sent_before_the_service_existed_is_served_once_it_does(
+async def test_a_udp_client_sending_before_the_service_exists_is_served_afterwards(
     cluster, steering, dns
 ):
     await steering.apply({})

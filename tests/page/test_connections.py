@@ -78,7 +78,7 @@ async def test_a_name_is_text_and_no_markup(screen):
     assert await page.locator("#x").count() == 0
 
 
-async def test_a_table_lists_which_client_calls_which_service(screen):
+async def test_a_table_lists_clients_with_the_services_they_call(screen):
     screen.observing.add_calls([Calls(port_key("shop/web:http"), "10.244.0.7", 12, 4)], 3)
     page = await opened(screen)
     edges = page.locator("#edge-rows tr")
@@ -130,7 +130,7 @@ async def test_no_column_overlaps_another(screen, record):
         assert await page.evaluate(OVERLAPS) == [], width
 
 
-async def test_usual_names_are_on_one_line(screen):
+async def test_ordinary_names_fit_on_one_line(screen):
     page = await opened(screen)
     screen.observing.deliver([USUAL])
     cells = rows(page).first.locator("td")
@@ -171,7 +171,7 @@ async def test_an_invalid_filter_is_reported(screen):
     screen.errors.clear()
 
 
-async def test_closing_it_ends_the_stream(screen):
+async def test_closing_the_panel_ends_the_stream(screen):
     page = await opened(screen)
     await page.get_by_role("button", name="Connections, live").click()
     await until(lambda: not screen.observing.filters())

@@ -81,7 +81,7 @@ async def test_pages_are_accessible_in_both_schemes_and_never_scroll_sideways(pa
         assert await page.evaluate("document.documentElement.scrollWidth") == width
 
 
-async def test_each_unhealthy_part_is_named_on_the_first_screen_and_links_to_its_page(page):
+async def test_each_unhealthy_object_is_named_on_the_first_screen_with_a_link(page):
     screen = 900
     for words in (
         "the agent has not answered within 5 s",
@@ -127,7 +127,7 @@ async def test_a_command_that_has_ended_is_shown(page, shown, tab):
         tab.errors.clear()
 
 
-async def test_keys_lead_from_row_to_row_and_to_the_page_of_one(page):
+async def test_keys_move_between_rows_and_open_their_pages(page):
     await page.keyboard.press("j")
     await page.keyboard.press("j")
     names = page.locator(".ports .name a")
@@ -138,7 +138,7 @@ async def test_keys_lead_from_row_to_row_and_to_the_page_of_one(page):
     await page.get_by_role("heading", level=1, name="shop/cart").wait_for()
 
 
-async def test_a_search_follows_what_is_typed_and_is_in_the_address(page, shown):
+async def test_a_search_follows_typing_and_updates_the_address(page, shown):
     await page.keyboard.press("/")
     await page.keyboard.type("is:not-answering")
     names = page.locator(".ports .name a")
@@ -164,7 +164,7 @@ async def test_keys_open_the_help_and_leave_the_search(page):
     assert not await page.evaluate("document.activeElement === document.getElementById('q')")
 
 
-async def test_the_map_leads_to_what_it_shows(page, shown):
+async def test_the_map_links_to_its_items(page, shown):
     await page.goto(f"{shown.base}/map?q=shop/web")
     svg = page.locator("svg.map")
     assert await svg.get_by_role("link").count() == 1 + 3 + 2
@@ -191,7 +191,7 @@ async def test_without_scripts_everything_can_be_read_and_searched(browser, show
         await context.close()
 
 
-async def test_a_window_without_the_cookie_learns_how_to_get_one(browser, shown):
+async def test_a_window_without_the_cookie_explains_how_to_get_one(browser, shown):
     context = await browser.new_context()
     try:
         page = await context.new_page()

@@ -24,7 +24,7 @@ def make_broken_view():
     return make_view(*broken, *(make_port(f"calm-{number}") for number in range(5)))
 
 
-async def test_a_cause_shared_by_many_services_is_one_line_at_the_top_with_a_page(screen):
+async def test_a_cause_shared_by_many_services_is_one_line_with_a_page(screen):
     await screen.page.set_viewport_size({"width": 1024, "height": 768})
     page = await screen.open(make_broken_view())
     (line,) = await page.get_by_label("Causes of several Services").get_by_role("link").all()
@@ -59,7 +59,7 @@ async def line_of(page):
     return title.removesuffix(": node-a, userspace-proxy")
 
 
-async def test_a_cause_that_is_over_leads_to_what_is_so_now(screen):
+async def test_a_resolved_incident_links_to_the_current_state(screen):
     page = await screen.open(make_broken_view(), "/incidents/0123456789ab")
     assert screen.errors
     assert all("404" in error for error in screen.errors)

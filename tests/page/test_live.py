@@ -39,7 +39,7 @@ async def test_a_change_is_shown_within_a_second_or_two(screen):
     assert await page.evaluate("window.isSame")
 
 
-async def test_only_what_changed_is_touched(screen):
+async def test_an_update_changes_only_differing_elements(screen):
     page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
     await page.evaluate(
         """() => {
@@ -57,7 +57,7 @@ async def test_only_what_changed_is_touched(screen):
     assert affected == [await row(page, "shop/web:http").get_attribute("id")]
 
 
-async def test_a_lost_connection_is_shown_and_comes_back(screen):
+async def test_a_lost_connection_is_shown_and_re_established(screen):
     page = await open_live(screen, make_view(make_port("web")))
     await page.context.set_offline(True)
     await page.evaluate("follow()")
@@ -177,7 +177,7 @@ async def test_the_back_button_returns_to_the_last_search(screen):
     assert await page.get_by_role("searchbox").input_value() == ""
 
 
-async def test_a_page_that_is_hidden_has_no_stream(screen):
+async def test_a_hidden_page_has_no_stream(screen):
     page = await open_live(screen, make_view(make_port("web")))
     await page.evaluate(
         """() => {

@@ -57,7 +57,7 @@ CONTRASTS = """
 """
 
 
-async def test_a_node_with_problems_shows_them_first(screen):
+async def test_problems_of_a_node_are_shown_first(screen):
     page = await screen.open(make_troubled_view())
     assert await page.title() == "Trouble: node-a, userspace-proxy"
     problems = page.get_by_role("region", name="Problems of this node")
@@ -79,7 +79,7 @@ async def test_many_services_fit_on_a_screen(screen):
     assert shown >= 27
 
 
-async def test_only_what_needs_attention(screen):
+async def test_a_state_link_filters_the_service_ports(screen):
     page = await screen.open(make_troubled_view())
     await page.get_by_role("link", name="3 refused").click()
     await page.wait_for_url("**/?q=is:refused&refresh=off")
@@ -97,7 +97,7 @@ async def test_pages_of_a_large_cluster(screen):
     assert await page.get_by_role("link", name="Previous").get_attribute("href") == "./?refresh=off"
 
 
-async def test_a_link_to_a_service_shows_it_alone_with_its_details(screen):
+async def test_a_service_link_shows_only_that_service_with_details(screen):
     view = make_view(make_port("web"), make_port("web-2"), make_port("cart"))
     page = await screen.open(view, "/?service=shop/web")
     await page.get_by_text("live", exact=True).wait_for()
@@ -114,7 +114,7 @@ REJECTED = RejectedFacts.at(
 )
 
 
-async def test_a_rejected_service_is_found_with_its_file_and_what_to_change(screen):
+async def test_a_rejected_service_is_found_with_its_file_and_remedy(screen):
     lines = (REJECTED.line, "m/x.yaml:1: not YAML")
     source = SourceFacts("manifests", "m", is_synced=True, problems=lines, rejected=(REJECTED,))
     page = await screen.open(make_view(make_port("web"), source=source))

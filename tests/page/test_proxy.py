@@ -54,7 +54,7 @@ async def flow(address):
         await ask(address)
 
 
-async def test_traffic_is_drawn_as_it_flows(proxy, page):
+async def test_traffic_is_drawn_in_real_time(proxy, page):
     async with backend(b"one") as one:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         row = page.locator("tbody.port")
@@ -80,7 +80,7 @@ async def test_a_service_without_endpoints_shows_the_cause_and_its_events(proxy,
         await expect(event).to_be_visible(timeout=SOON_MS)
 
 
-async def test_a_dead_endpoint_of_several_services_is_one_line_and_one_event(proxy, page):
+async def test_a_dead_endpoint_of_several_services_is_one_cause_and_one_event(proxy, page):
     async with backend(b"one") as one:
         dead = free_address()
         for name in ("a", "b", "c"):

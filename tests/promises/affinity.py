@@ -48,9 +48,7 @@ class TestAffinity:
     """Source: e2e "should have session affinity work …", "… timeout work …", "… switch …"."""
 
     @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
-    def test_a_client_stays_with_one_endpoint_until_that_is_gone(
-        self, world: World, protocol: str
-    ) -> None:
+    def test_a_client_keeps_its_endpoint_until_removed(self, world: World, protocol: str) -> None:
         spec = PINNED.but(name=f"pinned-{protocol.lower()}", ports=[Port(protocol=protocol)])
         world.put(spec.at(*world.pods()))
         (first,) = world.all_of("pod", spec.address, protocol)
@@ -61,7 +59,7 @@ class TestAffinity:
         assert world.all_of("pod", spec.address, protocol) == {second}
         world.delete(spec)
 
-    def test_a_client_that_asks_while_endpoints_come_into_force_meets_only_one(
+    def test_a_client_dialling_during_the_first_update_meets_one_endpoint(
         self, world: World
     ) -> None:
         """Source: e2e "should function for client IP based session affinity"."""
@@ -79,7 +77,7 @@ class TestAffinity:
                 assert len({name for name in names if name in PODS}) == 1, (protocol, names)
             world.delete(spec)
 
-    def test_a_client_stays_with_one_endpoint_by_a_node_port(self, world: World) -> None:
+    def test_a_client_at_a_node_port_keeps_its_endpoint(self, world: World) -> None:
         world.put(NODE_PORT.at(*world.pods()))
         at = (world.ip("node-1"), 30011)
         assert len(world.all_of("laptop", at)) == 1

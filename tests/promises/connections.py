@@ -29,7 +29,7 @@ class TestConnections:
     """Annotations of this proxy."""
 
     @V4_AND_V6
-    def test_connections_to_an_endpoint_that_is_not_ready_end_if_the_service_asks_for_it(
+    def test_connections_to_an_unready_endpoint_end_if_the_annotation_requests_it(
         self, world: World, v6: bool
     ) -> None:
         """Source: kubernetes#108523: clients stay with a demoted primary."""
@@ -50,9 +50,7 @@ class TestConnections:
         world.delete(ended)
 
     @V4_AND_V6
-    def test_no_client_stays_with_a_server_that_is_put_on_standby(
-        self, world: World, v6: bool
-    ) -> None:
+    def test_no_client_stays_with_a_server_put_on_standby(self, world: World, v6: bool) -> None:
         """Source: kubernetes#108523: a controller swaps the priorities of two servers."""
         one, two = ([At(ip)] for ip in world.pods("one", "two", v6=v6))
         active, standby = {PRIORITY: "0"}, {PRIORITY: "1"}
@@ -67,7 +65,7 @@ class TestConnections:
             read_to_end(sock)
         world.delete(pair)
 
-    def test_flows_to_a_terminating_pod_go_on_while_it_serves(self, world: World) -> None:
+    def test_flows_to_a_serving_terminating_pod_continue(self, world: World) -> None:
         """Source: KEP-5989, kubernetes#134143: SIP over UDP needs the answers of one server."""
         flowing = FLOWING.but(annotations={ON_REMOVAL: "60s"})
         one, two = world.pods("one", "two")
@@ -82,7 +80,7 @@ class TestConnections:
         world.delete(flowing)
 
     @V4_AND_V6
-    def test_a_connection_waits_for_the_first_endpoint_if_the_service_asks_for_it(
+    def test_a_connection_waits_for_the_first_endpoint_with_hold(
         self, world: World, v6: bool
     ) -> None:
         """Not of Kubernetes; OpenShift's unidler."""
@@ -96,9 +94,7 @@ class TestConnections:
         world.delete(HELD)
 
     @V4_AND_V6
-    def test_first_datagrams_wait_for_the_first_endpoint_if_the_service_asks_for_it(
-        self, world: World, v6: bool
-    ) -> None:
+    def test_first_datagrams_wait_for_an_endpoint_with_hold(self, world: World, v6: bool) -> None:
         """Not of Kubernetes."""
         world.put(HELD_FLOWS)
         sock = world.udp("pod", (HELD_FLOWS.ips[v6], 80))

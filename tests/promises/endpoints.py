@@ -56,9 +56,7 @@ class TestEndpoints:
                 )
         assert time.monotonic() - began < REFUSAL_S
 
-    def test_clients_are_refused_without_endpoints_and_served_by_new_ones(
-        self, world: World
-    ) -> None:
+    def test_clients_are_refused_until_endpoints_exist(self, world: World) -> None:
         """Source: e2e "should be rejected for evicted pods (no endpoints exist)"."""
         for name in ("one", "two"):
             world.put(EMPTY.at(*world.pods(name)))
@@ -66,9 +64,7 @@ class TestEndpoints:
             world.put(EMPTY.at(At(world.ip(name), ready=False)))
             assert set(world.everybody(EMPTY.address).values()) == {"refused"}
 
-    def test_without_ready_endpoints_those_that_terminate_and_serve_are_used(
-        self, world: World
-    ) -> None:
+    def test_serving_terminating_endpoints_are_used_without_ready_ones(self, world: World) -> None:
         """Source: e2e "should fallback to terminating endpoints when there are no ready …"."""
         one, two, three = world.pods()
         world.put(LEAVING.at(one, leaving(two)))
@@ -80,7 +76,7 @@ class TestEndpoints:
         world.put(LEAVING.at(leaving(one, serving=False)))
         assert world.who("pod", LEAVING.address) == "refused"
 
-    def test_not_ready_addresses_are_published_as_slices_show_it(self, world: World) -> None:
+    def test_unready_addresses_are_used_if_slices_mark_them_ready(self, world: World) -> None:
         """Source: e2e "should be able to connect to terminating and unready endpoints …"."""
         one, two = world.pods("one", "two")
         # With publishNotReadyAddresses the control plane shows all of them as ready.

@@ -66,7 +66,7 @@ class TestFamilies:
         assert world.who("pod", (V4, 80)) == "refused"
         assert world.who("pod", (V6, 80)) == "two"
 
-    def test_a_service_gets_a_second_family_and_loses_it(self, world: World) -> None:
+    def test_a_service_gains_and_loses_a_second_family(self, world: World) -> None:
         """Source: e2e "should be able to switch from SingleStack to DualStack"; KEP-563."""
         both = (*world.pods("one"), *world.pods("two", v6=True))
         single = DUAL.but(ips=[V4])
@@ -74,7 +74,7 @@ class TestFamilies:
             world.put(spec.at(*both))
             assert {ip for ip in (V4, V6) if world.serves("pod", (ip, 80))} == who
 
-    def test_an_ipv6_client_stays_with_one_endpoint(self, world: World) -> None:
+    def test_an_ipv6_client_keeps_its_endpoint(self, world: World) -> None:
         world.put(PINNED.at(*world.pods(v6=True)))
         for client in world.testbed.clients:
             assert len(world.all_of(client, PINNED.address)) == 1

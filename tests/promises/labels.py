@@ -48,7 +48,7 @@ class TestLabels:
             )
 
     @pytest.mark.parametrize("balance", ["least-connections", "power-of-two-choices"])
-    def test_a_new_endpoint_gets_the_new_connections_while_old_ones_are_held(
+    def test_a_new_endpoint_gets_new_connections_while_old_ones_are_held(
         self, world: World, balance: str
     ) -> None:
         """Long-lived gRPC: with turns a new pod would wait for as long as they live."""
@@ -60,7 +60,7 @@ class TestLabels:
         world.put(BALANCED.at(*world.pods("one", "two")))
         assert world.all_of("pod", BALANCED.address) == {"one", "two"}
 
-    def test_a_new_endpoint_starts_slowly_if_the_service_asks_for_it(self, world: World) -> None:
+    def test_a_new_endpoint_starts_slowly_with_the_annotation(self, world: World) -> None:
         """Not of Kubernetes; Envoy's slow start."""
         spec = BALANCED.but(annotations={SLOW_START: "1h"})
         world.put(spec.at(*world.pods("one")))
@@ -85,7 +85,7 @@ class TestLabels:
         assert after == before
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
-    def test_a_restarted_proxy_serves_what_it_served(
+    def test_a_restarted_proxy_serves_its_former_services(
         self, world: World, number: signal.Signals
     ) -> None:
         """Source: e2e "should work after restarting kube-proxy"."""

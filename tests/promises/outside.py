@@ -63,7 +63,7 @@ class TestOutside:
         assert "10.96.20.1" in said
         assert "192.0.2.1" in said
 
-    def test_source_ranges_decide_which_clients_reach_a_load_balancer_and_change_live(
+    def test_changing_source_ranges_takes_effect_for_a_load_balancer_at_once(
         self, world: World
     ) -> None:
         """Source: e2e "should only allow access from service loadbalancer source ranges"."""
@@ -106,7 +106,7 @@ class TestOutside:
         }
         assert said == dict.fromkeys(said, "one")
 
-    def test_a_node_port_held_by_a_daemon_stays_with_it_until_it_ends(self, world: World) -> None:
+    def test_a_node_port_belongs_to_a_daemon_until_the_daemon_ends(self, world: World) -> None:
         """Source: e2e "should … node port collisions"; our rule: the later one waits."""
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)
@@ -126,7 +126,7 @@ class TestOutside:
         eventually("service", "one", lambda: world.who("laptop", at))
         wait_for("its end on the page", lambda: not world.shown("colliding")[0]["problem"])
 
-    def test_of_two_services_that_claim_one_address_the_later_waits(self, world: World) -> None:
+    def test_the_later_of_two_services_claiming_an_address_waits(self, world: World) -> None:
         at = (CLAIMED, 80)
         world.put(FIRST.at(*world.pods("one")))
         world.put(SECOND.at(*world.pods("two")))

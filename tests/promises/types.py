@@ -58,7 +58,7 @@ class TestTypes:
         world.put(of_type("E"))
         assert world.ignored_reason("changing") == ["type ExternalName is served by DNS alone"]
 
-    def test_ports_change_and_those_that_stay_have_no_gap(self, world: World) -> None:
+    def test_unchanged_ports_are_served_without_a_gap(self, world: World) -> None:
         web, second, third = (Port(n, name=f"p{n}") for n in (80, 81, 82))
         world.put(MANY.but(ports=[web, second]).at(*world.pods("one")))
         assert world.who("pod", (MANY.ips[0], 81)) == "one"
@@ -116,7 +116,7 @@ class TestNodes:
             eventually("health", (status, status == 200), lambda: health(world))
             assert world.agent.read("/livez", port=HEALTH)[0] == 200
 
-    def test_a_node_that_is_being_deleted_turns_clients_away(self, world: World) -> None:
+    def test_a_node_being_deleted_turns_clients_away(self, world: World) -> None:
         world.write_node(node_object())
         eventually("health", (200, True), lambda: health(world))
         world.doom_node()

@@ -44,7 +44,7 @@ def pair(system: System, calls: SystemCalls) -> tuple[int, Any]:
     return calls.adopt(left), right
 
 
-def test_what_is_read_is_sent_from_the_buffer(system: System, calls: SystemCalls) -> None:
+def test_received_bytes_are_sent_from_the_buffer(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     assert calls.receive(left) == -errno.EAGAIN
     right.send(b"question")
@@ -146,7 +146,7 @@ def test_without_a_descriptor_there_is_no_pipe(system: System, calls: SystemCall
         assert calls.open_pipe(4096) == (-errno.EMFILE, -1)
 
 
-def test_events_are_reported_until_they_are_not_watched(system: System, calls: SystemCalls) -> None:
+def test_events_are_reported_until_unwatched(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     assert calls.watch(left, IN | ET) == 0
     assert calls.wait(8) == []

@@ -45,7 +45,7 @@ def receive(sock: Any) -> Any:
     return bytes(buffer[:count]), ancillary, source
 
 
-def test_a_datagram_comes_with_its_source_and_its_hop_limit_last(system: System) -> None:
+def test_a_datagram_arrives_with_its_source_and_the_hop_limit_last(system: System) -> None:
     server, address = system.receiver()
     client = connected(system, address)
     assert client.send(b"abc") == 3
@@ -67,7 +67,7 @@ def test_an_answer_reaches_the_connected_socket(system: System) -> None:
     assert client.recv_into(buffer) == len(b"answer")
 
 
-def test_an_answer_leaves_from_the_address_at_which_a_datagram_has_arrived(system: System) -> None:
+def test_an_answer_leaves_from_the_address_of_the_datagrams_arrival(system: System) -> None:
     server, address = system.receiver(is_wildcard=True)
     client = connected(system, address)
     client.send(b"question")
@@ -110,7 +110,7 @@ def test_a_full_queue_drops_and_counts(system: System) -> None:
     assert packets_lost(server) - before == 400 - received
 
 
-def test_with_the_option_an_error_stays_in_a_queue_until_it_is_read(system: System) -> None:
+def test_with_the_option_an_error_is_queued_until_read(system: System) -> None:
     client = connected(system, system.refusing_address())
     keep_icmp_errors(client)
     client.send(b"abc")
@@ -122,7 +122,7 @@ def test_with_the_option_an_error_stays_in_a_queue_until_it_is_read(system: Syst
     assert system.events_of(client) == OUT
 
 
-def test_an_error_that_was_read_from_the_queue_is_not_reported_by_calls(system: System) -> None:
+def test_an_error_read_from_the_queue_is_not_reported_by_calls(system: System) -> None:
     client = connected(system, system.refusing_address())
     keep_icmp_errors(client)
     client.send(b"abc")

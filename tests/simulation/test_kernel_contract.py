@@ -93,7 +93,7 @@ def test_bytes_that_are_to_be_sent_with_more_are_held(system: System) -> None:
     assert read(right) == b"abc"
 
 
-def test_more_bytes_or_a_fin_send_those_that_are_held(system: System) -> None:
+def test_further_bytes_or_a_fin_release_held_bytes(system: System) -> None:
     left, right = system.pair()
     left.send(b"abc", _MSG_MORE)
     left.send(b"def")
@@ -146,7 +146,7 @@ def test_bytes_that_arrived_before_a_reset_are_read_before_the_error(system: Sys
     assert read(left) == b"", "the error is reported once"
 
 
-def test_a_write_after_a_reset_takes_the_error_and_reads_look_like_an_end(system: System) -> None:
+def test_after_a_reset_a_write_fails_and_a_read_returns_no_bytes(system: System) -> None:
     left, right = system.pair()
     reset(right)
     system.until(lambda: state_of(system, left) & ERR)
@@ -177,7 +177,7 @@ def test_a_close_with_unread_bytes_is_a_reset(system: System) -> None:
     assert error_of(read, right) == errno.ECONNRESET
 
 
-def test_a_close_without_unread_bytes_is_a_fin_and_bytes_after_it_are_reset(
+def test_closing_without_unread_bytes_sends_a_fin_and_later_bytes_are_reset(
     system: System,
 ) -> None:
     left, right = system.pair()
@@ -190,7 +190,7 @@ def test_a_close_without_unread_bytes_is_a_fin_and_bytes_after_it_are_reset(
     assert pending(right) == errno.EPIPE
 
 
-def test_a_full_sink_takes_a_part_then_nothing_then_reports_room_once(system: System) -> None:
+def test_a_full_sink_accepts_some_bytes_then_none_then_reports_room_once(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     fill(system, left)
@@ -203,7 +203,7 @@ def test_a_full_sink_takes_a_part_then_nothing_then_reports_room_once(system: Sy
     epoll.close()
 
 
-def test_unacknowledged_bytes_are_counted_and_a_fin_is_one(system: System) -> None:
+def test_an_unacknowledged_fin_counts_as_one_byte(system: System) -> None:
     left, right = system.pair()
     assert system.unacknowledged(left) == 0
     fill(system, left)
@@ -219,7 +219,7 @@ def test_unacknowledged_bytes_are_counted_and_a_fin_is_one(system: System) -> No
     system.until(is_acknowledged)
 
 
-def test_an_edge_is_reported_once_and_a_level_until_it_is_read(system: System) -> None:
+def test_an_edge_is_reported_once_but_a_level_until_read(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), IN | ET)
@@ -233,7 +233,7 @@ def test_an_edge_is_reported_once_and_a_level_until_it_is_read(system: System) -
     epoll.close()
 
 
-def test_an_edge_of_what_was_read_meanwhile_is_not_reported(system: System) -> None:
+def test_an_edge_of_already_read_bytes_is_not_reported(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), IN | ET)
@@ -283,7 +283,7 @@ def test_a_shutdown_wakes_its_own_side(system: System) -> None:
     epoll.close()
 
 
-def test_a_batch_is_bounded_and_the_rest_comes_next(system: System) -> None:
+def test_a_full_batch_leaves_the_rest_for_the_next_poll(system: System) -> None:
     pairs = [system.pair() for _ in range(3)]
     epoll = system.epoll()
     for left, _ in pairs:
@@ -320,7 +320,7 @@ def test_without_a_descriptor_a_client_stays_in_the_queue(system: System) -> Non
     system.accept(listener)
 
 
-def test_a_client_that_was_reset_in_the_queue_is_accepted(system: System) -> None:
+def test_a_client_reset_in_the_queue_is_accepted(system: System) -> None:
     listener, address = system.listener()
     reset(system.dial(address))
     system.settle()
@@ -341,7 +341,7 @@ def test_urgent_data_inline_is_inherited(system: System) -> None:
     assert read(accepted) + read(accepted) == b"a!"
 
 
-def test_a_refused_dial_has_an_error_that_is_reported_once(system: System) -> None:
+def test_the_error_of_a_refused_dial_is_reported_once(system: System) -> None:
     listener, address = system.listener()
     listener.close()
     sock = system.socket(_socket.SOCK_STREAM)
@@ -377,7 +377,7 @@ def pipe(system: System) -> Any:
         system.os.close(end)
 
 
-def test_splice_moves_what_there_is_then_nothing_then_meets_the_end(
+def test_splice_moves_available_bytes_then_none_then_meets_the_end(
     system: System, pipe: Any
 ) -> None:
     left, right = system.pair()
@@ -415,7 +415,7 @@ def test_splice_stops_at_an_urgent_mark(system: System, pipe: Any) -> None:
     assert read(left) == b"!"
 
 
-def test_a_read_stops_at_an_urgent_mark_and_goes_on_behind_it(system: System) -> None:
+def test_a_read_stops_at_an_urgent_mark_and_then_continues(system: System) -> None:
     left, right = system.pair()
     left.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
     system.send_urgent(right, b"abc!")
@@ -455,7 +455,7 @@ def test_a_full_sink_leaves_bytes_in_the_pipe(system: System, pipe: Any) -> None
     assert len(system.os.read(pipe[0], 9)) == count
 
 
-def test_a_socket_reports_since_when_it_has_sent_nothing(system: System) -> None:
+def test_a_socket_reports_the_time_since_its_last_send(system: System) -> None:
     left, right = system.pair()
     system.settle()
     assert left.send(b"question") == 8

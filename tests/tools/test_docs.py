@@ -36,7 +36,7 @@ def test_a_row_has_its_records_number_and_few_words(row: re.Match[str]) -> None:
 
 
 @pytest.mark.parametrize("row", tuple(MERGED_ROW.finditer(MERGED)), ids=lambda row: row["numbers"])
-def test_a_merged_record_is_gone_and_the_one_that_replaces_it_names_it(row: re.Match[str]) -> None:
+def test_a_merged_record_is_removed_and_named_by_its_replacement(row: re.Match[str]) -> None:
     status = (FOLDER / row["file"]).read_text(encoding="utf-8").split("\n\n")[0]
     for number in row["numbers"].split(", "):
         assert list(FOLDER.glob(f"{number}-*")) == []
@@ -77,7 +77,7 @@ def named_in(row: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("addition", SPECIMENS)
-def test_the_files_of_an_addition_are_those_that_name_one(addition: str) -> None:
+def test_the_listed_files_of_an_addition_match_the_code(addition: str) -> None:
     (row,) = re.findall(rf"(?m)^\| {re.escape(addition)} \| (.*) \|$", PAGE.read_text())
     named = set(named_in(row))
     edited = git(ROOT, "grep", "-lE", SPECIMENS[addition], "--", *SEARCHED).split()

@@ -97,7 +97,7 @@ def _files(tables: str) -> list[str]:
     return [line.split(" | ")[1] for line in tables.splitlines() if line.startswith("| `")]
 
 
-def test_each_part_of_a_record_has_a_table_and_each_field_a_description() -> None:
+def test_each_record_type_has_a_table_and_each_field_a_description() -> None:
     text = make_tables()
     parts = {name for name in vars(record) if name.startswith("Recorded")}
     assert parts <= set(re.findall(r"(?m)^### (\w+)$", text))
@@ -122,7 +122,7 @@ def test_each_cause_has_a_section_and_each_section_a_cause() -> None:
     assert headings(CAUSES) == [str(code) for code in CauseCode]
 
 
-def test_each_section_states_what_to_do() -> None:
+def test_each_section_contains_a_remedy() -> None:
     sections = re.split(r"^### ", SECTIONS, flags=re.MULTILINE)[1:]
     assert [
         section.partition("\n")[0]
@@ -163,7 +163,7 @@ def test_alert_sections_follow_the_order_of_the_rules() -> None:
     assert headings(part) == [alert["alert"].lower() for alert in ALERTS]
 
 
-def test_an_alert_without_an_address_or_with_an_old_one_gets_the_current() -> None:
+def test_an_alert_with_a_missing_or_old_runbook_gets_the_current_one() -> None:
     rules = """\
 spec:
   groups:

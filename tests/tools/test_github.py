@@ -29,7 +29,7 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
-def test_a_form_has_what_github_needs(path: Path) -> None:
+def test_a_form_has_the_fields_github_requires(path: Path) -> None:
     form = read(path)
     assert {"name", "description", "body"} <= form.keys()
     assert {field["type"] for field in form["body"]} <= TYPES
@@ -40,7 +40,7 @@ def test_a_form_has_what_github_needs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["explain", "check"])
-def test_the_form_for_bugs_asks_for_what_commands_print(command: str) -> None:
+def test_the_bug_form_asks_for_the_output_of_commands(command: str) -> None:
     fields = {field.get("id"): field for field in read(FOLDER / "ISSUE_TEMPLATE/bug.yml")["body"]}
     assert f"userspace-proxy {command} " in fields[command]["attributes"]["description"]
     assert "-o json`" in fields[command]["attributes"]["description"]
@@ -72,13 +72,13 @@ def run_release_variables(**given: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("missing", variables())
-def test_a_release_without_one_of_its_variables_stops(missing: str) -> None:
+def test_a_release_stops_if_a_variable_is_missing(missing: str) -> None:
     done = run_release_variables(**{name: "" if name == missing else "x" for name in variables()})
     assert done.returncode != 0
     assert f"the repository's variable {missing} isn't set" in done.stderr
 
 
-def test_a_release_with_all_variables_goes_on() -> None:
+def test_a_release_continues_with_all_variables() -> None:
     assert run_release_variables(**dict.fromkeys(variables(), "x")).returncode == 0
 
 

@@ -68,7 +68,7 @@ def test_a_distribution_names_its_authors_and_links_to_the_repository(
     }
 
 
-def test_classifiers_name_each_python_from_the_oldest_to_the_newest_that_is_tested(
+def test_classifiers_name_each_python_from_the_oldest_to_the_newest_tested(
     project: Path, metadata: dict[str, Any]
 ) -> None:
     named = pythons((project / "pyproject.toml").read_text())
@@ -108,11 +108,11 @@ def test_links_become_absolute_and_code_stays(text: str, expected: str, tmp_path
     assert shown(text, tmp_path, ".") == expected
 
 
-def test_a_link_that_leaves_the_folder_leads_to_its_place_in_the_repository(tmp_path: Path) -> None:
+def test_a_link_out_of_the_folder_points_into_the_repository(tmp_path: Path) -> None:
     assert shown("[a](../docs/a.md)", tmp_path, "kit") == "[a](R/blob/T/docs/a.md)"
 
 
-def test_only_commands_and_a_file_made_from_it_repeat_the_repositorys_address() -> None:
+def test_only_commands_and_one_generated_file_repeat_the_repositorys_address() -> None:
     host_and_path = REPOSITORY.partition("://")[2]
     found = git(ROOT, "grep", "--files-with-matches", "--fixed-strings", host_and_path)
     commands = ["README.md", "docs/in-tests.md"]

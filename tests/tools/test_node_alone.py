@@ -58,7 +58,7 @@ def test_a_worker_carries_connections_the_page_answers_and_explain_works(
         (["status", "--node=a"], "status of all nodes is a part", "kubectl-userspace-proxy"),
     ],
 )
-def test_a_command_of_an_uninstalled_distribution_is_a_one_line_error(
+def test_a_command_of_an_uninstalled_distribution_fails_with_one_line(
     words: list[str], what: str, distribution: str, program: Path
 ) -> None:
     done = subprocess.run([program, *words], capture_output=True, text=True, cwd="/")

@@ -7,7 +7,7 @@ import pytest
 from .sbom import image_python, packages_of_image
 
 
-def test_this_image_contains_what_it_runs_with_and_not_what_builds_it() -> None:
+def test_the_image_contains_runtime_but_no_build_packages() -> None:
     packages = packages_of_image("x86_64")
     assert {"aiohttp", "python-iptables", "uvloop", "yarl"} <= packages.keys()
     assert packages.keys().isdisjoint({"dnspython", "hatchling", "editables", "pluggy"})

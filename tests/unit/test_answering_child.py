@@ -56,7 +56,7 @@ def start(tmp_path, monkeypatch):
         child.close()
 
 
-def test_every_message_gets_one_answer_with_its_passed_descriptors(start):
+def test_every_message_gets_an_answer_with_its_descriptors(start):
     child = start("echo")
     assert child.ask(None) == (b"ready", [])
     answer, (passed,) = child.ask(b"one")
@@ -73,7 +73,7 @@ def test_a_child_ends_when_its_connection_closes_and_close_is_idempotent(start):
     assert child.has_ended
 
 
-def test_a_child_that_was_killed_is_an_error_with_its_status(start):
+def test_a_killed_child_is_an_error_with_its_status(start):
     child = start("echo")
     child.ask(None)
     os.kill(child.pid, signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_a_child_that_gives_no_answer_is_killed(start):
     assert child.close() == -signal.SIGKILL
 
 
-def test_no_later_call_gets_the_answer_to_one_that_was_interrupted(start):
+def test_an_interrupted_calls_answer_is_not_returned_later(start):
     child = start("interrupt")
     with pytest.raises(KeyboardInterrupt):
         child.ask(b"one")

@@ -34,7 +34,7 @@ def frozen(monkeypatch):
     importlib.reload(clocks)
 
 
-def test_the_clocks_of_a_package_that_is_imported_in_frozen_time_go_on(frozen):
+def test_the_clocks_of_a_package_imported_in_frozen_time_go_on(frozen):
     read = importlib.reload(clocks).Clocks
     assert read.monotonic() != 7.0
     assert read.time() > 1e9

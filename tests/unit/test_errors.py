@@ -32,16 +32,16 @@ def test_the_cause_is_the_end_of_the_message_and_known_apart():
     assert (error.cause, error.hint) == ("in use", "see ss -lntup")
 
 
-def test_a_message_that_is_enough_needs_no_hint():
+def test_a_sufficient_message_needs_no_hint():
     assert str(ListenError("cannot listen")) == "cannot listen"
 
 
-def test_its_text_has_no_secret_of_the_exception_behind_it():
+def test_an_errors_text_contains_no_secrets_of_its_cause():
     error = ListenError("cannot ask: http://me:hunter@proxy", hint="not token=hunter")
     assert "hunter" not in f"{error} {error.message} {error.hint}"
 
 
-def test_every_exception_of_the_package_has_one_root():
+def test_every_exception_of_the_package_has_the_same_root():
     outside = [
         f"{path.name}: {node.name}"
         for path in Path(userspace_proxy.__file__).parent.rglob("*.py")
@@ -78,6 +78,6 @@ def test_other_causes_are_no_shortage():
         pytest.param(ListenError("cannot listen", cause="in use"), id="more-fields"),
     ],
 )
-def test_an_error_reaches_another_process_as_it_is(error):
+def test_an_error_survives_pickling(error):
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -13,7 +13,7 @@ def ends():
         yield one, other
 
 
-def test_messages_arrive_one_by_one(ends):
+def test_messages_arrive_separately(ends):
     ours, theirs = ends
     send_frame(ours, b"one")
     send_frame(ours, b"")

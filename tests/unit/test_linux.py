@@ -114,7 +114,7 @@ def kubeconfig(tmp_path):
     return write
 
 
-def test_missing_features_include_what_each_platform_lacks(system):
+def test_missing_features_include_those_of_each_platform(system):
     assert {"epoll", "EPOLLIN"} <= {*lacks("select", system)}
     missing = {"AF_NETLINK", "AF_PACKET", "SO_MARK", "IP_TRANSPARENT"}
     assert missing <= {*lacks("socket", system)}
@@ -144,7 +144,7 @@ def test_commands_that_only_print_print_the_same_on_other_platforms(system, caps
     assert done.stdout == f"{capsys.readouterr().out}{statuses}\n"
 
 
-def test_commands_that_need_linux_fail_with_a_one_line_error(system):
+def test_commands_that_need_linux_fail_with_a_single_line(system):
     commands = (*COMMANDS.values(), FORWARD)
     names = [command.name for command in commands if not command.runs_anywhere]
     assert {"run", "forward", "check", "cleanup"} <= {*names}
@@ -193,7 +193,7 @@ async def test_rates_are_shown(system, running):
     assert "default/web" in out
 
 
-def test_an_error_is_one_line(system):
+def test_an_error_is_reported_in_one_line(system):
     done = python(system, COMMAND, "status", "--server=127.0.0.1:1")
     assert done.returncode == 1
     assert done.stderr.startswith("error: no userspace-proxy answers at 127.0.0.1:1: ")
@@ -286,7 +286,7 @@ def run_pytest(pytester):
     return run
 
 
-def test_one_line_at_collection_states_why_tests_are_skipped(system, run_pytest):
+def test_a_line_at_collection_states_why_tests_are_skipped(system, run_pytest):
     result = run_pytest(system, "-rs", **FILES)
     result.assert_outcomes(passed=1, skipped=3)
     why = NEEDS_LINUX.format(system)

@@ -27,7 +27,7 @@ def test_a_text_without_fields_is_the_message(caplog):
     ]
 
 
-def test_the_record_shows_where_it_was_logged(caplog):
+def test_a_record_shows_its_callers_location(caplog):
     caplog.set_level(logging.INFO)
     log.info("stopping", extra={"drain_s": 5})
     try:

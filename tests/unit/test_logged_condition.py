@@ -18,7 +18,7 @@ def lines(caplog):
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
-def test_a_trouble_is_logged_once_when_it_begins_and_once_when_it_ends(lines):
+def test_a_condition_is_logged_once_when_beginning_and_once_when_ending(lines):
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     for _ in range(2):
         condition.set("disk full")
@@ -37,7 +37,7 @@ def test_another_cause_is_news(lines):
     ]
 
 
-def test_of_several_causes_each_new_one_is_logged_and_the_end_of_the_last(lines):
+def test_each_new_cause_and_the_end_of_the_last_are_logged(lines):
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     condition.set("a")
     condition.set("b", "a")
@@ -54,7 +54,7 @@ def test_a_trouble_that_returns_is_logged_again(lines):
     assert [line for _, line in lines()] == ["nothing is kept: a"] * 2
 
 
-def test_a_condition_is_true_and_printed_while_it_lasts():
+def test_a_condition_is_true_and_printed_while_lasting():
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     assert (bool(condition), str(condition), condition.now) == (False, "", ())
     condition.set("a", "b")
@@ -77,7 +77,7 @@ def test_the_level_and_the_fields_are_its_own(caplog):
 
 
 @pytest.mark.parametrize("log", [LOG, logging.getLogger("plain")], ids=["fields", "plain"])
-def test_the_record_shows_where_it_was_noted(log, caplog):
+def test_the_record_shows_the_location_of_the_call(log, caplog):
     caplog.set_level(logging.INFO)
     condition = LoggedCondition[str](log, "begins", "ends")
     for end in (condition.set, condition.clear):

@@ -97,7 +97,7 @@ async def test_much_data_arrives_in_order(api, client):
         await stream.close()
 
 
-async def test_a_message_that_is_too_large_ends_the_stream(api, client, monkeypatch):
+async def test_an_oversized_message_ends_the_stream(api, client, monkeypatch):
     monkeypatch.setattr(client_module, "RESPONSE_BYTES_MAX", 1000)
 
     async def answer(_reader, writer):
@@ -142,7 +142,7 @@ async def test_a_port_without_a_listener_refuses(api, client, reports_late):
     assert "connection refused" in str(problem)
 
 
-async def test_a_pod_that_is_gone_is_unreachable(api, client):
+async def test_a_vanished_pod_is_unreachable(api, client):
     problem = await problem_of(client)
     assert problem.number == errno.EHOSTUNREACH
     assert str(problem) == 'pod default/web-1, port 80: pods "web-1" not found'
@@ -163,7 +163,7 @@ async def test_a_response_that_changes_is_its_status_alone(api, client):
     assert str(await problem_of(client)) == "pod default/web-1, port 80: HTTP status 502"
 
 
-async def test_an_api_server_that_is_gone_is_named(api, client):
+async def test_an_unreachable_api_server_is_named(api, client):
     await api.stop()
     problem = await problem_of(client)
     assert problem.number == errno.EHOSTUNREACH
@@ -192,7 +192,7 @@ async def test_a_name_never_leads_to_another_path(api, client, to, path):
     assert api.requests == [f"GET /api/v1/namespaces/{path}/portforward?ports=80"] * 2
 
 
-async def test_a_name_that_is_a_way_upwards_is_not_sent(api, client):
+async def test_a_name_leading_upwards_is_not_sent(api, client):
     problem = await problem_of(client, WEB._replace(pod=".."))
     assert "pods/../portforward' is not the path of an object, nothing was sent" in str(problem)
     assert api.requests == []

@@ -37,7 +37,7 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
         pytest.param("x q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA= y", "x  y", id="random"),
     ],
 )
-def test_text_that_looks_like_a_secret_is_removed(text, left):
+def test_likely_secrets_are_removed(text, left):
     removed = Secrets("mine-own-token").remove(text)
     assert removed.replace(REMOVED, "") == left
     assert REMOVED in removed
@@ -78,7 +78,7 @@ def test_values_named_like_a_secret_are_removed_in_every_notation(form):
         *("session_affinity", "public_key", "key", "keyboard", "cookies-accepted"),
     ],
 )
-def test_words_that_begin_or_end_like_a_secret_stay(name, form):
+def test_words_beginning_or_ending_like_a_secret_stay(name, form):
     text = form.format(name)
     assert Secrets().remove(text) == without_secrets(text) == text
 
@@ -100,7 +100,7 @@ def test_words_that_begin_or_end_like_a_secret_stay(name, form):
         "the image nginx:1.27@sha256:0123abcd, credentials: of the file, auth: 403 Forbidden",
     ],
 )
-def test_words_of_the_proxy_stay(text):
+def test_the_proxys_own_words_stay(text):
     assert Secrets().remove(text) == text
     assert without_secrets(text) == text
 

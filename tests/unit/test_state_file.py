@@ -44,7 +44,7 @@ def test_a_written_state_is_read_back_with_its_time(file):
     assert file.read() == (b"second", NOW + 5)
 
 
-def test_only_this_user_can_read_and_write_it(file):
+def test_only_this_user_can_access_the_file(file):
     file.write(b"state", current_at=NOW)
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700

@@ -17,13 +17,13 @@ def test_every_party_takes_a_turn_before_any_second_turn():
     assert order(Turns(), a="123", b="x", c="yz") == "1xy2z3"
 
 
-def test_the_party_whose_last_turn_is_the_longest_ago_is_next():
+def test_the_party_with_the_oldest_turn_is_next():
     given = Turns()
     assert order(given, a="1", b="x") == "1x"
     assert order(given, b="y", a="2", c="z") == "z2y"
 
 
-def test_a_value_that_was_not_taken_does_not_count_as_a_turn():
+def test_an_untaken_value_does_not_count_as_a_turn():
     given = Turns()
     assert next(given.order("axb", str)) == "a"
     assert order(given, a="2", x="3", b="4") == "342"
@@ -46,7 +46,7 @@ def test_after_a_turn_that_took_long_a_party_waits_longer_each_time_and_others_d
     assert given.due("b", now) == now
 
 
-def test_a_party_that_had_no_long_turn_for_as_long_as_it_waited_begins_anew():
+def test_a_party_without_long_turns_while_waiting_starts_afresh():
     given = Turns()
     given.took("a", 1.0, 0.0)
     given.took("a", 1.0, 2.0)

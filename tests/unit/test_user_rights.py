@@ -36,7 +36,7 @@ async def test_a_user_with_all_rights_passes(client):
     await check_access(client, "shop", within_s=30)
 
 
-async def test_all_that_is_denied_is_named(api, client):
+async def test_all_denied_rights_are_named(api, client):
     api.denied |= {"watch services", "create pods/portforward"}
     assert await problem_of(client) == (
         f"the API server at {api.url} doesn't allow this user to watch services, create "
@@ -45,7 +45,7 @@ async def test_all_that_is_denied_is_named(api, client):
     )
 
 
-async def test_a_user_of_one_namespace_learns_how_to_name_it(api, client):
+async def test_a_user_with_rights_in_one_namespace_learns_how_to_name_it(api, client):
     api.denied.add("list services")
     assert (await problem_of(client, "")).endswith(
         "to list services in all namespaces (have a Role with these rights granted to the user of "
@@ -63,7 +63,7 @@ async def test_wrong_credentials_are_named(api, client):
     assert "rejected the credentials: Unauthorized" in await problem_of(client)
 
 
-async def test_a_server_that_is_gone_or_silent_is_named(api, client):
+async def test_an_unreachable_or_silent_server_is_named(api, client):
     assert await problem_of(client, within_s=0) == (
         f"cannot reach the API server at {api.url}: no answer within 0 s"
     )
@@ -106,7 +106,7 @@ def test_the_command_can_be_pasted(user, command):
     assert grant_command(user, "kube-system") == command
 
 
-async def test_the_user_is_the_one_that_the_server_names(api, client):
+async def test_the_error_names_the_user_reported_by_the_server(api, client):
     api.user = "alice"
     await client.open()
     error = await lacks_rights(client, "list pods", "net", "pods is\nforbidden")

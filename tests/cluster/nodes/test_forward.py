@@ -154,7 +154,7 @@ def crash_pod(cluster: Cluster, client: Client, name: str) -> None:
 @pytest.mark.parametrize(
     ("end", "most"), [(delete_pod, 0), (crash_pod, 1)], ids=["deleted", "crashed"]
 )
-def test_a_pod_that_dies_costs_no_request_but_one_that_was_sent_to_it(
+def test_a_dying_pod_fails_only_the_request_in_progress_there(
     cluster: Cluster,
     client: Client,
     forward: Forward,

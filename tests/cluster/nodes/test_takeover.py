@@ -286,7 +286,7 @@ def test_an_agent_that_never_serves_takes_no_node_from_kube_proxy(
         stage.settle("kube-proxy")
 
 
-def test_nodes_change_hands_only_once_the_next_one_serves(stage: Stage) -> None:
+def test_a_node_is_handed_over_only_after_the_next_proxy_serves(stage: Stage) -> None:
     def take_over_slowly() -> None:
         stage.apply_changed("take-over", _starts_slowly)
         stage.settle("kube-proxy", within_s=400.0)

@@ -59,7 +59,7 @@ def test_a_namespace_at_its_bound_costs_others_little(largest: inputs.Input, qui
     pytest.fail("; ".join(found))
 
 
-def test_the_demand_of_a_namespace_at_its_bound_leaves_that_of_others_known():
+def test_a_namespace_at_its_bound_leaves_other_namespaces_demand_known():
     crowd = [ServiceKey(inputs.TENANT, f"{n:063}") for n in range(FRONTENDS_OF_NAMESPACE_MAX)]
     others = ServiceKey("others", "db")
     notes = write_report(NodeReport({**dict.fromkeys(crowd, 1), others: 3}))

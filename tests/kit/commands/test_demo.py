@@ -223,7 +223,7 @@ def test_round_robin_reaches_all_pods(demo):
     wait_for("all pods", reached)
 
 
-def test_affinity_keeps_a_client_with_one_pod(demo):
+def test_affinity_pins_a_client_to_one_pod(demo):
     answers = demo.lines("ClientIP affinity")
     assert answers == [answers[0]] * 6
     assert answers[0] in WEB_PODS
@@ -348,7 +348,7 @@ def run_demo(*flags, prefix=()):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_port_that_is_taken_is_one_line():
+def test_a_taken_port_is_reported_in_one_line():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -361,13 +361,13 @@ def test_a_port_that_is_taken_is_one_line():
         )
 
 
-def test_a_wrong_flag_is_one_line_and_status_2():
+def test_an_unknown_flag_is_reported_in_one_line_with_status_2():
     status, said, error = run_demo("--prot=1")
     assert (status, said, error.count("\n")) == (2, "", 1)
     assert error.startswith("error: unknown flag --prot")
 
 
-def test_if_namespaces_are_forbidden_one_line_states_the_remedy():
+def test_forbidden_namespaces_are_reported_in_one_line_with_the_remedy():
     forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv"
     prefix = ["unshare", "-Ur", "sh", "-c", f'{forbid} --bounding-set=-all -- "$@"', "sh"]
     status, said, error = run_demo("--port=0", prefix=prefix)

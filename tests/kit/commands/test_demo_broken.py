@@ -43,7 +43,7 @@ def test_there_are_at_least_ten_broken_services_with_distinct_mistakes():
     assert len({service.code for service in BROKEN_SERVICES}) == len(BROKEN_SERVICES)
 
 
-def test_planning_finds_each_mistake_that_is_visible_in_the_manifests(plan):
+def test_planning_finds_each_mistake_visible_in_the_manifests(plan):
     found = {}
     for port in plan.ports.values():
         if port.key.name.namespace == "broken":
@@ -88,7 +88,7 @@ def test_the_load_balancer_address_admits_only_its_source_range(plan):
     assert admitted == {("198.51.100.0/24",)}
 
 
-def test_traffic_dials_each_of_them():
+def test_traffic_dials_every_broken_service():
     targets = [target(text) for text in broken_traffic()]
     assert [to.host for to in targets] == [
         service.dialled or service.cluster_ip for service in BROKEN_SERVICES

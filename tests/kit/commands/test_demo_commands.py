@@ -66,13 +66,13 @@ def test_a_command_of_another_terminal_is_answered(folder):
         assert send_command(["heal"]) == "did heal"
 
 
-def test_an_error_is_one_for_the_other_terminal(folder):
+def test_a_command_error_is_printed_on_the_other_terminal(folder):
     with listening(folder), pytest.raises(UserspaceProxyError) as caught:
         send_command(["break", "web-9"])
     assert str(caught.value) == "there is no pod 'web-9' (pods: web-1)"
 
 
-def test_the_folder_of_a_demo_that_was_killed_is_skipped(folder):
+def test_the_folder_of_a_killed_demo_is_skipped(folder):
     with listening(folder):
         pass
     newer = folder.with_name(f"{FOLDER_PREFIX}2")
@@ -84,7 +84,7 @@ def test_the_folder_of_a_demo_that_was_killed_is_skipped(folder):
     assert str(caught.value) == "no demo is running (start one: userspace-proxy demo)"
 
 
-def test_a_path_may_be_longer_than_that_of_a_unix_socket(tmp_path, monkeypatch):
+def test_a_demo_folder_path_may_exceed_the_unix_socket_limit(tmp_path, monkeypatch):
     deep = tmp_path / ("d" * 120)
     folder = deep / f"{FOLDER_PREFIX}1"
     folder.mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_lines_of_the_terminal_are_commands(folder):
         ("break web-2", "there is no pod 'web-2' (pods: )"),
     ],
 )
-def test_a_wrong_command_is_answered_with_the_right_ones(line, message):
+def test_an_invalid_command_is_answered_with_valid_ones(line, message):
     with pytest.raises(UserspaceProxyError) as caught:
         Tour().run(line)
     assert str(caught.value) == message
@@ -167,7 +167,7 @@ def test_help_lists_the_commands_that_the_program_takes_too(line):
     assert listed == [*DEMO.choices, "status", "explain", "help"]
 
 
-def test_answers_fit_on_the_terminal_that_shows_them(monkeypatch):
+def test_answers_fit_the_width_of_the_requesting_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "97")
     assert COLUMNS_SHOWN not in demo_commands._environment()
     monkeypatch.setattr("sys.stdout", Terminal())

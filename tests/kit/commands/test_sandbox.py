@@ -72,7 +72,7 @@ userspace-proxy explain shop/api
 """
 
 
-def test_a_service_that_is_not_served_has_a_line_and_status_and_explain_work_inside(tmp_path):
+def test_an_unserved_service_has_a_line_and_status_and_explain_work_inside(tmp_path):
     path = tmp_path / "shop.yaml"
     path.write_text(BROKEN)
     run = ["-m", "userspace_proxy", "sandbox", f"--manifests={path}", "--", "bash", "-c", ASK]
@@ -95,7 +95,7 @@ def test_a_service_that_is_not_served_has_a_line_and_status_and_explain_work_ins
     assert done.returncode == 3
 
 
-def test_of_many_services_that_are_not_served_the_first_are_named(tmp_path):
+def test_the_first_of_many_unserved_services_are_named(tmp_path):
     services = [
         BROKEN.rpartition("---")[2].replace("name: api", f"name: api-{n}") for n in range(25)
     ]
@@ -169,7 +169,7 @@ def test_the_command_may_serve_endpoints_itself(manifests):
     assert (done.stdout, done.returncode) == ("mine\n", 0), done.stderr
 
 
-def test_a_service_that_is_not_in_the_manifests_is_an_error(manifests, capsys):
+def test_a_service_missing_from_the_manifests_is_an_error(manifests, capsys):
     words = ["sandbox", f"--manifests={manifests}", "--own=shop/wbe", "--", "true"]
     assert main(words) == 2
     assert capsys.readouterr().err == (

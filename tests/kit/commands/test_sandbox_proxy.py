@@ -18,14 +18,14 @@ from userspace_proxy_testing.commands.sandbox_proxy import (
 from userspace_proxy_testing.sandbox import Sandbox
 
 
-def test_a_port_that_is_in_use_is_an_error():
+def test_a_port_in_use_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1:{port}"):
             page_socket(port)
 
 
-def test_without_a_port_it_is_the_usual_one_or_any():
+def test_the_default_port_falls_back_to_any_free_port():
     with page_socket(None) as first, page_socket(None) as second:
         assert first.getsockname()[1] != second.getsockname()[1]
 
@@ -49,7 +49,7 @@ def test_the_last_line_of_a_log(tmp_path):
         (["2026Z INFO ERROR is a word", "the last"], "the last"),
     ],
 )
-def test_the_error_of_a_log_is_not_what_came_after_it(tmp_path, lines, quoted):
+def test_a_log_error_excludes_later_lines(tmp_path, lines, quoted):
     log = tmp_path / "log"
     log.write_text("\n".join(lines))
     assert error_line(log) == quoted
@@ -84,7 +84,7 @@ def test_a_page_in_a_pod_is_served_there_while_health_is_checked_here(tmp_path):
                 page_socket_in(pod)
 
 
-def test_the_proxy_is_ready_once_it_serves_and_stops_with_the_block(tmp_path):
+def test_the_proxy_is_ready_after_serving_and_stops_with_the_block(tmp_path):
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     log = tmp_path / "log"

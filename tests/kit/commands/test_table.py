@@ -6,13 +6,13 @@ from userspace_proxy.cli.plugin_commands import all_commands
 from userspace_proxy_testing.commands.table import DEMO, SANDBOX
 
 
-def test_they_are_commands_of_the_program():
+def test_demo_and_sandbox_are_commands_of_the_program():
     commands = all_commands(COMMANDS)
     assert (commands["demo"], commands["sandbox"]) == (DEMO, SANDBOX)
 
 
 @pytest.mark.parametrize("words", [["help"], ["--help"], ["man"], ["completion", "bash"]])
-def test_help_manual_page_and_completion_show_them(words, capsys):
+def test_help_manual_page_and_completion_list_both_commands(words, capsys):
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert [command.name for command in (DEMO, SANDBOX) if command.name not in shown] == []
@@ -36,6 +36,6 @@ def test_the_demo_command_prints_its_help(words, capsys):
         (["help", "dmo"], "unknown command 'dmo' (did you mean demo?)"),
     ],
 )
-def test_wrong_usage_is_one_line_and_status_2(words, message, capsys):
+def test_wrong_usage_is_reported_in_one_line_with_status_2(words, message, capsys):
     assert main(words) == 2
     assert capsys.readouterr().err == f"error: {message}\n"

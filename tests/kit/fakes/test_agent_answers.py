@@ -64,7 +64,7 @@ async def test_a_whole_answer_reads_as_a_proxys_status():
     assert b"Content-Length: %d\r\n" % len(client.body) in client.got
 
 
-async def test_a_summary_has_what_is_not_served_and_what_is_asked_for():
+async def test_a_summary_contains_unserved_and_requested_services():
     agent = FakeAgent(facts())
     alone = read_answer((await asked(agent, request(view="summary"))).body)
     assert [port.service for port in alone.ports] == ["service-0"]
@@ -72,7 +72,7 @@ async def test_a_summary_has_what_is_not_served_and_what_is_asked_for():
     assert [port.service for port in read_answer(more.body).ports] == ["service-0", "service-2"]
 
 
-async def test_a_stream_has_what_changes_line_by_line():
+async def test_a_stream_sends_changes_line_by_line():
     agent, client = FakeAgent(facts()), Client()
     stream = asyncio.create_task(agent(request(watch="", gzip=True), client.send))
     unpacker, lines = zlib.decompressobj(wbits=31), []
@@ -109,7 +109,7 @@ async def test_configured_pages_are_served_and_others_return_404():
     assert b" 404 " in (await asked(agent, request(path="/api/v1/plan"))).got
 
 
-async def test_the_bomb_is_a_thousand_times_what_is_sent():
+async def test_the_bomb_expands_more_than_five_hundred_times():
     client = await asked(gzip_bomb(8 << 20), request())
     unpacked = zlib.decompressobj(wbits=31).decompress(client.body)
     assert len(unpacked) == 8 << 20 > 500 * len(client.body)

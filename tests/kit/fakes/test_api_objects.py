@@ -34,7 +34,7 @@ def test_unknown_paths_are_an_error(objects):
         objects.delete("Service", "web", "default")
 
 
-def test_a_watch_from_any_state_begins_with_what_is_there(objects):
+def test_a_watch_from_any_state_begins_with_existing_objects(objects):
     for name in ("cart", "web"):
         objects.put(service(name))
     objects.delete("Service", "cart", "default")

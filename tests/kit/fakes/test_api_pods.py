@@ -58,7 +58,7 @@ def test_a_patch_merges_annotations_and_conditions():
     assert [c["status"] for c in pod["status"]["conditions"]] == ["True", "True"]
 
 
-def test_addresses_are_added_unless_they_replace_the_others():
+def test_addresses_are_added_unless_a_patch_replaces_them():
     before = {**POD, "status": {"podIPs": [{"ip": "10.0.0.1"}]}}
     added = after("PATCH", {"status": {"podIPs": [{"ip": "10.0.0.2"}]}}, before)
     assert added["status"]["podIPs"] == [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]
@@ -70,13 +70,13 @@ def test_a_pod_without_a_node_is_gone_at_once():
     assert after("DELETE", {}) is None
 
 
-def test_a_pod_on_a_node_terminates_until_its_kubelet_or_a_user_ends_it():
+def test_a_pod_on_a_node_terminates_until_removed_by_kubelet_or_user():
     running = {**POD, "spec": {"nodeName": "node-1"}}
     assert "deletionTimestamp" in after("DELETE", {}, running)["metadata"]
     assert after("DELETE", {"gracePeriodSeconds": 0}, running) is None
 
 
-def test_a_pod_with_a_finalizer_terminates_until_it_has_none():
+def test_a_pod_terminates_until_its_last_finalizer_is_removed():
     kept = after("PATCH", {"metadata": {"finalizers": ["tests"]}})
     ending = after("DELETE", {"gracePeriodSeconds": 0}, kept)
     assert "deletionTimestamp" in ending["metadata"]

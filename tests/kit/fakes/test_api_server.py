@@ -113,7 +113,7 @@ async def test_refusals_may_begin_later(api, client):
     assert codes == [200, 403, 200]
 
 
-async def test_lists_are_also_of_one_namespace_and_by_labels(api, client):
+async def test_lists_can_be_limited_to_a_namespace_and_labels(api, client):
     for name, namespace in (("a", "shop"), ("b", "other")):
         labels = {"app": name}
         metadata = {"name": name, "namespace": namespace, "labels": labels}
@@ -164,7 +164,7 @@ async def test_a_wait_without_success_ends_with_the_requests(api, client):
         await api.until(lambda _: False, deadline_s=0.01)
 
 
-async def test_a_lease_is_written_with_the_version_that_was_read(api, client):
+async def test_a_lease_is_written_with_the_version_read(api, client):
     path = "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
     lease = {"metadata": {"name": "one", "namespace": "shop"}}
     async with client.post(path, json=lease) as created:

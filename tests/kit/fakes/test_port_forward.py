@@ -32,7 +32,7 @@ def connect(session, **more):
     return session.ws_connect(PATH, params=query, protocols=["v4.channel.k8s.io"], **more)
 
 
-async def test_the_port_comes_first_and_a_pong_once_the_pod_has_answered(api, session):
+async def test_the_port_is_sent_before_the_pong_of_the_answering_pod(api, session):
     async def serve(_reader, writer):
         writer.write(b"hello")
 
@@ -70,7 +70,7 @@ async def test_after_the_pods_end_the_stream_waits_for_the_clients_close(api, se
         await until(lambda: api.pods.open == 0)
 
 
-async def test_a_client_that_leaves_while_it_is_answered_is_no_error(api, session, caplog):
+async def test_a_client_leaving_during_an_answer_is_not_an_error(api, session, caplog):
     async def serve(_reader, writer):
         with suppress(ConnectionError):
             while True:

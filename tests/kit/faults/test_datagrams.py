@@ -84,7 +84,7 @@ async def test_some_are_lost_and_always_the_same():
     assert first != [b"%d" % n for n in range(10)]
 
 
-async def test_losses_in_one_direction_do_not_depend_on_the_other():
+async def test_losses_in_both_directions_are_independent():
     loss = {"type_": "loss", "percent": 50}
 
     async def lost(*toxics):
@@ -130,7 +130,7 @@ async def echoing(**settings):
         yield faults, exchange
 
 
-async def test_an_idle_flow_is_closed_and_its_client_gets_another_one():
+async def test_an_idle_flow_is_closed_and_its_client_gets_a_new_flow():
     async with echoing(idle_s=0.05) as (faults, exchange):
         client = await exchange()
         flows = []
@@ -158,7 +158,7 @@ async def test_a_flow_in_use_stays_open():
         assert [*faults._flows.values()] == [flow]
 
 
-async def test_at_the_bound_the_flow_that_was_idle_for_longest_ends(monkeypatch):
+async def test_at_the_bound_the_longest_idle_flow_ends(monkeypatch):
     monkeypatch.setattr(datagrams, "_FLOWS_MAX", 2)
     async with echoing() as (faults, exchange):
         first, second = await exchange(), await exchange()

@@ -62,7 +62,7 @@ async def test_the_first_clients_fail():
         assert await ask(faults) == b"hello"
 
 
-async def test_first_resets_at_connect_fail_the_first_client_before_it_sends():
+async def test_first_resets_at_connect_fail_a_client_before_its_first_byte():
     async with faulty() as faults:
         faults.first_resets = FirstResets(1, at_connect=True)
         reader, writer = await connect(faults)
@@ -97,7 +97,7 @@ async def test_a_client_of_a_dead_endpoint_is_reset():
         faults.close()
 
 
-async def test_a_connection_whose_task_has_not_begun_is_reset():
+async def test_a_connection_is_reset_before_its_task_begins():
     async with faulty() as faults:
         with socket.create_connection(faults.address, timeout=60) as client:
             faults._accept()

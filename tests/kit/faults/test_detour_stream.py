@@ -62,7 +62,7 @@ async def test_at_a_low_rate_bytes_arrive_in_each_tenth_of_a_second():
         writer.close()
 
 
-async def test_at_the_rate_0_bytes_wait_until_it_is_removed():
+async def test_bytes_wait_at_rate_0_until_the_toxic_is_removed():
     async with faulty(echo, {"type_": "bandwidth"}) as faults:
         reader, writer = await connect(faults)
         writer.write(b"kept")
@@ -83,7 +83,7 @@ async def test_a_timeout_drops_bytes_and_closes():
         assert clock() - began >= 0.05
 
 
-async def test_a_timeout_of_0_drops_bytes_until_it_is_removed():
+async def test_a_timeout_of_0_drops_bytes_until_removed():
     async with faulty(echo, {"type_": "timeout"}) as faults:
         reader, writer = await connect(faults)
         writer.write(b"lost")
@@ -112,7 +112,7 @@ async def test_with_a_timeout_of_0_any_number_of_bytes_is_lost_and_the_end_is_se
         writer.close()
 
 
-async def test_an_end_that_was_lost_is_passed_on_later():
+async def test_a_lost_end_is_passed_on_later():
     given = {"type_": "reset_peer", "timeout": 60_000, "stream": "upstream"}
     async with faulty(echo, given) as faults:
         reader, writer = await connect(faults)
@@ -183,7 +183,7 @@ async def test_a_reset_at_connect_waits_for_no_byte():
         writer.close()
 
 
-async def test_a_toxic_that_is_added_affects_an_open_connection_without_traffic():
+async def test_an_added_toxic_affects_an_open_connection_without_traffic():
     async with faulty() as faults:
         reader, writer = await connect(faults)
         writer.write(b"a")

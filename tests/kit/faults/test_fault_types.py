@@ -30,7 +30,7 @@ def test_each_fault_type_is_accepted_only_for_its_protocols():
     ("type_", "hint"),
     [("latancy", "did you mean latency?"), ("slow", "known: latency, loss, reorder")],
 )
-def test_an_unknown_fault_is_refused_with_what_was_probably_meant(type_, hint):
+def test_an_unknown_fault_is_rejected_with_a_suggestion(type_, hint):
     with pytest.raises(ConfigError) as caught:
         check_type(type_, Protocol.UDP)
     assert str(caught.value) == f"there is no fault {type_!r} ({hint})"
@@ -66,7 +66,7 @@ def test_only_fail_first_has_a_count():
 
 
 @pytest.mark.parametrize("count", [1.5, True, "2", 0, -1])
-def test_a_count_that_is_no_whole_number_is_an_error(count):
+def test_an_invalid_count_is_an_error(count):
     with pytest.raises(ConfigError, match="is not a whole number from 1"):
         check_listener_fault("fail_first", {"count": count})
 

@@ -103,13 +103,13 @@ async def test_populating_replaces_proxies_of_the_same_name(call):
     assert (await call("GET", "/proxies/web"))[1]["upstream"] == "127.0.0.1:81"
 
 
-async def test_populating_changes_nothing_if_one_proxy_is_invalid(call):
+async def test_populate_changes_nothing_if_any_proxy_is_invalid(call):
     status, answer = await call("POST", "/populate", [WEB, {"name": "db"}])
     assert (status, answer["error"]) == (400, "missing required field: upstream at proxy 2")
     assert await call("GET", "/proxies") == (200, {})
 
 
-async def test_of_clients_that_create_the_same_proxy_at_once_one_succeeds(call):
+async def test_only_one_of_simultaneous_creations_of_a_proxy_succeeds(call):
     answers = await asyncio.gather(*[call("POST", "/proxies", WEB) for _ in range(20)])
     assert sorted(status for status, _ in answers) == [201] + [409] * 19
 
@@ -227,7 +227,7 @@ async def test_errors_have_the_form_of_toxiproxys(call, method, path, body, stat
         pytest.param(b"{}", "none-such", id="charset"),
     ],
 )
-async def test_a_body_that_is_not_json_is_rejected_with_status_400(call, data, charset):
+async def test_a_body_other_than_json_is_rejected_with_status_400(call, data, charset):
     type_ = {"Content-Type": f"application/json; charset={charset}"}
     status, answer = await call("POST", "/proxies", data=data, headers=type_)
     assert (status, answer["error"].startswith("bad request body")) == (400, True)

@@ -53,7 +53,7 @@ def get(info):
         return answer.read()
 
 
-def test_a_proxy_that_is_disabled_ends_open_connections(proxy, call):
+def test_disabling_a_proxy_ends_its_open_connections(proxy, call):
     origin = proxy.service("origin", backends=[echo]).backends[0].address
     info = call("POST", "/proxies", {"name": "db", "upstream": str(origin)})
     with connect(info) as client:
@@ -96,7 +96,7 @@ def test_a_proxy_moves_to_another_address_with_its_toxics(call, upstream):
         get(info)
 
 
-def test_an_address_that_is_in_use_leaves_the_proxy_where_it_was(call, upstream):
+def test_a_rejected_address_leaves_the_proxy_at_its_old_address(call, upstream):
     info = call("POST", "/proxies", {"name": "db", "upstream": upstream})
     taken = call("POST", "/proxies", {"name": "other", "upstream": upstream})["listen"]
     status, error = refused(call, "POST", "/proxies/db", {"listen": taken})
@@ -145,15 +145,13 @@ def test_wildcard_and_localhost_addresses_listen_on_127_0_0_1(call, upstream, ho
         pytest.param("192.0.2.1:0", 500, "cannot listen on 192.0.2.1:0: Cannot assign", id="far"),
     ],
 )
-def test_an_address_that_is_not_one_of_this_machine_is_an_error(
-    call, upstream, listen, status, words
-):
+def test_an_address_of_another_machine_is_an_error(call, upstream, listen, status, words):
     wanted = {"name": "db", "upstream": upstream, "listen": listen}
     found, error = refused(call, "POST", "/proxies", wanted)
     assert (found, words in error) == (status, True)
 
 
-def test_an_upstream_may_be_a_name_and_stays_as_it_was_given(call, upstream):
+def test_an_upstream_name_is_stored_unresolved(call, upstream):
     name = upstream.replace("127.0.0.2", "localhost")
     info = call("POST", "/proxies", {"name": "db", "upstream": name})
     assert info["upstream"] == name
@@ -258,7 +256,7 @@ def test_a_client_library_adds_and_removes_toxics(client, upstream):
         made.add_toxic(type="latancy")
 
 
-def test_a_client_library_populates_and_keeps_what_is_as_wanted(client, upstream):
+def test_populate_keeps_matching_proxies(client, upstream):
     wanted = [{"name": "db", "upstream": upstream, "listen": "127.0.0.1:0"}]
     (made,) = client.populate(wanted)
     again = [{**wanted[0], "listen": made.listen}]

@@ -7,7 +7,7 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing.sandbox.backend_process import BackendProcess, backend_command
 
 
-def test_kinds_become_flags_and_several_ports_repeat_them():
+def test_backend_kinds_become_flags_repeated_per_port():
     command = backend_command("web-1", {"tcp": 8080, "udp_echo": [7, 8]})
     assert command[-8:] == (
         *("--name", "web-1"),

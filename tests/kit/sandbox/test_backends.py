@@ -45,7 +45,7 @@ def test_a_response_to_head_has_no_body():
     assert answer(serve_http, b"HEAD / HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\n")
 
 
-def test_requests_after_one_that_closes_are_not_answered():
+def test_requests_after_connection_close_are_not_answered():
     got = answer(serve_http, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n" * 2)
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 1
 

@@ -13,7 +13,7 @@ from userspace_proxy_testing.sandbox.client import explain, join, parse, plan, s
         pytest.param("web.shop:80", ("web.shop", 80), id="name"),
     ],
 )
-def test_an_address_is_read_as_it_is_written(text, expected):
+def test_an_address_survives_split_and_join(text, expected):
     assert split(text) == expected
     assert join(expected) == text
 

@@ -43,7 +43,7 @@ def test_only_the_first_line_is_read(pipe):
     assert os.read(out, 10) == b"more\n"
 
 
-def test_a_line_that_is_not_finished_is_cut_at_the_deadline(pipe):
+def test_an_unfinished_line_is_cut_at_the_deadline(pipe):
     out, into = pipe
     os.write(into, b"rea")
     assert read_line(out, 0.0) == "rea"

@@ -38,7 +38,7 @@ def test_a_command_without_input_does_not_read_the_callers(here):
     assert here.run(["cat"]).stdout == ""
 
 
-def test_a_command_asks_no_proxy_unless_it_is_told_to(here, monkeypatch):
+def test_a_command_uses_no_http_proxy_by_default(here, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     show = ["sh", "-c", "echo ${http_proxy-none}"]
     assert here.run(show).stdout == "none\n"
@@ -69,7 +69,7 @@ def test_a_command_that_takes_too_long_is_killed(here):
         here.run(["sleep", "60"], timeout=0.01)
 
 
-def test_closing_a_namespace_kills_the_processes_started_in_it():
+def test_closing_a_namespace_kills_its_processes():
     with Namespace("pod-a", Here()) as namespace:
         process = namespace.popen(["sleep", "60"])
     assert process.returncode == -9

@@ -18,7 +18,7 @@ def test_a_missing_tool_is_named_with_its_package(tmp_path):
     )
 
 
-def test_tools_that_are_there_are_found(tmp_path):
+def test_installed_tools_are_found(tmp_path):
     for tool in ("unshare", "nsenter", "ip"):
         (tmp_path / tool).touch(mode=0o755)
     require_tools(str(tmp_path))

@@ -18,6 +18,6 @@ def test_the_resolver_asks_nothing_but_files_and_dns(tmp_path, monkeypatch):
     assert files[str(machine)].read_text() == "passwd: files\nhosts: files dns\n"
 
 
-def test_a_machine_without_such_a_file_needs_none(tmp_path, monkeypatch):
+def test_no_file_is_written_for_a_machine_without_nsswitch(tmp_path, monkeypatch):
     monkeypatch.setattr(resolver_files, "_NSSWITCH", tmp_path / "missing.conf")
     assert list(write_resolver_files(tmp_path, "192.0.2.1", "shop")) == ["/etc/resolv.conf"]

@@ -102,7 +102,7 @@ def in_use() -> contextlib.AbstractContextManager[object]:
 
 
 @pytest.mark.parametrize("kind", [TCP, UDP])
-def test_a_port_belongs_to_one_socket(bind: Open, kind: int) -> None:
+def test_a_second_socket_cannot_bind_a_port(bind: Open, kind: int) -> None:
     first = bind(kind)
     with in_use():
         bind(kind, beside=first)
@@ -121,7 +121,7 @@ def test_sockets_that_agree_share_a_port(bind: Open, kind: int) -> None:
 
 
 @pytest.mark.parametrize("leaves", ["is deaf", "is closed"])
-def test_the_last_socket_has_the_place_of_one_that_leaves(
+def test_the_last_socket_takes_the_index_of_a_leaving_one(
     system: SimpleNamespace, bind: Open, leaves: str
 ) -> None:
     first = bind(UDP, REUSE_PORT)
@@ -154,7 +154,7 @@ def test_a_deaf_socket_sends_nothing(bind: Open) -> None:
         first.sendto(b"hello", other.getsockname())
 
 
-def test_a_listening_port_belongs_to_one_socket(bind: Open) -> None:
+def test_a_second_socket_cannot_bind_a_listening_port(bind: Open) -> None:
     first = bind(TCP, REUSE_ADDRESS)
     first.listen(5)
     with in_use():
@@ -162,7 +162,7 @@ def test_a_listening_port_belongs_to_one_socket(bind: Open) -> None:
 
 
 @pytest.mark.parametrize("may_reuse", [True, False])
-def test_a_port_that_was_shut_down_may_be_bound_only_with_reuse_address(
+def test_a_port_may_be_bound_after_shutdown_only_with_reuse_address(
     bind: Open, may_reuse: bool
 ) -> None:
     # The kernel releases a port that it chose when its socket is shut down.

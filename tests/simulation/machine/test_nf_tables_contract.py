@@ -143,7 +143,7 @@ SUPPOSED = {
 
 
 @pytest.mark.parametrize("name", SUPPOSED)
-def test_a_transaction_ends_as_it_does_in_the_kernel(kernel: Contract, name: str) -> None:
+def test_a_simulated_transaction_ends_as_in_the_kernel(kernel: Contract, name: str) -> None:
     program = kernel.program()
     assert program.commit(*small_table()) == 0
     before = listing_of(kernel)

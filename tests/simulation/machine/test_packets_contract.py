@@ -155,7 +155,7 @@ async def steer() -> NftablesSteering:
     return steering
 
 
-def test_connections_go_where_the_simulated_kernel_leads_them(real: Real) -> None:
+def test_connections_reach_the_same_target_as_in_the_simulated_kernel(real: Real) -> None:
     kernel, packets = simulated()
     with installed(kernel, Sysctls(), lambda: -1):
         steering_of_sim = steer()

@@ -69,7 +69,7 @@ def test_without_a_report_a_process_takes_the_node_back(holder):
     assert holder.wait(20) == 3
 
 
-def test_a_process_that_was_told_to_stop_meanwhile_takes_nothing_back(holder):
+def test_a_process_stopped_during_a_takeover_does_not_take_the_node_back(holder):
     taken = take_over()
     holder.send_signal(signal.SIGTERM)
     wait_for("the signal to be handled", lambda: not is_pending(holder.pid, signal.SIGTERM))
@@ -79,7 +79,7 @@ def test_a_process_that_was_told_to_stop_meanwhile_takes_nothing_back(holder):
     assert holder.stdout.read() == ""
 
 
-def test_a_process_that_is_asked_while_it_stops_takes_nothing_back():
+def test_a_process_asked_while_stopping_does_not_take_the_node_back():
     with running(sys.executable, drains=True) as holder:
         holder.terminate()
         assert holder.stdout.readline() == "draining\n"
@@ -123,7 +123,7 @@ def test_a_signal_while_a_process_becomes_the_program_that_waits_is_not_lost(mom
         assert holder.stdout.read() == ""
 
 
-def test_a_signal_while_a_process_takes_the_node_back_is_handled_once_it_can_be():
+def test_a_signal_while_taking_the_node_back_is_handled_afterwards():
     arrives = """
 if "USERSPACE_PROXY_TAKES_BACK" in os.environ:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -164,7 +164,7 @@ class Starts:
         self._lock.release()
 
 
-async def test_a_node_is_taken_back_once_another_process_has_released_it(caplog):
+async def test_a_node_is_taken_back_after_another_process_releases_it(caplog):
     with contextlib.closing(Starts(until=3)) as starts:
         assert await start_while_workers_live(starts, starts.stop, lambda: True, 0.0)
         assert starts.count == 3

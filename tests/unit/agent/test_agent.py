@@ -46,7 +46,7 @@ class Silent(MemorySource):
         await asyncio.Event().wait()
 
 
-async def test_a_process_that_leaves_to_the_last_one_no_longer_reports_that_it_serves():
+async def test_a_process_returning_the_node_stops_reporting_that_it_serves():
     def tasks():
         return {task.get_name() for task in asyncio.all_tasks()}
 
@@ -60,7 +60,7 @@ async def test_a_process_that_leaves_to_the_last_one_no_longer_reports_that_it_s
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_workers_of_the_last_run_end_once_no_client_is_steered_to_them(
+async def test_old_workers_are_ended_once_no_client_is_steered_to_them(
     monkeypatch, caplog, is_late
 ):
     monkeypatch.setattr(agents, "LAST_ANSWER_S", 0.01)
@@ -179,7 +179,7 @@ async def test_a_source_that_cannot_continue_fails_with_its_own_error():
         assert isinstance(await proxy.failed(), SourceError)
 
 
-async def test_observers_know_which_load_balancers_announce_their_clients():
+async def test_status_lists_the_load_balancers_that_announce_clients():
     options = Options(tuning=Tuning(proxy_protocol_from=("198.51.100.10/32",)))
     async with Proxy(source=Silent(), options=options) as proxy:
         assert proxy.status().part((), (), ()).announcing == ("198.51.100.10/32",)
@@ -237,7 +237,7 @@ def health_checked(port):
 
 
 @pytest.mark.parametrize("networks", [(), ("primary",), ("127.0.0.0/8",)], ids=str)
-async def test_a_health_check_node_port_answers_while_its_service_has_one(networks):
+async def test_a_health_check_node_port_answers_while_its_service_exists(networks):
     source, port = MemorySource(), free_port()
     source.set_node(Node("node-7", ("127.0.0.1",)))
     source.put_service(health_checked(port))
@@ -255,7 +255,7 @@ async def test_a_health_check_node_port_answers_while_its_service_has_one(networ
             await http_status(port)
 
 
-async def test_components_close_in_reverse_also_one_that_cannot_start(monkeypatch):
+async def test_components_close_in_reverse_after_a_failed_start(monkeypatch):
     events = []
 
     class Noted(Component):

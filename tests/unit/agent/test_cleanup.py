@@ -61,7 +61,7 @@ def routes_and_rules(node):
 
 
 @pytest.mark.parametrize("steering", ["nftables", "local", "iptables"])
-def test_cleanup_removes_and_logs_what_a_crash_left_behind(node, steering, caplog):
+def test_cleanup_removes_and_logs_the_remains_of_a_crash(node, steering, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
     # Reading a built-in table creates it.
     before = routes_and_rules(node), list_tables()
@@ -93,7 +93,7 @@ def test_other_programs_tables_and_routes_stay(node):
     assert "10.3.0.0/24" in routes_and_rules(node)
 
 
-def test_a_kernel_path_is_removed_whose_process_died_before_its_first_ports(node):
+def test_a_kernel_path_table_left_alone_by_a_crash_is_removed(node):
     endpoint = SocketAddress("10.244.1.2", 80)
     leave_behind("nftables", "canary", KernelTarget(17000, (EndpointChoice((endpoint,)),)))
     node.run("nft delete table inet userspace-proxy-canary")

@@ -70,7 +70,7 @@ def test_root_without_net_admin_is_refused_the_node(holder):
     assert holder.wait(20) == 3
 
 
-def test_a_process_without_a_way_to_prove_it_is_refused(holder):
+def test_a_process_unable_to_prove_net_admin_is_refused(holder):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(60)
         sock.connect("\0userspace-proxy")
@@ -83,7 +83,7 @@ def test_a_process_without_a_way_to_prove_it_is_refused(holder):
     taken.report_serving()
 
 
-def test_without_a_holder_there_is_no_one_to_ask():
+def test_without_a_holder_no_process_is_asked():
     assert take_over() is None
 
 
@@ -194,7 +194,7 @@ async def test_a_number_that_is_taken_is_no_lack_of_net_admin(ask, monkeypatch):
             await asking
 
 
-async def test_the_next_process_asks_again_if_it_loses_its_connection(ask, lock):
+async def test_the_next_process_reconnects_after_losing_its_connection(ask, lock):
     asking, sock = await ask()
     with net_admin_proof.open_challenge() as challenge:
         challenge_by(sock, challenge)
@@ -208,7 +208,7 @@ async def test_the_next_process_asks_again_if_it_loses_its_connection(ask, lock)
     assert taken.pid == os.getpid()
 
 
-async def test_the_next_process_gives_up_if_it_keeps_losing_its_connection(lock, monkeypatch):
+async def test_the_next_process_gives_up_after_repeated_disconnects(lock, monkeypatch):
     monkeypatch.setattr(hand_over, "_ANSWER_S", 0.1)
     asking = asyncio.create_task(ask_to_hand_over("a"))
 
@@ -227,7 +227,7 @@ async def test_the_next_process_gives_up_if_it_keeps_losing_its_connection(lock,
         await asking
 
 
-async def test_without_a_way_to_prove_it_the_cause_is_the_answer(lock, monkeypatch):
+async def test_a_holder_unable_to_challenge_answers_with_the_cause(lock, monkeypatch):
     def fail():
         raise OSError("no nfnetlink")
 

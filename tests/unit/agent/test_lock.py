@@ -66,7 +66,7 @@ def holder():
         yield process
 
 
-def test_a_second_proxy_is_told_the_process_of_the_first(holder):
+def test_a_second_proxy_gets_the_first_proxys_pid(holder):
     with pytest.raises(LockHeld) as caught:
         NodeLock().take()
     assert str(caught.value) == (
@@ -75,7 +75,7 @@ def test_a_second_proxy_is_told_the_process_of_the_first(holder):
     )
 
 
-def test_a_cleanup_is_told_to_stop_the_process_of_the_proxy(holder):
+def test_a_cleanup_names_the_running_proxy_to_stop(holder):
     with pytest.raises(LockHeld) as caught:
         NodeLock(is_cleanup=True).take()
     assert str(caught.value) == (
@@ -118,7 +118,7 @@ def test_proxies_of_different_names_run_side_by_side(name):
 
 
 @pytest.mark.parametrize("name", [None, ""])
-def test_no_name_and_an_empty_one_are_the_same(name):
+def test_a_missing_and_an_empty_name_are_equal(name):
     lock = NodeLock(name)
     lock.take()
     with pytest.raises(LockHeld, match=r"another userspace-proxy \(pid"):
@@ -126,7 +126,7 @@ def test_no_name_and_an_empty_one_are_the_same(name):
     lock.release()
 
 
-def test_who_runs_is_told_by_label_and_process(holder):
+def test_running_proxies_are_listed_by_label_and_pid(holder):
     canary = NodeLock("canary")
     canary.take()
     assert running_proxies() == {"": holder.pid, "canary": os.getpid()}
@@ -165,7 +165,7 @@ def test_a_proxy_that_has_the_second_name_is_seen_when_the_first_is_free_again(s
 
 @pytest.mark.long
 @as_another_user
-def test_strangers_with_every_kind_of_name_stop_nobody(strangers, holder):
+def test_sockets_of_other_users_do_not_block_a_start(strangers, holder):
     strangers(
         b"\0x\xff\xfe",
         b"\0userspace-proxy/\xff",
@@ -179,7 +179,7 @@ def test_strangers_with_every_kind_of_name_stop_nobody(strangers, holder):
     canary.release()
 
 
-def test_a_queue_that_is_full_for_a_moment_hides_no_proxy(lock):
+def test_a_briefly_full_queue_hides_no_proxy(lock):
     is_over = threading.Event()
 
     def answer():
@@ -221,7 +221,7 @@ def test_a_queue_that_stays_full_hides_no_proxy(lock):
 
 
 @as_another_user
-def test_a_stranger_whose_queue_is_full_keeps_no_proxy_from_starting():
+def test_another_users_full_queue_does_not_block_a_start():
     with contextlib.ExitStack() as stack:
         os.seteuid(OTHER_UID)
         try:

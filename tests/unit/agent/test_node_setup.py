@@ -62,7 +62,7 @@ async def test_a_steering_that_the_kernel_cannot_have_takes_nothing(lacking, why
         assert len(list(pool.candidates())) == 10
 
 
-async def test_a_kernel_without_table_owners_is_logged_with_what_it_costs(
+async def test_a_kernel_without_table_owners_is_logged_with_the_consequences(
     node, monkeypatch, caplog, tmp_path
 ):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)

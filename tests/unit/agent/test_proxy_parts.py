@@ -72,7 +72,7 @@ async def test_a_loop_that_drains_is_not_stuck(start):
     assert facts.sync.turned_s_ago == 0.0
 
 
-async def test_a_proxy_is_ready_once_its_first_plan_is_in_force_until_it_drains(plane, start):
+async def test_a_proxy_is_ready_from_its_first_plan_until_draining(plane, start):
     loop = await start(FakeSteering())
     part = PlaneComponent(plane, loop.progress, Observation(plane, Observing(), lambda: None))
 
@@ -89,7 +89,7 @@ async def test_a_proxy_is_ready_once_its_first_plan_is_in_force_until_it_drains(
     assert not is_ready(is_draining=True)
 
 
-async def test_a_round_is_as_old_as_it_is_if_the_clock_is_set(start):
+async def test_a_rounds_age_ignores_clock_changes(start):
     unix = [0.0]
     steering = FakeSteering()
     loop = await start(steering)
@@ -110,7 +110,9 @@ async def test_a_round_is_as_old_as_it_is_if_the_clock_is_set(start):
 
 
 @pytest.mark.parametrize("has_snapshot", [False, True])
-async def test_clients_wait_long_for_a_first_plan_only_while_it_is_made(plane, start, has_snapshot):
+async def test_clients_wait_long_for_a_first_plan_only_while_it_is_computed(
+    plane, start, has_snapshot
+):
     at, passed = SocketAddress("127.0.0.1", free_port()), asyncio.Event()
     plane.recover([(Protocol.TCP, at)], transparent=False)
     progress, supervisor, pauses = Progress(SyncCounters()), Supervisor(), []
@@ -128,7 +130,7 @@ async def test_clients_wait_long_for_a_first_plan_only_while_it_is_made(plane, s
     assert (pauses, is_listening(at.port)) == ([FIRST_SNAPSHOT_S], has_snapshot)
 
 
-async def test_a_source_is_shown_before_it_is_read():
+async def test_a_source_is_shown_before_reading_starts():
     source, facts, supervisor = MemorySource(), StatusFacts(), Supervisor()
     part = SourceComponent(source)
     await part.start(supervisor)
@@ -146,19 +148,19 @@ async def test_probes_are_shown_once_there_are_some(plane):
     served_ports.close()
 
 
-def test_of_a_kernel_that_lacks_nothing_the_release_is_told():
+def test_only_the_release_is_shown_for_a_complete_kernel():
     facts = facts_of_kernel(LACKS_NOTHING)
     assert (facts.release, list(facts.lacks)) == (os.uname().release, [])
 
 
-def test_a_lack_is_told_once_and_with_what_it_means():
+def test_a_missing_feature_is_shown_once_with_its_effect():
     kernel = KernelOffers(dict.fromkeys(("inet tables", "nat", "numgen"), errno.EOPNOTSUPP))
     (lack,) = facts_of_kernel(kernel).lacks
     assert (lack.part, lack.brings) == ("inet tables", "CONFIG_NF_TABLES_INET")
     assert lack.words.startswith("it lacks inet tables, needed for steering nftables, ")
 
 
-def test_kernel_features_that_were_not_tried_are_reported_with_the_reason():
+def test_untried_kernel_features_are_reported_with_the_reason():
     alone = read_kernel_offers(FOR_SOCKETS, try_others=lambda names: dict.fromkeys(names, 0))
     facts = facts_of_kernel(alone)
     assert (list(facts.forbidden), facts.is_partly_asked) == ([], True)
@@ -170,5 +172,5 @@ def test_kernel_features_that_were_not_tried_are_reported_with_the_reason():
     assert not facts.is_partly_asked
 
 
-def test_a_kernel_feature_that_is_not_used_yet_is_not_reported():
+def test_an_unused_kernel_feature_is_not_reported():
     assert not facts_of_kernel(KernelOffers({"sock_diag destroy": errno.EINVAL})).lacks

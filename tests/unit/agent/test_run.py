@@ -53,7 +53,7 @@ def test_configz_gets_every_setting():
     assert {"steering", "proxy_port_range", "udp_idle_s"} <= names
 
 
-def test_an_inherited_socket_is_served_as_it_is():
+def test_an_inherited_socket_is_served_unchanged():
     with socket.create_server(("127.0.0.1", 0)) as inherited:
         settings = replace(Settings(), metrics_bind_address=InheritedSocket(inherited.fileno()))
         bind = make_options(settings).admin
@@ -68,7 +68,7 @@ def test_a_descriptor_that_is_no_socket_is_named():
         make_options(settings)
 
 
-def test_manifests_take_the_place_of_an_api_server():
+def test_manifests_replace_an_api_server():
     source = make_source(Settings(manifests="services/"))
     assert source.kind == "manifests"
     assert source.location == "services/"
@@ -112,7 +112,9 @@ def test_the_service_range_is_an_option_if_addresses_are_allocated_here():
 
 @pytest.mark.netns
 @pytest.mark.parametrize("end", ["the server answers", "the running proxy ends"])
-async def test_a_running_proxy_keeps_the_node_until_the_next_one_can_read(end, monkeypatch, caplog):
+async def test_a_running_proxy_keeps_the_node_until_the_next_can_read_services(
+    end, monkeypatch, caplog
+):
     monkeypatch.setattr(run, "_ASK_AGAIN_S", 0.01)
     lock = NodeLock("canary")
     lock.take()
@@ -135,7 +137,7 @@ class Tracked:
     """An object that the collector tracks."""
 
 
-def test_settling_memory_collects_what_is_dead_and_freezes_what_lives():
+def test_settling_memory_collects_dead_objects_and_freezes_live_ones():
     alive, dead = Tracked(), Tracked()
     dead.itself = dead
     del dead
@@ -147,7 +149,7 @@ def test_settling_memory_collects_what_is_dead_and_freezes_what_lives():
     assert [thing for thing in gc.get_objects() if isinstance(thing, Tracked)] == [alive]
 
 
-def test_modules_not_needed_for_the_last_state_are_imported_after_serving_it():
+def test_modules_unneeded_for_the_last_state_are_imported_after_serving_it():
     script = (
         "import sys\n"
         "import userspace_proxy.agent.run, userspace_proxy.sources.kubernetes\n"
@@ -172,7 +174,7 @@ def test_a_flag_lists_the_paths_that_annotations_may_choose(words, allowed):
     assert set(make_options(load_settings(words).settings).allowed_paths) == allowed
 
 
-def test_the_first_line_of_the_log_names_the_build_and_how_it_was_started(caplog):
+def test_the_first_log_line_names_the_build_and_the_settings(caplog):
     caplog.set_level("INFO")
     settings = load_settings(["--manifests=/nowhere", "--v=2"]).settings
     with pytest.raises(UserspaceProxyError):

@@ -137,7 +137,7 @@ async def test_after_a_failure_a_step_is_tried_again_soon(proxy, monkeypatch, ca
     await until(lambda: "workloads are scaled to zero again" in caplog.text)
 
 
-async def test_connections_of_old_workers_are_unknown_until_they_have_drained(proxy):
+async def test_connections_of_old_workers_are_unknown_until_drained(proxy):
     old = PreviousWorkers(["worker"])
     await proxy.serve()
     await proxy.start(old)

@@ -89,7 +89,7 @@ def test_the_first_signal_stops_and_the_second_ends_the_process_at_once(start, f
     )
 
 
-def test_a_signal_that_a_supervisor_sends_twice_is_one_request(start):
+def test_a_repeated_signal_of_a_supervisor_counts_once(start):
     process = start("none")
     for said in ("stopping", "repeated signal ignored SIGTERM"):
         process.send_signal(signal.SIGTERM)

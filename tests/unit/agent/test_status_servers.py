@@ -46,7 +46,7 @@ async def read(address, path):
         writer.close()
 
 
-async def test_counters_are_brought_up_to_date_before_they_are_shown(plane, start):
+async def test_counters_are_refreshed_before_they_are_shown(plane, start):
     refreshed = []
 
     async def refresh():
@@ -101,7 +101,7 @@ async def test_a_taken_address_is_a_problem_that_names_its_holder(server, lines)
     assert lines() == ["cannot serve a status address"]
 
 
-async def test_a_taken_address_is_retried_until_it_is_free(server, lines, monkeypatch):
+async def test_a_taken_address_is_retried_until_free(server, lines, monkeypatch):
     monkeypatch.setattr(status_servers, "_RETRY_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addresses = StatusAddresses([(taken.getsockname(), server)])
@@ -121,7 +121,7 @@ async def test_other_addresses_are_served_meanwhile(server):
         assert len(addresses.problems) == 1
 
 
-async def test_counters_are_taken_as_workers_have_reported_them(plane, make):
+async def test_counters_contain_the_workers_reports(plane, make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     counters = PortCounters(served_ports, plane)

@@ -145,7 +145,7 @@ async def test_a_view_makes_no_counters_for_endpoints_without_clients(plane):
     assert [endpoint.cause is None for endpoint in web.endpoints] == [False, True]
 
 
-async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(plane):
+async def test_an_endpoint_shows_why_dials_failed_since_its_last_answer(plane):
     (port,) = served_ports = web(plane, POD_A, POD_B)
     first, second = port.plan.serving.endpoints
     counters, others = port.group.counters_of(first), port.group.counters_of(second)
@@ -164,7 +164,7 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
     assert view.saved == 2
 
 
-async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_such(plane):
+async def test_an_endpoint_ending_each_connection_without_a_byte_has_that_cause(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
@@ -189,7 +189,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
     assert cause() is None
 
 
-async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane):
+async def test_rejected_clients_are_a_cause_with_their_count(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.plan = with_serving(port.plan, admits=("198.51.100.0/24",))
 
@@ -242,7 +242,7 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
         pytest.param(Bind.LOOPBACK, "10.96.0.1", "127.0.0.1:26000", id="loopback-elsewhere"),
     ],
 )
-async def test_a_frontend_shows_where_it_is_served(plane, bind, ip, target):
+async def test_a_frontend_shows_its_target(plane, bind, ip, target):
     served_ports = served(plane, bind, Cluster().serve("web", ip, POD_A, port=8080))
     (view,) = view_ports(served_ports, plane, bind, CLOCK)
     assert view.frontends[0].target == target
@@ -292,7 +292,7 @@ async def test_all_clients_are_dropped_by_an_internal_policy_without_a_local_end
     assert {f.target for f in view.frontends} == {"dropped"}
 
 
-async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
+async def test_a_view_is_rebuilt_only_after_a_change(plane):
     (port,) = served_ports = web(plane, POD_A)
     group, (frontend,) = port.group, port.plan.frontends
 
@@ -368,7 +368,7 @@ def test_its_traffic_is_a_copy():
     assert (traffic.failures, traffic.failures_by_cause) == (1, {"endpoint-refuses": 1})
 
 
-def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one():
+def test_a_failure_has_a_remedy_and_an_injected_fault_is_no_failure():
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
     group.counters_of(POD).dials.failed(1.0, Failure.REFUSED)
     refused = refuses(POD).replace(count=1, first_at=1001.0, last_at=1001.0)
@@ -390,7 +390,7 @@ def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections
     assert ("PROXY header" in hint) is is_named
 
 
-async def test_the_last_minute_names_the_header_and_what_was_news_before(plane):
+async def test_the_last_minute_includes_the_header_and_the_previous_state(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,), handling = port.plan.serving.endpoints, Handling(proxy_protocol="v1")
     port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
@@ -485,7 +485,7 @@ PLAN = PortPlan(KEY, Protocol.TCP, (), (), Serving((POD,)))
 CLOCK = WallClock(lambda: 0.0, lambda: 1000.0)
 
 
-def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
+def test_drops_by_policy_are_not_attributed_to_former_ranges():
     group = Group(1, port_key("shop/cart:http"))
     ranges = ("198.51.100.0/24",)
     served_here = with_serving(PLAN, admits=ranges)
@@ -505,7 +505,7 @@ def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
     assert drop(served_here, 200.0) == [(by_ranges, 2), (none_was_local().fact, 1)]
 
 
-def test_mistakes_of_clients_are_shown_for_a_minute_or_until_one_was_served():
+def test_client_mistakes_are_shown_for_a_minute_or_until_a_client_is_served():
     group = Group(1, port_key("shop/cart:http"))
     mistakes = {
         ClientMistake.NO_PROXY_HEADER: StreakPart(

@@ -30,7 +30,7 @@ def test_a_lookup_does_not_count_as_a_use():
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
 
 
-def test_a_new_client_replaces_the_longest_unused_one():
+def test_a_new_client_replaces_the_least_recently_used():
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
     table.remember(ALICE, POD_A, now=0.0)
     table.remember(BOB, POD_A, now=1.0)
@@ -70,7 +70,7 @@ def test_an_entry_that_replaces_an_older_entry_is_not_evicted_first():
     assert {client for client, _, _ in table.each(now=0.0)} == {ALICE, CAROL}
 
 
-def test_affinity_entries_may_change_while_they_are_iterated():
+def test_affinity_entries_may_change_during_iteration():
     table = AffinityTable(timeout_s=60)
     for now, client in enumerate((ALICE, BOB, CAROL)):
         table.remember(client, POD_A, now)
@@ -157,7 +157,7 @@ def test_memory_is_freed_from_the_largest_tables(tables, large):
     assert len(tables) == len(large) == len(small) == 0
 
 
-def test_a_step_frees_a_part_of_very_many():
+def test_a_step_frees_only_some_of_very_many_entries():
     tables = AffinityTables()
     table = AffinityTable(60, tables)
     for n in range(10_000):
@@ -166,7 +166,7 @@ def test_a_step_frees_a_part_of_very_many():
     assert len(table) > 0
 
 
-def test_a_shared_table_exists_while_one_uses_it():
+def test_a_shared_table_exists_while_used():
     tables = AffinityTables()
     table = tables.join("shop/sip", "a port", 60)
     assert tables.join("shop/sip", "another port", 60) is table

@@ -34,7 +34,7 @@ class TestTurns:
         assert balancer.pick(ALICE, 0.0) == POD_A
 
     @given(st.data())
-    def test_within_one_connection_no_endpoint_is_picked_twice(self, data):
+    def test_a_connection_never_picks_an_endpoint_twice(self, data):
         dead = data.draw(st.sets(st.sampled_from(PODS)))
         balancer = Balancer(PODS, affinity_timeout_s=data.draw(st.sampled_from([None, 7])))
         for now in data.draw(st.lists(st.integers(0, 90), max_size=12).map(sorted)):
@@ -69,7 +69,7 @@ class TestManyDeadEndpoints:
     @pytest.mark.parametrize("is_weighted", [False, True], ids=["plain", "weighted"])
     @pytest.mark.parametrize("balance", list(Balance))
     @pytest.mark.parametrize("live", [0, 1])
-    def test_a_pick_does_not_look_at_all_that_are_dead(self, balance, is_weighted, live):
+    def test_a_pick_visits_few_of_many_dead_endpoints(self, balance, is_weighted, live):
         pods = [Counted("192.0.2.1", port) for port in range(1, 2001)]
         weights = Weights(dict.fromkeys(pods, 2) if is_weighted else {})
         strategy = make_strategy(balance, weights, lambda: lambda _: 0, 0)
@@ -91,13 +91,13 @@ class TestEjection:
         rounds = [connect(balancer, ALICE, now, dead={POD_A}) for now in (0.0, 1.0, 2.0, 3.0)]
         assert rounds == [[POD_A, POD_B], [POD_C], [POD_B], [POD_C]]
 
-    def test_when_all_are_ejected_they_are_tried_anyway(self):
+    def test_ejected_endpoints_are_tried_if_no_others_are_left(self):
         balancer = Balancer((POD_A, POD_B))
         assert connect(balancer, ALICE, 0.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 1.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_A, POD_B]
 
-    def test_when_all_are_ejected_those_that_were_silent_just_now_are_not_tried(self):
+    def test_recently_silent_endpoints_are_not_tried_if_all_are_ejected(self):
         balancer = Balancer((POD_A, POD_B))
         balancer.failed(POD_A, 0.0, is_silent=True)
         balancer.failed(POD_B, 0.0)
@@ -132,7 +132,7 @@ class TestAffinity:
         assert (alice, bob) == ([[POD_A]] * 3, [[POD_B]] * 3)
         assert len(balancer._affinity) == 2
 
-    def test_connections_that_begin_at_once_use_one_endpoint(self):
+    def test_simultaneous_connections_use_one_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=60)
         assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_A] * 3
 
@@ -177,7 +177,7 @@ class TestStandby:
     def balancer(self, **options):
         return Balancer(PODS, standbys={POD_B: 1, POD_C: 2}, **options)
 
-    def test_the_connection_whose_dial_failed_reaches_the_standby(self):
+    def test_a_connection_with_a_failed_dial_reaches_the_standby(self):
         assert connect(self.balancer(), ALICE, 0.0, dead={POD_A}) == [POD_A, POD_B]
         assert connect(self.balancer(), ALICE, 0.0, dead={POD_A, POD_B}) == list(PODS)
 
@@ -186,7 +186,7 @@ class TestStandby:
         connect(balancer, ALICE, 0.0, dead={POD_A})
         assert [connect(balancer, BOB, now, dead={POD_A}) for now in (1.0, 2.0)] == [[POD_B]] * 2
 
-    def test_one_connection_probes_the_first_endpoint_and_traffic_returns(self):
+    def test_a_single_connection_probes_the_first_endpoint_and_traffic_returns(self):
         balancer = self.balancer()
         connect(balancer, ALICE, 0.0, dead={POD_A})
         assert connect(balancer, ALICE, 5.0, dead={POD_A}) == [POD_A, POD_B]
@@ -199,7 +199,7 @@ class TestStandby:
         assert connect(balancer, ALICE, 1.0) == [POD_B]
         assert connect(balancer, ALICE, 6.0) == [POD_A]
 
-    def test_an_update_may_swap_them(self):
+    def test_an_update_may_swap_standby_and_first_endpoint(self):
         balancer = self.balancer()
         balancer.update(PODS, affinity_timeout_s=None, standbys={POD_A: 1, POD_C: 2})
         assert connect(balancer, ALICE, 0.0) == [POD_B]
@@ -208,7 +208,7 @@ class TestStandby:
         assert Balancer((), standbys={POD_A: 1}).pick(ALICE, 0.0) is None
 
     @given(st.data())
-    def test_a_standby_is_dialled_only_if_all_before_it_were_tried_or_ejected(self, data):
+    def test_a_standby_is_dialled_only_after_all_earlier_priorities_failed(self, data):
         dead = data.draw(st.sets(st.sampled_from(PODS)))
         timeout = data.draw(st.sampled_from([None, 7]))
         balancer = self.balancer(affinity_timeout_s=timeout)
@@ -221,7 +221,7 @@ class TestStandby:
             assert tried[-1] not in dead or set(tried) == set(PODS) == dead
 
 
-def test_an_endpoint_serves_if_it_is_of_the_first_priority_ejected_or_not():
+def test_an_endpoint_of_the_first_priority_serves_even_if_ejected():
     balancer = Balancer((POD_A, POD_B))
     balancer.failed(POD_A, now=0.0)
     assert balancer.serves("10.0.0.1", POD_A)
@@ -236,7 +236,7 @@ class TestLimits:
         balancer.is_full = full.__contains__
         return balancer
 
-    def test_a_standby_is_not_more_while_one_of_the_first_priority_is_at_its_limit(self):
+    def test_a_standby_is_not_counted_while_a_first_endpoint_is_at_its_limit(self):
         balancer = self.limited(POD_B, standbys={POD_C: 1})
         assert balancer.pick(ALICE, 0.0, tried={POD_A}) is None
         assert not balancer.has_more(ALICE, 0.0, tried={POD_A})
@@ -264,7 +264,7 @@ class TestLimits:
         assert balancer.is_at_limit(ALICE, 1.0)
 
     @pytest.mark.parametrize("is_silent", [False, True], ids=["refused", "silent"])
-    def test_a_client_waits_for_the_only_endpoint_though_it_is_ejected(self, is_silent):
+    def test_a_client_waits_for_the_only_endpoint_even_if_ejected(self, is_silent):
         full = [POD_A]
         balancer = Balancer([POD_A], strategy=Limited(RoundRobin(), full.__contains__))
         balancer.is_full = full.__contains__
@@ -291,7 +291,7 @@ class TestLimits:
         assert balancer.pick(ALICE, 2.0) == pinned
 
 
-def test_ports_of_a_service_that_share_entries_lead_a_client_to_one_pod():
+def test_ports_sharing_affinity_send_a_client_to_one_pod():
     tables = AffinityTables()
     one, other = (
         Balancer(

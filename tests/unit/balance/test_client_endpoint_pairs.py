@@ -38,7 +38,7 @@ def test_another_client_or_endpoint_is_another_pair():
     assert not pairs.has(ALICE, POD_B, 0)
 
 
-def test_of_too_many_the_one_noted_longest_ago_is_forgotten():
+def test_the_oldest_pair_is_forgotten_at_the_limit():
     pairs = Pairs()
     for number in range(4096):
         pairs.note(str(number), POD_A, 0)

@@ -63,7 +63,7 @@ def test_a_longer_ejection_lasts_to_its_end(ejections):
     assert ejections.out(now=15.0) == set()
 
 
-def test_only_one_connection_probes_at_a_time(ejections):
+def test_only_one_connection_at_a_time_probes(ejections):
     ejections.picked(POD_A, now=5.0)
     assert ejections.out(now=5.0) == {POD_A}
 
@@ -73,7 +73,7 @@ def test_a_pick_before_the_time_is_not_a_probe(ejections):
     assert ejections.out(now=5.0) == set()
 
 
-def test_a_probe_that_is_answered_ends_the_ejection(ejections):
+def test_an_answered_probe_ends_the_ejection(ejections):
     ejections.picked(POD_A, now=5.0)
     assert ejections.answered(POD_A)
     assert not ejections

@@ -48,7 +48,7 @@ def test_when_all_are_skipped_none_is_picked(endpoints, skip):
     assert strategy.pick(PODS) == POD_B, "and no turn is taken"
 
 
-def test_equal_ones_take_turns():
+def test_equally_loaded_endpoints_take_turns():
     strategy = under()
     assert [strategy.pick(PODS) for _ in range(7)] == [*PODS, *PODS, POD_A]
 

@@ -16,7 +16,7 @@ def balancer(endpoints, tables, shares_as="shop/sip", start=0):
     )
 
 
-def test_a_client_meets_one_pod_at_all_ports():
+def test_a_client_reaches_one_pod_at_all_ports():
     tables = AffinityTables()
     signalling, media = balancer(SIP, tables), balancer(RTP, tables, start=2)
     first, second = (signalling.pick(client, 0.0).ip for client in (ALICE, BOB))
@@ -58,7 +58,7 @@ def test_a_port_that_shares_no_longer_has_entries_of_its_own():
     assert media.pick(ALICE, 1.0).ip != pod
 
 
-def test_entries_of_a_former_process_are_those_of_pods():
+def test_restored_entries_are_per_pod():
     former, tables = AffinityTables(), AffinityTables()
     old = balancer(SIP, former, start=1)
     pod = old.pick(ALICE, 0.0).ip
@@ -67,7 +67,7 @@ def test_entries_of_a_former_process_are_those_of_pods():
     assert media.pick(ALICE, 2.0).ip == pod
 
 
-def test_the_timeout_is_one_for_all_ports():
+def test_all_ports_share_a_timeout():
     affinity = PodAffinity("shop/sip", 60, AffinityTables())
     affinity.serve(SIP)
     affinity.remember(ALICE, SIP[0], 0.0)

@@ -27,7 +27,7 @@ def test_with_few_ejected_endpoints_all_are_candidates_in_the_plans_order():
 
 
 @pytest.mark.parametrize("count", [100, 1000])
-def test_few_candidates_are_ejected_ones_at_any_moment(count):
+def test_a_bounded_number_of_candidates_is_ejected(count):
     level = level_of(count)
     for number, pod in enumerate(PODS[:count]):
         level.change(pod, is_out=True)
@@ -43,7 +43,7 @@ def test_endpoints_ejected_before_the_level_was_built_are_left_out():
     assert level_of(100, set(PODS)).is_out
 
 
-def test_in_a_short_list_an_endpoint_may_be_used_as_soon_as_it_returns():
+def test_an_endpoint_on_a_short_list_is_usable_on_return():
     level = level_of(1000, set(PODS[: 1001 - SHORT]))
     assert len(level.candidates(0.0)) < SHORT
     for returned in PODS[:2]:
@@ -70,7 +70,7 @@ def test_readmitting_all_endpoints_restores_the_order_of_the_plan():
     assert level.candidates(0.0) is level.endpoints
 
 
-def test_a_change_that_is_known_already_changes_nothing():
+def test_a_known_change_changes_nothing():
     level = level_of(3)
     level.change(PODS[0], is_out=False)
     eject(level, [PODS[1], PODS[1]])

@@ -46,7 +46,7 @@ def test_equal_seeds_give_equal_choices():
 
 
 @pytest.mark.parametrize("left", [1, 20])
-def test_of_many_endpoints_one_that_is_not_skipped_is_picked(left):
+def test_among_many_endpoints_only_unskipped_ones_are_picked(left):
     strategy, many = RandomChoice(random.Random(7)), [POD_A._replace(port=n) for n in range(40)]
     picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
     assert picked == set(many[:left])
@@ -112,7 +112,7 @@ def test_the_busiest_is_never_picked(seed, loads):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-def test_of_many_endpoints_those_that_are_not_skipped_are_picked_by_load(left):
+def test_among_many_endpoints_unskipped_ones_are_picked_by_load(left):
     many = [POD_A._replace(port=number) for number in range(40)]
     strategy = PowerOfTwoChoices(lambda pod: pod == many[0], random.Random(7))
     picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
@@ -159,7 +159,7 @@ def test_skipped_endpoints_are_not_picked(strategy):
     assert strategy.pick(()) is None
 
 
-def test_of_two_the_one_with_fewer_connections_for_its_weight_is_picked():
+def test_the_endpoint_with_less_load_for_its_weight_is_picked():
     weights = Weights({POD_A: 100, POD_B: 300})
     for loads, expected in (((1, 2), POD_B), ((1, 4), POD_A)):
         load = dict(zip(PODS, loads, strict=False)).__getitem__
@@ -175,7 +175,7 @@ def test_idle_endpoints_are_picked_by_weight():
 
 
 @pytest.mark.parametrize("heavy", PODS)
-def test_the_two_are_different_ones(heavy):
+def test_two_distinct_endpoints_are_compared(heavy):
     loads = {pod: 9 if pod is heavy else 0 for pod in PODS}
     weights = Weights({pod: 65535 if pod is heavy else 60000 for pod in PODS})
     strategy = WeightedPowerOfTwoChoices(loads.__getitem__, weights, EachNumber(7_654_321))
@@ -183,7 +183,7 @@ def test_the_two_are_different_ones(heavy):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-def test_of_many_endpoints_those_that_are_not_skipped_are_picked_by_weight(left):
+def test_among_many_endpoints_unskipped_ones_are_picked_by_weight(left):
     many = [POD_A._replace(port=number) for number in range(40)]
     weights, skip = Weights({many[0]: 1}), set(many[left:])
     by_chance = WeightedRandomChoice(weights, EachNumber(7919))

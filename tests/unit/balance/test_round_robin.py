@@ -113,7 +113,7 @@ def test_turns_go_on_when_weights_change():
     assert abs(picks_by_weight(strategy, 40, (POD_A, POD_B)).count(POD_A) - 30) <= 1
 
 
-def test_turns_go_on_when_an_endpoint_is_added_and_one_goes():
+def test_turns_continue_when_endpoints_are_added_and_removed():
     strategy = turns_of(10, 10, 10)
     assert picks_by_weight(strategy, 1, (POD_A, POD_B)) == [POD_A]
     assert picks_by_weight(strategy, 1, (POD_A, POD_B, POD_C)) == [POD_B], "A has had its turn"

@@ -50,14 +50,14 @@ def test_slots_are_spread_evenly():
 
 
 @pytest.mark.parametrize("gone", range(len(PODS)))
-def test_when_an_endpoint_goes_only_its_slots_move_to_all_others(gone):
+def test_removing_an_endpoint_moves_only_its_slots_to_all_others(gone):
     before = fill_slots(PODS, {})
     after = fill_slots((*PODS[:gone], *PODS[gone + 1 :]), {})
     assert {one for one, _ in moved(before, after)} == {PODS[gone]}
     assert len({other for _, other in moved(before, after)}) > len(PODS) / 3
 
 
-def test_when_an_endpoint_is_added_slots_move_only_to_it():
+def test_adding_an_endpoint_moves_slots_only_to_it():
     before, after = fill_slots(PODS[1:], {}), fill_slots(PODS, {})
     assert {other for _, other in moved(before, after)} == {PODS[0]}
 
@@ -81,7 +81,7 @@ def test_draws_continue_until_each_slot_has_an_endpoint():
     assert fill_slots((lonely,), {}) == (lonely,) * 128
 
 
-def test_the_number_of_slots_is_known_without_filling_them():
+def test_slots_are_counted_without_filling_them():
     for count, is_weighted in ((2, False), (17, False), (2, True)):
         weights = dict.fromkeys(PODS[:1], 3) if is_weighted else {}
         pods = [SocketAddress(f"10.244.2.{number}", 8080) for number in range(count)]

@@ -61,7 +61,7 @@ def test_clients_are_spread_evenly():
 
 
 @pytest.mark.parametrize("gone", range(len(PODS)))
-def test_when_an_endpoint_goes_only_its_clients_move_to_all_others(gone):
+def test_removing_an_endpoint_moves_only_its_clients_to_all_others(gone):
     before, after = choices(PODS), choices([*PODS[:gone], *PODS[gone + 1 :]])
     moved = [client for client in CLIENTS if before[client] != after[client]]
     assert {before[client] for client in moved} == {PODS[gone]}
@@ -71,7 +71,7 @@ def test_when_an_endpoint_goes_only_its_clients_move_to_all_others(gone):
     assert max(spread.values()) < 2 * len(moved) / 9
 
 
-def test_when_an_endpoint_is_added_clients_move_only_to_it():
+def test_adding_an_endpoint_moves_clients_only_to_it():
     before, after = choices(PODS[1:]), choices(PODS)
     assert {after[client] for client in CLIENTS if before[client] != after[client]} == {PODS[0]}
 
@@ -101,7 +101,7 @@ def test_of_a_client_that_is_known_only_the_next_choices_are_looked_at():
         assert skipped.asked <= CHOICES[1]
 
 
-def test_beyond_the_choices_that_are_remembered_the_next_one_of_all_is_picked():
+def test_beyond_the_cached_choices_the_next_of_all_endpoints_is_picked():
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(600))
     strategy = SourceHash(Weights())
     assert strategy.pick(pods, ALICE, skip={*pods} - {*pods[77:78]}) == pods[77]
@@ -129,7 +129,7 @@ def hashed(monkeypatch):
 
 
 @pytest.mark.parametrize("weight", [None, 7], ids=["plain", "weights"])
-def test_a_client_of_dead_endpoints_costs_two_looks_at_all_of_them(hashed, weight):
+def test_a_client_of_dead_endpoints_costs_two_passes_over_all(hashed, weight):
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(2_000))
     weights = Weights({} if weight is None else {pods[0]: weight})
     balancer = Balancer(pods, strategy=SourceHash(weights), weights=weights)
@@ -143,7 +143,7 @@ def test_a_client_of_dead_endpoints_costs_two_looks_at_all_of_them(hashed, weigh
         assert hashed.count(client) == 2
 
 
-def test_a_client_that_connects_again_costs_one_look_more_until_the_candidates_change(hashed):
+def test_a_reconnecting_client_costs_one_further_pass_until_candidates_change(hashed):
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(10_000))
     balancer = Balancer(pods, strategy=SourceHash(Weights()))
     balancer.pick(ALICE, 0.0)
@@ -155,7 +155,7 @@ def test_a_client_that_connects_again_costs_one_look_more_until_the_candidates_c
     assert hashed.count(ALICE) == len(CHOICES)
 
 
-def test_a_change_hashes_only_endpoints_that_are_new(hashed):
+def test_a_change_hashes_only_new_endpoints(hashed):
     strategy = SourceHash(Weights())
     strategy.pick(PODS[1:], ALICE)
     hashed.clear()
@@ -181,7 +181,7 @@ def test_a_weight_that_grows_moves_clients_only_to_its_endpoint():
     assert {after[client] for client in CLIENTS if after[client] != plain[client]} == {PODS[2]}
 
 
-def test_new_weights_count_for_clients_that_are_known():
+def test_new_weights_count_for_known_clients():
     weights = Weights({POD_A: 1, POD_B: 65535})
     strategy = SourceHash(weights)
     assert strategy.pick((POD_A, POD_B), ALICE) == POD_B

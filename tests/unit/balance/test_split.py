@@ -35,7 +35,7 @@ def split(inner=(POD_A, POD_B), outer=(POD_C,), inside=PODS, affinity_timeout_s=
         pytest.param("fd12::1%eth0", POD_A, id="v6-with-an-interface"),
     ],
 )
-def test_the_clients_address_decides_which_balancer_is_used(client, expected):
+def test_the_clients_address_selects_the_balancer(client, expected):
     assert split().pick(client, 0.0) == expected
 
 
@@ -50,7 +50,7 @@ def test_a_side_without_endpoints_does_not_affect_the_other():
     assert (both.pick(INSIDE, 0.0), both.pick(OUTSIDE, 0.0)) == (POD_A, None)
 
 
-def test_endpoints_that_were_tried_are_not_picked_again():
+def test_tried_endpoints_are_not_picked_again():
     assert split().pick(INSIDE, 0.0, tried={POD_A}) == POD_B
     assert split().pick(OUTSIDE, 0.0, tried={POD_C}) is None
 
@@ -73,7 +73,7 @@ def test_an_endpoint_of_both_sides_is_out_and_back_for_both():
     assert both.ejected(1.0) == {}
 
 
-def test_an_endpoint_of_one_side_is_ejected_there():
+def test_an_endpoint_is_ejected_on_its_side():
     both = split()
     assert both.failed(POD_C, 0.0)
     assert both.ejected(0.0) == {POD_C: 5.0}
@@ -84,7 +84,7 @@ def test_an_endpoint_of_one_side_is_ejected_there():
     network=st.tuples(st.ip_addresses(v=4), st.integers(0, 32)),
     client=st.ip_addresses(v=4),
 )
-def test_a_client_is_inside_exactly_if_the_networks_contain_it(network, client):
+def test_a_client_is_inside_exactly_if_a_network_contains_its_address(network, client):
     inside = ipaddress.ip_network(network, strict=False)
     picked = split(inside=[str(inside)]).pick(str(client), 0.0)
     assert picked == (POD_A if client in inside else POD_C)

@@ -15,13 +15,13 @@ def test_endpoints_at_their_limit_are_left_out():
     assert [strategy.pick(ALL) for _ in range(3)] == [POD_C, POD_A, POD_B]
 
 
-def test_endpoints_that_are_to_be_skipped_are_left_out_like_those_at_their_limit():
+def test_skipped_endpoints_are_omitted_like_full_ones():
     strategy = Limited(RoundRobin(), {POD_A}.__contains__)
     assert strategy.pick(ALL, skip={POD_B}) == POD_C
     assert strategy.pick(ALL, skip={POD_B, POD_C}) is None
 
 
-def test_the_other_strategy_chooses_among_those_below_their_limit():
+def test_the_wrapped_strategy_chooses_among_endpoints_below_their_limit():
     loads = {POD_A: 9, POD_B: 5, POD_C: 1}
     strategy = Limited(LeastConnections(loads.__getitem__), lambda e: loads[e] >= 6)
     assert strategy.pick(ALL) == POD_C
@@ -31,7 +31,7 @@ def test_the_other_strategy_chooses_among_those_below_their_limit():
     assert strategy.pick(ALL) is None
 
 
-def test_the_preferred_endpoint_is_picked_once_and_then_it_is_the_turn_as_before():
+def test_the_preferred_endpoint_is_picked_once_before_the_turn_continues():
     balancer = Balancer(ALL)
     then = balancer.strategy
     assert balancer.pick(ALICE, 0.0) == POD_A

@@ -41,7 +41,7 @@ def test_weights_are_full_at_once_when_slow_start_is_switched_off():
     assert not weights
 
 
-def test_an_endpoint_that_is_gone_is_forgotten():
+def test_a_removed_endpoint_is_forgotten():
     weights = Weights({}, 50.0)
     weights.begin([POD_A], 100.0)
     weights.keep([POD_B])
@@ -53,14 +53,14 @@ def test_an_endpoint_that_is_gone_is_forgotten():
     ("seconds", "share"),
     [(0.0, 0.1), (1.0, 0.1), (5.0, 0.5), (9.0, 0.9), (10.0, None), (99.0, None)],
 )
-def test_a_share_grows_in_a_line_from_a_floor_until_it_is_full(seconds, share):
+def test_a_share_grows_linearly_from_a_floor_until_full(seconds, share):
     start = SlowStart(10.0)
     start.begin([POD_A], 100.0)
     assert start.shares(100.0 + seconds).get(POD_A) == share
     assert bool(start) is (share is not None)
 
 
-def test_an_endpoint_that_has_all_of_its_share_keeps_it_with_a_longer_time():
+def test_a_full_share_stays_full_when_slow_start_is_extended():
     start = SlowStart(10.0)
     start.begin([POD_A], 0.0)
     start.begin([POD_B], 5.0)
@@ -87,7 +87,7 @@ def test_slow_start_begins_again():
     assert start.shares(5.0) == {POD_A: 0.1, POD_B: 0.5}
 
 
-def test_of_an_endpoint_that_is_gone_the_start_is_forgotten():
+def test_the_start_of_a_removed_endpoint_is_forgotten():
     start = SlowStart(10.0)
     start.begin([POD_A, POD_B], 0.0)
     start.keep({POD_B})

@@ -43,7 +43,7 @@ CHANGES = {**STATED, **UNSTATED}
 WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE}
 
 
-def test_codes_are_words_with_dashes():
+def test_codes_are_lower_case_with_dashes():
     assert all(code == code.lower().replace("_", "-") for code in CauseCode)
     assert all(code.name == code.value.upper().replace("-", "_") for code in CauseCode)
 
@@ -55,7 +55,7 @@ def test_a_code_of_a_newer_proxy_is_kept():
     assert code.traits == Traits()
 
 
-def test_of_codes_that_no_version_has_so_many_of_the_others_are_one():
+def test_unknown_codes_beyond_a_bound_become_one():
     for begins in (0, 5000):
         newer_codes.clear()
         codes = {CauseCode(f"code-{begins + number}") for number in range(2 * NEWER_MAX)}
@@ -69,7 +69,7 @@ def test_each_code_has_a_section_in_the_docs_and_each_section_has_a_code():
     assert re.findall(r"^### (\S+)$", causes, re.MULTILINE) == [*CauseCode]
 
 
-def test_the_cause_of_other_errors_is_the_last_one_of_dials():
+def test_the_last_dial_cause_stands_for_other_errors():
     assert {*DIAL_CAUSES} == {code for code in CauseCode if code.traits.is_dial}
     assert DIAL_CAUSES[-1] is CauseCode.ENDPOINT_FAILS
 
@@ -85,7 +85,7 @@ def test_commands_have_only_places_that_are_filled(code):
         assert {*re.findall(r"\{(\w*)\}", words)} <= {"namespace", "name", "pod", "ip"}
 
 
-def test_each_code_has_a_row_or_is_used_without_one():
+def test_each_code_has_a_row_or_is_listed_without_one():
     assert {cause.code for cause in SAMPLES} == {*CauseCode} - WITHOUT_A_ROW
 
 
@@ -113,14 +113,14 @@ def test_another_modifier_makes_another_cause(name):
     assert changed.replace(**{name: usual}) == REFUSES
 
 
-def test_a_fact_depends_only_on_what_its_sentence_states():
+def test_a_fact_depends_only_on_the_content_of_its_sentence():
     assert REFUSES.replace(**UNSTATED).fact == REFUSES.fact
     for name, value in STATED.items():
         assert REFUSES.replace(**{name: value}).fact != REFUSES.fact
     assert REFUSES.fact not in (silent(POD).fact, refuses("[fd00::8]:8080").fact)
 
 
-def test_a_cause_has_the_code_of_its_row_and_its_parameters_as_json_has_them():
+def test_a_cause_has_its_rows_code_and_json_parameters():
     cause = denies(POD, "203.0.113.7")
     assert (cause.row, cause.code) == (denies, CauseCode.ENDPOINT_DENIES)
     assert cause.params == (("at", "10.244.1.8:8080"), ("client", "203.0.113.7"))
@@ -154,7 +154,7 @@ def test_two_rows_have_two_names():
     assert ROWS["refuses"] is refuses
 
 
-def test_a_cause_in_the_words_of_another_proxy_is_equal_by_them():
+def test_causes_with_another_proxys_text_are_compared_by_text():
     code = CauseCode("endpoint-sings")
     sings = as_read(code, "10.244.1.8:8080 sings", "10.244.1.8:8080", "Listen")
     assert (say(sings), object_of(sings), remedy(sings)) == (
@@ -179,7 +179,7 @@ def test_another_process_gets_an_equal_cause(sent):
     assert (say(got), remedy(got)) == (say(sent), remedy(sent))
 
 
-def test_another_process_knows_all_rows_with_any_cause():
+def test_another_process_can_read_any_pickled_cause():
     code = "import pickle, sys; print(pickle.load(sys.stdin.buffer))"
     done = subprocess.run(
         [sys.executable, "-c", code], input=pickle.dumps(held_by("10.96.0.1", "shop/x")),

@@ -71,7 +71,7 @@ def test_a_failed_dial_has_the_row_of_its_errno(number, row):
         (errno.EMSGSIZE, Failure.OTHER, False),
     ],
 )
-def test_another_error_keeps_its_text_and_has_a_remedy_if_it_is_known(number, failure, has_remedy):
+def test_an_unclassified_error_keeps_its_text_and_a_known_remedy(number, failure, has_remedy):
     cause = failed_with(number)
     assert cause == fails(POD, failure, os.strerror(number))
     assert bool(remedy(cause)) is has_remedy
@@ -143,5 +143,5 @@ def test_a_loss_has_the_row_of_the_side_and_the_direction(failure, has_sent, cau
     assert loses(POD, failure, ALICE, has_sent=has_sent) == cause
 
 
-def test_their_words_are_on_the_page():
+def test_the_recorded_page_contains_all_texts():
     assert words.changed(endpoints) == []

@@ -5,5 +5,5 @@ from userspace_proxy.causes import names
 from . import words
 
 
-def test_their_words_are_on_the_page():
+def test_the_recorded_page_contains_all_texts():
     assert words.changed(names) == []

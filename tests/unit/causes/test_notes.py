@@ -24,5 +24,5 @@ def test_a_note_with_other_parameters_has_no_cause():
         cause_of(NoteKind.RANGE_WRONG())
 
 
-def test_their_words_are_on_the_page():
+def test_the_recorded_page_contains_all_texts():
     assert words.changed(notes) == []

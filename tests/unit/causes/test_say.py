@@ -42,7 +42,7 @@ def at_times(cause, host=""):
     return remedy(cause.replace(answers_others=True, host=host))
 
 
-def test_the_words_of_causes_are_as_recorded():
+def test_the_texts_of_causes_match_the_recorded_page():
     recorded = WORDS.read_text().split("\n\n")
     said = page().split("\n\n")
     assert said == recorded, "if that is intended: python -m tests.unit.causes.words"
@@ -139,7 +139,7 @@ def test_the_past_tense_is_short_in_any_form():
     assert say(past, Form.PREDICATE) == "refused connections when it was last tried"
 
 
-def test_further_causes_like_it_are_counted_but_not_in_short():
+def test_similar_causes_are_counted_except_in_the_short_form():
     cause = is_headless().replace(more=1_200)
     assert say(cause) == f"{say(is_headless())}; 1,200 more like this are not listed"
     assert say(cause, Form.SHORT) == "it is headless"
@@ -157,7 +157,7 @@ def test_further_causes_like_it_are_counted_but_not_in_short():
     ],
     ids=lambda value: str(getattr(value, "row", "")),
 )
-def test_a_header_that_an_endpoint_gets_is_the_likely_reason_once_it_has_accepted(cause, is_likely):
+def test_a_proxy_header_is_the_likely_reason_once_an_endpoint_accepts(cause, is_likely):
     shown = cause.replace(has_header=True)
     added = " (this proxy sends a PROXY header first)" if is_likely else ""
     assert say(shown) == f"{say(cause)}{added}"
@@ -166,7 +166,7 @@ def test_a_header_that_an_endpoint_gets_is_the_likely_reason_once_it_has_accepte
         assert remedy(one.replace(has_header=True)) == f"{first}{remedy(one)}"
 
 
-def test_an_endpoint_that_failed_otherwise_before_has_both_while_it_fails():
+def test_an_endpoint_with_an_earlier_failure_shows_both_while_failing():
     since = no_datagram(POD).replace(before=refuses(POD))
     assert say(since) == (
         "10.244.1.8:8080 sends no datagram back; before, 10.244.1.8:8080 refused connections"

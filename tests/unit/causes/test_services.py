@@ -20,5 +20,5 @@ def test_of_many_notes_the_first_are_listed(further):
     assert first_notes(iter(some)) == (*some[:NOTES_MAX], *more)
 
 
-def test_their_words_are_on_the_page():
+def test_the_recorded_page_contains_all_texts():
     assert words.changed(services) == []

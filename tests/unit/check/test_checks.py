@@ -61,7 +61,7 @@ def test_findings_come_in_reading_order_input_steering_node(node, manifests, ste
     assert Mark.ERROR not in {finding.mark for finding in found}
 
 
-def test_hooks_that_are_required_are_checked_after_the_steering(node, manifests, tmp_path):
+def test_required_hooks_are_checked_after_the_steering(node, manifests, tmp_path):
     hooks = {"socket_lb": "required", "socket_lb_cgroup": str(tmp_path)}
     found = check_settings(Settings(manifests=manifests, steering="nftables", **hooks), ())
     assert topics(found)[: len(INPUT) + len(STEERING) + 1] == [*INPUT, *STEERING, "socket LB"]
@@ -69,7 +69,7 @@ def test_hooks_that_are_required_are_checked_after_the_steering(node, manifests,
     assert [f.mark for f in found if f.topic == "socket LB"] == [Mark.ERROR]
 
 
-def test_without_preserved_client_addresses_there_are_no_findings_about_them(node, manifests):
+def test_findings_about_client_addresses_require_their_preservation(node, manifests):
     settings = Settings(manifests=manifests, steering="nftables", preserve_client_address="never")
     assert "client addresses" not in topics(check_settings(settings, ()))
 
@@ -124,7 +124,7 @@ def test_a_path_without_effect_is_a_finding_of_the_agent_too(node):
     assert topics(check_node(settings, "local")) == ["path", "kube-proxy", "kernel", "ports"]
 
 
-def test_only_what_is_not_fine_is_logged(node, caplog):
+def test_only_warnings_and_errors_are_logged(node, caplog):
     (reuse,) = (name for name in SYSCTLS if "reuse" in name)
     node.run(f"sysctl -qw {reuse}=1")
     log_findings(Settings(), "nftables")

@@ -40,7 +40,7 @@ def test_a_missing_kernel_feature_is_why_client_addresses_are_not_preserved(node
     )
 
 
-def test_without_tables_for_bridges_no_bridge_preserves_them(node):
+def test_bridges_preserve_no_addresses_without_bridge_tables(node):
     node.run(
         "ip link add cni0 type bridge; ip addr add 10.244.1.1/24 dev cni0; ip link set cni0 up; "
         "sysctl -qw net.bridge.bridge-nf-call-iptables=1"

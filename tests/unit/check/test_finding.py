@@ -21,7 +21,7 @@ from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering.kernel_view import KernelView
 
 
-def test_a_finding_is_a_line_with_place_and_remedy():
+def test_a_finding_is_printed_with_place_and_remedy():
     assert str(error("firewall", "it drops", "chain ip filter INPUT", "nft insert …")) == (
         "error    firewall: it drops [chain ip filter INPUT] -> nft insert …"
     )

@@ -107,7 +107,7 @@ def forward(policy):
 STEERED = "ok no chain drops packets that are steered to the proxy"
 
 
-def test_chains_at_forward_matter_to_what_the_kernel_path_leads_to_endpoints():
+def test_chains_at_forward_matter_only_for_the_kernel_path():
     closed = KernelView(nft=forward("drop"), clients=(POD,))
     assert lines(closed) == [STEERED]
     assert lines(closed, [ENDPOINT]) == [
@@ -121,7 +121,7 @@ def test_chains_at_forward_matter_to_what_the_kernel_path_leads_to_endpoints():
     ]
 
 
-def test_a_chain_that_drops_one_frontends_packets_is_a_finding():
+def test_a_chain_dropping_a_frontends_packets_is_reported():
     taken = {WEB: Taken("nftables chain ip raw pre drops them", "", "ip raw pre")}
     assert lines(KernelView(), taken=taken) == [
         "error 10.96.0.10:80/TCP: nftables chain ip raw pre drops them"
@@ -144,12 +144,12 @@ def test_a_chain_that_drops_one_frontends_packets_is_a_finding():
         ),
     ],
 )
-def test_rules_that_were_not_read_or_understood_are_not_reported_as_open(kernel, expected):
+def test_unread_or_unknown_rules_are_not_reported_as_open(kernel, expected):
     known = "ok no chain certainly drops packets that are steered to the proxy; not followed"
     assert lines(kernel) == ([f"{known}: {expected}"] if expected else [])
 
 
-def test_a_look_follows_chains_for_known_frontends_and_endpoints(node):
+def test_known_frontends_and_endpoints_are_followed_through_chains(node):
     node.run(
         "nft 'table ip raw { chain pre { type filter hook prerouting priority -300; "
         "ip daddr 10.96.0.10 drop; }; chain f { type filter hook forward priority 0; "

@@ -55,7 +55,7 @@ def test_the_number_of_service_ports_is_read_from_manifests(tmp_path):
 
 
 @pytest.mark.parametrize("text", [SERVICE.replace("80", "0"), "kind: ["])
-def test_unreadable_manifests_are_an_error_with_its_place(tmp_path, text):
+def test_unreadable_manifests_are_an_error_with_file_and_line(tmp_path, text):
     path = tmp_path / "web.yaml"
     path.write_text(text)
     findings, _ = look(path)
@@ -103,7 +103,7 @@ def test_a_service_with_endpoints_is_no_finding(tmp_path):
     assert findings_of(tmp_path, WEB + SLICE) == ["ok       manifests: 1 Service read [web.yaml]"]
 
 
-def test_a_node_that_is_missing_among_others_is_a_warning(tmp_path):
+def test_a_single_missing_node_is_a_warning(tmp_path):
     node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: a.example}\n"
     cause = no_node("a", ("a.example",))
     found = findings_of(tmp_path, WEB + SLICE + node)
@@ -150,7 +150,7 @@ def test_of_very_many_services_that_would_refuse_only_some_are_named(tmp_path):
     assert found[-1] == "warning  manifests: 3 more Service ports would refuse clients"
 
 
-def test_two_services_with_one_address_are_an_error_with_the_place(tmp_path):
+def test_two_services_with_the_same_address_are_an_error_with_the_place(tmp_path):
     found = findings_of(tmp_path, WEB + SLICE + "---\n" + WEB.replace("web", "cart"))
     [problem] = [line for line in found if line.startswith("error")]
     assert "[web.yaml:" in problem

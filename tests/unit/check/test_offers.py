@@ -131,7 +131,7 @@ def test_a_path_is_no_finding_with_nftables_or_without_a_working_steering():
     assert judge_path("kernel", "nftables") == judge_path("kernel", "") == []
 
 
-def test_a_missing_part_of_the_kernel_is_named_with_what_is_used_instead():
+def test_a_missing_kernel_feature_is_named_with_its_alternative():
     offers = Offers(ALL, KernelOffers({"numgen": errno.ENOENT}))
     *_, found = judge_offers(offers, "nftables", "nftables", own_namespace=False)
     assert str(found) == (
@@ -155,7 +155,7 @@ def test_the_remedy_names_a_steering_that_works_here():
     assert "works here" not in found.hint
 
 
-def test_without_steering_what_sockets_lack_is_named():
+def test_without_steering_missing_socket_features_are_named():
     kernel = KernelOffers({"IPv6": errno.EAFNOSUPPORT})
     assert lines(Offers(kernel=kernel), "none", "none")[1:] == [
         "ok kernel: it lacks IPv6, needed for Services of IPv6; instead: IPv4"
@@ -183,14 +183,14 @@ def test_another_steering_has_no_hooks(value, mark, taken):
 
 
 @pytest.mark.parametrize(("value", "mark"), MARKS.items())
-def test_why_a_start_finds_no_place_is_an_error_only_if_hooks_are_required(value, mark):
+def test_a_missing_attach_point_is_an_error_only_if_hooks_are_required(value, mark):
     (found,) = look_at_hooks(hooks(value), "nftables", KernelOffers({"connect hooks": 22}))
     assert found.mark == mark
     assert found.what.startswith("cannot translate connect(): this kernel lacks connect hooks")
     assert found.hint
 
 
-def test_a_usable_place_is_reported_with_its_folder_and_other_programs(tmp_path):
+def test_a_usable_attach_point_is_reported_with_other_programs(tmp_path):
     place = HookPlace(tmp_path, tmp_path, [UNKNOWN])
     assert [(f.mark, f.where) for f in judge_place(place)] == [
         ("warning", "mine, id 6"),
@@ -198,7 +198,7 @@ def test_a_usable_place_is_reported_with_its_folder_and_other_programs(tmp_path)
     ]
 
 
-def test_a_part_of_the_cgroups_is_a_warning(tmp_path):
+def test_a_cgroup_below_the_root_is_a_warning(tmp_path):
     (tmp_path / "cgroup.events").touch()
     (found,) = judge_place(HookPlace(tmp_path, tmp_path, []))
     assert (found.mark, found.what.partition(":")[0]) == (

@@ -61,7 +61,7 @@ def test_proxy_ports_among_node_ports_are_reported(last, shared):
     )
 
 
-def test_ports_for_client_addresses_are_checked_if_they_are_used():
+def test_ports_for_client_addresses_are_checked_only_if_used():
     values = {LOCAL: "32768 65535"}
     (found,) = judge_ranges(values, (17000, 29999), uses_client_ports=True)
     assert found.what == (
@@ -86,7 +86,7 @@ def test_too_few_descriptors_or_ports_are_a_finding(limit, ports, marks):
     assert [f.mark for f in judge_descriptors(limit, ports, 2, (17000, 29999))] == marks
 
 
-def test_a_program_on_a_port_of_the_proxy_is_an_error_unless_it_is_the_proxy():
+def test_another_program_on_a_port_of_the_proxy_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = SocketAddress(*server.getsockname())
         holders = find_holders([("--metrics-bind-address", address), ("--healthz", None)])

@@ -155,7 +155,7 @@ server.serve_forever()
 
 
 @as_another_user
-def test_a_process_of_another_user_is_believed_only_where_it_is_named():
+def test_another_users_process_is_trusted_only_at_an_explicit_address():
     with started([sys.executable, "-c", ANOTHER_USER]) as process:
         at = f"127.0.0.1:{int(process.stdout.readline())}"
         found = find_admin(Given({}, settings=(f"--metrics-bind-address={at}",)))

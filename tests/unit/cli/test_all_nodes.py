@@ -28,14 +28,14 @@ def given(*words, command="status"):
     ],
 )
 @pytest.mark.parametrize("command", ["status", "top", "observe"])
-def test_only_what_is_written_decides_whom_a_command_asks(
+def test_only_the_command_line_decides_between_one_proxy_and_all_nodes(
     command, program, words, is_all, monkeypatch
 ):
     monkeypatch.setattr("sys.argv", [program])
     assert asks_all_nodes(given(*words, command=command)) is is_all
 
 
-def test_nodes_and_one_proxy_exclude_each_other():
+def test_options_for_nodes_and_for_one_proxy_exclude_each_other():
     with pytest.raises(ConfigError, match="--selector and --server exclude each other"):
         asks_all_nodes(given("--selector=a=b", "--server=:1"))
 

@@ -45,7 +45,7 @@ def test_control_characters_in_a_name_are_not_printed():
     assert text.splitlines()[0] == "warning  manifests: \\u001b[2Ja\\nok  b: not YAML"
 
 
-def test_errors_make_the_status_one(tmp_path, capsys):
+def test_errors_set_exit_status_1(tmp_path, capsys):
     path = tmp_path / "web.yaml"
     path.write_text(SERVICE)
     assert main(["check", f"--manifests={path}", *QUIET]) == 0

@@ -35,7 +35,7 @@ def test_own_flags_and_arguments_are_read(words, values, arguments):
     assert (given.values, given.arguments, given.command) == (values, arguments, "show")
 
 
-def test_words_after_two_dashes_are_another_programs():
+def test_words_after_two_dashes_belong_to_another_program():
     show = replace(SHOW, takes_program=True)
     given = show.read_words(["-w", "web", "--", "ls", "--", "-o"])
     assert (given.values, given.arguments) == ({"watch": "true"}, ("web",))
@@ -44,7 +44,7 @@ def test_words_after_two_dashes_are_another_programs():
     assert show.usage == "show [THING] [flags] -- COMMAND [ARGS]"
 
 
-def test_flags_of_run_are_kept_as_one_word_each_in_their_order():
+def test_flags_of_run_are_kept_in_order_as_single_words():
     words = ["--v", "2", "--cluster_cidr=a", "--cleanup", "--cluster-cidr", "b"]
     given = RUN.read_words(words, called="")
     assert given.settings == ("-v=2", "--cluster-cidr=a", "--cleanup=true", "--cluster-cidr=b")
@@ -76,7 +76,7 @@ def test_an_argument_with_an_ellipsis_may_be_repeated():
         (PICK, ["x"], "pick: unknown 'x' (one of bash, zsh)"),
     ],
 )
-def test_wrong_words_are_refused_with_a_remedy(command, words, message):
+def test_invalid_words_are_rejected_with_a_remedy(command, words, message):
     with pytest.raises(ConfigError) as caught:
         command.read_words(words)
     assert str(caught.value) == message

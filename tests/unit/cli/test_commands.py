@@ -50,7 +50,7 @@ def test_demo_gets_its_port(words, port, substitutes):
         ),
     ],
 )
-def test_wrong_usage_is_one_line_and_status_2(words, message, capsys):
+def test_wrong_usage_is_reported_in_one_line_with_status_2(words, message, capsys):
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"error: {message}\n")
@@ -107,7 +107,7 @@ def python(code, **streams):
     return subprocess.run([sys.executable, "-c", code], text=True, timeout=30, **streams)
 
 
-def test_arguments_are_by_default_those_of_the_command_line():
+def test_arguments_default_to_the_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "userspace_proxy.cli", "--version"],
         capture_output=True,
@@ -144,7 +144,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
     ],
 )
 @pytest.mark.parametrize("word", ["--version", "man"], ids=["short", "long"])
-def test_an_output_that_cannot_be_written_is_one_line(redirection, error, word):
+def test_an_output_error_is_reported_in_one_line(redirection, error, word):
     command = [sys.executable, "-m", "userspace_proxy.cli", word]
     script = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
     done = subprocess.run([*script, *command], stderr=subprocess.PIPE, text=True, timeout=60)

@@ -82,9 +82,7 @@ def test_without_a_proxy_only_states_and_causes_are_offered(offered):
         (["explain", ""], ["default/web", "web"]),
     ],
 )
-async def test_completed_names_come_from_the_cluster_if_the_command_reads_it(
-    words, expected, capsys
-):
+async def test_names_are_completed_from_the_cluster_for_cluster_commands(words, expected, capsys):
     async with FakeApiServer() as api:
         api.put(service())
         typed = [words[0], f"--master={api.url}", *words[1:]]

@@ -55,7 +55,7 @@ def complete(*words):
         pytest.param(["help", "cl"], ["cleanup"], id="a-command-as-an-argument"),
     ],
 )
-def test_bash_offers_what_fits(words, offered):
+def test_bash_offers_matching_words(words, offered):
     assert complete(PROGRAM, *words) == offered
 
 
@@ -78,7 +78,7 @@ def test_bash_offers_the_names_of_the_proxy_on_the_line(serve_view):
         pytest.param(["top", "--search=no"], ["node:"], id="qualifier"),
     ],
 )
-def test_bash_offers_what_can_be_searched_for(words, offered):
+def test_bash_offers_search_qualifiers_and_values(words, offered):
     assert complete(PROGRAM, *words) == offered
 
 

@@ -81,7 +81,7 @@ async def until_said(window, path, words):
     return page
 
 
-async def test_all_nodes_are_shown_as_they_answer(tmp_path, capsys):
+async def test_nodes_are_shown_as_they_answer(tmp_path, capsys):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)
         async with running(cluster) as window:

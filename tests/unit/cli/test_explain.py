@@ -189,7 +189,7 @@ def test_an_endpoint_that_the_proxy_refuses_is_not_dialled(serve_view, capsys):
     assert "1 endpoint not dialled, because the proxy refuses to" in capsys.readouterr().out
 
 
-def test_a_host_that_is_dialled_is_no_pod(serve_view, capsys):
+def test_a_dialled_host_is_no_pod(serve_view, capsys):
     closed = f"127.0.0.1:{free_port()}"
     port = make_port(frontends=(), endpoints=(make_endpoint(closed, host="db.example.com"),))
     assert main(["explain", "shop/web", "--probe", serve_view(make_view(port))]) == 3
@@ -233,7 +233,7 @@ def test_explain_dials_nothing_for_a_proxy_in_another_network(serve_view, capsys
          "NAMESPACE/NAME[:PORT] [flags])"),
     ],
 )  # fmt: skip
-def test_wrong_words_are_one_line(words, status, message, manifests, capsys):
+def test_invalid_words_are_reported_in_one_line(words, status, message, manifests, capsys):
     assert main(["explain", *words, manifests()]) == status
     assert capsys.readouterr().err == f"error: {message}\n"
 
@@ -283,9 +283,7 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
     ]
 
 
-async def test_without_what_reads_nodes_the_plan_is_explained_after_one_line(
-    api, capsys, monkeypatch
-):
+async def test_without_the_plugin_the_plan_is_explained_after_one_line(api, capsys, monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
     api.put(service())
     api.put(endpoint_slice("10.244.0.1"))
@@ -314,7 +312,7 @@ async def test_the_next_command_asks_as_the_user_did(api, capsys, monkeypatch):
     )
 
 
-async def test_pods_are_read_only_if_they_are_asked_for(api, capsys):
+async def test_pods_are_read_only_on_request(api, capsys):
     api.put(service(selector={"app": "web"}))
     api.put({"kind": "Pod", "metadata": {"name": "a", "labels": {"app": "wbe"}}})
     master = f"--master={api.url}"

@@ -51,7 +51,7 @@ async def test_a_node_that_sees_something_else_decides_the_sentence(three, clust
     )
 
 
-async def test_the_path_on_one_node_is_followed_there(three, cluster, capsys):
+async def test_the_path_on_a_given_node_is_dialled_from_there(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("explain", "web", "--node=node-2", "--probe") == 3
     out = capsys.readouterr().out

@@ -56,7 +56,7 @@ def test_a_killed_control_process_is_started_again(start, starts):
     assert first.stderr.read() == 3 * AGAIN
 
 
-def test_after_two_early_ends_it_pauses_and_a_stop_ends_the_pause(start, starts):
+def test_two_early_ends_cause_a_pause_that_a_stop_interrupts(start, starts):
     first = start("os.kill(os.getpid(), signal.SIGKILL)", pause_s="1000")
     assert [first.stderr.readline() for _ in range(2)] == [AGAIN, AGAIN]
     first.terminate()
@@ -89,7 +89,7 @@ def test_the_child_has_no_blocked_signals(start):
     assert first.stdout.readline() == "set()\n"
 
 
-def test_a_reader_of_the_log_that_stalls_does_not_stop_it(start, starts):
+def test_a_stalled_log_reader_does_not_stop_the_first_process(start, starts):
     reader, writer = os.pipe()
     with os.fdopen(reader), os.fdopen(writer, "wb", buffering=0) as pipe:
         os.set_blocking(writer, False)

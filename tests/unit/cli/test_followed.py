@@ -66,7 +66,7 @@ async def test_a_second_read_fetches_the_service_ports_that_summaries_leave_out(
     assert all(ports and ports[0].service == "web" for ports in others)
 
 
-async def test_changes_are_followed_until_it_ends(cluster):
+async def test_changes_are_followed_until_the_end(cluster):
     agent = cluster.add("node-1")
     words = given(cluster)
 

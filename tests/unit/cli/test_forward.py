@@ -115,7 +115,7 @@ async def test_forward_prints_service_addresses_and_changes(pods):
         assert await running.end() == (0, "")
 
 
-async def test_at_one_address_the_older_service_has_the_port(pods):
+async def test_the_older_service_has_a_contested_port_at_one_address(pods):
     ports = [{"name": "http", "port": 8080}]
     for name, created in (("cart", 2), ("web", 1)):
         item = service(name, ports=ports)
@@ -202,7 +202,7 @@ async def test_without_privileges_names_of_pods_have_other_ports_as_well(pods):
 
 
 @pytest.mark.long
-async def test_a_denied_permission_is_a_one_line_error(pods):
+async def test_a_denied_permission_is_reported_in_one_line(pods):
     pods.api.denied.add("create pods/portforward")
     async with forwarding(f"--master={pods.api.url}", "-A") as running:
         status, said = await running.end()
@@ -248,7 +248,7 @@ def test_an_unforwarded_port_shows_its_problem_and_remedy_or_else_its_cause():
     assert problem() == "the port is in use (stop that program)"
 
 
-def test_without_a_kubeconfig_it_is_wrong_usage(monkeypatch, capsys, tmp_path):
+def test_a_missing_kubeconfig_is_wrong_usage(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     assert main(["forward"]) == 2
@@ -286,12 +286,12 @@ def of_cart(tmp_path):
         pytest.param(["shop/db"], {"all-namespaces": "true"}, ["shop/db"], "", id="one-of-all"),
     ],
 )
-def test_arguments_name_what_is_forwarded(words, flags, wanted, namespace, of_cart):
+def test_arguments_select_the_forwarded_services(words, flags, wanted, namespace, of_cart):
     found = wanted_services(Given(flags, tuple(words)), of_cart)
     assert found == ({ServiceKey(*name.split("/")) for name in wanted}, namespace)
 
 
-def test_all_services_may_be_asked_for_at_one_address_of_loopback():
+def test_all_services_may_share_a_loopback_address():
     asked = [wanted_address(Given({"address": text})) for text in ("", "127.0.0.1", "localhost")]
     assert asked == ["", "127.0.0.1", "127.0.0.1"]
     for text in ("0.0.0.0", "::1", "192.0.2.1", "here"):
@@ -305,7 +305,7 @@ def test_a_port_cannot_be_chosen(port, of_cart):
         wanted_services(Given({}, ("web", port)), of_cart)
 
 
-def test_settings_that_were_given_win():
+def test_given_settings_win():
     source = ForwardSource(kubeconfig="", master="http://127.0.0.1:1")
     plain = make_options(Settings(), source)
     assert plain.tuning.connect_timeout_s == 5
@@ -329,7 +329,7 @@ def by_name(*ports):
     return {port.name: port for port in ports}
 
 
-def test_the_table_shows_names_addresses_and_what_is_not_forwarded():
+def test_the_table_shows_names_addresses_and_services_not_forwarded():
     left_out = [("dns.shop:53/UDP", "port-forwards carry TCP only")]
     text = render_start(by_name(WEB, DB), left_out, head="Services of shop", dns="names: none")
     assert text == (
@@ -375,7 +375,7 @@ def test_a_newly_left_out_port_is_a_line():
     assert list(render_left_out([udp], [udp, sctp])) == ["  a:2/SCTP is not forwarded: TCP only"]
 
 
-async def test_a_port_that_stands_in_for_a_privileged_one_stays_where_it_is(pods):
+async def test_a_substitute_for_a_privileged_port_stays_the_same(pods):
     await pods.start()
     prefix = "setpriv", "--bounding-set=-net_bind_service", "--"
     arguments = f"--master={pods.api.url}", "-n=shop", "--address=127.77.0.3"

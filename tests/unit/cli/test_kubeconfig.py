@@ -24,21 +24,21 @@ def find(settings=None, **values):
     return kubeconfig.find(Given(values), settings or Settings())
 
 
-def test_an_explicit_kubeconfig_is_the_only_one_used():
+def test_an_explicit_kubeconfig_is_used_alone():
     expected = Kubeconfig(("/mine",), is_attended=True)
     assert find(Settings(kubeconfig="/mine")) == expected
     chosen = find(Settings(kubeconfig="/mine", master="http://a"), context="c", user="u")
     assert chosen == Kubeconfig(("/mine",), context="c", user="u", is_attended=True)
 
 
-def test_otherwise_it_is_kubectls(listed):
+def test_by_default_kubectls_kubeconfig_is_used(listed):
     assert find() == listed
     found = find(cluster="c")
     assert found is not None
     assert (found.paths, found.cluster) == (listed.paths, "c")
 
 
-def test_with_a_server_kubectls_is_read_only_for_what_is_chosen(listed):
+def test_with_a_server_kubectls_file_is_read_only_for_chosen_entries(listed):
     settings = Settings(master="http://a")
     assert find(settings) is None
     found = find(settings, user="u")
@@ -53,7 +53,7 @@ def test_choosing_a_user_needs_a_kubeconfig(monkeypatch):
         find(user="u")
 
 
-def test_files_that_are_listed_are_named_if_all_are_missing(monkeypatch):
+def test_listed_files_are_named_if_all_are_missing(monkeypatch):
     monkeypatch.setenv("KUBECONFIG", ":/missing:/nowhere")
     with pytest.raises(ConfigError, match=r"^KUBECONFIG=/missing:/nowhere: no such file"):
         find()

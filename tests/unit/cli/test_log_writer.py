@@ -176,7 +176,7 @@ def test_lines_that_cannot_be_written_are_counted(broken, make):
     os.close(descriptor)
 
 
-def test_once_a_file_can_be_written_again_the_count_is_in_it(tmp_path, make):
+def test_the_count_of_lost_lines_is_written_once_the_file_is_writable(tmp_path, make):
     full = os.open("/dev/full", os.O_WRONLY)
     writer = make(full)
     for _ in range(3):
@@ -210,7 +210,7 @@ async def test_a_text_is_written_whole_although_the_reader_is_slow(pipe):
     assert read.decode() == text
 
 
-async def test_the_loop_goes_on_while_nothing_reads(pipe):
+async def test_the_loop_continues_while_the_reader_stalls(pipe):
     reader, writer = pipe
     writing = asyncio.create_task(write_stdout("x" * 300_000, writer))
     done, _ = await asyncio.wait([writing], timeout=0.05)
@@ -225,7 +225,7 @@ async def test_the_loop_goes_on_while_nothing_reads(pipe):
     assert not left
 
 
-async def test_a_reader_that_is_gone_is_an_error(pipe):
+async def test_a_closed_reader_is_an_error(pipe):
     reader, writer = pipe
     os.close(reader)
     with pytest.raises(BrokenPipeError):

@@ -81,7 +81,7 @@ def test_text_does_not_repeat_a_value_of_the_message(logged):
     assert json.loads(logged("json", "shop/web: left", **fields))["service"] == "shop/web"
 
 
-def test_text_keeps_a_value_that_is_only_part_of_a_word(logged):
+def test_text_keeps_a_value_within_a_word(logged):
     line = logged("text", "credential plugin wrote to stderr", plugin="plug", text="to")
     assert line.endswith("stderr plugin=plug\n")
 
@@ -150,7 +150,7 @@ def test_a_traceback_stays_on_its_record(form, logged):
     assert line.index("shop/web") < line.index("Traceback")
 
 
-def test_a_field_cannot_replace_one_of_jsons_own(logged):
+def test_an_extra_field_cannot_replace_a_json_field(logged):
     shown = json.loads(logged("json", "m", level="fake"))
     assert (shown["level"], shown["level_"]) == ("INFO", "fake")
 

@@ -26,7 +26,7 @@ def test_the_page_has_the_sections_of_a_manual_page_in_their_order():
     ]  # fmt: skip
 
 
-def test_only_the_macros_that_are_meant_begin_a_line():
+def test_only_intended_macros_begin_a_line():
     macros = {line.split()[0] for line in PAGE.splitlines() if line[:1] in (".", "'")}
     assert macros == {".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".br"}
 

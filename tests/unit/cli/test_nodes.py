@@ -66,14 +66,14 @@ async def test_only_some_nodes_are_asked(three, cluster, capsys):
     assert not three["node-2"].requests
 
 
-async def test_a_service_has_its_endpoints_and_who_tried_them(three, cluster, capsys):
+async def test_a_service_lists_its_endpoints_and_the_nodes_that_tried_them(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status", "web") == 3
     assert f"endpoint  {A}" in capsys.readouterr().out.replace("(node-a)  ", "")
     assert await cluster.run("status", "cart/db") == 0
 
 
-async def test_a_search_selects_what_some_node_finds(three, cluster, capsys):
+async def test_a_search_selects_services_matching_on_any_node(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status", "-A", "-q", "is:partly") == 3
     out = capsys.readouterr().out
@@ -153,7 +153,7 @@ async def test_watch_shows_the_output_again_until_ctrl_c(
     assert not [one for one in threading.enumerate() if one.name.startswith("nodes")]
 
 
-async def test_a_cluster_without_agents_is_one_line(cluster, capsys):
+async def test_a_cluster_without_agents_is_reported_in_one_line(cluster, capsys):
     cluster.agents.put_node("node-1")
     for words in (["nodes"], ["status"], ["top"], ["status", "--watch"]):
         assert await cluster.run(*words) == 1
@@ -162,7 +162,7 @@ async def test_a_cluster_without_agents_is_one_line(cluster, capsys):
         assert err.count("\n") == 1
 
 
-async def test_a_denied_request_names_the_command_that_grants_it(cluster, capsys):
+async def test_a_denied_request_names_the_command_granting_access(cluster, capsys):
     cluster.add("node-1")
     cluster.api.denied = {"list pods"}
     assert await cluster.run("status") == 1

@@ -95,7 +95,7 @@ def test_a_terminal_of_80_columns_gets_lines_that_fit_with_colours(proxy, monkey
     assert all(line.startswith(" " * 17) and len(line) <= 80 for line in rest)
 
 
-def test_the_proxy_gets_what_is_to_be_shown(proxy):
+def test_the_proxy_receives_the_requested_filter(proxy):
     port, filters = proxy
     watch(port, "shop/web", failed="true", slow="1s", **{"from": "10.244.0.7"})
     (wanted,) = filters
@@ -114,17 +114,17 @@ def test_the_proxy_gets_what_is_to_be_shown(proxy):
         ),
     ],
 )
-def test_a_value_that_is_not_valid_is_wrong_usage(words, error, capsys):
+def test_an_invalid_value_is_wrong_usage(words, error, capsys):
     assert main(["observe", *words]) == 2
     assert capsys.readouterr().err == error
 
 
-def test_without_a_proxy_it_is_one_line_and_status_1(capsys):
+def test_a_missing_proxy_is_reported_in_one_line_with_status_1(capsys):
     assert main(["observe", f"--server=:{free_port()}"]) == 1
     assert capsys.readouterr().err.startswith("error: no userspace-proxy answers at 127.0.0.1:")
 
 
-def test_a_proxy_with_too_many_readers_is_one_line_and_status_1(serve_view, capsys, monkeypatch):
+def test_a_proxy_with_too_many_readers_is_reported_in_one_line(serve_view, capsys, monkeypatch):
     monkeypatch.setattr(stream, "MAX_STREAMS", 1)
     server = serve_view(make_calm_view())
     with urlopen(f"http://{server.partition('=')[2]}/api/v1/connections?watch") as other:
@@ -135,7 +135,7 @@ def test_a_proxy_with_too_many_readers_is_one_line_and_status_1(serve_view, caps
     assert error.endswith(": 1 pages are open already; close one of them.\n")
 
 
-def test_a_line_that_is_cut_off_is_not_shown():
+def test_a_truncated_line_is_not_shown():
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():

@@ -77,17 +77,17 @@ def test_a_notice_of_unseen_connections_is_printed_once_for_all_nodes():
         pytest.param(b"\xff\xfe", id="no-text"),
     ],
 )
-def test_a_line_that_is_not_a_connection_record_is_left_out(line, is_json):
+def test_a_line_without_a_connection_record_is_left_out(line, is_json):
     assert shown(NodeLine("node-7", line), is_json=is_json) == []
 
 
-def test_a_node_whose_stream_breaks_off_is_named_once(capsys):
+def test_a_node_with_a_broken_stream_is_named_once(capsys):
     broken = NodeLine("node-7", problem=agent_causes.no_answer("kube-system", 5.0))
     assert len(shown(broken, broken, NodeLine("node-7", line_of(ENDED)), broken)) == 1
     assert capsys.readouterr().err.count("node-7: ") == 2
 
 
-def test_a_terminal_gets_nothing_that_it_would_execute(monkeypatch):
+def test_terminal_control_characters_are_escaped(monkeypatch):
     terminal = Terminal()
     monkeypatch.setenv("NO_COLOR", "1")
     trick = msgspec.structs.replace(ENDED, service="a\x1b[2Jb", client_pod="")
@@ -95,7 +95,7 @@ def test_a_terminal_gets_nothing_that_it_would_execute(monkeypatch):
     assert "\x1b" not in terminal.getvalue()
 
 
-async def test_connections_of_all_nodes_are_shown_as_they_happen(cluster, capsys):
+async def test_connections_of_all_nodes_are_shown_as_they_end(cluster, capsys):
     one, two = ObservedAgent("node-1", ENDED), ObservedAgent("node-2", ENDED, ends=True)
     cluster.agents.add("node-1", one)
     cluster.agents.add("node-2", two)

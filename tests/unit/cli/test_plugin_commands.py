@@ -45,7 +45,7 @@ def test_a_package_replaces_no_command(installed):
     assert find_command("run", COMMANDS) is all_commands(COMMANDS)["run"] is COMMANDS["run"]
 
 
-def test_a_command_of_this_package_is_found_without_reading_what_is_installed(installed):
+def test_an_own_command_is_found_without_reading_entry_points(installed):
     (installed / "entry_points.txt").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):
         all_commands(COMMANDS)
@@ -84,7 +84,7 @@ def test_a_command_that_cannot_be_loaded_fails_alone(installed, where, why):
         ("sandbox", "pytest-userspace-proxy"),
     ],
 )
-def test_a_command_of_another_distribution_names_what_to_install(name, distribution, installed):
+def test_an_uninstalled_command_names_its_distribution(name, distribution, installed):
     with pytest.raises(ConfigError) as caught:
         find_command(name, COMMANDS)
     assert str(caught.value) == (

@@ -22,7 +22,7 @@ def test_a_program_in_path_has_its_name(installed):
     assert program(str(installed), "explain", PATH=str(installed.parent)) == "userspace-proxy"
 
 
-def test_a_program_that_is_not_in_path_has_the_path_that_was_typed(installed, tmp_path):
+def test_a_program_outside_path_has_the_typed_path(installed, tmp_path):
     (tmp_path / "other").mkdir()
     assert program(str(installed), "explain", PATH=str(tmp_path / "other")) == str(installed)
     another = tmp_path / "other" / "userspace-proxy"
@@ -43,7 +43,7 @@ def test_a_plugin_is_started_by_kubectl():
     assert not is_plugin(("/usr/bin/userspace-proxy",))
 
 
-def test_kubectl_exec_is_repeated_for_the_pod_that_it_named():
+def test_kubectl_exec_is_repeated_for_the_named_pod():
     shown = program("userspace-proxy", "explain", parent=0, **POD)
     assert shown == "kubectl exec -n kube-system proxy-x7 -- userspace-proxy"
     assert program("userspace-proxy", "status", parent=0, POD_NAME="a") == (

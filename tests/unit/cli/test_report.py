@@ -37,7 +37,7 @@ async def test_without_a_name_the_file_has_the_time(cluster: Cluster, tmp_path):
     assert re.fullmatch(r"userspace-proxy-report-\d{8}-\d{6}\.tar\.gz", path.name)
 
 
-async def test_an_anonymous_one_has_no_names(cluster: Cluster, tmp_path, capsys):
+async def test_an_anonymous_report_has_no_names(cluster: Cluster, tmp_path, capsys):
     cluster.add("alice")
     cluster.agents.put_node("bob")
     assert await cluster.run("report", "--anonymous", "-f", "a.tar.gz") == 0
@@ -46,7 +46,9 @@ async def test_an_anonymous_one_has_no_names(cluster: Cluster, tmp_path, capsys)
     assert not re.search(r"\b(alice|bob|shop)\b", words)
 
 
-async def test_an_anonymous_one_without_the_names_has_no_logs(cluster: Cluster, tmp_path, capsys):
+async def test_an_anonymous_report_without_known_names_has_no_logs(
+    cluster: Cluster, tmp_path, capsys
+):
     cluster.add("alice")
     cluster.api.denied = {"list services"}
     assert await cluster.run("report", "--anonymous", "-f", "a.tar.gz") == 0

@@ -12,7 +12,7 @@ class Large:
         raise AssertionError("it takes as much memory again")
 
 
-def test_no_text_is_made_of_what_is_returned():
+def test_run_returns_results_without_formatting_them():
     async def large():
         return Large()
 

@@ -79,7 +79,7 @@ def test_a_word_is_a_service(word, expected):
         ("www.example.org", "NAMESPACE/NAME"),
     ],
 )
-def test_a_word_that_is_not_a_service_is_rejected_with_a_suggestion(word, hint):
+def test_a_word_that_names_no_service_is_rejected_with_a_suggestion(word, hint):
     with pytest.raises(ConfigError) as caught:
         names(word)
     assert hint in caught.value.hint
@@ -99,7 +99,7 @@ def test_a_malformed_service_name_is_rejected(word):
         names(word)
 
 
-def test_a_word_may_be_a_namespace_where_one_can_be_shown():
+def test_a_word_may_be_a_namespace_where_allowed():
     assert names("shop", may_be_namespace=True) == ["default/shop", "shop"]
     assert names("shop:80", may_be_namespace=True) == ["default/shop:80"]
     assert names("svc/web", may_be_namespace=True) == ["default/web", "svc/web"]
@@ -132,7 +132,7 @@ def test_a_plugin_without_a_kubeconfig_has_no_namespace(as_plugin, monkeypatch, 
     assert (selected(), names("web")) == ([""], ["default/web"])
 
 
-def test_a_context_that_is_chosen_has_its_namespace(kubeconfig):
+def test_a_chosen_context_has_its_namespace(kubeconfig):
     assert selected(context="a") == ["shop"]
     assert names("web", context="a") == ["shop/web"]
     assert selected(context="b") == ["default"]
@@ -140,7 +140,7 @@ def test_a_context_that_is_chosen_has_its_namespace(kubeconfig):
         selected(context="c")
 
 
-def test_a_kubeconfig_that_is_chosen_by_a_flag_has_its_namespace(kubeconfig):
+def test_a_kubeconfig_chosen_by_a_flag_has_its_namespace(kubeconfig):
     path = str(kubeconfig)
     for origin, expected in (("flag", "shop"), ("file", "")):
         settings = Settings(kubeconfig=path, origins={"kubeconfig": origin})

@@ -94,7 +94,7 @@ def test_a_name_of_another_namespace_is_found(serve_view, capsys):
     assert capsys.readouterr().err == error
 
 
-def test_top_shows_one_namespace_or_service(serve_view, capsys):
+def test_top_shows_a_single_namespace_or_service(serve_view, capsys):
     server = serve_view(make_view(make_port("web"), make_port("db", namespace="cart")))
     for words in (["shop"], ["-n", "shop"], ["svc/web", "-n", "shop"]):
         assert main(["top", *words, server]) == 0
@@ -103,7 +103,7 @@ def test_top_shows_one_namespace_or_service(serve_view, capsys):
         ]
 
 
-def test_a_missing_service_is_one_line_and_status_1(serve_view, capsys):
+def test_a_missing_service_is_reported_in_one_line_with_status_1(serve_view, capsys):
     assert main(["status", "shop/wbe", serve_view(make_calm_view())]) == 1
     out, err = capsys.readouterr()
     assert (out, err) == ("", "error: there is no Service shop/wbe (did you mean shop/web?)\n")
@@ -169,14 +169,14 @@ def test_watching_begins_only_if_a_proxy_answers(command, capsys):
     assert "no userspace-proxy answers" in capsys.readouterr().err
 
 
-def test_watching_goes_on_while_no_proxy_answers():
+def test_watching_continues_while_no_proxy_answers():
     admin = AdminAddress("127.0.0.1", free_port())
     shown = show_now(lambda: admin.get("/", accept="text/plain"))
     assert shown.startswith("no userspace-proxy answers")
 
 
 @pytest.mark.long
-def test_watching_goes_on_when_its_service_is_deleted(serve_view, monkeypatch):
+def test_watching_continues_after_its_service_is_deleted(serve_view, monkeypatch):
     out = Watched("there is no Service shop/web\n", 2)
     monkeypatch.setattr("sys.stdout", out)
     view = Changing(last=make_view())
@@ -190,7 +190,7 @@ def test_a_wrong_switch_is_refused_before_the_proxy_is_asked(capsys):
         assert "'maybe'" in capsys.readouterr().err
 
 
-def test_json_about_a_service_that_was_rejected_is_status_3(serve_view, capsys):
+def test_json_about_a_rejected_service_is_status_3(serve_view, capsys):
     problem = "spec.prots: unknown field"
     typo = RejectedFacts.at(
         "z.yaml:5", problem, ObjectKey("Service", "shop", "typo"), ("shop/typo",)
@@ -203,7 +203,7 @@ def test_json_about_a_service_that_was_rejected_is_status_3(serve_view, capsys):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_search_selects_what_the_exit_status_is_about(form, serve_view):
+def test_a_search_limits_the_exit_status_to_its_matches(form, serve_view):
     server = serve_view(make_troubled_view())
     assert main(["status", "-o", form, "-q", "is:served name:web", server]) == 0
     assert main(["status", "-o", form, "--search=is:refused", server]) == 3

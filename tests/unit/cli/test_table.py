@@ -8,13 +8,13 @@ from userspace_proxy_kubectl.cli.table import DASHBOARD, FORWARD, NODES, REPORT
 ALL = (DASHBOARD, FORWARD, NODES, REPORT)
 
 
-def test_they_are_commands_of_the_program():
+def test_this_packages_commands_are_found_by_the_program():
     commands = all_commands(COMMANDS)
     assert [commands[command.name] for command in ALL] == [*ALL]
 
 
 @pytest.mark.parametrize("words", [["help"], ["--help"], ["man"], ["completion", "bash"]])
-def test_help_manual_page_and_completion_show_them(words, capsys):
+def test_help_manual_page_and_completion_list_all_commands(words, capsys):
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert [command.name for command in ALL if command.name not in shown] == []
@@ -27,5 +27,5 @@ def test_each_command_prints_its_help(command, capsys):
 
 
 @pytest.mark.parametrize("command", ["status", "top", "observe", "explain"])
-def test_a_command_for_one_proxy_has_one_for_all_nodes(command):
+def test_each_command_for_one_proxy_exists_for_all_nodes(command):
     assert find_for_all_nodes(command).__module__.startswith("userspace_proxy_kubectl.cli.")

@@ -69,7 +69,7 @@ def test_the_old_console_of_windows_only_prints(environment, expected, monkeypat
     assert wants_colours(Terminal(), environment) is expected
 
 
-def test_a_file_gets_the_text_as_it_is():
+def test_a_file_gets_the_text_unchanged():
     stream = io.StringIO()
     write(stream, TEXT)
     assert stream.getvalue() == TEXT
@@ -107,7 +107,7 @@ def test_elsewhere_texts_follow_each_other(stream):
     assert stream.getvalue() == "one\ntwo\n"
 
 
-def test_a_terminal_shows_each_text_in_the_place_of_the_last_and_then_its_old_screen():
+def test_a_terminal_shows_each_text_in_place_and_restores_its_screen():
     stream, texts = Terminal(), iter(["one\ntwo\n", "three\n"])
     with pytest.raises(KeyboardInterrupt):
         watch(lambda: next(texts), stream, wait=Wait(2), environment={})
@@ -122,7 +122,7 @@ HOSTILE = "a\tb\n  ✕ x\x1b]52;c;eA==\x07\x9b2J\u202e\n"
 ESCAPED = "a\tb\n  ✕ x\\u001b]52;c;eA==\\u0007\\u009b2J\\u202e\n"
 
 
-def test_all_that_is_printed_is_printable():
+def test_all_output_is_printable():
     stream = io.StringIO()
     print(HOSTILE, end="", file=PrintableStream(stream))
     PrintableStream(stream).writelines([HOSTILE])
@@ -130,7 +130,7 @@ def test_all_that_is_printed_is_printable():
 
 
 @pytest.mark.parametrize("wrap", [PrintableStream, lambda stream: stream], ids=["edge", "bare"])
-def test_colours_survive_what_is_escaped(wrap):
+def test_colours_survive_escaping(wrap):
     terminal = Terminal()
     write(wrap(terminal), HOSTILE)
     assert terminal.getvalue() == add_colours(ESCAPED)
@@ -143,7 +143,7 @@ def test_a_line_has_colours_without_being_a_heading():
     assert terminal.getvalue() == "  \x1b[31m✕\x1b[0m \\u001b[2J\n"
 
 
-def test_a_screen_is_escaped_and_shown_as_one():
+def test_a_screen_is_escaped_and_written_at_once():
     class End(Exception):
         pass
 

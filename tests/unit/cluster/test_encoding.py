@@ -236,7 +236,7 @@ def test_arbitrary_text_is_not_accepted(text):
 
 
 @given(st.data())
-def test_a_part_of_a_state_is_not_accepted(data):
+def test_a_truncated_state_is_rejected(data):
     whole = encode_state(snapshot(), OWNER)
     part = whole[: data.draw(st.integers(0, len(whole) - 1))]
     with pytest.raises(InputError, match="it is corrupt: it is incomplete"):

@@ -66,7 +66,7 @@ def test_an_address_of_this_node_that_a_service_claims_is_both(forbidden):
     assert forbidden.why("198.51.100.1") == Forbidden.THIS_NODE
 
 
-def test_the_kernel_is_asked_again_about_the_address_of_a_service_that_is_gone():
+def test_the_kernel_is_asked_again_about_the_address_of_a_vanished_service():
     routed = {"172.20.0.1"}
     forbidden, web = ForbiddenAddresses(NETWORKS, routed.__contains__), service("web", *routed)
     forbidden.change_services((), [web])
@@ -111,7 +111,7 @@ def test_equal_nodes_are_no_change(forbidden):
         (ClusterNetworks(), None, None),
     ],
 )
-def test_in_a_cluster_its_pods_and_nodes_must_be_known(networks, nodes, unknown):
+def test_a_shared_cluster_requires_known_pods_and_nodes(networks, nodes, unknown):
     forbidden = ForbiddenAddresses(networks, lambda _ip: False)
     forbidden.set_nodes(None, nodes)
     assert forbidden.unknown is unknown
@@ -127,6 +127,6 @@ def test_in_a_cluster_its_pods_and_nodes_must_be_known(networks, nodes, unknown)
         ("fd00:10:244::/56", "64:ff9b::cb00:7101", ""),
     ],
 )
-def test_an_address_whose_family_has_no_known_network_of_pods_is_refused(pods, ip, why):
+def test_an_address_family_without_a_known_pod_network_is_refused(pods, ip, why):
     networks = ClusterNetworks((pods,), is_shared=True)
     assert ForbiddenAddresses(networks, lambda _ip: False).why(ip) == why

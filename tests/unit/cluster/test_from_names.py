@@ -79,7 +79,7 @@ def test_a_name_that_no_longer_resolves_keeps_its_last_addresses(proxy):
     assert proxy.problems() == [(NameState.STALE, "no such name")]
 
 
-def test_a_name_that_is_not_allowed_is_not_looked_up():
+def test_a_forbidden_name_is_not_looked_up():
     proxy = Proxy("example.org")
     proxy.put()
     proxy.derive()
@@ -103,7 +103,7 @@ class TestNodesThatAreUnknown:
         proxy.answer("203.0.113.1", "203.0.113.2")
         assert proxy.ips() == ["203.0.113.1"]
 
-    def test_when_they_become_unknown_names_serve_nothing(self, proxy):
+    def test_names_serve_no_clients_once_node_addresses_become_unknown(self, proxy):
         proxy.store.set_node_addresses(frozenset())
         proxy.derive()
         proxy.answer("203.0.113.1")
@@ -119,7 +119,7 @@ def test_of_many_forbidden_addresses_the_first_are_shown(proxy):
     assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN] * 3
 
 
-def test_last_addresses_that_are_forbidden_are_not_used(proxy):
+def test_forbidden_last_addresses_are_not_used(proxy):
     proxy.answer("127.0.0.1")
     proxy.answer(lookup=GONE)
     assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN]
@@ -175,7 +175,7 @@ def test_an_address_that_becomes_a_nodes_is_no_endpoint_any_more(proxy):
     assert proxy.ips() == []
 
 
-def test_a_snapshot_without_names_is_passed_on_as_it_is():
+def test_a_snapshot_without_names_is_passed_on_unchanged():
     proxy = Proxy()
     proxy.store.put_service(Service(ServiceKey("shop", "web"), (), cluster_ips=("10.96.0.9",)))
     snapshot = proxy.store.snapshot()
@@ -218,7 +218,7 @@ def test_two_services_share_a_lookup(proxy):
     assert proxy.endpoints.hosts.take(proxy.now) == (DB, (V6,))
 
 
-def test_a_name_that_is_not_asked_for_any_more_is_not_looked_up(proxy):
+def test_a_name_no_longer_requested_is_not_looked_up(proxy):
     proxy.answer("203.0.113.1")
     proxy.put("db", "db2.example.com")
     proxy.derive()
@@ -251,7 +251,7 @@ def test_a_slice_of_names_gives_its_weights_to_the_addresses():
     assert proxy.state().service.handling.names == (EndpointName(DB, 5433),)
 
 
-def test_slices_of_addresses_stay_beside_those_of_names(proxy):
+def test_slices_of_addresses_are_kept_beside_resolved_ones(proxy):
     item = EndpointSlice(
         SliceKey("shop", "a"), ServiceKey("shop", "db"), V4, (), (Endpoint("192.0.2.1"),)
     )
@@ -296,14 +296,14 @@ def test_after_a_restart_the_addresses_of_the_last_state_serve(proxy):
     assert again.ips() == ["203.0.113.1"]
 
 
-def test_after_a_restart_names_of_the_last_state_that_are_not_allowed_are_not_served(proxy):
+def test_after_a_restart_forbidden_names_of_the_last_state_are_not_served(proxy):
     proxy.answer("203.0.113.1")
     again = Proxy("example.org")
     again.derive(proxy.snapshot)
     assert (again.ips(), again.problems()) == ([], [(NameState.NOT_ALLOWED, "")])
 
 
-def test_of_names_that_are_not_looked_up_one_shows_why():
+def test_a_name_not_looked_up_shows_the_reason():
     proxy = Proxy()
     proxy.put("db", "a.example.org", "b.example.org", DB)
     proxy.derive()
@@ -313,7 +313,7 @@ def test_of_names_that_are_not_looked_up_one_shows_why():
 
 
 class TestBounds:
-    def test_a_service_has_as_many_names_as_are_looked_up_for_one(self, monkeypatch):
+    def test_a_service_has_a_bounded_number_of_names(self, monkeypatch):
         monkeypatch.setattr(name_shares, "NAMES_MAX", 1)
         proxy = Proxy()
         proxy.put("db", DB, "db2.example.com")

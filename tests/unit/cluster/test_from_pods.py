@@ -79,7 +79,7 @@ def test_all_labels_of_a_selector_count():
     assert cluster.ips() == []
 
 
-def test_a_pod_that_is_deleted_or_loses_its_label_is_no_endpoint(cluster):
+def test_a_pod_deleted_or_without_its_label_is_no_endpoint(cluster):
     cluster.pods.put_pod(pod())
     cluster.pods.put_pod(pod("web-2", "10.244.0.4"))
     cluster.pods.put_pod(pod(app="db"))
@@ -95,7 +95,7 @@ def test_written_slices_of_a_service_with_a_selector_are_ignored(cluster):
     assert cluster.ips() == ["10.244.0.3"]
 
 
-def test_a_service_without_a_selector_has_the_slices_that_are_written_for_it(cluster):
+def test_a_service_without_a_selector_keeps_its_written_slices(cluster):
     cluster.pods.put_pod(pod())
     cluster.pods.put_slice(written())
     cluster.pods.put_service(service(app=""), TO_8080)
@@ -117,7 +117,7 @@ def test_a_slice_can_change_its_service():
     assert (cluster.ips("a"), cluster.ips("b")) == (["192.0.2.7"], [])
 
 
-def test_a_service_that_is_deleted_leaves_nothing_in_the_store(cluster):
+def test_a_deleted_service_leaves_nothing_in_the_store(cluster):
     cluster.pods.put_pod(pod())
     assert cluster.ips() == ["10.244.0.3"]
     cluster.pods.delete_service(ServiceKey("shop", "web"))
@@ -127,7 +127,7 @@ def test_a_service_that_is_deleted_leaves_nothing_in_the_store(cluster):
 
 
 @pytest.mark.parametrize(("with_headless", "ips"), [(False, []), (True, ["10.244.0.3"])])
-def test_headless_services_have_endpoints_only_where_dns_wants_them(with_headless, ips):
+def test_headless_services_have_endpoints_only_for_dns(with_headless, ips):
     cluster = Cluster(with_headless=with_headless)
     cluster.pods.put_service(service(is_headless=True), TO_8080)
     cluster.pods.put_pod(pod())
@@ -192,7 +192,7 @@ CHANGES = st.lists(
 
 
 @given(CHANGES)
-def test_after_any_changes_the_store_is_as_if_they_had_come_at_once(changes):
+def test_any_order_of_changes_gives_the_same_store(changes):
     step, last = Cluster(), {}
     for what, name, value in changes:
         kind = what.removeprefix("no ")

@@ -31,7 +31,7 @@ def names(letter, count=20):
     return [f"{letter}{number}" for number in range(count)]
 
 
-def test_a_name_that_is_put_again_has_only_its_new_time(queue):
+def test_a_replaced_name_has_only_its_new_time(queue):
     put(queue, "a")
     put(queue, "a", at=NOW + 5)
     assert queue.next_at() == NOW + 5
@@ -39,7 +39,7 @@ def test_a_name_that_is_put_again_has_only_its_new_time(queue):
     assert take_all(queue, NOW + 5) == ["a"]
 
 
-def test_a_name_that_is_removed_is_not_taken(queue):
+def test_a_removed_name_is_not_taken(queue):
     put(queue, "a", "b")
     queue.remove("a")
     queue.remove("a")
@@ -66,14 +66,14 @@ def test_a_namespace_leaves_half_of_the_places(queue):
     assert take_all(queue) == ["b"]
 
 
-def test_names_without_an_answer_leave_a_place_to_others_of_their_namespace(queue):
+def test_names_without_an_answer_leave_a_slot_to_others_of_their_namespace(queue):
     put(queue, *names("a"), is_doubtful=True)
     assert len(take_all(queue)) == NAMESPACE_DOUBTFUL_MAX
     put(queue, "b")
     assert take_all(queue) == ["b"]
 
 
-def test_a_name_without_a_slot_follows_once_one_is_released(queue):
+def test_a_name_without_a_slot_is_taken_after_a_release(queue):
     put(queue, *names("a"))
     taken = take_all(queue)
     assert queue.next_at() is None
@@ -100,7 +100,7 @@ def test_namespaces_have_turns(queue):
     assert "new" in taken
 
 
-def test_a_name_of_two_namespaces_does_not_wait_for_the_one_without_room(queue):
+def test_a_name_of_two_namespaces_uses_the_one_with_room(queue):
     put(queue, *names("a"))
     take_all(queue)
     put(queue, "both", at=NOW + 1, namespaces=["shop", "other"])
@@ -109,7 +109,7 @@ def test_a_name_of_two_namespaces_does_not_wait_for_the_one_without_room(queue):
     assert take_all(queue, NOW + 1) == []
 
 
-def test_a_name_that_is_put_while_it_is_looked_up_is_due_after_it(queue):
+def test_a_name_queued_during_its_lookup_is_due_afterwards(queue):
     put(queue, "a")
     assert take_all(queue) == ["a"]
     put(queue, "a", at=0.0)

@@ -54,7 +54,7 @@ def test_a_new_name_is_due_at_once(clock):
     assert clock.table.take(clock.now) == (DB, (V4,))
 
 
-def test_a_name_is_looked_up_by_one_at_a_time(clock):
+def test_a_name_is_looked_up_once_at_a_time(clock):
     clock.table.take(clock.now)
     assert clock.table.take(clock.now) is None
     assert clock.table.next_at() is None
@@ -119,14 +119,14 @@ def test_a_further_family_is_looked_up_at_once(clock):
     assert clock.table.take(clock.now) == (DB, (V4, V6))
 
 
-def test_a_family_that_is_wanted_during_a_lookup_is_looked_up_after_it(clock):
+def test_a_family_requested_during_a_lookup_is_looked_up_afterwards(clock):
     clock.table.take(clock.now)
     clock.table.want(DB, [V4, V6], ["shop"])
     clock.table.learn(DB, found(), clock.now)
     assert clock.table.take(clock.now) == (DB, (V4, V6))
 
 
-def test_a_family_that_is_no_longer_wanted_has_no_addresses(clock):
+def test_an_unwanted_family_has_no_addresses(clock):
     clock.table.want(DB, [V4, V6], ["shop"])
     clock.learn(Lookup({V4: ONE, V6: ("2001:db8::1",)}, 30))
     clock.table.want(DB, [V4], ["shop"])
@@ -135,14 +135,14 @@ def test_a_family_that_is_no_longer_wanted_has_no_addresses(clock):
     assert clock.table.addresses(DB, V6) == ()
 
 
-def test_a_name_that_is_forgotten_is_not_looked_up(clock):
+def test_a_forgotten_name_is_not_looked_up(clock):
     clock.table.forget(DB)
     assert clock.table.take(clock.now) is None
     assert clock.table.addresses(DB, V4) == ()
     assert clock.table.problem(DB).state is NameState.PENDING
 
 
-def test_an_answer_about_a_name_that_was_forgotten_meanwhile_has_no_effect(clock):
+def test_an_answer_about_a_name_forgotten_meanwhile_has_no_effect(clock):
     clock.table.take(clock.now)
     clock.table.forget(DB)
     assert not clock.table.learn(DB, found(), clock.now)
@@ -158,7 +158,7 @@ def test_addresses_of_an_earlier_run_serve_until_the_first_answer(clock):
     assert clock.table.addresses(DB, V4) == ONE
 
 
-def test_the_table_has_a_ready_host_until_it_is_taken(clock):
+def test_a_host_is_ready_until_taken(clock):
     clock.table.want("db2.example.com", [V4], ["shop"])
     assert clock.table.take(clock.now) is not None
     assert clock.table.has_ready

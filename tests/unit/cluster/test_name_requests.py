@@ -158,7 +158,7 @@ def test_without_names_a_service_keeps_its_slices_of_addresses():
     assert left.service.notes == (NoteKind.NAMES_BUG("a bug"),)
 
 
-def test_a_bug_that_an_earlier_run_met_is_not_a_note_of_this_one():
+def test_an_earlier_runs_bug_note_is_dropped():
     of = service(DB, notes=(NoteKind.HEADER_WITHOUT_TCP(),))
     kept = without_names(ServiceState(of, ()), "a bug")
     assert read_request(kept).state.service == of

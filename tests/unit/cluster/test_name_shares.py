@@ -49,7 +49,7 @@ def test_with_room_all_names_are_looked_up(shares):
     assert change(shares, {A: names(2)}) == set()
 
 
-def test_names_that_are_not_asked_for_any_more_are_not_looked_up(shares):
+def test_names_no_longer_requested_are_not_looked_up(shares):
     change(shares, {A: names(2), WEB: names(1)})
     assert change(shares, {A: names(1)}) == {NameClaim(A, "db-1.example.com")}
     assert change(shares, {A: [], WEB: []}) == {
@@ -65,7 +65,7 @@ def test_the_first_names_of_a_service_are_looked_up(monkeypatch):
     assert shares.of(A) == tuple(names(2))
 
 
-def test_a_namespace_has_a_bound_and_what_is_left_out_follows(monkeypatch):
+def test_a_namespaces_bound_releases_room_to_left_out_names(monkeypatch):
     shares = limit(monkeypatch, namespace=2)
     change(shares, {A: names(1), B: names(2), WEB: names(1)})
     assert [len(shares.of(key)) for key in (A, B, WEB)] == [1, 1, 1]

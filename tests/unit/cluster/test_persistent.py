@@ -48,7 +48,7 @@ def test_differing_keys_are_exactly_the_keys_with_different_objects(changes):
         assert differing_keys(have[1], want[0]) == expected
 
 
-def test_a_change_of_one_among_many_copies_a_part():
+def test_changing_one_of_many_items_copies_a_fraction():
     many = PersistentMap().changed({("shop", str(n)): n for n in range(10_000)})
     other = many.changed({KEYS[0]: -1})
     shared = [mine is others for mine, others in zip(many._parts, other._parts, strict=True)]

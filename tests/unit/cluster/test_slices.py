@@ -25,7 +25,7 @@ CHANGES = st.dictionaries(
 
 
 @given(st.lists(CHANGES, max_size=20), st.sampled_from([4, 8, 512]))
-def test_after_any_changes_they_are_what_a_mapping_would_have(changes, most):
+def test_any_changes_give_the_contents_of_a_mapping(changes, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("userspace_proxy.cluster.slices._RUN_MAX", most)
         expected, slices = {}, NO_SLICES
@@ -43,7 +43,7 @@ def test_after_any_changes_they_are_what_a_mapping_would_have(changes, most):
 
 
 @pytest.mark.parametrize("endpoints", [0, 100])
-def test_a_change_of_one_of_many_slices_passes_few_others(endpoints):
+def test_changing_one_of_many_slices_visits_few_others(endpoints):
     count = 40_000 // (1 + endpoints)
     ips = [f"10.0.0.{n}" for n in range(endpoints)]
     slices = Slices.of(item(number, *ips) for number in range(count))
@@ -66,7 +66,7 @@ def test_runs_that_deletions_leave_small_are_joined():
     assert len(slices.runs) <= 2
 
 
-def test_of_one_run_nothing_is_remembered():
+def test_results_of_a_lone_run_are_not_cached():
     few, many = of(1), of(*range(600))
     assert few.derive(list)[0] is not few.derive(list)[0]
     assert many.derive(list)[0] is many.derive(list)[0]

@@ -139,14 +139,14 @@ def test_an_unchanged_object_of_a_list_stays_the_same_object(store):
     assert [new is old for new, old in zip(after, before, strict=True)] == [True, False]
 
 
-def test_a_slice_that_moves_to_another_service_leaves_the_old_one(store):
+def test_a_slice_moved_to_another_service_leaves_the_old_one(store):
     store.put_slice(slice_of("192.0.2.1", of=WEB))
     services = store.snapshot().services
     assert services[CART].slices == ()
     assert [item.key.name for item in services[WEB].slices] == ["cart-1", "web-1"]
 
 
-def test_slices_without_a_service_are_known_by_the_name_that_they_give(store):
+def test_slices_without_a_service_are_indexed_by_the_named_service(store):
     first = store.snapshot()
     store.put_slice(ORPHAN)
     orphaned = store.snapshot()
@@ -160,7 +160,7 @@ def test_slices_without_a_service_are_known_by_the_name_that_they_give(store):
     assert store.snapshot().orphans == {}
 
 
-def test_a_snapshot_never_changes_after_it_was_returned(store):
+def test_a_returned_snapshot_never_changes(store):
     before = store.snapshot()
     kept = copy.deepcopy(before)
     store.replace_services([])
@@ -223,7 +223,7 @@ def comparable(snapshot):
 
 
 @given(st.lists(OPERATIONS, max_size=25))
-def test_after_any_changes_the_snapshot_equals_one_made_from_scratch(operations):
+def test_any_changes_give_the_same_snapshot_as_from_scratch(operations):
     store, expected, last = Store(), [{}, {}, None], Store().snapshot()
     for name, *values in [*operations, ("snapshot",)]:
         result = getattr(store, name)(*values)
@@ -249,7 +249,7 @@ def test_unchanged_objects_of_a_previous_run_keep_their_identity(store):
     assert snapshot.node is None
 
 
-def test_slices_that_differ_between_two_states_are_counted_with_what_they_list():
+def test_differing_slices_are_counted_with_their_endpoints():
     one, two = slice_of("10.0.0.1"), slice_of("10.0.0.1", "10.0.0.2")
     before, after = (ServiceState(service(), Slices([item])) for item in (one, two))
     assert list(differing_slices(before, after)) == [(one, two)]

@@ -27,7 +27,7 @@ def test_kube_proxys_command_line_is_read():
     assert flags.warnings == ()
 
 
-def test_a_flag_is_kept_as_it_was_written():
+def test_a_flag_is_kept_as_written():
     assert read_flags(["--proxy_mode", "ipvs"]).texts == {"proxy_mode": "--proxy-mode=ipvs"}
 
 
@@ -57,7 +57,7 @@ def test_a_flag_is_kept_as_it_was_written():
         ),
     ],
 )
-def test_flags_set_the_value_of_one_setting(words, name, value):
+def test_each_flag_sets_its_setting(words, name, value):
     assert read_flags(words).values[name] == value
 
 
@@ -87,7 +87,7 @@ def test_flags_set_the_value_of_one_setting(words, name, value):
         (["--kubecofnig=x"], "unknown flag --kubecofnig (did you mean --kubeconfig?)"),
     ],
 )
-def test_a_wrong_flag_is_one_sentence(words, message):
+def test_an_invalid_flag_is_reported_in_one_sentence(words, message):
     with pytest.raises(ConfigError) as caught:
         read_flags(words)
     assert str(caught.value) == message
@@ -148,7 +148,7 @@ FLAGS = {
         pytest.param(["--v=1", "--v=2"], [("v", "1"), ("v", "2")], [], id="repeated"),
     ],
 )
-def test_words_are_split_as_pflag_does(words, given, others):
+def test_words_are_split_as_by_pflag(words, given, others):
     assert split_words(words, FLAGS) == (given, others)
 
 

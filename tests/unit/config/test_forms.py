@@ -105,10 +105,10 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(host):
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1:80", "[::]:10256", "fd://3", "disabled"])
-def test_a_listen_address_is_written_as_it_is_read(text):
+def test_a_listen_address_is_written_as_read(text):
     assert HEALTH.write(HEALTH.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["auto", "4"])
-def test_workers_are_written_as_they_are_read(text):
+def test_workers_are_written_as_read(text):
     assert WORKERS.write_text(WORKERS.parse(text)) == text

@@ -96,7 +96,7 @@ def test_feature_gates_are_read_from_a_flag():
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.0", "½"])
-def test_a_value_that_is_not_a_whole_number_is_rejected(text):
+def test_a_value_other_than_a_whole_number_is_rejected(text):
     with pytest.raises(ConfigError, match="is not a whole number"):
         COUNT.parse(text)
 
@@ -112,7 +112,7 @@ def test_a_value_that_is_not_a_whole_number_is_rejected(text):
         (COUNT, 3, "3"),
     ],
 )
-def test_a_value_is_written_as_its_flag_takes_it(kind, value, text):
+def test_a_value_is_written_in_its_flags_form(kind, value, text):
     assert kind.write_text(value) == text
     assert kind.parse(text) == value
 
@@ -122,7 +122,7 @@ def test_empty_zero_and_false_are_not_set(value):
     assert TEXT.is_unset(value)
 
 
-def test_a_server_that_is_switched_off_is_set():
+def test_a_disabled_server_is_set():
     assert not TEXT.is_unset(None)
 
 
@@ -137,7 +137,7 @@ def test_a_text_with_control_characters_is_refused():
     assert str(caught.value) == "'node\\n1' contains unprintable characters"
 
 
-def test_a_value_that_is_not_a_number_is_rejected():
+def test_a_value_other_than_a_number_is_rejected():
     with pytest.raises(ConfigError, match="'fast' is not a number"):
         NUMBER.parse("fast")
 

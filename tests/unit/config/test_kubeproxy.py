@@ -31,7 +31,7 @@ def error_of(text):
 
 
 @pytest.mark.parametrize("version", ["1.25", "1.36"])
-def test_kubeadms_file_is_read_as_it_is_without_a_warning(version):
+def test_kubeadms_file_is_read_without_a_warning(version):
     config = read_config(kubeadms(version), place="config.conf")
     assert config.values == {
         "bind_address": "0.0.0.0",
@@ -92,7 +92,7 @@ def test_fields_without_effect_are_named_once_for_each_reason():
     ]
 
 
-def test_unknown_fields_are_named_with_what_they_may_mean():
+def test_unknown_fields_are_named_with_suggestions():
     config = read(KUBE, "clusterCidr: 10.0.0.0/8\niptables:\n  xyzzy: 1\n")
     assert config.warnings == [
         (
@@ -189,7 +189,7 @@ def test_a_mistake_in_our_document_stops(text, message):
 
 
 @pytest.mark.parametrize("first", [KUBE, OURS])
-def test_both_documents_are_read_in_either_order_and_the_own_one_wins(first):
+def test_both_documents_are_read_in_either_order_and_the_own_one_takes_precedence(first):
     second = OURS if first is KUBE else KUBE
     texts = {KUBE: KUBE + "logging: {format: json}\n", OURS: OURS + "logFormat: text\n"}
     config = read_config(f"{texts[first]}---\n{texts[second]}", place="c.yaml")
@@ -223,14 +223,14 @@ def test_a_document_twice_is_refused():
     )
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_a_binary_file_is_refused(tmp_path):
     path = tmp_path / "config.conf"
     path.write_bytes(b"\xff\x00\xfe")
     with pytest.raises(ConfigError, match=r"config.conf:1: not YAML"):
         read_config_file(str(path))
 
 
-def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
+def test_an_oversized_file_is_not_parsed(tmp_path):
     path = tmp_path / "config.conf"
     with path.open("wb") as stream:
         stream.truncate((16 << 20) + 1)
@@ -238,7 +238,7 @@ def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
         read_config_file(str(path))
 
 
-def test_null_is_the_zero_of_what_it_stands_for():
+def test_null_is_the_zero_value_of_its_type():
     assert read(KUBE, "featureGates: {A: null}").values == {"feature_gates": (("A", False),)}
 
 

@@ -40,7 +40,7 @@ def test_no_two_settings_share_a_flag():
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_a_default_is_one_that_its_own_flag_reads(name):
+def test_each_default_is_valid_for_its_flag(name):
     kind = TABLE[name].kind
     default = getattr(Settings(), name)
     if default is None and kind.name == "DURATION":

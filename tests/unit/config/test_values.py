@@ -25,7 +25,7 @@ def test_a_boolean_accepts_gos_twelve_spellings(text, value):
 
 
 @pytest.mark.parametrize("text", ["", "yes", "on", "2", "tRUE", " true"])
-def test_other_words_are_no_booleans(text):
+def test_other_words_are_not_booleans(text):
     with pytest.raises(ConfigError, match="is not true or false"):
         parse_bool(text)
 
@@ -67,7 +67,7 @@ def test_an_invalid_listen_address_is_rejected(text, message):
     assert str(caught.value) == message
 
 
-def test_an_inherited_socket_prints_as_it_is_written():
+def test_an_inherited_socket_prints_as_written():
     assert str(InheritedSocket(3)) == "fd://3"
 
 
@@ -140,5 +140,5 @@ def test_an_invalid_port_range_is_rejected(text, message):
     assert str(caught.value) == message
 
 
-def test_a_port_range_prints_as_it_is_written():
+def test_a_port_range_prints_as_written():
     assert str(PortRange(17000, 29999)) == "17000-29999"

@@ -136,7 +136,7 @@ async def test_a_header_that_arrives_byte_by_byte_gets_no_extra_time(rig, pod, t
     await refused(rig, peer, web, caplog, "none within 5 s")
 
 
-async def test_an_announced_client_waits_for_an_endpoint_with_what_it_has_sent(rig, pod):
+async def test_an_announced_client_waits_for_an_endpoint_with_its_sent_bytes(rig, pod):
     web = rig.service(**HOLD)
     peer = await rig.client(web, source=PEER)
     await peer.send(HEADER + b"question")
@@ -147,7 +147,7 @@ async def test_an_announced_client_waits_for_an_endpoint_with_what_it_has_sent(r
     assert connection.client_ip == "198.51.100.9"
 
 
-async def test_a_peer_that_resets_within_its_header_has_ended_it(rig, pod, caplog):
+async def test_a_peer_resetting_within_its_header_ends_the_connection(rig, pod, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     peer = await rig.client(rig.service(pod.address), source=PEER)
     await until(lambda: len(rig.connections.headers) == 1)
@@ -170,7 +170,7 @@ async def test_a_peer_that_cannot_be_watched_is_refused_and_counted(rig, pod, mo
     assert (counters.refused, counters.shortages, counters.bad_headers) == (1, 1, 0)
 
 
-async def test_of_twice_as_many_addresses_as_are_remembered_trusted_ones_stay_trusted(rig, pod):
+async def test_trusted_addresses_stay_trusted_beyond_the_cache_size(rig, pod):
     headers = rig.connections.headers
     for number in range(2 * _MAX_KNOWN):
         assert not headers.expects_one_from(f"10.0.{number >> 8}.{number & 255}")
@@ -224,7 +224,7 @@ class TestSending:
         await server.send(b"answer")
         assert await client.read() == b"answer"
 
-    async def test_a_header_travels_with_what_the_client_has_sent(self, rig):
+    async def test_a_header_is_sent_together_with_the_clients_bytes(self, rig):
         pod = rig.endpoint()
         handling = Handling(proxy_protocol=V2)
         web = rig.service(rig.silent(), pod.address, handling=handling)

@@ -48,7 +48,7 @@ def is_kept_alive(connection):
     ]
 
 
-async def test_the_first_look_keeps_both_sides_alive_and_none_before(rig):
+async def test_the_first_check_enables_keep_alive_on_both_sides(rig):
     _, _, connection = await joined(rig)
     assert is_kept_alive(connection) == [0, 0]
     rig.connections.ageing.look_at(connection, now=0)
@@ -87,7 +87,7 @@ def has_options_of_a_container(connection):
 
 
 @pytest.mark.parametrize("looks", [0, 1], ids=["before-the-first-look", "after-the-first-look"])
-async def test_a_container_whose_route_appears_after_its_dial_counts_as_local(rig, looks):
+async def test_a_container_with_a_late_route_counts_as_local(rig, looks):
     _, _, connection = await joined(rig)
     connection.is_preserved = True
     connection.address = ALICE, 1
@@ -140,7 +140,7 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
 
 
 @pytest.mark.parametrize("then", ["endpoint-returns", "client-leaves", "end"])
-async def test_a_connection_whose_endpoint_stops_acknowledging_counts_as_stalled(rig, then):
+async def test_a_connection_with_a_non_acknowledging_endpoint_counts_as_stalled(rig, then):
     client, server, connection = await joined(rig)
     counters = connection.group.counters_of(connection.endpoint)
     look_at, up = rig.connections.ageing.look_at, connection.up
@@ -188,9 +188,7 @@ async def test_a_client_that_answers_again_has_its_full_time(rig):
 
 
 @pytest.mark.parametrize(("is_half_closed", "lasts_s", "counted"), [(False, 100, 1), (True, 10, 0)])
-async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(
-    rig, is_half_closed, lasts_s, counted
-):
+async def test_an_idle_connection_is_reset_after_its_timeout(rig, is_half_closed, lasts_s, counted):
     client, server, connection = await joined(rig)
     if is_half_closed:
         client.finish()
@@ -252,7 +250,7 @@ async def test_a_dial_is_left_to_its_own_deadline(rig):
     dialling.close()
 
 
-async def test_looks_run_in_slices_and_end_with_the_last_connection(rig, monkeypatch):
+async def test_checks_run_in_slices_and_stop_with_the_last_connection(rig, monkeypatch):
     monkeypatch.setattr(ageing, "LOOK_S", 0.01)
     monkeypatch.setattr(ageing, "_SLICE", 2)
     ends = [await joined(rig) for _ in range(5)]

@@ -41,7 +41,7 @@ def test_a_change_of_balance_keeps_affinity_entries_and_ejections(group):
 
 
 @pytest.mark.parametrize("balance", [one for one in Balance if one is not Balance.SOURCE_HASH])
-def test_a_seed_repeats_the_choices_and_another_one_changes_them(balance):
+def test_a_seed_reproduces_choices_and_another_changes_them(balance):
     pods = [POD_A, POD_B, POD_C]
 
     def chosen(seed):
@@ -132,7 +132,7 @@ def test_a_limit_may_come_and_go_also_for_clients_outside(group):
 
 
 @pytest.mark.parametrize("weights", [(), ((POD_B, 500),)], ids=["equal", "weighted"])
-def test_standbys_have_turns_of_their_own_between_those_of_the_first_endpoint(weights):
+def test_standbys_have_their_own_turns_between_those_of_the_first_endpoint(weights):
     pods, standbys = (POD_A, POD_B, POD_C), ((POD_B, 1), (POD_C, 1))
     group = EndpointGroup(
         port_key("shop/web:http"), Serving(pods, standbys=standbys, weights=weights)
@@ -176,7 +176,7 @@ def test_a_preferred_endpoint_is_picked_once(group, outside):
     assert picks(group, 3, POD_CLIENT) == [POD_C, POD_A, POD_B]
 
 
-def test_an_endpoint_serves_everyone_if_both_sides_use_it(group):
+def test_an_endpoint_serves_all_clients_if_both_sides_use_it(group):
     group.update(Serving((POD_A, POD_B), outside=(POD_B, POD_C), inside=CLUSTER))
     pods = (POD_A, POD_B, POD_C)
     assert [group.balancers.serves_everyone(pod) for pod in pods] == [False, True, False]

@@ -64,7 +64,7 @@ def test_a_connecting_socket_keeps_its_descriptor(calls):
     kernel.close(fd)
 
 
-def test_a_pipe_has_the_size_and_blocks_nobody(calls):
+def test_a_pipe_has_the_requested_size_and_does_not_block(calls):
     kernel, _ = calls
     ends = kernel.open_pipe(1 << 20)
     assert fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ) == 1 << 20

@@ -173,7 +173,7 @@ def test_otherwise_the_endpoint_sees_this_node(server, dialer, kind, is_on, netw
 
 
 @KINDS
-def test_a_client_whose_replies_return_here_is_preserved(server, dialer, kind):
+def test_a_client_address_is_preserved_if_its_replies_return_here(server, dialer, kind):
     listener, at = server(kind)
     dialling = Dialling()
     sock, _ = dial_for(dialer, dialling, kind, at, 0.0, may_preserve=True)
@@ -250,7 +250,7 @@ def test_a_free_port_among_many_in_use_is_found(server):
         sock.close()
 
 
-def test_flows_to_different_endpoints_share_a_port_and_two_to_one_endpoint_do_not(server, dialer):
+def test_flows_to_different_endpoints_share_a_port_but_not_flows_to_one(server, dialer):
     first, second = server(UDP)[1], server(UDP, OTHER_POD)[1]
     dialled = [dial(dialer, UDP, ALICE, at) for at in (first, second, first)]
     assert [number for _, number in dialled] == [0, 0, errno.EADDRNOTAVAIL]
@@ -269,7 +269,7 @@ def test_a_released_port_is_used_again(server, dialer):
 
 
 @pytest.mark.parametrize("version", ["10.1.0.1", "fd00:1::1"])
-def test_a_process_without_the_capability_uses_this_nodes_address_and_logs_it_once(node, version):
+def test_a_process_without_the_capability_uses_the_nodes_address_and_logs_once(node, version):
     script = f"""
 import logging, socket
 from types import SimpleNamespace
@@ -354,7 +354,7 @@ def test_ports_are_taken_in_turn(few_ports):
     assert [few_ports.next() for _ in range(3)] == first
 
 
-def test_flows_of_a_port_are_known_until_they_are_removed(few_ports):
+def test_endpoints_of_a_client_port_are_tracked_until_removed(few_ports):
     few_ports.take(ALICE, 61000, POD_DNS)
     few_ports.take(ALICE, 61000, OTHER_DNS)
     assert few_ports.endpoints(ALICE, 61000) == (POD_DNS, OTHER_DNS)
@@ -453,7 +453,7 @@ def test_another_endpoint_has_the_kernels_ports(from_node, listening):
         assert are_ours(from_node, other, 1) == [False]
 
 
-def test_without_a_free_port_the_kernel_chooses_one(from_node, listening):
+def test_the_kernel_chooses_a_port_if_none_is_free(from_node, listening):
     taken = []
     try:
         for port in OURS:
@@ -476,7 +476,7 @@ def test_ports_in_use_to_the_same_endpoint_are_passed_over(from_node, listening)
         sock.close()
 
 
-def test_ports_that_others_have_used_up_are_replaced_by_bound_ones(node, from_node, listening):
+def test_ports_exhausted_by_others_are_replaced_by_bound_ones(node, from_node, listening):
     at = SocketAddress(*listening.getsockname()[:2])
     node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
     held = [dial_from_node(from_node, at) for _ in range(3)]

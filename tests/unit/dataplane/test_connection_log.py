@@ -50,7 +50,7 @@ async def test_dials_within_a_range_are_logged_with_the_port_that_was_dialled(ri
     assert (line.failed, line.endpoint) == (f"{dead} endpoint-refuses", str(pod.address))
 
 
-async def test_a_connection_leaves_one_line(build, lines):
+async def test_a_connection_is_logged_in_one_line(build, lines):
     clock = Clock()
     rig = build(Tuning(connect_timeout_s=60, connection_log=1.0), clock)
     pod = rig.endpoint()
@@ -87,7 +87,7 @@ async def test_a_clean_end_is_of_the_side_that_closed_first(rig, lines, first):
 
 
 @pytest.mark.parametrize("first", ["client", "endpoint"])
-async def test_a_reset_is_of_the_side_that_sent_it(rig, lines, first):
+async def test_a_reset_is_attributed_to_its_sender(rig, lines, first):
     resets, other = await rig.both_ends(first)
     resets.reset()
     assert await other.was_reset()
@@ -95,7 +95,7 @@ async def test_a_reset_is_of_the_side_that_sent_it(rig, lines, first):
     assert ends(lines()) == [("reset", first)]
 
 
-async def test_a_reset_that_waited_for_its_last_bytes_is_of_the_side_that_sent_it(rig, lines):
+async def test_a_reset_delayed_by_its_last_bytes_is_attributed_to_its_sender(rig, lines):
     pod, web = rig.served()
     client = await rig.client(web, receive_bytes=4096)
     server = await pod.accept()
@@ -135,7 +135,7 @@ async def test_a_connection_open_when_the_proxy_ends_is_logged_as_shut_down(rig,
     assert ends(lines()) == [("shutdown", "proxy")]
 
 
-async def test_a_flow_leaves_one_line(build, timers, lines):
+async def test_a_flow_is_logged_in_one_line(build, timers, lines):
     rig = build(ALL, timers.clock, timers)
     pod, dns, client = rig.udp_served()
     await exchange(client, pod, b"question", b"answer!")
@@ -149,7 +149,7 @@ async def test_a_flow_leaves_one_line(build, timers, lines):
     assert 30 <= line.duration_s <= 31
 
 
-async def test_a_flow_that_was_answered_and_then_refused_got_an_answer(rig, lines):
+async def test_a_flow_answered_and_then_refused_got_an_answer(rig, lines):
     pod, _, client = rig.udp_served()
     await exchange(client, pod)
     pod.close()

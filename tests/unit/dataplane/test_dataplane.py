@@ -22,7 +22,7 @@ from .waiting import turns, until
 ANY = SocketAddress("127.0.0.1", 0)
 
 
-async def test_listeners_of_one_group_share_its_turn(rig):
+async def test_listeners_of_a_group_share_the_turn(rig):
     pods = [rig.endpoint(), rig.endpoint()]
     web = rig.service(*(pod.address for pod in pods))
     web.wanted["other"] = Wanted(Protocol.TCP, (SocketAddress("127.0.0.2", 0),))
@@ -46,7 +46,7 @@ async def test_a_socket_stays_its_owners_when_its_listener_is_closed(rig, protoc
     assert sock.fileno() >= 0
 
 
-async def test_a_listener_whose_port_is_taken_leaves_nothing_behind(rig):
+async def test_a_listener_on_a_taken_port_leaves_no_state_behind(rig):
     before = rig.engine.descriptors.in_use
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))

@@ -32,7 +32,7 @@ def test_descriptors_have_room_up_to_the_limit_and_not_beyond(loop):
     assert not descriptors.has_room(3)
 
 
-def test_flows_beyond_those_that_are_kept_for_them_leave_less_to_connections(loop):
+def test_flows_beyond_their_reserve_reduce_the_room_for_connections(loop):
     descriptors = Descriptors(loop, 100)
     for _ in range(20):
         descriptors.take_for_flow()
@@ -55,7 +55,7 @@ def test_a_waiting_callback_is_called_when_there_is_room_for_a_few(loop):
     assert called == ["listener"]
 
 
-def test_all_waiting_callbacks_are_called_by_one_timer(loop):
+def test_a_single_timer_calls_all_waiting_callbacks(loop):
     descriptors, called = Descriptors(loop, 10), []
     wait(descriptors, loop, called, "web")
     wait(descriptors, loop, called, "cart")
@@ -88,7 +88,7 @@ def test_no_callback_runs_and_no_timer_remains_after_the_close(loop):
     assert loop.waiting == 0
 
 
-def test_the_log_has_one_line_a_minute(loop, caplog):
+def test_the_descriptor_limit_is_logged_once_a_minute(loop, caplog):
     caplog.set_level(logging.WARNING)
     descriptors = Descriptors(loop, 10)
     for now in (0, 59, 60, 61, 119, 120):
@@ -99,12 +99,12 @@ def test_the_log_has_one_line_a_minute(loop, caplog):
     assert (caplog.records[0].limit, caplog.records[0].in_use) == (10, 0)
 
 
-def test_the_limit_is_what_the_process_has_left_minus_a_reserve(loop):
+def test_the_limit_is_the_processs_limit_minus_a_reserve(loop):
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert soft - 600 < Descriptors(loop).limit < soft - 64
 
 
-def test_the_soft_limit_is_raised_to_the_hard_one():
+def test_the_soft_limit_is_raised_to_the_hard_limit():
     code = (
         "import resource as r; from userspace_proxy.linux import raise_descriptor_limit as up;"
         "r.setrlimit(r.RLIMIT_NOFILE, (100, 150)); up(); print(*r.getrlimit(r.RLIMIT_NOFILE))"
@@ -152,7 +152,7 @@ def test_a_pause_that_lasts_becomes_a_stall(loop):
     assert descriptors.is_stalled(loop.now)
 
 
-def test_a_pause_after_which_there_was_room_is_no_part_of_the_next_one(loop):
+def test_a_pause_followed_by_room_does_not_count_for_the_next(loop):
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
     wait(descriptors, loop, called := [])
@@ -178,13 +178,13 @@ def test_a_pause_long_ago_that_ended_without_a_release_makes_no_stall(loop):
     assert not descriptors.is_stalled(loop.now)
 
 
-def test_the_limit_holds_beyond_what_memory_would_allow(loop):
+def test_the_descriptor_limit_holds_despite_ample_memory(loop):
     descriptors = Descriptors(loop, 100)
     descriptors.hold(1000)
     assert not descriptors.has_room(95)
 
 
-async def test_a_client_for_which_there_is_no_descriptor_waits_until_there_is_one(rig):
+async def test_a_client_without_a_descriptor_waits_for_one(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, **HOLD)
     client = rig.keep(Peer(socket.socket()))

@@ -108,7 +108,7 @@ async def test_a_dial_that_takes_too_long_is_given_up(make):
     assert dialer.given_up == [FIRST, SECOND]
 
 
-async def test_a_dial_for_a_client_that_is_reset_is_given_up(make):
+async def test_a_dial_for_a_reset_client_is_given_up(make):
     rig, dialer = make()
     await rig.client(rig.service(FIRST))
     await until(lambda: dialer.dials)

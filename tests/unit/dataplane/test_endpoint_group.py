@@ -55,13 +55,13 @@ def test_an_endpoint_that_answers_others_is_not_to_blame_for_a_clients_wait(
         ([CauseCode.ENDPOINT_NO_HOST], 1),
     ],
 )
-def test_a_connection_that_was_saved_after_a_silence_is_late(group, failed, late):
+def test_a_connection_saved_after_a_silence_is_late(group, failed, late):
     counters = group.counters_of(POD_A)
     group.note_saved(counters, failed)
     assert (group.counters.saved, counters.late) == (1, late)
 
 
-def test_endpoints_that_are_added_and_removed_leave_nothing_behind():
+def test_endpoints_added_and_removed_leave_nothing_behind():
     group = EndpointGroup(port_key("shop/web"))
     for number in range(1000):
         pod = SocketAddress("10.0.0.1", number)
@@ -71,7 +71,7 @@ def test_endpoints_that_are_added_and_removed_leave_nothing_behind():
     assert group.totals().connections == 1000
 
 
-def test_an_endpoint_is_reported_as_removed_if_one_side_may_not_use_it(group):
+def test_an_endpoint_is_reported_as_removed_if_either_side_loses_it(group):
     told = []
     group.on_removed.append(lambda removed, _begun_by: told.append(removed))
     group.update(Serving([POD_A, POD_B], outside=[POD_B, POD_C], inside=CLUSTER))
@@ -84,7 +84,7 @@ def test_an_endpoint_is_reported_as_removed_if_one_side_may_not_use_it(group):
     assert told == [{POD_A}, {POD_B}, {POD_C}, {POD_B}]
 
 
-def test_an_endpoint_that_is_put_on_standby_loses_its_flows(group):
+def test_an_endpoint_put_on_standby_loses_its_flows(group):
     left = []
     group.on_removed.append(lambda removed, _begun_by: left.append(removed))
     group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))

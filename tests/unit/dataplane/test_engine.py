@@ -6,7 +6,7 @@ from userspace_proxy.dataplane.engine import Engine
 from .rig import open_sockets
 
 
-async def test_an_engine_that_is_closed_twice_leaves_nothing_open():
+async def test_closing_an_engine_twice_leaves_nothing_open():
     before = open_sockets()
     engine = Engine(asyncio.get_running_loop(), Tuning(descriptor_limit=7))
     assert (engine.descriptors.limit, open_sockets()) == (7, before + 1)

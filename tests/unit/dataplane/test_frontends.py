@@ -59,13 +59,13 @@ def test_a_redirected_client_has_dialled_the_frontend(net, family, any_ip, ip):
         pytest.param(_socket.AF_INET6, "::1", id="IPv6"),
     ],
 )
-def test_without_a_translation_it_is_the_sockets_own_address(net, family, ip):
+def test_an_untranslated_socket_was_dialled_at_its_own_address(net, family, ip):
     sock = accepted(net, family, (ip, 80), (ip, 80))
     assert dialled_at(sock) == SocketAddress(ip, 80)
     sock.close()
 
 
-def test_of_a_socket_that_is_closed_nothing_is_known():
+def test_nothing_is_known_of_a_closed_socket():
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     sock.close()
     assert dialled_at(sock) is None

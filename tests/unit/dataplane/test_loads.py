@@ -24,7 +24,7 @@ def test_strategies_by_load_see_connections_and_dials(balance):
     assert picks(group, 3) == [POD_B] * 3
 
 
-def test_a_dial_that_was_counted_is_a_load_until_it_ends(group):
+def test_a_counted_dial_is_a_load_until_ended(group):
     by_load = Serving([POD_A, POD_B], handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(by_load)
     group.loads.dial_began(POD_A)

@@ -39,7 +39,7 @@ class Watched:
         self.loop.advance(0.25)
 
 
-def test_memory_is_not_read_and_no_timer_set_unless_it_is_watched():
+def test_unwatched_memory_is_not_read_and_sets_no_timer():
     loop = TimerLoop()
     memory = Memory(loop, loop.clock, Descriptors(loop, 1000))
     memory.look()
@@ -75,7 +75,7 @@ def test_a_shortage_is_remembered_for_ten_seconds():
     assert watched.memory.state[2:] == (False, False)
 
 
-def test_usage_that_grows_is_shed_at_once_and_otherwise_the_kernel_has_time_to_free_it():
+def test_growing_usage_is_shed_at_once_but_otherwise_the_kernel_may_free_memory():
     watched = Watched(180, frees_mib=1)
     for used_mib in (180, 180, 181, 181):
         watched.limit.used_mib = used_mib
@@ -93,7 +93,7 @@ def test_a_shortage_ends_below_nine_tenths_if_connections_hold_little():
     assert not watched.memory.is_short
 
 
-def test_stalled_readers_have_usage_read_when_they_fill_a_quarter_of_the_room():
+def test_stalled_readers_trigger_a_reading_after_a_quarter_of_the_room():
     watched = Watched(100)
     # 80 MiB below the mark.
     for _ in range(19):
@@ -120,7 +120,7 @@ def test_file_cache_is_not_taken_for_a_shortage():
     assert watched.memory.state == (100 * MIB, 200 * MIB, False, False)
 
 
-def test_a_limit_that_is_set_later_is_found_and_one_that_is_gone_forgotten():
+def test_a_new_limit_is_found_and_a_removed_one_forgotten():
     watched = Watched(190)
     watched.found = []
     watched.loop.advance(10.0)
@@ -142,7 +142,7 @@ def test_of_two_limits_the_nearest_counts():
     assert watched.memory.state.used_bytes == 150 * MIB
 
 
-def test_a_shortage_is_logged_when_it_begins_and_ends_but_once_a_minute(caplog):
+def test_the_start_and_end_of_a_shortage_are_logged_once_a_minute(caplog):
     caplog.set_level(logging.INFO)
     watched = Watched(100, frees_mib=10)
     for _ in range(3):

@@ -18,7 +18,7 @@ from userspace_proxy.model.serving import Serving
 from .groups import ALICE, POD_A, POD_B, POD_C, News
 
 
-def test_silence_between_a_routers_reports_does_not_hide_them(group):
+def test_silence_between_a_routers_reports_does_not_hide_the_reports(group):
     dials = group.counters_of(POD_A).dials
     for now, number in enumerate((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ETIMEDOUT)):
         group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), float(now))
@@ -105,7 +105,7 @@ def test_an_answer_since_a_dial_began_is_known_without_an_ejection(group):
     assert not group.outcomes.has_answered_since(POD_A, 6.0)
 
 
-def test_a_client_whose_dials_alone_are_accepted_and_reset_is_known(group):
+def test_a_client_whose_dials_alone_are_reset_is_identified(group):
     ends = group.counters_of(POD_A).ends
     for now in (1.0, 3.0):
         group.outcomes.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now)
@@ -121,7 +121,7 @@ def test_a_shortage_is_logged_once_a_minute(group, caplog):
     assert len(caplog.records) == 2
 
 
-def test_ports_of_a_clients_address_are_counted_apart_and_one_line_names_the_remedy(group, caplog):
+def test_shortage_of_a_clients_ports_is_counted_apart_and_logged_with_the_remedy(group, caplog):
     for now in (0.0, 1.0):
         group.outcomes.left_client_address(POD_A, ALICE, now)
     group.outcomes.failed(POD_A, dial_failure(errno.EADDRNOTAVAIL, POD_A.ip), 2.0, client=ALICE)
@@ -134,7 +134,7 @@ def test_ports_of_a_clients_address_are_counted_apart_and_one_line_names_the_rem
     assert "tcp_timestamps=1" in record.hint
 
 
-def test_only_what_this_worker_has_seen_is_reported_to_others(group):
+def test_only_this_workers_observations_are_reported_to_others(group):
     reports = []
     group.outcomes.news = News(reports)
     group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
@@ -161,7 +161,7 @@ def absent(monkeypatch):
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH], ids=errno.errorcode.get)
 @pytest.mark.usefixtures("absent")
-def test_a_dial_of_an_address_without_a_host_has_one_name_everywhere(group, number, caplog):
+def test_a_dial_to_an_absent_host_has_the_same_code_everywhere(group, number, caplog):
     code = group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     counters = group.counters_of(POD_A)
     shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
@@ -183,7 +183,7 @@ def test_a_host_is_looked_for_only_after_silence(group):
 
 
 @pytest.mark.parametrize("number", [111, 110, 113, 112, 104, 13, 97], ids=errno.errorcode.get)
-def test_a_failed_dial_has_one_code_for_all_observers(group, number):
+def test_a_failed_dial_has_the_same_code_for_all_readers(group, number):
     """What is counted, what the state of the Service port shows, and what a connection has."""
     code = group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     counters = group.counters_of(POD_A)
@@ -193,7 +193,7 @@ def test_a_failed_dial_has_one_code_for_all_observers(group, number):
     assert {*counters.failures_by_cause(), shown.code, one.code} == {code}
 
 
-def test_failures_of_a_detour_are_logged_as_on_purpose_and_end_with_it(caplog):
+def test_failures_of_a_detour_are_logged_as_injected_and_end_with_the_detour(caplog):
     group, returned = EndpointGroup(port_key("shop/web"), Serving([POD_A, POD_B])), []
     group.outcomes.news = News(returned)
     group.update(Serving([POD_A, POD_B], detours=((POD_A, POD_C),)))

@@ -97,7 +97,7 @@ async def test_silence_ends_a_dial_at_the_deadline(reactor, server):
     dials.close()
 
 
-async def test_a_dial_that_was_stopped_has_no_deadline(reactor, server):
+async def test_a_stopped_dial_has_no_deadline(reactor, server):
     ended, bugs = [], []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, bug: bugs.append(bug))
     dials = ProbeDials(reactor, 0.02, lambda *result: ended.append(result))

@@ -52,7 +52,7 @@ async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
     ]
 
 
-async def test_clients_that_wait_for_descriptors_find_what_has_answered(rig):
+async def test_clients_waiting_for_descriptors_use_readmitted_endpoints(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     fail(rig, web, ALICE, endpoint)
@@ -91,7 +91,7 @@ async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(ri
     await until(lambda: counters.denials.part.failures == 2, "the second answer")
 
 
-async def test_denied_clients_that_alternate_are_counted_until_one_of_them_is_answered(rig):
+async def test_alternating_denied_clients_are_counted_until_one_is_answered(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     probes, denials = rig.connections.probes, web.counters_of(endpoint).denials
@@ -109,7 +109,7 @@ async def test_denied_clients_that_alternate_are_counted_until_one_of_them_is_an
     assert not denials.is_on
 
 
-async def test_the_failures_of_another_client_long_ago_are_not_in_a_row_with_those_of_this_one(rig):
+async def test_another_clients_old_failures_do_not_join_this_clients_streak(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     probes, denials = rig.connections.probes, web.counters_of(endpoint).denials

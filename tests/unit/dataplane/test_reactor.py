@@ -34,7 +34,7 @@ def pairs():
         sock.close()
 
 
-async def test_a_socket_that_is_ready_at_registration_gets_its_event(reactor, pairs):
+async def test_a_socket_ready_at_registration_gets_its_event(reactor, pairs):
     ours, theirs = pairs()
     theirs.send(b"hello")
     heard = []
@@ -299,7 +299,7 @@ def test_an_item_expires_after_its_time_and_not_before(timeouts, loop, expired):
     assert len(timeouts) == 0
 
 
-def test_an_item_that_was_stopped_does_not_expire(timeouts, loop, expired):
+def test_a_stopped_item_does_not_expire(timeouts, loop, expired):
     timeouts.start(ALICE, loop.now)
     timeouts.start(BOB, loop.now)
     timeouts.stop(ALICE)
@@ -319,7 +319,7 @@ def test_no_timer_is_so_short_that_uvloop_runs_without_a_pause(timeouts, loop, e
     assert expired == [ALICE, BOB]
 
 
-def test_one_timer_serves_all_timeouts(timeouts, loop):
+def test_a_single_timer_serves_all_timeouts(timeouts, loop):
     for number in range(100):
         timeouts.start(number, loop.now)
         loop.advance(0.001)
@@ -351,7 +351,7 @@ def test_no_timeout_expires_and_no_timer_remains_after_the_close(timeouts, loop,
     assert expired == []
 
 
-def test_an_expiring_item_may_end_and_start_deadlines_that_are_due(loop):
+def test_an_expiring_item_may_end_and_start_due_deadlines(loop):
     expired = []
 
     def expire(item):

@@ -35,7 +35,7 @@ def error_of(peer):
 
 
 @SIDES
-async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(rig, first):
+async def test_a_fin_closes_one_direction_and_later_answers_still_arrive(rig, first):
     asks, answers = await rig.both_ends(first)
     await asks.send(b"question")
     asks.finish()
@@ -49,7 +49,7 @@ async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(rig, 
 
 
 @SIDES
-async def test_a_reset_arrives_as_a_reset_behind_what_was_sent_before(rig, first):
+async def test_a_reset_arrives_after_the_bytes_sent_before(rig, first):
     resets, hears = await rig.both_ends(first)
     await resets.send(bytes(100_000))
     await until(lambda: sum(c.up.bytes_moved + c.down.bytes_moved for c in rig.connections.open))
@@ -60,7 +60,7 @@ async def test_a_reset_arrives_as_a_reset_behind_what_was_sent_before(rig, first
 
 
 @SIDES
-async def test_a_reset_in_one_piece_with_the_data_arrives_behind_it(rig, first):
+async def test_a_reset_sent_with_data_arrives_after_the_data(rig, first):
     resets, hears = await rig.both_ends(first)
     assert resets.send_some(b"last words") == 10
     resets.reset()
@@ -92,7 +92,7 @@ async def test_after_a_reset_no_bytes_are_held_for_a_fin(rig, first):
 
 
 @SIDES
-async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(rig, first):
+async def test_a_fin_followed_by_a_reset_stays_a_reset(rig, first):
     resets, hears = await rig.both_ends(first)
     resets.finish()
     resets.reset()
@@ -110,7 +110,7 @@ async def test_a_reset_closes_both_directions_as_a_reset(rig, first):
 
 
 @SIDES
-async def test_an_answer_before_a_reset_reaches_a_side_that_is_still_sending(rig, first):
+async def test_an_answer_before_a_reset_reaches_a_side_still_sending(rig, first):
     """A server that answers 413 and closes with the upload unread."""
     uploads, refuses = await rig.both_ends(first)
     await until(lambda: not uploads.fill(), "the upload is stuck")
@@ -122,7 +122,7 @@ async def test_an_answer_before_a_reset_reaches_a_side_that_is_still_sending(rig
 
 @SIDES
 @pytest.mark.parametrize("size", [1, 65536, BUFFER_BYTES, 2 * BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
-async def test_a_fin_in_one_piece_with_the_data_is_never_lost(rig, first, size):
+async def test_a_fin_sent_with_data_is_never_lost(rig, first, size):
     sends, hears = await rig.both_ends(first)
     data = random.Random(size).randbytes(size)
     sent = sends.send_some(data)
@@ -147,7 +147,7 @@ def packets_received(peer):
 
 
 @SIDES
-async def test_a_fin_that_came_with_the_data_leaves_with_it(rig, first):
+async def test_a_fin_received_with_data_is_sent_with_the_data(rig, first):
     sends, hears = await rig.both_ends(first)
     await sends.send(b"first")
     assert await hears.read() == b"first"
@@ -253,7 +253,7 @@ async def test_a_direction_that_waits_for_its_turn_ignores_events(rig, small_tur
 
 
 @SIDES
-async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(rig, small_turns, first):
+async def test_bytes_before_a_reset_may_exceed_a_turn(rig, small_turns, first):
     """They are read when a send reports the error: no later turn will read them."""
     resets, hears = await rig.both_ends(first)
     words = bytes(TURN_BYTES * 3 // 2)
@@ -264,7 +264,7 @@ async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(rig, smal
     assert await hears.was_reset()
 
 
-async def test_urgent_data_before_a_reset_is_in_its_place(rig):
+async def test_urgent_data_before_a_reset_keeps_its_position(rig):
     pod = rig.endpoint()
     connection, client = await rig.begun(
         EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -456,7 +456,7 @@ async def test_a_pipe_returned_empty_is_reused(make):
     pool.give(pipe, 0)
 
 
-async def test_a_pipe_with_bytes_in_it_is_closed(make, descriptors):
+async def test_a_pipe_containing_bytes_is_closed(make, descriptors):
     pool = make(2)
     pipe = pool.take(NOW)
     os.write(pipe.write_end, b"somebody's")
@@ -556,7 +556,7 @@ async def test_short_messages_after_bulk_are_copied_again(rig, first):
 
 
 @SIDES
-async def test_bulk_of_which_each_turn_finds_a_part_is_copied_once(rig, first):
+async def test_bulk_data_arriving_in_parts_is_copied_once(rig, first):
     sends, hears = await rig.both_ends(first)
     # Opens the windows; the word has the next bytes copied.
     await asyncio.gather(sends.send(bytes(8 * MIB)), hears.read_exactly(8 * MIB))

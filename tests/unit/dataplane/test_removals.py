@@ -113,7 +113,7 @@ async def test_by_default_connections_continue_and_no_timer_is_set(rig, timers):
     assert await served.server.read() == b"still here"
 
 
-async def test_a_service_may_ask_for_it_afterwards_and_take_it_back(rig, timers):
+async def test_a_service_may_request_removal_later_and_revoke_it(rig, timers):
     served = Served(rig, Handling())
     await served.connect()
     served.update(served.second, handling=Handling())
@@ -127,7 +127,7 @@ async def test_a_service_may_ask_for_it_afterwards_and_take_it_back(rig, timers)
     await until(lambda: not served.is_open)
 
 
-async def test_connections_to_a_standby_end_if_the_service_asks_for_it_afterwards(rig, timers):
+async def test_connections_to_a_standby_end_on_a_later_request(rig, timers):
     served = Served(rig, Handling())
     await served.connect()
     both, standbys = (served.first, served.second), ((served.first.address, 1),)
@@ -141,9 +141,7 @@ async def test_connections_to_a_standby_end_if_the_service_asks_for_it_afterward
     await until(lambda: not served.is_open)
 
 
-async def test_the_last_time_an_endpoint_left_counts_if_the_service_asks_for_it_afterwards(
-    rig, timers
-):
+async def test_a_later_request_counts_from_the_endpoints_last_departure(rig, timers):
     served = Served(rig, Handling())
     served.update(served.second, handling=Handling())
     served.update(served.first, handling=Handling())
@@ -156,7 +154,7 @@ async def test_the_last_time_an_endpoint_left_counts_if_the_service_asks_for_it_
     await until(lambda: not served.is_open)
 
 
-async def test_a_service_that_takes_it_back_for_a_moment_still_ends_connections(rig, timers):
+async def test_a_briefly_revoked_request_still_ends_connections(rig, timers):
     served = Served(rig, AFTER_30_S)
     await served.connect()
     both, standbys = (served.first, served.second), ((served.first.address, 1),)
@@ -192,7 +190,7 @@ async def test_an_endpoint_that_only_inside_clients_may_use_loses_the_others(ser
     await until(lambda: not served.is_open)
 
 
-async def test_an_endpoint_that_only_outside_clients_may_not_use_keeps_those_inside(served, timers):
+async def test_connections_inside_survive_an_endpoints_removal_outside(served, timers):
     inside = ("127.0.0.0/8",)
     served.update(served.first, served.second, outside=(served.second.address,), inside=inside)
     timers.advance(60)
@@ -200,9 +198,7 @@ async def test_an_endpoint_that_only_outside_clients_may_not_use_keeps_those_ins
     assert await served.server.read() == b"still here"
 
 
-async def test_an_endpoint_that_leaves_for_outside_clients_first_loses_later_ones_inside(
-    rig, timers
-):
+async def test_an_endpoint_leaving_outside_first_loses_later_inside_clients(rig, timers):
     sides = {"outside": (), "inside": ("127.0.0.0/8",)}
     served = Served(rig, AFTER_30_S)
     served.update(served.first, **sides)
@@ -216,7 +212,7 @@ async def test_an_endpoint_that_leaves_for_outside_clients_first_loses_later_one
     await until(lambda: not served.is_open)
 
 
-async def test_a_dial_that_was_under_way_ends_when_it_was_answered(rig, timers):
+async def test_a_dial_in_progress_ends_when_answered(rig, timers):
     silent = rig.silent()
     web = rig.service(silent, handling=Handling(removal_s=0.0))
     await rig.client(web)
@@ -255,7 +251,7 @@ async def test_a_flow_to_an_endpoint_that_still_serves_ends_after_the_time(flow,
     await exchange(client, second)
 
 
-async def test_a_flow_that_began_after_its_endpoint_had_left_for_others_goes_on(rig, timers):
+async def test_a_flow_begun_after_its_endpoint_left_the_other_side_continues(rig, timers):
     pod, other = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(pod.address, other.address, handling=AFTER_30_S)
     sides = {"outside": (other.address,), "inside": ("127.0.0.0/8",)}
@@ -269,7 +265,7 @@ async def test_a_flow_that_began_after_its_endpoint_had_left_for_others_goes_on(
 
 
 @pytest.mark.parametrize("handling", [Handling(), AFTER_30_S])
-async def test_a_flow_whose_endpoint_leaves_for_the_other_side_goes_on(rig, timers, handling):
+async def test_a_flow_continues_when_its_endpoint_moves_to_the_other_side(rig, timers, handling):
     pod, other = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(pod.address, other.address, handling=handling)
     rig.update(dns, pod.address, handling=handling)
@@ -285,7 +281,7 @@ async def test_a_flow_whose_endpoint_leaves_for_the_other_side_goes_on(rig, time
     assert len(rig.flows) == 0
 
 
-async def test_a_flow_that_began_after_its_endpoint_was_put_on_standby_goes_on(rig, timers):
+async def test_a_flow_begun_after_its_endpoint_became_standby_continues(rig, timers):
     standby, active = rig.udp_peer(), rig.refusing_udp()
     dns = rig.udp_service(standby.address, handling=AFTER_30_S)
     standbys = ((standby.address, 1),)
@@ -305,7 +301,7 @@ async def test_a_flow_ends_when_its_endpoint_no_longer_serves(flow, rig):
     await exchange(client, second)
 
 
-async def test_a_flow_to_an_endpoint_that_returns_goes_on(flow, timers, rig):
+async def test_a_flow_to_a_returning_endpoint_continues(flow, timers, rig):
     dns, client, first, second = flow
     rig.update(dns, first.address, second.address, handling=AFTER_30_S)
     for _ in range(2):
@@ -325,7 +321,7 @@ async def test_thousands_are_looked_at_in_slices(served, rig, monkeypatch, timer
     assert len(more) == 5
 
 
-async def test_a_flow_that_moved_to_an_endpoint_after_that_was_put_on_standby_goes_on(rig, timers):
+async def test_a_flow_moved_to_a_standby_endpoint_continues(rig, timers):
     standby, active = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(active.address, handling=AFTER_30_S)
     client = rig.udp_client(dns)

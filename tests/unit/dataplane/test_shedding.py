@@ -53,9 +53,7 @@ async def at_the_limit(build, timers):
     return AtTheLimit(build, timers)
 
 
-async def test_one_clients_idle_connections_make_room_for_a_client_of_another_service(
-    at_the_limit, caplog
-):
+async def test_one_clients_idle_connections_yield_to_another_services_client(at_the_limit, caplog):
     caplog.set_level(logging.INFO)
     rig, web = at_the_limit.rig, at_the_limit.web
     pairs = await at_the_limit.fill()
@@ -78,7 +76,7 @@ async def test_one_clients_idle_connections_make_room_for_a_client_of_another_se
     assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
 
 
-async def test_while_one_client_presses_on_no_other_waits_again(at_the_limit):
+async def test_other_clients_do_not_wait_while_one_floods(at_the_limit):
     rig = at_the_limit.rig
     await at_the_limit.fill()
     more = [await rig.client(at_the_limit.web) for _ in range(27)]
@@ -90,7 +88,7 @@ async def test_while_one_client_presses_on_no_other_waits_again(at_the_limit):
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
 
 
-async def test_a_client_that_presses_on_one_service_is_served_by_another(at_the_limit):
+async def test_a_client_flooding_one_service_is_served_by_another(at_the_limit):
     rig = at_the_limit.rig
     await at_the_limit.fill()
     flood = await rig.client(at_the_limit.web)
@@ -240,7 +238,7 @@ async def test_affinity_entries_evicted_in_later_steps_also_spare_connections(
     assert len(timed.connections) == 20
 
 
-async def test_while_memory_is_short_clients_are_accepted_in_the_place_of_others(timed, timers):
+async def test_short_memory_lets_new_clients_replace_others(timed, timers):
     pod = timed.endpoint()
     web, cart = (timed.service(pod.address) for _ in range(2))
     limit = Limit(100)

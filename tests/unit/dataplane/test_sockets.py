@@ -40,7 +40,7 @@ def opened():
 
 @PROTOCOLS
 @IPS
-def test_a_socket_is_bound_where_it_was_asked_for(opened, protocol, ip):
+def test_a_socket_is_bound_to_the_requested_address(opened, protocol, ip):
     sock = opened(protocol, ip)
     assert sock.getsockname()[0] == ip
     assert sock.getsockname()[1] > 0

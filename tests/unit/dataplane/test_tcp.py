@@ -91,7 +91,7 @@ async def test_sent_data_never_wait_for_an_ack(rig, words, is_at_once, said):
     assert bool(sends_at_once(connection)) is is_at_once
 
 
-async def test_an_endpoint_that_left_while_it_was_dialled_still_serves(rig):
+async def test_an_endpoint_removed_during_its_dial_still_serves(rig):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
@@ -259,7 +259,7 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
     assert web.group.balancers.current.ejected(rig.engine.reactor.now) == {}
 
 
-async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
+async def test_an_endpoint_may_close_a_connection_idle_from_the_start(rig):
     pod, web = rig.served()
     client, server = await rig.joined(web, pod)
     (connection,) = rig.connections.open
@@ -343,7 +343,7 @@ async def test_waits_for_an_endpoint_and_for_its_first_byte_are_counted(build):
     assert (web.group.first_byte_times.count, web.group.first_byte_times.seconds) == (1, 2.0)
 
 
-async def test_a_failed_dial_is_a_part_of_the_wait_for_an_endpoint(build):
+async def test_a_failed_dial_counts_towards_the_wait_for_an_endpoint(build):
     clock = Clock()
     rig = build(Tuning(connect_timeout_s=0.02), clock=clock)
     pod = rig.endpoint()
@@ -376,7 +376,7 @@ async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
 
 
 @pytest.mark.parametrize("distance", [0, 5, -5])
-async def test_a_port_of_a_range_leads_as_far_from_the_listed_one(rig, distance):
+async def test_a_dialled_port_of_a_range_is_shifted_to_the_endpoint(rig, distance):
     pod = rig.endpoint()
     listed = SocketAddress(pod.address.ip, pod.address.port - distance)
     web = rig.service(listed)
@@ -401,7 +401,7 @@ def range_of(web, endpoints, distance=5, **fields):
 
 
 @pytest.mark.parametrize("timeout_s", [None, 60], ids=["balanced", "affinity"])
-async def test_a_closed_port_of_a_range_says_nothing_about_others(rig, timeout_s):
+async def test_a_closed_port_of_a_range_does_not_affect_others(rig, timeout_s):
     """With affinity its client is reset: the port of another pod is of another session."""
     pod, closed = rig.endpoint(), rig.refusing()
     listed = [SocketAddress(one.ip, one.port - 5) for one in (closed, pod.address)]
@@ -447,14 +447,14 @@ async def test_a_port_outside_its_ranges_leads_to_the_listed_port(rig):
     assert await server.read() == b"hello"
 
 
-async def test_the_dial_goes_to_an_endpoint_of_the_other_family(rig):
+async def test_a_dial_may_use_an_endpoint_of_the_other_family(rig):
     pod = rig.endpoint("::1")
     client, server = await rig.pair(rig.service(rig.refusing(), pod.address), pod)
     await client.send(b"hello")
     assert await server.read() == b"hello"
 
 
-async def test_a_client_does_not_wait_for_another_ones_silent_endpoint(build):
+async def test_a_client_does_not_wait_for_another_clients_silent_endpoint(build):
     rig = build(PATIENT)
     pod = rig.endpoint()
     web = rig.service(rig.silent(), pod.address)
@@ -514,7 +514,7 @@ async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(timed, ti
     assert len(group.balancers.current.ejected(timers.now)) == 2
 
 
-async def test_a_dial_that_was_answered_counts_until_it_is_joined(timed, timers):
+async def test_an_answered_dial_counts_until_joined(timed, timers):
     pods = [timed.endpoint().address for _ in range(2)]
     group = EndpointGroup(port_key("shop/web"), Serving(pods, **limited(1)))
     connection, _ = await ask(timed, group)
@@ -535,7 +535,7 @@ async def ask(rig, group):
     return connection, client
 
 
-async def test_one_client_per_second_dials_if_all_endpoints_were_recently_silent(timed, timers):
+async def test_one_client_per_second_dials_recently_silent_endpoints(timed, timers):
     silent = timed.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent]))
     await ask(timed, group)
@@ -557,9 +557,7 @@ async def test_one_client_per_second_dials_if_all_endpoints_were_recently_silent
     assert another.is_closed
 
 
-async def test_an_endpoint_that_is_back_serves_after_a_second_although_all_were_silent(
-    timed, timers
-):
+async def test_a_recovered_endpoint_serves_after_a_second_although_all_were_silent(timed, timers):
     silent = timed.keep(SilentEndpoint())
     group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
     await ask(timed, group)
@@ -575,7 +573,7 @@ async def test_an_endpoint_that_is_back_serves_after_a_second_although_all_were_
     assert group.balancers.current.ejected(timers.now) == {}
 
 
-async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(timed, timers):
+async def test_a_dial_begun_before_an_endpoints_return_does_not_eject_it_again(timed, timers):
     silent = timed.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent, timed.refusing()]))
     _connection, _ = await ask(timed, group)
@@ -588,7 +586,7 @@ async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(ti
 
 
 @pytest.mark.parametrize("is_only", [True, False])
-async def test_the_silence_of_a_dial_does_not_eject_the_only_endpoint_if_it_has_answered_since(
+async def test_a_silent_dial_does_not_eject_the_only_endpoint_after_a_later_answer(
     timed, timers, is_only
 ):
     silent = timed.keep(SilentEndpoint())
@@ -620,7 +618,7 @@ async def test_endpoints_that_refuse_are_dialled_for_each_client(rig):
         assert web.group.totals().failures == count
 
 
-async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(rig):
+async def test_a_dial_without_a_descriptor_is_retried_soon(rig):
     pods = [rig.endpoint(), rig.endpoint()]
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address for pod in pods]))
     connection, client = await rig.begun(group)
@@ -645,9 +643,7 @@ async def test_a_client_does_not_wait_for_a_descriptor_for_ever(timed, timers):
     assert timers.waiting == 0
 
 
-async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays_closed(
-    timed, timers
-):
+async def test_a_connection_closed_while_waiting_for_a_descriptor_stays_closed(timed, timers):
     pod = timed.endpoint()
     connection, client = await timed.begun(
         EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -673,7 +669,7 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatc
     assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_the_end_of_a_dial_that_was_not_counted_ends_no_other(rig):
+async def test_the_end_of_an_uncounted_dial_ends_no_other(rig):
     silent = rig.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent]))
     before, _ = await rig.begun(group)

@@ -17,7 +17,7 @@ from .waiters import limited, waiting
 from .waiting import turns, until
 
 
-async def test_a_connection_is_counted_when_it_begins_is_answered_and_ends(rig):
+async def test_a_connection_is_counted_at_start_answer_and_end(rig):
     pod, web = rig.served()
     client, server = await rig.joined(web, pod)
     counters = web.group.counters_of(pod.address)
@@ -132,7 +132,7 @@ async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered
     assert noted(rig, counters) == (1, Failure.UNANSWERED)
 
 
-async def test_a_greeting_that_is_late_has_taken_the_time_since_the_endpoint_answered(rig):
+async def test_a_late_greeting_has_taken_the_time_since_the_endpoint_answered(rig):
     client, server, _ = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
@@ -144,7 +144,7 @@ async def test_a_greeting_that_is_late_has_taken_the_time_since_the_endpoint_ans
     assert connection.exchange.first_byte_s >= 7.0, "the client's end asks for nothing"
 
 
-async def test_a_late_answer_that_comes_with_the_end_is_in_its_line(build, caplog):
+async def test_a_late_answer_arriving_with_the_end_is_logged(build, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     rig = build(Tuning(connection_log=1.0))
     client, server, counters = await ask_and_wait(rig)
@@ -159,7 +159,7 @@ async def test_a_late_answer_that_comes_with_the_end_is_in_its_line(build, caplo
 
 
 @pytest.mark.parametrize(("seconds", "is_with_end"), [(0.95, False), (0.95, True), (0.12, True)])
-async def test_an_answer_that_comes_after_its_client_has_closed_is_none(rig, seconds, is_with_end):
+async def test_an_answer_after_the_clients_close_does_not_count(rig, seconds, is_with_end):
     client, server, counters = await ask_and_wait(rig, seconds)
     client.close()
     assert await server.read() == b""
@@ -285,7 +285,7 @@ async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the
     assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
 
 
-async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(rig):
+async def test_an_endpoint_resetting_long_unread_data_was_hung(rig):
     client, server, counters = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)

@@ -198,7 +198,7 @@ async def test_a_listener_that_has_refused_holds_acks_again(frozen, ip):
 
 @pytest.mark.parametrize("client", [None, "127.9.9.9"], ids=["node-address", "client-address"])
 @pytest.mark.parametrize(("holds_ack", "expected"), [(True, 2), (False, 3)])
-def test_only_a_dial_that_holds_the_ack_leaves_it_to_the_first_bytes(
+def test_only_a_dial_holding_the_ack_sends_it_with_the_first_bytes(
     node, stack, client, holds_ack, expected
 ):
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -274,7 +274,7 @@ async def best_wait(attempt, limit_s):
     return min(took)
 
 
-async def test_a_server_that_speaks_first_does_not_wait_even_if_the_last_one_did_not(frozen):
+async def test_a_server_that_sends_first_does_not_wait(frozen):
     pod, web = frozen.served()
 
     async def attempt():
@@ -348,7 +348,7 @@ async def test_a_connection_that_stays_open_has_the_kernels_own_acks_on_both_sid
     assert not frozen.connections.held_acks
 
 
-async def test_a_connection_that_is_still_dialled_has_them_too(frozen, timers):
+async def test_a_dialling_connection_also_gets_quick_acks(frozen, timers):
     web = frozen.service(frozen.silent())
     web.group.sends_at_once = True
     asks(frozen, web, b"question")
@@ -400,7 +400,7 @@ async def held(timers, stack):
     return reactor, held, connection
 
 
-async def test_a_loop_that_is_behind_holds_acks_until_it_is_not(held, timers):
+async def test_a_late_loop_holds_acks_until_it_catches_up(held, timers):
     reactor, held, connection = held
     reactor._behind_until = timers.now + 2.5 * HELD_S
     timers.advance(2.1 * HELD_S)
@@ -429,7 +429,7 @@ def calls_of(sock):
 
 
 @FAMILIES
-def test_accepted_sockets_inherit_held_acks_and_give_them_up(stack, ip):
+def test_accepted_sockets_inherit_and_then_release_held_acks(stack, ip):
     listener = stack.enter_context(socket.create_server((ip, 0), family=family_of(ip)))
     hold_acks(listener)
     stack.enter_context(socket.create_connection(address_of(listener)))
@@ -514,7 +514,7 @@ def has_progress(rig):
 
 
 @SIDES
-async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(timed, timers, first):
+async def test_a_slow_reader_is_reset_after_a_minute(timed, timers, first):
     resets, slow = await timed.both_ends(first)
     await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     began = timers.now
@@ -661,7 +661,7 @@ async def test_a_paused_listener_that_cannot_be_watched_is_watched_later(build, 
     assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_a_listener_that_refuses_while_it_is_paused_resets_waiting_clients(build):
+async def test_a_paused_listener_that_refuses_resets_waiting_clients(build):
     rig, web, _pod, pairs = await serving_two(build)
     waiting = await rig.client(web)
     await until(lambda: not rig.engine.descriptors.is_accepting)
@@ -673,7 +673,7 @@ async def test_a_listener_that_refuses_while_it_is_paused_resets_waiting_clients
         await rig.client(web)
 
 
-async def test_a_listener_that_refused_and_served_while_it_was_paused_serves(build):
+async def test_a_paused_listener_that_refused_and_serves_again_serves(build):
     rig, web, pod, pairs = await serving_two(build)
     await rig.client(web)
     await until(lambda: not rig.engine.descriptors.is_accepting)
@@ -687,7 +687,7 @@ async def test_a_listener_that_refused_and_served_while_it_was_paused_serves(bui
     await rig.pair(web, pod)
 
 
-async def test_a_listener_that_is_closed_while_it_is_paused_is_not_woken(build):
+async def test_a_closed_paused_listener_is_not_woken(build):
     rig, web, _pod, pairs = await serving_two(build)
     waiting = await rig.client(web)
     await until(lambda: not rig.engine.descriptors.is_accepting)
@@ -697,7 +697,7 @@ async def test_a_listener_that_is_closed_while_it_is_paused_is_not_woken(build):
     await until(lambda: rig.engine.descriptors.is_accepting)
 
 
-async def test_a_limit_that_listeners_fill_but_for_one_connection_serves_one_at_a_time(build):
+async def test_a_limit_with_room_for_one_connection_serves_one_at_a_time(build):
     rig = build(Tuning(descriptor_limit=23))
     pod = rig.endpoint()
     services = [rig.service(pod.address) for _ in range(20)]
@@ -718,7 +718,7 @@ async def test_without_a_descriptor_for_accept_clients_wait_in_the_queue(rig):
         assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_a_client_that_leaves_before_it_is_accepted_costs_nothing(rig):
+async def test_a_client_leaving_before_accept_costs_nothing(rig):
     pod, web = rig.served()
     for _ in range(3):
         (await rig.client(web)).reset()

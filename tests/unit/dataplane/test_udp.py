@@ -48,7 +48,7 @@ async def test_the_families_of_client_and_endpoint_may_differ(rig):
     ("wildcard", "dialled"),
     [("0.0.0.0", "127.0.0.1"), ("0.0.0.0", "127.0.0.2"), ("0.0.0.0", "127.9.8.7"), ("::", "::1")],
 )
-async def test_the_answer_comes_from_the_address_that_was_dialled(rig, wildcard, dialled):
+async def test_an_answer_has_the_dialled_address_as_its_source(rig, wildcard, dialled):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at=wildcard)
     client = rig.udp_peer("::1" if ":" in dialled else "127.0.0.1")
@@ -129,7 +129,7 @@ class CountedReads:
         return self._sock.recv_into(buffer)
 
 
-async def test_an_answer_costs_one_read(rig):
+async def test_an_answer_takes_one_read(rig):
     pod, _, client = rig.udp_served()
     await exchange(client, pod)
     flow = rig.flow
@@ -223,7 +223,7 @@ class CountsTurns:
         raise AssertionError(f"its time isn't up: {cause}")
 
 
-async def test_an_endpoint_that_refuses_a_flow_is_no_room_for_those_that_wait(rig):
+async def test_a_refusing_endpoint_of_a_flow_gives_no_room_to_waiting_flows(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, **limited(1))
     busy = rig.udp_client(dns)
@@ -287,7 +287,7 @@ async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(rig):
     assert len(rig.flows) == 1
 
 
-async def test_only_open_flows_that_are_no_longer_answered_count_as_stalled(build, timers):
+async def test_only_open_unanswered_flows_count_as_stalled(build, timers):
     rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)
     pod = rig.udp_peer()
     game = rig.udp_service(pod.address)

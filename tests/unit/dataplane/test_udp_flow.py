@@ -14,7 +14,7 @@ from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
 
-async def test_a_flow_in_which_only_the_endpoint_speaks_goes_on(timed, timers):
+async def test_a_flow_with_only_endpoint_traffic_continues(timed, timers):
     """As with a stream of events: the client has asked once."""
     pod, _, client = timed.udp_served()
     client.send(b"question")
@@ -47,7 +47,7 @@ async def test_a_flow_moves_on_from_an_endpoint_that_cannot_be_reached(rig):
     assert dns.group.counters_of(UNREACHABLE).failures == dns.group.counters.saved == 1
 
 
-async def test_a_datagram_tries_a_few_endpoints_and_the_next_one_others(rig):
+async def test_a_datagram_tries_a_few_endpoints_and_the_next_datagram_others(rig):
     pod = rig.udp_peer()
     dead = [UNREACHABLE._replace(port=port) for port in range(1, DIALS + 1)]
     dns = rig.udp_service(*dead, pod.address)
@@ -79,7 +79,7 @@ async def test_a_flow_that_all_endpoints_refuse_ends(rig):
     assert len(rig.flows) == 0
 
 
-async def test_a_flow_whose_endpoint_dies_continues_with_another_one(rig):
+async def test_a_flow_with_a_dead_endpoint_continues_at_another(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     client = rig.udp_client(dns)
@@ -90,7 +90,7 @@ async def test_a_flow_whose_endpoint_dies_continues_with_another_one(rig):
     await exchange(client, pods[1])
 
 
-async def test_a_first_datagram_that_is_too_large_to_be_kept_is_not_sent_again(rig):
+async def test_an_oversized_first_datagram_is_not_sent_again(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(rig.refusing_udp(), pod.address)
     client = rig.udp_client(dns)
@@ -128,7 +128,7 @@ async def test_a_late_refusal_sends_nothing_again(build, timers):
     assert await new.receive() == b"today"
 
 
-async def test_an_endpoint_that_only_listens_is_back_when_it_does_not_refuse(timed, timers):
+async def test_a_receive_only_endpoint_returns_when_it_stops_refusing(timed, timers):
     pod = timed.udp_peer()
     syslog = timed.udp_service(pod.address)
     syslog.group.outcomes.failed(
@@ -187,7 +187,7 @@ async def test_an_error_that_may_pass_does_not_end_a_flow_with_an_answer(rig, nu
     await exchange(client, pod)
 
 
-async def test_a_flow_without_an_answer_moves_on_from_a_host_that_is_not_there(rig):
+async def test_a_flow_without_an_answer_moves_on_from_an_unreachable_host(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     rig.udp_client(dns).send(b"question")
@@ -197,7 +197,7 @@ async def test_a_flow_without_an_answer_moves_on_from_a_host_that_is_not_there(r
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EINVAL])
-async def test_a_flow_moves_on_from_an_endpoint_to_which_nothing_can_be_sent(rig, number):
+async def test_a_flow_leaves_an_unsendable_endpoint(rig, number):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     client = rig.udp_client(dns)
@@ -288,7 +288,7 @@ async def test_a_flow_that_cannot_be_watched_leaves_nothing_behind(rig, monkeypa
 
 
 @pytest.mark.parametrize(("exchanges", "lasts"), [(1, 30), (2, 120)])
-async def test_a_flow_ends_when_it_was_idle(timed, timers, exchanges, lasts):
+async def test_an_idle_flow_ends(timed, timers, exchanges, lasts):
     pod, _, client = timed.udp_served()
     for _ in range(exchanges):
         await exchange(client, pod)
@@ -300,7 +300,7 @@ async def test_a_flow_ends_when_it_was_idle(timed, timers, exchanges, lasts):
     await exchange(client, pod)
 
 
-async def test_a_datagram_that_is_sent_again_is_a_use(timed, timers):
+async def test_a_resent_datagram_is_a_use(timed, timers):
     old, new = timed.udp_peer(), timed.udp_peer()
     dns = timed.udp_service(**HOLD)
     timed.udp_client(dns).send(b"question")
@@ -345,7 +345,7 @@ async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_
 
 
 @pytest.mark.parametrize("looks", [0, 1])
-async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(timed, timers, looks):
+async def test_a_flow_answered_late_is_no_flow_without_an_answer(timed, timers, looks):
     pod = timed.udp_peer()
     dns = timed.udp_service(pod.address)
     counters = dns.group.counters_of(pod.address)
@@ -362,7 +362,7 @@ async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(timed, 
     assert not counters.ends.is_on
 
 
-async def test_a_flow_without_an_answer_is_of_the_time_at_which_its_client_asked(timed, timers):
+async def test_an_unanswered_flow_is_dated_by_its_clients_request(timed, timers):
     pod, dns, client = timed.udp_served()
     client.send(b"question")
     await pod.receive()
@@ -374,7 +374,7 @@ async def test_a_flow_without_an_answer_is_of_the_time_at_which_its_client_asked
     assert (counters.unanswered, counters.ends.is_on) == (1, False)
 
 
-async def test_a_flow_whose_endpoint_is_removed_continues_with_another_one_at_once(rig):
+async def test_a_flow_with_a_removed_endpoint_continues_at_another_at_once(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(pods[0].address)
     client, other = rig.udp_client(dns), rig.udp_client(dns)
@@ -406,7 +406,7 @@ async def test_a_closed_listener_ends_its_flows_and_no_others(rig):
     assert dns.group.on_removed == []
 
 
-async def test_a_flow_that_ends_while_it_waits_for_its_turn_is_left_alone(rig):
+async def test_a_flow_ending_while_it_waits_for_its_turn_is_ignored(rig):
     pod, dns, client = rig.udp_served()
     proxy = await exchange(client, pod)
     for _ in range(2 * BATCH):
@@ -439,7 +439,7 @@ def looked(*looks, every_s=5.0, further_seconds=2):
         pytest.param([ANSWERED] * 3 + [ASKED] * 4, 5.0, id="one-way-after-the-other"),
     ],
 )
-def test_a_flow_that_was_answered_for_a_while_and_is_not_any_more_is_mute(looks, every_s):
+def test_a_flow_answered_for_a_while_and_then_silent_is_mute(looks, every_s):
     assert looked(*looks, every_s=every_s).is_stalled
     assert not looked(*looks[:-2], every_s=every_s).is_stalled, "it may be late"
     assert looked(*looks, NOTHING, every_s=every_s).is_stalled, "until an answer comes"

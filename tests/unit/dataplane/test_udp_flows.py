@@ -30,7 +30,7 @@ async def test_the_flows_of_all_processes_leave_half_of_the_ephemeral_ports_to_o
     assert ports // 2 - processes < tables * processes <= ports // 2
 
 
-async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build, timers):
+async def test_idle_flows_end_and_leave_no_timer(build, timers):
     rig = build(Tuning(udp_idle_s=5.0), timers.clock, timers)
     pod = rig.udp_peer()
     rig.udp_client(rig.udp_service(pod.address)).send(b"question")
@@ -41,7 +41,7 @@ async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build
     assert (len(rig.flows), timers.waiting) == (0, 0)
 
 
-async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(timed, timers):
+async def test_short_memory_lets_a_new_flow_replace_another(timed, timers):
     peer = timed.udp_peer()
     dns = timed.udp_service(peer.address)
     limit = Limit(0)
@@ -84,7 +84,7 @@ async def test_of_a_flow_at_most_16_kib_wait(rig):
     assert [len(each.payload) for each in rig.flow.kept] == [8192, 8192]
 
 
-async def test_a_flow_whose_endpoints_all_refuse_waits_for_another_one(rig):
+async def test_a_flow_with_only_refusing_endpoints_waits_for_another(rig):
     gone = rig.refusing_udp()
     dns = rig.udp_service(gone, **HOLD)
     client = rig.udp_client(dns)
@@ -118,7 +118,7 @@ async def test_a_refusal_that_a_kept_datagram_meets_is_acted_on(rig, monkeypatch
     assert dns.group.counters_of(silent.address).failures == 1
 
 
-async def test_a_flow_whose_time_is_up_ends(timed, timers):
+async def test_a_waiting_flow_ends_at_its_time_limit(timed, timers):
     dns = timed.udp_service(**HOLD)
     timed.udp_client(dns).send(b"question")
     await until(lambda: count_waiting(dns))
@@ -129,7 +129,7 @@ async def test_a_flow_whose_time_is_up_ends(timed, timers):
     assert dns.group.counters.waits.timeouts == 1
 
 
-async def test_a_flow_that_has_waited_for_longer_than_it_may_be_idle_goes_on(build, timers):
+async def test_a_flow_that_waited_beyond_the_idle_timeout_continues(build, timers):
     rig = build(Tuning(udp_idle_s=30), timers.clock, timers)
     pod = rig.udp_peer()
     dns = rig.udp_service(**HOLD)
@@ -163,7 +163,7 @@ async def test_flows_beyond_the_limit_wait(timed):
     assert count_waiting(dns) == 0
 
 
-async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timers):
+async def test_a_full_table_ends_the_longest_idle_flow(build, timers):
     rig = build(Tuning(max_flows=2), timers.clock, timers)
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -177,7 +177,7 @@ async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timer
     assert await exchange(bob, pod) != first[1]
 
 
-async def test_a_flow_for_which_there_is_no_room_takes_that_of_another(build):
+async def test_a_flow_without_room_replaces_another(build):
     rig = build(Tuning(descriptor_limit=2, max_flows=10))
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -234,7 +234,7 @@ def node():
     return Node()
 
 
-def test_an_unanswered_flow_whose_endpoint_no_host_has_is_found_once(node):
+def test_an_unanswered_flow_to_an_absent_host_is_found_once(node):
     flow = node.add(ABSENT)
     assert node.take_absent(WAIT_S - 0.1) == []
     assert node.questions == 0, "ARP has had no time to fail"
@@ -243,7 +243,7 @@ def test_an_unanswered_flow_whose_endpoint_no_host_has_is_found_once(node):
     assert (node.questions, len(node.flows)) == (1, 0)
 
 
-def test_an_endpoint_whose_host_leaves_later_is_found_unless_it_has_answered(node):
+def test_a_departed_host_is_found_unless_its_endpoint_has_answered(node):
     flow, answered = node.add(PRESENT), node.add(PRESENT)
     assert node.take_absent() == []
     node.absent.add(PRESENT.ip)
@@ -263,7 +263,7 @@ def test_flows_that_were_asked_about_before_come_last(node):
     assert (node.take_absent(0.0), node.questions) == ([], 301)
 
 
-def test_the_kernel_is_not_asked_about_a_flow_that_was_answered_or_has_ended(node):
+def test_the_kernel_is_not_asked_about_an_answered_or_ended_flow(node):
     node.add(ABSENT).has_answer = True
     node.flows.discard(node.add(ABSENT))
     assert node.take_absent() == []

@@ -21,7 +21,7 @@ def filled(*clients):
     return waiting, places
 
 
-def test_the_oldest_place_of_the_client_with_the_most_ends():
+def test_the_oldest_wait_of_the_client_with_the_most_ends():
     waiting, places = filled("lone", "many", "many", "few", "many", "few")
     assert waiting.to_end("new") is places[1]
     waiting.remove(places[1])
@@ -29,19 +29,19 @@ def test_the_oldest_place_of_the_client_with_the_most_ends():
     assert waiting.to_end("new") is places[3]
 
 
-def test_a_client_that_would_have_the_most_ends_one_of_its_own():
+def test_a_client_that_would_have_the_most_replaces_its_own_wait():
     waiting, places = filled("one", "two", "one", "two")
     assert waiting.to_end("two") is places[1]
 
 
-def test_a_place_may_be_older_than_those_that_were_added_before():
+def test_a_wait_may_be_older_than_previously_added_ones():
     waiting, _ = filled("one", "one")
     older = Place("one")
     waiting.add(older, 0.0, is_first=True)
     assert waiting.to_end("two") is older
 
 
-def test_the_addresses_of_one_64_end_no_other_clients_wait():
+def test_addresses_of_one_64_network_end_no_other_clients_waits():
     lone = [f"2001:db8:{i:x}::1" for i in range(10)]
     waiting, places = filled("192.0.2.1", *lone, *(f"2001:db8:bad::{i:x}" for i in range(1, 90)))
     for i in range(90, 190):
@@ -54,7 +54,7 @@ def test_the_addresses_of_one_64_end_no_other_clients_wait():
     assert list(waiting)[:11] == places[:11]
 
 
-def test_a_client_above_its_share_ends_one_of_its_own_before_a_larger_64_does():
+def test_a_client_above_its_share_replaces_its_own_before_a_larger_64_network():
     pods = [f"fd00::{i:x}" for i in range(1, 101)]
     waiting, places = filled(*pods, *["192.0.2.1"] * 15)
     # The sixteenth is within its share.
@@ -100,7 +100,7 @@ def test_clients_that_no_longer_wait_take_no_memory():
     assert len(pickle.dumps(waiting)) < 2 * len(pickle.dumps(WaitingClients()))
 
 
-def test_a_place_waits_for_one_thing_or_is_dialled():
+def test_a_waiting_client_is_either_at_a_limit_or_dialled():
     waiting, (first, second) = filled("one", "two")
     waiting.wait(first, is_at_limit=True)
     assert (waiting.at_limit, waiting.dialled) == ({first}, set())

@@ -26,7 +26,7 @@ from .waiters import HOLD, at_its_limit, count_waiting, limited, waited, waiting
 from .waiting import turns, until
 
 
-async def test_a_hundred_clients_leave_the_last_sixteen_which_are_served_in_order(rig):
+async def test_of_a_hundred_waiting_clients_the_last_sixteen_are_served_in_order(rig):
     serving = {"handling": Handling(hold=Hold(60, 16))}
     web = rig.service(**serving)
     clients = await waiting(rig, web, 100)
@@ -99,7 +99,7 @@ async def test_a_client_that_gives_up_leaves_at_once(rig, is_reset):
     assert (count_waiting(web), counters.waits.client_aborts, counters.refused) == (0, 1, 0)
 
 
-async def test_a_client_whose_endpoints_all_refuse_waits_for_another_one(rig):
+async def test_a_client_with_only_refusing_endpoints_waits_for_another(rig):
     gone = rig.refusing()
     web = rig.service(gone, **HOLD)
     (client,) = await waiting(rig, web, 1)
@@ -158,7 +158,7 @@ async def test_an_endpoint_that_returns_gets_its_client_behind_others_that_have_
     assert await (await pod.accept()).read() == b"ping"
 
 
-async def test_clients_are_dialled_each_second_though_those_before_them_have_left(timed, timers):
+async def test_waiting_clients_are_dialled_each_second_although_earlier_ones_left(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, **HOLD)
     clients = await waiting(timed, web, RETRIES + 1)
@@ -174,7 +174,7 @@ async def test_clients_are_dialled_each_second_though_those_before_them_have_lef
         await pod.accept()
 
 
-async def test_a_new_endpoint_gets_one_client_until_it_answers(rig):
+async def test_a_new_endpoint_gets_a_single_client_until_it_answers(rig):
     web = rig.service(**HOLD)
     await waiting(rig, web, 3 * WINDOW)
     rig.update(web, rig.silent(), **HOLD)
@@ -183,7 +183,7 @@ async def test_a_new_endpoint_gets_one_client_until_it_answers(rig):
     assert count_waiting(web) == 3 * WINDOW
 
 
-async def test_without_hold_any_more_those_that_wait_are_reset(rig):
+async def test_removing_hold_resets_waiting_clients(rig):
     web = rig.service(**HOLD)
     clients = await waiting(rig, web, 3 * WINDOW)
     rig.update(web)
@@ -211,7 +211,7 @@ async def test_the_number_of_waiting_clients_and_the_longest_wait_are_reported(t
     assert web.group.waiting(timers.now + 12) == Waiting(2, 12.0)
 
 
-async def test_many_clients_whose_time_is_up_end_in_batches(timed, timers):
+async def test_many_expired_waits_end_in_batches(timed, timers):
     web = timed.service(**HOLD)
     await waiting(timed, web, BATCH + 10)
     timers.jump(60)
@@ -238,7 +238,7 @@ async def test_connections_beyond_the_limit_wait_and_are_served_in_order_as_othe
     assert web.group.counters_of(pod.address).active == 2
 
 
-async def test_a_new_client_waits_behind_those_that_wait_already(rig):
+async def test_a_new_client_waits_behind_earlier_ones(rig):
     pod, web, _ = await at_its_limit(rig)
     (client,) = await waiting(rig, web, 1)
     await client.send(b"first")
@@ -251,7 +251,7 @@ async def test_a_new_client_waits_behind_those_that_wait_already(rig):
     assert (waited(web), count_waiting(web)) == (2, 1)
 
 
-async def test_a_place_that_becomes_free_is_not_kept_for_one_that_has_left(timed, timers):
+async def test_a_freed_slot_is_not_kept_for_a_departed_client(timed, timers):
     pod, web, server = await at_its_limit(timed)
     (gone,) = await waiting(timed, web, 1)
     # It has its turn, and finds no room.
@@ -335,7 +335,7 @@ async def test_each_loss_of_all_endpoints_is_reported(rig):
     assert reports == [0, 0]
 
 
-async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig):
+async def test_a_pinned_client_waits_and_other_clients_are_served_meanwhile(rig):
     pods = {pod.address: pod for pod in (rig.endpoint(), rig.endpoint())}
     web = rig.service(*pods, affinity_timeout_s=60, **limited(1))
     await rig.client(web, source="127.0.0.1")
@@ -353,7 +353,7 @@ async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig
     await until(lambda: count_waiting(web) == 0)
 
 
-async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(timed):
+async def test_a_waiting_client_is_not_dialled_by_its_earlier_timer(timed):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 4)]
     group = EndpointGroup(port_key("shop/web"), Serving(dead, **HOLD))
     connection, _ = await timed.begun(group)
@@ -364,7 +364,7 @@ async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(t
     assert group.totals().failures == 1
 
 
-async def test_a_client_that_is_served_after_a_wait_is_not_dialled_by_a_turn_from_before(rig):
+async def test_a_client_served_after_a_wait_is_not_dialled_by_an_earlier_turn(rig):
     dead = UNREACHABLE._replace(port=1)
     group = EndpointGroup(port_key("shop/web"), Serving([dead, UNREACHABLE], **HOLD))
     connection, client = await rig.begun(group)
@@ -489,7 +489,7 @@ async def test_many_clients_with_endpoints_of_their_own_are_not_all_tried_after_
     assert timers.waiting == 0
 
 
-async def test_all_flows_that_end_at_once_make_room_for_others_between_two_looks(timed, timers):
+async def test_simultaneously_ending_flows_make_room_between_two_checks(timed, timers):
     room, places = WaitingRoom(timed.engine.reactor, 1, CounterTable(), Hold(60)), []
     flows = [Datagrams(room, places) for _ in range(3 * WINDOW)]
     timers.advance(RETRY_S)

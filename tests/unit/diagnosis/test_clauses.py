@@ -45,7 +45,7 @@ def test_names_in_its_commands_are_quoted():
     assert "='$(b)' " in flaps
 
 
-def test_equal_facts_are_equal_clauses_however_they_are_given():
+def test_equal_arguments_give_equal_clauses():
     assert waiting(2) == waiting(count=2) == waiting(2, "") != waiting(3)
     assert hash(waiting(2)) == hash(waiting(2, why=""))
     assert failed() != waiting(2)
@@ -58,7 +58,7 @@ def test_a_clause_has_the_parameters_of_its_row(give):
         give()
 
 
-def test_a_row_without_parameters_and_one_before_a_cause_need_no_function():
+def test_fixed_and_cause_prefixed_rows_need_no_function():
     assert (fixed("fail", "clients fail")().text, str(fixed("fail", ""))) == (
         "clients fail", "fail",
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_row_without_parameters_and_one_before_a_cause_need_no_function():
     assert (other.text, other.causes) == (f"besides, {say(REFUSES)}", (REFUSES,))
 
 
-def test_a_row_is_read_for_the_words_the_plan_and_what_to_do():
+def test_a_row_provides_text_plan_and_remedy():
     assert (waiting(2).text, waiting(2).planned, waiting(2).hint) == (
         "2 wait", "2 would wait", "Wait",
     )  # fmt: skip
@@ -77,7 +77,7 @@ def test_a_row_is_read_for_the_words_the_plan_and_what_to_do():
     ]  # fmt: skip
 
 
-def test_a_clause_states_the_causes_that_it_contains_as_a_whole():
+def test_a_clause_lists_the_causes_stated_in_full():
     assert stated(REFUSES).causes == (REFUSES,)
     assert failed(REFUSES, why=stated(SILENT)).causes == (REFUSES, SILENT)
     assert waiting(2).causes == ()
@@ -85,7 +85,7 @@ def test_a_clause_states_the_causes_that_it_contains_as_a_whole():
     assert stated_in_short(REFUSES).causes == failed(why=because(REFUSES)).causes == ()
 
 
-def test_causes_are_stated_in_their_own_words():
+def test_causes_are_stated_with_their_own_texts():
     past = REFUSES.replace(when=When.PAST)
     assert (stated(past).text, stated_in_short(REFUSES).text) == (
         say(past),
@@ -107,6 +107,6 @@ def test_each_clause_has_a_sample():
     assert {sample.row for sample in words.SAMPLES} == set(words.ROWS)
 
 
-def test_the_words_of_clauses_match_the_page():
+def test_the_texts_of_clauses_match_the_recorded_page():
     recorded = words.WORDS.read_text(encoding="utf-8")
     assert words.page() == recorded, "if that is intended: python -m tests.unit.diagnosis.words"

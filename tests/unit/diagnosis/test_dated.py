@@ -51,11 +51,11 @@ def test_an_answer_of_a_moment_ago_has_no_age():
     assert last_answer(port, NOW) == ""
 
 
-def test_a_clock_that_was_set_back_makes_no_age_negative():
+def test_a_clock_set_back_makes_no_age_negative():
     assert last_answer(make_port(is_quiet=True, sent_at=NOW + 5), NOW) == "last answer 0 ms ago"
 
 
-def test_a_cause_has_its_times_where_it_is_stated_and_that_is_wanted():
+def test_a_stated_cause_has_its_times_on_request():
     port = make_port(endpoints=(READY, failing(REFUSES)))
     stated, other = port.state.sentence.split("; ")
     assert sentence_at(port, NOW) == port.state.sentence
@@ -88,7 +88,7 @@ def test_the_count_and_last_time_of_a_cause_follow_its_text(cause, times):
         pytest.param([A, B, C], [B], "; 2 further notes", id="beside-one-that-is-said"),
     ],
 )
-def test_of_several_mistakes_one_is_shown(notes, stated, shown):
+def test_a_single_one_of_several_mistakes_is_shown(notes, stated, shown):
     assert also(notes, {cause.fact for cause in stated}) == shown
 
 

@@ -74,7 +74,7 @@ def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
 
 
-def test_the_cause_of_an_endpoint_has_what_its_remedy_depends_on(counters):
+def test_an_endpoints_cause_includes_the_inputs_of_its_remedy(counters):
     verdict = EndpointVerdict(POD, True, "ready", host="db.example.com")
     assert cause_of_endpoint(verdict, counters, at(5.0), has_header=True) == NOTHING
     fail(counters)
@@ -82,7 +82,7 @@ def test_the_cause_of_an_endpoint_has_what_its_remedy_depends_on(counters):
     assert cause == seen(refuses(POD), 1, 5.0, 5.0).replace(host="db.example.com", has_header=True)
 
 
-def test_a_fault_on_purpose_does_not_look_like_a_failure(counters):
+def test_an_injected_fault_is_not_a_failure(counters):
     fail(counters)
     verdict = EndpointVerdict(POD, True, "ready")
     shown = cause_of_endpoint(verdict, counters, at(6.0), faults=["refuse"])
@@ -147,9 +147,7 @@ def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):
         pytest.param(DroppedBy("c drops it"), dropped_here(POD, "c drops it"), id="dropped"),
     ],
 )
-def test_a_silent_endpoint_is_not_there_or_its_packets_are_dropped_where_that_is_known(
-    counters, obstacle, cause
-):
+def test_a_silent_endpoint_has_a_known_obstacle_as_its_cause(counters, obstacle, cause):
     fail(counters, Failure.SILENT)
     assert failure_of(POD, counters, at(5.0), obstacle)[0] == seen(cause, 1, 5.0, 5.0)
 
@@ -255,7 +253,7 @@ def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
     assert failure_of(POD, counters, at(last + 2.0)) == NOTHING
 
 
-def test_two_dials_in_a_row_may_have_failed_by_chance_for_one_client(counters):
+def test_two_consecutive_failures_of_one_client_may_be_chance(counters):
     counters.connections = 9
     deny(counters, 5.0, 5.0 + LAST_MINUTE_S)
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == NOTHING
@@ -263,7 +261,7 @@ def test_two_dials_in_a_row_may_have_failed_by_chance_for_one_client(counters):
     assert failure_of(POD, counters, at(6.0 + LAST_MINUTE_S))[0].count == DENIALS
 
 
-def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
+def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters):
     counters.connections = 9
     deny(counters, 5.0)
     counters.denials.succeeded_at = 6.0
@@ -276,9 +274,7 @@ def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
-def test_an_endpoint_that_has_answered_no_client_is_no_success_before_it_denies_one(
-    counters, failure
-):
+def test_an_endpoint_without_any_answered_client_fails_before_it_denies(counters, failure):
     counters.dials.failed(5.0, failure)
     counters.dials.succeeded_at = 5.1
     deny(counters, 5.1, 6.1, failure=failure)
@@ -296,7 +292,7 @@ def exclude(counters, *moments, client="10.244.3.7", failure=Failure.RESET):
 
 
 @pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
-def test_of_ends_in_a_row_the_client_is_named_whose_connections_alone_were_ended(counters, failure):
+def test_a_client_whose_connections_alone_end_in_a_row_is_named(counters, failure):
     counters.connections = 90
     exclude(counters, 1.0, 2.0, 3.0, failure=failure)
     assert failure_of(POD, counters, at(4.0)) == NOTHING, "it answers in between"
@@ -311,7 +307,7 @@ def test_of_ends_in_a_row_the_client_is_named_whose_connections_alone_were_ended
     assert failure_of(POD, counters, at(4.0))[0].row is resets
 
 
-def test_a_client_that_was_answered_a_moment_ago_is_not_excluded(counters):
+def test_a_recently_answered_client_is_not_excluded(counters):
     exclude(counters, 1.0)
     counters.exclusions.answered("10.244.3.7", 2.0)
     exclude(counters, 3.0, 4.0, 5.0, 61.9)
@@ -321,7 +317,7 @@ def test_a_client_that_was_answered_a_moment_ago_is_not_excluded(counters):
     assert has_excluded(counters.exclusions)
 
 
-def test_a_client_whose_dials_are_accepted_and_reset_is_denied_by_a_rule_of_the_program(counters):
+def test_resets_of_one_clients_dials_are_attributed_to_the_program(counters):
     counters.connections = 9
     deny(counters, 5.0, 8.0, 11.0, failure=Failure.RESET)
     assert failure_of(POD, counters, at(11.0))[0].row is denies
@@ -330,7 +326,7 @@ def test_a_client_whose_dials_are_accepted_and_reset_is_denied_by_a_rule_of_the_
     assert cause == seen(excludes(POD, "10.244.0.123"), 3, 5.0, 11.0)
 
 
-def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_well(counters):
+def test_resets_after_an_answer_are_a_cause_until_a_clean_end(counters):
     counters.connections, counters.ends.succeeded_at = 100, 4.0
     for now in (1.0, 2.0):
         counters.cuts.failed(now, Failure.RESET)
@@ -403,7 +399,7 @@ def mute_port(*causes, **facts):
     return make_port(endpoints=endpoints, **{**UDP, "sent_bytes": 0, **facts})
 
 
-def test_udp_endpoints_of_which_none_has_ever_answered_may_only_receive():
+def test_udp_endpoints_without_any_answer_may_only_receive():
     first, _ = endpoints = without_silence(mute_port(MUTE, None))
     assert [endpoint.cause for endpoint in endpoints] == [None, None]
     assert (first.is_past, first.level) == (False, Level.OK)

@@ -58,7 +58,7 @@ def services_by_cause(*ports):
     return [(one.cause.replace(**plain), tuple(one.services)) for one in incidents]
 
 
-def test_one_failing_endpoint_is_one_incident_of_all_affected_services():
+def test_a_failing_endpoint_is_one_incident_of_all_affected_services():
     ports = [port_with(f"web-{number}", seen(refuses(POD), count=2)) for number in range(35)]
     (one,) = Incidents(make_view(*ports, make_port("calm"))).all()
     assert (len(one.services), one.ports, one.endpoints) == (35, 35, (POD,))
@@ -84,7 +84,7 @@ def test_each_cause_is_a_separate_incident():
     assert sorted(services for _, services in others) == [("shop/both",), ("shop/x",)]
 
 
-def test_a_cause_that_is_not_about_an_endpoint_may_touch_several_services_too():
+def test_a_cause_without_an_endpoint_may_touch_several_services_too():
     rule = "a chain drops them"
     ports = [
         *(taken_by("ip nat KUBE", name) for name in ("a", "b")),
@@ -126,7 +126,7 @@ def test_without_a_cause_there_is_no_incident():
     assert not Incidents(make_view(port)).all()
 
 
-def test_an_incident_has_what_its_clients_met():
+def test_an_incident_contains_its_clients_failures():
     met = {"refused": 5, "saved": 2, "waits": Waits(waiting=3)}
     last = LastMinuteFacts(9, refused=1, unanswered=2, client_aborts=3, endpoint_aborts=4, queued=5)
     ports = [port_with(name, refuses(POD), last_minute=last, **met) for name in ("a", "b")]
@@ -141,7 +141,7 @@ def test_the_worst_and_largest_come_first():
     assert [one.endpoints for one in found] == [(OTHER,), (POD,)]
 
 
-def test_endpoints_of_one_node_that_all_fail_as_those_of_a_gone_host_are_one_incident():
+def test_failing_endpoints_of_a_lost_node_are_one_incident():
     a = make_port("a", endpoints=(on("node-7", seen(silent("10.244.7.1:80"))), WELL))
     b = make_port("b", endpoints=(on("node-7", seen(unreachable("10.244.7.2:80"), 90.0)), WELL))
     c = make_port("c", endpoints=(on("node-7", seen(no_host("10.244.7.2:80"))), WELL))
@@ -199,7 +199,7 @@ def test_an_endpoint_that_answered_before_or_was_never_tried_does_not_save_a_nod
     assert one.cause.row.key == "node_silent"
 
 
-def test_of_a_part_of_the_service_ports_their_incidents_are_whole():
+def test_incidents_of_selected_service_ports_are_complete():
     ports = [port_with(name, refuses(POD)) for name in ("a", "b", "c")]
     calm, incidents = make_port("calm"), Incidents(make_view(*ports, make_port("calm")))
     assert incidents.at([calm, ports[0]]) == incidents.all()
@@ -268,7 +268,7 @@ def test_an_incident_has_the_command_that_shows_more(port, source, command):
     assert [one.command for one in Incidents(view).all()] == [command]
 
 
-def test_a_cause_that_several_services_can_share_states_what_they_share():
+def test_a_shareable_cause_lists_its_shared_parameters():
     assert out_of_ports().shared == (out_of_ports().code,)
     assert not_listening("in use", "").shared is None
     assert refuses(POD).shared == refuses(POD, was_open=True).shared

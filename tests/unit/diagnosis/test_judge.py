@@ -56,7 +56,7 @@ NO_SLICE = as_read(CauseCode.NO_SLICE, "no slice")
 WEB = ("shop/web",)
 
 
-def test_all_causes_are_listed_once_and_the_deciding_one_first():
+def test_each_cause_is_listed_once_with_the_deciding_one_first():
     in_use, note = not_listening("in use", "stop it"), a_note("a note")
     twice = {"problem": "in use", "hint": "stop it", "notes": (in_use, note)}
     state = judge(make_port(endpoints=(READY, EJECTED), **twice))
@@ -64,12 +64,12 @@ def test_all_causes_are_listed_once_and_the_deciding_one_first():
     assert (state.code, state.hint) == (CauseCode.NOT_LISTENING, "stop it")
 
 
-def test_a_port_that_is_served_has_no_cause():
+def test_a_served_port_has_no_cause():
     state = judge(make_port(endpoints=(READY,)))
     assert (state.causes, state.code, state.hint, state.is_problem) == ((), None, "", False)
 
 
-def test_clauses_are_joined_and_name_the_causes_that_they_state():
+def test_clauses_are_joined_and_refer_to_their_causes():
     port = make_port(endpoints=(EJECTED,), notes=("a note",))
     _, verdict = decide(port)
     sentence = sentence_of(verdict.clauses, verdict.lead)
@@ -97,7 +97,7 @@ def test_without_a_cause_a_clause_has_the_remedy():
     assert (state.code, state.hint) == (None, said.flaps(3, "shop", "web").hint)
 
 
-def test_the_remedy_comes_from_the_deciding_clause():
+def test_the_deciding_clause_provides_the_remedy():
     minute = replace(make_port().last_minute, connections=8, flaps=3)
     port = make_port(endpoints=(READY,), last_minute=minute, path=IN_KERNEL)
     _, verdict = decide(port)
@@ -148,7 +148,7 @@ DROPPING = {"endpoints": (OTHER_NODE,), "cause": ELSEWHERE, "is_dropping": True}
         pytest.param({"path": IN_KERNEL}, id="kernel"),
     ],
 )
-def test_clients_from_outside_that_are_dropped_by_design_have_no_mark_of_success(changes):
+def test_outside_clients_dropped_by_design_have_no_mark_of_success(changes):
     port = make_port(**changes)
     assert (port.state.level, port.mark) == (Level.OK, None)
 
@@ -165,7 +165,7 @@ def given(*ports, rejected=(), health_checks=()):
     return diagnose(ports, SourceFacts(rejected=rejected), health_checks)
 
 
-def test_a_rejected_slice_is_the_cause_of_a_port_without_one():
+def test_a_rejected_slice_is_the_cause_of_a_port_without_slices():
     before = empty()
     (port,) = given(before, rejected=[rejected_as("EndpointSlice", "shop", "web-1", WEB)])
     cause = slice_rejected("EndpointSlice shop/web-1", LINE)
@@ -182,7 +182,7 @@ def test_a_rejected_slice_without_a_service_is_assigned_by_its_name(name):
     assert port.state.causes == (cause,)
 
 
-def test_a_slice_that_names_its_service_wins_over_one_that_does_not():
+def test_a_slice_naming_its_service_takes_precedence():
     unnamed = rejected_as("EndpointSlice", "shop", "web-1")
     named = rejected_as("EndpointSlice", "shop", "abc", WEB)
     (port,) = given(empty(), rejected=[unnamed, named])
@@ -204,7 +204,7 @@ def test_other_rejected_objects_change_nothing(item, is_empty):
     assert same is port
 
 
-def test_a_mistake_of_a_service_that_is_served_is_a_note_at_its_first_port():
+def test_a_mistake_of_a_served_service_is_a_note_at_its_first_port():
     line = "m/b.yaml:1: Service shop/web is already defined in m/a.yaml:1"
     ports = make_port(), make_port(port="metrics"), make_port("cart")
     first, *others = given(*ports, rejected=[RejectedFacts(line, services=WEB)])
@@ -225,7 +225,7 @@ def test_mistakes_precede_the_notes_of_the_plan_and_have_a_bound():
     assert port.notes == (*listed, more_notes(), a_note("a is unknown"))
 
 
-def test_a_note_of_the_plan_gives_way_to_the_same_with_its_place():
+def test_a_plans_note_is_replaced_by_the_sources_with_a_place():
     taken = node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/cart")
     item = RejectedFacts.at("m/web.yaml:3", say(taken), services=WEB, note=taken)
     (port,) = given(make_port(notes=(taken, "a is unknown")), rejected=[item])
@@ -244,7 +244,7 @@ def test_an_object_kept_for_mistakes_elsewhere_has_a_note_naming_the_first():
     assert partly.state.word == PortState.PARTLY_SERVED
 
 
-def test_a_health_check_that_is_not_served_is_a_note_of_its_service():
+def test_an_unserved_health_check_is_a_note_of_its_service():
     taken = "its port is in use"
     checks = (
         make_health_check("shop/web", 30201, 1, taken),
@@ -263,7 +263,7 @@ def test_a_port_that_is_no_proxys_is_judged_as_its_maker_judges():
     assert port.state is planned
 
 
-def test_a_note_keeps_what_is_known_of_the_path():
+def test_a_new_note_keeps_the_path():
     kernel = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=7))
     kernel.taken_by = "ip evil pre"
     (port,) = given(kernel, rejected=[rejected_as("Service", "shop", "web", WEB)])
@@ -311,7 +311,7 @@ def test_an_endpoint_that_answers_the_other_side_does_not_hang():
         pytest.param({"inside": TIMED_OUT}, id="others-fail-too"),
     ],
 )
-def test_an_endpoint_is_reported_to_answer_other_clients_only_if_it_does(changes):
+def test_an_endpoint_answers_other_clients_only_with_evidence(changes):
     ports = two_sides(**changes)
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
 
@@ -323,7 +323,7 @@ def test_other_services_are_left_alone():
     assert given(inside)[0] is inside
 
 
-def test_endpoints_that_do_not_fail_stay_as_they_are():
+def test_working_endpoints_are_not_copied():
     inside, outside = two_sides()
     changed = given(inside, outside)[1]
     assert changed.endpoints[1] == outside.endpoints[1]
@@ -376,7 +376,7 @@ def test_each_service_port_is_judged_once_until_something_changes():
     assert inside.state.causes == ()
 
 
-def test_copies_do_not_keep_those_before():
+def test_a_copy_does_not_keep_earlier_copies():
     port = make_port()
     copies = [diagnose([port], mistake(number))[0] for number in range(9)]
     assert [len(copy.notes) for copy in copies] == [1] * 9, "each has the last mistake alone"

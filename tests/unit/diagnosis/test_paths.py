@@ -11,19 +11,19 @@ from .words import WORDS, paths
 KERNEL = DataPath.KERNEL
 
 
-def test_the_words_of_paths_and_probes_are_on_the_page():
+def test_the_recorded_page_contains_texts_of_paths_and_probes():
     recorded = WORDS.read_text(encoding="utf-8").splitlines()
     assert [*paths()] == recorded[-len([*paths()]) :]
 
 
-def test_a_path_has_its_age_and_its_reason_where_they_are_known():
+def test_a_path_is_formatted_with_known_age_and_reason():
     assert format_path("kernel", "it is asked for", 100.0, 280.0) == (
         "kernel for 3 min: it is asked for"
     )
     assert format_path("userspace", "", 0.0, 280.0) == "userspace"
 
 
-def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
+def test_a_paths_age_counts_from_taking_effect():
     chosen = PathDecision(DataPath.KERNEL, "its annotation asks for it")
     view = PathView(since=90.0, kernel_connections=3).follow(chosen, 100.0)
     assert view == PathView(DataPath.KERNEL, 100.0, "its annotation asks for it", 3)

@@ -29,7 +29,7 @@ from .words import NODES
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
-def test_many_services_whose_addresses_others_have_are_one_problem():
+def test_many_services_with_taken_addresses_are_one_problem():
     """25 equal lines filled the first screen of the page."""
     causes = [held_by(f"10.96.0.{n}:80", "shop/web") for n in range(25)]
     taken = [
@@ -59,18 +59,18 @@ def test_causes_of_the_whole_node_have_codes():
         pytest.param(SyncFacts(last_queued=NOW - 190, last_done=NOW - 180), 0, id="in-force"),
     ],
 )
-def test_a_change_is_late_until_it_is_in_force(sync, waited_s):
+def test_a_change_is_late_until_in_force(sync, waited_s):
     assert late_s(sync, NOW) == waited_s
 
 
-def test_a_ports_problem_has_its_remedy_beside_it():
+def test_a_ports_problem_includes_its_remedy():
     view = make_view(make_port(problem=HELD_BY, hint="stop nginx"))
     (problem,) = summarise(view, NOW).problems
     assert (problem.what, problem.hint) == (f"Not served: {HELD_BY}", "stop nginx")
 
 
 @pytest.mark.parametrize("changes", NODES, ids="-".join)
-def test_each_fault_of_the_node_is_one_problem(changes):
+def test_each_fault_of_the_node_is_a_single_problem(changes):
     summary = summarise(make_view(make_port(), **changes), NOW)
     (problem,) = summary.problems
     assert summary.level is problem.level
@@ -99,12 +99,12 @@ def test_while_the_proxy_starts_problems_are_not_counted():
     assert summary.verdict == "Starting. 1 problem on this node."
 
 
-def test_one_problem_is_counted_as_one():
+def test_a_single_problem_is_counted_in_the_singular():
     view = make_view(make_port(), steering=SteeringState("iptables", problem="lost"))
     assert summarise(view, NOW).verdict == "1 problem on this node."
 
 
-def test_a_proxy_that_drains_shows_it():
+def test_a_draining_proxy_reports_shutting_down():
     view = make_view(is_ready=False, is_draining=True)
     assert summarise(view, NOW).verdict == "Shutting down."
 
@@ -114,7 +114,7 @@ def test_a_proxy_without_workers_is_not_shown_as_draining():
     assert summarise(view, NOW).verdict == "2 problems on this node."
 
 
-def test_a_service_whose_address_is_taken_is_a_problem_and_one_of_another_proxy_is_not():
+def test_a_taken_address_is_a_problem_but_another_proxys_service_is_not():
     taken = held_by("10.96.0.1:80/TCP", "shop/cart")
     view = make_view(
         ignored=(

@@ -51,7 +51,7 @@ def test_each_case_has_its_expected_verdict(expected):
 
 
 @pytest.mark.parametrize("expected", cases.CLOSES)
-def test_an_endpoint_that_only_closes_is_described_by_what_was_seen(expected):
+def test_a_closing_endpoint_is_described_by_its_observed_behaviour(expected):
     port = check(expected)
     assert port.state.code is CauseCode.ENDPOINT_RESETS
     is_tried = not any(endpoint.is_past for endpoint in port.endpoints)
@@ -59,18 +59,18 @@ def test_an_endpoint_that_only_closes_is_described_by_what_was_seen(expected):
 
 
 @pytest.mark.parametrize("expected", cases.DENIALS)
-def test_a_port_whose_endpoint_denies_clients_needs_attention(expected):
+def test_a_port_with_a_denying_endpoint_needs_attention(expected):
     denying = check(expected).endpoints[-1]
     assert (denying.level, denying.serves) == (Level.ATTENTION, True)
 
 
 @pytest.mark.parametrize("expected", cases.STALLED)
-def test_stalled_connections_are_reported_while_they_are_open(expected):
+def test_stalled_connections_are_reported_while_open(expected):
     assert check(expected).state.hint == expected.clauses[0].hint
 
 
 @pytest.mark.parametrize("expected", cases.MISTAKES)
-def test_clients_that_are_turned_away_for_what_they_send_need_attention(expected):
+def test_clients_rejected_for_their_requests_need_attention(expected):
     state = check(expected).state
     assert (state.is_problem, state.causes) == (True, expected.changes["client_mistakes"])
     # Endpoints that fail are worse.
@@ -110,7 +110,7 @@ def test_each_rule_decides_some_service_port():
                      id="two-addresses"),
     ],
 )  # fmt: skip
-def test_addresses_that_a_chain_takes_are_named_beside_it(missed, place):
+def test_addresses_taken_by_a_chain_are_named(missed, place):
     made = [
         at if at is HELD else make_frontend(at, "LoadBalancer", "not steered", is_reached=False)
         for at in missed
@@ -159,7 +159,7 @@ def test_dropping_all_clients_is_reported_as_another_cause():
     ],
     ids=["others0", "others1", "others2"],
 )
-def test_other_endpoints_serve_only_if_one_has_answered(answered, clause):
+def test_other_endpoints_count_as_serving_only_after_an_answer(answered, clause):
     others = [make_endpoint(f"192.0.2.{n}:80", answered_at=at) for n, at in enumerate(answered, 2)]
     port = make_port(endpoints=(*others, failing(refuses(POD))))
     assert told_of(port) == (rules.some_fail, [stated(refuses(POD)), clause])
@@ -170,7 +170,7 @@ def test_other_endpoints_that_answered_a_while_ago_did_so_before():
     assert told_of(port) == (rules.some_fail, [stated(REFUSED), said.others_answered(1)])
 
 
-def test_a_client_that_was_denied_a_while_ago_is_a_note_where_another_endpoint_served_it():
+def test_a_past_denial_is_a_note_if_another_endpoint_serves():
     denied = failing(DENIED, is_past=True)
     served = make_port(endpoints=(make_endpoint("192.0.2.2:80"), denied), connections=90)
     assert told_of(served) == (rules.served, [said.served_by(2, 0), stated(DENIED)])
@@ -181,7 +181,7 @@ def test_a_client_that_was_denied_a_while_ago_is_a_note_where_another_endpoint_s
     assert told_of(others)[0] is rules.some_fail
 
 
-def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named_first():
+def test_the_most_frequent_failure_is_named_first():
     often = failing(sends_nothing(POD).replace(count=89))
     none = [said.fail(), said.none_answers(2, is_past=False)]
     why = [stated(often.cause), stated_in_short(REFUSES)]
@@ -245,9 +245,7 @@ def test_a_service_without_clients_names_its_node_port_addresses(ips, places):
         pytest.param(UDP, "", False, id="udp"),
     ],
 )
-def test_a_dial_shows_what_the_kernel_path_does_not_of_tcp_that_no_probe_shows(
-    changes, shown, has_remedy
-):
+def test_a_dial_proves_tcp_on_the_kernel_path_without_probes(changes, shown, has_remedy):
     port = make_port(endpoints=(READY,), path=IN_KERNEL, **changes)
     clause = said.led_by_kernel(1, 0, "shop/web", port.protocol, shown)
     assert told_of(port) == (rules.served, [clause])

@@ -83,7 +83,7 @@ def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure
     assert found(MinuteCounts(8, 12), one).cause == lately_of(silent(POD), 12, 8.0)
 
 
-def test_a_client_that_was_denied_the_endpoint_until_a_moment_ago_is_named():
+def test_a_client_recently_denied_the_endpoint_is_named():
     _, counters = one = returned(1.0)
     for now in range(2, 12):
         counters.denials.failed(float(now), Failure.SILENT, "10.244.0.123")
@@ -114,7 +114,7 @@ def test_a_header_that_this_proxy_sends_may_be_why_connections_ended():
     assert "PROXY" not in f"{say(refused)}{remedy(refused)}"
 
 
-def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named():
+def test_a_client_whose_connections_alone_go_unanswered_is_named():
     _, counters = one = ended(1.0)
     for now in (2.0, 4.0, 6.0):
         counters.ends.succeeded_at = now - 1.0
@@ -145,7 +145,7 @@ def test_connections_that_end_in_the_middle_are_no_success():
     assert told_of(served(minute)) == (rules.clients_failed, [SERVED_NOW, failed])
 
 
-def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
+def test_lost_packets_are_attributed_to_the_unreached_side():
     _, counters = one = cut(5.0, Failure.NOT_TO_CLIENT)
     cause = found(MinuteCounts(40, endpoint_aborts=8), one).cause
     assert cause == lately_of(not_to_client(CLIENT), 8, 5.0)
@@ -157,7 +157,7 @@ def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
 
 
 @pytest.mark.parametrize("kind", ["unanswered", "client_aborts", "endpoint_aborts", "late"])
-def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind):
+def test_removed_endpoints_are_not_suspected_of_serving(kind):
     minute, answering = MinuteCounts(20, **{kind: 12}), EndpointCounters()
     others = (counted(answering),)
     facts = found(minute, *others)
@@ -205,7 +205,7 @@ def test_a_service_that_has_never_had_an_endpoint_has_none_that_left():
         ),
     ],
 )  # fmt: skip
-def test_the_endpoint_is_named_at_which_most_clients_failed(
+def test_the_endpoint_with_the_most_failed_clients_is_named(
     minute, endpoints, at_first, at_last, shown
 ):
     failed = {POD: at_first, OTHER: at_last}
@@ -301,7 +301,7 @@ def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, 
         pytest.param((60, 0, 0, 0, 0, 0, 4), {}, id="saved-late"),
     ],
 )
-def test_failures_once_reported_stay_reported_until_they_halve(minute, changes):
+def test_reported_failures_stay_reported_until_halved(minute, changes):
     for was_many in (False, True):
         port = served(LastMinuteFacts(*minute, was_many=was_many), **changes)
         assert (port.state.word is PortState.PARTLY_ANSWERING) is was_many
@@ -353,7 +353,7 @@ def test_late_answers_to_flows_are_not_reported_as_missing():
         pytest.param((28, 4), UDP, said.flows_answered_late, id="udp"),
     ],
 )
-def test_connections_that_were_saved_late_are_news_where_they_are_many(counts, changes, row):
+def test_late_saved_connections_are_reported_if_many(counts, changes, row):
     connections, late = counts
     endpoints = returned(5.0, Failure.SILENT), returned(6.0, Failure.REFUSED)
     facts = found(MinuteCounts(connections, late=late), *endpoints)
@@ -365,13 +365,13 @@ def test_connections_that_were_saved_late_are_news_where_they_are_many(counts, c
     assert port.state.word is state
 
 
-def test_connections_that_were_saved_late_may_have_been_saved_from_endpoints_that_have_left():
+def test_connections_saved_late_may_have_been_saved_from_removed_endpoints():
     facts = found(MinuteCounts(28, late=4))
     clause = said.saved_late(4, 28, said.at_former_endpoints("from"))
     assert told_of(served(facts)) == (rules.answers_are_late, [SERVED_NOW, clause])
 
 
-def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_unanswered():
+def test_flows_to_an_intermittently_closed_port_are_refused_or_unanswered():
     stalled, refused = ended(5.0, Failure.NO_DATAGRAM), returned(4.0, Failure.REFUSED)
     facts = found(MinuteCounts(40, 5, 13), stalled, refused)
     assert facts.cause == lately_of(refuses(POD), 5, 4.0)
@@ -393,13 +393,13 @@ def test_clients_that_left_are_not_reported_as_failed():
     assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
 
 
-def test_an_endpoint_whose_flows_were_late_has_not_left_once_that_was_a_minute_ago():
+def test_an_endpoint_with_late_flows_a_minute_ago_has_not_left():
     late = ended(5.0, Failure.NO_DATAGRAM)
     late[1].came_late()
     assert not found(MinuteCounts(12, late=9), late, now=90.0).have_left
 
 
-def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
+def test_a_late_endpoint_is_not_blamed_for_anothers_resets():
     endpoints = returned(5.0, Failure.SILENT), cut(6.0, address=OTHER)
     minute = found(MinuteCounts(60, endpoint_aborts=10, late=6), *endpoints)
     assert minute.cause == lately_of(cuts_off(OTHER), 10, 6.0)
@@ -431,7 +431,7 @@ def ended_so(owed, connections=99):
         pytest.param(4, 7, False, id="most-of-a-new-service"),
     ],
 )
-def test_unanswered_requests_are_a_failure_unless_they_are_usual(owed, connections, seldom):
+def test_unanswered_requests_are_a_failure_unless_usual(owed, connections, seldom):
     total = min(12, connections)
     failed_at = {
         POD: MinuteCounts(unanswered_requests=3),
@@ -464,7 +464,7 @@ def test_an_endpoint_without_recent_unanswered_requests_is_not_named():
 
 
 @pytest.mark.parametrize(("idle", "is_told"), [(3, True), (1, False)])
-def test_connections_that_this_proxy_ends_as_they_are_idle_are_told_if_many(idle, is_told):
+def test_idle_connections_ended_by_the_proxy_are_reported_if_many(idle, is_told):
     facts = found(MinuteCounts(12, idle=idle), ended_so(0))
     assert (facts.idle, facts.cause) == (idle, None)
     port, clause = served(facts, **SENT), said.ended_idle(idle, 12)

@@ -253,7 +253,7 @@ def test_wake_without_hold_is_rejected():
         read_handling(wake="deployment/web")
 
 
-def test_the_loopback_address_is_stable_and_avoids_taken_ones():
+def test_the_loopback_address_is_stable_and_avoids_taken_addresses():
     first = free_loopback(WEB, (), "a")
     assert free_loopback(WEB, (), "a") == first
     second = free_loopback(WEB, {first}, "a")
@@ -261,5 +261,5 @@ def test_the_loopback_address_is_stable_and_avoids_taken_ones():
     assert second.startswith("127.")
 
 
-def test_two_proxies_choose_different_addresses_for_services_of_one_name():
+def test_two_proxies_choose_different_addresses_for_equal_service_names():
     assert free_loopback(WEB, (), "a") != free_loopback(WEB, (), "b")

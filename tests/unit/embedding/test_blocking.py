@@ -49,7 +49,7 @@ def ask(address):
         return client.recv(100)
 
 
-def test_connections_are_a_list_while_they_are_observed(one):
+def test_observed_connections_are_returned_as_a_list(one):
     with Proxy.in_thread() as proxy:
         web = proxy.add_service("web", port=8080, endpoints=[one])
         with proxy.observe(web.key, failed=True) as failed, proxy.observe() as seen:
@@ -146,7 +146,7 @@ def test_the_blocking_proxy_may_be_closed_by_several_threads_at_once():
                     closed.result(60)
 
 
-def test_a_function_in_its_own_thread_cannot_close_it():
+def test_a_function_in_the_proxys_thread_cannot_close_the_proxy():
     with Proxy.in_thread() as proxy:
         with pytest.raises(RuntimeError, match="would wait for itself"):
             proxy._thread.do(proxy.close)
@@ -171,7 +171,7 @@ def test_each_blocking_call_has_the_proxys_signature_and_docstring(blocking, emb
             assert inspect.signature(call).parameters == parameters, name
 
 
-def test_help_shows_what_a_call_takes_and_returns():
+def test_help_shows_arguments_and_results_of_a_call():
     shown = " ".join(re.sub("['|]", "", pydoc.plain(pydoc.render_doc(BlockingProxy))).split())
     # In one line or several, by Python's version.
     assert re.search(r"add_service\( ?self, name: str, \*, port: int, ", shown)
@@ -180,7 +180,7 @@ def test_help_shows_what_a_call_takes_and_returns():
     assert "Have the next connection of a Service go to one of its endpoints" in shown
 
 
-def test_the_program_on_the_page_prints_what_the_page_shows():
+def test_the_documented_program_prints_the_documented_output():
     page = PAGE.read_text()
     program = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     shown = re.search(r"```console\n\$ python zero.py\n(.*?)```", page, re.DOTALL)[1]
@@ -189,13 +189,13 @@ def test_the_program_on_the_page_prints_what_the_page_shows():
     assert seconds.sub("", done.stdout) == seconds.sub("", shown), done.stderr
 
 
-def test_a_plain_with_names_the_two_ways_to_enter_it():
+def test_a_plain_with_block_raises_naming_both_alternatives():
     words = r"use `async with Proxy\(…\)`, or `with Proxy.in_thread\(…\)`"
     with pytest.raises(TypeError, match=words), Proxy():
         pass
 
 
-def test_a_missing_steering_is_an_error_that_names_what_is_expected():
+def test_a_missing_steering_is_an_error_naming_the_expected_values():
     with pytest.raises(TypeError, match="steering: expected a name such as 'none'"):
         Proxy(steering=None)
 
@@ -207,7 +207,7 @@ def test_the_proxy_in_a_thread_is_entered_by_with():
         assert entered is proxy
 
 
-def test_elsewhere_its_use_raises_one_sentence():
+def test_on_other_systems_using_the_proxy_raises_one_sentence():
     code = "from tests.unit.other_systems import become; become('darwin'); import userspace_proxy"
     words = [sys.executable, "-c", f"{code}; print('imported'); userspace_proxy.Proxy"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

@@ -41,7 +41,7 @@ async def test_each_service_keeps_its_requested_port():
         assert web.address.ip.startswith("127.")
 
 
-async def test_a_port_that_is_taken_is_replaced_by_a_free_one():
+async def test_a_taken_port_is_replaced_by_a_free_one():
     with socket.create_server(("127.99.1.1", 8080)):
         async with backend(b"one") as one, Proxy() as proxy:
             web = await proxy.add_service(
@@ -86,7 +86,7 @@ async def test_a_range_of_which_another_program_has_a_port_is_an_error_that_name
         assert "127.99.1.3:8085/TCP is held by" in str(raised.value)
 
 
-async def test_connections_are_a_list_while_they_are_observed():
+async def test_observed_connections_are_returned_as_a_list():
     async with backend(b"one") as one, Proxy() as proxy:
         dead = free_address()
         web = await proxy.add_service("web", port=8080, endpoints=[dead, one])
@@ -104,7 +104,7 @@ async def test_connections_are_a_list_while_they_are_observed():
         ]
 
 
-async def test_after_the_block_what_has_ended_is_in_the_list():
+async def test_ended_connections_are_listed_after_the_block():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         async with proxy.observe("default/web", client="127.0.0.1") as seen:
@@ -138,7 +138,7 @@ async def test_observing_an_unserved_service_or_an_invalid_filter_is_an_error():
                 pass
 
 
-async def test_without_endpoints_clients_are_refused_until_there_is_one_at_the_same_address():
+async def test_clients_are_refused_until_an_endpoint_is_added_at_the_same_address():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080)
         before = web.address
@@ -171,14 +171,14 @@ async def test_a_removed_service_is_refused_and_its_open_connections_continue():
             _ = web.address
 
 
-async def test_a_service_that_is_added_again_has_only_its_new_endpoints():
+async def test_a_service_added_again_has_only_its_new_endpoints():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
         await proxy.add_service("web", port=8080, endpoints=[one])
         web = await proxy.add_service("web", port=8080, endpoints=[two])
         assert await answers(web.address, 4) == [b"two"] * 4
 
 
-async def test_a_service_that_is_added_after_its_removal_has_no_endpoints_of_before():
+async def test_a_service_added_after_its_removal_has_no_earlier_endpoints():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         await web.remove()
@@ -198,7 +198,7 @@ async def test_an_address_that_another_proxy_holds_without_endpoints_stays_its_o
         assert await ask(second.address) == b"two"
 
 
-async def test_a_service_that_is_replaced_keeps_its_address():
+async def test_a_replaced_service_keeps_its_address():
     async with backend(b"one") as one, Proxy() as proxy:
         # A handle's address is that of the Service that has the name now.
         before = (await proxy.add_service("web", port=8080)).address
@@ -206,7 +206,7 @@ async def test_a_service_that_is_replaced_keeps_its_address():
         assert after.address == before
 
 
-async def test_services_that_are_added_at_once_have_addresses_of_their_own():
+async def test_services_added_at_once_have_distinct_addresses():
     async with Proxy() as proxy:
         web = await proxy.add_service("web", port=8080)
         wanted = web.address.ip

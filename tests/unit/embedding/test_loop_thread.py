@@ -27,7 +27,7 @@ def test_results_and_exceptions_return_to_the_caller(thread):
         thread.call(fails())
 
 
-def test_everything_runs_in_one_thread_that_is_not_the_callers(thread):
+def test_all_calls_run_in_one_other_thread(thread):
     names = {thread.do(lambda: threading.current_thread().name) for _ in range(3)}
     assert names == {"userspace-proxy"}
 
@@ -60,7 +60,7 @@ def test_closing_the_thread_cancels_running_tasks(thread):
     assert ended.is_set()
 
 
-def test_calls_of_other_threads_while_it_ends_return_with_an_error(thread):
+def test_calls_during_the_end_return_an_error(thread):
     errors, begun = [], threading.Barrier(4)
 
     def call_until_the_end():

@@ -131,7 +131,7 @@ def test_a_rejection_by_a_firewall_has_a_cause_that_names_firewalls(rejected, nu
     assert "firewall" in (remedy(result.cause) if code is FAILS else say(result.cause))
 
 
-def test_without_a_route_that_is_the_cause():
+def test_a_missing_route_is_the_cause():
     net = Net("node")
     with net:
         result = dial(SocketAddress("10.98.0.5", 80))
@@ -186,7 +186,7 @@ def test_in_the_proxys_own_network_there_is_nothing_to_enter(worker):
     assert find_way(view_of(worker.pid, here)) == ()
 
 
-def test_an_open_port_answers_the_dial_and_a_closed_port_refuses_it(there, worker):
+def test_an_open_port_accepts_and_a_closed_port_refuses_the_dial(there, worker):
     with there:
         server = socket.create_server(("127.0.0.1", 0))
     open_at, closed_at = SocketAddress(*server.getsockname()), SocketAddress("127.0.0.1", 1)
@@ -206,7 +206,7 @@ def test_without_a_way_dials_are_made_here():
     assert dial_by((), [at])[str(at)].cause.code is CauseCode.ENDPOINT_REFUSES
 
 
-def test_a_process_that_is_not_in_that_network_shows_no_way(worker):
+def test_a_process_outside_that_network_shows_no_way(worker):
     with contextlib.closing(Net("elsewhere")) as elsewhere:
         inode = os.fstat(elsewhere.fd).st_ino
         assert find_way(view_of(worker.pid, inode)) is None

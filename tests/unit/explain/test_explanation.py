@@ -48,7 +48,7 @@ def test_a_fact_and_its_remedy_are_shown_once():
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_text_fits_on_the_terminal_except_what_is_pasted(columns):
+def test_text_fits_the_terminal_except_for_the_command_to_paste(columns):
     explanation = explain(make_subject(DEAD))
     *lines, last = render_text(explanation, columns=columns).splitlines()
     assert last == f"next: {explanation.next}"
@@ -70,7 +70,7 @@ def test_other_services_are_left_out():
     assert make_subject(*ports, service="shop/web:other").ports == []
 
 
-def test_a_mistake_that_is_a_note_of_its_port_is_not_repeated():
+def test_a_mistake_noted_at_its_port_is_not_repeated():
     note = node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/cart")
     item = RejectedFacts.at("m/web.yaml:3", say(note), services=("shop/web",), note=note)
     source = SourceFacts(rejected=(item,))

@@ -13,7 +13,7 @@ from .subjects import make_subject
 from .words import DEAD, FROM_FILES, LIVE, PLANNED, is_on_the_page
 
 
-def test_no_command_is_the_one_that_was_just_run():
+def test_the_next_command_is_never_the_one_just_run():
     for cause in (None, *(as_read(code, "?", "10.0.0.1:80") for code in CauseCode)):
         for subject in (LIVE, FROM_FILES, PLANNED):
             for source in ((), ("--kubeconfig=k",), ("--manifests=m",)):
@@ -24,7 +24,7 @@ def test_no_command_is_the_one_that_was_just_run():
                 assert " check " not in command
 
 
-def test_typed_words_are_quoted_in_the_next_command():
+def test_arguments_are_quoted_in_the_next_command():
     source = ("--kubeconfig=my dir/$(reboot)", "--context=a;b")
     api = Invocation(("kubectl", "a b"), source, ("--from=it's",), has_dialled=True)
     words = ["kubectl", "a b", "explain", "shop/web", *source, "--from=it's", "--node=x y"]

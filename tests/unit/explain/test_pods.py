@@ -43,10 +43,10 @@ def test_a_target_port_that_a_container_lists_is_right_and_none_has_to(numbers):
     assert step.level is Level.OK
 
 
-def test_of_many_pods_those_that_are_not_ready_are_listed():
+def test_unready_pods_among_many_are_listed():
     (step,) = judge(*(pod(f"web-{number}") for number in range(10)), pod("web-10", "it crashes"))
     assert step.details == ((Level.ATTENTION, "web-10: it crashes"),)
 
 
-def test_the_words_of_pods_are_on_the_page():
+def test_the_recorded_page_contains_the_texts_of_pods():
     assert is_on_the_page("pods")

@@ -36,7 +36,7 @@ DENYING = make_endpoint(
         pytest.param({"side": "external"}, "External: ", id="side"),
     ],
 )
-def test_the_sentence_names_the_port_family_or_side_where_another_one_is_served(changes, which):
+def test_the_sentence_names_the_port_family_or_side_if_another_is_served(changes, which):
     dead = replace(make_port(endpoints=(make_dead_endpoint(POD),)), **changes)
     alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
     assert beside.sentence == f"{which}{alone.sentence}"
@@ -85,7 +85,7 @@ def test_problems_of_the_source_may_be_about_other_objects(changes, node, senten
     assert explain(make_subject(make_port(**changes), **node)).sentence.endswith(sentence)
 
 
-def test_ports_of_one_number_are_told_apart_by_the_protocol():
+def test_ports_with_equal_numbers_are_distinguished_by_protocol():
     udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
     tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
     explanation = explain(make_subject(udp, tcp, service="shop/dns"))
@@ -135,7 +135,7 @@ def test_only_the_clients_address_family_is_explained():
     assert "on a node" not in explain(subject, client="fd00::1").sentence
 
 
-def test_clients_of_a_service_are_served_while_one_of_its_ports_answers():
+def test_a_service_is_served_while_one_of_its_ports_answers():
     quiet = make_port(is_quiet=True, sent_at=NOW - 90)
     other = make_port(port="metrics", sent_at=NOW - 2)
     unused = make_port(port="admin", connections=0, sent_bytes=0)

@@ -77,13 +77,13 @@ def failing(cause, **figures):
         pytest.param(failing(None, sent_bytes=1), "TCP", []),
     ],
 )
-def test_earlier_behaviour_is_derived_from_what_the_endpoint_sent_back(endpoint, protocol, said):
+def test_earlier_behaviour_is_derived_from_the_endpoints_answers(endpoint, protocol, said):
     words = before_it_failed(endpoint, protocol)
     assert [one for one in ("answered", "accepted 20") if one in words] == said
     assert bool(words) is bool(said)
 
 
-def test_a_service_that_is_the_same_on_a_node_has_no_note():
+def test_an_equal_service_on_a_node_has_no_note():
     subject = on_node(make_endpoint(POD), there=make_port(endpoints=(make_endpoint(POD),)))
     assert [*node_notes(subject.ports[0], subject)] == []
 
@@ -110,11 +110,11 @@ def test_a_client_is_admitted_by_its_network(port, client, level):
 
 
 @pytest.mark.parametrize("title", ["steps", "dials"])
-def test_what_is_said_is_on_the_page(title):
+def test_the_recorded_page_contains_the_section(title):
     assert is_on_the_page(title)
 
 
-def test_a_remedy_that_is_a_command_asks_the_same_cluster():
+def test_a_remedys_command_asks_the_same_cluster():
     port = replace(make_port(endpoints=()), cause=NOT_READY)
     api = Invocation(source=("--kubeconfig=my dir/k", "--master=https://a:1"))
     (step,) = steps_of(explain(make_subject(port), invocation=api), "endpoints")
@@ -150,7 +150,7 @@ def dropping():
         pytest.param(1, "IPv4", "10.0.0.9", Level.TROUBLE, id="client"),
     ],
 )
-def test_a_chain_is_no_problem_of_clients_that_passed_it(seconds_ago, family, client, level):
+def test_a_chain_is_no_problem_for_clients_that_passed_it(seconds_ago, family, client, level):
     chain = FirewallFacts("x", "its policy is drop", family=family)
     subject = make_subject(answered(seconds_ago), firewalls=(chain,))
     (step,) = steps_of(explain(subject, client=client), "firewall")

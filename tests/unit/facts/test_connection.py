@@ -139,14 +139,14 @@ def test_of_another_service_the_same_connections_are_selected():
     assert wanted.of("shop/web:http") == ConnectionFilter(service="shop/web:http", failed=True)
 
 
-def test_several_kinds_select_what_any_of_them_does():
+def test_several_kinds_select_connections_of_any_kind():
     either = ConnectionFilter(failed=True, saved=True)
     saved, failed = served(failed=(DEAD,)), served(cause="reset", sent_bytes=0)
     assert [either.takes(one) for one in (saved, failed, served())] == [True, True, False]
     assert not ConnectionFilter(failed=True, service="other").takes(failed)
 
 
-def test_slow_ones_waited_at_least_as_long():
+def test_slow_connections_waited_at_least_as_long():
     slow = ConnectionFilter(slow_s=0.003)
     assert slow.takes(served())
     assert not slow.takes(served(first_byte_s=0.0015))
@@ -207,7 +207,7 @@ def test_other_lines_are_an_error(line):
         pytest.param(flow(sent_bytes=0, first_byte_s=None), True, id="no-datagram"),
     ],
 )
-def test_an_answer_counts_only_if_it_reaches_the_client_in_time(one, is_unanswered):
+def test_an_answer_counts_only_if_received_by_the_client_in_time(one, is_unanswered):
     assert one.is_unanswered is is_unanswered
 
 

@@ -74,7 +74,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("end", "failure", "counted"), CASES.values(), ids=CASES)
-def test_an_end_is_a_failure_by_what_preceded_it_and_counted_once(end, failure, counted):
+def test_an_end_is_classified_by_its_past_and_counted_once(end, failure, counted):
     assert classify(end) is failure
     counters = EndpointCounters()
     talk = exchange(counters)
@@ -90,7 +90,7 @@ def test_an_end_is_a_failure_by_what_preceded_it_and_counted_once(end, failure, 
     assert counters.cuts.part.client == (ALICE if end.lost and end.has_answer else "")
 
 
-def test_only_a_client_that_leaves_counts_as_one_that_has_waited_before():
+def test_only_a_leaving_client_is_counted_after_a_wait():
     counters, after_wait = EndpointCounters(), AfterWait(CounterTable())
     for end, counts in [(ended(), (0, 1)), (given_up(), (1, 1))]:
         exchange(counters, after_wait).note_end(end, 5.0)
@@ -107,7 +107,7 @@ def test_an_unanswered_request_is_counted_unless_another_failure_was(code, owed)
 
 
 @pytest.mark.parametrize("end", [None, left(0.5, 0.45)])
-def test_a_byte_that_its_client_waits_for_is_a_success_and_so_is_one_that_it_hardly_missed(end):
+def test_an_awaited_or_barely_late_byte_is_a_success(end):
     counters = EndpointCounters()
     counters.exclusions.ended(ALICE, 4.0, Failure.CLOSED, -1.0)
     talk = exchange(counters)
@@ -116,7 +116,7 @@ def test_a_byte_that_its_client_waits_for_is_a_success_and_so_is_one_that_it_har
     assert counters.exclusions.succeeded_at == 5.0
 
 
-def test_a_byte_that_the_end_brings_is_told_from_one_that_is_slow_and_each_may_arrive():
+def test_a_byte_triggered_by_the_end_differs_from_a_slow_one():
     for left_s, is_at_end in [(0.0, True), (AT_END_S, False), (1.5, False)]:
         counters = EndpointCounters()
         ends, talk = counters.ends, exchange(counters)
@@ -129,7 +129,7 @@ def test_a_byte_that_the_end_brings_is_told_from_one_that_is_slow_and_each_may_a
         assert (ends.is_on, talk.code, counters.client_aborts) == (False, None, 0)
 
 
-def test_late_bytes_count_as_slow_after_one_slow_byte_until_the_streak_ends():
+def test_late_bytes_count_as_slow_after_the_first_slow_byte_of_a_streak():
     counters = EndpointCounters()
     ends = counters.ends
     for waited_s, left_s, is_at_end in [(2.0, 0.0, True), (2.5, 0.5, False), (3.0, 0.0, False)]:

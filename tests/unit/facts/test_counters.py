@@ -17,7 +17,7 @@ from userspace_proxy.model import Failure, SocketAddress
 
 
 @pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])
-def test_every_counter_is_part_of_a_sum(kind):
+def test_every_counter_is_summed(kind):
     total, more = kind(), kind()
     numbers = range(1, len(kind.names) + 1)
     more.add(numbers)
@@ -55,7 +55,7 @@ def test_failures_are_counted_by_cause():
     assert EndpointCounters().failures_by_cause() == {}
 
 
-def test_a_flow_that_is_answered_late_is_taken_back_from_those_without_an_answer():
+def test_a_late_answered_flow_no_longer_counts_as_unanswered():
     counters = EndpointCounters()
     counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
     assert counters.unanswered_flows == 1
@@ -83,7 +83,7 @@ def test_a_client_that_leaves_after_its_wait_is_counted_apart():
     assert after_wait.ends.is_on
 
 
-def test_an_endpoint_for_which_nothing_was_counted_has_no_counters():
+def test_an_endpoint_without_counts_has_no_counters():
     table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
     assert table.find_counters(pod) is None
     counters = table.counters_of(pod)
@@ -148,7 +148,7 @@ def test_counts_for_all_clients_are_taken_once():
     assert table.take() == (None, None, None, {})
 
 
-def test_a_connection_that_was_cut_is_counted_with_its_client():
+def test_a_cut_connection_is_counted_with_its_client():
     counters = EndpointCounters()
     counters.was_cut(5.0, client="192.0.2.7")
     assert (counters.endpoint_aborts, counters.cuts.part.client) == (1, "192.0.2.7")
@@ -192,7 +192,7 @@ def test_carried_traffic_sums_current_and_removed_endpoints():
         ),
     ],
 )
-def test_a_table_has_counted_as_soon_as_something_of_it_is(count):
+def test_a_table_has_counted_after_any_count(count):
     table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
     table.read_counters(pod)
     assert not table.has_counted

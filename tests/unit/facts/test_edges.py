@@ -28,7 +28,7 @@ def rows(edges):
     return [(row.client, port_key(row.service), row.connections) for row in edges.facts().edges]
 
 
-def test_calls_are_counted_by_service_and_client_until_they_are_taken():
+def test_calls_are_counted_by_service_and_client_until_taken():
     counts, web, db = CallCounts(), Group(WEB), Group(DB)
     for client in (ALICE, BOB, ALICE):
         counts.add(web, client)
@@ -40,7 +40,7 @@ def test_calls_are_counted_by_service_and_client_until_they_are_taken():
     assert counts.take() == ([], 0)
 
 
-def test_failed_ones_are_counted_at_their_end_with_a_client_of_before():
+def test_failed_calls_are_counted_at_their_end_even_for_reported_clients():
     counts, web = CallCounts(), Group(WEB)
     counts.add(web, ALICE)
     counts.take()
@@ -59,7 +59,7 @@ def test_failed_ones_are_counted_at_their_end_with_a_client_of_before():
     ]
 
 
-def test_failed_ones_take_no_place_in_a_full_table():
+def test_failed_calls_take_no_entry_in_a_full_table():
     counts, web = CallCounts(), Group(WEB)
     for number in range(CALLS_MAX):
         counts.add(web, str(number))
@@ -70,7 +70,7 @@ def test_failed_ones_take_no_place_in_a_full_table():
     assert sum(one.failed for one in calls) == 1
 
 
-def test_calls_that_a_full_table_has_no_place_for_are_counted_together():
+def test_calls_beyond_a_full_table_are_counted_together():
     counts, web = CallCounts(), Group(WEB)
     for number in range(CALLS_MAX + 3):
         counts.add(web, str(number))
@@ -92,7 +92,7 @@ def test_the_table_has_the_busiest_first_with_their_pods():
     assert facts.others == 4
 
 
-def test_calls_stay_with_the_pod_that_had_the_address_when_it_called():
+def test_calls_belong_to_the_pod_with_the_address_at_the_time():
     edges = Edges()
     for connections, pod in ((4, "shop/cart-1"), (3, ""), (2, "shop/api-9"), (1, "shop/cart-1")):
         edges.add([Calls(WEB, ALICE, connections)], 0, 10.0, {ALICE: pod}.__getitem__)
@@ -110,7 +110,7 @@ def test_only_wanted_services_are_shown():
     assert [row.service for row in shown] == ["shop/web:http"]
 
 
-def test_a_flood_of_clients_costs_one_search_for_a_place(monkeypatch):
+def test_a_flood_of_clients_costs_a_single_search_for_room(monkeypatch):
     searched, has_place = [], Edges._has_place
 
     def search(edges, key, now):
@@ -146,7 +146,7 @@ def test_a_client_that_has_not_called_for_long_makes_room(service, most, monkeyp
     assert "1" not in clients
 
 
-def test_a_place_that_was_freed_is_free_for_its_port_too(monkeypatch):
+def test_a_freed_entry_is_also_free_for_its_port(monkeypatch):
     monkeypatch.setattr(module, "EDGES_MAX", 1)
     monkeypatch.setattr(module, "EDGES_OF_A_PORT", 1)
     edges = Edges()
@@ -156,7 +156,7 @@ def test_a_place_that_was_freed_is_free_for_its_port_too(monkeypatch):
     assert rows(edges) == [(ALICE, WEB, 1)]
 
 
-def test_a_name_that_is_too_long_is_no_message():
+def test_an_overlong_name_is_no_message():
     sent = msgspec.json.encode(Calls(WEB, ALICE, 1)).replace(b"web", b"w" * 1100)
     with pytest.raises(msgspec.ValidationError, match="more than 1024 characters"):
         msgspec.json.decode(sent, type=Calls)

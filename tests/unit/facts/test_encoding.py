@@ -82,14 +82,14 @@ def words_of(cause):
     [through_json, lambda cause: load_cause(json.loads(json.dumps(dump_cause(cause))))],
     ids=["json", "other-process"],
 )
-def test_a_cause_of_each_row_is_read_as_it_was_written(row, changes, carry):
+def test_a_cause_of_each_row_is_read_as_written(row, changes, carry):
     cause = sample(row).replace(**changes)
     found = carry(cause)
     assert found == cause
     assert found.row is row
 
 
-def test_a_cause_is_written_with_its_words_and_its_parameters():
+def test_a_cause_is_written_with_text_and_parameters():
     cause = refuses(AT, was_open=True).replace(when=When.PAST, count=4, first_at=1.0, last_at=2.0)
     assert json.loads(written(cause)) == {
         "code": "endpoint-refuses",
@@ -104,7 +104,7 @@ def test_a_cause_is_written_with_its_words_and_its_parameters():
     }
 
 
-def test_the_parameters_of_a_cause_contain_only_what_it_depends_on():
+def test_a_causes_parameters_contain_only_the_inputs_of_its_text():
     assert write_cause(kernel_path_unused("slow").replace(count=2)).params == {"why": "slow"}
 
 
@@ -165,7 +165,7 @@ REFUSES = json.loads(written(refuses(AT).replace(count=2)))
         ),
     ],
 )
-def test_a_cause_that_another_proxy_words_itself_has_its_words(written_by):
+def test_an_unknown_cause_keeps_the_other_proxys_text(written_by):
     cause = read(**WORDS, **written_by)
     assert words_of(cause) == (written_by["code"], *WORDS.values())
 
@@ -186,7 +186,7 @@ def test_a_cause_that_another_proxy_words_itself_has_its_words(written_by):
         pytest.param({"at": AT, "before": {"code": 5}}, id="failure-without-a-code"),
     ],
 )
-def test_parameters_that_do_not_fit_give_the_words_as_they_were_written(params):
+def test_unfitting_parameters_leave_the_text_as_written(params):
     cause = read(**{**REFUSES, "params": params})
     assert words_of(cause) == words_of(refuses(AT).replace(count=2))
     assert cause.row is not refuses
@@ -202,21 +202,21 @@ def test_parameters_that_do_not_fit_give_the_words_as_they_were_written(params):
         pytest.param({"params": {"at": AT, "host": "db.example.com"}}, id="host"),
     ],
 )
-def test_words_that_differ_from_those_of_the_parameters_stay_as_they_were_written(changes):
+def test_text_that_differs_from_the_parameters_text_is_kept(changes):
     fields = {**REFUSES, **changes}
     cause = read(**fields)
     assert words_of(cause) == tuple(fields[name] for name in ("code", *WORDS))
     assert cause != refuses(AT).replace(count=2)
 
 
-def test_words_of_a_newer_code_are_the_same_when_they_are_written_again():
+def test_a_newer_codes_text_survives_being_written_again():
     cause = read(**WORDS, code="endpoint-is-odd", kind="is_odd")
     assert words_of(through_json(cause)) == words_of(cause)
     past = cause.replace(when=When.PAST)
     assert words_of(through_json(past)) == words_of(past)
 
 
-def test_fields_that_are_absent_are_empty():
+def test_absent_fields_are_empty():
     assert words_of(read(code="not-ready")) == ("not-ready", "", "", "", 0, 0.0, 0.0)
     assert read_cause(CauseFacts(CauseCode.NOT_READY)) == as_read(CauseCode.NOT_READY)
 
@@ -240,7 +240,7 @@ def test_an_unsupported_type_is_neither_written_nor_read(carry):
         carry(1j)
 
 
-def test_an_answer_is_read_as_it_was_written():
+def test_an_answer_is_read_as_written():
     facts = StatusFacts(node="node-a", ports=(PortFacts(cause=refuses(AT)),))
     body = encode_answer(facts)
     assert encode_answer(read_answer(body)) == body

@@ -46,7 +46,7 @@ def test_no_metric_is_declared_twice():
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_names_of_metrics_contain_their_unit_as_prometheus_wants_it(name):
+def test_metric_names_end_with_prometheus_units(name):
     figure = EVERY[name]
     assert re.fullmatch(r"[a-z_]+", figure.metric)
     assert figure.help.strip(". ") == figure.help

@@ -13,7 +13,7 @@ from userspace_proxy.facts import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, Durations
         pytest.param(9.0, len(ITERATION_BOUNDS_S), id="beyond-all"),
     ],
 )
-def test_a_duration_is_counted_by_the_first_bound_that_it_keeps(seconds, place):
+def test_a_duration_is_counted_at_the_first_bound_not_exceeded(seconds, place):
     durations = Durations(ITERATION_BOUNDS_S)
     durations.add(seconds)
     assert [index for index, count in enumerate(durations.counts()) if count] == [place]
@@ -27,7 +27,7 @@ def test_counts_and_seconds_are_of_all():
     assert durations.seconds == pytest.approx(3.251)
 
 
-def test_parts_make_the_whole_where_they_are_merged():
+def test_merged_histograms_equal_the_whole():
     whole, merged = Durations(TIMES_BOUNDS_S), Durations(TIMES_BOUNDS_S)
     for seconds in [(0.0005, 0.25), (), (0.002, 99.0, 0.0005)]:
         part = Durations(TIMES_BOUNDS_S)

@@ -51,7 +51,7 @@ NUMGEN = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft
         (KernelFacts("6.18", [NUMGEN], ["nat"]), "no permission to try 1 of its parts"),
     ],
 )
-def test_kernel_words_state_how_much_was_not_tried(kernel, words):
+def test_the_kernels_text_states_the_untested_features(kernel, words):
     assert kernel.words == words
 
 
@@ -79,7 +79,7 @@ def make_status():
         ({"config": ()}, "userspace-proxy 0.1.0"),
     ],
 )
-def test_program_words_contain_the_version_commit_and_given_flags(facts, words):
+def test_the_programs_text_contains_version_commit_and_given_flags(facts, words):
     status = StatusFacts()
     status.version, status.config = "0.1.0", [("steering", "none", "flag")]
     for name, value in facts.items():
@@ -100,7 +100,7 @@ def test_program_words_contain_the_version_commit_and_given_flags(facts, words):
         ("sho", [], [], 0),
     ],
 )
-def test_the_facts_about_one_service_have_nothing_of_others(service, ports, ignored, checks):
+def test_the_facts_about_a_service_exclude_other_services(service, ports, ignored, checks):
     part = make_status().only(service)
     assert [port.name for port in part.ports] == ports
     assert [item.service for item in part.ignored] == ignored
@@ -117,7 +117,7 @@ def test_fields_without_a_value_are_absent_from_the_json():
     assert b'"plan"' not in msgspec.json.encode(status.ports[0], enc_hook=to_json)
 
 
-def test_the_json_of_an_older_proxy_lacks_fields_and_that_of_a_newer_one_has_more():
+def test_missing_and_additional_fields_of_other_versions_are_accepted():
     status = msgspec.json.decode(b'{"source":{"kind":"memory","x":1},"y":[]}', type=StatusFacts)
     assert status == StatusFacts(source=SourceFacts("memory"))
 
@@ -129,13 +129,13 @@ def test_a_cause_of_a_newer_proxy_keeps_its_code():
     assert (str(port.cause.code), [*port.failures_by_cause]) == ("new-cause", ["x"])
 
 
-def test_the_last_state_has_an_age_while_it_is_served():
+def test_the_last_state_has_an_age_while_served():
     assert LastStateFacts(served_at=7.0).age_at(9.5) == 2.5
     assert LastStateFacts(served_at=7.0).age_at(6.0) == 0.0
     assert LastStateFacts().age_at(9.5) is None
 
 
-def test_a_mistake_has_its_place_and_its_problem_together_and_apart():
+def test_a_mistake_has_place_and_problem_joined_and_separate():
     mistake = RejectedFacts.at("a.yaml:1", "no port", WEB_OBJECT, ("shop/web",))
     assert (mistake.line, mistake.place, mistake.problem) == (
         "a.yaml:1: no port",
@@ -146,7 +146,7 @@ def test_a_mistake_has_its_place_and_its_problem_together_and_apart():
     assert (mistake.kind, mistake.namespace, mistake.name) == WEB_OBJECT
 
 
-def test_a_mistake_is_the_same_one_about_other_services():
+def test_a_mistake_stays_equal_for_other_services():
     mistake = RejectedFacts.at(
         "a.yaml:1", "no port", ObjectKey("EndpointSlice", "shop", "x"), ("shop/web",)
     )
@@ -155,7 +155,7 @@ def test_a_mistake_is_the_same_one_about_other_services():
     assert other.about(mistake.services, ()) == mistake
 
 
-def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
+def test_mistakes_are_found_by_the_name_of_a_service_or_port():
     about_web = RejectedFacts.at("a.yaml:1", "no port", WEB_OBJECT, ("shop/web",))
     source = SourceFacts(rejected=(about_web, RejectedFacts("a.yaml:9: is no YAML")))
     for name, found in (("shop/web", [about_web]), ("shop/web:http", [about_web]), ("shop/we", [])):
@@ -185,11 +185,11 @@ def names(facts):
     return [port.service for port in facts.ports]
 
 
-def test_a_summary_has_the_services_that_are_asked_for():
+def test_a_summary_has_the_requested_services():
     assert names(a_view().summarised({"shop/web", "other/cart"})) == ["web", "db"]
 
 
-def test_a_summary_has_what_no_endpoint_has_answered():
+def test_a_summary_includes_ports_that_no_endpoint_has_answered():
     """A UDP Service without any answer was served on all nodes, to a reader of summaries."""
     silent = diagnose(
         [make_port("dns", protocol="UDP", connections=71, sent_bytes=0)], SourceFacts()
@@ -212,7 +212,7 @@ def test_a_summary_has_of_health_checks_only_problems():
     assert a_view(health_checks=(well, fails)).summarised().health_checks == [fails]
 
 
-def test_a_summary_lacks_what_changes_all_the_time():
+def test_a_summary_omits_constantly_changing_figures():
     worker = WorkerFacts(0, 77, connections=5, iterations=((0.001, 9), (None, 1)), iterations_s=1.5)
     view = a_view(workers=(worker,))
     (short,) = view.summarised().workers

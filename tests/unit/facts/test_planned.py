@@ -87,7 +87,7 @@ def test_only_a_balance_other_than_the_default_is_shown(handling, expected):
         ),
     ],
 )
-def test_a_policy_is_shown_in_words(scope, expected):
+def test_a_policy_is_formatted_in_words(scope, expected):
     assert facts_of(scope=scope).policy == expected
 
 
@@ -100,7 +100,7 @@ def test_a_policy_is_shown_in_words(scope, expected):
         pytest.param({"weight": 300}, 0.25, "weight 300, starts slowly: 25 %", id="both"),
     ],
 )
-def test_an_endpoint_has_its_preference_in_words(changes, starting, preference):
+def test_an_endpoints_preference_is_formatted_in_words(changes, starting, preference):
     facts = facts_of_verdict(EndpointVerdict(POD, True, "ready", **changes), starting)
     assert (facts.preference, facts.starting) == (preference, starting)
 
@@ -111,7 +111,7 @@ def test_a_frontend_is_written_with_its_port():
     assert msgspec.structs.astuple(facts) == ("[fd00::1]:80", "NodePort", "refused", False, "::1")
 
 
-def test_a_port_that_is_served_at_another_address_is_not_ignored():
+def test_a_port_served_at_another_address_is_not_ignored():
     lost = IgnoredService(ServiceKey("shop", "db"), "", is_headless(), True, is_part=True)
     assert facts_of_ignored([lost]) == []
 

@@ -20,7 +20,7 @@ from userspace_proxy.model import DataPath
 CAUSE = none_ready(2, 0, ())
 
 
-def test_a_title_tells_ports_of_one_number_apart():
+def test_a_title_distinguishes_ports_with_equal_numbers():
     assert PortFacts("shop", "dns", "udp", shared_number="53/UDP").title == "shop/dns:udp 53/UDP"
     assert PortFacts("shop", "web", "http").title == "shop/web:http"
 
@@ -61,7 +61,7 @@ def test_a_range_has_the_numbers_within(name, has):
         pytest.param(CauseCode.ENDPOINT_NOT_ALLOWED, False, id="refused"),
     ],
 )
-def test_an_endpoint_is_left_out_only_where_it_could_serve(code, is_left_out):
+def test_an_endpoint_counts_as_left_out_only_if_it_could_serve(code, is_left_out):
     assert EndpointFacts(code=code).is_left_out is is_left_out
 
 
@@ -82,7 +82,7 @@ def test_a_state_is_a_problem_only_if_clients_are_not_served(state, is_problem):
     assert state.is_problem is is_problem
 
 
-def test_clients_wait_where_no_endpoint_is_usable_and_they_are_not_dropped():
+def test_clients_wait_without_usable_endpoints_unless_dropped():
     assert PortFacts(cause=CAUSE, hold_s=3.0).is_holding
     assert not PortFacts(cause=CAUSE).is_holding
     assert not PortFacts(hold_s=3.0).is_holding
@@ -97,7 +97,7 @@ RESETS = resets("10.0.0.1:80")
 ON_PURPOSE = fault_on_purpose("10.0.0.1:80", ("a delay of 1 s",))
 
 
-def test_a_sentence_states_the_causes_of_its_clauses_and_of_a_newer_proxy_those_that_it_knows():
+def test_a_sentence_states_the_known_causes_of_its_clauses():
     clauses = ClauseFacts("clients fail", (1,)), ClauseFacts("of 2"), ClauseFacts("more", (0, 7))
     state = StateFacts(causes=(RESETS, ON_PURPOSE, CAUSE), clauses=clauses)
     assert state.stated == [ON_PURPOSE, RESETS]
@@ -127,7 +127,7 @@ def test_a_sentence_states_the_causes_of_its_clauses_and_of_a_newer_proxy_those_
         ),
     ],
 )
-def test_an_endpoint_has_one_level_and_counts_as_serving_or_not(facts, serves, level):
+def test_an_endpoint_has_a_level_and_counts_as_serving_accordingly(facts, serves, level):
     endpoint = EndpointFacts(**{"is_usable": True, **facts})
     assert (endpoint.serves, endpoint.level) == (serves, level)
     assert PortFacts(endpoints=[endpoint]).serving == serves
@@ -147,7 +147,7 @@ def test_an_endpoint_on_standby_serves_once_all_others_fail():
     assert PortFacts(endpoints=[failing, standby]).serving == 1
 
 
-def test_the_default_path_is_one_without_anything_to_show():
+def test_the_default_path_has_no_connections_or_reason_to_show():
     assert PortFacts(kernel_connections=0).has_default_path
     assert not PortFacts(path=DataPath.KERNEL).has_default_path
     assert not PortFacts(path_reason="its annotation").has_default_path
@@ -165,7 +165,7 @@ def test_the_default_path_is_one_without_anything_to_show():
         ((Level.ATTENTION, PortState.DROPPED), Level.ATTENTION, ""),
     ],
 )
-def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
+def test_a_neutral_mark_has_a_reason(facts, mark, why):
     port = PortFacts(state=StateFacts(*facts))
     assert (port.mark, port.neutral_reason) == (mark, why)
 
@@ -186,7 +186,7 @@ def test_an_answer_is_a_byte_of_an_endpoint_or_an_empty_datagram(facts, is_witho
     assert PortFacts(**facts).is_without_answer is is_without
 
 
-def test_an_endpoint_has_sent_something_if_bytes_show_it_or_a_time():
+def test_an_endpoint_has_sent_bytes_if_a_count_or_time_proves_it():
     endpoints = EndpointFacts(), EndpointFacts(sent_bytes=1), EndpointFacts(sent_at=1.0)
     assert [endpoint.has_sent for endpoint in endpoints] == [False, True, True]
 
@@ -201,14 +201,12 @@ def test_a_kernel_path_port_is_seen_once_programs_of_this_node_got_answers():
 @pytest.mark.parametrize(
     ("by_rules", "at_connect", "count"), [(None, None, None), (3, None, 3), (None, 0, 0), (3, 2, 5)]
 )
-def test_connections_past_the_workers_are_the_sum_of_those_that_are_counted(
-    by_rules, at_connect, count
-):
+def test_connections_past_the_workers_are_the_sum_of_the_counted_ones(by_rules, at_connect, count):
     port = PortFacts(kernel_connections=by_rules, socket_connections=at_connect)
     assert port.past_workers == count
 
 
-def test_another_process_gets_what_the_json_does_not_contain():
+def test_pickling_keeps_facts_that_the_json_omits():
     facts = PortFacts("shop", "web", "http", refused=3)
     facts.plan = "of the port"
     copied = pickle.loads(pickle.dumps(facts))

@@ -21,11 +21,11 @@ def test_a_state_of_a_newer_proxy_is_its_word_alone():
     assert state not in FOUND
 
 
-def test_a_search_finds_words_with_dashes():
+def test_search_words_have_dashes():
     assert PortState.OUT_OF_CLIENT_PORTS.search_word == "out-of-client-ports"
 
 
-def test_a_running_proxy_looks_names_up():
+def test_only_plans_leave_names_unresolved():
     assert {*PortState} - {*FOUND} == {PortState.NOT_LOOKED_UP}
 
 

@@ -17,7 +17,7 @@ def streak_of(*failures, succeeded_at=-1.0):
     return streak
 
 
-def test_a_streak_part_dated_in_the_future_is_moved_to_now():
+def test_a_streak_part_from_the_future_is_dated_now():
     part = StreakPart(9.0, 2, 3.0, 8.0, Failure.REFUSED)
     assert part.not_after(5.0) == StreakPart(5.0, 2, 3.0, 5.0, Failure.REFUSED)
     assert part.not_after(9.0) == part
@@ -31,7 +31,7 @@ def test_a_streak_can_be_ended_without_a_success():
     assert (streak.part.failures, streak.part.first_at) == (1, 3.0)
 
 
-def test_of_a_streak_that_is_over_when_it_becomes_known_the_last_failure_stays_known():
+def test_a_streak_already_over_when_learned_keeps_its_last_failure():
     streak = streak_of((1.0, Failure.SILENT), succeeded_at=0.0)
     streak.add(StreakPart(8.0, 6, 2.0, 7.0, Failure.REFUSED))
     assert (streak.is_on, streak.part.last_at, streak.part.failure) == (False, 7.0, Failure.REFUSED)
@@ -50,7 +50,7 @@ def test_the_end_of_the_streak_before_is_known():
     assert (streak.part.failures, streak.before_at) == (2, 2.0)
 
 
-def test_adding_the_differences_since_each_look_gives_the_whole_streak():
+def test_summing_the_differences_between_checks_gives_the_whole_streak():
     streak, copy = streak_of((1.0, Failure.SILENT)), Streak()
     seen = StreakPart()
     for succeeded_at, failed_at in [(-1.0, 2.0), (-1.0, 3.0), (4.0, 5.0), (4.0, 6.0), (7.0, 0.0)]:
@@ -68,7 +68,7 @@ def test_the_latest_failure_of_several_processes_is_the_last():
     assert streak.whole() == StreakPart(-1.0, 3, 3.0, 5.0, Failure.REFUSED)
 
 
-def test_a_probe_that_fails_brings_it_up_to_date_and_is_not_counted():
+def test_a_failed_probe_updates_the_streak_without_being_counted():
     streak = streak_of((1.0, Failure.REFUSED))
     streak.still_fails(9.0, Failure.HOST_UNREACHABLE)
     assert streak.whole() == StreakPart(-1.0, 1, 1.0, 9.0, Failure.HOST_UNREACHABLE)
@@ -88,7 +88,7 @@ def test_a_failed_dial_is_noted_with_its_errno():
     assert streak.dial_failure == DialFailure(Failure.CLOSED)
 
 
-def test_a_streak_keeps_its_client_and_late_byte_until_it_ends():
+def test_a_streak_keeps_its_client_and_late_byte_until_over():
     streak = streak_of((1.0, Failure.SILENT))
     late = LateByte(2.5, is_at_end=False)
     streak.still_fails(2.0, Failure.SILENT, ALICE, late)
@@ -140,7 +140,7 @@ def test_an_answer_to_a_client_that_failed_is_a_success(exclusions):
     assert exclusions.clients == {}
 
 
-def test_clients_that_are_kept_have_a_bound(exclusions):
+def test_kept_clients_have_a_bound(exclusions):
     for number in range(CLIENTS_MAX + 9):
         end(exclusions, f"10.244.3.{number}", float(number), answered_at=-1.0)
     assert len(exclusions.clients) == CLIENTS_MAX

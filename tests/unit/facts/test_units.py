@@ -61,7 +61,7 @@ def test_counts_have_thousands_separators():
     assert format_count(float("nan")) == "unknown"
 
 
-def test_only_one_is_singular():
+def test_only_the_number_one_is_singular():
     assert [plural(n, "endpoint") for n in (0, 1, 2000)] == [
         "0 endpoints",
         "1 endpoint",

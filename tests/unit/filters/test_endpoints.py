@@ -14,7 +14,7 @@ from userspace_proxy.steering.names import is_own_table
 WEB = SocketAddress("10.244.1.1", 8080)
 
 
-def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(node):
+def test_a_chain_dropping_packets_to_an_endpoint_is_found_while_present(node):
     pod, other = SocketAddress("10.244.0.7", 80), SocketAddress("10.244.0.8", 80)
     pod_6 = SocketAddress("fd00:244::7", 80)
     with closing(EarlierChains(lambda _frontend: Translation(), is_own_table)) as earlier:
@@ -141,7 +141,7 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
         ),
     ],
 )
-def test_what_drops_forwarded_packets_of_all_clients_is_found(rules, others, policy, expected):
+def test_a_rule_dropping_all_clients_forwarded_packets_is_found(rules, others, policy, expected):
     tables = chains("forward", rules, others, policy)
     found = find_forward_firewalls(tables, {}, WEB, Protocol.TCP, LINKS)
     assert [one.why for one in found] == ([expected] if expected else [])

@@ -56,7 +56,7 @@ def test_a_host_port_at_a_node_port_is_found():
         pytest.param([TO_WEB], False, id="does-something-else"),
     ],
 )
-def test_a_notrack_rule_is_certain_only_if_every_packet_reaches_it(rules, expected):
+def test_a_notrack_rule_is_certain_only_if_all_packets_reach_it(rules, expected):
     base = Chain(EVIL, "raw", "filter", "prerouting", -300, steps=tuple(rules))
     assert follow(base, {}, FirstPacket(WEB), "untracked").is_certain is expected
 

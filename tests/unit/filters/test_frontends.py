@@ -66,7 +66,7 @@ def test_only_other_programs_chains_that_first_packets_pass_matter(table, chain,
     assert bool(list(chains_before(tables, -110))) == is_earlier
 
 
-def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others(node, tmp_path):
+def test_the_first_of_too_many_chains_and_other_programs_chains_count(node, tmp_path):
     here, beyond, others = (f"10.96.7.{number}" for number in (1, 2, 3))
     last = 2 * CHAINS_MAX - 1
     translated = {0: here, last: beyond}
@@ -108,7 +108,7 @@ UNDER_POLICY = replace(RAW, policy="drop")
         pytest.param(replace(RAW, hook="input"), [nft("drop", "ct state new")], True, id="input"),
     ],
 )
-def test_packets_are_dropped_only_if_that_is_certain(chain, steps, expected):
+def test_packets_are_reported_as_dropped_only_with_certainty(chain, steps, expected):
     chain = replace(chain, steps=tuple(steps))
     cause = explain_chain(chain, {"pre": chain}, WEB, PROXIED)
     assert bool(cause) == expected
@@ -182,7 +182,7 @@ def test_after_its_translation_a_packet_is_followed_with_the_proxy_port(hook, ru
         )
 
 
-def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
+def test_own_programs_packets_have_the_proxy_port_at_every_input_hook():
     steps = (nft("drop", "tcp dport 80,36001"),)
     both = replace(RAW, steps=steps)
     assert OTHERS_ONLY not in str(explain_chain(both, {"pre": both}, WEB, PROXIED))
@@ -223,9 +223,7 @@ def test_a_notrack_rule_before_tracking_prevents_translation(
         pytest.param(Translation(), "input", 0, [0, 0], id="local-input"),
     ],
 )
-def test_the_place_of_a_chain_shows_which_port_first_packets_have(
-    translation, hook, priority, expected
-):
+def test_a_chains_hook_determines_the_port_of_first_packets(translation, hook, priority, expected):
     chain = Chain(EVIL, "chain", "filter", hook, priority)
     packets = first_packets(chain, WEB, translation)
     assert [packet.port for packet in packets] == expected
@@ -264,7 +262,7 @@ def test_only_a_certain_translation_before_the_proxys_chain_takes_packets(
         pytest.param("ip daddr 10.96.7.1", "", id="certain"),
     ],
 )
-def test_what_may_take_a_frontends_packets_is_not_followed(node, rule, expected):
+def test_a_rule_that_may_take_a_frontends_packets_is_not_followed(node, rule, expected):
     hooks = "type filter hook prerouting priority -300;", NAT
     for hook, verdict in zip(hooks, ("drop", "redirect to 9"), strict=True):
         protocol = "" if verdict == "drop" else "meta l4proto tcp "
@@ -306,7 +304,7 @@ def test_earlier_chains_find_nothing_if_nftables_cannot_be_read(node, monkeypatc
         assert earlier.filters == ()
 
 
-def test_rules_for_so_many_frontends_that_it_would_take_seconds_are_not_followed():
+def test_rules_that_would_take_seconds_to_follow_are_skipped():
     some = replace(RAW, steps=(DROPS_WEB,) * 100_000)
     web, other = (WEB, PROXIED), (Frontend("10.96.7.2", 80, Protocol.TCP), Translation(-110, 36002))
     assert places_to_follow(some, {"pre": some}, [web, other]) == [web]

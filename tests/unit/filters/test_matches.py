@@ -52,7 +52,7 @@ def test_a_port_or_an_address_is_found_among_the_values():
     ]
 
 
-def test_no_address_of_ipv6_has_the_number_of_one_of_ipv4():
+def test_ipv6_and_ipv4_addresses_have_distinct_numbers():
     assert number_of(ip_address("::1")) > number_of(ip_address("255.255.255.255"))
     assert ends_of(ip_network("10.0.0.0/30")) == (10 << 24, (10 << 24) + 3)
 
@@ -65,7 +65,7 @@ def test_no_address_of_ipv6_has_the_number_of_one_of_ipv4():
         ("ip6 daddr fd00::/8", {6: False}),
     ],
 )
-def test_a_condition_knows_of_which_families_it_has_all_addresses(text, versions):
+def test_a_condition_lists_the_families_it_covers_completely(text, versions):
     (listed,) = conditions(text)
     assert listed.versions == versions
 

@@ -48,7 +48,7 @@ def test_names_of_others_are_quoted_in_a_rule():
         (LEGACY_FILTER, IPFamily.IPV4),
     ],
 )
-def test_a_chain_has_the_family_of_the_packets_that_it_drops(table, family):
+def test_a_chain_has_the_family_of_its_dropped_packets(table, family):
     chain = replace(INPUT, table=table)
     (found,) = find_firewalls({table: {chain.name: chain}}, {}, "nftables", PORTS)
     assert found.family is family
@@ -108,7 +108,7 @@ CALICO = {
 
 
 @pytest.mark.parametrize("table", [FILTER, LEGACY_FILTER, ChainTable("ip6", "filter")])
-def test_what_drops_packets_of_all_pods_is_found(table):
+def test_a_rule_dropping_all_pods_packets_is_found(table):
     rules = ["iifname cali*: goto cali-wl-to-host"]
     tables = chains("input", rules, CALICO, table=table)
     both = ({}, tables) if table.is_legacy else (tables, {})
@@ -132,7 +132,7 @@ def test_only_links_that_lead_to_pods_count():
     assert find_firewalls(tables, {}, "nftables", PORTS, ports) == []
 
 
-def test_rules_for_so_many_links_that_it_would_take_seconds_are_not_followed():
+def test_rules_that_would_take_seconds_for_many_links_are_skipped():
     tables = chains("input", ["iifname cali*: drop", *["tcp dport 22: accept"] * 999], {})
     pods = ((n, ip_network(f"10.244.{n // 250}.{n % 250}/32")) for n in range(2, 202))
     links = [PodLink(number, f"cali{number}", (network,)) for number, network in pods]

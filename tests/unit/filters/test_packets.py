@@ -128,7 +128,7 @@ def test_a_first_packet_of_tcp_is_a_syn(condition, first, answer):
         pytest.param("fib daddr type local", True, id="to-this-node"),
     ],
 )
-def test_an_answer_comes_from_what_was_dialled_to_an_unprivileged_port(condition, expected):
+def test_an_answer_comes_from_the_dialled_address_to_an_unprivileged_port(condition, expected):
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
 
 
@@ -165,11 +165,11 @@ BRIDGE = PodLink(4, "cni0", (ip_network("10.244.2.0/24"), ip_network("fd00:2::/6
         pytest.param("iifname cni0 …", None, id="and-something-else"),
     ],
 )
-def test_the_source_of_a_pod_is_known_by_its_link(condition, expected):
+def test_a_pods_source_is_known_by_its_link(condition, expected):
     assert meets(condition, FirstPacket(WEB, 36001, link=BRIDGE)) is expected
 
 
-def test_the_source_of_a_pod_is_not_known_without_a_route_of_its_family():
+def test_a_pods_source_is_unknown_without_a_route_of_its_family():
     packet = FirstPacket(WEB_6, 36001, link=PodLink(2, "cali1", (ip_network("10.244.1.1/32"),)))
     assert meets("ip6 saddr fd00::/8", packet) is None
     assert meets("ip6 saddr fd00::/8", packet._replace(link=BRIDGE)) is True
@@ -246,6 +246,6 @@ def test_a_forwarded_packet_has_the_endpoints_address_and_both_links(condition, 
         pytest.param("iifname eth0", None, id="a-link"),
     ],
 )
-def test_a_packet_of_any_frontend_meets_what_all_do(condition, expected):
+def test_a_packet_of_any_frontend_meets_conditions_common_to_all(condition, expected):
     anything = FirstPacket(Frontend(ANY_IP[IPFamily.IPV4], 0, Protocol.TCP), is_other=True)
     assert meets(condition, anything) is expected

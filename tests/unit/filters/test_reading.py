@@ -62,7 +62,7 @@ def test_chains_of_a_dormant_table_are_not_called(node, reader):
     assert list(reader.chains()) == [ChainTable("ip", "other")]
 
 
-def test_a_chain_that_was_removed_has_no_rules(node, reader):
+def test_a_removed_chain_has_no_rules(node, reader):
     node.run(FIREWALL)
     chain = reader.chains()[OF_FIREWALL]["unused"]
     assert reader.with_steps(chain).steps == (nft("drop"),)
@@ -70,7 +70,7 @@ def test_a_chain_that_was_removed_has_no_rules(node, reader):
     assert reader.with_steps(chain).steps == ()
 
 
-def test_sets_that_are_part_of_a_rule_are_read(node, reader):
+def test_sets_within_a_rule_are_read(node, reader):
     node.run(
         "nft 'table inet firewall { set ports { type inet_service; elements = { 22 }; }; "
         "chain zone { }; chain input { "
@@ -164,7 +164,7 @@ def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
     }
 
 
-def test_of_twice_as_many_chains_as_are_read_those_of_others_are_too(node, tmp_path):
+def test_too_many_chains_of_one_program_do_not_hide_anothers(node, tmp_path):
     """A program with many chains hides none of another program, before it or after it."""
     numbers = range(2 * CHAINS_MAX)
     chains = "".join(f"chain c{n} {{ jump d{n}; }}; chain d{n} {{ drop; }}; " for n in numbers)
@@ -271,7 +271,7 @@ def test_addresses_are_networks_and_may_stand_beside_ports():
         ("ip saddr . ip daddr @__set0", "…"),
     ],
 )
-def test_a_set_that_is_not_known_is_not_understood(condition, expected):
+def test_an_unknown_set_is_not_understood(condition, expected):
     step = nft("accept", condition)
     assert list(write_out(step, None, [])) == [nft("accept", expected)]
     assert written(step, INTERVALS | MAP, element(80)) == [nft("accept", expected)]
@@ -281,7 +281,7 @@ def test_a_set_that_is_not_known_is_not_understood(condition, expected):
     assert written(step, MAP, element(22), all_others) == [nft("accept", expected)]
 
 
-def test_sources_that_are_not_in_a_set_are_written_into_the_rule():
+def test_sources_outside_sets_are_written_into_the_rule():
     ten, end = ListedElement(bytes([10, 0, 0, 0]), False, b""), bytes([11, 0, 0, 0])
     step = nft("drop", "ip saddr != @__set0 …")
     assert written(step, INTERVALS, ten, ListedElement(end, True, b"")) == [

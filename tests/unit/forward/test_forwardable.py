@@ -56,7 +56,7 @@ class World:
         return {each.ip for item in self.web.slices for each in item.endpoints}
 
 
-def test_a_service_gets_an_address_on_loopback_and_its_pods_are_known():
+def test_a_forwarded_service_gets_a_loopback_address_and_known_pods():
     world = World().put(service(), endpoint_slice(endpoint("web-1", "10.244.0.1")))
     (ip,) = world.web.service.cluster_ips
     assert 64 <= int(ip.removeprefix("127.").split(".")[0]) < 128
@@ -68,7 +68,7 @@ def test_a_service_gets_an_address_on_loopback_and_its_pods_are_known():
     assert world.forwardable.left_out == []
 
 
-def test_all_services_may_have_one_address():
+def test_all_services_may_share_an_address():
     world = World(address="127.0.0.1")
     db = service("db", ports=[{"name": "http", "port": 8080}])
     world.put(service(), db, endpoint_slice(endpoint("web-1", "10.244.0.1")))
@@ -106,7 +106,7 @@ def test_endpoint_conditions_and_session_affinity_are_preserved():
     assert [each.ready for each in there.slices[0].endpoints] == [False]
 
 
-def test_a_port_that_takes_privileges_has_a_second_one():
+def test_a_privileged_port_has_a_substitute():
     ports = [{"name": str(port), "port": port} for port in (80, 443, 8443, 9000)]
     world = World().put(service(ports=ports))
     (ip,) = world.web.service.cluster_ips
@@ -119,7 +119,7 @@ def test_a_port_that_takes_privileges_has_a_second_one():
     assert seconds == [8080, 0, 0, 0]
 
 
-def test_two_services_have_two_addresses_which_stay():
+def test_two_services_have_two_stable_addresses():
     world = World().put(service(), service("db"))
     first = {key: state.service.cluster_ips for key, state in world.snapshot.services.items()}
     world.put(service(ports=[{**TCP, "port": 81}]))
@@ -139,7 +139,7 @@ def test_two_services_have_two_addresses_which_stay():
         pytest.param({"clusterIP": "None", "ports": []}, "it has no ports", id="no-ports"),
     ],
 )
-def test_a_service_that_is_not_forwarded_has_a_reason(spec, reason):
+def test_a_service_without_forwarding_has_a_reason(spec, reason):
     world = World().put(service(**{"clusterIPs": None, **spec}))
     assert dict(world.snapshot.services) == {}
     assert world.forwardable.left_out == [NotForwarded(WEB, "", reason)]
@@ -156,7 +156,7 @@ def test_udp_is_left_out():
     assert world.put(service()).forwardable.left_out == []
 
 
-def test_endpoints_that_are_not_pods_are_left_out():
+def test_endpoints_other_than_pods_are_left_out():
     world = World().put(service(), endpoint_slice({"addresses": ["192.0.2.7"]}))
     assert world.forwardable.left_out == [NotForwarded(WEB, "", "its endpoints are not pods")]
     both = endpoint_slice({"addresses": ["192.0.2.7"]}, endpoint("web-1", "10.244.0.1"))
@@ -164,7 +164,7 @@ def test_endpoints_that_are_not_pods_are_left_out():
     assert world.forwardable.left_out == []
 
 
-def test_an_endpoint_whose_pod_is_invalid_is_left_out_with_the_reason():
+def test_an_endpoint_with_an_invalid_pod_is_omitted_with_the_reason():
     evil = endpoint("../../nodes", "10.244.0.9")
     world = World().put(service(), endpoint_slice(evil))
     assert dict(world.snapshot.services) == {}
@@ -201,7 +201,7 @@ def test_a_slice_with_the_headless_label_is_not_forwarded_for_another_service():
 
 
 @pytest.mark.parametrize("families", [("IPv4", "IPv6"), ("IPv6",)], ids="+".join)
-def test_a_pod_with_one_or_two_address_families_is_one_endpoint(families):
+def test_a_pod_with_one_or_two_families_is_one_endpoint(families):
     ips = {"IPv4": "10.244.0.1", "IPv6": "fd00::1"}
     slices = [endpoint_slice(endpoint("web-1", ips[one]), family=one) for one in families]
     world = World().put(service(), *slices)
@@ -225,7 +225,7 @@ def test_a_pod_that_has_only_the_other_family_is_an_endpoint_too():
     }
 
 
-def test_pods_follow_and_what_is_gone_leaves():
+def test_pods_are_followed_and_removed():
     world = World().put(service(), endpoint_slice(endpoint("web-1", "10.244.0.1")))
     world.put(endpoint_slice(endpoint("web-2", "10.244.0.2")))
     assert world.endpoints == {"10.244.0.2"}
@@ -243,7 +243,7 @@ SAME = ServiceKey("tenant", "e4947804")
 
 
 @pytest.mark.parametrize("older", [WEB, SAME], ids=str)
-def test_of_two_services_with_one_address_the_older_one_has_it(older):
+def test_the_older_of_two_services_has_a_shared_address(older):
     (ip,) = World().put(service()).web.service.cluster_ips
     items = [service(key.name, key.namespace) for key in (WEB, SAME)]
     for item, key in zip(items, (WEB, SAME), strict=True):
@@ -282,7 +282,7 @@ def test_a_slice_that_moves_to_another_service_stays(others):
         assert have == {each: int(each == name) for each in (*others, "web")}
 
 
-def test_only_wanted_services_are_forwarded_and_missing_ones_are_named():
+def test_only_requested_services_are_forwarded_and_missing_ones_named():
     cart = ServiceKey("shop", "cart")
     world = World(WEB, cart).put(service(), service("db"))
     assert list(world.snapshot.services) == [WEB]
@@ -295,7 +295,7 @@ def test_a_missing_service_may_be_the_name_of_a_port():
     assert missing.reason == "there is no such Service; all ports are forwarded"
 
 
-def test_a_missing_service_is_named_with_what_was_probably_meant():
+def test_a_missing_service_is_named_with_a_suggestion():
     missing = [ServiceKey("shop", "wbe"), ServiceKey("cart", "web")]
     world = World(*missing).put(service())
     assert world.forwardable.left_out == [
@@ -345,7 +345,7 @@ def test_no_name_has_a_pods_real_address(name):
     assert names_of(world, name) == []
 
 
-def test_a_name_whose_endpoint_is_no_pod_does_not_exist_and_is_listed():
+def test_a_name_of_an_endpoint_without_a_pod_is_listed_but_unresolved():
     other = {"addresses": ["10.44.2.5"], "hostname": "other"}
     world = ledger(named("ledger-0", "10.44.1.5"), other)
     assert names_of(world, "other.ledger.shop.svc") == []
@@ -354,7 +354,7 @@ def test_a_name_whose_endpoint_is_no_pod_does_not_exist_and_is_listed():
     ]
 
 
-def test_the_name_of_a_pod_that_is_gone_is_gone_and_gets_its_address_again():
+def test_the_name_of_a_vanished_pod_is_removed_and_gets_its_address_again():
     both = named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5")
     world = ledger(*both)
     before = names_of(world, "ledger-1.ledger.shop.svc")
@@ -369,7 +369,7 @@ def test_the_name_of_a_pod_that_is_gone_is_gone_and_gets_its_address_again():
 
 
 @pytest.mark.parametrize(("numbers", "second"), [((80,), 8080), ((80, 8080), 0)], ids=str)
-def test_a_port_of_a_name_that_takes_privileges_has_a_second_one(numbers, second):
+def test_a_privileged_port_of_a_name_has_a_substitute(numbers, second):
     world = ledger(named("ledger-0", "10.44.1.5"), numbers=numbers)
     (ip,) = names_of(world, "ledger-0.ledger.shop.svc")
     assert world.forwardable.second_port(Frontend(ip, 80, Protocol.TCP)) == second
@@ -399,7 +399,7 @@ def test_a_name_exists_while_its_pod_is_ready_or_published_as_that(conditions, e
 
 @pytest.mark.parametrize("families", [("IPv4", "IPv6"), ("IPv6",)], ids="+".join)
 @pytest.mark.parametrize("has_hostname", [True, False])
-def test_a_pods_name_resolves_to_one_ipv4_address_whatever_its_families(families, has_hostname):
+def test_a_pods_name_resolves_to_a_single_ipv4_address(families, has_hostname):
     ips = {"IPv4": "10.44.1.5", "IPv6": "fd00::5"}
     make = named if has_hostname else endpoint
     slices = [ledger_slice(make("ledger-0", ips[one]), family=one) for one in families]

@@ -139,7 +139,7 @@ async def test_an_answer_behind_a_clients_fin_may_take_longer_than_the_pods_sile
         passed_s += 0.8 * HALF_CLOSED_S
 
 
-async def test_a_pod_that_is_silent_after_a_clients_fin_sees_the_end(rig):
+async def test_a_pod_silent_after_a_clients_fin_sees_the_end(rig):
     ended = asyncio.Event()
 
     async def wait_for_end(reader, _writer):
@@ -187,7 +187,7 @@ async def test_a_stream_that_breaks_off_is_a_reset_for_the_client(rig):
         await reader.read()
 
 
-async def test_a_dial_that_is_given_up_leaves_nothing(rig):
+async def test_an_abandoned_dial_leaves_nothing(rig):
     await rig.serve(silent)
     await rig.connect()
     rig.api.pods.hold()

@@ -142,7 +142,7 @@ async def test_pods_that_replace_others_are_served_though_watches_are_silent(pod
         assert "limit=1&" in again[1]
 
 
-async def test_only_what_is_wanted_is_read_and_served(pods):
+async def test_only_requested_services_are_read_and_served(pods):
     await pods.start()
     pods.api.put(service("db"))
     pods.api.put(service("web", "other"))
@@ -153,7 +153,7 @@ async def test_only_what_is_wanted_is_read_and_served(pods):
     assert all("/namespaces/shop/" in request for request in lists)
 
 
-async def test_losing_the_api_server_changes_nothing_that_is_served(pods):
+async def test_losing_the_api_server_changes_no_served_service(pods):
     await pods.start()
     async with forwarding(pods.api) as (source, proxy):
         address = proxy.address_of(WEB, "http")

@@ -57,7 +57,7 @@ def test_a_process_that_cannot_prove_names_trusts_its_user(unvouched):
     assert run_without_capabilities(WITHOUT_CAPABILITIES) == "{b' @userspace-proxy-test'}\n"
 
 
-def test_a_name_that_is_taken_leaves_no_proof_socket(unvouched):
+def test_a_taken_name_leaves_no_proof_socket(unvouched):
     with pytest.raises(OSError, match="Address already in use"):
         ProvenSocket(NAME)
     with pytest.raises(PermissionError):
@@ -71,7 +71,7 @@ def test_a_name_without_a_listener_is_left_out():
         abstract_sockets.connect(NAME)
 
 
-def test_both_ends_know_each_other(listener):
+def test_both_ends_identify_each_other(listener):
     with abstract_sockets.connect(NAME) as client, listener.accept()[0] as server:
         assert abstract_sockets.is_trusted(server)
         assert abstract_sockets.peer(client) == (os.getpid(), os.geteuid())
@@ -100,7 +100,7 @@ def full(listener):
     return listener
 
 
-def test_a_trusted_listener_whose_queue_stays_full_is_found(full):
+def test_a_trusted_listener_with_a_full_queue_is_found(full):
     assert abstract_sockets.find_listeners([NAME]) == {NAME: 0}
     with pytest.raises(BlockingIOError):
         abstract_sockets.connect(NAME)
@@ -117,14 +117,14 @@ def test_a_connection_waits_for_room(full):
     timer.join()
 
 
-def test_another_users_listener_whose_queue_stays_full_counts_for_nothing(full, monkeypatch):
+def test_another_users_listener_with_a_full_queue_is_ignored(full, monkeypatch):
     monkeypatch.setattr(abstract_sockets, "user_of_listener", lambda _name: os.geteuid() + 1)
     assert abstract_sockets.find_listeners([NAME]) == {}
     with pytest.raises(PermissionError):
         abstract_sockets.connect(NAME)
 
 
-def test_a_full_queue_whose_user_is_not_shown_counts_as_trusted(full, monkeypatch):
+def test_a_full_queue_of_an_unknown_user_counts_as_trusted(full, monkeypatch):
     def refuse(_name):
         raise OSError(errno.ENOENT, "no unix_diag")
 

@@ -43,7 +43,7 @@ PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
     ],
 )
-def test_an_association_leads_to_the_port_it_was_steered_to(association, port, expected):
+def test_an_association_is_matched_by_its_steered_port(association, port, expected):
     assert leads_to(association, port) is expected
 
 
@@ -57,9 +57,7 @@ def test_an_association_leads_to_the_port_it_was_steered_to(association, port, e
         pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, 8, 4, True, id="reset-after-a-fin"),
     ],
 )
-def test_a_connection_is_answered_once_a_reply_was_seen_and_it_was_not_reset(
-    status, state, flags, expected
-):
+def test_a_connection_is_answered_after_a_reply_unless_reset(status, state, flags, expected):
     parts = attribute(1, bytes([state])) + attribute(5, bytes([flags, 0]))
     tcp = attribute(4 | NESTED, attribute(1 | NESTED, parts))
     said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big") + tcp
@@ -195,7 +193,7 @@ def test_a_single_port_within_a_range_has_its_own_change():
     assert found.find(pack_address("10.96.0.22", 20007)) is None
 
 
-def test_where_ranges_of_now_and_of_before_overlap_a_port_has_the_one_that_leads_there():
+def test_a_port_in_overlapping_old_and_new_ranges_follows_its_current_one():
     ip = "10.96.0.21"
 
     def ranged(first, last, now, besides=()):
@@ -219,7 +217,7 @@ def test_where_ranges_of_now_and_of_before_overlap_a_port_has_the_one_that_leads
         assert found.find(pack_address(ip, port)) is None
 
 
-def test_looking_up_one_of_thousands_of_ranges_takes_no_longer_than_one_of_few():
+def test_look_up_time_does_not_grow_with_the_number_of_ranges():
     changes = [
         Change(17, SocketAddress("10.96.0.21", n), (), 36002, range=Range(n + 1))
         for n in range(1, 20_001, 2)

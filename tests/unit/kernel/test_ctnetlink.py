@@ -88,7 +88,7 @@ def test_an_entry_has_the_client_the_dialled_address_and_the_source_of_replies(
     ]
 
 
-def test_entries_of_one_protocol_are_read_from_a_datagram():
+def test_only_entries_of_the_requested_protocol_are_read():
     block = DNS + WEB + DNS + DONE
     assert [entry.message for entry in read(block)] == [DNS, DNS]
     assert [entry.message for entry in read(block, protocol=TCP)] == [WEB]
@@ -117,7 +117,7 @@ def test_the_status_shows_whether_an_entry_was_translated_and_answered():
         pytest.param(DNS, UDP, 0x1AA, 0, True, id="udp-answered"),
     ],
 )
-def test_a_client_has_an_answer_once_a_handshake_goes_on_or_a_datagram_came_back(
+def test_a_client_is_answered_after_a_completed_handshake_or_a_datagram(
     message, protocol, status, state, has_answered
 ):
     header = b"\x08\0\x03\0"
@@ -135,7 +135,7 @@ def test_an_entry_is_removed_by_its_origin_its_number_and_its_zone(zone):
     assert remove_request(entry) == header + ORIGIN + NUMBER + zone
 
 
-def test_requests_for_one_entry_are_equal_at_any_time():
+def test_requests_for_the_same_entry_are_equal_over_time():
     (entry,), (later,) = read(DNS), read(DNS[:-1] + b"\x05")
     assert entry != later
     assert remove_request(entry) == remove_request(later)
@@ -170,7 +170,7 @@ def test_the_request_for_a_listing(version, wanted, body):
     assert list_request(version, wanted) == header + attributes
 
 
-def test_a_status_that_was_cut_is_an_error():
+def test_a_truncated_status_is_an_error():
     (entry,) = read_entries(DNS, 4, UDP)
     # The attribute's length says that one byte is left of four.
     cut = entry._replace(message=entry.message.replace(b"\x08\0\x03\0", b"\x05\0\x03\0"))

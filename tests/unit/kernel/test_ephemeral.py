@@ -38,7 +38,7 @@ def test_a_changed_range_is_read_after_ten_seconds(told):
 
 
 @pytest.mark.parametrize("text", [None, "", "many"])
-def test_if_the_range_cannot_be_read_every_port_may_be_in_it(told, text):
+def test_an_unreadable_range_includes_every_port(told, text):
     told.unlink()
     if text is not None:
         told.write_text(text)
@@ -46,7 +46,7 @@ def test_if_the_range_cannot_be_read_every_port_may_be_in_it(told, text):
     assert EphemeralPorts(told).count(now=0.0) == 65_536
 
 
-def test_a_port_that_the_kernel_chose_is_one():
+def test_a_kernel_chosen_port_is_ephemeral():
     endpoint = TcpEndpoint()
     endpoint.close()
     assert EPHEMERAL.includes(endpoint.address.port, now=0.0)

@@ -125,7 +125,7 @@ def test_the_first_change_is_read_at_once_and_in_the_thread(watched):
     assert watched.loop.timers == []
 
 
-def test_while_changes_go_on_there_is_one_reading_a_second(watched):
+def test_constant_changes_cause_one_reading_per_second(watched):
     waited = []
     for _ in range(3):
         watched.change()
@@ -148,7 +148,7 @@ def test_the_thread_is_idle_most_of_the_time(watched):
     assert watched.loop.run_timer() == pytest.approx(5.0)
 
 
-def test_a_listing_that_is_not_current_is_used_and_read_again(watched):
+def test_an_outdated_listing_is_used_and_read_again(watched):
     watched.is_current = False
     watched.change()
     watched.loop.run_timer()

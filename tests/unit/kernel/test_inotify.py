@@ -40,7 +40,7 @@ def test_names_that_appear_move_and_vanish_are_reported(inotify, tmp_path):
     ]
 
 
-def test_a_file_that_is_written_is_reported_until_it_is_closed(inotify, tmp_path):
+def test_a_written_file_is_reported_until_closed(inotify, tmp_path):
     number = inotify.watch(str(tmp_path), CONTENTS)
     with (tmp_path / "web.yaml").open("w") as file:
         file.write("a")
@@ -55,7 +55,7 @@ def test_without_events_nothing_is_returned_at_once(inotify, tmp_path):
     assert inotify.read() == []
 
 
-def test_names_that_are_not_text_are_reported_as_python_writes_them(inotify, tmp_path):
+def test_undecodable_names_are_reported_surrogate_escaped(inotify, tmp_path):
     inotify.watch(str(tmp_path), NAMES)
     Path(os.fsdecode(bytes(tmp_path) + b"/\xff.yaml")).touch()
     assert read(inotify)[0] == (What.CREATE, os.fsdecode(b"\xff.yaml"))
@@ -70,7 +70,7 @@ def test_the_end_of_a_folder_ends_its_watch(inotify, tmp_path):
     assert read(inotify) == [(What.MOVE_SELF, ""), (What.DELETE_SELF, ""), (What.IGNORED, "")]
 
 
-def test_a_folder_that_is_watched_twice_has_one_number_until_its_watch_ends(inotify, tmp_path):
+def test_a_folder_watched_twice_has_one_number_until_unwatched(inotify, tmp_path):
     number = inotify.watch(str(tmp_path), NAMES)
     assert inotify.watch(str(tmp_path), NAMES | CONTENTS) == number
     inotify.unwatch(number)
@@ -78,7 +78,7 @@ def test_a_folder_that_is_watched_twice_has_one_number_until_its_watch_ends(inot
     assert inotify.watch(str(tmp_path), NAMES) != number
 
 
-def test_events_that_are_lost_are_reported(inotify, tmp_path):
+def test_lost_events_are_reported(inotify, tmp_path):
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     inotify.watch(str(tmp_path), NAMES)
     for name in ("a", "b"):

@@ -77,7 +77,7 @@ def test_a_refusal_by_the_kernel_is_an_error():
         read_addresses(NodeListings(kernel.requests), 0.0)
 
 
-def test_other_messages_and_those_without_an_address_are_skipped():
+def test_other_messages_and_messages_without_an_address_are_skipped():
     assert read(struct.pack("=BBBBI", 2, 24, 0, 0, 1)) == ()
     assert read(address(peer="10.1.0.1"), kind=NEWLINK) == ()
 
@@ -141,7 +141,7 @@ def test_packets_to_this_nodes_addresses_stay_here(net, check, ip, is_own):
         assert check.has(ip) is is_own
 
 
-def test_an_address_is_own_from_the_moment_at_which_it_is_added(net, check):
+def test_an_address_is_recognized_as_soon_as_added(net, check):
     with net:
         assert not check.has("198.51.100.9")
     net.run("ip address add 198.51.100.9/24 dev v0")

@@ -31,11 +31,11 @@ VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
         ),
     ],
 )
-def test_the_nodes_own_address_is_chosen_if_an_interface_has_it(preferred, expected):
+def test_the_nodes_own_address_is_preferred_if_on_an_interface(preferred, expected):
     assert choose_address(preferred, VIEW, ALL_THERE) == expected
 
 
-def test_without_a_known_address_one_of_an_interface_is_chosen():
+def test_an_interface_address_is_chosen_without_a_known_one():
     assert choose_address((), VIEW, ALL_THERE) in VIEW.addresses
 
 
@@ -94,7 +94,7 @@ def test_without_a_second_descriptor_nothing_stays_open(node):
         ("10.1.0.1/32", "add 10.1.0.2/32", set()),
     ],
 )
-def test_families_of_addresses_that_are_lost_are_reported_once(node, before, now, families):
+def test_families_of_lost_addresses_are_reported_once(node, before, now, families):
     node.run(f"ip link set lo up; ip address add {before} dev lo")
     address = PreroutingAddress(())
     assert (address.choose(""), address.take_lost()) == ("", set())
@@ -119,7 +119,7 @@ def test_addresses_of_each_family_may_be_lost_while_events_are(node):
     address.close()
 
 
-def test_without_a_descriptor_an_address_is_not_taken_for_one_that_is_gone(node):
+def test_a_lack_of_descriptors_does_not_make_an_address_look_removed(node):
     node.run("ip link set lo up; ip address add 10.1.0.1/32 dev lo")
     node.run("ip link add v0 type veth; ip link set v0 up")
     address = PreroutingAddress(())

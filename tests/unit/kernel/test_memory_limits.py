@@ -88,7 +88,7 @@ def test_version_1_counts_the_groups_below_and_no_sockets(machine):
         pytest.param({"max": "max"}, {"max": 300, "high": 250}, (250, 20), id="throttled-first"),
     ],
 )
-def test_the_lowest_limit_of_this_cgroup_and_those_above_counts(machine, outer, inner, expected):
+def test_the_lowest_limit_of_a_cgroup_and_its_ancestors_applies(machine, outer, inner, expected):
     machine.mount_v2("/slice/service")
     machine.cgroup("slice", current=50, **outer)
     machine.cgroup("slice/service", current=20, **inner)
@@ -139,7 +139,7 @@ def test_files_that_have_gone_read_as_nothing(machine):
     assert limit.used() == limit.estimate() == 0
 
 
-def test_a_limit_of_the_address_space_is_one(tmp_path):
+def test_the_address_space_limit_is_found(tmp_path):
     code = (
         "import resource; from pathlib import Path;"
         "from userspace_proxy.kernel.memory_limits import find_memory_limits;"

@@ -101,7 +101,7 @@ def test_no_process_can_bind_the_number_before(connect, challenge):
             sock.close()
 
 
-def test_a_process_cannot_have_another_one_answer_for_it(connect, challenge):
+def test_a_challenge_relayed_to_another_process_proves_nothing(connect, challenge):
     """A stranger passes its challenge on to a process that proves the capability to it."""
     stranger, verifier = connect()
     prover, _ = connect()
@@ -143,7 +143,7 @@ def test_only_a_challenge_is_answered(connect):
 
 
 @pytest.mark.parametrize("name", ["", "\0another"])
-def test_an_end_without_such_a_name_proves_nothing(listener, challenge, name):
+def test_a_connection_without_a_proof_name_proves_nothing(listener, challenge, name):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger, Prover() as prover:
         if name:
             stranger.bind(name)

@@ -88,7 +88,7 @@ def written() -> Iterator[list[bytes]]:
     yield table.messages
 
 
-def test_every_kind_of_what_is_written_is_in_a_probe():
+def test_every_written_expression_is_covered_by_a_probe():
     probed = kinds([*chain.from_iterable(probe() for probe in PROBES.values())])
     assert kinds([*chain.from_iterable(written())]) - probed == set()
 

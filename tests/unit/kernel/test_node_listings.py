@@ -107,14 +107,14 @@ def test_an_always_interrupted_listing_keeps_its_values_and_is_read_later():
     assert (ips(later), later.is_current) == ([SHOP], True)
 
 
-def test_the_first_listing_counts_even_if_something_changed_during_it():
+def test_the_first_listing_counts_even_if_interrupted():
     disturbed = answers(*[[CART]] * LISTINGS, interrupted=True)
     with Kernel(*disturbed) as kernel:
         first = NodeListings(kernel.requests).addresses(99.0)
     assert (ips(first), first.is_current) == ([CART], False)
 
 
-def test_only_what_differs_is_parsed(monkeypatch):
+def test_only_differing_messages_are_parsed(monkeypatch):
     parsed = []
     read_address = rtnetlink.read_address
     monkeypatch.setattr(

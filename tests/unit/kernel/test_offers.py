@@ -47,19 +47,19 @@ def answering(code: int) -> Callable[[Sequence[str]], Mapping[str, int]]:
         (b"dynset\0", "sets"),
     ],
 )
-def test_a_part_is_missing_where_the_kernel_refuses_its_expression(expression, part):
+def test_a_part_is_missing_if_the_kernel_refuses_its_expression(expression, part):
     trial = kernel_without(b"\1\0" + expression, errno.ENOENT)
     assert part in read_kernel_offers(try_out=trial, try_others=answering(0)).lacks
 
 
-def test_a_missing_part_that_nftables_does_not_need_is_not_reported():
+def test_an_unneeded_missing_part_is_not_reported():
     trial = kernel_without(b"numgen\0", errno.ENOENT)
     found = read_kernel_offers(try_out=trial, try_others=answering(0))
     assert found.lacks == {"numgen": errno.ENOENT}
     assert found.words(FOR_NFTABLES) == ""
 
 
-def test_of_parts_that_need_each_other_the_first_is_told():
+def test_only_the_first_of_dependent_missing_parts_is_reported():
     found = read_kernel_offers(
         FOR_NFTABLES, try_out=lambda _messages: errno.EPROTONOSUPPORT, try_others=answering(0)
     )
@@ -88,7 +88,7 @@ def test_a_shortage_is_no_lack():
     assert (found.lacks, found.untried) == ({}, frozenset())
 
 
-def test_only_what_is_asked_for_is_tried():
+def test_only_requested_parts_are_tried():
     tried: list[str] = []
 
     def note(names: Sequence[str]) -> Mapping[str, int]:
@@ -102,7 +102,7 @@ def test_only_what_is_asked_for_is_tried():
     assert tried == ["IPv6", "sock_diag"]
 
 
-def test_the_words_name_what_brings_a_part():
+def test_the_text_names_the_modules_providing_a_part():
     found = read_kernel_offers(
         ("legacy tables", "IPv6"),
         try_others=lambda _names: {"legacy tables": errno.ENOPROTOOPT},
@@ -113,20 +113,20 @@ def test_the_words_name_what_brings_a_part():
     )
 
 
-def test_probes_run_after_the_probes_that_they_need():
+def test_probes_run_after_their_dependencies():
     names = list(NEEDS)
     for name, need in NEEDS.items():
         if need.within and need.within != "IPv6":
             assert names.index(need.within) < names.index(name)
 
 
-def test_this_kernel_lacks_nothing_and_trying_it_changes_nothing(node):
+def test_this_kernel_lacks_no_part_and_trials_change_nothing(node):
     assert read_kernel_offers().lacks == {}
     assert node.run("nft list tables") == ""
     assert node.run("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names") == ""
 
 
-def test_every_part_is_tried_in_one_way_only():
+def test_every_part_is_tried_exactly_once():
     assert set(try_parts(OTHERS)) == set(OTHERS)
     assert {"nf_tables", *PROBES, *OTHERS} == set(NEEDS)
 
@@ -142,7 +142,7 @@ def test_the_kernels_refusal_is_a_lack(node, monkeypatch, what):
     assert "inet tables" in read_kernel_offers(FOR_GUARD).lacks
 
 
-def test_a_remedy_that_loads_several_modules_is_one_that_does():
+def test_a_modprobe_remedy_for_several_modules_uses_the_all_flag():
     # Without -a, modprobe takes the second name for a parameter of the first module.
     for need in NEEDS.values():
         command = need.brings.partition(",")[0].split()

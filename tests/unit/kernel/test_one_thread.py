@@ -3,7 +3,7 @@ import threading
 from userspace_proxy.kernel.one_thread import InOneThread, OneThread
 
 
-async def test_all_calls_are_made_in_one_other_thread():
+async def test_all_calls_are_made_in_a_single_other_thread():
     thread = OneThread("steering")
     threads = {await thread.run(threading.get_ident) for _ in range(3)}
     thread.close()
@@ -34,7 +34,7 @@ class Place:
         self.closed_in = threading.get_ident()
 
 
-async def test_an_object_is_created_used_and_closed_in_one_thread():
+async def test_an_object_is_created_used_and_closed_in_the_same_thread():
     place = InOneThread("steering", Place)
     thing = await place.do(lambda thing: thing)
     assert thing.made_in == await place.do(lambda _: threading.get_ident())

@@ -100,7 +100,7 @@ def test_a_process_that_has_ended_has_no_name(daemon):
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) is None
 
 
-def test_a_udp_client_of_one_peer_does_not_count():
+def test_a_connected_udp_client_is_not_a_holder():
     with socket.socket(V4, UDP) as client, socket.socket(V4, UDP) as peer:
         peer.bind(("127.0.0.1", 0))
         client.connect(peer.getsockname())
@@ -134,7 +134,7 @@ def test_this_process_is_found_however_many_descriptors_others_have(monkeypatch)
         assert owners_of({inode, 0}) == {inode: own(), 0: port_holders.NOT_FOUND}
 
 
-def test_many_descriptors_of_one_process_do_not_hide_others(daemon, monkeypatch):
+def test_many_descriptors_of_a_process_do_not_hide_others(daemon, monkeypatch):
     process, port = daemon(V4, TCP, "127.0.0.1")
     monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", 4)
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)

@@ -31,7 +31,7 @@ def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
     assert read_sysctls(proc_sys=tmp_path) == {"user.max_user_namespaces": "0"}
 
 
-def test_a_sysctl_that_forbids_them_is_returned_with_a_value_that_allows_them():
+def test_a_forbidding_sysctl_is_returned_with_a_permitting_value():
     sysctls = {"user.max_user_namespaces": "9000", "kernel.unprivileged_userns_clone": "0"}
     assert forbidding(sysctls) == ("kernel.unprivileged_userns_clone", "0", "1")
     assert forbidding({"user.max_user_namespaces": "9000"}) is None

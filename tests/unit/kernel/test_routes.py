@@ -52,7 +52,7 @@ def test_links_and_routes_are_listed(node):
         ("fd00:3::/64", ("fd00:9::7", "fd00:9::8")),
     ],
 )
-def test_a_route_by_several_gateways_has_the_links_to_them(node, network, gateways):
+def test_a_multipath_route_has_the_links_of_its_gateways(node, network, gateways):
     hops = " ".join(f"nexthop via {ip}" for ip in gateways)
     node.run(f"""
         ip address add fd00:9::1/64 dev br0 nodad
@@ -63,7 +63,7 @@ def test_a_route_by_several_gateways_has_the_links_to_them(node, network, gatewa
     assert wanted in routes.now.routes
 
 
-def test_a_route_to_several_links_without_a_gateway_has_no_links_to_one(node):
+def test_a_multipath_route_without_gateways_has_no_link(node):
     node.run("ip route add 10.4.0.0/16 nexthop dev br0 nexthop dev veth0")
     assert NodeRoute("10.4.0.0/16", has_gateway=True) in listed(node).now.routes
 
@@ -148,7 +148,7 @@ def test_the_proxys_own_routes_are_not_reported(node):
     assert "10.3.0.0/24" not in after
 
 
-def test_settings_of_bridges_that_are_switched_are_reported(node, tmp_path, monkeypatch):
+def test_changed_settings_of_bridges_are_reported(node, tmp_path, monkeypatch):
     monkeypatch.setattr(read_bridge_filter, "__defaults__", (tmp_path,))
 
     async def do():

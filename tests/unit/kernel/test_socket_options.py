@@ -63,7 +63,7 @@ def test_the_option_of_the_family_is_set(sock):
     assert sock.getsockopt(*option) == 9
 
 
-def test_received_bytes_count_as_buffered_until_they_are_read():
+def test_received_bytes_count_as_buffered_until_read():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         assert buffered_bytes(receiver) == 0
@@ -73,7 +73,7 @@ def test_received_bytes_count_as_buffered_until_they_are_read():
         assert buffered_bytes(receiver) == 0
 
 
-def test_datagrams_for_which_there_is_no_room_are_counted():
+def test_datagrams_dropped_for_lack_of_room_are_counted():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -84,7 +84,7 @@ def test_datagrams_for_which_there_is_no_room_are_counted():
         assert packets_lost(receiver) > 50
 
 
-def test_bytes_are_held_back_until_they_are_to_be_sent_at_once():
+def test_bytes_are_held_back_until_flushed():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as sender,
@@ -211,7 +211,7 @@ def test_an_exceeded_hop_limit_is_no_refusal(node):
     assert error_of(node, "10.97.0.1", hops=1) == 0
 
 
-def test_a_datagram_that_is_too_large_is_no_refusal(node):
+def test_an_oversized_datagram_is_no_refusal(node):
     with node.udp() as sock:
         keep_icmp_errors(sock)
         # IP_MTU_DISCOVER, IP_PMTUDISC_DO: never in fragments.
@@ -275,7 +275,7 @@ def test_a_reply_leaves_from_there_by_any_interface(local, ancillary):
     assert reply_from(local) == ancillary
 
 
-def test_a_destination_is_known_by_its_address_whatever_the_interface():
+def test_a_destination_is_keyed_by_address_not_interface():
     destinations = Destinations()
     other_interface = (*ARRIVED_V4[:2], bytes(4) + ARRIVED_V4[2][4:])
     first = destinations.of([ARRIVED_V4])
@@ -296,7 +296,7 @@ def test_a_destination_is_remembered_without_the_hop_limit():
     assert destinations.known == {ARRIVED_V4: first}
 
 
-def test_a_bound_socket_has_one_destination():
+def test_a_bound_socket_has_a_single_destination():
     destinations = Destinations()
     first = destinations.of([HOPS])
     assert (first.key, first.reply) == (b"", [])

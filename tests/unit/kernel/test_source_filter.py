@@ -73,7 +73,7 @@ def passes(program, source):
         pytest.param(["0.0.0.0/0"], "2001:db8::1", False, id="v6-of-the-other-family"),
     ],
 )
-def test_a_source_passes_where_a_network_has_it(networks, source, expected):
+def test_a_source_passes_if_a_network_contains_it(networks, source, expected):
     program = _program(ipaddress.ip_address(source).version, networks)
     assert passes(program, source) == expected
 
@@ -176,7 +176,7 @@ def test_ipv6_clients_are_filtered_too(stack, protocol, admits, expected):
 
 
 @BOTH
-def test_networks_may_change_and_go_while_it_listens(stack, protocol):
+def test_networks_may_change_on_a_listening_socket(stack, protocol):
     sock = listening(stack, protocol, admits=[f"{ALICE}/32"])
     seen = []
     for networks in ([f"{BOB}/32"], None, [], None, None):
@@ -198,7 +198,7 @@ async def test_an_open_connection_continues_when_its_client_is_no_longer_admitte
     assert await server.read() == b"still here"
 
 
-def test_too_many_networks_are_an_error_and_those_before_stay(stack):
+def test_too_many_networks_are_an_error_and_the_old_ones_stay(stack):
     sock = listening(stack, UDP, admits=[f"{ALICE}/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     with pytest.raises(OSError, match="too many source ranges"):
@@ -206,7 +206,7 @@ def test_too_many_networks_are_an_error_and_those_before_stay(stack):
     assert (knocks(stack, sock, ALICE), knocks(stack, sock, BOB)) == (True, False)
 
 
-def test_sockets_with_the_same_networks_share_a_program_even_if_it_is_too_long(stack, monkeypatch):
+def test_equal_networks_share_a_compiled_program_even_if_too_long(stack, monkeypatch):
     """A Service may have thousands of ports: to compile 1,000 networks takes 24 ms."""
     compiled = []
 
@@ -232,7 +232,7 @@ def test_sockets_with_the_same_networks_share_a_program_even_if_it_is_too_long(s
         (errno.ENOPROTOOPT, ""),
     ],
 )
-def test_the_error_names_the_remedy_for_what_the_kernel_refused(number, hint):
+def test_a_refused_filter_names_the_remedy(number, hint):
     error = cannot_admit(SocketAddress("10.96.0.1", 80), TCP, OSError(number, "Refused"))
     assert str(error) == f"cannot limit which clients reach 10.96.0.1:80/TCP: Refused{hint}"
 

@@ -50,7 +50,7 @@ def test_the_silence_begins_with_the_last_data_and_not_with_the_fin():
                 assert 0.05 <= silence(receiver)[0] <= time.monotonic() - began + 0.05
 
 
-def test_a_fin_is_heard_and_the_rst_that_answers_a_byte_after_it_is_not():
+def test_a_fin_is_detected_but_not_the_reset_after_a_later_byte():
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as client:
             receiver, _ = server.accept()
@@ -84,7 +84,7 @@ def test_since_sent_s_counts_from_the_last_data_that_the_socket_sent():
         assert since_sent_s(asking) < 0.1
 
 
-def test_bytes_are_unread_until_they_are_read_and_a_fin_is_none():
+def test_bytes_are_unread_until_read_and_a_fin_is_not_counted():
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as client:
             receiver, _ = server.accept()
@@ -221,7 +221,7 @@ def test_unread_bytes_or_an_end_are_not_a_loss(made, sends):
 
 
 @pytest.mark.parametrize("at_call", range(1, 6))
-def test_an_end_that_comes_while_one_looks_is_no_gap(made, at_call):
+def test_an_end_arriving_during_a_check_is_not_a_gap(made, at_call):
     _, endpoint = made
     endpoint.ours.setblocking(False)
 
@@ -257,7 +257,7 @@ def test_a_client_that_does_not_read_loses_no_packets(made):
     assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
-def test_a_packet_that_is_lost_once_is_no_loss(made):
+def test_a_packet_lost_once_is_no_loss(made):
     client, endpoint = made
     drop(client.other, LARGE)
     client.ours.send(b"a" * 3000)
@@ -269,7 +269,7 @@ def test_a_packet_that_is_lost_once_is_no_loss(made):
     assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
-def test_an_end_that_is_not_acknowledged_is_no_loss(made):
+def test_an_unacknowledged_end_is_no_loss(made):
     client, endpoint = made
     drop(client.other, ALL)
     client.ours.shutdown(socket.SHUT_WR)

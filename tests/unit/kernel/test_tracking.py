@@ -50,7 +50,7 @@ def test_a_fraction_of_a_second_is_rounded_up(setting, tmp_path):
 
 
 @pytest.mark.parametrize("found", ["3600\n", "86400\n"])
-def test_a_timeout_that_is_long_enough_is_neither_raised_nor_restored(setting, tmp_path, found):
+def test_a_sufficient_timeout_is_neither_raised_nor_restored(setting, tmp_path, found):
     setting.write_text(found)
     timeouts = TrackingTimeouts(3600.0, proc_sys=tmp_path)
     assert timeouts.hold() == ""
@@ -112,9 +112,7 @@ def process(tmp_path, note):
 
 
 @pytest.mark.parametrize("wanted", [1800.0, 3600.0, 7200.0])
-def test_the_next_process_restores_the_timeout_that_a_previous_one_left_raised(
-    setting, process, wanted
-):
+def test_the_next_process_restores_a_timeout_left_raised(setting, process, wanted):
     process(3600.0).hold()
     successor = process(wanted)
     assert successor.hold() == ""
@@ -128,7 +126,7 @@ def test_the_next_process_restores_the_timeout_that_a_previous_one_left_raised(
     assert setting.read_text() == "3600\n", "the note counts once"
 
 
-def test_the_last_of_several_proxies_restores_it(setting, process):
+def test_the_last_of_several_proxies_restores_the_timeout(setting, process):
     first, second = process(3600.0, is_last=False), process(3600.0)
     first.hold()
     second.hold()
@@ -157,7 +155,7 @@ def test_a_note_of_an_earlier_boot_is_ignored(setting, process, boot):
 
 
 @pytest.mark.parametrize("noted", ["", "unknown 3600", "unknown 3600 sixty", "unknown 1 2 3"])
-def test_a_note_that_is_not_one_is_left_out(setting, process, note, noted):
+def test_an_invalid_note_is_ignored(setting, process, note, noted):
     setting.write_text("3600\n")
     note.write(noted.encode(), current_at=0.0)
     timeouts = process(3600.0)

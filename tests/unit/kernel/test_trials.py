@@ -55,7 +55,7 @@ def modprobe(monkeypatch, tmp_path):
         pytest.param(errno.EPERM, errno.EPERM, id="not-allowed"),
     ],
 )
-def test_without_a_namespace_an_option_tells_of_legacy_tables(monkeypatch, code, answer):
+def test_without_a_namespace_legacy_tables_are_tried_by_an_option(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "_libc", SimpleNamespace(unshare=lambda _flags: -1))
     monkeypatch.setattr(trials, "_MODPROBE", trials.Path("/nonexistent"))
     monkeypatch.setattr(trials, "ask_legacy", refusing(code) if code else lambda *_: b"")
@@ -87,7 +87,7 @@ def test_a_module_can_be_loaded_if_its_file_is_there(monkeypatch, modprobe, says
     assert try_parts(["legacy tables"]) == {"legacy tables": answer}
 
 
-def test_tables_are_read_only_if_they_are_loaded(monkeypatch, modprobe, tmp_path):
+def test_only_loaded_tables_are_read(monkeypatch, modprobe, tmp_path):
     modprobe(0)
     read = []
     monkeypatch.setattr(trials, "_MODULES", tmp_path)
@@ -158,7 +158,7 @@ def test_a_trial_that_breaks_is_no_answer(monkeypatch):
         try_parts(["IPv6", "legacy socket match"])
 
 
-def test_without_ipv6_no_such_socket_opens(monkeypatch):
+def test_without_ipv6_an_ipv6_socket_fails_to_open(monkeypatch):
     opened = socket.socket
 
     def only_ipv4(family, *kind):
@@ -171,7 +171,7 @@ def test_without_ipv6_no_such_socket_opens(monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["socket filters", "reuseport filters"])
-def test_a_filter_is_missing_where_the_kernel_refuses_it(monkeypatch, part):
+def test_a_filter_is_missing_if_the_kernel_refuses_it(monkeypatch, part):
     # It loads outside a packet.
     monkeypatch.setattr(trials, "_PASS", [(0xFFFF, 0, 0, 0)])
     assert try_parts([part]) == {part: errno.EINVAL}
@@ -184,7 +184,7 @@ def test_sockets_namespaces_are_missing_where_the_option_is(monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["conntrack netlink", "sock_diag"])
-def test_a_part_of_netlink_is_missing_where_its_request_is_refused(monkeypatch, part):
+def test_a_netlink_part_is_missing_if_its_request_is_refused(monkeypatch, part):
     monkeypatch.setattr(Requests, "ask", refusing(errno.EINVAL))
     monkeypatch.setattr(Requests, "list_all", refusing(errno.ENOENT))
     assert try_parts([part])[part] in (errno.EINVAL, errno.ENOENT)
@@ -204,7 +204,7 @@ def test_the_kernel_finds_no_socket_to_end(node):
         assert requests.change([ended]) == [(0, errno.ENOENT)]
 
 
-def test_the_newest_hook_is_loaded_and_an_unknown_one_is_not(monkeypatch):
+def test_the_newest_hook_loads_and_an_unknown_hook_does_not(monkeypatch):
     # Other users than root may load none.
     assert try_parts(["connect hooks"])["connect hooks"] in (0, errno.EPERM)
     monkeypatch.setitem(KINDS, "cgroup/sock_release", HookKind(9, 10_000))

@@ -26,7 +26,7 @@ async def resolver():
     await resolver.close()
 
 
-async def test_a_service_has_its_address_and_the_port_at_which_it_answers(resolver):
+async def test_a_service_resolves_to_its_address_and_answering_port(resolver):
     (found,) = await resolver.resolve("v4.shop", 80)
     assert (found["hostname"], found["host"], found["port"]) == ("v4.shop", "127.64.0.11", 8000)
     assert found["family"] == socket.AF_INET

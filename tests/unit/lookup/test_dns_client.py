@@ -48,7 +48,7 @@ async def test_any_other_truncated_answer_is_asked_for_by_tcp(by_udp):
     assert found.addresses == ("203.0.113.2",)
 
 
-async def test_an_answer_that_is_too_large_is_an_error_with_both_sizes():
+async def test_an_oversized_answer_is_an_error_with_both_sizes():
     async with answering(answer(is_truncated=True), answer() + bytes(9000)) as address:
         with pytest.raises(MalformedMessage, match=r"has 9,032 bytes, and 8,192 are read"):
             await ask_for_addresses(address, QUERY, WAIT_S)
@@ -77,7 +77,7 @@ async def send_all(sock, *wires):
         sock.sendto(wire, client)
 
 
-async def test_datagrams_that_are_not_the_answer_are_skipped(datagrams):
+async def test_unrelated_datagrams_are_skipped(datagrams):
     sent = send_all(datagrams, b"x", answer(number=1), answer("203.0.113.1"))
     asked = ask_by_udp(SocketAddress(*datagrams.getsockname()), QUERY, WAIT_S)
     found, _ = await asyncio.gather(asked, sent)
@@ -90,7 +90,7 @@ async def test_a_server_that_sends_nothing_but_other_datagrams_is_given_up(datag
         await asyncio.gather(asked, send_all(datagrams, *[b"x"] * 100))
 
 
-async def test_a_server_that_is_not_there_is_an_error():
+async def test_a_missing_server_is_an_error():
     with pytest.raises(OSError, match="refused"):
         await ask_by_udp(SocketAddress("127.0.0.1", 1), QUERY, WAIT_S)
 

@@ -71,7 +71,7 @@ async def test_codes(name, type_, class_, expected):
     assert await code(dns.message.make_query(name, type_, class_)) == expected
 
 
-async def test_before_the_first_services_it_is_a_failure():
+async def test_queries_before_the_first_services_fail():
     assert await code(dns.message.make_query(NAME, "A"), names=lambda: None) == "SERVFAIL"
 
 
@@ -114,7 +114,7 @@ REFUSED_UNREAD = {
 
 @pytest.mark.parametrize("wire", REFUSED_UNREAD.values(), ids=REFUSED_UNREAD)
 @pytest.mark.parametrize("is_udp", [True, False])
-async def test_a_message_without_exactly_one_question_gets_formerr_with_its_id(wire, is_udp):
+async def test_a_message_without_exactly_one_question_gets_formerr_and_its_id(wire, is_udp):
     def no_names():
         raise AssertionError("names are asked")
 
@@ -126,7 +126,7 @@ async def test_a_message_without_exactly_one_question_gets_formerr_with_its_id(w
 
 @pytest.mark.parametrize("wire", [b"short", dns.message.make_response(
     dns.message.make_query(NAME, "A")).to_wire()], ids=["short", "a-response"])  # fmt: skip
-async def test_a_message_that_is_not_a_query_gets_no_answer(wire):
+async def test_a_message_other_than_a_query_gets_no_answer(wire):
     assert await answer(wire) is None
 
 
@@ -181,7 +181,7 @@ async def test_an_answer_too_large_for_a_datagram_is_truncated(payload, is_udp, 
 
 
 @pytest.mark.parametrize(("count", "is_truncated"), [(1_300, False), (2_600, True)])
-async def test_all_ports_of_both_families_are_sent_over_tcp_as_far_as_they_fit(count, is_truncated):
+async def test_over_tcp_all_fitting_ports_of_both_families_are_sent(count, is_truncated):
     store = Store()
     ports = [ServicePort(f"p{number}", number + 1, "TCP") for number in range(count)]
     store.put_service(service(ServiceKey("shop", "web"), ports, ("10.96.0.10", "fd00:96::10")))
@@ -244,7 +244,7 @@ async def test_the_responder_makes_only_as_many_records_as_fit(is_udp, most):
     assert found.flags & dns.flags.TC
 
 
-async def test_clients_whose_answers_are_truncated_get_different_endpoints():
+async def test_clients_with_truncated_answers_get_different_endpoints():
     query = dns.message.make_query(NAME, "A")
     seen = set()
     for _ in range(20):
@@ -331,7 +331,7 @@ async def test_the_target_of_an_external_name_is_asked_upstream(upstream):
     assert found.flags & dns.flags.RA
 
 
-async def test_an_external_name_whose_target_no_server_answers_for_is_an_alias():
+async def test_an_external_name_without_an_upstream_answer_is_an_alias():
     query = dns.message.make_query("db.shop.svc.cluster.local", "A")
     found = await answer(query, upstream=SocketAddress("127.0.0.1", 1))
     assert [str(rrset) for rrset in found.answer] == [
@@ -339,7 +339,7 @@ async def test_an_external_name_whose_target_no_server_answers_for_is_an_alias()
     ]
 
 
-async def test_an_upstream_server_that_is_not_there_is_a_failure(upstream):
+async def test_a_missing_upstream_server_is_a_failure(upstream):
     nobody = SocketAddress("127.0.0.1", 1)
     assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"
 
@@ -353,7 +353,7 @@ def far():
     return ServiceNames(store.snapshot())
 
 
-async def test_a_label_that_is_too_long_is_a_failure_with_one_line(caplog):
+async def test_a_too_long_label_fails_with_a_single_log_line(caplog):
     now = [0.0]
     responder = Responder(far, clock=lambda: now[0])
     for name, expected in (("far", "SERVFAIL"), ("far", "SERVFAIL"), ("near", "NOERROR")):
@@ -365,7 +365,7 @@ async def test_a_label_that_is_too_long_is_a_failure_with_one_line(caplog):
     ]
 
 
-async def test_a_label_that_is_too_long_is_a_failure_with_an_upstream_server_too(upstream):
+async def test_an_overlong_label_is_a_failure_with_an_upstream_server_too(upstream):
     query = dns.message.make_query("far.shop.svc.cluster.local", "A")
     assert await code(query, names=far, upstream=upstream) == "SERVFAIL"
 
@@ -453,7 +453,7 @@ def test_a_response_without_all_additional_records_is_complete():
     assert not found.flags & dns.flags.TC
 
 
-def test_an_answer_of_which_a_part_was_picked_is_truncated():
+def test_a_partial_answer_is_marked_as_truncated():
     assert encoded(*addresses(1), is_partial=True).flags & dns.flags.TC
 
 
@@ -490,7 +490,7 @@ def test_a_record_that_dns_cannot_encode_raises_an_error(type_, data, error):
 
 @pytest.mark.parametrize("size", [512, UDP, TCP])
 @pytest.mark.parametrize("type_", ["A", "AAAA", "SRV", "PTR"])
-def test_a_pick_is_bounded_by_what_fits_and_each_position_may_be_in_it(type_, size):
+def test_a_pick_is_bounded_by_size_and_may_contain_any_position(type_, size):
     pick = pick_for(type_, size)
     most = size // 16 + 1
     assert len(pick(1_000_000)) == len(set(pick(1_000_000))) <= most

@@ -62,7 +62,7 @@ async def test_datagrams_are_answered(address):
     assert await ask_udp(address, b"one") == b"one udp"
 
 
-async def test_the_server_sends_an_answer_that_is_made_later(address):
+async def test_the_server_sends_a_later_answer(address):
     assert await ask_udp(address, b"later") == b"later udp"
     reader, writer = await asyncio.open_connection(*address)
     assert await ask_tcp(reader, writer, b"later") == b"later tcp"
@@ -89,7 +89,7 @@ async def test_queries_that_nothing_answers_elsewhere_do_not_delay_others():
     assert len(asked) == ELSEWHERE_MAX
 
 
-async def test_a_connection_that_sends_what_is_not_answered_is_closed(address):
+async def test_a_connection_sending_unanswerable_bytes_is_closed(address):
     reader, writer = await asyncio.open_connection(*address)
     writer.write(b"\0\0")
     async with asyncio.timeout(60):
@@ -128,7 +128,7 @@ async def test_a_connection_ends_with_a_refused_message_and_its_later_bytes_are_
     await server.close()
 
 
-async def test_a_datagram_that_is_refused_is_answered(address):
+async def test_a_refused_datagram_is_answered(address):
     assert await ask_udp(address, b"refuse") == b"no"
 
 
@@ -156,9 +156,7 @@ async def is_open(connection):
         return False
 
 
-async def test_at_the_limit_a_client_loses_its_connection_that_was_idle_for_longest(
-    address, connect
-):
+async def test_at_the_limit_a_client_loses_its_longest_idle_connection(address, connect):
     opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]
     assert [await is_open(one) for one in [*opened, opened[0]]] == [True] * (_CONNECTIONS_MAX + 1)
     assert await is_open(await connect(address))
@@ -175,7 +173,7 @@ async def test_a_client_that_holds_all_connections_does_not_keep_others_from_ask
     assert [await is_open(one) for one in opened[:4]] == [False, False, False, True]
 
 
-async def test_with_one_connection_of_each_client_a_further_client_is_answered(address, connect):
+async def test_a_further_client_is_answered_at_the_connection_limit(address, connect):
     opened = [await connect(address, f"127.0.1.{i}") for i in range(1, _CONNECTIONS_MAX + 1)]
     assert all([await is_open(one) for one in opened])
     opened.append(await connect(address, "127.0.2.1"))
@@ -183,7 +181,7 @@ async def test_with_one_connection_of_each_client_a_further_client_is_answered(a
     assert [await is_open(one) for one in opened[:3]] == [False, True, True]
 
 
-async def test_the_server_makes_one_tcp_answer_per_turn_of_the_event_loop(connect):
+async def test_one_tcp_answer_is_built_per_turn_of_the_event_loop(connect):
     turn, turns = 0, []
 
     def respond(data, *, is_udp):
@@ -222,13 +220,13 @@ async def test_a_client_that_has_sent_its_last_query_gets_the_whole_answer(conne
     await server.close()
 
 
-async def test_a_datagram_that_is_not_answered_is_dropped(address):
+async def test_an_unanswered_datagram_is_dropped(address):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"", tuple(address))
     assert await ask_udp(address, b"next") == b"next udp"
 
 
-async def test_an_open_connection_does_not_keep_it_from_closing():
+async def test_an_open_connection_does_not_block_closing():
     server = DnsServer(echo)
     address = await server.open(SocketAddress("127.0.0.1", 0))
     reader, writer = await asyncio.open_connection(*address)

@@ -62,7 +62,7 @@ names = st.lists(st.binary(min_size=1, max_size=63), min_size=0, max_size=4).fil
 
 
 @given(names, st.sampled_from(["A", "AAAA", "SRV", "TYPE65280"]), st.none() | st.integers(0, 65535))
-def test_a_query_is_read_as_dnspython_writes_it(labels, type_, payload):
+def test_a_query_is_read_as_written_by_dnspython(labels, type_, payload):
     name = dns.name.Name([*labels, b""])
     made = dns.message.make_query(name, type_, use_edns=0 if payload is not None else -1)
     if payload is not None:
@@ -72,7 +72,7 @@ def test_a_query_is_read_as_dnspython_writes_it(labels, type_, payload):
     assert (query.type, query.class_, query.payload, query.opcode) == (type_, 1, payload, 0)
 
 
-def test_a_query_is_made_as_dnspython_reads_it():
+def test_dnspython_reads_a_written_query():
     made = dns.message.from_wire(make_query(4711, DB, "AAAA").wire)
     assert [str(rrset) for rrset in made.question] == [f"{DB}. IN AAAA"]
     assert (made.id, made.flags, made.payload) == (4711, dns.flags.RD, 1232)

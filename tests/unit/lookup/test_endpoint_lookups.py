@@ -255,7 +255,7 @@ async def test_after_a_bug_the_name_is_looked_up_again(caplog):
     assert "bug: a background task failed" in caplog.text
 
 
-async def test_a_bug_that_one_service_meets_is_logged_once_and_others_follow(caplog):
+async def test_a_bug_affecting_one_service_is_logged_once_and_others_follow(caplog):
     async with Rig() as rig:
         rig.answers["bad.example.com"] = Lookup({V4: (UNANSWERABLE,)}, 30)
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)

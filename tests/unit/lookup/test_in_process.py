@@ -20,13 +20,13 @@ def addresses(*arguments, **options):
 
 
 @pytest.mark.parametrize("host", ["v4", "v4.shop", b"v4.shop.svc", "v4.shop.svc.cluster.local"])
-def test_names_are_found_in_the_block_and_not_after_it(host):
+def test_names_are_resolved_only_within_the_block(host):
     with ProcessNames(ShopNames()):
         assert addresses(host, 8080, type=socket.SOCK_STREAM) == [("127.64.0.11", 8080)]
     assert socket.getaddrinfo is ORIGINAL
 
 
-def test_the_port_is_the_one_at_which_the_service_port_answers():
+def test_the_port_is_the_service_ports_answering_port():
     with ProcessNames(ShopNames()):
         assert addresses("v4", "http", type=socket.SOCK_STREAM) == [("127.64.0.11", 8000)]
         assert addresses("v4", 80, type=socket.SOCK_DGRAM) == [("127.64.0.11", 80)]
@@ -43,7 +43,7 @@ def test_getaddrinfo_returns_only_addresses_of_the_requested_family():
             socket.getaddrinfo("v4", 1, socket.AF_INET6)
 
 
-def test_the_canonical_name_is_the_absolute_one():
+def test_the_canonical_name_is_absolute():
     with ProcessNames(ShopNames()):
         (info,) = socket.getaddrinfo("v4", 1, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
     assert info[3] == "v4.shop.svc.cluster.local"
@@ -91,7 +91,7 @@ def test_blocks_nest_and_may_end_in_any_order():
     assert socket.getaddrinfo is ORIGINAL
 
 
-def test_getaddrinfo_replaced_by_another_library_stays_in_place(monkeypatch):
+def test_another_librarys_getaddrinfo_stays_in_place(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", ORIGINAL)
     with ProcessNames(ShopNames()):
         ours = socket.getaddrinfo

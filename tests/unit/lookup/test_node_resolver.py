@@ -82,7 +82,7 @@ async def test_a_server_that_fails_is_named(server):
     assert len(server.zone.asked) == 2
 
 
-async def test_the_next_server_is_asked_where_one_fails(server):
+async def test_the_next_server_is_asked_after_a_failure(server):
     server.resolv_conf.write_text("nameserver ::1\nnameserver 127.0.0.1\n")
     server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
     assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}

@@ -55,7 +55,7 @@ def test_an_address_is_made_canonical(text, canonical):
         pytest.param("fe80::1%eth0", None, id="zone"),
     ],
 )
-def test_an_address_of_a_stored_object_is_read_as_kube_proxy_reads_it(text, canonical):
+def test_stored_addresses_are_read_as_by_kube_proxy(text, canonical):
     if canonical is None:
         with pytest.raises(ValueError, match=r"is not an IP address|has a zone"):
             parse_ip(text, strict=False)
@@ -76,7 +76,7 @@ def test_an_address_of_a_stored_object_is_read_as_kube_proxy_reads_it(text, cano
         ("::ffff:192.0.2.1", "'::ffff:192.0.2.1' is an IPv4 address; write 192.0.2.1"),
     ],
 )
-def test_text_that_is_not_an_address_in_strict_notation_is_rejected(text, problem):
+def test_text_other_than_an_address_in_strict_notation_is_rejected(text, problem):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
         parse_ip(text)
     assert str(caught.value) == problem
@@ -104,12 +104,12 @@ def test_packed_addresses_sort_as_numbers():
         ),
     ],
 )
-def test_a_socket_address_prints_as_people_write_it(address, text, family):
+def test_a_socket_address_prints_in_the_usual_form(address, text, family):
     assert str(address) == text
     assert address.family is family
 
 
-def test_a_family_prints_as_kubernetes_writes_it():
+def test_a_family_prints_as_in_kubernetes():
     assert [str(family) for family in IPFamily] == ["IPv4", "IPv6"]
     assert f"{IPFamily.IPV6}" == "IPv6"
 
@@ -162,7 +162,7 @@ def test_an_address_has_a_network_of_its_own(ip, expected):
     assert own_network(ip) == expected
 
 
-def test_networks_of_one_family_keep_their_order():
+def test_networks_of_a_family_keep_their_order():
     mixed = ("198.51.100.0/24", "2001:db8::/32", "192.0.2.0/24")
     assert of_family(mixed, IPFamily.IPV4) == ("198.51.100.0/24", "192.0.2.0/24")
     assert of_family(mixed, IPFamily.IPV6) == ("2001:db8::/32",)
@@ -196,7 +196,7 @@ NETWORKS = st.lists(
 
 
 @given(NETWORKS, NETWORKS, IPS.map(str))
-def test_an_address_is_in_the_intersection_when_it_is_in_both(some, others, ip):
+def test_an_intersection_contains_exactly_the_common_addresses(some, others, ip):
     both = contains(some, ip) and contains(others, ip)
     assert contains(intersect(some, others), ip) is both
 

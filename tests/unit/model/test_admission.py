@@ -255,7 +255,7 @@ def test_a_service_is_refused_with_the_field(wire, problem):
         ("ipFamilyPolicy", "SingleStack, PreferDualStack, RequireDualStack"),
     ],
 )
-def test_another_word_is_refused_with_those_that_a_field_may_have(field, words):
+def test_an_unknown_word_is_rejected_with_the_allowed_ones(field, words):
     spec = {"type": "NodePort", field: "local"}
     assert refusal(service(HTTP, **spec)) == f"spec.{field}: 'local' is not one of {words}"
 
@@ -314,7 +314,7 @@ def test_all_errors_of_a_service_are_reported_at_once():
     )
 
 
-def test_the_name_of_a_service_is_one_label():
+def test_a_services_name_is_a_single_label():
     wire = convert({"metadata": {"name": "web.shop"}, "spec": {}}, WireService)
     assert refusal(wire) == why(check_label, "web.shop", "metadata.name")
 

@@ -109,7 +109,7 @@ def test_a_wrong_value_changes_nothing_with_a_note(name, values, end):
         ("userspace-proxy-xyzzy", ""),
     ],
 )
-def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note(key, meant):
+def test_an_annotation_probably_meant_for_this_proxy_is_a_note(key, meant):
     assert read_handling({key: "x"})[1] == (unknown(key, meant, KNOWN),)
 
 
@@ -192,7 +192,7 @@ def test_idle_after_without_a_workload_is_a_note():
 
 
 @pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation.name)
-def test_a_text_that_is_too_long_is_a_note(annotation):
+def test_an_overlong_text_is_a_note(annotation):
     long = "random;" * TEXT_MAX
     handling, notes = read_handling({annotation.key: long})
     assert handling == Handling()

@@ -25,7 +25,7 @@ def test_a_service_that_holds_no_clients_any_more_is_served_as_planned():
     assert cordoned(POD_A).lead(WEB, serving) is serving
 
 
-def test_open_connections_and_flows_go_on_whatever_happens_to_them_at_a_removal():
+def test_cordoned_endpoints_keep_open_connections_and_flows():
     handling = Handling(hold=Hold(60.0), removal_s=0.0)
     led = cordoned(POD_A).lead(WEB, Serving((POD_A,), handling=handling, leaving=(POD_B,)))
     assert led.handling == HOLDING

@@ -85,11 +85,11 @@ def problem_of(text: str) -> str:
         pytest.param("spec[", 7, id="half-an-index"),
     ],
 )
-def test_a_field_has_its_line_or_that_of_the_nearest_one_around_it(path, line):
+def test_a_field_without_a_line_has_its_containers_line(path, line):
     assert read(WEB).line_of(path) == line
 
 
-def test_documents_count_their_lines_on_and_empty_ones_are_left_out():
+def test_line_numbers_continue_across_documents_and_empty_ones_are_omitted():
     documents = parse_documents("---\n# none\n---\na: 1\n---\n\n--- null\n---\nb: 2\n", place="x")
     assert [(d.value, d.line) for d in documents] == [({"a": 1}, 4), ({"b": 2}, 9)]
 
@@ -145,7 +145,7 @@ def test_written_json_is_read_back(loader, value):
 
 @for_each_loader
 @given(text=st.text(alphabet=st.sampled_from("ab:-[]{},&*<|>?!'\"#%@ \t\n\r0129.~\\\x00\ud800é")))
-def test_any_text_is_read_or_refused_in_one_line(loader, text):
+def test_any_text_is_parsed_or_rejected_in_one_line(loader, text):
     try:
         documents = parse_documents(text, place="web.yaml")
         problem_text = "web.yaml:1: "
@@ -158,7 +158,7 @@ def test_any_text_is_read_or_refused_in_one_line(loader, text):
     assert "\n" not in problem_text
 
 
-def test_words_of_yaml_1_1_are_booleans_as_for_kubectl():
+def test_yaml_1_1_words_are_booleans_as_in_kubectl():
     document = read("a: yes\nb: off\ny: 'n'")
     assert document.value == {"a": True, "b": False, "true": "n"}
     assert [str(one) for one in document.mistakes] == [
@@ -166,7 +166,7 @@ def test_words_of_yaml_1_1_are_booleans_as_for_kubectl():
     ]
 
 
-def test_quoted_scalars_and_those_tagged_as_text_are_text():
+def test_quoted_and_tagged_scalars_are_text():
     assert read("['012', \"80\", !!str 80, ! true]").value == ["012", "80", "80", "true"]
 
 
@@ -180,13 +180,13 @@ def test_quoted_scalars_and_those_tagged_as_text_are_text():
         pytest.param("a: {b: 1", "web.yaml:1: not YAML: ", id="open-end"),
     ],
 )
-def test_a_syntax_error_is_one_line_with_place_and_cause(text, problem):
+def test_a_syntax_error_is_reported_in_one_line_with_place_and_cause(text, problem):
     problem_text = problem_of(text)
     assert problem_text.startswith(problem)
     assert "\n" not in problem_text
 
 
-def test_a_tab_is_named_as_what_is_wrong():
+def test_a_tab_is_named_as_the_cause():
     problem_text = problem_of("a:\n\tb: 1")
     assert problem_text.startswith(
         "web.yaml:2: not YAML: while scanning for the next token, found char"
@@ -264,7 +264,7 @@ def test_a_text_has_a_limited_number_of_documents(monkeypatch, start):
         pytest.param("a: 1\x85---\nb: 1\n---\nc: 1\n", id="next-line"),
     ],
 )
-def test_a_text_whose_lines_or_directives_have_another_meaning_is_one_part(text):
+def test_a_text_that_cannot_be_split_is_a_single_part(text):
     assert parts_of(text) == [(text, 0)]
 
 
@@ -289,7 +289,7 @@ def test_the_parts_have_the_documents_of_the_whole_in_the_same_lines(text):
     assert parts == [(document.value, document.line) for document in whole]
 
 
-def test_the_values_to_which_aliases_refer_are_counted_and_limited():
+def test_values_reached_by_aliases_are_counted_and_limited():
     text = "a: &a [1, 2]\nb: [*a, *a]\n"
     [document] = parse_documents(text, place="x")
     assert document.aliased_nodes == 6
@@ -309,12 +309,12 @@ def test_the_values_to_which_aliases_refer_are_counted_and_limited():
         ("a: 1\nb: \ud800\n", "x:12: the text isn't valid Unicode"),
     ],
 )
-def test_errors_of_a_part_have_the_lines_of_the_whole(text, problem):
+def test_errors_in_a_part_have_line_numbers_of_the_whole_text(text, problem):
     _, error = parse_until_error(text, place="x", lines_before=10)
     assert str(error).startswith(problem)
 
 
-def test_a_mistake_in_a_part_has_the_line_of_the_whole():
+def test_mistakes_in_a_part_have_line_numbers_of_the_whole_text():
     [only], _ = parse_until_error("a: 1\nb: 2\na: 3\n", place="x", lines_before=10)
     assert [str(one) for one in only.mistakes] == ["x:13: key 'a' is given twice, first in line 11"]
 
@@ -330,7 +330,7 @@ def test_utf_16_of_the_other_byte_order_is_decoded():
     assert decode("\ufeffa: 1".encode("utf-16-be")) == "a: 1"
 
 
-def test_a_byte_that_is_not_utf_8_matters_only_in_a_value():
+def test_an_invalid_utf_8_byte_matters_only_in_a_value():
     [only] = parse_documents(decode(b"# gar\xe7on\na: 1\nb: gar\xe7on\n\xe7: 2\n"), place="x")
     assert only.value["a"] == 1
     assert [str(one) for one in only.mistakes] == [

@@ -25,7 +25,7 @@ def test_an_annotation_lists_names_with_their_ports():
     )
 
 
-def test_a_name_may_be_for_one_port_of_the_service():
+def test_a_name_may_be_limited_to_one_service_port():
     assert read_endpoint_names("sql=db.example.com:5432") == (
         EndpointName("db.example.com", 5432, "sql"),
     )
@@ -50,7 +50,7 @@ def test_a_name_counts_once():
         pytest.param("db exam.com:80", why(read_host, "db exam.com"), id="blank"),
     ],
 )
-def test_a_wrong_name_is_an_error_of_one_line(text, error):
+def test_an_invalid_name_is_reported_in_one_line(text, error):
     with pytest.raises(ConfigError) as raised:
         read_endpoint_names(text)
     assert str(raised.value).endswith(error)

@@ -33,7 +33,7 @@ IPV4, IPV6 = "10.244.0.9", "fd00::9"
         ([errno.ENONET, errno.EIO, 4095, 0], Failure.OTHER),
     ],
 )
-def test_an_errno_of_a_dial_has_one_meaning_and_is_kept_for_its_text(numbers, failure):
+def test_each_errno_of_a_dial_has_one_failure_and_keeps_its_text(numbers, failure):
     for number in numbers:
         assert dial_failure(number, IPV4) == dial_failure(number, IPV6) == (failure, number)
 
@@ -43,13 +43,13 @@ def test_eacces_means_something_else_for_ipv6():
     assert dial_failure(errno.EACCES, IPV6) == (Failure.ADMIN_PROHIBITED, errno.EACCES)
 
 
-def test_no_errno_is_read_as_what_only_the_proxy_finds_out():
+def test_no_errno_maps_to_failures_detected_by_the_proxy():
     read = {dial_failure(number, ip).failure for number in range(4096) for ip in (IPV4, IPV6)}
     assert read.isdisjoint(LEFT | BY_OWN_ROUTE)
     assert read.isdisjoint({Failure.NO_HOST, Failure.CLOSED, Failure.NO_DATAGRAM})
 
 
-def test_a_kind_has_no_member_of_another_one():
+def test_the_kinds_of_failures_are_disjoint():
     assert not SHORTAGES & BY_OWN_ROUTE
     assert not SHORTAGES & LEFT
     assert not BY_OWN_ROUTE & OWN_ROUTES.keys()

@@ -65,7 +65,7 @@ def test_an_object_with_known_fields_is_converted():
         (service(**{"a" * 101: 1}), [f"spec.'{'a' * 100}'…: unknown field"]),
     ],
 )
-def test_unknown_fields_are_errors_with_the_probable_one(value, errors):
+def test_unknown_fields_are_errors_with_suggestions(value, errors):
     assert errors_of(value) == errors
 
 
@@ -135,7 +135,7 @@ def test_problems_found_by_the_check_are_reported_with_unknown_fields():
     ]
 
 
-def test_errors_of_several_checks_are_one_error():
+def test_errors_of_several_checks_are_joined():
     errors = FieldErrors()
     errors.raise_found()
     with errors:

@@ -137,7 +137,7 @@ def test_annotations_of_endpoints_apply_to_their_slices():
     assert item.notes == (NoteKind.ANNOTATION_WRONG(key, why, "it has no effect"),)
 
 
-def test_a_slice_leads_back_to_the_object_that_it_mirrors():
+def test_a_mirrored_slice_refers_to_its_endpoints_object():
     (item,) = mirror_endpoints(endpoints({"addresses": [{"ip": "10.244.1.7"}], "ports": [HTTP]}))
     assert mirrored_name(item.key) == "web"
     assert mirrored_name(SliceKey("shop", "web-x")) == ""

@@ -14,7 +14,7 @@ from userspace_proxy.model import ServiceKey, ServicePortName, SliceKey
         pytest.param(ServicePortName("shop", "cart", ""), "shop/cart", id="port-without-a-name"),
     ],
 )
-def test_an_identity_prints_as_kubernetes_writes_it(identity, text):
+def test_an_identity_prints_as_in_kubernetes(identity, text):
     assert str(identity) == text
     assert f"{identity}" == text
 

@@ -16,6 +16,6 @@ def test_a_taken_frontend_is_shown_with_its_cause_and_remedy():
     assert (taken.chain, taken) == ("ip evil in", Taken(taken.what, taken.hint, taken.chain))
 
 
-def test_a_node_of_which_only_the_name_is_known_is_not_being_deleted():
+def test_a_node_known_only_by_name_is_not_being_deleted():
     node = Node("node-1")
     assert (node.addresses, node.zone, node.is_being_deleted) == ((), "", False)

@@ -74,7 +74,7 @@ def test_a_pod_without_a_status_or_a_spec_has_no_address_and_is_not_ready():
     assert (read.key, read.ips, read.is_ready) == (PodKey("default", "new"), (), False)
 
 
-def test_a_pod_has_one_address_of_each_family_in_the_order_of_its_status():
+def test_a_pod_has_the_first_address_of_each_family():
     both = pod(status={"podIPs": [{"ip": "fd00::3"}, {"ip": "10.244.0.3"}, {"ip": "fd00::4"}]})
     assert sorted(both.ips) == ["10.244.0.3", "fd00::3"]
 
@@ -96,7 +96,7 @@ def test_an_unready_or_terminating_pod_is_an_endpoint_with_that_condition(
     )
 
 
-def test_a_service_that_publishes_addresses_that_are_not_ready_has_only_ready_endpoints():
+def test_a_service_publishing_unready_addresses_has_only_ready_endpoints():
     published = selection(ports=[{"port": 80}], publishNotReadyAddresses=True)
     deleted = {"deletionTimestamp": "2026-11-21T09:00:00Z"}
     (item,) = derive_slices(WEB, published, [pod(conditions=[]), pod("web-2", metadata=deleted)])
@@ -130,13 +130,13 @@ def test_a_name_that_no_container_has_is_no_port_of_the_pod():
     assert (len(item.endpoints), item.ports) == (1, ())
 
 
-def test_a_number_that_is_no_port_is_left_out():
+def test_an_invalid_port_number_is_left_out():
     odd = selection(ports=[{"name": "http", "port": 80, "targetPort": 70000}, {"name": "none"}])
     (item,) = derive_slices(WEB, odd, [pod()])
     assert item.ports == ()
 
 
-def test_a_container_that_starts_first_counts_if_it_keeps_running():
+def test_a_restartable_init_container_provides_ports():
     kept = {"restartPolicy": "Always", "ports": [WEB_PORT]}
     over = {"ports": [{"name": "web", "containerPort": 1}]}
     (item,) = derive_slices(WEB, HTTP, [pod(spec={"initContainers": [over, kept]})])
@@ -187,7 +187,7 @@ def test_an_address_of_another_family_is_no_endpoint():
     assert (item.family, item.endpoints) == (IPFamily.IPV4, ())
 
 
-def test_a_pod_has_its_hostname_below_the_service_that_is_its_subdomain():
+def test_a_pods_hostname_is_below_the_service_of_its_subdomain():
     named = pod(spec={"hostname": "db-0", "subdomain": "web", "nodeName": "node-1"})
     (item,) = derive_slices(WEB, HTTP, [named])
     assert [(e.hostname, e.node) for e in item.endpoints] == [("db-0", "node-1")]

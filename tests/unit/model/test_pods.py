@@ -83,12 +83,12 @@ def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
         ),
     ],
 )
-def test_a_pod_that_is_not_ready_has_the_reason(status, reason):
+def test_an_unready_pod_has_the_reason(status, reason):
     pod = read(status)
     assert (pod.is_ready, pod.reason) == (False, reason)
 
 
-def test_a_pod_that_is_being_deleted_is_not_ready():
+def test_a_pod_being_deleted_is_not_ready():
     pod = read({"conditions": READY}, metadata={"deletionTimestamp": "2026-11-21T09:00:00Z"})
     assert (pod.is_ready, pod.reason) == (False, "it is being deleted")
 

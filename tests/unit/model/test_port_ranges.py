@@ -28,7 +28,7 @@ def test_ranges_are_read_with_their_port(text, ranges):
     assert read_port_ranges(text) == tuple(ranges)
 
 
-def test_a_range_of_all_numbers_has_all_ports_however_it_is_written():
+def test_a_range_of_all_numbers_has_all_ports_in_any_notation():
     found = read_port_ranges("sip=1-65535, game=all, rtp=1-65534, web=2-65535")
     assert [one.has_all_ports for one in found] == [True, True, False, False]
 
@@ -51,12 +51,12 @@ def test_a_range_of_all_numbers_has_all_ports_however_it_is_written():
         pytest.param(",".join(f"p{n}=1-2" for n in range(RANGES_MAX + 1)), id="too-many"),
     ],
 )
-def test_what_is_no_range_is_rejected(text):
+def test_an_invalid_range_is_rejected(text):
     with pytest.raises(ConfigError):
         read_port_ranges(text)
 
 
-def test_a_range_that_is_turned_round_is_shown_as_it_is_meant():
+def test_a_reversed_range_is_rejected_with_the_correct_form():
     with pytest.raises(ConfigError, match="write rtp=1-9"):
         read_port_ranges("rtp=9-1")
 
@@ -66,7 +66,7 @@ def test_as_many_ranges_as_allowed_are_read():
     assert len(read_port_ranges(text)) == RANGES_MAX
 
 
-def test_a_range_is_written_as_it_was_asked_for():
+def test_a_range_is_written_as_requested():
     ranges = read_port_ranges("rtp=10000-20000,game=all")
     assert list(map(str, ranges)) == ["rtp=10000-20000", "game=all"]
 

@@ -47,7 +47,7 @@ BINARY = SIGNATURE + bytes.fromhex("21 11 000c c0000201 cb007107 9c40 0050")
         (V2, (CLIENT, None), SIGNATURE + bytes.fromhex("21 00 0010 e5 000d") + b"shop/web:http"),
     ],
 )
-def test_a_header_names_the_client_and_what_it_dialled(version, addresses, header):
+def test_a_header_contains_the_client_and_the_dialled_address(version, addresses, header):
     assert write_header(version, *addresses, "shop/web:http") == header
 
 
@@ -78,12 +78,12 @@ def test_a_connection_of_a_load_balancer_itself_names_no_client(header):
         pytest.param(SIGNATURE + bytes.fromhex("21 12 0000"), Header(16, None, None), id="UDP"),
     ],
 )
-def test_a_header_is_read_and_what_follows_is_left(data, expected):
+def test_bytes_after_a_header_are_left_unread(data, expected):
     assert read_header(data) == expected
 
 
 @pytest.mark.parametrize("header", [TEXT, BINARY])
-def test_every_beginning_of_a_header_may_be_one(header):
+def test_every_prefix_of_a_header_is_incomplete_not_malformed(header):
     assert [read_header(header[:count]) for count in range(len(header))] == [None] * len(header)
 
 
@@ -115,7 +115,7 @@ def test_every_beginning_of_a_header_may_be_one(header):
         (SIGNATURE + bytes.fromhex("21 11 0ff1"), "it has 4097 bytes, more than 4096"),
     ],
 )
-def test_anything_else_is_refused_as_early_as_a_byte_shows_it(data, problem):
+def test_a_malformed_header_is_rejected_at_its_first_invalid_byte(data, problem):
     with pytest.raises(MalformedHeader) as caught:
         read_header(data)
     assert str(caught.value) == problem

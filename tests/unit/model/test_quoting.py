@@ -35,7 +35,7 @@ def test_a_long_value_is_cut(value, text):
     ("name", "text"),
     [("a-b", "a-b"), ("a\n", r"'a\n'"), ("a" * 101, f"'{'a' * 100}'…")],
 )
-def test_a_name_is_quoted_if_it_is_long_or_not_printable(name, text):
+def test_long_or_unprintable_names_are_quoted(name, text):
     assert shown(name) == text
 
 
@@ -65,7 +65,7 @@ def test_secrets_are_not_written(write):
     "word",
     ["a b", "$(reboot)", "`reboot`", "a;reboot", "it's", '"', "~", "*", "é", "[::1]:80", "--a"],
 )
-def test_a_shell_reads_each_word_of_a_command_as_it_is(word):
+def test_a_shell_receives_each_quoted_word_unchanged(word):
     script = f"printf '%s\\n' {shell_command(word, '-f', f'--node={word}')}"
     said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == [word, "-f", f"--node={word}"]
@@ -81,7 +81,7 @@ def test_a_shell_reads_each_word_of_a_command_as_it_is(word):
         pytest.param(("pods", "-n", "a b"), "pods -n 'a b'", id="several"),
     ],
 )
-def test_a_name_is_never_a_flag_nor_what_cannot_be_shown(value, word):
+def test_a_name_is_never_quoted_as_a_flag(value, word):
     assert shell_word(value) == word
 
 

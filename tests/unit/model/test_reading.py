@@ -40,7 +40,7 @@ def the_endpoint(**fields):
 
 
 class TestSlice:
-    def test_a_plain_one_belongs_to_the_service_of_its_label(self):
+    def test_a_plain_slice_belongs_to_its_labels_service(self):
         item = a_slice()
         assert (item.key, item.service) == (SliceKey("shop", "cart-x7"), CART)
         assert item.family is IPFamily.IPV4
@@ -88,7 +88,7 @@ class TestSlice:
         assert (endpoint.hinted_zones, endpoint.hinted_nodes) == (zones, nodes)
 
     @pytest.mark.parametrize("zones", [["a"], ["a", "b"]])
-    def test_equal_hints_are_one_object(self, zones):
+    def test_equal_hints_are_a_single_object(self, zones):
         hints = {"forZones": [{"name": zone} for zone in zones]}
         assert the_endpoint(hints=hints).hinted_zones is the_endpoint(hints=hints).hinted_zones
 
@@ -102,7 +102,7 @@ class TestSlice:
         assert item.endpoints == (Endpoint("2001:db8::1"),)
 
     @pytest.mark.parametrize("address", ["010.244.000.005", "::ffff:10.244.0.5"])
-    def test_an_address_of_a_stored_slice_is_read_as_kube_proxy_reads_it(self, address):
+    def test_a_stored_slices_address_is_read_as_by_kube_proxy(self, address):
         item = a_slice(endpoints=[{"addresses": [address]}])
         assert (item.endpoints, item.notes) == ((Endpoint("10.244.0.5"),), ())
 
@@ -143,7 +143,7 @@ class TestSlice:
         assert item.unnumbered == (("any",) if port["name"] == "any" else ())
 
     @pytest.mark.parametrize("field", ["endpoints", "ports"])
-    def test_null_lists_are_empty_ones(self, field):
+    def test_null_lists_are_read_as_empty(self, field):
         assert getattr(a_slice(**{field: None}), field) == ()
 
     @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ class TestSlice:
             pytest.param(None, 0.0, id="null"),
         ],
     )
-    def test_the_time_of_the_change_behind_it_is_in_an_annotation(self, text, expected):
+    def test_the_trigger_time_is_read_from_an_annotation(self, text, expected):
         name = "endpoints.kubernetes.io/last-change-trigger-time"
         metadata = {"name": "cart-x7", "namespace": "shop", "labels": {LABEL: "cart"}}
         item = a_slice(metadata={**metadata, "annotations": {name: text}})
@@ -202,7 +202,7 @@ class TestSlice:
         item = a_slice(with_headless=True, metadata={"name": "x", "labels": labels})
         assert item.endpoints == (Endpoint("192.0.2.1"),)
 
-    def test_an_endpoint_may_have_a_hostname_which_only_dns_uses(self):
+    def test_an_endpoints_hostname_is_read_only_for_dns(self):
         named = [{"addresses": ["192.0.2.1"], "hostname": name} for name in ("web-0", None)]
         for with_headless, expected in ((True, ["web-0", ""]), (False, ["", ""])):
             item = a_slice(with_headless=with_headless, endpoints=named)
@@ -277,7 +277,7 @@ class TestSlice:
         assert note.about.startswith(f"endpoints[1].targetRef.{problem}")
         assert a_slice(endpoints=[good, bad]).notes == ()
 
-    def test_in_a_namespace_that_cannot_be_one_are_no_pods(self):
+    def test_an_invalid_namespace_contains_no_pods(self):
         metadata = {"name": "x", "namespace": "..", "labels": {LABEL: "cart"}}
         target = {"kind": "Pod", "name": "web-7"}
         endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]
@@ -320,7 +320,7 @@ class TestNode:
         node = read_node(convert({"metadata": {"name": "node-1"}, "spec": spec}, WireNode))
         assert node.pod_networks == ("10.244.1.0/24", "fd00:1::/64")
 
-    def test_a_deletion_timestamp_means_that_it_is_being_deleted(self):
+    def test_a_deletion_timestamp_marks_a_node_as_being_deleted(self):
         metadata = {"name": "node-1", "deletionTimestamp": "2026-01-01T00:00:00Z"}
         assert read_node(convert({"metadata": metadata}, WireNode)).is_being_deleted
 

@@ -84,7 +84,7 @@ def is_in(ip, networks):
 
 
 @given(IPS)
-def test_only_these_are_refused_and_what_clusters_use_only_to_names(ip):
+def test_only_reserved_addresses_are_refused_and_cluster_ones_only_for_names(ip):
     inner = behind_nat64(ip) or ip
     assert bool(reserved_reason(ip)) == is_in(ip, [*NETWORKS, *OF_CLUSTERS])
     assert bool(no_endpoint_reason(pack_ip(ip))) == (is_in(ip, NETWORKS) or is_in(inner, NETWORKS))

@@ -29,7 +29,7 @@ def a_service(*, labels=None, annotations=None, status=None, created=None, **spe
     return read_service(convert(wire, WireService))
 
 
-def test_a_plain_one_has_a_name_an_address_and_tcp_ports():
+def test_a_plain_service_has_name_address_and_tcp_ports():
     assert a_service() == Service(CART, (HTTP,), cluster_ips=(CART_IP,))
 
 
@@ -171,7 +171,7 @@ def test_only_load_balancer_ips_that_arrive_at_the_node_count(ip_mode, is_in):
     assert service.balanced_elsewhere == (() if is_in else ("203.0.113.8",))
 
 
-def test_source_ranges_are_read_and_an_invalid_one_admits_no_client():
+def test_an_invalid_source_range_admits_no_client():
     service = a_service(loadBalancerSourceRanges=["10.0.0.0/8", "10.0.0.0/99"])
     assert service.load_balancer_source_ranges == ("10.0.0.0/8", "0.0.0.0/32", "::/128")
     assert service.notes == (NoteKind.RANGE_WRONG(why(parse_range, "10.0.0.0/99")),)
@@ -186,7 +186,7 @@ def test_source_ranges_are_read_and_an_invalid_one_admits_no_client():
         pytest.param({"type": "NodePort", "externalTrafficPolicy": "Local"}, 0, id="node-port"),
     ],
 )
-def test_a_health_check_node_port_counts_where_type_and_policy_ask_for_it(spec, port):
+def test_a_health_check_node_port_requires_type_and_policy(spec, port):
     assert a_service(healthCheckNodePort=32000, **spec).health_check_node_port == port
     assert a_service(healthCheckNodePort=None, **spec).health_check_node_port == 0
 
@@ -289,13 +289,13 @@ def test_a_proxy_header_is_for_tcp(protocols, notes):
         ("port", "None", ()),
     ],
 )
-def test_ports_share_affinity_only_if_the_service_has_it(scope, affinity, notes):
+def test_a_shared_affinity_scope_requires_session_affinity(scope, affinity, notes):
     annotations = {f"{DOMAIN}affinity-scope": scope}
     assert a_service(annotations=annotations, sessionAffinity=affinity).notes == notes
 
 
 @pytest.mark.parametrize("selector", [None, {}])
-def test_without_a_selector_no_workload_is_named_for_it(selector):
+def test_a_service_without_a_selector_may_not_name_a_workload(selector):
     """Issue 52: it would have pods scaled that it doesn't lead to."""
     wake = {"userspace-proxy.io/hold": "60s", "userspace-proxy.io/wake": "deployment/cart"}
     service = a_service(annotations=wake, selector=selector)

@@ -22,7 +22,7 @@ PARTNERS = ("203.0.113.0/24",)
         pytest.param(Serving([POD_A], admits=()), False, id="all-are-dropped-despite-an-endpoint"),
     ],
 )
-def test_clients_are_refused_without_endpoints_unless_they_are_dropped(serving, is_refusing):
+def test_clients_are_refused_without_endpoints_unless_dropped(serving, is_refusing):
     assert serving.is_refusing == is_refusing
 
 
@@ -42,7 +42,7 @@ def test_handled_keeps_the_endpoints_and_sets_how_clients_are_handled():
     assert usable.handled(handling, **asked) == replace(usable, handling=handling, **asked)
 
 
-def test_detours_leave_the_rest_as_it_is():
+def test_detours_leave_other_fields_unchanged():
     serving = Serving((POD_A,), admits=PARTNERS)
     detours = ((POD_A, POD_B),)
     assert serving.detoured(detours) == Serving((POD_A,), admits=PARTNERS, detours=detours)
@@ -111,7 +111,7 @@ def test_endpoints_no_longer_usable_from_either_side_are_gone():
     assert both.gone_in(both) == frozenset()
 
 
-def test_clients_that_change_sides_leave_what_one_side_may_not_use():
+def test_clients_changing_sides_leave_endpoints_unusable_there():
     split = Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))
     assert split.gone_in(replace(split, inside=("10.1.0.0/16",))) == {POD_A}
 

@@ -67,7 +67,7 @@ def test_an_invalid_range_admits_no_client(text):
         ("my-office", "10.0.0.0/8"),
     ],
 )
-def test_an_address_without_a_prefix_is_told_what_to_write(text, meant):
+def test_an_address_without_a_prefix_is_rejected_with_the_correct_form(text, meant):
     with pytest.raises(ValueError, match=rf" \(write {meant}\)$"):
         parse_range(text)
 
@@ -81,7 +81,7 @@ def test_an_address_without_a_prefix_is_told_what_to_write(text, meant):
         ("::ffff:10.0.0.0/104", "is a network of IPv4-mapped IPv6 addresses"),
     ],
 )
-def test_old_notation_is_an_error_where_it_is_strict(text, problem):
+def test_old_notation_is_an_error_in_strict_mode(text, problem):
     with pytest.raises(ValueError, match=problem):
         parse_range(text)
 

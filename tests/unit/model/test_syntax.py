@@ -49,7 +49,7 @@ def test_a_single_port_needs_no_name_and_names_are_collected():
             check_port_name(name, 2, names, "x")
 
 
-def test_protocols_are_written_as_the_api_writes_them():
+def test_protocols_must_be_written_as_in_the_api():
     for protocol in (None, "", "TCP", "UDP", "SCTP"):
         check_protocol(protocol, "x")
     with pytest.raises(FieldError, match=r"^x: 'udp' is not one of TCP, UDP, SCTP$"):

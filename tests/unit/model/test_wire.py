@@ -113,7 +113,7 @@ def test_a_mappings_key_of_a_wrong_type_is_named_with_the_mapping():
         pytest.param(b'{"x":' + b"[" * 100_000, id="too-deep"),
     ],
 )
-def test_text_that_is_not_json_is_a_field_error(data):
+def test_text_other_than_json_is_a_field_error(data):
     with pytest.raises(FieldError, match=r"^not JSON: "):
         decode(data, WireService)
 
@@ -137,7 +137,7 @@ def test_the_page_on_services_has_a_row_for_each_field(kind):
     assert rows == fields
 
 
-def test_the_page_on_services_names_the_labels_and_annotations_that_are_read():
+def test_the_page_on_services_names_the_labels_and_annotations_read():
     rows = documented()[METADATA]
     names = {name for name in rows if not name.startswith("metadata.")}
     assert named_values() <= names
@@ -195,7 +195,7 @@ def test_several_threads_can_be_the_first_to_use_a_type():
         (b"", None),
     ],
 )
-def test_a_value_ends_where_something_follows_it(text, size):
+def test_a_values_size_excludes_following_bytes(text, size):
     assert value_size(memoryview(text)) == size
 
 

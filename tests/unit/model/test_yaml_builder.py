@@ -34,7 +34,7 @@ def test_an_alias_may_be_a_key():
     assert read("a: &k web\n*k : 1\n").value == {"a": "web", "web": 1}
 
 
-def test_merge_keys_fill_in_what_the_mapping_does_not_say():
+def test_merge_keys_add_only_missing_keys():
     text = """\
         - &web {port: 80, name: web}
         - &tls
@@ -86,7 +86,7 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
         ("[" * 101, "web.yaml:1: " + "[0]" * 100 + ": nested more than 100 deep"),
     ],
 )
-def test_an_error_is_one_line_with_place_and_cause(text, problem):
+def test_an_error_is_reported_in_one_line_with_place_and_cause(text, problem):
     assert problem_of(text) == problem
 
 
@@ -118,7 +118,7 @@ def test_a_yaml_tag_sets_the_type_of_a_quoted_scalar():
     assert document.mistakes == ()
 
 
-def test_a_mistake_knows_the_container_or_the_key_that_it_is_in():
+def test_a_mistake_has_the_path_of_its_container_or_key():
     text = "items:\n- {a: 1}\n- spec: {b: 012, c: 1, c: 2}\n- {7: 1}\n"
     assert [one.path for one in read(text).mistakes] == [
         "items[1].spec.b",

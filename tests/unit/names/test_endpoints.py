@@ -48,13 +48,13 @@ def test_ready_endpoints_are_returned_once_per_port_number(port, protocol, count
         assert (len(found), pairs(found)) == (count, expected)
 
 
-def test_two_ports_with_one_number_are_counted_and_have_it_once():
+def test_two_ports_with_the_same_number_are_counted_twice_but_listed_once():
     found = index(slice_of("10.0.0.1", ports=(DNS, SlicePort("dns-tcp", 5353, "TCP"))))
     for some in (found.endpoints(), found.labelled("10-0-0-1")):
         assert (len(some), pairs(some)) == (2, [("10.0.0.1", 5353)])
 
 
-def test_endpoints_with_further_ports_than_are_used_are_as_if_they_had_none():
+def test_endpoints_with_too_many_ports_count_as_having_none():
     """A question took 8 s of the control process with 100 lists of 20,000 ports."""
 
     def of_20_000(number):
@@ -73,7 +73,7 @@ def test_endpoints_with_further_ports_than_are_used_are_as_if_they_had_none():
     assert list(found.labelled("10-0-0-5").ips(is_ipv6=False)) == ["10.0.0.5"]
 
 
-def test_the_endpoints_of_a_label_are_remembered_only_if_they_are_many(monkeypatch):
+def test_only_large_label_results_are_cached(monkeypatch):
     found = index(slice_of(*(Endpoint(f"10.0.0.{i}", hostname=f"w{i // 2}") for i in range(3))))
     monkeypatch.setattr(endpoints, "_REMEMBERED_FROM", 2)
     assert [found.labelled(each) is found.labelled(each) for each in ("w0", "w1")] == [True, False]
@@ -94,7 +94,7 @@ def test_a_name_has_each_number_once():
     assert found.with_ports == [one, web, other, alone]
 
 
-def test_too_many_are_compared_only_with_those_of_slices_with_the_same_ports(monkeypatch):
+def test_too_many_endpoints_are_compared_only_within_equal_ports(monkeypatch):
     monkeypatch.setattr(endpoints, "_COMPARED_MAX", 3)
     web = Endpoint("10.0.0.1", hostname="web")
     assert pairs(
@@ -154,7 +154,7 @@ def test_ports_of_the_service():
     assert list(found.ports("dns", "tcp")) == []
 
 
-def test_ports_with_one_number_are_found_together():
+def test_ports_with_the_same_number_are_grouped():
     tcp, udp, web = (ServicePort("dns-tcp", 53, "TCP"), ServicePort("dns", 53, "UDP"),
         ServicePort("web", 80, "TCP"))  # fmt: skip
     found = index(ports=(tcp, web, udp))
@@ -171,7 +171,7 @@ def test_of_very_many_endpoints_addresses_are_once_for_each_slice(monkeypatch):
     assert list(Endpoints([SamePorts(twice[:1], [80], 1)]).ips(is_ipv6=False)) == [web.ip, other.ip]
 
 
-def test_a_question_about_many_new_endpoints_or_for_all_of_them_is_prepared(monkeypatch):
+def test_expensive_questions_are_prepared_in_advance(monkeypatch):
     monkeypatch.setattr(endpoints, "AT_ONCE", 600)
     listed = (slice_of(*(f"10.{n}.0.{i}" for i in range(250)), key=f"s{n}") for n in "123")
     found = NamedEndpoints(ServiceState(service(), Slices.of(listed)))

@@ -10,7 +10,7 @@ from userspace_proxy.names import NameIndex, index
 WEB, DB = ServiceKey("shop", "web"), ServiceKey("shop", "db")
 
 
-def test_a_namespace_exists_while_a_service_is_in_it():
+def test_a_namespace_exists_while_it_contains_a_service():
     store, names = Store(), NameIndex()
     empty = store.snapshot()
     store.put_service(service(WEB))
@@ -37,7 +37,7 @@ def test_the_index_of_a_service_is_made_again_once_the_service_changes():
     assert names.of_service(first, DB) is None
 
 
-def test_an_address_has_the_name_of_its_service_or_those_of_its_endpoints():
+def test_an_address_has_the_names_of_its_service_or_endpoints():
     store, names = Store(), NameIndex()
     store.put_service(service(WEB, cluster_ips=("10.96.0.1", "10.0.0.2")))
     endpoints = Endpoint("10.0.0.1", hostname="web-0"), Endpoint("10.0.0.3", ready=False)
@@ -82,7 +82,7 @@ def test_after_any_changes_in_any_order_addresses_have_the_names_of_a_new_index(
             assert set(names.names_of(snapshot, ip)) == set(fresh.names_of(snapshot, ip))
 
 
-def test_a_change_of_a_slice_costs_no_look_at_others(monkeypatch):
+def test_a_changed_slice_visits_no_other_slices(monkeypatch):
     looked_at, original = [], index._names
 
     def names_in(item, behind):

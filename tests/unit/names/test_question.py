@@ -71,7 +71,7 @@ def test_the_first_label_of_an_endpoint(ip, hostname, expected):
 
 
 @given(st.ip_addresses())
-def test_the_reverse_name_of_each_address_stands_for_it(ip):
+def test_a_reverse_name_maps_to_its_address(ip):
     assert address_of(f"{ip.reverse_pointer}.") == str(ipaddress.ip_address(str(ip)))
 
 

@@ -173,7 +173,7 @@ def test_names_elsewhere_are_refused():
     assert (answer.code, answer.is_authoritative) == (Code.REFUSED, False)
 
 
-def test_a_record_repeats_the_name_as_it_was_asked():
+def test_a_record_repeats_the_name_as_queried():
     (record,) = ask("Web.Shop.svc").records
     assert str(record) == "Web.Shop.svc.cluster.local. 5 IN A 10.96.0.10"
 
@@ -212,7 +212,7 @@ def test_the_domain_can_be_chosen():
     assert ask("web.shop.svc", domain="test").code is Code.REFUSED
 
 
-def test_addresses_and_ports_are_those_at_which_cluster_ips_answer():
+def test_answers_contain_the_addresses_and_ports_where_cluster_ips_answer():
     def dialled_address(frontend):
         return SocketAddress("127.0.0.1" if frontend.port == 80 else frontend.ip, 17001)
 
@@ -258,7 +258,7 @@ def many():
         pytest.param("1.1.1.10.in-addr.arpa.", "PTR", 2, id="names-of-an-address"),
     ],
 )  # fmt: skip
-def test_only_records_that_are_picked_are_made(name, type_, expected):
+def test_only_picked_records_are_made(name, type_, expected):
     asked = []
 
     def pick(count):
@@ -298,7 +298,7 @@ def texts(records):
     return [(record.type, record.name.split(".")[0], record.data) for record in records]
 
 
-def test_a_port_of_two_protocols_has_one_record():
+def test_a_port_with_two_protocols_has_one_srv_record():
     """A pick chose among ports, so an answer with all records was marked as truncated."""
     both = [ServicePort(f"{p}-{i}".lower(), i, p) for p in ("TCP", "UDP") for i in (53, 80)]
     found = srv(("10.96.0.10", "fd00:96::10"), both, (), 2)
@@ -329,7 +329,7 @@ def dual_stack(ports_of_ipv6=TARGETS, number=2):
 
 
 @pytest.mark.parametrize("ports", [TARGETS, TARGETS[::-1], TARGETS[:1]])
-def test_the_addresses_of_a_hostname_have_one_record_for_each_port(ports):
+def test_a_hostnames_addresses_share_a_record_per_port(ports):
     found = srv((), (HTTP, DNS), dual_stack(ports), 4)
     numbers = {tuple(record.data.split()[2:]) for record in found.records}
     assert numbers == {
@@ -345,14 +345,14 @@ def test_the_addresses_of_a_hostname_have_one_record_for_each_port(ports):
     assert srv((), (HTTP, DNS), dual_stack(ports), 3).is_partial
 
 
-def test_an_endpoint_of_both_families_has_one_record_for_a_port():
+def test_a_dual_stack_endpoint_has_one_record_per_port():
     found = srv((), (HTTP, DNS), dual_stack(TARGETS[::-1]), 1, "web-1.web.shop.svc")
     assert (len(found.records), found.is_partial) == (1, True)
     found = srv((), (HTTP, DNS), dual_stack(TARGETS[::-1]), 2, "web-1.web.shop.svc")
     assert (len(found.records), found.is_partial) == (2, False)
 
 
-def test_of_many_endpoints_with_one_hostname_as_many_addresses_as_are_picked_are_added():
+def test_additional_addresses_of_a_hostname_are_limited_to_the_pick():
     endpoints = [Endpoint(f"10.0.{i // 250}.{i % 250}", hostname="web") for i in range(10_000)]
     found = srv((), (HTTP,), [slice_of(*endpoints, key="a", of=key("web"))], 18)
     assert (len(found.records), found.is_partial) == (1, False)
@@ -427,9 +427,7 @@ def test_names_resolve_to_local_addresses_where_pods_cannot_be_reached(name, typ
         pytest.param("1.7.0.10.in-addr.arpa.", "PTR", id="address"),
     ],
 )
-def test_after_a_change_of_one_slice_few_endpoints_are_read_for_a_question(
-    name, type_, monkeypatch
-):
+def test_a_changed_slice_causes_few_endpoints_to_be_read(name, type_, monkeypatch):
     """A question took 0.45 s with 100,000 endpoints."""
     store, names, read = Store(), NameIndex(), []
     store.put_service(service(key("db"), (), (), is_headless=True))

@@ -49,7 +49,7 @@ def test_port_targets_contain_each_port_at_each_cluster_ip():
     assert (len(without), without.count_ports()) == (0, 0)
 
 
-def test_ports_with_one_number_are_one_where_they_answer_there():
+def test_ports_with_the_same_number_and_address_are_one_target():
     assert PortTargets("web.", BOTH, 2, ["10.0.0.1"], None).ports_at(0) == [NamedPort("web.", 53)]
 
     def dialled_address(frontend):
@@ -60,7 +60,7 @@ def test_ports_with_one_number_are_one_where_they_answer_there():
     assert reached.addresses(range) == [NamedAddress("web.", "127.0.0.1")]
 
 
-def test_of_as_many_ports_as_are_picked_the_first_ones_are_looked_up():
+def test_only_as_many_ports_as_picked_are_looked_up():
     reached = []
 
     def dialled_address(frontend):
@@ -95,7 +95,7 @@ def test_each_endpoint_has_a_name_of_its_own():
     assert targets.ips(range, is_ipv6=True) == ["fd00::2"]
 
 
-def test_a_service_of_services_has_one_address_and_a_name_for_each():
+def test_a_service_of_services_has_one_address_and_a_name_per_part():
     whole = PortTargets("db.", PORTS[:1], 1, ["127.0.0.5"], None)
     parts = [PortTargets(f"db-{i}.db.", PORTS[:1], 1, [f"127.0.0.{6 + i}"], None) for i in (0, 1)]
     targets = EachTargets(whole, parts)

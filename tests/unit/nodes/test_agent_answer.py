@@ -8,5 +8,5 @@ def test_a_node_begins_without_an_answer():
     assert (node.agents, node.status, node.problem, node.behind) == ((), None, None, ())
 
 
-def test_digests_are_none_if_they_were_not_read():
+def test_unread_digests_are_none():
     assert AllNodes().digests is None

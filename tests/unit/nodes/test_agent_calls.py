@@ -37,7 +37,7 @@ async def first_of(calls, pod, bounds=module.ANSWER):
         return await anext(changes)
 
 
-async def test_an_agent_that_is_slow_gives_its_place_up():
+async def test_a_slow_agent_gives_up_its_slot():
     limits, has_begun, have_all = Limits(slow_s=0.01), [], asyncio.Event()
 
     async def open_for_ever(number):
@@ -65,7 +65,7 @@ async def test_a_slot_released_by_timeout_is_not_released_twice():
 
 
 @pytest.mark.parametrize("start", [b"", b'{"version": "1"}\n'], ids=["answer", "second-line"])
-async def test_none_waits_for_others_that_are_slow_to_send_much(agents, client, start):
+async def test_no_agent_waits_for_slow_senders(agents, client, start):
     calls, have_sent = AgentCalls(client), []
 
     async def silent(_request, send):
@@ -235,7 +235,7 @@ async def test_a_line_has_a_bound(agents, client):
     assert caught.value.bytes_max == module.LINE_BYTES
 
 
-async def test_lines_of_an_agent_that_is_silent_end(agents, client):
+async def test_lines_of_a_silent_agent_end(agents, client):
     pod = agents.add("node-1", endless(HEAD + b"{}\n", b"", every_s=60))
     lines = AgentCalls(client).lines(target(pod), "/x", first_s=9, silent_s=0.1)
     assert [await anext(lines), await anext(lines)] == [b"", b"{}"]
@@ -264,6 +264,6 @@ async def test_another_status_has_the_beginning_of_its_text(agents, client):
     assert raised.value.text == "x" * 200
 
 
-async def test_a_refusal_of_kube_proxy_is_not_that_of_an_agent(agents, client):
+async def test_a_404_of_kube_proxy_is_recognized_as_another_program(agents, client):
     with pytest.raises(Unreadable, match="another program answers at that port"):
         await asked(agents, client, fixed(b"404 page not found", 404))

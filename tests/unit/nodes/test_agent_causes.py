@@ -23,5 +23,5 @@ def test_each_cause_has_a_kubectl_command_that_shows_more(cause):
     assert " -n net" in kubectl_words(cause, "")
 
 
-def test_their_words_are_on_the_page():
+def test_the_recorded_page_contains_all_texts():
     assert words.changed(agent_causes) == []

@@ -52,7 +52,7 @@ def test_a_container_that_restarts_again_and_again_does_not_run():
     assert ": CrashLoopBackOff: back-off" in found.reason
 
 
-def test_a_pod_that_is_not_scheduled_states_why():
+def test_an_unscheduled_pod_states_why():
     condition = {"type": "PodScheduled", "status": "False", "message": "too few cpu"}
     found = agent(node=None, status={"phase": "Pending", "conditions": [condition]})
     assert (found.node, found.reason) == ("", "it is not scheduled: too few cpu")
@@ -70,7 +70,7 @@ def test_an_invalid_pod_is_rejected():
         read_agent(b'{"spec": []}')
 
 
-def test_of_several_the_one_that_serves_is_asked_first():
+def test_the_serving_agent_of_several_is_asked_first():
     ready = pod()
     items = {
         "ready": ready,
@@ -98,7 +98,7 @@ def test_of_several_the_one_that_serves_is_asked_first():
     assert by_node(agents, "new")["node-1"][0].target.pod == "canary"
 
 
-def test_a_canary_and_an_agent_that_is_ending_are_no_rivals():
+def test_a_canary_and_an_ending_agent_are_no_rivals():
     ready = pod()
     items = {
         "canary": pod(args=["--service-proxy-name=new"]),

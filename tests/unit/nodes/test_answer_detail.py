@@ -67,7 +67,7 @@ def test_all_whole_answers_together_have_a_bound():
     assert summary.bounds.body == ANSWER_BYTES
 
 
-def test_a_node_whose_answer_is_too_large_is_asked_for_a_summary(answers):
+def test_a_node_with_a_too_large_answer_is_asked_for_a_summary(answers):
     asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     assert asking.reduce("node-1", asking.mode("node-1", 3))
     mode = asking.mode("node-1", 3)
@@ -77,7 +77,7 @@ def test_a_node_whose_answer_is_too_large_is_asked_for_a_summary(answers):
     assert not asking.mode("node-2", 3).is_summary
 
 
-def test_once_several_nodes_have_sent_summaries_all_are_asked_for_them(answers):
+def test_after_several_summaries_all_nodes_are_asked_for_summaries(answers):
     asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     for name in ("node-1", "node-2"):
         asking.reduce(name, asking.mode(name, 3))
@@ -112,14 +112,14 @@ def test_nodes_that_were_many_for_a_moment_are_asked_for_whole_answers_again(ans
         ),
     ],
 )
-def test_failures_are_causes_in_short_words(answers, error, cause):
+def test_failures_become_causes_with_short_texts(answers, error, cause):
     asking = Asking()
     asking.fail(answers, "node-1", TO, error)
     assert only(answers).problem == cause
     assert asking.refused is None
 
 
-def test_port_forwards_that_are_not_permitted_are_noted(answers):
+def test_forbidden_port_forwards_are_noted(answers):
     asking = Asking()
     asking.fail(answers, "node-1", TO, refused := PortForwardError("forbidden", errno.EACCES))
     assert asking.refused is refused
@@ -134,7 +134,7 @@ def test_a_late_answer_and_a_stopped_stream_are_different_problems(answers):
     assert only(answers).problem == agent_causes.gone_silent("kube-system", 10.0)
 
 
-def test_the_state_of_the_node_is_part_of_the_cause(answers):
+def test_the_nodes_state_is_part_of_the_cause(answers):
     answers.take(found(pod(), nodes=[node("node-1", ready="Unknown")]))
     Asking().fail_late(answers, "node-1", TO, 5.0)
     assert only(answers).problem.get("node_state") == "kubelet has stopped"
@@ -168,14 +168,14 @@ def test_each_node_has_an_answer_or_a_cause(unasked):
     assert unasked.is_settled()
 
 
-def test_nodes_are_unknown_where_they_can_not_be_listed(unasked):
+def test_nodes_are_unknown_if_they_cannot_be_listed(unasked):
     unasked.take(found(pod()))
     assert not unasked.all_nodes(None).has_nodes
     unasked.take(found(pod(), nodes=[]))
     assert unasked.all_nodes(None).has_nodes
 
 
-def test_a_failure_keeps_the_last_answer_and_the_next_answer_ends_it(unasked):
+def test_a_failure_keeps_the_last_answer_until_the_next(unasked):
     unasked.take(found(pod()))
     assert not unasked.is_settled()
     unasked.put("node-1", READ, is_summary=False)
@@ -194,7 +194,7 @@ def test_an_agent_that_runs_again_is_asked_again(unasked):
     assert unasked.all_nodes(None).answers[0].problem is None
 
 
-def test_a_message_of_a_node_that_is_gone_has_no_effect(unasked):
+def test_a_message_of_a_vanished_node_has_no_effect(unasked):
     unasked.take(found(pod()))
     unasked.take(found())
     unasked.put("node-1", READ, is_summary=False)
@@ -202,7 +202,7 @@ def test_a_message_of_a_node_that_is_gone_has_no_effect(unasked):
     assert unasked.all_nodes(None).answers == ()
 
 
-def test_services_that_are_behind_are_news_once(unasked):
+def test_services_behind_are_news_once(unasked):
     unasked.take(found(pod()))
     assert unasked.set_behind({"node-1": ("shop/web",), "node-9": ("shop/web",)})
     assert not unasked.set_behind({"node-1": ("shop/web",)})

@@ -113,7 +113,7 @@ async def test_a_change_of_the_api_servers_objects_begins_anew(nodes, plans, loo
     assert await look(BEHIND_S) == ({"node-1": ("shop/web",)}, True)
 
 
-async def test_a_node_whose_plan_was_right_a_moment_ago_is_not_asked(nodes, plans, look):
+async def test_a_node_whose_plan_was_current_a_moment_ago_is_not_asked(nodes, plans, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     plans.former = (summary_of(nodes.plans["node-1"])[0],)
     assert await look() == ({}, True)
@@ -139,7 +139,7 @@ async def test_without_own_digests_nothing_is_compared(nodes, plans, look):
     assert await look() == ({}, True)
 
 
-async def test_at_each_look_a_few_are_asked_and_those_that_differ_first(nodes, look):
+async def test_each_comparison_asks_a_few_nodes_starting_with_differing_ones(nodes, look):
     for number in range(ASKED_MAX + 5):
         nodes.plans[f"node-{number:02}"] = {**OURS, "shop/web": "old"}
     await look()

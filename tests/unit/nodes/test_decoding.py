@@ -127,7 +127,7 @@ def test_decoding_hostile_answers_takes_bounded_memory():
 
 
 @pytest.mark.parametrize("endpoints", [0, 3, 100])
-def test_answers_of_proxies_are_within_what_is_decoded_and_kept(endpoints):
+def test_proxies_answers_fit_the_decoding_limits(endpoints):
     status = status_of(service_objects(50, endpoints=endpoints), "node-1")
     line = encode_answer(status)
     assert most_of(line) < DECODED_PER_BYTE * len(line)
@@ -167,11 +167,11 @@ def changed(status, **changes):
     return msgspec.structs.replace(status, **changes)
 
 
-def test_an_answer_is_read_as_it_was_written():
+def test_an_answer_is_decoded_as_written():
     assert encode_answer(WHOLE(encode_answer(STATUS))) == encode_answer(STATUS)
 
 
-def test_changes_give_what_the_agent_has_now():
+def test_applied_changes_give_the_agents_current_state():
     one, two, three = STATUS.ports
     two = msgspec.structs.replace(two, active=7)
     states = [
@@ -197,7 +197,7 @@ def test_fields_of_a_line_that_no_proxy_has_change_nothing():
     assert CHANGE(STATUS, line) == STATUS
 
 
-def test_an_older_proxys_answer_has_defaults_and_a_newer_ones_more_is_left_out():
+def test_missing_fields_have_defaults_and_unknown_ones_are_ignored():
     status = WHOLE(b'{"version": "0.1.0", "ports": [], "of_tomorrow": {"a": [1]}}')
     assert (status.version, status.served, status.plan.digest) == ("0.1.0", 0, "")
 

@@ -40,7 +40,7 @@ def test_node_specific_frontends_and_endpoint_states_make_no_difference():
     assert said([web(A, B)], [web(ejected, elsewhere, frontends=(ADDRESS, own))]) == []
 
 
-def test_service_ports_that_it_lacks_or_keeps_are_named():
+def test_missing_and_surplus_service_ports_are_named():
     tls = replace(web(A), port="tls")
     assert said([web(A), tls], [web(A)]) == ["it lacks shop/web:tls (IPv4)"]
     assert said([web(A)], [web(A), tls]) == ["it still has shop/web:tls (IPv4)"]

@@ -77,7 +77,7 @@ async def test_kube_proxy_is_no_agent_after_a_list_of_its_pods_has_failed_either
     assert not (await finder.pods()).agents
 
 
-async def test_nodes_that_the_pods_daemon_set_means_lack_one(api, finder_of):
+async def test_nodes_targeted_by_the_daemon_set_lack_an_agent(api, finder_of):
     linux = {"kubernetes.io/os": "linux"}
     api.put(pod("one", "node-1", nodeSelector=linux, tolerations=[{"operator": "Exists"}]))
     api.put(node("node-1", **linux))
@@ -86,7 +86,7 @@ async def test_nodes_that_the_pods_daemon_set_means_lack_one(api, finder_of):
     assert names(await look(finder_of())) == ("node-1", "node-2")
 
 
-async def test_without_pods_the_daemon_set_tells_which_nodes_lack_one(api, finder_of):
+async def test_without_pods_the_daemon_set_determines_nodes_lacking_an_agent(api, finder_of):
     labels = {"app.kubernetes.io/name": "userspace-proxy"}
     metadata = {"name": "userspace-proxy", "namespace": "kube-system", "labels": labels}
     template = {"spec": {"nodeSelector": {"pool": "a"}}}
@@ -98,7 +98,7 @@ async def test_without_pods_the_daemon_set_tells_which_nodes_lack_one(api, finde
     finder.check()
 
 
-async def test_without_the_right_to_list_nodes_they_are_unknown(api, finder_of):
+async def test_nodes_are_unknown_without_the_right_to_list_them(api, finder_of):
     api.put(pod("one", "node-1"))
     api.put(node("node-2"))
     api.denied = {"list nodes", "list daemonsets"}
@@ -113,13 +113,13 @@ async def test_pods_that_may_not_be_listed_are_an_error_with_the_command(api, fi
 
 
 @pytest.mark.parametrize("code", [401, 500])
-async def test_other_refusals_are_errors_with_the_servers_words(api, finder_of, code):
+async def test_other_refusals_are_errors_with_the_servers_message(api, finder_of, code):
     api.refuse("pods", code, message="not today")
     with pytest.raises(SourceError, match="not today"):
         await finder_of().pods()
 
 
-async def test_a_server_that_is_away_is_an_error(api, finder_of):
+async def test_an_unavailable_server_is_an_error(api, finder_of):
     await api.stop()
     with pytest.raises(SourceError, match="cannot reach the API server"):
         await finder_of().pods()

@@ -34,9 +34,7 @@ SILENT = silent(POD).replace(first_at=SINCE)
         pytest.param((), 1, (NOW,), Extent.SOME, id="it-is-not-ready"),
     ],
 )
-def test_the_extent_of_a_fault_depends_on_which_nodes_tried_the_endpoint(
-    causes, unhealthy, answers, extent
-):
+def test_a_faults_extent_depends_on_the_nodes_that_tried(causes, unhealthy, answers, extent):
     """Users went to healthy nodes: an endpoint that came and went was said to be unreachable."""
     assert extent_of(causes, unhealthy, answers) is extent
 
@@ -61,11 +59,11 @@ def test_without_a_byte_that_came_back_no_answer_is_known():
         ({"cause": silent(POD)}, True),
     ],
 )
-def test_a_node_has_tried_an_endpoint_if_it_counted_anything_for_it(facts, is_tried):
+def test_a_node_with_any_count_has_tried_the_endpoint(facts, is_tried):
     assert has_tried(untried(**facts)) is is_tried
 
 
-def test_an_endpoint_has_the_nodes_that_tried_it_and_what_they_see():
+def test_an_endpoint_lists_the_nodes_that_tried_it_with_results():
     members = {
         "a": web(answering(node="n3"), untried(OTHER)),
         "b": web(failing(refuses(POD), failures=2), untried(OTHER)),
@@ -104,7 +102,7 @@ def test_causes_of_an_endpoint_are_the_same_whatever_else_is_known():
     assert same_cause(refuses(POD)) != same_cause(silent(POD))
 
 
-def test_several_nodes_see_what_the_last_one_saw_and_count_together():
+def test_several_nodes_observations_are_merged_into_the_latest():
     seen = [
         silent(POD).replace(count=2, first_at=100.0, last_at=110.0),
         refuses(POD).replace(count=3, first_at=90.0, last_at=120.0),

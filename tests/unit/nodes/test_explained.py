@@ -52,7 +52,7 @@ def last_part(explanation):
     return explanation.parts[-1].steps
 
 
-def test_nodes_that_serve_what_is_planned_add_that_they_do():
+def test_nodes_serving_as_planned_are_confirmed():
     one = explained(nodes(answer("node-1", web(A, B)), answer("node-2", web(A, B))))
     assert one.level is Level.OK
     assert one.sentence.endswith("served on both nodes")
@@ -75,7 +75,7 @@ def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
 
 
-def test_a_remedy_that_is_a_command_asks_the_same_cluster():
+def test_a_remedys_command_asks_the_same_cluster():
     cause = none_ready(2, 0, ("pods", "-n", "shop", "-l", "app=web"))
     unhealthy = make_port("web", frontends=(ADDRESS,), endpoints=(), cause=cause)
     one = explained(nodes(answer("node-1", unhealthy)), source=("--context=prod",))
@@ -83,7 +83,7 @@ def test_a_remedy_that_is_a_command_asks_the_same_cluster():
     assert step.hint == f"kubectl {command(cause)} --context=prod"
 
 
-def test_a_node_that_is_behind_is_named_with_its_endpoints():
+def test_a_node_behind_is_named_with_its_endpoints():
     late = [answer(node, web(A, C), behind=("shop/web",)) for node in ("node-2", "node-3")]
     one = explained(nodes(answer("node-1", web(A, B)), *late))
     (step,) = [s for s in last_part(one) if s.topic == "plan" and s.level is Level.TROUBLE]
@@ -94,7 +94,7 @@ def test_a_node_that_is_behind_is_named_with_its_endpoints():
     assert one.sentence.endswith(f"; {step.what}")
 
 
-def test_nodes_that_are_behind_by_the_same_are_one_line():
+def test_nodes_lagging_in_the_same_way_are_one_line():
     late = [answer(f"node-{n}", web(A), behind=("shop/web",)) for n in range(5)]
     other = answer("node-7", web(B), behind=("shop/web",))
     steps = behind_steps("shop/web", [web(A, B)], nodes(*late, other))
@@ -104,7 +104,7 @@ def test_nodes_that_are_behind_by_the_same_are_one_line():
     ]
 
 
-def test_another_service_that_is_behind_is_of_no_concern():
+def test_another_service_behind_is_of_no_concern():
     steps = behind_steps("shop/web", [web(A)], nodes(answer("node-1", web(B), behind=("shop/db",))))
     assert [(step.level, step.what) for step in steps] == [(Level.OK, "as planned on 1 node")]
 
@@ -121,7 +121,7 @@ def test_without_the_api_servers_services_nothing_is_compared():
     assert "can't be read" in steps[0].what
 
 
-def test_an_explanation_of_one_node_states_that_it_is_not_as_planned():
+def test_an_explanation_of_a_node_states_differences_from_the_plan():
     late = answer("node-1", web(C), behind=("shop/web",))
     subject = read_subject(late.status, "shop/web", "the proxy of node-1", is_live=True)
     one = with_plan(explain(subject), behind_steps("shop/web", [web(A)], nodes(late)))
@@ -147,7 +147,7 @@ def test_a_service_whose_flows_get_no_answer_has_a_remedy_and_the_command_for_su
     assert served.hint == NO_DATAGRAM_HINT
 
 
-def test_an_endpoint_that_is_listed_as_ready_has_no_mark_of_success_where_it_fails():
+def test_an_endpoint_listed_as_ready_has_no_mark_of_success_where_it_fails():
     def marks_of(*answers):
         (step,) = (
             step

@@ -53,7 +53,7 @@ def test_the_last_answer_of_a_node_without_an_answer_adds_no_finding():
     assert said(old) == [(PROBLEM, ("a",))]
 
 
-def test_nodes_are_not_compared_with_what_a_former_agent_answered():
+def test_nodes_are_not_compared_with_a_former_agents_answer():
     former = answer_of(
         "a",
         version="0.0.9",
@@ -87,7 +87,7 @@ def test_rules_of_kube_proxy_beside_ours_are_named():
     assert found == [(beside_kube_proxy(places[:3]), ("a", "b"))]
 
 
-def test_objects_that_are_rejected_cut_nothing_off():
+def test_rejected_objects_cut_nothing_off():
     rejected = RejectedFacts.at("Service shop/x", "ports: missing")
     source = SourceFacts(
         "kubernetes", "x", is_synced=True, problems=(rejected.line,), rejected=(rejected,)
@@ -98,7 +98,7 @@ def test_objects_that_are_rejected_cut_nothing_off():
     assert say(one.cause) == "Source: x"
 
 
-def test_problems_of_the_same_kind_are_one_finding():
+def test_equal_problems_of_several_nodes_are_one_finding():
     firewalls = FirewallFacts("ip filter in", "policy drop", "Add a rule")
     found = findings_in(
         all_of(*(answer_of(n, firewalls=(firewalls,)) for n in "ab"), answer_of("c"))
@@ -122,7 +122,7 @@ def test_a_version_that_most_do_not_have_is_named():
     assert [nodes for _, nodes in found] == [("a",), ("b",)]
 
 
-def test_settings_are_compared_where_they_have_a_majority():
+def test_settings_are_compared_if_a_majority_exists():
     answers = [
         answer_of("a", settings={"steering": "iptables", "node_ip": "a"}),
         answer_of("b", settings={"workers": 2, "node_ip": "b", "hostname_override": "b"}),
@@ -135,7 +135,7 @@ def test_settings_are_compared_where_they_have_a_majority():
     assert said(*answers) == [(other_settings(values), ("a",))]
 
 
-def test_nodes_that_are_behind_are_one_finding_with_all_services():
+def test_lagging_nodes_are_one_finding_with_all_services():
     found = findings_in(
         all_of(
             answer_of("a", behind=("shop/b", "shop/a")), answer_of("b", behind=("shop/c", "x/d"))
@@ -157,7 +157,7 @@ def test_nodes_that_are_behind_are_one_finding_with_all_services():
         (0.0, None),
     ],
 )
-def test_a_clock_is_off_if_the_way_of_the_answer_does_not_explain_it(now, cause):
+def test_a_clock_is_off_if_the_transfer_time_does_not_explain_it(now, cause):
     nodes = [answer_of("a", now=now), answer_of("b"), answer_of("c")]
     assert said(*nodes) == ([] if cause is None else [(cause, ("a",))])
 

@@ -14,7 +14,7 @@ def test_rates_of_nodes_are_added_each_by_its_own_clock():
     assert rates == Figures(connections=10.5)
 
 
-def test_an_agent_that_was_started_in_between_has_counted_since():
+def test_an_agent_started_in_between_has_counted_since():
     before = at(NOW, 100)
     now = at(NOW + 4, 30, started=[NOW + 2])
     (rates,) = rates_of(now, before).values()
@@ -34,7 +34,7 @@ def test_a_clock_that_stands_still_gives_no_rate():
 
 
 @pytest.mark.parametrize("set_by", [5.0, -5.0, 1e9])
-def test_a_clock_that_is_set_is_no_restart(set_by):
+def test_setting_a_clock_is_no_restart(set_by):
     before = at(NOW, 100)
     now = at(NOW + 4 + set_by, 140, started=NOW - 1000 + set_by)
     assert list(growth_of(now, before).values()) == [Figures(connections=40)]

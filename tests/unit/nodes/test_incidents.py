@@ -19,7 +19,7 @@ EXPLAIN = f"kubectl userspace-proxy explain {WEB}"
 PODS = [f"10.244.3.{number}:8080" for number in range(1, 6)]
 
 
-def test_an_endpoint_that_fails_on_several_nodes_is_one_incident():
+def test_an_endpoint_failing_on_several_nodes_is_one_incident():
     gone = refuses(POD).replace(**SEEN)
     sick = {node: web(failing(gone)) for node in ("a", "b", "c")}
     (one,) = incidents_of([sick, {"a": web(failing(gone), name="api")}])
@@ -51,24 +51,24 @@ def test_a_fault_on_some_of_the_nodes_that_tried_is_a_path_fault():
     assert (one.nodes, one.tried, one.answered, one.extent) == (("a",), 3, 2, Extent.PATH)
 
 
-def test_nodes_that_are_answered_through_another_service_have_tried_it():
+def test_nodes_answered_through_another_service_have_tried_the_endpoint():
     (one,) = incidents_of([{"a": web(failing(silent(POD)))}, {"b": web(answering(), name="api")}])
     assert (one.tried, one.answered, one.extent) == (2, 1, Extent.PATH)
 
 
-def test_a_fault_seen_by_the_only_node_that_tried_has_extent_one():
+def test_a_fault_seen_by_the_only_trying_node_has_extent_one():
     (one,) = incidents_of([{"a": web(failing(silent(POD))), "b": web(untried(POD))}])
     assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
 
 
-def test_a_node_whose_summary_omits_an_endpoint_is_not_counted_as_having_tried():
+def test_a_node_with_a_summary_does_not_count_as_having_tried():
     members = {"a": web(failing(silent(POD))), "b": web(failing(silent(POD)))}
     of_service = web(name="x", problem="in use")
     found = incidents_of([members, {"c": of_service}], {"b", "c", "d"})
     assert {one.extent: one.left_out for one in found} == {Extent.ENDPOINT: 2, Extent.NONE: 0}
 
 
-def test_a_dead_node_is_one_incident_even_if_each_node_has_tried_one_of_its_endpoints():
+def test_a_dead_node_is_one_incident_even_if_each_node_tried_one_endpoint():
     members = {
         node: web(failing(silent(at).replace(**SEEN), node="node-3"), answering(OTHER))
         for node, at in zip("abc", PODS, strict=False)
@@ -79,7 +79,7 @@ def test_a_dead_node_is_one_incident_even_if_each_node_has_tried_one_of_its_endp
     assert [*one.incident.endpoints] == PODS[:3]
 
 
-def test_a_node_of_which_another_endpoint_answers_someone_is_not_dead():
+def test_a_node_with_an_answering_endpoint_is_not_dead():
     members = {
         "a": web(failing(silent(PODS[0]).replace(**SEEN), node="node-3")),
         "b": web(failing(silent(PODS[1]).replace(**SEEN), node="node-3")),
@@ -88,7 +88,7 @@ def test_a_node_of_which_another_endpoint_answers_someone_is_not_dead():
     assert len(incidents_of([members])) == 2
 
 
-def test_a_node_that_no_longer_reaches_several_endpoints_is_one_incident():
+def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     ways = [
         {
             "a": web(failing(silent(at).replace(**SEEN), node="node-3"), name=f"s{at[9]}"),

@@ -35,7 +35,7 @@ from .views import (
 SICK, FINE = web(failing(refuses(POD))), web(answering())
 
 
-def test_nodes_with_the_same_cause_are_one_group():
+def test_nodes_with_the_same_cause_are_grouped():
     seen = refuses(POD).replace(count=2, first_at=NOW - 60, last_at=NOW - 5)
     port = one_port(
         answer_of("a", web(failing(seen))),
@@ -51,7 +51,7 @@ def test_nodes_with_the_same_cause_are_one_group():
     assert (port.level, port.unhealthy) == (Level.TROUBLE, 3)
 
 
-def test_a_summary_leaves_out_what_is_served():
+def test_a_summary_omits_served_ports():
     port = one_port(
         answer_of("a", SICK, is_summary=True, served=7),
         answer_of("b", is_summary=True, served=8),
@@ -71,7 +71,7 @@ def test_a_summary_of_a_node_behind_on_a_service_does_not_count_as_served():
 
 
 @pytest.mark.parametrize("facts", [{}, {"is_summary": True, "served": 0}])
-def test_a_node_that_serves_nothing_or_has_sent_all_does_not_know_what_it_lacks(facts):
+def test_a_node_serving_nothing_or_with_a_whole_answer_lacks_the_port(facts):
     port = one_port(answer_of("a", SICK), answer_of("b", **facts))
     assert (port.served, port.missing) == (0, ("b",))
 
@@ -131,7 +131,7 @@ def test_the_worst_that_touches_the_most_nodes_is_first():
     assert (merged.level, merged.unhealthy) == (Level.TROUBLE, 3)
 
 
-def test_a_service_that_one_agent_alone_claims_costs_no_line():
+def test_a_service_claimed_by_a_single_agent_has_no_line():
     made_up = web(failing(refuses(OTHER)), name="zzz")
     answers = answer_of("a", FINE, made_up), answer_of("b", FINE)
     names = [port.key.service for port in merged_of(*answers, digests={"shop/web": "1"}).ports]
@@ -171,7 +171,7 @@ def test_more_than_a_summary_is_asked_of_services_that_are_not_ok_somewhere():
     assert len(asked) == ASKED_MAX
 
 
-def test_a_part_has_one_service_one_port_or_a_namespace():
+def test_a_selection_is_a_service_a_port_or_a_namespace():
     merged = merge(make_sick_cluster())
     assert [port.key.service for port in merged.of_service("shop/api").ports] == ["api"]
     part = merged.of_service("shop/api:http")
@@ -183,7 +183,7 @@ def test_a_part_has_one_service_one_port_or_a_namespace():
     assert not merged.of_service("other").ports
 
 
-def test_the_cost_grows_with_what_there_is_and_no_faster():
+def test_the_cost_grows_linearly():
     sick = [web(failing(refuses(f"10.244.{i}.9:80")), name=f"s{i}") for i in range(10)]
     fine = [web(answering(f"10.243.{i}.9:80"), name=f"t{i}") for i in range(10)]
 

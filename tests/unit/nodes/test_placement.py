@@ -48,7 +48,7 @@ def test_taints_must_be_tolerated(tolerations, is_meant):
     assert daemon_set(tolerations=tolerations).includes(state(taints=[GPU])) is is_meant
 
 
-def test_taints_that_every_daemon_tolerates_and_mild_ones_do_not_matter():
+def test_commonly_tolerated_and_mild_taints_are_ignored():
     unready = {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}
     mild = {"key": "gpu", "effect": "PreferNoSchedule"}
     assert daemon_set().includes(state(taints=[unready, mild]))
@@ -87,12 +87,12 @@ def test_a_node_without_a_kernel_of_its_own_is_not_meant(options):
     assert not daemon_set(tolerations=ALL).includes(state(**options))
 
 
-def test_a_node_that_is_not_ready_states_why():
+def test_an_unready_node_states_why():
     assert state(ready="Unknown").reason == "kubelet has stopped"
     assert state().reason == ""
 
 
-def test_nodes_that_are_meant_and_have_no_pod_lack_one():
+def test_targeted_nodes_without_a_pod_are_listed():
     nodes = [state(name, **LINUX) for name in ("node-3", "node-1", "node-2")]
     nodes.append(state("windows-1"))
     chart = daemon_set(nodeSelector=LINUX)

@@ -53,7 +53,7 @@ async def test_the_reader_returns_an_answer_or_a_problem_for_every_node(agents, 
     assert first.agents == (agent_on("node-1"),)
 
 
-async def test_only_nodes_that_are_named_are_asked(api, agents, reader_of):
+async def test_only_named_nodes_are_asked(api, agents, reader_of):
     for name in ("node-1", "node-2"):
         agents.add(name, FakeAgent(status(name)))
     found = await read(reader_of(Where(nodes=frozenset({"node-2", "node-9"}))))
@@ -85,7 +85,7 @@ async def test_partial_answers_are_shown(api, agents, reader_of):
     assert shown[-1].answers[0].status is not None
 
 
-async def test_pods_that_are_gone_and_nodes_that_are_not_ready_have_causes(api, agents, reader_of):
+async def test_vanished_pods_and_unready_nodes_have_causes(api, agents, reader_of):
     pod = agents.add("node-1", FakeAgent(status("node-1")))
     api.pods.kill(pod, "kube-system")
     condition = {"type": "Ready", "status": "Unknown", "message": "kubelet has stopped"}
@@ -96,9 +96,7 @@ async def test_pods_that_are_gone_and_nodes_that_are_not_ready_have_causes(api, 
     assert problems(found) == {"node-1": "forward_failed", "node-2": ""}
 
 
-async def test_port_forwards_that_are_not_permitted_are_an_error_with_the_command(
-    api, agents, reader_of
-):
+async def test_forbidden_port_forwards_are_an_error_with_the_command(api, agents, reader_of):
     agents.add("node-1", FakeAgent(status("node-1")))
     api.denied = {"create pods/portforward"}
     with pytest.raises(SourceError, match=r"allow test to forward ports of pods .* rolebinding"):
@@ -106,9 +104,7 @@ async def test_port_forwards_that_are_not_permitted_are_an_error_with_the_comman
 
 
 @pytest.mark.parametrize("follows", [False, True], ids=["once", "followed"])
-async def test_a_pod_whose_forward_is_not_permitted_ends_no_other_answer(
-    follows, agents, reader_of
-):
+async def test_a_forbidden_forward_does_not_end_other_answers(follows, agents, reader_of):
     is_refused, agent = asyncio.Event(), FakeAgent(status("node-1"))
 
     async def answer_later(request, send):
@@ -150,9 +146,7 @@ async def test_a_server_that_does_not_answer_has_a_deadline(api, reader_of):
             await read(NodesReader(client, timeout_s=0.2))
 
 
-async def test_an_answer_that_is_too_large_is_asked_for_as_a_summary(
-    agents, reader_of, monkeypatch
-):
+async def test_an_oversized_answer_is_requested_as_a_summary(agents, reader_of, monkeypatch):
     agent = FakeAgent(status("node-1", served=3))
     agents.add("node-1", agent)
     monkeypatch.setattr(answer_detail, "WHOLE_BYTES", 4000)
@@ -184,7 +178,7 @@ async def test_other_paths_are_asked_for_at_some_nodes_or_all(agents, reader_of)
         assert await reader.ask("/api/v1/connections", ["node-9"]) == {}
 
 
-async def test_a_node_that_is_asked_and_does_not_answer_has_a_cause(agents, reader_of):
+async def test_a_node_asked_without_answering_has_a_cause(agents, reader_of):
     agents.add("node-1", HOSTILE["silent"]())
     async with reader_of(timeout_s=0.2) as reader:
         found = await reader.ask("/api/v1/connections")
@@ -263,7 +257,7 @@ async def test_changes_of_nodes_are_followed(agents, quick):
         await until(following, lambda found: not found.answers[-1].agents or len(found.answers) < 2)
 
 
-async def test_a_broken_stream_has_a_cause_until_it_is_open_again(api, agents, quick):
+async def test_a_broken_stream_has_a_cause_until_reopened(api, agents, quick):
     agents.add("node-1", FakeAgent(status("node-1")))
     async with contextlib.aclosing(quick.follow()) as following:
         await until(following, lambda found: found.answers[0].status is not None)
@@ -285,9 +279,7 @@ async def test_a_rolling_update_moves_to_the_new_agent(agents, quick):
         assert len(found.answers[0].agents) == 2
 
 
-async def test_an_agent_whose_pod_was_replaced_is_found_though_watches_are_silent(
-    api, agents, quick
-):
+async def test_a_replaced_pods_agent_is_found_despite_silent_watches(api, agents, quick):
     agents.add("node-1", FakeAgent(status("node-1", version="old")))
     async with contextlib.aclosing(quick.follow()) as following:
         await until(following, lambda found: found.answers[0].status is not None)
@@ -309,7 +301,7 @@ async def test_a_stream_without_end_costs_its_row_only(agents, quick):
         assert problems(found)["hostile"] == "answer_too_large"
 
 
-async def test_following_has_the_errors_of_the_first_look(api, agents, quick):
+async def test_following_raises_the_errors_of_the_first_read(api, agents, quick):
     agents.add("node-1", fixed(b"{}"))
     api.denied = {"create pods/portforward"}
     with pytest.raises(SourceError, match="rolebinding"):

@@ -64,7 +64,7 @@ def test_a_row_has_no_value_for_facts_the_agent_lacks():
         ({"plan": PlanFacts(1)}, {}, None),
     ],
 )
-def test_whether_it_is_behind_is_known_where_both_have_digests(answer, digests, behind):
+def test_lag_is_known_only_if_both_sides_have_digests(answer, digests, behind):
     assert row_of(answer_of("a", **answer), digests=digests).behind == behind
 
 
@@ -78,7 +78,7 @@ def test_cpu_use_is_computed_since_the_last_answer_of_the_same_agent():
     assert row_of(answer_of("a", process=ProcessFacts(5.0), started=NOW + 5)).cpu is None
 
 
-def test_a_summary_counts_what_it_leaves_out():
+def test_a_summarys_row_counts_omitted_ports():
     row = row_of(answer_of("a", web(failing(refuses(POD))), is_summary=True, served=199))
     assert (row.ports, row.unhealthy) == (200, 1)
 
@@ -108,7 +108,7 @@ def test_an_endpoint_that_most_nodes_fail_to_reach_affects_no_node_level():
     assert {row.level for row in merged.rows} == {Level.OK}
 
 
-def test_a_cause_that_is_about_no_endpoint_is_of_the_few_nodes_that_have_it():
+def test_a_cause_without_endpoints_belongs_to_the_few_nodes_that_have_it():
     ports = web(name="x", problem="in use"), web(answering(), name="x")
     merged = merged_of(answer_of("a", ports[0]), *(answer_of(node, ports[1]) for node in "bc"))
     assert (merged.rows[0].node, merged.rows[0].level) == ("a", Level.TROUBLE)
@@ -116,7 +116,7 @@ def test_a_cause_that_is_about_no_endpoint_is_of_the_few_nodes_that_have_it():
     assert {row.level for row in merged.rows} == {Level.OK}
 
 
-def test_the_last_answer_of_a_node_without_one_is_not_shown():
+def test_an_unanswering_nodes_last_answer_is_not_shown():
     row = row_of(answer_of("a", web(answering()), problem=without_answer("a").problem))
     assert (row.has_answer, row.version, row.ports) == (False, "", 0)
 

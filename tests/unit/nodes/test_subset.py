@@ -33,7 +33,7 @@ def test_a_service_or_namespace_is_selected():
     assert len(part_of(merge(TWO), "").ports) == 2
 
 
-def test_a_status_of_one_namespace_counts_problems_of_the_other_namespaces():
+def test_a_namespaces_status_counts_other_namespaces_problems():
     """All looked well in the context's namespace, while nine Services of another one failed."""
     merged = merge(TWO)
     assert render_status(part_of(merged, "cart")).body.decode().splitlines()[1] == (
@@ -51,7 +51,7 @@ def test_nodes_belong_to_a_namespace_and_not_to_a_service():
     assert part_of(merge(silent), "cart/db").level is Level.OK
 
 
-def test_a_search_selects_what_it_finds_on_some_node():
+def test_a_search_selects_ports_that_match_on_any_node():
     assert names_of(found_in(merge(TWO), Search.parse("is:problem"))) == ["shop/web:http"]
     assert found_in(merge(TWO), Search.parse("cart")).level is Level.OK
     assert found_in(merge(TWO), Search.parse("nothing")).ports == ()

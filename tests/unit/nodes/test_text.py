@@ -88,7 +88,7 @@ def test_the_status_text_limits_lists_and_counts_the_rest():
     assert not any("more finding" in line or "more causes" in line for line in wide)
 
 
-def test_the_status_text_limits_the_service_ports_of_one_agent():
+def test_the_text_limits_one_agents_service_ports():
     answer = answer_of("a")
     port = web(answering())
     ports = [msgspec.structs.replace(port, service=f"s{number}") for number in range(10_005)]

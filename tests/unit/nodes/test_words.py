@@ -17,7 +17,7 @@ from .views import NOW, POD, answer_of, answering, failing, make_sick_cluster, m
 from .words import WORDS, page
 
 
-def test_the_words_about_all_nodes_are_as_recorded():
+def test_the_texts_about_all_nodes_match_the_recorded_page():
     recorded = WORDS.read_text().splitlines()
     assert [*page()] == recorded, "if that is intended: python -m tests.unit.nodes.words"
 
@@ -46,7 +46,7 @@ def test_a_finding_starts_with_its_nodes():
     assert format_finding(NodeFinding(Level.TROUBLE, cause)) == "no answer"
 
 
-def test_format_port_omits_causes_that_were_already_printed():
+def test_format_port_omits_already_printed_causes():
     merged = merge(make_sick_cluster())
     (port,) = merged.of_service("shop/api").ports
     assert POD in format_port(port, merged)
@@ -56,7 +56,7 @@ def test_format_port_omits_causes_that_were_already_printed():
     )
 
 
-def test_an_incident_names_its_services_or_counts_them():
+def test_an_incident_names_or_counts_its_services():
     sick = failing(silent(POD))
     merged = merged_of(
         answer_of("a", web(sick), web(sick, name="api")), answer_of("b", web(answering()))
@@ -65,6 +65,6 @@ def test_an_incident_names_its_services_or_counts_them():
     assert format_incident(one, NOW, 2).endswith(": 2 Services")
 
 
-def test_the_words_of_an_agent_are_cut():
+def test_an_agents_text_is_truncated():
     cause = as_read(CauseCode(""), "x" * 10_000)
     assert len(format_finding(NodeFinding(Level.TROUBLE, cause))) < 500

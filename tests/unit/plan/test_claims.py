@@ -161,7 +161,7 @@ RANGES = ("198.51.100.0/24",)
         ),
     ],
 )
-def test_frontends_of_one_policy_share_a_proxy_port(policies, expected):
+def test_frontends_with_the_same_policy_share_a_proxy_port(policies, expected):
     given = service(**EVERYTHING, **policies)
     assert {k: sorted(v) for k, v in asked(given).items()} == {
         f"shop/cart:http{side}": frontends for side, frontends in expected.items()
@@ -300,7 +300,7 @@ def test_external_ips_beyond_the_bound_are_noted_in_their_family_and_not_where_a
     assert too_many_external_ips not in [note.row for note in notes(both, off)]
 
 
-def test_a_note_appears_once_in_the_family_that_it_concerns():
+def test_a_note_appears_once_in_its_family():
     external_ips = ("198.18.0.1", "2001:db8:ffff::1")
     given = service(
         cluster_ips=(CART_IP, CART_IP_V6),
@@ -311,7 +311,7 @@ def test_a_note_appears_once_in_the_family_that_it_concerns():
     assert notes(given) == [external_ip_off(ip, ELSEWHERE) for ip in external_ips]
 
 
-def test_addresses_of_a_family_in_which_it_is_not_served_are_noted_once():
+def test_addresses_of_an_unserved_family_are_noted_once():
     given = service(
         cluster_ips=(CART_IP_V6,),
         load_balancer_ips=(LB_IP, LB_IP_V6),
@@ -386,7 +386,7 @@ def test_source_ranges_are_looked_at_once_for_all_ports():
     assert Looks.count < 100
 
 
-def test_a_service_that_is_left_out_claims_nothing_but_keeps_its_addresses():
+def test_an_omitted_service_claims_nothing_but_keeps_its_addresses():
     made = claims_of(service(load_balancer_ips=(LB_IP,)), NODE, is_left_out=True)
     assert (made.ports, made.own_ips) == ((), (CART_IP, LB_IP))
     (ignored,) = made.ignored
@@ -452,14 +452,14 @@ def test_ports_beyond_the_frontend_limit_are_left_out():
     assert served_ports(service(ports=ports(10_000))) == (list(ports(10_000)), ())
 
 
-def test_ports_that_are_left_out_are_not_claimed():
+def test_omitted_ports_are_not_claimed():
     given = service(ports=(SCTP, *ports(10_001)))
     made = claims_of(given, OF_EXTERNAL_IPS)
     assert len(made.ports) == 10_000
     assert [item.port for item in made.ignored] == ["p10000", "diameter"]
 
 
-def test_external_ips_count_where_they_are_on():
+def test_external_ips_count_only_if_enabled():
     given = service(external_ips=("203.0.113.9",))
     assert count_frontends(given, OF_EXTERNAL_IPS) == 2
     assert count_frontends(given, NodeFacts()) == 1
@@ -480,12 +480,12 @@ def test_a_range_counts_as_a_port():
     assert most_external_ips(replace(few, ports=ports(51))) == 99
 
 
-def test_a_service_that_is_not_served_counts_nothing():
+def test_an_unserved_service_counts_nothing():
     assert count_frontends(service(cluster_ips=()), OF_EXTERNAL_IPS) == 0
     assert count_frontends(service(ports=(SCTP,)), OF_EXTERNAL_IPS) == 0
 
 
-def test_of_many_ports_without_support_the_first_ones_are_listed():
+def test_only_the_first_of_many_unsupported_ports_are_listed():
     *found, last = unsupported_ports(service(ports=ports(20_000, protocol="SCTP")))
     assert [item.port for item in (*found, last)] == [p.name for p in ports(20)]
     assert {item.cause for item in found} == {NO_SCTP}
@@ -494,7 +494,7 @@ def test_of_many_ports_without_support_the_first_ones_are_listed():
     assert unsupported_ports(service()) == ()
 
 
-def test_of_many_ignored_ports_the_last_that_is_listed_counts_the_others():
+def test_the_last_listed_of_many_ignored_ports_counts_the_others():
     items = [IgnoredService(CART, f"p{n}", NO_SCTP) for n in range(IGNORED_MAX + 1)]
     assert first_ignored(items[:-1]) == tuple(items[:-1])
     found = first_ignored(items)
@@ -534,7 +534,7 @@ def test_a_range_is_claimed_besides_its_port(facts, served, count):
     assert len(claim.notes) == count
 
 
-def test_a_note_about_the_range_of_a_port_is_at_that_port_in_one_family():
+def test_a_range_note_is_attached_to_its_port_in_one_family():
     asked = (AskedRange("dns", 1, 9), AskedRange("unknown", 1, 9))
     given = service(
         ports=[ServicePort("api", 80, "TCP"), DNS],

@@ -107,7 +107,7 @@ def test_the_port_of_endpoints_is_in_the_digest():
         pytest.param(replace(FIRST, pod="web-x", hostname="web-x"), id="names"),
     ],
 )
-def test_topology_and_what_only_some_nodes_read_are_not_in_the_digest(endpoint):
+def test_topology_and_node_specific_inputs_are_not_in_the_digest(endpoint):
     assert digest(SERVICE, a_slice(endpoint, SECOND)) == digest()
 
 

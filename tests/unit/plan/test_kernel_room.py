@@ -72,7 +72,7 @@ def test_with_affinity_and_too_many_endpoints_a_service_stays_on_userspace_with_
         pytest.param(6, DataPath.USERSPACE, id="beyond"),
     ],
 )
-def test_endpoints_count_for_each_port_and_all_ports_have_one_path(count, path):
+def test_endpoints_count_once_per_port_and_all_ports_share_a_path(count, path):
     ports = [ServicePort(f"p{n}", 80 + n, "TCP") for n in range(count)]
     targets = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(count)]
     plan = plan_of(service(ports=ports, **PINNED), slice_of(*ips(100), ports=targets))
@@ -107,7 +107,7 @@ def test_slots_count_instead_of_endpoints_and_nothing_unless_the_kernel_is_asked
     assert size(service(**more), slice_of(*ips(3))) == counted
 
 
-def test_weights_count_as_the_parts_that_they_may_have():
+def test_weights_count_as_their_maximum_slots():
     slices = slice_of(*ips(3), Endpoint("192.0.2.9", weight=7))
     assert size(service(handling=KERNEL), slices) == KernelSize(36, 0, 256 - 36)
     assert size(service(handling=HASHED), slices) == KernelSize(128, 0, 4096 - 128)
@@ -164,7 +164,7 @@ def test_beyond_a_bound_of_the_node_the_last_of_a_namespace_with_more_than_its_s
     assert room.change({keys[0]: KernelSize()}) == {keys[2]}
 
 
-def test_a_service_that_is_too_large_itself_takes_no_room(monkeypatch):
+def test_an_oversized_service_takes_no_room(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     room, large = KernelRoom(), KernelSize(10, 0, ELEMENTS_MAX)
     assert room.change({CART: KernelSize(ELEMENTS_MAX + 1, 0, 30), WEB: large}) == set()
@@ -175,7 +175,7 @@ def test_a_service_that_is_too_large_itself_takes_no_room(monkeypatch):
     ("handling", "parts"),
     [pytest.param(HASHED, 128, id="slots"), pytest.param(KERNEL, 33, id="parts")],
 )
-def test_a_service_without_room_for_exact_weights_has_coarse_ones_and_a_note(
+def test_a_service_without_room_for_exact_weights_gets_coarse_ones_and_a_note(
     monkeypatch, handling, parts
 ):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)

@@ -108,7 +108,7 @@ def test_only_the_contested_address_is_lost():
     assert owners.lost[claims(service(WEB))[0].ports[0].key].keys() == {ADDRESS}
 
 
-def test_two_ports_of_one_service_may_not_share_an_address_either():
+def test_two_ports_of_a_service_may_not_share_an_address():
     owners = settle(claims(service(ports=(ServicePort("web", 80, "TCP"), HTTP))))
     assert owners.holders[ADDRESS].key.name.port == "http"
     assert [key.name.port for key in owners.lost] == ["web"]
@@ -138,7 +138,7 @@ def test_an_external_ip_is_never_another_services_own(owner):
 
 
 @pytest.mark.parametrize("gone", [CART, WEB], ids=["by-its-claimant", "by-the-owner"])
-def test_an_external_ip_that_was_lost_can_be_withdrawn(gone):
+def test_a_lost_external_ip_can_be_withdrawn(gone):
     thief = service(CART, external_ips=(EXTERNAL_IP,))
     owner = service(WEB, cluster_ips=(EXTERNAL_IP,))
     owners = FrontendOwners()
@@ -179,7 +179,7 @@ def test_owners_do_not_depend_on_the_order(orders):
 
 
 @drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key))
-def test_a_contested_frontend_has_one_owner_and_is_lost_by_all_other_claims(services):
+def test_a_contested_frontend_has_one_owner_and_all_other_claims_lose_it(services):
     made = [claims_of(s, FACTS) for s in services]
     owners = settle(made)
     for claim in (claim for each in made for claim in each.ports):
@@ -190,7 +190,7 @@ def test_a_contested_frontend_has_one_owner_and_is_lost_by_all_other_claims(serv
 
 
 @drawn(st.lists(st.one_of(SERVICES, KEYS), max_size=12))
-def test_change_by_change_gives_what_all_at_once_gives(changes):
+def test_incremental_changes_give_the_same_owners_as_a_single_change(changes):
     owners = FrontendOwners()
     for change in changes:
         before, served = settled(owners), served_by(owners)
@@ -221,7 +221,7 @@ def others_who_differ(before, now):
     return {key.name.service for key in keys}
 
 
-def test_a_change_reports_only_the_services_that_it_affects():
+def test_a_change_reports_only_affected_services():
     till = ServiceKey("shop", "till")
     owners = FrontendOwners()
     owners.change((), claims(service(CART), service(WEB), service(till, cluster_ips=(WEB_IP,))))
@@ -235,7 +235,7 @@ CHANGES = st.lists(st.tuples(st.booleans(), st.sets(st.sampled_from("abc")), KEY
 
 
 @drawn(CHANGES)
-def test_an_index_contains_the_services_that_were_added_and_not_discarded(changes):
+def test_an_index_contains_the_added_and_not_discarded_services(changes):
     index, expected = ServiceIndex(), {}
     for comes, places, key in changes:
         (index.add if comes else index.discard)(places, key)
@@ -247,7 +247,7 @@ def test_an_index_contains_the_services_that_were_added_and_not_discarded(change
     }
 
 
-def test_a_service_alone_at_many_addresses_is_one_object():
+def test_a_lone_service_at_many_addresses_shares_one_object():
     index = ServiceIndex()
     index.add(["a", "b"], CART)
     assert index["a"] is index["b"]
@@ -286,7 +286,7 @@ def test_the_effects_of_several_changes_add_up():
     assert moved.cluster_ips == {CART_IP, WEB_IP}
 
 
-def test_a_cluster_ip_passes_to_the_next_service_that_has_it():
+def test_a_cluster_ip_passes_to_its_next_service():
     owners = FrontendOwners()
     owners.change((), claims(service(WEB), service(CART)))
     assert owners.cluster_ips == {CART_IP: CART}
@@ -302,9 +302,7 @@ def test_a_cluster_ip_passes_to_the_next_service_that_has_it():
         pytest.param({"ports": (NODE_PORT,)}, "node port 30080", id="node-port"),
     ],
 )
-def test_an_address_that_is_lost_is_a_note_where_others_are_served(
-    claimed, what, is_external_local
-):
+def test_a_lost_address_is_a_note_beside_served_ones(claimed, what, is_external_local):
     both = {**claimed, "is_external_local": is_external_local}
     claimants = service(CART, **both), service(WEB, cluster_ips=(WEB_IP,), **both)
     facts = NodeFacts(external_ip_networks=("203.0.113.0/24",), addresses=("198.51.100.1",))
@@ -326,7 +324,7 @@ def test_an_external_ip_of_another_service_is_noted_as_its_address():
     assert web.notes == (lost_as_address(ip, "external IP", ip, str(CART)),)
 
 
-def test_lost_addresses_are_noted_in_one_order_whichever_was_lost_first():
+def test_lost_addresses_are_noted_in_a_fixed_order():
     external = {"external_ips": ("203.0.113.7",)}
     bank = ServiceKey("bank", "till")
     services = [
@@ -345,7 +343,7 @@ def test_lost_addresses_are_noted_in_one_order_whichever_was_lost_first():
         assert lost == ["198.51.100.1:30080/TCP", "203.0.113.7:80/TCP"], in_order
 
 
-def test_of_two_ranges_at_one_address_the_older_service_has_it():
+def test_the_older_of_two_services_has_an_overlapping_range():
     def ranged(key, created, first):
         handling = Handling(port_ranges=(AskedRange("http", first, first + 40),))
         return service(

@@ -46,7 +46,7 @@ KEY = PortKey(HTTP, IPFamily.IPV4)
         (PortKey(HTTP, IPFamily.IPV6, Side.LOAD_BALANCER), "shop/cart:http (IPv6, load balancer)"),
     ],
 )
-def test_the_text_of_a_key_is_the_service_port_and_what_is_unusual(key, text):
+def test_a_key_prints_the_service_port_and_unusual_attributes(key, text):
     assert str(key) == text
 
 
@@ -210,7 +210,7 @@ def test_applying_the_difference_in_its_order_gives_the_desired_plan(have, want)
     assert sockets == {(key, port.protocol): port for key, port in want.ports.items()}
 
 
-def test_new_conflicts_are_one_of_each_service():
+def test_only_one_new_conflict_per_service_is_reported():
     taken = held_by("198.51.100.7", "shop/x")
     web, web_2, cart = (
         IgnoredService(key, port, taken, is_conflict=True)

@@ -53,7 +53,7 @@ OURS = "refused: it is an address that this proxy serves"
 
 
 class TestManyPorts:
-    def test_a_plan_that_is_abandoned_between_two_turns_is_followed_by_a_whole_one(self):
+    def test_a_plan_abandoned_between_turns_is_followed_by_a_complete_one(self):
         store, planner = store_of(service(), slice_of(POD_A.ip)), Planner(NodeFacts())
         planner.plan(store.snapshot())
         store.put_service(service(WEB, cluster_ips=(WEB_IP,)))
@@ -95,7 +95,7 @@ class TestOrphans:
         (port,) = planner.plan(store.snapshot()).ports.values()
         return port.cause and port.cause.code
 
-    def test_a_service_without_slices_learns_of_one_that_was_meant_for_it(self):
+    def test_a_service_without_slices_refers_to_a_probable_slice(self):
         store, planner = store_of(service(WEB)), Planner(NodeFacts())
         seen = [self.cause(planner, store)]
         store.put_slice(self.WEB_ORPHAN)
@@ -104,7 +104,7 @@ class TestOrphans:
         seen.append(self.cause(planner, store))
         assert seen == [CauseCode.NO_SLICE, CauseCode.SLICE_ELSEWHERE, CauseCode.NO_SLICE]
 
-    def test_its_own_slice_with_the_headless_label_is_named_before_those_of_others(self):
+    def test_its_own_headless_slice_is_named_before_other_slices(self):
         own = replace(slice_of(POD_A.ip, of=WEB), is_headless=True)
         store, planner = store_of(service(WEB), own, self.WEB_ORPHAN), Planner(NodeFacts())
         (port,) = planner.plan(store.snapshot()).ports.values()
@@ -118,7 +118,7 @@ class TestOrphans:
         assert self.cause(planner, store) is None
         assert planner.planned_services == planned
 
-    def test_a_service_that_was_deleted_is_forgotten(self):
+    def test_a_deleted_service_is_forgotten(self):
         store, planner = store_of(service(WEB)), Planner(NodeFacts())
         assert self.cause(planner, store) is CauseCode.NO_SLICE
         store.delete_service(WEB)
@@ -139,7 +139,7 @@ class TestIgnored:
         taken = held_by("198.51.100.7:80/TCP", "shop/cart")
         assert plan.ignored == (IgnoredService(WEB, "80", taken, is_conflict=True),)
 
-    def test_notes_of_a_service_are_at_the_first_port_that_is_served(self):
+    def test_notes_of_a_service_are_at_its_first_served_port(self):
         ports = (HTTP, ServicePort("more", 81, "TCP"), ServicePort("other", 82, "TCP"))
         cart = service(
             CART,
@@ -303,7 +303,7 @@ class TestWhatIsKept:
         after = planner.plan(store.snapshot()).ports
         assert [after[key] is before[key] for key in before] == [False, True]
 
-    def test_a_change_of_one_of_five_thousand_endpoints_judges_that_one_again(self, store):
+    def test_changing_one_of_five_thousand_endpoints_judges_only_that_endpoint(self, store):
         planner = Planner(NodeFacts())
         ips = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(5000)]
         for i in range(0, 5000, 100):
@@ -318,7 +318,7 @@ class TestWhatIsKept:
         new = [verdict.address.ip for verdict in port.verdicts if id(verdict) not in known]
         assert new == ["10.9.9.9"]
 
-    def test_a_new_service_plans_no_service_again_whose_endpoints_it_does_not_affect(self, store):
+    def test_a_new_service_replans_only_services_whose_endpoints_it_affects(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
         store.put_service(service(ServiceKey("shop", "till"), cluster_ips=(POD_C.ip,)))
@@ -342,12 +342,12 @@ class TestWhatIsKept:
         planner.plan(store.snapshot(), facts)
         assert planner.planned_services == 2 + planned
 
-    def test_facts_apply_until_new_ones_are_given(self, store):
+    def test_facts_apply_until_replaced(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot(), NodeFacts(proxy_name="mesh"))
         assert planner.plan(store.snapshot()).ports == {}
 
-    def test_a_frontend_whose_kind_changes_is_decided_again(self):
+    def test_a_frontend_changing_its_kind_is_decided_again(self):
         thief = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=("203.0.113.9",))
         owner = service(ServiceKey("shop", "dns"), AT_8080, cluster_ips=("203.0.113.9",))
         store, facts = store_of(thief, owner), NodeFacts(external_ip_networks=("203.0.113.0/24",))
@@ -385,7 +385,7 @@ class TestWhatIsKept:
         planner.plan(store.snapshot())
         assert planner.kernel_elements(state) == 3 + 1
 
-    def test_a_plan_never_changes_after_it_was_returned(self, store):
+    def test_a_returned_plan_never_changes(self, store):
         planner = Planner(NodeFacts())
         before = planner.plan(store.snapshot())
         kept = copy.deepcopy(before)

@@ -84,7 +84,7 @@ class TestOnePort:
         )
         assert str(port.key) == "shop/cart:http"
 
-    def test_its_annotation_chooses_a_path_only_if_the_operator_allows_it(self):
+    def test_an_annotation_chooses_a_path_only_if_allowed(self):
         given = (service(handling=Handling(path=DataPath.AUTO)), slice_of(POD_A.ip))
         assert the_port(*given).path.path is DataPath.AUTO
         port = the_port(*given, allowed_paths=(DataPath.USERSPACE,))
@@ -92,9 +92,7 @@ class TestOnePort:
         assert port.notes == (path_not_allowed("auto"),)
 
     @pytest.mark.parametrize(("selector", "notes"), [((("app", "web"),), 1), ((), 0)])
-    def test_pods_that_lack_its_port_are_a_note_and_slices_by_hand_may_mean_it_so(
-        self, selector, notes
-    ):
+    def test_pods_lacking_the_port_are_noted_unless_slices_are_handwritten(self, selector, notes):
         others = slice_of("192.0.2.200", key="cart-2", ports=())
         port = the_port(service(selector=selector), slice_of(POD_A.ip), others)
         assert port.notes == notes * (some_lack_port("http", 1, 2),)
@@ -106,7 +104,7 @@ class TestOnePort:
         port = the_port(service(key), slice_of(POD_A.ip, of=key), allow_node_endpoints=False, **own)
         assert len(port.serving.endpoints) == count
 
-    def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
+    def test_without_usable_endpoints_a_port_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
         assert (idle.serving.endpoints, idle.cause) == ((), none_ready(1, 0, ()))
@@ -194,9 +192,7 @@ class TestOnePort:
         plan = plan_of(given, *both, **allowed)
         assert [bool(port.serving.endpoints) for port in plan.ports.values()] == [True, True, False]
 
-    def test_a_service_that_is_left_out_of_its_namespace_has_that_cause_where_it_has_endpoints(
-        self, monkeypatch
-    ):
+    def test_a_service_beyond_its_namespaces_bound_has_that_cause(self, monkeypatch):
         monkeypatch.setattr("userspace_proxy.plan.planner.ENDPOINTS_OF_NAMESPACE_MAX", 1)
         given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
         plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
@@ -208,7 +204,7 @@ class TestOnePort:
         port = the_port(service(), slice_of(POD_A.ip, of=ServiceKey("shop", "carts")))
         assert port.cause.code is CauseCode.SLICE_ORPHANED
 
-    def test_a_kernel_that_cannot_hash_has_no_path_for_what_is_chosen_by_hash(self):
+    def test_a_kernel_that_cannot_hash_has_no_path_for_source_hash(self):
         facts = {"no_kernel_path": {Balance.SOURCE_HASH: "modprobe nft_hash"}}
         hashed = Handling(path=DataPath.KERNEL, balance=Balance.SOURCE_HASH)
         slices = slice_of(POD_A.ip)
@@ -360,7 +356,7 @@ class TestEndpointsByName:
             item.key, item.service, item.family, item.ports, item.endpoints, problems=problems
         )
 
-    def test_they_are_served_in_userspace_only(self):
+    def test_endpoints_by_name_are_served_in_userspace_only(self):
         port = the_port(service(handling=self.NAMES), self.resolved("203.0.113.1"))
         assert port.path.path is DataPath.USERSPACE
         assert port.notes == (kernel_path_unused("an endpoint by name needs the proxy"),)
@@ -377,7 +373,7 @@ class TestEndpointsByName:
         assert the_port(service(), made).cause == none_ready(1, 0, ())
 
 
-def test_ports_of_one_number_and_both_protocols_know_that_they_share_it():
+def test_ports_with_the_same_number_for_both_protocols_are_marked():
     ports = [
         ServicePort("dns", 53, "UDP"),
         ServicePort("dns-tcp", 53, "TCP"),

@@ -129,7 +129,7 @@ def test_each_port_has_the_owner_of_the_model(services, is_reversed):
 
 @settings(max_examples=100)
 @given(drawn_services(), drawn_services())
-def test_the_owner_does_not_depend_on_what_was_before(before, services):
+def test_the_owner_does_not_depend_on_earlier_claims(before, services):
     claims = [claims_of(service, FACTS) for service in services]
     owners, _ = owners_of(*before)
     gone = [one.key for one in before]
@@ -148,21 +148,21 @@ YOUNGER = a_service(
 )
 
 
-def test_the_older_service_has_a_range_and_the_younger_one_its_port():
+def test_the_older_service_gets_a_range_and_the_younger_only_its_port():
     owners, claims = owners_of(YOUNGER, OLDER)
     lost = {str(f): str(c.get("holder")) for k in claims for f, c in owners.lost_by(k).items()}
     assert lost == {f"{SHARED_IP}:10–20/UDP": "shop/older:a"}
     assert steered(owners, claims)[SHARED_IP, "UDP", 12] == "single shop/younger:b"
 
 
-def test_a_range_is_served_once_the_older_one_is_gone():
+def test_a_range_is_served_after_the_older_service_is_removed():
     owners, _ = owners_of(YOUNGER, OLDER)
     change = owners.change([OLDER.key], ())
     assert YOUNGER.key in change.services
     assert not any(owners.lost_by(claim.key) for claim in owners.claims[YOUNGER.key].ports)
 
 
-def test_a_change_concerns_only_services_whose_ranges_are_others_than_before():
+def test_a_change_affects_only_services_with_changed_ranges():
     apart = a_service(
         "apart", "2026-01-03", [("c", "UDP", 25, (21, 30))], "198.51.100.3", (SHARED_IP,)
     )
@@ -177,13 +177,13 @@ def test_a_change_concerns_only_services_whose_ranges_are_others_than_before():
     assert owners.lost_by(owners.claims[YOUNGER.key].ports[0].key)
 
 
-def test_only_ranges_that_were_given_contain_addresses_of_services():
+def test_only_given_ranges_contain_addresses_of_services():
     owners, _ = owners_of(OLDER, YOUNGER)
     served = owners.served(Protocol.UDP)
     assert [SocketAddress(SHARED_IP, n) in served for n in (10, 11, 12)] == [True, False, True]
 
 
-def test_the_cost_of_many_ranges_at_one_address_is_not_quadratic():
+def test_the_cost_of_many_ranges_at_an_address_is_not_quadratic():
     claim = claims_of(OLDER, FACTS).ports[0]
     ranges = RangeOwners(lambda frontend, _claim: (frontend.port,))
     for first in range(1, 60_001, 3):

@@ -122,7 +122,7 @@ async def test_late_affinity_entries_are_passed_on(worker):
     assert worker.previous_workers.take_entries("shop/other") == [other]
 
 
-async def test_sockets_are_in_the_order_of_the_workers_that_they_were_for(idle, worker):
+async def test_sockets_are_in_the_order_of_their_workers(idle, worker):
     first = idle.keep(socket.create_server(("127.0.0.1", 0), reuse_port=True))
     at = SocketAddress(*first.getsockname())
     second = idle.keep(socket.create_server((at.ip, at.port), reuse_port=True))
@@ -146,7 +146,7 @@ def shared(keep, count):
 
 
 @pytest.mark.parametrize("place", range(3))
-async def test_a_late_worker_keeps_its_place(idle, place):
+async def test_a_late_worker_keeps_its_index(idle, place):
     loop, ends = asyncio.get_running_loop(), [socket.socketpair() for _ in range(2)]
     previous_workers = idle.keep(PreviousWorkers(loop, [ours for ours, _ in ends]))
     late, worker = (Compromised(idle.keep, previous_workers, theirs) for _, theirs in ends)
@@ -286,7 +286,7 @@ async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog, w
     assert line.sockets == 5
 
 
-async def test_of_kept_sockets_only_those_to_this_nodes_nftables_are_taken(elsewhere, worker):
+async def test_only_nftables_netlink_sockets_of_this_namespace_are_kept(elsewhere, worker):
     with contextlib.ExitStack() as stack:
         fake, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with elsewhere:
@@ -299,7 +299,7 @@ async def test_of_kept_sockets_only_those_to_this_nodes_nftables_are_taken(elsew
         assert list(worker.previous_workers.kept) == ["good"]
 
 
-async def test_messages_of_another_version_are_skipped_with_one_log_line(caplog, worker):
+async def test_messages_of_another_version_are_skipped_with_a_single_log_line(caplog, worker):
     with socket.create_server(("127.0.0.1", 0)) as good:
         for _ in range(2):
             worker.channel.send(Renamed(""), good)
@@ -343,7 +343,7 @@ async def test_a_worker_that_answers_late_obeys_then(orphan, command):
     assert await previous_workers.answered(60.0) == 0
 
 
-async def test_a_late_worker_that_is_to_drain_does_so_although_its_successor_ends(worker):
+async def test_a_late_draining_worker_drains_although_its_successor_ends(worker):
     await worker.previous_workers.adopt(0.0)
     worker.previous_workers.drain(5.0)
     worker.previous_workers.end()
@@ -354,7 +354,7 @@ async def test_a_late_worker_that_is_to_drain_does_so_although_its_successor_end
 
 
 @pytest.mark.parametrize("change", ["answers", "ends"])
-async def test_a_late_worker_counts_until_it_drains_or_has_ended(change, worker):
+async def test_a_late_worker_counts_until_drained_or_ended(change, worker):
     previous_workers = worker.previous_workers
     await previous_workers.adopt(0.0)
     previous_workers.drain(5.0)
@@ -401,7 +401,7 @@ async def test_a_worker_that_sends_too_many_sockets_is_not_adopted_and_others_ar
     assert line.cause == "22 sockets"
 
 
-async def test_affinity_entries_taken_from_one_worker_are_limited(monkeypatch, worker):
+async def test_affinity_entries_from_one_worker_are_limited(monkeypatch, worker):
     monkeypatch.setattr(adoption, "MAX_ENTRIES", 3)
     for message in (
         AffinityEntries("none", []),

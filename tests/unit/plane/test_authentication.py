@@ -130,7 +130,7 @@ async def test_a_candidate_that_has_proved_nothing_commands_nothing(orphan, mess
     await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
-async def test_a_process_cannot_have_another_one_answer_for_it(orphan):
+async def test_a_process_cannot_use_another_processs_answer(orphan):
     """Without a name, it could bind that one's name later."""
     prover = await connected()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -174,7 +174,7 @@ async def test_a_malformed_proof_is_refused(orphan):
     await candidate.hear(HandOverRefused)
 
 
-async def test_silent_and_broken_candidates_keep_no_other_one_from_being_chosen(orphan):
+async def test_silent_and_broken_candidates_do_not_block_others(orphan):
     silent = [Candidate(orphan, await connected()) for _ in range(40)]
     await until(lambda: silent[0].is_lost, "the end of the first one's connection")
     silent[-1].sock.send(struct.pack(">IB", 2**31, 0))
@@ -182,7 +182,7 @@ async def test_silent_and_broken_candidates_keep_no_other_one_from_being_chosen(
     await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
-async def test_candidates_that_ask_and_prove_nothing_keep_no_other_one_from_being_chosen(orphan):
+async def test_candidates_that_prove_nothing_do_not_block_others(orphan):
     for _ in range(40):
         stranger = Candidate(orphan, await connected())
         stranger.channel.send(HandOver())
@@ -205,7 +205,7 @@ async def test_a_candidate_that_cannot_be_challenged_is_dropped(orphan, monkeypa
     await until(lambda: stranger.is_lost, "the end of the stranger's connection")
 
 
-async def test_a_process_of_another_user_takes_no_place(orphan, monkeypatch):
+async def test_another_users_process_takes_no_slot(orphan, monkeypatch):
     silent = [Candidate(orphan, await connected()) for _ in range(2)]
     for one in silent:
         await one.hear(Prove)
@@ -287,14 +287,14 @@ def invisible(monkeypatch):
     monkeypatch.setattr(authentication, "PLACES", 4)
 
 
-async def test_of_one_process_only_the_last_connections_have_a_place(desk):
+async def test_only_the_last_connections_of_a_process_have_slots(desk):
     desk.connect(5)
     await desk.accepted(5)
     assert desk.dismissed == [0, 1, 2]
     assert len(desk.reception) == 2
 
 
-async def test_processes_that_are_invisible_have_a_place_each(desk, invisible):
+async def test_each_invisible_process_has_its_own_slots(desk, invisible):
     desk.connect(4)
     await desk.accepted(4)
     assert desk.dismissed == []

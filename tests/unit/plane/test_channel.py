@@ -171,7 +171,7 @@ def test_a_long_queue_leaves_others_of_the_loop_their_turn(make, monkeypatch):
     assert 0 < taken <= channels._READ_BYTES
 
 
-def test_a_message_for_later_is_made_when_it_is_its_turn_and_the_order_is_kept(ends):
+def test_a_deferred_message_is_encoded_on_its_turn_in_order(ends):
     sender, receiver = ends
     made = []
 
@@ -226,7 +226,7 @@ def test_sockets_arrive_in_order_with_their_messages(ends):
         assert not any(os.get_inheritable(d) for _, (d, *_) in receiver.got[1::2])
 
 
-def test_a_message_whose_socket_was_closed_meanwhile_is_dropped(ends):
+def test_a_message_with_a_closed_socket_is_dropped(ends):
     sender, receiver = ends
     sender.channel.send(LONG)
     with socket.socket() as short_lived:
@@ -252,9 +252,7 @@ def test_sockets_of_half_a_message_are_closed_with_the_channel(make):
 
 
 @pytest.mark.parametrize("is_later", [False, True], ids=["messages", "messages-for-later"])
-def test_who_reads_nothing_is_lost_before_twice_the_bound_waits_and_others_are_not(
-    make, ends, is_later
-):
+def test_a_peer_that_does_not_read_is_lost_without_affecting_others(make, ends, is_later):
     slow, _ = make()
     sender, receiver = ends
     size = channels._LATER_BYTES if is_later else len(encode(LONG))
@@ -331,7 +329,7 @@ def test_closing_a_channel_sends_the_queued_messages(make):
     assert take_all_until_eof(theirs) == frames(Report(1), Report(2))
 
 
-def test_messages_of_one_iteration_are_sent_by_one_call_as_far_as_sockets_fit(make):
+def test_messages_of_an_iteration_share_calls_as_far_as_sockets_fit(make):
     end, theirs = make()
     with socket.socket() as sock:
         for number in range(300):

@@ -34,7 +34,7 @@ def test_the_first_and_the_last_drop_are_known():
     assert dropped(make_denials()) == {RANGES: Dropped(3, 5.0, 7.0)}
 
 
-def test_a_change_of_the_ranges_makes_drops_former_ones():
+def test_a_change_of_ranges_reclassifies_earlier_drops():
     denials = make_denials()
     denials.change(B, 10.0)
     assert dropped(denials) == {FORMER: Dropped(3, 5.0, 7.0)}
@@ -44,7 +44,7 @@ def test_a_change_of_the_ranges_makes_drops_former_ones():
     assert dropped(denials) == {FORMER: Dropped(7, 5.0, LATER)}
 
 
-def test_a_report_soon_after_a_change_is_of_drops_before_it():
+def test_a_report_soon_after_a_change_counts_as_before_it():
     denials = make_denials()
     denials.change(B, 10.0)
     denials.add(4, 10.0 + REPORT_S / 2)
@@ -53,7 +53,7 @@ def test_a_report_soon_after_a_change_is_of_drops_before_it():
     assert dropped(denials) == {FORMER: Dropped(8, 5.0, 17.0)}
 
 
-def test_drops_stay_those_of_ranges_that_return():
+def test_drops_stay_with_ranges_that_return():
     for refusing in UNRESTRICTED, Serving(admits=("192.0.2.0/24",)):
         denials = make_denials()
         denials.change(refusing, 10.0)

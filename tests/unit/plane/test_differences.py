@@ -71,7 +71,7 @@ def test_unchanged_counters_make_no_report(differences):
     assert report(differences) is None
 
 
-def test_a_report_contains_the_differences_since_the_last_one(group, differences):
+def test_a_report_contains_only_differences_since_the_last(group, differences):
     group.counters_of(A).connections = 3
     assert report(differences) == group_report(endpoint_report(A, connections=3))
     assert report(differences) is None
@@ -80,7 +80,7 @@ def test_a_report_contains_the_differences_since_the_last_one(group, differences
     assert report(differences) == group_report(endpoint_report(A, connections=2), refused=1)
 
 
-def test_ejections_are_reported_while_they_last_and_once_more(group, differences):
+def test_ejections_are_reported_until_once_after_their_end(group, differences):
     group.balancers.current.failed(A, 0.0)
     assert report(differences).ejected == report(differences).ejected == [(A, 5.0)]
     group.balancers.current.answered(A)
@@ -114,7 +114,7 @@ def test_an_endpoint_with_open_connections_is_reported_until_they_end(group, dif
     assert (report(differences), differences.is_at_rest) == (None, True)
 
 
-def test_endpoints_that_are_added_and_removed_leave_nothing_behind(differences, group):
+def test_endpoints_added_and_removed_leave_nothing_behind(differences, group):
     for number in range(100):
         pod = SocketAddress("10.0.0.1", number)
         update(group, differences, pod)
@@ -284,9 +284,7 @@ def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, di
     )
 
 
-def test_clients_that_are_turned_away_reach_the_control_process_from_all_workers(
-    group, differences
-):
+def test_rejected_clients_reach_the_control_process_from_all_workers(group, differences):
     header = ClientMistake.NO_PROXY_HEADER
     control = Group(1, port_key("shop/web"))
     for number, now in enumerate((2.0, 4.0)):

@@ -63,7 +63,7 @@ def test_a_change_that_leaves_clients_refused_counts_as_a_flap_for_a_minute(grou
     assert group.last_minute.failing(90.0).flaps == 0
 
 
-def test_a_worker_learns_all_that_there_is_to_know(group):
+def test_an_opening_message_contains_the_complete_group(group):
     assert group.opening().message() == OpenGroup(7, port_key("shop/web:http"), SERVING)
 
 
@@ -173,7 +173,7 @@ def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(gr
     assert (pod_a.active, pod_a.connections, pod_a.received_bytes) == (5, 8, 70)
 
 
-def test_of_former_endpoints_those_that_left_last_are_known_whatever_stays(group):
+def test_the_most_recently_removed_endpoints_are_remembered(group):
     pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
     stay, others = tuple(pods[:4_000]), pods[4_000:]
     for first in range(0, len(others), 5_000):
@@ -190,7 +190,7 @@ def test_counters_of_an_endpoint_are_keyed_by_the_plans_address_object(group):
     assert [each for each, _ in group.each_counters() if each is POD_A] == [POD_A]
 
 
-def test_open_connections_to_endpoints_that_are_no_longer_known_do_not_count_for_ever(group):
+def test_open_connections_to_unknown_endpoints_do_not_count_for_ever(group):
     pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
     first, second, third = pods[:8_000], pods[8_000:16_000], pods[16_000:]
     for current in (first, second, third):
@@ -249,7 +249,7 @@ def test_an_endpoint_that_has_answered_since_is_not_ejected(group):
     assert group.ejected(100.0) == {}, "which each worker ejected because of the failure of ONE"
 
 
-def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
+def test_the_last_shortage_of_source_ports_has_its_time(group):
     group.add(0, group_report(out_of_ports=2), 5.0)
     group.add(1, group_report(out_of_client_ports=1), 6.0)
     group.add(1, group_report(evicted=3), 7.0)
@@ -269,7 +269,7 @@ def test_the_last_answer_time_covers_all_endpoints_and_connections(group):
     assert group.sent_at == 19.0
 
 
-def test_a_byte_that_comes_after_its_client_has_left_is_no_answer(group):
+def test_a_byte_after_the_clients_departure_is_not_an_answer(group):
     ends = StreakPart(-1.0, 1, 6.0, 6.0, Failure.UNANSWERED)
     report = replace(endpoint_report(POD_A, connections=1, sent_bytes=9), ends=ends)
     group.add(0, group_report(report), 8.0)
@@ -302,7 +302,7 @@ def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
     assert group.last_minute.failing(4.0) == MinuteCounts(connections=5, refused=2, queued=10)
 
 
-def test_connections_that_were_reset_as_their_endpoint_had_left_are_counted(group):
+def test_connections_reset_after_their_endpoint_left_are_counted(group):
     group.add(0, group_report(endpoint_report(POD_A, connections=9), ended_by_removal=4), 4.0)
     assert group.last_minute.failing(4.0) == MinuteCounts(connections=9, removed=4)
     group.add(0, group_report(ended_idle=2), 5.0)
@@ -331,7 +331,7 @@ def applied(changes, have):
 
 
 @given(some_pods, some_pods)
-def test_the_changes_make_one_list_of_the_other(have, want):
+def test_applying_a_difference_gives_the_other_list(have, want):
     assert applied(diff_endpoints(have, want), have) == want
 
 

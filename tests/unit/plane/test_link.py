@@ -58,7 +58,7 @@ async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(
             assert await server.read() == b"question"
 
 
-async def test_open_connections_stay_with_their_group_and_new_ones_are_the_other_groups(rig):
+async def test_open_connections_stay_and_new_ones_belong_to_the_other_group(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
     client, server = await rig.pair(web, old)
@@ -75,7 +75,7 @@ async def test_open_connections_stay_with_their_group_and_new_ones_are_the_other
     assert await server.read() == b"still here"
 
 
-async def test_a_udp_client_goes_to_the_group_that_its_listener_was_handed_to(rig):
+async def test_a_udp_client_moves_with_its_handed_over_listener(rig):
     old, new = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(old.address)
     client = rig.udp_client(dns)
@@ -117,7 +117,7 @@ async def test_udp_that_refuses_for_a_moment_continues_to_serve(rig):
     assert await is_refused(client)
 
 
-async def test_new_connections_follow_the_endpoints_and_open_ones_stay(rig):
+async def test_new_connections_follow_the_endpoints_but_open_ones_stay(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
     client = await rig.client(web)
@@ -165,7 +165,7 @@ async def test_a_port_may_be_another_groups_at_once(rig, protocol, is_refusing):
         assert await asked(rig.udp_client(old), pods[1]) == b"answer"
 
 
-async def test_after_a_refresh_tcp_counters_equal_what_was_moved(rig):
+async def test_after_a_refresh_tcp_counters_equal_the_moved_bytes(rig):
     pod, web = rig.served()
     for number in range(1, 4):
         client = await rig.client(web)
@@ -180,7 +180,7 @@ async def test_after_a_refresh_tcp_counters_equal_what_was_moved(rig):
     assert web.group.counters_of(pod.address).connections == 3
 
 
-async def test_after_a_refresh_udp_counters_equal_what_was_moved(rig):
+async def test_after_a_refresh_udp_counters_equal_the_moved_bytes(rig):
     pod, dns, client = rig.udp_served()
     client.send(b"12345")
     _, proxy = await pod.receive_from()
@@ -203,7 +203,7 @@ async def test_its_state_contains_the_descriptors_in_use(rig):
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_with_hold_a_connection_without_usable_endpoints_waits_for_one(rig, ip):
+async def test_with_hold_a_connection_waits_for_a_usable_endpoint(rig, ip):
     hold = {"handling": Handling(hold=Hold(60))}
     web = rig.service(at=ip, **hold)
     client = await rig.client(web)

@@ -129,7 +129,7 @@ async def whom_clients_reach(sockets, protocol):
 
 
 @BOTH
-def test_sockets_for_which_there_is_no_worker_are_closed(share, protocol):
+def test_sockets_without_a_worker_are_closed(share, protocol):
     before = share(protocol, workers=(0, 1))
     after = share(protocol, at=before.at, workers=(0,), inherited=copies_of(before))
     assert list(after.by_worker) == [0]
@@ -140,7 +140,7 @@ def test_sockets_for_which_there_is_no_worker_are_closed(share, protocol):
     [(3, 0, 3), (3, 0, 4), (4, 0, 2), (4, 0, 3), (4, 1, 3), (4, 2, 3), (4, 3, 5), (4, 3, 6)],
 )
 @BOTH
-async def test_sockets_have_the_order_that_a_late_worker_leaves_once_it_has_drained(
+async def test_sockets_have_the_order_after_a_late_worker_has_drained(
     share, protocol, had, late, count
 ):
     before = share(protocol, workers=range(had))
@@ -157,7 +157,7 @@ async def test_sockets_have_the_order_that_a_late_worker_leaves_once_it_has_drai
 
 
 @BOTH
-def test_places_for_which_there_is_no_worker_are_not_filled(share, protocol):
+def test_slots_without_a_worker_stay_empty(share, protocol):
     before = share(protocol, workers=(0, 1))
     copies = copies_of(before)
     after = share(protocol, at=before.at, workers=(0,), inherited=[None, copies[1]])
@@ -166,7 +166,7 @@ def test_places_for_which_there_is_no_worker_are_not_filled(share, protocol):
 
 
 @pytest.mark.parametrize("drains_first", [0, 1])
-async def test_udp_that_is_opened_beside_copies_of_the_last_run_has_its_order(share, drains_first):
+async def test_udp_opened_beside_copies_of_the_last_run_has_its_order(share, drains_first):
     sockets = share(UDP)
     sockets.choose(by_client=True)
     copies = copies_of(sockets)
@@ -234,7 +234,7 @@ async def test_while_tcp_refuses_no_other_program_may_have_the_port(share, worke
         assert copy.fileno() >= 0
 
 
-async def test_who_waits_in_a_queue_is_reset_by_the_refusal(share):
+async def test_a_refusal_resets_queued_clients(share):
     sockets = share()
     waiting = [await dial(sockets.at) for _ in range(4)]
     sockets.refuse()
@@ -253,7 +253,7 @@ async def test_by_client_each_has_its_worker_also_after_a_refusal(share):
     assert {client: await who_is_reached(sockets, client) for client in CLIENTS} == before
 
 
-async def test_the_choice_may_change_while_it_refuses(share):
+async def test_the_socket_choice_may_change_while_refusing(share):
     sockets = share()
     sockets.refuse()
     sockets.choose(by_client=True)
@@ -308,7 +308,7 @@ def test_udp_that_can_not_be_opened_again_keeps_its_port(share):
 
 
 @pytest.mark.parametrize("workers", [(0,), (0, 1)])
-def test_udp_keeps_its_port_if_none_can_be_opened_to_hold_it(share, workers):
+def test_udp_keeps_its_port_if_no_reserving_socket_can_be_opened(share, workers):
     sockets = share(UDP, workers=workers)
     with descriptors_left(0):
         sockets.refuse()
@@ -370,7 +370,7 @@ def test_every_socket_admits_the_same_clients_and_others_from_the_next_change_on
     assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
 
 
-def test_udp_sockets_that_are_opened_again_admit_whom_they_shall(share):
+def test_reopened_udp_sockets_admit_only_their_source_ranges(share):
     sockets = share(UDP)
     sockets.close()
     sockets.admit(["127.0.0.2/32"])
@@ -378,7 +378,7 @@ def test_udp_sockets_that_are_opened_again_admit_whom_they_shall(share):
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-def test_ranges_that_the_kernel_refuses_are_an_error_each_time_and_the_old_ones_stay(share):
+def test_refused_source_ranges_are_an_error_each_time_and_the_old_ones_stay(share):
     sockets = share(UDP, admits=["127.0.0.2/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     for _ in range(2):
@@ -387,7 +387,7 @@ def test_ranges_that_the_kernel_refuses_are_an_error_each_time_and_the_old_ones_
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-async def test_a_failure_to_listen_on_one_socket_leaves_all_sockets_refusing(share):
+async def test_if_one_socket_fails_to_listen_all_keep_refusing(share):
     sockets = share()
     sockets.refuse()
     # Connected, it can't listen; the first one can.
@@ -409,7 +409,7 @@ def test_a_listener_that_fails_to_open_leaves_no_socket_open(share, protocol):
     assert open_sockets() == before
 
 
-def test_a_worker_gets_the_address_that_was_chosen():
+def test_a_worker_gets_the_chosen_address():
     group = Group(7, port_key("shop/web:http"))
     group.change(Serving())
     at = SocketAddress("127.0.0.1", 0)
@@ -430,7 +430,7 @@ def test_every_number_of_the_range_is_a_candidate_once():
     assert list(PortPool(5, 8).candidates()) == [5, 6, 7, 8]
 
 
-def test_the_preferred_number_comes_first_and_once():
+def test_the_preferred_port_is_the_first_candidate():
     assert list(PortPool(5, 8).candidates(preferred=7)) == [7, 5, 6, 8]
 
 

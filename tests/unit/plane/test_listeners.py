@@ -115,7 +115,7 @@ def test_a_new_worker_gets_all_listeners_that_serve(workers, protocol):
 
 
 @BOTH
-def test_workers_close_a_listener_before_it_is_another_groups_and_refuses(workers, protocol):
+def test_workers_close_a_listener_before_it_moves_to_a_refusing_group(workers, protocol):
     _, wanted, listener = workers.open(protocol, POD_A)
     for endpoints, expected in [
         ((POD_A,), both(MoveListener)),
@@ -139,7 +139,7 @@ def test_an_unwanted_listener_stops_serving_and_is_closed_later(workers):
 
 
 @pytest.mark.parametrize("is_own", [True, False], ids=["the-same-group", "another-group"])
-def test_a_listener_that_is_wanted_again_is_not_closed(workers, is_own):
+def test_a_listener_wanted_again_is_not_closed(workers, is_own):
     group, wanted, listener = workers.open(TCP, POD_A)
     workers.serve(group, {}, POD_A)
     workers.serve(group if is_own else workers.group(), wanted, POD_A)
@@ -176,7 +176,7 @@ def test_without_any_address_there_is_no_error_but_no_listener_either(workers):
     assert answer == ({}, {"web": None})
 
 
-async def test_who_waits_at_a_port_of_an_earlier_run_is_the_first_workers_client(workers):
+async def test_a_client_queued_at_a_recovered_port_goes_to_the_first_worker(workers):
     at = SocketAddress("127.0.0.1", free_port())
     workers.listeners.recover([(TCP, at)], transparent=False)
     with contextlib.closing(await dial(at)) as client:
@@ -236,7 +236,7 @@ def test_a_udp_port_that_refuses_twice_is_kept_until_every_copy_is_closed(worker
         assert is_ours(listener) is is_kept
 
 
-def test_a_refusing_udp_port_is_kept_until_it_is_closed(workers):
+def test_a_refusing_udp_port_is_reserved_until_closed(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.serve(group, wanted)
     for worker in (0, 1):
@@ -250,9 +250,7 @@ def test_a_refusing_udp_port_is_kept_until_it_is_closed(workers):
 
 
 @pytest.mark.parametrize("is_at_once", [True, False])
-def test_a_udp_port_that_refused_when_it_was_closed_serves_when_it_is_opened_again(
-    workers, is_at_once
-):
+def test_a_udp_port_closed_while_refusing_serves_after_reopening(workers, is_at_once):
     """Also if workers haven't confirmed that they closed it."""
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.serve(group, wanted)
@@ -269,7 +267,7 @@ def test_a_udp_port_that_refused_when_it_was_closed_serves_when_it_is_opened_aga
         UdpPeer(port=listener.address.port)
 
 
-def test_a_closed_udp_port_whose_room_others_have_is_not_taken_over(workers):
+def test_a_closed_udp_port_without_room_is_not_taken_over(workers):
     workers.listeners = Listeners(2, 8, workers.send)
     group, _, listener = workers.open(UDP, POD_A)
     workers.listeners.close_group(group)
@@ -292,7 +290,7 @@ def test_a_worker_that_ends_holds_nothing_any_more(workers):
     assert not is_ours(listener)
 
 
-def test_a_worker_that_is_dead_already_is_not_waited_for(workers):
+def test_no_one_waits_for_a_dead_worker(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.dead = {0, 1}
     workers.serve(group, wanted)
@@ -316,7 +314,7 @@ def test_a_worker_may_answer_while_a_message_is_sent(workers):
     assert (is_ours(listener), workers.listeners._leaving) == (False, {})
 
 
-def test_of_several_listeners_only_the_one_whose_port_was_taken_refuses(workers):
+def test_only_the_listener_with_the_taken_port_refuses(workers):
     group, wanted, taken = workers.open(UDP, POD_A)
     wanted["other"] = Wanted(UDP, (ANY,))
     other = workers.serve(group, wanted, POD_A).listeners["other"]
@@ -372,7 +370,7 @@ def descriptor_limit(limit):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_short_of_descriptors_a_listener_has_one_socket_and_then_none(make):
+async def test_short_of_descriptors_a_listener_has_a_single_socket_then_none(make):
     limit = RESERVE * 2 + 40
     with descriptor_limit(limit):
         pool = await make()

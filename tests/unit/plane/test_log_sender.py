@@ -59,7 +59,7 @@ def test_a_record_that_cannot_be_formatted_is_sent_as_a_bug(sent, capsys):
     assert capsys.readouterr().err == "", "its reader may have stalled"
 
 
-def test_a_line_is_written_as_if_it_were_our_own(caplog):
+def test_a_workers_line_is_logged_as_if_local(caplog):
     write_record(logged(endpoint="10.0.0.1:80"))
     (record,) = caplog.records
     assert (record.name, record.levelname) == (LOGGER, "WARNING")

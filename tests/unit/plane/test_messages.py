@@ -65,7 +65,7 @@ def test_a_message_round_trips_through_its_encoding(message):
     assert msgspec.json.decode(encode(message), type=ALL) == message
 
 
-def test_a_change_of_one_endpoint_takes_less_than_100_bytes():
+def test_changing_one_endpoint_takes_less_than_100_bytes():
     assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)]))) < 100
     assert len(encode(Ejected(4711, POD_A, True))) < 50
 
@@ -79,7 +79,7 @@ def in_a_report(dials):
 
 
 @pytest.mark.parametrize("count", [len(TIMES_BOUNDS_S), len(TIMES_BOUNDS_S) + 2])
-def test_durations_have_a_count_for_each_bound_and_one_beyond(count):
+def test_durations_must_have_a_count_for_each_bound_and_one_beyond(count):
     report = GroupReport(3, NO_FIGURES, [], [], DurationReport([0] * count, 0.0))
     with pytest.raises(ValueError):  # noqa: PT011 - any is expected
         msgspec.json.decode(encode(Counted(9, [report], Status())), type=FromWorker)

@@ -85,9 +85,7 @@ FORGED = ("10.244.0.7", "batch-of-evil")
     ],
 )
 @pytest.mark.parametrize("is_first", [False, True])
-def test_slices_of_other_namespaces_neither_replace_a_name_nor_take_it_away(
-    evil, expected, is_first
-):
+def test_other_namespaces_slices_cannot_replace_or_remove_a_name(evil, expected, is_first):
     store, names = Store(), PodNames()
     put(store, FORGED, namespace="evil", name="a", **evil)
     snapshot = put(store, ADDRESS, namespace="prod", created="2025")
@@ -104,7 +102,7 @@ def test_a_pod_listed_without_controller_or_node_is_marked_with_its_namespace(ho
     assert PodNames().of(snapshot, FORGED[0]) == "evil/batch-of-evil (listed by evil)"
 
 
-def test_of_a_service_with_many_slices_only_those_that_change_are_read(monkeypatch):
+def test_only_changed_slices_of_a_large_service_are_read(monkeypatch):
     store, names, read = Store(), PodNames(), []
     snapshot = put(store, ("10.244.0.7", "web-7"))
     for s in range(50):

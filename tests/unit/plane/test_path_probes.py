@@ -125,7 +125,7 @@ async def test_a_discarded_endpoint_is_no_longer_probed(probing):
         assert {endpoint for endpoint, _ in noted[before:]} == {at(other)}
 
 
-async def test_an_endpoint_that_one_of_its_services_loses_during_a_probe_is_probed_on(probing):
+async def test_an_endpoint_removed_from_one_service_during_a_probe_is_still_probed(probing):
     probes, noted = probing
     with listen() as server:
         probes.add(at(server), WEB)

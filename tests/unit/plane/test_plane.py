@@ -47,7 +47,7 @@ async def test_a_service_too_large_for_a_worker_is_refused_and_costs_no_other_se
 
 
 @BOTH
-async def test_clients_that_are_not_admitted_are_dropped_from_the_start_and_counted(rig, protocol):
+async def test_rejected_clients_are_dropped_from_the_start_and_counted(rig, protocol):
     pods = pods_of(rig, protocol, 1)
     web = rig.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
     assert web.listener.is_serving
@@ -120,7 +120,7 @@ async def test_ranges_change_while_open_connections_go_on(rig):
     assert await serves(rig.keep(await dial(to, source=ALICE)), pod)
 
 
-async def test_a_flow_of_a_client_that_is_not_admitted_any_more_falls_silent(rig):
+async def test_a_flow_of_a_client_no_longer_admitted_falls_silent(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
     alice, bob = rig.udp_client(dns, ALICE), rig.udp_client(dns, BOB)
@@ -261,7 +261,7 @@ async def test_pipes_are_shared_out():
     assert Plane(loop, 64)._workers[0].tuning.max_pipes == 1
 
 
-async def test_plane_memory_comes_from_the_worker_closest_to_its_limit():
+async def test_plane_memory_is_that_of_the_worker_nearest_its_limit():
     plane = Plane(asyncio.get_running_loop(), 3)
     figures = [(50, 200, False, True), (95, 100, True, False), (0, 0, False, False)]
     for worker, figure in zip(plane._workers, figures, strict=True):

@@ -79,7 +79,7 @@ def test_no_capability_is_left(request, who, name):
 
 
 @pytest.mark.parametrize("who", ["plain", "alone"])
-def test_no_program_can_give_new_ones(request, who):
+def test_no_process_can_gain_new_privileges(request, who):
     assert request.getfixturevalue(who)["NoNewPrivs"] == "1"
 
 

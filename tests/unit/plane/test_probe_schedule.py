@@ -57,7 +57,7 @@ def test_a_new_endpoint_is_probed_at_once_and_then_after_each_interval(schedule)
 
 
 @pytest.mark.parametrize(("drawn", "interval"), [(0.0, 1.0), (0.5, 1.5), (0.999999, 2.0)])
-def test_intervals_are_drawn_between_one_and_two_seconds(drawn, interval):
+def test_probe_intervals_are_drawn_between_one_and_two_seconds(drawn, interval):
     schedule = ProbeSchedule(lambda: drawn)
     add(schedule, WEB, A)
     schedule.take(0.0, ROOM)
@@ -98,7 +98,7 @@ def test_an_endpoint_is_probed_once_for_all_its_services_and_ports_until_the_las
     assert schedule.next_at(EVERY_S) is None
 
 
-def test_more_endpoints_than_the_budget_is_for_are_probed_within_it_each_as_often():
+def test_endpoints_beyond_the_budget_are_probed_equally_often_within_it():
     schedule = ProbeSchedule(lambda: 0.5, per_second=200)
     for number, endpoint in enumerate(MANY[:3_000]):
         add(schedule, ServiceKey("shop", f"web-{number // 3}"), endpoint)
@@ -119,7 +119,7 @@ def test_a_service_with_thousands_of_silent_endpoints_delays_no_probe_of_another
     assert all(begun.values()), "the silent ones have turns, too"
 
 
-def test_a_service_that_shares_endpoints_with_a_large_one_keeps_its_own_turns(schedule):
+def test_a_service_sharing_endpoints_with_a_large_one_keeps_its_own_turns(schedule):
     add(schedule, BIG, A, *MANY[:6_000])
     add(schedule, WEB, A)
     begun = probe_all(schedule, 20.0)
@@ -165,9 +165,7 @@ def test_a_namespace_with_more_services_than_the_budget_is_for_delays_no_probe_o
 
 
 @pytest.mark.parametrize("has_answered", [True, False])
-def test_the_interval_of_an_endpoint_that_fails_doubles_up_to_30_s_until_it_answers(
-    schedule, has_answered
-):
+def test_a_failing_endpoints_interval_doubles_up_to_30_s_until_answered(schedule, has_answered):
     add(schedule, WEB, A)
     schedule.take(0.0, ROOM)
     now, intervals = 0.0, []
@@ -181,7 +179,7 @@ def test_the_interval_of_an_endpoint_that_fails_doubles_up_to_30_s_until_it_answ
     assert schedule.next_at(now) - now == (EVERY_S if has_answered else SILENT_S)
 
 
-def test_a_service_that_gets_a_silent_endpoint_has_it_probed_at_once(schedule):
+def test_a_silent_endpoint_added_to_a_service_is_probed_at_once(schedule):
     add(schedule, BIG, A)
     now = 0.0
     for _ in range(6):

@@ -84,7 +84,7 @@ async def test_without_a_watcher_there_is_no_log_to_write_to(rig):
     assert rig.engine.connection_log is None
 
 
-async def test_a_log_of_connections_goes_on_when_the_last_watcher_has_left():
+async def test_connection_logging_continues_after_the_last_watcher_leaves():
     rig = Rig(Tuning(connection_log=1.0))
     Observer(rig)
     rig.plane.observe([])
@@ -106,7 +106,7 @@ async def test_a_connection_is_observed_at_its_end(rig):
     assert one.at > 1e9
 
 
-async def test_a_connection_whose_endpoint_never_answers_has_no_first_byte(rig):
+async def test_a_connection_to_a_silent_endpoint_has_no_first_byte(rig):
     observer = Observer(rig)
     client, _ = await rig.both_ends()
     client.reset()
@@ -114,7 +114,7 @@ async def test_a_connection_whose_endpoint_never_answers_has_no_first_byte(rig):
     assert observer.records[0].first_byte_s is None
 
 
-async def test_an_endpoint_that_closes_before_it_has_everything_has_closed_first(rig):
+async def test_an_endpoint_closing_before_reading_everything_ended_first(rig):
     observer = Observer(rig)
     pod = rig.endpoint()
     # Less than the client sends, so the rest stays in the proxy's socket.
@@ -142,7 +142,7 @@ async def test_a_saved_connection_is_observed_at_once_and_at_its_end(rig):
     assert await observer.events(2) == ["saved", "ended"]
 
 
-async def test_an_endpoint_that_is_still_dialled_has_not_answered(rig):
+async def test_an_endpoint_still_being_dialled_has_not_answered(rig):
     observer = Observer(rig)
     silent = rig.silent()
     await rig.client(rig.service(silent))
@@ -181,7 +181,7 @@ async def test_a_client_that_waits_is_observed_once(rig):
     assert await observer.events(2) == ["held", "ended"]
 
 
-async def test_a_client_that_leaves_while_it_waits_was_not_refused(rig):
+async def test_a_client_leaving_while_waiting_was_not_refused(rig):
     observer = Observer(rig)
     client = await rig.client(rig.service(handling=HELD))
     await observer.events(1)
@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_while_it_waits_was_not_refused(rig):
     assert (observer.records[1].cause, observer.records[1].ended_by) == ("left", "client")
 
 
-async def test_a_flow_is_observed_when_it_is_saved_and_when_it_ends(rig):
+async def test_a_flow_is_observed_when_saved_and_when_ended(rig):
     observer = Observer(rig)
     dead, pod = rig.refusing_udp(), rig.udp_peer()
     dns = rig.udp_service(dead, pod.address)
@@ -205,7 +205,7 @@ async def test_a_flow_is_observed_when_it_is_saved_and_when_it_ends(rig):
     assert one.is_saved
 
 
-async def test_a_flow_that_was_answered_at_once_is_plain(rig, monkeypatch):
+async def test_a_flow_answered_at_once_is_plain(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
@@ -244,14 +244,14 @@ async def test_a_flow_that_waits_is_observed(rig):
         ([ConnectionFilter(failed=True, slow_s=1.0)], True),
     ],
 )
-async def test_no_fields_are_collected_of_what_no_filter_can_take(rig, filters, takes):
+async def test_fields_are_collected_only_if_a_filter_may_match(rig, filters, takes):
     ring = RecordRing(rig.engine)
     ring.observe(filters)
     assert ring.has_room(WEB.name.prefixes, ALICE, is_plain=True) is takes
     assert ring.observe(filters).left_out == []
 
 
-async def test_a_connection_that_was_served_at_once_is_plain(rig, monkeypatch):
+async def test_a_connection_served_at_once_is_plain(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
@@ -263,7 +263,7 @@ async def test_a_connection_that_was_served_at_once_is_plain(rig, monkeypatch):
     await until(lambda: asked == [True, False])
 
 
-async def test_a_full_ring_counts_what_it_leaves_out(rig):
+async def test_a_full_ring_counts_omitted_records(rig):
     ring, one = RecordRing(rig.engine), ConnectionFacts()
     ring.observe([ALL])
     for _ in range(OBSERVED_MAX + 5):
@@ -276,7 +276,7 @@ async def test_a_full_ring_counts_what_it_leaves_out(rig):
     assert ring.observe([ALL]) == Observed([], [])
 
 
-async def test_left_out_records_are_counted_for_the_filters_that_may_match_them(rig):
+async def test_omitted_records_are_counted_for_possibly_matching_filters(rig):
     ring = RecordRing(rig.engine)
     web, failed = ConnectionFilter(service="shop/web"), ConnectionFilter(failed=True)
     bob = ConnectionFilter(client="10.0.0.8")
@@ -345,7 +345,7 @@ def drops(**figures):
     return GroupReport(7, values)
 
 
-async def test_packets_that_were_dropped_are_a_number(rig):
+async def test_dropped_packets_are_a_number(rig):
     ring = RecordRing(rig.engine)
     ring.note_drops(WEB, drops(denied=3))
     assert ring.observe([ConnectionFilter(failed=True)]).records == []

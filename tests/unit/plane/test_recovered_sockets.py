@@ -36,7 +36,7 @@ def recovered():
     assert open_sockets() <= before, "a socket was left open"
 
 
-async def test_who_connects_before_a_listener_is_known_is_accepted_from_its_socket(recovered):
+async def test_a_client_connecting_before_its_listener_is_known_is_accepted_later(recovered):
     protocol, at = free()
     recovered.open([(protocol, at)], 1, transparent=False)
     with contextlib.closing(await dial(at)) as client:
@@ -47,7 +47,7 @@ async def test_who_connects_before_a_listener_is_known_is_accepted_from_its_sock
     assert recovered.take(protocol, at, SERVES) == ()
 
 
-async def test_datagrams_that_arrive_before_a_listener_is_known_are_in_its_socket(recovered):
+async def test_datagrams_arriving_before_their_listener_is_known_are_kept(recovered):
     protocol, at = free(UDP)
     recovered.open([(protocol, at)], 1, transparent=False)
     with contextlib.closing(UdpPeer(to=at)) as client:

@@ -83,7 +83,7 @@ def share(request):
         yield share
 
 
-def test_the_socket_is_the_one_at_the_place_of_the_address(share):
+def test_the_clients_address_selects_the_socket_index(share):
     sharers = share("127.0.0.1", 3)
     sharers.choose_by_client()
     places = {client: sharers.who_hears(client) for client in IPV4}
@@ -99,7 +99,7 @@ def test_an_ipv6_client_always_gets_the_same_socket(share):
     assert sharers.who_hears_all(["::1"]) == {"::1": {1}}
 
 
-def test_ipv6_clients_are_distinguished_by_all_words_of_their_address():
+def test_ipv6_clients_are_distinguished_by_their_whole_address():
     sharers = Sharers(Protocol.UDP, "::1", 3)
     with contextlib.closing(sharers):
         sharers.choose_by_client()
@@ -112,7 +112,7 @@ def test_ipv6_clients_are_distinguished_by_all_words_of_their_address():
 
 
 @pytest.mark.parametrize("left", range(4))
-def test_the_last_socket_has_the_place_of_one_that_has_left(share, left):
+def test_the_last_socket_takes_a_departed_sockets_index(share, left):
     sharers = share("127.0.0.1", 4)
     sharers.socks[left].close()
     order = order_left({0, 1, 2, 3} - {left})
@@ -128,20 +128,20 @@ def test_places_that_no_group_has_are_in_some_order():
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-def test_at_random_one_client_gets_all_sockets(share, ip):
+def test_at_random_one_client_reaches_all_sockets(share, ip):
     sharers = share(ip, 2)
     sharers.choose_by_client()
     choose_by_chance(sharers.socks[0])
     assert {sharers.who_hears(ip) for _ in range(100)} == {0, 1}
 
 
-def test_to_undo_what_was_not_done_is_no_error(share):
+def test_undoing_an_absent_choice_is_not_an_error(share):
     sharers = share("127.0.0.1", 2)
     for _ in range(2):
         choose_by_chance(sharers.socks[0])
 
 
-def test_the_program_may_be_another_one_later(share):
+def test_the_program_can_be_replaced(share):
     sharers = share("127.0.0.1", 3)
     choose_by_client(sharers.socks[0], socket.AF_INET, 1)
     assert {sharers.who_hears(client) for client in IPV4} == {0}
@@ -149,7 +149,7 @@ def test_the_program_may_be_another_one_later(share):
     assert {sharers.who_hears(client) for client in IPV4} == {0, 1, 2}
 
 
-def test_a_socket_that_is_not_shared_can_not_be_chosen():
+def test_an_unshared_socket_can_not_be_chosen():
     with contextlib.closing(UdpPeer()) as alone:
         with pytest.raises(OSError, match="Invalid argument"):
             choose_by_client(alone.sock, socket.AF_INET, 2)

@@ -20,7 +20,7 @@ def test_the_worker_with_the_fewest_listeners_stands_in():
     assert substitutes.begin(1, [2, 3]) == 3
 
 
-def test_a_worker_has_one_substitute_at_a_time():
+def test_a_worker_has_a_single_substitute_at_a_time():
     substitutes = Substitutes([1, 1, 1], 100)
     assert [substitutes.begin(0, [1, 2]) for _ in range(2)] == [1, None]
     assert [substitutes.end(0) for _ in range(2)] == [1, None]
@@ -133,7 +133,7 @@ async def test_connections_of_a_substitute_outlive_the_substitution(pool, absenc
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_changes_during_a_substitution_apply_during_and_after_it(pool, absence, protocol):
+async def test_changes_during_a_substitution_apply_during_and_afterwards(pool, absence, protocol):
     old, new = make_pod(pool, protocol), make_pod(pool, protocol)
     web, gone = (pool.serve([old], protocol=protocol) for _ in range(2))
     await absence.begin()

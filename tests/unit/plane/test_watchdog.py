@@ -45,7 +45,7 @@ def process(tmp_path):
     process.watchdog.close()
 
 
-def test_a_watchdog_that_is_closed_leaves_no_descriptor(process):
+def test_a_closed_watchdog_leaves_no_descriptor(process):
     """Each worker that is started again has a new one."""
     number = process.watchdog.fileno()
     process.watchdog.close()
@@ -54,7 +54,7 @@ def test_a_watchdog_that_is_closed_leaves_no_descriptor(process):
 
 
 @pytest.mark.parametrize("state", ["S", "T", "t", "I", "Z"])
-def test_a_process_that_sleeps_or_is_stopped_is_charged_for_each_look(process, state):
+def test_a_sleeping_or_stopped_process_is_charged_at_each_check(process, state):
     assert process.looks(state, 4) == 4 * LOOK_S == HUNG_S
 
 
@@ -68,26 +68,26 @@ def test_a_process_that_runs_is_charged_its_cpu_time(process, state):
     assert process.looks(state, 10, cpu_s=0.1) == pytest.approx(1.0)
 
 
-def test_a_beat_ends_what_was_charged(process):
+def test_a_beat_clears_the_charge(process):
     process.looks("S", 4)
     process.beats()
     assert process.looks("S") == 0.0
     assert process.looks("S") == LOOK_S
 
 
-def test_cpu_time_before_a_beat_is_not_charged_after_it(process):
+def test_cpu_time_before_a_beat_is_not_charged_afterwards(process):
     process.beats()
     process.looks("R", cpu_s=60.0)
     assert process.looks("R", cpu_s=0.02) == pytest.approx(0.02)
 
 
-def test_beats_that_no_look_has_seen_yet_count_once(process):
+def test_unseen_beats_count_once(process):
     for _ in range(100):
         process.beats()
     assert process.looks("S", 2) == LOOK_S
 
 
-def test_a_process_whose_state_is_hidden_is_charged_slowly(process):
+def test_a_process_with_a_hidden_state_is_charged_slowly(process):
     assert [process.watchdog.look(PID) for _ in range(2)] == [LOOK_S / 8, LOOK_S / 4]
 
 
@@ -121,7 +121,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(make, caplog):
     assert causes == ["worker 0 hung and is started again"] * 2
 
 
-async def test_workers_that_were_stopped_together_with_the_control_process_stay(pool):
+async def test_workers_stopped_together_with_the_control_process_stay(pool):
     pids = pool.pids
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

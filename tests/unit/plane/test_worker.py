@@ -80,7 +80,7 @@ async def test_a_client_that_arrives_with_its_endpoint_is_served_in_either_order
         await control.report()
 
 
-async def test_a_closed_listener_accepts_no_connection_until_it_is_reopened(control, pod):
+async def test_a_closed_listener_accepts_no_connection_until_reopened(control, pod):
     at = control.serve(pod.address)
     control.send(CloseListener(LISTENER))
     await control.report()
@@ -112,7 +112,7 @@ async def test_closing_an_unknown_listener_is_confirmed(control):
     await control.report()
 
 
-async def test_a_report_contains_what_is_new(control, pod):
+async def test_a_report_contains_new_counts(control, pod):
     client, server = await control.pair(control.serve(pod.address), pod)
     await client.send(b"12345")
     await server.read_exactly(5)
@@ -134,7 +134,7 @@ async def test_a_report_contains_what_is_new(control, pod):
     assert not control.main._worker._differences, "nothing is kept of what is at rest"
 
 
-async def test_a_report_contains_the_memory_that_is_left(control):
+async def test_a_report_contains_the_remaining_memory(control):
     limit = Limit(190)
     control.main._worker._dataplane.watch_memory(lambda: [limit])
     status = await control.status()
@@ -150,7 +150,7 @@ async def test_the_turns_that_orders_take_are_counted(control):
     assert after.iterations_s > before.iterations_s
 
 
-async def test_reports_that_are_asked_for_while_one_is_made_are_one(control):
+async def test_reports_requested_during_a_report_are_merged(control):
     """A worker that was stopped reads all that readers have asked for meanwhile."""
     for group in range(10, 15):
         control.send(OpenGroup(group, port_key(f"shop/web:{group}"), Serving()))
@@ -160,7 +160,7 @@ async def test_reports_that_are_asked_for_while_one_is_made_are_one(control):
     assert [counted.number for counted in control.got] == [100, 104]
 
 
-async def test_a_report_about_many_endpoints_comes_in_parts(control, monkeypatch):
+async def test_a_report_about_many_endpoints_is_split(control, monkeypatch):
     monkeypatch.setattr("userspace_proxy.plane.worker._ENDPOINTS_A_MESSAGE", 4)
     pods = tuple(SocketAddress(f"10.0.0.{number}", 80) for number in range(3))
     for group in range(10, 15):
@@ -200,7 +200,7 @@ async def test_the_largest_parts_of_a_report_fit_into_a_frame(control):
     assert max(len(msgspec.json.encode(part)) for part in parts) < MAX_FRAME_BYTES
 
 
-async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control):
+async def test_a_flow_with_a_removed_endpoint_has_ended_in_the_report(control):
     pod, other = control.keep(UdpPeer()), control.keep(UdpPeer())
     at = control.serve(pod.address, protocol=UDP)
     client = control.keep(UdpPeer(to=at))
@@ -215,7 +215,7 @@ async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control
     assert await control.counted() == {pod.address: {"active": -1, "received_bytes": 3}}
 
 
-async def test_a_report_whose_last_part_loses_the_control_process_is_over():
+async def test_a_report_ends_if_its_last_part_loses_the_control_process():
     with contextlib.closing(DataPlane(asyncio.get_running_loop())) as dataplane:
         sent = []
 

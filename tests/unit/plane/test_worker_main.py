@@ -61,7 +61,7 @@ async def test_log_lines_are_forwarded(control):
     assert client is None or await client.was_reset()
 
 
-async def test_log_lines_are_dropped_when_they_are_not_read(control):
+async def test_unread_log_lines_are_dropped(control):
     # The control process is busy: it doesn't read.
     asyncio.get_running_loop().remove_reader(control.channel._sock.fileno())
     log = logging.getLogger("userspace_proxy.dataplane")
@@ -79,7 +79,7 @@ async def test_log_lines_are_dropped_when_they_are_not_read(control):
     assert again.message == "room again"
 
 
-async def test_a_drain_ends_it_when_the_last_connection_has_ended(control, pod):
+async def test_a_drain_ends_with_the_last_connection(control, pod):
     pairs = [await control.pair(control.serve(pod.address), pod)]
     for _ in range(2):
         control.send(Drain(60.0))
@@ -99,7 +99,7 @@ async def test_a_worker_exits_at_once_when_the_control_process_has_exited(contro
     assert await client.was_reset()
 
 
-async def test_a_worker_that_was_sent_nothing_ends_too(idle):
+async def test_a_worker_without_messages_ends_too(idle):
     idle.send(Drain(0.0))
     assert await idle.hear(Drained) == Drained(0)
     assert await idle.main.ended == 0
@@ -138,7 +138,7 @@ async def test_the_next_process_gets_sockets_first_then_affinity_entries_in_turn
     ]
 
 
-async def test_a_successor_gets_the_sockets_of_a_missing_worker_as_those_of_that_one(idle):
+async def test_a_successor_gets_a_missing_workers_sockets_under_its_index(idle):
     idle.start(1, processes=3)
     at = idle.serve(POD)
     idle.send(OpenListener(-(LISTENER * 3 + 2), GROUP, Protocol.TCP, at), idle.sock)
@@ -158,7 +158,7 @@ async def test_affinity_entries_are_not_sent_while_the_next_process_does_not_rea
     assert [type(message) for message in handed_over(control)] == [HandedOver, AffinityEntriesSent]
 
 
-async def test_one_turn_of_the_event_loop_makes_few_affinity_entries(control, monkeypatch):
+async def test_a_turn_of_the_event_loop_sends_few_affinity_entries(control, monkeypatch):
     """Clients are served in between."""
     monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
     open_group(control, 1, "shop/a", ALICE, BOB)

@@ -138,7 +138,7 @@ async def test_a_process_that_does_not_read_is_killed_with_a_line(start, caplog)
     assert [r.message for r in caplog.records] == ["worker does not read its messages, killing it"]
 
 
-async def test_a_close_ends_it_and_waits_and_calls_nothing(start):
+async def test_a_close_ends_the_process_without_reporting_it(start):
     parent = start()
     parent.process.close(within_s=1.0)
     assert not Path(f"/proc/{parent.process.pid}").exists()

@@ -50,7 +50,7 @@ def test_a_worker_is_found_once_its_full_queue_has_room(monkeypatch):
         timer.join()
 
 
-def test_a_worker_whose_queue_stays_full_is_left_out(monkeypatch):
+def test_a_worker_with_a_full_queue_is_skipped(monkeypatch):
     monkeypatch.setattr(worker_sockets, "_QUEUE", 1)
     monkeypatch.setattr(worker_sockets, "_ROOM_S", 0.02)
     with open_worker_socket("a") as sock, contextlib.ExitStack() as stack:

@@ -38,9 +38,7 @@ async def test_turns_are_fair_in_sum_with_two(pool, protocol):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_with_affinity_a_client_has_one_endpoint_and_workers_share_the_clients(
-    pool, protocol
-):
+async def test_with_affinity_a_client_keeps_an_endpoint_while_workers_share_clients(pool, protocol):
     pods = pool.pods(3, protocol)
     web = pool.serve(pods, protocol=protocol, affinity_timeout_s=60)
     places = {client: {await pool.place_of(web, pods, client)} for client in CLIENTS}
@@ -176,7 +174,7 @@ async def test_a_worker_that_can_not_be_started_is_tried_again_after_a_pause(poo
     assert pool.plane.state().problems == ()
 
 
-async def test_without_a_rendezvous_no_worker_is_started_and_it_is_tried_again():
+async def test_without_a_worker_socket_no_worker_is_started_and_the_start_is_retried():
     timers = TimerLoop(asyncio.get_running_loop())
     # The kernel takes no name of that length; without a descriptor it fails in the same place.
     plane = Plane(timers, 1, clock=timers.clock, label="x" * 100)
@@ -207,7 +205,7 @@ async def test_a_refresh_does_not_wait_for_a_worker_that_dies(pool):
     await until(lambda: pool.workers[0].asked == {})
 
 
-async def test_a_drain_ends_with_the_last_worker_even_if_it_dies(pool):
+async def test_a_drain_ends_with_the_last_worker_even_if_killed(pool):
     pod = pool.endpoint()
     pairs = [await pool.connect_by(worker, pool.serve([pod]), pod) for worker in (0, 1)]
     draining = asyncio.create_task(pool.plane.drain(60))
@@ -266,7 +264,7 @@ async def test_when_the_control_process_is_killed_its_workers_end_and_the_ports_
 
 
 @pytest.mark.parametrize("kind", ["refusing", "silent"])
-async def test_an_endpoint_that_one_worker_found_dead_is_dialled_by_no_other(make, kind):
+async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(make, kind):
     pool = await make(tuning=Tuning(connect_timeout_s=0.2))
     pod = pool.endpoint()
     dead = getattr(pool, kind)()
@@ -284,11 +282,11 @@ async def test_an_endpoint_that_one_worker_found_dead_is_dialled_by_no_other(mak
     assert set(web.group.ejected(pool.timers.now)) == {dead}
 
 
-def test_the_default_is_one_worker_per_two_cores_and_at_most_four():
+def test_the_default_is_a_worker_per_two_cores_and_at_most_four():
     assert default_workers() == max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 
-async def test_a_pool_whose_workers_were_not_started_yet_opens_and_serves_later():
+async def test_a_pool_opened_later_serves_waiting_clients():
     pool = Pool(2)
     pod = pool.endpoint()
     web = pool.serve([pod])

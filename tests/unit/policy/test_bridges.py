@@ -79,9 +79,7 @@ def test_a_bridges_own_option_has_the_same_effect_as_the_sysctl():
         ),
     ],
 )
-def test_an_obstacle_has_a_cause_and_where_there_is_one_a_remedy(
-    settings, bridge, port, cause, hint
-):
+def test_an_obstacle_has_a_cause_and_a_remedy_if_one_exists(settings, bridge, port, cause, hint):
     found = obstacles(settings, bridge, port)
     assert found[CNI0, 4] == BridgeProblem("cni0", 4, cause, hint)
 

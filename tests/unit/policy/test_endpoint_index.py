@@ -39,7 +39,7 @@ def test_a_service_port_that_no_slice_port_matches_is_not_served(family, name, p
     assert index.count(family, name, protocol) == 0
 
 
-def test_addresses_come_in_the_order_of_the_slices_each_time_they_are_listed():
+def test_addresses_are_listed_in_the_order_of_the_slices():
     slices = [slice_of(POD_B.ip), slice_of(POD_A.ip, POD_B.ip, key="cart-2")]
     index = EndpointIndex(slices)
     found = [address for address, _ in index.addresses(V4, "http", Protocol.TCP)]

@@ -42,7 +42,7 @@ def table_of(*names, max_flows=10, idle_s=None):
         pytest.param(True, 5, 5, id="back-and-forth-as-set"),
     ],
 )
-def test_a_flow_ends_when_it_was_idle_for_its_time(is_stream, idle_s, lasts):
+def test_a_flow_expires_after_its_idle_timeout(is_stream, idle_s, lasts):
     table, (flow,) = table_of(ALICE, idle_s=idle_s)
     if is_stream:
         table.make_stream(flow, 0.0)
@@ -64,7 +64,7 @@ def test_only_the_first_use_within_a_second_moves_a_flow():
     assert table.expired(30.0) == [alice]
 
 
-def test_the_longest_idle_young_flow_goes_first_and_then_streams():
+def test_the_longest_idle_young_flow_is_evicted_before_streams():
     table, (alice, bob, carol) = table_of(ALICE, BOB, CAROL)
     assert table.first_to_go() is alice
     table.make_stream(alice, 5.0)
@@ -96,7 +96,7 @@ def test_a_client_above_its_share_makes_room_before_all_others(is_stream):
     assert table.first_to_go() is alice
 
 
-def test_the_largest_clients_flow_goes_however_recently_it_was_used():
+def test_the_largest_clients_flow_is_evicted_however_recently_used():
     table, alice = FlowTable(100), Flow(ALICE)
     for number, flow in enumerate([*flood(20, client_ip=CAROL), alice, *flood(40, client_ip=BOB)]):
         table.add(flow, float(number))
@@ -123,7 +123,7 @@ def test_a_clients_young_flows_go_before_its_streams():
     assert gone == flows[30:] + flows[:2]
 
 
-def test_the_addresses_of_one_ipv6_network_make_room_before_others():
+def test_addresses_of_one_ipv6_network_are_evicted_first():
     table, alice = FlowTable(100), Flow(ALICE, group="syslog")
     table.add(alice, 0.0)
     for number in range(51):
@@ -144,7 +144,7 @@ def test_a_service_above_its_share_makes_room_before_others():
     assert table.first_to_go() is alice
 
 
-def test_a_stream_stays_one():
+def test_a_stream_stays_a_stream():
     table, (alice,) = table_of(ALICE)
     table.make_stream(alice, 1.0)
     table.make_stream(alice, 50.0)
@@ -175,7 +175,7 @@ def test_the_table_is_full_at_its_bound():
         max_size=60,
     )
 )
-def test_the_order_is_always_that_of_the_last_use(steps):
+def test_flows_are_always_ordered_by_last_use(steps):
     table, flows = FlowTable(100), [Flow(str(number)) for number in range(6)]
     inside, now = set(), 0.0
     for what, who in steps:

@@ -131,7 +131,7 @@ def test_a_link_to_a_gateway_attaches_no_address():
     assert find_networks(links, routes, ()) == {"10.9.0.0/24": OUTSIDE}
 
 
-def test_a_link_to_one_of_several_gateways_leads_to_others_too():
+def test_a_link_of_one_of_several_gateways_is_not_exclusive():
     """The kernel lists such a route without a link of its own."""
     links = [
         NodeLink(9, "eth0", "veth"),

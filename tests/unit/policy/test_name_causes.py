@@ -166,7 +166,7 @@ def test_the_addresses_of_nodes_are_needed_for_names_that_may_be_looked_up(slice
     assert needs_nodes(ServiceState(Service(KEY, (SQL,)), tuple(slices))) is needed
 
 
-def test_they_are_needed_while_the_last_state_serves_names():
+def test_nodes_are_needed_while_the_last_state_serves_names():
     found = Handling(found_by_name=("203.0.113.1",))
     assert needs_nodes(
         ServiceState(Service(KEY, (SQL,), handling=found), (slice_of(EndpointSlice),))

@@ -79,7 +79,7 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
         ),
     ],
 )
-def test_no_slice_belongs_to_it(of, cause):
+def test_a_service_without_slices_has_a_cause(of, cause):
     assert why(of=of) == cause
 
 
@@ -204,7 +204,7 @@ def test_its_endpoints_are_not_usable(endpoints, scope, cause):
     assert why(slice_of(*endpoints), scope=scope, of=service(selector=WEB)) == cause
 
 
-def test_without_a_selector_no_command_shows_pods_that_are_not_ready():
+def test_without_a_selector_no_command_shows_unready_pods():
     assert why(slice_of(Endpoint(A, **NOT_READY))) == none_ready(1, 0, ())
 
 

@@ -70,7 +70,7 @@ def test_zone_and_primary_addresses_are_read_from_the_node_object():
     assert facts.addresses == (), "those of the interfaces are others"
 
 
-def test_the_bind_address_is_the_primary_one_of_its_family():
+def test_the_bind_address_is_the_primary_address_of_its_family():
     facts = facts_of(cluster(NODE), node_addresses=("192.0.2.99",))
     assert facts.primary_addresses == ("192.0.2.99", "192.0.2.10", "2001:db8::10")
     assert facts_of(node_addresses=("192.0.2.99",)).primary_addresses == ("192.0.2.99",)
@@ -141,7 +141,7 @@ def test_inside_networks_are_the_pod_networks_of_the_cluster_or_the_node(
     assert facts.cluster_networks == inside
 
 
-def test_the_addresses_of_all_nodes_include_those_of_this_node():
+def test_all_nodes_addresses_include_this_nodes():
     store = Store()
     store.set_node(NODE)
     store.set_node_addresses(frozenset({"192.0.2.11"}))

@@ -47,17 +47,17 @@ def named(*names):
     return {ServiceKey("shop", name): of_keys(SliceKey("shop", f"{name}-x")) for name in names}
 
 
-def test_a_slice_of_another_namespace_that_names_the_service_was_meant_for_it():
+def test_a_slice_in_another_namespace_naming_the_service_is_a_candidate():
     cause = orphans(shopp__web=("shopp", "web-x")).meant_for(WEB)
     assert cause == slice_elsewhere(WEB, SliceKey("shopp", "web-x"))
 
 
-def test_a_slice_with_a_similar_name_of_a_service_was_meant_for_it():
+def test_a_slice_naming_a_similar_service_is_a_candidate():
     cause = orphans(shop__wbe=("shop", "web-x")).meant_for(WEB)
     assert cause == slice_orphaned(WEB, SliceKey("shop", "web-x"), "wbe")
 
 
-def test_the_same_name_elsewhere_is_preferred_to_a_similar_one_here():
+def test_an_equal_name_elsewhere_is_preferred_to_a_similar_one_here():
     both = orphans(shop__wbe=("shop", "web-x"), shopp__web=("shopp", "web-y"))
     assert both.meant_for(WEB).code is CauseCode.SLICE_ELSEWHERE
 
@@ -68,7 +68,7 @@ def nameless(*names):
 
 
 @pytest.mark.parametrize("name", ["web", "web-1", "web-admin-1"])
-def test_a_slice_without_a_service_whose_name_begins_with_it_was_meant_for_it(name):
+def test_an_unlabelled_slice_with_the_service_as_prefix_is_a_candidate(name):
     some = Orphans()
     concerns, _ = change(some, nameless("wea", "web.1", "webs-1", name, "wed"))
     assert some.meant_for(WEB) == slice_unlabelled(WEB, SliceKey("shop", name))
@@ -85,14 +85,14 @@ def test_a_slice_without_a_service_that_stays_concerns_none():
     assert [key.name for key in (WEB, ServiceKey("shop", "cart")) if concerns(key)] == ["cart"]
 
 
-def test_a_slice_without_a_service_of_another_namespace_was_not_meant_for_it():
+def test_an_unlabelled_slice_in_another_namespace_is_not_a_candidate():
     some = Orphans()
     concerns, _ = change(some, nameless("web-1"))
     elsewhere = ServiceKey("bank", "web")
     assert (some.meant_for(elsewhere), concerns(elsewhere)) == (None, False)
 
 
-def test_a_slice_that_names_nearly_the_service_is_preferred_to_one_that_names_none():
+def test_a_slice_naming_a_similar_service_is_preferred_to_an_unlabelled_one():
     some = Orphans()
     change(some, {**named("wbe"), **nameless("web-1")})
     assert some.meant_for(WEB) == slice_orphaned(WEB, SliceKey("shop", "wbe-x"), "wbe")
@@ -109,7 +109,7 @@ def test_a_slice_that_names_nearly_the_service_is_preferred_to_one_that_names_no
         pytest.param("shopweb", False, id="other-order"),
     ],
 )
-def test_names_are_similar_if_one_letter_differs(named, is_similar):
+def test_names_differing_by_a_letter_are_similar(named, is_similar):
     some = orphans(**{f"shop__{named}": ("shop", "web-x")})
     shop = ServiceKey("shop", "webshop")
     assert (concerned(named, shop) == [shop]) is is_similar
@@ -126,7 +126,7 @@ def test_names_are_similar_if_one_letter_differs(named, is_similar):
         pytest.param("landing", "landing-page-v2", False, id="two-parts"),
     ],
 )
-def test_names_are_similar_if_one_has_a_last_part_more(named, service, is_similar):
+def test_names_differing_by_a_suffix_are_similar(named, service, is_similar):
     some, key = orphans(**{f"shop__{named}": ("shop", "web-x")}), ServiceKey("shop", service)
     # It may concern others, which are planned again without effect.
     assert key in concerned(named, key) or not is_similar
@@ -173,7 +173,7 @@ NAMES = st.lists(st.text("ab-", min_size=1, max_size=4), max_size=8, unique=True
 
 
 @given(st.lists(NAMES, max_size=5))
-def test_change_by_change_gives_the_answers_of_fresh_ones(changes):
+def test_incremental_changes_give_the_same_answers_as_a_fresh_index(changes):
     some = Orphans()
     for names in changes:
         change(some, named(*names))

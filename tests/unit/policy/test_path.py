@@ -46,7 +46,7 @@ def test_the_annotation_decides_and_then_the_flag(handling, default, path, why):
         pytest.param(DEFAULT_HANDLING, DataPath.AUTO, "--path=auto is the default", id="default"),
     ],
 )
-def test_auto_leaves_the_path_to_what_probes_show(handling, default, why):
+def test_auto_leaves_the_path_to_probes(handling, default, why):
     assert choose_path(handling, default, "") == (DataPath.AUTO, why, None)
 
 
@@ -57,7 +57,7 @@ def test_auto_leaves_the_path_to_what_probes_show(handling, default, why):
         pytest.param(DataPath.KERNEL, "--path=kernel is the default", id="kernel"),
     ],
 )
-def test_an_annotation_that_is_not_allowed_has_no_effect_but_a_note(default, why):
+def test_a_forbidden_annotation_has_no_effect_but_a_note(default, why):
     allowed = (DataPath.USERSPACE, DataPath.KERNEL)
     chosen = choose_path(Handling(path=DataPath.AUTO), default, "", allowed=allowed)
     assert (chosen.path, chosen.why) == (default, why)
@@ -66,7 +66,7 @@ def test_an_annotation_that_is_not_allowed_has_no_effect_but_a_note(default, why
     assert choose_path(DEFAULT_HANDLING, DataPath.AUTO, "", allowed=()).note is None
 
 
-def test_session_affinity_is_for_one_path_so_auto_stays_on_userspace():
+def test_session_affinity_keeps_auto_on_userspace():
     chosen = choose_path(Handling(path=DataPath.AUTO), DataPath.USERSPACE, "", has_affinity=True)
     why = "session affinity with path auto needs the proxy"
     assert chosen == (DataPath.USERSPACE, why, None)
@@ -110,7 +110,7 @@ def test_a_steering_that_has_no_kernel_path_is_the_reason():
     assert chosen.note is not None
 
 
-def test_weights_are_the_kernels_as_long_as_it_can_repeat_endpoints_by_them():
+def test_weights_use_the_kernel_path_while_few_slots_suffice():
     assert in_parts((200, 100)) == [2, 1]
     assert in_parts(()) == []
     assert choose_path(ASKED, DataPath.USERSPACE, "", weights=(255, 1)).path is DataPath.KERNEL

@@ -84,7 +84,7 @@ def spans(text, *ports):
         ),
     ],
 )
-def test_a_port_has_the_range_that_contains_it(text, found):
+def test_a_port_gets_the_range_containing_it(text, found):
     assert spans(text) == (found, [])
 
 
@@ -109,7 +109,7 @@ def test_a_port_has_the_range_that_contains_it(text, found):
         ),
     ],
 )
-def test_what_is_not_followed_has_a_note_at_its_port(text, port, note):
+def test_an_ignored_range_has_a_note_at_its_port(text, port, note):
     assert spans(text)[1] == [(port, note)]
 
 
@@ -154,7 +154,7 @@ RANGE = "rtp=10000-20000"
         ("none", FrontendKind.CLUSTER_IP, RANGE, range_not_allowed(RANGE, IP, "none")),
     ],
 )
-def test_the_operator_decides_at_which_addresses_ranges_are_served(allowed, kind, text, why):
+def test_the_operator_decides_which_addresses_serve_ranges(allowed, kind, text, why):
     one = ranges_of(asking(text))[0][RTP]
     assert one.cause_at(kind, IP, NodeFacts(port_ranges=allowed)) == why
 

@@ -20,7 +20,7 @@ def preferring(**fields):
 
 
 class TestWeights:
-    def test_equal_ones_are_none(self):
+    def test_equal_weights_count_as_none(self):
         usable = judge(slice_of(*preferring(weight=(5, 5))))
         assert usable.serving == Serving((POD_A, POD_B))
 
@@ -45,7 +45,7 @@ class TestWeights:
 
 
 class TestPriorities:
-    def test_endpoints_of_all_of_them_are_usable_and_later_ones_on_standby(self):
+    def test_endpoints_of_all_priorities_are_usable_and_later_ones_on_standby(self):
         usable = judge(slice_of(*preferring(priority=(1, 0, 2))))
         assert usable.serving.endpoints == (POD_A, POD_B, POD_C)
         assert usable.serving.standbys == ((POD_A, 1), (POD_C, 2))
@@ -56,11 +56,11 @@ class TestPriorities:
         assert usable.serving == Serving((POD_B,))
         assert [v.is_standby for v in usable.verdicts] == [False, False]
 
-    def test_a_terminating_one_of_the_first_is_no_better_than_a_ready_one_of_the_next(self):
+    def test_a_ready_endpoint_of_a_later_priority_precedes_a_terminating_first(self):
         active, standby = Endpoint(A, **TERMINATING), Endpoint(B, priority=1)
         assert usable_ips(judge(slice_of(active, standby))) == [B]
 
-    def test_the_traffic_policy_comes_first(self):
+    def test_the_traffic_policy_precedes_priorities(self):
         usable = judge(
             slice_of(Endpoint(A), Endpoint(B, node="node-1", priority=1)),
             scope=Scope.LOCAL,

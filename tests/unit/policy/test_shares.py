@@ -89,7 +89,7 @@ def test_of_very_many_a_64th_is_reset_at_a_time():
     assert len(choose(held(6400, ALICE, WEB), CART, NOW).victims) == 100
 
 
-def test_a_clients_flood_of_one_service_leaves_its_connections_to_others_alone():
+def test_a_clients_flood_of_one_service_spares_its_connections_to_others():
     pool = [Connection(ALICE, DB, idle=5000.0) for _ in range(40)]
     flood = held(100, ALICE, WEB)
     others = crowd(100, CART)
@@ -114,13 +114,13 @@ def test_of_clients_within_their_shares_the_largest_loses_connections(idle):
     assert (eviction.client, eviction.held) == (ALICE, 5)
 
 
-def test_a_newcomer_to_a_flooded_service_replaces_one_of_its_connections():
+def test_a_newcomer_to_a_flooded_service_replaces_its_own_connection():
     mine = held(3, ALICE, WEB)
     eviction = choose(crowd(300, WEB, each=2) + mine + held(40, BOB, DB), WEB, NOW)
     assert eviction.victims == mine[:2]
 
 
-def test_if_each_client_has_one_connection_the_longest_idle_is_reset():
+def test_with_a_connection_per_client_the_longest_idle_is_reset():
     idle = Connection(ALICE, CART, idle=50.0)
     connections = [*in_use(190, WEB), *in_use(190, DB, ip="10.2.{}.{}"), idle]
     assert choose(connections, CART, NOW).victims == [idle]
@@ -140,7 +140,7 @@ def test_a_newcomer_waits(connections):
     assert choose(connections, CART, NOW) is None
 
 
-def test_a_network_of_ipv6_clients_is_no_larger_than_one():
+def test_a_network_of_ipv6_clients_counts_like_a_single_client():
     """One host may have a whole /64."""
     network = in_use(100, WEB, ip="2001:db8::{}:{}") + in_use(100, CART, ip="2001:db8::1:{}:{}")
     eviction = choose(network + crowd(180, DB, each=4), CART, NOW)

@@ -46,7 +46,7 @@ LOOPBACK, METADATA = "refused: a loopback address", "the metadata address of clo
         ),
     ],
 )
-def test_ready_endpoints_serve_or_else_serving_and_terminating_ones(conditions, usable, words):
+def test_ready_endpoints_are_usable_otherwise_serving_terminating_ones(conditions, usable, words):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     judged = judge(slice_of(*endpoints))
     assert list(judged.serving.endpoints) == usable
@@ -111,7 +111,7 @@ def test_an_endpoint_that_points_inward_is_refused(ip, reason):
 @pytest.mark.parametrize(
     "ip", ["240.0.0.1", "fec0::1", "64:ff9b::808:808", "192.168.0.1", "fd12::1"]
 )
-def test_an_address_that_a_cluster_may_use_is_no_such_address(ip):
+def test_an_address_that_clusters_may_use_is_allowed(ip):
     judged = judge(slice_of(ip, family=IPFamily.of(ip)), family=IPFamily.of(ip))
     assert [address.ip for address in judged.serving.endpoints] == [ip]
 
@@ -182,7 +182,7 @@ def test_this_nodes_own_address_must_be_its_pods(endpoint, is_used):
 
 @pytest.mark.parametrize("conditions", [READY, NOT_READY, TERMINATING, GONE])
 @pytest.mark.parametrize("ip", [A, "127.0.0.1"])
-def test_alone_an_endpoint_is_judged_as_beside_a_ready_one(ip, conditions):
+def test_an_endpoint_is_judged_alone_as_beside_a_ready_one(ip, conditions):
     endpoint = Endpoint(ip, **conditions)
     alone = judge_alone(SocketAddress(ip, 8080), endpoint, Refusals(NodeFacts()), Protocol.TCP)
     judged = judge(slice_of(endpoint, B))
@@ -321,7 +321,7 @@ def test_a_terminating_serving_endpoint_is_leaving_while_another_is_ready(condit
         ({"priority": 1, "is_standby": True, "weight": 10}, "on standby (priority 1), weight 10"),
     ],
 )
-def test_a_verdict_has_them_in_words(fields, expected):
+def test_a_verdict_describes_preferences_in_words(fields, expected):
     assert EndpointVerdict(POD_A, True, "ready", **fields).preference == expected
 
 
@@ -332,7 +332,7 @@ def test_a_verdict_has_them_in_words(fields, expected):
         pytest.param(Scope.LOCAL, ["10.0.0.9"], id="with-Local-also-this-nodes"),
     ],
 )
-def test_beyond_the_bound_ready_endpoints_and_those_of_this_node_stay(monkeypatch, scope, expected):
+def test_ready_and_local_endpoints_are_kept_at_the_bound(monkeypatch, scope, expected):
     monkeypatch.setattr("userspace_proxy.policy.usable.ENDPOINTS_MAX", 2)
     endpoints = (
         Endpoint("10.0.0.1", ready=False),

@@ -60,7 +60,7 @@ async def kept(node):
     return file
 
 
-async def test_the_next_process_keeps_an_acknowledgement_until_it_expires(node, kept, make):
+async def test_the_next_process_keeps_an_acknowledgement_until_expired(node, kept, make):
     node.world.now += CORDON_S - 1
     again = Node("node-1", node.world, make, 27900, kept)
     assert await again.cordons.restore() == ("7", {WEB})
@@ -71,7 +71,7 @@ async def test_the_next_process_keeps_an_acknowledgement_until_it_expires(node, 
     assert sorted(again.endpoints) == [POD, OTHER_POD]
 
 
-async def test_a_service_that_is_gone_after_a_restart_is_forgotten_in_time(node, kept, make):
+async def test_a_service_missing_after_a_restart_is_forgotten_in_time(node, kept, make):
     again = Node("node-1", node.world, make, 27900, kept)
     await again.cordons.restore()
     pass_time(again, CORDON_S)
@@ -121,7 +121,7 @@ async def restart_with_both(node, make, file):
     return again, answer
 
 
-async def test_the_next_process_keeps_what_earlier_rounds_put_to_rest(node, two_rounds, make):
+async def test_the_next_process_restores_cordons_of_earlier_rounds(node, two_rounds, make):
     again, answer = await restart_with_both(node, make, two_rounds)
     assert answer == ("8", {API}), "the answer is that of the last round"
     assert (again.endpoints, ends_of(again, API)) == ([], [])
@@ -157,7 +157,7 @@ async def test_a_file_of_an_earlier_version_is_read_and_its_form_is_kept(node, t
     assert again.endpoints == []
 
 
-async def test_a_clock_that_was_ahead_does_not_prolong_an_acknowledgement(node, kept, make):
+async def test_a_clock_formerly_ahead_does_not_prolong_an_acknowledgement(node, kept, make):
     kept.content = kept.content._replace(current_at=node.world.now + 3600)
     again, _ = await restart(node, make, kept)
     assert again.endpoints == []
@@ -193,7 +193,7 @@ async def test_clients_are_served_again_if_there_is_no_round(node):
     assert node.endpoints == [POD]
 
 
-async def test_pods_of_a_workload_that_was_scaled_to_zero_get_no_client_until_they_are_gone(node):
+async def test_pods_of_a_workload_at_zero_get_no_clients_until_removed(node):
     assert node.cordons.end(ASLEEP) == [WEB]
     pass_time(node, 3600)
     assert node.endpoints == []
@@ -205,7 +205,7 @@ async def test_pods_of_a_workload_that_was_scaled_to_zero_get_no_client_until_th
     assert sorted(node.endpoints) == [POD, OTHER_POD]
 
 
-async def test_pods_may_be_about_to_end_while_they_are_ready_and_for_a_time_only(node):
+async def test_ready_pods_count_as_ending_only_for_a_while(node):
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
     node.cordons.end(ASLEEP)
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
@@ -232,7 +232,7 @@ async def test_pods_that_stay_take_clients_when_the_workload_has_a_replica_the_s
     assert node.endpoints == [POD]
 
 
-async def test_services_of_a_workload_wait_for_its_pods_and_get_them_together(node):
+async def test_services_of_a_workload_wait_for_its_pods_together(node):
     node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
     (api,) = node.served_ports.of_service(API)
     node.cordons.cordon(API, "7", node.world.now + CORDON_S)

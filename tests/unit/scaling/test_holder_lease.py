@@ -56,7 +56,7 @@ async def test_a_workload_without_clients_on_any_node_rests_after_idle_after(wor
     assert [node.hurried for node in world.nodes] == [[WEB], [WEB]]
 
 
-async def test_a_silent_connection_on_one_node_keeps_it_awake_until_it_has_ended(world):
+async def test_a_silent_connection_on_one_node_keeps_the_workload_until_closed(world):
     busy = world.nodes[1]
     busy.report(active=1, connections=1)
     await world.run(3 * IDLE_AFTER_S)
@@ -69,7 +69,7 @@ async def test_a_silent_connection_on_one_node_keeps_it_awake_until_it_has_ended
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_client_that_comes_before_its_node_has_answered_keeps_it_awake(world):
+async def test_a_client_arriving_before_its_nodes_answer_keeps_the_workload(world):
     quick = world.nodes[1]
     quick.on_settle = lambda: quick.report(active=1, connections=1)
     await world.run(IDLE_AFTER_S + 30)
@@ -77,7 +77,7 @@ async def test_a_client_that_comes_before_its_node_has_answered_keeps_it_awake(w
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
 
 
-async def test_a_client_that_comes_after_its_node_has_answered_waits_for_the_next_pod(world):
+async def test_a_client_arriving_after_its_nodes_answer_waits_for_the_next_pod(world):
     late = world.nodes[1]
     scale_down = late.source.scale_down
 
@@ -93,7 +93,7 @@ async def test_a_client_that_comes_after_its_node_has_answered_waits_for_the_nex
     assert late.hurried == [WEB]
 
 
-async def test_a_workload_whose_pod_is_replaced_stays_awake(world):
+async def test_a_workload_with_a_pod_being_replaced_is_kept(world):
     for node in world.nodes:
         node.terminate(POD)
     await world.run(IDLE_AFTER_S + 30)
@@ -115,7 +115,7 @@ async def test_a_node_that_has_never_reported_counts_as_busy(world):
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_proxy_without_a_node_counts_for_as_long_as_it_reports(world):
+async def test_a_proxy_without_a_node_counts_while_reporting(world):
     busy = world.nodes[1]
     world.store.nodes.remove(busy.name)
     busy.report(active=1, connections=1)
@@ -147,7 +147,7 @@ def late(world, write):
     return write_later
 
 
-async def test_a_node_that_does_not_know_its_connections_counts_as_busy(world):
+async def test_a_node_with_unknown_connections_counts_as_busy(world):
     world.nodes[1].is_known = False
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
@@ -178,7 +178,7 @@ async def test_a_round_that_has_no_room_for_all_services_of_a_workload_is_not_be
     assert happened(world) == [("StaysAwake", WEB, why)]
 
 
-async def test_a_node_whose_report_is_too_old_counts_as_busy(world):
+async def test_a_node_with_an_old_report_counts_as_busy(world):
     await world.run(10)
     silent = world.nodes.pop()
     await world.run(TOO_OLD_S - 20)
@@ -200,7 +200,7 @@ async def test_a_node_that_does_not_answer_counts_as_busy(world):
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_one_node_holds_the_lease_and_another_node_takes_over_when_it_is_gone(world):
+async def test_another_node_takes_over_a_lost_holders_lease(world):
     await world.run(100)
     (holder,) = holders(world)
     gone = next(node for node in world.nodes if node.name == holder)
@@ -212,7 +212,7 @@ async def test_one_node_holds_the_lease_and_another_node_takes_over_when_it_is_g
     assert not gone.holder.is_held
 
 
-async def test_a_holder_whose_lease_was_taken_is_none(world):
+async def test_a_holder_whose_lease_was_taken_stops_holding(world):
     await world.run(10)
     (holder,) = holders(world)
     await world.store.put(Lease(HOLDER, "node-9"))
@@ -222,7 +222,7 @@ async def test_a_holder_whose_lease_was_taken_is_none(world):
     assert holder != "node-9"
 
 
-async def test_all_nodes_know_the_sums(world):
+async def test_all_nodes_read_the_sums(world):
     one, other = world.nodes
     one.report(active=2, connections=2)
     other.report(clients=3)
@@ -233,7 +233,7 @@ async def test_all_nodes_know_the_sums(world):
     assert one.holder.demand == {WEB: 3}, "the client was there a moment ago"
 
 
-async def test_sums_of_a_holder_that_is_gone_are_unknown(world):
+async def test_sums_of_a_vanished_holder_are_unknown(world):
     one = world.nodes[0]
     assert one.holder.demand is None
     await world.run(40)
@@ -242,7 +242,7 @@ async def test_sums_of_a_holder_that_is_gone_are_unknown(world):
     assert one.holder.demand is None
 
 
-async def test_a_reason_to_keep_a_workload_awake_is_recorded_as_one_event(world):
+async def test_a_reason_to_keep_a_workload_is_recorded_as_a_single_event(world):
     for node in world.nodes:
         node.source.reason = "deployment/web stays at one replica: an autoscaler"
     await world.run(IDLE_AFTER_S + 300)
@@ -253,7 +253,7 @@ async def test_a_reason_to_keep_a_workload_awake_is_recorded_as_one_event(world)
     assert sum(node.source.asked for node in world.nodes) >= 3
 
 
-async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(world):
+async def test_a_workload_scaled_meanwhile_is_not_cordoned(world):
     async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
@@ -267,7 +267,7 @@ async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(worl
     assert world.vote_counts.round.services == ()
 
 
-async def test_an_update_that_was_interrupted_may_have_been_made(world):
+async def test_an_interrupted_update_may_have_been_made(world):
     async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
@@ -290,7 +290,7 @@ async def test_an_update_that_was_interrupted_may_have_been_made(world):
         pytest.param(Handling(hold=Hold(60.0)), id="without-workload"),
     ],
 )
-async def test_only_a_service_that_asks_for_it_has_its_workload_rest(world, handling):
+async def test_only_a_service_with_the_annotation_has_its_workload_scaled_to_zero(world, handling):
     for node in world.nodes:
         node.serve(POD, handling=handling)
     await world.run(IDLE_AFTER_S + 100)
@@ -428,7 +428,7 @@ async def test_another_service_does_not_keep_the_workload_awake(world, fields):
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_service_that_is_added_while_nodes_are_asked_keeps_the_workload_awake(world):
+async def test_a_service_added_while_nodes_are_asked_keeps_the_workload_awake(world):
     def add(node):
         node.cluster.store.put_service(service("api", "10.96.0.2", selector=SELECTOR))
 
@@ -543,7 +543,7 @@ async def test_a_server_that_fails_is_an_error_of_the_caller(world):
 
 
 @pytest.mark.parametrize("failure", ["", "the server is down"])
-async def test_a_round_that_is_cancelled_ends_whatever_the_server_does(world, failure):
+async def test_a_cancelled_round_ends_regardless_of_the_server(world, failure):
     async def stop(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
@@ -557,7 +557,7 @@ async def test_a_round_that_is_cancelled_ends_whatever_the_server_does(world, fa
     assert world.vote_counts.round.is_over is not bool(failure)
 
 
-async def test_nodes_that_find_the_lease_free_do_not_take_it_at_once(make):
+async def test_nodes_finding_the_lease_free_wait_before_taking_it(make):
     world = World(make, "node-1")
     (node,) = world.nodes
     world.store.leases[HOLDER] = Lease(HOLDER, "node-9", version="0")

@@ -28,7 +28,7 @@ WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")
         pytest.param(NodeReport({WEB: 3, API: 1}, NodeAnswer("7", frozenset({WEB}))), id="answer"),
     ],
 )
-def test_a_report_is_read_as_it_was_written(report):
+def test_a_report_is_read_as_written(report):
     assert read_report(Lease("node.a", notes=write_report(report))) == report
 
 

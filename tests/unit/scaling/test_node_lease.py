@@ -48,7 +48,7 @@ async def test_demand_that_begins_or_ends_is_written_at_once(node):
     assert report_of(node).demand == {}
 
 
-async def test_other_figures_are_written_after_30_s_and_the_same_ones_each_minute(node):
+async def test_changed_figures_are_written_after_30_s_and_equal_ones_each_minute(node):
     node.report(active=1, connections=1)
     await node.lease.look()
     before = writes(node)
@@ -145,7 +145,7 @@ async def test_a_worker_that_may_still_lead_clients_there_makes_the_answer_no(no
     assert node.endpoints == [POD]
 
 
-async def test_a_service_that_is_not_served_here_is_not_known_to_have_no_clients(node):
+async def test_a_service_unserved_here_is_not_known_to_have_no_clients(node):
     await node.lease.follow(Vote("7", (ServiceKey("shop", "unknown"),)))
     assert report_of(node).answer == ("7", frozenset())
 
@@ -177,7 +177,7 @@ async def test_an_answer_that_may_have_been_written_holds_until_its_time_is_up(n
     assert node.endpoints == [POD]
 
 
-async def test_a_process_keeps_what_the_last_one_of_its_node_has_answered(node, make, tmp_path):
+async def test_a_process_keeps_the_answers_of_its_nodes_previous_process(node, make, tmp_path):
     file = StateFile(tmp_path / "cordons.json")
     node.cordons._file = file
     await node.lease.follow(ROUND)
@@ -216,7 +216,7 @@ async def test_an_acknowledgement_that_cannot_be_stored_is_not_given(node, tmp_p
     assert report_of(node).answer == ("", frozenset())
 
 
-async def test_a_service_whose_workload_was_scaled_to_zero_is_woken_at_once(node):
+async def test_a_service_of_a_workload_scaled_to_zero_is_hurried_at_once(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(ROUND._replace(is_over=True))
     assert node.hurried == [WEB]

@@ -40,5 +40,5 @@ def test_a_name_selects_no_pod(fields, selector):
     assert selector_of(services, WEB) == selector
 
 
-def test_a_service_that_is_gone_selects_no_pod():
+def test_a_vanished_service_selects_no_pod():
     assert selector_of({}, WEB) == ()

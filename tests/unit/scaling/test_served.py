@@ -12,7 +12,7 @@ def needed(protocol):
     return [name for name in names if not name.startswith("_")]
 
 
-def test_the_agents_service_ports_have_what_scaling_needs(make):
+def test_the_agents_service_ports_satisfy_scalings_protocol(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     assert "cordon" in needed(ServedByName)

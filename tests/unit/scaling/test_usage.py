@@ -68,7 +68,7 @@ def test_a_silent_connection_is_demand_until_some_time_after_its_end(used):
 
 
 @pytest.mark.parametrize("counted", [{"connections": 1}, {"received_bytes": 9}, {"sent_bytes": 9}])
-def test_traffic_that_began_and_ended_between_two_looks_counts_as_demand(used, counted):
+def test_traffic_between_two_checks_counts_as_demand(used, counted):
     used.serve(POD_A)
     assert used.demand_after(0) == 1
     assert used.demand_after(RECENT_S) == 0
@@ -77,7 +77,7 @@ def test_traffic_that_began_and_ended_between_two_looks_counts_as_demand(used, c
     assert used.demand_after(RECENT_S) == 0
 
 
-def test_a_client_that_waited_is_recent_before_a_worker_reports_it(used):
+def test_a_waiting_client_is_recent_before_a_worker_reports_it(used):
     used.serve()
     used.usage.note(used.served)
     assert used.demand_after(RECENT_S - 1) == 1
@@ -129,7 +129,7 @@ def test_services_that_refuse_clients_are_not_followed(used):
     assert used.usage._seen == {}
 
 
-def test_a_look_follows_clients_that_nothing_asks_for(used):
+def test_a_check_follows_clients_without_a_request(used):
     used.serve(POD_A)
     used.report(active=1, connections=1)
     used.usage.look()

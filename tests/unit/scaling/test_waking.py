@@ -194,7 +194,7 @@ async def test_a_workload_is_tried_again_after_5_s_and_then_after_twice_the_time
     assert tried_at == [0, 5, 15, 35, 75, 135, 195, 255]
 
 
-async def test_while_clients_wait_the_need_is_told_each_minute(rig):
+async def test_while_clients_wait_the_need_is_recorded_each_minute(rig):
     rig.begin()
     rig.report(1)
     for _ in range(60):
@@ -265,7 +265,7 @@ async def test_a_wake_without_permission_is_only_an_event_and_a_problem(rig):
     )
 
 
-async def test_why_a_workload_cannot_be_scaled_is_a_problem_until_it_can(rig):
+async def test_an_unscalable_workload_is_a_problem_until_scaled(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.begin()
     rig.report(1)
@@ -276,7 +276,7 @@ async def test_why_a_workload_cannot_be_scaled_is_a_problem_until_it_can(rig):
     assert rig.served.wake_problem == ""
 
 
-async def test_hundreds_of_workloads_that_cannot_be_scaled_are_tried_one_at_a_time(rig):
+async def test_hundreds_of_unscalable_workloads_are_tried_one_at_a_time(rig):
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(335)
     began = rig.now
@@ -339,7 +339,7 @@ async def test_a_copied_annotation_does_not_delay_the_service_that_selects_the_p
     assert (problems["other-0"], problems["web"]) == ("", why)
 
 
-async def test_services_of_one_workload_share_its_attempts_and_what_prevents_them(rig):
+async def test_services_of_a_workload_share_attempts_and_obstacles(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.begin_many(3, workload="web")
     await rig.look_after(0)
@@ -350,7 +350,7 @@ async def test_services_of_one_workload_share_its_attempts_and_what_prevents_the
     assert problems.count("") == 1, "no client waits there"
 
 
-async def test_new_demand_precedes_workloads_that_were_tried_before(rig):
+async def test_new_demand_precedes_workloads_tried_before(rig):
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(6)
     await rig.look_after(0)
@@ -401,7 +401,7 @@ async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_
     assert rig.source.woken == ["shop deployment/web"]
 
 
-async def test_a_service_that_is_not_served_any_more_is_not_woken(rig):
+async def test_a_service_no_longer_served_is_not_woken(rig):
     rig.begin()
     rig.served_ports.follow(rig.cluster.remove("web"))
     await rig.look_after(0)
@@ -431,7 +431,7 @@ async def test_while_nodes_agree_the_workload_is_not_woken(rig):
 
 
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "terminating"])
-async def test_a_workload_is_woken_once_its_pods_end_so_that_no_controller_keeps_them(rig, is_gone):
+async def test_a_workload_is_woken_only_after_its_pods_end(rig, is_gone):
     rig.serve(POD)
     rig.sleep()
     rig.begin()
@@ -444,7 +444,7 @@ async def test_a_workload_is_woken_once_its_pods_end_so_that_no_controller_keeps
     assert rig.endpoints == []
 
 
-async def test_pods_that_stay_although_they_were_to_end_serve_once_the_workload_has_a_replica(rig):
+async def test_pods_that_survive_serve_once_the_workload_has_a_replica(rig):
     rig.serve(POD)
     rig.sleep()
     rig.begin()
@@ -495,7 +495,7 @@ async def test_once_the_workload_was_scaled_to_zero_the_next_attempt_is_made_at_
     rig.waking.hurry(ServiceKey("shop", "unknown"))
 
 
-async def test_clients_that_begin_to_wait_after_a_long_look_share_the_next_one(rig):
+async def test_clients_waiting_after_a_long_check_share_the_next_one(rig):
     looks, pauses, over = [], [], asyncio.Event()
 
     def services():

@@ -17,26 +17,24 @@ LeasesOf = Callable[[str], Leases]
 
 
 class LeasesContract:
-    async def test_a_lease_that_was_never_written_is_none(self, leases_of: LeasesOf) -> None:
+    async def test_a_never_written_lease_is_none(self, leases_of: LeasesOf) -> None:
         assert await leases_of("node-1").read("absent") is None
 
-    async def test_what_one_node_writes_another_one_reads(self, leases_of: LeasesOf) -> None:
+    async def test_another_node_reads_a_written_lease(self, leases_of: LeasesOf) -> None:
         wanted = Lease("node.node-1", "node-1", {"demand": '{"shop/web": 3}'})
         written = await leases_of("node-1").write(wanted)
         assert written is not None
         assert replace(written, version="") == wanted
         assert await leases_of("node-2").read("node.node-1") == written
 
-    async def test_of_two_that_create_a_lease_the_first_one_has_it(
-        self, leases_of: LeasesOf
-    ) -> None:
+    async def test_the_first_of_two_creators_holds_a_lease(self, leases_of: LeasesOf) -> None:
         assert await leases_of("node-1").write(Lease("one", "node-1")) is not None
         assert await leases_of("node-2").write(Lease("one", "node-2")) is None
         read = await leases_of("node-1").read("one")
         assert read is not None
         assert read.holder == "node-1"
 
-    async def test_of_two_that_change_a_version_the_first_one_does(
+    async def test_the_first_of_two_updates_of_a_version_succeeds(
         self, leases_of: LeasesOf
     ) -> None:
         first = await leases_of("node-1").write(Lease("two", "node-1"))
@@ -59,7 +57,9 @@ class LeasesContract:
                 if {one.name: one for one in listed if one.name.startswith("node.")} == wanted:
                     break
 
-    async def test_a_lease_is_followed_from_what_it_is(self, leases_of: LeasesOf) -> None:
+    async def test_following_a_lease_begins_with_its_current_state(
+        self, leases_of: LeasesOf
+    ) -> None:
         first = await leases_of("node-1").write(Lease("holder", "node-1"))
         assert first is not None
         followed = leases_of("node-2").follow("holder")

@@ -23,7 +23,7 @@ def test_a_source_that_has_not_run_is_not_synced(tmp_path):
         assert source.status() == SourceStatus(is_synced=False, problems=(), restarts=0)
 
 
-def test_each_source_names_its_kind_and_its_place(tmp_path):
+def test_each_source_names_its_kind_and_location(tmp_path):
     sources = [MemorySource(), ManifestSource(tmp_path)]
     assert [(s.kind, s.location) for s in sources] == [
         ("memory", "this program"),
@@ -46,7 +46,7 @@ async def test_without_a_cluster_nothing_is_scaled_and_nothing_is_shared():
 # A failure is shown as it was found: each example runs several servers.
 @settings(phases=[Phase.generate])
 @given(OBJECTS)
-def test_the_same_objects_are_the_same_plan_causes_and_words_from_each_source(objects):
+def test_equal_objects_give_equal_plans_causes_and_texts_from_each_source(objects):
     from_files = of_manifests(objects)
     services = [*from_files.snapshot.services]
     expected = {key: seen(from_files, key) for key in services}

@@ -129,7 +129,7 @@ async def test_silent_connections_end_when_the_reserve_is_empty(accepting, clien
         assert await ask(last, accepting)
 
 
-async def test_probes_within_a_flood_are_served_before_they_are_the_oldest(
+async def test_probes_within_a_flood_are_served_before_becoming_the_oldest(
     accepting, flood, clients
 ):
     probes = clients[:10]
@@ -152,7 +152,7 @@ async def test_a_probe_is_served_during_a_flood(accepting, flood, clients):
             assert await ask(probe, accepting)
 
 
-async def test_a_flood_of_one_port_leaves_descriptors_for_probes_of_another(both, flood, clients):
+async def test_a_flood_of_one_port_leaves_descriptors_for_probes_at_another(both, flood, clients):
     flooded, probed = both
     with no_descriptor():
         for client in flood:
@@ -184,7 +184,7 @@ async def test_without_memory_accepting_is_tried_a_few_times_a_second(clients):
     accepting.close()
 
 
-def test_a_reserve_lends_what_it_holds_and_is_refilled():
+def test_a_reserve_lends_its_descriptors_and_is_refilled():
     reserve = Reserve(2)
     reserve.fill()
     assert [reserve.lend(), reserve.lend(), reserve.lend()] == [True, True, False]

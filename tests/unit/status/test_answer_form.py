@@ -27,7 +27,7 @@ def test_without_a_view_an_answer_is_whole():
     assert read(("also", "shop/web")).of(view) is view
 
 
-def test_a_summary_has_services_beside_what_is_not_ok():
+def test_a_summary_includes_requested_services():
     form = read(("view", "summary"), ("also", "shop/web"), ("also", "shop/db"))
     assert form.also == {"shop/web", "shop/db"}
     assert form.is_summary
@@ -64,7 +64,7 @@ def test_an_invalid_query_parameter_is_rejected(query):
         read(query)
 
 
-def test_a_client_that_reads_gzip_gets_it():
+def test_a_client_accepting_gzip_gets_gzip():
     assert read(**{"Accept-Encoding": "gzip"}).is_gzip
 
 
@@ -75,16 +75,16 @@ LINES = (b'{"now":1}\n', b"\n", b'{"now":2}\n')
     ("accepted", "is_gzip"),
     [("gzip, deflate", True), ("GZIP", True), ("br", False), ("", False)],
 )
-def test_gzip_is_for_clients_that_accept_it(accepted, is_gzip):
+def test_gzip_is_used_only_for_accepting_clients(accepted, is_gzip):
     assert accepts_gzip({"Accept-Encoding": accepted} if accepted else {}) is is_gzip
 
 
-def test_parts_of_a_gzip_stream_can_be_read_as_they_arrive():
+def test_parts_of_a_gzip_stream_can_be_read_on_arrival():
     send, receive = flushed_parts(is_gzip=True), zlib.decompressobj(31)
     assert [receive.decompress(send(line)) for line in LINES] == list(LINES)
 
 
-def test_a_part_is_compressed_with_the_ones_before():
+def test_a_part_is_compressed_using_earlier_parts():
     send, line = flushed_parts(is_gzip=True), bytes(range(256))
     assert len(send(line)) > 256
     assert len(send(line)) < 32

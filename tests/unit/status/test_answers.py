@@ -33,7 +33,7 @@ def status(view, **selection):
     ("served_at", "age_s"),
     [pytest.param(NOW - 180, 180.0, id="served"), pytest.param(0, None, id="not-served")],
 )
-def test_the_last_state_has_its_age_while_it_is_served(served_at, age_s):
+def test_the_last_state_shows_its_age_while_served(served_at, age_s):
     view = make_view(last_state=LastStateFacts("/var/lib/state", served_at))
     assert status(view)["last_state"] == {
         "path": "/var/lib/state",
@@ -98,7 +98,7 @@ def test_the_answer_is_of_the_types_that_its_schema_is_made_from():
     assert encode_answer(read_answer(body)) == body
 
 
-def test_a_cause_shared_by_several_services_is_one_incident_in_the_json():
+def test_a_cause_shared_by_several_services_is_a_single_incident_in_the_json():
     dead = refuses("10.244.0.9:8080").replace(count=2, first_at=NOW - 9, last_at=NOW - 2)
     endpoints = (make_endpoint("10.244.0.9:8080", cause=dead),)
     view = make_view(*(make_port(name, endpoints=endpoints) for name in ("a", "b", "c")))
@@ -110,7 +110,7 @@ def test_a_cause_shared_by_several_services_is_one_incident_in_the_json():
     assert read_answer(render_status(view, now=NOW)).incidents[0].id == incident["id"]
 
 
-def test_an_answer_about_a_service_has_only_the_incidents_that_touch_it():
+def test_an_answer_about_a_service_has_only_its_incidents():
     dead = (make_endpoint("10.244.0.9:8080", cause=refuses("10.244.0.9:8080")),)
     view = make_view(make_port("a", endpoints=dead), make_port("calm"))
     calm = view.only("shop/calm")

@@ -59,7 +59,7 @@ def test_no_figures_draw_nothing():
     assert (picture.line, picture.area, picture.saved, picture.failed) == ("", "", "", "")
 
 
-def test_seconds_in_which_clients_were_saved_or_failed_are_marked():
+def test_seconds_with_saved_or_failed_clients_are_marked():
     picture = drawn(saved=[0, 3, 0, 0.1], failed=[0, 0, 1, 0])
     assert picture.saved == "M2 13v5M6 13v5"
     assert picture.failed == "M4 13v5"

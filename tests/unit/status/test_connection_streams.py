@@ -79,7 +79,7 @@ async def serving(view=VIEW, detail="service"):
 
 
 @pytest.mark.parametrize("service", ["shop/web", "shop/web:http", "shop/web:80"])
-async def test_a_line_is_a_connection_that_is_wanted(service):
+async def test_a_line_is_a_wanted_connection(service):
     async with serving() as served, served.get(f"?watch&service={service}") as response:
         assert response.content_type == "application/x-ndjson"
         await served.watched(response)
@@ -100,7 +100,7 @@ async def test_connections_that_cannot_be_seen_are_reported_first():
         assert (one.event, one.service) == (ConnectionEvent.UNSEEN, "shop/web:http")
 
 
-async def test_the_page_gets_words_for_rows_and_the_table_of_clients():
+async def test_the_page_receives_row_texts_and_the_table_of_clients():
     async with serving() as served:
         served.observing.add_calls(
             [Calls(port_key("shop/web:http"), f"10.0.0.{n}", 1) for n in range(30)], 0
@@ -118,7 +118,7 @@ async def test_the_page_gets_words_for_rows_and_the_table_of_clients():
             assert (note["level"], note["cells"][4][:22]) == ("", "3 connections left out")
 
 
-async def test_without_watch_it_is_the_table_of_clients():
+async def test_without_watch_the_table_of_clients_is_returned():
     async with serving() as served:
         served.observing.add_calls([Calls(port_key("shop/web:http"), "10.0.0.7", 3)], 2)
         async with served.get() as response:
@@ -192,7 +192,7 @@ async def test_the_number_of_streams_is_limited():
         assert len(served.observing.filters()) == 1
 
 
-async def test_too_many_filters_are_one_line_with_the_limit_and_the_remedy():
+async def test_too_many_filters_are_reported_in_one_line_with_limit_and_remedy():
     async with serving() as served:
         with contextlib.ExitStack() as others:
             for n in range(FILTERS_MAX):

@@ -137,7 +137,7 @@ def test_on_80_columns_a_line_wraps_below_its_own_text():
         pytest.param({"first_byte_s": None, "sent_bytes": 0}, "no byte in 3.1 s", id="no-byte"),
     ],
 )
-def test_a_line_has_the_figure_that_is_slow(fields, shown):
+def test_a_line_has_the_slow_figure(fields, shown):
     slow = one(**fields)
     assert ConnectionFilter(slow_s=1.0).takes(slow)
     assert shown in line_of(slow)
@@ -157,7 +157,7 @@ def test_a_line_that_fits_does_not_wrap():
     assert line_of(held, 80) == line_of(held)
 
 
-def test_a_terminal_is_sent_nothing_that_it_would_obey():
+def test_control_characters_are_not_sent_to_a_terminal():
     assert "\x1b" not in line_of(one(service="shop/\x1b[2J"))
 
 
@@ -182,7 +182,7 @@ def test_an_answer_for_a_client_that_has_left_has_no_tick():
     assert level_of(one(code=CauseCode.ENDPOINT_ANSWERS_LATE)) is Level.TROUBLE
 
 
-def test_a_connection_with_bytes_in_one_direction_only_needs_attention():
+def test_a_connection_with_bytes_in_only_one_direction_needs_attention():
     # The endpoint may have nothing to say (syslog), or may hang.
     assert level_of(one(sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
     assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.ATTENTION

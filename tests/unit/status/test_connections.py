@@ -152,7 +152,7 @@ async def has(limit, count):
             await turn.wait()
 
 
-async def test_at_the_limit_the_oldest_connection_ends_and_the_new_one_is_served():
+async def test_at_the_limit_the_oldest_connection_ends_and_the_new_is_served():
     async with Limited(ConnectionLimit(2)) as limited:
         oldest, other = await limited.connect(), await limited.connect()
         assert await ask(oldest)
@@ -253,7 +253,7 @@ async def test_a_connection_closed_by_its_client_is_no_longer_counted():
         await has(limit, 0)
 
 
-async def test_a_stream_outlives_the_deadline_of_an_answer_while_it_is_kept_open():
+async def test_an_open_stream_outlives_an_answers_deadline():
     clock = Clock()
     async with Limited(ConnectionLimit(8), call_later=clock.call_later) as limited:
         streams = await limited.connect()
@@ -286,7 +286,7 @@ async def is_complete(streams):
         return len(await streams[0].readexactly(LARGE)) == LARGE
 
 
-async def test_an_answer_that_is_not_read_leaves_its_transport_a_few_chunks():
+async def test_an_unread_answer_leaves_its_transport_a_few_chunks():
     async with Limited(ConnectionLimit(8)) as limited:
         unread = await ask_large(limited, "a")
         assert await ask(await limited.connect())
@@ -328,7 +328,7 @@ async def is_cut(streams):
         return False
 
 
-async def test_an_answer_that_connections_share_counts_once_and_one_that_was_read_does_not():
+async def test_a_shared_answer_counts_once_and_a_read_answer_not_at_all():
     async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
         assert await is_complete(await ask_large(limited, "read"))
         first = await ask_large(limited, "first")

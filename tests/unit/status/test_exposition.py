@@ -62,7 +62,7 @@ def test_the_buckets_of_a_histogram_are_cumulative(labels, inside):
         (float("nan"), "NaN"),
     ],
 )
-def test_numbers_are_written_as_prometheus_reads_them(value, shown):
+def test_numbers_are_written_in_prometheus_form(value, shown):
     assert text(gauge("level", "Level", [("", value)])).endswith(f"\nlevel {shown}\n")
 
 

@@ -86,14 +86,14 @@ def test_a_service_port_has_no_problem_where_its_clients_are_served(changes):
     )
 
 
-def test_a_service_whose_address_is_taken_has_a_problem():
+def test_a_service_with_a_taken_address_has_a_problem_series():
     view = make_view(ignored=(make_ignored("shop/cart", "80", "taken", is_conflict=True),))
     where = {"namespace": "shop", "service": "cart", "port": "80", "reason": "address-taken"}
     assert value(view, "userspace_proxy_service_port_problem", **where) == 1
     assert "userspace_proxy_service_ignored" not in names(view, "service")
 
 
-def test_clients_that_are_turned_away_are_counted_by_cause():
+def test_rejected_clients_are_counted_by_cause():
     denied = source_denied(("198.51.100.0/24",)).replace(count=3)
     before = replace(denied, count=2)
     view = make_view(make_port(connections=0, denied=5, turned_away=(denied, before)))
@@ -127,7 +127,7 @@ def test_a_service_ignored_by_design_is_not_reported_as_a_problem():
         pytest.param(make_endpoint("a", "meant for zone north", False), "not_used", id="by-hints"),
     ],
 )
-def test_the_state_label_is_one_of_a_fixed_set(endpoint, expected):
+def test_the_state_label_is_from_a_fixed_set(endpoint, expected):
     assert state_label(endpoint) == expected
 
 
@@ -165,7 +165,7 @@ def test_the_counters_of_a_service_port_appear_together(counted):
         assert value(view, full, detail="service", **WEB) == (name.endswith(counted)), name
 
 
-def test_rare_counters_are_left_out_while_they_are_0():
+def test_rare_counters_are_omitted_while_0():
     evicted = "userspace_proxy_connections_evicted_total"
     assert evicted not in names(make_view(make_port()), "endpoint")
     assert evicted in names(make_view(make_port(evicted=1)), "service")
@@ -183,7 +183,7 @@ def test_no_series_appears_twice_even_if_the_view_repeats_itself():
     assert len(made) == len(set(made))
 
 
-def test_all_names_have_one_form():
+def test_all_metric_names_have_a_known_prefix():
     for family in families_of(make_calm_view(), "endpoint"):
         assert family.name.startswith(("userspace_proxy_", "kubeproxy_sync_proxy_rules_"))
         assert family.help
@@ -197,7 +197,7 @@ def path_value(ports, name, **labels):
     return found.get((f"userspace_proxy_{name}", tuple(sorted(labels.items()))))
 
 
-def test_a_service_port_that_was_on_the_kernel_path_has_its_connections_from_the_first_one_on():
+def test_a_port_once_on_the_kernel_path_keeps_its_connection_series():
     ports = {
         WEB_LABELS: replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=0)),
         CART_LABELS: replace(make_port("cart"), path=PathView(kernel_connections=12)),
@@ -215,7 +215,7 @@ def edge(client, key, connections, pod=""):
     return EdgeFacts(client=client, client_pod=pod, connections=connections, **port)
 
 
-def test_client_connections_have_a_series_per_client_and_one_for_the_rest():
+def test_client_connections_have_a_series_per_client_and_another_for_the_rest():
     edges = EdgesFacts(
         edges=(
             edge("10.0.0.7", port_key("shop/web:http"), 5, "shop/cart-1"),
@@ -250,7 +250,7 @@ def test_the_demand_of_services_that_hold_clients_is_reported_even_if_zero():
     assert demand_of(holding_view()) == {ServiceKey("shop", "api"): 0, ServiceKey("shop", "web"): 3}
 
 
-def test_the_sums_of_all_nodes_follow_where_they_are_known():
+def test_known_sums_of_all_nodes_are_included():
     one = holding_view()
     one.cluster_demand = {ServiceKey("shop", "web"): 7, ServiceKey("live", "api"): 0}
     assert json.loads(render_demand(one)) == {

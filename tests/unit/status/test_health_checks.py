@@ -140,7 +140,7 @@ async def test_a_client_that_connected_before_the_service_was_removed_gets_404(p
     writer.close()
 
 
-async def test_a_taken_port_is_a_problem_of_its_service_until_it_is_free(ports, ask):
+async def test_a_taken_port_is_a_problem_of_its_service_until_free(ports, ask):
     (free,) = free_ports()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -195,7 +195,7 @@ async def test_lines_about_a_service_that_changes_in_each_round_are_limited(port
     assert len(caplog.records) == 20
 
 
-async def test_of_two_services_with_one_port_the_present_owner_keeps_it(ports, ask):
+async def test_the_current_owner_keeps_a_contested_port(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, port, 1)], HERE)
@@ -238,7 +238,7 @@ async def test_the_lack_of_an_address_for_node_ports_is_a_problem(ports):
     assert "--nodeport-addresses" in ports.problems[WEB]
 
 
-async def test_hundreds_of_services_are_served_by_one_server(ports, ask):
+async def test_hundreds_of_services_share_a_server(ports, ask):
     numbers = free_ports(300)
     await ports.apply([HealthCheck(ServiceKey("shop", f"s{n}"), n, 1) for n in numbers], HERE)
     assert ports.problems == {}
@@ -256,7 +256,7 @@ async def test_closing_is_idempotent_and_ends_all_listeners(ports, ask):
         await ask(port)
 
 
-async def test_a_flood_on_one_services_port_leaves_the_others_their_connections(ports, ask):
+async def test_a_flood_on_one_services_port_spares_other_services_connections(ports, ask):
     one, two = free_ports(2)
     await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 1)], HERE)
     with contextlib.ExitStack() as stack:
@@ -291,7 +291,7 @@ async def test_floods_on_many_services_ports_leave_another_its_connections(ports
         assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
 
 
-async def test_the_addresses_of_a_services_port_have_one_limit(ports, ask):
+async def test_the_addresses_of_a_services_port_share_a_limit(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ["127.0.0.1", "127.0.0.2"])
     elsewhere = ("127.0.0.3", 0)

@@ -80,7 +80,7 @@ def test_idle_seconds_after_a_minute_of_traffic_are_zero():
     assert minute.connections[-22:] == [1.0, *[0.0] * 20, 5.0]
 
 
-def test_a_sample_covers_all_the_time_since_the_last_one():
+def test_a_sample_covers_the_time_since_the_previous_one():
     assert noted(0, 50, step_s=5.0).minute(KEY).connections[-5:] == [10.0] * 5
 
 
@@ -132,7 +132,7 @@ def test_a_gap_within_a_step_is_a_gap_of_the_ten_minutes():
     assert drawn(history.ten_minutes(KEY).connections[-8:]) == "- 2 2 2 2 - - 2"
 
 
-def test_a_service_port_that_is_idle_for_ten_minutes_takes_no_memory():
+def test_a_service_port_idle_for_ten_minutes_takes_no_memory():
     busy, idle = noted(0, 7, step_s=5.0), noted(0, 7, *[7] * 200, step_s=5.0)
     assert getsizeof(pickle.dumps(idle)) < getsizeof(pickle.dumps(busy)) / 2
 

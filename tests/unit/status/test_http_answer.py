@@ -103,7 +103,7 @@ def test_a_malformed_response_is_unreadable(data):
         pytest.param(OK + b"\r\n" + b"x" * 1001, id="bytes"),
     ],
 )
-def test_bytes_have_a_bound_as_they_arrive(data):
+def test_received_bytes_are_bounded(data):
     with pytest.raises(TooLarge) as raised:
         read(data, bounds=Bounds(wire=1000))
     assert raised.value.bytes_max == 1000
@@ -120,7 +120,7 @@ def test_bytes_have_a_bound_after_decompression_and_are_unpacked_in_pieces():
     assert max(pieces) == PIECE_BYTES
 
 
-def test_a_stream_of_gzip_is_read_while_it_arrives():
+def test_a_gzip_stream_is_read_on_arrival():
     packer, answer = zlib.compressobj(wbits=31), HttpAnswer(Bounds(wire=0, body=0))
     list(answer.feed(OK + b"Content-Encoding: gzip\r\n\r\n"))
     for line in (b"one\n", b"two\n"):

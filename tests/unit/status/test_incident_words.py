@@ -34,7 +34,7 @@ def incident(cause=DEAD, **facts):
     return IncidentFacts(cause=cause, **{"services": NAMES, "endpoints": ["a"], **facts})
 
 
-def test_an_incident_is_one_line():
+def test_an_incident_is_formatted_in_one_line():
     words = f"{say(DEAD, Form.SHORT)}: 35 Services, since 14:02"
     assert headline(incident(), AT + 60) == words
     past = DEAD.replace(when=When.PAST)

@@ -53,7 +53,7 @@ def test_entries_are_counted_by_endpoint_for_all_addresses_of_a_port():
     assert answer["note"] == "bytes aren't counted while net.netfilter.nf_conntrack_acct is 0"
 
 
-def test_bytes_and_packets_are_added_up_where_the_kernel_counts_them():
+def test_bytes_and_packets_are_summed_if_the_kernel_counts_them():
     volumes = {(WEB, FIRST): Volume(1, 2, 3, 4), (OTHER, FIRST): Volume(10, 20, 30, 40)}
     answer, _ = shown(Tracked(ENTRIES, volumes))
     first, second = answer["ports"][0]["endpoints"]

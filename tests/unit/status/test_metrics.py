@@ -84,7 +84,7 @@ def test_the_time_until_a_change_is_in_force_has_kube_proxys_buckets():
     assert found[f"{name}_count",] == 3
 
 
-def test_a_scrape_does_not_change_while_it_is_rendered():
+def test_a_scrape_does_not_change_during_rendering():
     sync = SyncMetrics()
     taken = sync.families()
     sync.observe(1.0, is_full=True)
@@ -115,7 +115,7 @@ def test_unusual_names_are_preserved():
     ) in values(page)
 
 
-def test_a_page_is_compressed_for_a_scraper_that_accepts_it():
+def test_a_page_is_compressed_for_an_accepting_scraper():
     plain = render(make_troubled_view())
     packed = render(make_troubled_view(), accept_encoding="deflate, gzip;q=0.9")
     assert (packed.headers["Content-Encoding"], "Content-Encoding" in plain.headers) == (
@@ -138,7 +138,7 @@ def test_a_scrape_grows_only_with_the_service_ports_that_have_had_clients():
     assert len(packed) < 500 * 100 + few, "ten thousand take a megabyte at most"
 
 
-def test_texts_of_headers_that_accept_the_same_are_one_form():
+def test_equivalent_accept_headers_give_the_same_form():
     forms = {
         MetricsForm.accepted(
             f"application/openmetrics-text; version=1.{n}.0;q=0.{n}", f"gzip, x{n}"

@@ -23,7 +23,7 @@ def test_a_missing_service_is_named_with_its_nearest_name():
     assert say_missing(view, "x\n/y") == "there is no Service x\\n/y"
 
 
-def test_a_missing_service_may_be_in_what_cannot_be_read():
+def test_a_missing_service_may_be_among_unreadable_objects():
     lines = ("a.yaml:1: no port", "a.yaml:6: not YAML", "b.yaml:1: taken", "cannot read c.yaml")
     rejected = (
         RejectedFacts(lines[0], "Service shop/a"),
@@ -47,7 +47,7 @@ def test_of_several_files_that_cannot_be_read_that_with_its_name_is_the_likelies
     )
 
 
-def test_a_service_that_is_rejected_may_be_the_one_that_was_meant():
+def test_a_rejected_service_may_be_suggested():
     line = "a.yaml:4: metadata.name: 'Upsilon_Web' is wrong"
     rejected = RejectedFacts(line, "Service y/Upsilon_Web", services=("y/Upsilon_Web",))
     source = SourceFacts(problems=(line,), rejected=(rejected,))
@@ -56,7 +56,7 @@ def test_a_service_that_is_rejected_may_be_the_one_that_was_meant():
     )
 
 
-def test_a_similar_name_is_not_suggested_if_part_of_the_source_cannot_be_read():
+def test_a_similar_name_is_not_suggested_if_the_source_is_partly_unreadable():
     alike = "there is no Service shop/webbed"
     hint = " (did you mean shop/web?)"
     assert say_missing(make_view(make_port()), "shop/webbed") == alike + hint
@@ -66,12 +66,12 @@ def test_a_similar_name_is_not_suggested_if_part_of_the_source_cannot_be_read():
     )
 
 
-def test_a_port_that_a_service_does_not_have_is_answered_with_those_that_it_has():
+def test_an_unknown_port_is_answered_with_the_services_ports():
     view = make_view(make_port())
     assert say_missing(view, "shop/web:81") == "shop/web has no port 81; it has 80 (http)"
 
 
-def test_services_of_the_name_in_other_namespaces_come_before_similar_ones_of_its_own():
+def test_equal_names_in_other_namespaces_are_suggested_before_similar_ones():
     ports = [make_port("web", namespace=name) for name in ("a", "b", "c", "d", "e")]
     view = make_view(*ports[:2], make_port("webs", namespace="shop"))
     there_is = "there is no Service"
@@ -122,7 +122,7 @@ def test_a_namespace_may_have_been_meant():
         (range_at_node("unreadable", "192.0.2.9", "this node"), "85", False),
     ],
 )
-def test_a_port_of_a_range_that_is_not_served_is_answered_with_the_reason(note, wanted, is_said):
+def test_an_unserved_port_of_a_range_is_answered_with_the_reason(note, wanted, is_said):
     view = make_view(make_port(notes=(note,)))
     why = f": {say(note)}" if is_said else ""
     said = say_missing(view, f"shop/web:{wanted}")

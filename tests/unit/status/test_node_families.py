@@ -37,7 +37,7 @@ def test_node_families_have_the_kind_stated_in_the_figures_table():
 
 
 @pytest.mark.parametrize("reason", ["firewall-drops", "source-away"])
-def test_a_cause_that_concerns_the_whole_node_is_1_while_it_does(reason):
+def test_a_node_wide_causes_series_is_1_while_it_lasts(reason):
     name = "userspace_proxy_node_problem"
     firewall = FirewallFacts("table ip filter, chain INPUT", "its policy is drop", "")
     view = replace(make_troubled_view(), firewalls=(firewall,))
@@ -45,7 +45,7 @@ def test_a_cause_that_concerns_the_whole_node_is_1_while_it_does(reason):
     assert value(make_view(), name, reason=reason) == 0
 
 
-def test_without_workers_there_are_no_series_for_them():
+def test_without_workers_there_are_no_worker_series():
     assert not any("worker" in family.name for family in node_families(make_view()))
 
 

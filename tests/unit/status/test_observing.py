@@ -35,7 +35,7 @@ WEB, DB = (
 )
 
 
-async def test_a_watcher_gets_what_it_wants():
+async def test_a_watcher_gets_matching_connections():
     observing = Observing()
     with observing.watch(Watcher(ConnectionFilter(service="shop/web"))) as watcher:
         observing.deliver([WEB, DB])
@@ -64,7 +64,7 @@ async def test_a_watcher_that_reads_slowly_loses_the_oldest_and_learns_how_many(
     assert await watcher.take(10.0) == [WEB]
 
 
-async def test_a_watcher_learns_only_of_what_it_may_have_wanted():
+async def test_a_watcher_is_notified_only_of_possibly_matching_omissions():
     observing, web, failed = Observing(), ConnectionFilter(service="shop/web"), FAILED
     with observing.watch(Watcher(web)) as of_web, observing.watch(Watcher(failed)) as of_failed:
         observing.deliver([], [LeftOut(ALL, 9), LeftOut(failed, 3)])
@@ -153,7 +153,7 @@ def test_connections_that_the_kernel_refuses_are_not_seen():
         ),
     ],
 )
-def test_only_what_a_filter_would_show_is_named_as_not_seen(kinds, shown):
+def test_only_ports_that_the_filter_might_match_are_named_as_unseen(kinds, shown):
     ports = (
         make_port("fast", path=IN_KERNEL),
         make_port("web", endpoints=(), reason="It has no endpoints"),

@@ -28,7 +28,7 @@ def test_cells_are_grouped_by_namespace_in_the_order_of_names():
     assert [(area.count, area.unhealthy) for area in overview.areas] == [(1, 0), (3, 2)]
 
 
-def test_equal_cells_are_one_run_and_problems_have_names():
+def test_equal_cells_form_a_run_and_problems_have_names():
     (area,) = overview_of(CART, *(make_port(f"web-{n}") for n in range(50))).areas
     first, second = area.runs
     assert (first.port, first.says, first.cells) == (

@@ -66,7 +66,7 @@ def test_a_hundred_service_ports_a_page():
     assert build(view).part.pages == 3
 
 
-def test_a_page_past_the_end_is_the_last_one():
+def test_a_page_number_past_the_end_means_the_last_page():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(150)))
     page = build(view, page=999_999)
     assert page.part.page == 2
@@ -178,7 +178,7 @@ def test_many_health_checks_are_cut_and_counted():
     assert "And 50 more" in render(make_view(health_checks=checks))
 
 
-def test_a_single_result_is_expanded_until_it_is_folded():
+def test_a_single_result_is_expanded_until_collapsed():
     view = make_view(make_port("cart"), make_port("web"))
     key = row_id(view.ports[1].plan.key)
     assert [row.detail is not None for row in build(view).rows] == [False, False]
@@ -204,7 +204,7 @@ def test_without_scripts_a_page_that_stands_still_has_a_field():
     assert 'value="web"' in text
 
 
-def test_events_are_shown_with_their_time_and_what_they_saved():
+def test_events_are_shown_with_time_and_saved_connections():
     events = (
         Event(NOW - 12, Level.TROUBLE, "10.244.0.3:80 refuses", "shop/web:http (IPv6)", 12, True),
         Event(NOW - 60, Level.OK, "Resolved: all"),
@@ -223,7 +223,7 @@ def make_failing(*names, dead=("10.244.0.9:80",)):
     return [make_port(name, endpoints=failing) for name in names]
 
 
-def test_a_cause_of_several_services_is_one_line_with_a_page_and_rows_lead_there():
+def test_a_cause_of_several_services_is_one_line_linked_from_the_rows():
     alone = make_failing("c", dead=("10.244.0.8:80",))
     page = build(make_view(*make_failing("a", "b"), *alone, make_port()))
     (incident,) = page.incidents
@@ -237,7 +237,7 @@ def test_a_cause_of_several_services_is_one_line_with_a_page_and_rows_lead_there
     assert words.count(" not answering ") == 2 + 1
 
 
-def test_a_cause_of_one_service_or_one_beside_a_search_is_in_its_row():
+def test_a_single_services_cause_is_shown_in_its_row():
     view = make_view(*make_failing("a", "b"))
     assert not build(make_view(*make_failing("a"))).incidents
     assert not any(row.words_link for row in build(view, q="shop/a").rows)
@@ -269,7 +269,7 @@ def test_a_cause_that_is_a_state_was_not_counted():
     assert f"<code>kubectl {kubectl_words(empty, 'shop/a')}</code>" in page
 
 
-def test_a_page_is_bounded_and_counts_what_it_leaves_out():
+def test_a_page_is_bounded_and_counts_omitted_rows():
     def gone(number):
         at = f"10.244.{number // 200}.{number % 200 + 1}:80"
         return make_endpoint(at, node="node-7", cause=silent(at))
@@ -290,7 +290,7 @@ def test_names_are_never_markup():
     assert "<b>evil" not in page
 
 
-def test_an_incident_that_is_over_is_none():
+def test_a_past_incident_is_none():
     sample = Sample(make_view(make_port()), NOW)
     assert render_incident(sample, "0123456789ab") is None
     assert b"<h1>This is over</h1>" in render_no_incident(sample)

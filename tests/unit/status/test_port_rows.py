@@ -90,7 +90,7 @@ def test_a_folded_row_has_no_detail_and_its_endpoints_are_dots():
     assert len(row.dots) == DOTS_SHOWN
 
 
-def test_hidden_endpoints_are_counted_and_failing_ones_are_first():
+def test_hidden_endpoints_are_counted_and_failing_ones_listed_first():
     many = (*endpoints(30), *endpoints(1, "not ready"))
     detail = row_of(make_port(endpoints=many)).detail
     assert len(detail.endpoints) == ENDPOINTS_SHOWN
@@ -145,7 +145,7 @@ def test_a_row_has_the_first_address():
     assert row_of(make_port("web", frontends=())).address == ""
 
 
-def test_the_path_is_shown_where_it_is_not_the_default():
+def test_a_non_default_path_is_shown():
     assert row_of(make_port()).detail.path == ""
     port = replace(make_port(), path=PathView(DataPath.KERNEL, NOW - 180))
     assert row_of(port).detail.path == "kernel for 3 min"
@@ -153,7 +153,7 @@ def test_the_path_is_shown_where_it_is_not_the_default():
     assert row_of(port).detail.path == "userspace: hold needs the proxy"
 
 
-def test_connections_on_the_kernel_path_are_shown_in_words():
+def test_connections_on_the_kernel_path_are_described_in_words():
     port = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=3))
     assert row_of(port).detail.counted.startswith("3 connections since the start; ")
     assert row_of(make_port()).detail.counted == ""
@@ -171,12 +171,12 @@ def test_a_row_has_the_age_of_the_last_answer():
         pytest.param({"affinity_timeout_s": 90}, "served, clients pinned 1 min", "", id="pinned"),
     ],
 )
-def test_the_state_of_a_port_that_is_served_is_a_word(changes, words, says):
+def test_the_state_of_a_served_port_is_a_word(changes, words, says):
     row = row_of(make_port("web", **changes))
     assert (row.words, row.says, row.is_sentence) == (words, says, False)
 
 
-def test_a_cause_is_shown_by_its_row_or_by_the_page_that_states_it():
+def test_a_cause_is_shown_in_its_row_or_linked_to_its_page():
     port = make_port("web", endpoints=(make_endpoint("10.1.0.1:80", cause=resets("10.1.0.1:80")),))
     alone = make_row(port, History(), now=NOW)
     assert alone.words in alone.says

@@ -37,7 +37,7 @@ def columns(port, history=None, sort="state"):
     return columns_of((other, row), sort)
 
 
-def test_figures_that_are_all_zero_have_no_column():
+def test_all_zero_figures_have_no_column():
     shown = columns(IDLE)
     assert shown == ALWAYS
     assert shown.moving == 0
@@ -51,7 +51,7 @@ def test_figures_that_are_all_zero_have_no_column():
         pytest.param({"resets": 1}, ("failed",), id="failed"),
     ],
 )
-def test_a_figure_of_one_row_gives_all_rows_its_column(changes, added):
+def test_a_figure_in_any_row_adds_a_column_to_all(changes, added):
     assert columns(replace(IDLE, **changes)) == (*ALWAYS, *added)
 
 

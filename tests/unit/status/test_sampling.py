@@ -50,7 +50,7 @@ async def test_requests_do_not_drive_the_streams():
     assert proxy.taken_at == [1000.0, 1000.5, 1001.0]
 
 
-async def test_streams_get_the_sample_of_a_request_that_comes_when_one_is_due():
+async def test_streams_use_a_requests_sample_when_one_is_due():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     proxy.now += 1.5
@@ -60,7 +60,7 @@ async def test_streams_get_the_sample_of_a_request_that_comes_when_one_is_due():
     assert proxy.taken_at == [1000.0, 1001.5, 1002.5]
 
 
-async def test_a_stream_gets_one_at_once_and_then_one_a_second():
+async def test_a_stream_gets_a_sample_at_once_and_then_each_second():
     proxy, count = Proxy(), 0
     for _ in range(4):
         count, sample = await proxy.sampler.after(count)
@@ -93,7 +93,7 @@ async def test_a_stream_that_ends_leaves_the_samples_to_the_others():
     assert (await second)[0] == count + 1
 
 
-async def test_work_runs_in_a_thread_one_at_a_time():
+async def test_work_runs_in_a_thread_without_overlap():
     sampler, running, most = Proxy().sampler, [], []
 
     def work():
@@ -107,7 +107,7 @@ async def test_work_runs_in_a_thread_one_at_a_time():
     assert max(most) == 1
 
 
-async def test_work_of_a_caller_that_is_cancelled_ends_before_the_next_begins():
+async def test_work_of_a_cancelled_caller_ends_before_the_next_begins():
     sampler, began, release, steps = Proxy().sampler, asyncio.Event(), threading.Event(), []
     loop = asyncio.get_running_loop()
 
@@ -172,7 +172,7 @@ async def test_the_sampler_records_nothing_while_views_are_taken():
     assert proxy.taken_at == [1005.0, 1010.0, 1015.0, 1020.0, 1025.0]
 
 
-async def test_a_sample_is_followed_if_it_was_asked_for_a_minute_ago():
+async def test_a_sample_is_followed_if_requested_within_a_minute():
     proxy = Proxy()
     assert not (await proxy.sampler.look()).is_followed
     proxy.now += 59
@@ -220,7 +220,7 @@ async def test_refresh_time_on_the_event_loop_counts_towards_the_share():
     assert proxy.pauses == [pytest.approx(0.4 / SHARE - 0.4)] * 19
 
 
-async def test_a_view_that_is_asked_for_later_is_taken_at_once():
+async def test_a_view_requested_later_is_taken_at_once():
     proxy = ProxyOfRequests(view_s=0.1)
     await proxy.views.take()
     proxy.now += 0.1 / SHARE
@@ -228,7 +228,7 @@ async def test_a_view_that_is_asked_for_later_is_taken_at_once():
     assert proxy.pauses == []
 
 
-async def test_requests_that_wait_share_a_view_that_is_taken_after_they_arrived():
+async def test_waiting_requests_share_a_view_taken_after_their_arrival():
     proxy = ProxyOfRequests(view_s=0.1)
     first = await proxy.views.take()
     waiting = [asyncio.create_task(proxy.views.take()) for _ in range(100)]

@@ -106,7 +106,7 @@ def test_a_word_alone_is_found_anywhere_in_a_state():
     assert not Search.parse("is:rouble").matches_port(LATE, is_busy=False)
 
 
-def test_objects_with_a_mistake_are_found_by_the_services_that_they_are_about():
+def test_invalid_objects_are_found_by_the_services_concerned():
     key = ObjectKey("EndpointSlice", "night", "zeroip-a")
     item = RejectedFacts.at("m.yaml:171", "spec.clusterIP: 0", key, ("night/zeroip",))
     texts = ("zeroip", "service:night/zeroip", "service:night/ZeroIP:80", "ns:night", "0", "name:s")
@@ -132,7 +132,7 @@ def test_long_searches_are_cut():
     assert Search.parse("a" * 2 * MAX_LENGTH) == Search((Term("", "a" * MAX_LENGTH),))
 
 
-def test_a_row_of_many_endpoints_is_read_once_however_many_words_are_searched(monkeypatch):
+def test_a_row_of_many_endpoints_is_read_once_for_any_number_of_words(monkeypatch):
     """With 67 words and 10,000 Service ports a search took 16 s."""
     read = []
     texts = search._texts_of_port

@@ -146,7 +146,7 @@ async def test_an_incident_has_an_address_for_browsers_and_terminals():
         assert text.endswith(f"      {incident.command}\n")
 
 
-async def test_an_incident_that_is_over_is_not_found():
+async def test_a_past_incident_is_not_found():
     async with serving(make_view()) as client:
         response, text = await client.ask("/incidents/0123456789ab")
         assert (response.status, response.content_type) == (404, "text/html")
@@ -199,7 +199,7 @@ async def test_a_terminal_can_search_and_gets_rates():
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/status"])
-async def test_the_status_of_one_service_can_be_requested(path):
+async def test_the_status_of_a_single_service_can_be_requested(path):
     view = make_troubled_view()
     async with serving(view) as client:
         _, text = await client.ask(f"{path}?service=shop/cart", Accept="text/plain")
@@ -229,7 +229,7 @@ async def test_a_name_is_looked_for_outside_the_event_loop(path, monkeypatch):
     assert threading.current_thread() not in threads
 
 
-async def test_a_service_that_was_rejected_is_missing_with_its_mistake():
+async def test_a_rejected_service_is_missing_with_its_mistake():
     typo = RejectedFacts(
         "z.yaml:5: spec.prots: unknown field", "Service shop/typo", services=("shop/typo",)
     )
@@ -417,7 +417,7 @@ async def test_unusual_views_are_shown():
         assert [(await client.ask(path))[0].status for path in ADMIN_PATHS] == [200] * 7
 
 
-async def test_a_taken_port_names_the_flag_to_change_it():
+async def test_a_taken_port_names_the_flag_that_changes_it():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = taken.getsockname()
         server = StatusServer(make_view)

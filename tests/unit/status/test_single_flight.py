@@ -20,7 +20,7 @@ class Making:
         return object()
 
 
-async def test_requests_that_wait_for_the_same_key_share_one_result():
+async def test_requests_waiting_for_the_same_key_share_a_result():
     flights, making = SingleFlight(), Making()
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(flights.get("a", making))
@@ -39,7 +39,7 @@ async def test_a_request_that_arrives_after_the_making_began_gets_a_later_result
     assert await flights.get("a", making) is not await flights.get("a", making)
 
 
-async def test_if_the_making_fails_the_next_request_makes_it():
+async def test_after_a_failure_the_next_request_makes_the_result():
     flights, making = SingleFlight(), Making()
 
     async def fail():

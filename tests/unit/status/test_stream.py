@@ -39,7 +39,7 @@ def test_the_first_message_contains_everything():
     assert message(Sent(), rows=())["rows"] == []
 
 
-def test_later_ones_contain_only_what_changed():
+def test_later_messages_contain_only_changes():
     sent = Sent()
     message(sent)
     assert message(sent) == {}
@@ -47,7 +47,7 @@ def test_later_ones_contain_only_what_changed():
     assert message(sent, html={"a": "1", "b": "3"}, rows=("b", "a")) == {"rows": ["b", "a"]}
 
 
-def test_a_row_that_was_gone_is_sent_again():
+def test_a_returning_row_is_sent_again():
     sent = Sent()
     message(sent)
     message(sent, html={"b": "2"}, rows=())
@@ -148,7 +148,7 @@ def open_as_nobody(_address):
 
 
 @as_another_user
-async def test_at_the_limit_the_client_with_the_most_streams_loses_its_oldest_ones():
+async def test_at_the_limit_the_client_with_the_most_streams_loses_its_oldest():
     connector = aiohttp.TCPConnector(socket_factory=open_as_nobody)
     async with (
         watching(make_view(make_port())) as watcher,
@@ -246,7 +246,7 @@ async def next_decompressed(reader, receive):
     return json.loads(text)
 
 
-async def test_a_service_port_that_is_well_again_leaves_a_summary():
+async def test_a_recovered_service_port_leaves_a_summary():
     refused = make_view(make_port("web"), make_port("db", endpoints=()))
     well = make_view(make_port("web"), make_port("db"))
     for view in (refused, well):
@@ -308,7 +308,7 @@ def test_a_line_is_empty_if_nothing_but_the_time_has_changed():
     assert client.see(replace(WEB), CART) is None
 
 
-def test_later_lines_contain_only_what_changed():
+def test_later_lines_contain_only_changes():
     client = Client()
     client.see(WEB, CART)
     line = client.see(replace(WEB, refused=3), CART, revision=4712)
@@ -317,7 +317,7 @@ def test_later_lines_contain_only_what_changed():
     assert client.see(replace(WEB, refused=3), CART, revision=4712) is None
 
 
-def test_a_service_port_that_is_gone_is_named_once():
+def test_a_vanished_service_port_is_named_once():
     client = Client()
     client.see(WEB, CART)
     line = client.see(CART, revision=4711)

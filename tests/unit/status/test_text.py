@@ -99,9 +99,7 @@ def test_the_level_is_the_worst_of_all_lines(view, level):
         (10, True, 10, "Source: m/shop.yaml:9: no"),
     ],
 )
-def test_problems_of_the_node_with_one_remedy_have_it_once_and_three_lines(
-    count, is_wide, shown, last
-):
+def test_node_problems_with_the_same_remedy_share_it_and_three_lines(count, is_wide, shown, last):
     problems = [f"m/shop.yaml:{line}: no" for line in range(count)]
     source = SourceFacts("manifests", "m", is_synced=True, problems=problems)
     view = make_view(make_port(), source=source)
@@ -117,7 +115,7 @@ def test_the_node_can_be_left_out():
     assert (answer.level, b"no route" in answer.body) == (Level.OK, False)
 
 
-def test_a_service_whose_address_is_taken_is_listed_with_the_node_and_without_it():
+def test_a_service_with_a_taken_address_is_listed_with_and_without_the_node():
     view = make_view(ignored=(make_ignored("shop/b", "", "held by shop/a", is_conflict=True),))
     (line,) = lines_of(view)[1:]
     assert lines_of(view, has_node=False)[1:] == [line]
@@ -129,7 +127,7 @@ def test_terminal_control_characters_are_escaped():
     assert lines[1].endswith("Not served: \\u001b[2J\\ud800")
 
 
-def test_before_the_first_plan_it_is_not_in_force():
+def test_before_the_first_plan_the_header_states_so():
     view = make_view()
     view = replace(view, sync=replace(view.sync, last_done=0.0), node="")
     assert (
@@ -264,7 +262,7 @@ def test_kernel_path_connections_made_by_programs_of_this_node_are_shown():
         pytest.param({"path": PathView(DataPath.KERNEL)}, "on the kernel path", id="kernel"),
     ],
 )
-def test_clients_that_are_turned_away_are_in_the_line_of_a_port_that_is_served(changes, words):
+def test_rejected_clients_are_in_the_line_of_a_served_port(changes, words):
     denied = source_denied(("198.51.100.0/24",)).replace(count=213, last_at=NOW - 2)
     port = replace(make_port(turned_away=(denied,)), **changes)
     assert lines_of(make_view(port))[1].endswith(
@@ -272,7 +270,7 @@ def test_clients_that_are_turned_away_are_in_the_line_of_a_port_that_is_served(c
     )
 
 
-def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
+def test_a_problem_is_shown_with_the_mistake_that_may_explain_it():
     notes = ("annotation x is unknown",)
     handling = Handling(hold=Hold(5))
     held = make_port(endpoints=(), reason="it has none", handling=handling, notes=notes)
@@ -312,7 +310,7 @@ def test_a_cause_shared_by_many_services_is_printed_once_on_the_first_screen():
     assert all(row.endswith("  1 of 2  Partly answering") for row in rows)
 
 
-def test_a_cause_of_one_service_is_printed_at_that_service():
+def test_a_single_services_cause_is_printed_in_its_line():
     lines = lines_of(make_broken_view(dead=1, calm=1))
     assert [say(DEAD, Form.SHORT) in line for line in lines] == [False, True, False]
     assert "shop/broken-0" in lines[1]
@@ -327,7 +325,7 @@ def test_a_service_shows_its_own_cause_beside_a_shared_cause():
     assert "10.244.0.9" not in row
 
 
-def test_of_a_part_of_the_services_a_cause_has_all_that_it_touches():
+def test_a_cause_in_a_selection_counts_all_affected_services():
     view = make_broken_view()
     part = view.part(view.ports[:2], (), ())
     whole = Incidents(view)

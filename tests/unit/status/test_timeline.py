@@ -32,7 +32,7 @@ def test_the_end_of_the_start_is_an_event():
     assert events(starting, CALM) == [Event(NOW, Level.OK, "Started")]
 
 
-def test_a_problem_whose_figures_change_is_the_same():
+def test_a_problem_with_changing_figures_stays_the_same_event():
     assert events(replace(CALM, descriptors=19_000), replace(CALM, descriptors=19_999)) == []
 
 
@@ -62,7 +62,7 @@ def test_rules_are_repaired():
     )
 
 
-def test_saved_connections_are_part_of_the_text():
+def test_saved_connections_are_part_of_an_events_text():
     assert Event(NOW, Level.OK, "a").text == "a"
     assert Event(NOW, Level.OK, "a", saved=1).text == "a; 1 connection saved"
     assert Event(NOW, Level.OK, "a", saved=12).text == "a; 12 connections saved"
@@ -75,7 +75,7 @@ def refused(at, port, *, saved=0, lasts=False, cause=DEAD):
     return Event(NOW + at, Level.TROUBLE, "it refuses", port, saved, lasts, cause)
 
 
-def test_events_of_one_cause_at_several_service_ports_are_joined():
+def test_events_with_the_same_cause_at_several_service_ports_are_joined():
     events = [refused(900 * n, f"web-{n}", saved=2, lasts=True) for n in range(35)]
     whole = Event(NOW, Level.TROUBLE, "it refuses: 35 Service ports", "", 70, True, DEAD)
     assert joined(events) == [whole]
@@ -97,7 +97,7 @@ def test_other_events_are_shown_each_the_newest_first(events):
     assert joined(events) == events[::-1]
 
 
-def test_an_event_of_several_service_ports_does_not_take_in_a_later_one():
+def test_a_joined_event_does_not_absorb_a_later_one():
     events = [refused(0, "a"), refused(59, "b"), refused(130, "c"), refused(140, "d")]
     assert [(one.at - NOW, one.what) for one in joined(events)] == [
         (130, "it refuses: 2 Service ports"),

@@ -26,9 +26,7 @@ from userspace_proxy.steering.held_tables import ConntrackHold, Untracked
         ),
     ],
 )
-async def test_the_table_exists_while_it_is_held_and_only_its_owner_changes_it(
-    node, make, name, rule
-):
+async def test_the_table_exists_while_held_and_only_its_owner_can_change_it(node, make, name, rule):
     table = make()
     for _ in range(2):
         assert await table.hold() == ""

@@ -62,7 +62,7 @@ def test_chains_of_another_proxy_count_as_other_programs(name, other, chain):
 
 @pytest.mark.parametrize("name", ["", "canary"])
 @pytest.mark.parametrize("chain", ["PREROUTING", "ACCEPT", "KUBE-SERVICES", "REJECT", ""])
-def test_names_of_others_stay_as_they_are(name, chain):
+def test_names_of_other_programs_stay_unchanged(name, chain):
     names = ChainNames(name)
     assert (names.in_kernel(chain), names.known(chain)) == (chain, chain)
     assert label_of(chain) is None
@@ -87,7 +87,7 @@ def test_a_tables_name_contains_the_proxys_label(name):
 
 
 @pytest.mark.parametrize("name", ["", "answers", *NAMES])
-def test_tables_of_one_kind_are_not_taken_for_another_kind(name):
+def test_tables_of_different_kinds_are_not_confused(name):
     assert STEERING_TABLES.label_in(REPLY_TABLES.of(name)) is None
     assert REPLY_TABLES.label_in(STEERING_TABLES.of(name)) is None
 
@@ -101,7 +101,7 @@ def test_tables_of_other_programs_belong_to_no_proxy(table):
 
 @pytest.mark.parametrize("name", ["", *NAMES])
 @pytest.mark.parametrize("kind", ["", "replies", "new"])
-def test_a_tables_name_is_read_as_it_was_written(name, kind):
+def test_a_tables_name_is_parsed_as_written(name, kind):
     table = OwnTable(kind, proxy_label(name))
     assert read_own_table(table.name) == table
 

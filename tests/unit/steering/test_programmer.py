@@ -68,7 +68,7 @@ def programmer():
     return InMemory()
 
 
-def test_a_later_apply_writes_what_differs(programmer):
+def test_a_later_apply_writes_only_differences(programmer):
     programmer.apply({WEB: 36001, DNS: 36002})
     programmer.apply({WEB: 36003, CART: 36004})
     assert programmer.writes[1:] == [{WEB: 36003, CART: 36004, DNS: None}]
@@ -144,7 +144,7 @@ def end_round(released):
         return ended
 
 
-def test_a_port_is_kept_for_at_least_one_whole_round():
+def test_a_port_is_kept_for_at_least_a_whole_round():
     released = ReleasedPorts()
     released.add([36001])
     assert end_round(released) == set()
@@ -155,7 +155,7 @@ def test_a_port_is_kept_for_at_least_one_whole_round():
     assert [end_round(released), end_round(released)] == [{36002}, set()]
 
 
-def test_a_port_whose_guard_can_not_be_ended_is_kept():
+def test_a_port_with_a_failed_guard_removal_is_kept():
     released = ReleasedPorts()
     released.add([36001])
     end_round(released)
@@ -178,7 +178,7 @@ def test_a_range_is_without_the_ports_that_others_have():
     assert ranges_among([WEB], [new]) == {}
 
 
-def test_a_range_within_another_one_of_before_is_not_the_only_one():
+def test_a_range_within_an_old_one_does_not_exclude_others():
     ip = "10.96.0.21"
     old = Frontend(ip, 100, Protocol.UDP, last=200)
     spans = ((90, 99), (100, 110), (120, 130), (195, 205), (210, 220))
@@ -187,7 +187,7 @@ def test_a_range_within_another_one_of_before_is_not_the_only_one():
     assert besides == {*range(100, 111), *range(120, 131), *range(195, 201)}
 
 
-def test_the_cost_of_many_ranges_at_one_address_is_not_quadratic():
+def test_the_cost_of_many_ranges_at_an_address_is_not_quadratic():
     ports = range(1, 32_001, 4)
     ranges = [Frontend("203.0.113.9", n, Protocol.TCP, last=n + 1) for n in ports]
     singles = [Frontend("203.0.113.9", n, Protocol.TCP) for n in ports]

@@ -94,7 +94,7 @@ def test_requirements_of_a_steering_are_checked_before_the_start(monkeypatch):
         selection.check_steering("iptables", LACKS_NOTHING, own_namespace=False)
 
 
-def test_a_kernel_without_nftables_ends_the_start_and_names_what_works():
+def test_a_kernel_without_nftables_ends_the_start_naming_an_alternative():
     for check in (selection.check_kernel, selection.check_steering):
         with pytest.raises(SteeringError) as caught:
             check("nftables", WITHOUT_NFTABLES, own_namespace=False)
@@ -107,7 +107,7 @@ def test_a_kernel_without_nftables_ends_the_start_and_names_what_works():
 
 
 @pytest.mark.parametrize("part", ["inet tables", "sets", "nat", "redirect", "ct", "reject"])
-def test_a_kernel_without_a_part_of_nftables_has_auto_choose_iptables(part):
+def test_a_kernel_without_a_part_of_nftables_makes_auto_choose_iptables(part):
     kernel = KernelOffers({part: errno.EOPNOTSUPP})
     assert selection.choose("auto", kernel, own_namespace=False) == "iptables"
     with pytest.raises(SteeringError, match=f"this kernel lacks {part}"):

@@ -156,7 +156,7 @@ def test_another_error_is_another_reason_and_the_same_is_no_news(auto):
     assert "10.244.1.1:8080 is unreachable" in auto.take()[WEB.key].why
 
 
-def test_an_endpoint_that_is_shared_is_probed_once_and_decides_for_all(auto):
+def test_a_shared_endpoint_is_probed_once_and_decides_for_all(auto):
     other = plan(B, C, name="cart")
     auto.follow(WEB)
     auto.follow(other)
@@ -172,7 +172,7 @@ def test_an_endpoint_that_is_shared_is_probed_once_and_decides_for_all(auto):
     assert auto.probes.endpoints == []
 
 
-def test_a_new_endpoint_has_to_answer_first_and_one_that_leaves_no_longer_counts(auto):
+def test_a_new_endpoint_must_answer_first_and_a_removed_one_no_longer_counts(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.take()
@@ -182,7 +182,7 @@ def test_a_new_endpoint_has_to_answer_first_and_one_that_leaves_no_longer_counts
     assert sorted(auto.probes.endpoints) == [A, B]
 
 
-def test_clients_from_outside_may_have_endpoints_of_their_own_which_are_probed_too(auto):
+def test_endpoints_for_outside_clients_are_also_probed(auto):
     auto.follow(plan(A, outside=(B,), inside=("10.244.0.0/16",)))
     assert sorted(auto.probes.endpoints) == [A, B]
 
@@ -192,7 +192,7 @@ def test_an_endpoint_on_standby_is_not_probed(auto):
     assert auto.probes.endpoints == [A]
 
 
-def test_udp_stays_in_the_kernel_unless_it_has_no_endpoints(auto):
+def test_udp_stays_in_the_kernel_unless_endpoints_are_missing(auto):
     assert auto.follow(plan(A, protocol=Protocol.UDP)) == NOT_PROBED
     assert auto.follow(plan(protocol=Protocol.UDP)) == NO_ENDPOINTS
     assert auto.follow(plan()) == NO_ENDPOINTS
@@ -200,7 +200,7 @@ def test_udp_stays_in_the_kernel_unless_it_has_no_endpoints(auto):
     auto.close()
 
 
-def test_a_service_port_that_is_not_auto_any_more_is_not_probed(auto):
+def test_a_service_port_no_longer_auto_is_not_probed(auto):
     auto.follow(WEB)
     asked = replace(WEB, path=PathDecision(DataPath.KERNEL, "its annotation asks for it"))
     assert auto.follow(asked) == asked.path
@@ -209,7 +209,7 @@ def test_a_service_port_that_is_not_auto_any_more_is_not_probed(auto):
     assert auto.probes.is_closed
 
 
-async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):
+async def test_a_switch_reverted_before_taking_effect_is_not_counted(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.auto_paths.probes = Probed(served_ports.auto_paths.note)
     served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))

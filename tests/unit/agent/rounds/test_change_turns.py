@@ -67,7 +67,7 @@ def test_a_change_that_exceeds_the_rest_of_a_turn_waits(rounds):
     assert [len(rounds.round(1.0)) for _ in range(3)] == [1, 1, 1]
 
 
-def test_a_new_port_takes_longer_than_one_that_changes(rounds):
+def test_a_new_port_takes_longer_than_a_changed_one(rounds):
     taken = []
     for _ in range(2):
         for n in range(300):
@@ -134,7 +134,7 @@ def test_a_namespace_that_changes_all_the_time_waits_longer_and_longer(rounds):
     assert waits[-1] == 1.0
 
 
-def test_a_namespace_that_was_quiet_for_a_while_does_not_wait(rounds):
+def test_a_quiet_namespace_does_not_wait(rounds):
     for _ in range(100):
         rounds.change("web")
         rounds.round(0.125)
@@ -233,7 +233,7 @@ def test_a_service_that_another_proxy_gets_is_no_longer_served_at_once(waiting):
     assert put(waiting, **OLD, proxy_name="other").proxy_name == "other"
 
 
-def test_the_wait_of_a_service_counts_only_the_part_of_it_that_is_judged(rounds):
+def test_only_judged_endpoints_count_towards_a_services_wait(rounds):
     rounds.change("web", 10_000)
     put(rounds, tuple(ServicePort(f"p{n}", n, "TCP") for n in range(1, 1_001)))
     rounds.change("web", 10_000)

@@ -23,7 +23,7 @@ from ..watched import begin, relent, settle, turn, until
 POD, OTHER_POD = "192.0.2.1", "192.0.2.2"
 
 
-def test_only_what_differs_counts():
+def test_only_differences_count_as_changes():
     cluster = Cluster()
     cluster.serve("web", "10.96.0.1", POD)
     first = cluster.serve("cart", "10.96.0.2", POD)
@@ -35,7 +35,7 @@ def test_only_what_differs_counts():
     assert count_changes(moved, moved) == ChangeCounts(0, 0)
 
 
-def test_one_changed_slice_of_many_counts_once():
+def test_a_single_changed_slice_among_many_counts_once():
     cluster = Cluster()
     before = cluster.serve("web", "10.96.0.1", POD)
     second = SliceKey("shop", "web-2")
@@ -92,7 +92,7 @@ def test_the_number_of_changes_that_wait_has_a_bound(monkeypatch):
     assert len(triggers) == 3
 
 
-async def test_a_change_waits_only_since_it_arrived(start):
+async def test_a_change_waits_from_its_arrival(start):
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", "10.96.0.1", POD))
     assert loop.counters.waiting_since == 0
@@ -106,7 +106,7 @@ async def test_a_change_waits_only_since_it_arrived(start):
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_snapshot_that_arrives_during_a_round_is_in_force_after_the_next_one():
+async def test_a_snapshot_arriving_during_a_round_takes_effect_in_the_next():
     cluster, counters = Cluster(), SyncCounters()
     progress = Progress(counters)
     assert progress.begin() is None
@@ -149,7 +149,7 @@ async def test_a_waiting_change_is_not_in_force_while_the_rest_is():
     assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
 
 
-async def test_a_change_whose_turn_has_come_waits_until_it_is_in_force():
+async def test_a_change_at_its_turn_waits_until_in_force():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0
@@ -161,7 +161,7 @@ async def test_a_change_whose_turn_has_come_waits_until_it_is_in_force():
     assert counters.waiting_since == 0
 
 
-def test_the_duration_of_a_change_is_reported_once_it_is_in_force():
+def test_a_changes_duration_is_reported_once_in_force():
     cluster, triggers = Cluster(), Triggers(started=900.0)
     cluster.serve("web", "10.96.0.1", POD)
     triggers.note(None, with_slices(cluster, 1000.0))
@@ -180,7 +180,7 @@ async def test_before_the_first_snapshot_nothing_is_in_force():
         task.cancel()
 
 
-async def test_waiters_for_a_snapshot_resume_once_it_is_in_force():
+async def test_waiters_for_a_snapshot_resume_when_it_takes_effect():
     progress = Progress(SyncCounters())
     snapshot = Cluster().serve("web", "10.96.0.1", POD)
     progress.add(snapshot)

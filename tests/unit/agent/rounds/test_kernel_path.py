@@ -50,7 +50,7 @@ def targets_of(plan, targets, *, is_in_kernel):
     return kernel_targets(plan, targets, made, is_in_kernel=is_in_kernel)
 
 
-def test_all_clients_may_use_what_is_usable():
+def test_all_clients_may_use_all_usable_endpoints():
     assert choices() == (EndpointChoice((A, B)),)
 
 
@@ -93,7 +93,7 @@ def test_endpoints_are_repeated_in_proportion_to_their_weights():
     assert choices(weights=((A, 200), (B, 100))) == (EndpointChoice((A, A, B)),)
 
 
-def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_weights():
+def test_source_hash_fills_slots_in_proportion_to_weights():
     hashed = Handling(balance=Balance.SOURCE_HASH)
     (target,) = targets_of(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
     slots = fill_slots((A, B), {})
@@ -104,7 +104,7 @@ def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_wei
     assert choice.endpoints == fill_slots((A, B), {A: 200, B: 100})
 
 
-def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
+def test_refused_and_loopback_frontends_keep_their_targets():
     other = Frontend("10.96.7.2", 80, Protocol.TCP)
     targets = targets_of(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
     assert targets == {

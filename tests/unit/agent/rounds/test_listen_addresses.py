@@ -63,7 +63,7 @@ def test_a_frontend_is_bound_even_if_this_node_lacks_its_address():
 
 
 @pytest.mark.parametrize(("second", "expected"), [(8080, [80, 8080, FIRST]), (0, [80, FIRST])])
-def test_on_loopback_a_second_port_comes_before_the_range(second, expected):
+def test_a_second_loopback_port_is_tried_before_the_range(second, expected):
     addresses = make(Bind.LOOPBACK, second_port=lambda frontend: second and frontend.port + 8000)
     _, _, wanted = one(addresses, "127.98.0.1")
     found = list(itertools.islice(wanted.addresses, len(expected)))
@@ -77,7 +77,7 @@ def test_on_loopback_a_second_port_comes_before_the_range(second, expected):
         pytest.param("10.96.0.1", [("127.0.0.1", FIRST), ("127.0.0.1", FIRST + 1)], id="another"),
     ],
 )
-def test_on_loopback_a_frontend_keeps_its_address_if_that_is_loopback(ip, expected):
+def test_on_loopback_a_frontend_keeps_a_loopback_address(ip, expected):
     _, _, wanted = one(make(Bind.LOOPBACK), ip)
     addresses = iter(wanted.addresses)
     assert [next(addresses), next(addresses)] == expected
@@ -100,7 +100,7 @@ def test_a_port_of_a_range_is_only_at_its_own_number():
     assert "cannot listen" in str(addresses.explain(plan, other, taken()))
 
 
-def test_a_proxy_port_is_the_preferred_one_or_the_next_of_the_range():
+def test_a_proxy_port_is_the_preferred_port_or_the_next_in_the_range():
     frontend = Frontend("10.96.0.1", 80, Protocol.TCP)
     _, _, wanted = one(make(Bind.PROXY_PORT), "10.96.0.1", {frontend: FIRST + 7})
     addresses = iter(wanted.addresses)
@@ -125,7 +125,7 @@ def test_a_preferred_port_is_offered_after_all_tries():
     assert [address.port for address in wanted.addresses] == [FIRST + 7]
 
 
-def test_all_frontends_share_one_proxy_port():
+def test_all_frontends_share_a_single_proxy_port():
     addresses = make(Bind.PROXY_PORT)
     plan, key, _ = one(addresses, "10.96.0.1")
     assert addresses.by_frontend(plan, Answer({key: "listener"}, {})) == {
@@ -160,7 +160,7 @@ def test_a_range_without_a_free_port_is_an_error(last, held):
     )
 
 
-def test_ports_that_were_not_tried_may_be_free():
+def test_untried_ports_may_be_free():
     addresses, kinds = make(Bind.PROXY_PORT, FIRST + 599, "nginx"), []
     for _ in range(3):
         plan, key, wanted = one(addresses, "10.96.0.1")
@@ -199,7 +199,7 @@ def test_another_error_is_reported_unchanged():
         ),
     ],
 )
-def test_an_error_at_a_port_that_is_another_one_each_time_has_no_port(ip, number, said):
+def test_an_error_omits_a_port_that_varies_between_attempts(ip, number, said):
     addresses = make(Bind.LOOPBACK)
     plan, key, _ = one(addresses, ip)
     assert str(addresses.explain(plan, key, refused(number))) == (
@@ -247,7 +247,7 @@ class Owner:
         self.listeners = {each: (self, each) for each in frontends}
 
 
-def test_a_frontend_that_was_taken_over_remains_with_the_new_service_port():
+def test_a_replaced_frontend_remains_with_the_new_service_port():
     one, two, both = frontend("10.96.0.1"), frontend("10.96.0.2"), ListenerIndex()
     before, after = Owner(one, two), Owner(one)
     both.change(before, before.listeners)

@@ -52,7 +52,7 @@ def give(shares):
     return given
 
 
-def test_the_namespace_with_the_most_gives_up_what_it_opened_last():
+def test_the_namespace_with_the_most_listeners_gives_up_its_latest():
     shares = holding(shop_web=3, tenant_small=1, tenant_big=20, other_x=16)
     shares.wait(key("shop", "cart"))
     shares.wait(key("new", "web"))
@@ -72,7 +72,7 @@ def test_no_giver_falls_below_its_share_and_no_receiver_rises_above():
     assert give(shares) == []
 
 
-def test_a_port_whose_listeners_are_more_than_the_excess_is_not_given_up():
+def test_a_port_with_more_listeners_than_the_excess_keeps_them():
     shares = holding(a_web=98, c_web=70, **{f"other{n}_web": 97 for n in range(6)})
     shares.hold(key("c", "web", "many"), 50)
     shares.wait(key("a", "cart"))
@@ -110,7 +110,7 @@ def test_freed_listeners_go_to_the_namespaces_and_services_with_the_fewest():
     assert not shares.others_wait(key("new", "web"))
 
 
-def test_a_service_that_waits_is_known_until_the_last_of_its_ports_is_served():
+def test_a_service_is_waiting_until_all_its_ports_are_served():
     shares, web = ListenerShares(), ServiceKey("shop", "web")
     shares.wait(key("shop", "web", 1))
     shares.wait(key("shop", "web", 2))
@@ -197,7 +197,7 @@ def few(request, make, plane):
     return make(Bind.PROXY_PORT, CountingPool(27800, 27800 + 4 * PORTS))
 
 
-async def test_a_service_with_twice_the_ports_leaves_one_for_each_new_service_of_others(few):
+async def test_a_service_with_twice_the_ports_yields_one_to_each_new_service(few):
     cluster, told = Cluster(), []
     few.shortages.on_excess = lambda service, cause: told.append((str(service), cause))
     settle(few, cluster.serve("tenant", "big", 2 * PORTS))
@@ -228,7 +228,7 @@ async def test_a_giver_refuses_before_its_listener_closes(few):
     assert before[frontend] in few.pool.free, "a change of the giver doesn't revive it"
 
 
-async def test_while_no_port_is_free_a_retry_tries_one_service_port_and_a_change_none(few):
+async def test_without_a_free_port_a_retry_tries_one_service_port_and_a_change_none(few):
     cluster = Cluster()
     settle(few, cluster.serve("tenant", "big", 2 * PORTS))
     few.pool.searches = 0

@@ -53,7 +53,7 @@ def bound(protocol, family, ip="", port=0):
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_daemon_that_starts_later_cannot_bind_it(reservations, protocol, family):
+def test_a_daemon_started_later_cannot_bind_the_reserved_port(reservations, protocol, family):
     port = free_port(protocol, family)
     assert reservations.take(NodePort(protocol, family, port), now=0) == ""
     assert reservations.take(NodePort(protocol, family, port), now=1) == ""
@@ -88,7 +88,7 @@ def test_the_error_names_a_daemon_that_holds_the_port(reservations, protocol, ip
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_port_that_the_last_run_steered_is_steered_even_if_another_process_holds_it(
+def test_a_port_steered_by_the_last_run_stays_steered_despite_another_holder(
     reservations, protocol, caplog
 ):
     with bound(protocol, V4) as daemon:
@@ -105,7 +105,7 @@ def test_a_port_that_the_last_run_steered_is_steered_even_if_another_process_hol
         assert "is held by" in reservations.take(NodePort(protocol, V4, port), now=3)
 
 
-def test_a_number_that_connections_used_is_held_after_they_end(reservations):
+def test_a_number_in_use_by_connections_is_reserved_after_they_end(reservations):
     with bound(TCP, V4, "127.0.0.1") as server:
         client = socket.create_connection(server.getsockname())
         port = client.getsockname()[1]
@@ -174,7 +174,7 @@ def refuse_port():
     port.close()
 
 
-def test_the_highest_free_port_is_reserved_and_no_other_program_can_bind_it(refuse_port):
+def test_the_highest_free_port_is_reserved_against_other_programs(refuse_port):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         last = taken.getsockname()[1]
         number = refuse_port.open(last - 200, last)
@@ -184,7 +184,7 @@ def test_the_highest_free_port_is_reserved_and_no_other_program_can_bind_it(refu
         socket.create_server(("127.0.0.1", number)).close()
 
 
-def test_a_client_that_dials_it_is_refused(refuse_port):
+def test_a_client_dialling_the_refuse_port_is_refused(refuse_port):
     number = refuse_port.open(29000, 29999)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", number), timeout=60)

@@ -36,7 +36,7 @@ async def test_conflicts_are_reported_and_their_lines_are_limited(start, caplog)
     assert caplog.text.count("is not served") == 20
 
 
-async def test_endpoints_that_are_left_out_are_reported_once(start, monkeypatch):
+async def test_omitted_endpoints_are_reported_once(start, monkeypatch):
     monkeypatch.setattr("userspace_proxy.policy.usable.ENDPOINTS_MAX", 1)
     reported = []
     loop, cluster = await start(WatchedSteering(), report=reported.append), Cluster()
@@ -73,7 +73,7 @@ async def test_recovered_ports_are_reserved_in_the_first_round(start):
     assert steering.kernel[CART] == 28000
 
 
-async def test_a_recovered_port_of_a_service_that_is_gone_is_reserved_until_its_rule_is_gone(start):
+async def test_a_recovered_port_of_a_vanished_service_is_reserved_until_its_rule_is_gone(start):
     steering = WatchedSteering(kernel={CART: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
     await refuse(steering, loop, cluster.serve("web", WEB.ip, POD))
@@ -83,7 +83,7 @@ async def test_a_recovered_port_of_a_service_that_is_gone_is_reserved_until_its_
     assert steering.kernel.keys() == {WEB}
 
 
-async def test_no_service_gets_a_recovered_port_to_which_rules_lead_clients_of_another_one(start):
+async def test_a_recovered_port_with_rules_for_another_service_is_not_reused(start):
     steering = WatchedSteering(kernel={CART: 28000, WEB: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
     steering.fails_with = SteeringError("cannot commit: Device or resource busy")
@@ -95,7 +95,7 @@ async def test_no_service_gets_a_recovered_port_to_which_rules_lead_clients_of_a
     assert len({*steering.kernel.values(), REFUSE, 28000}) == 4
 
 
-async def test_no_service_gets_the_recovered_port_of_one_that_is_gone_with_its_address(start):
+async def test_a_recovered_port_of_a_removed_service_and_address_is_not_reused(start):
     other = Frontend("198.51.100.9", 80, Protocol.TCP)
     steering = WatchedSteering(kernel={CART: 28000, other: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
@@ -128,7 +128,7 @@ async def test_listeners_of_an_earlier_run_that_no_service_port_has_close_with_t
     assert [is_listening(port) for port in ports] == [True, False]
 
 
-async def test_listeners_of_an_earlier_run_stay_open_until_no_rule_leads_to_them(plane, start):
+async def test_listeners_of_an_earlier_run_stay_open_while_rules_lead_to_them(plane, start):
     plane.recover([(Protocol.TCP, SocketAddress("0.0.0.0", 28000))], transparent=False)
     steering = WatchedSteering(kernel={CART: 28000})
     loop = await start(steering, recovered=await steering.start())
@@ -138,7 +138,7 @@ async def test_listeners_of_an_earlier_run_stay_open_until_no_rule_leads_to_them
     assert not is_listening(28000)
 
 
-async def test_a_port_at_which_the_last_workers_serve_another_service_is_reserved_until_they_drain(
+async def test_a_port_of_the_last_workers_other_service_is_reserved_until_they_drain(
     start,
 ):
     ports = {28000, 28001}
@@ -151,7 +151,7 @@ async def test_a_port_at_which_the_last_workers_serve_another_service_is_reserve
     await until(lambda: {28000, 28001} <= {*start.served_ports.pool.candidates()})
 
 
-async def test_facts_are_read_for_the_snapshot_that_is_planned(start):
+async def test_facts_are_read_for_the_planned_snapshot(start):
     asked = []
     loop = await start(
         WatchedSteering(), facts=lambda snapshot: asked.append(snapshot) or NodeFacts()

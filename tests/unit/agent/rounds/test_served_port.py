@@ -39,7 +39,7 @@ async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_por
     assert line.startswith("frontends cannot be steered: ")
 
 
-async def test_the_problem_is_the_first_one_without_its_remedy_which_is_known_apart(make):
+async def test_the_first_problem_is_reported_with_its_remedy_separate(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.2", POD))
     (served,) = served_ports
@@ -57,7 +57,7 @@ async def test_the_problem_is_the_first_one_without_its_remedy_which_is_known_ap
     assert problem() == ("cannot listen: no port", "widen the range", "", False)
 
 
-async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):
+async def test_many_unsteerable_frontends_are_logged_in_one_line(make, caplog):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     frontends = [frontend(f"10.96.0.{n}") for n in range(1, 9)]
     for f in frontends:
@@ -69,7 +69,7 @@ async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):
     assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
 
 
-async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
+async def test_an_unsteered_change_is_part_of_the_next_one(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     first = cluster.serve("web", "10.96.0.1", POD)
     targets = served_ports.follow(first)

@@ -44,7 +44,7 @@ async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kep
     assert is_listening(port)
 
 
-async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, monkeypatch):
+async def test_one_program_is_named_if_others_use_the_whole_range(make, monkeypatch):
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(socket.create_server(("0.0.0.0", port)))
@@ -101,7 +101,7 @@ async def test_lines_of_a_service_that_changes_in_each_round_are_limited(make, c
     assert lines == 20
 
 
-async def test_a_service_that_is_removed_before_it_is_steered_is_not_served_again(make, caplog):
+async def test_a_service_removed_before_being_steered_is_not_served_again(make, caplog):
     caplog.set_level("INFO")
     cluster = Cluster()
     with socket.create_server(("0.0.0.0", 27711)) as holder:
@@ -136,7 +136,7 @@ async def test_a_changed_protocol_is_another_socket(make):
     assert targets.keys() == {frontend("10.96.0.1", protocol=Protocol.UDP)}
 
 
-async def test_udp_service_ports_are_tracked_while_they_are_served(make):
+async def test_udp_service_ports_are_tracked_while_served(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
     assert [*served_ports.of_udp] == [*served_ports]
@@ -219,7 +219,7 @@ async def test_policies_of_the_plan_reach_the_data_plane(make):
     assert served.group.serving == Serving((), admits=())
 
 
-async def test_workers_get_the_plan_as_it_is_but_for_detours_of_their_protocol(make):
+async def test_workers_get_the_plan_unchanged_except_for_detours_of_the_protocol(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
     (served,) = served_ports
@@ -233,7 +233,7 @@ async def test_workers_get_the_plan_as_it_is_but_for_detours_of_their_protocol(m
     assert served.group.serving is serving
 
 
-async def test_a_service_that_drops_all_clients_is_steered_like_one_that_serves(make):
+async def test_a_service_dropping_all_clients_is_steered_like_a_served_one(make):
     targets = make(Bind.PROXY_PORT).follow(
         Cluster().serve("web", "10.96.0.1", POD, is_internal_local=True)
     )
@@ -278,7 +278,7 @@ async def test_a_node_port_is_reserved_until_its_service_is_gone(make, protocol)
 
 
 @BOTH
-async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(make, protocol):
+async def test_another_programs_node_port_is_left_to_it_until_freed(make, protocol):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     with bound(protocol, 0) as daemon:
         port = daemon.getsockname()[1]
@@ -297,7 +297,7 @@ async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(mak
         bound(protocol, port)
 
 
-async def test_a_node_port_that_changes_is_released_and_the_new_one_reserved(make):
+async def test_a_changed_node_port_is_released_and_the_new_one_reserved(make):
     first, second = free_port(), free_port()
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     for port in (first, second):
@@ -317,7 +317,7 @@ async def test_a_node_port_moves_to_another_service_without_a_gap(make):
         bound(Protocol.TCP, port)
 
 
-async def test_a_problem_that_is_solved_is_a_change_while_another_one_lasts(make):
+async def test_a_solved_problem_is_a_change_while_another_problem_lasts(make):
     with socket.create_server(("0.0.0.0", 27700)), bound(Protocol.TCP, 0) as daemon:
         served_ports = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
         port = daemon.getsockname()[1]
@@ -328,7 +328,7 @@ async def test_a_problem_that_is_solved_is_a_change_while_another_one_lasts(make
         assert set(served_ports.steered.targets().values()) == {REFUSE}
 
 
-async def test_a_node_port_whose_number_a_connection_uses_is_reserved_once_that_has_ended(make):
+async def test_a_node_port_used_by_a_connection_is_reserved_after_it_ends(make):
     served_ports = make(Bind.PROXY_PORT, facts=AT_NODE)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -350,7 +350,7 @@ async def test_a_node_port_is_held_by_its_listener_where_frontends_are_bound(mak
     assert is_listening(port, "127.98.0.9")
 
 
-async def test_a_service_has_those_of_its_ports_that_are_served(make):
+async def test_a_services_served_ports_are_returned(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     cluster.serve("web", "10.96.0.1", POD)
     served_ports.follow(cluster.serve_large(2))
@@ -362,7 +362,7 @@ async def test_a_service_has_those_of_its_ports_that_are_served(make):
     assert not served_ports.of_service(ServiceKey("shop", "web"))
 
 
-async def test_a_round_touches_only_the_listeners_that_it_changes(make):
+async def test_a_round_touches_only_changed_listeners(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     for n in range(20):
         cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
@@ -372,7 +372,7 @@ async def test_a_round_touches_only_the_listeners_that_it_changes(make):
     assert [served for served, _ in served_ports.steered.change().targets] == [web]
 
 
-async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, caplog):
+async def test_a_descriptor_shortage_is_logged_once_for_all_services(make, caplog):
     served_ports = make(Bind.PROXY_PORT)
     cluster = Cluster()
     for number in range(1, 6):
@@ -386,7 +386,7 @@ async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, capl
     )
 
 
-async def test_quiesced_endpoints_take_no_client_and_those_that_come_later_do(make):
+async def test_cordoned_endpoints_get_no_clients_but_new_endpoints_do(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     handling = Handling(hold=Hold(60.0))
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, handling=handling))
@@ -426,7 +426,7 @@ async def test_the_listeners_of_a_removed_service_port_no_longer_count(make):
     assert held.total == 0
 
 
-async def test_service_ports_that_hold_clients_are_tracked_while_they_are_served(make):
+async def test_service_ports_that_hold_clients_are_tracked_while_served(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     assert not served_ports.holding

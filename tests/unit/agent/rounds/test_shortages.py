@@ -21,7 +21,7 @@ def lines(caplog):
     return lambda: [record.message for record in caplog.records]
 
 
-def test_a_shortage_of_many_service_ports_is_one_line_a_minute(lines):
+def test_a_shortage_of_many_service_ports_is_logged_once_a_minute(lines):
     shortages = Shortages()
     for now in (0.0, 1.0, 59.0, 60.0):
         for key in (CART, WEB):
@@ -29,7 +29,7 @@ def test_a_shortage_of_many_service_ports_is_one_line_a_minute(lines):
     assert lines() == [f"shop/cart:http: cannot open listeners: {ERROR}"] * 2
 
 
-def test_its_end_is_one_line_when_the_last_one_is_served(lines, caplog):
+def test_the_end_of_a_shortage_is_logged_when_the_last_port_is_served(lines, caplog):
     shortages = Shortages()
     for key in (CART, WEB):
         shortages.note(key, ERROR, now=0.0)
@@ -75,7 +75,7 @@ def test_a_lack_of_a_common_resource_is_a_shortage():
     assert [is_shortage(e) for e in (ERROR, error, taken)] == [True, True, False]
 
 
-def test_a_service_port_that_was_not_tried_lacks_what_the_one_before_lacks():
+def test_an_untried_service_port_has_the_previous_ports_shortage():
     shortages = Shortages()
     shortages.note(CART, ERROR, now=0.0)
     lack = shortages.note(WEB, None, now=0.0)
@@ -93,7 +93,7 @@ def full():
     return shortages, told
 
 
-def test_a_service_that_has_too_many_is_told_once_until_it_lacks_nothing(full):
+def test_an_excessive_service_is_reported_once_until_fully_served(full):
     shortages, told = full
     for key in (WEB, WEB, CART):
         shortages.note(key, ERROR, now=0.0)

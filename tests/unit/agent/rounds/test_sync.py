@@ -85,7 +85,7 @@ async def test_looking_again_plans_the_same_snapshot_with_the_nodes_new_addresse
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_change_of_the_node_waits_until_it_is_in_force(start):
+async def test_a_change_of_the_node_waits_until_in_force(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=free_port()))
@@ -101,7 +101,7 @@ async def test_a_change_of_the_node_waits_until_it_is_in_force(start):
     await until(lambda: not loop.counters.waiting_since)
 
 
-async def test_before_the_first_snapshot_there_is_nothing_to_look_at_again(start):
+async def test_looking_again_before_the_first_snapshot_does_nothing(start):
     steering, asked = WatchedSteering(kernel={WEB: 28000}), []
     loop = await start(steering, facts=asked.append)
     loop.look_again()
@@ -110,7 +110,7 @@ async def test_before_the_first_snapshot_there_is_nothing_to_look_at_again(start
     assert steering.kernel == {WEB: 28000}
 
 
-async def test_health_checks_follow_each_plan_once_it_is_steered_and_are_retried(start):
+async def test_health_checks_follow_each_steered_plan_and_are_retried(start):
     steering, seen = WatchedSteering(), []
 
     async def check_health(plan):
@@ -129,7 +129,7 @@ async def test_health_checks_follow_each_plan_once_it_is_steered_and_are_retried
     assert seen[-1] == (plan, {WEB})
 
 
-async def test_a_node_port_that_a_daemon_has_is_steered_when_it_is_free(start):
+async def test_a_node_port_held_by_a_daemon_is_steered_after_its_release(start):
     steering = WatchedSteering()
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=("127.0.0.1",)))
     with socket.create_server(("127.0.0.1", 0)) as daemon:
@@ -160,7 +160,7 @@ async def test_a_waiting_change_gets_its_turn_without_another_change(start):
     assert loop.progress.in_force is snapshot
 
 
-async def test_a_waiting_change_is_retried_if_the_kernel_rejects_it(start, monkeypatch):
+async def test_a_waiting_change_is_retried_after_the_kernel_rejects_it(start, monkeypatch):
     monkeypatch.setattr("userspace_proxy.agent.rounds.change_turns._PORT_S", 0.2)
     steering, cluster = WatchedSteering(), Cluster()
     loop = await start(steering)
@@ -237,7 +237,7 @@ async def test_a_round_that_the_kernel_refuses_is_an_iteration(start):
     assert loop.turned_s_ago < 1
 
 
-async def test_a_loop_that_is_stuck_in_a_round_does_not_iterate(start):
+async def test_a_loop_stuck_in_a_round_does_not_iterate(start):
     is_stuck, go_on = asyncio.Event(), asyncio.Event()
 
     class Stuck(WatchedSteering):

@@ -46,9 +46,7 @@ async def test_a_bug_is_logged_with_its_traceback_and_the_task_starts_again(capl
     assert record.task == "sync"
 
 
-async def test_a_bug_in_a_task_that_runs_once_is_logged_and_it_does_not_start_again(
-    caplog, monkeypatch
-):
+async def test_a_failed_one_shot_task_is_logged_and_not_restarted(caplog, monkeypatch):
     monkeypatch.setattr(tasks, "_RESTART_S", 0)
     supervisor, attempts = Supervisor(), []
 

@@ -9,7 +9,7 @@ class Clocks:
         return WallClock(lambda: self.monotonic, lambda: self.unix)
 
 
-def test_a_moment_has_one_unix_time_while_the_clock_is_not_set():
+def test_a_moments_unix_time_is_stable_while_the_clock_is_not_set():
     clocks = Clocks()
     clock = clocks.make()
     before = clock.unix(90.0)
@@ -20,7 +20,7 @@ def test_a_moment_has_one_unix_time_while_the_clock_is_not_set():
     assert clock.unix(90.0) == before
 
 
-def test_a_clock_that_was_set_is_followed():
+def test_a_set_clock_is_followed():
     clocks = Clocks()
     clock = clocks.make()
     clocks.unix += 3600.0

@@ -89,7 +89,7 @@ def test_replies_are_caught_until_the_clean_up(node):
     assert reply_rules(node) == 0
 
 
-def test_with_the_kernel_path_for_all_it_begins_with_the_first_service_port_that_the_proxy_serves(
+def test_with_the_kernel_path_it_begins_with_the_first_proxied_service_port(
     node,
 ):
     def changes(path):
@@ -147,7 +147,7 @@ def test_reply_rules_that_other_programs_remove_are_restored_and_logged(node, ca
     assert "reply routing had drifted and was repaired" in caplog.messages
 
 
-def test_with_cilium_nothing_is_created_and_what_was_there_is_removed(node, caplog):
+def test_with_cilium_existing_state_is_removed_and_none_created(node, caplog):
     async def leave(addresses, _plane):
         assert addresses.reason == ""
 
@@ -163,7 +163,7 @@ def test_with_cilium_nothing_is_created_and_what_was_there_is_removed(node, capl
     assert record.cause.startswith("Cilium delivers")
 
 
-def test_client_addresses_end_with_cilium_and_return_after_it(node, caplog):
+def test_client_addresses_end_when_cilium_appears_and_return_afterwards(node, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
 
     async def scenario(addresses, plane):
@@ -198,5 +198,5 @@ def test_on_a_node_without_ipv6_only_ipv4_networks_reach_the_plane(node, caplog)
 @pytest.mark.parametrize(
     ("name", "is_possible"), [("eth0", True), ("cilium_net", True), ("cilium_host", False)]
 )
-def test_only_ciliums_interface_makes_it_impossible(name, is_possible):
+def test_only_ciliums_interface_rules_out_client_addresses(name, is_possible):
     assert (impossible_reason([NodeLink(1, "lo", ""), NodeLink(2, name, "")]) == "") is is_possible

@@ -77,7 +77,7 @@ async def test_a_plan_that_other_nodes_cannot_reproduce_has_no_digests(tmp_path)
         assert (await node.look()).plan == PlanFacts()
 
 
-async def test_settings_are_those_that_differ_from_their_defaults(tmp_path):
+async def test_only_non_default_settings_are_shown(tmp_path):
     settings = replace(Settings(), workers=2, drain_s=5.0, cluster_cidr=("10.244.0.0/16",))
     shown = (await Node(tmp_path, settings=settings).look()).settings
     assert shown == {"workers": 2, "cluster_cidr": "10.244.0.0/16"}
@@ -102,7 +102,7 @@ async def test_the_time_of_a_worker_that_has_ended_still_counts(tmp_path):
     assert (await node.look()).process.cpu_s == 8.0
 
 
-async def test_processes_that_are_hidden_are_left_out(tmp_path):
+async def test_hidden_processes_are_left_out(tmp_path):
     node = Node(tmp_path)
     node.write(os.getpid(), seconds=4, pages=10)
     node.workers = ((0, 70_001),)

@@ -99,7 +99,7 @@ def rig(plane):
     return Rig(plane)
 
 
-def test_an_endpoint_is_probed_once_no_client_has_dialled_it_for_a_while(rig):
+def test_an_endpoint_is_probed_after_a_while_without_dials(rig):
     rig.eject()
     rig.pass_(QUIET_S - 1)
     assert rig.wanted == []
@@ -116,7 +116,7 @@ def test_an_endpoint_by_name_is_not_probed(rig):
     assert rig.wanted == [(OTHER, "shop/web")]
 
 
-def test_an_endpoint_that_clients_dial_is_left_to_them(rig):
+def test_a_dialled_endpoint_is_not_probed(rig):
     for _ in range(5):
         rig.eject()
         rig.pass_(QUIET_S - 1)
@@ -148,7 +148,7 @@ def test_a_failure_is_of_now_and_no_client_s(rig):
     assert rig.wanted == [(POD, "shop/web")], "it is probed further"
 
 
-def test_a_probe_keeps_it_apart_that_this_node_has_no_route(rig, monkeypatch):
+def test_a_probe_distinguishes_a_missing_route_of_this_node(rig, monkeypatch):
     rig.eject(failure=Failure.NO_ROUTE)
     rig.pass_(QUIET_S)
     monkeypatch.setattr(ejected, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))
@@ -198,7 +198,7 @@ def test_an_endpoint_that_leaves_is_forgotten_and_so_is_its_service(rig):
     assert rig.wanted == []
 
 
-def test_two_services_that_share_an_endpoint_both_get_it_back(rig):
+def test_two_services_sharing_an_endpoint_both_readmit_it(rig):
     cart = rig.serve("cart")
     for group in (rig.group, cart):
         rig.eject(group)
@@ -207,7 +207,7 @@ def test_two_services_that_share_an_endpoint_both_get_it_back(rig):
     assert not any(g.counters_of(POD).dials.is_on for g in (rig.group, cart))
 
 
-def test_the_number_of_endpoints_that_are_followed_has_a_bound(rig, monkeypatch):
+def test_the_number_of_followed_endpoints_has_a_bound(rig, monkeypatch):
     assert FOLLOWED_MAX == 1000
     monkeypatch.setattr(ejected, "FOLLOWED_MAX", 1)
     rig.eject()
@@ -267,7 +267,7 @@ def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch
     assert (rig.questions, rig.group.obstacle_to(OTHER)) == (2, ETH0)
 
 
-def test_the_chain_that_drops_packets_to_a_silent_endpoint_is_noted_while_it_does(rig):
+def test_a_chain_dropping_packets_to_a_silent_endpoint_is_noted_while_present(rig):
     rig.way.dropped[POD, Protocol.TCP] = CHAIN
     rig.eject(failure=SILENT)
     rig.pass_(1)
@@ -277,7 +277,7 @@ def test_the_chain_that_drops_packets_to_a_silent_endpoint_is_noted_while_it_doe
     assert rig.group.obstacle_to(POD) is None
 
 
-def test_a_host_that_is_away_counts_before_a_chain(rig):
+def test_an_unreachable_host_counts_before_a_chain(rig):
     rig.way.dropped[POD, Protocol.TCP] = CHAIN
     rig.absent[POD.ip] = NextHop("eth0")
     rig.eject(failure=SILENT)
@@ -295,7 +295,7 @@ def test_a_refusal_may_be_the_work_of_a_chain_and_is_no_host_that_is_away(rig, c
     assert rig.questions == 0
 
 
-async def test_an_endpoint_that_is_back_is_found_without_a_client(monkeypatch):
+async def test_a_recovered_endpoint_is_found_without_a_client(monkeypatch):
     monkeypatch.setattr(ejected, "QUIET_S", 0.0)
     monkeypatch.setattr(ejected, "_LOOK_S", 0.01)
     dead = free_address()
@@ -336,7 +336,7 @@ def silent(plane):
     return SilentRig(plane)
 
 
-def test_a_rule_is_named_at_the_endpoint_that_is_silent_and_at_no_other(silent):
+def test_a_rule_is_named_only_at_the_silent_endpoint(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     assert silent.way.asked == [POD]
@@ -381,7 +381,7 @@ def test_an_endpoint_that_turns_from_silent_to_absent_keeps_the_new_obstacle(sil
     assert silent.look() == [None, None]
 
 
-def test_a_look_asks_a_bounded_number_of_times_and_the_next_one_goes_on(silent, monkeypatch):
+def test_a_check_asks_a_bounded_number_of_questions_and_the_next_continues(silent, monkeypatch):
     monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
     silent.miss(POD)
     silent.miss(OTHER)

@@ -84,7 +84,7 @@ def answers(monkeypatch):
     return found
 
 
-async def test_names_are_looked_up_where_they_are_allowed(answers):
+async def test_allowed_names_are_looked_up(answers):
     answers.append("203.0.113.1")
     async with Node(**ALLOWED) as node:
         await node.put()

@@ -49,7 +49,7 @@ def shown(watch):
     return facts
 
 
-async def test_a_firewall_is_logged_when_it_appears_and_when_it_disappears(watch, kernel, caplog):
+async def test_a_firewall_is_logged_when_appearing_and_disappearing(watch, kernel, caplog):
     caplog.set_level("INFO")
     for _ in range(2):
         await watch.look()
@@ -73,9 +73,7 @@ async def test_an_unreadable_ruleset_keeps_the_last_result(watch, kernel):
 
 
 @pytest.mark.parametrize(("is_sole", "places"), [(True, KUBE_PROXY), (False, ())])
-async def test_rules_of_kube_proxy_are_shown_unless_it_serves_other_services(
-    kernel, is_sole, places
-):
+async def test_kube_proxys_rules_are_shown_unless_for_other_services(kernel, is_sole, places):
     watch = FirewallWatch("nftables", PORTS, is_sole=is_sole, read=kernel.read)
     for _ in range(2):
         await watch.look()

@@ -144,7 +144,7 @@ def of(**options):
     )
 
 
-async def test_clients_without_an_answer_are_trouble_while_this_node_gets_one(node, caplog):
+async def test_unanswered_clients_are_trouble_while_this_node_is_answered(node, caplog):
     await node.fail()
     state = node.port.state
     assert (state.level, state.word) == (Level.TROUBLE, PortState.NOT_ANSWERING)
@@ -229,14 +229,14 @@ async def test_entries_may_have_gone_after_a_long_pause(node):
     assert node.port.unanswered is None
 
 
-async def test_connections_of_a_long_pause_are_not_set_off_against_those_that_follow(node):
+async def test_connections_before_a_long_pause_do_not_offset_later_ones(node):
     await node.look()
     await node.look(9, answered=9, after_s=STALE_S + 1)
     await node.fail()
     assert node.port.unanswered == NOT_KNOWN
 
 
-async def test_an_answer_ends_it(node, caplog):
+async def test_an_answer_ends_the_doubt(node, caplog):
     caplog.set_level("INFO")
     await node.fail()
     await node.look(1, answered=1)
@@ -251,7 +251,7 @@ async def test_unanswered_clients_are_forgotten_a_minute_after_the_last_client(n
 
 
 @of(protocol=Protocol.UDP)
-async def test_udp_which_may_need_no_answer_counts_only_with_a_chain_that_drops_it(node):
+async def test_unanswered_udp_counts_only_with_a_dropping_chain(node):
     await node.fail()
     assert node.port.unanswered is None
     node.chain = CHAIN

@@ -64,12 +64,12 @@ async def test_numbers_stay_while_a_service_port_leaves_the_kernel_path(counting
     assert await counting.read({WEB: 4}) == (4, None, 4)
 
 
-async def test_a_frontend_that_was_gone_in_between_begins_at_nothing(counting):
+async def test_a_frontend_begins_at_zero_after_an_absence(counting):
     await counting.read({WEB: 9})
     assert await counting.read({WEB: 2}) == (11, None, 11)
 
 
-async def test_the_sum_keeps_those_of_services_that_are_gone(counting):
+async def test_the_total_includes_removed_services(counting):
     await counting.read({WEB: 9})
     counting.served_ports.follow(counting.cluster.remove("web"))
     counting.now += READING_S

@@ -131,7 +131,7 @@ async def test_the_last_state_is_served_until_the_source_has_answered(node, capl
     )
 
 
-async def test_a_service_that_was_deleted_meanwhile_is_served_until_the_source_has_answered(node):
+async def test_a_service_deleted_meanwhile_is_served_until_the_source_has_answered(node):
     await node.serve_and_end()
     await node.begin()
     await until(lambda: WEB in node.steering.kernel)
@@ -166,7 +166,7 @@ async def test_listeners_stay_open_if_the_source_answers_the_same(node):
     assert len(node.steering.calls) == calls
 
 
-async def test_only_what_is_in_force_is_written(node):
+async def test_only_the_state_in_force_is_written(node):
     await node.begin()
     node.steering.fails_with = SteeringError("cannot commit: Device or resource busy")
     node.publish(node.cluster.serve("web", WEB.ip, POD))
@@ -246,7 +246,7 @@ async def test_a_late_write_is_no_newer_than_the_last_answer_of_the_source(node)
     assert node.steering.kernel.keys() == {WEB, CART}
 
 
-async def test_a_state_is_as_old_as_the_part_of_it_that_the_source_cannot_follow(node):
+async def test_a_state_is_as_old_as_its_least_current_source(node):
     await node.begin()
     node.publish(node.cluster.serve("web", WEB.ip, POD), behind_s=120.0)
     await until(lambda: node.pauses)
@@ -265,7 +265,7 @@ async def test_a_state_is_as_old_as_the_part_of_it_that_the_source_cannot_follow
         ),
     ],
 )
-async def test_a_state_that_cannot_be_used_is_one_line(node, caplog, later, options, cause):
+async def test_an_unusable_state_is_logged_in_one_line(node, caplog, later, options, cause):
     await node.serve_and_end()
     node.now += later
     await node.begin(**options)
@@ -283,7 +283,7 @@ async def test_a_state_from_the_future_is_served(node):
     assert node.state.view().age_at(node.now) == 0
 
 
-async def test_a_disk_that_cannot_be_written_is_one_line_until_it_can(node, caplog, tmp_path):
+async def test_an_unwritable_disk_is_logged_once_until_writable(node, caplog, tmp_path):
     caplog.set_level(logging.INFO, LOGGER)
     node.path = tmp_path / "folder" / "state.json.gz"
     (tmp_path / "folder").touch()

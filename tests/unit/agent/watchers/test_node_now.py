@@ -26,7 +26,7 @@ async def test_without_steering_only_loopback_is_known_and_reached():
     await node.close()
 
 
-def test_node_ports_that_nobody_reaches_are_logged_once(caplog):
+def test_unreachable_node_ports_are_logged_once(caplog):
     node = NodeNow(FakeSteering(), Options(node_port_networks=(PRIMARY,)))
     for _ in range(2):
         node.facts_for(Snapshot({}))
@@ -34,7 +34,7 @@ def test_node_ports_that_nobody_reaches_are_logged_once(caplog):
     assert record.getMessage().startswith("node ports are not served: --nodeport-addresses=primary")
 
 
-def test_a_node_without_a_node_object_is_logged_and_shown_until_there_is_one(caplog):
+def test_a_missing_node_object_is_logged_and_shown_until_created(caplog):
     caplog.set_level("INFO")
     node, shown = NodeNow(FakeSteering(), Options(node_name="a")), []
     for own in (None, MISSING, MISSING, Node("a")):

@@ -79,7 +79,7 @@ async def test_a_change_that_concerns_no_address_prints_nothing():
         assert [line["service"] for line in await reader.until(2)] == ["web", "cart"]
 
 
-async def test_a_reader_that_stalls_gets_the_last_state_when_it_goes_on():
+async def test_a_stalled_reader_gets_the_last_state_on_resuming():
     reader = Reader()
     async with printing(reader) as proxy:
         await proxy.add_service("web", port=8080)

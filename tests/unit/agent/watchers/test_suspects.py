@@ -53,7 +53,7 @@ async def rig():
     return Rig()
 
 
-async def test_one_probe_answers_all_dials_that_failed_before_it(rig):
+async def test_a_probe_answers_all_earlier_failed_dials(rig):
     rig.suspects.add(WEB, POD, REFUSED)
     rig.suspects.add(WEB, POD, UNANSWERED)
     rig.suspects.add(CART, POD, REFUSED)

@@ -115,7 +115,7 @@ async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense
     assert event.what == f"{say(refuses(POD).replace(when=When.PAST))}; ejected"
 
 
-async def test_an_endpoint_that_fails_several_service_ports_is_one_event(rig):
+async def test_an_endpoint_failing_several_service_ports_is_one_event(rig):
     others = [rig.plane.open_group(port_key(f"shop/web-{number}")) for number in range(2)]
     for group in (rig.group, *others):
         rig.plane.serve(group, Serving(endpoints=(POD,)), {})
@@ -134,14 +134,14 @@ async def test_an_endpoint_that_fails_several_service_ports_is_one_event(rig):
     assert not event.lasts
 
 
-async def test_an_endpoint_that_is_ejected_again_and_again_is_one_outage(rig):
+async def test_a_repeatedly_ejected_endpoint_is_one_outage(rig):
     for _ in range(5):
         rig.eject()
         await rig.timeline.look()
     assert len(rig.timeline.events()) == 1
 
 
-async def test_an_endpoint_that_is_ejected_again_at_once_has_not_returned(rig):
+async def test_an_endpoint_ejected_again_at_once_has_not_returned(rig):
     rig.eject()
     rig.give_back()
     rig.eject()
@@ -165,7 +165,7 @@ class CountingPlane(Plane):
         self.refreshes += 1
 
 
-async def test_an_outage_takes_as_long_as_it_did_if_the_clock_is_set_meanwhile(rig):
+async def test_an_outages_duration_ignores_clock_changes(rig):
     rig.eject()
     rig.set_by = 86_400.0
     rig.now += 3
@@ -198,7 +198,7 @@ async def test_workers_are_asked_for_a_cause_a_few_times_only():
     plane.close()
 
 
-async def test_a_look_at_thousands_of_ejected_endpoints_is_quick(rig):
+async def test_checking_thousands_of_ejected_endpoints_is_quick(rig):
     rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
     for pod in PODS:
         rig.eject(pod)
@@ -209,7 +209,7 @@ async def test_a_look_at_thousands_of_ejected_endpoints_is_quick(rig):
     assert len(rig.timeline.events()) == KEPT
 
 
-async def test_outages_beyond_a_number_are_one_event(rig):
+async def test_excess_outages_are_one_event(rig):
     rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
     for pod in PODS[: OUTAGES_MAX + 50]:
         rig.eject(pod)
@@ -247,7 +247,7 @@ class Plans:
         return self._planner.plan(self._store.snapshot())
 
 
-async def test_a_service_loses_its_last_endpoint_and_has_one_again(rig):
+async def test_losing_and_regaining_the_last_endpoint_are_events(rig):
     plans = Plans(1, "192.0.2.1")
     rig.timeline.note_plan(*plans.change())
     rig.timeline.note_plan(*plans.change("192.0.2.1", "192.0.2.2"))
@@ -263,7 +263,7 @@ async def test_other_changes_are_not_recorded(rig):
     assert rig.timeline.events() == []
 
 
-async def test_many_changes_of_a_round_are_one_event(rig):
+async def test_many_changes_in_a_round_are_one_event(rig):
     plans = Plans(200, "192.0.2.1")
     rig.timeline.note_plan(*plans.change())
     assert rig.whats() == [(0, "200 Service ports lost their last usable endpoint", 0)]
@@ -300,7 +300,7 @@ async def test_a_switch_of_the_path_is_an_event_each_way(rig):
     ] * 2
 
 
-async def test_switches_of_many_service_ports_are_one_event_and_remembered_up_to_a_bound(rig):
+async def test_path_switches_of_many_service_ports_are_one_bounded_event(rig):
     switched = Switched(OUTAGES_MAX + 5)
     rig.timeline.note_switches(switched.to(DataPath.USERSPACE, "a probe failed"))
     rig.timeline.note_switches(switched.to(DataPath.KERNEL, "all answer"))

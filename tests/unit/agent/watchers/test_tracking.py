@@ -30,7 +30,7 @@ def node():
     return Node()
 
 
-def test_a_full_table_is_a_line_a_minute_and_one_event(node, caplog):
+def test_a_full_table_is_logged_once_a_minute_and_is_one_event(node, caplog):
     for second in range(121):
         node.look(FULL, float(second))
     assert node.watch.is_full
@@ -43,7 +43,7 @@ def test_a_full_table_is_a_line_a_minute_and_one_event(node, caplog):
     assert "(995 of 1,000 entries)" in happening.note
 
 
-def test_a_table_drops_once_packets_were_dropped_while_it_was_full_until_there_is_room(node):
+def test_drops_count_while_the_table_is_full_until_room_returns(node):
     node.look(FULL, 0.0)
     assert not node.watch.is_dropping, "the kernel replaces entries, or dropped before"
     node.look(FULL, 1.0)
@@ -78,7 +78,7 @@ def test_the_status_ports_are_exempt_while_something_listens_there():
     assert exempt_ports(OwnAddresses(admin=("127.0.0.1", 10249)), "canary") is not None
 
 
-def test_the_table_is_shown_as_of_the_last_look(node):
+def test_the_table_is_shown_as_of_the_last_check(node):
     facts = StatusFacts()
     node.look(FULL, 0.0)
     node.watch.show(facts)

@@ -40,7 +40,7 @@ processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
         pytest.param("", "without a reason", id="before-the-verifier"),
     ],
 )
-def test_the_reason_is_the_last_line_before_what_explains_it(log: str, reason: str) -> None:
+def test_the_reason_is_the_last_line_before_the_verifiers_statistics(log: str, reason: str) -> None:
     assert reason_of(log) == reason
 
 
@@ -55,14 +55,14 @@ def test_types_are_an_integer_and_a_structure_as_large_as_the_value() -> None:
     assert struct.unpack_from("=III", types, 40) == (3, 4 << 24, 24)
 
 
-def test_a_machine_whose_call_is_unknown_may_load_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_cannot_be_loaded_on_an_unknown_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     with pytest.raises(PermissionError, match="on pdp11 isn't known") as raised:
         load_program("sockops", b"")
     assert raised.value.errno == errno.EPERM
 
 
-def test_the_limit_of_locked_memory_is_as_high_as_it_may_be_and_set_back():
+def test_the_locked_memory_limit_is_raised_and_restored():
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, hard))
     try:
@@ -88,7 +88,7 @@ class ShortOfMemory:
         return -1
 
 
-def test_an_element_for_which_there_is_no_memory_at_the_moment_is_tried_again(
+def test_an_element_is_retried_after_a_momentary_lack_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = ShortOfMemory(3)
@@ -97,7 +97,7 @@ def test_an_element_for_which_there_is_no_memory_at_the_moment_is_tried_again(
     assert kernel.left == 0
 
 
-def test_an_element_for_which_there_is_never_memory_is_an_error(
+def test_an_element_fails_after_a_lasting_lack_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(calls, "_libc", ShortOfMemory(1000))

@@ -71,7 +71,7 @@ def test_an_invalid_object_file_raises_an_error(data: bytes, message: str) -> No
         read_object(data)
 
 
-def test_a_reference_to_what_is_no_map_is_an_error() -> None:
+def test_a_reference_to_a_non_map_is_an_error() -> None:
     # Their section has another name, so they are global data.
     data = changed(b"\0maps\0", b"\0data\0")
     with pytest.raises(ObjectError, match=r"cgroup/connect4, instruction \d+: it refers to 'endpo"):

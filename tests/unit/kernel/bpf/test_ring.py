@@ -65,9 +65,7 @@ def test_records_are_taken_once_the_oldest_first(written: Written, ring: Ring) -
     assert ring.take() == []
 
 
-def test_a_record_that_is_being_written_holds_up_those_after_it(
-    written: Written, ring: Ring
-) -> None:
+def test_an_unfinished_record_delays_later_ones(written: Written, ring: Ring) -> None:
     written.write(b"one")
     begin = written.write(b"two", BUSY)
     written.write(b"three")
@@ -83,7 +81,7 @@ def test_a_discarded_record_is_passed_over(written: Written, ring: Ring) -> None
     assert ring.take() == [b"kept"]
 
 
-def test_a_record_across_the_end_is_read_in_one_piece(written: Written, ring: Ring) -> None:
+def test_a_record_wrapping_around_the_end_is_read_whole(written: Written, ring: Ring) -> None:
     written.write(bytes(SIZE - 24))
     ring.take()
     written.write(b"0123456789abcdef" * 4)

@@ -53,7 +53,7 @@ def test_parsing_ends_at_a_message_shorter_than_its_header():
     assert list(read_messages(struct.pack("=IHHII", 8, 20, 0, 0, 0) + ODD)) == []
 
 
-def test_attributes_follow_a_fixed_part_and_are_read_as_written():
+def test_attributes_after_a_fixed_part_are_read_as_written():
     body = b"head" + attribute(1, b"eth0\0") + attribute(8 | NESTED, b"1234") + attribute(3, b"")
     assert list(read_attributes(body, 4)) == [(1, b"eth0\0"), (8, b"1234"), (3, b"")]
 
@@ -68,7 +68,7 @@ def test_parsing_ends_at_an_attribute_without_a_length():
     assert list(read_attributes(bytes(8))) == []
 
 
-def test_a_request_gets_its_number_and_more_flags_when_it_is_sent():
+def test_sending_numbers_a_request_and_adds_flags():
     sent = numbered(request(26, DUMP, b"body"), 9, ACK)
     assert sent == struct.pack("=IHHII", 20, 26, 0x1 | DUMP | ACK, 9, 0) + b"body"
     assert number_of(sent) == 9
@@ -127,7 +127,7 @@ def test_numbers_are_in_network_order():
     assert number(2, -110) == bytes.fromhex("08000200 ffffff92")
 
 
-def test_values_are_read_as_they_were_written():
+def test_values_are_read_as_written():
     found = read_all(text(1, "ours") + number(2, -5) + nested(3, number(1, 7)))
     assert text_in(found, 1) == "ours"
     assert number_in(found, 2, is_signed=True) == -5

@@ -70,7 +70,7 @@ def test_an_isolated_port_is_recognized():
     assert read_link(message("00000100 05000000 03100000 00000000" + found.hex())).link.is_isolated
 
 
-def test_a_bridge_entry_is_encoded_as_iproute2_encodes_it():
+def test_a_bridge_entry_is_encoded_as_by_iproute2():
     """``bridge fdb add 06:75:70:72:6f:78 dev br0 self local``."""
     written = write_bridge_entry(NEW_NEIGHBOUR, CREATE, 5, bytes.fromhex("067570726f78"))
     assert body(written) == "0700000005000000800002000a000200067570726f780000"
@@ -160,7 +160,7 @@ def test_a_rule_has_its_conditions_and_its_table(text, rule):
     ],
     ids=["look-up", "goto", "nop"],
 )
-def test_a_rule_reads_as_it_was_written(rule):
+def test_a_rule_is_read_as_written(rule):
     written = write_rule(NEW_RULE, CREATE, rule)
     assert read_rule(Message(NEW_RULE, 0, 0, written[16:])) == rule
 
@@ -191,17 +191,17 @@ def test_a_listing_may_be_limited_to_a_table_and_a_kind():
     )
 
 
-def test_a_route_is_requested_for_one_address():
+def test_a_route_is_requested_for_a_single_address():
     assert body(find_route("10.1.0.2")) == "0220" + "00" * 10 + "080001000a010002"
 
 
-def test_a_neighbour_is_requested_for_one_address_on_its_link():
+def test_a_neighbour_is_requested_for_an_address_on_its_link():
     wanted = "02" + "00" * 3 + "07000000" + "00" * 4 + "080001000a010002"
     assert body(find_neighbour("10.1.0.2", 7)) == wanted
 
 
 @pytest.mark.parametrize("read", [is_absent, read_link, read_address, read_route, read_rule])
-def test_a_message_shorter_than_its_fixed_part_is_an_error(read):
+def test_a_truncated_message_is_an_error(read):
     with pytest.raises(OSError, match="malformed message"):
         read(message("00"))
 
@@ -226,7 +226,7 @@ def test_a_value_of_a_wrong_length_is_an_error(read, body):
         pytest.param(24, bytes(16), id="other-family"),
     ],
 )
-def test_a_route_to_what_is_no_network_is_an_error(length, value):
+def test_a_route_with_an_invalid_network_is_an_error(length, value):
     route = read_route(Message(0, 0, 0, bytes([V4, length, *bytes(10)]) + attribute(1, value)))
     with pytest.raises(OSError, match="malformed message"):
         route.open()

@@ -60,7 +60,7 @@ def unix_socket():
         yield opened
 
 
-def test_the_user_of_a_unix_listener_is_the_one_that_opened_it(unix_socket):
+def test_the_user_of_a_unix_listener_is_its_creator(unix_socket):
     with unix_socket(socket.SOCK_STREAM):
         assert user_of_listener(NAME) == os.geteuid()
     assert user_of_listener(NAME) is None

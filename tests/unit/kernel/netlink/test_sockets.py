@@ -33,25 +33,25 @@ LIST = request(22, 0x300, b"")
         pytest.param((socket.AF_INET, socket.SOCK_RAW, NETLINK_NETFILTER), False, id="no-netlink"),
     ],
 )
-def test_only_a_netlink_socket_for_netfilter_reaches_it(arguments, expected):
+def test_only_netfilter_netlink_sockets_are_recognized(arguments, expected):
     with socket.socket(*arguments) as sock:
         assert is_for_netfilter(sock) is expected
 
 
-def test_a_listing_that_was_interrupted_is_repeated():
+def test_an_interrupted_listing_is_repeated():
     disturbed = [message(20, b"1111", flags=INTERRUPTED), done()]
     with Kernel(*disturbed, message(20, b"2222", number=2) + done(2)) as kernel:
         assert [one.body for one in kernel.requests.list_all(LIST)] == [b"2222"]
 
 
-def test_a_listing_that_is_always_interrupted_is_an_error():
+def test_an_always_interrupted_listing_is_an_error():
     disturbed = [done(n + 1, flags=INTERRUPTED) for n in range(sockets.LISTINGS)]
     with Kernel(*disturbed) as kernel, pytest.raises(OSError, match="changed during each") as told:
         kernel.requests.list_all(LIST)
     assert told.value.errno == errno.EBUSY
 
 
-def test_a_single_listing_reports_whether_it_was_interrupted():
+def test_a_single_listing_reports_an_interruption():
     disturbed = [message(20, b"1111", flags=INTERRUPTED), done()]
     with Kernel(*disturbed, message(20, b"2222", number=2), done(2)) as kernel:
         first, second = (kernel.requests.list_once(LIST) for _ in range(2))
@@ -61,7 +61,7 @@ def test_a_single_listing_reports_whether_it_was_interrupted():
     ]
 
 
-def test_a_listing_is_read_to_its_end_before_any_of_it_is_parsed(monkeypatch):
+def test_a_listing_is_read_completely_before_parsing(monkeypatch):
     """While it lasts, each change interrupts it, and parsing takes ten times as long."""
     order = []
     read_messages, receive = sockets.read_messages, sockets.Requests._receive
@@ -117,7 +117,7 @@ def test_other_datagrams_do_not_extend_the_deadline(monkeypatch, ask):
         feeding.join()
 
 
-def test_a_request_has_one_answer_or_a_refusal():
+def test_a_request_has_an_answer_or_a_refusal():
     with Kernel(message(24, b"way"), error(errno.ENETUNREACH, 2)) as kernel:
         assert kernel.requests.ask(request(26, 0, b"")).body == b"way"
         with pytest.raises(OSError, match="Network is unreachable"):

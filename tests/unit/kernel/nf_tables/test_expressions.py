@@ -48,12 +48,12 @@ def test_fields_of_a_packet_and_of_its_metadata_are_changed():
     assert names(x.set_bits(x.MARK, 0x40)) == ["meta", "bitwise", "meta"]
 
 
-def test_a_set_without_a_name_belongs_to_one_rule():
+def test_an_anonymous_set_belongs_to_a_rule():
     inline = x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17, is_inverted=True)
     assert names(x.look_up_inline(inline, "__set%d", 7)) == ["meta", "lookup"]
 
 
-def test_a_map_to_verdicts_without_a_name_belongs_to_one_rule():
+def test_an_anonymous_verdict_map_belongs_to_a_rule():
     inline = x.go_by(0, [b"verdict"])
     assert (inline.slot, inline.verdicts) == (0, (b"verdict",))
     assert names(x.go_by_inline(inline, "__map%d", 7)) == ["lookup"]

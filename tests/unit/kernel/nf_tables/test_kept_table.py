@@ -130,7 +130,7 @@ def test_a_change_also_repairs_another_programs_edit(node, table, contents, prin
     assert handle in printed()
 
 
-def test_a_refused_change_is_written_as_what_differs_and_then_as_all(
+def test_a_refused_change_is_written_as_differences_then_completely(
     table, contents, printed, refused
 ):
     table.write_all()
@@ -289,7 +289,7 @@ def test_a_table_rewritten_after_lost_events_counts_no_change(node, table, meanw
     assert table.put_right().count == 0
 
 
-def test_a_listing_is_compared_with_what_was_written(node, table):
+def test_listings_are_compared_with_the_last_written_state(node, table):
     table.write_all()
     assert table.is_as_written(table.look())
     node.run("nft flush chain inet ours input")
@@ -314,7 +314,7 @@ def test_forgotten_rules_are_written_anew(table, contents, printed):
     assert "drop" in printed()
 
 
-def test_a_kernel_that_refuses_the_optional_part_gets_the_table_without(
+def test_a_kernel_refusing_the_optional_part_gets_the_table_without_it(
     node, table, contents, printed, refused
 ):
     contents.optional = x.expression("no_such_expression")
@@ -339,7 +339,7 @@ def test_out_of_memory_or_permission_denied_leaves_the_table_complete(table, ref
     assert table.is_complete
 
 
-def test_after_an_answer_that_was_lost_it_is_compared(table, contents, monkeypatch):
+def test_after_a_lost_answer_the_table_is_compared(table, contents, monkeypatch):
     table.write_all()
     with monkeypatch.context() as memory:
         memory.setattr(Requests, "_receive", no_buffers)
@@ -349,7 +349,7 @@ def test_after_an_answer_that_was_lost_it_is_compared(table, contents, monkeypat
     assert table.is_known()
 
 
-def test_a_repair_whose_reply_was_lost_is_reported_by_the_next_call(
+def test_a_repair_with_a_lost_reply_is_reported_by_the_next_call(
     node, table, contents, commits_fail
 ):
     table.write_all()
@@ -429,7 +429,7 @@ def test_however_much_a_paired_table_changes_the_other_is_known(table, is_paired
         assert table.is_known() == is_paired
 
 
-def test_chains_are_added_and_deleted_in_the_order_in_which_the_kernel_lists_them(table, printed):
+def test_chains_are_added_and_deleted_in_listing_order(table, printed):
     def adding(name):
         writer = table.writer()
         writer.add_chain(name)
@@ -450,7 +450,7 @@ def test_chains_are_added_and_deleted_in_the_order_in_which_the_kernel_lists_the
     assert table.put_right() == Repair()
 
 
-def test_after_a_refused_change_of_chains_it_is_known_as_before(table, printed):
+def test_a_refused_change_of_chains_leaves_the_known_state(table, printed):
     table.write_all()
     before = printed()
     deletion = table.writer()

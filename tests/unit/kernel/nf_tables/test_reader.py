@@ -53,7 +53,7 @@ def test_a_hook_of_a_newer_kernel_is_read_by_its_number():
     assert chain(1, hook=77).hook == "77"
 
 
-def test_a_verdict_is_listed_as_it_is_written_and_a_missing_key_or_value_is_empty():
+def test_verdicts_are_listed_as_written_and_missing_keys_are_empty():
     verdict = goto_chain("choose")
     element = nested(1, nested(1, text(1, "key")) + nested(2, nested(2, verdict)))
     catch_all = nested(1, number(3, 2))

@@ -34,7 +34,7 @@ from userspace_proxy.kernel.nf_tables.writer import (
         ),
     ],
 )
-def test_a_refusal_states_what_was_refused_and_a_remedy(code, kind, sentence):
+def test_a_refusal_names_the_refused_message_and_a_remedy(code, kind, sentence):
     error = NftablesError(code, kind)
     assert str(error) == sentence
     assert error.code == code

@@ -12,7 +12,7 @@ def messages(table):
     return [message for block in table.messages for message in read_messages(block)]
 
 
-def test_a_table_is_replaced_whether_it_exists_or_not():
+def test_a_table_is_replaced_even_if_missing():
     table = w.TableWriter("ours")
     table.create()
     assert [one.kind for one in messages(table)] == [w.NEW_TABLE, w.DELETE_TABLE, w.NEW_TABLE]
@@ -66,7 +66,7 @@ def test_sets_are_filled_in_the_reverse_order_of_removals():
     ]
 
 
-def test_a_set_without_a_name_comes_before_its_rule():
+def test_an_anonymous_set_precedes_its_rule():
     table = w.TableWriter("ours")
     table.add_rule("input", x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17), x.verdict(x.ACCEPT))
     made = messages(table)
@@ -96,7 +96,7 @@ def test_an_interval_set_describes_the_parts_of_its_keys():
 
 
 @pytest.mark.parametrize("value", [b"", b"\x8c\xa1", w.goto_chain("to")])
-def test_intervals_are_read_as_they_are_written(value):
+def test_intervals_are_read_as_written(value):
     table = w.TableWriter("ours")
     many = {
         w.Interval(n.to_bytes(12, "big") + (n + 9).to_bytes(12, "big")): value for n in range(3000)

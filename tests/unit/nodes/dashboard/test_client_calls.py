@@ -17,7 +17,7 @@ def test_calls_of_all_nodes_are_listed_with_the_busiest_first():
     assert (found.others, found.nodes, len(found.calls)) == (3, 3, 6)
 
 
-def test_a_client_that_two_proxies_have_counted_is_one_row():
+def test_a_client_counted_by_two_proxies_is_one_row():
     both = {
         node: msgspec.json.decode(edges((ip, "shop/a", "shop/web:http", 5)), type=EdgesFacts)
         for node, ip in (("node-2", "10.0.0.2"), ("node-1", "10.0.0.1"))

@@ -65,7 +65,7 @@ async def test_without_the_cookie_nothing_is_answered(path):
 
 
 @pytest.mark.parametrize("which", ["printed", "once"])
-async def test_the_secret_leads_to_the_same_address_without_it_and_a_cookie(which):
+async def test_the_secret_redirects_to_the_same_page_with_a_cookie(which):
     async with opened() as window:
         query = getattr(window, which).partition("?")[2]
         response, _ = await window.ask(f"/services/shop/web?q=a&{query}")
@@ -79,7 +79,7 @@ async def test_the_secret_leads_to_the_same_address_without_it_and_a_cookie(whic
             assert response.status == 200
 
 
-async def test_the_address_for_the_browser_works_once_and_the_printed_one_again():
+async def test_the_browsers_address_works_once_and_the_printed_one_repeatedly():
     async with opened() as window, opened() as other:
         del other
         assert (await window.ask(window.once))[0].status == 302
@@ -91,7 +91,7 @@ async def test_the_address_for_the_browser_works_once_and_the_printed_one_again(
             assert (await window.ask(window.printed))[0].status == 302
 
 
-async def test_a_secret_that_was_used_does_no_harm_to_its_user():
+async def test_a_used_secret_does_no_harm_to_its_user():
     async with opened() as window:
         for _ in range(2):
             response, _ = await window.ask(f"/?{window.once.partition('?')[2]}")
@@ -118,7 +118,7 @@ async def test_the_address_for_the_browser_leads_to_a_host_that_no_other_server_
             assert not jar.filter_cookies(URL(elsewhere))
 
 
-async def test_a_user_whose_browser_does_not_find_the_name_can_open_the_address():
+async def test_a_browser_that_cannot_resolve_the_name_may_use_the_address():
     async with opened() as window:
         plain = window.once.partition("/?")[0]
         secret = window.printed.partition("?")[2]

@@ -5,7 +5,7 @@ from userspace_proxy_kubectl.nodes.merged import MergedKey
 WEB, CART = (MergedKey("shop", name, "http", "IPv4", "") for name in ("web", "cart"))
 
 
-def test_clients_of_the_last_minute_are_counted_and_earlier_ones_are_not():
+def test_only_clients_of_the_last_minute_are_counted():
     lately = Lately()
     lately.note([WEB, CART], {}, 0.0)
     assert lately.minute() == Minute()

@@ -47,7 +47,7 @@ async def test_new_answers_are_merged_once_some_time_has_passed():
     assert (await cluster.live.look()).merged.level is Level.OK
 
 
-async def test_a_minute_has_what_was_counted_between_looks():
+async def test_a_minute_contains_the_growth_between_views():
     def counted(passed, **counts):
         facts = web(answering(), connections=9, **counts)
         return all_of(answer_of("n", facts, now=NOW + passed, started=NOW - 1000))
@@ -79,7 +79,7 @@ async def test_clients_are_asked_for_once_in_some_seconds():
     ]
 
 
-async def test_pages_are_shown_without_what_may_not_be_asked():
+async def test_pages_are_shown_without_forbidden_answers():
     cluster = Cluster(summaries_of(sick_cluster()), refuse)
     assert (await cluster.live.calls()).calls == ()
     assert len((await cluster.live.look_at("shop/cart")).merged.ports) == 1
@@ -137,7 +137,7 @@ async def test_summaries_are_completed_for_the_page_of_a_service():
     assert cluster.asked[0][0] == "/api/v1/status?service=shop%2Fcart"
 
 
-async def test_a_summary_is_newer_than_what_was_asked_for():
+async def test_a_newer_summary_overrides_an_earlier_whole_answer():
     whole = {one.node: one.status for one in sick_cluster().answers if one.status is not None}
     parts = {node: encode_answer(facts) for node, facts in whole.items()}
     cluster = Cluster(summaries_of(sick_cluster()), lambda _: parts)

@@ -27,12 +27,12 @@ def test_a_list_has_pages(page, items, first, last):
     assert (part.first, part.last, part.pages, part.total) == (first, last, 3, 5)
 
 
-def test_an_empty_list_has_one_page():
+def test_an_empty_list_has_a_single_page():
     part = part_of((), 4, 2)
     assert (part.page, part.pages, part.first, part.last) == (1, 1, 0, 0)
 
 
-def test_all_words_must_be_in_the_texts():
+def test_all_search_words_must_match():
     assert has_words("NODE 1.2", ["node-1", "1.2.3"])
     assert not has_words("node 1.4", ["node-1", "1.2.3"])
     assert has_words("", [])
@@ -51,6 +51,6 @@ def test_names_that_agents_claim_are_quoted(name, path):
     assert node_link(name) == path
 
 
-def test_a_query_has_what_is_not_empty():
+def test_a_query_omits_empty_values():
     assert with_query("/map", {"q": "", "page": 0}) == "/map"
     assert with_query("/map", {"q": "shop/web a&b", "page": 2}) == "/map?q=shop/web+a%26b&page=2"

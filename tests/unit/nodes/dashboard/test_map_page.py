@@ -36,12 +36,12 @@ def test_services_with_problems_are_first_and_then_the_busiest():
     ]
 
 
-def test_each_services_busiest_client_comes_before_any_second_client():
+def test_each_services_busiest_client_precedes_second_clients():
     clients = [item.name for item in the_map().clients]
     assert clients[:3] == ["shop/jobs-1", "10.244.1.21", "shop/front-5d9"]
 
 
-def test_a_search_shows_services_of_what_it_finds():
+def test_a_search_shows_the_services_of_matching_items():
     for q in ("front-77c", "10.244.3.9", "shop/web"):
         assert [item.name for item in the_map(q).services] == ["shop/web"]
     assert the_map("absent").services == []
@@ -64,7 +64,7 @@ def test_marks_and_lines_have_shapes_beside_their_colours():
     assert 'class="call untried"' in page
 
 
-def test_a_service_that_is_called_and_not_listed_is_on_the_map():
+def test_a_called_and_unlisted_service_is_on_the_map():
     calling = calling_of((), all_calls(), "")
     assert {item.name for item in calling.services} == {"shop/web", "shop/cart", "shop/search"}
 

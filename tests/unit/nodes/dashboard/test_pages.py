@@ -69,7 +69,7 @@ def test_before_the_first_answer_there_is_a_page():
     assert "No node has a Service yet." in page
 
 
-def test_a_search_leaves_the_services_that_it_finds():
+def test_a_search_keeps_only_matching_services():
     page = overview(SICK, q="endpoint:10.244.3.9")
     assert "1 Service port found." in page
     assert names_on(SICK, q="endpoint:10.244.3.9") == ["shop/web:http"]
@@ -94,7 +94,7 @@ def test_a_state_that_does_not_exist_is_named():
     assert "there is no state is:refusd" in overview(SICK, q="is:refusd")
 
 
-def test_the_table_has_the_order_that_is_selected():
+def test_the_table_has_the_selected_order():
     names = sorted(str(port.key) for port in SICK.merged.ports)
     assert names_on(SICK, sort="name") == names
     assert names_on(SICK, sort="-name") == names[::-1]
@@ -129,7 +129,7 @@ def test_nodes_are_a_table_with_a_search():
     assert "0.1.0" in words_of(render_nodes(SICK, Selection(path="/nodes")))
 
 
-def test_a_node_has_a_page_with_what_is_wrong_there():
+def test_a_nodes_page_lists_its_problems():
     page = words_of(render_node(SICK, Selection(path="/nodes/node-3"), "node-3"))
     assert "2 Service ports need attention here, of 4" in page
     (status,) = (one.status for one in SICK.all_nodes.answers if one.node == "node-3")
@@ -169,7 +169,7 @@ def test_causes_are_listed_and_have_pages():
     assert "1 cause found." in found
 
 
-def test_clients_are_listed_with_what_they_call():
+def test_clients_are_listed_with_the_services_they_call():
     parts = render_calls(SICK, all_calls(), Selection(path="/connections"))
     page = shown(parts)
     assert '<a href="/services/shop/web">shop/web:http</a>' in page
@@ -181,7 +181,7 @@ def test_clients_are_listed_with_what_they_call():
 
 
 @pytest.mark.parametrize("refresh", [True, False])
-def test_pages_reload_themselves_without_scripts_unless_told_otherwise(refresh):
+def test_pages_reload_without_scripts_unless_disabled(refresh):
     asked = Selection(path="/", refresh=refresh)
     page = page_of(render_overview(CALM, asked), asked).decode()
     meta = '<noscript><meta http-equiv="refresh" content="5"></noscript>'

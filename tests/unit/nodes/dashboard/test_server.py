@@ -124,7 +124,7 @@ async def test_the_parts_of_pages_are_served(name, kind):
         assert text
 
 
-async def test_the_usual_port_is_taken_if_it_is_free_and_otherwise_any():
+async def test_the_default_port_is_used_if_free_otherwise_any():
     first, second = Dashboard(live_of(sick_cluster())), Dashboard(live_of(sick_cluster()))
     try:
         usual, other = await first.serve(), await second.serve()
@@ -141,7 +141,7 @@ async def test_the_usual_port_is_taken_if_it_is_free_and_otherwise_any():
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-async def test_a_system_whose_browser_does_not_find_its_name_is_led_to_the_address(
+async def test_an_address_replaces_the_name_on_systems_without_localhost_names(
     is_named, monkeypatch
 ):
     monkeypatch.setattr("userspace_proxy_kubectl.nodes.dashboard.server._IS_NAMED", is_named)

@@ -78,7 +78,7 @@ def test_an_unhealthy_node_is_shown_as_a_failing_row():
     assert "endpoint failing" not in shown(page)
 
 
-def test_an_unhealthy_path_is_shown_as_a_failing_cell_and_in_words():
+def test_an_unhealthy_path_is_a_failing_cell_with_text():
     page = page_of("shop/cart")
     assert rows_of(page)["node-2"] == ["failing"]
     assert rows_of(page)["node-1"] == ["answers"]
@@ -101,11 +101,11 @@ def test_clients_without_an_answer_have_a_remedy_without_a_cause():
     assert NO_DATAGRAM_HINT not in html.unescape(words_of(page_of("shop/quiet")))
 
 
-def test_an_endpoint_that_was_not_tried_is_shown_as_not_tried():
+def test_an_untried_endpoint_is_shown_as_not_tried():
     assert rows_of(page_of("shop/quiet"))["node-1"] == ["not tried"]
 
 
-def test_an_endpoint_that_is_left_out_is_not_used():
+def test_an_omitted_endpoint_is_not_used():
     port = a_port(
         "web", an_endpoint("10.244.1.1:80"), make_endpoint("10.244.2.1:80", "not ready", False)
     )
@@ -140,7 +140,7 @@ def test_a_large_matrix_is_cut_and_states_how_much_is_left_out():
     assert list(rows_of(found)) == ["node-0999"]
 
 
-def test_rows_are_nodes_and_columns_endpoints_those_that_fail_first():
+def test_failing_nodes_and_endpoints_come_first_in_the_matrix():
     left_out = untried(OTHER, state="not on this node", is_usable=False)
     merged = merged_of(
         answer_of("a", web(answering(OTHER), answering(POD))),

@@ -27,7 +27,7 @@ async def test_of_a_long_log_the_last_lines_are_kept(api, client, monkeypatch):
     assert f"tailLines={agent_logs.LINES}" in api.requests[-1]
 
 
-async def test_a_namespace_that_is_denied_is_not_asked_again(api, client):
+async def test_a_denied_namespace_is_not_asked_again(api, client):
     api.denied = {"get pods/log"}
     agents = targets(api, *["x"] * 40)
     found = await read_logs(client, agents)
@@ -44,7 +44,7 @@ async def test_all_logs_are_bounded(api, client, monkeypatch):
     assert "the logs of others" in found[-1].problem
 
 
-async def test_pods_that_are_gone_cost_their_own_log_only(api, client):
+async def test_vanished_pods_cost_only_their_own_log(api, client):
     (agent,) = targets(api, "x\n")
     gone = ForwardTarget("kube-system", "gone", 10249)
     found = await read_logs(client, [gone, agent])

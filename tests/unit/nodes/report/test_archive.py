@@ -15,7 +15,7 @@ def contents_of(path):
         return {one.name: archive.extractfile(one).read() for one in archive}
 
 
-def test_an_archive_has_one_folder_and_only_its_user_reads_it(tmp_path):
+def test_an_archive_has_a_single_folder_readable_only_by_its_user(tmp_path):
     path = tmp_path / "incident.tar.gz"
     size = write_archive(path, FILES, made_at=NOW)
     assert contents_of(path) == {f"incident/{file.path}": file.body for file in FILES}
@@ -24,7 +24,7 @@ def test_an_archive_has_one_folder_and_only_its_user_reads_it(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_an_archive_contains_nothing_about_the_machine_that_made_it(tmp_path):
+def test_an_archive_contains_no_facts_about_the_creating_machine(tmp_path):
     for name in ("a.tar.gz", "b.tar.gz"):
         write_archive(tmp_path / name, [], made_at=NOW)
     path = tmp_path / "c.tar.gz"
@@ -85,7 +85,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
         write_archive(path, FILES, made_at=NOW)
 
 
-def test_a_file_system_without_links_gets_it_too(tmp_path, monkeypatch):
+def test_an_archive_is_also_written_on_a_file_system_without_links(tmp_path, monkeypatch):
     def no_links(*_args):
         raise OSError(1, "Operation not permitted")
 

@@ -127,7 +127,7 @@ def test_no_secret_is_in_any_file(pseudonyms):
     assert [secret for secret in PLANTED if secret in text] == []
 
 
-def test_no_name_and_no_address_is_in_an_anonymous_one():
+def test_an_anonymous_report_contains_no_name_and_no_address():
     contents = made(Pseudonyms(KEY))
     text = b"\n".join(file.path.encode() + file.body for file in contents.files()).decode()
     # Words of pseudonyms, as service-k3f9t, have letters.
@@ -161,7 +161,7 @@ def test_the_order_of_hidden_names_is_not_shown():
         assert addresses == sorted(addresses)
 
 
-def test_all_files_are_listed_with_what_is_missing():
+def test_all_files_and_missing_parts_are_listed():
     contents = made()
     files = {file.path: file.body for file in contents.files()}
     manifest = json.loads(files["manifest.json"])
@@ -177,7 +177,7 @@ def test_all_files_are_listed_with_what_is_missing():
     assert all(path in readme for path in sizes)
 
 
-def test_no_file_has_what_a_terminal_executes():
+def test_control_characters_are_removed_from_every_file():
     trick = "".join(TRICKS)
     status = forged(status_of(service_objects(1), "alpha"), trick)
     agent = ForwardTarget("kube-system", f"a{trick}", 10249)
@@ -194,7 +194,7 @@ def test_no_file_has_what_a_terminal_executes():
     assert TRICKS[0] in read_answer(files["nodes/status-alpha.json"]).verdict
 
 
-def test_answers_that_are_too_large_are_missing(monkeypatch):
+def test_oversized_answers_are_missing(monkeypatch):
     monkeypatch.setattr(contents, "STATUS_BYTES", 100)
     found = made()
     assert not [file for file in found.files() if file.path.startswith("nodes/")]

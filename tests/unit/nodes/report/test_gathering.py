@@ -71,7 +71,7 @@ async def test_gathering_reads_affected_services_logs_and_the_server_version(cli
     assert found.all_nodes == nodes
 
 
-async def test_gathering_lists_the_parts_that_are_missing(api, client):
+async def test_gathering_lists_the_missing_parts(api, client):
     api.denied = {"get pods/log", "list endpointslices"}
     gone = AgentAnswer("c", problem=no_agent("kube-system"))
     nodes = AllNodes((answer("a", unhealthy("service-1")), answer("b"), gone), has_nodes=False)

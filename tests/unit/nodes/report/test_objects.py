@@ -61,7 +61,7 @@ def test_only_chosen_fields_are_contained():
 
 
 @pytest.mark.parametrize("item", [SERVICE, SLICE], ids=["service", "slice"])
-def test_names_are_hidden_whatever_they_look_like(item):
+def test_names_of_any_form_are_hidden(item):
     scrubber = Scrubber(Secrets(), Pseudonyms(b"key"))
     learn_names(item, scrubber)
     text = json.dumps(safe_object(item, scrubber))
@@ -91,7 +91,7 @@ async def test_a_service_and_its_slices_are_read(client):
     assert found.problem == ""
 
 
-async def test_objects_that_are_too_large_are_cut(client, monkeypatch):
+async def test_oversized_objects_are_cut(client, monkeypatch):
     monkeypatch.setattr(objects, "OBJECTS_BYTES", 400)
     found = await read_objects(client, "team-1/service-1")
     assert len(found.items) == 1

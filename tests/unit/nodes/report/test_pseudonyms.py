@@ -21,7 +21,7 @@ def names():
     return names
 
 
-def test_a_name_has_one_pseudonym_wherever_it_is(names):
+def test_a_name_has_the_same_pseudonym_everywhere(names):
     hidden = names.hide("shop/web:http on node-1: web.shop.svc.cluster.local, Service 'web'")
     shop, web, node = (names.name(name, "") for name in ("shop", "web", "node-1"))
     assert hidden == f"{shop}/{web}:http on {node}: {web}.{shop}.svc.cluster.local, Service '{web}'"
@@ -68,7 +68,7 @@ def test_text_in_the_form_of_a_name_is_hidden(names, text):
         "127.0.0.1:10249, [::1]:80, 0.0.0.0:10256, :::80, 169.254.169.254",
     ],
 )
-def test_other_words_stay(names, text):
+def test_unrelated_words_stay(names, text):
     assert names.hide(text) == text
 
 
@@ -91,7 +91,7 @@ def test_an_address_keeps_its_kind(names, ip):
     assert kind(found) == kind(ip)
 
 
-def test_addresses_of_one_network_stay_in_one(names):
+def test_addresses_of_a_network_stay_in_one_network(names):
     a, b, other = (ipaddress.ip_address(names.address(f"10.244.3.{n}")) for n in (9, 200, 201))
     network = ipaddress.ip_network(names.address("10.244.3.0/24"))
     assert a in network
@@ -124,7 +124,7 @@ def test_the_users_own_name_is_hidden(names, home):
     assert hidden == f"cannot read {home.format(names.name('alice', 'user'))}"
 
 
-def test_a_service_that_is_gone_has_one_pseudonym_too(names):
+def test_a_removed_service_also_has_a_single_pseudonym(names):
     hidden = names.hide("acme/zeta: removed; zeta in acme is gone")
     namespace, service = hidden.partition(":")[0].split("/")
     assert hidden == f"{namespace}/{service}: removed; {service} in {namespace} is gone"

@@ -30,7 +30,7 @@ def rich():
     return read_answer(render_status(make_rich_view(), now=NOW))
 
 
-def test_without_pseudonyms_an_answer_stays_as_it_is(rich):
+def test_without_pseudonyms_an_answer_stays_unchanged(rich):
     scrubber = Scrubber(Secrets())
     assert encode_answer(scrubber.value(rich)) == encode_answer(rich)
 
@@ -55,7 +55,7 @@ def test_the_form_stays(scrubber, rich):
     assert read_answer(encode_answer(hidden)) == hidden
 
 
-def test_words_of_the_program_stay_where_a_service_is_called_so(scrubber):
+def test_the_programs_own_words_stay_even_if_a_service_has_such_a_name(scrubber):
     status = StatusFacts(steering=SteeringState("nftables"), version="0.1.0", node="nftables")
     scrubber.learn(status)
     hidden = scrubber.value(status)
@@ -82,7 +82,7 @@ def test_objects_with_mistakes_are_hidden(scrubber):
     assert "shop" not in scrubber.value(of_slice).within
 
 
-def test_nodes_and_what_they_lack_are_hidden(scrubber):
+def test_nodes_and_their_lagging_services_are_hidden(scrubber):
     answer = AgentAnswer(
         "alpha",
         agents=(ForwardTarget("kube-system", "userspace-proxy-x2x4z", 10249),),

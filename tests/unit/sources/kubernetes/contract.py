@@ -56,7 +56,7 @@ def endpoints(snapshot: Snapshot, name: str = "web") -> list[str]:
 
 
 class SourceContract:
-    async def test_what_is_there_at_the_start_is_the_first_snapshot(self, cluster: Cluster) -> None:
+    async def test_the_first_snapshot_contains_all_existing_objects(self, cluster: Cluster) -> None:
         await cluster.put(service())
         await cluster.put(endpoint_slice("10.244.1.7"))
         await cluster.put(node())
@@ -111,7 +111,7 @@ class SourceContract:
             await cluster.delete("Node", "alice")
             await published.until(lambda s: s.node == missing)
 
-    async def test_losing_the_api_server_changes_nothing_and_what_follows_is_seen(
+    async def test_an_outage_changes_nothing_and_later_changes_are_seen(
         self, cluster: Cluster
     ) -> None:
         await cluster.put(service())
@@ -128,7 +128,7 @@ class SourceContract:
             assert ips(after) == ("10.96.7.1",)
             assert len(published.snapshots) == count + 1
 
-    async def test_who_followed_changes_and_who_lists_now_have_equal_digests(
+    async def test_followed_and_freshly_listed_states_have_equal_digests(
         self, cluster: Cluster
     ) -> None:
         await cluster.put(service())

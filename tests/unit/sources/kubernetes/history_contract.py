@@ -45,7 +45,7 @@ class HistoryContract:
         assert response.code == 504
         assert "Too large resource version" in json.loads(response.body)["message"]
 
-    async def test_one_object_of_the_future_is_refused_as_well(
+    async def test_a_single_object_at_a_future_revision_is_refused_as_well(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()
@@ -83,7 +83,7 @@ class HistoryContract:
         await client.close()
         assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "cart")
 
-    async def test_pages_are_of_one_state_and_may_be_read_again(
+    async def test_pages_show_one_revision_and_may_be_read_again(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()
@@ -102,7 +102,7 @@ class HistoryContract:
         assert names == ["web-0", "web-1", "web-2", "web-3"]
         assert len(versions) == 1
 
-    async def test_a_write_of_another_kind_is_part_of_the_history(
+    async def test_writes_of_another_kind_advance_the_history(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()

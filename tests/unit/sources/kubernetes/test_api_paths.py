@@ -19,7 +19,7 @@ POD = "/api/v1/namespaces/shop/pods/"
         pytest.param("wéb\r\n", "w%C3%A9b%0D%0A", id="other-characters"),
     ],
 )
-def test_a_name_is_one_segment(name, segment):
+def test_a_name_is_quoted_as_a_single_segment(name, segment):
     path = join("/api/v1/namespaces", "shop", "pods", name)
     assert path == POD + segment
     check(path)
@@ -28,7 +28,7 @@ def test_a_name_is_one_segment(name, segment):
 @pytest.mark.parametrize(
     "name", ["..", ".", "", "../x", "x/..", "%2e%2E", "x?a=b", "x#", "x y", "wéb", "x\n", "%zz"]
 )
-def test_a_path_that_a_server_may_read_as_another_one_is_refused(name):
+def test_an_ambiguous_path_is_rejected(name):
     with pytest.raises(TransportError, match="is not the path of an object, nothing was sent"):
         check(POD + name)
 

@@ -112,7 +112,7 @@ def test_a_wait_is_requested_in_whole_seconds(text, seconds):
     assert module._seconds(text) == seconds
 
 
-async def test_a_stream_returns_what_has_arrived_and_ends_empty(api, client):
+async def test_a_stream_returns_received_bytes_and_ends_with_an_empty_chunk(api, client):
     async with client.stream(SERVICES, WATCH) as stream:
         assert stream.code == 200
         await api.until(lambda a: a.watch_count("services") == 1)
@@ -135,7 +135,7 @@ async def test_silence_is_a_timeout_not_a_transport_error(api, client):
             await stream.read(silence_s=0.01)
 
 
-async def test_the_kernel_probes_a_stream_that_is_silent(client):
+async def test_the_kernel_probes_a_silent_stream(client):
     async with client.stream(SERVICES, WATCH) as stream:
         peer = stream._response.connection.transport.get_extra_info("socket")
         options = [peer.getsockopt(level, option) for level, option, _ in module._KEEPALIVE]
@@ -150,7 +150,7 @@ async def test_a_stream_that_breaks_off_is_a_transport_error(api, client):
             await stream.read(silence_s=30)
 
 
-async def test_a_stream_that_is_left_is_closed(api, client):
+async def test_an_abandoned_stream_is_closed(api, client):
     async with client.stream(SERVICES, WATCH):
         await api.until(lambda a: a.watch_count("services") == 1)
     await api.until(lambda a: a.watch_count("services") == 0)
@@ -294,7 +294,7 @@ async def test_impersonation_is_sent_with_requests_and_websockets(plain_tls, tmp
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-async def test_another_server_to_which_a_redirect_leads_gets_nothing(tmp_path, code):
+async def test_a_redirect_is_not_followed_to_another_server(tmp_path, code):
     async with answering() as (other, lines):
         target = f"http://localhost:{other}"
 
@@ -330,7 +330,9 @@ async def test_cookies_are_not_returned(tmp_path):
 
 
 @pytest.mark.parametrize(("wants", "sent"), [(False, "gzip, deflate"), (True, "identity")])
-async def test_responses_may_be_compressed_unless_the_kubeconfig_disables_it(tmp_path, wants, sent):
+async def test_responses_may_be_compressed_unless_the_kubeconfig_disables_compression(
+    tmp_path, wants, sent
+):
     heads: list[str] = []
     async with answering(heads=heads) as (port, _):
         cluster = {"server": f"http://127.0.0.1:{port}", "disable-compression": wants}
@@ -431,7 +433,7 @@ async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, use
 
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("is_watch", [False, True], ids=["get", "watch"])
-def test_a_request_that_is_cancelled_at_any_moment_leaves_no_socket(
+def test_a_request_cancelled_at_any_moment_leaves_no_socket(
     plain_tls, tmp_path, make_loop, is_watch
 ):
     async def ask(client: ApiClient) -> None:
@@ -463,7 +465,7 @@ def test_a_request_that_is_cancelled_at_any_moment_leaves_no_socket(
     assert 1 < made < count
 
 
-async def test_a_key_that_is_encrypted_is_refused_and_nobody_is_asked_for_the_passphrase(tmp_path):
+async def test_an_encrypted_key_is_rejected_without_a_passphrase_prompt(tmp_path):
     encrypted = base64.b64encode(ENCRYPTED_KEY.encode()).decode()
     user: dict[str, object] = {**CLIENT, "client-key-data": encrypted}
     with pytest.raises(SourceError, match="the client's key is encrypted"):
@@ -553,7 +555,7 @@ async def test_another_proxy_in_the_file_is_used_soon(tmp_path):
 
 
 @pytest.mark.parametrize("start", ["", "/k8s/clusters/c%2Fa", "/k8s/ä/"])
-async def test_a_path_is_sent_as_it_is(start):
+async def test_a_path_is_sent_unchanged(start):
     async with answering() as (port, lines):
         client = ApiClient(Credentials(master=f"http://127.0.0.1:{port}{start}"))
         await client.open()
@@ -578,14 +580,14 @@ async def test_a_server_that_has_no_url_is_not_reached():
         client._url_of("/version")
 
 
-def test_lines_come_out_whole_however_they_come_in():
+def test_lines_are_returned_whole_for_any_chunks():
     splitter = LineSplitter()
     assert splitter.feed(b"one\ntwo\r\n\nth") == [b"one", b"two"]
     assert splitter.feed(b"re") == []
     assert splitter.feed(b"e\n") == [b"three"]
 
 
-def test_a_line_of_twice_the_bound_is_refused_before_all_of_it_has_arrived():
+def test_a_line_beyond_the_bound_is_rejected_before_all_of_it_arrives():
     splitter, other = LineSplitter(), LineSplitter()
     half = bytes(LINE_BYTES_MAX // 2)
     assert splitter.feed(half + b"\n") == [half]

@@ -71,7 +71,7 @@ async def test_master_alone_sends_no_credentials():
     assert (credentials.location, await shown_by(credentials)) == (URL, None)
 
 
-async def test_a_master_that_is_no_url_is_an_error():
+async def test_an_invalid_url_as_master_is_an_error():
     with pytest.raises(SourceError, match=r"cannot use --master ftp://a: it is not an http"):
         await loaded(master="ftp://a")
 
@@ -115,7 +115,7 @@ async def test_a_token_file_is_read_again_each_minute_and_after_a_refusal(tmp_pa
     assert await shown_by(credentials) == "Bearer third"
 
 
-async def test_a_token_file_that_is_too_large_is_an_error(tmp_path):
+async def test_an_oversized_token_file_is_an_error(tmp_path):
     with (tmp_path / "token").open("wb") as stream:
         stream.truncate((1 << 20) + 1)
     credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{tokenFile: token}"))
@@ -123,7 +123,7 @@ async def test_a_token_file_that_is_too_large_is_an_error(tmp_path):
         await credentials.load(now=0)
 
 
-async def test_a_kubeconfig_that_is_written_anew_is_read_again(tmp_path):
+async def test_a_rewritten_kubeconfig_is_read_again(tmp_path):
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     kubeconfig(tmp_path, "{token: the second}", server="https://10.0.0.2")
     await credentials.refresh(now=REFRESH_S)
@@ -131,7 +131,7 @@ async def test_a_kubeconfig_that_is_written_anew_is_read_again(tmp_path):
     assert await shown_by(credentials) == "Bearer the second"
 
 
-async def test_credentials_that_cannot_be_refreshed_are_an_error_and_the_old_ones_stay(tmp_path):
+async def test_a_failed_refresh_is_an_error_and_the_old_credentials_stay(tmp_path):
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     (tmp_path / "kubeconfig").unlink()
     with pytest.raises(TransportError, match=r"cannot read kubeconfig .*: No such file"):
@@ -158,7 +158,7 @@ async def test_credentials_that_cannot_be_refreshed_are_an_error_and_the_old_one
         ),
     ],
 )
-async def test_a_file_that_is_missing_is_one_line(tmp_path, user, cluster, words):
+async def test_a_missing_file_is_reported_in_one_line(tmp_path, user, cluster, words):
     path = kubeconfig(tmp_path, user, cluster=cluster)
     with pytest.raises(SourceError) as caught:
         await loaded(kubeconfig=path)
@@ -167,7 +167,7 @@ async def test_a_file_that_is_missing_is_one_line(tmp_path, user, cluster, words
     assert "\n" not in str(caught.value)
 
 
-async def test_a_token_file_is_preferred_and_the_token_stands_in_for_it(tmp_path):
+async def test_a_token_file_is_preferred_with_the_token_as_a_fallback(tmp_path):
     token = tmp_path / "token"
     token.write_text("file-0123\n")
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
@@ -210,7 +210,7 @@ async def test_http_gets_only_impersonation(tmp_path):
     assert await shown_by(moved) is None
 
 
-async def test_a_token_of_oidc_counts_until_it_expires(tmp_path):
+async def test_an_oidc_token_counts_until_expired(tmp_path):
     claims = encoded(json.dumps({"exp": 1000}))
     provider = f"{{name: oidc, config: {{id-token: a.{claims}.c}}}}"
     now = 999.0
@@ -302,7 +302,7 @@ async def test_a_plugins_certificate_stays_in_memory(plugin):
     credentials.close()
 
 
-async def test_credentials_are_not_shown_once_they_are_used(tmp_path, monkeypatch):
+async def test_credentials_are_not_shown_after_use(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:of%20proxy%201@proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "")
     for user in ("{token: of-token-1}", "{username: alice, password: of-password-1}"):

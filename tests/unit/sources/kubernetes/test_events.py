@@ -38,7 +38,7 @@ def test_a_repeated_event_is_due_once_with_its_count():
     assert only(correlator, NOW + 60) is series
 
 
-def test_after_a_long_silence_it_is_an_event_of_its_own():
+def test_an_occurrence_after_a_long_silence_is_a_new_event():
     correlator = Correlator()
     correlator.note(REPAIRED, NOW)
     first = only(correlator, NOW)
@@ -57,7 +57,7 @@ def names(correlator, now=NOW):
     return [series.happening.service.name for series in correlator.due(now)]
 
 
-def test_a_namespace_has_a_bound_and_what_was_quiet_for_longest_makes_room():
+def test_a_namespaces_longest_quiet_series_is_dropped_at_its_bound():
     correlator = Correlator()
     for number in range(NAMESPACE_MAX + 1):
         correlator.note(of("shop", f"web-{number}"), NOW)
@@ -78,7 +78,7 @@ def test_the_largest_namespace_makes_room_for_others():
     assert "web-0" not in found
 
 
-def test_a_series_that_is_pushed_out_causes_no_second_request_within_a_minute():
+def test_a_displaced_series_causes_no_second_request_within_a_minute():
     """Issue 52: as a new one it caused the next one at once."""
     correlator, asked = Correlator(), []
     for second in range(180):
@@ -95,7 +95,7 @@ def test_a_series_that_is_pushed_out_causes_no_second_request_within_a_minute():
     assert len(asked) == 3 * NAMESPACE_MAX
 
 
-def test_a_series_that_begins_anew_within_a_minute_of_a_request_keeps_its_place():
+def test_a_series_restarted_within_a_minute_of_a_request_keeps_its_interval():
     correlator, late = Correlator(), NOW + SERIES_END_S + 1
     correlator.note(of("shop", "web-0"), NOW)
     series = only(correlator, NOW)

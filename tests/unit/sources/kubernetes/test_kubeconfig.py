@@ -81,7 +81,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def test_a_good_one_passes():
+def test_a_valid_kubeconfig_is_accepted():
     read_config = read(GOOD)
     assert read_config.cluster.server == SERVER
     assert read_config.user == KubeUser(token="secret")
@@ -363,7 +363,7 @@ def test_impersonation_is_headers():
     assert user_of({"as": "", "as-groups": None}).impersonation == ()
 
 
-def test_the_token_of_oidc_counts_until_it_expires():
+def test_the_oidc_token_counts_until_expired():
     def provider(claims: object) -> dict[str, Any]:
         token = f"x.{encoded(json.dumps(claims)).rstrip('=')}.y"
         return {"auth-provider": {"name": "oidc", "config": {"id-token": token}}}
@@ -448,7 +448,7 @@ def test_a_plugin_beside_a_provider_is_an_error():
     assert "auth-provider.name: is given together with exec" in problem_of(config(user))
 
 
-def test_entries_that_are_not_chosen_harm_nothing():
+def test_unchosen_entries_harm_nothing():
     text = json.loads(config({"token": "t"}))
     text["users"].append({"name": "b", "user": {"token": 5, "unknown": 1}})
     text["clusters"].append({"name": "b", "cluster": 7})

@@ -81,7 +81,7 @@ def test_of_a_list_missing_files_are_left_out(path):
     )
 
 
-def test_without_a_list_it_is_the_one_in_the_home_folder(tmp_path):
+def test_the_default_file_is_in_the_home_folder(tmp_path):
     home = {"HOME": str(tmp_path)}
     assert find_kubeconfig(home) is None
     default = tmp_path / ".kube" / "config"
@@ -109,17 +109,17 @@ def test_an_explicit_kubeconfig_must_exist(tmp_path):
         (b"a: 1\nb:\n\t- c", "cannot use kubeconfig {}:3: not YAML"),
     ],
 )
-def test_a_kubeconfig_that_is_not_utf_8_yaml_is_rejected_with_its_line(path, content, problem):
+def test_a_kubeconfig_other_than_utf_8_yaml_is_rejected_with_its_line(path, content, problem):
     path.write_bytes(content)
     assert problem_of(Kubeconfig((str(path),))).startswith(problem.format(path))
 
 
 @pytest.mark.parametrize("path", ["", "\0"])
-def test_a_folder_or_an_impossible_path_is_one_line(tmp_path, path):
+def test_a_folder_or_an_impossible_path_is_reported_in_one_line(tmp_path, path):
     assert problem_of(Kubeconfig((f"{tmp_path}{path}",))).startswith("cannot read kubeconfig ")
 
 
-def test_a_user_without_a_home_is_one_line():
+def test_a_user_without_a_home_is_reported_in_one_line():
     assert "cannot read kubeconfig ~no-such-user/config: " in problem_of(
         Kubeconfig(("~no-such-user/config",))
     )
@@ -140,7 +140,7 @@ def test_an_empty_file_is_called_so(tmp_path):
         read_kubeconfig(Kubeconfig((str(path),)))
 
 
-def test_a_folder_that_cannot_be_entered_may_have_one(tmp_path, monkeypatch):
+def test_a_folder_without_access_may_contain_a_kubeconfig(tmp_path, monkeypatch):
     """It was said that there is none; kubectl says that it may not read it."""
 
     def refuse(path):

@@ -60,7 +60,7 @@ async def test_a_node_without_an_object_has_a_lease_anyway(
     assert await leases_of("node-9").write(Lease("node.node-9")) is not None
 
 
-async def test_a_lease_that_was_deleted_meanwhile_is_not_written(
+async def test_a_lease_deleted_meanwhile_is_not_written(
     api: FakeApiServer, leases_of: LeasesOf
 ) -> None:
     leases = leases_of("node-1")
@@ -106,7 +106,7 @@ async def test_a_refused_list_and_watch_are_errors(api: FakeApiServer, leases_of
         await anext(leases_of("node-1").follow("holder"))
 
 
-async def test_a_server_that_is_gone_is_an_error(api: FakeApiServer, leases_of: LeasesOf) -> None:
+async def test_an_unreachable_server_is_an_error(api: FakeApiServer, leases_of: LeasesOf) -> None:
     await api.stop()
     with pytest.raises(SourceError, match="cannot reach the API server"):
         await leases_of("node-1").read_all()
@@ -114,7 +114,7 @@ async def test_a_server_that_is_gone_is_an_error(api: FakeApiServer, leases_of: 
         await anext(leases_of("node-1").follow("holder"))
 
 
-async def test_the_server_ends_what_is_followed(api: FakeApiServer, leases_of: LeasesOf) -> None:
+async def test_the_server_ends_a_followed_lease(api: FakeApiServer, leases_of: LeasesOf) -> None:
     leases = leases_of("node-1")
     await leases.write(Lease("holder"))
     followed = leases.follow("holder")

@@ -53,7 +53,7 @@ def test_if_a_program_imports_the_whole_library_that_copy_is_used():
     ) == ["CoreV1Api", "False", "True"]
 
 
-def test_if_the_light_import_fails_the_plain_one_remains(monkeypatch):
+def test_a_failed_light_import_falls_back_to_the_plain_import(monkeypatch):
     def fail() -> library.Library:
         raise AttributeError("it is laid out differently")
 
@@ -63,7 +63,7 @@ def test_if_the_light_import_fails_the_plain_one_remains(monkeypatch):
     assert library.import_library.__wrapped__() is whole
 
 
-def test_without_kubernetes_asyncio_the_error_names_it(monkeypatch):
+def test_a_missing_kubernetes_asyncio_is_named_in_the_error(monkeypatch):
     monkeypatch.setattr(library, "_PACKAGE", "kubernetes_asyncio_is_not_here")
     with pytest.raises(ModuleNotFoundError, match="kubernetes_asyncio_is_not_here"):
         library.import_library.__wrapped__()

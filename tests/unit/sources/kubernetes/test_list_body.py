@@ -64,14 +64,14 @@ def test_a_list_may_be_empty(body, part):
     ],
 )
 @pytest.mark.parametrize("part", [1, 1 << 20])
-def test_a_body_that_is_not_a_list_is_rejected(body, problem, part):
+def test_a_body_other_than_a_list_is_rejected(body, problem, part):
     if part == 1 and len(body) > 1000:
         part = 1000
     with pytest.raises(FieldError, match=problem):
         read(body, part)
 
 
-def test_a_list_body_keeps_no_more_than_one_value_in_memory():
+def test_a_list_body_keeps_at_most_one_value_in_memory():
     body = ListBody(value_bytes_max=1000)
     item = b'{"x":"' + bytes(b"y" * 900) + b'"},'
     assert body.feed(b'{"items":[') == []
@@ -81,7 +81,7 @@ def test_a_list_body_keeps_no_more_than_one_value_in_memory():
         body.feed(b'{"x":"' + bytes(b"y" * 1000))
 
 
-def test_a_value_that_comes_byte_by_byte_is_tried_a_few_times(monkeypatch):
+def test_a_value_arriving_byte_by_byte_is_tried_only_a_few_times(monkeypatch):
     from userspace_proxy.sources.kubernetes import list_body as module
 
     tries = []

@@ -95,7 +95,7 @@ async def test_the_loop_runs_between_parts_and_items_are_taken_before_the_end():
     assert len(turns) >= len(taken)
 
 
-async def test_a_list_that_goes_on_and_on_ends_at_its_deadline():
+async def test_an_endless_list_ends_at_its_deadline():
     async def send(writer: asyncio.StreamWriter) -> None:
         while True:
             writer.write(b" ")

@@ -85,7 +85,7 @@ async def test_a_proxy_that_does_not_speak_http(answering):
         ),
     ],
 )
-def test_an_error_is_one_line(exc, words):
+def test_an_error_is_described_in_one_line(exc, words):
     assert describe(exc).startswith(words)
 
 
@@ -97,7 +97,7 @@ def test_an_untrusted_certificate_is_described_with_the_reason():
     assert describe(outer) == "its certificate is not trusted: self-signed certificate"
 
 
-def test_an_error_of_windows_is_described_in_its_own_words():
+def test_a_windows_error_keeps_its_own_text():
     error = ConnectionRefusedError(errno.EINVAL, "The remote computer refused the connection")
     error.winerror = 1225
     assert describe(error) == "The remote computer refused the connection"

@@ -53,7 +53,7 @@ async def pauses():
     return Pauses()
 
 
-async def test_other_nodes_are_not_listed_unless_they_are_wanted(api, source_of):
+async def test_other_nodes_are_listed_only_if_needed(api, source_of):
     api.put(named("alice", "192.0.2.1"))
     api.put(named("bob", "192.0.2.2"))
     async with running(source_of(api, node_name="alice")) as published:
@@ -62,7 +62,7 @@ async def test_other_nodes_are_not_listed_unless_they_are_wanted(api, source_of)
     assert lists_of_all(api) == []
 
 
-async def test_while_they_are_wanted_snapshots_have_all_nodes_addresses(api, source_of, pauses):
+async def test_while_needed_snapshots_contain_all_nodes_addresses(api, source_of, pauses):
     api.put(named("alice", "192.0.2.1"))
     api.put(named("bob", "192.0.2.2", "2001:db8::2"))
     source = source_of(api, node_name="alice", pause=pauses)
@@ -77,7 +77,7 @@ async def test_while_they_are_wanted_snapshots_have_all_nodes_addresses(api, sou
     assert pauses.asked[0] == EVERY_S
 
 
-async def test_of_an_earlier_run_they_count_until_nodes_are_listed(api, source_of, pauses):
+async def test_an_earlier_runs_addresses_count_until_nodes_are_listed(api, source_of, pauses):
     api.put(named("bob", "192.0.2.2"))
     source = source_of(api, pause=pauses)
     source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
@@ -87,9 +87,7 @@ async def test_of_an_earlier_run_they_count_until_nodes_are_listed(api, source_o
     assert [s.node_addresses for s in published.snapshots[:-1]] in ([], [{"192.0.2.9"}])
 
 
-async def test_of_an_earlier_run_they_count_until_it_is_known_whether_they_are_wanted(
-    api, source_of, pauses
-):
+async def test_an_earlier_runs_addresses_count_until_the_first_plan(api, source_of, pauses):
     api.put(named("alice", "192.0.2.1"))
     source = source_of(api, node_name="alice", pause=pauses)
     source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
@@ -98,7 +96,7 @@ async def test_of_an_earlier_run_they_count_until_it_is_known_whether_they_are_w
     assert snapshot.node_addresses == {"192.0.2.9"}
 
 
-async def test_while_they_are_not_wanted_they_are_unknown(api, source_of, pauses):
+async def test_unneeded_node_addresses_are_unknown(api, source_of, pauses):
     api.put(named("bob", "192.0.2.2"))
     source = source_of(api, pause=pauses)
     source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
@@ -116,7 +114,7 @@ async def test_while_they_are_not_wanted_they_are_unknown(api, source_of, pauses
     ("codes", "is_unknown"),
     [([403], False), ([403, 403], True), ([403, 503, 403], False), ([503, 503], False)],
 )
-async def test_once_they_are_denied_twice_in_a_row_they_are_unknown(
+async def test_node_addresses_are_unknown_after_two_consecutive_denials(
     api, source_of, codes, is_unknown
 ):
     are_denied = asyncio.Event()

@@ -46,7 +46,7 @@ async def test_a_service_is_read_with_its_slices_from_its_namespace_only(api):
     assert (one.url, one.pods) == (api.url, ())
 
 
-async def test_a_service_without_slices_is_read_with_those_that_may_be_meant_for_it(api):
+async def test_a_service_without_slices_is_read_with_candidate_slices(api):
     api.put(service())
     api.put(endpoint_slice("10.244.0.1", of="wbe"))
     api.put(elsewhere(endpoint_slice("10.244.0.2")))
@@ -54,7 +54,7 @@ async def test_a_service_without_slices_is_read_with_those_that_may_be_meant_for
     assert {str(key) for key in orphans} == {"default/wbe", "other/web"}
 
 
-async def test_a_slice_of_a_service_of_the_same_name_elsewhere_is_not_meant_for_it(api):
+async def test_an_equally_named_services_slice_elsewhere_is_not_a_candidate(api):
     api.put(service())
     api.put(elsewhere(service()))
     api.put(elsewhere(endpoint_slice("10.244.0.2")))
@@ -77,7 +77,7 @@ async def test_a_forbidden_namespace_is_an_error_with_a_remedy(api):
         await read(api)
 
 
-async def test_the_node_is_read_if_it_is_named(api):
+async def test_a_named_node_is_read(api):
     api.put(service())
     api.put(node("alice"))
     found = (await read(api, node_name="alice")).snapshot.node
@@ -96,7 +96,7 @@ async def test_only_pods_that_match_the_selector_are_returned(api):
     assert [one.name for one in (await read(api, with_pods=True)).pods] == ["web-1"]
 
 
-async def test_without_such_pods_all_of_the_namespace_are_read(api):
+async def test_without_matching_pods_the_whole_namespaces_pods_are_read(api):
     api.put(service(selector={"app": "web"}))
     api.put(pod("cart-1", app="cart"))
     api.put(pod("far", namespace="other", app="cart"))
@@ -128,7 +128,7 @@ async def test_a_server_that_does_not_listen_is_an_error(api):
         await read(api)
 
 
-async def test_a_server_that_is_silent_has_a_deadline():
+async def test_a_silent_server_has_a_deadline():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(SourceError, match=r"no answer within 0\.2 s"):
@@ -148,7 +148,7 @@ async def test_the_names_of_a_namespace_or_of_all_are_read(api):
     assert sorted(await read("")) == [ServiceKey("default", "web"), ServiceKey("shop", "db")]
 
 
-async def test_names_that_are_denied_are_an_error(api):
+async def test_denied_names_are_an_error(api):
     api.refuse("services", 403, message="not for you")
     with pytest.raises(SourceError, match="not for you"):
         await read_service_names("", api.url, namespace="", within_s=20)

@@ -28,7 +28,7 @@ async def test_a_server_that_permits_reading_has_a_version_and_a_service_address
     assert api.requests[0] == "GET /api/v1/services?limit=1"
 
 
-async def test_a_node_that_does_not_exist_is_returned_with_similar_ones(api):
+async def test_a_missing_node_is_returned_with_similar_names(api):
     api.put(node("alice-1"))
     assert (await ask(api)).node == Node("alice", is_missing=True, similar=("alice-1",))
     api.put(node())
@@ -45,7 +45,7 @@ async def test_each_forbidden_resource_is_a_problem_with_a_remedy(api):
     ]
 
 
-async def test_a_server_that_is_silent_has_a_deadline():
+async def test_a_silent_server_has_a_deadline():
     # The kernel accepts the connection, and no program reads the request.
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -58,14 +58,14 @@ async def test_a_kubeconfig_that_isnt_there_is_a_problem(api):
     assert "/nowhere: No such file" in problem
 
 
-async def test_pods_are_asked_for_only_if_endpoints_come_from_them(api):
+async def test_pods_are_requested_only_if_endpoints_are_derived_from_them(api):
     api.refuse("pods", 403, message="pods is forbidden")
     assert (await ask(api)).problems == ()
     (problem,) = (await ask(api, endpoints_from_pods=True)).problems
     assert "refuses to list pods" in problem
 
 
-async def test_wrong_credentials_are_one_problem(api):
+async def test_wrong_credentials_are_a_single_problem(api):
     api.token = "secret"
     (problem,) = (await ask(api)).problems
     assert problem.count("Unauthorized") == 1

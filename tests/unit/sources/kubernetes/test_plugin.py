@@ -103,7 +103,7 @@ print({ANSWER!r})
     assert said == [["--cluster", "7"], "more", asked, ""]
 
 
-def test_cluster_info_for_a_plugin_equals_what_kubectl_sends(tmp_path):
+def test_cluster_info_for_a_plugin_equals_kubectls(tmp_path):
     """As in tests/cluster/test_kubeconfig.py, which asks kubectl."""
     (tmp_path / "ca.crt").write_text("authority")
     server = "https://api.test/"
@@ -171,7 +171,7 @@ async def test_a_hanging_plugin_is_limited_in_time_while_its_daemon_holds_its_ou
 
 
 @pytest.mark.parametrize("code", [0, 1], ids=["succeeds", "fails"])
-async def test_children_that_one_leaves_behind_are_killed(run, tmp_path, code):
+async def test_children_left_by_a_plugin_are_killed(run, tmp_path, code):
     script = f"""
 import pathlib, subprocess, sys
 quiet = {{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}}
@@ -185,7 +185,7 @@ sys.exit({code})
     await ended(int((tmp_path / "pid").read_text()))
 
 
-async def test_of_an_answer_of_two_mib_the_first_one_is_kept(run):
+async def test_only_the_first_mib_of_a_plugins_output_is_kept(run):
     """It is read to the end, so that the plugin isn't held up."""
     blanks = f"import sys; print({ANSWER!r} + ' ' * 2**20 * %d)"
     assert await run(blanks % 2) == CREDENTIAL
@@ -232,7 +232,7 @@ async def test_a_plugin_is_killed_when_its_caller_is_cancelled(run, tmp_path):
         (f"print({answer_of(token='a' + chr(10) + 'b')!r})", "a line break"),
     ],
 )
-async def test_an_invalid_result_is_one_line_without_the_output(run, script, words):
+async def test_an_invalid_result_is_reported_in_one_line_without_the_output(run, script, words):
     with pytest.raises(PluginError, match=words) as caught:
         await run(script)
     assert "secret" not in str(caught.value)
@@ -240,7 +240,7 @@ async def test_an_invalid_result_is_one_line_without_the_output(run, script, wor
 
 
 @pytest.mark.parametrize("command", ["/nowhere/plugin", "not-in-any-path"])
-async def test_a_missing_program_is_named_with_how_to_install_it(command):
+async def test_a_missing_program_is_reported_with_its_install_hint(command):
     plugin = ExecPlugin(command, VERSION, install_hint="brew install plugin")
     with pytest.raises(PluginError) as caught:
         await run_plugin(plugin, None, within_s=1)
@@ -284,7 +284,7 @@ def run_at_terminal(plugin, typed=b""):
     return shown.decode()
 
 
-def test_at_a_terminal_it_asks_and_reads(write):
+def test_a_plugin_at_a_terminal_may_prompt(write):
     script = f"""
 import json, os, sys
 sys.stderr.write("code: ")
@@ -328,13 +328,13 @@ async def shared(plugin, *, now=NOW, **more):
     return await plugin_credential(plugin, None, is_attended=False, clock=lambda: now, **more)
 
 
-async def test_all_that_ask_at_once_or_later_share_one_run(counted):
+async def test_simultaneous_and_later_callers_share_a_single_run(counted):
     plugin = counted()
     credentials = await asyncio.gather(*(shared(plugin) for _ in range(3)))
     assert {c.token for c in (*credentials, await shared(plugin))} == {"token-1"}
 
 
-def test_a_later_event_loop_shares_it_too(counted):
+def test_a_later_event_loop_shares_the_credential(counted):
     plugin = counted()
     assert [asyncio.run(shared(plugin)).token for _ in range(2)] == ["token-1"] * 2
 
@@ -381,7 +381,7 @@ async def test_a_run_that_failed_is_tried_again(write, counted):
     assert (await shared(failing)).token == "token-1"
 
 
-async def test_a_credential_is_used_until_it_expires_while_a_new_one_fails(write, counted):
+async def test_a_credential_is_used_until_expired_while_renewal_fails(write, counted):
     plugin = counted(expirationTimestamp=datetime.fromtimestamp(NOW + 3600, UTC).isoformat())
     first = await shared(plugin)
     assert write("raise SystemExit(3)") == plugin

@@ -27,7 +27,7 @@ def test_the_first_list_takes_any_state_and_the_watch_begins_there():
     }
 
 
-def test_pages_go_on_by_token_and_the_first_ones_version_counts():
+def test_paging_continues_by_token_and_keeps_the_first_pages_version():
     position = Position()
     assert not position.page_done("1000", "a")
     assert position.list_query() == {"limit": "500", "continue": "a"}
@@ -83,7 +83,7 @@ def test_a_state_that_the_server_does_not_have_is_followed_by_the_newest():
     assert not position.list_expired()
 
 
-def test_pages_that_expire_are_followed_by_the_whole_list_in_one_piece():
+def test_expired_pages_are_followed_by_the_whole_list_at_once():
     position = Position()
     position.page_done("1000", "a")
     assert position.list_expired()
@@ -99,7 +99,7 @@ def test_a_list_that_broke_off_begins_with_its_first_page():
     assert position.list_query() == {"limit": "500", "resourceVersion": "0"}
 
 
-def test_a_watch_that_expires_for_two_reasons_is_followed_by_one_list():
+def test_a_doubly_expired_watch_is_followed_by_a_single_list():
     position = listed()
     position.watch_expired()
     position.watch_expired()

@@ -32,7 +32,7 @@ def test_the_proxy_is_chosen_from_the_environment_variables_of_the_scheme(
         assert (proxy.host, proxy.port) == ("127.0.0.2", 3128)
 
 
-def test_a_name_in_another_script_is_compared_as_dns_has_it():
+def test_an_internationalized_name_is_compared_in_its_dns_form():
     assert is_excluded("xn--bcher-kva.test", "443", "bücher.test")
     assert is_excluded("www.xn--bcher-kva.test", "443", "BÜCHER.test")
     assert not is_excluded("a.test", "443", "ü" * 70)
@@ -78,7 +78,7 @@ def test_the_kubeconfigs_proxy_has_priority():
     )
 
 
-def test_a_password_may_contain_the_sign_that_ends_it():
+def test_a_password_may_contain_an_at_sign():
     proxy = proxy_of_environment(ADDRESS, {"HTTPS_PROXY": "http://u:p@x@127.0.0.2:3128"})
     assert proxy is not None
     assert (proxy.host, proxy.credentials) == ("127.0.0.2", ("u", "p@x"))
@@ -99,7 +99,7 @@ def test_a_proxy_without_a_user_has_no_credentials():
         ("ftp://a", "the scheme 'ftp' is not supported"),
     ],
 )
-def test_an_invalid_proxy_url_of_a_kubeconfig_is_rejected_with_its_place(url, problem):
+def test_an_invalid_proxy_url_in_a_kubeconfig_is_rejected_with_its_line(url, problem):
     with pytest.raises(SourceError) as caught:
         choose_proxy(ADDRESS, url, "k:3: proxy-url", {})
     assert str(caught.value).startswith(f"cannot use kubeconfig k:3: proxy-url: {problem}")

@@ -58,7 +58,7 @@ async def test_an_event_is_posted_and_a_repeat_raises_its_count(api, recorder):
     assert change["series"]["count"] == 2
 
 
-async def test_a_services_event_has_its_uid_so_that_describe_finds_it(api, recorder):
+async def test_a_services_event_has_the_uid_that_describe_searches(api, recorder):
     web = ServiceKey("default", "web")
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=web))
     await api.until(lambda a: len(a.sent) == 1)
@@ -66,9 +66,7 @@ async def test_a_services_event_has_its_uid_so_that_describe_finds_it(api, recor
     assert len(api.requests) == 1, "the watch has it"
 
 
-async def test_a_flood_of_one_namespace_leaves_others_their_events_and_the_server_in_peace(
-    api, client
-):
+async def test_a_flood_from_one_namespace_leaves_others_their_events(api, client):
     """Issue 52: there were 8 requests a second, and none for others."""
     paused = []
 
@@ -99,9 +97,7 @@ async def until(condition):
                 await asyncio.wait_for(asyncio.Event().wait(), 0.005)
 
 
-async def test_without_permission_to_write_events_one_warning_is_logged_and_none_is_sent(
-    api, recorder, caplog
-):
+async def test_without_permission_one_warning_is_logged_and_no_event_sent(api, recorder, caplog):
     api.refuse("events", 403, message="events is forbidden", times=99)
     recorder.record(REPAIRED)
     await until(lambda: caplog.records)
@@ -136,7 +132,7 @@ async def test_a_terminating_namespace_gets_no_event_and_no_warning(api, recorde
     assert not caplog.records
 
 
-async def test_an_event_whose_response_was_lost_still_counts(api, recorder):
+async def test_an_event_with_a_lost_response_still_counts(api, recorder):
     recorder.record(REPAIRED)
     recorder.record(REPAIRED)
     api.refuse("events", 409, message="already exists")
@@ -146,7 +142,7 @@ async def test_an_event_whose_response_was_lost_still_counts(api, recorder):
     assert path.startswith(f"{EVENTS}/node-1.")
 
 
-async def test_an_event_whose_response_was_lost_is_posted_again_with_its_name(api, client):
+async def test_an_event_with_a_lost_response_is_posted_again_under_its_name(api, client):
     """A patch of what may not exist got 404, and the Event came only after two minutes."""
     posted = []
 
@@ -184,7 +180,7 @@ async def test_an_event_is_sent_again_after_a_server_error(api, recorder, code):
     assert len(api.requests) == 2
 
 
-async def test_an_event_that_is_refused_permanently_is_dropped(api, recorder, caplog):
+async def test_a_permanently_refused_event_is_dropped(api, recorder, caplog):
     api.refuse("events", 422, message="note: too long")
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.requests) == 1)
@@ -194,7 +190,7 @@ async def test_an_event_that_is_refused_permanently_is_dropped(api, recorder, ca
     assert [r.cause for r in caplog.records] == ["note: too long"]
 
 
-async def test_a_source_records_while_it_runs(api, source_of):
+async def test_a_source_records_events_while_running(api, source_of):
     item = service()
     item["metadata"] |= {"namespace": "default", "uid": "4711"}
     api.put(item)

@@ -71,7 +71,7 @@ async def test_pages_that_expire_are_followed_by_the_whole_list(api):
         (500, "etcd is gone", "the API server at URL can't list services: etcd is gone"),
     ],
 )
-async def test_a_list_that_is_refused_is_a_problem_and_tried_again(api, code, message, problem):
+async def test_a_refused_list_is_a_problem_and_tried_again(api, code, message, problem):
     api.refuse("services", code, message=message, times=3)
     async with reflecting(api) as reflection:
         await reflection.watching(requests=5)
@@ -99,7 +99,7 @@ async def test_a_wait_that_the_server_requests_does_not_end_early(api):
         await reflection.watching(requests=3)
 
 
-async def test_a_server_that_is_not_there_is_a_problem_until_it_is(api):
+async def test_an_unreachable_server_is_a_problem_until_reachable(api):
     await api.stop()
     async with reflecting(api) as reflection:
         await reflection.until(lambda: len(reflection.waits) >= 2)
@@ -111,9 +111,7 @@ async def test_a_server_that_is_not_there_is_a_problem_until_it_is(api):
         ]
 
 
-async def test_a_list_that_is_under_way_for_long_is_a_problem_and_ends_at_its_deadline(
-    api, monkeypatch
-):
+async def test_a_long_list_is_a_problem_and_ends_at_its_deadline(api, monkeypatch):
     is_slow = True
     real = ApiClient.stream
 
@@ -173,7 +171,7 @@ async def test_watches_that_end_at_once_follow_ever_more_slowly(api):
         assert reflection.problems == []
 
 
-async def test_a_waiting_reflector_retries_when_it_is_woken(api):
+async def test_a_waiting_reflector_retries_when_woken(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.hold()
@@ -210,7 +208,7 @@ async def test_a_watch_that_cannot_be_read_wakes_no_other_reflector_and_is_not_w
     assert recovered == []
 
 
-async def test_watches_that_end_again_and_again_are_one_line_a_minute(api, caplog):
+async def test_repeatedly_ending_watches_are_logged_once_a_minute(api, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.sources")
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -373,7 +371,7 @@ async def test_only_a_server_that_cannot_answer_the_question_is_asked_again(api,
 
 
 @pytest.mark.parametrize("kind", ["BOOKMARK", "ADDED"])
-async def test_history_that_goes_back_is_listed_from_the_newest_state(api, caplog, kind):
+async def test_history_that_moved_back_is_listed_from_the_newest_state(api, caplog, kind):
     caplog.set_level(logging.INFO)
     api.put(service("web"))
     api.put(service("gone"))
@@ -426,7 +424,7 @@ async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api)
         assert reflection.waits == [0.8]
 
 
-async def test_a_watch_that_breaks_off_is_no_problem_if_the_next_one_succeeds(api):
+async def test_a_broken_watch_is_no_problem_if_the_next_succeeds(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -436,7 +434,7 @@ async def test_a_watch_that_breaks_off_is_no_problem_if_the_next_one_succeeds(ap
         assert reflection.waits == []
 
 
-async def test_a_watch_that_a_balancer_cuts_while_it_is_idle_misses_nothing(api):
+async def test_a_watch_cut_by_a_balancer_while_idle_misses_no_change(api):
     async with Balancer(api, limit_s=20) as balancer, reflecting(api, url=balancer.url) as it:
         await it.watching()
         it.now_s = 20
@@ -449,7 +447,7 @@ async def test_a_watch_that_a_balancer_cuts_while_it_is_idle_misses_nothing(api)
         assert it.waits == []
 
 
-async def test_watches_that_are_cut_in_their_first_event_are_a_problem_until_one_is_not(api):
+async def test_watches_cut_in_their_first_event_are_a_problem_until_one_succeeds(api):
     async with reflecting(api) as reflection:
         for count in (2, 3):
             await reflection.watching(requests=count)
@@ -466,7 +464,7 @@ async def test_watches_that_are_cut_in_their_first_event_are_a_problem_until_one
         assert reflection.waits == [0.8, 1.6, 0.8]
 
 
-async def test_cuts_with_a_watch_between_them_that_ends_in_order_are_no_problem(api):
+async def test_cuts_separated_by_an_orderly_end_are_no_problem(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.break_watches()
@@ -518,7 +516,7 @@ async def test_an_invalid_object_is_skipped_and_the_watch_continues(api):
         assert reflection.problems == []
 
 
-async def test_a_watch_without_the_bookmarks_it_had_is_closed(api):
+async def test_a_watch_that_lost_its_bookmarks_is_closed(api):
     async with reflecting(api, Timing(silence_s=0.05)) as reflection:
         await reflection.watching()
         api.bookmark()
@@ -529,7 +527,7 @@ async def test_a_watch_without_the_bookmarks_it_had_is_closed(api):
         assert reflection.problems == []
 
 
-async def test_a_watch_that_never_had_bookmarks_may_be_silent_until_it_ends(api):
+async def test_a_watch_without_bookmarks_may_be_silent_until_its_end(api):
     timing = Timing(watch_s=0.02, silence_over_s=0.03, silence_s=0.0)
     async with reflecting(api, timing) as reflection:
         await reflection.watching()

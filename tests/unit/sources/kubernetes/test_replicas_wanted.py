@@ -78,7 +78,7 @@ def test_a_budget_asks_for_the_last_pod_or_does_not(spec, wish):
         ({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, True),
     ],
 )
-def test_a_budget_whose_selector_may_match_the_pods_counts(selector, matches):
+def test_a_budget_with_a_possibly_matching_selector_counts(selector, matches):
     assert bool(budget_of(PODS, [budget(selector, minAvailable=1)])) is matches
 
 
@@ -106,7 +106,7 @@ def test_labels_that_a_selector_requires_are_known(selector, labels):
 
 
 @pytest.mark.parametrize("text", ["a", "a ", "(", "(,", ",", "=", " ", "a in ", "a in ("])
-def test_reading_a_selector_costs_as_much_as_it_is_long(text):
+def test_the_cost_of_reading_a_selector_is_linear_in_its_length(text):
     selector = (text * TEXT_MAX)[:TEXT_MAX]
     began = time.thread_time()
     labels_of(selector)

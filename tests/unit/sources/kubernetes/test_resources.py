@@ -74,7 +74,7 @@ def test_objects_of_an_interrupted_list_are_deleted_by_the_next_list(store, serv
     assert names(store) == ["web"]
 
 
-def test_a_list_deletes_what_it_does_not_name_and_keeps_what_is_equal(store, services):
+def test_a_list_deletes_missing_objects_and_keeps_equal_ones(store, services):
     for name in ("web", "cart"):
         put(services, raw(service(name)))
     before = store.snapshot().services[WEB]
@@ -135,7 +135,7 @@ def test_the_first_rejected_objects_are_sorted_by_name(services):
     assert found == ["Service default/b", "Service default/c"]
 
 
-def test_a_problem_has_the_service_that_it_is_about(store, services):
+def test_a_problem_names_the_service_concerned(store, services):
     put(services, raw(service(ports=[{"port": 0}])))
     of_slices = ResourceCache(SLICES, store)
     put(of_slices, raw({**endpoint_slice(), "ports": 7}))
@@ -183,13 +183,13 @@ def test_endpoints_that_cannot_be_pods_are_noted_if_wanted(store, name, notes):
         assert len(read.notes) == with_pods * notes
 
 
-def test_a_resource_is_listed_in_one_namespace_or_in_all():
+def test_a_resource_is_listed_in_a_single_namespace_or_in_all():
     assert inside(SERVICES, "").path == "/api/v1/services"
     assert inside(SERVICES, "shop").path == "/api/v1/namespaces/shop/services"
     assert inside(SERVICES, "a/../b").path == "/api/v1/namespaces/a%2F..%2Fb/services"
 
 
-def test_the_node_is_one_object(store):
+def test_the_node_is_a_single_object(store):
     nodes = ResourceCache(this_node("alice"), store)
     assert nodes.resource.query == {"fieldSelector": "metadata.name=alice"}
     alice = json.dumps(node()).encode()
@@ -224,7 +224,7 @@ def test_a_namespaces_excess_objects_are_left_out_without_affecting_another(stor
     assert list(services.left_out()) == [("default", Excess(3, size))]
 
 
-def test_the_next_list_keeps_the_same_objects_in_whatever_order_it_has_them(store):
+def test_the_next_list_in_any_order_keeps_the_same_objects(store):
     services = crowd(store)
     items = [raw(service(f"web-{n:02}")) for n in range(13)]
     for order in (items, items[::-1], items[5:] + items[:5]):
@@ -253,7 +253,7 @@ def test_events_do_not_exceed_the_share_of_a_namespace(store):
     assert "web-10" in names(store)
 
 
-def test_an_object_that_has_grown_too_large_is_not_served_as_it_was(store):
+def test_an_object_that_grew_too_large_is_no_longer_served(store):
     services = crowd(store)
     put(services, raw(service()))
     ports = [{"name": f"p{n}", "port": n} for n in range(1, 300)]
@@ -281,14 +281,14 @@ def test_objects_that_cannot_be_read_have_their_share_too(store):
         (SLICES, endpoint_slice("10.0.0.1", "10.0.0.2"), OBJECT_BYTES, 3),
     ],
 )
-def test_an_object_counts_with_what_is_kept_of_it(store, resource, item, least, parts):
+def test_an_objects_size_counts_only_its_stored_fields(store, resource, item, least, parts):
     for room, kept in ((parts, 1), (parts - 1, 0)):
         cache = ResourceCache(resource, Store(), ObjectShares(least + PART_BYTES * room))
         put(cache, raw(item))
         assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept
 
 
-def test_long_names_of_an_endpoint_count_beyond_what_every_endpoint_may_have(store):
+def test_an_endpoints_long_names_count_beyond_the_included_size(store):
     item = endpoint_slice("10.0.0.1")
     item["endpoints"][0] |= {"nodeName": "n" * NAME_BYTES, "hostname": ""}
     usual = OBJECT_BYTES + 2 * PART_BYTES

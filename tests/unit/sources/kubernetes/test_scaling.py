@@ -115,7 +115,7 @@ async def wake(shop, workload=WEB):
 
 
 @pytest.mark.parametrize(("workload", "path"), [(WEB, SCALE), (DB, DB_SCALE)])
-async def test_a_workload_without_replicas_gets_one(shop, workload, path, caplog):
+async def test_a_workload_at_zero_is_scaled_to_one(shop, workload, path, caplog):
     caplog.set_level(logging.INFO)
     shop.workload, shop.replicas = path, 0
     assert await wake(shop, workload) == ""
@@ -123,13 +123,13 @@ async def test_a_workload_without_replicas_gets_one(shop, workload, path, caplog
     assert f"scaled shop {workload} from 0 to 1" in caplog.text
 
 
-async def test_a_workload_with_replicas_stays_as_it_is(shop):
+async def test_a_workload_with_replicas_stays_unchanged(shop):
     shop.replicas = 3
     assert await wake(shop) == ""
     assert (shop.replicas, shop.version) == (3, 1)
 
 
-async def test_of_two_nodes_that_scale_at_once_one_does(shop):
+async def test_only_one_of_two_simultaneous_scalings_succeeds(shop):
     shop.replicas, shop.before_update = 0, asyncio.Barrier(2).wait
     assert await asyncio.gather(wake(shop), wake(shop)) == ["", ""]
     assert (shop.replicas, shop.version) == (1, 2)
@@ -164,7 +164,7 @@ async def test_a_workload_does_not_rest_for_services_that_may_not(shop, reason):
     assert (shop.replicas, shop.asked, shop.labels) == (1, 0, [{"app": "web"}])
 
 
-async def test_attempts_one_after_the_other_share_a_connection(shop):
+async def test_consecutive_attempts_share_a_connection(shop):
     for workload in (WEB, DB, ABSENT, WEB):
         await wake(shop, workload)
     assert len(shop.peers) == 1
@@ -202,7 +202,7 @@ async def scale_down(shop):
     return await scale_to_zero(shop.client, "shop", WEB, shop.may, shop.agree)
 
 
-async def test_one_replica_is_scaled_to_zero_once_all_nodes_agree(shop, caplog):
+async def test_one_replica_is_scaled_to_zero_after_all_nodes_agree(shop, caplog):
     caplog.set_level(logging.INFO)
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert (shop.replicas, shop.asked) == (0, 1)
@@ -223,7 +223,7 @@ async def test_another_number_of_replicas_was_someone_elses_decision(shop, repli
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-async def test_a_workload_that_was_scaled_while_nodes_agreed_stays_as_it_is(shop, replicas):
+async def test_a_workload_scaled_during_the_vote_stays_unchanged(shop, replicas):
     shop.meanwhile = lambda: shop.scale(replicas)
     assert await scale_down(shop) == ScaleDown()
     assert shop.replicas == replicas
@@ -281,25 +281,25 @@ async def test_a_server_that_does_not_answer_keeps_the_workload_awake(shop, monk
     assert shop.replicas == 1
 
 
-async def test_an_update_that_was_made_although_its_response_was_lost_counts(shop):
+async def test_an_update_made_without_a_received_response_counts(shop):
     shop.lost = [lambda: shop.scale(0)]
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.version == 2
 
 
-async def test_an_update_that_was_lost_is_made_again(shop):
+async def test_a_lost_update_is_made_again(shop):
     shop.lost = [lambda: None] * 2
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.replicas == 0
 
 
-async def test_an_update_that_was_lost_does_not_replace_another_scale(shop):
+async def test_a_lost_update_does_not_replace_another_scale(shop):
     shop.lost = [lambda: shop.scale(3)]
     assert await scale_down(shop) == ScaleDown()
     assert shop.replicas == 3
 
 
-async def test_while_it_is_unknown_whether_an_update_was_made_it_counts(shop, caplog):
+async def test_an_update_with_an_unknown_outcome_counts_as_made(shop, caplog):
     shop.lost = [lambda: None] * 9
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert "shop deployment/web may have been scaled to zero: " in caplog.text
@@ -320,7 +320,7 @@ async def test_a_scale_request_that_fails_twice_without_effect_is_reported(shop,
 
 
 @pytest.mark.parametrize(("replicas", "is_asleep"), [(0, True), (1, False), (3, False)])
-async def test_a_server_that_fails_twice_is_asked_what_came_of_it(shop, replicas, is_asleep):
+async def test_after_two_failures_the_scale_is_read_again(shop, replicas, is_asleep):
     async def answer():
         shop.scale(replicas)
         return web.Response(text="{}", status=500)
@@ -329,7 +329,7 @@ async def test_a_server_that_fails_twice_is_asked_what_came_of_it(shop, replicas
     assert await scale_down(shop) == ScaleDown(is_asleep=is_asleep)
 
 
-async def test_an_update_that_was_lost_before_the_server_failed_may_have_been_made(shop):
+async def test_an_update_lost_before_the_server_failed_may_have_been_made(shop):
     async def fail():
         return web.Response(text="{}", status=500)
 

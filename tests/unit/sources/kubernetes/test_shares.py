@@ -7,7 +7,7 @@ from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, Excess, Obje
 BIG, SMALL = "big", "small"
 
 
-def test_a_namespace_that_is_full_takes_nothing_of_others():
+def test_a_full_namespace_takes_nothing_of_others():
     shares = ObjectShares(80)
     assert [shares.take((BIG, name), 38) for name in "abc"] == [True, True, False]
     assert (shares.is_open((BIG, "a")), shares.is_open((BIG, "d"))) == (True, False)
@@ -15,7 +15,7 @@ def test_a_namespace_that_is_full_takes_nothing_of_others():
     assert shares.kept() == {(BIG, "a"), (BIG, "b"), (SMALL, "a")}
 
 
-def test_an_object_of_an_earlier_run_keeps_its_place_before_its_size_is_known():
+def test_an_earlier_runs_object_keeps_its_share_until_measured():
     shares = ObjectShares(3 * OBJECT_BYTES)
     shares.keep((BIG, "a"))
     shares.keep((BIG, "a"))
@@ -39,7 +39,7 @@ def test_a_full_namespace_is_open_again_once_an_eighth_is_free():
     assert (shares.has_full, shares.has_room) == (False, True)
 
 
-def test_a_full_namespace_is_open_again_once_what_is_kept_has_become_smaller():
+def test_a_full_namespace_reopens_after_its_objects_shrink():
     shares = ObjectShares(80)
     shares.take((BIG, "a"), 79)
     assert not shares.take((BIG, "b"), 20)

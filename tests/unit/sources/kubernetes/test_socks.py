@@ -126,7 +126,7 @@ async def test_the_server_is_verified_behind_the_proxy(tmp_path):
             await session.get("https://other.test/", ssl=trusting)
 
 
-async def test_a_user_and_a_password_are_sent_if_the_proxy_wants_them():
+async def test_user_and_password_are_sent_if_the_socks_proxy_requests_them():
     async with through("me:s%40cret@", method=b"\x05\x02") as (session, socks):
         await session.get("http://api.test/")
         assert socks.asked[:2] == [b"\x00\x02", b"\x01me:s@cret"]

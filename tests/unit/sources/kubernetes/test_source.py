@@ -81,7 +81,7 @@ async def test_the_first_snapshot_is_published_after_all_kinds_were_listed(api, 
         assert len(published.snapshots) == 1
 
 
-async def test_simultaneous_changes_are_one_snapshot(api, source_of):
+async def test_simultaneous_changes_become_one_snapshot(api, source_of):
     async with running(source_of(api, node_name="alice")) as published:
         await api.until(watches_all)
         for n in range(100):
@@ -125,7 +125,7 @@ async def test_a_lasting_problem_is_reported_and_logged_once(api, source_of, cap
     ]
 
 
-async def test_a_problem_that_recurs_is_one_line_a_minute_until_it_stays(api, source_of, caplog):
+async def test_a_recurring_problem_is_logged_once_a_minute_until_lasting(api, source_of, caplog):
     caplog.set_level(logging.WARNING, "userspace_proxy.sources")
     now = 0.0
     source = source_of(api, clock=lambda: now)
@@ -323,7 +323,7 @@ async def test_slices_of_a_service_with_a_selector_are_ignored_and_others_are_no
         await published.until(lambda s: len(s.services) == 1)
 
 
-async def test_a_pod_with_an_invalid_annotation_is_a_problem_and_stays_as_it_was(api, source_of):
+async def test_a_pod_with_an_invalid_annotation_is_a_problem_and_keeps_its_state(api, source_of):
     api.put(service(**SELECTING))
     api.put(pod())
     source = source_of(api, endpoints_from_pods=True)
@@ -352,7 +352,7 @@ async def test_a_restart_with_endpoints_from_pods_publishes_the_same_objects(api
     assert all(after.services[key] is state for key, state in before.services.items())
 
 
-async def test_before_it_runs_no_workload_rests_and_no_lease_is_read(api, source_of):
+async def test_before_its_start_a_source_scales_no_workload_and_reads_no_lease(api, source_of):
     async def agree():
         return True
 
@@ -364,7 +364,7 @@ async def test_before_it_runs_no_workload_rests_and_no_lease_is_read(api, source
     assert api.requests == []
 
 
-async def test_while_it_runs_its_leases_can_be_read(api, source_of):
+async def test_a_running_source_reads_leases(api, source_of):
     source = source_of(api, node_name="alice")
     async with running(source) as published:
         await published.first()

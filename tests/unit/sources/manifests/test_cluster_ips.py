@@ -38,7 +38,7 @@ def test_the_address_is_the_same_after_a_restart():
     assert after["web"] == before["web"] == ("10.96.67.208",)
 
 
-def test_a_named_address_is_never_allocated_and_moves_the_service_that_had_it():
+def test_a_named_address_is_never_allocated_and_displaces_an_allocation():
     ips = allocate(["10.96.0.0/16"], service(), service("cart", "10.96.67.208"))
     assert ips == {"web": ("10.96.67.209",), "cart": ("10.96.67.208",)}
 
@@ -98,7 +98,7 @@ def test_ranges_that_do_not_go_together_are_refused(cidrs, words):
         pytest.param(BOTH, service(is_headless=True), (), id="headless"),
     ],
 )
-def test_addresses_of_each_family_that_is_wanted(cidrs, written, ips):
+def test_addresses_of_each_wanted_family(cidrs, written, ips):
     allocated, problems = allocate_cluster_ips([written], open_ranges(cidrs))
     assert allocated == {written.service.key: ips}
     assert problems == []

@@ -114,7 +114,7 @@ def test_the_target_of_a_link_is_heard_and_so_is_a_link_on_the_way(folder, tmp_p
     assert events.take()
 
 
-def test_a_path_that_is_a_link_is_heard(folder, tmp_path, follow):
+def test_a_linked_path_is_heard(folder, tmp_path, follow):
     (tmp_path / "current").symlink_to("shop")
     events = follow(tmp_path / "current")
     (folder / "web.yaml").write_text("web 2")
@@ -147,7 +147,7 @@ def test_of_twice_as_many_links_as_the_kernel_follows_the_first_are_watched(fold
     assert events.take()
 
 
-def test_a_folder_that_is_created_again_is_followed(folder, follow):
+def test_a_recreated_folder_is_followed(folder, follow):
     events = follow(folder)
     shutil.rmtree(folder)
     assert events.take()
@@ -159,7 +159,7 @@ def test_a_folder_that_is_created_again_is_followed(folder, follow):
     assert events.take()
 
 
-def test_a_file_is_being_written_until_its_writer_closes_it(folder, follow):
+def test_a_file_is_being_written_until_its_writer_closes(folder, follow):
     events = follow(folder)
     web = folder / "web.yaml"
     with web.open("w") as file:
@@ -170,7 +170,7 @@ def test_a_file_is_being_written_until_its_writer_closes_it(folder, follow):
     assert events.writing == set()
 
 
-def test_a_file_of_a_folder_that_is_gone_is_written_by_nobody_known(folder, follow):
+def test_a_file_in_a_removed_folder_has_no_known_writer(folder, follow):
     events = follow(folder)
     with (folder / "web.yaml").open("w"):
         events.take()
@@ -179,7 +179,7 @@ def test_a_file_of_a_folder_that_is_gone_is_written_by_nobody_known(folder, foll
         assert events.writing == set()
 
 
-def test_lost_events_are_one_event(folder, follow):
+def test_lost_events_are_reported_as_a_single_event(folder, follow):
     events = follow(folder)
     (folder / "web.yaml").open("w").close()
     with (folder / "web.yaml").open("w") as file:
@@ -207,13 +207,13 @@ async def test_waiting_ends_with_an_event_or_with_the_timer(folder, follow):
     await asyncio.wait_for(events.wait(ends()), 60)
 
 
-async def test_events_before_the_wait_end_it(folder, follow):
+async def test_events_before_the_wait_end_the_wait(folder, follow):
     events = follow(folder)
     (folder / "web.yaml").write_text("web 2")
     await asyncio.wait_for(events.wait(asyncio.Event().wait()), 60)
 
 
-async def test_other_events_do_not_end_it(folder, follow):
+async def test_unrelated_events_do_not_end_the_wait(folder, follow):
     events = follow(folder)
     timer = asyncio.Event()
     waiting = asyncio.ensure_future(events.wait(timer.wait()))

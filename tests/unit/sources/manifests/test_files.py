@@ -30,7 +30,7 @@ def watch(folder):
     return watch
 
 
-def test_the_first_look_reads_manifests_sorted_and_nothing_else(folder):
+def test_the_first_check_reads_only_manifests_in_sorted_order(folder):
     for name in ("b.yml", "a.json", "notes.txt", ".hidden.yaml", "web.yaml~"):
         (folder / name).write_text(name)
     (folder / "below.yaml").mkdir()
@@ -49,7 +49,7 @@ def test_an_unchanged_file_is_not_read_again(watch):
     assert watch.look() == Look()
 
 
-def test_a_change_counts_once_two_looks_agree(folder, watch):
+def test_a_change_counts_after_two_equal_checks(folder, watch):
     web = folder / "web.yaml"
     web.write_text("")
     assert watch.look() == Look(is_settling=True)
@@ -68,7 +68,7 @@ def test_a_file_that_keeps_changing_is_read_anyway(folder, watch):
     assert names(looks[-1]) == ["web.yaml"]
 
 
-def test_a_file_that_is_being_written_is_not_read(folder, watch):
+def test_a_file_being_written_is_not_read(folder, watch):
     web = str(folder / "web.yaml")
     (folder / "web.yaml").write_text("web")
     for _ in range(3):
@@ -76,7 +76,7 @@ def test_a_file_that_is_being_written_is_not_read(folder, watch):
     assert watch.look() == Look({web: "web"})
 
 
-def test_a_folder_that_is_filled_again_loses_no_file_meanwhile(folder, watch):
+def test_a_refilled_folder_loses_no_file_meanwhile(folder, watch):
     (folder / "cart.yaml").write_text("cart")
     watch.look()
     watch.look()
@@ -98,7 +98,7 @@ def test_links_among_the_files_are_known(folder, watch):
     assert watch.links == {str(folder / "cart.yaml")}
 
 
-def test_a_new_file_is_found_and_a_deleted_one_is_gone(folder, watch):
+def test_a_new_file_is_read_and_a_deleted_one_reported(folder, watch):
     (folder / "cart.yaml").write_text("cart")
     (folder / "web.yaml").unlink()
     assert watch.look() == Look(is_settling=True)
@@ -116,7 +116,7 @@ def test_an_editor_that_moves_the_old_file_away_first_makes_no_gap(folder, watch
     assert watch.look() == Look({str(web): "web 2"})
 
 
-def test_a_file_renamed_over_the_old_one_is_a_change(folder, watch):
+def test_a_file_replaced_by_a_rename_has_changed(folder, watch):
     (folder / "new").write_text("web 2")
     (folder / "new").rename(folder / "web.yaml")
     watch.look()
@@ -146,7 +146,7 @@ def test_a_path_that_vanishes_is_a_problem_and_changes_nothing(folder, watch):
     assert watch.look() == Look()
 
 
-def test_a_path_that_is_not_there_at_the_start_is_an_error(tmp_path):
+def test_a_path_missing_at_the_start_is_an_error(tmp_path):
     with pytest.raises(SourceError) as caught:
         FileWatch(tmp_path / "nothing").first_look()
     assert str(caught.value) == (
@@ -171,7 +171,7 @@ def test_a_pipe_is_a_problem_at_once_and_other_files_are_read(folder):
     }
 
 
-def test_a_file_that_becomes_a_pipe_keeps_its_content_until_it_is_a_file_again(folder, watch):
+def test_a_file_replaced_by_a_pipe_keeps_its_content_until_a_file_returns(folder, watch):
     web = folder / "web.yaml"
     web.unlink()
     os.mkfifo(web)
@@ -183,7 +183,7 @@ def test_a_file_that_becomes_a_pipe_keeps_its_content_until_it_is_a_file_again(f
     assert watch.look() == Look({str(web): "web 3"})
 
 
-def test_a_file_that_is_replaced_by_a_pipe_before_it_is_read_does_not_wait(folder):
+def test_a_pipe_replacing_a_file_before_the_read_does_not_block(folder):
     os.mkfifo(folder / "pipe.yaml")
     with pytest.raises(OSError, match="it is a pipe"):
         files._read_file(str(folder / "pipe.yaml"))
@@ -207,7 +207,7 @@ def test_a_file_of_twice_the_most_bytes_is_a_problem_and_others_are_read(folder,
     assert look.texts == {str(folder / "web.yaml"): "web 2"}
 
 
-def test_an_unreadable_file_is_a_problem_until_it_can_be_read(folder, watch, monkeypatch):
+def test_an_unreadable_file_is_a_problem_until_readable(folder, watch, monkeypatch):
     web = folder / "web.yaml"
     web.write_text("web 2")
     monkeypatch.setattr(files, "FILE_BYTES_MAX", 4)
@@ -231,7 +231,7 @@ def no_descriptor_left():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_look_at_a_folder_without_descriptors_changes_nothing(folder, watch):
+def test_a_check_without_descriptors_changes_nothing(folder, watch):
     with no_descriptor_left():
         assert [watch.look(), watch.look(), watch.look()] == [Look()] * 3
     (folder / "web.yaml").write_text("web 2")

@@ -55,14 +55,14 @@ def test_a_service_that_wants_none_gets_none_and_stays_the_same_object():
     assert problems == []
 
 
-def test_ports_of_one_number_share_a_node_port_with_what_one_of_them_names():
+def test_ports_with_the_same_number_share_a_named_or_allocated_node_port():
     [[udp, tcp]] = numbers(allocate([node_port("dns", *DNS)])[0])
     assert udp == tcp
     named = ServicePort("dns-tcp", 53, "TCP", 30053)
     assert numbers(allocate([node_port("dns", DNS[0], named)])[0]) == [[30053, 30053]]
 
 
-def test_a_requested_node_port_moves_the_service_that_had_it():
+def test_a_requested_node_port_displaces_an_allocation():
     [[first]] = numbers(allocate([node_port("web")])[0])
     services, conflicts = allocate([node_port("web"), node_port("cart", at(first))])
     [[moved], [named]] = numbers(services)
@@ -70,7 +70,7 @@ def test_a_requested_node_port_moves_the_service_that_had_it():
     assert moved not in (0, first)
 
 
-def test_tcp_and_udp_of_two_services_may_name_one_number():
+def test_tcp_and_udp_of_two_services_may_name_the_same_number():
     services, conflicts = allocate(
         [node_port("web", at(30080)), node_port("dns", at(30080, "UDP"))]
     )

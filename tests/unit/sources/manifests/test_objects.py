@@ -72,7 +72,7 @@ def problem_of(text: str) -> str:
     return problem
 
 
-def test_each_kind_is_read_with_its_place():
+def test_each_kind_is_read_with_file_and_line():
     read_all = read("---\n".join((SERVICE, SLICE, ENDPOINTS, NODE)))
     assert read_all.problems == read_all.ignored == ()
     assert [(f.kind, f.key, f.place) for f in read_all.objects] == [
@@ -144,7 +144,7 @@ def test_other_kinds_are_ignored_and_named_once():
     )
 
 
-def test_a_slice_without_a_service_is_read_as_an_api_server_accepts_it_and_named():
+def test_a_slice_without_a_service_is_accepted_with_a_finding():
     text = "---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, "
     text += "metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-nam: web}}}"
     found = read(text)
@@ -346,7 +346,7 @@ def test_the_last_of_equal_label_or_annotation_keys_counts_with_a_finding(text, 
     assert found.findings == (f"web.yaml:{finding}",)
 
 
-def test_a_finding_has_its_current_line_after_an_edit_above_it():
+def test_a_findings_line_follows_an_edit_above():
     reader = ManifestReader("web.yaml")
     text = "---\n" + with_metadata("labels: {a: x, a: z}")
     assert reader.read(text).findings == (f"web.yaml:6: metadata.labels: {TWICE.format(6)}",)
@@ -420,7 +420,7 @@ def test_all_problems_are_found_at_once_and_the_other_objects_are_used():
         pytest.param("kind: [", ("", ()), id="no-yaml"),
     ],
 )
-def test_a_problem_has_the_service_that_it_is_about(text, rejected):
+def test_a_problem_names_the_service_concerned(text, rejected):
     first = read(text).rejected[0]
     assert (first.object, first.services) == rejected
 
@@ -431,7 +431,7 @@ def test_of_very_many_problems_only_some_are_named():
     assert content.problems[-1] == "web.yaml:201: 3 more problems from here on"
 
 
-def test_a_text_that_is_read_again_has_the_lines_that_it_has_now():
+def test_a_text_read_again_has_current_line_numbers():
     reader = ManifestReader("web.yaml")
     pod = "{apiVersion: v1, kind: Pod}\n"
     before = reader.read("---\n".join((SERVICE, SLICE, pod)))
@@ -445,7 +445,7 @@ def test_a_text_that_is_read_again_has_the_lines_that_it_has_now():
 
 
 @pytest.mark.long
-def test_aliases_of_all_documents_have_one_limit_however_often_a_text_is_read():
+def test_aliases_of_all_documents_share_a_limit():
     many = "kind: &a [" + "1, " * 49_990 + "]\nb: *a\n"
     reader = ManifestReader("web.yaml")
     problem = "aliases expand to more than"

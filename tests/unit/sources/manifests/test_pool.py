@@ -19,13 +19,13 @@ def test_a_value_depends_on_the_names_alone_not_on_their_order():
     assert pool(1000).allocate("abcdefgh", taken=()).items() >= allocated.items()
 
 
-def test_a_value_that_is_taken_moves_only_the_name_that_has_it():
+def test_a_taken_value_moves_only_the_name_allocated_to_it():
     before = pool(1000).allocate("abc", taken=())
     after = pool(1000).allocate("abc", taken={before["b"]})
     assert after == {**before, "b": before["b"] + 1}
 
 
-def test_of_two_names_whose_hashes_meet_the_first_one_has_the_value():
+def test_the_first_of_two_colliding_names_gets_the_value():
     # 23 names and 100 values: as with birthdays, some meet.
     names_of: dict[int, list[str]] = {}
     for name in (f"name-{n:02}" for n in range(23)):

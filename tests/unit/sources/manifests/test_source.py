@@ -94,12 +94,12 @@ async def waits_of(source: ManifestSource, *edits: Callable[[], object]) -> list
     return waits
 
 
-async def test_while_something_changes_the_next_look_is_sooner(web):
+async def test_while_files_change_the_next_check_is_sooner(web):
     waits = await waits_of(ManifestSource(web), lambda: web.write_text(SERVICE + "# edited\n"))
     assert waits == [QUIET_POLL_S, SETTLE_S, QUIET_POLL_S]
 
 
-async def test_files_whose_changes_cause_no_event_are_polled_often(web, tmp_path):
+async def test_files_without_change_events_are_polled_often(web, tmp_path):
     # A folder isn't told what happens to its files under names in other folders.
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "web.yaml").hardlink_to(web)
@@ -119,7 +119,7 @@ async def test_an_edit_takes_effect_without_waiting_for_the_next_poll(web):
         await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
 
 
-async def test_a_file_that_is_being_written_is_read_when_it_is_complete(web):
+async def test_a_file_being_written_is_read_when_complete(web):
     source = ManifestSource(web, poll_s=0.002, quiet_poll_s=0.002, settle_s=0.001)
     async with running(source) as published:
         await published.first()
@@ -166,7 +166,7 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
         ),
     ],
 )
-def test_without_a_watch_left_manifests_are_polled_which_is_logged_once(web, limit, problem):
+def test_without_a_free_watch_manifests_are_polled_which_is_logged_once(web, limit, problem):
     # In a user namespace of its own the limit is its own, too.
     script = f'echo 0 > /proc/sys/user/{limit}; exec "$@"'
     done = subprocess.run(
@@ -214,7 +214,7 @@ async def test_a_duplicate_label_is_logged_once(web, caplog):
     assert record.__dict__["cause"].startswith(f"{web}:3: metadata.labels: key 'a' is given twice")
 
 
-async def test_a_path_that_is_not_there_ends_the_run(tmp_path):
+async def test_a_missing_path_ends_the_run(tmp_path):
     with pytest.raises(SourceError, match="cannot read manifests from"):
         await ManifestSource(tmp_path / "nothing").run(Published())
 

@@ -50,7 +50,7 @@ def addresses(state: ManifestState) -> list[str]:
     return [e.ip for item in state.snapshot.services[WEB].slices for e in item.endpoints]
 
 
-def test_a_missing_cluster_ip_is_allocated_and_a_named_one_kept(state):
+def test_a_missing_cluster_ip_is_allocated_and_a_named_address_kept(state):
     text = service() + service("cart", clusterIP="10.96.7.1")
     text += service("db", clusterIP="None") + service(
         "far", type="ExternalName", externalName="shop.example"
@@ -71,13 +71,13 @@ def services_of_problems(state: ManifestState) -> list[tuple[str, ...]]:
     return [tuple(item.services) for item in state.rejected]
 
 
-def test_a_part_that_is_no_yaml_is_about_the_services_that_it_had(state):
+def test_an_unparsable_part_concerns_the_services_it_contained(state):
     state.take(Look({"a.yaml": service() + service("cart")}))
     state.take(Look({"a.yaml": service("cart") + "kind: ["}))
     assert services_of_problems(state) == [("shop/web",)]
 
 
-def test_a_removed_object_is_kept_beside_a_mistake_that_is_not_about_it(state):
+def test_a_removed_object_is_kept_beside_an_unrelated_mistake(state):
     broken = without_service(endpoint_slice("x", "cart-1"))
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"a.yaml": service() + broken}))
@@ -85,7 +85,7 @@ def test_a_removed_object_is_kept_beside_a_mistake_that_is_not_about_it(state):
     assert [(item.services, item.keeps) for item in state.rejected] == [((), ("shop/web",))]
 
 
-def test_a_mistake_is_about_the_service_of_the_object_that_is_kept(state):
+def test_a_mistake_is_about_the_service_of_the_kept_object(state):
     good = endpoint_slice("10.244.1.7")
     state.take(Look({"a.yaml": service() + good}))
     state.take(Look({"a.yaml": service() + without_service(endpoint_slice("x"))}))
@@ -101,20 +101,20 @@ def test_a_slice_that_names_no_service_any_more_is_as_from_an_api_server(state):
     assert (of, orphan.key) == (ServiceKey("shop", ""), SliceKey("shop", "web-1"))
 
 
-def test_a_name_that_is_taken_by_a_slice_without_a_service_is_about_none(state):
+def test_a_name_taken_by_a_slice_without_a_service_is_about_none(state):
     text = without_service(endpoint_slice("10.244.1.7"))
     state.take(Look({"a.yaml": text, "b.yaml": text}))
     assert services_of_problems(state) == [()]
 
 
-def test_a_name_that_is_taken_is_about_its_service(state):
+def test_a_taken_name_is_about_its_service(state):
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
     assert services_of_problems(state) == [("shop/web",), ("shop/web",)]
     assert {item.object for item in state.rejected} == {""}, "the first one is served"
 
 
-def test_a_file_that_is_no_yaml_keeps_its_objects_while_others_go_on(state):
+def test_an_invalid_yaml_file_keeps_its_objects_while_others_go_on(state):
     state.take(Look({"a.yaml": service(), "b.yaml": endpoint_slice("10.244.1.7")}))
     state.take(Look({"a.yaml": "kind: [", "b.yaml": endpoint_slice("10.244.1.8")}))
     assert addresses(state) == ["10.244.1.8"]
@@ -157,13 +157,13 @@ def test_an_object_kept_from_a_broken_file_yields_to_another_files_version(state
     assert len(state.problems) == 1
 
 
-def test_a_deleted_file_takes_its_objects_and_its_problems_with_it(state):
+def test_a_deleted_file_removes_its_objects_and_problems(state):
     state.take(Look({"a.yaml": service(), "b.yaml": "kind: ["}))
     state.take(Look(gone=frozenset({"a.yaml", "b.yaml"})))
     assert (state.snapshot.services, state.problems) == ({}, ())
 
 
-def test_of_two_objects_with_one_name_the_first_counts_and_both_places_are_named(state):
+def test_the_first_of_two_objects_with_the_same_name_counts_and_both_are_named(state):
     state.take(
         Look(
             {
@@ -191,7 +191,7 @@ def test_endpoints_count_only_where_no_slices_are_written(state):
     assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
 
 
-def test_endpoints_that_are_not_mirrored_are_a_note_of_a_service_without_slices(state):
+def test_unmirrored_endpoints_are_a_note_of_a_service_without_slices(state):
     skipped = endpoints("10.244.1.7").replace(
         "{name: web,", '{name: web, labels: {endpointslice.kubernetes.io/skip-mirror: "true"},'
     )
@@ -204,7 +204,7 @@ def test_endpoints_that_are_not_mirrored_are_a_note_of_a_service_without_slices(
     assert addresses(state) == ["10.244.1.8"]
 
 
-def test_the_node_is_the_one_with_this_nodes_name(state):
+def test_the_node_with_this_nodes_name_is_used(state):
     nodes = "".join(
         f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}\n---\n"
         for name in ("bob", "alice")
@@ -216,7 +216,7 @@ def test_the_node_is_the_one_with_this_nodes_name(state):
     assert state.snapshot.node is None
 
 
-def test_files_that_cannot_be_read_are_problems_as_long_as_they_are(state):
+def test_unreadable_files_are_problems_until_readable(state):
     state.take(
         Look({"a.yaml": service()}, problems={"b.yaml": "b.yaml: cannot read: it is locked"})
     )
@@ -243,7 +243,7 @@ def test_dual_stack_addresses_and_node_ports_are_allocated_as_by_an_api_server()
     assert other.ports[0].node_port == 0
 
 
-def test_a_health_check_port_of_another_service_is_a_problem_with_the_place(state):
+def test_another_services_health_check_port_is_a_problem_with_its_line(state):
     text = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=31000)
     state.take(Look({"a.yaml": text, "b.yaml": text.replace("web", "cart")}))
     note = NoteKind.NODE_PORT_NAMED("spec.healthCheckNodePort", "31000/TCP", "shop/web")

@@ -57,6 +57,6 @@ def test_the_families_of_its_addresses(spec, configured, families):
         ({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}, True, True),
     ],
 )
-def test_the_ports_that_it_wants(spec, node_ports, health_check):
+def test_a_service_type_determines_the_requested_node_ports(spec, node_ports, health_check):
     item = written(**spec)
     assert (item.wants_node_ports, item.wants_health_check_node_port) == (node_ports, health_check)

@@ -27,7 +27,7 @@ async def test_a_missing_kernel_feature_is_the_reason_for_not_starting(node, mon
     await replies.close()
 
 
-async def test_bridges_lack_what_the_kernel_does(node, monkeypatch):
+async def test_a_kernel_without_bridge_expressions_delivers_for_no_bridge(node, monkeypatch):
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])
     monkeypatch.setattr(x, "ETHER_DADDR", x.Field("no_such_expression", 6, "big", b""))
@@ -38,7 +38,7 @@ async def test_bridges_lack_what_the_kernel_does(node, monkeypatch):
     await replies.close()
 
 
-async def test_without_start_it_can_be_cleaned_up(node):
+async def test_an_unstarted_reply_routing_can_be_cleaned_up(node):
     replies = ReplyRouting()
     await replies.clean_up()
     await replies.close()

@@ -39,7 +39,7 @@ def test_removing_leaves_the_routes_of_others(node, routes):
     assert node.run("ip rule; ip -6 rule") == before
 
 
-def test_without_ipv6_those_of_ipv4_are_added(node, routes):
+def test_without_ipv6_the_ipv4_routes_are_added(node, routes):
     node.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1")
     assert routes.put_right() == 4
     assert "rejects IPv6 routes" in routes.without_ipv6

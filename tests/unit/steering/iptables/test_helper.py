@@ -50,7 +50,7 @@ def test_rules_are_applied_changed_and_removed(node, ask):
     assert "UPROXY" not in node.run("iptables-legacy-save")
 
 
-def test_a_range_is_one_rule_after_those_for_single_ports(node, ask):
+def test_a_range_is_a_single_rule_after_single_port_rules(node, ask):
     data = replace(DATA, ip=WEB.ip)
     others = [replace(DATA, port=port, last=port + 9) for port in range(100, 300, 10)]
     ask("apply", {data: 36001})
@@ -93,7 +93,7 @@ def test_the_end_of_a_guard_is_no_drift(node, ask, before):
     assert "36001" not in node.run("iptables-legacy-save -t filter")
 
 
-def test_drift_is_repaired_at_once_if_it_shows_in_the_tables_size(node, ask):
+def test_drift_visible_in_the_tables_size_is_repaired_at_once(node, ask):
     ask("apply", {WEB: 36001})
     assert ask("repair") == 0
     node.run("iptables-legacy -t nat -F UPROXY-PRE")
@@ -108,7 +108,7 @@ def test_drift_of_the_same_size_is_repaired_by_the_full_comparison(node, ask):
     assert from_rows(ask("in_force")) == {WEB: 36001}
 
 
-def test_flows_end_that_an_interface_led_to_an_address_which_it_lost(node, ask):
+def test_flows_translated_to_a_removed_interface_address_end(node, ask):
     def flows():
         with node:
             return conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total()
@@ -128,7 +128,7 @@ def test_flows_end_that_an_interface_led_to_an_address_which_it_lost(node, ask):
     assert [ask("repair"), flows()] == [0, 0]
 
 
-def test_this_node_can_look_up_sockets(ask):
+def test_this_node_supports_socket_look_ups(ask):
     assert ask("checks_sockets") is True
 
 

@@ -103,7 +103,7 @@ def test_missing_programs_are_named(commands):
     )
 
 
-def test_edits_are_one_text_of_one_table(tables, tmp_path, lock):
+def test_edits_are_written_as_a_single_text_for_a_table(tables, tmp_path, lock):
     script = f'echo "$@" >{tmp_path}/in; while read line; do echo "$line"; done >>{tmp_path}/in'
     tables(script).restore("nat", [":UPROXY-PRE - [0:0]", "-A UPROXY-PRE -j RETURN"], lock)
     assert (tmp_path / "in").read_text(encoding="ascii").splitlines() == [
@@ -123,7 +123,7 @@ def test_the_programs_message_is_the_error(tables, lock):
     assert not refusing.would_accept("nat", [])
 
 
-def test_edits_are_tried_without_making_them(tables):
+def test_edits_can_be_tested_without_applying_them(tables):
     assert tables('test "$*" = "--noflush --test"').would_accept("filter", [])
 
 

@@ -110,7 +110,7 @@ def lines(kernel: Memory) -> dict[str, tuple[str, ...]]:
     return {chain: tuple(found) for chain, found in kernel.chains.items()}
 
 
-def test_differences_are_counted_and_corrected_in_one_commit():
+def test_differences_are_counted_and_corrected_in_a_single_commit():
     contents = {
         "PREROUTING": ("-j OTHERS", TO_PRE),
         "OUTPUT": (),
@@ -164,13 +164,13 @@ def test_a_different_order_is_a_difference():
     )
 
 
-def test_a_chain_to_which_others_jump_is_emptied_and_kept():
+def test_a_chain_with_other_programs_jumps_is_emptied_and_kept():
     contents = IN_FORCE | {"OTHERS": ("-j UPROXY-O1abcd",), "UPROXY-O1abcd": (WEB,)}
     assert compare(contents, CHAINS, NAT_JUMPS).edits == ("-F UPROXY-O1abcd",)
     assert not compare(contents | {"UPROXY-O1abcd": ()}, CHAINS, NAT_JUMPS)
 
 
-def test_a_change_on_top_of_the_last_one_is_made_without_reading_the_table(kernel, nat):
+def test_a_change_after_a_known_state_does_not_read_the_table(kernel, nat):
     assert nat.put(CHAINS, NAT_JUMPS).count == 4
     kernel.save = None
     assert nat.put({PRE: (WEB,), OUT: ()}, NAT_JUMPS) == TableDifference()

@@ -40,7 +40,7 @@ def as_text(layout: NatChains) -> str:
     )
 
 
-def test_few_rules_are_in_the_two_chains_to_which_the_built_in_ones_jump():
+def test_few_rules_are_in_the_first_two_chains():
     assert as_text(NatChains(4, [CART, WEB])) == dedent("""\
         -A UPROXY-PRE -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
         -A UPROXY-PRE -d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36002
@@ -74,7 +74,7 @@ def test_without_rules_both_chains_exist():
         (MANY + MANY_RANGES, NODE, {"O", "P", "R", "Q"}),
     ],
 )
-def test_many_rules_are_one_tree_for_each_differing_side(many, to_ip, sides):
+def test_many_rules_form_a_tree_for_each_differing_side(many, to_ip, sides):
     layout = NatChains(4, many, to_ip)
     assert {chain.removeprefix("UPROXY-")[0] for chain in layout.chains if len(chain) > 11} == sides
     assert set(all_rules(layout.chains)) >= set(many)
@@ -104,7 +104,7 @@ def test_a_large_change_leads_to_the_same_chains_too():
     assert layout.chains == NatChains(4, [*moved, *kept]).chains
 
 
-def test_chains_that_were_returned_never_change():
+def test_returned_chains_never_change():
     layout = NatChains(4, [WEB])
     before = layout.chains
     layout.change((), [CART])
@@ -237,7 +237,7 @@ def test_a_changed_tree_equals_a_new_layout(version):
         assert places == set(Tree(version, rules.values()).lines())
 
 
-def test_a_new_target_touches_one_line():
+def test_a_new_target_touches_a_single_line():
     tree = Tree(4, SERVICES)
     renewed = SERVICES[0]._replace(to_port=35999)
     change = tree.change([], [renewed])

@@ -25,7 +25,7 @@ def test_a_frontend_has_its_address_routed_and_is_admitted():
     )
 
 
-def test_an_address_stays_routed_while_a_frontend_uses_it():
+def test_an_address_stays_routed_while_used_by_a_frontend():
     desired = DesiredState()
     desired.change({WEB: 80, WEB_TLS: 443})
     assert desired.change({WEB: None}) == StateChange(removed_frontends={WEB})

@@ -98,7 +98,7 @@ def test_a_removed_address_is_no_longer_refused(guard, tables, desired):
 
 
 @in_ranges
-def test_a_range_is_routed_unless_the_node_has_it_itself(guard, tables, desired):
+def test_a_range_is_routed_unless_local_to_the_node(guard, tables, desired):
     desired.change({WEB: 80})
     assert guard.put_right() == 1
     assert tables.items == {LocalRoute("10.96.0.0/16", "10.1.0.1", OWNER)}

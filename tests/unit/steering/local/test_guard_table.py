@@ -66,7 +66,7 @@ def test_single_addresses_and_ranges_jump_to_the_guard(ranges, expected):
     assert len(rules(write_guard("ours", ranges), "input")) == expected
 
 
-def test_without_socket_lookup_the_guard_omits_it():
+def test_without_socket_look_up_the_guard_omits_that_check():
     with_sockets = rules(write_guard("ours", ()), "guard")
     without = rules(write_guard("ours", (), checks_sockets=False), "guard")
     assert [rule for rule in with_sockets if "socket" not in rule] == without

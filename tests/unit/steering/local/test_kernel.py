@@ -21,7 +21,7 @@ def tables(node):
         yield tables
 
 
-def test_routes_are_listed_as_they_were_added(node, tables):
+def test_routes_are_listed_as_added(node, tables):
     node.run("ip address add 10.1.0.1/24 dev lo")
     assert tables.change(added=[TO_WEB, TO_WEB_6]) == {}
     table = tables.local_table()
@@ -32,7 +32,7 @@ def test_routes_are_listed_as_they_were_added(node, tables):
     assert tables.local_table().ours == set()
 
 
-def test_removing_what_does_not_exist_is_no_error(tables):
+def test_removing_a_missing_route_is_not_an_error(tables):
     assert tables.change(removed=[TO_WEB]) == {}
 
 
@@ -48,7 +48,7 @@ def test_a_refused_addition_has_its_cause_and_others_are_in_force(node, tables):
     assert tables.local_table().ours == {other}
 
 
-def test_without_ipv6_the_cause_is_that_it_is_switched_off(node, tables):
+def test_without_ipv6_the_cause_is_that_ipv6_is_disabled(node, tables):
     node.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1")
     refused = tables.change(added=[TO_WEB, TO_WEB_6])
     assert refused.keys() == {TO_WEB_6}

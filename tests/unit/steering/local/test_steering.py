@@ -61,7 +61,7 @@ async def steering(make):
     await steering.close()
 
 
-async def test_a_udp_frontend_is_removed_at_once_and_an_idle_tcp_one_by_the_next_repair(
+async def test_udp_frontends_are_removed_at_once_and_idle_tcp_ones_at_the_next_repair(
     node, steering
 ):
     await steering.apply({WEB: 80, DNS: 53})
@@ -136,7 +136,7 @@ async def test_addresses_of_an_earlier_run_linger_even_if_the_first_apply_fails(
     await successor.close()
 
 
-async def test_the_next_repair_removes_a_lingering_frontend_if_that_was_refused(
+async def test_the_next_repair_removes_a_lingering_frontend_after_a_refusal(
     node, steering, monkeypatch
 ):
     await steering.apply({WEB: 80})
@@ -209,7 +209,9 @@ async def test_an_address_that_the_node_gets_is_no_longer_routed(node, steering)
     assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
-async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, steering, monkeypatch):
+async def test_a_kernel_without_socket_look_up_gets_a_guard_without_that_check(
+    node, steering, monkeypatch
+):
     monkeypatch.setattr(guard_table, "TO_OTHER_SOCKET", expression("no_such_expression"))
     await steering.apply({WEB: 80})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
@@ -217,7 +219,7 @@ async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, stee
     assert "socket" not in node.run("nft list table inet userspace-proxy/local")
 
 
-async def test_routes_that_change_while_they_are_read_fail_neither_a_change_nor_a_repair(
+async def test_routes_changing_during_a_read_fail_neither_change_nor_repair(
     node, steering, monkeypatch
 ):
     """On a node with many pods that come and go that happens again and again (#52)."""

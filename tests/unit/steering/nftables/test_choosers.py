@@ -35,7 +35,7 @@ def kinds(messages):
     return [one.kind for block in messages for one in read_messages(block)]
 
 
-def test_frontends_with_equally_many_endpoints_have_one_chain_with_one_rule():
+def test_frontends_with_equally_many_endpoints_share_a_chain_with_a_single_rule():
     chooser = chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),)))
     assert chooser == chooser_of(WEB, KernelTarget(2, (EndpointChoice((B, A)),)))
     (rule,) = rules_of(write_chooser("t", chooser, ChooserChain(7)))
@@ -46,7 +46,7 @@ def test_frontends_with_equally_many_endpoints_have_one_chain_with_one_rule():
     assert (names[at - 1], names[at + 1]) == ("lookup", "lookup")
 
 
-def test_a_choice_by_the_clients_address_has_a_chain_that_hashes_it():
+def test_a_choice_by_client_address_has_a_hashing_chain():
     hashed = chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),), by_client=True))
     assert hashed != chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),)))
     (rule,) = rules_of(write_chooser("t", hashed, ChooserChain(7)))

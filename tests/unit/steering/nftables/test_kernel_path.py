@@ -42,7 +42,7 @@ def test_the_table_exists_from_the_first_frontend_on(node, path):
     assert node.run("nft list tables") == ""
 
 
-def test_a_first_table_whose_confirmation_was_lost_is_put_right(path, monkeypatch):
+def test_a_first_table_with_a_lost_confirmation_is_repaired(path, monkeypatch):
     def no_buffers(_requests, _numbers):
         raise OSError(errno.ENOBUFS, "No buffer space available")
 
@@ -76,7 +76,7 @@ def test_a_change_to_a_known_choice_of_endpoints_writes_no_rule(node, path):
     assert path.repair() == 0
 
 
-def test_after_it_was_written_anew_a_change_is_a_difference_again(node, path):
+def test_after_a_rewrite_a_change_is_incremental_again(node, path):
     path.load({WEB: BOTH})
     node.run(f"nft add element {TABLE} links '{{ 77 }}'")
     path.change({CART: BOTH})
@@ -116,7 +116,7 @@ def test_a_choice_by_hash_is_listed_and_repaired_when_its_rule_is_changed(node, 
     assert rule in node.run(f"nft list chain {chain}")
 
 
-def test_another_number_of_slots_takes_the_place_of_the_chain(node, path):
+def test_another_number_of_slots_replaces_the_chain(node, path):
     few, many = (
         fill_slots([SocketAddress(f"10.244.1.{n}", 80) for n in range(e)], {}) for e in (16, 17)
     )
@@ -134,7 +134,7 @@ def test_with_affinity_the_first_choice_is_by_hash_too(node, path):
     assert path.repair() == 0
 
 
-def test_an_undo_that_is_refused_is_left_to_the_next_repair(path, monkeypatch):
+def test_a_refused_undo_is_left_to_the_next_repair(path, monkeypatch):
     def refuse(_ruleset, _messages):
         raise NftablesError(errno.ENOMEM, "")
 
@@ -235,9 +235,7 @@ def test_links_to_containers_are_followed(node, path):
     assert "elements" not in node.run(f"nft list set {TABLE} links")
 
 
-def test_a_link_whose_element_could_not_be_written_is_written_by_the_next_repair(
-    node, path, monkeypatch
-):
+def test_an_unwritten_links_element_is_written_by_the_next_repair(node, path, monkeypatch):
     path.load({WEB: BOTH})
     node.run("ip link add v0 type veth; ip link set v0 up")
     generation, calls = Ruleset.generation, count(1)
@@ -267,7 +265,7 @@ BOTH_FAMILIES = {
 }
 
 
-def test_connections_are_counted_for_each_frontend_and_that_is_no_drift(node, path, dial):
+def test_connections_are_counted_for_each_frontend_without_drift(node, path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     assert path.connections() == dict.fromkeys(SERVICES, 0)
@@ -327,7 +325,7 @@ def test_counts_stay_where_the_table_is_written_anew_because_a_link_was_refused(
 
 
 @pytest.mark.parametrize("drift", ["", f"nft add chain {TABLE} another"])
-def test_a_frontend_whose_first_change_is_undone_has_no_counter(node, path, dial, drift):
+def test_a_frontend_with_an_undone_first_change_has_no_counter(node, path, dial, drift):
     web, cart, _ = SERVICES
     path.load({web: BOTH_FAMILIES[web]})
     path.change({cart: BOTH_FAMILIES[cart]})
@@ -340,7 +338,7 @@ def test_a_frontend_whose_first_change_is_undone_has_no_counter(node, path, dial
     assert path.connections() == {web: 0, cart: 1}
 
 
-def test_counts_are_continued_after_a_removal_that_is_undone(path, dial):
+def test_counts_are_continued_after_an_undone_removal(path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -357,7 +355,7 @@ def test_counts_are_continued_after_a_removal_that_is_undone(path, dial):
 
 
 @pytest.mark.parametrize("more", [2, 5])
-def test_counters_that_a_call_whose_answer_was_lost_has_written_are_counted_once(
+def test_counters_written_by_a_call_with_a_lost_answer_are_counted_once(
     node, path, dial, monkeypatch, more
 ):
     web, *_ = SERVICES
@@ -430,7 +428,7 @@ def test_affinity_entries_outlive_endpoint_changes_and_are_no_drift(node, path):
     assert "10.1.0.2" in node.run(f"nft list set {TABLE} pins4")
 
 
-def test_the_kernel_bounds_the_clients_that_are_remembered(node, path):
+def test_the_kernel_bounds_the_remembered_clients(node, path):
     path.load({WEB: replace(BOTH, affinity=Affinity("shop/web", 60))})
     for pins in ("pins4", "pins6"):
         assert "size 262144\n" in node.run(f"nft list set {TABLE} {pins}")
@@ -540,7 +538,7 @@ def test_increases_of_a_counter_are_added():
     assert counts.totals == {WEB: 7, CART: 0}
 
 
-def test_a_counter_that_begins_again_adds_all_that_it_has():
+def test_a_restarted_counter_adds_its_whole_value():
     counts = Counts()
     counts.note(WEB, 7)
     # Another program has reset it.
@@ -553,7 +551,7 @@ def test_a_counter_that_begins_again_adds_all_that_it_has():
     assert counts.totals == {WEB: 14, CART: 5}
 
 
-def test_a_frontend_that_is_gone_begins_at_nothing():
+def test_a_removed_frontend_begins_at_zero():
     counts = Counts()
     counts.note(WEB, 7)
     counts.forget([WEB, CART])

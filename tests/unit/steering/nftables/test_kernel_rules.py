@@ -59,7 +59,7 @@ def test_an_endpoint_without_its_frontend_is_not_in_force():
     assert read_endpoints(elements) == {WEB_6: (A_6,)}
 
 
-def test_a_change_of_an_endpoint_changes_one_element():
+def test_changing_an_endpoint_changes_a_single_element():
     rules = loaded()
     other = KernelTarget(1, (EndpointChoice((A, SocketAddress("10.244.1.9", 8080))),))
     change = rules.difference({WEB: other})
@@ -74,7 +74,7 @@ def test_a_change_of_an_endpoint_changes_one_element():
     )
 
 
-def test_a_change_is_as_small_with_many_services_and_they_share_one_chain():
+def test_a_change_stays_small_with_many_services_sharing_a_chain():
     rules = KernelRules()
     many = {Frontend(f"10.97.{n // 250}.{n % 250}", 80, Protocol.TCP): BOTH for n in range(5000)}
     rules.accept(rules.difference(many))
@@ -103,7 +103,7 @@ def test_a_change_of_hashed_endpoints_writes_only_the_slots_that_move():
     assert len(change.removed) == len(change.added) == moved
 
 
-def test_a_frontend_is_counted_from_its_first_endpoint_until_it_is_gone():
+def test_a_frontend_is_counted_from_its_first_endpoint_until_removed():
     rules = KernelRules()
     counter = ("counted4", frontend_key(WEB), b"")
     for target, is_added in ((BOTH, True), (ONE, False), (None, False), (ONE, False)):
@@ -117,7 +117,7 @@ def test_a_frontend_is_counted_from_its_first_endpoint_until_it_is_gone():
     assert set(rules.elements()) == set()
 
 
-def test_a_chain_goes_with_the_last_frontend_that_uses_it():
+def test_a_chain_is_removed_with_its_last_frontend():
     rules = loaded()
     rules.accept(rules.difference({CART: BOTH}))
     change = rules.difference({WEB: ONE})
@@ -129,7 +129,7 @@ def test_a_chain_goes_with_the_last_frontend_that_uses_it():
     assert read_endpoints(by_set(set(rules.elements()))) == {WEB: (A,), WEB_6: (A_6,)}
 
 
-def test_a_frontend_whose_path_is_off_or_that_has_no_choice_leaves_only_its_counter():
+def test_a_frontend_off_the_kernel_path_keeps_only_its_counter():
     rules = loaded()
     rules.accept(
         rules.difference({WEB: KernelTarget(1, BOTH.choices, is_on=False), WEB_6: KernelTarget(1)})
@@ -142,14 +142,14 @@ def test_equal_targets_make_no_difference():
     assert not loaded().difference({WEB: BOTH, CART: None}).targets
 
 
-def test_a_difference_that_is_not_accepted_changes_nothing():
+def test_a_rejected_difference_changes_nothing():
     rules = loaded()
     before = set(rules.elements())
     rules.difference({WEB: None, CART: ONE})
     assert set(rules.elements()) == before
 
 
-def test_elements_are_removed_from_the_frontend_on_and_added_up_to_it():
+def test_elements_are_removed_frontend_first_and_added_frontend_last():
     rules = loaded()
     elements = set(rules.elements())
     table = writer.TableWriter("t")
@@ -180,7 +180,7 @@ def pins_of(rules, target):
     return rules.choosers[chooser_of(WEB, target)].pins
 
 
-def test_with_affinity_an_endpoint_keeps_its_number_while_it_serves_and_none_gets_it_later():
+def test_with_affinity_an_endpoint_keeps_its_number_which_is_not_reused():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: pinned(A, B)}))
     first = pins_of(rules, pinned(A, B))
@@ -207,7 +207,7 @@ def test_frontends_with_the_same_affinity_name_share_their_entries():
     assert len(rules.choosers) == 2
 
 
-def test_numbers_restart_without_those_in_use_after_all_were_given():
+def test_numbers_restart_from_the_beginning_skipping_those_in_use():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: pinned(A, B)}))
     kept = rules.choosers[chooser_of(WEB, pinned(A, B))]
@@ -231,7 +231,7 @@ class Walked(dict):
         return super().items()
 
 
-def test_a_change_with_affinity_does_not_look_at_all_other_services():
+def test_a_change_with_affinity_does_not_visit_other_services():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: pinned(A, B)}))
     rules.choosers = Walked(rules.choosers)
@@ -247,7 +247,7 @@ def test_numbers_are_consecutive_and_not_given_again():
     assert [numbers.take(count, list) for count in (1, 3, 1)] == [1, 2, 5]
 
 
-def test_at_the_end_they_restart_between_those_in_use():
+def test_at_the_end_numbers_restart_in_gaps_between_used_ones():
     used = [range(8, 11), range(2, 4), range(4, 5)]
     numbers = Numbers(NUMBERS_END - 4)
     numbers._first = 1
@@ -263,7 +263,7 @@ def test_without_a_gap_there_is_none():
         numbers.take(1, lambda: [range(NUMBERS_END)])
 
 
-def test_frontends_of_one_affinity_that_begin_together_share_their_clients():
+def test_frontends_sharing_affinity_from_the_start_share_their_clients():
     both = KernelTarget(36001, (EndpointChoice((A, B)),), Affinity("shop/web", 60))
     local = KernelTarget(36001, (EndpointChoice((B,)),), Affinity("shop/web", 60))
     change = KernelRules().difference({WEB: both, CART: local})
@@ -276,7 +276,7 @@ A_RTP, B_RTP = (SocketAddress(one.ip, 10000) for one in (A, B))
 SIP_PODS = Affinity("shop/sip (all ports)", 60, is_of_pods=True)
 
 
-def test_a_range_is_one_element_of_each_set_and_is_read_back():
+def test_a_range_is_an_element_of_each_set_and_is_read_back():
     rules = KernelRules()
     rules.accept(rules.difference({RTP: KernelTarget(1, (EndpointChoice((A_RTP, B_RTP)),))}))
     elements = by_set(rules.elements())
@@ -289,7 +289,7 @@ def test_a_range_is_one_element_of_each_set_and_is_read_back():
     assert read_endpoints(elements) == {RTP: (A_RTP, B_RTP)}
 
 
-def test_ports_that_share_affinity_have_one_number_for_each_pod():
+def test_ports_sharing_affinity_have_a_number_per_pod():
     rules = KernelRules()
     single = KernelTarget(1, (EndpointChoice((A, B)),), SIP_PODS)
     ranged = KernelTarget(2, (EndpointChoice((B_RTP, A_RTP)),), SIP_PODS)
@@ -302,7 +302,7 @@ def test_ports_that_share_affinity_have_one_number_for_each_pod():
     assert (of_single[A], of_single[B]) == (of_range[A_RTP], of_range[B_RTP])
 
 
-def test_of_several_endpoints_at_one_address_each_has_a_number():
+def test_several_endpoints_at_the_same_address_have_separate_numbers():
     rules = KernelRules()
     second = SocketAddress(A.ip, A.port + 1)
     target = KernelTarget(1, (EndpointChoice((A, second)),), SIP_PODS)

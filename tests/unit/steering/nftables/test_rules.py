@@ -79,12 +79,12 @@ def guards(*ports):
 TCP, UDP = Protocol.TCP, Protocol.UDP
 
 
-def test_without_a_refuse_port_the_guard_has_no_rule_for_it():
+def test_without_a_refuse_port_the_guard_has_no_rule_for_refusals():
     assert len(listed(write_table(SHAPE)).rules("input")) == 6
     assert len(listed(write_table(SHAPE._replace(refuse_port=0))).rules("input")) == 4
 
 
-def test_without_socket_lookup_the_guard_omits_it():
+def test_without_socket_look_up_the_guard_omits_that_check():
     rules = listed(write_table(SHAPE._replace(checks_sockets=False))).rules("input")
     assert len(rules) == 3
     assert "socket" not in {one.name for rule in rules for one in rule}
@@ -166,7 +166,7 @@ def test_refuse_port_and_address_are_read_from_rules():
     assert (refuse_port_of(empty), to_ip_of(empty)) == (0, "")
 
 
-def test_a_map_is_in_force_if_both_nat_chains_look_it_up():
+def test_a_map_is_in_force_only_if_both_nat_chains_use_it():
     listing = listed(write_table(SHAPE))
     assert is_looked_up(listing, "frontends4")
     output = tuple(
@@ -182,7 +182,7 @@ COMPATIBLE = Frontend("::a00:1", 53, Protocol.UDP)
 
 
 @pytest.mark.parametrize("frontend", [WEB, DNS_6, COMPATIBLE], ids=str)
-def test_a_frontend_is_read_as_it_was_written(frontend):
+def test_a_frontend_is_read_as_written(frontend):
     key = frontend_key(frontend)
     assert len(key) == FRONTEND[frontend.family].width
     assert read_frontend(key, frontend.family) == frontend
@@ -205,7 +205,7 @@ RANGE = Frontend("10.96.7.1", 30000, Protocol.TCP, last=30100)
 RANGE_6 = Frontend("fd00:96::1", 30000, Protocol.UDP, last=30100)
 
 
-def test_a_range_is_one_element_of_a_map_of_its_own():
+def test_a_range_is_an_element_of_a_separate_map():
     changes, uses = differing_frontends({}, {RANGE: 36003, RANGE_6: 36004}, {}, REFUSE_PORT)
     assert {name for name, _, _ in changes.added} == {"ranges4", "ranges6", "guarded"}
     assert read_ports(changes.added) == {RANGE: 36003, RANGE_6: 36004}
@@ -213,7 +213,7 @@ def test_a_range_is_one_element_of_a_map_of_its_own():
 
 
 @pytest.mark.parametrize("frontend", [RANGE, RANGE_6])
-def test_a_range_is_read_as_it_was_written(frontend):
+def test_a_range_is_read_as_written(frontend):
     assert read_frontend(frontend_key(frontend), frontend.family) == frontend
 
 
@@ -223,7 +223,7 @@ def test_an_interval_that_this_proxy_never_writes_is_not_a_range():
     assert read_frontend(writer.Interval(first[:-4] + other[:-4]), IPFamily.IPV4) is None
 
 
-def test_ranges_are_in_force_if_their_chains_look_them_up():
+def test_ranges_are_in_force_only_if_their_chains_use_them():
     listing = listed(write_table(SHAPE))
     assert is_looked_up(listing, "ranges4")
     assert is_looked_up(listing, "ranges6")

@@ -126,7 +126,7 @@ def lead_as_outside(node, frontend, port):
         nft add rule ip client output {protocol} dport {frontend.port} dnat to 10.1.0.1:{port}""")
 
 
-def test_without_descriptors_for_all_it_needs_a_programmer_leaves_none_open(node):
+def test_without_enough_descriptors_a_programmer_leaves_none_open(node):
     # What earlier tests have left in cycles would be closed meanwhile.
     gc.collect()
     before = open_descriptors()
@@ -141,7 +141,7 @@ def test_without_descriptors_for_all_it_needs_a_programmer_leaves_none_open(node
     assert (count, unclosed, open_descriptors()) == (7, [], before)
 
 
-def test_a_kernel_without_an_expression_of_its_rules_lacks_it():
+def test_a_kernel_without_a_required_expression_cannot_steer():
     assert missing(LACKS_NOTHING) == ""
     assert missing(KernelOffers({"redirect": errno.ENOENT})) == (
         "this kernel lacks redirect (modprobe nft_redir)"
@@ -164,7 +164,7 @@ def test_a_kernel_without_an_expression_of_its_rules_lacks_it():
         ),
     ],
 )
-async def test_the_kernel_path_lacks_what_the_kernel_does(node, lack, without):
+async def test_the_kernel_path_lacks_whatever_the_kernel_lacks(node, lack, without):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
     kernel = KernelOffers({lack: errno.ENOENT})
     assert find_no_kernel_path(kernel) == without
@@ -174,7 +174,7 @@ async def test_the_kernel_path_lacks_what_the_kernel_does(node, lack, without):
     await steering.close()
 
 
-async def test_frontends_are_elements_and_those_of_an_earlier_run_are_recovered(node, steering):
+async def test_frontends_are_elements_and_an_earlier_runs_are_recovered(node, steering):
     await steering.apply({WEB: 36001, DNS: REFUSE})
     assert "10.96.7.1 . tcp . 80 : 36001" in node.run(f"nft list map {MAP}")
     assert STEERING_TABLES.labels_here() == [""]
@@ -228,7 +228,7 @@ async def test_the_end_of_a_guard_is_no_drift(node, steering, monkeypatch):
     assert "36001" not in node.run("nft list set inet userspace-proxy guarded")
 
 
-async def test_a_port_that_is_used_again_stays_guarded(node, steering):
+async def test_a_port_used_again_stays_guarded(node, steering):
     await steering.apply({WEB: 36001})
     await steering.change({}, [WEB])
     assert await steering.repair() == 0
@@ -248,9 +248,7 @@ async def test_a_port_of_an_earlier_run_is_guarded_until_the_second_repair(node,
     assert "36001" not in node.run(guarded)
 
 
-async def test_a_change_whose_kernel_path_is_refused_leaves_the_proxy_ports_as_they_were(
-    steering, monkeypatch
-):
+async def test_a_refused_kernel_path_change_leaves_the_proxy_ports_unchanged(steering, monkeypatch):
     await steering.apply({WEB: 36001})
     monkeypatch.setattr(x, "pick", lambda *_: expression("no_such_expression"))
     cart = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -260,7 +258,9 @@ async def test_a_change_whose_kernel_path_is_refused_leaves_the_proxy_ports_as_t
     assert await steering.repair() == 0
 
 
-async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, steering, monkeypatch):
+async def test_a_kernel_without_socket_look_up_gets_a_guard_without_that_check(
+    node, steering, monkeypatch
+):
     monkeypatch.setattr(rules, "TO_OTHER_SOCKET", expression("no_such_expression"))
     await steering.apply({WEB: 36001})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
@@ -277,7 +277,7 @@ async def test_ports_set_by_another_program_count_as_stale(node, steering):
     assert await steering._do(stale_after_restoring) == {WEB: {6666}, DNS: {7777}}
 
 
-async def test_all_ports_to_which_a_frontend_that_leaves_has_led_are_known(node, steering):
+async def test_all_former_ports_of_a_removed_frontend_are_remembered(node, steering):
     await steering.apply({DNS: 36001})
     node.run(
         f"nft 'delete element {MAP} {{ 10.96.0.10 . udp . 53 }};"
@@ -458,9 +458,7 @@ async def test_a_udp_flow_ends_with_its_endpoint_although_the_kernel_path_is_off
         assert count_flows(node) == flows
 
 
-async def test_a_refused_client_reaches_an_endpoint_from_the_same_port_once_there_is_one(
-    node, steering, dial
-):
+async def test_a_refused_client_reaches_a_new_endpoint_from_the_same_port(node, steering, dial):
     """Clients on the node have an entry although the kernel refuses their datagrams."""
     rtp = replace(DNS, last=99)
     await steering.apply({rtp: REFUSE})
@@ -478,7 +476,7 @@ async def test_a_refused_client_reaches_an_endpoint_from_the_same_port_once_ther
     assert count_flows(node) == 0
 
 
-async def test_flows_to_the_port_of_a_frontend_end_with_it_although_its_element_had_drifted(
+async def test_flows_of_a_removed_frontend_end_although_its_element_had_drifted(
     node, steering, dial
 ):
     await steering.apply({DNS: 36002})
@@ -521,7 +519,7 @@ async def test_flows_to_an_address_that_the_node_had_end(node, steering, dial):
 
 
 @pytest.mark.parametrize(("frontend", "version"), [(DNS, 4), (DNS_6, 6)])
-async def test_flows_end_that_an_interface_led_to_an_address_which_it_lost(
+async def test_flows_translated_to_a_removed_interface_address_end(
     node, steering, dial, frontend, version
 ):
     ip = "fd00::2/128" if version == 6 else "10.1.0.1/32"
@@ -541,7 +539,7 @@ async def test_flows_end_that_an_interface_led_to_an_address_which_it_lost(
     assert count_flows(node, version=version) == 0
 
 
-async def test_a_new_run_ends_flows_to_an_address_that_was_lost_between_two(node, steering, dial):
+async def test_a_new_run_ends_flows_to_an_address_lost_between_runs(node, steering, dial):
     node.run("ip address add 10.1.0.1/32 dev lo")
     await steering.apply({DNS: 36002})
     lead_as_outside(node, DNS, 36002)
@@ -553,7 +551,7 @@ async def test_a_new_run_ends_flows_to_an_address_that_was_lost_between_two(node
     assert count_flows(node) == 0
 
 
-async def test_rules_that_could_not_follow_an_address_follow_it_with_the_next_repair(
+async def test_rules_unable_to_follow_an_address_follow_at_the_next_repair(
     node, steering, monkeypatch
 ):
     node.run("ip address add 10.1.0.1/24 dev lo")
@@ -628,7 +626,7 @@ async def test_a_flow_ends_that_another_program_led_to_an_endpoint(node, steerin
     await assert_a_repair_ends_the_flow(node, steering)
 
 
-async def test_a_syn_to_an_address_that_was_lost_ends_although_a_change_is_refused_then(
+async def test_a_syn_to_a_lost_address_ends_although_a_change_is_refused_then(
     node, steering, begin, monkeypatch
 ):
     """What that change would have no longer steered is steered still."""

@@ -98,7 +98,7 @@ def test_frontends_are_left_to_the_rules_where_a_connect_cannot_be_placed_exactl
     assert not_offloaded_reason(frontend, target) == why
 
 
-def test_why_a_frontend_is_left_is_known_as_long_as_it_is_steered():
+def test_the_reason_why_a_frontend_is_not_offloaded_is_kept_while_steered():
     desired = hooks()
     desired.replace({WEB: to(A), CART: 20000})
     assert desired.not_offloaded(WEB) == ""
@@ -125,7 +125,7 @@ def test_a_target_that_only_leaves_the_kernel_path_leaves_after_the_rules():
         assert desired.leaving({WEB: target}) == {WEB: target}
 
 
-def test_endpoints_that_are_repeated_for_their_weight_are_kept_apart():
+def test_endpoints_repeated_for_their_weight_are_kept_apart():
     assert spread((A, B, C)) == (A, B, C)
     assert spread((A, A, A, A, B, B)) == (A, B, A, A, B, A)
 
@@ -151,7 +151,7 @@ def test_service_ports_have_separate_numbers_for_the_same_endpoint():
     assert desired.number_of(("shop/cart", A)) == cart.number
 
 
-def test_a_change_is_a_new_service_to_which_the_frontend_is_led_and_the_numbers_stay():
+def test_a_change_leads_the_frontend_to_a_new_service_with_the_same_numbers():
     desired = hooks()
     desired.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     before, slots = led(desired, WEB)
@@ -183,7 +183,7 @@ def test_slots_stay_until_the_last_frontend_has_left():
     assert not any(desired.elements.values())
 
 
-def test_an_endpoint_that_leaves_keeps_its_number_until_it_is_forgotten():
+def test_a_removed_endpoint_keeps_its_number_until_forgotten():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     number = desired.number_of(("shop/web", B))
@@ -210,7 +210,7 @@ def test_endpoints_that_have_left_are_looked_at_in_turns():
     assert desired.next_without_service(2) == [looked[2]]
 
 
-def test_a_number_that_was_forgotten_is_never_used_again():
+def test_a_forgotten_number_is_never_used_again():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     gone = desired.number_of(("shop/web", B))
@@ -286,7 +286,7 @@ def test_an_adopted_service_that_has_changed_gets_unused_numbers():
     assert desired.number_of(("shop/web", C)) == earlier.next_number
 
 
-def test_no_number_is_used_again_where_the_next_one_is_not_known_any_more():
+def test_no_number_is_reused_even_if_the_next_one_is_unknown():
     earlier = hooks()
     earlier.replace({WEB: to(A, B, affinity=PINNED)})
     found, services, next_number = found_of(earlier, WEB)
@@ -299,7 +299,7 @@ def test_no_number_is_used_again_where_the_next_one_is_not_known_any_more():
     assert [desired.at[earlier.number_of(("shop/web", one))][1] for one in (A, B)] == [A, B]
 
 
-def test_a_frontend_that_has_become_another_services_shares_no_number_with_its_first_one():
+def test_a_frontend_of_another_service_shares_no_number_with_the_first():
     earlier = hooks()
     earlier.replace({WEB: to(A), NODE_PORT: to(A)})
     desired = hooks()

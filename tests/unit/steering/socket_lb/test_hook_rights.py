@@ -61,14 +61,14 @@ def test_with_all_rights_nothing_is_lacking(rights: HookRights) -> None:
         (replace(ALL, is_read_only=True), "/host/sys/fs/bpf is mounted read-only"),
     ],
 )
-def test_the_first_lack_is_told_with_a_remedy(rights: HookRights, what: str) -> None:
+def test_the_first_missing_right_is_reported_with_a_remedy(rights: HookRights, what: str) -> None:
     lack = rights.lack()
     assert lack is not None
     assert lack.what == what
     assert lack.hint
 
 
-def test_the_programs_maps_fit_into_the_locked_memory_that_is_asked_for() -> None:
+def test_the_programs_maps_fit_into_the_requested_locked_memory() -> None:
     maps = read_object((resources.files(socket_lb) / "socket_lb.bpf.o").read_bytes()).maps.values()
     # As Linux 5.10 counts hashes: an element has 48 bytes more, a bucket 16.
     # Source: htab_map_alloc().
@@ -77,7 +77,7 @@ def test_the_programs_maps_fit_into_the_locked_memory_that_is_asked_for() -> Non
     assert 64 << 20 < elements + buckets < LOCKED_BYTES
 
 
-def test_reading_rights_leaves_limits_as_they_are(tmp_path: Path) -> None:
+def test_reading_rights_leaves_limits_unchanged(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     rights = read_rights(LACKS_NOTHING, None, tmp_path)
     assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == before

@@ -26,7 +26,7 @@ def test_a_missing_kernel_feature_is_named_in_the_error(hooks, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hooks_that_were_not_started_report_and_change_nothing(hooks):
+def test_hooks_never_started_report_and_change_nothing(hooks):
     assert hooks.state == SocketLbFacts(is_attached=False)
     assert hooks.take_events() == []
     assert hooks.not_offloaded(WEB) == "it isn't on the kernel path"

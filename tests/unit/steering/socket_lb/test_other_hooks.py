@@ -40,7 +40,7 @@ def test_a_replacement_of_kube_proxy_is_named_with_its_setting(
     assert whose in found.hint
 
 
-def test_a_replacement_with_several_programs_is_one_finding_before_the_others() -> None:
+def test_a_replacement_with_several_programs_is_a_single_finding() -> None:
     unknown = Hook(CONNECT4, 6, "mine", "")
     cilium = [Hook(CONNECT4, 7, "cil_sock4_conne", ""), Hook(CONNECT6, 8, "cil_sock6_conne", "")]
     found = judge_hooks([unknown, *cilium])
@@ -50,7 +50,7 @@ def test_a_replacement_with_several_programs_is_one_finding_before_the_others() 
     ]
 
 
-def test_an_unknown_program_is_told_once_with_all_its_places() -> None:
+def test_an_unknown_program_is_reported_once_with_all_its_hooks() -> None:
     found = judge_hooks([Hook(CONNECT4, 6, "", "other/dial"), Hook(CONNECT6, 6, "", "other/dial")])
     assert found == [
         OtherHook(
@@ -61,7 +61,7 @@ def test_an_unknown_program_is_told_once_with_all_its_places() -> None:
     ]
 
 
-def test_a_program_that_follows_connections_may_keep_the_proxy_from_it() -> None:
+def test_a_program_at_sockops_may_prevent_following_connections() -> None:
     (found,) = judge_hooks([Hook(SOCKOPS, 6, "", "")])
     assert (found.what, found.where, found.replaces) == (
         "another program may keep the proxy from following connections",
@@ -70,11 +70,11 @@ def test_a_program_that_follows_connections_may_keep_the_proxy_from_it() -> None
     )
 
 
-def test_a_folder_that_is_none_of_cgroup_v2_is_refused(tmp_path: Path) -> None:
+def test_a_folder_outside_cgroup_v2_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"Bad file descriptor|Operation not permitted"):
         read_hooks(tmp_path, None)
 
 
-def test_a_folder_that_is_gone_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_hooks(tmp_path / "gone", None)

@@ -66,7 +66,7 @@ def test_labels_follow_from_folders(tmp_path):
     assert hooked_labels(tmp_path) == ["", "canary", "v1.2"]
 
 
-def test_removing_leaves_what_is_another_proxys(tmp_path):
+def test_removing_hooks_spares_another_proxys(tmp_path):
     assert not remove_hooks("canary", tmp_path)
     for label in ("", "canary"):
         folder_of(tmp_path, label).mkdir(parents=True)
@@ -131,17 +131,17 @@ def test_cgroup_v2_is_found_beside_version_1(mounts):
     assert find_bpffs(mounts(HYBRID)) == Path("/sys/fs/bpf")
 
 
-def test_in_a_container_the_nodes_cgroup_goes_before_its_own(mounts):
+def test_in_a_container_the_nodes_cgroup_precedes_its_own(mounts):
     assert find_cgroup(mounts=mounts(CONTAINER)) == Path("/host/sys/fs/cgroup")
     assert find_bpffs(mounts(CONTAINER)) == Path("/host/sys/fs/b pf")
 
 
-def test_the_usual_place_of_bpffs_goes_first(mounts):
+def test_the_default_mount_point_of_bpffs_is_preferred(mounts):
     other = "34 30 0:29 / /other rw - bpf bpf rw\n"
     assert find_bpffs(mounts(other + HYBRID)) == Path("/sys/fs/bpf")
 
 
-def test_a_filesystem_that_is_not_mounted_is_not_found(mounts):
+def test_an_unmounted_filesystem_is_not_found(mounts):
     path = mounts("22 1 0:20 / /sys rw - sysfs sysfs rw\n")
     assert (find_cgroup(mounts=path), find_bpffs(path)) == (None, None)
     assert find_cgroup("/sys/fs/cgroup/shop", path) == Path("/sys/fs/cgroup/shop")

@@ -24,7 +24,7 @@ LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})
 LACK = "cannot translate connect(): this kernel lacks connect hooks"
 
 
-async def test_unless_they_are_required_rules_lead_all_clients(node, caplog):
+async def test_unless_hooks_are_required_rules_steer_all_clients(node, caplog):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     await steering.start()
     assert steering.hooks is None
@@ -53,7 +53,7 @@ async def test_hooks_of_an_earlier_run_that_cannot_be_removed_fail_no_start(node
     await steering.close()
 
 
-async def test_if_they_are_required_the_start_fails(node):
+async def test_if_hooks_are_required_the_start_fails(node):
     steering = HookedSteering(FACTS, HookOptions(is_required=True), LACKS_BPF)
     with pytest.raises(SteeringError) as caught:
         await steering.start()
@@ -61,13 +61,13 @@ async def test_if_they_are_required_the_start_fails(node):
     await steering.close()
 
 
-def test_hooks_are_a_part_of_steering_nftables():
+def test_hooks_are_available_only_with_steering_nftables():
     assert isinstance(make_hooked_steering("nftables", FACTS, HookOptions()), HookedSteering)
     assert not isinstance(make_hooked_steering("nftables", FACTS, None), HookedSteering)
 
 
 @pytest.mark.parametrize("name", ["iptables", "local", "none"])
-def test_without_a_kernel_path_hooks_have_no_effect_unless_they_are_required(name, caplog):
+def test_without_a_kernel_path_hooks_are_ignored_unless_required(name, caplog):
     assert make_hooked_steering(name, FACTS, HookOptions()).name == name
     what = f"connect() isn't translated: steering {name} has no kernel path"
     assert caplog.messages == [what]
@@ -77,7 +77,7 @@ def test_without_a_kernel_path_hooks_have_no_effect_unless_they_are_required(nam
     assert str(caught.value) == f"cannot start: {what} (--steering=nftables)"
 
 
-def test_hooks_that_cannot_work_here_end_the_start_only_if_they_are_required():
+def test_unusable_hooks_end_the_start_only_if_required():
     for hooks in (None, HookOptions()):
         check_hooks("nftables", hooks, LACKS_BPF, own_namespace=False)
     required = HookOptions(is_required=True)

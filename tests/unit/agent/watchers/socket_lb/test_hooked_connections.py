@@ -178,7 +178,7 @@ async def test_failed_dials_are_counted_by_cause_and_as_clients_that_got_no_answ
     assert (port.refused, port.failures, port.last_minute.refused) == (2, 2, 2)
 
 
-async def test_an_ejection_is_shown_at_once_in_the_words_of_the_userspace_path(node, hooks, caplog):
+async def test_an_ejection_is_shown_at_once_with_the_userspace_paths_cause(node, hooks, caplog):
     node.fail()
     assert node.endpoint.ejected_for_s == pytest.approx(5.0, abs=1.0)
     cause, state = node.endpoint.cause, node.port.state
@@ -203,7 +203,7 @@ async def test_an_answer_ends_the_ejection_and_the_failure(node, hooks):
     assert not node.served.group.has_passing
 
 
-async def test_workers_eject_what_the_hooks_eject(node, hooks):
+async def test_workers_follow_ejections_of_the_hooks(node, hooks):
     node.fail()
     await node.plane.refresh()
     assert POD_A in node.served.group._ejected.get(0, {})
@@ -292,7 +292,7 @@ async def test_dials_without_an_answer_from_an_endpoint_that_answers_this_node_a
     assert (node.port.unanswered is not None) is is_trouble
 
 
-async def test_a_probe_that_is_answered_after_a_failed_one_ends_the_ejection(node, hooks):
+async def test_an_answered_probe_after_a_failed_one_ends_the_ejection(node, hooks):
     node.fail()
     node.healthy.add(POD_A)
     node.fail()
@@ -300,7 +300,7 @@ async def test_a_probe_that_is_answered_after_a_failed_one_ends_the_ejection(nod
     assert (hooks.ejected(), hooks.readmitted) == ({}, [(NAME, POD_A)])
 
 
-async def test_the_result_of_a_probe_for_a_service_port_that_is_gone_has_no_effect(node, hooks):
+async def test_the_result_of_a_probe_for_a_vanished_service_port_has_no_effect(node, hooks):
     hooks.fail((NAME, POD_A))
     node.connections._take_events()
     node.served_ports.retire(node.served.plan.key)
@@ -338,7 +338,7 @@ async def test_ejections_that_began_before_the_process_are_shown(node, hooks):
     assert node.endpoint.ejected_for_s is None
 
 
-async def test_an_ejection_reported_during_a_reading_takes_precedence_over_it(node, hooks):
+async def test_an_ejection_reported_during_a_reading_takes_precedence(node, hooks):
     read = hooks.ejected
 
     def read_and_fail():
@@ -355,7 +355,7 @@ async def test_an_ejection_reported_during_a_reading_takes_precedence_over_it(no
     assert POD_A in node.served.group._ejected.get(hooked_connections._HOOKS, {})
 
 
-async def test_the_page_shows_which_clients_are_translated_at_connect(node, hooks):
+async def test_the_page_shows_the_clients_translated_at_connect(node, hooks):
     (frontend,) = (await node.read()).frontends
     assert frontend.target == format_target(PathView(socket_connections=0), WEB)
     assert node.port.socket_connections == 0
@@ -416,7 +416,7 @@ async def test_the_ends_of_connections_are_observed_while_something_watches(node
     assert not asyncio.get_running_loop().remove_reader(hooks.event_descriptor)
 
 
-async def test_ends_of_connections_for_which_there_was_no_room_are_left_out(node, hooks):
+async def test_connection_ends_lost_for_lack_of_room_are_omitted(node, hooks):
     records, filters = node.connections._records, [ConnectionFilter()]
     records.observe(filters)
     hooks.count((NAME, POD_A), established=9, ended=9, lost=4)

@@ -49,7 +49,7 @@ def test_without_a_change_there_is_no_report(rig):
     assert rig.look(established=1) == []
 
 
-def test_counts_of_an_unknown_service_port_are_kept_until_it_is_known(rig):
+def test_counts_of_an_unknown_service_port_are_kept_until_its_group_exists(rig):
     changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
     assert list(rig.reports.look(changes, {}, {}, 105.0)) == []
     (new,) = rig.look(established=3)
@@ -67,7 +67,7 @@ def test_a_success_without_an_ejection_is_of_now(rig):
     assert (rig.dials.succeeded_at, rig.dials.is_on) == (rig.now, False)
 
 
-def test_of_an_endpoint_that_is_ejected_the_failure_is_the_last(rig):
+def test_an_ejected_endpoint_keeps_its_last_failure(rig):
     rig.reports.noted(*AT)
     report = rig.reports.failed(rig.group, POD, REFUSED, 1, 103.0, 108.0)
     rig.group.add(-2, report, 103.0)
@@ -87,7 +87,7 @@ def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):
     assert (rig.dials.is_on, rig.dials.part.failures) == (False, 0)
 
 
-def test_more_failures_of_an_endpoint_that_is_ejected_are_of_now(rig):
+def test_more_failures_of_an_ejected_endpoint_are_of_now(rig):
     rig.ejected = {AT: 3.0}
     (new,) = rig.look(refused=2)
     assert new.unreported == []
@@ -95,7 +95,7 @@ def test_more_failures_of_an_endpoint_that_is_ejected_are_of_now(rig):
     assert (dials.failures, dials.last_at, dials.failure) == (2, rig.now, "silent")
 
 
-def test_an_endpoint_that_is_removed_and_added_begins_at_nothing(rig):
+def test_an_endpoint_removed_and_added_begins_at_zero(rig):
     rig.look(established=5, ended=2)
     rig.look(established=1)
     counters = rig.group.counters_of(POD)
