@@ -1,8 +1,8 @@
 """The table of nodes: one row each, the worst first.
 
-Rule 1: nodes without an answer also have a row, which doesn't show their last facts. Rule 2: a
-failure that most nodes see isn't one node's fault: a node's level is that of its findings, and of
-failures that it sees but most others don't.
+Rule 1: nodes without an answer also have a row, which doesn't show their last facts.
+Rule 2: a failure that most nodes see isn't one node's fault: a node's level is that of its
+findings, and of failures that it sees but most others don't.
 """
 
 from __future__ import annotations
