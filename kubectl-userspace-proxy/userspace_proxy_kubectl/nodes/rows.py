@@ -56,7 +56,7 @@ class NodeRow:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None: the node is healthy, but some of its Services are not."""
+        """The level for all readers; None: the node is healthy, some of its Services are not."""
         return None if self.level is Level.OK and self.unhealthy else self.level
 
 
