@@ -31,7 +31,8 @@ _NUMBERS = """
 _BOUNDED = """
     Correlator._series Series EarlierChains._earlier EarlierChains.filters KernelAnswers._traffic
     _Traffic
-    KubernetesSource._logged_at NftablesProgrammer._uses NftablesSteering._filters
+    KubernetesSource._logged_at NftablesProgrammer._left NftablesProgrammer._uses
+    NftablesSteering._filters
     NodePortReservations PodNames._pods PreviousWorkers._taken Recorder._silent_until
     Supervisor._tasks Turns._last Turns._paces
 """
