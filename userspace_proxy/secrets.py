@@ -20,7 +20,7 @@ _SECRET_BYTES_MIN = 6
 _WORD_MIN = 32
 """From this length on, a word of upper case, lower case and digits counts as a secret; a UUID has
 36 characters, but no upper case."""
-# Such passwords aren't searched for in output, because names like them would be removed, too.
+# Passwords like these aren't searched for in output, because names like them would be removed, too.
 _LIKE_A_NAME = re.compile(r"[a-z-]{,19}|.{,7}", re.DOTALL)
 # Matches DB_PASS and dbPass, but neither bypass nor BYPASS.
 _BEGINS = r"(?:(?<![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))"

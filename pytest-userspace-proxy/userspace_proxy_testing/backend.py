@@ -111,7 +111,7 @@ class Backend:
         if self.is_own and not self._is_closed:
             self.stop()
             if self._reserved is not None:
-                # Checked now, as another program may have the port later.
+                # Check this now, because another program may have the port later.
                 self.is_left = self._accepts()
                 self._free()
             self._place.leave()

@@ -284,7 +284,7 @@ class CommandBackend(Backend):
         deadline, pause = Clocks.monotonic() + _COMMAND_READY_S, threading.Event()
         listens = False
         while True:
-            # Only once: more dials would fill the queue of a program that doesn't accept yet.
+            # Dial only once: more dials would fill the queue of a program that doesn't accept yet.
             refusal = "" if listens else self._dial()
             listens = not refusal
             status, cause = self._process.poll(), refusal or self._lack(outputs)

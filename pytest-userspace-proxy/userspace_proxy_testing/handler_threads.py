@@ -46,7 +46,7 @@ def in_threads(function: HttpHandler) -> AsyncHttpHandler:
 
 async def _call_in_thread(function: Callable[..., Any], argument: object) -> Any:
     result: Future[CallResult] = Future()
-    # From here on it can't be cancelled, as threads can't.
+    # From here on the call can't be cancelled, because threads can't.
     result.set_running_or_notify_cancel()
 
     def run() -> None:

@@ -86,7 +86,8 @@ class HttpServer:
                 return
             status, body = await _answer(self._handler, request)
             is_kept = _keeps(request)
-            # Set before the client can read the answer: its test may fail at once and print this.
+            # This is set before the client can read the answer: its test may fail at once and print
+            # this.
             seen.status = status
             writer.write(_head(status, len(body), is_kept=is_kept))
             if request.method != "HEAD":

@@ -97,7 +97,7 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
         reason: The missing requirement, with the remedy.
     """
     text = f"{request.fixturename}: {reason}"
-    # Without the cause, which pytest would show as well.
+    # Raise this without the cause, which pytest would show as well.
     if _is_required(request.config):
         raise pytest.fail.Exception(text, pytrace=False) from None
     raise pytest.skip.Exception(text) from None
@@ -259,7 +259,7 @@ def pytest_runtest_makereport(
     report = yield
     stash = item.config.stash
     if call.when == "setup" and _RECORD in item.stash:
-        # The test is run again, which gets its own record.
+        # The test is run again, and the new run gets its own record.
         del item.stash[_RECORD]
     running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
     if call.when == "teardown":

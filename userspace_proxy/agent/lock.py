@@ -25,7 +25,7 @@ from ..kernel.net_admin_proof import Prover
 from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
-# How the kernel lists such a name.
+# A lock's name as the kernel lists it.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
 # How long to wait for room in the holder's accept queue, which other processes also fill.
 _ROOM_S = 5.0
@@ -80,7 +80,8 @@ class NodeLock:
             if exc.errno != errno.EADDRINUSE:
                 raise
         self._refuse(abstract_sockets.find_listeners([self._name]).values())
-        # No other program can predict this name and bind it, or take its proofs' sockets, too.
+        # No other program can predict this name, so none can bind it, or take the sockets of its
+        # proofs.
         name = f"{self._name}#{secrets.token_hex(8)}"
         return name, ProvenSocket(name)
 

@@ -40,8 +40,8 @@ _UNUSED_S = 5.0
 # The longest pause between retries. At this rate, thousands of nodes whose role doesn't permit
 # Leases don't load the server.
 _RETRY_S = 60.0
-# How long dials may take to settle: with longer dials, rounds would be longer than clients should
-# wait.
+# The maximum wait for dials in progress before a vote is acknowledged; a longer wait would make
+# clients wait longer than they should.
 _SETTLE_MAX_S = 5.0
 
 

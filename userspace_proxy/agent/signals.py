@@ -26,8 +26,8 @@ _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
 # timeout(1) and some supervisors signal the child and then its process group, 1 ms apart, as a
 # single request. A person needs longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
-# The time is waited out in several timers. On a busy machine one timer may be late by more than the
-# whole time; a signal that arrived meanwhile is handled before the next timer.
+# The number of timers that measure this time. On a busy machine one timer may be late by more than
+# the whole time; a signal that arrived meanwhile is handled before the next timer.
 _STEPS = 3
 
 

@@ -49,7 +49,7 @@ tries only dead ones. Without this bound a client might dial thousands of dead e
 # many were silent a moment ago, so were the others.
 _LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
-# Cost: shared by all balancers that have ejected no endpoint yet; nothing is added to it.
+# Cost: all balancers that have ejected no endpoint yet share this object; nothing is added to it.
 _NO_EJECTIONS = Ejections()
 
 
@@ -135,7 +135,8 @@ class Balancer:
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
         self._ejections.keep(self._usable)
-        # As of the last pick: later changes are reported relative to it.
+        # Include the endpoints that were ejected at the last pick: later changes are reported
+        # relative to it.
         out = self._ejections.out(-math.inf)
         self._levels = _levels(endpoints, self._usable, standbys, out)
         self._first = self._levels[0].endpoints

@@ -22,7 +22,7 @@ _FACTOR = 0x9E3779B97F4A7C15
 _INVERSE = pow(_FACTOR, -1, 1 << _BITS)
 _LANE_BITS = 2 * _BITS
 _LANE_BYTES = _LANE_BITS // 8
-# Up to this many numbers, multiplying them one by one is faster.
+# The number of factors up to which multiplying them one by one is faster.
 _FEW = 40
 
 

@@ -43,7 +43,7 @@ class Pairs:
     def note(self, client: str, endpoint: SocketAddress, now: float) -> None:
         """Remember a pair for a minute."""
         until = self.until
-        # Moves it to the end.
+        # Removing the pair first moves it to the end.
         until.pop((client, endpoint), None)
         if len(until) >= MAX_PAIRS:
             del until[next(iter(until))]

@@ -41,7 +41,8 @@ reconnects finds its first 16 ejected, then its first 32, until the candidates c
 than may be skipped of 10,000 (``level.SKIPPED_MAX``), unless nearly all are at their limit."""
 
 _BITS = 64
-# With fewer endpoints per weight, all are compared at 0.3 µs each; handling a weight takes 0.5 µs.
+# The minimum number of endpoints per weight for handling weights separately, which takes 0.5 µs
+# each; with fewer endpoints, all are compared at 0.3 µs each.
 _ENDPOINTS_OF_WEIGHT = 4
 
 

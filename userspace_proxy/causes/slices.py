@@ -296,7 +296,7 @@ def _none_usable(total: int, reasons: tuple[str, ...]) -> str:
     """Return why no endpoint is usable; reasons follow counts unless there is one endpoint."""
     if total == 1:
         return f"its only endpoint is {reasons[0]}"
-    # Each reason may name another Service.
+    # Limit the list, because each reason may name a different Service.
     more = ", …" if len(reasons) > NAMES_SHOWN else ""
     return f"none of its {total:,} endpoints is usable: {', '.join(reasons[:NAMES_SHOWN])}{more}"
 

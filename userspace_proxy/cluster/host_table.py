@@ -117,7 +117,7 @@ class HostTable:
             self._note_failure(known, lookup.why, now)
             wait_s = backoff_s(known.failures, RETRY_S, RETRY_MAX_S)
             if any(known.addresses.values()):
-                # No later than the expiry of the last addresses.
+                # Read the table again no later than the last addresses expire.
                 wait_s = min(wait_s, max(known.keep_until - now, 0.0))
         else:
             known.failures, known.why, known.since = 0, "", 0.0

@@ -30,20 +30,24 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 DESCRIPTORS = 2
 """Descriptors of one connection: the client's socket and the endpoint's."""
-# Descriptors for other code: log files, API connections, status requests, the embedding program.
+# The number of descriptors for other code: log files, API connections, status requests, the
+# embedding program.
 _RESERVE = 64
-# After a pause this many must be free, so not every close wakes all listeners.
+# The number of descriptors that must be free after a pause, so that not every close wakes all
+# listeners.
 _RESUME_ROOM = 16
 # Seconds between two calls of waiting callbacks: seldom enough to cost nothing, often enough that
 # clients don't notice the wait.
 _RETRY_S = 0.25
-# A busy proxy releases descriptors all the time; one without a release for this long is stalled.
+# The time without a released descriptor after which a proxy is stalled; a busy proxy releases
+# descriptors all the time.
 _STALL_S = 0.5
-# A waiting callback is called every _RETRY_S and waits again, unless it has room now, or is gone.
+# The longest gap in a pause: waiting callbacks are called every _RETRY_S, and wait again unless
+# there is room now.
 _PAUSE_GAP_S = 1.0
-# For this long after a reset at the limit, the next resets don't wait for a stall.
+# The time after a reset at the limit in which further resets don't wait for a stall.
 _SHEDDING_S = 5.0
-# A sixteenth is reserved for UDP flows.
+# The part of the descriptors that is reserved for UDP flows: a sixteenth.
 _FLOWS_PART = 16
 
 
@@ -106,7 +110,7 @@ class Descriptors:
     def give(self, count: int) -> None:
         """Count ``count`` descriptors as free; calls the waiting callbacks if there is room."""
         self.in_use -= count
-        # Also after a pause whose callbacks were called by the timer and found room.
+        # This also ends a pause whose callbacks were called by the timer and found room.
         if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
             self._resume()

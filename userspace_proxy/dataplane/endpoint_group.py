@@ -33,9 +33,10 @@ from .waiting_room import Waiting, WaitingRoom
 # before they give up.
 _WAITED_S = 0.3
 # How long clients may still dial a range that has changed: the rules follow a moment after the
-# workers, or seconds later if the kernel refuses them. Then such a port may be the Service port's.
+# workers, or seconds later if the kernel refuses them. After this time, a dialled port of the old
+# range may be the Service port's own.
 _RULES_FOLLOW_S = 10.0
-# Cost: shared by nearly all Service ports.
+# Cost: nearly all Service ports share this mapping.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
 NONE_LEFT: Mapping[SocketAddress, float] = MappingProxyType({})
 

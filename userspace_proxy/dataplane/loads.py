@@ -17,7 +17,7 @@ from ..model import Handling, SocketAddress
 
 Load = Callable[[SocketAddress], int]
 """Returns how many connections an endpoint has, pending dials included."""
-# Cost: shared by all Service ports whose dials aren't counted.
+# Cost: all Service ports whose dials aren't counted share this mapping.
 _NONE_DIALLING = cast("dict[SocketAddress, int]", MappingProxyType({}))
 
 

@@ -29,8 +29,9 @@ from .descriptors import Descriptors
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# The rest must fit what the kernel and Python allocate within a few milliseconds. The shortage ends
-# at a lower mark, so that the state doesn't flap with each connection.
+# The share of a limit from which memory is short. The rest must fit what the kernel and Python
+# allocate within a few milliseconds. The shortage ends at a lower mark, so that the state doesn't
+# flap with each connection.
 HIGH = 0.90
 LOW = 0.85
 _SPARED_PART = 64
@@ -46,11 +47,11 @@ _ROOM_PART = 4
 _LEAST_BYTES = 64 * 1024
 # The shortest pause after shedding: the kernel frees the memory of closed sockets a moment later.
 _SETTLE_S = 0.05
-# Pauses, as multiples of a shedding's duration, leave time for traffic: looking at 100,000
-# connections takes a few tenths of a second.
+# The pause after shedding, as a multiple of its duration, which leaves time for traffic: looking at
+# 100,000 connections takes a few tenths of a second.
 _SHED_PAUSES = 4
 
-# Source: mallopt(3).
+# An option of mallopt(3).
 _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 32 * 1024
 
@@ -191,7 +192,7 @@ class Memory:
         after = self._clock()
         self._shed_at = after + max(_SETTLE_S, _SHED_PAUSES * (after - now))
         if not ended and nearest < limit.limit * HIGH:
-            # Other parts of the process use the rest.
+            # Shedding doesn't help, because other parts of the process use the memory.
             self._end(state._replace(is_short=False))
 
     def _begin(self, state: MemoryState, now: float) -> None:

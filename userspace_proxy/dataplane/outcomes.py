@@ -30,7 +30,8 @@ from .balancers import Balancers
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Log lines per Service port and minute; the last one reports that further ones are left out.
+# The maximum number of log lines per Service port and minute; the last one reports that further
+# ones are left out.
 _EJECTION_LINES = 11
 
 

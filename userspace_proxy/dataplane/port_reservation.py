@@ -22,7 +22,8 @@ from .sockets import family_of
 # Not in Python's socket module; asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE it
 # doesn't check whether there is such an interface.
 _SO_BINDTOIFINDEX = 62
-# The highest number; the kernel counts up from 1 for each new interface.
+# The number of an interface that doesn't exist: the highest one, because the kernel counts up from
+# 1 for each new interface.
 _NO_INTERFACE = 0x7FFFFFFF
 
 

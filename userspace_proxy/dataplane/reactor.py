@@ -61,12 +61,15 @@ HUP = select.EPOLLHUP
 RDHUP = select.EPOLLRDHUP
 ET = select.EPOLLET
 
-# Events per dispatch: the kernel copies them in one call, and timers wait for at most this many.
+# The maximum number of events per dispatch: the kernel copies them in one call, and timers wait for
+# at most this many.
 _MAX_EVENTS = 256
 
-# A dispatch with this many takes about 0.3 ms, and a connection takes at least four dispatches.
+# The number of events that make a dispatch long: it takes about 0.3 ms, and a connection takes at
+# least four dispatches.
 _MANY_EVENTS = 16
-# Between two such dispatches a busy loop has some with few events.
+# How long the loop counts as behind after such a dispatch: even a busy loop has some dispatches
+# with few events in between.
 _BEHIND_S = 0.002
 
 
@@ -164,7 +167,8 @@ class Reactor:
         self.calls.close_epoll()
 
     def _schedule(self) -> None:
-        # Only once: otherwise two dispatches that each schedule the next would become three.
+        # Schedule only once: otherwise two dispatches that each schedule the next would become
+        # three.
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._continue)
@@ -270,7 +274,8 @@ class Timeouts:
                     del self.due[item]
                     self._expired(item)
         finally:
-            # Only here: a deadline started meanwhile may be much later than the next one.
+            # Start the next timer only here: a deadline started meanwhile may be much later than
+            # the next one.
             self._timer = None
             if self.due:
                 due = next(iter(self.due.values()))

@@ -48,8 +48,9 @@ _IN_AND_OUT = _IN | _OUT
 _END = epoll.RDHUP | epoll.HUP | _ERR
 
 
-# Bytes that the kernel queues unsent. The socket is writable below half of it, so a full pipe is
-# moved at once. With 512 KiB only little is moved, and a GB costs twice the CPU time (measured).
+# The number of bytes that the kernel queues unsent. The socket is writable below half of it, so a
+# full pipe is moved at once. With 512 KiB only little is moved, and a GB costs twice the CPU time
+# (measured).
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
@@ -296,10 +297,11 @@ class Direction(Handler):
                 self.release()
                 return not self._has_urgent
             if count < 0:
-                # Before moving the rest, which may need a pipe, and would lose this one.
+                # Release the pipe before moving the rest, which may take another pipe and lose this
+                # one.
                 self.release()
                 if self.is_broken:
-                    # This may be at an urgent mark, with bytes behind it.
+                    # The reader may have stopped at an urgent mark, with bytes behind it.
                     self.spliced_error = -count
                     return False
                 self.connection.abort(-count)
@@ -442,8 +444,8 @@ def bound_buffers(calls: SystemCalls, sink: int) -> None:
 
 PIPE_BYTES = 1024 * 1024
 
-# A small pipe is slower than copying. So if the kernel denies a large one, bytes are copied, and a
-# pipe is tried again later: other processes may have closed theirs.
+# The time after which a pipe is tried again. A small pipe is slower than copying, so bytes are
+# copied if the kernel denies a large one: other processes may have closed their pipes since.
 RETRY_S = 10.0
 
 _REFUSED = frozenset({-errno.EPERM, -errno.EMFILE, -errno.ENFILE, -errno.ENOMEM})

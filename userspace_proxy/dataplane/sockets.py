@@ -149,7 +149,8 @@ def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
     """
     socks = tuple(socks)
     try:
-        # On all sockets first: they conflict with each other, and with accepted connections.
+        # Set the option on all sockets first: they conflict with each other, and with accepted
+        # connections.
         for sock in socks:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         for sock in socks:

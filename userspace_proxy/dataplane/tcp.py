@@ -55,8 +55,8 @@ _DIAL_EVENTS = READ_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 _RDHUP = epoll.RDHUP
-# Every path takes this much in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only later
-# bytes, so a first send of no more than this needs no TCP_NODELAY.
+# The number of bytes that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm
+# delays only later bytes, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
 # Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
@@ -185,7 +185,8 @@ class TcpConnection(Relayed):
         if fd != self.client_fd:
             self._on_endpoint(events)
             return
-        # The client's first events; TCP_NODELAY is for a client that sends again.
+        # TCP_NODELAY isn't set on the client's first events, because it is for a client that sends
+        # again.
         if (had_asked := up.bytes_moved) and not events & _RDHUP:
             self._set_nodelay()
         if not had_asked:
@@ -248,7 +249,7 @@ class TcpConnection(Relayed):
             return
         if failed.failure is Failure.EXHAUSTED:
             group.outcomes.failed(endpoint, failed, now)
-            # Like clients in the listener's queue, but with a deadline.
+            # The client waits like clients in the listener's queue, but with a deadline.
             room = group.waiting_room if self._wait() else None
             self._awaits_turn = room is None
             resume = self._dial_again if room is None else room.retry
@@ -277,7 +278,7 @@ class TcpConnection(Relayed):
         """After a failed dial, dial the next endpoint on this Service port's turn."""
         self._dial_failed(failed)
         if self._is_closed_port(failed) and self.group.serving.affinity_timeout_s is not None:
-            # Another pod's port would be another user's session.
+            # Don't dial another pod: its port would be another user's session.
             self._refuse()
             return
         self._awaits_turn = True
@@ -433,14 +434,15 @@ class TcpConnection(Relayed):
         """End the dial in progress, if any; return False if the caller has nothing left to do."""
         self.reactor.tick()
         if self.endpoint_fd >= 0 and is_connected(self._endpoint_socket):
-            # The loop was delayed: the event is still to come, and the dial counts until then.
+            # The loop was delayed: the endpoint's event is still to come, and the dial counts until
+            # then.
             return False
         is_opening = self in self.owner.openings
         self._end_dial()
         if is_opening or self.endpoint_fd >= 0:
             self._drop_socket()
             assert self.began_at is not None, "a dial began before it is given up"
-            # Otherwise the client's deadline passed before the endpoint's deadline.
+            # If the dial began later, the client's deadline passed before the endpoint's.
             if self.reactor.now - self.began_at >= self.owner.engine.tuning.connect_timeout_s:
                 self._dial_failed(self._failure(errno.ETIMEDOUT))
         if self.reactor.calls.take_error(self.client_fd):
@@ -690,7 +692,7 @@ class TcpConnection(Relayed):
                     each.release()
         else:
             self._cancel()
-        # Breaks reference cycles, so memory is freed now and not by the garbage collector.
+        # Break reference cycles, so that memory is freed now and not by the garbage collector.
         self.up = self.down = self.speaker = None
         self.owner.ended(self)
 

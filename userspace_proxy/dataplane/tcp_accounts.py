@@ -82,7 +82,7 @@ class TcpAccounts:
 
     def __init__(self, engine: Engine, probes: Probes) -> None:
         self._probes = probes
-        # Its log is exchanged while connections are watched.
+        # The engine's log is replaced while connections are watched.
         self._engine = engine
         self._calls = engine.calls
         self._client_dialer = engine.client_dialer

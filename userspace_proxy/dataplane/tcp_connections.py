@@ -34,10 +34,12 @@ from .tcp import ConnectionOwner, TcpConnection
 from .tcp_accounts import TcpAccounts, has_arrived
 from .tuning import BATCH
 
-# Most short connections between pods end within a millisecond, the resolution of uvloop's timers.
+# How long ACKs are held: most short connections between pods end within a millisecond, the
+# resolution of uvloop's timers.
 HELD_S = 0.002
 
-# While connections wait for the loop, not for a peer, two more calls per connection would slow it.
+# How long ACKs are held while the loop is behind: connections wait for the loop then, not for a
+# peer, and two more calls per connection would slow it.
 BEHIND_S = 0.02
 
 

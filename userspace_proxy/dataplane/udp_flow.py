@@ -30,11 +30,11 @@ _NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOW
 _REJECTED = {errno.EPERM, errno.EACCES, errno.ENOPROTOOPT}
 _OTHERS = {errno.ECONNREFUSED, errno.EINVAL, errno.ENONET, errno.EPROTO}
 REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
-# Transient, for example while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
+# Transient errors, for example while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
-# How much is kept for a waiting flow, about twice as much as for others: some protocols open with a
-# burst.
+# How many datagrams are kept for a waiting flow, about twice as many as for others: some protocols
+# open with a burst.
 _HELD_DATAGRAMS = 8
 _HELD_BYTES = 16 * 1024
 
@@ -302,9 +302,9 @@ class UdpFlow:
                 client_dialer.answered_flows.add(self.address[0], self.endpoint)
 
 
-# A peer that only receives may answer as late as 10 s, as WireGuard does. Keep-alives need no
-# answer: WireGuard's are 25 s apart, IPsec's 20 s, ICE's 15 s. So datagrams this far apart don't
-# count as questions. Source: RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
+# The gap from which datagrams don't count as questions. A peer that only receives may answer as
+# late as 10 s, as WireGuard does. Keep-alives need no answer: WireGuard's are 25 s apart, IPsec's
+# 20 s, ICE's 15 s. Source: RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
 _FURTHER_S = 2
 _LOOKS = 3
 _SILENT_S = 11.0

@@ -30,14 +30,15 @@ from .udp_flow import UdpFlow
 
 _NO_HOST = DialFailure(Failure.NO_HOST)
 _SWEEP_S = 1.0
-# ARP and neighbour discovery have failed by then: three requests, a second apart (arp(7)). Only
-# later does a further datagram without a refusal count as a success of the endpoint (``udp``).
+# The time after which ARP and neighbour discovery have failed: three requests, a second apart
+# (arp(7)). Only a later datagram without a refusal counts as a success of the endpoint (``udp``).
 WAIT_S = 3.0
 _QUESTIONS_MAX = 100
-# A host may leave later. Its node's pods are removed from EndpointSlices after 40 s or more
-# (kube-controller-manager: node-monitor-grace-period).
+# The interval between two checks of an endpoint's host, which may leave later. Its node's pods are
+# removed from EndpointSlices after 40 s or more (kube-controller-manager:
+# node-monitor-grace-period).
 AGAIN_S = 10.0
-# If other programs use so many source ports that none is left, a sixteenth of the flows ends: a
+# The part of the flows that ends if other programs leave no source port: a sixteenth, because a
 # datagram without a port is lost, so there should be few.
 _PORTS_PART = 16
 

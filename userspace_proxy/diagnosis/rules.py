@@ -38,12 +38,13 @@ from .symptoms import (
 )
 
 _REASONS_SHOWN = 3
-# Closing resets a connection if the program hasn't read all data, which depends on timing.
+# The number of resets per close up to which an endpoint only closes connections: a close resets a
+# connection if the program hasn't read all data, which depends on timing.
 _RESETS_PER_CLOSE = 2
 # The shortest reported wait at a limit: a limit that makes clients wait for less time works as
 # intended.
 _LONG_S = 1
-# Number of a node port's addresses that are named.
+# The maximum number of a node port's addresses that are named.
 _ADDRESSES = 2
 
 

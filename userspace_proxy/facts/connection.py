@@ -24,7 +24,7 @@ _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
 # The bound for texts from workers, which aren't trusted: names and addresses are shorter.
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _DIALS_MAX = 64
-# Filters that are watched at a time: more than there are streams.
+# The maximum number of filters that are watched at a time: more than there are streams.
 FILTERS_MAX = 64
 
 

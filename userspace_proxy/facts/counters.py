@@ -66,11 +66,12 @@ STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The streaks of failures of one endpoint."""
 _succeeded_at = attrgetter(*(f"{name}.succeeded_at" for name in STREAKS))
 _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
-# Cost: a value shared by endpoints that never failed, or whose streaks weren't taken.
+# Cost: endpoints that never failed, or whose streaks weren't taken, share this value.
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# An endpoint's counters for the last minute; refused clients had no endpoint.
+# Counts of the last minute that endpoints, Service ports and traffic don't count since the start,
+# or only as part of other counters.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)

@@ -209,7 +209,7 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
-    # It depends on the listener. Dials from this node's own address have no such socket.
+    # The result depends on the listener. Dials from this node's own address have no such socket.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 

@@ -42,7 +42,7 @@ IPV6_RECVERR = 25
 ANCILLARY_BYTES = 128
 """Room for ancillary data of a datagram, or of an error, such as the sender's address."""
 
-# Set for each dial from a client's address.
+# The option that is set for each dial from a client's address.
 _TRANSPARENT = {
     _socket.AF_INET: (_socket.IPPROTO_IP, IP_TRANSPARENT),
     _socket.AF_INET6: (_socket.IPPROTO_IPV6, IPV6_TRANSPARENT),
@@ -81,7 +81,7 @@ _ERRORS = {(_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR
 _ERROR = struct.Struct("=IBBB")
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 _EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}
-# Errors read at once; epoll reports the rest again.
+# The maximum number of errors read at once; epoll reports the rest again.
 _MOST = 16
 
 
@@ -201,7 +201,7 @@ def reset_no_more(sock: _socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
 
 
-# Addresses, or addresses and interfaces; a node has a handful.
+# The maximum number of cached addresses, or addresses with interfaces; a node has a handful.
 _MAX_KNOWN = 1024
 
 AncillaryItem = tuple[int, int, bytes]

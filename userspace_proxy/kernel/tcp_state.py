@@ -99,7 +99,8 @@ first packet, and clients that wait for a second began to count before."""
 _SENT_AGAIN = 2
 # An unacknowledged FIN counts as one byte.
 _FIN_BYTES = 1
-# linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. In others a FIN has arrived in order.
+# The states in which no FIN has arrived in order: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. Source:
+# linux/tcp_states.h.
 _EXPECTS_MORE = frozenset({1, 4, 5})
 
 

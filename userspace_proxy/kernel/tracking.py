@@ -159,6 +159,6 @@ class TrackingTimeouts:
 
     def _write_note(self, text: str) -> None:
         if self._file is not None:
-            # Without the file it stays raised after a crash: longer than necessary.
+            # Without the file, the timeout stays raised after a crash, for longer than necessary.
             with contextlib.suppress(OSError, StateFileError):
                 self._file.write(text.encode("ascii"), current_at=Clocks.time())

@@ -55,7 +55,7 @@ _NO_CONNECTION = struct.pack(
 # Not in Python's socket module; asm-generic/socket.h, since Linux 5.14.
 SO_NETNS_COOKIE = 71
 _PASS = [(RETURN, 0, 0, 0)]
-# Matches that rules of steering iptables use.
+# The match extensions that the iptables steering's rules use.
 _LEGACY_MATCHES = (b"tcp", b"udp", b"comment", b"conntrack", b"multiport")
 _LEGACY_TARGETS = (b"REDIRECT", b"DNAT", b"REJECT")
 _LEGACY_MODULES = {
@@ -104,7 +104,7 @@ def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
         at = 0 if is_apart else 1
         return {name: _code_of(trials.get(name) or _LEGACY[name][at]) for name in names}
 
-    # Its namespace ends with the thread.
+    # The trials run in a thread, whose namespace ends with it.
     with ThreadPoolExecutor(1, "kernel-trials") as pool:
         return pool.submit(try_all).result()
 

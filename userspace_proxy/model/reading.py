@@ -142,7 +142,7 @@ def _endpoint(
         ready=conditions.ready is not False,
         serving=conditions.serving is not False,
         terminating=conditions.terminating is True,
-        # Interned, because thousands of endpoints may have the same node.
+        # Intern the name, because thousands of endpoints may have the same node.
         node=intern(item.node_name or ""),
         hinted_zones=hints.names(hinted.for_zones, hints.zones) if hinted else (),
         hinted_nodes=hints.names(hinted.for_nodes, hints.nodes) if hinted else (),
@@ -224,7 +224,7 @@ def name_of(metadata: Metadata) -> str:
 
 def namespace_of(metadata: Metadata) -> str:
     """Return the namespace of an object, by default ``default``."""
-    # Interned, because thousands of objects have the same one.
+    # Intern the namespace, because thousands of objects have the same one.
     return intern(metadata.namespace or "default")
 
 

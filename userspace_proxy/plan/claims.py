@@ -183,7 +183,8 @@ def _claims(
             port=port,
             protocol=protocol,
             scope=_scope(service, side),
-            # Single ports first: the first one is the Service's address for names.
+            # Single ports precede ranges, because the first frontend has the address to which names
+            # resolve.
             frontends=tuple(sorted(frontends, key=lambda one: (one.last, one))),
             created=service.created,
             admits=of_all.admits if side is Side.LOAD_BALANCER else None,
@@ -290,7 +291,7 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
             is_allowed = contains(facts.external_ip_networks, ip)
             yield external_ip_off(ip, why, is_allowed=is_allowed)
     families = families_of(service)
-    # Once per Service. Source: kube-proxy omits them silently.
+    # Report these addresses once per Service; kube-proxy omits them silently.
     for ip in outside if family is families[0] else ():
         if (theirs := IPFamily.of(ip)) not in families:
             yield of_other_family(ip, str(theirs), str(family))

@@ -43,19 +43,23 @@ from .reuseport import order_left
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Ten thousand sockets take 0.1 s; a worker may be busy, or asked by many processes.
+# The time limit for a worker's answer. Ten thousand sockets take 0.1 s; a worker may be busy, or
+# asked by many processes.
 ANSWER_S = 4.0
 # How long to wait before the next attempt after a worker has closed the connection; the second
 # applies once nothing waits for the worker.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
-# When this process ends; its own workers have as long to report that they have drained.
+# The time limit for an answer when this process ends; its own workers have as long to report that
+# they have drained.
 LAST_ANSWER_S = 2.0
 # How long affinity entries may take to arrive after the sockets; a worker stops sending them
 # somewhat earlier.
 PINS_S = 6.0
-# A worker sends at most some 20 MB, nearly all of it affinity entries.
+# The maximum number of bytes read from a worker, which sends at most some 20 MB, nearly all of it
+# affinity entries.
 _MAX_READ_BYTES = 32 * 1024 * 1024
-# The largest messages are a thousand affinity entries, about 100 KB, and log lines.
+# The maximum size of a message. The largest messages are a thousand affinity entries, about 100 KB,
+# and log lines.
 _MAX_FRAME_BYTES = 2 * 1024 * 1024
 # Not in Python's socket module; asm-generic/socket.h.
 _SO_COOKIE = 57

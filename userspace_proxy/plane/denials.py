@@ -58,7 +58,7 @@ class Denials:
     __slots__ = "_before", "_changed_at", "_reason", "by", "ranges"
 
     def __init__(self) -> None:
-        # Cost: nearly all Service ports have no drops, and share this.
+        # Cost: nearly all Service ports have no drops, and share this mapping.
         self.by = _NONE_BY
         """The drops by reason."""
         self.ranges: Sequence[str] | None = None

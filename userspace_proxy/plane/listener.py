@@ -132,7 +132,8 @@ class ListeningSockets:
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # No other socket could be opened beside them, e.g. because no descriptor was left.
+            # Keep a socket if no other could be opened beside it, for example because no descriptor
+            # was left.
             self._keep(deaf[0])
         self._close_sockets()
 
@@ -206,7 +207,7 @@ class ListeningSockets:
                 if inherited is not None and inherited not in self.socks:
                     inherited.close()
             self._inherited = ()
-        # With the port that the kernel chose.
+        # The address now has the port that the kernel chose.
         self.at = SocketAddress(at.ip, self.socks[0].getsockname()[1])
         self._choose()
 

@@ -34,9 +34,9 @@ PER_SECOND = 2_000
 """At most this many probes begin in a second; one takes some 60 µs of a core."""
 # Intervals are drawn between 2/3 and 4/3 of the average, so that nodes don't probe in step.
 _LEAST, _SPREAD = 2 / 3, 2 / 3
-# Probes due within this time begin together, so that a timer serves several.
+# The time within which due probes begin together, so that a timer serves several.
 GAP_S = 0.01
-# After a pause at most this much of a second's budget begins at once.
+# The part of a second's budget that may begin at once after a pause.
 _BURST_S = 0.05
 
 
@@ -118,7 +118,7 @@ class ProbeSchedule:
         known.services[service] += 1
         if known.services[service] > 1 or known.turn_of is not None:
             return
-        # If it isn't on the heap, the queues of its other Services contain it already.
+        # An endpoint that isn't on the heap is already in the queues of its other Services.
         among = (service,) if known.at is None else known.services
         known.at, known.failures = None, 0
         self._queue(endpoint, among)

@@ -50,20 +50,21 @@ from .privileges import become_unprivileged
 from .watchdog import Heart
 from .worker import Worker
 
-# Log lines beyond this are dropped: the log can't keep up.
+# The maximum size of waiting log lines; further lines are dropped, because the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
-# This many groups opened between two reports mean a start, and most of their memory stays.
+# The number of groups opened between two reports that means a start; most of their memory stays.
 _MANY_GROUPS = 256
 
 # How long a worker serves without a control process. A kubelet waits for up to 5 minutes before it
 # starts a container again that keeps failing.
 ORPHAN_S = 600.0
-# Sockets in one message to the next control process; the channel takes 253.
+# The maximum number of sockets in one message to the next control process; the channel takes 253.
 _SOCKETS_A_MESSAGE = 200
 # How long affinity entries may be sent after the sockets; a full table takes half a second when
 # idle.
 PINS_S = 5.0
-# No more entries are encoded while the next control process doesn't read.
+# The maximum size of waiting entries: no more are encoded while the next control process doesn't
+# read.
 _MAX_ENTRIES_WAITING_BYTES = 256 * 1024
 # While entries are encoded, pauses for traffic are three times as long.
 _ENTRIES_PACE = Pacing(1 / 3, 0.001)

@@ -17,7 +17,7 @@ from ..kernel.abstract_sockets import ProvenSocket
 from ..kernel.net_admin_proof import Prover
 
 _NAME = "userspace-proxy-worker"
-# A worker with a control process accepts no connections.
+# The length of the accept queue; a worker with a control process accepts no connections.
 _QUEUE = abstract_sockets.QUEUE
 # How long to wait for room in a worker's accept queue, which other processes also fill.
 _ROOM_S = 2.0

@@ -44,13 +44,14 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A process that ends sooner, or before it runs, failed to start. The second consecutive failure
-# causes a pause, and each further failure doubles it.
+# The minimum lifetime of a worker that has started: a process that ends sooner, or before it runs,
+# failed to start. The second consecutive failure causes a pause, and each further failure doubles
+# it.
 _SOUND_S = 0.5
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-# The default maximum. Half of the cores are for clients and endpoints on the node: on two cores a
-# second worker doubles p99 and gains nothing (docs/benchmarks.md).
+# The maximum number of workers by default. Half of the cores are for clients and endpoints on the
+# node: on two cores a second worker doubles p99 and gains nothing (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
 
 
@@ -148,7 +149,8 @@ class WorkerSlot:
 
         self._began = self._clock()
         try:
-            # First, because if this fails, a started process would wait for its first message.
+            # Open this socket first: if that fails, a started process would wait for its first
+            # message.
             found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
@@ -283,7 +285,8 @@ class WorkerSlot:
         self.hung += self._is_hung
         if not self._is_hung:
             self._note_failure(f"worker {self.index} ended by {how} and is started again")
-        # Before the next start, which takes a moment: substitutes serve its clients meanwhile.
+        # Report the end before the next start, which takes a moment: substitutes serve the worker's
+        # clients meanwhile.
         self._owner.worker_ended(self.index)
         self._early_deaths = 0 if is_sound else self._early_deaths + 1
         self._start_again()

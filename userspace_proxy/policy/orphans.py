@@ -29,7 +29,8 @@ from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
 """Names considered per namespace: each has up to 64 variants, about 20 KB in all."""
-# Shorter variants prove nothing: all names of one letter would be similar.
+# The minimum length of a variant. Shorter variants prove nothing: all names of one letter would be
+# similar.
 _VARIANT_MIN = 2
 
 _At = TypeVar("_At", bound=Hashable)

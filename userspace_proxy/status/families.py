@@ -258,7 +258,8 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
         [
             (labels, port.kernel_connections)
             for labels, port in ports.items()
-            # Like other counters of a Service port, from its first client on.
+            # Like other counters of a Service port, this one is shown from the port's first client
+            # on.
             if port.kernel_connections
         ],
     )

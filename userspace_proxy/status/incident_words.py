@@ -14,7 +14,7 @@ from ..causes.say import Form, say
 from ..facts import IncidentFacts
 from ..facts.units import format_times, plural
 
-# After this, a time of day alone could be yesterday's.
+# The age from which a time of day alone could be yesterday's.
 _DAY_S = 12 * 3600.0
 
 

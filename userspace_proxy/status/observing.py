@@ -37,7 +37,7 @@ RING = 4096
 LEFT_OUT = "too many at a time"
 # A worker doesn't classify connections for which it has no room.
 _OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow"
-# Unseen Service ports that are named at the start of a stream: a terminal page.
+# The number of unseen Service ports that are named at the start of a stream: a terminal page.
 _UNSEEN_MAX = 10
 
 

@@ -211,7 +211,8 @@ class NatProgrammer(Programmer):
         """Remove conntrack entries from before the frontends' current rules."""
         ports = self._applied or {}
         if self._lost:
-            # Only now, as a change that was refused later would have steered other frontends.
+            # Note them only now: a change that was refused later would have steered other
+            # frontends.
             self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:
@@ -356,7 +357,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     async def _do(self, call: Callable[[Kind], Result]) -> Result:
         def call_and_report(programmer: Kind) -> Result:
             result = call(programmer)
-            # The owner waits for them meanwhile.
+            # The owner reads these attributes only after the call, for which it waits.
             self.unsteered, self.unguarded = programmer.unsteered(), programmer.unguarded()
             self.needs_transparent = programmer.needs_transparent
             self._filters = programmer.filters()

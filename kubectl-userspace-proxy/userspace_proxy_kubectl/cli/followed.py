@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from ..nodes.reader import NodesReader
 
-# A second read may take as long as the first read.
+# The duration below which a read is short: a second read may take as long.
 _SHORT_S = 2.5
 _CLEAR_LINE = "\r\x1b[K"
 

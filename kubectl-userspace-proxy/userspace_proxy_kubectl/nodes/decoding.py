@@ -46,7 +46,7 @@ DECODED_PER_BYTE = 12
 """Decoded bytes allowed per byte of the answer's limit; proxies' answers have 11."""
 KEPT_PER_BYTE = 4
 """Kept bytes allowed per byte; proxies' answers have 2.4, or 3.6 if all Services fail."""
-# Share of a processor for one node's changes; a proxy's take a hundredth.
+# The share of a processor for one node's changes; a proxy's changes take a hundredth.
 _SHARE = 0.1
 
 _NUMBER_MAX = 1 << 53

@@ -149,7 +149,7 @@ def accept_all(listener: socket.socket, server: Server, name: str) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
-            # Out of descriptors; clients wait in the kernel's queue.
+            # This process is out of descriptors; clients wait in the kernel's queue.
             threading.Event().wait(RETRY_S)
             continue
         threading.Thread(target=serve_one, args=(connection, server, name), daemon=True).start()

@@ -41,7 +41,7 @@ _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 LOOK_EVERY_S = 10.0
 # Ports retried at once: a millisecond if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
-# The kernel's default range of ephemeral ports, in which daemons and Services have no fixed ports.
+# The kernel's default range of ephemeral ports: daemons and Services have no fixed ports in it.
 _ELSEWHERE = range(32768, 61000)
 # TCP over IPv4 is tried first: if it fails, nothing else is tried.
 _REFUSING = [(protocol, family) for family in IPFamily for protocol in Protocol]
@@ -173,7 +173,8 @@ class NodePortReservations:
         looked = self._looked.get(protocol)
         is_due = looked is None or now - looked >= LOOK_EVERY_S
         if is_due:
-            # All sockets at once: a process that holds one node port may hold a hundred.
+            # Look up the owners of all sockets at once: a process that holds one node port may hold
+            # a hundred.
             self._owners[protocol] = owners_of({held.inode for held in held_ports(protocol)})
             self._looked[protocol] = now
         owners = self._owners[protocol]

@@ -203,7 +203,7 @@ class Steered:
         return [served for served, before in switching.items() if served.path.now is not before]
 
     def note_unsteered(self, unsteered: Mapping[Frontend, str | Taken]) -> None:
-        """Follow :attr:`.Steering.unsteered`; call it after each change and repair."""
+        """Record and log the frontends that can't be steered; call after each change and repair."""
         before, self._unsteered = self._unsteered, dict(unsteered)
         differing = {frontend for frontend, _ in before.items() ^ unsteered.items()}
         if not differing:

@@ -54,7 +54,8 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
-# Pauses pay for a check's cost this many times, so a debt shrinks with each check.
+# The multiple of a check's cost that the following pause pays off, so that a debt shrinks with each
+# check.
 _PAYS = 1.5
 BURST_S = 0.1
 """CPU time that may be owed while the cause of missing answers is undecided."""
@@ -80,7 +81,7 @@ KNOWN_MAX = 20_000
 STALE_S = 9.0
 """Entries of reset connections last ten seconds: after a longer pause a check only records the
 present state, and another check follows."""
-# The kernel reports times in whole seconds.
+# The tolerance for times, which the kernel reports in whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64
 """Connections that may begin between reading the counters and reading the entries."""
@@ -283,7 +284,7 @@ class KernelAnswers(Component):
 
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
         """Find the frontends whose new connections went unanswered."""
-        # Without port ranges: the port that a client dialled isn't known here.
+        # Leave out port ranges: the port that a client dialled isn't known here.
         serving = {
             f: one.plan.serving for one in in_kernel for f in one.plan.frontends if not f.last
         }

@@ -24,7 +24,8 @@ from typing import NamedTuple, ParamSpec, TypeVar
 ERROR, DONE = 2, 3
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
-# Something changed during the listing; only the first message after the change has the flag.
+# The flag of a listing during which something changed; only the first message after the change has
+# it.
 INTERRUPTED = 0x10
 NESTED = 0x8000
 

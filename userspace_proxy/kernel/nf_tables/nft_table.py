@@ -45,7 +45,8 @@ _SUBSYSTEM = 0xA
 # The size of struct nfgenmsg.
 _HEADER_BYTES = 4
 
-# Measured: the two rules of one chain take 58 µs, and a definition of a listing 12 µs.
+# The number of definitions whose listing takes as long as a request for one chain. Measured: the
+# two rules of one chain take 58 µs, and a definition of a listing 12 µs.
 _READ_FOR_ONE = 5
 
 Definition = ListedChain | ListedRule | ListedSet

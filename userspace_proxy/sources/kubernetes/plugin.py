@@ -203,8 +203,8 @@ async def run_plugin(
     except TimeoutError as exc:
         raise PluginError(f"exec: {shown} did not exit within {within_s:g} s") from exc
     finally:
-        # Its children may still run, and keep the pipes open. Another user's children can't be
-        # killed.
+        # The plugin's children may still run, and keep the pipes open. Another user's children
+        # can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             _kill(process, with_group=not is_attended)
         # Otherwise Python also waits for the end of output, which a daemon may keep open.

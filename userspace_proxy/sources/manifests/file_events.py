@@ -73,7 +73,7 @@ class FileEvents:
         before = self._folders.keys()
         self._folders = dict(self._watch(self._inotify, self._wanted(links)))
         if ended := before - self._folders.keys():
-            # Writers there are no longer reported.
+            # Writers in the folders that are no longer watched aren't reported any more.
             self.writing.clear()
             for watch in ended:
                 self._inotify.unwatch(watch)

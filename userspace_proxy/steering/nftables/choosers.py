@@ -34,9 +34,11 @@ from ...model import Frontend, IPFamily, SocketAddress, pack_ip
 from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 
-# An affinity entry takes about 100 bytes of kernel memory. Further clients have no affinity.
+# The maximum number of affinity entries, each of which takes about 100 bytes of kernel memory.
+# Further clients have no affinity.
 PINS_MAX = 1 << 18
-# Unlike other programs' seeds: behind a load balancer with the same hash, few slots would be used.
+# The seed of the hash, which differs from other programs' seeds: behind a load balancer with the
+# same hash, few slots would be used.
 _SEED = 0x7570_7870
 HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NUMBER_BYTES = 4

@@ -52,9 +52,10 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# Before the chains that steer to proxy ports, and before other programs' masquerading.
+# The priorities come before the chains that steer to proxy ports, and before other programs'
+# masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
-# After all rules for single ports, which take precedence over ranges.
+# The priority comes after all rules for single ports, which take precedence over ranges.
 RANGE_PRIORITY = -109
 LINKS, SAME_LINK = "links", "same_link"
 _BY_CLIENT = {

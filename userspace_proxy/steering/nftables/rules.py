@@ -33,7 +33,8 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, Interval, SetElement
 from ...model import Frontend, IPFamily, Protocol, pack_ip
 
-# Before other programs' filters, which might drop packets that are to be refused.
+# The priority comes before other programs' filters, which might drop packets that are to be
+# refused.
 FILTER_PRIORITY = -10
 _PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
@@ -71,10 +72,10 @@ RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
 # Other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The kernel evaluates chains in order of
 # priority and applies the first translation: this one precedes kube-proxy's leftovers.
 NAT_PRIORITY = -110
-# After the kernel path's ranges, which come after all rules for single ports.
+# The priority comes after the kernel path's ranges, which come after all rules for single ports.
 RANGE_PRIORITY = -108
 
-# nft requires it in a rule that translates ports, when it loads a saved ruleset.
+# The match that nft requires in a rule that translates ports, when it loads a saved ruleset.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)

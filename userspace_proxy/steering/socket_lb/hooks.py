@@ -69,10 +69,11 @@ from .socket_maps import (
 
 _log = FieldLogger("userspace_proxy.steering")
 
-# The share of a thread's time; comparing all elements takes 40 ms with 10,000 Services.
+# The share of a thread's time for comparisons; comparing all elements takes 40 ms with 10,000
+# Services.
 _SHARE = 0.025
-# Removed endpoints to keep while connections to them are open, and how many of them to check each
-# second in turn; a check takes 5 µs.
+# The maximum number of removed endpoints that are kept while connections to them are open, and how
+# many of them are checked each second in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 

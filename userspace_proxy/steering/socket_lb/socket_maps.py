@@ -34,7 +34,7 @@ _EJECTION = struct.Struct("=QQQ")
 _COUNTS = struct.Struct("=23Q")
 _SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
-# A service has fewer slots than this: larger keys belong to affinity entries.
+# The lowest key of affinity entries: a service has fewer slots than this.
 _PINNED = 1 << 31
 _MAPPED = bytes(10) + b"\xff\xff"
 

@@ -50,7 +50,7 @@ class HookedSteering(NftablesSteering):
             try:
                 await self._hooks_thread.run(self._loaded.remove)
             except SteeringError as stay:
-                # They stop translating once their term ends.
+                # The programs stop translating once their term ends.
                 _log.warning(
                     "cannot remove the connect() hooks of an earlier run: %(cause)s",
                     extra={"cause": str(stay)},

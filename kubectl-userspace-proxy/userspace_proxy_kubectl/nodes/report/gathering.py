@@ -42,7 +42,7 @@ problems come first."""
 WITHIN_S = 60.0
 """Seconds for a list of named objects."""
 _QUERY = {"limit": "500"}
-# Pods of a Deployment, of a DaemonSet or Job, of a StatefulSet.
+# The name of a pod of a Deployment, of a DaemonSet or Job, or of a StatefulSet.
 _POD = re.compile(r"(.+?)(?:(?:-[a-z0-9]{6,10})?-[bcdfghjklmnpqrstvwxz2456789]{5}|-\d+)")
 _AT_ONCE = 8
 _VERSION_FIELDS = ("gitVersion", "gitCommit", "goVersion", "platform")
