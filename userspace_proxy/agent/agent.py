@@ -250,7 +250,7 @@ class Agent:
             left := await previous_workers.answered(LAST_ANSWER_S)
         ):
             _log.error(
-                "workers of the previous run did not answer in time, leaving them",
+                "workers of the previous run did not answer in time, leaving them running",
                 extra={"count": left},
             )
 

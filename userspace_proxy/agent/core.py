@@ -1,4 +1,4 @@
-"""Creates and connects the parts that carry a proxy's traffic, and the watchers that rounds ask."""
+"""Creates and connects the parts that carry traffic, and the watchers that sync rounds query."""
 
 from __future__ import annotations
 

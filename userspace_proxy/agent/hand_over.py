@@ -236,7 +236,7 @@ async def end_workers(label: str) -> bool:
         ) as previous_workers:
             if Clocks.monotonic() > until:
                 extra = {"count": len(socks)}
-                _log.error("workers did not exit in time, leaving them", extra=extra)
+                _log.error("workers did not exit in time, leaving them running", extra=extra)
                 break
             # Workers obey only a process that has received their sockets.
             await previous_workers.adopt()

@@ -71,7 +71,7 @@ class Scaling(Component):
         )
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow waiting clients; report demand, take the Lease if it is free, and follow it.
+        """Start to watch waiting clients, report demand, take a free Lease, and watch the Lease.
 
         Acknowledgements of the previous process are restored before any Service is served.
         """
@@ -169,7 +169,7 @@ class _Resting:
         await self._node.look()
 
     async def _follow(self) -> None:
-        """Follow the holder's Lease until the server ends the watch."""
+        """Watch the holder's Lease until the server ends the watch."""
         async for lease in self._leases.follow(HOLDER):
             self._holder.see(lease)
             await self._node.follow(read_counts(lease).round)

@@ -63,7 +63,7 @@ class SlowStart:
             del self._began[endpoint]
 
     def shares(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return the fraction that endpoints have of their shares now; omits full shares."""
+        """Return endpoints' slow-start factors, below 1; endpoints at full weight are omitted."""
         passed = {endpoint: now - began for endpoint, began in self._began.items()}
         for endpoint in [e for e, seconds in passed.items() if seconds >= self.seconds]:
             del self._began[endpoint]

@@ -1,6 +1,6 @@
 """Checks privileges, libraries and kernel features for steering, and reports ``auto``'s choice.
 
-The same for the hooks at connect() that ``--socket-lb`` requests.
+The same for the connect() hooks that ``--socket-lb`` requests.
 """
 
 from __future__ import annotations

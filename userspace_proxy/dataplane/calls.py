@@ -48,7 +48,7 @@ class SystemCalls:
         self.buffer = memoryview(bytearray(count))
 
     def adopt(self, sock: _socket.socket) -> int:
-        """Take a non-blocking socket that other code has opened; return its descriptor."""
+        """Adopt a non-blocking socket that other code has opened; return its descriptor."""
         fd = sock.fileno()
         self._socks[fd] = sock
         return fd

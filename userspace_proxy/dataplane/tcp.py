@@ -209,9 +209,9 @@ class TcpConnection(Relayed):
         return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
     def _choose_offset(self, dialled: SocketAddress) -> bool:
-        """Follow the port that a client of a range dialled; False if it has just left the range.
+        """Set the offset of the dialled port in its range; False if it has just left the range.
 
-        Others, such as those of a node port, get the endpoint's listed port.
+        Clients of other ports, such as node ports, get the endpoint's listed port.
         """
         for one in self.group.serving.ranges:
             if (offset := one.offset(*dialled)) is not None:

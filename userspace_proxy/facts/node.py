@@ -639,9 +639,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
 
     def only(self, service: str) -> StatusFacts:
-        """Return the facts with one Service, ``namespace/name``, or one port, by name or number.
+        """Return only the facts about one Service, ``namespace/name``, or one of its ports.
 
-        A name alone is a namespace.
+        A port is given by name or number. A name alone is a namespace.
         """
         if "/" not in service:
             inside = f"{service}/"

@@ -122,7 +122,7 @@ class Allowed:
         return False
 
     def _answered_from(self, entry: ConntrackEntry) -> bytes:
-        """Return the endpoint; of a range, at the number that its first port leads to."""
+        """Return an entry's endpoint; for a range, with the port that its first port maps to."""
         if not self._first:
             return entry.answered_from
         beyond = _port(entry.dialled) - self._first

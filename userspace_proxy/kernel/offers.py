@@ -162,11 +162,11 @@ NEEDS: Mapping[str, Need] = {
 """Every part that is tried, in the order of reports."""
 
 FOR_NFTABLES = (_NFT, _INET, "sets", "nat", "redirect", "ct", "reject", "conntrack netlink")
-"""Required by steering nftables."""
+"""Required by the nftables steering."""
 FOR_IPTABLES = (_LEGACY, "legacy extensions", "conntrack netlink")
 FOR_IPTABLES_IPV6 = ("legacy tables of IPv6",)
 FOR_GUARD = (_NFT, _INET, "sets", "reject")
-"""Required by the guard of steering local."""
+"""Required by the guard of the local steering."""
 FOR_KERNEL_PATH = ("fib", "masquerade", "numgen")
 """Besides :data:`FOR_NFTABLES`."""
 FOR_SOURCE_HASH = ("hash",)

@@ -86,7 +86,7 @@ class Digests:
         self.summary = summary_of({})
 
     def follow(self, services: Mapping[ServiceKey, ServiceState]) -> None:
-        """Follow another snapshot; the cost depends only on the differences."""
+        """Update from another snapshot; the cost depends only on the differences."""
         changed: dict[int, dict[str, str]] = {}
         for key in differing_keys(self._services, services):
             name, state = str(key), services.get(key)

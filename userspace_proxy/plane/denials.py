@@ -70,7 +70,7 @@ class Denials:
         self._changed_at = _NEVER
 
     def change(self, serving: Serving, now: float) -> None:
-        """Follow a change of serving; if it admits all clients, drops stay as they are."""
+        """Update drops after a change of serving; they stay if it admits all clients."""
         if serving.admits is None:
             return
         before = self._reason

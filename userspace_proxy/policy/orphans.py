@@ -49,7 +49,7 @@ class Orphans:
         """The considered names by variant."""
 
     def change(self, slices: _Slices) -> Generator[None, None, Callable[[ServiceKey], bool]]:
-        """Follow the slices in turns.
+        """Update from changed slices, in turns.
 
         Returns:
             Whether the change may concern a Service.

@@ -162,7 +162,7 @@ def choose_to_free(
 
 
 def _choose_of_client(own: Collection[H], share: int, count: int, now: float) -> Eviction[H]:
-    """Choose among one client's connections, which may go to many Service ports."""
+    """Choose the connections of one client to reset; they may belong to many Service ports."""
     client = next(iter(own)).client_ip
     group, held = _largest(Counter([c.group for c in own]))
     if held <= _FEW:

@@ -86,7 +86,7 @@ class NodeLease:
             await self._write(demand)
 
     async def follow(self, asked: Vote | None) -> None:
-        """Follow the round that the holder's Lease contains.
+        """Take part in the vote that the holder's Lease contains, if any.
 
         Raises:
             SourceError: The answer may not have been written.

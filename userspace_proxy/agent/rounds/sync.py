@@ -81,7 +81,7 @@ class SyncLoop:
         self._wake = asyncio.Event()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Take the newest snapshot; a round follows."""
+        """Store the newest snapshot; a round follows."""
         if self.progress.add(snapshot):
             self._wake.set()
 

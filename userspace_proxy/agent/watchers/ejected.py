@@ -143,7 +143,7 @@ class EjectedEndpoints(Component):
         self._look_at_silent(now)
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Take the result of a probe: the failure, or None for an answer."""
+        """Note the result of a probe: the failure, or None for an answer."""
         now = self._clock()
         if failed is not None:
             failed = own_route_failure(failed, endpoint.ip)

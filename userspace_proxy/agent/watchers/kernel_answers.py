@@ -273,7 +273,10 @@ class KernelAnswers(Component):
                     await self._return(served, rules)
         except (SteeringError, OSError) as exc:
             # The next repair fails, too, and reports it.
-            _log.debug("cannot check for answers: %(cause)s", extra={"cause": str(exc)})
+            _log.debug(
+                "cannot check whether endpoints answer on the kernel path: %(cause)s",
+                extra={"cause": str(exc)},
+            )
         found = {one: one.path.unanswered for one in in_kernel}
         now = self._clock()
         self._is_undecided = any(

@@ -232,7 +232,7 @@ def find_route(ip: str) -> bytes:
 
 @checked
 def read_link(message: Message) -> ListedLink:
-    """Return the link of a message."""
+    """Parse a message about a link."""
     _, _, _, number, flags, _ = _LINK.unpack_from(message.body)
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
@@ -256,7 +256,7 @@ def read_link(message: Message) -> ListedLink:
 
 @checked
 def read_address(message: Message) -> ListedAddress:
-    """Return the address of a message."""
+    """Parse a message about an interface's address."""
     _, _, flags, scope, link = _ADDRESS.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ADDRESS.size))
     # The header has room for only eight flags. With a peer, _PEER is the peer's address.
@@ -274,14 +274,14 @@ def is_absent(message: Message) -> bool:
 
 @checked
 def read_route(message: Message) -> ListedRoute:
-    """Return the route of a message."""
+    """Parse a message about a route."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(message.body)
     return ListedRoute(family, length, protocol, kind, table, message.body[_ROUTE.size :])
 
 
 @checked
 def read_rule(message: Message) -> RoutingRule:
-    """Return the rule of a message, without attributes that a :class:`RoutingRule` lacks."""
+    """Parse a message about a rule, without attributes that a :class:`RoutingRule` lacks."""
     family, _, _, _, table, _, _, action, _ = _ROUTE.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ROUTE.size))
     return RoutingRule(

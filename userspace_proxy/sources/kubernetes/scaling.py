@@ -76,7 +76,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
     if response.code != 200:
         return f"cannot scale {workload}: {_refused(response, resource, namespace)}"
     fields = {"workload": str(workload), "namespace": namespace}
-    _log.info("scaled %(namespace)s %(workload)s from 0 to 1: clients wait for it", extra=fields)
+    _log.info("scaled %(namespace)s %(workload)s from 0 to 1: clients are waiting", extra=fields)
     return ""
 
 

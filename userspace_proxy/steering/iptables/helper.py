@@ -119,7 +119,7 @@ class RequestServer:
 
 
 class LegacyProgrammer(NatProgrammer):
-    """The rules of one IP family.
+    """Programs the iptables rules of one IP family.
 
     Raises:
         SteeringError: A library, a privilege or a kernel part is missing.

@@ -485,7 +485,7 @@ class Hooks:
             self._problem = _words(exc)
             if self._problem_lines.take(Clocks.monotonic()):
                 _log.warning(
-                    "cannot update hooks at connect(), retrying: %(cause)s",
+                    "cannot update connect() hooks, retrying: %(cause)s",
                     extra={"cause": self._problem},
                 )
         else:
@@ -495,7 +495,7 @@ class Hooks:
     def _note_repair(self, restored: Iterable[str]) -> None:
         self._repairs += 1
         _log.warning(
-            "another program changed the hooks at connect(), repaired: %(what)s",
+            "another program changed the connect() hooks, repaired: %(what)s",
             extra={"what": ", ".join(restored)},
         )
 

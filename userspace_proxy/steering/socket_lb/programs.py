@@ -249,7 +249,7 @@ def _remove_all(folder: Path) -> None:
     try:
         _remove(folder)
     except OSError as exc:
-        raise SteeringError(f"cannot remove hooks at connect(): {exc.strerror}") from exc
+        raise SteeringError(f"cannot remove connect() hooks: {exc.strerror}") from exc
 
 
 def _remove(folder: Path) -> None:

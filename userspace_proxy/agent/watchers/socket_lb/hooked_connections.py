@@ -1,4 +1,4 @@
-"""Adds connections of this node's programs, as the hooks at connect() report them, to the facts.
+"""Adds connections of this node's programs, as the connect() hooks report them, to the facts.
 
     counters ◀──refresh, each few seconds── HookedConnections ──as a worker's report──▶ Group, Plane
       │  ring ────events, at once─────────────────┘

@@ -1,4 +1,4 @@
-"""Makes records of connections that the hooks at connect() have translated, for watchers.
+"""Makes records of connections that the connect() hooks have translated, for watchers.
 
     hooks ──the end of a connection── Records ──ConnectionFacts──▶ RecordRing ──▶ observers
                                                       └──────────▶ connection log
