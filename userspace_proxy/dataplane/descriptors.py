@@ -66,9 +66,9 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._held: int | None = None
-        """How many connections may use while memory is short."""
+        """The number of descriptors that connections may use while memory is short."""
         self.for_connections = 0
-        """How many connections may use: all except the unused reserve for flows."""
+        """The number that connections may use: all descriptors but the unused reserve for flows."""
         self._count_flows(0)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
@@ -86,7 +86,7 @@ class Descriptors:
         return not self._waiting
 
     def has_room(self, count: int) -> bool:
-        """Return whether ``count`` more are free for anything but flows."""
+        """Return whether ``count`` more descriptors are free for uses other than flows."""
         return self.in_use + count <= self.for_connections
 
     def has_room_for_flow(self) -> bool:
@@ -126,7 +126,7 @@ class Descriptors:
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Let connections take ``more`` further descriptors, even above the limit; None: up to it.
+        """Let connections take ``more`` descriptors, even above the limit; None: none above.
 
         None also calls the waiting callbacks.
         """

@@ -68,7 +68,7 @@ class MemoryState(NamedTuple):
     is_short: bool = False
     """Accepting is paused, except to replace other connections."""
     was_short: bool = False
-    """It is short, or was a moment ago: a short shortage may fall between two scrapes."""
+    """Memory is short, or was a moment ago: a brief shortage may fall between two scrapes."""
 
 
 class Memory:
@@ -98,7 +98,7 @@ class Memory:
         self._noted = 0
         """Bytes queued for readers since usage was last read."""
         self._look_after = math.inf
-        """How many queued bytes cause the next reading."""
+        """The number of queued bytes that causes the next reading."""
         self._ended = 0
         """Connections reset since the last log line."""
         self._log_limit = LogLimit()

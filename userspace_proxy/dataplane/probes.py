@@ -115,7 +115,7 @@ class _Requests:
         self.groups: dict[EndpointGroup, str] = {}
         """Groups that have ejected the endpoint, each with its first client whose dial failed."""
         self.clients: dict[str, None] = {}
-        """In the order of their requests; at most as many as ``Pairs`` remembers."""
+        """Clients in the order of their requests; at most as many as ``Pairs`` remembers."""
 
     def add(self, group: EndpointGroup, client: str) -> None:
         """Add a request. Idempotent."""

@@ -86,7 +86,7 @@ class Reactor:
         self.turn = 0
         """Number of the current dispatch."""
         self._behind_until = 0.0
-        """Until then connections count as waiting for the loop and not for a peer."""
+        """The time until which connections count as waiting for the loop and not for a peer."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """How long dispatches took."""
         self.calls = SystemCalls(BUFFER_BYTES)

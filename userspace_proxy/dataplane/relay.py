@@ -38,7 +38,7 @@ from .reactor import Handler, Reactor
 from .tuning import BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
 
 _EMPTY = -errno.EAGAIN
-"""What a call returns that found no bytes, or no room."""
+"""The result of a call that found no bytes, or no room."""
 
 # Not in Python's socket module; linux/socket.h.
 _MSG_MORE = 0x8000
@@ -155,7 +155,7 @@ class Direction(Handler):
         self.bytes_moved = 0
         self._calls = connection.reactor.calls
         self.bytes_counted = 0
-        """How many of these are in the endpoint's counters."""
+        """How many of the moved bytes are in the endpoint's counters."""
         self.pipe: Pipe | None = None
         """Set while bulk is in transit."""
         self._in_pipe = 0
@@ -181,7 +181,7 @@ class Direction(Handler):
         self.has_nodelay = False
         """The sink has TCP_NODELAY; set only towards the endpoint."""
         self.seen: Seen | None = None
-        """Also of the connection to the endpoint; None before the first check."""
+        """The last findings, also about the connection to the endpoint; None before a check."""
         self.is_stalled = False
         """Only towards the endpoint: it acknowledges nothing, and has been counted as stalled."""
 
@@ -192,7 +192,7 @@ class Direction(Handler):
 
     @property
     def sink(self) -> _socket.socket:
-        """The socket that is written, likewise."""
+        """The socket that is written, for calls that are seldom made."""
         return self._calls.socket(self.sink_fd)
 
     @property

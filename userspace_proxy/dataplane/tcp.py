@@ -137,7 +137,7 @@ class TcpConnection(Relayed):
         self.is_waiting = False
         """The client has a place in the waiting room of its Service port."""
         self._offset = 0
-        """How far the port that the client dialled is from the Service port."""
+        """The distance of the dialled port from the Service port."""
         self._is_counted = False
         """The load of the endpoint includes the dial."""
         self._awaits_turn = False
@@ -148,7 +148,7 @@ class TcpConnection(Relayed):
         """Endpoint to client."""
         self.is_aborting = False
         self.exchange: ConnectionOutcome | None = None
-        """The facts by which its end is judged; None before an endpoint has answered."""
+        """The facts by which the connection's end is judged; None before an endpoint's answer."""
         self.speaker: Direction | None = None
 
     @property
@@ -200,7 +200,7 @@ class TcpConnection(Relayed):
 
     @property
     def at(self) -> SocketAddress | None:
-        """The endpoint's address that is dialled: of a range, with the port that was dialled."""
+        """The endpoint's dialled address; in a range, its port depends on the client's port."""
         return None if self.endpoint is None else self.dialled(self.endpoint)
 
     def dialled(self, endpoint: SocketAddress) -> SocketAddress:

@@ -136,9 +136,9 @@ class UdpFlow:
         self.turn = 0
         """The dispatch in which its socket was last read."""
         self.counted = (0, 0)
-        """How much of both is in the endpoint's counters."""
+        """How many received and sent bytes are in the endpoint's counters."""
         self.conversation: Conversation | None = None
-        """None until an answer after the first one is noted."""
+        """The state of further answers; None until the second answer is noted."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that refused, and why; most flows need no dict."""
 
@@ -338,7 +338,7 @@ class Conversation:
         self._longest_s = 0.0
         """The longest silence that an answer has broken."""
         self._asked = 0
-        """Looks in a row that found datagrams of the client, and none of the endpoint."""
+        """The consecutive checks that found datagrams of the client, and none of the endpoint."""
         self._silent_at = self._asked_at = 0.0
         """When the first and the last of these checks were."""
 

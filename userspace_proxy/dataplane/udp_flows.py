@@ -60,7 +60,7 @@ class SilentFlows:
         self._began: dict[UdpFlow, float] = {}
         """When flows were connected to their endpoints, in this order."""
         self._asked: dict[UdpFlow, float] = {}
-        """In the order in which the kernel was last asked about the flows."""
+        """When the kernel was last asked about flows, in this order."""
 
     def __len__(self) -> int:
         return len(self._began) + len(self._asked)
@@ -91,7 +91,7 @@ class SilentFlows:
     def _check(
         self, flows: dict[UdpFlow, float], wait_s: float, is_absent: dict[str, bool]
     ) -> list[UdpFlow]:
-        """Return the due flows, as many as questions are left, and add the answers."""
+        """Return the due flows that could be checked, and add the kernel's answers."""
         now, checked = self._clock(), []
         for flow, since in flows.items():
             if now - since < wait_s:

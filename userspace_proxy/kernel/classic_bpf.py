@@ -41,7 +41,7 @@ def version_of(family: int) -> int:
 
 
 def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
-    """Attach a program of at most 4,096 instructions; replaces the one of the same option.
+    """Attach a program of at most 4,096 instructions; replaces the option's previous program.
 
     The option is SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``. Raises
     OSError if the kernel refuses.

@@ -81,9 +81,9 @@ class Change(NamedTuple):
     now: int | None
     """The new target port; None if this proxy no longer steers the frontend."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
-    """Endpoints that it may also lead to, or led to if it is no longer steered, each with the
-    networks of the clients that may use them; None: all. The first entry that admits a client
-    counts."""
+    """Endpoints that the rule may also lead to, or led to if the frontend isn't steered now, each
+    with the networks of the clients that may use them; None: all. The first entry that admits a
+    client counts."""
     here: Set[bytes] = frozenset()
     """The packed addresses of this node: an entry that leads to the port at another address is
     useless. Empty if they are unknown."""
@@ -131,7 +131,7 @@ class Allowed:
 
 
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
-    """Remove the entries that frontends have because of other rules, or of missing rules.
+    """Remove the entries of frontends that old rules, or missing rules, have caused.
 
     These are UDP associations of steered frontends that lead neither to the port nor to an
     endpoint; associations of frontends that are no longer steered, if they lead to an old port or
@@ -196,7 +196,7 @@ class ByDialled:
 
 
 class _Ranges:
-    """The ranges at one address, perhaps thousands, as of entries; only old ranges overlap."""
+    """The ranges at one address, perhaps thousands; only old ranges overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []

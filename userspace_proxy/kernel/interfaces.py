@@ -93,7 +93,7 @@ def _has_ipv6(conf: Path) -> bool:
 
 
 class PreroutingAddress:
-    """The address for DNAT in PREROUTING where REDIRECT doesn't work, and the node's others.
+    """The node's addresses, and the one for DNAT in PREROUTING where REDIRECT doesn't work.
 
     Args:
         preferred: The node's own addresses, best first.

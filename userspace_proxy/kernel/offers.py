@@ -168,7 +168,7 @@ FOR_IPTABLES_IPV6 = ("legacy tables of IPv6",)
 FOR_GUARD = (_NFT, _INET, "sets", "reject")
 """Required by the guard of the local steering."""
 FOR_KERNEL_PATH = ("fib", "masquerade", "numgen")
-"""Besides :data:`FOR_NFTABLES`."""
+"""Required by the kernel path, besides :data:`FOR_NFTABLES`."""
 FOR_SOURCE_HASH = ("hash",)
 FOR_REPLIES = (_NFT, _INET, "sets", "socket", "tproxy")
 """Required to preserve client addresses."""

@@ -229,7 +229,7 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
 
 
 def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
-    """Return the ancillary data that sends a reply from there; interface 0: routing decides."""
+    """Return ancillary data that sends a reply from an address; interface 0: routing decides."""
     if local is None:
         return []
     kind, ip = local

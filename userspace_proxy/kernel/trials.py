@@ -237,7 +237,7 @@ _LEGACY: Mapping[str, tuple[Ask, Ask]] = {
     "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
-"""How each is tried in a namespace of its own, and where that isn't possible."""
+"""How each part is tried in a namespace of its own, and where that isn't possible."""
 _TRIALS: Mapping[str, Ask] = {
     "conntrack netlink": _ask_conntrack,
     "IPv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),

@@ -27,7 +27,7 @@ class Shortages:
         self.on_excess: Callable[[ServiceKey, str], None] = lambda _service, _cause: None
         """Called with a Service that lacks listeners because it, or its namespace, has most."""
         self.can_share = False
-        """Listeners given up by another port would help: a bound of this proxy is reached."""
+        """Listeners that another port gives up would help: a bound of this proxy is reached."""
         self._cause, self._hint = "", ""
         """Cause and hint of the latest shortage."""
         self._keys: set[PortKey] = set()

@@ -45,7 +45,7 @@ from ..rounds.tasks import Supervisor, pause
 
 _LOOK_S = 1.0
 QUIET_S = 10.0
-"""Since a client's last failed dial; twice the first ejection, after which a client would dial."""
+"""Seconds without a client's dial before a probe: twice the first ejection, which a dial ends."""
 FOLLOWED_MAX = 1_000
 """Endpoints that are checked; all others are left to their clients. A check takes 1 ms for them."""
 QUESTIONS_MAX = 100

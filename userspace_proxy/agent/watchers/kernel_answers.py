@@ -71,8 +71,8 @@ PROBES_S = 1.5
 AGAIN_S = 30.0
 """Endpoints are probed again at this interval while clients still get no answer."""
 RETRY_S, RETRY_MAX_S = 60.0, 3600.0
-"""Until ``auto`` tries the kernel path again if no chain is known to drop packets; doubles each
-time."""
+"""Seconds until ``auto`` tries the kernel path again if no chain is known to drop packets; doubles
+each time."""
 PROBED_MAX = 16
 """The maximum number of probed endpoints of a Service port."""
 KNOWN_MAX = 20_000

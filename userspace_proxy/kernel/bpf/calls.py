@@ -142,7 +142,7 @@ def load_program(section: str, code: bytes) -> int:
 def try_programs() -> None:
     """Load a program that is never attached; raises OSError if the kernel refuses it.
 
-    It is one for the newest hook of :data:`KINDS` (Linux 5.9): a kernel that has it has the others.
+    The program is for the newest hook of :data:`KINDS` (Linux 5.9), which implies the other hooks.
     """
     # The locked memory of the user's other processes may exceed the limit.
     with as_locked_memory():

@@ -244,7 +244,7 @@ class RulesetEvent(NamedTuple):
 
 
 def read_event(message: Message) -> RulesetEvent | None:
-    """Return the event of a message; None if another kernel subsystem sent it."""
+    """Parse an event; None if another kernel subsystem sent the message."""
     if message.kind >> 8 != _SUBSYSTEM or len(message.body) < _HEADER_BYTES:
         return None
     found = read_all(message.body, _HEADER_BYTES)

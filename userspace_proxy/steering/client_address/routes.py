@@ -68,7 +68,7 @@ class ReplyRoutes:
         with explained("open a netlink socket"):
             self._requests = Requests.open(NETLINK_ROUTE)
         self.without_ipv6 = ""
-        """Why IPv6 has none, as of the last :meth:`put_right`; empty if it has."""
+        """Why IPv6 has no routes, as of the last :meth:`put_right`; empty if it has."""
 
     def put_right(self) -> int:
         """Add missing parts; return their number. A refusal of IPv6 is no error."""

@@ -44,7 +44,7 @@ class TableDifference:
     count: int = 0
     """The number of rules and jumps that were missing, surplus or out of order."""
     lines: Lines = ()
-    """The rules among these."""
+    """The counted rules, without the jumps."""
     has_other_jumps: bool = False
     """Whether a jump differed: without its jump, no chain has an effect."""
     edits: Lines = ()

@@ -219,7 +219,7 @@ def _add_pinned(
     chain: ChooserChain,
     endpoints: tuple[SocketAddress, ...],
 ) -> None:
-    """Add the rules that go to a client's endpoint, or to any.
+    """Add the rules that lead to a client's endpoint, or to any endpoint.
 
     Each rule has its own map: with one for all Services, the kernel would visit all endpoints for
     each of these rules in each transaction.
@@ -261,7 +261,7 @@ def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
     """Yield subranges that ``to_first + port % (to_last - to_first + 1)`` moves correctly.
 
     Upwards the divisor is larger than all ports. Downwards it is at most the first port of a part
-    and more than half of its last one, so that it goes once into each.
+    and more than half of its last one, so that it goes into each once.
     """
     if offset >= 0:
         yield Shift(first, last, offset, offset + last)

@@ -52,7 +52,7 @@ class Programs:
         self.cgroup = cgroup
         self.specs: dict[str, MapSpec] = {}
         self.maps: dict[str, int] = {}
-        """Descriptors."""
+        """The descriptors of the maps."""
         self._folder = folder_of(names, proxy_label(proxy_name))
         self._paths: dict[str, Path] = {}
         self._programs: dict[str, int] = {}

@@ -100,7 +100,7 @@ class DialCounts(NamedTuple):
     lost: int = 0
     """The number of connections whose end wasn't reported, because the ring was full."""
     buckets: tuple[int, ...] = (0,) * 12
-    """The number of these times within each of TIMES_BOUNDS_S; the last counts longer times."""
+    """The number of dial times within each of TIMES_BOUNDS_S; the last counts longer times."""
 
     def pack(self) -> bytes:
         return _COUNTS.pack(*self[:-1], *self.buckets)
@@ -126,7 +126,7 @@ class EjectionScope(NamedTuple):
     """An ejected endpoint, and the clients for which it is ejected."""
 
     endpoint: int
-    """Its number; under 0, programs count the failed dials that a network namespace reports."""
+    """The endpoint's number; programs count the failed dials of a network namespace under 0."""
     netns: int = 0
     """Cookie of the clients' network namespace; 0: all clients, by the control process."""
 

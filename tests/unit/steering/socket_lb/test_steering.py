@@ -48,7 +48,7 @@ async def test_hooks_of_an_earlier_run_that_cannot_be_removed_fail_no_start(node
     (folder_of(tmp_path, FACTS.proxy_name) / "connect4").mkdir(parents=True)
     await steering.start()
     assert caplog.messages[-1].startswith(
-        "cannot remove the connect() hooks of an earlier run: cannot remove hooks at "
+        "cannot remove the connect() hooks of an earlier run: cannot remove connect() "
     )
     await steering.close()
 
