@@ -18,7 +18,7 @@ REMOVED = "[removed]"
 _SECRET_BYTES_MIN = 6
 """The minimum length of the user's own secrets; shorter ones occur in ordinary words."""
 _WORD_MIN = 32
-"""From this length on, a word of upper case, lower case and digits counts as a secret; a UUID has
+"""The length from which a word of upper case, lower case and digits counts as a secret; a UUID has
 36 characters, but no upper case."""
 # Passwords like these aren't searched for in output, because names like them would be removed, too.
 _LIKE_A_NAME = re.compile(r"[a-z-]{,19}|.{,7}", re.DOTALL)

@@ -37,7 +37,7 @@ class Decision:
     client: str
     """The client's address."""
     endpoint: str
-    """As text, such as ``str(backend.address)``; empty if none answered."""
+    """The endpoint as text, such as ``str(backend.address)``; empty if none answered."""
     outcome: str
     """The ``cause`` in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
     dials: int

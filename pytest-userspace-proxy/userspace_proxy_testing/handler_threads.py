@@ -17,7 +17,7 @@ from .calls import CallResult
 from .http_serving import AsyncHttpHandler, HttpAnswer, HttpHandler, HttpRequest
 
 MOST = 40
-"""Concurrent calls of one backend's function, as many as Starlette's; further calls wait."""
+"""The maximum of concurrent calls of a backend's function, as in Starlette; further calls wait."""
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:

@@ -13,7 +13,8 @@ from .cause import Cause, CauseCode, cause
 from .slices import NAMES_SHOWN
 
 NOTES_MAX = 10
-"""Notes of one kind (Service, addresses, slices) kept per Service port; each port repeats them."""
+"""The maximum number of notes of one kind (Service, addresses, slices) per Service port; each port
+repeats them."""
 HEALTH_CHECK_FAILS = (
     "Load balancers may treat this node as one without endpoints; it is retried every second"
 )

@@ -49,7 +49,7 @@ _Sender = tuple[str | Any, int]
 _Asked = tuple[Later, _Sender, asyncio.DatagramTransport]
 
 ELSEWHERE_MAX = 512
-"""Queries forwarded at the same time; as many more wait."""
+"""The maximum number of queries forwarded at the same time; as many more wait."""
 _CONNECTIONS_MAX = 128
 _IDLE_S = 10.0
 _BACKLOG = 128

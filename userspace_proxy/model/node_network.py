@@ -67,7 +67,7 @@ class NextHop(NamedTuple):
 
     interface: str
     gateway: str = ""
-    """Empty: the address is on the interface's own link."""
+    """The gateway; empty: the address is on the interface's own link."""
 
 
 class BridgeFilter(NamedTuple):

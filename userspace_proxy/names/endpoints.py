@@ -25,7 +25,7 @@ from .question import hostname_of, keys_of_label
 # may be listed once per run of slices.
 _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
-"""Endpoints, or ports, that are read at once for a question, in 5 ms."""
+"""The maximum number of endpoints, or ports, that are read at once for a question, in 5 ms."""
 # The maximum number of ports of slices for which names are found: two lists of 20,000, a slice's
 # maximum, as while target ports change. They take 0.2 s; 100 such lists took 8 s and 0.3 GiB.
 _PORTS_MAX = 40_000

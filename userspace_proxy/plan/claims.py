@@ -303,11 +303,11 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
 
 
 EXTERNAL_IPS_MAX = 100
-"""External IPs of a Service that are served; fewer with more than 100 ports, down to one."""
+"""The maximum number of a Service's served external IPs; fewer with over 100 ports, down to one."""
 EXTERNAL_FRONTENDS_MAX = 10_000
 """The maximum number of a Service's frontends at external IPs, besides its other frontends."""
 IGNORED_MAX = 20
-"""Ports of one Service that the page, the log and metrics list as not served, for each reason."""
+"""The maximum number of a Service's ports that are listed as not served, for each reason."""
 
 
 def families_of(service: Service) -> list[IPFamily]:

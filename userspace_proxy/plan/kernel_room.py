@@ -24,7 +24,7 @@ from ..shares import Shares
 from .claims import PortClaim
 
 ELEMENTS_MAX = 20_000
-"""Map elements of one Service: its endpoints, or slots, for each address and port.
+"""The maximum number of map elements of a Service: endpoints, or slots, per address and port.
 
 Changing all of them, as when the path switches, takes 0.1 s, during which others wait.
 """

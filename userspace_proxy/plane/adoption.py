@@ -164,7 +164,7 @@ class PreviousWorkers:
 
     @property
     def entries_share(self) -> int:
-        """The maximum number of entries per worker: each new worker gets those of all."""
+        """The maximum number of entries per worker: each new worker gets the entries of all."""
         return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:

@@ -371,7 +371,7 @@ class PortPool:
 
     @cached_property
     def _free(self) -> OrderedDict[int, None]:
-        """Created when first needed: 60,000 ports take a millisecond."""
+        """The free ports, created when first needed: 60,000 ports take a millisecond."""
         return OrderedDict.fromkeys(range(self.first, self.last + 1))
 
     @property

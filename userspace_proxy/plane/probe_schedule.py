@@ -31,7 +31,7 @@ SILENT_S = 30.0
 5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed within
 40 s, while the Service is served by the proxy."""
 PER_SECOND = 2_000
-"""At most this many probes begin in a second; one takes some 60 µs of a core."""
+"""The maximum number of probes that begin in a second; one takes some 60 µs of a core."""
 # Intervals are drawn between 2/3 and 4/3 of the average, so that nodes don't probe in step.
 _LEAST, _SPREAD = 2 / 3, 2 / 3
 # The time within which due probes begin together, so that a timer serves several.
@@ -94,7 +94,7 @@ class ProbeSchedule:
         self._then = 0.0
         self._measured = 0
         self._measured_s = 0.0
-        """The sum of the measured intervals of that many endpoints."""
+        """The sum of the intervals of the endpoints counted in ``_measured``."""
 
     def __len__(self) -> int:
         return len(self._endpoints)
@@ -142,7 +142,7 @@ class ProbeSchedule:
         :meth:`finished` sets the time of an endpoint's next probe.
 
         Args:
-            room: The most endpoints to return.
+            room: The maximum number of endpoints to return.
         """
         earned = max(0.0, now - self._then) * self.per_second
         self._left = min(self._burst, self._left + earned)

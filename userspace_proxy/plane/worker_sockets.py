@@ -1,4 +1,4 @@
-"""The abstract sockets at which a new control process finds its predecessor's workers.
+"""The abstract sockets at which a new control process finds the previous one's workers.
 
     userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket per worker
 

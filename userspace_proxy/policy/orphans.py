@@ -28,7 +28,7 @@ from ..cluster.slices import NO_SLICES
 from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
-"""Names considered per namespace: each has up to 64 variants, about 20 KB in all."""
+"""The maximum number of names per namespace: each has up to 64 variants, about 20 KB in all."""
 # The minimum length of a variant. Shorter variants prove nothing: all names of one letter would be
 # similar.
 _VARIANT_MIN = 2

@@ -36,7 +36,7 @@ from .path import PathDecision, choose_path
 WHY_UDP = "the kernel translates UDP ports of a range, whatever the path of the Service"
 WHY_SHARED = "its ports share affinity entries with a range of UDP ports"
 LISTENED_MAX = 100
-"""Ports of a range that has a listener for each: a descriptor in every worker."""
+"""The maximum number of ports of a range with a listener for each: a descriptor per worker."""
 
 Span = tuple[int, int]
 """The first and the last port."""

@@ -51,7 +51,7 @@ EVENTS_SHOWN = 50
 INCIDENTS_SHOWN = 10
 PORTS_SHOWN = 200
 ENDPOINTS_SHOWN = 100
-"""Limits the page about one incident, as does ``PORTS_SHOWN``."""
+"""The maximum number of endpoints on the page about one incident."""
 PARTS = (
     "state", "figures", "problems", "mistakes", "incidents", "states", "count", "overview",
     "events", "columns", "pages", "ignored", "checks", "workers", "facts", "age",

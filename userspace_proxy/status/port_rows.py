@@ -37,7 +37,7 @@ class EndpointRow:
 
     endpoint: EndpointFacts
     level: Level | None
-    """None: this node leaves it out by design."""
+    """The endpoint's level; None: this node leaves it out by design."""
     state: str
     share: int
     """Its percentage of the Service port's connections."""

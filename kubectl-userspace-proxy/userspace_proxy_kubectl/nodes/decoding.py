@@ -170,7 +170,7 @@ def read_whole_line(line: bytes, allowance: Allowance) -> StatusFacts:
     """Return a whole answer's facts.
 
     Raises:
-        ValueError: It isn't one of a proxy.
+        ValueError: It isn't a proxy's answer.
         TooLarge: It takes too much.
     """
     status = allowance.decode(line, StatusFacts)
@@ -183,7 +183,7 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
     """Return the facts after a line of changes.
 
     Raises:
-        ValueError: It isn't one of a proxy.
+        ValueError: It isn't a proxy's answer.
         TooLarge: It takes too much.
     """
     began = Clocks.monotonic()
@@ -206,7 +206,7 @@ def read_connection_line(line: bytes) -> ConnectionFacts:
     """Return the connection in a stream's line.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It isn't a connection.
     """
     try:
         return Allowance(LINE_BYTES).decode(line, ConnectionFacts)

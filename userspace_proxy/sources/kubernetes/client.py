@@ -428,7 +428,7 @@ def _seconds(text: str | None) -> float:
 
 
 LINE_BYTES_MAX = 16 << 20
-"""etcd stores objects up to 1.5 MiB; as JSON, and with raised limits, they may be larger."""
+"""The maximum length of a line: etcd's objects have up to 1.5 MiB, or more with raised limits."""
 
 
 class LineTooLong(UserspaceProxyError):
