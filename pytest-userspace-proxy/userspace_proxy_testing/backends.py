@@ -338,7 +338,7 @@ class CommandBackend(Backend):
     def _is_running(self) -> bool:
         if self._process is None:
             return False
-        # Not reaped here: its process group id stays reserved until it is stopped.
+        # Don't reap the process here: its process group id stays reserved until it is stopped.
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_PID, self._process.pid, how) is None

@@ -92,7 +92,8 @@ def external_ip_of(address: str, owner: ServiceKey | str) -> str:
 
 
 def _number_hint(about: str, kind: str, number: str, **_: str) -> str:
-    # Not the other Service: it may have the address as its cluster IP, for instance.
+    # Don't suggest changing the other Service: it may have the address as its cluster IP, for
+    # instance.
     return f"Give this Service another {kind}"
 
 

@@ -40,7 +40,7 @@ from .tuning import BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
 _EMPTY = -errno.EAGAIN
 """The result of a call that found no bytes, or no room."""
 
-# Not in Python's socket module; linux/socket.h.
+# The value from linux/socket.h, which Python's socket module lacks.
 _MSG_MORE = 0x8000
 
 _IN, _OUT, _PRI, _ERR = epoll.IN, epoll.OUT, epoll.PRI, epoll.ERR
@@ -329,7 +329,7 @@ class Direction(Handler):
                 self.connection.abort(-sent)
                 return False
             if not sent:
-                # No kernel does this, but it would block the loop for ever.
+                # No kernel returns this, but it would block the loop for ever.
                 self.is_stuck = True
                 self.connection.abort(0)
                 return False

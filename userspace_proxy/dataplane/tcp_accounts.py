@@ -136,7 +136,7 @@ class TcpAccounts:
         if exchange.first_byte_s is None:
             self.first_byte(connection)
         if exchange.first_byte_s is None:
-            # Not ``reactor.now``: there may have been no dispatch since the client left.
+            # Don't use ``reactor.now``: there may have been no dispatch since the client left.
             now = connection.reactor.clock()
             if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
                 exchange.note_end(end, now)

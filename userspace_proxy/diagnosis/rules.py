@@ -176,7 +176,7 @@ def held_without_endpoint(case: Case) -> PortVerdict | None:
     if waits.total and waits.timeouts + waits.overflows + waits.client_aborts == waits.total:
         clauses.append(said.waited_in_vain(waits.total))
         return PortVerdict(Level.ATTENTION, PortState.HOLDING, clauses)
-    # As intended: a workload scaled to zero has no endpoint most of the time.
+    # This is intended: a workload scaled to zero has no endpoint most of the time.
     return PortVerdict(Level.OK, PortState.HOLDING, clauses)
 
 

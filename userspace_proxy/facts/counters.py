@@ -279,7 +279,7 @@ class ClientMistake(enum.StrEnum):
     HOP_LIMIT = CauseCode.HOP_LIMIT.value
 
 
-# Cost: shared by all Service ports without a mistake.
+# Cost: all Service ports without a mistake share this mapping.
 _NO_MISTAKES: Mapping[ClientMistake, Streak] = MappingProxyType({})
 _NO_COUNTERS = cast("dict[SocketAddress, EndpointCounters]", MappingProxyType({}))
 _NEVER = -math.inf

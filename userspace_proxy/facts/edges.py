@@ -29,8 +29,8 @@ CALLS_MAX = 4096
 EDGES_MAX = 500
 # The limit per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
-# After this time without a call, another client may replace an edge. This also bounds the number of
-# series that a metric has in a day.
+# The time without a call after which another client may replace an edge. It also bounds the number
+# of series that a metric has in a day.
 STALE_S = 3600.0
 _KEY_MAX = 1024
 

@@ -189,7 +189,7 @@ def _flags(match: Match, packet: FirstPacket) -> bool:
     return all(flags & one.mask == one.value for one in match.bits)
 
 
-# Each rule is checked for thousands of frontends.
+# The test for each field; each rule is checked for thousands of frontends.
 _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     MatchField.DIALLED_ADDRESS: _dialled_address,
     MatchField.DIALLED_PORT: lambda match, packet: (

@@ -19,7 +19,7 @@ JUMP_IF_EQUAL = 0x15
 RETURN = 0x06
 RETURN_ACCUMULATOR = 0x16
 
-# Not in Python's socket module; asm-generic/socket.h.
+# The values from asm-generic/socket.h, which Python's socket module lacks.
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 SO_ATTACH_REUSEPORT_CBPF = 51
 

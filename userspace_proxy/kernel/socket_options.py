@@ -28,7 +28,7 @@ import struct
 import sys
 from typing import NamedTuple
 
-# linux/in.h and linux/in6.h.
+# The numbers from linux/in.h and linux/in6.h.
 IP_FREEBIND = 15
 IPV6_FREEBIND = 78
 IP_TRANSPARENT = 19
@@ -113,7 +113,7 @@ def take_icmp_errors(sock: _socket.socket) -> int | None:
     return found
 
 
-# asm-generic/socket.h, since Linux 4.12; linux/sock_diag.h.
+# The numbers from asm-generic/socket.h (since Linux 4.12) and linux/sock_diag.h.
 SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
@@ -142,7 +142,7 @@ def buffered_bytes(sock: _socket.socket) -> int:
     return int(figures[_RECEIVED] + figures[_TO_SEND])
 
 
-# linux/socket.h.
+# The number from linux/socket.h.
 _MSG_MORE = 0x8000
 
 

@@ -25,7 +25,7 @@ from .socket_options import SO_MEMINFO
 CLOSE_WAIT = 8
 # Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
 _TCP_INFO = struct.Struct("=BxBB")
-# linux/sockios.h: not in Python's socket module.
+# The numbers from linux/sockios.h, which Python's socket module lacks.
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
 # Struct tcp_info: tcpi_last_data_sent; tcpi_last_data_recv, tcpi_last_ack_recv. In milliseconds.
 _SENT = struct.Struct("=44xI")

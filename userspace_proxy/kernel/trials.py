@@ -52,7 +52,7 @@ _BY_FAMILY, _DESTROY = 20, 21
 _NO_CONNECTION = struct.pack(
     "=BBHIHH32sIQ", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0, 0, bytes(32), 0, 2**64 - 1
 )
-# Not in Python's socket module; asm-generic/socket.h, since Linux 5.14.
+# The value from asm-generic/socket.h (since Linux 5.14), which Python's socket module lacks.
 SO_NETNS_COOKIE = 71
 _PASS = [(RETURN, 0, 0, 0)]
 # The match extensions that the iptables steering's rules use.

@@ -82,7 +82,7 @@ class DnsServer:
         try:
             udp, tcp = _bind(address)
         except OSError as exc:
-            # In a thread: it reads the descriptors of all processes.
+            # Search in a thread, because this reads the descriptors of all processes.
             holder = await asyncio.to_thread(_holder_of, address, exc)
             raise _cannot_serve(address, exc, holder) from exc
         loop = asyncio.get_running_loop()

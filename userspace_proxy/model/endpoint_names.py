@@ -25,7 +25,7 @@ NAMES_MAX = 16
 HOST_MAX = 253
 """The maximum length of a name without its trailing dot, in characters. Source: RFC 1035, 255 bytes
 on the wire."""
-# Underscores aren't valid in host names, but some host names have them.
+# A label of a host name. Underscores aren't valid, but some host names have them.
 _LABEL = r"[a-z0-9_](?:[-a-z0-9_]{0,61}[a-z0-9_])?"
 _IS_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT = re.compile(r"[0-9]{1,5}")

@@ -122,7 +122,7 @@ def _slice_ports(wire: WireEndpointSlice) -> tuple[SlicePort, ...]:
     return tuple(
         SlicePort(intern(port.name or ""), port.port, intern(port.protocol or "TCP"))
         for port in wire.ports or ()
-        # No port number means "all ports", which a proxy can't dial.
+        # A port without a number means "all ports", which a proxy can't dial.
         if port.port and 1 <= port.port <= 65535
     )
 

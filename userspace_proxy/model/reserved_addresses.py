@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .addresses import pack_ip
 
-# If networks overlap, the first one's description is used.
+# The reserved networks with descriptions; if networks overlap, the first one's is used.
 _RESERVED: tuple[tuple[str, str], ...] = (
     # Source: the manuals of AWS, Azure, GCP, Oracle, Alibaba Cloud, Scaleway and Linode.
     ("169.254.169.254/32", "the metadata address of clouds"),

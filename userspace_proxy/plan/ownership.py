@@ -24,7 +24,8 @@ from ..model import Frontend, FrontendKind, PortKey, Protocol, ServiceKey, Socke
 from .claims import PortClaim, ServiceClaims
 from .range_owners import RangeOwners, ServedAddresses
 
-# Lower numbers win. Users may write any external IP into a Service.
+# The precedence of the kinds of frontends: lower numbers win. Users may write any external IP into
+# a Service.
 _PRECEDENCE = {
     FrontendKind.CLUSTER_IP: 0,
     FrontendKind.NODE_PORT: 1,

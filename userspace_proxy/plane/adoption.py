@@ -61,7 +61,7 @@ _MAX_READ_BYTES = 32 * 1024 * 1024
 # The maximum size of a message. The largest messages are a thousand affinity entries, about 100 KB,
 # and log lines.
 _MAX_FRAME_BYTES = 2 * 1024 * 1024
-# Not in Python's socket module; asm-generic/socket.h.
+# The value from asm-generic/socket.h, which Python's socket module lacks.
 _SO_COOKIE = 57
 _COOKIE = struct.Struct("=Q")
 _PROTOCOLS = {

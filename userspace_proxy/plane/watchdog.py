@@ -18,8 +18,8 @@ from pathlib import Path
 # The interval of a worker's heartbeats; with its reports, an idle worker wakes less than twice a
 # second.
 BEAT_S = 0.6
-# Seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4 to
-# 1.25 s. HAProxy's watchdog takes 2 s.
+# The seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4
+# to 1.25 s. HAProxy's watchdog takes 2 s.
 LOOK_S = 0.25
 # The charge from which a worker is considered hung.
 HUNG_S = 1.0

@@ -66,7 +66,7 @@ PINS_S = 5.0
 # The maximum size of waiting entries: no more are encoded while the next control process doesn't
 # read.
 _MAX_ENTRIES_WAITING_BYTES = 256 * 1024
-# While entries are encoded, pauses for traffic are three times as long.
+# The pace of encoding entries, during which pauses for traffic are three times as long.
 _ENTRIES_PACE = Pacing(1 / 3, 0.001)
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -198,7 +198,7 @@ class WorkerMain:
         parts = [
             (index, socks[first : first + _SOCKETS_A_MESSAGE])
             for index, socks in self._worker.listening()
-            # Even without sockets: kept sockets come with the last message.
+            # Send one message even without sockets: kept sockets come with the last message.
             for first in range(0, max(1, len(socks)), _SOCKETS_A_MESSAGE)
         ]
         for left, (index, part) in enumerate(parts, 1 - len(parts)):

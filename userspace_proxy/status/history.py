@@ -31,7 +31,8 @@ KEPT_MAX = 4_000
 COVERED_S = 15.0
 """The maximum time that a sample covers: workers report every 5 s, and sampling a large node takes
 seconds."""
-# Rates are averages over this many seconds, because one-second rates fluctuate too much to read.
+# The number of seconds over which rates are averaged, because one-second rates fluctuate too much
+# to read.
 _AVERAGED = 3
 
 

@@ -38,7 +38,7 @@ def since(incident: IncidentFacts, now: float) -> str:
 
 def headline(incident: IncidentFacts, now: float) -> str:
     """Return an incident in one line: the cause, its effect, and its beginning."""
-    # Not capitalised, because many causes begin with a name.
+    # The cause isn't capitalised, because many causes begin with a name.
     what = say(cause_of(incident), Form.SHORT)
     return f"{what}: {', '.join(filter(None, (incident.affected, since(incident, now))))}"
 

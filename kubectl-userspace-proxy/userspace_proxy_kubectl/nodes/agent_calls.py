@@ -233,7 +233,7 @@ class AgentCalls:
             return Read(await self._parsed(read_whole_line, line, allowance), *at)
         now = self._unix()
         if not line:
-            # Its clock reading is as old as the last line.
+            # The answer's clock reading is as old as the last line.
             return Read(last.status, last.asked_at, now)
         status = await self._parsed(partial(read_change, last.status), line, allowance)
         # The answer was written between the last line's arrival and its own.

@@ -36,10 +36,10 @@ from ...model import Frontend, FrontendKind, IPFamily, Protocol
 _log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-# Seconds between two searches: searching the descriptors of all processes takes up to 0.25 s on a
-# busy node, and only people read the result.
+# The seconds between two searches: searching the descriptors of all processes takes up to 0.25 s on
+# a busy node, and only people read the result.
 LOOK_EVERY_S = 10.0
-# Ports retried at once: a millisecond if a privilege is missing for all of them.
+# The number of ports retried at once: a millisecond if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
 # The kernel's default range of ephemeral ports: daemons and Services have no fixed ports in it.
 _ELSEWHERE = range(32768, 61000)
@@ -198,7 +198,7 @@ def hold_port(key: NodePort) -> socket.socket | None:
             sock = stack.enter_context(socket.socket(family, _KINDS[key.protocol]))
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # No SO_REUSEADDR: if both sockets had it, they could share the port.
+            # Don't set SO_REUSEADDR: if both sockets had it, they could share the port.
             sock.bind(("", key.port))
             if key.protocol is Protocol.UDP:
                 get_nothing(sock)

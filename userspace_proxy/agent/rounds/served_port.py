@@ -211,7 +211,7 @@ class Steered:
         for served in self._served.values():
             if not differing.isdisjoint(served.plan.frontends):
                 self.show_unsteered(served)
-        # One line for all frontends: a disabled family may have thousands.
+        # Log one line for all frontends: a disabled family may have thousands.
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
         if news:
             extra = {"frontends": len(news), "cause": str(unsteered[news[0]])}

@@ -149,7 +149,7 @@ class SyncLoop:
 
     async def _woken(self, within_s: float) -> bool:
         """Wait for a snapshot; False if none arrived in time."""
-        # Not wait_for: before Python 3.12 it loses a cancellation that arrives with a wake.
+        # Don't use wait_for: before Python 3.12 it loses a cancellation that arrives with a wake.
         try:
             async with asyncio.timeout(max(0.0, within_s)):
                 await self._wake.wait()

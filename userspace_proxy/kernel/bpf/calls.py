@@ -39,7 +39,7 @@ _INSTRUCTION_BYTES = 8
 _LOG_BYTES = 1 << 20
 # Lines of the log that aren't the reason. Source: print_verification_stats().
 _STATISTICS = ("processed ", "verification time", "stack depth")
-# From Linux 7.3 on, paragraphs that explain the reason follow.
+# The line after which Linux 7.3 and later explain the reason in paragraphs.
 _EXPLANATION = "\nVerification failed: "
 # The fields of union bpf_attr that are used here.
 _MAP_FIELDS = struct.Struct("=7I16sIIII")

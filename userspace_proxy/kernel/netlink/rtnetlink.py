@@ -68,7 +68,7 @@ _DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7
 _GATEWAYS = frozenset({_GATEWAY, _VIA})
 _IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
 _RULE_PROTOCOL = 21
-# Before each next hop's attributes: length, flags, hops, interface.
+# The header before each next hop's attributes: length, flags, hops, interface.
 _NEXT_HOP = struct.Struct("=HBBi")
 # IP6_RT_PRIO_USER: the kernel's default.
 _DEFAULT_METRIC_6 = 1024

@@ -25,7 +25,8 @@ _log = logging.getLogger("userspace_proxy.sources")
 # The pause after a response that forbids an Event. The role may change; until then requests would
 # only fill the server's log.
 FORBIDDEN_S = 600.0
-# In a 403 by the server's NamespaceLifecycle: the role is fine, but the namespace is being deleted.
+# The text of a 403 by the server's NamespaceLifecycle: the role is fine, but the namespace is being
+# deleted.
 _TERMINATING = "because it is being terminated"
 _MERGE = "application/merge-patch+json"
 

@@ -143,7 +143,7 @@ class FileEvents:
 
     async def _heard(self) -> None:
         if self._inotify is None:
-            await asyncio.Event().wait()  # Never: the timer ends.
+            await asyncio.Event().wait()  # This never returns: the timer ends it.
             return
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
@@ -179,7 +179,7 @@ def _links_to(path: str) -> Iterator[tuple[str, str]]:
             continue
         try:
             target = str(Path(here, name).readlink())
-        except OSError:  # Not a link, or nothing.
+        except OSError:  # The path is no link, or doesn't exist.
             here = str(Path(here, name))
             continue
         yield here, name

@@ -126,7 +126,7 @@ class LegacyProgrammer(NatProgrammer):
     """
 
     def __init__(self, version: int, facts: SteeringFacts) -> None:
-        # First, because the programs may be missing.
+        # Create the tables first, because the programs may be missing.
         self._tables, small_edits = LegacyTables(version), SmallEdits(version)
         super().__init__(facts)
         self._version = version

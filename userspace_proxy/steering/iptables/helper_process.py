@@ -115,7 +115,7 @@ class HelperProcess:
     def _start(self) -> None:
         self.close()
         try:
-            # In memory, as a container's root may be read-only.
+            # Keep the output in memory, because a container's root may be read-only.
             self._errors = os.fdopen(os.memfd_create("errors"), "w+b")
             self._child = AnsweringChild(
                 _ENTRY,

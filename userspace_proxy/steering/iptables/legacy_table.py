@@ -225,7 +225,7 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
     """
     chains: dict[str, list[str]] = {}
     known = cache(known)
-    # Not splitlines(), which treats characters in comments as line ends.
+    # Don't use splitlines(), which treats characters in comments as line ends.
     for line in text.split("\n"):
         if line.startswith(":"):
             chains[known(line[1:].partition(" ")[0])] = []

@@ -155,10 +155,12 @@ NAT_JUMPS = tuple(
 
 # The match for packets that a rule of the nat table has translated.
 _STEERED = "-m conntrack --ctstate DNAT"
-# Without "nowildcard" sockets on 0.0.0.0 and :: are ignored. Source: net/netfilter/xt_socket.c.
+# The match for packets to any socket. Without "nowildcard" sockets on 0.0.0.0 and :: are ignored.
+# Source: net/netfilter/xt_socket.c.
 _TO_ANY = "-m socket --nowildcard"
 _TO_PRIVILEGED = "-m socket --transparent --nowildcard"
-# Not --syn, which would admit a SYN with FIN or RST, and only Linux itself drops those.
+# The match for packets after the SYN. It isn't "! --syn", which would admit a SYN with FIN or RST,
+# and only Linux itself drops those.
 _LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
 # Edits that are accepted if kernel and iptables can look up sockets.
 SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")

@@ -68,7 +68,8 @@ _NUMBER_BYTES = 4
 
 SetKey = tuple[str, bytes]
 """A set's name and the key of an element."""
-# Elements are removed in this order and added in reverse: a look-up finds all or nothing.
+# The sets, whose elements are removed in this order and added in reverse: a look-up finds all or
+# nothing.
 SETS = (
     *(
         name

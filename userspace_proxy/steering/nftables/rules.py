@@ -55,7 +55,7 @@ DIALLED = {
     IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
     IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
 }
-# Not "tcp flags syn": that doesn't match a SYN with FIN or RST.
+# The match for a SYN. It isn't "tcp flags syn", which doesn't match a SYN with FIN or RST.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
 # Without a socket the expression doesn't match, and the kernel's own stack refuses the packet.
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
@@ -64,13 +64,14 @@ MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 RANGE_MAPS = {IPFamily.IPV4: "ranges4", IPFamily.IPV6: "ranges6"}
 ALL_MAPS = (*MAPS.values(), *RANGE_MAPS.values())
 GUARDED = "guarded"
-# Elements are removed in this order and added in reverse: a port is guarded before the first
-# frontend is steered to it.
+# The sets, whose elements are removed in this order and added in reverse: a port is guarded before
+# the first frontend is steered to it.
 SETS = (*ALL_MAPS, GUARDED)
 NAT_CHAINS = ("prerouting", "output")
 RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
-# Other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The kernel evaluates chains in order of
-# priority and applies the first translation: this one precedes kube-proxy's leftovers.
+# The priority of the nat chains; other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The
+# kernel evaluates chains in order of priority and applies the first translation: this one precedes
+# kube-proxy's leftovers.
 NAT_PRIORITY = -110
 # The priority comes after the kernel path's ranges, which come after all rules for single ports.
 RANGE_PRIORITY = -108
