@@ -60,7 +60,8 @@ class Backend:
     def pod(self) -> Pod:
         """The network namespace in which it runs; a test may configure it.
 
-        Raises: TypeError: Only backends of ``service_network`` have a namespace.
+        Raises:
+            TypeError: Only backends of ``service_network`` have a namespace.
         """
         pod = self._place.pod
         if pod is None:

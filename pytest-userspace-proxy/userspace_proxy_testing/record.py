@@ -3,9 +3,9 @@
     fixture ──take──▶ RecordedFixture ─┐
     failure of a phase ────────────────┴▶ RecordedTest ──write──▶ one file
 
-Rule 1: the fields are those of docs/in-tests.md; within a version fields are only added. Rule 2:
-the test's failure stays the reported one: unreadable parts are described in the record, because an
-exception in this module would end the whole run of pytest.
+Rule 1: the fields are those of docs/in-tests.md; within a version fields are only added.
+Rule 2: the test's failure stays the reported one: unreadable parts are described in the record,
+because an exception in this module would end the whole run of pytest.
 """
 
 from __future__ import annotations

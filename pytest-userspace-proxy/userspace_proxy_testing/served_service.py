@@ -132,7 +132,8 @@ class ServedService(abc.ABC):
     def address(self) -> SocketAddress:
         """The address that clients dial; unpacks into host and port.
 
-        Raises: LookupError: It isn't served, or no longer is.
+        Raises:
+            LookupError: It isn't served, or no longer is.
         """
 
     @property

@@ -139,5 +139,5 @@ def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
 def _has_legacy_tables() -> bool:
     """Return whether legacy tables are in use here, or can't be read."""
     with contextlib.suppress(OSError):
-        return bool(tables_in_use(4))
+        return any(map(tables_in_use, (4, 6)))
     return True

@@ -4,8 +4,8 @@
     └─ AffinityTable   the entries of one Service port, least recently used first
 
 Rule 1: one Service port may fill the whole bound; at the bound the port with the most entries loses
-its least recently used ones (ADR 0015 does the same with connections). Rule 2: an entry never costs
-a search: tables are sorted by size, which changes by one at a time.
+its least recently used ones (ADR 0015 does the same with connections).
+Rule 2: an entry never costs a search: tables are sorted by size, which changes by one at a time.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ row's texts.
 Rule 2: a row is a function: its parameters are those of the cause, and its body returns the
 sentence. Other texts are templates, or functions with the same parameters.
 Rule 3: the time of the cause, whether other clients are answered, and an endpoint's PROXY header
-are modifiers of a cause, not separate causes. Rule 4: properties of a code are its traits, never
-lists of codes elsewhere.
+are modifiers of a cause, not separate causes.
+Rule 4: properties of a code are its traits, never lists of codes elsewhere.
 """
 
 from __future__ import annotations

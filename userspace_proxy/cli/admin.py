@@ -1,9 +1,10 @@
 """Reads from the admin address of a running proxy, over plain HTTP.
 
 Rule 1: this client uses a plain socket, because aiohttp, which is for the API server, takes ten
-times as long to import. Rule 2: each error is one line with the address and the remedy. Rule 3: any
-process may listen there: an answer's size is bounded, and at a default address on this node, only a
-process of root or of this user is trusted.
+times as long to import.
+Rule 2: each error is one line with the address and the remedy.
+Rule 3: any process may listen there: an answer's size is bounded, and at a default address on this
+node, only a process of root or of this user is trusted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads the names that a Service requests, in its annotation or in slices of names.
 
 Rule 1: the key of a derived slice contains a colon, which object names can't. So the state on disk
-shows which slices were derived from which names, and these are read as slices of names. Rule 2: a
-name whose port the Service doesn't have is omitted, with a note.
+shows which slices were derived from which names, and these are read as slices of names.
+Rule 2: a name whose port the Service doesn't have is omitted, with a note.
 """
 
 from __future__ import annotations

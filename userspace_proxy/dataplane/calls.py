@@ -170,7 +170,7 @@ class SystemCalls:
         """
         sock = self._socks[fd]
         if holds_ack:
-            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
+            self.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
         number = sock.connect_ex((ip, port))
         if number in _BEGUN:
             return fd

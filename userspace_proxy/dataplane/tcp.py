@@ -102,7 +102,7 @@ class TcpConnection(Relayed):
         "_awaits_turn", "_is_counted", "_offset", "address", "announced",
         "began_at", "down", "endpoint", "endpoint_fd", "exchange", "group", "holds_ack",
         "is_aborting", "is_preserved", "is_waiting", "may_preserve",
-        "shows_local_client", "started", "tried", "up",
+        "shows_local_client", "started", "tried",
     )  # fmt: skip
 
     def __init__(

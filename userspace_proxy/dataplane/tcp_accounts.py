@@ -107,7 +107,7 @@ class TcpAccounts:
         counters.active += 1
         if connection.is_preserved:
             counters.preserved += 1
-            self._client_dialer.open_connections.add(client, endpoint)
+            self._client_dialer.open_connections.add(client, connection.dialled(endpoint))
             if counters.denials.part.failures or self._probes.pairs.until:
                 self._probes.admitted(counters, client, endpoint, now)
         if connection.tried:
@@ -160,9 +160,9 @@ class TcpAccounts:
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
         if connection.is_preserved:
-            dialer = self._client_dialer
-            dialer.open_connections.remove(client, endpoint)
-            dialer.ended_connections.note(client, endpoint, connection.reactor.now)
+            dialer, at = self._client_dialer, connection.dialled(endpoint)
+            dialer.open_connections.remove(client, at)
+            dialer.ended_connections.note(client, at, connection.reactor.now)
 
     def note(self, connection: _Connection, event: ConnectionEvent) -> None:
         """Record an event before the end, where connections are watched."""

@@ -6,8 +6,9 @@
     some endpoints fail · clients wait · clients of the last minute
 
 Rule 1: a rule decides which clauses are reported, and in which order; their rows contain the text.
-No code inspects a text. Rule 2: details that change with time alone (ages, counts) are appended to
-the clause when it is shown.
+No code inspects a text.
+Rule 2: details that change with time alone (ages, counts) are appended to the clause when it is
+shown.
 Rule 3: "served", and the present tense, require that clients were answered in the last minute.
 Rule 4: the absence of answers is only an observation: some programs only receive, and some Services
 have no clients.

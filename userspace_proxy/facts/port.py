@@ -3,8 +3,8 @@
     plan ──facts_of_plan──▶ PortFacts ◀── frontends, endpoints, figures, path (agent), state (judge)
 
 Rule 1: these fields are the JSON's; within a version, fields are only added. All have defaults,
-because ``explain`` also reads the JSON of older proxies. Rule 2: changed facts are replaced; facts
-are immutable once they are shown.
+because ``explain`` also reads the JSON of older proxies.
+Rule 2: changed facts are replaced; facts are immutable once they are shown.
 Rule 3: the JSON has positional fields before keyword-only ones, and a base's before its own.
 """
 

@@ -89,6 +89,8 @@ class Change(NamedTuple):
     useless. Empty if they are unknown."""
     range: Range = SINGLE
     """The ports from the dialled one on; endpoints have the port number of the first."""
+    is_replaced: bool = False
+    """The old port serves another frontend now."""
 
 
 class Allowed:
@@ -136,7 +138,8 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     These are UDP associations of steered frontends that lead neither to the port nor to an
     endpoint; associations of frontends that are no longer steered, if they lead to an old port or
     endpoint (another proxy on this node may steer the frontend now); and entries of unanswered SYNs
-    and of reset connections, if a new connection would lead elsewhere.
+    and of reset connections, if a new connection would lead elsewhere. Those of frontends that are
+    no longer steered are refused at the old port, so they stay, unless it serves another frontend.
 
     Returns: The number of stale entries.
 
@@ -147,7 +150,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     tcp: list[Change] = []
     for change in changes:
         if change.protocol == socket.IPPROTO_TCP:
-            if change.now is not None:
+            if change.now is not None or change.is_replaced:
                 tcp.append(change)
         elif change.now is not None or change.before:
             udp.append(change)

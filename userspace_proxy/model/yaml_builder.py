@@ -4,8 +4,9 @@ Errors about a key or item name its line.
 
 Rule 1: duplicates and ambiguous values are reported as mistakes with the line and a remedy, because
 a parser that guesses serves the wrong port. The caller decides whether a mistake matters: in
-skipped objects it doesn't. The value is the one that kubectl would read. Rule 2: the length of the
-text bounds the work: depth and aliases are limited, and no function recurses.
+skipped objects it doesn't. The value is the one that kubectl would read.
+Rule 2: the length of the text bounds the work: depth and aliases are limited, and no function
+recurses.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     one Service port above half ─▶ its connections, for clients of other Service ports
     otherwise ───────────────────▶ those of the largest network and, in it, of the largest client
 
-Rule 1: below the limit a client or a Service port may hold all connections. Rule 2: at the limit a
-connection is reset so that a new one needn't wait; but never a new connection, nor a client's only
-connection while it is in use.
+Rule 1: below the limit a client or a Service port may hold all connections.
+Rule 2: at the limit a connection is reset so that a new one needn't wait; but never a new
+connection, nor a client's only connection while it is in use.
 Rule 3: a Service port above its share replaces only its own connections.
 Rule 4: of a holder's connections, the longest-idle is reset first.
 Rule 5: if memory is short, the client that holds the most loses its largest connections first.

@@ -5,9 +5,10 @@
 
 Rule 1: new endpoints count as use, so pods stay for that time after they are scaled or replaced. So
 do all endpoints after a start, or after a worker's crash, when past use is unknown or unreported. A
-worker without endpoints served no client. Rule 2: only Services that hold connections are followed:
-without pods, other Services refuse clients, which isn't demand. Rule 3: the cost of a check depends
-on the changes; unchanged Service ports cost next to nothing.
+worker without endpoints served no client.
+Rule 2: only Services that hold connections are followed: without pods, other Services refuse
+clients, which isn't demand.
+Rule 3: the cost of a check depends on the changes; unchanged Service ports cost next to nothing.
 """
 
 from __future__ import annotations

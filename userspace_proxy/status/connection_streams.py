@@ -3,9 +3,9 @@
     Observing ──▶ Watcher ──┬─▶ lines of JSON, for programs and the command ``observe``
                             └─▶ events with words, for the page
 
-Rule 1: ``stream`` decides the limit of streams, and which stream ends at the limit. Rule 2: a line
-is one connection; after two seconds without a connection, an empty line tests whether the client
-still reads.
+Rule 1: ``stream`` decides the limit of streams, and which stream ends at the limit.
+Rule 2: a line is one connection; after two seconds without a connection, an empty line tests
+whether the client still reads.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     requests ──▶ those waiting for the same key ──▶ made once, one key at a time ──▶ shared by all
 
 Rule 1: a result is made after its request arrived, so it contains everything before.
-Rule 2: a waiting request holds only its place in the queue. Rule 3: results aren't kept: only the
-requests that received one refer to it.
+Rule 2: a waiting request holds only its place in the queue.
+Rule 3: results aren't kept: only the requests that received one refer to it.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, !
 · not served by design, for lack of an endpoint that clients would wait for, or not known to be
 (``PortFacts.neutral_reason``). Programs that add colours use only these.
 Rule 2: problems are first: the node's, then causes that affect several Services, which the
-Services' lines don't repeat, then problems of Service ports. Rule 3: the sentences are the page's:
-this module only lays them out.
+Services' lines don't repeat, then problems of Service ports.
+Rule 3: the sentences are the page's: this module only lays them out.
 """
 
 from __future__ import annotations

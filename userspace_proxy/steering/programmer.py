@@ -42,6 +42,10 @@ Ports = dict[Frontend, int]
 Affected = Mapping[Frontend, int | None]
 """The ports of some frontends; None: the frontend isn't steered."""
 
+# The number of ports whose former frontends are kept: a port that was freed is used last, so only
+# those of a range that is nearly used up are used again before a client stops sending its SYN.
+_LEFT_MAX = 256
+
 
 class Programmer(abc.ABC):
     """One proxy's state in the kernel, in the calling thread's network namespace.
@@ -154,13 +158,18 @@ class NatProgrammer(Programmer):
         they may have led: even failed steps may have been in force."""
         self._lost: set[IPFamily] = set()
         """Families that have lost an address since stale entries were last noted."""
+        self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
+        """TCP frontends by the proxy port that they left, until a frontend leads there again."""
+        self._replaced: set[Frontend] = set()
+        """Those of :attr:`_stale` to whose former port another frontend leads."""
 
     def _note_stale(self, before: Affected) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.
 
         For TCP these are unanswered SYNs, whatever their target: they bypassed the proxy, or a
         listener dropped them, by its filter or because its queue was full. If one of the ports has
-        no listener, they are refused anyway, so the listing, which takes 10 ms, is saved.
+        no listener, they are refused anyway, so the listing, which takes 10 ms, is saved until the
+        port serves another Service port, which is soon where the range is nearly used up.
         """
         applied, without = self._applied or {}, {None, 0, self._facts.refuse_port}
         for frontend, port in before.items():
@@ -168,6 +177,25 @@ class NatProgrammer(Programmer):
                 self._note_led([(frontend, port)])
             elif port is None or without.isdisjoint((port, applied.get(frontend))):
                 self._note_led([(frontend, None)])
+        self._note_replaced({f: p for f, p in before.items() if f.protocol is Protocol.TCP})
+
+    def _note_replaced(self, before: Affected) -> None:
+        """Note TCP frontends to whose former port another frontend leads now.
+
+        Frontends that return to their port cost no listing.
+        """
+        applied = self._applied or {}
+        for frontend, port in before.items():
+            if port not in (None, 0, self._facts.refuse_port):
+                self._left.setdefault((frontend.family, port), set()).add(frontend)
+        for frontend in before:
+            now = applied.get(frontend)
+            left = self._left.pop((frontend.family, now), ())
+            replaced = [each for each in left if applied.get(each) != now]
+            self._note_led((each, now) for each in replaced)
+            self._replaced.update(replaced)
+        while len(self._left) > _LEFT_MAX:
+            del self._left[next(iter(self._left))]
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
         """Note ports to which frontends have led, perhaps several each; None: anywhere."""
@@ -229,9 +257,10 @@ class NatProgrammer(Programmer):
                 self._choices(frontend),
                 here,
                 ranges.get(frontend, SINGLE),
+                is_replaced=frontend in self._replaced,
             ),
         )
-        self._stale = {}
+        self._stale, self._replaced = {}, set()
 
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
         """Forget the desired state, and remove the conntrack entries of removed rules."""

@@ -3,8 +3,8 @@
     kubeconfig ──▶ reader ──▶ AllNodes ──▶ Dashboard ◀── the browser
 
 Rule 1: the browser is opened once a node has answered, or the reason why none does is known, so a
-user without rights gets an error instead of an empty page. Rule 2: a browser that runs in this
-terminal isn't opened.
+user without rights gets an error instead of an empty page.
+Rule 2: a browser that runs in this terminal isn't opened.
 """
 
 from __future__ import annotations

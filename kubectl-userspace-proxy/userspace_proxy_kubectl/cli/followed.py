@@ -34,12 +34,6 @@ if TYPE_CHECKING:
 
     ShowPart = Callable[[AllNodes], None]
 
-if TYPE_CHECKING:
-    from userspace_proxy.cli.command import Given
-    from userspace_proxy.config import Settings
-
-    from ..nodes.reader import NodesReader
-
 # The duration below which a read is short: a second read may take as long.
 _SHORT_S = 2.5
 _CLEAR_LINE = "\r\x1b[K"

@@ -93,7 +93,8 @@ class ForwardSource(Source):
     async def check_access(self) -> None:
         """Check that the API server responds and grants the required permissions.
 
-        Raises: SourceError: The check failed.
+        Raises:
+            SourceError: The check failed.
         """
         client = ApiClient(self._credentials)
         try:

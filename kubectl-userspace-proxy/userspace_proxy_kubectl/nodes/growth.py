@@ -1,8 +1,8 @@
 """Computes the traffic of Service ports between two moments, over all nodes.
 
 Rule 1: a node's figures are compared with its own earlier figures, so a node that returns after a
-gap doesn't appear to have carried all traffic at once. Rule 2: for an agent restarted in between,
-figures since its start count.
+gap doesn't appear to have carried all traffic at once.
+Rule 2: for an agent restarted in between, figures since its start count.
 """
 
 from __future__ import annotations

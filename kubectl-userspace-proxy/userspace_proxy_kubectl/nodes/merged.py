@@ -4,8 +4,8 @@
                                      └────────▶ MergedEndpoint: nodes that tried it, and by cause
             ──by cause─────────▶ MergedIncident
 
-Rule 1: only nodes with a current answer count; findings name the others. Rule 2: a summary omits
-served Service ports, so the ports that it omits are served there.
+Rule 1: only nodes with a current answer count; findings name the others.
+Rule 2: a summary omits served Service ports, so the ports that it omits are served there.
 Rule 3: which nodes tried an endpoint decides whether the endpoint fails, or the path to it.
 Rule 4: each Service port in an answer is visited a fixed number of times.
 """

@@ -3,7 +3,8 @@
     Services, EndpointSlices ──list, watch──▶ Store ──▶ Digests ◀──compared── agents
 
 Rule 1: objects are read as agents read them, but with the user's rights; without, there are no
-digests. Rule 2: an unreadable object is omitted: agents keep the last version that they could read.
+digests.
+Rule 2: an unreadable object is omitted: agents keep the last version that they could read.
 """
 
 from __future__ import annotations

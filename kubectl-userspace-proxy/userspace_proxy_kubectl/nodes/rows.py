@@ -1,8 +1,8 @@
 """The table of nodes: one row each, the worst first.
 
-Rule 1: nodes without an answer also have a row, which doesn't show their last facts. Rule 2: a
-failure that most nodes see isn't one node's fault: a node's level is that of its findings, and of
-failures that it sees but most others don't.
+Rule 1: nodes without an answer also have a row, which doesn't show their last facts.
+Rule 2: a failure that most nodes see isn't one node's fault: a node's level is that of its
+findings, and of failures that it sees but most others don't.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NodeRow:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all observers; None: nothing is wrong with it, but with Services there."""
+        """The level for all readers; None: the node is healthy, some of its Services are not."""
         return None if self.level is Level.OK and self.unhealthy else self.level
 
 

@@ -8,8 +8,8 @@
 
 Rule 1: a line about an object begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served.
 Rule 2: nodes are first, then causes that affect several Services or only some nodes, which the
-lines of Service ports don't repeat, then Service ports. Rule 3: agents may send any names and
-words: each line is made printable, and each list has a bound.
+lines of Service ports don't repeat, then Service ports.
+Rule 3: agents may send any names and words: each line is made printable, and each list has a bound.
 """
 
 from __future__ import annotations

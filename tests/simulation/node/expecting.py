@@ -114,13 +114,13 @@ class Expecting:
             for side in claim.other_sides if claim and _changes_policy(claim, at, states) else ():
                 for truth in states:
                     yield truth.expected_of(side, ip, at)
-            if has_turns and _is_made_anew(claim, states):
+            if has_turns and is_made_anew(claim, states):
                 # Until its turn, a Service with another address has what it had before, and none
                 # of that is left.
                 yield NO_SERVICE
 
 
-def _is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
+def is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
     """Return whether a Service has had several cluster IPs."""
     return claim is not None and len({s.get("clusterIP") for s in _specs(claim, states)}) > 1
 

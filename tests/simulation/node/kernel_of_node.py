@@ -78,8 +78,8 @@ class NodeKernel:
         self.sysctls = Sysctls()
         self.version = 0
         """How often its rules have changed."""
-        self.has_drifted = False
-        """Whether another program has changed the product's rules since it wrote them last."""
+        self.drifted: set[str] = set()
+        """The product's tables that another program has changed since it wrote them last."""
         self.refused: Callable[[int], object] = lambda _code: None
         """Called with the error of a transaction of the product; 0: it was to fail."""
         self._run = next(_RUNS)
@@ -196,7 +196,6 @@ class NodeKernel:
         if name in FOREIGN or name == "flush ruleset":
             self.foreign = self._foreign()
         self.version += 1
-        self.has_drifted = True
 
     def take(self, number: int) -> None:
         """Have a chain of another program take clients before the product's."""
@@ -216,9 +215,10 @@ class NodeKernel:
         """Whether clients of all Services with TCP and IPv4 are taken."""
         return any(one.name == _TAKER for one in self._tables())
 
-    def _committed(self, port: int, _events: list[Event]) -> None:
+    def _committed(self, port: int, events: list[Event]) -> None:
         self.version += 1
-        self.has_drifted &= port == self.another.port
+        tables = {event.table for event in events if event.table.startswith(OURS)}
+        self.drifted = self.drifted | tables if port == self.another.port else self.drifted - tables
 
     def _refused(self, port: int, _tables: set[str], code: int) -> None:
         if port != self.another.port:

@@ -10,6 +10,7 @@ from userspace_proxy.balance.balancer import TRIED_MAX
 from userspace_proxy.causes.endpoints import UNANSWERED_S
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
+from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
 from userspace_proxy.model.failures import dial_failure
@@ -416,6 +417,26 @@ async def test_a_closed_port_of_a_range_does_not_affect_others(rig, timeout_s):
     counters = web.group.counters_of(listed[0])
     assert (counters.failures, counters.dials.is_on) == (1, False)
     assert not web.group.balancers.current.ejected(rig.engine.reactor.now)
+
+
+async def test_a_clients_own_address_is_known_to_reach_the_dialled_port_of_a_range(
+    rig, monkeypatch
+):
+    pod, dialer = rig.endpoint(), rig.engine.client_dialer
+    listed = SocketAddress(pod.address.ip, pod.address.port - 5)
+    web = rig.service(listed, at="127.0.0.2")
+    web.group.update(range_of(web, [listed]))
+    dialer.is_on = True
+    monkeypatch.setattr(dialer.locality, "keeps_client", lambda *_: True)
+    # On loopback, no socket need be transparent.
+    monkeypatch.setattr(SystemCalls, "set_option", lambda *_: 0)
+    client, server = await rig.joined(web, pod)
+    assert dialer.open_connections.has("127.0.0.1", pod.address)
+    client.finish()
+    server.finish()
+    await until(lambda: not rig.connections.open)
+    assert not dialer.open_connections.has("127.0.0.1", pod.address)
+    assert dialer.ended_connections.has("127.0.0.1", pod.address, rig.engine.reactor.now)
 
 
 async def test_a_port_that_has_just_left_its_range_is_reset(rig):

@@ -1,5 +1,6 @@
 import asyncio
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,12 @@ def test_names_and_addresses_may_be_mixed():
     assert names.named == (Endpoint("db.example.com"),)
     assert names.ports == (SlicePort("", 5432, "TCP"),)
     assert names.endpoints == ()
+
+
+def test_names_are_resolved_for_a_service_with_an_ipv6_address():
+    service = replace(DB, cluster_ips=("fd00:99::1",))
+    (names,) = make_all_slices(service, ["db.example.com:5432"], (), ALLOWED)
+    assert names.named == (Endpoint("db.example.com"),)
 
 
 def test_names_have_weights_and_priorities():

@@ -48,10 +48,12 @@ def test_taints_must_be_tolerated(tolerations, is_meant):
     assert daemon_set(tolerations=tolerations).includes(state(taints=[GPU])) is is_meant
 
 
-def test_commonly_tolerated_and_mild_taints_are_ignored():
+def test_only_commonly_tolerated_and_mild_taints_are_ignored():
     unready = {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}
     mild = {"key": "gpu", "effect": "PreferNoSchedule"}
     assert daemon_set().includes(state(taints=[unready, mild]))
+    evicting = {"key": "gpu", "effect": "NoExecute"}
+    assert not daemon_set().includes(state(taints=[evicting]))
 
 
 @pytest.mark.parametrize(

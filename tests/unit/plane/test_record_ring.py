@@ -87,6 +87,8 @@ async def test_without_a_watcher_there_is_no_log_to_write_to(rig):
 async def test_connection_logging_continues_after_the_last_watcher_leaves():
     rig = Rig(Tuning(connection_log=1.0))
     Observer(rig)
+    assert rig.engine.connection_log is not None
+    assert rig.engine.connection_log.is_watching
     rig.plane.observe([])
     assert rig.engine.connection_log is not None
     assert not rig.engine.connection_log.is_watching

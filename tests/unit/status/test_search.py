@@ -23,7 +23,7 @@ WEB = make_port(
     frontends=(make_frontend("10.96.0.1:80", "ClusterIP", "proxy port 20001"),),
     endpoints=(
         make_endpoint("10.244.1.7:8080", node="node-1"),
-        make_endpoint("10.244.2.7:8080", node="node-2", ejected_for_s=4.0),
+        make_endpoint("10.244.2.7:8080", node="node-2", ejected_for_s=0.0),
     ),
     notes=(external_ip_off("203.0.113.7", "external IPs are off"),),
 )

@@ -97,8 +97,11 @@ def test_a_refused_change_is_undone_and_the_old_state_stays_desired(programmer):
     with pytest.raises(SteeringError, match="is refused"):
         programmer.change({WEB: 36003, DNS: None, CART: 36004})
     assert programmer.kernel == {WEB: 36001, DNS: 36002}
-    programmer.apply({WEB: 36001, DNS: 36002})
+    programmer.repair()
     assert programmer.kernel == {WEB: 36001, DNS: 36002}
+    programmer.refused.clear()
+    programmer.change({WEB: 36003, DNS: None, CART: 36004})
+    assert programmer.kernel == {WEB: 36003, CART: 36004}
 
 
 class ByPort(ProgrammedSteering):

@@ -114,6 +114,13 @@ def test_a_kernel_without_a_part_of_nftables_makes_auto_choose_iptables(part):
         selection.check_kernel("nftables", kernel, own_namespace=False)
 
 
+@pytest.mark.parametrize("program", ["iptables", "ip6tables"])
+def test_legacy_tables_of_either_family_are_in_use_once_read(node, program):
+    assert not selection.has_legacy_tables()
+    node.run(f"{program}-legacy -t nat -L -n")
+    assert selection.has_legacy_tables()
+
+
 def test_a_kernel_without_legacy_tables_has_iptables_name_nftables():
     kernel = KernelOffers({"legacy tables": errno.ENOPROTOOPT})
     assert selection.iptables_lacks(kernel).startswith("this kernel lacks legacy tables (modprobe ")

@@ -2,7 +2,8 @@
 
     datagram = message …       message = header, body       body = a fixed part, attribute …
 
-Rule 1: this module only converts bytes. Rule 2: parsing ends at a truncated message or attribute.
+Rule 1: this module only converts bytes.
+Rule 2: parsing ends at a truncated message or attribute.
 Rule 3: a message or value that is too short for its kind is an OSError (EBADMSG), as if the kernel
 had refused the request.
 

@@ -25,7 +25,8 @@ def join(start: str, *segments: str) -> str:
 def check(path: str) -> None:
     """Check that a path is sent unchanged, and that all servers on the way read it alike.
 
-    Raises: TransportError: Otherwise; the path must not be sent.
+    Raises:
+        TransportError: Otherwise; the path must not be sent.
 
     Source: client-go's IsValidPathSegmentName, and RFC 3986, 5.2.4.
     """

@@ -447,7 +447,8 @@ class LineSplitter:
 
         The cost is proportional to the bytes, not to the number of chunks in a line.
 
-        Raises: LineTooLong: A line, even an incomplete one, is longer than the limit.
+        Raises:
+            LineTooLong: A line, even an incomplete one, is longer than the limit.
         """
         *complete, rest = chunk.split(b"\n")
         lines = []

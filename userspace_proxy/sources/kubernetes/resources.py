@@ -3,8 +3,8 @@
 Rule 1: an unreadable object is a separate problem: its last valid version stays, as do other
 objects.
 Rule 2: a list is applied as a difference: equal objects stay the same, and objects missing from the
-whole list are deleted at its end. Rule 3: objects beyond a namespace's share are omitted and
-counted (``shares``).
+whole list are deleted at its end.
+Rule 3: objects beyond a namespace's share are omitted and counted (``shares``).
 """
 
 from __future__ import annotations

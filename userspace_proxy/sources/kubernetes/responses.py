@@ -1,8 +1,9 @@
 """Converts the API server's responses and network failures to values with readable text.
 
 Rule 1: the text of a failure contains the server's URL, the cause in the server's or the kernel's
-words, and the remedy. Rule 2: a failure to reach the server has the same text for each resource, so
-that one cause is one line, regardless of the number of lists and watches.
+words, and the remedy.
+Rule 2: a failure to reach the server has the same text for each resource, so that one cause is one
+line, regardless of the number of lists and watches.
 """
 
 from __future__ import annotations

@@ -151,7 +151,9 @@ class FileWatch:
         gone = frozenset(names) - found.keys()
         for name in gone:
             self._read_as.pop(name, None)
-            self._unread.pop(name, None)
+        # Also files that were never read, which aren't in _read_as.
+        for name in self._unread.keys() - found.keys():
+            del self._unread[name]
         for name in sorted(found.keys() & frozenset(names)):
             try:
                 texts[name], self._read_as[name] = _read_file(name)

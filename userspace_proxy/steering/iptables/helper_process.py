@@ -58,7 +58,8 @@ class HelperProcess:
     def ask(self, request: dict[str, Any]) -> Any:
         """Send a request and return its answer.
 
-        Raises: HelperEnded: The helper ended without an answer.
+        Raises:
+            HelperEnded: The helper ended without an answer.
             SteeringError: The helper's error, or the next helper may not be started yet.
         """
         if self.is_new:

@@ -11,9 +11,9 @@
 A range of ports has such chains for each endpoint with or without affinity: they keep the port, or
 move it.
 
-Rule 1: this module doesn't access the kernel. Rule 2: an endpoint number in an affinity entry is
-reused only after all numbers have been assigned, long after the entry has expired. An entry for a
-removed endpoint has no effect.
+Rule 1: this module doesn't access the kernel.
+Rule 2: an endpoint number in an affinity entry is reused only after all numbers have been assigned,
+long after the entry has expired. An entry for a removed endpoint has no effect.
 Rule 3: the hash is part of the interface: all nodes choose the same endpoint for a client, before
 and after an upgrade.
 """

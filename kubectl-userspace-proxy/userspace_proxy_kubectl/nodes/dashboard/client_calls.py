@@ -3,8 +3,9 @@
     Edges of each node ──▶ calls, a row for each client and Service port, the busiest first
 
 Rule 1: a client is its pod if a node knows it, otherwise its address; the counts of several nodes
-are one row. Rule 2: nodes bound their tables, so this table is also bounded; the calls that nodes
-omitted are counted.
+are one row.
+Rule 2: nodes bound their tables, so this table is also bounded; the calls that nodes omitted are
+counted.
 """
 
 from __future__ import annotations

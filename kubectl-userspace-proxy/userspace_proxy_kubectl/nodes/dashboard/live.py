@@ -4,7 +4,8 @@
            ◀──ask───── a Service's whole facts, calls ◀─── pages that need them
 
 Rule 1: no merging or requests happen while no page is open, and simultaneous requests share a
-result. Rule 2: merging takes at most a quarter of a processor, regardless of the number of nodes.
+result.
+Rule 2: merging takes at most a quarter of a processor, regardless of the number of nodes.
 Rule 3: a node's answer to a page's question is trusted no more than any other: unreadable answers
 are omitted.
 """

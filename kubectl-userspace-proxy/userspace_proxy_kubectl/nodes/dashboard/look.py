@@ -1,7 +1,7 @@
 """The options of requests, the inputs of pages, and the addresses of pages.
 
-Rule 1: the path and query of an address determine the page, so it can be shared. Rule 2: names are
-quoted, because agents may claim any.
+Rule 1: the path and query of an address determine the page, so it can be shared.
+Rule 2: names are quoted, because agents may claim any.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Renders the map of calls: clients, Services, endpoints.
 
 Rule 1: the calls are those that nodes have counted; the endpoints are those in their plans, even
-without a call. Rule 2: a search shows the Services that match, and the Services of matching clients
-and endpoints.
+without a call.
+Rule 2: a search shows the Services that match, and the Services of matching clients and endpoints.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Renders all pages except for the pages of Services and the map.
 
-Rule 1: a page is bounded in size: a list has pages, or states how many items it omits. Rule 2: the
-sentences are from ``nodes.words``; this module only selects and counts.
+Rule 1: a page is bounded in size: a list has pages, or states how many items it omits.
+Rule 2: the sentences are from ``nodes.words``; this module only selects and counts.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
       node-2      ●                ✖                   a failing link is a cell
 
 Rule 1: the matrix has as many nodes and endpoints as a reader can survey, failing ones first, and
-states how many it omits. Rule 2: the mark of a cell and its words convey the same as its colour.
+states how many it omits.
+Rule 2: the mark of a cell and its words convey the same as its colour.
 """
 
 from __future__ import annotations

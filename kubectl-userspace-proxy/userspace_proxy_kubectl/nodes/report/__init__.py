@@ -4,6 +4,6 @@
 
 Rule 1: an archive's contents are chosen field by field; other fields aren't included.
 Rule 2: secrets are removed from all texts of others, and with ``--anonymous`` names are replaced.
-Derived files, such as the nodes table, are made from the result. Rule 3: unavailable and truncated
-parts are listed in the archive with the reason.
+Derived files, such as the nodes table, are made from the result.
+Rule 3: unavailable and truncated parts are listed in the archive with the reason.
 """

@@ -4,14 +4,10 @@ namespaces change meanwhile: an address that is a Service's is led, and one that
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..claims import Claim
+from ..expecting import is_made_anew
 from ..families import like
 from .base import Invariant
-
-if TYPE_CHECKING:
-    from ..world import World
 
 _LOOK_S = 1.0
 _OUTSIDE = "10.3.0.1"
@@ -21,10 +17,7 @@ class InForce(Invariant):
     """See the module."""
 
     NAME = "changes in force in time"
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._look_at = 0.0
+    _look_at = 0.0
 
     def look(self) -> None:
         """Part of Invariant."""
@@ -41,9 +34,12 @@ class InForce(Invariant):
         world, now = self._world, self._world.timeline.now
         states = list(world.cluster.between(now - bound_s, now))
         for at in world.cluster.dialled:
-            claims = [truth.claims_at(at) for truth in states]
-            if {_namespace_of(claim) for some in claims for claim in some} - {namespace}:
+            claims = {id(c.service): c for truth in states for c in truth.claims_at(at)}.values()
+            if {_namespace_of(claim) for claim in claims} - {namespace}:
                 # Which of several namespaces has it may change with either.
+                continue
+            if world.plan.endpoint_s and any(is_made_anew(claim, states) for claim in claims):
+                # Until its turn, a Service with another cluster IP has no address.
                 continue
             owned = [at in truth.frontends for truth in states]
             if any(owned) is all(owned):

@@ -31,9 +31,10 @@ _NUMBERS = """
 _BOUNDED = """
     Correlator._series Series EarlierChains._earlier EarlierChains.filters KernelAnswers._traffic
     _Traffic
-    KubernetesSource._logged_at NftablesProgrammer._uses NftablesSteering._filters
-    NodePortReservations PodNames._pods PreviousWorkers._taken Supervisor._tasks Turns._last
-    Turns._paces
+    KubernetesSource._logged_at NftablesProgrammer._left NftablesProgrammer._uses
+    NftablesSteering._filters
+    NodePortReservations PodNames._pods PreviousWorkers._taken Recorder._silent_until
+    Supervisor._tasks Turns._last Turns._paces
 """
 # Mostly all is forgotten after four seconds; demand lasts for 90 s.
 _LOOKS_S = (4.0, 8.0, *(16.0,) * 6)

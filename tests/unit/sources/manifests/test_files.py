@@ -207,6 +207,19 @@ def test_a_file_of_twice_the_most_bytes_is_a_problem_and_others_are_read(folder,
     assert look.texts == {str(folder / "web.yaml"): "web 2"}
 
 
+@pytest.mark.parametrize("was_read", [False, True], ids=["new", "read-before"])
+def test_the_problem_of_a_deleted_file_ends(folder, watch, was_read):
+    name = folder / ("web.yaml" if was_read else "huge.yaml")
+    (folder / "other.yaml").write_text("other")
+    with name.open("wb") as huge:
+        huge.truncate(2 * files.FILE_BYTES_MAX)
+    watch.look()
+    assert watch.look().problems
+    name.unlink()
+    watch.look()
+    assert watch.look().problems == {}
+
+
 def test_an_unreadable_file_is_a_problem_until_readable(folder, watch, monkeypatch):
     web = folder / "web.yaml"
     web.write_text("web 2")

@@ -5,9 +5,11 @@ import re
 
 import pytest
 
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.steering import REPLY_TABLES, ReplyRouting
+from userspace_proxy.steering.client_address.reply_routing import BridgeDelivery
 
 SHOW = "nft list ruleset; ip rule; ip -6 rule"
 
@@ -62,11 +64,20 @@ async def test_changes_by_others_are_repaired(node, replies):
     assert node.run(SHOW) == before
 
 
-async def test_delivery_on_bridges_begins_with_the_first_bridge(node, replies):
+def refuse(*_):
+    raise SteeringError("no memory")
+
+
+async def test_delivery_on_bridges_begins_with_the_first_bridge(node, replies, monkeypatch):
     assert (replies.bridges, replies.without_bridges) == (frozenset(), "")
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])
+    with monkeypatch.context() as refused:
+        refused.setattr(BridgeDelivery, "add_to", refuse)
+        await replies.repair([number])
+        assert (replies.bridges, replies.without_bridges) == (frozenset(), "no memory")
     await replies.repair([number, 9999])
+    assert replies.without_bridges == ""
     assert replies.bridges == {number}
     assert "table bridge userspace-proxy/replies" in node.run("nft list tables")
     node.run("ip link add uplink type bridge; ip link set uplink up")

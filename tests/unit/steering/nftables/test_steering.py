@@ -45,6 +45,7 @@ from userspace_proxy.steering.nftables.rules import all_elements
 from userspace_proxy.steering.nftables.steering import NftablesProgrammer
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
 FACTS = SteeringFacts(refuse_port=35999)
@@ -106,6 +107,17 @@ def begin(node, dial):
                 client.connect_ex((frontend.ip, frontend.port))
 
     return begin
+
+
+@contextlib.contextmanager
+def dropping(port):
+    """Listen at a port, where SYNs are dropped as by a full queue."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+        admit_only(listener, ())
+        listener.bind(("0.0.0.0", port))
+        listener.listen()
+        yield
 
 
 @pytest.fixture
@@ -408,11 +420,7 @@ async def test_a_syn_that_a_listener_drops_does_not_follow_its_entry_to_the_port
 ):
     """It is sent again, and would be refused there."""
     await steering.apply({WEB: 36001})
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
-        admit_only(listener, ())
-        listener.bind(("0.0.0.0", 36001))
-        listener.listen()
+    with dropping(36001):
         begin(WEB)
     assert count_flows(node, socket.IPPROTO_TCP) == 1
     if then == "another port after none":
@@ -421,6 +429,38 @@ async def test_a_syn_that_a_listener_drops_does_not_follow_its_entry_to_the_port
     await steering.change({WEB: 36003}, ())
     await steering.forget_stale()
     assert count_flows(node, socket.IPPROTO_TCP) == 0
+
+
+@pytest.mark.parametrize("then", ["removed", "refused"])
+async def test_an_unanswered_syn_ends_once_its_old_port_serves_another_frontend(
+    node, steering, begin, then
+):
+    """Issue 75: sent again, it was served by the endpoint of another Service."""
+    await steering.apply({WEB: 36001, CART: REFUSE})
+    with dropping(36001):
+        begin(WEB)
+    changed, gone = ({}, [WEB]) if then == "removed" else ({WEB: REFUSE}, [])
+    await steering.change(changed, gone)
+    await steering.forget_stale()
+    assert count_flows(node, socket.IPPROTO_TCP) == 1, "it is refused"
+    await steering.change({CART: 36001}, ())
+    await steering.forget_stale()
+    assert count_flows(node, socket.IPPROTO_TCP) == 0
+
+
+async def test_frontends_that_return_to_their_port_cost_no_listing(steering):
+    frontends = [WEB, replace(WEB, port=81)]
+    await steering.apply(dict.fromkeys(frontends, 36001))
+    for target in (REFUSE, 36001):
+        await steering.change(dict.fromkeys(frontends, target), ())
+    assert await steering._do(lambda programmer: programmer._stale) == {}
+
+
+async def test_few_former_frontends_of_ports_are_kept(steering, monkeypatch):
+    monkeypatch.setattr("userspace_proxy.steering.programmer._LEFT_MAX", 1)
+    await steering.apply({WEB: 36001, CART: 36002})
+    await steering.change({}, [WEB, CART])
+    assert await steering._do(lambda programmer: list(programmer._left.values())) == [{CART}]
 
 
 async def test_an_unanswered_syn_to_an_endpoint_ends_although_the_other_table_had_drifted(
