@@ -48,8 +48,7 @@ _FORMS = {
     "bearer basic negotiate": (
         r"\b((?i:bearer|basic|negotiate)\s{1,3})(?=[a-z._~+/-]{0,200}[A-Z0-9=])[\w.~+/=-]{6,}"
     ),
-    # Without a digit this matches neither "shop/token: refused" nor "cannot read token: Permission
-    # denied".
+    # Neither "shop/token: refused" nor "cannot read token: Permission denied" has a digit.
     "pass token key= key: key\" key' key-data keydata secret": (
         rf"(?i)((?:{_KEY}=|(?<![\w/.-]){_KEY}:\s{{0,3}}(?=[\"'\\]|(?-i:[A-Za-z._-]{{0,200}}\d))"
         r"|--(?:token|password|client-key|client-secret)\s{1,3})[\"'\\]{0,2})[^\s,;&)\"'\\<>]+"

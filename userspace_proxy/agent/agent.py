@@ -192,8 +192,7 @@ class Agent:
             asyncio.get_running_loop(),
             self._options.workers,
             self._options.tuning,
-            # Keep CAP_NET_RAW even if addresses can't be preserved yet: the kernel may allow it
-            # later.
+            # Keep it even if addresses can't be preserved yet: the kernel may allow it later.
             keeps_net_raw=steering.name != "none" and self._options.preserves_client_address,
             label=label,
             previous_workers=self._previous_workers,

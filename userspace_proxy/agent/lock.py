@@ -80,8 +80,7 @@ class NodeLock:
             if exc.errno != errno.EADDRINUSE:
                 raise
         self._refuse(abstract_sockets.find_listeners([self._name]).values())
-        # No other program can predict this name, so none can bind it, or take the sockets of its
-        # proofs.
+        # No other program can predict this name, and bind it or take its proofs' sockets.
         name = f"{self._name}#{secrets.token_hex(8)}"
         return name, ProvenSocket(name)
 

@@ -135,8 +135,7 @@ class Balancer:
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
         self._ejections.keep(self._usable)
-        # Include the endpoints that were ejected at the last pick: later changes are reported
-        # relative to it.
+        # Use the last pick's ejections: later changes are reported relative to them.
         out = self._ejections.out(-math.inf)
         self._levels = _levels(endpoints, self._usable, standbys, out)
         self._first = self._levels[0].endpoints

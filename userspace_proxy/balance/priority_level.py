@@ -25,8 +25,7 @@ from ..model import SocketAddress
 # up to 2 us (weights), rebuilding the list 1 us per candidate.
 SKIPPED_MAX = 16
 _SKIPPED_PART = 32
-# The length of a short list: in it a missing endpoint matters at once, and a new list costs less
-# than a dial.
+# The length of a short list: a missing endpoint matters, and a new list costs less than a dial.
 SHORT = 64
 # How long a returned endpoint may be missing from a list that is longer than SHORT.
 RELIST_S = 1.0

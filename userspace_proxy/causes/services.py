@@ -92,8 +92,7 @@ def external_ip_of(address: str, owner: ServiceKey | str) -> str:
 
 
 def _number_hint(about: str, kind: str, number: str, **_: str) -> str:
-    # Don't suggest changing the other Service: it may have the address as its cluster IP, for
-    # instance.
+    # The hint isn't about the other Service, which may have the address as its cluster IP.
     return f"Give this Service another {kind}"
 
 

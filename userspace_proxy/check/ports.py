@@ -17,8 +17,7 @@ from .finding import Finding, error, ok, warning
 NODE_PORTS = (30000, 32767)
 _LOCAL = "net.ipv4.ip_local_port_range"
 _RESERVED = "net.ipv4.ip_local_reserved_ports"
-# The number of connections for which a medium-sized node should have room; each takes two
-# descriptors.
+# The connections for which a medium-sized node should have room; each takes two descriptors.
 _CONNECTIONS = 1000
 
 Span = tuple[int, int]

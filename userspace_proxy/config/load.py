@@ -17,8 +17,7 @@ from .flags import Flags, read_flags
 from .setting_table import Origin
 from .settings import TABLE, Settings
 
-# The flags that apply even with a file; kube-proxy ignores its other flags then. Source: its
-# Options.Complete.
+# The flags that kube-proxy doesn't ignore beside a file. Source: its Options.Complete.
 _OBEYED_BESIDE_A_FILE = ("hostnameOverride", "logging.verbosity", "logging.format")
 # The settings of sync periods, which kube-proxy ignores in some modes. Source: its
 # Options.processV1Alpha1Flags and its conversion of v1alpha1.

@@ -48,8 +48,7 @@ _log = FieldLogger("userspace_proxy.dataplane")
 # The number of ports to try to bind, 4 µs each. The first is usually free; the others are random,
 # so with 90 % in use 97 % of dials find a free one.
 _TRIES = 32
-# The number of ports to consider for a UDP flow, including ports known to be in use; each takes 0.1
-# µs.
+# The ports to consider for a UDP flow, 0.1 µs each, including ports known to be in use.
 _LOOKS = 64
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK

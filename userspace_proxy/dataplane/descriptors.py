@@ -30,20 +30,16 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 DESCRIPTORS = 2
 """Descriptors of one connection: the client's socket and the endpoint's."""
-# The number of descriptors for other code: log files, API connections, status requests, the
-# embedding program.
+# Descriptors for other code: log files, API connections, status requests, the embedding program.
 _RESERVE = 64
-# The number of descriptors that must be free after a pause, so that not every close wakes all
-# listeners.
+# The descriptors that a pause must free, so that not every close wakes all listeners.
 _RESUME_ROOM = 16
 # Seconds between two calls of waiting callbacks: seldom enough to cost nothing, often enough that
 # clients don't notice the wait.
 _RETRY_S = 0.25
-# The time without a released descriptor after which a proxy is stalled; a busy proxy releases
-# descriptors all the time.
+# A proxy is stalled after this long without a released descriptor; busy ones release many.
 _STALL_S = 0.5
-# The longest gap in a pause: waiting callbacks are called every _RETRY_S, and wait again unless
-# there is room now.
+# The longest gap in a pause: callbacks without room are called, and wait again, every _RETRY_S.
 _PAUSE_GAP_S = 1.0
 # The time after a reset at the limit in which further resets don't wait for a stall.
 _SHEDDING_S = 5.0

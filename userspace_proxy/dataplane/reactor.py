@@ -61,12 +61,10 @@ HUP = select.EPOLLHUP
 RDHUP = select.EPOLLRDHUP
 ET = select.EPOLLET
 
-# The maximum number of events per dispatch: the kernel copies them in one call, and timers wait for
-# at most this many.
+# The maximum number of events per dispatch: timers wait for at most this many.
 _MAX_EVENTS = 256
 
-# The number of events that make a dispatch long: it takes about 0.3 ms, and a connection takes at
-# least four dispatches.
+# The events of a long dispatch, which takes 0.3 ms; a connection takes at least four dispatches.
 _MANY_EVENTS = 16
 # How long the loop counts as behind after such a dispatch: even a busy loop has some dispatches
 # with few events in between.
@@ -167,8 +165,7 @@ class Reactor:
         self.calls.close_epoll()
 
     def _schedule(self) -> None:
-        # Schedule only once: otherwise two dispatches that each schedule the next would become
-        # three.
+        # Schedule once: two dispatches that each schedule the next would become three.
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._continue)
@@ -274,8 +271,7 @@ class Timeouts:
                     del self.due[item]
                     self._expired(item)
         finally:
-            # Start the next timer only here: a deadline started meanwhile may be much later than
-            # the next one.
+            # Start a timer only here: a new deadline may be much later than the next one.
             self._timer = None
             if self.due:
                 due = next(iter(self.due.values()))

@@ -297,8 +297,7 @@ class Direction(Handler):
                 self.release()
                 return not self._has_urgent
             if count < 0:
-                # Release the pipe before moving the rest, which may take another pipe and lose this
-                # one.
+                # Release it before moving the rest, which may take another pipe and lose this one.
                 self.release()
                 if self.is_broken:
                     # The reader may have stopped at an urgent mark, with bytes behind it.

@@ -185,8 +185,7 @@ class TcpConnection(Relayed):
         if fd != self.client_fd:
             self._on_endpoint(events)
             return
-        # TCP_NODELAY isn't set on the client's first events, because it is for a client that sends
-        # again.
+        # TCP_NODELAY is for a client that sends again, so it isn't set on its first events.
         if (had_asked := up.bytes_moved) and not events & _RDHUP:
             self._set_nodelay()
         if not had_asked:
@@ -434,8 +433,7 @@ class TcpConnection(Relayed):
         """End the dial in progress, if any; return False if the caller has nothing left to do."""
         self.reactor.tick()
         if self.endpoint_fd >= 0 and is_connected(self._endpoint_socket):
-            # The loop was delayed: the endpoint's event is still to come, and the dial counts until
-            # then.
+            # The loop was delayed: the event is still to come, and until then the dial counts.
             return False
         is_opening = self in self.owner.openings
         self._end_dial()

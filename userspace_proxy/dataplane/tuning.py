@@ -16,8 +16,7 @@ ROUNDS = 8
 # follows: see rule 6 in ``relay``.
 BULK_BYTES = 64 * 1024
 
-# The number of pipe fillings of one direction before others get their turn: up to 4 MiB, about 2
-# ms.
+# Pipe fillings of one direction before others get their turn: up to 4 MiB, about 2 ms.
 SPLICE_ROUNDS = 4
 
 # The maximum number of pipes. An unprivileged user may use 64 MiB for all pipes
@@ -29,16 +28,13 @@ MAX_PIPES = 32
 # buffers per socket, unless tcp_rmem allows more than 16 MiB.
 LAST_TURNS = 8
 
-# The number of connections accepted, or datagrams received, per socket before others get their
-# turn.
+# Connections accepted, or datagrams received, per socket before others get their turn.
 BATCH = 64
 
-# The number of dials of a UDP flow that fail at once, such as without a route, before others get
-# their turn.
+# Dials of a UDP flow that fail at once, such as without a route, before others get their turn.
 DIALS = 8
 
-# The length of a listener's accept queue, which Linux limits to net.core.somaxconn (4096 since
-# 5.4).
+# The length of an accept queue; Linux limits it to net.core.somaxconn (4096 since 5.4).
 BACKLOG = 4096
 
 

@@ -64,8 +64,7 @@ def _drops(proc: Path) -> int:
 
 
 _NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
-# The folder of sysctls: reads and writes apply to the network namespace of the thread that opens
-# the file.
+# The sysctls of the network namespace of the thread that opens a file.
 _PROC_SYS = Path("/proc/sys")
 _BOOT = "kernel.random.boot_id"
 _UNKNOWN = "unknown"

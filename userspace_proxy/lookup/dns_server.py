@@ -53,8 +53,7 @@ ELSEWHERE_MAX = 512
 _CONNECTIONS_MAX = 128
 _IDLE_S = 10.0
 _BACKLOG = 128
-# The number of attempts to bind: another program may have the TCP port that the kernel chose for
-# UDP.
+# The number of attempts: the TCP port that the kernel chose for UDP may be taken.
 _TRIES = 16
 _LENGTH = struct.Struct(">H")
 

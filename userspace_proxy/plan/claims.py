@@ -183,8 +183,7 @@ def _claims(
             port=port,
             protocol=protocol,
             scope=_scope(service, side),
-            # Single ports precede ranges, because the first frontend has the address to which names
-            # resolve.
+            # Single ports precede ranges, as names resolve to the first frontend's address.
             frontends=tuple(sorted(frontends, key=lambda one: (one.last, one))),
             created=service.created,
             admits=of_all.admits if side is Side.LOAD_BALANCER else None,

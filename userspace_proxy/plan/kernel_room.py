@@ -47,8 +47,7 @@ NODE_RULES_MAX = 20_000
 
 The kernel checks all of them in each transaction that adds or deletes a chain: 15 ms.
 """
-# The number of rules per endpoint with affinity, including its chain, which takes as long as a
-# rule.
+# The rules per endpoint with affinity, including its chain, which takes as long as a rule.
 _FOR_PINNED = 4
 # The further rules of a port: the chain and map with which its rules choose.
 _FOR_CHOICE = 4

@@ -132,8 +132,7 @@ class ListeningSockets:
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # Keep a socket if no other could be opened beside it, for example because no descriptor
-            # was left.
+            # No other socket could be opened beside them, such as without a descriptor.
             self._keep(deaf[0])
         self._close_sockets()
 

@@ -176,8 +176,7 @@ class Plane:
             group.change(serving, self._clock())
             self._update_all(group.opening())
             if self._previous_workers is not None:
-                # Send the entries to all workers, and before the listeners: a client may reach
-                # another worker now.
+                # Send them to all workers first: a client may reach another worker now.
                 for entries in self._previous_workers.take_entries(group.label):
                     self._send_all(entries)
         elif (change := group.change(serving, self._clock())) is not None:

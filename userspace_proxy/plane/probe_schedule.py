@@ -32,8 +32,7 @@ SILENT_S = 30.0
 40 s, while the Service is served by the proxy."""
 PER_SECOND = 2_000
 """The maximum number of probes that begin in a second; one takes some 60 µs of a core."""
-# The least interval and the spread, as parts of the average: intervals are drawn between 2/3 and
-# 4/3 of it, so that nodes don't probe in step.
+# Intervals as parts of the average: 2/3 to 4/3, drawn so that nodes don't probe in step.
 _LEAST, _SPREAD = 2 / 3, 2 / 3
 # The time within which due probes begin together, so that a timer serves several.
 GAP_S = 0.01

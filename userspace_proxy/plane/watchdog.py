@@ -15,8 +15,7 @@ import asyncio
 import os
 from pathlib import Path
 
-# The interval of a worker's heartbeats; with its reports, an idle worker wakes less than twice a
-# second.
+# The interval of heartbeats; with reports, an idle worker wakes less than twice a second.
 BEAT_S = 0.6
 # The seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4
 # to 1.25 s. HAProxy's watchdog takes 2 s.

@@ -63,8 +63,7 @@ _SOCKETS_A_MESSAGE = 200
 # How long affinity entries may be sent after the sockets; a full table takes half a second when
 # idle.
 PINS_S = 5.0
-# The maximum size of waiting entries: no more are encoded while the next control process doesn't
-# read.
+# The maximum size of entries that the next control process hasn't read.
 _MAX_ENTRIES_WAITING_BYTES = 256 * 1024
 # The pace of encoding entries, during which pauses for traffic are three times as long.
 _ENTRIES_PACE = Pacing(1 / 3, 0.001)

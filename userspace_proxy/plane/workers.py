@@ -149,8 +149,7 @@ class WorkerSlot:
 
         self._began = self._clock()
         try:
-            # Open this socket first: if that fails, a started process would wait for its first
-            # message.
+            # Open it first: if this fails, a started process would wait for its first message.
             found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:

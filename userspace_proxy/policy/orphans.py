@@ -29,8 +29,7 @@ from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
 """The maximum number of names per namespace: each has up to 64 variants, about 20 KB in all."""
-# The minimum length of a variant. Shorter variants prove nothing: all names of one letter would be
-# similar.
+# The minimum length of a variant: with one letter, all names would be similar.
 _VARIANT_MIN = 2
 
 _At = TypeVar("_At", bound=Hashable)

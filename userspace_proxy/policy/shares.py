@@ -34,8 +34,7 @@ _SERVICE_SHARE = 1 / 2
 _FEW = 16
 # The maximum cost of an idle connection (docs/benchmarks.md): less memory isn't worth a reset.
 CONNECTION_BYTES = 16 * 1024
-# The difference of buffers below which connections count as equal, so that the longest-idle one is
-# reset.
+# The difference below which buffers count as equal: then the longest-idle connection is reset.
 _EQUAL_BYTES = 64 * 1024
 # The age below which a connection isn't settled: twice the interval at which idle connections are
 # found (ageing.LOOK_S), so that a burst resets nothing.

@@ -258,8 +258,7 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
         [
             (labels, port.kernel_connections)
             for labels, port in ports.items()
-            # Like other counters of a Service port, this one is shown from the port's first client
-            # on.
+            # Like a port's other counters, this one is shown from the first client on.
             if port.kernel_connections
         ],
     )

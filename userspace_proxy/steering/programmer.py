@@ -239,8 +239,7 @@ class NatProgrammer(Programmer):
         """Remove conntrack entries from before the frontends' current rules."""
         ports = self._applied or {}
         if self._lost:
-            # Note them only now: a change that was refused later would have steered other
-            # frontends.
+            # Note them only now: a change refused later would have steered other frontends.
             self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:

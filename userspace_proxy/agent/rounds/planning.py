@@ -89,8 +89,7 @@ class Planning:
 
     def end_recovery(self) -> None:
         """Note that no rule of an earlier run is left; call it after each round."""
-        # Recovered listeners are closed only now, when a Service port that lost one is steered to
-        # its other listener.
+        # Close them only now that a port without its listener is steered to its other one.
         self._served_ports.close_recovered()
         self._recovered.clear()
         self.spare_ports()

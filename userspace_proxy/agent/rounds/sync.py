@@ -192,8 +192,7 @@ class SyncLoop:
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
-        # Forget stale flows before the round is in force, and before listeners close: their targets
-        # may be old.
+        # Do this before the round is in force, and listeners close: flows may have old targets.
         await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False

@@ -30,8 +30,7 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 LOOK_EVERY_S = 60.0
-# The interval between two checks of nftables' generation number, which grows with each change;
-# reading it costs 30 µs.
+# The interval of checks of nftables' generation number; a check costs 30 µs.
 _CHECK_EVERY_S = 0.5
 # The share of a CPU that reading may take: one reading takes some 10 ms, and seconds with 100,000
 # rules. This program's own changes cause readings, too.

@@ -54,8 +54,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
-# The multiple of a check's cost that the following pause pays off, so that a debt shrinks with each
-# check.
+# The multiple of a check's cost that a pause pays off, so that a debt shrinks with each check.
 _PAYS = 1.5
 BURST_S = 0.1
 """CPU time that may be owed while the cause of missing answers is undecided."""

@@ -56,8 +56,7 @@ RESPONSE_BYTES_MAX = 16 << 20
 
 # How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
-# The maximum number of iterations until a socket is closed; asyncio needs five after the end of
-# input.
+# The maximum of iterations until a socket is closed; asyncio needs five after the input's end.
 _TURNS_TO_CLOSE = 50
 # The size of aiohttp's buffer. In one step aiohttp reads twice this, unpacks this, or takes a
 # sixteenth as many chunks: 4,096 chunks of one byte take 10 ms.

@@ -293,8 +293,7 @@ class Reflector:
             if not is_known:
                 failure, is_known = await self._check_history()
                 if failure is not None or self._position.needs_list:
-                    # Don't list again at once after a list: differing servers would cause list
-                    # after list.
+                    # Don't list after a list: differing servers would cause list after list.
                     self._lists_at_once = known_at == _UNKNOWN
                     return failure
             self._note_success()

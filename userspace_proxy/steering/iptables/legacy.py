@@ -218,8 +218,7 @@ def _holder(file: int) -> str:
     try:
         inode = os.fstat(file).st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            # A line is "1: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF"; waiting locks have an
-            # arrow.
+            # 1: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF; waiting locks have an arrow.
             fields = line.split()
             if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) == inode:
                 return str(named_process(int(fields[4])))

@@ -52,8 +52,7 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# The priorities come before the chains that steer to proxy ports, and before other programs'
-# masquerading.
+# Priorities before the chains that steer to proxy ports, and other programs' masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
 # The priority comes after all rules for single ports, which take precedence over ranges.
 RANGE_PRIORITY = -109

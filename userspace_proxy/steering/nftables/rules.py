@@ -33,8 +33,7 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, Interval, SetElement
 from ...model import Frontend, IPFamily, Protocol, pack_ip
 
-# The priority comes before other programs' filters, which might drop packets that are to be
-# refused.
+# The priority precedes other programs' filters, which might drop packets to refuse.
 FILTER_PRIORITY = -10
 _PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
