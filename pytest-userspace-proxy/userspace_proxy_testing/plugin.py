@@ -346,7 +346,7 @@ def pytest_make_collect_report(
         collector.config.stash[_SKIPS_MODULES] = True
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: {problem}")
-        # With a call, pytest would treat it as a failure and enter its debugger.
+        # If it had a call, pytest would treat this as a failure and enter its debugger.
         report.__dict__.pop("call")
     elif _is_required(collector.config):
         needed = sorted({name for node in report.result for name in _fixtures_of(node)})

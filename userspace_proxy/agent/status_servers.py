@@ -104,7 +104,7 @@ class StatusAddresses:
             # Search in a thread, because this reads the descriptors of all processes.
             holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
             message += f" by {holder}" if holder else ""
-        # A copy: the traceback of a raised error keeps its frames' objects alive.
+        # Store a copy: the traceback of a raised error keeps its frames' objects alive.
         address.condition.set(ListenError(message, hint=error.hint))
 
 

@@ -94,7 +94,7 @@ class Balancer:
         shares_as: str = "",
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
-        """May be replaced."""
+        """The strategy of the first priority; may be replaced."""
         self.standby_strategies: Sequence[Strategy] = ()
         """Strategies of the priorities after the first, each with its own turn. May be replaced;
         a priority without one uses ``strategy``."""

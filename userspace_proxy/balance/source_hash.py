@@ -60,7 +60,7 @@ class SourceHash:
         self._endpoint_of: dict[int, SocketAddress] = {}
         """The endpoints by their hashes, endpoints of equal weight together."""
         self._lanes = Lanes(())
-        """These hashes."""
+        """The hashes of ``_endpoint_of``."""
         self._by_weight: list[tuple[float, int]] = []
         """Each weight, with the number of its endpoints."""
         self._remembered: dict[str, tuple[SocketAddress, ...]] = {}

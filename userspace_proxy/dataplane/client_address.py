@@ -83,7 +83,7 @@ class ClientPorts:
         self._first = first
         self._last = last
         self._port = random.randint(first, last)
-        # Tuples: most ports have one endpoint, and a set takes four times the memory.
+        # The endpoints are tuples: most ports have one, and a set takes four times the memory.
         self._endpoints: dict[tuple[str, int], tuple[SocketAddress, ...]] = {}
 
     def next(self) -> int:

@@ -708,7 +708,7 @@ _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _SERVED),
 )
 RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
-"""In order: the first rule that returns a verdict decides; the last one always does."""
+"""The rules in order: the first one that returns a verdict decides; the last one always does."""
 
 
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:

@@ -70,8 +70,7 @@ _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# Counts of the last minute that endpoints, Service ports and traffic don't count since the start,
-# or only as part of other counters.
+# The other counts of the last minute that no endpoint's counters have.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)
@@ -263,7 +262,7 @@ class GroupCounters(_PortSlots, Counters):
         for name in counted_names(PortFigures):
             setattr(self, name, 0)
         self.out_of_ports = 0
-        """Of the shortages, how often this node's address had no free port for the endpoint."""
+        """Shortages in which this node's address had no free port for the endpoint."""
         self.out_of_client_ports = 0
         """Dials without a free port at the client's address: failed, or from this node's
         address."""

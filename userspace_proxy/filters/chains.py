@@ -29,7 +29,7 @@ class RuleVerdict(enum.StrEnum):
     QUEUE = "queue"
     TRANSLATE = "translate"
     NOTRACK = "notrack"
-    """Not a final verdict."""
+    """The packet isn't tracked; this isn't a final verdict."""
     MAP = "vmap"
     """A verdict from a map, by an unknown condition."""
 

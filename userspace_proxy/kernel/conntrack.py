@@ -361,7 +361,7 @@ def _remove(
     if not listings:
         return 0
     with _requests("remove") as requests:
-        # A set, because listings overlap where the kernel ignores the filter.
+        # This is a set, because listings overlap where the kernel ignores the filter.
         stale = {
             remove_request(entry)
             for wanted in listings

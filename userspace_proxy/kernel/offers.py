@@ -237,7 +237,7 @@ def read_kernel_offers(
     try_out, try_others = try_out or try_nftables, try_others or try_parts
     wanted = list(names)
     nft = [name for name in wanted if name in PROBES or name == _NFT]
-    # nftables first: its rules load modules that other parts need.
+    # Try nftables first: its rules load modules that other parts need.
     codes = _nft_codes(nft, try_out)
     if others := [name for name in wanted if name not in nft]:
         codes |= try_others(others)

@@ -108,7 +108,7 @@ class TrackingTimeouts:
         try:
             now = self._read()
             noted = self._noted()
-            # Another process raised it, and hasn't restored it.
+            # Another process raised the timeout, and hasn't restored it.
             is_raised = noted is not None and noted.raised == now
             before = noted.before if noted and is_raised else now
             if now < self._wanted:

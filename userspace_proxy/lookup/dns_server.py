@@ -68,7 +68,7 @@ class DnsServer:
         self._stack = contextlib.AsyncExitStack()
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue(ELSEWHERE_MAX)
         self._connections: dict[asyncio.Task[Any], str] = {}
-        """Each connection's client; least recently answered first."""
+        """The connections with their clients; the least recently answered one is first."""
         self._answering: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
 

@@ -117,7 +117,7 @@ class Lookup(NamedTuple):
     """The answer of DNS about one name."""
 
     addresses: Mapping[IPFamily, tuple[str, ...]]
-    """Sorted, by family; a family is missing if no server answered for it."""
+    """Sorted addresses by family; a family is missing if no server answered for it."""
     ttl_s: float = 0.0
     """How long the addresses are valid."""
     why: str = ""

@@ -55,7 +55,7 @@ class ServiceIndex(Generic[Address]):
 
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
         """Add a Service at these addresses; idempotent."""
-        # A single object for all addresses: a set for each would take 200 bytes.
+        # All addresses share one object: a set for each would take 200 bytes.
         alone = (service,)
         for address in addresses:
             have = self._services.setdefault(address, alone)

@@ -114,7 +114,7 @@ def plan_ports(
         count = _count(index, claim)
         left -= count
         if count and left < 0:
-            # A single object for all omitted ports, of which there may be thousands.
+            # All omitted ports, of which there may be thousands, share one object.
             left_out_reason = left_out_reason or _left_out_reason(state.service.key, is_left_out)
             plan = _plan_without_endpoints(state, claim, left_out_reason)
         else:

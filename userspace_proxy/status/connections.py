@@ -162,7 +162,7 @@ class StatusConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, not isinstance: uvloop's transports don't inherit from asyncio's.
+        # Use a cast, not isinstance: uvloop's transports don't inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         for limit in self._limits:
             limit.add(self)

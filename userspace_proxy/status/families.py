@@ -146,7 +146,7 @@ def _families(
     """Yield the families of a table, each with a value per row; rare families without zeros."""
     for name, figure in table.items():
         value = attrgetter(name)
-        # A list, because a generator read late would use the variables of a later series.
+        # Make a list, because a generator read late would use the variables of a later series.
         samples = [(labels, value(row)) for labels, row in rows.items()]
         if figure.is_rare and prefix != "node_":
             samples = [sample for sample in samples if sample[1]]

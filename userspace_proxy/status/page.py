@@ -87,9 +87,9 @@ class Page:
     rates: Figures
     has_rates: bool
     sparkline: Sparkline | None
-    """Shows the last minute."""
+    """The chart of the last minute."""
     chart: Chart | None
-    """Shows the last ten minutes."""
+    """The chart of the last ten minutes."""
     events: Sequence[Event]
     """The events, the newest first."""
 

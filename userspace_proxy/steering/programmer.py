@@ -161,7 +161,7 @@ class NatProgrammer(Programmer):
         self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
         """TCP frontends by the proxy port that they left, until a frontend leads there again."""
         self._replaced: set[Frontend] = set()
-        """Those of :attr:`_stale` to whose former port another frontend leads."""
+        """The frontends of :attr:`_stale` to whose former port another frontend leads."""
 
     def _note_stale(self, before: Affected) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.

@@ -259,7 +259,7 @@ def read_address(message: Message) -> ListedAddress:
     """Parse a message about an interface's address."""
     _, _, flags, scope, link = _ADDRESS.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ADDRESS.size))
-    # The header has room for only eight flags. With a peer, _PEER is the peer's address.
+    # The header has room for only eight flags. If there is a peer, _PEER is the peer's address.
     flags = _number(found[_ADDRESS_FLAGS]) if _ADDRESS_FLAGS in found else flags
     ip = ip_of(found.get(_LOCAL_ADDRESS) or found.get(_PEER, b""))
     return ListedAddress(ip, link, scope, flags)
