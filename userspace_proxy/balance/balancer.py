@@ -13,7 +13,7 @@ Rule 2: a pick pins the client at once, so that connections that begin at the sa
 one endpoint; if it fails, the next pick pins the client to another.
 Rule 3: a client that is pinned to a standby endpoint leaves it as soon as an endpoint of a better
 priority may be dialled.
-Rule 4: no pick iterates over all ejected endpoints (``level``).
+Rule 4: no pick iterates over all ejected endpoints (``priority_level``).
 """
 
 from __future__ import annotations

@@ -220,7 +220,8 @@ _NOTHING_COUNTED = EndpointCounters()
 class AfterWait:
     """Counts connections that the client leaves before an answer, after waiting for an endpoint.
 
-    It replaces an endpoint's counters in :mod:`.exchange`, as these connections don't count there.
+    It replaces an endpoint's counters in :mod:`.connection_outcome`, as these connections
+    don't count there.
     """
 
     __slots__ = ("_table", "ends")

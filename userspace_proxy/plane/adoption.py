@@ -14,7 +14,8 @@ sockets for nftables.
 Rule 3: a previous worker may be of another version, so unknown messages are skipped.
 Rule 4: a previous worker that doesn't answer in time drains, or ends, once it answers: until then
 it serves its clients as the previous control process ordered. If it disconnects before, this
-process connects again: other processes have displaced it (``reception``), or its proof was late.
+process connects again: other processes have displaced it (``authentication``), or its proof was
+late.
 Rule 5: sockets come first; only the drain waits for affinity entries, for some seconds.
 Rule 6: reading from a worker is bounded, and ends with its last message.
 """

@@ -41,8 +41,8 @@ _log = FieldLogger("userspace_proxy.dataplane")
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 # The number of bytes that an unencoded message counts for: a closure and a record. The state of the
 # Service port that it refers to, or the previous state, is in this process's memory anyway, however
-# slow the other side is: at most two messages per Service port wait (``merging``). If their encoded
-# sizes counted, a worker at its start would exceed 64 MiB by the sum of all Service ports.
+# slow the other side is: at most two messages per Service port wait (``pending_changes``). If their
+# encoded sizes counted, a worker at its start would exceed 64 MiB by the sum of all Service ports.
 _LATER_BYTES = 300
 
 # The maximum size of a message. A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in

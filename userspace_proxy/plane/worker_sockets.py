@@ -4,7 +4,7 @@
 
 The control process opens them, so that they belong to root, or its user, and not to the workers'
 user. It proves their origin, which workers can't, so no other process can pose as a worker. How the
-next control process proves its right to a worker's sockets: ``reception``.
+next control process proves its right to a worker's sockets: ``authentication``.
 """
 
 from __future__ import annotations

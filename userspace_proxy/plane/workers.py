@@ -3,8 +3,8 @@
 Rule 1: a worker process that dies is replaced, and the whole state is sent to its replacement; so
 all messages to workers are derived from the plane's state.
 Rule 2: a process that hangs is killed (``watchdog``), and so replaced.
-Rule 3: waiting changes of a group are merged for a slow worker (``merging``), so the number of
-groups bounds the queue.
+Rule 3: waiting changes of a group are merged for a slow worker (``pending_changes``), so the
+number of groups bounds the queue.
 Rule 4: a worker in the caller's loop isn't watched: it needs no timer.
 """
 
