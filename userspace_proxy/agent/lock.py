@@ -45,7 +45,7 @@ class NodeLock:
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
         self.listener: ProvenSocket | None = None
-        """Set while the lock is held: accept connections, so that the kernel's queue has room.
+        """The held lock's socket, or None; accept connections to keep room in the kernel's queue.
 
         A process that only asks whether the lock is held has its answer from the kernel by then."""
 

@@ -157,7 +157,7 @@ class Direction(Handler):
         self.bytes_counted = 0
         """How many of the moved bytes are in the endpoint's counters."""
         self.pipe: Pipe | None = None
-        """Set while bulk is in transit."""
+        """The pipe that holds bulk in transit; None without any."""
         self._in_pipe = 0
         """Bytes in the pipe."""
         self._is_bulk = False

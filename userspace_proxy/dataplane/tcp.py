@@ -114,7 +114,7 @@ class TcpConnection(Relayed):
         self.client_fd = client
         self.address = address
         self.announced: Announced | None = None
-        """Set if the address comes from a PROXY header."""
+        """What a PROXY header announced, if the address comes from one."""
         self.is_closed = False
         self.may_preserve = True
         """False if the listener can see that the client is this node itself."""

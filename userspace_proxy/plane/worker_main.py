@@ -124,7 +124,7 @@ class WorkerMain:
         self._kept: dict[str, _socket.socket] = {}
         """Sockets kept for the next control process, by name."""
         self._reception: Reception | None = None
-        """Set while no control process commands this worker."""
+        """The reception of the next control process, while none commands this worker."""
         self._entries_timer: asyncio.TimerHandle | None = None
         """The timer for the next batch of affinity entries."""
         self._channel = self._open_channel(sock)

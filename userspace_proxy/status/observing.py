@@ -114,7 +114,7 @@ class Observing:
 
     def __init__(self, clock: Callable[[], float] = Clocks.time) -> None:
         self.is_on = asyncio.Event()
-        """Set while there is a watcher."""
+        """An event that is set while there is a watcher."""
         self._clock = clock
         self._watchers: dict[Watcher, None] = {}
         self._edges = Edges()

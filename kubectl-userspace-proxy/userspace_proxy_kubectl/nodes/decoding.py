@@ -38,14 +38,14 @@ ELEMENT_BYTES = 100
 CHARACTER_BYTES = 4
 """Bytes of a character in a non-ASCII text."""
 CAUSE_BYTES = 600
-"""Cost of a cause beyond its object: 20 µs to read, and 2 µs more for each parameter."""
+"""The cost of a cause beyond its object: 20 µs to read, and 2 µs more for each parameter."""
 PORT_BYTES = 2000
-"""Cost of a Service port beyond its memory, for the 35 µs to merge and show it; an element of a
-list costs ELEMENT_BYTES beyond its memory, for 1 to 2 µs."""
+"""The cost of a Service port beyond its memory, for the 35 µs to merge and show it; an element of
+a list costs ELEMENT_BYTES beyond its memory, for 1 to 2 µs."""
 DECODED_PER_BYTE = 12
-"""Decoded bytes allowed per byte of the answer's limit; proxies' answers have 11."""
+"""The maximum number of decoded bytes per byte of the answer's limit; proxies' answers have 11."""
 KEPT_PER_BYTE = 4
-"""Kept bytes allowed per byte; proxies' answers have 2.4, or 3.6 if all Services fail."""
+"""The maximum number of kept bytes per such byte; answers have 2.4, or 3.6 if all Services fail."""
 # The share of a processor for one node's changes; a proxy's changes take a hundredth.
 _SHARE = 0.1
 

@@ -60,7 +60,7 @@ class FileEvents:
         self.writing: set[str] = set()
         """Paths of manifests that a program has changed but not closed."""
         self.has_heard = False
-        """Set when an event about a manifest was read; the caller resets it."""
+        """Whether an event about a manifest was read; the caller resets it."""
 
     def follow(self, links: Iterable[str]) -> bool:
         """Watch the current folders of the path and its links; return whether one is new."""

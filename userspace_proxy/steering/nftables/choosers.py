@@ -80,7 +80,7 @@ class Chooser(NamedTuple):
     endpoints: tuple[SocketAddress, ...] = ()
     """With affinity: the endpoints of all choices in order."""
     by_client: bool = False
-    """As in :class:`.KernelTarget`."""
+    """Whether the client's address chooses instead of chance, as in :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
     """The first and the last port of a range; its endpoints have the port number of the first."""
 
