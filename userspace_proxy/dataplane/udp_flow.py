@@ -116,7 +116,7 @@ class UdpFlow:
         """When that endpoint was chosen: later than the start if another one refused first."""
         self.sock: _socket.socket | None = None
         self.kept: list[Kept] | None = []
-        """Its first datagrams; None once they must not be sent again."""
+        """The flow's first datagrams; None once they must not be sent again."""
         self.answered_at = -math.inf
         """When an answer was last noted."""
         self.is_ended = False

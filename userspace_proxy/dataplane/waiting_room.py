@@ -63,7 +63,7 @@ class Waiter(Protocol):
 
     @property
     def client_ip(self) -> str:
-        """Its IP address."""
+        """The client's IP address."""
 
     def resume(self) -> None:
         """Dial for it; it then calls :meth:`WaitingRoom.wait`, ``served`` or ``left``."""

@@ -118,7 +118,7 @@ class BlockingService(InThread[AddedService]):
 
     @property
     def key(self) -> ServiceKey:
-        """Its namespace and name."""
+        """The Service's namespace and name."""
         return self._object.key
 
     @property

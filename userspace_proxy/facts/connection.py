@@ -116,7 +116,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     source: _Text = ""
     """The address that the endpoint sees: the ``client``'s or the ``node``'s."""
     dials: _Count = 0
-    """Number of endpoints that were dialled."""
+    """The number of endpoints that were dialled."""
     failed: Annotated[tuple[FailedDialFacts, ...], msgspec.Meta(max_length=_DIALS_MAX)] = ()
     """The dialled endpoints that didn't answer, each with its cause."""
     waited_s: _Seconds = 0.0

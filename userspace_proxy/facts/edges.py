@@ -122,7 +122,7 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     """Connections and flows since the start, including refused ones."""
     failed: int = 0
-    """Number of these that ended without an answer to the client."""
+    """The number of these that ended without an answer to the client."""
     last_at: float = 0.0
     """Unix time of the last call that workers have reported."""
 

@@ -54,9 +54,9 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     services: Sequence[str] = ()
     """The affected Services, ``namespace/name``, sorted."""
     ports: int = 0
-    """Number of Service ports that it affects."""
+    """The number of affected Service ports."""
     endpoints: Sequence[str] = ()
-    """Addresses of the endpoints concerned; empty if it concerns none."""
+    """The addresses of the endpoints concerned; may be empty."""
     waiting: int = 0
     """Clients of these Service ports that are now waiting for an endpoint."""
     last_minute: int = 0
@@ -292,7 +292,7 @@ class TrackingFacts(msgspec.Struct, frozen=True):
             "conntrack_entries_limit", "entries", "Limit of entries in the kernel's conntrack table"
         ),
     ] = 0
-    """Size of the table; 0 if nothing is tracked."""
+    """The table's size; 0 if nothing is tracked."""
     drops: Annotated[
         int, counter("conntrack_drops", "packets", "Packets that conntrack dropped since boot")
     ] = 0
@@ -326,7 +326,7 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
         int,
         gauge("socket_lb_frontends", "frontends", "Frontends at which connect() is translated"),
     ] = 0
-    """Number of frontends that it translates."""
+    """The number of translated frontends."""
     repairs: Annotated[
         int,
         counter(

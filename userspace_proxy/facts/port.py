@@ -100,7 +100,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never has."""
     is_past: bool = False
-    """Its cause is from a while ago, and the endpoint hasn't been dialled since."""
+    """The endpoint's cause is from a while ago, and the endpoint hasn't been dialled since."""
     sent_at: float = 0.0
     """Unix time at which it last sent a client a first byte or a first datagram, even an empty one;
     0 if it never has."""

@@ -43,7 +43,7 @@ class StreakPart(NamedTuple):
 
     succeeded_at: Moment = _NEVER
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """Number of failures in a row; if 0, the other fields mean nothing."""
+    """The number of failures in a row; if 0, the other fields mean nothing."""
     first_at: Moment = _NEVER
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER

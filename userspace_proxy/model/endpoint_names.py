@@ -76,14 +76,14 @@ class NameState(enum.Enum):
     """The addresses of Nodes are unknown, so no name is looked up."""
     TOO_MANY = "too many"
     PENDING = "pending"
-    """It has not been looked up yet."""
+    """The name has not been looked up yet."""
     UNRESOLVED = "unresolved"
     STALE = "stale"
-    """It no longer resolves; its last addresses are still used."""
+    """The name no longer resolves; its last addresses are still used."""
     FORBIDDEN = "forbidden"
-    """One of its addresses must not be dialled."""
+    """One of the name's addresses must not be dialled."""
     NO_ADDRESS = "no address"
-    """It has addresses, but none of this family."""
+    """The name has addresses, but none of this family."""
 
 
 _NEVER_LOOKED_UP = (NameState.NOT_ALLOWED, NameState.NETWORKS_UNKNOWN, NameState.TOO_MANY)

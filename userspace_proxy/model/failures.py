@@ -59,9 +59,9 @@ class Failure(enum.StrEnum):
     NO_HOST = "no-host"
     """No host answers for the next hop, according to the neighbour table."""
     NO_ROUTE = "no-route"
-    """This node has no route to it."""
+    """This node has no route to the endpoint."""
     ROUTE_PROHIBITS = "route-prohibits"
-    """A route or routing rule of this node prohibits it."""
+    """A route or routing rule of this node prohibits the endpoint's address."""
     ROUTE_UNREACHABLE = "route-unreachable"
     """A route of this node has the type unreachable."""
 

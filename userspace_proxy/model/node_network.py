@@ -15,12 +15,12 @@ class Node:
 
     name: str
     addresses: tuple[str, ...] = ()
-    """Its InternalIP and ExternalIP addresses, in the object's order."""
+    """The node's InternalIP and ExternalIP addresses, in the object's order."""
     zone: str = ""
     pod_networks: tuple[str, ...] = ()
     """Networks of its pods, in canonical form; may be empty."""
     is_being_deleted: bool = False
-    """It has a deletion timestamp, or the cluster autoscaler's taint for deletion.
+    """The node has a deletion timestamp, or the cluster autoscaler's taint for deletion.
 
     Source: kube-proxy's NodeEligible: ToBeDeletedByClusterAutoscaler, KEP-3836."""
     is_missing: bool = False

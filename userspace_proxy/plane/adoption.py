@@ -261,10 +261,10 @@ class _PreviousProcess:
         self._timer: asyncio.TimerHandle | None = None
         name = sock.getpeername()
         self._name = name.decode() if isinstance(name, bytes) else ""
-        """Where it listens; empty if this process can't connect again."""
+        """The name of the worker's socket; empty if this process can't connect again."""
         self.is_late = False
-        """It answered too late to be adopted: its sockets are closed on arrival, and it is asked
-        less often."""
+        """The worker answered too late to be adopted: its sockets are closed on arrival, and it is
+        asked less often."""
         self._skipped = False
         self._order: Drain | End | None = None
         """The order to send once it answers."""

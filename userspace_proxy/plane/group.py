@@ -138,7 +138,7 @@ class Group(CounterTable):
 
     @property
     def label(self) -> str:
-        """Its name in logs, and for workers of the previous process."""
+        """The group's name in logs, and for workers of the previous process."""
         return str(self.key)
 
     def opening(self) -> GroupUpdate:

@@ -48,7 +48,7 @@ class ServedRange:
 
     asked: AskedRange
     spans: tuple[Span, ...]
-    """Its ports; several if others of the Service's ranges are within ``all``."""
+    """The ports served; several spans if other ranges of the Service are within ``all``."""
 
     def cause_at(self, kind: FrontendKind, ip: str, facts: NodeFacts) -> Cause | None:
         """Return why the range isn't served at an address; None if it is."""

@@ -98,7 +98,7 @@ class Lease:
     notes: Mapping[str, str] = field(default_factory=dict)
     """Annotations of this proxy, without their domain."""
     version: str = ""
-    """Its resourceVersion; empty: it doesn't exist yet."""
+    """The Lease's resourceVersion; empty: no Lease exists yet."""
 
 
 class Leases(abc.ABC):

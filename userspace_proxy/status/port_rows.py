@@ -40,7 +40,7 @@ class EndpointRow:
     """The endpoint's level; None: this node leaves it out by design."""
     state: str
     share: int
-    """Its percentage of the Service port's connections."""
+    """The endpoint's percentage of the Service port's connections."""
 
 
 @dataclass(frozen=True, slots=True)

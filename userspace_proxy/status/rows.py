@@ -85,7 +85,7 @@ class Row:
     id: str
     level: Level
     mark: Level | None
-    """Its level, for all observers; None for a neutral mark."""
+    """The mark's level, for all observers; None for a neutral mark."""
     neutral: str
     """The meaning of a neutral mark."""
     namespace: str

@@ -218,7 +218,7 @@ class HasListeners(typing.Protocol):
 
     @property
     def listeners(self) -> Mapping[Frontend, Listener]:
-        """Its listeners."""
+        """The Service port's listeners."""
 
 
 class ListenerIndex:

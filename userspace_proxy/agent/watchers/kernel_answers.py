@@ -68,7 +68,7 @@ GRACE_S = 2.0
 PROBES_S = 1.5
 """The time limit of a probe."""
 AGAIN_S = 30.0
-"""Endpoints are probed again at this interval while clients still get no answer."""
+"""The interval at which endpoints are probed while clients still get no answer."""
 RETRY_S, RETRY_MAX_S = 60.0, 3600.0
 """Seconds until ``auto`` tries the kernel path again if no chain is known to drop packets; doubles
 each time."""

@@ -46,11 +46,11 @@ class KubeconfigFile(NamedTuple):
     """One kubeconfig file."""
 
     place: str
-    """Its path, as given."""
+    """The file's path, as given."""
     folder: PurePath
     """The folder to which its paths are relative."""
     document: Document | None
-    """Its content; None: it is empty."""
+    """The file's content; None: the file is empty."""
 
 
 @dataclass(frozen=True, slots=True)

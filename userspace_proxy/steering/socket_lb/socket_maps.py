@@ -204,7 +204,7 @@ class RingEvent(NamedTuple):
     """The client of the connection that caused the event; incomplete before it is bound."""
     frontend: SocketAddress
     waited_ns: int
-    """Time until it was established, or failed."""
+    """The time until the connection was established, or failed."""
     received: int
     sent: int
     result: Result
