@@ -40,7 +40,7 @@ class Backend:
     requests: Sequence[SeenRequest] = ()
     """The last requests, oldest first; empty unless it is an HTTP server of the test."""
     is_left = False
-    """Whether its address still accepted connections when it was closed."""
+    """Whether the backend's address still accepted connections when it was closed."""
 
     def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name

@@ -46,7 +46,7 @@ class _Host:
     failures: int = 0
     """Lookups in a row without an address."""
     why: str = ""
-    """Why it has no addresses; empty: it has."""
+    """Why the host has no addresses; empty: it has some."""
     since: float = 0.0
     """Monotonic seconds of the first of these failures."""
     keep_until: float = 0.0

@@ -47,7 +47,7 @@ class FileSettings:
     warnings: list[str] = field(default_factory=list)
     """Sentences about fields without effect."""
     is_kube_proxys: bool = False
-    """Whether it contains a KubeProxyConfiguration."""
+    """Whether the file contains a KubeProxyConfiguration."""
 
 
 def read_config_file(path: str) -> FileSettings:

@@ -128,7 +128,7 @@ class UdpFlow:
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.sent_since = 0.0
-        """When its first datagrams were sent: at its start, or after its wait."""
+        """When the flow's first datagrams were sent: at its start, or after its wait."""
         self.first_byte_s: float | None = None
         """Seconds from ``sent_since`` to the endpoint's first answer; None before it."""
         self.received_bytes = 0
@@ -157,7 +157,7 @@ class UdpFlow:
 
     @property
     def started(self) -> float:
-        """When its first datagram arrived."""
+        """When the flow's first datagram arrived."""
         return self.sent_since if self.waited is None else self.waited.started
 
     def on_endpoint(self, events: int) -> None:

@@ -61,7 +61,7 @@ class DialResult:
     seconds: float
     """Seconds until the connection was open, or had failed."""
     cause: Cause | None = None
-    """Why it failed; None if the address answered."""
+    """Why the dial failed; None if the address answered."""
     error: str = ""
     """The kernel's error message; empty if the address answered."""
     has_no_route: bool = False

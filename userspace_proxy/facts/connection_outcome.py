@@ -126,7 +126,7 @@ class ConnectionOutcome:
         """Why the client got no answer, or only part of it; None without a visible failure. A late
         byte may still reach the client."""
         self.is_failed = False
-        """Whether it counts as a connection whose client got no answer."""
+        """Whether the connection counts as one whose client got no answer."""
         self.has_unanswered_request = False
         """A further answer was due when the first side ended."""
         self.reset_as: tuple[EndReason, EndedBy] | None = None

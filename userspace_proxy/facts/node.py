@@ -271,7 +271,7 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
     ] = False
     """Whether endpoints see client addresses."""
     reason: str = ""
-    """Why they see this node's address; empty if client addresses weren't requested, or are on."""
+    """Why endpoints see the node's address; empty if clients' weren't requested, or are on."""
     problem: str = ""
     """A part that should be repaired, but can't be at the moment."""
     repairs: int = 0
@@ -315,11 +315,11 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
         bool | None,
         gauge("socket_lb_attached", "", "1 while connect() of this node's programs is translated"),
     ] = None
-    """Whether it works; null if it isn't requested."""
+    """Whether the translation works; null if it isn't requested."""
     problem: Annotated[
         str, gauge("socket_lb_problems", "", "1 while connect() can't be translated everywhere")
     ] = ""
-    """Why it doesn't work, or not everywhere; there, rules serve the clients."""
+    """Why the translation doesn't work, or not everywhere; there, rules serve the clients."""
     cgroup: str = ""
     """The cgroup whose processes' connect() is translated."""
     frontends: Annotated[
@@ -452,9 +452,9 @@ class IgnoredFacts(msgspec.Struct, frozen=True):
     port: str
     """The port's name or number; empty when the whole Service is ignored."""
     cause: Cause
-    """Why it gets no listener."""
+    """Why the Service or port gets no listener."""
     is_conflict: bool = False
-    """Whether it should be served, but another Service owns its address."""
+    """Whether the reason is that another Service owns its address."""
 
     @property
     def key(self) -> ServiceKey:

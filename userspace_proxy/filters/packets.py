@@ -38,13 +38,13 @@ class FirstPacket(NamedTuple):
     link: PodLink | None = None
     """The incoming link, with source networks behind it; None: that of any client."""
     is_other: bool = False
-    """Whether its source is an address that no rule names."""
+    """Whether the packet's source is an address that no rule names."""
     is_forwarded: bool = False
     """Whether the kernel has translated it, and forwards it."""
     way_out: PodLink | None = None
     """The outgoing link; None: unknown."""
     is_tracked: bool = True
-    """Whether it has passed connection tracking; otherwise its state is unknown."""
+    """Whether the packet has passed connection tracking; otherwise its state is unknown."""
 
 
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:

@@ -51,7 +51,7 @@ class Need(NamedTuple):
     within: str = ""
     """The part that this one depends on."""
     trial: Ask | None = None
-    """How it is tried; None: by ``nft_probes`` or ``trials``."""
+    """How the part is tried; None: by ``nft_probes`` or ``trials``."""
 
 
 SOCKET_MATCH = "legacy socket match"

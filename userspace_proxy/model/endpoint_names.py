@@ -109,7 +109,7 @@ class ResolvedSlice(EndpointSlice):
 
     @property
     def needs_nodes(self) -> bool:
-        """Whether its endpoints depend on the Nodes' addresses."""
+        """Whether the slice's endpoints depend on the Nodes' addresses."""
         return not any(problem.state in _NEVER_LOOKED_UP for problem in self.problems)
 
 

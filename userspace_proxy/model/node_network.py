@@ -57,7 +57,7 @@ class NodeRoute(NamedTuple):
     """Index of the outgoing link; 0 for none, or for several."""
     has_gateway: bool = False
     is_local: bool = False
-    """Whether it delivers packets to this node."""
+    """Whether the route delivers packets to this node."""
     gateway_links: tuple[int, ...] = ()
     """Where there are several next hops: the link of each that is a gateway."""
 

@@ -88,7 +88,7 @@ class KernelFit(NamedTuple):
     obstacle: str = ""
     """Why the Service can't be on the kernel path; empty if it can."""
     coarse: str = ""
-    """Why its weights are coarse there; empty if they aren't."""
+    """Why the Service's weights are coarse there; empty if they aren't."""
 
 
 FITS = KernelFit()

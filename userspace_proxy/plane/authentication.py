@@ -123,7 +123,7 @@ class _Guest:
     deadline: asyncio.TimerHandle
     challenge: socket.socket | None
     refusal: str
-    """Why it isn't challenged."""
+    """Why the process isn't challenged."""
     said: bytes = b""
 
 

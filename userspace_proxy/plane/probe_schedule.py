@@ -52,7 +52,7 @@ class _Probed:
     services: Counter[ServiceKey] = field(default_factory=Counter)
     """The Services with this endpoint, and the number of their ports with it."""
     at: float | None = None
-    """When it is due; None while it waits for a turn, or a probe is in progress."""
+    """When the next probe is due; None while it waits for a turn, or a probe is in progress."""
     turn_of: ServiceKey | None = None
     """The Service whose turn the current probe took."""
     began_at: float | None = None

@@ -265,7 +265,7 @@ class ForwardedPort:
     """The address at which it answers; may be empty."""
     pods: int = 0
     problem: str = ""
-    """Why it isn't served, or refuses clients."""
+    """Why the port isn't served, or refuses clients."""
 
 
 def render_start(

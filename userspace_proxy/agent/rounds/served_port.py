@@ -66,12 +66,12 @@ class ServedPort:
 
     @property
     def is_unsteered(self) -> bool:
-        """Whether its problem is that rules don't steer clients to its listeners."""
+        """Whether the port's problem is that rules don't steer clients to its listeners."""
         return self.not_listening is None and bool(self.unsteered)
 
     @property
     def problem(self) -> str:
-        """Why it isn't served, or not at every frontend; empty if it is."""
+        """Why the port isn't served, or not at every frontend; empty if it is."""
         if self.not_listening is not None:
             return self.not_listening.message
         first = self._first_unsteered

@@ -171,11 +171,11 @@ class _Away:
     """Why a Service port with path ``auto`` has left the kernel path, and when it returns."""
 
     has_chain: bool
-    """A chain drops the packets of all clients."""
+    """Whether a chain drops the packets of all clients."""
     times: int
     """The number of consecutive departures from the kernel path."""
     until: float
-    """When it returns if no chain is known, in monotonic seconds."""
+    """When the port returns if no chain is known, in monotonic seconds."""
 
 
 class KernelAnswers(Component):

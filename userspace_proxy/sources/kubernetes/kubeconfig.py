@@ -90,7 +90,7 @@ class KubeCluster:
     authority: Content = Content()
     tls_server_name: str = ""
     is_insecure: bool = False
-    """Whether its certificate isn't verified."""
+    """Whether the server's certificate isn't verified."""
     proxy_url: str = ""
     proxy_place: str = ""
     """Where the proxy is configured, for errors."""

@@ -41,7 +41,7 @@ class _Field(NamedTuple):
     protocol: str
     is_wanted: bool
     is_health: bool = False
-    """Whether it is the health check node port."""
+    """Whether the port is the health check node port."""
 
 
 class NodePorts(NamedTuple):
