@@ -454,7 +454,7 @@ class IgnoredFacts(msgspec.Struct, frozen=True):
     cause: Cause
     """Why the Service or port gets no listener."""
     is_conflict: bool = False
-    """Whether the reason is that another Service owns its address."""
+    """Whether it should be served, but can't be, as when another Service owns its address."""
 
     @property
     def key(self) -> ServiceKey:

@@ -90,7 +90,7 @@ class Change(NamedTuple):
     range: Range = SINGLE
     """The ports from the dialled one on; endpoints have the port number of the first."""
     is_replaced: bool = False
-    """The old port serves another frontend now."""
+    """Whether the old port serves another frontend now."""
 
 
 class Allowed:

@@ -34,7 +34,7 @@ class FigureColumn:
     write: Callable[[float], str]
     is_rate: bool = False
     moves: bool = False
-    """It shows currently open objects: where their number is zero, a sentence may use its space."""
+    """The figure counts currently open objects: where it is zero, a sentence may use its space."""
     colour: str = ""
     """A class of the style sheet, used for values other than 0."""
     title: str = ""
