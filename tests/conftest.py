@@ -24,7 +24,7 @@ settings.register_profile("explore", max_examples=2000, deadline=None, print_blo
 settings.load_profile("repeatable")
 
 MAY_BE_SKIPPED = {
-    "tests/unit/plane/test_privileges.py::test_root_leaves_its_groups": (
+    "tests/unit/plane/test_privileges.py::test_root_drops_its_supplementary_groups": (
         "only root has groups that it could leave"
     ),
 }

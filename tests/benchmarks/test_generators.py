@@ -31,7 +31,7 @@ Transfer/sec:      1.49MB
         ("1.20s ", "1.02m ", (1200.0, 61200.0)),
     ],
 )
-def test_latencies_of_any_unit_are_read(p50, p99, read):
+def test_latencies_in_any_unit_are_parsed(p50, p99, read):
     values = read_wrk(OUTPUT.format(p50=p50, p99=p99))
     assert (values["p50_ms"], values["p99_ms"]) == pytest.approx(read)
     assert (values["count"], values["rate"], values["errors"]) == (24903, 11857.21, 4)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("words", [("vet",), ("test", "-count=1")])
-def test_go_finds_nothing_wrong(words: tuple[str, ...]) -> None:
+def test_go_vet_and_tests_find_no_problems(words: tuple[str, ...]) -> None:
     done = subprocess.run(
         [find_go(), *words, "."],
         cwd=SOURCE,

@@ -64,7 +64,7 @@ class ApiContract:
         await put(pod("other", {}))
         return agents
 
-    async def test_a_list_in_pages_is_whole_and_in_order(
+    async def test_a_paginated_list_is_complete_and_sorted(
         self, client: ApiClient, pods: list[str]
     ) -> None:
         found: list[bytes] = []
@@ -86,14 +86,14 @@ class ApiContract:
         assert names_of(found) == [*pods, "other"]
         assert first.resource_version == second.resource_version
 
-    async def test_a_vanished_pod_is_named(self, client: ApiClient, pods: list[str]) -> None:
+    async def test_a_deleted_pod_returns_404(self, client: ApiClient, pods: list[str]) -> None:
         for what in ("portforward", "log"):
             response = await client.get(f"{PODS}/gone/{what}", {"ports": "10249"})
             assert status_of(response) == (404, "NotFound", 'pods "gone" not found')
         with pytest.raises(PortForwardError, match='pod default/gone, port 1: pods "gone" not f'):
             await open_stream(client, ForwardTarget("default", "gone", 1))
 
-    async def test_a_pod_without_a_node_has_neither_ports_nor_a_log(
+    async def test_an_unscheduled_pod_rejects_port_forwards_and_logs(
         self, client: ApiClient, pods: list[str]
     ) -> None:
         with pytest.raises(PortForwardError, match="pod agent-0 does not have a host assigned"):

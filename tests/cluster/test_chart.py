@@ -81,7 +81,7 @@ def test_the_chart_is_tested_with_nine_sets_of_values() -> None:
 
 
 @pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem.removesuffix("-values"))
-def test_the_linter_finds_nothing_in_a_set_of_values(values: Path) -> None:
+def test_helm_lint_accepts_each_set_of_values(values: Path) -> None:
     done = run("lint", "--strict", "--quiet", f"--values={values}", CHART)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
@@ -156,7 +156,7 @@ NO_NETWORKS = {
 
 
 @pytest.mark.parametrize("host", HOSTS_THAT_MAY_WORK)
-def test_a_host_that_nodes_may_reach_is_accepted(host: str) -> None:
+def test_an_api_server_host_reachable_from_nodes_is_accepted(host: str) -> None:
     objects = objects_of(render(f"--set=apiServer.host={host}"))
     assert objects["ConfigMap", "userspace-proxy"]["data"]["api-server-host"] == host
 
@@ -327,7 +327,7 @@ def without(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != first} | inner
 
 
-def test_values_of_older_charts_render_with_the_defaults_of_newer_ones(chart: Path) -> None:
+def test_values_of_older_charts_render_with_newer_defaults(chart: Path) -> None:
     whole = rendered(chart, VALUES)
     assert all("kind: ConfigMap" in text for text in whole.values())
     for path in paths_of(VALUES):
@@ -339,7 +339,7 @@ def test_values_of_older_charts_render_with_the_defaults_of_newer_ones(chart: Pa
     assert rendered(chart, {}).keys() == whole.keys()
 
 
-def test_values_that_an_earlier_chart_had_are_no_error(chart: Path) -> None:
+def test_values_removed_from_the_chart_are_ignored(chart: Path) -> None:
     assert rendered(chart, VALUES | {"socketLBProxyPorts": True})
 
 
@@ -350,7 +350,7 @@ def test_null_removes_the_defaults_of_kubernetes_fields() -> None:
     assert "nodeSelector" not in pod
 
 
-def test_a_canary_has_a_label_ports_and_flags_of_its_own() -> None:
+def test_a_canary_has_its_own_labels_ports_and_flags() -> None:
     values = f"--values={CHART / 'ci/canary-values.yaml'}"
     node = objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"]
     name = "userspace-proxy-canary"
@@ -370,7 +370,7 @@ def test_a_canary_has_a_label_ports_and_flags_of_its_own() -> None:
     assert set(objects["ConfigMap", name]["data"]) == {"config.conf"}
 
 
-def test_all_ways_to_deploy_grant_the_agent_the_same() -> None:
+def test_all_deployment_methods_grant_the_agent_the_same_capabilities() -> None:
     containers = [
         container_of(objects_of(text)["DaemonSet", name])
         for name, text in {
@@ -385,7 +385,7 @@ def test_all_ways_to_deploy_grant_the_agent_the_same() -> None:
         assert containers[0][field] == containers[1][field] == containers[2][field], field
 
 
-def test_only_steering_local_may_bind_low_ports() -> None:
+def test_only_local_steering_may_bind_low_ports() -> None:
     def added(steering: str) -> list[str]:
         objects = objects_of(render(API_SERVER, f"--set=steering={steering}"))
         context = container_of(objects["DaemonSet", "userspace-proxy"])["securityContext"]
@@ -407,7 +407,7 @@ def rights_of(daemon_set: Any) -> tuple[set[str], set[str], dict[str, bool]]:
 
 @pytest.mark.parametrize("value", ["auto", "required"])
 @pytest.mark.parametrize("is_kubeadm", [False, True], ids=["own", "kubeadm"])
-def test_hooks_at_connect_take_a_capability_and_two_folders(value: str, is_kubeadm: bool) -> None:
+def test_socket_lb_adds_one_capability_and_two_host_paths(value: str, is_kubeadm: bool) -> None:
     def rights(*values: str) -> tuple[set[str], set[str], dict[str, bool]]:
         if is_kubeadm:
             objects = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
@@ -425,13 +425,13 @@ def test_hooks_at_connect_take_a_capability_and_two_folders(value: str, is_kubea
     }
 
 
-def test_off_may_be_written_without_quotes_and_asks_for_nothing(tmp_path: Path) -> None:
+def test_socket_lb_off_without_quotes_renders_the_defaults(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     values.write_text("socketLB: off\n")
     assert render(API_SERVER, f"--values={values}") == render(API_SERVER)
 
 
-def test_hooks_at_connect_are_settings_of_the_agent() -> None:
+def test_socket_lb_values_become_agent_settings() -> None:
     objects = objects_of(render(f"--values={CHART / 'ci/kernel-path-values.yaml'}"))
     own = list(yaml.safe_load_all(objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]))[
         1
@@ -466,14 +466,14 @@ def test_roles_for_users_are_created_only_on_request_and_bind_no_subject(phase: 
     assert more["Role", "userspace-proxy-view"]["metadata"]["namespace"] == "kube-system"
 
 
-def test_allowed_names_of_endpoints_are_a_setting_of_the_agent() -> None:
+def test_allowed_endpoint_names_become_an_agent_setting() -> None:
     names = "--set=clusterCIDR=10.244.0.0/16,allowEndpointNames={example.com,example.net}"
     objects = objects_of(render(API_SERVER, names))
     text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
     assert list(yaml.safe_load_all(text))[1]["allowEndpointNames"] == ["example.com", "example.net"]
 
 
-def test_a_change_of_the_configuration_replaces_the_pods() -> None:
+def test_a_configuration_change_replaces_the_pods() -> None:
     def annotations(*values: str) -> Any:
         daemon_set = objects_of(render(API_SERVER, *values))["DaemonSet", "userspace-proxy"]
         return daemon_set["spec"]["template"]["metadata"]["annotations"]
@@ -482,7 +482,7 @@ def test_a_change_of_the_configuration_replaces_the_pods() -> None:
     assert annotations() != annotations("--set=steering=none")
 
 
-def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
+def test_a_take_over_adds_flags_only_for_values_that_are_set() -> None:
     def command(*values: str) -> list[str]:
         daemon_set = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
         return list(container_of(daemon_set["DaemonSet", "kube-proxy"])["command"])
@@ -534,7 +534,7 @@ def test_a_standby_serves_its_probes_on_its_own_ports(tmp_path: Path) -> None:
     assert "127.0.0.1:10369/metrics" in asks["startupProbe"]["exec"]["command"][-1]
 
 
-def test_a_take_over_updates_as_a_daemon_set_of_its_own_does() -> None:
+def test_a_taken_over_daemon_set_has_the_charts_update_strategy() -> None:
     own = objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"]["spec"]
     taken_over = objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"]["spec"]
     for field in ("updateStrategy", "minReadySeconds"):
@@ -558,7 +558,7 @@ def test_the_original_phase_restores_the_kube_proxy_daemonset(
     assert set(written["metadata"]) == {"name", "namespace", "labels"}
 
 
-def test_a_daemon_set_cannot_be_restored_from_its_taken_over_state(tmp_path: Path) -> None:
+def test_a_taken_over_daemon_set_is_rejected_as_the_original(tmp_path: Path) -> None:
     ours = tmp_path / "kube-proxy.json"
     daemon_set = objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"]
     ours.write_text(json.dumps(daemon_set))

@@ -201,7 +201,7 @@ class World:
 
 @pytest.mark.cluster
 @pytest.mark.netns
-def test_its_containers_serve_a_service_and_the_page(
+def test_the_compose_containers_serve_a_service_and_the_page(
     composed: Any, image: Image, cluster_binaries: Binaries, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as stack:

@@ -82,7 +82,7 @@ def test_the_api_server_accepts_every_object_of_the_manifest(control_plane: Cont
     assert said.count("(server dry run)") == len(installed())
 
 
-def test_the_tests_own_agent_has_the_same_role() -> None:
+def test_the_test_agent_has_the_same_role() -> None:
     of_tests = next(yaml.safe_load_all(Path(__file__).with_name("node-proxier.yaml").read_text()))
     assert installed()["ClusterRole", "userspace-proxy"]["rules"] == of_tests["rules"]
 

@@ -148,7 +148,7 @@ def cluster(
         assert cluster.rules() == before
 
 
-def test_a_service_applied_with_kubectl_is_reached_by_tcp_and_udp_from_everywhere(
+def test_a_service_applied_with_kubectl_serves_tcp_and_udp_to_all_clients(
     cluster: Cluster,
 ) -> None:
     cluster.apply(*cluster.pods)

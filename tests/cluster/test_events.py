@@ -59,7 +59,7 @@ async def eventually(control_plane: ControlPlane, reason: str, count: int) -> di
     return event
 
 
-async def test_a_repair_is_an_event_of_the_node_and_is_counted(
+async def test_a_repair_is_a_counted_event_on_the_node(
     control_plane: ControlPlane, source: KubernetesSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source._recorder._every_s = 0.1
@@ -75,7 +75,7 @@ async def test_a_repair_is_an_event_of_the_node_and_is_counted(
     assert again["metadata"]["name"] == event["metadata"]["name"]
 
 
-async def test_a_service_in_conflict_is_described_with_the_event(
+async def test_a_conflict_event_appears_in_the_services_description(
     control_plane: ControlPlane, source: KubernetesSource
 ) -> None:
     control_plane.apply(service())
@@ -89,7 +89,7 @@ async def test_a_service_in_conflict_is_described_with_the_event(
     control_plane.kubectl("delete", "service", "web")
 
 
-async def test_without_permission_to_write_events_services_are_read_anyway(
+async def test_services_are_still_watched_without_permission_to_write_events(
     control_plane: ControlPlane, source: KubernetesSource, caplog: pytest.LogCaptureFixture
 ) -> None:
     rules = [{"op": "remove", "path": "/rules/2"}]

@@ -29,7 +29,7 @@ def environment(cluster_binaries: Binaries) -> dict[str, str]:
     return os.environ | ours
 
 
-def test_the_example_for_pytest(environment: dict[str, str]) -> None:
+def test_the_pytest_example_passes(environment: dict[str, str]) -> None:
     done = subprocess.run(
         [*PYTEST, "--rootdir=.", "--service-proxy-require", "."],
         cwd=EXAMPLES / "envtest-pytest",
@@ -41,7 +41,7 @@ def test_the_example_for_pytest(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.long
-def test_the_example_for_go(environment: dict[str, str]) -> None:
+def test_the_go_example_passes(environment: dict[str, str]) -> None:
     tests = example_path()
     if not tests.is_file():
         pytest.skip(f"no {tests.name} (run: make build)")

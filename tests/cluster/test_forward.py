@@ -83,7 +83,7 @@ def test_missing_rights_are_listed_in_one_line(forward: Forward) -> None:
     ) in said
 
 
-def test_the_role_of_the_documentation_is_enough(
+def test_the_documented_role_is_sufficient(
     shop: ControlPlane, request: pytest.FixtureRequest
 ) -> None:
     role = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)

@@ -39,7 +39,7 @@ def run_in(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_linter_finds_nothing() -> None:
+def test_hadolint_finds_no_problems() -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     linter = shutil.which("hadolint", path=path)
     if linter is None:
@@ -56,7 +56,7 @@ def test_the_image_version_matches_the_package_and_the_manifests(image: Image) -
     )
 
 
-def test_its_labels_name_the_commit_and_the_repository() -> None:
+def test_image_labels_name_the_commit_and_the_repository() -> None:
     text = (ROOT / "Dockerfile").read_text()
     given = release_arguments()
     labels = read_dockerfile(text, given)[-1].labels
@@ -80,7 +80,7 @@ def test_its_labels_name_the_commit_and_the_repository() -> None:
     assert given["SOURCE"].startswith("https://")
 
 
-def test_no_step_depends_on_the_machine() -> None:
+def test_no_build_step_depends_on_the_host() -> None:
     text = (ROOT / "Dockerfile").read_text()
     steps = [line for line in text.splitlines() if not line.startswith("#")]
     assert not [
@@ -135,7 +135,7 @@ def test_the_image_contains_a_tested_python(root: Path) -> None:
     assert done.stdout.startswith(f"Python {version}.")
 
 
-def test_nodes_fetch_and_store_little(image: Image) -> None:
+def test_the_image_download_and_unpacked_sizes_are_within_limits(image: Image) -> None:
     size = total(image.sizes())
     assert size.unpacked <= 150e6, size
     assert size.compressed <= 60e6, size
@@ -160,7 +160,7 @@ def test_the_image_imports_the_kubeconfig_loader_without_the_clients_models(root
     assert sum(path.stat().st_size for path in folder.rglob("*.py")) < 1e6
 
 
-def test_byte_code_is_there(root: Path) -> None:
+def test_the_image_contains_compiled_bytecode(root: Path) -> None:
     """It can't be written later, and each start would compile again."""
     (package,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages/userspace_proxy")
     (library,) = root.glob("usr/lib/python3.*/asyncio")
@@ -190,7 +190,7 @@ def test_the_image_contains_no_setuid_or_setgid_files(root: Path) -> None:
     assert not [path for path in files if path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID)]
 
 
-def test_every_library_that_a_program_needs_is_there(root: Path) -> None:
+def test_the_image_contains_every_shared_library_its_programs_need(root: Path) -> None:
     (loader,) = (path for path in root.glob("lib*/ld-linux*.so.*"))
     programs = [
         path
@@ -204,7 +204,7 @@ def test_every_library_that_a_program_needs_is_there(root: Path) -> None:
     assert not [line for line in lines if "not found" in line]
 
 
-def test_scanners_learn_the_versions_of_its_packages(root: Path) -> None:
+def test_the_dpkg_status_lists_the_packages_for_scanners(root: Path) -> None:
     entries = (root / "var/lib/dpkg/status").read_text().split("\n\n")
     names = [entry.split("\n", 1)[0] for entry in entries if entry]
     assert len(set(names)) == len(names)

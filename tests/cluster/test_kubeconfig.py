@@ -178,7 +178,7 @@ USERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", USERS)
-def test_a_user_is_the_same_user_for_kubectl(
+def test_a_kubeconfig_user_authenticates_as_with_kubectl(
     kubectl: str, server: Server, tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / "config"
@@ -242,7 +242,7 @@ MERGES = ("<<: *x, token: own", "token: own, <<: *x", "<<: [*x, *z]", "<<: *x, <
 
 
 @pytest.mark.parametrize("merging", MERGES)
-def test_a_merge_key_gives_kubectls_token(
+def test_a_yaml_merge_key_yields_the_same_token_as_in_kubectl(
     kubectl: str, server: Server, tmp_path: Path, merging: str
 ) -> None:
     path = tmp_path / "config"
@@ -263,7 +263,7 @@ def test_a_merge_key_gives_kubectls_token(
     assert said[0] == said[1]
 
 
-def test_a_list_is_merged_as_by_kubectl(kubectl: str, server: Server, tmp_path: Path) -> None:
+def test_lists_are_merged_as_in_kubectl(kubectl: str, server: Server, tmp_path: Path) -> None:
     whole = json.loads(config(server, {"token": "first"}))
     part, rest = tmp_path / "part", tmp_path / "sub" / "rest"
     other = tmp_path / "other"
@@ -337,7 +337,7 @@ def _table() -> Iterator[tuple[str, dict[str, str], bool]]:
 
 
 @pytest.mark.long
-def test_kubectl_asks_the_same_proxies(kubectl: str) -> None:
+def test_kubectl_uses_the_same_http_proxies(kubectl: str) -> None:
     different = []
     with contextlib.closing(FakeProxy()) as proxy:
         for server, variables, expected in _table():

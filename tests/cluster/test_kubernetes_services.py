@@ -63,7 +63,7 @@ def answers(service: KubernetesService, count: int = 4) -> set[str]:
     return {get(service) for _ in range(count)}
 
 
-def test_pods_of_a_test_answer_for_a_service(
+def test_pods_serve_a_service_of_the_cluster(
     control_plane: ControlPlane, services: KubernetesServices
 ) -> None:
     put_service(control_plane)
@@ -81,7 +81,7 @@ def test_pods_of_a_test_answer_for_a_service(
 
 
 @pytest.mark.usefixtures("services")
-def test_pods_that_exist_run_in_the_test_and_are_as_before_afterwards(
+def test_existing_pods_run_in_the_test_and_are_restored_afterwards(
     control_plane: ControlPlane,
 ) -> None:
     put_service(control_plane)

@@ -109,7 +109,7 @@ async def test_addresses_are_allocated_by_the_server(cluster: RealCluster) -> No
         pytest.param(True, id="in-pages"),
     ],
 )
-async def test_no_service_of_many_is_lost(cluster: RealCluster, is_newest: bool) -> None:
+async def test_a_list_of_many_services_is_complete(cluster: RealCluster, is_newest: bool) -> None:
     items = [service(f"web-{n:04}", f"10.96.{100 + n // 250}.{n % 250 + 1}") for n in range(1200)]
     await cluster.put_all(*items)
     source = cluster.source()
@@ -122,7 +122,7 @@ async def test_no_service_of_many_is_lost(cluster: RealCluster, is_newest: bool)
         assert source.status().problems == ()
 
 
-async def test_watches_that_end_are_resumed_without_a_list(cluster: RealCluster) -> None:
+async def test_expired_watches_resume_without_a_list(cluster: RealCluster) -> None:
     await cluster.put(service())
     source = cluster.source(timing=Timing(watch_s=1, healthy_s=0.5), rng=random.Random(1))
     async with running(source) as published:
@@ -134,7 +134,7 @@ async def test_watches_that_end_are_resumed_without_a_list(cluster: RealCluster)
         assert source.status().restarts == 0
 
 
-async def test_a_server_that_has_forgotten_a_state_is_listed_again_without_a_gap(
+async def test_a_compacted_revision_leads_to_a_new_list_without_a_gap(
     cluster: RealCluster,
 ) -> None:
     await cluster.put(service())
@@ -168,7 +168,7 @@ async def test_the_problem_names_an_unreachable_server(cluster: RealCluster) -> 
         await eventually("the end of it", lambda: source.status().problems == ())
 
 
-async def test_without_the_right_role_the_problem_names_user_and_remedy(
+async def test_a_missing_role_is_a_problem_that_names_the_user_and_the_remedy(
     cluster: RealCluster, control_plane: ControlPlane
 ) -> None:
     source = cluster.source(kubeconfig=str(control_plane.kubeconfig_for(NODE_PROXIER)))

@@ -153,7 +153,7 @@ async def wait_until_answering(address: tuple[str, int]) -> None:
                 return
 
 
-async def test_each_answer_matches_coredns_apart_from_listed_exceptions(
+async def test_each_dns_response_matches_coredns_apart_from_listed_exceptions(
     coredns: tuple[str, int], server: tuple[str, int]
 ) -> None:
     await wait_until_answering(coredns)

@@ -101,7 +101,7 @@ def once_agreed(
     return is_done
 
 
-async def test_a_silent_connection_keeps_the_pods_until_closed(
+async def test_an_idle_open_connection_prevents_scale_down(
     shop: Shop,
 ) -> None:
     assert await asleep(shop)
@@ -117,7 +117,7 @@ async def test_a_silent_connection_keeps_the_pods_until_closed(
     await again.close()
 
 
-async def test_a_node_that_nothing_is_known_of_counts_as_busy(shop: Shop) -> None:
+async def test_a_node_without_a_report_prevents_scale_down(shop: Shop) -> None:
     await shop.put("/api/v1/nodes", {"kind": "Node", "metadata": {"name": "node-3"}})
     await wake(shop)
     await stays(shop, 1)
@@ -125,7 +125,7 @@ async def test_a_node_that_nothing_is_known_of_counts_as_busy(shop: Shop) -> Non
     await until(lambda: asleep(shop))
 
 
-async def test_the_scale_that_someone_else_has_chosen_is_respected(shop: Shop) -> None:
+async def test_a_manually_chosen_scale_is_respected(shop: Shop) -> None:
     await wake(shop)
     await shop.scale(2)
     await stays(shop, 2)
@@ -133,7 +133,7 @@ async def test_the_scale_that_someone_else_has_chosen_is_respected(shop: Shop) -
     await until(lambda: asleep(shop))
 
 
-async def test_pods_are_kept_for_another_selecting_service_but_not_for_a_copied_annotation(
+async def test_pods_stay_for_another_selecting_service_but_not_for_a_copied_annotation(
     shop: Shop,
 ) -> None:
     """Issue 52: the selector of the workload, as the API server gives it, decides."""

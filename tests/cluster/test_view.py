@@ -33,7 +33,7 @@ def commands_in(text: str) -> list[list[str]]:
     return [command.replace("GROUP", GROUPS[0]).split() for command in found]
 
 
-def test_a_user_bound_as_documented_may_read_all_nodes_and_no_more(
+def test_a_user_bound_as_documented_can_only_read_node_status(
     control_plane: ControlPlane,
 ) -> None:
     control_plane.kubectl("apply", "-f", str(VIEW))

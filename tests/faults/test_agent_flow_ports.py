@@ -79,14 +79,14 @@ def world(tmp_path):
         yield World(testbed, stack)
 
 
-def test_one_clients_flows_leave_ports_for_others_and_the_node(world):
+def test_one_clients_flows_leave_ports_for_other_clients_and_the_node(world):
     assert world.sends("pod", FLOOD) == 0
     assert world.sends("laptop", OTHERS) == 0
     world.take_ports(PORTS // 2)
     assert world.port["evicted"] >= FLOOD + OTHERS - PORTS // 2
 
 
-def test_flows_evict_each_other_where_other_programs_hold_most_ports(world):
+def test_flows_evict_each_other_when_other_programs_hold_most_ports(world):
     world.take_ports(PORTS * 3 // 4)
     assert world.sends("pod", PORTS // 2) < PORTS // 4
     world.sends("laptop", OTHERS)

@@ -139,7 +139,7 @@ def rows():
     ("what", "name", "expected", "is_short"),
     [pytest.param(*row, id=f"{row[0]}-{row[1]}") for row in rows()],
 )
-def test_a_client_gets_the_answer_in_the_table(times, what, name, expected, is_short):
+def test_a_client_gets_the_documented_outcome(times, what, name, expected, is_short):
     if is_short and name in LONG_TIMEOUTS:
         times = FEW
     got = Counter()

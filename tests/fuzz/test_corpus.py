@@ -17,12 +17,12 @@ FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("path", [pytest.param(p, id=f"{p.parent.name}-{p.name}") for p in FILES])
-def test_a_file_of_the_corpus_keeps_its_targets_contract(path):
+def test_a_corpus_file_satisfies_its_targets_contract(path):
     TARGETS[path.parent.name](path.read_bytes())
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_cut_and_damaged_files_keep_the_contract(target):
+def test_truncated_and_corrupted_files_satisfy_the_contract(target):
     rng = random.Random(14)
     for path in sorted((CORPUS / target).iterdir()):
         data = bytearray(path.read_bytes())
@@ -34,7 +34,7 @@ def test_cut_and_damaged_files_keep_the_contract(target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_long_inputs_take_time_in_proportion_to_their_length_at_most(target):
+def test_parsing_time_is_at_most_linear_in_input_length(target):
     rng = random.Random(15)
     for path in sorted((CORPUS / target).iterdir()):
         data = path.read_bytes()
@@ -44,7 +44,7 @@ def test_long_inputs_take_time_in_proportion_to_their_length_at_most(target):
 
 
 @pytest.mark.hypothesis
-def test_drawn_objects_keep_the_contract():
+def test_generated_objects_satisfy_the_contract():
     drawn_objects()
 
 

@@ -12,7 +12,7 @@ def backend():
     return Backend("web-1", ADDRESS, BackendPlace())
 
 
-def test_a_backend_of_another_program_can_be_neither_stopped_nor_started(backend):
+def test_an_external_backend_can_be_neither_stopped_nor_started(backend):
     with pytest.raises(TypeError, match="served by another program: it can't be stopped here"):
         backend.stop()
     with pytest.raises(TypeError, match="it can't be started here"):
@@ -27,7 +27,7 @@ def test_a_loopback_backend_has_no_pod(backend):
         backend.pod  # noqa: B018 - a property that raises
 
 
-def test_a_fault_is_injected_at_the_services_endpoint(backend):
+def test_a_backend_fault_is_injected_at_the_services_endpoint(backend):
     set_ = []
     backend.attach(
         FaultControl(

@@ -27,7 +27,7 @@ def price(request, currency="EUR"):
     return f"{request.path}: 7 {currency}"
 
 
-def test_a_number_makes_backends_that_answer_their_names():
+def test_a_number_creates_backends_that_return_their_names():
     assert read_backends(2, "TCP") == [None, None]
     assert read_backends(0, "UDP") == []
 
@@ -63,7 +63,7 @@ def test_an_invalid_backend_argument_is_rejected_with_the_reason(backends, proto
 
 
 @pytest.mark.parametrize("function", [echo, Handler(), functools.partial(echo)])
-def test_a_coroutine_function_of_reader_and_writer_is_used_unchanged(function):
+def test_a_coroutine_function_with_reader_and_writer_is_used_unchanged(function):
     assert stream_handler(function) is function
 
 
@@ -74,6 +74,6 @@ def test_a_function_of_a_request_serves_http(function):
     assert stream_handler(function) is not function
 
 
-def test_more_than_two_arguments_are_an_error():
+def test_a_function_with_more_than_two_arguments_is_rejected():
     with pytest.raises(TypeError, match="it needs 3 arguments"):
         stream_handler(lambda request, reader, writer: "x")

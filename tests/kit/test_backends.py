@@ -56,7 +56,7 @@ def ask(address, sent=b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"):
             return stream.read()
 
 
-def test_a_udp_backend_answers_name_and_datagram(make):
+def test_a_udp_backend_replies_with_its_name_and_the_datagram(make):
     backend = make(protocol="UDP")
     for _ in range(2):
         with socket.socket(type=socket.SOCK_DGRAM) as client:
@@ -83,12 +83,12 @@ def test_a_udp_backend_answers_name_and_datagram(make):
         ),
     ],
 )
-def test_a_backend_may_be_a_function(make, like, sent, answer):
+def test_a_function_can_be_a_backend(make, like, sent, answer):
     assert ask(make(like).address, sent).endswith(answer)
 
 
 @pytest.mark.parametrize("like", [None, echo, SERVER], ids=["http", "echo", "command"])
-def test_no_other_program_gets_the_port_of_a_stopped_backend(make, like):
+def test_the_port_of_a_stopped_backend_stays_reserved(make, like):
     backend = make(like)
     backend.stop()
     assert refuses(backend.address)
@@ -101,7 +101,7 @@ def test_no_other_program_gets_the_port_of_a_stopped_backend(make, like):
         other.bind(backend.address)
 
 
-def test_closing_a_backend_notes_a_program_that_still_listens_at_its_address(make):
+def test_closing_a_backend_detects_a_program_still_listening_at_its_address(make):
     backend = make()
     backend.stop()
     with socket.create_server(backend.address):
@@ -109,7 +109,7 @@ def test_closing_a_backend_notes_a_program_that_still_listens_at_its_address(mak
     assert backend.is_left
 
 
-def test_a_stopped_backend_refuses_and_resets_and_returns_at_its_address(make):
+def test_a_stopped_backend_resets_and_refuses_and_restarts_at_its_address(make):
     backend = make(echo)
     address = backend.address
     with socket.create_connection(address, timeout=60) as client:
@@ -138,7 +138,7 @@ def test_a_client_connecting_during_a_stop_is_reset(make):
         backend.start()
 
 
-def test_a_backend_may_be_a_command(make):
+def test_a_command_can_be_a_backend(make):
     backend = make(SERVER)
     assert ask(backend.address).endswith(b"cmd\n")
     backend.stop()
@@ -164,7 +164,7 @@ def test_a_commands_children_are_killed_with_the_backend(make, tmp_path):
         os.close(child)
 
 
-def test_a_command_that_has_ended_by_itself_is_stopped_and_can_be_started_again(make):
+def test_a_command_that_exited_is_stopped_and_can_be_restarted(make):
     backend = make(SERVER)
     os.kill(backend._process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, backend._process.pid, os.WEXITED | os.WNOWAIT)
@@ -174,7 +174,7 @@ def test_a_command_that_has_ended_by_itself_is_stopped_and_can_be_started_again(
     assert ask(backend.address).endswith(b"cmd\n")
 
 
-def test_a_command_ends_with_a_program_that_exits_without_closing_its_proxy():
+def test_a_command_ends_when_the_program_exits_without_closing_its_proxy():
     # Commands of other threads aren't tied to the process.
     program = f"""
 from threading import Thread
@@ -201,7 +201,7 @@ raise SystemExit(3)
     assert refuses((host, int(port)))
 
 
-def test_a_forked_child_that_exits_ends_no_command_of_its_parent(make):
+def test_an_exiting_forked_child_does_not_end_its_parents_commands(make):
     backend = make(SERVER)
     child = os.fork()
     if not child:
@@ -228,13 +228,13 @@ def test_a_forked_child_that_exits_ends_no_command_of_its_parent(make):
         ),
     ],
 )
-def test_a_command_that_does_not_serve_is_an_error_at_once(make, command, words, monkeypatch):
+def test_a_command_that_exits_without_serving_fails_at_once(make, command, words, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 3600.0)
     with pytest.raises(BackendError, match=words):
         make(command)
 
 
-def test_a_command_that_listens_elsewhere_is_an_error_with_its_stderr(make, monkeypatch):
+def test_a_command_listening_at_another_address_is_an_error_with_its_stderr(make, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
     words = r"is not ready after 0 s: cannot connect to .*: Connection refused"
     with pytest.raises(BackendError, match=words) as caught:
@@ -267,9 +267,7 @@ def test_a_command_is_ready_after_printing_the_ready_text(make, capfd, descripto
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_a_command_that_does_not_become_ready_is_an_error_with_the_reason(
-    make, monkeypatch, is_slow
-):
+def test_a_command_that_never_becomes_ready_is_an_error_with_the_reason(make, monkeypatch, is_slow):
     now = [0.0]
     monkeypatch.setattr(backends, "Clocks", types.SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -284,18 +282,18 @@ def test_a_command_that_does_not_become_ready_is_an_error_with_the_reason(
         make(ReadyCommand(SERVER, ready=ready))
 
 
-def test_a_pattern_awaited_as_a_text_is_named(make, monkeypatch):
+def test_a_pattern_given_as_ready_text_is_noted_in_the_error(make, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
     with pytest.raises(BackendError, match="a text and no pattern"):
         make(ReadyCommand(SERVER, ready="is .*"))
 
 
-def test_the_stderr_of_a_command_is_passed_on(make, capfd):
+def test_a_commands_stderr_is_forwarded(make, capfd):
     make(["sh", "-c", 'echo ready >&2; exec "$@"', "sh", *SERVER])
     assert "ready\n" in capfd.readouterr().err
 
 
-def test_a_backend_may_be_an_address_that_another_program_serves(make):
+def test_an_address_served_by_another_program_can_be_a_backend(make):
     assert make("192.0.2.1:80").address == SocketAddress("192.0.2.1", 80)
     assert make(("192.0.2.1", 81)).address == SocketAddress("192.0.2.1", 81)
 
@@ -314,7 +312,7 @@ def test_an_exception_of_a_stream_function_is_logged_with_the_backend(make, capl
     assert "LookupError: no such thing" in caplog.text
 
 
-def test_a_stream_function_that_ends_the_program_ends_only_its_connection(make, caplog):
+def test_a_stream_function_raising_system_exit_closes_only_its_connection(make, caplog):
     async def leave(reader, writer):
         sys.exit("no more")
 

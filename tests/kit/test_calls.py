@@ -10,7 +10,7 @@ def test_a_call_survives_pickling():
     assert pickle.loads(pickle.dumps(call)) == call
 
 
-def test_an_error_keeps_its_hint():
+def test_an_unpickled_error_keeps_its_hint():
     error = CallResult(error=ListenError("cannot listen", hint="use another"))
     arrived = pickle.loads(pickle.dumps(error)).error
     assert isinstance(arrived, ListenError)

@@ -15,18 +15,18 @@ def errors_of(*written):
     return errors.text()
 
 
-def test_command_output_is_passed_on_and_kept(capfd):
+def test_command_output_is_forwarded_and_stored(capfd):
     assert errors_of(b"one\ntw", b"o\nthree") == "one\ntwo\nthree"
     assert capfd.readouterr().err == "one\ntwo\nthree"
 
 
-def test_its_last_lines_are_kept():
+def test_only_the_last_output_lines_are_stored():
     assert errors_of(*(b"line %d\n" % number for number in range(50))).splitlines() == [
         f"line {number}" for number in range(30, 50)
     ]
 
 
-def test_a_command_may_write_nothing_or_no_text():
+def test_command_output_may_be_empty_or_invalid_utf_8():
     assert errors_of() == ""
     assert errors_of(b"\xff\n") == "\ufffd"
 

@@ -23,7 +23,7 @@ async def echo_one(reader, writer):
     writer.write(await reader.readexactly(1))
 
 
-async def test_a_connection_is_served_and_closed(accepted):
+async def test_a_connection_is_served_and_then_closed(accepted):
     client, server = accepted
     connections = Connections()
     connections.serve(server, echo_one)
@@ -52,7 +52,7 @@ async def test_a_connection_is_reset_at_any_stage(accepted, turns):
     await until(lambda: not connections._served, "the end of its task")
 
 
-async def test_the_function_of_a_connection_is_cancelled(accepted):
+async def test_reset_cancels_the_function_serving_a_connection(accepted):
     _, server = accepted
     connections, ended = Connections(), asyncio.Event()
 
@@ -69,7 +69,7 @@ async def test_the_function_of_a_connection_is_cancelled(accepted):
         await ended.wait()
 
 
-async def test_another_connection_is_kept_until_its_block_ends(accepted):
+async def test_a_kept_connection_is_reset_only_inside_its_block(accepted):
     client, server = accepted
     connections = Connections()
     _, writer = await asyncio.open_connection(sock=server)

@@ -27,7 +27,7 @@ def log(service="default/web", endpoint="127.0.0.1:8080", outcome="complete", fa
     )
 
 
-def test_only_the_last_connections_are_kept_per_service():
+def test_only_the_most_recent_connections_of_each_service_are_kept():
     decisions = Decisions()
     decisions.begin(threading.get_ident())
     for number in range(KEPT + 2):
@@ -42,7 +42,7 @@ def test_only_the_last_connections_are_kept_per_service():
     assert decisions.of(ServiceKey("default", "none")) == ()
 
 
-def test_the_logger_is_as_before_afterwards():
+def test_the_logger_is_restored_after_recording():
     logger = logging.getLogger(LOGGER)
     before = logger.level, list(logger.filters)
     decisions = Decisions()
@@ -88,7 +88,7 @@ def test_a_recording_begun_while_another_ends_gets_all_records(monkeypatch):
     second.end()
 
 
-def test_failed_dials_are_kept_with_their_causes():
+def test_failed_dials_are_recorded_with_their_causes():
     decisions = Decisions()
     decisions.begin(threading.get_ident())
     log(failed="127.0.0.2:80 endpoint-refuses, [::1]:80 fault-on-purpose")
@@ -102,7 +102,7 @@ def test_failed_dials_are_kept_with_their_causes():
     assert (second.failed_dials, second.ended_by) == ([], "endpoint")
 
 
-def test_a_decision_is_a_line():
+def test_a_decision_is_formatted_as_one_line():
     decision = Decision("127.0.0.1:40000", "127.0.0.1:80", "complete", 1, 0.25, 7, 9)
     assert str(decision) == "127.0.0.1:40000 → 127.0.0.1:80: complete, 7 B in, 9 B out, 0.250 s"
     unanswered = Decision("127.0.0.1:40000", "", "unanswered", 2, 0, 0, 0)
@@ -129,7 +129,7 @@ def test_log_records_of_another_thread_are_propagated_and_not_kept(caplog):
     assert [record.thread for record in caplog.records] == [thread.ident]
 
 
-def test_the_logger_is_restored_after_the_last_of_several():
+def test_the_logger_is_restored_after_the_last_recording_ends():
     logger = logging.getLogger(LOGGER)
     before = logger.level
     first, second = Decisions(), Decisions()

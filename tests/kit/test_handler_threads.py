@@ -32,7 +32,7 @@ class Handler:
         return place(request)
 
 
-async def test_a_plain_function_runs_in_a_thread_that_keeps_no_program_from_ending():
+async def test_a_plain_function_runs_in_a_daemon_thread():
     assert await in_threads(place)(REQUEST) == "userspace-proxy backend True"
 
 
@@ -57,7 +57,7 @@ def test_an_object_may_be_a_coroutine_function():
 @pytest.mark.parametrize(
     ("error", "expected"), [(SystemExit, SystemExit), (StopIteration, RuntimeError)]
 )
-async def test_any_exception_of_a_function_returns_to_the_caller(error, expected):
+async def test_an_exception_in_a_threaded_function_is_raised_in_the_caller(error, expected):
     def fail(_):
         raise error
 
@@ -65,7 +65,7 @@ async def test_any_exception_of_a_function_returns_to_the_caller(error, expected
         await in_threads(fail)(REQUEST)
 
 
-async def test_a_function_has_a_bounded_number_of_threads():
+async def test_the_threads_of_a_function_are_bounded():
     all_begin, may_end, began = threading.Barrier(MOST + 1), threading.Event(), []
 
     def wait(request):

@@ -39,7 +39,7 @@ def bodies(answer):
     return parts
 
 
-async def test_a_handler_gets_the_request_and_its_answer_is_sent():
+async def test_a_handler_gets_the_request_and_its_result_is_sent():
     seen = []
 
     def handler(request):
@@ -51,7 +51,7 @@ async def test_a_handler_gets_the_request_and_its_answer_is_sent():
     assert seen == [HttpRequest("POST", "/a?b=1", {"host": "web", "content-length": "3"}, b"abc")]
 
 
-async def test_a_client_that_speaks_tls_is_ended_at_once_and_seen():
+async def test_a_tls_client_is_disconnected_at_once_and_recorded():
     http = HttpServer(in_threads(lambda request: "hello"))
     async with serving(http) as (host, port):
         with pytest.raises(ssl.SSLError, match="wrong version number"):
@@ -68,7 +68,7 @@ async def test_a_client_that_speaks_tls_is_ended_at_once_and_seen():
         pytest.param((503, "busy"), ("HTTP/1.1 503 Error", b"busy"), id="status"),
     ],
 )
-async def test_an_answer_may_be_text_bytes_or_a_status_and_a_body(answer, expected):
+async def test_a_handler_may_return_text_bytes_or_a_status_and_a_body(answer, expected):
     assert bodies(await talk(lambda _: answer, b"GET / HTTP/1.1\r\n\r\n")) == [expected]
 
 
@@ -86,7 +86,7 @@ async def test_a_connection_serves_requests_until_connection_close():
     assert [body for _, body in bodies(answer)] == [b"/1", b"/2"]
 
 
-async def test_the_answer_to_head_has_no_body():
+async def test_the_response_to_head_has_no_body():
     answer = await talk(lambda _: "hello", b"HEAD / HTTP/1.1\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n")
     assert b"Content-Length: 5" in answer
@@ -104,7 +104,7 @@ async def test_an_exception_of_the_handler_is_logged_and_sent_to_the_client(capl
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), pytest.fail.Exception("no")])
-async def test_a_handler_that_ends_the_program_or_the_test_ends_neither(error, caplog):
+async def test_a_handler_raising_system_exit_or_a_test_failure_returns_500(error, caplog):
     async def handler(_):
         raise error
 
@@ -117,7 +117,7 @@ async def test_a_handler_that_ends_the_program_or_the_test_ends_neither(error, c
 
 
 @pytest.mark.parametrize("answer", [None, 7, ("200", "text"), (200, None), (200, {}, "text")])
-async def test_an_answer_that_cannot_be_sent_is_an_error(answer, caplog):
+async def test_an_invalid_handler_result_returns_500(answer, caplog):
     ((status, body),) = bodies(await talk(lambda _: answer, b"GET / HTTP/1.1\r\n\r\n"))
     assert status == "HTTP/1.1 500 Error"
     assert body.startswith(b"TypeError: expected a str, bytes, or a status and one of them, got ")
@@ -132,7 +132,7 @@ async def test_an_answer_that_cannot_be_sent_is_an_error(answer, caplog):
         pytest.param(b"GET / HTTP/1.1\r\nX: " + b"a" * 70000, id="too-long"),
     ],
 )
-async def test_an_invalid_request_is_refused(sent):
+async def test_an_invalid_request_is_rejected(sent):
     assert (await talk(lambda _: "hello", sent)).startswith(b"HTTP/1.1 400 Bad Request")
 
 
@@ -144,7 +144,7 @@ async def test_an_invalid_request_is_refused(sent):
         pytest.param(b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab", id="half-a-body"),
     ],
 )
-async def test_an_unfinished_request_gets_no_answer(sent):
+async def test_an_incomplete_request_gets_no_response(sent):
     assert await talk(lambda _: "hello", sent) == b""
 
 
@@ -158,7 +158,7 @@ async def test_an_unfinished_request_gets_no_answer(sent):
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"keep-alive", id="1.1"),
     ],
 )
-async def test_a_connection_of_http_1_0_ends_after_its_answer(head, connection):
+async def test_an_http_1_0_connection_closes_after_its_response(head, connection):
     answer = await talk(lambda request: "hello", head)
     assert b"\r\nConnection: " + connection + b"\r\n" in answer
 
@@ -169,7 +169,7 @@ async def test_the_server_records_each_request_with_its_status():
     assert list(map(str, http.seen)) == ["GET /a?x → 200", "PUT /b → 404"]
 
 
-async def test_a_request_that_is_not_answered_yet_was_seen():
+async def test_a_pending_request_is_already_recorded():
     arrived, leave = asyncio.Event(), asyncio.Event()
 
     async def waits(_request):
@@ -187,7 +187,7 @@ async def test_a_request_that_is_not_answered_yet_was_seen():
     assert str(http.seen[0]) == "GET / → 200"
 
 
-async def test_only_the_last_requests_are_kept():
+async def test_only_the_most_recent_requests_are_kept():
     http = HttpServer(in_threads(lambda _request: ""))
     await talk_to(http, b"GET /0 HTTP/1.1\r\n\r\n" * KEPT + b"GET /1 HTTP/1.1\r\n\r\n")
     assert (len(http.seen), http.seen[-1].path) == (KEPT, "/1")

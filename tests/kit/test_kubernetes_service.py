@@ -9,7 +9,7 @@ from userspace_proxy_testing.backends import echo
 from .clusters import answers, get, refuses
 
 
-def test_pods_that_do_not_exist_are_created_and_answer(cluster, services):
+def test_missing_pods_are_created_and_serve(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     assert refuses(web.address)
@@ -21,7 +21,7 @@ def test_pods_that_do_not_exist_are_created_and_answer(cluster, services):
     assert "2 Pods run here" in repr(services)
 
 
-def test_unnamed_pods_end_and_other_pods_go_on(cluster, services):
+def test_pods_missing_from_an_assignment_end_and_the_rest_keep_running(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": echo, "web-2": None}
@@ -34,7 +34,7 @@ def test_unnamed_pods_end_and_other_pods_go_on(cluster, services):
     assert [*cluster.pods()] == ["web-1", "web-3", "web-4"]
 
 
-def test_a_pod_may_be_made_of_something_else(cluster, services):
+def test_a_pods_backend_can_be_replaced(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": lambda _request: "old"}
@@ -61,7 +61,7 @@ def test_an_unready_or_terminating_pod_gets_no_new_connections(cluster, services
     assert answers(web) == {"web-3"}
 
 
-def test_a_deleted_pod_is_no_endpoint(cluster, services):
+def test_a_deleted_pod_is_no_longer_an_endpoint(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None, "web-2": None}
@@ -85,7 +85,7 @@ def test_each_port_of_a_pod_may_have_its_own_backend(cluster, services):
     assert web.faults["web-1"] == ["refuse"]
 
 
-def test_a_service_without_a_selector_or_pods_has_nothing_to_run(cluster, services):
+def test_a_service_without_a_selector_or_pods_cannot_run_pods(cluster, services):
     cluster.put_service("external", selector=None, clusterIP="10.96.0.11")
     cluster.put_service()
     with pytest.raises(ValueError, match="Service shop/external has no selector"):
@@ -100,7 +100,7 @@ def test_a_misspelt_attribute_is_an_error(cluster, services):
         services["shop/web"].pod = {"web-1": None}
 
 
-def test_a_vanished_service_has_no_address(cluster, services):
+def test_a_deleted_service_has_no_address(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     cluster.thread.do(lambda: cluster.api.delete("Service", "web", "shop"))

@@ -12,12 +12,12 @@ from userspace_proxy_testing.report import describe
 from .clusters import get
 
 
-def test_a_service_that_is_written_later_is_waited_for(cluster, services):
+def test_looking_up_a_service_waits_for_its_creation(cluster, services):
     threading.Timer(0.05, cluster.put_service).start()
     assert services["shop/web"].address.ip == "127.0.0.1"
 
 
-def test_an_unserved_service_is_named_with_the_cause(cluster, services, monkeypatch):
+def test_an_unserved_service_is_an_error_with_the_cause(cluster, services, monkeypatch):
     monkeypatch.setattr(pod_runner, "EVENTUALLY_S", 0.05)
     cluster.put_service("headless", clusterIP="None")
     with pytest.raises(LookupError, match="shop/none is not served: there is no such Service"):
@@ -26,7 +26,7 @@ def test_an_unserved_service_is_named_with_the_cause(cluster, services, monkeypa
         services["shop/headless"]
 
 
-def test_a_cluster_that_cannot_be_read_is_an_error_and_leaves_no_thread(cluster, monkeypatch):
+def test_an_unreadable_cluster_is_an_error_and_leaves_no_thread(cluster, monkeypatch):
     monkeypatch.setattr(kubernetes_services, "_ANSWER_S", 0.2)
     cluster.stop()
     before = threading.active_count()
@@ -36,7 +36,7 @@ def test_a_cluster_that_cannot_be_read_is_an_error_and_leaves_no_thread(cluster,
     assert threading.active_count() == before
 
 
-def test_a_report_has_the_pods_of_the_used_services_and_their_connections(cluster, services):
+def test_a_report_lists_the_pods_and_connections_of_the_used_services(cluster, services):
     cluster.put_service()
     cluster.put_service("other", clusterIP="10.96.0.11")
     cluster.put_service("headless", clusterIP="None")

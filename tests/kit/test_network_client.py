@@ -8,7 +8,7 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing.backends import echo
 
 
-def test_a_client_gets_pages_by_address_and_by_name(network):
+def test_a_client_gets_urls_by_address_and_by_name(network):
     def page(request):
         return 404, f"no {request.path} for {request.headers['x-user']}"
 
@@ -22,19 +22,19 @@ def test_a_client_gets_pages_by_address_and_by_name(network):
         network.client().get("http://web")
 
 
-def test_a_program_asks_no_proxy(network, monkeypatch):
+def test_a_program_does_not_use_an_http_proxy(network, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     network.service("web", backends=1)
     program = "from urllib.request import urlopen; print(urlopen('http://web/').status)"
     assert network.client().run([sys.executable, "-c", program]).stdout == "200\n"
 
 
-def test_other_urls_are_an_error(network):
+def test_unsupported_urls_are_rejected(network):
     with pytest.raises(ValueError, match="expected http://HOST; run a program, such as curl"):
         network.client().get("https://web/")
 
 
-def test_a_service_may_be_dialled_in_several_ways(network):
+def test_a_service_can_be_dialled_by_handle_address_and_name(network):
     web = network.service("echo", port=7, backends=[echo])
     client = network.client()
     for to in (web, tuple(web.address), str(web.address), "echo:7", ("echo.default", 7)):
@@ -44,7 +44,7 @@ def test_a_service_may_be_dialled_in_several_ways(network):
             assert sock.getsockname()[0] == client.ip
 
 
-def test_udp_has_a_connected_socket(network):
+def test_connect_returns_a_connected_udp_socket(network):
     dns = network.service("dns", port=53, protocol="UDP")
     client = network.client()
     for sock in (client.connect(dns), client.connect(dns.address, protocol="UDP")):
@@ -75,7 +75,7 @@ def test_the_kernel_refuses_a_service_without_endpoints(network):
         network.client().connect(none)
 
 
-def test_a_pod_may_be_configured(network):
+def test_a_clients_pod_can_be_configured(network):
     client = network.client("lonely")
     web = network.service("web")
     client.pod.configure(["route replace unreachable 10.96.0.0/12"])
@@ -84,7 +84,7 @@ def test_a_pod_may_be_configured(network):
     assert caught.value.errno == errno.EHOSTUNREACH
 
 
-def test_programs_run_in_its_pod_and_find_names(network):
+def test_programs_run_in_the_clients_pod_and_resolve_names(network):
     web = network.service("named", port=80)
     client = network.client()
     done = client.run(["getent", "hosts", "named"])
@@ -93,7 +93,7 @@ def test_programs_run_in_its_pod_and_find_names(network):
     assert client.run(["cat"], input="hello").stdout == "hello"
 
 
-def test_a_program_that_fails_is_an_error_unless_its_status_is_wanted(network):
+def test_a_failing_program_is_an_error_unless_check_is_false(network):
     failing = ["sh", "-c", "echo no such page >&2; exit 22"]
     with pytest.raises(SandboxError, match="no such page; status 22"):
         network.client().run(failing)

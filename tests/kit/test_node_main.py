@@ -18,7 +18,7 @@ def objects():
         yield Objects(proxy)
 
 
-def test_a_socket_belongs_to_the_namespace_of_another_process():
+def test_a_socket_is_opened_in_the_namespace_of_another_process():
     own = namespace_of(os.getpid())
     with (
         Holder(rootless=False) as holder,
@@ -30,7 +30,7 @@ def test_a_socket_belongs_to_the_namespace_of_another_process():
     assert namespace_of(os.getpid()) == own
 
 
-def test_a_process_that_has_ended_has_no_namespace():
+def test_an_exited_process_has_no_namespace():
     with started(["true"]) as ended:
         ended.wait(30)
     with pytest.raises(FileNotFoundError):
@@ -47,7 +47,7 @@ def test_a_service_is_returned_as_a_callable_reference(objects):
     assert isinstance(objects.answer(Call(Reference(1), "address")).error, LookupError)
 
 
-def test_an_error_is_an_answer(objects):
+def test_an_error_is_returned_as_a_result(objects):
     key = objects.answer(Call(PROXY, "add_service", ("web",), {"port": 80})).value
     service = objects.answer(Call(key, "key")).value
     objects.answer(Call(PROXY, "add_service", ("web",), {"port": 80, "endpoints": ["127.0.0.1:1"]}))

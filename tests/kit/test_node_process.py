@@ -51,7 +51,7 @@ def test_looking_up_an_unknown_name_fails(process):
         process.look_up("web.shop.svc.cluster.local", 80, TCP, "default")
 
 
-def test_calls_of_several_threads_get_their_own_answers(sandbox, process):
+def test_concurrent_calls_from_several_threads_get_their_own_results(sandbox, process):
     def ask(number):
         name = f"web-{number}"
         web = process.add_service(name, port=80, cluster_ip=f"10.96.1.{number + 1}")
@@ -64,12 +64,12 @@ def test_calls_of_several_threads_get_their_own_answers(sandbox, process):
     assert answers == [{f"default/web-{number}"} for number in range(4)]
 
 
-def test_arguments_are_checked_where_the_proxy_is(process):
+def test_arguments_are_validated_in_the_node_process(process):
     with pytest.raises(ValueError, match="port: 0 is not in 1–65535"):
         process.add_service("web", port=0)
 
 
-def test_a_killed_process_is_an_error(sandbox):
+def test_a_call_to_a_killed_process_is_an_error(sandbox):
     node = sandbox.add_node()
     process = NodeProcess(node)
     process.wait_until_ready()

@@ -18,7 +18,7 @@ TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1"])
 @pytest.mark.parametrize("type_", [TCP, UDP])
-def test_its_sockets_have_its_address(host, type_):
+def test_a_bound_socket_has_the_backends_address(host, type_):
     place = BackendPlace(host)
     with place.bind(type_, place.address) as bound:
         assert bound.getsockname()[0] == host
@@ -26,7 +26,7 @@ def test_its_sockets_have_its_address(host, type_):
         assert (bound.family, bound.type) == (family_of(host), type_)
 
 
-def test_a_tcp_port_can_be_bound_again_at_once():
+def test_a_tcp_port_can_be_rebound_at_once():
     place = BackendPlace()
     with place.bind(TCP, place.address) as listener, place.open_socket(TCP) as client:
         listener.listen()
@@ -44,7 +44,7 @@ def test_an_address_in_use_is_an_error():
     assert caught.value.errno == errno.EADDRINUSE
 
 
-def test_programs_run_where_this_process_is():
+def test_programs_run_in_this_processs_namespace():
     assert BackendPlace().command(["no-such-program"]) == ["no-such-program"]
     assert list(BackendPlace().command(["sh", "-c", "a b"]))[-3:] == ["sh", "-c", "a b"]
     BackendPlace().leave()
@@ -75,7 +75,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_program_ends_with_this_process_even_after_a_kill():
+def test_a_program_ends_with_this_process_even_after_sigkill():
     with started([sys.executable, "-c", DIES]) as dies:
         program = os.pidfd_open(int(dies.stdout.readline()))
         try:

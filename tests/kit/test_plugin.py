@@ -157,7 +157,7 @@ def test_it_answers(service_network, number):
         pytest.param(MANY_NETWORKS, 4, 2, id="networks"),
     ],
 )
-def test_runs_in_several_processes_do_not_collide(run, test, count, processes):
+def test_parallel_test_runs_do_not_collide(run, test, count, processes):
     numbers = f'import pytest\n@pytest.mark.parametrize("number", range({count}))'
     result = run(numbers + test, "-p", "xdist", "-n", str(processes))
     result.assert_outcomes(passed=count)
@@ -219,7 +219,7 @@ def test_without_a_cluster_the_skip_names_the_missing_kubeconfig(run, monkeypatc
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["option", "variable", "fixture"])
-def test_a_kubeconfig_leads_to_the_services_of_a_cluster(run, cluster, monkeypatch, how):
+def test_a_kubeconfig_option_or_variable_selects_the_cluster(run, cluster, monkeypatch, how):
     cluster.put_service()
     arguments, fixture = [], ""
     if how == "option":
@@ -255,7 +255,7 @@ def test_nothing_is_imported():
 PAGES = ("README.md", "docs/in-tests.md", "docs/index.md", "pytest-userspace-proxy/README.md")
 
 
-def test_the_tests_on_all_pages_pass_and_each_has_a_proxy_of_its_own(pytester):
+def test_the_tests_on_all_pages_pass_with_their_own_proxies(pytester):
     texts = [SCOPE.format(shared=False)]
     for page in PAGES:
         blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
@@ -293,7 +293,7 @@ def test_it_fails(service_proxy):
 """
 
 
-def test_the_report_of_a_failing_test_shows_the_services_as_on_the_page(pytester):
+def test_the_report_of_a_failing_test_matches_the_documentation(pytester):
     text = (ROOT / "docs/in-tests.md").read_text()
     first = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     assert f"`{FAULT}`" in text
@@ -319,7 +319,7 @@ def test_the_report_of_a_failing_test_shows_the_services_as_on_the_page(pytester
 
 @pytest.mark.long
 @pytest.mark.parametrize(("name", "count"), [("test_shop", 7), ("test_network", 4)])
-def test_the_examples_pass(pytester, name, count):
+def test_the_example_tests_pass(pytester, name, count):
     example = ROOT / f"examples/pytest/{name}.py"
     pytester.makepyfile(**{name: example.read_text()})
     pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=count)

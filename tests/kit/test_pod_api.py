@@ -30,26 +30,26 @@ def state(cluster, name="web-1"):
     return read_pod(convert(cluster.pods()[name], WirePod))
 
 
-def test_a_service_is_read_with_its_selection_of_pods(cluster, ask):
+def test_a_service_is_read_with_the_pods_it_selects(cluster, ask):
     cluster.put_service()
     service, selection = ask("service", WEB)
     assert service.selector == (("app", "web"),)
     assert [target.port for target in selection.targets] == ["web"]
 
 
-def test_a_missing_service_is_named(ask):
+def test_a_missing_service_is_a_lookup_error(ask):
     with pytest.raises(LookupError, match="there is no Service shop/web"):
         ask("service", WEB)
 
 
-def test_pods_are_found_by_labels_and_in_order(cluster, ask):
+def test_pods_are_selected_by_labels_and_sorted(cluster, ask):
     for name, app in (("b", "web"), ("a", "web"), ("c", "db")):
         cluster.put_pod(name, app=app)
     found = ask("pods", "shop", [("app", "web")])
     assert [item["metadata"]["name"] for item in found] == ["a", "b"]
 
 
-def test_a_created_pod_has_the_labels_and_ports_that_the_service_selects(cluster, ask):
+def test_a_created_pod_has_the_selected_labels_and_target_ports(cluster, ask):
     ports = [
         {"name": "http", "port": 80, "targetPort": "web"},
         {"name": "admin", "port": 81, "targetPort": 8080},
@@ -63,7 +63,7 @@ def test_a_created_pod_has_the_labels_and_ports_that_the_service_selects(cluster
     assert made.ports == {("dns", "UDP"): 8081, ("web", "TCP"): 8082}
 
 
-def test_a_pod_that_exists_cannot_be_made(cluster, ask):
+def test_creating_an_existing_pod_is_a_conflict(cluster, ask):
     cluster.put_service()
     cluster.put_pod("web-1")
     with pytest.raises(SourceError, match="Conflict"):
@@ -101,7 +101,7 @@ def test_a_pod_is_restored_after_a_test(cluster, ask):
     assert after["metadata"]["annotations"] == {}
 
 
-def test_another_pod_of_the_same_name_is_left_alone(cluster, ask):
+def test_a_recreated_pod_of_the_same_name_is_not_restored(cluster, ask):
     cluster.put_pod("web-1")
     (before,) = ask("pods", "shop", [("app", "web")])
     cluster.put("Pod", "web-1", {}, metadata={"uid": "another"}, status={"phase": "Running"})
@@ -112,13 +112,13 @@ def test_another_pod_of_the_same_name_is_left_alone(cluster, ask):
     assert cluster.pods() == {}
 
 
-def test_a_refusal_has_the_servers_message(cluster, ask):
+def test_a_rejected_request_raises_the_servers_message(cluster, ask):
     cluster.thread.do(lambda: cluster.api.refuse("pods", 403, message="pods is forbidden"))
     with pytest.raises(SourceError, match="pods is forbidden"):
         ask("pods", "shop", [("app", "web")])
 
 
-def test_a_server_that_is_gone_is_named(cluster, ask):
+def test_an_unreachable_server_is_reported(cluster, ask):
     cluster.stop()
     with pytest.raises(SourceError, match="cannot reach the API server"):
         ask("pods", "shop", [("app", "web")])

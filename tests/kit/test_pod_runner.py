@@ -11,7 +11,7 @@ from .clusters import answers, get, refuses
 WEB = {"name": "web", "containerPort": 80}
 
 
-def test_pods_that_exist_run_and_are_as_before_at_the_end(cluster):
+def test_existing_pods_run_and_are_restored_at_the_end(cluster):
     cluster.put_service()
     cluster.put_pod("web-a", WEB)
     cluster.put_pod("web-b", {"name": "web", "containerPort": 8080})
@@ -52,7 +52,7 @@ def test_services_share_pods_and_their_ports(cluster, services):
     assert (get(web), get(both)) == ("new", "new")
 
 
-def test_pods_that_run_already_go_on_when_others_have_come(cluster, services):
+def test_running_pods_continue_when_more_pods_are_added(cluster, services):
     cluster.put_service()
     cluster.put_pod("web-1", WEB)
     (first,) = services.run_pods("shop/web")
@@ -62,7 +62,7 @@ def test_pods_that_run_already_go_on_when_others_have_come(cluster, services):
     assert first.backends[PodPort(80, "TCP")].address == address
 
 
-def test_a_deleted_pod_may_run_again(cluster, services):
+def test_a_deleted_pod_can_be_run_again(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None}
@@ -96,7 +96,7 @@ def test_ports_of_a_pod_at_several_addresses_are_rejected(cluster, services):
         services["shop/web"].pods = {"web-1": {"http": None, "admin": "127.9.9.9:1"}}
 
 
-def test_a_never_ready_pod_is_named_with_its_state(cluster, services, monkeypatch):
+def test_a_pod_that_never_becomes_ready_is_reported_with_its_state(cluster, services, monkeypatch):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None}
@@ -107,7 +107,7 @@ def test_a_never_ready_pod_is_named_with_its_state(cluster, services, monkeypatc
         web.pods["web-1"].is_ready = False
 
 
-def test_a_server_that_ends_first_leaves_no_backend(cluster):
+def test_a_server_that_stops_first_leaves_no_backend(cluster):
     cluster.put_service()
     with KubernetesServices(str(cluster.kubeconfig)) as services:
         services["shop/web"].pods = {"web-1": None}
@@ -117,7 +117,7 @@ def test_a_server_that_ends_first_leaves_no_backend(cluster):
     services.close()
 
 
-def test_pods_of_an_ipv6_service_have_addresses_of_its_family(cluster, services):
+def test_pods_of_an_ipv6_service_have_ipv6_addresses(cluster, services):
     cluster.put_service(clusterIP="fd00:96::10", ipFamilies=["IPv6"])
     web = services["shop/web"]
     web.pods = {"web-1": None, "web-2": None}

@@ -42,14 +42,14 @@ def test_a_port_is_not_claimed_again_until_released(claim, host):
 
 
 @pytest.mark.parametrize("used", ["0.0.0.0", "127.0.0.7"])
-def test_a_port_in_use_at_any_address_is_left_out(claim, used):
+def test_a_port_in_use_at_any_address_is_skipped(claim, used):
     one = claim()
     one.claim.close()
     with socket.create_server((used, one.port)):
         assert claim().port != one.port
 
 
-def test_an_address_that_the_machine_lacks_is_an_error():
+def test_an_address_missing_from_the_machine_is_an_error():
     class Elsewhere(BackendPlace):
         def bind(self, type_, address):
             return super().bind(type_, address._replace(ip="192.0.2.77"))

@@ -23,7 +23,7 @@ from userspace_proxy.model import (
 from userspace_proxy_testing.proxy_with_faults import BlockingProxyWithFaults, ProxyWithFaults
 
 
-def test_a_service_has_faults_until_they_are_removed(run, caplog):
+def test_a_services_faults_last_until_removed(run, caplog):
     async def main():
         async with backend(b"one") as one, ProxyWithFaults() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=[one])
@@ -85,7 +85,7 @@ def test_a_fault_needs_an_existing_service_and_endpoint(run):
 
 
 @pytest.mark.parametrize("protocols", [("TCP", "UDP"), ("UDP", "TCP")], ids="-".join)
-def test_tcp_and_udp_at_one_address_are_two_endpoints(run, protocols):
+def test_tcp_and_udp_at_one_address_have_separate_faults(run, protocols):
     ports = tuple(ServicePort(protocol.lower(), 8080, protocol) for protocol in protocols)
     web = Service(ServiceKey("default", "web"), ports, cluster_ips=("127.64.0.1",))
 

@@ -141,7 +141,7 @@ def test_only_failed_tests_are_recorded(recorded):
     assert len({found["test"] for found in recorded.all()}) == len(names) == 11
 
 
-def test_a_record_has_the_services_of_the_test(recorded):
+def test_a_record_contains_the_services_of_the_test(recorded):
     found = recorded.of("test_of_the_shop")
     (failure,) = found["failures"]
     (fixture,) = failure["fixtures"]
@@ -176,7 +176,7 @@ def test_failures_of_fixtures_are_recorded(recorded, failed):
         assert one["fixtures"][0]["services"][0]["service"] == "default/shop"
 
 
-def test_a_backend_still_serving_at_the_end_fails_the_test_and_is_recorded(recorded):
+def test_a_backend_still_serving_after_the_proxy_closes_fails_the_test(recorded):
     assert "still served after the end of the proxy: 127.0.0.2:" in recorded.printed
     (failure,) = recorded.of("test_left_behind")["failures"]
     assert "still served after the end" in failure["text"]
@@ -185,14 +185,14 @@ def test_a_backend_still_serving_at_the_end_fails_the_test_and_is_recorded(recor
     assert [len(one["fixtures"]) for one in another["failures"]] == [1]
 
 
-def test_a_proxy_that_the_test_has_closed_does_not_hide_its_failure(recorded):
+def test_a_proxy_closed_by_the_test_does_not_hide_its_failure(recorded):
     assert re.search(r"assert 3 == 4(?s:.*)\nnot known: this proxy isn't running", recorded.printed)
     found = recorded.of("test_closed")
     assert found["failures"][0]["fixtures"][0]["services"] == []
 
 
 @pytest.mark.long
-def test_workers_and_later_runs_do_not_replace_each_others_files(run, records):
+def test_workers_and_later_runs_do_not_overwrite_each_others_files(run, records):
     for _ in range(2):
         run(FAILS, RECORD, "-p", "xdist", "-n", "2").assert_outcomes(failed=4)
     found = records()
@@ -239,7 +239,7 @@ def test_an_unwritable_folder_is_reported_in_one_line_beside_the_failure(pyteste
     assert len(re.findall(r"(?m)^service proxy: failed tests: cannot write to .*/file", text)) == 1
 
 
-def test_a_configured_folder_is_below_the_root_and_has_the_tests_that_use_the_proxy_of_all(
+def test_a_configured_folder_is_below_the_root_and_lists_all_tests_using_the_proxy(
     pytester, monkeypatch, run, records
 ):
     root = f"--rootdir={pytester.path}"
@@ -263,7 +263,7 @@ def test_a_failed_write_leaves_no_partial_record(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_text_that_is_not_unicode_is_recorded(tmp_path):
+def test_text_with_lone_surrogates_is_recorded(tmp_path):
     path = write(tmp_path, RecordedTest("test_it[\ud800]", "", failures=[]))
     assert json.loads(path.read_text())["test"] == "test_it[\ud800]"
 
@@ -288,7 +288,7 @@ def test_another(service_proxy):
 """
 
 
-def test_odd_arguments_do_not_end_the_run(run, records):
+def test_unserializable_arguments_do_not_end_the_run(run, records):
     result = run(ODD, RECORD)
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(["*failed tests: cannot write to */out: *object is unsupported*"])
@@ -297,7 +297,7 @@ def test_odd_arguments_do_not_end_the_run(run, records):
     assert (web["seed"], web["settings"]) == (3, {"seed": 3, "hold": "5s"})
 
 
-def test_services_that_cannot_be_read_are_worded_in_the_record():
+def test_an_unreadable_status_is_reported_in_the_record():
     class Broken:
         services = ()
 

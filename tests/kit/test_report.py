@@ -54,7 +54,7 @@ def test_open_connections_are_shown_by_endpoint():
     assert "\n  still open: 3 connections: 2 to web-1, 1 to web-2\n" in text
 
 
-def test_of_many_requests_the_last_are_shown():
+def test_only_the_last_of_many_requests_are_shown():
     with ServiceProxy() as proxy:
         web = proxy.service("web")
         with socket.create_connection(web.address, timeout=60) as client:
@@ -79,7 +79,7 @@ def test_an_unserved_service_has_no_address():
     assert report._address(Removed()) == "nothing: default/web was removed or replaced"
 
 
-def test_foreign_endpoints_are_shown():
+def test_endpoints_outside_the_kit_are_shown():
     with ServiceProxy() as proxy:
         web = proxy.service("web", backends=1)
         web.endpoints = []

@@ -53,14 +53,14 @@ def test_named_target_ports_resolve_to_container_ports():
     }
 
 
-def test_a_port_of_another_protocol_may_have_the_same_name():
+def test_ports_of_different_protocols_may_share_a_name():
     both = selected(targets=(TargetPort("dns", "UDP", "web"),))
     assert both.ports_of(read_pod("UDP", web=53), {"dns": None}) == {"dns": PodPort(53, "UDP")}
     with pytest.raises(ValueError, match="has no UDP port of the name web"):
         both.ports_of(read_pod("TCP", web=53), {"dns": None})
 
 
-def test_an_unresolved_target_port_matters_only_for_served_ports():
+def test_an_unresolved_target_port_is_an_error_only_for_a_served_port():
     what = "Pod web-1 has no TCP port of the name web, the target port of shop/web"
     with pytest.raises(ValueError, match=what):
         selected().ports_of(read_pod(), {"http": None})
@@ -75,7 +75,7 @@ def test_an_unresolved_target_port_matters_only_for_served_ports():
         ((IPFamily.IPV6,), "::1"),
     ],
 )
-def test_the_address_of_a_pod_has_a_family_of_the_service(families, host):
+def test_a_pods_address_has_a_family_of_the_service(families, host):
     assert selected(*families).host == host
 
 
@@ -101,7 +101,7 @@ def test_an_endpoint_excluded_by_policy_keeps_its_pods_state(reason, state):
     assert follower.state_in([view(WEB, WHERE, reason)], WHERE) == state
 
 
-def test_another_services_or_addresses_endpoint_is_ignored():
+def test_endpoints_of_other_services_and_addresses_are_ignored():
     follower = PodFollower(WEB, PORT, publishes_not_ready=False)
     other = SocketAddress("127.0.0.3", 1)
     views = [view(ServiceKey("shop", "db"), WHERE, "ready"), view(WEB, other, "ready")]
@@ -138,7 +138,7 @@ def test_an_endpoints_state_follows_its_pods_conditions(is_ready, is_terminating
     assert pod.expected_state(PodFollower(WEB, PORT, publishes)) == state
 
 
-def test_all_its_ports_stop_and_suffer_together():
+def test_stop_and_fault_apply_to_all_ports_of_a_pod():
     calls = []
 
     class Noted(Backend):

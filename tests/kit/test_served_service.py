@@ -32,7 +32,7 @@ def test_eventually_fails_with_the_counters(proxy):
         web.eventually(lambda web: web.stats.connections, timeout_s=0.02)
 
 
-def test_eventually_takes_a_function(proxy):
+def test_eventually_requires_a_function(proxy):
     with pytest.raises(TypeError, match="expected a function of the Service, got True"):
         proxy.service("web").eventually(True)
 
@@ -45,7 +45,7 @@ def test_a_coroutine_function_is_rejected_as_a_condition(proxy):
         proxy.service("web").eventually(empty)
 
 
-async def test_the_failure_names_the_event_loop_that_could_not_run(proxy):
+async def test_a_failed_wait_blames_the_blocked_event_loop(proxy):
     web = proxy.service("web")
     with pytest.raises(AssertionError, match=r"stood still: .* await asyncio\.to_thread\(web\.ev"):
         web.eventually(lambda web: web.decisions, timeout_s=0.02)
@@ -54,7 +54,7 @@ async def test_the_failure_names_the_event_loop_that_could_not_run(proxy):
     assert "stood still" not in str(caught.value)
 
 
-def test_eventually_waits_while_clients_are_refused_or_reset(proxy):
+def test_eventually_retries_while_clients_are_refused_or_reset(proxy):
     web = proxy.service("web")
     web.backends[0].stop()
     with pytest.raises(AssertionError, match="not so after") as caught:

@@ -16,7 +16,7 @@ def get(network, service):
     return network.client().get(service.url).text.strip()
 
 
-def test_backends_answer_in_turn_at_a_cluster_ip(network):
+def test_backends_of_a_cluster_ip_take_turns(network):
     web = network.service("web", port=80, backends=2)
     assert web.host.startswith("10.96.0.")
     assert web.port == 80
@@ -54,7 +54,7 @@ def test_a_cluster_ip_in_use_is_not_allocated_again(network):
     assert network.service("other", backends=0).host not in (first.host, taken.host)
 
 
-def test_a_dead_backend_costs_no_request_and_returns(network):
+def test_a_dead_backend_costs_no_request_and_can_restart(network):
     web = network.service("web", backends=2)
     web.backends[0].stop()
     assert [get(network, web) for _ in range(3)] == ["web-2"] * 3
@@ -78,7 +78,7 @@ def test_faults_work_as_in_the_service_proxy_fixture(network):
     assert web.faults == {}
 
 
-def test_a_silent_pod_is_left(network):
+def test_a_silent_pod_is_replaced_by_another_endpoint(network):
     web = network.service("web", backends=2)
     silent = web.backends[0].pod
     silent.drop_traffic()
@@ -103,7 +103,7 @@ http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).s
 """
 
 
-def test_a_program_may_be_a_backend_and_finds_names(network):
+def test_a_program_can_be_a_backend_and_resolves_names(network):
     db = network.service("db", namespace="shop", backends=0)
     web = network.service("program", namespace="shop", backends=[[sys.executable, "-c", FINDER]])
     assert network.client().get(f"{web.url}/db").text == db.host
@@ -112,7 +112,7 @@ def test_a_program_may_be_a_backend_and_finds_names(network):
         get(network, web)
 
 
-def test_pods_of_a_removed_service_are_used_again(network):
+def test_pods_of_a_removed_service_are_reused(network):
     network.service("web", backends=3)
     count = len(network.sandbox.pods)
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_pods_of_a_removed_service_are_used_again(network):
     assert len(network.sandbox.pods) == count
 
 
-def test_clients_have_pods_of_their_own_by_name_and_namespace(network):
+def test_each_client_name_and_namespace_has_its_own_pod(network):
     client = network.client("alice")
     assert network.client("alice") is client
     assert network.client("alice", namespace="shop").ip != client.ip
@@ -135,7 +135,7 @@ def test_an_unstarted_network_explains_how_to_start():
     own.close()
 
 
-def test_a_closed_network_leaves_nothing_behind():
+def test_a_closed_network_leaves_no_process_or_file():
     with ServiceNetwork() as own:
         web = own.service("web")
         assert get(own, web) == "web-1"
@@ -149,7 +149,7 @@ def test_a_closed_network_leaves_nothing_behind():
 
 
 @pytest.mark.long
-def test_a_proxy_that_did_not_end_by_itself_is_an_error():
+def test_a_killed_proxy_process_is_an_error_at_close():
     own = ServiceNetwork()
     own.start()
     pid = own.sandbox.node.pid

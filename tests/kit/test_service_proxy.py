@@ -17,7 +17,7 @@ from userspace_proxy_testing.service_proxy import ServiceProxy
 from .clusters import get, refuses
 
 
-def test_its_backends_answer_in_turn(proxy):
+def test_backends_of_a_service_take_turns(proxy):
     web = proxy.service("web", backends=2)
     assert [get(web) for _ in range(4)] == ["web-1", "web-2", "web-1", "web-2"]
     assert (web.host, web.port) == web.address
@@ -25,7 +25,7 @@ def test_its_backends_answer_in_turn(proxy):
     assert proxy.services == (web,)
 
 
-def test_random_choices_are_the_same_in_each_run(proxy):
+def test_random_choices_repeat_with_the_same_seed(proxy):
     def chosen(seed):
         web = proxy.service("web", backends=3, balance="random", seed=seed)
         return [get(web) for _ in range(12)]
@@ -36,7 +36,7 @@ def test_random_choices_are_the_same_in_each_run(proxy):
     assert chosen(8) != first
 
 
-def test_draining_a_backend_does_not_restart_the_turns(proxy):
+def test_draining_a_backend_does_not_restart_round_robin(proxy):
     web = proxy.service("web", backends=3, seed=2)
     assert get(web) == "web-3"
     web.drain(web.backends[0])
@@ -58,7 +58,7 @@ def test_a_function_may_block_and_call_another_service_and_the_proxy(proxy):
     assert get(front) == "data 1"
 
 
-def test_a_function_that_hangs_stops_no_other_service(proxy):
+def test_a_hanging_function_does_not_block_other_services(proxy):
     began, may_end = threading.Event(), threading.Event()
 
     def hang(request):
@@ -87,7 +87,7 @@ def test_stats_are_readable(proxy):
     )
 
 
-def test_only_clients_that_the_proxy_accepted_are_counted_as_refused(proxy):
+def test_only_clients_accepted_by_the_proxy_are_counted_as_refused(proxy):
     none, stopped = proxy.service("none", backends=0), proxy.service("stopped")
     stopped.backends[0].stop()
     assert refuses(none.address)
@@ -114,7 +114,7 @@ def test_a_draining_backend_keeps_connections_but_gets_no_new_ones(proxy):
         web.eventually(lambda web: web.stats["web-1"].connections == 2)
 
 
-def test_its_endpoints_may_be_set(proxy):
+def test_endpoints_can_be_assigned(proxy):
     web = proxy.service("web", backends=2)
     web.endpoints = [web.backends[1].address]
     assert [get(web) for _ in range(2)] == ["web-2"] * 2
@@ -134,7 +134,7 @@ def test_a_test_can_choose_the_next_connections_endpoint(proxy):
 
 
 @pytest.mark.parametrize("method", ["names", "resolver"])
-def test_names_of_a_namespace_without_a_service_are_an_error(proxy, method):
+def test_a_namespace_without_services_has_no_names(proxy, method):
     with pytest.raises(LookupError, match="no Service is in namespace nope: there is no Service"):
         getattr(proxy, method)("nope")
     proxy.service("web", namespace="shop")
@@ -147,7 +147,7 @@ def test_names_of_a_namespace_without_a_service_are_an_error(proxy, method):
     getattr(proxy, method)("shop")
 
 
-def test_an_endpoint_that_the_service_does_not_have_cannot_have_a_fault(proxy):
+def test_a_fault_at_an_unknown_endpoint_is_an_error(proxy):
     web = proxy.service("web", backends=1)
     with pytest.raises(LookupError, match="default/web has no endpoint 127"):
         proxy.add_fault(web.key, "refuse", endpoint="127.0.0.1:1")
@@ -171,7 +171,7 @@ def test_removing_a_service_ends_its_backends(proxy):
     assert proxy.services == ()
 
 
-def test_the_end_leaves_no_port_and_no_thread():
+def test_closing_the_proxy_leaves_no_port_and_no_thread():
     before = threading.active_count()
     with ServiceProxy() as proxy:
         web = proxy.service("web")
@@ -181,7 +181,7 @@ def test_the_end_leaves_no_port_and_no_thread():
     assert threading.active_count() == before
 
 
-def test_an_address_served_after_the_end_is_an_error():
+def test_an_address_taken_over_after_the_close_is_an_error():
     class TakenOver(ServiceProxy):
         def end_services(self):
             address = self.services[0].address
@@ -217,7 +217,7 @@ def test_a_proxy_can_be_started_and_closed_without_a_with_block():
     assert refuses(web.backends[0].address)
 
 
-def test_a_proxy_that_the_test_has_stopped_leaves_no_program():
+def test_a_proxy_stopped_by_the_test_leaves_no_program():
     serve = [sys.executable, "-m", "http.server", "--bind={host}", "{port}"]
     proxy = ServiceProxy()
     proxy.start()
@@ -266,7 +266,7 @@ def test_the_unittest_example_runs_without_pytest(tmp_path, page):
     assert "ResourceWarning" not in ran.stderr
 
 
-def test_the_session_of_an_interpreter_is_as_shown():
+def test_the_documented_interpreter_session_works():
     page = "pytest-userspace-proxy/README.md"
     (session,) = examples(page, "pycon", "ServiceProxy")
     parsed = doctest.DocTestParser().get_doctest(session, {}, page, None, 0)

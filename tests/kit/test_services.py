@@ -8,7 +8,7 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.backends import echo
 
 
-def test_a_cluster_ip_may_be_chosen_and_its_backends_have_its_family(proxy):
+def test_a_cluster_ip_may_be_chosen_and_backends_share_its_family(proxy):
     web = proxy.service("web", port=8080, cluster_ip="::1")
     assert web.host == "::1"
     assert web.url == f"http://[::1]:{web.port}"
@@ -40,7 +40,7 @@ def test_a_cluster_ip_may_be_chosen_and_its_backends_have_its_family(proxy):
         ),
     ],
 )
-def test_an_argument_without_effect_is_an_error_and_nothing_is_replaced(proxy, arguments, said):
+def test_an_argument_without_effect_is_rejected_and_replaces_no_service(proxy, arguments, said):
     web = proxy.service("web")
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared
         proxy.service("web", **arguments)
@@ -48,13 +48,13 @@ def test_an_argument_without_effect_is_an_error_and_nothing_is_replaced(proxy, a
     assert proxy.services == (web,)
 
 
-def test_a_fault_of_no_endpoint_is_an_error(proxy):
+def test_a_fault_without_endpoints_is_an_error(proxy):
     web = proxy.service("web", backends=0)
     with pytest.raises(LookupError, match="default/web has no endpoint that could suffer a fault"):
         web.fault("latency", latency=100)
 
 
-def test_draining_a_backend_without_connections_is_an_error(proxy):
+def test_draining_an_excluded_backend_is_an_error(proxy):
     web = proxy.service("web", backends=2)
     web.endpoints = [web.backends[1]]
     with pytest.raises(LookupError, match="is no endpoint of default/web: endpoints were set"):
@@ -63,7 +63,7 @@ def test_draining_a_backend_without_connections_is_an_error(proxy):
     assert [backend.state for backend in web.backends] == ["", "draining"]
 
 
-def test_a_terminating_endpoint_is_put_as_serving(proxy):
+def test_a_terminating_endpoint_is_written_as_serving(proxy):
     web = proxy.service("web", backends=2)
     web.drain(web.backends[0])
     (port,) = (p for p in proxy.status().ports if p.plan.key.name.service == web.key)
@@ -96,27 +96,27 @@ def test_an_unknown_argument_is_an_error_with_a_suggestion(proxy, name, meant):
     assert proxy.services == (web,)
 
 
-def test_a_wrong_argument_ends_the_started_backends(proxy):
+def test_an_invalid_argument_stops_the_started_backends(proxy):
     with pytest.raises(ValueError, match="port: 0 is not in"):
         proxy.service("web", port=0, backends=1)
     assert proxy.services == ()
 
 
 @pytest.mark.parametrize("given", ["127.0.0.1:80", None, [None]])
-def test_wrong_endpoints_are_an_error_and_change_nothing(proxy, given):
+def test_invalid_endpoints_are_rejected_and_change_nothing(proxy, given):
     web = proxy.service("web")
     with pytest.raises(TypeError, match="expected"):
         web.endpoints = given
     assert web.endpoints == [web.backends[0].address]
 
 
-def test_only_its_own_backends_can_be_drained(proxy):
+def test_only_a_services_own_backends_can_be_drained(proxy):
     web, other = proxy.service("web"), proxy.service("other")
     with pytest.raises(LookupError, match="default/web has no backend <Backend other-1 at"):
         web.drain(other.backends[0])
 
 
-def test_a_service_has_only_its_own_decisions(proxy):
+def test_a_service_lists_only_its_own_decisions(proxy):
     first = proxy.service("web", backends=[echo])
     with socket.create_connection(first.address, timeout=60) as client:
         client.sendall(b"a")
@@ -137,7 +137,7 @@ def test_a_service_has_only_its_own_decisions(proxy):
     assert len(first.decisions) == 2
 
 
-def test_the_handle_of_a_replaced_service_changes_nothing(proxy):
+def test_the_handle_of_a_replaced_service_has_no_effect(proxy):
     first = proxy.service("web")
     second = proxy.service("web")
     second.fault("refuse")

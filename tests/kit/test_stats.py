@@ -9,7 +9,7 @@ ONE = make_endpoint("10.244.0.1:80", connections=3, failures=1)
 TWO = make_endpoint("10.244.0.2:80", connections=4)
 
 
-def test_ports_of_both_families_are_added_up():
+def test_counters_of_both_families_are_summed():
     ports = [
         make_port(endpoints=(ONE, TWO), connections=7, failures=1, active=2, saved=1, refused=5),
         make_port(endpoints=(), connections=1, failures=2, active=1, saved=2, refused=1),

@@ -57,22 +57,22 @@ class SteeringContract:
             "UDP 10.96.0.10:53 -> :36002"
         )
 
-    async def test_nothing_is_rendered_before_the_first_apply(self, steering):
+    async def test_render_is_empty_before_the_first_apply(self, steering):
         assert await steering.render() == ""
 
-    async def test_applying_the_same_again_changes_nothing(self, steering):
+    async def test_applying_the_same_state_again_changes_nothing(self, steering):
         await steering.apply({WEB: 36001, DNS: 36002})
         before = self.in_force()
         await steering.apply({DNS: 36002, WEB: 36001})
         assert self.in_force() == before
         assert await steering.repair() == 0
 
-    async def test_an_apply_replaces_the_whole_state(self, steering):
+    async def test_apply_replaces_the_whole_state(self, steering):
         await steering.apply({WEB: 36001, DNS: 36002, WEB_6: 36003})
         await steering.apply({WEB: 36005})
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36005"
 
-    async def test_an_apply_takes_a_copy(self, steering):
+    async def test_apply_copies_its_argument(self, steering):
         wanted = {WEB: 36001}
         await steering.apply(wanted)
         wanted.clear()
@@ -86,7 +86,7 @@ class SteeringContract:
             "TCP 10.96.0.10:53 -> refuse\nUDP 10.96.0.10:53 -> :36001"
         )
 
-    async def test_a_restart_recovers_where_clients_are_led(self, steering, steerings):
+    async def test_a_restart_recovers_the_previous_targets(self, steering, steerings):
         await steering.apply({WEB: 36001, DNS: 36002, CART: REFUSE, WEB_6: 36003})
         await steering.close()
         successor = steerings()
@@ -94,7 +94,7 @@ class SteeringContract:
         assert recovered == self.recovers({WEB: 36001, DNS: 36002, CART: 0, WEB_6: 36003})
         await successor.close()
 
-    async def test_after_a_restart_nothing_is_duplicated(self, steering, steerings):
+    async def test_a_restart_with_the_same_state_adds_no_duplicates(self, steering, steerings):
         wanted = {WEB: 36001, DNS: 36002, CART: REFUSE}
         await steering.apply(wanted)
         before = self.in_force()
@@ -115,7 +115,7 @@ class SteeringContract:
         assert self.in_force() == before
         await steering.close()
 
-    async def test_cleaning_up_needs_no_start_and_is_idempotent(self, steering, steerings):
+    async def test_clean_up_requires_no_start_and_is_idempotent(self, steering, steerings):
         await steering.apply({WEB: 36001, DNS: 36002, WEB_6: 36003})
         await steering.close()
         cleaner = steerings()
@@ -156,7 +156,7 @@ class SteeringContract:
         assert await steering.render() == ""
         assert await steering.repair() == 0
 
-    async def test_changes_add_up(self, steering):
+    async def test_successive_changes_accumulate(self, steering):
         await steering.apply({})
         await steering.change({WEB: 36001}, ())
         await steering.change({DNS: 36002}, [CART])
@@ -174,7 +174,7 @@ class SteeringContract:
             await steering.change({WEB: 36001}, ())
         assert await steering.render() == ""
 
-    async def test_a_change_takes_a_copy(self, steering):
+    async def test_change_copies_its_arguments(self, steering):
         changed, gone = {WEB: 36001}, {CART}
         await steering.apply({CART: 36002})
         await steering.change(changed, gone)
@@ -275,14 +275,14 @@ class SelectiveSteeringContract(KernelSteeringContract):
             assert await steering.render() == served
             assert steering.unsteered.keys() == {self.outside}
 
-    async def test_a_frontend_refused_in_a_change_has_its_cause_too(self, steering):
+    async def test_a_frontend_refused_in_a_change_is_unsteered_with_its_cause(self, steering):
         with self.refusal(self.outside):
             await steering.apply({WEB: 36001})
             await steering.change({self.outside: 36002}, ())
             assert steering.unsteered[self.outside].startswith("cannot ")
             assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_a_refused_frontend_is_no_drift(self, steering):
+    async def test_a_refused_frontend_is_not_drift(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001})
             assert {await steering.repair() for _ in range(REPAIRS)} == {0}

@@ -44,7 +44,7 @@ OFF = f"sysctl -qw {SYSCTLS[4]}=0 {SYSCTLS[6]}=0"
 bridge = pytest.fixture(open_bridge)
 
 
-def test_bridges_that_bypass_netfilter_are_reported_until_that_changes(bridge):
+def test_bridges_bypassing_netfilter_are_reported_until_fixed(bridge):
     bridge.testbed.shell(OFF)
     bridge.start()
     assert [bridge.seen(version) for version in VERSIONS] == ["node", "node"]
@@ -83,7 +83,7 @@ def test_pods_on_isolated_ports_see_the_nodes_address(bridge):
 
 
 @pytest.mark.kernel
-def test_a_bridge_may_change_its_mac_and_connections_continue(bridge):
+def test_connections_survive_a_change_of_the_bridges_mac(bridge):
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")
     dialled = bridge.testbed["bridge-pod"].dial((CLUSTER_IPS[4].format(10), PORT))
@@ -96,7 +96,7 @@ def test_a_bridge_may_change_its_mac_and_connections_continue(bridge):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_refusals_and_fragments_are_delivered_too(bridge, version):
+def test_refusals_and_fragments_are_delivered_over_a_bridge(bridge, version):
     """By ICMP, by RST, and a datagram of 9,000 bytes in pieces."""
     other = Endpoint(bridge.testbed.sandbox.add_pod("refusing", "bridge"))
     for protocol in PROTOCOLS:
@@ -124,7 +124,7 @@ def test_refusals_and_fragments_are_delivered_too(bridge, version):
     other.close()
 
 
-def test_bridge_entries_are_restored_and_added_for_new_bridges(bridge):
+def test_bridge_entries_are_restored_and_added_to_new_bridges(bridge):
     bridge.start()
     wait_for("the entry", lambda: entries(bridge.testbed) == {"cni0"})
     bridge.testbed.shell(f"bridge fdb del {MAC} dev cni0 self")
@@ -135,7 +135,7 @@ def test_bridge_entries_are_restored_and_added_for_new_bridges(bridge):
     wait_for("both entries", lambda: entries(bridge.testbed) == {"cni0", "cni1"})
 
 
-def test_the_next_process_diverts_replies_without_a_gap(bridge):
+def test_a_next_process_diverts_replies_without_a_gap(bridge):
     """An endpoint's packet that reaches the client itself is answered by a reset."""
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")
@@ -199,7 +199,7 @@ def test_replies_from_other_nodes_arrive_over_a_bridge_as_uplink(tmp_path, steer
         remote.close()
 
 
-def test_a_pod_that_sends_from_the_constant_mac_gets_no_replies_to_others(tmp_path):
+def test_a_pod_spoofing_the_constant_mac_receives_no_replies_of_other_pods(tmp_path):
     """A bridge learns the senders of frames: before our start, and while our entry is missing."""
     claim = f"""
 import socket
@@ -241,7 +241,7 @@ def test_stop_and_cleanup_remove_the_bridge_entries_and_table(bridge):
     assert (entries(bridge.testbed), bridge.testbed.shell(tables)) == (set(), "")
 
 
-def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
+def test_an_endpoint_is_reset_when_its_clients_container_disappears(tmp_path):
     """It can no longer send to the client's address: only the proxy can end the connection."""
     with contextlib.closing(Bridge(tmp_path, "pod")) as bridge:
         bridge.start()
@@ -278,7 +278,7 @@ def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
             accepted.close()
 
 
-def test_an_idle_connection_outlives_an_outage_of_12_s_of_its_clients_link(bridge):
+def test_an_idle_connection_survives_a_12_s_outage_of_its_clients_link(bridge):
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")
     client = bridge.testbed["bridge-pod"]
@@ -302,7 +302,7 @@ def test_an_idle_connection_outlives_an_outage_of_12_s_of_its_clients_link(bridg
         assert carries_both_ways(dialled, accepted)
 
 
-def test_a_client_without_tcp_timestamps_uses_up_its_ports_and_is_served_anyway(bridge):
+def test_a_client_without_tcp_timestamps_is_served_despite_time_wait_ports(bridge):
     """Ports in TIME_WAIT can't be used again then; the client ends each connection first."""
     serving = f"""
 import socket

@@ -62,7 +62,7 @@ def test_a_killed_agents_kernel_state_is_reused_and_removed_by_stop_or_cleanup(s
         endpoint.close()
 
 
-def test_with_cilium_installed_later_preserving_ends_and_nothing_remains(tmp_path):
+def test_installing_cilium_ends_address_preservation_without_leftovers(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
         endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
         before = testbed.kernel()

@@ -42,7 +42,7 @@ def _hang_up(request):
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(("client", "endpoint"), PAIRS)
-def test_an_endpoint_sees(world, client, endpoint, protocol, version):
+def test_an_endpoint_sees_the_expected_client_address(world, client, endpoint, protocol, version):
     """The node's own address is its clients'."""
     assert world.saw(client, endpoint, protocol, version) == SEEN[client, endpoint]
 
@@ -123,7 +123,7 @@ ip route flush table 11800
 """
 
 
-def test_a_flush_by_others_is_repaired_and_an_open_connection_continues(world):
+def test_a_flush_by_another_program_is_repaired_and_an_open_connection_continues(world):
     endpoint, testbed = world.endpoints["remote"], world.testbed
     dialled = testbed["pod"].dial(world.address("pod", "remote", 4))
     accepted, _ = endpoint.servers["TCP", 4].accept()

@@ -143,7 +143,7 @@ def kill_during(testbed: Testbed, during: str, after_s: float) -> None:
         ("hand-over", 0.6),
     ],
 )
-def test_a_process_on_proxy_ports_gets_no_client_and_the_next_agent_serves(
+def test_a_process_on_proxy_ports_gets_no_client_and_the_next_agent_serves_them(
     tmp_path, steering, during, after_s
 ):
     state = f"--state-dir={tmp_path}/state"
@@ -186,7 +186,7 @@ def with_node_port(service: Service, number: int) -> Service:
 
 
 @pytest.mark.parametrize("steering", ["iptables", "nftables"])
-def test_a_process_that_takes_node_ports_while_no_proxy_runs_gets_no_client(tmp_path, steering):
+def test_a_process_taking_node_ports_while_no_proxy_runs_gets_no_client(tmp_path, steering):
     with Testbed(tmp_path, steering) as testbed:
         ips = testbed.add_pods("one", tcp=8080, udp=53)
         web, dns, none = (
@@ -218,7 +218,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_under_any_next_steering_no_client_reaches_another_services_pod(first, second, tmp_path):
+def test_after_a_change_of_steering_no_client_reaches_another_services_pod(first, second, tmp_path):
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         folder.mkdir()

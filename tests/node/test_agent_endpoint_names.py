@@ -146,7 +146,7 @@ def test_clients_reach_a_name_at_another_port_and_fail_over_between_its_addresse
     assert "db-2" in site["pod"].get(("10.96.3.1", 80))
 
 
-def test_a_service_of_two_families_has_the_addresses_of_both(site):
+def test_a_dual_stack_service_has_addresses_of_both_families(site):
     host = site.sandbox.outside["db-1"]
     if len(host.addresses) == 1:
         pytest.skip(f"{LEFT_OUT}IPv6")
@@ -166,7 +166,7 @@ def test_a_service_of_two_families_has_the_addresses_of_both(site):
         pytest.param("10.244.0.2", "in the network of pods", id="pod"),
     ],
 )
-def test_a_name_does_not_lead_to_this_node_or_into_the_cluster(site, ip, words):
+def test_names_resolving_to_this_node_or_the_cluster_are_rejected(site, ip, words):
     site.serve_name("db", "10.96.3.1", f"db.example.com:{PORT}")
     name = f"bad-{ip.replace('.', '-')}"
     site.resolve(**{name: [ip]})
@@ -178,7 +178,7 @@ def test_a_name_does_not_lead_to_this_node_or_into_the_cluster(site, ip, words):
     wait_for("its end", lambda: not site.agent.frontends(name))
 
 
-def test_a_name_does_not_lead_to_an_address_that_the_node_gets_later(site):
+def test_an_endpoint_address_is_rejected_once_the_node_has_it(site):
     ip = "198.51.100.77"
     site.resolve(later=[ip])
     site.serve_name("later", "10.96.3.4", f"later.example.com:{PORT}")
@@ -195,7 +195,7 @@ def test_a_name_does_not_lead_to_an_address_that_the_node_gets_later(site):
         site.shell(f"ip address del {ip}/32 dev lo")
 
 
-def test_after_a_restart_without_dns_the_last_addresses_serve(site):
+def test_after_a_restart_without_dns_the_last_resolved_addresses_are_used(site):
     site.resolve(kept=[site.databases["db-1"]])
     site.serve_name("kept", "10.96.3.6", f"kept.example.com:{PORT}")
     wait_for("the endpoint", lambda: site.endpoints("kept") == [site.address("db-1")])

@@ -69,7 +69,7 @@ def ways_out(testbed) -> list[str]:
         pytest.param([LOOPBACK, OPEN], id="open-connections"),
     ],
 )
-def test_the_named_commands_let_services_be_served(testbed, tool, rules):
+def test_the_suggested_commands_open_the_firewall(testbed, tool, rules):
     # Legacy chains of ours accept what is steered, so that only answers are to be let in.
     drops_nothing = (testbed.agent.steering, tool) == (
         "iptables",
@@ -84,7 +84,7 @@ def test_the_named_commands_let_services_be_served(testbed, tool, rules):
         assert client.get(WEB.address) == "one", name
 
 
-def test_a_rule_that_admits_only_clients_is_not_enough(testbed):
+def test_a_rule_admitting_only_clients_is_insufficient(testbed):
     rule = STEERED[testbed.agent.steering]
     testbed.shell(f"iptables-nft -P INPUT DROP; nft insert rule ip filter INPUT {rule}")
     assert ways_out(testbed) == [
@@ -101,7 +101,7 @@ DROP = """
     nft 'add rule ip filter INPUT ct state established,related accept'"""
 
 
-def test_nftables_is_read_where_the_programs_of_legacy_tables_are_missing(tmp_path, monkeypatch):
+def test_nftables_is_inspected_without_the_legacy_iptables_programs(tmp_path, monkeypatch):
     nodes.need_namespaces()
     node = nodes.Net("node")
     node.run(f"{DROP}; iptables-legacy -P INPUT DROP")

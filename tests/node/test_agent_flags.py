@@ -57,7 +57,7 @@ def who(testbed, client, ip, port):
             return type(exc).__name__
 
 
-def test_node_ports_follow_the_nodes_addresses_live(testbed):
+def test_node_ports_follow_changes_of_the_nodes_addresses(testbed):
     testbed.shell(f"ip address add {OTHER_IP}/32 dev lo; ip address del {OTHER_IP}/32 dev lo")
     with running(testbed):
         assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "one"

@@ -63,7 +63,7 @@ def ask_once(client, address) -> str:
         return refusal(sock)
 
 
-def test_no_client_is_refused_while_the_policy_of_its_service_changes(testbed):
+def test_no_client_is_refused_while_a_services_policy_changes(testbed):
     client, other, node = testbed["laptop"], testbed["pod"], str(testbed.node.ip)
 
     def flip(policy: str) -> None:

@@ -99,7 +99,7 @@ def kernel(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("firewall", "version"), [("docker", 6), ("firewalld", 4)])
-def test_a_firewall_dropping_forwarded_packets_is_the_cause_while_present(
+def test_a_firewall_dropping_forwarded_packets_is_the_cause_until_removed(
     kernel, firewall, version
 ):
     appear, go = FIREWALLS[firewall]
@@ -124,7 +124,7 @@ def test_a_silent_endpoint_is_not_attributed_to_a_firewall(kernel):
     kernel.pod.pass_traffic()
 
 
-def test_dropped_answers_are_detected_without_a_known_chain(kernel):
+def test_dropped_replies_are_detected_without_a_known_chain(kernel):
     appear, go = ANSWERS
     kernel.testbed.shell(appear)
     kernel.wait_for(4, lambda port: port["unanswered"], "the cause", ("pod",))

@@ -121,7 +121,7 @@ def test_each_client_gets_the_endpoint_its_address_hashes_to_on_every_node(web, 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_removing_an_endpoint_moves_only_its_clients_and_returning_moves_them_back(web, version):
+def test_removing_and_restoring_an_endpoint_moves_only_its_clients(web, version):
     web.serve(web.endpoints)
     before = web.met("TCP", version)
     clients = Counter(before.values())
@@ -138,7 +138,7 @@ def test_removing_an_endpoint_moves_only_its_clients_and_returning_moves_them_ba
 
 
 @pytest.mark.kernel
-def test_with_session_affinity_the_first_choice_is_by_the_address(web):
+def test_session_affinity_starts_with_the_endpoint_chosen_by_address_hash(web):
     web.serve(web.endpoints)
     before = web.met("TCP", 4)
     web.write(web.endpoints, sessionAffinity="ClientIP")

@@ -45,7 +45,7 @@ SEEN_ON_KERNEL_PATH = {**SEEN, ("bridge-pod", "bridged"): "node"}
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(("client", "endpoint"), SEEN_ON_KERNEL_PATH)
-def test_an_endpoint_sees_its_client_unless_the_answer_would_bypass_the_node(
+def test_an_endpoint_sees_its_client_unless_replies_would_bypass_the_node(
     world, client, endpoint, protocol, version
 ):
     assert world.saw(client, endpoint, protocol, version) == SEEN_ON_KERNEL_PATH[client, endpoint]
@@ -135,7 +135,7 @@ def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version
 
 
 @pytest.mark.kernel
-def test_packets_pass_no_rules_for_replies_until_the_proxy_serves_a_service_port(tmp_path):
+def test_reply_rules_are_absent_until_the_proxy_serves_a_service_port(tmp_path):
     flags = ("--workers=1", "--path=kernel")
     with Testbed(tmp_path, "nftables", *flags, clients=["pod"]) as testbed:
         web = OneService(testbed)
@@ -171,7 +171,7 @@ def test_tracked_connections_are_counted_on_request(web):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_bytes_of_tracked_flows_are_counted_if_the_kernel_accounts_for_them(web, version):
+def test_bytes_of_tracked_flows_are_counted_with_conntrack_accounting(web, version):
     web.testbed.shell("echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct")
     web.switch("kernel")
     flow = web.testbed["pod"].udp((CLUSTER_IPS[version].format(10), PORT))
@@ -191,7 +191,7 @@ def test_bytes_of_tracked_flows_are_counted_if_the_kernel_accounts_for_them(web,
     assert answer["note"] == ""
 
 
-def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace(web):
+def test_a_flow_moves_after_its_endpoint_is_removed_even_after_a_path_switch(web):
     web.switch("kernel")
     address = (CLUSTER_IPS[4].format(10), PORT)
     asking = web.testbed["pod"].udp(address)
@@ -213,7 +213,7 @@ def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace
 
 
 @pytest.mark.long
-def test_a_family_that_the_node_does_not_forward_stays_on_the_userspace_path(web):
+def test_a_family_without_ip_forwarding_stays_on_the_userspace_path(web):
     web.testbed.shell("echo 0 > /proc/sys/net/ipv4/ip_forward")
     web.agent.stop()
     web.write("kernel")
@@ -242,7 +242,7 @@ def ports_seen(web, port):
     return of_tcp, of_udp
 
 
-def test_a_clients_port_is_its_own_on_the_kernel_path_alone(web):
+def test_only_the_kernel_path_preserves_the_clients_source_port(web):
     web.switch("kernel")
     assert ports_seen(web, 700) == (700, 700)
     web.switch("userspace")

@@ -136,7 +136,7 @@ def serves(node):
 
 
 @pytest.mark.long
-def test_a_running_agent_leaves_the_rules_of_others_unchanged(story):
+def test_a_running_agent_leaves_rules_of_other_programs_unchanged(story):
     others = re.sub(
         r"table (inet|bridge) userspace-proxy(/local|/held|/replies)? \{[^\n]*\n.*?\n\}\n",
         "",
@@ -157,24 +157,24 @@ def test_a_second_agent_is_rejected_with_the_first_agents_pid(story):
     )
 
 
-def test_cleanup_is_refused_while_an_agent_runs(story):
+def test_cleanup_is_rejected_while_an_agent_runs(story):
     assert story.early_cleanup.returncode == 1
     assert f"cannot clean up: userspace-proxy (pid {story.first_pid})" in story.early_cleanup.stderr
 
 
-def test_a_refused_command_does_not_affect_the_running_agent(story):
+def test_a_rejected_command_does_not_affect_the_running_agent(story):
     assert story.kernel_disturbed == story.kernel_running
 
 
-def test_while_the_agent_is_down_clients_are_refused_and_do_not_wait(story):
+def test_clients_are_refused_at_once_while_the_agent_is_down(story):
     assert story.down == dict.fromkeys(CLIENTS, ("refused", "refused"))
 
 
-def test_a_crash_and_a_restart_change_no_rule_no_route_and_no_port(story):
+def test_a_crash_and_a_restart_change_no_rules_routes_or_ports(story):
     assert story.kernel_restarted == story.kernel_running
 
 
-def test_udp_clients_that_keep_their_port_outlive_a_crash_and_a_restart(story):
+def test_udp_clients_with_a_fixed_port_survive_a_crash_and_a_restart(story):
     assert story.udp_restarted == dict.fromkeys(CLIENTS, b"one: hello")
 
 
@@ -218,7 +218,7 @@ def test_a_connection_may_finish_during_the_drain_before_the_agent_exits(node, s
     assert node.agent.wait() == 0
 
 
-def test_a_client_dialling_during_the_pause_is_served_afterwards_from_the_same_port(node, story):
+def test_a_client_dialling_during_the_restart_is_served_afterwards_from_the_same_port(node, story):
     """Its SYN went past us while there was no rule, and its entry would lead others there."""
     clients = [node[name] for name in ("pod", "bridge-pod", "laptop")]
     for client in clients:
@@ -234,7 +234,7 @@ CLOSE_WAIT = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait"
 
 
 @pytest.mark.parametrize("successor", ["cleanup", "restart"])
-def test_a_timeout_that_a_killed_proxy_has_raised_is_restored(successor, tmp_path):
+def test_a_timeout_raised_by_a_killed_proxy_is_restored(successor, tmp_path):
     state = f"--state-dir={tmp_path / 'state'}"
     with Testbed(tmp_path, "nftables", "--workers=1", state) as testbed:
         agent = testbed.agent

@@ -98,7 +98,7 @@ def says(testbed, text):
 WHOLE = len("head") + LARGE + len("tail")
 
 
-def test_an_endpoint_that_requests_do_not_reach_acknowledges_handshakes_alone(testbed):
+def test_an_endpoint_unreachable_by_requests_acknowledges_only_handshakes(testbed):
     drop_in(testbed.pod("one"))
     for _ in range(3):
         assert ask(testbed, b"large" + bytes(LARGE), WHOLE) == b""
@@ -115,7 +115,7 @@ def test_an_endpoint_that_requests_do_not_reach_acknowledges_handshakes_alone(te
 
 
 @pytest.mark.parametrize("leaves", ["close", "reset"])
-def test_a_client_that_answers_do_not_reach_is_named_and_no_endpoint_blamed(testbed, leaves):
+def test_a_client_unreachable_by_responses_is_named_and_no_endpoint_blamed(testbed, leaves):
     pod = testbed["pod"]
     drop_in(pod.host)
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_a_client_that_answers_do_not_reach_is_named_and_no_endpoint_blamed(test
     assert state(testbed)["hint"].startswith(f"{REMEDY}{ip}: ")
 
 
-def test_a_client_that_reads_late_and_packets_that_are_lost_once_are_no_loss(testbed):
+def test_a_slow_reader_and_single_packet_losses_are_not_reported_as_loss(testbed):
     pod = testbed["pod"]
     # Of each connection, the first packet with data that is large, in both directions.
     for host in (pod.host, testbed.pod("one")):

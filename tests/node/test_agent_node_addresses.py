@@ -46,7 +46,7 @@ async def node():
     net.close()
 
 
-async def test_an_address_added_and_removed_is_noticed(node):
+async def test_an_added_and_a_removed_address_are_reported(node):
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     await node.until(("10.1.0.1", *LOOPBACK))
     node.net.run("ip address del 10.1.0.1/24 dev lo")
@@ -54,7 +54,7 @@ async def test_an_address_added_and_removed_is_noticed(node):
     assert node.changes == 2
 
 
-async def test_an_ipv6_address_is_noticed_after_duplicate_address_detection(node):
+async def test_an_ipv6_address_is_reported_after_duplicate_address_detection(node):
     node.net.run("""
         ip link add pod0 type veth peer name eth0
         ip link set eth0 up
@@ -79,7 +79,7 @@ async def test_events_that_change_no_address_are_not_reported(node):
     assert node.changes == 2
 
 
-async def test_lost_events_lose_no_address(node):
+async def test_overflowing_the_event_queue_loses_no_address(node):
     # Made while the loop stands still, so that the queue of events overflows.
     lines = "\n".join(f"address add 10.{i // 250}.{i % 250}.1/32 dev lo" for i in range(MANY))
     node.net.run(f"ip -batch - <<END\n{lines}\nEND")
@@ -87,7 +87,7 @@ async def test_lost_events_lose_no_address(node):
     await node.until(tuple(expected))
 
 
-async def test_after_closing_nothing_is_reported(node):
+async def test_no_address_is_reported_after_close(node):
     node.addresses.close()
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     assert node.addresses.current == LOOPBACK

@@ -31,7 +31,7 @@ def testbed(tmp_path):
 
 
 @pytest.mark.long
-def test_a_second_sigterm_ends_the_agent_at_once_but_leaves_its_rules(testbed):
+def test_a_second_sigterm_ends_the_agent_at_once_and_keeps_its_rules(testbed):
     testbed.agent.flags = ("--workers=1", "--drain-timeout=1h")
     testbed.agent.start_until_ready()
     children = child_pids(testbed.agent.pid)
@@ -65,7 +65,7 @@ def test_repeated_sigterms_from_timeout_count_as_one(testbed):
 
 
 @pytest.mark.long
-def test_ports_of_another_program_are_served_after_it_closes_them(testbed):
+def test_ports_used_by_another_program_are_served_after_it_closes_them(testbed):
     with contextlib.ExitStack() as stack:
         taken = {
             port: stack.enter_context(testbed.agent.listener(port)) for port in (HEALTH, ADMIN)

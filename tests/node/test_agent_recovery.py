@@ -75,7 +75,7 @@ def site(request, tmp_path):
         site.api.kill()
 
 
-def test_clients_connecting_before_the_first_plan_are_served_after_it(site):
+def test_clients_connecting_before_the_first_plan_are_served_later(site):
     site.kill_everything(DNS)
     web, dns = site.pod.dial(WEB.address), site.pod.udp(DNS.address)
     web.sendall(REQUEST)
@@ -89,7 +89,7 @@ def test_clients_connecting_before_the_first_plan_are_served_after_it(site):
     wait_for("both workers", lambda: site.agent.log().count("worker started") == 2)
 
 
-def test_clients_arriving_before_their_source_ranges_are_known_reach_no_endpoint(site):
+def test_clients_arriving_before_source_ranges_are_known_reach_no_endpoint(site):
     site.kill_everything(RANGED)
     dialled = [client.dial((LB_IP, 80)) for client in (site.laptop, site.pod)]
     for sock in dialled:

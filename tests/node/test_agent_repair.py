@@ -91,7 +91,7 @@ def test_damaged_rules_are_repaired_and_all_clients_are_served_again(testbed, da
     assert ask(sock) == b"one: hello"
 
 
-def test_a_udp_client_sending_during_a_flush_is_served_afterwards(testbed):
+def test_a_udp_client_sending_during_a_flush_is_served_later(testbed):
     """What it sends meanwhile makes an association that leads past us."""
     testbed.shell(FLUSH[testbed.steering])
     sock = testbed["pod"].udp(DNS.address)
@@ -149,7 +149,7 @@ NEED_OWNER = {
     ],
     indirect=["testbed"],
 )
-def test_flows_survive_a_firewall_restart_and_new_ones_are_admitted(testbed, restart):
+def test_flows_survive_a_firewall_restart_and_new_flows_are_admitted(testbed, restart):
     clients = testbed.clients.values()
     with contextlib.ExitStack() as stack:
         flows = [stack.enter_context(Flow(client.dial(ECHO.address))) for client in clients]

@@ -55,7 +55,7 @@ def testbed(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("succeed", SUCCESSIONS)
-def test_clients_do_not_notice(testbed: Testbed, succeed: Succession) -> None:
+def test_an_upgrade_is_invisible_to_clients(testbed: Testbed, succeed: Succession) -> None:
     assert_unnoticed(testbed, succeed)
 
 
@@ -63,7 +63,7 @@ def test_clients_do_not_notice(testbed: Testbed, succeed: Succession) -> None:
 @pytest.mark.long
 @pytest.mark.kernel
 @pytest.mark.parametrize("testbed", ["nftables"], indirect=True)
-def test_clients_stay_with_their_endpoint(testbed):
+def test_an_upgrade_keeps_session_affinity(testbed):
     before = {name: client.get(STICKY.address) for name, client in testbed.clients.items()}
     relieved = testbed.agent.log().count(RELIEVED)
     testbed.agent.kill_control()
@@ -86,7 +86,7 @@ def test_clients_stay_with_their_endpoint(testbed):
         ),
     ],
 )
-def test_a_process_that_cannot_start_asks_for_nothing(testbed, flags, why):
+def test_a_process_that_cannot_start_requests_no_handover(testbed, flags, why):
     before = testbed.agent.log().count("handed over")
     done = testbed.agent.run("--take-over", *flags)
     assert done.returncode == 1
@@ -96,7 +96,7 @@ def test_a_process_that_cannot_start_asks_for_nothing(testbed, flags, why):
 
 
 @pytest.mark.long
-def test_a_stopping_process_does_not_take_the_node_back(testbed):
+def test_a_stopping_process_does_not_take_the_node_back_from_the_next_process(testbed):
     """A next process asks while the last one drains, and can't start."""
     agent, flags = testbed.agent, testbed.agent.flags
     agent.log_path.write_text("")

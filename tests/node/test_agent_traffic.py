@@ -71,7 +71,7 @@ def test_udp_clients_everywhere_are_balanced_evenly_over_all_endpoints(testbed):
         assert_fair(testbed, [client.asks(DNS.address) for _ in range(10)], 2, name)
 
 
-def test_a_pod_reaches_itself_through_its_own_service(testbed):
+def test_a_pod_reaches_itself_through_its_service(testbed):
     assert testbed["pod"].get(OWN_POD.address) == "pod"
     assert testbed["bridge-pod"].get(OWN_BRIDGE_POD.address) == "bridge-pod"
 
@@ -84,7 +84,7 @@ def test_pods_on_one_bridge_reach_each_other_through_a_service(testbed):
 
 
 @pytest.mark.parametrize("size", [0, 1, 1472, 1473, 9000, 65507])
-def test_a_datagram_passes_unchanged_both_ways_whatever_its_size(testbed, size):
+def test_a_datagram_of_any_size_passes_unchanged_in_both_directions(testbed, size):
     sent = b"".join(pattern(size))
     for name, client in testbed.clients.items():
         assert ask(client.udp(UDP_ECHO.address), sent) == sent, name

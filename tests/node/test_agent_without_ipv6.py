@@ -39,7 +39,7 @@ def is_served(testbed: Testbed, address: tuple[str, int]) -> bool:
         return made.connect_ex(address) == 0
 
 
-def test_a_start_without_ipv6_serves_all_else_and_so_do_changes(testbed):
+def test_an_agent_without_ipv6_serves_ipv4_from_start_and_after_changes(testbed):
     web, dual, cart = (with_endpoints(s, [testbed.ip("one")]) for s in (WEB, DUAL, CART))
     testbed.serve(web, dual)
     assert is_served(testbed, WEB.address)

@@ -36,7 +36,7 @@ def process(pid):
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def test_workers_are_unprivileged_except_for_the_capability_for_client_addresses(testbed):
+def test_workers_hold_at_most_the_capability_for_client_addresses(testbed):
     """In a user namespace with one user they stay that one."""
     agent = process(testbed.agent.pid)
     mapped = Path(f"/proc/{testbed.agent.pid}/uid_map").read_text().split()
@@ -57,7 +57,7 @@ def test_workers_are_unprivileged_except_for_the_capability_for_client_addresses
         assert said["PPid"] == str(testbed.agent.pid)
 
 
-def test_healthz_fails_while_the_only_worker_that_hung_is_replaced(testbed):
+def test_healthz_fails_while_a_hung_only_worker_is_replaced(testbed):
     agent = testbed.agent
     (before,) = workers(testbed)
     os.kill(before["pid"], signal.SIGSTOP)

@@ -90,7 +90,7 @@ def run(pytester):
         ),
     ],
 )
-def test_time_that_stands_still(run, text):
+def test_the_kit_works_with_frozen_time(run, text):
     run(text).assert_outcomes(passed=2)
 
 
@@ -104,13 +104,13 @@ def test_time_that_stands_still(run, text):
         pytest.param(TRIO, [], id="trio"),
     ],
 )
-def test_the_kit_works_beside_other_plugins_without_configuration(run, text, arguments):
+def test_the_kit_works_with_other_plugins_without_configuration(run, text, arguments):
     run(text, *arguments).assert_outcomes(passed=text.count("def test"))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("text", [TESTS, TRIO], ids=["threads", "trio"])
-def test_pythons_development_mode(pytester, text):
+def test_tests_pass_without_warnings_in_pythons_development_mode(pytester, text):
     pytester.makepyfile(text)
     words = ["-X", "dev", "-m", "pytest", *PLUGIN, "-W", "error"]
     result = pytester.run(sys.executable, *words)
@@ -119,7 +119,7 @@ def test_pythons_development_mode(pytester, text):
 
 
 @pytest.mark.long
-def test_pytest_randomly(pytester):
+def test_tests_pass_in_random_order(pytester):
     pytester.makepyfile(TESTS)
     pytester.runpytest_subprocess(*PLUGIN[:4]).assert_outcomes(passed=2)
 
@@ -134,7 +134,7 @@ def test_pytest_randomly(pytester):
         pytest.param("", ["-p", "no:asyncio"], id="none"),
     ],
 )
-def test_coroutines(pytester, mark, arguments):
+def test_coroutine_tests_can_use_the_fixture(pytester, mark, arguments):
     backend = 'import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
     pytester.makepyfile(COROUTINE.replace("MARK", mark) + backend)
     plugin = PLUGIN[:2]
@@ -153,7 +153,7 @@ def test_pytest_socket_works_with_the_documented_settings(run, arguments):
     run(TESTS, *arguments).assert_outcomes(passed=2)
 
 
-def test_pytest_socket_with_the_marker(run):
+def test_pytest_socket_works_with_the_enable_socket_marker(run):
     text = "import pytest\n" + TESTS.replace("def test", "@pytest.mark.enable_socket\ndef test")
     run(text, "--disable-socket").assert_outcomes(passed=2)
 
@@ -169,7 +169,7 @@ def test_a_dial_forbidden_by_pytest_socket_is_an_error_with_the_remedy(run, argu
 
 
 @pytest.mark.parametrize("patched", ["", "thread=False, select=False"])
-def test_gevent_is_an_error_with_the_remedy_and_never_a_skip(pytester, patched):
+def test_gevent_is_an_error_with_the_remedy_and_not_a_skip(pytester, patched):
     pytester.makepyfile(TESTS)
     program = f"from gevent import monkey; monkey.patch_all({patched})\nimport pytest, sys\n"
     words = [*PLUGIN]
@@ -206,7 +206,7 @@ with Proxy.in_thread():
     assert f"before {library} is active" in ran.stderr
 
 
-def test_a_class_derived_from_the_systems_sockets_replaces_nothing(monkeypatch):
+def test_a_subclass_of_socket_is_not_a_replacement(monkeypatch):
     class Guarded(socket.socket):
         pass
 
@@ -214,7 +214,7 @@ def test_a_class_derived_from_the_systems_sockets_replaces_nothing(monkeypatch):
     assert replaced_by() == ""
 
 
-def test_files_of_a_library_are_not_this_machines(monkeypatch):
+def test_a_library_replacing_file_functions_is_named(monkeypatch):
     assert files_replaced_by() == ""
 
     def fake_open():
@@ -250,7 +250,7 @@ def test_what_a_test_may_not_dial_is_served_and_ends(service_proxy, no_network):
 """
 
 
-def test_blocking_the_dials_of_tests_does_not_block_the_kit(pytester):
+def test_blocking_the_network_for_tests_does_not_block_the_kit(pytester):
     """pytest-recording's block_network was an error at the end of each test, and of commands."""
     pytester.makepyfile(FORBIDDEN + UNDIALLED)
     pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
@@ -290,7 +290,7 @@ WITHOUT_IPV6 = "*service proxy: IPv6 is switched off on this machine (sysctl *di
     ("arguments", "outcomes"),
     [((), {"skipped": 1}), (("--service-proxy-require",), {"failed": 1})],
 )
-def test_a_test_that_needs_ipv6_is_skipped_with_the_reason(pytester, arguments, outcomes):
+def test_a_test_requiring_ipv6_is_skipped_with_the_reason(pytester, arguments, outcomes):
     pytester.makepyfile(WITH_IPV6)
     with contextlib.closing(Net("no-ipv6")) as net:
         net.run("for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done")

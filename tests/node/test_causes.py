@@ -50,19 +50,19 @@ def write(testbed, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_cause_of_a_broken_service_is_named_everywhere(testbed, case):
+def test_the_cause_of_a_broken_service_is_shown_in_every_output(testbed, case):
     write(testbed, case)
     ask(testbed, case)
     check(testbed.agent, expected_of(case, testbed.ip("pod")))
 
 
-def test_a_firewall_that_drops_packets_to_services_is_named_everywhere(testbed):
+def test_a_firewall_dropping_service_packets_is_shown_in_every_output(testbed):
     write(testbed, EMPTY)
     with firewall(testbed):
         check(testbed.agent, FIREWALL)
 
 
-def test_manifests_that_can_not_be_read_are_named_everywhere(testbed):
+def test_unreadable_manifests_are_shown_in_every_output(testbed):
     write(testbed, EMPTY)
     testbed.agent.manifests.write_text("spec: {", name="broken.yaml")
     check(testbed.agent, AWAY)
@@ -91,7 +91,7 @@ def dial(address):
         client.recv(1)
 
 
-async def test_a_fault_on_purpose_is_named_everywhere_and_is_no_failure():
+async def test_an_injected_fault_is_shown_in_every_output_and_is_not_a_failure():
     sentence = "127.0.0.1:8081 has a fault on purpose: refuse"
     async with ProxyWithFaults(options=Options(admin=("127.0.0.1", 0))) as proxy:
         faulty = await proxy.add_service(

@@ -24,7 +24,7 @@ node = pytest.fixture(checked_node)
 
 
 @pytest.mark.kernel
-def test_on_a_sound_node_everything_is_ok(node):
+def test_on_a_healthy_node_all_checks_are_ok(node):
     before = node.kernel()
     done = node.check()
     assert (done.returncode, done.stderr) == (0, "")
@@ -139,7 +139,7 @@ Ruleset.try_out = refuse(Ruleset.try_out)
 """
 
 
-def test_a_kernel_without_nft_socket_steers_and_is_named(node):
+def test_a_kernel_without_nft_socket_can_steer_and_is_reported(node):
     node.patch(WITHOUT_SOCKETS)
     said = node.check("--steering=nftables").stdout
     assert "can't work here" not in said
@@ -148,7 +148,7 @@ def test_a_kernel_without_nft_socket_steers_and_is_named(node):
 
 
 @pytest.mark.kernel
-def test_a_policy_of_drop_in_nftables_is_an_error_and_the_remedy_works(node):
+def test_an_nftables_drop_policy_is_an_error_and_the_remedy_works(node):
     node.run("iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
     assert node.about("firewall") == [
         "error: packets to Services may be dropped on their way in: its policy is drop "
@@ -159,7 +159,7 @@ def test_a_policy_of_drop_in_nftables_is_an_error_and_the_remedy_works(node):
 
 
 @pytest.mark.needs("legacy tables")
-def test_a_legacy_policy_of_drop_that_admits_replies_matters_only_to_nftables_steering(node):
+def test_a_legacy_drop_policy_that_admits_replies_affects_only_nftables_steering(node):
     node.run(
         "iptables-legacy -P INPUT DROP; "
         "iptables-legacy -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
@@ -191,7 +191,7 @@ def test_an_unnumbered_interface_is_reported_with_the_address_used_instead(node)
     ]
 
 
-def test_without_a_route_host_clients_cant_dial_and_the_remedy_works(node):
+def test_a_missing_default_route_is_reported_for_host_clients_and_the_remedy_works(node):
     node.run("ip route del default")
     assert node.about("routes") == [
         "warning: programs on this node can't dial 10.96.0.0/12: Network is unreachable, before "

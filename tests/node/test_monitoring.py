@@ -128,7 +128,7 @@ def test_each_label_in_a_query_is_exported(metrics):
     assert not missing
 
 
-def test_the_recipe_for_prometheus_counts_open_connections(answers):
+def test_the_prometheus_recipe_counts_open_connections(answers):
     samples = [s for f in text_string_to_metric_families(answers.metrics) for s in f.samples]
     (trigger,) = triggers_of(SCALE_TO_ZERO, "prometheus")
     query = for_busy(trigger["query"])

@@ -51,15 +51,15 @@ def look_up(testbed, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["web", "web.shop", "web.shop.svc.cluster.local"])
-def test_a_pod_finds_services_by_udp(look_up, name):
+def test_a_pod_resolves_services_over_udp(look_up, name):
     assert look_up(name, DNS) == f"['{WEB.ip}']"
 
 
-def test_a_pod_finds_services_by_tcp(look_up):
+def test_a_pod_resolves_services_over_tcp(look_up):
     assert look_up("web", DNS_TCP, "ndots:5 use-vc") == f"['{WEB.ip}']"
 
 
-def test_names_follow_the_services(testbed, look_up):
+def test_dns_names_follow_service_changes(testbed, look_up):
     name = "late.shop.svc.cluster.local."
     assert "Name or service not known" in look_up(name, DNS)
     testbed.agent.manifests.write(Service("late", "10.96.0.77"), name="late.yaml")

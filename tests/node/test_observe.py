@@ -62,7 +62,7 @@ def observing(testbed, tmp_path, *words):
         process.communicate(timeout=30)
 
 
-def test_connections_and_flows_are_lines_with_the_names_of_clients(testbed, tmp_path):
+def test_observe_prints_connections_and_flows_with_client_names(testbed, tmp_path):
     pod = testbed["pod"]
 
     def found():
@@ -87,7 +87,7 @@ def test_connections_and_flows_are_lines_with_the_names_of_clients(testbed, tmp_
     assert (unseen["event"], unseen["service"]) == ("unseen", "shop/empty")
 
 
-def test_the_table_of_clients_has_the_calls_of_all_workers(testbed):
+def test_the_client_table_sums_the_calls_of_all_workers(testbed):
     before = calls(testbed)
     for _ in range(8):
         testbed["pod"].get(WEB.address)

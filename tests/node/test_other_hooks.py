@@ -87,7 +87,7 @@ def test_programs_are_read_with_their_names_and_pins(
     ]
 
 
-def test_with_a_pods_rights_pins_identify_the_owner_of_a_program(
+def test_pins_identify_a_programs_owner_with_a_pods_permissions(
     attach: Callable[[str], int], cgroup: Path, names: Path
 ) -> None:
     (names / CILIUM).parent.mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_with_a_pods_rights_pins_identify_the_owner_of_a_program(
     assert said.splitlines() == [f"{CONNECT4} '' {CILIUM}", f"{SOCKOPS} '' "]
 
 
-def test_an_own_program_is_recognized_by_id_or_pin(
+def test_the_proxys_own_program_is_recognized_by_id_or_pin(
     attach: Callable[[str], int], cgroup: Path, names: Path
 ) -> None:
     link = attach(CONNECT4)
@@ -113,7 +113,7 @@ def test_an_own_program_is_recognized_by_id_or_pin(
     assert judge_hooks(read_hooks(cgroup, names)) == []
 
 
-def test_a_check_refuses_beside_another_translator(
+def test_check_rejects_socket_lb_beside_another_translator(
     attach: Callable[[str], int], cgroup: Path, names: Path
 ) -> None:
     def marks() -> list[tuple[str, str]]:

@@ -73,7 +73,7 @@ def testbed(request, tmp_path_factory):
         (LAST + 1, "none"),
     ],
 )
-def test_each_port_of_a_range_leads_to_the_same_number(
+def test_each_port_of_a_range_leads_to_the_same_target_port(
     testbed, version, protocol, client, port, answered
 ):
     if protocol not in PROTOCOLS[testbed.agent.steering] and port not in (FIRST, OWN):
@@ -94,7 +94,7 @@ def test_each_port_of_a_range_leads_to_the_same_number(
         ("UDP", 30501, LAST),
     ],
 )
-def test_a_range_is_moved_as_far_as_its_target(testbed, version, protocol, port, answered):
+def test_a_range_is_shifted_to_its_target_port(testbed, version, protocol, port, answered):
     if protocol not in PROTOCOLS[testbed.agent.steering] and port not in (100, 60000):
         answered = "none"
     is_served = answered != "none"
@@ -171,7 +171,7 @@ def life(request, tmp_path):
     [(way, protocol) for way in WAYS for protocol in PROTOCOLS[way.split()[0]]],
     indirect=["life"],
 )
-def test_endpoints_of_a_range_come_and_go_and_nothing_is_left(life, protocol):
+def test_endpoints_of_a_range_can_be_added_and_removed_without_leftovers(life, protocol):
     agent = life.testbed.agent
     life.write()
     agent.start_until_ready()
@@ -239,7 +239,7 @@ def test_in_userspace_a_dead_endpoint_costs_no_connection_to_a_range(life):
 
 
 @pytest.mark.parametrize("life", ["nftables userspace"], indirect=True)
-def test_a_port_at_which_no_program_listens_blames_no_endpoint(life):
+def test_a_port_without_a_listener_ejects_no_endpoint(life):
     life.write()
     life.testbed.agent.start_until_ready()
     life.wait_for(LAST, "TCP", ["one", "two"])
@@ -249,7 +249,7 @@ def test_a_port_at_which_no_program_listens_blames_no_endpoint(life):
     assert "answers this node" not in life.testbed.agent.log()
 
 
-def test_without_endpoints_a_range_refuses(life):
+def test_a_range_without_endpoints_refuses_connections(life):
     life.write(pods=[])
     life.testbed.agent.start_until_ready()
     with pytest.raises(ConnectionRefusedError):
@@ -257,7 +257,7 @@ def test_without_endpoints_a_range_refuses(life):
     assert life.testbed["pod"].udp_refusal((IPS[4], life.udp_port)) == "refused"
 
 
-def test_nothing_is_left_after_a_clean_up(life):
+def test_clean_up_removes_all_rules_of_a_range(life):
     before = life.testbed.rules()
     life.write()
     agent = life.testbed.agent
@@ -286,7 +286,7 @@ def test_other_steerings_serve_the_single_port_and_explain_the_missing_range(
         assert notes.count("it needs --steering=nftables") == unserved
 
 
-def test_without_ranges_in_rules_each_port_of_a_short_range_has_a_listener(tmp_path):
+def test_without_range_rules_each_port_of_a_short_range_has_a_listener(tmp_path):
     first, last = OWN - 51, OWN + 48
     with Testbed(tmp_path, "local", "--workers=2", clients=["pod", "node-1"]) as testbed:
         agent, before = testbed.agent, testbed.rules()

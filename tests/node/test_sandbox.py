@@ -108,7 +108,7 @@ def test_an_outside_clients_service_traffic_arrives_at_the_node(sandbox):
 
 
 @pytest.mark.parametrize("who", ["node", "pod", "laptop"])
-def test_each_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod, who):
+def test_a_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod, who):
     client = {"node": sandbox.node, "pod": pod, "laptop": sandbox.outside["laptop"]}[who]
     attempts = 20  # More than the kernel's rate limit would let through.
     dial_all = """
@@ -143,14 +143,14 @@ def test_an_outside_client_does_not_reach_pods(sandbox, pod):
 
 
 @pytest.mark.parametrize("family", ["ip", "ip6"])
-def test_a_silent_port_answers_no_syn(sandbox, pod, family):
+def test_a_silent_port_does_not_answer_a_syn(sandbox, pod, family):
     host = pod.ip if family == "ip" else f"[{pod.ip6}]"
     answer = dial(sandbox.node, "tcp", "--timeout", "0.3", f"{host}:85")
     assert answer.endswith("no answer after 0.3 s")
 
 
 @pytest.mark.parametrize("address", ["10.96.0.53", "fd00:10:96::53"])
-def test_a_udp_reply_has_the_dialled_address_as_source(sandbox, pod, address):
+def test_a_udp_reply_has_the_dialled_address_as_its_source(sandbox, pod, address):
     pod.configure([f"address add {address} dev lo"])
     own = pod.ip6 if ":" in address else pod.ip
     sandbox.node.configure([f"route replace {address} via {own}"])
@@ -191,7 +191,7 @@ def test_a_second_node_and_its_pods_are_reached(fresh):
             assert dial(client, "http", url) == "there"
 
 
-def test_closing_ends_all_processes_inside():
+def test_closing_a_sandbox_ends_all_its_processes():
     sandbox = Sandbox().open()
     pod = sandbox.add_pod("web")
     backend = pod.serve(tcp=80)
@@ -259,7 +259,7 @@ def running_owner(prefix, packages):
 
 
 @pytest.mark.parametrize("user", [pytest.param((), id="us"), pytest.param(SOME_USER, id="nobody")])
-def test_a_killed_owner_ends_everything_while_its_forked_child_lives(user, readable_packages):
+def test_killing_the_owner_ends_all_processes_despite_its_forked_child(user, readable_packages):
     with running_owner(user, readable_packages) as (owner, said):
         watched = [os.pidfd_open(pid) for pid in said["pids"]]
         owner.send_signal(signal.SIGKILL)

@@ -118,7 +118,7 @@ def hooked(tmp_path) -> Iterator[Life]:
         yield life
 
 
-def test_a_service_moves_between_the_paths_without_a_failed_request(life):
+def test_a_service_switches_paths_without_a_failed_request(life):
     life.start()
     with contextlib.ExitStack() as stack, life.load():
         opened = [stack.enter_context(life.dial(version)) for version in VERSIONS]
@@ -166,7 +166,7 @@ def test_endpoints_are_served_through_a_crash_and_the_next_start(life, version):
 
 
 @pytest.mark.parametrize("life", [HOOKS], indirect=True)
-def test_clients_notice_no_upgrade(life):
+def test_an_upgrade_is_invisible_to_clients(life):
     life.start()
     life.agent.stop()
     flags = life.agent.flags
@@ -181,7 +181,7 @@ def test_clients_notice_no_upgrade(life):
     assert life.met(4) == {"three"}
 
 
-def test_off_after_a_crash_removes_the_hooks_and_keeps_connections(hooked):
+def test_disabling_hooks_after_a_crash_removes_them_and_keeps_connections(hooked):
     hooked.agent.kill()
     hooked.agent.flags = without_hooks(hooked.agent.flags)
     with hooked.dial(4) as before:
@@ -207,7 +207,7 @@ def test_cleanup_removes_the_hooks(hooked):
     assert hooked.met(4) == {"No route to host"}
 
 
-def test_a_proxy_that_stops_leaves_no_hooks(hooked):
+def test_a_stopping_proxy_removes_its_hooks(hooked):
     with hooked.dial(4) as before:
         assert hooked.agent.stop() == 0
         assert hooked.pins() == []
@@ -219,7 +219,7 @@ def without_hooks(flags: tuple[str, ...]) -> tuple[str, ...]:
     return ("--socket-lb=off", *(flag for flag in flags if not flag.startswith("--socket-lb")))
 
 
-def test_all_removed_parts_are_made_again(hooked):
+def test_all_removed_pins_and_links_are_restored(hooked):
     pins = hooked.pins()
     with repair(hooked):
         for pin in pins:
@@ -257,7 +257,7 @@ def detach(pin: Path) -> bool:
     return True
 
 
-def test_with_host_only_pods_are_left_to_the_rules(tmp_path):
+def test_with_host_only_dials_from_pods_use_the_rules(tmp_path):
     with socket_node(tmp_path, HOOKS, "--socket-lb-host-only") as node:
         life = Life(node)
         life.start()
@@ -269,7 +269,7 @@ def test_with_host_only_pods_are_left_to_the_rules(tmp_path):
         assert ways == {"pod": "rules", "node-1": "hooks"}
 
 
-def test_translated_connections_need_no_tracking(hooked):
+def test_translated_connections_create_no_conntrack_entries(hooked):
     hooked.node.shell(f"nft -f - <<'END'\n{NO_TRACKING}\nEND")
     assert hooked.dial_many() == MANY
     tracked = hooked.node.shell("conntrack -L -p tcp 2>/dev/null")

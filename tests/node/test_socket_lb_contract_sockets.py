@@ -83,7 +83,7 @@ def site(request, tmp_path_factory) -> Iterator[Site]:
 by_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def test_connections_and_sockets_of_before_the_agent(site):
+def test_connections_and_sockets_older_than_the_agent_continue(site):
     for version, dial in site.early.items():
         dial.connect()
         assert dial.peer == site.web.cluster_ip(version)
@@ -93,7 +93,7 @@ def test_connections_and_sockets_of_before_the_agent(site):
     assert site.direct.peer == site.backends[0].at(4)
 
 
-def test_containers_that_start_after_the_agent_are_covered(site):
+def test_containers_started_after_the_agent_are_covered(site):
     cgroup = site.node.cgroup and site.node.cgroup / "late"
     late = site.node.add_container("late", cgroup)
     with Dial(late, site.web.cluster_ip(4)).connect() as dial:
@@ -127,13 +127,13 @@ def test_a_nonblocking_socket_is_writable_once_connected(site, version):
 
 
 @by_version
-def test_a_refusal_is_reported_to_a_socket_that_does_not_block(site, version):
+def test_a_refusal_is_reported_to_a_nonblocking_socket(site, version):
     with site.new(version) as dial:
         assert connect_later(dial.sock, site.empty.cluster_ip(version)) == errno.ECONNREFUSED
 
 
 @by_version
-def test_the_first_data_may_go_with_the_syn(site, version):
+def test_tcp_fast_open_works_through_the_hooks(site, version):
     both = FAST_OPEN_CLIENT | FAST_OPEN_SERVER
     for host in (site.client.host, *(one.host for one in site.backends)):
         host.configure(sysctls=[f"net/ipv4/tcp_fastopen={both}"])
@@ -159,7 +159,7 @@ def test_a_bound_socket_keeps_its_address(site, version):
 
 
 @by_version
-def test_many_threads_dial_at_once(site, version):
+def test_many_threads_can_dial_concurrently(site, version):
     def dial(_number: int) -> str:
         with site.dial(version) as one:
             assert one.peer == one.address
@@ -218,7 +218,7 @@ def test_multipath_tcp_is_served(site, version):
 
 
 @by_version
-def test_udp_answers_come_from_the_dialled_address(site, version):
+def test_udp_replies_come_from_the_dialled_address(site, version):
     address = site.web.cluster_ip(version)
     with contextlib.closing(site.client.udp(address)) as sock:
         sock.send(b"hello")

@@ -117,7 +117,7 @@ def test_connections_outside_the_hooks_cgroup_are_counted_by_rules(followed: Fol
         assert "1 connection at connect() since the start, and 1 by rules" in shown
 
 
-def test_the_first_failed_dial_ejects_an_endpoint_with_the_userspace_paths_cause(
+def test_the_first_failed_dial_ejects_an_endpoint_with_the_cause_of_the_userspace_path(
     followed: Followed,
 ) -> None:
     followed.start()
@@ -147,7 +147,7 @@ def test_the_first_failed_dial_ejects_an_endpoint_with_the_userspace_paths_cause
 
 
 @pytest.mark.parametrize("pods", [2, 10])
-def test_dials_failing_in_clients_own_firewalls_eject_no_endpoint_for_others(
+def test_dials_blocked_by_a_clients_own_firewall_eject_no_endpoint_for_others(
     followed: Followed, pods: int
 ) -> None:
     forgers = list(followed.node.add_clients("forger", pods))
@@ -169,7 +169,7 @@ def test_dials_failing_in_clients_own_firewalls_eject_no_endpoint_for_others(
     assert "endpoint ejected" not in followed.agent.log()
 
 
-def test_connections_are_observed_at_their_end(followed: Followed, tmp_path: Path) -> None:
+def test_connections_are_observed_when_they_end(followed: Followed, tmp_path: Path) -> None:
     followed.start()
     shown = tmp_path / "shown"
     with shown.open("wb") as output:

@@ -155,7 +155,7 @@ def accepted(server: socket.socket) -> bool:
     return True
 
 
-def test_a_failed_hook_change_leaves_frontends_to_the_rules_until_the_repair(
+def test_frontends_of_a_failed_hook_change_use_the_rules_until_repaired(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     hooks = stage.start()
@@ -172,7 +172,7 @@ def test_a_failed_hook_change_leaves_frontends_to_the_rules_until_the_repair(
     assert not hooks.state.problem
 
 
-def test_frontends_that_hooks_may_no_longer_steer_leave_before_rules_change(
+def test_frontends_no_longer_steerable_by_hooks_are_removed_before_rules_change(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     hooks = stage.start()
@@ -184,7 +184,7 @@ def test_frontends_that_hooks_may_no_longer_steer_leave_before_rules_change(
     assert stage.outcome(WEB) == "Network is unreachable"
 
 
-def test_an_endpoint_that_has_left_is_counted_until_its_connections_end(
+def test_a_removed_endpoint_is_counted_until_its_connections_end(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     hooks, at = stage.start(), (NAME, address_of(server))
@@ -199,7 +199,7 @@ def test_an_endpoint_that_has_left_is_counted_until_its_connections_end(
     assert at not in hooks.counts()
 
 
-def test_a_refused_dial_is_an_event_and_ejects_for_no_others(stage: Stage) -> None:
+def test_a_refused_dial_is_an_event_and_ejects_only_for_its_client(stage: Stage) -> None:
     hooks = stage.start()
     dead = SocketAddress(POD, 9)
     hooks.replace({WEB: to(dead)})
@@ -220,7 +220,7 @@ def begin_probe(hooks: Hooks) -> None:
 
 
 @pytest.mark.kernel
-def test_an_ejection_for_all_is_prolonged_after_each_probe_and_can_be_ended(stage: Stage) -> None:
+def test_an_ejection_for_all_clients_is_prolonged_by_failed_probes(stage: Stage) -> None:
     hooks = stage.start()
     dead = SocketAddress(POD, 9)
     at, refused = (NAME, dead), EventKind.REFUSED
@@ -257,7 +257,7 @@ def test_connection_ends_are_events_while_observed(stage: Stage, server: socket.
 
 
 @pytest.mark.kernel
-def test_the_next_process_takes_over_numbers_counters_and_open_connections(
+def test_a_next_process_takes_over_ids_counters_and_open_connections(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     wanted = {WEB: to(address_of(server), affinity=60)}
@@ -288,7 +288,7 @@ def test_the_next_process_takes_over_numbers_counters_and_open_connections(
 
 
 @pytest.mark.parametrize("unread", [SLOTS, COUNTERS])
-def test_state_of_a_previous_process_is_read_again_after_a_failed_read(
+def test_state_of_a_previous_process_is_read_again_after_a_failure(
     stage: Stage, server: socket.socket, other: socket.socket, unread: str
 ) -> None:
     at = (NAME, address_of(server))
@@ -325,7 +325,7 @@ def test_removed_frontends_of_a_previous_process_are_no_longer_steered(
     assert set(second.counts()) == {(NAME, address_of(server))}
 
 
-def test_another_cgroup_gets_the_programs_at_the_next_start(
+def test_the_next_start_attaches_the_programs_to_a_new_cgroup(
     stage: Stage, server: socket.socket
 ) -> None:
     below = stage.cgroup / "below"
@@ -345,7 +345,7 @@ def test_another_cgroup_gets_the_programs_at_the_next_start(
     below.rmdir()
 
 
-def test_proxies_of_other_names_do_not_see_each_other(
+def test_proxies_with_different_names_have_separate_hooks(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     main, canary = stage.start(), stage.start("canary.1")
@@ -358,7 +358,7 @@ def test_proxies_of_other_names_do_not_see_each_other(
 
 
 @pytest.mark.kernel
-def test_elements_that_another_program_has_changed_are_put_back(
+def test_elements_changed_by_another_program_are_restored(
     stage: Stage, server: socket.socket
 ) -> None:
     hooks = stage.start()
@@ -372,7 +372,7 @@ def test_elements_that_another_program_has_changed_are_put_back(
     assert stage.outcome(WEB) == str(WEB.address)
 
 
-def test_a_program_attached_later_is_logged_once(
+def test_a_program_attached_later_by_another_owner_is_logged_once(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     hooks = stage.start()
@@ -392,7 +392,7 @@ def test_a_program_attached_later_is_logged_once(
     assert len(caplog.messages) == 1
 
 
-def test_a_change_while_counters_are_read_is_no_repair(
+def test_a_change_during_a_counter_read_is_not_a_repair(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hooks = stage.start()
@@ -412,7 +412,7 @@ def test_a_change_while_counters_are_read_is_no_repair(
     assert len(hooks.counts()) == 2
 
 
-def test_counters_that_another_program_has_removed_begin_anew(
+def test_counters_removed_by_another_program_restart_at_zero(
     stage: Stage, server: socket.socket
 ) -> None:
     hooks = stage.start()
@@ -477,14 +477,14 @@ def test_abandoned_hooks_of_another_namespace_are_removed_after_their_term(stage
     pod.close()
 
 
-def test_a_folder_of_another_file_system_is_refused(stage: Stage, tmp_path: Path) -> None:
+def test_a_directory_outside_cgroup_v2_is_rejected(stage: Stage, tmp_path: Path) -> None:
     hooks = Hooks(HookOptions(cgroup=str(tmp_path)), "", names=stage.names)
     with pytest.raises(SteeringError, match="it is no folder of cgroup v2"):
         hooks.start()
     assert stage.pins() == {}
 
 
-def test_beside_a_program_that_admits_no_other_nothing_is_left(stage: Stage) -> None:
+def test_an_exclusive_cgroup_program_prevents_the_start_without_leftovers(stage: Stage) -> None:
     program = calls.load_program("cgroup/connect4", RETURN_1)
     folder = os.open(stage.cgroup, os.O_RDONLY)
     # Without BPF_F_ALLOW_MULTI.

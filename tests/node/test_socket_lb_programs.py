@@ -137,7 +137,7 @@ def test_a_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
         accepted.close()
 
 
-def test_a_dial_by_ipv6_leads_to_the_endpoint_and_its_peer_is_the_frontend(
+def test_an_ipv6_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
     hooks: SocketLb, node: Net
 ) -> None:
     with serving(node, POD6) as server, node.tcp(socket.AF_INET6) as client:
@@ -147,7 +147,7 @@ def test_a_dial_by_ipv6_leads_to_the_endpoint_and_its_peer_is_the_frontend(
         server.accept()[0].close()
 
 
-def test_other_addresses_and_ports_are_left_alone(
+def test_dials_to_other_addresses_and_ports_are_not_translated(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     hooks.lead(WEB, address_of(server))
@@ -159,18 +159,18 @@ def test_other_addresses_and_ports_are_left_alone(
         assert peer_of(client) == address_of(server)
 
 
-def test_datagrams_are_left_alone(hooks: SocketLb, node: Net, server: socket.socket) -> None:
+def test_udp_connects_are_not_translated(hooks: SocketLb, node: Net, server: socket.socket) -> None:
     hooks.lead(WEB, address_of(server))
     with node.udp() as client, pytest.raises(OSError, match="unreachable"):
         client.connect(tuple(WEB))
 
 
-def test_a_service_without_slots_is_left_to_the_rules(hooks: SocketLb, node: Net) -> None:
+def test_a_service_without_slots_is_not_translated(hooks: SocketLb, node: Net) -> None:
     hooks.lead(WEB)
     assert dial(node, WEB) == "ENETUNREACH"
 
 
-def test_dials_of_other_namespaces_are_left_to_the_rules_if_asked_for(
+def test_with_host_only_dials_from_other_namespaces_are_not_translated(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     hooks.lead(WEB, address_of(server))
@@ -185,7 +185,7 @@ def test_dials_of_other_namespaces_are_left_to_the_rules_if_asked_for(
     pod.close()
 
 
-def test_all_dials_are_left_to_the_rules_once_the_term_has_ended(
+def test_dials_are_not_translated_after_the_term_expires(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     hooks.lead(WEB, address_of(server))
@@ -224,7 +224,7 @@ def test_affinity_entries_are_per_network_namespace(
     pod.close()
 
 
-def test_an_affinity_entry_is_used_until_its_timeout_after_the_last_dial(
+def test_an_affinity_entry_expires_after_its_timeout_since_the_last_dial(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     numbers = hooks.lead(WEB, address_of(server), address_of(other), affinity=7, timeout_s=10)
@@ -282,7 +282,7 @@ def test_a_refusing_endpoint_fails_a_single_dial_before_its_ejection(
     assert hooks.ejections()[scope] == Ejection(until, 1, EventKind.REFUSED)
 
 
-def test_refusals_of_ipv6_eject_too(hooks: SocketLb, node: Net) -> None:
+def test_an_ipv6_refusal_ejects_the_endpoint(hooks: SocketLb, node: Net) -> None:
     with serving(node, POD6) as server:
         _, dead = hooks.lead(WEB6, address_of(server), SocketAddress(POD6, 9))
         ends = Counter(dial(node, WEB6) for _ in range(60))
@@ -291,7 +291,7 @@ def test_refusals_of_ipv6_eject_too(hooks: SocketLb, node: Net) -> None:
     assert (event.endpoint, event.client.ip, event.frontend) == (dead, POD6, WEB6)
 
 
-def test_a_repeated_syn_ejects_an_endpoint_until_a_late_answer(
+def test_a_retransmitted_syn_ejects_an_endpoint_until_a_late_syn_ack(
     hooks: SocketLb, node: Net, silent: socket.socket
 ) -> None:
     (number,) = hooks.lead(WEB, address_of(silent))
@@ -313,7 +313,7 @@ def test_a_repeated_syn_ejects_an_endpoint_until_a_late_answer(
     assert sum(counts.buckets[9:11]) == 1
 
 
-def test_a_dial_without_an_answer_is_counted_once(
+def test_an_unanswered_dial_is_counted_once(
     hooks: SocketLb, node: Net, silent: socket.socket
 ) -> None:
     (number,) = hooks.lead(WEB, address_of(silent))
@@ -327,7 +327,7 @@ def test_a_dial_without_an_answer_is_counted_once(
     assert hooks.counts(number)[:5] == (0, 0, 1, 0, 0)
 
 
-def test_a_client_that_closes_before_an_answer_is_no_failure(
+def test_a_client_that_closes_before_the_syn_ack_is_not_a_failure(
     hooks: SocketLb, node: Net, silent: socket.socket
 ) -> None:
     (number,) = hooks.lead(WEB, address_of(silent))
@@ -340,7 +340,7 @@ def test_a_client_that_closes_before_an_answer_is_no_failure(
     assert (hooks.ejections(), hooks.events()) == ({}, [])
 
 
-def test_an_icmp_error_is_a_refusal(hooks: SocketLb, node: Net, silent: socket.socket) -> None:
+def test_an_icmp_error_counts_as_refusal(hooks: SocketLb, node: Net, silent: socket.socket) -> None:
     (number,) = hooks.lead(WEB, address_of(silent))
     with node:
         packets = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
@@ -359,7 +359,7 @@ def port_unreachable(packet: bytes) -> bytes:
     return struct.pack("!BBH", 3, 3, ~(total + (total >> 16)) & 0xFFFF) + body
 
 
-def test_the_last_endpoint_is_never_left_out(
+def test_the_last_usable_endpoint_is_dialled_even_if_ejected(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     numbers = hooks.lead(WEB, address_of(server), address_of(other))
@@ -368,7 +368,7 @@ def test_the_last_endpoint_is_never_left_out(
     assert dial(node, WEB) == "served"
 
 
-def test_the_remaining_endpoints_share_the_load_of_an_ejected_endpoint(
+def test_the_remaining_endpoints_share_an_ejected_endpoints_load(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     dead, *_ = hooks.lead(WEB, DEAD, address_of(server), address_of(other))
@@ -396,7 +396,7 @@ def test_a_due_probe_of_an_ejected_endpoint_is_a_single_dial(
     assert {served_by(node, server, other) for _ in range(30)} == {server, other}
 
 
-def test_no_other_dial_leads_to_an_endpoint_while_its_probe_is_pending(
+def test_an_endpoint_with_a_pending_probe_gets_no_other_dial(
     hooks: SocketLb, node: Net, server: socket.socket, silent: socket.socket
 ) -> None:
     due, _ = hooks.lead(WEB, address_of(silent), address_of(server))
@@ -434,7 +434,7 @@ def test_each_failed_probe_lengthens_the_ejection_up_to_60_s(
     assert [event.kind for event in hooks.events()] == [EventKind.REFUSED] * 6
 
 
-def test_a_failed_dial_ejects_for_its_own_network_namespace_alone(
+def test_a_failed_dial_ejects_only_in_its_own_network_namespace(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     pods = [Net("first"), Net("second")]
@@ -453,7 +453,7 @@ def test_a_failed_dial_ejects_for_its_own_network_namespace_alone(
         pod.close()
 
 
-def test_a_failed_dial_does_not_prolong_an_ejection_for_all(
+def test_a_failed_dial_does_not_prolong_an_ejection_for_all_namespaces(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     dead, _ = hooks.lead(WEB, DEAD, address_of(server))
@@ -469,9 +469,7 @@ def test_a_failed_dial_does_not_prolong_an_ejection_for_all(
     assert 4 < lasts_s(own) <= 5
 
 
-def test_a_dial_that_fails_while_its_endpoint_is_ejected_is_no_news(
-    hooks: SocketLb, node: Net
-) -> None:
+def test_a_failed_dial_to_an_ejected_endpoint_is_not_reported(hooks: SocketLb, node: Net) -> None:
     (dead,) = hooks.lead(WEB, DEAD)
     hooks.eject(dead, ejected_for(5))
     # The last one is dialled nevertheless.
@@ -479,7 +477,7 @@ def test_a_dial_that_fails_while_its_endpoint_is_ejected_is_no_news(
     assert (list(hooks.ejections()), hooks.events()) == ([EjectionScope(dead)], [])
 
 
-def test_a_network_namespace_reports_few_failed_dials_in_a_second(
+def test_failed_dial_reports_are_rate_limited_per_network_namespace(
     hooks: SocketLb, node: Net
 ) -> None:
     (number,) = hooks.lead(WEB, DEAD)
@@ -504,7 +502,7 @@ def test_an_unknown_endpoint_is_not_ejected(hooks: SocketLb, node: Net) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "server", "half"])
-def test_bytes_and_times_are_counted_at_the_end(
+def test_bytes_and_durations_are_counted_when_a_connection_ends(
     hooks: SocketLb, node: Net, server: socket.socket, first: str
 ) -> None:
     (number,) = hooks.lead(WEB, address_of(server))
@@ -544,7 +542,7 @@ def test_a_reset_connection_has_ended(hooks: SocketLb, node: Net, server: socket
         assert hooks.counts(number)[:7] == (1, 0, 0, 0, 1, 0, 0)
 
 
-def test_connections_are_events_only_while_something_observes(
+def test_connections_are_reported_as_events_only_while_observed(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     (number,) = hooks.lead(WEB, address_of(server))
@@ -569,7 +567,7 @@ def test_connections_are_events_only_while_something_observes(
     assert 0 < event.waited_ns < event.ns < event.at_ns - before
 
 
-def test_failed_dials_are_connections_that_ended(hooks: SocketLb, node: Net) -> None:
+def test_failed_dials_are_reported_as_ended_connections(hooks: SocketLb, node: Net) -> None:
     (number,) = hooks.lead(WEB, DEAD)
     hooks.set(DialSettings(observing=1))
     assert [dial(node, WEB), dial(node, WEB)] == ["ECONNREFUSED"] * 2
@@ -578,7 +576,7 @@ def test_failed_dials_are_connections_that_ended(hooks: SocketLb, node: Net) -> 
     assert events == [(EventKind.REFUSED, number, Result.NONE), ended, ended]
 
 
-def test_connection_ends_lost_for_lack_of_room_are_counted(hooks: SocketLb, node: Net) -> None:
+def test_connection_events_lost_to_a_full_buffer_are_counted(hooks: SocketLb, node: Net) -> None:
     (number,) = hooks.lead(WEB, DEAD)
     hooks.set(DialSettings(observing=1))
     for _ in range(2500):
@@ -588,7 +586,7 @@ def test_connection_ends_lost_for_lack_of_room_are_counted(hooks: SocketLb, node
     assert hooks.counts(number).lost == 2500 - taken
 
 
-def test_taken_events_make_room(hooks: SocketLb, node: Net) -> None:
+def test_consumed_events_free_buffer_space(hooks: SocketLb, node: Net) -> None:
     hooks.lead(WEB, DEAD)
     hooks.set(DialSettings(observing=1))
     taken = 0

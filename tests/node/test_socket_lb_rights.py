@@ -51,7 +51,7 @@ def start(capabilities: str, cgroup: Path, names: Path) -> str:
     return done.stdout.strip()
 
 
-def test_hooks_start_with_the_capabilities_of_the_chart(cgroup: Path, names: Path) -> None:
+def test_hooks_start_with_the_charts_capabilities(cgroup: Path, names: Path) -> None:
     assert start(WITH, cgroup, names) == f"True {names}"
 
 

@@ -40,7 +40,7 @@ def test_an_endpoint_sees_the_client_and_its_reply_reaches_the_socket(
 @pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
-def test_a_reverse_path_rule_that_uses_the_mark_admits_replies(cluster, kind, version):
+def test_a_reverse_path_filter_using_the_mark_admits_replies(cluster, kind, version):
     """As firewalld writes it, where it runs behind our rule."""
     check = "fib saddr . mark . iif oif missing drop"
     cluster.node.run("nft add table inet firewalld")
@@ -79,7 +79,7 @@ def test_a_transparent_listener_on_all_addresses_gets_no_forwarded_packets(clust
 @pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
-def test_a_refusal_by_icmp_reaches_the_socket(cluster, version):
+def test_an_icmp_refusal_reaches_the_socket(cluster, version):
     dialling, _ = dial(cluster, UDP, version, port=9)
     with socket.socket(fileno=dialling.detach()) as dialling:
         dialling.settimeout(nodes.DEADLINE_S)

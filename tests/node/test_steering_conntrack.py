@@ -97,7 +97,7 @@ def ours(version: int, wanted: EntryFilter) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_thousands_of_associations_are_read_as_by_conntrack(node, version):
+def test_thousands_of_conntrack_entries_are_read_as_by_the_conntrack_tool(node, version):
     ip = IPS[version][1]
     send(node, [SocketAddress(ip, 53), SocketAddress(ip, 5353)], CLIENTS, version)
     read = ours(version, EntryFilter(socket.IPPROTO_UDP))
@@ -111,7 +111,7 @@ def test_thousands_of_associations_are_read_as_by_conntrack(node, version):
     "targets",
     [pytest.param([DNS], id="filtered-listing"), pytest.param([DNS, *MANY], id="full-listing")],
 )
-def test_only_the_frontends_own_associations_are_removed(node, targets):
+def test_only_conntrack_entries_of_the_given_frontends_are_removed(node, targets):
     send(node, [DNS, SocketAddress(DNS.ip, 54), SocketAddress("10.96.0.11", 53)], CLIENTS)
     before = listed(node, 4)
     assert forget(UDP, targets, now=36002) == CLIENTS // 3
@@ -121,7 +121,7 @@ def test_only_the_frontends_own_associations_are_removed(node, targets):
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_correct_associations_stay(node, version):
+def test_up_to_date_conntrack_entries_are_kept(node, version):
     steered = SocketAddress(IPS[version][1], 5353)
     send(node, [steered], 10, version)
     assert forget(UDP, [steered], now=36002, version=version) == 0
@@ -129,13 +129,13 @@ def test_correct_associations_stay(node, version):
     assert listed(node, version) == set()
 
 
-def test_of_a_removed_frontend_only_associations_to_its_old_port_are_removed(node):
+def test_only_entries_to_the_old_port_of_a_removed_frontend_are_deleted(node):
     send(node, [SocketAddress(DNS.ip, 5353)], 10)
     assert forget(UDP, [SocketAddress(DNS.ip, 5353)], before=(36003,)) == 0
     assert forget(UDP, [SocketAddress(DNS.ip, 5353)], before=(36002,)) == 10
 
 
-def test_entries_that_ended_meanwhile_are_skipped(node):
+def test_entries_that_expired_meanwhile_are_skipped(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], CLIENTS)
     with Requests.open(NETLINK_NETFILTER) as requests:
@@ -162,7 +162,7 @@ def test_removing_a_conntrack_entry_spares_a_newer_entry_with_the_same_port(node
 
 
 @pytest.mark.kernel
-def test_unanswered_syns_of_the_frontends_are_removed_and_other_connections_stay(node):
+def test_only_unanswered_syn_entries_of_the_frontends_are_removed(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     with nodes.tcp_server(node, 80), node.tcp() as opened:
         opened.connect(WEB)

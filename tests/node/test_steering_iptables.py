@@ -41,7 +41,7 @@ class TestIptablesSteering(AtomicSteeringContract):
 
 
 @pytest.mark.kernel
-async def test_the_rules_of_a_node(node, steering):
+async def test_the_iptables_rules_match_the_golden_text(node, steering):
     await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002})
     assert nodes.tables(node) == dedent("""\
         *nat
@@ -82,7 +82,7 @@ async def test_the_rules_of_a_node(node, steering):
     """)  # noqa: E501
 
 
-async def test_only_rules_with_the_proxys_name_are_changed(node, steering):
+async def test_only_the_proxys_own_chains_are_changed(node, steering):
     foreign = """
         iptables-legacy -t nat -N OTHERS
         iptables-legacy -t nat -A OTHERS -p tcp --dport 1:99 -j RETURN
@@ -118,7 +118,7 @@ async def test_only_rules_with_the_proxys_name_are_changed(node, steering):
         ),
     ],
 )
-async def test_drift_is_counted_in_rules(node, steering, command, drifted):
+async def test_drift_is_counted_per_rule(node, steering, command, drifted):
     await steering.apply({WEB: 36001, DNS: 36002})
     before = nodes.tables(node)
     node.run(command)
@@ -134,7 +134,7 @@ async def test_drift_is_counted_in_rules(node, steering, command, drifted):
         pytest.param("ip6tables-legacy", WEB_6, id="IPv6"),
     ],
 )
-async def test_a_replaced_rule_of_the_same_size_shows_in_the_full_comparison(
+async def test_a_full_comparison_detects_a_replaced_rule_of_the_same_size(
     node, steering, program, frontend
 ):
     await steering.apply({frontend: 36001})
@@ -152,7 +152,7 @@ async def test_a_replaced_rule_of_the_same_size_shows_in_the_full_comparison(
 @pytest.mark.parametrize(
     ("chain", "drifted"), [("-t nat -I PREROUTING", 1), ("-t nat -I OUTPUT", 1), ("-I INPUT", 2)]
 )
-async def test_a_rule_that_others_insert_first_is_overtaken_once(node, steering, chain, drifted):
+async def test_a_rule_inserted_first_by_other_programs_is_overtaken(node, steering, chain, drifted):
     await steering.apply({WEB: 36001})
     node.run(f"iptables-legacy {chain} -d 10.96.0.0/16 -j RETURN")
     assert await steering.repair() == drifted
@@ -186,7 +186,7 @@ async def test_a_change_removes_a_rule_that_another_program_replaced(node, steer
         pytest.param("-A {chain} -j RETURN", id="rule-added"),
     ],
 )
-async def test_a_tree_that_another_program_broke_is_repaired(node, steering, command):
+async def test_a_chain_tree_damaged_by_another_program_is_repaired(node, steering, command):
     await steering.apply(TREE)
     before = nodes.tables(node)
     rule = node.run("iptables-legacy -t nat -S | grep -e '-A UPROXY-O.* -j UPROXY-O' | tail -1")
@@ -209,7 +209,7 @@ async def test_only_changed_chains_of_a_tree_are_written(node, steering):
     assert rule.endswith("-d 10.96.6.2/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36500")
 
 
-async def test_the_long_chains_of_an_earlier_version_are_read_and_replaced(node, steering):
+async def test_the_flat_chains_of_an_earlier_version_are_read_and_replaced(node, steering):
     rules = "\n".join(
         f"-A UPROXY-{chain} -d {f.ip}/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports {port}"
         for chain in ("PRE", "OUT")
@@ -253,7 +253,7 @@ async def test_a_single_port_guard_is_written_as_iptables_save_prints_it(node):
 
 
 @pytest.mark.long
-async def test_with_ten_thousand_services_a_packet_passes_a_few_dozen_rules(cluster, steering):
+async def test_with_ten_thousand_services_a_packet_traverses_a_few_dozen_rules(cluster, steering):
     many = {
         Frontend(f"10.96.{i >> 8}.{i & 255}", 80, Protocol.TCP): 36001 for i in range(0, 60_000, 6)
     }

@@ -46,7 +46,7 @@ def restore(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("works", [True, False], ids=["restore", "python-iptables"])
-async def test_a_few_edits_need_no_iptables_restore(node, restore, steering, works):
+async def test_a_few_edits_do_not_run_iptables_restore(node, restore, steering, works):
     await steering.apply({WEB: 36001, CART: 36001, WEB_6: 36001})
     used = restore(works=works)
     await steering.change({}, [CART])
@@ -55,7 +55,7 @@ async def test_a_few_edits_need_no_iptables_restore(node, restore, steering, wor
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
 
 
-async def test_a_restore_that_fails_leaves_the_old_rules_in_force(node, restore, steering):
+async def test_a_failed_restore_leaves_the_old_rules_in_force(node, restore, steering):
     await steering.apply({WEB: 36001})
     before = nodes.tables(node)
     restore(works=False)
@@ -100,7 +100,7 @@ async def test_a_replacement_helper_completes_an_interrupted_apply(
     assert await steering.repair() == 0
 
 
-async def test_helpers_that_die_repeatedly_are_started_after_longer_pauses(
+async def test_helpers_that_die_repeatedly_are_restarted_with_increasing_delays(
     node, steering, monkeypatch
 ):
     await steering.apply({WEB: 36001})
@@ -117,7 +117,7 @@ async def test_helpers_that_die_repeatedly_are_started_after_longer_pauses(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_helper_outlives_the_signals_that_end_the_agent(steering, number):
+async def test_a_helper_survives_signals_that_end_the_agent(steering, number):
     await steering.apply({WEB: 36001})
     before = dict(steering.helper_pids)
     os.kill(before[IPFamily.IPV4], number)
@@ -126,7 +126,7 @@ async def test_a_helper_outlives_the_signals_that_end_the_agent(steering, number
     await steering.clean_up()
 
 
-async def test_the_helpers_end_with_close(steering):
+async def test_close_ends_the_helpers(steering):
     await steering.apply({WEB: 36001})
     (pid,) = steering.helper_pids.values()
     await steering.close()
@@ -141,7 +141,7 @@ async def test_an_ipv6_helper_is_started_only_when_needed(steering):
     assert set(steering.helper_pids) == {IPFamily.IPV4, IPFamily.IPV6}
 
 
-async def test_when_the_agent_is_killed_its_helper_dies_and_its_rules_are_recovered(node, steering):
+async def test_killing_the_agent_ends_its_helper_and_its_rules_are_recovered(node, steering):
     program = dedent("""
         import asyncio, os, signal
         from userspace_proxy.model import Frontend, Protocol
@@ -160,9 +160,7 @@ async def test_when_the_agent_is_killed_its_helper_dies_and_its_rules_are_recove
     assert await steering.start() == {WEB: 36001}
 
 
-async def test_while_another_process_holds_the_lock_the_state_in_force_stays(
-    node, steering, lock_file
-):
+async def test_rules_stay_in_force_while_another_process_holds_the_lock(node, steering, lock_file):
     await steering.apply({WEB: 36001})
     pipe = asyncio.subprocess.PIPE
     holder = await asyncio.create_subprocess_exec(

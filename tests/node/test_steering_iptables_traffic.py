@@ -28,7 +28,7 @@ def kind():
 
 
 @pytest.mark.parametrize("where", ["pod", "bare-pod"])
-async def test_an_input_policy_of_drop_stops_no_pod(cluster, steering, web, dns, where):
+async def test_an_input_drop_policy_blocks_no_pod(cluster, steering, web, dns, where):
     client = net_of(cluster, where)
     await steering.apply(TARGETS)
     cluster.node.run("iptables-legacy -P INPUT DROP")
@@ -39,7 +39,7 @@ async def test_an_input_policy_of_drop_stops_no_pod(cluster, steering, web, dns,
         assert nodes.is_refused(refused)
 
 
-async def test_an_open_connection_outlives_its_frontend_under_a_policy_of_drop(
+async def test_an_open_connection_survives_its_frontends_removal_under_a_drop_policy(
     cluster, steering, web
 ):
     await steering.apply(TARGETS)
@@ -55,7 +55,7 @@ async def test_an_open_connection_outlives_its_frontend_under_a_policy_of_drop(
     server.close()
 
 
-async def test_only_the_syn_of_a_connection_is_checked(cluster, steering, web):
+async def test_only_the_syn_of_a_connection_traverses_the_rules(cluster, steering, web):
     await steering.apply(TARGETS)
     with dial_again(cluster.pod, WEB) as client:
         server, _ = web.accept()
@@ -79,7 +79,7 @@ async def test_only_the_syn_of_a_connection_is_checked(cluster, steering, web):
         pytest.param(ACK, [1, 0, 0, 0, 0], id="ack"),
     ],
 )
-async def test_no_unsteered_segment_opens_a_connection(cluster, steering, web, flags, met):
+async def test_an_unsteered_segment_opens_no_connection(cluster, steering, web, flags, met):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
     # The node receives it in a softirq, which a busy machine may delay.
@@ -119,7 +119,7 @@ def packets(node: nodes.Net, chain: str) -> list[int]:
         ),
     ],
 )
-async def test_a_chain_of_nftables_that_takes_a_frontends_packets_first_is_named(
+async def test_an_nftables_chain_translating_a_frontend_first_is_named(
     cluster, steering, web, chain, said
 ):
     await steering.apply({WEB: 36001, DNS: 36002})

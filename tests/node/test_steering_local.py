@@ -84,7 +84,7 @@ class TestOfAProxyWithAName(TestOnANode):
     facts = CANARY
 
 
-async def test_on_a_node_only_addresses_with_frontends_are_routed(node):
+async def test_only_addresses_with_frontends_are_routed_to_the_node(node):
     steering = LocalSteering(SteeringFacts(RANGES.service_cidrs))
     own = Frontend(nodes.NODE_IP, 30080, WEB.protocol)
     loopback = Frontend("127.0.0.9", 80, WEB.protocol)
@@ -154,7 +154,7 @@ TABLE = dedent("""\
     """)  # noqa: E501 - as nft prints it
 
 
-async def test_the_table_of_a_node(node):
+async def test_the_nftables_table_matches_the_golden_text(node):
     steering = LocalSteering(NODE)
     await steering.apply(FRONTENDS)
     assert nodes.ruleset(node) == TABLE
@@ -173,7 +173,7 @@ async def test_a_range_is_routed_with_the_nodes_address_as_source(node):
     await steering.close()
 
 
-async def test_routes_are_restored_after_the_source_address_was_removed_and_added(node):
+async def test_routes_are_restored_after_their_source_address_is_removed_and_added(node):
     """The kernel takes IPv4 routes away with their source, and says nothing of it."""
     steering = LocalSteering(SteeringFacts())
     await steering.apply({WEB: 80})
@@ -207,13 +207,13 @@ def as_nobody(*ips: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*nobody, "-c", NOBODY, *ips], capture_output=True, text=True)
 
 
-def test_loopback_addresses_and_the_nodes_own_need_no_privilege(node):
+def test_loopback_and_node_addresses_require_no_capability(node):
     done = as_nobody("127.0.0.9", nodes.NODE_IP)
     assert done.stderr == ""
     assert done.stdout == "TCP 10.1.0.1:8080 -> :8080\nTCP 127.0.0.9:8080 -> :8080\n"
 
 
-def test_other_addresses_need_a_named_privilege_and_do_not_affect_the_rest(node):
+def test_other_addresses_require_net_admin_without_affecting_the_rest(node):
     done = as_nobody(WEB.ip, "127.0.0.9")
     assert done.stdout == "TCP 127.0.0.9:8080 -> :8080\n"
     assert done.stderr == (

@@ -119,7 +119,7 @@ class TestTraffic:
     """The same, whatever the guard."""
 
     @pytest.mark.kernel
-    async def test_listeners_see_the_address_of_their_client(self, steering, listeners, client):
+    async def test_listeners_see_their_clients_address(self, steering, listeners, client):
         await steering.apply(FRONTENDS)
         own = {"pod": (nodes.POD_IP, nodes.POD_IP6), "node": (nodes.NODE_IP, nodes.NODE_IP6)}
         seen = []
@@ -132,14 +132,14 @@ class TestTraffic:
         assert tuple(seen) == own[client.name]
 
     @pytest.mark.kernel
-    async def test_a_daemon_on_all_addresses_is_not_reached(self, steering, daemons, client):
+    async def test_a_wildcard_daemon_is_not_reached_at_a_frontend(self, steering, daemons, client):
         await steering.apply(FRONTENDS)
         assert nodes.can_dial(client, nodes.NODE_IP, 2222)
         assert nodes.can_dial(client, nodes.NODE_IP6, 2222)
         for frontend in FRONTENDS:
             assert not answers(client, frontend.ip, 2222)
 
-    async def test_datagrams_for_a_daemon_do_not_arrive(self, steering, node, client):
+    async def test_datagrams_to_unserved_ports_do_not_reach_a_daemon(self, steering, node, client):
         await steering.apply(FRONTENDS)
         with node.udp() as daemon:
             daemon.bind(("", 2222))
@@ -148,7 +148,7 @@ class TestTraffic:
             with pytest.raises(TimeoutError):
                 daemon.recv(99)
 
-    async def test_without_ipv6_the_frontends_of_ipv4_are_served(
+    async def test_ipv4_frontends_are_served_when_ipv6_is_disabled(
         self, steering, listeners, client, node
     ):
         node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
@@ -165,13 +165,13 @@ class TestTraffic:
         assert steering.unsteered == {}
         assert "UDP [fd00:96::a]:53 -> :53" in await steering.render()
 
-    async def test_a_refused_frontend_is_refused_at_once(self, steering, client):
+    async def test_a_refused_frontend_refuses_connections_at_once(self, steering, client):
         refused = Frontend(CART.ip, 53, Protocol.UDP)
         await steering.apply({**FRONTENDS, refused: REFUSE})
         assert dial_code(client, *CART.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
         assert udp_code(client, *refused.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
 
-    async def test_a_daemon_that_starts_later_does_not_either(self, steering, client, node):
+    async def test_no_later_daemon_is_reached_at_a_refused_frontend(self, steering, client, node):
         await steering.apply({Frontend(WEB.ip, 2224, WEB.protocol): REFUSE})
         with nodes.tcp_server(node, 2224):
             await steering.repair()
@@ -198,7 +198,7 @@ class TestTraffic:
         await steering.apply({CART: 80})
         accepted.close()
 
-    async def test_routes_and_rules_of_others_stay(self, make, node):
+    async def test_routes_and_rules_of_other_programs_are_kept(self, make, node):
         node.run(FOREIGN)
         before = in_force(node)
         steering = make(NODE)
@@ -223,7 +223,7 @@ class TestTraffic:
         await stable.close()
         await canary.close()
 
-    async def test_the_guard_of_an_earlier_run_is_removed(self, make, node):
+    async def test_the_guard_table_of_an_earlier_run_is_removed(self, make, node):
         before = in_force(node)
         for earlier in GUARDS.values():
             steering = earlier(NODE)
@@ -239,7 +239,7 @@ class TestTraffic:
         await steering.clean_up()
         await steering.close()
 
-    async def test_routes_of_every_proxy_can_be_removed(self, make, node):
+    async def test_the_routes_of_every_proxy_can_be_removed(self, make, node):
         before = in_force(node)
         for facts in (NODE, CANARY):
             steering = make(facts)
@@ -263,7 +263,7 @@ async def test_fragmented_datagrams_arrive(cluster, steering, listeners):
             assert len(server.recv(6000)) == 5000
 
 
-async def test_the_nodes_own_address_is_neither_routed_nor_guarded(node, daemons):
+async def test_the_nodes_own_address_is_not_routed_or_guarded(node, daemons):
     steering = LocalSteering(NODE)
     await steering.apply({WEB: 80})
     assert not answers(node, WEB.ip, 2222)
@@ -302,7 +302,7 @@ async def test_the_nodes_own_address_is_neither_routed_nor_guarded(node, daemons
         ),
     ],
 )
-async def test_a_chain_that_takes_a_frontends_packets_first_is_named(
+async def test_a_chain_translating_or_dropping_a_frontends_packets_first_is_named(
     cluster, steering, listeners, chain, said
 ):
     await steering.apply({WEB: 80, DNS: 53})

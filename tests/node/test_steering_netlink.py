@@ -28,7 +28,7 @@ def requests_for(kind, flags=0):
     ]
 
 
-def test_all_of_many_refusals_are_reported(node):
+def test_all_rejected_requests_of_a_batch_are_reported(node):
     with Requests.open(NETLINK_ROUTE) as requests:
         refused = requests.change(requests_for(rtnetlink.DEL_ROUTE))
     assert refused == [(number, errno.ESRCH) for number in range(MANY)]
@@ -45,7 +45,7 @@ def test_many_routes_are_added_listed_and_removed(node):
 
 
 @pytest.mark.kernel
-def test_a_late_reader_learns_that_events_were_lost(node):
+def test_a_slow_reader_detects_lost_events(node):
     events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_ROUTE_4])
     with Requests.open(NETLINK_ROUTE) as requests:
         requests.change(requests_for(rtnetlink.NEW_ROUTE, CREATE | EXCL))
@@ -57,7 +57,7 @@ def test_a_late_reader_learns_that_events_were_lost(node):
     events.close()
 
 
-def test_messages_that_a_filter_discards_do_not_arrive(node):
+def test_filtered_messages_are_not_received(node):
     events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK])
     events.filter([(bpf.RETURN, 0, 0, 0)])
     node.run("ip link set lo down")

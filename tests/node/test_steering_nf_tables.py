@@ -137,7 +137,7 @@ def test_nft_prints_each_rule_as_intended(node, ruleset):
 
 @pytest.mark.kernel
 @pytest.mark.needs("bridge tables")
-def test_a_table_of_bridges_changes_forwarded_frames(node, ruleset):
+def test_a_bridge_table_rewrites_forwarded_frames(node, ruleset):
     table = TableWriter("ours", BRIDGE)
     table.create()
     table.add_base_chain("prerouting", "filter", w.PREROUTING, 10)
@@ -198,7 +198,7 @@ def test_a_table_is_read_back_and_differs_after_any_change(node):
             before = table.read_definitions()
 
 
-def test_a_set_that_other_libraries_cannot_parse_does_no_harm(node, ruleset):
+def test_a_set_unparseable_by_other_libraries_does_no_harm(node, ruleset):
     add_foreign_set()
     ruleset.commit(table_with_map().messages)
     assert list_tables() == ["other", "ours"]
@@ -207,7 +207,7 @@ def test_a_set_that_other_libraries_cannot_parse_does_no_harm(node, ruleset):
     assert list_tables() == ["other"]
 
 
-def test_events_of_own_changes_and_of_other_tables_do_not_count(node, ruleset, watch):
+def test_own_changes_and_changes_of_other_tables_do_not_affect_the_table(node, ruleset, watch):
     table = TableWriter("userspace-proxy")
     table.create()
     with watch.own_change(ruleset.port):
@@ -226,7 +226,7 @@ def test_events_of_own_changes_and_of_other_tables_do_not_count(node, ruleset, w
 
 
 @pytest.mark.parametrize("is_before", [True, False])
-def test_a_change_by_others_during_an_own_change_counts_as_touched(node, ruleset, watch, is_before):
+def test_a_foreign_change_during_an_own_change_affects_the_table(node, ruleset, watch, is_before):
     table = TableWriter("userspace-proxy")
     table.create()
     with watch.own_change(ruleset.port):
@@ -238,7 +238,7 @@ def test_a_change_by_others_during_an_own_change_counts_as_touched(node, ruleset
     assert watch.is_affected()
 
 
-def test_other_changes_by_the_same_socket_are_detected(ruleset, watch):
+def test_other_changes_by_the_same_socket_are_noticed(ruleset, watch):
     """Another process may have a copy of it."""
     table = TableWriter("userspace-proxy")
     table.create()
@@ -246,7 +246,7 @@ def test_other_changes_by_the_same_socket_are_detected(ruleset, watch):
     assert watch.is_affected()
 
 
-def test_while_events_of_a_transaction_have_not_arrived_the_table_counts_as_touched(
+def test_the_table_counts_as_affected_while_transaction_events_are_outstanding(
     ruleset, watch, monkeypatch
 ):
     newest = ruleset.generation()
@@ -265,7 +265,7 @@ def test_the_table_counts_as_affected_after_lost_events(node, watch):
     assert not watch.is_affected()
 
 
-def test_tables_of_a_family_are_listed(node):
+def test_tables_of_one_family_are_listed(node):
     assert list_tables() == []
     names = [f"table-{number}" for number in range(500)]
     node.run(f"nft '{';'.join(f'add table inet {name}' for name in names)}; add table ip other'")

@@ -156,13 +156,13 @@ TABLE_OF_A_NODE = dedent("""\
 
 
 @pytest.mark.kernel
-async def test_the_table_of_a_node(node, steering):
+async def test_the_nftables_table_matches_the_golden_text(node, steering):
     await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36001})
     assert nodes.ruleset(node) == TABLE_OF_A_NODE
 
 
 @pytest.mark.needs("legacy tables")
-async def test_only_rules_with_the_proxys_name_are_changed(node, steering):
+async def test_only_the_proxys_own_table_is_changed(node, steering):
     node.run(FOREIGN)
     before = nodes.ruleset(node), nodes.tables(node)
     await steering.apply({WEB: 36001})
@@ -209,7 +209,7 @@ async def test_drift_is_counted_in_elements_and_lines(node, steering, command, d
 
 
 @pytest.mark.needs("legacy tables")
-async def test_changes_of_other_tables_are_no_drift(node, steering):
+async def test_changes_of_other_tables_are_not_drift(node, steering):
     await steering.apply({WEB: 36001})
     node.run(FOREIGN)
     before = nodes.ruleset(node)
@@ -217,7 +217,7 @@ async def test_changes_of_other_tables_are_no_drift(node, steering):
     assert nodes.ruleset(node) == before
 
 
-async def test_a_change_meets_an_element_that_another_program_removed_or_replaced(node, steering):
+async def test_a_change_tolerates_elements_removed_or_replaced_by_another_program(node, steering):
     await steering.apply({WEB: 36001, DNS: 36002})
     node.run(
         "nft 'delete element inet userspace-proxy frontends4 { 10.96.7.1 . tcp . 80 };"
@@ -228,7 +228,7 @@ async def test_a_change_meets_an_element_that_another_program_removed_or_replace
     assert await steering.repair() == 0
 
 
-async def test_a_change_writes_no_rule(node, steering):
+async def test_a_change_rewrites_no_rules(node, steering):
     """A rule that is written anew has another handle."""
     await steering.apply({WEB: 36001, DNS: 36002})
     before = node.run("nft -a list chains; nft -a list chain inet userspace-proxy prerouting")
@@ -238,7 +238,7 @@ async def test_a_change_writes_no_rule(node, steering):
     assert after == before
 
 
-async def test_a_change_searches_no_connection_tracking_and_a_failed_search_is_retried(steering):
+async def test_a_change_skips_the_conntrack_search_and_a_failed_search_is_retried(steering):
     await steering.apply({WEB: 36001})
     with no_more_descriptors():
         await steering.change({DNS: 36002}, ())
@@ -251,7 +251,7 @@ async def test_a_change_searches_no_connection_tracking_and_a_failed_search_is_r
 
 @pytest.mark.kernel
 @pytest.mark.needs("table owner")
-async def test_a_table_that_another_program_owns_is_a_conflict(node):
+async def test_a_table_owned_by_another_program_is_a_conflict(node):
     steering = make_steering("nftables", FACTS)
     with nodes.owned_table("userspace-proxy"):
         with pytest.raises(SteeringConflict, match="another program owns it"):

@@ -20,7 +20,7 @@ def kind():
 
 @pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_later_policy_of_drop_does_not_delay_the_refusal_at_a_proxy_port(
+async def test_a_later_drop_policy_does_not_delay_the_refusal_at_a_proxy_port(
     cluster, steering, web, where
 ):
     client = net_of(cluster, where)
@@ -34,7 +34,7 @@ async def test_a_later_policy_of_drop_does_not_delay_the_refusal_at_a_proxy_port
 
 @pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
-async def test_leftovers_of_kube_proxy_have_no_effect(cluster, steering, web, where):
+async def test_leftover_kube_proxy_rules_have_no_effect(cluster, steering, web, where):
     client = net_of(cluster, where)
     cluster.node.run("""
         for chain in PREROUTING OUTPUT; do
@@ -53,13 +53,13 @@ async def test_leftovers_of_kube_proxy_have_no_effect(cluster, steering, web, wh
         pytest.param(ACK, id="ack"),
     ],
 )
-async def test_no_unsteered_segment_opens_a_connection(cluster, steering, web, flags):
+async def test_an_unsteered_segment_opens_no_connection(cluster, steering, web, flags):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""
 
 
-async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
+async def test_an_open_connection_survives_a_restart_a_flush_and_its_frontends_removal(
     cluster, steering, web
 ):
     await steering.apply(TARGETS)
@@ -86,7 +86,7 @@ async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
     await successor.close()
 
 
-async def test_an_open_association_follows_a_change_after_forgetting_stale_ones(
+async def test_an_open_flow_follows_a_change_after_stale_conntrack_entries_are_removed(
     cluster, steering, dns
 ):
     other = nodes.UdpServer(cluster.node, 36005)
@@ -127,7 +127,7 @@ def caused_by_evil(priority: int, above: int) -> str:
     )
 
 
-async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steering, web):
+async def test_a_chain_translating_a_frontend_first_is_named(cluster, steering, web):
     await steering.apply({WEB: 36001, DNS: 36002})
     assert await steering.repair() == 0
     assert steering.unsteered == {}
@@ -142,7 +142,7 @@ async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steeri
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["added-before", "added-after"])
-async def test_a_chain_of_equal_priority_is_not_blamed_as_the_order_is_not_known(
+async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unknown(
     cluster, steering, web, is_first
 ):
     """Of equal chains the kernel evaluates the one that was added last first."""
@@ -193,7 +193,7 @@ ADMIN = "nft '" + RAW % "ip daddr 10.96.7.1 tcp dport 80 %s" + "'"
         ),
     ],
 )
-async def test_a_chain_that_drops_a_frontends_packets_first_is_named(
+async def test_a_chain_dropping_a_frontends_packets_first_is_named(
     cluster, steering, web, dns, command
 ):
     await steering.apply({WEB: 36001, DNS: 36002})

@@ -16,5 +16,5 @@ class TestNoSteering(SteeringContract):
 
 
 @pytest.mark.kernel
-def test_its_listeners_are_on_loopback():
+def test_the_none_mode_binds_listeners_to_loopback():
     assert make_steering("none", SteeringFacts()).bind is Bind.LOOPBACK

@@ -13,7 +13,7 @@ from userspace_proxy.steering import REPLY_TABLES
 pytestmark = pytest.mark.netns
 
 
-def test_ipv4_replies_are_delivered_without_ipv6_and_ipv6_replies_once_enabled(cluster):
+def test_ipv6_replies_are_delivered_once_ipv6_is_enabled(cluster):
     setting = "sysctl -qw net.ipv6.conf.all.disable_ipv6"
     cluster.node.run(f"{setting}=1")
     with Catching(cluster) as catching:
@@ -35,7 +35,7 @@ def test_ipv4_replies_are_delivered_without_ipv6_and_ipv6_replies_once_enabled(c
 
 
 @pytest.mark.kernel
-def test_all_parts_are_as_documented_and_are_removed(cluster):
+def test_reply_routing_matches_the_documentation_and_is_removed(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as catching:
         running = cluster.node.run(SHOW)
@@ -50,7 +50,7 @@ def test_all_parts_are_as_documented_and_are_removed(cluster):
 
 
 @pytest.mark.needs("table owner")
-def test_the_table_ends_with_its_process_and_the_routes_are_reused(cluster):
+def test_the_reply_table_ends_with_its_process_and_the_routes_are_reused(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster):
         running = cluster.node.run(SHOW)
@@ -94,7 +94,7 @@ def test_the_last_of_two_proxies_removes_the_shared_routes(cluster):
         pytest.param("ip route add 10.9.0.0/24 dev pod0; nft add table ip others", 0, id="others"),
     ],
 )
-def test_changes_by_others_are_repaired(cluster, catching, harm, parts):
+def test_reply_routing_changed_by_another_program_is_repaired(cluster, catching, harm, parts):
     before = cluster.node.run("nft list ruleset; " + SHOW)
     cluster.node.run(harm)
     assert [catching.do("repair") for _ in range(2)] == [parts, 0]
@@ -117,7 +117,7 @@ def test_no_other_program_can_change_the_table(cluster, catching, harm):
     assert catching.do("repair") == 0
 
 
-def test_on_a_kernel_without_owners_the_table_is_repaired(cluster, monkeypatch):
+def test_without_table_owner_support_the_reply_table_is_repaired(cluster, monkeypatch):
     """An owner's table is refused as such a kernel refuses it: as one with a flag that it lacks."""
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with Catching(cluster) as catching:
@@ -133,7 +133,7 @@ def test_on_a_kernel_without_owners_the_table_is_repaired(cluster, monkeypatch):
 
 @pytest.mark.needs("table owner")
 @pytest.mark.usefixtures("catching")
-def test_nft_lists_the_written_table(cluster):
+def test_nft_lists_the_reply_table_as_written(cluster):
     listed = cluster.node.run("nft list table inet userspace-proxy/replies")
     # The first line names the owner's process.
     assert listed.expandtabs(4).partition("\n")[2] == dedent("""\
@@ -156,7 +156,7 @@ def test_nft_lists_the_written_table(cluster):
     """)  # noqa: E501
 
 
-def test_without_the_privilege_the_reason_is_returned(cluster):
+def test_a_missing_capability_is_returned_as_the_reason(cluster):
     """As a user without any, in a process of its own."""
     script = (
         "import asyncio; from userspace_proxy.steering import ReplyRouting\n"

@@ -105,7 +105,7 @@ class TestBesideAnotherTable(BesideAnother):
 
 
 @pytest.mark.parametrize("facts", [CANARY, LONG], ids=["short-name", "long-name"])
-async def test_the_first_to_end_leaves_the_others_rules_unchanged(node, make, facts):
+async def test_stopping_one_proxy_leaves_the_other_proxys_rules_unchanged(node, make, facts):
     empty = rules(node)
     one, two = await make(STABLE), await make(facts)
     await one.apply({WEB: 36001, WEB_6: 36001})
@@ -144,7 +144,7 @@ async def test_each_proxy_repairs_only_its_own_drift(node, stable, make, command
     assert (await canary.repair(), await stable.repair()) == (0, 0)
 
 
-async def test_all_proxies_with_rules_here_are_found_by_their_labels(node, kind, stable, make):
+async def test_all_proxies_with_rules_are_listed_by_label(node, kind, stable, make):
     canary, long = await make(CANARY), await make(LONG)
     await canary.apply({WEB: 36001})
     await long.apply({WEB_6: 36002})
@@ -172,7 +172,7 @@ async def cleanup(node):
     return cleanup
 
 
-async def test_the_command_removes_the_rules_of_every_name(node, make, cleanup):
+async def test_cleanup_removes_the_rules_of_every_proxy(node, make, cleanup):
     empty = rules(node)
     for facts in (STABLE, CANARY, LONG):
         await (await make(facts)).apply({WEB: 36001, WEB_6: 36002})
@@ -205,7 +205,7 @@ def cluster(lock_file):
     cluster.close()
 
 
-async def test_a_udp_client_of_the_other_proxy_keeps_its_association(cluster, kind):
+async def test_a_udp_client_of_the_other_proxy_keeps_its_conntrack_entry(cluster, kind):
     stable, canary = (make_steering(kind, facts) for facts in (STABLE, CANARY))
     old, new = nodes.UdpServer(cluster, 36102), nodes.UdpServer(cluster, 36002)
     client = cluster.udp()

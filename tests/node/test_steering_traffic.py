@@ -77,7 +77,7 @@ async def test_no_client_can_dial_a_proxy_port_directly(cluster, steering, web, 
         assert nodes.is_refused(asker)
 
 
-async def test_another_daemon_inside_the_range_of_proxy_ports_stays_reachable(cluster, steering):
+async def test_another_daemon_inside_the_proxy_port_range_stays_reachable(cluster, steering):
     await steering.apply(TARGETS)
     with nodes.tcp_server(cluster.node, 36500):
         assert nodes.can_dial(cluster.pod, nodes.NODE_IP, 36500)
@@ -88,7 +88,7 @@ async def test_another_daemon_inside_the_range_of_proxy_ports_stays_reachable(cl
     foreign.close()
 
 
-async def test_the_nodes_own_connections_are_not_touched(cluster, steering):
+async def test_the_nodes_own_connections_are_unaffected(cluster, steering):
     """Replies to the proxy's sockets come from endpoints and must pass the guard."""
     await steering.apply(TARGETS)
     endpoint = nodes.UdpServer(cluster.pod, 36002)
@@ -143,7 +143,7 @@ async def test_dnat_follows_the_nodes_address(cluster, steering, web):
     assert nodes.can_dial(pod, WEB.ip, 80)
 
 
-async def test_a_udp_client_sending_before_the_service_exists_is_served_afterwards(
+async def test_a_udp_client_sending_before_the_service_exists_is_served_later(
     cluster, steering, dns
 ):
     await steering.apply({})
@@ -159,7 +159,7 @@ async def test_a_udp_client_sending_before_the_service_exists_is_served_afterwar
 
 
 @pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_tcp_client_that_dialled_before_the_service_existed_is_served_from_the_same_port(
+async def test_a_tcp_client_dialling_before_the_service_exists_is_served_from_the_same_port(
     cluster, steering, web, where
 ):
     """Its SYN has gone past us, and its entry would lead the next one there too."""
@@ -171,7 +171,7 @@ async def test_a_tcp_client_that_dialled_before_the_service_existed_is_served_fr
     dial_again(client, WEB).close()
 
 
-async def test_a_tcp_client_that_dialled_during_a_flush_is_served_from_the_same_port(
+async def test_a_tcp_client_dialling_during_a_flush_is_served_from_the_same_port(
     cluster, kind, steering, web
 ):
     await steering.apply(TARGETS)
@@ -196,7 +196,7 @@ async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steeri
     other.close()
 
 
-async def test_a_udp_client_that_keeps_its_port_survives_a_restart_of_the_proxy(
+async def test_a_udp_client_with_a_fixed_port_survives_a_restart_of_the_proxy(
     cluster, kind, steering, dns
 ):
     await steering.apply(TARGETS)
@@ -214,7 +214,7 @@ async def test_a_udp_client_that_keeps_its_port_survives_a_restart_of_the_proxy(
         await successor.close()
 
 
-async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, kind, steering):
+async def test_a_refuse_port_of_an_earlier_run_is_not_a_proxy_port(node, kind, steering):
     await steering.apply({WEB: 36001, CART: REFUSE})
     await steering.close()
     successor: Steering = make_steering(kind, SteeringFacts(refuse_port=35888))
@@ -224,9 +224,7 @@ async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, kind, stee
     await successor.close()
 
 
-async def test_a_udp_client_is_served_again_after_a_flush_of_the_rules(
-    cluster, kind, steering, dns
-):
+async def test_a_udp_client_is_served_again_after_a_rule_flush(cluster, kind, steering, dns):
     await steering.apply(TARGETS)
     cluster.node.run(f"echo 1 > /proc/sys/net/ipv4/ip_forward; {FLUSH[kind]}")
     with connected(cluster.pod, DNS) as asker:
@@ -235,7 +233,7 @@ async def test_a_udp_client_is_served_again_after_a_flush_of_the_rules(
         assert nodes.exchange(asker, dns)
 
 
-async def test_associations_of_others_stay(cluster, steering, dns):
+async def test_conntrack_entries_of_other_programs_are_kept(cluster, steering, dns):
     foreign = nodes.UdpServer(cluster.node, 53)
     with cluster.pod.udp() as asker:
         asker.connect((nodes.NODE_IP, 53))

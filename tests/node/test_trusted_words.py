@@ -31,7 +31,7 @@ def testbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", MISTAKES, ids=lambda case: case.name)
-def test_the_first_line_has_the_cause(testbed, case):
+def test_the_first_line_states_the_cause(testbed, case):
     agent = testbed.agent
     places = {
         "pod": testbed.ip("pod"),
@@ -71,7 +71,7 @@ def test_the_first_line_has_the_cause(testbed, case):
 
 
 @pytest.mark.parametrize("ends", ["close", "reset"])
-def test_clients_that_leave_without_a_request_are_no_fault_of_the_endpoint(testbed, ends):
+def test_clients_leaving_without_a_request_are_not_an_endpoint_failure(testbed, ends):
     agent, client, address = testbed.agent, testbed["pod"], (service_ip(ORIGINAL), 80)
     objects = objects_of(ORIGINAL, pod=testbed.ip("pod"))
     agent.manifests.write_objects(objects, name="a-original.yaml")

@@ -64,7 +64,7 @@ def probes(agent):
         pytest.param(busy_processors, id="busy"),
     ],
 )
-def test_no_probe_is_accepted_by_a_server_that_counts_handshakes(testbed, server, load):
+def test_no_probe_completes_a_handshake(testbed, server, load):
     with load():
         wait_for("probes", lambda: probes(testbed.agent)[0] >= PROBES, hint=testbed.agent.log)
         for name in PATHS:

@@ -61,7 +61,7 @@ async def test_connections_are_not_watched_until_the_panel_is_opened(screen):
     assert screen.observing.filters() == []
 
 
-async def test_connections_are_rows_the_newest_first(screen):
+async def test_connections_are_listed_newest_first(screen):
     page = await opened(screen)
     screen.observing.deliver([one(), one(client="10.244.0.8:1", cause="reset", sent_bytes=0)])
     await expect(rows(page)).to_have_count(2)
@@ -71,7 +71,7 @@ async def test_connections_are_rows_the_newest_first(screen):
     await expect(rows(page).last).to_contain_text("complete, by the client, after 3.1 s")
 
 
-async def test_a_name_is_text_and_no_markup(screen):
+async def test_a_name_is_shown_as_text_without_markup(screen):
     page = await opened(screen)
     screen.observing.deliver([one(service="shop/<b id=x>web</b>")])
     await expect(rows(page).first).to_contain_text("<b id=x>")
@@ -119,7 +119,7 @@ OVERLAPS = """
 @pytest.mark.parametrize(
     "record", [pytest.param(USUAL, id="usual"), pytest.param(LONGEST, id="longest")]
 )
-async def test_no_column_overlaps_another(screen, record):
+async def test_columns_do_not_overlap(screen, record):
     screen.observing.add_calls([Calls(port_key(record.service), record.client_pod, 12_345_678)], 3)
     page = await opened(screen)
     screen.observing.deliver([record, one()])
@@ -146,7 +146,7 @@ async def test_ordinary_names_fit_on_one_line(screen):
         assert lines == [1, 1, 1], width
 
 
-async def test_the_panel_shows_only_connections_that_its_form_selects(screen):
+async def test_the_panel_shows_only_connections_matching_its_filter(screen):
     page = await opened(screen)
     await page.locator("#connections-form [name=service]").fill("shop/web")
     await page.locator("#connections-form [name=failed]").check()
@@ -184,7 +184,7 @@ async def test_leaving_the_page_ends_the_stream(screen):
     await until(lambda: not screen.observing.filters())
 
 
-async def test_the_panel_has_a_bounded_number_of_rows(screen):
+async def test_the_connections_panel_has_a_bounded_number_of_rows(screen):
     page = await opened(screen)
     for _ in range(6):
         screen.observing.deliver([one()] * 50)

@@ -81,7 +81,7 @@ async def test_pages_are_accessible_in_both_schemes_and_never_scroll_sideways(pa
         assert await page.evaluate("document.documentElement.scrollWidth") == width
 
 
-async def test_each_unhealthy_object_is_named_on_the_first_screen_with_a_link(page):
+async def test_each_unhealthy_object_is_on_the_first_screen_with_a_link(page):
     screen = 900
     for words in (
         "the agent has not answered within 5 s",
@@ -100,7 +100,7 @@ async def test_each_unhealthy_object_is_named_on_the_first_screen_with_a_link(pa
     assert page.url.endswith("/static/troubleshooting.html#endpoint-silent")
 
 
-async def test_a_change_is_shown_without_loading_the_page_again(page, shown):
+async def test_a_change_is_shown_without_a_page_reload(page, shown):
     await page.evaluate("window.isSame = true")
     shown.all_nodes = calm_cluster()
     await page.get_by_text("All Services are served as planned").wait_for(timeout=10_000)
@@ -109,7 +109,7 @@ async def test_a_change_is_shown_without_loading_the_page_again(page, shown):
     await expect(page.locator("#live")).to_have_text("live")
 
 
-async def test_a_command_that_has_ended_is_shown(page, shown, tab):
+async def test_an_ended_command_is_shown_on_the_page(page, shown, tab):
     await expect(page.locator("#live")).to_have_text("live")
     port = int(shown.base.rpartition(":")[2])
     await shown.server.close()
@@ -127,7 +127,7 @@ async def test_a_command_that_has_ended_is_shown(page, shown, tab):
         tab.errors.clear()
 
 
-async def test_keys_move_between_rows_and_open_their_pages(page):
+async def test_arrow_keys_move_between_rows_and_open_pages(page):
     await page.keyboard.press("j")
     await page.keyboard.press("j")
     names = page.locator(".ports .name a")
@@ -138,7 +138,7 @@ async def test_keys_move_between_rows_and_open_their_pages(page):
     await page.get_by_role("heading", level=1, name="shop/cart").wait_for()
 
 
-async def test_a_search_follows_typing_and_updates_the_address(page, shown):
+async def test_search_results_follow_typing_and_update_the_url(page, shown):
     await page.keyboard.press("/")
     await page.keyboard.type("is:not-answering")
     names = page.locator(".ports .name a")
@@ -149,7 +149,7 @@ async def test_a_search_follows_typing_and_updates_the_address(page, shown):
     await expect(names).to_have_count(2)
 
 
-async def test_keys_open_the_help_and_leave_the_search(page):
+async def test_keys_open_the_help_and_close_the_search(page):
     await page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys and search")
     assert await dialog.get_by_text("clear the search").is_visible()
@@ -191,7 +191,7 @@ async def test_without_scripts_everything_can_be_read_and_searched(browser, show
         await context.close()
 
 
-async def test_a_window_without_the_cookie_explains_how_to_get_one(browser, shown):
+async def test_a_browser_without_the_cookie_is_told_how_to_get_it(browser, shown):
     context = await browser.new_context()
     try:
         page = await context.new_page()

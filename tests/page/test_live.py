@@ -30,7 +30,7 @@ async def open_live(screen, view, path="/"):
     return page
 
 
-async def test_a_change_is_shown_within_a_second_or_two(screen):
+async def test_a_change_is_shown_within_two_seconds(screen):
     page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
     await page.evaluate("window.isSame = true")
     screen.show(make_view(make_port("web", refused=7), make_port("new")))
@@ -76,14 +76,14 @@ async def test_a_lost_connection_is_shown_and_re_established(screen):
     screen.errors.clear()
 
 
-async def test_a_page_without_news_is_not_called_live(screen):
+async def test_a_page_without_updates_is_not_called_live(screen):
     page = await open_live(screen, make_view(make_port("web")))
     await page.evaluate("stream.onmessage = null; newsCame -= SILENT_MS")
     await page.get_by_text("no news").wait_for()
     await page.get_by_text(re.compile(r"as of \d\d:\d\d:\d\d, 1\d s ago")).wait_for()
 
 
-async def test_too_many_pages_are_named_as_the_cause(screen):
+async def test_too_many_open_pages_are_named_as_the_cause(screen):
     async with AsyncExitStack() as others:
         page = await open_live(screen, make_view(make_port("web")))
         session = await others.enter_async_context(aiohttp.ClientSession())
@@ -96,7 +96,7 @@ async def test_too_many_pages_are_named_as_the_cause(screen):
     await refused.close()
 
 
-async def test_search_as_you_type(screen):
+async def test_results_are_filtered_while_typing(screen):
     page = await open_live(screen, make_troubled_view())
     await page.keyboard.press("/")
     await page.keyboard.type("is:refused node:node-c", delay=20)
@@ -119,7 +119,7 @@ async def test_typed_text_survives_updates(screen):
     assert await page.locator("input:focus").input_value() == "web"
 
 
-async def test_results_of_a_search_are_at_the_top(screen):
+async def test_search_results_are_scrolled_to_the_top(screen):
     page = await open_live(screen, make_view(*(make_port(f"web-{n:03}") for n in range(200))))
     await page.keyboard.press("/")
     await page.keyboard.type("web-150")
@@ -127,7 +127,7 @@ async def test_results_of_a_search_are_at_the_top(screen):
     assert (await row(page, "web-150").bounding_box())["y"] < 250
 
 
-async def test_the_keyboard_alone_leads_to_a_service(screen):
+async def test_a_service_is_reachable_by_keyboard_alone(screen):
     page = await open_live(screen, make_view(make_port("cart"), make_port("web"), make_port("x")))
     await page.keyboard.press("j")
     await page.keyboard.press("j")
@@ -142,7 +142,7 @@ async def test_the_keyboard_alone_leads_to_a_service(screen):
     assert await page.locator("tr.detail").count() == 0
 
 
-async def test_the_focus_stays_on_a_row_that_moves(screen):
+async def test_the_focus_follows_a_moving_row(screen):
     page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
     await page.keyboard.press("j")
     screen.show(make_view(make_port("cart"), make_port("web", endpoints=(), reason="none")))
@@ -150,7 +150,7 @@ async def test_the_focus_stays_on_a_row_that_moves(screen):
     assert await page.locator("a:focus").inner_text() == "shop/cart:http"
 
 
-async def test_pages_are_turned_by_keys(screen):
+async def test_keys_turn_pages(screen):
     page = await open_live(screen, make_view(*(make_port(f"web-{n:03}") for n in range(250))))
     await page.keyboard.press("n")
     await page.get_by_text("page 2 of 3").wait_for()
@@ -177,7 +177,7 @@ async def test_the_back_button_returns_to_the_last_search(screen):
     assert await page.get_by_role("searchbox").input_value() == ""
 
 
-async def test_a_hidden_page_has_no_stream(screen):
+async def test_a_hidden_page_closes_its_stream(screen):
     page = await open_live(screen, make_view(make_port("web")))
     await page.evaluate(
         """() => {
@@ -193,7 +193,7 @@ async def test_a_hidden_page_has_no_stream(screen):
     await shows(page, "cart")
 
 
-async def test_without_scripts_the_page_reloads_and_the_search_does_not(browser, screen):
+async def test_without_scripts_the_page_reloads_but_the_search_form_does_not(browser, screen):
     await screen.open(make_view(make_port("cart"), make_port("web")))
     async with await browser.new_context(java_script_enabled=False) as plain:
         page = await plain.new_page()
@@ -212,7 +212,7 @@ async def test_without_scripts_the_page_reloads_and_the_search_does_not(browser,
         assert await page.get_by_role("link", name="new", exact=True).is_visible()
 
 
-async def test_without_scripts_a_service_is_expanded_by_its_link(browser, screen):
+async def test_without_scripts_a_link_expands_a_service(browser, screen):
     await screen.open(make_troubled_view())
     async with await browser.new_context(java_script_enabled=False) as plain:
         page = await plain.new_page()

@@ -87,7 +87,7 @@ async def test_a_state_link_filters_the_service_ports(screen):
     assert await page.locator("tbody.port").count() == 3
 
 
-async def test_pages_of_a_large_cluster(screen):
+async def test_a_large_cluster_is_paginated(screen):
     view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
     page = await screen.open(view)
     assert await page.get_by_text("250 Service ports, page 1 of 3").is_visible()
@@ -114,7 +114,7 @@ REJECTED = RejectedFacts.at(
 )
 
 
-async def test_a_rejected_service_is_found_with_its_file_and_remedy(screen):
+async def test_a_rejected_service_is_listed_with_its_file_and_remedy(screen):
     lines = (REJECTED.line, "m/x.yaml:1: not YAML")
     source = SourceFacts("manifests", "m", is_synced=True, problems=lines, rejected=(REJECTED,))
     page = await screen.open(make_view(make_port("web"), source=source))
@@ -166,7 +166,7 @@ BROKEN = """
 
 
 @pytest.mark.parametrize("query", ["q=payments&", ""])
-async def test_no_word_and_no_number_is_broken(screen, query):
+async def test_words_and_numbers_are_not_broken_across_lines(screen, query):
     page = await screen.open(make_troubled_view(), f"/?{query}refresh=off")
     await page.get_by_text("live", exact=True).wait_for()
     for width in (320, 390, 768, 1024, 1100, 1280, 1440):
@@ -174,7 +174,7 @@ async def test_no_word_and_no_number_is_broken(screen, query):
         assert await page.evaluate(BROKEN) == [], width
 
 
-async def test_the_beginning_of_a_long_name_is_always_seen(screen):
+async def test_the_beginning_of_a_long_name_stays_visible(screen):
     long = "ml-training-and-inference-in-europe"
     ports = [make_port(f"gateway-of-all-models-{n}", namespace=long) for n in range(2)]
     page = await screen.open(make_view(*ports, make_port("web", namespace=long)))
@@ -211,7 +211,7 @@ async def test_markup_in_names_and_reasons_is_shown_as_text(screen):
     [make_calm_view(), make_troubled_view(), make_view(), make_view(*make_two_sides())],
     ids=["calm", "trouble", "empty", "dropped"],
 )
-async def test_every_text_can_be_read_on_a_light_and_on_a_dark_page(screen, view):
+async def test_text_contrast_is_sufficient_in_light_and_dark_mode(screen, view):
     page = await screen.open(view)
     for scheme, expected in (("light", "rgb(243, 245, 247)"), ("dark", "rgb(14, 19, 23)")):
         await page.emulate_media(color_scheme=scheme)
@@ -250,7 +250,7 @@ async def test_the_markup_is_valid_ids_are_unique_and_headings_skip_no_level(scr
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
 
-async def test_the_keyboard_reaches_the_services_at_once(screen):
+async def test_the_first_tab_stops_reach_the_services(screen):
     page = await screen.open(make_calm_view())
     await page.keyboard.press("Tab")
     focused = page.locator(":focus")
@@ -295,7 +295,7 @@ async def test_the_page_never_scrolls_horizontally(screen, view):
         assert wide == [], width
 
 
-async def test_a_table_stays_a_table_on_the_phone(screen):
+async def test_a_table_keeps_its_role_on_a_phone(screen):
     await screen.page.set_viewport_size(PHONE)
     page = await screen.open(make_calm_view(), "/?q=shop-front&refresh=off")
     table = page.get_by_role("table", name="Endpoints of shop/shop-front:http, TCP IPv4")
@@ -312,7 +312,7 @@ async def test_a_table_stays_a_table_on_the_phone(screen):
         pytest.param(make_view(), "/", id="empty", marks=pytest.mark.long),
     ],
 )
-async def test_axe_finds_nothing(screen, view, path):
+async def test_axe_finds_no_violations(screen, view, path):
     page = await screen.open(view, path)
     await page.get_by_text("live", exact=True).wait_for()
     for scheme, size in (("dark", WIDE), ("light", WIDE), ("light", PHONE)):

@@ -59,7 +59,7 @@ class TestAffinity:
         assert world.all_of("pod", spec.address, protocol) == {second}
         world.delete(spec)
 
-    def test_a_client_dialling_during_the_first_update_meets_one_endpoint(
+    def test_a_client_dialling_during_the_first_update_reaches_one_endpoint(
         self, world: World
     ) -> None:
         """Source: e2e "should function for client IP based session affinity"."""
@@ -83,7 +83,7 @@ class TestAffinity:
         assert len(world.all_of("laptop", at)) == 1
         assert world.all_of("laptop", at) == world.all_of("laptop", at)
 
-    def test_a_client_is_free_again_after_its_timeout(self, world: World) -> None:
+    def test_affinity_ends_after_its_timeout(self, world: World) -> None:
         config = {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": TIMEOUT_S}}}
         world.put(SHORT.but(more=CLIENT_IP | config).at(*world.pods()))
         (first,) = world.all_of("pod", SHORT.address)
@@ -95,7 +95,7 @@ class TestAffinity:
                 seen |= world.all_of("pod", SHORT.address)
         assert seen - {first}
 
-    def test_affinity_is_switched_on_and_off_live(self, world: World) -> None:
+    def test_affinity_can_be_toggled_on_a_live_service(self, world: World) -> None:
         world.put(SWITCHED.at(*world.pods()))
         assert world.all_of("pod", SWITCHED.address) == set(PODS)
         world.put(SWITCHED.but(more=CLIENT_IP).at(*world.pods()))

@@ -29,7 +29,7 @@ class TestConnections:
     """Annotations of this proxy."""
 
     @V4_AND_V6
-    def test_connections_to_an_unready_endpoint_end_if_the_annotation_requests_it(
+    def test_connections_to_an_unready_endpoint_end_if_annotated(
         self, world: World, v6: bool
     ) -> None:
         """Source: kubernetes#108523: clients stay with a demoted primary."""
@@ -50,7 +50,7 @@ class TestConnections:
         world.delete(ended)
 
     @V4_AND_V6
-    def test_no_client_stays_with_a_server_put_on_standby(self, world: World, v6: bool) -> None:
+    def test_clients_leave_a_server_that_becomes_a_standby(self, world: World, v6: bool) -> None:
         """Source: kubernetes#108523: a controller swaps the priorities of two servers."""
         one, two = ([At(ip)] for ip in world.pods("one", "two", v6=v6))
         active, standby = {PRIORITY: "0"}, {PRIORITY: "1"}
@@ -105,7 +105,7 @@ class TestConnections:
         world.delete(HELD_FLOWS)
 
     @V4_AND_V6
-    def test_connections_beyond_the_limit_of_endpoints_wait_until_others_end(
+    def test_connections_beyond_the_endpoint_limit_wait_for_others_to_end(
         self, world: World, v6: bool
     ) -> None:
         """Not of Kubernetes; HAProxy's maxconn."""

@@ -34,7 +34,7 @@ def leaving(ip: str, *, serving: bool = True) -> At:
 class TestEndpoints:
     """Source: e2e service.go and endpointslice.go, as named in each test's sentence."""
 
-    def test_tcp_and_udp_share_a_number(self, world: World) -> None:
+    def test_tcp_and_udp_share_a_port_number(self, world: World) -> None:
         """Source: e2e "should serve endpoints on same port and different protocols"."""
         world.put(TWO_PROTOCOLS.at(*world.pods("one")))
         assert set(world.everybody(TWO_PROTOCOLS.address).values()) == {"one"}
@@ -121,7 +121,7 @@ class TestEndpoints:
         world.put(PREFERRED.but(slices=[one, gone, three], preferences=second_first))
         assert world.all_of("pod", address, protocol) == {"one"}
 
-    def test_a_wrong_weight_changes_nothing_and_is_a_note(self, world: World) -> None:
+    def test_an_invalid_weight_is_ignored_and_noted(self, world: World) -> None:
         """Not of Kubernetes."""
         one, two = ([At(ip)] for ip in world.pods("one", "two"))
         world.put(PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "-1"}]))

@@ -43,7 +43,7 @@ class TestFamilies:
                 said = world.everybody((ip, 80), protocol)
                 assert said == dict.fromkeys(world.testbed.clients, who), (ip, protocol)
 
-    def test_a_node_port_of_both_families_is_reached_from_everywhere(self, world: World) -> None:
+    def test_a_dual_stack_node_port_is_reached_by_all_clients(self, world: World) -> None:
         world.put(DUAL.at(*world.pods("one"), *world.pods("two", v6=True)))
         own4, own6 = world.ip("node-1"), world.ip("node-1", v6=True)
         said = {
@@ -55,7 +55,7 @@ class TestFamilies:
         for protocol in ("TCP", "UDP"):
             assert {key: world.who(key[0], (key[1], 30140), protocol) for key in said} == said
 
-    def test_without_endpoints_ipv6_is_refused(self, world: World) -> None:
+    def test_an_ipv6_service_without_endpoints_refuses_clients(self, world: World) -> None:
         world.put(EMPTY)
         for protocol in ("TCP", "UDP"):
             said = world.everybody(EMPTY.address, protocol)

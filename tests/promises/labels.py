@@ -33,7 +33,7 @@ class TestLabels:
             pytest.param({HEADLESS: ""}, "service.kubernetes.io/headless", id="headless"),
         ],
     )
-    def test_a_label_assigns_a_service_to_another_proxy_and_back(
+    def test_the_proxy_name_label_moves_a_service_to_another_proxy_and_back(
         self, world: World, label: dict[str, str], reason: str
     ) -> None:
         """Source: e2e "should implement service.kubernetes.io/service-proxy-name", "headless"."""
@@ -48,7 +48,7 @@ class TestLabels:
             )
 
     @pytest.mark.parametrize("balance", ["least-connections", "power-of-two-choices"])
-    def test_a_new_endpoint_gets_new_connections_while_old_ones_are_held(
+    def test_a_new_endpoint_gets_new_connections_while_old_connections_stay_open(
         self, world: World, balance: str
     ) -> None:
         """Long-lived gRPC: with turns a new pod would wait for as long as they live."""
@@ -60,7 +60,7 @@ class TestLabels:
         world.put(BALANCED.at(*world.pods("one", "two")))
         assert world.all_of("pod", BALANCED.address) == {"one", "two"}
 
-    def test_a_new_endpoint_starts_slowly_with_the_annotation(self, world: World) -> None:
+    def test_slow_start_ramps_up_a_new_endpoint(self, world: World) -> None:
         """Not of Kubernetes; Envoy's slow start."""
         spec = BALANCED.but(annotations={SLOW_START: "1h"})
         world.put(spec.at(*world.pods("one")))
@@ -73,7 +73,7 @@ class TestLabels:
         world.put(BALANCED.at(*world.pods("one", "two")))
         assert world.all_of("pod", spec.address) == {"one", "two"}
 
-    def test_a_client_keeps_its_endpoint_by_its_address(self, world: World) -> None:
+    def test_with_source_hash_clients_keep_endpoints_after_a_restart(self, world: World) -> None:
         """Not of Kubernetes; Cilium's Maglev. Other workers, and later processes, choose alike."""
         spec = BALANCED.but(annotations={BALANCE: "source-hash"})
         world.put(spec.at(*world.pods()))
@@ -85,7 +85,7 @@ class TestLabels:
         assert after == before
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
-    def test_a_restarted_proxy_serves_its_former_services(
+    def test_a_restarted_proxy_serves_its_previous_services(
         self, world: World, number: signal.Signals
     ) -> None:
         """Source: e2e "should work after restarting kube-proxy"."""

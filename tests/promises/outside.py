@@ -54,7 +54,7 @@ class TestOutside:
         world.put(EXTERNAL.but(more={}).at(*world.pods("one")))
         assert [world.serves("laptop", at, protocol) for protocol in ("TCP", "UDP")] == [False] * 2
 
-    def test_an_external_ip_is_never_the_nodes_own_nor_another_services(self, world: World) -> None:
+    def test_an_external_ip_cannot_take_a_node_or_service_address(self, world: World) -> None:
         world.put(OTHER.at(*world.pods("two")), GREEDY.at(*world.pods("one")))
         assert world.who("pod", OTHER.address) == "two"
         assert world.who("laptop", (world.ip("node-1"), 80)) == "refused"
@@ -63,9 +63,7 @@ class TestOutside:
         assert "10.96.20.1" in said
         assert "192.0.2.1" in said
 
-    def test_changing_source_ranges_takes_effect_for_a_load_balancer_at_once(
-        self, world: World
-    ) -> None:
+    def test_changed_source_ranges_of_a_load_balancer_apply_at_once(self, world: World) -> None:
         """Source: e2e "should only allow access from service loadbalancer source ranges"."""
         at, everybody = (LB_IP, 80), {}
         for ranges in (["198.51.100.0/24"], ["10.244.0.0/16"], []):
@@ -86,13 +84,13 @@ class TestOutside:
         assert world.who("laptop", (world.ip("node-1"), 30130)) == "one"
         assert world.who("pod", RANGED.address) == "one"
 
-    def test_an_ingress_with_mode_proxy_is_left_to_the_load_balancer(self, world: World) -> None:
+    def test_an_ingress_ip_of_mode_proxy_is_not_served_by_the_node(self, world: World) -> None:
         world.put(PROXIED.at(*world.pods("one")))
         assert world.who("laptop", ("203.0.113.23", 80)) == "one"
         assert not world.serves("laptop", ("203.0.113.22", 80))
         assert "203.0.113.22:80" not in world.agent.frontends("proxied")
 
-    def test_a_node_port_is_reached_from_everywhere(self, world: World) -> None:
+    def test_a_node_port_is_reached_by_all_clients(self, world: World) -> None:
         """Source: e2e "should be able to create a functioning NodePort service"."""
         world.put(NODE_PORT.at(*world.pods("one")))
         everywhere = {name: [(world.ip("node-1"), 30132)] for name in world.testbed.clients}
@@ -106,7 +104,7 @@ class TestOutside:
         }
         assert said == dict.fromkeys(said, "one")
 
-    def test_a_node_port_belongs_to_a_daemon_until_the_daemon_ends(self, world: World) -> None:
+    def test_a_node_port_used_by_a_daemon_is_served_after_its_exit(self, world: World) -> None:
         """Source: e2e "should … node port collisions"; our rule: the later one waits."""
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)

@@ -43,19 +43,19 @@ def far(ip: str) -> At:
 class TestPolicies:
     """Source: e2e service.go, "… internalTrafficPolicy …", loadbalancer.go, "ESIPP"."""
 
-    def test_internal_local_uses_the_endpoints_of_this_node(self, world: World) -> None:
+    def test_internal_local_uses_only_this_nodes_endpoints(self, world: World) -> None:
         one, two, three = world.pods()
         world.put(INTERNAL.at(one, far(two), three))
         for client in INSIDE:
             assert world.all_of(client, INTERNAL.address) == {"one", "three"}
 
-    def test_internal_local_drops_when_all_endpoints_are_elsewhere(self, world: World) -> None:
+    def test_internal_local_drops_clients_without_a_local_endpoint(self, world: World) -> None:
         world.put(INTERNAL.at(far(world.ip("one"))))
         assert world.everybody(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "silence")
         world.put(INTERNAL)
         assert world.everybody(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "refused")
 
-    def test_internal_local_is_switched_live(self, world: World) -> None:
+    def test_internal_local_can_be_toggled_on_a_live_service(self, world: World) -> None:
         at = INTERNAL.at(far(world.ip("one")))
         for policy, who in {"Cluster": "one", "Local": "silence"}.items():
             world.put(at.but(more={"internalTrafficPolicy": policy}))
@@ -63,7 +63,7 @@ class TestPolicies:
         world.put(at.but(more={}))
         assert world.who("pod", INTERNAL.address) == "one"
 
-    def test_external_local_gives_clients_from_outside_the_endpoints_of_this_node(
+    def test_external_local_sends_outside_clients_to_this_nodes_endpoints(
         self, world: World
     ) -> None:
         one, two, three = world.pods()
@@ -76,7 +76,7 @@ class TestPolicies:
             said = world.all_of("laptop", EXTERNAL.address, protocol)
             assert said == {"one", "two", "three"}
 
-    def test_external_local_drops_clients_from_outside_when_all_endpoints_are_elsewhere(
+    def test_external_local_drops_outside_clients_without_a_local_endpoint(
         self, world: World
     ) -> None:
         world.put(EXTERNAL.at(far(world.ip("one"))))
@@ -88,13 +88,13 @@ class TestPolicies:
         dropped = {("laptop", at, protocol) for protocol, at in outside(world)}
         assert said == {ask: "silence" if ask in dropped else "one" for ask in said}
 
-    def test_external_local_refuses_when_there_is_no_endpoint_at_all(self, world: World) -> None:
+    def test_external_local_refuses_clients_without_any_endpoint(self, world: World) -> None:
         world.put(EXTERNAL)
         for protocol, at in outside(world):
             said = world.everybody(at, protocol)
             assert said == dict.fromkeys(world.testbed.clients, "refused"), (protocol, at)
 
-    def test_external_local_is_switched_live(self, world: World) -> None:
+    def test_external_local_can_be_toggled_on_a_live_service(self, world: World) -> None:
         at, (one, two) = (world.ip("node-1"), 30120), world.pods("one", "two")
         world.put(CLUSTER.at(one, far(two)))
         assert world.all_of("laptop", at) == {"one", "two"}
@@ -105,7 +105,7 @@ class TestPolicies:
         world.put(CLUSTER.at(far(two)))
         assert world.who("laptop", at) == "two"
 
-    def test_external_local_prefers_a_terminating_endpoint_here(self, world: World) -> None:
+    def test_external_local_prefers_a_local_terminating_endpoint(self, world: World) -> None:
         """Source: e2e "should fallback to local terminating endpoints …" (KEP-1669)."""
         one, two = world.pods("one", "two")
         here = At(one, ready=False, serving=True, terminating=True)
@@ -113,9 +113,7 @@ class TestPolicies:
         assert world.all_of("laptop", (LB_IP, 80)) == {"one"}
         assert world.all_of("pod", (LB_IP, 80)) == {"two"}
 
-    def test_a_health_check_node_port_counts_the_ready_endpoints_of_this_node(
-        self, world: World
-    ) -> None:
+    def test_a_health_check_node_port_counts_this_nodes_ready_endpoints(self, world: World) -> None:
         one, two, three = world.pods()
         leaving = At(three, ready=False, serving=True, terminating=True)
         for endpoints, count in (((one, two, leaving), 2), ((one, far(two)), 1), ((far(one),), 0)):
@@ -131,7 +129,7 @@ class TestPolicies:
                 "serviceProxyHealthy": True,
             }
 
-    def test_a_health_check_node_port_ends_with_its_policy(self, world: World) -> None:
+    def test_a_health_check_node_port_closes_with_its_policy(self, world: World) -> None:
         world.put(CHECKED.at(*world.pods("one")))
         assert check(world, 30123)[0] == 200
         world.put(CHECKED.but(more={"type": "LoadBalancer"}).at(*world.pods("one")))

@@ -42,7 +42,7 @@ def of_type(letter: str) -> Spec:
 class TestTypes:
     """Source: e2e "should be able to change the type from … to …", "… recreate …"."""
 
-    def test_a_type_changes_in_all_directions(self, world: World) -> None:
+    def test_a_service_can_change_between_all_types(self, world: World) -> None:
         assert len(set(pairwise(ALL_CHANGES))) == 12
         addresses: dict[str, Address] = {
             "cluster IP": CHANGING.address,
@@ -54,11 +54,11 @@ class TestTypes:
             served = {what for what, at in addresses.items() if world.serves("laptop", at)}
             assert served == SERVED_AT[letter], f"{before} to {letter}"
 
-    def test_a_service_of_type_external_name_is_shown_with_its_reason(self, world: World) -> None:
+    def test_an_external_name_service_is_shown_with_the_reason(self, world: World) -> None:
         world.put(of_type("E"))
         assert world.ignored_reason("changing") == ["type ExternalName is served by DNS alone"]
 
-    def test_unchanged_ports_are_served_without_a_gap(self, world: World) -> None:
+    def test_unchanged_ports_are_served_without_interruption(self, world: World) -> None:
         web, second, third = (Port(n, name=f"p{n}") for n in (80, 81, 82))
         world.put(MANY.but(ports=[web, second]).at(*world.pods("one")))
         assert world.who("pod", (MANY.ips[0], 81)) == "one"
@@ -71,7 +71,7 @@ class TestTypes:
         assert world.who("pod", (MANY.ips[0], 82)) == "one"
         assert not world.serves("pod", (MANY.ips[0], 81))
 
-    def test_a_target_port_changes_without_a_gap(self, world: World) -> None:
+    def test_a_target_port_changes_without_interruption(self, world: World) -> None:
         seen = []
         world.put(MANY.at(*world.pods("one")))
         world.put(
@@ -83,9 +83,7 @@ class TestTypes:
         assert set(seen) <= {"one", "one-new"}
         assert seen == sorted(seen)
 
-    def test_a_service_is_deleted_and_made_again_without_a_gap_for_others(
-        self, world: World
-    ) -> None:
+    def test_recreating_a_service_does_not_interrupt_other_services(self, world: World) -> None:
         world.put(PHOENIX.at(*world.pods("one")), STAYS.at(*world.pods()))
         at, seen = (world.ip("node-1"), 30101), set[str]()
 
@@ -110,13 +108,13 @@ HINTED = Spec("hinted", ["10.96.9.1"])
 class TestNodes:
     """Source: KEP-3836, and kube-proxy's NodeEligible."""
 
-    def test_the_autoscalers_taint_turns_clients_away_and_nothing_else(self, world: World) -> None:
+    def test_the_autoscaler_taint_fails_only_the_health_check(self, world: World) -> None:
         for taints, status in (((), 200), ((TAINT,), 503), ((), 200)):
             world.write_node(node_object(taints=taints))
             eventually("health", (status, status == 200), lambda: health(world))
             assert world.agent.read("/livez", port=HEALTH)[0] == 200
 
-    def test_a_node_being_deleted_turns_clients_away(self, world: World) -> None:
+    def test_a_node_being_deleted_fails_its_health_check(self, world: World) -> None:
         world.write_node(node_object())
         eventually("health", (200, True), lambda: health(world))
         world.doom_node()
@@ -125,7 +123,7 @@ class TestNodes:
         world.write_node(node_object())
         eventually("health", (200, True), lambda: health(world))
 
-    def test_hints_name_the_endpoints_of_this_zone_and_node(self, world: World) -> None:
+    def test_topology_hints_select_endpoints_of_this_zone_and_node(self, world: World) -> None:
         """Source: KEP-2433, KEP-3015; e2e topology_hints.go, traffic_distribution.go."""
         one, two, three = (partial(At, ip) for ip in world.pods())
         near, far = ["here"], ["there"]

@@ -43,7 +43,7 @@ class TestUdp:
         assert [say(sock) for sock in socks] == ["refused"] * len(socks)
         return socks
 
-    def test_clients_that_keep_their_port_follow_the_endpoints_within_two_seconds(
+    def test_udp_clients_with_a_fixed_port_follow_the_endpoints_within_two_seconds(
         self, world: World, socks: list[socket.socket]
     ) -> None:
         """Source: e2e "should be able to preserve UDP traffic when server pod cycles …"."""
@@ -51,7 +51,7 @@ class TestUdp:
             world.write(FLOWING.at(*(world.pods(name) if name else ())))
             self._turn_to(name or "refused", socks)
 
-    def test_clients_that_keep_their_port_follow_a_target_port_and_a_service_made_anew(
+    def test_udp_clients_with_a_fixed_port_follow_a_target_port_and_a_recreated_service(
         self, world: World, socks: list[socket.socket]
     ) -> None:
         world.write(FLOWING.at(*world.pods("one")))
@@ -69,7 +69,7 @@ class TestUdp:
     def _turn_to(self, who: str, socks: list[socket.socket]) -> None:
         eventually(who, {who}, lambda: {say(sock) for sock in socks}, deadline_s=MOVE_S)
 
-    def test_a_policy_that_drops_ends_flows_from_outside(self, world: World) -> None:
+    def test_a_dropping_policy_ends_flows_of_outside_clients(self, world: World) -> None:
         """Source: e2e "should be able to preserve UDP traffic when initial unready …"."""
         at = (world.ip("node-1"), 30160)
         world.put(FLOWING.at(*world.pods("one")))

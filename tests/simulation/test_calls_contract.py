@@ -58,7 +58,7 @@ def test_received_bytes_are_sent_from_the_buffer(system: System, calls: SystemCa
     assert right.recv(1000) == b"question"
 
 
-def test_a_read_takes_no_more_than_the_buffer_holds(system: System, calls: SystemCalls) -> None:
+def test_a_read_stops_at_the_buffer_size(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     calls.limit_buffer(3)
     right.send(b"question")
@@ -68,7 +68,7 @@ def test_a_read_takes_no_more_than_the_buffer_holds(system: System, calls: Syste
     assert bytes(calls.read_part(0, 3)) == b"sti"
 
 
-def test_an_end_is_0_and_a_reset_an_errno(system: System, calls: SystemCalls) -> None:
+def test_a_fin_is_read_as_0_and_a_reset_as_an_errno(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     right.shutdown(_socket.SHUT_WR)
     system.until(lambda: state_of(system, calls.socket(left)) & IN)
@@ -83,14 +83,14 @@ def test_an_end_is_0_and_a_reset_an_errno(system: System, calls: SystemCalls) ->
     assert calls.shut_down(other) == -errno.ENOTCONN
 
 
-def test_the_error_of_a_socket_is_taken_once(system: System, calls: SystemCalls) -> None:
+def test_take_error_clears_the_error_of_a_socket(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     reset(right)
     system.until(lambda: state_of(system, calls.socket(left)) & ERR)
     assert [calls.take_error(left), calls.take_error(left)] == [errno.ECONNRESET, 0]
 
 
-def test_a_full_sink_takes_nothing(system: System, calls: SystemCalls) -> None:
+def test_a_full_sink_accepts_no_bytes(system: System, calls: SystemCalls) -> None:
     left, _ = pair(system, calls)
     fill(system, calls.socket(left))
     assert calls.send(left, 100, 0) == -errno.EAGAIN
@@ -116,7 +116,7 @@ def test_clients_are_accepted_with_their_addresses(system: System, calls: System
     assert listening.fileno() == listener, "it is its owner's"
 
 
-def test_options_are_set(system: System, calls: SystemCalls) -> None:
+def test_socket_options_are_set(system: System, calls: SystemCalls) -> None:
     left, _ = pair(system, calls)
     assert calls.set_option(left, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1) == 0
 
@@ -141,7 +141,7 @@ def test_pipes_are_filled_and_emptied(system: System, calls: SystemCalls) -> Non
     calls.close(write_end)
 
 
-def test_without_a_descriptor_there_is_no_pipe(system: System, calls: SystemCalls) -> None:
+def test_a_pipe_without_descriptors_raises_emfile(system: System, calls: SystemCalls) -> None:
     with system.no_descriptors():
         assert calls.open_pipe(4096) == (-errno.EMFILE, -1)
 

@@ -45,7 +45,7 @@ def receive(sock: Any) -> Any:
     return bytes(buffer[:count]), ancillary, source
 
 
-def test_a_datagram_arrives_with_its_source_and_the_hop_limit_last(system: System) -> None:
+def test_a_datagram_arrives_with_its_source_and_hop_limit(system: System) -> None:
     server, address = system.receiver()
     client = connected(system, address)
     assert client.send(b"abc") == 3
@@ -56,7 +56,7 @@ def test_a_datagram_arrives_with_its_source_and_the_hop_limit_last(system: Syste
     assert error_of(receive, server) == errno.EAGAIN
 
 
-def test_an_answer_reaches_the_connected_socket(system: System) -> None:
+def test_a_reply_reaches_the_connected_socket(system: System) -> None:
     server, address = system.receiver()
     client = connected(system, address)
     client.send(b"question")
@@ -67,7 +67,7 @@ def test_an_answer_reaches_the_connected_socket(system: System) -> None:
     assert client.recv_into(buffer) == len(b"answer")
 
 
-def test_an_answer_leaves_from_the_address_of_the_datagrams_arrival(system: System) -> None:
+def test_a_reply_is_sent_from_the_address_the_datagram_was_sent_to(system: System) -> None:
     server, address = system.receiver(is_wildcard=True)
     client = connected(system, address)
     client.send(b"question")
@@ -79,7 +79,7 @@ def test_an_answer_leaves_from_the_address_of_the_datagrams_arrival(system: Syst
     assert client.recv_into(bytearray(100)) == len(b"answer")
 
 
-def test_a_refusal_is_reported_once_before_anything_else(system: System) -> None:
+def test_a_refusal_is_reported_once_and_first(system: System) -> None:
     client = connected(system, system.refusing_address())
     client.send(b"abc")
     system.until(lambda: system.events_of(client) & ERR)
@@ -88,7 +88,7 @@ def test_a_refusal_is_reported_once_before_anything_else(system: System) -> None
     assert pending(client) == 0
 
 
-def test_a_refusal_is_read_like_a_datagram(system: System) -> None:
+def test_a_read_reports_a_refusal(system: System) -> None:
     client = connected(system, system.refusing_address())
     client.send(b"abc")
     system.until(lambda: system.events_of(client) & ERR)
@@ -96,7 +96,7 @@ def test_a_refusal_is_read_like_a_datagram(system: System) -> None:
     assert error_of(client.recv_into, bytearray(9)) == errno.EAGAIN
 
 
-def test_a_full_queue_drops_and_counts(system: System) -> None:
+def test_a_full_receive_queue_drops_and_counts_datagrams(system: System) -> None:
     server, address = system.receiver()
     client = connected(system, address)
     before = packets_lost(server)
@@ -110,7 +110,7 @@ def test_a_full_queue_drops_and_counts(system: System) -> None:
     assert packets_lost(server) - before == 400 - received
 
 
-def test_with_the_option_an_error_is_queued_until_read(system: System) -> None:
+def test_with_recverr_an_error_is_queued_until_read(system: System) -> None:
     client = connected(system, system.refusing_address())
     keep_icmp_errors(client)
     client.send(b"abc")
@@ -122,7 +122,7 @@ def test_with_the_option_an_error_is_queued_until_read(system: System) -> None:
     assert system.events_of(client) == OUT
 
 
-def test_an_error_read_from_the_queue_is_not_reported_by_calls(system: System) -> None:
+def test_an_error_read_from_the_queue_is_not_reported_by_later_calls(system: System) -> None:
     client = connected(system, system.refusing_address())
     keep_icmp_errors(client)
     client.send(b"abc")

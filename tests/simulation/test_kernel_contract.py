@@ -68,13 +68,13 @@ def fill(system: System, sock: Any) -> int:
                 return total
 
 
-def test_an_empty_socket_is_read_later(system: System) -> None:
+def test_reading_an_empty_socket_returns_eagain(system: System) -> None:
     left, _ = system.pair()
     assert error_of(read, left) == errno.EAGAIN
     assert state_of(system, left) == OUT
 
 
-def test_a_short_read_returns_all_there_is(system: System) -> None:
+def test_a_short_read_returns_all_available_bytes(system: System) -> None:
     left, right = system.pair()
     right.send(b"abc")
     right.send(b"def")
@@ -84,7 +84,7 @@ def test_a_short_read_returns_all_there_is(system: System) -> None:
     assert error_of(read, left) == errno.EAGAIN
 
 
-def test_bytes_that_are_to_be_sent_with_more_are_held(system: System) -> None:
+def test_bytes_sent_with_msg_more_are_held(system: System) -> None:
     left, right = system.pair()
     left.send(b"abc", _MSG_MORE)
     assert error_of(read, right) == errno.EAGAIN
@@ -106,7 +106,7 @@ def test_further_bytes_or_a_fin_release_held_bytes(system: System) -> None:
     assert read(right) == b"ghi"
 
 
-def test_a_fin_follows_the_last_byte_and_is_read_again_and_again(system: System) -> None:
+def test_a_fin_follows_the_last_byte_and_can_be_read_repeatedly(system: System) -> None:
     left, right = system.pair()
     right.send(b"abc")
     right.shutdown(_socket.SHUT_WR)
@@ -133,7 +133,7 @@ def test_after_both_fins_the_socket_is_not_connected(system: System) -> None:
         assert pending(sock) == 0
 
 
-def test_bytes_that_arrived_before_a_reset_are_read_before_the_error(system: System) -> None:
+def test_bytes_received_before_a_reset_are_read_before_the_error(system: System) -> None:
     left, right = system.pair()
     right.send(b"abc")
     system.until(lambda: state_of(system, left) & IN)
@@ -168,7 +168,7 @@ def test_after_a_fin_no_read_reports_a_reset(system: System) -> None:
     assert pending(left) == 0
 
 
-def test_a_close_with_unread_bytes_is_a_reset(system: System) -> None:
+def test_closing_with_unread_bytes_sends_a_reset(system: System) -> None:
     left, right = system.pair()
     right.send(b"abc")
     system.until(lambda: state_of(system, left) & IN)
@@ -244,7 +244,7 @@ def test_an_edge_of_already_read_bytes_is_not_reported(system: System) -> None:
     epoll.close()
 
 
-def test_an_event_has_all_that_holds(system: System) -> None:
+def test_an_event_includes_all_current_states(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), ALL)
@@ -262,7 +262,7 @@ def test_an_event_has_all_that_holds(system: System) -> None:
     epoll.close()
 
 
-def test_a_closed_socket_leaves_the_epoll(system: System) -> None:
+def test_closing_a_socket_removes_it_from_epoll(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), ALL)
@@ -311,7 +311,7 @@ def test_a_listener_reports_clients_until_all_are_accepted(system: System) -> No
     epoll.close()
 
 
-def test_without_a_descriptor_a_client_stays_in_the_queue(system: System) -> None:
+def test_a_client_stays_in_the_accept_queue_without_a_free_descriptor(system: System) -> None:
     listener, address = system.listener()
     system.dial(address)
     system.until(lambda: state_of(system, listener) & IN)
@@ -320,7 +320,7 @@ def test_without_a_descriptor_a_client_stays_in_the_queue(system: System) -> Non
     system.accept(listener)
 
 
-def test_a_client_reset_in_the_queue_is_accepted(system: System) -> None:
+def test_a_client_reset_in_the_accept_queue_is_accepted(system: System) -> None:
     listener, address = system.listener()
     reset(system.dial(address))
     system.settle()
@@ -330,7 +330,7 @@ def test_a_client_reset_in_the_queue_is_accepted(system: System) -> None:
     assert error_of(read, accepted) == errno.ECONNRESET
 
 
-def test_urgent_data_inline_is_inherited(system: System) -> None:
+def test_accepted_sockets_inherit_oobinline(system: System) -> None:
     listener, address = system.listener()
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
     client = system.dial(address)
@@ -352,7 +352,7 @@ def test_the_error_of_a_refused_dial_is_reported_once(system: System) -> None:
     assert pending(sock) == 0
 
 
-def test_a_dial_in_progress_is_not_connected_and_reports_nothing(system: System) -> None:
+def test_a_pending_dial_is_not_connected_and_reports_no_events(system: System) -> None:
     sock = system.socket(_socket.SOCK_STREAM)
     assert state_of(system, sock) == OUT | HUP
     assert sock.connect_ex(system.silent_address()) == errno.EINPROGRESS
@@ -360,7 +360,7 @@ def test_a_dial_in_progress_is_not_connected_and_reports_nothing(system: System)
     assert error_of(sock.getpeername) == errno.ENOTCONN
 
 
-def test_an_answered_dial_can_be_written_to(system: System) -> None:
+def test_a_completed_dial_is_writable(system: System) -> None:
     _, address = system.listener()
     sock = system.socket(_socket.SOCK_STREAM)
     assert sock.connect_ex(address) == errno.EINPROGRESS
@@ -377,7 +377,7 @@ def pipe(system: System) -> Any:
         system.os.close(end)
 
 
-def test_splice_moves_available_bytes_then_none_then_meets_the_end(
+def test_splice_moves_available_bytes_then_returns_eagain_then_eof(
     system: System, pipe: Any
 ) -> None:
     left, right = system.pair()
@@ -429,7 +429,7 @@ def test_a_read_stops_at_an_urgent_mark_and_then_continues(system: System) -> No
     assert state_of(system, left) == OUT
 
 
-def test_without_the_option_a_read_leaves_urgent_data_out(system: System) -> None:
+def test_without_oobinline_a_read_skips_urgent_data(system: System) -> None:
     left, right = system.pair()
     system.send_urgent(right, b"abc!")
     right.send(b"def")
@@ -470,9 +470,7 @@ def test_a_socket_reports_the_time_since_its_last_send(system: System) -> None:
     assert since_sent_s(left) > said_before_s, "nor does its FIN"
 
 
-def test_after_a_splice_has_taken_the_error_of_a_reset_a_read_ends(
-    system: System, pipe: Any
-) -> None:
+def test_after_splice_consumed_a_reset_error_a_read_returns_eof(system: System, pipe: Any) -> None:
     left, right = system.pair()
     right.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
     right.close()

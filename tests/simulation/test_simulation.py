@@ -39,14 +39,14 @@ def simulate(
 
 
 @pytest.mark.parametrize("half", PACKAGES)
-def test_the_simulation_of_each_half_finds_no_violation(half: str) -> None:
+def test_the_simulation_of_each_half_finds_no_violations(half: str) -> None:
     done = simulate(f"--half={half}", "--tested=1/1")
     sys.stdout.write(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("half", PACKAGES)
-def test_a_seed_gives_the_same_run_again(half: str) -> None:
+def test_a_seed_reproduces_the_same_run(half: str) -> None:
     done = simulate(f"--half={half}", "--seed=11", "--whole", program=["-c", _TWICE])
     first, second = done.stdout.split("\f")
     assert first == second
@@ -54,7 +54,7 @@ def test_a_seed_gives_the_same_run_again(half: str) -> None:
 
 
 @pytest.mark.parametrize("half", _BROKEN)
-def test_a_broken_half_is_found_and_its_trace_fits_on_a_screen(half: str) -> None:
+def test_a_mutant_is_detected_and_its_trace_fits_on_a_screen(half: str) -> None:
     broken = f"--half={half}", f"--mutant={_label(*_BROKEN[half])}"
     found = simulate(*broken, "--seeds=20")
     assert found.returncode == 1

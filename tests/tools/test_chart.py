@@ -17,7 +17,7 @@ def test_a_chart_default_equals_the_default_of_its_setting(value: str, name: str
 
 
 @pytest.mark.parametrize(("value", "name"), SETTINGS.items())
-def test_the_setting_accepts_each_choice_of_the_schema(value: str, name: str) -> None:
+def test_the_setting_accepts_each_value_of_the_schema_enum(value: str, name: str) -> None:
     written = json.loads(schema(SCHEMA.read_text()))["properties"][value]["enum"]
     # That is off, which has no quotes.
     choices = [choice for choice in written if choice is not False]
@@ -25,7 +25,7 @@ def test_the_setting_accepts_each_choice_of_the_schema(value: str, name: str) ->
     assert TABLE[name].kind.name == "|".join(choices)
 
 
-def test_the_schema_describes_each_value_and_no_other() -> None:
+def test_the_schema_describes_exactly_the_charts_values() -> None:
     parsed = json.loads(SCHEMA.read_text())
     assert_described(VALUES, parsed)
     assert parsed["properties"].keys() - VALUES.keys() == {"global", "socketLBProxyPorts"}

@@ -62,13 +62,13 @@ async def ask(program: Path, cluster: Cluster, *words: str) -> tuple[int | None,
     return process.returncode, printed.decode()
 
 
-def test_the_kit_is_not_there(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_testing_kit_is_not_installed(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     code = "import importlib.util as u; print(u.find_spec('userspace_proxy_testing'))"
     assert run([str(program.with_name("python")), "-c", code], Path("/")) == "None\n"
 
 
-async def test_all_nodes_are_asked_by_the_kubeconfig_of_kubectl(
+async def test_status_and_explain_query_all_nodes_with_kubectls_kubeconfig(
     program: Path, cluster: Cluster
 ) -> None:
     status, shown = await ask(program, cluster, "status", "web")

@@ -45,7 +45,7 @@ NAMES = {
 
 
 @pytest.mark.long
-def test_wheels_and_source_distributions_are_built_with_the_commits_time(
+def test_wheels_and_source_distributions_carry_the_commits_time(
     repository: Path, tmp_path: Path
 ) -> None:
     files = build_all(tmp_path, repository)

@@ -30,7 +30,7 @@ def test_each_decision_record_is_listed_exactly_once() -> None:
 
 
 @pytest.mark.parametrize("row", tuple(ROW.finditer(BY_SUBJECT)), ids=lambda row: row["number"])
-def test_a_row_has_its_records_number_and_few_words(row: re.Match[str]) -> None:
+def test_a_row_has_its_records_number_and_a_short_summary(row: re.Match[str]) -> None:
     assert row["file"].startswith(f"{row['number']}-")
     assert len(row["holds"].split()) <= WORDS_MAX
 
@@ -104,7 +104,7 @@ def command_of(example: Path) -> list[str]:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 @pytest.mark.parametrize("is_checkout", [True, False], ids=["checkout", "copy"])
-def test_the_command_of_an_example_finds_its_tests(
+def test_the_command_of_an_example_collects_its_tests(
     example: Path, is_checkout: bool, tmp_path: Path
 ) -> None:
     root = ROOT

@@ -40,7 +40,7 @@ def test_a_generated_file_is_up_to_date(path: Path, make: Callable[[str], str]) 
 
 
 @pytest.mark.parametrize("answer", [StatusFacts, ConnectionFacts, EdgesFacts])
-def test_each_field_of_an_answer_is_described(answer: type[msgspec.Struct]) -> None:
+def test_each_field_of_a_response_is_described(answer: type[msgspec.Struct]) -> None:
     part = make_schema()["$defs"][answer.__name__]
     assert tuple(part["properties"]) == answer.__struct_fields__
     assert all(field.get("description") for field in part["properties"].values())
@@ -54,12 +54,12 @@ def test_each_schema_reference_resolves_and_each_definition_is_used() -> None:
     assert names | {"ConnectionFacts", "EdgesFacts"} == schema["$defs"].keys()
 
 
-def test_every_field_is_required_as_the_answer_contains_all() -> None:
+def test_every_response_field_is_required() -> None:
     for name, part in make_schema()["$defs"].items():
         assert part.get("required", []) == list(part.get("properties", ())), name
 
 
-def test_each_field_is_described_once_and_named_in_each_object() -> None:
+def test_each_field_is_described_once_and_listed_in_each_object() -> None:
     schema = make_schema()
     sections = {part.partition("\n")[0]: part for part in api_tables(schema).split("### ") if part}
     for name, part in schema["$defs"].items():
@@ -69,21 +69,21 @@ def test_each_field_is_described_once_and_named_in_each_object() -> None:
     assert "| `refused` |" not in sections["Totals"]
 
 
-def test_every_flag_and_field_is_in_the_tables() -> None:
+def test_every_flag_and_field_appears_in_the_tables() -> None:
     tables = configuration()
     flags = [f"`--{flag}`" for flag in (*FLAGS, *(row.flag for row in TABLE.values()))]
     fields = [f"`{field}`" for field in FIELDS]
     assert [name for name in flags + fields if name not in tables] == []
 
 
-def test_every_flag_of_kube_proxy_occurs_once() -> None:
+def test_every_kube_proxy_flag_appears_once() -> None:
     used = re.findall(r"`--([a-z-]+)`(?=[,. ])", used_flags())
     flags = [*used, *re.findall(r"`--([a-z0-9-]+)`", ignored())]
     assert {*ALL} - {"help", "version"} - {*flags} == set()
     assert len(flags) == len({*flags})
 
 
-def test_every_field_of_kube_proxy_occurs_once() -> None:
+def test_every_kube_proxy_field_appears_once() -> None:
     settings = configuration().partition("## kube-proxy's flags")[0]
     used = re.findall(r"`([A-Za-z.]+)`(?! \(ours\))", " ".join(_files(settings)))
     cells = [line.split(" | ")[1] for line in ignored().splitlines()[2:]]
@@ -118,7 +118,7 @@ CAUSES = GUIDE_TEXT.partition("\n## Causes\n")[2].partition("\n## Alerts\n")[0]
 SECTIONS = GUIDE_TEXT.partition("\n## Causes\n")[2]
 
 
-def test_each_cause_has_a_section_and_each_section_a_cause() -> None:
+def test_causes_and_documentation_sections_match() -> None:
     assert headings(CAUSES) == [str(code) for code in CauseCode]
 
 
@@ -163,7 +163,7 @@ def test_alert_sections_follow_the_order_of_the_rules() -> None:
     assert headings(part) == [alert["alert"].lower() for alert in ALERTS]
 
 
-def test_an_alert_with_a_missing_or_old_runbook_gets_the_current_one() -> None:
+def test_an_alerts_missing_or_outdated_runbook_url_is_replaced() -> None:
     rules = """\
 spec:
   groups:

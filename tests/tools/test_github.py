@@ -40,7 +40,7 @@ def test_a_form_has_the_fields_github_requires(path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["explain", "check"])
-def test_the_bug_form_asks_for_the_output_of_commands(command: str) -> None:
+def test_the_bug_form_asks_for_command_output(command: str) -> None:
     fields = {field.get("id"): field for field in read(FOLDER / "ISSUE_TEMPLATE/bug.yml")["body"]}
     assert f"userspace-proxy {command} " in fields[command]["attributes"]["description"]
     assert "-o json`" in fields[command]["attributes"]["description"]
@@ -82,7 +82,7 @@ def test_a_release_continues_with_all_variables() -> None:
     assert run_release_variables(**dict.fromkeys(variables(), "x")).returncode == 0
 
 
-def test_the_release_is_given_its_variables() -> None:
+def test_a_release_passes_its_variables() -> None:
     steps = read(FOLDER / "workflows/release.yml")["jobs"]["build"]["steps"]
     (step,) = [one for one in steps if one.get("run") == "make release-variables"]
     assert step["env"] == {name: f"${{{{ vars.{name} }}}}" for name in variables()}

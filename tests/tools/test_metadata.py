@@ -78,7 +78,7 @@ def test_classifiers_name_each_python_from_the_oldest_to_the_newest_tested(
     assert metadata["requires-python"] == f">={named[0]}"
 
 
-def test_the_readme_has_no_relative_link_and_each_leads_to_a_file_at_the_tag(
+def test_readme_links_are_absolute_and_lead_to_files_at_the_tag(
     metadata: dict[str, Any],
 ) -> None:
     found = addresses_in(metadata["readme"]["text"])
@@ -104,15 +104,15 @@ def test_the_readme_has_no_relative_link_and_each_leads_to_a_file_at_the_tag(
         ("- c\n  ~~~\n  [a](b)\n  ~~~\n", "- c\n  ~~~\n  [a](b)\n  ~~~\n"),
     ],
 )
-def test_links_become_absolute_and_code_stays(text: str, expected: str, tmp_path: Path) -> None:
+def test_links_become_absolute_and_code_is_kept(text: str, expected: str, tmp_path: Path) -> None:
     assert shown(text, tmp_path, ".") == expected
 
 
-def test_a_link_out_of_the_folder_points_into_the_repository(tmp_path: Path) -> None:
+def test_a_link_leaving_the_directory_points_into_the_repository(tmp_path: Path) -> None:
     assert shown("[a](../docs/a.md)", tmp_path, "kit") == "[a](R/blob/T/docs/a.md)"
 
 
-def test_only_commands_and_one_generated_file_repeat_the_repositorys_address() -> None:
+def test_the_repository_url_appears_only_in_commands_and_one_generated_file() -> None:
     host_and_path = REPOSITORY.partition("://")[2]
     found = git(ROOT, "grep", "--files-with-matches", "--fixed-strings", host_and_path)
     commands = ["README.md", "docs/in-tests.md"]

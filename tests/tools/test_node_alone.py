@@ -31,13 +31,13 @@ def only_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("package", ["userspace_proxy_kubectl", "userspace_proxy_testing"])
-def test_no_other_package_is_there(package: str, program: Path) -> None:
+def test_the_node_distribution_installs_no_other_package(package: str, program: Path) -> None:
     code = f"import importlib.util as u; print(u.find_spec({package!r}))"
     assert run([str(program.with_name("python")), "-c", code], Path("/")) == "None\n"
     assert not program.with_name("kubectl-userspace_proxy").exists()
 
 
-def test_a_worker_carries_connections_the_page_answers_and_explain_works(
+def test_the_node_distribution_proxies_connections_and_serves_status_and_explain(
     program: Path, tmp_path: Path
 ) -> None:
     with backend() as port, serving(program, port, tmp_path) as served:

@@ -8,7 +8,7 @@ from .addresses import repository
 from .notes import CHANGELOG, main, notes
 
 
-def test_on_a_releases_page_links_lead_to_the_files_of_the_tag(
+def test_links_on_a_release_page_point_to_files_of_the_tag(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.tools.notes.__version__", "0.1.0")

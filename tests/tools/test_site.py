@@ -12,13 +12,13 @@ from .guide_page import headings
 from .site import ROOT, place_of, write_versions
 
 
-def test_every_page_is_in_the_navigation() -> None:
+def test_every_page_is_listed_in_the_navigation() -> None:
     settings = (ROOT / "mkdocs.yml").read_text()
     pages = [page.name for page in (ROOT / "docs").glob("*.md")] + [place_of("ARCHITECTURE.md")]
     assert [page for page in pages if f"- {page}\n" not in settings] == []
 
 
-def test_older_versions_stay_and_the_newest_is_shown(tmp_path: Path) -> None:
+def test_older_versions_are_kept_and_the_newest_is_the_default(tmp_path: Path) -> None:
     for version in ("0.9.0", "0.10.0", "0.10.0.dev0"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "index.html").touch()
@@ -29,7 +29,7 @@ def test_older_versions_stay_and_the_newest_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_no_link_of_a_page_outside_of_docs_is_dead(page: str) -> None:
+def test_pages_outside_docs_have_no_dead_links(page: str) -> None:
     links = re.findall(r"\]\(([^():\s#]+)(?:#([^()\s]+))?\)", (ROOT / page).read_text())
     dead = [path for path, _ in links if not (ROOT / path).exists()]
     anchors = [(ROOT / path, anchor) for path, anchor in links if anchor and path not in dead]

@@ -113,7 +113,7 @@ def test_pages_of_all_nodes_are_only_in_the_clients_wheel(wheels: dict[Path, Pat
 
 
 @pytest.mark.parametrize("project", [ROOT, CLIENT, KIT], ids=["node", "client", "kit"])
-def test_a_source_distribution_makes_the_same_wheel(
+def test_a_source_distribution_builds_the_same_wheel(
     project: Path, wheels: dict[Path, Path], tmp_path: Path
 ) -> None:
     with tarfile.open(build("sdist", tmp_path / "sdist", project)) as archive:
@@ -123,6 +123,6 @@ def test_a_source_distribution_makes_the_same_wheel(
     assert built.read_bytes() == wheels[project].read_bytes()
 
 
-def test_the_docs_name_the_places() -> None:
+def test_the_docs_name_the_installation_paths() -> None:
     guide = (ROOT / "docs" / "terminal.md").read_text()
     assert [path for path in (MAN, PLUGIN_MAN, *SHELLS) if f"`{path}`" not in guide] == []

@@ -42,12 +42,12 @@ def words_of(page: Path) -> int:
     return len(without_marked(page.read_text(encoding="utf-8")).split())
 
 
-def test_all_pages_of_the_docs_together_are_short() -> None:
+def test_the_docs_together_stay_below_the_word_limit() -> None:
     counts = {page.name: words_of(page) for page in sorted(DOCS.glob("*.md"))}
     assert sum(counts.values()) <= ALL_MAX, counts
 
 
-def test_all_records_together_are_short() -> None:
+def test_the_records_together_stay_below_the_word_limit() -> None:
     counts = {page.name: words_of(page) for page in sorted(RECORDS.glob("*.md"))}
     assert sum(counts.values()) <= RECORDS_MAX, counts
 
@@ -55,21 +55,21 @@ def test_all_records_together_are_short() -> None:
 @pytest.mark.parametrize(
     "record", sorted(RECORDS.glob("[0-9]*.md")), ids=lambda record: record.name[:4]
 )
-def test_a_record_has_at_most_one_page(record: Path) -> None:
+def test_a_record_stays_below_the_word_limit(record: Path) -> None:
     assert words_of(record) <= RECORD_MAX
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/first-deployment.md"])
-def test_a_page_that_is_read_first_is_short(page: str) -> None:
+def test_an_introductory_page_stays_below_the_word_limit(page: str) -> None:
     path = ROOT / page
     assert not path.exists() or words_of(path) <= FIRST_MAX
 
 
 @pytest.mark.parametrize("code", CauseCode)
-def test_the_section_of_a_cause_is_short(code: CauseCode) -> None:
+def test_the_section_of_a_cause_stays_below_the_word_limit(code: CauseCode) -> None:
     assert len(SECTIONS[code].split()) <= SECTION_MAX
 
 
-def test_the_changelog_is_short() -> None:
+def test_the_changelog_stays_below_its_limit() -> None:
     lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= CHANGELOG_LINES_MAX

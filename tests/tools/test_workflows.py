@@ -5,5 +5,5 @@ from __future__ import annotations
 from .workflows import ROOT, problems_of_project
 
 
-def test_the_projects_workflows_break_no_rule() -> None:
+def test_the_workflows_satisfy_all_lint_rules() -> None:
     assert list(problems_of_project(ROOT)) == []

@@ -56,7 +56,7 @@ def start(tmp_path, monkeypatch):
         child.close()
 
 
-def test_every_message_gets_an_answer_with_its_descriptors(start):
+def test_every_message_gets_a_reply_with_its_descriptors(start):
     child = start("echo")
     assert child.ask(None) == (b"ready", [])
     answer, (passed,) = child.ask(b"one")
@@ -81,7 +81,7 @@ def test_a_killed_child_is_an_error_with_its_status(start):
         child.ask(b"one")
 
 
-def test_a_child_that_gives_no_answer_is_killed(start):
+def test_an_unresponsive_child_is_killed(start):
     child = start("hang", within_s=0.05)
     with pytest.raises(ChildEnded, match=r"^gave no answer within 0.05 s$"):
         child.ask(b"one")
@@ -90,7 +90,7 @@ def test_a_child_that_gives_no_answer_is_killed(start):
     assert child.close() == -signal.SIGKILL
 
 
-def test_an_interrupted_calls_answer_is_not_returned_later(start):
+def test_the_reply_to_an_interrupted_call_is_not_returned_later(start):
     child = start("interrupt")
     with pytest.raises(KeyboardInterrupt):
         child.ask(b"one")

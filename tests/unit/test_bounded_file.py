@@ -9,7 +9,7 @@ import pytest
 from userspace_proxy.bounded_file import read_bounded
 
 
-def test_a_file_of_the_largest_size_is_read(tmp_path):
+def test_a_file_of_the_maximum_size_is_read(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 2048)
     assert read_bounded(tmp_path / "a", 2048) == b"x" * 2048
 
@@ -20,6 +20,6 @@ def test_a_larger_file_is_an_error(tmp_path):
         read_bounded(tmp_path / "a", 2048)
 
 
-def test_a_device_without_an_end_is_an_error():
+def test_an_endless_device_is_an_error():
     with pytest.raises(OSError, match="it is larger than 1 MiB: '/dev/zero'"):
         read_bounded(Path("/dev/zero"), 1 << 20)

@@ -16,7 +16,7 @@ def sleeper():
         yield process
 
 
-def test_a_child_runs_its_function_with_the_connection_and_the_numbers(tmp_path, monkeypatch):
+def test_a_child_runs_its_function_with_the_connection_and_arguments(tmp_path, monkeypatch):
     (tmp_path / "greeter.py").write_text(
         "import socket\n"
         "def greet(descriptor, *numbers):\n"
@@ -67,7 +67,7 @@ def test_a_child_runs_the_interpreter_of_this_process(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("executable")
-def test_modules_of_the_current_directory_are_not_found(tmp_path, monkeypatch):
+def test_modules_in_the_current_directory_are_not_imported(tmp_path, monkeypatch):
     (tmp_path / "intruder.py").write_text("def main(_): return 0\n", encoding="ascii")
     monkeypatch.chdir(tmp_path)
     with tempfile.TemporaryFile() as errors:
@@ -78,12 +78,12 @@ def test_modules_of_the_current_directory_are_not_found(tmp_path, monkeypatch):
         assert errors.read().splitlines()[-1].startswith(b"ModuleNotFoundError")
 
 
-def test_a_child_that_ends_in_time_has_its_status(sleeper):
+def test_a_child_exiting_in_time_returns_its_status(sleeper):
     sleeper.stdin.close()
     assert end_child(sleeper, 9.0) == 0
 
 
-def test_a_child_that_does_not_end_in_time_is_killed(sleeper):
+def test_a_child_not_exiting_in_time_is_killed(sleeper):
     assert end_child(sleeper, 0.0) == -signal.SIGKILL
 
 

@@ -34,13 +34,13 @@ def frozen(monkeypatch):
     importlib.reload(clocks)
 
 
-def test_the_clocks_of_a_package_imported_in_frozen_time_go_on(frozen):
+def test_clocks_imported_in_frozen_time_keep_running(frozen):
     read = importlib.reload(clocks).Clocks
     assert read.monotonic() != 7.0
     assert read.time() > 1e9
 
 
-def test_no_module_has_a_clock_that_can_be_stopped():
+def test_no_module_reads_a_clock_that_tests_can_freeze():
     found = [
         f"{path}:{node.lineno}"
         for folder in ("userspace_proxy", "kubectl-userspace-proxy", "pytest-userspace-proxy")

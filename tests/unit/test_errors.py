@@ -26,7 +26,7 @@ def test_the_hint_follows_the_message():
     assert (error.message, error.hint) == ("cannot listen on 192.0.2.1:80/TCP", "see ss -lntup")
 
 
-def test_the_cause_is_the_end_of_the_message_and_known_apart():
+def test_the_cause_ends_the_message_and_is_available_separately():
     error = ListenError("cannot listen on 192.0.2.1:80/TCP", cause="in use", hint="see ss -lntup")
     assert error.message == "cannot listen on 192.0.2.1:80/TCP: in use"
     assert (error.cause, error.hint) == ("in use", "see ss -lntup")
@@ -41,7 +41,7 @@ def test_an_errors_text_contains_no_secrets_of_its_cause():
     assert "hunter" not in f"{error} {error.message} {error.hint}"
 
 
-def test_every_exception_of_the_package_has_the_same_root():
+def test_every_exception_of_the_package_has_the_same_base_class():
     outside = [
         f"{path.name}: {node.name}"
         for path in Path(userspace_proxy.__file__).parent.rglob("*.py")
@@ -66,7 +66,7 @@ def test_the_hint_of_a_shortage_matches_its_cause(number, words):
     assert ("RLIMIT_NOFILE" in shortage_hint(number)) == (number == errno.EMFILE)
 
 
-def test_other_causes_are_no_shortage():
+def test_other_errnos_are_not_a_shortage():
     assert shortage_hint(errno.EADDRINUSE) == shortage_hint(None) == ""
 
 

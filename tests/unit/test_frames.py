@@ -34,7 +34,7 @@ def test_sockets_are_passed_with_their_message(ends):
     assert receive_frame(theirs) == (b"none", [])
 
 
-def test_a_message_longer_than_the_socket_s_buffer_arrives(ends):
+def test_a_message_longer_than_the_socket_buffer_arrives(ends):
     ours, theirs = ends
     message = b"0123456789" * 1_000_000
     sender = threading.Thread(target=send_frame, args=(ours, message, ours))
@@ -46,7 +46,7 @@ def test_a_message_longer_than_the_socket_s_buffer_arrives(ends):
 
 
 @pytest.mark.parametrize("sent", [0, 1, 4, 5, 7], ids=str)
-def test_a_truncated_message_means_that_the_other_side_has_ended(ends, sent):
+def test_a_truncated_message_means_that_the_peer_has_exited(ends, sent):
     ours, theirs = ends
     ours.sendall(make_frame(b"four")[:sent])
     ours.close()

@@ -42,11 +42,11 @@ def test_loopback_names_are_allowed(header):
         "localhost/..",
     ],
 )
-def test_other_names_are_rejected(header):
+def test_names_other_than_loopback_are_rejected(header):
     assert not is_loopback_host(header)
 
 
-def test_a_name_is_never_a_loopback_address():
+def test_a_loopback_name_is_not_taken_for_an_address():
     assert is_loopback_address("127.0.0.1")
     assert is_loopback_address("::1")
     assert not is_loopback_address("localhost")

@@ -77,7 +77,7 @@ async def run(system, *words, **environment):
     return done.returncode, done.stdout
 
 
-def test_the_limit_of_open_files_is_raised_as_far_as_the_system_surely_allows(system):
+def test_the_open_file_limit_is_raised_as_far_as_the_system_allows(system):
     done = python(system, LIMITS)
     assert (done.stdout.strip(), done.stderr) == ("10240" if system == "darwin" else "256", "")
 
@@ -124,7 +124,7 @@ def test_missing_features_include_those_of_each_platform(system):
     assert ({"AF_UNIX", "SO_REUSEPORT", "SIGUSR1", "geteuid"} <= windows) is (system == "win32")
 
 
-def test_the_package_is_imported(system):
+def test_the_package_can_be_imported(system):
     code = "import userspace_proxy, select, fcntl"
     done = python(system, code)
     assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'fcntl'"
@@ -137,14 +137,14 @@ PRINTING = (
 ALL = "from userspace_proxy.cli import main; print([main(w.split()) for w in sys.argv[1:]])"
 
 
-def test_commands_that_only_print_print_the_same_on_other_platforms(system, capsys):
+def test_commands_that_only_print_behave_equally_on_other_platforms(system, capsys):
     statuses = [main(words.split()) for words in PRINTING]
     assert statuses == [0] * len(PRINTING)
     done = python(system, ALL, *PRINTING)
     assert done.stdout == f"{capsys.readouterr().out}{statuses}\n"
 
 
-def test_commands_that_need_linux_fail_with_a_single_line(system):
+def test_commands_requiring_linux_fail_with_one_line(system):
     commands = (*COMMANDS.values(), FORWARD)
     names = [command.name for command in commands if not command.runs_anywhere]
     assert {"run", "forward", "check", "cleanup"} <= {*names}
@@ -164,19 +164,19 @@ def test_commands_that_need_linux_fail_with_a_single_line(system):
         pytest.param(["shop/api", "-o", "json", "--from=192.0.2.1"], id="json"),
     ],
 )
-async def test_manifests_are_explained(words, system, capsys):
+async def test_explain_reads_manifests_on_every_platform(words, system, capsys):
     words = ["explain", *words, f"--manifests={EXAMPLES}", "--hostname-override=node-1"]
     status = main(words)
     assert await run(system, *words) == (status, capsys.readouterr().out)
 
 
-async def test_endpoints_of_manifests_are_dialled(system):
+async def test_endpoints_in_manifests_are_dialled(system):
     status, out = await run(system, "explain", "shop/web", f"--manifests={EXAMPLES}", "--probe")
     assert status == 3
     assert "127.0.0.1:8081" in out
 
 
-async def test_a_running_proxy_is_asked(system, running):
+async def test_a_running_proxy_can_be_queried(system, running):
     status, out = await run(system, "status", running)
     assert status == 0
     assert "default/web" in out
@@ -187,7 +187,7 @@ async def test_a_running_proxy_is_asked(system, running):
     assert out.splitlines()[0].startswith("default/web, from the proxy at 127.0.0.1:")
 
 
-async def test_rates_are_shown(system, running):
+async def test_top_shows_the_rates_of_a_running_proxy(system, running):
     status, out = await run(system, "top", running)
     assert status == 0
     assert "default/web" in out
@@ -222,7 +222,7 @@ def tls(tmp_path_factory):
     return context
 
 
-async def test_a_cluster_is_explained(system, kubeconfig, tls, tmp_path, capsys):
+async def test_explain_reads_a_cluster_on_every_platform(system, kubeconfig, tls, tmp_path, capsys):
     (tmp_path / "plugin").write_text(PLUGIN)
     (tmp_path / "plugin").chmod(0o755)
     async with FakeApiServer(token="secret", tls=tls) as api:
@@ -244,7 +244,7 @@ async def test_a_cluster_is_explained(system, kubeconfig, tls, tmp_path, capsys)
     assert {path.name for path in tmp_path.iterdir()} == {"config", "plugin"}
 
 
-async def test_a_report_of_all_nodes_is_written(system, kubeconfig, tmp_path):
+async def test_report_writes_an_archive_on_every_platform(system, kubeconfig, tmp_path):
     path = tmp_path / "a.tar.gz"
     async with FakeApiServer() as api:
         answer = FakeAgent(status_of(service_objects(1), "node-1"))
@@ -302,7 +302,7 @@ def test_a_line_at_collection_states_why_tests_are_skipped(system, run_pytest):
         pytest.param(["-o", "service_proxy_require=true"], id="ini"),
     ],
 )
-def test_the_skips_may_be_errors_at_collection(system, arguments, run_pytest):
+def test_the_skips_can_be_turned_into_collection_errors(system, arguments, run_pytest):
     result = run_pytest(system, *arguments, **FILES)
     result.assert_outcomes(errors=2)
     why = NEEDS_LINUX.format(system)
@@ -314,7 +314,7 @@ def test_the_skips_may_be_errors_at_collection(system, arguments, run_pytest):
     result.stdout.no_fnmatch_line("*are skipped*")
 
 
-def test_a_run_of_pytest_that_needs_no_proxy_passes(system, run_pytest):
+def test_a_pytest_run_without_the_proxy_passes(system, run_pytest):
     result = run_pytest(system, "--service-proxy-require", test_it=FILES["test_other"])
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*Linux*")

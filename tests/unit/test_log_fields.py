@@ -5,7 +5,7 @@ from userspace_proxy.log_fields import FieldLogger
 log = FieldLogger("userspace_proxy.agent")
 
 
-def test_a_message_contains_the_fields_that_its_text_names(caplog):
+def test_a_message_includes_the_fields_named_in_its_text(caplog):
     caplog.set_level(logging.INFO)
     fields = {"service": "shop/web", "cause": "100 % full", "count": 3}
     log.warning("%(service)s: not served: %(cause)s", extra=fields)
@@ -15,7 +15,7 @@ def test_a_message_contains_the_fields_that_its_text_names(caplog):
     assert (record.name, record.levelname) == ("userspace_proxy.agent", "WARNING")
 
 
-def test_a_text_without_fields_is_the_message(caplog):
+def test_a_text_without_fields_is_logged_unchanged(caplog):
     caplog.set_level(logging.INFO)
     log.info("stopped")
     log.info("all of 100 % is used")

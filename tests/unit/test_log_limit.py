@@ -8,7 +8,7 @@ from userspace_proxy.log_limit import LogLimit
 
 
 @pytest.mark.parametrize("start", [0.0, 5.0, 1e6], ids=["boot", "soon-after", "long-after"])
-def test_the_first_line_is_written_whatever_the_time(start):
+def test_the_first_line_is_written_at_any_time(start):
     assert LogLimit().take(start)
 
 
@@ -20,13 +20,13 @@ def test_a_minute_passes_between_two_lines():
     ]
 
 
-def test_several_lines_a_minute_are_allowed_and_the_last_is_marked():
+def test_several_lines_a_minute_are_allowed_and_the_last_one_is_marked():
     limit = LogLimit(2)
     taken = [(limit.take(now), limit.left) for now in (100.0, 101.0, 102.0, 160.0)]
     assert taken == [(True, 1), (True, 0), (False, 0), (True, 1)]
 
 
-def test_a_condition_that_begins_anew_is_written_at_once():
+def test_a_condition_that_restarts_is_logged_at_once():
     limit = LogLimit()
     limit.take(100.0)
     limit.forget()

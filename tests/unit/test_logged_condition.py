@@ -18,7 +18,7 @@ def lines(caplog):
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
-def test_a_condition_is_logged_once_when_beginning_and_once_when_ending(lines):
+def test_the_start_and_end_of_a_condition_are_logged_once_each(lines):
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     for _ in range(2):
         condition.set("disk full")
@@ -27,7 +27,7 @@ def test_a_condition_is_logged_once_when_beginning_and_once_when_ending(lines):
     assert lines() == [("WARNING", "nothing is kept: disk full"), ("INFO", ENDS)]
 
 
-def test_another_cause_is_news(lines):
+def test_a_different_cause_is_logged(lines):
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     condition.set("disk full")
     condition.set("read-only")
@@ -37,7 +37,7 @@ def test_another_cause_is_news(lines):
     ]
 
 
-def test_each_new_cause_and_the_end_of_the_last_are_logged(lines):
+def test_each_new_cause_and_the_end_of_the_last_cause_are_logged(lines):
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     condition.set("a")
     condition.set("b", "a")
@@ -46,7 +46,7 @@ def test_each_new_cause_and_the_end_of_the_last_are_logged(lines):
     assert [line for _, line in lines()] == ["nothing is kept: a", "nothing is kept: b", ENDS]
 
 
-def test_a_trouble_that_returns_is_logged_again(lines):
+def test_a_recurring_problem_is_logged_again(lines):
     condition = LoggedCondition[str](LOG, BEGINS)
     condition.set("a")
     condition.clear()
@@ -54,7 +54,7 @@ def test_a_trouble_that_returns_is_logged_again(lines):
     assert [line for _, line in lines()] == ["nothing is kept: a"] * 2
 
 
-def test_a_condition_is_true_and_printed_while_lasting():
+def test_a_condition_is_true_and_printable_while_it_lasts():
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     assert (bool(condition), str(condition), condition.now) == (False, "", ())
     condition.set("a", "b")
@@ -63,7 +63,7 @@ def test_a_condition_is_true_and_printed_while_lasting():
     assert (bool(condition), str(condition), condition.now) == (False, "", ())
 
 
-def test_the_level_and_the_fields_are_its_own(caplog):
+def test_a_condition_has_its_own_level_and_fields(caplog):
     caplog.set_level(logging.INFO)
     condition = LoggedCondition[int](
         LOG, "no %(thing)s", "things", fields=lambda n: {"thing": n * "x"}, level=logging.ERROR

@@ -37,13 +37,13 @@ print(loop_factory() is asyncio.new_event_loop)
 """
 
 
-def test_the_loop_factory_is_uvloops():
+def test_the_loop_factory_uses_uvloop_if_installed():
     assert loop_factory() is uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         assert isinstance(runner.get_loop(), uvloop.Loop)
 
 
-def test_the_loop_factory_is_asyncios_without_uvloop():
+def test_without_uvloop_the_loop_factory_uses_asyncio():
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
@@ -120,7 +120,7 @@ def new_garbage():
         of_tests,
     ],
 )
-def test_a_client_that_connects_at_any_moment_of_the_end_leaves_no_socket(serve, loop):
+def test_a_client_connecting_at_any_point_of_the_shutdown_leaks_no_socket(serve, loop):
     async def end_after(count: int, client: socket.socket) -> None:
         address, close = await serve()
         await turns(3)

@@ -69,7 +69,7 @@ async def read_all(stream):
     return b"".join(parts)
 
 
-async def test_bytes_pass_in_both_directions(api, client):
+async def test_bytes_are_forwarded_in_both_directions(api, client):
     async def answer(reader, writer):
         writer.write(b"answer to " + await reader.readexactly(8))
         writer.close()
@@ -97,7 +97,7 @@ async def test_much_data_arrives_in_order(api, client):
         await stream.close()
 
 
-async def test_an_oversized_message_ends_the_stream(api, client, monkeypatch):
+async def test_an_oversized_message_closes_the_stream(api, client, monkeypatch):
     monkeypatch.setattr(client_module, "RESPONSE_BYTES_MAX", 1000)
 
     async def answer(_reader, writer):
@@ -109,7 +109,7 @@ async def test_an_oversized_message_ends_the_stream(api, client, monkeypatch):
             await open_stream(client, WEB)
 
 
-async def test_a_pod_that_speaks_first_is_heard(api, client):
+async def test_a_greeting_from_the_pod_is_received(api, client):
     async def greet(_reader, writer):
         writer.write(b"220 ready")
         await writer.drain()
@@ -120,7 +120,7 @@ async def test_a_pod_that_speaks_first_is_heard(api, client):
         await stream.close()
 
 
-async def test_a_stream_is_open_only_once_the_pod_has_answered(api, client):
+async def test_a_stream_opens_only_after_the_pod_has_responded(api, client):
     async with pod(api, silent):
         api.pods.hold()
         opening = asyncio.ensure_future(open_stream(client, WEB))
@@ -133,7 +133,7 @@ async def test_a_stream_is_open_only_once_the_pod_has_answered(api, client):
 
 
 @pytest.mark.parametrize("reports_late", [False, True], ids=["containerd", "CRI-O"])
-async def test_a_port_without_a_listener_refuses(api, client, reports_late):
+async def test_a_port_without_a_listener_is_refused(api, client, reports_late):
     api.pods.reports_late = reports_late
     api.pods.run("web-1", {})
     problem = await problem_of(client)
@@ -148,7 +148,7 @@ async def test_a_vanished_pod_is_unreachable(api, client):
     assert str(problem) == 'pod default/web-1, port 80: pods "web-1" not found'
 
 
-async def test_a_denied_port_forward_names_the_right(api, client):
+async def test_a_denied_port_forward_names_the_missing_permission(api, client):
     api.refuse("portforward", 403, message='pods "web-1" is forbidden', times=2)
     problem = await problem_of(client)
     assert problem.number == errno.EACCES
@@ -158,12 +158,12 @@ async def test_a_denied_port_forward_names_the_right(api, client):
     )
 
 
-async def test_a_response_that_changes_is_its_status_alone(api, client):
+async def test_a_changing_error_response_is_reported_by_its_status(api, client):
     api.refuse("portforward", 502)
     assert str(await problem_of(client)) == "pod default/web-1, port 80: HTTP status 502"
 
 
-async def test_an_unreachable_api_server_is_named(api, client):
+async def test_an_unreachable_api_server_is_reported(api, client):
     await api.stop()
     problem = await problem_of(client)
     assert problem.number == errno.EHOSTUNREACH
@@ -185,20 +185,20 @@ async def test_an_unreachable_api_server_is_named(api, client):
         ),
     ],
 )
-async def test_a_name_never_leads_to_another_path(api, client, to, path):
+async def test_a_pod_name_cannot_lead_to_another_path(api, client, to, path):
     problem = await problem_of(client, to)
     assert str(problem) == f'{to}: pods "{to.pod}" not found'
     # A WebSocket, and then the same without one for the reason.
     assert api.requests == [f"GET /api/v1/namespaces/{path}/portforward?ports=80"] * 2
 
 
-async def test_a_name_leading_upwards_is_not_sent(api, client):
+async def test_a_pod_name_with_dot_segments_is_not_sent(api, client):
     problem = await problem_of(client, WEB._replace(pod=".."))
     assert "pods/../portforward' is not the path of an object, nothing was sent" in str(problem)
     assert api.requests == []
 
 
-async def test_a_connection_that_the_pod_resets_is_an_error_not_an_end(api, client):
+async def test_a_pod_reset_is_an_error_and_not_an_eof(api, client):
     async def reset_it(reader, writer):
         await reader.readexactly(1)
         reset(writer)
@@ -211,7 +211,7 @@ async def test_a_connection_that_the_pod_resets_is_an_error_not_an_end(api, clie
         await stream.close()
 
 
-async def test_a_stream_that_breaks_off_is_an_error_not_an_end(api, client):
+async def test_a_broken_stream_is_an_error_and_not_an_eof(api, client):
     async with pod(api, silent):
         stream = await open_stream(client, WEB)
         api.pods.break_streams()
@@ -222,7 +222,7 @@ async def test_a_stream_that_breaks_off_is_an_error_not_an_end(api, client):
         await stream.close()
 
 
-async def test_closing_a_stream_ends_the_pods_connection(api, client):
+async def test_closing_a_stream_closes_the_pods_connection(api, client):
     ended = asyncio.Event()
 
     async def wait_for_end(reader, _writer):

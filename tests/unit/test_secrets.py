@@ -63,7 +63,7 @@ FORMS = (
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_values_named_like_a_secret_are_removed_in_every_notation(form):
+def test_values_named_like_a_secret_are_removed_in_every_format(form):
     """Issue 74."""
     texts = [form.format(name) for name in (*NAMES, *ALONE)]
     assert [text for text in texts if "hunter2x" in Secrets().remove(text)] == []
@@ -78,7 +78,7 @@ def test_values_named_like_a_secret_are_removed_in_every_notation(form):
         *("session_affinity", "public_key", "key", "keyboard", "cookies-accepted"),
     ],
 )
-def test_words_beginning_or_ending_like_a_secret_stay(name, form):
+def test_words_resembling_a_secrets_name_are_kept(name, form):
     text = form.format(name)
     assert Secrets().remove(text) == without_secrets(text) == text
 
@@ -100,7 +100,7 @@ def test_words_beginning_or_ending_like_a_secret_stay(name, form):
         "the image nginx:1.27@sha256:0123abcd, credentials: of the file, auth: 403 Forbidden",
     ],
 )
-def test_the_proxys_own_words_stay(text):
+def test_the_proxys_own_words_are_kept(text):
     assert Secrets().remove(text) == text
     assert without_secrets(text) == text
 
@@ -124,7 +124,7 @@ def test_the_proxys_own_words_stay(text):
         pytest.param("407 for mine-own-token1!", "407 for !", id="the-users-own"),
     ],
 )
-def test_certain_secrets_are_removed(text, left):
+def test_known_secrets_are_removed(text, left):
     shown = Secrets("mine-own-token1", "default").remove_certain(text)
     assert (shown.replace(REMOVED, ""), REMOVED in shown) == (left, True)
 
@@ -140,18 +140,18 @@ def test_certain_secrets_are_removed(text, left):
         "/home/me/.kube/EKS_Prod_Cluster_2024_Frankfurt_Admin.yaml",
     ],
 )
-def test_names_are_shown_that_a_report_may_lack(text):
+def test_names_equal_to_harmless_secrets_are_kept(text):
     assert Secrets("default").remove_certain(text) == text
 
 
-def test_only_the_newest_credentials_are_searched_for():
+def test_only_the_newest_credentials_are_remembered():
     secrets = Secrets()
     for number in range(100):
         secrets.learn(f"credential-{number}")
     assert secrets.remove_certain("credential-1 credential-99") == f"credential-1 {REMOVED}"
 
 
-def test_json_without_users_remains_json():
+def test_json_stays_valid_without_users():
     value = {"what": "http://me:p@host:1 fails", "é": "a@b", "other": "https://host"}
     body = without_users(json.dumps(value, ensure_ascii=False).encode())
     assert json.loads(body) == {**value, "what": f"http://{REMOVED}@host:1 fails"}
@@ -166,7 +166,7 @@ def test_json_without_users_remains_json():
         "-u a", "pass: | ", "pass value",
     ],
 )  # fmt: skip
-def test_its_cost_is_linear(part):
+def test_removing_secrets_takes_linear_time(part):
     # A quadratic one would take hours.
     secrets, text = Secrets(), part * ((1 << 19) // len(part))
     assert len(secrets.remove(text)) <= 2 * len(text)

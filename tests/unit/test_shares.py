@@ -42,7 +42,7 @@ def text_of(holders):
         pytest.param({"of_node": 9, "of_namespace": 4}, "a/x=2 a/y=9 b/x=4", "a/y", id="both"),
     ],
 )
-def test_the_smallest_are_first_and_namespaces_have_equal_shares(bounds, wanted, left_out):
+def test_the_smallest_amounts_come_first_and_namespaces_share_equally(bounds, wanted, left_out):
     shares = Shares(**bounds)
     assert text_of(shares.change(amounts(wanted))) == left_out
     assert text_of(one for one in amounts(wanted) if shares.is_left_out(one)) == left_out
@@ -61,7 +61,7 @@ def test_divisible_amounts_are_granted_up_to_the_remaining_room(wanted, granted)
     assert {one: shares.granted(one) for one in amounts(wanted)} == amounts(granted)
 
 
-def test_amounts_are_summed_by_group_and_zero_leaves_nothing_behind():
+def test_amounts_are_summed_by_group_and_zero_amounts_forgotten():
     given = Amounts()
     for group, holder, amount in ("ax3", "ay4", "bx1", "ax0", "ay2", "bx0", "cx0"):
         given.put(group, holder, int(amount))
@@ -69,7 +69,7 @@ def test_amounts_are_summed_by_group_and_zero_leaves_nothing_behind():
     assert (given.of("a", "y"), given.of("c", "x")) == (2, 0)
 
 
-def test_the_largest_holders_are_listed_in_the_order_of_reaching_the_maximum():
+def test_the_largest_holders_are_listed_in_order_of_reaching_the_maximum():
     given, largest = BySize(), []
     for holder, amount in ("a1", "b2", "c2", "b1", "a2", "c0", "a0", "b0"):
         given.put(holder, int(amount))
@@ -87,7 +87,7 @@ BOUNDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("of_namespace", "of_n
 @given(BOUNDS, st.booleans(), CHANGES)
 # One namespace ends the shortage of all.
 @example({"of_node": 9}, False, [{HOLDERS[0]: 6, HOLDERS[3]: 6}, {HOLDERS[3]: 0}])
-def test_only_current_amounts_count_and_differences_are_returned(bounds, are_divisible, steps):
+def test_shares_depend_only_on_current_amounts(bounds, are_divisible, steps):
     shares = Shares(**bounds, are_divisible=are_divisible)
     wanted = dict.fromkeys(HOLDERS, 0)
     for step in steps:

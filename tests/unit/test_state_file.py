@@ -29,7 +29,7 @@ def cause(call, *arguments, **more):
     return str(caught.value)
 
 
-def test_a_file_has_the_name_of_the_proxy(tmp_path):
+def test_the_file_name_contains_the_proxys_name(tmp_path):
     folder = str(tmp_path)
     assert file_of_proxy(folder, "state.json.gz", "").path == tmp_path / "state.json.gz"
     named = file_of_proxy(folder, "state.json.gz", "canary").path
@@ -37,7 +37,7 @@ def test_a_file_has_the_name_of_the_proxy(tmp_path):
     assert file_of_proxy("", "state.json.gz", "canary") is None
 
 
-def test_a_written_state_is_read_back_with_its_time(file):
+def test_a_written_state_round_trips_with_its_time(file):
     assert file.read() is None
     file.write(b"first", current_at=NOW)
     file.write(b"second", current_at=NOW + 5)
@@ -58,7 +58,7 @@ def test_an_unchanged_state_can_be_confirmed(file):
     assert file.path.stat().st_ino == inode
 
 
-def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(file):
+def test_a_failed_write_keeps_the_old_content_and_leaves_no_file(file):
     file.write(b"state", current_at=NOW)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
@@ -81,7 +81,7 @@ def test_a_file_left_by_a_crash_is_replaced(file):
     assert list(file.path.parent.iterdir()) == [file.path]
 
 
-def test_a_link_at_the_name_of_the_new_file_is_not_followed(file, tmp_path):
+def test_a_symbolic_link_in_place_of_the_new_file_is_not_followed(file, tmp_path):
     file.write(b"state", current_at=NOW)
     (tmp_path / "other").write_bytes(b"other")
     (file.path.parent / "state.json.gz.new").symlink_to(tmp_path / "other")
@@ -89,14 +89,14 @@ def test_a_link_at_the_name_of_the_new_file_is_not_followed(file, tmp_path):
     assert (tmp_path / "other").read_bytes() == b"other"
 
 
-def test_a_folder_that_cannot_be_created_is_a_cause(tmp_path):
+def test_a_directory_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "lib").write_bytes(b"")
     file = StateFile(tmp_path / "lib" / "state.json.gz")
     assert "File exists (give --state-dir" in cause(file.write, b"state", current_at=NOW)
     assert cause(file.read) == f"cannot use {file.path}: Not a directory"
 
 
-def test_a_state_of_twice_the_bound_is_neither_written_nor_read(file):
+def test_an_oversized_state_is_neither_written_nor_read(file):
     """The last one stays."""
     file.write(b"state", current_at=NOW)
     twice = bytes(2 * FILE_BYTES_MAX)
@@ -126,7 +126,7 @@ def test_an_untrusted_state_file_is_not_read(file, put, why):
     assert cause(file.read) == f"cannot use {file.path}: {why}"
 
 
-def test_the_file_of_another_user_is_not_read(file, monkeypatch):
+def test_another_users_file_is_not_read(file, monkeypatch):
     file.write(b"state", current_at=NOW)
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
@@ -146,7 +146,7 @@ def test_the_file_of_another_user_is_not_read(file, monkeypatch):
         ),
     ],
 )
-def test_the_folder_of_a_user(uid, environment, folder, monkeypatch):
+def test_the_state_directory_depends_on_the_user(uid, environment, folder, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -154,7 +154,7 @@ def test_the_folder_of_a_user(uid, environment, folder, monkeypatch):
     assert state_dir_of("/y") == "/y"
 
 
-def test_a_user_without_a_home_has_no_folder(monkeypatch):
+def test_a_user_without_a_home_has_no_state_directory(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
 

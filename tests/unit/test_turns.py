@@ -17,7 +17,7 @@ def test_every_party_takes_a_turn_before_any_second_turn():
     assert order(Turns(), a="123", b="x", c="yz") == "1xy2z3"
 
 
-def test_the_party_with_the_oldest_turn_is_next():
+def test_the_party_waiting_longest_is_next():
     given = Turns()
     assert order(given, a="1", b="x") == "1x"
     assert order(given, b="y", a="2", c="z") == "z2y"
@@ -29,14 +29,14 @@ def test_an_untaken_value_does_not_count_as_a_turn():
     assert order(given, a="2", x="3", b="4") == "342"
 
 
-def test_a_number_of_parties_is_remembered(monkeypatch):
+def test_a_bounded_number_of_parties_is_remembered(monkeypatch):
     monkeypatch.setattr(turns, "PARTIES_MAX", 2)
     given = Turns()
     assert order(given, a="1", b="2", c="3") == "123"
     assert order(given, c="3", b="2", a="1") == "123", "a counts as new"
 
 
-def test_after_a_turn_that_took_long_a_party_waits_longer_each_time_and_others_do_not():
+def test_a_party_with_long_turns_waits_longer_each_time():
     given, waits, now = Turns(), [], 0.0
     for _ in range(5):
         given.took("a", 1.0, now)
@@ -46,7 +46,7 @@ def test_after_a_turn_that_took_long_a_party_waits_longer_each_time_and_others_d
     assert given.due("b", now) == now
 
 
-def test_a_party_without_long_turns_while_waiting_starts_afresh():
+def test_a_party_without_recent_long_turns_starts_afresh():
     given = Turns()
     given.took("a", 1.0, 0.0)
     given.took("a", 1.0, 2.0)

@@ -32,11 +32,11 @@ async def problem_of(client, namespace="shop", within_s=30.0):
     return str(caught.value)
 
 
-async def test_a_user_with_all_rights_passes(client):
+async def test_a_user_with_all_permissions_passes(client):
     await check_access(client, "shop", within_s=30)
 
 
-async def test_all_denied_rights_are_named(api, client):
+async def test_all_missing_permissions_are_listed(api, client):
     api.denied |= {"watch services", "create pods/portforward"}
     assert await problem_of(client) == (
         f"the API server at {api.url} doesn't allow this user to watch services, create "
@@ -45,7 +45,7 @@ async def test_all_denied_rights_are_named(api, client):
     )
 
 
-async def test_a_user_with_rights_in_one_namespace_learns_how_to_name_it(api, client):
+async def test_a_user_limited_to_one_namespace_is_told_how_to_select_it(api, client):
     api.denied.add("list services")
     assert (await problem_of(client, "")).endswith(
         "to list services in all namespaces (have a Role with these rights granted to the user of "
@@ -53,17 +53,17 @@ async def test_a_user_with_rights_in_one_namespace_learns_how_to_name_it(api, cl
     )
 
 
-async def test_a_server_without_authorization_permits_all(api, client):
+async def test_a_server_without_authorization_permits_everything(api, client):
     api.refuse("selfsubjectaccessreviews", 404, times=6)
     await check_access(client, "shop", within_s=30)
 
 
-async def test_wrong_credentials_are_named(api, client):
+async def test_invalid_credentials_are_reported(api, client):
     api.token = "secret"
     assert "rejected the credentials: Unauthorized" in await problem_of(client)
 
 
-async def test_an_unreachable_or_silent_server_is_named(api, client):
+async def test_an_unreachable_or_silent_server_is_reported(api, client):
     assert await problem_of(client, within_s=0) == (
         f"cannot reach the API server at {api.url}: no answer within 0 s"
     )
@@ -75,7 +75,7 @@ async def test_an_unreachable_or_silent_server_is_named(api, client):
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"status": null}', b"{}"])
-async def test_an_invalid_response_is_named(client, monkeypatch, body):
+async def test_an_invalid_response_is_reported(client, monkeypatch, body):
     async def send(*_args, **_more):
         return Response(201, body)
 
@@ -102,7 +102,7 @@ ROLE = "--role=userspace-proxy-view"
         ),
     ],
 )
-def test_the_command_can_be_pasted(user, command):
+def test_the_suggested_command_can_be_pasted(user, command):
     assert grant_command(user, "kube-system") == command
 
 
@@ -117,7 +117,7 @@ async def test_the_error_names_the_user_reported_by_the_server(api, client):
     assert error.hint.endswith(" --user=alice")
 
 
-async def test_a_server_that_names_no_user_is_no_problem(api, client):
+async def test_a_server_reporting_no_user_is_not_a_problem(api, client):
     api.refuse("selfsubjectreviews", 404)
     await client.open()
     error = await lacks_rights(client, "list pods", "net", "no")

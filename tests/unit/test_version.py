@@ -27,7 +27,7 @@ def words_of(package):
     return made["format_version"](made["__version__"], made["own_commit"]())
 
 
-def test_a_commit_that_a_build_has_noted_is_shown(package):
+def test_a_commit_recorded_by_the_build_is_shown(package):
     (package / "commit").write_text(f"{'0123456789abcdef'}\n")
     assert words_of(package) == f"{__version__} (commit 0123456789ab)"
 
@@ -42,5 +42,5 @@ def test_the_commit_of_a_checkout_is_shown(package):
     assert words_of(package) == f"{__version__} (commit {done.stdout[:12]})"
 
 
-def test_elsewhere_the_version_is_alone(package):
+def test_without_a_commit_only_the_version_is_shown(package):
     assert words_of(package) == __version__

@@ -227,7 +227,7 @@ def browser(stage: Stage, folder: Path) -> Iterator[Page]:
             chromium.close()
 
 
-def test_three_faults_of_three_nodes_are_on_the_first_screen_within_five_seconds(
+def test_three_faults_on_three_nodes_appear_on_the_first_screen_within_five_seconds(
     stage: Stage, tmp_path: Path
 ) -> None:
     cut, losing, stopped = stage.nodes
@@ -276,7 +276,7 @@ def assert_shown(stage: Stage, page: Page, log: Path, causes: Sequence[str]) -> 
     wait_for("the faults", is_shown, deadline_s=60, hint=lambda: str(page.evaluate(FIRST_SCREEN)))
 
 
-def test_a_watch_shows_a_node_without_an_agent_and_an_update(stage: Stage, tmp_path: Path) -> None:
+def test_a_watch_shows_missing_agents_and_rolling_updates(stage: Stage, tmp_path: Path) -> None:
     with stage.running(tmp_path / "log", "nodes", "--watch") as watch:
         with release.without_agent(stage.cluster, stage.nodes[2]):
             cause = r"node-3\b[^\n]*\s+no agent"

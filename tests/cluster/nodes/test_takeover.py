@@ -272,7 +272,7 @@ NEVER_SERVE = [_wrong_api_server, _wrong_flag, _dies_again_and_again]
 
 
 @pytest.mark.parametrize("change", NEVER_SERVE)
-def test_an_agent_that_never_serves_takes_no_node_from_kube_proxy(
+def test_a_take_over_by_an_agent_that_never_becomes_ready_leaves_kube_proxy_running(
     stage: Stage, change: Callable[[dict[str, Any]], None]
 ) -> None:
     before = stage.pods_of("kube-proxy")
@@ -324,7 +324,7 @@ def test_a_node_is_handed_over_only_after_the_next_proxy_serves(stage: Stage) ->
     stage.change_path("userspace", is_ours=False)
 
 
-def test_changes_of_the_path_and_a_way_back_from_the_kernel_path_lose_nothing(stage: Stage) -> None:
+def test_switching_paths_and_leaving_the_kernel_path_lose_no_connections(stage: Stage) -> None:
     costs = stage.costs(
         stage.take_over,
         partial(stage.change_path, "kernel"),

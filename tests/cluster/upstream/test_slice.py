@@ -30,7 +30,7 @@ pytestmark = [
         pytest.param("iptables", "ptp", "ipv6", id="iptables-ptp-ipv6"),
     ],
 )
-def test_the_chosen_tests_pass(
+def test_the_selected_upstream_tests_pass(
     steering: str,
     cni: str,
     families: str,

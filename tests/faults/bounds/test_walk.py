@@ -50,7 +50,7 @@ def excess(costs: Costs) -> str:
 
 
 @pytest.mark.parametrize("largest", WALKED, ids=lambda one: one.name.replace(" ", "-"))
-def test_a_namespace_at_its_bound_costs_others_little(largest: inputs.Input, quiet, tmp_path):
+def test_a_full_namespace_costs_other_namespaces_little(largest: inputs.Input, quiet, tmp_path):
     found = []
     for attempt in range(ATTEMPTS):
         costs = measure(tmp_path / str(attempt), largest).beyond(quiet)
@@ -59,7 +59,7 @@ def test_a_namespace_at_its_bound_costs_others_little(largest: inputs.Input, qui
     pytest.fail("; ".join(found))
 
 
-def test_a_namespace_at_its_bound_leaves_other_namespaces_demand_known():
+def test_a_namespace_at_its_limit_does_not_hide_demand_of_other_namespaces():
     crowd = [ServiceKey(inputs.TENANT, f"{n:063}") for n in range(FRONTENDS_OF_NAMESPACE_MAX)]
     others = ServiceKey("others", "db")
     notes = write_report(NodeReport({**dict.fromkeys(crowd, 1), others: 3}))

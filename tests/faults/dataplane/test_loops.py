@@ -6,7 +6,7 @@ from userspace_proxy.dataplane import Tuning
 LIMIT = 200
 
 
-async def test_a_loop_through_another_proxy_ends_and_leaves_room_for_others(build):
+async def test_a_loop_through_another_proxy_ends_and_leaves_room_for_other_clients(build):
     """Neither can see that the other one leads back: it may be a load balancer between them."""
     rig = build(Tuning(descriptor_limit=LIMIT))
     pod = rig.endpoint()

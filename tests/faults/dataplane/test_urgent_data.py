@@ -74,7 +74,7 @@ async def check(sends, hears, data, *, ends):
 
 @SIDES
 @PIPES
-async def test_urgent_data_again_and_again(build, sender, pipes):
+async def test_repeated_urgent_data_arrives_in_order(build, sender, pipes):
     rig = build(Tuning(max_pipes=pipes))
     sends, hears, _ = await joined(rig, sender)
     rng = random.Random(2)
@@ -94,7 +94,7 @@ async def test_urgent_data_again_and_again(build, sender, pipes):
 @SIDES
 @ENDS
 @PIPES
-async def test_urgent_data_behind_a_stalled_reader(build, sender, ends, pipes):
+async def test_urgent_data_behind_a_stalled_reader_keeps_its_position(build, sender, ends, pipes):
     rig = build(Tuning(max_pipes=pipes))
     sends, hears, direction = await joined(rig, sender)
     data = bytearray()
@@ -126,7 +126,9 @@ async def test_urgent_data_behind_a_stalled_reader(build, sender, ends, pipes):
 @PIPES
 @pytest.mark.parametrize("head", [0, 3, 100_000])
 @pytest.mark.parametrize("tail", [0, 3, 100_000])
-async def test_urgent_data_before_the_join(build, sender, ends, pipes, head, tail):
+async def test_urgent_data_before_the_join_keeps_its_position(
+    build, sender, ends, pipes, head, tail
+):
     rig = build(Tuning(max_pipes=pipes))
     data = DATA[:head] + b"!" + DATA[head : head + tail]
 

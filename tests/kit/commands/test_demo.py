@@ -187,7 +187,7 @@ def manifest(demo):
     path.write_text(text)
 
 
-def test_each_printed_line_has_a_test_here(demo):
+def test_each_printed_command_has_a_test(demo):
     assert set(demo.printed) == {
         "status page",
         "round robin",
@@ -229,7 +229,7 @@ def test_affinity_pins_a_client_to_one_pod(demo):
     assert answers[0] in WEB_PODS
 
 
-def test_udp_is_answered(demo):
+def test_a_udp_service_replies(demo):
     answers = demo.lines("UDP")
     assert len(answers) == 4
     assert set(answers) <= {"dns-1: hello", "dns-2: hello"}
@@ -239,7 +239,7 @@ def test_a_dead_endpoint_fails_no_request(demo):
     assert demo.lines("a dead endpoint") == ["web-3"] * 6
 
 
-def test_an_edit_of_the_manifest_is_followed(demo, manifest):
+def test_an_edited_manifest_is_applied(demo, manifest):
     edited = re.sub(r"^- .*# web-[13]\n", "", manifest.read_text(), flags=re.MULTILINE)
     manifest.write_text(edited)
     wait_for("the edit", lambda: demo.lines("round robin") == ["web-2"] * 6)
@@ -281,7 +281,7 @@ def test_a_broken_service_is_explained(demo):
     assert 'its endpoints have no port named "http"; they have "web"' in " ".join(said.split())
 
 
-def test_endpoints_are_dialled_in_the_network_of_the_demo(demo):
+def test_probe_dials_endpoints_inside_the_demo_network(demo):
     command = demo.printed["find the reason"].replace("broken/port-name", "shop/flaky")
     said = " ".join(demo.run_command(f"{command} --probe", ok=3).split())
     assert "10.96.0.30:80 accepts a connection after" in said
@@ -297,7 +297,7 @@ def codes(demo):
     return found
 
 
-def test_the_mistake_of_each_broken_service_is_found(demo):
+def test_the_mistake_in_each_broken_service_is_found(demo):
     path = Path(demo.printed["Services to fix"].partition(":")[0])
     assert path.read_text().startswith("# Each of these Services has one mistake.")
     expected = {service.name: {service.code} for service in BROKEN_SERVICES}
@@ -317,14 +317,14 @@ def test_the_log_can_be_followed(demo):
     assert re.match(r"\d{4}-\S+Z (INFO|WARNING) ", demo.first_line("the proxy's log"))
 
 
-def test_ctrl_c_ends_the_demo_and_leaves_nothing(as_ourselves):
+def test_ctrl_c_ends_the_demo_without_leftovers(as_ourselves):
     # A demo of its own: other tests of this module may run after this one.
     with contextlib.ExitStack() as stack:
         left = Demo(stack, as_ourselves=as_ourselves).read().end_by(signal.SIGINT)
     assert left == LEAVES_NOTHING
 
 
-def test_ctrl_c_during_the_setup_ends_the_demo_and_leaves_nothing():
+def test_ctrl_c_during_setup_ends_the_demo_without_leftovers():
     with contextlib.ExitStack() as stack:
         demo = Demo(stack, as_ourselves=True)
         wait_for("the first namespace", lambda: len({namespace_of(p) for p in demo.pids()}) > 1)
@@ -348,7 +348,7 @@ def run_demo(*flags, prefix=()):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_taken_port_is_reported_in_one_line():
+def test_a_port_in_use_is_reported_in_one_line():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

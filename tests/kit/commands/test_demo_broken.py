@@ -55,7 +55,7 @@ def test_planning_finds_each_mistake_visible_in_the_manifests(plan):
     }
 
 
-def test_mistakes_at_run_time_lead_to_the_ports_of_the_broken_pod(plan):
+def test_runtime_mistakes_surface_on_the_ports_of_the_broken_pod(plan):
     endpoints = {
         port.key.name.name: [str(address) for address in port.serving.endpoints]
         for port in plan.ports.values()
@@ -68,7 +68,7 @@ def test_mistakes_at_run_time_lead_to_the_ports_of_the_broken_pod(plan):
     assert endpoints["nonexistent"][0].partition(":")[0] not in PODS.values()
 
 
-async def test_following_the_advice_about_a_local_policy_leads_to_a_pod(tmp_path):
+async def test_the_local_policy_advice_leads_to_a_pod(tmp_path):
     text = broken_manifests_for(PODS).replace(
         "internalTrafficPolicy: Local", "internalTrafficPolicy: Cluster"
     )

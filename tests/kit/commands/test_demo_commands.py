@@ -60,7 +60,7 @@ def listening(folder):
         os.close(end)
 
 
-def test_a_command_of_another_terminal_is_answered(folder):
+def test_a_command_from_another_terminal_gets_a_reply(folder):
     with listening(folder):
         assert send_command(["break", "web-2"]) == "did break web-2"
         assert send_command(["heal"]) == "did heal"
@@ -72,7 +72,7 @@ def test_a_command_error_is_printed_on_the_other_terminal(folder):
     assert str(caught.value) == "there is no pod 'web-9' (pods: web-1)"
 
 
-def test_the_folder_of_a_killed_demo_is_skipped(folder):
+def test_the_directory_of_a_killed_demo_is_skipped(folder):
     with listening(folder):
         pass
     newer = folder.with_name(f"{FOLDER_PREFIX}2")
@@ -93,7 +93,7 @@ def test_a_demo_folder_path_may_exceed_the_unix_socket_limit(tmp_path, monkeypat
         assert send_command(["heal"]) == "did heal"
 
 
-def test_a_client_without_a_command_delays_no_other(folder):
+def test_a_silent_control_client_does_not_delay_other_clients(folder):
     silent = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])"
     with listening(folder):
         # A socket's path has 108 bytes.
@@ -122,7 +122,7 @@ while True:
 """
 
 
-def test_lines_of_the_terminal_are_commands(folder):
+def test_lines_typed_at_the_terminal_are_commands(folder):
     controller, terminal = os.openpty()
     login = (
         "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -155,19 +155,19 @@ def test_lines_of_the_terminal_are_commands(folder):
         ("break web-2", "there is no pod 'web-2' (pods: )"),
     ],
 )
-def test_an_invalid_command_is_answered_with_valid_ones(line, message):
+def test_an_invalid_command_error_lists_the_valid_commands(line, message):
     with pytest.raises(UserspaceProxyError) as caught:
         Tour().run(line)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("line", ["help", ""])
-def test_help_lists_the_commands_that_the_program_takes_too(line):
+def test_help_lists_the_demo_commands_and_status_explain_and_help(line):
     listed = [text.split()[0] for text in Tour().run(line).splitlines()]
     assert listed == [*DEMO.choices, "status", "explain", "help"]
 
 
-def test_answers_fit_the_width_of_the_requesting_terminal(monkeypatch):
+def test_output_fits_the_width_of_the_requesting_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "97")
     assert COLUMNS_SHOWN not in demo_commands._environment()
     monkeypatch.setattr("sys.stdout", Terminal())

@@ -26,7 +26,7 @@ async def read(path):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_the_sample_services_are_read_without_a_problem(tmp_path):
+async def test_the_sample_services_load_without_problems(tmp_path):
     path = tmp_path / "shop.yaml"
     path.write_text(manifests_for(PODS))
     snapshot, status = await read(path)

@@ -72,7 +72,7 @@ userspace-proxy explain shop/api
 """
 
 
-def test_an_unserved_service_has_a_line_and_status_and_explain_work_inside(tmp_path):
+def test_an_unserved_service_is_printed_and_status_and_explain_work_inside(tmp_path):
     path = tmp_path / "shop.yaml"
     path.write_text(BROKEN)
     run = ["-m", "userspace_proxy", "sandbox", f"--manifests={path}", "--", "bash", "-c", ASK]
@@ -95,7 +95,7 @@ def test_an_unserved_service_has_a_line_and_status_and_explain_work_inside(tmp_p
     assert done.returncode == 3
 
 
-def test_the_first_of_many_unserved_services_are_named(tmp_path):
+def test_only_the_first_of_many_unserved_services_are_listed(tmp_path):
     services = [
         BROKEN.rpartition("---")[2].replace("name: api", f"name: api-{n}") for n in range(25)
     ]
@@ -158,7 +158,7 @@ print(urllib.request.urlopen("http://web/").read().decode())
 
 
 @pytest.mark.long
-def test_the_command_may_serve_endpoints_itself(manifests):
+def test_the_command_may_serve_its_own_endpoints(manifests):
     words = ["sandbox", f"--manifests={manifests}", "-n", "shop", "--own=web", "--"]
     done = subprocess.run(
         [sys.executable, "-m", "userspace_proxy", *words, sys.executable, "-c", OWN],
@@ -178,7 +178,7 @@ def test_a_service_missing_from_the_manifests_is_an_error(manifests, capsys):
 
 
 @pytest.mark.long
-def test_a_signal_that_ends_the_command_is_its_exit_status(manifests):
+def test_a_signal_that_kills_the_command_sets_the_exit_status(manifests):
     words = ["sandbox", f"--manifests={manifests}", "--", "sh", "-c", "kill -KILL $$"]
     done = subprocess.run([sys.executable, "-m", "userspace_proxy", *words], timeout=100)
     assert done.returncode == 128 + 9
@@ -199,7 +199,7 @@ def test_sandbox_names_the_missing_argument(words, error, capsys):
     )
 
 
-def test_an_error_in_the_manifests_is_reported_before_anything_starts(tmp_path, capsys):
+def test_a_manifest_error_is_reported_before_anything_starts(tmp_path, capsys):
     path = tmp_path / "web.yaml"
     path.write_text("kind: Service\napiVersion: v1\nmetadata: {name: web}\nspec: {}\n")
     assert main(["sandbox", f"--manifests={path}", "--", "true"]) == 1

@@ -30,7 +30,7 @@ def test_the_default_port_falls_back_to_any_free_port():
         assert first.getsockname()[1] != second.getsockname()[1]
 
 
-def test_the_last_line_of_a_log(tmp_path):
+def test_last_line_returns_the_last_log_line_or_reports_an_empty_log(tmp_path):
     log = tmp_path / "log"
     log.write_text("")
     assert last_line(log) == "the log is empty"
@@ -66,7 +66,7 @@ def test_a_proxy_that_exits_early_is_an_error_with_its_last_log_line(tmp_path):
             wait_until_ready(port, ended, log, lambda: False)
 
 
-def test_a_page_in_a_pod_is_served_there_while_health_is_checked_here(tmp_path):
+def test_a_page_in_a_pod_is_served_there_and_health_is_served_outside(tmp_path):
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     log = tmp_path / "log"

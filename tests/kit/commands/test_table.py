@@ -6,7 +6,7 @@ from userspace_proxy.cli.plugin_commands import all_commands
 from userspace_proxy_testing.commands.table import DEMO, SANDBOX
 
 
-def test_demo_and_sandbox_are_commands_of_the_program():
+def test_demo_and_sandbox_are_registered_commands():
     commands = all_commands(COMMANDS)
     assert (commands["demo"], commands["sandbox"]) == (DEMO, SANDBOX)
 

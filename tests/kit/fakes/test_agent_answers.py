@@ -57,7 +57,7 @@ def facts(node: str = "node-1"):
     return found
 
 
-async def test_a_whole_answer_reads_as_a_proxys_status():
+async def test_a_complete_status_response_parses_as_a_proxy_status():
     client = await asked(FakeAgent(facts()), request())
     status = read_answer(client.body)
     assert (status.node, len(status.ports)) == ("node-1", 3)
@@ -103,7 +103,7 @@ async def test_an_agent_returns_only_the_digests_of_the_requested_bucket():
     assert msgspec.json.decode(one.body)["digests"] == {"shop/db": "4567cdef"}
 
 
-async def test_configured_pages_are_served_and_others_return_404():
+async def test_configured_pages_are_served_and_other_paths_return_404():
     agent = FakeAgent(facts(), pages={"/configz": b"{}"})
     assert (await asked(agent, request(path="/configz"))).body == b"{}"
     assert b" 404 " in (await asked(agent, request(path="/api/v1/plan"))).got
@@ -115,13 +115,13 @@ async def test_the_bomb_expands_more_than_five_hundred_times():
     assert len(unpacked) == 8 << 20 > 500 * len(client.body)
 
 
-async def test_deep_json_is_too_deep_for_a_parser():
+async def test_deeply_nested_json_exceeds_the_parsers_depth():
     client = await asked(HOSTILE["deep-json"](), request())
     with pytest.raises(RecursionError):
         read_answer(client.body)
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_forged_facts_have_the_trick_wherever_people_read(trick):
+def test_forged_facts_contain_the_trick_in_all_displayed_fields(trick):
     made = forged(facts(), trick)
     assert made.node == made.verdict == made.ports[0].state.sentence == trick

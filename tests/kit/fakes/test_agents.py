@@ -54,7 +54,7 @@ async def ask(client: ApiClient, pod: str, port: int = 10249) -> bytes:
             await stream.close()
 
 
-async def test_each_pod_returns_its_own_answer(api, client):
+async def test_each_pod_returns_its_own_response(api, client):
     agents = FakeAgents(api)
     pods = [agents.add(f"node-{i}", fixed(b"%d" % i)) for i in range(3)]
     answers = await asyncio.gather(*(ask(client, pod) for pod in pods))
@@ -72,7 +72,7 @@ async def test_the_bytes_exchanged_with_each_node_are_counted(api, client):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_a_client_can_leave_a_hostile_answer(api, client, name):
+async def test_a_client_can_disconnect_from_a_hostile_response(api, client, name):
     pod = FakeAgents(api).add("node-1", HOSTILE[name]())
     stream = await open_stream(client, ForwardTarget("kube-system", pod, 10249))
     await stream.send(GET)
@@ -83,7 +83,7 @@ async def test_a_client_can_leave_a_hostile_answer(api, client, name):
     await until(lambda: api.pods.open == 0)
 
 
-def test_a_request_is_read():
+def test_a_request_is_parsed():
     head = (
         b"GET /a%20b?view=summary&also=x/y&also=z&watch HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n"
     )

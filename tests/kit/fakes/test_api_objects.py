@@ -22,19 +22,19 @@ def names(items) -> list[str]:
     return [item["metadata"]["name"] for item in items]
 
 
-def test_a_node_has_no_namespace(objects):
+def test_a_node_object_has_no_namespace(objects):
     event = objects.put({"kind": "Node", "metadata": {"name": "alice"}})
     assert event.object["metadata"] == {"name": "alice", "resourceVersion": "1001"}
 
 
-def test_unknown_paths_are_an_error(objects):
+def test_unknown_paths_are_rejected(objects):
     with pytest.raises(KeyError, match="Deployment"):
         objects.put({"kind": "Deployment", "metadata": {"name": "web"}})
     with pytest.raises(KeyError):
         objects.delete("Service", "web", "default")
 
 
-def test_a_watch_from_any_state_begins_with_existing_objects(objects):
+def test_a_watch_without_a_version_begins_with_existing_objects(objects):
     for name in ("cart", "web"):
         objects.put(service(name))
     objects.delete("Service", "cart", "default")

@@ -11,7 +11,7 @@ def after(method, body, before=POD):
     return pod
 
 
-def test_a_new_pod_has_an_identity():
+def test_a_new_pod_has_a_uid():
     code, pod = write_pod("POST", None, {"metadata": {"name": "web-1"}}, uid="new")
     assert (code, pod["metadata"]["uid"]) == (201, "new")
 
@@ -23,7 +23,7 @@ def test_a_new_pod_has_an_identity():
         pytest.param("PATCH", None, {}, 404, id="not-there"),
     ],
 )
-def test_a_request_for_another_pod_is_refused(method, before, body, code):
+def test_a_request_with_another_pods_uid_is_rejected(method, before, body, code):
     assert write_pod(method, before, body, uid="new") == (code, before)
 
 
@@ -66,7 +66,7 @@ def test_addresses_are_added_unless_a_patch_replaces_them():
     assert after("PATCH", {"status": replacing}, before)["status"]["podIPs"] == [{"ip": "10.0.0.2"}]
 
 
-def test_a_pod_without_a_node_is_gone_at_once():
+def test_a_pod_without_a_node_is_deleted_at_once():
     assert after("DELETE", {}) is None
 
 

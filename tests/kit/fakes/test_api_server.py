@@ -41,7 +41,7 @@ async def next_event(response: aiohttp.ClientResponse) -> tuple[str, str]:
     return event["type"], event["object"]["metadata"]["resourceVersion"]
 
 
-async def test_a_list_has_its_version_and_is_noted(api, client):
+async def test_a_list_has_a_resource_version_and_is_recorded(api, client):
     api.put(WEB)
     code, body = await get(client, SERVICES, limit="500")
     assert (code, body["metadata"]["resourceVersion"]) == (200, "1001")
@@ -80,7 +80,7 @@ async def test_a_watch_begins_after_its_version_and_continues(api, client):
         assert await response.content.readline() == b""
 
 
-async def test_a_watch_from_a_forgotten_version_is_gone(api, client):
+async def test_a_watch_from_a_compacted_version_gets_a_gone_error(api, client):
     api.forget()
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1000"}) as response:
         event = json.loads(await response.content.readline())
@@ -95,19 +95,19 @@ async def test_a_watch_from_a_forgotten_version_is_gone(api, client):
         pytest.param({"continue": "x"}, 410, "The provided continue parameter", id="old-page"),
     ],
 )
-async def test_unsupported_requests_get_a_status(api, client, query, code, message):
+async def test_unsupported_requests_return_a_status_object(api, client, query, code, message):
     status, body = await get(client, SERVICES, **query)
     assert (status, body["code"]) == (code, code)
     assert body["message"].startswith(message)
 
 
-async def test_refusals_are_as_many_as_requested(api, client):
+async def test_refuse_rejects_the_given_number_of_requests(api, client):
     api.refuse("services", 429, message="busy", retry_after_s=7, times=2)
     codes = [(await get(client, SERVICES))[0] for _ in range(3)]
     assert codes == [429, 429, 200]
 
 
-async def test_refusals_may_begin_later(api, client):
+async def test_refuse_can_start_after_a_number_of_requests(api, client):
     api.refuse("services", 403, after=1)
     codes = [(await get(client, SERVICES))[0] for _ in range(3)]
     assert codes == [200, 403, 200]
@@ -135,7 +135,7 @@ async def test_requests_without_the_token_are_rejected(api, client):
         assert response.status == 200
 
 
-async def test_events_during_silence_are_lost(api, client):
+async def test_events_are_not_sent_while_the_server_is_stalled(api, client):
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1000"}) as response:
         await api.until(lambda a: a.watch_count("services") == 1)
         api.be_silent()
@@ -145,7 +145,7 @@ async def test_events_during_silence_are_lost(api, client):
         assert await next_event(response) == ("MODIFIED", "1002")
 
 
-async def test_a_stop_breaks_watches_off_and_a_start_keeps_the_address(api, client):
+async def test_a_stop_ends_watches_and_a_restart_keeps_the_address(api, client):
     url = api.url
     api.put(WEB)
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1001"}) as response:
@@ -158,7 +158,7 @@ async def test_a_stop_breaks_watches_off_and_a_start_keeps_the_address(api, clie
     assert len((await get(client, SERVICES))[1]["items"]) == 1
 
 
-async def test_a_wait_without_success_ends_with_the_requests(api, client):
+async def test_until_times_out_with_the_list_of_requests(api, client):
     await get(client, SERVICES)
     with pytest.raises(TimeoutError, match="not so after:\nGET /api/v1/services"):
         await api.until(lambda _: False, deadline_s=0.01)

@@ -32,7 +32,7 @@ def connect(session, **more):
     return session.ws_connect(PATH, params=query, protocols=["v4.channel.k8s.io"], **more)
 
 
-async def test_the_port_is_sent_before_the_pong_of_the_answering_pod(api, session):
+async def test_the_port_header_precedes_the_pong(api, session):
     async def serve(_reader, writer):
         writer.write(b"hello")
 
@@ -54,7 +54,7 @@ async def test_the_port_is_sent_before_the_pong_of_the_answering_pod(api, sessio
     assert api.pods.dialled == ["default/web-1:80"]
 
 
-async def test_after_the_pods_end_the_stream_waits_for_the_clients_close(api, session):
+async def test_after_the_pod_closes_the_stream_waits_for_the_clients_close(api, session):
     async def serve(_reader, writer):
         writer.write(b"hello")
 
@@ -70,7 +70,7 @@ async def test_after_the_pods_end_the_stream_waits_for_the_clients_close(api, se
         await until(lambda: api.pods.open == 0)
 
 
-async def test_a_client_leaving_during_an_answer_is_not_an_error(api, session, caplog):
+async def test_a_client_disconnecting_during_a_response_is_not_an_error(api, session, caplog):
     async def serve(_reader, writer):
         with suppress(ConnectionError):
             while True:
@@ -88,7 +88,7 @@ async def test_a_client_leaving_during_an_answer_is_not_an_error(api, session, c
     assert not caplog.records
 
 
-async def test_a_port_without_a_server_is_an_error_and_the_end(api, session):
+async def test_a_port_without_a_listener_sends_an_error_and_closes(api, session):
     api.pods.run("web-1", {})
     async with connect(session) as socket:
         messages = [await socket.receive() for _ in range(4)]
@@ -105,7 +105,7 @@ async def test_a_port_without_a_server_is_an_error_and_the_end(api, session):
         pytest.param(("web-1",), {"ports": "80"}, 400, id="no-upgrade"),
     ],
 )
-async def test_other_requests_are_refused(api, session, pods, query, code):
+async def test_invalid_port_forward_requests_are_rejected(api, session, pods, query, code):
     for name in pods:
         api.pods.run(name, {})
     async with session.get(PATH, params=query) as response:
@@ -113,6 +113,6 @@ async def test_other_requests_are_refused(api, session, pods, query, code):
         assert (await response.json())["code"] == code
 
 
-def test_a_pod_that_does_not_run_cannot_be_killed():
+def test_a_stopped_pod_cannot_be_killed():
     with pytest.raises(KeyError):
         FakeApiServer().pods.kill("web-1")

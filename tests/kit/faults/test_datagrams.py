@@ -63,20 +63,20 @@ async def faulty(*toxics, host="127.0.0.1"):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_without_toxics_datagrams_and_replies_are_passed_on(host):
+async def test_without_toxics_datagrams_and_replies_are_forwarded(host):
     async with faulty(host=host) as send:
         assert await send(b"1", b"2", replies=2) == [b"1", b"2"]
 
 
 @pytest.mark.parametrize("stream", ["upstream", "downstream"])
-async def test_all_are_lost(stream):
+async def test_a_loss_of_100_percent_drops_all_datagrams(stream):
     async with faulty((stream, {"type_": "loss", "percent": 100})) as send:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await send(b"1", replies=1)
 
 
-async def test_some_are_lost_and_always_the_same():
+async def test_a_partial_loss_drops_the_same_datagrams_in_each_run():
     async with faulty(("upstream", {"type_": "loss", "percent": 50})) as send:
         first = await send(*[b"%d" % n for n in range(40)], replies=10)
     async with faulty(("upstream", {"type_": "loss", "percent": 50})) as send:
@@ -100,7 +100,7 @@ async def test_a_reordered_datagram_arrives_after_the_next_datagram():
         assert await send(b"1", b"2", b"3", b"4", replies=4) == [b"2", b"1", b"4", b"3"]
 
 
-async def test_latency_delays_each():
+async def test_latency_delays_each_datagram():
     async with faulty(("downstream", {"type_": "latency", "latency": 60})) as send:
         began = asyncio.get_running_loop().time()
         assert await send(b"1", b"2", replies=2) == [b"1", b"2"]
@@ -158,7 +158,7 @@ async def test_a_flow_in_use_stays_open():
         assert [*faults._flows.values()] == [flow]
 
 
-async def test_at_the_bound_the_longest_idle_flow_ends(monkeypatch):
+async def test_at_the_limit_the_longest_idle_flow_is_closed(monkeypatch):
     monkeypatch.setattr(datagrams, "_FLOWS_MAX", 2)
     async with echoing() as (faults, exchange):
         first, second = await exchange(), await exchange()
@@ -170,7 +170,7 @@ async def test_at_the_bound_the_longest_idle_flow_ends(monkeypatch):
         await exchange(second)
 
 
-async def test_without_a_descriptor_a_datagram_is_lost():
+async def test_a_datagram_is_lost_when_descriptors_are_exhausted():
     async with echoing() as (faults, exchange):
         client = await exchange()
         faults._end_first()
@@ -187,7 +187,7 @@ async def test_without_a_descriptor_a_datagram_is_lost():
         await exchange(client)
 
 
-async def test_an_endpoint_that_refuses_ends_nothing():
+async def test_a_refusing_endpoint_does_not_close_the_flow():
     faults = FaultDatagrams(SocketAddress("127.0.0.1", free_port(Protocol.UDP)))
     transport, client = await asyncio.get_running_loop().create_datagram_endpoint(
         Client, remote_addr=faults.address

@@ -27,7 +27,7 @@ def connects(address, timeout_s=0.2):
         return 0
 
 
-async def test_a_fault_server_refuses_and_serves_again_at_the_same_address():
+async def test_a_fault_server_refuses_and_later_serves_at_the_same_address():
     async with faulty() as faults:
         address = faults.address
         faults.set_mode(Mode.REFUSE)
@@ -45,7 +45,7 @@ async def test_dials_to_a_silent_fault_server_time_out():
         assert await ask(faults) == b"hello"
 
 
-async def test_half_open_connections_are_accepted_and_nothing_happens():
+async def test_half_open_connections_are_accepted_and_never_answered():
     async with faulty() as faults:
         faults.set_mode(Mode.HALF_OPEN)
         with pytest.raises(TimeoutError):
@@ -53,7 +53,7 @@ async def test_half_open_connections_are_accepted_and_nothing_happens():
                 await ask(faults)
 
 
-async def test_the_first_clients_fail():
+async def test_first_resets_fail_the_first_clients():
     async with faulty() as faults:
         faults.first_resets = FirstResets(2)
         for _ in range(2):
@@ -73,7 +73,7 @@ async def test_first_resets_at_connect_fail_a_client_before_its_first_byte():
         assert await ask(faults) == b"hello"
 
 
-async def test_open_connections_survive_a_change_of_mode_and_end_at_the_close():
+async def test_open_connections_survive_a_mode_change_until_close():
     async with faulty() as faults:
         reader, writer = await connect(faults)
         writer.write(b"a")

@@ -15,7 +15,7 @@ def clock():
     return asyncio.get_running_loop().time()
 
 
-async def test_without_toxics_bytes_and_the_end_are_passed_on():
+async def test_without_toxics_bytes_and_eof_are_forwarded():
     async with faulty() as faults:
         reader, writer = await connect(faults)
         sent = bytes(range(256)) * 4096
@@ -27,7 +27,7 @@ async def test_without_toxics_bytes_and_the_end_are_passed_on():
 
 
 @pytest.mark.parametrize("stream", ["upstream", "downstream"])
-async def test_latency_delays_one_direction(stream):
+async def test_latency_delays_only_its_direction(stream):
     given = {"type_": "latency", "latency": 80, "stream": stream}
     async with faulty(echo, given) as faults:
         began = clock()
@@ -97,7 +97,7 @@ async def test_a_timeout_of_0_drops_bytes_until_removed():
         writer.close()
 
 
-async def test_with_a_timeout_of_0_any_number_of_bytes_is_lost_and_the_end_is_seen(monkeypatch):
+async def test_a_timeout_of_0_drops_any_number_of_bytes_and_detects_eof(monkeypatch):
     monkeypatch.setattr(detour_stream, "_CHUNKS", 4)
     async with faulty(echo, {"type_": "timeout", "stream": "upstream"}) as faults:
         reader, writer = await connect(faults)
@@ -112,7 +112,7 @@ async def test_with_a_timeout_of_0_any_number_of_bytes_is_lost_and_the_end_is_se
         writer.close()
 
 
-async def test_a_lost_end_is_passed_on_later():
+async def test_a_dropped_eof_is_forwarded_later():
     given = {"type_": "reset_peer", "timeout": 60_000, "stream": "upstream"}
     async with faulty(echo, given) as faults:
         reader, writer = await connect(faults)
@@ -125,7 +125,7 @@ async def test_a_lost_end_is_passed_on_later():
 
 
 @pytest.mark.parametrize("first", ["timeout", "reset_peer"])
-async def test_of_several_toxics_that_end_a_connection_the_earliest_does(first):
+async def test_the_earliest_of_several_closing_toxics_takes_effect(first):
     given = {"timeout": {"type_": "timeout"}, "reset_peer": {"type_": "reset_peer", "timeout": 30}}
     toxics = [given[first], *(toxic for type_, toxic in given.items() if type_ != first)]
     async with faulty(echo, *toxics) as faults:
@@ -142,7 +142,7 @@ async def test_reset_peer_resets_after_its_timeout():
 
 
 @pytest.mark.parametrize("stream", ["upstream", "downstream"])
-async def test_a_reset_waits_for_the_first_byte_of_the_client_and_passes_a_greeting_on(stream):
+async def test_a_reset_waits_for_the_clients_first_byte_and_forwards_a_greeting(stream):
     heard = asyncio.get_running_loop().create_future()
 
     async def greet(reader, writer):
@@ -164,7 +164,7 @@ async def test_a_reset_waits_for_the_first_byte_of_the_client_and_passes_a_greet
         writer.close()
 
 
-async def test_a_client_that_ends_without_a_byte_is_reset():
+async def test_a_client_that_closes_without_sending_is_reset():
     async with faulty(echo, {"type_": "reset_peer"}) as faults:
         reader, writer = await connect(faults)
         writer.write_eof()
@@ -174,7 +174,7 @@ async def test_a_client_that_ends_without_a_byte_is_reset():
         writer.close()
 
 
-async def test_a_reset_at_connect_waits_for_no_byte():
+async def test_a_reset_at_connect_does_not_wait_for_data():
     async with faulty(echo, {"type_": "reset_peer", "at_connect": True}) as faults:
         reader, writer = await connect(faults)
         with pytest.raises(ConnectionResetError):
@@ -195,7 +195,7 @@ async def test_an_added_toxic_affects_an_open_connection_without_traffic():
         writer.close()
 
 
-async def test_a_slicer_cuts_into_pieces():
+async def test_slicer_splits_data_into_chunks():
     sizes = []
 
     async def count(reader, writer):
@@ -217,7 +217,7 @@ async def test_a_slicer_cuts_into_pieces():
     assert len(sizes) > 4
 
 
-async def test_limit_data_closes_after_so_many_bytes():
+async def test_limit_data_closes_after_the_given_number_of_bytes():
     async with faulty(echo, {"type_": "limit_data", "bytes": 3}) as faults:
         reader, writer = await connect(faults)
         writer.write(b"hello")
@@ -226,7 +226,7 @@ async def test_limit_data_closes_after_so_many_bytes():
         writer.close()
 
 
-async def test_slow_close_delays_the_end():
+async def test_slow_close_delays_the_close():
     async def close(_reader, writer):
         writer.close()
 
@@ -239,7 +239,7 @@ async def test_slow_close_delays_the_end():
         writer.close()
 
 
-async def test_a_connections_drawn_faults_ignore_the_bytes_of_other_connections():
+async def test_random_faults_of_a_connection_do_not_depend_on_other_connections():
     given = {"type_": "limit_data", "bytes": 0, "toxicity": 0.5}
     jitter = {"type_": "latency", "latency": 1, "jitter": 1}
 

@@ -32,7 +32,7 @@ async def rig():
     await rig.faults.close()
 
 
-async def test_an_endpoint_with_a_fault_is_dialled_elsewhere(rig):
+async def test_an_endpoint_with_a_fault_is_dialled_through_a_detour(rig):
     rig.add("latency", latency=10)
     assert list(rig.detours[WEB]) == [At(Protocol.TCP, ONE)]
     assert rig.detours[WEB][At(Protocol.TCP, ONE)].ip == "127.0.0.1"
@@ -61,7 +61,7 @@ async def test_faults_are_described(rig):
     assert rig.faults.of(DNS) == {}
 
 
-async def test_a_fault_that_is_used_up_is_none(rig):
+async def test_a_used_up_fault_is_no_longer_listed(rig):
     rig.add("fail_first", count=1, at_connect=True)
     assert rig.faults.of(WEB) == {At(Protocol.TCP, ONE): ["fails the next 1 at connect"]}
     rig.add("fail_first", count=1)
@@ -74,13 +74,13 @@ async def test_a_fault_that_is_used_up_is_none(rig):
     assert rig.faults.of(WEB) == {}
 
 
-async def test_toxicity_is_a_share_of_datagrams_with_udp(rig):
+async def test_each_fault_type_is_accepted_only_for_supported_protocols(rig):
     rig.add("latency", service=DNS, protocol=Protocol.UDP, latency=5, toxicity=0.5)
     words = ["latency(latency=5) downstream for 50% of datagrams"]
     assert rig.faults.of(DNS) == {At(Protocol.UDP, ONE): words}
 
 
-async def test_a_fault_of_the_same_name_is_replaced(rig):
+async def test_an_unknown_fault_type_is_rejected_with_a_suggestion(rig):
     rig.add("latency", latency=10)
     rig.add("latency", latency=20)
     rig.add("latency", latency=30, name="more")
@@ -90,7 +90,7 @@ async def test_a_fault_of_the_same_name_is_replaced(rig):
     ]
 
 
-async def test_udp_has_faults_of_its_own(rig):
+async def test_udp_has_its_own_fault_types(rig):
     rig.add("loss", service=DNS, protocol=Protocol.UDP, percent=50)
     assert rig.faults.of(DNS) == {At(Protocol.UDP, ONE): ["loss(percent=50) downstream"]}
     with pytest.raises(ConfigError, match=r"there is no fault 'los'.*did you mean loss"):

@@ -37,13 +37,13 @@ def test_an_unknown_fault_is_rejected_with_a_suggestion(type_, hint):
 
 
 @pytest.mark.parametrize("type_", [None, 7, ["latency"]])
-def test_a_fault_has_a_name(type_):
+def test_a_fault_type_must_be_a_name(type_):
     with pytest.raises(TypeError, match="fault: expected a name such as 'latency', got "):
         check_type(type_, Protocol.TCP)
 
 
 @pytest.mark.parametrize("toxic", [Latency(), Bandwidth(), Loss()])
-def test_a_fault_that_would_do_nothing_or_everything_by_mistake_is_refused(toxic):
+def test_a_fault_without_its_required_parameter_is_rejected(toxic):
     with pytest.raises(ConfigError, match=rf"fault {toxic.TYPE}: no .* is given \(give "):
         check_given(toxic, {})
 
@@ -71,7 +71,7 @@ def test_an_invalid_count_is_an_error(count):
         check_listener_fault("fail_first", {"count": count})
 
 
-def test_at_connect_is_true_or_false():
+def test_at_connect_must_be_a_boolean():
     with pytest.raises(ConfigError, match="fail_first: at_connect: 1 is not true or false"):
         check_listener_fault("fail_first", {"count": 1, "at_connect": 1})
     with pytest.raises(ConfigError, match="refuse: attributes"):

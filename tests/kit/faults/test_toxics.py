@@ -56,7 +56,7 @@ def test_toxics_have_the_names_and_attributes_of_toxiproxy_and_at_connect():
         ),
     ],
 )
-def test_a_toxic_is_read(given, toxic):
+def test_a_toxic_is_parsed(given, toxic):
     assert read_toxic(**given) == toxic
 
 

@@ -78,7 +78,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_a_proxy_is_changed(call, method):
+async def test_a_proxy_can_be_updated(call, method):
     await call("POST", "/proxies", WEB)
     assert await call(method, "/proxies/web", {"enabled": False}) == (
         200,
@@ -95,7 +95,7 @@ async def test_a_reset_enables_all_proxies_and_removes_all_toxics(call):
     assert await call("GET", "/proxies/web") == (200, MADE)
 
 
-async def test_populating_replaces_proxies_of_the_same_name(call):
+async def test_populate_replaces_proxies_of_the_same_name(call):
     await call("POST", "/proxies", WEB)
     other = {**WEB, "upstream": "127.0.0.1:81"}
     status, answer = await call("POST", "/populate", [other, {**WEB, "name": "db"}])
@@ -114,7 +114,7 @@ async def test_only_one_of_simultaneous_creations_of_a_proxy_succeeds(call):
     assert sorted(status for status, _ in answers) == [201] + [409] * 19
 
 
-async def test_a_client_that_sends_slowly_keeps_no_other_from_a_change(call):
+async def test_a_slow_request_body_does_not_block_other_changes(call):
     has_sent, may_end = asyncio.Event(), asyncio.Event()
 
     async def body():
@@ -131,7 +131,7 @@ async def test_a_client_that_sends_slowly_keeps_no_other_from_a_change(call):
     assert (await slow)[0] == 400
 
 
-async def test_a_browser_is_refused(call):
+async def test_a_request_from_a_browser_is_rejected(call):
     browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
     answer = await call("POST", "/proxies", WEB, headers=browser)
     assert answer == (403, "User agent not allowed\n")
@@ -142,12 +142,12 @@ async def test_a_browser_is_refused(call):
     ("host", "expected"),
     [("evil.example", 403), ("evil.example:8474", 403), ("localhost:8474", 200), ("[::1]", 200)],
 )
-async def test_a_host_name_that_leads_to_loopback_is_refused(call, host, expected):
+async def test_a_host_name_resolving_to_loopback_is_rejected(call, host, expected):
     status, _ = await call("GET", "/proxies", headers={"Host": host})
     assert status == expected
 
 
-async def test_on_other_addresses_any_host_is_served():
+async def test_on_other_addresses_any_host_header_is_accepted():
     api = ToxiproxyApi(Services())
     _, port = await api.serve(("0.0.0.0", 0))
     url = f"http://127.0.0.1:{port}/version"
@@ -163,7 +163,7 @@ async def test_a_direction_may_be_in_upper_case(call):
     assert await call("POST", "/proxies/web/toxics", given) == (200, SLOW)
 
 
-async def test_clients_get_the_statuses_of_toxiproxy(call):
+async def test_clients_get_toxiproxys_status_codes(call):
     assert await call("GET", "/version") == (200, {"version": "2.9.0"})
     assert (await call("POST", "/proxies", WEB))[0] == 201
     assert (await call("POST", "/proxies/web/toxics", SLOW))[0] == 200
@@ -211,7 +211,7 @@ async def test_clients_get_the_statuses_of_toxiproxy(call):
         ),
     ],
 )
-async def test_errors_have_the_form_of_toxiproxys(call, method, path, body, status, words):
+async def test_errors_have_toxiproxys_format(call, method, path, body, status, words):
     await call("POST", "/proxies", WEB)
     await call("POST", "/proxies/web/toxics", SLOW)
     got, answer = await call(method, path, body)
@@ -227,7 +227,7 @@ async def test_errors_have_the_form_of_toxiproxys(call, method, path, body, stat
         pytest.param(b"{}", "none-such", id="charset"),
     ],
 )
-async def test_a_body_other_than_json_is_rejected_with_status_400(call, data, charset):
+async def test_a_non_json_body_is_rejected_with_status_400(call, data, charset):
     type_ = {"Content-Type": f"application/json; charset={charset}"}
     status, answer = await call("POST", "/proxies", data=data, headers=type_)
     assert (status, answer["error"].startswith("bad request body")) == (400, True)

@@ -109,7 +109,7 @@ def test_a_rejected_address_leaves_the_proxy_at_its_old_address(call, upstream):
     ("listen", "remedy"),
     [("10.1.1.1:26379", "127.0.0.1:26379"), ("[fd00::10]:26379", "[::1]:26379")],
 )
-def test_only_loopback_addresses_are_served(call, upstream, listen, remedy):
+def test_only_loopback_listen_addresses_are_accepted(call, upstream, listen, remedy):
     upstream = upstream if listen[0] != "[" else "[::1]:80"
     _, error = refused(
         call, "POST", "/proxies", {"name": "db", "upstream": upstream, "listen": listen}
@@ -120,7 +120,7 @@ def test_only_loopback_addresses_are_served(call, upstream, listen, remedy):
     assert call("GET", "/proxies") == {}
 
 
-def test_a_port_of_another_program_is_an_error(call, upstream):
+def test_a_port_in_use_is_rejected(call, upstream):
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         wanted = {"name": "db", "upstream": upstream, "listen": taken}
@@ -145,7 +145,7 @@ def test_wildcard_and_localhost_addresses_listen_on_127_0_0_1(call, upstream, ho
         pytest.param("192.0.2.1:0", 500, "cannot listen on 192.0.2.1:0: Cannot assign", id="far"),
     ],
 )
-def test_an_address_of_another_machine_is_an_error(call, upstream, listen, status, words):
+def test_an_address_of_another_machine_is_rejected(call, upstream, listen, status, words):
     wanted = {"name": "db", "upstream": upstream, "listen": listen}
     found, error = refused(call, "POST", "/proxies", wanted)
     assert (found, words in error) == (status, True)
@@ -166,13 +166,13 @@ def test_an_upstream_name_is_stored_unresolved(call, upstream):
         pytest.param("[::1]:6379", "upstream '[::1]:6379' has no IPv4 address", id="family"),
     ],
 )
-def test_an_upstream_that_cannot_be_dialled_is_an_error(call, upstream, words):
+def test_an_undialable_upstream_is_rejected(call, upstream, words):
     status, error = refused(call, "POST", "/proxies", {"name": "db", "upstream": upstream})
     assert status == 400
     assert words in error
 
 
-def test_only_an_address_can_be_bound(proxy):
+def test_bind_requires_an_address_and_port(proxy):
     with pytest.raises(TypeError, match="bind: expected a tuple of IP address and port, got 8474"):
         proxy.serve_toxiproxy(8474)
 
@@ -216,7 +216,7 @@ def test_a_client_library_creates_lists_and_destroys_proxies(client, upstream):
     assert client.proxies() == {}
 
 
-def test_a_client_library_takes_a_proxy_down_and_up(client, upstream):
+def test_a_client_library_disables_and_enables_a_proxy(client, upstream):
     made = client.create(upstream=upstream, name="db")
     with made.down():
         assert not client.get_proxy("db").enabled

@@ -30,13 +30,13 @@ def answer(server, sent):
             return stream.read()
 
 
-def test_each_request_on_a_connection_is_answered_with_the_backends_name():
+def test_each_request_on_a_connection_gets_the_backends_name():
     got = answer(serve_http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert got.endswith(b"\r\n\r\nweb-1\n")
 
 
-def test_a_body_is_not_taken_for_the_next_request():
+def test_a_request_body_is_not_parsed_as_the_next_request():
     got = answer(serve_http, b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /" * 2)
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
 
@@ -45,7 +45,7 @@ def test_a_response_to_head_has_no_body():
     assert answer(serve_http, b"HEAD / HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\n")
 
 
-def test_requests_after_connection_close_are_not_answered():
+def test_requests_after_connection_close_are_ignored():
     got = answer(serve_http, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n" * 2)
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 1
 
@@ -54,12 +54,12 @@ def test_invalid_requests_are_rejected():
     assert answer(serve_http, b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
-def test_the_returned_checksum_and_length_cover_all_sent_bytes():
+def test_the_returned_checksum_and_length_cover_all_received_bytes():
     digest = hashlib.sha256(b"abc").hexdigest()
     assert answer(serve_sum, b"abc") == f"{digest} 3\n".encode()
 
 
-def test_a_source_sends_as_much_as_each_line_asks_for():
+def test_a_source_sends_as_many_bytes_as_each_line_requests():
     assert answer(serve_source, b"3\n0\n2\n") == b"\x00\x01\x02\x00\x01"
 
 
@@ -78,7 +78,7 @@ def test_a_reset_waits_for_the_first_byte_and_sets_linger():
         assert theirs.fileno() == -1
 
 
-def test_a_client_that_vanishes_ends_only_its_own_thread():
+def test_a_vanished_client_ends_only_its_own_thread():
     ours, theirs = socket.socketpair()
     ours.close()
     serving = Thread(target=serve_one, args=(theirs, serve_echo, "web-1"), daemon=True)
@@ -87,7 +87,7 @@ def test_a_client_that_vanishes_ends_only_its_own_thread():
     assert theirs.fileno() == -1
 
 
-def test_a_slow_server_answers_later():
+def test_a_slow_server_delays_its_response():
     backends.slow.set()
     try:
         began = time.monotonic()

@@ -19,7 +19,7 @@ def test_an_address_survives_split_and_join(text, expected):
 
 
 @pytest.mark.parametrize("text", ["web", "web:", ":80", "web:0", "web:70000", "web:http"])
-def test_an_invalid_address_is_named(text):
+def test_an_invalid_address_is_quoted_in_the_error(text):
     with pytest.raises(argparse.ArgumentTypeError, match=text):
         split(text)
 
@@ -34,7 +34,7 @@ def test_an_invalid_address_is_named(text):
         pytest.param([], id="no-command"),
     ],
 )
-def test_a_wrong_command_line_ends_with_status_2(argv, capsys):
+def test_an_invalid_command_line_exits_with_status_2(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         parse(argv)
     assert caught.value.code == 2

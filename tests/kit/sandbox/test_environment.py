@@ -7,7 +7,7 @@ import pytest
 from userspace_proxy_testing.sandbox.environment import without_proxies
 
 
-def test_variables_that_name_proxies_are_left_out():
+def test_http_proxy_variables_are_removed():
     names = ("http_proxy", "HTTPS_PROXY", "All_Proxy", "no_proxy", "NO_PROXY", "ftp_proxy")
     environment = {"PATH": "/bin", "MY_PROXY": "x", **dict.fromkeys(names, "http://proxy:3128")}
     assert without_proxies(environment) == {"PATH": "/bin", "MY_PROXY": "x"}

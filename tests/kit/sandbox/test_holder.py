@@ -32,18 +32,18 @@ def test_the_command_creates_only_missing_namespaces(rootless, user_pid, expecte
     assert command[-1] == "net/a=1"
 
 
-def test_a_user_namespace_is_entered_as_the_same_user():
+def test_entering_a_user_namespace_preserves_credentials():
     assert "--preserve-credentials" in enter_user(7)
 
 
-def test_only_the_first_line_is_read(pipe):
+def test_read_line_consumes_only_the_first_line(pipe):
     out, into = pipe
     os.write(into, b"ready\nmore\n")
     assert read_line(out, 1.0) == "ready"
     assert os.read(out, 10) == b"more\n"
 
 
-def test_an_unfinished_line_is_cut_at_the_deadline(pipe):
+def test_a_partial_line_is_returned_at_the_deadline(pipe):
     out, into = pipe
     os.write(into, b"rea")
     assert read_line(out, 0.0) == "rea"

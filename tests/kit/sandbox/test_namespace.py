@@ -34,7 +34,7 @@ def test_output_and_status_are_returned(here):
     assert (done.stdout, done.returncode) == ("hello", 3)
 
 
-def test_a_command_without_input_does_not_read_the_callers(here):
+def test_a_command_without_input_does_not_read_the_callers_stdin(here):
     assert here.run(["cat"]).stdout == ""
 
 
@@ -49,18 +49,18 @@ def test_a_command_uses_no_http_proxy_by_default(here, monkeypatch):
     assert here.run(["env", "http_proxy=http://mine", *show]).stdout == "http://mine\n"
 
 
-def test_a_failed_command_is_named_with_its_last_line(here):
+def test_a_failed_command_is_reported_with_its_last_stderr_line(here):
     with pytest.raises(SandboxError) as caught:
         here.run(["sh", "-c", "echo one >&2; echo two >&2; exit 3"])
     assert str(caught.value).endswith("in pod-a: two; status 3")
 
 
-def test_a_command_is_a_list(here):
+def test_a_command_given_as_a_string_is_rejected(here):
     with pytest.raises(TypeError, match=r"cannot run 'ip addr': a command is a list: \['ip', 'ad"):
         here.run("ip addr")
 
 
-def test_a_command_that_takes_too_long_is_killed(here):
+def test_a_command_exceeding_its_timeout_is_killed(here):
     with pytest.raises(
         SandboxError,
         match=r"cannot run `sleep 60` in pod-a: still running after "
@@ -75,7 +75,7 @@ def test_closing_a_namespace_kills_its_processes():
     assert process.returncode == -9
 
 
-def test_files_are_shown_in_a_mount_namespace_of_the_command(here):
+def test_files_are_mounted_in_the_commands_own_mount_namespace(here):
     prefix = here.prefix_with_files({"/etc/resolv.conf": Path("mine")})
     assert prefix[:4] == ("env", "unshare", "--mount", "sh")
     assert prefix[-3:] == ("mine", "/etc/resolv.conf", "--")
@@ -104,6 +104,6 @@ def test_files_are_shown_in_a_mount_namespace_of_the_command(here):
         pytest.param("", "cannot configure pod-a: no reason given", id="silent"),
     ],
 )
-def test_the_line_that_failed_is_named(said, expected):
+def test_the_failing_batch_line_is_quoted_in_the_error(said, expected):
     lines = ["link add v type veth", "route add default via 192.0.2.9"]
     assert str(explain_batch("pod-a", lines, said)) == expected

@@ -10,7 +10,7 @@ def test_an_unopened_sandbox_is_an_error(use):
         use(Sandbox())
 
 
-def test_an_unusable_range_is_refused_before_anything_starts():
+def test_an_unusable_range_is_rejected_before_anything_starts():
     with pytest.raises(SandboxError, match="a sandbox needs one IPv4 range"):
         Sandbox(pod_cidr="10.244.0.0,10.245.0.0")
 

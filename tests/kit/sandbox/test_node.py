@@ -16,7 +16,7 @@ def test_a_host_without_ipv6_is_reported():
     assert (str(host.ip), host.ip6) == ("198.51.100.1", None)
 
 
-def test_no_pod_is_started_when_the_range_is_used_up():
+def test_no_pod_is_started_when_the_range_is_exhausted():
     tiny = (ip_network("10.244.0.0/31"),)
     node = SandboxNode(
         "node-1",

@@ -10,7 +10,7 @@ from userspace_proxy_testing.sandbox.privileges import (
 NOT_PERMITTED = "unshare: unshare failed: Operation not permitted\n"
 
 
-def test_a_missing_tool_is_named_with_its_package(tmp_path):
+def test_a_missing_tool_is_reported_with_its_package(tmp_path):
     with pytest.raises(SandboxError) as caught:
         require_tools(str(tmp_path))
     assert str(caught.value) == (
@@ -33,7 +33,7 @@ def test_installed_tools_are_found(tmp_path):
         pytest.param("0000000000000000", True, id="user"),
     ],
 )
-def test_a_user_namespace_is_needed_without_the_capabilities(effective, expected):
+def test_a_user_namespace_is_required_without_the_capabilities(effective, expected):
     assert needs_user_namespace(int(effective, 16)) is expected
 
 
@@ -75,16 +75,16 @@ def test_a_user_namespace_is_needed_without_the_capabilities(effective, expected
         ),
     ],
 )
-def test_a_refused_user_namespace_names_the_cause_and_the_remedy(said, sysctls, expected):
+def test_a_denied_user_namespace_is_reported_with_cause_and_remedy(said, sysctls, expected):
     assert str(explain_refusal(said, rootless=True, sysctls=sysctls)) == expected
 
 
-def test_a_refused_network_namespace_names_the_capabilities():
+def test_a_denied_network_namespace_is_reported_with_the_capabilities():
     error = explain_refusal(NOT_PERMITTED, rootless=False, sysctls={})
     assert "Operation not permitted (grant CAP_SYS_ADMIN and CAP_NET_ADMIN" in str(error)
 
 
-def test_a_read_only_proc_is_not_taken_for_a_refused_namespace():
+def test_a_read_only_proc_is_distinguished_from_a_denied_namespace():
     said = "holder: 3: cannot create /proc/sys/net/ipv4/ip_forward: Read-only file system"
     error = explain_refusal(said, rootless=True, sysctls={"user.max_user_namespaces": "0"})
     assert error.hint == "/proc/sys must be writable: in a container, run it privileged"

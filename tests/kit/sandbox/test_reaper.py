@@ -24,7 +24,7 @@ def test_members_are_all_other_processes_of_the_namespace(proc):
     assert sorted(members("net:[2]", proc)) == [7, 8]
 
 
-def test_an_ended_process_is_in_no_namespace(proc):
+def test_an_exited_process_belongs_to_no_namespace(proc):
     assert namespace_of(9, proc) == ""
     assert namespace_of(10, proc) == ""
 

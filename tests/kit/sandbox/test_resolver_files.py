@@ -1,7 +1,7 @@
 from userspace_proxy_testing.sandbox import resolver_files, write_resolver_files
 
 
-def test_names_are_looked_up_as_in_a_pod_of_the_namespace(tmp_path):
+def test_resolv_conf_has_the_search_path_of_a_pod_in_the_namespace(tmp_path):
     files = write_resolver_files(tmp_path, "192.0.2.1", "shop")
     assert files["/etc/resolv.conf"].read_text() == (
         "nameserver 192.0.2.1\n"
@@ -10,7 +10,7 @@ def test_names_are_looked_up_as_in_a_pod_of_the_namespace(tmp_path):
     )
 
 
-def test_the_resolver_asks_nothing_but_files_and_dns(tmp_path, monkeypatch):
+def test_nsswitch_uses_only_files_and_dns_for_hosts(tmp_path, monkeypatch):
     machine = tmp_path / "machine.conf"
     machine.write_text("passwd: files\nhosts: files resolve dns\n")
     monkeypatch.setattr(resolver_files, "_NSSWITCH", machine)

@@ -28,7 +28,7 @@ def dead_port():
         ("udp://10.96.0.53:53=4", Target("udp", "10.96.0.53", 53, 4.0)),
     ],
 )
-def test_a_target_is_a_url_and_a_rate(text, expected):
+def test_a_target_is_parsed_as_a_url_and_a_rate(text, expected):
     assert target(text) == expected
 
 
@@ -36,12 +36,12 @@ def test_a_target_is_a_url_and_a_rate(text, expected):
     "text",
     ["http://10.96.0.10/", "https://a/=1", "http://a/=0", "http://a/=x", "http://a:b/=1", "=1"],
 )
-def test_a_wrong_target_is_named(text):
+def test_an_invalid_target_is_rejected(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not http://HOST"):
         target(text)
 
 
-def test_the_rate_rises_and_falls_around_its_average():
+def test_the_request_rate_oscillates_around_its_average():
     to = Target("http", "10.96.0.10", 80, 10.0)
     rates = [1 / to.pause_s(float(second), phase=1.0) for second in range(60)]
     assert sum(rates) / 60 == pytest.approx(10.0)
@@ -83,7 +83,7 @@ async def requesting(*targets):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_targets_are_requested_again_and_again():
+async def test_targets_are_requested_repeatedly():
     web, dns = asyncio.Semaphore(0), asyncio.Semaphore(0)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(
@@ -100,12 +100,12 @@ async def test_targets_are_requested_again_and_again():
 
 
 @pytest.mark.parametrize("protocol", ["http", "udp"])
-async def test_a_refusal_is_no_error(protocol, dead_port):
+async def test_a_refused_request_is_not_an_error(protocol, dead_port):
     async with asyncio.timeout(60):
         assert await request(Target(protocol, "127.0.0.1", dead_port, 1.0)) is None
 
 
-async def test_a_target_that_fails_stops_no_other(dead_port):
+async def test_a_failing_target_does_not_stop_other_targets(dead_port):
     answered = asyncio.Semaphore(0)
     async with counting(answered) as address:
         dead = Target("http", "127.0.0.1", dead_port, 200.0)

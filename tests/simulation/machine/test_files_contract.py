@@ -111,7 +111,7 @@ def test_a_second_socket_cannot_bind_a_port(bind: Open, kind: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [TCP, UDP])
-def test_sockets_that_agree_share_a_port(bind: Open, kind: int) -> None:
+def test_sockets_with_reuse_port_share_a_port(bind: Open, kind: int) -> None:
     first = bind(kind, REUSE_PORT)
     second = bind(kind, REUSE_PORT, beside=first)
     if kind == TCP:
@@ -121,7 +121,7 @@ def test_sockets_that_agree_share_a_port(bind: Open, kind: int) -> None:
 
 
 @pytest.mark.parametrize("leaves", ["is deaf", "is closed"])
-def test_the_last_socket_takes_the_index_of_a_leaving_one(
+def test_the_last_reuse_port_socket_takes_the_index_of_a_closed_one(
     system: SimpleNamespace, bind: Open, leaves: str
 ) -> None:
     first = bind(UDP, REUSE_PORT)
@@ -139,14 +139,14 @@ def test_the_last_socket_takes_the_index_of_a_leaving_one(
             assert others.index(reached) == others.index(in_order[number % count])
 
 
-def test_a_deaf_socket_keeps_its_port(bind: Open) -> None:
+def test_a_detached_socket_keeps_its_port(bind: Open) -> None:
     first = bind(UDP)
     first.setsockopt(*DEAF)
     with in_use():
         bind(UDP, beside=first)
 
 
-def test_a_deaf_socket_sends_nothing(bind: Open) -> None:
+def test_a_detached_socket_cannot_send(bind: Open) -> None:
     first, other = bind(UDP), bind(UDP)
     assert first.sendto(b"hello", other.getsockname()) == len(b"hello")
     first.setsockopt(*DEAF)
@@ -194,7 +194,7 @@ def _read(end: Any) -> tuple[bytes, int]:
     return data, count
 
 
-def test_bytes_after_descriptors_are_read_by_another_call(
+def test_bytes_after_passed_descriptors_need_another_read(
     system: SimpleNamespace, bind: Open
 ) -> None:
     ours, theirs = system.pair()
@@ -217,7 +217,7 @@ def test_bytes_sent_before_a_close_are_read(system: SimpleNamespace) -> None:
         theirs.sendmsg([b"?"], [], socket.MSG_NOSIGNAL)
 
 
-def test_a_port_in_a_message_is_kept(system: SimpleNamespace, bind: Open) -> None:
+def test_a_descriptor_in_flight_keeps_its_port(system: SimpleNamespace, bind: Open) -> None:
     ours, theirs = system.pair()
     port = bind(TCP)
     ours.sendmsg([b"x"], _rights(port))

@@ -143,7 +143,7 @@ SUPPOSED = {
 
 
 @pytest.mark.parametrize("name", SUPPOSED)
-def test_a_simulated_transaction_ends_as_in_the_kernel(kernel: Contract, name: str) -> None:
+def test_a_simulated_transaction_has_the_kernels_result(kernel: Contract, name: str) -> None:
     program = kernel.program()
     assert program.commit(*small_table()) == 0
     before = listing_of(kernel)
@@ -159,7 +159,7 @@ def listing_of(kernel: Contract) -> Any:
         return ruleset.chains(INET), ruleset.rules(INET, "ours"), sets, found
 
 
-def test_a_transaction_without_an_end_changes_nothing(kernel: Contract) -> None:
+def test_a_transaction_without_a_batch_end_is_not_applied(kernel: Contract) -> None:
     program = kernel.program()
     assert program.commit(*small_table(), with_end=False) == 0
     assert program.list(GET_TABLE, wire.netfilter(INET)).items == []
@@ -182,7 +182,7 @@ def test_only_a_transaction_with_changes_increments_the_generation(kernel: Contr
     assert generation(program) == first + 2
 
 
-def test_events_end_with_a_generation_and_are_filtered_by_their_sender(kernel: Contract) -> None:
+def test_events_end_with_a_generation_and_are_filtered_by_sender(kernel: Contract) -> None:
     program, other, watcher = kernel.program(), kernel.program(), kernel.program()
     watcher.sock.setsockopt(270, 1, 7)
     program.commit(*small_table())
@@ -212,7 +212,7 @@ def test_a_listing_is_interrupted_by_a_transaction(kernel: Contract) -> None:
     assert program.read_listing(lambda: other.commit(*CHANGES["replaced"])).is_interrupted
 
 
-def test_a_listing_of_elements_is_not_known_to_be_interrupted(kernel: Contract) -> None:
+def test_an_interrupted_element_listing_is_not_flagged(kernel: Contract) -> None:
     program, other = kernel.program(), kernel.program()
     program.commit(*small_table())
     many = table()
@@ -256,13 +256,13 @@ def test_listing_a_missing_table_or_set_fails_with_enoent(
     assert caught.value.errno == errno.ENOENT
 
 
-def test_rules_of_no_table_are_none(kernel: Contract) -> None:
+def test_listing_the_rules_of_a_missing_table_returns_none(kernel: Contract) -> None:
     program = kernel.program()
     body = wire.netfilter(INET) + wire.string(1, "gone")
     assert program.list(GET_RULE, body).items == []
 
 
-def test_an_owned_table_is_its_sockets(kernel: Contract) -> None:
+def test_an_owned_table_belongs_to_its_socket(kernel: Contract) -> None:
     program, other = kernel.program(), kernel.program()
     made = table()
     made.create(is_owned=True)
@@ -327,7 +327,7 @@ def _comparable(definition: Any) -> Any:
     return definition.chain, found
 
 
-def test_entries_are_listed_by_filters_and_deleted_by_their_numbers(kernel: Contract) -> None:
+def test_conntrack_entries_are_filtered_and_deleted_by_id(kernel: Contract) -> None:
     flows = [
         Flow(protocol, Place("10.1.7.7", port), Place("10.96.7.1", dialled))
         for protocol, port, dialled in ((17, 5001, 53), (17, 5002, 54), (6, 5003, 80))

@@ -53,7 +53,7 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
     assert holder.wait(20) == 0
 
 
-def test_without_a_report_a_process_takes_the_node_back(holder):
+def test_a_process_takes_the_node_back_without_a_serving_report(holder):
     """With its own command and environment, as often as that happens."""
     for _ in range(2):
         taken = take_over()
@@ -79,7 +79,7 @@ def test_a_process_stopped_during_a_takeover_does_not_take_the_node_back(holder)
     assert holder.stdout.read() == ""
 
 
-def test_a_process_asked_while_stopping_does_not_take_the_node_back():
+def test_a_process_asked_to_hand_over_while_stopping_does_not_take_the_node_back():
     with running(sys.executable, drains=True) as holder:
         holder.terminate()
         assert holder.stdout.readline() == "draining\n"
@@ -114,7 +114,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 @pytest.mark.parametrize("thread", ["", THREAD], ids=["one-thread", "two-threads"])
 @pytest.mark.parametrize("moment", SIGNALS)
-def test_a_signal_while_a_process_becomes_the_program_that_waits_is_not_lost(moment, thread):
+def test_a_signal_during_exec_into_the_waiting_program_is_not_lost(moment, thread):
     """The kernel delivers it to another thread, such as the log's, while this one blocks it."""
     with running(sys.executable, thread + SIGNALS[moment]) as holder:
         end(take_over())
@@ -134,7 +134,7 @@ if "USERSPACE_PROXY_TAKES_BACK" in os.environ:
         assert holder.stdout.read() == "back argument 7 False\nheld\n"
 
 
-def test_a_process_that_has_ended_awaits_no_report(holder):
+def test_an_exited_process_awaits_no_report(holder):
     taken = take_over()
     holder.kill()
     holder.wait()
@@ -186,12 +186,12 @@ async def test_a_stopping_process_no_longer_tries_to_take_a_node_back():
         assert starts.count == 1
 
 
-def test_children_are_workers_of_before():
+def test_children_lists_the_previous_workers():
     with started(["cat"]):
         assert has_children()
 
 
-def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):
+def test_a_handover_request_uses_no_file_of_the_virtual_environment(tmp_path):
     """An upgrade in place replaces them."""
     venv.create(tmp_path / "venv", symlinks=True)
     with running(tmp_path / "venv/bin/python") as holder:
@@ -218,7 +218,7 @@ def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):
         ),
     ],
 )
-def test_a_process_that_cannot_execute_another_program_answers_so_and_continues(spoil, cause):
+def test_a_process_that_cannot_exec_reports_the_cause_and_continues(spoil, cause):
     with running(sys.executable, spoil) as holder:
         for _ in range(2):
             with pytest.raises(LockHeld, match=rf"pid {holder.pid}\).*waits for workers.*{cause}"):

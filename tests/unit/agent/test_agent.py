@@ -29,7 +29,7 @@ from .samples import endpoints, service
 pytestmark = IN_BOTH_LOOPS
 
 
-async def test_waiting_for_a_change_ends_when_the_proxy_stops():
+async def test_settled_raises_when_the_proxy_stops():
     proxy = Proxy(source=Silent())
     await proxy.start()
     waiting = asyncio.ensure_future(proxy.settled())
@@ -60,9 +60,7 @@ async def test_a_process_returning_the_node_stops_reporting_that_it_serves():
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_old_workers_are_ended_once_no_client_is_steered_to_them(
-    monkeypatch, caplog, is_late
-):
+async def test_old_workers_end_once_no_client_is_steered_to_them(monkeypatch, caplog, is_late):
     monkeypatch.setattr(agents, "LAST_ANSWER_S", 0.01)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
@@ -91,7 +89,7 @@ async def test_old_workers_are_ended_once_no_client_is_steered_to_them(
 
 
 @pytest.mark.parametrize("has_workers", [False, True])
-async def test_clients_wait_at_ports_that_no_worker_has_handed_over(monkeypatch, has_workers):
+async def test_clients_wait_at_ports_that_no_worker_handed_over(monkeypatch, has_workers):
     """A worker may end while it is asked for its sockets."""
     port = free_port()
     steering = FakeSteering(kernel={Frontend("10.96.0.1", 80, Protocol.TCP): port})
@@ -131,7 +129,7 @@ def has_ended(worker):
     return True
 
 
-async def test_stopping_leaves_no_descriptor_behind():
+async def test_stop_closes_all_descriptors():
     counts = []
     # Twice: the first time libraries and the loop open descriptors that they keep.
     for _ in range(2):
@@ -142,7 +140,7 @@ async def test_stopping_leaves_no_descriptor_behind():
     assert counts[0] == counts[1]
 
 
-async def test_stopping_leaves_no_object_behind_after_http_requests():
+async def test_stop_leaves_no_objects_after_http_requests():
     source, port = MemorySource(), free_port()
     source.put_service(health_checked(port))
     proxy = Proxy(source=source, options=Options(admin=("127.0.0.1", 0)))
@@ -158,7 +156,7 @@ async def test_stopping_leaves_no_object_behind_after_http_requests():
     assert gone() is None
 
 
-async def test_a_source_that_cannot_begin_ends_the_start_and_leaves_nothing(tmp_path):
+async def test_a_source_that_cannot_start_fails_the_start_without_leftovers(tmp_path):
     proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
     with pytest.raises(SourceError, match=r"absent\.yaml"):
         await proxy.start()
@@ -172,20 +170,20 @@ class Ending(MemorySource):
         raise SourceError("cannot read Services: the disk is gone")
 
 
-async def test_a_source_that_cannot_continue_fails_with_its_own_error():
+async def test_a_failing_source_raises_its_own_error():
     async with Proxy(source=Ending()) as proxy:
         with pytest.raises(SourceError, match="the disk is gone"):
             await proxy.settled()
         assert isinstance(await proxy.failed(), SourceError)
 
 
-async def test_status_lists_the_load_balancers_that_announce_clients():
+async def test_status_lists_the_load_balancers_sending_proxy_protocol():
     options = Options(tuning=Tuning(proxy_protocol_from=("198.51.100.10/32",)))
     async with Proxy(source=Silent(), options=options) as proxy:
         assert proxy.status().part((), (), ()).announcing == ("198.51.100.10/32",)
 
 
-async def test_services_of_manifests_are_served_and_follow_edits(tmp_path):
+async def test_services_from_manifests_are_served_and_follow_edits(tmp_path):
     path = tmp_path / "web.yaml"
     async with backend(b"one") as one, backend(b"two") as two:
         path.write_text(manifest(one))
@@ -202,7 +200,7 @@ async def test_services_of_manifests_are_served_and_follow_edits(tmp_path):
                 await proxy.add_service("more", port=80)
 
 
-async def test_the_status_of_a_service_names_the_mistake_in_its_slice(tmp_path):
+async def test_the_status_of_a_service_reports_the_mistake_in_its_slice(tmp_path):
     path = tmp_path / "web.yaml"
     path.write_text(manifest("fd00::1:8080"))
     async with Proxy(source=ManifestSource(path)) as proxy:
@@ -237,7 +235,7 @@ def health_checked(port):
 
 
 @pytest.mark.parametrize("networks", [(), ("primary",), ("127.0.0.0/8",)], ids=str)
-async def test_a_health_check_node_port_answers_while_its_service_exists(networks):
+async def test_a_health_check_node_port_responds_while_its_service_exists(networks):
     source, port = MemorySource(), free_port()
     source.set_node(Node("node-7", ("127.0.0.1",)))
     source.put_service(health_checked(port))
@@ -255,7 +253,7 @@ async def test_a_health_check_node_port_answers_while_its_service_exists(network
             await http_status(port)
 
 
-async def test_components_close_in_reverse_after_a_failed_start(monkeypatch):
+async def test_components_close_in_reverse_order_after_a_failed_start(monkeypatch):
     events = []
 
     class Noted(Component):

@@ -61,7 +61,7 @@ def routes_and_rules(node):
 
 
 @pytest.mark.parametrize("steering", ["nftables", "local", "iptables"])
-def test_cleanup_removes_and_logs_the_remains_of_a_crash(node, steering, caplog):
+def test_cleanup_removes_and_logs_the_state_left_by_a_crash(node, steering, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
     # Reading a built-in table creates it.
     before = routes_and_rules(node), list_tables()
@@ -81,7 +81,7 @@ def test_cleanup_removes_and_logs_the_remains_of_a_crash(node, steering, caplog)
     assert caplog.messages == ["nothing to clean up"]
 
 
-def test_other_programs_tables_and_routes_stay(node):
+def test_cleanup_keeps_tables_and_routes_of_other_programs(node):
     table = TableWriter("other")
     table.create()
     with Ruleset() as ruleset:
@@ -93,7 +93,7 @@ def test_other_programs_tables_and_routes_stay(node):
     assert "10.3.0.0/24" in routes_and_rules(node)
 
 
-def test_a_kernel_path_table_left_alone_by_a_crash_is_removed(node):
+def test_a_leftover_kernel_path_table_is_removed(node):
     endpoint = SocketAddress("10.244.1.2", 80)
     leave_behind("nftables", "canary", KernelTarget(17000, (EndpointChoice((endpoint,)),)))
     node.run("nft delete table inet userspace-proxy-canary")
@@ -102,14 +102,14 @@ def test_a_kernel_path_table_left_alone_by_a_crash_is_removed(node):
     assert list_tables() == []
 
 
-def test_with_a_name_only_that_proxys_state_is_removed(node):
+def test_cleanup_with_a_name_removes_only_that_proxys_state(node):
     leave_behind("nftables")
     leave_behind("nftables", "canary")
     assert cleanup(CANARY) == 0
     assert list_tables() == ["userspace-proxy"]
 
 
-def test_while_the_proxy_runs_nothing_is_removed(node):
+def test_cleanup_is_rejected_while_the_proxy_runs(node):
     leave_behind("nftables")
     leave_behind("nftables", "canary")
     before = list_tables()

@@ -57,7 +57,7 @@ print(receive_frame(sock)[0].decode())
 """
 
 
-def test_root_without_net_admin_is_refused_the_node(holder):
+def test_root_without_net_admin_cannot_take_over_the_node(holder):
     """As in a container of the host's network."""
     said = run_without_capabilities(STRANGER)
     assert said == (
@@ -70,7 +70,7 @@ def test_root_without_net_admin_is_refused_the_node(holder):
     assert holder.wait(20) == 3
 
 
-def test_a_process_unable_to_prove_net_admin_is_refused(holder):
+def test_a_process_unable_to_prove_net_admin_cannot_take_over(holder):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(60)
         sock.connect("\0userspace-proxy")
@@ -83,7 +83,7 @@ def test_a_process_unable_to_prove_net_admin_is_refused(holder):
     taken.report_serving()
 
 
-def test_without_a_holder_no_process_is_asked():
+def test_take_over_without_a_running_proxy_returns_none():
     assert take_over() is None
 
 
@@ -115,7 +115,7 @@ except LockHeld as exc:
 """
 
 
-async def test_a_process_without_net_admin_sends_nothing_to_a_holder(lock):
+async def test_a_process_without_net_admin_sends_nothing_to_the_lock_holder(lock):
     """It can't tell whether that is one: any process of its user may listen there."""
     said = await asyncio.to_thread(run_without_capabilities, ASKER)
     assert said.startswith(f"cannot prove NET_ADMIN to userspace-proxy (pid {os.getpid()}): ")
@@ -124,7 +124,7 @@ async def test_a_process_without_net_admin_sends_nothing_to_a_holder(lock):
         assert sock.recv(99) == b""
 
 
-async def test_a_lock_holder_that_does_not_answer_is_named_by_its_pid(lock, monkeypatch):
+async def test_an_unresponsive_lock_holder_is_named_by_its_pid(lock, monkeypatch):
     monkeypatch.setattr(hand_over, "_ANSWER_S", 0.05)
     with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
         await ask_to_hand_over("a")
@@ -155,14 +155,14 @@ def challenge_by(sock, challenge):
     socket.send_fds(sock, [frame(Prove(), 1)], [challenge.fileno()])
 
 
-async def test_a_socket_that_is_no_challenge_is_not_answered(ask):
+async def test_a_socket_other_than_a_netlink_challenge_is_rejected(ask):
     asking, sock = await ask()
     challenge_by(sock, sock)
     with pytest.raises(LockHeld, match=r"not a netlink socket for netfilter \(see its log"):
         await asking
 
 
-async def test_an_answer_has_a_deadline_whatever_arrives(ask, monkeypatch):
+async def test_waiting_for_an_answer_times_out_even_while_bytes_arrive(ask, monkeypatch):
     monkeypatch.setattr(hand_over, "_ANSWER_S", 0.2)
     asking, sock = await ask()
     sock.send(HEADER.pack(MAX_FRAME_BYTES, 0))
@@ -177,14 +177,14 @@ async def test_an_answer_has_a_deadline_whatever_arrives(ask, monkeypatch):
         await asking
 
 
-async def test_a_malformed_answer_is_a_refusal(ask):
+async def test_a_malformed_answer_is_rejected(ask):
     asking, sock = await ask()
     sock.send(b"what?")
     with pytest.raises(LockHeld, match=r"\) sent a malformed message: a frame of \d+ bytes \("):
         await asking
 
 
-async def test_a_number_that_is_taken_is_no_lack_of_net_admin(ask, monkeypatch):
+async def test_a_netlink_port_in_use_is_not_reported_as_missing_net_admin(ask, monkeypatch):
     monkeypatch.setattr(net_admin_proof.secrets, "token_bytes", bytes)
     with net_admin_proof.open_challenge() as taken, net_admin_proof.open_challenge() as challenge:
         taken.bind((1, 0))
@@ -227,7 +227,7 @@ async def test_the_next_process_gives_up_after_repeated_disconnects(lock, monkey
         await asking
 
 
-async def test_a_holder_unable_to_challenge_answers_with_the_cause(lock, monkeypatch):
+async def test_a_holder_unable_to_open_a_challenge_returns_the_cause(lock, monkeypatch):
     def fail():
         raise OSError("no nfnetlink")
 
@@ -237,13 +237,13 @@ async def test_a_holder_unable_to_challenge_answers_with_the_cause(lock, monkeyp
         await ask_to_hand_over("a")
 
 
-def test_workers_are_labelled_if_the_process_can_hand_over():
+def test_workers_are_labelled_if_the_process_supports_handover():
     assert worker_label(Options()) is None
     assert worker_label(Options(hand_over=lambda: None)) == ""
     assert worker_label(Options(hand_over=lambda: None, proxy_name="a")) == "a"
 
 
-async def test_without_workers_nothing_is_adopted_or_ended():
+async def test_without_workers_adopt_and_end_do_nothing():
     async with contextlib.AsyncExitStack() as stack:
         assert await adopt("none", stack) is None
     await end_workers("none")

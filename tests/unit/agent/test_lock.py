@@ -66,7 +66,7 @@ def holder():
         yield process
 
 
-def test_a_second_proxy_gets_the_first_proxys_pid(holder):
+def test_a_second_proxy_is_rejected_with_the_first_proxys_pid(holder):
     with pytest.raises(LockHeld) as caught:
         NodeLock().take()
     assert str(caught.value) == (
@@ -84,7 +84,7 @@ def test_a_cleanup_names_the_running_proxy_to_stop(holder):
     )
 
 
-def test_the_lock_of_a_killed_proxy_is_free(holder):
+def test_a_killed_proxy_releases_its_lock(holder):
     holder.kill()
     holder.wait()
     lock = NodeLock()
@@ -118,7 +118,7 @@ def test_proxies_of_different_names_run_side_by_side(name):
 
 
 @pytest.mark.parametrize("name", [None, ""])
-def test_a_missing_and_an_empty_name_are_equal(name):
+def test_a_missing_name_equals_an_empty_name(name):
     lock = NodeLock(name)
     lock.take()
     with pytest.raises(LockHeld, match=r"another userspace-proxy \(pid"):
@@ -137,7 +137,7 @@ def test_running_proxies_are_listed_by_label_and_pid(holder):
 @as_another_user
 @pytest.mark.parametrize("listens", [True, False])
 @pytest.mark.parametrize("label", ["", "canary"])
-def test_a_stranger_that_has_the_name_keeps_no_proxy_from_starting(label, listens, strangers):
+def test_a_foreign_socket_with_the_lock_name_does_not_prevent_a_start(label, listens, strangers):
     strangers("\0userspace-proxy" + (f"/{label}" if label else ""), listens=listens)
     assert running_proxies() == {}
     lock = NodeLock(label)
@@ -150,7 +150,7 @@ def test_a_stranger_that_has_the_name_keeps_no_proxy_from_starting(label, listen
 
 
 @as_another_user
-def test_a_proxy_that_has_the_second_name_is_seen_when_the_first_is_free_again(strangers):
+def test_a_proxy_holding_the_alternative_lock_name_is_found(strangers):
     stranger = strangers("\0userspace-proxy")
     lock = NodeLock()
     lock.take()
@@ -165,7 +165,7 @@ def test_a_proxy_that_has_the_second_name_is_seen_when_the_first_is_free_again(s
 
 @pytest.mark.long
 @as_another_user
-def test_sockets_of_other_users_do_not_block_a_start(strangers, holder):
+def test_sockets_of_other_users_do_not_prevent_a_start(strangers, holder):
     strangers(
         b"\0x\xff\xfe",
         b"\0userspace-proxy/\xff",
@@ -221,7 +221,7 @@ def test_a_queue_that_stays_full_hides_no_proxy(lock):
 
 
 @as_another_user
-def test_another_users_full_queue_does_not_block_a_start():
+def test_another_users_full_queue_does_not_prevent_a_start():
     with contextlib.ExitStack() as stack:
         os.seteuid(OTHER_UID)
         try:

@@ -22,7 +22,7 @@ NAME = f"test-node-{os.getpid()}"
 OPTIONS = Options(proxy_name=NAME, proxy_ports=(26000, 26009))
 
 
-async def test_a_steering_that_changes_the_kernel_holds_the_lock_and_a_refuse_port():
+async def test_a_kernel_steering_takes_the_lock_and_a_refuse_port():
     pool = PortPool(*OPTIONS.proxy_ports)
     async with contextlib.AsyncExitStack() as stack:
         steering = open_steering("nftables", OPTIONS, pool, stack, LACKS_NOTHING)
@@ -35,7 +35,7 @@ async def test_a_steering_that_changes_the_kernel_holds_the_lock_and_a_refuse_po
     lock.release()
 
 
-async def test_without_steering_neither_is_taken():
+async def test_steering_none_takes_neither_lock_nor_refuse_port():
     pool = PortPool(*OPTIONS.proxy_ports)
     async with contextlib.AsyncExitStack() as stack:
         open_steering("none", OPTIONS, pool, stack, LACKS_NOTHING)
@@ -52,7 +52,7 @@ async def test_without_steering_neither_is_taken():
         ("connect hooks", r"cannot translate connect\(\): this kernel lacks "),
     ],
 )
-async def test_a_steering_that_the_kernel_cannot_have_takes_nothing(lacking, why):
+async def test_an_unsupported_steering_takes_no_resources(lacking, why):
     kernel = KernelOffers({lacking: errno.EOPNOTSUPP})
     pool = PortPool(*OPTIONS.proxy_ports)
     options = replace(OPTIONS, socket_lb="required")
@@ -62,7 +62,7 @@ async def test_a_steering_that_the_kernel_cannot_have_takes_nothing(lacking, why
         assert len(list(pool.candidates())) == 10
 
 
-async def test_a_kernel_without_table_owners_is_logged_with_the_consequences(
+async def test_missing_table_owner_support_is_logged_with_its_consequences(
     node, monkeypatch, caplog, tmp_path
 ):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)

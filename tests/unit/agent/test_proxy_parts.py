@@ -48,7 +48,7 @@ class Restarted(FakeSteering):
     helper_restarts = 2
 
 
-async def test_rounds_and_the_steering_are_shown_and_after_the_end_no_steering(start):
+async def test_sync_rounds_and_steering_are_shown_until_the_end(start):
     steering = Restarted()
     loop = await start(steering)
     rounds = SyncComponent(loop, start.served_ports, steering)
@@ -64,7 +64,7 @@ async def test_rounds_and_the_steering_are_shown_and_after_the_end_no_steering(s
     assert (facts.steering.name, facts.steering.helper_restarts) == ("none", 0)
 
 
-async def test_a_loop_that_drains_is_not_stuck(start):
+async def test_a_draining_loop_does_not_count_as_stuck(start):
     steering = FakeSteering()
     loop = await start(steering)
     facts = StatusFacts(is_draining=True)
@@ -110,9 +110,7 @@ async def test_a_rounds_age_ignores_clock_changes(start):
 
 
 @pytest.mark.parametrize("has_snapshot", [False, True])
-async def test_clients_wait_long_for_a_first_plan_only_while_it_is_computed(
-    plane, start, has_snapshot
-):
+async def test_clients_wait_for_a_first_plan_only_while_it_is_computed(plane, start, has_snapshot):
     at, passed = SocketAddress("127.0.0.1", free_port()), asyncio.Event()
     plane.recover([(Protocol.TCP, at)], transparent=False)
     progress, supervisor, pauses = Progress(SyncCounters()), Supervisor(), []
@@ -138,7 +136,7 @@ async def test_a_source_is_shown_before_reading_starts():
     assert facts.source == SourceFacts(source.kind, source.location)
 
 
-async def test_probes_are_shown_once_there_are_some(plane):
+async def test_probe_facts_are_shown_once_probes_exist(plane):
     served_ports = ServedPorts(plane, Bind.PROXY_PORT, PortPool(27000, 27999))
     assert facts_of_probes(served_ports) == ProbesFacts()
     probes = served_ports.auto_paths.probes

@@ -22,7 +22,7 @@ from userspace_proxy.version import __version__, own_commit
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 
-def test_settings_reach_the_proxy():
+def test_settings_become_options_of_the_proxy():
     options = make_options(
         Settings(
             service_proxy_name="canary",
@@ -62,7 +62,7 @@ def test_an_inherited_socket_is_served_unchanged():
         bind.detach()
 
 
-def test_a_descriptor_that_is_no_socket_is_named():
+def test_a_descriptor_other_than_a_socket_is_rejected():
     settings = replace(Settings(), metrics_bind_address=InheritedSocket(99999))
     with pytest.raises(ConfigError, match="--metrics-bind-address: descriptor 99999 is not"):
         make_options(settings)
@@ -82,13 +82,13 @@ async def test_endpoints_come_from_pods_if_that_is_set():
         assert any("/api/v1/pods" in line for line in api.requests)
 
 
-def test_only_with_an_api_server_this_nodes_addresses_need_a_flag():
+def test_node_endpoints_need_a_flag_only_with_an_api_server():
     assert not make_options(Settings()).allow_node_endpoints
     assert make_options(Settings(allow_node_endpoints=True)).allow_node_endpoints
     assert make_options(Settings(manifests="m.yaml")).allow_node_endpoints
 
 
-def test_networks_reach_the_proxy():
+def test_network_settings_become_options_of_the_proxy():
     options = make_options(
         Settings(
             nodeport_addresses=("primary",),
@@ -104,7 +104,7 @@ def test_networks_reach_the_proxy():
     assert not make_options(Settings()).only_own_pods
 
 
-def test_the_service_range_is_an_option_if_addresses_are_allocated_here():
+def test_the_service_range_is_an_option_only_for_manifests():
     settings = Settings(service_cluster_ip_range=("10.96.0.0/16",))
     assert make_options(settings).service_cidrs == ()
     assert make_options(replace(settings, manifests="services/")).service_cidrs == ("10.96.0.0/16",)
@@ -112,7 +112,7 @@ def test_the_service_range_is_an_option_if_addresses_are_allocated_here():
 
 @pytest.mark.netns
 @pytest.mark.parametrize("end", ["the server answers", "the running proxy ends"])
-async def test_a_running_proxy_keeps_the_node_until_the_next_can_read_services(
+async def test_a_running_proxy_keeps_the_node_until_its_successor_can_read_services(
     end, monkeypatch, caplog
 ):
     monkeypatch.setattr(run, "_ASK_AGAIN_S", 0.01)
@@ -137,7 +137,7 @@ class Tracked:
     """An object that the collector tracks."""
 
 
-def test_settling_memory_collects_dead_objects_and_freezes_live_ones():
+def test_settling_memory_collects_garbage_and_freezes_live_objects():
     alive, dead = Tracked(), Tracked()
     dead.itself = dead
     del dead
@@ -149,7 +149,7 @@ def test_settling_memory_collects_dead_objects_and_freezes_live_ones():
     assert [thing for thing in gc.get_objects() if isinstance(thing, Tracked)] == [alive]
 
 
-def test_modules_unneeded_for_the_last_state_are_imported_after_serving_it():
+def test_modules_unneeded_for_the_saved_state_are_imported_after_serving_it():
     script = (
         "import sys\n"
         "import userspace_proxy.agent.run, userspace_proxy.sources.kubernetes\n"
@@ -170,7 +170,7 @@ def test_modules_unneeded_for_the_last_state_are_imported_after_serving_it():
         pytest.param(["--allow-paths="], set(), id="none"),
     ],
 )
-def test_a_flag_lists_the_paths_that_annotations_may_choose(words, allowed):
+def test_a_flag_lists_the_paths_that_annotations_may_select(words, allowed):
     assert set(make_options(load_settings(words).settings).allowed_paths) == allowed
 
 

@@ -106,7 +106,7 @@ async def test_scaling_reports_demand_holds_the_lease_and_shows_the_sums(proxy):
     assert proxy.store.leases[HOLDER].holder.startswith("node-1_")
 
 
-async def test_without_a_service_that_names_a_workload_nothing_is_written(proxy):
+async def test_without_a_scalable_service_no_lease_or_report_is_written(proxy):
     await proxy.serve(Handling(hold=Hold(60.0)))
     await proxy.start()
     with contextlib.suppress(TimeoutError):
@@ -116,7 +116,7 @@ async def test_without_a_service_that_names_a_workload_nothing_is_written(proxy)
     await until(lambda: HOLDER in proxy.store.leases)
 
 
-async def test_the_last_sums_are_hidden_once_no_service_names_a_workload(proxy):
+async def test_the_demand_sum_is_hidden_once_no_service_names_a_workload(proxy):
     await proxy.serve()
     await proxy.start()
     await until(lambda: proxy.shown == {WEB: 1})
@@ -126,7 +126,7 @@ async def test_the_last_sums_are_hidden_once_no_service_names_a_workload(proxy):
     assert proxy.shown == {WEB: 1}
 
 
-async def test_after_a_failure_a_step_is_tried_again_soon(proxy, monkeypatch, caplog):
+async def test_a_failed_step_is_retried_soon(proxy, monkeypatch, caplog):
     monkeypatch.setattr(scaling, "_RETRY_S", 3600.0)
     caplog.set_level(logging.INFO)
     await proxy.serve()
@@ -155,7 +155,7 @@ async def test_without_old_workers_all_connections_are_known(proxy):
     assert proxy.component._resting.is_known()
 
 
-async def test_no_lease_is_held_where_workloads_must_not_be_scaled(proxy):
+async def test_no_lease_is_held_without_permission_to_scale(proxy):
     await proxy.serve()
     await proxy.start(allow_wake=False)
     assert proxy.component._resting is None
@@ -164,7 +164,7 @@ async def test_no_lease_is_held_where_workloads_must_not_be_scaled(proxy):
     assert (facts.demand, facts.cluster_demand) == ({WEB: 1}, None)
 
 
-async def test_an_acknowledgement_ends_in_time_although_its_service_names_no_workload(proxy):
+async def test_an_acknowledgement_expires_even_if_its_service_names_no_workload(proxy):
     await proxy.serve()
     await proxy.start()
     await until(lambda: HOLDER in proxy.store.leases)
@@ -175,7 +175,7 @@ async def test_an_acknowledgement_ends_in_time_although_its_service_names_no_wor
     await until(lambda: proxy.endpoints == [POD])
 
 
-async def test_an_acknowledgement_ends_in_time_although_the_api_server_is_down(
+async def test_an_acknowledgement_expires_even_if_the_api_server_is_down(
     proxy, monkeypatch, caplog
 ):
     monkeypatch.setattr(scaling, "_RETRY_S", 3600.0)

@@ -61,14 +61,14 @@ def start():
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
-def test_a_signal_without_a_meaning_is_logged_and_ignored(start, number):
+def test_a_signal_without_a_handler_is_logged_and_ignored(start, number):
     process = start()
     process.send_signal(number)
     assert process.stdout.readline() == f"signal ignored {number.name}\n"
     assert process.poll() is None
 
 
-def test_sigusr1_leaves_the_node_to_the_next_process(start):
+def test_sigusr1_hands_the_node_to_the_next_process(start):
     process = start()
     process.send_signal(signal.SIGUSR1)
     assert process.stdout.readline() == "left\n"
@@ -77,7 +77,7 @@ def test_sigusr1_leaves_the_node_to_the_next_process(start):
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_stops_and_the_second_ends_the_process_at_once(start, first, second):
+def test_the_first_signal_stops_gracefully_and_the_second_exits_at_once(start, first, second):
     process = start()
     process.send_signal(first)
     assert process.stdout.readline() == "stopping\n"
@@ -97,7 +97,7 @@ def test_a_repeated_signal_of_a_supervisor_counts_once(start):
     assert process.poll() is None
 
 
-def test_a_repeated_signal_that_a_busy_machine_delivers_late_is_no_second_request(start):
+def test_a_repeated_signal_delivered_late_does_not_count_twice(start):
     process = start("little")
     process.send_signal(signal.SIGTERM)
     for said in ("stopping", "repeated signal ignored SIGTERM"):

@@ -46,7 +46,7 @@ async def read(address, path):
         writer.close()
 
 
-async def test_counters_are_refreshed_before_they_are_shown(plane, start):
+async def test_counters_are_refreshed_before_a_response(plane, start):
     refreshed = []
 
     async def refresh():
@@ -62,7 +62,7 @@ async def test_counters_are_refreshed_before_they_are_shown(plane, start):
     assert facts.unserved == []
 
 
-async def test_without_an_address_nothing_is_opened(plane, start):
+async def test_without_an_address_no_server_is_opened(plane, start):
     async with contextlib.AsyncExitStack() as stack:
         _, own = await open_servers(Options(), plane, start, stack, refresh=None)
         assert own == OwnAddresses()
@@ -87,7 +87,7 @@ def lines(caplog):
     return lambda: [record.getMessage().partition(": ")[0] for record in caplog.records]
 
 
-async def test_a_taken_address_is_a_problem_that_names_its_holder(server, lines):
+async def test_an_address_in_use_is_a_problem_that_names_its_holder(server, lines):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         addresses = StatusAddresses([(("127.0.0.1", port), server)])
@@ -101,7 +101,7 @@ async def test_a_taken_address_is_a_problem_that_names_its_holder(server, lines)
     assert lines() == ["cannot serve a status address"]
 
 
-async def test_a_taken_address_is_retried_until_free(server, lines, monkeypatch):
+async def test_an_address_in_use_is_retried_until_free(server, lines, monkeypatch):
     monkeypatch.setattr(status_servers, "_RETRY_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addresses = StatusAddresses([(taken.getsockname(), server)])
@@ -112,7 +112,7 @@ async def test_a_taken_address_is_retried_until_free(server, lines, monkeypatch)
     assert lines() == ["cannot serve a status address", "status address available"]
 
 
-async def test_other_addresses_are_served_meanwhile(server):
+async def test_other_addresses_are_served_while_one_is_in_use(server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addresses = StatusAddresses(
             [(taken.getsockname(), server), (("127.0.0.1", 0), server)],
@@ -135,7 +135,7 @@ async def test_counters_contain_the_workers_reports(plane, make):
     assert await counters.take() == [(one.plan.key, Figures(connections=3, failed=3))]
 
 
-async def test_of_too_many_service_ports_no_counters_are_taken(plane, make, monkeypatch):
+async def test_no_counters_are_kept_for_too_many_service_ports(plane, make, monkeypatch):
     monkeypatch.setattr(status_servers, "KEPT_MAX", 0)
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))

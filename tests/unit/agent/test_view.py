@@ -103,7 +103,7 @@ def web(plane, *pods):
     return served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", *pods))
 
 
-async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
+async def test_counters_and_ejections_are_shown_per_endpoint(plane):
     (port,) = served_ports = web(plane, POD_A, POD_B)
     first, second = port.plan.serving.endpoints
     port.group.counters_of(first).connections = 7
@@ -145,7 +145,7 @@ async def test_a_view_makes_no_counters_for_endpoints_without_clients(plane):
     assert [endpoint.cause is None for endpoint in web.endpoints] == [False, True]
 
 
-async def test_an_endpoint_shows_why_dials_failed_since_its_last_answer(plane):
+async def test_an_endpoint_shows_the_cause_of_failed_dials_since_its_last_success(plane):
     (port,) = served_ports = web(plane, POD_A, POD_B)
     first, second = port.plan.serving.endpoints
     counters, others = port.group.counters_of(first), port.group.counters_of(second)
@@ -164,7 +164,7 @@ async def test_an_endpoint_shows_why_dials_failed_since_its_last_answer(plane):
     assert view.saved == 2
 
 
-async def test_an_endpoint_ending_each_connection_without_a_byte_has_that_cause(plane):
+async def test_an_endpoint_closing_every_connection_without_a_byte_has_that_cause(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
@@ -206,7 +206,7 @@ async def test_rejected_clients_are_a_cause_with_their_count(plane):
     assert turned_away() == (3, (denied.replace(count=3, first_at=1005.0, last_at=1007.0),))
 
 
-async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(plane):
+async def test_unanswered_flows_are_shown_and_become_past_after_a_minute(plane):
     dns = Cluster().serve("dns", "10.96.0.1", POD_A, protocol="UDP")
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
     figures, asked = GroupCounters().figures(), EndpointCounters()
@@ -274,7 +274,7 @@ def views(plane, snapshot):
     return found
 
 
-async def test_two_policies_are_two_sides_each_with_its_description(plane):
+async def test_two_policies_are_shown_as_two_described_sides(plane):
     cluster, outside = views(plane, balanced("node-a", "node-b", is_external_local=True))
     assert (cluster.plan.key.side, cluster.policy) == ("", "")
     assert (outside.plan.key.side, outside.policy) == (
@@ -285,7 +285,7 @@ async def test_two_policies_are_two_sides_each_with_its_description(plane):
     assert not any(view.is_dropping for view in (cluster, outside))
 
 
-async def test_all_clients_are_dropped_by_an_internal_policy_without_a_local_endpoint(plane):
+async def test_an_internal_policy_without_a_local_endpoint_drops_all_clients(plane):
     view, _ = views(plane, balanced("node-b", is_internal_local=True))
     assert (view.plan.is_dropping, view.admits) == (True, ())
     assert view.policy == "only this node's endpoints"
@@ -330,7 +330,7 @@ async def test_a_view_is_rebuilt_only_after_a_change(plane):
     )
 
 
-async def test_a_name_fails_since_the_same_moment_when_the_clock_is_set(plane):
+async def test_a_names_failure_time_ignores_clock_changes(plane):
     (port,) = served_ports = web(plane, POD_A)
     unresolved = name_unresolved("db.example", "no such name").replace(first_at=5.0)
     port.plan = replace(port.plan, cause=unresolved, notes=(unresolved,))
@@ -347,7 +347,7 @@ async def test_a_name_fails_since_the_same_moment_when_the_clock_is_set(plane):
     assert since() == {9005.0}
 
 
-def test_the_view_shows_the_slow_start_share_of_usable_endpoints_only():
+def test_the_slow_start_share_is_shown_only_for_usable_endpoints():
     verdict, idle = (EndpointVerdict(POD, is_usable, "ready", weight=10) for is_usable in (1, 0))
     view = view_endpoint(verdict, Group(1, port_key("shop/web")), CLOCK, {}, {POD: 0.4}, {})
     assert (view.starting, view.preference) == (0.4, "weight 10, starts slowly: 40 %")
@@ -360,7 +360,7 @@ def test_the_view_shows_the_slow_start_share_of_usable_endpoints_only():
     )
 
 
-def test_its_traffic_is_a_copy():
+def test_shown_traffic_is_a_copy_of_the_counters():
     counters = EndpointCounters()
     counters.count_failure(CauseCode.ENDPOINT_REFUSES)
     show_traffic(traffic := TrafficByCause(), counters)
@@ -368,7 +368,7 @@ def test_its_traffic_is_a_copy():
     assert (traffic.failures, traffic.failures_by_cause) == (1, {"endpoint-refuses": 1})
 
 
-def test_a_failure_has_a_remedy_and_an_injected_fault_is_no_failure():
+def test_a_failure_has_a_remedy_and_an_injected_fault_is_not_a_failure():
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
     group.counters_of(POD).dials.failed(1.0, Failure.REFUSED)
     refused = refuses(POD).replace(count=1, first_at=1001.0, last_at=1001.0)
@@ -382,7 +382,7 @@ def test_a_failure_has_a_remedy_and_an_injected_fault_is_no_failure():
 
 
 @pytest.mark.parametrize(("version", "is_named"), [("v1", True), (None, False)])
-def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections(version, is_named):
+def test_the_proxy_protocol_annotation_is_suggested_if_connections_are_closed(version, is_named):
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
     group.serving = Serving(handling=Handling(proxy_protocol=version))
     group.counters_of(POD).ends.failed(1.0, Failure.RESET)
@@ -390,7 +390,7 @@ def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections
     assert ("PROXY header" in hint) is is_named
 
 
-async def test_the_last_minute_includes_the_header_and_the_previous_state(plane):
+async def test_the_last_minute_covers_the_header_and_the_previous_state(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,), handling = port.plan.serving.endpoints, Handling(proxy_protocol="v1")
     port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
@@ -443,7 +443,7 @@ async def test_a_frontend_held_by_another_program_or_not_steered_is_not_reached(
     assert leads_to(served_ports) == ("held by another program", False)
 
 
-async def test_a_listener_at_the_frontend_itself_is_named_or_has_another_address(make):
+async def test_a_listener_bound_at_the_frontend_is_shown_as_such(make):
     served_ports = make(Bind.LOOPBACK)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
     (served,) = served_ports
@@ -453,7 +453,7 @@ async def test_a_listener_at_the_frontend_itself_is_named_or_has_another_address
     assert view_frontend(served, WEB, Bind.PROXY_PORT).only_at == ""
 
 
-async def test_a_range_is_reached_if_each_of_its_ports_has_a_listener(make):
+async def test_a_range_is_reachable_if_each_of_its_ports_has_a_listener(make):
     served_ports = make(Bind.FRONTEND)
     served_ports.follow(Cluster().serve("web", "127.0.0.7", POD_A))
     (served,) = served_ports
@@ -469,7 +469,7 @@ async def test_a_range_is_reached_if_each_of_its_ports_has_a_listener(make):
         assert (view.address, view.is_reached) == ("127.0.0.7:80–81", is_reached)
 
 
-async def test_clients_count_as_no_longer_served_a_minute_after_the_last_answer(plane):
+async def test_clients_count_as_unserved_a_minute_after_the_last_response(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.group.counters_of(POD).sent_bytes = 7
     port.group.sent_at = 5.0
@@ -485,7 +485,7 @@ PLAN = PortPlan(KEY, Protocol.TCP, (), (), Serving((POD,)))
 CLOCK = WallClock(lambda: 0.0, lambda: 1000.0)
 
 
-def test_drops_by_policy_are_not_attributed_to_former_ranges():
+def test_drops_by_policy_are_not_attributed_to_removed_source_ranges():
     group = Group(1, port_key("shop/cart:http"))
     ranges = ("198.51.100.0/24",)
     served_here = with_serving(PLAN, admits=ranges)

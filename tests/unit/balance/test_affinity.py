@@ -17,7 +17,7 @@ from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
         pytest.param(BOB, {POD_A, POD_B}, 1.0, None, id="never-seen"),
     ],
 )
-def test_lookup(client, usable, now, expected):
+def test_a_lookup_returns_a_remembered_usable_endpoint(client, usable, now, expected):
     table = AffinityTable(timeout_s=10800)
     table.remember(ALICE, POD_A, now=0.0)
     assert table.lookup(client, usable, now) == expected
@@ -54,7 +54,7 @@ def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_most_recently_used_entry_of_two_previous_processes_wins(order):
+def test_the_most_recently_used_entry_of_two_previous_processes_is_kept(order):
     """One may have it from a process before, and the client may have changed since."""
     table = AffinityTable(timeout_s=60)
     for entries in [[(ALICE, POD_A, 30.0)], [(ALICE, POD_B, 10.0)]][::order]:
@@ -82,7 +82,7 @@ def test_affinity_entries_may_change_during_iteration():
     assert list(entries) == [(ALICE, POD_B, 0.0)]
 
 
-def test_a_restored_affinity_entry_is_never_newer_than_now():
+def test_a_restored_affinity_entry_is_not_newer_than_now():
     table = AffinityTable(timeout_s=60)
     table.restore([(ALICE, POD_A, -1e9)], now=0.0)
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
@@ -107,7 +107,7 @@ def large(tables):
     return table
 
 
-def test_at_the_bound_the_largest_table_loses_its_longest_unused_pin(tables, large):
+def test_at_the_limit_the_largest_table_evicts_its_longest_unused_entry(tables, large):
     small = AffinityTable(60, tables)
     for client in (ALICE, BOB, CAROL):
         small.remember(client, POD_B, now=10.0)
@@ -135,7 +135,7 @@ def test_restored_affinity_entries_evict_only_from_a_larger_table(tables, large)
     assert clients(small) == clients(former)[:3]
 
 
-def test_forgotten_affinity_entries_make_room(tables, large):
+def test_forgotten_affinity_entries_free_capacity(tables, large):
     large.lookup("203.0.113.3", {POD_B}, now=4.0)
     assert len(tables) == 3
     large.clear()
@@ -157,7 +157,7 @@ def test_memory_is_freed_from_the_largest_tables(tables, large):
     assert len(tables) == len(large) == len(small) == 0
 
 
-def test_a_step_frees_only_some_of_very_many_entries():
+def test_one_step_frees_only_part_of_many_entries():
     tables = AffinityTables()
     table = AffinityTable(60, tables)
     for n in range(10_000):

@@ -27,14 +27,14 @@ def connect(balancer, client, now, dead=()):
 
 
 class TestTurns:
-    def test_without_endpoints_none_is_picked(self):
+    def test_without_endpoints_pick_returns_none(self):
         balancer = Balancer()
         assert balancer.pick(ALICE, 0.0) is None
         balancer.update(PODS, affinity_timeout_s=None)
         assert balancer.pick(ALICE, 0.0) == POD_A
 
     @given(st.data())
-    def test_a_connection_never_picks_an_endpoint_twice(self, data):
+    def test_a_connection_never_picks_the_same_endpoint_twice(self, data):
         dead = data.draw(st.sets(st.sampled_from(PODS)))
         balancer = Balancer(PODS, affinity_timeout_s=data.draw(st.sampled_from([None, 7])))
         for now in data.draw(st.lists(st.integers(0, 90), max_size=12).map(sorted)):
@@ -56,7 +56,7 @@ class Counted(SocketAddress):
 
 
 class TestManyDeadEndpoints:
-    def test_a_client_tries_a_bounded_number(self):
+    def test_a_client_tries_a_bounded_number_of_endpoints(self):
         pods = [POD_A._replace(port=port) for port in range(1, 2 * TRIED_MAX + 1)]
         balancer = Balancer(pods)
         tried = connect(balancer, ALICE, 0.0, dead=pods)
@@ -86,18 +86,18 @@ class TestManyDeadEndpoints:
 
 
 class TestEjection:
-    def test_a_dead_endpoint_is_tried_once_then_left_out(self):
+    def test_a_dead_endpoint_is_tried_once_and_then_skipped(self):
         balancer = Balancer(PODS)
         rounds = [connect(balancer, ALICE, now, dead={POD_A}) for now in (0.0, 1.0, 2.0, 3.0)]
         assert rounds == [[POD_A, POD_B], [POD_C], [POD_B], [POD_C]]
 
-    def test_ejected_endpoints_are_tried_if_no_others_are_left(self):
+    def test_ejected_endpoints_are_tried_if_no_others_remain(self):
         balancer = Balancer((POD_A, POD_B))
         assert connect(balancer, ALICE, 0.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 1.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_A, POD_B]
 
-    def test_recently_silent_endpoints_are_not_tried_if_all_are_ejected(self):
+    def test_recently_silent_endpoints_are_skipped_even_if_all_are_ejected(self):
         balancer = Balancer((POD_A, POD_B))
         balancer.failed(POD_A, 0.0, is_silent=True)
         balancer.failed(POD_B, 0.0)
@@ -115,7 +115,7 @@ class TestEjection:
         assert not balancer.answered(POD_A)
         assert (balancer.ejected(0.0), len(balancer._affinity)) == ({}, 0)
 
-    def test_an_update_keeps_the_ejections_of_endpoints_that_stay(self):
+    def test_an_update_keeps_the_ejections_of_remaining_endpoints(self):
         balancer = Balancer(PODS)
         balancer.failed(POD_A, 0.0)
         balancer.failed(POD_B, 0.0)
@@ -125,18 +125,18 @@ class TestEjection:
 
 
 class TestAffinity:
-    def test_a_client_stays_with_the_endpoint_that_answered(self):
+    def test_a_client_keeps_the_endpoint_that_accepted_it(self):
         balancer = Balancer(PODS, affinity_timeout_s=60)
         alice = [connect(balancer, ALICE, now) for now in (0.0, 1.0, 2.0)]
         bob = [connect(balancer, BOB, now) for now in (0.0, 1.0, 2.0)]
         assert (alice, bob) == ([[POD_A]] * 3, [[POD_B]] * 3)
         assert len(balancer._affinity) == 2
 
-    def test_simultaneous_connections_use_one_endpoint(self):
+    def test_simultaneous_connections_of_a_client_use_one_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=60)
         assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_A] * 3
 
-    def test_affinity_is_no_reason_to_try_an_endpoint_twice(self):
+    def test_affinity_does_not_retry_a_tried_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         # It was tried and not ejected: as when source ports to it run out.
@@ -148,7 +148,7 @@ class TestAffinity:
         balancer.failed(POD_A, 1.0)
         assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_B]
 
-    def test_affinity_switched_off_forgets_every_client(self):
+    def test_switching_affinity_off_forgets_every_client(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         balancer.update(PODS, affinity_timeout_s=None)
@@ -164,7 +164,7 @@ def test_affinity_entries_of_a_previous_process_are_restored():
     assert successor.pick(ALICE, 5.0) == POD_B
 
 
-def test_without_affinity_there_are_no_pins():
+def test_without_affinity_there_are_no_affinity_entries():
     former, balancer = Balancer(PODS, affinity_timeout_s=60), Balancer(PODS)
     former.pick(ALICE, 0.0)
     balancer.restore(former.entries(0.0), 0.0)
@@ -181,30 +181,30 @@ class TestStandby:
         assert connect(self.balancer(), ALICE, 0.0, dead={POD_A}) == [POD_A, POD_B]
         assert connect(self.balancer(), ALICE, 0.0, dead={POD_A, POD_B}) == list(PODS)
 
-    def test_the_standby_serves_while_the_first_is_ejected(self):
+    def test_a_standby_serves_while_the_first_priority_is_ejected(self):
         balancer = self.balancer()
         connect(balancer, ALICE, 0.0, dead={POD_A})
         assert [connect(balancer, BOB, now, dead={POD_A}) for now in (1.0, 2.0)] == [[POD_B]] * 2
 
-    def test_a_single_connection_probes_the_first_endpoint_and_traffic_returns(self):
+    def test_a_single_connection_probes_the_first_priority_endpoint_and_traffic_returns(self):
         balancer = self.balancer()
         connect(balancer, ALICE, 0.0, dead={POD_A})
         assert connect(balancer, ALICE, 5.0, dead={POD_A}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 15.0) == [POD_A]
         assert connect(balancer, BOB, 15.0) == [POD_A]
 
-    def test_a_pinned_client_leaves_the_standby_when_the_first_is_back(self):
+    def test_a_client_with_affinity_leaves_the_standby_when_the_first_priority_returns(self):
         balancer = self.balancer(affinity_timeout_s=60)
         assert connect(balancer, ALICE, 0.0, dead={POD_A}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 1.0) == [POD_B]
         assert connect(balancer, ALICE, 6.0) == [POD_A]
 
-    def test_an_update_may_swap_standby_and_first_endpoint(self):
+    def test_an_update_may_swap_standby_and_first_priority(self):
         balancer = self.balancer()
         balancer.update(PODS, affinity_timeout_s=None, standbys={POD_A: 1, POD_C: 2})
         assert connect(balancer, ALICE, 0.0) == [POD_B]
 
-    def test_without_endpoints_none_is_picked(self):
+    def test_without_endpoints_pick_returns_none(self):
         assert Balancer((), standbys={POD_A: 1}).pick(ALICE, 0.0) is None
 
     @given(st.data())
@@ -221,7 +221,7 @@ class TestStandby:
             assert tried[-1] not in dead or set(tried) == set(PODS) == dead
 
 
-def test_an_endpoint_of_the_first_priority_serves_even_if_ejected():
+def test_a_first_priority_endpoint_serves_even_if_ejected():
     balancer = Balancer((POD_A, POD_B))
     balancer.failed(POD_A, now=0.0)
     assert balancer.serves("10.0.0.1", POD_A)
@@ -236,7 +236,7 @@ class TestLimits:
         balancer.is_full = full.__contains__
         return balancer
 
-    def test_a_standby_is_not_counted_while_a_first_endpoint_is_at_its_limit(self):
+    def test_a_standby_is_not_offered_while_a_first_priority_endpoint_is_at_its_limit(self):
         balancer = self.limited(POD_B, standbys={POD_C: 1})
         assert balancer.pick(ALICE, 0.0, tried={POD_A}) is None
         assert not balancer.has_more(ALICE, 0.0, tried={POD_A})
@@ -250,7 +250,7 @@ class TestLimits:
         assert balancer.pick(ALICE, 0.0, tried={POD_B}) is None
         assert not balancer.has_more(ALICE, 0.0, tried={POD_B})
 
-    def test_a_client_that_has_tried_all_does_not_wait(self):
+    def test_a_client_that_has_tried_all_endpoints_does_not_wait(self):
         balancer = self.limited(POD_A)
         assert balancer.pick(ALICE, 0.0, tried=PODS) is None
         assert not balancer.is_at_limit(ALICE, 0.0, tried=PODS)
@@ -276,7 +276,7 @@ class TestLimits:
         assert not balancer.is_at_limit(ALICE, 1.5)
         assert balancer.pick(ALICE, 1.5) == POD_A
 
-    def test_a_pinned_client_waits_for_its_endpoint(self):
+    def test_a_client_with_affinity_waits_for_its_endpoint(self):
         full = []
         balancer = Balancer(
             PODS, affinity_timeout_s=60, strategy=Limited(RoundRobin(), full.__contains__)

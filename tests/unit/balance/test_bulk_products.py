@@ -36,9 +36,9 @@ def test_any_count_of_numbers_has_correct_products_and_maximum(count):
 
 
 @given(NUMBERS, NUMBERS)
-def test_a_product_leads_back_to_its_factor(number, other):
+def test_a_factor_can_be_recovered_from_its_product(number, other):
     assert factor_of(product(number, other), number) == other
 
 
-def test_no_numbers_have_no_products():
+def test_an_empty_list_has_no_products():
     assert Lanes(()).products(7).tolist() == []

@@ -9,7 +9,7 @@ ALICE, BOB = "10.1.0.1", "10.1.0.2"
 POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("10.0.0.2", 80)
 
 
-def test_a_pair_is_known_for_a_minute_from_the_last_note():
+def test_a_pair_is_remembered_for_a_minute_since_the_last_note():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
     assert pairs.has(ALICE, POD_A, 59.9)
@@ -18,7 +18,7 @@ def test_a_pair_is_known_for_a_minute_from_the_last_note():
     assert not pairs.has(ALICE, POD_A, 90)
 
 
-def test_a_pair_has_some_until_the_last_is_removed():
+def test_a_counted_pair_exists_until_its_last_removal():
     counts = PairCounts()
     for _ in range(2):
         counts.add(ALICE, POD_A)
@@ -31,7 +31,7 @@ def test_a_pair_has_some_until_the_last_is_removed():
     assert counts._counts == {}
 
 
-def test_another_client_or_endpoint_is_another_pair():
+def test_pairs_differ_by_client_and_endpoint():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
     assert not pairs.has(BOB, POD_A, 0)

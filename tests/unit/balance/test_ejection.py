@@ -35,7 +35,7 @@ def test_each_change_of_an_endpoints_availability_is_reported_once():
     assert told[2:] == [(POD_A, True), (POD_A, False)]
 
 
-def test_only_the_first_failure_begins_an_ejection():
+def test_only_the_first_failure_starts_an_ejection():
     ejections = Ejections()
     assert ejections.failed(POD_A, now=0.0)
     assert not ejections.failed(POD_A, now=0.5)
@@ -52,23 +52,23 @@ def test_each_failed_probe_doubles_the_ejection_up_to_60_s(ejections):
     assert lengths == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
 
 
-def test_hooks_have_the_same_times():
+def test_the_bpf_hooks_use_the_same_ejection_times():
     source = files("userspace_proxy.steering.socket_lb").joinpath("socket_lb.bpf.c").read_text()
     assert f"{FIRST_S=:g}, {LONGEST_S=:g}, {PROBE_S=:g}".replace("=", " = ") in source
 
 
-def test_a_longer_ejection_lasts_to_its_end(ejections):
+def test_a_failed_probe_extends_the_ejection(ejections):
     probe_fails(ejections, now=5.0)
     assert ejections.out(now=14.9) == {POD_A}
     assert ejections.out(now=15.0) == set()
 
 
-def test_only_one_connection_at_a_time_probes(ejections):
+def test_only_one_connection_at_a_time_probes_an_ejected_endpoint(ejections):
     ejections.picked(POD_A, now=5.0)
     assert ejections.out(now=5.0) == {POD_A}
 
 
-def test_a_pick_before_the_time_is_not_a_probe(ejections):
+def test_a_pick_before_the_probe_time_is_not_a_probe(ejections):
     ejections.picked(POD_A, now=4.0)
     assert ejections.out(now=5.0) == set()
 
@@ -80,7 +80,7 @@ def test_an_answered_probe_ends_the_ejection(ejections):
     assert ejections.out(now=5.0) == set()
 
 
-def test_a_probe_that_never_reports_is_replaced(ejections):
+def test_a_probe_without_a_result_is_replaced(ejections):
     ejections.picked(POD_A, now=5.0)
     assert ejections.out(now=5.0 + PROBE_S - 0.1) == {POD_A}
     assert ejections.out(now=5.0 + PROBE_S) == set()
@@ -88,24 +88,24 @@ def test_a_probe_that_never_reports_is_replaced(ejections):
     assert ejections.out(now=9.0) == {POD_A}
 
 
-def test_picking_an_endpoint_in_use_changes_nothing(ejections):
+def test_picking_a_healthy_endpoint_does_not_change_ejections(ejections):
     ejections.picked(POD_B, now=6.0)
     assert ejections.out(now=6.0) == set()
 
 
-def test_an_endpoint_that_leaves_the_plan_is_forgotten(ejections):
+def test_an_endpoint_removed_from_the_plan_is_forgotten(ejections):
     ejections.failed(POD_B, now=0.0)
     ejections.keep({POD_B})
     assert ejections.out(now=1.0) == {POD_B}
 
 
-def test_the_remaining_time_is_returned_for_the_requested_endpoints(ejections):
+def test_left_s_returns_the_remaining_time_of_the_requested_endpoints(ejections):
     ejections.failed(POD_B, now=2.0)
     assert ejections.left_s([POD_A, POD_B], now=6.0) == {POD_A: 0.0, POD_B: 1.0}
     assert ejections.left_s([POD_B], now=6.0) == {POD_B: 1.0}
 
 
-def test_a_silent_endpoint_is_quiet_for_a_second_after_each_failure_and_each_dial():
+def test_a_silent_endpoint_is_quiet_for_a_second_after_each_failure_and_dial():
     ejections = Ejections()
     assert not ejections.is_quiet(POD_A, now=0.0)
     ejections.failed(POD_A, now=0.0, is_silent=True)
@@ -120,7 +120,7 @@ def test_a_silent_endpoint_is_quiet_for_a_second_after_each_failure_and_each_dia
     assert not ejections.is_quiet(POD_A, now=4.9)
 
 
-def test_an_endpoint_that_refuses_is_not_quiet(ejections):
+def test_a_refusing_endpoint_is_not_quiet(ejections):
     assert not ejections.is_quiet(POD_A, now=0.0)
     ejections.failed(POD_A, now=0.5, is_silent=True)
     assert ejections.is_quiet(POD_A, now=0.5)

@@ -31,7 +31,7 @@ def under(start=0, **loads):
         pytest.param(under(1, a=1, b=2, c=1), None, POD_C, id="the-turn-among-equals-only"),
     ],
 )
-def test_the_fewest_connections_count_and_then_the_turn(strategy, skip, expected):
+def test_least_loaded_endpoints_are_picked_in_turn(strategy, skip, expected):
     assert strategy.pick(PODS, skip=skip) == expected
 
 
@@ -42,7 +42,7 @@ def test_the_fewest_connections_count_and_then_the_turn(strategy, skip, expected
         pytest.param(PODS, set(PODS), id="all-skipped"),
     ],
 )
-def test_when_all_are_skipped_none_is_picked(endpoints, skip):
+def test_when_all_endpoints_are_skipped_pick_returns_none(endpoints, skip):
     strategy = under(1)
     assert strategy.pick(endpoints, skip=skip) is None
     assert strategy.pick(PODS) == POD_B, "and no turn is taken"
@@ -58,7 +58,7 @@ def test_equally_loaded_endpoints_take_turns():
     start=st.integers(0, 20),
     data=st.data(),
 )
-def test_no_allowed_endpoint_has_fewer_connections(loads, start, data):
+def test_the_picked_endpoint_has_the_fewest_connections(loads, start, data):
     by_pod = {POD_A._replace(port=port): load for port, load in enumerate(loads)}
     skip = data.draw(st.sets(st.sampled_from(list(by_pod))))
     picked = LeastConnections(by_pod.__getitem__, start).pick(list(by_pod), skip=skip)
@@ -95,11 +95,11 @@ def under_weights(*loads, start=0):
         pytest.param(under_weights(0, 0, 0), set(PODS), None, id="none"),
     ],
 )
-def test_connections_are_compared_for_the_weight(strategy, skip, expected):
+def test_connections_are_compared_relative_to_weight(strategy, skip, expected):
     assert strategy.pick(PODS, skip=skip) == expected
 
 
-def test_without_endpoints_none_is_picked():
+def test_without_endpoints_pick_returns_none():
     assert under_weights(0, 0, 0).pick(()) is None
 
 
@@ -114,6 +114,6 @@ def test_turns_among_equals_begin_at_the_start():
     assert [strategy.pick(PODS) for _ in range(2)] == [POD_C, POD_A]
 
 
-def test_turns_go_on_when_an_endpoint_is_added():
+def test_turns_continue_when_an_endpoint_is_added():
     strategy = WeightedLeastConnections(lambda _: 0, Weights(dict.fromkeys(PODS, 7)))
     assert [strategy.pick(PODS[:2]), strategy.pick(PODS)] == [POD_A, POD_B]

@@ -24,13 +24,13 @@ def test_a_client_reaches_one_pod_at_all_ports():
     assert first != second
 
 
-def test_ports_of_other_services_have_entries_of_their_own():
+def test_ports_of_other_services_have_separate_entries():
     tables = AffinityTables()
     one, other = balancer(SIP, tables), balancer(RTP, tables, "shop/other", start=2)
     assert one.pick(ALICE, 0.0).ip != other.pick(ALICE, 0.0).ip
 
 
-def test_a_pod_that_does_not_serve_a_port_loses_the_client_at_all_ports():
+def test_a_pod_no_longer_serving_a_port_loses_the_client_at_all_ports():
     tables = AffinityTables()
     signalling, media = balancer(SIP, tables), balancer(RTP, tables)
     pod = signalling.pick(ALICE, 0.0).ip
@@ -40,7 +40,7 @@ def test_a_pod_that_does_not_serve_a_port_loses_the_client_at_all_ports():
     assert signalling.pick(ALICE, 2.0).ip == moved
 
 
-def test_entries_stay_until_the_last_port_is_gone():
+def test_affinity_entries_stay_until_the_last_port_is_removed():
     tables = AffinityTables()
     signalling, media = balancer(SIP, tables), balancer(RTP, tables)
     signalling.pick(ALICE, 0.0)
@@ -50,7 +50,7 @@ def test_entries_stay_until_the_last_port_is_gone():
     assert len(tables) == 0
 
 
-def test_a_port_that_shares_no_longer_has_entries_of_its_own():
+def test_a_port_no_longer_sharing_affinity_gets_its_own_entries():
     tables = AffinityTables()
     signalling, media = balancer(SIP, tables), balancer(RTP, tables, start=1)
     pod = signalling.pick(ALICE, 0.0).ip
@@ -58,7 +58,7 @@ def test_a_port_that_shares_no_longer_has_entries_of_its_own():
     assert media.pick(ALICE, 1.0).ip != pod
 
 
-def test_restored_entries_are_per_pod():
+def test_restored_affinity_entries_are_per_pod():
     former, tables = AffinityTables(), AffinityTables()
     old = balancer(SIP, former, start=1)
     pod = old.pick(ALICE, 0.0).ip
@@ -67,7 +67,7 @@ def test_restored_entries_are_per_pod():
     assert media.pick(ALICE, 2.0).ip == pod
 
 
-def test_all_ports_share_a_timeout():
+def test_all_ports_share_an_affinity_timeout():
     affinity = PodAffinity("shop/sip", 60, AffinityTables())
     affinity.serve(SIP)
     affinity.remember(ALICE, SIP[0], 0.0)

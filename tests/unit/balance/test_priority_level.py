@@ -27,7 +27,7 @@ def test_with_few_ejected_endpoints_all_are_candidates_in_the_plans_order():
 
 
 @pytest.mark.parametrize("count", [100, 1000])
-def test_a_bounded_number_of_candidates_is_ejected(count):
+def test_a_bounded_number_of_candidates_may_be_ejected(count):
     level = level_of(count)
     for number, pod in enumerate(PODS[:count]):
         level.change(pod, is_out=True)
@@ -36,14 +36,14 @@ def test_a_bounded_number_of_candidates_is_ejected(count):
     assert level.is_out
 
 
-def test_endpoints_ejected_before_the_level_was_built_are_left_out():
+def test_endpoints_ejected_before_the_level_was_built_are_skipped():
     level = level_of(100, set(PODS[:99]))
     assert usable(level) == [PODS[99]]
     assert not level.is_out
     assert level_of(100, set(PODS)).is_out
 
 
-def test_an_endpoint_on_a_short_list_is_usable_on_return():
+def test_a_returning_endpoint_of_a_short_list_is_usable_at_once():
     level = level_of(1000, set(PODS[: 1001 - SHORT]))
     assert len(level.candidates(0.0)) < SHORT
     for returned in PODS[:2]:
@@ -51,7 +51,7 @@ def test_an_endpoint_on_a_short_list_is_usable_on_return():
         assert returned in level.candidates(0.0)
 
 
-def test_in_a_long_list_endpoints_that_return_are_added_once_a_second():
+def test_returning_endpoints_of_a_long_list_are_added_once_a_second():
     level = level_of(1000, set(PODS[:500]))
     for now, returned in ((10.0, PODS[0]), (11.0, PODS[1])):
         level.change(returned, is_out=False)
@@ -62,7 +62,7 @@ def test_in_a_long_list_endpoints_that_return_are_added_once_a_second():
     assert len(usable(level, 12.0)) == 502
 
 
-def test_readmitting_all_endpoints_restores_the_order_of_the_plan():
+def test_readmitting_all_endpoints_restores_the_plans_order():
     level = level_of(1000)
     eject(level, reversed(PODS))
     for pod in reversed(PODS):
@@ -70,7 +70,7 @@ def test_readmitting_all_endpoints_restores_the_order_of_the_plan():
     assert level.candidates(0.0) is level.endpoints
 
 
-def test_a_known_change_changes_nothing():
+def test_a_repeated_change_has_no_effect():
     level = level_of(3)
     level.change(PODS[0], is_out=False)
     eject(level, [PODS[1], PODS[1]])
@@ -78,5 +78,5 @@ def test_a_known_change_changes_nothing():
     assert level.candidates(0.0) is level.endpoints
 
 
-def test_a_level_without_endpoints_has_none_to_use():
+def test_a_level_without_endpoints_is_out():
     assert level_of(0).is_out

@@ -29,12 +29,12 @@ PODS = (POD_A, POD_B, POD_C)
         pytest.param(PODS, {POD_B}, {POD_A, POD_C}, id="one-skipped"),
     ],
 )
-def test_only_an_endpoint_that_is_not_skipped_is_picked(endpoints, skip, expected):
+def test_only_unskipped_endpoints_are_picked(endpoints, skip, expected):
     strategy = RandomChoice(random.Random(7))
     assert {strategy.pick(endpoints, skip=skip) for _ in range(50)} == expected
 
 
-def test_every_endpoint_has_the_same_chance():
+def test_every_endpoint_has_the_same_probability():
     strategy = RandomChoice(random.Random(7))
     picked = Counter(strategy.pick(PODS) for _ in range(3000))
     assert all(900 < count < 1100 for count in picked.values())
@@ -77,7 +77,7 @@ def idle(_endpoint):
         pytest.param((1, 1), {POD_A: 0, POD_B: 9, POD_C: 8}, POD_C, id="the-idle-one-not-drawn"),
     ],
 )
-def test_the_less_loaded_of_the_two_is_picked(drawn, busy, expected):
+def test_the_less_loaded_of_two_drawn_endpoints_is_picked(drawn, busy, expected):
     strategy = PowerOfTwoChoices(lambda pod: busy.get(pod, 0), Lots(*drawn))
     assert strategy.pick(PODS) == expected
 
@@ -99,12 +99,12 @@ def test_two_different_endpoints_are_drawn():
         pytest.param(PODS, {POD_A, POD_B}, POD_C, id="one-left"),
     ],
 )
-def test_without_a_choice_no_number_is_drawn(endpoints, skip, expected):
+def test_a_single_candidate_draws_no_random_number(endpoints, skip, expected):
     assert PowerOfTwoChoices(idle, Lots()).pick(endpoints, skip=skip) == expected
 
 
 @given(seed=st.integers(), loads=st.lists(st.integers(0, 99), min_size=2, max_size=8, unique=True))
-def test_the_busiest_is_never_picked(seed, loads):
+def test_the_busiest_endpoint_is_never_picked(seed, loads):
     by_pod = {POD_A._replace(port=port): load for port, load in enumerate(loads)}
     strategy = PowerOfTwoChoices(by_pod.__getitem__, random.Random(seed))
     busiest = max(by_pod, key=by_pod.__getitem__)
@@ -137,7 +137,7 @@ def test_each_endpoint_is_picked_in_proportion_to_its_weight():
     assert counts == {POD_A: 1000, POD_B: 2000, POD_C: 3000}
 
 
-def test_new_weights_count_at_once():
+def test_new_weights_take_effect_at_once():
     weights = Weights({POD_A: 1, POD_B: 65535})
     strategy = WeightedRandomChoice(weights, EachNumber(999_983))
     assert Counter(strategy.pick(PODS[:2]) for _ in range(60)) == {POD_B: 60}
@@ -159,7 +159,7 @@ def test_skipped_endpoints_are_not_picked(strategy):
     assert strategy.pick(()) is None
 
 
-def test_the_endpoint_with_less_load_for_its_weight_is_picked():
+def test_the_endpoint_with_less_load_per_weight_is_picked():
     weights = Weights({POD_A: 100, POD_B: 300})
     for loads, expected in (((1, 2), POD_B), ((1, 4), POD_A)):
         load = dict(zip(PODS, loads, strict=False)).__getitem__

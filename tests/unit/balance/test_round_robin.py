@@ -28,7 +28,7 @@ def test_endpoints_are_picked_in_turn():
         pytest.param(PODS, set(PODS), id="all-skipped"),
     ],
 )
-def test_when_all_are_skipped_none_is_picked(endpoints, skip):
+def test_when_all_endpoints_are_skipped_pick_returns_none(endpoints, skip):
     assert RoundRobin().pick(endpoints, skip=skip) is None
 
 
@@ -49,9 +49,7 @@ def test_a_skipped_endpoint_loses_its_turn_to_the_next():
     before=st.integers(0, 30),
     window=st.integers(1, 60),
 )
-def test_in_any_window_no_endpoint_is_picked_two_times_more_than_another(
-    count, start, before, window
-):
+def test_in_any_window_endpoint_counts_differ_by_at_most_one(count, start, before, window):
     turns, endpoints = RoundRobin(start), [POD_A._replace(port=port) for port in range(count)]
     picks(turns, endpoints, before)
     times = Counter(picks(turns, endpoints, window))
@@ -94,7 +92,7 @@ def test_round_robin_begins_where_earlier_turns_ended(start):
     assert picks_by_weight(turns_of(7, 7, 7, start=start), 2) == [POD_C, POD_A]
 
 
-def test_without_endpoints_none_is_picked():
+def test_without_endpoints_pick_returns_none():
     assert picks_by_weight(turns_of(1, start=3), 1, ()) == [None]
     assert picks_by_weight(turns_of(1, 2, 3), 1, skip=PODS) == [None]
 
@@ -105,7 +103,7 @@ def test_a_skipped_endpoint_does_not_catch_up():
     assert picks_by_weight(strategy, 100, (POD_A, POD_B)).count(POD_A) <= 51
 
 
-def test_turns_go_on_when_weights_change():
+def test_turns_continue_when_weights_change():
     weights = Weights({POD_A: 1, POD_B: 1})
     strategy = WeightedRoundRobin(weights)
     picks_by_weight(strategy, 3, (POD_A, POD_B))
@@ -121,7 +119,7 @@ def test_turns_continue_when_endpoints_are_added_and_removed():
 
 
 @pytest.mark.parametrize("start", [0, 1])
-def test_turns_go_on_when_all_endpoints_leave_and_return(start):
+def test_turns_continue_when_all_endpoints_leave_and_return(start):
     undisturbed, strategy = turns_of(2, 2, 1, start=start), turns_of(2, 2, 1, start=start)
     found = []
     for _ in range(10):
@@ -143,7 +141,7 @@ def test_shares_match_the_weights_after_any_number_of_picks(weights, count, star
 
 
 @given(st.data())
-def test_whatever_happens_the_shares_are_soon_right_again(data):
+def test_after_arbitrary_changes_the_shares_soon_match_the_weights(data):
     weights = Weights({POD_A: 3, POD_B: 2, POD_C: 1})
     strategy = WeightedRoundRobin(weights)
     for _ in range(data.draw(st.integers(0, 20))):

@@ -17,7 +17,7 @@ def moved(before, after):
     return [(one, other) for one, other in zip(before, after, strict=True) if one != other]
 
 
-def test_the_slots_never_change():
+def test_slot_assignments_are_stable_across_versions():
     """Clients would move during an upgrade, or differ between nodes of two versions."""
     names = {POD_A: "A", POD_B: "B", POD_C: "C"}
     assert "".join(names[pod] for pod in fill_slots((POD_A, POD_B, POD_C), {})) == (
@@ -26,18 +26,18 @@ def test_the_slots_never_change():
     )
 
 
-def test_slots_just_filled_for_the_same_endpoints_and_weights_are_reused():
+def test_slots_filled_for_the_same_endpoints_and_weights_are_reused():
     assert fill_slots(PODS, {POD_A: 3}) is fill_slots(PODS, {POD_A: 3})
 
 
-def test_the_order_of_the_endpoints_changes_nothing():
+def test_slots_do_not_depend_on_the_order_of_endpoints():
     assert fill_slots(PODS, {}) == fill_slots(PODS[::-1], {})
 
 
 @pytest.mark.parametrize(
     ("endpoints", "slots"), [(1, 128), (16, 128), (17, 1024), (128, 1024), (129, 4096)]
 )
-def test_the_number_of_slots_has_few_steps(endpoints, slots):
+def test_the_number_of_slots_grows_in_a_few_steps(endpoints, slots):
     pods = [SocketAddress(f"10.244.2.{number}", 8080) for number in range(endpoints)]
     found = fill_slots(pods, {})
     assert len(found) == slots
@@ -57,7 +57,7 @@ def test_removing_an_endpoint_moves_only_its_slots_to_all_others(gone):
     assert len({other for _, other in moved(before, after)}) > len(PODS) / 3
 
 
-def test_adding_an_endpoint_moves_slots_only_to_it():
+def test_adding_an_endpoint_moves_slots_only_to_the_new_endpoint():
     before, after = fill_slots(PODS[1:], {}), fill_slots(PODS, {})
     assert {other for _, other in moved(before, after)} == {PODS[0]}
 
@@ -69,7 +69,7 @@ def test_shares_match_even_small_weights():
     assert abs(counts[PODS[2]] - 31) < 15
 
 
-def test_a_weight_that_grows_moves_slots_only_to_its_endpoint():
+def test_a_growing_weight_moves_slots_only_to_its_endpoint():
     before = fill_slots(PODS[:4], {PODS[2]: 10})
     after = fill_slots(PODS[:4], {PODS[2]: 50})
     assert {other for _, other in moved(before, after)} == {PODS[2]}

@@ -24,7 +24,7 @@ def choices(endpoints, weights=None, clients=CLIENTS):
     return {client: strategy.pick(endpoints, client) for client in clients}
 
 
-def test_the_choice_never_changes():
+def test_hash_choices_are_stable_across_versions():
     """Clients would move during an upgrade, or differ between nodes of two versions."""
     strategy = SourceHash(Weights())
     clients = (ALICE, BOB, CAROL, "fd00::1", "fd00::2", "fd00::3")
@@ -32,7 +32,7 @@ def test_the_choice_never_changes():
     assert picked == [POD_B, POD_B, POD_B, POD_A, POD_C, POD_C]
 
 
-def test_another_worker_or_node_makes_the_same_choice():
+def test_all_workers_and_nodes_make_the_same_choice():
     assert choices(PODS) == choices(PODS)
     assert choices(PODS) == choices(reversed(PODS))
 
@@ -71,7 +71,7 @@ def test_removing_an_endpoint_moves_only_its_clients_to_all_others(gone):
     assert max(spread.values()) < 2 * len(moved) / 9
 
 
-def test_adding_an_endpoint_moves_clients_only_to_it():
+def test_adding_an_endpoint_moves_clients_only_to_the_new_endpoint():
     before, after = choices(PODS[1:]), choices(PODS)
     assert {after[client] for client in CLIENTS if before[client] != after[client]} == {PODS[0]}
 
@@ -87,7 +87,7 @@ class Skipped:
         return endpoint in self.endpoints
 
 
-def test_of_a_client_that_is_known_only_the_next_choices_are_looked_at():
+def test_a_known_client_uses_its_cached_choices():
     strategy, pods = (
         SourceHash(Weights()),
         tuple(SocketAddress(f"10.1.{n}.1", 80) for n in range(200)),
@@ -101,7 +101,7 @@ def test_of_a_client_that_is_known_only_the_next_choices_are_looked_at():
         assert skipped.asked <= CHOICES[1]
 
 
-def test_beyond_the_cached_choices_the_next_of_all_endpoints_is_picked():
+def test_beyond_the_cached_choices_all_endpoints_are_considered():
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(600))
     strategy = SourceHash(Weights())
     assert strategy.pick(pods, ALICE, skip={*pods} - {*pods[77:78]}) == pods[77]
@@ -163,7 +163,7 @@ def test_a_change_hashes_only_new_endpoints(hashed):
     assert hashed == [str(PODS[0]), ALICE]
 
 
-def test_without_endpoints_none_is_picked():
+def test_without_endpoints_pick_returns_none():
     strategy = SourceHash(Weights())
     assert strategy.pick((), ALICE) is None
     assert strategy.pick(PODS, ALICE, skip=PODS) is None
@@ -174,14 +174,14 @@ def test_shares_match_the_weights():
     assert abs(counts[PODS[0]] - 7500) < 220
 
 
-def test_a_weight_that_grows_moves_clients_only_to_its_endpoint():
+def test_a_growing_weight_moves_clients_only_to_its_endpoint():
     plain, equal = choices(PODS[:4]), choices(PODS[:4], dict.fromkeys(PODS[:4], 7))
     assert plain == equal
     after = choices(PODS[:4], {PODS[2]: 200})
     assert {after[client] for client in CLIENTS if after[client] != plain[client]} == {PODS[2]}
 
 
-def test_new_weights_count_for_known_clients():
+def test_new_weights_apply_to_known_clients():
     weights = Weights({POD_A: 1, POD_B: 65535})
     strategy = SourceHash(weights)
     assert strategy.pick((POD_A, POD_B), ALICE) == POD_B

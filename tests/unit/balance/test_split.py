@@ -50,19 +50,19 @@ def test_a_side_without_endpoints_does_not_affect_the_other():
     assert (both.pick(INSIDE, 0.0), both.pick(OUTSIDE, 0.0)) == (POD_A, None)
 
 
-def test_tried_endpoints_are_not_picked_again():
+def test_tried_endpoints_are_skipped():
     assert split().pick(INSIDE, 0.0, tried={POD_A}) == POD_B
     assert split().pick(OUTSIDE, 0.0, tried={POD_C}) is None
 
 
-def test_each_side_has_more_endpoints_until_its_own_were_tried():
+def test_each_side_has_more_until_its_own_endpoints_were_tried():
     both = split()
     assert both.has_more(INSIDE, 0.0, tried={POD_A, POD_C})
     assert not both.has_more(INSIDE, 0.0, tried={POD_A, POD_B})
     assert not both.has_more(OUTSIDE, 0.0, tried={POD_C})
 
 
-def test_an_endpoint_of_both_sides_is_out_and_back_for_both():
+def test_an_endpoint_of_both_sides_is_ejected_and_readmitted_for_both():
     both = split(inner=(POD_A, POD_B), outer=(POD_B, POD_A))
     assert both.failed(POD_A, 0.0)
     assert not both.failed(POD_A, 0.0)
@@ -73,7 +73,7 @@ def test_an_endpoint_of_both_sides_is_out_and_back_for_both():
     assert both.ejected(1.0) == {}
 
 
-def test_an_endpoint_is_ejected_on_its_side():
+def test_an_endpoint_is_ejected_only_on_its_side():
     both = split()
     assert both.failed(POD_C, 0.0)
     assert both.ejected(0.0) == {POD_C: 5.0}
@@ -84,7 +84,7 @@ def test_an_endpoint_is_ejected_on_its_side():
     network=st.tuples(st.ip_addresses(v=4), st.integers(0, 32)),
     client=st.ip_addresses(v=4),
 )
-def test_a_client_is_inside_exactly_if_a_network_contains_its_address(network, client):
+def test_a_client_is_inside_if_a_network_contains_its_address(network, client):
     inside = ipaddress.ip_network(network, strict=False)
     picked = split(inside=[str(inside)]).pick(str(client), 0.0)
     assert picked == (POD_A if client in inside else POD_C)

@@ -7,7 +7,7 @@ from ..model.samples import ALICE, POD_A, POD_B, POD_C
 ALL = (POD_A, POD_B, POD_C)
 
 
-def test_endpoints_at_their_limit_are_left_out():
+def test_endpoints_at_their_limit_are_skipped():
     full = {POD_A}
     strategy = Limited(RoundRobin(), full.__contains__)
     assert [strategy.pick(ALL) for _ in range(3)] == [POD_B, POD_C, POD_B]
@@ -15,7 +15,7 @@ def test_endpoints_at_their_limit_are_left_out():
     assert [strategy.pick(ALL) for _ in range(3)] == [POD_C, POD_A, POD_B]
 
 
-def test_skipped_endpoints_are_omitted_like_full_ones():
+def test_skipped_endpoints_are_omitted_like_endpoints_at_their_limit():
     strategy = Limited(RoundRobin(), {POD_A}.__contains__)
     assert strategy.pick(ALL, skip={POD_B}) == POD_C
     assert strategy.pick(ALL, skip={POD_B, POD_C}) is None
@@ -44,7 +44,7 @@ def test_the_preferred_endpoint_is_picked_once_before_the_turn_continues():
     assert balancer.strategy is then
 
 
-def test_while_the_preferred_endpoint_may_not_be_picked_others_are():
+def test_an_unavailable_preferred_endpoint_is_skipped():
     ended = []
     preferred = Preferred(POD_B, RoundRobin(), lambda: ended.append(True))
     assert preferred.pick(ALL, skip={POD_B}) == POD_A

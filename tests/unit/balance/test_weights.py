@@ -5,14 +5,14 @@ from userspace_proxy.balance import SlowStart, Weights
 from ..model.samples import POD_A, POD_B
 
 
-def test_endpoints_without_a_weight_have_the_default():
+def test_endpoints_without_a_weight_have_the_default_weight():
     weights = Weights({POD_A: 5})
     assert (weights.of(POD_A), weights.of(POD_B)) == (5, 100)
     assert weights
     assert not Weights()
 
 
-def test_its_version_grows_with_a_change_only():
+def test_the_version_increases_only_with_a_change():
     weights = Weights({POD_A: 5})
     weights.configure({POD_A: 5})
     assert weights.version == 0
@@ -20,7 +20,7 @@ def test_its_version_grows_with_a_change_only():
     assert (weights.version, weights.of(POD_A)) == (1, 6)
 
 
-def test_weights_grow_while_endpoints_start_slowly():
+def test_weights_grow_during_slow_start():
     weights = Weights({POD_A: 200}, 50.0)
     assert weights.may_grow
     weights.begin([POD_A], 100.0)
@@ -33,7 +33,7 @@ def test_weights_grow_while_endpoints_start_slowly():
     assert weights.of(POD_A) == 200
 
 
-def test_weights_are_full_at_once_when_slow_start_is_switched_off():
+def test_disabling_slow_start_restores_full_weights_at_once():
     weights = Weights({}, 50.0)
     weights.begin([POD_A], 100.0)
     weights.configure({})
@@ -60,7 +60,7 @@ def test_a_share_grows_linearly_from_a_floor_until_full(seconds, share):
     assert bool(start) is (share is not None)
 
 
-def test_a_full_share_stays_full_when_slow_start_is_extended():
+def test_a_full_share_stays_full_when_slow_start_is_lengthened():
     start = SlowStart(10.0)
     start.begin([POD_A], 0.0)
     start.begin([POD_B], 5.0)
@@ -69,7 +69,7 @@ def test_a_full_share_stays_full_when_slow_start_is_extended():
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
-def test_a_weight_that_has_grown_stays_whether_a_client_has_come_or_not(is_asked):
+def test_a_fully_grown_weight_stays_full_with_or_without_picks(is_asked):
     configured = {POD_A: 2, POD_B: 3}
     weights = Weights(configured, 4.0)
     weights.begin([POD_A], 0.0)
@@ -80,7 +80,7 @@ def test_a_weight_that_has_grown_stays_whether_a_client_has_come_or_not(is_asked
     assert (weights.of(POD_A), weights.of(POD_B)) == (2, pytest.approx(0.3))
 
 
-def test_slow_start_begins_again():
+def test_slow_start_can_restart():
     start = SlowStart(10.0)
     start.begin([POD_A, POD_B], 0.0)
     start.begin([POD_A], 5.0)
@@ -94,7 +94,7 @@ def test_the_start_of_a_removed_endpoint_is_forgotten():
     assert start.shares(5.0) == {POD_B: 0.5}
 
 
-def test_without_a_time_shares_are_full():
+def test_without_a_slow_start_time_shares_are_full():
     start = SlowStart()
     start.begin([POD_A], 0.0)
     assert not start

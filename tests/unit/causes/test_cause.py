@@ -48,14 +48,14 @@ def test_codes_are_lower_case_with_dashes():
     assert all(code.name == code.value.upper().replace("-", "_") for code in CauseCode)
 
 
-def test_a_code_of_a_newer_proxy_is_kept():
+def test_a_code_from_a_newer_proxy_is_preserved():
     code = CauseCode("a-newer-code")
     assert (code, str(code), code.value) == ("a-newer-code", "a-newer-code", "a-newer-code")
     assert code not in list(CauseCode)
     assert code.traits == Traits()
 
 
-def test_unknown_codes_beyond_a_bound_become_one():
+def test_unknown_codes_beyond_a_limit_become_one_code():
     for begins in (0, 5000):
         newer_codes.clear()
         codes = {CauseCode(f"code-{begins + number}") for number in range(2 * NEWER_MAX)}
@@ -63,24 +63,24 @@ def test_unknown_codes_beyond_a_bound_become_one():
     newer_codes.clear()
 
 
-def test_each_code_has_a_section_in_the_docs_and_each_section_has_a_code():
+def test_cause_codes_and_sections_of_the_docs_match():
     text = (DOCS / "troubleshooting.md").read_text()
     causes = text.partition("\n## Causes\n")[2].partition("\n## ")[0]
     assert re.findall(r"^### (\S+)$", causes, re.MULTILINE) == [*CauseCode]
 
 
-def test_the_last_dial_cause_stands_for_other_errors():
+def test_the_last_dial_cause_covers_all_other_errors():
     assert {*DIAL_CAUSES} == {code for code in CauseCode if code.traits.is_dial}
     assert DIAL_CAUSES[-1] is CauseCode.ENDPOINT_FAILS
 
 
 @pytest.mark.parametrize("code", [code for code in CauseCode if code.traits.is_unanswered])
-def test_an_endpoint_that_does_not_answer_has_accepted(code):
+def test_a_silent_endpoint_has_accepted_the_connection(code):
     assert code.traits.accepts
 
 
 @pytest.mark.parametrize("code", CauseCode)
-def test_commands_have_only_places_that_are_filled(code):
+def test_commands_contain_only_known_placeholders(code):
     for words in (code.traits.kubectl, code.traits.kubectl_of_pod, code.traits.on_node):
         assert {*re.findall(r"\{(\w*)\}", words)} <= {"namespace", "name", "pod", "ip"}
 
@@ -100,12 +100,12 @@ def test_causes_of_the_same_facts_are_equal():
     [silent(POD), refuses("[fd00::8]:8080"), refuses(POD, was_open=True), "refuses"],
     ids=["row", "parameter", "default", "text"],
 )
-def test_another_row_or_parameter_makes_another_cause(other):
+def test_a_different_row_or_parameter_makes_a_different_cause(other):
     assert other != REFUSES
 
 
 @pytest.mark.parametrize("name", MODIFIERS)
-def test_another_modifier_makes_another_cause(name):
+def test_a_different_modifier_makes_a_different_cause(name):
     usual = getattr(REFUSES, name)
     changed = REFUSES.replace(**{name: CHANGES[name]})
     assert (getattr(changed, name), getattr(REFUSES, name)) == (CHANGES[name], usual)
@@ -138,17 +138,17 @@ def test_a_cause_has_its_rows_code_and_json_parameters():
         pytest.param((), {"client": "203.0.113.7"}, id="unknown-in-place-of-another"),
     ],
 )
-def test_a_row_takes_no_other_parameters(args, named):
+def test_a_row_rejects_unknown_parameters(args, named):
     with pytest.raises(TypeError):
         refuses(*args, **named)
 
 
-def test_parameters_are_not_replaced():
+def test_replace_rejects_parameters():
     with pytest.raises(TypeError):
         REFUSES.replace(at="[fd00::8]:8080")
 
 
-def test_two_rows_have_two_names():
+def test_two_rows_cannot_have_the_same_name():
     with pytest.raises(ValueError, match="two causes are called refuses"):
         cause(CauseCode.NOT_READY)(refuses.words)
     assert ROWS["refuses"] is refuses
@@ -173,7 +173,7 @@ def test_causes_with_another_proxys_text_are_compared_by_text():
     [REFUSES, no_datagram(POD).replace(**CHANGES), as_read(CauseCode.NO_SLICE, "no slice", "x")],
     ids=["row", "modifiers", "words"],
 )
-def test_another_process_gets_an_equal_cause(sent):
+def test_a_pickled_cause_equals_the_original(sent):
     got = pickle.loads(pickle.dumps(sent))
     assert got == sent
     assert (say(got), remedy(got)) == (say(sent), remedy(sent))

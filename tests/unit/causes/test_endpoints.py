@@ -77,7 +77,7 @@ def test_an_unclassified_error_keeps_its_text_and_a_known_remedy(number, failure
     assert bool(remedy(cause)) is has_remedy
 
 
-def test_only_over_ipv6_a_dial_is_not_permitted_by_a_firewall():
+def test_only_over_ipv6_eacces_means_prohibited_by_a_firewall():
     """The ICMP errors of IPv4 for that are EHOSTUNREACH and ENETUNREACH."""
     assert failed_with(errno.EACCES, POD_V6) == prohibited(POD_V6)
 
@@ -91,7 +91,7 @@ def test_only_over_ipv6_a_dial_is_not_permitted_by_a_firewall():
         (Failure.ROUTE_UNREACHABLE, route_unreachable),
     ],
 )
-def test_a_failure_found_by_asking_the_kernel_has_its_own_row(failure, row):
+def test_a_failure_determined_by_the_kernel_has_its_own_row(failure, row):
     assert dial_failed(POD, failure, "Key was rejected by service") == row(POD)
     # An errno alone, which a router may have reported, is never taken for that.
     assert failure in {Failure.NO_HOST, *OWN_ROUTES.values()}
@@ -99,7 +99,7 @@ def test_a_failure_found_by_asking_the_kernel_has_its_own_row(failure, row):
 
 
 @pytest.mark.parametrize("failure", Failure)
-def test_a_failed_dial_has_the_code_of_the_table(failure):
+def test_a_failed_dial_has_the_code_from_the_table(failure):
     assert dial_failed(POD, failure, "").code is DIAL_CODES[failure]
     assert DIAL_CODES[failure].traits.is_dial
 
@@ -112,7 +112,7 @@ def test_a_failed_dial_has_the_code_of_the_table(failure):
     ],
     ids=["on-its-link", "behind-a-gateway"],
 )
-def test_an_address_that_no_host_has_is_named_with_its_next_hop(hop, cause):
+def test_an_absent_host_is_reported_with_its_next_hop(hop, cause):
     assert absent(POD, hop) == cause
 
 
@@ -126,7 +126,7 @@ def test_an_address_that_no_host_has_is_named_with_its_next_hop(hop, cause):
         *((failure, CauseCode.PACKETS_LOST) for failure in sorted(LOSSES)),
     ],
 )
-def test_an_end_without_a_byte_has_a_code(failure, code):
+def test_a_connection_closed_without_a_byte_has_a_code(failure, code):
     assert end_code(failure) is code
 
 
@@ -139,7 +139,7 @@ def test_an_end_without_a_byte_has_a_code(failure, code):
         pytest.param(Failure.NOT_TO_CLIENT, True, not_to_client(ALICE), id="client"),
     ],
 )
-def test_a_loss_has_the_row_of_the_side_and_the_direction(failure, has_sent, cause):
+def test_a_loss_has_the_row_of_its_side_and_direction(failure, has_sent, cause):
     assert loses(POD, failure, ALICE, has_sent=has_sent) == cause
 
 

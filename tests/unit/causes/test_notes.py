@@ -15,11 +15,11 @@ def test_each_note_kind_names_the_row_of_a_mistake(kind):
     assert ROWS[kind].code.traits.is_mistake
 
 
-def test_the_cause_of_a_note_has_its_parameters():
+def test_the_cause_of_a_note_has_the_notes_parameters():
     assert cause_of(NoteKind.RANGE_WRONG("x is no network")) == range_wrong("x is no network")
 
 
-def test_a_note_with_other_parameters_has_no_cause():
+def test_a_note_with_wrong_parameters_is_an_error():
     with pytest.raises(TypeError, match="range_wrong takes why"):
         cause_of(NoteKind.RANGE_WRONG())
 

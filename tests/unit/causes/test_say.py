@@ -51,7 +51,7 @@ def test_the_texts_of_causes_match_the_recorded_page():
 @pytest.mark.parametrize(
     "cause", [one for one in SAMPLES if one.row is not not_listening], ids=lambda one: str(one.row)
 )
-def test_a_name_in_the_command_of_a_remedy_is_quoted(cause):
+def test_names_in_suggested_commands_are_shell_quoted(cause):
     def hostile(value):
         value = tuple(map(hostile, value)) if isinstance(value, tuple) else value
         return f"$(reboot){value}" if isinstance(value, str) else value
@@ -69,7 +69,7 @@ def test_each_row_has_a_sample_on_the_page():
 
 
 @pytest.mark.parametrize("cause", SAMPLES, ids=lambda cause: str(cause.row))
-def test_templates_have_only_places_that_are_filled(cause):
+def test_templates_contain_only_known_placeholders(cause):
     row, named = cause.row, dict(cause.params)
     for column in ("about", "past", "short", "hint", "outside", "at_times", "at_times_outside"):
         text = getattr(row, column)
@@ -99,7 +99,7 @@ def test_templates_have_only_places_that_are_filled(cause):
     ],
     ids=lambda value: str(getattr(value, "row", "")),
 )
-def test_recent_causes_are_in_the_past_tense_and_older_causes_add_when(cause, lately, comma):
+def test_recent_causes_are_in_the_past_tense_and_older_causes_state_when(cause, lately, comma):
     assert say(cause.replace(when=When.LAST_MINUTE)) == lately
     past = cause.replace(when=When.PAST)
     assert say(past) == f"{lately}{comma} when it was last tried"
@@ -129,11 +129,11 @@ def test_recent_causes_are_in_the_past_tense_and_older_causes_add_when(cause, la
         ),
     ],
 )
-def test_a_cause_also_has_a_short_form_and_a_predicate_without_its_subject(cause, short, predicate):
+def test_a_cause_has_a_short_form_and_a_predicate(cause, short, predicate):
     assert (say(cause, Form.SHORT), say(cause, Form.PREDICATE)) == (short, predicate)
 
 
-def test_the_past_tense_is_short_in_any_form():
+def test_the_past_tense_has_one_short_form():
     past = refuses(POD).replace(when=When.PAST)
     assert say(past, Form.SHORT) == say(past)
     assert say(past, Form.PREDICATE) == "refused connections when it was last tried"
@@ -157,7 +157,7 @@ def test_similar_causes_are_counted_except_in_the_short_form():
     ],
     ids=lambda value: str(getattr(value, "row", "")),
 )
-def test_a_proxy_header_is_the_likely_reason_once_an_endpoint_accepts(cause, is_likely):
+def test_a_proxy_header_is_the_likely_reason_if_an_endpoint_accepts(cause, is_likely):
     shown = cause.replace(has_header=True)
     added = " (this proxy sends a PROXY header first)" if is_likely else ""
     assert say(shown) == f"{say(cause)}{added}"
@@ -166,7 +166,7 @@ def test_a_proxy_header_is_the_likely_reason_once_an_endpoint_accepts(cause, is_
         assert remedy(one.replace(has_header=True)) == f"{first}{remedy(one)}"
 
 
-def test_an_endpoint_with_an_earlier_failure_shows_both_while_failing():
+def test_a_failing_endpoint_also_shows_its_earlier_failure():
     since = no_datagram(POD).replace(before=refuses(POD))
     assert say(since) == (
         "10.244.1.8:8080 sends no datagram back; before, 10.244.1.8:8080 refused connections"
@@ -178,13 +178,13 @@ def test_an_endpoint_with_an_earlier_failure_shows_both_while_failing():
 
 
 @pytest.mark.parametrize("host", ["", HOST])
-def test_an_endpoint_that_was_unreachable_before_has_the_way_to_the_route(host):
+def test_a_previously_unreachable_endpoint_keeps_the_route_remedy(host):
     since = no_datagram(POD).replace(before=unreachable(POD), host=host)
     assert remedy(since) == remedy(unreachable(POD).replace(host=host))
 
 
 @pytest.mark.parametrize("cause", OF_ENDPOINTS, ids=lambda cause: str(cause.row))
-def test_a_remedy_for_an_endpoint_by_name_names_no_pod(cause):
+def test_the_remedy_for_an_endpoint_by_name_mentions_no_pod(cause):
     for text in (remedy(cause.replace(host=HOST)), at_times(cause, HOST)):
         assert (HOST in text) is bool(cause.row.outside)
         words = ("pod", "Pod", "POD", "targetPort", "NetworkPolicy")
@@ -210,7 +210,7 @@ SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
         ),
     ],
 )
-def test_kubectl_shows_more_of_a_cause(cause, pod, words):
+def test_a_kubectl_command_shows_details_of_a_cause(cause, pod, words):
     assert kubectl_words(cause, "shop/web", pod) == words
 
 
@@ -233,5 +233,5 @@ def test_kubectl_shows_more_of_a_cause(cause, pod, words):
         pytest.param(refuses("10.244.0.9:80"), "", id="nothing"),
     ],
 )
-def test_a_command_on_the_node_shows_more_of_a_cause(cause, command):
+def test_a_command_on_the_node_shows_details_of_a_cause(cause, command):
     assert on_node(cause) == command

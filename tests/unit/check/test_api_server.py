@@ -26,13 +26,13 @@ def test_readable_kinds_are_reported_as_ok(options, kinds):
     assert str(first) == f"ok       API server: {kinds} can be read (Kubernetes v1.36.3) [{URL}]"
 
 
-def test_a_node_that_does_not_exist_is_a_warning():
+def test_a_missing_node_object_is_a_warning():
     _, found = judge_server(URL, (), "", node=MISSING)
     assert (found.mark, found.what) == ("warning", "there is no Node a (did you mean a.b?)")
     assert "--hostname-override" in found.hint
 
 
-def test_each_refusal_is_an_error():
+def test_each_denied_request_is_an_error():
     found = judge_server(URL, ("no services", "no nodes"), "")
     assert [f"{f.mark}: {f.what}" for f in found] == ["error: no services", "error: no nodes"]
 
@@ -49,7 +49,7 @@ async def look(api, **settings):
     return [str(each) for each in await asyncio.to_thread(look_at_wake, found, "node-1")]
 
 
-async def test_leases_that_can_be_read_are_ok(api):
+async def test_readable_leases_are_ok(api):
     assert await look(api) == [
         "ok       wake: Leases of the namespace userspace-proxy can be read [0 now]"
     ]
@@ -62,7 +62,7 @@ async def test_a_missing_permission_is_an_error_with_the_remedy(api):
     assert "allow this user to get, list, watch, create and update leases" in line
 
 
-async def test_the_api_server_is_not_asked_where_scaling_is_not_possible():
+async def test_the_api_server_is_not_queried_if_scaling_is_impossible():
     assert look_at_wake(Settings(master="http://192.0.2.1"), "node-1") == []
     assert look_at_wake(Settings(manifests="shop", allow_wake=True), "node-1") == []
 

@@ -55,13 +55,13 @@ NODE = ["kube-proxy", "kernel", "ports", "firewall", "client addresses"]
         pytest.param("none", [*INPUT, "steering", "limits"], id="none"),
     ],
 )
-def test_findings_come_in_reading_order_input_steering_node(node, manifests, steering, expected):
+def test_findings_are_ordered_by_input_steering_and_node(node, manifests, steering, expected):
     found = check_settings(Settings(manifests=manifests, steering=steering), ())
     assert topics(found) == expected
     assert Mark.ERROR not in {finding.mark for finding in found}
 
 
-def test_required_hooks_are_checked_after_the_steering(node, manifests, tmp_path):
+def test_required_hooks_are_checked_after_steering(node, manifests, tmp_path):
     hooks = {"socket_lb": "required", "socket_lb_cgroup": str(tmp_path)}
     found = check_settings(Settings(manifests=manifests, steering="nftables", **hooks), ())
     assert topics(found)[: len(INPUT) + len(STEERING) + 1] == [*INPUT, *STEERING, "socket LB"]
@@ -74,7 +74,7 @@ def test_findings_about_client_addresses_require_their_preservation(node, manife
     assert "client addresses" not in topics(check_settings(settings, ()))
 
 
-def test_settings_that_cannot_be_used_end_the_check_with_the_reason():
+def test_unusable_settings_end_the_check_with_the_reason():
     inherited = InheritedSocket(999)
     found = check_settings(Settings(metrics_bind_address=inherited), ("flag --x is ignored",))
     assert [(f.mark, f.topic) for f in found] == [("warning", "config"), ("error", "config")]
@@ -90,9 +90,7 @@ def test_settings_that_cannot_be_used_end_the_check_with_the_reason():
         pytest.param({"service_proxy_name": ""}, [], id="another-name"),
     ],
 )
-def test_a_running_proxy_of_that_name_is_an_error_where_run_refuses(
-    node, manifests, changed, marks
-):
+def test_a_running_proxy_of_the_same_name_is_an_error(node, manifests, changed, marks):
     name = "a-canary.of.a-long-name"
     lock = NodeLock(name)
     lock.take()
@@ -105,7 +103,7 @@ def test_a_running_proxy_of_that_name_is_an_error_where_run_refuses(
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:53", "in use"])
-def test_a_dns_address_that_cannot_be_bound_is_an_error(node, manifests, address):
+def test_an_unbindable_dns_address_is_an_error(node, manifests, address):
     with socket.create_server(("127.0.0.1", 0)) as used:
         ip, port = used.getsockname() if address == "in use" else ("192.0.2.1", 53)
         dns = SocketAddress(ip, port)
@@ -113,12 +111,12 @@ def test_a_dns_address_that_cannot_be_bound_is_an_error(node, manifests, address
     assert [(f.mark, f.topic) for f in found if f.topic == "dns"] == [("error", "dns")]
 
 
-def test_the_agents_own_check_omits_firewalls_and_needs_a_steering(node):
+def test_the_agents_own_check_skips_firewalls_and_requires_a_steering(node):
     assert check_node(Settings(), "none") == []
     assert topics(check_node(Settings(), "nftables")) == ["kube-proxy", "kernel", "ports"]
 
 
-def test_a_path_without_effect_is_a_finding_of_the_agent_too(node):
+def test_the_agent_also_reports_a_path_without_effect(node):
     settings = Settings(path="kernel")
     assert topics(check_node(settings, "none")) == ["path"]
     assert topics(check_node(settings, "local")) == ["path", "kube-proxy", "kernel", "ports"]

@@ -10,7 +10,7 @@ from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.policy.bridges import BridgeProblem
 
 
-def test_the_reason_why_addresses_are_not_preserved_has_a_remedy():
+def test_the_reason_for_unpreserved_client_addresses_has_a_remedy():
     (found,) = judge_client_address(
         "Cilium delivers replies of pods past this node's network stack"
     )
@@ -21,7 +21,7 @@ def test_the_reason_why_addresses_are_not_preserved_has_a_remedy():
     assert "--preserve-client-address=never" in found.hint
 
 
-def test_preserved_addresses_are_ok():
+def test_preserved_client_addresses_are_ok():
     (found,) = judge_client_address("", [])
     assert (found.mark, found.topic) == ("ok", "client addresses")
 
@@ -33,14 +33,14 @@ def test_a_bridge_without_preserved_addresses_is_a_warning_with_a_remedy():
     assert all(part in found.what for part in ("bridge cni0", "IPv4 clients", obstacle.cause))
 
 
-def test_a_missing_kernel_feature_is_why_client_addresses_are_not_preserved(node):
+def test_a_missing_kernel_feature_is_reported_as_preventing_client_addresses(node):
     assert find_obstacle(LACKS_NOTHING) == ""
     assert find_obstacle(KernelOffers({"tproxy": errno.ENOENT})) == (
         "this kernel lacks tproxy (modprobe nft_tproxy)"
     )
 
 
-def test_bridges_preserve_no_addresses_without_bridge_tables(node):
+def test_without_bridge_tables_bridged_clients_are_not_preserved(node):
     node.run(
         "ip link add cni0 type bridge; ip addr add 10.244.1.1/24 dev cni0; ip link set cni0 up; "
         "sysctl -qw net.bridge.bridge-nf-call-iptables=1"
@@ -63,6 +63,6 @@ def test_pods_among_trusted_load_balancers_are_a_warning():
     )
 
 
-def test_load_balancers_outside_the_cluster_are_not_mentioned():
+def test_load_balancers_outside_the_cluster_are_not_reported():
     assert judge_trusted_peers(["198.51.100.1/32"], ["10.244.0.0/16"]) == []
     assert judge_trusted_peers(["10.0.0.0/8"], []) == []

@@ -21,7 +21,7 @@ from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering.kernel_view import KernelView
 
 
-def test_a_finding_is_printed_with_place_and_remedy():
+def test_a_finding_is_printed_with_its_location_and_remedy():
     assert str(error("firewall", "it drops", "chain ip filter INPUT", "nft insert …")) == (
         "error    firewall: it drops [chain ip filter INPUT] -> nft insert …"
     )
@@ -36,7 +36,7 @@ def test_a_finding_is_printed_with_place_and_remedy():
         pytest.param([error("a", "b"), warning("a", "b")], Mark.ERROR, id="error"),
     ],
 )
-def test_the_worst_finding_counts(findings, mark):
+def test_the_worst_finding_sets_the_result(findings, mark):
     assert worst(findings) is mark
 
 
@@ -162,7 +162,7 @@ def test_each_ok_finding_answers_a_listed_question():
 
 
 @pytest.mark.parametrize("sentence", [one for one, (_, ask) in QUESTIONS.items() if ask])
-def test_a_question_without_an_answer_is_never_reported_as_ok(sentence):
+def test_a_question_without_an_answer_is_not_reported_as_ok(sentence):
     pattern = re.sub(r"\\\{.*?\\\}", ".*", re.escape(sentence))
     _, ask = QUESTIONS[sentence]
     said = [one.what for one in ask() if one.mark is Mark.OK]

@@ -27,7 +27,7 @@ def marks(kernel, steering="nftables"):
 
 
 @pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
-def test_dropped_replies_of_endpoints_are_an_error_with_a_rule(steering):
+def test_dropped_endpoint_replies_are_an_error_with_a_rule(steering):
     first = nft("accept", "socket transparent" if steering == "local" else "ct status dnat")
     kernel = KernelView(nft=firewall(first, policy="drop"))
     (found,) = judge_firewalls(kernel, steering, PORTS)
@@ -82,7 +82,7 @@ def test_the_remedy_is_in_the_syntax_of_the_tables_tool(table, hint):
     assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [hint]
 
 
-def test_a_firewalld_that_accepts_only_open_connections_is_to_be_updated():
+def test_an_outdated_firewalld_is_reported_with_an_update():
     kernel = KernelView(nft=firewall(OPEN, nft("reject"), table=ChainTable("inet", "firewalld")))
     assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [
         "update firewalld to 0.9 or later, which accepts translated packets"
@@ -107,7 +107,7 @@ def forward(policy):
 STEERED = "ok no chain drops packets that are steered to the proxy"
 
 
-def test_chains_at_forward_matter_only_for_the_kernel_path():
+def test_forward_chains_are_checked_only_for_the_kernel_path():
     closed = KernelView(nft=forward("drop"), clients=(POD,))
     assert lines(closed) == [STEERED]
     assert lines(closed, [ENDPOINT]) == [

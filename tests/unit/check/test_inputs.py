@@ -31,13 +31,13 @@ def look(path):
     )
 
 
-def test_warnings_of_the_settings_are_findings_in_the_file():
+def test_warnings_of_the_settings_are_reported_with_the_file():
     (found,) = judge_settings(["unknown field mods"], "/etc/kube-proxy.conf")
     assert str(found) == "warning  config: unknown field mods [/etc/kube-proxy.conf]"
     assert judge_settings([], "")[0].what == "flags are valid"
 
 
-def test_settings_with_a_file_that_cant_be_used_are_not_called_valid():
+def test_settings_with_an_unusable_file_are_not_called_valid():
     problem = ConfigError("cannot read --config=x", hint="check the path")
     found = judge_settings(["unknown flag"], "", problem)
     assert [str(f) for f in found] == [
@@ -99,7 +99,7 @@ def warning(what, cause, line=1):
     return f"{found} -> {hint}" if hint else found
 
 
-def test_a_service_with_endpoints_is_no_finding(tmp_path):
+def test_a_service_with_endpoints_has_no_findings(tmp_path):
     assert findings_of(tmp_path, WEB + SLICE) == ["ok       manifests: 1 Service read [web.yaml]"]
 
 
@@ -135,13 +135,11 @@ def test_a_single_missing_node_is_a_warning(tmp_path):
         ),
     ],
 )
-def test_manifest_mistakes_that_refuse_clients_or_have_no_effect_are_warnings(
-    tmp_path, text, what, cause
-):
+def test_mistakes_that_refuse_clients_or_have_no_effect_are_warnings(tmp_path, text, what, cause):
     assert findings_of(tmp_path, text)[1:] == [warning(what, cause)]
 
 
-def test_of_very_many_services_that_would_refuse_only_some_are_named(tmp_path):
+def test_only_the_first_of_many_refusing_services_are_named(tmp_path):
     text = "---\n".join(
         WEB.replace("web", f"web-{n}").replace("0.10", f"0.{n + 1}") for n in range(23)
     )
@@ -150,7 +148,7 @@ def test_of_very_many_services_that_would_refuse_only_some_are_named(tmp_path):
     assert found[-1] == "warning  manifests: 3 more Service ports would refuse clients"
 
 
-def test_two_services_with_the_same_address_are_an_error_with_the_place(tmp_path):
+def test_two_services_with_the_same_address_are_an_error_with_the_line(tmp_path):
     found = findings_of(tmp_path, WEB + SLICE + "---\n" + WEB.replace("web", "cart"))
     [problem] = [line for line in found if line.startswith("error")]
     assert "[web.yaml:" in problem
@@ -165,7 +163,7 @@ def test_a_duplicate_label_is_a_warning(tmp_path):
     )
 
 
-def test_all_problems_of_a_file_are_errors_and_the_rest_is_judged(tmp_path):
+def test_all_problems_of_a_file_are_errors_and_the_other_objects_are_checked(tmp_path):
     text = WEB.replace("port: 80", "port: 0, protocl: UDP") + SLICE + "---\n"
     assert findings_of(tmp_path, text + WEB.replace("web", "cart"))[:3] == [
         "error    manifests: web.yaml:4: spec.ports[0].port: 0 is not in 1–65535",

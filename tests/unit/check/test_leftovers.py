@@ -31,7 +31,7 @@ IPVS = KernelView(links=("lo", "kube-ipvs0"))
         pytest.param(IPVS, "local", "error", id="ipvs-under-local"),
     ],
 )
-def test_leftovers_with_precedence_are_errors_and_others_warnings(kernel, steering, mark):
+def test_effective_leftovers_are_errors_and_ineffective_leftovers_warnings(kernel, steering, mark):
     (found,) = judge_kube_proxy(kernel, steering, is_beside=False)
     assert found.mark == mark
     assert "kube-proxy --cleanup" in found.hint
@@ -46,7 +46,7 @@ def test_chains_that_only_resemble_kube_proxys_are_ignored():
     assert found.what == "nothing left behind"
 
 
-def test_parts_that_could_not_be_read_are_not_ok():
+def test_unreadable_tables_are_not_reported_as_ok():
     assert judge_kube_proxy(KernelView(unread=("no right",)), "nftables", is_beside=False) == []
 
 
@@ -66,13 +66,13 @@ def test_rules_of_a_stopped_proxy_are_leftovers():
     assert judge_own(kernel, ["", "canary"]) == []
 
 
-def test_the_local_guard_is_a_leftover_too():
+def test_a_leftover_guard_table_is_reported():
     kernel = KernelView(inet_tables=("userspace-proxy/local",))
     assert [f.where for f in judge_own(kernel, [])] == ["nftables table inet userspace-proxy/local"]
     assert judge_own(kernel, [""]) == []
 
 
-def test_legacy_chains_of_a_proxy_without_a_name_are_found_and_no_others():
+def test_only_the_chains_of_an_unnamed_stopped_proxy_are_reported():
     kernel = KernelView(legacy_nat=table(LEGACY_NAT, "PREROUTING", "UPROXY-PRE"))
     (finding,) = judge_own(kernel, ["canary"])
     assert finding.what == "rules of a userspace-proxy that isn't running"

@@ -14,7 +14,7 @@ def texts(findings):
     return [f"{f.mark}: {f.what}" for f in findings]
 
 
-def test_unnumbered_interfaces_matter_only_to_rules():
+def test_unnumbered_interfaces_are_reported_only_for_rules():
     view = InterfaceView(("cali1", "cali2", "cali3", "cali4"), ("192.0.2.1",))
     (found,) = texts(judge_interfaces(view, "iptables", ["10.96.0.0/12", "fd00::/112"]))
     assert found.startswith("ok: cali1, cali2, cali3 and 1 more without an IPv4 address: ")
@@ -35,7 +35,7 @@ def test_an_ipv6_cluster_needs_no_ipv4_address():
     ("cidr", "ip"),
     [("10.96.0.0/12", "10.96.0.1"), ("10.96.0.10", "10.96.0.10"), ("fd00::/112", "fd00::1")],
 )
-def test_a_range_is_tried_by_its_first_address(cidr, ip):
+def test_a_range_is_tested_with_its_first_address(cidr, ip):
     assert sample_of(cidr) == ip
 
 
@@ -78,7 +78,7 @@ def test_disabled_forwarding_is_a_finding():
         pytest.param("1", [], id="on"),
     ],
 )
-def test_the_reuse_of_source_ports_is_judged(reuse, expected):
+def test_tcp_tw_reuse_other_than_1_is_a_warning(reuse, expected):
     ports, _, _, of_reuse, *_ = SYSCTLS
     found = judge_sysctls({of_reuse: reuse, ports: "32768\t60999"})
     shown = [

@@ -52,7 +52,7 @@ def lines(offers, wanted, taken, *, own_namespace=False):
         (Offers(ALL), "local", True, "this network namespace was created for the proxy"),
     ],
 )
-def test_the_choice_of_auto_has_a_reason(offers, taken, own_namespace, why):
+def test_the_choice_of_auto_is_explained(offers, taken, own_namespace, why):
     last = lines(offers, "auto", taken, own_namespace=own_namespace)[-1]
     assert last == f"ok steering: auto chooses {taken}: {why}"
 
@@ -65,7 +65,7 @@ def test_the_choice_of_auto_has_a_reason(offers, taken, own_namespace, why):
         pytest.param(SOCKET_MATCH, "iptables", "xt_socket", id="iptables"),
     ],
 )
-def test_a_kernel_without_socket_lookup_is_a_finding(part, taken, module):
+def test_missing_kernel_socket_lookup_is_a_finding(part, taken, module):
     kernel = KernelOffers({part: errno.ENOENT})
     found = lines(Offers(ALL, kernel), taken, taken)
     begin = f"warning steering: the kernel has no {module}: "
@@ -74,7 +74,7 @@ def test_a_kernel_without_socket_lookup_is_a_finding(part, taken, module):
     assert not any(line.startswith(begin) for line in lines(without, taken, taken))
 
 
-def test_a_kernel_lack_for_local_is_an_error_outside_the_proxys_own_namespace():
+def test_a_kernel_lacking_local_steering_is_an_error_outside_an_own_namespace():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, lacks={"local": "it needs nftables"}, **works)
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)
@@ -95,7 +95,7 @@ def test_no_working_steering_is_an_error_with_all_reasons():
     )
 
 
-def test_without_privileges_user_namespaces_matter():
+def test_without_privileges_user_namespaces_are_checked():
     allowed = lines(Offers(sysctls={"user.max_user_namespaces": "9"}), "nftables", "nftables")
     assert allowed[:2] == [
         "error privileges: NET_ADMIN and NET_RAW missing: rules and routes can't be read or "
@@ -110,7 +110,7 @@ def test_without_privileges_user_namespaces_matter():
     )
 
 
-def test_without_steering_nothing_is_needed():
+def test_steering_none_requires_nothing():
     assert lines(Offers(), "none", "none") == [
         "ok steering: none: clients dial loopback addresses, no privilege is needed"
     ]
@@ -118,7 +118,7 @@ def test_without_steering_nothing_is_needed():
 
 @pytest.mark.parametrize("path", ["kernel", "auto"])
 @pytest.mark.parametrize("taken", ["iptables", "local", "none"])
-def test_a_path_that_the_steering_lacks_is_a_warning(path, taken):
+def test_a_path_unsupported_by_the_steering_is_a_warning(path, taken):
     (found,) = judge_path(path, taken)
     assert str(found) == (
         f"warning  path: --path={path} has no effect: steering {taken} has no kernel path, so the "
@@ -127,7 +127,7 @@ def test_a_path_that_the_steering_lacks_is_a_warning(path, taken):
     assert judge_path("userspace", taken) == []
 
 
-def test_a_path_is_no_finding_with_nftables_or_without_a_working_steering():
+def test_the_path_is_not_checked_with_nftables_or_without_a_steering():
     assert judge_path("kernel", "nftables") == judge_path("kernel", "") == []
 
 
@@ -140,7 +140,7 @@ def test_a_missing_kernel_feature_is_named_with_its_alternative():
     )
 
 
-def test_the_remedy_names_a_steering_that_works_here():
+def test_the_remedy_names_a_steering_that_works():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, lacks={"iptables": "python-iptables is missing"}, **works)
     *_, found = judge_offers(offers, "iptables", "iptables", own_namespace=False)
@@ -170,13 +170,13 @@ def hooks(value):
     return HookOptions(is_required=value == "required")
 
 
-def test_without_hooks_nothing_is_needed():
+def test_disabled_hooks_require_nothing():
     assert look_at_hooks(None, "nftables", LACKS_NOTHING) == []
 
 
 @pytest.mark.parametrize(("value", "mark"), MARKS.items())
 @pytest.mark.parametrize("taken", ["iptables", ""])
-def test_another_steering_has_no_hooks(value, mark, taken):
+def test_other_steerings_do_not_support_hooks(value, mark, taken):
     (found,) = look_at_hooks(hooks(value), taken, LACKS_NOTHING)
     assert found.mark == mark
     assert found.what.startswith(f"--socket-lb={value} has no effect: steering ")

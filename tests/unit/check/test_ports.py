@@ -34,7 +34,7 @@ RESERVED = "net.ipv4.ip_local_reserved_ports"
         ("", "", ""),
     ],
 )
-def test_proxy_ports_must_not_be_the_nodes_own(local, reserved, hint):
+def test_proxy_ports_overlapping_the_ephemeral_range_are_a_warning(local, reserved, hint):
     (found,) = judge_ranges(
         {LOCAL: local, RESERVED: reserved}, (17000, 29999), uses_client_ports=True
     )
@@ -42,7 +42,7 @@ def test_proxy_ports_must_not_be_the_nodes_own(local, reserved, hint):
     assert (found.mark == "warning") == bool(hint)
 
 
-def test_node_ports_are_checked_too():
+def test_node_ports_overlapping_the_ephemeral_range_are_a_warning():
     (found,) = judge_ranges({LOCAL: "32000 60999"}, (17000, 29999), uses_client_ports=True)
     assert found.what == (
         "the node's own connections may take node ports 32000-32767: "
@@ -61,7 +61,7 @@ def test_proxy_ports_among_node_ports_are_reported(last, shared):
     )
 
 
-def test_ports_for_client_addresses_are_checked_only_if_used():
+def test_client_source_ports_are_checked_only_if_used():
     values = {LOCAL: "32768 65535"}
     (found,) = judge_ranges(values, (17000, 29999), uses_client_ports=True)
     assert found.what == (
@@ -86,7 +86,7 @@ def test_too_few_descriptors_or_ports_are_a_finding(limit, ports, marks):
     assert [f.mark for f in judge_descriptors(limit, ports, 2, (17000, 29999))] == marks
 
 
-def test_another_program_on_a_port_of_the_proxy_is_an_error():
+def test_a_proxy_address_used_by_another_program_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = SocketAddress(*server.getsockname())
         holders = find_holders([("--metrics-bind-address", address), ("--healthz", None)])
@@ -96,7 +96,7 @@ def test_another_program_on_a_port_of_the_proxy_is_an_error():
     assert judge_holders({"--x=1:2": PortHolder("python", 812)}, [812]) == []
 
 
-def test_a_range_that_other_programs_use_completely_is_an_error():
+def test_a_range_fully_used_by_other_programs_is_an_error():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         holder = find_range_holder((port, port))
@@ -109,7 +109,7 @@ def test_a_range_that_other_programs_use_completely_is_an_error():
     assert judge_range_holder(PortHolder("python", 812), (17000, 29999), [812]) == []
 
 
-def test_a_program_on_any_port_of_the_range_is_named(monkeypatch):
+def test_a_program_holding_any_port_of_the_range_is_named(monkeypatch):
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(socket.create_server(("", port))) for port in range(27520, 27523)
@@ -118,6 +118,6 @@ def test_a_program_on_any_port_of_the_range_is_named(monkeypatch):
         assert str(find_range_holder((27520, 27522))) == own_name()
 
 
-def test_a_range_with_a_free_port_is_no_finding():
+def test_a_range_with_a_free_port_has_no_finding():
     assert find_range_holder((29000, 29999)) is None
     assert judge_range_holder(None, (29000, 29999), []) == []

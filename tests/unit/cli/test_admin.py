@@ -37,7 +37,7 @@ def test_a_server_is_an_address_or_a_url(text, expected):
 
 
 @pytest.mark.parametrize("text", ["https://10.0.0.1", "10.0.0.1:x", "10.0.0.1/api", "[::1", "::1"])
-def test_anything_else_is_not_an_address(text):
+def test_an_invalid_server_address_is_rejected(text):
     with pytest.raises(ConfigError, match="is not the address of a status page"):
         parse_server(text)
 
@@ -51,12 +51,12 @@ def test_anything_else_is_not_an_address(text):
         (["--metrics-bind-address=192.0.2.1"], "192.0.2.1:10249"),
     ],
 )
-def test_a_proxy_is_asked_where_its_settings_have_its_page(words, expected):
+def test_the_status_address_follows_the_proxys_settings(words, expected):
     assert str(address_of(load_settings(words).settings)) == expected
     assert str(find_admin(Given({}, settings=tuple(words)))) == expected
 
 
-def test_the_file_of_the_proxy_names_the_address(tmp_path):
+def test_the_proxys_configuration_file_sets_the_address(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(
         "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n"
@@ -68,20 +68,20 @@ def test_the_file_of_the_proxy_names_the_address(tmp_path):
 
 
 @pytest.mark.parametrize("bound", ["disabled", "fd://3"])
-def test_a_page_without_an_address_cannot_be_asked(bound):
+def test_a_disabled_status_page_cannot_be_queried(bound):
     settings = load_settings([f"--metrics-bind-address={bound}"]).settings
     with pytest.raises(ConfigError, match=r"disabled|fd://3"):
         address_of(settings)
 
 
-def test_an_answer_has_its_text_and_level(serve_view):
+def test_a_response_has_its_text_and_level(serve_view):
     admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
     answer = admin.get("/", accept="text/plain", service="shop/web")
     assert answer.body.startswith(b"node-a  nftables  2 Service ports")
     assert answer.level == "ok"
 
 
-def test_without_a_proxy_the_error_has_the_address_and_the_remedy():
+def test_a_connection_error_includes_the_address_and_the_remedy():
     port = free_port()
     with pytest.raises(NotAnswered) as caught:
         AdminAddress("127.0.0.1", port).get("/", accept="text/plain")
@@ -121,13 +121,13 @@ def test_another_program_at_the_address_is_not_mistaken_for_a_proxy(other_server
         other_server(Server="nginx").get("/", accept="text/plain")
 
 
-def test_an_endless_answer_is_bounded(other_server, monkeypatch):
+def test_an_endless_response_is_cut_off(other_server, monkeypatch):
     monkeypatch.setattr(admin, "_MAX_BYTES", 100)
     with pytest.raises(NotAnswered, match="has more than 100 bytes"):
         other_server(200, b"x" * 101, Server="userspace-proxy").get("/", accept="text/plain")
 
 
-def test_of_a_long_refusal_the_beginning_is_shown(other_server):
+def test_a_long_error_response_is_truncated(other_server):
     with pytest.raises(UserspaceProxyError) as caught:
         other_server(405, b"x" * 100_000, Server="userspace-proxy").get("/", accept="text/plain")
     assert len(str(caught.value)) < 400
@@ -165,7 +165,7 @@ def test_another_users_process_is_trusted_only_at_an_explicit_address():
         assert named.get("/", accept="text/plain").text == "all is well"
 
 
-def test_a_proxy_without_text_is_of_another_version(other_server):
+def test_a_non_text_response_is_attributed_to_another_version(other_server):
     admin = other_server(Server="userspace-proxy", Content_Type="text/html")
     with pytest.raises(UserspaceProxyError, match="of another version"):
         admin.get("/", accept="text/plain")
@@ -190,5 +190,5 @@ def test_a_web_server_error_is_reported_once(other_server, status, body, said):
     assert str(caught.value) == f"cannot read / at {admin}: {said}"
 
 
-def test_the_default_is_the_default_of_the_settings():
+def test_the_default_address_is_the_default_setting():
     assert str(parse_server("127.0.0.1")) == str(address_of(Settings()))

@@ -28,7 +28,7 @@ def given(*words, command="status"):
     ],
 )
 @pytest.mark.parametrize("command", ["status", "top", "observe"])
-def test_only_the_command_line_decides_between_one_proxy_and_all_nodes(
+def test_the_command_line_decides_between_one_proxy_and_all_nodes(
     command, program, words, is_all, monkeypatch
 ):
     monkeypatch.setattr("sys.argv", [program])
@@ -40,5 +40,5 @@ def test_options_for_nodes_and_for_one_proxy_exclude_each_other():
         asks_all_nodes(given("--selector=a=b", "--server=:1"))
 
 
-def test_its_flags_are_no_flags_of_run():
+def test_flags_for_nodes_are_distinct_from_flags_of_run():
     assert {flag.name for flag in NODE_FLAGS}.isdisjoint(KNOWN)

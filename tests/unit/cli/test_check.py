@@ -15,13 +15,13 @@ spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
 QUIET = ("--steering=none", "--healthz-bind-address=", "--metrics-bind-address=127.0.0.1:0")
 
 
-def test_each_finding_is_a_line_and_the_last_line_counts_the_findings():
+def test_each_finding_is_a_line_and_the_last_line_is_a_summary():
     assert render_text([ok("config", "understood"), warning("ports", "taken", "", "sysctl")]) == (
         "ok       config: understood\nwarning  ports: taken -> sysctl\n0 error, 1 warning, 1 ok"
     )
 
 
-def test_on_a_terminal_a_long_finding_is_wrapped_in_its_column():
+def test_a_long_finding_is_wrapped_in_its_column_on_a_terminal():
     what = "kube-proxy is running, and both would steer the same addresses of Services"
     findings = [
         warning("proxies", what, "/proc/77", "Stop it first: its rules come before these ones"),
@@ -63,7 +63,7 @@ def test_errors_set_exit_status_1(tmp_path, capsys):
     }
 
 
-def test_a_file_that_cant_be_read_is_the_only_finding_about_the_configuration(tmp_path, capsys):
+def test_an_unreadable_file_is_the_only_finding_about_the_configuration(tmp_path, capsys):
     path = tmp_path / "web.yaml"
     path.write_text(SERVICE)
     assert main(["check", "--config=/none.yaml", f"--manifests={path}", *QUIET]) == 1

@@ -30,12 +30,12 @@ PICK = Command("pick", "pick one", lambda given: 0, arguments="bash|zsh", choice
         pytest.param(["a", "b", "-h"], {"help": "true"}, ("a", "b"), id="help-wins"),
     ],
 )
-def test_own_flags_and_arguments_are_read(words, values, arguments):
+def test_a_commands_flags_and_arguments_are_parsed(words, values, arguments):
     given = SHOW.read_words(words)
     assert (given.values, given.arguments, given.command) == (values, arguments, "show")
 
 
-def test_words_after_two_dashes_belong_to_another_program():
+def test_words_after_two_dashes_are_passed_to_another_program():
     show = replace(SHOW, takes_program=True)
     given = show.read_words(["-w", "web", "--", "ls", "--", "-o"])
     assert (given.values, given.arguments) == ({"watch": "true"}, ("web",))
@@ -44,7 +44,7 @@ def test_words_after_two_dashes_belong_to_another_program():
     assert show.usage == "show [THING] [flags] -- COMMAND [ARGS]"
 
 
-def test_flags_of_run_are_kept_in_order_as_single_words():
+def test_flags_of_run_are_normalized_and_keep_their_order():
     words = ["--v", "2", "--cluster_cidr=a", "--cleanup", "--cluster-cidr", "b"]
     given = RUN.read_words(words, called="")
     assert given.settings == ("-v=2", "--cluster-cidr=a", "--cleanup=true", "--cluster-cidr=b")
@@ -91,6 +91,6 @@ def test_an_absent_switch_is_off():
     assert Given({}).is_on("watch") is False
 
 
-def test_a_switch_with_another_value_is_refused():
+def test_an_invalid_switch_value_is_rejected():
     with pytest.raises(ConfigError, match="--watch: 'often' is not true or false"):
         Given({"watch": "often"}).is_on("watch")

@@ -20,7 +20,7 @@ ALL = ", ".join(all_commands(COMMANDS))
     ("words", "port"),
     [(["demo"], None), (["demo", "--port=8080"], "8080"), (["demo", "--port", "0"], "0")],
 )
-def test_demo_gets_its_port(words, port, substitutes):
+def test_the_port_argument_is_passed_to_demo(words, port, substitutes):
     calls = substitutes()
     assert main(words) == 0
     ((_, given),) = calls
@@ -67,7 +67,7 @@ def test_wrong_usage_is_reported_in_one_line_with_status_2(words, message, capsy
         pytest.param(KeyboardInterrupt(), 0, "", id="ctrl-c"),
     ],
 )  # fmt: skip
-def test_the_way_a_command_ends_becomes_an_exit_status(
+def test_the_outcome_of_a_command_becomes_its_exit_status(
     outcome, status, err, substitutes, clean_logging, capfd
 ):
     substitutes(outcome)
@@ -78,7 +78,7 @@ def test_the_way_a_command_ends_becomes_an_exit_status(
     assert capfd.readouterr().err == err
 
 
-def test_a_bug_shows_its_traceback_without_secrets(substitutes, clean_logging, capsys):
+def test_an_unexpected_exception_has_a_redacted_traceback(substitutes, clean_logging, capsys):
     substitutes(ZeroDivisionError("http://me:hunter2@proxy"))
     with pytest.raises(SystemExit, match="1"):
         main([])
@@ -117,7 +117,7 @@ def test_arguments_default_to_the_command_line():
     assert (done.returncode, done.stdout) == (0, f"userspace-proxy {VERSION}\n")
 
 
-def test_help_imports_nothing_slow():
+def test_help_imports_no_slow_modules():
     code = (
         "import sys; from userspace_proxy.cli import main; main(['--help'])\n"
         "slow = {'aiohttp', 'asyncio', 'kubernetes_asyncio', 'msgspec', 'uvloop', 'yaml'}\n"
@@ -127,7 +127,7 @@ def test_help_imports_nothing_slow():
     assert done.stdout.splitlines()[-1] == "imported:"
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     read_end, write_end = os.pipe()
     os.close(read_end)
     code = "import sys; from userspace_proxy.cli import main; sys.exit(main(['--help']))"
@@ -152,14 +152,14 @@ def test_an_output_error_is_reported_in_one_line(redirection, error, word):
     assert (done.returncode, done.stderr) == (1, line)
 
 
-def test_an_error_of_the_system_elsewhere_is_a_bug(substitutes, clean_logging, capsys):
+def test_an_unrelated_os_error_is_an_unexpected_exception(substitutes, clean_logging, capsys):
     substitutes(OSError(9, "Bad file descriptor"))
     with pytest.raises(SystemExit, match="1"):
         main([])
     assert capsys.readouterr().err.startswith("Traceback")
 
 
-def test_a_stream_that_is_read_too_may_have_any_bytes(monkeypatch, capsys):
+def test_a_readable_output_stream_may_contain_any_bytes(monkeypatch, capsys):
     """As that in which pytest captures what a test writes."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", stream)
@@ -170,7 +170,7 @@ def test_a_stream_that_is_read_too_may_have_any_bytes(monkeypatch, capsys):
     assert stream.readline() == "\ufffd\n"
 
 
-def test_a_terminal_without_unicode_gets_similar_signs():
+def test_a_terminal_without_unicode_gets_ascii_replacements():
     code = (
         "import sys; from userspace_proxy.cli import main; status = main(['--version']); "
         "print('✕ ✓ · … ☃'); sys.exit(status)"
@@ -216,7 +216,7 @@ sys.exit(main(["run", "--version"]))
 
 
 @pytest.mark.parametrize("name", ["HUP", "USR1", "USR2"])
-def test_a_signal_without_a_meaning_is_ignored_while_modules_are_imported(name):
+def test_a_signal_without_a_handler_is_ignored_during_imports(name):
     program = IMPORTING % (name, name)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

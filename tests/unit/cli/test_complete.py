@@ -53,12 +53,12 @@ def test_completed_names_come_from_the_proxy(kind, words, expected, serve_view, 
     assert offered(kind, *typed) == expected
 
 
-def test_names_are_not_offered_that_a_shell_would_expand(serve_view, offered):
+def test_names_that_a_shell_would_expand_are_not_offered(serve_view, offered):
     server = serve_view(make_view(make_port("$(reboot)"), make_port("web")))
     assert offered("services", "explain", server, "") == ["shop/web"]
 
 
-def test_states_causes_and_names_can_be_searched_for(serve_view, offered):
+def test_search_completion_offers_states_causes_and_names(serve_view, offered):
     words = offered("search", "top", serve_view(VIEW), "--search=")
     assert {word.partition(":")[0] for word in words} == QUALIFIERS.keys()
     assert [word for word in words if word.endswith(":")] == ["endpoint:", "ip:", "name:", "node:"]

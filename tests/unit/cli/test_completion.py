@@ -59,7 +59,7 @@ def test_bash_offers_matching_words(words, offered):
     assert complete(PROGRAM, *words) == offered
 
 
-def test_bash_offers_the_names_of_the_proxy_on_the_line(serve_view):
+def test_bash_offers_names_from_the_proxy_given_on_the_line(serve_view):
     """The address on it has colons, at which bash splits words."""
     server = serve_view(make_view(make_port("web"), make_port("db", namespace="shipping")))
     assert complete(PROGRAM, "status", server, "-n", "sh") == ["shipping", "shop"]
@@ -122,14 +122,14 @@ TRICKY = Command(
 )
 
 
-def test_zsh_gets_its_characters_escaped():
+def test_special_characters_of_zsh_are_escaped():
     lines = [line.strip() for line in completion_script("zsh", [TRICKY]).splitlines()]
     assert r"""'--a=[it'"'"'s \[x\]\: \\]:value:_files' \ """.strip() in lines
     assert r"'(--b -b)--b=[b]:value:(auto)' \ ".strip() in lines
     assert r"'(--b -b)-b[b]:value:(auto)' \ ".strip() in lines
 
 
-def test_fish_gets_its_characters_escaped():
+def test_special_characters_of_fish_are_escaped():
     script = completion_script("fish", [TRICKY])
     assert r" -l a -r -F -d 'it\'s [x]: \\'" in script
     assert " -l b -s b -x -a 'auto' -d 'b'" in script

@@ -81,7 +81,7 @@ async def until_said(window, path, words):
     return page
 
 
-async def test_nodes_are_shown_as_they_answer(tmp_path, capsys):
+async def test_nodes_appear_as_they_respond(tmp_path, capsys):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)
         async with running(cluster) as window:
@@ -97,7 +97,7 @@ async def test_nodes_are_shown_as_they_answer(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_answer_costs_its_nodes_row(name, tmp_path):
+async def test_a_hostile_response_affects_only_its_nodes_row(name, tmp_path):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)
         cluster.agents.add("node-5", HOSTILE[name]())
@@ -110,7 +110,7 @@ async def test_a_hostile_answer_costs_its_nodes_row(name, tmp_path):
             assert not re.search("<script>|<img|\x1b|\u202e", page)
 
 
-async def test_without_the_rights_there_is_an_error_and_no_browser(tmp_path):
+async def test_missing_permissions_are_an_error_and_no_browser_opens(tmp_path):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)
         cluster.api.denied = {"list pods"}
@@ -119,7 +119,7 @@ async def test_without_the_rights_there_is_an_error_and_no_browser(tmp_path):
                 pass
 
 
-async def test_a_cluster_without_a_context_is_called_by_its_server(tmp_path, capsys):
+async def test_without_a_context_the_cluster_is_identified_by_its_server(tmp_path, capsys):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)
         async with running(cluster, name=""):
@@ -137,11 +137,11 @@ async def test_a_cluster_without_a_context_is_called_by_its_server(tmp_path, cap
         ("win32", {}, True),
     ],
 )
-def test_a_browser_does_not_take_the_terminal(platform, environment, has_one):
+def test_a_browser_is_opened_only_with_a_graphical_display(platform, environment, has_one):
     assert has_screen(platform, environment) is has_one
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536", "٣"])
-def test_a_port_is_a_number(port, capsys):
+def test_an_invalid_port_is_rejected(port, capsys):
     assert main(["dashboard", f"--port={port}"]) == 2
     assert "is not a port" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_a_mistake_in_manifests_is_status_3(manifests, capsys):
     )
 
 
-def test_a_mistake_in_a_manifest_is_the_first_line_of_its_service_alone(tmp_path, capsys):
+def test_a_manifest_mistake_is_the_first_line_only_for_its_service(tmp_path, capsys):
     (tmp_path / "web.yaml").write_text(WEB.replace("NAME", "http").replace("PORT", "8080"))
     cart = WEB.partition("---")[0].replace("name: web", "name: cart").replace("80,", "80000,")
     (tmp_path / "cart.yaml").write_text(cart)
@@ -119,7 +119,7 @@ spec: {clusterIP: 10.96.0.11, ports: [{port: 5432}]}
         pytest.param(("--allow-endpoint-names=example.org",), id="another-name-allowed"),
     ],
 )
-def test_names_in_manifests_are_judged_by_the_flags(flags, tmp_path, capsys):
+def test_endpoint_names_in_manifests_are_evaluated_with_the_flags(flags, tmp_path, capsys):
     said = "is not looked up: --allow-endpoint-names has no suffix of it"
     path = tmp_path / "db.yaml"
     path.write_text(DB)
@@ -127,7 +127,7 @@ def test_names_in_manifests_are_judged_by_the_flags(flags, tmp_path, capsys):
     assert f"Clients are refused: db.example.com {said}." in capsys.readouterr().out
 
 
-def test_a_name_in_manifests_that_may_be_looked_up_is_no_problem(tmp_path, capsys):
+def test_an_allowed_endpoint_name_in_manifests_is_not_a_problem(tmp_path, capsys):
     path = tmp_path / "db.yaml"
     path.write_text(DB)
     flags = [f"--manifests={path}", "--allow-endpoint-names=example.com"]
@@ -138,7 +138,7 @@ def test_a_name_in_manifests_that_may_be_looked_up_is_no_problem(tmp_path, capsy
     assert shown == [f"  · endpoints  {said}", f"{said}."]
 
 
-def test_dials_are_made_only_if_asked_for(manifests, capsys):
+def test_dials_are_made_only_with_probe(manifests, capsys):
     words = ["explain", "shop/web", manifests(port=free_port())]
     assert main(words) == 0
     assert " dial " not in capsys.readouterr().out
@@ -146,7 +146,7 @@ def test_dials_are_made_only_if_asked_for(manifests, capsys):
     assert "1 of 1 used endpoint failed: 127.0.0.1:" in capsys.readouterr().out
 
 
-def test_only_tcp_is_dialled_also_at_the_services_address(serve_view, capsys):
+def test_only_tcp_services_are_dialled_at_their_own_address(serve_view, capsys):
     endpoint = make_endpoint(f"127.0.0.1:{free_port()}")
     address = make_frontend(f"127.0.0.1:{free_port()}", "ClusterIP", "refused")
     port = make_port(endpoints=(endpoint,), frontends=(address,))
@@ -161,7 +161,7 @@ def test_only_tcp_is_dialled_also_at_the_services_address(serve_view, capsys):
     assert capsys.readouterr().out.count(" dial ") == 2
 
 
-def test_of_a_range_the_port_that_was_asked_for_is_dialled(serve_view, capsys):
+def test_the_requested_port_of_a_range_is_dialled(serve_view, capsys):
     with socket.create_server(("127.0.0.1", 0)) as at:
         number = at.getsockname()[1]
         frontend = FrontendFacts(f"127.0.0.1:{number - 1}–{number + 1}", "ClusterIP")
@@ -177,7 +177,7 @@ def test_of_a_range_the_port_that_was_asked_for_is_dialled(serve_view, capsys):
             assert all(part in "".join(said) for part in dialled)
 
 
-def test_an_endpoint_that_the_proxy_refuses_is_not_dialled(serve_view, capsys):
+def test_an_endpoint_rejected_by_the_proxy_is_not_dialled(serve_view, capsys):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -189,7 +189,7 @@ def test_an_endpoint_that_the_proxy_refuses_is_not_dialled(serve_view, capsys):
     assert "1 endpoint not dialled, because the proxy refuses to" in capsys.readouterr().out
 
 
-def test_a_dialled_host_is_no_pod(serve_view, capsys):
+def test_a_dialled_host_name_is_not_shown_as_a_pod(serve_view, capsys):
     closed = f"127.0.0.1:{free_port()}"
     port = make_port(frontends=(), endpoints=(make_endpoint(closed, host="db.example.com"),))
     assert main(["explain", "shop/web", "--probe", serve_view(make_view(port))]) == 3
@@ -197,7 +197,7 @@ def test_a_dialled_host_is_no_pod(serve_view, capsys):
     assert "db.example.com" in hint
 
 
-def test_of_twice_as_many_endpoints_as_are_dialled_the_rest_is_counted(serve_view, capsys):
+def test_endpoints_beyond_the_dial_limit_are_counted(serve_view, capsys):
     with socket.create_server(("", 0), backlog=2 * DIALLED_MAX) as server:
         number = server.getsockname()[1]
         endpoints = [make_endpoint(f"127.0.1.{n}:{number}") for n in range(2 * DIALLED_MAX)]
@@ -238,7 +238,7 @@ def test_invalid_words_are_reported_in_one_line(words, status, message, manifest
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_a_problem_of_another_file_is_a_warning_or_may_hide_a_service(manifests, tmp_path, capsys):
+def test_a_problem_in_another_file_is_a_warning_or_may_hide_a_service(manifests, tmp_path, capsys):
     flag = manifests()
     (tmp_path / "other.yaml").write_text("{")
     assert main(["explain", "shop/web", f"--manifests={tmp_path}"]) == 0
@@ -249,7 +249,7 @@ def test_a_problem_of_another_file_is_a_warning_or_may_hide_a_service(manifests,
     assert flag
 
 
-def test_control_characters_in_a_files_name_are_not_printed(manifests, tmp_path, capsys):
+def test_control_characters_in_a_file_name_are_escaped(manifests, tmp_path, capsys):
     manifests()
     (tmp_path / "\x1b[2J.yaml").write_text("{")
     assert main(["explain", "shop/web", f"--manifests={tmp_path}"]) == 0
@@ -283,7 +283,7 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
     ]
 
 
-async def test_without_the_plugin_the_plan_is_explained_after_one_line(api, capsys, monkeypatch):
+async def test_without_the_plugin_the_plan_is_explained_with_a_notice(api, capsys, monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
     api.put(service())
     api.put(endpoint_slice("10.244.0.1"))
@@ -301,7 +301,7 @@ async def test_without_the_plugin_the_plan_is_explained_after_one_line(api, caps
     assert capsys.readouterr().err == f"error: {missing}"
 
 
-async def test_the_next_command_asks_as_the_user_did(api, capsys, monkeypatch):
+async def test_the_next_command_repeats_the_users_flags(api, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy", "explain"])
     api.put(service())
     api.put(endpoint_slice("10.244.0.1"))
@@ -323,7 +323,7 @@ async def test_pods_are_read_only_on_request(api, capsys):
     assert "No pod in default has the labels app=web; pod a has app=wbe." in capsys.readouterr().out
 
 
-def test_pods_need_an_api_server(manifests, capsys):
+def test_the_pods_flag_requires_an_api_server(manifests, capsys):
     assert main(["explain", "shop/web", "--pods", "--server=:1"]) == 2
     assert main(["explain", "shop/web", "--pods"]) == 2
     assert main(["explain", "shop/web", "--pods", manifests()]) == 2
@@ -354,7 +354,7 @@ async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch
     assert capsys.readouterr().err == error
 
 
-async def test_a_context_is_read_without_a_proxy_and_named_again(
+async def test_a_context_is_read_without_a_proxy_and_repeated_in_the_next_command(
     api, monkeypatch, tmp_path, capsys
 ):
     api.put(service())
@@ -375,7 +375,7 @@ async def test_a_context_is_read_without_a_proxy_and_named_again(
     assert await run("web", "--cluster=c", "--user=u", "--context=c") == 3
 
 
-def test_a_plugin_that_takes_its_time_is_not_the_server(tmp_path, capsys):
+def test_a_slow_credential_plugin_is_not_reported_as_a_slow_server(tmp_path, capsys):
     plugin = tmp_path / "plugin"
     plugin.write_text("#!/bin/sh\necho open https://login.example.com >&2\nexit 1\n")
     plugin.chmod(0o755)

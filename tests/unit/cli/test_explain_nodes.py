@@ -30,7 +30,7 @@ def three(cluster):
     return {node: cluster.add(node) for node in ("node-1", "node-2", "node-3")}
 
 
-async def test_explain_shows_the_plan_and_the_answers_of_all_nodes(three, cluster, capsys):
+async def test_explain_shows_the_plan_and_all_nodes_responses(three, cluster, capsys):
     assert await cluster.run("explain", "web") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"shop/web, from {cluster.api.url}"
@@ -39,7 +39,7 @@ async def test_explain_shows_the_plan_and_the_answers_of_all_nodes(three, cluste
     assert "Clients would be served by 2 endpoints; served on all 3 nodes." in lines
 
 
-async def test_a_node_that_sees_something_else_decides_the_sentence(three, cluster, capsys):
+async def test_a_deviating_node_determines_the_verdict(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("explain", "web") == 3
     *_, sentence, following = capsys.readouterr().out.splitlines()
@@ -61,7 +61,7 @@ async def test_the_path_on_a_given_node_is_dialled_from_there(three, cluster, ca
     assert await cluster.run("explain", "web", "--node=node-1") == 0
 
 
-async def test_json_has_the_nodes_too(three, cluster, capsys):
+async def test_json_output_contains_the_nodes(three, cluster, capsys):
     assert await cluster.run("explain", "web", "-o", "json") == 0
     explained = json.loads(capsys.readouterr().out)
     assert explained["service"] == "shop/web"
@@ -78,7 +78,7 @@ def label(cluster, name):
 
 
 @pytest.mark.parametrize("is_beside", [False, True], ids=["alone", "beside-a-main-release"])
-async def test_a_service_of_a_canary_is_planned_with_the_canarys_settings(
+async def test_a_canarys_service_is_planned_with_the_canarys_settings(
     three, cluster, capsys, is_beside
 ):
     label(cluster, "try")
@@ -111,7 +111,7 @@ async def test_flags_have_precedence_over_the_agents_settings(three, cluster, ca
     assert "Clients would be served by 2 endpoints" in capsys.readouterr().out
 
 
-async def test_without_an_agent_the_plan_is_explained_alone(three, cluster, capsys):
+async def test_without_an_agent_only_the_plan_is_explained(three, cluster, capsys):
     for node in three:
         cluster.agents.remove(node)
     assert await cluster.run("explain", "web") == 0
@@ -122,7 +122,7 @@ async def test_without_an_agent_the_plan_is_explained_alone(three, cluster, caps
     assert err.count("\n") == 1
 
 
-async def test_without_the_right_to_read_services_nodes_are_asked_alone(three, cluster, capsys):
+async def test_without_permission_to_read_services_only_nodes_are_queried(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     cluster.api.denied = {"list services", "list endpointslices.discovery.k8s.io"}
     assert await cluster.run("explain", "web") == 3
@@ -132,14 +132,14 @@ async def test_without_the_right_to_read_services_nodes_are_asked_alone(three, c
     assert err.startswith("warning: only nodes are asked: ")
 
 
-async def test_manifests_are_explained_alone(three, cluster, tmp_path, capsys):
+async def test_manifests_are_explained_without_nodes(three, cluster, tmp_path, capsys):
     path = tmp_path / "web.yaml"
     path.write_text("")
     assert await cluster.run("explain", "web", f"--manifests={path}") == 1
     assert not any(agent.requests for agent in three.values())
 
 
-async def test_a_node_alone_means_the_cluster_and_namespace_of_kubectl(
+async def test_the_node_flag_selects_kubectls_cluster_and_namespace(
     three, cluster, monkeypatch, capsys
 ):
     monkeypatch.setenv("KUBECONFIG", str(cluster.path))

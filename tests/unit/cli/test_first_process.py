@@ -41,13 +41,13 @@ def starts(tmp_path):
 
 
 @pytest.mark.parametrize("status", [0, 1, 2])
-def test_an_exit_status_is_returned_and_nothing_is_started_again(start, starts, status):
+def test_an_exit_status_is_returned_without_a_restart(start, starts, status):
     first = start(f"sys.exit({status})")
     assert first.wait(30) == status
     assert starts() == 1
 
 
-def test_a_killed_control_process_is_started_again(start, starts):
+def test_a_killed_control_process_is_restarted(start, starts):
     first = start(
         "if os.stat(sys.argv[1]).st_size < 4: os.kill(os.getpid(), signal.SIGKILL)\nsys.exit(7)"
     )
@@ -56,7 +56,7 @@ def test_a_killed_control_process_is_started_again(start, starts):
     assert first.stderr.read() == 3 * AGAIN
 
 
-def test_two_early_ends_cause_a_pause_that_a_stop_interrupts(start, starts):
+def test_two_early_exits_cause_a_pause_that_a_stop_interrupts(start, starts):
     first = start("os.kill(os.getpid(), signal.SIGKILL)", pause_s="1000")
     assert [first.stderr.readline() for _ in range(2)] == [AGAIN, AGAIN]
     first.terminate()
@@ -76,7 +76,7 @@ def test_signals_are_forwarded(start, starts, number):
     assert starts() == 1
 
 
-def test_a_control_process_killed_by_a_stop_is_not_started_again(start, starts):
+def test_a_control_process_killed_by_a_stop_is_not_restarted(start, starts):
     first = start("print('ready', flush=True)\nsignal.pause()")
     assert first.stdout.readline() == "ready\n"
     first.terminate()

@@ -37,7 +37,7 @@ async def read(cluster, *words, also=()):
     return await asyncio.to_thread(read_once, words, settings_of(words), also)
 
 
-async def test_nodes_that_answer_in_time_wait_for_no_other(cluster):
+async def test_responding_nodes_do_not_wait_for_others(cluster):
     cluster.add("node-1")
     cluster.agents.add("node-2", HOSTILE["silent"]())
     all_nodes = await read(cluster, "--timeout=1s")
@@ -47,7 +47,7 @@ async def test_nodes_that_answer_in_time_wait_for_no_other(cluster):
     ]
 
 
-async def test_a_terminal_shows_how_many_nodes_have_answered(cluster, monkeypatch):
+async def test_a_terminal_shows_how_many_nodes_have_responded(cluster, monkeypatch):
     cluster.add("node-1")
     cluster.agents.add("node-2", HOSTILE["silent"]())
     terminal = Terminal()
@@ -57,7 +57,7 @@ async def test_a_terminal_shows_how_many_nodes_have_answered(cluster, monkeypatc
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
-async def test_a_second_read_fetches_the_service_ports_that_summaries_leave_out(cluster):
+async def test_a_second_read_fetches_the_service_ports_omitted_by_summaries(cluster):
     nodes = [f"node-{number}" for number in range(101)]
     agents = [cluster.add(node) for node in nodes]
     agents[7].change(status_of("node-7", REFUSED))
@@ -66,7 +66,7 @@ async def test_a_second_read_fetches_the_service_ports_that_summaries_leave_out(
     assert all(ports and ports[0].service == "web" for ports in others)
 
 
-async def test_changes_are_followed_until_the_end(cluster):
+async def test_changes_are_followed_until_closed(cluster):
     agent = cluster.add("node-1")
     words = given(cluster)
 
@@ -84,7 +84,7 @@ async def test_changes_are_followed_until_the_end(cluster):
         await asyncio.to_thread(followed.__exit__)
 
 
-async def test_a_node_that_is_silent_keeps_its_cause_and_no_news_of_others(cluster, monkeypatch):
+async def test_a_silent_node_keeps_its_cause_and_hides_no_news_of_other_nodes(cluster, monkeypatch):
     follow = NodesReader.follow
 
     def with_time_for_a_stream(reader, **options):
@@ -104,7 +104,7 @@ async def test_a_node_that_is_silent_keeps_its_cause_and_no_news_of_others(clust
         await asyncio.to_thread(followed.__exit__)
 
 
-def test_a_problem_is_shown_until_its_node_has_answered():
+def test_a_problem_is_shown_until_its_node_has_responded():
     problem, agents = no_agent("shop"), (ForwardTarget("shop", "agent-1", 10249),)
     asked, answered = AgentAnswer("a", agents), AgentAnswer("a", agents, StatusFacts())
     problems = {"a": problem}
@@ -127,7 +127,7 @@ async def test_a_cluster_without_agents_is_an_error(cluster):
 GIVEN = NODES.read_words([])
 
 
-def test_without_any_time_nothing_is_asked():
+def test_a_zero_timeout_is_rejected():
     with pytest.raises(ConfigError, match="--timeout"):
         open_reader(NODES.read_words(["--timeout=0s"]), settings_of(GIVEN))
 
@@ -140,7 +140,7 @@ def test_a_missing_kubeconfig_is_an_error(monkeypatch, tmp_path):
         open_reader(GIVEN, settings_of(GIVEN))
 
 
-def test_as_many_nodes_can_be_followed_as_the_hard_limit_allows(monkeypatch):
+def test_following_nodes_raises_the_descriptor_limit(monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))

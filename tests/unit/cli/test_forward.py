@@ -115,7 +115,7 @@ async def test_forward_prints_service_addresses_and_changes(pods):
         assert await running.end() == (0, "")
 
 
-async def test_the_older_service_has_a_contested_port_at_one_address(pods):
+async def test_the_older_service_gets_a_contested_port_at_a_shared_address(pods):
     ports = [{"name": "http", "port": 8080}]
     for name, created in (("cart", 2), ("web", 1)):
         item = service(name, ports=ports)
@@ -163,7 +163,7 @@ async def test_each_port_of_a_short_range_leads_to_its_pod(pods):
 
 
 @pytest.mark.long
-async def test_without_privileges_port_80_is_8080_at_the_same_address(pods):
+async def test_without_privileges_port_80_becomes_8080_at_the_same_address(pods):
     await pods.start()
     addresses = []
     for prefix in ((), ("setpriv", "--bounding-set=-net_bind_service", "--")):
@@ -177,7 +177,7 @@ async def test_without_privileges_port_80_is_8080_at_the_same_address(pods):
 
 
 @pytest.mark.long
-async def test_without_privileges_names_of_pods_have_other_ports_as_well(pods):
+async def test_without_privileges_pod_names_also_use_substitute_ports(pods):
     async def send_name(_reader, writer):
         writer.write(b"ledger-0")
 
@@ -212,7 +212,7 @@ async def test_a_denied_permission_is_reported_in_one_line(pods):
 
 
 @pytest.mark.long
-async def test_services_of_several_namespaces_are_read_everywhere(pods):
+async def test_services_of_several_namespaces_are_read_cluster_wide(pods):
     await pods.start()
     async with forwarding(f"--master={pods.api.url}", "shop/web", "cart/web") as running:
         await running.line("Ctrl-C")
@@ -234,7 +234,7 @@ class Served:
         return None
 
 
-def test_an_unforwarded_port_shows_its_problem_and_remedy_or_else_its_cause():
+def test_an_unforwarded_port_shows_its_problem_or_its_cause():
     proxy = Served()
 
     def problem():
@@ -248,7 +248,7 @@ def test_an_unforwarded_port_shows_its_problem_and_remedy_or_else_its_cause():
     assert problem() == "the port is in use (stop that program)"
 
 
-def test_a_missing_kubeconfig_is_wrong_usage(monkeypatch, capsys, tmp_path):
+def test_a_missing_kubeconfig_is_a_usage_error(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     assert main(["forward"]) == 2
@@ -300,12 +300,12 @@ def test_all_services_may_share_a_loopback_address():
 
 
 @pytest.mark.parametrize("port", ["8080:80", "8080", ":http", "web:80"])
-def test_a_port_cannot_be_chosen(port, of_cart):
+def test_a_local_port_cannot_be_chosen(port, of_cart):
     with pytest.raises(ConfigError, match=f"'{port}' is not a Service \\(all ports"):
         wanted_services(Given({}, ("web", port)), of_cart)
 
 
-def test_given_settings_win():
+def test_explicit_settings_override_the_defaults_of_forward():
     source = ForwardSource(kubeconfig="", master="http://127.0.0.1:1")
     plain = make_options(Settings(), source)
     assert plain.tuning.connect_timeout_s == 5
@@ -344,11 +344,11 @@ def test_the_table_shows_names_addresses_and_services_not_forwarded():
     )
 
 
-def test_without_services_there_is_no_table():
+def test_without_services_no_table_is_printed():
     assert render_start({}, [], head="none", dns="dns") == "none\ndns\nCtrl-C ends it\n"
 
 
-def test_a_long_reason_continues_in_its_column():
+def test_a_long_reason_wraps_within_its_column():
     reason = "no pod with an address was found for selector app=wbe,tier=front"
     text = render_start(by_name(WEB), [("db.shop", reason)], head="h", dns="d", columns=60)
     assert text.splitlines()[3:6] == [
@@ -358,7 +358,7 @@ def test_a_long_reason_continues_in_its_column():
     ]
 
 
-def test_each_change_of_forwarded_ports_is_a_line():
+def test_each_change_of_forwarded_ports_is_printed():
     assert list(render_changes(by_name(WEB), by_name(WEB))) == []
     assert list(render_changes(by_name(WEB), by_name(ONE))) == ["  web.shop:80: 1 pod"]
     assert list(render_changes(by_name(ONE), by_name(MOVED))) == [
@@ -370,12 +370,12 @@ def test_each_change_of_forwarded_ports_is_a_line():
     ]
 
 
-def test_a_newly_left_out_port_is_a_line():
+def test_a_newly_omitted_port_is_printed():
     udp, sctp = ("a:1/UDP", "TCP only"), ("a:2/SCTP", "TCP only")
     assert list(render_left_out([udp], [udp, sctp])) == ["  a:2/SCTP is not forwarded: TCP only"]
 
 
-async def test_a_substitute_for_a_privileged_port_stays_the_same(pods):
+async def test_a_substitute_for_a_privileged_port_is_stable(pods):
     await pods.start()
     prefix = "setpriv", "--bounding-set=-net_bind_service", "--"
     arguments = f"--master={pods.api.url}", "-n=shop", "--address=127.77.0.3"
@@ -387,7 +387,7 @@ async def test_a_substitute_for_a_privileged_port_stays_the_same(pods):
     assert said == "127.77.0.3:8080 is that of web.shop:80 until this ends"
 
 
-async def test_forward_names_once_the_process_that_holds_a_services_address(pods):
+async def test_forward_reports_once_which_process_holds_a_services_address(pods):
     await pods.start()
     pods.api.put(service(ports=[{"name": "http", "port": 9092}]))
     arguments = f"--master={pods.api.url}", "-n", "shop"
@@ -399,7 +399,7 @@ async def test_forward_names_once_the_process_that_holds_a_services_address(pods
     assert sum("is taken by" in line for line in second.lines) == 1
 
 
-async def test_forward_names_the_process_that_holds_the_dns_port(pods):
+async def test_forward_reports_which_process_holds_the_dns_port(pods):
     arguments = f"--master={pods.api.url}", "-n", "shop"
     async with forwarding(*arguments) as first:
         *_, port, _ = await first.line("names by DNS:")
@@ -416,6 +416,6 @@ async def test_forward_names_the_process_that_holds_the_dns_port(pods):
     "flag",
     ["--bind-address=0.0.0.0", "--workers=9", "--steering=nftables", "--proxy-ports=5000-5100"],
 )
-def test_flags_that_mean_other_machines_are_refused(flag):
+def test_flags_meant_for_other_machines_are_rejected(flag):
     with pytest.raises(ConfigError, match=f"{flag.partition('=')[0]} has no effect in forward"):
         forward(Given({}, ("web",), settings=(flag,)))

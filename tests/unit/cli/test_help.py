@@ -9,16 +9,16 @@ RUN = command_help(COMMANDS["run"])
 
 
 @pytest.mark.parametrize("flag", [row.flag for row in TABLE.values()])
-def test_every_setting_is_in_the_help_of_run(flag):
+def test_every_setting_is_listed_in_the_help_of_run(flag):
     assert f"--{flag}" in RUN
 
 
-def test_groups_are_in_their_order():
+def test_setting_groups_have_a_fixed_order():
     places = [RUN.index(f"\n{topic}:\n") for topic in Topic]
     assert places == sorted(places)
 
 
-def test_a_setting_has_its_value_its_help_and_its_default():
+def test_a_setting_is_listed_with_its_value_help_and_default():
     lines = RUN.splitlines()
     at = lines.index("  --log-format text|json          format of the log on stderr (text)")
     assert lines[at + 1].startswith("  -v, --v N                       how much is logged:")
@@ -26,19 +26,19 @@ def test_a_setting_has_its_value_its_help_and_its_default():
     assert lines[at + 4].endswith(" (0)")
 
 
-def test_a_switch_has_neither_value_nor_default():
+def test_a_switch_is_listed_without_value_and_default():
     (line,) = [line for line in RUN.splitlines() if line.startswith("  --cleanup ")]
     assert line.endswith("and exit")
 
 
-def test_a_long_flag_has_its_help_below():
+def test_the_help_of_a_long_flag_is_on_the_next_line():
     lines = RUN.splitlines()
     below = lines[lines.index("  --preserve-client-address auto|never") + 1]
     assert below == " " * 34 + "whether endpoints see the client's own address (auto)"
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_the_help_of_a_command_shows_that_command_and_fits_a_screen(command):
+def test_the_help_of_a_command_fits_a_screen(command):
     text = command_help(command)
     assert text.startswith(f"userspace-proxy {command.name}: ")
     assert f"\n  userspace-proxy {command.name}" in text

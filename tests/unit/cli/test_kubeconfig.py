@@ -24,7 +24,7 @@ def find(settings=None, **values):
     return kubeconfig.find(Given(values), settings or Settings())
 
 
-def test_an_explicit_kubeconfig_is_used_alone():
+def test_an_explicit_kubeconfig_excludes_other_files():
     expected = Kubeconfig(("/mine",), is_attended=True)
     assert find(Settings(kubeconfig="/mine")) == expected
     chosen = find(Settings(kubeconfig="/mine", master="http://a"), context="c", user="u")
@@ -38,7 +38,7 @@ def test_by_default_kubectls_kubeconfig_is_used(listed):
     assert (found.paths, found.cluster) == (listed.paths, "c")
 
 
-def test_with_a_server_kubectls_file_is_read_only_for_chosen_entries(listed):
+def test_with_a_server_kubectls_file_is_read_only_for_an_explicit_user_or_context(listed):
     settings = Settings(master="http://a")
     assert find(settings) is None
     found = find(settings, user="u")
@@ -46,14 +46,14 @@ def test_with_a_server_kubectls_file_is_read_only_for_chosen_entries(listed):
     assert found.user == "u"
 
 
-def test_choosing_a_user_needs_a_kubeconfig(monkeypatch):
+def test_choosing_a_user_requires_a_kubeconfig(monkeypatch):
     monkeypatch.setenv("KUBECONFIG", ":")
     assert find() is None
     with pytest.raises(ConfigError, match="--user: there is no kubeconfig"):
         find(user="u")
 
 
-def test_listed_files_are_named_if_all_are_missing(monkeypatch):
+def test_missing_kubeconfig_files_are_named_if_all_are_missing(monkeypatch):
     monkeypatch.setenv("KUBECONFIG", ":/missing:/nowhere")
     with pytest.raises(ConfigError, match=r"^KUBECONFIG=/missing:/nowhere: no such file"):
         find()
@@ -62,7 +62,7 @@ def test_listed_files_are_named_if_all_are_missing(monkeypatch):
     assert find() is None
 
 
-def test_the_same_can_be_chosen_again(tmp_path):
+def test_flags_of_selects_the_same_kubeconfig_entries_again(tmp_path):
     one = Kubeconfig(("/mine",), context="c", user="u")
     assert kubeconfig.flags_of(one) == {"kubeconfig": "/mine", "context": "c", "user": "u"}
     path = tmp_path / "whole"
@@ -73,6 +73,6 @@ def test_the_same_can_be_chosen_again(tmp_path):
     assert kubeconfig.flags_of(two) == {"context": "a"}
 
 
-def test_the_flags_match_kubectls():
+def test_the_flags_match_those_of_kubectl():
     assert [flag.name for flag in kubeconfig.FLAGS] == ["context", "cluster", "user"]
     assert kubeconfig.given_choices(Given({"user": "u", "output": "json"})) == {"user": "u"}

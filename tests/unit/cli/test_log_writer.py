@@ -74,7 +74,7 @@ def reported(lines):
     return sum(int(line.split()[0]) for line in lines if line.endswith(" dropped"))
 
 
-def test_lines_are_in_order(pipe, make):
+def test_log_lines_keep_their_order(pipe, make):
     ours, theirs = pipe
     writer = make(theirs)
     for number in range(500):
@@ -83,7 +83,7 @@ def test_lines_are_in_order(pipe, make):
     assert writer.dropped == 0
 
 
-def test_a_stalled_reader_blocks_nothing_and_gets_a_count_of_missed_lines(pipe, make):
+def test_a_stalled_reader_does_not_block_and_gets_a_count_of_dropped_lines(pipe, make):
     ours, theirs = pipe
     writer = make(theirs, max_queued_bytes=10_000)
     for _ in range(100):
@@ -101,7 +101,7 @@ def test_a_stalled_reader_blocks_nothing_and_gets_a_count_of_missed_lines(pipe, 
     assert writer.dropped == dropped
 
 
-def test_the_count_replaces_the_missing_lines(pipe, make):
+def test_the_count_is_written_in_place_of_the_dropped_lines(pipe, make):
     ours, theirs = pipe
     writer = make(theirs, max_queued_bytes=10_000)
     for _ in range(100):
@@ -151,7 +151,7 @@ def test_a_flush_waits_for_the_reader_up_to_a_deadline(pipe, make):
     assert writer.flush(WITHIN_S)
 
 
-def test_a_descriptor_that_another_process_made_nonblocking_loses_no_line(pipe, make):
+def test_a_descriptor_made_nonblocking_by_another_process_loses_no_lines(pipe, make):
     ours, theirs = pipe
     os.set_blocking(theirs, False)
     writer = make(theirs)
@@ -163,7 +163,7 @@ def test_a_descriptor_that_another_process_made_nonblocking_loses_no_line(pipe, 
 
 
 @pytest.mark.parametrize("broken", ["closed", "/dev/full"])
-def test_lines_that_cannot_be_written_are_counted(broken, make):
+def test_unwritable_lines_are_counted(broken, make):
     if broken == "closed":
         ours, descriptor = os.pipe()
         os.close(ours)
@@ -191,7 +191,7 @@ def test_the_count_of_lost_lines_is_written_once_the_file_is_writable(tmp_path, 
     os.close(full)
 
 
-def test_a_line_of_any_length_and_any_text_is_written(tmp_path, make):
+def test_lines_of_any_length_and_encoding_are_written(tmp_path, make):
     with (tmp_path / "log").open("wb") as stream:
         writer = make(stream.fileno())
         writer.put("x" * 100_000)
@@ -200,7 +200,7 @@ def test_a_line_of_any_length_and_any_text_is_written(tmp_path, make):
     assert (tmp_path / "log").read_text() == f"{'x' * 100_000}\n\\udcff grün\n"
 
 
-async def test_a_text_is_written_whole_although_the_reader_is_slow(pipe):
+async def test_a_slow_reader_receives_the_whole_text(pipe):
     reader, writer = pipe
     text = "x" * 300_000
     writing = asyncio.create_task(write_stdout(text, writer))
@@ -233,7 +233,7 @@ async def test_a_closed_reader_is_an_error(pipe):
         await write_stdout("x\n", writer)
 
 
-def test_a_write_that_outlives_the_loop_disturbs_nothing(pipe):
+def test_a_write_outliving_the_event_loop_does_no_harm(pipe):
     reader, writer = pipe
 
     async def main():

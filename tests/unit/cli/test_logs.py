@@ -63,7 +63,7 @@ def logged(clean_logging, make_stderr):
     return log
 
 
-def test_text_is_time_level_message_and_fields(logged):
+def test_a_text_line_has_time_level_message_and_fields(logged):
     assert logged(
         "text", "connection complete", service="shop/web", client="10.0.0.1:4242", sent_bytes=7
     ) == (
@@ -72,7 +72,7 @@ def test_text_is_time_level_message_and_fields(logged):
     )
 
 
-def test_text_does_not_repeat_a_value_of_the_message(logged):
+def test_a_text_line_omits_fields_already_in_the_message(logged):
     fields = {"service": "shop/web", "endpoint": "10.0.0.1:80", "count": 3, "client": ""}
     line = logged("text", "shop/web: 3 of 10.0.0.1 left", **fields)
     assert line.removeprefix("2026-11-20T09:18:03.123Z INFO ") == (
@@ -81,7 +81,7 @@ def test_text_does_not_repeat_a_value_of_the_message(logged):
     assert json.loads(logged("json", "shop/web: left", **fields))["service"] == "shop/web"
 
 
-def test_text_keeps_a_value_within_a_word(logged):
+def test_a_text_line_keeps_fields_that_match_only_part_of_a_word(logged):
     line = logged("text", "credential plugin wrote to stderr", plugin="plug", text="to")
     assert line.endswith("stderr plugin=plug\n")
 
@@ -123,14 +123,14 @@ def test_a_text_field_is_quoted_if_necessary(value, shown, logged):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_log_lines_escape_characters_that_a_terminal_executes_or_hides(form, logged):
+def test_log_lines_escape_control_and_bidi_characters(form, logged):
     line = logged(form, "read %s", "\x9b2J", name="\u2066", key="\u202etxt")
     assert line.rstrip("\n").isprintable()
     assert r"read \u009b2J" in line
     assert r"\u202etxt" in line
 
 
-def test_a_message_stays_on_its_line(logged):
+def test_line_breaks_in_a_message_are_escaped(logged):
     line = logged("text", "cannot read %s", 'a\n"b"')
     assert line == '2026-11-20T09:18:03.123Z INFO cannot read a\\n"b"\n'
 
@@ -140,7 +140,7 @@ def int_of(text):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_traceback_stays_on_its_record(form, logged):
+def test_a_traceback_is_part_of_its_records_line(form, logged):
     with pytest.raises(ValueError, match="boom") as caught:
         int_of("boom")
     line = logged(form, "failed", exc=caught.value, service="shop/web")
@@ -155,20 +155,20 @@ def test_an_extra_field_cannot_replace_a_json_field(logged):
     assert (shown["level"], shown["level_"]) == ("INFO", "fake")
 
 
-def test_a_value_without_a_json_type_is_text(logged):
+def test_a_value_without_a_json_type_is_logged_as_text(logged):
     assert json.loads(logged("json", "m", error=ValueError("boom")))["error"] == "boom"
 
 
 @pytest.mark.parametrize(
     ("verbosity", "is_debug"), [(0, False), (2, False), (3, False), (4, True), (9, True)]
 )
-def test_verbosity_switches_debugging(verbosity, is_debug, clean_logging, stderr):
+def test_verbosity_enables_debug_logging(verbosity, is_debug, clean_logging, stderr):
     set_up_logging("text", verbosity, descriptor=stderr.descriptor)
     assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.DEBUG) is is_debug
     assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.INFO)
 
 
-def test_libraries_only_warn(clean_logging, stderr):
+def test_libraries_log_only_errors(clean_logging, stderr):
     set_up_logging("text", 9, descriptor=stderr.descriptor)
     assert not logging.getLogger("aiohttp.access").isEnabledFor(logging.INFO)
     assert logging.getLogger("aiohttp.server").isEnabledFor(logging.WARNING)
@@ -192,13 +192,13 @@ def test_a_line_written_after_the_log_follows_all_records(clean_logging, stderr)
     assert last == "error: last"
 
 
-def test_without_a_log_nothing_is_written(clean_logging):
+def test_without_a_log_handler_nothing_is_written(clean_logging):
     logging.getLogger().handlers[:] = []
     assert not write_behind_log("error: last")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_dropped_lines_are_counted_in_the_logs_own_form(form, clean_logging):
+def test_dropped_lines_are_counted_in_the_logs_format(form, clean_logging):
     ours, theirs = os.pipe()
     log = set_up_logging(form, 0, descriptor=theirs)
     while not log.dropped:
@@ -215,7 +215,7 @@ def test_dropped_lines_are_counted_in_the_logs_own_form(form, clean_logging):
     os.close(theirs)
 
 
-def test_a_record_that_cannot_be_formatted_blocks_nothing(clean_logging, stderr):
+def test_an_unformattable_record_does_not_block_the_log(clean_logging, stderr):
     log = set_up_logging("text", 0, descriptor=stderr.descriptor)
     logging.getLogger("userspace_proxy").info("%d", "text")
     assert "cannot format a log record of userspace_proxy: TypeError" in stderr.text(log)

@@ -11,7 +11,7 @@ ALL = tuple(all_commands(COMMANDS).values())
 PAGE = man_page(SUMMARY, ALL)
 
 
-def test_every_command_and_flag_has_a_paragraph():
+def test_every_command_and_flag_has_a_paragraph_in_the_manual_page():
     flags = [flag.name for command in ALL for flag in command.flags]
     flags += [row.flag for row in TABLE.values()]
     written = {name: f"\\fB\\-\\-{name.replace('-', chr(92) + '-')}\\fR" for name in flags}
@@ -19,14 +19,14 @@ def test_every_command_and_flag_has_a_paragraph():
     assert [name for name in COMMANDS if f'.SS "{name}"' not in PAGE] == []
 
 
-def test_the_page_has_the_sections_of_a_manual_page_in_their_order():
+def test_the_manual_page_has_the_standard_sections():
     sections = [line[4:] for line in PAGE.splitlines() if line.startswith(".SH ")]
     assert sections == [
         "NAME", "SYNOPSIS", "COMMANDS", "SETTINGS", "EXAMPLES", "FILES", "ENVIRONMENT",
     ]  # fmt: skip
 
 
-def test_only_intended_macros_begin_a_line():
+def test_only_intended_roff_macros_begin_a_line():
     macros = {line.split()[0] for line in PAGE.splitlines() if line[:1] in (".", "'")}
     assert macros == {".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".br"}
 
@@ -40,7 +40,7 @@ def test_only_intended_macros_begin_a_line():
         pytest.param(".TH", "\\&.TH.", id="request"),
     ],
 )
-def test_text_is_escaped(text, written):
+def test_roff_special_characters_are_escaped(text, written):
     command = Command(
         "x", "x", lambda given: 0, flags=(CommandFlag("y", text),), takes_settings=True
     )
@@ -48,12 +48,12 @@ def test_text_is_escaped(text, written):
     assert f"\\fB\\-\\-y\\fR\n{written}\n" in page
 
 
-def test_the_command_prints_the_page(capsys):
+def test_the_command_prints_the_manual_page(capsys):
     assert main(["man"]) == 0
     assert capsys.readouterr().out == PAGE
 
 
-def test_the_page_of_the_plugin_has_its_commands_as_typed():
+def test_the_plugins_manual_page_shows_commands_as_typed():
     command = Command("nodes", "show nodes", lambda given: 0, examples=("nodes --watch",))
     page = plugin_page("s", [command])
     assert '.TH "KUBECTL\\-USERSPACE\\-PROXY" 8' in page

@@ -24,14 +24,12 @@ def three(cluster):
 
 
 @pytest.mark.parametrize("words", [["status", "-A"], ["nodes"], ["status", "shop/web"]])
-async def test_the_exit_status_is_0_where_all_nodes_serve_every_service(
-    words, three, cluster, capsys
-):
+async def test_the_exit_status_is_0_if_all_nodes_serve_every_service(words, three, cluster, capsys):
     assert await cluster.run(*words) == 0
     assert capsys.readouterr().out.startswith("3 nodes")
 
 
-async def test_nodes_that_see_something_else_are_named(three, cluster, capsys):
+async def test_deviating_nodes_are_named(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status") == 3
     out = capsys.readouterr().out
@@ -39,7 +37,7 @@ async def test_nodes_that_see_something_else_are_named(three, cluster, capsys):
     assert "cart/db" not in out, "the context has the namespace shop"
 
 
-async def test_a_node_without_an_agent_or_answer_is_named(three, cluster, capsys):
+async def test_a_node_without_an_agent_or_a_response_is_named(three, cluster, capsys):
     cluster.agents.put_node("node-4")
     cluster.agents.add("node-5", HOSTILE["silent"]())
     for words in (["status", "-A"], ["nodes"]):
@@ -51,7 +49,7 @@ async def test_a_node_without_an_agent_or_answer_is_named(three, cluster, capsys
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_whatever_a_node_answers_costs_its_own_line(name, three, cluster, capsys):
+async def test_a_hostile_response_affects_only_its_nodes_line(name, three, cluster, capsys):
     cluster.agents.add("node-4", HOSTILE[name]())
     assert await cluster.run("status", "-A", "--timeout=2s") in (0, 3)
     lines = capsys.readouterr().out.splitlines()
@@ -59,14 +57,14 @@ async def test_whatever_a_node_answers_costs_its_own_line(name, three, cluster, 
     assert all(line.isprintable() for line in lines)
 
 
-async def test_only_some_nodes_are_asked(three, cluster, capsys):
+async def test_only_the_selected_nodes_are_queried(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status", "-A", "--node=node-1,node-3") == 0
     assert capsys.readouterr().out.startswith("2 nodes")
     assert not three["node-2"].requests
 
 
-async def test_a_service_lists_its_endpoints_and_the_nodes_that_tried_them(three, cluster, capsys):
+async def test_a_service_lists_endpoints_and_the_nodes_that_dialled_them(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status", "web") == 3
     assert f"endpoint  {A}" in capsys.readouterr().out.replace("(node-a)  ", "")
@@ -82,7 +80,7 @@ async def test_a_search_selects_services_matching_on_any_node(three, cluster, ca
     assert await cluster.run("status", "-A", "-q", "is:nonsense") == 2
 
 
-async def test_a_missing_name_is_reported_with_the_name_probably_meant(three, cluster, capsys):
+async def test_a_missing_name_is_reported_with_a_suggestion(three, cluster, capsys):
     assert await cluster.run("status", "db") == 1
     error = "error: there is no Service shop/db; cart/db exists\n"
     assert capsys.readouterr().err == error
@@ -90,7 +88,7 @@ async def test_a_missing_name_is_reported_with_the_name_probably_meant(three, cl
     assert "did you mean shop?" in capsys.readouterr().err
 
 
-async def test_json_has_the_verdicts_and_the_nodes(three, cluster, capsys):
+async def test_json_output_contains_verdicts_and_nodes(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status", "shop/web", "-o", "json") == 3
     (port,) = json.loads(capsys.readouterr().out)["ports"]
@@ -136,9 +134,7 @@ async def test_rates_are_averaged_and_summed_over_all_nodes(three, cluster, caps
 
 
 @pytest.mark.parametrize("words", [["status", "-A"], ["nodes"], ["nodes", "-o", "json"]])
-async def test_watch_shows_the_output_again_until_ctrl_c(
-    words, three, cluster, capsys, monkeypatch
-):
+async def test_watch_repeats_the_output_until_ctrl_c(words, three, cluster, capsys, monkeypatch):
     seconds = []
 
     def wait(second):

@@ -65,7 +65,7 @@ def watch(port, *arguments, **values):
         observe(given, wait=stop)
 
 
-def test_a_connection_is_a_line(proxy, capsys):
+def test_a_connection_is_printed_as_one_line(proxy, capsys):
     port, _ = proxy
     watch(port)
     out, err = capsys.readouterr()
@@ -82,7 +82,7 @@ def test_a_json_record_keeps_the_fields_of_the_proxys_record(proxy, capsys):
     assert json.loads(line)["client_pod"] == POD
 
 
-def test_a_terminal_of_80_columns_gets_lines_that_fit_with_colours(proxy, monkeypatch):
+def test_lines_fit_an_80_column_terminal_with_colours(proxy, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "80")
@@ -114,7 +114,7 @@ def test_the_proxy_receives_the_requested_filter(proxy):
         ),
     ],
 )
-def test_an_invalid_value_is_wrong_usage(words, error, capsys):
+def test_an_invalid_value_is_a_usage_error(words, error, capsys):
     assert main(["observe", *words]) == 2
     assert capsys.readouterr().err == error
 
@@ -151,6 +151,6 @@ def test_a_truncated_line_is_not_shown():
     assert lines == [b'{"event":"ended"}']
 
 
-def test_a_line_that_a_newer_proxy_has_sent_is_not_shown_as_text(capsys):
+def test_an_unknown_record_of_a_newer_proxy_is_not_shown_as_text(capsys):
     _show(b'{"event":"new"}', sys.stdout, is_json=False)
     assert capsys.readouterr().out == ""

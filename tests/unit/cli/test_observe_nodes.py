@@ -56,12 +56,12 @@ def shown(*lines, is_json=False):
     return stream.getvalue().splitlines()
 
 
-def test_as_json_the_node_is_a_field():
+def test_json_lines_contain_the_node():
     (line,) = shown(NodeLine("node-7", line_of(ENDED)), is_json=True)
     assert json.loads(line) == {**json.loads(line_of(ENDED)), "node": "node-7"}
 
 
-def test_a_notice_of_unseen_connections_is_printed_once_for_all_nodes():
+def test_a_notice_of_omitted_connections_is_printed_once_for_all_nodes():
     lines = shown(*(NodeLine(node, line_of(UNSEEN)) for node in ("node-1", "node-2")))
     assert len(lines) == 1
 
@@ -77,11 +77,11 @@ def test_a_notice_of_unseen_connections_is_printed_once_for_all_nodes():
         pytest.param(b"\xff\xfe", id="no-text"),
     ],
 )
-def test_a_line_without_a_connection_record_is_left_out(line, is_json):
+def test_a_line_without_a_connection_record_is_omitted(line, is_json):
     assert shown(NodeLine("node-7", line), is_json=is_json) == []
 
 
-def test_a_node_with_a_broken_stream_is_named_once(capsys):
+def test_a_node_with_a_broken_stream_is_reported_once(capsys):
     broken = NodeLine("node-7", problem=agent_causes.no_answer("kube-system", 5.0))
     assert len(shown(broken, broken, NodeLine("node-7", line_of(ENDED)), broken)) == 1
     assert capsys.readouterr().err.count("node-7: ") == 2
@@ -119,7 +119,7 @@ async def test_connections_of_all_nodes_are_shown_as_they_end(cluster, capsys):
     )  # fmt: skip
 
 
-async def test_an_agent_that_replaces_another_is_followed(cluster, capsys):
+async def test_a_replacement_agent_is_followed(cluster, capsys):
     cluster.agents.add("node-1", ObservedAgent("node-1"))
     words = ["-A", cluster.kubeconfig]
     task = asyncio.ensure_future(show_lines(COMMANDS["observe"].read_words(words)))
@@ -140,6 +140,6 @@ async def test_an_agent_that_replaces_another_is_followed(cluster, capsys):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_value_that_no_agent_takes_is_refused_at_once(cluster, capsys):
+async def test_a_value_rejected_by_all_agents_is_rejected_at_once(cluster, capsys):
     assert await cluster.run("observe", "--slow=often") == 2
     assert "--slow" in capsys.readouterr().err

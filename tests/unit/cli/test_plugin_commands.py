@@ -36,16 +36,16 @@ def installed(tmp_path, monkeypatch):
     sys.modules.pop("made_for_this_test", None)
 
 
-def test_a_package_adds_a_command_behind_the_others(installed):
+def test_a_package_can_add_a_command(installed):
     assert list(all_commands(COMMANDS)) == [*COMMANDS, "greet"]
     assert find_command("greet", COMMANDS).summary == "say hello"
 
 
-def test_a_package_replaces_no_command(installed):
+def test_a_package_cannot_replace_a_command(installed):
     assert find_command("run", COMMANDS) is all_commands(COMMANDS)["run"] is COMMANDS["run"]
 
 
-def test_an_own_command_is_found_without_reading_entry_points(installed):
+def test_a_builtin_command_is_found_without_reading_entry_points(installed):
     (installed / "entry_points.txt").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):
         all_commands(COMMANDS)
@@ -61,7 +61,7 @@ def test_an_own_command_is_found_without_reading_entry_points(installed):
         pytest.param("made_for_this_test:MODULE", "made_for_this_test:MODULE is no", id="type"),
     ],
 )
-def test_a_command_that_cannot_be_loaded_fails_alone(installed, where, why):
+def test_an_unloadable_command_does_not_affect_other_commands(installed, where, why):
     (installed.parent / "fails_at_import.py").write_text("1 / 0")
     (installed / "entry_points.txt").write_text(f"{ENTRY_POINTS}broken = {where}\n")
     assert find_command("greet", COMMANDS).name == "greet"
@@ -110,6 +110,6 @@ def test_a_command_for_all_nodes_is_found_by_its_entry_point(installed):
     assert find_for_all_nodes("status") == "no command"
 
 
-def test_a_similar_command_of_another_package_is_offered(installed):
+def test_a_similar_command_of_another_package_is_suggested(installed):
     with pytest.raises(ConfigError, match=r"unknown command 'gret' \(did you mean greet\?\)"):
         find_command("gret", COMMANDS)

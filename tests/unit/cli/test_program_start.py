@@ -18,11 +18,11 @@ def installed(tmp_path):
     return file
 
 
-def test_a_program_in_path_has_its_name(installed):
+def test_a_program_in_path_is_shown_by_its_name(installed):
     assert program(str(installed), "explain", PATH=str(installed.parent)) == "userspace-proxy"
 
 
-def test_a_program_outside_path_has_the_typed_path(installed, tmp_path):
+def test_a_program_outside_path_is_shown_as_typed(installed, tmp_path):
     (tmp_path / "other").mkdir()
     assert program(str(installed), "explain", PATH=str(tmp_path / "other")) == str(installed)
     another = tmp_path / "other" / "userspace-proxy"
@@ -31,13 +31,13 @@ def test_a_program_outside_path_has_the_typed_path(installed, tmp_path):
 
 
 @pytest.mark.parametrize("words", [(), ("explain", "shop/web", "--probe")])
-def test_a_module_is_started_as_a_module(words):
+def test_a_module_is_shown_as_python_m(words):
     orig = (".venv/bin/python", "-X", "dev", "-m", "userspace_proxy", *words)
     shown = program("/src/userspace_proxy/__main__.py", *words, orig_argv=orig)
     assert shown == ".venv/bin/python -X dev -m userspace_proxy"
 
 
-def test_a_plugin_is_started_by_kubectl():
+def test_a_kubectl_plugin_is_shown_as_a_kubectl_command():
     assert program("/usr/bin/kubectl-userspace_proxy", "explain") == "kubectl userspace-proxy"
     assert is_plugin(("/usr/bin/kubectl-userspace_proxy",))
     assert not is_plugin(("/usr/bin/userspace-proxy",))
@@ -55,5 +55,5 @@ def test_commands_suggested_inside_the_container_omit_kubectl():
     assert program("userspace-proxy", "explain", parent=17, **POD) == "userspace-proxy"
 
 
-def test_an_unknown_container_is_not_named():
+def test_an_unknown_container_name_is_omitted():
     assert program("userspace-proxy", "explain", parent=0) == "userspace-proxy"

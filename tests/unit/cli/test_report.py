@@ -19,7 +19,7 @@ def texts_of(path):
         return {one.name: archive.extractfile(one).read().decode() for one in archive}
 
 
-async def test_a_report_is_written_and_summed_up(cluster: Cluster, tmp_path, capsys):
+async def test_a_report_is_written_and_summarized(cluster: Cluster, tmp_path, capsys):
     cluster.add("alice")
     cluster.agents.put_node("bob")
     assert await cluster.run("report", "--file=incident.tar.gz") == 0
@@ -30,14 +30,14 @@ async def test_a_report_is_written_and_summed_up(cluster: Cluster, tmp_path, cap
     assert "missing: answer of bob: no agent\n" in out
 
 
-async def test_without_a_name_the_file_has_the_time(cluster: Cluster, tmp_path):
+async def test_the_default_file_name_contains_the_time(cluster: Cluster, tmp_path):
     cluster.add("alice")
     assert await cluster.run("report") == 0
     (path,) = tmp_path.glob("*.tar.gz")
     assert re.fullmatch(r"userspace-proxy-report-\d{8}-\d{6}\.tar\.gz", path.name)
 
 
-async def test_an_anonymous_report_has_no_names(cluster: Cluster, tmp_path, capsys):
+async def test_an_anonymous_report_contains_no_names(cluster: Cluster, tmp_path, capsys):
     cluster.add("alice")
     cluster.agents.put_node("bob")
     assert await cluster.run("report", "--anonymous", "-f", "a.tar.gz") == 0
@@ -46,7 +46,7 @@ async def test_an_anonymous_report_has_no_names(cluster: Cluster, tmp_path, caps
     assert not re.search(r"\b(alice|bob|shop)\b", words)
 
 
-async def test_an_anonymous_report_without_known_names_has_no_logs(
+async def test_an_anonymous_report_without_known_names_omits_logs(
     cluster: Cluster, tmp_path, capsys
 ):
     cluster.add("alice")
@@ -58,7 +58,7 @@ async def test_an_anonymous_report_without_known_names_has_no_logs(
     assert not [name for name in texts_of(tmp_path / "a.tar.gz") if "/logs/" in name]
 
 
-async def test_an_existing_file_is_replaced_on_request(cluster: Cluster, tmp_path, capsys):
+async def test_an_existing_file_is_replaced_only_on_request(cluster: Cluster, tmp_path, capsys):
     cluster.add("alice")
     path = tmp_path / "a.tar.gz"
     path.write_text("mine")

@@ -26,7 +26,7 @@ def test_run_is_the_default_command(words, substitutes, clean_logging):
     assert [call[0] for call in calls] == ["run_agent"]
 
 
-def test_run_starts_without_collecting_garbage(monkeypatch, clean_logging):
+def test_run_disables_garbage_collection_at_the_start(monkeypatch, clean_logging):
     collects = []
     agent = ModuleType("userspace_proxy.agent.run")
     monkeypatch.setattr(
@@ -49,7 +49,7 @@ def test_run_gets_settings_and_warnings(substitutes, clean_logging):
 
 
 @pytest.mark.parametrize("words", [["cleanup"], ["run", "--cleanup"], ["--cleanup", "--v=2"]])
-def test_cleanup_is_a_command_and_a_flag(words, substitutes, clean_logging):
+def test_cleanup_can_be_a_command_or_a_flag(words, substitutes, clean_logging):
     calls = substitutes()
     assert main(words) == 0
     assert [call[0] for call in calls] == ["cleanup"]
@@ -69,13 +69,13 @@ def test_version_is_printed(words, capsys):
     assert capsys.readouterr().out == f"userspace-proxy {VERSION}\n"
 
 
-def test_version_can_be_switched_off(substitutes, clean_logging):
+def test_version_can_be_set_to_false(substitutes, clean_logging):
     calls = substitutes()
     assert main(["--version=false"]) == 0
     assert [call[0] for call in calls] == ["run_agent"]
 
 
-def test_write_config_writes_settings_and_runs_nothing(substitutes, tmp_path, capsys):
+def test_write_config_writes_settings_and_exits(substitutes, tmp_path, capsys):
     calls = substitutes()
     path = tmp_path / "settings.yaml"
     assert main([f"--write-config-to={path}", "--proxy-mode=ipvs"]) == 0

@@ -19,7 +19,7 @@ def test_run_returns_results_without_formatting_them():
     assert isinstance(run(large()), Large)
 
 
-def test_errors_are_passed_on():
+def test_run_propagates_errors():
     async def fails():
         raise LookupError
 

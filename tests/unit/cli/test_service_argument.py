@@ -60,7 +60,7 @@ def selected(*words, **flags):
         ("svc/web.shop:80", ["shop/web:80", "svc/web.shop:80"]),
     ],
 )
-def test_a_word_is_a_service(word, expected):
+def test_a_word_is_parsed_as_a_service(word, expected):
     assert names(word) == expected
 
 
@@ -79,13 +79,13 @@ def test_a_word_is_a_service(word, expected):
         ("www.example.org", "NAMESPACE/NAME"),
     ],
 )
-def test_a_word_that_names_no_service_is_rejected_with_a_suggestion(word, hint):
+def test_an_invalid_service_name_is_rejected_with_a_suggestion(word, hint):
     with pytest.raises(ConfigError) as caught:
         names(word)
     assert hint in caught.value.hint
 
 
-def test_the_command_that_finds_an_address_asks_the_same_proxy_or_cluster():
+def test_the_suggested_address_search_queries_the_same_proxy_or_cluster():
     given = Given({"server": "node-1:10249", "context": "prod"}, settings=("--kubeconfig=my conf",))
     with pytest.raises(ConfigError) as caught:
         ServiceArguments(given).names("10.96.7.7")
@@ -99,7 +99,7 @@ def test_a_malformed_service_name_is_rejected(word):
         names(word)
 
 
-def test_a_word_may_be_a_namespace_where_allowed():
+def test_an_argument_may_be_a_namespace_where_allowed():
     assert names("shop", may_be_namespace=True) == ["default/shop", "shop"]
     assert names("shop:80", may_be_namespace=True) == ["default/shop:80"]
     assert names("svc/web", may_be_namespace=True) == ["default/web", "svc/web"]
@@ -114,25 +114,25 @@ def test_the_namespace_flag_applies_to_names_without_a_namespace():
         selected(namespace="shop/web")
 
 
-def test_without_a_namespace_all_is_shown(kubeconfig):
+def test_without_a_namespace_all_namespaces_are_shown(kubeconfig):
     assert selected() == [""]
     assert names("web") == ["default/web"]
 
 
-def test_a_plugin_of_kubectl_has_the_namespace_of_the_context(as_plugin):
+def test_a_kubectl_plugin_uses_the_contexts_namespace(as_plugin):
     assert selected() == ["shop"]
     assert names("web") == ["shop/web"]
     assert names("web", namespace="cart") == ["cart/web"]
     assert selected(all_namespaces="true") == [""]
 
 
-def test_a_plugin_without_a_kubeconfig_has_no_namespace(as_plugin, monkeypatch, tmp_path):
+def test_a_plugin_without_a_kubeconfig_uses_no_namespace(as_plugin, monkeypatch, tmp_path):
     monkeypatch.delenv("KUBECONFIG")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert (selected(), names("web")) == ([""], ["default/web"])
 
 
-def test_a_chosen_context_has_its_namespace(kubeconfig):
+def test_a_chosen_context_sets_the_namespace(kubeconfig):
     assert selected(context="a") == ["shop"]
     assert names("web", context="a") == ["shop/web"]
     assert selected(context="b") == ["default"]
@@ -140,7 +140,7 @@ def test_a_chosen_context_has_its_namespace(kubeconfig):
         selected(context="c")
 
 
-def test_a_kubeconfig_chosen_by_a_flag_has_its_namespace(kubeconfig):
+def test_a_kubeconfig_flag_sets_the_namespace(kubeconfig):
     path = str(kubeconfig)
     for origin, expected in (("flag", "shop"), ("file", "")):
         settings = Settings(kubeconfig=path, origins={"kubeconfig": origin})
@@ -154,14 +154,14 @@ def test_a_name_with_a_namespace_reads_no_kubeconfig(as_plugin, kubeconfig):
         names("web")
 
 
-def test_in_all_namespaces_a_name_is_not_enough():
+def test_with_all_namespaces_a_name_must_include_its_namespace():
     for may_be_namespace in (True, False):
         with pytest.raises(ConfigError, match=r"namespace is not given \(write NAMESPACE/web\)"):
             names("web", all_namespaces="true", may_be_namespace=may_be_namespace)
     assert names("shop/web", all_namespaces="true") == ["shop/web"]
 
 
-def test_the_first_name_that_there_is_is_taken():
+def test_the_first_existing_name_is_used():
     def ask(name):
         if name.startswith("default"):
             raise NoSuchService(f"no {name}")

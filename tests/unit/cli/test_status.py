@@ -43,7 +43,7 @@ def test_the_exit_status_reports_whether_something_needs_attention(
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "-o", "wide"], ["top"]])
-def test_lines_fit_on_the_terminal(words, serve_view, capsys, monkeypatch):
+def test_lines_fit_the_terminal_width(words, serve_view, capsys, monkeypatch):
     server = serve_view(make_view(make_port("web", problem=LONG), make_port("a" * 25)))
     main([*words, server])
     assert max(map(len, capsys.readouterr().out.splitlines())) > 90
@@ -52,7 +52,7 @@ def test_lines_fit_on_the_terminal(words, serve_view, capsys, monkeypatch):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-def test_printed_commands_ask_the_same_proxy(serve_view, capsys):
+def test_printed_commands_query_the_same_proxy(serve_view, capsys):
     at = "10.244.0.9:8080"
     dead = (make_endpoint(at, cause=refuses(at)),)
     ports = [make_port(name, endpoints=dead) for name in ("a", "b")]
@@ -74,7 +74,7 @@ def test_json_output_contains_the_proxys_ports_of_the_service(serve_view, capsys
 
 
 @pytest.mark.parametrize("words", [["shop"], ["-n", "shop"]])
-def test_a_namespace_is_shown_with_the_node(words, serve_view, capsys):
+def test_the_namespace_flag_limits_the_status_of_the_node(words, serve_view, capsys):
     cart = make_port("cart", namespace="cart", problem="a program has the port")
     source = SourceFacts(problems=("cannot watch Services",))
     view = make_view(make_port("web"), cart, source=source)
@@ -88,7 +88,7 @@ def test_a_namespace_is_shown_with_the_node(words, serve_view, capsys):
         assert main(["status", *words, "-o", form, server]) == 0
 
 
-def test_a_name_of_another_namespace_is_found(serve_view, capsys):
+def test_a_name_existing_only_in_another_namespace_is_suggested(serve_view, capsys):
     assert main(["status", "web", serve_view(make_view(make_port("web")))]) == 1
     error = "error: there is no Service default/web; shop/web exists\n"
     assert capsys.readouterr().err == error
@@ -163,20 +163,20 @@ def test_without_a_terminal_top_prints_rates_once(serve_view, capsys):
 
 
 @pytest.mark.parametrize("command", ["top", "status"])
-def test_watching_begins_only_if_a_proxy_answers(command, capsys):
+def test_watch_fails_at_once_if_no_proxy_responds(command, capsys):
     words = [command, f"--server=:{free_port()}", *(["-w"] if command == "status" else [])]
     assert main(words) == 1
     assert "no userspace-proxy answers" in capsys.readouterr().err
 
 
-def test_watching_continues_while_no_proxy_answers():
+def test_watch_continues_while_no_proxy_responds():
     admin = AdminAddress("127.0.0.1", free_port())
     shown = show_now(lambda: admin.get("/", accept="text/plain"))
     assert shown.startswith("no userspace-proxy answers")
 
 
 @pytest.mark.long
-def test_watching_continues_after_its_service_is_deleted(serve_view, monkeypatch):
+def test_watch_continues_after_its_service_is_deleted(serve_view, monkeypatch):
     out = Watched("there is no Service shop/web\n", 2)
     monkeypatch.setattr("sys.stdout", out)
     view = Changing(last=make_view())
@@ -184,13 +184,13 @@ def test_watching_continues_after_its_service_is_deleted(serve_view, monkeypatch
     assert "shop/web:http" in out.getvalue()
 
 
-def test_a_wrong_switch_is_refused_before_the_proxy_is_asked(capsys):
+def test_an_invalid_switch_is_rejected_before_the_proxy_is_queried(capsys):
     for command in (["status", "--watch=maybe"], ["explain", "shop/web", "--probe=maybe"]):
         assert main([*command, f"--server=:{free_port()}"]) == 2
         assert "'maybe'" in capsys.readouterr().err
 
 
-def test_json_about_a_rejected_service_is_status_3(serve_view, capsys):
+def test_json_output_for_a_rejected_service_exits_with_status_3(serve_view, capsys):
     problem = "spec.prots: unknown field"
     typo = RejectedFacts.at(
         "z.yaml:5", problem, ObjectKey("Service", "shop", "typo"), ("shop/typo",)
@@ -210,7 +210,7 @@ def test_a_search_limits_the_exit_status_to_its_matches(form, serve_view):
 
 
 @pytest.mark.parametrize("command", ["status", "status -o json", "top"])
-def test_a_state_that_does_not_exist_is_wrong_usage(command, serve_view, capsys):
+def test_searching_for_an_unknown_state_is_a_usage_error(command, serve_view, capsys):
     assert main([*command.split(), "-q", "is:refusd", serve_view(make_calm_view())]) == 2
     assert capsys.readouterr().err == (
         "error: --search: there is no state is:refusd (did you mean is:refused?)\n"
@@ -218,7 +218,7 @@ def test_a_state_that_does_not_exist_is_wrong_usage(command, serve_view, capsys)
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "-o", "json"], ["top"]])
-def test_terminal_control_characters_in_an_answer_are_escaped(words, monkeypatch, capsys):
+def test_terminal_control_characters_in_a_response_are_escaped(words, monkeypatch, capsys):
     body = '{"level": "ok", "note": "\x1b]52;c;eA==\x07\x9b2J\u202e\udce9"}'
     answer = AdminAnswer(body.encode("utf-8", "surrogateescape"), "ok")
     monkeypatch.setattr(AdminAddress, "get", lambda *_args, **_query: answer)

@@ -19,7 +19,7 @@ from .conftest import Terminal
 TEXT = "node-a  2 Service ports\n  ✕ shop/a  refused\n  ✓ shop/b  ✓ served\n      note  ! x\n"
 
 
-def test_marks_have_colours_and_the_first_line_is_bold():
+def test_marks_are_coloured_and_the_first_line_is_bold():
     assert add_colours(TEXT) == (
         "\x1b[1mnode-a  2 Service ports\x1b[0m\n"
         "  \x1b[31m✕\x1b[0m shop/a  refused\n"
@@ -51,7 +51,7 @@ def test_only_a_terminal_gets_colours(stream, environment, expected):
         pytest.param(io.StringIO(), {}, 0, id="file"),
     ],
 )
-def test_lines_are_bounded_on_a_terminal_only(stream, environment, expected, monkeypatch):
+def test_line_width_is_limited_only_on_a_terminal(stream, environment, expected, monkeypatch):
     monkeypatch.setenv("COLUMNS", "97")
     assert columns_of(stream, environment) == expected
 
@@ -64,7 +64,7 @@ def test_lines_are_bounded_on_a_terminal_only(stream, environment, expected, mon
         pytest.param({"TERM": "xterm"}, True, id="git-bash"),
     ],
 )
-def test_the_old_console_of_windows_only_prints(environment, expected, monkeypatch):
+def test_a_windows_console_without_ansi_gets_plain_text(environment, expected, monkeypatch):
     monkeypatch.setattr("sys.platform", "win32")
     assert wants_colours(Terminal(), environment) is expected
 
@@ -83,7 +83,7 @@ def test_a_file_gets_the_text_unchanged():
         pytest.param("aaaaaaaaaaaaaaa\nb\nc\n", "aaaaaaaaaaaaaaa\n  … 2 more lines", id="wrapped"),
     ],
 )
-def test_lines_that_do_not_fit_on_the_screen_are_counted(text, expected):
+def test_lines_beyond_the_screen_are_counted(text, expected):
     assert fit(text, 10, 4) == expected
 
 
@@ -100,7 +100,7 @@ class Wait:
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "dumb-terminal"])
-def test_elsewhere_texts_follow_each_other(stream):
+def test_without_a_terminal_watch_appends_each_text(stream):
     texts = iter(["one\n", "two\n"])
     with pytest.raises(KeyboardInterrupt):
         watch(lambda: next(texts), stream, wait=Wait(2), environment={"TERM": "dumb"})
@@ -137,13 +137,13 @@ def test_colours_survive_escaping(wrap):
     assert "\x1b[31m✕" in terminal.getvalue()
 
 
-def test_a_line_has_colours_without_being_a_heading():
+def test_write_line_does_not_make_the_first_line_a_heading():
     terminal = Terminal()
     write_line(PrintableStream(terminal), "  ✕ \x1b[2J")
     assert terminal.getvalue() == "  \x1b[31m✕\x1b[0m \\u001b[2J\n"
 
 
-def test_a_screen_is_escaped_and_written_at_once():
+def test_a_screen_is_escaped_and_written_in_one_call():
     class End(Exception):
         pass
 

@@ -118,11 +118,11 @@ def test_an_encoded_snapshot_decodes_to_an_equal_snapshot(given):
     assert list(found.services) == list(given.services)
 
 
-def test_equal_snapshots_are_equal_bytes():
+def test_equal_snapshots_encode_to_equal_bytes():
     assert encode_state(snapshot(200), OWNER) == encode_state(snapshot(200), OWNER)
 
 
-def test_the_format():
+def test_the_encoding_matches_the_golden_text():
     """Lines of JSON: the types' number; whose state it is, and all but Services; a Service each."""
     text = zlib.decompress(encode_state(snapshot(2), OWNER), wbits=31).decode()
     version, head, *services = map(json.loads, text.splitlines())
@@ -148,7 +148,7 @@ def test_the_format():
         ("proxy_name", "canary", "its proxy_name is 'canary', and this proxy's is ''"),
     ],
 )  # fmt: skip
-def test_the_state_of_another_proxy_is_not_accepted(field, other, cause):
+def test_the_state_of_another_proxy_is_rejected(field, other, cause):
     data = encode_state(snapshot(), replace(OWNER, **{field: other}))
     with pytest.raises(InputError) as caught:
         decode_state(data, OWNER)
@@ -166,7 +166,7 @@ def test_the_state_of_another_proxy_is_not_accepted(field, other, cause):
         (BEGIN + b'{"of":{"source":"\xff"}}', "it is corrupt: "),
     ],
 )  # fmt: skip
-def test_another_text_is_not_accepted(text, cause):
+def test_a_malformed_state_is_rejected(text, cause):
     with pytest.raises(InputError) as caught:
         decode_state(compressed(text), OWNER)
     assert str(caught.value).startswith(cause)
@@ -177,7 +177,7 @@ def compressed(text):
     return compressor.compress(text) + compressor.flush()
 
 
-def test_a_service_with_a_wrong_type_is_not_accepted():
+def test_a_service_with_a_wrong_type_is_rejected():
     text = zlib.decompress(encode_state(snapshot(), OWNER), wbits=31)
     with pytest.raises(InputError, match="it is corrupt: Expected `int`, got `str`"):
         decode_state(compressed(text.replace(b":8080", b':"http"')), OWNER)
@@ -199,7 +199,7 @@ def test_a_service_with_a_wrong_type_is_not_accepted():
         ('"weight":100', '"weight":-1', "'10.244.1.5' has a weight or priority beyond 65535"),
     ],
 )
-def test_an_invalid_value_is_not_accepted_though_the_checksum_is_right(valid, invalid, cause):
+def test_an_invalid_value_is_rejected_despite_a_correct_checksum(valid, invalid, cause):
     text = zlib.decompress(encode_state(snapshot(), OWNER), wbits=31)
     assert valid.encode() in text
     with pytest.raises(InputError, match=re.escape(cause)) as raised:
@@ -215,7 +215,7 @@ def test_an_invalid_value_is_not_accepted_though_the_checksum_is_right(valid, in
         ("too_many_ranges", "too_many_cooks", "Invalid enum value 'too_many_cooks'"),
     ],
 )
-def test_a_note_that_cannot_be_rendered_is_rejected(valid, invalid, cause):
+def test_an_unrenderable_note_is_rejected(valid, invalid, cause):
     text = zlib.decompress(encode_state(every_field(), OWNER), wbits=31)
     assert valid.encode() in text
     with pytest.raises(InputError, match=re.escape(cause)):
@@ -223,13 +223,13 @@ def test_a_note_that_cannot_be_rendered_is_rejected(valid, invalid, cause):
 
 
 @given(st.binary())
-def test_arbitrary_bytes_are_not_accepted(data):
+def test_arbitrary_bytes_are_rejected(data):
     with pytest.raises(InputError):
         decode_state(data, OWNER)
 
 
 @given(st.binary())
-def test_arbitrary_text_is_not_accepted(text):
+def test_arbitrary_text_is_rejected(text):
     for prefix in (b"", BEGIN):
         with pytest.raises(InputError):
             decode_state(compressed(prefix + text), OWNER)
@@ -244,7 +244,7 @@ def test_a_truncated_state_is_rejected(data):
 
 
 @given(st.data())
-def test_a_changed_byte_never_makes_another_state(data):
+def test_a_corrupted_byte_does_not_decode_to_another_state(data):
     whole = bytearray(encode_state(snapshot(), OWNER))
     # The first ten bytes are gzip's header, of which most have no meaning.
     at = data.draw(st.integers(10, len(whole) - 1))
@@ -257,12 +257,12 @@ def test_a_changed_byte_never_makes_another_state(data):
     assert found == snapshot()
 
 
-def test_bytes_after_the_end_are_not_accepted():
+def test_trailing_bytes_are_rejected():
     with pytest.raises(InputError, match="something follows its end"):
         decode_state(encode_state(snapshot(), OWNER) + b"more", OWNER)
 
 
-def test_the_size_is_limited(monkeypatch):
+def test_the_size_of_a_state_is_limited(monkeypatch):
     data = encode_state(snapshot(), OWNER)
     monkeypatch.setattr(encoding, "TEXT_BYTES_MAX", 500)
     with pytest.raises(InputError, match="the state is larger than 0 MiB"):
@@ -273,7 +273,7 @@ def test_the_size_is_limited(monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.parametrize("most", ["endpoints", "ports", "slice-ports"])
-def test_of_a_state_of_twice_the_bound_little_is_encoded_at_once(most):
+def test_encoding_an_oversized_state_uses_little_memory_at_once(most):
     """Also if a few Services are most of it."""
     (usual,) = snapshot().services.values()
     (of_two,) = usual.slices
@@ -297,7 +297,7 @@ def test_of_a_state_of_twice_the_bound_little_is_encoded_at_once(most):
 
 
 @pytest.mark.parametrize("nodes", [None, frozenset(), frozenset({"192.0.2.1"})])
-def test_whether_nodes_were_known_is_kept(nodes):
+def test_unknown_node_addresses_survive_encoding(nodes):
     given = Snapshot({}, node_addresses=nodes)
     found = decode_state(encode_state(given, OWNER), OWNER)
     assert (found.node, found.node_addresses) == (None, nodes)

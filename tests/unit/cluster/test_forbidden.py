@@ -54,11 +54,11 @@ def forbidden():
         pytest.param("10.250.2.7", "", id="private"),
     ],
 )
-def test_a_name_must_not_lead_to_this_node_or_the_cluster(forbidden, ip, why):
+def test_names_resolving_to_this_node_or_the_cluster_are_forbidden(forbidden, ip, why):
     assert forbidden.why(ip) == why
 
 
-def test_an_address_of_this_node_that_a_service_claims_is_both(forbidden):
+def test_a_node_address_claimed_by_a_service_is_forbidden_for_both_reasons(forbidden):
     claims = service("cip-node", "198.51.100.1")
     forbidden.change_services((), [claims])
     assert forbidden.why("198.51.100.1") == Forbidden.OF_BOTH
@@ -66,7 +66,7 @@ def test_an_address_of_this_node_that_a_service_claims_is_both(forbidden):
     assert forbidden.why("198.51.100.1") == Forbidden.THIS_NODE
 
 
-def test_the_kernel_is_asked_again_about_the_address_of_a_vanished_service():
+def test_a_deleted_services_address_is_looked_up_in_the_kernel_again():
     routed = {"172.20.0.1"}
     forbidden, web = ForbiddenAddresses(NETWORKS, routed.__contains__), service("web", *routed)
     forbidden.change_services((), [web])
@@ -76,7 +76,7 @@ def test_the_kernel_is_asked_again_about_the_address_of_a_vanished_service():
     assert forbidden.why("172.20.0.1") == ""
 
 
-def test_the_kernel_is_asked_once_until_this_nodes_addresses_change():
+def test_the_kernel_is_queried_once_until_this_nodes_addresses_change():
     asked = []
     forbidden = ForbiddenAddresses(NETWORKS, lambda ip: bool(asked.append(ip)))
     assert forbidden.why("203.0.113.1") == forbidden.why("203.0.113.1") == ""
@@ -95,7 +95,7 @@ def test_the_cache_of_kernel_answers_is_bounded(monkeypatch):
     assert len(asked) == 3
 
 
-def test_equal_nodes_are_no_change(forbidden):
+def test_setting_equal_nodes_is_not_a_change(forbidden):
     node = Node("node-1", ("198.51.100.2",), pod_networks=("10.250.1.0/24",))
     assert not forbidden.set_nodes(node, frozenset({"198.51.100.3"}))
     assert forbidden.set_nodes(None, frozenset())
@@ -111,7 +111,7 @@ def test_equal_nodes_are_no_change(forbidden):
         (ClusterNetworks(), None, None),
     ],
 )
-def test_a_shared_cluster_requires_known_pods_and_nodes(networks, nodes, unknown):
+def test_in_a_shared_cluster_pod_and_node_networks_must_be_known(networks, nodes, unknown):
     forbidden = ForbiddenAddresses(networks, lambda _ip: False)
     forbidden.set_nodes(None, nodes)
     assert forbidden.unknown is unknown
@@ -127,6 +127,6 @@ def test_a_shared_cluster_requires_known_pods_and_nodes(networks, nodes, unknown
         ("fd00:10:244::/56", "64:ff9b::cb00:7101", ""),
     ],
 )
-def test_an_address_family_without_a_known_pod_network_is_refused(pods, ip, why):
+def test_an_address_family_without_a_known_pod_network_is_forbidden(pods, ip, why):
     networks = ClusterNetworks((pods,), is_shared=True)
     assert ForbiddenAddresses(networks, lambda _ip: False).why(ip) == why

@@ -43,7 +43,7 @@ def test_all_addresses_of_a_name_become_endpoints(proxy):
     assert item.problems == ()
 
 
-def test_a_family_without_an_address_is_a_problem_of_its_slice():
+def test_a_family_without_an_address_is_reported_in_its_slice():
     proxy = Proxy()
     proxy.put(cluster_ips=("10.96.0.1", "fd00::1"))
     proxy.derive()
@@ -51,7 +51,7 @@ def test_a_family_without_an_address_is_a_problem_of_its_slice():
     assert proxy.problems() == [(NameState.NO_ADDRESS, "IPv6")]
 
 
-def test_addresses_follow_dns(proxy):
+def test_endpoints_follow_dns_changes(proxy):
     proxy.answer("203.0.113.1")
     revision = proxy.snapshot.revision
     proxy.answer("203.0.113.2")
@@ -59,12 +59,12 @@ def test_addresses_follow_dns(proxy):
     assert proxy.snapshot.revision == revision + 1
 
 
-def test_before_all_lookups_a_service_shows_that_its_name_has_no_address_yet(proxy):
+def test_before_the_first_lookup_a_name_is_shown_as_pending(proxy):
     before = from_names.before_lookups(proxy.source, ("example.com",))
     assert before.services == proxy.snapshot.services
 
 
-def test_equal_answers_make_no_snapshot(proxy):
+def test_equal_lookups_create_no_snapshot(proxy):
     proxy.answer("203.0.113.1")
     before = proxy.snapshot
     proxy.answer("203.0.113.1")
@@ -72,14 +72,14 @@ def test_equal_answers_make_no_snapshot(proxy):
     assert proxy.endpoints.derive(proxy.store.snapshot()) is before
 
 
-def test_a_name_that_no_longer_resolves_keeps_its_last_addresses(proxy):
+def test_an_unresolvable_name_keeps_its_last_addresses(proxy):
     proxy.answer("203.0.113.1")
     proxy.answer(lookup=GONE)
     assert proxy.ips() == ["203.0.113.1"]
     assert proxy.problems() == [(NameState.STALE, "no such name")]
 
 
-def test_a_forbidden_name_is_not_looked_up():
+def test_a_forbidden_name_is_not_resolved():
     proxy = Proxy("example.org")
     proxy.put()
     proxy.derive()
@@ -95,7 +95,7 @@ class TestNodesThatAreUnknown:
         made.derive()
         return made
 
-    def test_until_nodes_are_known_no_name_is_looked_up(self, proxy):
+    def test_names_are_not_resolved_until_nodes_are_known(self, proxy):
         assert proxy.endpoints.hosts.take(0.0) is None
         assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
         proxy.store.set_node_addresses(frozenset({"203.0.113.2"}))
@@ -113,7 +113,7 @@ class TestNodesThatAreUnknown:
         assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
 
 
-def test_of_many_forbidden_addresses_the_first_are_shown(proxy):
+def test_only_the_first_of_many_forbidden_addresses_are_listed(proxy):
     proxy.answer(*(f"127.0.0.{n}" for n in range(1, 10)))
     assert proxy.ips() == []
     assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN] * 3
@@ -125,7 +125,7 @@ def test_forbidden_last_addresses_are_not_used(proxy):
     assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN]
 
 
-def test_an_answer_between_two_turns_is_not_lost(proxy):
+def test_a_lookup_between_two_turns_is_not_lost(proxy):
     proxy.put("other", "other.example.com")
     for _ in proxy.endpoints.turns(proxy.store.snapshot()):
         if taken := proxy.endpoints.hosts.take(0.0):
@@ -134,7 +134,7 @@ def test_an_answer_between_two_turns_is_not_lost(proxy):
     assert proxy.ips("db") == proxy.ips("other") == ["203.0.113.1"]
 
 
-def test_an_address_that_becomes_this_nodes_is_no_endpoint_any_more(proxy):
+def test_an_address_assigned_to_this_node_stops_being_an_endpoint(proxy):
     proxy.answer("203.0.113.1")
     proxy.own.add("203.0.113.1")
     proxy.endpoints.look_again()
@@ -145,7 +145,7 @@ def test_an_address_that_becomes_this_nodes_is_no_endpoint_any_more(proxy):
     ]
 
 
-def test_an_address_that_becomes_a_services_is_no_endpoint_any_more(proxy):
+def test_an_address_assigned_to_a_service_stops_being_an_endpoint(proxy):
     proxy.answer("172.20.0.7")
     assert proxy.ips() == ["172.20.0.7"]
     other = Service(ServiceKey("shop", "web"), (), cluster_ips=("172.20.0.7",))
@@ -157,7 +157,7 @@ def test_an_address_that_becomes_a_services_is_no_endpoint_any_more(proxy):
     assert proxy.ips() == ["172.20.0.7"]
 
 
-def test_nat64_does_not_lead_to_a_service_either():
+def test_a_nat64_address_of_a_service_is_not_an_endpoint():
     proxy = Proxy()
     proxy.put(cluster_ips=("fd00::1",))
     proxy.derive()
@@ -168,14 +168,14 @@ def test_nat64_does_not_lead_to_a_service_either():
     assert proxy.ips() == []
 
 
-def test_an_address_that_becomes_a_nodes_is_no_endpoint_any_more(proxy):
+def test_an_address_assigned_to_a_node_stops_being_an_endpoint(proxy):
     proxy.answer("203.0.113.1")
     proxy.store.set_node(Node("node-1", ("203.0.113.1",)))
     proxy.derive()
     assert proxy.ips() == []
 
 
-def test_a_snapshot_without_names_is_passed_on_unchanged():
+def test_a_snapshot_without_names_is_returned_unchanged():
     proxy = Proxy()
     proxy.store.put_service(Service(ServiceKey("shop", "web"), (), cluster_ips=("10.96.0.9",)))
     snapshot = proxy.store.snapshot()
@@ -186,7 +186,7 @@ def test_a_snapshot_without_names_is_passed_on_unchanged():
     assert proxy.endpoints.derive(snapshot) is snapshot
 
 
-def test_when_the_last_name_is_gone_snapshots_are_passed_on_again(proxy):
+def test_after_the_last_name_is_removed_snapshots_are_returned_unchanged(proxy):
     proxy.answer("203.0.113.1")
     revision = proxy.snapshot.revision
     proxy.store.delete_service(ServiceKey("shop", "db"))
@@ -196,7 +196,7 @@ def test_when_the_last_name_is_gone_snapshots_are_passed_on_again(proxy):
     assert proxy.endpoints.hosts.next_at() is None
 
 
-def test_services_that_do_not_change_stay_the_same_objects(proxy):
+def test_unchanged_services_stay_the_same_objects(proxy):
     proxy.answer("203.0.113.1")
     before = proxy.state()
     proxy.store.put_service(Service(ServiceKey("shop", "web"), (), cluster_ips=("10.96.0.9",)))
@@ -218,7 +218,7 @@ def test_two_services_share_a_lookup(proxy):
     assert proxy.endpoints.hosts.take(proxy.now) == (DB, (V6,))
 
 
-def test_a_name_no_longer_requested_is_not_looked_up(proxy):
+def test_an_unused_name_is_not_resolved(proxy):
     proxy.answer("203.0.113.1")
     proxy.put("db", "db2.example.com")
     proxy.derive()
@@ -227,7 +227,7 @@ def test_a_name_no_longer_requested_is_not_looked_up(proxy):
     assert proxy.ips() == ["203.0.113.2"]
 
 
-def test_a_slice_of_names_gives_its_weights_to_the_addresses():
+def test_addresses_inherit_the_weight_of_their_slice():
     proxy = Proxy()
     proxy.store.put_service(
         Service(
@@ -251,7 +251,7 @@ def test_a_slice_of_names_gives_its_weights_to_the_addresses():
     assert proxy.state().service.handling.names == (EndpointName(DB, 5433),)
 
 
-def test_slices_of_addresses_are_kept_beside_resolved_ones(proxy):
+def test_address_slices_are_kept_beside_resolved_names(proxy):
     item = EndpointSlice(
         SliceKey("shop", "a"), ServiceKey("shop", "db"), V4, (), (Endpoint("192.0.2.1"),)
     )
@@ -263,7 +263,7 @@ def test_slices_of_addresses_are_kept_beside_resolved_ones(proxy):
     assert proxy.state().service.handling.found_by_name == ("203.0.113.1",)
 
 
-def test_endpoint_names_that_cannot_be_followed_become_a_note_of_the_service():
+def test_unusable_endpoint_names_become_a_note_on_the_service():
     proxy = Proxy()
     proxy.put(selector=(("app", "db"),))
     proxy.derive()
@@ -271,7 +271,7 @@ def test_endpoint_names_that_cannot_be_followed_become_a_note_of_the_service():
     assert [note.kind for note in proxy.state().service.notes] == [NoteKind.NAMES_BESIDE_SELECTOR]
 
 
-def test_after_a_restart_the_addresses_of_the_last_state_serve(proxy):
+def test_after_a_restart_the_saved_addresses_are_used(proxy):
     proxy.answer("203.0.113.1")
     kept = proxy.snapshot
     plain = {
@@ -296,14 +296,14 @@ def test_after_a_restart_the_addresses_of_the_last_state_serve(proxy):
     assert again.ips() == ["203.0.113.1"]
 
 
-def test_after_a_restart_forbidden_names_of_the_last_state_are_not_served(proxy):
+def test_after_a_restart_saved_addresses_of_forbidden_names_are_not_used(proxy):
     proxy.answer("203.0.113.1")
     again = Proxy("example.org")
     again.derive(proxy.snapshot)
     assert (again.ips(), again.problems()) == ([], [(NameState.NOT_ALLOWED, "")])
 
 
-def test_a_name_not_looked_up_shows_the_reason():
+def test_an_unresolved_name_shows_the_reason():
     proxy = Proxy()
     proxy.put("db", "a.example.org", "b.example.org", DB)
     proxy.derive()
@@ -313,14 +313,14 @@ def test_a_name_not_looked_up_shows_the_reason():
 
 
 class TestBounds:
-    def test_a_service_has_a_bounded_number_of_names(self, monkeypatch):
+    def test_the_number_of_names_per_service_is_bounded(self, monkeypatch):
         monkeypatch.setattr(name_shares, "NAMES_MAX", 1)
         proxy = Proxy()
         proxy.put("db", DB, "db2.example.com")
         proxy.derive()
         assert proxy.problems() == [(NameState.PENDING, ""), (NameState.TOO_MANY, "")]
 
-    def test_the_slices_of_a_service_use_names_so_often(self, monkeypatch):
+    def test_the_number_of_name_uses_per_service_is_bounded(self, monkeypatch):
         monkeypatch.setattr(from_names, "USES_MAX", 3)
         proxy = Proxy()
         proxy.put()
@@ -376,7 +376,7 @@ def buggy():
     return made
 
 
-def test_only_this_service_has_no_endpoints_by_name(buggy):
+def test_a_failing_service_has_no_endpoints_by_name_and_other_services_do(buggy):
     item = EndpointSlice(SliceKey("shop", "a"), BAD, V4, (), (Endpoint("192.0.2.1"),))
     buggy.store.put_slice(item)
     for _ in range(3):
@@ -397,7 +397,7 @@ def test_only_this_service_has_no_endpoints_by_name(buggy):
     assert buggy.state("bad") is before
 
 
-def test_the_next_answer_is_tried_again(buggy):
+def test_a_failed_service_is_retried_at_the_next_lookup(buggy):
     hosts = {buggy.endpoints.hosts.take(0.0)[0] for _ in range(3)}
     for ip in ("203.0.113.66", "203.0.113.2"):
         for host in hosts:
@@ -409,7 +409,7 @@ def test_the_next_answer_is_tried_again(buggy):
 
 
 @pytest.mark.parametrize("step", ["read_request", "is_below", "derived_key"])
-def test_in_each_step_others_go_on(monkeypatch, step):
+def test_other_services_continue_while_one_fails_in_any_step(monkeypatch, step):
     real = getattr(from_names, step)
 
     def raise_for_bad(*args):
@@ -435,7 +435,7 @@ def test_in_each_step_others_go_on(monkeypatch, step):
     assert proxy.endpoints.bugs == {}
 
 
-def test_a_service_that_changes_is_tried_again(monkeypatch, buggy):
+def test_a_failed_service_is_retried_when_it_changes(monkeypatch, buggy):
     with monkeypatch.context() as patch:
         patch.setattr(from_names, "read_request", lambda _: 1 // 0)
         buggy.put("late")

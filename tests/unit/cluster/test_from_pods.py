@@ -63,7 +63,7 @@ def cluster():
     return cluster
 
 
-def test_the_endpoints_of_a_service_are_the_pods_that_its_selector_matches(cluster):
+def test_the_endpoints_of_a_service_are_the_pods_matching_its_selector(cluster):
     cluster.pods.put_pod(pod("web-2", "10.244.0.4"))
     cluster.pods.put_pod(pod())
     cluster.pods.put_pod(pod("db-1", "10.244.0.9", app="db"))
@@ -71,7 +71,7 @@ def test_the_endpoints_of_a_service_are_the_pods_that_its_selector_matches(clust
     assert cluster.ips() == ["10.244.0.3", "10.244.0.4"]
 
 
-def test_all_labels_of_a_selector_count():
+def test_a_pod_must_match_all_labels_of_a_selector():
     cluster = Cluster()
     both = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"), ("tier", "back")))
     cluster.pods.put_service(both, TO_8080)
@@ -79,7 +79,7 @@ def test_all_labels_of_a_selector_count():
     assert cluster.ips() == []
 
 
-def test_a_pod_deleted_or_without_its_label_is_no_endpoint(cluster):
+def test_a_deleted_or_relabelled_pod_is_not_an_endpoint(cluster):
     cluster.pods.put_pod(pod())
     cluster.pods.put_pod(pod("web-2", "10.244.0.4"))
     cluster.pods.put_pod(pod(app="db"))
@@ -89,13 +89,13 @@ def test_a_pod_deleted_or_without_its_label_is_no_endpoint(cluster):
     assert cluster.ips() == []
 
 
-def test_written_slices_of_a_service_with_a_selector_are_ignored(cluster):
+def test_slices_of_a_service_with_a_selector_are_ignored(cluster):
     cluster.pods.put_pod(pod())
     cluster.pods.put_slice(written())
     assert cluster.ips() == ["10.244.0.3"]
 
 
-def test_a_service_without_a_selector_keeps_its_written_slices(cluster):
+def test_a_service_without_a_selector_keeps_its_slices(cluster):
     cluster.pods.put_pod(pod())
     cluster.pods.put_slice(written())
     cluster.pods.put_service(service(app=""), TO_8080)
@@ -107,7 +107,7 @@ def test_a_service_without_a_selector_keeps_its_written_slices(cluster):
     assert cluster.ips() == []
 
 
-def test_a_slice_can_change_its_service():
+def test_a_slice_can_move_to_another_service():
     cluster = Cluster()
     for name in ("a", "b"):
         cluster.pods.put_service(service(name, app=""), TO_8080)
@@ -127,14 +127,14 @@ def test_a_deleted_service_leaves_nothing_in_the_store(cluster):
 
 
 @pytest.mark.parametrize(("with_headless", "ips"), [(False, []), (True, ["10.244.0.3"])])
-def test_headless_services_have_endpoints_only_for_dns(with_headless, ips):
+def test_headless_services_get_endpoints_only_for_dns(with_headless, ips):
     cluster = Cluster(with_headless=with_headless)
     cluster.pods.put_service(service(is_headless=True), TO_8080)
     cluster.pods.put_pod(pod())
     assert cluster.ips() == ips
 
 
-def test_a_change_of_a_pod_leaves_other_services_the_same_objects(cluster):
+def test_a_pod_change_leaves_other_services_the_same_objects(cluster):
     cluster.pods.put_service(service("db", app="db"), TO_8080)
     cluster.pods.settle()
     before = cluster.store.snapshot()
@@ -165,7 +165,7 @@ def test_endpoints_of_a_previous_run_are_replaced_by_the_current_pods(cluster):
     assert again.ips() == ["10.244.0.4"]
 
 
-def test_after_a_restart_a_service_that_cannot_be_read_keeps_its_endpoints(cluster):
+def test_after_a_restart_an_unreadable_service_keeps_its_endpoints(cluster):
     cluster.pods.put_pod(pod())
     again = resumed(cluster)
     # Its own object isn't put, because that can't be read.
@@ -192,7 +192,7 @@ CHANGES = st.lists(
 
 
 @given(CHANGES)
-def test_any_order_of_changes_gives_the_same_store(changes):
+def test_the_store_does_not_depend_on_the_order_of_changes(changes):
     step, last = Cluster(), {}
     for what, name, value in changes:
         kind = what.removeprefix("no ")
@@ -225,7 +225,7 @@ def _apply(cluster, what, name, value):
             cluster.pods.delete_slice(SliceKey("shop", name))
 
 
-def test_services_of_a_namespace_share_a_number_of_pods(monkeypatch):
+def test_the_pods_of_a_namespaces_services_are_bounded(monkeypatch):
     """A patch of one of 2,000 Pods that 200 Services selected took 1.7 s of the event loop."""
     monkeypatch.setattr(from_pods, "PODS_MAX", 3)
     cluster = Cluster()

@@ -31,7 +31,7 @@ def names(letter, count=20):
     return [f"{letter}{number}" for number in range(count)]
 
 
-def test_a_replaced_name_has_only_its_new_time(queue):
+def test_requeuing_a_name_replaces_its_time(queue):
     put(queue, "a")
     put(queue, "a", at=NOW + 5)
     assert queue.next_at() == NOW + 5
@@ -50,7 +50,7 @@ def test_a_removed_name_is_not_taken(queue):
     assert (queue.next_at(), queue.take(NOW)) == (None, None)
 
 
-def test_names_without_an_answer_leave_half_of_the_places(queue):
+def test_unresolved_names_use_at_most_half_of_the_slots(queue):
     for namespace in names("ns"):
         put(queue, f"a.{namespace}", is_doubtful=True, namespaces=[namespace])
     assert len(take_all(queue)) == DOUBTFUL_MAX == PLACES // 2
@@ -58,7 +58,7 @@ def test_names_without_an_answer_leave_half_of_the_places(queue):
     assert take_all(queue) == ["answered"]
 
 
-def test_a_namespace_leaves_half_of_the_places(queue):
+def test_a_namespace_uses_at_most_half_of_the_slots(queue):
     put(queue, *names("a"))
     assert len(take_all(queue)) == NAMESPACE_MAX == PLACES // 2
     put(queue, "failed", is_doubtful=True)
@@ -66,14 +66,14 @@ def test_a_namespace_leaves_half_of_the_places(queue):
     assert take_all(queue) == ["b"]
 
 
-def test_names_without_an_answer_leave_a_slot_to_others_of_their_namespace(queue):
+def test_unresolved_names_leave_a_slot_for_other_names_of_their_namespace(queue):
     put(queue, *names("a"), is_doubtful=True)
     assert len(take_all(queue)) == NAMESPACE_DOUBTFUL_MAX
     put(queue, "b")
     assert take_all(queue) == ["b"]
 
 
-def test_a_name_without_a_slot_is_taken_after_a_release(queue):
+def test_a_name_waits_for_a_released_slot(queue):
     put(queue, *names("a"))
     taken = take_all(queue)
     assert queue.next_at() is None
@@ -83,7 +83,7 @@ def test_a_name_without_a_slot_is_taken_after_a_release(queue):
     assert take_all(queue) == ["a4"]
 
 
-def test_namespaces_have_turns(queue):
+def test_namespaces_take_turns(queue):
     for letter in "abc":
         put(queue, *names(letter), namespaces=[letter], is_doubtful=True)
     taken, seen = take_all(queue), []
@@ -100,7 +100,7 @@ def test_namespaces_have_turns(queue):
     assert "new" in taken
 
 
-def test_a_name_of_two_namespaces_uses_the_one_with_room(queue):
+def test_a_name_shared_by_two_namespaces_uses_a_free_slot_of_either(queue):
     put(queue, *names("a"))
     take_all(queue)
     put(queue, "both", at=NOW + 1, namespaces=["shop", "other"])
@@ -118,7 +118,7 @@ def test_a_name_queued_during_its_lookup_is_due_afterwards(queue):
     assert take_all(queue) == ["a"]
 
 
-def test_a_namespace_without_names_leaves_nothing_behind(queue):
+def test_a_namespace_without_names_is_forgotten(queue):
     for namespace in names("ns", 100):
         put(queue, f"a.{namespace}", namespaces=[namespace])
         put(queue, f"b.{namespace}", namespaces=[namespace])

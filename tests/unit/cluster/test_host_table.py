@@ -64,7 +64,7 @@ def test_a_name_is_looked_up_once_at_a_time(clock):
     ("ttl_s", "wait_s"),
     [(0.0, TTL_MIN_S), (30.0, 30.0), (86400.0, TTL_MAX_S)],
 )
-def test_the_ttl_has_bounds(clock, ttl_s, wait_s):
+def test_the_ttl_is_clamped(clock, ttl_s, wait_s):
     assert clock.learn(found(ttl_s=ttl_s))
     assert clock.table.addresses(DB, V4) == ONE
     assert clock.table.problem(DB) is None
@@ -72,7 +72,7 @@ def test_the_ttl_has_bounds(clock, ttl_s, wait_s):
     assert clock.table.take(clock.now + wait_s - 0.1) is None
 
 
-def test_a_name_that_never_resolved_is_tried_again_ever_more_rarely(clock):
+def test_a_never_resolved_name_is_retried_with_backoff(clock):
     waits = []
     for _ in range(6):
         clock.learn(GONE)
@@ -84,7 +84,7 @@ def test_a_name_that_never_resolved_is_tried_again_ever_more_rarely(clock):
     )
 
 
-def test_a_name_that_no_longer_resolves_keeps_its_last_addresses_for_an_hour(clock):
+def test_an_unresolvable_name_keeps_its_last_addresses_for_an_hour(clock):
     clock.learn(found())
     clock.now += 30
     began = clock.now
@@ -102,7 +102,7 @@ def test_a_name_that_no_longer_resolves_keeps_its_last_addresses_for_an_hour(clo
     assert clock.table.problem(DB).state is NameState.UNRESOLVED
 
 
-def test_a_family_without_an_answer_keeps_its_addresses(clock):
+def test_a_family_without_a_response_keeps_its_addresses(clock):
     clock.table.want(DB, [V4, V6], ["shop"])
     clock.learn(Lookup({V4: ONE, V6: ("2001:db8::1",)}, 30))
     clock.now += 30
@@ -113,7 +113,7 @@ def test_a_family_without_an_answer_keeps_its_addresses(clock):
     assert clock.table.addresses(DB, V6) == ()
 
 
-def test_a_further_family_is_looked_up_at_once(clock):
+def test_an_added_family_is_looked_up_at_once(clock):
     clock.learn(found())
     clock.table.want(DB, [V4, V6], ["shop"])
     assert clock.table.take(clock.now) == (DB, (V4, V6))
@@ -135,20 +135,20 @@ def test_an_unwanted_family_has_no_addresses(clock):
     assert clock.table.addresses(DB, V6) == ()
 
 
-def test_a_forgotten_name_is_not_looked_up(clock):
+def test_a_forgotten_name_is_not_resolved(clock):
     clock.table.forget(DB)
     assert clock.table.take(clock.now) is None
     assert clock.table.addresses(DB, V4) == ()
     assert clock.table.problem(DB).state is NameState.PENDING
 
 
-def test_an_answer_about_a_name_forgotten_meanwhile_has_no_effect(clock):
+def test_a_response_for_a_forgotten_name_has_no_effect(clock):
     clock.table.take(clock.now)
     clock.table.forget(DB)
     assert not clock.table.learn(DB, found(), clock.now)
 
 
-def test_addresses_of_an_earlier_run_serve_until_the_first_answer(clock):
+def test_addresses_of_an_earlier_run_are_used_until_the_first_response(clock):
     clock.table.seed(DB, V4, ONE)
     assert clock.table.addresses(DB, V4) == ONE
     assert clock.table.problem(DB) is None

@@ -44,7 +44,7 @@ def request(*slices, of):
     return read_request(ServiceState(of, slices))
 
 
-def test_a_name_without_a_port_name_is_for_the_only_port():
+def test_a_name_without_a_port_name_uses_the_only_port():
     found = request(of=service(DB))
     (named,) = found.named
     assert named.ports == (SlicePort("", 5433, "TCP"),)
@@ -73,19 +73,19 @@ def test_each_endpoint_name_is_assigned_to_its_own_port():
         (EndpointName("a.test", 1, "sq"), (SQL,), "'sq'"),
     ],
 )
-def test_a_name_without_a_port_of_the_service_is_a_note(name, ports, port):
+def test_a_name_for_a_missing_service_port_becomes_a_note(name, ports, port):
     found = request(of=service(name, ports=ports))
     assert found.named == ()
     at = f"{name.host}:{name.port}"
     assert found.notes == (NoteKind.NAME_WITHOUT_PORT("userspace-proxy.io/endpoints", at, port),)
 
 
-def test_the_only_port_may_be_named():
+def test_a_name_may_refer_to_the_only_port():
     found = request(of=service(EndpointName("a.test", 1, "sql"), ports=(SQL,)))
     assert found.named[0].ports == (SlicePort("sql", 1, "TCP"),)
 
 
-def test_a_service_with_a_selector_has_no_endpoints_by_annotation():
+def test_a_service_with_a_selector_ignores_the_endpoints_annotation():
     found = request(of=service(DB, selector=(("app", "db"),)))
     assert found.named == ()
     assert found.notes == (NoteKind.NAMES_BESIDE_SELECTOR("userspace-proxy.io/endpoints"),)
@@ -98,11 +98,11 @@ def test_a_service_with_a_selector_has_no_endpoints_by_annotation():
         pytest.param(service(DB, cluster_ips=()), id="headless"),
     ],
 )
-def test_other_services_ask_for_nothing(of):
+def test_services_without_names_have_no_name_request(of):
     assert request(item("db-x", Endpoint("192.0.2.1")), of=of) is None
 
 
-def test_endpoints_objects_are_no_endpoints_by_name():
+def test_endpoints_objects_have_no_name_request():
     subset = {"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 5432}]}
     wire = {"metadata": {"namespace": "shop", "name": "db"}, "subsets": [subset]}
     mirrored = mirror_endpoints(convert(wire, WireEndpoints))
@@ -118,20 +118,20 @@ def test_slices_of_names_are_among_slices_of_addresses():
     assert found.names == (DB,)
 
 
-def test_of_many_names_and_ports_the_first_are_listed():
+def test_only_the_first_of_many_names_and_ports_are_used():
     hosts = [Endpoint(f"db-{number}.example.com") for number in range(NAMES_MAX)]
     names = NameSlice.of(item("db-x", *hosts))
     assert len(request(names, of=service(DB)).names) == NAMES_MAX
 
 
-def test_a_derived_slice_has_a_key_that_no_object_has():
+def test_the_key_of_a_derived_slice_cannot_collide_with_an_object():
     key = derived_key(SliceKey("shop", "db-x"), "db.example.com", IPFamily.IPV6)
     assert key == SliceKey("shop", "db-x@db.example.com@6")
     assert host_of(item(key.name)) == "db.example.com"
     assert host_of(item("db-x")) == ""
 
 
-def test_slices_that_a_previous_run_derived_are_read_as_their_originals():
+def test_slices_derived_by_a_previous_run_are_read_as_their_originals():
     found_by_name = Endpoint("203.0.113.1", weight=7, host="db.example.com")
     first = item("db-x@db.example.com@4", found_by_name)
     second = item("db-x@a.test@4")
@@ -143,14 +143,14 @@ def test_slices_that_a_previous_run_derived_are_read_as_their_originals():
     assert list(found.earlier) == [("db.example.com", first), ("a.test", second)]
 
 
-def test_the_family_that_has_an_endpoint_provides_the_weight_of_the_name():
+def test_the_family_with_an_endpoint_provides_the_weight_of_the_name():
     of_4 = item("db-x@db.example.com@4")
     of_6 = item("db-x@db.example.com@6", Endpoint("2001:db8::1", weight=7))
     (named,) = request(of_4, of_6, of=service(DB)).named
     assert named.named == (Endpoint("db.example.com", weight=7),)
 
 
-def test_without_names_a_service_keeps_its_slices_of_addresses():
+def test_without_names_a_service_keeps_its_address_slices():
     plain, earlier = item(), item("db@db.example.com@4", Endpoint("203.0.113.1"))
     named = NameSlice.of(item("db-y"))
     left = without_names(ServiceState(service(DB), (plain, named, earlier)), "a bug")
@@ -158,7 +158,7 @@ def test_without_names_a_service_keeps_its_slices_of_addresses():
     assert left.service.notes == (NoteKind.NAMES_BUG("a bug"),)
 
 
-def test_an_earlier_runs_bug_note_is_dropped():
+def test_the_bug_note_of_an_earlier_run_is_removed():
     of = service(DB, notes=(NoteKind.HEADER_WITHOUT_TCP(),))
     kept = without_names(ServiceState(of, ()), "a bug")
     assert read_request(kept).state.service == of

@@ -38,7 +38,7 @@ def limit(monkeypatch, service=16, namespace=100, node=1000):
     return NameShares()
 
 
-def test_with_room_all_names_are_looked_up(shares):
+def test_below_the_limits_all_names_are_resolved(shares):
     assert change(shares, {A: names(2), WEB: names(1)}) == {
         NameClaim(A, "db-0.example.com"),
         NameClaim(A, "db-1.example.com"),
@@ -49,7 +49,7 @@ def test_with_room_all_names_are_looked_up(shares):
     assert change(shares, {A: names(2)}) == set()
 
 
-def test_names_no_longer_requested_are_not_looked_up(shares):
+def test_unused_names_are_not_resolved(shares):
     change(shares, {A: names(2), WEB: names(1)})
     assert change(shares, {A: names(1)}) == {NameClaim(A, "db-1.example.com")}
     assert change(shares, {A: [], WEB: []}) == {
@@ -59,13 +59,13 @@ def test_names_no_longer_requested_are_not_looked_up(shares):
     assert shares.users == {}
 
 
-def test_the_first_names_of_a_service_are_looked_up(monkeypatch):
+def test_only_the_first_names_of_a_service_are_resolved(monkeypatch):
     shares = limit(monkeypatch, service=2)
     change(shares, {A: names(3)})
     assert shares.of(A) == tuple(names(2))
 
 
-def test_a_namespaces_bound_releases_room_to_left_out_names(monkeypatch):
+def test_names_omitted_at_a_namespaces_limit_use_released_room(monkeypatch):
     shares = limit(monkeypatch, namespace=2)
     change(shares, {A: names(1), B: names(2), WEB: names(1)})
     assert [len(shares.of(key)) for key in (A, B, WEB)] == [1, 1, 1]
@@ -81,7 +81,7 @@ CHANGES = st.lists(st.dictionaries(st.sampled_from(KEYS), st.integers(0, 4)), ma
 
 @settings(max_examples=200)
 @given(CHANGES)
-def test_after_any_changes_the_names_looked_up_match_the_reported_moves(changes):
+def test_the_resolved_names_match_the_reported_moves_after_any_changes(changes):
     with pytest.MonkeyPatch.context() as monkeypatch:
         shares, claims = limit(monkeypatch, service=3, namespace=5, node=9), set()
         for counts in changes:

@@ -16,7 +16,7 @@ CHANGES = st.lists(st.tuples(SOME, st.lists(st.sampled_from(KEYS), max_size=30))
 
 
 @given(CHANGES)
-def test_a_persistent_map_has_the_content_of_an_equal_dictionary(changes):
+def test_a_persistent_map_equals_a_dictionary_after_the_same_changes(changes):
     have, expected = PersistentMap(), {}
     for put, drop in changes:
         before, kept = have, dict(expected)
@@ -31,7 +31,7 @@ def test_a_persistent_map_has_the_content_of_an_equal_dictionary(changes):
 
 
 @given(CHANGES)
-def test_differing_keys_are_exactly_the_keys_with_different_objects(changes):
+def test_differing_keys_are_the_keys_with_different_objects(changes):
     maps, plain = [PersistentMap()], [{}]
     for put, drop in changes:
         fresh = {key: [value] for key, value in put.items()}
@@ -48,7 +48,7 @@ def test_differing_keys_are_exactly_the_keys_with_different_objects(changes):
         assert differing_keys(have[1], want[0]) == expected
 
 
-def test_changing_one_of_many_items_copies_a_fraction():
+def test_changing_one_of_many_items_copies_only_a_fraction():
     many = PersistentMap().changed({("shop", str(n)): n for n in range(10_000)})
     other = many.changed({KEYS[0]: -1})
     shared = [mine is others for mine, others in zip(many._parts, other._parts, strict=True)]
@@ -56,13 +56,13 @@ def test_changing_one_of_many_items_copies_a_fraction():
     assert other.differing(many) == {KEYS[0]}
 
 
-def test_mappings_of_different_origin_share_their_empty_parts():
+def test_maps_of_different_origin_share_their_empty_parts():
     one, other = (PersistentMap().changed({KEYS[0]: [1]}) for _ in range(2))
     shared = [mine is others for mine, others in zip(one._parts, other._parts, strict=True)]
     assert shared.count(False) == 1
 
 
-def test_a_persistent_map_is_a_mapping():
+def test_a_persistent_map_implements_mapping():
     have = PersistentMap().changed({KEYS[0]: 1})
     assert (have[KEYS[0]], have.get(KEYS[1]), have.get(KEYS[1], 7)) == (1, None, 7)
     assert (KEYS[0] in have, KEYS[1] in have) == (True, False)

@@ -25,7 +25,7 @@ CHANGES = st.dictionaries(
 
 
 @given(st.lists(CHANGES, max_size=20), st.sampled_from([4, 8, 512]))
-def test_any_changes_give_the_contents_of_a_mapping(changes, most):
+def test_slices_equal_a_dictionary_after_the_same_changes(changes, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("userspace_proxy.cluster.slices._RUN_MAX", most)
         expected, slices = {}, NO_SLICES
@@ -56,7 +56,7 @@ def test_changing_one_of_many_slices_visits_few_others(endpoints):
     assert len(changed.runs) <= 1.1 * len(slices.runs)
 
 
-def test_runs_that_deletions_leave_small_are_joined():
+def test_runs_shrunk_by_deletions_are_merged():
     numbers = list(range(20_000))
     slices = of(*numbers)
     random.Random(1).shuffle(numbers)

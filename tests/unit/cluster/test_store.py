@@ -39,7 +39,7 @@ def test_a_snapshot_contains_each_service_with_its_slices_and_the_node(store):
     assert (snapshot.node, snapshot.revision) == (Node("node-1"), 1)
 
 
-def test_the_uid_of_a_service_is_known():
+def test_uid_of_returns_the_uid_of_a_service():
     store = Store()
     store.put_service(service(uid="4711"))
     assert (store.uid_of(CART), store.uid_of(WEB)) == ("4711", "")
@@ -112,7 +112,7 @@ def test_equal_objects_cause_no_new_snapshot(store, change):
         ),
     ],
 )
-def test_a_change_leaves_other_services_the_same_objects(store, change, expected):
+def test_a_change_keeps_the_objects_of_other_services(store, change, expected):
     before = store.snapshot()
     change(store)
     after = store.snapshot()
@@ -121,7 +121,7 @@ def test_a_change_leaves_other_services_the_same_objects(store, change, expected
     assert after.revision == before.revision + 1
 
 
-def test_the_addresses_that_nodes_had_in_an_earlier_run_count_until_others_are_set():
+def test_node_addresses_of_an_earlier_run_are_used_until_replaced():
     nodes = frozenset({"192.0.2.1"})
     store = Store()
     assert store.snapshot().node_addresses is None
@@ -131,7 +131,7 @@ def test_the_addresses_that_nodes_had_in_an_earlier_run_count_until_others_are_s
     assert store.snapshot().node_addresses is None
 
 
-def test_an_unchanged_object_of_a_list_stays_the_same_object(store):
+def test_an_unchanged_object_in_a_list_stays_the_same_object(store):
     store.put_slice(slice_of("192.0.2.3", key="cart-2"))
     before = store.snapshot().services[CART].slices
     store.replace_slices(copy.deepcopy([WEB_SLICE, CART_SLICE, slice_of(key="cart-2")]))
@@ -223,7 +223,7 @@ def comparable(snapshot):
 
 
 @given(st.lists(OPERATIONS, max_size=25))
-def test_any_changes_give_the_same_snapshot_as_from_scratch(operations):
+def test_incremental_changes_give_the_same_snapshot_as_a_new_store(operations):
     store, expected, last = Store(), [{}, {}, None], Store().snapshot()
     for name, *values in [*operations, ("snapshot",)]:
         result = getattr(store, name)(*values)

@@ -53,11 +53,11 @@ THING = "{name:str,places:tuple[[x:int,y:int],...],colour:<red,2>|NoneType,sizes
         pytest.param(frozenset[str], "frozenset[str]", id="set"),
     ],
 )
-def test_a_type_is_described_by_names_and_types_of_its_fields(kind, text):
+def test_a_type_is_described_by_its_field_names_and_types(kind, text):
     assert describe(kind) == text
 
 
-def test_the_number_is_the_same_in_each_version_of_python():
+def test_the_digest_is_the_same_in_all_python_versions():
     assert digest(Thing, Place) == 41760835980832
 
 
@@ -71,18 +71,18 @@ def test_the_number_is_the_same_in_each_version_of_python():
         pytest.param([("name", str), ("size", int | None)], id="none"),
     ],
 )
-def test_another_field_is_another_number(fields):
+def test_a_different_field_changes_the_digest(fields):
     before = make_dataclass("Thing", [("name", str), ("size", int)])
     assert digest(make_dataclass("Thing", fields)) != digest(before)
 
 
-def test_another_name_or_default_of_the_type_is_the_same_number():
+def test_a_types_name_and_defaults_do_not_affect_the_digest():
     one = make_dataclass("One", [("size", int)])
     two = make_dataclass("Two", [("size", int, 5)])
     assert digest(one) == digest(two)
 
 
-def test_the_number_of_the_state_is_the_same_in_each_process():
+def test_the_state_format_is_the_same_in_each_process():
     program = "from userspace_proxy.cluster.encoding import FORMAT; print(FORMAT)"
     found = {
         subprocess.run(

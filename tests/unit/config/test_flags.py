@@ -27,7 +27,7 @@ def test_kube_proxys_command_line_is_read():
     assert flags.warnings == ()
 
 
-def test_a_flag_is_kept_as_written():
+def test_a_flag_is_remembered_as_written():
     assert read_flags(["--proxy_mode", "ipvs"]).texts == {"proxy_mode": "--proxy-mode=ipvs"}
 
 
@@ -93,7 +93,7 @@ def test_an_invalid_flag_is_reported_in_one_sentence(words, message):
     assert str(caught.value) == message
 
 
-def test_an_empty_text_is_the_default_for_kube_proxys_flags():
+def test_an_empty_value_means_the_default_for_kube_proxys_flags():
     flags = read_flags(["--bind-address=", "--detect-local-mode=", "--hostname-override="])
     assert flags.values == {"hostname_override": ""}
     for flag in ("--steering=", "--v="):
@@ -101,7 +101,7 @@ def test_an_empty_text_is_the_default_for_kube_proxys_flags():
             read_flags([flag])
 
 
-def test_ignored_flags_are_named_once_for_each_reason():
+def test_ignored_flags_are_reported_once_per_reason():
     words = [
         "--ipvs-scheduler=rr",
         "--ipvs_strict_arp",
@@ -167,11 +167,11 @@ def test_words_are_split_as_by_pflag(words, given, others):
         (["-v"], "-v needs a value"),
     ],
 )
-def test_a_wrong_word_is_refused_with_a_remedy(words, message):
+def test_an_invalid_word_is_rejected_with_a_remedy(words, message):
     with pytest.raises(ConfigError) as caught:
         split_words(words, FLAGS, command="run")
     assert str(caught.value) == message
 
 
-def test_the_old_name_of_cleanup_cleans_up():
+def test_the_old_name_of_the_cleanup_flag_works():
     assert read_flags(["--cleanup-iptables"]).values == {"cleanup": True}

@@ -49,12 +49,12 @@ HEALTH = listen_address(10256)
         pytest.param(JOINED_CIDRS, "", (), id="no-cidr"),
     ],
 )
-def test_a_value_is_read(kind, value, read):
+def test_a_value_is_parsed(kind, value, read):
     assert kind.read(value) == read
 
 
 @pytest.mark.parametrize("value", ["a b", "a/b", "-a", "a.", "é", "a\n", 64 * "a"])
-def test_a_label_that_no_service_can_have_is_refused(value):
+def test_an_invalid_label_value_is_rejected(value):
     with pytest.raises(ConfigError) as caught:
         LABEL_VALUE.read(value)
     assert caught.value.message == f"{value!r} is not a label's value, so no Service can have it"
@@ -62,7 +62,7 @@ def test_a_label_that_no_service_can_have_is_refused(value):
 
 
 @pytest.mark.parametrize("value", ["node 1", "-node"])
-def test_a_name_that_no_node_can_have_is_refused(value):
+def test_an_invalid_node_name_is_rejected(value):
     with pytest.raises(ConfigError) as caught:
         NODE_NAME.read(value)
     assert caught.value.message == f"{value!r} is not a node's name"
@@ -90,14 +90,14 @@ def test_a_name_that_no_node_can_have_is_refused(value):
         (HEALTH, 10256, "10256 (a number) is not text such as 0.0.0.0:10256"),
     ],
 )
-def test_a_value_that_cant_be_is_refused(kind, value, message):
+def test_an_impossible_value_is_rejected(kind, value, message):
     with pytest.raises(ConfigError) as caught:
         kind.read(value)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1:6443", "[", "10.0.0.1:x"])
-def test_a_password_in_a_url_is_refused_and_not_repeated(host):
+def test_a_password_in_a_url_is_rejected_and_not_repeated(host):
     with pytest.raises(ConfigError) as caught:
         SERVER.parse(f"https://alice:secret@{host}")
     message = "a URL must not contain a password (put it into the kubeconfig)"
@@ -105,10 +105,10 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(host):
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1:80", "[::]:10256", "fd://3", "disabled"])
-def test_a_listen_address_is_written_as_read(text):
+def test_a_listen_address_round_trips(text):
     assert HEALTH.write(HEALTH.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["auto", "4"])
-def test_workers_are_written_as_read(text):
+def test_a_worker_count_round_trips(text):
     assert WORKERS.write_text(WORKERS.parse(text)) == text

@@ -106,7 +106,7 @@ def test_every_flag_of_kube_proxy_is_accepted(flag):
     read_flags([f"--{flag}={value}"])
 
 
-def test_every_field_of_kube_proxy_is_known_and_no_other_is():
+def test_exactly_kube_proxys_fields_are_known():
     settings = {row.kube_field for row in TABLE.values() if row.kube_field}
     assert sorted(settings | set(FIELDS)) == ALL_FIELDS
 

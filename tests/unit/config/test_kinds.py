@@ -42,7 +42,7 @@ NAMES = texts("NAME,...", str)
         pytest.param(ANY, [1], [1], id="anything"),
     ],
 )
-def test_a_value_of_a_file_is_read(kind, value, read):
+def test_a_value_from_a_file_is_parsed(kind, value, read):
     assert kind.read(value) == read
 
 
@@ -71,7 +71,7 @@ def test_a_value_of_a_file_is_read(kind, value, read):
         (choice("text", "json"), "yaml", "'yaml' is not one of text, json"),
     ],
 )
-def test_a_value_of_a_wrong_type_is_refused(kind, value, message):
+def test_a_value_of_the_wrong_type_is_rejected(kind, value, message):
     with pytest.raises(ConfigError) as caught:
         kind.read(value)
     assert str(caught.value) == message
@@ -91,7 +91,7 @@ def test_an_invalid_feature_gate_is_rejected(text, message):
     assert str(caught.value) == message
 
 
-def test_feature_gates_are_read_from_a_flag():
+def test_feature_gates_are_parsed_from_a_flag():
     assert GATES.parse("A=true, B=0,A=f") == (("A", False), ("B", False))
 
 
@@ -118,20 +118,20 @@ def test_a_value_is_written_in_its_flags_form(kind, value, text):
 
 
 @pytest.mark.parametrize("value", ["", 0, 0.0, False, (), []])
-def test_empty_zero_and_false_are_not_set(value):
+def test_empty_zero_and_false_count_as_unset(value):
     assert TEXT.is_unset(value)
 
 
-def test_a_disabled_server_is_set():
+def test_a_disabled_server_counts_as_set():
     assert not TEXT.is_unset(None)
 
 
-def test_a_duration_of_zero_is_not_set():
+def test_a_zero_duration_counts_as_unset():
     kind = duration(zero_means=None)
     assert kind.is_unset(kind.read("0s"))
 
 
-def test_a_text_with_control_characters_is_refused():
+def test_control_characters_are_rejected():
     with pytest.raises(ConfigError) as caught:
         TEXT.parse("node\n1")
     assert str(caught.value) == "'node\\n1' contains unprintable characters"
@@ -142,5 +142,5 @@ def test_a_value_other_than_a_number_is_rejected():
         NUMBER.parse("fast")
 
 
-def test_null_names_itself():
+def test_null_is_named_in_the_error():
     assert str(wrong_type(None, "text")) == "null is not text"

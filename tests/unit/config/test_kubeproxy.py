@@ -31,7 +31,7 @@ def error_of(text):
 
 
 @pytest.mark.parametrize("version", ["1.25", "1.36"])
-def test_kubeadms_file_is_read_without_a_warning(version):
+def test_kubeadms_configuration_is_accepted_without_a_warning(version):
     config = read_config(kubeadms(version), place="config.conf")
     assert config.values == {
         "bind_address": "0.0.0.0",
@@ -60,7 +60,7 @@ def test_kubeadms_file_is_read_without_a_warning(version):
         ("clientConnection: {kubeconfig: /k}", "kubeconfig", "/k"),
     ],
 )
-def test_a_field_of_kube_proxys_is_a_setting(text, name, value):
+def test_a_kube_proxy_field_becomes_a_setting(text, name, value):
     assert read(KUBE, text).values == {name: value}
 
 
@@ -80,11 +80,11 @@ def test_zero_values_mean_the_default(text):
     assert config.warnings == []
 
 
-def test_disabled_is_no_zero_value():
+def test_disabled_is_not_a_zero_value():
     assert read(KUBE, "healthzBindAddress: disabled").values == {"healthz_bind_address": None}
 
 
-def test_fields_without_effect_are_named_once_for_each_reason():
+def test_fields_without_effect_are_reported_once_per_reason():
     config = read(KUBE, "ipvs: {scheduler: rr, strictARP: true}\noomScoreAdj: -999\n")
     assert config.warnings == [
         "c.yaml: ignored ipvs.scheduler, ipvs.strictARP: there are no IPVS rules (docs/paths.md)",
@@ -92,7 +92,7 @@ def test_fields_without_effect_are_named_once_for_each_reason():
     ]
 
 
-def test_unknown_fields_are_named_with_suggestions():
+def test_unknown_fields_are_reported_with_suggestions():
     config = read(KUBE, "clusterCidr: 10.0.0.0/8\niptables:\n  xyzzy: 1\n")
     assert config.warnings == [
         (
@@ -132,7 +132,7 @@ def test_unknown_fields_are_named_with_suggestions():
         ),
     ],
 )
-def test_a_wrong_type_stops_with_file_and_line(text, message):
+def test_a_wrong_type_is_an_error_with_file_and_line(text, message):
     assert error_of(KUBE + text) == message
 
 
@@ -155,11 +155,11 @@ def test_a_wrong_type_stops_with_file_and_line(text, message):
         ("master: https://10.0.0.1", "master", "https://10.0.0.1"),
     ],
 )
-def test_an_own_field_is_a_setting_and_a_zero_is_a_zero(text, name, value):
+def test_in_our_own_configuration_a_zero_is_a_value(text, name, value):
     assert read(OURS, text).values == {name: value}
 
 
-def test_null_in_our_document_is_the_default():
+def test_null_in_our_own_configuration_means_the_default():
     assert read(OURS, "steering: null").values == {}
 
 
@@ -184,12 +184,12 @@ def test_null_in_our_document_is_the_default():
         ("connectTimeout: 0s", "c.yaml:3: connectTimeout: 0s is too short (at least 1ms)"),
     ],
 )
-def test_a_mistake_in_our_document_stops(text, message):
+def test_a_mistake_in_our_own_configuration_is_an_error(text, message):
     assert error_of(OURS + text) == message
 
 
 @pytest.mark.parametrize("first", [KUBE, OURS])
-def test_both_documents_are_read_in_either_order_and_the_own_one_takes_precedence(first):
+def test_our_own_configuration_takes_precedence_in_either_order(first):
     second = OURS if first is KUBE else KUBE
     texts = {KUBE: KUBE + "logging: {format: json}\n", OURS: OURS + "logFormat: text\n"}
     config = read_config(f"{texts[first]}---\n{texts[second]}", place="c.yaml")
@@ -210,20 +210,20 @@ def test_both_documents_are_read_in_either_order_and_the_own_one_takes_precedenc
         ),
     ],
 )
-def test_an_unknown_configuration_is_refused_with_a_remedy(text, problem):
+def test_an_unknown_configuration_kind_is_rejected_with_a_remedy(text, problem):
     assert error_of(text) == (
         f"{problem} (write kubeproxy.config.k8s.io/v1alpha1 KubeProxyConfiguration or "
         "userspace-proxy.io/v1alpha1 UserspaceProxyConfiguration)"
     )
 
 
-def test_a_document_twice_is_refused():
+def test_a_duplicate_configuration_document_is_rejected():
     assert error_of(f"{OURS}---\n{OURS}") == (
         "c.yaml:4: a second UserspaceProxyConfiguration (join them)"
     )
 
 
-def test_a_binary_file_is_refused(tmp_path):
+def test_a_binary_file_is_rejected(tmp_path):
     path = tmp_path / "config.conf"
     path.write_bytes(b"\xff\x00\xfe")
     with pytest.raises(ConfigError, match=r"config.conf:1: not YAML"):
@@ -271,7 +271,7 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path, encoding):
         ),
     ],
 )
-def test_fields_that_kube_proxy_does_not_obey_are_ignored_with_a_warning(text, warning):
+def test_fields_ignored_by_kube_proxy_are_ignored_with_a_warning(text, warning):
     config = read(KUBE, text)
     assert config.values == {}
     assert config.warnings == [warning]
@@ -305,18 +305,18 @@ def test_fields_that_kube_proxy_does_not_obey_are_ignored_with_a_warning(text, w
         ),
     ],
 )
-def test_input_that_only_kube_proxys_lenient_parser_accepts_is_a_warning(text, values, warning):
+def test_input_accepted_only_by_kube_proxys_lenient_parser_is_a_warning(text, values, warning):
     config = read(KUBE, text)
     assert config.values == values
     assert config.warnings == [warning]
 
 
-def test_booleans_are_read_as_by_kube_proxys_parser():
+def test_booleans_are_parsed_as_by_kube_proxy():
     config = read(KUBE, "enableProfiling: on\niptables: {masqueradeAll: No}")
     assert config.warnings == ["c.yaml: ignored enableProfiling: there is no profiling server"]
 
 
-def test_our_document_is_strict():
+def test_a_duplicate_key_in_our_own_configuration_is_an_error():
     assert error_of(f"{OURS}steering: local\nsteering: none\n") == (
         "c.yaml:4: key 'steering' is given twice, first in line 3"
     )

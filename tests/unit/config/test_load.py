@@ -20,7 +20,7 @@ def config(tmp_path):
     return write
 
 
-def test_an_old_flag_that_kube_proxy_ignores_beside_its_file_is_named(config):
+def test_a_flag_overridden_by_kube_proxys_file_is_reported(config):
     flag = config("clusterCIDR: 10.0.0.0/8\n")
     same = ["--cluster-cidr=10.0.0.0/8", "--hostname-override=n", "--v=2", "--steering=none"]
     assert load_settings([flag, *same]).warnings == ()
@@ -44,11 +44,11 @@ def test_an_old_flag_that_kube_proxy_ignores_beside_its_file_is_named(config):
         pytest.param([], (), id="none"),
     ],
 )
-def test_node_ports_are_at_the_addresses_of_kube_proxys_mode(words, addresses):
+def test_node_port_addresses_default_to_those_of_kube_proxys_mode(words, addresses):
     assert load_settings(words).settings.nodeport_addresses == addresses
 
 
-def test_the_default_of_mode_nftables_gets_a_line(config):
+def test_mode_nftables_warns_about_its_node_port_default(config):
     flag = config("mode: nftables\n")
     place = flag.removeprefix("--config=")
     assert load_settings([flag]).warnings[0] == (
@@ -57,7 +57,7 @@ def test_the_default_of_mode_nftables_gets_a_line(config):
     )
 
 
-def test_a_period_of_another_mode_has_no_effect(config):
+def test_a_sync_period_of_another_mode_has_no_effect(config):
     flag = config("mode: nftables\niptables: {minSyncPeriod: 10s}\n")
     place = flag.removeprefix("--config=")
     loaded = load_settings([flag])
@@ -83,7 +83,7 @@ def test_a_period_of_another_mode_has_no_effect(config):
         ),
     ],
 )
-def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metrics):
+def test_servers_listen_on_the_family_of_the_bind_address(words, healthz, metrics):
     settings = load_settings(words).settings
     assert str(settings.healthz_bind_address) == healthz
     assert str(settings.metrics_bind_address) == metrics
@@ -176,6 +176,6 @@ def test_conflicting_settings_or_an_unreadable_file_stop_the_start(words, messag
     assert str(caught.value) == message
 
 
-def test_two_servers_on_any_free_port_are_two():
+def test_two_servers_may_both_use_port_zero():
     words = ["--healthz-bind-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0"]
     assert load_settings(words).settings.metrics_bind_address == SocketAddress("127.0.0.1", 0)

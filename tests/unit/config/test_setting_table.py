@@ -11,7 +11,7 @@ class Few:
     plain: str = ""
 
 
-def test_rows_are_in_the_order_of_the_fields_and_fields_without_row_are_omitted():
+def test_rows_follow_the_order_of_fields_and_skip_fields_without_a_row():
     assert [(name, row.flag) for name, row in rows_of(Few).items()] == [
         ("first", "first"),
         ("second", "second"),

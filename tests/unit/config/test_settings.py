@@ -12,7 +12,7 @@ from userspace_proxy.model import DataPath, SocketAddress
 from userspace_proxy.status.answers import plain_setting
 
 
-def test_the_nodes_name_is_the_setting_or_else_the_hosts():
+def test_the_node_name_defaults_to_the_host_name():
     assert Settings(hostname_override="node-7").node_name == "node-7"
     assert Settings().node_name == socket.gethostname().strip().lower()
 
@@ -23,7 +23,7 @@ def test_proxy_ports_stay_below_node_ports_and_ephemeral_ports():
     assert ports.last < 30000 < 32768
 
 
-def test_every_setting_but_the_origins_has_a_row():
+def test_every_setting_except_the_origins_has_a_row():
     fields = {field.name for field in dataclasses.fields(Settings)}
     assert fields - set(TABLE) == {"origins"}
 
@@ -50,11 +50,11 @@ def test_each_default_is_valid_for_its_flag(name):
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.kind is not BOOL])
-def test_a_default_has_its_reason(name):
+def test_a_default_has_a_documented_reason(name):
     assert TABLE[name].why or TABLE[name].shown_default
 
 
-def test_rows_contain_name_plain_value_and_origin():
+def test_configz_rows_contain_name_plain_value_and_origin():
     settings = Settings(
         drain_s=10.0, feature_gates=(("A", True),), origins={"drain_s": "flag", "master": "file"}
     )
@@ -67,7 +67,7 @@ def test_rows_contain_name_plain_value_and_origin():
     assert rows["udp_idle_s"] == (None, "default")
 
 
-def test_rows_are_json():
+def test_configz_rows_are_json_serializable():
     assert json.loads(json.dumps(Settings().as_rows()))[0] == ["config_file", "", "default"]
 
 
@@ -79,7 +79,7 @@ class Few:
     workload: str = "none"
 
 
-def test_options_have_the_values_of_settings_by_name_and_else_their_defaults():
+def test_as_options_uses_settings_by_name_and_defaults_otherwise():
     at = SocketAddress("127.0.0.1", 5353)
     assert Settings(drain_s=10.0, dns_bind_address=at).as_options(Few) == Few(10.0, at, None)
 
@@ -101,7 +101,7 @@ def test_a_row_converts_its_value(settings, option, value):
     assert getattr(Settings(**settings).as_options(wanted), option) == value
 
 
-def test_settings_of_another_proxy_are_taken_where_none_was_given():
+def test_unset_settings_are_taken_from_another_proxy():
     words = ["--service-proxy-name=try", "--cluster-cidr=10.244.0.0/16", "--allow-paths=kernel"]
     words += ["--nodeport-addresses=primary", "--allow-external-ips=192.0.2.0/24"]
     theirs = load_settings([*words, "--path=kernel", "--udp-idle-timeout=1m"]).settings
@@ -142,7 +142,7 @@ bindAddress: 0.0.0.0
         ),
     ],
 )
-def test_settings_that_differ_from_the_defaults_are_shown_as_given(words, given, tmp_path):
+def test_non_default_settings_are_shown_as_given(words, given, tmp_path):
     path = tmp_path / "kp.yaml"
     path.write_text(FILE)
     loaded = load_settings([word.replace("FILE", str(path)) for word in words])

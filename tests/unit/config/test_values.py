@@ -25,7 +25,7 @@ def test_a_boolean_accepts_gos_twelve_spellings(text, value):
 
 
 @pytest.mark.parametrize("text", ["", "yes", "on", "2", "tRUE", " true"])
-def test_other_words_are_not_booleans(text):
+def test_other_words_are_rejected_as_booleans(text):
     with pytest.raises(ConfigError, match="is not true or false"):
         parse_bool(text)
 
@@ -71,7 +71,7 @@ def test_an_inherited_socket_prints_as_written():
     assert str(InheritedSocket(3)) == "fd://3"
 
 
-def test_a_port_may_be_zero():
+def test_a_port_may_be_0():
     assert parse_port("0") == 0
 
 
@@ -84,7 +84,7 @@ def test_a_port_may_be_zero():
         ("0.0.0.0/0", "0.0.0.0/0"),
     ],
 )
-def test_a_network_is_made_canonical(text, cidr):
+def test_a_network_is_canonicalized(text, cidr):
     assert parse_cidr(text) == cidr
 
 
@@ -119,7 +119,7 @@ def test_an_invalid_network_is_rejected(text, message):
         ("0-0", None),
     ],
 )
-def test_a_port_range_is_read_as_kube_proxy_does(text, ports):
+def test_a_port_range_is_parsed_as_by_kube_proxy(text, ports):
     assert parse_port_range(text) == ports
 
 

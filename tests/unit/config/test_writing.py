@@ -47,11 +47,11 @@ def test_written_settings_read_back_as_the_same_settings(words, tmp_path):
     assert without_path == {n: v for n, v, _ in written.as_rows() if n != "config_file"}
 
 
-def test_defaults_read_back_without_a_warning():
+def test_written_defaults_read_back_without_a_warning():
     assert read_config(render_config(Settings()), place="settings.yaml").warnings == []
 
 
-def test_nested_fields_are_below_their_name():
+def test_nested_fields_are_written_below_their_parent():
     text = render_config(Settings(kubeconfig="/etc/kube.conf"))
     assert (
         "clientConnection:\n"
@@ -60,7 +60,7 @@ def test_nested_fields_are_below_their_name():
     ) in text
 
 
-def test_a_path_that_cant_be_written_is_named():
+def test_an_unwritable_path_is_named_in_the_error():
     with pytest.raises(ConfigError) as caught:
         write_config(Settings(), "/nonexistent/settings.yaml")
     assert str(caught.value) == (

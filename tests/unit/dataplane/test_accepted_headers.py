@@ -58,7 +58,7 @@ async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, caplog, p
     assert (line.received_bytes, line.source) == (8, "node")
 
 
-async def test_a_header_that_names_no_client_leaves_the_peers_address(rig, pod):
+async def test_a_header_without_an_address_leaves_the_peers_address(rig, pod):
     peer = await rig.client(rig.service(pod.address), source=PEER)
     await peer.send(b"PROXY UNKNOWN\r\nquestion")
     assert await (await pod.accept()).read() == b"question"
@@ -66,7 +66,7 @@ async def test_a_header_that_names_no_client_leaves_the_peers_address(rig, pod):
     assert (connection.client_ip, connection.announced) == (PEER, None)
 
 
-async def test_other_clients_send_no_header(rig, pod):
+async def test_untrusted_clients_send_no_header(rig, pod):
     client, server = await rig.pair(rig.service(pod.address), pod)
     await client.send(HEADER)
     assert await server.read() == HEADER
@@ -94,7 +94,7 @@ async def refused(rig, peer, web, caplog, cause, others=0):
     assert warning.getMessage() == f"shop/web:http: 127.0.0.2 sent no PROXY header: {cause}"
 
 
-async def test_another_beginning_is_reset_and_counted(rig, pod, caplog):
+async def test_a_connection_without_a_header_is_reset_and_counted(rig, pod, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
@@ -103,7 +103,7 @@ async def test_another_beginning_is_reset_and_counted(rig, pod, caplog):
     assert pod.accept_now() is None
 
 
-async def test_a_peer_that_closes_within_its_header_is_reset(rig, pod, caplog):
+async def test_a_peer_closing_within_its_header_is_reset(rig, pod, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
@@ -113,7 +113,7 @@ async def test_a_peer_that_closes_within_its_header_is_reset(rig, pod, caplog):
     await refused(rig, peer, web, caplog, "the connection ended before")
 
 
-async def test_a_check_of_the_port_without_a_byte_is_no_mistake_of_a_client(rig, pod, caplog):
+async def test_a_port_check_without_a_byte_is_not_a_client_mistake(rig, pod, caplog):
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
     peer.finish()
@@ -122,7 +122,7 @@ async def test_a_check_of_the_port_without_a_byte_is_no_mistake_of_a_client(rig,
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_a_header_that_arrives_byte_by_byte_gets_no_extra_time(rig, pod, timers, caplog):
+async def test_a_header_arriving_byte_by_byte_gets_no_extra_time(rig, pod, timers, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
@@ -136,7 +136,7 @@ async def test_a_header_that_arrives_byte_by_byte_gets_no_extra_time(rig, pod, t
     await refused(rig, peer, web, caplog, "none within 5 s")
 
 
-async def test_an_announced_client_waits_for_an_endpoint_with_its_sent_bytes(rig, pod):
+async def test_an_announced_client_waits_for_an_endpoint_with_its_bytes(rig, pod):
     web = rig.service(**HOLD)
     peer = await rig.client(web, source=PEER)
     await peer.send(HEADER + b"question")
@@ -159,7 +159,7 @@ async def test_a_peer_resetting_within_its_header_ends_the_connection(rig, pod, 
     assert len(rig.connections.headers) == 0
 
 
-async def test_a_peer_that_cannot_be_watched_is_refused_and_counted(rig, pod, monkeypatch):
+async def test_an_unwatchable_peer_is_refused_and_counted(rig, pod, monkeypatch):
     web = rig.service(pod.address)
 
     monkeypatch.setattr(rig.engine.reactor, "watch", out_of_watches)
@@ -191,7 +191,7 @@ async def test_trusted_addresses_stay_trusted_beyond_the_cache_size(rig, pod):
         ),
     ],
 )
-async def test_a_header_of_twice_the_most_bytes_is_reset_and_others_are_read(
+async def test_an_oversized_header_is_reset_and_other_headers_are_read(
     rig, pod, caplog, header, cause
 ):
     caplog.set_level(logging.INFO)
@@ -238,7 +238,7 @@ class TestSending:
         rig.settle()
         assert web.group.totals().received_bytes == 8
 
-    async def test_an_announced_client_and_its_frontend_are_passed_on(self, rig):
+    async def test_an_announced_client_and_its_frontend_are_forwarded(self, rig):
         pod = rig.endpoint()
         web = rig.service(pod.address, handling=Handling(proxy_protocol=V1))
         peer = await rig.client(web, source=PEER)

@@ -61,7 +61,7 @@ async def test_the_first_check_enables_keep_alive_on_both_sides(rig):
     assert idle + interval < 60
 
 
-async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(rig):
+async def test_a_stalled_reader_is_not_timed_out_by_the_kernel(rig):
     """TCP_USER_TIMEOUT counts window probes that a live reader answers, too."""
     _, _, connection = await joined(rig)
     rig.connections.ageing.look_at(connection, now=0)
@@ -69,7 +69,7 @@ async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(rig):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
-async def test_a_silent_container_of_this_node_is_reset_between_12_and_20_s(rig):
+async def test_an_unresponsive_container_on_this_node_is_reset_between_12_and_20_s(rig):
     """Only where the endpoint sees its address; others are given two minutes."""
     _, _, connection = await joined(rig)
     connection.shows_local_client = True
@@ -102,7 +102,7 @@ async def test_a_container_with_a_late_route_counts_as_local(rig, looks):
     assert connection.shows_local_client
 
 
-async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(rig):
+async def test_a_client_with_the_nodes_address_is_not_a_local_container(rig):
     _, _, connection = await joined(rig)
     connection.address = ALICE, 1
     rig.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
@@ -110,7 +110,7 @@ async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(rig):
     assert not connection.shows_local_client
 
 
-async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kernel_can(rig):
+async def test_resends_to_a_local_container_are_2_s_apart_if_the_kernel_supports_it(rig):
     """Linux 6.15; others keep the rest of the options."""
     _, _, connection = await joined(rig)
     connection.shows_local_client = True
@@ -123,7 +123,7 @@ async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kerne
     assert connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 14
 
 
-async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_sending(rig):
+async def test_a_vanished_container_is_detected_while_its_endpoint_keeps_sending(rig):
     client, server, connection = await joined(rig)
     connection.shows_local_client = True
     look_at = rig.connections.ageing.look_at
@@ -168,7 +168,7 @@ async def test_a_connection_with_a_non_acknowledging_endpoint_counts_as_stalled(
     assert counters.stalled == 0
 
 
-async def test_a_client_that_answers_again_has_its_full_time(rig):
+async def test_a_client_that_acknowledges_again_gets_its_full_time(rig):
     client, server, connection = await joined(rig)
     connection.shows_local_client = True
     look_at = rig.connections.ageing.look_at
@@ -204,7 +204,7 @@ async def test_an_idle_connection_is_reset_after_its_timeout(rig, is_half_closed
     assert is_half_closed or await server.was_reset()
 
 
-async def test_each_byte_restarts_the_timeout(rig):
+async def test_each_byte_restarts_the_idle_timeout(rig):
     client, server, connection = await joined(rig)
     look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
@@ -217,7 +217,7 @@ async def test_each_byte_restarts_the_timeout(rig):
     assert connection.is_closed
 
 
-async def test_a_stalled_reader_leaves_its_pipe_to_others_and_gets_everything_in_the_end(rig):
+async def test_a_stalled_reader_gives_up_its_pipe_and_receives_everything_later(rig):
     client, server, connection = await joined(rig)
     sent = 0
 
@@ -239,7 +239,7 @@ async def test_a_stalled_reader_leaves_its_pipe_to_others_and_gets_everything_in
     assert len(await server.read_all()) == sent
 
 
-async def test_a_dial_is_left_to_its_own_deadline(rig):
+async def test_the_idle_timeout_does_not_apply_to_dials(rig):
     service = rig.service(rig.silent())
     dialling = await rig.client(service)
     await until(lambda: rig.connections.open, "the dial")

@@ -52,7 +52,7 @@ def test_a_seed_reproduces_choices_and_another_changes_them(balance):
     assert chosen(1) != chosen(0)
 
 
-def test_a_seed_that_changes_starts_the_choices_again(group):
+def test_a_changed_seed_restarts_the_sequence(group):
     group.update(Serving([POD_A, POD_B, POD_C]))
     assert picks(group, 1) == [POD_A]
     seeded = Serving([POD_A, POD_B, POD_C], handling=Handling(seed=2))
@@ -62,7 +62,7 @@ def test_a_seed_that_changes_starts_the_choices_again(group):
     assert picks(group, 1) == [POD_A]
 
 
-def test_a_split_that_begins_and_ends_keeps_turns_affinity_and_ejections(group):
+def test_turns_affinity_and_ejections_survive_a_temporary_split(group):
     pods = [POD_A, POD_B, POD_C]
     group.update(Serving(pods, affinity_timeout_s=60))
     pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
@@ -90,13 +90,13 @@ def test_the_worker_counts_the_affinity_entries_in_use():
     assert counts == [2, 1, 1, 0, 0, 0]
 
 
-def test_the_networks_inside_may_change(group):
+def test_the_inside_networks_can_change(group):
     group.update(Serving([POD_A], outside=[POD_B], inside=CLUSTER))
     group.update(Serving([POD_A], outside=[POD_B], inside=(f"{ALICE}/32",)))
     assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]
 
 
-def test_weights_decide_the_shares_and_may_change():
+def test_weights_determine_shares_and_can_change():
     group = EndpointGroup(
         port_key("shop/web:http"), Serving((POD_A, POD_B), weights=((POD_A, 400),))
     )
@@ -107,7 +107,7 @@ def test_weights_decide_the_shares_and_may_change():
     assert picked(group) == {POD_A: 5, POD_B: 5}
 
 
-def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_none_has_any():
+def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_all_are_full():
     group = EndpointGroup(port_key("shop/web"), limited(2))
     group.counters_of(POD_A).active = 1
     for expected in (POD_B, POD_A, POD_B):
@@ -121,7 +121,7 @@ def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_none_has_a
     assert picks(group, 1) == [POD_B]
 
 
-def test_a_limit_may_come_and_go_also_for_clients_outside(group):
+def test_a_limit_for_outside_clients_can_be_added_and_removed(group):
     for serving in (limited(1), limited(1, outside=(POD_B,), inside=("10.0.0.0/8",))):
         group.update(serving)
         group.counters_of(POD_A).active = group.counters_of(POD_B).active = 1
@@ -132,7 +132,7 @@ def test_a_limit_may_come_and_go_also_for_clients_outside(group):
 
 
 @pytest.mark.parametrize("weights", [(), ((POD_B, 500),)], ids=["equal", "weighted"])
-def test_standbys_have_their_own_turns_between_those_of_the_first_endpoint(weights):
+def test_standbys_take_turns_independently_of_first_priority_endpoints(weights):
     pods, standbys = (POD_A, POD_B, POD_C), ((POD_B, 1), (POD_C, 1))
     group = EndpointGroup(
         port_key("shop/web:http"), Serving(pods, standbys=standbys, weights=weights)
@@ -155,7 +155,7 @@ def test_standbys_follow_a_change_of_the_strategy():
     assert fail_overs == [POD_C, POD_C]
 
 
-def test_a_preferred_standby_is_picked_once_its_priority_is():
+def test_a_preferred_standby_is_picked_once_its_priority_is_reached():
     pods = (POD_A, POD_B, POD_C)
     group = EndpointGroup(
         port_key("shop/web:http"), Serving(pods, standbys=((POD_B, 1), (POD_C, 1)))
@@ -170,7 +170,7 @@ def test_a_preferred_standby_is_picked_once_its_priority_is():
 
 
 @pytest.mark.parametrize("outside", [None, (POD_A,)], ids=["one-balancer", "a-side-of-two"])
-def test_a_preferred_endpoint_is_picked_once(group, outside):
+def test_a_preferred_endpoint_is_picked_only_once(group, outside):
     group.update(Serving((POD_A, POD_B, POD_C), outside=outside, inside=CLUSTER))
     group.balancers.prefer(POD_C)
     assert picks(group, 3, POD_CLIENT) == [POD_C, POD_A, POD_B]
@@ -219,7 +219,7 @@ def shares_of(group, endpoint, *moments, count=110):
 
 
 @pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.RANDOM])
-def test_a_new_endpoint_starts_slowly(balance):
+def test_a_new_endpoint_gets_a_slow_start(balance):
     handling = Handling(balance=balance, slow_start_s=50.0)
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), handling=handling))
     group.update(Serving((POD_A, POD_B), handling=handling), 100.0)
@@ -230,7 +230,7 @@ def test_a_new_endpoint_starts_slowly(balance):
     assert abs(last - 55) <= leeway
 
 
-def test_an_endpoint_that_answers_again_starts_slowly():
+def test_a_recovered_endpoint_gets_a_slow_start():
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A, POD_B), handling=SLOWLY))
     group.outcomes.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 0.0)
     group.outcomes.answered(POD_B, 100.0)
@@ -240,7 +240,7 @@ def test_an_endpoint_that_answers_again_starts_slowly():
     assert abs(shares_of(group, POD_B, 200.0)[0] - 10) <= 1
 
 
-def test_a_new_endpoint_gets_fewer_connections_by_load_too():
+def test_slow_start_applies_to_least_connections():
     handling = Handling(balance=Balance.LEAST_CONNECTIONS, slow_start_s=50.0)
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), handling=handling))
     group.counters_of(POD_A).active = 20
@@ -250,7 +250,7 @@ def test_a_new_endpoint_gets_fewer_connections_by_load_too():
     assert abs(group.counters_of(POD_B).active - 4) <= 1, "A has ten times as many"
 
 
-def test_new_endpoints_have_full_shares_if_no_previous_endpoint_stays():
+def test_new_endpoints_get_full_shares_if_no_previous_endpoint_remains():
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_C,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
     assert shares_of(group, POD_B, 100.0) == [55]

@@ -30,7 +30,7 @@ def calls():
     calls.close_epoll()
 
 
-def test_a_call_that_fails_returns_the_errno(calls):
+def test_a_failed_call_returns_the_negative_errno(calls):
     kernel, fd = calls
     assert kernel.receive(fd) == -errno.ENOTCONN
     assert kernel.shut_down(fd) == -errno.ENOTCONN
@@ -41,7 +41,7 @@ def test_a_call_that_fails_returns_the_errno(calls):
     assert kernel.watch(fd, select.EPOLLIN) == -errno.EEXIST
 
 
-def test_a_socket_that_cannot_be_bound_or_connected_is_closed(calls):
+def test_a_socket_that_fails_to_bind_or_connect_is_closed(calls):
     kernel, _ = calls
     before = open_sockets()
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -55,7 +55,7 @@ def test_a_socket_that_cannot_be_bound_or_connected_is_closed(calls):
     assert open_sockets() == before
 
 
-def test_a_connecting_socket_keeps_its_descriptor(calls):
+def test_connect_keeps_the_descriptor_of_the_socket(calls):
     kernel, _ = calls
     fd = kernel.open_stream(socket.AF_INET)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -64,7 +64,7 @@ def test_a_connecting_socket_keeps_its_descriptor(calls):
     kernel.close(fd)
 
 
-def test_a_pipe_has_the_requested_size_and_does_not_block(calls):
+def test_a_pipe_has_the_requested_size_and_is_nonblocking(calls):
     kernel, _ = calls
     ends = kernel.open_pipe(1 << 20)
     assert fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ) == 1 << 20
@@ -73,7 +73,7 @@ def test_a_pipe_has_the_requested_size_and_does_not_block(calls):
         kernel.close(end)
 
 
-def test_a_pipe_that_cannot_have_its_size_is_closed(calls):
+def test_a_pipe_that_cannot_be_resized_is_closed(calls):
     kernel, _ = calls
     before = open_pipes()
     number, other = kernel.open_pipe(-1)
@@ -82,14 +82,14 @@ def test_a_pipe_that_cannot_have_its_size_is_closed(calls):
     assert open_pipes() == before
 
 
-def test_the_epoll_is_readable_while_events_wait(calls):
+def test_the_epoll_descriptor_is_readable_while_events_are_pending(calls):
     kernel, fd = calls
     assert select.select([kernel.epoll_descriptor()], [], [], 0)[0] == []
     kernel.watch(fd, select.EPOLLOUT)
     assert select.select([kernel.epoll_descriptor()], [], [], 0)[0] == [kernel.epoll_descriptor()]
 
 
-def test_nothing_stays_open():
+def test_close_leaves_no_descriptors_open():
     before = open_sockets()
     kernel = SystemCalls(1)
     fd = kernel.adopt(socket.socket())

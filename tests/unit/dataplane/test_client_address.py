@@ -143,9 +143,7 @@ def seen(server, kind, sock):
 
 @KINDS
 @pytest.mark.parametrize(("client", "pod"), [(ALICE, POD), (ALICE_6, POD_6)], ids=["v4", "v6"])
-def test_the_endpoint_sees_the_client_at_a_port_that_its_kernel_does_not_use(
-    server, kind, client, pod
-):
+def test_an_endpoint_sees_the_client_at_a_port_outside_the_kernels_range(server, kind, client, pod):
     listener, at = server(kind, pod)
     sock, number = dial(ClientAddressDialer(KERNEL), kind, client, at)
     assert number in (0, errno.EINPROGRESS)
@@ -163,7 +161,9 @@ def test_the_endpoint_sees_the_client_at_a_port_that_its_kernel_does_not_use(
         pytest.param(True, {"10.1.0.0/24": 1}, False, id="not-for-this-service"),
     ],
 )
-def test_otherwise_the_endpoint_sees_this_node(server, dialer, kind, is_on, networks, may_preserve):
+def test_without_a_preserved_address_the_endpoint_sees_this_node(
+    server, dialer, kind, is_on, networks, may_preserve
+):
     listener, at = server(kind)
     dialer.is_on, dialer.locality = is_on, Locality(networks)
     dialling = Dialling()
@@ -173,7 +173,7 @@ def test_otherwise_the_endpoint_sees_this_node(server, dialer, kind, is_on, netw
 
 
 @KINDS
-def test_a_client_address_is_preserved_if_its_replies_return_here(server, dialer, kind):
+def test_a_client_address_is_preserved_if_replies_return_to_this_node(server, dialer, kind):
     listener, at = server(kind)
     dialling = Dialling()
     sock, _ = dial_for(dialer, dialling, kind, at, 0.0, may_preserve=True)
@@ -182,7 +182,7 @@ def test_a_client_address_is_preserved_if_its_replies_return_here(server, dialer
 
 
 @KINDS
-def test_without_a_free_port_an_endpoint_that_has_not_answered_is_not_dialled(server, dialer, kind):
+def test_without_a_free_port_an_endpoint_not_yet_proven_is_not_dialled(server, dialer, kind):
     """A network policy may deny the client; dialling from this node's address would bypass it."""
     _, at = server(kind)
     held, _ = dial(dialer, kind, ALICE, at)
@@ -194,9 +194,7 @@ def test_without_a_free_port_an_endpoint_that_has_not_answered_is_not_dialled(se
     held.close()
 
 
-def test_without_a_free_port_an_endpoint_that_has_answered_sees_this_node_for_a_minute(
-    server, dialer
-):
+def test_without_a_free_port_a_proven_endpoint_sees_this_node_for_a_minute(server, dialer):
     _, at = server(TCP)
     held, _ = dial(dialer, TCP, ALICE, at)
     dialer.open_connections.add(ALICE, at)
@@ -218,7 +216,7 @@ def test_without_a_free_port_an_endpoint_that_has_answered_sees_this_node_for_a_
 
 
 @pytest.mark.parametrize(("now", "is_served"), [(159.0, True), (300.0, False)])
-def test_an_answer_counts_for_a_minute_after_the_connections_end(server, dialer, now, is_served):
+def test_a_success_is_proof_for_a_minute_after_the_connection(server, dialer, now, is_served):
     _, at = server(TCP)
     held, _ = dial(dialer, TCP, ALICE, at)
     dialer.ended_connections.note(ALICE, at, 100.0)
@@ -228,7 +226,7 @@ def test_an_answer_counts_for_a_minute_after_the_connections_end(server, dialer,
     held.close()
 
 
-def test_without_a_free_port_a_flow_to_an_endpoint_that_has_answered_sees_this_node(server, dialer):
+def test_without_a_free_port_a_flow_to_a_proven_endpoint_sees_this_node(server, dialer):
     listener, at = server(UDP)
     held, _ = dial(dialer, UDP, ALICE, at)
     dialer.answered_flows.add(ALICE, at)
@@ -240,7 +238,7 @@ def test_without_a_free_port_a_flow_to_an_endpoint_that_has_answered_sees_this_n
     held.close()
 
 
-def test_a_free_port_among_many_in_use_is_found(server):
+def test_a_free_port_is_found_among_many_in_use(server):
     _, at = server(TCP)
     dialer = ClientAddressDialer(KERNEL, ClientPorts(61000, 61009))
     dialled = [dial(dialer, TCP, ALICE, at) for _ in range(8)]
@@ -250,7 +248,7 @@ def test_a_free_port_among_many_in_use_is_found(server):
         sock.close()
 
 
-def test_flows_to_different_endpoints_share_a_port_but_not_flows_to_one(server, dialer):
+def test_flows_to_different_endpoints_share_a_port_and_flows_to_one_endpoint_do_not(server, dialer):
     first, second = server(UDP)[1], server(UDP, OTHER_POD)[1]
     dialled = [dial(dialer, UDP, ALICE, at) for at in (first, second, first)]
     assert [number for _, number in dialled] == [0, 0, errno.EADDRNOTAVAIL]
@@ -259,7 +257,7 @@ def test_flows_to_different_endpoints_share_a_port_but_not_flows_to_one(server, 
         sock.close()
 
 
-def test_a_released_port_is_used_again(server, dialer):
+def test_a_released_port_is_reused(server, dialer):
     _, at = server(UDP)
     for _ in range(2):
         sock, number = dial(dialer, UDP, ALICE, at)
@@ -269,7 +267,7 @@ def test_a_released_port_is_used_again(server, dialer):
 
 
 @pytest.mark.parametrize("version", ["10.1.0.1", "fd00:1::1"])
-def test_a_process_without_the_capability_uses_the_nodes_address_and_logs_once(node, version):
+def test_without_the_capability_the_nodes_address_is_used_and_logged_once(node, version):
     script = f"""
 import logging, socket
 from types import SimpleNamespace
@@ -302,7 +300,7 @@ for _ in range(2):
     assert done.stdout == "False\nFalse\n"
 
 
-def test_an_endpoint_with_a_detour_is_dialled_there_and_from_this_node():
+def test_an_endpoint_with_a_detour_is_dialled_there_from_this_nodes_address():
     with socket.create_server(("127.0.0.1", 0)) as server:
         there = SocketAddress(*server.getsockname())
         dialling, at = Dialling(), SocketAddress("10.1.0.1", 80)
@@ -316,7 +314,7 @@ def test_an_endpoint_with_a_detour_is_dialled_there_and_from_this_node():
 
 
 @KINDS
-def test_an_endpoint_by_name_is_not_dialled_at_an_address_of_this_node(server, dialer, kind):
+def test_an_endpoint_by_name_at_an_address_of_this_node_is_not_dialled(server, dialer, kind):
     _, at = server(kind)
     dialling = Dialling()
     dialling.group.serving = BY_NAME
@@ -332,7 +330,7 @@ def test_an_endpoint_by_name_is_not_dialled_at_an_address_of_this_node(server, d
 
 
 @KINDS
-def test_an_endpoint_by_name_is_dialled_anywhere_else(node, dialer, kind):
+def test_an_endpoint_by_name_at_a_remote_address_is_dialled(node, dialer, kind):
     node.run("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up")
     node.run("ip address add 192.0.2.1/32 dev v0; ip route add 203.0.113.0/24 dev v0")
     dialling = Dialling()
@@ -348,7 +346,7 @@ def few_ports():
     return ClientPorts(61000, 61002)
 
 
-def test_ports_are_taken_in_turn(few_ports):
+def test_ports_are_allocated_in_turn(few_ports):
     first = [few_ports.next() for _ in range(3)]
     assert sorted(first) == [61000, 61001, 61002]
     assert [few_ports.next() for _ in range(3)] == first
@@ -365,7 +363,7 @@ def test_endpoints_of_a_client_port_are_tracked_until_removed(few_ports):
     assert few_ports._endpoints == {}
 
 
-def test_removing_an_unknown_flow_does_nothing(few_ports):
+def test_releasing_an_unknown_flow_does_nothing(few_ports):
     few_ports.take(ALICE, 61000, POD_DNS)
     few_ports.give(ALICE, 61000, OTHER_DNS)
     few_ports.give(BOB, 40000, POD_DNS)
@@ -421,11 +419,11 @@ def are_ours(from_node, listening, count, now=0.0):
     return [source_port(from_node, listening, now) in OURS for _ in range(count)]
 
 
-def test_an_endpoint_with_many_dials_gets_ports_of_its_own(from_node, listening):
+def test_an_endpoint_with_many_dials_gets_explicitly_bound_ports(from_node, listening):
     assert are_ours(from_node, listening, EASY + 2) == [False] * EASY + [True] * 2
 
 
-async def test_workers_share_the_kernels_ports(listening, ephemeral, monkeypatch):
+async def test_workers_share_the_kernels_port_range(listening, ephemeral, monkeypatch):
     loop = asyncio.get_running_loop()
     with contextlib.closing(Engine(loop, Tuning(processes=EASY))) as engine:
         monkeypatch.setattr(sys.modules[__name__], "KERNEL", engine.reactor.calls)
@@ -434,26 +432,26 @@ async def test_workers_share_the_kernels_ports(listening, ephemeral, monkeypatch
     assert [FIRST_PORT <= port <= LAST_PORT for port in used] == [False, True]
 
 
-def test_ports_in_time_wait_are_used_again(from_node, listening):
+def test_ports_in_time_wait_are_reused(from_node, listening):
     are_ours(from_node, listening, EASY)
     used = [source_port(from_node, listening) for _ in range(3 * len(OURS))]
     assert sorted(used) == sorted([*OURS] * 3)
 
 
-def test_an_endpoint_stays_busy_until_a_minute_with_few_dials(from_node, listening):
+def test_an_endpoint_counts_as_busy_until_a_minute_with_few_dials(from_node, listening):
     are_ours(from_node, listening, EASY + 1, now=0.0)
     assert are_ours(from_node, listening, 1, now=60.0) == [True]
     assert are_ours(from_node, listening, 1, now=120.0) == [False]
 
 
-def test_another_endpoint_has_the_kernels_ports(from_node, listening):
+def test_an_endpoint_with_few_dials_uses_the_kernels_ports(from_node, listening):
     are_ours(from_node, listening, EASY + 1)
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(DEADLINE_S)
         assert are_ours(from_node, other, 1) == [False]
 
 
-def test_the_kernel_chooses_a_port_if_none_is_free(from_node, listening):
+def test_the_kernel_chooses_a_port_if_all_bound_ports_are_in_use(from_node, listening):
     taken = []
     try:
         for port in OURS:
@@ -466,7 +464,7 @@ def test_the_kernel_chooses_a_port_if_none_is_free(from_node, listening):
             sock.close()
 
 
-def test_ports_in_use_to_the_same_endpoint_are_passed_over(from_node, listening):
+def test_ports_in_use_to_the_same_endpoint_are_skipped(from_node, listening):
     at = SocketAddress(*listening.getsockname()[:2])
     are_ours(from_node, listening, EASY)
     held = [dial_from_node(from_node, at) for _ in range(len(OURS) + 1)]
@@ -476,7 +474,7 @@ def test_ports_in_use_to_the_same_endpoint_are_passed_over(from_node, listening)
         sock.close()
 
 
-def test_ports_exhausted_by_others_are_replaced_by_bound_ones(node, from_node, listening):
+def test_bound_ports_are_used_if_the_kernels_range_is_exhausted(node, from_node, listening):
     at = SocketAddress(*listening.getsockname()[:2])
     node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40001'")
     held = [dial_from_node(from_node, at) for _ in range(3)]
@@ -498,5 +496,5 @@ def test_a_dial_without_a_free_port_fails_with_eaddrnotavail(node, from_node, li
 @pytest.mark.parametrize(
     ("port", "expected"), [(40000, True), (61000, True), (65535, True), (8080, False)]
 )
-def test_only_some_ports_are_sources_of_dials(ephemeral, port, expected):
+def test_privileged_and_reserved_ports_are_not_dial_sources(ephemeral, port, expected):
     assert may_be_source(port, 0.0) is expected

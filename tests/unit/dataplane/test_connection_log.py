@@ -35,7 +35,7 @@ def ends(lines):
     return [(line.cause, line.ended_by) for line in lines]
 
 
-async def test_dials_within_a_range_are_logged_with_the_port_that_was_dialled(rig, lines):
+async def test_dials_within_a_range_are_logged_with_the_dialled_port(rig, lines):
     dead, pod = rig.refusing(), rig.endpoint()
     listed = [SocketAddress(one.ip, one.port - 5) for one in (dead, pod.address)]
     web = rig.service(*listed)
@@ -77,7 +77,7 @@ async def test_a_connection_is_logged_in_one_line(build, lines):
 
 
 @pytest.mark.parametrize("first", ["client", "endpoint"])
-async def test_a_clean_end_is_of_the_side_that_closed_first(rig, lines, first):
+async def test_a_clean_end_is_attributed_to_the_side_that_closed_first(rig, lines, first):
     ends_first, ends_last = await rig.both_ends(first)
     ends_first.finish()
     assert await ends_last.read_all() == b""
@@ -95,7 +95,7 @@ async def test_a_reset_is_attributed_to_its_sender(rig, lines, first):
     assert ends(lines()) == [("reset", first)]
 
 
-async def test_a_reset_delayed_by_its_last_bytes_is_attributed_to_its_sender(rig, lines):
+async def test_a_reset_delayed_by_unread_bytes_is_attributed_to_its_sender(rig, lines):
     pod, web = rig.served()
     client = await rig.client(web, receive_bytes=4096)
     server = await pod.accept()
@@ -110,7 +110,7 @@ async def test_a_reset_delayed_by_its_last_bytes_is_attributed_to_its_sender(rig
 
 
 @pytest.mark.parametrize("ending", ["reset", "finish"])
-async def test_an_end_without_an_answer_has_the_code_of_the_endpoints_cause(rig, lines, ending):
+async def test_an_unanswered_connection_is_logged_with_the_code_of_its_cause(rig, lines, ending):
     client, server = await rig.both_ends()
     await client.send(b"question")
     await server.read()
@@ -122,14 +122,14 @@ async def test_an_end_without_an_answer_has_the_code_of_the_endpoints_cause(rig,
     assert (line.code, line.endpoint != "") == (CauseCode.ENDPOINT_RESETS, True)
 
 
-async def test_an_unanswered_client_was_turned_away_by_the_proxy(rig, lines):
+async def test_a_client_without_a_reachable_endpoint_was_refused_by_the_proxy(rig, lines):
     assert await rig.resets_a_client(rig.service(rig.refusing()))
     (line,) = lines()
     assert (line.cause, line.ended_by, line.endpoint, line.dials) == ("unanswered", "proxy", "", 1)
     assert line.code == CauseCode.ENDPOINT_REFUSES
 
 
-async def test_a_connection_open_when_the_proxy_ends_is_logged_as_shut_down(rig, lines):
+async def test_a_connection_open_at_shutdown_is_logged_as_shut_down(rig, lines):
     await rig.both_ends()
     rig.connections.reset_all()
     assert ends(lines()) == [("shutdown", "proxy")]
@@ -149,7 +149,7 @@ async def test_a_flow_is_logged_in_one_line(build, timers, lines):
     assert 30 <= line.duration_s <= 31
 
 
-async def test_a_flow_answered_and_then_refused_got_an_answer(rig, lines):
+async def test_a_flow_refused_after_a_reply_counts_as_answered(rig, lines):
     pod, _, client = rig.udp_served()
     await exchange(client, pod)
     pod.close()
@@ -160,7 +160,7 @@ async def test_a_flow_answered_and_then_refused_got_an_answer(rig, lines):
     assert (line.code, line.failed) == ("", "")
 
 
-async def test_a_flow_to_a_socket_of_all_addresses_has_no_known_frontend(rig, lines):
+async def test_a_flow_to_a_wildcard_socket_has_no_known_frontend(rig, lines):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at="0.0.0.0")
     client = rig.udp_peer()
@@ -170,7 +170,7 @@ async def test_a_flow_to_a_socket_of_all_addresses_has_no_known_frontend(rig, li
     assert [line.frontend for line in lines()] == [""]
 
 
-async def test_a_flow_has_its_cause_and_side(build, lines):
+async def test_a_flow_is_logged_with_its_cause_and_side(build, lines):
     rig = build(Tuning(max_flows=1, connection_log=1.0))
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -193,14 +193,14 @@ async def test_a_flow_has_its_cause_and_side(build, lines):
     assert [line.failed for line in lines()] == ["", "", f"{dead} endpoint-refuses", ""]
 
 
-async def test_without_the_setting_nothing_is_logged(build, lines):
+async def test_without_the_setting_no_connections_are_logged(build, lines):
     rig = build()
     assert rig.engine.connection_log is None
     assert await rig.resets_a_client(rig.service(rig.refusing()))
     assert lines() == []
 
 
-def test_a_share_is_logged(lines):
+def test_the_configured_share_of_connections_is_logged(lines):
     numbers = iter([0.0, 0.0099, 0.01, 0.5, 0.9999])
     log = ConnectionLog(0.01, lambda: next(numbers))
     assert [log.takes_next(*WHOSE) for _ in range(5)] == [True, True, False, False, False]

@@ -22,7 +22,7 @@ from .waiting import turns, until
 ANY = SocketAddress("127.0.0.1", 0)
 
 
-async def test_listeners_of_a_group_share_the_turn(rig):
+async def test_listeners_of_a_group_share_round_robin(rig):
     pods = [rig.endpoint(), rig.endpoint()]
     web = rig.service(*(pod.address for pod in pods))
     web.wanted["other"] = Wanted(Protocol.TCP, (SocketAddress("127.0.0.2", 0),))
@@ -33,7 +33,7 @@ async def test_listeners_of_a_group_share_the_turn(rig):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_socket_stays_its_owners_when_its_listener_is_closed(rig, protocol):
+async def test_closing_a_listener_does_not_close_its_owners_socket(rig, protocol):
     sock = rig.keep(open_listening(protocol, ANY, freebind=False))
     group = EndpointGroup(port_key("shop/web"))
     before = rig.engine.descriptors.in_use
@@ -46,7 +46,7 @@ async def test_a_socket_stays_its_owners_when_its_listener_is_closed(rig, protoc
     assert sock.fileno() >= 0
 
 
-async def test_a_listener_on_a_taken_port_leaves_no_state_behind(rig):
+async def test_a_listener_on_a_port_in_use_leaves_no_state_behind(rig):
     before = rig.engine.descriptors.in_use
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))
@@ -56,7 +56,7 @@ async def test_a_listener_on_a_taken_port_leaves_no_state_behind(rig):
     assert rig.engine.descriptors.in_use == before
 
 
-async def test_listeners_leave_half_of_the_descriptors_for_connections(build):
+async def test_listeners_use_at_most_half_of_the_descriptors(build):
     rig = build(Tuning(descriptor_limit=100))
     for _ in range(50):
         rig.service()
@@ -80,7 +80,7 @@ async def busy(rig):
     return clients, web
 
 
-async def test_a_close_leaves_no_descriptor_and_no_timer():
+async def test_close_leaves_no_descriptor_and_no_timer():
     loop = asyncio.get_running_loop()
     before = open_sockets()
     timers = TimerLoop(loop)

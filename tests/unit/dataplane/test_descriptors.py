@@ -25,7 +25,7 @@ def wait(descriptors, loop, called, name="listener"):
     descriptors.wait(lambda: called.append(name), loop.now)
 
 
-def test_descriptors_have_room_up_to_the_limit_and_not_beyond(loop):
+def test_has_room_is_true_up_to_the_descriptor_limit(loop):
     descriptors = Descriptors(loop, 10)
     descriptors.take(8)
     assert descriptors.has_room(2)
@@ -40,7 +40,7 @@ def test_flows_beyond_their_reserve_reduce_the_room_for_connections(loop):
     assert not descriptors.has_room(81)
 
 
-def test_a_waiting_callback_is_called_when_there_is_room_for_a_few(loop):
+def test_a_waiting_callback_runs_once_several_descriptors_are_free(loop):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(100)
     wait(descriptors, loop, called)
@@ -55,7 +55,7 @@ def test_a_waiting_callback_is_called_when_there_is_room_for_a_few(loop):
     assert called == ["listener"]
 
 
-def test_a_single_timer_calls_all_waiting_callbacks(loop):
+def test_a_single_timer_runs_all_waiting_callbacks(loop):
     descriptors, called = Descriptors(loop, 10), []
     wait(descriptors, loop, called, "web")
     wait(descriptors, loop, called, "cart")
@@ -64,7 +64,7 @@ def test_a_single_timer_calls_all_waiting_callbacks(loop):
     assert called == ["web", "cart"]
 
 
-def test_a_callback_that_waits_again_is_called_again(loop):
+def test_a_callback_that_waits_again_runs_again(loop):
     descriptors = Descriptors(loop, 10)
     called = []
 
@@ -99,7 +99,7 @@ def test_the_descriptor_limit_is_logged_once_a_minute(loop, caplog):
     assert (caplog.records[0].limit, caplog.records[0].in_use) == (10, 0)
 
 
-def test_the_limit_is_the_processs_limit_minus_a_reserve(loop):
+def test_the_limit_is_the_process_limit_minus_a_reserve(loop):
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert soft - 600 < Descriptors(loop).limit < soft - 64
 
@@ -121,11 +121,11 @@ def test_the_soft_limit_is_raised_to_the_hard_limit():
         pytest.param(resource.RLIM_INFINITY, 262_144, id="infinity"),
     ],
 )
-def test_a_limit_that_memory_could_not_hold_is_bounded(limit, expected):
+def test_a_limit_exceeding_memory_is_reduced(limit, expected):
     assert bounded(limit) == expected
 
 
-def test_connections_are_held_at_a_number_below_the_limit(loop, caplog):
+def test_hold_keeps_connections_below_the_limit(loop, caplog):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(40)
     descriptors.hold(4)
@@ -142,7 +142,7 @@ def test_connections_are_held_at_a_number_below_the_limit(loop, caplog):
     assert descriptors.has_room(54)
 
 
-def test_a_pause_that_lasts_becomes_a_stall(loop):
+def test_a_lasting_pause_becomes_a_stall(loop):
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
     for _ in range(2):
@@ -152,7 +152,7 @@ def test_a_pause_that_lasts_becomes_a_stall(loop):
     assert descriptors.is_stalled(loop.now)
 
 
-def test_a_pause_followed_by_room_does_not_count_for_the_next(loop):
+def test_a_pause_followed_by_room_does_not_count_towards_a_later_stall(loop):
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
     wait(descriptors, loop, called := [])
@@ -165,7 +165,7 @@ def test_a_pause_followed_by_room_does_not_count_for_the_next(loop):
     assert not descriptors.is_stalled(loop.now)
 
 
-def test_a_pause_long_ago_that_ended_without_a_release_makes_no_stall(loop):
+def test_an_old_pause_without_a_release_does_not_cause_a_stall(loop):
     """Else the first client beyond the limit, an hour later, has another one reset at once."""
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
@@ -184,7 +184,7 @@ def test_the_descriptor_limit_holds_despite_ample_memory(loop):
     assert not descriptors.has_room(95)
 
 
-async def test_a_client_without_a_descriptor_waits_for_one(rig):
+async def test_a_client_waits_for_a_free_descriptor(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, **HOLD)
     client = rig.keep(Peer(socket.socket()))

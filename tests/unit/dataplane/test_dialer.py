@@ -59,7 +59,7 @@ def pair():
     return ours, theirs
 
 
-async def test_a_client_is_joined_to_the_socket_of_the_dialer(make):
+async def test_a_client_is_joined_to_the_dialers_socket(make):
     rig, dialer = make()
     client = await rig.client(rig.service(FIRST))
     await client.send(b"question")
@@ -93,7 +93,7 @@ async def test_a_failed_dial_moves_on_to_the_next_endpoint(make):
     assert web.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {FIRST}
 
 
-async def test_a_dial_that_takes_too_long_is_given_up(make):
+async def test_a_slow_dial_is_abandoned(make):
     clock = Clock()
     rig, dialer = make(Tuning(connect_timeout_s=0.02), clock)
     web = rig.service(FIRST, SECOND)
@@ -108,7 +108,7 @@ async def test_a_dial_that_takes_too_long_is_given_up(make):
     assert dialer.given_up == [FIRST, SECOND]
 
 
-async def test_a_dial_for_a_reset_client_is_given_up(make):
+async def test_the_dial_for_a_reset_client_is_abandoned(make):
     rig, dialer = make()
     await rig.client(rig.service(FIRST))
     await until(lambda: dialer.dials)
@@ -116,7 +116,7 @@ async def test_a_dial_for_a_reset_client_is_given_up(make):
     assert dialer.given_up == [FIRST]
 
 
-async def test_a_socket_that_the_loop_cannot_watch_is_a_failed_dial(make, monkeypatch):
+async def test_an_unwatchable_socket_is_a_failed_dial(make, monkeypatch):
     rig, dialer = make()
     client = await rig.client(rig.service(FIRST))
     await until(lambda: dialer.dials)

@@ -9,7 +9,7 @@ from userspace_proxy.model.serving import Serving
 from .groups import CLUSTER, POD_A, POD_B, POD_C, picked
 
 
-def test_an_update_reports_removed_endpoints_and_only_then(group):
+def test_an_update_reports_only_removed_endpoints(group):
     told = []
     group.on_removed.append(lambda removed, _begun_by: told.append(removed))
     group.update(Serving([POD_B, POD_C]))
@@ -17,7 +17,7 @@ def test_an_update_reports_removed_endpoints_and_only_then(group):
     assert told == [{POD_A}]
 
 
-def test_counters_of_a_removed_endpoint_stay_in_the_sums(group):
+def test_counters_of_a_removed_endpoint_stay_in_the_totals(group):
     group.counters_of(POD_A).connections = 3
     group.counters_of(POD_B).connections = 4
     group.update(Serving([POD_B]))
@@ -25,7 +25,7 @@ def test_counters_of_a_removed_endpoint_stay_in_the_sums(group):
     assert group.counters_of(POD_A).connections == 0
 
 
-def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
+def test_an_endpoint_that_answers_other_clients_is_not_blamed_for_a_wait(group):
     group.counters_of(POD_A).active = 1
     group.update(Serving([POD_B]))
     assert group.counters_of(POD_A).active == 1
@@ -38,7 +38,7 @@ def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
     [(5.0, 6.0, False), (4.9, 6.0, True), (5.5, 5.2, True), (5.5, None, True)],
     ids=["waited", "others-waited-too", "at-once", "not-dialled"],
 )
-def test_an_endpoint_that_answers_others_is_not_to_blame_for_a_clients_wait(
+def test_a_connection_saved_after_a_timeout_counts_as_late(
     group, answered_at, dialled_at, is_blamed
 ):
     counters = group.counters_of(POD_A)
@@ -55,13 +55,13 @@ def test_an_endpoint_that_answers_others_is_not_to_blame_for_a_clients_wait(
         ([CauseCode.ENDPOINT_NO_HOST], 1),
     ],
 )
-def test_a_connection_saved_after_a_silence_is_late(group, failed, late):
+def test_an_endpoint_between_dials_keeps_its_counters(group, failed, late):
     counters = group.counters_of(POD_A)
     group.note_saved(counters, failed)
     assert (group.counters.saved, counters.late) == (1, late)
 
 
-def test_endpoints_added_and_removed_leave_nothing_behind():
+def test_added_and_removed_endpoints_leave_no_state_behind():
     group = EndpointGroup(port_key("shop/web"))
     for number in range(1000):
         pod = SocketAddress("10.0.0.1", number)
@@ -71,7 +71,7 @@ def test_endpoints_added_and_removed_leave_nothing_behind():
     assert group.totals().connections == 1000
 
 
-def test_an_endpoint_is_reported_as_removed_if_either_side_loses_it(group):
+def test_an_endpoint_removed_from_either_side_is_reported_as_removed(group):
     told = []
     group.on_removed.append(lambda removed, _begun_by: told.append(removed))
     group.update(Serving([POD_A, POD_B], outside=[POD_B, POD_C], inside=CLUSTER))
@@ -84,7 +84,7 @@ def test_an_endpoint_is_reported_as_removed_if_either_side_loses_it(group):
     assert told == [{POD_A}, {POD_B}, {POD_C}, {POD_B}]
 
 
-def test_an_endpoint_put_on_standby_loses_its_flows(group):
+def test_an_endpoint_becoming_a_standby_loses_its_flows(group):
     left = []
     group.on_removed.append(lambda removed, _begun_by: left.append(removed))
     group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))
@@ -95,7 +95,7 @@ def test_an_endpoint_put_on_standby_loses_its_flows(group):
     assert left == [{POD_B}, {POD_A}, {POD_B}]
 
 
-def test_a_group_has_the_texts_of_its_service_port():
+def test_a_group_has_the_label_and_prefixes_of_its_service_port():
     group = EndpointGroup(port_key("shop/web:http", IPFamily.IPV6))
     assert (group.label, group.reference) == ("shop/web:http (IPv6)", "shop/web:http")
     assert group.prefixes == ("shop", "shop/web", "shop/web:http")

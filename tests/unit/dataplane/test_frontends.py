@@ -65,7 +65,7 @@ def test_an_untranslated_socket_was_dialled_at_its_own_address(net, family, ip):
     sock.close()
 
 
-def test_nothing_is_known_of_a_closed_socket():
+def test_a_closed_socket_has_no_dialled_address():
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     sock.close()
     assert dialled_at(sock) is None

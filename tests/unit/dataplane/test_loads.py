@@ -9,7 +9,7 @@ from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_CLIENT, limited, picks
 
 
 @pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
-def test_strategies_by_load_see_connections_and_dials(balance):
+def test_load_based_strategies_count_connections_and_dials(balance):
     group = EndpointGroup(
         port_key("shop/web"), Serving([POD_A, POD_B], handling=Handling(balance=balance))
     )
@@ -24,7 +24,7 @@ def test_strategies_by_load_see_connections_and_dials(balance):
     assert picks(group, 3) == [POD_B] * 3
 
 
-def test_a_counted_dial_is_a_load_until_ended(group):
+def test_a_counted_dial_is_load_until_it_ends(group):
     by_load = Serving([POD_A, POD_B], handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(by_load)
     group.loads.dial_began(POD_A)
@@ -35,7 +35,7 @@ def test_a_counted_dial_is_a_load_until_ended(group):
     assert group.loads.of(POD_A) == 0
 
 
-def test_by_load_both_sides_see_the_same_load(group):
+def test_both_sides_of_a_split_share_the_load_counts(group):
     pods = [POD_A, POD_B]
     group.update(
         Serving(
@@ -54,7 +54,7 @@ def test_by_load_both_sides_see_the_same_load(group):
         pytest.param(2, 3, [1, 1, 1], id="at-least-one"),
     ],
 )
-def test_processes_share_a_limit(limit, processes, shares):
+def test_worker_processes_share_a_limit(limit, processes, shares):
     groups = [
         EndpointGroup(port_key("shop/web"), limited(limit), start=index, processes=processes)
         for index in range(processes)

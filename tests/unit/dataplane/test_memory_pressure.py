@@ -47,14 +47,14 @@ def test_unwatched_memory_is_not_read_and_sets_no_timer():
     assert (memory.state, memory.due, loop.waiting) == (MemoryState(), math.inf, 0)
 
 
-def test_below_the_mark_nothing_is_shed():
+def test_below_the_threshold_nothing_is_shed():
     watched = Watched(179)
     watched.loop.advance(10.0)
     assert watched.memory.state == (179 * MIB, 200 * MIB, False, False)
     assert watched.shed == []
 
 
-def test_at_nine_tenths_connections_are_reset_until_less_than_85_percent_is_used():
+def test_at_90_percent_connections_are_reset_until_usage_falls_below_85_percent():
     watched = Watched(180, frees_mib=4)
     assert watched.memory.is_short
     assert not watched.descriptors.has_room(1)
@@ -66,7 +66,7 @@ def test_at_nine_tenths_connections_are_reset_until_less_than_85_percent_is_used
     assert watched.descriptors.has_room(1)
 
 
-def test_a_shortage_is_remembered_for_ten_seconds():
+def test_a_memory_shortage_is_remembered_for_ten_seconds():
     watched = Watched(180)
     watched.use(100)
     watched.loop.advance(9.0)
@@ -75,7 +75,7 @@ def test_a_shortage_is_remembered_for_ten_seconds():
     assert watched.memory.state[2:] == (False, False)
 
 
-def test_growing_usage_is_shed_at_once_but_otherwise_the_kernel_may_free_memory():
+def test_growing_usage_is_shed_at_once_and_stable_usage_later():
     watched = Watched(180, frees_mib=1)
     for used_mib in (180, 180, 181, 181):
         watched.limit.used_mib = used_mib
@@ -83,7 +83,7 @@ def test_growing_usage_is_shed_at_once_but_otherwise_the_kernel_may_free_memory(
     assert [excess for excess, _ in watched.shed] == [10, 11]
 
 
-def test_a_shortage_ends_below_nine_tenths_if_connections_hold_little():
+def test_a_shortage_ends_below_90_percent_if_connections_hold_little():
     watched = Watched(185)
     watched.use(182)
     assert watched.memory.is_short
@@ -93,7 +93,7 @@ def test_a_shortage_ends_below_nine_tenths_if_connections_hold_little():
     assert not watched.memory.is_short
 
 
-def test_stalled_readers_trigger_a_reading_after_a_quarter_of_the_room():
+def test_stalled_readers_trigger_a_reading_after_a_quarter_of_the_headroom():
     watched = Watched(100)
     # 80 MiB below the mark.
     for _ in range(19):
@@ -112,7 +112,7 @@ def test_accepting_reads_usage_a_hundred_times_a_second():
     assert watched.limit.estimates == 2
 
 
-def test_file_cache_is_not_taken_for_a_shortage():
+def test_file_cache_does_not_count_as_a_shortage():
     watched = Watched(100)
     watched.limit.cache_mib = 95
     watched.loop.now += 0.1
@@ -120,7 +120,7 @@ def test_file_cache_is_not_taken_for_a_shortage():
     assert watched.memory.state == (100 * MIB, 200 * MIB, False, False)
 
 
-def test_a_new_limit_is_found_and_a_removed_one_forgotten():
+def test_added_and_removed_memory_limits_are_detected():
     watched = Watched(190)
     watched.found = []
     watched.loop.advance(10.0)
@@ -135,7 +135,7 @@ def test_a_new_limit_is_found_and_a_removed_one_forgotten():
     assert watched.memory.is_short
 
 
-def test_of_two_limits_the_nearest_counts():
+def test_the_tightest_of_several_limits_counts():
     watched = Watched(100)
     watched.found = [watched.limit, Limit(150), Limit(120)]
     watched.loop.advance(10.0)
@@ -162,7 +162,7 @@ def test_the_start_and_end_of_a_shortage_are_logged_once_a_minute(caplog):
     assert caplog.records[-1].connections_reset == 9
 
 
-def test_a_close_ends_the_watch():
+def test_close_ends_the_memory_watch():
     watched = Watched(100)
     for _ in range(2):
         watched.memory.close()

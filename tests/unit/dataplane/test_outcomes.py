@@ -18,7 +18,7 @@ from userspace_proxy.model.serving import Serving
 from .groups import ALICE, POD_A, POD_B, POD_C, News
 
 
-def test_silence_between_a_routers_reports_does_not_hide_the_reports(group):
+def test_timeouts_between_icmp_errors_do_not_hide_the_errors(group):
     dials = group.counters_of(POD_A).dials
     for now, number in enumerate((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ETIMEDOUT)):
         group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), float(now))
@@ -31,14 +31,14 @@ def test_silence_between_a_routers_reports_does_not_hide_the_reports(group):
     assert group.counters_of(POD_B).dials.part.failure is Failure.SILENT
 
 
-def test_an_answer_to_another_worker_ends_the_row(group):
+def test_a_success_in_another_worker_ends_the_streak(group):
     group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     group.outcomes.answered_elsewhere(POD_A, 1.0)
     assert not group.counters_of(POD_A).dials.is_on
     assert group.balancers.current.ejected(1.0) == {}
 
 
-def test_client_specific_failures_eject_nothing_and_show_only_if_uncertain(group):
+def test_client_specific_failures_eject_no_endpoint_and_are_shown_only_if_uncertain(group):
     group.outcomes.failed(
         POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0, may_be_client_specific=True
     )
@@ -63,14 +63,14 @@ def test_a_dial_reset_after_accept_counts_as_an_unanswered_connection(group, num
     [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN],
     ids=errno.errorcode.get,
 )
-def test_a_shortage_of_this_node_ejects_nothing(group, number):
+def test_a_local_resource_shortage_ejects_no_endpoint(group, number):
     group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     assert group.balancers.current.ejected(0.0) == {}
     assert (group.counters_of(POD_A).failures, group.counters.shortages) == (1, 1)
     assert not group.counters_of(POD_A).dials.is_on
 
 
-def test_many_ejections_and_returns_of_a_minute_are_a_few_lines(caplog):
+def test_many_ejections_and_returns_are_logged_in_a_few_lines_a_minute(caplog):
     caplog.set_level(logging.INFO)
     pods = [SocketAddress(f"10.0.0.{number}", 80) for number in range(1, 101)]
     group = EndpointGroup(port_key("shop/web:http"), Serving(pods))
@@ -88,7 +88,7 @@ def test_many_ejections_and_returns_of_a_minute_are_a_few_lines(caplog):
     assert "endpoint ejected: 10.0.0.1:80 refuses" in caplog.records[-1].getMessage()
 
 
-def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
+def test_a_dial_started_before_an_endpoints_return_does_not_count_as_silence(group):
     group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     assert not group.outcomes.has_returned_since(POD_A, 0.0)
     group.outcomes.answered(POD_A, 6.0)
@@ -97,7 +97,7 @@ def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
     assert not group.outcomes.has_returned_since(POD_B, 0.0)
 
 
-def test_an_answer_since_a_dial_began_is_known_without_an_ejection(group):
+def test_a_success_after_a_dial_began_is_known_without_an_ejection(group):
     assert not group.outcomes.has_answered_since(POD_A, 0.0)
     group.outcomes.answered(POD_A, 6.0)
     assert not group.outcomes.has_returned_since(POD_A, 5.9)
@@ -105,7 +105,7 @@ def test_an_answer_since_a_dial_began_is_known_without_an_ejection(group):
     assert not group.outcomes.has_answered_since(POD_A, 6.0)
 
 
-def test_a_client_whose_dials_alone_are_reset_is_identified(group):
+def test_a_client_whose_dials_alone_are_reset_is_named(group):
     ends = group.counters_of(POD_A).ends
     for now in (1.0, 3.0):
         group.outcomes.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now)
@@ -121,7 +121,7 @@ def test_a_shortage_is_logged_once_a_minute(group, caplog):
     assert len(caplog.records) == 2
 
 
-def test_shortage_of_a_clients_ports_is_counted_apart_and_logged_with_the_remedy(group, caplog):
+def test_a_shortage_of_client_ports_is_counted_separately_and_logged_with_the_remedy(group, caplog):
     for now in (0.0, 1.0):
         group.outcomes.left_client_address(POD_A, ALICE, now)
     group.outcomes.failed(POD_A, dial_failure(errno.EADDRNOTAVAIL, POD_A.ip), 2.0, client=ALICE)
@@ -161,7 +161,7 @@ def absent(monkeypatch):
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH], ids=errno.errorcode.get)
 @pytest.mark.usefixtures("absent")
-def test_a_dial_to_an_absent_host_has_the_same_code_everywhere(group, number, caplog):
+def test_a_dial_to_an_absent_host_has_the_same_code_in_all_outputs(group, number, caplog):
     code = group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     counters = group.counters_of(POD_A)
     shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
@@ -171,7 +171,7 @@ def test_a_dial_to_an_absent_host_has_the_same_code_everywhere(group, number, ca
 
 
 @pytest.mark.usefixtures("absent")
-def test_a_host_is_looked_for_only_after_silence(group):
+def test_a_missing_next_hop_is_looked_up_only_after_a_timeout(group):
     assert (
         group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
         is CauseCode.ENDPOINT_REFUSES
@@ -183,7 +183,7 @@ def test_a_host_is_looked_for_only_after_silence(group):
 
 
 @pytest.mark.parametrize("number", [111, 110, 113, 112, 104, 13, 97], ids=errno.errorcode.get)
-def test_a_failed_dial_has_the_same_code_for_all_readers(group, number):
+def test_a_failed_dial_has_the_same_code_in_all_outputs(group, number):
     """What is counted, what the state of the Service port shows, and what a connection has."""
     code = group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     counters = group.counters_of(POD_A)
@@ -193,7 +193,7 @@ def test_a_failed_dial_has_the_same_code_for_all_readers(group, number):
     assert {*counters.failures_by_cause(), shown.code, one.code} == {code}
 
 
-def test_failures_of_a_detour_are_logged_as_injected_and_end_with_the_detour(caplog):
+def test_failures_of_a_detour_are_logged_as_injected_and_end_with_the_fault(caplog):
     group, returned = EndpointGroup(port_key("shop/web"), Serving([POD_A, POD_B])), []
     group.outcomes.news = News(returned)
     group.update(Serving([POD_A, POD_B], detours=((POD_A, POD_C),)))

@@ -30,7 +30,7 @@ def held(request):
         yield at
 
 
-def test_clients_are_refused(held):
+def test_a_reserved_port_refuses_clients(held):
     at = (LOOPBACK.get(held.ip, held.ip), held.port)
     for _ in range(3):
         with new_socket(held.ip) as client:
@@ -41,13 +41,13 @@ def test_clients_are_refused(held):
                 client.recv(100)
 
 
-def test_another_program_cannot_bind_the_port(held):
+def test_another_program_cannot_bind_a_reserved_port(held):
     for ip in (held.ip, LOOPBACK.get(held.ip, held.ip)):
         with new_socket(ip) as thief, pytest.raises(OSError, match="in use"):
             thief.bind((ip, held.port))
 
 
-def test_a_socket_beside_the_hold_gets_the_clients(held):
+def test_a_socket_beside_the_reservation_gets_the_clients(held):
     at = (LOOPBACK.get(held.ip, held.ip), held.port)
     with contextlib.ExitStack() as stack:
         serving = [stack.enter_context(new_socket(held.ip)) for _ in range(2)]
@@ -68,7 +68,7 @@ def test_a_socket_beside_the_hold_gets_the_clients(held):
     assert all(got.values()), "the kernel spreads clients over both"
 
 
-def test_a_port_that_another_program_has_cannot_be_held():
+def test_a_port_used_by_another_program_cannot_be_reserved():
     with new_socket("127.0.0.1") as other:
         other.bind(("127.0.0.1", 0))
         assert hold_port(SocketAddress(*other.getsockname()), []) is None

@@ -40,7 +40,7 @@ def at(server):
     return SocketAddress(*server.getsockname())
 
 
-async def test_a_program_that_listens_never_accepts_a_dial(dialling, server):
+async def test_a_listening_program_does_not_accept_a_probe_dial(dialling, server):
     dials, ended = dialling
     server.setblocking(False)
     for _ in range(20):
@@ -56,7 +56,7 @@ async def test_a_program_that_listens_never_accepts_a_dial(dialling, server):
         assert peer == client.getsockname()
 
 
-async def test_an_endpoint_that_refuses_is_reported_with_its_error(dialling, server):
+async def test_a_refusing_endpoint_is_reported_with_its_error(dialling, server):
     dials, ended = dialling
     endpoint = at(server)
     server.close()
@@ -66,7 +66,7 @@ async def test_an_endpoint_that_refuses_is_reported_with_its_error(dialling, ser
     assert refused in (failed, *(failure for _, failure in ended))
 
 
-async def test_a_dial_that_fails_at_once_is_not_reported_later(dialling):
+async def test_a_dial_that_fails_immediately_is_not_reported_later(dialling):
     dials, ended = dialling
     # The kernel refuses to dial a broadcast address, as it does without a route.
     assert dials.begin(SocketAddress("127.255.255.255", 80)) == dial_failure(
@@ -81,7 +81,7 @@ async def test_without_descriptors_a_dial_fails_at_once(dialling, server):
         assert dials.begin(at(server)) == dial_failure(errno.EMFILE, "127.0.0.1")
 
 
-async def test_silence_ends_a_dial_at_the_deadline(reactor, server):
+async def test_a_dial_to_a_silent_endpoint_times_out(reactor, server):
     server.listen(0)
     ended = []
     dials = ProbeDials(reactor, 0.05, lambda *result: ended.append(result))

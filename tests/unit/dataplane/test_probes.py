@@ -35,7 +35,7 @@ def knows(rig, client, endpoint):
     return rig.connections.probes.is_denied(client, endpoint, rig.engine.reactor.clock())
 
 
-async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
+async def test_requests_during_a_probe_share_its_result(rig, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.dataplane")
     endpoint = rig.endpoint().address
     web, shop, dns = groups(rig, endpoint, "shop/web", "shop/shop", "shop/dns")
@@ -66,7 +66,7 @@ async def test_clients_waiting_for_descriptors_use_readmitted_endpoints(rig):
     assert found == [False]
 
 
-async def test_an_endpoint_that_has_left_is_not_dialled(rig):
+async def test_a_removed_endpoint_is_not_probed(rig):
     gone, stays = rig.endpoint().address, rig.endpoint().address
     group = EndpointGroup(port_key("shop/web"), Serving((gone, stays)))
     group.update(Serving((stays,)))
@@ -76,7 +76,7 @@ async def test_an_endpoint_that_has_left_is_not_dialled(rig):
     assert rig.connections.probes._under_way.keys() == {stays}
 
 
-async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(rig):
+async def test_an_endpoint_reachable_from_this_node_is_noted_as_denying_the_client(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     fail(rig, web, ALICE, endpoint)
@@ -91,7 +91,7 @@ async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(ri
     await until(lambda: counters.denials.part.failures == 2, "the second answer")
 
 
-async def test_alternating_denied_clients_are_counted_until_one_is_answered(rig):
+async def test_denied_clients_are_counted_until_one_is_served(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     probes, denials = rig.connections.probes, web.counters_of(endpoint).denials
@@ -109,7 +109,7 @@ async def test_alternating_denied_clients_are_counted_until_one_is_answered(rig)
     assert not denials.is_on
 
 
-async def test_another_clients_old_failures_do_not_join_this_clients_streak(rig):
+async def test_an_old_failure_of_another_client_does_not_extend_this_clients_streak(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     probes, denials = rig.connections.probes, web.counters_of(endpoint).denials
@@ -126,7 +126,7 @@ async def test_another_clients_old_failures_do_not_join_this_clients_streak(rig)
     assert not denials.is_on
 
 
-async def test_an_endpoint_that_never_answers_stays_ejected_for_all(rig):
+async def test_an_endpoint_that_fails_probes_stays_ejected_for_all_clients(rig):
     endpoint = rig.refusing()
     web, shop = groups(rig, endpoint, "shop/web", "shop/shop")
     fail(rig, web, ALICE, endpoint)
@@ -137,7 +137,7 @@ async def test_an_endpoint_that_never_answers_stays_ejected_for_all(rig):
     assert not knows(rig, ALICE, endpoint)
 
 
-async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_and_dials_go_on(rig):
+async def test_concurrent_probes_are_bounded_and_further_dials_continue(rig):
     silent = rig.keep(SilentEndpoint(ip="0.0.0.0")).address.port
     endpoints = [SocketAddress(f"127.1.0.{n}", silent) for n in range(2 * _MAX_UNDER_WAY)]
     web = EndpointGroup(port_key("shop/web"), Serving(tuple(endpoints)))
@@ -149,7 +149,7 @@ async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_an
 
 
 @pytest.mark.parametrize("is_older", [True, False])
-async def test_a_dial_that_began_before_the_answer_shows_no_denial(rig, is_older):
+async def test_a_dial_started_before_the_success_does_not_count_as_a_denial(rig, is_older):
     web = rig.service(rig.silent())
     await rig.client(web)
     await until(lambda: rig.connections.open, "the dial")

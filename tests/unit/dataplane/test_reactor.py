@@ -42,7 +42,7 @@ async def test_a_socket_ready_at_registration_gets_its_event(reactor, pairs):
     await until(lambda: heard == [epoll.IN])
 
 
-async def test_an_edge_is_delivered_once(reactor, pairs):
+async def test_an_edge_triggered_event_is_delivered_once(reactor, pairs):
     ours, theirs = pairs()
     heard = []
     reactor.register(ours, epoll.IN | epoll.ET, heard.append)
@@ -52,7 +52,7 @@ async def test_an_edge_is_delivered_once(reactor, pairs):
     assert heard == [epoll.IN]
 
 
-async def test_other_events_may_be_asked_for(reactor, pairs):
+async def test_the_watched_events_can_be_changed(reactor, pairs):
     ours, _theirs = pairs()
     heard = []
     reactor.register(ours, epoll.IN | epoll.ET, heard.append)
@@ -62,7 +62,7 @@ async def test_other_events_may_be_asked_for(reactor, pairs):
     await until(lambda: heard == [epoll.OUT])
 
 
-async def test_another_handler_may_take_over(reactor, pairs):
+async def test_a_handler_can_be_replaced(reactor, pairs):
     ours, theirs = pairs()
     heard = []
     reactor.register(ours, epoll.IN | epoll.ET, lambda _events: heard.append("old"))
@@ -71,7 +71,7 @@ async def test_another_handler_may_take_over(reactor, pairs):
     await until(lambda: heard == ["new"])
 
 
-async def test_an_unregistered_socket_stays_open_and_silent(reactor, pairs):
+async def test_an_unregistered_socket_stays_open_and_gets_no_events(reactor, pairs):
     ours, theirs = pairs()
     heard = []
     reactor.register(ours, epoll.IN, heard.append)
@@ -83,7 +83,7 @@ async def test_an_unregistered_socket_stays_open_and_silent(reactor, pairs):
     assert ours.recv(9) == b"hello"
 
 
-async def test_a_socket_that_another_handler_closed_gets_no_event_of_the_same_batch(reactor, pairs):
+async def test_a_socket_closed_by_another_handler_gets_no_event_of_the_same_batch(reactor, pairs):
     """Nor does a new socket, which would get the number of the closed one."""
     (first, theirs), (second, others) = pairs(), pairs()
     heard = []
@@ -119,7 +119,7 @@ async def test_a_socket_closed_between_events_is_closed_at_once(reactor, pairs):
     assert theirs.recv(1) == b""
 
 
-async def test_a_callback_for_later_runs_after_the_other_events(reactor, pairs):
+async def test_a_deferred_callback_runs_after_the_other_events(reactor, pairs):
     (first, theirs), (second, others) = pairs(), pairs()
     order = []
 
@@ -192,7 +192,7 @@ async def test_events_carry_the_time_of_their_dispatch(pairs):
     reactor.close()
 
 
-async def test_turns_are_counted(reactor, pairs):
+async def test_loop_turns_are_counted(reactor, pairs):
     ours, theirs = pairs()
     turns_seen = []
     reactor.register(ours, epoll.IN, lambda _events: turns_seen.append(reactor.turn))
@@ -201,7 +201,7 @@ async def test_turns_are_counted(reactor, pairs):
     assert turns_seen == list(range(turns_seen[0], turns_seen[0] + len(turns_seen)))
 
 
-async def test_a_loop_is_behind_for_2_ms_after_a_dispatch_of_many_events(pairs):
+async def test_a_loop_counts_as_behind_for_2_ms_after_a_dispatch_of_many_events(pairs):
     clock = Clock()
     reactor = Reactor(asyncio.get_running_loop(), clock=clock)
     heard = []
@@ -222,7 +222,7 @@ async def test_a_loop_is_behind_for_2_ms_after_a_dispatch_of_many_events(pairs):
     reactor.close()
 
 
-async def test_a_closed_reactor_delivers_nothing_and_gives_its_descriptor_back(pairs):
+async def test_a_closed_reactor_delivers_no_events_and_closes_its_descriptor(pairs):
     before = open_sockets()
     reactor = Reactor(asyncio.get_running_loop())
     ours, theirs = pairs()
@@ -255,7 +255,7 @@ async def test_a_reactor_may_be_closed_by_a_handler(reactor, pairs):
     assert len(heard) == 1
 
 
-async def test_the_time_that_a_dispatch_takes_is_counted(pairs):
+async def test_the_duration_of_a_dispatch_is_counted(pairs):
     clock = Clock()
     reactor = Reactor(asyncio.get_running_loop(), clock=clock)
     ours, theirs = pairs()
@@ -290,7 +290,7 @@ def timeouts(loop, expired):
     return Timeouts(loop, loop.clock, 1.0, expired.append)
 
 
-def test_an_item_expires_after_its_time_and_not_before(timeouts, loop, expired):
+def test_an_item_expires_after_its_timeout(timeouts, loop, expired):
     timeouts.start(ALICE, loop.now)
     loop.advance(0.9)
     assert expired == []
@@ -309,7 +309,7 @@ def test_a_stopped_item_does_not_expire(timeouts, loop, expired):
     assert expired == [BOB]
 
 
-def test_no_timer_is_so_short_that_uvloop_runs_without_a_pause(timeouts, loop, expired):
+def test_timers_are_long_enough_to_keep_uvloop_from_spinning(timeouts, loop, expired):
     timeouts.start(ALICE, loop.now)
     loop.advance(0.0004)
     timeouts.start(BOB, loop.now)
@@ -326,7 +326,7 @@ def test_a_single_timer_serves_all_timeouts(timeouts, loop):
     assert loop.waiting == 1
 
 
-def test_a_callback_that_fails_does_not_keep_the_others_waiting(loop):
+def test_a_failing_callback_does_not_delay_the_others(loop):
     expired = []
 
     def fail_for_alice(item):
@@ -351,7 +351,7 @@ def test_no_timeout_expires_and_no_timer_remains_after_the_close(timeouts, loop,
     assert expired == []
 
 
-def test_an_expiring_item_may_end_and_start_due_deadlines(loop):
+def test_an_expiring_item_may_stop_and_start_timeouts(loop):
     expired = []
 
     def expire(item):

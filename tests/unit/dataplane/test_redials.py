@@ -44,14 +44,14 @@ async def dials():
     dials.reactor.close()
 
 
-async def test_in_each_turn_a_bounded_number_is_dialled_in_order(dials):
+async def test_a_bounded_number_of_clients_is_redialled_per_turn_in_order(dials):
     for number in range(2 * REDIALS + 1):
         dials.add(WEB, number)
     assert await dials.names(2 * REDIALS + 1) == list(range(2 * REDIALS + 1))
     assert dials.per_turn() == [1, REDIALS, REDIALS]
 
 
-async def test_a_turn_ends_when_its_dials_have_taken_their_time(dials):
+async def test_a_turn_ends_when_its_dials_have_used_up_its_time(dials):
     dials.took_s = TURN_S / 3.5
     for number in range(9):
         dials.add(WEB, number)
@@ -59,7 +59,7 @@ async def test_a_turn_ends_when_its_dials_have_taken_their_time(dials):
     assert dials.per_turn() == [1, 4, 4]
 
 
-async def test_service_ports_take_turns_and_share_the_bound(dials):
+async def test_service_ports_take_turns_and_share_the_limit(dials):
     for number in range(REDIALS):
         dials.add(WEB, ("web", number))
     for number in range(2):
@@ -69,7 +69,7 @@ async def test_service_ports_take_turns_and_share_the_bound(dials):
     assert dials.per_turn() == [2, REDIALS]
 
 
-async def test_a_client_that_fails_again_waits_behind_the_others(dials):
+async def test_a_client_that_fails_again_goes_to_the_end_of_the_queue(dials):
     def fail():
         dials.dial("fails")
         if len(dials.made) < 2:

@@ -35,7 +35,7 @@ def error_of(peer):
 
 
 @SIDES
-async def test_a_fin_closes_one_direction_and_later_answers_still_arrive(rig, first):
+async def test_a_fin_closes_one_direction_and_later_data_still_arrives(rig, first):
     asks, answers = await rig.both_ends(first)
     await asks.send(b"question")
     asks.finish()
@@ -60,7 +60,7 @@ async def test_a_reset_arrives_after_the_bytes_sent_before(rig, first):
 
 
 @SIDES
-async def test_a_reset_sent_with_data_arrives_after_the_data(rig, first):
+async def test_a_reset_sent_right_after_data_arrives_after_the_data(rig, first):
     resets, hears = await rig.both_ends(first)
     assert resets.send_some(b"last words") == 10
     resets.reset()
@@ -70,7 +70,7 @@ async def test_a_reset_sent_with_data_arrives_after_the_data(rig, first):
 
 @SIDES
 @pytest.mark.parametrize("words", [b"", b"last words"])
-async def test_a_reset_behind_a_fin_stays_a_reset(rig, first, words):
+async def test_a_reset_after_a_fin_is_forwarded_as_a_reset(rig, first, words):
     resets, hears = await rig.both_ends(first)
     resets.send_some(words)
     resets.finish()
@@ -81,7 +81,7 @@ async def test_a_reset_behind_a_fin_stays_a_reset(rig, first, words):
 
 
 @SIDES
-async def test_after_a_reset_no_bytes_are_held_for_a_fin(rig, first):
+async def test_after_a_reset_no_bytes_wait_for_a_fin(rig, first):
     await rig.both_ends(first)
     (connection,) = rig.connections.open
     direction = connection.up if first == "client" else connection.down
@@ -92,7 +92,7 @@ async def test_after_a_reset_no_bytes_are_held_for_a_fin(rig, first):
 
 
 @SIDES
-async def test_a_fin_followed_by_a_reset_stays_a_reset(rig, first):
+async def test_a_fin_followed_by_a_reset_is_forwarded_as_a_reset(rig, first):
     resets, hears = await rig.both_ends(first)
     resets.finish()
     resets.reset()
@@ -101,7 +101,7 @@ async def test_a_fin_followed_by_a_reset_stays_a_reset(rig, first):
 
 
 @SIDES
-async def test_a_reset_closes_both_directions_as_a_reset(rig, first):
+async def test_a_reset_resets_both_directions(rig, first):
     resets, hears = await rig.both_ends(first)
     await until(lambda: not resets.fill() and not hears.fill(), "both directions are full")
     resets.reset()
@@ -110,7 +110,7 @@ async def test_a_reset_closes_both_directions_as_a_reset(rig, first):
 
 
 @SIDES
-async def test_an_answer_before_a_reset_reaches_a_side_still_sending(rig, first):
+async def test_an_early_response_before_a_reset_reaches_a_side_still_sending(rig, first):
     """A server that answers 413 and closes with the upload unread."""
     uploads, refuses = await rig.both_ends(first)
     await until(lambda: not uploads.fill(), "the upload is stuck")
@@ -122,7 +122,7 @@ async def test_an_answer_before_a_reset_reaches_a_side_still_sending(rig, first)
 
 @SIDES
 @pytest.mark.parametrize("size", [1, 65536, BUFFER_BYTES, 2 * BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
-async def test_a_fin_sent_with_data_is_never_lost(rig, first, size):
+async def test_a_fin_sent_with_data_is_not_lost(rig, first, size):
     sends, hears = await rig.both_ends(first)
     data = random.Random(size).randbytes(size)
     sent = sends.send_some(data)
@@ -131,7 +131,7 @@ async def test_a_fin_sent_with_data_is_never_lost(rig, first, size):
 
 
 @SIDES
-async def test_a_fin_behind_a_full_turn_is_never_lost(rig, first):
+async def test_a_fin_behind_a_full_turn_is_not_lost(rig, first):
     sends, hears = await rig.both_ends(first)
     for sock in (sends.sock, hears.sock):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * MIB)
@@ -159,7 +159,7 @@ async def test_a_fin_received_with_data_is_sent_with_the_data(rig, first):
 
 
 @SIDES
-async def test_urgent_data_between_the_data_and_the_fin_is_not_left_behind(rig, first):
+async def test_urgent_data_between_data_and_fin_is_forwarded(rig, first):
     sends, hears = await rig.both_ends(first)
     sends.send_some(b"abc")
     sends.sock.send(b"!", socket.MSG_OOB)
@@ -181,7 +181,7 @@ async def test_old_urgent_data_does_not_hide_data_before_the_fin(rig, first):
 
 
 @SIDES
-async def test_the_last_close_is_no_reset(rig, first):
+async def test_closing_the_last_side_is_not_a_reset(rig, first):
     ends, answers = await rig.both_ends(first)
     ends.finish()
     assert await answers.read() == b""
@@ -209,7 +209,7 @@ def test_data_planes_in_two_threads_do_not_mix_their_bytes():
 
 
 @SIDES
-async def test_bytes_queued_for_a_stalled_reader_are_bounded_and_stop_the_sender(rig, first):
+async def test_a_stalled_reader_bounds_queued_bytes_and_stops_the_sender(rig, first):
     sends, _stalls = await rig.both_ends(first)
     await until(lambda: not sends.fill() and any(rig.pending()), "the sender is stopped")
     assert max(rig.pending()) <= PIPE_BYTES
@@ -228,7 +228,7 @@ def small_turns(rig, monkeypatch):
 
 
 @SIDES
-async def test_a_bulk_transfer_leaves_the_others_their_turn(rig, small_turns, first):
+async def test_a_bulk_transfer_lets_other_connections_take_turns(rig, small_turns, first):
     sends, hears = await rig.both_ends(first)
     client, server = await rig.both_ends(first)
     bulk = sends.fill()
@@ -242,7 +242,7 @@ async def test_a_bulk_transfer_leaves_the_others_their_turn(rig, small_turns, fi
 
 
 @SIDES
-async def test_a_direction_that_waits_for_its_turn_ignores_events(rig, small_turns, first):
+async def test_a_direction_waiting_for_its_turn_ignores_events(rig, small_turns, first):
     sends, _ = await rig.both_ends(first)
     sends.fill()
     (connection,) = rig.connections.open
@@ -253,7 +253,7 @@ async def test_a_direction_that_waits_for_its_turn_ignores_events(rig, small_tur
 
 
 @SIDES
-async def test_bytes_before_a_reset_may_exceed_a_turn(rig, small_turns, first):
+async def test_data_before_a_reset_may_exceed_a_turn(rig, small_turns, first):
     """They are read when a send reports the error: no later turn will read them."""
     resets, hears = await rig.both_ends(first)
     words = bytes(TURN_BYTES * 3 // 2)
@@ -281,7 +281,7 @@ async def test_urgent_data_before_a_reset_keeps_its_position(rig):
 
 
 @SIDES
-async def test_bulk_behind_urgent_data_before_a_reset_arrives(rig, first):
+async def test_bulk_data_behind_urgent_data_arrives_before_a_reset(rig, first):
     """While the reset is late: the splice reports the reset, and bytes follow the mark."""
     sends, hears = await rig.both_ends(first)
     (connection,) = rig.connections.open
@@ -317,7 +317,7 @@ async def play(rig, steps):
 
 @pytest.mark.hypothesis
 @FACTORIES
-def test_whatever_happens_bytes_are_equal_or_both_sides_see_an_error(factory):
+def test_under_any_operations_bytes_are_equal_or_both_sides_see_an_error(factory):
     with asyncio.Runner(loop_factory=factory) as runner:
 
         async def build():
@@ -376,7 +376,7 @@ async def run_and_stall(rig, web, pod, first):
 @pytest.mark.long
 @pytest.mark.parametrize("max_pipes", [32, 0], ids=["spliced", "copied"])
 @pytest.mark.parametrize("first", ["client", "endpoint"])
-async def test_a_stalled_reader_holds_bounded_memory_while_others_run(build, first, max_pipes):
+async def test_stalled_readers_hold_bounded_memory_while_others_run(build, first, max_pipes):
     rig = build(Tuning(max_pipes=max_pipes))
     pod, web = rig.served()
     stalled = [await run_and_stall(rig, web, pod, first) for _ in range(STALLED)]
@@ -387,7 +387,7 @@ async def test_a_stalled_reader_holds_bounded_memory_while_others_run(build, fir
     assert max(map(unsent_bytes, stalled)) <= MOST_BYTES
 
 
-async def test_short_messages_cost_no_system_call_for_buffers(rig, monkeypatch):
+async def test_short_messages_need_no_system_call_for_buffers(rig, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
@@ -400,7 +400,7 @@ async def test_short_messages_cost_no_system_call_for_buffers(rig, monkeypatch):
     assert bounded == []
 
 
-async def test_a_direction_is_bounded_once(rig, monkeypatch):
+async def test_a_directions_receive_buffer_is_bounded_only_once(rig, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
@@ -440,7 +440,7 @@ def make(descriptors):
     calls.close_epoll()
 
 
-async def test_a_pipe_holds_a_mebibyte(make):
+async def test_a_pipe_has_a_capacity_of_1_mib(make):
     pool = make(1)
     pipe = pool.take(NOW)
     assert fcntl.fcntl(pipe.read_end, fcntl.F_GETPIPE_SZ) == PIPE_BYTES
@@ -465,7 +465,7 @@ async def test_a_pipe_containing_bytes_is_closed(make, descriptors):
     assert not Path(f"/proc/self/fd/{pipe.read_end}").exists()
 
 
-async def test_a_pool_creates_no_more_pipes_than_its_bound(make):
+async def test_a_pool_creates_at_most_its_maximum_of_pipes(make):
     pool = make(2)
     pipes = [pool.take(NOW), pool.take(NOW)]
     assert pool.take(NOW) is None
@@ -473,14 +473,14 @@ async def test_a_pool_creates_no_more_pipes_than_its_bound(make):
         pool.give(pipe, 0)
 
 
-async def test_none_is_opened_without_descriptors_to_spare(make, descriptors):
+async def test_no_pipe_is_opened_when_descriptors_are_short(make, descriptors):
     pool = make(2)
     descriptors.take(99)
     assert pool.take(NOW) is None
     descriptors.give(99)
 
 
-async def test_a_closed_pool_has_none(make, descriptors):
+async def test_a_closed_pool_provides_no_pipes(make, descriptors):
     pool = make(2)
     used, free = pool.take(NOW), pool.take(NOW)
     pool.give(free, 0)
@@ -492,7 +492,7 @@ async def test_a_closed_pool_has_none(make, descriptors):
     assert descriptors.in_use == 0
 
 
-async def test_a_large_pipe_that_the_kernel_denies_is_requested_again_later(
+async def test_a_large_pipe_denied_by_the_kernel_is_requested_again_later(
     make, descriptors, monkeypatch
 ):
     asked = []
@@ -526,7 +526,7 @@ async def bulk_rig(build, request):
 
 
 @SIDES
-async def test_bulk_arrives_unchanged_and_the_pipes_are_returned(bulk_rig, first):
+async def test_bulk_data_arrives_unchanged_and_its_pipes_are_returned(bulk_rig, first):
     sends, hears = await bulk_rig.both_ends(first)
     sent, heard = await asyncio.gather(pour(sends, 60 * MIB, 1), drink(hears))
     assert sent == heard
@@ -535,7 +535,7 @@ async def test_bulk_arrives_unchanged_and_the_pipes_are_returned(bulk_rig, first
     assert bool(pipes.open_pipes) == bool(pipes._max_pipes)
 
 
-async def test_small_messages_take_no_pipe(rig):
+async def test_small_messages_use_no_pipe(rig):
     client, server = await rig.both_ends()
     for _ in range(50):
         await client.send(b"question")
@@ -544,7 +544,7 @@ async def test_small_messages_take_no_pipe(rig):
 
 
 @SIDES
-async def test_short_messages_after_bulk_are_copied_again(rig, first):
+async def test_short_messages_after_bulk_data_are_copied(rig, first):
     sends, hears = await rig.both_ends(first)
     await asyncio.gather(sends.send(bytes(8 * MIB)), hears.read_exactly(8 * MIB))
     await sends.send(b"a word")
@@ -572,7 +572,7 @@ async def test_bulk_data_arriving_in_parts_is_copied_once(rig, first):
 
 
 @SIDES
-async def test_a_reset_in_the_midst_of_bulk_leaves_no_pipe_behind(rig, first):
+async def test_a_reset_during_a_bulk_transfer_returns_its_pipe(rig, first):
     sends, hears = await rig.both_ends(first)
     await until(lambda: not sends.fill() and any(rig.pending()), "the sender is stopped")
     hears.reset()
@@ -581,7 +581,7 @@ async def test_a_reset_in_the_midst_of_bulk_leaves_no_pipe_behind(rig, first):
 
 
 @SIDES
-async def test_a_reset_that_a_read_of_bulk_meets_leaves_no_pipe_behind(rig, first):
+async def test_a_reset_detected_by_a_bulk_read_returns_the_pipe(rig, first):
     """The last words are read once more, and took a second pipe while the first was forgotten."""
     sends, hears = await rig.both_ends(first)
     await asyncio.gather(sends.send(bytes(MIB)), hears.read_exactly(MIB))
@@ -593,7 +593,7 @@ async def test_a_reset_that_a_read_of_bulk_meets_leaves_no_pipe_behind(rig, firs
 
 
 @SIDES
-async def test_a_reset_that_a_write_of_bulk_meets_leaves_no_pipe_behind(rig, first):
+async def test_a_reset_detected_by_a_bulk_write_returns_the_pipe(rig, first):
     sends, hears = await rig.both_ends(first)
     (connection,) = rig.connections.open
     (connection.up if first == "client" else connection.down)._is_bulk = True
@@ -604,7 +604,7 @@ async def test_a_reset_that_a_write_of_bulk_meets_leaves_no_pipe_behind(rig, fir
 
 
 @SIDES
-async def test_spliced_bulk_leaves_the_others_their_turn(rig, first, monkeypatch):
+async def test_spliced_bulk_data_lets_other_connections_take_turns(rig, first, monkeypatch):
     monkeypatch.setattr(relay, "PIPE_BYTES", 65536)
     sends, hears = await rig.both_ends(first)
     client, server = await rig.both_ends(first)

@@ -62,7 +62,7 @@ async def test_a_connection_to_a_removed_endpoint_is_reset_on_both_sides(served,
     assert timers.waiting == 1, "only looks at open connections go on"
 
 
-async def test_a_connection_that_needed_the_standby_later_stays_there(rig, timers):
+async def test_a_connection_started_while_the_endpoint_was_a_standby_continues(rig, timers):
     pod, dead = rig.endpoint(), rig.refusing()
     web = rig.service(pod.address, handling=AFTER_30_S)
     early, _ = await rig.joined(web, pod)
@@ -75,7 +75,7 @@ async def test_a_connection_that_needed_the_standby_later_stays_there(rig, timer
     assert await server.read() == b"still here"
 
 
-async def test_an_endpoint_that_returns_in_time_keeps_its_connections(served, timers):
+async def test_an_endpoint_returning_in_time_keeps_its_connections(served, timers):
     served.update(served.second)
     timers.advance(29)
     served.update(served.first, served.second)
@@ -113,7 +113,7 @@ async def test_by_default_connections_continue_and_no_timer_is_set(rig, timers):
     assert await served.server.read() == b"still here"
 
 
-async def test_a_service_may_request_removal_later_and_revoke_it(rig, timers):
+async def test_a_service_may_enable_and_disable_removal_later(rig, timers):
     served = Served(rig, Handling())
     await served.connect()
     served.update(served.second, handling=Handling())
@@ -127,7 +127,7 @@ async def test_a_service_may_request_removal_later_and_revoke_it(rig, timers):
     await until(lambda: not served.is_open)
 
 
-async def test_connections_to_a_standby_end_on_a_later_request(rig, timers):
+async def test_enabling_removal_later_ends_connections_to_a_standby(rig, timers):
     served = Served(rig, Handling())
     await served.connect()
     both, standbys = (served.first, served.second), ((served.first.address, 1),)
@@ -141,7 +141,7 @@ async def test_connections_to_a_standby_end_on_a_later_request(rig, timers):
     await until(lambda: not served.is_open)
 
 
-async def test_a_later_request_counts_from_the_endpoints_last_departure(rig, timers):
+async def test_removal_enabled_later_counts_from_the_endpoints_last_removal(rig, timers):
     served = Served(rig, Handling())
     served.update(served.second, handling=Handling())
     served.update(served.first, handling=Handling())
@@ -154,7 +154,7 @@ async def test_a_later_request_counts_from_the_endpoints_last_departure(rig, tim
     await until(lambda: not served.is_open)
 
 
-async def test_a_briefly_revoked_request_still_ends_connections(rig, timers):
+async def test_a_briefly_disabled_removal_still_ends_connections(rig, timers):
     served = Served(rig, AFTER_30_S)
     await served.connect()
     both, standbys = (served.first, served.second), ((served.first.address, 1),)
@@ -166,7 +166,7 @@ async def test_a_briefly_revoked_request_still_ends_connections(rig, timers):
     await until(lambda: not served.is_open)
 
 
-async def test_of_removed_endpoints_without_connections_nothing_is_remembered(rig, timers):
+async def test_removed_endpoints_without_connections_are_forgotten(rig, timers):
     first, second = rig.endpoint(), rig.endpoint()
     web = rig.service(first.address, second.address)
     rig.update(web, second.address)
@@ -175,7 +175,7 @@ async def test_of_removed_endpoints_without_connections_nothing_is_remembered(ri
     assert list(web.group.left_at) == [second.address], "that may still be dialled"
 
 
-async def test_a_shorter_time_counts_from_the_removal(served, timers):
+async def test_a_shorter_removal_time_counts_from_the_removal(served, timers):
     served.update(served.second)
     timers.advance(10)
     served.update(served.second, handling=Handling(removal_s=15.0))
@@ -183,14 +183,14 @@ async def test_a_shorter_time_counts_from_the_removal(served, timers):
     await until(lambda: not served.is_open)
 
 
-async def test_an_endpoint_that_only_inside_clients_may_use_loses_the_others(served, timers):
+async def test_an_endpoint_restricted_to_inside_clients_loses_outside_connections(served, timers):
     inside = ("10.0.0.0/8",)
     served.update(served.first, served.second, outside=(served.second.address,), inside=inside)
     timers.advance(30)
     await until(lambda: not served.is_open)
 
 
-async def test_connections_inside_survive_an_endpoints_removal_outside(served, timers):
+async def test_inside_connections_survive_an_endpoints_removal_outside(served, timers):
     inside = ("127.0.0.0/8",)
     served.update(served.first, served.second, outside=(served.second.address,), inside=inside)
     timers.advance(60)
@@ -198,7 +198,7 @@ async def test_connections_inside_survive_an_endpoints_removal_outside(served, t
     assert await served.server.read() == b"still here"
 
 
-async def test_an_endpoint_leaving_outside_first_loses_later_inside_clients(rig, timers):
+async def test_an_endpoint_removed_outside_first_loses_later_inside_clients(rig, timers):
     sides = {"outside": (), "inside": ("127.0.0.0/8",)}
     served = Served(rig, AFTER_30_S)
     served.update(served.first, **sides)
@@ -212,7 +212,7 @@ async def test_an_endpoint_leaving_outside_first_loses_later_inside_clients(rig,
     await until(lambda: not served.is_open)
 
 
-async def test_a_dial_in_progress_ends_when_answered(rig, timers):
+async def test_a_dial_in_progress_ends_once_answered(rig, timers):
     silent = rig.silent()
     web = rig.service(silent, handling=Handling(removal_s=0.0))
     await rig.client(web)
@@ -242,7 +242,7 @@ async def flow(rig):
     return dns, client, first, second
 
 
-async def test_a_flow_to_an_endpoint_that_still_serves_ends_after_the_time(flow, timers, rig):
+async def test_a_flow_to_a_removed_serving_endpoint_ends_after_the_removal_time(flow, timers, rig):
     _, client, first, second = flow
     timers.advance(29)
     await exchange(client, first)
@@ -251,7 +251,7 @@ async def test_a_flow_to_an_endpoint_that_still_serves_ends_after_the_time(flow,
     await exchange(client, second)
 
 
-async def test_a_flow_begun_after_its_endpoint_left_the_other_side_continues(rig, timers):
+async def test_a_flow_started_after_its_endpoint_left_the_other_side_continues(rig, timers):
     pod, other = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(pod.address, other.address, handling=AFTER_30_S)
     sides = {"outside": (other.address,), "inside": ("127.0.0.0/8",)}
@@ -281,7 +281,7 @@ async def test_a_flow_continues_when_its_endpoint_moves_to_the_other_side(rig, t
     assert len(rig.flows) == 0
 
 
-async def test_a_flow_begun_after_its_endpoint_became_standby_continues(rig, timers):
+async def test_a_flow_started_after_its_endpoint_became_a_standby_continues(rig, timers):
     standby, active = rig.udp_peer(), rig.refusing_udp()
     dns = rig.udp_service(standby.address, handling=AFTER_30_S)
     standbys = ((standby.address, 1),)
@@ -309,7 +309,7 @@ async def test_a_flow_to_a_returning_endpoint_continues(flow, timers, rig):
         await exchange(client, first)
 
 
-async def test_thousands_are_looked_at_in_slices(served, rig, monkeypatch, timers):
+async def test_thousands_of_connections_are_checked_in_slices(served, rig, monkeypatch, timers):
     monkeypatch.setattr("userspace_proxy.dataplane.removals._SLICE", 1)
     more = [await rig.client(served.web) for _ in range(5)]
     await until(lambda: all(c.up for c in rig.connections.open) and len(rig.connections.open) == 6)

@@ -53,7 +53,7 @@ async def at_the_limit(build, timers):
     return AtTheLimit(build, timers)
 
 
-async def test_one_clients_idle_connections_yield_to_another_services_client(at_the_limit, caplog):
+async def test_idle_connections_of_one_client_make_room_for_another_service(at_the_limit, caplog):
     caplog.set_level(logging.INFO)
     rig, web = at_the_limit.rig, at_the_limit.web
     pairs = await at_the_limit.fill()
@@ -76,7 +76,7 @@ async def test_one_clients_idle_connections_yield_to_another_services_client(at_
     assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
 
 
-async def test_other_clients_do_not_wait_while_one_floods(at_the_limit):
+async def test_other_clients_do_not_wait_during_one_clients_flood(at_the_limit):
     rig = at_the_limit.rig
     await at_the_limit.fill()
     more = [await rig.client(at_the_limit.web) for _ in range(27)]
@@ -88,7 +88,7 @@ async def test_other_clients_do_not_wait_while_one_floods(at_the_limit):
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
 
 
-async def test_a_client_flooding_one_service_is_served_by_another(at_the_limit):
+async def test_a_client_flooding_one_service_is_served_by_another_service(at_the_limit):
     rig = at_the_limit.rig
     await at_the_limit.fill()
     flood = await rig.client(at_the_limit.web)
@@ -99,7 +99,7 @@ async def test_a_client_flooding_one_service_is_served_by_another(at_the_limit):
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
 
 
-async def test_a_client_that_presses_on_several_services_is_served_by_none(at_the_limit):
+async def test_a_client_flooding_several_services_is_served_by_none_of_them(at_the_limit):
     rig, services = at_the_limit.rig, (at_the_limit.web, at_the_limit.cart)
     await at_the_limit.fill(*services)
     more = [await rig.client(service) for service in services]
@@ -111,7 +111,7 @@ async def test_a_client_that_presses_on_several_services_is_served_by_none(at_th
             assert await rig.resets_a_client(service)
 
 
-async def test_of_small_clients_the_largest_makes_room(at_the_limit, caplog):
+async def test_the_largest_of_many_small_clients_makes_room(at_the_limit, caplog):
     caplog.set_level(logging.WARNING)
     rig, services = at_the_limit.rig, (at_the_limit.web, at_the_limit.cart)
     for number in range(27):
@@ -146,7 +146,7 @@ async def test_busy_clients_are_not_reset(at_the_limit):
     assert at_the_limit.web.group.counters.evicted == 0
 
 
-async def test_connections_leave_some_descriptors_to_flows(at_the_limit):
+async def test_connections_leave_descriptors_for_flows(at_the_limit):
     rig = at_the_limit.rig
     peer = rig.udp_peer()
     await at_the_limit.fill()
@@ -178,7 +178,7 @@ async def stalled(rig, service, pod, **source):
     return client
 
 
-async def test_while_memory_is_short_stalled_readers_are_reset_and_no_others(timed, timers):
+async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
     pod = timed.endpoint()
     web, cart = (timed.service(pod.address) for _ in range(2))
     idle, endpoint = await timed.pair(cart, pod)
@@ -238,7 +238,7 @@ async def test_affinity_entries_evicted_in_later_steps_also_spare_connections(
     assert len(timed.connections) == 20
 
 
-async def test_short_memory_lets_new_clients_replace_others(timed, timers):
+async def test_during_a_memory_shortage_new_clients_replace_others(timed, timers):
     pod = timed.endpoint()
     web, cart = (timed.service(pod.address) for _ in range(2))
     limit = Limit(100)
@@ -264,7 +264,7 @@ async def test_short_memory_lets_new_clients_replace_others(timed, timers):
     assert timed.engine.descriptors.has_room(14 * DESCRIPTORS)
 
 
-async def test_while_memory_is_short_a_client_that_presses_on_is_reset(timed, timers):
+async def test_during_a_memory_shortage_a_flooding_client_is_reset(timed, timers):
     pod, web = timed.served()
     limit = Limit(0)
     limit.limit = 32 * 64 * 16 * 1024
@@ -282,7 +282,7 @@ async def test_while_memory_is_short_a_client_that_presses_on_is_reset(timed, ti
     assert web.group.counters.evicted_for_memory == before + 10
 
 
-async def test_held_bytes_count_the_process_and_both_sockets(rig):
+async def test_held_bytes_include_process_and_socket_buffers(rig):
     pod = rig.endpoint()
     client, _ = await rig.pair(rig.service(pod.address), pod)
     (connection,) = rig.connections.open

@@ -48,7 +48,7 @@ def test_a_socket_is_bound_to_the_requested_address(opened, protocol, ip):
 
 
 @PROTOCOLS
-def test_both_families_may_have_the_same_port(opened, protocol):
+def test_both_families_may_use_the_same_port(opened, protocol):
     port = opened(protocol, "::").getsockname()[1]
     assert opened(protocol, "0.0.0.0", port).getsockname()[1] == port
 
@@ -72,7 +72,7 @@ def test_an_address_of_another_node_is_an_error_with_a_hint(opened, protocol):
 
 @PROTOCOLS
 @pytest.mark.parametrize("ip", ["192.0.2.1", "2001:db8::1"])
-def test_an_address_that_the_node_does_not_have_yet_can_be_bound(opened, protocol, ip):
+def test_an_address_not_yet_on_the_node_can_be_bound(opened, protocol, ip):
     sock = opened(protocol, ip, freebind=True)
     assert sock.getsockname()[0] == ip
     option = (
@@ -83,7 +83,7 @@ def test_an_address_that_the_node_does_not_have_yet_can_be_bound(opened, protoco
     assert not sock.getsockopt(*option), "whoever accepts would look transparent to answers' rules"
 
 
-def test_accepted_sockets_send_without_delay(opened):
+def test_accepted_sockets_have_tcp_nodelay(opened):
     sock = opened(Protocol.TCP)
     with socket.create_connection(sock.getsockname()):
         accepted = socket.socket(fileno=sock._accept()[0])
@@ -91,7 +91,7 @@ def test_accepted_sockets_send_without_delay(opened):
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_chosen_port_stays_taken_while_its_socket_does_not_listen(opened):
+def test_a_port_stays_reserved_while_its_socket_does_not_listen(opened):
     sock = opened(Protocol.TCP)
     name = sock.getsockname()
     stop_listening(sock, keeps_port=True)
@@ -101,7 +101,7 @@ def test_a_chosen_port_stays_taken_while_its_socket_does_not_listen(opened):
         pass
 
 
-def test_a_released_port_may_be_taken_by_another_program(opened):
+def test_a_released_port_can_be_taken_by_another_program(opened):
     sock = opened(Protocol.TCP)
     address = SocketAddress(*sock.getsockname())
     stop_listening(sock, keeps_port=False)
@@ -119,7 +119,7 @@ def test_a_datagram_at_a_wildcard_reports_its_destination(opened):
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "0.0.0.0", "::1", "::"])
-def test_the_hop_limit_is_the_last_item_of_a_datagram(opened, ip):
+def test_the_hop_limit_is_the_last_ancillary_item_of_a_datagram(opened, ip):
     sock = opened(Protocol.UDP, ip)
     to = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)
     with socket.socket(family_of(ip), socket.SOCK_DGRAM) as client:

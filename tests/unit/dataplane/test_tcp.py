@@ -25,7 +25,7 @@ from .waiting import until
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
 
 
-async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
+async def test_an_unwatchable_connection_is_reset(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
@@ -37,7 +37,7 @@ async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
     assert group.counters.shortages == 1
 
 
-async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(rig):
+async def test_bytes_sent_by_an_endpoint_before_the_join_arrive(rig):
     pod = rig.endpoint()
     connection, client = await rig.begun(
         EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -47,7 +47,7 @@ async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(rig):
     assert await client.read() == b"220 ready"
 
 
-async def test_an_endpoint_that_resets_before_the_header_is_sent_resets_the_client(rig):
+async def test_an_endpoint_reset_before_the_header_is_sent_resets_the_client(rig):
     pod = rig.endpoint()
     handling = Handling(proxy_protocol=ProxyProtocol.V1)
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address], handling=handling))
@@ -76,7 +76,7 @@ def sends_at_once(connection):
     ],
 )
 @pytest.mark.parametrize("said", ["before", "after"])
-async def test_sent_data_never_wait_for_an_ack(rig, words, is_at_once, said):
+async def test_sent_data_does_not_wait_for_an_ack(rig, words, is_at_once, said):
     pod = rig.endpoint()
     connection, client = await rig.begun(
         EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -241,7 +241,7 @@ async def resets_it_after_a_byte(client, server):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
+async def test_only_an_endpoint_ending_a_connection_without_cause_is_blamed(
     rig, ending, resets, empty
 ):
     pod, web = rig.served()
@@ -273,7 +273,7 @@ async def test_an_endpoint_may_close_a_connection_idle_from_the_start(rig):
 
 
 @pytest.mark.parametrize("is_answered", [False, True])
-async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
+async def test_the_only_client_without_an_answer_is_named(rig, is_answered):
     pod, web = rig.served()
     for last in range(2, 8):
         turned_away, is_last = last % 2 == 0, last == 7
@@ -295,7 +295,7 @@ async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
     assert failed == {ALICE: 3, BOB: 0}
 
 
-async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):
+async def test_an_endpoint_that_closes_and_then_resets_is_blamed_once(rig):
     pod, web = rig.served()
     client, server = await rig.pair(web, pod)
     await client.send(b"question")
@@ -309,7 +309,7 @@ async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_on
 
 
 @pytest.mark.parametrize("is_half_closed", [False, True])
-async def test_a_reset_after_an_answer_counts_unless_the_endpoint_had_closed(rig, is_half_closed):
+async def test_a_reset_after_a_response_counts_unless_the_endpoint_had_closed(rig, is_half_closed):
     pod, web = rig.served()
     cuts = web.group.counters_of(pod.address).cuts
     client, server = await rig.pair(web, pod)
@@ -328,7 +328,7 @@ async def test_a_reset_after_an_answer_counts_unless_the_endpoint_had_closed(rig
     assert not cuts.is_on
 
 
-async def test_waits_for_an_endpoint_and_for_its_first_byte_are_counted(build):
+async def test_connect_time_and_time_to_first_byte_are_counted(build):
     clock = Clock()
     rig = build(clock=clock)
     pod, web = rig.served()
@@ -344,7 +344,7 @@ async def test_waits_for_an_endpoint_and_for_its_first_byte_are_counted(build):
     assert (web.group.first_byte_times.count, web.group.first_byte_times.seconds) == (1, 2.0)
 
 
-async def test_a_failed_dial_counts_towards_the_wait_for_an_endpoint(build):
+async def test_a_failed_dial_counts_towards_the_connect_time(build):
     clock = Clock()
     rig = build(Tuning(connect_timeout_s=0.02), clock=clock)
     pod = rig.endpoint()
@@ -362,7 +362,7 @@ PATIENT = Tuning(connect_timeout_s=60)
 
 
 @pytest.mark.parametrize("dead", ["refusing", "unreachable", "silent"])
-async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
+async def test_a_dead_endpoint_is_followed_by_the_next_endpoint(build, dead):
     rig = build(QUICK)
     live = rig.endpoint()
     first = {"refusing": rig.refusing, "silent": rig.silent, "unreachable": lambda: UNREACHABLE}
@@ -402,7 +402,7 @@ def range_of(web, endpoints, distance=5, **fields):
 
 
 @pytest.mark.parametrize("timeout_s", [None, 60], ids=["balanced", "affinity"])
-async def test_a_closed_port_of_a_range_does_not_affect_others(rig, timeout_s):
+async def test_a_closed_port_of_a_range_does_not_eject_the_endpoint(rig, timeout_s):
     """With affinity its client is reset: the port of another pod is of another session."""
     pod, closed = rig.endpoint(), rig.refusing()
     listed = [SocketAddress(one.ip, one.port - 5) for one in (closed, pod.address)]
@@ -439,7 +439,7 @@ async def test_a_clients_own_address_is_known_to_reach_the_dialled_port_of_a_ran
     assert dialer.ended_connections.has("127.0.0.1", pod.address, rig.engine.reactor.now)
 
 
-async def test_a_port_that_has_just_left_its_range_is_reset(rig):
+async def test_a_port_recently_removed_from_its_range_is_reset(rig):
     listed = rig.endpoint().address
     web = rig.service(listed)
     web.group.update(range_of(web, [listed]))
@@ -447,7 +447,7 @@ async def test_a_port_that_has_just_left_its_range_is_reset(rig):
     assert await rig.resets_a_client(web)
 
 
-async def test_a_port_that_left_its_range_long_ago_may_be_the_service_ports(rig):
+async def test_a_port_removed_from_its_range_long_ago_may_be_the_service_port(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
     web.group.update(range_of(web, [pod.address]))
@@ -475,7 +475,7 @@ async def test_a_dial_may_use_an_endpoint_of_the_other_family(rig):
     assert await server.read() == b"hello"
 
 
-async def test_a_client_does_not_wait_for_another_clients_silent_endpoint(build):
+async def test_a_client_does_not_wait_for_the_silent_endpoint_of_another_client(build):
     rig = build(PATIENT)
     pod = rig.endpoint()
     web = rig.service(rig.silent(), pod.address)
@@ -488,7 +488,7 @@ async def test_a_client_does_not_wait_for_another_clients_silent_endpoint(build)
 
 
 @pytest.mark.parametrize("dead", ["refusing", "unreachable", "silent"])
-async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
+async def test_a_client_of_dead_endpoints_is_reset(build, dead):
     rig = build(QUICK)
     make = {"refusing": rig.refusing, "silent": rig.silent, "unreachable": lambda: UNREACHABLE}
     web = rig.service(make[dead](), make[dead]())
@@ -497,7 +497,7 @@ async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
     assert rig.connections.open == {}
 
 
-async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen(rig):
+async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen_dials(rig):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 2 * TRIED_MAX + 1)]
     group = EndpointGroup(port_key("shop/web"), Serving(dead))
     connection, client = await rig.begun(group)
@@ -524,7 +524,7 @@ async def test_a_client_of_silent_endpoints_is_reset_after_3_s(timed, timers, co
     assert timers.waiting == 0
 
 
-async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(timed, timers):
+async def test_an_endpoint_given_less_than_its_timeout_is_not_blamed(timed, timers):
     group = EndpointGroup(port_key("shop/web"), Serving([timed.silent() for _ in range(4)]))
     _connection, client = await ask(timed, group)
     # The loop was held up: the third dial begins with half a second left for the client.
@@ -535,7 +535,7 @@ async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(timed, ti
     assert len(group.balancers.current.ejected(timers.now)) == 2
 
 
-async def test_an_answered_dial_counts_until_joined(timed, timers):
+async def test_an_answered_dial_counts_as_load_until_joined(timed, timers):
     pods = [timed.endpoint().address for _ in range(2)]
     group = EndpointGroup(port_key("shop/web"), Serving(pods, **limited(1)))
     connection, _ = await ask(timed, group)
@@ -578,7 +578,7 @@ async def test_one_client_per_second_dials_recently_silent_endpoints(timed, time
     assert another.is_closed
 
 
-async def test_a_recovered_endpoint_serves_after_a_second_although_all_were_silent(timed, timers):
+async def test_a_recovered_endpoint_serves_after_a_second_even_if_all_were_silent(timed, timers):
     silent = timed.keep(SilentEndpoint())
     group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
     await ask(timed, group)
@@ -594,7 +594,7 @@ async def test_a_recovered_endpoint_serves_after_a_second_although_all_were_sile
     assert group.balancers.current.ejected(timers.now) == {}
 
 
-async def test_a_dial_begun_before_an_endpoints_return_does_not_eject_it_again(timed, timers):
+async def test_a_dial_started_before_an_endpoints_return_does_not_eject_it_again(timed, timers):
     silent = timed.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent, timed.refusing()]))
     _connection, _ = await ask(timed, group)
@@ -607,7 +607,7 @@ async def test_a_dial_begun_before_an_endpoints_return_does_not_eject_it_again(t
 
 
 @pytest.mark.parametrize("is_only", [True, False])
-async def test_a_silent_dial_does_not_eject_the_only_endpoint_after_a_later_answer(
+async def test_a_timed_out_dial_does_not_eject_the_only_endpoint_after_a_later_success(
     timed, timers, is_only
 ):
     silent = timed.keep(SilentEndpoint())
@@ -631,7 +631,7 @@ async def assert_served(rig, group, pod):
     assert await (await pod.accept()).read() == b"hello"
 
 
-async def test_endpoints_that_refuse_are_dialled_for_each_client(rig):
+async def test_refusing_endpoints_are_dialled_for_each_client(rig):
     """A refusal costs no time, so an endpoint that is back is found by the first client."""
     web = rig.service(rig.refusing())
     for count in (1, 2, 3):
@@ -651,7 +651,7 @@ async def test_a_dial_without_a_descriptor_is_retried_soon(rig):
     assert await (await pods[1].accept()).read() == b"patience"
 
 
-async def test_a_client_does_not_wait_for_a_descriptor_for_ever(timed, timers):
+async def test_a_client_waits_for_a_descriptor_only_for_a_limited_time(timed, timers):
     connection, client = await timed.begun(
         EndpointGroup(port_key("shop/web"), Serving([timed.silent()]))
     )
@@ -677,7 +677,7 @@ async def test_a_connection_closed_while_waiting_for_a_descriptor_stays_closed(t
     assert pod.accept_now() is None
 
 
-async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatch):
+async def test_an_unwatchable_dial_is_retried_soon(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
@@ -690,7 +690,7 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatc
     assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_the_end_of_an_uncounted_dial_ends_no_other(rig):
+async def test_the_end_of_an_uncounted_dial_does_not_decrease_the_load(rig):
     silent = rig.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent]))
     before, _ = await rig.begun(group)
@@ -716,7 +716,7 @@ async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
     assert await (await pod.accept()).read() == b"waited"
 
 
-async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing(rig):
+async def test_a_self_connected_socket_counts_as_a_refusal(rig):
     pod = rig.endpoint()
     own = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     own.bind(("127.0.0.1", 0))
@@ -733,7 +733,7 @@ async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing
     assert group.counters_of(itself).failures == 1
 
 
-async def test_a_client_that_leaves_during_the_dial_leaves_no_deadline(rig):
+async def test_a_client_leaving_during_the_dial_leaves_no_deadline(rig):
     web = rig.service(rig.silent(), rig.endpoint().address)
     await rig.client(web)
     await until(lambda: rig.connections.open)
@@ -742,7 +742,7 @@ async def test_a_client_that_leaves_during_the_dial_leaves_no_deadline(rig):
     assert len(rig.connections.dial_deadlines) == len(rig.connections.client_deadlines) == 0
 
 
-async def test_a_client_is_reset_when_its_last_endpoint_leaves_during_the_dial(build):
+async def test_a_client_is_reset_when_its_last_endpoint_is_removed_during_the_dial(build):
     rig = build(QUICK)
     web = rig.service(rig.silent(), rig.endpoint().address)
     client = await rig.client(web)
@@ -752,7 +752,7 @@ async def test_a_client_is_reset_when_its_last_endpoint_leaves_during_the_dial(b
     assert rig.connections.open == {}
 
 
-async def test_a_dial_moves_on_to_an_endpoint_that_came_meanwhile(build):
+async def test_a_dial_moves_on_to_an_endpoint_added_meanwhile(build):
     rig = build(QUICK)
     web = rig.service(rig.silent())
     client = await rig.client(web)
@@ -763,7 +763,7 @@ async def test_a_dial_moves_on_to_an_endpoint_that_came_meanwhile(build):
     assert await (await pod.accept()).read() == b"welcome"
 
 
-async def test_no_other_endpoint_is_dialled_for_a_client_that_has_gone(build):
+async def test_no_further_endpoint_is_dialled_for_a_disconnected_client(build):
     rig = build(QUICK)
     pod = rig.endpoint()
     web = rig.service(rig.silent(), pod.address)

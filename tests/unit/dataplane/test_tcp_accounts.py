@@ -40,7 +40,7 @@ async def test_a_client_without_an_endpoint_counts_as_failed(rig):
     assert [(call.number, call.failed) for call in rig.engine.calls.take()[0]] == [(1, 1)]
 
 
-async def test_a_log_that_begins_meanwhile_has_the_end(rig, caplog):
+async def test_a_connection_log_enabled_meanwhile_logs_the_end(rig, caplog):
     pod, web = rig.served()
     caplog.set_level("INFO")
     client, _ = await rig.joined(web, pod)
@@ -84,7 +84,7 @@ def noted(rig, counters):
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_up(rig, leave):
+async def test_a_client_leaving_after_an_unanswered_second_has_given_up(rig, leave):
     client, _server, counters = await ask_and_wait(rig)
     assert noted(rig, counters) == (0, 0), "it still waits, as long polls do"
     getattr(client, leave)()
@@ -92,7 +92,7 @@ async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_u
     assert noted(rig, counters) == (1, Failure.UNANSWERED), "once"
 
 
-async def test_a_client_that_gave_up_is_timed_by_its_end_and_a_later_byte_is_slow(rig):
+async def test_a_client_that_gave_up_is_timed_by_its_fin_and_a_later_byte_is_slow(rig):
     client, server, counters = await ask_and_wait(rig)
     (connection,) = rig.connections.open
     client.close()
@@ -105,7 +105,7 @@ async def test_a_client_that_gave_up_is_timed_by_its_end_and_a_later_byte_is_slo
     assert not counters.ends.part.late.is_at_end
 
 
-async def test_a_question_that_was_read_with_its_reset_has_not_waited(rig, monkeypatch):
+async def test_a_request_read_together_with_its_reset_has_not_waited(rig, monkeypatch):
     client, _server, counters = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
@@ -120,7 +120,7 @@ async def test_a_question_that_was_read_with_its_reset_has_not_waited(rig, monke
 
 
 @pytest.mark.parametrize(("seconds", "answers_others"), [(0.95, False), (0.35, True)])
-async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered_either(
+async def test_an_endpoint_closing_after_the_client_left_counts_as_unanswered(
     rig, seconds, answers_others
 ):
     client, server, counters = await ask_and_wait(rig, seconds)
@@ -132,7 +132,7 @@ async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered
     assert noted(rig, counters) == (1, Failure.UNANSWERED)
 
 
-async def test_a_late_greeting_has_taken_the_time_since_the_endpoint_answered(rig):
+async def test_a_late_greeting_is_timed_since_the_dial_was_answered(rig):
     client, server, _ = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
@@ -144,7 +144,7 @@ async def test_a_late_greeting_has_taken_the_time_since_the_endpoint_answered(ri
     assert connection.exchange.first_byte_s >= 7.0, "the client's end asks for nothing"
 
 
-async def test_a_late_answer_arriving_with_the_end_is_logged(build, caplog):
+async def test_a_late_response_arriving_with_the_fin_is_logged(build, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     rig = build(Tuning(connection_log=1.0))
     client, server, counters = await ask_and_wait(rig)
@@ -159,7 +159,7 @@ async def test_a_late_answer_arriving_with_the_end_is_logged(build, caplog):
 
 
 @pytest.mark.parametrize(("seconds", "is_with_end"), [(0.95, False), (0.95, True), (0.12, True)])
-async def test_an_answer_after_the_clients_close_does_not_count(rig, seconds, is_with_end):
+async def test_a_response_after_the_clients_close_does_not_count(rig, seconds, is_with_end):
     client, server, counters = await ask_and_wait(rig, seconds)
     client.close()
     assert await server.read() == b""
@@ -175,7 +175,7 @@ async def test_an_answer_after_the_clients_close_does_not_count(rig, seconds, is
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
-async def test_a_client_that_reads_after_its_end_has_its_answer_however_late(rig, is_with_end):
+async def test_a_half_closed_client_still_gets_a_late_response(rig, is_with_end):
     client, server, counters = await ask_and_wait(rig)
     client.finish()
     assert await server.read() == b""
@@ -190,7 +190,7 @@ async def test_a_client_that_reads_after_its_end_has_its_answer_however_late(rig
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
-async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig, is_with_end):
+async def test_a_client_that_half_closes_at_once_gets_its_response(rig, is_with_end):
     client, server, counters = await connect(rig)
     await client.send(b"question")
     client.finish()
@@ -209,7 +209,7 @@ async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig,
     assert counters.client_aborts == 0
 
 
-async def test_a_connection_that_ends_while_awaiting_an_answer_is_no_longer_watched(timed, timers):
+async def test_a_connection_closed_while_awaiting_a_response_is_no_longer_watched(timed, timers):
     client, server, _ = await ask_and_wait(timed)
     timers.advance(1.0)
     client.finish()
@@ -224,7 +224,7 @@ async def test_a_connection_that_ends_while_awaiting_an_answer_is_no_longer_watc
     assert not awaited
 
 
-async def test_a_late_answer_is_awaited_although_the_endpoint_has_not_read_to_the_end(rig):
+async def test_a_late_response_is_awaited_even_if_the_endpoint_has_not_read_everything(rig):
     client, server, counters = await connect(rig)
     # More than the window of an endpoint that doesn't read: the client's FIN stays behind it.
     await client.send(bytes(500_000))
@@ -254,7 +254,7 @@ async def test_a_late_answer_is_awaited_although_the_endpoint_has_not_read_to_th
 
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("has_waited", [False, True])
-async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the_endpoint(
+async def test_a_client_leaving_after_waiting_for_its_turn_is_not_the_endpoints_fault(
     rig, monkeypatch, has_waited, is_late
 ):
     monkeypatch.setattr(endpoint_group, "_WAITED_S", 0.0 if has_waited else 60.0)
@@ -285,7 +285,7 @@ async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the
     assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
 
 
-async def test_an_endpoint_resetting_long_unread_data_was_hung(rig):
+async def test_an_endpoint_resetting_long_unread_data_counts_as_hung(rig):
     client, server, counters = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
@@ -356,7 +356,7 @@ async def is_answered_first(client, server):
         (is_answered_first, 0, 0),
     ],
 )
-async def test_an_endpoint_owes_a_further_answer_after_a_wait(rig, monkeypatch, ends, owed, cut):
+async def test_an_endpoint_owes_a_second_response_after_a_wait(rig, monkeypatch, ends, owed, cut):
     monkeypatch.setitem(OWED_AFTER_S, True, 0.1)
     client, server, counters = await ask_again(rig)
     (connection,) = rig.connections.open
@@ -370,14 +370,14 @@ async def test_an_endpoint_owes_a_further_answer_after_a_wait(rig, monkeypatch, 
     ) == (owed, cut, 0)
 
 
-async def test_a_client_that_asks_again_and_leaves_at_once_is_owed_nothing(rig):
+async def test_a_client_leaving_at_once_after_a_second_request_is_owed_no_response(rig):
     client, server, counters = await ask_again(rig)
     await leaves(client, server)
     await ended(rig)
     assert counters.unanswered_requests == 0
 
 
-async def test_a_reset_that_a_splice_reports_is_counted_as_the_endpoints(rig):
+async def test_a_reset_reported_by_splice_is_attributed_to_the_endpoint(rig):
     client, server, counters = await connect(rig)
     (connection,) = rig.connections.open
     await server.send(b"hello")
@@ -388,7 +388,7 @@ async def test_a_reset_that_a_splice_reports_is_counted_as_the_endpoints(rig):
     assert (counters.resets, counters.endpoint_aborts) == (1, 1)
 
 
-async def test_a_reset_of_a_client_is_its_own_after_an_end_of_an_endpoint_without_a_byte(
+async def test_a_client_reset_after_an_empty_endpoint_close_is_attributed_to_the_client(
     build, caplog
 ):
     caplog.set_level(logging.INFO, LOGGER)

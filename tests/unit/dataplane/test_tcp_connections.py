@@ -33,7 +33,7 @@ from .waiters import HOLD, count_waiting, limited, waiting
 from .waiting import turns, until
 
 
-async def test_only_the_last_end_is_reported(rig):
+async def test_on_idle_is_called_only_when_the_last_connection_ends(rig):
     told = []
     pod, web = rig.served()
     pairs = [await rig.pair(web, pod) for _ in range(2)]
@@ -47,7 +47,7 @@ async def test_only_the_last_end_is_reported(rig):
     assert told == [0]
 
 
-async def test_all_are_reset_and_counted(rig):
+async def test_reset_all_resets_and_counts_all_connections(rig):
     pod, web = rig.served()
     pairs = [await rig.pair(web, pod) for _ in range(3)]
     assert rig.connections.reset_all() == 3
@@ -57,13 +57,13 @@ async def test_all_are_reset_and_counted(rig):
     assert rig.connections.reset_all() == 0
 
 
-async def test_connections_are_kept_in_the_order_of_their_acceptance(rig):
+async def test_connections_are_kept_in_order_of_acceptance(rig):
     pod, web = rig.served()
     ports = [(await rig.pair(web, pod))[0].sock.getsockname()[1] for _ in range(32)]
     assert [connection.address[1] for connection in rig.connections.open] == ports
 
 
-async def test_a_client_that_has_waited_is_idle_since_an_endpoint_answered(build, timers):
+async def test_the_idle_time_of_a_waiting_client_starts_when_an_endpoint_answers(build, timers):
     rig = build(Tuning(), timers.clock, timers)
     pod = rig.endpoint()
     web = rig.service(pod.address, **limited(1))
@@ -86,7 +86,7 @@ async def test_a_client_that_has_waited_is_idle_since_an_endpoint_answered(build
 
 
 @pytest.mark.parametrize("reason", ["hold", "limit"])
-async def test_clients_that_wait_are_reset_when_their_service_is_deleted(rig, reason):
+async def test_waiting_clients_are_reset_when_their_service_is_deleted(rig, reason):
     pod = rig.endpoint()
     if reason == "hold":
         web = rig.service(**HOLD)
@@ -100,7 +100,7 @@ async def test_clients_that_wait_are_reset_when_their_service_is_deleted(rig, re
     assert count_waiting(web) == 0
 
 
-async def test_a_connection_that_has_waited_ends_with_a_fin(rig):
+async def test_a_connection_that_waited_ends_with_a_fin(rig):
     web = rig.service(**HOLD)
     (client,) = await waiting(rig, web, 1)
     pod = rig.endpoint()
@@ -174,7 +174,7 @@ async def joined(rig):
 
 
 @FAMILIES
-async def test_a_short_connection_takes_17_segments(frozen, ip):
+async def test_a_short_connection_uses_17_segments(frozen, ip):
     pod = frozen.endpoint(ip)
     web = frozen.service(pod.address, at=ip)
     await exchange(frozen, web, pod)
@@ -187,7 +187,7 @@ async def test_a_short_connection_takes_17_segments(frozen, ip):
 
 
 @FAMILIES
-async def test_a_listener_that_has_refused_holds_acks_again(frozen, ip):
+async def test_a_listener_delays_acks_again_after_refusing(frozen, ip):
     pod = frozen.endpoint(ip)
     web = frozen.service(pod.address, at=ip)
     frozen.update(web)
@@ -198,7 +198,7 @@ async def test_a_listener_that_has_refused_holds_acks_again(frozen, ip):
 
 @pytest.mark.parametrize("client", [None, "127.9.9.9"], ids=["node-address", "client-address"])
 @pytest.mark.parametrize(("holds_ack", "expected"), [(True, 2), (False, 3)])
-def test_only_a_dial_holding_the_ack_sends_it_with_the_first_bytes(
+def test_only_a_dial_with_a_delayed_ack_sends_it_with_the_first_bytes(
     node, stack, client, holds_ack, expected
 ):
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -230,7 +230,7 @@ def dialled(client, at, holds_ack):
     return calls.socket(dialer.dial_for(dialling, at, 0.0, False, holds_ack))
 
 
-async def test_a_dial_holds_its_ack_if_the_last_client_had_sent_when_its_endpoint_answered(frozen):
+async def test_a_dial_delays_its_ack_if_the_last_client_sent_before_the_endpoint_answered(frozen):
     _, web = frozen.served()
     held = []
     for request in (b"question", b"question", b"", b"", b"question", b"question"):
@@ -241,7 +241,7 @@ async def test_a_dial_holds_its_ack_if_the_last_client_had_sent_when_its_endpoin
     assert held == [False, True, True, False, False, True]
 
 
-async def test_a_proxy_header_is_something_to_send(frozen):
+async def test_a_proxy_header_counts_as_data_to_send(frozen):
     pod = frozen.endpoint()
     web = frozen.service(pod.address, handling=Handling(proxy_protocol=ProxyProtocol.V1))
     for held in (False, True, True):
@@ -251,7 +251,7 @@ async def test_a_proxy_header_is_something_to_send(frozen):
         await until(lambda: not frozen.connections.open)
 
 
-async def test_a_dial_after_the_time_holds_nothing(frozen, timers):
+async def test_a_dial_after_the_ack_delay_delays_no_ack(frozen, timers):
     pod = frozen.endpoint()
     web = frozen.service(frozen.silent(), pod.address)
     web.group.sends_at_once = True
@@ -274,7 +274,7 @@ async def best_wait(attempt, limit_s):
     return min(took)
 
 
-async def test_a_server_that_sends_first_does_not_wait(frozen):
+async def test_a_server_that_sends_first_is_not_delayed(frozen):
     pod, web = frozen.served()
 
     async def attempt():
@@ -292,7 +292,7 @@ async def test_a_server_that_sends_first_does_not_wait(frozen):
 
 
 @FAMILIES
-async def test_a_client_that_writes_twice_waits_as_long_as_acks_are_held(frozen, timers, ip):
+async def test_a_client_writing_twice_waits_only_for_the_ack_delay(frozen, timers, ip):
     pod = frozen.endpoint(ip)
     web = frozen.service(pod.address, at=ip)
     web.group.sends_at_once = True
@@ -313,7 +313,7 @@ async def test_a_client_that_writes_twice_waits_as_long_as_acks_are_held(frozen,
 
 
 @FAMILIES
-async def test_a_server_that_writes_twice_waits_as_long_as_acks_are_held(frozen, timers, ip):
+async def test_a_server_writing_twice_waits_only_for_the_ack_delay(frozen, timers, ip):
     pod = frozen.endpoint(ip)
     web = frozen.service(pod.address, at=ip)
     web.group.sends_at_once = True
@@ -336,7 +336,7 @@ async def test_a_server_that_writes_twice_waits_as_long_as_acks_are_held(frozen,
     assert await best_wait(attempt, KERNEL_S / 2) < KERNEL_S / 2
 
 
-async def test_a_connection_that_stays_open_has_the_kernels_own_acks_on_both_sides(frozen, timers):
+async def test_a_lasting_connection_returns_to_the_kernels_acks_on_both_sides(frozen, timers):
     pod = frozen.endpoint()
     asks(frozen, frozen.service(pod.address))
     connection = await joined(frozen)
@@ -360,13 +360,13 @@ async def test_a_dialling_connection_also_gets_quick_acks(frozen, timers):
     assert has_quick_acks(connection._endpoint_socket)
 
 
-async def test_connections_that_end_are_forgotten(frozen):
+async def test_ended_connections_are_forgotten(frozen):
     pod, web = frozen.served()
     await exchange(frozen, web, pod)
     assert not frozen.connections.held_acks
 
 
-async def test_no_timer_outlives_the_data_plane(frozen, timers):
+async def test_closing_the_data_plane_cancels_its_timers(frozen, timers):
     pod = frozen.endpoint()
     await frozen.pair(frozen.service(pod.address), pod)
     frozen.dataplane.close()
@@ -400,7 +400,7 @@ async def held(timers, stack):
     return reactor, held, connection
 
 
-async def test_a_late_loop_holds_acks_until_it_catches_up(held, timers):
+async def test_a_late_loop_delays_acks_until_it_catches_up(held, timers):
     reactor, held, connection = held
     reactor._behind_until = timers.now + 2.5 * HELD_S
     timers.advance(2.1 * HELD_S)
@@ -410,7 +410,7 @@ async def test_a_late_loop_holds_acks_until_it_catches_up(held, timers):
     assert timers.waiting == 0
 
 
-async def test_a_loop_that_stays_behind_holds_acks_for_20_ms_at_most(held, timers):
+async def test_a_loop_that_stays_behind_delays_acks_for_20_ms_at_most(held, timers):
     reactor, held, connection = held
     reactor._behind_until = timers.now + 1000
     timers.advance(BEHIND_S * 0.8)
@@ -429,7 +429,7 @@ def calls_of(sock):
 
 
 @FAMILIES
-def test_accepted_sockets_inherit_and_then_release_held_acks(stack, ip):
+def test_accepted_sockets_inherit_and_then_release_delayed_acks(stack, ip):
     listener = stack.enter_context(socket.create_server((ip, 0), family=family_of(ip)))
     hold_acks(listener)
     stack.enter_context(socket.create_connection(address_of(listener)))
@@ -441,7 +441,7 @@ def test_accepted_sockets_inherit_and_then_release_held_acks(stack, ip):
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_other_sockets_than_tcps_are_left_alone(stack, kind):
+def test_non_tcp_sockets_are_left_unchanged(stack, kind):
     for sock in socket.socketpair(type=kind):
         stack.enter_context(sock)
         hold_acks(sock)
@@ -476,7 +476,7 @@ async def test_bytes_sent_before_a_reset_reach_a_reader_that_had_stalled(build, 
 @SIDES
 @PIPES
 @pytest.mark.parametrize("size", [2_000_000, STALLING_BYTES, MORE_THAN_IS_TAKEN])
-async def test_a_reader_that_stays_stalled_is_reset_after_its_time(
+async def test_a_reader_that_stays_stalled_is_reset_after_its_timeout(
     build, timers, first, pipes, size
 ):
     rig = build(Tuning(max_pipes=pipes), timers.clock, timers)
@@ -494,7 +494,7 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_time(
 
 @SIDES
 @PIPES
-async def test_a_slow_reader_gets_all_that_the_proxys_kernel_had_acknowledged(
+async def test_a_slow_reader_gets_all_bytes_acknowledged_by_the_proxys_kernel(
     build, timers, first, pipes
 ):
     rig = build(Tuning(max_pipes=pipes), timers.clock, timers)
@@ -526,7 +526,7 @@ async def test_a_slow_reader_is_reset_after_a_minute(timed, timers, first):
     assert LIMIT_S <= timers.now - began < LIMIT_S + 5
 
 
-async def test_bytes_that_move_are_progress_also_if_as_many_are_left_as_before(timed, timers):
+async def test_moved_bytes_count_as_progress_even_if_as_many_remain(timed, timers):
     resets, _ = await timed.both_ends("client")
     await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     (waiting,) = timed.connections.late_resets.waiting.values()
@@ -541,9 +541,7 @@ async def test_bytes_that_move_are_progress_also_if_as_many_are_left_as_before(t
 
 
 @SIDES
-async def test_a_reader_that_leaves_meanwhile_ends_the_wait_and_its_pipe_is_not_used_again(
-    rig, first
-):
+async def test_a_reader_leaving_meanwhile_ends_the_wait_and_its_pipe_is_not_reused(rig, first):
     resets, stalls = await rig.both_ends(first)
     await reset_behind(rig, resets, bytes(STALLING_BYTES))
     assert rig.engine.pipes.open_pipes == 1
@@ -553,7 +551,7 @@ async def test_a_reader_that_leaves_meanwhile_ends_the_wait_and_its_pipe_is_not_
 
 
 @SIDES
-async def test_a_reset_without_undelivered_bytes_does_not_wait(rig, first):
+async def test_a_reset_without_undelivered_bytes_is_immediate(rig, first):
     resets, hears = await rig.both_ends(first)
     await resets.send(b"word")
     assert await hears.read() == b"word"
@@ -617,7 +615,7 @@ async def serving_two(build):
     return rig, web, pod, [await rig.pair(web, pod) for _ in range(2)]
 
 
-async def test_a_queue_longer_than_a_batch_is_drained(rig):
+async def test_an_accept_queue_longer_than_a_batch_is_drained(rig):
     pod, web = rig.served()
     clients = [await rig.client(web) for _ in range(2 * BATCH + 1)]
     for _ in clients:
@@ -625,7 +623,7 @@ async def test_a_queue_longer_than_a_batch_is_drained(rig):
     assert len(rig.connections.open) == len(clients)
 
 
-async def test_at_the_descriptor_limit_clients_wait_in_the_queue(build):
+async def test_at_the_descriptor_limit_clients_wait_in_the_accept_queue(build):
     rig, web, pod, _ = await serving_two(build)
     waiting = await rig.client(web)
     await until(lambda: not rig.engine.descriptors.is_accepting)
@@ -643,7 +641,7 @@ async def test_a_waiting_client_is_served_when_a_connection_ends(build):
     assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_a_paused_listener_that_cannot_be_watched_is_watched_later(build, monkeypatch):
+async def test_a_paused_listener_that_cannot_be_watched_is_retried_later(build, monkeypatch):
     rig, web, pod, pairs = await serving_two(build)
     waiting = await rig.client(web)
     await waiting.send(b"patience")
@@ -673,7 +671,7 @@ async def test_a_paused_listener_that_refuses_resets_waiting_clients(build):
         await rig.client(web)
 
 
-async def test_a_paused_listener_that_refused_and_serves_again_serves(build):
+async def test_a_paused_listener_serves_again_after_refusing(build):
     rig, web, pod, pairs = await serving_two(build)
     await rig.client(web)
     await until(lambda: not rig.engine.descriptors.is_accepting)
@@ -687,7 +685,7 @@ async def test_a_paused_listener_that_refused_and_serves_again_serves(build):
     await rig.pair(web, pod)
 
 
-async def test_a_closed_paused_listener_is_not_woken(build):
+async def test_a_closed_paused_listener_is_not_resumed(build):
     rig, web, _pod, pairs = await serving_two(build)
     waiting = await rig.client(web)
     await until(lambda: not rig.engine.descriptors.is_accepting)
@@ -697,7 +695,7 @@ async def test_a_closed_paused_listener_is_not_woken(build):
     await until(lambda: rig.engine.descriptors.is_accepting)
 
 
-async def test_a_limit_with_room_for_one_connection_serves_one_at_a_time(build):
+async def test_a_descriptor_limit_for_one_connection_serves_one_at_a_time(build):
     rig = build(Tuning(descriptor_limit=23))
     pod = rig.endpoint()
     services = [rig.service(pod.address) for _ in range(20)]
@@ -707,7 +705,7 @@ async def test_a_limit_with_room_for_one_connection_serves_one_at_a_time(build):
         assert await client.was_reset()
 
 
-async def test_without_a_descriptor_for_accept_clients_wait_in_the_queue(rig):
+async def test_without_a_descriptor_for_accept_clients_wait_in_the_accept_queue(rig):
     pod, web = rig.served()
     with socket.socket() as waiting:
         waiting.setblocking(False)
@@ -718,7 +716,7 @@ async def test_without_a_descriptor_for_accept_clients_wait_in_the_queue(rig):
         assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_a_client_leaving_before_accept_costs_nothing(rig):
+async def test_a_client_leaving_before_accept_has_no_effect(rig):
     pod, web = rig.served()
     for _ in range(3):
         (await rig.client(web)).reset()
@@ -727,7 +725,7 @@ async def test_a_client_leaving_before_accept_costs_nothing(rig):
 
 
 @pytest.mark.parametrize("dead", ["silent", "refusing"])
-async def test_a_dial_that_failed_is_no_load(build, dead):
+async def test_a_failed_dial_does_not_count_as_load(build, dead):
     rig = build(Tuning(connect_timeout_s=0.02))
     web = rig.service(getattr(rig, dead)(), handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     assert await rig.resets_a_client(web)

@@ -2,10 +2,10 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES
 
 
-def test_no_datagram_is_larger_than_the_buffer():
+def test_the_receive_buffer_holds_the_largest_datagram():
     assert BUFFER_BYTES > 65527
 
 
-def test_a_client_waits_for_three_dials_at_most():
+def test_a_client_waits_for_at_most_three_dials():
     assert Tuning().client_timeout_s == 3.0
     assert Tuning(connect_timeout_s=0.5).client_timeout_s == 1.5

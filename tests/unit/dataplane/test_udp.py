@@ -39,7 +39,7 @@ async def test_a_datagram_of_any_size_passes_in_both_directions(rig, ip, size):
     await exchange(client, pod, bytes(size), bytes(size))
 
 
-async def test_the_families_of_client_and_endpoint_may_differ(rig):
+async def test_client_and_endpoint_may_have_different_families(rig):
     pod = rig.udp_peer("::1")
     await exchange(rig.udp_client(rig.udp_service(pod.address)), pod)
 
@@ -48,7 +48,7 @@ async def test_the_families_of_client_and_endpoint_may_differ(rig):
     ("wildcard", "dialled"),
     [("0.0.0.0", "127.0.0.1"), ("0.0.0.0", "127.0.0.2"), ("0.0.0.0", "127.9.8.7"), ("::", "::1")],
 )
-async def test_an_answer_has_the_dialled_address_as_its_source(rig, wildcard, dialled):
+async def test_a_reply_has_the_dialled_address_as_its_source(rig, wildcard, dialled):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at=wildcard)
     client = rig.udp_peer("::1" if ":" in dialled else "127.0.0.1")
@@ -59,7 +59,7 @@ async def test_an_answer_has_the_dialled_address_as_its_source(rig, wildcard, di
     assert await client.receive_from() == (b"answer", address)
 
 
-async def test_a_client_at_two_addresses_has_two_flows(rig):
+async def test_a_client_dialling_two_addresses_has_two_flows(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at="0.0.0.0")
     client = rig.udp_peer()
@@ -92,7 +92,7 @@ async def test_more_datagrams_than_a_batch_all_arrive(rig):
     assert [await client.receive() for _ in many] == many
 
 
-async def test_a_datagram_too_large_for_the_endpoints_family_costs_only_itself(rig):
+async def test_a_datagram_too_large_for_the_endpoints_family_is_dropped_alone(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at="::1")
     client = rig.udp_client(dns, "::1")
@@ -102,7 +102,7 @@ async def test_a_datagram_too_large_for_the_endpoints_family_costs_only_itself(r
     assert dns.group.totals().failures == 0
 
 
-async def test_an_answer_that_can_not_be_sent_is_dropped(rig):
+async def test_an_unsendable_reply_is_dropped(rig):
     pod, dns, client = rig.udp_served()
     proxy = await exchange(client, pod)
     rig.settle()
@@ -129,7 +129,7 @@ class CountedReads:
         return self._sock.recv_into(buffer)
 
 
-async def test_an_answer_takes_one_read(rig):
+async def test_a_reply_takes_one_read(rig):
     pod, _, client = rig.udp_served()
     await exchange(client, pod)
     flow = rig.flow
@@ -173,7 +173,7 @@ async def hops_of(pod):
 
 @IPS
 @pytest.mark.parametrize("at_wildcard", [False, True], ids=["at-an-address", "at-all-addresses"])
-async def test_each_datagram_leaves_with_its_hop_limit_decremented(rig, ip, at_wildcard):
+async def test_each_datagram_is_sent_with_a_decremented_hop_limit(rig, ip, at_wildcard):
     pod = rig.udp_peer(ip)
     level, receive, _send = TTL[ip]
     pod.sock.setsockopt(level, receive, 1)
@@ -186,7 +186,7 @@ async def test_each_datagram_leaves_with_its_hop_limit_decremented(rig, ip, at_w
     assert len(rig.flows) == 1
 
 
-async def test_another_endpoint_gets_the_same_hop_limit(rig):
+async def test_a_datagram_resent_to_another_endpoint_has_the_same_hop_limit(rig):
     pod = rig.udp_peer()
     pod.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
     client = rig.udp_client(rig.udp_service(rig.refusing_udp(), pod.address))
@@ -194,7 +194,7 @@ async def test_another_endpoint_gets_the_same_hop_limit(rig):
     assert await hops_of(pod) == 9
 
 
-async def test_a_held_datagram_leaves_with_its_hop_limit_decremented_once(rig):
+async def test_the_hop_limit_of_a_held_datagram_is_decremented_once(rig):
     dns = rig.udp_service(**HOLD)
     client = rig.udp_client(dns)
     for hops in (64, 9, 1):
@@ -223,7 +223,7 @@ class CountsTurns:
         raise AssertionError(f"its time isn't up: {cause}")
 
 
-async def test_a_refusing_endpoint_of_a_flow_gives_no_room_to_waiting_flows(rig):
+async def test_a_refusing_endpoint_makes_no_room_for_waiting_flows(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, **limited(1))
     busy = rig.udp_client(dns)
@@ -242,7 +242,7 @@ async def test_a_refusing_endpoint_of_a_flow_gives_no_room_to_waiting_flows(rig)
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["of-a-flow", "within-a-flow"])
-async def test_a_datagram_at_its_last_hop_is_dropped(rig, caplog, is_first):
+async def test_a_datagram_with_an_exhausted_hop_limit_is_dropped(rig, caplog, is_first):
     pod, dns, client = rig.udp_served()
     if not is_first:
         await exchange(client, pod)
@@ -261,7 +261,7 @@ async def test_a_datagram_at_its_last_hop_is_dropped(rig, caplog, is_first):
     assert (line.service, line.client) == ("shop/web:http", str(client.address))
 
 
-async def test_a_circle_of_services_ends_for_each_datagram(rig):
+async def test_the_hop_limit_ends_a_loop_of_services(rig):
     """Each round is a new flow, as the datagram is sent from a new port."""
     there, dns = rig.udp_service(UNREACHABLE), rig.udp_service(UNREACHABLE)
     rig.update(dns, there.address)
@@ -272,7 +272,7 @@ async def test_a_circle_of_services_ends_for_each_datagram(rig):
     assert len(rig.flows) == 63
 
 
-async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(rig):
+async def test_the_hop_limit_ends_a_loop_of_existing_flows(rig):
     """As when a flow has got the port of one that was ended and that is known as a client."""
     dns = rig.udp_service(UNREACHABLE)
     rig.update(dns, dns.address)

@@ -14,7 +14,7 @@ from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
 
-async def test_a_flow_with_only_endpoint_traffic_continues(timed, timers):
+async def test_a_flow_with_only_endpoint_traffic_stays_open(timed, timers):
     """As with a stream of events: the client has asked once."""
     pod, _, client = timed.udp_served()
     client.send(b"question")
@@ -26,7 +26,7 @@ async def test_a_flow_with_only_endpoint_traffic_continues(timed, timers):
     assert len(timed.flows) == 1
 
 
-async def test_two_questions_at_once_both_move_on(rig):
+async def test_a_flow_with_two_simultaneous_requests_moves_on_with_both(rig):
     """glibc requests A and AAAA at once, and waits 5 s for the one that is lost."""
     pod, dead = rig.udp_peer(), rig.refusing_udp()
     dns = rig.udp_service(dead, pod.address)
@@ -38,7 +38,7 @@ async def test_two_questions_at_once_both_move_on(rig):
     assert [dns.group.counters_of(one).active for one in (dead, pod.address)] == [0, 1]
 
 
-async def test_a_flow_moves_on_from_an_endpoint_that_cannot_be_reached(rig):
+async def test_a_flow_moves_on_from_an_unreachable_endpoint(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(UNREACHABLE, pod.address)
     client = rig.udp_client(dns)
@@ -58,7 +58,7 @@ async def test_a_datagram_tries_a_few_endpoints_and_the_next_datagram_others(rig
     await exchange(client, pod)
 
 
-async def test_a_flow_that_waits_again_keeps_its_deadline(timed, timers):
+async def test_a_flow_that_waits_again_keeps_its_first_deadline(timed, timers):
     dns = timed.udp_service(timed.refusing_udp(), handling=Handling(hold=Hold(3)))
     timed.udp_client(dns).send(b"question")
     waits = dns.group.counters.waits
@@ -70,7 +70,7 @@ async def test_a_flow_that_waits_again_keeps_its_deadline(timed, timers):
     await until(lambda: waits.timeouts)
 
 
-async def test_a_flow_that_all_endpoints_refuse_ends(rig):
+async def test_a_flow_refused_by_all_endpoints_ends(rig):
     dead = [rig.refusing_udp() for _ in range(3)]
     dns = rig.udp_service(*dead)
     rig.udp_client(dns).send(b"question")
@@ -79,7 +79,7 @@ async def test_a_flow_that_all_endpoints_refuse_ends(rig):
     assert len(rig.flows) == 0
 
 
-async def test_a_flow_with_a_dead_endpoint_continues_at_another(rig):
+async def test_a_flow_with_a_dead_endpoint_moves_to_another_endpoint(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     client = rig.udp_client(dns)
@@ -90,7 +90,7 @@ async def test_a_flow_with_a_dead_endpoint_continues_at_another(rig):
     await exchange(client, pods[1])
 
 
-async def test_an_oversized_first_datagram_is_not_sent_again(rig):
+async def test_an_oversized_first_datagram_is_not_resent(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(rig.refusing_udp(), pod.address)
     client = rig.udp_client(dns)
@@ -99,7 +99,7 @@ async def test_an_oversized_first_datagram_is_not_sent_again(rig):
     await exchange(client, pod)
 
 
-async def test_of_the_first_datagrams_four_are_sent_again(rig):
+async def test_the_first_four_datagrams_are_resent_to_another_endpoint(rig):
     pod = rig.udp_peer()
     silent = rig.udp_peer()
     dns = rig.udp_service(silent.address, pod.address)
@@ -113,7 +113,7 @@ async def test_of_the_first_datagrams_four_are_sent_again(rig):
     await exchange(client, pod)
 
 
-async def test_a_late_refusal_sends_nothing_again(build, timers):
+async def test_a_late_refusal_does_not_resend_datagrams(build, timers):
     """What a syslog client sent to an endpoint an hour before it died has arrived there."""
     rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)
     old, new = rig.udp_peer(), rig.udp_peer()
@@ -128,7 +128,7 @@ async def test_a_late_refusal_sends_nothing_again(build, timers):
     assert await new.receive() == b"today"
 
 
-async def test_a_receive_only_endpoint_returns_when_it_stops_refusing(timed, timers):
+async def test_a_receive_only_endpoint_is_readmitted_when_it_stops_refusing(timed, timers):
     pod = timed.udp_peer()
     syslog = timed.udp_service(pod.address)
     syslog.group.outcomes.failed(
@@ -150,7 +150,7 @@ async def revived(rig, pod):
 
 @pytest.mark.parametrize("first", ["datagram", "error"])
 @pytest.mark.parametrize("exchanges", [1, 2])
-async def test_an_old_refusal_does_not_cost_a_datagram_to_be_sent(rig, first, exchanges):
+async def test_an_old_refusal_does_not_lose_a_datagram(rig, first, exchanges):
     pod, dns, client = rig.udp_served()
     for _ in range(exchanges):
         await exchange(client, pod)
@@ -165,7 +165,7 @@ async def test_an_old_refusal_does_not_cost_a_datagram_to_be_sent(rig, first, ex
 
 
 @pytest.mark.parametrize("quiet_turns", [0, 2])
-async def test_an_old_refusal_does_not_cost_an_answer_that_has_arrived(rig, quiet_turns):
+async def test_an_old_refusal_does_not_lose_a_received_reply(rig, quiet_turns):
     pod, _, client = rig.udp_served()
     proxy = await exchange(client, pod)
     for _ in range(quiet_turns):
@@ -177,7 +177,7 @@ async def test_an_old_refusal_does_not_cost_an_answer_that_has_arrived(rig, quie
 
 
 @pytest.mark.parametrize("number", [errno.EMSGSIZE, errno.EHOSTUNREACH, errno.ENETUNREACH])
-async def test_an_error_that_may_pass_does_not_end_a_flow_with_an_answer(rig, number):
+async def test_a_transient_error_does_not_end_an_answered_flow(rig, number):
     pod, dns, client = rig.udp_served()
     await exchange(client, pod)
     flow = rig.flow
@@ -187,7 +187,7 @@ async def test_an_error_that_may_pass_does_not_end_a_flow_with_an_answer(rig, nu
     await exchange(client, pod)
 
 
-async def test_a_flow_without_an_answer_moves_on_from_an_unreachable_host(rig):
+async def test_an_unanswered_flow_moves_on_from_an_unreachable_host(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     rig.udp_client(dns).send(b"question")
@@ -210,7 +210,7 @@ async def test_a_flow_leaves_an_unsendable_endpoint(rig, number):
     assert (dials.part.failures, dials.part.number) == (1, number)
 
 
-async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
+async def test_failing_to_send_a_large_datagram_is_a_failure(rig):
     pod, dns, client = rig.udp_served()
     client.send(bytes(3000))
     assert await pod.receive() == bytes(3000)
@@ -224,7 +224,7 @@ async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
     ("is_answered", "number"),
     [(False, errno.ENOBUFS), (False, errno.EMSGSIZE), (True, errno.EPERM)],
 )
-async def test_a_datagram_that_cannot_be_sent_may_be_lost_alone(rig, is_answered, number):
+async def test_an_unsendable_datagram_may_be_lost_without_ending_the_flow(rig, is_answered, number):
     pod, dns, client = rig.udp_served()
     client.send(b"question")
     assert await pod.receive() == b"question"
@@ -267,7 +267,7 @@ class Failing:
         raise BlockingIOError
 
 
-async def test_a_flow_without_a_descriptor_is_dropped_and_ejects_nothing(rig):
+async def test_a_flow_without_a_descriptor_is_dropped_without_an_ejection(rig):
     pod, dns, client = rig.udp_served()
     with no_descriptors():
         client.send(b"question")
@@ -276,7 +276,7 @@ async def test_a_flow_without_a_descriptor_is_dropped_and_ejects_nothing(rig):
     await exchange(client, pod)
 
 
-async def test_a_flow_that_cannot_be_watched_leaves_nothing_behind(rig, monkeypatch):
+async def test_an_unwatchable_flow_leaves_no_state_behind(rig, monkeypatch):
     pod, dns, client = rig.udp_served()
 
     with monkeypatch.context() as patch:
@@ -300,7 +300,7 @@ async def test_an_idle_flow_ends(timed, timers, exchanges, lasts):
     await exchange(client, pod)
 
 
-async def test_a_resent_datagram_is_a_use(timed, timers):
+async def test_a_resent_datagram_counts_as_activity(timed, timers):
     old, new = timed.udp_peer(), timed.udp_peer()
     dns = timed.udp_service(**HOLD)
     timed.udp_client(dns).send(b"question")
@@ -319,9 +319,7 @@ async def test_a_resent_datagram_is_a_use(timed, timers):
     assert len(timed.flows) == 0
 
 
-async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_next_answer(
-    timed, timers
-):
+async def test_flows_unanswered_for_three_seconds_form_a_streak_until_the_next_reply(timed, timers):
     pod = timed.udp_peer()
     dns = timed.udp_service(pod.address)
     ends = dns.group.counters_of(pod.address).ends
@@ -345,7 +343,7 @@ async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_
 
 
 @pytest.mark.parametrize("looks", [0, 1])
-async def test_a_flow_answered_late_is_no_flow_without_an_answer(timed, timers, looks):
+async def test_a_flow_answered_late_is_no_longer_unanswered(timed, timers, looks):
     pod = timed.udp_peer()
     dns = timed.udp_service(pod.address)
     counters = dns.group.counters_of(pod.address)
@@ -374,7 +372,7 @@ async def test_an_unanswered_flow_is_dated_by_its_clients_request(timed, timers)
     assert (counters.unanswered, counters.ends.is_on) == (1, False)
 
 
-async def test_a_flow_with_a_removed_endpoint_continues_at_another_at_once(rig):
+async def test_a_flow_with_a_removed_endpoint_moves_to_another_endpoint_at_once(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(pods[0].address)
     client, other = rig.udp_client(dns), rig.udp_client(dns)
@@ -387,7 +385,7 @@ async def test_a_flow_with_a_removed_endpoint_continues_at_another_at_once(rig):
     assert client.received() == []
 
 
-async def test_flows_of_endpoints_that_stay_go_on(rig):
+async def test_flows_to_remaining_endpoints_continue(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     clients = [rig.udp_client(dns) for _ in pods]
@@ -396,7 +394,7 @@ async def test_flows_of_endpoints_that_stay_go_on(rig):
     assert await exchange(clients[1], pods[1]) == seen[1]
 
 
-async def test_a_closed_listener_ends_its_flows_and_no_others(rig):
+async def test_closing_a_listener_ends_only_its_own_flows(rig):
     pod = rig.udp_peer()
     dns, ntp = rig.udp_service(pod.address), rig.udp_service(pod.address)
     await exchange(rig.udp_client(dns), pod)
@@ -406,7 +404,7 @@ async def test_a_closed_listener_ends_its_flows_and_no_others(rig):
     assert dns.group.on_removed == []
 
 
-async def test_a_flow_ending_while_it_waits_for_its_turn_is_ignored(rig):
+async def test_a_flow_that_ends_while_waiting_for_its_turn_is_ignored(rig):
     pod, dns, client = rig.udp_served()
     proxy = await exchange(client, pod)
     for _ in range(2 * BATCH):
@@ -439,7 +437,7 @@ def looked(*looks, every_s=5.0, further_seconds=2):
         pytest.param([ANSWERED] * 3 + [ASKED] * 4, 5.0, id="one-way-after-the-other"),
     ],
 )
-def test_a_flow_answered_for_a_while_and_then_silent_is_mute(looks, every_s):
+def test_a_flow_answered_for_a_while_and_then_silent_counts_as_stalled(looks, every_s):
     assert looked(*looks, every_s=every_s).is_stalled
     assert not looked(*looks[:-2], every_s=every_s).is_stalled, "it may be late"
     assert looked(*looks, NOTHING, every_s=every_s).is_stalled, "until an answer comes"
@@ -456,12 +454,12 @@ def test_a_flow_answered_for_a_while_and_then_silent_is_mute(looks, every_s):
         pytest.param([BOTH] * 6 + [ASKED] * 11, 1.0, 9, id="what-wireguard-waits"),
     ],
 )
-def test_other_flows_are_not(looks, every_s, further_seconds):
+def test_other_flows_do_not_count_as_stalled(looks, every_s, further_seconds):
     talk = looked(*looks, every_s=every_s, further_seconds=further_seconds)
     assert not talk.is_stalled
 
 
-def test_an_endpoint_that_has_taken_long_before_may_do_so_again():
+def test_an_endpoint_that_was_slow_before_may_be_slow_again():
     slow = [BOTH] * 3 + [ASKED] * 5 + [BOTH]
     assert not looked(*slow, *[ASKED] * 15).is_stalled, "75 s, and 25 s before"
     assert looked(*slow, *[ASKED] * 17).is_stalled

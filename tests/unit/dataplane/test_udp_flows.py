@@ -16,15 +16,13 @@ from .waiters import HOLD, count_waiting, limited, waited
 from .waiting import until
 
 
-async def test_the_flow_table_has_a_quarter_of_the_descriptors(build):
+async def test_the_flow_table_uses_a_quarter_of_the_descriptors(build):
     assert build(Tuning(descriptor_limit=1000)).flows.max_flows == 250
     assert build(Tuning(descriptor_limit=1000, max_flows=7)).flows.max_flows == 7
 
 
 @pytest.mark.parametrize("processes", [1, 4])
-async def test_the_flows_of_all_processes_leave_half_of_the_ephemeral_ports_to_others(
-    build, processes
-):
+async def test_the_flows_of_all_processes_use_at_most_half_of_the_ephemeral_ports(build, processes):
     tables = build(Tuning(descriptor_limit=1 << 20, processes=processes)).flows.max_flows
     ports = EPHEMERAL.count(now=0.0)
     assert ports // 2 - processes < tables * processes <= ports // 2
@@ -41,7 +39,7 @@ async def test_idle_flows_end_and_leave_no_timer(build, timers):
     assert (len(rig.flows), timers.waiting) == (0, 0)
 
 
-async def test_short_memory_lets_a_new_flow_replace_another(timed, timers):
+async def test_during_a_memory_shortage_a_new_flow_replaces_another_flow(timed, timers):
     peer = timed.udp_peer()
     dns = timed.udp_service(peer.address)
     limit = Limit(0)
@@ -75,7 +73,7 @@ async def test_the_first_datagrams_of_a_flow_wait_for_the_first_endpoint(rig):
     assert count_waiting(dns) == 0
 
 
-async def test_of_a_flow_at_most_16_kib_wait(rig):
+async def test_at_most_16_kib_of_a_flow_are_held(rig):
     dns = rig.udp_service(**HOLD)
     client = rig.udp_client(dns)
     for _ in range(4):
@@ -84,7 +82,7 @@ async def test_of_a_flow_at_most_16_kib_wait(rig):
     assert [len(each.payload) for each in rig.flow.kept] == [8192, 8192]
 
 
-async def test_a_flow_with_only_refusing_endpoints_waits_for_another(rig):
+async def test_a_flow_with_only_refusing_endpoints_waits_for_another_endpoint(rig):
     gone = rig.refusing_udp()
     dns = rig.udp_service(gone, **HOLD)
     client = rig.udp_client(dns)
@@ -97,7 +95,7 @@ async def test_a_flow_with_only_refusing_endpoints_waits_for_another(rig):
     assert rig.flow.started < rig.flow.waited.since < rig.flow.sent_since
 
 
-async def test_a_refusal_that_a_kept_datagram_meets_is_acted_on(rig, monkeypatch):
+async def test_a_refusal_reported_when_sending_a_held_datagram_is_handled(rig, monkeypatch):
     """The call that sends it has taken the error, so that no event tells of it."""
     silent, pod = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(**HOLD)
@@ -129,7 +127,7 @@ async def test_a_waiting_flow_ends_at_its_time_limit(timed, timers):
     assert dns.group.counters.waits.timeouts == 1
 
 
-async def test_a_flow_that_waited_beyond_the_idle_timeout_continues(build, timers):
+async def test_a_flow_that_waited_beyond_the_idle_timeout_stays_open(build, timers):
     rig = build(Tuning(udp_idle_s=30), timers.clock, timers)
     pod = rig.udp_peer()
     dns = rig.udp_service(**HOLD)
@@ -163,7 +161,7 @@ async def test_flows_beyond_the_limit_wait(timed):
     assert count_waiting(dns) == 0
 
 
-async def test_a_full_table_ends_the_longest_idle_flow(build, timers):
+async def test_a_full_flow_table_evicts_the_longest_idle_flow(build, timers):
     rig = build(Tuning(max_flows=2), timers.clock, timers)
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -177,7 +175,7 @@ async def test_a_full_table_ends_the_longest_idle_flow(build, timers):
     assert await exchange(bob, pod) != first[1]
 
 
-async def test_a_flow_without_room_replaces_another(build):
+async def test_a_new_flow_without_room_replaces_another_flow(build):
     rig = build(Tuning(descriptor_limit=2, max_flows=10))
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -186,7 +184,7 @@ async def test_a_flow_without_room_replaces_another(build):
     assert (len(rig.flows), dns.group.counters.evicted) == (1, 2)
 
 
-async def test_without_any_room_a_datagram_is_dropped(build):
+async def test_without_any_descriptors_a_datagram_is_dropped(build):
     rig = build(Tuning(descriptor_limit=1))
     dns = rig.udp_service(rig.udp_peer().address)
     rig.udp_client(dns).send(b"question")
@@ -234,7 +232,7 @@ def node():
     return Node()
 
 
-def test_an_unanswered_flow_to_an_absent_host_is_found_once(node):
+def test_an_unanswered_flow_to_an_absent_host_is_reported_once(node):
     flow = node.add(ABSENT)
     assert node.take_absent(WAIT_S - 0.1) == []
     assert node.questions == 0, "ARP has had no time to fail"
@@ -243,7 +241,7 @@ def test_an_unanswered_flow_to_an_absent_host_is_found_once(node):
     assert (node.questions, len(node.flows)) == (1, 0)
 
 
-def test_a_departed_host_is_found_unless_its_endpoint_has_answered(node):
+def test_a_departed_host_is_detected_unless_its_endpoint_has_answered(node):
     flow, answered = node.add(PRESENT), node.add(PRESENT)
     assert node.take_absent() == []
     node.absent.add(PRESENT.ip)
@@ -253,7 +251,7 @@ def test_a_departed_host_is_found_unless_its_endpoint_has_answered(node):
     assert (node.questions, len(node.flows)) == (2, 0)
 
 
-def test_flows_that_were_asked_about_before_come_last(node):
+def test_flows_checked_before_are_checked_last(node):
     for number in range(150):
         node.add(SocketAddress(f"198.51.100.{number}", 53))
     assert (node.take_absent(), node.take_absent(0.0), node.questions) == ([], [], 150)
@@ -263,14 +261,14 @@ def test_flows_that_were_asked_about_before_come_last(node):
     assert (node.take_absent(0.0), node.questions) == ([], 301)
 
 
-def test_the_kernel_is_not_asked_about_an_answered_or_ended_flow(node):
+def test_the_kernel_is_not_queried_about_an_answered_or_ended_flow(node):
     node.add(ABSENT).has_answer = True
     node.flows.discard(node.add(ABSENT))
     assert node.take_absent() == []
     assert (node.questions, len(node.flows)) == (0, 0)
 
 
-def test_many_endpoints_are_asked_for_in_turns(node):
+def test_neighbour_queries_for_many_endpoints_are_spread_over_turns(node):
     for number in range(150):
         for _ in range(2):
             node.add(SocketAddress(f"198.51.100.{number}", 53))

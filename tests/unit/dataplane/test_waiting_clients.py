@@ -21,7 +21,7 @@ def filled(*clients):
     return waiting, places
 
 
-def test_the_oldest_wait_of_the_client_with_the_most_ends():
+def test_the_oldest_wait_of_the_client_with_the_most_is_evicted():
     waiting, places = filled("lone", "many", "many", "few", "many", "few")
     assert waiting.to_end("new") is places[1]
     waiting.remove(places[1])
@@ -29,19 +29,19 @@ def test_the_oldest_wait_of_the_client_with_the_most_ends():
     assert waiting.to_end("new") is places[3]
 
 
-def test_a_client_that_would_have_the_most_replaces_its_own_wait():
+def test_a_client_that_would_have_the_most_evicts_its_own_wait():
     waiting, places = filled("one", "two", "one", "two")
     assert waiting.to_end("two") is places[1]
 
 
-def test_a_wait_may_be_older_than_previously_added_ones():
+def test_a_wait_may_be_older_than_previously_added_waits():
     waiting, _ = filled("one", "one")
     older = Place("one")
     waiting.add(older, 0.0, is_first=True)
     assert waiting.to_end("two") is older
 
 
-def test_addresses_of_one_64_network_end_no_other_clients_waits():
+def test_addresses_of_one_64_network_evict_no_other_clients_waits():
     lone = [f"2001:db8:{i:x}::1" for i in range(10)]
     waiting, places = filled("192.0.2.1", *lone, *(f"2001:db8:bad::{i:x}" for i in range(1, 90)))
     for i in range(90, 190):
@@ -54,7 +54,7 @@ def test_addresses_of_one_64_network_end_no_other_clients_waits():
     assert list(waiting)[:11] == places[:11]
 
 
-def test_a_client_above_its_share_replaces_its_own_before_a_larger_64_network():
+def test_a_client_above_its_share_evicts_its_own_wait_before_a_larger_64_network():
     pods = [f"fd00::{i:x}" for i in range(1, 101)]
     waiting, places = filled(*pods, *["192.0.2.1"] * 15)
     # The sixteenth is within its share.
@@ -71,7 +71,7 @@ CLIENTS = ("192.0.2.1", "192.0.2.2", "fd00::1", "fd00::2", "fd00::3", "fd00:0:0:
 
 @pytest.mark.parametrize("many", [0, 20])
 @given(changes=st.lists(st.tuples(st.sampled_from(CLIENTS), st.booleans()), max_size=40))
-def test_the_client_to_end_exceeds_its_share_or_is_in_the_largest_network(many, changes):
+def test_the_evicted_client_exceeds_its_share_or_is_in_the_largest_network(many, changes):
     waiting, places = filled(*["fd00:0:0:1::1"] * many)
     for client, is_removal in changes:
         if is_removal and places:
@@ -93,7 +93,7 @@ def test_the_client_to_end_exceeds_its_share_or_is_in_the_largest_network(many, 
         assert clients[loser] == max((clients[ip] for ip in others), default=clients[loser])
 
 
-def test_clients_that_no_longer_wait_take_no_memory():
+def test_removed_waits_free_their_memory():
     waiting, places = filled(*(f"fd00:0:0:{n:x}::1" for n in range(1000)))
     for place in places:
         waiting.remove(place)
@@ -113,7 +113,7 @@ def test_a_waiting_client_is_either_at_a_limit_or_dialled():
     assert (list(waiting), waiting.dialled) == ([first], set())
 
 
-def test_the_first_that_have_waited_long_enough_are_overdue():
+def test_the_longest_waiting_clients_become_overdue_first():
     waiting, places = WaitingClients(), [Place("one") for _ in range(4)]
     assert waiting.waits_since() is None
     for since, place in enumerate(places):

@@ -26,7 +26,7 @@ from .waiters import HOLD, at_its_limit, count_waiting, limited, waited, waiting
 from .waiting import turns, until
 
 
-async def test_of_a_hundred_waiting_clients_the_last_sixteen_are_served_in_order(rig):
+async def test_only_the_last_sixteen_of_a_hundred_waiting_clients_are_served_in_order(rig):
     serving = {"handling": Handling(hold=Hold(60, 16))}
     web = rig.service(**serving)
     clients = await waiting(rig, web, 100)
@@ -43,7 +43,7 @@ async def test_of_a_hundred_waiting_clients_the_last_sixteen_are_served_in_order
     assert count_waiting(web) == 0
 
 
-async def test_in_a_full_room_the_client_with_the_most_places_loses_its_oldest(rig):
+async def test_in_a_full_room_the_client_with_the_most_waits_loses_its_oldest(rig):
     web = rig.service(handling=Handling(hold=Hold(60, 16)))
     lone = await rig.client(web, source="127.0.0.2")
     await until(lambda: waited(web) == 1)
@@ -62,14 +62,14 @@ async def test_in_a_full_room_the_client_with_the_most_places_loses_its_oldest(r
     assert await served[-1].read() == b"late"
 
 
-async def test_workers_share_the_bound(build):
+async def test_workers_share_the_limit_of_waiting_clients(build):
     rig = build(Tuning(processes=3))
     web = rig.service(handling=Handling(hold=Hold(60, 7)))
     await waiting(rig, web, 5)
     assert count_waiting(web) == 3
 
 
-async def test_at_its_deadline_a_client_that_waits_is_reset(timed, timers):
+async def test_a_waiting_client_is_reset_at_its_deadline(timed, timers):
     web = timed.service(**HOLD)
     (first,) = await waiting(timed, web, 1)
     timers.advance(30)
@@ -99,7 +99,7 @@ async def test_a_client_that_gives_up_leaves_at_once(rig, is_reset):
     assert (count_waiting(web), counters.waits.client_aborts, counters.refused) == (0, 1, 0)
 
 
-async def test_a_client_with_only_refusing_endpoints_waits_for_another(rig):
+async def test_a_client_with_only_refusing_endpoints_waits_for_another_endpoint(rig):
     gone = rig.refusing()
     web = rig.service(gone, **HOLD)
     (client,) = await waiting(rig, web, 1)
@@ -119,7 +119,7 @@ async def test_a_client_of_silent_endpoints_waits_after_its_dials(build):
     assert web.group.counters.refused == 0
 
 
-async def test_while_endpoints_fail_a_few_clients_are_dialled_each_second(timed, timers):
+async def test_while_endpoints_fail_a_few_clients_are_redialled_each_second(timed, timers):
     gone = timed.refusing()
     web = timed.service(gone, **HOLD)
     await waiting(timed, web, 10)
@@ -131,7 +131,7 @@ async def test_while_endpoints_fail_a_few_clients_are_dialled_each_second(timed,
     assert count_waiting(web) == 10
 
 
-async def test_when_an_endpoint_has_returned_all_are_served_without_a_change(timed, timers):
+async def test_a_recovered_endpoint_serves_all_waiting_clients_without_an_update(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, **HOLD)
     await waiting(timed, web, 3 * WINDOW)
@@ -144,7 +144,7 @@ async def test_when_an_endpoint_has_returned_all_are_served_without_a_change(tim
     assert web.group.counters.refused == 0
 
 
-async def test_an_endpoint_that_returns_gets_its_client_behind_others_that_have_none(timed, timers):
+async def test_a_recovered_endpoint_serves_clients_queued_behind_others(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, outside=(), inside=("127.0.0.2/32",), **HOLD)
     await waiting(timed, web, 3 * WINDOW)
@@ -158,7 +158,7 @@ async def test_an_endpoint_that_returns_gets_its_client_behind_others_that_have_
     assert await (await pod.accept()).read() == b"ping"
 
 
-async def test_waiting_clients_are_dialled_each_second_although_earlier_ones_left(timed, timers):
+async def test_waiting_clients_are_redialled_each_second_even_if_earlier_ones_left(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, **HOLD)
     clients = await waiting(timed, web, RETRIES + 1)
@@ -174,7 +174,7 @@ async def test_waiting_clients_are_dialled_each_second_although_earlier_ones_lef
         await pod.accept()
 
 
-async def test_a_new_endpoint_gets_a_single_client_until_it_answers(rig):
+async def test_a_new_endpoint_gets_only_one_client_until_it_answers(rig):
     web = rig.service(**HOLD)
     await waiting(rig, web, 3 * WINDOW)
     rig.update(web, rig.silent(), **HOLD)
@@ -192,7 +192,7 @@ async def test_removing_hold_resets_waiting_clients(rig):
     assert web.group.counters.refused == 3 * WINDOW
 
 
-async def test_clients_that_wait_are_reset_when_a_drain_ends(timed, timers):
+async def test_waiting_clients_are_reset_when_a_drain_ends(timed, timers):
     web = timed.service(**HOLD)
     (client,) = await waiting(timed, web, 1)
     drained: list[int] = []
@@ -204,7 +204,7 @@ async def test_clients_that_wait_are_reset_when_a_drain_ends(timed, timers):
     assert await client.was_reset()
 
 
-async def test_the_number_of_waiting_clients_and_the_longest_wait_are_reported(timed, timers):
+async def test_the_number_of_waiting_clients_and_the_longest_wait_are_counted(timed, timers):
     web = timed.service(**HOLD)
     assert web.group.waiting(timers.now) == Waiting()
     await waiting(timed, web, 2)
@@ -220,7 +220,7 @@ async def test_many_expired_waits_end_in_batches(timed, timers):
     assert count_waiting(web) == 0
 
 
-async def test_connections_beyond_the_limit_wait_and_are_served_in_order_as_others_end(rig):
+async def test_connections_beyond_the_limit_are_served_in_order_as_others_end(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, **limited(2))
     first = [await rig.pair(web, pod) for _ in range(2)]
@@ -238,7 +238,7 @@ async def test_connections_beyond_the_limit_wait_and_are_served_in_order_as_othe
     assert web.group.counters_of(pod.address).active == 2
 
 
-async def test_a_new_client_waits_behind_earlier_ones(rig):
+async def test_a_new_client_waits_behind_earlier_clients(rig):
     pod, web, _ = await at_its_limit(rig)
     (client,) = await waiting(rig, web, 1)
     await client.send(b"first")
@@ -267,7 +267,7 @@ async def test_a_freed_slot_is_not_kept_for_a_departed_client(timed, timers):
     assert await (await pod.accept()).read() == b"next"
 
 
-async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked_for(timed, timers):
+async def test_with_only_a_limit_clients_wait_for_a_minute(timed, timers):
     _pod, web, _ = await at_its_limit(timed)
     (client,) = await waiting(timed, web, 1)
     timers.advance(59.9)
@@ -276,7 +276,7 @@ async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked
     assert await client.was_reset()
 
 
-async def test_with_a_limit_alone_clients_without_an_endpoint_are_refused(rig):
+async def test_with_only_a_limit_clients_without_an_endpoint_are_refused(rig):
     _pod, web, _ = await at_its_limit(rig)
     clients = await waiting(rig, web, 3 * WINDOW)
     rig.update(web, **limited(1))
@@ -286,7 +286,7 @@ async def test_with_a_limit_alone_clients_without_an_endpoint_are_refused(rig):
         await rig.client(web)
 
 
-async def test_without_a_limit_any_more_all_are_served(rig):
+async def test_removing_the_limit_serves_all_waiting_clients(rig):
     pod, web, _ = await at_its_limit(rig)
     await waiting(rig, web, 3 * WINDOW)
     rig.update(web, pod.address)
@@ -295,7 +295,7 @@ async def test_without_a_limit_any_more_all_are_served(rig):
     await until(lambda: count_waiting(web) == 0)
 
 
-async def test_without_a_limit_any_more_a_new_client_is_dialled_while_others_wait(rig):
+async def test_after_the_limit_is_removed_a_new_client_is_dialled_while_others_wait(rig):
     _pod, web, _ = await at_its_limit(rig)
     await waiting(rig, web, 3)
     # One that waits is dialled, and not answered; the others wait until it is.
@@ -335,7 +335,7 @@ async def test_each_loss_of_all_endpoints_is_reported(rig):
     assert reports == [0, 0]
 
 
-async def test_a_pinned_client_waits_and_other_clients_are_served_meanwhile(rig):
+async def test_a_client_with_affinity_waits_while_other_clients_are_served(rig):
     pods = {pod.address: pod for pod in (rig.endpoint(), rig.endpoint())}
     web = rig.service(*pods, affinity_timeout_s=60, **limited(1))
     await rig.client(web, source="127.0.0.1")
@@ -353,7 +353,7 @@ async def test_a_pinned_client_waits_and_other_clients_are_served_meanwhile(rig)
     await until(lambda: count_waiting(web) == 0)
 
 
-async def test_a_waiting_client_is_not_dialled_by_its_earlier_timer(timed):
+async def test_an_expired_retry_timer_does_not_redial_a_waiting_client(timed):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 4)]
     group = EndpointGroup(port_key("shop/web"), Serving(dead, **HOLD))
     connection, _ = await timed.begun(group)
@@ -364,7 +364,7 @@ async def test_a_waiting_client_is_not_dialled_by_its_earlier_timer(timed):
     assert group.totals().failures == 1
 
 
-async def test_a_client_served_after_a_wait_is_not_dialled_by_an_earlier_turn(rig):
+async def test_an_earlier_turn_does_not_redial_a_client_served_after_a_wait(rig):
     dead = UNREACHABLE._replace(port=1)
     group = EndpointGroup(port_key("shop/web"), Serving([dead, UNREACHABLE], **HOLD))
     connection, client = await rig.begun(group)
@@ -432,7 +432,7 @@ class Dialled:
         self.resumed += 1
 
 
-async def test_a_client_that_leaves_during_its_dial_passes_its_turn_on(timed):
+async def test_a_client_leaving_during_its_dial_passes_its_turn_on(timed):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold)
     clients = [Dialled(room) for _ in range(3)]
@@ -446,7 +446,7 @@ async def test_a_client_that_leaves_during_its_dial_passes_its_turn_on(timed):
         room.left(client)
 
 
-async def test_clients_that_leave_before_their_turn_are_not_kept(timed):
+async def test_clients_leaving_before_their_turn_are_freed(timed):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold)
     clients = [Dialled(room) for _ in range(3 * WINDOW)]
@@ -460,7 +460,7 @@ async def test_clients_that_leave_before_their_turn_are_not_kept(timed):
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 64])
-async def test_of_twice_as_many_as_may_wait_the_largest_client_loses_its_own(rig, workers):
+async def test_above_the_maximum_the_client_with_the_most_waits_loses_its_own(rig, workers):
     hold = Hold(60, HOLD_MAX)
     room = WaitingRoom(rig.engine.reactor, workers, CounterTable(), hold)
     most = -(-hold.connections // workers)
@@ -471,9 +471,7 @@ async def test_of_twice_as_many_as_may_wait_the_largest_client_loses_its_own(rig
         room.left(client)
 
 
-async def test_many_clients_with_endpoints_of_their_own_are_not_all_tried_after_each_end(
-    timed, timers
-):
+async def test_clients_with_individual_endpoints_are_not_all_retried_after_each_end(timed, timers):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold, is_uniform=False)
     clients = [Blocked(room) for _ in range(2 * BATCH)]

@@ -38,7 +38,7 @@ def failed(cause=None, why=None):
     return f"clients failed{why.text if why else ''}"
 
 
-def test_names_in_its_commands_are_quoted():
+def test_names_in_suggested_commands_are_quoted():
     assert " 'a/$(b)' " in led_by_kernel(1, 0, "a/$(b)", "TCP", "").hint
     flaps = because_of_flaps(9, "$(a)", "$(b)").hint
     assert " '$(a)' " in flaps
@@ -53,7 +53,7 @@ def test_equal_arguments_give_equal_clauses():
 
 
 @pytest.mark.parametrize("give", [waiting, lambda: failed(other=1)])
-def test_a_clause_has_the_parameters_of_its_row(give):
+def test_a_clause_requires_the_parameters_of_its_row(give):
     with pytest.raises(TypeError, match="takes c"):
         give()
 
@@ -94,7 +94,7 @@ def test_causes_are_stated_with_their_own_texts():
     assert stated(REFUSES).text != stated_in_short(REFUSES).text
 
 
-def test_clauses_are_joined_to_a_sentence_that_begins_with_a_capital_letter():
+def test_clauses_are_joined_to_a_capitalized_sentence():
     clauses = [failed(), waiting(2)]
     assert sentence_of(clauses) == "Clients failed; 2 wait"
     assert texts_of(clauses, waiting(3)) == ["3 wait: clients failed", "2 wait"]

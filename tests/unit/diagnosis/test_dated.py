@@ -31,7 +31,7 @@ A, B, C = map(a_note, ("a is unknown", "b is unknown", "c is unknown"))
         pytest.param({"kernel_connections": 3}, id="others-in-the-kernel"),
     ],
 )
-def test_clients_that_were_answered_a_while_ago_are_so_in_the_past_with_the_age(changes):
+def test_clients_answered_only_earlier_are_in_the_past_tense_with_the_age(changes):
     port = make_port(**QUIET, **changes)
     assert (port.mark, port.state.word) == (Level.OK, PortState.SERVED)
     clauses = [ready(2, 0), none_answered_lately(has_kernel_path=bool(changes))]
@@ -40,22 +40,22 @@ def test_clients_that_were_answered_a_while_ago_are_so_in_the_past_with_the_age(
     assert last_answer(port, NOW) == "last answer 28 min ago"
 
 
-def test_the_age_stands_at_its_clause():
+def test_the_age_follows_its_clause():
     port = make_port(notes=(A,), **QUIET)
     assert sentence_at(port, NOW).endswith(f" (last answer 28 min ago); {say(A)}")
 
 
-def test_an_answer_of_a_moment_ago_has_no_age():
+def test_a_recent_response_has_no_age():
     port = make_port(sent_at=NOW - 2)
     assert sentence_at(port, NOW) == "Served by 2 endpoints"
     assert last_answer(port, NOW) == ""
 
 
-def test_a_clock_set_back_makes_no_age_negative():
+def test_an_age_is_not_negative_after_the_clock_is_set_back():
     assert last_answer(make_port(is_quiet=True, sent_at=NOW + 5), NOW) == "last answer 0 ms ago"
 
 
-def test_a_stated_cause_has_its_times_on_request():
+def test_a_stated_cause_can_show_its_times():
     port = make_port(endpoints=(READY, failing(REFUSES)))
     stated, other = port.state.sentence.split("; ")
     assert sentence_at(port, NOW) == port.state.sentence
@@ -88,11 +88,11 @@ def test_the_count_and_last_time_of_a_cause_follow_its_text(cause, times):
         pytest.param([A, B, C], [B], "; 2 further notes", id="beside-one-that-is-said"),
     ],
 )
-def test_a_single_one_of_several_mistakes_is_shown(notes, stated, shown):
+def test_only_one_of_several_mistakes_is_shown(notes, stated, shown):
     assert also(notes, {cause.fact for cause in stated}) == shown
 
 
-def test_mistakes_stand_behind_the_sentence_that_states_another_cause():
+def test_mistakes_follow_a_sentence_that_states_another_cause():
     port = make_port(endpoints=(READY, failing(REFUSES)), notes=(A, replace(A, count=2), B))
     assert and_mistakes(port) == "; also: a is unknown; 1 further note"
     # The sentence states the first one.

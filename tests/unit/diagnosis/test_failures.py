@@ -68,7 +68,7 @@ def seen(cause, count, first, last):
     return cause.replace(count=count, first_at=1000.0 + first, last_at=1000.0 + last)
 
 
-def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
+def test_a_recently_failed_dial_is_in_the_present_tense(counters):
     fail(counters)
     failed = failure_of(POD, counters, at(5.0 + LAST_MINUTE_S - 1))
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
@@ -89,7 +89,7 @@ def test_an_injected_fault_is_not_a_failure(counters):
     assert shown == (fault_on_purpose(POD, ("refuse",)), False)
 
 
-def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
+def test_a_dial_failure_older_than_a_minute_is_in_the_past_tense(counters):
     fail(counters)
     now, _ = failure_of(POD, counters, at(5.0))
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == (past(now), True)
@@ -98,7 +98,7 @@ def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S))[1] is False
 
 
-def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(counters):
+def test_unanswered_flows_replace_an_older_dial_failure_as_the_cause(counters):
     counters.connections = 9
     fail(counters, Failure.NET_UNREACHABLE)
     failed, _ = failure_of(POD, counters, at(5.0))
@@ -120,7 +120,7 @@ def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(c
 
 
 @pytest.mark.parametrize("obstacle", [None, NextHop("eth0"), DroppedBy("c drops its answers")])
-def test_a_rule_that_drops_datagrams_is_why_flows_have_no_answer(counters, obstacle):
+def test_a_rule_dropping_datagrams_is_the_cause_of_unanswered_flows(counters, obstacle):
     counters.connections = MANY_ENDS
     for now in range(MANY_ENDS):
         counters.ends.failed(float(now), Failure.NO_DATAGRAM)
@@ -130,7 +130,7 @@ def test_a_rule_that_drops_datagrams_is_why_flows_have_no_answer(counters, obsta
     assert cause == seen(expected, MANY_ENDS, 0.0, MANY_ENDS - 1.0)
 
 
-def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):
+def test_an_endpoint_that_accepted_connections_before_counts_as_stopped(counters):
     fail(counters)
     assert failure_of(POD, counters, at(5.0))[0].get("was_open") is False
     # It ended the connection without a byte.
@@ -156,9 +156,7 @@ def test_a_silent_endpoint_has_a_known_obstacle_as_its_cause(counters, obstacle,
     ("failure", "row"),
     [(CLOSED, resets), (UNANSWERED, sends_nothing), (NO_DATAGRAM, no_datagram)],
 )
-def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
-    counters, failure, row
-):
+def test_connections_without_a_byte_are_a_cause_if_many_or_all(counters, failure, row):
     counters.connections = 100
     for now in range(1, MANY_ENDS):
         counters.ends.failed(float(now), failure)
@@ -171,7 +169,7 @@ def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
 
 
-def test_clients_that_leave_at_once_show_nothing_of_an_endpoint_that_has_answered(counters):
+def test_clients_leaving_at_once_do_not_blame_an_endpoint_that_has_answered(counters):
     counters.connections = 3
     for left_at in (1.0, 1.2, 1.9):
         counters.ends.failed(left_at, UNANSWERED)
@@ -192,7 +190,7 @@ def test_clients_that_leave_at_once_show_nothing_of_an_endpoint_that_has_answere
     ("failure", "needed"),
     [(RESET, 20), (CLOSED, 20), (UNANSWERED, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
 )
-def test_of_an_endpoint_that_answered_in_between_three_ends_in_a_row_are_chance(
+def test_three_consecutive_ends_of_an_intermittently_answering_endpoint_may_be_chance(
     counters, failure, needed
 ):
     counters.connections = 100
@@ -206,7 +204,7 @@ def test_of_an_endpoint_that_answered_in_between_three_ends_in_a_row_are_chance(
     assert (cause.count, cause.answers_others) == (needed, True)
 
 
-def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chance(counters):
+def test_three_consecutive_ends_of_an_otherwise_reliable_endpoint_are_a_cause(counters):
     counters.connections = 100
     for now in (1.0, 60.0, 61.0, 62.0):
         counters.ended_unanswered(now, Failure.RESET)
@@ -215,7 +213,7 @@ def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chanc
     assert failure_of(POD, counters, at(1.0 + LAST_MINUTE_S))[0].count == MANY_ENDS
 
 
-def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
+def test_a_first_byte_after_clients_have_left_is_a_cause_with_its_delay(counters):
     counters.connections = 3
     counters.ends.failed(1.0, UNANSWERED)
     counters.ends.still_fails(2.0, UNANSWERED, late=LateByte(2.5, is_at_end=False))
@@ -234,7 +232,7 @@ def deny(counters, *moments, client="10.244.0.123", failure=Failure.SILENT):
         counters.denials.failed(now, failure, client)
 
 
-def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
+def test_an_endpoint_answering_only_this_node_denies_the_client(counters):
     counters.connections = 9
     counters.dials.failed(4.0, Failure.SILENT)
     counters.dials.succeeded_at = 5.0
@@ -274,7 +272,7 @@ def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
-def test_an_endpoint_without_any_answered_client_fails_before_it_denies(counters, failure):
+def test_an_endpoint_that_serves_no_client_fails_before_it_denies(counters, failure):
     counters.dials.failed(5.0, failure)
     counters.dials.succeeded_at = 5.1
     deny(counters, 5.1, 6.1, failure=failure)
@@ -292,7 +290,7 @@ def exclude(counters, *moments, client="10.244.3.7", failure=Failure.RESET):
 
 
 @pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
-def test_a_client_whose_connections_alone_end_in_a_row_is_named(counters, failure):
+def test_the_only_client_with_a_streak_of_failures_is_named(counters, failure):
     counters.connections = 90
     exclude(counters, 1.0, 2.0, 3.0, failure=failure)
     assert failure_of(POD, counters, at(4.0)) == NOTHING, "it answers in between"
@@ -326,7 +324,7 @@ def test_resets_of_one_clients_dials_are_attributed_to_the_program(counters):
     assert cause == seen(excludes(POD, "10.244.0.123"), 3, 5.0, 11.0)
 
 
-def test_resets_after_an_answer_are_a_cause_until_a_clean_end(counters):
+def test_resets_after_a_response_are_a_cause_until_a_clean_end(counters):
     counters.connections, counters.ends.succeeded_at = 100, 4.0
     for now in (1.0, 2.0):
         counters.cuts.failed(now, Failure.RESET)
@@ -342,7 +340,7 @@ def test_resets_after_an_answer_are_a_cause_until_a_clean_end(counters):
 
 
 @pytest.mark.parametrize("failure", [Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT])
-def test_packets_that_an_endpoint_loses_are_a_cause_with_and_without_a_byte(counters, failure):
+def test_packets_lost_by_an_endpoint_are_a_cause_with_and_without_a_byte(counters, failure):
     counters.connections = 100
     for now in (1.0, 2.0, 3.0):
         assert failure_of(POD, counters, at(3.0)) == NOTHING
@@ -357,14 +355,14 @@ def test_packets_that_an_endpoint_loses_are_a_cause_with_and_without_a_byte(coun
     assert failure_of(POD, counters, at(3.0))[0] == seen(loses(POD, failure), 3, 1.0, 3.0)
 
 
-def test_packets_that_a_client_loses_are_no_failure_of_an_endpoint(counters):
+def test_packets_lost_by_a_client_are_not_an_endpoint_failure(counters):
     counters.connections = 3
     for now in (1.0, 2.0, 3.0):
         counters.was_cut(now, Failure.NOT_TO_CLIENT, "10.244.3.7")
     assert failure_of(POD, counters, at(3.0)) == NOTHING
 
 
-def test_time_alone_makes_a_view_untrue_once():
+def test_a_failure_becomes_past_once_after_a_minute():
     failed = failing(seen(refuses(POD), 1, 5.0, 5.0))
     view = make_port(endpoints=(failed,))
     assert not becomes_past(view, at(5.0 + LAST_MINUTE_S - 1))
@@ -376,7 +374,7 @@ def test_time_alone_makes_a_view_untrue_once():
     assert not becomes_past(view, at(5.0 + LAST_MINUTE_S))
 
 
-def test_a_minute_without_an_answer_makes_a_view_untrue_once():
+def test_a_view_becomes_quiet_once_after_an_unanswered_minute():
     view = make_port(sent_at=1005.0)
     assert not becomes_past(view, at(5.0 + LAST_MINUTE_S - 1))
     assert becomes_past(view, at(5.0 + LAST_MINUTE_S))
@@ -384,7 +382,7 @@ def test_a_minute_without_an_answer_makes_a_view_untrue_once():
     assert not any(becomes_past(one, at(5.0 + LAST_MINUTE_S)) for one in others)
 
 
-def test_a_service_port_on_the_kernel_path_is_never_reported_as_quiet():
+def test_a_service_port_on_the_kernel_path_is_not_reported_as_quiet():
     assert is_quiet(make_port(sent_at=1005.0), at(5.0 + LAST_MINUTE_S))
     for path in (PathView(DataPath.KERNEL), PathView(DataPath.KERNEL, socket_connections=5)):
         port = replace(make_port(sent_at=9.0, sent_bytes=500), path=path)
@@ -399,7 +397,7 @@ def mute_port(*causes, **facts):
     return make_port(endpoints=endpoints, **{**UDP, "sent_bytes": 0, **facts})
 
 
-def test_udp_endpoints_without_any_answer_may_only_receive():
+def test_udp_endpoints_that_never_reply_may_be_receive_only():
     first, _ = endpoints = without_silence(mute_port(MUTE, None))
     assert [endpoint.cause for endpoint in endpoints] == [None, None]
     assert (first.is_past, first.level) == (False, Level.OK)
@@ -415,11 +413,11 @@ def test_udp_endpoints_without_any_answer_may_only_receive():
         pytest.param([None], {}, id="none"),
     ],
 )
-def test_causes_that_show_more_than_silence_are_kept(causes, facts):
+def test_causes_other_than_silence_are_kept_for_udp(causes, facts):
     port = mute_port(*causes, **facts)
     assert [endpoint.cause for endpoint in without_silence(port)] == causes
 
 
-def test_silence_of_a_while_ago_after_another_failure_is_mere_silence():
+def test_past_silence_after_another_failure_counts_only_as_silence():
     port = mute_port(past(MUTE.replace(before=refuses(POD))))
     assert [endpoint.cause for endpoint in without_silence(port)] == [None]

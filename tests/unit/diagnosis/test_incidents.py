@@ -84,7 +84,7 @@ def test_each_cause_is_a_separate_incident():
     assert sorted(services for _, services in others) == [("shop/both",), ("shop/x",)]
 
 
-def test_a_cause_without_an_endpoint_may_touch_several_services_too():
+def test_a_cause_without_an_endpoint_may_affect_several_services():
     rule = "a chain drops them"
     ports = [
         *(taken_by("ip nat KUBE", name) for name in ("a", "b")),
@@ -113,20 +113,20 @@ def test_a_cause_without_an_endpoint_may_touch_several_services_too():
         pytest.param({"notes": (slow_start_unused(),)}, id="a-note"),
     ],
 )
-def test_equal_causes_of_services_themselves_are_incidents_of_each(changes):
+def test_equal_causes_within_services_are_separate_incidents(changes):
     ports = [make_port(name, **changes) for name in ("a", "b")]
     found = Incidents(make_view(*ports)).all()
     assert sorted(one.services for one in found) == [["shop/a"], ["shop/b"]]
     assert not Incidents(make_view(*ports)).all(least=2)
 
 
-def test_without_a_cause_there_is_no_incident():
+def test_a_port_without_a_cause_is_not_an_incident():
     port = make_port(endpoints=(make_endpoint(POD, ejected_for_s=9.0),))
     assert port.state.level is not Level.OK
     assert not Incidents(make_view(port)).all()
 
 
-def test_an_incident_contains_its_clients_failures():
+def test_an_incident_contains_its_failed_clients():
     met = {"refused": 5, "saved": 2, "waits": Waits(waiting=3)}
     last = LastMinuteFacts(9, refused=1, unanswered=2, client_aborts=3, endpoint_aborts=4, queued=5)
     ports = [port_with(name, refuses(POD), last_minute=last, **met) for name in ("a", "b")]
@@ -134,7 +134,7 @@ def test_an_incident_contains_its_clients_failures():
     assert (one.waiting, one.last_minute, one.failed, one.saved) == (6, 30, 10, 4)
 
 
-def test_the_worst_and_largest_come_first():
+def test_incidents_are_sorted_by_severity_and_size():
     dead = make_port("dead", endpoints=(failing(seen(refuses(OTHER))),))
     ports = [*(port_with(name, refuses(POD)) for name in ("a", "b")), dead]
     found = Incidents(make_view(*ports)).all()
@@ -183,12 +183,12 @@ def test_failing_endpoints_of_a_lost_node_are_one_incident():
         ),
     ],
 )
-def test_a_node_is_not_reported_as_gone_without_sufficient_evidence(beside):
+def test_a_node_is_not_reported_as_lost_without_sufficient_evidence(beside):
     port = make_port(endpoints=(on("node-7", seen(silent("10.244.7.1:80"))), *beside, WELL))
     assert "node_silent" not in [one.cause.row.key for one in Incidents(make_view(port)).all()]
 
 
-def test_an_endpoint_that_answered_before_or_was_never_tried_does_not_save_a_node():
+def test_previously_answering_or_untried_endpoints_do_not_prove_a_node_alive():
     gone = [on("node-7", seen(silent(f"10.244.7.{number}:80"))) for number in (1, 2)]
     others = [
         make_endpoint("10.244.7.3:80", node="node-7", answered_at=99.0),
@@ -208,7 +208,7 @@ def test_incidents_of_selected_service_ports_are_complete():
     assert incidents.at([*ports, calm], least=2) == incidents.all()
 
 
-def test_an_id_stays_while_its_cause_does():
+def test_an_incident_keeps_its_id_while_its_cause_lasts():
     (before,) = Incidents(make_view(port_with("a", seen(refuses(POD))))).all()
     later = make_view(port_with("a", seen(refuses(POD), count=9)), port_with("b", refuses(POD)))
     incidents = Incidents(later)
@@ -217,7 +217,7 @@ def test_an_id_stays_while_its_cause_does():
     assert incidents.find("gone") is None
 
 
-def test_the_service_ports_of_an_incident_are_listed_the_worst_first():
+def test_the_service_ports_of_an_incident_are_sorted_by_severity():
     alone = make_port("z", endpoints=(failing(refuses(POD)),))
     ports = [port_with("b", refuses(POD)), port_with("a", refuses(POD)), alone]
     incidents = Incidents(make_view(*ports, make_port("calm")))
@@ -263,7 +263,7 @@ def test_the_causes_of_a_service_port_lead_to_their_incidents():
         ),
     ],
 )
-def test_an_incident_has_the_command_that_shows_more(port, source, command):
+def test_an_incident_has_a_command_that_shows_details(port, source, command):
     view = make_view(port) if source is None else make_view(port, source=source)
     assert [one.command for one in Incidents(view).all()] == [command]
 

@@ -64,7 +64,7 @@ def test_each_cause_is_listed_once_with_the_deciding_one_first():
     assert (state.code, state.hint) == (CauseCode.NOT_LISTENING, "stop it")
 
 
-def test_a_served_port_has_no_cause():
+def test_a_served_port_has_no_causes():
     state = judge(make_port(endpoints=(READY,)))
     assert (state.causes, state.code, state.hint, state.is_problem) == ((), None, "", False)
 
@@ -82,7 +82,7 @@ def test_clauses_are_joined_and_refer_to_their_causes():
     assert [clause.is_dated for clause in quiet.clauses] == [False, True]
 
 
-def test_a_clause_with_a_reason_states_the_cause_of_that():
+def test_a_clause_with_a_reason_states_the_reasons_cause():
     minute = replace(
         make_port().last_minute, connections=8, refused=12, cause=lately_of(refuses("a:1"))
     )
@@ -105,7 +105,7 @@ def test_the_deciding_clause_provides_the_remedy():
     assert judge(port).hint == said.flaps(3, "shop", "web").hint
 
 
-def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
+def test_clients_outside_the_source_ranges_are_a_cause_but_not_a_problem():
     denied, before = source_denied(("198.51.100.0/24",)).replace(count=3), none_was_local()
     state = judge(make_port(endpoints=(READY,), turned_away=(denied, before)))
     assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied, before), False)
@@ -116,7 +116,7 @@ def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
     assert judge(make_port(cause=elsewhere, **both)).causes == (elsewhere, denied)
 
 
-def test_an_alert_ends_when_no_client_has_tried_since_the_ejection():
+def test_an_alert_ends_if_no_client_has_dialled_since_the_ejection():
     due = replace(EJECTED, ejected_for_s=0.0)
     states = [judge(make_port(endpoints=(one,))) for one in (EJECTED, due, PAST, CLOSING)]
     assert [state.is_problem for state in states] == [True, True, False, True]
@@ -130,7 +130,7 @@ def test_an_alert_ends_when_no_client_has_tried_since_the_ejection():
         pytest.param({"endpoints": (ENDING,)}, id="about-to-vanish"),
     ],
 )
-def test_clients_without_an_answer_are_seen_and_are_no_problem(changes):
+def test_unanswered_clients_need_attention_but_are_not_a_problem(changes):
     port = make_port(**{"endpoints": (READY,), **changes})
     assert (port.mark, port.state.is_problem) == (Level.ATTENTION, False)
     assert port.state.code is port.state.causes[0].code
@@ -148,7 +148,7 @@ DROPPING = {"endpoints": (OTHER_NODE,), "cause": ELSEWHERE, "is_dropping": True}
         pytest.param({"path": IN_KERNEL}, id="kernel"),
     ],
 )
-def test_outside_clients_dropped_by_design_have_no_mark_of_success(changes):
+def test_outside_clients_dropped_by_design_have_no_success_mark(changes):
     port = make_port(**changes)
     assert (port.state.level, port.mark) == (Level.OK, None)
 
@@ -176,13 +176,13 @@ def test_a_rejected_slice_is_the_cause_of_a_port_without_slices():
 
 
 @pytest.mark.parametrize("name", ["web-1", "web", "web-1-x"])
-def test_a_rejected_slice_without_a_service_is_assigned_by_its_name(name):
+def test_a_rejected_slice_without_a_service_label_is_assigned_by_its_name(name):
     (port,) = given(empty(), rejected=[rejected_as("EndpointSlice", "shop", name)])
     cause = unnamed_slice_rejected(f"EndpointSlice shop/{name}", LINE, "web")
     assert port.state.causes == (cause,)
 
 
-def test_a_slice_naming_its_service_takes_precedence():
+def test_a_slice_with_a_service_label_takes_precedence():
     unnamed = rejected_as("EndpointSlice", "shop", "web-1")
     named = rejected_as("EndpointSlice", "shop", "abc", WEB)
     (port,) = given(empty(), rejected=[unnamed, named])
@@ -198,13 +198,13 @@ def test_a_slice_naming_its_service_takes_precedence():
         pytest.param(("Service", "shop", "web-1"), True, id="another-kind"),
     ],
 )
-def test_other_rejected_objects_change_nothing(item, is_empty):
+def test_unrelated_rejected_objects_change_nothing(item, is_empty):
     port = empty() if is_empty else make_port()
     (same,) = given(port, rejected=[rejected_as(*item)])
     assert same is port
 
 
-def test_a_mistake_of_a_served_service_is_a_note_at_its_first_port():
+def test_a_mistake_in_a_served_service_is_a_note_on_its_first_port():
     line = "m/b.yaml:1: Service shop/web is already defined in m/a.yaml:1"
     ports = make_port(), make_port(port="metrics"), make_port("cart")
     first, *others = given(*ports, rejected=[RejectedFacts(line, services=WEB)])
@@ -215,7 +215,7 @@ def test_a_mistake_of_a_served_service_is_a_note_at_its_first_port():
     assert all(one is port for one, port in zip(others, ports[1:], strict=True))
 
 
-def test_mistakes_precede_the_notes_of_the_plan_and_have_a_bound():
+def test_mistakes_precede_the_plans_notes_and_are_bounded():
     items = [
         RejectedFacts(f"m/web.yaml:{i}: no", "Service shop/web", services=WEB) for i in range(99)
     ]
@@ -225,7 +225,7 @@ def test_mistakes_precede_the_notes_of_the_plan_and_have_a_bound():
     assert port.notes == (*listed, more_notes(), a_note("a is unknown"))
 
 
-def test_a_plans_note_is_replaced_by_the_sources_with_a_place():
+def test_a_sources_note_with_a_line_replaces_the_plans_note():
     taken = node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/cart")
     item = RejectedFacts.at("m/web.yaml:3", say(taken), services=WEB, note=taken)
     (port,) = given(make_port(notes=(taken, "a is unknown")), rejected=[item])
@@ -233,7 +233,7 @@ def test_a_plans_note_is_replaced_by_the_sources_with_a_place():
     assert say(port.notes[0]) == item.line
 
 
-def test_an_object_kept_for_mistakes_elsewhere_has_a_note_naming_the_first():
+def test_an_object_kept_despite_mistakes_has_a_note_with_the_first_one():
     items = [RejectedFacts.at(f"m/web.yaml:{i}", "no") for i in (3, 7)]
     items = [replace(item, keeps=WEB) for item in items]
     (port,) = given(make_port(), rejected=items)
@@ -244,7 +244,7 @@ def test_an_object_kept_for_mistakes_elsewhere_has_a_note_naming_the_first():
     assert partly.state.word == PortState.PARTLY_SERVED
 
 
-def test_an_unserved_health_check_is_a_note_of_its_service():
+def test_an_unserved_health_check_is_a_note_on_its_service():
     taken = "its port is in use"
     checks = (
         make_health_check("shop/web", 30201, 1, taken),
@@ -256,7 +256,7 @@ def test_an_unserved_health_check_is_a_note_of_its_service():
     assert same is cart
 
 
-def test_a_port_that_is_no_proxys_is_judged_as_its_maker_judges():
+def test_a_planned_port_keeps_its_planners_judgement():
     planned = StateFacts(Level.OK, PortState.SERVED)
     source = SourceFacts(rejected=[rejected_as("Service", "shop", "web", WEB)])
     (port,) = diagnose([make_port()], source, judge=lambda port: planned)
@@ -285,7 +285,7 @@ def two_sides(cause=TIMED_OUT, *, seconds_ago=1.0, inside=None, **changes):
     )
 
 
-def test_an_endpoint_that_answers_the_other_side_does_not_hang():
+def test_an_endpoint_answering_the_other_side_does_not_count_as_hung():
     inside, outside = two_sides()
     outside = replace(outside, endpoints=outside.endpoints[:1])
     outside.taken_by = "ip evil pre"
@@ -311,12 +311,12 @@ def test_an_endpoint_that_answers_the_other_side_does_not_hang():
         pytest.param({"inside": TIMED_OUT}, id="others-fail-too"),
     ],
 )
-def test_an_endpoint_answers_other_clients_only_with_evidence(changes):
+def test_an_endpoint_counts_as_answering_other_clients_only_with_evidence(changes):
     ports = two_sides(**changes)
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
 
 
-def test_other_services_are_left_alone():
+def test_ports_of_other_services_are_unchanged():
     inside, outside = two_sides()
     ports = (inside, replace(outside, service="other"), replace(outside, family="IPv6"))
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
@@ -348,7 +348,7 @@ def mistake(number):
     )
 
 
-def test_each_service_port_is_judged_once_until_something_changes():
+def test_each_service_port_is_evaluated_once_until_it_changes():
     counting, cart, (inside, outside) = Counting(), make_port("cart"), two_sides()
     ports = [cart, inside, outside]
 

@@ -16,14 +16,14 @@ def test_the_recorded_page_contains_texts_of_paths_and_probes():
     assert [*paths()] == recorded[-len([*paths()]) :]
 
 
-def test_a_path_is_formatted_with_known_age_and_reason():
+def test_a_path_is_formatted_with_its_age_and_reason():
     assert format_path("kernel", "it is asked for", 100.0, 280.0) == (
         "kernel for 3 min: it is asked for"
     )
     assert format_path("userspace", "", 0.0, 280.0) == "userspace"
 
 
-def test_a_paths_age_counts_from_taking_effect():
+def test_a_paths_age_starts_when_it_takes_effect():
     chosen = PathDecision(DataPath.KERNEL, "its annotation asks for it")
     view = PathView(since=90.0, kernel_connections=3).follow(chosen, 100.0)
     assert view == PathView(DataPath.KERNEL, 100.0, "its annotation asks for it", 3)

@@ -29,7 +29,7 @@ from .words import NODES
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
-def test_many_services_with_taken_addresses_are_one_problem():
+def test_many_services_with_addresses_in_use_are_one_problem():
     """25 equal lines filled the first screen of the page."""
     causes = [held_by(f"10.96.0.{n}:80", "shop/web") for n in range(25)]
     taken = [
@@ -43,7 +43,7 @@ def test_many_services_with_taken_addresses_are_one_problem():
     assert "and 20 more Services are not served, as others have their addresses" in text
 
 
-def test_causes_of_the_whole_node_have_codes():
+def test_node_wide_causes_have_codes():
     assert codes_of_node(make_calm_view()) == frozenset()
     chain = FirewallFacts("inet evil in", "rule tcp dport 80 reject")
     assert codes_of_node(make_view(firewalls=(chain,))) == {CauseCode.FIREWALL_DROPS}
@@ -70,23 +70,23 @@ def test_a_ports_problem_includes_its_remedy():
 
 
 @pytest.mark.parametrize("changes", NODES, ids="-".join)
-def test_each_fault_of_the_node_is_a_single_problem(changes):
+def test_each_node_failure_is_one_problem(changes):
     summary = summarise(make_view(make_port(), **changes), NOW)
     (problem,) = summary.problems
     assert summary.level is problem.level
 
 
-def test_a_state_that_could_not_be_written_for_a_moment_is_no_problem():
+def test_a_brief_failure_to_write_the_state_is_not_a_problem():
     state = LastStateFacts("/x", problem="disk full", failing_since=NOW - 59)
     assert not summarise(make_view(last_state=state), NOW).problems
 
 
-def test_without_problems_the_number_of_services_is_shown():
+def test_without_problems_the_number_of_service_ports_is_shown():
     assert summarise(make_calm_view(), NOW).verdict == "No problems. 4 Service ports served."
     assert summarise(make_view(), NOW).verdict == "No problems. No Services yet."
 
 
-def test_a_refused_service_is_no_trouble_of_the_proxy():
+def test_a_service_without_endpoints_is_not_a_proxy_failure():
     batch = make_port("batch", endpoints=(), reason="it has no endpoints")
     summary = summarise(make_view(make_port(), batch), NOW)
     assert summary.level is Level.ATTENTION
@@ -114,7 +114,7 @@ def test_a_proxy_without_workers_is_not_shown_as_draining():
     assert summarise(view, NOW).verdict == "2 problems on this node."
 
 
-def test_a_taken_address_is_a_problem_but_another_proxys_service_is_not():
+def test_an_address_in_use_is_a_problem_but_another_proxys_service_is_not():
     taken = held_by("10.96.0.1:80/TCP", "shop/cart")
     view = make_view(
         ignored=(
@@ -128,18 +128,18 @@ def test_a_taken_address_is_a_problem_but_another_proxys_service_is_not():
     assert problem.what.endswith(f": {say(taken)}")
 
 
-def test_ports_that_drop_clients_from_outside_are_counted_without_problems():
+def test_ports_dropping_outside_clients_are_counted_without_being_problems():
     verdict = summarise(make_view(make_port(), *make_two_sides()), NOW).verdict
     assert verdict == "No problems. 3 Service ports served, 1 of them not for outside clients."
 
 
-def test_a_problem_names_its_side():
+def test_a_problem_names_its_side_of_the_split():
     _, outside = make_two_sides()
     (problem,) = summarise(make_view(replace(outside, problem="in use")), NOW).problems
     assert (problem.port, problem.side) == ("shop/front:http", "external")
 
 
-def test_problems_of_the_node_alone_are_the_worst_first_too():
+def test_node_problems_are_sorted_by_severity():
     found = problems_of_node(make_troubled_view(), NOW)
     levels = [problem.level for problem in found]
     assert not any(problem.port for problem in found)

@@ -51,7 +51,7 @@ def test_each_case_has_its_expected_verdict(expected):
 
 
 @pytest.mark.parametrize("expected", cases.CLOSES)
-def test_a_closing_endpoint_is_described_by_its_observed_behaviour(expected):
+def test_a_closing_endpoint_is_described_by_its_behaviour(expected):
     port = check(expected)
     assert port.state.code is CauseCode.ENDPOINT_RESETS
     is_tried = not any(endpoint.is_past for endpoint in port.endpoints)
@@ -80,7 +80,7 @@ def test_clients_rejected_for_their_requests_need_attention(expected):
 
 
 @pytest.mark.parametrize("expected", cases.SILENT_PORTS)
-def test_connections_without_an_answer_are_an_observation_with_a_remedy(expected):
+def test_unanswered_connections_are_an_observation_with_a_remedy(expected):
     port, (clause,) = check(expected), expected.clauses
     assert (port.mark, port.state.hint) == (None, clause.hint)
     assert port.state.hint
@@ -89,12 +89,12 @@ def test_connections_without_an_answer_are_an_observation_with_a_remedy(expected
 
 
 @pytest.mark.parametrize("expected", cases.NEW_PORTS)
-def test_without_many_connections_there_is_no_remedy(expected):
+def test_few_unanswered_connections_have_no_remedy(expected):
     port = check(expected)
     assert (port.mark, port.state.hint) == (None, "")
 
 
-def test_each_rule_decides_some_service_port():
+def test_each_rule_matches_some_service_port():
     groups = (cases.CASES, cases.DENIALS, cases.MISTAKES, cases.LEFT, cases.FLOWS)
     assert {one.values[0].rule for group in groups for one in group} == set(RULES)
     order = [RULES.index(one.values[0].rule) for one in cases.CASES]
@@ -110,7 +110,7 @@ def test_each_rule_decides_some_service_port():
                      id="two-addresses"),
     ],
 )  # fmt: skip
-def test_addresses_taken_by_a_chain_are_named(missed, place):
+def test_addresses_intercepted_by_a_chain_are_named(missed, place):
     made = [
         at if at is HELD else make_frontend(at, "LoadBalancer", "not steered", is_reached=False)
         for at in missed
@@ -125,7 +125,7 @@ def test_addresses_taken_by_a_chain_are_named(missed, place):
     assert not clause.params["place"]
 
 
-def test_the_cause_is_about_the_chain_that_takes_the_packets():
+def test_the_cause_names_the_chain_that_intercepts_the_packets():
     port = make_port(problem="a chain drops packets", hint="delete it")
     for port.taken_by in ("", "ip evil pre"):
         cause = not_listening("a chain drops packets", "delete it", port.taken_by)
@@ -165,7 +165,7 @@ def test_other_endpoints_count_as_serving_only_after_an_answer(answered, clause)
     assert told_of(port) == (rules.some_fail, [stated(refuses(POD)), clause])
 
 
-def test_other_endpoints_that_answered_a_while_ago_did_so_before():
+def test_other_endpoints_that_answered_earlier_are_in_the_past_tense():
     port = make_port(endpoints=(OTHER, PAST), is_quiet=True)
     assert told_of(port) == (rules.some_fail, [stated(REFUSED), said.others_answered(1)])
 
@@ -191,7 +191,7 @@ def test_the_most_frequent_failure_is_named_first():
     assert told_of(port)[1][2:] == [*why, said.further_causes(2)]
 
 
-def test_a_rule_of_this_node_is_named_in_full_also_as_the_second_cause():
+def test_a_rule_on_this_node_is_named_in_full_even_as_the_second_cause():
     dropped = dropped_here(A, "nftables chain ip f out of another program drops it")
     port = make_port(endpoints=(closes(7), failing(dropped)))
     assert told_of(port)[1][2:] == [stated(closes(7).cause), stated_in_short(dropped)]
@@ -212,7 +212,7 @@ def test_a_rule_of_this_node_is_named_in_full_also_as_the_second_cause():
     ],
     ids=["none", "one", "alike", "two", "many"],
 )
-def test_the_reasons_of_unused_endpoints_are_named_where_no_endpoint_serves(reasons, shown):
+def test_the_reasons_of_unused_endpoints_are_named_if_no_endpoint_serves(reasons, shown):
     unused = [make_endpoint(f"192.0.2.{i}:80", why, False) for i, why in enumerate(reasons, 2)]
     port = make_port(endpoints=(failing(refuses(POD)), *unused))
     end = [said.others_unused(len(reasons), shown, has_more=len(reasons) > 3)] if shown else []
@@ -230,7 +230,7 @@ def test_the_reasons_of_unused_endpoints_are_named_where_no_endpoint_serves(reas
     ],
     ids=["one", "two", "three", "loopback"],
 )
-def test_a_service_without_clients_names_its_node_port_addresses(ips, places):
+def test_a_service_without_clients_lists_its_node_port_addresses(ips, places):
     ports = [FrontendFacts(f"{ip}:30080", FrontendKind.NODE_PORT) for ip in ips]
     port = make_port(endpoints=(READY,), frontends=(CLUSTER_IP, *ports), **MUTE_PORT)
     end = [said.node_port_at(tuple(places))] if places else []
@@ -245,7 +245,7 @@ def test_a_service_without_clients_names_its_node_port_addresses(ips, places):
         pytest.param(UDP, "", False, id="udp"),
     ],
 )
-def test_a_dial_proves_tcp_on_the_kernel_path_without_probes(changes, shown, has_remedy):
+def test_without_probes_a_dial_verifies_tcp_on_the_kernel_path(changes, shown, has_remedy):
     port = make_port(endpoints=(READY,), path=IN_KERNEL, **changes)
     clause = said.led_by_kernel(1, 0, "shop/web", port.protocol, shown)
     assert told_of(port) == (rules.served, [clause])

@@ -63,7 +63,7 @@ def served(minute, *endpoints, **changes):
     return make_port(endpoints=endpoints or (READY,), last_minute=minute, **changes)
 
 
-def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_cause():
+def test_the_last_failed_endpoint_is_the_cause_of_recent_failures():
     minute = MinuteCounts(8, 12)
     refused, before = returned(5.0), returned(4.0, Failure.SILENT, OTHER)
     never = counted(EndpointCounters(), OTHER)
@@ -77,13 +77,13 @@ def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_caus
     assert found(MinuteCounts(), refused) == LastMinuteFacts()
 
 
-def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure():
+def test_a_client_failing_while_this_node_is_answered_is_the_latest_failure():
     _, counters = one = returned(5.0)
     counters.denials.failed(8.0, Failure.SILENT, "10.244.0.123")
     assert found(MinuteCounts(8, 12), one).cause == lately_of(silent(POD), 12, 8.0)
 
 
-def test_a_client_recently_denied_the_endpoint_is_named():
+def test_a_recently_denied_client_is_named():
     _, counters = one = returned(1.0)
     for now in range(2, 12):
         counters.denials.failed(float(now), Failure.SILENT, "10.244.0.123")
@@ -92,7 +92,7 @@ def test_a_client_recently_denied_the_endpoint_is_named():
 
 
 @pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
-def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(failure):
+def test_the_last_failed_endpoint_is_the_cause_of_unanswered_connections(failure):
     minute = MinuteCounts(20, 1, 12)
     facts = found(minute, ended(4.0, failure, OTHER), ended(5.0, failure))
     it_may_answer_no_other = lately_of(resets(POD), 12, 5.0, others=False)
@@ -107,14 +107,14 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(fai
     assert found(MinuteCounts(20, 12, 1), ended(5.0)).cause is None
 
 
-def test_a_header_that_this_proxy_sends_may_be_why_connections_ended():
+def test_the_proxy_header_may_be_why_connections_ended():
     cause = found(MinuteCounts(20, 1, 12), ended(5.0), has_header=True).cause
     assert cause == lately_of(resets(POD), 12, 5.0, others=False).replace(has_header=True)
     refused = found(MinuteCounts(20, 12), returned(5.0), has_header=True).cause
     assert "PROXY" not in f"{say(refused)}{remedy(refused)}"
 
 
-def test_a_client_whose_connections_alone_go_unanswered_is_named():
+def test_the_only_client_with_unanswered_connections_is_named():
     _, counters = one = ended(1.0)
     for now in (2.0, 4.0, 6.0):
         counters.ends.succeeded_at = now - 1.0
@@ -130,7 +130,7 @@ def test_a_client_whose_connections_alone_go_unanswered_is_named():
     assert left == lately_of(sends_nothing(POD), 12, 8.0)
 
 
-def test_of_clients_that_left_the_last_endpoint_is_the_cause():
+def test_the_last_endpoint_is_the_cause_of_clients_that_left():
     left, reset = ended(4.0, Failure.UNANSWERED), ended(5.0, Failure.RESET, OTHER)
     cause = found(MinuteCounts(20, 1, 2, 12), reset, left).cause
     assert cause == lately_of(sends_nothing(POD), 12, 4.0, others=False)
@@ -138,7 +138,7 @@ def test_of_clients_that_left_the_last_endpoint_is_the_cause():
     assert facts == LastMinuteFacts(20, 0, 0, 12, have_left=True)
 
 
-def test_connections_that_end_in_the_middle_are_no_success():
+def test_connections_cut_off_midway_are_not_a_success():
     minute = found(MinuteCounts(40, 0, 0, 2, 8), ended(7.0), cut(5.0))
     assert minute == LastMinuteFacts(40, 0, 0, 2, 8, cause=lately_of(cuts_off(POD), 8, 5.0))
     failed = said.connections_failed(10, 40, (), said.because(minute.cause))
@@ -174,7 +174,7 @@ def test_removed_endpoints_are_not_suspected_of_serving(kind):
     assert many_failed(port) == said.connections_failed(12, 20, (), said.at_former_endpoints("at"))
 
 
-def test_a_service_that_has_never_had_an_endpoint_has_none_that_left():
+def test_a_service_that_never_had_an_endpoint_has_no_removed_endpoints():
     assert not found(MinuteCounts(0, refused=9)).have_left
 
 
@@ -235,7 +235,7 @@ WHY = lately_of(refuses("10.244.1.8:8080"))
         pytest.param((81, 0, 0, 0, 8), {}, None, id="a-small-share-cut"),
     ],
 )
-def test_clients_that_failed_in_the_last_minute_are_no_success(counts, changes, shown):
+def test_clients_that_failed_in_the_last_minute_are_not_a_success(counts, changes, shown):
     port = served(LastMinuteFacts(*counts, cause=WHY), **changes)
     rule, told = told_of(port)
     if shown is None:
@@ -249,7 +249,7 @@ def test_clients_that_failed_in_the_last_minute_are_no_success(counts, changes, 
     assert (port.state.causes, port.state.is_problem) == ((WHY,), False)
 
 
-def test_clients_that_failed_in_several_ways_are_counted_by_each():
+def test_client_failures_are_counted_by_kind():
     parts = (
         (4, "not connected"),
         (5, "ended without an answer"),
@@ -272,7 +272,7 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
         pytest.param(1, UDP, said.were_at_limit, id="udp"),
     ],
 )
-def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, row):
+def test_clients_that_waited_are_shown_with_the_reason(most, changes, row):
     handling = Handling(hold=Hold(60), max_connections=most)
     minute = found(MinuteCounts(28, queued=12), ended(5.0))
     port = served(minute, handling=handling, **changes)
@@ -309,7 +309,7 @@ def test_reported_failures_stay_reported_until_halved(minute, changes):
     assert served(few, **changes).state.word is PortState.SERVED
 
 
-def test_endpoints_that_leave_and_return_again_and_again_are_news():
+def test_repeatedly_ejected_and_readmitted_endpoints_are_reported():
     minute = found(MinuteCounts(8, flaps=3), returned(5.0))
     flaps = said.flaps(3, "shop", "web")
     assert many_flaps(served(minute)) == flaps
@@ -326,7 +326,7 @@ def test_endpoints_that_leave_and_return_again_and_again_are_news():
     assert refused.state.hint == flaps.hint
 
 
-def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
+def test_unanswered_flows_are_shown_with_their_endpoint_and_the_remedy():
     stalled = ended(5.0, Failure.NO_DATAGRAM)
     minute = found(MinuteCounts(12, 0, 9), stalled)
     assert minute.cause == lately_of(no_datagram(POD), 9, 5.0, others=False)
@@ -335,7 +335,7 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     assert port.state.hint == remedy(minute.cause)
 
 
-def test_late_answers_to_flows_are_not_reported_as_missing():
+def test_late_udp_replies_are_not_reported_as_missing():
     stalled, late = ended(5.0, Failure.NO_DATAGRAM), ended(4.0, Failure.NO_DATAGRAM)
     late[1].came_late()
     facts = found(MinuteCounts(12, 0, 1, late=9), stalled, late)
@@ -353,7 +353,7 @@ def test_late_answers_to_flows_are_not_reported_as_missing():
         pytest.param((28, 4), UDP, said.flows_answered_late, id="udp"),
     ],
 )
-def test_late_saved_connections_are_reported_if_many(counts, changes, row):
+def test_connections_saved_late_are_reported_if_many(counts, changes, row):
     connections, late = counts
     endpoints = returned(5.0, Failure.SILENT), returned(6.0, Failure.REFUSED)
     facts = found(MinuteCounts(connections, late=late), *endpoints)
@@ -365,7 +365,7 @@ def test_late_saved_connections_are_reported_if_many(counts, changes, row):
     assert port.state.word is state
 
 
-def test_connections_saved_late_may_have_been_saved_from_removed_endpoints():
+def test_connections_saved_late_may_have_left_removed_endpoints():
     facts = found(MinuteCounts(28, late=4))
     clause = said.saved_late(4, 28, said.at_former_endpoints("from"))
     assert told_of(served(facts)) == (rules.answers_are_late, [SERVED_NOW, clause])
@@ -393,13 +393,13 @@ def test_clients_that_left_are_not_reported_as_failed():
     assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
 
 
-def test_an_endpoint_with_late_flows_a_minute_ago_has_not_left():
+def test_an_endpoint_with_late_flows_a_minute_ago_does_not_count_as_removed():
     late = ended(5.0, Failure.NO_DATAGRAM)
     late[1].came_late()
     assert not found(MinuteCounts(12, late=9), late, now=90.0).have_left
 
 
-def test_a_late_endpoint_is_not_blamed_for_anothers_resets():
+def test_a_late_endpoint_is_not_blamed_for_another_endpoints_resets():
     endpoints = returned(5.0, Failure.SILENT), cut(6.0, address=OTHER)
     minute = found(MinuteCounts(60, endpoint_aborts=10, late=6), *endpoints)
     assert minute.cause == lately_of(cuts_off(OTHER), 10, 6.0)
@@ -450,7 +450,7 @@ def test_unanswered_requests_are_a_failure_unless_usual(owed, connections, seldo
     assert port.state.word is state
 
 
-def test_few_ends_without_an_answer_are_no_news_and_none_beside_worse():
+def test_few_unanswered_requests_are_not_reported_and_none_beside_worse_failures():
     assert (
         many_unanswered_requests(served(LastMinuteFacts(40, unanswered_requests=3), **SENT)) is None
     )
@@ -464,7 +464,7 @@ def test_an_endpoint_without_recent_unanswered_requests_is_not_named():
 
 
 @pytest.mark.parametrize(("idle", "is_told"), [(3, True), (1, False)])
-def test_idle_connections_ended_by_the_proxy_are_reported_if_many(idle, is_told):
+def test_idle_connections_closed_by_the_proxy_are_reported_if_many(idle, is_told):
     facts = found(MinuteCounts(12, idle=idle), ended_so(0))
     assert (facts.idle, facts.cause) == (idle, None)
     port, clause = served(facts, **SENT), said.ended_idle(idle, 12)

@@ -41,7 +41,7 @@ WEB = ServiceKey("shop", "web")
         pytest.param("shop", 7, TypeError, "name: expected a str, got 7", id="number"),
     ],
 )
-def test_a_name_that_kubernetes_would_refuse_is_an_error(namespace, name, error, words):
+def test_an_invalid_kubernetes_name_is_an_error(namespace, name, error, words):
     with pytest.raises(error, match=re.escape(words)):
         read_key(namespace, name)
 
@@ -62,7 +62,7 @@ def test_an_invalid_port_is_an_error(port, protocol, error, words):
         read_port(port, protocol)
 
 
-def test_affinity_is_read():
+def test_affinity_is_parsed():
     assert [read_affinity(seconds) for seconds in (None, 1, 86400)] == [None, 1, 86400]
 
 
@@ -79,7 +79,7 @@ def test_invalid_affinity_is_an_error(seconds, error, words):
         read_affinity(seconds)
 
 
-def test_the_choice_of_endpoints_is_read():
+def test_a_balance_argument_is_parsed():
     assert read_handling(balance="round-robin") == Handling()
     assert read_handling(7, balance="random") == Handling(balance=Balance.RANDOM, seed=7)
     assert read_handling(balance=Balance.LEAST_CONNECTIONS).balance is Balance.LEAST_CONNECTIONS
@@ -102,7 +102,7 @@ def test_the_choice_of_endpoints_is_read():
         pytest.param("round-robin", 2**32, ValueError, "4294967296 is not in 0–", id="more"),
     ],
 )
-def test_an_invalid_choice_of_endpoints_is_an_error(balance, seed, error, words):
+def test_an_invalid_balance_argument_is_an_error(balance, seed, error, words):
     with pytest.raises(error, match=re.escape(words)):
         read_handling(seed, balance=balance)
 
@@ -124,7 +124,7 @@ def test_other_arguments_are_parsed_like_annotations():
         pytest.param(True, TypeError, "hold: expected a str or an int, got True", id="bool"),
     ],
 )
-def test_an_invalid_value_of_an_annotation_is_an_error(hold, error, words):
+def test_an_invalid_annotation_argument_is_an_error(hold, error, words):
     with pytest.raises(error, match=re.escape(words)):
         read_handling(hold=hold)
 
@@ -139,7 +139,7 @@ def test_an_invalid_value_of_an_annotation_is_an_error(hold, error, words):
         pytest.param(SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.1", 80), id="address"),
     ],
 )
-def test_an_endpoint_is_read(given, address):
+def test_an_endpoint_is_parsed(given, address):
     assert read_endpoint(given) == address
 
 
@@ -182,12 +182,12 @@ def test_endpoints_are_grouped_into_slices_by_family_and_port():
 
 
 @pytest.mark.parametrize("given", ["1.1.1.1:80", None, 7])
-def test_endpoints_must_be_a_list(given):
+def test_endpoints_other_than_a_list_are_rejected(given):
     with pytest.raises(TypeError, match="endpoints: expected a list of ip:port, got"):
         make_slices(service("web", "127.99.0.1"), given)
 
 
-def test_a_mapping_has_weights_and_standbys_have_the_second_priority():
+def test_a_mapping_sets_weights_and_standbys_get_the_second_priority():
     web = service("web", "127.99.0.1")
     (item,) = make_slices(web, {"192.0.2.1:80": 10, ("192.0.2.2", 80): 0}, ["192.0.2.3:80"])
     assert item.endpoints == (
@@ -218,7 +218,7 @@ def test_invalid_weights_and_standbys_are_errors(endpoints, standby, error, word
         make_slices(service("web", "127.99.0.1"), endpoints, standby)
 
 
-def test_an_endpoint_that_clients_could_not_reach_is_an_error():
+def test_an_endpoint_of_another_family_is_an_error():
     words = "endpoint [::1]:80: expected an IPv4 address, as the Service's"
     with pytest.raises(ValueError, match=re.escape(words)):
         make_slices(service("web", "127.99.0.1"), ["[::1]:80"])
@@ -243,7 +243,7 @@ def test_str_and_int_subclasses_become_plain_str_and_int():
     assert {type(value) for value in numbers} == {int}
 
 
-def test_slow_start_and_source_hash_exclude_each_other():
+def test_slow_start_and_source_hash_are_mutually_exclusive():
     with pytest.raises(ValueError, match=f"slow_start: {WITHOUT_SLOW_START}"):
         read_handling(slow_start="30s", balance="source-hash")
 
@@ -253,7 +253,7 @@ def test_wake_without_hold_is_rejected():
         read_handling(wake="deployment/web")
 
 
-def test_the_loopback_address_is_stable_and_avoids_taken_addresses():
+def test_the_loopback_address_is_stable_and_skips_addresses_in_use():
     first = free_loopback(WEB, (), "a")
     assert free_loopback(WEB, (), "a") == first
     second = free_loopback(WEB, {first}, "a")

@@ -78,7 +78,7 @@ def test_the_blocking_proxy_serves_like_the_proxy_without_await(one):
             _ = web.address
 
 
-def test_leaving_the_block_closes_the_ports_and_ends_the_thread(one):
+def test_leaving_the_block_closes_the_ports_and_stops_the_thread(one):
     before = threading.active_count()
     with Proxy.in_thread() as proxy:
         address = proxy.add_service("web", port=8080, endpoints=[one]).address
@@ -89,14 +89,14 @@ def test_leaving_the_block_closes_the_ports_and_ends_the_thread(one):
     proxy.close()
 
 
-def test_an_error_of_the_start_is_raised_and_ends_the_thread():
+def test_an_error_at_the_start_is_raised_and_stops_the_thread():
     before = threading.active_count()
     with pytest.raises(SteeringError, match="no such steering"), Proxy.in_thread(steering="x"):
         pass
     assert threading.active_count() == before
 
 
-def test_an_error_of_the_stop_is_raised_and_ends_the_thread():
+def test_an_error_at_the_stop_is_raised_and_stops_the_thread():
     async def fail():
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -118,7 +118,7 @@ def test_the_blocking_proxy_raises_the_proxys_errors():
             proxy.add_service("web", port=8080, cluster_ip="127.99.1.3")
 
 
-def test_calls_of_several_threads_are_served(one):
+def test_calls_from_several_threads_are_served(one):
     with Proxy.in_thread() as proxy:
         threads = [
             threading.Thread(
@@ -133,7 +133,7 @@ def test_calls_of_several_threads_are_served(one):
         assert len(proxy.status().ports) == 8
 
 
-def test_the_blocking_proxy_may_be_closed_by_several_threads_at_once():
+def test_several_threads_may_close_the_blocking_proxy_at_once():
     def close(proxy, begun):
         begun.wait()
         proxy.close()
@@ -146,7 +146,7 @@ def test_the_blocking_proxy_may_be_closed_by_several_threads_at_once():
                     closed.result(60)
 
 
-def test_a_function_in_the_proxys_thread_cannot_close_the_proxy():
+def test_a_function_in_the_proxy_thread_cannot_close_the_proxy():
     with Proxy.in_thread() as proxy:
         with pytest.raises(RuntimeError, match="would wait for itself"):
             proxy._thread.do(proxy.close)
@@ -171,7 +171,7 @@ def test_each_blocking_call_has_the_proxys_signature_and_docstring(blocking, emb
             assert inspect.signature(call).parameters == parameters, name
 
 
-def test_help_shows_arguments_and_results_of_a_call():
+def test_help_shows_the_arguments_and_result_of_a_call():
     shown = " ".join(re.sub("['|]", "", pydoc.plain(pydoc.render_doc(BlockingProxy))).split())
     # In one line or several, by Python's version.
     assert re.search(r"add_service\( ?self, name: str, \*, port: int, ", shown)
@@ -189,7 +189,7 @@ def test_the_documented_program_prints_the_documented_output():
     assert seconds.sub("", done.stdout) == seconds.sub("", shown), done.stderr
 
 
-def test_a_plain_with_block_raises_naming_both_alternatives():
+def test_a_plain_with_block_raises_an_error_naming_both_alternatives():
     words = r"use `async with Proxy\(…\)`, or `with Proxy.in_thread\(…\)`"
     with pytest.raises(TypeError, match=words), Proxy():
         pass
@@ -200,14 +200,14 @@ def test_a_missing_steering_is_an_error_naming_the_expected_values():
         Proxy(steering=None)
 
 
-def test_the_proxy_in_a_thread_is_entered_by_with():
+def test_the_proxy_in_a_thread_is_used_with_a_with_block():
     proxy = Proxy.in_thread()
     assert isinstance(proxy, BlockingProxy)
     with proxy as entered:
         assert entered is proxy
 
 
-def test_on_other_systems_using_the_proxy_raises_one_sentence():
+def test_on_unsupported_systems_using_the_proxy_raises_one_sentence():
     code = "from tests.unit.other_systems import become; become('darwin'); import userspace_proxy"
     words = [sys.executable, "-c", f"{code}; print('imported'); userspace_proxy.Proxy"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

@@ -26,7 +26,7 @@ from ..dataplane.waiting import until
 pytestmark = IN_BOTH_LOOPS
 
 
-async def test_connections_go_round_robin_over_the_endpoints():
+async def test_connections_rotate_over_the_endpoints():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one, two])
         assert sorted(await answers(web.address, 4)) == [b"one", b"one", b"two", b"two"]
@@ -41,7 +41,7 @@ async def test_each_service_keeps_its_requested_port():
         assert web.address.ip.startswith("127.")
 
 
-async def test_a_taken_port_is_replaced_by_a_free_one():
+async def test_a_port_in_use_is_replaced_by_a_free_port():
     with socket.create_server(("127.99.1.1", 8080)):
         async with backend(b"one") as one, Proxy() as proxy:
             web = await proxy.add_service(
@@ -52,7 +52,7 @@ async def test_a_taken_port_is_replaced_by_a_free_one():
             assert await ask(web.address) == b"one"
 
 
-async def test_each_port_of_a_range_leads_to_the_same_number_at_an_endpoint():
+async def test_each_port_of_a_range_leads_to_the_same_port_of_an_endpoint():
     async def send_port(_reader, writer):
         writer.write(b"%d" % writer.get_extra_info("sockname")[1])
 
@@ -77,7 +77,7 @@ async def test_each_port_of_a_range_leads_to_the_same_number_at_an_endpoint():
     ]
 
 
-async def test_a_range_of_which_another_program_has_a_port_is_an_error_that_names_it():
+async def test_a_range_with_a_port_in_use_is_an_error_that_names_it():
     async with Proxy() as proxy:
         with socket.create_server(("127.99.1.3", 8085)), pytest.raises(ListenError) as raised:
             await proxy.add_service(
@@ -113,7 +113,7 @@ async def test_ended_connections_are_listed_after_the_block():
         assert [each.service for each in seen] == [str(web.key)]
 
 
-async def test_records_without_room_in_the_workers_are_counted_as_left_out(monkeypatch):
+async def test_records_dropped_by_workers_are_counted_as_omitted(monkeypatch):
     monkeypatch.setattr(record_ring, "OBSERVED_MAX", 0)
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
@@ -171,14 +171,14 @@ async def test_a_removed_service_is_refused_and_its_open_connections_continue():
             _ = web.address
 
 
-async def test_a_service_added_again_has_only_its_new_endpoints():
+async def test_a_replaced_service_has_only_its_new_endpoints():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
         await proxy.add_service("web", port=8080, endpoints=[one])
         web = await proxy.add_service("web", port=8080, endpoints=[two])
         assert await answers(web.address, 4) == [b"two"] * 4
 
 
-async def test_a_service_added_after_its_removal_has_no_earlier_endpoints():
+async def test_a_recreated_service_has_no_earlier_endpoints():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         await web.remove()
@@ -187,7 +187,7 @@ async def test_a_service_added_after_its_removal_has_no_earlier_endpoints():
             await ask(web.address)
 
 
-async def test_an_address_that_another_proxy_holds_without_endpoints_stays_its_own():
+async def test_an_address_held_by_another_proxy_is_not_shared():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
         first = await p.add_service("web", port=8080, cluster_ip="127.99.1.5")
         second = await q.add_service("web", port=8080, cluster_ip="127.99.1.5", endpoints=[two])
@@ -206,7 +206,7 @@ async def test_a_replaced_service_keeps_its_address():
         assert after.address == before
 
 
-async def test_services_added_at_once_have_distinct_addresses():
+async def test_concurrently_added_services_have_distinct_addresses():
     async with Proxy() as proxy:
         web = await proxy.add_service("web", port=8080)
         wanted = web.address.ip
@@ -220,7 +220,7 @@ async def test_services_added_at_once_have_distinct_addresses():
         assert web.address.ip != wanted
 
 
-async def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status():
+async def test_unservable_endpoints_raise_the_problem_shown_in_the_status():
     async with Proxy() as proxy:
         dns = await proxy.add_service("dns", port=5353, protocol="UDP")
         with no_descriptors():
@@ -233,7 +233,7 @@ async def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status()
         assert proxy.status().ports[0].problem == ""
 
 
-async def test_a_service_that_cannot_be_replaced_is_served_as_before():
+async def test_a_service_that_cannot_be_replaced_stays_served():
     options = Options(proxy_ports=(29990, 29990))
     taken = ("127.99.1.6", 8080), ("127.99.1.6", 29990)
     with socket.create_server(taken[0]), socket.create_server(taken[1]):
@@ -288,7 +288,7 @@ async def test_an_error_names_the_invalid_argument(arguments, words):
         assert proxy.status().ports == ()
 
 
-async def test_a_headless_address_without_a_free_port_is_an_error_and_leaves_nothing():
+async def test_a_headless_address_without_a_free_port_is_an_error_without_leftovers():
     options = Options(proxy_ports=(29990, 29990))
     with (
         socket.create_server(("127.99.1.2", 8080)),
@@ -300,7 +300,7 @@ async def test_a_headless_address_without_a_free_port_is_an_error_and_leaves_not
             assert proxy.status().ports == ()
 
 
-async def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason():
+async def test_a_detoured_endpoint_is_shown_with_the_reason():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         (endpoint,) = proxy.endpoints_of(web.key)
@@ -346,7 +346,7 @@ async def test_the_handle_of_a_replaced_service_has_no_effect():
         assert after.address.port == 8081
 
 
-async def test_a_removed_service_is_not_revived_by_its_handle():
+async def test_a_handle_does_not_revive_a_removed_service():
     async with Proxy() as proxy:
         web = await proxy.add_service("web", port=8080)
         await web.remove()
@@ -355,7 +355,7 @@ async def test_a_removed_service_is_not_revived_by_its_handle():
         assert proxy.status().ports == ()
 
 
-async def test_endpoints_of_a_service_that_lost_its_address_raise_the_problem_in_the_status():
+async def test_endpoints_of_a_service_without_its_address_raise_the_problem_in_the_status():
     async with Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, cluster_ip="127.99.1.7")
         await proxy.add_service("api", port=8080, cluster_ip="127.99.1.7")
@@ -377,7 +377,7 @@ async def test_a_handle_shows_its_services_address_and_number_of_endpoints():
         assert repr(web) == "<Service default/web, not served>"
 
 
-async def test_a_standby_serves_while_the_others_do_not_answer_and_weights_count():
+async def test_a_standby_serves_while_the_others_fail_and_weights_apply():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
         db = await proxy.add_service("db", port=5432, endpoints=[one], standby=[two])
         assert [await ask(db.address) for _ in range(4)] == [b"one"] * 4

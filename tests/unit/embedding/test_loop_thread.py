@@ -27,17 +27,17 @@ def test_results_and_exceptions_return_to_the_caller(thread):
         thread.call(fails())
 
 
-def test_all_calls_run_in_one_other_thread(thread):
+def test_all_calls_run_in_the_loop_thread(thread):
     names = {thread.do(lambda: threading.current_thread().name) for _ in range(3)}
     assert names == {"userspace-proxy"}
 
 
-def test_a_blocking_call_in_its_own_thread_is_an_error_and_not_a_deadlock(thread):
+def test_a_blocking_call_in_the_loop_thread_is_an_error_instead_of_a_deadlock(thread):
     with pytest.raises(RuntimeError, match="would wait for itself"):
         thread.do(lambda: thread.do(int))
 
 
-def test_a_call_after_the_end_is_an_error(thread):
+def test_a_call_after_close_is_an_error(thread):
     thread.close()
     thread.close()
     assert not thread.is_running
@@ -45,7 +45,7 @@ def test_a_call_after_the_end_is_an_error(thread):
         thread.do(int)
 
 
-def test_closing_the_thread_cancels_running_tasks(thread):
+def test_close_cancels_running_tasks(thread):
     ended = threading.Event()
 
     async def waits():
@@ -60,7 +60,7 @@ def test_closing_the_thread_cancels_running_tasks(thread):
     assert ended.is_set()
 
 
-def test_calls_during_the_end_return_an_error(thread):
+def test_calls_during_close_raise_an_error(thread):
     errors, begun = [], threading.Barrier(4)
 
     def call_until_the_end():
@@ -83,7 +83,7 @@ def test_calls_during_the_end_return_an_error(thread):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_calls_are_an_error_after_a_function_has_ended_the_loop(thread):
+def test_calls_raise_an_error_after_a_function_ended_the_loop(thread):
     def ends():
         raise SystemExit
 
@@ -96,7 +96,7 @@ def test_calls_are_an_error_after_a_function_has_ended_the_loop(thread):
         call_until_the_end()
 
 
-def test_a_call_in_a_forked_process_is_an_error_that_names_the_fork(thread):
+def test_a_call_in_a_forked_process_is_an_error_mentioning_the_fork(thread):
     pid = os.fork()
     if pid == 0:
         try:

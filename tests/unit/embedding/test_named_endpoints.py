@@ -119,30 +119,30 @@ def test_each_port_of_named_endpoints_has_its_own_slice():
         ),
     ],
 )
-def test_a_wrong_name_is_an_error(endpoints, allowed, words):
+def test_an_invalid_endpoint_name_is_an_error(endpoints, allowed, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         named(endpoints, allowed=allowed)
 
 
-def test_a_name_is_in_endpoints_or_standby():
+def test_a_name_cannot_be_in_both_endpoints_and_standby():
     words = "endpoint 'a.example.com:1': expected in endpoints or standby, not both"
     with pytest.raises(ValueError, match=re.escape(words)):
         named(["a.example.com:1"], ["a.example.com:1"])
 
 
 @pytest.mark.parametrize("endpoints", ["db.example.com:1", None, 7, [7]])
-def test_endpoints_must_be_a_list(endpoints):
+def test_endpoints_other_than_a_list_are_rejected(endpoints):
     with pytest.raises(TypeError, match="expected"):
         named(endpoints)
 
 
-async def test_names_are_off_by_default_in_a_proxy():
+async def test_names_are_disabled_by_default():
     async with Proxy() as proxy:
         with pytest.raises(ValueError, match="this proxy looks up no names: pass Options"):
             await proxy.add_service("db", port=5432, endpoints=["db.example.com:5432"])
 
 
-async def test_a_name_that_leads_to_this_machine_is_not_dialled(tmp_path, monkeypatch):
+async def test_a_name_resolving_to_this_machine_is_not_dialled(tmp_path, monkeypatch):
     zone = Zone()
     zone.records = {"db.example.com A": [5, "127.0.0.5"]}
     server = DnsServer(zone.respond)

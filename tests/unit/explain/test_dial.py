@@ -30,13 +30,13 @@ def address_of(server):
     return SocketAddress(*server.getsockname())
 
 
-def test_an_endpoint_that_accepts_and_waits_answers(listener):
+def test_a_silent_but_accepting_endpoint_counts_as_reachable(listener):
     result = dial(address_of(listener))
     assert result.cause is None
     assert 0 < result.seconds < 1
 
 
-def test_the_program_that_listens_never_accepts_a_dial(listener):
+def test_the_listening_program_does_not_accept_a_probe_dial(listener):
     assert dial(address_of(listener)).cause is None
     with socket.create_connection(listener.getsockname()) as client:
         accepted, peer = listener.accept()
@@ -51,7 +51,7 @@ def test_a_port_without_a_listener_refuses():
     assert result.error == "Connection refused"
 
 
-def test_silence_ends_after_the_deadline(listener):
+def test_a_dial_to_a_silent_endpoint_times_out(listener):
     """A full accept queue drops further SYNs, like a silent host."""
     listener.listen(0)
     with socket.create_connection(listener.getsockname()):
@@ -60,7 +60,7 @@ def test_silence_ends_after_the_deadline(listener):
     assert {cause.code for cause in causes} == {CauseCode.ENDPOINT_SILENT}
 
 
-def test_all_addresses_are_dialled_once(listener):
+def test_each_address_is_dialled_once(listener):
     at, dead = address_of(listener), SocketAddress("127.0.0.1", free_port())
     results = dial_all([at, dead, at])
     assert {address: result.cause is None for address, result in results.items()} == {
@@ -124,7 +124,7 @@ def rejected():
 @pytest.mark.parametrize(
     "number", range(len(REJECTIONS)), ids=lambda number: " ".join(REJECTIONS[number][:2])
 )
-def test_a_rejection_by_a_firewall_has_a_cause_that_names_firewalls(rejected, number):
+def test_a_firewall_rejection_has_a_cause_mentioning_firewalls(rejected, number):
     _, _, error, code = REJECTIONS[number]
     result = rejected[str(rejecting(number))]
     assert (result.error, result.cause.code) == (os.strerror(error), code)
@@ -148,7 +148,7 @@ def test_a_missing_route_is_the_cause():
     ],
 )
 @pytest.mark.parametrize("ip", ["10.98.0.5", "fd00:98::5"], ids=["ipv4", "ipv6"])
-def test_a_route_that_leads_nowhere_is_the_cause(ip, kind, error, cause):
+def test_an_unreachable_or_prohibiting_route_is_the_cause(ip, kind, error, cause):
     net = Net("node")
     with net:
         net.run(f"ip route add {kind} {ip}")
@@ -179,7 +179,7 @@ def view_of(pid, namespace):
     return make_view(workers=workers, network_namespace=namespace)
 
 
-def test_in_the_proxys_own_network_there_is_nothing_to_enter(worker):
+def test_in_the_proxys_own_network_no_namespace_is_entered(worker):
     here = network_namespace()
     assert find_way(None) == ()
     assert find_way(view_of(worker.pid, 0)) == ()
@@ -201,12 +201,12 @@ def test_an_open_port_accepts_and_a_closed_port_refuses_the_dial(there, worker):
     assert [one.has_no_route for one in results.values()] == [False, False, True]
 
 
-def test_without_a_way_dials_are_made_here():
+def test_without_a_namespace_to_enter_dials_are_made_locally():
     at = SocketAddress("127.0.0.1", free_port())
     assert dial_by((), [at])[str(at)].cause.code is CauseCode.ENDPOINT_REFUSES
 
 
-def test_a_process_outside_that_network_shows_no_way(worker):
+def test_a_process_in_another_network_gives_no_way_to_enter(worker):
     with contextlib.closing(Net("elsewhere")) as elsewhere:
         inode = os.fstat(elsewhere.fd).st_ino
         assert find_way(view_of(worker.pid, inode)) is None
@@ -226,7 +226,7 @@ def test_root_enters_no_user_namespace(monkeypatch):
         assert find_way(shown)[2:] == ("--user", "--preserve-credentials", "--net", "--")
 
 
-def test_a_worker_that_has_ended_meanwhile_is_an_error(worker):
+def test_a_worker_that_exited_meanwhile_is_an_error(worker):
     way = find_way(view_of(worker.pid, network_namespace(worker.pid)))
     worker.stdin.close()
     worker.wait(30)

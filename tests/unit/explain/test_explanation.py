@@ -26,7 +26,7 @@ from .subjects import make_dead_endpoint, make_subject
 DEAD = make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),))
 
 
-def test_a_step_without_a_level_decides_nothing():
+def test_a_step_without_a_level_does_not_affect_the_verdict():
     explanation = explain(make_subject(), pods=[PathStep(None, "pods", "as intended")])
     assert explanation.level is Level.OK
     assert explanation.sentence == explain(make_subject()).sentence
@@ -57,12 +57,12 @@ def test_text_fits_the_terminal_except_for_the_command_to_paste(columns):
     assert " ".join("\n".join([*lines, last]).split()) == whole
 
 
-def test_control_characters_are_not_written():
+def test_control_characters_are_escaped():
     text = render_text(explain(make_subject(make_port(problem="\x1b[2J"))))
     assert "\x1b" not in text
 
 
-def test_other_services_are_left_out():
+def test_other_services_are_omitted():
     ports = make_calm_view().ports
     assert {port.name for port in make_subject(*ports, service="shop/web").ports} == {
         "shop/web:http"
@@ -86,5 +86,5 @@ def test_only_a_running_proxy_has_facts_about_its_node():
     assert make_subject(is_live=False).node is None
 
 
-def test_explanations_are_as_recorded(tmp_path):
+def test_explanations_match_the_recorded_text(tmp_path):
     assert changed(tmp_path, "explain", "planned") == []

@@ -13,7 +13,7 @@ from .subjects import make_subject
 from .words import DEAD, FROM_FILES, LIVE, PLANNED, is_on_the_page
 
 
-def test_the_next_command_is_never_the_one_just_run():
+def test_the_next_command_differs_from_the_one_just_run():
     for cause in (None, *(as_read(code, "?", "10.0.0.1:80") for code in CauseCode)):
         for subject in (LIVE, FROM_FILES, PLANNED):
             for source in ((), ("--kubeconfig=k",), ("--manifests=m",)):
@@ -33,7 +33,7 @@ def test_arguments_are_quoted_in_the_next_command():
     assert shlex.split(command)[-3:] == ["status.podIP=$(reboot)", *source]
 
 
-def test_kubectl_is_not_asked_about_a_host_outside_the_cluster():
+def test_kubectl_is_not_suggested_for_a_host_outside_the_cluster():
     host = make_endpoint(object_of(DEAD), host="db.example.com")
     subject = make_subject(make_port(endpoints=(host,)), service="shop/web")
     api = Invocation(source=("--kubeconfig=k",))
@@ -41,5 +41,5 @@ def test_kubectl_is_not_asked_about_a_host_outside_the_cluster():
     assert next_command(DEAD, subject, replace(api, has_dialled=True)) == ""
 
 
-def test_the_next_commands_are_on_the_page():
+def test_the_next_commands_match_the_recorded_page():
     assert is_on_the_page("next")

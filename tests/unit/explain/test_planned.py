@@ -61,18 +61,18 @@ def explain_manifest(tmp_path, service, steering="auto"):
     return explain(read_subject(status, service, "shop.yaml", is_live=False))
 
 
-def test_on_nodes_endpoints_are_not_on_loopback(tmp_path):
+def test_on_nodes_loopback_endpoints_are_rejected(tmp_path):
     port = plan_manifest(tmp_path).only("shop/web").ports[0]
     assert (port.state.word, port.cause.row) == (PortState.REFUSED, none_allowed)
 
 
-def test_clients_that_a_node_would_drop_are_in_the_sentence(tmp_path):
+def test_clients_dropped_by_a_node_are_mentioned_in_the_sentence(tmp_path):
     _, outside = plan_manifest(tmp_path).only("shop/far").ports
     assert (outside.state.word, outside.cause.row) == (PortState.DROPPED, none_local)
     assert explain_manifest(tmp_path, "shop/far").sentence.endswith(say(outside.cause))
 
 
-def test_a_plan_that_has_no_clients_keeps_the_code_of_a_note(tmp_path):
+def test_a_plan_without_clients_keeps_the_code_of_a_note(tmp_path):
     file = tmp_path / "shop.yaml"
     misspelt = "{name: web, namespace: shop, annotations: {userspace-proxy.io/hodl: 1s}}"
     text = SHOP.replace("LABEL", LABEL_SERVICE_NAME)

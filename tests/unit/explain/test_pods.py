@@ -30,7 +30,7 @@ def judge(*pods, targets=(), has_endpoints=True, service=WEB):
         pytest.param([PodState("a", (), True, "", ())], "", id="no-labels"),
     ],
 )
-def test_the_pod_that_nearly_has_the_labels_is_named(pods, near):
+def test_the_pod_with_nearly_matching_labels_is_named(pods, near):
     (step,) = judge(*pods)
     assert (step.level, step.pod) == (Level.TROUBLE, "a" if near else "")
     assert bool(step.hint) is bool(near)
@@ -38,7 +38,7 @@ def test_the_pod_that_nearly_has_the_labels_is_named(pods, near):
 
 
 @pytest.mark.parametrize("numbers", [(8080, 9090), ()], ids=["listed", "none-listed"])
-def test_a_target_port_that_a_container_lists_is_right_and_none_has_to(numbers):
+def test_a_target_port_need_not_be_listed_by_a_container(numbers):
     (step,) = judge(pod(numbers=numbers), targets=[9090])
     assert step.level is Level.OK
 

@@ -36,7 +36,7 @@ DENYING = make_endpoint(
         pytest.param({"side": "external"}, "External: ", id="side"),
     ],
 )
-def test_the_sentence_names_the_port_family_or_side_if_another_is_served(changes, which):
+def test_the_sentence_names_the_port_family_or_side_if_another_one_is_served(changes, which):
     dead = replace(make_port(endpoints=(make_dead_endpoint(POD),)), **changes)
     alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
     assert beside.sentence == f"{which}{alone.sentence}"
@@ -50,7 +50,7 @@ def test_the_sentence_names_the_port_family_or_side_if_another_is_served(changes
         pytest.param({"endpoints": (DENYING,)}, PortState.PARTLY_ANSWERING, id="some"),
     ],
 )
-def test_clients_that_fail_win_over_a_note_at_another_port_of_equal_level(changes, state):
+def test_failing_clients_take_precedence_over_a_note_on_another_port(changes, state):
     served = make_port(notes=("its mode isn't followed",))
     failing = replace(make_port(**changes), family="IPv6")
     explanation = explain(make_subject(served, failing))
@@ -122,7 +122,7 @@ def made_of(*rejected, port=None, service="shop/web"):
         ),
     ],
 )
-def test_an_objects_mistake_appears_only_in_the_sentence_of_its_port(port, sentence):
+def test_an_objects_mistake_appears_only_in_its_ports_sentence(port, sentence):
     rejected = RejectedFacts(UNLABELLED, "Service shop/web", services=("shop/web",))
     subject = made_of(rejected, port=port)
     said = explain(subject).sentence
@@ -144,7 +144,7 @@ def test_a_service_is_served_while_one_of_its_ports_answers():
 
 
 @pytest.mark.parametrize("figures", [{}, {"connections": 7, "sent_bytes": 0}, {"is_quiet": True}])
-def test_a_note_about_serving_elsewhere_by_design_is_shown_once(figures):
+def test_a_note_about_a_load_balancer_serving_by_design_is_shown_once(figures):
     balancer = balanced_elsewhere("192.0.2.9")
     sentence = explain(make_subject(make_port(notes=(balancer,), **figures))).sentence
     assert sentence.count(say(balancer)) == 1
@@ -153,13 +153,13 @@ def test_a_note_about_serving_elsewhere_by_design_is_shown_once(figures):
 @pytest.mark.parametrize(
     ("changes", "shown"), [({}, "this machine"), ({"is_probed": True}, "probes")]
 )
-def test_on_the_kernel_path_dials_show_only_that_connections_are_accepted(changes, shown):
+def test_on_the_kernel_path_dials_prove_only_that_connections_are_accepted(changes, shown):
     port = make_port(path=PathDecision(DataPath.KERNEL), **changes)
     dials = {endpoint.address: DialResult(0.1) for endpoint in port.endpoints}
     assert f"{shown} show only" in explain(make_subject(port), dials=dials).sentence
 
 
-def test_another_problem_of_the_service_is_the_sentence_alone():
+def test_another_problem_of_the_service_is_stated_alone():
     refused = make_port(port="metrics", endpoints=(), reason="none is ready")
     served = make_port(endpoints=(make_endpoint(OTHER, sent_at=NOW - 1),))
     explanation = explain(make_subject(served, refused, firewalls=(CHAIN,)))

@@ -77,13 +77,13 @@ def failing(cause, **figures):
         pytest.param(failing(None, sent_bytes=1), "TCP", []),
     ],
 )
-def test_earlier_behaviour_is_derived_from_the_endpoints_answers(endpoint, protocol, said):
+def test_earlier_behaviour_is_derived_from_the_endpoints_counters(endpoint, protocol, said):
     words = before_it_failed(endpoint, protocol)
     assert [one for one in ("answered", "accepted 20") if one in words] == said
     assert bool(words) is bool(said)
 
 
-def test_an_equal_service_on_a_node_has_no_note():
+def test_an_identical_service_on_a_node_has_no_note():
     subject = on_node(make_endpoint(POD), there=make_port(endpoints=(make_endpoint(POD),)))
     assert [*node_notes(subject.ports[0], subject)] == []
 
@@ -114,7 +114,7 @@ def test_the_recorded_page_contains_the_section(title):
     assert is_on_the_page(title)
 
 
-def test_a_remedys_command_asks_the_same_cluster():
+def test_a_suggested_command_queries_the_same_cluster():
     port = replace(make_port(endpoints=()), cause=NOT_READY)
     api = Invocation(source=("--kubeconfig=my dir/k", "--master=https://a:1"))
     (step,) = steps_of(explain(make_subject(port), invocation=api), "endpoints")
@@ -150,7 +150,7 @@ def dropping():
         pytest.param(1, "IPv4", "10.0.0.9", Level.TROUBLE, id="client"),
     ],
 )
-def test_a_chain_is_no_problem_for_clients_that_passed_it(seconds_ago, family, client, level):
+def test_a_chain_is_not_a_problem_for_clients_that_passed_it(seconds_ago, family, client, level):
     chain = FirewallFacts("x", "its policy is drop", family=family)
     subject = make_subject(answered(seconds_ago), firewalls=(chain,))
     (step,) = steps_of(explain(subject, client=client), "firewall")
@@ -166,7 +166,7 @@ def test_a_chain_is_no_problem_for_clients_that_passed_it(seconds_ago, family, c
         pytest.param("nftables", dropping, 0, id="blamed-by-an-endpoint"),
     ],
 )
-def test_a_step_reports_no_known_chain_unless_a_chain_is_blamed(steering, make, shown):
+def test_the_firewall_step_reports_no_chain_unless_a_chain_is_blamed(steering, make, shown):
     subject = make_subject(make(), steering=SteeringState(steering))
     steps = steps_of(explain(subject), "firewall")
     assert [step.level for step in steps] == [Level.OK] * shown
@@ -195,7 +195,7 @@ def unrouted(*addresses):
     }
 
 
-def test_an_address_without_a_route_on_this_machine_hides_no_cause():
+def test_an_address_without_a_local_route_hides_no_cause():
     denied = source_denied(("198.51.100.0/24",)).replace(count=2, last_at=NOW - 4)
     subject = make_subject(make_port(connections=0, turned_away=(denied,)))
     explanation = explain(subject, dials=unrouted("10.96.7.118:80"))
@@ -228,7 +228,7 @@ def dialled(*endpoints, **changes):
         pytest.param(make_endpoint(POD), Level.TROUBLE, id="never-dialled"),
     ],
 )
-def test_a_failed_dial_decides_where_no_client_has_dialled_lately(endpoint, level):
+def test_a_failed_dial_determines_the_verdict_without_recent_clients(endpoint, level):
     explanation, step = dialled(endpoint)
     assert (explanation.level, step.level) == (level, level)
     assert say(refuses(POD)) in explanation.sentence
@@ -241,7 +241,7 @@ def test_a_failed_dial_decides_where_no_client_has_dialled_lately(endpoint, leve
         pytest.param({"connections": 0, "admits": ("192.0.2.0/24",)}, id="not-all-are-admitted"),
     ],
 )
-def test_an_address_that_clients_dial_is_not_judged_from_here(changes):
+def test_an_address_that_clients_dial_is_not_judged_by_local_dials(changes):
     subject = make_subject(make_port(**changes))
     explanation = explain(subject, dials=dials(**{"10.96.7.118:80": False}))
     assert explanation.level is Level.OK

@@ -79,7 +79,7 @@ def flow(**changes):
         pytest.param(served(sent_bytes=0, kind="flow"), False, id="one-way-datagrams"),
     ],
 )
-def test_a_client_that_got_nothing_failed(one, is_failed):
+def test_a_client_without_a_response_failed(one, is_failed):
     assert one.is_failed is is_failed
 
 
@@ -99,7 +99,7 @@ def test_a_flow_is_saved_once_its_endpoint_has_answered():
         pytest.param(served(first_byte_s=None, endpoint="", received_bytes=0), 3.0, id="refused"),
     ],
 )
-def test_the_wait_for_the_first_byte_includes_that_for_an_endpoint(one, seconds):
+def test_time_to_first_byte_includes_the_connect_time(one, seconds):
     assert one.until_first_byte_s == seconds
 
 
@@ -116,7 +116,7 @@ def test_the_wait_for_the_first_byte_includes_that_for_an_endpoint(one, seconds)
         ("default/web", False),
     ],
 )
-def test_a_service_is_selected_by_its_namespace_its_name_or_a_port(service, taken):
+def test_a_service_is_selected_by_namespace_name_or_port(service, taken):
     wanted = ConnectionFilter(service=service)
     assert wanted.takes(served()) is taken
     assert wanted.takes(served(**port_fields(EXTERNAL_V6))) is taken
@@ -127,14 +127,14 @@ def test_a_service_is_selected_by_its_namespace_its_name_or_a_port(service, take
     ("client", "ip"),
     [("10.244.0.7:41234", "10.244.0.7"), ("[fd00::7]:41234", "fd00::7")],
 )
-def test_a_client_is_selected_by_its_address_without_the_port(client, ip):
+def test_a_client_is_selected_by_its_ip_without_the_port(client, ip):
     one = served(client=client)
     assert one.client_ip == ip
     assert ConnectionFilter(client=ip).takes(one)
     assert not ConnectionFilter(client="10.244.0.8").takes(one)
 
 
-def test_of_another_service_the_same_connections_are_selected():
+def test_a_filter_can_be_applied_to_another_service():
     wanted = ConnectionFilter(service="shop/web:80", failed=True)
     assert wanted.of("shop/web:http") == ConnectionFilter(service="shop/web:http", failed=True)
 
@@ -146,7 +146,7 @@ def test_several_kinds_select_connections_of_any_kind():
     assert not ConnectionFilter(failed=True, service="other").takes(failed)
 
 
-def test_slow_connections_waited_at_least_as_long():
+def test_slow_selects_connections_that_waited_at_least_as_long():
     slow = ConnectionFilter(slow_s=0.003)
     assert slow.takes(served())
     assert not slow.takes(served(first_byte_s=0.0015))
@@ -163,13 +163,13 @@ def test_slow_connections_waited_at_least_as_long():
         pytest.param({"service": "s" * 513}, id="too-many-characters"),
     ],
 )
-def test_a_filter_that_workers_would_reject_cannot_be_made(fields):
+def test_an_invalid_filter_is_rejected(fields):
     (name,) = fields
     with pytest.raises(ValueError, match=f"{name}: Expected"):
         ConnectionFilter(**fields)
 
 
-def test_a_client_that_leaves_is_not_refused():
+def test_a_client_that_leaves_is_not_counted_as_refused():
     assert ending(EndedBy.CLIENT, is_served=False) is ConnectionEvent.ENDED
     assert ending(EndedBy.PROXY, is_served=False) is ConnectionEvent.REFUSED
     assert ending(EndedBy.PROXY, is_served=True) is ConnectionEvent.ENDED
@@ -183,7 +183,7 @@ def test_failed_dials_are_in_order_with_their_causes():
     assert str(DEAD) == "10.244.0.9:80 endpoint-refuses"
 
 
-def test_a_line_of_the_log_has_texts_and_rounded_seconds():
+def test_a_log_line_has_texts_and_rounded_seconds():
     fields = served(failed=(DEAD,), waited_s=0.0000004, first_byte_s=None).log_fields()
     assert (fields["failed"], fields["waited_s"]) == ("10.244.0.9:80 endpoint-refuses", 0.0)
     assert fields["first_byte_s"] is None
@@ -191,7 +191,7 @@ def test_a_line_of_the_log_has_texts_and_rounded_seconds():
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b'{"sent_bytes":-1}', b'{"event":"other"}'])
-def test_other_lines_are_an_error(line):
+def test_unparseable_lines_are_an_error(line):
     with pytest.raises(msgspec.DecodeError):
         read_connection(line)
 
@@ -207,7 +207,7 @@ def test_other_lines_are_an_error(line):
         pytest.param(flow(sent_bytes=0, first_byte_s=None), True, id="no-datagram"),
     ],
 )
-def test_an_answer_counts_only_if_received_by_the_client_in_time(one, is_unanswered):
+def test_a_response_counts_only_if_the_client_received_it_in_time(one, is_unanswered):
     assert one.is_unanswered is is_unanswered
 
 
@@ -242,6 +242,6 @@ def test_an_answer_counts_only_if_received_by_the_client_in_time(one, is_unanswe
         ),
     ],
 )
-def test_why_a_client_got_no_answer_has_a_code(one, code):
+def test_an_unanswered_client_has_a_cause_code(one, code):
     assert one.code == code
     assert read_connection(msgspec.json.encode(one)).code == code

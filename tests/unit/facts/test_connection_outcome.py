@@ -74,7 +74,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("end", "failure", "counted"), CASES.values(), ids=CASES)
-def test_an_end_is_classified_by_its_past_and_counted_once(end, failure, counted):
+def test_an_end_is_classified_by_its_history_and_counted_once(end, failure, counted):
     assert classify(end) is failure
     counters = EndpointCounters()
     talk = exchange(counters)
@@ -98,7 +98,7 @@ def test_only_a_leaving_client_is_counted_after_a_wait():
 
 
 @pytest.mark.parametrize(("code", "owed"), [(None, 1), (CauseCode.ENDPOINT_RESETS, 0)])
-def test_an_unanswered_request_is_counted_unless_another_failure_was(code, owed):
+def test_an_unanswered_request_is_counted_unless_another_failure_was_counted(code, owed):
     counters = EndpointCounters()
     talk = exchange(counters)
     talk.has_unanswered_request, talk.code = True, code

@@ -32,7 +32,7 @@ def test_each_figure_in_the_table_is_counted():
     assert {*counted_names(PortFigures), *waits} <= set(GroupCounters.names)
 
 
-def test_numbers_of_another_count_are_refused():
+def test_add_rejects_the_wrong_number_of_values():
     with pytest.raises(ValueError, match="longer"):
         GroupCounters().add([1] * (len(GroupCounters.names) + 1))
 
@@ -64,7 +64,7 @@ def test_a_late_answered_flow_no_longer_counts_as_unanswered():
     assert (counters.unanswered, counters.late, counters.ends.part.failures) == (0, 1, 1)
 
 
-def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
+def test_a_client_unanswered_only_by_this_endpoint_is_identified():
     counters = EndpointCounters()
     for now in (1.0, 3.0):
         counters.ended_unanswered(now, Failure.CLOSED, "192.0.2.7")
@@ -75,7 +75,7 @@ def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
     assert [*counters.exclusions.clients] == ["192.0.2.7"]
 
 
-def test_a_client_that_leaves_after_its_wait_is_counted_apart():
+def test_a_client_leaving_after_its_wait_is_counted_separately():
     table = CounterTable()
     after_wait = AfterWait(table)
     after_wait.ended_unanswered(1.0, Failure.UNANSWERED, "192.0.2.7")
@@ -90,7 +90,7 @@ def test_an_endpoint_without_counts_has_no_counters():
     assert table.find_counters(pod) is counters
 
 
-def test_reading_the_counters_of_endpoints_makes_none():
+def test_reading_endpoint_counters_creates_none():
     table, counted, others = CounterTable(), *(SocketAddress("10.0.0.1", n) for n in (1, 2))
     counters = table.counters_of(counted)
     assert table.read_counters(counted) is counters
@@ -98,7 +98,7 @@ def test_reading_the_counters_of_endpoints_makes_none():
     assert table.find_counters(others) is None
 
 
-def test_counts_of_a_removed_endpoint_stay_in_the_sums():
+def test_counts_of_a_removed_endpoint_stay_in_the_totals():
     table, kept, idle, busy = CounterTable(), *(SocketAddress("10.0.0.1", n) for n in (1, 2, 3))
     for endpoint in (kept, idle, busy):
         table.counters_of(endpoint).connections = 2
@@ -108,7 +108,7 @@ def test_counts_of_a_removed_endpoint_stay_in_the_sums():
     assert (table.totals().connections, table.totals().active) == (6, 1)
 
 
-def test_counts_are_taken_once_and_gauges_as_differences():
+def test_counts_are_taken_once_and_gauges_are_taken_as_differences():
     counters = EndpointCounters()
     assert not any(counters.take())
     counters.connections = counters.active = 3
@@ -122,7 +122,7 @@ def test_counts_are_taken_once_and_gauges_as_differences():
     assert dict(zip(counters.names, counters.take(), strict=True))["active"] == -1
 
 
-def test_new_failures_in_a_row_are_taken_once():
+def test_new_failure_streaks_are_taken_once():
     counters = EndpointCounters()
     assert counters.take_streaks() == {}
     counters.ends.failed(5.0, Failure.CLOSED)
@@ -135,7 +135,7 @@ def test_new_failures_in_a_row_are_taken_once():
     assert counters.take_streaks() == {}
 
 
-def test_counts_for_all_clients_are_taken_once():
+def test_group_counters_are_taken_once():
     table = CounterTable()
     assert table.take() == (None, None, None, {})
     table.counters.aborts_after_wait = 2
@@ -154,7 +154,7 @@ def test_a_cut_connection_is_counted_with_its_client():
     assert (counters.endpoint_aborts, counters.cuts.part.client) == (1, "192.0.2.7")
 
 
-def test_mistakes_of_clients_are_counted_by_kind():
+def test_client_mistakes_are_counted_by_kind():
     table = CounterTable()
     assert table.client_mistakes == {}
     for now, client in ((1.0, "192.0.2.7"), (2.0, "192.0.2.8")):
@@ -163,7 +163,7 @@ def test_mistakes_of_clients_are_counted_by_kind():
     assert streak.whole() == StreakPart(-1.0, 2, 1.0, 2.0, Failure.OTHER, 0, "192.0.2.8")
 
 
-def test_a_mistake_of_clients_has_the_name_of_its_cause():
+def test_a_client_mistake_has_the_name_of_its_cause():
     assert {CauseCode(one).name for one in ClientMistake} == set(ClientMistake.__members__)
 
 
@@ -192,7 +192,7 @@ def test_carried_traffic_sums_current_and_removed_endpoints():
         ),
     ],
 )
-def test_a_table_has_counted_after_any_count(count):
+def test_has_counted_is_true_after_any_count(count):
     table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
     table.read_counters(pod)
     assert not table.has_counted

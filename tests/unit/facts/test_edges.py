@@ -40,7 +40,7 @@ def test_calls_are_counted_by_service_and_client_until_taken():
     assert counts.take() == ([], 0)
 
 
-def test_failed_calls_are_counted_at_their_end_even_for_reported_clients():
+def test_failed_calls_are_counted_when_they_end_even_for_reported_clients():
     counts, web = CallCounts(), Group(WEB)
     counts.add(web, ALICE)
     counts.take()
@@ -59,7 +59,7 @@ def test_failed_calls_are_counted_at_their_end_even_for_reported_clients():
     ]
 
 
-def test_failed_calls_take_no_entry_in_a_full_table():
+def test_failed_calls_add_no_entry_to_a_full_table():
     counts, web = CallCounts(), Group(WEB)
     for number in range(CALLS_MAX):
         counts.add(web, str(number))
@@ -79,7 +79,7 @@ def test_calls_beyond_a_full_table_are_counted_together():
     assert (len(calls), calls[0].number, left_out) == (CALLS_MAX, 2, 3)
 
 
-def test_the_table_has_the_busiest_first_with_their_pods():
+def test_the_table_lists_the_busiest_clients_first_with_their_pods():
     edges, pod_of = Edges(), {ALICE: "shop/cart-1", BOB: ""}.__getitem__
     edges.add([Calls(WEB, BOB, 1), Calls(WEB, ALICE, 2)], 0, 10.0, pod_of)
     edges.add([Calls(WEB, ALICE, 3)], 4, 12.0, pod_of)
@@ -92,7 +92,7 @@ def test_the_table_has_the_busiest_first_with_their_pods():
     assert facts.others == 4
 
 
-def test_calls_belong_to_the_pod_with_the_address_at_the_time():
+def test_calls_belong_to_the_pod_that_had_the_address_at_the_time():
     edges = Edges()
     for connections, pod in ((4, "shop/cart-1"), (3, ""), (2, "shop/api-9"), (1, "shop/cart-1")):
         edges.add([Calls(WEB, ALICE, connections)], 0, 10.0, {ALICE: pod}.__getitem__)
@@ -103,14 +103,14 @@ def test_calls_belong_to_the_pod_with_the_address_at_the_time():
     ]
 
 
-def test_only_wanted_services_are_shown():
+def test_only_selected_services_are_shown():
     edges = Edges()
     edges.add([Calls(WEB, BOB, 1), Calls(DB, BOB, 1)], 0, 10.0)
     shown = edges.facts(lambda prefixes: "shop/web" in prefixes).edges
     assert [row.service for row in shown] == ["shop/web:http"]
 
 
-def test_a_flood_of_clients_costs_a_single_search_for_room(monkeypatch):
+def test_a_flood_of_clients_evicts_entries_only_once(monkeypatch):
     searched, has_place = [], Edges._has_place
 
     def search(edges, key, now):
@@ -130,7 +130,7 @@ def test_a_flood_of_clients_costs_a_single_search_for_room(monkeypatch):
 @pytest.mark.parametrize(
     ("service", "most"), [("shop/web:http", EDGES_OF_A_PORT), ("shop/{}", EDGES_MAX)]
 )
-def test_a_client_that_has_not_called_for_long_makes_room(service, most, monkeypatch):
+def test_the_longest_inactive_client_is_evicted(service, most, monkeypatch):
     edges, keys = Edges(), [port_key(service.format(n)) for n in range(most)]
     edges.add([Calls(key, str(n), 2) for n, key in enumerate(keys)], 0, 10.0)
     edges.add([Calls(keys[0], "0", 1)], 0, 20.0)
@@ -146,7 +146,7 @@ def test_a_client_that_has_not_called_for_long_makes_room(service, most, monkeyp
     assert "1" not in clients
 
 
-def test_a_freed_entry_is_also_free_for_its_port(monkeypatch):
+def test_an_evicted_entry_also_frees_room_for_its_port(monkeypatch):
     monkeypatch.setattr(module, "EDGES_MAX", 1)
     monkeypatch.setattr(module, "EDGES_OF_A_PORT", 1)
     edges = Edges()
@@ -156,7 +156,7 @@ def test_a_freed_entry_is_also_free_for_its_port(monkeypatch):
     assert rows(edges) == [(ALICE, WEB, 1)]
 
 
-def test_an_overlong_name_is_no_message():
+def test_an_overlong_name_is_rejected():
     sent = msgspec.json.encode(Calls(WEB, ALICE, 1)).replace(b"web", b"w" * 1100)
     with pytest.raises(msgspec.ValidationError, match="more than 1024 characters"):
         msgspec.json.decode(sent, type=Calls)

@@ -82,7 +82,7 @@ def words_of(cause):
     [through_json, lambda cause: load_cause(json.loads(json.dumps(dump_cause(cause))))],
     ids=["json", "other-process"],
 )
-def test_a_cause_of_each_row_is_read_as_written(row, changes, carry):
+def test_a_cause_of_each_row_round_trips(row, changes, carry):
     cause = sample(row).replace(**changes)
     found = carry(cause)
     assert found == cause
@@ -120,7 +120,7 @@ def test_the_parameters_and_nesting_of_a_cause_are_bounded():
     assert (read.before, say(read)) == (None, say(chain))
 
 
-def test_a_cause_that_is_written_again_is_not_worded_again_and_a_copy_is():
+def test_a_rewritten_cause_is_cached_and_a_copy_is_not():
     cause = resets(AT)
     assert write_cause(cause) is write_cause(cause)
     again = cause.replace(count=5)
@@ -209,7 +209,7 @@ def test_text_that_differs_from_the_parameters_text_is_kept(changes):
     assert cause != refuses(AT).replace(count=2)
 
 
-def test_a_newer_codes_text_survives_being_written_again():
+def test_the_text_of_a_newer_code_survives_rewriting():
     cause = read(**WORDS, code="endpoint-is-odd", kind="is_odd")
     assert words_of(through_json(cause)) == words_of(cause)
     past = cause.replace(when=When.PAST)
@@ -221,13 +221,13 @@ def test_absent_fields_are_empty():
     assert read_cause(CauseFacts(CauseCode.NOT_READY)) == as_read(CauseCode.NOT_READY)
 
 
-def test_a_cause_with_an_impossible_number_keeps_its_sentence():
+def test_a_cause_with_an_impossible_number_keeps_its_text():
     fields = {**WORDS, "code": "endpoint-answers-late", "kind": "answers_late"}
     cause = read(**fields, params={"at": AT, "waited_s": 10**400})
     assert words_of(cause)[1] == WORDS["sentence"]
 
 
-def test_a_default_may_be_absent():
+def test_a_parameter_with_a_default_may_be_absent():
     params = {"at": AT}
     assert read(**{**REFUSES, "params": params}) == refuses(AT).replace(count=2)
 
@@ -240,17 +240,17 @@ def test_an_unsupported_type_is_neither_written_nor_read(carry):
         carry(1j)
 
 
-def test_an_answer_is_read_as_written():
+def test_a_response_round_trips():
     facts = StatusFacts(node="node-a", ports=(PortFacts(cause=refuses(AT)),))
     body = encode_answer(facts)
     assert encode_answer(read_answer(body)) == body
     assert read_answer(body).ports[0].cause == refuses(AT)
 
 
-def test_an_answer_has_no_user_of_a_url():
+def test_a_response_hides_the_user_in_a_url():
     assert b"hunter" not in encode_answer({"problem": "http://me:hunter@proxy fails"})
 
 
-def test_half_of_a_surrogate_pair_is_escaped():
+def test_a_lone_surrogate_is_escaped():
     body = encode_answer(StatusFacts(node="node-\ud800a"))
     assert json.loads(body)["node"] == "node-\ud800a"

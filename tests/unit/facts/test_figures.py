@@ -25,7 +25,7 @@ def test_each_number_is_counted_once():
     assert counted_names(WaitCounts) == ("total", "timeouts", "overflows", "client_aborts")
 
 
-def test_figures_are_in_the_order_of_the_json():
+def test_figures_have_the_order_of_the_json_fields():
     names = [*EVERY]
     fields = [name for name in PortFigures.__struct_fields__ if name in EVERY]
     assert [name for name in names if "." not in name] == fields
@@ -61,7 +61,7 @@ def test_the_failed_count_includes_every_outcome_without_an_answer():
     assert TrafficByCause(failures=9, **ended).failed == 17
 
 
-def test_values_begin_at_nothing():
+def test_figures_start_at_zero():
     figures = PortFigures()
     assert (figures.saved, figures.waits, figures.connect_times) == (0, Waits(), NO_TIMES)
     assert msgspec.json.encode(Times((0.1,), (1, 2), 0.5)) == (

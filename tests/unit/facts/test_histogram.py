@@ -19,7 +19,7 @@ def test_a_duration_is_counted_at_the_first_bound_not_exceeded(seconds, place):
     assert [index for index, count in enumerate(durations.counts()) if count] == [place]
 
 
-def test_counts_and_seconds_are_of_all():
+def test_counts_and_seconds_cover_all_durations():
     durations = Durations(ITERATION_BOUNDS_S)
     for seconds in (0.0005, 0.25, 0.0005, 3.0):
         durations.add(seconds)
@@ -27,7 +27,7 @@ def test_counts_and_seconds_are_of_all():
     assert durations.seconds == pytest.approx(3.251)
 
 
-def test_merged_histograms_equal_the_whole():
+def test_merged_histograms_equal_the_histogram_of_all_durations():
     whole, merged = Durations(TIMES_BOUNDS_S), Durations(TIMES_BOUNDS_S)
     for seconds in [(0.0005, 0.25), (), (0.002, 99.0, 0.0005)]:
         part = Durations(TIMES_BOUNDS_S)

@@ -11,14 +11,14 @@ def last():
     return LastMinute()
 
 
-def test_without_refused_clients_there_is_nothing_to_report(last):
+def test_without_failed_clients_there_is_nothing_to_report(last):
     assert last.failing(0.0) == NOTHING
     last.add(MinuteCounts(1000, 0), 3.0)
     last.add(MinuteCounts(0, 0), 4.0)
     assert last.failing(5.0) == NOTHING
 
 
-def test_clients_of_the_minute_are_summed_and_older_ones_forgotten(last):
+def test_clients_of_the_last_minute_are_summed_and_older_ones_forgotten(last):
     last.add(MinuteCounts(8, 0), 0.0)
     last.add(MinuteCounts(1, 2), 31.0)
     last.add(MinuteCounts(1, 1), 33.0)
@@ -29,14 +29,14 @@ def test_clients_of_the_minute_are_summed_and_older_ones_forgotten(last):
     assert last.failing(93.0) == NOTHING
 
 
-def test_a_failure_taken_back_later_is_not_counted(last):
+def test_a_failure_revoked_later_is_not_counted(last):
     last.add(MinuteCounts(4, endpoint_aborts=1, unanswered=1), 1.0)
     last.add(MinuteCounts(unanswered=-1), 62.0)
     last.add(MinuteCounts(1, endpoint_aborts=1), 63.0)
     assert last.failing(64.0) == MinuteCounts(1, 0, 0, 0, 1)
 
 
-def test_departures_count_if_they_happen_at_different_times(last):
+def test_client_departures_count_if_they_happen_at_different_times(last):
     last.add(MinuteCounts(4, client_aborts=3), 1.0)
     assert last.failing(30.0) == NOTHING
     last.add(MinuteCounts(2, 1), 4.0)

@@ -27,7 +27,7 @@ WEB_OBJECT = ObjectKey("Service", "shop", "web")
 WEB = FrontendFacts("10.96.0.1:80")
 
 
-def test_a_lack_of_the_kernel_is_a_sentence():
+def test_a_missing_kernel_feature_is_described_in_a_sentence():
     lack = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft_numgen")
     assert lack.words == "it lacks numgen, needed for the kernel path; instead: the proxy"
 
@@ -135,7 +135,7 @@ def test_the_last_state_has_an_age_while_served():
     assert LastStateFacts().age_at(9.5) is None
 
 
-def test_a_mistake_has_place_and_problem_joined_and_separate():
+def test_a_mistake_has_line_and_problem_joined_and_separate():
     mistake = RejectedFacts.at("a.yaml:1", "no port", WEB_OBJECT, ("shop/web",))
     assert (mistake.line, mistake.place, mistake.problem) == (
         "a.yaml:1: no port",
@@ -146,7 +146,7 @@ def test_a_mistake_has_place_and_problem_joined_and_separate():
     assert (mistake.kind, mistake.namespace, mistake.name) == WEB_OBJECT
 
 
-def test_a_mistake_stays_equal_for_other_services():
+def test_a_mistake_stays_equal_when_assigned_to_other_services():
     mistake = RejectedFacts.at(
         "a.yaml:1", "no port", ObjectKey("EndpointSlice", "shop", "x"), ("shop/web",)
     )
@@ -155,7 +155,7 @@ def test_a_mistake_stays_equal_for_other_services():
     assert other.about(mistake.services, ()) == mistake
 
 
-def test_mistakes_are_found_by_the_name_of_a_service_or_port():
+def test_mistakes_are_selected_by_service_or_port_name():
     about_web = RejectedFacts.at("a.yaml:1", "no port", WEB_OBJECT, ("shop/web",))
     source = SourceFacts(rejected=(about_web, RejectedFacts("a.yaml:9: is no YAML")))
     for name, found in (("shop/web", [about_web]), ("shop/web:http", [about_web]), ("shop/we", [])):
@@ -185,11 +185,11 @@ def names(facts):
     return [port.service for port in facts.ports]
 
 
-def test_a_summary_has_the_requested_services():
+def test_a_summary_contains_the_requested_services():
     assert names(a_view().summarised({"shop/web", "other/cart"})) == ["web", "db"]
 
 
-def test_a_summary_includes_ports_that_no_endpoint_has_answered():
+def test_a_summary_includes_ports_without_any_endpoint_reply():
     """A UDP Service without any answer was served on all nodes, to a reader of summaries."""
     silent = diagnose(
         [make_port("dns", protocol="UDP", connections=71, sent_bytes=0)], SourceFacts()
@@ -198,7 +198,7 @@ def test_a_summary_includes_ports_that_no_endpoint_has_answered():
     assert names(msgspec.structs.replace(a_view(), ports=silent).summarised()) == ["dns"]
 
 
-def test_a_summary_has_of_ignored_services_only_conflicts():
+def test_a_summary_includes_only_conflicts_of_ignored_services():
     quiet = make_ignored("shop/headless", "", "it is headless")
     taken = make_ignored("shop/late", "", "another one has its address", is_conflict=True)
     view = a_view(ignored=(quiet, taken))
@@ -206,13 +206,13 @@ def test_a_summary_has_of_ignored_services_only_conflicts():
     assert view.summarised({"shop/headless"}).ignored == [quiet, taken]
 
 
-def test_a_summary_has_of_health_checks_only_problems():
+def test_a_summary_includes_only_failing_health_checks():
     well = make_health_check("shop/web", 31_000, 1)
     fails = make_health_check("shop/cart", 31_001, 1, "cannot listen")
     assert a_view(health_checks=(well, fails)).summarised().health_checks == [fails]
 
 
-def test_a_summary_omits_constantly_changing_figures():
+def test_a_summary_omits_constantly_changing_counters():
     worker = WorkerFacts(0, 77, connections=5, iterations=((0.001, 9), (None, 1)), iterations_s=1.5)
     view = a_view(workers=(worker,))
     (short,) = view.summarised().workers
@@ -220,7 +220,7 @@ def test_a_summary_omits_constantly_changing_figures():
     assert view.workers == (worker,)
 
 
-def test_an_ignored_service_and_a_health_check_have_the_key_of_their_service():
+def test_ignored_services_and_health_checks_have_the_key_of_their_service():
     cart = ServiceKey("shop", "cart")
     assert make_ignored("shop/cart", "", "of another proxy").key == cart
     assert HealthCheckFacts("shop/cart").key == cart

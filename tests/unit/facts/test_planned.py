@@ -45,7 +45,7 @@ def facts_of(**changes):
     return facts_of_plan(make_plan(**changes), (), ())
 
 
-def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
+def test_a_service_port_has_the_names_and_handling_of_its_plan():
     plan = make_plan(
         serving=Serving(handling=HANDLING), path=PathDecision(DataPath.KERNEL, "its annotation")
     )
@@ -60,7 +60,7 @@ def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
     assert facts_of().hold_s is None
 
 
-def test_a_number_that_ports_share_is_shown_with_the_protocol():
+def test_a_port_number_shared_by_two_protocols_is_shown_with_the_protocol():
     assert facts_of(shared_number=53).shared_number == "53/TCP"
     assert facts_of().shared_number == ""
 
@@ -111,12 +111,12 @@ def test_a_frontend_is_written_with_its_port():
     assert msgspec.structs.astuple(facts) == ("[fd00::1]:80", "NodePort", "refused", False, "::1")
 
 
-def test_a_port_served_at_another_address_is_not_ignored():
+def test_a_port_served_at_another_address_is_not_listed_as_ignored():
     lost = IgnoredService(ServiceKey("shop", "db"), "", is_headless(), True, is_part=True)
     assert facts_of_ignored([lost]) == []
 
 
-def test_probes_choose_the_path_of_tcp_with_endpoints():
+def test_probes_select_the_path_only_for_tcp_with_endpoints():
     auto = PathDecision(DataPath.AUTO)
     assert is_probed(make_plan(path=auto))
     assert not is_probed(make_plan(path=auto, serving=Serving()))
@@ -124,12 +124,12 @@ def test_probes_choose_the_path_of_tcp_with_endpoints():
     assert not is_probed(make_plan())
 
 
-def test_an_endpoint_by_name_has_its_host():
+def test_an_endpoint_by_name_shows_its_host_name():
     verdict = EndpointVerdict(POD, True, "ready", host="db.example.com")
     assert facts_of_verdict(verdict).host == "db.example.com"
 
 
-def test_frontends_are_listed_by_kind_and_loopback_last():
+def test_frontends_are_listed_by_kind_with_loopback_last():
     addresses = {
         FrontendKind.NODE_PORT: ("192.0.2.10", "127.0.0.1"),
         FrontendKind.EXTERNAL_IP: ("203.0.113.7",),
@@ -144,7 +144,7 @@ def test_frontends_are_listed_by_kind_and_loopback_last():
     assert ordered == ["10.96.0.10", "203.0.113.7", "192.0.2.10", "127.0.0.1"]
 
 
-def test_a_range_is_shown_without_the_ports_within():
+def test_a_range_is_shown_without_the_ports_inside_it():
     single, other = (Frontend("10.96.0.1", port, Protocol.UDP) for port in (10000, 80))
     elsewhere = Frontend("10.96.0.2", 10000, Protocol.UDP)
     ports = Frontend("10.96.0.1", 9000, Protocol.UDP, last=20000)

@@ -25,7 +25,7 @@ def test_a_title_distinguishes_ports_with_equal_numbers():
     assert PortFacts("shop", "web", "http").title == "shop/web:http"
 
 
-def test_a_port_is_called_by_its_service_its_name_and_its_number():
+def test_a_port_matches_its_service_its_name_and_its_number():
     port = PortFacts("shop", "web", "http", frontends=(FrontendFacts("[fd00::1]:80"),))
     assert port.names == ("shop/web", "shop/web:http", "shop/web:80")
     assert PortFacts("shop", "web").names == ("shop/web", "shop/web")
@@ -43,7 +43,7 @@ def test_a_port_is_called_by_its_service_its_name_and_its_number():
         ("shop/sip", False),
     ],
 )
-def test_a_range_has_the_numbers_within(name, has):
+def test_a_range_contains_the_numbers_inside_it(name, has):
     frontends = FrontendFacts("[fd00::1]:1–99"), FrontendFacts("[fd00::1]:10000–20000")
     port = PortFacts("shop", "sip", "rtp", frontends=frontends)
     assert port.has_number(name) is has
@@ -61,11 +61,11 @@ def test_a_range_has_the_numbers_within(name, has):
         pytest.param(CauseCode.ENDPOINT_NOT_ALLOWED, False, id="refused"),
     ],
 )
-def test_an_endpoint_counts_as_left_out_only_if_it_could_serve(code, is_left_out):
+def test_an_endpoint_counts_as_omitted_only_if_it_could_serve(code, is_left_out):
     assert EndpointFacts(code=code).is_left_out is is_left_out
 
 
-def test_an_endpoint_is_refused_by_its_code():
+def test_an_endpoint_is_rejected_by_its_code():
     assert EndpointFacts(code=CauseCode.ENDPOINT_NOT_ALLOWED).is_refused
     assert not EndpointFacts(code=CauseCode.NOT_READY).is_refused
 
@@ -133,12 +133,12 @@ def test_an_endpoint_has_a_level_and_counts_as_serving_accordingly(facts, serves
     assert PortFacts(endpoints=[endpoint]).serving == serves
 
 
-def test_an_endpoint_without_its_cause_has_its_figures():
+def test_without_cause_keeps_the_endpoints_counters():
     failing = EndpointFacts("10.0.0.1:80", connections=3, cause=RESETS, is_past=True)
     assert failing.without_cause() == EndpointFacts("10.0.0.1:80", connections=3)
 
 
-def test_an_endpoint_on_standby_serves_once_all_others_fail():
+def test_a_standby_endpoint_counts_as_serving_once_all_others_fail():
     standby = EndpointFacts(is_usable=True, state="ready", is_standby=True)
     first = EndpointFacts(is_usable=True, state="ready")
     failing = EndpointFacts(is_usable=True, state="ready", cause=RESETS)
@@ -182,7 +182,7 @@ def test_a_neutral_mark_has_a_reason(facts, mark, why):
         pytest.param({"path": DataPath.KERNEL}, False, id="not-seen"),
     ],
 )
-def test_an_answer_is_a_byte_of_an_endpoint_or_an_empty_datagram(facts, is_without):
+def test_a_byte_or_an_empty_datagram_from_an_endpoint_counts_as_a_response(facts, is_without):
     assert PortFacts(**facts).is_without_answer is is_without
 
 
@@ -191,7 +191,7 @@ def test_an_endpoint_has_sent_bytes_if_a_count_or_time_proves_it():
     assert [endpoint.has_sent for endpoint in endpoints] == [False, True, True]
 
 
-def test_a_kernel_path_port_is_seen_once_programs_of_this_node_got_answers():
+def test_a_kernel_path_port_counts_as_observed_once_local_programs_got_responses():
     followed = {"path": DataPath.KERNEL, "socket_connections": 5}
     assert PortFacts(**followed).is_unseen
     assert not PortFacts(**followed, sent_bytes=500).is_unseen
@@ -201,7 +201,7 @@ def test_a_kernel_path_port_is_seen_once_programs_of_this_node_got_answers():
 @pytest.mark.parametrize(
     ("by_rules", "at_connect", "count"), [(None, None, None), (3, None, 3), (None, 0, 0), (3, 2, 5)]
 )
-def test_connections_past_the_workers_are_the_sum_of_the_counted_ones(by_rules, at_connect, count):
+def test_past_workers_sums_the_counted_connections(by_rules, at_connect, count):
     port = PortFacts(kernel_connections=by_rules, socket_connections=at_connect)
     assert port.past_workers == count
 
@@ -213,6 +213,6 @@ def test_pickling_keeps_facts_that_the_json_omits():
     assert (copied, copied.plan) == (facts, "of the port")
 
 
-def test_the_worst_of_no_level_is_ok():
+def test_the_worst_of_no_levels_is_ok():
     assert worst([]) is Level.OK
     assert worst([Level.OK, Level.ATTENTION]) is Level.ATTENTION

@@ -1,7 +1,7 @@
 from userspace_proxy.facts import MemoryFacts, StatusFacts, WorkerFacts, figures_of
 
 
-def test_each_worker_has_a_series_of_its_connections_and_flows():
+def test_each_worker_has_its_own_series_of_connections_and_flows():
     figures = figures_of(WorkerFacts)
     assert {name: figure.metric for name, figure in figures.items()} == {
         "connections": "worker_connections_active",
@@ -9,7 +9,7 @@ def test_each_worker_has_a_series_of_its_connections_and_flows():
     }
 
 
-def test_without_a_limit_of_memory_nothing_is_short():
+def test_without_a_memory_limit_there_is_no_shortage():
     facts = MemoryFacts()
     assert (facts.used_bytes, facts.limit_bytes, facts.is_short, facts.was_short) == (
         0,
@@ -19,7 +19,7 @@ def test_without_a_limit_of_memory_nothing_is_short():
     )
 
 
-def test_cpu_and_memory_of_the_processes_are_metrics_of_the_node():
+def test_cpu_and_memory_of_all_processes_are_node_metrics():
     figures = figures_of(StatusFacts)
     cpu, memory = figures["process.cpu_s"], figures["process.memory_bytes"]
     assert (cpu.kind, cpu.metric) == ("counter", "process_cpu_seconds")

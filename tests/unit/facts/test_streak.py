@@ -31,7 +31,7 @@ def test_a_streak_can_be_ended_without_a_success():
     assert (streak.part.failures, streak.part.first_at) == (1, 3.0)
 
 
-def test_a_streak_already_over_when_learned_keeps_its_last_failure():
+def test_a_merged_streak_that_is_already_over_keeps_its_last_failure():
     streak = streak_of((1.0, Failure.SILENT), succeeded_at=0.0)
     streak.add(StreakPart(8.0, 6, 2.0, 7.0, Failure.REFUSED))
     assert (streak.is_on, streak.part.last_at, streak.part.failure) == (False, 7.0, Failure.REFUSED)
@@ -42,7 +42,7 @@ def test_a_streak_already_over_when_learned_keeps_its_last_failure():
     assert (streak.is_on, streak.part.failures, streak.part.first_at) == (True, 1, 9.0)
 
 
-def test_the_end_of_the_streak_before_is_known():
+def test_before_at_is_the_end_of_the_previous_streak():
     streak = streak_of((1.0, Failure.SILENT), (2.0, Failure.SILENT), succeeded_at=0.0)
     assert streak.before_at < 0
     streak.add(StreakPart(3.0, 1, 4.0, 4.0, Failure.RESET))
@@ -50,7 +50,7 @@ def test_the_end_of_the_streak_before_is_known():
     assert (streak.part.failures, streak.before_at) == (2, 2.0)
 
 
-def test_summing_the_differences_between_checks_gives_the_whole_streak():
+def test_summing_the_deltas_between_checks_gives_the_whole_streak():
     streak, copy = streak_of((1.0, Failure.SILENT)), Streak()
     seen = StreakPart()
     for succeeded_at, failed_at in [(-1.0, 2.0), (-1.0, 3.0), (4.0, 5.0), (4.0, 6.0), (7.0, 0.0)]:
@@ -62,7 +62,7 @@ def test_summing_the_differences_between_checks_gives_the_whole_streak():
         assert not copy.is_on or copy.whole() == seen
 
 
-def test_the_latest_failure_of_several_processes_is_the_last():
+def test_merged_streaks_keep_the_latest_failure():
     streak = streak_of((5.0, Failure.REFUSED))
     streak.add(StreakPart(-1.0, 2, 3.0, 4.0, Failure.SILENT))
     assert streak.whole() == StreakPart(-1.0, 3, 3.0, 5.0, Failure.REFUSED)
@@ -88,7 +88,7 @@ def test_a_failed_dial_is_noted_with_its_errno():
     assert streak.dial_failure == DialFailure(Failure.CLOSED)
 
 
-def test_a_streak_keeps_its_client_and_late_byte_until_over():
+def test_a_streak_keeps_its_client_and_late_byte_until_it_ends():
     streak = streak_of((1.0, Failure.SILENT))
     late = LateByte(2.5, is_at_end=False)
     streak.still_fails(2.0, Failure.SILENT, ALICE, late)
@@ -109,7 +109,7 @@ def end(exclusions, client, *moments, answered_at):
         exclusions.ended(client, now, Failure.RESET, answered_at)
 
 
-def test_a_client_that_fails_again_after_others_were_answered_is_excluded(exclusions):
+def test_a_client_failing_again_after_others_were_answered_is_excluded(exclusions):
     end(exclusions, ALICE, 1.0, answered_at=-1.0)
     end(exclusions, ALICE, 3.0, answered_at=2.0)
     end(exclusions, ALICE, 5.0, answered_at=4.0)
@@ -119,14 +119,14 @@ def test_a_client_that_fails_again_after_others_were_answered_is_excluded(exclus
     assert (exclusions.part.failures, exclusions.part.last_at) == (2, 6.0), "nothing new of others"
 
 
-def test_clients_that_fail_once_or_while_none_is_answered_are_not(exclusions):
+def test_clients_failing_once_or_while_no_client_is_answered_are_not_excluded(exclusions):
     end(exclusions, ALICE, 1.0, 2.0, 3.0, answered_at=0.5)
     end(exclusions, BOB, 4.0, answered_at=3.5)
     end(exclusions, BOB, 64.0, answered_at=63.0)
     assert exclusions.part.failures == 0
 
 
-def test_an_answer_to_a_client_that_failed_is_a_success(exclusions):
+def test_answering_a_previously_failed_client_is_a_success(exclusions):
     exclusions.answered(BOB, 0.5)
     end(exclusions, ALICE, 1.0, answered_at=-1.0)
     exclusions.answered(BOB, 2.0)
@@ -140,7 +140,7 @@ def test_an_answer_to_a_client_that_failed_is_a_success(exclusions):
     assert exclusions.clients == {}
 
 
-def test_kept_clients_have_a_bound(exclusions):
+def test_the_number_of_remembered_clients_is_bounded(exclusions):
     for number in range(CLIENTS_MAX + 9):
         end(exclusions, f"10.244.3.{number}", float(number), answered_at=-1.0)
     assert len(exclusions.clients) == CLIENTS_MAX

@@ -34,7 +34,7 @@ from userspace_proxy.facts.units import (
         (float("nan"), "unknown"),
     ],
 )
-def test_bytes(count, expected):
+def test_bytes_are_formatted_with_binary_units(count, expected):
     assert format_bytes(count) == expected
 
 
@@ -52,7 +52,7 @@ def test_bytes(count, expected):
         (float("inf"), "unknown"),
     ],
 )
-def test_seconds(seconds, expected):
+def test_seconds_are_formatted_with_suitable_units(seconds, expected):
     assert format_seconds(seconds) == expected
 
 
@@ -74,11 +74,11 @@ def test_only_the_number_one_is_singular():
     ("rate", "expected"),
     [(0, "0"), (0.04, "0"), (0.33, "0.3"), (9.94, "9.9"), (9.95, "10"), (12_345.6, "12,346")],
 )
-def test_rates(rate, expected):
+def test_rates_are_formatted_per_second(rate, expected):
     assert format_rate(rate) == expected
 
 
-def test_an_impossible_rate():
+def test_an_impossible_rate_is_formatted():
     assert format_rate(float("inf")) == "unknown"
 
 
@@ -92,7 +92,7 @@ def test_an_impossible_rate():
         (Times((), (3,)), "unknown (median), unknown (99 %)"),
     ],
 )
-def test_waits(times, expected):
+def test_waits_are_formatted(times, expected):
     assert format_waits(times) == expected
 
 
@@ -109,7 +109,7 @@ def test_waits(times, expected):
         (float("inf"), "unknown"),
     ],
 )
-def test_short_counts(count, expected):
+def test_counts_are_abbreviated(count, expected):
     assert count_in_short(count) == expected
 
 
@@ -123,16 +123,16 @@ def test_short_counts(count, expected):
         pytest.param(2, 101.0, " (2 times, last 0 ms ago)", id="by-a-clock-that-is-ahead"),
     ],
 )
-def test_times(count, last_at, expected):
+def test_times_are_formatted_with_count_and_age(count, last_at, expected):
     assert format_times(count, last_at, 100.0) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), [("", ""), ("a List", "A List"), ("é", "É")])
-def test_capitalised(text, expected):
+def test_the_first_letter_is_capitalized(text, expected):
     assert capitalised(text) == expected
 
 
-def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():
+def test_an_ejection_is_formatted_with_its_remaining_time():
     assert format_ejected(5.2) == "ejected for 5 s"
     assert format_ejected(0.0) == "ejected until it answers"
 
@@ -149,7 +149,7 @@ def test_a_connection_limit_is_shown_as_per_endpoint(most, words):
     assert format_limit(most).removeprefix("at most") == words
 
 
-def test_names_with_numbers_are_in_their_order():
+def test_names_with_numbers_are_sorted_naturally():
     names = ["node-10", "node-9", "a2b", "node", "a10b", "node-09", "", "9", "node-9x"]
     assert sorted(names, key=in_order) == [
         *("", "9", "a2b", "a10b", "node", "node-9", "node-9x", "node-09", "node-10")

@@ -141,7 +141,7 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
         ),
     ],
 )
-def test_a_rule_dropping_all_clients_forwarded_packets_is_found(rules, others, policy, expected):
+def test_a_rule_dropping_all_forwarded_client_packets_is_found(rules, others, policy, expected):
     tables = chains("forward", rules, others, policy)
     found = find_forward_firewalls(tables, {}, WEB, Protocol.TCP, LINKS)
     assert [one.why for one in found] == ([expected] if expected else [])
@@ -150,14 +150,14 @@ def test_a_rule_dropping_all_clients_forwarded_packets_is_found(rules, others, p
 
 
 @pytest.mark.parametrize(("priority", "expected"), [(0, ["rule tcp dport 8080 drop"]), (300, [])])
-def test_chains_at_postrouting_drop_forwarded_packets_before_sources_change(priority, expected):
+def test_postrouting_chains_drop_forwarded_packets_before_source_translation(priority, expected):
     table = chains("postrouting", ["tcp dport 8080: drop"], {})[FILTER]
     late = {FILTER: {name: replace(one, priority=priority) for name, one in table.items()}}
     found = find_forward_firewalls(late, {}, WEB, Protocol.TCP, LINKS)
     assert [one.why for one in found] == expected
 
 
-def test_forwarded_packets_of_another_family_pass_no_chain_of_a_table():
+def test_forwarded_packets_skip_chains_of_another_family():
     six = SocketAddress("fd00::1", 8080)
     tables = chains("forward", [], {}, "drop")
     assert find_forward_firewalls(tables, {}, six, Protocol.TCP, [UPLINK]) == []

@@ -34,14 +34,14 @@ ALL = nft("translate")
         pytest.param([nft("jump x"), TO_WEB], {"x": [nft("jump x")]}, True, id="circle"),
     ],
 )
-def test_rules_are_followed_in_their_order(steps, others, expected):
+def test_rules_are_evaluated_in_order(steps, others, expected):
     chains = {name: Chain(EVIL, name, steps=tuple(s)) for name, s in others.items()}
     base = Chain(EVIL, "pre", "nat", "prerouting", -150, steps=tuple(steps))
     outcome = follow(base, chains, FirstPacket(WEB), "nat")
     assert outcome.is_certain is expected
 
 
-def test_a_host_port_at_a_node_port_is_found():
+def test_a_host_port_equal_to_a_node_port_is_found():
     base = Chain(EVIL, "pre", "nat", "prerouting", -150, steps=(nft("translate", HERE),))
     assert follow(base, {}, FirstPacket(NODE_PORT), "nat").is_certain
     assert follow(base, {}, FirstPacket(WEB), "nat").is_certain is False
@@ -75,7 +75,7 @@ HALF = ["…: return", "drop"]
         pytest.param(["jump gone", "drop"], {}, None, id="not-read"),
     ],
 )
-def test_a_packet_is_dropped_where_all_ways_end_so(rules, others, expected):
+def test_a_packet_counts_as_dropped_if_all_paths_drop_it(rules, others, expected):
     found = find_drop(*chains_of(rules, others), FirstPacket(WEB))
     assert (found and str(found)) == expected
 
@@ -98,7 +98,7 @@ def chains_of(rules, others):
         pytest.param(["…: accept"], "", id="takes-nothing"),
     ],
 )
-def test_a_rule_that_may_drop_is_not_followed_and_named_with_its_command(rules, expected):
+def test_a_possibly_dropping_rule_is_reported_with_its_command(rules, expected):
     base, chains = chains_of(rules, {"x": ["drop"]})
     found = follow(base, chains, FirstPacket(WEB), "filter").unfollowed
     name = "x" if " x," in expected else "in"

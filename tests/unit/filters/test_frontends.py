@@ -61,12 +61,12 @@ NAT = "type nat hook prerouting priority -150;"
         ),
     ],
 )
-def test_only_other_programs_chains_that_first_packets_pass_matter(table, chain, is_earlier):
+def test_only_other_programs_chains_traversed_by_first_packets_count(table, chain, is_earlier):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
     assert bool(list(chains_before(tables, -110))) == is_earlier
 
 
-def test_the_first_of_too_many_chains_and_other_programs_chains_count(node, tmp_path):
+def test_at_the_chain_limit_the_first_chains_are_evaluated(node, tmp_path):
     here, beyond, others = (f"10.96.7.{number}" for number in (1, 2, 3))
     last = 2 * CHAINS_MAX - 1
     translated = {0: here, last: beyond}
@@ -108,7 +108,7 @@ UNDER_POLICY = replace(RAW, policy="drop")
         pytest.param(replace(RAW, hook="input"), [nft("drop", "ct state new")], True, id="input"),
     ],
 )
-def test_packets_are_reported_as_dropped_only_with_certainty(chain, steps, expected):
+def test_packets_are_reported_as_dropped_only_if_certain(chain, steps, expected):
     chain = replace(chain, steps=tuple(steps))
     cause = explain_chain(chain, {"pre": chain}, WEB, PROXIED)
     assert bool(cause) == expected
@@ -123,7 +123,7 @@ def test_packets_are_reported_as_dropped_only_with_certainty(chain, steps, expec
         pytest.param("inet", {WEB, WEB_6}, id="both"),
     ],
 )
-def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
+def test_a_chain_affects_only_the_family_of_its_table(node, family, expected):
     hook = "type filter hook prerouting priority raw; policy drop;"
     node.run(f"nft 'table {family} admin {{ chain pre {{ {hook} }}; }}'")
     with closing(EarlierChains(translation_of, is_own_table)) as earlier:
@@ -141,7 +141,7 @@ def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
         pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
     ],
 )
-def test_only_filters_that_may_certainly_drop_are_followed(chain, steps, frontends, expected):
+def test_only_filters_that_certainly_drop_are_evaluated(chain, steps, frontends, expected):
     chains = {"pre": replace(chain, steps=tuple(steps))}
     places = [(WEB_6, PROXIED)] * frontends
     assert bool(places_to_follow(chain, chains, places)) == expected
@@ -169,7 +169,7 @@ OTHERS_ONLY = ", except those of this node's own programs"
         pytest.param("prerouting", ["drop: tcp dport 80"], None, id="before-it"),
     ],
 )
-def test_after_its_translation_a_packet_is_followed_with_the_proxy_port(hook, rules, besides):
+def test_a_translated_packet_is_evaluated_with_the_proxy_port(hook, rules, besides):
     steps = tuple(nft(*rule.split(": ")) for rule in rules)
     chain = Chain(EVIL, "in", "filter", hook, 0, steps=steps)
     cause = explain_chain(chain, {"in": chain}, WEB, PROXIED)
@@ -182,7 +182,7 @@ def test_after_its_translation_a_packet_is_followed_with_the_proxy_port(hook, ru
         )
 
 
-def test_own_programs_packets_have_the_proxy_port_at_every_input_hook():
+def test_packets_of_local_programs_have_the_proxy_port_at_every_input_hook():
     steps = (nft("drop", "tcp dport 80,36001"),)
     both = replace(RAW, steps=steps)
     assert OTHERS_ONLY not in str(explain_chain(both, {"pre": both}, WEB, PROXIED))
@@ -243,7 +243,7 @@ LIST = "as `nft list chain ip evil pre` shows"
         pytest.param(-111, "udp dport 80", False, id="not-translated"),
     ],
 )
-def test_only_a_certain_translation_before_the_proxys_chain_takes_packets(
+def test_only_a_certain_translation_before_the_proxys_chain_intercepts_packets(
     priority, condition, is_taken
 ):
     step = nft("translate", condition)
@@ -262,7 +262,7 @@ def test_only_a_certain_translation_before_the_proxys_chain_takes_packets(
         pytest.param("ip daddr 10.96.7.1", "", id="certain"),
     ],
 )
-def test_a_rule_that_may_take_a_frontends_packets_is_not_followed(node, rule, expected):
+def test_a_rule_that_may_intercept_a_frontends_packets_is_not_evaluated(node, rule, expected):
     hooks = "type filter hook prerouting priority -300;", NAT
     for hook, verdict in zip(hooks, ("drop", "redirect to 9"), strict=True):
         protocol = "" if verdict == "drop" else "meta l4proto tcp "
@@ -276,7 +276,7 @@ def test_a_rule_that_may_take_a_frontends_packets_is_not_followed(node, rule, ex
         assert found == ([rules] if expected else [])
 
 
-def test_without_a_translation_of_the_proxys_own_there_is_no_priority_to_give():
+def test_without_an_own_translation_no_priority_is_suggested():
     nat = Chain(EVIL, "pre", "nat", "prerouting", 50, steps=(TO_WEB,))
     assert str(explain_chain(nat, {"pre": nat}, WEB, Translation())).endswith(
         " translates it before packets reach this proxy; delete that rule"
@@ -286,7 +286,7 @@ def test_without_a_translation_of_the_proxys_own_there_is_no_priority_to_give():
     assert " drops packets to it; accept " in str(cause)
 
 
-def test_other_frontends_are_looked_at_after_a_change(node):
+def test_other_frontends_are_checked_after_a_change(node):
     node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
     with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         assert earlier.look([]) == {}
@@ -294,7 +294,7 @@ def test_other_frontends_are_looked_at_after_a_change(node):
         assert earlier.look([WEB]).keys() == {WEB}
 
 
-def test_earlier_chains_find_nothing_if_nftables_cannot_be_read(node, monkeypatch):
+def test_unreadable_nftables_yield_no_earlier_chains(node, monkeypatch):
     def refuse(_is_own: object) -> None:
         raise SteeringError("permission denied")
 
@@ -304,7 +304,7 @@ def test_earlier_chains_find_nothing_if_nftables_cannot_be_read(node, monkeypatc
         assert earlier.filters == ()
 
 
-def test_rules_that_would_take_seconds_to_follow_are_skipped():
+def test_rules_too_expensive_to_evaluate_are_skipped():
     some = replace(RAW, steps=(DROPS_WEB,) * 100_000)
     web, other = (WEB, PROXIED), (Frontend("10.96.7.2", 80, Protocol.TCP), Translation(-110, 36002))
     assert places_to_follow(some, {"pre": some}, [web, other]) == [web]
@@ -317,7 +317,7 @@ TRANSLATED = (PROXIED, Translation(ALL_NAT, 36001), Translation())
 
 @pytest.mark.parametrize("rules", [pytest.param(rules, id=name) for name, rules in USUAL.items()])
 @pytest.mark.parametrize("translation", TRANSLATED)
-def test_usual_rulesets_are_no_reason_for_alarm(node, rules, translation):
+def test_common_rulesets_are_not_reported(node, rules, translation):
     node.run(PODS)
     node.run(rules)
     # With local steering packets aren't translated, which is what firewalld admits.

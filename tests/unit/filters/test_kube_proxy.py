@@ -41,7 +41,7 @@ def test_kube_proxy_is_found_by_its_own_tables_chains_and_links(nft, legacy, lin
     assert find_kube_proxy(tables_of(**nft), tables_of(**legacy), links) == places
 
 
-def test_the_chain_that_calls_the_others_is_the_first():
+def test_the_entry_chain_is_listed_first():
     tables = tables_of(ip_nat=["KUBE-EXT-A", "KUBE-SVC-B", "KUBE-SERVICES"], ip_raw=["x"])
     assert [*kube_proxy_chains(tables)] == [
         (ChainTable("ip", "nat"), ["KUBE-SERVICES", "KUBE-EXT-A", "KUBE-SVC-B"])

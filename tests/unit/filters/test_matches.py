@@ -41,7 +41,7 @@ def test_flags_are_shown_with_their_mask():
     assert in_words(conditions("tcp flags 18 != 2")) == "tcp flags != 0x2 / 0x12"
 
 
-def test_a_port_or_an_address_is_found_among_the_values():
+def test_a_match_contains_its_ports_or_addresses():
     ports = Match(MatchField.DESTINATION_PORT, (Ports(22, 22), Ports(80, 90)))
     assert [port for port in (21, 22, 23, 79, 80, 90, 91) if ports.has(port)] == [22, 80, 90]
     (listed,) = conditions("ip daddr 10.96.7.1/32,10.97.0.0/16")
@@ -70,6 +70,6 @@ def test_a_condition_lists_the_families_it_covers_completely(text, versions):
     assert listed.versions == versions
 
 
-def test_dnat_is_a_state_beside_others_and_a_status_alone():
+def test_dnat_is_a_conntrack_state_or_a_status():
     assert states(["dnat"]) == conditions("ct status dnat")[0]
     assert states(["established", "dnat"]) == conditions("ct state established,dnat")[0]

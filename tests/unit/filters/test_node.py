@@ -21,7 +21,7 @@ INPUT = Chain(FILTER, "INPUT", "filter", "input", policy="drop")
 PORTS = (17000, 29999)
 
 
-def test_a_chain_that_drops_is_reported_with_the_rule_that_admits():
+def test_a_dropping_chain_is_reported_with_a_rule_that_admits_the_packets():
     tables = {INPUT.table: {INPUT.name: INPUT}}
     assert find_firewalls(tables, {}, "nftables", PORTS) == [
         Firewall(
@@ -34,7 +34,7 @@ def test_a_chain_that_drops_is_reported_with_the_rule_that_admits():
     ]
 
 
-def test_names_of_others_are_quoted_in_a_rule():
+def test_foreign_names_are_quoted_in_a_rule():
     chain = replace(INPUT, table=ChainTable("ip", "$(a)"), name="b c")
     (found,) = find_firewalls({chain.table: {chain.name: chain}}, {}, "nftables", PORTS)
     assert found.hint.startswith("nft insert rule ip '$(a)' 'b c' ct status dnat accept; ")
@@ -48,7 +48,7 @@ def test_names_of_others_are_quoted_in_a_rule():
         (LEGACY_FILTER, IPFamily.IPV4),
     ],
 )
-def test_a_chain_has_the_family_of_its_dropped_packets(table, family):
+def test_a_chain_is_reported_with_the_family_of_dropped_packets(table, family):
     chain = replace(INPUT, table=table)
     (found,) = find_firewalls({table: {chain.name: chain}}, {}, "nftables", PORTS)
     assert found.family is family
@@ -58,7 +58,7 @@ def test_without_steering_no_firewall_is_reported():
     assert find_firewalls({INPUT.table: {INPUT.name: INPUT}}, {}, "none", PORTS) == []
 
 
-def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
+def test_this_proxys_legacy_chains_accept_clients_but_not_replies():
     opens = nft("accept", "ct state established,related")
     legacy = Chain(LEGACY_FILTER, "INPUT", "filter", "input", policy="drop")
     tables = {legacy.table: {legacy.name: legacy}}
@@ -108,7 +108,7 @@ CALICO = {
 
 
 @pytest.mark.parametrize("table", [FILTER, LEGACY_FILTER, ChainTable("ip6", "filter")])
-def test_a_rule_dropping_all_pods_packets_is_found(table):
+def test_a_rule_dropping_packets_of_all_pods_is_found(table):
     rules = ["iifname cali*: goto cali-wl-to-host"]
     tables = chains("input", rules, CALICO, table=table)
     both = ({}, tables) if table.is_legacy else (tables, {})
@@ -121,7 +121,7 @@ def test_a_rule_dropping_all_pods_packets_is_found(table):
     assert "defaultEndpointToHostAction" in found.hint
 
 
-def test_only_links_that_lead_to_pods_count():
+def test_only_pod_links_count():
     tables = chains("input", ["iifname cali*: drop"], {})
     ports = [PodLink(number, f"veth{number}") for number in (6, 7)]
     for links in ([POD, *ports], [POD, DOCKER_0]):
@@ -132,7 +132,7 @@ def test_only_links_that_lead_to_pods_count():
     assert find_firewalls(tables, {}, "nftables", PORTS, ports) == []
 
 
-def test_rules_that_would_take_seconds_for_many_links_are_skipped():
+def test_rules_too_expensive_for_many_links_are_skipped():
     tables = chains("input", ["iifname cali*: drop", *["tcp dport 22: accept"] * 999], {})
     pods = ((n, ip_network(f"10.244.{n // 250}.{n % 250}/32")) for n in range(2, 202))
     links = [PodLink(number, f"cali{number}", (network,)) for number, network in pods]
@@ -152,23 +152,23 @@ LIST = f"as `nft list chain {SHOWN}` shows"
         pytest.param(["jump gone"], [f"chain {SHOWN}, rule jump gone, {LIST}"], id="a-chain"),
     ],
 )
-def test_rules_that_may_drop_are_not_followed(rules, expected):
+def test_possibly_dropping_rules_are_not_evaluated(rules, expected):
     tables = chains("input", rules, {})
     assert find_unfollowed(tables, {}, "input") == expected
     assert find_unfollowed({}, tables, "forward") == []
 
 
-def test_whether_a_policy_drops_packets_is_not_followed_where_sources_are_admitted():
+def test_a_drop_policy_is_not_evaluated_if_sources_are_admitted():
     tables = chains("forward", [LISTED], {}, "drop")
     (found,) = find_unfollowed(tables, {}, "forward")
     assert found.endswith("FORWARD, its policy drop, as `nft list chain ip filter FORWARD` shows")
 
 
-def test_answers_of_endpoints_that_a_rule_may_admit_are_not_reported():
+def test_endpoint_replies_that_a_rule_may_admit_are_not_reported():
     rules = ["ct status dnat: accept", "ip saddr 10.244.0.0/16: accept"]
     assert find_firewalls(chains("input", rules, {}, "drop"), {}, "nftables", PORTS) == []
 
 
-def test_sources_that_a_firewall_admits_may_be_all_clients():
+def test_admitted_sources_may_include_all_clients():
     tables = chains("input", ["ct state established: accept", LISTED], {}, "drop")
     assert find_firewalls(tables, {}, "nftables", PORTS, LINKS) == []

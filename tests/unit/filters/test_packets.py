@@ -49,7 +49,7 @@ def meets(text, packet):
         pytest.param("tcp dport 81", WEB, False, id="another-port"),
     ],
 )
-def test_a_condition_is_met_or_not_or_depends_on_the_client(condition, frontend, expected):
+def test_a_condition_matches_or_fails_or_depends_on_the_client(condition, frontend, expected):
     assert meets(condition, FirstPacket(frontend)) is expected
 
 
@@ -87,9 +87,7 @@ def test_a_condition_is_met_or_not_or_depends_on_the_client(condition, frontend,
         pytest.param("ct original ip daddr 10.96.7.1/32 …", None, None, id="for-some"),
     ],
 )
-def test_a_packet_has_the_proxy_port_and_an_address_of_the_node_after_its_translation(
-    condition, before, after
-):
+def test_a_translated_packet_has_the_proxy_port_and_a_node_address(condition, before, after):
     assert meets(condition, FirstPacket(WEB)) is before
     assert meets(condition, FirstPacket(WEB, 36001)) is after
 
@@ -103,7 +101,7 @@ def test_a_packet_has_the_proxy_port_and_an_address_of_the_node_after_its_transl
         pytest.param("tcp flags 16 != 0", False, True, id="ack"),
     ],
 )
-def test_a_first_packet_of_tcp_is_a_syn(condition, first, answer):
+def test_the_first_tcp_packet_is_a_syn(condition, first, answer):
     assert meets(condition, FirstPacket(WEB)) is first
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is answer
     assert meets(condition, FirstPacket(Frontend("10.96.7.1", 80, Protocol.UDP))) is False
@@ -128,16 +126,16 @@ def test_a_first_packet_of_tcp_is_a_syn(condition, first, answer):
         pytest.param("fib daddr type local", True, id="to-this-node"),
     ],
 )
-def test_an_answer_comes_from_the_dialled_address_to_an_unprivileged_port(condition, expected):
+def test_a_reply_goes_from_the_dialled_address_to_an_unprivileged_port(condition, expected):
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
 
 
-def test_the_port_of_a_client_may_be_any():
+def test_the_client_port_is_unknown():
     assert meets("tcp sport 80", FirstPacket(WEB)) is None
     assert meets("udp sport 80", FirstPacket(WEB)) is False
 
 
-def test_the_source_of_clients_is_not_known():
+def test_the_client_source_address_is_unknown():
     for condition in ("ip saddr 10.244.0.0/16", "ip saddr != 10.244.0.0/16", "iifname eth1"):
         assert meets(condition, FirstPacket(WEB)) is None
 
@@ -165,7 +163,7 @@ BRIDGE = PodLink(4, "cni0", (ip_network("10.244.2.0/24"), ip_network("fd00:2::/6
         pytest.param("iifname cni0 …", None, id="and-something-else"),
     ],
 )
-def test_a_pods_source_is_known_by_its_link(condition, expected):
+def test_a_pods_source_address_follows_from_its_link(condition, expected):
     assert meets(condition, FirstPacket(WEB, 36001, link=BRIDGE)) is expected
 
 
@@ -175,12 +173,12 @@ def test_a_pods_source_is_unknown_without_a_route_of_its_family():
     assert meets("ip6 saddr fd00::/8", packet._replace(link=BRIDGE)) is True
 
 
-def test_only_packets_to_this_nodes_own_addresses_leave_by_the_loopback_interface():
+def test_only_packets_to_this_nodes_addresses_leave_through_loopback():
     assert meets("oif lo", FirstPacket(WEB)) is False
     assert meets("oif lo", FirstPacket(NODE_PORT)) is True
 
 
-def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
+def test_packets_of_local_programs_arrive_through_loopback():
     assert meets("iif lo", FirstPacket(WEB, 36001, is_own=True)) is True
     assert meets("iif lo tcp dport 22", FirstPacket(WEB, 36001, is_own=True)) is False
     assert meets("iifname eth1", FirstPacket(WEB, 36001, is_own=True)) is False
@@ -202,7 +200,7 @@ def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
         pytest.param("tcp dport 80 …", False, id="not-understood"),
     ],
 )
-def test_a_rule_about_some_clients_is_not_met_by_all_first_packets(condition, expected):
+def test_a_rule_for_some_clients_does_not_match_all_first_packets(condition, expected):
     assert may_be_first(conditions(condition)) is expected
 
 
@@ -229,7 +227,7 @@ ITS_LINK = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
         pytest.param("ct original proto-dst 80", None, None, id="the-port-that-was"),
     ],
 )
-def test_a_forwarded_packet_has_the_endpoints_address_and_both_links(condition, first, answer):
+def test_a_forwarded_packet_has_the_endpoints_address_and_both_interfaces(condition, first, answer):
     packet = FirstPacket(ENDPOINT, is_forwarded=True, link=UPLINK, way_out=ITS_LINK)
     back = packet._replace(is_answer=True, link=ITS_LINK, way_out=UPLINK)
     assert (meets(condition, packet), meets(condition, back)) == (first, answer)

@@ -52,12 +52,12 @@ def test_all_chains_are_listed_without_their_rules(node, reader):
     )
 
 
-def test_chains_of_this_programs_tables_are_no_other_programs(node, reader):
+def test_chains_of_the_proxys_own_tables_are_skipped(node, reader):
     node.run("nft 'table inet userspace-proxy-canary { chain input { drop; }; }'")
     assert reader.chains() == {}
 
 
-def test_chains_of_a_dormant_table_are_not_called(node, reader):
+def test_chains_of_a_dormant_table_are_skipped(node, reader):
     node.run(f"{FIREWALL}; nft 'add table inet firewall {{ flags dormant; }}'")
     assert list(reader.chains()) == [ChainTable("ip", "other")]
 
@@ -70,7 +70,7 @@ def test_a_removed_chain_has_no_rules(node, reader):
     assert reader.with_steps(chain).steps == ()
 
 
-def test_sets_within_a_rule_are_read(node, reader):
+def test_anonymous_sets_are_read(node, reader):
     node.run(
         "nft 'table inet firewall { set ports { type inet_service; elements = { 22 }; }; "
         "chain zone { }; chain input { "
@@ -114,7 +114,7 @@ NAMED = """nft '
     }'"""
 
 
-def test_named_sets_are_read_that_change_with_the_generation(node, reader):
+def test_named_sets_that_change_with_the_generation_are_read(node, reader):
     node.run(NAMED)
     chain = reader.with_steps(reader.chains()[OF_FIREWALL]["input"])
     ipv4 = "meta nfproto ipv4"
@@ -127,7 +127,7 @@ def test_named_sets_are_read_that_change_with_the_generation(node, reader):
     ]
 
 
-def test_a_change_of_elements_is_a_new_generation_and_is_read(node, reader):
+def test_changed_elements_create_a_new_generation_and_are_read(node, reader):
     node.run(NAMED)
     before = reader.generation()
     assert reader.with_steps(reader.chains()[OF_FIREWALL]["input"]).steps[0].matches
@@ -139,7 +139,7 @@ def test_a_change_of_elements_is_a_new_generation_and_is_read(node, reader):
     assert chain.steps[0] == nft("drop", "tcp dport 22,443")
 
 
-def test_a_large_set_is_not_understood(node, reader, tmp_path):
+def test_a_large_set_is_not_evaluated(node, reader, tmp_path):
     rules = tmp_path / "rules"
     ports = ", ".join(map(str, range(1, ELEMENTS_MAX + 2)))
     rules.write_text(
@@ -151,7 +151,7 @@ def test_a_large_set_is_not_understood(node, reader, tmp_path):
     assert chain.steps == (nft("drop", "meta l4proto tcp …"),)
 
 
-def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
+def test_only_chains_for_packets_to_this_node_are_read_with_their_rules(node):
     node.run(FIREWALL)
     tables = read_chains(is_own_table, "input")
     steps = {str(c): c.steps for chains in tables.values() for c in chains.values() if c.steps}
@@ -164,7 +164,7 @@ def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
     }
 
 
-def test_too_many_chains_of_one_program_do_not_hide_anothers(node, tmp_path):
+def test_too_many_chains_of_one_program_do_not_hide_other_programs_chains(node, tmp_path):
     """A program with many chains hides none of another program, before it or after it."""
     numbers = range(2 * CHAINS_MAX)
     chains = "".join(f"chain c{n} {{ jump d{n}; }}; chain d{n} {{ drop; }}; " for n in numbers)
@@ -202,7 +202,7 @@ def written(step: Step, flags: int, *elements: ListedElement) -> list[Step]:
     return list(write_out(step, ListedSet("__set0", flags, ()), elements))
 
 
-def test_ports_states_and_protocols_are_written_into_the_rule():
+def test_ports_states_and_protocols_of_a_set_are_inlined_into_the_rule():
     assert written(PORTS, PLAIN, element(22), element(80)) == [nft("accept", "tcp dport 22,80")]
     states = nft("accept", "ct state @__set0 …")
     open_states = [element(2, width=4), element(4, width=4)]
@@ -213,7 +213,7 @@ def test_ports_states_and_protocols_are_written_into_the_rule():
     ]
 
 
-def test_each_verdict_of_a_map_is_a_rule():
+def test_each_verdict_of_a_map_becomes_a_rule():
     step = nft("vmap", "ct state @__set0")
     to_zone = element(8, width=4, value=verdict(JUMP, "zone"))
     assert written(step, MAP, element(2, width=4, value=verdict(ACCEPT)), to_zone) == [
@@ -222,7 +222,7 @@ def test_each_verdict_of_a_map_is_a_rule():
     ]
 
 
-def test_an_interval_ends_in_front_of_the_next_element():
+def test_an_interval_ends_before_the_next_element():
     elements = [
         element(0, is_end=True),
         element(22),
@@ -238,7 +238,7 @@ def test_an_interval_ends_in_front_of_the_next_element():
     ]
 
 
-def test_addresses_are_networks_and_may_stand_beside_ports():
+def test_addresses_become_networks_and_may_be_combined_with_ports():
     web, ten = bytes([10, 96, 7, 1]), bytes([10, 96, 0, 0])
     named = nft("drop", "ip daddr @__set0")
     hosts = [ListedElement(web, False, b""), ListedElement(ten, False, b"")]
@@ -271,7 +271,7 @@ def test_addresses_are_networks_and_may_stand_beside_ports():
         ("ip saddr . ip daddr @__set0", "…"),
     ],
 )
-def test_an_unknown_set_is_not_understood(condition, expected):
+def test_an_unknown_set_is_not_evaluated(condition, expected):
     step = nft("accept", condition)
     assert list(write_out(step, None, [])) == [nft("accept", expected)]
     assert written(step, INTERVALS | MAP, element(80)) == [nft("accept", expected)]
@@ -281,7 +281,7 @@ def test_an_unknown_set_is_not_understood(condition, expected):
     assert written(step, MAP, element(22), all_others) == [nft("accept", expected)]
 
 
-def test_sources_outside_sets_are_written_into_the_rule():
+def test_negated_source_sets_are_inlined_into_the_rule():
     ten, end = ListedElement(bytes([10, 0, 0, 0]), False, b""), bytes([11, 0, 0, 0])
     step = nft("drop", "ip saddr != @__set0 …")
     assert written(step, INTERVALS, ten, ListedElement(end, True, b"")) == [
@@ -290,11 +290,11 @@ def test_sources_outside_sets_are_written_into_the_rule():
     assert written(step, PLAIN, ten) == [nft("drop", "ip saddr != 10.0.0.0/32 …")]
 
 
-def test_no_packet_is_in_an_empty_set():
+def test_an_empty_set_matches_no_packet():
     assert written(PORTS, 0) == []
     assert written(PORTS, 0x4, element(0, is_end=True)) == []
     assert written(nft("drop", "ip saddr != @__set0"), 0) == [nft("drop")]
 
 
-def test_a_rule_without_a_set_has_nothing_to_write():
+def test_a_rule_without_a_set_has_nothing_to_inline():
     assert list(write_out(nft("accept", "tcp dport 80"), None, [])) == []

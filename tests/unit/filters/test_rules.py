@@ -197,7 +197,7 @@ def read_rule(*parts):
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
-def test_a_rule_is_its_condition_and_its_verdict(expected, rule):
+def test_a_rule_is_parsed_into_its_conditions_and_verdict(expected, rule):
     assert read_rule(rule) == read(expected)
 
 
@@ -213,5 +213,5 @@ def test_a_rule_is_its_condition_and_its_verdict(expected, rule):
         pytest.param(x.expression("unheard-of", attribute(1, b"?")), id="newer-kernel"),
     ],
 )
-def test_a_rule_without_a_verdict_is_no_step(rule):
+def test_a_rule_without_a_verdict_is_skipped(rule):
     assert read_rule(rule) is None

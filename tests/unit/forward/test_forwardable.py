@@ -139,13 +139,13 @@ def test_two_services_have_two_stable_addresses():
         pytest.param({"clusterIP": "None", "ports": []}, "it has no ports", id="no-ports"),
     ],
 )
-def test_a_service_without_forwarding_has_a_reason(spec, reason):
+def test_an_unforwardable_service_has_a_reason(spec, reason):
     world = World().put(service(**{"clusterIPs": None, **spec}))
     assert dict(world.snapshot.services) == {}
     assert world.forwardable.left_out == [NotForwarded(WEB, "", reason)]
 
 
-def test_udp_is_left_out():
+def test_udp_ports_are_omitted_with_the_reason():
     world = World().put(service(ports=[TCP, UDP]))
     assert [port.name for port in world.web.service.ports] == ["http"]
     left_out = NotForwarded(WEB, "53/UDP", "port-forwards carry TCP only")
@@ -156,7 +156,7 @@ def test_udp_is_left_out():
     assert world.put(service()).forwardable.left_out == []
 
 
-def test_endpoints_other_than_pods_are_left_out():
+def test_endpoints_other_than_pods_are_omitted_with_the_reason():
     world = World().put(service(), endpoint_slice({"addresses": ["192.0.2.7"]}))
     assert world.forwardable.left_out == [NotForwarded(WEB, "", "its endpoints are not pods")]
     both = endpoint_slice({"addresses": ["192.0.2.7"]}, endpoint("web-1", "10.244.0.1"))
@@ -179,7 +179,7 @@ def test_an_endpoint_with_an_invalid_pod_is_omitted_with_the_reason():
     assert world.web.slices[0].notes[0].about == invalid
 
 
-def test_a_headless_service_gets_an_address_too():
+def test_a_headless_service_also_gets_an_address():
     item = endpoint_slice(endpoint("web-1", "10.244.0.1"))
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
     world = World().put(service(clusterIP="None", clusterIPs=["None"]), item)
@@ -210,7 +210,7 @@ def test_a_pod_with_one_or_two_families_is_one_endpoint(families):
     assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
 
 
-def test_a_pod_that_has_only_the_other_family_is_an_endpoint_too():
+def test_a_pod_with_only_the_other_family_is_also_an_endpoint():
     only = named("web-2", "fd00::2")
     slices = [
         endpoint_slice(named("web-1", "10.244.0.1")),
@@ -225,7 +225,7 @@ def test_a_pod_that_has_only_the_other_family_is_an_endpoint_too():
     }
 
 
-def test_pods_are_followed_and_removed():
+def test_added_and_removed_pods_are_followed():
     world = World().put(service(), endpoint_slice(endpoint("web-1", "10.244.0.1")))
     world.put(endpoint_slice(endpoint("web-2", "10.244.0.2")))
     assert world.endpoints == {"10.244.0.2"}
@@ -243,7 +243,7 @@ SAME = ServiceKey("tenant", "e4947804")
 
 
 @pytest.mark.parametrize("older", [WEB, SAME], ids=str)
-def test_the_older_of_two_services_has_a_shared_address(older):
+def test_the_older_of_two_services_gets_a_shared_address(older):
     (ip,) = World().put(service()).web.service.cluster_ips
     items = [service(key.name, key.namespace) for key in (WEB, SAME)]
     for item, key in zip(items, (WEB, SAME), strict=True):
@@ -253,7 +253,7 @@ def test_the_older_of_two_services_has_a_shared_address(older):
     assert [key for key, it in services.items() if it.service.cluster_ips == (ip,)] == [older]
 
 
-def test_an_address_is_a_pod_of_each_service_for_itself():
+def test_each_service_maps_an_address_to_its_own_pod():
     at = SocketAddress("10.244.0.1", 8080)
     world = World().put(service(), endpoint_slice(endpoint("web-1", at.ip)))
     evil = endpoint("evil-1", at.ip, namespace="tenant")
@@ -272,7 +272,7 @@ def test_an_address_is_a_pod_of_each_service_for_itself():
 
 
 @pytest.mark.parametrize("others", [("db",), ("a", "b", "c", "d")], ids=len)
-def test_a_slice_that_moves_to_another_service_stays(others):
+def test_a_slice_moving_to_another_service_and_back_is_kept(others):
     item = endpoint_slice(endpoint("web-1", "10.244.0.1"))
     world = World().put(service(), *(service(name) for name in others), item)
     for name in (*others, "web"):
@@ -282,20 +282,20 @@ def test_a_slice_that_moves_to_another_service_stays(others):
         assert have == {each: int(each == name) for each in (*others, "web")}
 
 
-def test_only_requested_services_are_forwarded_and_missing_ones_named():
+def test_only_requested_services_are_forwarded_and_missing_ones_reported():
     cart = ServiceKey("shop", "cart")
     world = World(WEB, cart).put(service(), service("db"))
     assert list(world.snapshot.services) == [WEB]
     assert world.forwardable.left_out == [NotForwarded(cart, "", "there is no such Service")]
 
 
-def test_a_missing_service_may_be_the_name_of_a_port():
+def test_a_missing_service_may_be_a_port_name():
     world = World(WEB, ServiceKey("shop", "http")).put(service())
     (missing,) = world.forwardable.left_out
     assert missing.reason == "there is no such Service; all ports are forwarded"
 
 
-def test_a_missing_service_is_named_with_a_suggestion():
+def test_a_missing_service_is_reported_with_a_suggestion():
     missing = [ServiceKey("shop", "wbe"), ServiceKey("cart", "web")]
     world = World(*missing).put(service())
     assert world.forwardable.left_out == [
@@ -321,7 +321,7 @@ def ledger(*endpoints, numbers=(7199,)):
     return World().put(*headless("ledger", ledger_slice(*endpoints, numbers=numbers)))
 
 
-def test_a_name_of_a_headless_services_pod_resolves_to_that_pod_alone():
+def test_the_name_of_a_headless_services_pod_resolves_only_to_that_pod():
     world = ledger(named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5"))
     ips = {name: names_of(world, f"{name}.shop.svc") for name in ("ledger-0.ledger", "ledger")}
     assert len({ip for found in ips.values() for ip in found}) == 2
@@ -340,7 +340,7 @@ def test_a_name_of_a_headless_services_pod_resolves_to_that_pod_alone():
 
 
 @pytest.mark.parametrize("name", ["10-44-1-5.shop.pod", "10-44-1-5.web.shop.svc"])
-def test_no_name_has_a_pods_real_address(name):
+def test_no_name_resolves_to_a_pods_real_address(name):
     world = World().put(service(), endpoint_slice(endpoint("web-1", "10.44.1.5")))
     assert names_of(world, name) == []
 
@@ -354,7 +354,7 @@ def test_a_name_of_an_endpoint_without_a_pod_is_listed_but_unresolved():
     ]
 
 
-def test_the_name_of_a_vanished_pod_is_removed_and_gets_its_address_again():
+def test_the_name_of_a_deleted_pod_is_removed_and_gets_its_address_back():
     both = named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5")
     world = ledger(*both)
     before = names_of(world, "ledger-1.ledger.shop.svc")
@@ -369,7 +369,7 @@ def test_the_name_of_a_vanished_pod_is_removed_and_gets_its_address_again():
 
 
 @pytest.mark.parametrize(("numbers", "second"), [((80,), 8080), ((80, 8080), 0)], ids=str)
-def test_a_privileged_port_of_a_name_has_a_substitute(numbers, second):
+def test_a_privileged_port_of_a_pod_name_has_a_substitute(numbers, second):
     world = ledger(named("ledger-0", "10.44.1.5"), numbers=numbers)
     (ip,) = names_of(world, "ledger-0.ledger.shop.svc")
     assert world.forwardable.second_port(Frontend(ip, 80, Protocol.TCP)) == second
@@ -385,7 +385,7 @@ def test_a_privileged_port_of_a_name_has_a_substitute(numbers, second):
     ],
     ids=str,
 )
-def test_a_name_exists_while_its_pod_is_ready_or_published_as_that(conditions, exists):
+def test_a_pod_name_exists_while_its_pod_is_ready_or_published(conditions, exists):
     ready, other = named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5", **conditions)
     world = ledger(ready, other)
     assert len(names_of(world, "ledger-1.ledger.shop.svc")) == exists

@@ -86,7 +86,7 @@ async def silent(reader, _writer):
     await reader.read()
 
 
-async def test_bytes_pass_in_both_directions(rig):
+async def test_bytes_are_forwarded_in_both_directions(rig):
     async def echo(reader, writer):
         while data := await reader.read(1 << 16):
             writer.write(data)
@@ -98,14 +98,14 @@ async def test_bytes_pass_in_both_directions(rig):
     assert await reader.readexactly(len(sent)) == sent
 
 
-async def test_another_port_of_a_pod_is_dialled_at_that_pod(rig):
+async def test_another_port_of_a_pod_is_dialled_at_the_same_pod(rig):
     await rig.serve(silent)
     outcome = await rig.dial(WEB._replace(port=PORT + 7))
     assert outcome == errno.ECONNREFUSED
     assert rig.api.pods.dialled[-1] == f"shop/web-1:{PORT + 7}"
 
 
-async def test_the_answer_behind_a_clients_fin_arrives(rig):
+async def test_a_response_after_the_clients_fin_arrives(rig):
     async def answer(reader, writer):
         question = await reader.readexactly(8)
         await asked.wait()
@@ -120,9 +120,7 @@ async def test_the_answer_behind_a_clients_fin_arrives(rig):
     assert await reader.read() == b"answer to question"
 
 
-async def test_an_answer_behind_a_clients_fin_may_take_longer_than_the_pods_silence(
-    rig, monkeypatch
-):
+async def test_a_response_after_a_clients_fin_may_outlast_the_silence_timeout(rig, monkeypatch):
     async def answer(_reader, writer):
         while piece := await pieces.get():
             writer.write(piece)
@@ -139,7 +137,7 @@ async def test_an_answer_behind_a_clients_fin_may_take_longer_than_the_pods_sile
         passed_s += 0.8 * HALF_CLOSED_S
 
 
-async def test_a_pod_silent_after_a_clients_fin_sees_the_end(rig):
+async def test_a_pod_silent_after_a_clients_fin_gets_eof(rig):
     ended = asyncio.Event()
 
     async def wait_for_end(reader, _writer):
@@ -154,7 +152,7 @@ async def test_a_pod_silent_after_a_clients_fin_sees_the_end(rig):
     await asyncio.wait_for(ended.wait(), 60)
 
 
-async def test_a_clients_reset_ends_the_pods_connection_at_once(rig):
+async def test_a_client_reset_closes_the_pods_connection_at_once(rig):
     ended = asyncio.Event()
 
     async def wait_for_end(reader, _writer):
@@ -167,7 +165,7 @@ async def test_a_clients_reset_ends_the_pods_connection_at_once(rig):
     await asyncio.wait_for(ended.wait(), 60)
 
 
-async def test_a_pods_reset_is_a_reset_for_the_client(rig):
+async def test_a_pod_reset_resets_the_client(rig):
     async def reset_it(reader, writer):
         await reader.readexactly(1)
         reset(writer)
@@ -179,7 +177,7 @@ async def test_a_pods_reset_is_a_reset_for_the_client(rig):
         await reader.read()
 
 
-async def test_a_stream_that_breaks_off_is_a_reset_for_the_client(rig):
+async def test_a_broken_stream_resets_the_client(rig):
     await rig.serve(silent)
     reader, _ = await rig.connect()
     rig.api.pods.break_streams()
@@ -187,7 +185,7 @@ async def test_a_stream_that_breaks_off_is_a_reset_for_the_client(rig):
         await reader.read()
 
 
-async def test_an_abandoned_dial_leaves_nothing(rig):
+async def test_an_abandoned_dial_leaves_no_stream(rig):
     await rig.serve(silent)
     await rig.connect()
     rig.api.pods.hold()
@@ -201,7 +199,7 @@ async def test_an_abandoned_dial_leaves_nothing(rig):
     assert outcomes == []
 
 
-async def test_the_end_resets_connections(rig):
+async def test_stop_resets_connections(rig):
     await rig.serve(silent)
     reader, _ = await rig.connect()
     await rig.stop()
@@ -211,13 +209,13 @@ async def test_the_end_resets_connections(rig):
     assert await rig.dial() == errno.EHOSTUNREACH
 
 
-async def test_an_endpoint_that_has_left_is_unreachable(rig):
+async def test_a_removed_endpoint_is_unreachable(rig):
     await rig.serve(silent)
     await rig.connect()
     assert await rig.dial(GONE) == errno.EHOSTUNREACH
 
 
-async def test_an_address_is_no_pod_for_another_service_port(rig):
+async def test_an_address_is_not_a_pod_of_another_service_port(rig):
     await rig.serve(silent)
     await rig.connect()
     assert await rig.dial(WEB, "tenant/evil:http") == errno.EHOSTUNREACH
@@ -236,7 +234,7 @@ async def test_a_dead_pod_fails_the_dial_and_is_logged_once(rig, caplog):
     assert lines[0].startswith("port-forward failed: pod shop/web-1, port 8080: ")
 
 
-async def test_out_of_descriptors_is_the_outcome_of_the_dial(rig, monkeypatch):
+async def test_running_out_of_descriptors_is_the_outcome_of_the_dial(rig, monkeypatch):
     await rig.serve(silent)
     await rig.connect()
 
@@ -252,7 +250,7 @@ async def echo_once(reader, writer):
     writer.write(await reader.readexactly(5))
 
 
-async def test_an_idle_stream_outlives_a_balancers_limit(rig):
+async def test_an_idle_stream_survives_a_load_balancers_idle_limit(rig):
     async with Balancer(rig.api, limit_s=20) as balancer:
         await rig.serve(echo_once, url=balancer.url, pause=balancer.pause)
         reader, writer = await rig.connect()
@@ -265,7 +263,7 @@ async def test_an_idle_stream_outlives_a_balancers_limit(rig):
         assert await reader.readexactly(5) == b"later"
 
 
-async def test_a_stream_that_a_balancer_cuts_is_a_reset_for_the_client(rig):
+async def test_a_stream_cut_by_a_load_balancer_resets_the_client(rig):
     async def never(_seconds):
         await asyncio.Event().wait()
 
@@ -278,7 +276,7 @@ async def test_a_stream_that_a_balancer_cuts_is_a_reset_for_the_client(rig):
 
 
 @pytest.mark.parametrize("asleep_s", [0, 8 * 3600])
-async def test_after_a_sleep_of_this_machine_watches_begin_anew(rig, asleep_s):
+async def test_after_the_machine_sleeps_watches_are_restarted(rig, asleep_s):
     unix_s, pauses = 0.0, asyncio.Queue()
 
     async def pause(seconds):

@@ -49,7 +49,7 @@ async def forwarding(api, **more):
         yield source, proxy
 
 
-async def test_connections_are_balanced_over_the_pods(pods):
+async def test_connections_are_balanced_over_pods(pods):
     names = {await pods.start(), await pods.start()}
     async with forwarding(pods.api) as (_, proxy):
         address = proxy.address_of(WEB, "http")
@@ -72,7 +72,7 @@ async def test_a_program_without_an_event_loop_is_served(pods):
 
 
 @pytest.mark.parametrize("end", ["is gone", "refuses"])
-async def test_a_pod_that_ends_costs_no_connection(pods, end):
+async def test_a_terminating_pod_fails_no_connection(pods, end):
     first, second = await pods.start(), await pods.start()
     async with forwarding(pods.api) as (_, proxy):
         address = proxy.address_of(WEB, "http")
@@ -87,7 +87,7 @@ async def test_a_pod_that_ends_costs_no_connection(pods, end):
         assert port.refused == 0
 
 
-async def test_a_slice_of_another_namespace_takes_no_clients(pods):
+async def test_a_slice_in_another_namespace_gets_no_clients(pods):
     name = await pods.start()
     async with contextlib.AsyncExitStack() as stack:
         tenant = Pods(pods.api, stack, "tenant", "evil")
@@ -117,7 +117,7 @@ async def test_new_pods_and_services_are_followed(pods):
         assert proxy.address_of(WEB, "http") is None
 
 
-async def test_pods_that_replace_others_are_served_though_watches_are_silent(pods):
+async def test_replacement_pods_are_served_even_if_watches_are_silent(pods):
     """As after a laptop's sleep: a NAT has forgotten the watches, and pods are others."""
     api, old = pods.api, await pods.start()
     async with forwarding(api) as (source, proxy):
@@ -153,7 +153,7 @@ async def test_only_requested_services_are_read_and_served(pods):
     assert all("/namespaces/shop/" in request for request in lists)
 
 
-async def test_losing_the_api_server_changes_no_served_service(pods):
+async def test_losing_the_api_server_does_not_affect_served_services(pods):
     await pods.start()
     async with forwarding(pods.api) as (source, proxy):
         address = proxy.address_of(WEB, "http")
@@ -166,14 +166,14 @@ async def test_losing_the_api_server_changes_no_served_service(pods):
         assert await ask(address) == b"web-1"
 
 
-async def test_credentials_that_cannot_be_used_end_the_proxy():
+async def test_unusable_credentials_end_the_proxy():
     source = ForwardSource(kubeconfig="", master="ftp://example.invalid")
     async with Proxy(source=source, options=source.options()) as proxy:
         assert "ftp://example.invalid: it is not an http(s) URL" in str(await proxy.failed())
 
 
 @pytest.mark.parametrize("right", ["create pods/portforward", "list endpointslices"])
-async def test_a_missing_right_is_named(pods, right):
+async def test_a_missing_permission_is_reported(pods, right):
     pods.api.denied.add(right)
     source = ForwardSource(kubeconfig="", master=pods.api.url, namespace="shop")
     with pytest.raises(SourceError, match=f"doesn't allow this user to {right} in namespace shop"):

@@ -31,7 +31,7 @@ def unvouched():
         yield sock
 
 
-def test_a_listener_is_shown_and_found(listener):
+def test_a_listener_is_listed_and_found(listener):
     shown = [m[1] for m in abstract_sockets.shown_names(f"@({re.escape(NAME[1:])})")]
     assert shown == [NAME[1:].encode()]
     assert abstract_sockets.find_listeners([NAME]) == {NAME: os.getpid()}
@@ -53,18 +53,18 @@ print({{match[0] for match in abstract_sockets.shown_names("@userspace-proxy-tes
 """
 
 
-def test_a_process_that_cannot_prove_names_trusts_its_user(unvouched):
+def test_a_process_that_cannot_prove_names_trusts_its_own_user(unvouched):
     assert run_without_capabilities(WITHOUT_CAPABILITIES) == "{b' @userspace-proxy-test'}\n"
 
 
-def test_a_taken_name_leaves_no_proof_socket(unvouched):
+def test_a_name_in_use_leaves_no_proof_socket(unvouched):
     with pytest.raises(OSError, match="Address already in use"):
         ProvenSocket(NAME)
     with pytest.raises(PermissionError):
         abstract_sockets.connect(NAME)
 
 
-def test_a_name_without_a_listener_is_left_out():
+def test_a_name_without_a_listener_is_omitted():
     with ProvenSocket(NAME):
         assert abstract_sockets.find_listeners([NAME]) == {}
     with pytest.raises(ConnectionRefusedError):
@@ -77,7 +77,7 @@ def test_both_ends_identify_each_other(listener):
         assert abstract_sockets.peer(client) == (os.getpid(), os.geteuid())
 
 
-def test_the_listener_of_another_user_counts_for_nothing(listener, monkeypatch):
+def test_another_users_listener_is_not_trusted(listener, monkeypatch):
     monkeypatch.setattr(abstract_sockets, "peer", lambda _sock: (1, os.geteuid() + 1))
     with pytest.raises(PermissionError):
         abstract_sockets.connect(NAME)
@@ -106,7 +106,7 @@ def test_a_trusted_listener_with_a_full_queue_is_found(full):
         abstract_sockets.connect(NAME)
 
 
-def test_a_connection_waits_for_room(full):
+def test_connect_waits_for_room_in_the_queue(full):
     def accept():
         full.accept()[0].close()
 

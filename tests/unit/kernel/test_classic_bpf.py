@@ -16,7 +16,7 @@ LOAD_SOURCE = (bpf.LOAD_WORD, 0, 0, bpf.NETWORK_HEADER + bpf.SOURCE_OFFSETS[4][0
         pytest.param(LOOPBACK + 1, None, id="what-it-drops-does-not"),
     ],
 )
-def test_the_kernel_runs_the_program_for_each_packet(address, expected):
+def test_the_kernel_runs_the_filter_for_each_packet(address, expected):
     program = [
         LOAD_SOURCE,
         (bpf.JUMP_IF_EQUAL, 0, 1, address),
@@ -38,7 +38,7 @@ def test_the_kernel_runs_the_program_for_each_packet(address, expected):
         assert heard == expected
 
 
-def test_a_program_that_never_returns_is_refused():
+def test_a_filter_without_a_return_is_rejected():
     with socket.socket() as sock, pytest.raises(OSError, match="Invalid argument"):
         bpf.attach(sock, SO_ATTACH_FILTER, [LOAD_SOURCE])
 

@@ -43,7 +43,7 @@ PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
     ],
 )
-def test_an_association_is_matched_by_its_steered_port(association, port, expected):
+def test_a_conntrack_entry_matches_by_its_steered_port(association, port, expected):
     assert leads_to(association, port) is expected
 
 
@@ -109,14 +109,14 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
         pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
     ],
 )
-def test_an_association_with_an_endpoint_its_client_may_no_longer_use_is_stale(
+def test_an_entry_to_an_endpoint_its_client_may_no_longer_use_is_stale(
     before, now, choices, expected
 ):
     change = Change(17, SocketAddress("10.96.0.10", 53), (before,), now, choices)
     assert Allowed(change).is_stale(TO_A) is expected
 
 
-def test_an_association_that_leads_to_its_port_is_not_stale_whatever_endpoints_there_are():
+def test_an_entry_leading_to_its_proxy_port_is_not_stale():
     change = Change(17, SocketAddress("10.96.0.10", 53), (), 36002, [([A], None)])
     assert not Allowed(change).is_stale(STEERED)
 
@@ -129,14 +129,14 @@ def test_an_association_that_leads_to_its_port_is_not_stale_whatever_endpoints_t
         pytest.param([], False, id="not-known"),
     ],
 )
-def test_an_association_to_an_address_that_the_node_had_is_stale(here, expected):
+def test_an_entry_to_a_former_address_of_the_node_is_stale(here, expected):
     change = Change(
         17, SocketAddress("10.96.0.10", 53), (36002,), 36002, here=set(map(pack_ip, here))
     )
     assert Allowed(change).is_stale(STEERED) is expected
 
 
-def test_an_association_to_an_endpoint_with_the_number_of_the_proxy_port_is_not_stale():
+def test_an_entry_to_an_endpoint_on_the_proxy_ports_number_is_not_stale():
     choices = [([("10.1.0.1", 36002)], None)]
     change = Change(
         17, SocketAddress("10.96.0.10", 53), (36002,), 36002, choices, {pack_ip("10.1.0.9")}
@@ -145,7 +145,7 @@ def test_an_association_to_an_endpoint_with_the_number_of_the_proxy_port_is_not_
 
 
 @pytest.mark.parametrize(("content", "expected"), [("1\n", True), ("0\n", False), (None, False)])
-def test_whether_bytes_are_counted_is_a_sysctl(tmp_path, content, expected):
+def test_byte_accounting_is_read_from_a_sysctl(tmp_path, content, expected):
     setting = tmp_path / "nf_conntrack_acct"
     if content is not None:
         setting.write_text(content)
@@ -176,16 +176,14 @@ RANGE = Change(
         pytest.param(19999, ("10.244.1.9", 9), None, id="before-the-range"),
     ],
 )
-def test_each_port_of_a_range_may_lead_to_its_own_port_of_an_endpoint(
-    dialled, answered_from, is_stale
-):
+def test_each_port_of_a_range_may_lead_to_its_own_endpoint_port(dialled, answered_from, is_stale):
     at = pack_address("10.96.0.21", dialled)
     allowed = ByDialled([RANGE]).find(at)
     entry = ConntrackEntry(CLIENT, at, pack_address(*answered_from), b"")
     assert (None if allowed is None else allowed.is_stale(entry)) is is_stale
 
 
-def test_a_single_port_within_a_range_has_its_own_change():
+def test_a_single_port_inside_a_range_has_its_own_change():
     single = Change(17, SocketAddress("10.96.0.21", 20007), (), 36003)
     found = ByDialled([RANGE, single])
     entry = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", 36003), b"")
@@ -193,7 +191,7 @@ def test_a_single_port_within_a_range_has_its_own_change():
     assert found.find(pack_address("10.96.0.22", 20007)) is None
 
 
-def test_a_port_in_overlapping_old_and_new_ranges_follows_its_current_one():
+def test_a_port_in_overlapping_old_and_new_ranges_uses_the_current_one():
     ip = "10.96.0.21"
 
     def ranged(first, last, now, besides=()):

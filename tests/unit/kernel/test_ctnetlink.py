@@ -79,7 +79,7 @@ def read(block: bytes, version: int = 4, protocol: int = UDP) -> list[ConntrackE
         ),
     ],
 )
-def test_an_entry_has_the_client_the_dialled_address_and_the_source_of_replies(
+def test_an_entry_has_the_client_the_dialled_address_and_the_reply_source(
     message, version, protocol, addresses
 ):
     (entry,) = read(message, version, protocol)
@@ -100,7 +100,7 @@ def test_entries_with_another_layout_are_skipped():
     assert read(ping + DNS_6 + DNS + short) == read(DNS)
 
 
-def test_the_status_shows_whether_an_entry_was_translated_and_answered():
+def test_the_status_shows_whether_an_entry_is_translated_and_answered():
     (dns,), (web,) = read(DNS), read(WEB, protocol=TCP)
     bits = IPS_DST_NAT | IPS_SEEN_REPLY
     assert (dns.status & bits, web.status & bits) == (IPS_DST_NAT, 0)
@@ -128,7 +128,7 @@ def test_a_client_is_answered_after_a_completed_handshake_or_a_datagram(
 
 
 @pytest.mark.parametrize("zone", [b"", bytes.fromhex("0600120000070000")], ids=["none", "seven"])
-def test_an_entry_is_removed_by_its_origin_its_number_and_its_zone(zone):
+def test_an_entry_is_removed_by_its_origin_id_and_zone(zone):
     size = struct.pack("=I", len(DNS + zone))
     (entry,) = read(size + DNS[4:] + zone)
     header = struct.pack("=IHHII", 80 + len(zone), 0x102, 1, 0, 0) + b"\x02\0\0\0"
@@ -163,7 +163,7 @@ def test_requests_for_the_same_entry_are_equal_over_time():
         ),
     ],
 )
-def test_the_request_for_a_listing(version, wanted, body):
+def test_a_list_request_is_encoded_as_by_libnetfilter(version, wanted, body):
     attributes = bytes.fromhex(body.replace(" ", ""))
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     header = struct.pack("=IHHIIBBH", 20 + len(attributes), 0x101, 0x301, 0, 0, family, 0, 0)

@@ -115,7 +115,7 @@ def watched():
     watched.node.close()
 
 
-def test_the_first_change_is_read_at_once_and_in_the_thread(watched):
+def test_the_first_change_is_read_at_once_in_the_thread(watched):
     assert watched.followed.first == 1
     watched.change()
     assert watched.loop.run_timer() == pytest.approx(0.02)
@@ -140,7 +140,7 @@ def test_constant_changes_cause_one_reading_per_second(watched):
     assert (watched.taken, watched.loop.timers) == ([2, 3, 4, 5], [])
 
 
-def test_the_thread_is_idle_most_of_the_time(watched):
+def test_the_reader_thread_is_idle_most_of_the_time(watched):
     watched.change()
     watched.loop.run_timer()
     watched.end_reading(after_s=0.5)
@@ -148,7 +148,7 @@ def test_the_thread_is_idle_most_of_the_time(watched):
     assert watched.loop.run_timer() == pytest.approx(5.0)
 
 
-def test_an_outdated_listing_is_used_and_read_again(watched):
+def test_an_outdated_listing_is_used_and_reread(watched):
     watched.is_current = False
     watched.change()
     watched.loop.run_timer()
@@ -163,7 +163,7 @@ def test_an_outdated_listing_is_used_and_read_again(watched):
     assert watched.read[1] == watched.read[2]
 
 
-def test_a_listing_that_the_kernel_refuses_keeps_its_values_and_is_read_again(watched, caplog):
+def test_a_listing_denied_by_the_kernel_keeps_its_values_and_is_retried(watched, caplog):
     watched.refusal = OSError(12, "Cannot allocate memory")
     watched.change()
     watched.loop.run_timer()
@@ -176,7 +176,7 @@ def test_a_listing_that_the_kernel_refuses_keeps_its_values_and_is_read_again(wa
     assert watched.taken == [2]
 
 
-def test_after_closing_nothing_is_read_or_taken(watched):
+def test_after_close_nothing_is_read_or_reported(watched):
     watched.change()
     watched.loop.run_timer()
     watched.followed.close()

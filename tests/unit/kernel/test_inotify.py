@@ -27,7 +27,7 @@ def read(inotify: Inotify) -> list[tuple[What, str]]:
     return [(event.mask, event.name) for event in inotify.read()]
 
 
-def test_names_that_appear_move_and_vanish_are_reported(inotify, tmp_path):
+def test_created_moved_and_deleted_names_are_reported(inotify, tmp_path):
     inotify.watch(str(tmp_path), NAMES)
     (tmp_path / "web.yaml").write_text("")
     (tmp_path / "web.yaml").rename(tmp_path / "größe.yaml")
@@ -40,7 +40,7 @@ def test_names_that_appear_move_and_vanish_are_reported(inotify, tmp_path):
     ]
 
 
-def test_a_written_file_is_reported_until_closed(inotify, tmp_path):
+def test_a_written_file_is_reported_when_closed(inotify, tmp_path):
     number = inotify.watch(str(tmp_path), CONTENTS)
     with (tmp_path / "web.yaml").open("w") as file:
         file.write("a")
@@ -50,7 +50,7 @@ def test_a_written_file_is_reported_until_closed(inotify, tmp_path):
     assert closed == (number, What.CLOSE_WRITE, "web.yaml")
 
 
-def test_without_events_nothing_is_returned_at_once(inotify, tmp_path):
+def test_read_without_events_returns_at_once(inotify, tmp_path):
     inotify.watch(str(tmp_path), NAMES)
     assert inotify.read() == []
 
@@ -61,7 +61,7 @@ def test_undecodable_names_are_reported_surrogate_escaped(inotify, tmp_path):
     assert read(inotify)[0] == (What.CREATE, os.fsdecode(b"\xff.yaml"))
 
 
-def test_the_end_of_a_folder_ends_its_watch(inotify, tmp_path):
+def test_deleting_a_directory_ends_its_watch(inotify, tmp_path):
     folder = tmp_path / "shop"
     folder.mkdir()
     inotify.watch(str(folder), NAMES)
@@ -70,7 +70,7 @@ def test_the_end_of_a_folder_ends_its_watch(inotify, tmp_path):
     assert read(inotify) == [(What.MOVE_SELF, ""), (What.DELETE_SELF, ""), (What.IGNORED, "")]
 
 
-def test_a_folder_watched_twice_has_one_number_until_unwatched(inotify, tmp_path):
+def test_a_directory_watched_twice_has_one_descriptor_until_unwatched(inotify, tmp_path):
     number = inotify.watch(str(tmp_path), NAMES)
     assert inotify.watch(str(tmp_path), NAMES | CONTENTS) == number
     inotify.unwatch(number)
@@ -90,7 +90,7 @@ def test_lost_events_are_reported(inotify, tmp_path):
     assert inotify.read()[-1] == (-1, What.Q_OVERFLOW, "")
 
 
-def test_only_folders_are_watched(inotify, tmp_path):
+def test_only_directories_can_be_watched(inotify, tmp_path):
     (tmp_path / "web.yaml").touch()
     with pytest.raises(NotADirectoryError):
         inotify.watch(str(tmp_path / "web.yaml"), NAMES)
@@ -105,7 +105,7 @@ def test_only_folders_are_watched(inotify, tmp_path):
         ("max_inotify_instances", "OSError: [Errno 24] Too many open files"),
     ],
 )
-def test_a_user_without_watches_left_gets_an_error(limit, problem, tmp_path):
+def test_a_user_at_the_watch_limit_gets_an_error(limit, problem, tmp_path):
     # In a user namespace of its own the limit is its own, too.
     script = f'echo 0 > /proc/sys/user/{limit}; exec "$@"'
     command = [sys.executable, "-c", WATCH, str(tmp_path)]

@@ -57,11 +57,11 @@ def read(*bodies, kind=NEWADDR):
         pytest.param(address(peer="fd00::1", flags=DAD_FAILED), (), id="duplicate"),
     ],
 )
-def test_link_local_ipv6_and_tentative_addresses_are_left_out(body, expected):
+def test_link_local_ipv6_and_tentative_addresses_are_omitted(body, expected):
     assert read(body) == expected
 
 
-def test_addresses_that_others_gave_the_node_for_services_are_left_out(monkeypatch):
+def test_addresses_assigned_to_the_node_for_services_are_omitted(monkeypatch):
     monkeypatch.setattr(interface_addresses, "_LENDERS", ("lo", "no-such-interface"))
     assert socket.if_nametoindex("lo") == 1
     assert read(address(local="10.96.0.10"), address(local="10.1.0.1", link=2)) == ("10.1.0.1",)
@@ -77,7 +77,7 @@ def test_a_refusal_by_the_kernel_is_an_error():
         read_addresses(NodeListings(kernel.requests), 0.0)
 
 
-def test_other_messages_and_messages_without_an_address_are_skipped():
+def test_unrelated_messages_and_messages_without_an_address_are_skipped():
     assert read(struct.pack("=BBBBI", 2, 24, 0, 0, 1)) == ()
     assert read(address(peer="10.1.0.1"), kind=NEWLINK) == ()
 
@@ -90,7 +90,7 @@ async def test_this_machine_has_a_loopback_address():
     assert list_addresses() == addresses.current
 
 
-async def test_a_kernel_that_lists_nothing_is_an_error(monkeypatch):
+async def test_a_kernel_that_lists_no_addresses_is_an_error(monkeypatch):
     monkeypatch.setattr("userspace_proxy.kernel.followed_listing.NETLINK_ROUTE", 99)
     with pytest.raises(SteeringError, match="cannot list this node's addresses"):
         NodeAddresses(asyncio.get_running_loop(), lambda: None)
@@ -136,7 +136,7 @@ def check(net):
         pytest.param("192.88.99.1", False, id="blackhole"),
     ],
 )
-def test_packets_to_this_nodes_addresses_stay_here(net, check, ip, is_own):
+def test_addresses_routed_to_this_node_are_its_own(net, check, ip, is_own):
     with net:
         assert check.has(ip) is is_own
 
@@ -148,7 +148,7 @@ def test_an_address_is_recognized_as_soon_as_added(net, check):
     assert check.has("198.51.100.9")
 
 
-def test_if_the_kernel_does_not_answer_an_address_is_taken_for_own(monkeypatch):
+def test_if_the_kernel_does_not_respond_an_address_counts_as_own(monkeypatch):
     class Silent:
         @staticmethod
         def open(_protocol):

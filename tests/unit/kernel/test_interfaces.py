@@ -31,20 +31,20 @@ VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
         ),
     ],
 )
-def test_the_nodes_own_address_is_preferred_if_on_an_interface(preferred, expected):
+def test_the_nodes_own_address_is_preferred_if_assigned_to_an_interface(preferred, expected):
     assert choose_address(preferred, VIEW, ALL_THERE) == expected
 
 
-def test_an_interface_address_is_chosen_without_a_known_one():
+def test_without_a_preferred_address_an_interface_address_is_chosen():
     assert choose_address((), VIEW, ALL_THERE) in VIEW.addresses
 
 
-def test_an_address_that_has_just_gone_is_left_out():
+def test_an_address_that_was_just_removed_is_skipped():
     preferred = "192.0.2.10", "198.51.100.20"
     assert choose_address(preferred, VIEW, "192.0.2.10".__ne__) == "198.51.100.20"
 
 
-def test_a_node_without_addresses_has_none():
+def test_without_addresses_an_empty_text_is_returned():
     assert choose_address(("192.0.2.10",), InterfaceView(), ALL_THERE) == ""
 
 
@@ -68,7 +68,7 @@ def test_ipv6_frontends_are_unsteered_if_no_interface_has_ipv6(tmp_path, switche
     )
 
 
-def test_a_family_that_the_node_does_not_forward_is_reported_with_its_sysctl(tmp_path):
+def test_a_family_without_ip_forwarding_is_reported_with_its_sysctl(tmp_path):
     assert not_forwarding(tmp_path) == {}
     for name, value in {"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "1"}.items():
         (tmp_path / name).parent.mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_a_family_that_the_node_does_not_forward_is_reported_with_its_sysctl(tmp
     assert not_forwarding(tmp_path) == {IPFamily.IPV4: "net.ipv4.ip_forward is 0"}
 
 
-def test_without_a_second_descriptor_nothing_stays_open(node):
+def test_a_failing_second_descriptor_leaks_none(node):
     # What it raises keeps what the frames have opened.
     with descriptors_left(1), pytest.raises(SteeringError) as _kept:
         PreroutingAddress(())
@@ -105,7 +105,7 @@ def test_families_of_lost_addresses_are_reported_once(node, before, now, familie
     address.close()
 
 
-def test_addresses_of_each_family_may_be_lost_while_events_are(node):
+def test_lost_addresses_are_reported_after_lost_events(node):
     node.run("ip link set lo up")
     address = PreroutingAddress(())
     assert (address.choose(""), address.take_lost()) == ("", set())

@@ -51,7 +51,7 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-def test_used_memory_excludes_inactive_and_active_file_cache(machine):
+def test_used_memory_excludes_file_cache(machine):
     machine.mount_v2("/pod")
     stat = f"anon {90 * MIB}\ninactive_file {6 * MIB}\nactive_file {4 * MIB}\nsock 4096"
     machine.cgroup("pod", max=200 * MIB, current=110 * MIB, stat=stat)
@@ -70,7 +70,7 @@ def test_an_estimate_uses_the_file_cache_of_the_last_exact_reading(machine):
     assert limit.used() == 105 * MIB
 
 
-def test_version_1_counts_the_groups_below_and_no_sockets(machine):
+def test_cgroup_v1_includes_child_groups_and_excludes_sockets(machine):
     machine.mount_v1("/pod")
     stat = f"inactive_file 1\ntotal_inactive_file {10 * MIB}\ntotal_active_file {5 * MIB}"
     machine.cgroup("pod", limit_in_bytes=200 * MIB, usage_in_bytes=115 * MIB, stat=stat)
@@ -95,7 +95,7 @@ def test_the_lowest_limit_of_a_cgroup_and_its_ancestors_applies(machine, outer, 
     assert machine.limits() == [expected]
 
 
-def test_a_container_sees_its_own_cgroup_at_the_mount_point(machine):
+def test_a_container_finds_its_cgroup_at_the_mount_point(machine):
     machine.mount_v1("/kubepods/pod1/abc", root="/kubepods/pod1/abc")
     machine.cgroup("", limit_in_bytes=200, usage_in_bytes=20)
     assert machine.limits() == [(200, 20)]
@@ -108,30 +108,30 @@ def test_a_container_sees_its_own_cgroup_at_the_mount_point(machine):
         pytest.param("/kubepods/pod1", id="of-the-host"),
     ],
 )
-def test_a_path_of_another_namespace_is_ignored(machine, path):
+def test_a_cgroup_path_of_another_namespace_is_ignored(machine, path):
     machine.mount_v2(path)
     machine.cgroup("", max=200, current=20)
     assert machine.limits() == [(200, 20)]
 
 
-def test_a_path_that_cannot_be_looked_at_is_ignored(machine):
+def test_an_unreadable_cgroup_path_is_ignored(machine):
     # As a worker finds a mount below a folder of root's.
     machine.mount_v2(f"/{'long' * 100}")
     machine.cgroup("", max=200, current=20)
     assert machine.limits() == [(200, 20)]
 
 
-def test_without_a_limit_there_is_none(machine):
+def test_an_unlimited_cgroup_yields_no_limit(machine):
     machine.mount_v2("/pod")
     machine.cgroup("pod", max="max", high="max", current=20)
     assert machine.limits() == []
 
 
-def test_without_proc_there_is_none(tmp_path):
+def test_without_proc_no_limits_are_found(tmp_path):
     assert find_memory_limits(tmp_path) == []
 
 
-def test_files_that_have_gone_read_as_nothing(machine):
+def test_removed_files_read_as_zero(machine):
     machine.mount_v2("/")
     machine.cgroup("", max=200, current=20)
     (limit,) = find_memory_limits(machine.proc)
@@ -154,6 +154,6 @@ def test_the_address_space_limit_is_found(tmp_path):
     assert 64 * MIB <= int(grown) < 66 * MIB
 
 
-def test_the_address_space_is_estimated_exactly():
+def test_the_address_space_usage_is_estimated_exactly():
     limit = AddressSpace(900 * MIB)
     assert limit.estimate() == limit.used() > resource.getpagesize()

@@ -32,7 +32,7 @@ def test_half_of_a_proof_does_not_prove_a_name(which):
     close(opened)
 
 
-def test_a_copy_is_enough():
+def test_a_copied_descriptor_keeps_a_proof_alive():
     opened = open_name_proofs(NAME)
     copies = [sock.dup() for sock in opened]
     close(opened)
@@ -56,14 +56,14 @@ print({NAME!r} in name_proofs.ProvenNames())
 """
 
 
-def test_root_without_capabilities_reads_but_cannot_make_proofs():
+def test_root_without_capabilities_can_read_but_not_create_proofs():
     opened = open_name_proofs(b"other")
     said = run_without_capabilities(ROOT_WITHOUT_CAPABILITIES)
     close(opened)
     assert said == "False 0 True\n" + "Operation not permitted\n" * 2 + "False\n"
 
 
-def test_a_number_that_another_process_has_is_an_error():
+def test_a_proof_number_in_use_is_an_error():
     (number, _), _ = name_proofs._name_proofs(NAME)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as squatter:
         squatter.bind((number, 0))

@@ -28,7 +28,7 @@ def node():
     net.close()
 
 
-def test_an_address_that_no_host_has_is_absent_on_its_link(node):
+def test_an_unassigned_address_is_absent_on_its_link(node):
     node.run("ip neighbour add 10.99.0.8 lladdr 02:00:00:00:00:08 dev eth9")
     with node.udp() as sock:
         sock.sendto(b"question", ("10.99.0.77", 53))
@@ -61,14 +61,14 @@ def test_an_absent_next_hop_is_looked_up_on_the_link_of_its_route(node):
     ],
     ids=["ipv4", "ipv4-via-ipv6", "ipv6"],
 )
-def test_behind_a_gateway_that_no_host_has_an_address_is_absent(node, via, ip, gateway):
+def test_behind_an_unassigned_gateway_an_address_is_absent(node, via, ip, gateway):
     node.run(f"ip route add {via}")
     assert absent_hop(ip) is None
     node.run(f"ip neighbour add {gateway} nud failed dev eth9")
     assert absent_hop(ip) == NextHop("eth9", gateway)
 
 
-def test_a_kernel_that_only_lists_neighbours_shows_no_absent_host(node, monkeypatch):
+def test_a_kernel_that_only_lists_neighbours_reports_no_absent_host(node, monkeypatch):
     with node.udp() as sock:
         sock.sendto(b"question", ("10.99.0.77", 53))
     assert absent_hop("10.99.0.77") == HOP
@@ -78,7 +78,7 @@ def test_a_kernel_that_only_lists_neighbours_shows_no_absent_host(node, monkeypa
 
 
 @pytest.mark.parametrize("ip", ["10.97.0.1", "fd00:97::1"])
-def test_only_the_error_that_a_route_has_itself_is_this_nodes(node, ip):
+def test_only_errors_of_this_nodes_routes_are_its_own(node, ip):
     version = "-6" if ":" in ip else "-4"
     numbers = errno.ENETUNREACH, errno.EACCES, errno.EHOSTUNREACH, errno.ECONNREFUSED
     failed = [dial_failure(number, ip) for number in numbers]

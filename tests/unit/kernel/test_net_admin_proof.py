@@ -45,7 +45,7 @@ def challenge():
         yield sock
 
 
-def test_a_process_with_the_capability_answers(connect, challenge):
+def test_a_process_with_the_capability_passes_the_challenge(connect, challenge):
     prover, verifier = connect()
     assert net_admin_proof.can_prove(verifier)
     assert not net_admin_proof.is_answered(challenge, verifier, b"")
@@ -53,7 +53,7 @@ def test_a_process_with_the_capability_answers(connect, challenge):
     assert net_admin_proof.is_answered(challenge, verifier, proof)
 
 
-def test_a_proof_without_a_subscription_is_none(connect, challenge):
+def test_a_proof_without_a_subscription_is_invalid(connect, challenge):
     prover, verifier = connect()
     challenge.bind((net_admin_proof._number(prover._secret), 0))
     assert not net_admin_proof.is_answered(challenge, verifier, prover._secret)
@@ -69,7 +69,7 @@ with net_admin_proof.Prover() as prover:
 """
 
 
-def test_root_without_the_capability_cannot_answer():
+def test_root_without_the_capability_cannot_pass_the_challenge():
     assert run_without_capabilities(ANSWER) == "Operation not permitted\n"
 
 
@@ -87,7 +87,7 @@ def numbers_in_names():
     return [int(text, 16) for text in texts if int(text, 16) < 2**31]
 
 
-def test_no_process_can_bind_the_number_before(connect, challenge):
+def test_the_challenge_number_cannot_be_bound_in_advance(connect, challenge):
     """Any user may: binding a number without a group needs no capability."""
     prover, verifier = connect()
     strangers = []
@@ -109,7 +109,7 @@ def test_a_challenge_relayed_to_another_process_proves_nothing(connect, challeng
         assert not net_admin_proof.is_answered(challenge, verifier, proof)
 
 
-def test_a_challenge_that_another_process_has_bound_is_not_answered(connect, challenge):
+def test_a_challenge_bound_by_another_process_is_not_answered(connect, challenge):
     stranger, verifier = connect()
     prover, _ = connect()
     challenge.bind((net_admin_proof._number(stranger._secret), 0))
@@ -118,7 +118,7 @@ def test_a_challenge_that_another_process_has_bound_is_not_answered(connect, cha
     assert not net_admin_proof.is_answered(challenge, verifier, stranger._secret)
 
 
-def test_a_challenge_of_another_network_namespace_is_not_answered(listener, challenge):
+def test_a_challenge_from_another_network_namespace_is_not_answered(listener, challenge):
     """There a stranger can have the name of a prover that is here."""
     elsewhere = Net("elsewhere")
     with elsewhere:
@@ -134,7 +134,7 @@ def test_a_challenge_of_another_network_namespace_is_not_answered(listener, chal
     elsewhere.close()
 
 
-def test_only_a_challenge_is_answered(connect):
+def test_only_netfilter_netlink_sockets_are_answered(connect):
     prover, _ = connect()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as other:
         with pytest.raises(OSError, match="not a netlink socket for netfilter"):
@@ -143,7 +143,7 @@ def test_only_a_challenge_is_answered(connect):
 
 
 @pytest.mark.parametrize("name", ["", "\0another"])
-def test_a_connection_without_a_proof_name_proves_nothing(listener, challenge, name):
+def test_a_connection_without_a_proof_name_proves_no_capability(listener, challenge, name):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger, Prover() as prover:
         if name:
             stranger.bind(name)

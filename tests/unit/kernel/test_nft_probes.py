@@ -94,7 +94,7 @@ def test_every_written_expression_is_covered_by_a_probe():
 
 
 @pytest.mark.parametrize("part", PROBES)
-def test_this_kernel_accepts_each_probe_alone(node, part):
+def test_the_kernel_accepts_each_probe_alone(node, part):
     assert try_nftables(PROBES[part]()) == 0
     assert node.run("nft list tables") == ""
 

@@ -54,7 +54,7 @@ def ips(listed) -> list[str]:
     return [one.ip for one in listed.items]
 
 
-def test_watchers_that_saw_the_same_change_share_a_listing():
+def test_watchers_of_the_same_change_share_a_listing():
     clock = Clock()
     with Kernel(*answers([CART])) as kernel:
         listings = NodeListings(kernel.requests, clock, clock.cpu)
@@ -70,7 +70,7 @@ def test_watchers_that_saw_the_same_change_share_a_listing():
         pytest.param(0.02, 0.4, id="a-twentieth-of-a-cpu"),
     ],
 )
-def test_while_changes_go_on_the_kernel_is_asked_rarely(takes_s, rest_s):
+def test_constant_changes_do_not_cause_constant_listings(takes_s, rest_s):
     clock = Clock(takes_s)
     with Kernel(*answers([CART], [CART, SHOP])) as kernel:
         listings = NodeListings(kernel.requests, clock, clock.cpu)
@@ -83,7 +83,7 @@ def test_while_changes_go_on_the_kernel_is_asked_rarely(takes_s, rest_s):
     assert (ips(due), due.is_current) == ([CART, SHOP], True)
 
 
-def test_a_small_nodes_listing_is_never_out_of_date():
+def test_a_small_nodes_listing_is_always_up_to_date():
     clock = Clock(0.001)
     with Kernel(*answers([CART], [CART, SHOP])) as kernel:
         listings = NodeListings(kernel.requests, clock, clock.cpu)
@@ -93,7 +93,7 @@ def test_a_small_nodes_listing_is_never_out_of_date():
     assert (ips(after), after.is_current) == ([CART, SHOP], True)
 
 
-def test_an_always_interrupted_listing_keeps_its_values_and_is_read_later():
+def test_an_always_interrupted_listing_keeps_its_values_and_is_retried_later():
     """At 20 pods a second that failed the steering (#52)."""
     clock = Clock()
     disturbed = answers(*[[SHOP]] * LISTINGS, interrupted=True, first=2)
@@ -107,14 +107,14 @@ def test_an_always_interrupted_listing_keeps_its_values_and_is_read_later():
     assert (ips(later), later.is_current) == ([SHOP], True)
 
 
-def test_the_first_listing_counts_even_if_interrupted():
+def test_the_first_listing_is_used_even_if_interrupted():
     disturbed = answers(*[[CART]] * LISTINGS, interrupted=True)
     with Kernel(*disturbed) as kernel:
         first = NodeListings(kernel.requests).addresses(99.0)
     assert (ips(first), first.is_current) == ([CART], False)
 
 
-def test_only_differing_messages_are_parsed(monkeypatch):
+def test_only_changed_messages_are_parsed(monkeypatch):
     parsed = []
     read_address = rtnetlink.read_address
     monkeypatch.setattr(
@@ -133,7 +133,7 @@ def test_only_differing_messages_are_parsed(monkeypatch):
     assert parsed == [address(CART), address(SHOP)]
 
 
-def test_a_listing_without_changes_is_the_same_object():
+def test_an_unchanged_listing_is_the_same_object():
     clock = Clock()
     with Kernel(*answers([CART], [CART])) as kernel:
         listings = NodeListings(kernel.requests, clock, clock.cpu)
@@ -149,7 +149,7 @@ def other_node():
     node.close()
 
 
-def test_threads_share_the_listings_of_their_network_namespace_until_unused(other_node):
+def test_threads_share_the_listings_of_a_network_namespace_while_in_use(other_node):
     here = NodeListings.here()
     assert NodeListings.here() is here
     with other_node:

@@ -47,19 +47,19 @@ def answering(code: int) -> Callable[[Sequence[str]], Mapping[str, int]]:
         (b"dynset\0", "sets"),
     ],
 )
-def test_a_part_is_missing_if_the_kernel_refuses_its_expression(expression, part):
+def test_a_feature_is_missing_if_the_kernel_rejects_its_expression(expression, part):
     trial = kernel_without(b"\1\0" + expression, errno.ENOENT)
     assert part in read_kernel_offers(try_out=trial, try_others=answering(0)).lacks
 
 
-def test_an_unneeded_missing_part_is_not_reported():
+def test_an_unneeded_missing_feature_is_not_reported():
     trial = kernel_without(b"numgen\0", errno.ENOENT)
     found = read_kernel_offers(try_out=trial, try_others=answering(0))
     assert found.lacks == {"numgen": errno.ENOENT}
     assert found.words(FOR_NFTABLES) == ""
 
 
-def test_only_the_first_of_dependent_missing_parts_is_reported():
+def test_only_the_first_of_dependent_missing_features_is_reported():
     found = read_kernel_offers(
         FOR_NFTABLES, try_out=lambda _messages: errno.EPROTONOSUPPORT, try_others=answering(0)
     )
@@ -72,7 +72,7 @@ def test_only_the_first_of_dependent_missing_parts_is_reported():
     ]
 
 
-def test_a_forbidden_probe_is_an_obstacle_and_not_a_lack():
+def test_a_forbidden_probe_is_an_obstacle_but_not_a_missing_feature():
     found = read_kernel_offers(
         try_out=lambda _messages: errno.EPERM, try_others=answering(errno.EPERM)
     )
@@ -81,14 +81,14 @@ def test_a_forbidden_probe_is_an_obstacle_and_not_a_lack():
     assert found.obstacle(FOR_GUARD, "nftables") == "cannot query nftables: Operation not permitted"
 
 
-def test_a_shortage_is_no_lack():
+def test_running_out_of_memory_is_not_a_missing_feature():
     found = read_kernel_offers(
         try_out=lambda _messages: errno.ENOMEM, try_others=answering(errno.ENOMEM)
     )
     assert (found.lacks, found.untried) == ({}, frozenset())
 
 
-def test_only_requested_parts_are_tried():
+def test_only_requested_features_are_probed():
     tried: list[str] = []
 
     def note(names: Sequence[str]) -> Mapping[str, int]:
@@ -102,7 +102,7 @@ def test_only_requested_parts_are_tried():
     assert tried == ["IPv6", "sock_diag"]
 
 
-def test_the_text_names_the_modules_providing_a_part():
+def test_the_text_names_the_modules_providing_a_feature():
     found = read_kernel_offers(
         ("legacy tables", "IPv6"),
         try_others=lambda _names: {"legacy tables": errno.ENOPROTOOPT},
@@ -120,19 +120,19 @@ def test_probes_run_after_their_dependencies():
             assert names.index(need.within) < names.index(name)
 
 
-def test_this_kernel_lacks_no_part_and_trials_change_nothing(node):
+def test_this_kernel_lacks_no_feature_and_probes_change_nothing(node):
     assert read_kernel_offers().lacks == {}
     assert node.run("nft list tables") == ""
     assert node.run("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names") == ""
 
 
-def test_every_part_is_tried_exactly_once():
+def test_every_feature_is_probed_exactly_once():
     assert set(try_parts(OTHERS)) == set(OTHERS)
     assert {"nf_tables", *PROBES, *OTHERS} == set(NEEDS)
 
 
 @pytest.mark.parametrize("what", ["try_out", "generation"])
-def test_the_kernels_refusal_is_a_lack(node, monkeypatch, what):
+def test_an_unsupported_error_is_a_missing_feature(node, monkeypatch, what):
     def refuse(*_args):
         if what == "try_out":
             raise NftablesError(errno.EOPNOTSUPP, NEW_TABLE)

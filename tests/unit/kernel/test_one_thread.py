@@ -3,7 +3,7 @@ import threading
 from userspace_proxy.kernel.one_thread import InOneThread, OneThread
 
 
-async def test_all_calls_are_made_in_a_single_other_thread():
+async def test_all_calls_run_in_one_other_thread():
     thread = OneThread("steering")
     threads = {await thread.run(threading.get_ident) for _ in range(3)}
     thread.close()
@@ -11,7 +11,7 @@ async def test_all_calls_are_made_in_a_single_other_thread():
     assert threading.get_ident() not in threads
 
 
-async def test_a_thread_starts_with_the_first_call_and_again_after_close():
+async def test_a_thread_starts_with_the_first_call_and_restarts_after_close():
     thread = OneThread("steering")
     assert not thread.has_begun
     for _ in range(2):
@@ -34,7 +34,7 @@ class Place:
         self.closed_in = threading.get_ident()
 
 
-async def test_an_object_is_created_used_and_closed_in_the_same_thread():
+async def test_an_object_is_created_used_and_closed_in_one_thread():
     place = InOneThread("steering", Place)
     thing = await place.do(lambda thing: thing)
     assert thing.made_in == await place.do(lambda _: threading.get_ident())
@@ -42,7 +42,7 @@ async def test_an_object_is_created_used_and_closed_in_the_same_thread():
     assert thing.closed_in == thing.made_in != threading.get_ident()
 
 
-async def test_an_object_is_created_by_the_first_call_and_again_after_its_end():
+async def test_an_object_is_created_by_the_first_call_and_recreated_after_close():
     made = []
 
     def make():

@@ -10,23 +10,23 @@ from userspace_proxy.kernel.own_namespace import (
 )
 
 
-def test_without_the_variable_a_namespace_is_not_the_proxys_own(monkeypatch):
+def test_without_the_variable_a_namespace_is_not_owned(monkeypatch):
     for name in own_namespace_environment(os.getpid()):
         monkeypatch.delenv(name, raising=False)
     assert not is_own_namespace()
 
 
-def test_the_namespace_in_the_variable_is_the_proxys_own(monkeypatch):
+def test_the_namespace_in_the_variable_is_owned(monkeypatch):
     for name, value in own_namespace_environment(os.getpid()).items():
         monkeypatch.setenv(name, value)
     assert is_own_namespace()
 
 
-def test_the_inode_of_another_namespace_does_not_match(monkeypatch):
+def test_another_inode_in_the_variable_does_not_match(monkeypatch):
     for name in own_namespace_environment(os.getpid()):
         monkeypatch.setenv(name, "1")
     assert not is_own_namespace()
 
 
-def test_the_namespace_is_named_by_the_inode_of_its_file():
+def test_a_network_namespace_is_identified_by_its_inode():
     assert network_namespace() == Path("/proc/self/ns/net").stat().st_ino

@@ -76,13 +76,13 @@ def own():
         pytest.param(V6, UDP, "::", IPFamily.IPV4, id="ipv4-clients-of-a-udp6-socket"),
     ],
 )
-def test_the_process_is_named(daemon, family, kind, ip, asked):
+def test_the_process_holding_a_port_is_named(daemon, family, kind, ip, asked):
     process, port = daemon(family, kind, ip, *(["0"] if ip == "::" else []))
     protocol = Protocol.TCP if kind == TCP else Protocol.UDP
     assert who_holds(protocol, port, asked) == named(process)
 
 
-def test_an_ipv4_address_written_as_ipv6_serves_only_ipv4_clients(daemon):
+def test_an_ipv4_mapped_listener_serves_only_ipv4_clients(daemon):
     process, port = daemon(V6, TCP, "::ffff:127.0.0.1", "0")
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)
     assert who_holds(Protocol.TCP, port, IPFamily.IPV6) is None
@@ -93,7 +93,7 @@ def test_tcp_and_udp_are_searched_separately(daemon):
     assert who_holds(Protocol.UDP, port, IPFamily.IPV4) is None
 
 
-def test_a_process_that_has_ended_has_no_name(daemon):
+def test_an_exited_process_has_no_name(daemon):
     process, port = daemon(V4, TCP, "127.0.0.1")
     process.kill()
     process.wait(30)
@@ -107,7 +107,7 @@ def test_a_connected_udp_client_is_not_a_holder():
         assert who_holds(Protocol.UDP, client.getsockname()[1], IPFamily.IPV4) is None
 
 
-def test_a_connection_does_not_count():
+def test_a_tcp_connection_does_not_hold_a_port():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
@@ -115,7 +115,7 @@ def test_a_connection_does_not_count():
         assert who_holds(Protocol.TCP, client.getsockname()[1], IPFamily.IPV4) is None
 
 
-def test_a_shared_socket_belongs_to_its_first_process():
+def test_a_shared_socket_is_attributed_to_its_first_process():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         started(["cat"], pass_fds=[server.fileno()]),
@@ -126,7 +126,7 @@ def test_a_shared_socket_belongs_to_its_first_process():
     assert owner.pid == os.getpid()
 
 
-def test_this_process_is_found_however_many_descriptors_others_have(monkeypatch):
+def test_this_process_is_found_even_if_others_have_many_descriptors(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         count = len(list(Path("/proc/self/fd").iterdir()))
         monkeypatch.setattr(port_holders, "DESCRIPTORS_MAX", count)
@@ -134,13 +134,13 @@ def test_this_process_is_found_however_many_descriptors_others_have(monkeypatch)
         assert owners_of({inode, 0}) == {inode: own(), 0: port_holders.NOT_FOUND}
 
 
-def test_many_descriptors_of_a_process_do_not_hide_others(daemon, monkeypatch):
+def test_many_descriptors_of_one_process_do_not_hide_others(daemon, monkeypatch):
     process, port = daemon(V4, TCP, "127.0.0.1")
     monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", 4)
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)
 
 
-def test_without_sockets_no_process_is_found():
+def test_without_sockets_no_owners_are_found():
     assert owners_of(()) == {}
     assert owners_of({0}) == {}
 
@@ -156,7 +156,7 @@ def test_without_sockets_no_process_is_found():
         (V6, "::ffff:127.0.0.3", ("127.0.0.3", "0.0.0.0", "::"), ("127.0.0.4", "::1")),
     ],
 )
-def test_a_socket_holds_the_addresses_that_others_cannot_have(daemon, kind, family, ip, held, free):
+def test_a_socket_holds_the_addresses_it_blocks_for_others(daemon, kind, family, ip, held, free):
     process, port = daemon(family, kind, ip)
     protocol = Protocol.TCP if kind == TCP else Protocol.UDP
     addresses = [SocketAddress(each, port) for each in (*held, *free)]
@@ -177,7 +177,7 @@ def test_a_socket_holds_the_addresses_that_others_cannot_have(daemon, kind, fami
         (PortHolder("another program"), "another program"),
     ],
 )
-def test_a_holder_is_named_with_its_number(holder, words):
+def test_a_holder_is_formatted_with_name_and_pid(holder, words):
     assert str(holder) == words
 
 

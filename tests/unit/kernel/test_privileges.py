@@ -14,7 +14,7 @@ from userspace_proxy.kernel.privileges import (
 ASK = "from userspace_proxy.kernel.privileges import has_net_admin; print(has_net_admin())"
 
 
-def test_root_of_the_namespace_has_net_admin():
+def test_root_has_net_admin():
     assert has_net_admin()
     assert effective_capabilities() >> CAP_NET_ADMIN & 1
 
@@ -31,7 +31,7 @@ def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
     assert read_sysctls(proc_sys=tmp_path) == {"user.max_user_namespaces": "0"}
 
 
-def test_a_forbidding_sysctl_is_returned_with_a_permitting_value():
+def test_a_forbidding_sysctl_is_returned_with_the_permitting_value():
     sysctls = {"user.max_user_namespaces": "9000", "kernel.unprivileged_userns_clone": "0"}
     assert forbidding(sysctls) == ("kernel.unprivileged_userns_clone", "0", "1")
     assert forbidding({"user.max_user_namespaces": "9000"}) is None

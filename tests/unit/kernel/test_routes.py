@@ -52,7 +52,7 @@ def test_links_and_routes_are_listed(node):
         ("fd00:3::/64", ("fd00:9::7", "fd00:9::8")),
     ],
 )
-def test_a_multipath_route_has_the_links_of_its_gateways(node, network, gateways):
+def test_a_multipath_route_has_the_interfaces_of_its_gateways(node, network, gateways):
     hops = " ".join(f"nexthop via {ip}" for ip in gateways)
     node.run(f"""
         ip address add fd00:9::1/64 dev br0 nodad
@@ -63,13 +63,13 @@ def test_a_multipath_route_has_the_links_of_its_gateways(node, network, gateways
     assert wanted in routes.now.routes
 
 
-def test_a_multipath_route_without_gateways_has_no_link(node):
+def test_a_multipath_route_without_gateways_has_no_interface(node):
     node.run("ip route add 10.4.0.0/16 nexthop dev br0 nexthop dev veth0")
     assert NodeRoute("10.4.0.0/16", has_gateway=True) in listed(node).now.routes
 
 
 @pytest.mark.long
-def test_routes_that_keep_changing_are_read_rarely_and_the_last_change_is_reported(node):
+def test_constantly_changing_routes_are_read_rarely_and_the_last_change_is_reported(node):
     """Each report costs the data plane a plan, and each listing takes time."""
     commands = "; ".join(f"ip route add 10.{n}.0.0/16 dev veth0" for n in range(20, 220))
 
@@ -137,7 +137,7 @@ def listed(node):
         pytest.param("ip -6 route add fd00:3::/64 dev veth0", "fd00:3::/64", id="ipv6"),
     ],
 )
-def test_a_change_is_reported(node, change, network):
+def test_a_route_change_is_reported(node, change, network):
     assert network in reported_after(node, change)
 
 
@@ -186,7 +186,7 @@ def networks_of(links, routes):
     return {route.network for route in routes}
 
 
-def test_derived_values_are_computed_from_links_and_routes_in_another_thread(node):
+def test_derived_values_are_computed_in_another_thread(node):
     """The first listing is that of the constructor, so its values are there at once."""
     seen = []
 

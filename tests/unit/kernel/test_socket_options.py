@@ -42,7 +42,7 @@ def sock(request):
         yield sock
 
 
-def test_a_socket_may_have_an_address_that_this_node_lacks(sock):
+def test_with_freebind_a_socket_can_bind_a_missing_address(sock):
     address = ABSENT[sock.family], 0
     with pytest.raises(OSError, match="assign"):
         sock.bind(address)
@@ -51,7 +51,7 @@ def test_a_socket_may_have_an_address_that_this_node_lacks(sock):
     assert sock.getsockname()[0] == address[0]
 
 
-def test_the_option_of_the_family_is_set(sock):
+def test_the_hop_limit_option_of_the_family_is_set(sock):
     option = (
         (socket.IPPROTO_IPV6, IPV6_UNICAST_HOPS)
         if sock.family == socket.AF_INET6
@@ -73,7 +73,7 @@ def test_received_bytes_count_as_buffered_until_read():
         assert buffered_bytes(receiver) == 0
 
 
-def test_datagrams_dropped_for_lack_of_room_are_counted():
+def test_datagrams_dropped_by_a_full_buffer_are_counted():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -84,7 +84,7 @@ def test_datagrams_dropped_for_lack_of_room_are_counted():
         assert packets_lost(receiver) > 50
 
 
-def test_bytes_are_held_back_until_flushed():
+def test_held_bytes_are_sent_when_flushed():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as sender,
@@ -103,13 +103,13 @@ def test_bytes_are_held_back_until_flushed():
         assert receiver.recv(4) == b"held"
 
 
-def test_a_socket_that_has_gone_takes_no_option():
+def test_setting_an_option_on_a_closed_socket_is_ignored():
     sock = socket.socket()
     sock.close()
     send_at_once(sock)
 
 
-def test_the_other_side_sees_a_reset_even_the_second_time(run):
+def test_the_peer_sees_a_reset_and_a_second_reset_is_ignored(run):
     async def main():
         async def accepted(_reader, writer):
             reset(writer)
@@ -125,7 +125,7 @@ def test_the_other_side_sees_a_reset_even_the_second_time(run):
 
 
 @pytest.mark.parametrize("is_undone", [False, True])
-def test_a_close_sends_a_reset_unless_that_is_undone(is_undone):
+def test_close_sends_a_reset_unless_revoked(is_undone):
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
@@ -141,7 +141,7 @@ def test_a_close_sends_a_reset_unless_that_is_undone(is_undone):
                 client.recv(1)
 
 
-def test_a_closed_socket_is_reset_without_an_error():
+def test_resetting_a_closed_socket_is_ignored():
     sock = socket.socket()
     sock.close()
     reset_on_close(sock)
@@ -203,15 +203,15 @@ def error_of(node, ip, *, hops=64):
         pytest.param(ROUTER, errno.ECONNREFUSED, id="nothing-listens"),
     ],
 )
-def test_an_error_about_the_other_side_is_its_errno(node, ip, number):
+def test_an_icmp_error_is_reported_as_its_errno(node, ip, number):
     assert error_of(node, ip) == number
 
 
-def test_an_exceeded_hop_limit_is_no_refusal(node):
+def test_an_exceeded_hop_limit_is_not_a_refusal(node):
     assert error_of(node, "10.97.0.1", hops=1) == 0
 
 
-def test_an_oversized_datagram_is_no_refusal(node):
+def test_an_oversized_datagram_is_not_a_refusal(node):
     with node.udp() as sock:
         keep_icmp_errors(sock)
         # IP_MTU_DISCOVER, IP_PMTUDISC_DO: never in fragments.
@@ -223,7 +223,7 @@ def test_an_oversized_datagram_is_no_refusal(node):
         assert take_icmp_errors(sock) == 0
 
 
-def test_ipv6_reports_errors_likewise(node):
+def test_icmpv6_errors_are_reported_as_their_errno(node):
     with node.udp(socket.AF_INET6) as sock:
         keep_icmp_errors(sock)
         sock.connect(("::1", 53))
@@ -258,7 +258,7 @@ OTHER = (socket.SOL_SOCKET, 29, b"a timestamp")
         pytest.param([OTHER], None, id="missing"),
     ],
 )
-def test_the_local_address_is_read(ancillary, local):
+def test_the_destination_address_of_a_datagram_is_read(ancillary, local):
     assert destination_of(ancillary) == local
 
 
@@ -271,7 +271,7 @@ def test_the_local_address_is_read(ancillary, local):
         (None, []),
     ],
 )
-def test_a_reply_leaves_from_there_by_any_interface(local, ancillary):
+def test_a_reply_has_the_destination_as_its_source_on_any_interface(local, ancillary):
     assert reply_from(local) == ancillary
 
 
@@ -284,13 +284,13 @@ def test_a_destination_is_keyed_by_address_not_interface():
     assert destinations.known == {ARRIVED_V4: first, other_interface: first}
 
 
-def test_a_destination_behind_another_item_is_not_cached():
+def test_a_destination_after_another_item_is_not_cached():
     destinations = Destinations()
     assert destinations.of([OTHER, ARRIVED_V6]).key == V6
     assert destinations.known == {}
 
 
-def test_a_destination_is_remembered_without_the_hop_limit():
+def test_a_destination_is_cached_without_the_hop_limit():
     destinations = Destinations()
     first = destinations.of([ARRIVED_V4, HOPS])
     assert destinations.known == {ARRIVED_V4: first}
@@ -303,11 +303,11 @@ def test_a_bound_socket_has_a_single_destination():
     assert destinations.known == {HOPS: first}
 
 
-def test_the_hop_limit_is_read():
+def test_the_hop_limit_of_a_datagram_is_read():
     assert hops_left(HOPS) == 64
 
 
-def test_of_twice_as_many_addresses_as_are_remembered_each_has_its_destination():
+def test_beyond_the_cache_size_destinations_are_still_correct():
     destinations = Destinations()
     for number in range(2 * _MAX_KNOWN):
         own = socket.inet_aton(f"10.0.{number >> 8}.{number & 255}")

@@ -73,7 +73,7 @@ def passes(program, source):
         pytest.param(["0.0.0.0/0"], "2001:db8::1", False, id="v6-of-the-other-family"),
     ],
 )
-def test_a_source_passes_if_a_network_contains_it(networks, source, expected):
+def test_a_source_passes_the_filter_if_a_network_contains_it(networks, source, expected):
     program = _program(ipaddress.ip_address(source).version, networks)
     assert passes(program, source) == expected
 
@@ -86,7 +86,7 @@ def networks_of(addresses, bits):
 
 @pytest.mark.parametrize(("version", "bits"), [(4, 32), (6, 128)])
 @given(data=st.data())
-def test_a_source_filter_agrees_with_the_ipaddress_module(version, bits, data):
+def test_the_source_filter_agrees_with_the_ipaddress_module(version, bits, data):
     addresses = st.ip_addresses(v=version)
     networks = data.draw(networks_of(addresses, bits))
     program = _program(version, [str(network) for network in networks])
@@ -97,7 +97,7 @@ def test_a_source_filter_agrees_with_the_ipaddress_module(version, bits, data):
         assert passes(program, str(source)) == expected, source
 
 
-def test_networks_within_other_networks_cost_nothing():
+def test_nested_networks_add_no_instructions():
     many = [f"10.0.{number}.0/24" for number in range(256)]
     assert _program(4, many) == _program(4, ["10.0.0.0/16", "10.0.7.7/32"])
 
@@ -154,7 +154,7 @@ def knocks(stack, sock, client, to=None):
         ),
     ],
 )
-def test_only_clients_of_the_networks_are_admitted(stack, protocol, admits, expected):
+def test_only_clients_in_the_networks_are_admitted(stack, protocol, admits, expected):
     sock = listening(stack, protocol, admits=admits)
     assert (knocks(stack, sock, ALICE), knocks(stack, sock, BOB)) == expected
 
@@ -171,12 +171,12 @@ def test_only_clients_of_the_networks_are_admitted(stack, protocol, admits, expe
         pytest.param([], False, id="none"),
     ],
 )
-def test_ipv6_clients_are_filtered_too(stack, protocol, admits, expected):
+def test_ipv6_clients_are_filtered(stack, protocol, admits, expected):
     assert knocks(stack, listening(stack, protocol, "::1", admits), "::1") == expected
 
 
 @BOTH
-def test_networks_may_change_on_a_listening_socket(stack, protocol):
+def test_the_networks_of_a_listening_socket_can_change(stack, protocol):
     sock = listening(stack, protocol, admits=[f"{ALICE}/32"])
     seen = []
     for networks in ([f"{BOB}/32"], None, [], None, None):
@@ -185,11 +185,11 @@ def test_networks_may_change_on_a_listening_socket(stack, protocol):
     assert seen == [(False, True), (True, True), (False, False), (True, True), (True, True)]
 
 
-def test_a_socket_without_a_filter_admits_all_already(stack):
+def test_admit_all_on_a_socket_without_a_filter_does_nothing(stack):
     admit_all(stack.enter_context(socket.socket()))
 
 
-async def test_an_open_connection_continues_when_its_client_is_no_longer_admitted(stack):
+async def test_an_open_connection_continues_after_its_client_is_no_longer_admitted(stack):
     sock = listening(stack, TCP, admits=[f"{ALICE}/32"])
     client = stack.enter_context(contextlib.closing(await dial(address_of(sock), source=ALICE)))
     server = stack.enter_context(contextlib.closing(Peer(sock.accept()[0])))
@@ -198,7 +198,7 @@ async def test_an_open_connection_continues_when_its_client_is_no_longer_admitte
     assert await server.read() == b"still here"
 
 
-def test_too_many_networks_are_an_error_and_the_old_ones_stay(stack):
+def test_too_many_networks_are_an_error_and_the_old_filter_stays(stack):
     sock = listening(stack, UDP, admits=[f"{ALICE}/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     with pytest.raises(OSError, match="too many source ranges"):
@@ -232,12 +232,12 @@ def test_equal_networks_share_a_compiled_program_even_if_too_long(stack, monkeyp
         (errno.ENOPROTOOPT, ""),
     ],
 )
-def test_a_refused_filter_names_the_remedy(number, hint):
+def test_a_rejected_filter_is_an_error_with_a_remedy(number, hint):
     error = cannot_admit(SocketAddress("10.96.0.1", 80), TCP, OSError(number, "Refused"))
     assert str(error) == f"cannot limit which clients reach 10.96.0.1:80/TCP: Refused{hint}"
 
 
-def test_the_filter_is_attached_by_the_kernels_own_number(stack):
+def test_the_kernel_recognizes_the_attach_filter_option(stack):
     """Python's socket module doesn't name it."""
     sock = stack.enter_context(socket.socket())
     with pytest.raises(OSError, match="Invalid argument"):

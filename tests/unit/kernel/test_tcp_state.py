@@ -28,14 +28,14 @@ from userspace_proxy.model.connection_ends import EndedBy
 ESTABLISHED = 1
 
 
-def test_a_dial_is_answered_once_the_kernel_is_connected():
+def test_is_connected_is_true_after_the_handshake():
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
         assert not is_connected(client)
         client.connect(server.getsockname())
         assert is_connected(client)
 
 
-def test_the_silence_begins_with_the_last_data_and_not_with_the_fin():
+def test_silence_is_measured_from_the_last_data_and_not_from_the_fin():
     with socket.create_server(("127.0.0.1", 0)) as server:
         began = time.monotonic()
         with socket.create_connection(server.getsockname()) as client:
@@ -66,7 +66,7 @@ def test_a_fin_is_detected_but_not_the_reset_after_a_later_byte():
             assert 0.05 <= silence(receiver)[1] <= time.monotonic() - ended + 0.05
 
 
-def test_since_sent_s_counts_from_the_last_data_that_the_socket_sent():
+def test_since_sent_s_counts_from_the_last_sent_data():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as asking,
@@ -84,7 +84,7 @@ def test_since_sent_s_counts_from_the_last_data_that_the_socket_sent():
         assert since_sent_s(asking) < 0.1
 
 
-def test_bytes_are_unread_until_read_and_a_fin_is_not_counted():
+def test_unread_bytes_exclude_a_fin():
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as client:
             receiver, _ = server.accept()
@@ -98,7 +98,7 @@ def test_bytes_are_unread_until_read_and_a_fin_is_not_counted():
             assert unread_bytes(receiver) == 0
 
 
-def test_unacknowledged_bytes_are_counted_and_sent_again():
+def test_unacknowledged_and_retransmitted_bytes_are_counted():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
@@ -170,7 +170,7 @@ def made():
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_client_that_acknowledges_nothing_of_an_answer_loses_packets(made, how):
+def test_a_client_acknowledging_no_response_bytes_loses_packets(made, how):
     client, endpoint = made
     drop(client.other, LARGE)
     client.ours.send(b"a" * 3000)
@@ -181,7 +181,7 @@ def test_a_client_that_acknowledges_nothing_of_an_answer_loses_packets(made, how
     assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) is None, "it hasn't left"
 
 
-def test_an_endpoint_that_acknowledges_nothing_of_a_request_is_named_before_the_client(made):
+def test_an_endpoint_acknowledging_no_request_bytes_is_blamed_before_the_client(made):
     client, endpoint = made
     for each in made:
         drop(each.other, LARGE)
@@ -196,7 +196,7 @@ def test_an_endpoint_that_acknowledges_nothing_of_a_request_is_named_before_the_
 
 
 @pytest.mark.parametrize("has_ended", [False, True])
-def test_bytes_behind_a_gap_show_that_packets_of_the_endpoint_are_lost(made, has_ended):
+def test_out_of_order_bytes_show_that_an_endpoints_packets_are_lost(made, has_ended):
     client, endpoint = made
     drop(endpoint.ours, LARGE)
     endpoint.other.send(b"a" * 3000)
@@ -210,7 +210,7 @@ def test_bytes_behind_a_gap_show_that_packets_of_the_endpoint_are_lost(made, has
 
 
 @pytest.mark.parametrize("sends", ["nothing", "bytes", "end"])
-def test_unread_bytes_or_an_end_are_not_a_loss(made, sends):
+def test_unread_bytes_or_a_fin_are_not_a_loss(made, sends):
     client, endpoint = made
     if sends == "bytes":
         endpoint.other.send(b"not read")
@@ -221,7 +221,7 @@ def test_unread_bytes_or_an_end_are_not_a_loss(made, sends):
 
 
 @pytest.mark.parametrize("at_call", range(1, 6))
-def test_an_end_arriving_during_a_check_is_not_a_gap(made, at_call):
+def test_a_fin_arriving_during_a_check_is_not_a_gap(made, at_call):
     _, endpoint = made
     endpoint.ours.setblocking(False)
 
@@ -245,7 +245,7 @@ def test_an_end_arriving_during_a_check_is_not_a_gap(made, at_call):
     assert endpoint_loss(Looked()) is None
 
 
-def test_a_client_that_does_not_read_loses_no_packets(made):
+def test_a_client_that_does_not_read_is_not_losing_packets(made):
     client, endpoint = made
     client.ours.setblocking(False)
     with contextlib.suppress(BlockingIOError):
@@ -257,7 +257,7 @@ def test_a_client_that_does_not_read_loses_no_packets(made):
     assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
-def test_a_packet_lost_once_is_no_loss(made):
+def test_a_single_retransmission_is_not_a_loss(made):
     client, endpoint = made
     drop(client.other, LARGE)
     client.ours.send(b"a" * 3000)
@@ -269,7 +269,7 @@ def test_a_packet_lost_once_is_no_loss(made):
     assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
-def test_an_unacknowledged_end_is_no_loss(made):
+def test_an_unacknowledged_fin_is_not_a_loss(made):
     client, endpoint = made
     drop(client.other, ALL)
     client.ours.shutdown(socket.SHUT_WR)
@@ -286,7 +286,7 @@ def test_an_unacknowledged_end_is_no_loss(made):
         ("both", None, ("reset", EndedBy.CLIENT)),
     ],
 )
-def test_a_reset_is_by_the_side_that_has_left_first_of_all_the_client(made, gone, number, shown):
+def test_a_reset_is_attributed_to_the_side_that_left_with_the_client(made, gone, number, shown):
     client, endpoint = made
     for name, each in (("client", client), ("endpoint", endpoint)):
         if gone in (name, "both"):

@@ -55,14 +55,14 @@ def modprobe(monkeypatch, tmp_path):
         pytest.param(errno.EPERM, errno.EPERM, id="not-allowed"),
     ],
 )
-def test_without_a_namespace_legacy_tables_are_tried_by_an_option(monkeypatch, code, answer):
+def test_without_a_namespace_legacy_tables_are_probed_by_a_socket_option(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "_libc", SimpleNamespace(unshare=lambda _flags: -1))
     monkeypatch.setattr(trials, "_MODPROBE", trials.Path("/nonexistent"))
     monkeypatch.setattr(trials, "ask_legacy", refusing(code) if code else lambda *_: b"")
     assert try_parts(TABLES) == dict.fromkeys(TABLES, answer)
 
 
-def test_tables_that_nothing_has_loaded_yet_are_not_missing(monkeypatch, modprobe):
+def test_loadable_legacy_tables_are_not_missing(monkeypatch, modprobe):
     noted = modprobe(0)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts((*TABLES, "legacy extensions")) == {
@@ -81,7 +81,7 @@ def test_tables_that_nothing_has_loaded_yet_are_not_missing(monkeypatch, modprob
         pytest.param("install /bin/false", errno.ENOPROTOOPT, id="forbidden"),
     ],
 )
-def test_a_module_can_be_loaded_if_its_file_is_there(monkeypatch, modprobe, says, answer):
+def test_a_module_can_be_loaded_if_its_file_exists(monkeypatch, modprobe, says, answer):
     modprobe(0, says)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts(["legacy tables"]) == {"legacy tables": answer}
@@ -98,7 +98,7 @@ def test_only_loaded_tables_are_read(monkeypatch, modprobe, tmp_path):
     assert read == [4, 4]
 
 
-def test_tables_that_modprobe_lacks_or_that_may_not_be_loaded_are_missing(monkeypatch, modprobe):
+def test_tables_without_a_loadable_module_are_missing(monkeypatch, modprobe):
     modprobe(1)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
@@ -107,7 +107,7 @@ def test_tables_that_modprobe_lacks_or_that_may_not_be_loaded_are_missing(monkey
     assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
 
 
-def test_in_a_user_namespace_no_module_can_be_loaded(monkeypatch, modprobe):
+def test_in_a_user_namespace_modules_cannot_be_loaded(monkeypatch, modprobe):
     modprobe(0)
     monkeypatch.setattr(trials, "user_namespace", lambda: 4026532001)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
@@ -124,12 +124,12 @@ def test_without_proc_tables_are_not_missing(monkeypatch):
 @pytest.mark.parametrize(
     ("code", "answer"), [(errno.EPROTONOSUPPORT, 0), (errno.ENOENT, errno.ENOENT)]
 )
-def test_an_extension_may_have_any_revision(monkeypatch, code, answer):
+def test_an_extension_may_have_any_revision_by_default(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "ask_legacy", refusing(code))
     assert try_parts(["legacy extensions"]) == {"legacy extensions": answer}
 
 
-def test_the_kernels_answer_about_extensions_is_real(node, monkeypatch):
+def test_the_kernels_extensions_are_probed(node, monkeypatch):
     assert try_parts(["legacy extensions"]) == {"legacy extensions": 0}
     monkeypatch.setattr(trials, "_LEGACY_TARGETS", (b"NO-SUCH-TARGET",))
     assert try_parts(["legacy extensions"]) == {"legacy extensions": errno.ENOENT}
@@ -143,13 +143,13 @@ def test_the_kernels_answer_about_extensions_is_real(node, monkeypatch):
         pytest.param(errno.ENOPROTOOPT, 0, id="not-loaded-yet"),
     ],
 )
-def test_the_match_of_sockets_needs_its_revision(monkeypatch, modprobe, code, answer):
+def test_the_legacy_socket_match_requires_its_revision(monkeypatch, modprobe, code, answer):
     modprobe(0)
     monkeypatch.setattr(trials, "ask_legacy", refusing(code))
     assert try_parts(["legacy socket match"]) == {"legacy socket match": answer}
 
 
-def test_a_trial_that_breaks_is_no_answer(monkeypatch):
+def test_an_exception_in_a_probe_is_not_a_result(monkeypatch):
     def break_off(*_args):
         raise struct.error("too short")
 
@@ -171,20 +171,20 @@ def test_without_ipv6_an_ipv6_socket_fails_to_open(monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["socket filters", "reuseport filters"])
-def test_a_filter_is_missing_if_the_kernel_refuses_it(monkeypatch, part):
+def test_a_filter_rejected_by_the_kernel_is_missing(monkeypatch, part):
     # It loads outside a packet.
     monkeypatch.setattr(trials, "_PASS", [(0xFFFF, 0, 0, 0)])
     assert try_parts([part]) == {part: errno.EINVAL}
 
 
-def test_sockets_namespaces_are_missing_where_the_option_is(monkeypatch):
+def test_socket_namespaces_are_missing_without_their_option(monkeypatch):
     monkeypatch.setattr(trials, "SO_NETNS_COOKIE", 0x7FFF)
     part = "namespaces of sockets"
     assert try_parts([part]) == {part: errno.ENOPROTOOPT}
 
 
 @pytest.mark.parametrize("part", ["conntrack netlink", "sock_diag"])
-def test_a_netlink_part_is_missing_if_its_request_is_refused(monkeypatch, part):
+def test_a_netlink_feature_is_missing_if_its_request_is_rejected(monkeypatch, part):
     monkeypatch.setattr(Requests, "ask", refusing(errno.EINVAL))
     monkeypatch.setattr(Requests, "list_all", refusing(errno.ENOENT))
     assert try_parts([part])[part] in (errno.EINVAL, errno.ENOENT)
@@ -193,12 +193,12 @@ def test_a_netlink_part_is_missing_if_its_request_is_refused(monkeypatch, part):
 @pytest.mark.parametrize(
     ("code", "answer"), [(errno.ENOENT, 0), (errno.EOPNOTSUPP, errno.EOPNOTSUPP)]
 )
-def test_to_end_no_socket_needs_none(monkeypatch, code, answer):
+def test_sock_diag_destroy_is_probed_without_a_socket(monkeypatch, code, answer):
     monkeypatch.setattr(Requests, "change", lambda *_: [(0, code)])
     assert try_parts(["sock_diag destroy"]) == {"sock_diag destroy": answer}
 
 
-def test_the_kernel_finds_no_socket_to_end(node):
+def test_the_destroy_probe_matches_no_socket(node):
     with Requests.open(trials.NETLINK_SOCK_DIAG) as requests:
         ended = trials.request(trials._DESTROY, 0, trials._NO_CONNECTION)
         assert requests.change([ended]) == [(0, errno.ENOENT)]

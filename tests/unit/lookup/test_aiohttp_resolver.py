@@ -26,25 +26,25 @@ async def resolver():
     await resolver.close()
 
 
-async def test_a_service_resolves_to_its_address_and_answering_port(resolver):
+async def test_a_service_resolves_to_its_address_and_actual_port(resolver):
     (found,) = await resolver.resolve("v4.shop", 80)
     assert (found["hostname"], found["host"], found["port"]) == ("v4.shop", "127.64.0.11", 8000)
     assert found["family"] == socket.AF_INET
 
 
-async def test_both_families_are_found(resolver):
+async def test_both_families_are_resolved(resolver):
     found = await resolver.resolve("web", 8080, socket.AF_UNSPEC)
     assert [item["host"] for item in found] == ["127.64.0.10", "::1"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "db"])
-async def test_names_elsewhere_are_left_to_the_default_resolver(resolver, host):
+async def test_other_names_are_resolved_by_the_default_resolver(resolver, host):
     # A namespace with nothing but loopback has no names of its own for aiohttp's flags.
     with ProcessNames(Localhost()):
         found = await resolver.resolve(host, 5432)
     assert [(item["host"], item["port"]) for item in found] == [("127.0.0.1", 5432)]
 
 
-async def test_a_service_that_does_not_exist_is_an_error(resolver):
+async def test_a_missing_service_is_an_error(resolver):
     with pytest.raises(OSError, match=r"none\.shop"):
         await resolver.resolve("none.shop.svc.cluster.local", 80)

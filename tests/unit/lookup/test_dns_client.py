@@ -29,7 +29,7 @@ def answering(by_udp, by_tcp=None, **options):
     return serving(lambda _wire, *, is_udp: by_udp if is_udp else by_tcp, **options)
 
 
-async def test_a_truncated_answer_with_an_address_is_enough():
+async def test_a_truncated_response_with_an_address_is_sufficient():
     async with answering(answer("203.0.113.1", is_truncated=True)) as address:
         found = await ask_for_addresses(address, QUERY, WAIT_S)
     assert found == AddressAnswer(0, ("203.0.113.1",), 30)
@@ -42,19 +42,19 @@ async def test_a_truncated_answer_with_an_address_is_enough():
         pytest.param(answer("203.0.113.1", is_truncated=True)[:-1], id="record-cut"),
     ],
 )
-async def test_any_other_truncated_answer_is_asked_for_by_tcp(by_udp):
+async def test_other_truncated_responses_are_requested_again_over_tcp(by_udp):
     async with answering(by_udp, answer("203.0.113.2")) as address:
         found = await ask_for_addresses(address, QUERY, WAIT_S)
     assert found.addresses == ("203.0.113.2",)
 
 
-async def test_an_oversized_answer_is_an_error_with_both_sizes():
+async def test_an_oversized_response_is_an_error_with_both_sizes():
     async with answering(answer(is_truncated=True), answer() + bytes(9000)) as address:
         with pytest.raises(MalformedMessage, match=r"has 9,032 bytes, and 8,192 are read"):
             await ask_for_addresses(address, QUERY, WAIT_S)
 
 
-async def test_by_tcp_too_another_number_is_no_answer():
+async def test_a_tcp_response_with_another_id_is_rejected():
     async with answering(b"", answer(number=1)) as address:
         with pytest.raises(MalformedMessage, match="another question"):
             await ask_by_tcp(address, QUERY, WAIT_S)
@@ -84,7 +84,7 @@ async def test_unrelated_datagrams_are_skipped(datagrams):
     assert found == answer("203.0.113.1")
 
 
-async def test_a_server_that_sends_nothing_but_other_datagrams_is_given_up(datagrams):
+async def test_a_server_sending_only_unrelated_datagrams_times_out(datagrams):
     asked = ask_by_udp(SocketAddress(*datagrams.getsockname()), QUERY, WAIT_S)
     with pytest.raises(MalformedMessage, match="another question"):
         await asyncio.gather(asked, send_all(datagrams, *[b"x"] * 100))
@@ -95,6 +95,6 @@ async def test_a_missing_server_is_an_error():
         await ask_by_udp(SocketAddress("127.0.0.1", 1), QUERY, WAIT_S)
 
 
-async def test_a_server_has_an_ipv6_address():
+async def test_a_server_may_have_an_ipv6_address():
     async with answering(answer(), ip="::1") as address:
         assert await ask_by_udp(address, QUERY, WAIT_S) == answer()

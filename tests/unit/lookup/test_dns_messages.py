@@ -45,7 +45,7 @@ async def code(query, **options):
     return dns.rcode.to_text((await answer(query, **options)).rcode())
 
 
-async def test_a_name_has_its_records():
+async def test_a_name_resolves_to_its_records():
     query = dns.message.make_query(NAME, "A")
     found = await answer(query)
     assert query.is_response(found)
@@ -53,7 +53,7 @@ async def test_a_name_has_its_records():
     assert found.flags == dns.flags.QR | dns.flags.AA | dns.flags.RD
 
 
-async def test_a_name_that_does_not_exist_has_the_soa():
+async def test_a_missing_name_returns_nxdomain_with_the_soa():
     found = await answer(dns.message.make_query("none.shop.svc.cluster.local", "A"))
     assert found.rcode() == dns.rcode.NXDOMAIN
     assert [rrset.name.to_text() for rrset in found.authority] == ["cluster.local."]
@@ -67,21 +67,21 @@ async def test_a_name_that_does_not_exist_has_the_soa():
         pytest.param(NAME, "TYPE65280", "IN", "NOERROR", id="unknown-type"),
     ],
 )
-async def test_codes(name, type_, class_, expected):
+async def test_names_return_the_expected_response_codes(name, type_, class_, expected):
     assert await code(dns.message.make_query(name, type_, class_)) == expected
 
 
-async def test_queries_before_the_first_services_fail():
+async def test_queries_before_the_first_snapshot_return_servfail():
     assert await code(dns.message.make_query(NAME, "A"), names=lambda: None) == "SERVFAIL"
 
 
-async def test_another_operation_is_not_implemented():
+async def test_other_opcodes_return_notimp():
     query = dns.message.make_query(NAME, "A")
     query.set_opcode(dns.opcode.STATUS)
     assert await code(query) == "NOTIMP"
 
 
-async def test_two_questions_are_an_error():
+async def test_two_questions_return_formerr():
     query = dns.message.make_query(NAME, "A")
     query.question *= 2
     query.question[1] = dns.rrset.RRset(query.question[0].name, 1, 28)
@@ -114,7 +114,7 @@ REFUSED_UNREAD = {
 
 @pytest.mark.parametrize("wire", REFUSED_UNREAD.values(), ids=REFUSED_UNREAD)
 @pytest.mark.parametrize("is_udp", [True, False])
-async def test_a_message_without_exactly_one_question_gets_formerr_and_its_id(wire, is_udp):
+async def test_a_message_without_exactly_one_question_returns_formerr_with_its_id(wire, is_udp):
     def no_names():
         raise AssertionError("names are asked")
 
@@ -126,7 +126,7 @@ async def test_a_message_without_exactly_one_question_gets_formerr_and_its_id(wi
 
 @pytest.mark.parametrize("wire", [b"short", dns.message.make_response(
     dns.message.make_query(NAME, "A")).to_wire()], ids=["short", "a-response"])  # fmt: skip
-async def test_a_message_other_than_a_query_gets_no_answer(wire):
+async def test_a_message_other_than_a_query_gets_no_response(wire):
     assert await answer(wire) is None
 
 
@@ -142,14 +142,14 @@ WIRE = dns.message.make_query(NAME, "A", use_edns=True, want_dnssec=True).to_wir
         ),
     )
 )
-def test_any_message_is_answered_or_not_without_an_error(wire):
+def test_any_message_is_handled_without_an_exception(wire):
     found = Responder(shop).respond(wire, is_udp=True)
     found = found.wire if isinstance(found, LastAnswer) else found
     assert found is None or found[:2] == wire[:2]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=63), max_size=3))
-def test_any_label_may_be_asked_for(labels):
+def test_any_label_can_be_queried(labels):
     name = dns.name.Name([*labels, b"web", b"shop", b"svc", b"cluster", b"local", b""])
     query = dns.message.make_query(name, "A")
     found = asyncio.run(answer(query))
@@ -173,7 +173,7 @@ def many():
         pytest.param(None, False, False, id="tcp"),
     ],
 )
-async def test_an_answer_too_large_for_a_datagram_is_truncated(payload, is_udp, is_truncated):
+async def test_a_response_too_large_for_a_datagram_is_truncated(payload, is_udp, is_truncated):
     query = dns.message.make_query(NAME, "A", use_edns=payload is not None, payload=payload or 0)
     found = await answer(query, names=many, is_udp=is_udp)
     assert bool(found.flags & dns.flags.TC) is is_truncated
@@ -200,7 +200,7 @@ async def test_over_tcp_all_fitting_ports_of_both_families_are_sent(count, is_tr
         pytest.param("1.0.0.10.in-addr.arpa.", "PTR", 1, id="address"),
     ],
 )
-async def test_a_slow_question_is_prepared_in_a_thread_before_the_answer(name, type_, found):
+async def test_an_expensive_query_is_prepared_in_a_thread(name, type_, found):
     """A question took the event loop 1.7 s with 400,000 endpoints."""
     store, names = Store(), NameIndex()
     web = ServiceKey("shop", "web")
@@ -236,7 +236,7 @@ class Counted:
 
 
 @pytest.mark.parametrize(("is_udp", "most"), [(True, 78), (False, 4096)])
-async def test_the_responder_makes_only_as_many_records_as_fit(is_udp, most):
+async def test_the_responder_creates_only_as_many_records_as_fit(is_udp, most):
     names = Counted()
     query = dns.message.make_query(NAME, "A", use_edns=True, payload=1232)
     found = await answer(query, names=lambda: names, is_udp=is_udp)
@@ -244,7 +244,7 @@ async def test_the_responder_makes_only_as_many_records_as_fit(is_udp, most):
     assert found.flags & dns.flags.TC
 
 
-async def test_clients_with_truncated_answers_get_different_endpoints():
+async def test_clients_with_truncated_responses_get_different_endpoints():
     query = dns.message.make_query(NAME, "A")
     seen = set()
     for _ in range(20):
@@ -281,7 +281,7 @@ async def upstream():
 
 
 @pytest.mark.parametrize("name", ["localhost", "9.9.9.9.in-addr.arpa"])
-async def test_names_elsewhere_are_asked_upstream(upstream, name):
+async def test_other_names_are_forwarded_to_the_upstream_server(upstream, name):
     found = await answer(dns.message.make_query(name, "PTR"), upstream=upstream)
     assert [str(rrset) for rrset in found.answer] == [
         f"{name}. 60 IN CNAME real.example.",
@@ -289,14 +289,14 @@ async def test_names_elsewhere_are_asked_upstream(upstream, name):
     ]
 
 
-async def test_a_large_answer_from_elsewhere_is_truncated_by_udp_and_whole_by_tcp(upstream):
+async def test_a_large_upstream_response_is_truncated_over_udp_and_complete_over_tcp(upstream):
     query = dns.message.make_query("large.example", "TXT")
     assert (await answer(query, upstream=upstream)).flags & dns.flags.TC
     found = await answer(query, upstream=upstream, is_udp=False)
     assert len(found.answer[0]) == 300
 
 
-async def test_more_than_the_client_has_room_for_is_left_out_of_an_answer_from_elsewhere():
+async def test_an_upstream_response_is_truncated_to_the_clients_size():
     query = dns.message.make_query("large.example", "TXT")
     response = dns.message.make_response(query)
     texts = [f"text {number}" for number in range(100)]
@@ -307,7 +307,7 @@ async def test_more_than_the_client_has_room_for_is_left_out_of_an_answer_from_e
     assert (found.answer, found.flags & dns.flags.TC) == ([], dns.flags.TC)
 
 
-async def test_an_answer_from_elsewhere_is_passed_on_unread():
+async def test_an_upstream_response_is_forwarded_unparsed():
     query = dns.message.make_query("www.example.com", "A").to_wire()
     head = query[:2] + b"\x81\x80" + query[4:6] + b"\0\x09\0\0\0\0"
     malformed = head + query[12:] + b"\xc0\xff no record"
@@ -315,13 +315,13 @@ async def test_an_answer_from_elsewhere_is_passed_on_unread():
         assert await Responder(shop, address).respond(query, is_udp=True)() == malformed
 
 
-async def test_an_answer_to_another_question_is_no_answer(upstream, monkeypatch):
+async def test_an_upstream_response_to_another_question_is_rejected(upstream, monkeypatch):
     monkeypatch.setattr("userspace_proxy.lookup.dns_messages.UPSTREAM_TIMEOUT_S", 0.05)
     query = dns.message.make_query("other.example", "A")
     assert await code(query, upstream=upstream) == "SERVFAIL"
 
 
-async def test_the_target_of_an_external_name_is_asked_upstream(upstream):
+async def test_the_target_of_an_external_name_is_resolved_upstream(upstream):
     query = dns.message.make_query("db.shop.svc.cluster.local", "A")
     found = await answer(query, upstream=upstream)
     assert [str(rrset) for rrset in found.answer] == [
@@ -331,7 +331,7 @@ async def test_the_target_of_an_external_name_is_asked_upstream(upstream):
     assert found.flags & dns.flags.RA
 
 
-async def test_an_external_name_without_an_upstream_answer_is_an_alias():
+async def test_an_external_name_without_an_upstream_response_returns_a_cname():
     query = dns.message.make_query("db.shop.svc.cluster.local", "A")
     found = await answer(query, upstream=SocketAddress("127.0.0.1", 1))
     assert [str(rrset) for rrset in found.answer] == [
@@ -339,7 +339,7 @@ async def test_an_external_name_without_an_upstream_answer_is_an_alias():
     ]
 
 
-async def test_a_missing_upstream_server_is_a_failure(upstream):
+async def test_a_missing_upstream_server_returns_servfail(upstream):
     nobody = SocketAddress("127.0.0.1", 1)
     assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"
 
@@ -353,7 +353,7 @@ def far():
     return ServiceNames(store.snapshot())
 
 
-async def test_a_too_long_label_fails_with_a_single_log_line(caplog):
+async def test_an_overlong_label_returns_servfail_and_is_logged_once(caplog):
     now = [0.0]
     responder = Responder(far, clock=lambda: now[0])
     for name, expected in (("far", "SERVFAIL"), ("far", "SERVFAIL"), ("near", "NOERROR")):
@@ -365,7 +365,7 @@ async def test_a_too_long_label_fails_with_a_single_log_line(caplog):
     ]
 
 
-async def test_an_overlong_label_is_a_failure_with_an_upstream_server_too(upstream):
+async def test_an_overlong_label_returns_servfail_with_an_upstream_server(upstream):
     query = dns.message.make_query("far.shop.svc.cluster.local", "A")
     assert await code(query, names=far, upstream=upstream) == "SERVFAIL"
 
@@ -416,7 +416,7 @@ def test_encoded_records_equal_their_zone_file_text(type_, data, name):
     assert [rrset.to_text() for rrset in found.answer] == [expected.to_text()]
 
 
-def test_records_of_all_sections_share_their_names():
+def test_all_sections_share_compressed_names():
     to = [f"db-{i}.{HOST}" for i in range(3)]
     found = encoded(
         *(record("SRV", f"0 33 80 {each}") for each in to),
@@ -431,7 +431,7 @@ def test_records_of_all_sections_share_their_names():
 
 
 @pytest.mark.parametrize(("size", "fitting"), [(UDP, 74), (512, 29), (TCP, 4093)])
-def test_records_that_fit_are_sent_and_the_response_is_marked_as_truncated(size, fitting):
+def test_fitting_records_are_sent_and_a_partial_response_is_truncated(size, fitting):
     found = encoded(*addresses(fitting), size=size)
     assert (len(found.answer[0]), found.flags & dns.flags.TC) == (fitting, 0)
     found = encoded(*addresses(fitting + 1), size=size)
@@ -439,25 +439,25 @@ def test_records_that_fit_are_sent_and_the_response_is_marked_as_truncated(size,
     assert found.flags & dns.flags.TC
 
 
-def test_after_the_first_record_that_does_not_fit_nothing_follows():
+def test_no_records_follow_the_first_one_that_does_not_fit():
     found = encoded(
         *addresses(99), authority=(record("TXT", '"a"'),), additional=(record("A", "::"),)
     )
     assert (found.authority, found.additional) == ([], [])
 
 
-def test_a_response_without_all_additional_records_is_complete():
+def test_a_response_without_all_additional_records_is_not_truncated():
     more = tuple(record("A", f"10.0.0.{i}", f"db-{i}.{HOST}") for i in range(99))
     found = encoded(*addresses(1), additional=more)
     assert 0 < len(found.additional) < 99
     assert not found.flags & dns.flags.TC
 
 
-def test_a_partial_answer_is_marked_as_truncated():
+def test_a_partial_response_is_marked_as_truncated():
     assert encoded(*addresses(1), is_partial=True).flags & dns.flags.TC
 
 
-def test_names_at_the_end_of_a_long_message_are_not_pointed_to():
+def test_names_late_in_a_long_message_are_not_compressed():
     names = [f"a{i}.b{i}.example.com." for i in range(2000)]
     found = encoded(*(record("CNAME", each, f"x.{each}") for each in names), size=TCP)
     answered = texts(found.answer)
@@ -490,7 +490,7 @@ def test_a_record_that_dns_cannot_encode_raises_an_error(type_, data, error):
 
 @pytest.mark.parametrize("size", [512, UDP, TCP])
 @pytest.mark.parametrize("type_", ["A", "AAAA", "SRV", "PTR"])
-def test_a_pick_is_bounded_by_size_and_may_contain_any_position(type_, size):
+def test_a_pick_is_bounded_by_size_and_covers_any_position(type_, size):
     pick = pick_for(type_, size)
     most = size // 16 + 1
     assert len(pick(1_000_000)) == len(set(pick(1_000_000))) <= most
@@ -504,7 +504,7 @@ def test_a_pick_is_bounded_by_size_and_may_contain_any_position(type_, size):
     ("type_", "data"),
     [("A", "10.0.0.1"), ("AAAA", "::1"), ("SRV", "0 1 80 w.s.svc.x.")],
 )
-def test_a_pick_is_of_more_records_than_fit(type_, data):
+def test_a_pick_includes_more_records_than_fit(type_, data):
     count = len(pick_for(type_, UDP)(1_000_000))
     found = encoded(*[record(type_, data, "w.s.svc.x.")] * count, name="w.s.svc.x.")
     assert found.flags & dns.flags.TC

@@ -58,18 +58,18 @@ async def ask_tcp(reader, writer, data):
         return await reader.readexactly(length)
 
 
-async def test_datagrams_are_answered(address):
+async def test_udp_queries_are_answered(address):
     assert await ask_udp(address, b"one") == b"one udp"
 
 
-async def test_the_server_sends_a_later_answer(address):
+async def test_a_deferred_response_is_sent_later(address):
     assert await ask_udp(address, b"later") == b"later udp"
     reader, writer = await asyncio.open_connection(*address)
     assert await ask_tcp(reader, writer, b"later") == b"later tcp"
     writer.close()
 
 
-async def test_queries_that_nothing_answers_elsewhere_do_not_delay_others():
+async def test_queries_waiting_for_an_upstream_server_do_not_delay_others():
     asked, free = [], asyncio.Event()
 
     async def silent():
@@ -97,7 +97,7 @@ async def test_a_connection_sending_unanswerable_bytes_is_closed(address):
     writer.close()
 
 
-async def test_a_connection_that_ends_before_its_answer_leaves_nothing_behind():
+async def test_a_connection_closed_before_its_response_leaves_no_state():
     server = DnsServer(lambda _data, *, is_udp: None)
     reader, writer = await asyncio.open_connection(*await server.open(ANY))
     writer.write(b"\0\3one")
@@ -108,7 +108,7 @@ async def test_a_connection_that_ends_before_its_answer_leaves_nothing_behind():
     assert not server._answering
 
 
-async def test_a_connection_ends_with_a_refused_message_and_its_later_bytes_are_not_read():
+async def test_a_rejected_message_closes_the_connection_without_reading_more():
     seen = []
 
     def respond(data, *, is_udp):
@@ -128,7 +128,7 @@ async def test_a_connection_ends_with_a_refused_message_and_its_later_bytes_are_
     await server.close()
 
 
-async def test_a_refused_datagram_is_answered(address):
+async def test_a_rejected_datagram_gets_a_response(address):
     assert await ask_udp(address, b"refuse") == b"no"
 
 
@@ -156,16 +156,14 @@ async def is_open(connection):
         return False
 
 
-async def test_at_the_limit_a_client_loses_its_longest_idle_connection(address, connect):
+async def test_at_the_limit_a_client_loses_its_own_longest_idle_connection(address, connect):
     opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]
     assert [await is_open(one) for one in [*opened, opened[0]]] == [True] * (_CONNECTIONS_MAX + 1)
     assert await is_open(await connect(address))
     assert [await is_open(one) for one in opened[:3]] == [True, False, True]
 
 
-async def test_a_client_that_holds_all_connections_does_not_keep_others_from_asking(
-    address, connect
-):
+async def test_a_client_holding_all_connections_does_not_block_other_clients(address, connect):
     opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]
     assert all([await is_open(one) for one in opened])
     others = [await connect(address, "127.0.0.2") for _ in range(3)]
@@ -173,7 +171,7 @@ async def test_a_client_that_holds_all_connections_does_not_keep_others_from_ask
     assert [await is_open(one) for one in opened[:4]] == [False, False, False, True]
 
 
-async def test_a_further_client_is_answered_at_the_connection_limit(address, connect):
+async def test_a_new_client_is_served_at_the_connection_limit(address, connect):
     opened = [await connect(address, f"127.0.1.{i}") for i in range(1, _CONNECTIONS_MAX + 1)]
     assert all([await is_open(one) for one in opened])
     opened.append(await connect(address, "127.0.2.1"))
@@ -181,7 +179,7 @@ async def test_a_further_client_is_answered_at_the_connection_limit(address, con
     assert [await is_open(one) for one in opened[:3]] == [False, True, True]
 
 
-async def test_one_tcp_answer_is_built_per_turn_of_the_event_loop(connect):
+async def test_one_tcp_response_is_built_per_turn_of_the_event_loop(connect):
     turn, turns = 0, []
 
     def respond(data, *, is_udp):
@@ -208,7 +206,7 @@ async def test_one_tcp_answer_is_built_per_turn_of_the_event_loop(connect):
     await server.close()
 
 
-async def test_a_client_that_has_sent_its_last_query_gets_the_whole_answer(connect):
+async def test_a_half_closed_client_gets_the_complete_response(connect):
     server = DnsServer(lambda _data, *, is_udp: bytes(65535))
     address = await server.open(SocketAddress("127.0.0.1", 0))
     reader, writer = await connect(address)
@@ -247,7 +245,7 @@ async def test_an_address_in_use_is_an_error_with_a_remedy(address):
     )
 
 
-async def test_a_program_at_the_port_of_another_address_is_not_named():
+async def test_a_program_on_the_same_port_of_another_address_is_not_named():
     with socket.socket() as taken, socket.socket() as other:
         # It has the address, but isn't seen, as it doesn't listen.
         taken.bind(("127.0.0.3", 0))
@@ -263,7 +261,7 @@ async def test_a_host_name_in_use_is_an_error_without_a_holder(address):
         await DnsServer(echo).open(SocketAddress("localhost", address.port))
 
 
-def test_an_address_is_checked_before_the_start():
+def test_the_address_is_checked_before_the_start():
     check_address(SocketAddress("127.0.0.1", 0), may_be_in_use=False)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as used:
         used.bind(("127.0.0.1", 0))
@@ -275,7 +273,7 @@ def test_an_address_is_checked_before_the_start():
         check_address(SocketAddress("192.0.2.1", 53), may_be_in_use=True)
 
 
-async def test_connections_that_end_at_the_limit_are_not_logged(address, connect):
+async def test_connections_closed_at_the_limit_are_not_logged(address, connect):
     # Since Python 3.12 asyncio itself is silent about them.
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))

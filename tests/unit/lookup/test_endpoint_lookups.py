@@ -135,7 +135,7 @@ class Rig:
         return [problem.state for item in slices for problem in item.problems]
 
 
-async def test_a_name_is_looked_up_again_when_its_ttl_has_passed():
+async def test_a_name_is_looked_up_again_after_its_ttl():
     async with Rig() as rig:
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
         await rig.put()
@@ -148,7 +148,7 @@ async def test_a_name_is_looked_up_again_when_its_ttl_has_passed():
         assert len(rig.asked) == 2
 
 
-async def test_a_failure_keeps_the_addresses_and_is_logged_once_at_each_end(caplog):
+async def test_a_failure_keeps_the_addresses_and_its_start_and_end_are_logged_once(caplog):
     caplog.set_level(logging.INFO)
     async with Rig() as rig:
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
@@ -167,7 +167,7 @@ async def test_a_failure_keeps_the_addresses_and_is_logged_once_at_each_end(capl
     ]
 
 
-async def test_a_name_that_never_resolved_is_logged(caplog):
+async def test_a_never_resolved_name_is_logged(caplog):
     async with Rig() as rig:
         await rig.put()
         await until(lambda: rig.states() == [NameState.UNRESOLVED])
@@ -175,7 +175,7 @@ async def test_a_name_that_never_resolved_is_logged(caplog):
     assert [r.getMessage() for r in caplog.records] == [message]
 
 
-async def test_services_are_derived_in_turns_and_a_newer_snapshot_follows():
+async def test_services_are_derived_in_turns_and_a_newer_snapshot_is_picked_up():
     async with Rig() as rig:
         await rig.put()
         before = rig.published
@@ -209,7 +209,7 @@ async def put_silent(rig):
 
 
 @pytest.mark.parametrize("namespace", ["other", "shop"])
-async def test_a_service_follows_its_name_within_ten_seconds_beside_silent_names(namespace):
+async def test_a_service_follows_its_name_within_ten_seconds_despite_silent_names(namespace):
     async with Rig() as rig:
         await rig.put(DB, namespace=namespace)
         await follow(rig, "203.0.113.1")
@@ -243,7 +243,7 @@ async def test_a_released_lookup_slot_may_admit_two_names():
         assert {host for host, _ in rig.asked[11:]} == {"a2.example.com", "c.example.com"}
 
 
-async def test_after_a_bug_the_name_is_looked_up_again(caplog):
+async def test_after_an_unexpected_exception_the_name_is_looked_up_again(caplog):
     async with Rig() as rig:
         rig.answers[DB] = RuntimeError("a bug")
         await rig.put()
@@ -255,7 +255,7 @@ async def test_after_a_bug_the_name_is_looked_up_again(caplog):
     assert "bug: a background task failed" in caplog.text
 
 
-async def test_a_bug_affecting_one_service_is_logged_once_and_others_follow(caplog):
+async def test_an_exception_affecting_one_service_is_logged_once_and_others_continue(caplog):
     async with Rig() as rig:
         rig.answers["bad.example.com"] = Lookup({V4: (UNANSWERABLE,)}, 30)
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
@@ -272,7 +272,7 @@ async def test_a_bug_affecting_one_service_is_logged_once_and_others_follow(capl
     assert record.getMessage().startswith("bug: ")
 
 
-async def test_an_address_that_the_node_has_got_is_no_endpoint_any_more():
+async def test_an_address_assigned_to_the_node_stops_being_an_endpoint():
     async with Rig() as rig:
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
         await rig.put()

@@ -26,7 +26,7 @@ def test_names_are_resolved_only_within_the_block(host):
     assert socket.getaddrinfo is ORIGINAL
 
 
-def test_the_port_is_the_service_ports_answering_port():
+def test_the_port_is_replaced_by_the_service_ports_actual_port():
     with ProcessNames(ShopNames()):
         assert addresses("v4", "http", type=socket.SOCK_STREAM) == [("127.64.0.11", 8000)]
         assert addresses("v4", 80, type=socket.SOCK_DGRAM) == [("127.64.0.11", 80)]
@@ -55,31 +55,31 @@ def test_flags_for_configured_addresses_do_not_exclude_loopback():
     assert found == [("127.64.0.11", 8000)]
 
 
-def test_an_external_name_has_the_addresses_of_its_target():
+def test_an_external_name_resolves_to_the_addresses_of_its_target():
     with ProcessNames(ShopNames()):
         found = socket.getaddrinfo("db", 5432, socket.AF_INET, socket.SOCK_STREAM)
     assert found == ORIGINAL("localhost", 5432, socket.AF_INET, socket.SOCK_STREAM)
 
 
-def test_a_service_that_does_not_exist_is_not_looked_up_elsewhere():
+def test_a_missing_service_is_not_looked_up_elsewhere():
     with ProcessNames(ShopNames()), pytest.raises(socket.gaierror) as caught:
         socket.getaddrinfo("none.shop.svc.cluster.local", 80)
     assert caught.value.errno == socket.EAI_NONAME
 
 
 @pytest.mark.parametrize("host", [None, "127.0.0.1", "::1", "fe80::1%lo", "localhost"])
-def test_addresses_and_other_names_are_left_to_the_original(host):
+def test_addresses_and_other_names_use_the_original_getaddrinfo(host):
     with ProcessNames(ShopNames()):
         found = addresses(host, 80, type=socket.SOCK_STREAM)
     assert found == [info[4] for info in ORIGINAL(host, 80, type=socket.SOCK_STREAM)]
 
 
-def test_a_numeric_host_is_left_to_the_original():
+def test_a_numeric_host_flag_uses_the_original_getaddrinfo():
     with ProcessNames(ShopNames()), pytest.raises(socket.gaierror):
         socket.getaddrinfo("v4", 80, flags=socket.AI_NUMERICHOST)
 
 
-def test_blocks_nest_and_may_end_in_any_order():
+def test_nested_blocks_may_end_in_any_order():
     empty = ShopNames(ServiceNames(Snapshot({})))
     outer, inner = ProcessNames(ShopNames()), ProcessNames(empty)
     outer.__enter__()
@@ -104,7 +104,7 @@ def test_another_librarys_getaddrinfo_stays_in_place(monkeypatch):
     assert theirs("127.0.0.1", 80) == ORIGINAL("127.0.0.1", 80)
 
 
-async def test_asyncio_and_other_threads_find_names():
+async def test_asyncio_and_other_threads_resolve_names():
     loop = asyncio.get_running_loop()
     with ProcessNames(ShopNames()):
         found = await loop.getaddrinfo("v4", 8080, type=socket.SOCK_STREAM)

@@ -48,41 +48,41 @@ async def test_both_families_are_looked_up(server):
     )
 
 
-async def test_only_the_wanted_family_is_asked_for_and_the_name_is_absolute(server):
+async def test_only_the_requested_family_is_queried_and_the_name_is_absolute(server):
     server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
     await server.look_up()
     assert server.zone.asked == [f"{DB} A udp"]
 
 
-async def test_a_name_that_does_not_exist(server):
+async def test_a_missing_name_has_no_addresses_and_a_reason(server):
     found = await server.look_up()
     assert (found.addresses, found.ttl_s) == ({V4: ()}, 0.0)
     assert found.why.endswith("no such name")
 
 
-async def test_a_name_without_an_address_of_the_family(server):
+async def test_a_name_without_an_address_of_the_family_has_a_reason(server):
     server.zone.records = {f"{DB} AAAA": [30, "2001:db8::1"]}
     assert await server.look_up() == Lookup({V4: ()}, why="DNS has no IPv4 address")
 
 
-async def test_a_family_without_an_address_is_no_failure_of_the_other(server):
+async def test_a_family_without_an_address_does_not_fail_the_other_family(server):
     server.zone.records = {f"{DB} AAAA": [30, "2001:db8::1"]}
     assert await server.look_up(V4, V6) == Lookup({V4: (), V6: ("2001:db8::1",)}, 30)
 
 
-async def test_a_name_that_dns_cannot_carry_is_not_asked_for(server):
+async def test_a_name_too_long_for_dns_is_not_queried(server):
     lookup = await server.look_up(host=f"{'a' * 64}.example.com")
     assert lookup.why.endswith(": a label has more than 63 bytes")
     assert server.zone.asked == []
 
 
-async def test_a_server_that_fails_is_named(server):
+async def test_a_failing_server_is_named(server):
     server.zone.code = dns.rcode.SERVFAIL
     assert await server.look_up() == Lookup({}, why="server 127.0.0.1 answers SERVFAIL")
     assert len(server.zone.asked) == 2
 
 
-async def test_the_next_server_is_asked_after_a_failure(server):
+async def test_after_a_failure_the_next_server_is_queried(server):
     server.resolv_conf.write_text("nameserver ::1\nnameserver 127.0.0.1\n")
     server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
     assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}
@@ -94,7 +94,7 @@ async def test_a_silent_server_is_a_failed_lookup(server, monkeypatch):
     assert await server.look_up() == Lookup({}, why="server 127.0.0.1 does not answer")
 
 
-async def test_a_lookup_has_a_deadline(server, monkeypatch):
+async def test_a_lookup_times_out(server, monkeypatch):
     monkeypatch.setattr(node_resolver, "LOOKUP_S", 0.05)
     server.zone.is_silent = True
     assert await server.look_up() == Lookup({}, why="no server answers")
@@ -129,5 +129,5 @@ def test_name_servers_are_read_from_resolv_conf(tmp_path, text, servers):
     assert NodeResolver(path)._servers() == servers
 
 
-def test_without_resolv_conf_this_machine_is_asked(tmp_path):
+def test_without_resolv_conf_the_local_server_is_queried(tmp_path):
     assert NodeResolver(tmp_path / "none")._servers() == ("127.0.0.1",)

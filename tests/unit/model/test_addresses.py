@@ -34,7 +34,7 @@ from userspace_proxy.model.addresses import at_port, is_ip, is_within
         pytest.param("::", "::", id="unspecified"),
     ],
 )
-def test_an_address_is_made_canonical(text, canonical):
+def test_an_address_is_canonicalized(text, canonical):
     assert parse_ip(text) == canonical
 
 
@@ -90,7 +90,7 @@ def test_an_address_is_packed_to_its_bytes(ip):
     assert IPFamily.of(canonical) == ip.version
 
 
-def test_packed_addresses_sort_as_numbers():
+def test_packed_addresses_sort_numerically():
     ips = ["192.0.2.10", "192.0.2.9", "192.0.2.101"]
     assert sorted(ips, key=pack_ip) == ["192.0.2.9", "192.0.2.10", "192.0.2.101"]
 
@@ -104,12 +104,12 @@ def test_packed_addresses_sort_as_numbers():
         ),
     ],
 )
-def test_a_socket_address_prints_in_the_usual_form(address, text, family):
+def test_a_socket_address_prints_in_the_usual_notation(address, text, family):
     assert str(address) == text
     assert address.family is family
 
 
-def test_a_family_prints_as_in_kubernetes():
+def test_a_family_prints_as_in_the_kubernetes_api():
     assert [str(family) for family in IPFamily] == ["IPv4", "IPv6"]
     assert f"{IPFamily.IPV6}" == "IPv6"
 
@@ -147,7 +147,7 @@ def test_a_frontend_is_an_address_and_a_protocol():
         pytest.param((), "192.0.2.1", False, id="no-network"),
     ],
 )
-def test_an_address_is_in_the_networks_or_not(networks, ip, expected):
+def test_contains_tells_whether_a_network_includes_an_address(networks, ip, expected):
     assert contains(networks, ip) is expected
 
 
@@ -158,7 +158,7 @@ def test_an_address_is_in_the_networks_or_not(networks, ip, expected):
         pytest.param("2001:db8::1", "2001:db8::1/128", id="ipv6"),
     ],
 )
-def test_an_address_has_a_network_of_its_own(ip, expected):
+def test_own_network_is_the_single_address_network(ip, expected):
     assert own_network(ip) == expected
 
 
@@ -196,7 +196,7 @@ NETWORKS = st.lists(
 
 
 @given(NETWORKS, NETWORKS, IPS.map(str))
-def test_an_intersection_contains_exactly_the_common_addresses(some, others, ip):
+def test_an_intersection_contains_exactly_the_shared_addresses(some, others, ip):
     both = contains(some, ip) and contains(others, ip)
     assert contains(intersect(some, others), ip) is both
 
@@ -210,7 +210,7 @@ def test_an_intersection_contains_exactly_the_common_addresses(some, others, ip)
         pytest.param("::/0", False, id="other-family"),
     ],
 )
-def test_a_network_is_within_others_or_not(inner, expected):
+def test_a_network_inside_others_is_recognized(inner, expected):
     assert is_within(inner, ("192.0.2.0/24", "10.0.0.0/8")) is expected
 
 
@@ -232,18 +232,18 @@ def test_only_loopback_addresses_always_belong_to_the_node(ip, expected):
         ("", False),
     ],
 )
-def test_a_name_is_no_address(text, expected):
+def test_a_name_is_not_an_address(text, expected):
     assert is_ip(text) is expected
 
 
 @pytest.mark.parametrize("text", ["10.96.7.1:80", "[fd00::1]:80"])
-def test_the_text_of_an_address_is_read_back(text):
+def test_a_socket_address_round_trips(text):
     assert str(SocketAddress.read(text)) == text
     assert SocketAddress.read(text).ip == ip_of(text)
     assert port_of(text) == str(SocketAddress.read(text).port)
 
 
-def test_a_text_without_a_port_has_no_ip():
+def test_text_without_a_port_is_not_a_socket_address():
     assert ip_of("shop/web") == ""
     with pytest.raises(ValueError, match="shop"):
         SocketAddress.read("shop/web")
@@ -253,5 +253,5 @@ def test_a_text_without_a_port_has_no_ip():
     ("protocol", "last", "is_udp_range"),
     [(Protocol.UDP, 90, True), (Protocol.UDP, 0, False), (Protocol.TCP, 90, False)],
 )
-def test_only_a_range_of_udp_ports_is_a_udp_range(protocol, last, is_udp_range):
+def test_only_a_range_of_udp_ports_counts_as_a_udp_range(protocol, last, is_udp_range):
     assert Frontend("10.96.0.10", 80, protocol, last=last).is_udp_range is is_udp_range

@@ -86,7 +86,7 @@ def refusal(wire: WireService) -> str:
         with_ingress({"ip": "192.0.2.1", "ipMode": "Proxy"}, {"hostname": "lb.example"}),
     ],
 )
-def test_sound_services_pass(wire):
+def test_valid_services_pass(wire):
     check_service(wire)
 
 
@@ -240,7 +240,7 @@ def test_sound_services_pass(wire):
         (convert({"metadata": {"name": "web"}}, WireService), "spec: is missing"),
     ],
 )
-def test_a_service_is_refused_with_the_field(wire, problem):
+def test_an_invalid_service_is_rejected_and_its_field_named(wire, problem):
     assert refusal(wire) == problem
 
 
@@ -255,7 +255,7 @@ def test_a_service_is_refused_with_the_field(wire, problem):
         ("ipFamilyPolicy", "SingleStack, PreferDualStack, RequireDualStack"),
     ],
 )
-def test_an_unknown_word_is_rejected_with_the_allowed_ones(field, words):
+def test_an_unknown_value_is_rejected_with_the_allowed_values(field, words):
     spec = {"type": "NodePort", field: "local"}
     assert refusal(service(HTTP, **spec)) == f"spec.{field}: 'local' is not one of {words}"
 
@@ -275,7 +275,7 @@ def test_an_unknown_word_is_rejected_with_the_allowed_ones(field, words):
         (with_ingress({"ip": "192.0.2.1"}, type="NodePort"), "status.loadBalancer.ingress"),
     ],
 )
-def test_some_fields_are_only_for_load_balancers(wire, field):
+def test_some_fields_require_type_load_balancer(wire, field):
     assert refusal(wire) == f"{field}: may only be used with type LoadBalancer"
 
 
@@ -283,14 +283,14 @@ def test_some_fields_are_only_for_load_balancers(wire, field):
     "spec",
     [{"type": "NodePort", "externalTrafficPolicy": "Local"}, {"type": "LoadBalancer"}],
 )
-def test_a_health_check_node_port_is_only_for_load_balancers_with_policy_local(spec):
+def test_a_health_check_node_port_requires_a_load_balancer_with_policy_local(spec):
     assert refusal(service(HTTP, healthCheckNodePort=32000, **spec)) == (
         "spec.healthCheckNodePort: may only be used with type LoadBalancer and "
         "externalTrafficPolicy Local"
     )
 
 
-def test_fields_that_only_the_api_server_checks_are_accepted():
+def test_fields_checked_only_by_the_api_server_are_accepted():
     metadata = {
         "name": "web",
         "generateName": "web-",
@@ -314,7 +314,7 @@ def test_all_errors_of_a_service_are_reported_at_once():
     )
 
 
-def test_a_services_name_is_a_single_label():
+def test_a_service_name_must_be_a_single_label():
     wire = convert({"metadata": {"name": "web.shop"}, "spec": {}}, WireService)
     assert refusal(wire) == why(check_label, "web.shop", "metadata.name")
 
@@ -333,7 +333,7 @@ def test_a_services_name_is_a_single_label():
         pytest.param({"finalizers": ["orphan", "x"]}, "metadata.finalizers[1]", "x", id="final"),
     ],
 )
-def test_names_are_dns_names(fields, path, wrong):
+def test_object_names_must_be_dns_names(fields, path, wrong):
     with pytest.raises(FieldError) as caught:
         check_metadata(Metadata(**{"name": "web", **fields}))
     assert caught.value.path == path

@@ -69,7 +69,7 @@ wrong, unknown = NoteKind.ANNOTATION_WRONG, NoteKind.ANNOTATION_UNKNOWN
         pytest.param("idle-after", "24h", 86400.0, id="idle-longest"),
     ],
 )
-def test_the_value_of_an_annotation_is_read(name, value, read):
+def test_an_annotation_value_is_parsed(name, value, read):
     key = f"{DOMAIN}{name}"
     handling, notes = read_handling({**(AWAKE if name in NEED_OTHERS else {}), key: value})
     assert (getattr(handling, annotation_of(name).field), notes) == (read, ())
@@ -87,7 +87,7 @@ def test_the_value_of_an_annotation_is_read(name, value, read):
         ("wake", ["web", "pod/web", "deployment/", "deployment/Web", "deployment/a/b"], "NAME)"),
     ],
 )
-def test_a_wrong_value_changes_nothing_with_a_note(name, values, end):
+def test_an_invalid_annotation_value_is_noted_and_has_no_effect(name, values, end):
     annotation = annotation_of(name)
     for value in values:
         handling, notes = read_handling({**AWAKE, annotation.key: value})
@@ -109,7 +109,7 @@ def test_a_wrong_value_changes_nothing_with_a_note(name, values, end):
         ("userspace-proxy-xyzzy", ""),
     ],
 )
-def test_an_annotation_probably_meant_for_this_proxy_is_a_note(key, meant):
+def test_an_annotation_resembling_a_known_one_is_noted(key, meant):
     assert read_handling({key: "x"})[1] == (unknown(key, meant, KNOWN),)
 
 
@@ -119,16 +119,16 @@ def test_an_annotation_with_control_characters_is_quoted():
     )
 
 
-def test_an_annotation_of_slices_has_no_effect_on_a_service():
+def test_a_slice_annotation_has_no_effect_on_a_service():
     key = "userspace-proxy.io/priority"
     assert read_handling({key: "x"})[1] == (NoteKind.ANNOTATION_MISPLACED(key, "EndpointSlices"),)
 
 
-def test_annotations_for_other_programs_are_no_notes():
+def test_annotations_of_other_programs_are_not_noted():
     assert read_handling({"example.io/balance": "x", "balance": "y"})[1] == ()
 
 
-def test_of_very_many_unknown_annotations_some_are_noted():
+def test_only_some_of_many_unknown_annotations_are_noted():
     annotations = {f"userspace-proxy.io/{n}": "x" for n in range(9)}
     assert len(read_handling(annotations)[1]) == 5
 
@@ -149,7 +149,7 @@ HOLD = "userspace-proxy.io/hold"
         pytest.param("60s,200000", "200000", "1–100000", id="twice-as-many"),
     ],
 )
-def test_a_wrong_hold_refuses_clients_with_a_note(value, part, allowed):
+def test_an_invalid_hold_annotation_is_noted_and_clients_are_refused(value, part, allowed):
     handling, (note,) = read_handling({HOLD: value})
     problem = note.params[1]
     assert (handling.hold, note) == (None, wrong(HOLD, problem, annotation_of("hold").otherwise))
@@ -177,7 +177,7 @@ def test_slow_start_has_no_effect_with_source_hash():
     assert notes == (NoteKind.SLOW_START_UNUSED(),)
 
 
-def test_wake_without_hold_is_a_note():
+def test_wake_without_hold_is_noted():
     _, notes = read_handling({"userspace-proxy.io/wake": "deployment/web"})
     assert notes == (NoteKind.WAKE_WITHOUT_HOLD("nothing is woken"),)
 
@@ -186,13 +186,13 @@ def test_wake_without_hold_is_a_note():
 IDLE_AFTER = f"{DOMAIN}idle-after"
 
 
-def test_idle_after_without_a_workload_is_a_note():
+def test_idle_after_without_a_workload_is_noted():
     _, notes = read_handling({"userspace-proxy.io/hold": "60s", IDLE_AFTER: "10m"})
     assert notes == (NoteKind.IDLE_WITHOUT_WAKE(NOT_TO_ZERO),)
 
 
 @pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation.name)
-def test_an_overlong_text_is_a_note(annotation):
+def test_an_overlong_annotation_is_noted(annotation):
     long = "random;" * TEXT_MAX
     handling, notes = read_handling({annotation.key: long})
     assert handling == Handling()
@@ -200,7 +200,7 @@ def test_an_overlong_text_is_a_note(annotation):
     assert notes == (wrong(annotation.key, problem, annotation.otherwise),)
 
 
-def test_the_longest_text_is_read():
+def test_an_annotation_of_the_maximum_length_is_parsed():
     text = "1m".ljust(TEXT_MAX)
     assert read_handling({"userspace-proxy.io/hold": text})[0].hold == Hold(60.0)
 
@@ -221,13 +221,13 @@ CILIUM = "service.cilium.io/weight"
         pytest.param({CILIUM: "7", WEIGHT: "8"}, 8, 0, id="our-own-comes-first"),
     ],
 )
-def test_weight_and_priority_are_read_from_the_annotations(annotations, weight, priority):
+def test_weight_and_priority_are_parsed_from_annotations(annotations, weight, priority):
     assert read_preference(annotations) == Preference(weight, priority)
 
 
 @pytest.mark.parametrize("key", [WEIGHT, PRIORITY, CILIUM])
 @pytest.mark.parametrize("value", ["-1", "65536", "1.5", "50%", "ten", "٣", "9" * 5000])
-def test_a_wrong_value_changes_nothing_and_is_a_note(key, value):
+def test_an_invalid_weight_or_priority_is_noted_and_has_no_effect(key, value):
     weight, priority, notes = read_preference({key: value})
     assert (weight, priority) == (100, 0)
     shown = quoted(value)
@@ -236,6 +236,6 @@ def test_a_wrong_value_changes_nothing_and_is_a_note(key, value):
     )
 
 
-def test_an_annotation_of_services_has_no_effect_on_a_slice():
+def test_a_service_annotation_has_no_effect_on_a_slice():
     key = "userspace-proxy.io/hold"
     assert read_preference({key: "60s"}).notes == (NoteKind.ANNOTATION_MISPLACED(key, "Services"),)

@@ -85,7 +85,7 @@ def problem_of(text: str) -> str:
         pytest.param("spec[", 7, id="half-an-index"),
     ],
 )
-def test_a_field_without_a_line_has_its_containers_line(path, line):
+def test_a_field_without_a_line_has_the_line_of_its_container(path, line):
     assert read(WEB).line_of(path) == line
 
 
@@ -95,7 +95,7 @@ def test_line_numbers_continue_across_documents_and_empty_ones_are_omitted():
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "~", "\ufeff"])
-def test_a_text_without_a_document_gives_none(text):
+def test_a_text_without_documents_yields_none(text):
     assert parse_documents(text, place="x") == []
 
 
@@ -107,7 +107,7 @@ def test_a_text_without_a_document_gives_none(text):
         pytest.param("a: {b: [1, /, true, ~]}\r\n", id="yaml"),
     ],
 )
-def test_json_is_read_as_yaml_is(text):
+def test_json_is_parsed_like_yaml(text):
     assert read(text).value == {"a": {"b": [1, "/", True, None]}}
 
 
@@ -116,7 +116,7 @@ def test_json_may_be_indented_with_tabs(monkeypatch):
     assert read('{\n\t"a": {\n\t\t"b": 1\n\t}\n}\n').value == {"a": {"b": 1}}
 
 
-def test_json_writes_characters_as_surrogate_pairs():
+def test_json_surrogate_pairs_are_decoded():
     assert read(json.dumps({"a": "\\ud83d 🐍 \\"})).value == {"a": "\\ud83d 🐍 \\"}
 
 
@@ -137,7 +137,7 @@ json_values = st.recursive(
 
 @for_each_loader
 @given(value=st.dictionaries(texts, json_values, min_size=1))
-def test_written_json_is_read_back(loader, value):
+def test_written_json_round_trips(loader, value):
     assert read(json.dumps(value)).value == value
     assert read(json.dumps(value, indent=2)).value == value
     assert read(json.dumps(value, separators=(",", ":"))).value == value
@@ -180,13 +180,13 @@ def test_quoted_and_tagged_scalars_are_text():
         pytest.param("a: {b: 1", "web.yaml:1: not YAML: ", id="open-end"),
     ],
 )
-def test_a_syntax_error_is_reported_in_one_line_with_place_and_cause(text, problem):
+def test_a_syntax_error_is_reported_in_one_line_with_line_number_and_cause(text, problem):
     problem_text = problem_of(text)
     assert problem_text.startswith(problem)
     assert "\n" not in problem_text
 
 
-def test_a_tab_is_named_as_the_cause():
+def test_a_tab_in_the_indentation_is_named_as_the_cause():
     problem_text = problem_of("a:\n\tb: 1")
     assert problem_text.startswith(
         "web.yaml:2: not YAML: while scanning for the next token, found char"
@@ -198,7 +198,7 @@ def parts_of(text: str) -> list[tuple[str, int]]:
     return [(part.text, part.lines_before) for part in split_documents(text)]
 
 
-def test_a_text_is_split_where_documents_begin():
+def test_a_text_is_split_at_document_markers():
     text = "# none\n---\na: 1\n\n--- {b: 2}\n---c: d\n---\n"
     assert parts_of(text) == [
         ("# none\n", 0),
@@ -212,7 +212,7 @@ def read_all(text: str) -> list[Document]:
     return parse_documents(text, place="x")
 
 
-def test_objects_of_json_may_follow_each_other():
+def test_json_objects_may_be_concatenated():
     text = '{"a": "}"}{"b":\n 1}\n\n{"c": 2}\n---\nd: 3\n---\ne: 4\n'
     assert parts_of(text) == [
         ('{"a": "}"}', 0),
@@ -223,7 +223,7 @@ def test_objects_of_json_may_follow_each_other():
     ]
 
 
-def test_many_objects_of_json_are_split_in_linear_time():
+def test_many_json_objects_are_split_in_linear_time():
     # With a count of lines from the beginning for each, this would take minutes.
     parts = split_documents(("{}" + "\n" * 200) * 100_000)
     assert (len(parts), parts[-2].lines_before) == (100_001, 99_998 * 200)
@@ -232,7 +232,7 @@ def test_many_objects_of_json_are_split_in_linear_time():
 @pytest.mark.parametrize(
     "text", ['{"a": 1} x', '{"a": 1}: 2\n', '{"a": 1}[2]', "{a: 1}{b: 2}", '{"a": 1}\n{b: 2}']
 )
-def test_other_text_after_a_json_object_is_not_split(text):
+def test_text_after_a_json_object_is_not_split(text):
     assert parts_of(text) == [(text, 0)]
 
 
@@ -242,13 +242,13 @@ def test_a_byte_order_mark_may_begin_each_document():
     assert values == [d.value for d in read_all(text)] == [{"a": 1}, {"b": 2}]
 
 
-def test_documents_without_anything_are_no_parts():
+def test_empty_documents_are_omitted():
     text = "---\n" * 3 + "--- \t\r\n---\na: 1\n" + "---\n" * 1000 + "b: 2\n---\n"
     assert parts_of(text) == [("---\na: 1\n", 4), ("---\nb: 2\n", 1005), ("---\n", 1007)]
 
 
 @pytest.mark.parametrize("start", ["", "\x85"])
-def test_a_text_has_a_limited_number_of_documents(monkeypatch, start):
+def test_the_number_of_documents_is_limited(monkeypatch, start):
     monkeypatch.setattr(yaml_builder, "DOCUMENTS_MAX", 3)
     _, error = parse_until_error(start + "---\n" * 4, place="x", lines_before=-len(start))
     assert re.match(r"x:4: it has more than .* documents", str(error))
@@ -264,7 +264,7 @@ def test_a_text_has_a_limited_number_of_documents(monkeypatch, start):
         pytest.param("a: 1\x85---\nb: 1\n---\nc: 1\n", id="next-line"),
     ],
 )
-def test_a_text_that_cannot_be_split_is_a_single_part(text):
+def test_an_unsplittable_text_is_a_single_part(text):
     assert parts_of(text) == [(text, 0)]
 
 
@@ -279,7 +279,7 @@ def test_a_text_that_cannot_be_split_is_a_single_part(text):
         "a: x\n --- y\n---\nb: 'x\n\n ---\n  y'\n",
     ],
 )
-def test_the_parts_have_the_documents_of_the_whole_in_the_same_lines(text):
+def test_split_parts_yield_the_documents_and_lines_of_the_whole(text):
     whole = parse_documents(text, place="x")
     parts = [
         (document.value, part.lines_before + document.line)
@@ -289,7 +289,7 @@ def test_the_parts_have_the_documents_of_the_whole_in_the_same_lines(text):
     assert parts == [(document.value, document.line) for document in whole]
 
 
-def test_values_reached_by_aliases_are_counted_and_limited():
+def test_alias_expansion_is_counted_and_limited():
     text = "a: &a [1, 2]\nb: [*a, *a]\n"
     [document] = parse_documents(text, place="x")
     assert document.aliased_nodes == 6
@@ -320,17 +320,17 @@ def test_mistakes_in_a_part_have_line_numbers_of_the_whole_text():
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_text_is_decoded_by_its_byte_order_mark(encoding):
+def test_the_byte_order_mark_determines_the_encoding(encoding):
     [only] = parse_documents(decode("a: gar\u00e7on \U0001f600\r\n".encode(encoding)), place="x")
     assert only.value == {"a": "gar\u00e7on \U0001f600"}
     assert only.mistakes == ()
 
 
-def test_utf_16_of_the_other_byte_order_is_decoded():
+def test_big_endian_utf_16_is_decoded():
     assert decode("\ufeffa: 1".encode("utf-16-be")) == "a: 1"
 
 
-def test_an_invalid_utf_8_byte_matters_only_in_a_value():
+def test_an_invalid_utf_8_byte_is_reported_only_in_a_value():
     [only] = parse_documents(decode(b"# gar\xe7on\na: 1\nb: gar\xe7on\n\xe7: 2\n"), place="x")
     assert only.value["a"] == 1
     assert [str(one) for one in only.mistakes] == [
@@ -341,7 +341,7 @@ def test_an_invalid_utf_8_byte_matters_only_in_a_value():
 
 @pytest.mark.parametrize("text", ["a\x85b", "\u2028", "a\u2029\u2029 b"])
 @pytest.mark.parametrize("make", [lambda text: {"a": text}, lambda text: [text, 1]])
-def test_a_line_break_of_yaml_is_a_character_in_json(text, make):
+def test_yaml_line_breaks_are_ordinary_characters_in_json(text, make):
     value = make(text)
     [document] = parse_documents(json.dumps(value, ensure_ascii=False), place="web.json")
     assert document.value == value

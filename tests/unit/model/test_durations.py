@@ -26,7 +26,7 @@ NONE, FORMS = "is not a duration", "write 30s, 250ms or 1m30s"
         (" 3s ", 3.0),
     ],
 )
-def test_a_duration_is_read_in_gos_notation(text, seconds):
+def test_a_duration_is_parsed_in_gos_notation(text, seconds):
     assert parse_duration(text) == seconds
 
 
@@ -65,6 +65,6 @@ def test_an_invalid_duration_is_rejected_with_a_hint(text, what, hint):
         (5e-9, "5ns"),
     ],
 )
-def test_a_duration_is_written_as_go_does_and_reads_back(seconds, text):
+def test_a_duration_round_trips_in_gos_notation(seconds, text):
     assert format_duration(seconds) == text
     assert parse_duration(text) == seconds

@@ -31,7 +31,7 @@ def test_a_name_may_be_limited_to_one_service_port():
     )
 
 
-def test_a_name_counts_once():
+def test_a_repeated_name_counts_once():
     assert len(read_endpoint_names("a.example.com:1,a.example.com:1")) == 1
 
 
@@ -74,13 +74,13 @@ def test_an_item_without_host_or_port_is_rejected_with_a_hint(text, item):
     assert raised.value.hint == "write HOST:PORT"
 
 
-def test_more_names_than_are_looked_up_are_an_error():
+def test_too_many_names_are_an_error():
     text = ",".join(f"db{n}.example.com:1" for n in range(NAMES_MAX + 1))
     with pytest.raises(ConfigError, match="it has 17 items, and at most 16 are looked up"):
         read_endpoint_names(text)
 
 
-def test_the_longest_name_is_read():
+def test_a_name_of_the_maximum_length_is_parsed():
     name = ".".join(["a" * 63] * 3 + ["b" * 61])
     assert read_host(f"{name}.") == name
 
@@ -96,11 +96,11 @@ def test_the_longest_name_is_read():
         ("com", False),
     ],
 )
-def test_a_suffix_matches_on_the_boundary_of_a_label(host, is_allowed):
+def test_a_suffix_matches_only_at_a_label_boundary(host, is_allowed):
     assert is_below(host, ("example.com",)) is is_allowed
 
 
-def test_a_slice_of_names_keeps_all_but_its_endpoints():
+def test_a_name_slice_keeps_everything_except_its_endpoints():
     item = EndpointSlice(
         SliceKey("shop", "db-x"),
         ServiceKey("shop", "db"),
@@ -131,7 +131,7 @@ def test_a_slice_of_names_keeps_all_but_its_endpoints():
         ((NameState.TOO_MANY,), False),
     ],
 )
-def test_nodes_are_needed_while_a_name_may_be_looked_up(states, needs_nodes):
+def test_a_saved_service_with_endpoint_host_names_needs_the_nodes(states, needs_nodes):
     item = ResolvedSlice(
         SliceKey("shop", "db-x"),
         ServiceKey("shop", "db"),

@@ -10,7 +10,7 @@ def test_an_endpoint_without_conditions_is_ready():
     assert (endpoint.ready, endpoint.serving, endpoint.terminating) == (True, True, False)
 
 
-def test_slices_with_the_same_ports_are_equal_whatever_their_order():
+def test_slices_with_the_same_ports_in_any_order_are_equal():
     ports = [SlicePort(name, 80, "TCP") for name in ("web", "dns", "")]
     item = slice_of("192.0.2.1", ports=ports)
     assert [port.name for port in item.ports] == ["", "dns", "web"]

@@ -38,7 +38,7 @@ def test_each_errno_of_a_dial_has_one_failure_and_keeps_its_text(numbers, failur
         assert dial_failure(number, IPV4) == dial_failure(number, IPV6) == (failure, number)
 
 
-def test_eacces_means_something_else_for_ipv6():
+def test_eacces_has_a_different_meaning_for_ipv6():
     assert dial_failure(errno.EACCES, IPV4) == (Failure.NO_ACCESS, errno.EACCES)
     assert dial_failure(errno.EACCES, IPV6) == (Failure.ADMIN_PROHIBITED, errno.EACCES)
 
@@ -49,7 +49,7 @@ def test_no_errno_maps_to_failures_detected_by_the_proxy():
     assert read.isdisjoint({Failure.NO_HOST, Failure.CLOSED, Failure.NO_DATAGRAM})
 
 
-def test_the_kinds_of_failures_are_disjoint():
+def test_failure_kinds_are_disjoint():
     assert not SHORTAGES & BY_OWN_ROUTE
     assert not SHORTAGES & LEFT
     assert not BY_OWN_ROUTE & OWN_ROUTES.keys()

@@ -69,16 +69,16 @@ def test_unknown_fields_are_errors_with_suggestions(value, errors):
     assert errors_of(value) == errors
 
 
-def test_the_kind_is_known_in_an_object_only():
+def test_the_kind_field_is_accepted_only_at_the_top_level():
     assert errors_of(service(kind="x")) == ["spec.kind: unknown field"]
 
 
-def test_fields_of_a_nodes_status_are_not_checked_because_each_release_adds_some():
+def test_node_status_fields_are_not_checked():
     node = {"metadata": {"name": "alice"}, "status": {"newFeature": 1}, "spec": {"newField": 1}}
     assert errors_of(node, WireNode) == ["spec.newField: unknown field"]
 
 
-def test_many_unknown_fields_are_too_many():
+def test_the_number_of_reported_unknown_fields_is_bounded():
     assert len(errors_of(service(**{f"x{n}": 1 for n in range(200)}))) == UNKNOWN_MAX
 
 
@@ -120,11 +120,11 @@ def test_many_unknown_fields_are_too_many():
         ),
     ],
 )
-def test_all_wrong_types_are_found(value, errors):
+def test_all_wrong_types_are_reported(value, errors):
     assert errors_of(value) == errors
 
 
-def test_problems_found_by_the_check_are_reported_with_unknown_fields():
+def test_problems_found_by_the_check_are_reported_along_with_unknown_fields():
     def check(wire: WireEndpointSlice) -> None:
         raise FieldError("addressType", f"{wire.address_type} is wrong")
 

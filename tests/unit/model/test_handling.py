@@ -9,17 +9,17 @@ from userspace_proxy.model import (
 )
 
 
-def test_clients_that_wait_for_endpoints_at_their_limit_wait_for_a_minute_or_as_held():
+def test_clients_at_the_endpoint_limit_wait_a_minute_or_as_long_as_hold():
     assert DEFAULT_HANDLING.waits is None
     assert Handling(max_connections=1).waits == Hold(60, 1000)
     assert Handling(max_connections=1, hold=Hold(5, 2)).waits == Hold(5, 2)
 
 
-def test_a_workload_is_written_as_in_the_annotation():
+def test_a_workload_is_formatted_as_in_the_annotation():
     assert str(Workload(WorkloadKind.DEPLOYMENT, "web")) == "deployment/web"
 
 
-def test_only_ports_of_tcp_have_a_header():
+def test_only_tcp_ports_have_a_proxy_header():
     asked = Handling(proxy_protocol=ProxyProtocol.V2, max_connections=1)
     assert asked.of(Protocol.TCP) is asked
     assert asked.of(Protocol.UDP) == Handling(max_connections=1)

@@ -14,7 +14,7 @@ def value_of(text: str) -> object:
     return document.value if document else None
 
 
-def test_a_document_is_read_as_by_kubectl():
+def test_a_document_is_parsed_as_by_kubectl():
     text = (
         "{a: 0644, b: yes, 1: 12:30, d: 2020-01-01, e: 0x10, f: 1_000, g: 1.50, h: 0o17, i: ~,"
         ' j: 1e3, k: .5, l: "0644", m: y, n: off, o: 0b11, true: q, p: [1, {x: 2}],'
@@ -29,7 +29,7 @@ def test_a_document_is_read_as_by_kubectl():
     }  # fmt: skip
 
 
-def test_the_last_of_equal_keys_counts():
+def test_the_last_of_duplicate_keys_is_used():
     assert value_of("a: 1\nb: 2\na: {c: 3}\n") == {"a": {"c": 3}, "b": 2}
     assert value_of("b: &x {a: 1}\nc: {<<: *x, d: 1}\nc: {<<: *x, d: 2}") == {
         "b": {"a": 1},
@@ -46,18 +46,18 @@ def test_the_last_of_equal_keys_counts():
         ("<<: *x, <<: *y", "y"),
     ],
 )
-def test_a_merge_replaces_preceding_keys(merging, token):
+def test_a_yaml_merge_replaces_preceding_keys(merging, token):
     value = value_of(f"x: &x {{t: x}}\nY: &y {{t: 'y'}}\nu: {{{merging}}}")
     assert isinstance(value, dict)
     assert value["u"] == {"t": token}
 
 
 @pytest.mark.parametrize("end", ["---\n", "---\nb: 2\n", "---\n[}", "...\n", "# end"])
-def test_only_the_first_document_is_read(end):
+def test_only_the_first_document_is_parsed(end):
     assert value_of(f"---\na: 1\n{end}") == {"a": 1}
 
 
-def test_tags_of_containers_and_of_others_are_passed_over():
+def test_tags_of_containers_and_unknown_tags_are_ignored():
     assert value_of("!!set {a: !x [1], b: !!binary '!', c: !!int 7}") == {
         "a": [1],
         "b": None,
@@ -83,11 +83,11 @@ def test_unreadable_yaml_is_reported_in_a_single_line(text, problem):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_mark_names_the_encoding(encoding):
+def test_a_byte_order_mark_determines_the_encoding(encoding):
     assert value_of(decode("ä: 1".encode(encoding))) == {"ä": 1}
 
 
-def test_an_invalid_utf_8_byte_costs_nothing_in_a_comment():
+def test_an_invalid_utf_8_byte_in_a_comment_is_ignored():
     assert value_of(decode(b"# gar\xe7on\na: 1\n")) == {"a": 1}
     with pytest.raises(InputError, match=r"^k:2: b: it is not UTF-8 here"):
         value_of(decode(b"a: 1\nb: gar\xe7on\n"))

@@ -30,7 +30,7 @@ def endpoints(*subsets: dict[str, object], **metadata: object) -> WireEndpoints:
     return convert({"metadata": whole, "subsets": list(subsets)}, WireEndpoints)
 
 
-def test_each_subset_gives_a_slice_for_each_family():
+def test_each_subset_is_mirrored_into_a_slice_per_family():
     wire = endpoints(
         {
             "addresses": [
@@ -67,7 +67,7 @@ def test_each_subset_gives_a_slice_for_each_family():
     ]
 
 
-def test_no_subsets_give_no_slices():
+def test_without_subsets_no_slices_are_mirrored():
     assert mirror_endpoints(endpoints()) == []
 
 
@@ -143,7 +143,7 @@ def test_a_mirrored_slice_refers_to_its_endpoints_object():
     assert mirrored_name(SliceKey("shop", "web-x")) == ""
 
 
-def test_the_note_on_ignored_endpoints_names_the_first_address_missing_from_slices():
+def test_ignored_endpoints_are_noted_with_the_first_address_missing_from_slices():
     addresses = [{"ip": f"10.244.1.{number}"} for number in (7, 8, 9)]
     slices = mirror_endpoints(endpoints({"addresses": addresses, "ports": [HTTP]}))
     assert left_out_reason(slices, {"10.244.1.7", "10.244.1.8", "10.244.1.9"}) is None

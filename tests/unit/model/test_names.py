@@ -14,16 +14,16 @@ from userspace_proxy.model import ServiceKey, ServicePortName, SliceKey
         pytest.param(ServicePortName("shop", "cart", ""), "shop/cart", id="port-without-a-name"),
     ],
 )
-def test_an_identity_prints_as_in_kubernetes(identity, text):
+def test_an_object_key_prints_as_in_kubernetes(identity, text):
     assert str(identity) == text
     assert f"{identity}" == text
 
 
-def test_a_service_port_names_its_service():
+def test_a_service_port_name_contains_its_service():
     assert ServicePortName("shop", "cart", "http").service == ServiceKey("shop", "cart")
 
 
-def test_identities_sort_by_namespace_then_name_then_port():
+def test_keys_sort_by_namespace_then_name_then_port():
     names = [
         ServicePortName("shop", "web", ""),
         ServicePortName("shop", "cart", "http"),
@@ -33,7 +33,7 @@ def test_identities_sort_by_namespace_then_name_then_port():
     assert sorted(names) == list(reversed(names))
 
 
-def test_a_service_port_is_in_its_namespace_its_service_and_itself():
+def test_a_service_port_matches_its_namespace_service_and_own_name():
     assert ServicePortName("shop", "cart", "http").prefixes == (
         "shop",
         "shop/cart",
@@ -42,5 +42,5 @@ def test_a_service_port_is_in_its_namespace_its_service_and_itself():
 
 
 @pytest.mark.parametrize("key", [ServiceKey("shop", "web"), ServiceKey("kube-system", "kube-dns")])
-def test_the_text_of_a_service_is_read(key):
+def test_a_service_key_is_parsed_from_text(key):
     assert ServiceKey.read(str(key)) == key

@@ -4,12 +4,12 @@ from userspace_proxy.model import Node, Taken
 from userspace_proxy.model.node_network import NodeRoute
 
 
-def test_a_route_without_a_link_leads_to_none_and_not_to_this_node():
+def test_a_route_without_an_interface_is_not_local():
     route = NodeRoute("10.244.2.0/24")
     assert (route.link, route.has_gateway, route.is_local) == (0, False, False)
 
 
-def test_a_taken_frontend_is_shown_with_its_cause_and_remedy():
+def test_an_intercepted_frontend_is_shown_with_cause_and_remedy():
     taken = Taken("a chain drops packets to it", "accept them", "ip evil in")
     assert str(taken) == "a chain drops packets to it; accept them"
     assert str(Taken("a chain drops packets to it")) == "a chain drops packets to it"

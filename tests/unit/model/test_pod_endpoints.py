@@ -56,7 +56,7 @@ def addresses(slices):
     ]
 
 
-def test_a_pod_is_read():
+def test_a_pod_is_parsed():
     read = pod(
         ports=[WEB_PORT, {"containerPort": 9}, DNS_PORT],
         metadata={"labels": {"app": "web", "empty": None}},
@@ -69,7 +69,7 @@ def test_a_pod_is_read():
     assert (read.is_ready, read.is_terminating, read.has_ended) == (True, False, False)
 
 
-def test_a_pod_without_a_status_or_a_spec_has_no_address_and_is_not_ready():
+def test_a_pod_without_status_or_spec_has_no_address_and_is_not_ready():
     read = read_pod(decode(b'{"metadata": {"name": "new"}}', WirePod))
     assert (read.key, read.ips, read.is_ready) == (PodKey("default", "new"), (), False)
 
@@ -87,7 +87,7 @@ def test_a_pod_has_the_first_address_of_each_family():
         ({"metadata": {"deletionTimestamp": "2026-11-21T09:00:00Z"}}, True, True),
     ],
 )
-def test_an_unready_or_terminating_pod_is_an_endpoint_with_that_condition(
+def test_an_unready_or_terminating_pod_is_an_endpoint_with_its_conditions(
     fields, is_serving, is_terminating
 ):
     (item,) = derive_slices(WEB, HTTP, [pod(**fields)])
@@ -96,7 +96,7 @@ def test_an_unready_or_terminating_pod_is_an_endpoint_with_that_condition(
     )
 
 
-def test_a_service_publishing_unready_addresses_has_only_ready_endpoints():
+def test_a_service_publishing_unready_addresses_has_all_endpoints_ready():
     published = selection(ports=[{"port": 80}], publishNotReadyAddresses=True)
     deleted = {"deletionTimestamp": "2026-11-21T09:00:00Z"}
     (item,) = derive_slices(WEB, published, [pod(conditions=[]), pod("web-2", metadata=deleted)])
@@ -104,17 +104,17 @@ def test_a_service_publishing_unready_addresses_has_only_ready_endpoints():
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
-def test_a_pod_that_has_ended_is_no_endpoint(phase):
+def test_a_finished_pod_is_not_an_endpoint(phase):
     (item,) = derive_slices(WEB, HTTP, [pod(status={"phase": phase})])
     assert item.endpoints == ()
 
 
-def test_a_pod_without_an_address_is_no_endpoint():
+def test_a_pod_without_an_address_is_not_an_endpoint():
     (item,) = derive_slices(WEB, HTTP, [pod(ip="")])
     assert (item.family, item.endpoints) == (IPFamily.IPV4, ())
 
 
-def test_a_named_target_port_has_the_number_of_each_pod():
+def test_a_named_target_port_resolves_per_pod():
     pods = [
         pod(ports=[WEB_PORT]),
         pod("web-2", "10.244.0.4", ports=[{"name": "web", "containerPort": 9090}]),
@@ -125,12 +125,12 @@ def test_a_named_target_port_has_the_number_of_each_pod():
     assert [str(item.key) for item in slices] == ["shop/web:pods-1", "shop/web:pods-2"]
 
 
-def test_a_name_that_no_container_has_is_no_port_of_the_pod():
+def test_an_unresolved_target_port_name_yields_no_port():
     (item,) = derive_slices(WEB, HTTP, [pod(ports=[{"name": "metrics", "containerPort": 9}])])
     assert (len(item.endpoints), item.ports) == (1, ())
 
 
-def test_an_invalid_port_number_is_left_out():
+def test_an_invalid_port_number_is_omitted():
     odd = selection(ports=[{"name": "http", "port": 80, "targetPort": 70000}, {"name": "none"}])
     (item,) = derive_slices(WEB, odd, [pod()])
     assert item.ports == ()
@@ -143,7 +143,7 @@ def test_a_restartable_init_container_provides_ports():
     assert item.ports == (SlicePort("http", 8080, "TCP"),)
 
 
-def test_a_pod_answers_at_the_ports_that_its_annotation_has():
+def test_the_ports_annotation_changes_the_ports_of_a_pod():
     annotations = {"userspace-proxy.io/ports": "8080=37741, 53/UDP=40001"}
     moved = pod(ports=[WEB_PORT], metadata={"annotations": annotations})
     assert moved.listens_at == {PodPort(8080, "TCP"): 37741, PodPort(53, "UDP"): 40001}
@@ -165,14 +165,14 @@ def test_a_pod_answers_at_the_ports_that_its_annotation_has():
 @pytest.mark.parametrize(
     "text", ["8080", "8080=0", "web=80", "80/SCTP=81", "80=81,", "80=99999", "80=" + "9" * 9999]
 )
-def test_an_invalid_annotation_is_an_error_that_shows_the_form(text):
+def test_an_invalid_ports_annotation_is_an_error_showing_the_format(text):
     with pytest.raises(FieldError) as caught:
         pod(metadata={"annotations": {"userspace-proxy.io/ports": text}})
     assert str(caught.value).startswith("metadata.annotations[userspace-proxy.io/ports]: '")
     assert str(caught.value).endswith("is not of the form 8080=37741 or 53/UDP=40001")
 
 
-def test_a_service_of_two_families_has_slices_of_both():
+def test_a_dual_stack_service_has_slices_of_both_families():
     dual = selection(
         ports=[{"name": "http", "port": 80, "targetPort": 8080}], ipFamilies=["IPv6", "IPv4"]
     )
@@ -182,12 +182,12 @@ def test_a_service_of_two_families_has_slices_of_both():
     assert [item.family for item in derive_slices(WEB, dual, [])] == [IPFamily.IPV4, IPFamily.IPV6]
 
 
-def test_an_address_of_another_family_is_no_endpoint():
+def test_an_address_of_another_family_is_not_an_endpoint():
     (item,) = derive_slices(WEB, HTTP, [pod(ip="fd00::3")])
     assert (item.family, item.endpoints) == (IPFamily.IPV4, ())
 
 
-def test_a_pods_hostname_is_below_the_service_of_its_subdomain():
+def test_a_pods_hostname_requires_its_subdomain_to_be_the_service():
     named = pod(spec={"hostname": "db-0", "subdomain": "web", "nodeName": "node-1"})
     (item,) = derive_slices(WEB, HTTP, [named])
     assert [(e.hostname, e.node) for e in item.endpoints] == [("db-0", "node-1")]
@@ -197,7 +197,7 @@ def test_a_pods_hostname_is_below_the_service_of_its_subdomain():
     assert [e.hostname for e in item.endpoints] == [""]
 
 
-def test_a_service_without_a_spec_selects_nothing():
+def test_a_service_without_a_spec_selects_no_pods():
     assert selection() == PodSelection((), (IPFamily.IPV4,))
     assert read_selection(decode(b"{}", WireService)) == selection()
 
@@ -210,5 +210,5 @@ def test_a_service_without_a_spec_selects_nothing():
         (Service(WEB.key, (), type=ServiceType.EXTERNAL_NAME, selector=WEB.selector), False),
     ],
 )
-def test_pods_are_the_endpoints_of_services_with_a_selector(service, expected):
+def test_only_services_with_a_selector_select_pods(service, expected):
     assert is_selecting(service) is expected

@@ -14,7 +14,7 @@ def read(status=None, *, name="web-1", **fields):
     return read_pods([json.dumps(pod).encode()])[0]
 
 
-def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
+def test_a_ready_pod_has_its_labels_and_port_names():
     containers = [{"ports": [{"name": "http"}, {"containerPort": 1}]}, {}]
     pod = read(
         {"phase": "Running", "conditions": READY},
@@ -83,7 +83,7 @@ def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
         ),
     ],
 )
-def test_an_unready_pod_has_the_reason(status, reason):
+def test_an_unready_pod_states_the_reason(status, reason):
     pod = read(status)
     assert (pod.is_ready, pod.reason) == (False, reason)
 
@@ -93,7 +93,7 @@ def test_a_pod_being_deleted_is_not_ready():
     assert (pod.is_ready, pod.reason) == (False, "it is being deleted")
 
 
-def test_pods_are_in_the_order_of_their_names():
+def test_pods_are_sorted_by_name():
     items = [b'{"metadata": {"name": "b"}}', b'{"metadata": {"name": "a"}}']
     assert [pod.name for pod in read_pods(items)] == ["a", "b"]
     assert read_pods([]) == ()

@@ -24,11 +24,11 @@ from userspace_proxy.model.port_ranges import (
         pytest.param("game=all", [AskedRange("game", 1, 65535, is_all=True)], id="all"),
     ],
 )
-def test_ranges_are_read_with_their_port(text, ranges):
+def test_port_ranges_are_parsed_with_their_port(text, ranges):
     assert read_port_ranges(text) == tuple(ranges)
 
 
-def test_a_range_of_all_numbers_has_all_ports_in_any_notation():
+def test_a_range_of_all_ports_is_recognized_in_any_notation():
     found = read_port_ranges("sip=1-65535, game=all, rtp=1-65534, web=2-65535")
     assert [one.has_all_ports for one in found] == [True, True, False, False]
 
@@ -61,12 +61,12 @@ def test_a_reversed_range_is_rejected_with_the_correct_form():
         read_port_ranges("rtp=9-1")
 
 
-def test_as_many_ranges_as_allowed_are_read():
+def test_the_maximum_number_of_ranges_is_accepted():
     text = ",".join(f"p{n}=1-2" for n in range(RANGES_MAX))
     assert len(read_port_ranges(text)) == RANGES_MAX
 
 
-def test_a_range_is_written_as_requested():
+def test_a_range_is_formatted_as_requested():
     ranges = read_port_ranges("rtp=10000-20000,game=all")
     assert list(map(str, ranges)) == ["rtp=10000-20000", "game=all"]
 
@@ -81,5 +81,5 @@ def test_a_range_is_written_as_requested():
         ("10.96.0.2", 15000, None),
     ],
 )
-def test_a_dialled_port_has_a_distance_from_the_service_port(ip, port, offset):
+def test_offset_is_the_distance_from_the_service_port(ip, port, offset):
     assert DialledRange("10.96.0.1", 10000, 20000, 15000).offset(ip, port) == offset

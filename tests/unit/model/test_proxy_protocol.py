@@ -52,7 +52,7 @@ def test_a_header_contains_the_client_and_the_dialled_address(version, addresses
 
 
 @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", SIGNATURE + bytes.fromhex("20 00 0000")])
-def test_a_connection_of_a_load_balancer_itself_names_no_client(header):
+def test_a_health_check_header_names_no_client(header):
     assert read_header(header) == Header(len(header), None, None)
 
 
@@ -146,7 +146,7 @@ def test_a_written_header_can_be_read_back(version, addresses, rest):
 
 
 @given(st.binary(max_size=200))
-def test_whatever_arrives_is_a_header_or_more_to_come_or_malformed(data):
+def test_any_bytes_are_a_header_or_incomplete_or_malformed(data):
     for prefix in (b"", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11"):
         try:
             header = read_header(prefix + data)

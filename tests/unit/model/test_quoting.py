@@ -27,7 +27,7 @@ from userspace_proxy.model.quoting import (
         (None, "None"),
     ],
 )
-def test_a_long_value_is_cut(value, text):
+def test_a_long_value_is_truncated(value, text):
     assert quoted(value) == text
 
 
@@ -57,7 +57,7 @@ def test_control_and_invisible_characters_are_escaped(text, shown):
 
 
 @pytest.mark.parametrize("write", [quoted, printable, printable_lines])
-def test_secrets_are_not_written(write):
+def test_secrets_are_masked(write):
     assert "hunter" not in write(f"http://me:hunter{'r' * SHOWN_MAX}@proxy:3128")
 
 
@@ -85,5 +85,5 @@ def test_a_name_is_never_quoted_as_a_flag(value, word):
     assert shell_word(value) == word
 
 
-def test_of_a_text_lines_and_tabs_stay():
+def test_line_breaks_and_tabs_of_a_text_are_kept():
     assert printable_lines("a\tb\r\n\x1b[2J\n") == "a\tb\\r\n\\u001b[2J\n"

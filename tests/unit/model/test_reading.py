@@ -59,11 +59,11 @@ class TestSlice:
             ({"ready": False, "serving": False, "terminating": True}, (False, False, True)),
         ],
     )
-    def test_conditions(self, conditions, expected):
+    def test_endpoint_conditions_are_read(self, conditions, expected):
         endpoint = the_endpoint(conditions=conditions)
         assert (endpoint.ready, endpoint.serving, endpoint.terminating) == expected
 
-    def test_an_endpoint_has_its_node_or_none(self):
+    def test_an_endpoint_may_have_a_node(self):
         assert the_endpoint(nodeName="node-1") == Endpoint("192.0.2.1", node="node-1")
         assert the_endpoint(nodeName=None) == Endpoint("192.0.2.1")
 
@@ -83,19 +83,19 @@ class TestSlice:
             ({"forPods": [{"name": "a"}]}, (), ()),
         ],
     )
-    def test_hints_name_zones_and_nodes(self, hints, zones, nodes):
+    def test_topology_hints_name_zones_and_nodes(self, hints, zones, nodes):
         endpoint = the_endpoint(hints=hints)
         assert (endpoint.hinted_zones, endpoint.hinted_nodes) == (zones, nodes)
 
     @pytest.mark.parametrize("zones", [["a"], ["a", "b"]])
-    def test_equal_hints_are_a_single_object(self, zones):
+    def test_equal_hints_share_an_object(self, zones):
         hints = {"forZones": [{"name": zone} for zone in zones]}
         assert the_endpoint(hints=hints).hinted_zones is the_endpoint(hints=hints).hinted_zones
 
-    def test_only_the_first_address_of_an_endpoint_counts(self):
+    def test_only_the_first_address_of_an_endpoint_is_used(self):
         assert the_endpoint(addresses=["192.0.2.1", "192.0.2.2"]).ip == "192.0.2.1"
 
-    def test_an_address_is_made_canonical(self):
+    def test_a_slices_address_is_canonicalized(self):
         endpoints = [{"addresses": ["2001:DB8::0001"]}]
         item = a_slice(addressType="IPv6", endpoints=endpoints)
         assert item.family is IPFamily.IPV6
@@ -106,7 +106,7 @@ class TestSlice:
         item = a_slice(endpoints=[{"addresses": [address]}])
         assert (item.endpoints, item.notes) == ((Endpoint("10.244.0.5"),), ())
 
-    def test_valid_addresses_of_a_field_are_kept_each_once(self):
+    def test_valid_addresses_of_a_field_are_deduplicated(self):
         notes = []
         texts = ["2001:DB8::1", "2001:db8::1", None, "cart"]
         assert valid_addresses(texts, "spec.externalIPs", notes) == ("2001:db8::1",)
@@ -123,7 +123,7 @@ class TestSlice:
             (["2001:db8::1"], "2001:db8::1 is not IPv4"),
         ],
     )
-    def test_a_bad_address_costs_that_endpoint_alone_and_is_noted(self, addresses, problem):
+    def test_an_invalid_address_drops_only_that_endpoint_and_is_noted(self, addresses, problem):
         item = a_slice(endpoints=[{"addresses": addresses}, {"addresses": ["192.0.2.2"]}])
         assert item.endpoints == (Endpoint("192.0.2.2"),)
         assert item.notes == (NoteKind.ADDRESS_WRONG("endpoints[0].addresses", problem),)
@@ -154,7 +154,7 @@ class TestSlice:
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: ""}}}, id="empty-label"),
         ],
     )
-    def test_a_slice_without_a_service_names_none_and_is_empty(self, fields):
+    def test_a_slice_without_a_service_label_is_empty(self, fields):
         item = a_slice(**fields)
         assert item.service.name == ""
         assert (item.ports, item.endpoints) == ((), ())
@@ -208,7 +208,7 @@ class TestSlice:
             item = a_slice(with_headless=with_headless, endpoints=named)
             assert [endpoint.hostname for endpoint in item.endpoints] == expected
 
-    def test_the_names_in_the_hints_of_a_slice_have_a_bound(self):
+    def test_the_number_of_hinted_names_in_a_slice_is_bounded(self):
         def hinted(number):
             zones = [{"name": f"zone-{number}"}, {"name": "zone-0"}]
             return {"addresses": ["192.0.2.1"], "hints": {"forZones": zones}}
@@ -222,7 +222,7 @@ class TestSlice:
         assert more.endpoints[-1].hinted_zones == ("zone-1", "zone-0")
         assert more.notes == (NoteKind.TOO_MANY_HINTS(1_000),)
 
-    def test_zones_and_nodes_in_the_hints_of_a_slice_have_a_bound_each(self):
+    def test_hinted_zones_and_nodes_of_a_slice_have_separate_limits(self):
         def hinted(number):
             hints = {"forZones": [{"name": f"zone-{number}"}], "forNodes": [{"name": f"n{number}"}]}
             return {"addresses": ["192.0.2.1"], "hints": hints}
@@ -244,7 +244,7 @@ class TestSlice:
             pytest.param(None, "", id="null"),
         ],
     )
-    def test_the_pod_of_an_endpoint_is_its_target(self, target, pod):
+    def test_an_endpoints_pod_is_its_target_reference(self, target, pod):
         endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]
         for with_pods in (False, True):
             item = a_slice(with_pods=with_pods, endpoints=endpoints)
@@ -267,7 +267,7 @@ class TestSlice:
             ),
         ],
     )
-    def test_a_target_that_cannot_be_a_pod_is_none_and_a_note(self, target, problem):
+    def test_an_invalid_target_reference_is_dropped_and_noted(self, target, problem):
         good = {"addresses": ["192.0.2.1"], "targetRef": {"kind": "Pod", "name": "web-7"}}
         bad = {"addresses": ["192.0.2.2"], "targetRef": {"kind": "Pod", **target}}
         item = a_slice(with_pods=True, endpoints=[good, bad])
@@ -300,7 +300,7 @@ class TestSlice:
 
 
 class TestNode:
-    def test_its_addresses_zone_and_name_are_read(self):
+    def test_a_nodes_addresses_zone_and_name_are_read(self):
         addresses = [
             {"type": "Hostname", "address": "node-1"},
             {"type": "InternalIP", "address": "192.0.2.01"},
@@ -315,7 +315,7 @@ class TestNode:
         node = read_node(convert(wire, WireNode))
         assert node == Node("node-1", ("192.0.2.1", "2001:db8::1"), "a")
 
-    def test_its_pods_networks_are_read_in_canonical_form(self):
+    def test_a_nodes_pod_networks_are_canonicalized(self):
         spec = {"podCIDR": "10.244.1.0/24", "podCIDRs": ["010.244.1.0/24", "FD00:1::/64", "x"]}
         node = read_node(convert({"metadata": {"name": "node-1"}, "spec": spec}, WireNode))
         assert node.pod_networks == ("10.244.1.0/24", "fd00:1::/64")
@@ -334,7 +334,7 @@ class TestNode:
             ),
         ],
     )
-    def test_the_autoscalers_taint_means_the_same(self, taints, expected):
+    def test_the_autoscaler_taint_marks_a_node_as_being_deleted(self, taints, expected):
         wire = {"metadata": {"name": "node-1"}, "spec": {"taints": taints}}
         assert read_node(convert(wire, WireNode)).is_being_deleted is expected
 

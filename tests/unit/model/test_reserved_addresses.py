@@ -66,7 +66,7 @@ def edges(network):
 
 
 @pytest.mark.parametrize(("network", "words"), RANGES)
-def test_each_address_of_a_reserved_range_is_refused(network, words):
+def test_each_address_of_a_reserved_range_is_rejected(network, words):
     addresses = ipaddress.ip_network(network)
     assert reserved_reason(str(addresses[0])) == words
     assert reserved_reason(str(addresses[-1])) == words
@@ -84,17 +84,17 @@ def is_in(ip, networks):
 
 
 @given(IPS)
-def test_only_reserved_addresses_are_refused_and_cluster_ones_only_for_names(ip):
+def test_only_reserved_addresses_are_rejected_and_cluster_ones_only_for_names(ip):
     inner = behind_nat64(ip) or ip
     assert bool(reserved_reason(ip)) == is_in(ip, [*NETWORKS, *OF_CLUSTERS])
     assert bool(no_endpoint_reason(pack_ip(ip))) == (is_in(ip, NETWORKS) or is_in(inner, NETWORKS))
 
 
-def test_nat64_translates_to_the_address_in_the_last_bytes():
+def test_a_nat64_address_contains_the_ipv4_address_in_its_last_bytes():
     assert behind_nat64("64:ff9b::7f00:1") == "127.0.0.1"
     assert behind_nat64("64:ff9b::a9fe:a9fe") == "169.254.169.254"
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "64:ff9b:1::7f00:1", "2001:db8::1"])
-def test_nat64_translates_only_its_own_prefix(ip):
+def test_nat64_applies_only_to_its_own_prefix(ip):
     assert behind_nat64(ip) == ""

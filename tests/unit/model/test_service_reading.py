@@ -61,7 +61,7 @@ def test_only_type_external_name_has_an_external_name(spec, expected):
         pytest.param({"clusterIP": "2001:DB8::0007"}, (CART_IP_V6,), False, id="canonical"),
     ],
 )
-def test_cluster_ips(spec, cluster_ips, is_headless):
+def test_cluster_ips_are_read(spec, cluster_ips, is_headless):
     service = a_service(**spec)
     assert (service.cluster_ips, service.is_headless) == (cluster_ips, is_headless)
 
@@ -84,7 +84,7 @@ def test_cluster_ips(spec, cluster_ips, is_headless):
         pytest.param({"port": 9, "protocol": "SCTP"}, ServicePort("", 9, "SCTP"), id="as-written"),
     ],
 )
-def test_ports(port, expected):
+def test_service_ports_are_read(port, expected):
     assert a_service(ports=[port]).ports == (expected,)
 
 
@@ -112,7 +112,7 @@ def test_ports_keep_their_order():
         ({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}, None),
     ],
 )
-def test_session_affinity(spec, timeout_s):
+def test_session_affinity_is_read(spec, timeout_s):
     assert a_service(**spec).affinity_timeout_s == timeout_s
 
 
@@ -129,7 +129,7 @@ def test_session_affinity(spec, timeout_s):
         ),
     ],
 )
-def test_traffic_policies(spec, local):
+def test_traffic_policies_are_read(spec, local):
     service = a_service(**spec)
     assert (service.is_internal_local, service.is_external_local) == local
 
@@ -145,7 +145,7 @@ def test_traffic_policies(spec, local):
         ),
     ],
 )
-def test_labels(labels, proxy_name, has_headless_label):
+def test_labels_are_read(labels, proxy_name, has_headless_label):
     service = a_service(labels=labels)
     assert (service.proxy_name, service.has_headless_label) == (proxy_name, has_headless_label)
 
@@ -164,7 +164,7 @@ def test_a_services_creation_time_is_read_from_its_metadata():
         pytest.param("DSR", False, id="unknown-is-proxy"),
     ],
 )
-def test_only_load_balancer_ips_that_arrive_at_the_node_count(ip_mode, is_in):
+def test_only_vip_mode_load_balancer_ips_are_used(ip_mode, is_in):
     ingress = [{"ip": "203.0.113.8", "ipMode": ip_mode}]
     service = a_service(status={"loadBalancer": {"ingress": ingress}})
     assert service.load_balancer_ips == (("203.0.113.8",) if is_in else ())
@@ -191,7 +191,7 @@ def test_a_health_check_node_port_requires_type_and_policy(spec, port):
     assert a_service(healthCheckNodePort=None, **spec).health_check_node_port == 0
 
 
-def test_addresses_of_a_stored_object_may_have_leading_zeros_and_be_written_twice():
+def test_stored_addresses_may_have_leading_zeros_and_duplicates():
     ingress = [{"ip": "203.0.113.08"}, {"ip": "203.0.113.007", "ipMode": "Proxy"}]
     service = a_service(
         clusterIPs=["10.96.011.012"],
@@ -205,7 +205,7 @@ def test_addresses_of_a_stored_object_may_have_leading_zeros_and_be_written_twic
     assert service.notes == ()
 
 
-def test_a_bad_address_costs_that_address_alone_and_is_noted():
+def test_an_invalid_address_drops_only_that_address_and_is_noted():
     ingress = [{"ip": "203.0.113.800"}, {"ip": "203.0.113.8"}]
     service = a_service(
         clusterIPs=["10.96.7.7", "fd00::x"],
@@ -273,7 +273,7 @@ def test_a_service_without_a_name_is_rejected():
         (["UDP"], (NoteKind.HEADER_WITHOUT_TCP(),)),
     ],
 )
-def test_a_proxy_header_is_for_tcp(protocols, notes):
+def test_a_proxy_header_requires_tcp(protocols, notes):
     service = a_service(
         annotations={f"{DOMAIN}proxy-protocol": "v2"},
         ports=[{"name": p.lower(), "port": 53, "protocol": p} for p in protocols],
@@ -295,7 +295,7 @@ def test_a_shared_affinity_scope_requires_session_affinity(scope, affinity, note
 
 
 @pytest.mark.parametrize("selector", [None, {}])
-def test_a_service_without_a_selector_may_not_name_a_workload(selector):
+def test_a_service_without_a_selector_cannot_name_a_workload(selector):
     """Issue 52: it would have pods scaled that it doesn't lead to."""
     wake = {"userspace-proxy.io/hold": "60s", "userspace-proxy.io/wake": "deployment/cart"}
     service = a_service(annotations=wake, selector=selector)
@@ -313,7 +313,7 @@ def test_a_load_balancer_without_an_address_is_noted():
     assert a_service(type="NodePort").notes == ()
 
 
-def test_of_more_load_balancer_ips_than_the_bound_the_first_are_used():
+def test_only_the_first_load_balancer_ips_up_to_the_limit_are_used():
     ingress = [{"ip": f"203.0.113.{n}"} for n in range(BALANCED_MAX + 1)]
     most = a_service(status={"loadBalancer": {"ingress": ingress[:-1]}})
     assert (len(most.load_balancer_ips), most.notes) == (BALANCED_MAX, ())

@@ -14,6 +14,6 @@ def test_services_are_compared_by_their_fields():
     assert dataclasses.replace(service, created="2026-01-01T00:00:00Z") != service
 
 
-def test_the_addresses_of_a_service_are_of_three_fields():
+def test_addresses_combines_cluster_external_and_load_balancer_ips():
     given = {"cluster_ips": ("a",), "external_ips": ("b",), "load_balancer_ips": ("c", "a")}
     assert Service(CART, (HTTP,), **given).addresses == ("a", "b", "c", "a")

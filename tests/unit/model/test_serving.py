@@ -26,14 +26,14 @@ def test_clients_are_refused_without_endpoints_unless_dropped(serving, is_refusi
     assert serving.is_refusing == is_refusing
 
 
-def test_clients_that_only_other_nodes_have_an_endpoint_for_are_dropped():
+def test_clients_without_a_local_endpoint_are_dropped_by_policy():
     assert Serving(admits=()).is_dropping
     assert Serving((POD_A,), outside=(), admits=("10.0.0.0/8",)).is_dropping
     assert not Serving((POD_A,), admits=("10.0.0.0/8",)).is_dropping
     assert not Serving(outside=(), admits=("10.0.0.0/8",)).is_dropping
 
 
-def test_handled_keeps_the_endpoints_and_sets_how_clients_are_handled():
+def test_handled_keeps_the_endpoints_and_sets_the_client_handling():
     usable = Serving(
         (POD_A, POD_B), outside=(POD_A,), weights=((POD_A, 5),), standbys=((POD_B, 1),)
     )
@@ -59,7 +59,7 @@ def test_detours_leave_other_fields_unchanged():
         pytest.param((POD_A,), (), (POD_A,), id="none-for-outside"),
     ],
 )
-def test_every_endpoint_is_named_once(endpoints, outside, everybody):
+def test_all_endpoints_lists_every_endpoint_once(endpoints, outside, everybody):
     assert Serving(endpoints, outside=outside).all_endpoints == everybody
 
 
@@ -78,11 +78,11 @@ def test_every_endpoint_is_named_once(endpoints, outside, everybody):
         pytest.param(Serving(standbys=((POD_B, 1),)), (set(), set()), id="no-endpoint"),
     ],
 )
-def test_first_endpoints_are_the_usable_endpoints_of_the_first_priority(serving, expected):
+def test_first_endpoints_are_usable_endpoints_of_the_first_priority(serving, expected):
     assert serving.first_endpoints == expected
 
 
-def test_the_endpoints_of_the_first_priority_keep_their_order():
+def test_first_of_keeps_the_order_of_endpoints():
     serving = Serving(standbys=((POD_B, 1),))
     assert serving.first_of((POD_C, POD_B, POD_A)) == (POD_C, POD_A)
 
@@ -97,7 +97,7 @@ def test_the_endpoints_of_the_first_priority_keep_their_order():
         ),
     ],
 )
-def test_newcomers_are_new_beside_others_of_their_priority(serving, before, expected):
+def test_newcomers_are_new_endpoints_beside_others_of_their_priority(serving, before, expected):
     assert serving.newcomers(before) == expected
 
 
@@ -111,7 +111,7 @@ def test_endpoints_no_longer_usable_from_either_side_are_gone():
     assert both.gone_in(both) == frozenset()
 
 
-def test_clients_changing_sides_leave_endpoints_unusable_there():
+def test_moving_inside_networks_removes_endpoints_unusable_from_that_side():
     split = Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))
     assert split.gone_in(replace(split, inside=("10.1.0.0/16",))) == {POD_A}
 
@@ -124,5 +124,5 @@ def test_clients_changing_sides_leave_endpoints_unusable_there():
         pytest.param(Serving((POD_A,), outside=()), False, id="with-sides"),
     ],
 )
-def test_all_clients_use_the_same_endpoints_without_affinity_and_sides(serving, is_uniform):
+def test_serving_is_uniform_without_affinity_and_sides(serving, is_uniform):
     assert serving.is_uniform is is_uniform

@@ -36,7 +36,7 @@ def test_alike_returns_up_to_the_requested_number_of_names():
 
 
 @pytest.mark.parametrize("length", [1, 15, 63, 253])
-def test_only_so_many_characters_of_names_are_compared(length):
+def test_the_number_of_compared_characters_is_bounded(length):
     names = iter(["a" * length] * COMPARED_MAX + ["not compared"])
     assert alike("a" * length, names, most=1) == ["a" * length]
     compared = COMPARED_MAX - len(list(names))
@@ -44,7 +44,7 @@ def test_only_so_many_characters_of_names_are_compared(length):
 
 
 @pytest.mark.parametrize("word", ["a" * 254, "ab" * 4000])
-def test_a_word_longer_than_any_name_is_similar_to_nothing(word):
+def test_a_word_longer_than_any_name_has_no_similar_name(word):
     assert alike(word, [word], most=1) == []
 
 
@@ -73,7 +73,7 @@ def test_a_similar_host_may_have_another_domain_or_none(name, known, meant):
         ("Secret", False),
     ],
 )
-def test_of_a_nearly_equal_name_a_letter_may_differ(word, is_meant):
+def test_with_a_strict_threshold_only_one_letter_may_differ(word, is_meant):
     assert nearest(word, ["Service"], similarity=NEARLY_EQUAL) == ("Service" if is_meant else "")
     suggestion = did_you_mean(word, ["Service"], similarity=NEARLY_EQUAL)
     assert bool(suggestion) is is_meant

@@ -51,7 +51,7 @@ def hinted(**hints: object) -> dict[str, object]:
         endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}] * 1000),
     ],
 )
-def test_sound_slices_pass(wire):
+def test_valid_slices_pass(wire):
     check_slice(wire)
 
 
@@ -109,7 +109,7 @@ def test_sound_slices_pass(wire):
         ),
     ],
 )
-def test_a_slice_is_refused_with_the_field(fields, problem):
+def test_an_invalid_slice_is_rejected_and_its_field_named(fields, problem):
     with pytest.raises(FieldError) as caught:
         check_slice(endpoint_slice(**fields))
     assert str(caught.value) == problem
@@ -134,7 +134,7 @@ def test_all_errors_of_a_slice_are_reported_at_once():
     ]
 
 
-def test_the_protocol_of_an_application_is_a_qualified_name():
+def test_an_app_protocol_must_be_a_qualified_name():
     port = {"name": "a", "port": 80, "appProtocol": "kubernetes.io/h2c"}
     check_slice(endpoint_slice(ports=[port]))
     with pytest.raises(FieldError, match=r"ports\[0\].appProtocol: 'a b' is not a qualified name"):

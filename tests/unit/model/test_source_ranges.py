@@ -28,7 +28,7 @@ from userspace_proxy.model.source_ranges import (
         pytest.param(["::ffff:10.0.0.0/80"], ("::/80",), id="wider-than-all-of-ipv4"),
     ],
 )
-def test_ranges_become_networks_in_canonical_form(texts, networks):
+def test_source_ranges_are_canonicalized(texts, networks):
     assert read_source_ranges(texts, {}) == (networks, ())
 
 
@@ -81,7 +81,7 @@ def test_an_address_without_a_prefix_is_rejected_with_the_correct_form(text, mea
         ("::ffff:10.0.0.0/104", "is a network of IPv4-mapped IPv6 addresses"),
     ],
 )
-def test_old_notation_is_an_error_in_strict_mode(text, problem):
+def test_lenient_notation_is_an_error_in_strict_mode(text, problem):
     with pytest.raises(ValueError, match=problem):
         parse_range(text)
 
@@ -95,13 +95,13 @@ def test_old_notation_is_an_error_in_strict_mode(text, problem):
         pytest.param([], None, False, id="null"),
     ],
 )
-def test_the_old_annotation_is_not_followed_as_by_kube_proxy(texts, value, is_noted):
+def test_the_old_annotation_is_ignored_as_by_kube_proxy(texts, value, is_noted):
     networks, notes = read_source_ranges(texts, {ANNOTATION_SOURCE_RANGES: value})
     assert networks == tuple(texts)
     assert notes == is_noted * (NoteKind.RANGES_IN_ANNOTATION(),)
 
 
-def test_too_many_ranges_admit_no_client():
+def test_too_many_source_ranges_admit_no_client():
     ranges = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(RANGES_MAX + 1)]
     assert read_source_ranges(ranges[:-1], {}) == (tuple(ranges[:-1]), ())
     assert read_source_ranges(ranges, {}) == (

@@ -27,7 +27,7 @@ from userspace_proxy.model.wire import FieldError
         (check_label_value, ["", "A_b.c-1"], ["-a", "a b", "a" * 64]),
     ],
 )
-def test_names(check, good, bad):
+def test_dns_names_are_validated(check, good, bad):
     for text in good:
         check(text, "x")
     for text in bad:
@@ -35,7 +35,7 @@ def test_names(check, good, bad):
             check(text, "x")
 
 
-def test_a_single_port_needs_no_name_and_names_are_collected():
+def test_only_a_single_port_may_be_unnamed_and_names_must_be_unique():
     names: set[str] = set()
     check_port_name(None, 1, names, "x")
     check_port_name("http", 2, names, "x")
@@ -49,7 +49,7 @@ def test_a_single_port_needs_no_name_and_names_are_collected():
             check_port_name(name, 2, names, "x")
 
 
-def test_protocols_must_be_written_as_in_the_api():
+def test_protocols_must_be_upper_case():
     for protocol in (None, "", "TCP", "UDP", "SCTP"):
         check_protocol(protocol, "x")
     with pytest.raises(FieldError, match=r"^x: 'udp' is not one of TCP, UDP, SCTP$"):
@@ -70,7 +70,7 @@ def test_protocols_must_be_written_as_in_the_api():
         pytest.param("ff12::fb", "link-local multicast", id="transient-v6"),
     ],
 )
-def test_addresses_that_reach_no_other_machine(ip, kind):
+def test_addresses_reaching_no_other_machine_are_rejected(ip, kind):
     assert check_address(ip, "x") == ip
     with pytest.raises(FieldError) as caught:
         check_common_address(ip, "x")
@@ -82,7 +82,7 @@ def test_other_addresses_are_accepted_as_by_the_api_server(ip):
     assert check_common_address(ip, "x") == ip
 
 
-def test_addresses_are_strict_canonical_and_of_a_family():
+def test_addresses_must_be_canonical_and_of_the_given_family():
     assert check_address("2001:DB8::0001", "x") == "2001:db8::1"
     for text in (None, "", "10.0.0.01", "::ffff:10.0.0.1"):
         with pytest.raises(FieldError):
@@ -93,18 +93,18 @@ def test_addresses_are_strict_canonical_and_of_a_family():
 
 
 @pytest.mark.parametrize("name", ["a", "A.b_c-d", "a.b/c", "a" * 63])
-def test_qualified_names(name):
+def test_qualified_names_are_accepted(name):
     check_qualified_name(name, "metadata.labels")
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "A/b", "/a", "a.b/", "a/b/c", "a" * 64])
-def test_other_names_are_not_qualified(name):
+def test_unqualified_names_are_rejected(name):
     with pytest.raises(FieldError, match=r"metadata.labels: "):
         check_qualified_name(name, "metadata.labels")
 
 
 @pytest.mark.parametrize("port", [0, 1, 65535, "", "web", "web-1", "a1", "a" * 15])
-def test_target_ports(port):
+def test_target_ports_are_accepted(port):
     check_target_port(port, "p")
 
 
@@ -118,6 +118,6 @@ def test_target_ports(port):
         ("a" * 16, "at most 15"),
     ],
 )
-def test_other_target_ports_are_refused(port, end):
+def test_other_target_ports_are_rejected(port, end):
     with pytest.raises(FieldError, match=f"^p: {port!r} is not .*{end}$"):
         check_target_port(port, "p")

@@ -42,7 +42,7 @@ CART = {
 }
 
 
-def test_the_used_fields_of_a_service_are_read_by_the_apis_names():
+def test_a_services_fields_are_decoded_by_their_api_names():
     wire = decode(json.dumps(CART).encode(), WireService)
     assert wire.metadata == Metadata("cart", "shop", "7", "1")
     assert wire.spec.cluster_ip == "198.51.100.7"
@@ -73,7 +73,7 @@ def test_null_fields_are_read_as_missing(type_, text):
     assert "null" not in json.dumps(_without_nulls(bare))
 
 
-def test_the_object_of_an_event_waits_for_its_type():
+def test_the_object_of_an_event_is_decoded_separately():
     event = decode(b'{"type": "ERROR", "object": {"code": 410, "reason": "Gone"}}', WireEvent)
     assert event.type == "ERROR"
     assert decode(event.object, WireStatus) == WireStatus(code=410, reason="Gone")
@@ -90,14 +90,14 @@ def test_the_object_of_an_event_waits_for_its_type():
         ({"metadata": None}, "metadata: expected mapping, got null"),
     ],
 )
-def test_a_wrong_type_is_named_with_its_field(value, problem):
+def test_a_wrong_type_is_reported_with_its_field(value, problem):
     for read in (lambda: convert(value, WireService), lambda: decode(_json(value), WireService)):
         with pytest.raises(FieldError) as caught:
             read()
         assert str(caught.value) == problem
 
 
-def test_a_mappings_key_of_a_wrong_type_is_named_with_the_mapping():
+def test_a_mapping_key_of_a_wrong_type_is_reported_with_the_mapping():
     with pytest.raises(FieldError) as caught:
         convert({"metadata": {"labels": {1: "cart"}}}, WireService)
     assert str(caught.value) == "metadata.labels: expected str, got int"
@@ -174,7 +174,7 @@ for _ in range(300):
 """
 
 
-def test_several_threads_can_be_the_first_to_use_a_type():
+def test_several_threads_may_first_use_a_type_concurrently():
     # In a process of its own, which ends with SIGSEGV where it can't be.
     assert subprocess.run([sys.executable, "-c", FIRST_USES], check=False).returncode == 0
 
@@ -205,7 +205,7 @@ def test_a_malformed_json_value_raises_an_error(text):
         value_size(memoryview(text))
 
 
-def test_a_value_nested_too_deep_raises_an_error_before_python_3_14():
+def test_a_too_deeply_nested_value_raises_an_error_before_python_3_14():
     text = memoryview(b"[" * 100_000 + b"1")
     # Python 3.14 asks how much is left of the stack, which is enough.
     if sys.version_info >= (3, 14):
@@ -215,7 +215,7 @@ def test_a_value_nested_too_deep_raises_an_error_before_python_3_14():
             value_size(text)
 
 
-def test_a_condition_of_a_pod_is_empty_where_there_is_none():
+def test_a_missing_pod_condition_is_empty():
     pod = msgspec.convert({"status": {"conditions": [{"type": "Ready"}]}}, WirePod)
     assert [pod.condition(name).type for name in ("Ready", "Other")] == ["Ready", None]
     assert WirePod().condition("Ready") == WireCondition()

@@ -30,7 +30,7 @@ def test_an_alias_has_the_value_of_its_anchor_and_its_own_line():
     assert [web.line_of(p) for p in ("b", "b[0].port", "d")] == [3, 2, 5]
 
 
-def test_an_alias_may_be_a_key():
+def test_an_alias_can_be_a_key():
     assert read("a: &k web\n*k : 1\n").value == {"a": "web", "web": 1}
 
 
@@ -86,7 +86,7 @@ def test_merge_keys_add_only_missing_keys():
         ("[" * 101, "web.yaml:1: " + "[0]" * 100 + ": nested more than 100 deep"),
     ],
 )
-def test_an_error_is_reported_in_one_line_with_place_and_cause(text, problem):
+def test_a_yaml_error_is_reported_in_one_line_with_line_number_and_cause(text, problem):
     assert problem_of(text) == problem
 
 
@@ -105,7 +105,7 @@ def test_an_error_is_reported_in_one_line_with_place_and_cause(text, problem):
         pytest.param("<<: {a: 1, b: 1}\n<<: {a: 2}", {"a": 2, "b": 1}, id="two-merges"),
     ],
 )
-def test_a_mistake_has_the_value_that_kubectl_reads(text, value):
+def test_a_yaml_mistake_keeps_the_value_kubectl_reads(text, value):
     document = read(text)
     assert document.value == value
     assert document.mistakes
@@ -133,14 +133,14 @@ def test_each_document_has_its_own_mistakes():
     assert second.mistakes == ()
 
 
-def test_a_document_of_mistakes_alone_is_refused():
+def test_a_document_consisting_of_mistakes_is_rejected():
     text = "[" + "012, " * 10_002 + "]"
     assert problem_of(text).startswith(
         "web.yaml:1: [10000]: there are more than 10,000 such mistakes"
     )
 
 
-def test_a_small_text_cannot_become_a_huge_object():
+def test_alias_expansion_of_a_small_text_is_bounded():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     assert problem_of("\n".join(lines)).startswith(
@@ -148,12 +148,12 @@ def test_a_small_text_cannot_become_a_huge_object():
     )
 
 
-def test_a_chain_of_aliases_cannot_nest_deeper_than_brackets_can():
+def test_a_chain_of_aliases_has_the_nesting_limit_of_brackets():
     lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 200)]
     assert "nests more than 100 deep" in problem_of("\n".join(lines))
 
 
-def test_a_text_has_a_bounded_number_of_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_documents_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yaml_builder, "DOCUMENTS_MAX", 3)
     assert len(parse_documents("--- 1\n" * 3, place="x")) == 3
     with pytest.raises(InputError, match="x:4: it has more than"):

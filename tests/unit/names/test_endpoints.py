@@ -54,7 +54,7 @@ def test_two_ports_with_the_same_number_are_counted_twice_but_listed_once():
         assert (len(some), pairs(some)) == (2, [("10.0.0.1", 5353)])
 
 
-def test_endpoints_with_too_many_ports_count_as_having_none():
+def test_endpoints_with_too_many_ports_count_as_having_no_ports():
     """A question took 8 s of the control process with 100 lists of 20,000 ports."""
 
     def of_20_000(number):
@@ -79,7 +79,7 @@ def test_only_large_label_results_are_cached(monkeypatch):
     assert [found.labelled(each) is found.labelled(each) for each in ("w0", "w1")] == [True, False]
 
 
-def test_a_name_has_each_number_once():
+def test_each_port_number_of_a_name_is_listed_once():
     one, other = Endpoint("10.0.0.1", hostname="web"), Endpoint("fd00::1", hostname="web")
     web, alone = Endpoint("10.0.0.2", hostname="web"), Endpoint("10.0.0.3")
     found = Endpoints(
@@ -124,7 +124,7 @@ def test_ips_returns_the_addresses_of_a_family_without_duplicates():
     )
 
 
-def test_endpoints_are_found_by_their_hostnames_or_addresses():
+def test_endpoints_are_selected_by_hostname_or_address():
     one, two = Endpoint("10.0.0.1", hostname="Web-0"), Endpoint("10.0.0.2", hostname="web-0")
     slices = slice_of(one, two, "10.0.0.3", key="a"), slice_of(one, key="b", ports=(DNS,))
     found = index(*slices)
@@ -145,7 +145,7 @@ def test_lookups_of_missing_ports_and_labels_are_not_cached():
     assert (found._found, found._by_number) == ({}, {})
 
 
-def test_ports_of_the_service():
+def test_ports_of_a_service_are_selected_by_name_and_protocol():
     http, dns = ServicePort("HTTP", 80, "TCP"), ServicePort("dns", 53, "UDP")
     found = index(ports=(http, dns))
     assert list(found.ports("", "")) == [http, dns]
@@ -163,7 +163,7 @@ def test_ports_with_the_same_number_are_grouped():
         assert found.ports_by_number("dns", "udp") == [[udp]]
 
 
-def test_of_very_many_endpoints_addresses_are_once_for_each_slice(monkeypatch):
+def test_addresses_of_very_many_endpoints_are_deduplicated_only_per_slice(monkeypatch):
     monkeypatch.setattr(endpoints, "_COMPARED_MAX", 3)
     web, other = Endpoint("10.0.0.1", hostname="web"), Endpoint("10.0.0.2")
     twice = [Ready([web, other]), Ready([web, other])]
@@ -171,7 +171,7 @@ def test_of_very_many_endpoints_addresses_are_once_for_each_slice(monkeypatch):
     assert list(Endpoints([SamePorts(twice[:1], [80], 1)]).ips(is_ipv6=False)) == [web.ip, other.ip]
 
 
-def test_expensive_questions_are_prepared_in_advance(monkeypatch):
+def test_expensive_queries_are_prepared_in_advance(monkeypatch):
     monkeypatch.setattr(endpoints, "AT_ONCE", 600)
     listed = (slice_of(*(f"10.{n}.0.{i}" for i in range(250)), key=f"s{n}") for n in "123")
     found = NamedEndpoints(ServiceState(service(), Slices.of(listed)))

@@ -32,25 +32,25 @@ def find(host):
         "web.shop.svc.cluster.local.",
     ],
 )
-def test_each_form_of_a_name_has_the_addresses_of_the_service(host):
+def test_each_form_of_a_name_resolves_to_the_services_addresses(host):
     assert find(host) == FoundName("web.shop.svc.cluster.local.", ("10.96.0.10", "fd00::10"))
 
 
-def test_an_external_name_is_looked_up_elsewhere():
+def test_an_external_name_refers_to_a_name_outside_the_cluster():
     assert find("db") == FoundName("db.shop.svc.cluster.local.", elsewhere="db.example.com")
 
 
-def test_an_external_name_in_the_cluster_has_the_addresses_of_its_target():
+def test_an_external_name_inside_the_cluster_resolves_to_its_targets_addresses():
     assert find("alias").ips == ("10.96.0.10", "fd00::10")
 
 
 @pytest.mark.parametrize("host", ["none.shop.svc.cluster.local", "pending.shop.svc.cluster.local."])
-def test_a_name_below_the_domain_without_an_address_is_not_looked_up_elsewhere(host):
+def test_a_missing_name_in_the_cluster_domain_is_not_looked_up_elsewhere(host):
     assert find(host) == FoundName(f"{host.removesuffix('.')}.")
 
 
 @pytest.mark.parametrize("host", ["localhost", "www.example.com", "pending"])
-def test_other_names_are_not_names_of_the_cluster(host):
+def test_other_names_are_not_cluster_names(host):
     assert find(host) is None
 
 
@@ -72,11 +72,11 @@ def test_the_search_list_matches_a_pods_search_list():
         pytest.param("web.example.com.", "web.example.com.", "web.example.com.", id="absolute"),
     ],
 )  # fmt: skip
-def test_the_order_of_candidates(name, first, last):
+def test_candidate_names_follow_the_search_list(name, first, last):
     found = candidates(name, SHOP)
     assert (found[0], found[-1]) == (first, last)
 
 
-def test_the_number_of_dots_that_makes_a_name_absolute_can_be_chosen():
+def test_ndots_is_configurable():
     assert NDOTS == 5
     assert candidates("web.shop", SHOP, ndots=1)[0] == "web.shop."

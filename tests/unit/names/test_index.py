@@ -23,7 +23,7 @@ def test_a_namespace_exists_while_it_contains_a_service():
     assert [names.has_namespace(s, "shop") for s in snapshots] == [False, True, True, False, True]
 
 
-def test_the_index_of_a_service_is_made_again_once_the_service_changes():
+def test_a_services_index_is_rebuilt_when_the_service_changes():
     store, names = Store(), NameIndex()
     store.put_service(service(WEB))
     first = store.snapshot()
@@ -37,7 +37,7 @@ def test_the_index_of_a_service_is_made_again_once_the_service_changes():
     assert names.of_service(first, DB) is None
 
 
-def test_an_address_has_the_names_of_its_service_or_endpoints():
+def test_an_address_maps_to_the_names_of_its_service_or_endpoints():
     store, names = Store(), NameIndex()
     store.put_service(service(WEB, cluster_ips=("10.96.0.1", "10.0.0.2")))
     endpoints = Endpoint("10.0.0.1", hostname="web-0"), Endpoint("10.0.0.3", ready=False)
@@ -56,7 +56,7 @@ def test_an_address_has_the_names_of_its_service_or_endpoints():
     assert names.names_of(store.snapshot(), "10.0.0.1") == ["web-0.web.shop"]
 
 
-def test_after_any_changes_in_any_order_addresses_have_the_names_of_a_new_index():
+def test_after_any_changes_addresses_have_the_same_names_as_in_a_new_index():
     rng, store, names = random.Random(1), Store(), NameIndex()
     snapshots = []
     for _ in range(200):
@@ -103,7 +103,7 @@ def test_a_changed_slice_visits_no_other_slices(monkeypatch):
     assert len(looked_at) == 500 + 50 + 1
 
 
-def test_prepare_makes_slow_indexes_before_a_question():
+def test_prepare_builds_slow_indexes_before_a_query():
     store = Store()
     store.put_service(service())
     many = [f"10.{n >> 8}.{n & 255}.7" for n in range(3 * index.AT_ONCE)]

@@ -32,16 +32,16 @@ from userspace_proxy.names.question import (
         pytest.param("10-0-0-1.shop.pod", Question("pod", "shop", "10-0-0-1"), id="a-pod"),
     ],
 )  # fmt: skip
-def test_the_parts_of_a_name(name, expected):
+def test_a_name_is_split_into_its_parts(name, expected):
     assert parse_question(name) == expected
 
 
-def test_a_name_of_a_service_has_its_key():
+def test_a_service_name_is_parsed_into_its_key():
     assert parse_question("web.shop.svc").key == ServiceKey("shop", "web")
 
 
 @pytest.mark.parametrize("name", ["com", "web.shop", "a.b.c.d.shop.svc", "web..svc"])
-def test_other_names_do_not_exist(name):
+def test_other_names_are_rejected(name):
     assert parse_question(name) is None
 
 
@@ -53,7 +53,7 @@ def test_other_names_do_not_exist(name):
         pytest.param("web-0", None, id="a-name"),
     ],
 )
-def test_the_address_in_the_name_of_a_pod(text, expected):
+def test_a_pod_name_contains_its_address(text, expected):
     assert pod_address(text) == expected
 
 
@@ -66,7 +66,7 @@ def test_the_address_in_the_name_of_a_pod(text, expected):
         pytest.param("10.244.0.3", "web-0", "web-0", id="with-a-hostname"),
     ],
 )
-def test_the_first_label_of_an_endpoint(ip, hostname, expected):
+def test_an_endpoints_first_label_is_its_hostname_or_address(ip, hostname, expected):
     assert hostname_of(ip, hostname) == expected
 
 
@@ -86,11 +86,11 @@ def test_a_reverse_name_maps_to_its_address(ip):
         pytest.param("10.0.ip6.arpa.", id="not-a-digit"),
     ],
 )
-def test_other_names_stand_for_none(name):
+def test_other_reverse_names_map_to_no_address(name):
     assert address_of(name) is None
 
 
-def test_a_label_may_stand_for_itself_or_an_address():
+def test_a_label_may_be_a_hostname_or_an_address():
     assert keys_of_label("10-0-0-1") >= {"10-0-0-1", "10.0.0.1"}
     assert "fd00::7" in keys_of_label("fd00--7")
     assert "fd00::" in keys_of_label("fd00--0")

@@ -110,7 +110,7 @@ def data(name, type_="A", **options):
              "0 33 8080 fd00-244--4.db.shop.svc.cluster.local."], id="port-of-headless"),
     ],
 )  # fmt: skip
-def test_records(name, type_, expected):
+def test_names_resolve_to_their_records(name, type_, expected):
     assert data(name, type_) == expected
 
 
@@ -135,7 +135,7 @@ def test_records(name, type_, expected):
         pytest.param("in-addr.arpa.", "A", id="the-reverse-zone"),
     ],
 )
-def test_a_name_without_records_of_the_type_has_the_domains_soa(name, type_):
+def test_a_name_without_records_of_the_type_returns_noerror_with_the_soa(name, type_):
     answer = ask(name, type_)
     assert (answer.code, answer.records) == (Code.NOERROR, ())
     assert [str(record.type) for record in answer.authority] == ["SOA"]
@@ -162,13 +162,13 @@ def test_a_name_without_records_of_the_type_has_the_domains_soa(name, type_):
         pytest.param("web.shop.svc.in-addr.arpa.", "A", id="not-a-reverse-name"),
     ],
 )
-def test_a_name_that_does_not_exist(name, type_):
+def test_a_missing_name_returns_nxdomain_with_the_soa(name, type_):
     answer = ask(name, type_)
     assert (answer.code, answer.records) == (Code.NXDOMAIN, ())
     assert [str(record.type) for record in answer.authority] == ["SOA"]
 
 
-def test_names_elsewhere_are_refused():
+def test_names_outside_the_cluster_are_refused():
     answer = ask("www.example.com.")
     assert (answer.code, answer.is_authoritative) == (Code.REFUSED, False)
 
@@ -178,14 +178,14 @@ def test_a_record_repeats_the_name_as_queried():
     assert str(record) == "Web.Shop.svc.cluster.local. 5 IN A 10.96.0.10"
 
 
-def test_the_soa_has_the_revision_as_its_serial_number():
+def test_the_soa_serial_is_the_revision():
     revision = shop().revision
     assert data("cluster.local.", "SOA") == [
         f"ns.dns.cluster.local. hostmaster.cluster.local. {revision} 7200 1800 86400 5"
     ]
 
 
-def test_addresses_of_a_port_are_added_to_its_record():
+def test_an_srv_record_is_accompanied_by_its_addresses():
     answer = ask("_http._tcp.web.shop.svc", "SRV")
     assert [str(record) for record in answer.additional] == [
         "web.shop.svc.cluster.local. 5 IN A 10.96.0.10",
@@ -201,18 +201,18 @@ def test_addresses_of_a_port_are_added_to_its_record():
             id="after-another-one"),
     ],
 )  # fmt: skip
-def test_an_external_name_elsewhere_is_left_to_the_caller(name, expected):
+def test_an_external_name_outside_the_cluster_is_left_to_the_caller(name, expected):
     answer = ask(name)
     assert [record.data for record in answer.records] == expected
     assert answer.elsewhere == "search.example.com."
 
 
-def test_the_domain_can_be_chosen():
+def test_the_cluster_domain_is_configurable():
     assert data("web.shop.svc.test.", domain="test") == ["10.96.0.10"]
     assert ask("web.shop.svc", domain="test").code is Code.REFUSED
 
 
-def test_answers_contain_the_addresses_and_ports_where_cluster_ips_answer():
+def test_records_contain_the_actual_address_and_port_of_a_cluster_ip():
     def dialled_address(frontend):
         return SocketAddress("127.0.0.1" if frontend.port == 80 else frontend.ip, 17001)
 
@@ -222,7 +222,7 @@ def test_answers_contain_the_addresses_and_ports_where_cluster_ips_answer():
     ]
 
 
-def test_a_port_of_an_unknown_protocol_has_its_own_number():
+def test_a_port_of_an_unsupported_protocol_keeps_its_number():
     store = Store()
     sctp = ServicePort("sctp", 9000, "SCTP")
     store.put_service(service(key("web"), (sctp,), ("10.96.0.10",)))
@@ -258,7 +258,7 @@ def many():
         pytest.param("1.1.1.10.in-addr.arpa.", "PTR", 2, id="names-of-an-address"),
     ],
 )  # fmt: skip
-def test_only_picked_records_are_made(name, type_, expected):
+def test_only_picked_records_are_created(name, type_, expected):
     asked = []
 
     def pick(count):
@@ -272,7 +272,7 @@ def test_only_picked_records_are_made(name, type_, expected):
     assert not many().answer(name, type_).is_partial
 
 
-def test_the_cost_of_a_question_does_not_grow_with_the_service(monkeypatch):
+def test_the_cost_of_a_query_does_not_grow_with_the_service(monkeypatch):
     made = []
     monkeypatch.setattr(resolver, "Record", lambda *values: made.append(values) or Record(*values))
     for name in ("db", "ports"):
@@ -359,7 +359,7 @@ def test_additional_addresses_of_a_hostname_are_limited_to_the_pick():
     assert len(found.additional) == 18
 
 
-def test_the_addresses_of_an_alias_are_picked_too():
+def test_the_addresses_of_a_cname_target_are_picked():
     store = Store()
     store.put_service(external("alias", "db.shop.svc.cluster.local"))
     store.put_service(service(key("db"), (HTTP,), (), is_headless=True))
@@ -370,7 +370,7 @@ def test_the_addresses_of_an_alias_are_picked_too():
     assert answer.is_partial
 
 
-def test_a_chain_of_twice_as_many_aliases_as_are_followed_has_no_address():
+def test_an_overlong_cname_chain_has_no_address():
     store, most = Store(), resolver._CNAMES_MAX
     store.put_service(service(key("web0"), (HTTP,), ("10.96.0.10",)))
     for number in range(1, 2 * most):
@@ -412,7 +412,7 @@ def forwarded():
         pytest.param("_other._tcp.db-0.db.shop.svc", "SRV", [], id="another-port"),
     ],
 )
-def test_names_resolve_to_local_addresses_where_pods_cannot_be_reached(name, type_, expected):
+def test_names_resolve_to_local_addresses_if_pods_are_unreachable(name, type_, expected):
     answer = ServiceNames(forwarded()).answer(f"{name}.cluster.local.", type_)
     assert [record.data for record in (*answer.records, *answer.additional)] == expected
 
@@ -427,7 +427,7 @@ def test_names_resolve_to_local_addresses_where_pods_cannot_be_reached(name, typ
         pytest.param("1.7.0.10.in-addr.arpa.", "PTR", id="address"),
     ],
 )
-def test_a_changed_slice_causes_few_endpoints_to_be_read(name, type_, monkeypatch):
+def test_a_changed_slice_rereads_few_endpoints(name, type_, monkeypatch):
     """A question took 0.45 s with 100,000 endpoints."""
     store, names, read = Store(), NameIndex(), []
     store.put_service(service(key("db"), (), (), is_headless=True))
@@ -470,5 +470,5 @@ def test_a_changed_slice_causes_few_endpoints_to_be_read(name, type_, monkeypatc
         pytest.param("db.shop.svc.cluster.local.", "A", id="small"),
     ],
 )
-def test_questions_that_take_no_time_need_no_preparation(name, type_):
+def test_cheap_queries_need_no_preparation(name, type_):
     assert ServiceNames(shop()).preparation(name, type_) is None

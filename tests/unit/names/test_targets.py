@@ -19,7 +19,7 @@ PORTS = [[ServicePort(f"p{i}", i, "TCP")] for i in range(1, 101)]
 BOTH = [[ServicePort("dns-tcp", 53, "TCP"), ServicePort("dns", 53, "UDP")]]
 
 
-def test_a_name_above_others_and_an_alias_have_no_targets():
+def test_an_empty_name_and_an_alias_have_no_targets():
     for targets in (Targets(), Alias("web.")):
         assert (len(targets), targets.count_ports()) == (0, 0)
         assert (*targets.ips(range, is_ipv6=False), *targets.addresses(range)) == ()
@@ -28,7 +28,7 @@ def test_a_name_above_others_and_an_alias_have_no_targets():
     assert (Targets().alias, Alias("web.").alias) == ("", "web.")
 
 
-def test_a_pod_has_its_address():
+def test_a_pod_target_has_the_pods_address():
     pod = pod_target("fd00--3.shop.pod.", "fd00::3")
     assert (len(pod), pod.count_ports()) == (1, 1)
     assert pod.ports_at(0) == [NamedPort("fd00--3.shop.pod.", 0)]
@@ -60,7 +60,7 @@ def test_ports_with_the_same_number_and_address_are_one_target():
     assert reached.addresses(range) == [NamedAddress("web.", "127.0.0.1")]
 
 
-def test_only_as_many_ports_as_picked_are_looked_up():
+def test_only_as_many_ports_as_picked_are_resolved():
     reached = []
 
     def dialled_address(frontend):
@@ -73,7 +73,7 @@ def test_only_as_many_ports_as_picked_are_looked_up():
     assert reached == [7, 1, 2, 3]
 
 
-def test_equal_questions_about_ports_have_equal_answers():
+def test_equal_port_queries_have_equal_responses():
     """With a random pick of ports, one that answers elsewhere was in some answers only."""
 
     def dialled_address(frontend):
@@ -85,7 +85,7 @@ def test_equal_questions_about_ports_have_equal_answers():
         assert targets.ips(lambda _, chosen=chosen: chosen, is_ipv6=False) == ["127.0.0.1"]
 
 
-def test_each_endpoint_has_a_name_of_its_own():
+def test_each_endpoint_target_has_its_own_name():
     endpoints = [Endpoint("10.0.0.1", hostname="web-0"), Endpoint("fd00::2")]
     targets = EndpointTargets("web.", Endpoints([SamePorts([Ready(endpoints)], [80, 443], 2)]))
     assert (len(targets), targets.count_ports()) == (4, 4)

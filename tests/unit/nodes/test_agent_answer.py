@@ -3,10 +3,10 @@
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 
 
-def test_a_node_begins_without_an_answer():
+def test_a_new_node_has_no_status_and_no_problem():
     node = AgentAnswer("node-1")
     assert (node.agents, node.status, node.problem, node.behind) == ((), None, None, ())
 
 
-def test_unread_digests_are_none():
+def test_unknown_digests_are_none():
     assert AllNodes().digests is None

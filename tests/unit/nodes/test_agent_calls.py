@@ -65,7 +65,7 @@ async def test_a_slot_released_by_timeout_is_not_released_twice():
 
 
 @pytest.mark.parametrize("start", [b"", b'{"version": "1"}\n'], ids=["answer", "second-line"])
-async def test_no_agent_waits_for_slow_senders(agents, client, start):
+async def test_fast_agents_do_not_wait_for_slow_senders(agents, client, start):
     calls, have_sent = AgentCalls(client), []
 
     async def silent(_request, send):
@@ -90,7 +90,7 @@ async def follow(calls, pod):
             pass
 
 
-async def test_times_of_the_question_and_of_the_first_byte_are_noted(agents, client):
+async def test_the_times_of_the_request_and_the_first_byte_are_recorded(agents, client):
     times = iter([10.0, 10.5])
     calls, waits = AgentCalls(client, unix=lambda: next(times)), []
     pod = agents.add("node-1", FakeAgent(STATUS))
@@ -100,14 +100,14 @@ async def test_times_of_the_question_and_of_the_first_byte_are_noted(agents, cli
     assert len(read.status.ports) == 2
 
 
-async def test_a_long_answer_is_parsed_by_a_thread(agents, client, monkeypatch):
+async def test_a_long_response_is_parsed_in_a_thread(agents, client, monkeypatch):
     monkeypatch.setattr(module, "_INLINE_BYTES", 10)
     pod = agents.add("node-1", FakeAgent(STATUS))
     read = await AgentCalls(client).status(target(pod), "/api/v1/status", Bounds(), bool)
     assert len(read.status.ports) == 2
 
 
-async def test_the_first_line_of_a_stream_has_a_bound(agents, client):
+async def test_the_first_line_of_a_stream_is_bounded(agents, client):
     pod = agents.add("node-1", FakeAgent(STATUS))
     assert (await first_of(AgentCalls(client), pod)).status.version == "0.1.0"
     with pytest.raises(TooLarge):
@@ -123,7 +123,7 @@ async def test_a_stream_that_ends_or_sends_no_status_is_unreadable(agents, clien
         await first_of(AgentCalls(client), pod)
 
 
-async def test_an_empty_line_is_the_same_answer_at_a_later_time(agents, client):
+async def test_an_empty_line_confirms_the_last_status(agents, client):
     agent = FakeAgent(STATUS)
     pod = agents.add("node-1", agent)
     times = iter(range(100))
@@ -155,7 +155,7 @@ async def test_clock_of_a_stream_uses_the_age_of_its_last_line(agents, client):
 
 
 @pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000, b"{}," * 100_000])
-async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
+async def test_an_excessive_stream_is_closed(agents, client, part):
     pod = agents.add("node-1", endless(HEAD + b'{"version": "1"}\n', part))
     changes = AgentCalls(client).changes(
         target(pod), "/api/v1/status?watch", Bounds(), first_s=30, silent_s=30
@@ -165,7 +165,7 @@ async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
             pass
 
 
-async def test_after_each_change_a_stream_waits_for_nine_times_as_long(agents, client):
+async def test_after_each_change_a_stream_waits_nine_times_as_long(agents, client):
     # It takes so long that the next line is there before.
     change = b'{"ports": [' + b",".join([b"{}"] * 5_000) + b"]}\n"
 
@@ -191,7 +191,7 @@ async def test_after_each_change_a_stream_waits_for_nine_times_as_long(agents, c
     assert len(waits) == 2
 
 
-async def test_lines_of_a_stream_are_bounded_in_size(agents, client):
+async def test_lines_of_a_status_stream_are_bounded_in_size(agents, client):
     def sends(make):
         async def send_more(request, send):
             await send(HEAD + b'{"version": "1"}\n')
@@ -216,7 +216,7 @@ async def test_lines_of_a_stream_are_bounded_in_size(agents, client):
         await read_all(changed)
 
 
-async def test_lines_of_a_stream_have_a_rate_too(agents, client):
+async def test_lines_of_a_connection_stream_are_rate_limited(agents, client):
     pod = agents.add("node-1", endless(HEAD, b"{}\n" * 10_000))
     lines = AgentCalls(client).lines(
         target(pod), "/api/v1/connections?watch", first_s=9, silent_s=9
@@ -226,7 +226,7 @@ async def test_lines_of_a_stream_have_a_rate_too(agents, client):
             pass
 
 
-async def test_a_line_has_a_bound(agents, client):
+async def test_a_line_of_a_connection_stream_is_bounded_in_size(agents, client):
     pod = agents.add("node-1", endless(HEAD, b" " * 100_000))
     lines = AgentCalls(client).lines(target(pod), "/x", first_s=9, silent_s=9)
     with pytest.raises(TooLarge) as caught:
@@ -235,7 +235,7 @@ async def test_a_line_has_a_bound(agents, client):
     assert caught.value.bytes_max == module.LINE_BYTES
 
 
-async def test_lines_of_a_silent_agent_end(agents, client):
+async def test_the_line_stream_of_a_silent_agent_times_out(agents, client):
     pod = agents.add("node-1", endless(HEAD + b"{}\n", b"", every_s=60))
     lines = AgentCalls(client).lines(target(pod), "/x", first_s=9, silent_s=0.1)
     assert [await anext(lines), await anext(lines)] == [b"", b"{}"]
@@ -250,12 +250,12 @@ async def asked(agents, client, answer):
         return b"".join([piece async for piece in pieces])
 
 
-async def test_an_agent_is_asked_through_the_api_server(api, agents, client):
+async def test_an_agent_is_reached_through_the_api_server(api, agents, client):
     assert await asked(agents, client, fixed(b"hello")) == b"hello"
     assert api.pods.dialled == ["kube-system/userspace-proxy-node-1:10249"]
 
 
-async def test_another_status_has_the_beginning_of_its_text(agents, client):
+async def test_an_error_status_is_reported_with_the_beginning_of_its_text(agents, client):
     with pytest.raises(OtherStatus, match=r"HTTP status 404: not here$") as raised:
         await asked(agents, client, fixed(b"not\nhere\n", 404, Server="userspace-proxy"))
     assert raised.value.code == 404

@@ -19,7 +19,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("cause", ROWS, ids=repr)
-def test_each_cause_has_a_kubectl_command_that_shows_more(cause):
+def test_each_cause_has_a_kubectl_command_showing_details(cause):
     assert " -n net" in kubectl_words(cause, "")
 
 

@@ -19,7 +19,7 @@ def agent(*args, **options):
     return read_agent(written(pod(*args, **options)))
 
 
-def test_a_pod_in_its_nodes_network_is_an_agent():
+def test_a_pod_on_its_nodes_network_is_an_agent():
     found = agent()
     assert str(found.target) == "pod kube-system/agent-1, port 10249"
     assert (found.node, found.is_running, found.is_ready) == ("node-1", True, True)
@@ -45,7 +45,7 @@ def test_the_agents_port_is_read_from_its_metrics_flag(args, port):
     assert agent(args=args).target.port == port
 
 
-def test_a_container_that_restarts_again_and_again_does_not_run():
+def test_a_crash_looping_container_counts_as_not_running():
     found = agent(status={"phase": "Running", "containerStatuses": [WAITING]})
     assert (found.is_running, found.is_ready) == (False, False)
     assert found.reason.startswith("container userspace-proxy ")
@@ -58,7 +58,7 @@ def test_an_unscheduled_pod_states_why():
     assert (found.node, found.reason) == ("", "it is not scheduled: too few cpu")
 
 
-def test_reasons_have_a_bound():
+def test_reasons_are_truncated():
     state = {"waiting": {"reason": "Error", "message": "x" * 100_000}}
     status = {"name": "userspace-proxy", "ready": False, "state": state}
     found = agent(status={"phase": "Running", "containerStatuses": [status]})
@@ -70,7 +70,7 @@ def test_an_invalid_pod_is_rejected():
         read_agent(b'{"spec": []}')
 
 
-def test_the_serving_agent_of_several_is_asked_first():
+def test_the_serving_agent_of_several_is_queried_first():
     ready = pod()
     items = {
         "ready": ready,
@@ -98,7 +98,7 @@ def test_the_serving_agent_of_several_is_asked_first():
     assert by_node(agents, "new")["node-1"][0].target.pod == "canary"
 
 
-def test_a_canary_and_an_ending_agent_are_no_rivals():
+def test_a_canary_and_a_terminating_agent_are_not_rivals():
     ready = pod()
     items = {
         "canary": pod(args=["--service-proxy-name=new"]),

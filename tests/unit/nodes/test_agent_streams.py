@@ -61,7 +61,7 @@ def problem(answers):
     return answers.nodes["node-1"].problem
 
 
-async def test_after_each_failure_the_wait_is_longer(agents, follow):
+async def test_after_each_failure_the_retry_delay_grows(agents, follow):
     agents.add("node-1", fixed(b"no", 500))
     async with follow() as (_, until, waits, may_go):
         for _ in range(20):
@@ -71,7 +71,7 @@ async def test_after_each_failure_the_wait_is_longer(agents, follow):
         assert [wait for wait in waits if wait in PAUSES_S] == [*PAUSES_S, PAUSES_S[-1]]
 
 
-async def test_an_answer_resets_the_backoff(agents, follow):
+async def test_a_response_resets_the_backoff(agents, follow):
     agents.add("node-1", fixed(encode_answer(STATUS), Content_Type="application/x-ndjson"))
     async with follow() as (_, until, waits, may_go):
         for _ in range(20):
@@ -80,14 +80,14 @@ async def test_an_answer_resets_the_backoff(agents, follow):
         assert waits.count(PAUSES_S[0]) == 3
 
 
-async def test_an_agent_that_never_answers_has_a_deadline(agents, follow):
+async def test_an_agent_that_never_responds_times_out(agents, follow):
     agents.add("node-1", HOSTILE["silent"]())
     async with follow(first_s=0.1) as (answers, until, _, _):
         await until(lambda: problem(answers) is not None)
         assert problem(answers).row.key == "no_answer"
 
 
-async def test_a_stream_that_stops_is_noticed(agents, follow, monkeypatch):
+async def test_a_stalled_stream_is_detected(agents, follow, monkeypatch):
     monkeypatch.setattr(agent_streams, "SILENT_S", 0.1)
     monkeypatch.setattr(agent_calls, "FIRST_GAP_S", 0.01)
     agents.add("node-1", FakeAgent(STATUS))

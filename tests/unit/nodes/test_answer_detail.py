@@ -43,20 +43,20 @@ def only(answers):
     return answers.nodes["node-1"]
 
 
-def test_few_nodes_are_asked_for_whole_answers_and_many_for_summaries():
+def test_few_nodes_are_queried_for_complete_responses_and_many_for_summaries():
     assert Asking().mode("node-1", 3).path == "/api/v1/status"
     mode = Asking(["shop/web", "a/b&c"]).mode("node-1", SUMMARY_FROM + 1)
     assert mode.path == "/api/v1/status?view=summary&also=a%2Fb%26c&also=shop%2Fweb"
     assert mode.is_summary
 
 
-def test_streams_of_many_nodes_have_fewer_lines():
+def test_streams_of_many_nodes_send_fewer_lines():
     assert Asking(watches=True).mode("node-1", 3).path == "/api/v1/status?watch&every=1"
     assert Asking(watches=True).mode("node-1", 1000).path.endswith("?view=summary&watch&every=5")
     assert (every_s(SUMMARY_FROM), every_s(SUMMARY_FROM + 1)) == (1, 5)
 
 
-def test_all_whole_answers_together_have_a_bound():
+def test_the_total_size_of_complete_responses_is_bounded():
     one, many = (
         Asking().mode("node-1", 1).bounds.body,
         Asking().mode("node-1", SUMMARY_FROM).bounds.body,
@@ -67,7 +67,7 @@ def test_all_whole_answers_together_have_a_bound():
     assert summary.bounds.body == ANSWER_BYTES
 
 
-def test_a_node_with_a_too_large_answer_is_asked_for_a_summary(answers):
+def test_a_node_with_an_oversized_response_is_queried_for_a_summary(answers):
     asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     assert asking.reduce("node-1", asking.mode("node-1", 3))
     mode = asking.mode("node-1", 3)
@@ -77,7 +77,7 @@ def test_a_node_with_a_too_large_answer_is_asked_for_a_summary(answers):
     assert not asking.mode("node-2", 3).is_summary
 
 
-def test_after_several_summaries_all_nodes_are_asked_for_summaries(answers):
+def test_after_several_summaries_all_nodes_are_queried_for_summaries(answers):
     asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     for name in ("node-1", "node-2"):
         asking.reduce(name, asking.mode(name, 3))
@@ -87,7 +87,7 @@ def test_after_several_summaries_all_nodes_are_asked_for_summaries(answers):
     assert not asking.mode("node-3", 30).is_summary
 
 
-def test_nodes_that_were_many_for_a_moment_are_asked_for_whole_answers_again(answers):
+def test_after_a_brief_peak_nodes_are_queried_for_complete_responses_again(answers):
     asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     for name in ("node-1", "node-2"):
         asking.take(answers, name, read, asking.mode(name, SUMMARY_FROM + 1))
@@ -125,7 +125,7 @@ def test_forbidden_port_forwards_are_noted(answers):
     assert asking.refused is refused
 
 
-def test_a_late_answer_and_a_stopped_stream_are_different_problems(answers):
+def test_a_late_response_and_a_stalled_stream_are_different_problems(answers):
     asking = Asking()
     asking.fail_late(answers, "node-1", TO, 5.0)
     assert only(answers).problem == agent_causes.no_answer("kube-system", 5.0)
@@ -134,7 +134,7 @@ def test_a_late_answer_and_a_stopped_stream_are_different_problems(answers):
     assert only(answers).problem == agent_causes.gone_silent("kube-system", 10.0)
 
 
-def test_the_nodes_state_is_part_of_the_cause(answers):
+def test_the_cause_includes_the_nodes_state(answers):
     answers.take(found(pod(), nodes=[node("node-1", ready="Unknown")]))
     Asking().fail_late(answers, "node-1", TO, 5.0)
     assert only(answers).problem.get("node_state") == "kubelet has stopped"
@@ -154,7 +154,7 @@ def unasked():
     return Answers(Where())
 
 
-def test_each_node_has_an_answer_or_a_cause(unasked):
+def test_each_node_has_a_response_or_a_cause(unasked):
     waiting = pod("two", "node-2", status={"phase": "Pending"})
     nodes = [node(f"node-{number}") for number in (1, 2, 3)]
     unasked.take(found(pod("one", "node-1"), waiting, nodes=nodes))
@@ -175,7 +175,7 @@ def test_nodes_are_unknown_if_they_cannot_be_listed(unasked):
     assert unasked.all_nodes(None).has_nodes
 
 
-def test_a_failure_keeps_the_last_answer_until_the_next(unasked):
+def test_a_failure_keeps_the_last_response_until_the_next(unasked):
     unasked.take(found(pod()))
     assert not unasked.is_settled()
     unasked.put("node-1", READ, is_summary=False)
@@ -186,7 +186,7 @@ def test_a_failure_keeps_the_last_answer_until_the_next(unasked):
     assert unasked.all_nodes(None).answers[0].problem is None
 
 
-def test_an_agent_that_runs_again_is_asked_again(unasked):
+def test_an_agent_that_runs_again_is_queried_again(unasked):
     unasked.take(found(pod(status={"phase": "Pending"})))
     assert unasked.to_ask() == {}
     unasked.take(found(pod()))
@@ -194,7 +194,7 @@ def test_an_agent_that_runs_again_is_asked_again(unasked):
     assert unasked.all_nodes(None).answers[0].problem is None
 
 
-def test_a_message_of_a_vanished_node_has_no_effect(unasked):
+def test_a_response_of_a_removed_node_has_no_effect(unasked):
     unasked.take(found(pod()))
     unasked.take(found())
     unasked.put("node-1", READ, is_summary=False)
@@ -202,7 +202,7 @@ def test_a_message_of_a_vanished_node_has_no_effect(unasked):
     assert unasked.all_nodes(None).answers == ()
 
 
-def test_services_behind_are_news_once(unasked):
+def test_a_lagging_service_is_reported_as_changed_once(unasked):
     unasked.take(found(pod()))
     assert unasked.set_behind({"node-1": ("shop/web",), "node-9": ("shop/web",)})
     assert not unasked.set_behind({"node-1": ("shop/web",)})
@@ -210,7 +210,7 @@ def test_services_behind_are_news_once(unasked):
     assert unasked.set_behind({})
 
 
-def test_why_a_node_is_not_ready_is_known(unasked):
+def test_state_of_returns_why_a_node_is_not_ready(unasked):
     unasked.take(found(pod(), nodes=[node("node-1", ready="Unknown")]))
     assert unasked.state_of("node-1") == "kubelet has stopped"
     assert unasked.state_of("node-9") == ""

@@ -9,7 +9,7 @@ from userspace_proxy_kubectl.nodes.words import format_port
 from .views import POD, make_sick_cluster
 
 
-def test_the_status_has_verdicts_of_all_nodes_as_values():
+def test_status_json_contains_the_verdicts_of_all_nodes():
     merged = merge(make_sick_cluster())
     status = json.loads(status_to_json(merged))
     assert (status["level"], status["answered"], status["service_ports"]) == ("trouble", 6, 4)
@@ -30,7 +30,7 @@ def test_the_status_has_verdicts_of_all_nodes_as_values():
     assert incident["cause"]["code"] == "endpoint-silent"
 
 
-def test_the_nodes_have_their_causes():
+def test_nodes_json_contains_the_causes_of_each_node():
     nodes = json.loads(nodes_to_json(merge(make_sick_cluster())))
     by_name = {row["node"]: row for row in nodes["nodes"]}
     assert [one["code"] for one in by_name["node-2"]["causes"]] == ["source-away"]

@@ -82,13 +82,13 @@ def look(nodes, plans):
     return look
 
 
-async def test_a_node_with_the_same_plan_is_not_asked(nodes, look):
+async def test_a_node_with_the_same_plan_is_not_queried(nodes, look):
     nodes.plans["node-1"] = dict(OURS)
     assert await look() == ({}, True)
     assert nodes.asked == []
 
 
-async def test_services_that_differ_for_more_than_two_seconds_are_behind(nodes, look):
+async def test_services_differing_for_more_than_two_seconds_are_behind(nodes, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     nodes.plans["node-2"] = {"shop/cart": OURS["shop/cart"], "shop/gone": "00000009"}
     assert await look() == ({}, False)
@@ -105,7 +105,7 @@ async def test_a_node_that_has_caught_up_is_not_behind(nodes, look):
     assert await look(1) == ({}, True)
 
 
-async def test_a_change_of_the_api_servers_objects_begins_anew(nodes, plans, look):
+async def test_a_change_of_the_api_objects_restarts_the_comparison(nodes, plans, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     await look()
     plans.digests = {**OURS, "shop/web": "00000004"}
@@ -113,14 +113,14 @@ async def test_a_change_of_the_api_servers_objects_begins_anew(nodes, plans, loo
     assert await look(BEHIND_S) == ({"node-1": ("shop/web",)}, True)
 
 
-async def test_a_node_whose_plan_was_current_a_moment_ago_is_not_asked(nodes, plans, look):
+async def test_a_node_with_a_recently_current_plan_is_not_queried(nodes, plans, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     plans.former = (summary_of(nodes.plans["node-1"])[0],)
     assert await look() == ({}, True)
     assert nodes.asked == []
 
 
-async def test_services_that_could_not_be_read_are_left_out(nodes, plans, look):
+async def test_unreadable_services_are_omitted(nodes, plans, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     plans.unread = frozenset({"shop/web"})
     await look()
@@ -128,18 +128,18 @@ async def test_services_that_could_not_be_read_are_left_out(nodes, plans, look):
 
 
 @pytest.mark.parametrize("form", [0, FORM + 1])
-async def test_an_agent_of_another_form_can_not_be_compared(nodes, look, form):
+async def test_an_agent_with_another_digest_form_cannot_be_compared(nodes, look, form):
     nodes.plans["node-1"], nodes.form = {}, form
     assert await look() == ({}, True)
     assert nodes.asked == []
 
 
-async def test_without_own_digests_nothing_is_compared(nodes, plans, look):
+async def test_without_own_digests_plans_are_not_compared(nodes, plans, look):
     nodes.plans["node-1"], plans.planned_at = {}, 0.0
     assert await look() == ({}, True)
 
 
-async def test_each_comparison_asks_a_few_nodes_starting_with_differing_ones(nodes, look):
+async def test_each_comparison_queries_a_few_nodes_starting_with_differing_ones(nodes, look):
     for number in range(ASKED_MAX + 5):
         nodes.plans[f"node-{number:02}"] = {**OURS, "shop/web": "old"}
     await look()

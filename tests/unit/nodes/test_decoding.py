@@ -76,7 +76,7 @@ def hostile(name, size):
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE.keys() - {"params"}))
-def test_no_answer_takes_more_memory_than_is_counted_before(name):
+def test_decoding_a_response_stays_within_the_estimated_memory(name):
     kind, line = hostile(name, 20_000)
     Allowance(10 * most_of(line)).decode(line, kind)
     tracemalloc.start()
@@ -89,7 +89,7 @@ def test_no_answer_takes_more_memory_than_is_counted_before(name):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_answer_is_rejected_or_kept_within_the_allowance(name):
+def test_a_hostile_response_is_rejected_or_kept_within_the_allowance(name):
     body = 50_000
     for size in (2_000, 10_000, body):
         kind, line = hostile(name, size)
@@ -105,7 +105,7 @@ def test_a_hostile_answer_is_rejected_or_kept_within_the_allowance(name):
         del value
 
 
-def test_decoding_hostile_answers_takes_bounded_memory():
+def test_decoding_hostile_responses_uses_bounded_memory():
     """Each is as large as may be decoded, if it is of empty objects."""
     script = (
         "import resource, sys\n"
@@ -127,7 +127,7 @@ def test_decoding_hostile_answers_takes_bounded_memory():
 
 
 @pytest.mark.parametrize("endpoints", [0, 3, 100])
-def test_proxies_answers_fit_the_decoding_limits(endpoints):
+def test_real_responses_fit_the_decoding_limits(endpoints):
     status = status_of(service_objects(50, endpoints=endpoints), "node-1")
     line = encode_answer(status)
     assert most_of(line) < DECODED_PER_BYTE * len(line)
@@ -136,7 +136,7 @@ def test_proxies_answers_fit_the_decoding_limits(endpoints):
     assert Allowance(len(line)).decode(line, StatusFacts).ports
 
 
-def test_an_answer_is_measured_once_its_estimated_size_exceeds_the_allowance():
+def test_a_response_is_measured_once_its_estimated_size_exceeds_the_allowance():
     allowance = Allowance(1000)
     status = allowance.decode(b'{"version": "1"}', StatusFacts)
     size = allowance.used
@@ -152,7 +152,7 @@ def test_an_answer_is_measured_once_its_estimated_size_exceeds_the_allowance():
         allowance.measure(msgspec.structs.replace(status, node="x" * 4000))
 
 
-def test_a_map_of_times_and_parameters_is_looked_at_too():
+def test_times_inside_mappings_are_checked():
     for part in ('"settings": {"at": -1}', '"ports": [{"notes": [{"params": {"at": 1e11}}]}]'):
         with pytest.raises(ValueError, match="a time in it is out of range"):
             Allowance(10_000).decode(b'{"version": "1", %s}' % part.encode(), StatusFacts)
@@ -167,11 +167,11 @@ def changed(status, **changes):
     return msgspec.structs.replace(status, **changes)
 
 
-def test_an_answer_is_decoded_as_written():
+def test_a_decoded_response_encodes_to_the_same_text():
     assert encode_answer(WHOLE(encode_answer(STATUS))) == encode_answer(STATUS)
 
 
-def test_applied_changes_give_the_agents_current_state():
+def test_applied_changes_yield_the_agents_current_state():
     one, two, three = STATUS.ports
     two = msgspec.structs.replace(two, active=7)
     states = [
@@ -192,7 +192,7 @@ def test_applied_changes_give_the_agents_current_state():
         assert (known.served, known.version) == (state.served, state.version)
 
 
-def test_fields_of_a_line_that_no_proxy_has_change_nothing():
+def test_unknown_fields_of_a_change_are_ignored():
     line = b"{%s}" % b",".join(b'"x%d": 1' % number for number in range(1000))
     assert CHANGE(STATUS, line) == STATUS
 
@@ -229,17 +229,17 @@ def with_number(text):
         ),
     ],
 )
-def test_an_answer_that_no_proxy_sends_is_rejected(line):
+def test_an_invalid_response_is_rejected(line):
     with pytest.raises(ValueError, match=r"\w"):
         WHOLE(line)
 
 
-def test_numbers_in_texts_are_no_numbers():
+def test_digits_inside_texts_are_not_checked_as_numbers():
     text = "web-8e45-12345678901234567890: 1e300"
     assert WHOLE(json.dumps({"version": "1", "node": text}).encode()).node == text
 
 
-def test_a_line_of_connections_is_bounded_as_all_that_nodes_send():
+def test_a_line_of_connections_is_bounded():
     assert read_connection_line(b'{"service": "shop/web"}').service == "shop/web"
     for line in (b'{"x": [%s]}' % (b"{}," * 5000 + b"{}"), b'{"at": -1}', b"x" * (LINE_BYTES + 1)):
         with pytest.raises(ValueError, match=r"\w"):
@@ -247,7 +247,7 @@ def test_a_line_of_connections_is_bounded_as_all_that_nodes_send():
 
 
 @pytest.mark.parametrize("part", [b'\\"', b'"', b"\\\n", b'"a":', b",-", b":9.9e", b'"a_at_at_'])
-def test_numbers_are_looked_for_in_linear_time(part):
+def test_the_search_for_numbers_takes_linear_time(part):
     """Without an end of the text, each quote in it took as long as the rest."""
 
     def read(line):
@@ -257,7 +257,7 @@ def test_numbers_are_looked_for_in_linear_time(part):
     check_cost(read, with_number(b"9" * 17).removesuffix(b"}") + b', "a": "' + part * 30_000)
 
 
-def test_numbers_that_programs_agree_upon_are_read():
+def test_integers_up_to_2_53_are_accepted():
     status = WHOLE(with_number(b"9007199254740991"))
     assert status.revision == (1 << 53) - 1
     assert isinstance(status, StatusFacts)

@@ -14,11 +14,11 @@ def said(planned, there):
     return [str(one) for one in differences(planned, there)]
 
 
-def test_planned_endpoints_in_any_order_make_no_difference():
+def test_the_order_of_endpoints_makes_no_difference():
     assert said([web(A, B)], [web(B, A)]) == []
 
 
-def test_endpoints_and_addresses_that_a_node_lacks_or_keeps_are_named():
+def test_missing_and_surplus_endpoints_and_addresses_are_named():
     kept = make_frontend("203.0.113.9:80", "LoadBalancer", "")
     assert said([web(A, B)], [web(B, C, frontends=(ADDRESS, kept))]) == [
         "shop/web:http (IPv4): it lacks 10.244.1.1:8080; "
@@ -26,7 +26,7 @@ def test_endpoints_and_addresses_that_a_node_lacks_or_keeps_are_named():
     ]
 
 
-def test_an_endpoint_in_another_state_is_named():
+def test_an_endpoint_with_a_different_state_is_named():
     there = web(A, make_endpoint(B, "not ready", is_usable=False))
     assert said([web(A, B)], [there]) == [
         'shop/web:http (IPv4): 10.244.2.2:8080 is "not ready" there, "ready" as planned'
@@ -46,7 +46,7 @@ def test_missing_and_surplus_service_ports_are_named():
     assert said([web(A)], [web(A), tls]) == ["it still has shop/web:tls (IPv4)"]
 
 
-def test_of_many_endpoints_some_are_named():
+def test_only_some_of_many_endpoints_are_named():
     many = [f"10.244.9.{number}:8080" for number in range(1, 8)]
     (line,) = said([web(*many)], [web()])
     assert line.endswith("it lacks 10.244.9.1:8080, 10.244.9.2:8080, 10.244.9.3:8080 and 4 others")

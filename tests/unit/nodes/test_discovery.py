@@ -47,20 +47,20 @@ async def test_pods_of_every_release_in_the_namespace_are_found(api, finder_of):
     }
 
 
-async def test_a_selector_and_a_namespace_choose_others(api, finder_of):
+async def test_a_selector_and_a_namespace_select_other_agents(api, finder_of):
     api.put(with_metadata(pod("mine", "node-1", labels={"app": "mine"}), namespace="net"))
     found = await finder_of(namespace="net", selector="app=mine").pods()
     assert list(found.agents) == ["node-1"]
 
 
-async def test_after_a_take_over_from_kubeadms_kube_proxy_its_pods_are_agents(api, finder_of):
+async def test_pods_taken_over_from_kubeadms_kube_proxy_are_agents(api, finder_of):
     api.put(pod("new", "node-1", labels=KUBE_PROXY, command=[*RUN, "--take-over"]))
     api.put(pod("old", "node-2", labels=KUBE_PROXY, command=RUN))
     found = await finder_of().pods()
     assert list(found.agents) == ["node-1"]
 
 
-async def test_kube_proxy_itself_is_no_agent(api, finder_of):
+async def test_kube_proxy_is_not_an_agent(api, finder_of):
     api.put(pod("old", "node-1", labels=KUBE_PROXY, command=RUN))
     finder = finder_of()
     await look(finder)
@@ -68,7 +68,7 @@ async def test_kube_proxy_itself_is_no_agent(api, finder_of):
         finder.check()
 
 
-async def test_kube_proxy_is_no_agent_after_a_list_of_its_pods_has_failed_either(api, finder_of):
+async def test_kube_proxy_is_not_an_agent_even_after_a_failed_list(api, finder_of):
     api.put(pod("old", "node-1", labels=KUBE_PROXY, command=RUN))
     finder = finder_of()
     api.refuse("pods", 500, after=1)
@@ -106,14 +106,14 @@ async def test_nodes_are_unknown_without_the_right_to_list_them(api, finder_of):
     assert (found.nodes, names(found)) == (None, ("node-1",))
 
 
-async def test_pods_that_may_not_be_listed_are_an_error_with_the_command(api, finder_of):
+async def test_forbidden_pod_lists_are_an_error_with_the_command(api, finder_of):
     api.denied = {"list pods"}
     with pytest.raises(SourceError, match=r"doesn't allow test to list pods .* rolebinding"):
         await finder_of().pods()
 
 
 @pytest.mark.parametrize("code", [401, 500])
-async def test_other_refusals_are_errors_with_the_servers_message(api, finder_of, code):
+async def test_other_rejected_requests_are_errors_with_the_servers_message(api, finder_of, code):
     api.refuse("pods", code, message="not today")
     with pytest.raises(SourceError, match="not today"):
         await finder_of().pods()
@@ -125,7 +125,7 @@ async def test_an_unavailable_server_is_an_error(api, finder_of):
         await finder_of().pods()
 
 
-async def test_agents_that_come_go_and_change_are_followed(api, finder_of):
+async def test_added_removed_and_changed_agents_are_followed(api, finder_of):
     api.put(pod("one", "node-1"))
     finder = finder_of()
     await finder.pods()

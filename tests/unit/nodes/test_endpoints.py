@@ -34,12 +34,12 @@ SILENT = silent(POD).replace(first_at=SINCE)
         pytest.param((), 1, (NOW,), Extent.SOME, id="it-is-not-ready"),
     ],
 )
-def test_a_faults_extent_depends_on_the_nodes_that_tried(causes, unhealthy, answers, extent):
+def test_the_extent_of_a_fault_depends_on_the_dialling_nodes(causes, unhealthy, answers, extent):
     """Users went to healthy nodes: an endpoint that came and went was said to be unreachable."""
     assert extent_of(causes, unhealthy, answers) is extent
 
 
-def test_without_a_byte_that_came_back_no_answer_is_known():
+def test_without_a_received_byte_no_endpoint_counts_as_answering():
     """A UDP Service of which 476 of 479 flows failed was green on all nodes."""
     tried = untried(connections=479, failures=0)
     (one,) = endpoints_of({"a": web(tried), "b": web(tried)})
@@ -59,11 +59,11 @@ def test_without_a_byte_that_came_back_no_answer_is_known():
         ({"cause": silent(POD)}, True),
     ],
 )
-def test_a_node_with_any_count_has_tried_the_endpoint(facts, is_tried):
+def test_a_node_with_any_counter_has_dialled_the_endpoint(facts, is_tried):
     assert has_tried(untried(**facts)) is is_tried
 
 
-def test_an_endpoint_lists_the_nodes_that_tried_it_with_results():
+def test_an_endpoint_lists_the_nodes_that_dialled_it_with_results():
     members = {
         "a": web(answering(node="n3"), untried(OTHER)),
         "b": web(failing(refuses(POD), failures=2), untried(OTHER)),
@@ -80,7 +80,7 @@ def test_an_endpoint_lists_the_nodes_that_tried_it_with_results():
     assert other.extent is Extent.NONE
 
 
-def test_an_endpoint_has_the_name_of_its_pod():
+def test_an_endpoint_shows_the_name_of_its_pod():
     """Who was woken at night saw addresses, and asked kubectl whose they are."""
     members = {"a": web(untried()), "b": web(answering(pod="web-7d9-x2x"))}
     (one,) = endpoints_of(members)
@@ -91,18 +91,18 @@ def test_an_endpoint_has_the_name_of_its_pod():
     assert port.endpoints == (one,)
 
 
-def test_endpoints_that_fail_are_first():
+def test_failing_endpoints_are_listed_first():
     members = {"a": web(answering(OTHER), failing(silent(POD)))}
     assert [one.address for one in endpoints_of(members)] == [POD, OTHER]
 
 
-def test_causes_of_an_endpoint_are_the_same_whatever_else_is_known():
+def test_additional_facts_do_not_distinguish_causes_of_an_endpoint():
     assert same_cause(refuses(POD)) == same_cause(refuses(POD, was_open=True))
     assert same_cause(refuses(POD)) != same_cause(refuses(OTHER))
     assert same_cause(refuses(POD)) != same_cause(silent(POD))
 
 
-def test_several_nodes_observations_are_merged_into_the_latest():
+def test_observations_of_several_nodes_are_merged_into_the_latest():
     seen = [
         silent(POD).replace(count=2, first_at=100.0, last_at=110.0),
         refuses(POD).replace(count=3, first_at=90.0, last_at=120.0),
@@ -112,5 +112,5 @@ def test_several_nodes_observations_are_merged_into_the_latest():
     assert together == refuses(POD).replace(count=6, first_at=90.0, last_at=130.0)
 
 
-def test_a_negative_count_adds_nothing():
+def test_a_negative_count_is_ignored():
     assert seen_together([silent(POD).replace(count=-5)]) == silent(POD)

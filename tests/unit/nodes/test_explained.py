@@ -59,7 +59,7 @@ def test_nodes_serving_as_planned_are_confirmed():
     assert [step.topic for step in last_part(one)] == ["nodes", "clients", "plan"]
 
 
-def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_command():
+def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command():
     unhealthy = answer("node-2", web(A, B, refusing=(A,)))
     all_nodes = nodes(answer("node-1", web(A, B)), unhealthy)
     one, merged = explained(all_nodes), merge(all_nodes)
@@ -75,7 +75,7 @@ def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
 
 
-def test_a_remedys_command_asks_the_same_cluster():
+def test_a_suggested_command_queries_the_same_cluster():
     cause = none_ready(2, 0, ("pods", "-n", "shop", "-l", "app=web"))
     unhealthy = make_port("web", frontends=(ADDRESS,), endpoints=(), cause=cause)
     one = explained(nodes(answer("node-1", unhealthy)), source=("--context=prod",))
@@ -83,7 +83,7 @@ def test_a_remedys_command_asks_the_same_cluster():
     assert step.hint == f"kubectl {command(cause)} --context=prod"
 
 
-def test_a_node_behind_is_named_with_its_endpoints():
+def test_a_lagging_node_is_named_with_its_endpoints():
     late = [answer(node, web(A, C), behind=("shop/web",)) for node in ("node-2", "node-3")]
     one = explained(nodes(answer("node-1", web(A, B)), *late))
     (step,) = [s for s in last_part(one) if s.topic == "plan" and s.level is Level.TROUBLE]
@@ -94,7 +94,7 @@ def test_a_node_behind_is_named_with_its_endpoints():
     assert one.sentence.endswith(f"; {step.what}")
 
 
-def test_nodes_lagging_in_the_same_way_are_one_line():
+def test_nodes_lagging_in_the_same_way_share_a_line():
     late = [answer(f"node-{n}", web(A), behind=("shop/web",)) for n in range(5)]
     other = answer("node-7", web(B), behind=("shop/web",))
     steps = behind_steps("shop/web", [web(A, B)], nodes(*late, other))
@@ -104,18 +104,18 @@ def test_nodes_lagging_in_the_same_way_are_one_line():
     ]
 
 
-def test_another_service_behind_is_of_no_concern():
+def test_another_lagging_service_is_ignored():
     steps = behind_steps("shop/web", [web(A)], nodes(answer("node-1", web(B), behind=("shop/db",))))
     assert [(step.level, step.what) for step in steps] == [(Level.OK, "as planned on 1 node")]
 
 
 @pytest.mark.parametrize("plan", [{"digest": ""}, {"form": FORM + 1}], ids=["older", "newer"])
-def test_an_agent_of_another_version_is_not_known_to_be_as_planned(plan):
+def test_an_agent_of_another_version_is_not_compared_with_the_plan(plan):
     steps = behind_steps("shop/web", [web(A)], nodes(answer("node-1", web(A), **plan)))
     assert [step.level for step in steps] == [None]
 
 
-def test_without_the_api_servers_services_nothing_is_compared():
+def test_without_the_services_of_the_api_server_plans_are_not_compared():
     steps = behind_steps("shop/web", None, nodes(answer("node-1", web(A)), digests=False))
     assert [step.level for step in steps] == [None]
     assert "can't be read" in steps[0].what
@@ -129,12 +129,12 @@ def test_an_explanation_of_a_node_states_differences_from_the_plan():
     assert one.sentence.endswith("; not as planned on node-1")
 
 
-def test_a_node_without_an_answer_is_named():
+def test_an_unresponsive_node_is_counted():
     one = explained(nodes(answer("node-1", web(A, B)), AgentAnswer("node-2")))
     assert last_part(one)[0].what == "1 of 2 nodes answered"
 
 
-def test_a_service_whose_flows_get_no_answer_has_a_remedy_and_the_command_for_such_a_node():
+def test_a_service_with_unanswered_flows_has_a_remedy_and_a_command_for_an_affected_node():
     all_nodes = nodes(*(answer(n, flows("web", unanswered=9)) for n in ("node-1", "node-2")))
     merged = merge(all_nodes)
     (port,) = merged.ports
@@ -147,7 +147,7 @@ def test_a_service_whose_flows_get_no_answer_has_a_remedy_and_the_command_for_su
     assert served.hint == NO_DATAGRAM_HINT
 
 
-def test_an_endpoint_listed_as_ready_has_no_mark_of_success_where_it_fails():
+def test_a_failing_ready_endpoint_has_no_success_mark():
     def marks_of(*answers):
         (step,) = (
             step

@@ -31,29 +31,29 @@ def said(*answers):
     return [(finding.cause, finding.nodes) for finding in findings_in(all_of(*answers))]
 
 
-def test_healthy_nodes_with_equal_settings_have_no_finding():
+def test_healthy_nodes_with_equal_settings_have_no_findings():
     assert said(answer_of("a"), answer_of("b")) == []
 
 
-def test_nodes_without_an_answer_for_the_same_reason_are_one_finding():
+def test_nodes_unresponsive_for_the_same_reason_are_one_finding():
     found = findings_in(all_of(without_answer("a"), without_answer("b"), answer_of("c")))
     assert [(one.level, one.cause, one.nodes) for one in found] == [
         (Level.TROUBLE, PROBLEM, ("a", "b"))
     ]
 
 
-def test_a_node_without_an_agent_may_be_so_on_purpose():
+def test_a_node_without_an_agent_needs_only_attention():
     (one,) = findings_in(all_of(without_answer("a", agents=())))
     assert one.level is Level.ATTENTION
 
 
-def test_the_last_answer_of_a_node_without_an_answer_adds_no_finding():
+def test_the_last_response_of_an_unresponsive_node_adds_no_finding():
     firewalls = (FirewallFacts("ip filter in", "policy drop", "Add a rule"),)
     old = answer_of("a", source=CUT_OFF, firewalls=firewalls, problem=PROBLEM)
     assert said(old) == [(PROBLEM, ("a",))]
 
 
-def test_nodes_are_not_compared_with_a_former_agents_answer():
+def test_nodes_are_not_compared_with_a_former_agents_response():
     former = answer_of(
         "a",
         version="0.0.9",
@@ -74,12 +74,12 @@ def test_two_agents_on_a_node_are_named():
 
 
 @pytest.mark.parametrize("last", [LastStateFacts(), LastStateFacts("s", NOW - 300)])
-def test_an_agent_that_cannot_read_from_the_api_server_is_cut_off(last):
+def test_an_agent_that_cannot_read_from_the_api_server_is_reported_as_cut_off(last):
     found = said(answer_of("a", source=CUT_OFF, last_state=last), answer_of("b"))
     assert found == [(source_fails(CUT_OFF.problems[0]), ("a",))]
 
 
-def test_rules_of_kube_proxy_beside_ours_are_named():
+def test_kube_proxy_rules_beside_the_proxys_are_named():
     places = tuple(f"chain KUBE-SERVICES of table {table}" for table in "abcd")
     found = said(
         answer_of("a", kube_proxy=places), answer_of("b", kube_proxy=places[1:]), answer_of("c")
@@ -87,7 +87,7 @@ def test_rules_of_kube_proxy_beside_ours_are_named():
     assert found == [(beside_kube_proxy(places[:3]), ("a", "b"))]
 
 
-def test_rejected_objects_cut_nothing_off():
+def test_rejected_objects_do_not_mark_an_agent_as_cut_off():
     rejected = RejectedFacts.at("Service shop/x", "ports: missing")
     source = SourceFacts(
         "kubernetes", "x", is_synced=True, problems=(rejected.line,), rejected=(rejected,)
@@ -107,14 +107,14 @@ def test_equal_problems_of_several_nodes_are_one_finding():
     assert (one.level, one.nodes, remedy(one.cause)) == (Level.TROUBLE, ("a", "b"), "Add a rule")
 
 
-def test_an_agent_that_claims_many_problems_is_heard_last_and_not_at_length():
+def test_many_problems_reported_by_one_agent_are_truncated_and_listed_last():
     many = tuple(FirewallFacts(f"ip filter c{number}", "x") for number in range(99))
     found = said(answer_of("a", firewalls=many), without_answer("b"))
     assert found[0] == (PROBLEM, ("b",))
     assert len(found) == 6
 
 
-def test_a_version_that_most_do_not_have_is_named():
+def test_a_minority_version_is_named():
     old, new = {"version": "0.1.0"}, {"version": "0.2.0", "commit": "0123456789ab"}
     found = said(answer_of("a", **old), *(answer_of(node, **new) for node in "bc"))
     assert found == [(other_version("0.1.0", "0.2.0 (commit 0123456789ab)"), ("a",))]
@@ -157,12 +157,12 @@ def test_lagging_nodes_are_one_finding_with_all_services():
         (0.0, None),
     ],
 )
-def test_a_clock_is_off_if_the_transfer_time_does_not_explain_it(now, cause):
+def test_a_clock_is_reported_as_off_unless_the_transfer_time_explains_it(now, cause):
     nodes = [answer_of("a", now=now), answer_of("b"), answer_of("c")]
     assert said(*nodes) == ([] if cause is None else [(cause, ("a",))])
 
 
-def test_an_answer_that_took_long_explains_more():
+def test_a_slow_response_explains_a_larger_clock_difference():
     slow = answer_of("a", now=NOW - 9, asked_at=NOW - 10)
     assert said(slow, answer_of("b"), answer_of("c")) == []
     assert clock_of(slow) == (-4.0, 5.0)
@@ -182,7 +182,7 @@ def test_a_shared_clock_offset_of_most_nodes_is_attributed_to_this_machine(by, i
     assert found == [(clock_off(30, is_ahead=is_ahead), ("d",)), own]
 
 
-def test_the_usual_value_is_the_value_of_more_than_half():
+def test_the_usual_value_is_held_by_more_than_half():
     assert usual(["a", "a", "b"]) == "a"
     assert usual(["a", "b"]) is None
     assert usual([]) is None

@@ -8,33 +8,33 @@ from userspace_proxy_kubectl.nodes.growth import ORDERS, growth_of, in_order, ra
 from .views import NOW, at, merged_of
 
 
-def test_rates_of_nodes_are_added_each_by_its_own_clock():
+def test_rates_of_nodes_are_computed_by_their_own_clocks_and_summed():
     before, now = at(NOW, 100, 500), at(NOW + 4, 140, 502)
     (rates,) = rates_of(now, before).values()
     assert rates == Figures(connections=10.5)
 
 
-def test_an_agent_started_in_between_has_counted_since():
+def test_a_restarted_agents_counters_start_at_its_restart():
     before = at(NOW, 100)
     now = at(NOW + 4, 30, started=[NOW + 2])
     (rates,) = rates_of(now, before).values()
     assert rates.connections == 15.0
 
 
-def test_counters_unknown_before_add_nothing_to_a_rate():
+def test_counters_without_a_previous_value_add_nothing_to_a_rate():
     first = at(NOW, 100)
     assert rates_of(at(NOW + 1, 100, 100), first).popitem()[1] == Figures()
     assert rates_of(first, merged_of()) == {}
 
 
-def test_a_clock_that_stands_still_gives_no_rate():
+def test_a_stopped_clock_yields_no_rate():
     assert rates_of(at(NOW, 200), at(NOW, 100)).popitem()[1] == Figures()
     later = at(NOW + 1, 200, started=[NOW + 9])
     assert rates_of(later, at(NOW, 100)).popitem()[1] == Figures()
 
 
 @pytest.mark.parametrize("set_by", [5.0, -5.0, 1e9])
-def test_setting_a_clock_is_no_restart(set_by):
+def test_setting_a_clock_does_not_count_as_a_restart(set_by):
     before = at(NOW, 100)
     now = at(NOW + 4 + set_by, 140, started=NOW - 1000 + set_by)
     assert list(growth_of(now, before).values()) == [Figures(connections=40)]
@@ -69,6 +69,6 @@ def test_sort_orders_cover_every_column_of_a_proxys_page():
         pytest.param("-open", ["cart", "search", "web", "quiet"], id="open"),
     ],
 )
-def test_equal_ports_are_in_the_order_of_their_names(sort, names):
+def test_equal_ports_are_sorted_by_name(sort, names):
     found = in_order(PORTS[::-1], sort, RATES.__getitem__)
     assert [port.key.service for port in found] == names

@@ -31,7 +31,7 @@ def test_an_endpoint_failing_on_several_nodes_is_one_incident():
     assert one.incident.id == alone.id
 
 
-def test_a_services_cause_is_also_of_nodes_that_know_an_endpoints_cause():
+def test_a_services_cause_includes_nodes_that_know_an_endpoints_cause():
     unready = {"state": "not ready", "is_usable": False}
     cause = none_ready(1, 0, ("pods",))
     past = failing(refuses(POD).replace(when=When.PAST), is_past=True, **unready)
@@ -40,7 +40,7 @@ def test_a_services_cause_is_also_of_nodes_that_know_an_endpoints_cause():
     assert found["none_ready"] == ("a", "b")
 
 
-def test_a_fault_on_some_of_the_nodes_that_tried_is_a_path_fault():
+def test_a_fault_on_some_of_the_dialling_nodes_is_a_path_fault():
     members = {
         "a": web(failing(silent(POD))),
         "b": web(answering(POD)),
@@ -51,24 +51,24 @@ def test_a_fault_on_some_of_the_nodes_that_tried_is_a_path_fault():
     assert (one.nodes, one.tried, one.answered, one.extent) == (("a",), 3, 2, Extent.PATH)
 
 
-def test_nodes_answered_through_another_service_have_tried_the_endpoint():
+def test_a_node_served_through_another_service_has_dialled_the_endpoint():
     (one,) = incidents_of([{"a": web(failing(silent(POD)))}, {"b": web(answering(), name="api")}])
     assert (one.tried, one.answered, one.extent) == (2, 1, Extent.PATH)
 
 
-def test_a_fault_seen_by_the_only_trying_node_has_extent_one():
+def test_a_fault_seen_by_the_only_dialling_node_has_extent_one():
     (one,) = incidents_of([{"a": web(failing(silent(POD))), "b": web(untried(POD))}])
     assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
 
 
-def test_a_node_with_a_summary_does_not_count_as_having_tried():
+def test_a_node_with_a_summary_does_not_count_as_having_dialled():
     members = {"a": web(failing(silent(POD))), "b": web(failing(silent(POD)))}
     of_service = web(name="x", problem="in use")
     found = incidents_of([members, {"c": of_service}], {"b", "c", "d"})
     assert {one.extent: one.left_out for one in found} == {Extent.ENDPOINT: 2, Extent.NONE: 0}
 
 
-def test_a_dead_node_is_one_incident_even_if_each_node_tried_one_endpoint():
+def test_a_dead_node_is_one_incident_even_if_each_node_dialled_one_endpoint():
     members = {
         node: web(failing(silent(at).replace(**SEEN), node="node-3"), answering(OTHER))
         for node, at in zip("abc", PODS, strict=False)
@@ -108,7 +108,7 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     assert one.incident.level == "trouble", "the worst of its endpoints"
 
 
-def test_endpoints_that_most_nodes_do_not_reach_stay_incidents_of_their_own():
+def test_endpoints_unreachable_from_most_nodes_are_separate_incidents():
     ways = [
         {
             "a": web(failing(refuses(at)), name=f"s{at[9]}"),
@@ -120,7 +120,7 @@ def test_endpoints_that_most_nodes_do_not_reach_stay_incidents_of_their_own():
     assert len(incidents_of(ways)) == 5
 
 
-def test_the_incident_of_the_most_nodes_is_the_first():
+def test_the_incident_affecting_the_most_nodes_comes_first():
     of_one = {"a": web(failing(refuses(POD)), name="x", problem="in use")}
     of_two = {node: web(failing(refuses(OTHER))) for node in "ab"}
     of_three = {node: web(failing(refuses(PODS[0])), name="y") for node in "abc"}
@@ -128,7 +128,7 @@ def test_the_incident_of_the_most_nodes_is_the_first():
     assert next(one.nodes for one in found if one.incident.level == "trouble") == ("a", "b", "c")
 
 
-def test_a_cause_of_a_service_is_about_no_endpoint():
+def test_a_service_cause_has_no_endpoint_extent():
     ports = {node: web(name="cart", problem="in use") for node in "ab"}
     (one,) = incidents_of([ports])
     assert (one.tried, one.answered, one.extent) == (0, 0, Extent.NONE)
@@ -154,13 +154,13 @@ def test_a_cause_of_a_service_is_about_no_endpoint():
     ],
     ids=["of-the-endpoint", "of-the-way", "of-the-node", "of-a-host"],
 )
-def test_the_command_is_for_a_shell_of_the_reader_or_names_the_node(members, command):
+def test_the_suggested_command_runs_locally_or_names_the_node(members, command):
     (one,) = incidents_of([members])
     assert one.command == command
 
 
 @pytest.mark.parametrize("name", ["web; reboot", "$(reboot)", "web\nreboot", "`reboot`"])
-def test_a_name_that_a_shell_would_obey_is_quoted_in_a_command(name):
+def test_a_name_in_a_suggested_command_is_shell_quoted(name):
     ways = {"a": web(failing(silent(POD)), name=name), "b": web(answering(), name=name)}
     (one,) = incidents_of([ways])
     assert one.command == f"{EXPLAIN.removesuffix(WEB)}{shell_word(f'shop/{name}')} --node=a"

@@ -60,7 +60,7 @@ def test_a_summary_omits_served_ports():
     assert [one.left_out for one in port.endpoints] == [1]
 
 
-def test_a_summary_of_a_node_behind_on_a_service_does_not_count_as_served():
+def test_a_lagging_node_with_a_summary_does_not_count_as_serving():
     late = answer_of("b", is_summary=True, served=8)
     port = one_port(
         answer_of("a", SICK, is_summary=True, served=7),
@@ -71,12 +71,12 @@ def test_a_summary_of_a_node_behind_on_a_service_does_not_count_as_served():
 
 
 @pytest.mark.parametrize("facts", [{}, {"is_summary": True, "served": 0}])
-def test_a_node_serving_nothing_or_with_a_whole_answer_lacks_the_port(facts):
+def test_a_node_serving_nothing_or_with_a_complete_response_lacks_the_port(facts):
     port = one_port(answer_of("a", SICK), answer_of("b", **facts))
     assert (port.served, port.missing) == (0, ("b",))
 
 
-def test_nodes_without_an_answered_client_are_counted_as_neutral():
+def test_nodes_without_a_served_client_are_counted_as_neutral():
     quiet = web(untried(), sent_at=0.0, connections=0, sent_bytes=0, received_bytes=0)
     port = one_port(answer_of("a", quiet), answer_of("b", FINE), answer_of("c", quiet))
     assert port.served == 3
@@ -95,16 +95,14 @@ def test_nodes_without_an_answered_client_are_counted_as_neutral():
         pytest.param(False, 0, None, id="nothing-is-known"),
     ],
 )
-def test_all_together_have_a_neutral_mark_where_nothing_shows_that_clients_are_answered(
-    fine, failed, mark
-):
+def test_the_merged_mark_is_neutral_without_proof_of_served_clients(fine, failed, mark):
     quiet = web(untried(), name="quiet", sent_at=0.0, connections=0, sent_bytes=0, refused=failed)
     merged = merged_of(answer_of("a", quiet, *([FINE] if fine else [])))
     assert merged.level is Level.OK
     assert (merged.mark, mark_of(merged.ports)) == (mark, mark)
 
 
-def test_a_node_without_an_answer_now_counts_nowhere():
+def test_an_unresponsive_node_is_not_counted():
     old = answer_of("b", SICK, problem=without_answer("b").problem)
     merged = merged_of(answer_of("a", FINE), old, without_answer("c"))
     assert (merged.nodes, merged.answered) == (("a", "b", "c"), ("a",))
@@ -113,14 +111,14 @@ def test_a_node_without_an_answer_now_counts_nowhere():
     assert not merged.incidents
 
 
-def test_families_and_sides_are_service_ports_of_their_own():
+def test_families_and_sides_are_separate_service_ports():
     key = MergedKey("shop", "web", "http", "IPv4", "")
     assert (str(key), key.name, key.of_service) == ("shop/web:http", "shop/web:http", "shop/web")
     other = MergedKey("shop", "web", "", "IPv6", "external")
     assert str(other) == "shop/web (IPv6, external)"
 
 
-def test_the_worst_that_touches_the_most_nodes_is_first():
+def test_ports_are_sorted_by_severity_and_affected_nodes():
     partly = web(failing(refuses(POD)), answering(OTHER), name="a")
     sick = web(failing(refuses(POD)), name="y")
     merged = merged_of(
@@ -131,7 +129,7 @@ def test_the_worst_that_touches_the_most_nodes_is_first():
     assert (merged.level, merged.unhealthy) == (Level.TROUBLE, 3)
 
 
-def test_a_service_claimed_by_a_single_agent_has_no_line():
+def test_a_service_reported_by_a_single_agent_is_not_listed():
     made_up = web(failing(refuses(OTHER)), name="zzz")
     answers = answer_of("a", FINE, made_up), answer_of("b", FINE)
     names = [port.key.service for port in merged_of(*answers, digests={"shop/web": "1"}).ports]
@@ -144,13 +142,13 @@ def test_a_service_claimed_by_a_single_agent_has_no_line():
     assert len(merged_of(files, answers[1], digests={"shop/web": "1"}).ports) == 2
 
 
-def test_a_name_too_long_for_a_service_is_left_out():
+def test_a_name_too_long_for_a_service_is_omitted():
     longest = web(answering(), name="x" * 253)
     merged = merged_of(answer_of("a", longest, web(answering(), name="x" * 254)))
     assert [port.key.service for port in merged.ports] == ["x" * 253]
 
 
-def test_the_merged_view_counts_healthy_ports_that_summaries_leave_out():
+def test_the_merged_view_counts_healthy_ports_omitted_by_summaries():
     answers = [answer_of(name, SICK, is_summary=True, served=199) for name in "abc"]
     assert merged_of(*answers).healthy == 199
     # A wrong count of one doesn't matter.
@@ -159,7 +157,7 @@ def test_the_merged_view_counts_healthy_ports_that_summaries_leave_out():
     assert merged_of(answer_of("a", SICK, FINE)).healthy == 0
 
 
-def test_more_than_a_summary_is_asked_of_services_that_are_not_ok_somewhere():
+def test_details_are_requested_for_services_not_ok_on_some_node():
     ports = [web(failing(refuses(POD)), name=f"s{number}") for number in range(ASKED_MAX + 5)]
     nodes = all_of(
         answer_of("a", *ports, is_summary=True),
@@ -171,7 +169,7 @@ def test_more_than_a_summary_is_asked_of_services_that_are_not_ok_somewhere():
     assert len(asked) == ASKED_MAX
 
 
-def test_a_selection_is_a_service_a_port_or_a_namespace():
+def test_a_subset_is_selected_by_service_port_or_namespace():
     merged = merge(make_sick_cluster())
     assert [port.key.service for port in merged.of_service("shop/api").ports] == ["api"]
     part = merged.of_service("shop/api:http")
@@ -183,7 +181,7 @@ def test_a_selection_is_a_service_a_port_or_a_namespace():
     assert not merged.of_service("other").ports
 
 
-def test_the_cost_grows_linearly():
+def test_merging_takes_linear_time():
     sick = [web(failing(refuses(f"10.244.{i}.9:80")), name=f"s{i}") for i in range(10)]
     fine = [web(answering(f"10.243.{i}.9:80"), name=f"t{i}") for i in range(10)]
 
@@ -207,7 +205,7 @@ def test_the_cost_grows_linearly():
     assert calls(20, 10) < 2.2 * calls(20, 5)
 
 
-def test_a_mark_is_not_ok_where_clients_of_a_node_get_no_answer():
+def test_a_mark_is_not_ok_if_clients_of_one_node_are_unanswered():
     lost = web(
         untried(is_usable=False),
         cause=ON_OTHERS,

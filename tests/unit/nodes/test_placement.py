@@ -85,7 +85,7 @@ def test_a_required_affinity_must_match(expression, is_meant):
         ),
     ],
 )
-def test_a_node_without_a_kernel_of_its_own_is_not_meant(options):
+def test_a_node_without_its_own_kernel_is_excluded(options):
     assert not daemon_set(tolerations=ALL).includes(state(**options))
 
 
@@ -102,7 +102,7 @@ def test_targeted_nodes_without_a_pod_are_listed():
     assert lacking(nodes, [], ["node-1"]) == ()
 
 
-def test_no_node_lacks_an_agent_if_the_daemon_set_wants_no_more():
+def test_no_node_lacks_an_agent_beyond_the_daemon_sets_desired_number():
     nodes = [state(name) for name in ("node-1", "node-2")]
     assert lacking(nodes, [daemon_set(wanted=1)], ["node-1"]) == ()
     assert lacking(nodes, [daemon_set(wanted=2)], ["node-1"]) == ("node-2",)

@@ -50,7 +50,7 @@ async def test_each_service_has_a_digest_that_changes_with_its_endpoints(api, cl
 
 
 @pytest.mark.usefixtures("put")
-async def test_former_digests_are_remembered_for_a_while(api, client):
+async def test_previous_digests_are_remembered_for_a_while(api, client):
     now = [100.0]
     async with running(Plans(client, clock=lambda: now[0])) as plans:
         digest = plans.summary[0]
@@ -65,20 +65,20 @@ async def test_former_digests_are_remembered_for_a_while(api, client):
 
 @pytest.mark.usefixtures("put")
 @pytest.mark.parametrize("right", ["list services", "list endpointslices"])
-async def test_without_the_right_to_list_there_are_none(api, client, right):
+async def test_without_permission_to_list_there_are_no_digests(api, client, right):
     api.denied = {right}
     async with running(Plans(client)) as plans:
         assert (plans.digests, plans.planned_at) == (None, 0.0)
 
 
-async def test_without_a_server_there_are_none(api, client):
+async def test_without_a_server_there_are_no_digests(api, client):
     await api.stop()
     async with running(Plans(client)) as plans:
         assert plans.digests is None
 
 
 @pytest.mark.usefixtures("put")
-async def test_a_service_that_can_not_be_read_is_known(api, client):
+async def test_an_unreadable_service_is_listed_as_unread(api, client):
     service = {"kind": "Service", "metadata": {"name": "bad", "namespace": "shop"}}
     api.put({**service, "spec": {"clusterIP": "10.96.9.9", "ports": [{"port": 99999}]}})
     async with running(Plans(client)) as plans:

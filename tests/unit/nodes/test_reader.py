@@ -38,7 +38,7 @@ async def read(reader, **options):
         return await reader.first(**options)
 
 
-async def test_the_reader_returns_an_answer_or_a_problem_for_every_node(agents, reader_of):
+async def test_the_reader_returns_a_response_or_a_problem_for_every_node(agents, reader_of):
     for name in ("node-2", "node-1"):
         agents.add(name, FakeAgent(status(name)))
     agents.put_node("node-3")
@@ -53,7 +53,7 @@ async def test_the_reader_returns_an_answer_or_a_problem_for_every_node(agents, 
     assert first.agents == (agent_on("node-1"),)
 
 
-async def test_only_named_nodes_are_asked(api, agents, reader_of):
+async def test_only_named_nodes_are_queried(api, agents, reader_of):
     for name in ("node-1", "node-2"):
         agents.add(name, FakeAgent(status(name)))
     found = await read(reader_of(Where(nodes=frozenset({"node-2", "node-9"}))))
@@ -76,7 +76,7 @@ async def test_a_hostile_agent_affects_only_its_own_node(agents, reader_of, name
     assert found["hostile"] == expected.get(name, "answer_unreadable")
 
 
-async def test_partial_answers_are_shown(api, agents, reader_of):
+async def test_partial_results_are_shown(api, agents, reader_of):
     shown = []
     agents.add("node-1", FakeAgent(status("node-1")))
     agents.add("silent", HOSTILE["silent"]())
@@ -104,7 +104,7 @@ async def test_forbidden_port_forwards_are_an_error_with_the_command(api, agents
 
 
 @pytest.mark.parametrize("follows", [False, True], ids=["once", "followed"])
-async def test_a_forbidden_forward_does_not_end_other_answers(follows, agents, reader_of):
+async def test_a_forbidden_forward_does_not_cancel_other_responses(follows, agents, reader_of):
     is_refused, agent = asyncio.Event(), FakeAgent(status("node-1"))
 
     async def answer_later(request, send):
@@ -132,7 +132,7 @@ async def test_a_forbidden_forward_does_not_end_other_answers(follows, agents, r
     assert problems(found) == {"node-1": "", "node-2": "forward_failed"}
 
 
-async def test_a_server_that_does_not_answer_has_a_deadline(api, reader_of):
+async def test_an_unresponsive_server_times_out(api, reader_of):
     async def never(_reader, _writer):
         await asyncio.Event().wait()
 
@@ -146,7 +146,7 @@ async def test_a_server_that_does_not_answer_has_a_deadline(api, reader_of):
             await read(NodesReader(client, timeout_s=0.2))
 
 
-async def test_an_oversized_answer_is_requested_as_a_summary(agents, reader_of, monkeypatch):
+async def test_an_oversized_response_is_rerequested_as_a_summary(agents, reader_of, monkeypatch):
     agent = FakeAgent(status("node-1", served=3))
     agents.add("node-1", agent)
     monkeypatch.setattr(answer_detail, "WHOLE_BYTES", 4000)
@@ -155,7 +155,7 @@ async def test_an_oversized_answer_is_requested_as_a_summary(agents, reader_of, 
     assert [request.query.get("view") for request in agent.requests] == [None, ["summary"]]
 
 
-async def test_a_node_that_waits_for_others_until_the_end_was_not_asked_in_time(
+async def test_a_node_queued_until_the_deadline_is_reported_as_not_queried_in_time(
     agents, reader_of, monkeypatch
 ):
     monkeypatch.setattr(agent_calls, "_INLINE_BYTES", 0)
@@ -166,7 +166,7 @@ async def test_a_node_that_waits_for_others_until_the_end_was_not_asked_in_time(
         assert problems(await read(reader)) == {"node-1": "not_asked", "silent": "no_answer"}
 
 
-async def test_other_paths_are_asked_for_at_some_nodes_or_all(agents, reader_of):
+async def test_other_paths_can_be_queried_on_selected_or_all_nodes(agents, reader_of):
     pages = {"/api/v1/connections": b"[]"}
     agents.add("node-1", FakeAgent(status("node-1"), pages=pages))
     agents.add("node-2", FakeAgent(status("node-2")))
@@ -178,14 +178,14 @@ async def test_other_paths_are_asked_for_at_some_nodes_or_all(agents, reader_of)
         assert await reader.ask("/api/v1/connections", ["node-9"]) == {}
 
 
-async def test_a_node_asked_without_answering_has_a_cause(agents, reader_of):
+async def test_a_queried_but_unresponsive_node_has_a_cause(agents, reader_of):
     agents.add("node-1", HOSTILE["silent"]())
     async with reader_of(timeout_s=0.2) as reader:
         found = await reader.ask("/api/v1/connections")
     assert found == {"node-1": rows.no_answer("kube-system", 0.2)}
 
 
-async def test_lines_of_all_nodes_arrive_and_streams_are_opened_again(api, agents, reader_of):
+async def test_lines_of_all_nodes_arrive_and_closed_streams_are_reopened(api, agents, reader_of):
     head = response_head(200, Content_Type="application/x-ndjson")
     agents.add("node-1", endless(head + b'{"a": 1}\n', b"", every_s=60))
 
@@ -243,7 +243,7 @@ async def quick(reader_of):
         yield reader
 
 
-async def test_changes_of_nodes_are_followed(agents, quick):
+async def test_status_changes_of_nodes_are_followed(agents, quick):
     agent = FakeAgent(status("node-1"))
     agents.add("node-1", agent)
     async with contextlib.aclosing(quick.follow()) as following:
@@ -291,7 +291,7 @@ async def test_a_replaced_pods_agent_is_found_despite_silent_watches(api, agents
         await until(following, lambda found: found.answers[0].status.version == "new")
 
 
-async def test_a_stream_without_end_costs_its_row_only(agents, quick):
+async def test_an_endless_stream_affects_only_its_own_row(agents, quick):
     head = response_head(200, Content_Type="application/x-ndjson")
     line = b'{"version": "1"}\n'
     agents.add("node-1", FakeAgent(status("node-1")))
@@ -301,7 +301,7 @@ async def test_a_stream_without_end_costs_its_row_only(agents, quick):
         assert problems(found)["hostile"] == "answer_too_large"
 
 
-async def test_following_raises_the_errors_of_the_first_read(api, agents, quick):
+async def test_following_raises_errors_of_the_first_read(api, agents, quick):
     agents.add("node-1", fixed(b"{}"))
     api.denied = {"create pods/portforward"}
     with pytest.raises(SourceError, match="rolebinding"):

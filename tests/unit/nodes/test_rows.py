@@ -29,7 +29,7 @@ def row_of(answer, before=None, **changes):
     return row
 
 
-def test_a_row_contains_the_agents_own_facts():
+def test_a_row_contains_the_agents_facts():
     row = row_of(
         answer_of(
             "a",
@@ -50,7 +50,7 @@ def test_a_row_contains_the_agents_own_facts():
     assert (row.cpu, row.memory_bytes) == (0.05, 70_000_000)
 
 
-def test_a_row_has_no_value_for_facts_the_agent_lacks():
+def test_a_row_omits_values_the_agent_did_not_report():
     row = row_of(answer_of("a", plan=PlanFacts(), sync=SyncFacts()), digests={})
     assert (row.path, row.plan_age_s, row.behind, row.cpu) == ("userspace", None, None, None)
 
@@ -68,7 +68,7 @@ def test_lag_is_known_only_if_both_sides_have_digests(answer, digests, behind):
     assert row_of(answer_of("a", **answer), digests=digests).behind == behind
 
 
-def test_cpu_use_is_computed_since_the_last_answer_of_the_same_agent():
+def test_cpu_use_is_computed_since_the_agents_last_response():
     now = answer_of("a", process=ProcessFacts(50.0))
     before = answer_of("a", process=ProcessFacts(49.5), now=NOW - 5)
     assert row_of(now, before).cpu == pytest.approx(0.1)
@@ -83,7 +83,7 @@ def test_a_summarys_row_counts_omitted_ports():
     assert (row.ports, row.unhealthy) == (200, 1)
 
 
-def test_nodes_are_sorted_by_the_worst_of_their_findings_and_incidents():
+def test_nodes_are_sorted_by_their_worst_finding_or_incident():
     rows = merge(make_sick_cluster()).rows
     assert [(row.node, str(row.level)) for row in rows] == [
         ("node-7", "trouble"),
@@ -102,13 +102,13 @@ def test_nodes_are_sorted_by_the_worst_of_their_findings_and_incidents():
     assert by_name["node-1"].unhealthy == 1
 
 
-def test_an_endpoint_that_most_nodes_fail_to_reach_affects_no_node_level():
+def test_an_endpoint_unreachable_from_most_nodes_affects_no_nodes_level():
     sick, fine = web(failing(silent(POD))), web(answering())
     merged = merged_of(answer_of("a", sick), answer_of("b", sick), answer_of("c", fine))
     assert {row.level for row in merged.rows} == {Level.OK}
 
 
-def test_a_cause_without_endpoints_belongs_to_the_few_nodes_that_have_it():
+def test_a_cause_without_endpoints_is_attributed_to_the_few_affected_nodes():
     ports = web(name="x", problem="in use"), web(answering(), name="x")
     merged = merged_of(answer_of("a", ports[0]), *(answer_of(node, ports[1]) for node in "bc"))
     assert (merged.rows[0].node, merged.rows[0].level) == ("a", Level.TROUBLE)
@@ -116,12 +116,12 @@ def test_a_cause_without_endpoints_belongs_to_the_few_nodes_that_have_it():
     assert {row.level for row in merged.rows} == {Level.OK}
 
 
-def test_an_unanswering_nodes_last_answer_is_not_shown():
+def test_an_unresponsive_nodes_last_response_is_not_shown():
     row = row_of(answer_of("a", web(answering()), problem=without_answer("a").problem))
     assert (row.has_answer, row.version, row.ports) == (False, "", 0)
 
 
-def test_a_node_is_marked_as_fine_only_where_no_service_needs_attention():
+def test_a_node_is_marked_ok_only_if_no_service_needs_attention():
     sick = web(failing(refuses(OTHER)))
     for port, mark in ((web(answering()), Level.OK), (sick, None)):
         rows = merged_of(answer_of("a", port), answer_of("b", port)).rows

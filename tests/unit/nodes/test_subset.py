@@ -43,7 +43,7 @@ def test_a_namespaces_status_counts_other_namespaces_problems():
     assert render_status(here).body.decode().splitlines()[1] == "namespace shop"
 
 
-def test_nodes_belong_to_a_namespace_and_not_to_a_service():
+def test_the_nodes_table_is_shown_for_a_namespace_but_not_for_a_service():
     silent = AllNodes((answer("node-1", WEB, DB), AgentAnswer("node-2")))
     silent = AllNodes((*silent.answers, answer("node-3", WEB, DB, version="0.0.9")))
     assert merge(silent).level is not Level.OK
@@ -75,7 +75,7 @@ def test_a_search_selects_ports_that_match_on_any_node():
         pytest.param("night", "", id="a-namespace-of-ignored-ones"),
     ],
 )
-def test_why_missing_explains_a_name_without_a_service(name, words):
+def test_a_missing_service_name_is_explained(name, words):
     ignored = make_ignored("shop/headless", "", "no ClusterIP")
     others = [make_ignored(name, "", "of another") for name in ("shop/canary", "night/canary")]
     others.append(make_ignored("shop/summed", "sctp", "SCTP"))
@@ -88,17 +88,17 @@ def test_why_missing_explains_a_name_without_a_service(name, words):
     assert bool(words) is bool(said)
 
 
-def test_a_service_whose_only_port_is_ignored_is_not_served():
+def test_a_service_with_only_ignored_ports_is_reported_as_not_served():
     port = make_ignored("shop/sctp", "sctp", "no SCTP")
     known = AllNodes((answer("node-1", WEB, ignored=(port,)),), digests={"shop/sctp": ""})
     assert "no SCTP" in missing_reason(known, "shop/sctp")
 
 
-def test_no_name_is_reported_missing_while_no_node_answers():
+def test_no_name_is_reported_missing_while_no_node_responds():
     assert missing_reason(AllNodes((AgentAnswer("node-1"),)), "shop/web") == ""
 
 
-def test_a_namespace_that_summaries_leave_out_may_be_there():
+def test_a_namespace_omitted_by_summaries_is_not_reported_missing():
     summaries = tuple(replace(one, is_summary=True) for one in TWO.answers)
     assert missing_reason(AllNodes(summaries), "ops") == ""
     assert missing_reason(AllNodes(summaries, digests={}), "ops")

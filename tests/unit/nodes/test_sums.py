@@ -11,22 +11,22 @@ from userspace_proxy_kubectl.nodes.sums import (
 from .views import answering
 
 
-def test_figures_of_nodes_are_added():
+def test_counters_of_nodes_are_summed():
     assert added([Sums(1, 10), Sums(2, 20, failed=3)]) == Sums(3, 30, failed=3)
     assert added([]) == NOTHING
 
 
-def test_the_figures_of_a_service_port_and_of_an_endpoint():
+def test_sums_are_read_from_a_service_port_and_from_an_endpoint():
     port = PortFacts(active=1, connections=2, refused=3, saved=4, waits=Waits(waiting=5))
     assert of_port(port) == Sums(1, 2, failed=3, refused=3, saved=4, waiting=5)
     endpoint = answering(failures=2, connections=9, sent_bytes=7)
     assert of_endpoint(endpoint) == Sums(connections=9, failed=2, sent_bytes=7)
 
 
-def test_impossible_counter_values_are_left_out():
+def test_impossible_counter_values_are_ignored():
     port = PortFacts(active=-1, received_bytes=7)
     assert of_port(port) == Sums(received_bytes=7)
 
 
-def test_a_counter_that_fell_is_counted_from_zero():
+def test_a_decreased_counter_is_counted_from_zero():
     assert since(Sums(5, 10, 1), Sums(4, 20, 1)) == Sums(1, 0, 0)

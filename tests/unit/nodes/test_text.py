@@ -45,7 +45,7 @@ def shown_rates(merged, before, **options):
 
 
 @pytest.mark.parametrize("render", [render_status, render_nodes])
-def test_the_first_screen_names_every_unhealthy_node_with_its_cause(render):
+def test_the_first_screen_lists_every_unhealthy_node_with_its_cause(render):
     merged = merge(make_sick_cluster())
     text = render(merged, columns=100)
     screen = "\n".join(lines_of(text)[:24])
@@ -66,7 +66,7 @@ def test_a_finding_about_many_nodes_is_printed_once_above_the_table():
     assert lines[1] == "  ✕ n0, n1, n2 and 6 others: no answer within 5 s"
 
 
-def test_the_status_text_limits_lists_and_counts_the_rest():
+def test_the_status_text_limits_lists_and_counts_omitted_items():
     twice = [
         port
         for n in range(7)
@@ -99,7 +99,7 @@ def test_the_text_limits_one_agents_service_ports():
     assert lines_of(render_top(merged, merged))[-1] == "    and 9,805 more"
 
 
-def test_the_status_text_counts_ports_that_summaries_leave_out():
+def test_the_status_text_counts_ports_omitted_by_summaries():
     sick = web(failing(refuses(POD)))
     merged = merged_of(answer_of("a", sick, is_summary=True, served=9))
     lines = lines_of(render_status(merged))
@@ -110,7 +110,7 @@ def test_the_status_text_counts_ports_that_summaries_leave_out():
     assert render_status(merged).level is Level.OK
 
 
-def test_columns_are_left_out_where_the_terminal_is_narrow():
+def test_columns_are_omitted_on_a_narrow_terminal():
     merged = merge(make_sick_cluster())
     narrow, wide = (lines_of(render_nodes(merged, columns=width)) for width in (50, 200))
     headings = ["NODE", "PLAN", "BEHIND", "NOT", "OK", "CPU", "MEMORY"]
@@ -118,7 +118,7 @@ def test_columns_are_left_out_where_the_terminal_is_narrow():
     assert {*wide[1].split()} > {*headings}
 
 
-def test_top_has_the_busiest_first():
+def test_top_lists_the_busiest_services_first():
     def at(now, rates):
         ports = [web(answering(), name=n, connections=c, active=a, saved=0) for n, c, a in rates]
         return merged_of(answer_of("a", *ports, now=now))
@@ -191,7 +191,7 @@ def hostile(node):
     return answer_of(node, status=status, is_summary=True)
 
 
-def test_a_hostile_answer_costs_its_own_row_only():
+def test_a_hostile_response_affects_only_its_own_row():
     fine = [answer_of(f"n{number}", web(answering())) for number in range(4)]
     nodes = all_of(*fine, hostile("bad"), digests={"shop/web": "1"})
     merged = merge(nodes, nodes)
@@ -214,7 +214,7 @@ def test_a_hostile_answer_costs_its_own_row_only():
     assert all(one.sums.connections < 2**60 for one in merged.ports)
 
 
-def test_names_in_a_command_are_quoted():
+def test_names_in_a_suggested_command_are_quoted():
     sick = [web(failing(silent(POD)), name=name) for name in ("a;b", "c;d")]
     merged = merged_of(answer_of("a", *sick), answer_of("b", web(answering(), name="x")))
     lines = lines_of(render_status(merged))

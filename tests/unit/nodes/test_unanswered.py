@@ -8,7 +8,7 @@ from userspace_proxy_kubectl.nodes.unanswered import with_unanswered
 from .views import OTHER, POD, answer_of, failing, flows, merged_of, one_port, web, without_answer
 
 
-def test_a_node_whose_flows_alone_get_no_answer_needs_attention():
+def test_a_node_with_unanswered_flows_needs_attention_if_other_nodes_are_answered():
     merged = merged_of(*(answer_of(str(n), flows(unanswered=9 * (n == 3))) for n in range(1, 4)))
     (port,) = merged.ports
     (group,) = port.groups
@@ -34,19 +34,19 @@ def test_a_node_whose_flows_alone_get_no_answer_needs_attention():
         ),
     ],
 )
-def test_a_protocol_may_have_no_answers(others):
+def test_a_protocol_without_replies_is_not_reported(others):
     port = next(
         one for one in merged_of(answer_of("a", flows(unanswered=9)), *others).ports if one.unserved
     )
     assert (port.groups, port.mark) == ((), None)
 
 
-def test_a_few_flows_are_not_judged():
+def test_a_few_unanswered_flows_are_not_reported():
     port = one_port(answer_of("a", flows(unanswered=2)), answer_of("b", flows()))
     assert port.groups == ()
 
 
-def test_what_a_node_knows_itself_stays():
+def test_causes_known_to_a_node_are_kept():
     sick = web(failing(silent(POD), unanswered_flows=9), protocol="UDP")
     given = [answer_of("a", sick), answer_of("b", flows()), without_answer("c")]
     assert with_unanswered(given) == given

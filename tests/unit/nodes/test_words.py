@@ -56,7 +56,7 @@ def test_format_port_omits_already_printed_causes():
     )
 
 
-def test_an_incident_names_or_counts_its_services():
+def test_an_incident_lists_or_counts_its_services():
     sick = failing(silent(POD))
     merged = merged_of(
         answer_of("a", web(sick), web(sick, name="api")), answer_of("b", web(answering()))

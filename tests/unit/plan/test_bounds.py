@@ -11,7 +11,7 @@ from .planning import store_of
 ELSEWHERE = ServiceKey("bank", "large-0")
 
 
-def test_services_of_a_namespace_with_too_many_endpoints_are_left_out_largest_first(monkeypatch):
+def test_services_of_a_namespace_with_too_many_endpoints_are_omitted_largest_first(monkeypatch):
     for of, limit in (("SERVICE", 100), ("NAMESPACE", 101)):
         monkeypatch.setattr(f"userspace_proxy.plan.planner.ENDPOINTS_OF_{of}_MAX", limit)
     elsewhere = ServiceKey("bank", "web")
@@ -42,7 +42,7 @@ def many_ports(key, count, number):
     return service(key, ports=ports, cluster_ips=(f"198.51.100.{number}",))
 
 
-def test_services_of_a_namespace_with_too_many_ports_are_left_out_largest_first(monkeypatch):
+def test_services_of_a_namespace_with_too_many_ports_are_omitted_largest_first(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.planner.FRONTENDS_OF_NAMESPACE_MAX", 101)
     store = store_of(many_ports(WEB, 100, 1), many_ports(CART, 2, 2), many_ports(ELSEWHERE, 100, 3))
     planner = Planner(NodeFacts())

@@ -198,7 +198,7 @@ def test_frontends_have_the_scope_of_their_traffic_policy(policies, prefixes):
         pytest.param(("10.0.0.0/8",), [], id="none"),
     ],
 )
-def test_a_node_port_is_claimed_on_the_addresses_that_serve_node_ports(networks, expected):
+def test_a_node_port_is_claimed_on_the_node_port_addresses(networks, expected):
     facts = replace(NODE, node_port_networks=networks)
     assert asked(service(ports=(NODE_PORT,)), facts) == {"shop/cart:http": expected + INTERNAL}
     note = no_node_address(30080, "IPv4")
@@ -230,7 +230,7 @@ def test_each_family_has_its_own_frontends_and_ranges():
         pytest.param(("192.0.2.0/24",), ("192.0.2.0/24", f"{LB_IP}/32"), id="with-this-node"),
     ],
 )
-def test_clients_that_source_ranges_admit(ranges, expected):
+def test_source_ranges_determine_the_admitted_clients(ranges, expected):
     given = service(load_balancer_ips=(LB_IP,), load_balancer_source_ranges=ranges)
     assert [c.admits for c in claims(given)[0].ports] == [None, expected]
 
@@ -273,7 +273,7 @@ def test_a_forbidden_external_ip_is_noted_and_not_claimed(ip, facts, why):
         pytest.param(10_000, 2, 1, marks=pytest.mark.long),
     ],
 )
-def test_a_service_has_so_many_external_ips_as_all_its_ports_together_may(ports, ips, served):
+def test_external_ips_are_limited_by_the_ports_times_addresses(ports, ips, served):
     given = service(
         ports=tuple(ServicePort(f"p{number}", number, "TCP") for number in range(1, ports + 1)),
         external_ips=tuple(f"203.0.113.{number}" for number in range(ips)),
@@ -288,7 +288,7 @@ def test_a_service_has_so_many_external_ips_as_all_its_ports_together_may(ports,
     assert [claim.notes for claim in made.ports] == [expected] * ports
 
 
-def test_external_ips_beyond_the_bound_are_noted_in_their_family_and_not_where_all_are_off():
+def test_external_ips_beyond_the_limit_are_noted_in_their_family():
     both = service(
         cluster_ips=(CART_IP, CART_IP_V6),
         external_ips=(*(f"203.0.113.{number}" for number in range(100)), "2001:db8:1::9"),
@@ -324,7 +324,7 @@ def test_addresses_of_an_unserved_family_are_noted_once():
     assert notes(replace(given, cluster_ips=(CART_IP_V6, CART_IP))) == []
 
 
-def test_many_notes_of_a_service_hide_none_of_its_addresses():
+def test_many_notes_of_a_service_do_not_hide_address_notes():
     given = service(
         notes=tuple(NoteKind.NAMES_BUG(f"bug {number}") for number in range(100)),
         external_ips=tuple(f"198.18.0.{number}" for number in range(100)),
@@ -354,7 +354,7 @@ def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():
     ]
 
 
-def test_claims_that_differ_only_in_the_kind_of_a_frontend_are_not_the_same():
+def test_claims_differing_only_in_a_frontends_kind_are_different():
     external, balanced = claims(
         service(external_ips=(EXTERNAL_IP,)), service(load_balancer_ips=(EXTERNAL_IP,))
     )
@@ -375,7 +375,7 @@ class Looks(tuple):
             yield ip
 
 
-def test_source_ranges_are_looked_at_once_for_all_ports():
+def test_source_ranges_are_evaluated_once_for_all_ports():
     Looks.count = 0
     given = service(
         load_balancer_ips=(LB_IP,),
@@ -396,7 +396,7 @@ def test_an_omitted_service_claims_nothing_but_keeps_its_addresses():
     assert not by_design.is_conflict
 
 
-def test_a_service_at_the_nodes_own_address_claims_nothing_even_at_its_node_ports():
+def test_a_service_with_the_nodes_own_address_claims_no_frontends():
     given = service(cluster_ips=(NODE_IP,), ports=(NODE_PORT,), load_balancer_ips=(LB_IP,))
     made = claims_of(given, NODE)
     (ignored,) = made.ignored
@@ -404,12 +404,12 @@ def test_a_service_at_the_nodes_own_address_claims_nothing_even_at_its_node_port
     assert ignored.cause == own_address(NODE_IP)
 
 
-def test_a_load_balancer_that_answers_for_its_ip_is_a_note():
+def test_an_ip_answered_by_its_load_balancer_is_noted():
     (port,) = claims_of(service(balanced_elsewhere=(LB_IP, LB_IP_V6)), NODE).ports
     assert port.notes == (balanced_elsewhere(LB_IP),)
 
 
-def test_cluster_ips_are_reserved_unless_another_program_may_serve_there():
+def test_cluster_ips_are_reserved_unless_another_program_may_serve_them():
     assert claims_of(service(), NODE).cluster_ips == (CART_IP,)
     for facts, is_left_out in ((NODE, True), (NodeFacts(allow_loopback_endpoints=True), False)):
         assert claims_of(service(), facts, is_left_out=is_left_out).cluster_ips == ()
@@ -433,9 +433,7 @@ def ports(count, **fields):
         pytest.param({"ports": ports(6_000, node_port=30000)}, 5_000, id="node-ports"),
     ],
 )
-def test_ports_times_addresses_have_a_bound_and_the_first_ports_by_name_are_served(
-    policies, expected
-):
+def test_ports_times_addresses_are_bounded_and_the_first_ports_by_name_served(policies, expected):
     given = service(**{"ports": tuple(reversed(ports(20_000))), **policies})
     served, (left_out,) = served_ports(given)
     assert served == sorted(given.ports, key=lambda port: port.name)[:expected]
@@ -445,7 +443,7 @@ def test_ports_times_addresses_have_a_bound_and_the_first_ports_by_name_are_serv
     assert count_frontends(given, OF_EXTERNAL_IPS) > 10_000
 
 
-def test_ports_beyond_the_frontend_limit_are_left_out():
+def test_ports_beyond_the_frontend_limit_are_omitted():
     given = service(ports=ports(10_001))
     _, (left_out,) = served_ports(given)
     assert left_out.cause == too_many_frontends(CART, 10_000, 1)
@@ -465,7 +463,7 @@ def test_external_ips_count_only_if_enabled():
     assert count_frontends(given, NodeFacts()) == 1
 
 
-def test_a_range_counts_as_a_port():
+def test_a_range_counts_as_one_port():
     ranges = tuple(AskedRange(f"p{n:05}", 1, 99) for n in range(50))
     given = service(
         ports=ports(9_990),
@@ -480,7 +478,7 @@ def test_a_range_counts_as_a_port():
     assert most_external_ips(replace(few, ports=ports(51))) == 99
 
 
-def test_an_unserved_service_counts_nothing():
+def test_an_unserved_service_has_no_frontends():
     assert count_frontends(service(cluster_ips=()), OF_EXTERNAL_IPS) == 0
     assert count_frontends(service(ports=(SCTP,)), OF_EXTERNAL_IPS) == 0
 
@@ -502,7 +500,7 @@ def test_the_last_listed_of_many_ignored_ports_counts_the_others():
     assert found[-1].cause == NO_SCTP.replace(more=1)
 
 
-def test_of_many_conflicts_of_a_service_the_first_are_listed():
+def test_only_the_first_of_many_conflicts_of_a_service_are_listed():
     older, newer = (service(key, created=key.name, ports=ports(30)) for key in (CART, WEB))
     ignored = plan_of(older, newer).ignored
     assert [(item.service, item.port) for item in ignored] == [(WEB, p.name) for p in ports(20)]
@@ -525,7 +523,7 @@ def test_of_many_conflicts_of_a_service_the_first_are_listed():
         ),
     ],
 )
-def test_a_range_is_claimed_besides_its_port(facts, served, count):
+def test_a_range_is_claimed_beside_its_port(facts, served, count):
     handling = Handling(port_ranges=(AskedRange("dns", 50, 60),))
     balanced = service(ports=[DNS], handling=handling, load_balancer_ips=(LB_IP, CART_IP))
     (claim,) = claims(balanced, facts=facts)[0].ports
@@ -550,7 +548,7 @@ def test_a_range_note_is_attached_to_its_port_in_one_family():
 
 
 @pytest.mark.parametrize(("last", "listed"), [(179, 100), (180, 1)])
-def test_a_short_range_counts_by_its_ports_where_each_has_a_listener(last, listed):
+def test_without_range_rules_a_short_range_counts_each_port(last, listed):
     asked = AskedRange("http", 80, last), AskedRange("53", 1, 60)
     given = service(ports=(HTTP, DNS), handling=Handling(port_ranges=asked))
     assert count_frontends(given, NodeFacts()) == 2 + 2

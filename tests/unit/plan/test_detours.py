@@ -18,13 +18,13 @@ KEY = PortKey(ServicePortName("shop", "web", "http"), IPFamily.IPV4)
 PLAN = PortPlan(KEY, Protocol.TCP, (), (), Serving((POD,)))
 
 
-def test_without_a_detour_workers_get_the_plans_own_object():
+def test_without_a_detour_workers_get_the_plans_serving_object():
     detours = Detours()
     assert detours.lead(PLAN) is PLAN.serving
     assert detours.faults_of(PLAN) == {}
 
 
-def test_only_detours_of_the_ports_protocol_lead_elsewhere():
+def test_only_detours_of_the_ports_protocol_apply():
     detours = Detours()
     detours.set(WEB, {At(protocol, POD): ELSEWHERE for protocol in Protocol}, dict)
     assert detours.lead(PLAN) == PLAN.serving.detoured(((POD, ELSEWHERE),))
@@ -32,7 +32,7 @@ def test_only_detours_of_the_ports_protocol_lead_elsewhere():
     assert detours.lead(PLAN).detours == ()
 
 
-def test_faults_of_detours_are_read_when_asked_and_end_with_the_detours():
+def test_faults_are_read_on_demand_and_end_with_their_detour():
     detours, words = Detours(), ["refuse"]
     why = {At(Protocol.TCP, POD): words, At(Protocol.UDP, POD): ["loss"]}
     detours.set(WEB, dict.fromkeys(why, ELSEWHERE), lambda: why)

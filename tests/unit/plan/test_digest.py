@@ -53,7 +53,7 @@ def digest(service=SERVICE, *slices):
     return digest_of(ServiceState(service, slices or (a_slice(FIRST, SECOND),)))
 
 
-def test_a_digest_is_the_same_in_each_version_of_its_form():
+def test_a_digest_is_stable_for_its_form():
     """If this fails, raise FORM: agents of other versions have other digests."""
     assert digest() == "f6dbfe59"
     asked = replace(SERVICE, handling=Handling(max_connections=5), affinity_timeout_s=60)
@@ -76,7 +76,7 @@ def test_a_digest_is_the_same_in_each_version_of_its_form():
         pytest.param({"handling": Handling(max_connections=5)}, id="annotation"),
     ],
 )
-def test_fields_that_affect_traffic_are_in_the_digest(changes):
+def test_fields_affecting_traffic_change_the_digest(changes):
     assert digest(replace(SERVICE, **changes)) != digest()
 
 
@@ -91,11 +91,11 @@ def test_fields_that_affect_traffic_are_in_the_digest(changes):
         pytest.param(replace(FIRST, priority=1), id="priority"),
     ],
 )
-def test_endpoints_and_their_conditions_are_in_the_digest(endpoint):
+def test_endpoints_and_their_conditions_change_the_digest(endpoint):
     assert digest(SERVICE, a_slice(endpoint, SECOND)) != digest()
 
 
-def test_the_port_of_endpoints_is_in_the_digest():
+def test_the_endpoint_port_changes_the_digest():
     assert digest(SERVICE, a_slice(FIRST, SECOND, port=8081)) != digest()
 
 
@@ -107,7 +107,7 @@ def test_the_port_of_endpoints_is_in_the_digest():
         pytest.param(replace(FIRST, pod="web-x", hostname="web-x"), id="names"),
     ],
 )
-def test_topology_and_node_specific_inputs_are_not_in_the_digest(endpoint):
+def test_topology_and_node_specific_inputs_do_not_change_the_digest(endpoint):
     assert digest(SERVICE, a_slice(endpoint, SECOND)) == digest()
 
 
@@ -119,7 +119,7 @@ def test_topology_and_node_specific_inputs_are_not_in_the_digest(endpoint):
         pytest.param({"handling": Handling(found_by_name=("192.0.2.7",), seed=7)}, id="dns"),
     ],
 )
-def test_fields_that_do_not_affect_traffic_are_not_in_the_digest(changes):
+def test_fields_not_affecting_traffic_do_not_change_the_digest(changes):
     assert digest(replace(SERVICE, **changes)) == digest()
 
 
@@ -130,7 +130,7 @@ def test_fields_that_do_not_affect_traffic_are_not_in_the_digest(changes):
         (Handling(slow_start_s=5), Handling(slow_start_s=5.0)),
     ],
 )
-def test_equal_objects_have_equal_digests_however_numbers_were_read(asked, read_again):
+def test_numerically_equal_objects_have_equal_digests(asked, read_again):
     assert asked == read_again
     assert digest(replace(SERVICE, handling=asked)) == digest(replace(SERVICE, handling=read_again))
 
@@ -149,7 +149,7 @@ def test_equal_objects_have_equal_digests_however_numbers_were_read(asked, read_
     ],
     ids=str,
 )
-def test_each_annotation_has_a_digest_of_its_own(asked):
+def test_each_annotation_changes_the_digest(asked):
     others = [Handling(), Handling(hold=Hold(61.0)), Handling(balance=Balance.SOURCE_HASH)]
     assert digest(replace(SERVICE, handling=asked)) not in {
         digest(replace(SERVICE, handling=other)) for other in others
@@ -157,7 +157,7 @@ def test_each_annotation_has_a_digest_of_its_own(asked):
 
 
 @given(st.lists(SERVICES, unique_by=lambda one: one.key), st.lists(SLICES))
-def test_the_last_state_that_a_node_has_read_again_has_equal_digests(services, slices):
+def test_a_saved_and_reloaded_state_has_equal_digests(services, slices):
     store = Store()
     store.replace_services(services)
     store.replace_slices(slices)
@@ -167,19 +167,19 @@ def test_the_last_state_that_a_node_has_read_again_has_equal_digests(services, s
     assert digests_of(again.services) == digests_of(snapshot.services)
 
 
-def test_slices_may_share_the_endpoints_otherwise():
+def test_distributing_endpoints_over_other_slices_keeps_the_digest():
     together = digest(SERVICE, a_slice(FIRST, SECOND))
     apart = digest(SERVICE, a_slice(SECOND, name="web-a"), a_slice(FIRST, name="web-b"))
     moving = digest(SERVICE, a_slice(FIRST, SECOND), a_slice(FIRST, name="web-2"))
     assert together == apart == moving
 
 
-def test_endpoints_found_by_name_are_not_in_the_digest():
+def test_endpoints_resolved_by_name_do_not_change_the_digest():
     found = a_slice(Endpoint("203.0.113.9", host="db.example.com"), name="by-name")
     assert digest(SERVICE, a_slice(FIRST, SECOND), found) == digest()
 
 
-def test_slices_of_headless_services_are_not_in_the_digest():
+def test_slices_of_headless_services_do_not_change_the_digest():
     headless = replace(a_slice(Endpoint("10.244.9.9"), name="headless"), is_headless=True)
     assert digest(SERVICE, a_slice(FIRST, SECOND), headless) == digest()
 
@@ -192,7 +192,7 @@ def test_slices_of_headless_services_are_not_in_the_digest():
         pytest.param({"type": ServiceType.EXTERNAL_NAME}, id="external-name"),
     ],
 )
-def test_services_that_no_proxy_serves_have_no_digest(changes):
+def test_services_served_by_no_proxy_have_no_digest(changes):
     state = ServiceState(replace(SERVICE, **changes), ())
     assert digest_of(state) == ""
     assert digests_of({WEB: state}) == {}
@@ -206,11 +206,11 @@ def snapshot_of(*names, **changes):
     return PersistentMap().changed(services)
 
 
-def test_equal_services_of_other_names_have_other_digests():
+def test_equal_services_with_different_names_have_different_digests():
     assert len(set(digests_of(snapshot_of("web", "cart")).values())) == 2
 
 
-def test_digests_follow_snapshots_as_if_made_anew():
+def test_incrementally_updated_digests_equal_newly_computed_digests():
     digests, services = Digests(), snapshot_of(*(f"service-{n}" for n in range(200)))
     digests.follow(services)
     for changed, gone in (
@@ -226,7 +226,7 @@ def test_digests_follow_snapshots_as_if_made_anew():
         assert {name: one for bucket in digests.buckets for name, one in bucket.items()} == fresh
 
 
-def test_a_change_touches_the_bucket_of_its_service_alone():
+def test_a_change_affects_only_the_bucket_of_its_service():
     digests, services = Digests(), snapshot_of(*(f"service-{n}" for n in range(200)))
     digests.follow(services)
     buckets, (digest, sums) = digests.buckets, digests.summary
@@ -237,7 +237,7 @@ def test_a_change_touches_the_bucket_of_its_service_alone():
     assert [at for at in range(BUCKETS) if digests.buckets[at] is not buckets[at]] == [number]
 
 
-def test_a_change_that_no_node_could_differ_by_keeps_all_buckets():
+def test_a_change_irrelevant_to_nodes_keeps_all_buckets():
     digests, services = Digests(), snapshot_of("web", "cart")
     digests.follow(services)
     buckets, summary = digests.buckets, digests.summary
@@ -246,7 +246,7 @@ def test_a_change_that_no_node_could_differ_by_keeps_all_buckets():
     assert all(now is then for now, then in zip(digests.buckets, buckets, strict=True))
 
 
-def test_all_services_of_a_bucket_may_end_at_once_while_another_begins():
+def test_all_services_of_a_bucket_may_be_replaced_at_once():
     names = [f"service-{n}" for n in range(1000) if bucket_of(f"shop/service-{n}") == 7]
     digests = Digests()
     for present in (names[:2], names[2:9], ()):
@@ -254,7 +254,7 @@ def test_all_services_of_a_bucket_may_end_at_once_while_another_begins():
         assert digests.summary == summary_of(digests_of(snapshot_of(*present)))
 
 
-def test_after_a_change_the_endpoints_of_unchanged_slices_are_not_read_again(monkeypatch):
+def test_a_change_does_not_reread_endpoints_of_unchanged_slices(monkeypatch):
     ips = [f"10.0.{i >> 8}.{i & 255}" for i in range(900)]
     many = [a_slice(Endpoint(ip), name=f"s{i:04}") for i, ip in enumerate(ips)]
     before, read = Slices.of(many), []

@@ -54,7 +54,7 @@ def size(given, *slices, **facts):
     return kernel_size(given, EndpointIndex(slices), claims_of(given, node).ports, node)
 
 
-def test_with_affinity_and_too_many_endpoints_a_service_stays_on_userspace_with_a_note():
+def test_too_many_endpoints_with_affinity_keep_a_service_on_userspace_with_a_note():
     assert the_port(service(**PINNED), slice_of(*ips(500))).path.path is DataPath.KERNEL
     port = the_port(service(**PINNED), slice_of(*ips(501)))
     why = (
@@ -72,14 +72,14 @@ def test_with_affinity_and_too_many_endpoints_a_service_stays_on_userspace_with_
         pytest.param(6, DataPath.USERSPACE, id="beyond"),
     ],
 )
-def test_endpoints_count_once_per_port_and_all_ports_share_a_path(count, path):
+def test_endpoints_count_per_port_and_all_ports_share_a_path(count, path):
     ports = [ServicePort(f"p{n}", 80 + n, "TCP") for n in range(count)]
     targets = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(count)]
     plan = plan_of(service(ports=ports, **PINNED), slice_of(*ips(100), ports=targets))
     assert [port.path.path for port in plan.ports.values()] == [path] * count
 
 
-def test_without_affinity_endpoints_count_for_each_address_too():
+def test_without_affinity_endpoints_count_per_address():
     slices = slice_of(*ips(ELEMENTS_MAX // 2))
     assert the_port(service(handling=KERNEL), slices).path.path is DataPath.KERNEL
     wide = {"external_ips": ("203.0.113.1", "203.0.113.2")}
@@ -103,26 +103,26 @@ def test_without_affinity_endpoints_count_for_each_address_too():
         pytest.param({}, KernelSize(), id="userspace"),
     ],
 )
-def test_slots_count_instead_of_endpoints_and_nothing_unless_the_kernel_is_asked_for(more, counted):
+def test_slots_count_instead_of_endpoints_and_only_for_the_kernel_path(more, counted):
     assert size(service(**more), slice_of(*ips(3))) == counted
 
 
-def test_weights_count_as_their_maximum_slots():
+def test_weights_count_as_their_maximum_number_of_slots():
     slices = slice_of(*ips(3), Endpoint("192.0.2.9", weight=7))
     assert size(service(handling=KERNEL), slices) == KernelSize(36, 0, 256 - 36)
     assert size(service(handling=HASHED), slices) == KernelSize(128, 0, 4096 - 128)
 
 
-def test_endpoints_for_clients_from_outside_count_beside_the_others():
+def test_endpoints_for_outside_clients_count_additionally():
     given = service(handling=KERNEL, is_external_local=True, external_ips=("203.0.113.1",))
     assert size(given, slice_of(*ips(3)), **OUTSIDE) == KernelSize(3 + 2 * 3, 0)
 
 
-def test_a_port_without_endpoints_does_not_count():
+def test_a_port_without_endpoints_counts_as_zero():
     assert size(service(handling=HASHED, affinity_timeout_s=60)) == KernelSize()
 
 
-def test_a_family_without_the_kernel_path_does_not_count():
+def test_a_family_without_the_kernel_path_counts_as_zero():
     given = service(cluster_ips=(CART_IP, CART_IP_V6), **PINNED)
     slices = (
         slice_of(*ips(3)),
@@ -132,7 +132,7 @@ def test_a_family_without_the_kernel_path_does_not_count():
     assert size(given, *slices, no_kernel_path={IPFamily.IPV4: "off"}) == KernelSize(1, 4)
 
 
-def test_source_ranges_count_for_each_port():
+def test_source_ranges_count_per_port():
     ports = [ServicePort(f"p{n}", 80 + n, "TCP") for n in range(3)]
     targets = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(3)]
     given = service(
@@ -153,7 +153,7 @@ def test_source_ranges_count_for_each_port():
         pytest.param("NODE_EXACT_MAX", KernelSize(0, 0, 10), KernelFit("", COARSE), id="weights"),
     ],
 )
-def test_beyond_a_bound_of_the_node_the_last_of_a_namespace_with_more_than_its_share_is_left_out(
+def test_at_the_node_limit_the_last_services_of_an_oversized_namespace_are_omitted(
     monkeypatch, bound, of, fit
 ):
     monkeypatch.setattr(f"userspace_proxy.plan.kernel_room.{bound}", 20)
@@ -164,7 +164,7 @@ def test_beyond_a_bound_of_the_node_the_last_of_a_namespace_with_more_than_its_s
     assert room.change({keys[0]: KernelSize()}) == {keys[2]}
 
 
-def test_an_oversized_service_takes_no_room(monkeypatch):
+def test_an_oversized_service_uses_no_room(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     room, large = KernelRoom(), KernelSize(10, 0, ELEMENTS_MAX)
     assert room.change({CART: KernelSize(ELEMENTS_MAX + 1, 0, 30), WEB: large}) == set()
@@ -175,7 +175,7 @@ def test_an_oversized_service_takes_no_room(monkeypatch):
     ("handling", "parts"),
     [pytest.param(HASHED, 128, id="slots"), pytest.param(KERNEL, 33, id="parts")],
 )
-def test_a_service_without_room_for_exact_weights_gets_coarse_ones_and_a_note(
+def test_without_room_for_exact_weights_a_service_gets_coarse_weights_and_a_note(
     monkeypatch, handling, parts
 ):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
@@ -187,7 +187,7 @@ def test_a_service_without_room_for_exact_weights_gets_coarse_ones_and_a_note(
     assert len(choice.endpoints) == parts
 
 
-def test_a_service_without_room_is_planned_again_once_there_is_some(monkeypatch):
+def test_a_service_without_room_is_replanned_once_there_is_room(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_RULES_MAX", 20)
     other = ServiceKey("shop", "other")
     store = store_of(
@@ -232,7 +232,7 @@ def test_a_change_may_write_all_elements_of_its_service(handling, weight, elemen
     assert planner.kernel_elements(state) == elements
 
 
-def test_a_change_may_write_rules_that_count_as_the_elements_that_take_as_long():
+def test_rules_count_as_the_number_of_elements_taking_equal_time():
     slices = (slice_of(POD_A.ip, "192.0.2.9"),)
     ranges = {"load_balancer_source_ranges": ("203.0.113.0/24",)}
     pinned, limited = (
@@ -243,7 +243,7 @@ def test_a_change_may_write_rules_that_count_as_the_elements_that_take_as_long()
     assert limited == 2 + 3 + RULE_ELEMENTS * (1 + 4)
 
 
-def test_without_endpoints_and_with_coarse_weights_a_change_writes_less(monkeypatch):
+def test_without_endpoints_or_with_coarse_weights_a_change_writes_less(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     weighted = slice_of(Endpoint("192.0.2.9", weight=7)), slice_of(POD_A.ip, key="other")
     room = KernelRoom()
@@ -254,7 +254,7 @@ def test_without_endpoints_and_with_coarse_weights_a_change_writes_less(monkeypa
     assert room.elements(states[1], NodeFacts()) < exact
 
 
-def test_a_range_of_udp_asks_for_the_kernel_path_and_has_rules_for_each_endpoint():
+def test_a_udp_range_requires_the_kernel_path_and_has_rules_per_endpoint():
     dns = ServicePort("dns", 53, "UDP")
     ranged = Handling(port_ranges=(AskedRange("dns", 50, 60),))
     given = service(ports=[dns], handling=ranged)

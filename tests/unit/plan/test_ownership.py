@@ -129,7 +129,7 @@ def test_two_ports_of_a_service_may_not_share_an_address():
         ),
     ],
 )
-def test_an_external_ip_is_never_another_services_own(owner):
+def test_an_external_ip_cannot_be_another_services_own_address(owner):
     thief = service(created=OLD, external_ips=(EXTERNAL_IP,))
     for order in permutations((thief, owner)):
         owners = settle(claims(*order))
@@ -148,7 +148,7 @@ def test_a_lost_external_ip_can_be_withdrawn(gone):
     assert settled(owners) == settle(claims(owner if gone is CART else thief))
 
 
-def test_of_two_owners_of_a_cluster_ip_the_first_by_name_is_named():
+def test_the_first_of_two_cluster_ip_owners_by_name_is_named():
     thief = service(external_ips=(EXTERNAL_IP,))
     owners = [service(ServiceKey("shop", n), cluster_ips=(EXTERNAL_IP,)) for n in ("b", "a")]
     for order in (owners, owners[::-1]):
@@ -156,7 +156,7 @@ def test_of_two_owners_of_a_cluster_ip_the_first_by_name_is_named():
         assert lost(settle(claims(thief, *order)))["shop/cart:http"] == [why]
 
 
-def test_external_ips_of_two_services_on_different_ports_are_no_conflict():
+def test_external_ips_of_two_services_on_different_ports_do_not_conflict():
     ports = [(ServicePort("http", number, "TCP"),) for number in (80, 81)]
     both = [
         service(key, port, (ip,), external_ips=(EXTERNAL_IP,), load_balancer_ips=(LB_IP,))
@@ -173,7 +173,7 @@ def test_a_cluster_ip_takes_precedence_over_an_older_load_balancer_ip():
 
 
 @drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key).flatmap(in_two_orders))
-def test_owners_do_not_depend_on_the_order(orders):
+def test_owners_do_not_depend_on_the_order_of_services(orders):
     first, other = (settle([claims_of(s, FACTS) for s in order]) for order in orders)
     assert first == other
 
@@ -256,7 +256,7 @@ def test_a_lone_service_at_many_addresses_shares_one_object():
     assert (set(index["a"]), set(index["b"])) == ({CART}, {CART, WEB})
 
 
-def test_a_new_cluster_ip_costs_the_same_however_many_ports_endpoints_have(monkeypatch):
+def test_the_cost_of_a_new_cluster_ip_does_not_depend_on_endpoint_ports(monkeypatch):
     looked_up, look_up = [], ServiceIndex.__getitem__
 
     def counted(index, address):
@@ -276,7 +276,7 @@ def test_a_new_cluster_ip_costs_the_same_however_many_ports_endpoints_have(monke
     assert looked_up[0] == looked_up[1] > 0
 
 
-def test_the_effects_of_several_changes_add_up():
+def test_the_effects_of_several_changes_accumulate():
     till = ServiceKey("shop", "till")
     owners, moved = FrontendOwners(), OwnershipChange(set(), set(), set(), set())
     moved.add(owners.change((), claims(service(CART), service(till, cluster_ips=(WEB_IP,)))))
@@ -302,7 +302,7 @@ def test_a_cluster_ip_passes_to_its_next_service():
         pytest.param({"ports": (NODE_PORT,)}, "node port 30080", id="node-port"),
     ],
 )
-def test_a_lost_address_is_a_note_beside_served_ones(claimed, what, is_external_local):
+def test_a_lost_address_is_noted_beside_served_addresses(claimed, what, is_external_local):
     both = {**claimed, "is_external_local": is_external_local}
     claimants = service(CART, **both), service(WEB, cluster_ips=(WEB_IP,), **both)
     facts = NodeFacts(external_ip_networks=("203.0.113.0/24",), addresses=("198.51.100.1",))
@@ -343,7 +343,7 @@ def test_lost_addresses_are_noted_in_a_fixed_order():
         assert lost == ["198.51.100.1:30080/TCP", "203.0.113.7:80/TCP"], in_order
 
 
-def test_the_older_of_two_services_has_an_overlapping_range():
+def test_the_older_of_two_services_gets_an_overlapping_range():
     def ranged(key, created, first):
         handling = Handling(port_ranges=(AskedRange("http", first, first + 40),))
         return service(
@@ -377,7 +377,7 @@ def test_the_older_of_two_services_has_an_overlapping_range():
     assert not list(owners.served(Protocol.TCP))
 
 
-def test_a_range_without_the_ports_that_others_have_by_themselves():
+def test_a_range_excludes_ports_claimed_individually_by_others():
     handling = Handling(port_ranges=(AskedRange("http", 78, 82),))
     facts, owners = NodeFacts(port_ranges="all"), FrontendOwners()
     web = service(WEB, handling=handling, load_balancer_ips=(LB_IP,))

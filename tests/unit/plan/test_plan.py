@@ -62,7 +62,7 @@ def test_the_plan_of_a_node_without_services_is_empty():
     assert (dict(Plan.empty().ports), Plan.empty().ignored) == ({}, ())
 
 
-def test_plans_are_compared_without_their_revision():
+def test_a_port_drops_clients_if_only_other_nodes_have_endpoints():
     port = PortPlan(KEY, Protocol.TCP, (), (), Serving(), "it has no endpoints")
     assert Plan({KEY: port}, revision=1) == Plan({KEY: port}, revision=2)
     assert Plan({KEY: port}) != Plan.empty()
@@ -158,7 +158,7 @@ LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
         ),
     ],
 )
-def test_changes(have, want, expected):
+def test_plan_differences_are_opened_updated_and_closed_ports(have, want, expected):
     changes = diff_plans(have, want)
     assert changes == expected
     assert changes
@@ -171,13 +171,13 @@ def test_changes(have, want, expected):
         pytest.param(plan(CART_PORT, WEB_PORT), id="two-ports"),
     ],
 )
-def test_a_plan_and_itself_or_its_equal_have_no_difference(same):
+def test_equal_plans_have_no_difference(same):
     equal = Plan({key: replace(port) for key, port in same.ports.items()}, revision=9)
     assert diff_plans(same, same) == diff_plans(same, equal) == PlanChanges((), (), ())
     assert not diff_plans(same, equal)
 
 
-def test_changes_are_in_the_order_of_their_keys():
+def test_plan_differences_are_sorted_by_key():
     both = plan(CART_PORT, WEB_PORT)
     idle = plan(replace(CART_PORT, serving=Serving()), replace(WEB_PORT, serving=Serving()))
     assert [p.key.name.name for p in diff_plans(Plan.empty(), both).open] == ["cart", "web"]
@@ -196,7 +196,7 @@ PLANS = st.lists(PORTS, max_size=4).map(lambda ports: plan(*sorted(ports, key=la
 
 
 @given(PLANS, PLANS)
-def test_applying_the_difference_in_its_order_gives_the_desired_plan(have, want):
+def test_applying_the_difference_in_order_yields_the_desired_plan(have, want):
     sockets = {(key, port.protocol): port for key, port in have.ports.items()}
     changes = diff_plans(have, want)
     for port in changes.open:

@@ -65,7 +65,7 @@ class TestManyPorts:
                 next(abandoned)
             assert planner.plan(store.snapshot()) == Planner(NodeFacts()).plan(store.snapshot())
 
-    def test_a_plan_of_many_ports_has_a_turn_for_each_and_for_slices_with_many(self):
+    def test_a_plan_of_many_ports_takes_a_turn_per_port(self):
         ports = [ServicePort(f"p{number}", number, "TCP") for number in range(1, 3_001)]
         services = [
             service(ServiceKey("shop", f"s{n}"), ports, (f"198.51.100.{n}",)) for n in range(2)
@@ -104,13 +104,13 @@ class TestOrphans:
         seen.append(self.cause(planner, store))
         assert seen == [CauseCode.NO_SLICE, CauseCode.SLICE_ELSEWHERE, CauseCode.NO_SLICE]
 
-    def test_its_own_headless_slice_is_named_before_other_slices(self):
+    def test_a_services_own_headless_slice_is_named_before_other_slices(self):
         own = replace(slice_of(POD_A.ip, of=WEB), is_headless=True)
         store, planner = store_of(service(WEB), own, self.WEB_ORPHAN), Planner(NodeFacts())
         (port,) = planner.plan(store.snapshot()).ports.values()
         assert port.cause == slice_headless(WEB, own.key)
 
-    def test_a_service_with_slices_of_its_own_is_not_planned_again(self):
+    def test_a_service_with_its_own_slices_is_not_replanned(self):
         store, planner = store_of(service(WEB), slice_of(POD_A.ip, of=WEB)), Planner(NodeFacts())
         assert self.cause(planner, store) is None
         store.put_slice(self.WEB_ORPHAN)
@@ -127,19 +127,19 @@ class TestOrphans:
 
 
 class TestIgnored:
-    def test_a_service_that_lost_its_address_is_listed_with_the_holder(self):
+    def test_a_service_that_lost_its_address_is_listed_with_the_owner(self):
         plan = plan_of(service(WEB), service(CART))
         assert frontends(plan) == {"shop/cart:http": ["198.51.100.7:80/TCP"]}
         taken = held_by("198.51.100.7:80/TCP", "shop/cart:http")
         assert plan.ignored == (IgnoredService(WEB, "http", taken, is_conflict=True),)
 
-    def test_a_port_without_a_name_that_lost_its_address_is_listed_by_its_number(self):
+    def test_an_unnamed_port_that_lost_its_address_is_listed_by_number(self):
         nameless = (ServicePort("", 80, "TCP"),)
         plan = plan_of(service(CART, nameless), service(WEB, nameless))
         taken = held_by("198.51.100.7:80/TCP", "shop/cart")
         assert plan.ignored == (IgnoredService(WEB, "80", taken, is_conflict=True),)
 
-    def test_notes_of_a_service_are_at_its_first_served_port(self):
+    def test_notes_of_a_service_are_attached_to_its_first_served_port(self):
         ports = (HTTP, ServicePort("more", 81, "TCP"), ServicePort("other", 82, "TCP"))
         cart = service(
             CART,
@@ -169,7 +169,7 @@ class TestIgnored:
         store.delete_service(WEB)
         assert noted() == at_first
 
-    def test_an_address_that_its_holder_gives_up_passes_to_the_next(self):
+    def test_an_address_released_by_its_owner_passes_to_the_next_service(self):
         store, planner = store_of(service(CART), service(WEB)), Planner(NodeFacts())
         planner.plan(store.snapshot())
         store.delete_service(CART)
@@ -218,7 +218,7 @@ class TestEndpointsAtNodePorts:
             for v in p.verdicts
         ]
 
-    def test_other_protocols_numbers_are_not(self):
+    def test_endpoints_with_other_protocols_and_ports_are_not_rejected(self):
         udp = (ServicePort("http", 80, "UDP", 30080),)
         store = store_of(service(), self.NODE_PORTS, service(WEB, udp, cluster_ips=(WEB_IP,)))
         assert set(self.reasons(Planner(NodeFacts()), store)) == {"ready"}
@@ -237,7 +237,7 @@ class TestEndpointsAtNodePorts:
         assert seen == [3, 1, 3]
         assert needed == [False, True, False]
 
-    def test_at_another_node_alone_the_verdict_changes_too(self):
+    def test_the_verdict_for_an_endpoint_on_another_node_also_changes(self):
         # No address of this node appears beside it.
         elsewhere = slice_of(self.THERE, ports=(SlicePort("http", 30080, "TCP"),))
         store, planner = store_of(service(), elsewhere), Planner(NodeFacts())
@@ -248,7 +248,7 @@ class TestEndpointsAtNodePorts:
         seen += self.reasons(planner, store)
         assert seen == ["ready", "refused: it is a node port of a node", "ready"]
 
-    def test_node_addresses_are_needed_while_endpoints_are_found_by_name(self):
+    def test_node_addresses_are_needed_while_endpoints_have_host_names(self):
         by_name = Handling(found_by_name=("203.0.113.1",))
         store, planner = store_of(service(handling=by_name)), Planner(NodeFacts())
         planner.plan(store.snapshot())
@@ -257,7 +257,7 @@ class TestEndpointsAtNodePorts:
         planner.plan(store.snapshot())
         assert not planner.needs_node_addresses
 
-    def test_services_without_an_endpoint_at_a_node_are_not_planned_again(self):
+    def test_services_without_an_endpoint_on_a_node_are_not_replanned(self):
         at_pod = slice_of(POD_A.ip, ports=(SlicePort("http", 30080, "TCP"),))
         store, planner = store_of(service(), at_pod), Planner(NodeFacts())
         self.reasons(planner, store)
@@ -288,7 +288,7 @@ class TestWhatIsKept:
             pytest.param(service(ServiceKey("shop", "till")), 1, id="a-service-more"),
         ],
     )
-    def test_only_changed_services_are_planned_again(self, store, thing, planned):
+    def test_only_changed_services_are_replanned(self, store, thing, planned):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
         assert planner.planned_services == 2
@@ -303,7 +303,7 @@ class TestWhatIsKept:
         after = planner.plan(store.snapshot()).ports
         assert [after[key] is before[key] for key in before] == [False, True]
 
-    def test_changing_one_of_five_thousand_endpoints_judges_only_that_endpoint(self, store):
+    def test_changing_one_of_five_thousand_endpoints_evaluates_only_that_endpoint(self, store):
         planner = Planner(NodeFacts())
         ips = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(5000)]
         for i in range(0, 5000, 100):
@@ -336,18 +336,18 @@ class TestWhatIsKept:
             pytest.param(NodeFacts(zone="east"), 2, id="other-ones"),
         ],
     )
-    def test_new_facts_plan_all_services_again(self, store, facts, planned):
+    def test_new_node_facts_replan_all_services(self, store, facts, planned):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
         planner.plan(store.snapshot(), facts)
         assert planner.planned_services == 2 + planned
 
-    def test_facts_apply_until_replaced(self, store):
+    def test_node_facts_apply_until_replaced(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot(), NodeFacts(proxy_name="mesh"))
         assert planner.plan(store.snapshot()).ports == {}
 
-    def test_a_frontend_changing_its_kind_is_decided_again(self):
+    def test_a_frontend_changing_its_kind_is_evaluated_again(self):
         thief = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=("203.0.113.9",))
         owner = service(ServiceKey("shop", "dns"), AT_8080, cluster_ips=("203.0.113.9",))
         store, facts = store_of(thief, owner), NodeFacts(external_ip_networks=("203.0.113.0/24",))
@@ -377,7 +377,7 @@ class TestWhatIsKept:
         rows = [item.cause.row for item in planner.plan(store.snapshot()).ignored]
         assert (rows, worded) == ([counting] * 21, [])
 
-    def test_only_services_of_the_plan_have_elements_of_the_kernel_path(self):
+    def test_only_planned_services_have_kernel_path_elements(self):
         kernel = service(handling=Handling(path=DataPath.KERNEL))
         store, planner = store_of(kernel, slice_of(POD_A.ip)), Planner(NodeFacts())
         state = store.snapshot().services[CART]
@@ -385,7 +385,7 @@ class TestWhatIsKept:
         planner.plan(store.snapshot())
         assert planner.kernel_elements(state) == 3 + 1
 
-    def test_a_returned_plan_never_changes(self, store):
+    def test_a_returned_plan_is_immutable(self, store):
         planner = Planner(NodeFacts())
         before = planner.plan(store.snapshot())
         kept = copy.deepcopy(before)
@@ -417,7 +417,7 @@ def test_equal_snapshots_give_equal_plans(rounds):
 
 
 @given(st.lists(st.one_of(SERVICES, SLICES, ALL_FACTS, KEYS), max_size=12))
-def test_change_by_change_gives_the_plan_of_a_fresh_planner(changes):
+def test_incremental_planning_equals_a_fresh_plan(changes):
     store, facts, planner = Store(), FACTS, Planner(FACTS)
     for change in changes:
         if isinstance(change, NodeFacts):
@@ -449,7 +449,7 @@ class TestRangesWithoutRules:
         assert not any(frontend.last for frontend in port.frontends)
         return {frontend.port for frontend in port.frontends if frontend.ip == self.IP}
 
-    def test_each_port_is_a_frontend_unless_another_service_has_it_by_itself(self):
+    def test_each_port_of_a_range_is_a_frontend_unless_claimed_by_another_service(self):
         web = self.ranged("web", (79, 178))
         other = service(
             CART,
@@ -469,6 +469,6 @@ class TestRangesWithoutRules:
         store.delete_service(CART)
         assert self.ports_of(planner.plan(store.snapshot()), "web") == whole
 
-    def test_the_first_frontend_is_the_port_itself(self):
+    def test_the_first_frontend_is_the_service_port_itself(self):
         port = the_port(self.ranged("web", (1, 100)), no_kernel_path={Protocol.TCP: "it has none"})
         assert port.frontends[0].port == 80

@@ -84,7 +84,7 @@ class TestOnePort:
         )
         assert str(port.key) == "shop/cart:http"
 
-    def test_an_annotation_chooses_a_path_only_if_allowed(self):
+    def test_an_annotation_selects_a_path_only_if_allowed(self):
         given = (service(handling=Handling(path=DataPath.AUTO)), slice_of(POD_A.ip))
         assert the_port(*given).path.path is DataPath.AUTO
         port = the_port(*given, allowed_paths=(DataPath.USERSPACE,))
@@ -99,7 +99,7 @@ class TestOnePort:
         assert port.serving.endpoints == (POD_A,)
 
     @pytest.mark.parametrize(("key", "count"), [(API_SERVER, 1), (CART, 0)])
-    def test_api_servers_may_be_at_this_nodes_own_address(self, key, count):
+    def test_api_servers_may_use_this_nodes_own_address(self, key, count):
         own = {"addresses": (POD_A.ip,), "all_node_addresses": frozenset({POD_A.ip})}
         port = the_port(service(key), slice_of(POD_A.ip, of=key), allow_node_endpoints=False, **own)
         assert len(port.serving.endpoints) == count
@@ -118,7 +118,7 @@ class TestOnePort:
             pytest.param("TCP", 30.0, (), id="connections-need-none"),
         ],
     )
-    def test_flows_to_endpoints_that_terminate_may_go_on(self, protocol, removal_s, leaving):
+    def test_flows_to_terminating_endpoints_may_continue(self, protocol, removal_s, leaving):
         port = the_port(
             service(
                 ports=(ServicePort("http", 80, protocol),), handling=Handling(removal_s=removal_s)
@@ -131,7 +131,7 @@ class TestOnePort:
         )
         assert (port.serving.endpoints, port.serving.leaving) == ((POD_A,), leaving)
 
-    def test_endpoints_beyond_the_bound_are_left_out_with_a_note(self):
+    def test_endpoints_beyond_the_limit_are_omitted_with_a_note(self):
         ips = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(2 * ENDPOINTS_MAX)]
         slices = [
             slice_of(*ips[n : n + 1000], key=f"cart-{n}") for n in range(0, 2 * ENDPOINTS_MAX, 1000)
@@ -142,7 +142,7 @@ class TestOnePort:
         assert port.notes == (too_many_endpoints(10_000),)
         assert the_port(service(), *slices[:10]).notes == ()
 
-    def test_at_twice_the_bound_of_all_ports_the_first_by_name_are_served_and_the_others_refuse(
+    def test_at_the_limit_of_all_ports_the_first_by_name_are_served_and_others_refuse(
         self, monkeypatch
     ):
         monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 20)
@@ -162,9 +162,7 @@ class TestOnePort:
         assert beyond.serving.handling.balance is Balance.RANDOM
         assert beyond.cause == too_many_at_all_ports(CART, 20)
 
-    def test_source_ranges_count_for_each_port_and_ports_beyond_the_bound_have_no_filter(
-        self, monkeypatch
-    ):
+    def test_source_ranges_count_per_port_and_ports_beyond_the_limit_refuse(self, monkeypatch):
         """Each takes the kernel's memory for each socket: 1,300 of 1,000 ports took 0.5 GiB."""
         monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 10)
         given = service(
@@ -180,7 +178,7 @@ class TestOnePort:
         assert [len(port.serving.admits or ()) for port in limited] == [2, 2, 0]
         assert limited[2].cause == too_many_at_all_ports(CART, 10)
 
-    def test_the_bound_of_all_ports_counts_families_and_sides(self, monkeypatch):
+    def test_the_limit_of_all_ports_counts_families_and_sides(self, monkeypatch):
         monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 5)
         given = service(cluster_ips=(CART_IP, CART_IP_V6), external_ips=("203.0.113.9",))
         given = replace(given, is_external_local=True)
@@ -192,7 +190,7 @@ class TestOnePort:
         plan = plan_of(given, *both, **allowed)
         assert [bool(port.serving.endpoints) for port in plan.ports.values()] == [True, True, False]
 
-    def test_a_service_beyond_its_namespaces_bound_has_that_cause(self, monkeypatch):
+    def test_a_service_beyond_its_namespaces_limit_has_that_cause(self, monkeypatch):
         monkeypatch.setattr("userspace_proxy.plan.planner.ENDPOINTS_OF_NAMESPACE_MAX", 1)
         given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
         plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
@@ -204,7 +202,7 @@ class TestOnePort:
         port = the_port(service(), slice_of(POD_A.ip, of=ServiceKey("shop", "carts")))
         assert port.cause.code is CauseCode.SLICE_ORPHANED
 
-    def test_a_kernel_that_cannot_hash_has_no_path_for_source_hash(self):
+    def test_a_kernel_without_nft_hash_has_no_kernel_path_for_source_hash(self):
         facts = {"no_kernel_path": {Balance.SOURCE_HASH: "modprobe nft_hash"}}
         hashed = Handling(path=DataPath.KERNEL, balance=Balance.SOURCE_HASH)
         slices = slice_of(POD_A.ip)
@@ -213,7 +211,7 @@ class TestOnePort:
         drawn = the_port(service(handling=Handling(path=DataPath.KERNEL)), slices, **facts)
         assert drawn.path.path is DataPath.KERNEL
 
-    def test_a_port_has_the_weights_priorities_and_notes_of_its_slices(self):
+    def test_a_port_has_the_weights_priorities_and_notes_from_its_slices(self):
         first = replace(slice_of(Endpoint(POD_A.ip, weight=5), Endpoint(POD_C.ip)), notes=(ODD,))
         second = slice_of(Endpoint(POD_B.ip, priority=1), key="cart-2")
         port = the_port(service(), first, second)
@@ -227,7 +225,7 @@ class TestOnePort:
         planned = plan_of(service(ports=ports), odd).ports
         assert [str(key) for key, port in planned.items() if port.notes] == ["shop/cart:p01"]
 
-    def test_of_very_many_notes_of_slices_some_are_listed(self):
+    def test_only_some_of_many_slice_notes_are_listed(self):
         slices = [
             replace(slice_of(Endpoint(POD_A.ip), key=f"cart-{number}"), notes=(ODD,))
             for number in range(100)
@@ -262,7 +260,7 @@ class TestPolicies:
             pytest.param([], (), None, True, id="none-refuse"),
         ],
     )
-    def test_internal_local(self, endpoints, usable, admits, is_refusing):
+    def test_internal_local_uses_local_endpoints(self, endpoints, usable, admits, is_refusing):
         port = self.side(Side.ALL, service(is_internal_local=True), *endpoints)
         assert port.serving == Serving(usable, admits=admits)
         assert port.serving.is_refusing is is_refusing
@@ -277,12 +275,12 @@ class TestPolicies:
             pytest.param([IDLE_POD], (), (), None, id="none-refuse-all"),
         ],
     )
-    def test_external_local(self, endpoints, usable, outside, admits):
+    def test_external_local_policy_splits_outside_clients(self, endpoints, usable, outside, admits):
         port = self.side(Side.EXTERNAL, EXTERNAL, *endpoints)
         assert port.serving == Serving(usable, outside=outside, inside=INSIDE, admits=admits)
         assert port.serving.is_refusing is (not usable)
 
-    def test_a_node_without_a_node_object_is_why_no_endpoint_is_local(self):
+    def test_a_missing_node_object_is_the_cause_of_no_local_endpoints(self):
         missing = no_node("node-1", ("node-10",))
         given = service(is_internal_local=True)
         port = the_port(given, slice_of(OTHER_POD), **HERE, no_node=missing)
@@ -290,7 +288,7 @@ class TestPolicies:
         assert the_port(given, slice_of(LOCAL_POD), **HERE, no_node=missing).cause is None
         assert the_port(given, **HERE, no_node=missing).cause not in (None, missing)
 
-    def test_external_local_leaves_the_cluster_ip_alone(self):
+    def test_external_local_does_not_affect_the_cluster_ip(self):
         port = self.side(Side.ALL, EXTERNAL, OTHER_POD)
         assert port.serving == Serving((POD_B,))
 
@@ -304,7 +302,7 @@ class TestPolicies:
             pytest.param([], ("203.0.113.0/24",), ("203.0.113.0/24",), id="refuse-clients-in-them"),
         ],
     )
-    def test_source_ranges_with_external_local(self, endpoints, ranges, admits):
+    def test_source_ranges_combine_with_external_local(self, endpoints, ranges, admits):
         given = replace(EXTERNAL, load_balancer_source_ranges=ranges)
         port = self.side(Side.LOAD_BALANCER, given, *endpoints)
         assert port.serving.admits == admits
@@ -320,14 +318,14 @@ class TestPolicies:
             (replace(EXTERNAL, health_check_node_port=30081, proxy_name="mesh"), None),
         ],
     )
-    def test_a_health_check_counts_the_ready_endpoints_here(self, given, check):
+    def test_a_health_check_counts_this_nodes_ready_endpoints(self, given, check):
         here = Endpoint(POD_C.ip, node="node-1")
         endpoints = slice_of(LOCAL_POD, OTHER_POD, here, Endpoint("192.0.2.4", **NOT_READY))
         plan = plan_of(given, endpoints, **HERE)
         expected = {} if check is None else {CART: HealthCheck(CART, 30081, check)}
         assert plan.health_checks == expected
 
-    def test_a_health_check_follows_the_endpoints(self):
+    def test_a_health_check_follows_endpoint_changes(self):
         store = store_of(replace(EXTERNAL, health_check_node_port=30081), slice_of(LOCAL_POD))
         planner = Planner(NodeFacts(**HERE))
         counts = []
@@ -356,17 +354,17 @@ class TestEndpointsByName:
             item.key, item.service, item.family, item.ports, item.endpoints, problems=problems
         )
 
-    def test_endpoints_by_name_are_served_in_userspace_only(self):
+    def test_endpoints_by_name_are_served_only_in_userspace(self):
         port = the_port(service(handling=self.NAMES), self.resolved("203.0.113.1"))
         assert port.path.path is DataPath.USERSPACE
         assert port.notes == (kernel_path_unused("an endpoint by name needs the proxy"),)
 
-    def test_without_an_address_the_name_is_the_cause(self):
+    def test_without_an_address_the_endpoint_name_is_the_cause(self):
         problem = NameProblem("db.example.com", NameState.UNRESOLVED, "no such name")
         port = the_port(service(), self.resolved(problems=(problem,)))
         assert port.cause == name_unresolved("db.example.com", "no such name")
 
-    def test_an_endpoint_that_is_not_ready_is_the_cause_of_its_own(self):
+    def test_an_unready_endpoint_takes_precedence_over_an_unresolved_name(self):
         item = slice_of(Endpoint(POD_A.ip, **NOT_READY))
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
         made = replace(self.resolved(problems=(problem,)), endpoints=item.endpoints)
@@ -397,7 +395,7 @@ def test_ports_with_the_same_number_for_both_protocols_are_marked():
         ),
     ],
 )
-def test_the_port_is_served_without_a_range_that_leads_nowhere(target, asked, facts, why):
+def test_a_port_is_served_without_an_invalid_range(target, asked, facts, why):
     dns = ServicePort("dns", 53, "UDP")
     ranged = Handling(port_ranges=(AskedRange("dns", *asked),))
     given = service(ports=[dns], handling=ranged)
@@ -426,7 +424,7 @@ def test_the_port_is_served_without_a_range_that_leads_nowhere(target, asked, fa
         ),
     ],
 )
-def test_what_a_range_of_udp_does_not_follow_is_noted_once(asked, lost):
+def test_settings_ignored_by_a_udp_range_are_noted_once(asked, lost):
     given = service(
         ports=[ServicePort("dns", 53, "UDP"), ServicePort("dns-tcp", 53, "TCP")],
         handling=Handling(port_ranges=(AskedRange("53", 50, 60),), **asked),

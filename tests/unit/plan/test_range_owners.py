@@ -122,7 +122,7 @@ def drawn_services(draw) -> Iterator[Service]:
 
 @settings(max_examples=300)
 @given(drawn_services(), st.booleans())
-def test_each_port_has_the_owner_of_the_model(services, is_reversed):
+def test_each_port_has_the_owner_predicted_by_the_model(services, is_reversed):
     ordered = services[::-1] if is_reversed else services
     assert steered(*owners_of(*ordered)) == model(services)
 
@@ -177,7 +177,7 @@ def test_a_change_affects_only_services_with_changed_ranges():
     assert owners.lost_by(owners.claims[YOUNGER.key].ports[0].key)
 
 
-def test_only_given_ranges_contain_addresses_of_services():
+def test_only_served_ranges_contain_service_addresses():
     owners, _ = owners_of(OLDER, YOUNGER)
     served = owners.served(Protocol.UDP)
     assert [SocketAddress(SHARED_IP, n) in served for n in (10, 11, 12)] == [True, False, True]
@@ -204,7 +204,7 @@ def test_the_cost_of_many_ranges_at_an_address_is_not_quadratic():
         (SocketAddress("198.51.100.9", 5), False),
     ],
 )
-def test_an_endpoint_within_a_range_is_an_address_of_a_service(address, is_served):
+def test_an_endpoint_within_a_served_range_is_a_service_address(address, is_served):
     owners, _ = owners_of(OLDER)
     served = owners.served(Protocol.UDP)
     assert (address in served) is is_served
@@ -212,7 +212,7 @@ def test_an_endpoint_within_a_range_is_an_address_of_a_service(address, is_serve
     assert len(served) == 2
 
 
-def test_a_claim_that_was_not_made_is_discarded_without_effect():
+def test_discarding_an_unknown_claim_has_no_effect():
     ranges = RangeOwners(lambda _frontend, claim: (claim.created,))
     claim = claims_of(OLDER, FACTS).ports[0]
     ranges.discard(Frontend("192.0.2.1", 1, Protocol.UDP, FrontendKind.CLUSTER_IP, 5), claim)
@@ -221,6 +221,6 @@ def test_a_claim_that_was_not_made_is_discarded_without_effect():
     assert claim.key == PortKey(ServicePortName("shop", "older", "a"), IPFamily.IPV4, Side.ALL)
 
 
-def test_only_addresses_are_in_ranges():
+def test_text_is_not_contained_in_the_served_addresses():
     owners, _ = owners_of(OLDER)
     assert "192.0.2.100:5" not in owners.served(Protocol.UDP)

@@ -108,7 +108,7 @@ async def worker(idle):
     return Compromised(idle.keep)
 
 
-async def test_late_affinity_entries_are_passed_on(worker):
+async def test_late_affinity_entries_are_forwarded(worker):
     late = []
     worker.previous_workers.on_entries = late.append
     worker.hand_over(is_last=True)
@@ -122,7 +122,7 @@ async def test_late_affinity_entries_are_passed_on(worker):
     assert worker.previous_workers.take_entries("shop/other") == [other]
 
 
-async def test_sockets_are_in_the_order_of_their_workers(idle, worker):
+async def test_sockets_are_in_the_order_of_worker_indexes(idle, worker):
     first = idle.keep(socket.create_server(("127.0.0.1", 0), reuse_port=True))
     at = SocketAddress(*first.getsockname())
     second = idle.keep(socket.create_server((at.ip, at.port), reuse_port=True))
@@ -213,7 +213,7 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     assert await orphan.main.ended == 0
 
 
-async def test_an_orphan_ends_by_itself_unless_a_successor_is_connected(orphan, monkeypatch):
+async def test_an_orphan_exits_unless_a_successor_is_connected(orphan, monkeypatch):
     monkeypatch.setattr(worker_main, "ORPHAN_S", 0.05)
     previous_workers, _ = await adopt(orphan)
     loop = asyncio.get_running_loop()
@@ -238,7 +238,7 @@ async def test_udp_replies_still_arrive_while_an_orphan_drains(orphan):
     assert await client.receive_from() == (b"after", at)
 
 
-async def test_an_orphan_outlives_a_successor_that_dies(orphan):
+async def test_an_orphan_survives_its_successors_death(orphan):
     pod = orphan.keep(TcpEndpoint())
     orphan.serve(pod.address)
     await orphan.report()
@@ -263,7 +263,7 @@ def elsewhere():
     net.close()
 
 
-async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog, worker):
+async def test_only_sockets_serving_in_this_namespace_are_adopted(idle, elsewhere, caplog, worker):
     with contextlib.ExitStack() as stack:
 
         def opened(*args):
@@ -299,7 +299,7 @@ async def test_only_nftables_netlink_sockets_of_this_namespace_are_kept(elsewher
         assert list(worker.previous_workers.kept) == ["good"]
 
 
-async def test_messages_of_another_version_are_skipped_with_a_single_log_line(caplog, worker):
+async def test_messages_of_another_version_are_skipped_and_logged_once(caplog, worker):
     with socket.create_server(("127.0.0.1", 0)) as good:
         for _ in range(2):
             worker.channel.send(Renamed(""), good)
@@ -309,7 +309,7 @@ async def test_messages_of_another_version_are_skipped_with_a_single_log_line(ca
     assert line.cause == "Invalid value 'Renamed' - at `$[0]`"
 
 
-async def test_a_worker_that_sends_a_second_challenge_is_lost(idle, caplog):
+async def test_a_worker_sending_a_second_challenge_is_dropped(idle, caplog):
     with open_worker_socket(LABEL) as worker_socket, net_admin_proof.open_challenge() as challenge:
         (sock,) = connect_to_workers(LABEL)
         got = []
@@ -331,7 +331,7 @@ async def test_a_worker_that_sends_a_second_challenge_is_lost(idle, caplog):
 
 
 @pytest.mark.parametrize("command", ["drain", "end"])
-async def test_a_worker_that_answers_late_obeys_then(orphan, command):
+async def test_a_worker_that_answers_late_obeys_later_commands(orphan, command):
     """It would serve on alone for minutes: it obeys no process before that has proved itself."""
     orphan.channel.close()
     previous_workers = orphan.keep(
@@ -343,7 +343,7 @@ async def test_a_worker_that_answers_late_obeys_then(orphan, command):
     assert await previous_workers.answered(60.0) == 0
 
 
-async def test_a_late_draining_worker_drains_although_its_successor_ends(worker):
+async def test_a_late_draining_worker_drains_even_if_its_successor_ends(worker):
     await worker.previous_workers.adopt(0.0)
     worker.previous_workers.drain(5.0)
     worker.previous_workers.end()
@@ -367,7 +367,7 @@ async def test_a_late_worker_counts_until_drained_or_ended(change, worker):
     await until(lambda: not previous_workers, "the end of the last predecessor")
 
 
-async def test_a_port_that_a_late_worker_hands_over_is_not_kept(worker):
+async def test_a_port_handed_over_by_a_late_worker_is_not_kept(worker):
     """This process's own listener couldn't have it."""
     await worker.previous_workers.adopt(0.0)
     with socket.create_server(("127.0.0.1", 0)) as theirs:
@@ -381,7 +381,7 @@ def open_descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_a_worker_that_sends_too_many_sockets_is_not_adopted_and_others_are(idle, caplog):
+async def test_a_worker_sending_too_many_sockets_is_not_adopted_and_other_workers_are(idle, caplog):
     idle.channel.close()
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
@@ -418,7 +418,7 @@ async def test_affinity_entries_from_one_worker_are_limited(monkeypatch, worker)
 
 
 @pytest.mark.parametrize("message", [Logged("a", 0, 0.0, "x" * MIB, {}, ""), Renamed("x" * MIB)])
-async def test_of_a_worker_only_so_many_bytes_are_read(caplog, message, worker):
+async def test_the_bytes_read_from_one_worker_are_limited(caplog, message, worker):
     for _ in range(2 * 32 - 1):
         worker.channel.send(message)
     assert await worker.previous_workers.adopt(60.0) == 0
@@ -426,7 +426,7 @@ async def test_of_a_worker_only_so_many_bytes_are_read(caplog, message, worker):
     assert line.cause == "more than 33554432 bytes"
 
 
-async def test_a_report_for_the_last_control_process_never_reaches_the_next(orphan, monkeypatch):
+async def test_a_report_for_the_last_control_process_does_not_reach_the_next(orphan, monkeypatch):
     """It would be malformed there if it is of many endpoints, and no drain would follow."""
     monkeypatch.setattr(adoption, "_MAX_FRAME_BYTES", 60)
     monkeypatch.setattr(worker_main, "_MAX_ENTRIES_WAITING_BYTES", 0)
@@ -467,7 +467,7 @@ async def test_the_next_process_reconnects_if_the_previous_worker_hangs_up(idle,
     await until(lambda: worker.got == [HandOver()])
 
 
-async def test_a_successor_does_not_connect_again_to_a_worker_that_has_ended(listening):
+async def test_a_successor_does_not_reconnect_to_an_exited_worker(listening):
     worker_socket, previous_workers = listening
     worker_socket.close()
     assert await previous_workers.adopt(60.0) == 0

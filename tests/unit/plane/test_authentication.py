@@ -91,7 +91,7 @@ async def orphan(idle):
         yield idle
 
 
-async def test_a_candidate_that_proves_the_capability_is_chosen(orphan):
+async def test_a_candidate_that_proves_the_capability_is_accepted(orphan):
     candidate = Candidate(orphan)
     candidate.channel.send(HandOver())
     await candidate.hear(Prove)
@@ -105,7 +105,7 @@ async def test_a_candidate_that_proves_the_capability_is_chosen(orphan):
 @pytest.mark.parametrize(
     "message", [HandOver(), Proved(b""), Proved(b"0123456789abcdef"), Drain(0.0)]
 )
-async def test_a_candidate_without_an_answer_gets_nothing_and_others_are_heard(
+async def test_an_unproven_candidate_gets_nothing_and_others_are_served(
     orphan, message, monkeypatch
 ):
     monkeypatch.setattr(authentication, "_PROVE_S", 0.1)
@@ -117,20 +117,20 @@ async def test_a_candidate_without_an_answer_gets_nothing_and_others_are_heard(
     # A proof of another length is never complete.
     wrong = message == Proved(b"0123456789abcdef")
     assert stranger.got == [Prove, HandOverRefused][: 1 + wrong]
-    await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+    await test_a_candidate_that_proves_the_capability_is_accepted(orphan)
 
 
 @pytest.mark.parametrize("message", [Drain(0.0), End(), Start(0, Tuning(), {}), Proved(b"")])
-async def test_a_candidate_that_has_proved_nothing_commands_nothing(orphan, message):
+async def test_commands_of_an_unproven_candidate_are_ignored(orphan, message):
     stranger = Candidate(orphan)
     with socket.create_server(("127.0.0.1", 0)) as given:
         stranger.channel.send(message, given)
         await until(lambda: stranger.is_lost, "the end of the stranger's connection")
     assert not orphan.main.ended.done()
-    await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+    await test_a_candidate_that_proves_the_capability_is_accepted(orphan)
 
 
-async def test_a_process_cannot_use_another_processs_answer(orphan):
+async def test_a_process_cannot_reuse_another_processs_proof(orphan):
     """Without a name, it could bind that one's name later."""
     prover = await connected()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -141,7 +141,7 @@ async def test_a_process_cannot_use_another_processs_answer(orphan):
         stranger.channel.send(HandOver())
         await until(lambda: stranger.got or stranger.is_lost, "an answer to the stranger")
         assert stranger.got == [HandOverRefused]
-        await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+        await test_a_candidate_that_proves_the_capability_is_accepted(orphan)
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -159,7 +159,7 @@ async def test_a_request_a_proof_and_commands_may_arrive_together(orphan, is_lat
     assert await orphan.main.ended == 0
 
 
-async def test_a_proof_without_the_request_gets_nothing(orphan):
+async def test_a_proof_without_a_request_is_ignored(orphan):
     candidate = Candidate(orphan)
     await candidate.hear(Prove)
     proof = frame(Proved(candidate.sock.answer(candidate.challenges[0])))
@@ -168,7 +168,7 @@ async def test_a_proof_without_the_request_gets_nothing(orphan):
     assert candidate.got == [Prove]
 
 
-async def test_a_malformed_proof_is_refused(orphan):
+async def test_a_malformed_proof_is_rejected(orphan):
     candidate = Candidate(orphan)
     candidate.sock.send(frame(HandOver()) + bytes(authentication._PROOF_BYTES))
     await candidate.hear(HandOverRefused)
@@ -179,7 +179,7 @@ async def test_silent_and_broken_candidates_do_not_block_others(orphan):
     await until(lambda: silent[0].is_lost, "the end of the first one's connection")
     silent[-1].sock.send(struct.pack(">IB", 2**31, 0))
     await until(lambda: silent[-1].is_lost, "the end of the broken one's connection")
-    await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+    await test_a_candidate_that_proves_the_capability_is_accepted(orphan)
 
 
 async def test_candidates_that_prove_nothing_do_not_block_others(orphan):
@@ -187,10 +187,10 @@ async def test_candidates_that_prove_nothing_do_not_block_others(orphan):
         stranger = Candidate(orphan, await connected())
         stranger.channel.send(HandOver())
         await until(lambda one=stranger: Prove in one.got or one.is_lost)
-    await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
+    await test_a_candidate_that_proves_the_capability_is_accepted(orphan)
 
 
-async def test_a_candidate_that_proves_nothing_is_dropped_after_a_time(orphan, monkeypatch):
+async def test_an_unproven_candidate_is_dropped_after_a_timeout(orphan, monkeypatch):
     monkeypatch.setattr(authentication, "_PROVE_S", 0.02)
     stranger = Candidate(orphan, await connected())
     await until(lambda: stranger.is_lost, "the end of the stranger's connection")
@@ -217,7 +217,7 @@ async def test_another_users_process_takes_no_slot(orphan, monkeypatch):
     assert not any(one.is_lost for one in silent)
 
 
-async def test_a_process_of_another_user_is_no_candidate(orphan, monkeypatch):
+async def test_another_users_process_is_not_a_candidate(orphan, monkeypatch):
     (sock,) = connect_to_workers(LABEL)
     monkeypatch.setattr(abstract_sockets, "is_trusted", lambda _sock: False)
     stranger = Candidate(orphan, sock)
@@ -287,7 +287,7 @@ def invisible(monkeypatch):
     monkeypatch.setattr(authentication, "PLACES", 4)
 
 
-async def test_only_the_last_connections_of_a_process_have_slots(desk):
+async def test_only_the_newest_connections_of_a_process_have_slots(desk):
     desk.connect(5)
     await desk.accepted(5)
     assert desk.dismissed == [0, 1, 2]
@@ -300,7 +300,7 @@ async def test_each_invisible_process_has_its_own_slots(desk, invisible):
     assert desk.dismissed == []
 
 
-async def test_while_all_places_are_taken_others_wait(desk, invisible, monkeypatch):
+async def test_while_all_slots_are_taken_other_candidates_wait(desk, invisible, monkeypatch):
     monkeypatch.setattr(authentication, "_ANSWER_S", 3600.0)
     monkeypatch.setattr(authentication, "_PAUSE_S", 0.0)
     desk.connect(6)
@@ -312,7 +312,7 @@ async def test_while_all_places_are_taken_others_wait(desk, invisible, monkeypat
     await desk.accepted(5)
 
 
-async def test_a_candidate_out_of_time_to_answer_makes_way_for_waiting_candidates(
+async def test_a_candidate_that_times_out_makes_way_for_waiting_candidates(
     desk, invisible, monkeypatch
 ):
     monkeypatch.setattr(authentication, "_ANSWER_S", 0.02)
@@ -321,7 +321,7 @@ async def test_a_candidate_out_of_time_to_answer_makes_way_for_waiting_candidate
     assert desk.dismissed == [0, 1]
 
 
-async def test_few_are_accepted_at_a_time(desk):
+async def test_a_few_candidates_are_accepted_per_turn(desk):
     desk.connect(40)
     await desk.accepted(40)
     assert max(desk.turns) == authentication._ACCEPTED_A_TURN

@@ -157,7 +157,7 @@ def turn_until(end, count):
         end.loop.turn()
 
 
-def test_a_long_queue_leaves_others_of_the_loop_their_turn(make, monkeypatch):
+def test_a_long_queue_lets_other_loop_callbacks_run(make, monkeypatch):
     monkeypatch.setattr(channels, "_READ_S", 0)
     end, theirs = make()
     wire = frames(*[Logged("userspace_proxy", 20, 0.0, "x" * 900, {}, "")] * 20)
@@ -171,7 +171,7 @@ def test_a_long_queue_leaves_others_of_the_loop_their_turn(make, monkeypatch):
     assert 0 < taken <= channels._READ_BYTES
 
 
-def test_a_deferred_message_is_encoded_on_its_turn_in_order(ends):
+def test_a_deferred_message_is_encoded_when_it_is_sent(ends):
     sender, receiver = ends
     made = []
 
@@ -193,7 +193,7 @@ def test_a_deferred_message_is_encoded_on_its_turn_in_order(ends):
     assert (made, sender.channel.waiting_bytes) == ([True], 0)
 
 
-def test_a_message_that_the_other_side_would_not_take_is_dropped_and_ends_nothing(ends, caplog):
+def test_an_oversized_message_is_dropped_and_the_channel_stays_open(ends, caplog):
     sender, receiver = ends
     huge = Logged("userspace_proxy", 20, 0.0, "x" * (channels.MAX_FRAME_BYTES + 1), {}, "")
     sender.channel.send(huge)
@@ -240,7 +240,7 @@ def test_a_message_with_a_closed_socket_is_dropped(ends):
     assert (sender.channel.waiting_bytes, sender.losses) == (0, 0)
 
 
-def test_sockets_of_half_a_message_are_closed_with_the_channel(make):
+def test_sockets_of_a_partial_message_are_closed_with_the_channel(make):
     end, theirs = make()
     with socket.socket() as sock:
         socket.send_fds(theirs, [frames(Report(1))[:3]], [sock.fileno()])
@@ -277,7 +277,7 @@ def test_a_peer_that_does_not_read_is_lost_without_affecting_others(make, ends, 
         pytest.param(b"GET / HTTP/1.0\r\n\r\n", id="another-protocol"),
     ],
 )
-def test_nonsense_ends_the_channel(make, nonsense):
+def test_a_malformed_message_closes_the_channel(make, nonsense):
     end, theirs = make()
     theirs.send(frames(Report(7)) + nonsense + frames(Report(8)))
     end.channel.read()
@@ -286,7 +286,7 @@ def test_nonsense_ends_the_channel(make, nonsense):
     assert not end.loop.readers
 
 
-def test_sockets_that_no_message_names_do_not_pile_up(make):
+def test_unclaimed_sockets_do_not_accumulate(make):
     end, theirs = make()
     before = open_sockets()
     with socket.socket() as sock:
@@ -298,7 +298,7 @@ def test_sockets_that_no_message_names_do_not_pile_up(make):
 
 
 @pytest.mark.parametrize("is_rude", [False, True], ids=["eof", "unread-data"])
-def test_the_end_of_the_other_side_is_reported_once(make, is_rude):
+def test_the_peers_close_is_reported_once(make, is_rude):
     end, theirs = make()
     if is_rude:
         end.channel.send(Report(1))
@@ -329,7 +329,7 @@ def test_closing_a_channel_sends_the_queued_messages(make):
     assert take_all_until_eof(theirs) == frames(Report(1), Report(2))
 
 
-def test_messages_of_an_iteration_share_calls_as_far_as_sockets_fit(make):
+def test_messages_of_one_iteration_share_system_calls_as_far_as_sockets_fit(make):
     end, theirs = make()
     with socket.socket() as sock:
         for number in range(300):
@@ -344,7 +344,7 @@ def test_messages_of_an_iteration_share_calls_as_far_as_sockets_fit(make):
         assert len(descriptors) == expected
 
 
-def test_a_closed_channel_calls_nothing(make):
+def test_a_closed_channel_calls_no_receiver(make):
     end, theirs = make()
     theirs.send(frames(Report(1)))
     for _ in range(2):
@@ -355,7 +355,7 @@ def test_a_closed_channel_calls_nothing(make):
     assert (end.loop.readers, end.loop.writers) == ({}, {})
 
 
-def test_no_message_is_delivered_after_a_receiver_has_closed_the_channel(make):
+def test_no_message_is_delivered_after_the_receiver_closed_the_channel(make):
     end, theirs = make()
     end.channel._receive = lambda message, _: (end.got.append((message, [])), end.channel.close())
     theirs.send(frames(Report(1), Report(2)))

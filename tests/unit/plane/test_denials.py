@@ -30,7 +30,7 @@ def dropped(denials):
     return {reason: drops for reason, drops in denials.by.items() if drops is not NONE}
 
 
-def test_the_first_and_the_last_drop_are_known():
+def test_the_first_and_last_drop_are_recorded():
     assert dropped(make_denials()) == {RANGES: Dropped(3, 5.0, 7.0)}
 
 
@@ -53,7 +53,7 @@ def test_a_report_soon_after_a_change_counts_as_before_it():
     assert dropped(denials) == {FORMER: Dropped(8, 5.0, 17.0)}
 
 
-def test_drops_stay_with_ranges_that_return():
+def test_drops_stay_attributed_to_ranges_that_return():
     for refusing in UNRESTRICTED, Serving(admits=("192.0.2.0/24",)):
         denials = make_denials()
         denials.change(refusing, 10.0)
@@ -61,13 +61,13 @@ def test_drops_stay_with_ranges_that_return():
         assert dropped(denials) == {RANGES: Dropped(3, 5.0, 7.0)}
 
 
-def test_without_a_local_endpoint_drops_are_the_policys():
+def test_without_a_local_endpoint_drops_are_attributed_to_the_policy():
     assert dropped(make_denials(ONLY_ELSEWHERE)) == {POLICY: Dropped(3, 5.0, 7.0)}
     denials = make_denials(Serving(admits=()))
     assert dropped(denials) == {POLICY: Dropped(3, 5.0, 7.0)}
 
 
-def test_when_the_last_local_endpoint_leaves_and_returns_the_ranges_are_the_same():
+def test_losing_and_regaining_the_last_local_endpoint_keeps_the_ranges():
     denials = make_denials()
     denials.change(ONLY_ELSEWHERE, 10.0)
     # Dropped before, by the ranges.
@@ -85,7 +85,7 @@ def test_when_the_last_local_endpoint_leaves_and_returns_the_ranges_are_the_same
     assert denials.by[RANGES] == Dropped(5, 5.0, 2 * LATER)
 
 
-def test_clients_that_wait_for_an_endpoint_are_dropped_by_the_ranges_of_that_time():
+def test_clients_waiting_for_an_endpoint_are_dropped_by_the_ranges_at_that_time():
     waiting = Handling(hold=Hold(30.0))
     denials = make_denials(Serving(admits=A.admits, handling=waiting))
     denials.change(Serving(admits=B.admits, handling=waiting), 10.0)
@@ -93,7 +93,7 @@ def test_clients_that_wait_for_an_endpoint_are_dropped_by_the_ranges_of_that_tim
     assert dropped(denials) == {RANGES: Dropped(1, LATER, LATER), FORMER: Dropped(3, 5.0, 7.0)}
 
 
-def test_drops_are_not_the_policys_once_no_node_has_an_endpoint():
+def test_drops_are_not_attributed_to_the_policy_once_no_node_has_an_endpoint():
     denials = make_denials(ONLY_ELSEWHERE)
     denials.change(Serving(admits=A.admits, handling=Handling(hold=Hold(30.0))), 10.0)
     denials.add(1, LATER)

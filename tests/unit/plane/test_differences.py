@@ -67,11 +67,11 @@ def report(differences):
     return differences.give(7, 0.0)
 
 
-def test_unchanged_counters_make_no_report(differences):
+def test_unchanged_counters_produce_no_report(differences):
     assert report(differences) is None
 
 
-def test_a_report_contains_only_differences_since_the_last(group, differences):
+def test_a_report_contains_only_changes_since_the_last_report(group, differences):
     group.counters_of(A).connections = 3
     assert report(differences) == group_report(endpoint_report(A, connections=3))
     assert report(differences) is None
@@ -80,7 +80,7 @@ def test_a_report_contains_only_differences_since_the_last(group, differences):
     assert report(differences) == group_report(endpoint_report(A, connections=2), refused=1)
 
 
-def test_ejections_are_reported_until_once_after_their_end(group, differences):
+def test_ejections_are_reported_and_their_end_is_reported_once(group, differences):
     group.balancers.current.failed(A, 0.0)
     assert report(differences).ejected == report(differences).ejected == [(A, 5.0)]
     group.balancers.current.answered(A)
@@ -88,7 +88,7 @@ def test_ejections_are_reported_until_once_after_their_end(group, differences):
     assert report(differences) is None
 
 
-def test_connections_that_end_because_their_endpoint_is_removed_are_reported(group, differences):
+def test_connections_ended_by_their_endpoints_removal_are_reported(group, differences):
     """As UDP flows do: they are counted when the group's counters are about to leave."""
 
     def end_flows(removed, _begun_by):
@@ -114,7 +114,7 @@ def test_an_endpoint_with_open_connections_is_reported_until_they_end(group, dif
     assert (report(differences), differences.is_at_rest) == (None, True)
 
 
-def test_endpoints_added_and_removed_leave_nothing_behind(differences, group):
+def test_added_and_removed_endpoints_leave_no_state_behind(differences, group):
     for number in range(100):
         pod = SocketAddress("10.0.0.1", number)
         update(group, differences, pod)
@@ -272,7 +272,7 @@ def test_every_counter_is_reported(group, differences):
     assert report(differences).endpoints == [EndpointReport(A, figures)]
 
 
-def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, differences):
+def test_clients_denied_by_an_endpoint_are_reported_to_the_control_process(group, differences):
     group.counters_of(A).denials.failed(2.0, Failure.SILENT, "2001:db8::7")
     (told,) = report(differences).endpoints
     assert told.dials is None
@@ -284,7 +284,7 @@ def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, di
     )
 
 
-def test_rejected_clients_reach_the_control_process_from_all_workers(group, differences):
+def test_rejected_clients_are_reported_to_the_control_process_by_all_workers(group, differences):
     header = ClientMistake.NO_PROXY_HEADER
     control = Group(1, port_key("shop/web"))
     for number, now in enumerate((2.0, 4.0)):

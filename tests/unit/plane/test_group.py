@@ -54,7 +54,7 @@ def group():
         pytest.param(Serving((POD_B,)), 0, id="another-endpoint"),
     ],
 )
-def test_a_change_that_leaves_clients_refused_counts_as_a_flap_for_a_minute(group, without, flaps):
+def test_losing_all_endpoints_counts_as_a_flap_for_a_minute(group, without, flaps):
     assert group.last_minute.failing(1.0).flaps == 0, "it had none before"
     group.change(without, 1.0)
     group.change(replace(without, affinity_timeout_s=9), 2.0)
@@ -92,14 +92,14 @@ def test_a_change_message_contains_only_changed_endpoints(group, serving, remove
         pytest.param({"admits": (), "handling": Handling(keeps_clients=False)}, id="several"),
     ],
 )
-def test_of_another_change_workers_learn_all_but_the_endpoints(group, others):
+def test_a_non_endpoint_change_is_sent_without_endpoints(group, others):
     changed = replace(SERVING, **others)
     message = group.change(changed).message()
     assert message == ChangeGroup(7, [], [], replace(changed, endpoints=()))
     assert group.change(changed) is None
 
 
-def test_an_update_that_waits_is_brought_up_to_date(group):
+def test_a_waiting_update_is_brought_up_to_date(group):
     update = group.change(Serving((POD_A,), 60))
     update.new = Serving((POD_A, POD_C), 60)
     assert update.message() == ChangeGroup(7, [POD_B], [(1, POD_C)])
@@ -112,12 +112,12 @@ def largest(count):
     return Serving(endpoints, outside=endpoints, weights=numbers, standbys=numbers)
 
 
-def test_as_many_endpoints_as_a_plan_may_have_are_not_too_large(group):
+def test_the_maximum_number_of_planned_endpoints_is_not_too_large(group):
     assert group.too_large_reason(largest(ENDPOINTS_MAX)) == ""
     assert "a worker process takes 2,621,440" in group.too_large_reason(largest(2 * ENDPOINTS_MAX))
 
 
-def test_a_state_is_measured_once(group, monkeypatch):
+def test_the_size_of_a_state_is_measured_once(group, monkeypatch):
     measured, measure = [], group._measure
     monkeypatch.setattr(Group, "_measure", lambda _, one: measured.append(one) or measure(one))
     fits, other, huge = Serving((POD_A,)), Serving((POD_B,)), largest(2 * ENDPOINTS_MAX)
@@ -135,14 +135,14 @@ def test_any_change_between_allowed_group_sizes_fits_into_a_frame(group):
     assert change / opening < MAX_FRAME_BYTES / MAX_GROUP_BYTES
 
 
-def test_counters_of_an_endpoint_that_serves_outside_alone_go_on(group):
+def test_counters_of_an_endpoint_serving_only_outside_clients_continue(group):
     group.change(Serving((POD_A,), outside=(POD_B,)))
     group.add(ONE, group_report(endpoint_report(POD_B, connections=1), ejected=[(POD_B, 5.0)]), 0.0)
     assert group.counters_of(POD_B).connections == 1
     assert group.ejected(0.0) == {POD_B: 5.0}
 
 
-def test_reports_of_workers_are_added_up(group):
+def test_worker_reports_are_summed(group):
     one = {
         "active": 1,
         "connections": 2,
@@ -163,7 +163,7 @@ def test_reports_of_workers_are_added_up(group):
     assert group.counters.refused == 3
 
 
-def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(group):
+def test_an_exited_workers_open_connections_are_subtracted(group):
     group.add(ONE, report_of_a(active=3, connections=3, received_bytes=70), 0.0)
     group.add(ONE, report_of_a(active=-1), 0.0)
     group.add(TWO, report_of_a(active=5, connections=5), 0.0)
@@ -184,13 +184,13 @@ def test_the_most_recently_removed_endpoints_are_remembered(group):
     assert {group.counters_of(pod).connections for pod in present} == {1}
 
 
-def test_counters_of_an_endpoint_are_keyed_by_the_plans_address_object(group):
+def test_endpoint_counters_are_keyed_by_the_plans_address_object(group):
     read = SocketAddress(POD_A.ip, POD_A.port)
     group.add(ONE, group_report(endpoint_report(read, connections=1)), 0.0)
     assert [each for each, _ in group.each_counters() if each is POD_A] == [POD_A]
 
 
-def test_open_connections_to_unknown_endpoints_do_not_count_for_ever(group):
+def test_open_connections_to_unknown_endpoints_are_forgotten_eventually(group):
     pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
     first, second, third = pods[:8_000], pods[8_000:16_000], pods[16_000:]
     for current in (first, second, third):
@@ -205,7 +205,7 @@ def test_open_connections_to_unknown_endpoints_do_not_count_for_ever(group):
     assert dict(group.each_counters()) == {}
 
 
-def test_clients_that_failed_are_known_by_endpoint_for_a_minute(group):
+def test_failed_clients_are_counted_by_endpoint_for_a_minute(group):
     assert group.failed_at(POD_A, 0.0) == MinuteCounts()
     group.add(ONE, report_of_a(connections=9, unanswered=2), 0.0)
     others = (
@@ -235,12 +235,12 @@ def test_an_endpoint_is_ejected_while_any_worker_ejects_it(group):
     assert not group.each_counters(), "looking creates none"
 
 
-def test_an_endpoint_that_has_left_is_not_ejected(group):
+def test_a_removed_endpoint_is_not_ejected(group):
     group.add(ONE, group_report(ejected=[(POD_C, 5.0)]), 0.0)
     assert group.ejected(0.0) == {}
 
 
-def test_an_endpoint_that_has_answered_since_is_not_ejected(group):
+def test_an_endpoint_that_has_answered_since_is_not_shown_as_ejected(group):
     failed = StreakPart(-1.0, 1, 99.0, 99.0, Failure.RESET)
     group.add(ONE, group_report(endpoint_report(POD_A, failed), ejected=[(POD_A, 5.0)]), 100.0)
     assert group.ejected(100.0) == {POD_A: 5.0}
@@ -249,7 +249,7 @@ def test_an_endpoint_that_has_answered_since_is_not_ejected(group):
     assert group.ejected(100.0) == {}, "which each worker ejected because of the failure of ONE"
 
 
-def test_the_last_shortage_of_source_ports_has_its_time(group):
+def test_the_last_source_port_shortage_has_a_time(group):
     group.add(0, group_report(out_of_ports=2), 5.0)
     group.add(1, group_report(out_of_client_ports=1), 6.0)
     group.add(1, group_report(evicted=3), 7.0)
@@ -258,7 +258,7 @@ def test_the_last_shortage_of_source_ports_has_its_time(group):
     assert group.counters.evicted == 3
 
 
-def test_the_last_answer_time_covers_all_endpoints_and_connections(group):
+def test_the_last_response_time_covers_all_endpoints_and_connections(group):
     assert group.sent_at < 0
     group.add(0, report_of_a(connections=1, received_bytes=9), 4.0)
     assert group.sent_at < 0
@@ -269,21 +269,21 @@ def test_the_last_answer_time_covers_all_endpoints_and_connections(group):
     assert group.sent_at == 19.0
 
 
-def test_a_byte_after_the_clients_departure_is_not_an_answer(group):
+def test_a_byte_after_the_clients_departure_is_not_a_response(group):
     ends = StreakPart(-1.0, 1, 6.0, 6.0, Failure.UNANSWERED)
     report = replace(endpoint_report(POD_A, connections=1, sent_bytes=9), ends=ends)
     group.add(0, group_report(report), 8.0)
     assert group.sent_at < 0
 
 
-def test_an_empty_datagram_is_an_answer(group):
+def test_an_empty_datagram_is_a_reply(group):
     ends = StreakPart(6.0, 0, -1.0, -1.0, Failure.OTHER)
     report = replace(endpoint_report(POD_A, connections=1), ends=ends)
     group.add(0, group_report(report), 8.0)
     assert group.sent_at == 6.0
 
 
-def test_connections_without_an_answer_are_added_up_over_endpoints_and_workers(group):
+def test_unanswered_connections_are_summed_over_endpoints_and_workers(group):
     ended = (endpoint_report(pod, connections=4, unanswered=1) for pod in (POD_A, POD_B))
     group.add(0, group_report(*ended), 4.0)
     group.add(1, report_of_a(connections=2, unanswered=2, client_aborts=2), 5.0)
@@ -291,7 +291,7 @@ def test_connections_without_an_answer_are_added_up_over_endpoints_and_workers(g
     assert group.last_minute.failing(12.0) == MinuteCounts(10, 0, 4, 3, 1)
 
 
-def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
+def test_clients_that_gave_up_waiting_are_counted_separately(group):
     counted = {
         "waits.timeouts": 1,
         "waits.overflows": 2,
@@ -302,14 +302,14 @@ def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
     assert group.last_minute.failing(4.0) == MinuteCounts(connections=5, refused=2, queued=10)
 
 
-def test_connections_reset_after_their_endpoint_left_are_counted(group):
+def test_connections_reset_after_their_endpoints_removal_are_counted(group):
     group.add(0, group_report(endpoint_report(POD_A, connections=9), ended_by_removal=4), 4.0)
     assert group.last_minute.failing(4.0) == MinuteCounts(connections=9, removed=4)
     group.add(0, group_report(ended_idle=2), 5.0)
     assert group.last_minute.failing(5.0) == MinuteCounts(connections=9, removed=4, idle=2)
 
 
-def test_denied_clients_are_counted_for_the_source_ranges_at_that_time(group):
+def test_denied_clients_are_counted_under_the_source_ranges_at_that_time(group):
     group.change(Serving((POD_A,), admits=("192.0.2.0/24",)), 1.0)
     group.add(0, group_report(denied=2), 7.0)
     group.change(Serving((POD_A,), admits=("198.51.100.0/24",)), 8.0)
@@ -331,17 +331,17 @@ def applied(changes, have):
 
 
 @given(some_pods, some_pods)
-def test_applying_a_difference_gives_the_other_list(have, want):
+def test_applying_the_difference_yields_the_other_list(have, want):
     assert applied(diff_endpoints(have, want), have) == want
 
 
 @given(some_pods)
-def test_between_equal_lists_nothing_changes(have):
+def test_equal_lists_have_no_differences(have):
     assert diff_endpoints(have, list(have)) == ([], [])
 
 
 @given(st.lists(st.sampled_from(PODS), unique=True, min_size=1), st.data())
-def test_an_added_or_removed_endpoint_is_the_only_change(everybody, data):
+def test_a_single_added_or_removed_endpoint_is_the_only_difference(everybody, data):
     place = data.draw(st.integers(0, len(everybody) - 1))
     others = everybody[:place] + everybody[place + 1 :]
     one = everybody[place]
@@ -349,7 +349,7 @@ def test_an_added_or_removed_endpoint_is_the_only_change(everybody, data):
     assert diff_endpoints(others, everybody) == EndpointChanges([], [(place, one)])
 
 
-def test_clients_that_wait_are_added_up_until_none_does_or_their_worker_ends(group):
+def test_waiting_clients_are_summed_until_none_waits_or_their_worker_ends(group):
     assert group.waiting(100.0) == Waiting()
     group.add(ONE, group_report(waiting=WaitingReport(2, 5.0)), 100.0)
     group.add(TWO, group_report(waiting=WaitingReport(3, 1.0)), 100.0)
@@ -362,7 +362,7 @@ def test_clients_that_wait_are_added_up_until_none_does_or_their_worker_ends(gro
     assert not group.has_passing
 
 
-def test_a_group_reports_slow_starting_endpoints_as_its_workers_do(group):
+def test_a_group_reports_slow_starting_endpoints_like_its_workers(group):
     slowly = Handling(slow_start_s=50.0)
     group.change(Serving((POD_A, POD_B), handling=slowly), 100.0)
     assert group.starting(100.0) == {}
@@ -385,7 +385,7 @@ def make_report(group, *, refused, connections):
     return GroupReport(group, counters.figures(), endpoints, [], times)
 
 
-def test_totals_add_the_counters_of_all_groups_and_endpoints():
+def test_totals_sum_the_counters_of_all_groups_and_endpoints():
     totals = Totals()
     totals.add(make_report(1, refused=3, connections=5))
     totals.add(make_report(2, refused=4, connections=1))

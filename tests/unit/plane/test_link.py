@@ -17,7 +17,7 @@ ALICE, BOB = "127.0.0.2", "127.0.0.3"
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_tcp_is_served_when_listen_returns(rig, ip):
+async def test_tcp_clients_are_served_once_listen_returns(rig, ip):
     pod = rig.endpoint()
     web = rig.service(pod.address, at=ip)
     assert web.listener.is_serving
@@ -25,7 +25,7 @@ async def test_tcp_is_served_when_listen_returns(rig, ip):
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "0.0.0.0"])
-async def test_udp_is_served_when_listen_returns(rig, ip):
+async def test_udp_clients_are_served_once_listen_returns(rig, ip):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at=ip)
     at = "127.0.0.1" if ip == "0.0.0.0" else ip
@@ -44,7 +44,7 @@ def hand_over(rig, service, *endpoints, **others):
     rig.plane.close_group(old)
 
 
-async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(rig):
+async def test_no_client_is_refused_while_a_listener_is_handed_over(rig):
     pod, web = rig.served()
     for _ in range(20):
         clients = [rig.keep(Peer(socket.socket())) for _ in range(3)]
@@ -58,7 +58,7 @@ async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(
             assert await server.read() == b"question"
 
 
-async def test_open_connections_stay_and_new_ones_belong_to_the_other_group(rig):
+async def test_after_a_handover_open_connections_continue_and_new_ones_use_the_other_group(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
     client, server = await rig.pair(web, old)
@@ -84,7 +84,7 @@ async def test_a_udp_client_moves_with_its_handed_over_listener(rig):
     assert await asked(client, new) == b"answer"
 
 
-async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(rig):
+async def test_a_listener_handed_to_a_group_without_admitted_clients_drops_packets(rig):
     pod, web = rig.served()
     hand_over(rig, web, pod.address, admits=())
     client = rig.keep(Peer(socket.socket()))
@@ -94,7 +94,7 @@ async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(rig
     assert await serves(client, pod)
 
 
-async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
+async def test_tcp_without_endpoints_refuses_and_later_serves_on_the_same_port(rig):
     web, pod = rig.service(), rig.endpoint()
     address = web.address
     for _ in range(2):
@@ -107,7 +107,7 @@ async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
     assert web.address == address
 
 
-async def test_udp_that_refuses_for_a_moment_continues_to_serve(rig):
+async def test_udp_that_briefly_refuses_continues_to_serve(rig):
     pod, dns, client = rig.udp_served()
     for _ in range(20):
         rig.update(dns)
@@ -117,7 +117,7 @@ async def test_udp_that_refuses_for_a_moment_continues_to_serve(rig):
     assert await is_refused(client)
 
 
-async def test_new_connections_follow_the_endpoints_but_open_ones_stay(rig):
+async def test_new_connections_follow_the_endpoints_and_open_ones_continue(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
     client = await rig.client(web)
@@ -130,7 +130,7 @@ async def test_new_connections_follow_the_endpoints_but_open_ones_stay(rig):
     assert await server.read() == b"still here"
 
 
-async def test_a_closed_listener_refuses_and_its_connections_go_on(rig):
+async def test_a_closed_listener_refuses_and_its_connections_continue(rig):
     pod, web = rig.served()
     client = await rig.client(web)
     server = await pod.accept()
@@ -142,7 +142,7 @@ async def test_a_closed_listener_refuses_and_its_connections_go_on(rig):
     assert await server.read() == b"still here"
 
 
-async def test_a_closed_udp_listener_refuses(rig):
+async def test_a_closed_udp_listener_refuses_datagrams(rig):
     pod, dns, client = rig.udp_served()
     assert await asked(client, pod) == b"answer"
     dns.close()
@@ -151,7 +151,7 @@ async def test_a_closed_udp_listener_refuses(rig):
 
 @pytest.mark.parametrize("is_refusing", [False, True], ids=["serving", "refusing"])
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_port_may_be_another_groups_at_once(rig, protocol, is_refusing):
+async def test_a_port_may_move_to_another_group_at_once(rig, protocol, is_refusing):
     """As when a Service is deleted and made anew under its old address."""
     pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
     old = rig.service(pods[0].address, protocol=protocol)
@@ -165,7 +165,7 @@ async def test_a_port_may_be_another_groups_at_once(rig, protocol, is_refusing):
         assert await asked(rig.udp_client(old), pods[1]) == b"answer"
 
 
-async def test_after_a_refresh_tcp_counters_equal_the_moved_bytes(rig):
+async def test_after_a_refresh_tcp_counters_equal_the_transferred_bytes(rig):
     pod, web = rig.served()
     for number in range(1, 4):
         client = await rig.client(web)
@@ -180,7 +180,7 @@ async def test_after_a_refresh_tcp_counters_equal_the_moved_bytes(rig):
     assert web.group.counters_of(pod.address).connections == 3
 
 
-async def test_after_a_refresh_udp_counters_equal_the_moved_bytes(rig):
+async def test_after_a_refresh_udp_counters_equal_the_transferred_bytes(rig):
     pod, dns, client = rig.udp_served()
     client.send(b"12345")
     _, proxy = await pod.receive_from()
@@ -191,7 +191,7 @@ async def test_after_a_refresh_udp_counters_equal_the_moved_bytes(rig):
     assert (totals.received_bytes, totals.sent_bytes) == (5, 2)
 
 
-async def test_its_state_contains_the_descriptors_in_use(rig):
+async def test_the_planes_state_contains_the_descriptors_in_use(rig):
     await rig.plane.refresh()
     before = rig.plane.state()
     assert before.is_accepting

@@ -59,7 +59,7 @@ def test_each_worker_has_a_socket_on_the_same_port(share, protocol):
 
 
 @BOTH
-def test_a_default_timeout_of_the_program_has_no_effect(share, protocol):
+def test_pythons_default_socket_timeout_has_no_effect(share, protocol):
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(5)
     try:
@@ -85,7 +85,7 @@ def copies_of(sockets):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_the_sockets_of_the_last_process_keep_their_queues(share, count):
+async def test_the_sockets_of_the_previous_process_keep_their_queues(share, count):
     before = share(workers=range(count))
     waiting = [await dial(before.at, source=client) for client in CLIENTS]
     with contextlib.ExitStack() as stack:
@@ -102,7 +102,7 @@ async def test_the_sockets_of_the_last_process_keep_their_queues(share, count):
 
 
 @BOTH
-def test_more_workers_than_the_last_process_had_get_sockets_of_their_own(share, protocol):
+def test_additional_workers_get_new_sockets(share, protocol):
     before = share(protocol, workers=(0,))
     after = share(protocol, at=before.at, workers=(0, 1), inherited=copies_of(before))
     assert {address_of(sock) for sock in after.by_worker.values()} == {before.at}
@@ -140,7 +140,7 @@ def test_sockets_without_a_worker_are_closed(share, protocol):
     [(3, 0, 3), (3, 0, 4), (4, 0, 2), (4, 0, 3), (4, 1, 3), (4, 2, 3), (4, 3, 5), (4, 3, 6)],
 )
 @BOTH
-async def test_sockets_have_the_order_after_a_late_worker_has_drained(
+async def test_sockets_keep_their_order_after_a_late_worker_has_drained(
     share, protocol, had, late, count
 ):
     before = share(protocol, workers=range(had))
@@ -166,7 +166,7 @@ def test_slots_without_a_worker_stay_empty(share, protocol):
 
 
 @pytest.mark.parametrize("drains_first", [0, 1])
-async def test_udp_opened_beside_copies_of_the_last_run_has_its_order(share, drains_first):
+async def test_udp_sockets_opened_beside_inherited_copies_keep_the_order(share, drains_first):
     sockets = share(UDP)
     sockets.choose(by_client=True)
     copies = copies_of(sockets)
@@ -201,7 +201,7 @@ def test_an_inherited_listener_uses_the_source_ranges_of_this_process(share):
 @pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
 @pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "reuseport"])
 @BOTH
-def test_a_port_of_another_program_is_refused(share, protocol, is_shared, workers):
+def test_a_port_used_by_another_program_is_rejected(share, protocol, is_shared, workers):
     kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as other:
         if is_shared:
@@ -214,7 +214,7 @@ def test_a_port_of_another_program_is_refused(share, protocol, is_shared, worker
 
 
 @pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
-async def test_while_tcp_refuses_no_other_program_may_have_the_port(share, workers):
+async def test_while_tcp_refuses_no_other_program_can_bind_the_port(share, workers):
     sockets = share(workers=workers)
     peer = await dial(sockets.at)
     with contextlib.closing(peer), sockets.by_worker[0].dup() as copy:
@@ -243,7 +243,7 @@ async def test_a_refusal_resets_queued_clients(share):
             assert await peer.was_reset()
 
 
-async def test_by_client_each_has_its_worker_also_after_a_refusal(share):
+async def test_clients_keep_their_worker_after_a_refusal(share):
     sockets = share(workers=(0, 1, 2))
     sockets.choose(by_client=True)
     before = {client: await who_is_reached(sockets, client) for client in CLIENTS}
@@ -263,7 +263,7 @@ async def test_the_socket_choice_may_change_while_refusing(share):
     assert {await who_is_reached(sockets, "127.0.0.3") for _ in range(100)} == {0, 1}
 
 
-def test_udp_serves_again_on_the_same_port_after_a_close(share):
+def test_a_closed_udp_listener_serves_again_on_the_same_port(share):
     sockets = share(UDP)
     at = sockets.at
     sockets.choose(by_client=True)
@@ -279,7 +279,7 @@ def test_udp_serves_again_on_the_same_port_after_a_close(share):
 
 
 @pytest.mark.parametrize("workers", [(0,), (0, 1)])
-def test_udp_that_refuses_holds_its_port_and_serves_there_again(share, workers):
+def test_a_refusing_udp_listener_keeps_its_port_and_serves_again(share, workers):
     sockets = share(UDP, workers=workers)
     for _ in range(2):
         sockets.refuse()
@@ -295,7 +295,7 @@ def test_udp_that_refuses_holds_its_port_and_serves_there_again(share, workers):
         ) == (len(workers) > 1)
 
 
-def test_udp_that_can_not_be_opened_again_keeps_its_port(share):
+def test_a_udp_listener_that_fails_to_reopen_keeps_its_port(share):
     sockets = share(UDP, workers=(0, 1))
     sockets.refuse()
     sockets.leave()
@@ -308,7 +308,7 @@ def test_udp_that_can_not_be_opened_again_keeps_its_port(share):
 
 
 @pytest.mark.parametrize("workers", [(0,), (0, 1)])
-def test_udp_keeps_its_port_if_no_reserving_socket_can_be_opened(share, workers):
+def test_a_udp_listener_keeps_its_port_if_no_reserving_socket_can_be_opened(share, workers):
     sockets = share(UDP, workers=workers)
     with descriptors_left(0):
         sockets.refuse()
@@ -341,7 +341,7 @@ def received(sock):
     return got
 
 
-def test_udp_that_serves_keeps_its_sockets(share):
+def test_a_udp_listener_that_serves_again_at_once_keeps_its_sockets(share):
     sockets = share(UDP)
     inodes = [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()]
     sockets.refuse()
@@ -359,7 +359,7 @@ def who_gets_in(sockets, *clients):
     return {payload.decode() for s in sockets.by_worker.values() for payload in received(s)}
 
 
-def test_every_socket_admits_the_same_clients_and_others_from_the_next_change_on(share):
+def test_a_change_of_admitted_clients_applies_to_every_socket(share):
     sockets = share(UDP, workers=(0, 1, 2), admits=["127.0.0.2/32"])
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
     sockets.admit(["127.0.0.3/32", "127.0.0.4/32"])
@@ -378,7 +378,7 @@ def test_reopened_udp_sockets_admit_only_their_source_ranges(share):
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-def test_refused_source_ranges_are_an_error_each_time_and_the_old_ones_stay(share):
+def test_rejected_source_ranges_are_an_error_each_time_and_the_old_ones_stay(share):
     sockets = share(UDP, admits=["127.0.0.2/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     for _ in range(2):
@@ -426,7 +426,7 @@ def take_next(pool):
     return port
 
 
-def test_every_number_of_the_range_is_a_candidate_once():
+def test_every_port_of_the_range_is_a_candidate_once():
     assert list(PortPool(5, 8).candidates()) == [5, 6, 7, 8]
 
 
@@ -434,7 +434,7 @@ def test_the_preferred_port_is_the_first_candidate():
     assert list(PortPool(5, 8).candidates(preferred=7)) == [7, 5, 6, 8]
 
 
-def test_a_preferred_number_outside_of_the_range_or_taken_is_no_candidate():
+def test_a_preferred_port_outside_the_range_or_in_use_is_not_a_candidate():
     pool = PortPool(5, 6)
     pool.take(6)
     assert list(pool.candidates(preferred=80)) == [5]
@@ -456,7 +456,7 @@ def test_a_full_pool_has_no_candidates():
     assert not pool.free
 
 
-def test_spared_numbers_are_offered_only_if_preferred_until_that_is_lifted():
+def test_spared_ports_are_offered_only_if_preferred():
     pool = PortPool(5, 7)
     pool.spare([5, 6])
     assert list(pool.candidates()) == [7]

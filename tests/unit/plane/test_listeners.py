@@ -86,7 +86,7 @@ def both(kind):
 
 
 @BOTH
-def test_every_worker_is_sent_a_listener_and_its_end(workers, protocol):
+def test_opening_and_closing_a_listener_is_sent_to_every_worker(workers, protocol):
     group = workers.group()
     workers.serve(group, {"web": Wanted(protocol, (ANY,))}, POD_A)
     assert workers.hear() == both(OpenListener)
@@ -96,7 +96,7 @@ def test_every_worker_is_sent_a_listener_and_its_end(workers, protocol):
 
 
 @BOTH
-def test_workers_have_no_listener_that_refuses(workers, protocol):
+def test_a_refusing_listener_is_closed_in_the_workers(workers, protocol):
     group, wanted, listener = workers.open(protocol, POD_A)
     for _ in range(2):
         workers.serve(group, wanted)
@@ -107,7 +107,7 @@ def test_workers_have_no_listener_that_refuses(workers, protocol):
 
 
 @BOTH
-def test_a_new_worker_gets_all_listeners_that_serve(workers, protocol):
+def test_a_new_worker_gets_all_serving_listeners(workers, protocol):
     for endpoints in ((POD_A,), ()):
         workers.open(protocol, *endpoints)
     workers.listeners.send_all(1)
@@ -147,7 +147,7 @@ def test_a_listener_wanted_again_is_not_closed(workers, is_own):
     assert not listener.is_closed
 
 
-def test_of_several_addresses_the_first_that_can_be_had_is_taken(workers):
+def test_the_first_available_of_several_addresses_is_used(workers):
     with contextlib.closing(UdpPeer()) as thief:
         group = workers.group()
         wanted = {"dns": Wanted(UDP, iter((thief.address, ANY)))}
@@ -158,7 +158,7 @@ def test_of_several_addresses_the_first_that_can_be_had_is_taken(workers):
         assert isinstance(answer.errors["ntp"], ListenError)
 
 
-def test_at_an_address_that_this_machine_lacks_no_further_port_is_tried(workers):
+def test_an_address_missing_from_the_machine_stops_the_search_for_a_port(workers):
     tried = []
 
     def addresses():
@@ -171,7 +171,7 @@ def test_at_an_address_that_this_machine_lacks_no_further_port_is_tried(workers)
     assert tried == [27000]
 
 
-def test_without_any_address_there_is_no_error_but_no_listener_either(workers):
+def test_without_an_address_there_is_neither_a_listener_nor_an_error(workers):
     answer = workers.serve(workers.group(), {"web": Wanted(TCP, ())}, POD_A)
     assert answer == ({}, {"web": None})
 
@@ -188,7 +188,7 @@ async def test_a_client_queued_at_a_recovered_port_goes_to_the_first_worker(work
             assert address == client.address
 
 
-async def test_a_port_of_an_earlier_run_is_closed_with_all_listeners(workers):
+async def test_a_recovered_port_is_closed_with_all_listeners(workers):
     at = SocketAddress("127.0.0.1", free_port())
     workers.listeners.recover([(TCP, at)], transparent=False)
     workers.listeners.close_all()
@@ -196,7 +196,7 @@ async def test_a_port_of_an_earlier_run_is_closed_with_all_listeners(workers):
         await dial(at)
 
 
-def test_ports_of_an_earlier_run_take_at_most_half_of_the_descriptors():
+def test_recovered_ports_use_at_most_half_of_the_descriptors():
     listeners = Listeners(1, 4, lambda *_: True)
     ports = [(UDP, SocketAddress("127.0.0.1", free_port(UDP))) for _ in range(3)]
     listeners.recover(ports, transparent=False)
@@ -208,7 +208,7 @@ def is_ours(listener):
     return bool(listener.sockets.by_worker)
 
 
-def test_a_udp_port_is_kept_until_workers_of_the_last_run_drain(workers):
+def test_a_udp_port_is_kept_until_workers_of_the_previous_run_have_drained(workers):
     previous_workers = SimpleNamespace(take=lambda *_: [], ports=frozenset())
     workers.listeners = Listeners(2, 10_000, workers.send, previous_workers)
     group, wanted, listener = workers.open(UDP, POD_A)
@@ -225,7 +225,7 @@ def test_a_udp_port_is_kept_until_workers_of_the_last_run_drain(workers):
     assert not is_ours(listener)
 
 
-def test_a_udp_port_that_refuses_twice_is_kept_until_every_copy_is_closed(workers):
+def test_a_udp_port_refusing_twice_is_kept_until_every_copy_is_closed(workers):
     """Otherwise a port that serves again meanwhile would be in use by the worker."""
     group, wanted, listener = workers.open(UDP, POD_A)
     for endpoints in ((), (POD_A,), ()):
@@ -279,7 +279,7 @@ def test_a_closed_udp_port_without_room_is_not_taken_over(workers):
     assert sum(workers.listeners._counts) == 4
 
 
-def test_a_worker_that_ends_holds_nothing_any_more(workers):
+def test_an_exited_worker_holds_no_listener(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     for endpoints in ((), (POD_A,), ()):
         workers.serve(group, wanted, *endpoints)
@@ -290,14 +290,14 @@ def test_a_worker_that_ends_holds_nothing_any_more(workers):
     assert not is_ours(listener)
 
 
-def test_no_one_waits_for_a_dead_worker(workers):
+def test_closing_a_listener_does_not_wait_for_a_dead_worker(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.dead = {0, 1}
     workers.serve(group, wanted)
     assert not is_ours(listener)
 
 
-def test_a_worker_may_answer_while_a_message_is_sent(workers):
+def test_a_worker_may_respond_while_a_message_is_being_sent(workers):
     """As one in the caller's loop does."""
     group, wanted, listener = workers.open(UDP, POD_A)
 
@@ -314,7 +314,7 @@ def test_a_worker_may_answer_while_a_message_is_sent(workers):
     assert (is_ours(listener), workers.listeners._leaving) == (False, {})
 
 
-def test_only_the_listener_with_the_taken_port_refuses(workers):
+def test_only_the_listener_whose_port_is_in_use_refuses(workers):
     group, wanted, taken = workers.open(UDP, POD_A)
     wanted["other"] = Wanted(UDP, (ANY,))
     other = workers.serve(group, wanted, POD_A).listeners["other"]
@@ -331,7 +331,7 @@ def test_only_the_listener_with_the_taken_port_refuses(workers):
     assert workers.serve(group, wanted, POD_A).errors == {}
 
 
-def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
+def test_a_worker_that_cannot_watch_a_socket_opens_no_listener(workers):
     """As one in the caller's loop whose epoll is full."""
 
     def send(_worker, message, *_socks):
@@ -347,7 +347,7 @@ def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol):
+async def test_a_worker_accepts_clients_only_while_it_has_endpoints(make, protocol):
     """Even if it reads a change late: the listener is closed first, and opened last."""
     pool, sent = await make(1), []
     pods = pool.pods(1, protocol)
@@ -370,7 +370,7 @@ def descriptor_limit(limit):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_short_of_descriptors_a_listener_has_a_single_socket_then_none(make):
+async def test_when_descriptors_are_short_a_listener_has_one_socket_or_none(make):
     limit = RESERVE * 2 + 40
     with descriptor_limit(limit):
         pool = await make()
@@ -391,7 +391,7 @@ async def test_short_of_descriptors_a_listener_has_a_single_socket_then_none(mak
     pool.service(pod.address)
 
 
-async def test_closed_listeners_leave_nothing_behind(pool):
+async def test_closed_listeners_leave_no_descriptors(pool):
     await pool.plane.refresh()
     before = open_sockets(), pool.plane.state().descriptors
     held = pool.plane._listeners

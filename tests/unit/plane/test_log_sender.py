@@ -30,7 +30,7 @@ def sent():
     logger.removeHandler(handler)
 
 
-def test_a_line_carries_its_text_level_and_fields(sent):
+def test_a_sent_line_carries_its_text_level_and_fields(sent):
     logger, lines = sent
     logger.warning("flow %s", "ended", extra={"endpoint": POD, "count": 3, "cause": None})
     (line,) = lines
@@ -39,7 +39,7 @@ def test_a_line_carries_its_text_level_and_fields(sent):
     assert line.traceback == ""
 
 
-def test_a_line_carries_its_traceback(sent):
+def test_a_sent_line_carries_its_traceback(sent):
     logger, lines = sent
     try:
         {}["nobody"]
@@ -48,7 +48,7 @@ def test_a_line_carries_its_traceback(sent):
     assert lines[0].traceback.endswith("KeyError: 'nobody'")
 
 
-def test_a_record_that_cannot_be_formatted_is_sent_as_a_bug(sent, capsys):
+def test_an_unformattable_record_is_sent_as_an_error(sent, capsys):
     logger, lines = sent
     # Not by the logger: pytest's own handler would fail, too.
     (handler,) = logger.handlers
@@ -72,18 +72,18 @@ def test_a_forwarded_traceback_is_written(caplog):
     assert "Traceback: it broke" in caplog.text
 
 
-def test_percent_signs_in_a_line_are_only_text(caplog):
+def test_percent_signs_in_a_line_are_literal(caplog):
     write_record(logged(message="100 %s %d%"))
     assert caplog.messages == ["100 %s %d%"]
 
 
-def test_a_line_below_the_level_is_not_written(caplog):
+def test_a_line_below_the_log_level_is_not_written(caplog):
     caplog.set_level(logging.ERROR, logger=LOGGER)
     write_record(logged())
     assert caplog.records == []
 
 
-def test_a_worker_writes_in_no_other_name_and_changes_no_field_of_a_record(caplog):
+def test_a_worker_cannot_log_under_another_name_or_override_record_fields(caplog):
     fields = {"levelno": 50, "name": "root", "msg": "forged", "args": ["x"]}
     write_record(replace(logged("asyncio"), fields=fields))
     (record,) = caplog.records
@@ -94,7 +94,7 @@ def test_a_worker_writes_in_no_other_name_and_changes_no_field_of_a_record(caplo
     )
 
 
-def test_a_worker_takes_the_levels_of_the_control_process(clean_logging):
+def test_a_worker_adopts_the_control_processs_log_levels(clean_logging):
     logging.getLogger(CONNECTIONS).setLevel(logging.ERROR)
     levels = current_levels()
     logging.getLogger(CONNECTIONS).setLevel(logging.DEBUG)
@@ -105,7 +105,7 @@ def test_a_worker_takes_the_levels_of_the_control_process(clean_logging):
     assert [line.message for line in lines] == ["told"]
 
 
-def test_a_lack_of_memory_is_not_a_bug_of_the_record(sent):
+def test_running_out_of_memory_is_not_an_error_of_the_record(sent):
     class NeedsMemory:
         def __str__(self):
             raise MemoryError

@@ -79,19 +79,19 @@ def in_a_report(dials):
 
 
 @pytest.mark.parametrize("count", [len(TIMES_BOUNDS_S), len(TIMES_BOUNDS_S) + 2])
-def test_durations_must_have_a_count_for_each_bound_and_one_beyond(count):
+def test_durations_need_one_count_more_than_bounds(count):
     report = GroupReport(3, NO_FIGURES, [], [], DurationReport([0] * count, 0.0))
     with pytest.raises(ValueError):  # noqa: PT011 - any is expected
         msgspec.json.decode(encode(Counted(9, [report], Status())), type=FromWorker)
 
 
-def test_failures_in_a_row_are_understood():
+def test_failure_streaks_round_trip():
     decoded = msgspec.json.decode(in_a_report(b'[1, 1, 2, 3, "refused", 111]'), type=FromWorker)
     assert decoded.groups[0].endpoints[0].dials == StreakPart(1, 1, 2, 3, Failure.REFUSED, 111)
 
 
 @pytest.mark.parametrize("left_s", [0.0, 1.0])
-def test_a_late_first_byte_is_understood(left_s):
+def test_a_late_first_byte_round_trips(left_s):
     counters = EndpointCounters()
     left = EndFacts(EndedBy.CLIENT, silent_s=left_s + 0.5, left_s=left_s)
     ConnectionOutcome(counters, counters, "192.0.2.7", now=2.5).note_first_byte(5.0, left)
@@ -133,7 +133,7 @@ def test_a_malformed_message_is_rejected(data):
         msgspec.json.decode(data, type=FromWorker)
 
 
-def test_the_form_is_plain_json():
+def test_messages_are_encoded_as_plain_json():
     assert encode(Drain(1.5)) == b'["Drain",1.5]'
     assert encode(OpenGroup(3, port_key("shop/web:http"), SPLIT)) == (
         b'["OpenGroup",3,[["shop","web","http"],4,""],{"endpoints":[["10.0.0.1",80]],"outside":[],'

@@ -28,7 +28,7 @@ def put(store, *pods, name="web", namespace="shop", node="node-1", created="", i
     return store.snapshot()
 
 
-def test_an_address_has_the_pod_that_a_slice_names():
+def test_an_address_has_the_pod_named_in_a_slice():
     store, names = Store(), PodNames()
     snapshot = put(store, ("10.244.0.7", "web-7"), ("10.244.0.8", ""))
     assert names.of(snapshot, "10.244.0.7") == "shop/web-7"
@@ -36,7 +36,7 @@ def test_an_address_has_the_pod_that_a_slice_names():
     assert names.of(snapshot, "10.244.0.9") == ""
 
 
-def test_names_follow_changes():
+def test_pod_names_follow_changes():
     store, names = Store(), PodNames()
     names.of(put(store, ("10.244.0.7", "web-7")), "10.244.0.7")
     put(store, ("10.244.0.7", "web-7"), name="api")
@@ -49,7 +49,7 @@ def test_names_follow_changes():
     assert names.of(store.snapshot(), "10.244.0.7") == ""
 
 
-def test_the_address_of_a_node_has_no_pod():
+def test_a_node_address_has_no_pod():
     snapshot = put(Store(), ("192.0.2.1", "web-7"))
     own = replace(snapshot, node=Node("node-1", addresses=("192.0.2.1",)))
     others = replace(snapshot, node_addresses=frozenset({"192.0.2.1"}))
@@ -60,7 +60,7 @@ def test_the_address_of_a_node_has_no_pod():
     ]
 
 
-def test_of_other_nodes_no_pod_has_a_name_here():
+def test_pods_on_other_nodes_have_no_name():
     store, names = Store(), PodNames("node-1")
     on = {"10.244.0.7": "node-1", "10.244.0.8": "node-2", "10.244.0.9": ""}
     endpoints = tuple(Endpoint(ip, node=node, pod=f"web-{ip[-1]}") for ip, node in on.items())
@@ -85,7 +85,7 @@ FORGED = ("10.244.0.7", "batch-of-evil")
     ],
 )
 @pytest.mark.parametrize("is_first", [False, True])
-def test_other_namespaces_slices_cannot_replace_or_remove_a_name(evil, expected, is_first):
+def test_slices_in_other_namespaces_cannot_replace_or_remove_a_pod_name(evil, expected, is_first):
     store, names = Store(), PodNames()
     put(store, FORGED, namespace="evil", name="a", **evil)
     snapshot = put(store, ADDRESS, namespace="prod", created="2025")
@@ -97,7 +97,7 @@ def test_other_namespaces_slices_cannot_replace_or_remove_a_name(evil, expected,
 
 
 @pytest.mark.parametrize("how", [{"is_managed": False}, {"node": ""}])
-def test_a_pod_listed_without_controller_or_node_is_marked_with_its_namespace(how):
+def test_a_pod_without_controller_or_node_is_marked_with_its_namespace(how):
     snapshot = put(Store(), FORGED, namespace="evil", **how)
     assert PodNames().of(snapshot, FORGED[0]) == "evil/batch-of-evil (listed by evil)"
 
@@ -120,7 +120,7 @@ async def rig():
     rig.close()
 
 
-async def test_connections_reach_a_watcher_with_the_pod_of_their_client(rig):
+async def test_a_watcher_receives_connections_with_the_clients_pod(rig):
     snapshot = put(Store(), ("127.0.0.1", "web-7"))
     observing = Observing()
     observation = Observation(rig.plane, observing, lambda: snapshot)
@@ -135,7 +135,7 @@ async def test_connections_reach_a_watcher_with_the_pod_of_their_client(rig):
     task.cancel()
 
 
-async def test_calls_stay_with_the_pod_that_had_the_address(rig):
+async def test_calls_stay_attributed_to_the_pod_that_had_the_address(rig):
     store, observing = Store(), Observing()
     Observation(rig.plane, observing, store.snapshot)
     web = rig.service(rig.refusing())
@@ -150,7 +150,7 @@ async def test_calls_stay_with_the_pod_that_had_the_address(rig):
     ]
 
 
-async def test_connections_observed_without_a_watcher_are_not_named(rig):
+async def test_pod_names_are_not_looked_up_without_a_watcher(rig):
     looked_up = []
     Observation(rig.plane, Observing(), lambda: looked_up.append("names"))
     rig.plane.on_observed(Observed([ConnectionFacts(client="10.244.0.7:1")], []))

@@ -50,7 +50,7 @@ def run(loop, failure, error="MemoryError"):
         pytest.param("loop.call_soon(FailsAtItsEnd)", id="destructor"),
     ],
 )
-def test_a_memory_error_ends_the_process_at_once_and_logs_nothing(loop, failure):
+def test_a_memory_error_ends_the_process_at_once_without_logging(loop, failure):
     done = run(loop, failure)
     assert (done.returncode, done.stderr) == (OUT_OF_MEMORY, "")
 
@@ -81,19 +81,19 @@ def proc(tmp_path):
         pytest.param("900", "1000", id="best-effort"),
     ],
 )
-def test_at_a_limit_a_worker_is_killed_before_its_parent(proc, inherited, score):
+def test_with_a_memory_limit_a_worker_is_killed_before_its_parent(proc, inherited, score):
     (proc / "oom_score_adj").write_text(f"{inherited}\n")
     be_killed_first(proc)
     assert (proc / "oom_score_adj").read_text() == score
 
 
-def test_without_a_limit_a_worker_is_killed_like_its_parent(proc):
+def test_without_a_memory_limit_a_worker_is_killed_like_its_parent(proc):
     (proc / "memory.max").write_text("max\n")
     be_killed_first(proc)
     assert (proc / "oom_score_adj").read_text() == "0\n"
 
 
-def test_without_the_score_the_kernel_chooses(proc):
+def test_a_missing_oom_score_file_is_ignored(proc):
     (proc / "oom_score_adj").unlink()
     be_killed_first(proc)
     assert not (proc / "oom_score_adj").exists()

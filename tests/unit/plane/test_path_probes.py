@@ -46,7 +46,7 @@ async def probing():
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_an_endpoint_that_listens_answers_again_and_again_and_accepts_nothing(probing, ip):
+async def test_a_listening_endpoint_is_probed_repeatedly_and_accepts_no_connection(probing, ip):
     probes, noted = probing
     with listen(ip) as server:
         endpoint = at(server)
@@ -61,7 +61,7 @@ async def test_an_endpoint_that_listens_answers_again_and_again_and_accepts_noth
     assert (probes.sent, probes.failed) == (len(noted), 0)
 
 
-async def test_an_endpoint_that_fails_delays_no_other():
+async def test_a_failing_endpoint_does_not_delay_other_probes():
     noted = []
     # What fails is probed again after twice as long each time, 20 times as long at most.
     schedule = ProbeSchedule(lambda: 0.0, every_s=0.03)
@@ -92,9 +92,7 @@ def silent():
 
 
 @pytest.mark.parametrize("namespaces", [1, 2 * MAX_UNDER_WAY])
-async def test_of_twice_as_many_silent_endpoints_as_may_be_probed_at_once_some_wait(
-    silent, namespaces, monkeypatch
-):
+async def test_concurrent_probes_of_silent_endpoints_are_limited(silent, namespaces, monkeypatch):
     monkeypatch.setattr(path_probes, "DEADLINE_S", 3600.0)
     noted = []
     schedule = ProbeSchedule(lambda: 0.0, every_s=0.01, per_second=1_000_000)

@@ -69,7 +69,7 @@ def replaced(number, old, new):
     return ChangeGroup(number, [old], [(0, new)])
 
 
-async def test_changes_that_wait_are_merged_but_not_beyond_the_closing_of_a_listener(slow):
+async def test_waiting_changes_are_merged_except_across_the_close_of_a_listener(slow):
     group = Group(1, port_key("shop/web:http"))
     slow.update(group.opening())
     slow.send(OpenListener(7, 1, TCP, WEB))
@@ -86,7 +86,7 @@ async def test_changes_that_wait_are_merged_but_not_beyond_the_closing_of_a_list
     assert slow.link.take() == [ChangeGroup(1, [], [(0, PODS[0])])]
 
 
-async def test_messages_about_listeners_of_a_group_leave_other_groups_merging(slow):
+async def test_listener_messages_of_one_group_do_not_stop_merging_of_other_groups(slow):
     web, other = open_group(slow, 1, 7), open_group(slow, 2, 8)
     change(slow, web, PODS[1])
     change(slow, other, PODS[1])
@@ -103,7 +103,7 @@ async def test_messages_about_listeners_of_a_group_leave_other_groups_merging(sl
     ]
 
 
-async def test_a_group_that_a_listener_leaves_does_not_lose_its_endpoints_before(slow):
+async def test_a_group_keeps_its_endpoints_until_its_listener_has_moved(slow):
     web, taking = open_group(slow, 1, 7), open_group(slow, 2)
     change(slow, web, PODS[1])
     change(slow, taking, PODS[1])
@@ -126,7 +126,7 @@ async def test_a_group_that_a_listener_leaves_does_not_lose_its_endpoints_before
     ]
 
 
-async def test_however_many_listeners_of_a_group_close_two_of_its_changes_wait(slow):
+async def test_however_many_listeners_close_at_most_two_changes_of_a_group_wait(slow):
     web = open_group(slow, 1, *range(100))
     for listener in range(100):
         change(slow, web, PODS[1 + listener % 4])

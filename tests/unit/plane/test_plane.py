@@ -31,7 +31,7 @@ def pods_of(rig, protocol, count=2):
     return [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(count)]
 
 
-async def test_a_service_too_large_for_a_worker_is_refused_and_costs_no_other_service(rig):
+async def test_a_service_too_large_for_a_worker_is_rejected_without_affecting_others(rig):
     (pod,) = pods_of(rig, TCP, 1)
     web, other = rig.service(pod.address), rig.service(pod.address)
     endpoints = tuple(SocketAddress(f"2001:db8::{n:04x}", 8080) for n in range(60_000))
@@ -66,7 +66,7 @@ async def all_serve(rig):
     await rig.plane.refresh()
 
 
-async def test_drops_for_a_former_group_are_counted_for_that_group(rig):
+async def test_drops_before_a_listeners_move_are_counted_for_the_former_group(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, at="0.0.0.0", admits=ALICE_ALONE)
     await all_serve(rig)
@@ -79,7 +79,7 @@ async def test_drops_for_a_former_group_are_counted_for_that_group(rig):
 
 
 @BOTH
-async def test_a_port_may_drop_serve_and_refuse_as_its_service_changes(rig, protocol):
+async def test_a_port_drops_serves_and_refuses_as_its_service_changes(rig, protocol):
     pods = pods_of(rig, protocol, 1)
     web = rig.service(protocol=protocol, at="0.0.0.0", admits=())
     for _ in range(2):
@@ -105,7 +105,7 @@ async def refuses(rig, service):
         assert await is_refused(rig.keep(UdpPeer(ALICE, to=to)))
 
 
-async def test_ranges_change_while_open_connections_go_on(rig):
+async def test_source_ranges_change_while_open_connections_continue(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, at="0.0.0.0", admits=ALICE_ALONE)
     to = SocketAddress("127.0.0.1", web.address.port)
@@ -120,7 +120,7 @@ async def test_ranges_change_while_open_connections_go_on(rig):
     assert await serves(rig.keep(await dial(to, source=ALICE)), pod)
 
 
-async def test_a_flow_of_a_client_no_longer_admitted_falls_silent(rig):
+async def test_a_flow_of_a_client_no_longer_admitted_gets_no_replies(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
     alice, bob = rig.udp_client(dns, ALICE), rig.udp_client(dns, BOB)
@@ -135,9 +135,7 @@ async def test_a_flow_of_a_client_no_longer_admitted_falls_silent(rig):
 
 
 @BOTH
-async def test_more_ranges_than_the_kernel_takes_are_an_error_and_clients_are_refused(
-    rig, protocol
-):
+async def test_too_many_source_ranges_are_an_error_and_clients_are_refused(rig, protocol):
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     pods = pods_of(rig, protocol, 1)
     web = rig.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
@@ -166,7 +164,7 @@ async def test_clients_inside_and_outside_get_different_endpoints(rig, protocol)
     assert [await place_of(rig, web, pods, client) for client in (ALICE, BOB)] == [0, 0]
 
 
-async def test_clients_inside_are_reset_if_only_clients_outside_have_endpoints(rig):
+async def test_inside_clients_are_reset_if_only_outside_clients_have_endpoints(rig):
     pod = rig.endpoint()
     web = rig.service(outside=[pod.address], inside=["127.0.0.1/32"])
     assert web.listener.is_serving
@@ -174,7 +172,7 @@ async def test_clients_inside_are_reset_if_only_clients_outside_have_endpoints(r
     assert await serves(rig.keep(await dial(web.address, source=BOB)), pod)
 
 
-async def test_a_drain_returns_how_many_had_to_be_reset(own_rig):
+async def test_a_drain_returns_the_number_of_reset_connections(own_rig):
     rig, pods = own_rig, [own_rig.endpoint(), own_rig.endpoint()]
     services = [rig.service(pod.address) for pod in pods]
     pairs = []
@@ -189,7 +187,7 @@ async def test_a_drain_returns_how_many_had_to_be_reset(own_rig):
         assert await server.was_reset()
 
 
-async def test_a_drain_waits_for_connections_that_finish(own_rig):
+async def test_a_drain_waits_for_connections_to_finish(own_rig):
     rig, pod = own_rig, own_rig.endpoint()
     web = rig.service(pod.address)
     pairs = [(await rig.client(web), await pod.accept()) for _ in range(3)]
@@ -231,7 +229,7 @@ async def test_idle_waits_no_longer_than_its_timeout(own_rig):
     web.close()
 
 
-async def test_a_close_resets_connections_and_refuses_from_now_on(own_rig):
+async def test_close_resets_connections_and_refuses_new_ones(own_rig):
     rig, pod = own_rig, own_rig.endpoint()
     web, dns = rig.service(pod.address), rig.udp_service(rig.udp_peer().address)
     client = await rig.client(web)
@@ -246,7 +244,7 @@ async def test_a_close_resets_connections_and_refuses_from_now_on(own_rig):
         service.close()
 
 
-async def test_clients_in_the_queue_are_reset_at_the_close(own_rig):
+async def test_close_resets_clients_in_the_accept_queue(own_rig):
     web = own_rig.service(own_rig.silent())
     waiting = own_rig.keep(Peer(socket.socket()))
     waiting.sock.connect_ex(web.address)
@@ -254,14 +252,14 @@ async def test_clients_in_the_queue_are_reset_at_the_close(own_rig):
     assert await waiting.was_reset()
 
 
-async def test_pipes_are_shared_out():
+async def test_pipes_are_divided_among_workers():
     loop = asyncio.get_running_loop()
     tuning = Plane(loop, 4, Tuning(max_pipes=10))._workers[0].tuning
     assert (tuning.max_pipes, tuning.processes) == (3, 4)
     assert Plane(loop, 64)._workers[0].tuning.max_pipes == 1
 
 
-async def test_plane_memory_is_that_of_the_worker_nearest_its_limit():
+async def test_plane_memory_is_the_memory_of_the_worker_nearest_its_limit():
     plane = Plane(asyncio.get_running_loop(), 3)
     figures = [(50, 200, False, True), (95, 100, True, False), (0, 0, False, False)]
     for worker, figure in zip(plane._workers, figures, strict=True):
@@ -284,7 +282,7 @@ async def test_a_plane_without_processes_leaves_sockets_to_its_caller():
     plane.close()
 
 
-async def test_clients_wait_at_ports_of_an_earlier_run_until_listeners_are_known():
+async def test_clients_wait_at_recovered_ports_until_listeners_are_known():
     plane = Plane(asyncio.get_running_loop())
     at = SocketAddress("127.0.0.1", free_port())
     plane.recover([(TCP, at)], transparent=False)

@@ -56,7 +56,7 @@ def alone():
     return status_of(*ALONE)
 
 
-def test_root_becomes_the_workers_own_user_and_any_other_user_stays(plain):
+def test_root_becomes_the_worker_user_and_other_users_stay(plain):
     user = WORKER_ID if is_root_of_many() else os.geteuid()
     group = WORKER_ID if is_root_of_many() else os.getegid()
     assert plain["Uid"].split() == [str(user)] * 4
@@ -64,17 +64,17 @@ def test_root_becomes_the_workers_own_user_and_any_other_user_stays(plain):
 
 
 @pytest.mark.skipif(not is_root_of_many(), reason="only root has groups to give up")
-def test_root_leaves_its_groups(plain):
+def test_root_drops_its_supplementary_groups(plain):
     assert plain["Groups"].strip() == ""
 
 
-def test_the_only_user_of_a_namespace_stays(alone):
+def test_the_only_user_of_a_user_namespace_stays(alone):
     assert alone["Uid"].split() == ["0"] * 4
 
 
 @pytest.mark.parametrize("who", ["plain", "alone"])
 @pytest.mark.parametrize("name", ["CapEff", "CapPrm", "CapInh", "CapAmb"])
-def test_no_capability_is_left(request, who, name):
+def test_a_worker_has_no_capabilities(request, who, name):
     assert int(request.getfixturevalue(who)[name], 16) == 0
 
 
@@ -84,7 +84,7 @@ def test_no_process_can_gain_new_privileges(request, who):
 
 
 @pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), pytest.param(ALONE, id="alone")])
-def test_the_right_to_dial_in_clients_names_may_be_kept_and_no_other(request, prefix):
+def test_only_the_capability_to_bind_client_addresses_may_be_kept(request, prefix):
     request.getfixturevalue("alone" if prefix else "plain")
     said = status_of(*prefix, options="{'keeps_net_raw': True}")
     kept = 1 << CAP_NET_RAW if prefix or os.geteuid() == 0 else 0

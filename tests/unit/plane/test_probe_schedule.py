@@ -45,7 +45,7 @@ def longest_pause(times, until):
     return max(b - a for a, b in zip(times, [*times[1:], until], strict=True))
 
 
-def test_a_new_endpoint_is_probed_at_once_and_then_after_each_interval(schedule):
+def test_a_new_endpoint_is_probed_at_once_and_then_periodically(schedule):
     add(schedule, WEB, A)
     assert schedule.take(10.0, ROOM) == [A]
     assert schedule.take(1_000.0, ROOM) == [], "its probe is under way"
@@ -65,7 +65,7 @@ def test_probe_intervals_are_drawn_between_one_and_two_seconds(drawn, interval):
     assert schedule.next_at(0.0) == pytest.approx(interval, abs=0.001)
 
 
-def test_a_discarded_endpoint_is_not_probed_again_even_if_its_probe_ends_later(schedule):
+def test_a_discarded_endpoint_is_not_probed_after_its_pending_probe(schedule):
     add(schedule, WEB, A, B)
     schedule.discard(B, WEB)
     assert schedule.take(0.0, ROOM) == [A]
@@ -76,14 +76,14 @@ def test_a_discarded_endpoint_is_not_probed_again_even_if_its_probe_ends_later(s
     assert A not in schedule
 
 
-def test_an_endpoint_that_leaves_during_its_probe_takes_no_share_any_more(schedule):
+def test_an_endpoint_discarded_during_its_probe_uses_no_share(schedule):
     for second in range(ROOM):
         add(schedule, WEB, A)
         assert schedule.take(float(second), ROOM) == [A]
         schedule.discard(A, WEB)
 
 
-def test_an_endpoint_is_probed_once_for_all_its_services_and_ports_until_the_last_has_left(
+def test_an_endpoint_is_probed_once_for_all_its_services_and_ports(
     schedule,
 ):
     add(schedule, WEB, A, A)
@@ -109,7 +109,7 @@ def test_endpoints_beyond_the_budget_are_probed_equally_often_within_it():
     assert schedule.interval_s == pytest.approx(15.0, rel=0.05)
 
 
-def test_a_service_with_thousands_of_silent_endpoints_delays_no_probe_of_another(schedule):
+def test_thousands_of_silent_endpoints_do_not_delay_probes_of_another_service(schedule):
     silent = MANY[:10_000]
     add(schedule, BIG, *silent)
     add(schedule, WEB, A, B)
@@ -134,7 +134,7 @@ def begin_all(schedule, until):
     return found
 
 
-def test_a_namespace_has_at_most_as_many_probes_under_way_as_are_left_for_others(schedule):
+def test_concurrent_probes_of_a_namespace_leave_room_for_others(schedule):
     for number, endpoint in enumerate(MANY[:1_000]):
         add(schedule, ServiceKey("x", f"big-{number}"), endpoint)
     found = begin_all(schedule, 10.0)
@@ -143,7 +143,7 @@ def test_a_namespace_has_at_most_as_many_probes_under_way_as_are_left_for_others
     assert schedule.take(10.0, ROOM - len(found)) == [A, B]
 
 
-def test_a_service_has_at_most_as_many_probes_under_way_as_are_left_for_others_of_its_namespace(
+def test_concurrent_probes_of_a_service_leave_room_for_its_namespace(
     schedule,
 ):
     add(schedule, BIG, *MANY[:1_000])
@@ -154,7 +154,7 @@ def test_a_service_has_at_most_as_many_probes_under_way_as_are_left_for_others_o
     assert schedule.take(10.0, ROOM - len(found)) == [A, B]
 
 
-def test_a_namespace_with_more_services_than_the_budget_is_for_delays_no_probe_of_another():
+def test_a_namespace_exceeding_the_probe_budget_delays_no_other_namespace():
     schedule = ProbeSchedule(lambda: 0.5, per_second=200)
     for number, endpoint in enumerate(MANY[:1_000]):
         add(schedule, ServiceKey("x", f"big-{number}"), endpoint)
@@ -165,7 +165,7 @@ def test_a_namespace_with_more_services_than_the_budget_is_for_delays_no_probe_o
 
 
 @pytest.mark.parametrize("has_answered", [True, False])
-def test_a_failing_endpoints_interval_doubles_up_to_30_s_until_answered(schedule, has_answered):
+def test_a_failing_endpoints_probe_interval_doubles_up_to_30_s(schedule, has_answered):
     add(schedule, WEB, A)
     schedule.take(0.0, ROOM)
     now, intervals = 0.0, []
@@ -190,7 +190,7 @@ def test_a_silent_endpoint_added_to_a_service_is_probed_at_once(schedule):
     assert schedule.take(now - 20.0, ROOM) == [A]
 
 
-def test_the_measured_probe_interval_covers_only_answering_endpoints(schedule):
+def test_the_measured_probe_interval_covers_only_healthy_endpoints(schedule):
     assert schedule.interval_s == 0.0
     add(schedule, WEB, A, B)
     schedule.take(0.0, ROOM)

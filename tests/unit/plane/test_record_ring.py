@@ -76,7 +76,7 @@ async def finished(rig, web, pod):
     return address
 
 
-async def test_without_a_watcher_there_is_no_log_to_write_to(rig):
+async def test_without_a_watcher_there_is_no_connection_log(rig):
     assert rig.engine.connection_log is None
     Observer(rig)
     assert rig.engine.connection_log is not None
@@ -95,7 +95,7 @@ async def test_connection_logging_continues_after_the_last_watcher_leaves():
     rig.close()
 
 
-async def test_a_connection_is_observed_at_its_end(rig):
+async def test_a_connection_is_observed_when_it_ends(rig):
     observer = Observer(rig)
     pod, web = rig.served()
     client = await finished(rig, web, pod)
@@ -116,7 +116,7 @@ async def test_a_connection_to_a_silent_endpoint_has_no_first_byte(rig):
     assert observer.records[0].first_byte_s is None
 
 
-async def test_an_endpoint_closing_before_reading_everything_ended_first(rig):
+async def test_an_endpoint_closing_before_reading_everything_counts_as_ending_first(rig):
     observer = Observer(rig)
     pod = rig.endpoint()
     # Less than the client sends, so the rest stays in the proxy's socket.
@@ -131,7 +131,7 @@ async def test_an_endpoint_closing_before_reading_everything_ended_first(rig):
     assert (one.cause, one.ended_by, one.is_failed) == ("complete", "endpoint", True)
 
 
-async def test_a_saved_connection_is_observed_at_once_and_at_its_end(rig):
+async def test_a_saved_connection_is_observed_at_once_and_when_it_ends(rig):
     observer = Observer(rig, ConnectionFilter(saved=True))
     dead, pod = rig.refusing(), rig.endpoint()
     web = rig.service(dead, pod.address)
@@ -144,7 +144,7 @@ async def test_a_saved_connection_is_observed_at_once_and_at_its_end(rig):
     assert await observer.events(2) == ["saved", "ended"]
 
 
-async def test_an_endpoint_still_being_dialled_has_not_answered(rig):
+async def test_an_endpoint_still_being_dialled_counts_as_unanswered(rig):
     observer = Observer(rig)
     silent = rig.silent()
     await rig.client(rig.service(silent))
@@ -155,7 +155,7 @@ async def test_an_endpoint_still_being_dialled_has_not_answered(rig):
     assert (one.endpoint, one.failed, one.dials) == ("", (), 1)
 
 
-async def test_a_client_that_left_during_a_dial_that_failed_was_not_saved():
+async def test_a_client_leaving_during_a_failed_dial_does_not_count_as_saved():
     rig = Rig(Tuning(connect_timeout_s=0.1))
     observer = Observer(rig)
     silent, pod = rig.silent(), rig.endpoint()
@@ -170,7 +170,7 @@ async def test_a_client_that_left_during_a_dial_that_failed_was_not_saved():
     rig.close()
 
 
-async def test_a_client_that_waits_is_observed_once(rig):
+async def test_a_waiting_client_is_observed_once(rig):
     observer = Observer(rig)
     dead, pod = rig.refusing(), rig.endpoint()
     web = rig.service(dead, handling=HELD)
@@ -183,7 +183,7 @@ async def test_a_client_that_waits_is_observed_once(rig):
     assert await observer.events(2) == ["held", "ended"]
 
 
-async def test_a_client_leaving_while_waiting_was_not_refused(rig):
+async def test_a_client_leaving_while_waiting_does_not_count_as_refused(rig):
     observer = Observer(rig)
     client = await rig.client(rig.service(handling=HELD))
     await observer.events(1)
@@ -192,7 +192,7 @@ async def test_a_client_leaving_while_waiting_was_not_refused(rig):
     assert (observer.records[1].cause, observer.records[1].ended_by) == ("left", "client")
 
 
-async def test_a_flow_is_observed_when_saved_and_when_ended(rig):
+async def test_a_flow_is_observed_when_saved_and_when_it_ends(rig):
     observer = Observer(rig)
     dead, pod = rig.refusing_udp(), rig.udp_peer()
     dns = rig.udp_service(dead, pod.address)
@@ -207,7 +207,7 @@ async def test_a_flow_is_observed_when_saved_and_when_ended(rig):
     assert one.is_saved
 
 
-async def test_a_flow_answered_at_once_is_plain(rig, monkeypatch):
+async def test_a_flow_answered_at_once_needs_only_plain_records(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
@@ -219,7 +219,7 @@ async def test_a_flow_answered_at_once_is_plain(rig, monkeypatch):
     assert asked == [True]
 
 
-async def test_a_datagram_without_an_endpoint_is_refused(rig):
+async def test_a_datagram_without_an_endpoint_is_observed_as_refused(rig):
     observer = Observer(rig)
     client = rig.udp_client(rig.udp_service(UNREACHABLE))
     client.send(b"question")
@@ -227,7 +227,7 @@ async def test_a_datagram_without_an_endpoint_is_refused(rig):
     assert (observer.records[0].kind, observer.records[0].cause) == ("flow", "unanswered")
 
 
-async def test_a_flow_that_waits_is_observed(rig):
+async def test_a_waiting_flow_is_observed(rig):
     observer = Observer(rig)
     rig.udp_client(rig.udp_service(handling=HELD)).send(b"question")
     assert await observer.events(1) == ["held"]
@@ -253,7 +253,7 @@ async def test_fields_are_collected_only_if_a_filter_may_match(rig, filters, tak
     assert ring.observe(filters).left_out == []
 
 
-async def test_a_connection_served_at_once_is_plain(rig, monkeypatch):
+async def test_a_connection_served_at_once_needs_only_plain_records(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
@@ -291,7 +291,7 @@ async def test_omitted_records_are_counted_for_possibly_matching_filters(rig):
     assert left_out == [LeftOut(ALL, 3), LeftOut(web, 1), LeftOut(failed, 1)]
 
 
-async def test_a_filter_that_takes_everything_leaves_the_others_their_room(rig):
+async def test_a_match_all_filter_leaves_room_for_other_filters(rig):
     ring, refused = RecordRing(rig.engine), ConnectionFacts(event=ConnectionEvent.REFUSED)
     ring.observe([ALL, ConnectionFilter(failed=True)])
     for _ in range(500):
@@ -309,7 +309,7 @@ async def test_a_filter_that_takes_everything_leaves_the_others_their_room(rig):
     assert (kept, observed.left_out) == (OBSERVED_MAX - 2, [LeftOut(ALL, 501 - kept)])
 
 
-async def test_a_full_ring_is_shared_equally_and_keeps_the_oldest_in_their_order(rig):
+async def test_a_full_ring_is_shared_equally_and_keeps_the_oldest_records_in_order(rig):
     ring = RecordRing(rig.engine)
     web, db, cart = (ConnectionFilter(service=f"shop/{name}") for name in ("web", "db", "cart"))
     ring.observe([web, db, cart])
@@ -324,7 +324,7 @@ async def test_a_full_ring_is_shared_equally_and_keeps_the_oldest_in_their_order
     assert len(ring.observe([]).records) == 100
 
 
-async def test_a_record_of_several_filters_takes_room_once(rig):
+async def test_a_record_matching_several_filters_uses_room_once(rig):
     ring = RecordRing(rig.engine)
     web, db = (ConnectionFilter(service=f"shop/{name}") for name in ("web", "db"))
     ring.observe([ALL, web, db])
@@ -347,7 +347,7 @@ def drops(**figures):
     return GroupReport(7, values)
 
 
-async def test_dropped_packets_are_a_number(rig):
+async def test_lost_packets_are_counted(rig):
     ring = RecordRing(rig.engine)
     ring.note_drops(WEB, drops(denied=3))
     assert ring.observe([ConnectionFilter(failed=True)]).records == []

@@ -58,7 +58,7 @@ async def test_datagrams_arriving_before_their_listener_is_known_are_kept(recove
 
 
 @pytest.mark.parametrize("serving", OTHERS)
-async def test_clients_that_a_listener_might_not_admit_are_reset(recovered, serving):
+async def test_clients_that_a_listener_may_reject_are_reset(recovered, serving):
     protocol, at = free()
     recovered.open([(protocol, at)], 1, transparent=False)
     with contextlib.closing(await dial(at)) as client:
@@ -66,7 +66,7 @@ async def test_clients_that_a_listener_might_not_admit_are_reset(recovered, serv
         assert await client.was_reset()
 
 
-async def test_a_recovered_socket_that_no_listener_takes_refuses_again(recovered):
+async def test_an_unclaimed_recovered_socket_refuses_again(recovered):
     protocol, at = free()
     recovered.open([(protocol, at)], 1, transparent=False)
     with contextlib.closing(await dial(at)) as client:
@@ -77,7 +77,7 @@ async def test_a_recovered_socket_that_no_listener_takes_refuses_again(recovered
         await dial(at)
 
 
-def test_a_port_of_another_program_is_left_out(recovered):
+def test_a_recovered_port_used_by_another_program_is_omitted(recovered):
     with contextlib.closing(TcpEndpoint()) as thief:
         wanted = [(TCP, thief.address), free()]
         recovered.open(wanted, 2, transparent=False)

@@ -99,7 +99,7 @@ def test_an_ipv6_client_always_gets_the_same_socket(share):
     assert sharers.who_hears_all(["::1"]) == {"::1": {1}}
 
 
-def test_ipv6_clients_are_distinguished_by_their_whole_address():
+def test_ipv6_clients_are_distinguished_by_their_full_address():
     sharers = Sharers(Protocol.UDP, "::1", 3)
     with contextlib.closing(sharers):
         sharers.choose_by_client()
@@ -112,7 +112,7 @@ def test_ipv6_clients_are_distinguished_by_their_whole_address():
 
 
 @pytest.mark.parametrize("left", range(4))
-def test_the_last_socket_takes_a_departed_sockets_index(share, left):
+def test_the_last_socket_takes_a_closed_sockets_index(share, left):
     sharers = share("127.0.0.1", 4)
     sharers.socks[left].close()
     order = order_left({0, 1, 2, 3} - {left})
@@ -122,13 +122,13 @@ def test_the_last_socket_takes_a_departed_sockets_index(share, left):
         assert sharers.who_hears(client) == int.from_bytes(socket.inet_aton(client), "big") % 3
 
 
-def test_places_that_no_group_has_are_in_some_order():
+def test_unknown_socket_positions_are_ordered_arbitrarily():
     assert sorted(order_left([-5, 1, 10**12])) == [-5, 1, 10**12]
     assert order_left([]) == []
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-def test_at_random_one_client_reaches_all_sockets(share, ip):
+def test_without_a_program_one_client_reaches_all_sockets(share, ip):
     sharers = share(ip, 2)
     sharers.choose_by_client()
     choose_by_chance(sharers.socks[0])
@@ -141,7 +141,7 @@ def test_undoing_an_absent_choice_is_not_an_error(share):
         choose_by_chance(sharers.socks[0])
 
 
-def test_the_program_can_be_replaced(share):
+def test_the_socket_selection_program_can_be_replaced(share):
     sharers = share("127.0.0.1", 3)
     choose_by_client(sharers.socks[0], socket.AF_INET, 1)
     assert {sharers.who_hears(client) for client in IPV4} == {0}
@@ -149,7 +149,7 @@ def test_the_program_can_be_replaced(share):
     assert {sharers.who_hears(client) for client in IPV4} == {0, 1, 2}
 
 
-def test_an_unshared_socket_can_not_be_chosen():
+def test_an_unshared_socket_cannot_have_a_selection_program():
     with contextlib.closing(UdpPeer()) as alone:
         with pytest.raises(OSError, match="Invalid argument"):
             choose_by_client(alone.sock, socket.AF_INET, 2)

@@ -14,29 +14,29 @@ from ..dataplane.waiting import until
 from .pool import TCP
 
 
-def test_the_worker_with_the_fewest_listeners_stands_in():
+def test_the_worker_with_the_fewest_listeners_substitutes():
     substitutes = Substitutes([5, 9, 3, 4], 100)
     assert substitutes.begin(0, [1, 2, 3]) == 2
     assert substitutes.begin(1, [2, 3]) == 3
 
 
-def test_a_worker_has_a_single_substitute_at_a_time():
+def test_a_missing_worker_has_one_substitute_at_a_time():
     substitutes = Substitutes([1, 1, 1], 100)
     assert [substitutes.begin(0, [1, 2]) for _ in range(2)] == [1, None]
     assert [substitutes.end(0) for _ in range(2)] == [1, None]
     assert substitutes.begin(0, [2]) == 2
 
 
-def test_no_worker_stands_in_if_none_runs():
+def test_without_running_workers_there_is_no_substitute():
     assert Substitutes([1, 1], 100).begin(0, []) is None
 
 
-def test_no_worker_stands_in_with_more_listeners_than_half_of_its_descriptors():
+def test_a_worker_with_too_many_listeners_does_not_substitute():
     assert Substitutes([5, 5], 20).begin(0, [1]) == 1
     assert Substitutes([5, 6], 20).begin(0, [1]) is None
 
 
-def test_a_worker_that_ended_is_no_longer_a_substitute():
+def test_an_exited_worker_is_no_longer_a_substitute():
     substitutes = Substitutes([1, 1, 1], 100)
     substitutes.begin(0, [1])
     substitutes.worker_ended(2)
@@ -108,7 +108,7 @@ def make_pod(pool, protocol):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_clients_of_a_missing_worker_are_served_meanwhile_and_afterwards(
+async def test_clients_of_a_missing_worker_are_served_during_and_after_the_substitution(
     pool, absence, protocol
 ):
     pod = make_pod(pool, protocol)
@@ -121,7 +121,7 @@ async def test_clients_of_a_missing_worker_are_served_meanwhile_and_afterwards(
     assert +web.listener.closing == {}
 
 
-async def test_connections_of_a_substitute_outlive_the_substitution(pool, absence):
+async def test_connections_of_a_substitute_survive_the_end_of_the_substitution(pool, absence):
     pod = pool.endpoint()
     web = pool.serve([pod])
     await absence.begin()
@@ -133,7 +133,7 @@ async def test_connections_of_a_substitute_outlive_the_substitution(pool, absenc
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_changes_during_a_substitution_apply_during_and_afterwards(pool, absence, protocol):
+async def test_changes_during_a_substitution_apply_during_and_after_it(pool, absence, protocol):
     old, new = make_pod(pool, protocol), make_pod(pool, protocol)
     web, gone = (pool.serve([old], protocol=protocol) for _ in range(2))
     await absence.begin()

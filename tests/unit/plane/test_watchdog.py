@@ -45,7 +45,7 @@ def process(tmp_path):
     process.watchdog.close()
 
 
-def test_a_closed_watchdog_leaves_no_descriptor(process):
+def test_closing_a_watchdog_closes_its_descriptor(process):
     """Each worker that is started again has a new one."""
     number = process.watchdog.fileno()
     process.watchdog.close()
@@ -59,29 +59,29 @@ def test_a_sleeping_or_stopped_process_is_charged_at_each_check(process, state):
 
 
 @pytest.mark.parametrize("state", ["R", "D"])
-def test_a_process_that_waits_for_a_cpu_or_a_disk_is_charged_nothing(process, state):
+def test_a_process_waiting_for_a_cpu_or_a_disk_is_not_charged(process, state):
     assert process.looks(state, 100) == 0.0
 
 
 @pytest.mark.parametrize("state", ["R", "D"])
-def test_a_process_that_runs_is_charged_its_cpu_time(process, state):
+def test_a_running_process_is_charged_its_cpu_time(process, state):
     assert process.looks(state, 10, cpu_s=0.1) == pytest.approx(1.0)
 
 
-def test_a_beat_clears_the_charge(process):
+def test_a_heartbeat_clears_the_charge(process):
     process.looks("S", 4)
     process.beats()
     assert process.looks("S") == 0.0
     assert process.looks("S") == LOOK_S
 
 
-def test_cpu_time_before_a_beat_is_not_charged_afterwards(process):
+def test_cpu_time_before_a_heartbeat_is_not_charged_later(process):
     process.beats()
     process.looks("R", cpu_s=60.0)
     assert process.looks("R", cpu_s=0.02) == pytest.approx(0.02)
 
 
-def test_unseen_beats_count_once(process):
+def test_several_heartbeats_between_checks_count_once(process):
     for _ in range(100):
         process.beats()
     assert process.looks("S", 2) == LOOK_S
@@ -91,7 +91,7 @@ def test_a_process_with_a_hidden_state_is_charged_slowly(process):
     assert [process.watchdog.look(PID) for _ in range(2)] == [LOOK_S / 8, LOOK_S / 4]
 
 
-def test_a_heart_beats_at_once_and_as_long_as_its_loop_iterates():
+def test_a_heartbeat_is_sent_at_once_and_while_the_loop_iterates():
     loop = TimerLoop()
     watchdog = Watchdog()
     heart = Heart(loop, os.dup(watchdog.fileno()))
@@ -103,7 +103,7 @@ def test_a_heart_beats_at_once_and_as_long_as_its_loop_iterates():
     watchdog.close()
 
 
-async def test_a_worker_that_hangs_is_killed_and_replaced(make, caplog):
+async def test_a_hung_worker_is_killed_and_replaced(make, caplog):
     pool = await make(is_watching=True)
     web, pod = pool.service(), pool.endpoint()
     pool.update(web, pod.address)
@@ -121,7 +121,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(make, caplog):
     assert causes == ["worker 0 hung and is started again"] * 2
 
 
-async def test_workers_stopped_together_with_the_control_process_stay(pool):
+async def test_workers_stopped_together_with_the_control_process_are_not_killed(pool):
     pids = pool.pids
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -134,7 +134,7 @@ async def test_workers_stopped_together_with_the_control_process_stay(pool):
 
 
 @pytest.mark.long
-async def test_a_worker_that_hangs_in_its_start_is_replaced_later(pool):
+async def test_a_worker_hung_during_its_start_is_replaced_later(pool):
     os.kill(pool.pids[0], signal.SIGKILL)
     await until(lambda: pool.restarts[0] == 1)
     hung = pool.pids[0]

@@ -35,7 +35,7 @@ from .reports import counted
 POD = SocketAddress("10.0.0.1", 80)
 
 
-async def test_its_turns_begin_at_its_own_number(idle):
+async def test_a_workers_round_robin_starts_at_its_index(idle):
     pods = [idle.keep(TcpEndpoint()) for _ in range(3)]
     idle.start(index=2)
     at = idle.serve(*(pod.address for pod in pods))
@@ -68,7 +68,7 @@ async def test_a_group_change_without_endpoints_applies_and_keeps_the_endpoints(
             await control.pair(at, server)
 
 
-async def test_a_client_that_arrives_with_its_endpoint_is_served_in_either_order(control):
+async def test_a_client_and_its_endpoint_may_arrive_in_either_order(control):
     pods = [control.keep(TcpEndpoint()) for _ in range(20)]
     at = control.serve()
     for pod in pods:
@@ -143,7 +143,7 @@ async def test_a_report_contains_the_remaining_memory(control):
     assert status.was_short_of_memory
 
 
-async def test_the_turns_that_orders_take_are_counted(control):
+async def test_loop_iterations_for_commands_are_counted(control):
     # It has no socket but the channel's, so these are all.
     before, after = await control.status(), await control.status()
     assert sum(after.iterations) > sum(before.iterations)
@@ -179,7 +179,7 @@ async def test_a_report_about_many_endpoints_is_split(control, monkeypatch):
     assert {len(report.ejected) for part in parts for report in part.groups} == {3}
 
 
-async def test_the_largest_parts_of_a_report_fit_into_a_frame(control):
+async def test_the_largest_parts_of_a_report_fit_in_a_frame(control):
     """All endpoints that a Service port may have begin in one; each is reported, and as ejected."""
     worker = control.main._worker
     counts = (_ENDPOINTS_A_MESSAGE // 2 - 1, 10_000, 10_000)
@@ -200,7 +200,7 @@ async def test_the_largest_parts_of_a_report_fit_into_a_frame(control):
     assert max(len(msgspec.json.encode(part)) for part in parts) < MAX_FRAME_BYTES
 
 
-async def test_a_flow_with_a_removed_endpoint_has_ended_in_the_report(control):
+async def test_a_report_counts_the_flow_of_a_removed_endpoint_as_ended(control):
     pod, other = control.keep(UdpPeer()), control.keep(UdpPeer())
     at = control.serve(pod.address, protocol=UDP)
     client = control.keep(UdpPeer(to=at))
@@ -215,7 +215,7 @@ async def test_a_flow_with_a_removed_endpoint_has_ended_in_the_report(control):
     assert await control.counted() == {pod.address: {"active": -1, "received_bytes": 3}}
 
 
-async def test_a_report_ends_if_its_last_part_loses_the_control_process():
+async def test_a_report_stops_if_sending_a_part_loses_the_control_process():
     with contextlib.closing(DataPlane(asyncio.get_running_loop())) as dataplane:
         sent = []
 
@@ -263,7 +263,7 @@ async def test_a_client_is_reset_at_once_if_another_worker_ejected_the_only_endp
     assert group.endpoints == [], "nothing was dialled"
 
 
-async def test_silence_that_began_before_another_worker_was_answered_ejects_nothing(idle):
+async def test_silence_begun_before_another_worker_succeeded_ejects_no_endpoint(idle):
     silent, pod = idle.keep(SilentEndpoint()), idle.keep(TcpEndpoint())
     idle.start(connect_timeout_s=0.5)
     at = idle.serve(silent.address, pod.address)
@@ -277,7 +277,7 @@ async def test_silence_that_began_before_another_worker_was_answered_ejects_noth
     assert (group.ejected, idle.said(Ejected)) == ([], [])
 
 
-async def test_an_endpoint_that_another_worker_reached_is_dialled_again(control, pod):
+async def test_an_endpoint_reached_by_another_worker_is_dialled_again(control, pod):
     other = control.keep(TcpEndpoint())
     at = control.serve(pod.address, other.address)
     control.send(Ejected(GROUP, pod.address, False))

@@ -34,7 +34,7 @@ async def test_a_worker_drops_privileges_and_reports_its_process(idle):
     assert idle.confined == 1
 
 
-async def test_a_lack_of_memory_is_left_to_the_loops_exception_handler(control, monkeypatch):
+async def test_a_memory_error_is_passed_to_the_loops_exception_handler(control, monkeypatch):
     def fail(_message, _sock):
         raise MemoryError
 
@@ -99,7 +99,7 @@ async def test_a_worker_exits_at_once_when_the_control_process_has_exited(contro
     assert await client.was_reset()
 
 
-async def test_a_worker_without_messages_ends_too(idle):
+async def test_a_worker_without_connections_also_ends(idle):
     idle.send(Drain(0.0))
     assert await idle.hear(Drained) == Drained(0)
     assert await idle.main.ended == 0
@@ -120,7 +120,7 @@ def handed_over(control):
     return [message for message in control.got if isinstance(message, kinds)]
 
 
-async def test_the_next_process_gets_sockets_first_then_affinity_entries_in_turns(
+async def test_the_next_process_gets_sockets_first_and_affinity_entries_in_turns(
     control, monkeypatch
 ):
     monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
@@ -147,9 +147,7 @@ async def test_a_successor_gets_a_missing_workers_sockets_under_its_index(idle):
     assert [(one.worker, one.is_last) for one in idle.said(HandedOver)] == [(2, False), (1, True)]
 
 
-async def test_affinity_entries_are_not_sent_while_the_next_process_does_not_read(
-    control, monkeypatch
-):
+async def test_affinity_entries_are_not_sent_to_a_process_that_does_not_read(control, monkeypatch):
     monkeypatch.setattr(worker_main, "_MAX_ENTRIES_WAITING_BYTES", 0)
     monkeypatch.setattr(worker_main, "PINS_S", 0.05)
     open_group(control, 1, "shop/a", ALICE)

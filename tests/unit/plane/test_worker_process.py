@@ -106,7 +106,7 @@ async def test_a_killed_process_is_reported_once(start):
     assert parent.ends == ["signal 9"]
 
 
-async def test_a_worker_that_runs_out_of_memory_ends_at_once_and_this_is_its_cause(start, caplog):
+async def test_a_worker_running_out_of_memory_exits_at_once_with_that_cause(start, caplog):
     parent = start(WORKER_WITH_LITTLE_MEMORY)
     parent.process.send(Start(0, Tuning(), {}))
     parent.process.send(OpenGroup(1, port_key("shop/" + "x" * (MAX_FRAME_BYTES - 1000)), Serving()))
@@ -115,13 +115,13 @@ async def test_a_worker_that_runs_out_of_memory_ends_at_once_and_this_is_its_cau
     assert [type(message) for message in parent.messages] == [Running]
 
 
-async def test_a_process_that_closes_the_channel_is_ended(start, monkeypatch):
+async def test_a_process_that_closes_the_channel_is_killed(start, monkeypatch):
     monkeypatch.setattr(process, "END_WITHIN_S", 0.01)
     parent = start(CHILD % "channel.close(); pipe = os.pipe(); os.read(pipe[0], 1)")
     assert await parent.end() == ["signal 9"]
 
 
-async def test_a_process_that_closes_the_channel_and_ends_later_reports_its_exit_status(start):
+async def test_a_process_closing_the_channel_before_exiting_reports_its_exit_status(start):
     parent = start(CHILD % "channel.close(); os.kill(os.getpid(), 19); os._exit(7)")
     pid = parent.process.pid
     await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
@@ -130,7 +130,7 @@ async def test_a_process_that_closes_the_channel_and_ends_later_reports_its_exit
     assert await parent.end() == ["exit status 7"]
 
 
-async def test_a_process_that_does_not_read_is_killed_with_a_line(start, caplog):
+async def test_a_process_that_does_not_read_is_killed_and_logged(start, caplog):
     parent = start(CHILD % "pipe = os.pipe(); os.read(pipe[0], 1)")
     parent.process._channel._max_waiting_bytes = 0
     parent.process.send(Report(1))
@@ -138,7 +138,7 @@ async def test_a_process_that_does_not_read_is_killed_with_a_line(start, caplog)
     assert [r.message for r in caplog.records] == ["worker does not read its messages, killing it"]
 
 
-async def test_a_close_ends_the_process_without_reporting_it(start):
+async def test_close_ends_the_process_without_reporting_it(start):
     parent = start()
     parent.process.close(within_s=1.0)
     assert not Path(f"/proc/{parent.process.pid}").exists()
@@ -146,7 +146,7 @@ async def test_a_close_ends_the_process_without_reporting_it(start):
     assert parent.ends == []
 
 
-async def test_last_messages_arrive_even_together_with_the_end(start):
+async def test_final_messages_arrive_together_with_the_exit(start):
     parent = start(CHILD % """send(channel, b'["Drained",3]'); os._exit(0)""")
     select.select([parent.process._pidfd], [], [], 10)
     # As the loop does if it looks here first.
@@ -154,7 +154,7 @@ async def test_last_messages_arrive_even_together_with_the_end(start):
     assert (parent.messages, parent.ends) == ([Drained(3)], ["exit status 0"])
 
 
-async def test_sockets_that_a_worker_sends_are_not_kept(start):
+async def test_sockets_sent_by_a_worker_are_closed(start):
     before = open_sockets()
     parent = start(CHILD % """send(channel, b'["Drained",3]', channel); os._exit(0)""")
     await parent.end()
@@ -162,7 +162,7 @@ async def test_sockets_that_a_worker_sends_are_not_kept(start):
     assert open_sockets() == before
 
 
-async def test_a_worker_that_sends_malformed_messages_is_ended_alone(start, caplog):
+async def test_only_the_worker_sending_malformed_messages_is_killed(start, caplog):
     # It doesn't end by itself when the channel is closed.
     send = """send(channel, b'["Drained","3"]'); pipe = os.pipe(); os.read(pipe[0], 1)"""
     parent = start(CHILD % send)
@@ -175,7 +175,7 @@ async def test_a_worker_that_sends_malformed_messages_is_ended_alone(start, capl
     assert parent.messages == []
 
 
-async def test_a_worker_that_cannot_be_started_raises_and_leaves_nothing_open(monkeypatch):
+async def test_a_worker_that_cannot_be_started_is_an_error_without_leaked_descriptors(monkeypatch):
     before = open_sockets()
     monkeypatch.setattr(child, "RUNNING_INTERPRETER", "/nowhere/python")
     with pytest.raises(FileNotFoundError):

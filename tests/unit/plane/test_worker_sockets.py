@@ -23,7 +23,7 @@ def fill(stack, listener):
         count += 1
 
 
-def test_few_connections_of_others_do_not_keep_a_worker_from_being_found():
+def test_a_few_foreign_connections_do_not_hide_a_worker():
     with open_worker_socket("a") as listener, contextlib.ExitStack() as stack:
         for _ in range(900):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -58,7 +58,7 @@ def test_a_worker_with_a_full_queue_is_skipped(monkeypatch):
         assert connect_to_workers("a") == []
 
 
-def test_workers_are_found_by_the_label_of_their_proxy():
+def test_workers_are_found_by_their_proxys_label():
     with contextlib.ExitStack() as stack:
         # A label is no pattern: a dot is a dot.
         for label in ("", "a.b", "a.b", "aXb"):

@@ -29,7 +29,7 @@ CLIENTS = [f"127.0.1.{number}" for number in range(1, 13)]
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_turns_are_fair_in_sum_with_two(pool, protocol):
+async def test_round_robin_is_fair_over_two_workers(pool, protocol):
     pods = pool.pods(3, protocol)
     web = pool.serve(pods, protocol=protocol)
     counts = Counter([await pool.place_of(web, pods) for _ in range(50)])
@@ -38,7 +38,7 @@ async def test_turns_are_fair_in_sum_with_two(pool, protocol):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_with_affinity_a_client_keeps_an_endpoint_while_workers_share_clients(pool, protocol):
+async def test_with_affinity_a_client_keeps_an_endpoint_across_workers(pool, protocol):
     pods = pool.pods(3, protocol)
     web = pool.serve(pods, protocol=protocol, affinity_timeout_s=60)
     places = {client: {await pool.place_of(web, pods, client)} for client in CLIENTS}
@@ -50,7 +50,7 @@ async def test_with_affinity_a_client_keeps_an_endpoint_while_workers_share_clie
         assert min(await pool.open_connections()) > 0
 
 
-async def test_all_readers_that_wait_for_a_slow_worker_have_its_next_report(make):
+async def test_all_readers_waiting_for_a_slow_worker_get_its_next_report(make):
     pool = await make(1)
     pool.serve([pool.endpoint()])
     (slot,), (pid,) = pool.workers, pool.pids
@@ -62,7 +62,7 @@ async def test_all_readers_that_wait_for_a_slow_worker_have_its_next_report(make
     assert not slot.asked
 
 
-async def test_clients_that_dial_while_a_worker_is_dead_wait_and_are_served(pool):
+async def test_clients_dialling_while_a_worker_is_dead_wait_and_are_served(pool):
     pod = pool.endpoint()
     web = pool.serve([pod])
     os.kill(pool.pids[0], signal.SIGKILL)
@@ -74,7 +74,7 @@ async def test_clients_that_dial_while_a_worker_is_dead_wait_and_are_served(pool
     await pool.is_restarted(0, times=1)
 
 
-async def test_a_restarted_worker_keeps_its_sockets_and_other_workers_their_entries(pool):
+async def test_a_restarted_worker_keeps_its_sockets_and_others_keep_their_affinity_entries(pool):
     pods = pool.pods(3)
     web = pool.serve(pods, affinity_timeout_s=60)
     places = {client: await pool.place_of(web, pods, client) for client in CLIENTS}
@@ -93,7 +93,7 @@ def inodes(service):
     return [os.fstat(sock.fileno()).st_ino for sock in socks]
 
 
-async def test_open_connections_of_other_workers_go_on(pool):
+async def test_open_connections_of_other_workers_continue(pool):
     pod = pool.endpoint()
     web = pool.serve([pod], at="127.0.0.1")
     dead, alive = [await pool.connect_by(worker, web, pod) for worker in (0, 1)]
@@ -105,7 +105,7 @@ async def test_open_connections_of_other_workers_go_on(pool):
     assert await alive[1].read() == b"still here"
 
 
-async def test_a_death_is_in_the_log_and_in_the_state(pool, caplog):
+async def test_a_workers_death_is_logged_and_shown_in_the_state(pool, caplog):
     caplog.set_level(logging.INFO)
     pid = pool.pids[1]
     os.kill(pid, signal.SIGKILL)
@@ -120,7 +120,7 @@ async def test_a_death_is_in_the_log_and_in_the_state(pool, caplog):
     assert pool.pids[1] != pid
 
 
-async def test_udp_is_refused_though_a_worker_dies_between_refusal_and_closing(pool):
+async def test_udp_is_refused_even_if_a_worker_dies_before_closing_its_socket(pool):
     pod = pool.udp_peer()
     dns = pool.serve([pod], protocol=UDP)
     for pid in pool.pids:
@@ -138,7 +138,7 @@ async def test_udp_is_refused_though_a_worker_dies_between_refusal_and_closing(p
 
 
 @pytest.mark.long
-async def test_from_the_second_death_of_a_start_on_there_are_pauses_that_double(pool):
+async def test_from_the_second_early_death_on_restart_pauses_double(pool):
     await dies_of_its_start(pool, 1)
     for times, pause_s in enumerate((0.1, 0.2, 0.4), start=2):
         await pool.is_restarted(0, times - 1)
@@ -155,14 +155,14 @@ async def dies_of_its_start(pool, times):
     await until(lambda: pool.restarts[0] == times)
 
 
-async def test_a_worker_that_ran_for_half_a_second_is_started_again_at_once(pool):
+async def test_a_worker_that_ran_for_half_a_second_is_restarted_at_once(pool):
     for times in (1, 2, 3):
         pool.timers.jump(slots._SOUND_S)
         os.kill(pool.pids[0], signal.SIGKILL)
         await pool.is_restarted(0, times)
 
 
-async def test_a_worker_that_can_not_be_started_is_tried_again_after_a_pause(pool, monkeypatch):
+async def test_a_worker_that_cannot_be_started_is_retried_after_a_pause(pool, monkeypatch):
     interpreter = child.RUNNING_INTERPRETER
     monkeypatch.setattr(child, "RUNNING_INTERPRETER", "/nowhere/python")
     os.kill(pool.pids[0], signal.SIGKILL)
@@ -174,7 +174,7 @@ async def test_a_worker_that_can_not_be_started_is_tried_again_after_a_pause(poo
     assert pool.plane.state().problems == ()
 
 
-async def test_without_a_worker_socket_no_worker_is_started_and_the_start_is_retried():
+async def test_without_a_worker_socket_no_worker_is_started_and_the_start_retried():
     timers = TimerLoop(asyncio.get_running_loop())
     # The kernel takes no name of that length; without a descriptor it fails in the same place.
     plane = Plane(timers, 1, clock=timers.clock, label="x" * 100)
@@ -193,7 +193,7 @@ async def test_a_refresh_does_not_wait_for_a_stuck_worker(pool):
     await pool.plane.refresh()
 
 
-async def test_a_refresh_does_not_wait_for_a_worker_that_dies(pool):
+async def test_a_refresh_does_not_wait_for_a_dying_worker(pool):
     pid = pool.pids[0]
     os.kill(pid, signal.SIGSTOP)
     refreshing = asyncio.create_task(pool.plane.refresh())
@@ -205,7 +205,7 @@ async def test_a_refresh_does_not_wait_for_a_worker_that_dies(pool):
     await until(lambda: pool.workers[0].asked == {})
 
 
-async def test_a_drain_ends_with_the_last_worker_even_if_killed(pool):
+async def test_a_drain_ends_with_the_last_worker_even_if_it_is_killed(pool):
     pod = pool.endpoint()
     pairs = [await pool.connect_by(worker, pool.serve([pod]), pod) for worker in (0, 1)]
     draining = asyncio.create_task(pool.plane.drain(60))
@@ -220,7 +220,7 @@ async def test_a_drain_ends_with_the_last_worker_even_if_killed(pool):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_workers_leave_signals_to_the_control_process(pool, number):
+async def test_workers_ignore_signals_handled_by_the_control_process(pool, number):
     pod = pool.endpoint()
     pids = pool.pids
     for pid in pids:
@@ -253,7 +253,7 @@ asyncio.run(main())
 """
 
 
-async def test_when_the_control_process_is_killed_its_workers_end_and_the_ports_are_free():
+async def test_killing_the_control_process_ends_its_workers_and_frees_the_ports():
     with started([sys.executable, "-c", CONTROL]) as control:
         first, second, tcp, udp = map(int, control.stdout.readline().split())
         control.kill()
@@ -282,7 +282,7 @@ async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(mak
     assert set(web.group.ejected(pool.timers.now)) == {dead}
 
 
-def test_the_default_is_a_worker_per_two_cores_and_at_most_four():
+def test_the_default_is_one_worker_per_two_cores_up_to_four():
     assert default_workers() == max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 

@@ -23,12 +23,12 @@ def obstacles(settings, bridge=BRIDGE, port=PORT):
     return find_bridge_problems(pod_bridges(links, NETWORKS), links, settings)
 
 
-def test_bridges_with_networks_of_pods_are_found_by_ip_version():
+def test_bridges_with_pod_networks_are_found_by_ip_version():
     assert pod_bridges([BRIDGE, PORT], NETWORKS) == {(CNI0, 4): BRIDGE, (CNI0, 6): BRIDGE}
     assert pod_bridges([BRIDGE, PORT], {"10.1.0.0/24": HERE}) == {}
 
 
-def test_the_sysctls_decide_for_each_ip_version():
+def test_sysctls_are_evaluated_for_each_ip_version():
     assert obstacles(ON) == {}
     assert obstacles(BridgeFilter(True, True, False)) == {
         (CNI0, 6): BridgeProblem(
@@ -41,7 +41,7 @@ def test_the_sysctls_decide_for_each_ip_version():
     }
 
 
-def test_its_name_is_quoted_in_a_command():
+def test_a_bridge_name_is_quoted_in_a_suggested_command():
     bridge = NodeLink(CNI0, "$(a)", "bridge")
     (found,) = obstacles(BridgeFilter(True, True, False), bridge).values()
     assert "ip link set '$(a)' type bridge" in found.hint
@@ -84,12 +84,12 @@ def test_an_obstacle_has_a_cause_and_a_remedy_if_one_exists(settings, bridge, po
     assert found[CNI0, 4] == BridgeProblem("cni0", 4, cause, hint)
 
 
-def test_an_obstacle_reads_as_a_sentence():
+def test_an_obstacle_is_formatted_as_a_sentence():
     found = obstacles(BridgeFilter())[CNI0, 4]
     said = "bridge cni0, IPv4: the kernel module br_netfilter isn't loaded (modprobe br_netfilter)"
     assert str(found) == said
 
 
-def test_only_networks_of_bridges_that_deliver_are_marked():
+def test_only_networks_of_delivering_bridges_are_marked():
     assert mark_filtered(NETWORKS, [(CNI0, 4)]) == NETWORKS | {"10.1.0.0/24": FILTERED_BRIDGE}
     assert mark_filtered(NETWORKS, []) == NETWORKS

@@ -33,13 +33,13 @@ PORTS = (DNS, DNS_TCP, METRICS, SCTP, NAMELESS)
         pytest.param(V6, "dns", Protocol.UDP, id="other-family"),
     ],
 )
-def test_a_service_port_that_no_slice_port_matches_is_not_served(family, name, protocol):
+def test_a_service_port_without_a_matching_slice_port_has_no_addresses(family, name, protocol):
     index = EndpointIndex([slice_of("192.0.2.1", ports=PORTS)])
     assert list(index.addresses(family, name, protocol)) == []
     assert index.count(family, name, protocol) == 0
 
 
-def test_addresses_are_listed_in_the_order_of_the_slices():
+def test_addresses_are_listed_in_slice_order():
     slices = [slice_of(POD_B.ip), slice_of(POD_A.ip, POD_B.ip, key="cart-2")]
     index = EndpointIndex(slices)
     found = [address for address, _ in index.addresses(V4, "http", Protocol.TCP)]
@@ -61,7 +61,7 @@ def test_protocols_and_port_names_are_indexed_only_for_slices_with_endpoints():
     assert EndpointIndex([slice_of(POD_A.ip, ports=six)]).first_names(V4) == tuple("abcde")
 
 
-def test_slices_with_endpoints_that_have_a_port_without_a_number_are_known():
+def test_slices_with_an_unnumbered_port_and_endpoints_are_found():
     one = replace(slice_of(POD_A.ip, ports=()), unnumbered=("http",))
     empty = replace(slice_of(ports=(), key="cart-2"), unnumbered=("dns",))
     index = EndpointIndex([one, empty])
@@ -79,7 +79,7 @@ class Ports(tuple):
         return super().__iter__()
 
 
-def test_the_ports_of_a_slice_are_read_once_however_many_are_looked_for():
+def test_the_ports_of_a_slice_are_read_once_for_many_lookups():
     ports = [SlicePort(f"p{number}", number, "TCP") for number in range(1, 1_001)]
     item = slice_of("192.0.2.1", ports=ports)
     object.__setattr__(item, "ports", Ports(ports))
@@ -92,7 +92,7 @@ def test_the_ports_of_a_slice_are_read_once_however_many_are_looked_for():
     assert Ports.reads == 1
 
 
-def test_a_service_port_has_the_weights_of_all_its_slices():
+def test_a_service_port_has_the_weights_from_all_its_slices():
     index = EndpointIndex(
         [
             slice_of("192.0.2.1", "192.0.2.2", key="a", ports=(DNS, METRICS)),
@@ -126,13 +126,13 @@ def test_slices_with_many_ports_are_read_in_turns():
         pytest.param([("192.0.2.1", (METRICS,))], (0, 1), id="none-has-it"),
     ],
 )
-def test_addresses_that_lack_a_service_port_are_counted(slices, expected):
+def test_addresses_lacking_a_service_port_are_counted(slices, expected):
     listed = [slice_of(ip, ports=ports, key=f"s-{n}") for n, (ip, ports) in enumerate(slices)]
     index = EndpointIndex([*listed, slice_of("fd00::1", ports=(METRICS,), family=V6, key="six")])
     assert index.lacking(V4, "dns", Protocol.TCP) == expected
 
 
-def test_slices_with_the_label_of_headless_services_are_not_used():
+def test_slices_with_the_headless_label_are_ignored():
     labelled = replace(slice_of("192.0.2.1", ports=PORTS), is_headless=True)
     index = EndpointIndex([labelled, slice_of("192.0.2.2", ports=PORTS, key="cart-2")])
     assert [at.ip for at, _ in index.addresses(V4, "dns", Protocol.UDP)] == ["192.0.2.2"]

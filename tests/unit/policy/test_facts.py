@@ -38,7 +38,7 @@ ADDRESSES = ("127.0.0.1", NODE_IP, OTHER_IP, "::1", NODE_IP_V6)
         pytest.param(("192.0.2.0/24", "all"), V6, ("::1", NODE_IP_V6), id="all-and-cidr"),
     ],
 )
-def test_the_addresses_that_serve_node_ports(networks, family, expected):
+def test_node_port_addresses_are_limited_to_the_configured_networks(networks, family, expected):
     facts = NodeFacts(
         addresses=ADDRESSES,
         primary_addresses=(OTHER_IP, NODE_IP, NODE_IP_V6),
@@ -51,7 +51,7 @@ def test_the_addresses_that_serve_node_ports(networks, family, expected):
     ("networks", "everywhere"),
     [((), True), (("all",), True), ((PRIMARY, "all"), True), ((PRIMARY, "localhost"), False)],
 )
-def test_node_ports_are_everywhere_without_networks_and_with_all(networks, everywhere):
+def test_node_ports_are_served_everywhere_without_networks_or_with_all(networks, everywhere):
     assert NodeFacts(node_port_networks=networks).has_node_ports_everywhere is everywhere
 
 
@@ -73,7 +73,7 @@ def test_primary_is_empty_if_the_node_has_none_of_the_node_objects_addresses():
         pytest.param(V6, ("fd00::/48", "::1/128", "2001:db8::10/128"), id="ipv6-each-once"),
     ],
 )
-def test_inside_are_the_pods_the_node_and_localhost(family, expected):
+def test_without_a_cluster_network_pods_count_as_outside(family, expected):
     facts = NodeFacts(addresses=ADDRESSES, cluster_networks=("10.1.0.0/16", "fd00::/48"))
     assert facts.inside(family) == expected
 
@@ -82,6 +82,6 @@ def test_without_a_cluster_network_pods_are_outside():
     assert NodeFacts(addresses=(NODE_IP,)).inside(V4) == ("127.0.0.0/8", "192.0.2.10/32")
 
 
-def test_ports_of_ranges_are_listed_where_the_steering_leads_no_ranges():
+def test_without_range_rules_ports_of_ranges_are_listed():
     facts = (NodeFacts(no_kernel_path={key: "no"}) for key in (Protocol.TCP, V4))
     assert [one.lists_ports for one in facts] == [True, False]

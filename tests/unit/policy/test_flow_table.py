@@ -50,14 +50,14 @@ def test_a_flow_expires_after_its_idle_timeout(is_stream, idle_s, lasts):
     assert table.expired(lasts) == [flow]
 
 
-def test_a_use_prolongs_a_flow():
+def test_activity_prolongs_a_flow():
     table, (alice, bob) = table_of(ALICE, BOB)
     table.use(alice, 20.0)
     assert table.expired(31.0) == [bob]
     assert table.expired(50.0) == [bob, alice]
 
 
-def test_only_the_first_use_within_a_second_moves_a_flow():
+def test_only_the_first_use_within_a_second_reorders_a_flow():
     table, (alice, _bob) = table_of(ALICE, BOB)
     table.use(alice, 0.9)
     assert table.first_to_go() is alice
@@ -83,7 +83,7 @@ def flood(count, *, client_ip="", group="dns"):
 @pytest.mark.parametrize(
     "is_stream", [pytest.param(False, id="one-exchange"), pytest.param(True, id="back-and-forth")]
 )
-def test_a_client_above_its_share_makes_room_before_all_others(is_stream):
+def test_a_client_above_its_share_is_evicted_first(is_stream):
     table, (alice,) = table_of(ALICE, max_flows=100)
     for flow in flood(99, client_ip=BOB):
         table.add(flow, 1.0)
@@ -96,7 +96,7 @@ def test_a_client_above_its_share_makes_room_before_all_others(is_stream):
     assert table.first_to_go() is alice
 
 
-def test_the_largest_clients_flow_is_evicted_however_recently_used():
+def test_the_largest_clients_flow_is_evicted_even_if_recently_used():
     table, alice = FlowTable(100), Flow(ALICE)
     for number, flow in enumerate([*flood(20, client_ip=CAROL), alice, *flood(40, client_ip=BOB)]):
         table.add(flow, float(number))
@@ -110,7 +110,7 @@ def test_the_largest_clients_flow_is_evicted_however_recently_used():
     assert table.first_to_go().client_ip == CAROL
 
 
-def test_a_clients_young_flows_go_before_its_streams():
+def test_a_clients_young_flows_are_evicted_before_its_streams():
     table, flows = FlowTable(100), flood(40, client_ip=BOB)
     for number, flow in enumerate(flows):
         table.add(flow, float(number))
@@ -134,7 +134,7 @@ def test_addresses_of_one_ipv6_network_are_evicted_first():
     assert table.first_to_go() is alice
 
 
-def test_a_service_above_its_share_makes_room_before_others():
+def test_a_service_above_its_share_is_evicted_first():
     table, alice = FlowTable(100), Flow(ALICE, group="syslog")
     table.add(alice, 0.0)
     for flow in flood(51):
@@ -144,7 +144,7 @@ def test_a_service_above_its_share_makes_room_before_others():
     assert table.first_to_go() is alice
 
 
-def test_a_stream_stays_a_stream():
+def test_a_stream_cannot_become_a_young_flow_again():
     table, (alice,) = table_of(ALICE)
     table.make_stream(alice, 1.0)
     table.make_stream(alice, 50.0)
@@ -152,7 +152,7 @@ def test_a_stream_stays_a_stream():
     assert table.expired(121.0) == [alice]
 
 
-def test_a_removed_flow_is_gone_whatever_its_class():
+def test_a_removed_flow_leaves_the_table_in_any_class():
     table, (alice, bob) = table_of(ALICE, BOB)
     table.make_stream(bob, 2.0)
     for flow in (alice, bob, bob):
@@ -162,7 +162,7 @@ def test_a_removed_flow_is_gone_whatever_its_class():
     assert table.expired(1e9) == []
 
 
-def test_the_table_is_full_at_its_bound():
+def test_the_table_is_full_at_its_limit():
     table, _ = table_of(ALICE, BOB, max_flows=3)
     assert not table.is_full
     table.add(Flow(CAROL), 3.0)

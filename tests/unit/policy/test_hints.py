@@ -71,7 +71,7 @@ def test_a_node_without_a_zone_uses_all_endpoints(facts, hint):
         pytest.param(endpoint(C), [A, B, C], id="ready-without-a-hint"),
     ],
 )
-def test_only_the_hints_of_ready_endpoints_count(third, expected):
+def test_only_hints_of_ready_endpoints_are_used(third, expected):
     item = slice_of(endpoint(A, **OUR_ZONE), endpoint(B, **OTHER_ZONE), third)
     assert usable_ips(judge(item, **HERE)) == expected
 
@@ -94,7 +94,7 @@ def test_terminating_endpoints_serve_regardless_of_their_hints():
         ),
     ],
 )
-def test_a_verdict_names_the_zone_or_node_that_an_endpoint_is_meant_for(hints, words):
+def test_a_verdict_names_the_zone_or_node_in_an_endpoints_hint(hints, words):
     endpoints = [endpoint(ip, **hint) for ip, hint in zip((A, B), hints, strict=True)]
     judged = judge(slice_of(*endpoints), **HERE)
     assert reasons(judged) == words
@@ -110,12 +110,12 @@ def test_local_policies_ignore_hints():
     assert ([a.ip for a in from_outside.serving.outside], usable_ips(from_outside)) == ([A], [B])
 
 
-def test_hints_that_do_not_decide_return_none():
+def test_inconclusive_hints_return_none():
     assert not_meant_reason([endpoint(A)], NodeFacts(**HERE)) is None
     assert not_meant_reason([], NodeFacts(**HERE)) is None
 
 
-def test_hints_choose_among_the_endpoints_of_each_priority():
+def test_hints_select_endpoints_within_each_priority():
     ready = [
         endpoint(A, zones=["east"]),
         endpoint(B, zones=["west"]),

@@ -98,5 +98,5 @@ OWN = service(cluster_ips=("10.96.0.7", "fd00::5"))
         ),
     ],
 )
-def test_the_nodes_own_address_is_not_served_as_a_cluster_ip(facts, ip):
+def test_the_nodes_own_address_is_rejected_as_a_cluster_ip(facts, ip):
     assert own_address_reason(OWN, NodeFacts(**facts)) == (own_address(ip) if ip else None)

@@ -78,13 +78,13 @@ ROUTES = (
         pytest.param("nonsense", POD_A, False, id="no-address-at-all"),
     ],
 )
-def test_the_address_is_kept_if_replies_return_through_this_node(client, endpoint, keeps):
+def test_the_client_address_is_kept_if_replies_return_through_this_node(client, endpoint, keeps):
     locality = Locality(find_networks(LINKS, ROUTES, ()))
     # Once computed, once remembered.
     assert [locality.keeps_client(client, endpoint) for _ in range(2)] == [keeps, keeps]
 
 
-def test_on_a_filtered_bridge_only_a_pod_that_dials_itself_uses_the_nodes_address():
+def test_on_a_filtered_bridge_only_a_pod_dialling_itself_gets_the_nodes_address():
     locality = Locality({"10.244.1.128/25": FILTERED_BRIDGE, "10.244.2.0/24": ROUTED})
     assert locality.keeps_client(BRIDGED, BRIDGED_TOO)
     assert locality.keeps_client(BRIDGED, REMOTE)
@@ -120,18 +120,18 @@ def test_the_cluster_range_distinguishes_pods_from_machines_behind_a_gateway(clu
         pytest.param([NodeLink(9, "wg0", "wireguard")], id="tunnel"),
     ],
 )
-def test_a_link_that_may_lead_to_other_machines_attaches_no_address(links):
+def test_a_link_that_may_lead_to_other_machines_counts_as_outside_or_routed(links):
     place = find_networks(links, [NodeRoute("10.9.0.0/24", 9)], ())["10.9.0.0/24"]
     assert place in (OUTSIDE, ROUTED)
 
 
-def test_a_link_to_a_gateway_attaches_no_address():
+def test_a_link_to_a_gateway_has_no_attached_addresses():
     links = [NodeLink(9, "eth0", "veth")]
     routes = [NodeRoute("10.9.0.0/24", 9), NodeRoute("0.0.0.0/0", 9, has_gateway=True)]
     assert find_networks(links, routes, ()) == {"10.9.0.0/24": OUTSIDE}
 
 
-def test_a_link_of_one_of_several_gateways_is_not_exclusive():
+def test_a_link_shared_by_several_gateways_is_not_exclusive():
     """The kernel lists such a route without a link of its own."""
     links = [
         NodeLink(9, "eth0", "veth"),
@@ -157,13 +157,13 @@ def test_a_link_of_one_of_several_gateways_is_not_exclusive():
         pytest.param("bridge", "10.9.0.0/24", 9, id="a-bridge"),
     ],
 )
-def test_a_veth_attaches_addresses_a_bridge_networks(kind, network, place):
+def test_a_veth_has_attached_addresses_and_a_bridge_attached_networks(kind, network, place):
     """A node that is a container itself has its LANs behind veths."""
     routes = (NodeRoute(network, 9), NodeRoute("fe80::/64", 9))
     assert find_networks([NodeLink(9, "second", kind)], routes, ())[network] == place
 
 
-def test_a_veth_with_a_network_attaches_no_single_address_either():
+def test_a_veth_with_a_network_has_no_attached_single_address():
     links = [NodeLink(9, "second", "veth")]
     routes = (NodeRoute("10.9.0.0/24", 9), NodeRoute("10.9.0.7/32", 9))
     assert set(find_networks(links, routes, ()).values()) == {OUTSIDE}
@@ -180,7 +180,7 @@ def test_a_change_takes_effect_at_once_despite_the_cache():
     assert not locality.keeps_client(LAPTOP, "10.9.0.2")
 
 
-def test_changes_step_by_step_give_the_same_result_as_all_at_once():
+def test_incremental_changes_give_the_same_locality_as_a_single_change():
     steps = (
         ([], {"10.9.0.0/24": 9, "10.9.0.2/32": HERE, "fd00::/64": 8}),
         (["10.9.0.2/32", "10.8.0.0/16"], {}),
@@ -199,7 +199,7 @@ def test_changes_step_by_step_give_the_same_result_as_all_at_once():
                 assert kept == anew.keeps_client(client, endpoint)
 
 
-def test_more_addresses_than_the_cache_holds_get_the_same_results(monkeypatch):
+def test_addresses_beyond_the_cache_size_get_the_same_results(monkeypatch):
     monkeypatch.setattr(module, "_CACHED", 2)
     locality = Locality({"10.9.0.0/24": 9})
     endpoints = [f"10.{n}.0.{m}" for n in (9, 8) for m in range(5)]
@@ -217,7 +217,7 @@ def test_the_cost_of_a_change_does_not_depend_on_other_networks(monkeypatch):
     assert read == ["10.0.1.0/24", "10.9.9.9/32"]
 
 
-def test_pod_links_are_links_and_bridges_with_routes_only_to_containers():
+def test_pod_links_are_links_and_bridges_routed_only_to_containers():
     found = {one.number: list(map(str, one.networks)) for one in find_pod_links(LINKS, ROUTES)}
     assert found == {
         VETH_A: ["10.244.1.2/32", "fd00:1::2/128"],
@@ -226,7 +226,7 @@ def test_pod_links_are_links_and_bridges_with_routes_only_to_containers():
     }
 
 
-def test_the_links_of_default_routes_are_uplinks():
+def test_links_of_default_routes_are_uplinks():
     links = [NodeLink(1, "lo", ""), NodeLink(2, "eth0", ""), NodeLink(7, "veth7", "veth")]
     routes = [
         NodeRoute("0.0.0.0/0", 2, has_gateway=True),

@@ -65,22 +65,22 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
         (NameState.NO_ADDRESS, "IPv6", names.no_address_of_family(HOST, "IPv6")),
     ],
 )
-def test_problems_of_a_name_are_causes_with_their_start_time(state, detail, cause):
+def test_problems_of_an_endpoint_name_are_causes_with_their_start_time(state, detail, cause):
     found = why(resolved(NameProblem(HOST, state, detail, since=5.0)))
     assert found == cause.replace(first_at=5.0)
 
 
-def test_a_service_without_names_has_none():
+def test_a_service_without_endpoint_names_has_no_name_cause():
     assert why(names=()) is None
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1"),))
     assert why(plain, names=()) is None
 
 
-def test_with_a_selector_its_pods_are_the_cause():
+def test_for_a_service_with_a_selector_its_pods_are_the_cause():
     assert why(names=(), selector=SELECTOR) is None
 
 
-def test_names_are_reported_as_not_looked_up_yet_without_a_proxy():
+def test_outside_a_proxy_endpoint_names_are_reported_as_not_looked_up():
     named = slice_of(NameSlice, named=(Endpoint(HOST),))
     assert why() == why(named, names=()) == names.not_looked_up_yet(HOST)
 
@@ -93,16 +93,16 @@ SELECTOR = (("app", "db"),)
 
 
 @pytest.mark.parametrize("note", [UNREAD, MISSPELT])
-def test_an_annotation_that_cannot_be_read_is_the_mistake(note):
+def test_an_unreadable_annotation_is_the_mistake(note):
     assert why(names=(), notes=(ANOTHER, note)) == cause_of(note)
 
 
-def test_a_name_is_the_mistake_of_a_service_with_a_selector():
+def test_an_endpoint_name_beside_a_selector_is_the_mistake():
     cause = why(selector=SELECTOR, cluster_ips=("10.96.0.1",))
     assert cause == names_beside_selector(KEY_OF_NAMES)
 
 
-def test_an_annotation_is_no_cause_where_endpoints_come_from_elsewhere():
+def test_an_annotation_is_not_the_cause_if_other_slices_exist():
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1"),))
     assert why(plain, names=(), notes=(UNREAD,)) is None
     empty = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), ())
@@ -110,25 +110,25 @@ def test_an_annotation_is_no_cause_where_endpoints_come_from_elsewhere():
     assert why(names=(), notes=(ANOTHER,), selector=SELECTOR) is None
 
 
-def test_a_slice_with_the_headless_label_is_no_endpoint_from_elsewhere():
+def test_a_slice_with_the_headless_label_does_not_count_as_another_source():
     item = EndpointSlice(
         SliceKey("shop", "x"), KEY, V4, (), (Endpoint("192.0.2.1"),), is_headless=True
     )
     assert why(item, names=(), notes=(UNREAD,)) == cause_of(UNREAD)
 
 
-def test_a_bug_is_the_cause_also_beside_endpoints_that_do_not_serve():
+def test_an_internal_error_is_the_cause_even_beside_unready_endpoints():
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1", ready=False),))
     state = without_names(ServiceState(Service(KEY, (SQL,)), (plain,)), "OSError(12)")
     cause = unserved_name_reason(state, SQL, V4)
     assert cause == names_bug("OSError(12)")
 
 
-def test_a_slice_of_names_without_a_name_is_empty():
+def test_a_name_slice_without_names_is_ignored():
     assert why(slice_of(NameSlice), names=()) is None
 
 
-def test_only_the_family_counts():
+def test_only_problems_of_the_ports_family_count():
     problem = NameProblem(HOST, NameState.NO_ADDRESS, "IPv6")
     assert why(resolved(), resolved(problem, family=V6)) is None
     assert why(resolved(), resolved(problem, family=V6), family=V6) is not None
@@ -138,11 +138,11 @@ def test_a_port_without_a_name_in_a_name_slice_is_a_cause():
     assert why(resolved(), port=REST) == names.no_name_for_port("rest")
 
 
-def test_a_slice_without_the_port_has_no_cause_of_names():
+def test_a_slice_without_the_port_has_no_name_cause():
     assert why(resolved(), port=REST, names=()) is None
 
 
-def test_notes_have_each_problem_once_and_nothing_that_passes():
+def test_notes_list_each_lasting_name_problem_once():
     not_allowed = NameProblem(HOST, NameState.NOT_ALLOWED)
     pending = NameProblem("b.test", NameState.PENDING)
     no_address = NameProblem("c.test", NameState.NO_ADDRESS, "IPv6")
@@ -162,11 +162,11 @@ def test_notes_have_each_problem_once_and_nothing_that_passes():
         ([slice_of(EndpointSlice)], False),
     ],
 )
-def test_the_addresses_of_nodes_are_needed_for_names_that_may_be_looked_up(slices, needed):
+def test_node_addresses_are_needed_for_names_that_may_be_resolved(slices, needed):
     assert needs_nodes(ServiceState(Service(KEY, (SQL,)), tuple(slices))) is needed
 
 
-def test_nodes_are_needed_while_the_last_state_serves_names():
+def test_a_saved_service_with_endpoint_host_names_needs_the_nodes():
     found = Handling(found_by_name=("203.0.113.1",))
     assert needs_nodes(
         ServiceState(Service(KEY, (SQL,), handling=found), (slice_of(EndpointSlice),))

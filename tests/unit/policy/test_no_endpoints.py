@@ -79,11 +79,11 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
         ),
     ],
 )
-def test_a_service_without_slices_has_a_cause(of, cause):
+def test_a_missing_slice_is_the_cause(of, cause):
     assert why(of=of) == cause
 
 
-def test_a_long_selector_is_cut_in_sentences():
+def test_a_long_selector_is_truncated_in_sentences():
     of = service(selector=tuple((f"label-{n}", "x" * 60) for n in range(100)))
     empty, missing = why(slice_of(), of=of), why(of=of)
     assert max(len(text) for text in (say(empty), remedy(empty), remedy(missing))) < 400
@@ -92,14 +92,14 @@ def test_a_long_selector_is_cut_in_sentences():
     assert remedy(empty).endswith("pods -n shop")
 
 
-def test_its_slice_has_the_label_of_headless_services():
+def test_a_slice_with_the_headless_label_is_the_cause():
     """As kube-proxy leaves it out, though it has endpoints."""
     item = replace(slice_of(POD_A.ip), is_headless=True)
     assert why(item) == slice_headless(CART, item.key)
     assert why(item, of=service(selector=WEB)) == slice_headless(CART, item.key)
 
 
-def test_a_port_with_slices_only_of_the_other_family_names_that_family():
+def test_a_port_with_only_slices_of_the_other_family_names_that_family():
     cause = why(slice_of(A), family=IPFamily.IPV6)
     assert cause == no_slice_of_family(CART, "IPv6", "IPv4")
 
@@ -117,7 +117,7 @@ def test_a_port_with_slices_only_of_the_other_family_names_that_family():
         ),
     ],
 )
-def test_its_slices_are_empty(of, slices, cause):
+def test_empty_slices_are_the_cause(of, slices, cause):
     assert why(*slices, of=of) == cause
 
 
@@ -138,7 +138,7 @@ def test_its_slices_are_empty(of, slices, cause):
         (HTTP, [], no_port, {}),
     ],
 )
-def test_its_endpoints_lack_the_port(port, targets, row, params, selector):
+def test_endpoints_without_the_service_port_are_the_cause(port, targets, row, params, selector):
     ports = tuple(SlicePort(name, 8080, protocol) for name, protocol in targets)
     source = {} if row is other_port_names else {"has_selector": bool(selector)}
     cause = why(slice_of(A, ports=ports), port=port, of=service(selector=selector))
@@ -146,7 +146,7 @@ def test_its_endpoints_lack_the_port(port, targets, row, params, selector):
 
 
 @pytest.mark.parametrize("port", [HTTP, UNNAMED], ids=["named", "unnamed"])
-def test_its_endpoints_have_the_port_without_a_number(port):
+def test_an_unnumbered_endpoint_port_is_the_cause(port):
     unnumbered = replace(slice_of(A, ports=()), unnumbered=(port.name,))
     assert why(unnumbered, port=port) == port_unnumbered(CART, port.name, unnumbered.key)
     elsewhere = replace(unnumbered, family=IPFamily.IPV6, endpoints=())
@@ -200,15 +200,15 @@ def test_its_endpoints_have_the_port_without_a_number(port):
         ),
     ],
 )
-def test_its_endpoints_are_not_usable(endpoints, scope, cause):
+def test_unusable_endpoints_are_the_cause(endpoints, scope, cause):
     assert why(slice_of(*endpoints), scope=scope, of=service(selector=WEB)) == cause
 
 
-def test_without_a_selector_no_command_shows_unready_pods():
+def test_without_a_selector_no_command_lists_unready_pods():
     assert why(slice_of(Endpoint(A, **NOT_READY))) == none_ready(1, 0, ())
 
 
-def test_of_many_reasons_all_are_parameters_of_the_cause():
+def test_the_cause_has_all_reasons_as_parameters():
     pods = [POD_A._replace(port=1 + n) for n in range(9)]
     verdicts = [EndpointVerdict(pod, False, f"refused: {pod.port}") for pod in pods]
     index = EndpointIndex(())

@@ -39,11 +39,11 @@ def cluster(node=None, **endpoints):
     return store.snapshot()
 
 
-def test_without_options_or_objects_facts_are_empty_and_allow_nothing():
+def test_without_options_or_objects_facts_are_empty_and_permit_nothing():
     assert facts_of() == NodeFacts()
 
 
-def test_without_a_node_object_there_are_options_and_addresses():
+def test_without_a_node_object_facts_come_from_options_and_addresses():
     facts = facts_of(
         None,
         ["127.0.0.1", "192.0.2.10"],
@@ -90,7 +90,7 @@ def test_the_bind_address_is_the_primary_address_of_its_family():
         (None, (), ""),
     ],
 )
-def test_the_reason_why_no_address_serves_node_ports(node, networks, reason):
+def test_missing_node_port_addresses_have_a_reason(node, networks, reason):
     facts = facts_of(cluster(node), ["127.0.0.1", "192.0.2.10"], node_port_networks=networks)
     assert no_node_ports_reason(facts) == reason
 
@@ -102,7 +102,7 @@ def test_api_servers_are_the_endpoints_of_their_service_in_all_slices():
     assert facts.api_server_addresses == ("192.0.2.2", "192.0.2.3", "2001:db8::2")
 
 
-def test_a_slice_with_the_headless_label_has_no_api_server():
+def test_a_slice_with_the_headless_label_provides_no_api_server_address():
     store = Store()
     store.put_service(Service(API_SERVER, ()))
     (item,) = cluster(four=["192.0.2.2"]).services[API_SERVER].slices
@@ -111,7 +111,7 @@ def test_a_slice_with_the_headless_label_has_no_api_server():
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])
-def test_options_decide_whether_loopback_endpoints_are_allowed(is_allowed):
+def test_options_determine_whether_loopback_endpoints_are_allowed(is_allowed):
     facts = facts_of(allow_loopback_endpoints=is_allowed)
     assert facts.allow_loopback_endpoints == is_allowed
 
@@ -141,7 +141,7 @@ def test_inside_networks_are_the_pod_networks_of_the_cluster_or_the_node(
     assert facts.cluster_networks == inside
 
 
-def test_all_nodes_addresses_include_this_nodes():
+def test_the_addresses_of_all_nodes_include_this_nodes_addresses():
     store = Store()
     store.set_node(NODE)
     store.set_node_addresses(frozenset({"192.0.2.11"}))

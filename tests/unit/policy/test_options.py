@@ -3,11 +3,11 @@
 from userspace_proxy.policy import PolicyOptions
 
 
-def test_endpoints_on_loopback_are_not_allowed_by_default():
+def test_loopback_endpoints_are_disallowed_by_default():
     assert not PolicyOptions().allow_loopback_endpoints
 
 
-def test_no_address_is_limited_and_no_external_ip_served_by_default():
+def test_by_default_no_networks_are_configured_and_no_external_ips_served():
     options = PolicyOptions()
     assert options.node_port_networks == options.cluster_networks == ()
     assert options.external_ip_networks == ()

@@ -57,7 +57,7 @@ def test_a_slice_naming_a_similar_service_is_a_candidate():
     assert cause == slice_orphaned(WEB, SliceKey("shop", "web-x"), "wbe")
 
 
-def test_an_equal_name_elsewhere_is_preferred_to_a_similar_one_here():
+def test_an_equal_name_in_another_namespace_is_preferred_to_a_similar_name():
     both = orphans(shop__wbe=("shop", "web-x"), shopp__web=("shopp", "web-y"))
     assert both.meant_for(WEB).code is CauseCode.SLICE_ELSEWHERE
 
@@ -68,7 +68,7 @@ def nameless(*names):
 
 
 @pytest.mark.parametrize("name", ["web", "web-1", "web-admin-1"])
-def test_an_unlabelled_slice_with_the_service_as_prefix_is_a_candidate(name):
+def test_an_unlabelled_slice_prefixed_with_the_service_name_is_a_candidate(name):
     some = Orphans()
     concerns, _ = change(some, nameless("wea", "web.1", "webs-1", name, "wed"))
     assert some.meant_for(WEB) == slice_unlabelled(WEB, SliceKey("shop", name))
@@ -78,7 +78,7 @@ def test_an_unlabelled_slice_with_the_service_as_prefix_is_a_candidate(name):
     assert concerns(WEB)
 
 
-def test_a_slice_without_a_service_that_stays_concerns_none():
+def test_an_unchanged_unlabelled_slice_affects_no_service():
     some = Orphans()
     change(some, nameless("web-1", "cart-1"))
     concerns, _ = change(some, nameless("web-1"))
@@ -109,7 +109,7 @@ def test_a_slice_naming_a_similar_service_is_preferred_to_an_unlabelled_one():
         pytest.param("shopweb", False, id="other-order"),
     ],
 )
-def test_names_differing_by_a_letter_are_similar(named, is_similar):
+def test_names_differing_by_one_letter_are_similar(named, is_similar):
     some = orphans(**{f"shop__{named}": ("shop", "web-x")})
     shop = ServiceKey("shop", "webshop")
     assert (concerned(named, shop) == [shop]) is is_similar
@@ -136,19 +136,19 @@ def test_names_differing_by_a_suffix_are_similar(named, service, is_similar):
     assert some.meant_for(elsewhere) is None
 
 
-def test_names_of_a_letter_or_two_are_not_similar():
+def test_names_of_one_or_two_letters_are_not_similar():
     keys = [ServiceKey("shop", name) for name in ("b", "dc", "d")]
     some = orphans(shop__a=("shop", "a-x"), shop__db=("shop", "db-x"))
     assert concerned("a", *keys) == concerned("db", *keys) == []
     assert not any(some.meant_for(key) for key in keys)
 
 
-def test_an_orphan_concerns_services_of_the_same_name_in_any_namespace():
+def test_an_orphan_affects_services_of_the_same_name_in_any_namespace():
     api, db = ServiceKey("a", "api"), ServiceKey("a", "db")
     assert concerned("api", api, db, ServiceKey("a", "apis")) == [api]
 
 
-def test_of_a_namespace_the_first_names_are_considered():
+def test_only_the_first_names_of_a_namespace_are_considered():
     names = [f"web-{n:04}-{'x' * 20}" for n in range(ORPHANS_MAX + 1)]
     some, last = Orphans(), ServiceKey("a", names[-1])
     change(some, named(*names))
@@ -173,7 +173,7 @@ NAMES = st.lists(st.text("ab-", min_size=1, max_size=4), max_size=8, unique=True
 
 
 @given(st.lists(NAMES, max_size=5))
-def test_incremental_changes_give_the_same_answers_as_a_fresh_index(changes):
+def test_incremental_changes_give_the_same_candidates_as_a_fresh_index(changes):
     some = Orphans()
     for names in changes:
         change(some, named(*names))

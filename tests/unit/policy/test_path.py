@@ -16,7 +16,7 @@ from userspace_proxy.policy.path import DEFAULT_PATH, choose_path, in_coarse_par
 ASKED = Handling(path=DataPath.KERNEL)
 
 
-def test_without_a_wish_connections_pass_through_the_proxy():
+def test_by_default_connections_use_the_userspace_path():
     assert choose_path(DEFAULT_HANDLING, DataPath.USERSPACE, "") == DEFAULT_PATH
 
 
@@ -33,7 +33,7 @@ def test_without_a_wish_connections_pass_through_the_proxy():
         ),
     ],
 )
-def test_the_annotation_decides_and_then_the_flag(handling, default, path, why):
+def test_the_annotation_takes_precedence_over_the_flag(handling, default, path, why):
     assert choose_path(handling, default, "") == (path, why, None)
 
 
@@ -46,7 +46,7 @@ def test_the_annotation_decides_and_then_the_flag(handling, default, path, why):
         pytest.param(DEFAULT_HANDLING, DataPath.AUTO, "--path=auto is the default", id="default"),
     ],
 )
-def test_auto_leaves_the_path_to_probes(handling, default, why):
+def test_auto_lets_probes_choose_the_path(handling, default, why):
     assert choose_path(handling, default, "") == (DataPath.AUTO, why, None)
 
 
@@ -57,7 +57,7 @@ def test_auto_leaves_the_path_to_probes(handling, default, why):
         pytest.param(DataPath.KERNEL, "--path=kernel is the default", id="kernel"),
     ],
 )
-def test_a_forbidden_annotation_has_no_effect_but_a_note(default, why):
+def test_a_disallowed_annotation_is_noted_and_has_no_effect(default, why):
     allowed = (DataPath.USERSPACE, DataPath.KERNEL)
     chosen = choose_path(Handling(path=DataPath.AUTO), default, "", allowed=allowed)
     assert (chosen.path, chosen.why) == (default, why)
@@ -84,7 +84,7 @@ def test_session_affinity_keeps_auto_on_userspace():
         pytest.param({"removal_s": 30.0}, "on-endpoint-removal", id="removal"),
     ],
 )
-def test_a_setting_that_needs_the_proxy_overrides_the_kernel_path_with_a_note(more, what):
+def test_a_setting_requiring_the_proxy_overrides_the_kernel_path_with_a_note(more, what):
     why = f"{what} needs the proxy"
     asked = choose_path(Handling(path=DataPath.KERNEL, **more), DataPath.USERSPACE, "")
     assert (asked.path, asked.why) == (DataPath.USERSPACE, why)
@@ -104,13 +104,13 @@ def test_source_hash_differs_between_the_paths_so_auto_stays_on_userspace():
     assert choose_path(asked, DataPath.USERSPACE, "") == (DataPath.USERSPACE, why, None)
 
 
-def test_a_steering_that_has_no_kernel_path_is_the_reason():
+def test_a_steering_without_a_kernel_path_is_the_reason():
     chosen = choose_path(ASKED, DataPath.USERSPACE, "it needs --steering=nftables")
     assert (chosen.path, chosen.why) == (DataPath.USERSPACE, "it needs --steering=nftables")
     assert chosen.note is not None
 
 
-def test_weights_use_the_kernel_path_while_few_slots_suffice():
+def test_weights_use_the_kernel_path_if_few_slots_suffice():
     assert in_parts((200, 100)) == [2, 1]
     assert in_parts(()) == []
     assert choose_path(ASKED, DataPath.USERSPACE, "", weights=(255, 1)).path is DataPath.KERNEL
@@ -125,5 +125,5 @@ def test_weights_use_the_kernel_path_while_few_slots_suffice():
     ("parts", "coarse"),
     [((1, 2), [1, 2]), ((1, 255), [1, 32]), ((100, 28), [25, 7]), ((0, 64), [0, 32]), ((), [])],
 )
-def test_coarse_parts_are_few_and_leave_none_out(parts, coarse):
+def test_coarse_weights_have_few_slots_and_omit_no_endpoint(parts, coarse):
     assert in_coarse_parts(parts) == coarse

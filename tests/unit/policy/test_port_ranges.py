@@ -109,7 +109,7 @@ def test_a_port_gets_the_range_containing_it(text, found):
         ),
     ],
 )
-def test_an_ignored_range_has_a_note_at_its_port(text, port, note):
+def test_an_ignored_range_has_a_note_on_its_port(text, port, note):
     assert spans(text)[1] == [(port, note)]
 
 
@@ -119,13 +119,13 @@ def test_node_ports_have_no_range():
     assert notes == [("rtp", range_without_node_port("rtp=10000-20000", 30000))]
 
 
-def test_a_port_of_another_protocol_has_no_range():
+def test_a_port_of_an_unsupported_protocol_has_no_range():
     found, notes = spans("sctp=1-9", ServicePort("sctp", 5, "SCTP"), SIP)
     assert not found
     assert notes == [("", range_without_port("sctp=1-9", ("sip",)))]
 
 
-def test_without_the_annotation_nothing_is_looked_at():
+def test_without_the_annotation_ports_have_no_ranges():
     assert ranges_of(service()) == ({}, {})
 
 
@@ -154,7 +154,7 @@ RANGE = "rtp=10000-20000"
         ("none", FrontendKind.CLUSTER_IP, RANGE, range_not_allowed(RANGE, IP, "none")),
     ],
 )
-def test_the_operator_decides_which_addresses_serve_ranges(allowed, kind, text, why):
+def test_the_operator_determines_which_addresses_serve_ranges(allowed, kind, text, why):
     one = ranges_of(asking(text))[0][RTP]
     assert one.cause_at(kind, IP, NodeFacts(port_ranges=allowed)) == why
 
@@ -168,14 +168,14 @@ def test_the_operator_decides_which_addresses_serve_ranges(allowed, kind, text, 
         ({"all_node_addresses": {IP}}, "another node"),
     ],
 )
-def test_no_range_takes_the_ports_of_nodes(kind, facts, whose):
+def test_a_range_cannot_include_a_nodes_own_ports(kind, facts, whose):
     one = ranges_of(asking(RANGE))[0][RTP]
     why = one.cause_at(kind, IP, NodeFacts(port_ranges="all", **facts))
     assert why == range_at_node(RANGE, IP, whose)
 
 
 @pytest.mark.parametrize(("protocol", "is_possible"), [(Protocol.TCP, True), (Protocol.UDP, False)])
-def test_ranges_of_udp_need_the_kernel_path(protocol, is_possible):
+def test_udp_ranges_require_the_kernel_path(protocol, is_possible):
     one = ranges_of(asking("rtp=10000-20000"))[0][RTP]
     facts = NodeFacts(no_kernel_path={IPFamily.IPV4: "it needs --steering=nftables"})
     cause = impossible_cause(one, protocol, IPFamily.IPV4, facts)
@@ -192,13 +192,13 @@ def test_ranges_of_udp_need_the_kernel_path(protocol, is_possible):
         ("9950-10049", Protocol.UDP, False),
     ],
 )
-def test_without_ranges_in_rules_short_ones_of_tcp_have_listeners(asked, protocol, is_possible):
+def test_without_range_rules_short_tcp_ranges_have_listeners(asked, protocol, is_possible):
     (one,) = ranges_of(asking(f"10000={asked}", DATA))[0].values()
     facts = NodeFacts(no_kernel_path={IPFamily.IPV4: "nothing", Protocol.TCP: "nothing"})
     assert (impossible_cause(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
 
 
-def test_where_nothing_is_steered_only_loopback_addresses_have_ranges():
+def test_without_steering_only_loopback_addresses_have_ranges():
     one = ranges_of(asking(RANGE, DATA, RTP))[0][RTP]
     facts = NodeFacts(no_kernel_path={Protocol.TCP: "nothing"}, allow_loopback_endpoints=True)
     whys = [one.cause_at(FrontendKind.CLUSTER_IP, ip, facts) for ip in (IP, "127.64.0.1", "::1")]
@@ -213,7 +213,7 @@ def test_where_nothing_is_steered_only_loopback_addresses_have_ranges():
         (DataPath.KERNEL, Protocol.UDP, True),
     ],
 )
-def test_udp_ranges_follow_the_paths_that_the_operator_allows(default, protocol, is_possible):
+def test_udp_ranges_use_only_paths_allowed_by_the_operator(default, protocol, is_possible):
     one = ranges_of(asking("rtp=10000-20000"))[0][RTP]
     facts = NodeFacts(default_path=default, allowed_paths=(DataPath.USERSPACE,))
     assert (impossible_cause(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
@@ -233,18 +233,18 @@ HOLDS = {"handling": {"shares_affinity": True, "hold": Hold(9.0)}, "affinity_tim
         pytest.param(HOLDS, True, DataPath.KERNEL, WHY_UDP, id="udp-of-one-that-holds"),
     ],
 )
-def test_the_path_follows_from_ranges_of_udp(fields, is_udp_range, path, why):
+def test_udp_ranges_determine_the_path(fields, is_udp_range, path, why):
     asked = asking("rtp=10000-20000", **fields)
     chosen = choose_range_path(asked, DEFAULT_PATH, "", is_udp_range=is_udp_range)
     assert (chosen.path, chosen.why) == (path, why)
 
 
-def test_a_service_on_the_kernel_path_stays_there():
+def test_a_service_on_the_kernel_path_with_a_udp_range_stays_there():
     kernel = DEFAULT_PATH._replace(path=DataPath.KERNEL, why="asked")
     assert choose_range_path(service(), kernel, "", is_udp_range=True) is kernel
 
 
-def test_a_shared_affinity_without_ranges_needs_no_other_path():
+def test_shared_affinity_without_ranges_does_not_change_the_path():
     alone = replace(asking("rtp=10000-20000", **SHARED), handling=Handling(shares_affinity=True))
     assert choose_range_path(alone, DEFAULT_PATH, "", is_udp_range=False) is DEFAULT_PATH
 
@@ -258,14 +258,14 @@ def test_a_shared_affinity_without_ranges_needs_no_other_path():
         (55536, "55536–65536"),
     ],
 )
-def test_ports_of_endpoints_have_16_bits(target, why):
+def test_a_range_moved_above_port_65535_is_rejected(target, why):
     ranges = [DialledRange(IP, 10000, 20000, 10000)]
     moved_out = overflow_reason(ranges, Serving((SocketAddress("192.0.2.1", target),)))
     assert bool(moved_out) is bool(why)
     assert why in moved_out
 
 
-def test_ports_of_endpoints_are_not_below_1():
+def test_a_range_moved_below_port_1_is_rejected():
     ranges = [DialledRange(IP, 10000, 20000, 15000)]
     why = overflow_reason(ranges, Serving((SocketAddress("192.0.2.1", 5000),)))
     assert "0–10000" in why

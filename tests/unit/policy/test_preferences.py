@@ -20,21 +20,21 @@ def preferring(**fields):
 
 
 class TestWeights:
-    def test_equal_weights_count_as_none(self):
+    def test_equal_weights_count_as_unweighted(self):
         usable = judge(slice_of(*preferring(weight=(5, 5))))
         assert usable.serving == Serving((POD_A, POD_B))
 
-    def test_an_endpoint_without_weight_is_not_usable(self):
+    def test_an_endpoint_with_weight_0_is_not_usable(self):
         usable = judge(slice_of(*preferring(weight=(0, 5, 5))))
         assert usable_ips(usable) == [B, C]
         assert reasons(usable) == ["drained (weight 0)", "ready", "ready"]
         assert usable.serving.weights == ()
 
-    def test_an_endpoint_without_weight_is_not_counted_for_load_balancers(self):
+    def test_an_endpoint_with_weight_0_is_not_counted_for_load_balancers(self):
         ready = slice_of(Endpoint(A, node="node-1", weight=0), Endpoint(B, node="node-1"))
         assert count_local_ready([ready], NodeFacts(node_name="node-1")) == 1
 
-    def test_both_sides_of_a_split_have_theirs(self):
+    def test_both_sides_of_a_split_have_their_own_weights(self):
         usable = judge(
             slice_of(Endpoint(A, weight=5), Endpoint(B, node="node-1", weight=7)),
             scope=Scope.LOCAL_FROM_OUTSIDE,
@@ -45,22 +45,22 @@ class TestWeights:
 
 
 class TestPriorities:
-    def test_endpoints_of_all_priorities_are_usable_and_later_ones_on_standby(self):
+    def test_endpoints_of_later_priorities_are_usable_as_standbys(self):
         usable = judge(slice_of(*preferring(priority=(1, 0, 2))))
         assert usable.serving.endpoints == (POD_A, POD_B, POD_C)
         assert usable.serving.standbys == ((POD_A, 1), (POD_C, 2))
         assert [v.is_standby for v in usable.verdicts] == [True, False, True]
 
-    def test_the_next_priority_is_used_if_no_endpoint_of_the_first_is_ready(self):
+    def test_the_next_priority_is_used_if_no_first_priority_endpoint_is_ready(self):
         usable = judge(slice_of(*preferring(priority=(0, 1), ready=(False, True))))
         assert usable.serving == Serving((POD_B,))
         assert [v.is_standby for v in usable.verdicts] == [False, False]
 
-    def test_a_ready_endpoint_of_a_later_priority_precedes_a_terminating_first(self):
+    def test_a_ready_later_priority_endpoint_precedes_a_terminating_first_priority(self):
         active, standby = Endpoint(A, **TERMINATING), Endpoint(B, priority=1)
         assert usable_ips(judge(slice_of(active, standby))) == [B]
 
-    def test_the_traffic_policy_precedes_priorities(self):
+    def test_the_traffic_policy_applies_before_priorities(self):
         usable = judge(
             slice_of(Endpoint(A), Endpoint(B, node="node-1", priority=1)),
             scope=Scope.LOCAL,

@@ -80,16 +80,16 @@ def test_connections_of_the_largest_client_or_service_are_reset(connections, new
     assert choose(connections, newcomers, NOW)[:4] == expected
 
 
-def test_the_longest_idle_of_the_holder_go_first():
+def test_the_largest_holders_longest_idle_connections_are_reset_first():
     mine, others = held(100, ALICE, WEB), held(30, BOB, DB)
     assert choose(mine + others, CART, NOW).victims == mine[:8]
 
 
-def test_of_very_many_a_64th_is_reset_at_a_time():
+def test_a_64th_of_very_many_connections_is_reset_at_a_time():
     assert len(choose(held(6400, ALICE, WEB), CART, NOW).victims) == 100
 
 
-def test_a_clients_flood_of_one_service_spares_its_connections_to_others():
+def test_a_clients_flood_of_one_service_spares_its_other_connections():
     pool = [Connection(ALICE, DB, idle=5000.0) for _ in range(40)]
     flood = held(100, ALICE, WEB)
     others = crowd(100, CART)
@@ -102,7 +102,7 @@ def test_a_flood_of_many_services_leaves_a_few_connections_to_each():
 
 
 @pytest.mark.parametrize("idle", [100.0, 0.0], ids=["idle", "in-use"])
-def test_of_clients_within_their_shares_the_largest_loses_connections(idle):
+def test_the_largest_client_within_its_share_loses_connections(idle):
     largest = [Connection(ALICE, WEB, idle) for _ in range(5)]
     others = [
         *crowd(120, WEB, each=4),
@@ -120,7 +120,7 @@ def test_a_newcomer_to_a_flooded_service_replaces_its_own_connection():
     assert eviction.victims == mine[:2]
 
 
-def test_with_a_connection_per_client_the_longest_idle_is_reset():
+def test_with_one_connection_per_client_the_longest_idle_is_reset():
     idle = Connection(ALICE, CART, idle=50.0)
     connections = [*in_use(190, WEB), *in_use(190, DB, ip="10.2.{}.{}"), idle]
     assert choose(connections, CART, NOW).victims == [idle]
@@ -136,23 +136,23 @@ def test_with_a_connection_per_client_the_longest_idle_is_reset():
         ),
     ],
 )
-def test_a_newcomer_waits(connections):
+def test_a_newcomer_waits_if_no_connection_may_be_reset(connections):
     assert choose(connections, CART, NOW) is None
 
 
-def test_a_network_of_ipv6_clients_counts_like_a_single_client():
+def test_a_64_network_of_ipv6_clients_counts_as_one_client():
     """One host may have a whole /64."""
     network = in_use(100, WEB, ip="2001:db8::{}:{}") + in_use(100, CART, ip="2001:db8::1:{}:{}")
     eviction = choose(network + crowd(180, DB, each=4), CART, NOW)
     assert {network_of(c.client_ip) for c in eviction.victims} == {network_of("2001:db8::")}
 
 
-def test_new_connections_of_a_network_do_not_wear_others_down():
+def test_new_connections_of_a_network_do_not_displace_others():
     network = crowd(200, WEB, ip="2001:db8::{}:{}", age=1.0)
     assert choose(network + crowd(200, DB, each=4), CART, NOW) is None
 
 
-def test_in_a_network_the_address_with_the_most_loses_connections():
+def test_within_a_network_the_address_with_the_most_loses_connections():
     """The pods of a node may share a /64."""
     greedy = held(40, "2001:db8::a:1", WEB)
     pods = crowd(140, WEB, each=2, ip="2001:db8::{}:{}") + crowd(180, DB, each=10)
@@ -167,11 +167,11 @@ def test_in_a_network_the_address_with_the_most_loses_connections():
         pytest.param("fe80::1%lo", "fe80::2", True, id="link-local"),
     ],
 )
-def test_the_network_of_an_ipv6_address_has_64_bits(one, other, is_same):
+def test_an_ipv6_network_is_a_64_prefix(one, other, is_same):
     assert (network_of(one) == network_of(other)) == is_same
 
 
-def test_an_ipv4_address_has_no_network():
+def test_an_ipv4_address_has_no_client_network():
     assert network_of(ALICE) is None
 
 
@@ -200,12 +200,12 @@ def test_among_similar_buffers_the_longest_idle_connection_is_closed_first():
     assert to_free(connections, buffers, 2 * MIB) == connections[:2]
 
 
-def test_when_none_holds_a_buffer_the_longest_idle_of_the_largest_client_go():
+def test_without_buffers_the_largest_clients_longest_idle_connections_are_closed():
     connections = [*crowd(40, CART), *held(400, ALICE, WEB)]
     assert to_free(connections, {}, 3 * CONNECTION_BYTES) == connections[40:43]
 
 
-def test_buffers_go_before_idle_connections():
+def test_connections_with_buffers_are_closed_before_idle_connections():
     connections = [*crowd(40, CART), *held(400, ALICE, WEB)]
     buffers = {connections[0]: MIB}
     assert to_free(connections, buffers, MIB + 3 * CONNECTION_BYTES) == [
@@ -221,6 +221,6 @@ def test_to_free_spares_the_memory_that_connections_may_hold():
     assert to_free(connections, {}, 10 * MIB, spared=3 * MIB) == []
 
 
-def test_none_is_reset_where_none_is_open():
+def test_without_open_connections_none_is_reset():
     assert to_free([], {}, MIB) == []
     assert to_free(in_use(10, WEB), {}, MIB) == []

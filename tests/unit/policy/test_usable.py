@@ -46,14 +46,14 @@ LOOPBACK, METADATA = "refused: a loopback address", "the metadata address of clo
         ),
     ],
 )
-def test_ready_endpoints_are_usable_otherwise_serving_terminating_ones(conditions, usable, words):
+def test_ready_endpoints_are_usable_or_else_serving_terminating_ones(conditions, usable, words):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     judged = judge(slice_of(*endpoints))
     assert list(judged.serving.endpoints) == usable
     assert reasons(judged) == words
 
 
-def test_endpoints_come_in_the_order_of_their_numbers():
+def test_endpoints_are_sorted_numerically():
     ips = ["192.0.2.10", "192.0.2.9", "192.0.2.101"]
     ports = (SlicePort("http", 9000, "TCP"), SlicePort("http", 8000, "TCP"))
     assert [str(address) for address in judge(slice_of(*ips, ports=ports)).serving.endpoints] == [
@@ -82,7 +82,7 @@ def test_an_endpoint_in_two_slices_counts_once():
         ([{"ready": True, "terminating": True}, READY], "ready", True),
     ],
 )
-def test_the_better_condition_wins_if_slices_disagree(conditions, word, is_usable):
+def test_the_better_condition_is_used_if_slices_disagree(conditions, word, is_usable):
     for order in permutations(conditions):
         slices = [slice_of(Endpoint(A, **c), key=f"cart-{i}") for i, c in enumerate(order)]
         (verdict,) = judge(*slices).verdicts
@@ -102,7 +102,7 @@ def test_the_better_condition_wins_if_slices_disagree(conditions, word, is_usabl
         ),
     ],
 )
-def test_an_endpoint_that_points_inward_is_refused(ip, reason):
+def test_an_endpoint_with_an_internal_address_is_rejected(ip, reason):
     judged = judge(slice_of(ip, family=IPFamily.of(ip)), family=IPFamily.of(ip))
     assert judged.serving.endpoints == ()
     assert reasons(judged) == [reason]
@@ -111,7 +111,7 @@ def test_an_endpoint_that_points_inward_is_refused(ip, reason):
 @pytest.mark.parametrize(
     "ip", ["240.0.0.1", "fec0::1", "64:ff9b::808:808", "192.168.0.1", "fd12::1"]
 )
-def test_an_address_that_clusters_may_use_is_allowed(ip):
+def test_an_address_usable_in_clusters_is_allowed(ip):
     judged = judge(slice_of(ip, family=IPFamily.of(ip)), family=IPFamily.of(ip))
     assert [address.ip for address in judged.serving.endpoints] == [ip]
 
@@ -124,23 +124,23 @@ def test_an_address_that_clusters_may_use_is_allowed(ip):
         pytest.param("169.254.0.1", "refused: a link-local address", id="nothing-else"),
     ],
 )
-def test_a_switch_allows_loopback_endpoints_for_embedding(ip, expected):
+def test_an_option_allows_loopback_endpoints_for_embedding(ip, expected):
     family = IPFamily.of(ip)
     item = slice_of(ip, family=family)
     assert reasons(judge(item, family=family, allow_loopback_endpoints=True)) == [expected]
 
 
-def test_an_address_that_the_proxy_serves_is_not_an_endpoint():
+def test_an_address_served_by_the_proxy_is_not_an_endpoint():
     judged = judge(slice_of(A, B), frontends={POD_A})
     assert judged.serving.endpoints == (POD_B,)
     assert reasons(judged) == ["refused: it is an address that this proxy serves", "ready"]
 
 
-def test_another_port_of_an_address_that_the_proxy_serves_may_be_an_endpoint():
+def test_another_port_of_a_served_address_may_be_an_endpoint():
     assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).serving.endpoints == (POD_A,)
 
 
-def test_a_cluster_ip_is_not_an_endpoint_at_a_port_that_its_service_lacks():
+def test_a_cluster_ip_is_not_an_endpoint_even_at_an_unserved_port():
     judged = judge(slice_of(A, B), cluster_ips={A: WEB})
     assert judged.serving.endpoints == (POD_B,)
     (lacking, _) = judged.verdicts
@@ -173,7 +173,7 @@ def test_a_node_port_of_any_node_is_not_an_endpoint():
         pytest.param(Endpoint(B), True, id="another-nodes-address"),
     ],
 )
-def test_this_nodes_own_address_must_be_its_pods(endpoint, is_used):
+def test_an_endpoint_with_this_nodes_address_must_be_its_own_pod(endpoint, is_used):
     known = {"node_name": "node-1", "addresses": (A,), "all_node_addresses": {A, B}}
     judged = judge(slice_of(endpoint), may_be_node=False, **known)
     assert reasons(judged) == ["ready" if is_used else NODE_ENDPOINT]
@@ -182,20 +182,20 @@ def test_this_nodes_own_address_must_be_its_pods(endpoint, is_used):
 
 @pytest.mark.parametrize("conditions", [READY, NOT_READY, TERMINATING, GONE])
 @pytest.mark.parametrize("ip", [A, "127.0.0.1"])
-def test_an_endpoint_is_judged_alone_as_beside_a_ready_one(ip, conditions):
+def test_an_endpoint_gets_the_same_verdict_alone_and_beside_a_ready_one(ip, conditions):
     endpoint = Endpoint(ip, **conditions)
     alone = judge_alone(SocketAddress(ip, 8080), endpoint, Refusals(NodeFacts()), Protocol.TCP)
     judged = judge(slice_of(endpoint, B))
     assert [v for v in judged.verdicts if v.address.ip == ip] == [alone]
 
 
-def test_a_node_without_a_name_has_no_pods():
+def test_a_node_without_a_name_has_no_own_pods():
     known = {"addresses": (A,), "all_node_addresses": {A}}
     judged = judge(slice_of(Endpoint(A, pod="web-1")), may_be_node=False, **known)
     assert reasons(judged) == [NODE_ENDPOINT]
 
 
-def test_if_slices_disagree_about_the_node_this_node_wins():
+def test_if_slices_disagree_about_the_node_this_node_is_used():
     copies = [slice_of(Endpoint(A, node=node), key=node) for node in ("node-1", "node-2")]
     for order in permutations(copies):
         judged = judge(*order, scope=Scope.LOCAL, node_name="node-1")
@@ -213,7 +213,7 @@ def test_if_slices_disagree_about_the_node_this_node_wins():
         pytest.param({"serving": False}, "not ready, but published", id="published"),
     ],
 )
-def test_missing_conditions_of_an_endpoint_count_as_good(conditions, expected):
+def test_missing_endpoint_conditions_count_as_true_for_ready_and_serving(conditions, expected):
     assert reasons(judge(slice_of(Endpoint(A, **conditions)))) == [expected]
 
 
@@ -249,14 +249,14 @@ HERE, THERE = "node-1", "node-2"
     ],
 )
 class TestLocalScopes:
-    def test_local_is_this_nodes_and_drops_when_only_others_have_some(
+    def test_local_scope_uses_this_nodes_endpoints_and_drops_if_only_others_have_some(
         self, endpoints, local, cluster, is_dropping
     ):
         judged = judge(slice_of(*endpoints), scope=Scope.LOCAL, node_name=HERE)
         assert (usable_ips(judged), judged.serving.outside) == (local, None)
         assert judged.is_dropping is is_dropping
 
-    def test_from_outside_each_side_has_its_set_with_its_own_fallback(
+    def test_with_external_local_each_side_has_its_own_endpoints_and_fallback(
         self, endpoints, local, cluster, is_dropping
     ):
         judged = judge(slice_of(*endpoints), scope=Scope.LOCAL_FROM_OUTSIDE, node_name=HERE)
@@ -280,7 +280,7 @@ def test_a_node_without_a_name_has_no_local_endpoints():
         pytest.param([], 0, id="none"),
     ],
 )
-def test_health_checks_count_the_ready_endpoints_of_this_node(endpoints, expected):
+def test_health_checks_count_this_nodes_ready_endpoints(endpoints, expected):
     ports = (SlicePort("http", 8080, "TCP"), SlicePort("dns", 53, "UDP"))
     item = slice_of(*endpoints, ports=ports)
     assert count_local_ready([item], NodeFacts(node_name=HERE)) == expected
@@ -291,7 +291,7 @@ def test_health_checks_do_not_count_endpoints_without_a_port():
     assert count_local_ready(slices, NodeFacts(node_name=HERE)) == 1
 
 
-def test_a_pod_of_both_families_counts_once():
+def test_a_dual_stack_pod_counts_once():
     v6 = slice_of(on(HERE, "2001:db8::1"), key="cart-6", family=IPFamily.IPV6)
     slices = [slice_of(on(HERE, A)), slice_of(on(HERE, A), on(HERE, B), key="cart-2"), v6]
     assert count_local_ready(slices, NodeFacts(node_name=HERE)) == 2
@@ -304,7 +304,7 @@ def test_a_pod_of_both_families_counts_once():
         pytest.param([TERMINATING, GONE], [False, False], id="it-is-usable"),
     ],
 )
-def test_a_terminating_serving_endpoint_is_leaving_while_another_is_ready(conditions, leaving):
+def test_a_serving_terminating_endpoint_is_leaving_while_another_is_ready(conditions, leaving):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     usable = judge(slice_of(*endpoints))
     assert [v.is_leaving for v in usable.verdicts] == leaving
@@ -332,7 +332,7 @@ def test_a_verdict_describes_preferences_in_words(fields, expected):
         pytest.param(Scope.LOCAL, ["10.0.0.9"], id="with-Local-also-this-nodes"),
     ],
 )
-def test_ready_and_local_endpoints_are_kept_at_the_bound(monkeypatch, scope, expected):
+def test_at_the_limit_ready_and_local_endpoints_are_kept(monkeypatch, scope, expected):
     monkeypatch.setattr("userspace_proxy.policy.usable.ENDPOINTS_MAX", 2)
     endpoints = (
         Endpoint("10.0.0.1", ready=False),
@@ -348,6 +348,6 @@ def test_ready_and_local_endpoints_are_kept_at_the_bound(monkeypatch, scope, exp
     assert judge(slice_of(*endpoints[:2]), scope=scope).are_all
 
 
-def test_an_endpoint_by_name_keeps_its_host():
+def test_an_endpoint_by_name_keeps_its_host_name():
     named = Endpoint(A, host="db.example.com")
     assert [v.host for v in judge(slice_of(named, B)).verdicts] == ["db.example.com", ""]

@@ -79,7 +79,7 @@ def test_usable_after_changed_refusals_equals_judging_all_or_returns_none(others
     assert found in (None, usable_endpoints(index, PORT, refusals))
 
 
-def test_a_refused_address_is_the_only_endpoint_judged_again():
+def test_only_the_rejected_address_is_evaluated_again():
     (index,) = versions([slice_of(*MANY, key="z"), slice_of("192.0.2.1", key="a")])
     refusals = replace(REFUSALS, frontends={SocketAddress("192.0.2.1", 8080)})
     before = usable_endpoints(index, PORT, REFUSALS).verdicts
@@ -101,7 +101,7 @@ def test_a_refused_address_is_the_only_endpoint_judged_again():
         pytest.param([Endpoint("127.0.0.1")], id="one-is-loopback"),
     ],
 )
-def test_a_few_changes_are_judged_alone(now):
+def test_a_few_changed_endpoints_are_evaluated_alone(now):
     had, has = versions(
         [slice_of(*MANY, key="z"), slice_of("192.0.2.1", key="a")],
         [slice_of(*MANY, key="z"), slice_of(*now, key="a")],
@@ -136,7 +136,7 @@ def test_a_few_changes_are_judged_alone(now):
         ),
     ],
 )
-def test_a_change_that_affects_other_endpoints_judges_all_endpoints(others, now):
+def test_a_change_affecting_other_endpoints_evaluates_all_endpoints(others, now):
     had, has = versions(
         [slice_of(*others, key="z")],
         [slice_of(*others, key="z"), slice_of(*now, key="a")],
@@ -144,7 +144,7 @@ def test_a_change_that_affects_other_endpoints_judges_all_endpoints(others, now)
     assert judge_changes(had, has) is None
 
 
-def test_of_too_many_endpoints_all_are_judged(monkeypatch):
+def test_above_the_endpoint_limit_all_endpoints_are_evaluated(monkeypatch):
     many = slice_of(*MANY, key="z")
     had, has = versions([many], [many, slice_of("192.0.2.1", key="a")])
     assert judge_changes(had, has) is not None

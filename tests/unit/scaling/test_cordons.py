@@ -71,7 +71,7 @@ async def test_the_next_process_keeps_an_acknowledgement_until_expired(node, kep
     assert sorted(again.endpoints) == [POD, OTHER_POD]
 
 
-async def test_a_service_missing_after_a_restart_is_forgotten_in_time(node, kept, make):
+async def test_a_service_missing_after_a_restart_is_forgotten_after_its_cordon(node, kept, make):
     again = Node("node-1", node.world, make, 27900, kept)
     await again.cordons.restore()
     pass_time(again, CORDON_S)
@@ -86,7 +86,7 @@ async def test_the_next_process_ignores_an_expired_acknowledgement(node, kept, m
     assert again.endpoints == [POD]
 
 
-async def test_a_finished_acknowledgement_that_cannot_be_deleted_is_logged_once(node, kept, caplog):
+async def test_a_failed_deletion_of_a_finished_acknowledgement_is_logged_once(node, kept, caplog):
     def write(_data, *, current_at):
         raise UserspaceProxyError("cannot write cordons.json: disk full")
 
@@ -129,7 +129,7 @@ async def test_the_next_process_restores_cordons_of_earlier_rounds(node, two_rou
     assert (again.endpoints, ends_of(again, API)) == ([], [OTHER_POD])
 
 
-async def test_the_end_of_an_earlier_round_keeps_the_last_rounds_acknowledgement(
+async def test_ending_an_earlier_round_keeps_the_last_rounds_acknowledgement(
     node, two_rounds, make
 ):
     node.serve()
@@ -148,7 +148,7 @@ async def test_a_later_round_does_not_prolong_an_earlier_acknowledgement(node, t
     assert ends_of(again, API) == [OTHER_POD]
 
 
-async def test_a_file_of_an_earlier_version_is_read_and_its_form_is_kept(node, two_rounds, make):
+async def test_a_file_of_an_earlier_version_is_read_and_its_format_is_kept(node, two_rounds, make):
     written = json.loads(two_rounds.content.data)
     assert (written["round"], written["endpoints"]) == ("8", {"shop/api": [[OTHER_POD, 8080]]})
     earlier = b'{"round": "7", "endpoints": {"shop/web": [["192.0.2.1", 8080]]}}'
@@ -157,7 +157,7 @@ async def test_a_file_of_an_earlier_version_is_read_and_its_form_is_kept(node, t
     assert again.endpoints == []
 
 
-async def test_a_clock_formerly_ahead_does_not_prolong_an_acknowledgement(node, kept, make):
+async def test_a_file_dated_in_the_future_does_not_prolong_an_acknowledgement(node, kept, make):
     kept.content = kept.content._replace(current_at=node.world.now + 3600)
     again, _ = await restart(node, make, kept)
     assert again.endpoints == []
@@ -188,12 +188,12 @@ async def test_only_acknowledgements_of_the_current_round_are_stored(node, make)
     assert file.content is None
 
 
-async def test_clients_are_served_again_if_there_is_no_round(node):
+async def test_clients_are_served_again_if_the_round_is_gone(node):
     assert node.cordons.end(None) == []
     assert node.endpoints == [POD]
 
 
-async def test_pods_of_a_workload_at_zero_get_no_clients_until_removed(node):
+async def test_pods_of_a_workload_scaled_to_zero_get_no_clients_until_removed(node):
     assert node.cordons.end(ASLEEP) == [WEB]
     pass_time(node, 3600)
     assert node.endpoints == []
@@ -205,7 +205,7 @@ async def test_pods_of_a_workload_at_zero_get_no_clients_until_removed(node):
     assert sorted(node.endpoints) == [POD, OTHER_POD]
 
 
-async def test_ready_pods_count_as_ending_only_for_a_while(node):
+async def test_ready_pods_count_as_terminating_only_for_a_while(node):
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
     node.cordons.end(ASLEEP)
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
@@ -214,14 +214,14 @@ async def test_ready_pods_count_as_ending_only_for_a_while(node):
 
 
 @pytest.mark.parametrize("is_asleep", [False, True])
-async def test_pods_that_terminate_are_known_to_end(node, is_asleep):
+async def test_terminating_pods_count_as_terminating(node, is_asleep):
     if is_asleep:
         node.cordons.end(ASLEEP)
     node.terminate(POD)
     assert not node.cordons.are_pods_ending(WEB_WORKLOAD)
 
 
-async def test_pods_that_stay_take_clients_when_the_workload_has_a_replica_the_second_time(node):
+async def test_surviving_pods_get_clients_when_the_workload_is_scaled_up_again(node):
     node.cordons.note_woken(WEB_WORKLOAD)
     node.cordons.note_woken(WEB_WORKLOAD)
     assert node.endpoints == [], "it always had one"
@@ -232,7 +232,7 @@ async def test_pods_that_stay_take_clients_when_the_workload_has_a_replica_the_s
     assert node.endpoints == [POD]
 
 
-async def test_services_of_a_workload_wait_for_its_pods_together(node):
+async def test_services_of_a_workload_wait_together_for_its_pods_to_end(node):
     node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
     (api,) = node.served_ports.of_service(API)
     node.cordons.cordon(API, "7", node.world.now + CORDON_S)
@@ -247,7 +247,7 @@ async def test_services_of_a_workload_wait_for_its_pods_together(node):
     assert node.endpoints == [POD]
 
 
-async def test_pods_that_terminate_take_no_client_although_the_workload_has_a_replica(node):
+async def test_terminating_pods_get_no_clients_even_if_the_workload_has_a_replica(node):
     node.cordons.end(ASLEEP)
     node.terminate(POD)
     for _ in range(3):

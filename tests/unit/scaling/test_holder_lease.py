@@ -47,7 +47,7 @@ def holders(world):
     return [node.name for node in world.nodes if node.holder.is_held]
 
 
-async def test_a_workload_without_clients_on_any_node_rests_after_idle_after(world):
+async def test_a_workload_without_clients_is_scaled_to_zero_after_idle_after(world):
     await world.run(IDLE_AFTER_S - 10)
     assert world.slept == []
     await world.run(30)
@@ -56,7 +56,7 @@ async def test_a_workload_without_clients_on_any_node_rests_after_idle_after(wor
     assert [node.hurried for node in world.nodes] == [[WEB], [WEB]]
 
 
-async def test_a_silent_connection_on_one_node_keeps_the_workload_until_closed(world):
+async def test_an_idle_connection_on_one_node_keeps_the_workload_until_closed(world):
     busy = world.nodes[1]
     busy.report(active=1, connections=1)
     await world.run(3 * IDLE_AFTER_S)
@@ -69,7 +69,7 @@ async def test_a_silent_connection_on_one_node_keeps_the_workload_until_closed(w
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_client_arriving_before_its_nodes_answer_keeps_the_workload(world):
+async def test_a_client_arriving_before_its_nodes_vote_keeps_the_workload(world):
     quick = world.nodes[1]
     quick.on_settle = lambda: quick.report(active=1, connections=1)
     await world.run(IDLE_AFTER_S + 30)
@@ -77,7 +77,7 @@ async def test_a_client_arriving_before_its_nodes_answer_keeps_the_workload(worl
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
 
 
-async def test_a_client_arriving_after_its_nodes_answer_waits_for_the_next_pod(world):
+async def test_a_client_arriving_after_its_nodes_vote_waits_for_the_next_pod(world):
     late = world.nodes[1]
     scale_down = late.source.scale_down
 
@@ -104,7 +104,7 @@ async def test_a_workload_with_a_pod_being_replaced_is_kept(world):
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_node_that_has_never_reported_counts_as_busy(world):
+async def test_a_node_without_a_report_counts_as_busy(world):
     world.store.nodes.add("node-3")
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
@@ -115,7 +115,7 @@ async def test_a_node_that_has_never_reported_counts_as_busy(world):
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_proxy_without_a_node_counts_while_reporting(world):
+async def test_a_proxy_without_a_node_object_counts_while_reporting(world):
     busy = world.nodes[1]
     world.store.nodes.remove(busy.name)
     busy.report(active=1, connections=1)
@@ -126,7 +126,7 @@ async def test_a_proxy_without_a_node_counts_while_reporting(world):
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_node_that_joins_during_a_round_is_asked_too(world):
+async def test_a_node_joining_during_a_round_must_also_vote(world):
     joins = world.nodes[1]
     world.store.nodes.remove(joins.name)
     joins.lease._leases.write = late(world, joins.lease._leases.write)
@@ -155,9 +155,7 @@ async def test_a_node_with_unknown_connections_counts_as_busy(world):
 
 
 @pytest.mark.parametrize(("namespace", "slept"), [("evil", 1), ("shop", 0)])
-async def test_demand_without_room_in_a_report_keeps_only_its_namespace_awake(
-    world, namespace, slept
-):
+async def test_omitted_demand_keeps_only_its_own_namespace_awake(world, namespace, slept):
     """Issue 74."""
     lease = world.nodes[1].lease
     own, many = lease._demand, {ServiceKey(namespace, f"{i:063}"): 1 for i in range(2200)}
@@ -168,9 +166,7 @@ async def test_demand_without_room_in_a_report_keeps_only_its_namespace_awake(
     assert [node.holder.demand for node in world.nodes] == [{WEB: 1 - slept}] * 2
 
 
-async def test_a_round_that_has_no_room_for_all_services_of_a_workload_is_not_begun(
-    world, monkeypatch
-):
+async def test_a_round_too_small_for_all_services_of_a_workload_is_not_started(world, monkeypatch):
     monkeypatch.setattr("userspace_proxy.scaling.holder_lease.ROUND_BYTES_MAX", len(f"{WEB}") - 1)
     await world.run(IDLE_AFTER_S + 100)
     assert (world.slept, world.vote_counts.round) == ([], None)
@@ -178,7 +174,7 @@ async def test_a_round_that_has_no_room_for_all_services_of_a_workload_is_not_be
     assert happened(world) == [("StaysAwake", WEB, why)]
 
 
-async def test_a_node_with_an_old_report_counts_as_busy(world):
+async def test_a_node_with_an_outdated_report_counts_as_busy(world):
     await world.run(10)
     silent = world.nodes.pop()
     await world.run(TOO_OLD_S - 20)
@@ -189,7 +185,7 @@ async def test_a_node_with_an_old_report_counts_as_busy(world):
     assert world.slept == []
 
 
-async def test_a_node_that_does_not_answer_counts_as_busy(world):
+async def test_a_node_that_does_not_vote_counts_as_busy(world):
     world.nodes[1].is_silent = True
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
@@ -222,7 +218,7 @@ async def test_a_holder_whose_lease_was_taken_stops_holding(world):
     assert holder != "node-9"
 
 
-async def test_all_nodes_read_the_sums(world):
+async def test_all_nodes_read_the_demand_sums(world):
     one, other = world.nodes
     one.report(active=2, connections=2)
     other.report(clients=3)
@@ -233,7 +229,7 @@ async def test_all_nodes_read_the_sums(world):
     assert one.holder.demand == {WEB: 3}, "the client was there a moment ago"
 
 
-async def test_sums_of_a_vanished_holder_are_unknown(world):
+async def test_demand_sums_of_a_lost_holder_are_unknown(world):
     one = world.nodes[0]
     assert one.holder.demand is None
     await world.run(40)
@@ -242,7 +238,7 @@ async def test_sums_of_a_vanished_holder_are_unknown(world):
     assert one.holder.demand is None
 
 
-async def test_a_reason_to_keep_a_workload_is_recorded_as_a_single_event(world):
+async def test_a_reason_to_keep_a_workload_is_recorded_as_one_event(world):
     for node in world.nodes:
         node.source.reason = "deployment/web stays at one replica: an autoscaler"
     await world.run(IDLE_AFTER_S + 300)
@@ -267,7 +263,7 @@ async def test_a_workload_scaled_meanwhile_is_not_cordoned(world):
     assert world.vote_counts.round.services == ()
 
 
-async def test_an_interrupted_update_may_have_been_made(world):
+async def test_an_interrupted_scale_down_may_have_taken_effect(world):
     async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
@@ -290,14 +286,14 @@ async def test_an_interrupted_update_may_have_been_made(world):
         pytest.param(Handling(hold=Hold(60.0)), id="without-workload"),
     ],
 )
-async def test_only_a_service_with_the_annotation_has_its_workload_scaled_to_zero(world, handling):
+async def test_only_services_with_the_annotation_are_scaled_to_zero(world, handling):
     for node in world.nodes:
         node.serve(POD, handling=handling)
     await world.run(IDLE_AFTER_S + 100)
     assert sum(node.source.asked for node in world.nodes) == 0
 
 
-async def test_all_services_of_a_workload_must_be_without_clients(world):
+async def test_all_services_of_a_workload_must_have_no_clients(world):
     other = world.nodes[1]
     for node in world.nodes:
         node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
@@ -322,7 +318,7 @@ async def test_all_services_of_a_workload_must_be_without_clients(world):
         ),
     ],
 )
-async def test_another_service_for_the_same_pods_keeps_the_workload_awake(world, handling):
+async def test_another_service_with_the_same_pods_keeps_the_workload_awake(world, handling):
     for node in world.nodes:
         node.serve(POD, "192.0.2.2", name="api", ip="10.96.0.2", handling=handling, selector=())
     await world.run(IDLE_AFTER_S + 200)
@@ -361,7 +357,7 @@ strangers = pytest.mark.parametrize(
 
 
 @strangers
-async def test_a_service_that_does_not_select_the_pods_puts_no_workload_to_rest(world, selector):
+async def test_a_service_not_selecting_the_pods_scales_no_workload_to_zero(world, selector):
     """Issue 52."""
     for node in world.nodes:
         node.serve(POD, selector=selector)
@@ -373,7 +369,7 @@ async def test_a_service_that_does_not_select_the_pods_puts_no_workload_to_rest(
 
 
 @strangers
-async def test_a_copied_annotation_has_no_effect_but_a_line(world, selector):
+async def test_a_copied_annotation_only_causes_a_note(world, selector):
     """Neither do its clients keep the workload awake, nor do they wait."""
     for node in world.nodes:
         node.serve("192.0.2.2", name="api", ip="10.96.0.2", selector=selector)
@@ -399,7 +395,7 @@ ANYWHERE = {"cluster_ips": (), "is_headless": True}
         pytest.param({"selector": SELECTOR, "handling": Handling(wake=WORKLOAD)}, id="no-hold"),
     ],
 )
-async def test_a_service_that_selects_the_pods_keeps_the_workload_awake(world, fields):
+async def test_an_unserved_service_selecting_the_pods_keeps_the_workload_awake(world, fields):
     """Issue 52: nothing is known of its clients."""
     for node in world.nodes:
         node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
@@ -421,14 +417,14 @@ async def test_a_service_that_selects_the_pods_keeps_the_workload_awake(world, f
         pytest.param({"selector": SELECTOR, "key": ServiceKey("tenant", "api")}, id="elsewhere"),
     ],
 )
-async def test_another_service_does_not_keep_the_workload_awake(world, fields):
+async def test_a_service_not_selecting_the_pods_does_not_keep_the_workload_awake(world, fields):
     for node in world.nodes:
         node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
     await world.run(IDLE_AFTER_S + 30)
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_service_added_while_nodes_are_asked_keeps_the_workload_awake(world):
+async def test_a_service_added_during_a_vote_keeps_the_workload_awake(world):
     def add(node):
         node.cluster.store.put_service(service("api", "10.96.0.2", selector=SELECTOR))
 
@@ -440,7 +436,7 @@ async def test_a_service_added_while_nodes_are_asked_keeps_the_workload_awake(wo
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
 
 
-async def test_a_service_of_another_namespace_does_not_keep_the_workload_awake(world):
+async def test_a_service_in_another_namespace_does_not_keep_the_workload_awake(world):
     """Its slices may list any address."""
     key = ServiceKey("tenant", "api")
     listed = dataclasses.replace(
@@ -455,7 +451,7 @@ async def test_a_service_of_another_namespace_does_not_keep_the_workload_awake(w
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(world):
+async def test_an_unscalable_workload_does_not_block_others(world):
     first, tried = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=1.0), []
     second = dataclasses.replace(first, wake=Workload(WorkloadKind.DEPLOYMENT, "api"))
 
@@ -471,7 +467,7 @@ async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(
     assert tried[:4] == ["web", "api"] * 2
 
 
-async def test_many_workloads_of_a_namespace_leave_others_their_turn(world):
+async def test_many_workloads_of_one_namespace_do_not_block_others(world):
     tried = []
 
     async def scale_down(namespace, _workload, _may, _agree):
@@ -496,7 +492,7 @@ async def test_many_workloads_of_a_namespace_leave_others_their_turn(world):
     assert tried[:2] == ["shop", "tenant"]
 
 
-async def test_answers_that_are_read_too_late_are_none(world):
+async def test_votes_read_too_late_are_ignored(world):
     for node in world.nodes:
         lists = node.holder._leases.read_all
 
@@ -526,14 +522,14 @@ def answered_at_once(world, write):
     return write_and_answer
 
 
-async def test_a_workload_without_pods_rests_already(world):
+async def test_a_workload_without_pods_counts_as_scaled_to_zero(world):
     for node in world.nodes:
         node.serve()
     await world.run(IDLE_AFTER_S + 100)
     assert sum(node.source.asked for node in world.nodes) == 0
 
 
-async def test_a_server_that_fails_is_an_error_of_the_caller(world):
+async def test_a_server_failure_is_raised_to_the_caller(world):
     await world.run(10)
     world.store.failure = "the server is down"
     world.now += 20
@@ -543,7 +539,7 @@ async def test_a_server_that_fails_is_an_error_of_the_caller(world):
 
 
 @pytest.mark.parametrize("failure", ["", "the server is down"])
-async def test_a_cancelled_round_ends_regardless_of_the_server(world, failure):
+async def test_a_cancelled_round_ends_even_if_the_server_fails(world, failure):
     async def stop(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
@@ -557,7 +553,7 @@ async def test_a_cancelled_round_ends_regardless_of_the_server(world, failure):
     assert world.vote_counts.round.is_over is not bool(failure)
 
 
-async def test_nodes_finding_the_lease_free_wait_before_taking_it(make):
+async def test_nodes_wait_a_random_time_before_taking_a_free_lease(make):
     world = World(make, "node-1")
     (node,) = world.nodes
     world.store.leases[HOLDER] = Lease(HOLDER, "node-9", version="0")

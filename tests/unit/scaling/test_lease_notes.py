@@ -28,7 +28,7 @@ WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")
         pytest.param(NodeReport({WEB: 3, API: 1}, NodeAnswer("7", frozenset({WEB}))), id="answer"),
     ],
 )
-def test_a_report_is_read_as_written(report):
+def test_a_node_report_round_trips(report):
     assert read_report(Lease("node.a", notes=write_report(report))) == report
 
 
@@ -50,7 +50,7 @@ def test_vote_counts_survive_a_round_trip_through_the_lease(vote_counts):
     )
 
 
-def test_services_without_demand_are_left_out():
+def test_services_without_demand_are_omitted():
     assert read_report(
         Lease("node.a", notes=write_report(NodeReport({WEB: 0, API: 2})))
     ).demand == {API: 2}
@@ -59,7 +59,7 @@ def test_services_without_demand_are_left_out():
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", "{", '{"web": 1}', '{"shop/web": "many"}', '{"a/b/c": 1}', "null"]
 )
-def test_demand_that_cannot_be_read_is_unknown(text):
+def test_unreadable_demand_is_unknown(text):
     assert read_report(Lease("node.a", notes={"demand": text})).demand is None
     assert read_counts(Lease("holder", notes={"demand": text})).demand is None
 
@@ -103,9 +103,7 @@ LONG = 63
     [(NodeReport, write_report, read_report), (VoteCounts, write_counts, read_counts)],
     ids=["node", "sums"],
 )
-def test_only_the_largest_namespaces_are_unknown_where_there_is_no_room(
-    kind, write, read, demand, unknown
-):
+def test_without_room_only_the_largest_namespaces_are_unknown(kind, write, read, demand, unknown):
     notes = write(kind(demand | {WEB: 3}))
     assert len(notes["demand"]) <= DEMAND_BYTES_MAX
     listed = {key: 1 for key in demand if key.namespace not in unknown}
@@ -113,16 +111,16 @@ def test_only_the_largest_namespaces_are_unknown_where_there_is_no_room(
     assert found == listed | {whole(namespace): 1 for namespace in unknown} | {WEB: 3}
 
 
-def test_so_many_namespaces_that_there_is_no_room_for_their_names_are_unknown():
+def test_demand_is_omitted_if_even_namespace_names_do_not_fit():
     many = {ServiceKey(f"{number:0{LONG}}", "web"): 1 for number in range(DEMAND_BYTES_MAX // 70)}
     assert "demand" not in write_report(NodeReport(many))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", '{"round": "7", "services": 1}', "null", '"a"'])
-def test_an_answer_that_cannot_be_read_is_none(text):
+def test_an_unreadable_vote_counts_as_none(text):
     assert read_report(Lease("node.a", notes={"answer": text})).answer == NodeAnswer()
 
 
 @pytest.mark.parametrize("text", ["[]", "7", "{}", '{"number": "7", "services": [1]}', "null"])
-def test_a_round_that_cannot_be_read_is_none(text):
+def test_an_unreadable_round_counts_as_none(text):
     assert read_counts(Lease("holder", notes={"round": text})).round is None

@@ -35,7 +35,7 @@ def writes(node):
     return len(node.world.store.writes)
 
 
-async def test_demand_that_begins_or_ends_is_written_at_once(node):
+async def test_starting_or_ending_demand_is_written_at_once(node):
     assert report_of(node).demand == {}
     node.report(active=1, connections=1)
     node.world.now += 1
@@ -48,7 +48,7 @@ async def test_demand_that_begins_or_ends_is_written_at_once(node):
     assert report_of(node).demand == {}
 
 
-async def test_changed_figures_are_written_after_30_s_and_equal_ones_each_minute(node):
+async def test_changed_demand_is_written_after_30_s_and_unchanged_demand_each_minute(node):
     node.report(active=1, connections=1)
     await node.lease.look()
     before = writes(node)
@@ -76,7 +76,7 @@ async def test_an_unknown_demand_is_not_reported(node):
     assert node.endpoints == [POD]
 
 
-async def test_a_lease_that_another_process_has_written_is_read_again(node):
+async def test_a_lease_written_by_another_process_is_read_again(node):
     lease = node.world.store.leases["node.node-1"]
     await node.world.store.put(Lease(lease.name, "node-1", {}))
     node.world.now += BEAT_S
@@ -86,14 +86,14 @@ async def test_a_lease_that_another_process_has_written_is_read_again(node):
     assert report_of(node).demand == {}
 
 
-async def test_an_acknowledging_node_sends_clients_to_no_endpoint(node):
+async def test_a_node_that_acknowledged_sends_clients_to_no_endpoint(node):
     await node.lease.follow(ROUND)
     assert report_of(node).answer == ("7", {WEB})
     assert node.endpoints == []
     assert node.served.plan.serving.all_endpoints
 
 
-async def test_a_round_is_answered_once(node):
+async def test_a_round_is_voted_on_once(node):
     await node.lease.follow(ROUND)
     before = writes(node)
     await node.lease.follow(ROUND)
@@ -105,21 +105,21 @@ async def test_a_round_is_answered_once(node):
     [{"clients": 1}, {"active": 1, "connections": 1}, {"connections": 1}],
     ids=["waits", "open", "short"],
 )
-async def test_with_clients_the_answer_is_no(node, counted):
+async def test_a_node_with_clients_votes_no(node, counted):
     node.report(**counted)
     await node.lease.follow(ROUND)
     assert report_of(node).answer == ("7", frozenset())
     assert node.endpoints == [POD]
 
 
-async def test_a_dial_in_progress_that_succeeds_makes_the_answer_no(node):
+async def test_a_dial_that_succeeds_meanwhile_makes_the_vote_no(node):
     node.on_settle = lambda: node.report(active=1, connections=1)
     await node.lease.follow(ROUND)
     assert report_of(node).answer == ("7", frozenset())
     assert node.endpoints == [POD]
 
 
-async def test_dials_are_waited_for_once_workers_lead_no_client_there(node):
+async def test_pending_dials_are_awaited_after_workers_stop_dialling(node):
     seen = []
 
     async def refresh():
@@ -131,7 +131,7 @@ async def test_dials_are_waited_for_once_workers_lead_no_client_there(node):
     assert seen == [("counted", [POD]), ("counted", []), ("waited", []), ("counted", [])]
 
 
-async def test_a_worker_that_may_still_lead_clients_there_makes_the_answer_no(node):
+async def test_a_worker_that_may_still_dial_the_endpoint_makes_the_vote_no(node):
     counts = []
 
     async def refresh():
@@ -145,12 +145,12 @@ async def test_a_worker_that_may_still_lead_clients_there_makes_the_answer_no(no
     assert node.endpoints == [POD]
 
 
-async def test_a_service_unserved_here_is_not_known_to_have_no_clients(node):
+async def test_a_service_not_served_on_this_node_makes_the_vote_no(node):
     await node.lease.follow(Vote("7", (ServiceKey("shop", "unknown"),)))
     assert report_of(node).answer == ("7", frozenset())
 
 
-async def test_a_worker_that_does_not_count_makes_the_answer_no(node):
+async def test_a_worker_that_does_not_report_makes_the_vote_no(node):
     async def refresh():
         await asyncio.Event().wait()
 
@@ -160,14 +160,14 @@ async def test_a_worker_that_does_not_count_makes_the_answer_no(node):
 
 
 @pytest.mark.parametrize("over", [None, Vote("7", (), is_over=True)], ids=["gone", "over"])
-async def test_clients_are_served_again_when_a_round_ends_without_effect(node, over):
+async def test_clients_are_served_again_when_a_round_fails(node, over):
     await node.lease.follow(ROUND)
     await node.lease.follow(over)
     assert node.endpoints == [POD]
     assert node.hurried == []
 
 
-async def test_an_answer_that_may_have_been_written_holds_until_its_time_is_up(node):
+async def test_a_possibly_written_acknowledgement_holds_until_it_expires(node):
     node.world.store.failure = "the server is down"
     with pytest.raises(SourceError):
         await node.lease.follow(ROUND)
@@ -177,7 +177,7 @@ async def test_an_answer_that_may_have_been_written_holds_until_its_time_is_up(n
     assert node.endpoints == [POD]
 
 
-async def test_a_process_keeps_the_answers_of_its_nodes_previous_process(node, make, tmp_path):
+async def test_a_process_keeps_the_previous_processs_acknowledgements(node, make, tmp_path):
     file = StateFile(tmp_path / "cordons.json")
     node.cordons._file = file
     await node.lease.follow(ROUND)
@@ -194,9 +194,7 @@ async def test_a_process_keeps_the_answers_of_its_nodes_previous_process(node, m
 
 
 @pytest.mark.parametrize("over", [None, Vote("7", (), is_over=True)], ids=["gone", "over"])
-async def test_a_process_keeps_nothing_of_a_round_that_ended_without_effect(
-    node, make, tmp_path, over
-):
+async def test_a_process_keeps_no_acknowledgement_of_a_failed_round(node, make, tmp_path, over):
     file = node.cordons._file = StateFile(tmp_path / "cordons.json")
     await node.lease.follow(ROUND)
     await node.lease.follow(over)
@@ -206,7 +204,7 @@ async def test_a_process_keeps_nothing_of_a_round_that_ended_without_effect(
     assert again.endpoints == [POD]
 
 
-async def test_an_acknowledgement_that_cannot_be_stored_is_not_given(node, tmp_path):
+async def test_an_acknowledgement_is_not_given_if_it_cannot_be_stored(node, tmp_path):
     (tmp_path / "file").touch()
     node.cordons._file = StateFile(tmp_path / "file" / "cordons.json")
     with pytest.raises(UserspaceProxyError):
@@ -216,7 +214,7 @@ async def test_an_acknowledgement_that_cannot_be_stored_is_not_given(node, tmp_p
     assert report_of(node).answer == ("", frozenset())
 
 
-async def test_a_service_of_a_workload_scaled_to_zero_is_hurried_at_once(node):
+async def test_waiting_clients_wake_a_workload_at_once_after_it_is_scaled_to_zero(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(ROUND._replace(is_over=True))
     assert node.hurried == [WEB]
@@ -227,7 +225,7 @@ async def test_a_service_of_a_workload_scaled_to_zero_is_hurried_at_once(node):
     assert report_of(node).answer == ("7", frozenset()), "the promise is fulfilled"
 
 
-async def test_clients_in_another_round_do_not_end_an_acknowledgement(node):
+async def test_another_round_does_not_end_an_acknowledgement(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(Vote("8", (ServiceKey("shop", "api"),)))
     await node.lease.follow(Vote("8", (), is_over=True))

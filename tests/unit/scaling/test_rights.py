@@ -24,7 +24,7 @@ APP, TIER = ("app", "web"), ("tier", "front")
         pytest.param((APP,), {}, " app=web", id="unknown"),
     ],
 )
-def test_a_service_may_scale_if_all_its_selector_labels_are_on_the_pods(selector, labels, missing):
+def test_a_service_may_scale_a_workload_whose_pods_match_its_selector(selector, labels, missing):
     why = refusal_reason(selector, WORKLOAD, labels)
     assert (not why) is (missing is None)
     assert (missing or "") in why
@@ -35,10 +35,10 @@ def test_a_service_may_scale_if_all_its_selector_labels_are_on_the_pods(selector
     [({}, (APP,)), ({"type": ServiceType.EXTERNAL_NAME}, ())],
     ids=["pods", "a-name"],
 )
-def test_a_name_selects_no_pod(fields, selector):
+def test_a_host_name_selects_no_pods(fields, selector):
     services = {WEB: ServiceState(service("web", "10.96.0.1", selector=(APP,), **fields), ())}
     assert selector_of(services, WEB) == selector
 
 
-def test_a_vanished_service_selects_no_pod():
+def test_a_deleted_service_selects_no_pods():
     assert selector_of({}, WEB) == ()

@@ -12,7 +12,7 @@ def needed(protocol):
     return [name for name in names if not name.startswith("_")]
 
 
-def test_the_agents_service_ports_satisfy_scalings_protocol(make):
+def test_the_agents_service_ports_satisfy_the_scaling_protocol(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     assert "cordon" in needed(ServedByName)
@@ -21,7 +21,7 @@ def test_the_agents_service_ports_satisfy_scalings_protocol(make):
     assert all(hasattr(served, name) for name in needed(Served))
 
 
-def test_a_service_may_name_a_workload_of_its_namespace(make):
+def test_a_service_may_name_a_workload_in_its_namespace(make):
     served_ports, web = make(Bind.PROXY_PORT), Workload(WorkloadKind.DEPLOYMENT, "web")
     served_ports.follow(Cluster().serve("web", "10.96.0.1", handling=Handling(wake=web)))
     (served,) = served_ports
@@ -31,7 +31,7 @@ def test_a_service_may_name_a_workload_of_its_namespace(make):
     assert workload_of(served) is None
 
 
-def test_an_endpoint_that_terminates_is_not_ready(make):
+def test_a_terminating_endpoint_is_not_ready(make):
     served_ports, cluster = make(Bind.PROXY_PORT), Cluster()
     served_ports.follow(cluster.serve("web", "10.96.0.1", "192.0.2.1"))
     (served,) = served_ports

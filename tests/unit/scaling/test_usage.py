@@ -50,13 +50,13 @@ def test_a_service_without_pods_and_clients_has_no_demand(used):
     assert used.demand_after(0) == 0
 
 
-def test_clients_that_wait_and_open_connections_are_added_up(used):
+def test_waiting_clients_and_open_connections_are_summed(used):
     used.serve(POD_A)
     used.report(clients=3, active=2, connections=2)
     assert used.demand_after(0) == 5
 
 
-def test_a_silent_connection_is_demand_until_some_time_after_its_end(used):
+def test_an_idle_connection_is_demand_until_some_time_after_its_end(used):
     used.serve(POD_A)
     used.report(active=1, connections=1)
     assert used.demand_after(0) == 1
@@ -77,21 +77,21 @@ def test_traffic_between_two_checks_counts_as_demand(used, counted):
     assert used.demand_after(RECENT_S) == 0
 
 
-def test_a_waiting_client_is_recent_before_a_worker_reports_it(used):
+def test_a_newly_waiting_client_counts_before_a_workers_report(used):
     used.serve()
     used.usage.note(used.served)
     assert used.demand_after(RECENT_S - 1) == 1
     assert used.demand_after(1) == 0
 
 
-def test_idle_after_is_how_long_use_is_recent(used):
+def test_idle_after_is_how_long_recent_use_counts(used):
     used.serve(POD_A, handling=Handling(hold=Hold(60.0), idle_after_s=600.0))
     assert used.demand_after(0) == 1
     assert used.demand_after(599) == 1
     assert used.demand_after(1) == 0
 
 
-def test_a_worker_that_ends_counts_as_use_as_its_last_clients_are_not_counted(used):
+def test_an_exited_worker_counts_as_recent_use(used):
     used.serve(POD_A)
     assert used.demand_after(0) == 1
     assert used.demand_after(RECENT_S) == 0
@@ -100,7 +100,7 @@ def test_a_worker_that_ends_counts_as_use_as_its_last_clients_are_not_counted(us
     assert used.demand_after(RECENT_S) == 0
 
 
-def test_a_worker_that_ends_is_no_use_of_a_service_without_pods(used):
+def test_an_exited_worker_is_not_use_of_a_service_without_pods(used):
     used.serve()
     used.served.group.worker_ended(0)
     assert used.demand_after(0) == 0
@@ -112,14 +112,14 @@ def test_a_worker_that_ends_is_no_use_of_a_service_without_pods(used):
     assert used.demand_after(0) == 0
 
 
-def test_an_endpoint_that_fails_is_no_use(used):
+def test_a_failing_endpoint_is_not_use(used):
     used.serve(POD_A)
     used.demand_after(0)
     used.report(failures=3)
     assert used.demand_after(RECENT_S) == 0
 
 
-def test_services_that_refuse_clients_are_not_followed(used):
+def test_services_without_hold_have_no_demand(used):
     used.serve(POD_A, handling=Handling())
     assert used.usage.demand() == {}
     used.serve(POD_A)
@@ -129,7 +129,7 @@ def test_services_that_refuse_clients_are_not_followed(used):
     assert used.usage._seen == {}
 
 
-def test_a_check_follows_clients_without_a_request(used):
+def test_look_tracks_clients_between_demand_reads(used):
     used.serve(POD_A)
     used.report(active=1, connections=1)
     used.usage.look()

@@ -170,7 +170,7 @@ def rig(plane, make):
     return Rig(plane, make(Bind.PROXY_PORT))
 
 
-async def test_a_client_that_waits_is_an_event_and_wakes_the_workload(rig):
+async def test_a_waiting_client_causes_an_event_and_wakes_the_workload(rig):
     rig.begin()
     await rig.look_after(0)
     (happening,) = rig.source.happenings
@@ -181,9 +181,7 @@ async def test_a_client_that_waits_is_an_event_and_wakes_the_workload(rig):
 
 
 @pytest.mark.parametrize("answer", ["", "cannot scale deployment/web: forbidden"])
-async def test_a_workload_is_tried_again_after_5_s_and_then_after_twice_the_time_up_to_a_minute(
-    rig, answer
-):
+async def test_a_workload_is_retried_after_5_s_doubling_up_to_a_minute(rig, answer):
     rig.source.answer = answer
     rig.begin()
     rig.report(1)
@@ -194,7 +192,7 @@ async def test_a_workload_is_tried_again_after_5_s_and_then_after_twice_the_time
     assert tried_at == [0, 5, 15, 35, 75, 135, 195, 255]
 
 
-async def test_while_clients_wait_the_need_is_recorded_each_minute(rig):
+async def test_while_clients_wait_an_event_is_recorded_each_minute(rig):
     rig.begin()
     rig.report(1)
     for _ in range(60):
@@ -204,7 +202,7 @@ async def test_while_clients_wait_the_need_is_recorded_each_minute(rig):
     assert len(rig.source.happenings) == 2
 
 
-async def test_a_workload_that_has_served_since_is_tried_again_after_5_s(rig):
+async def test_a_workload_that_served_in_between_is_retried_after_5_s(rig):
     rig.begin()
     rig.report(1)
     for _ in range(36):
@@ -220,7 +218,7 @@ async def test_a_workload_that_has_served_since_is_tried_again_after_5_s(rig):
     assert len(rig.source.woken) == 5
 
 
-async def test_clients_that_come_and_go_do_not_shorten_the_time_to_the_next_attempt(rig):
+async def test_arriving_and_leaving_clients_do_not_shorten_the_retry_delay(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     for _ in range(75):
         rig.begin()
@@ -244,7 +242,7 @@ async def test_a_service_with_endpoints_needs_no_pods(rig):
     assert not rig.source.happenings
 
 
-async def test_without_a_workload_there_is_demand_and_nothing_else(rig):
+async def test_without_a_workload_there_is_demand_but_no_wake(rig):
     rig.serve(handling=Handling(hold=Hold(60.0)))
     rig.begin()
     await rig.look_after(0)
@@ -253,7 +251,7 @@ async def test_without_a_workload_there_is_demand_and_nothing_else(rig):
     assert not rig.source.happenings
 
 
-async def test_a_wake_without_permission_is_only_an_event_and_a_problem(rig):
+async def test_a_wake_without_permission_causes_only_an_event_and_a_problem(rig):
     rig.waking = rig.make(is_allowed=False)
     rig.begin()
     await rig.look_after(0)
@@ -276,7 +274,7 @@ async def test_an_unscalable_workload_is_a_problem_until_scaled(rig):
     assert rig.served.wake_problem == ""
 
 
-async def test_hundreds_of_unscalable_workloads_are_tried_one_at_a_time(rig):
+async def test_hundreds_of_unscalable_workloads_are_retried_one_at_a_time(rig):
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(335)
     began = rig.now
@@ -289,7 +287,7 @@ async def test_hundreds_of_unscalable_workloads_are_tried_one_at_a_time(rig):
 
 
 @pytest.mark.parametrize("count", [1, 3000])
-async def test_the_first_client_of_another_namespace_does_not_wait_for_many_services(rig, count):
+async def test_the_first_client_in_another_namespace_does_not_wait_for_many_services(rig, count):
     """Issue 52: it took a minute and longer."""
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(count)
@@ -302,7 +300,7 @@ async def test_the_first_client_of_another_namespace_does_not_wait_for_many_serv
             assert rig.now - began <= 2
 
 
-async def test_namespaces_take_turns_whoever_asks_for_more(rig):
+async def test_namespaces_take_turns_regardless_of_their_number_of_workloads(rig):
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(40)
     for number in range(8):
@@ -314,7 +312,7 @@ async def test_namespaces_take_turns_whoever_asks_for_more(rig):
 
 
 @pytest.mark.parametrize("selector", [(), (("app", "api"),)])
-async def test_a_service_that_does_not_select_the_pods_wakes_no_workload(rig, selector):
+async def test_a_service_not_selecting_the_pods_wakes_no_workload(rig, selector):
     """Issue 52."""
     rig.serve(selector=selector)
     rig.begin()
@@ -323,7 +321,7 @@ async def test_a_service_that_does_not_select_the_pods_wakes_no_workload(rig, se
     assert rig.served.wake_problem == refusal_reason(selector, WORKLOAD, rig.source.labels)
 
 
-async def test_a_copied_annotation_does_not_delay_the_service_that_selects_the_pods(rig):
+async def test_a_copied_annotation_does_not_delay_the_service_selecting_the_pods(rig):
     """Neither does its first attempt wait for theirs, nor do they share what prevents them."""
     selector = (("app", "api"),)
     rig.serve(selector=selector)
@@ -339,7 +337,7 @@ async def test_a_copied_annotation_does_not_delay_the_service_that_selects_the_p
     assert (problems["other-0"], problems["web"]) == ("", why)
 
 
-async def test_services_of_a_workload_share_attempts_and_obstacles(rig):
+async def test_services_of_a_workload_share_attempts_and_failures(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.begin_many(3, workload="web")
     await rig.look_after(0)
@@ -350,7 +348,7 @@ async def test_services_of_a_workload_share_attempts_and_obstacles(rig):
     assert problems.count("") == 1, "no client waits there"
 
 
-async def test_new_demand_precedes_workloads_tried_before(rig):
+async def test_new_demand_precedes_workloads_already_tried(rig):
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(6)
     await rig.look_after(0)
@@ -362,7 +360,7 @@ async def test_new_demand_precedes_workloads_tried_before(rig):
     assert rig.source.woken[0] == "shop deployment/web"
 
 
-async def test_demand_that_begins_meanwhile_is_next(rig):
+async def test_demand_arising_meanwhile_is_served_next(rig):
     rig.begin_many(3)
     await rig.look_after(0)
     rig.source.woken.clear()
@@ -381,7 +379,7 @@ async def test_demand_that_begins_meanwhile_is_next(rig):
     await ended(task)
 
 
-async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_last(rig):
+async def test_the_port_without_endpoints_wakes_the_workload(rig):
     ports = (ServicePort("http", 80, "TCP"), ServicePort("admin", 81, "TCP"))
     web = Service(WEB, ports, cluster_ips=("10.96.0.1",), handling=ASLEEP, selector=SELECTOR)
     rig.cluster.store.put_service(web)
@@ -401,7 +399,7 @@ async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_
     assert rig.source.woken == ["shop deployment/web"]
 
 
-async def test_a_service_no_longer_served_is_not_woken(rig):
+async def test_a_removed_service_is_not_woken(rig):
     rig.begin()
     rig.served_ports.follow(rig.cluster.remove("web"))
     await rig.look_after(0)
@@ -414,14 +412,14 @@ async def test_clients_of_an_unknown_group_are_ignored(rig):
     assert rig.usage.demand() == {WEB: 0}
 
 
-async def test_a_workload_is_woken_without_a_timer(rig):
+async def test_a_new_client_wakes_a_workload_without_a_timer(rig):
     task = asyncio.ensure_future(rig.waking.run())
     rig.begin()
     await until(lambda: rig.source.woken)
     await ended(task)
 
 
-async def test_while_nodes_agree_the_workload_is_not_woken(rig):
+async def test_during_a_vote_the_workload_is_not_woken(rig):
     rig.serve(POD)
     rig.cordons.cordon(WEB, "7", rig.now + 20)
     rig.begin()
@@ -444,7 +442,7 @@ async def test_a_workload_is_woken_only_after_its_pods_end(rig, is_gone):
     assert rig.endpoints == []
 
 
-async def test_pods_that_survive_serve_once_the_workload_has_a_replica(rig):
+async def test_surviving_pods_serve_once_the_workload_has_a_replica(rig):
     rig.serve(POD)
     rig.sleep()
     rig.begin()
@@ -459,7 +457,7 @@ async def test_pods_that_survive_serve_once_the_workload_has_a_replica(rig):
     assert len(rig.source.woken) == 2, "the second time it had a replica"
 
 
-async def test_pods_that_stay_get_no_client_while_the_workload_cannot_be_woken(rig):
+async def test_surviving_pods_get_no_clients_while_the_workload_cannot_be_woken(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.serve(POD)
     rig.sleep()
@@ -471,7 +469,7 @@ async def test_pods_that_stay_get_no_client_while_the_workload_cannot_be_woken(r
     assert rig.endpoints == []
 
 
-async def test_the_end_of_pods_is_noticed_within_a_tenth_of_a_second(rig, monkeypatch):
+async def test_the_end_of_pods_is_detected_within_a_tenth_of_a_second(rig, monkeypatch):
     monkeypatch.setattr(waking, "_LOOK_S", 3600.0)
     rig.serve(POD)
     rig.sleep()
@@ -483,7 +481,7 @@ async def test_the_end_of_pods_is_noticed_within_a_tenth_of_a_second(rig, monkey
     await ended(task)
 
 
-async def test_once_the_workload_was_scaled_to_zero_the_next_attempt_is_made_at_once(rig):
+async def test_after_scaling_to_zero_the_next_wake_is_attempted_at_once(rig):
     rig.begin()
     rig.report(1)
     await rig.look_after(0)
@@ -495,7 +493,7 @@ async def test_once_the_workload_was_scaled_to_zero_the_next_attempt_is_made_at_
     rig.waking.hurry(ServiceKey("shop", "unknown"))
 
 
-async def test_clients_waiting_after_a_long_check_share_the_next_one(rig):
+async def test_clients_arriving_during_a_long_check_share_the_next_check(rig):
     looks, pauses, over = [], [], asyncio.Event()
 
     def services():

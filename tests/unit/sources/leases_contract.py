@@ -17,17 +17,17 @@ LeasesOf = Callable[[str], Leases]
 
 
 class LeasesContract:
-    async def test_a_never_written_lease_is_none(self, leases_of: LeasesOf) -> None:
+    async def test_reading_a_missing_lease_returns_none(self, leases_of: LeasesOf) -> None:
         assert await leases_of("node-1").read("absent") is None
 
-    async def test_another_node_reads_a_written_lease(self, leases_of: LeasesOf) -> None:
+    async def test_another_node_can_read_a_written_lease(self, leases_of: LeasesOf) -> None:
         wanted = Lease("node.node-1", "node-1", {"demand": '{"shop/web": 3}'})
         written = await leases_of("node-1").write(wanted)
         assert written is not None
         assert replace(written, version="") == wanted
         assert await leases_of("node-2").read("node.node-1") == written
 
-    async def test_the_first_of_two_creators_holds_a_lease(self, leases_of: LeasesOf) -> None:
+    async def test_the_first_of_two_creators_gets_a_lease(self, leases_of: LeasesOf) -> None:
         assert await leases_of("node-1").write(Lease("one", "node-1")) is not None
         assert await leases_of("node-2").write(Lease("one", "node-2")) is None
         read = await leases_of("node-1").read("one")
@@ -57,7 +57,7 @@ class LeasesContract:
                 if {one.name: one for one in listed if one.name.startswith("node.")} == wanted:
                     break
 
-    async def test_following_a_lease_begins_with_its_current_state(
+    async def test_following_a_lease_starts_with_its_current_state(
         self, leases_of: LeasesOf
     ) -> None:
         first = await leases_of("node-1").write(Lease("holder", "node-1"))
@@ -68,5 +68,5 @@ class LeasesContract:
         assert await anext(followed) == second
         await followed.aclose()  # type: ignore[attr-defined]
 
-    async def test_all_nodes_of_the_cluster_are_known(self, leases_of: LeasesOf) -> None:
+    async def test_all_nodes_of_the_cluster_are_listed(self, leases_of: LeasesOf) -> None:
         assert await leases_of("node-1").nodes() == NODES

@@ -18,7 +18,7 @@ from .shared_leases import LeaseStore
 __all__ = ["nothing_of_this_machine"]
 
 
-def test_a_source_that_has_not_run_is_not_synced(tmp_path):
+def test_a_source_that_has_not_run_is_not_synced_yet(tmp_path):
     for source in (MemorySource(), ManifestSource(tmp_path)):
         assert source.status() == SourceStatus(is_synced=False, problems=(), restarts=0)
 
@@ -31,7 +31,7 @@ def test_each_source_names_its_kind_and_location(tmp_path):
     ]
 
 
-async def test_without_a_cluster_nothing_is_scaled_and_nothing_is_shared():
+async def test_without_a_cluster_no_workload_is_scaled_and_no_lease_shared():
     web = Workload(WorkloadKind.DEPLOYMENT, "web")
 
     async def agree():

@@ -55,7 +55,7 @@ async def test_each_change_is_published_at_once():
         assert published.last.node == Node("alice")
 
 
-async def test_a_stopped_source_publishes_nothing():
+async def test_a_stopped_source_publishes_no_snapshots():
     source = MemorySource()
     async with running(source) as published:
         await published.first()

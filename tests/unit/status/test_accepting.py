@@ -121,7 +121,7 @@ async def test_requests_are_served_without_a_free_descriptor(accepting, clients)
         assert [await ask(client, accepting) for client in clients] == ["hello"] * CLIENTS
 
 
-async def test_silent_connections_end_when_the_reserve_is_empty(accepting, clients):
+async def test_silent_connections_are_closed_when_the_reserve_is_empty(accepting, clients):
     *silent, last = clients
     with no_descriptor():
         for client in silent:
@@ -129,9 +129,7 @@ async def test_silent_connections_end_when_the_reserve_is_empty(accepting, clien
         assert await ask(last, accepting)
 
 
-async def test_probes_within_a_flood_are_served_before_becoming_the_oldest(
-    accepting, flood, clients
-):
+async def test_probes_within_a_flood_are_served_in_time(accepting, flood, clients):
     probes = clients[:10]
     for number, client in enumerate(flood):
         client.connect_ex(accepting)
@@ -152,7 +150,7 @@ async def test_a_probe_is_served_during_a_flood(accepting, flood, clients):
             assert await ask(probe, accepting)
 
 
-async def test_a_flood_of_one_port_leaves_descriptors_for_probes_at_another(both, flood, clients):
+async def test_a_flood_on_one_port_leaves_descriptors_for_other_ports_probes(both, flood, clients):
     flooded, probed = both
     with no_descriptor():
         for client in flood:
@@ -174,7 +172,7 @@ class WithoutMemory(socket.socket):
         raise OSError(errno.ENOBUFS, "No buffer space available")
 
 
-async def test_without_memory_accepting_is_tried_a_few_times_a_second(clients):
+async def test_when_memory_is_short_accept_is_retried_a_few_times_a_second(clients):
     sock = WithoutMemory(fileno=listen(socket.AF_INET, ("127.0.0.1", 0)).detach())
     limited = LimitedServer(web.Server(answer), ConnectionLimit(MAX_CONNECTIONS_PER_PORT))
     accepting = Accepting(limited, sock, Reserve())

@@ -21,7 +21,7 @@ def read(*query, **headers):
     return AnswerForm.read(MultiDict(query), headers)
 
 
-def test_without_a_view_an_answer_is_whole():
+def test_without_a_view_parameter_a_response_is_complete():
     view = make_calm_view()
     assert read() == AnswerForm()
     assert read(("also", "shop/web")).of(view) is view
@@ -34,12 +34,12 @@ def test_a_summary_includes_requested_services():
     assert len(form.of(make_calm_view()).ports) < len(make_calm_view().ports)
 
 
-def test_the_number_of_services_is_limited():
+def test_the_number_of_requested_services_is_limited():
     many = (("also", f"shop/service-{number}") for number in range(1000))
     assert len(read(("view", "summary"), *many).also) == 100
 
 
-def test_summaries_come_less_often_unless_asked_for():
+def test_summaries_are_sent_less_often_unless_requested():
     assert read(("view", "summary")).every_s == SUMMARY_EVERY_S
     assert read(("view", "summary"), ("every", "1")).every_s == 1
     assert read(("every", "10")).every_s == 10
@@ -64,7 +64,7 @@ def test_an_invalid_query_parameter_is_rejected(query):
         read(query)
 
 
-def test_a_client_accepting_gzip_gets_gzip():
+def test_a_client_accepting_gzip_gets_a_gzip_response():
     assert read(**{"Accept-Encoding": "gzip"}).is_gzip
 
 
@@ -79,12 +79,12 @@ def test_gzip_is_used_only_for_accepting_clients(accepted, is_gzip):
     assert accepts_gzip({"Accept-Encoding": accepted} if accepted else {}) is is_gzip
 
 
-def test_parts_of_a_gzip_stream_can_be_read_on_arrival():
+def test_chunks_of_a_gzip_stream_can_be_decompressed_on_arrival():
     send, receive = flushed_parts(is_gzip=True), zlib.decompressobj(31)
     assert [receive.decompress(send(line)) for line in LINES] == list(LINES)
 
 
-def test_a_part_is_compressed_using_earlier_parts():
+def test_a_chunk_is_compressed_using_earlier_chunks():
     send, line = flushed_parts(is_gzip=True), bytes(range(256))
     assert len(send(line)) > 256
     assert len(send(line)) < 32
@@ -97,6 +97,6 @@ def test_clients_without_gzip_get_the_bytes_unchanged():
     assert not headers_for(is_gzip=False)
 
 
-def test_a_whole_answer_is_a_gzip_file():
+def test_a_complete_response_is_a_gzip_file():
     assert gzip.decompress(compressed(LINES[0], is_gzip=True)) == LINES[0]
     assert headers_for(is_gzip=True) == {"Content-Encoding": "gzip"}

@@ -33,7 +33,7 @@ def status(view, **selection):
     ("served_at", "age_s"),
     [pytest.param(NOW - 180, 180.0, id="served"), pytest.param(0, None, id="not-served")],
 )
-def test_the_last_state_shows_its_age_while_served(served_at, age_s):
+def test_the_saved_state_shows_its_age_while_served(served_at, age_s):
     view = make_view(last_state=LastStateFacts("/var/lib/state", served_at))
     assert status(view)["last_state"] == {
         "path": "/var/lib/state",
@@ -45,7 +45,7 @@ def test_the_last_state_shows_its_age_while_served(served_at, age_s):
     }
 
 
-def test_settings_are_left_to_configz():
+def test_the_status_omits_settings():
     assert "config" not in status(make_calm_view())
 
 
@@ -55,7 +55,7 @@ def test_a_selection_narrows_the_ports_and_not_the_summary():
     assert answer["verdict"] == "4 problems on this node. 6 of 10 Service ports need attention."
 
 
-def test_infinity_is_null():
+def test_infinity_is_encoded_as_null():
     odd = make_endpoint("10.0.0.1:1", "ready", True, ejected_for_s=float("inf"))
     answer = status(make_view(make_port(endpoints=(odd,))))
     assert answer["ports"][0]["endpoints"][0]["ejected_for_s"] is None
@@ -88,7 +88,7 @@ def test_configz_encodes_every_value():
     ]
 
 
-def test_the_answer_is_of_the_types_that_its_schema_is_made_from():
+def test_the_response_matches_the_types_of_its_schema():
     view = replace(
         make_troubled_view(),
         firewalls=(FirewallFacts("ip filter INPUT", "it drops", "accept them"),),
@@ -98,7 +98,7 @@ def test_the_answer_is_of_the_types_that_its_schema_is_made_from():
     assert encode_answer(read_answer(body)) == body
 
 
-def test_a_cause_shared_by_several_services_is_a_single_incident_in_the_json():
+def test_a_cause_shared_by_several_services_is_one_incident_in_the_json():
     dead = refuses("10.244.0.9:8080").replace(count=2, first_at=NOW - 9, last_at=NOW - 2)
     endpoints = (make_endpoint("10.244.0.9:8080", cause=dead),)
     view = make_view(*(make_port(name, endpoints=endpoints) for name in ("a", "b", "c")))
@@ -110,12 +110,12 @@ def test_a_cause_shared_by_several_services_is_a_single_incident_in_the_json():
     assert read_answer(render_status(view, now=NOW)).incidents[0].id == incident["id"]
 
 
-def test_an_answer_about_a_service_has_only_its_incidents():
+def test_a_response_about_one_service_contains_only_its_incidents():
     dead = (make_endpoint("10.244.0.9:8080", cause=refuses("10.244.0.9:8080")),)
     view = make_view(make_port("a", endpoints=dead), make_port("calm"))
     calm = view.only("shop/calm")
     assert json.loads(render_status(calm, now=NOW, whole=view))["incidents"] == []
 
 
-def test_answers_are_as_recorded(tmp_path):
+def test_responses_match_the_recorded_text(tmp_path):
     assert changed(tmp_path, "status", "configz") == []

@@ -14,13 +14,13 @@ def carried(*samples):
     return history
 
 
-def test_a_chart_has_the_times_of_its_ends_and_middle():
+def test_a_chart_shows_its_start_middle_and_end_times():
     history = carried({"connections": 0}, {"connections": 20})
     assert make_chart(history, NOW, KEY).times == (NOW - 600, NOW - 300, NOW)
     assert make_chart(history, NOW).steps == ()
 
 
-def test_each_measured_step_has_its_figures_in_words():
+def test_each_sampled_step_is_described_in_words():
     history = carried(
         {"connections": 0, "received_bytes": 0, "sent_bytes": 0},
         {"connections": 20, "received_bytes": 5000, "sent_bytes": 100},
@@ -33,7 +33,7 @@ def test_each_measured_step_has_its_figures_in_words():
     ]
 
 
-def test_no_chart_is_drawn_of_nothing():
+def test_without_traffic_no_chart_is_drawn():
     assert make_chart(carried({}, {}), NOW) is None
 
 
@@ -50,11 +50,11 @@ def test_each_figure_is_scaled_to_its_maximum():
     assert picture.area == f"M0 17l4 0 2-15V{HEIGHT}H0z"
 
 
-def test_points_on_a_flat_line_are_left_out():
+def test_points_on_a_flat_line_are_omitted():
     assert drawn(60, connections=[1.0] * 60).line == "M0 2l118 0"
 
 
-def test_no_figures_draw_nothing():
+def test_an_empty_history_draws_no_lines():
     picture = drawn()
     assert (picture.line, picture.area, picture.saved, picture.failed) == ("", "", "", "")
 
@@ -72,5 +72,5 @@ def test_a_gap_separates_curves():
     assert picture.area == f"M0 2l2 0V{HEIGHT}H0zM6 2l4 0V{HEIGHT}H6z"
 
 
-def test_nan_figures_draw_nothing():
+def test_nan_values_draw_no_line():
     assert drawn(connections=[float("nan")] * 4).line == ""

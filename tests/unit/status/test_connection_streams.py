@@ -79,7 +79,7 @@ async def serving(view=VIEW, detail="service"):
 
 
 @pytest.mark.parametrize("service", ["shop/web", "shop/web:http", "shop/web:80"])
-async def test_a_line_is_a_wanted_connection(service):
+async def test_a_line_contains_a_matching_connection(service):
     async with serving() as served, served.get(f"?watch&service={service}") as response:
         assert response.content_type == "application/x-ndjson"
         await served.watched(response)
@@ -87,20 +87,20 @@ async def test_a_line_is_a_wanted_connection(service):
         assert read_connection(await served.line(response)) == WEB
 
 
-async def test_without_connections_an_empty_line_is_sent_now_and_then():
+async def test_without_connections_empty_lines_are_sent_periodically():
     async with serving() as served, served.get("?watch") as response:
         async with asyncio.timeout(WAIT_S):
             assert [await response.content.readline() for _ in range(2)] == [b"\n", b"\n"]
 
 
-async def test_connections_that_cannot_be_seen_are_reported_first():
+async def test_unobservable_connections_are_reported_first():
     view = make_view(make_port("web", path=PathDecision(DataPath.KERNEL)))
     async with serving(view) as served, served.get("?watch") as response:
         one = read_connection(await served.line(response))
         assert (one.event, one.service) == (ConnectionEvent.UNSEEN, "shop/web:http")
 
 
-async def test_the_page_receives_row_texts_and_the_table_of_clients():
+async def test_the_page_receives_row_texts_and_the_client_table():
     async with serving() as served:
         served.observing.add_calls(
             [Calls(port_key("shop/web:http"), f"10.0.0.{n}", 1) for n in range(30)], 0
@@ -118,7 +118,7 @@ async def test_the_page_receives_row_texts_and_the_table_of_clients():
             assert (note["level"], note["cells"][4][:22]) == ("", "3 connections left out")
 
 
-async def test_without_watch_the_table_of_clients_is_returned():
+async def test_without_watch_the_client_table_is_returned():
     async with serving() as served:
         served.observing.add_calls([Calls(port_key("shop/web:http"), "10.0.0.7", 3)], 2)
         async with served.get() as response:
@@ -141,7 +141,7 @@ async def test_without_watch_the_table_of_clients_is_returned():
             assert (await response.json())["edges"] == []
 
 
-async def test_observation_stops_when_the_last_reader_has_left():
+async def test_observation_stops_when_the_last_reader_leaves():
     async with serving() as served:
         async with served.get("?watch") as response:
             await served.watched(response)
@@ -170,7 +170,7 @@ async def test_an_invalid_filter_is_rejected_with_the_reason(query, status, text
 
 
 @pytest.mark.parametrize("query", ["?service=a/b", "?watch&service=a/b"])
-async def test_a_name_is_looked_for_outside_the_event_loop(query, monkeypatch):
+async def test_service_names_are_looked_up_outside_the_event_loop(query, monkeypatch):
     threads = []
     monkeypatch.setattr(
         "userspace_proxy.status.connection_streams.say_missing",
@@ -210,13 +210,13 @@ async def test_too_many_filters_are_reported_in_one_line_with_limit_and_remedy()
             assert response.status == 200
 
 
-async def test_other_web_sites_open_no_stream():
+async def test_other_web_sites_cannot_open_a_stream():
     site = {"Sec-Fetch-Site": "cross-site"}
     async with serving() as served, served.get("?watch", **site) as response:
         assert response.status == 403
 
 
-async def test_only_the_most_detailed_metrics_have_clients():
+async def test_only_the_most_detailed_metrics_include_clients():
     for detail, has_clients in (("service", False), ("endpoint", True)):
         async with serving(detail=detail) as served:
             async with served.session.get(f"{served.url}/metrics") as response:
@@ -224,7 +224,7 @@ async def test_only_the_most_detailed_metrics_have_clients():
             assert ("userspace_proxy_client_connections_total{" in text) is has_clients
 
 
-def test_a_filter_is_read_from_the_query():
+def test_a_filter_is_parsed_from_the_query():
     wanted = read_filter({"service": "shop", "from": "10.0.0.7", "slow": "1.5s", "failed": "yes"})
     assert (wanted.service, wanted.client, wanted.slow_s) == ("shop", "10.0.0.7", 1.5)
     assert (wanted.failed, wanted.saved) == (True, False)

@@ -119,7 +119,7 @@ def test_a_line_describes_the_events_of_a_connection(record, line):
     assert line_of(record) == line
 
 
-def test_on_80_columns_a_line_wraps_below_its_own_text():
+def test_a_line_wraps_below_its_own_text_on_80_columns():
     lines = line_of(one(client_pod="shop/cart-7d9f8b6c5d-x2x9z", failed=(DEAD,)), 80).splitlines()
     assert lines == [
         "  ! 09:18:03.123 shop/cart-7d9f8b6c5d-x2x9z → shop/web:http → 10.244.0.3:8080:",
@@ -137,13 +137,13 @@ def test_on_80_columns_a_line_wraps_below_its_own_text():
         pytest.param({"first_byte_s": None, "sent_bytes": 0}, "no byte in 3.1 s", id="no-byte"),
     ],
 )
-def test_a_line_has_the_slow_figure(fields, shown):
+def test_a_line_contains_the_slow_duration(fields, shown):
     slow = one(**fields)
     assert ConnectionFilter(slow_s=1.0).takes(slow)
     assert shown in line_of(slow)
 
 
-def test_a_line_may_name_the_node_that_carries_the_connection():
+def test_a_line_may_contain_the_node_name():
     line, of_node = line_of(one()), line_of(one(), node="node-7")
     assert "123 node-7 " in of_node
     assert of_node.replace("node-7 ", "") == line
@@ -152,16 +152,16 @@ def test_a_line_may_name_the_node_that_carries_the_connection():
     assert max(map(len, lines)) <= 60
 
 
-def test_a_line_that_fits_does_not_wrap():
+def test_a_fitting_line_is_not_wrapped():
     held = one(ConnectionEvent.HELD, endpoint="", **NOT_ENDED)
     assert line_of(held, 80) == line_of(held)
 
 
-def test_control_characters_are_not_sent_to_a_terminal():
+def test_control_characters_are_escaped():
     assert "\x1b" not in line_of(one(service="shop/\x1b[2J"))
 
 
-def test_marks_are_levels():
+def test_marks_correspond_to_levels():
     reset, saved = one(cause="reset", sent_bytes=0), one(failed=(DEAD,))
     assert [level_of(record) for record in (one(), reset, saved)] == [
         Level.OK,
@@ -171,14 +171,14 @@ def test_marks_are_levels():
     assert level_of(one(ConnectionEvent.LEFT_OUT)) is None
 
 
-def test_a_connection_without_an_endpoints_answer_needs_attention():
+def test_a_connection_without_an_endpoint_reply_needs_attention():
     left = one(endpoint="", cause="left", received_bytes=0, sent_bytes=0, first_byte_s=None)
     assert level_of(left) is Level.ATTENTION
     flow = one(kind="flow", failed=(DEAD,), sent_bytes=0, first_byte_s=None, cause="idle")
     assert level_of(flow) is Level.ATTENTION
 
 
-def test_an_answer_for_a_client_that_has_left_has_no_tick():
+def test_a_response_after_the_client_left_is_not_marked_as_ok():
     assert level_of(one(code=CauseCode.ENDPOINT_ANSWERS_LATE)) is Level.TROUBLE
 
 
@@ -188,12 +188,12 @@ def test_a_connection_with_bytes_in_only_one_direction_needs_attention():
     assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
 
 
-def test_an_end_without_an_answer_has_its_code():
+def test_an_unanswered_connection_shows_its_code():
     reset = one(sent_bytes=0, cause="reset", code=CauseCode.ENDPOINT_RESETS, ended_by="endpoint")
     assert "; reset (endpoint-resets), by the endpoint, after" in line_of(reset)
 
 
-def test_cells_of_a_row_are_the_parts_of_a_line():
+def test_the_cells_of_a_row_are_the_parts_of_its_line():
     assert cells_of(one())[:4] == [
         "09:18:03.123",
         "10.244.0.7:41234",
@@ -203,7 +203,7 @@ def test_cells_of_a_row_are_the_parts_of_a_line():
     assert cells_of(one())[4].startswith("78 B in, 1.2 kB out")
 
 
-def test_the_table_of_clients_has_the_busiest_and_the_sum_of_the_others():
+def test_the_client_table_lists_the_busiest_clients_and_sums_the_others():
     rows = tuple(
         EdgeFacts(client=f"10.0.0.{n}", service="shop/web", connections=9 - n) for n in range(3)
     )
@@ -219,5 +219,5 @@ def test_the_table_of_clients_has_the_busiest_and_the_sum_of_the_others():
     assert edge_cells(EdgesFacts(edges=(named,)), 2) == [["shop/cart-1", "a/b", "2,000", "3"]]
 
 
-def test_a_time_has_milliseconds():
+def test_the_time_of_day_includes_milliseconds():
     assert time_of_day(AT) == "09:18:03.123"

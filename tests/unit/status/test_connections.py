@@ -152,7 +152,7 @@ async def has(limit, count):
             await turn.wait()
 
 
-async def test_at_the_limit_the_oldest_connection_ends_and_the_new_is_served():
+async def test_at_the_limit_the_oldest_connection_is_closed_and_the_new_one_served():
     async with Limited(ConnectionLimit(2)) as limited:
         oldest, other = await limited.connect(), await limited.connect()
         assert await ask(oldest)
@@ -187,7 +187,7 @@ async def test_a_port_at_its_limit_does_not_affect_another():
         assert await ask(flood[3])
 
 
-async def test_all_ports_together_have_a_limit():
+async def test_all_ports_share_a_connection_limit():
     shared = ConnectionLimit(1)
     async with Limited(ConnectionLimit(5), shared) as limited:
         await limited.listen(ConnectionLimit(5), shared)
@@ -197,7 +197,7 @@ async def test_all_ports_together_have_a_limit():
         assert await ask(new)
 
 
-async def test_at_the_limit_of_all_ports_the_port_with_the_most_loses_a_connection():
+async def test_at_the_shared_limit_the_port_with_the_most_loses_a_connection():
     shared = ConnectionLimit(4)
     async with Limited(ConnectionLimit(5), shared) as limited:
         await limited.listen(ConnectionLimit(5), shared)
@@ -213,7 +213,7 @@ async def test_at_the_limit_of_all_ports_the_port_with_the_most_loses_a_connecti
     "sent",
     [pytest.param(b"", id="nothing"), pytest.param(b"GET / HTTP/1.1\r\nHo", id="half-a-head")],
 )
-async def test_a_client_that_sends_no_request_in_time_is_reset(sent):
+async def test_a_client_sending_no_request_in_time_is_reset(sent):
     limit = ConnectionLimit(5)
     async with Limited(limit, first_request_s=0.02) as limited:
         streams = await limited.connect()
@@ -235,7 +235,7 @@ async def test_a_request_restarts_the_deadline_for_its_response():
         assert await is_answered(asked[0])
 
 
-async def test_a_response_that_takes_too_long_is_aborted():
+async def test_a_slow_response_is_aborted():
     limit = ConnectionLimit(5)
     async with Limited(limit, request_s=0.02) as limited:
         streams = await limited.connect()
@@ -253,7 +253,7 @@ async def test_a_connection_closed_by_its_client_is_no_longer_counted():
         await has(limit, 0)
 
 
-async def test_an_open_stream_outlives_an_answers_deadline():
+async def test_an_open_stream_is_not_subject_to_the_response_deadline():
     clock = Clock()
     async with Limited(ConnectionLimit(8), call_later=clock.call_later) as limited:
         streams = await limited.connect()
@@ -286,7 +286,7 @@ async def is_complete(streams):
         return len(await streams[0].readexactly(LARGE)) == LARGE
 
 
-async def test_an_unread_answer_leaves_its_transport_a_few_chunks():
+async def test_an_unread_response_occupies_only_a_few_chunks_of_its_transport():
     async with Limited(ConnectionLimit(8)) as limited:
         unread = await ask_large(limited, "a")
         assert await ask(await limited.connect())
@@ -294,7 +294,7 @@ async def test_an_unread_answer_leaves_its_transport_a_few_chunks():
         assert await is_complete(unread)
 
 
-async def test_at_the_limit_of_unread_bytes_the_oldest_reader_ends_and_others_do_not():
+async def test_at_the_limit_of_unread_bytes_only_the_oldest_reader_is_closed():
     async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
         idle, held = await limited.connect(), await limited.connect()
         assert await ask(idle)
@@ -309,7 +309,7 @@ async def test_at_the_limit_of_unread_bytes_the_oldest_reader_ends_and_others_do
         assert await is_answered(held[0])
 
 
-async def test_answers_of_twice_the_limit_leave_the_newest_and_probes_alone():
+async def test_responses_exceeding_the_limit_spare_the_newest_and_probes():
     async with Limited(ConnectionLimit(MAX_CONNECTIONS)) as limited:
         kept = UNREAD_BYTES // LARGE
         unread = [await ask_large(limited, str(number)) for number in range(2 * kept)]
@@ -328,7 +328,7 @@ async def is_cut(streams):
         return False
 
 
-async def test_a_shared_answer_counts_once_and_a_read_answer_not_at_all():
+async def test_a_shared_response_counts_once_and_a_read_response_not_at_all():
     async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
         assert await is_complete(await ask_large(limited, "read"))
         first = await ask_large(limited, "first")
@@ -337,7 +337,7 @@ async def test_a_shared_answer_counts_once_and_a_read_answer_not_at_all():
             assert await is_complete(streams)
 
 
-async def test_answers_that_were_read_leave_room_for_as_many_others():
+async def test_read_responses_free_room_for_others():
     async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
         for _ in range(3):
             reading = [await ask_large(limited, name) for name in ("shared", "shared", "another")]
@@ -345,6 +345,6 @@ async def test_answers_that_were_read_leave_room_for_as_many_others():
                 assert await is_complete(streams)
 
 
-async def test_an_answer_above_the_limit_of_unread_bytes_is_written():
+async def test_a_response_larger_than_the_unread_limit_is_written():
     async with Limited(ConnectionLimit(16, unread_bytes=1)) as limited:
         assert await is_complete(await ask_large(limited, "a"))

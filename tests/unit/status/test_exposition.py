@@ -30,7 +30,7 @@ def test_a_counter_has_its_suffix_in_help_and_type_but_not_in_openmetrics():
     )
 
 
-def test_info_is_a_gauge_outside_of_openmetrics():
+def test_info_is_exposed_as_a_gauge_outside_openmetrics():
     build = info("build", "Version", {"version": "0.1"})
     assert '# TYPE build_info gauge\nbuild_info{version="0.1"} 1\n' in text(build)
     assert '# TYPE build info\nbuild_info{version="0.1"} 1\n' in text(build, open_metrics=True)
@@ -62,17 +62,17 @@ def test_the_buckets_of_a_histogram_are_cumulative(labels, inside):
         (float("nan"), "NaN"),
     ],
 )
-def test_numbers_are_written_in_prometheus_form(value, shown):
+def test_numbers_are_written_in_prometheus_format(value, shown):
     assert text(gauge("level", "Level", [("", value)])).endswith(f"\nlevel {shown}\n")
 
 
-def test_help_is_escaped():
+def test_help_text_is_escaped():
     family = gauge("level", 'a "b"\\\nc', [])
     assert text(family).startswith('# HELP level a "b"\\\\\\nc\n')
     assert text(family, open_metrics=True).startswith('# HELP level a \\"b\\"\\\\\\nc\n')
 
 
-def test_labels_without_a_value_are_left_out():
+def test_labels_without_a_value_are_omitted():
     assert labels_text(("a", "b"), ("x", "")) == '{a="x"}'
     assert labels_text(("a",), ("",)) == ""
 

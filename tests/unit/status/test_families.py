@@ -62,7 +62,7 @@ def names(view, detail):
     ],
 )
 @pytest.mark.parametrize("detail", ["node", "service", "endpoint"])
-def test_a_service_port_has_a_problem_where_its_clients_are_not_served(changes, reason, detail):
+def test_a_service_port_not_serving_its_clients_has_a_problem_series(changes, reason, detail):
     view = make_view(make_port(**changes), make_port("cart"))
     problem = "userspace_proxy_service_port_problem"
     found = {
@@ -80,13 +80,13 @@ def test_a_service_port_has_a_problem_where_its_clients_are_not_served(changes, 
         pytest.param({"is_out_of_client_ports": True}, id="out-of-client-ports"),
     ],
 )
-def test_a_service_port_has_no_problem_where_its_clients_are_served(changes):
+def test_a_service_port_serving_its_clients_has_no_problem_series(changes):
     assert "userspace_proxy_service_port_problem" not in names(
         make_view(make_port(**changes)), "node"
     )
 
 
-def test_a_service_with_a_taken_address_has_a_problem_series():
+def test_a_service_whose_address_is_in_use_has_a_problem_series():
     view = make_view(ignored=(make_ignored("shop/cart", "80", "taken", is_conflict=True),))
     where = {"namespace": "shop", "service": "cart", "port": "80", "reason": "address-taken"}
     assert value(view, "userspace_proxy_service_port_problem", **where) == 1
@@ -131,7 +131,7 @@ def test_the_state_label_is_from_a_fixed_set(endpoint, expected):
     assert state_label(endpoint) == expected
 
 
-def test_autoscalers_need_the_detail_of_services():
+def test_autoscalers_require_metrics_at_service_detail():
     view = make_view(make_port(handling=Handling(hold=Hold(60.0))))
     needed = {
         "userspace_proxy_demand",
@@ -150,7 +150,7 @@ def make_idle_port(name, **changes):
     return make_port(name, endpoints=endpoints, **{**IDLE, **changes})
 
 
-def test_a_service_port_without_clients_has_no_series_but_its_endpoints_are_counted():
+def test_a_service_port_without_clients_has_only_its_endpoint_count():
     view = make_view(make_idle_port("web"))
     assert names(view, "node") == names(view, "service") == set()
     assert names(view, "endpoint") == {"userspace_proxy_endpoints"}
@@ -165,13 +165,13 @@ def test_the_counters_of_a_service_port_appear_together(counted):
         assert value(view, full, detail="service", **WEB) == (name.endswith(counted)), name
 
 
-def test_rare_counters_are_omitted_while_0():
+def test_rare_counters_are_omitted_while_zero():
     evicted = "userspace_proxy_connections_evicted_total"
     assert evicted not in names(make_view(make_port()), "endpoint")
     assert evicted in names(make_view(make_port(evicted=1)), "service")
 
 
-def test_no_series_appears_twice_even_if_the_view_repeats_itself():
+def test_no_series_is_duplicated_even_if_the_view_repeats_itself():
     web = make_port(endpoints=(), reason="it has no endpoints")
     twice = make_view(replace(web, endpoints=make_port().endpoints * 2), web, web)
     twice = replace(twice, workers=make_calm_view().workers * 2)
@@ -215,7 +215,7 @@ def edge(client, key, connections, pod=""):
     return EdgeFacts(client=client, client_pod=pod, connections=connections, **port)
 
 
-def test_client_connections_have_a_series_per_client_and_another_for_the_rest():
+def test_each_client_has_a_connection_series_and_the_rest_share_one():
     edges = EdgesFacts(
         edges=(
             edge("10.0.0.7", port_key("shop/web:http"), 5, "shop/cart-1"),
@@ -233,7 +233,7 @@ def test_client_connections_have_a_series_per_client_and_another_for_the_rest():
     ]
 
 
-def test_without_clients_the_others_are_0():
+def test_without_clients_the_series_of_other_clients_is_0():
     text = write_families([edge_family(EdgesFacts())], open_metrics=False).decode()
     assert text.endswith('{client="other"} 0\n')
 
@@ -246,11 +246,11 @@ def holding_view():
     return make_view(*ports, demand={ServiceKey("shop", "web"): 3})
 
 
-def test_the_demand_of_services_that_hold_clients_is_reported_even_if_zero():
+def test_demand_of_services_with_hold_is_reported_even_if_zero():
     assert demand_of(holding_view()) == {ServiceKey("shop", "api"): 0, ServiceKey("shop", "web"): 3}
 
 
-def test_known_sums_of_all_nodes_are_included():
+def test_known_cluster_wide_demand_sums_are_included():
     one = holding_view()
     one.cluster_demand = {ServiceKey("shop", "web"): 7, ServiceKey("live", "api"): 0}
     assert json.loads(render_demand(one)) == {
@@ -259,5 +259,5 @@ def test_known_sums_of_all_nodes_are_included():
     }
 
 
-def test_metrics_are_as_recorded(tmp_path):
+def test_metrics_match_the_recorded_text(tmp_path):
     assert changed(tmp_path, "metrics", "demand") == []

@@ -21,7 +21,7 @@ def view_with(**sync):
     return make_view(sync=SyncFacts(**{"last_done": NOW - 600, "last_queued": NOW - 700, **sync}))
 
 
-def test_the_json_has_kube_proxys_fields_and_form_of_time():
+def test_healthz_has_kube_proxys_fields_and_time_format():
     answer = answer_healthz(make_view(sync=SyncFacts(last_done=1_763_600_000)), 1_763_600_000.25)
     assert answer.status == 200
     of_family = {"lastUpdated": "2025-11-20T00:53:20Z", "healthy": True}
@@ -44,14 +44,14 @@ def test_before_the_first_round_no_family_has_a_status():
     }
 
 
-def test_livez_does_not_depend_on_the_node():
+def test_livez_does_not_depend_on_the_node_object():
     body = json.loads(answer_livez(make_view(node_is_eligible=False), NOW).body)
     assert body.keys() == {"lastUpdated", "currentTime", "healthy", "status"}
     assert body["healthy"] is True
     assert body["lastUpdated"] == go_time(NOW)
 
 
-def test_a_node_about_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy():
+def test_a_node_about_to_be_deleted_is_ineligible_while_its_proxy_is_healthy():
     answer = answer_healthz(make_view(node_is_eligible=False), NOW)
     body = json.loads(answer.body)
     assert answer.status == 503
@@ -67,11 +67,11 @@ def test_a_node_about_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy()
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 61)}, False, id="late-change"),
     ],
 )
-def test_health_check_ports_depend_only_on_the_rounds(changes, expected):
+def test_health_check_ports_depend_only_on_sync_rounds(changes, expected):
     assert is_working(make_view(**changes), NOW) is expected
 
 
-def test_last_updated_is_the_last_round_while_unhealthy():
+def test_last_updated_is_the_last_sync_round_while_unhealthy():
     answer = answer_healthz(view_with(waiting_since=NOW - 100), NOW)
     assert json.loads(answer.body)["lastUpdated"] == go_time(NOW - 600)
 
@@ -92,7 +92,7 @@ def test_last_updated_is_the_last_round_while_unhealthy():
         pytest.param({"sync": SyncFacts(turned_s_ago=60)}, 200, 503, id="the-loop-is-stuck"),
     ],
 )
-def test_status(changes, healthz, livez):
+def test_healthz_and_livez_return_the_expected_status(changes, healthz, livez):
     view = make_view(**changes)
     assert (answer_healthz(view, NOW).status, answer_livez(view, NOW).status) == (healthz, livez)
 
@@ -111,7 +111,7 @@ def test_status(changes, healthz, livez):
         pytest.param({"waiting_since": NOW + 3600}, 0, id="clock-was-set-back"),
     ],
 )
-def test_the_delay_of_a_change(sync, expected):
+def test_the_delay_of_a_change_is_computed(sync, expected):
     assert late_s(replace(SyncFacts(), **sync), NOW) == expected
 
 
@@ -128,5 +128,5 @@ def test_a_missing_time_is_gos_zero_time(unix):
         pytest.param(1_763_600_010.0, "2025-11-20T00:53:30Z", id="ends-in-a-nought"),
     ],
 )
-def test_a_time_is_written_as_go_does(unix, expected):
+def test_a_time_is_formatted_as_by_go(unix, expected):
     assert go_time(unix) == expected

@@ -77,7 +77,9 @@ async def test_the_response_has_kube_proxys_fields_and_headers(ports, ask):
         pytest.param(0, False, 503, id="neither"),
     ],
 )
-async def test_the_status(ports, ask, health, local_endpoints, is_healthy, status):
+async def test_the_status_depends_on_local_endpoints_and_proxy_health(
+    ports, ask, health, local_endpoints, is_healthy, status
+):
     (port,) = free_ports()
     health["is_healthy"] = is_healthy
     await ports.apply([HealthCheck(WEB, port, local_endpoints)], HERE)
@@ -94,7 +96,7 @@ async def test_any_path_is_served(ports, ask, path):
     assert (await ask(port, path))[0].status == 200
 
 
-async def test_any_method_is_served_and_head_has_no_body(ports, ask):
+async def test_any_method_is_served_and_a_head_response_has_no_body(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert (await ask(port, method="POST"))[0].status == 200
@@ -110,7 +112,7 @@ async def test_a_changed_count_is_served_at_once(ports, ask):
     assert (response.status, json.loads(text)["localEndpoints"]) == (503, 0)
 
 
-async def test_a_port_that_moves_to_another_service_stays_open(ports, ask):
+async def test_a_port_moving_to_another_service_stays_open(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     waiting = socket.create_connection(("127.0.0.1", port))
@@ -130,7 +132,7 @@ async def test_clients_of_a_removed_service_are_refused(ports, ask):
     assert (await ask(two))[0].status == 200
 
 
-async def test_a_client_that_connected_before_the_service_was_removed_gets_404(ports):
+async def test_a_client_connected_before_the_services_removal_gets_404(ports):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -140,7 +142,7 @@ async def test_a_client_that_connected_before_the_service_was_removed_gets_404(p
     writer.close()
 
 
-async def test_a_taken_port_is_a_problem_of_its_service_until_free(ports, ask):
+async def test_a_port_in_use_is_a_problem_of_its_service_until_free(ports, ask):
     (free,) = free_ports()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -153,7 +155,7 @@ async def test_a_taken_port_is_a_problem_of_its_service_until_free(ports, ask):
     assert (await ask(port))[0].status == 200
 
 
-async def test_the_error_names_the_holder_of_a_taken_port():
+async def test_a_port_in_use_is_reported_with_its_holder():
     asked = []
 
     def who_holds(ip, port):
@@ -185,7 +187,7 @@ async def test_a_problem_is_logged_once(ports, caplog):
     ]
 
 
-async def test_lines_about_a_service_that_changes_in_each_round_are_limited(ports, caplog):
+async def test_log_lines_about_a_constantly_changing_service_are_limited(ports, caplog):
     caplog.set_level("INFO")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         check = HealthCheck(WEB, taken.getsockname()[1], 1)
@@ -207,14 +209,14 @@ async def test_the_current_owner_keeps_a_contested_port(ports, ask):
     assert json.loads((await ask(port))[1])["service"]["name"] == "cart"
 
 
-async def test_without_given_addresses_both_families_are_served(ports, ask):
+async def test_without_configured_addresses_both_families_are_served(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)])
     assert (await ask(port))[0].status == 200
     assert (await ask(port, ip="[::1]"))[0].status == 200
 
 
-async def test_listeners_follow_the_addresses(ports, ask):
+async def test_listeners_follow_the_node_port_addresses(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ("127.0.0.2",))
     assert (await ask(port, ip="127.0.0.2"))[0].status == 200
@@ -224,7 +226,7 @@ async def test_listeners_follow_the_addresses(ports, ask):
         await ask(port, ip="127.0.0.2")
 
 
-async def test_an_address_that_the_node_lacks_does_not_affect_others(ports, ask):
+async def test_an_address_missing_from_the_node_does_not_affect_others(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ("192.0.2.1", "127.0.0.1"))
     assert list(ports.problems) == [WEB]
@@ -232,7 +234,7 @@ async def test_an_address_that_the_node_lacks_does_not_affect_others(ports, ask)
     assert (await ask(port))[0].status == 200
 
 
-async def test_the_lack_of_an_address_for_node_ports_is_a_problem(ports):
+async def test_having_no_node_port_address_is_a_problem(ports):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ())
     assert "--nodeport-addresses" in ports.problems[WEB]
@@ -247,7 +249,7 @@ async def test_hundreds_of_services_share_a_server(ports, ask):
     await ports.apply((), HERE)
 
 
-async def test_closing_is_idempotent_and_ends_all_listeners(ports, ask):
+async def test_close_is_idempotent_and_closes_all_listeners(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.close()
@@ -269,7 +271,7 @@ async def test_a_flood_on_one_services_port_spares_other_services_connections(po
         assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
 
 
-async def test_floods_on_many_services_ports_leave_another_its_connections(ports, ask):
+async def test_floods_on_many_services_ports_spare_another_services_connections(ports, ask):
     """Together they would have more than all health checks may."""
     quiet, last, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
     checks = [HealthCheck(ServiceKey("shop", f"web-{n}"), n, 1) for n in (last, *flooded)]

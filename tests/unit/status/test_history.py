@@ -34,14 +34,14 @@ def drawn(values):
     return " ".join("-" if isnan(value) else f"{value:g}" for value in values)
 
 
-def test_a_single_sample_gives_no_rates():
+def test_a_single_sample_yields_no_rates():
     history = noted(1000)
     assert not history.has_rates
     assert history.rates(KEY) == Figures()
     assert history.minute(KEY) is None
 
 
-def test_rates_are_per_second_and_of_each_figure():
+def test_rates_are_computed_per_second_for_each_figure():
     history = History()
     history.note((port(10, 1000, 2000, saved=1, refused=1, resets=1),), 100.0)
     history.note((port(14, 1800, 4000, saved=5, refused=3, resets=2, empty=1),), 102.0)
@@ -50,12 +50,12 @@ def test_rates_are_per_second_and_of_each_figure():
     assert history.rates() == Figures(2, 400, 1000, 2, 2)
 
 
-def test_rates_are_averages_of_three_seconds():
+def test_rates_are_averaged_over_three_seconds():
     assert noted(0, 30, 30, 30).rates(KEY).connections == pytest.approx(10)
     assert noted(0, 30, 30, 30, 30).rates(KEY).connections == 0
 
 
-def test_a_minute_is_kept_the_oldest_first():
+def test_the_last_minute_is_kept_oldest_first():
     history = noted(*range(100, 0, -1), *range(200))
     minute = history.minute(KEY)
     assert len(minute.connections) == STEPS
@@ -68,7 +68,7 @@ def test_traffic_older_than_a_minute_is_forgotten():
     assert noted(0, 7, *[7] * STEPS).minute(KEY) is None
 
 
-def test_seconds_without_traffic_between_are_zero():
+def test_seconds_without_traffic_in_between_are_zero():
     history = noted(0, 7, *[7] * (STEPS - 10), 9)
     minute = history.minute(KEY)
     assert [value for value in minute.connections if value > 0] == [7.0, 2.0]
@@ -84,7 +84,7 @@ def test_a_sample_covers_the_time_since_the_previous_one():
     assert noted(0, 50, step_s=5.0).minute(KEY).connections[-5:] == [10.0] * 5
 
 
-def test_time_without_samples_is_a_gap():
+def test_time_without_samples_is_shown_as_a_gap():
     history = noted(0, 5, 5)
     history.note((port(100),), 530.0)
     assert not history.has_rates
@@ -100,7 +100,7 @@ def test_the_time_before_the_first_sample_has_no_values():
     assert drawn(noted(0, 5, 5).minute(KEY).connections) == f"{'- ' * 58}5 0"
 
 
-def test_the_time_before_a_service_port_was_seen_has_no_values():
+def test_the_time_before_a_service_port_appeared_has_no_values():
     history = History()
     history.note((), 500.0)
     history.note((), 501.0)
@@ -109,7 +109,7 @@ def test_the_time_before_a_service_port_was_seen_has_no_values():
     assert drawn(history.minute(KEY).connections) == f"{'- ' * 59}3"
 
 
-def test_after_an_hour_without_samples_the_history_begins_again():
+def test_after_an_hour_without_samples_the_history_restarts():
     history = noted(0, 50, step_s=3600.0)
     assert not history.has_rates
     assert history.minute() is None
@@ -125,19 +125,19 @@ def test_ten_minutes_are_kept_in_steps_of_ten_seconds():
     assert history.ten_minutes() == series
 
 
-def test_a_gap_within_a_step_is_a_gap_of_the_ten_minutes():
+def test_a_gap_within_a_step_is_a_gap_in_the_ten_minutes():
     history = noted(*range(0, 100, 10), step_s=5.0)
     history.note((port(1000),), 565.0)
     history.note((port(1010),), 570.0)
     assert drawn(history.ten_minutes(KEY).connections[-8:]) == "- 2 2 2 2 - - 2"
 
 
-def test_a_service_port_idle_for_ten_minutes_takes_no_memory():
+def test_a_service_port_idle_for_ten_minutes_uses_no_memory():
     busy, idle = noted(0, 7, step_s=5.0), noted(0, 7, *[7] * 200, step_s=5.0)
     assert getsizeof(pickle.dumps(idle)) < getsizeof(pickle.dumps(busy)) / 2
 
 
-def test_of_too_many_service_ports_only_a_minute_is_kept():
+def test_for_too_many_service_ports_only_a_minute_is_kept():
     keys = [make_port(f"web-{n}").plan.key for n in range(KEPT_MAX + 1)]
     history = History()
     for n in range(6):
@@ -147,26 +147,26 @@ def test_of_too_many_service_ports_only_a_minute_is_kept():
     assert history.ten_minutes(keys[0]) is None
 
 
-def test_a_second_sample_within_a_second_waits_for_the_next():
+def test_a_second_sample_within_a_second_is_deferred():
     history = noted(0, 10, 20, step_s=0.4)
     assert not history.has_rates
     history.note((port(30),), 502.0)
     assert history.rates(KEY).connections == 15
 
 
-def test_a_counter_that_fell_counts_again_from_there():
+def test_a_decreased_counter_is_counted_from_its_new_value():
     assert noted(1000, 5).rates(KEY).connections == 0
     assert noted(1000, 5, 9).rates(KEY).connections == 2
 
 
-def test_only_ports_that_carry_something_are_busy():
+def test_only_ports_with_recent_traffic_are_busy():
     history = noted(0, 5, 5)
     assert history.is_busy(KEY)
     assert not noted(0, 5, 5, 5, 5).is_busy(KEY)
     assert not history.is_busy(make_port("other").plan.key)
 
 
-def test_former_ports_are_forgotten_and_their_traffic_stays_in_the_sum():
+def test_removed_ports_are_forgotten_but_their_traffic_stays_in_the_sum():
     history = noted(0, 30)
     history.note((), 502.0)
     assert history.minute(KEY) is None

@@ -42,12 +42,12 @@ def read(data, *, step=0, bounds=ANSWER):
         ),
     ],
 )
-def test_an_answer_ends_without_the_end_of_the_connection(headers, sent, step):
+def test_a_response_with_a_length_ends_before_the_connection(headers, sent, step):
     answer, body = read(OK + headers + b"\r\n" + sent + b"and more", step=step)
     assert (answer.code, answer.is_complete, body) == (200, True, BODY)
 
 
-def test_an_answer_without_length_ends_with_the_connection():
+def test_a_response_without_a_length_ends_with_the_connection():
     answer, body = read(OK + b"\r\n" + BODY)
     assert (answer.is_complete, body) == (False, BODY)
     assert list(answer.feed(b"")) == []
@@ -63,7 +63,7 @@ def test_an_answer_without_length_ends_with_the_connection():
         pytest.param(OK + b"Content-Encoding: gzip\r\n\r\n" + PACKED[:-9], id="in-gzip"),
     ],
 )
-def test_an_early_end_is_no_answer(data):
+def test_an_early_eof_is_unreadable(data):
     answer = HttpAnswer(Bounds())
     if data:
         list(answer.feed(data))
@@ -109,7 +109,7 @@ def test_received_bytes_are_bounded(data):
     assert raised.value.bytes_max == 1000
 
 
-def test_bytes_have_a_bound_after_decompression_and_are_unpacked_in_pieces():
+def test_decompressed_bytes_are_bounded_and_unpacked_in_pieces():
     packer = zlib.compressobj(9, wbits=31)
     bomb = packer.compress(bytes(64 << 20)) + packer.flush()
     answer, pieces = HttpAnswer(Bounds(body=1 << 20)), []
@@ -129,7 +129,7 @@ def test_a_gzip_stream_is_read_on_arrival():
     assert not answer.is_complete
 
 
-def test_a_request_names_its_host_and_takes_gzip():
+def test_a_request_names_its_host_and_accepts_gzip():
     request = request_for(
         "/api/v1/status?watch", "127.0.0.1:10349", accept="text/plain", takes_gzip=True
     )

@@ -44,17 +44,17 @@ def test_an_incident_is_formatted_in_one_line():
     assert "2 endpoints of 2 Services" in headline(several, AT)
 
 
-def test_a_cause_that_is_a_state_has_no_time():
+def test_a_cause_describing_a_state_has_no_time():
     state = incident(selects_no_pod("shop/web", 1, "app=web", ("pods",)), services=["shop/web"])
     assert headline(state, AT).endswith(": 1 Service")
     assert list(client_effects(state, AT)) == []
 
 
-def test_since_a_day_before_has_its_date():
+def test_a_start_on_an_earlier_day_includes_the_date():
     assert since(incident(), AT + 86_400) == "since 01 Jul 14:02"
 
 
-def test_effects_on_clients_are_counted_in_words():
+def test_effects_on_clients_are_described_in_words():
     seen, failed, wait = client_effects(incident(last_minute=1, waiting=3), AT + 60)
     assert (seen, wait) == ("seen 412 times, last 2 s ago", "3 clients wait for an endpoint")
     assert failed.startswith("1 client got no answer ")
@@ -63,12 +63,12 @@ def test_effects_on_clients_are_counted_in_words():
     assert failed.startswith("2 clients got no answer ")
 
 
-def test_as_many_names_are_shown_as_fit():
+def test_as_many_names_as_fit_are_shown():
     assert names_in_line(incident(), 40) == "shop/web-0, shop/web-1 and 33 more"
     assert names_in_line(incident(), 1) == "shop/web-0 and 34 more"
     assert names_in_line(incident(services=NAMES[:3]), 34) == "shop/web-0, shop/web-1, shop/web-2"
     assert names_in_line(incident(services=NAMES[:1]), 1) == "shop/web-0"
 
 
-def test_times_are_shown_in_local_time_of_the_node():
+def test_times_are_shown_in_the_nodes_local_time():
     assert time_of_day(AT) == "14:02:11"

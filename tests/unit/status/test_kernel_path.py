@@ -33,7 +33,7 @@ def shown(tracked):
     return json.loads(render_tracked(make_view(on_kernel_path, make_port("cart")), count)), asked
 
 
-def test_entries_are_counted_by_endpoint_for_all_addresses_of_a_port():
+def test_tracked_connections_are_counted_by_endpoint_over_all_addresses():
     answer, asked = shown(Tracked(ENTRIES, None))
     (port,) = answer["ports"]
     unknown = dict.fromkeys(Volume._fields)
@@ -53,7 +53,7 @@ def test_entries_are_counted_by_endpoint_for_all_addresses_of_a_port():
     assert answer["note"] == "bytes aren't counted while net.netfilter.nf_conntrack_acct is 0"
 
 
-def test_bytes_and_packets_are_summed_if_the_kernel_counts_them():
+def test_bytes_and_packets_are_summed_if_the_kernel_accounts_for_them():
     volumes = {(WEB, FIRST): Volume(1, 2, 3, 4), (OTHER, FIRST): Volume(10, 20, 30, 40)}
     answer, _ = shown(Tracked(ENTRIES, volumes))
     first, second = answer["ports"][0]["endpoints"]
@@ -67,7 +67,7 @@ def test_tracked_ports_are_empty_if_no_service_uses_the_kernel_path():
     assert json.loads(render_tracked(make_view(make_port()))) == {"note": "", "ports": []}
 
 
-def test_entries_of_a_range_are_of_the_endpoint_at_its_listed_port():
+def test_tracked_connections_of_a_range_belong_to_the_listed_endpoint():
     dialled = {port: pack_address("10.96.7.1", port) for port in (79, 80, 85, 91)}
     legs = {
         (dialled[85], pack_address("10.244.1.2", 8085)): 1,

@@ -12,7 +12,7 @@ async def open_here(bind):
     return await open_socket(bind, what="health checks", flag=FLAG)
 
 
-async def test_port_zero_is_any_free_port():
+async def test_port_zero_selects_any_free_port():
     with await open_here(("127.0.0.1", 0)) as sock:
         host, port = address_of(sock)
         assert host == "127.0.0.1"
@@ -20,19 +20,19 @@ async def test_port_zero_is_any_free_port():
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
-async def test_a_wildcard_address_means_every_address_of_both_families(bind):
+async def test_a_wildcard_address_listens_on_both_families(bind):
     with await open_here((bind, 0)) as sock:
         port = address_of(sock)[1]
         for host in ("127.0.0.1", "::1"):
             socket.create_connection((host, port), timeout=1).close()
 
 
-async def test_a_name_is_looked_up():
+async def test_a_host_name_is_resolved():
     with await open_here(("localhost", 0)) as sock:
         assert address_of(sock)[0] in {"127.0.0.1", "::1"}
 
 
-async def test_a_socket_that_already_listens_is_handed_back():
+async def test_an_already_listening_socket_is_returned():
     with socket.create_server(("127.0.0.1", 0)) as sock:
         assert await open_here(sock) is sock
         assert not sock.getblocking()
@@ -57,7 +57,7 @@ async def test_a_port_in_use_is_an_error_with_a_remedy():
         pytest.param("no such host", "--healthz-bind-address", id="no-name"),
     ],
 )
-async def test_an_address_that_this_node_lacks_is_an_error(host, words):
+async def test_an_address_missing_from_the_node_is_an_error(host, words):
     with pytest.raises(ListenError, match="cannot serve health checks on") as caught:
         await open_here((host, 0))
     assert words in str(caught.value)

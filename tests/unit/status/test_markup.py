@@ -10,7 +10,7 @@ def written(template, finalize=None, **content):
     return make_environment(loader, finalize).get_template("one").render(content)
 
 
-def test_figures_and_names_are_written_as_elsewhere():
+def test_filters_format_figures_and_escape_names():
     assert written("{{ n|count }}, {{ n|plural('node') }}, {{ 90|seconds }}", n=1) == (
         "1, 1 node, 1 min"
     )
@@ -21,7 +21,7 @@ def test_a_finalizer_changes_every_written_value():
     assert written("{{ name }}", lambda value: str(value).upper(), name="a<b") == "A&lt;B"
 
 
-def test_parts_are_placed_as_markup():
+def test_parts_are_inserted_as_markup():
     parts = Parts("t", Level.OK, {"main": "<p>a</p>"}, "12:00:00")
     assert parts.markup == {"main": Markup("<p>a</p>")}
     assert written("{{ html.main }}", html=parts.markup) == "<p>a</p>"

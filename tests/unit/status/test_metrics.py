@@ -29,7 +29,7 @@ def values(page):
     }
 
 
-def test_the_page_can_be_parsed_and_no_series_appears_twice():
+def test_the_metrics_page_parses_without_duplicate_series():
     page = render(make_troubled_view())
     assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     lines = [
@@ -60,7 +60,7 @@ def test_rounds_are_counted_in_kube_proxys_buckets():
     assert found[f"{name}_sum",] == pytest.approx(20.0026)
 
 
-def test_full_and_partial_rounds_are_counted_apart():
+def test_full_and_partial_rounds_are_counted_separately():
     sync = SyncMetrics()
     sync.observe(0.5, is_full=True)
     sync.observe(0.01, is_full=False)
@@ -71,7 +71,7 @@ def test_full_and_partial_rounds_are_counted_apart():
     assert found["kubeproxy_sync_proxy_rules_duration_seconds_count",] == 3
 
 
-def test_the_time_until_a_change_is_in_force_has_kube_proxys_buckets():
+def test_the_programming_latency_has_kube_proxys_buckets():
     sync = SyncMetrics()
     sync.observe(0.1, is_full=False, programmed_s=(0.2, 42.5, 400.0))
     found = values(render(make_view(), sync=sync))
@@ -92,7 +92,7 @@ def test_a_scrape_does_not_change_during_rendering():
     assert found["kubeproxy_sync_proxy_rules_duration_seconds_count",] == 0
 
 
-def test_probes_are_counted_by_code_from_the_start():
+def test_probes_are_counted_by_status_code_from_the_start():
     probes = HealthCheckCounts()
     probes.count("healthz", 503)
     found = values(render(make_view(), probes=probes))
@@ -127,7 +127,7 @@ def test_a_page_is_compressed_for_an_accepting_scraper():
     assert len(packed.body) < len(unpacked) / 3
 
 
-def test_a_scrape_grows_only_with_the_service_ports_that_have_had_clients():
+def test_a_scrape_grows_only_with_service_ports_that_had_clients():
     idle = {"active": 0, "connections": 0, "received_bytes": 0, "sent_bytes": 0}
     used = [make_port(f"used-{n}") for n in range(500)]
     few = len(render(make_view()).body)
@@ -138,7 +138,7 @@ def test_a_scrape_grows_only_with_the_service_ports_that_have_had_clients():
     assert len(packed) < 500 * 100 + few, "ten thousand take a megabyte at most"
 
 
-def test_equivalent_accept_headers_give_the_same_form():
+def test_equivalent_accept_headers_select_the_same_format():
     forms = {
         MetricsForm.accepted(
             f"application/openmetrics-text; version=1.{n}.0;q=0.{n}", f"gzip, x{n}"

@@ -24,7 +24,7 @@ def record_of(error):
         pytest.param(KeyError("ours"), True, id="a-bug-of-this-program"),
     ],
 )
-def test_only_bugs_of_this_program_are_logged(error, is_logged):
+def test_only_unexpected_exceptions_are_logged(error, is_logged):
     assert bool(http_logger().filter(record_of(error))) is is_logged
 
 
@@ -33,7 +33,7 @@ def test_the_filter_is_installed_once():
     assert len(http_logger().filters) == 1
 
 
-def test_only_the_pages_own_script_may_run():
+def test_the_content_security_policy_permits_only_the_pages_own_script():
     policy = HEADERS["Content-Security-Policy"]
     assert "default-src 'none'; script-src 'self'; " in policy
     assert "unsafe" not in policy

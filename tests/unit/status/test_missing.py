@@ -16,7 +16,7 @@ from .views import make_calm_view, make_port, make_view
 PORT_RANGES = f"{DOMAIN}port-ranges"
 
 
-def test_a_missing_service_is_named_with_its_nearest_name():
+def test_a_missing_service_is_reported_with_the_nearest_name():
     view = make_calm_view()
     assert say_missing(view, "shop/wbe") == "there is no Service shop/wbe (did you mean shop/web?)"
     assert say_missing(view, "shpo/web") == "there is no Service shpo/web; shop/web exists"
@@ -37,7 +37,7 @@ def test_a_missing_service_may_be_among_unreadable_objects():
     )
 
 
-def test_of_several_files_that_cannot_be_read_that_with_its_name_is_the_likeliest():
+def test_the_most_likely_unreadable_file_is_named_for_a_missing_service():
     places, whats = ("a.yaml:6", "shop/b-tau.yaml:9"), ("not YAML", "no mapping: tau")
     rejected = list(map(RejectedFacts.at, places, whats))
     source = SourceFacts(problems=[item.line for item in rejected], rejected=rejected)
@@ -66,7 +66,7 @@ def test_a_similar_name_is_not_suggested_if_the_source_is_partly_unreadable():
     )
 
 
-def test_an_unknown_port_is_answered_with_the_services_ports():
+def test_an_unknown_port_is_reported_with_the_services_ports():
     view = make_view(make_port())
     assert say_missing(view, "shop/web:81") == "shop/web has no port 81; it has 80 (http)"
 
@@ -84,17 +84,17 @@ def test_equal_names_in_other_namespaces_are_suggested_before_similar_ones():
     )
 
 
-def test_a_namespace_makes_no_names_similar():
+def test_a_shared_namespace_does_not_make_names_similar():
     view = make_view(make_port("badnode", namespace="production"))
     assert say_missing(view, "production/nope") == "there is no Service production/nope"
 
 
-def test_several_similar_services_are_named():
+def test_several_similar_services_are_suggested():
     view = make_view(make_port("web-1"), make_port("web-2"), make_port("db"))
     assert say_missing(view, "shop/web-3").endswith("(did you mean shop/web-2 or shop/web-1?)")
 
 
-def test_a_namespace_may_have_been_meant():
+def test_a_namespace_may_be_suggested():
     view = make_view(make_port("web"))
     missing = "there is no Service default"
     assert say_missing(view, "default/shop") == f"{missing}/shop; shop is a namespace"
@@ -122,7 +122,7 @@ def test_a_namespace_may_have_been_meant():
         (range_at_node("unreadable", "192.0.2.9", "this node"), "85", False),
     ],
 )
-def test_an_unserved_port_of_a_range_is_answered_with_the_reason(note, wanted, is_said):
+def test_an_unserved_port_of_a_range_is_reported_with_the_reason(note, wanted, is_said):
     view = make_view(make_port(notes=(note,)))
     why = f": {say(note)}" if is_said else ""
     said = say_missing(view, f"shop/web:{wanted}")

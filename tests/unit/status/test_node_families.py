@@ -37,7 +37,7 @@ def test_node_families_have_the_kind_stated_in_the_figures_table():
 
 
 @pytest.mark.parametrize("reason", ["firewall-drops", "source-away"])
-def test_a_node_wide_causes_series_is_1_while_it_lasts(reason):
+def test_a_node_wide_cause_has_a_series_while_it_lasts(reason):
     name = "userspace_proxy_node_problem"
     firewall = FirewallFacts("table ip filter, chain INPUT", "its policy is drop", "")
     view = replace(make_troubled_view(), firewalls=(firewall,))
@@ -57,7 +57,7 @@ def test_without_workers_there_are_no_worker_series():
         ("local", {}),
     ],
 )
-def test_failures_have_kube_proxys_name_for_the_steering(steering, failures):
+def test_sync_failures_use_kube_proxys_metric_name_for_the_steering(steering, failures):
     view = make_view(
         steering=SteeringState(steering), sync=SyncFacts(failures=5, partial_failures=2)
     )
@@ -83,19 +83,19 @@ def test_service_ports_without_a_local_endpoint_are_counted_by_policy():
     assert value(make_view(), name, traffic_policy="internal") == 0
 
 
-def test_each_figure_of_the_nodes_facts_is_a_metric():
+def test_each_node_figure_is_a_metric():
     names = [family.name for family in node_families(make_view())]
     for field, figure in figures_of(StatusFacts).items():
         if not field.startswith("totals."):
             assert names.count(f"userspace_proxy_{figure.metric}") == 1, field
 
 
-def test_the_node_has_a_sum_where_connections_on_the_kernel_path_are_counted():
+def test_counted_kernel_path_connections_have_a_node_total():
     name = "node_kernel_path_connections_total"
     view = make_view(totals=TotalsFacts(kernel_connections=0))
     assert value(view, f"userspace_proxy_{name}") == 0
     assert value(make_view(), f"userspace_proxy_{name}") is None
 
 
-def test_metrics_of_a_node_are_as_recorded(tmp_path):
+def test_node_metrics_match_the_recorded_text(tmp_path):
     assert changed(tmp_path, "metrics-node") == []

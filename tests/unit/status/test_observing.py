@@ -42,7 +42,7 @@ async def test_a_watcher_gets_matching_connections():
         assert await watcher.take(10.0) == [WEB]
 
 
-async def test_a_watcher_gets_nothing_after_a_time():
+async def test_take_returns_an_empty_list_after_a_timeout():
     assert await Watcher(ALL).take(0.001) == []
 
 
@@ -54,7 +54,7 @@ async def test_a_watcher_waits_for_the_next_connection():
     assert await taking == [WEB]
 
 
-async def test_a_watcher_that_reads_slowly_loses_the_oldest_and_learns_how_many():
+async def test_a_slow_watcher_loses_the_oldest_records_and_gets_their_number():
     watcher = Watcher(ALL)
     watcher.put([DB] * 3 + [WEB] * RING, 4)
     *records, note = await watcher.take(10.0)
@@ -87,7 +87,7 @@ def test_the_number_of_filters_is_bounded():
         assert len(observing.filters()) == FILTERS_MAX
 
 
-async def test_a_list_of_connections_grows_and_loses_the_oldest(monkeypatch):
+async def test_a_connection_list_is_bounded_and_drops_the_oldest(monkeypatch):
     observing = Observing()
     with observing.watch(Collector(ALL)) as collector:
         observing.deliver([WEB])
@@ -99,7 +99,7 @@ async def test_a_list_of_connections_grows_and_loses_the_oldest(monkeypatch):
     assert (records[-1].event, records[-1].count) == (ConnectionEvent.LEFT_OUT, 3)
 
 
-async def test_workers_are_asked_only_while_something_watches():
+async def test_workers_are_queried_only_while_a_watcher_exists():
     observing = Observing()
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
     with observing.watch(Watcher(ALL)), observing.watch(Watcher(ALL)):
@@ -107,7 +107,7 @@ async def test_workers_are_asked_only_while_something_watches():
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
 
 
-async def test_the_table_has_the_pods_and_the_times_of_calls():
+async def test_the_client_table_has_pods_and_call_times():
     observing = Observing(lambda: 17.0)
     observing.add_calls([Calls(port_key("shop/web"), "10.0.0.7", 2)], 1, lambda _ip: "shop/cart-1")
     edges = observing.edges(ALL)
@@ -121,22 +121,22 @@ def reasons(*ports, wanted=ALL, announcing=()):
     return [(note.service, note.cause, note.count) for note in notes]
 
 
-def test_connections_through_the_proxy_are_seen():
+def test_connections_through_the_proxy_are_observable():
     assert reasons(make_port("web")) == []
 
 
-def test_the_kernel_path_is_not_seen():
+def test_kernel_path_connections_are_not_observable():
     (note,) = reasons(make_port("web", path=IN_KERNEL), make_port("cart"))
     assert note[0] == "shop/web:http"
     assert "the kernel leads its connections straight to endpoints" in note[1]
 
 
-def test_connections_by_rules_on_the_kernel_path_are_not_seen():
+def test_kernel_path_connections_led_by_rules_are_not_observable():
     (note,) = reasons(make_port("web", path=IN_KERNEL, socket_connections=0))
     assert note[1].startswith("rules lead them past this proxy")
 
 
-def test_connections_that_the_kernel_refuses_are_not_seen():
+def test_connections_refused_by_the_kernel_are_not_observable():
     port = make_port("web", endpoints=(), reason="It has no endpoints")
     assert reasons(port) == [("shop/web:http", port.state.sentence, 0)]
     assert reasons(port, wanted=ConnectionFilter(service="shop/db")) == []
@@ -153,7 +153,7 @@ def test_connections_that_the_kernel_refuses_are_not_seen():
         ),
     ],
 )
-def test_only_ports_that_the_filter_might_match_are_named_as_unseen(kinds, shown):
+def test_only_possibly_matching_ports_are_named_as_unobservable(kinds, shown):
     ports = (
         make_port("fast", path=IN_KERNEL),
         make_port("web", endpoints=(), reason="It has no endpoints"),
@@ -162,7 +162,7 @@ def test_only_ports_that_the_filter_might_match_are_named_as_unseen(kinds, shown
     assert [service for service, *_ in reasons(*ports, wanted=ConnectionFilter(**kinds))] == shown
 
 
-def test_all_unseen_ports_are_listed_if_no_connection_can_match():
+def test_all_unobservable_ports_are_listed_if_no_connection_can_match():
     ports = make_port("fast", path=IN_KERNEL), make_port("web", endpoints=(), reason="None")
     notes = reasons(*ports, wanted=ConnectionFilter(saved=True))
     assert [service for service, *_ in notes] == ["shop/fast:http", "shop/web:http"]
@@ -188,14 +188,14 @@ def test_all_unseen_ports_are_listed_if_no_connection_can_match():
         ),
     ],
 )
-def test_a_filter_that_nothing_can_match_is_named(wanted, why):
+def test_a_filter_that_cannot_match_is_reported(wanted, why):
     one = make_endpoint("10.244.1.7:80")
     port = make_port("web", endpoints=(one,), admits=("192.0.2.0/24",))
     assert reasons(port, wanted=ConnectionFilter(**wanted)) == [("shop/web:http", why, 0)]
 
 
 @pytest.mark.parametrize("client", ["fd00::1", "10.0.0.7"])
-def test_a_client_that_a_load_balancer_announces_may_have_any_address(client):
+def test_a_client_announced_by_a_load_balancer_may_have_any_address(client):
     wanted = ConnectionFilter(client=client)
     admitted, balancer = ("192.0.2.0/24",), ("192.0.2.10/32",)
     for port in make_port("web", admits=admitted), make_port("web"):
@@ -210,7 +210,7 @@ def test_a_client_that_a_load_balancer_announces_may_have_any_address(client):
         pytest.param({}, "2001:db8::10/128", id="it-dials-the-other-family"),
     ],
 )
-def test_a_load_balancer_that_can_not_dial_announces_no_client(port, announcing):
+def test_a_load_balancer_that_is_not_admitted_announces_no_clients(port, announcing):
     one = make_port("web", admits=("192.0.2.0/24",), **port)
     ((_, why, _),) = reasons(
         one, wanted=ConnectionFilter(client="10.0.0.7"), announcing=(announcing,)
@@ -218,12 +218,12 @@ def test_a_load_balancer_that_can_not_dial_announces_no_client(port, announcing)
     assert why == "packets from 10.0.0.7 are dropped, as it isn't admitted"
 
 
-def test_clients_that_wait_are_seen():
+def test_waiting_clients_are_observable():
     held = Handling(hold=Hold(30.0))
     assert reasons(make_port("web", endpoints=(), reason="None", handling=held)) == []
 
 
-def test_of_many_that_are_not_seen_ten_are_named():
+def test_only_the_first_ten_unobservable_ports_are_named():
     notes = reasons(*(make_port(f"web-{n:02}", path=IN_KERNEL) for n in range(12)))
     assert [service for service, *_ in notes[9:]] == ["shop/web-09:http", ""]
     assert notes[10][2] == 2

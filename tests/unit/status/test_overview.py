@@ -19,7 +19,7 @@ CART = make_port("cart", endpoints=(), reason="it has no endpoints")
 DEAD = make_port("dead", endpoints=(make_endpoint("10.244.1.1:80", ejected_for_s=4.0),))
 
 
-def test_cells_are_grouped_by_namespace_in_the_order_of_names():
+def test_cells_are_grouped_by_namespace_and_sorted_by_name():
     overview = overview_of(
         make_port("web"), make_port("dns", namespace="kube-system", active=0), DEAD, CART
     )
@@ -28,7 +28,7 @@ def test_cells_are_grouped_by_namespace_in_the_order_of_names():
     assert [(area.count, area.unhealthy) for area in overview.areas] == [(1, 0), (3, 2)]
 
 
-def test_equal_cells_form_a_run_and_problems_have_names():
+def test_equal_cells_form_a_run_and_problems_are_named():
     (area,) = overview_of(CART, *(make_port(f"web-{n}") for n in range(50))).areas
     first, second = area.runs
     assert (first.port, first.says, first.cells) == (
@@ -39,7 +39,7 @@ def test_equal_cells_form_a_run_and_problems_have_names():
     assert (second.port, second.cells) == ("", "■" * 50)
 
 
-def test_states_are_counted_the_worst_first():
+def test_states_are_counted_in_order_of_severity():
     counts = overview_of(make_port("a"), make_port("b"), CART, DEAD).counts
     assert counts == (
         ("not answering", Level.TROUBLE, 1),

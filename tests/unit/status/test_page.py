@@ -53,20 +53,20 @@ def endpoints(count, state="ready"):
     return tuple(make_endpoint(f"10.1.0.{n}:80", state, state == "ready") for n in range(count))
 
 
-def test_the_title_begins_with_the_state():
+def test_the_title_starts_with_the_state():
     assert build(make_calm_view()).title == "OK: node-a, userspace-proxy"
     assert build(make_troubled_view()).title == "Trouble: node-a, userspace-proxy"
     assert build(make_view(node="")).title == "OK: this node, userspace-proxy"
 
 
-def test_a_hundred_service_ports_a_page():
+def test_a_page_lists_a_hundred_service_ports():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
     assert [len(build(view, page=n).rows) for n in (1, 2, 3)] == [PORTS_A_PAGE, PORTS_A_PAGE, 50]
     assert build(view, page=2).rows[0].service == "web-100"
     assert build(view).part.pages == 3
 
 
-def test_a_page_number_past_the_end_means_the_last_page():
+def test_a_page_number_past_the_end_shows_the_last_page():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(150)))
     page = build(view, page=999_999)
     assert page.part.page == 2
@@ -74,7 +74,7 @@ def test_a_page_number_past_the_end_means_the_last_page():
 
 
 @pytest.mark.long
-def test_a_cluster_of_ten_thousand_services_makes_a_small_page():
+def test_the_page_stays_small_for_ten_thousand_services():
     many = endpoints(100)
     view = make_view(*(make_port(f"web-{n:05}", endpoints=many) for n in range(10_000)))
     assert len(render(view)) < 500_000
@@ -82,7 +82,7 @@ def test_a_cluster_of_ten_thousand_services_makes_a_small_page():
     assert len(render(view, open=expanded)) < 3_000_000
 
 
-def test_many_ignored_services_are_cut_and_counted():
+def test_many_ignored_services_are_truncated_and_counted():
     view = make_view(ignored=tuple(make_ignored(f"a/b{n:03}", "", "why") for n in range(150)))
     assert len(build(view).ignored) == IGNORED_SHOWN
     assert "And 50 more" in render(view)
@@ -118,7 +118,7 @@ def test_an_empty_page_shows_the_next_steps(view, selection, sentence):
     assert sentence in render(view, **selection)
 
 
-def test_names_and_reasons_are_never_markup():
+def test_names_and_reasons_are_escaped():
     evil = "<script>alert(1)</script>"
     port = make_port(
         evil,
@@ -146,7 +146,7 @@ def test_names_and_reasons_are_never_markup():
     assert "<script>" not in render(view, open=(row_id(port.plan.key),))
 
 
-def test_a_secret_in_a_problem_is_not_on_the_page():
+def test_a_secret_in_a_problem_is_hidden():
     problem = "url='http://me:hunter2@proxy:3128'"
     view = make_view(make_port(problem=problem), source=SourceFacts(problems=(problem,)))
     parts = render_parts(build(view))
@@ -155,7 +155,7 @@ def test_a_secret_in_a_problem_is_not_on_the_page():
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1])
-def test_impossible_numbers_do_not_stop_the_page(number):
+def test_impossible_numbers_do_not_break_the_page(number):
     odd = make_endpoint("a", "ready", True, ejected_for_s=number, connections=number)
     port = make_port("web", endpoints=(odd,), active=number, received_bytes=number)
     assert "unknown" in render(make_view(port, started=number), q="web")
@@ -165,13 +165,13 @@ def text_of(html):
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
-def test_a_health_check_with_a_problem_is_first():
+def test_health_checks_with_a_problem_come_first():
     checks = (make_health_check("a/a", 31000, 1), make_health_check("b/b", 31001, 1, "in use"))
     page = build(make_view(health_checks=checks))
     assert [view.service for view in page.health_checks] == ["b/b", "a/a"]
 
 
-def test_many_health_checks_are_cut_and_counted():
+def test_many_health_checks_are_truncated_and_counted():
     checks = tuple(make_health_check(f"a/b{n:03}", 31000 + n, 1) for n in range(150))
     page = build(make_view(health_checks=checks))
     assert len(page.health_checks) == HEALTH_CHECKS_SHOWN
@@ -187,7 +187,7 @@ def test_a_single_result_is_expanded_until_collapsed():
     assert [row.detail is not None for row in build(view, q="web", open=(key,)).rows] == [False]
 
 
-def test_the_page_is_made_of_its_parts():
+def test_the_page_consists_of_its_parts():
     view = make_troubled_view()
     parts = render_parts(build(view, q="cart"))
     whole = render(view, q="cart")
@@ -197,7 +197,7 @@ def test_the_page_is_made_of_its_parts():
         assert html.lstrip().split(">")[0].count(f'id="{name}"') == 1
 
 
-def test_without_scripts_a_page_that_stands_still_has_a_field():
+def test_without_scripts_a_page_without_refresh_has_a_search_field():
     text = render(make_view(), refresh=False, q="web")
     assert "http-equiv" not in text
     assert re.search(r'<form id="search"[^>]*[^n]>', text)
@@ -223,7 +223,7 @@ def make_failing(*names, dead=("10.244.0.9:80",)):
     return [make_port(name, endpoints=failing) for name in names]
 
 
-def test_a_cause_of_several_services_is_one_line_linked_from_the_rows():
+def test_a_cause_of_several_services_is_one_line_linked_from_rows():
     alone = make_failing("c", dead=("10.244.0.8:80",))
     page = build(make_view(*make_failing("a", "b"), *alone, make_port()))
     (incident,) = page.incidents
@@ -244,7 +244,7 @@ def test_a_single_services_cause_is_shown_in_its_row():
     assert ">endpoint-refuses<" in render(view, q="shop/a")
 
 
-def test_many_causes_of_several_services_are_cut_and_counted():
+def test_many_shared_causes_are_truncated_and_counted():
     dead = [f"10.244.0.{number}:80" for number in range(INCIDENTS_SHOWN + 3)]
     view = make_view(*make_failing("a", "b", dead=dead))
     assert len(build(view).incidents) == INCIDENTS_SHOWN
@@ -261,7 +261,7 @@ def pages_of(*ports):
     return [render_incident(sample, one.id).decode() for one in Incidents(view).all()]
 
 
-def test_a_cause_that_is_a_state_was_not_counted():
+def test_a_cause_describing_a_state_has_no_count():
     empty = selects_no_pod("shop/a", 1, "app=a", ("pods",))
     (page,) = pages_of(make_port("a", endpoints=(), cause=empty))
     assert "<dt>Seen" not in page
@@ -284,17 +284,17 @@ def test_a_page_is_bounded_and_counts_omitted_rows():
     assert f"and {PORTS_SHOWN + 7 - ENDPOINTS_SHOWN} more<" in page
 
 
-def test_names_are_never_markup():
+def test_names_on_an_incident_page_are_escaped():
     dead = (make_endpoint("10.244.0.9:8080", cause=DEAD),)
     (page,) = pages_of(make_port("<b>evil\ud800", endpoints=dead))
     assert "<b>evil" not in page
 
 
-def test_a_past_incident_is_none():
+def test_a_resolved_incident_has_no_page():
     sample = Sample(make_view(make_port()), NOW)
     assert render_incident(sample, "0123456789ab") is None
     assert b"<h1>This is over</h1>" in render_no_incident(sample)
 
 
-def test_pages_are_as_recorded(tmp_path):
+def test_pages_match_the_recorded_text(tmp_path):
     assert changed(tmp_path, "page", "incident") == []

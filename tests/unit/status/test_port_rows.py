@@ -80,7 +80,7 @@ def test_an_endpoint_shows_its_state(endpoint, level, words):
     assert [(row.level, row.state) for row in detail.endpoints] == [(level, words)]
 
 
-def test_a_folded_row_has_no_detail_and_its_endpoints_are_dots():
+def test_a_collapsed_row_has_no_detail_and_shows_endpoints_as_dots():
     ejected = make_endpoint("10.1.1.1:80", ejected_for_s=3.0)
     row = row_of(
         make_port(endpoints=(ejected, *endpoints(1), *endpoints(9, "not ready"))), is_open=False
@@ -104,25 +104,25 @@ def test_a_single_service_port_shows_all_its_endpoints():
     assert detail.more_endpoints == ""
 
 
-def test_many_frontends_are_cut_and_counted():
+def test_many_frontends_are_truncated_and_counted():
     frontends = tuple(make_frontend(f"192.0.2.{n}:80", "NodePort", "there") for n in range(50))
     detail = row_of(make_port(frontends=frontends)).detail
     assert (len(detail.frontends), detail.more_frontends) == (20, 30)
 
 
-def test_many_networks_are_cut_and_counted():
+def test_many_networks_are_truncated_and_counted():
     many = tuple(f"192.0.2.{n}/32" for n in range(20))
     detail = row_of(make_port(admits=many)).detail
     assert detail.admits.endswith("192.0.2.7/32 and 12 more networks")
 
 
-def test_each_endpoint_has_its_share_of_the_connections():
+def test_each_endpoint_shows_its_share_of_the_connections():
     three = [make_endpoint(f"10.1.0.{n}:80", connections=n * 100) for n in range(3)]
     detail = row_of(make_port(endpoints=tuple(three))).detail
     assert [row.share for row in detail.endpoints] == [0, 33, 67]
 
 
-def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
+def test_a_row_shows_the_rates_and_the_last_minutes_sparkline():
     port, history = make_port("web"), History()
     assert row_of(port, history).sparkline is None
     history.note((port,), 100.0)
@@ -133,14 +133,14 @@ def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
     assert row.sparkline.line == "M118 2h1"
 
 
-def test_times_are_shown_if_there_are_any():
+def test_connect_times_are_shown_if_measured():
     times = Times((0.001, 0.01), (90, 9, 1), 0.2)
     detail = row_of(make_port("web", connect_times=times)).detail
     assert detail.connect == "≤ 1 ms (median), ≤ 10 ms (99 %)"
     assert detail.first_byte == ""
 
 
-def test_a_row_has_the_first_address():
+def test_a_row_shows_the_first_address():
     assert row_of(make_port("web")).address.startswith("10.96.7.")
     assert row_of(make_port("web", frontends=())).address == ""
 
@@ -159,7 +159,7 @@ def test_connections_on_the_kernel_path_are_described_in_words():
     assert row_of(make_port()).detail.counted == ""
 
 
-def test_a_row_has_the_age_of_the_last_answer():
+def test_a_row_shows_the_age_of_the_last_response():
     assert row_of(make_port(sent_at=NOW - 90, is_quiet=True)).detail.last == "last answer 1 min ago"
     assert row_of(make_port(sent_at=NOW - 2)).detail.last == ""
 
@@ -171,7 +171,7 @@ def test_a_row_has_the_age_of_the_last_answer():
         pytest.param({"affinity_timeout_s": 90}, "served, clients pinned 1 min", "", id="pinned"),
     ],
 )
-def test_the_state_of_a_served_port_is_a_word(changes, words, says):
+def test_the_state_of_a_served_port_is_one_word(changes, words, says):
     row = row_of(make_port("web", **changes))
     assert (row.words, row.says, row.is_sentence) == (words, says, False)
 

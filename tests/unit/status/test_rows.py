@@ -21,7 +21,7 @@ NOW = 1000.0
         pytest.param("ml-training-and-inference", "serving-gateway", "half", id="both-long"),
     ],
 )
-def test_a_namespace_leaves_room_for_the_name(namespace, name, room):
+def test_a_long_namespace_leaves_room_for_the_name(namespace, name, room):
     assert make_row(make_port(name, namespace=namespace), History(), now=NOW).namespace_room == room
 
 
@@ -37,7 +37,7 @@ def columns(port, history=None, sort="state"):
     return columns_of((other, row), sort)
 
 
-def test_all_zero_figures_have_no_column():
+def test_figures_that_are_all_zero_have_no_column():
     shown = columns(IDLE)
     assert shown == ALWAYS
     assert shown.moving == 0
@@ -51,7 +51,7 @@ def test_all_zero_figures_have_no_column():
         pytest.param({"resets": 1}, ("failed",), id="failed"),
     ],
 )
-def test_a_figure_in_any_row_adds_a_column_to_all(changes, added):
+def test_a_nonzero_figure_in_any_row_adds_a_column(changes, added):
     assert columns(replace(IDLE, **changes)) == (*ALWAYS, *added)
 
 
@@ -64,12 +64,12 @@ def test_a_port_with_traffic_in_the_last_minute_has_rate_and_minute_columns():
     assert shown.moving == 4
 
 
-def test_the_column_of_the_order_stays():
+def test_the_sorted_column_is_always_shown():
     assert columns(IDLE, sort="-failed") == (*ALWAYS, "failed")
     assert columns(IDLE, sort="out") == (*ALWAYS, "in", "out")
 
 
-def test_a_figure_more_is_a_row_of_the_table(monkeypatch):
+def test_a_new_figure_appears_in_the_table(monkeypatch):
     sample = FigureColumn("refused", "turned away", str, colour="bad")
     monkeypatch.setitem(rows.FIGURES, "away", sample)
     port = replace(IDLE, refused=7)

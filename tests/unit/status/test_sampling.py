@@ -40,7 +40,7 @@ async def test_requests_share_a_sample_for_a_moment():
     assert (await proxy.sampler.look()).view.ports[0].connections == 2
 
 
-async def test_requests_do_not_drive_the_streams():
+async def test_requests_do_not_trigger_streams():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     proxy.now += 0.5
@@ -50,7 +50,7 @@ async def test_requests_do_not_drive_the_streams():
     assert proxy.taken_at == [1000.0, 1000.5, 1001.0]
 
 
-async def test_streams_use_a_requests_sample_when_one_is_due():
+async def test_streams_reuse_a_requests_sample_when_one_is_due():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     proxy.now += 1.5
@@ -76,14 +76,14 @@ async def test_streams_share_their_samples():
     assert len(proxy.taken_at) == 2
 
 
-async def test_samples_that_take_long_are_taken_less_often():
+async def test_expensive_samples_are_taken_less_often():
     proxy = Proxy(cost_s=0.5)
     count, _ = await proxy.sampler.after(0)
     await proxy.sampler.after(count)
     assert proxy.taken_at == [1000.0, 1002.0]
 
 
-async def test_a_stream_that_ends_leaves_the_samples_to_the_others():
+async def test_an_ending_stream_leaves_the_samples_to_other_streams():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     first = asyncio.ensure_future(proxy.sampler.after(count))
@@ -107,7 +107,7 @@ async def test_work_runs_in_a_thread_without_overlap():
     assert max(most) == 1
 
 
-async def test_work_of_a_cancelled_caller_ends_before_the_next_begins():
+async def test_work_of_a_cancelled_caller_finishes_before_the_next_starts():
     sampler, began, release, steps = Proxy().sampler, asyncio.Event(), threading.Event(), []
     loop = asyncio.get_running_loop()
 
@@ -145,7 +145,7 @@ async def record(proxy, *samples):
         await proxy.sampler.record(counters)
 
 
-async def test_counters_are_recorded_while_nothing_watches():
+async def test_counters_are_recorded_without_watchers():
     proxy = Proxy()
     await record(proxy, counted(0), counted(10), None, None, None, counted(50), counted(60))
     history = (await proxy.sampler.look()).history
@@ -205,7 +205,7 @@ class ProxyOfRequests:
         self.now += seconds
 
 
-async def test_views_take_their_share_of_the_time_however_many_are_asked_for():
+async def test_views_use_a_limited_share_of_the_time():
     proxy = ProxyOfRequests(view_s=0.1, refresh_s=0.02)
     for _ in range(50):
         await proxy.views.take()
@@ -237,7 +237,7 @@ async def test_waiting_requests_share_a_view_taken_after_their_arrival():
     assert (len(views), id(first) in views, len(proxy.taken_at)) == (2, False, 3)
 
 
-async def test_after_closing_there_is_none():
+async def test_take_after_close_raises_an_error():
     proxy = ProxyOfRequests()
     proxy.views.close()
     with pytest.raises(RuntimeError, match="is closed"):

@@ -88,25 +88,25 @@ def found(text):
         pytest.param("cart:http", ["cart"], id="unknown-qualifier"),
     ],
 )
-def test_a_search_finds(text, expected):
+def test_a_search_matches_the_expected_ports(text, expected):
     assert found(text) == expected
 
 
 @pytest.mark.parametrize("word", ["served", "serv", "not-served", "not"])
-def test_a_state_is_found_by_its_beginning(word):
+def test_a_state_is_matched_by_its_prefix(word):
     is_late = word.startswith("not")
     for port, is_found in ((LATE, is_late), (DNS, not is_late)):
         assert Search.parse(f"is:{word}").matches_port(port, is_busy=False) is is_found
 
 
-def test_a_word_alone_is_found_anywhere_in_a_state():
+def test_a_plain_word_matches_anywhere_in_a_state():
     # Of LATE, only the state contains it: "trouble".
     assert Search.parse("rouble").matches_port(LATE, is_busy=False)
     assert not Search.parse("-rouble").matches_port(LATE, is_busy=False)
     assert not Search.parse("is:rouble").matches_port(LATE, is_busy=False)
 
 
-def test_invalid_objects_are_found_by_the_services_concerned():
+def test_invalid_objects_are_matched_by_the_affected_services():
     key = ObjectKey("EndpointSlice", "night", "zeroip-a")
     item = RejectedFacts.at("m.yaml:171", "spec.clusterIP: 0", key, ("night/zeroip",))
     texts = ("zeroip", "service:night/zeroip", "service:night/ZeroIP:80", "ns:night", "0", "name:s")
@@ -115,24 +115,24 @@ def test_invalid_objects_are_found_by_the_services_concerned():
     assert not any(Search.parse(text).matches_rejected(item) for text in texts)
 
 
-def test_ignored_services_are_found_by_name_state_and_cause():
+def test_ignored_services_are_matched_by_name_state_and_cause():
     item = make_ignored("voice/media", "rtp", unsupported_protocol("SCTP"))
     texts = ("media:rtp", "service:voice/media", "is:ignored", "sctp", "ns:voice", "cause:not-ours")
     assert all(Search.parse(text).matches_ignored(item) for text in texts)
     assert not Search.parse("node:a").matches_ignored(item)
 
 
-def test_health_checks_are_found_by_name():
+def test_health_checks_are_matched_by_name():
     item = make_health_check("shop/front", 31_044, 1)
     assert Search.parse("front:31044").matches_health_check(item)
     assert not Search.parse("is:refused").matches_health_check(item)
 
 
-def test_long_searches_are_cut():
+def test_long_searches_are_truncated():
     assert Search.parse("a" * 2 * MAX_LENGTH) == Search((Term("", "a" * MAX_LENGTH),))
 
 
-def test_a_row_of_many_endpoints_is_read_once_for_any_number_of_words(monkeypatch):
+def test_a_row_with_many_endpoints_is_read_once_for_all_words(monkeypatch):
     """With 67 words and 10,000 Service ports a search took 16 s."""
     read = []
     texts = search._texts_of_port
@@ -162,5 +162,5 @@ def test_every_state_of_a_port_is_known():
         ("is:xyzzy", "there is no state is:xyzzy (one of served, unknown, partly-"),
     ],
 )
-def test_a_state_that_does_not_exist_is_unknown(text, unknown):
+def test_an_unknown_state_is_reported(text, unknown):
     assert Search.parse(text).unknown.startswith(unknown)

@@ -39,7 +39,7 @@ def names(history=None, **selection):
     return [one.service for one in chosen.ports]
 
 
-def test_objects_with_a_mistake_are_shown_to_a_search_alone():
+def test_invalid_objects_are_shown_only_in_a_search():
     item = RejectedFacts.at("m.yaml:171", "spec: expected mapping", services=("shop/db",))
     view = make_view(WEB, source=SourceFacts(problems=(item.line,), rejected=(item,)))
     assert select(view, Selection(q="service:shop/db")).rejected == (item,)
@@ -47,7 +47,7 @@ def test_objects_with_a_mistake_are_shown_to_a_search_alone():
     assert select(view, Selection()).rejected == ()
 
 
-def test_problems_come_first_and_then_names():
+def test_problems_are_sorted_first_then_names():
     assert names() == ["cart", "kube-dns", "web"]
 
 
@@ -63,14 +63,14 @@ def test_problems_come_first_and_then_names():
         pytest.param("address", ["cart", "kube-dns", "web"], id="numbers-of-an-address"),
     ],
 )
-def test_any_column_sorts(sort, expected):
+def test_each_column_can_be_sorted(sort, expected):
     assert names(sort=sort) == expected
 
 
 @pytest.mark.parametrize(
     ("sort", "field"), [("-rate", "connections"), ("-in", "received_bytes"), ("-out", "sent_bytes")]
 )
-def test_rates_sort(sort, field):
+def test_rates_can_be_sorted(sort, field):
     history = History()
     history.note((WEB, CART, DNS), 100.0)
     more = replace(WEB, **{field: getattr(WEB, field) + 100})
@@ -110,7 +110,7 @@ def test_at_most_a_page_of_rows_is_expanded():
     assert len(Selection.parse({"open": many}).open) == 100
 
 
-def test_links_keep_the_other_parts_of_the_selection():
+def test_links_preserve_the_other_parts_of_the_selection():
     selection = Selection("a&b", "-rate", 3, ("pa",), refresh=False)
     assert selection.link() == "./?q=a%26b&sort=-rate&page=3&open=pa&refresh=off"
     assert selection.link(page=4) == "./?q=a%26b&sort=-rate&page=4&open=pa&refresh=off"
@@ -118,7 +118,7 @@ def test_links_keep_the_other_parts_of_the_selection():
     assert Selection().link(q="\ud800") == "./?q=%3F"
 
 
-def test_a_row_is_expanded_and_folded():
+def test_a_row_can_be_expanded_and_collapsed():
     assert Selection().toggled("pa") == "./?open=pa"
     assert Selection(open=("pa", "pb")).toggled("pa") == "./?open=pb"
 
@@ -142,11 +142,11 @@ def test_every_column_can_be_sorted_in_both_directions():
         assert sorted(names(sort=column)) == sorted(names(sort=f"-{column}"))
 
 
-def test_names_from_the_last_to_the_first():
+def test_names_can_be_sorted_in_descending_order():
     assert names(sort="-name") == names(sort="name")[::-1] != names(sort="name")
 
 
-def test_rows_have_ids_of_their_own_that_stay():
+def test_rows_have_unique_and_stable_ids():
     keys = [port.plan.key for port in VIEW.ports]
     assert len({row_id(key) for key in keys}) == 3
     assert row_id(WEB.plan.key) == row_id(PortKey(*WEB.plan.key))

@@ -62,13 +62,13 @@ async def test_every_admin_path_has_the_security_headers(path):
         assert response.headers["Server"] == "userspace-proxy"
 
 
-async def test_the_mode_is_userspace():
+async def test_the_proxy_mode_endpoint_returns_userspace():
     async with serving(make_view()) as client:
         response, text = await client.ask("/proxyMode")
         assert (text, response.content_type) == ("userspace", "text/plain")
 
 
-async def test_the_page_shows_services_and_its_parts_are_served():
+async def test_the_page_shows_services_and_its_static_files_are_served():
     async with serving(make_troubled_view()) as client:
         response, text = await client.ask("/?q=cart")
         assert response.content_type == "text/html"
@@ -101,7 +101,7 @@ async def test_the_status_is_json_and_can_be_filtered():
         assert [port["service"] for port in json.loads(text)["ports"]] == ["cart"]
 
 
-async def test_the_status_is_compressed_for_clients_that_read_gzip():
+async def test_the_status_is_compressed_for_clients_accepting_gzip():
     async with serving(make_troubled_view()) as client:
         _, plain = await client.ask(
             "/api/v1/status?view=summary", **{"Accept-Encoding": "identity"}
@@ -111,7 +111,7 @@ async def test_the_status_is_compressed_for_clients_that_read_gzip():
         assert text == plain
 
 
-async def test_digests_of_single_services_are_asked_for_by_bucket():
+async def test_service_digests_are_requested_by_bucket():
     view = make_view(plan=PlanFacts(1, "ab", 3))
     view.digests = ({"shop/web": "8ce2ffdc"}, {}, {"shop/db": "561a28b6"})
     async with serving(view) as client:
@@ -131,7 +131,7 @@ async def test_a_terminal_gets_the_status_as_text():
         assert "endpoint  10.244.1.193:8080" in wide
 
 
-async def test_an_incident_has_an_address_for_browsers_and_terminals():
+async def test_an_incident_has_a_url_for_browsers_and_terminals():
     view = make_troubled_view()
     incident = Incidents(view).all()[0]
     async with serving(view) as client:
@@ -146,7 +146,7 @@ async def test_an_incident_has_an_address_for_browsers_and_terminals():
         assert text.endswith(f"      {incident.command}\n")
 
 
-async def test_a_past_incident_is_not_found():
+async def test_a_resolved_incident_returns_404():
     async with serving(make_view()) as client:
         response, text = await client.ask("/incidents/0123456789ab")
         assert (response.status, response.content_type) == (404, "text/html")
@@ -155,7 +155,7 @@ async def test_a_past_incident_is_not_found():
         assert (response.status, text) == (404, "No Service has this cause any more.\n")
 
 
-async def test_twice_as_many_connections_as_there_may_be_leave_the_newest_and_probes(monkeypatch):
+async def test_a_flood_of_connections_leaves_the_newest_and_probes(monkeypatch):
     monkeypatch.setitem(LimitedServer.__init__.__kwdefaults__, "first_request_s", 3600.0)
     async with serving(make_calm_view()) as client:
         with contextlib.ExitStack() as stack:
@@ -177,7 +177,7 @@ def is_open(sock):
         return False
 
 
-async def test_a_state_that_does_not_exist_is_refused_except_on_the_page():
+async def test_an_unknown_state_is_rejected_except_on_the_page():
     async with serving(make_troubled_view()) as client:
         for path in ("/?q=is:refusd", "/api/v1/status?q=is:refusd"):
             response, text = await client.ask(path, Accept="text/plain")
@@ -189,7 +189,7 @@ async def test_a_state_that_does_not_exist_is_refused_except_on_the_page():
         assert response.status == 200
 
 
-async def test_a_terminal_can_search_and_gets_rates():
+async def test_a_terminal_can_search_and_get_rates():
     async with serving(make_troubled_view()) as client:
         _, text = await client.ask("/?q=is:refused", Accept="text/plain")
         assert text.startswith("node-a  nftables  3 Service ports, 3 need attention")
@@ -214,7 +214,7 @@ async def test_the_status_of_a_single_service_can_be_requested(path):
 
 
 @pytest.mark.parametrize("path", ["/?", "/api/v1/status?", "/api/v1/status?watch&"])
-async def test_a_name_is_looked_for_outside_the_event_loop(path, monkeypatch):
+async def test_service_names_are_looked_up_outside_the_event_loop(path, monkeypatch):
     threads = []
 
     def say(_view, service):
@@ -229,7 +229,7 @@ async def test_a_name_is_looked_for_outside_the_event_loop(path, monkeypatch):
     assert threading.current_thread() not in threads
 
 
-async def test_a_rejected_service_is_missing_with_its_mistake():
+async def test_a_rejected_service_is_reported_as_missing_with_its_mistake():
     typo = RejectedFacts(
         "z.yaml:5: spec.prots: unknown field", "Service shop/typo", services=("shop/typo",)
     )
@@ -245,7 +245,7 @@ async def test_a_rejected_service_is_missing_with_its_mistake():
 @pytest.mark.parametrize(
     ("service", "search"), [("shop/cart", "service:shop/cart"), ("kube-system", "ns:kube-system")]
 )
-async def test_a_browser_that_asks_for_a_service_or_namespace_is_led_to_its_search(service, search):
+async def test_a_browser_requesting_a_service_is_redirected_to_its_search(service, search):
     async with serving(make_troubled_view()) as client:
         response, text = await client.ask(f"/?service={service}&refresh=off", Accept="text/html")
         assert (str(response.url.query_string), response.history[0].status) == (
@@ -257,7 +257,7 @@ async def test_a_browser_that_asks_for_a_service_or_namespace_is_led_to_its_sear
 
 
 @pytest.mark.parametrize("path", ["/api/v1/status?q=web", "/metrics", "/configz", "/api/v1/demand"])
-async def test_requests_that_wait_share_an_answer_and_probes_do_not_wait(path):
+async def test_waiting_requests_share_a_response_and_probes_do_not_wait(path):
     taken, first, release = [], asyncio.Event(), asyncio.Event()
 
     async def refresh():
@@ -281,7 +281,7 @@ async def test_requests_that_wait_share_an_answer_and_probes_do_not_wait(path):
 
 
 @pytest.mark.parametrize("accept", ["text/html", "text/plain"])
-async def test_a_flood_of_searches_delays_no_other_kind_of_answer(accept, monkeypatch):
+async def test_a_flood_of_searches_does_not_delay_other_kinds_of_requests(accept, monkeypatch):
     monkeypatch.setattr("userspace_proxy.status.sampling._RECENT_S", 60.0)
     searches, done, release = 60, [], threading.Event()
 
@@ -329,7 +329,7 @@ async def test_both_servers_serve_probes(changes, healthz, livez):
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/configz", "/api/v1/status", "/static/x"])
-async def test_the_health_port_serves_nothing_else(path):
+async def test_the_health_port_serves_only_probes(path):
     async with serving(make_view()) as client:
         response, text = await client.ask(path, port=client.health)
         assert (response.status, text) == (404, "Not Found\n")
@@ -349,14 +349,14 @@ async def test_probes_use_the_cheaper_view():
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-async def test_only_reading_is_allowed(method):
+async def test_only_get_and_head_are_allowed(method):
     async with serving(make_view()) as client:
         response, _ = await client.ask("/", method=method)
         assert response.status == 405
         assert response.headers["Allow"] == "GET,HEAD"
 
 
-async def test_head_has_the_headers_and_no_body():
+async def test_a_head_response_has_headers_and_no_body():
     async with serving(make_view()) as client:
         response, text = await client.ask("/", method="HEAD")
         assert (response.status, text) == (200, "")
@@ -384,14 +384,14 @@ async def test_a_load_balancer_may_probe_under_any_host():
         assert response.status == 200
 
 
-async def test_a_probe_does_not_hold_its_connection():
+async def test_a_probe_closes_its_connection():
     async with serving(make_view()) as client:
         response, _ = await client.ask("/healthz", port=client.health)
         assert response.headers["Connection"] == "close"
 
 
 @pytest.mark.parametrize("path", ["/static/..%2Fserver.py", "/static/page.html", "/static/"])
-async def test_only_the_pages_own_files_are_served(path):
+async def test_unknown_static_files_return_404(path):
     async with serving(make_view()) as client:
         assert (await client.ask(path))[0].status == 404
 
@@ -417,7 +417,7 @@ async def test_unusual_views_are_shown():
         assert [(await client.ask(path))[0].status for path in ADMIN_PATHS] == [200] * 7
 
 
-async def test_a_taken_port_names_the_flag_that_changes_it():
+async def test_a_port_in_use_is_reported_with_the_flag_that_changes_it():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = taken.getsockname()
         server = StatusServer(make_view)
@@ -440,7 +440,7 @@ async def test_a_socket_of_another_namespace_is_served_and_closed():
     assert sock.fileno() == -1
 
 
-async def test_after_closing_no_socket_listens_and_closing_is_idempotent():
+async def test_close_closes_all_sockets_and_is_idempotent():
     server = StatusServer(make_view)
     address = await server.serve_admin(("127.0.0.1", 0))
     await server.close()

@@ -33,13 +33,13 @@ async def test_requests_waiting_for_the_same_key_share_a_result():
     assert len({first.result(), other.result(), *shared}) == making.calls == 3
 
 
-async def test_a_request_that_arrives_after_the_making_began_gets_a_later_result():
+async def test_a_request_arriving_after_the_computation_began_gets_a_later_result():
     flights, making = SingleFlight(), Making()
     making.go.set()
     assert await flights.get("a", making) is not await flights.get("a", making)
 
 
-async def test_after_a_failure_the_next_request_makes_the_result():
+async def test_after_a_failure_the_next_request_computes_the_result():
     flights, making = SingleFlight(), Making()
 
     async def fail():

@@ -47,7 +47,7 @@ def test_later_messages_contain_only_changes():
     assert message(sent, html={"a": "1", "b": "3"}, rows=("b", "a")) == {"rows": ["b", "a"]}
 
 
-def test_a_returning_row_is_sent_again():
+def test_a_returning_row_is_resent():
     sent = Sent()
     message(sent)
     message(sent, html={"b": "2"}, rows=())
@@ -97,7 +97,7 @@ async def watching(view):
         await server.close()
 
 
-async def test_a_change_arrives_alone():
+async def test_a_change_is_sent_alone():
     async with watching(make_view(make_port("cart"), make_port("web"))) as watcher:
         async with watcher.open() as response:
             assert response.content_type == "text/event-stream"
@@ -119,14 +119,14 @@ async def test_a_stream_follows_its_selection():
     assert "shop/</span>cart" in first["html"][first["rows"][0]]
 
 
-async def test_names_that_utf8_cannot_hold_do_not_end_a_stream():
+async def test_unencodable_names_do_not_end_a_stream():
     view = make_view(make_port("\ud800"), node="\udfff")
     async with watching(view) as watcher, watcher.open() as response:
         first = await watcher.next(response)
     assert first["title"] == "OK: ?, userspace-proxy"
 
 
-async def test_the_number_of_streams_is_limited_and_others_are_answered():
+async def test_the_number_of_streams_is_limited_and_other_requests_are_served():
     async with watching(make_view(make_port())) as watcher, contextlib.AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(watcher.open()) for _ in range(MAX_STREAMS)]
         await asyncio.gather(*(watcher.next(stream) for stream in streams))
@@ -188,7 +188,7 @@ async def test_other_web_sites_cannot_open_streams(path):
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
-async def test_only_get_opens_a_stream(method):
+async def test_only_get_can_open_a_stream(method):
     async with watching(make_view()) as watcher:
         assert (await watcher.ask("/stream", method)).status == 405
 
@@ -214,7 +214,7 @@ async def test_the_json_can_be_watched():
     assert later == {"now": NOW, "ports": [{**first["ports"][0], "refused": 7}]}
 
 
-async def test_a_summary_can_be_watched_compressed_by_a_client_of_http_1_0():
+async def test_an_http_1_0_client_can_watch_a_compressed_summary():
     view = make_view(make_port("web"), make_port("db", endpoints=()))
     view.ports = diagnose(view.ports, view.source, view.health_checks)
     async with watching(view) as watcher:
@@ -246,7 +246,7 @@ async def next_decompressed(reader, receive):
     return json.loads(text)
 
 
-async def test_a_recovered_service_port_leaves_a_summary():
+async def test_a_recovered_service_port_is_removed_from_a_summary():
     refused = make_view(make_port("web"), make_port("db", endpoints=()))
     well = make_view(make_port("web"), make_port("db"))
     for view in (refused, well):
@@ -270,11 +270,11 @@ async def test_a_recovered_service_port_leaves_a_summary():
         pytest.param(9.0, 30.0, id="the-connection-is-not-silent-for-long"),
     ],
 )
-def test_streams_with_an_interval_take_their_share_of_a_core(cpu_s, waits_s):
+def test_streams_with_an_interval_use_a_limited_share_of_a_core(cpu_s, waits_s):
     assert pause_after(cpu_s, every_s=5.0) == waits_s
 
 
-async def test_watching_a_service_that_does_not_exist_is_refused():
+async def test_watching_a_missing_service_returns_404():
     async with watching(make_view(make_port("web"))) as watcher:
         async with watcher.get("/api/v1/status?watch&service=shop/wbe") as response:
             assert response.status == 404
@@ -301,7 +301,7 @@ class Client:
 WEB, CART = make_port("web"), make_port("cart")
 
 
-def test_a_line_is_empty_if_nothing_but_the_time_has_changed():
+def test_a_line_is_empty_if_only_the_time_has_changed():
     client = Client()
     client.see(WEB, CART)
     assert client.see(WEB, CART) is None
@@ -317,7 +317,7 @@ def test_later_lines_contain_only_changes():
     assert client.see(replace(WEB, refused=3), CART, revision=4712) is None
 
 
-def test_a_vanished_service_port_is_named_once():
+def test_a_removed_service_port_is_reported_once():
     client = Client()
     client.see(WEB, CART)
     line = client.see(CART, revision=4711)
@@ -327,5 +327,5 @@ def test_a_vanished_service_port_is_named_once():
     assert [port["service"] for port in client.see(WEB, CART)["ports"]] == ["web"]
 
 
-def test_lines_of_a_watched_service_are_as_recorded(tmp_path):
+def test_lines_of_a_watched_service_match_the_recorded_text(tmp_path):
     assert changed(tmp_path, "watch") == []

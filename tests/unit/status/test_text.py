@@ -60,7 +60,7 @@ def test_services_ignored_by_design_are_counted_by_reason():
     )
 
 
-def test_a_problem_of_a_port_without_clients_has_the_age_of_the_last_answer():
+def test_a_problem_of_an_idle_port_shows_the_age_of_the_last_response():
     port = make_port(is_quiet=True, sent_at=NOW - 61, notes=("its mode isn't followed",))
     *_, quiet, note = port.state.clauses
     assert lines_of(make_view(port))[1].endswith(
@@ -87,7 +87,7 @@ def test_a_problem_of_a_port_without_clients_has_the_age_of_the_last_answer():
         ),
     ],
 )
-def test_the_level_is_the_worst_of_all_lines(view, level):
+def test_the_overall_level_is_the_worst_of_all_lines(view, level):
     assert render_text(view, now=NOW).level == level
 
 
@@ -109,13 +109,13 @@ def test_node_problems_with_the_same_remedy_share_it_and_three_lines(count, is_w
     assert lines[-1].endswith(last)
 
 
-def test_the_node_can_be_left_out():
+def test_the_node_part_can_be_omitted():
     view = make_view(make_port(), steering=SteeringState("local", problem="no route"))
     answer = render_text(view, now=NOW, has_node=False)
     assert (answer.level, b"no route" in answer.body) == (Level.OK, False)
 
 
-def test_a_service_with_a_taken_address_is_listed_with_and_without_the_node():
+def test_a_service_whose_address_is_in_use_is_listed_with_and_without_the_node():
     view = make_view(ignored=(make_ignored("shop/b", "", "held by shop/a", is_conflict=True),))
     (line,) = lines_of(view)[1:]
     assert lines_of(view, has_node=False)[1:] == [line]
@@ -140,7 +140,7 @@ LONG = "cannot listen on 10.96.7.97:80, because it is in use by nginx (pid 7) of
 
 
 @pytest.mark.parametrize("columns", [40, 80, 100])
-def test_lines_fit_on_the_terminal_with_every_word(columns):
+def test_lines_fit_the_terminal_without_losing_words(columns):
     view = make_troubled_view()
     for options in ({}, {"is_wide": True}):
         lines = lines_of(view, columns=columns, **options)
@@ -152,7 +152,7 @@ def test_lines_fit_on_the_terminal_with_every_word(columns):
         assert COUNTS.sub("", shown) == COUNTS.sub("", whole)
 
 
-def test_on_a_narrow_terminal_counts_are_cut_and_the_name_and_its_columns_stay():
+def test_on_a_narrow_terminal_counts_are_dropped_and_names_kept():
     long = make_port("recommendations", namespace="ml-training-and-inference")
     view = make_view(make_port("cart"), long)
     assert lines_of(view, columns=80)[1:] == [
@@ -175,7 +175,7 @@ def test_a_search_without_a_match_is_reported():
     assert len(lines_of(make_view())) == 1
 
 
-def test_a_cause_continues_in_its_column_or_below_and_long_names_do_not_take_its_room():
+def test_a_long_cause_wraps_in_its_column_or_below():
     view = make_view(make_port("a", problem=LONG), make_port("a-name-that-leaves-no-room"))
     assert lines_of(view, columns=90, has_node=False)[1:3] == [
         "  ✕ shop/a:http  10.96.7.97:80  2 of 2  Not served: cannot listen on 10.96.7.97:80,",
@@ -188,7 +188,7 @@ def test_a_cause_continues_in_its_column_or_below_and_long_names_do_not_take_its
     ]
 
 
-def test_top_fits_and_a_long_name_has_a_line_of_its_own():
+def test_top_fits_the_terminal_and_a_long_name_has_its_own_line():
     ports = make_port("web"), make_port("metrics-server-for-the-shop")
     top = render_top(
         make_view(*ports), selection=Selection(), history=busy_history(*ports), columns=80
@@ -216,12 +216,12 @@ def busy_history(*ports):
     return history
 
 
-def test_top_has_no_rates_before_the_second_sample():
+def test_top_shows_no_rates_before_the_second_sample():
     top = render_top(make_view(make_port()), selection=Selection(), history=History())
     assert top.body.decode().splitlines()[2].split()[5:] == ["12", "-", "-", "-", "-", "-"]
 
 
-def test_top_shows_as_many_as_a_screen_may_have():
+def test_top_shows_at_most_a_screenful_of_rows():
     ports = [make_port(f"s{n}") for n in range(203)]
     top = render_top(make_view(*ports), selection=Selection(), history=History())
     lines = top.body.decode().splitlines()
@@ -239,11 +239,11 @@ def test_top_shows_as_many_as_a_screen_may_have():
         pytest.param("*/*", "Mozilla/5.0", False, id="other"),
     ],
 )
-def test_terminals_get_text_and_browsers_the_page(accept, agent, expected):
+def test_terminals_get_text_and_browsers_get_the_page(accept, agent, expected):
     assert prefers_text(accept, agent) is expected
 
 
-def test_kernel_path_connections_made_by_programs_of_this_node_are_shown():
+def test_kernel_path_connections_of_local_programs_are_shown():
     path = PathView(DataPath.KERNEL, NOW - 180, "it is asked for", 1_200, 34)
     port = make_port(active=2, connections=34, received_bytes=0, sent_bytes=0)
     port = replace(port, path=path)
@@ -262,7 +262,7 @@ def test_kernel_path_connections_made_by_programs_of_this_node_are_shown():
         pytest.param({"path": PathView(DataPath.KERNEL)}, "on the kernel path", id="kernel"),
     ],
 )
-def test_rejected_clients_are_in_the_line_of_a_served_port(changes, words):
+def test_rejected_clients_are_shown_in_the_line_of_a_served_port(changes, words):
     denied = source_denied(("198.51.100.0/24",)).replace(count=213, last_at=NOW - 2)
     port = replace(make_port(turned_away=(denied,)), **changes)
     assert lines_of(make_view(port))[1].endswith(
@@ -270,7 +270,7 @@ def test_rejected_clients_are_in_the_line_of_a_served_port(changes, words):
     )
 
 
-def test_a_problem_is_shown_with_the_mistake_that_may_explain_it():
+def test_a_problem_is_shown_with_the_mistake_that_may_cause_it():
     notes = ("annotation x is unknown",)
     handling = Handling(hold=Hold(5))
     held = make_port(endpoints=(), reason="it has none", handling=handling, notes=notes)
@@ -325,7 +325,7 @@ def test_a_service_shows_its_own_cause_beside_a_shared_cause():
     assert "10.244.0.9" not in row
 
 
-def test_a_cause_in_a_selection_counts_all_affected_services():
+def test_a_cause_within_a_selection_counts_all_affected_services():
     view = make_broken_view()
     part = view.part(view.ports[:2], (), ())
     whole = Incidents(view)
@@ -334,7 +334,7 @@ def test_a_cause_in_a_selection_counts_all_affected_services():
     assert lines_of(part.part(view.ports[:1], (), ()), incidents=whole)[1].startswith("  ! shop/")
 
 
-def test_wide_output_has_all_causes_with_all_services_and_remedies():
+def test_wide_output_lists_all_causes_with_all_services_and_remedies():
     causes = [refuses(f"10.244.0.{number}:80") for number in range(7)]
     endpoints = tuple(make_endpoint(str(one.get("at")), cause=one) for one in causes)
     view = make_view(*(make_port(name, endpoints=endpoints) for name in ("a", "b")))
@@ -346,5 +346,5 @@ def test_wide_output_has_all_causes_with_all_services_and_remedies():
     assert sum(line.startswith("      -> ") for line in wide) == 7
 
 
-def test_text_and_top_are_as_recorded(tmp_path):
+def test_text_and_top_match_the_recorded_text(tmp_path):
     assert changed(tmp_path, "text", "top") == []

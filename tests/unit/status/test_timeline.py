@@ -20,14 +20,14 @@ def test_equal_views_have_no_events():
     assert events(CALM, CALM) == []
 
 
-def test_a_problem_begins_and_ends():
+def test_a_problem_has_a_start_and_an_end_event():
     away = replace(CALM, source=source("cannot watch: refused"))
     what = "Source: cannot watch: refused"
     assert events(CALM, away) == [Event(NOW, Level.TROUBLE, what)]
     assert events(away, CALM) == [Event(NOW, Level.OK, f"Resolved: {what}")]
 
 
-def test_the_end_of_the_start_is_an_event():
+def test_completing_the_start_is_an_event():
     starting = replace(CALM, is_ready=False, source=replace(CALM.source, is_synced=False))
     assert events(starting, CALM) == [Event(NOW, Level.OK, "Started")]
 
@@ -36,7 +36,7 @@ def test_a_problem_with_changing_figures_stays_the_same_event():
     assert events(replace(CALM, descriptors=19_000), replace(CALM, descriptors=19_999)) == []
 
 
-def test_problems_of_service_ports_are_left_out():
+def test_problems_of_service_ports_are_omitted():
     refused = make_port("cart", endpoints=(), reason="it has no endpoints")
     assert events(make_view(), make_view(refused)) == []
 
@@ -48,13 +48,13 @@ def test_problems_of_service_ports_are_left_out():
         pytest.param(WorkerFacts(1, 99, 1, 0, 0, hung=1), "hung", id="hung"),
     ],
 )
-def test_a_worker_is_replaced(worker, how):
+def test_replacing_a_worker_is_an_event(worker, how):
     (event,) = events(CALM, replace(CALM, workers=(CALM.workers[0], worker)))
     assert event.level is Level.TROUBLE
     assert event.what.startswith(f"Worker 1 {how} and was replaced: ")
 
 
-def test_rules_are_repaired():
+def test_repairing_rules_is_an_event():
     (event,) = events(CALM, replace(CALM, steering=SteeringState("nftables", repairs=3)))
     assert event.what == (
         "3 rules and frontends of nftables steering had been changed by another program, and "
@@ -62,7 +62,7 @@ def test_rules_are_repaired():
     )
 
 
-def test_saved_connections_are_part_of_an_events_text():
+def test_saved_connections_are_included_in_an_events_text():
     assert Event(NOW, Level.OK, "a").text == "a"
     assert Event(NOW, Level.OK, "a", saved=1).text == "a; 1 connection saved"
     assert Event(NOW, Level.OK, "a", saved=12).text == "a; 12 connections saved"
@@ -93,7 +93,7 @@ def test_events_with_the_same_cause_at_several_service_ports_are_joined():
         ),
     ],
 )
-def test_other_events_are_shown_each_the_newest_first(events):
+def test_other_events_are_shown_individually_newest_first(events):
     assert joined(events) == events[::-1]
 
 

@@ -17,7 +17,7 @@ def test_a_longer_text_continues_in_its_column():
     ]
 
 
-def test_a_too_narrow_column_is_left():
+def test_a_too_narrow_column_is_abandoned():
     head = "  ✕ kube-system/metrics-server:https  [fd00::7:1]:443  0 of 1  "
     assert list(placed(head, WORDS, 60)) == [
         head.rstrip(),
@@ -26,7 +26,7 @@ def test_a_too_narrow_column_is_left():
     ]
 
 
-def test_blanks_before_a_text_are_kept_on_each_line():
+def test_leading_blanks_are_kept_on_each_line():
     assert list(placed("", f"  {WORDS}", 50)) == [
         "  no route to 10.244.0.9: that address does not",
         "  exist, or its node is down",
@@ -38,7 +38,7 @@ def test_words_and_names_are_not_broken():
     assert list(placed("  ", f"{name} b", 60)) == [f"  {name}", "  b"]
 
 
-def test_a_command_stays_on_one_line_but_a_sentence_is_wrapped():
+def test_a_command_stays_on_one_line_and_a_sentence_is_wrapped():
     command = "kubectl get pods --namespace=shop -l app.kubernetes.io/name=web"
     assert list(placed_remedy("   -> ", command, 50)) == [f"   -> {command}"]
     assert len(list(placed_remedy("   -> ", command.capitalize(), 50))) == 2

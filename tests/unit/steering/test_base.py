@@ -14,7 +14,7 @@ from userspace_proxy.steering.base import (
 )
 
 
-def test_a_frontend_on_the_kernel_path_has_its_port_and_its_endpoints():
+def test_a_kernel_path_frontend_is_rendered_with_its_port_and_endpoints():
     web = Frontend("10.96.7.1", 80, Protocol.TCP)
     choice = EndpointChoice((SocketAddress("10.244.1.3", 80), SocketAddress("10.244.1.2", 80)))
     assert render_targets({web: KernelTarget(36001, (choice,))}) == (

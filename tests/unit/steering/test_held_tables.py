@@ -26,7 +26,7 @@ from userspace_proxy.steering.held_tables import ConntrackHold, Untracked
         ),
     ],
 )
-async def test_the_table_exists_while_held_and_only_its_owner_can_change_it(node, make, name, rule):
+async def test_a_held_table_can_be_changed_only_by_its_owner(node, make, name, rule):
     table = make()
     for _ in range(2):
         assert await table.hold() == ""
@@ -47,7 +47,7 @@ async def test_the_table_exists_while_held_and_only_its_owner_can_change_it(node
         pytest.param(lambda kernel: Untracked([10256], kernel=kernel), id="untracked"),
     ],
 )
-async def test_a_kernel_without_owners_gets_no_table(node, monkeypatch, make):
+async def test_without_table_owner_support_no_table_is_held(node, monkeypatch, make):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     table = make(KernelOffers({"table owner": errno.EINVAL}))
     assert await table.hold() == "this kernel lacks table owner (Linux 5.12)"

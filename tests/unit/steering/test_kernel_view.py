@@ -24,7 +24,7 @@ def test_a_new_namespace_has_a_loopback_interface_and_no_rules(node):
     assert read_kernel("input", "forward") == KernelView(links=("lo",))
 
 
-def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
+def test_interfaces_and_rules_of_nft_and_legacy_tables_are_read(node):
     node.run("""
         ip link add veth0 type veth peer name veth1
         iptables-legacy -t nat -N KUBE-SERVICES
@@ -43,7 +43,7 @@ def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
     assert ChainTable("inet", "userspace-proxy") not in kernel.nft
 
 
-def test_parts_that_cannot_be_read_are_reported(node):
+def test_unreadable_parts_are_reported(node):
     """Without a privilege the rest is read: names of interfaces."""
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
     ask = (

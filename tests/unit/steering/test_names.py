@@ -33,16 +33,16 @@ NAMES = ["canary", "a.b_c-D", "x" * 15, "x" * 16, "x" * 63, "-", "UPROXY-PRE", "
         pytest.param("kube/proxy", "kube_p~3b182fa2", id="no-name-of-kubernetes"),
     ],
 )
-def test_labels(name, expected):
+def test_labels_are_derived_from_proxy_names(name, expected):
     assert proxy_label(name) == expected
 
 
-def test_names_with_the_same_beginning_have_different_labels():
+def test_names_with_the_same_prefix_have_different_labels():
     assert proxy_label("the-same-beginning-1") != proxy_label("the-same-beginning-2")
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
-def test_chain_names_are_translated_for_the_kernel_and_back(name):
+def test_chain_names_round_trip_through_the_kernels_names(name):
     names = ChainNames(name)
     for chain in (PRE, OUT, TCP, UDP, LONGEST, OF_THE_TREE, OF_RANGES):
         in_kernel = names.in_kernel(chain)
@@ -55,14 +55,14 @@ def test_chain_names_are_translated_for_the_kernel_and_back(name):
 @pytest.mark.parametrize("name", ["", "canary", "PRE"])
 @pytest.mark.parametrize("other", ["", "canary", "PRE", "canary-2"])
 @pytest.mark.parametrize("chain", ["UPROXY-PRE", OF_THE_TREE])
-def test_chains_of_another_proxy_count_as_other_programs(name, other, chain):
+def test_chains_of_another_proxy_are_not_recognized_as_own(name, other, chain):
     seen = ChainNames(name).known(ChainNames(other).in_kernel(chain))
     assert seen.startswith("UPROXY-") is (name == other)
 
 
 @pytest.mark.parametrize("name", ["", "canary"])
 @pytest.mark.parametrize("chain", ["PREROUTING", "ACCEPT", "KUBE-SERVICES", "REJECT", ""])
-def test_names_of_other_programs_stay_unchanged(name, chain):
+def test_names_of_other_programs_are_unchanged(name, chain):
     names = ChainNames(name)
     assert (names.in_kernel(chain), names.known(chain)) == (chain, chain)
     assert label_of(chain) is None
@@ -76,7 +76,7 @@ def test_names_of_other_programs_stay_unchanged(name, chain):
         pytest.param("a-name-of-16-chr", "userspace-proxy-a-name/8e5a536d", id="too-long"),
     ],
 )
-def test_tables(name, table):
+def test_table_names_are_derived_from_proxy_names(name, table):
     assert STEERING_TABLES.of(name) == table
 
 
@@ -101,7 +101,7 @@ def test_tables_of_other_programs_belong_to_no_proxy(table):
 
 @pytest.mark.parametrize("name", ["", *NAMES])
 @pytest.mark.parametrize("kind", ["", "replies", "new"])
-def test_a_tables_name_is_parsed_as_written(name, kind):
+def test_a_table_name_round_trips(name, kind):
     table = OwnTable(kind, proxy_label(name))
     assert read_own_table(table.name) == table
 
@@ -116,5 +116,5 @@ def test_a_tables_name_is_parsed_as_written(name, kind):
         pytest.param(ChainTable("ip", "userspace-proxy"), False, id="of-a-family-it-never-uses"),
     ],
 )
-def test_a_table_is_a_userspace_proxys_by_family_and_name(table, is_own):
+def test_a_table_is_recognized_as_own_by_family_and_name(table, is_own):
     assert is_own_table(table) == is_own

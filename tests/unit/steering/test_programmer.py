@@ -82,7 +82,7 @@ def test_an_unchanged_port_is_not_written(programmer):
     assert programmer.writes == [{WEB: 36001}]
 
 
-def test_after_a_first_apply_that_failed_nothing_is_applied(programmer):
+def test_after_a_failed_first_apply_no_state_is_applied(programmer):
     programmer.refused.add(WEB)
     with pytest.raises(SteeringError):
         programmer.apply({WEB: 36001})
@@ -91,7 +91,7 @@ def test_after_a_first_apply_that_failed_nothing_is_applied(programmer):
         programmer.change({DNS: 36002})
 
 
-def test_a_refused_change_is_undone_and_the_old_state_stays_desired(programmer):
+def test_a_rejected_change_is_undone_and_the_old_state_stays_desired(programmer):
     programmer.apply({WEB: 36001, DNS: 36002})
     programmer.refused.add(CART)
     with pytest.raises(SteeringError, match="is refused"):
@@ -118,7 +118,7 @@ class ByFrontend(ProgrammedSteering):
     ("kind", "port"),
     [pytest.param(ByPort, 35999, id="proxy-port"), pytest.param(ByFrontend, 0, id="frontend")],
 )
-async def test_a_refused_frontend_has_a_port_of_its_own(programmer, kind, port):
+async def test_a_refused_frontend_has_its_own_port(programmer, kind, port):
     steering = kind(SteeringFacts(refuse_port=35999), lambda: programmer)
     await steering.apply({WEB: 36001, CART: REFUSE})
     assert programmer.kernel == {WEB: 36001, CART: port}
@@ -147,7 +147,7 @@ def end_round(released):
         return ended
 
 
-def test_a_port_is_kept_for_at_least_a_whole_round():
+def test_a_released_port_is_kept_for_at_least_a_full_round():
     released = ReleasedPorts()
     released.add([36001])
     assert end_round(released) == set()
@@ -168,7 +168,7 @@ def test_a_port_with_a_failed_guard_removal_is_kept():
     assert [end_round(released), end_round(released)] == [set(), {36001}]
 
 
-def test_a_range_is_without_the_ports_that_others_have():
+def test_a_range_excludes_ports_of_other_frontends():
     old = Frontend("10.96.0.21", 100, Protocol.UDP, last=200)
     new = Frontend("10.96.0.21", 150, Protocol.UDP, last=250)
     single = Frontend("10.96.0.21", 120, Protocol.UDP)
@@ -181,7 +181,7 @@ def test_a_range_is_without_the_ports_that_others_have():
     assert ranges_among([WEB], [new]) == {}
 
 
-def test_a_range_within_an_old_one_does_not_exclude_others():
+def test_a_range_within_an_old_range_does_not_exclude_others():
     ip = "10.96.0.21"
     old = Frontend(ip, 100, Protocol.UDP, last=200)
     spans = ((90, 99), (100, 110), (120, 130), (195, 205), (210, 220))

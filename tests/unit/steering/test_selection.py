@@ -23,7 +23,7 @@ WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-def test_a_name_selects_its_steering(name):
+def test_a_name_selects_the_steering(name):
     assert make_steering(name, FACTS).name == name
 
 
@@ -33,7 +33,7 @@ def test_auto_chooses_local_in_the_proxys_own_namespace():
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-async def test_the_lack_of_a_kernel_path_is_known_before_the_start(node, name):
+async def test_a_missing_kernel_path_is_reported_before_the_start(node, name):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
     steering = make_steering(name, FACTS)
     await steering.start()
@@ -78,7 +78,7 @@ def test_auto_chooses_the_steering_that_the_node_supports(
     assert answer == expected
 
 
-def test_other_names_are_errors_with_a_remedy():
+def test_unknown_steering_names_are_errors_with_a_remedy():
     with pytest.raises(SteeringError) as caught:
         make_steering("ipvs", FACTS)
     assert str(caught.value) == (
@@ -94,7 +94,7 @@ def test_requirements_of_a_steering_are_checked_before_the_start(monkeypatch):
         selection.check_steering("iptables", LACKS_NOTHING, own_namespace=False)
 
 
-def test_a_kernel_without_nftables_ends_the_start_naming_an_alternative():
+def test_a_kernel_without_nftables_fails_the_start_naming_an_alternative():
     for check in (selection.check_kernel, selection.check_steering):
         with pytest.raises(SteeringError) as caught:
             check("nftables", WITHOUT_NFTABLES, own_namespace=False)
@@ -107,7 +107,7 @@ def test_a_kernel_without_nftables_ends_the_start_naming_an_alternative():
 
 
 @pytest.mark.parametrize("part", ["inet tables", "sets", "nat", "redirect", "ct", "reject"])
-def test_a_kernel_without_a_part_of_nftables_makes_auto_choose_iptables(part):
+def test_a_missing_nftables_feature_makes_auto_choose_iptables(part):
     kernel = KernelOffers({part: errno.EOPNOTSUPP})
     assert selection.choose("auto", kernel, own_namespace=False) == "iptables"
     with pytest.raises(SteeringError, match=f"this kernel lacks {part}"):
@@ -121,7 +121,7 @@ def test_legacy_tables_of_either_family_are_in_use_once_read(node, program):
     assert selection.has_legacy_tables()
 
 
-def test_a_kernel_without_legacy_tables_has_iptables_name_nftables():
+def test_a_kernel_without_legacy_tables_suggests_nftables():
     kernel = KernelOffers({"legacy tables": errno.ENOPROTOOPT})
     assert selection.iptables_lacks(kernel).startswith("this kernel lacks legacy tables (modprobe ")
     with pytest.raises(SteeringError) as caught:
@@ -146,14 +146,14 @@ def test_the_remedy_names_steering_none_if_no_other_steering_works(monkeypatch):
     assert selection.remedy("auto", neither).startswith("run as root or grant NET_ADMIN")
 
 
-def test_local_needs_nftables_only_beside_other_daemons():
+def test_local_requires_nftables_only_beside_other_daemons():
     selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=True)
     with pytest.raises(SteeringError, match="cannot steer by local: this kernel lacks nf_tables"):
         selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=False)
 
 
 @pytest.mark.parametrize("steering", ["none", NoSteering(FACTS)], ids=["none", "of-the-caller"])
-def test_without_rules_only_sockets_are_tried(steering, monkeypatch):
+def test_steerings_without_rules_probe_only_sockets(steering, monkeypatch):
     tried = []
 
     def note(names=NEEDS):
@@ -191,13 +191,13 @@ async def test_leftovers_of_other_steerings_are_removed(node, steering):
     assert "10.96.7.1" not in left
 
 
-async def test_leftovers_of_another_proxy_stay(node):
+async def test_leftovers_of_another_proxy_are_kept(node):
     await leave("nftables", "canary")
     assert await remove_leftovers("local", "") == Leftovers((), ())
     assert "userspace-proxy-canary" in node.run("nft list tables")
 
 
-async def test_the_kernel_path_of_a_run_that_died_before_its_first_ports_is_removed(node):
+async def test_a_leftover_kernel_path_table_without_proxy_ports_is_removed(node):
     await leave("nftables", target=TO_ENDPOINT)
     # It is written after the kernel path's.
     node.run("nft delete table inet userspace-proxy")

@@ -63,7 +63,7 @@ def answer(auto, *endpoints):
         auto.note(endpoint, None)
 
 
-def test_at_first_a_service_port_is_on_userspace_until_each_endpoint_has_answered_once(auto):
+def test_a_service_port_starts_on_userspace_until_each_endpoint_has_answered_a_probe(auto):
     assert auto.follow(WEB) == (
         DataPath.USERSPACE,
         "auto, and 2 endpoints still to be probed",
@@ -93,7 +93,7 @@ def test_the_first_failed_probe_moves_a_port_to_userspace_with_the_reason(auto):
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_clients_without_an_answer_are_the_way_to_userspace_whatever_probes_show(auto, protocol):
+def test_unanswered_clients_move_a_port_to_userspace_regardless_of_probes(auto, protocol):
     web = plan(A, B, protocol=protocol)
     auto.follow(web)
     answer(auto, *auto.probes.endpoints)
@@ -109,7 +109,7 @@ def test_clients_without_an_answer_are_the_way_to_userspace_whatever_probes_show
     assert auto.take() == {}
 
 
-def test_another_path_forgets_that_clients_had_no_answer(auto):
+def test_switching_to_another_path_forgets_unanswered_clients(auto):
     auto.leave_kernel(WEB.key, forwarding_unanswered())
     auto.follow(plan(A, B, path=DataPath.USERSPACE))
     auto.follow(WEB)
@@ -117,7 +117,7 @@ def test_another_path_forgets_that_clients_had_no_answer(auto):
     assert auto.follow(WEB).path is DataPath.KERNEL
 
 
-def test_after_a_failure_two_answers_in_a_row_are_the_way_back(auto):
+def test_after_a_failure_two_answered_probes_in_a_row_restore_the_kernel_path(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.note(B, REFUSED)
@@ -132,7 +132,7 @@ def test_after_a_failure_two_answers_in_a_row_are_the_way_back(auto):
     assert auto.follow(WEB).path is DataPath.USERSPACE, "each failure wants two answers"
 
 
-def test_all_endpoints_have_to_answer(auto):
+def test_all_endpoints_must_answer_probes(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.note(A, REFUSED)
@@ -146,7 +146,7 @@ def test_all_endpoints_have_to_answer(auto):
     assert auto.take()[WEB.key].path is DataPath.KERNEL
 
 
-def test_another_error_is_another_reason_and_the_same_is_no_news(auto):
+def test_a_different_error_changes_the_reason_and_a_repeated_one_does_not(auto):
     auto.follow(WEB)
     auto.note(A, REFUSED)
     auto.take()
@@ -156,7 +156,7 @@ def test_another_error_is_another_reason_and_the_same_is_no_news(auto):
     assert "10.244.1.1:8080 is unreachable" in auto.take()[WEB.key].why
 
 
-def test_a_shared_endpoint_is_probed_once_and_decides_for_all(auto):
+def test_a_shared_endpoint_is_probed_once_for_all_service_ports(auto):
     other = plan(B, C, name="cart")
     auto.follow(WEB)
     auto.follow(other)
@@ -172,7 +172,7 @@ def test_a_shared_endpoint_is_probed_once_and_decides_for_all(auto):
     assert auto.probes.endpoints == []
 
 
-def test_a_new_endpoint_must_answer_first_and_a_removed_one_no_longer_counts(auto):
+def test_a_new_endpoint_must_answer_first_and_a_removed_endpoint_no_longer_counts(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.take()
@@ -187,12 +187,12 @@ def test_endpoints_for_outside_clients_are_also_probed(auto):
     assert sorted(auto.probes.endpoints) == [A, B]
 
 
-def test_an_endpoint_on_standby_is_not_probed(auto):
+def test_a_standby_endpoint_is_not_probed(auto):
     auto.follow(plan(A, B, standbys=((B, 1),)))
     assert auto.probes.endpoints == [A]
 
 
-def test_udp_stays_in_the_kernel_unless_endpoints_are_missing(auto):
+def test_udp_stays_on_the_kernel_path_while_endpoints_exist(auto):
     assert auto.follow(plan(A, protocol=Protocol.UDP)) == NOT_PROBED
     assert auto.follow(plan(protocol=Protocol.UDP)) == NO_ENDPOINTS
     assert auto.follow(plan()) == NO_ENDPOINTS
@@ -200,7 +200,7 @@ def test_udp_stays_in_the_kernel_unless_endpoints_are_missing(auto):
     auto.close()
 
 
-def test_a_service_port_no_longer_auto_is_not_probed(auto):
+def test_a_service_port_leaving_auto_is_no_longer_probed(auto):
     auto.follow(WEB)
     asked = replace(WEB, path=PathDecision(DataPath.KERNEL, "its annotation asks for it"))
     assert auto.follow(asked) == asked.path
@@ -221,7 +221,7 @@ async def test_a_switch_reverted_before_taking_effect_is_not_counted(make):
     assert served.path.now is DataPath.USERSPACE
 
 
-async def test_a_path_is_shown_and_reported_once_the_steering_has_changed(start):
+async def test_a_path_is_shown_and_reported_after_the_steering_has_changed(start):
     shown = []
 
     class Looking(WatchedSteering):
@@ -242,7 +242,7 @@ async def test_a_path_is_shown_and_reported_once_the_steering_has_changed(start)
     assert [one.path.now for one in start.served_ports] == [DataPath.USERSPACE]
 
 
-async def test_probes_switch_a_path_at_once_and_without_a_round(start, caplog):
+async def test_probes_switch_a_path_at_once_without_a_sync_round(start, caplog):
     caplog.set_level("INFO")
     steering = WatchedSteering()
     # The next round would be an hour later.
@@ -265,7 +265,7 @@ async def test_probes_switch_a_path_at_once_and_without_a_round(start, caplog):
     assert said[1].startswith("shop/web: path userspace: auto, and a probe failed: 10.244.1.1")
 
 
-async def test_the_log_has_at_most_twenty_lines_of_many_switches(start, caplog):
+async def test_at_most_twenty_path_switches_are_logged(start, caplog):
     caplog.set_level("INFO")
     steering, loop, cluster = await begin(start)
     auto = start.served_ports.auto_paths

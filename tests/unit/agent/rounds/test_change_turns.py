@@ -60,14 +60,14 @@ def rounds():
     return found
 
 
-def test_a_change_that_exceeds_the_rest_of_a_turn_waits(rounds):
+def test_a_change_exceeding_the_remaining_turn_waits(rounds):
     rounds.elements = 3_000
     for n in range(3):
         rounds.change(f"web-{n}", count=1)
     assert [len(rounds.round(1.0)) for _ in range(3)] == [1, 1, 1]
 
 
-def test_a_new_port_takes_longer_than_a_changed_one(rounds):
+def test_a_new_port_costs_more_than_a_changed_port(rounds):
     taken = []
     for _ in range(2):
         for n in range(300):
@@ -103,7 +103,7 @@ def addresses(rounds, name):
         pytest.param(addresses, 2, id="addresses"),
     ],
 )
-def test_slices_elements_and_addresses_count_beside_endpoints(rounds, put, count):
+def test_slices_elements_and_addresses_add_to_the_cost_of_a_turn(rounds, put, count):
     for n in range(count):
         put(rounds, f"web-{n}")
     taken = rounds.round()
@@ -111,7 +111,7 @@ def test_slices_elements_and_addresses_count_beside_endpoints(rounds, put, count
     assert len(taken | rounds.round(60.0)) == count
 
 
-def test_the_service_that_has_waited_longest_is_taken_first(rounds):
+def test_the_longest_waiting_service_is_synced_first(rounds):
     for name in ("a", "b", "c"):
         rounds.change(name)
     order = []
@@ -122,7 +122,7 @@ def test_the_service_that_has_waited_longest_is_taken_first(rounds):
     assert sorted(order) == ["a", "b", "c"]
 
 
-def test_a_namespace_that_changes_all_the_time_waits_longer_and_longer(rounds):
+def test_a_constantly_changing_namespace_waits_longer_each_time(rounds):
     taken_at = []
     for _ in range(100):
         rounds.change("web")
@@ -145,7 +145,7 @@ def test_a_quiet_namespace_does_not_wait(rounds):
     assert (rounds.round(), rounds.round(0.3)) == (set(), {"web"})
 
 
-def test_a_small_service_of_a_namespace_that_waits_does_not_wait(rounds):
+def test_a_small_service_of_a_waiting_namespace_does_not_wait(rounds):
     rounds.change("web")
     rounds.round()
     rounds.change("web")
@@ -190,7 +190,7 @@ OLD = {
 }
 
 
-def test_a_large_service_that_changes_all_the_time_waits(waiting):
+def test_a_constantly_changing_large_service_waits(waiting):
     for seconds in range(100):
         put(waiting, **OLD, affinity_timeout_s=seconds)
     assert put(waiting, **OLD, is_internal_local=True) == service(
@@ -221,7 +221,7 @@ def test_removals_from_a_waiting_service_take_effect_at_once(waiting, now, kept)
     assert found == service(key, **{"ports": PORTS, **OLD, **kept})
 
 
-def test_a_node_port_that_a_service_has_no_longer_does_not_wait(rounds):
+def test_a_removed_node_port_is_released_without_waiting(rounds):
     rounds.change("web")
     ports = tuple(replace(port, node_port=30000 + port.port) for port in PORTS)
     put(rounds, ports)
@@ -229,11 +229,11 @@ def test_a_node_port_that_a_service_has_no_longer_does_not_wait(rounds):
     assert put(rounds, now).ports == (PORTS[0], *ports[1:])
 
 
-def test_a_service_that_another_proxy_gets_is_no_longer_served_at_once(waiting):
+def test_a_service_moved_to_another_proxy_stops_being_served_at_once(waiting):
     assert put(waiting, **OLD, proxy_name="other").proxy_name == "other"
 
 
-def test_only_judged_endpoints_count_towards_a_services_wait(rounds):
+def test_only_evaluated_endpoints_count_towards_a_services_wait(rounds):
     rounds.change("web", 10_000)
     put(rounds, tuple(ServicePort(f"p{n}", n, "TCP") for n in range(1, 1_001)))
     rounds.change("web", 10_000)

@@ -52,7 +52,7 @@ def test_a_removed_service_and_its_slice_count_as_changes():
     assert count_changes(before, cluster.remove("web")) == ChangeCounts(1, 1)
 
 
-def test_a_relist_with_the_same_content_counts_nothing():
+def test_a_relist_with_the_same_content_counts_no_changes():
     cluster = Cluster()
     before = cluster.serve("web", "10.96.0.1", POD)
     cluster.store.replace_services([service("web", "10.96.0.1")])
@@ -69,7 +69,7 @@ def with_slices(cluster, *times):
     return cluster.store.snapshot()
 
 
-def test_the_changes_behind_new_slices_are_noted_and_taken_once():
+def test_the_trigger_times_of_new_slices_are_recorded_and_taken_once():
     cluster, triggers = Cluster(), Triggers(started=900.0)
     before = cluster.serve("web", "10.96.0.1", POD)
     after = with_slices(cluster, 1000.0, 0.0, 899.0, 1002.0)
@@ -82,7 +82,7 @@ def test_the_changes_behind_new_slices_are_noted_and_taken_once():
     assert len(triggers) == 0
 
 
-def test_the_number_of_changes_that_wait_has_a_bound(monkeypatch):
+def test_the_number_of_waiting_triggers_is_bounded(monkeypatch):
     monkeypatch.setattr(changes, "_TRIGGERS_MAX", 3)
     cluster, triggers = Cluster(), Triggers(started=900.0)
     triggers.note(None, with_slices(cluster, *(1000.0 + n for n in range(9))))
@@ -92,7 +92,7 @@ def test_the_number_of_changes_that_wait_has_a_bound(monkeypatch):
     assert len(triggers) == 3
 
 
-async def test_a_change_waits_from_its_arrival(start):
+async def test_a_changes_wait_starts_at_its_arrival(start):
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", "10.96.0.1", POD))
     assert loop.counters.waiting_since == 0
@@ -134,7 +134,7 @@ def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float])
     return progress
 
 
-async def test_a_waiting_change_is_not_in_force_while_the_rest_is():
+async def test_a_waiting_change_is_not_in_force_while_other_changes_are():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert (progress.is_behind, progress.in_force is progress.latest) == (False, False)
@@ -149,7 +149,7 @@ async def test_a_waiting_change_is_not_in_force_while_the_rest_is():
     assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
 
 
-async def test_a_change_at_its_turn_waits_until_in_force():
+async def test_a_change_at_its_turn_is_waiting_until_in_force():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0
@@ -170,7 +170,7 @@ def test_a_changes_duration_is_reported_once_in_force():
     assert triggers.take(1, 1003.0) == [3.0]
 
 
-async def test_before_the_first_snapshot_nothing_is_in_force():
+async def test_before_the_first_snapshot_no_state_is_in_force():
     progress = Progress(SyncCounters())
     waiting = [asyncio.ensure_future(each) for each in (progress.settled(), progress.caught_up())]
     await progress.announce()
@@ -201,7 +201,7 @@ async def test_waiters_for_a_snapshot_resume_when_it_takes_effect():
     assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [None, None, snapshot, 1]
 
 
-async def test_progress_is_not_settled_while_a_newer_snapshot_is_being_made():
+async def test_progress_is_not_settled_while_a_newer_snapshot_is_pending():
     progress = Progress(SyncCounters())
     progress.add(Cluster().serve("web", "10.96.0.1", POD))
     progress.end(progress.begin())

@@ -54,18 +54,18 @@ def test_all_clients_may_use_all_usable_endpoints():
     assert choices() == (EndpointChoice((A, B)),)
 
 
-def test_clients_outside_the_source_ranges_have_no_choice():
+def test_clients_outside_the_source_ranges_get_no_endpoint_choice():
     assert choices(admits=(OFFICE,)) == (EndpointChoice((A, B), (OFFICE,)),)
 
 
-def test_clients_from_outside_may_have_other_endpoints():
+def test_outside_clients_may_have_other_endpoints():
     assert choices(outside=(B,), inside=(PODS,)) == (
         EndpointChoice((A, B), (PODS,)),
         EndpointChoice((B,)),
     )
 
 
-def test_clients_from_outside_without_an_endpoint_are_left_to_the_proxy_port():
+def test_outside_clients_without_an_endpoint_use_the_proxy_port():
     assert choices(outside=(), inside=(PODS,), admits=(PODS,)) == (EndpointChoice((A, B), (PODS,)),)
 
 
@@ -80,7 +80,7 @@ def test_source_ranges_limit_clients_inside_and_outside():
 @pytest.mark.parametrize(
     "serving", [Serving(), Serving((A, B), admits=())], ids=["none", "all-dropped"]
 )
-def test_without_endpoints_or_clients_there_is_no_choice(serving):
+def test_without_endpoints_or_admitted_clients_there_are_no_choices(serving):
     assert tuple(choices_of(serving)) == ()
 
 
@@ -122,14 +122,14 @@ def test_session_affinity_belongs_to_the_service_port():
     }
 
 
-def test_a_service_port_that_has_left_the_kernel_path_keeps_its_endpoints_for_flows():
+def test_a_service_port_leaving_the_kernel_path_keeps_its_endpoints_for_open_flows():
     targets = targets_of(PLAN, {WEB: 20000}, is_in_kernel=False)
     assert targets == {
         WEB: KernelTarget(20000, (EndpointChoice((A, B)),), is_on=False, name=port_key("shop/web"))
     }
 
 
-async def test_a_path_is_switched_by_the_targets_alone_and_the_listener_stays(make):
+async def test_a_path_switch_changes_only_targets_and_keeps_the_listener(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     web = Frontend("10.96.0.1", 80, Protocol.TCP)
     choices = (EndpointChoice((SocketAddress(POD, 8080),)),)
@@ -153,14 +153,14 @@ RTP = Frontend("10.96.7.1", 9000, Protocol.UDP, last=20000)
 RANGES = (DialledRange("10.96.7.1", 9000, 20000, 10000),)
 
 
-def test_the_endpoints_of_a_range_have_the_number_of_its_first_port():
+def test_endpoints_of_a_range_have_the_target_of_its_first_port():
     found = targets_of(plan(ranges=RANGES), {WEB: 1, RTP: 1}, is_in_kernel=True)
     (choice,) = found[RTP].choices
     assert choice.endpoints == (SocketAddress(A.ip, 7080), SocketAddress(B.ip, 7080))
     assert found[WEB].choices[0].endpoints == (A, B)
 
 
-def test_udp_ports_of_a_range_never_lead_to_a_proxy_port():
+def test_udp_ports_of_a_range_have_no_proxy_port():
     found = targets_of(plan(ranges=RANGES), {WEB: 1, RTP: 1}, is_in_kernel=True)
     assert (found[WEB].port, found[RTP].port) == (1, REFUSE)
     held = kernel_targets(plan(ranges=RANGES), {WEB: 1, RTP: 1}, (), is_in_kernel=True)
@@ -171,7 +171,7 @@ def test_udp_ports_of_a_range_never_lead_to_a_proxy_port():
     assert targets_of(plan(ranges=RANGES), {tcp: 1}, is_in_kernel=True)[tcp].port == 1
 
 
-def test_affinity_may_belong_to_the_pods_of_a_service():
+def test_affinity_may_be_shared_by_all_ports_of_a_service():
     shared = plan(affinity_timeout_s=60, handling=Handling(shares_affinity=True))
     (target,) = targets_of(shared, {WEB: 1}, is_in_kernel=True).values()
     assert target.affinity == Affinity("shop/web (all ports)", 60, is_of_pods=True)

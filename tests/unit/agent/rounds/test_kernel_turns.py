@@ -32,9 +32,7 @@ def serve(cluster, count, handling, **fields):
     return snapshot
 
 
-async def test_as_many_enter_at_once_as_a_turn_has_elements_and_the_others_follow(
-    make, monkeypatch
-):
+async def test_kernel_path_entries_per_round_are_limited_and_the_rest_follow(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2 * (1 + 3))
     cluster, served_ports, woken = Cluster(), make(Bind.PROXY_PORT), []
     served_ports.auto_paths.on_change = lambda: woken.append(True)
@@ -49,14 +47,14 @@ async def test_as_many_enter_at_once_as_a_turn_has_elements_and_the_others_follo
     assert len(woken) == 2
 
 
-async def test_rules_of_session_affinity_count_as_the_elements_that_take_as_long(make, monkeypatch):
+async def test_affinity_rules_count_as_several_elements(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2 * (1 + 3 + (4 + 4) * RULE_ELEMENTS))
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(serve(cluster, 5, KERNEL, affinity_timeout_s=60))
     assert len(in_kernel(served_ports)) == 2
 
 
-async def test_none_enters_with_changes_of_others_while_some_wait(make, monkeypatch):
+async def test_service_ports_do_not_enter_the_kernel_path_with_other_changes(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 1)
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(serve(cluster, 3, KERNEL))
@@ -66,7 +64,7 @@ async def test_none_enters_with_changes_of_others_while_some_wait(make, monkeypa
     assert len(turn(served_ports)) == 2
 
 
-async def test_service_ports_that_leave_or_are_removed_do_not_wait(make, monkeypatch):
+async def test_service_ports_leaving_the_kernel_path_do_not_wait(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 1)
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(serve(cluster, 3, KERNEL))

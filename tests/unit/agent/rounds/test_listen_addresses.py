@@ -55,7 +55,7 @@ def taken():
     return error
 
 
-def test_a_frontend_is_bound_even_if_this_node_lacks_its_address():
+def test_a_frontend_is_bound_even_if_the_node_lacks_its_address():
     _, key, wanted = one(make(Bind.FRONTEND), "10.96.0.1")
     assert key == Frontend("10.96.0.1", 80, Protocol.TCP)
     assert list(wanted.addresses) == [SocketAddress("10.96.0.1", 80)]
@@ -63,7 +63,7 @@ def test_a_frontend_is_bound_even_if_this_node_lacks_its_address():
 
 
 @pytest.mark.parametrize(("second", "expected"), [(8080, [80, 8080, FIRST]), (0, [80, FIRST])])
-def test_a_second_loopback_port_is_tried_before_the_range(second, expected):
+def test_a_second_loopback_port_is_tried_before_the_proxy_port_range(second, expected):
     addresses = make(Bind.LOOPBACK, second_port=lambda frontend: second and frontend.port + 8000)
     _, _, wanted = one(addresses, "127.98.0.1")
     found = list(itertools.islice(wanted.addresses, len(expected)))
@@ -77,14 +77,14 @@ def test_a_second_loopback_port_is_tried_before_the_range(second, expected):
         pytest.param("10.96.0.1", [("127.0.0.1", FIRST), ("127.0.0.1", FIRST + 1)], id="another"),
     ],
 )
-def test_on_loopback_a_frontend_keeps_a_loopback_address(ip, expected):
+def test_a_loopback_frontend_keeps_its_address_when_bound_to_loopback(ip, expected):
     _, _, wanted = one(make(Bind.LOOPBACK), ip)
     addresses = iter(wanted.addresses)
     assert [next(addresses), next(addresses)] == expected
     assert not wanted.transparent
 
 
-def test_a_port_of_a_range_is_only_at_its_own_number():
+def test_a_port_of_a_range_is_bound_only_at_its_own_number():
     ranges = (DialledRange("127.98.0.1", 80, 90, 80),)
     plan = with_serving(plan_of("127.98.0.1"), ranges=ranges)
     (own,) = plan.frontends
@@ -107,7 +107,7 @@ def test_a_proxy_port_is_the_preferred_port_or_the_next_in_the_range():
     assert [next(addresses).port for _ in range(3)] == [FIRST + 7, FIRST, FIRST + 1]
 
 
-def test_a_limited_number_of_ports_of_other_programs_is_skipped():
+def test_a_limited_number_of_ports_in_use_is_skipped():
     addresses, found = make(Bind.PROXY_PORT), []
     for _ in range(2):
         for _ in range(2):
@@ -117,7 +117,7 @@ def test_a_limited_number_of_ports_of_other_programs_is_skipped():
     assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
 
 
-def test_a_preferred_port_is_offered_after_all_tries():
+def test_a_preferred_port_is_offered_after_all_attempts():
     addresses, frontend = make(Bind.PROXY_PORT), Frontend("10.96.0.1", 80, Protocol.TCP)
     _, _, others = one(addresses, "10.96.0.2")
     assert len(list(others.addresses)) == listen_addresses._TRIES
@@ -134,7 +134,7 @@ def test_all_frontends_share_a_single_proxy_port():
     assert addresses.by_frontend(plan, Answer({}, {key: None})) == {}
 
 
-def test_the_error_names_the_holder_of_a_frontend():
+def test_a_frontend_in_use_is_reported_with_the_holder():
     addresses = make(Bind.FRONTEND, holder="nginx (pid 812)")
     plan, key, _ = one(addresses, "10.96.0.1")
     error = addresses.explain(plan, key, taken())
@@ -199,7 +199,7 @@ def test_another_error_is_reported_unchanged():
         ),
     ],
 )
-def test_an_error_omits_a_port_that_varies_between_attempts(ip, number, said):
+def test_an_error_omits_a_port_number_that_varies_between_attempts(ip, number, said):
     addresses = make(Bind.LOOPBACK)
     plan, key, _ = one(addresses, ip)
     assert str(addresses.explain(plan, key, refused(number))) == (
@@ -222,7 +222,7 @@ RECOVERED = [
 
 
 @pytest.mark.parametrize(("bind", "recovered", "addresses"), RECOVERED)
-def test_listeners_of_an_earlier_run_are_found_once_each(bind, recovered, addresses):
+def test_recovered_listeners_are_listed_once_each(bind, recovered, addresses):
     found = recovered_addresses(recovered, bind, PortPool(FIRST, FIRST + 9))
     assert list(found) == [(Protocol.TCP, at) for at in addresses]
 
@@ -230,7 +230,7 @@ def test_listeners_of_an_earlier_run_are_found_once_each(bind, recovered, addres
 POD = "192.0.2.1"
 
 
-async def test_listeners_are_found_while_their_service_ports_are_served(make):
+async def test_listeners_are_indexed_while_their_service_ports_are_served(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     cluster.serve("cart", "10.96.0.1", POD)
     served_ports.follow(cluster.serve("web", "10.96.0.2", POD))

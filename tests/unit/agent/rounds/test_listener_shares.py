@@ -52,14 +52,14 @@ def give(shares):
     return given
 
 
-def test_the_namespace_with_the_most_listeners_gives_up_its_latest():
+def test_the_namespace_with_the_most_listeners_gives_up_its_newest():
     shares = holding(shop_web=3, tenant_small=1, tenant_big=20, other_x=16)
     shares.wait(key("shop", "cart"))
     shares.wait(key("new", "web"))
     assert give(shares) == ["tenant/big:p19", "tenant/big:p18"]
 
 
-def test_no_giver_falls_below_its_share_and_no_receiver_rises_above():
+def test_redistribution_keeps_givers_at_and_receivers_below_their_share():
     shares = holding(shop_web=SHARE - 2, tenant_big=SHARE + 9, other_x=SHARE)
     for port in range(5):
         shares.wait(key("shop", "cart", port))
@@ -97,7 +97,7 @@ def test_within_a_namespace_no_service_gives_up_more_than_its_excess():
     assert give(shares) == []
 
 
-def test_freed_listeners_go_to_the_namespaces_and_services_with_the_fewest():
+def test_freed_listeners_go_to_namespaces_and_services_with_the_fewest():
     shares = holding(tenant_big=30, tenant_web=2, shop_web=3)
     for waiting in (key("tenant", "big", 30), key("tenant", "web", 2), key("shop", "web", 3)):
         shares.wait(waiting)
@@ -135,7 +135,7 @@ def test_a_service_is_waiting_until_all_its_ports_are_served():
         ),
     ],
 )
-def test_an_excess_is_of_the_service_or_of_its_namespace(held, expected):
+def test_the_excess_is_computed_for_the_service_or_its_namespace(held, expected):
     assert holding(**held).excess(key("shop", "web", 99)) == expected
 
 
@@ -228,7 +228,7 @@ async def test_a_giver_refuses_before_its_listener_closes(few):
     assert before[frontend] in few.pool.free, "a change of the giver doesn't revive it"
 
 
-async def test_without_a_free_port_a_retry_tries_one_service_port_and_a_change_none(few):
+async def test_without_a_free_port_a_retry_tries_only_one_service_port(few):
     cluster = Cluster()
     settle(few, cluster.serve("tenant", "big", 2 * PORTS))
     few.pool.searches = 0
@@ -238,7 +238,7 @@ async def test_without_a_free_port_a_retry_tries_one_service_port_and_a_change_n
     assert few.pool.searches == 1
 
 
-async def test_a_service_port_with_a_listener_for_each_address_does_not_come_and_go(make, plane):
+async def test_service_ports_with_a_listener_per_address_do_not_flap(make, plane):
     plane._listeners._limit = 2 * PORTS
     ports, cluster = make(Bind.FRONTEND), Cluster()
     for args in (("shop", "web", 15), ("other", "web", 3), ("tenant", "big", 10)):
@@ -254,7 +254,7 @@ async def test_a_service_port_with_a_listener_for_each_address_does_not_come_and
 @pytest.mark.parametrize(
     ("free", "given"), [pytest.param(10, 0, id="free-behind"), pytest.param(0, 1, id="none-free")]
 )
-async def test_ports_of_other_programs_cost_nothing_unless_none_is_free(
+async def test_ports_in_use_cost_no_extra_searches_unless_none_is_free(
     make, monkeypatch, free, given
 ):
     monkeypatch.setattr(listen_addresses, "_TRIES", 8)

@@ -65,7 +65,7 @@ def test_a_daemon_started_later_cannot_bind_the_reserved_port(reservations, prot
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_client_that_bypasses_the_rules_is_refused_at_once(reservations, protocol, family):
+def test_a_client_bypassing_the_rules_is_refused_at_once(reservations, protocol, family):
     port = free_port(protocol, family)
     reservations.take(NodePort(protocol, family, port), now=0)
     with socket.socket(FAMILIES[family], KINDS[protocol]) as client:
@@ -78,7 +78,7 @@ def test_a_client_that_bypasses_the_rules_is_refused_at_once(reservations, proto
 
 @pytest.mark.parametrize("ip", ["", "127.0.0.1"], ids=["everywhere", "on-one-address"])
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_the_error_names_a_daemon_that_holds_the_port(reservations, protocol, ip):
+def test_a_node_port_in_use_is_reported_with_the_daemon(reservations, protocol, ip):
     with bound(protocol, V4, ip) as daemon:
         port = daemon.getsockname()[1]
         reason = f"node port {port}/{protocol} is held by {own_name()}"
@@ -88,7 +88,7 @@ def test_the_error_names_a_daemon_that_holds_the_port(reservations, protocol, ip
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_port_steered_by_the_last_run_stays_steered_despite_another_holder(
+def test_a_port_steered_by_the_last_run_stays_steered_despite_a_foreign_listener(
     reservations, protocol, caplog
 ):
     with bound(protocol, V4) as daemon:
@@ -105,7 +105,7 @@ def test_a_port_steered_by_the_last_run_stays_steered_despite_another_holder(
         assert "is held by" in reservations.take(NodePort(protocol, V4, port), now=3)
 
 
-def test_a_number_in_use_by_connections_is_reserved_after_they_end(reservations):
+def test_a_node_port_used_by_connections_is_reserved_after_they_end(reservations):
     with bound(TCP, V4, "127.0.0.1") as server:
         client = socket.create_connection(server.getsockname())
         port = client.getsockname()[1]
@@ -118,7 +118,7 @@ def test_a_number_in_use_by_connections_is_reserved_after_they_end(reservations)
         bound(TCP, V4, port=port)
 
 
-def test_an_unbound_node_port_is_bound_later_without_a_change_of_its_service(reservations):
+def test_an_unbound_node_port_is_bound_later_without_a_service_change(reservations):
     port, released = free_port(TCP, V4), free_port(UDP, V4)
     with no_descriptors():
         for each in (NodePort(TCP, V4, port), NodePort(UDP, V4, released)):
@@ -141,7 +141,7 @@ def test_a_daemon_bound_to_an_interface_holds_the_port(reservations, protocol):
         )
 
 
-def test_a_daemon_that_started_since_the_last_search_has_no_name_yet(reservations):
+def test_a_daemon_started_since_the_last_search_is_not_yet_named(reservations):
     with bound(TCP, V4) as old:
         reservations.take(NodePort(TCP, V4, old.getsockname()[1]), now=0)
         with bound(TCP, V4) as new:
@@ -159,7 +159,7 @@ def test_the_holder_of_any_port_is_found(reservations):
     assert reservations.holder(TCP, V4, (port,), now=0) == ""
 
 
-def test_closing_releases_all_and_can_be_repeated(reservations):
+def test_close_releases_all_ports_and_is_idempotent(reservations):
     port = free_port()
     reservations.take(NodePort(TCP, V4, port), now=0)
     reservations.close()
@@ -190,7 +190,7 @@ def test_a_client_dialling_the_refuse_port_is_refused(refuse_port):
         socket.create_connection(("127.0.0.1", number), timeout=60)
 
 
-def test_if_other_programs_use_the_whole_range_a_port_elsewhere_is_reserved(refuse_port):
+def test_a_refuse_port_outside_an_exhausted_range_is_reserved(refuse_port):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         number = refuse_port.open(port, port)

@@ -42,7 +42,7 @@ def test_an_option_has_the_type_of_its_setting(name):
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.option or row.convert])
-def test_a_row_names_an_option(name):
+def test_each_option_row_names_an_option(name):
     assert name in RECEIVED
 
 

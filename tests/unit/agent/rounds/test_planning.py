@@ -28,7 +28,7 @@ async def test_a_conflict_is_reported(start):
     assert reported[0].note == f"port 80: {say(held_by(str(WEB), 'shop/shop'))}"
 
 
-async def test_conflicts_are_reported_and_their_lines_are_limited(start, caplog):
+async def test_repeated_conflicts_are_logged_in_a_limited_number_of_lines(start, caplog):
     reported, cluster = [], Cluster()
     loop = await start(WatchedSteering(), report=reported.append)
     await settle(loop, [cluster.serve(f"web-{n:02}", WEB.ip, POD) for n in range(31)][-1])
@@ -48,7 +48,7 @@ async def test_omitted_endpoints_are_reported_once(start, monkeypatch):
     assert reported[0].note.startswith(f"shop/web: {say(too_many_endpoints(10_000))}")
 
 
-async def test_a_service_at_twice_the_bound_of_all_ports_is_reported_once_and_others_are_served(
+async def test_a_service_exceeding_the_port_limit_is_reported_once_and_other_services_are_served(
     start, monkeypatch
 ):
     monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 10)
@@ -73,7 +73,7 @@ async def test_recovered_ports_are_reserved_in_the_first_round(start):
     assert steering.kernel[CART] == 28000
 
 
-async def test_a_recovered_port_of_a_vanished_service_is_reserved_until_its_rule_is_gone(start):
+async def test_a_recovered_port_of_a_deleted_service_is_reserved_until_its_rule_is_removed(start):
     steering = WatchedSteering(kernel={CART: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
     await refuse(steering, loop, cluster.serve("web", WEB.ip, POD))
@@ -105,7 +105,7 @@ async def test_a_recovered_port_of_a_removed_service_and_address_is_not_reused(s
     assert steering.kernel.keys() == {WEB, other}
 
 
-async def test_a_recovered_tcp_port_is_not_the_udp_port_of_that_number(start):
+async def test_a_recovered_tcp_port_does_not_reserve_the_udp_port(start):
     dns = Frontend("10.96.0.3", 53, Protocol.UDP)
     steering = WatchedSteering(kernel={dns: 28000, WEB: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
@@ -114,9 +114,7 @@ async def test_a_recovered_tcp_port_is_not_the_udp_port_of_that_number(start):
     assert 28000 in steering.kernel.values()
 
 
-async def test_listeners_of_an_earlier_run_that_no_service_port_has_close_with_the_first_plan(
-    plane, start
-):
+async def test_recovered_listeners_without_a_service_port_close_with_the_first_plan(plane, start):
     ports = 28000, 28001
     plane.recover(
         [(Protocol.TCP, SocketAddress("0.0.0.0", port)) for port in ports], transparent=False
@@ -128,7 +126,7 @@ async def test_listeners_of_an_earlier_run_that_no_service_port_has_close_with_t
     assert [is_listening(port) for port in ports] == [True, False]
 
 
-async def test_listeners_of_an_earlier_run_stay_open_while_rules_lead_to_them(plane, start):
+async def test_recovered_listeners_stay_open_while_rules_lead_to_them(plane, start):
     plane.recover([(Protocol.TCP, SocketAddress("0.0.0.0", 28000))], transparent=False)
     steering = WatchedSteering(kernel={CART: 28000})
     loop = await start(steering, recovered=await steering.start())
@@ -138,7 +136,7 @@ async def test_listeners_of_an_earlier_run_stay_open_while_rules_lead_to_them(pl
     assert not is_listening(28000)
 
 
-async def test_a_port_of_the_last_workers_other_service_is_reserved_until_they_drain(
+async def test_a_port_used_by_draining_workers_is_reserved(
     start,
 ):
     ports = {28000, 28001}
@@ -173,7 +171,7 @@ async def test_a_long_plan_lets_other_tasks_run(start, monkeypatch):
     assert all(turns)
 
 
-async def test_while_listeners_are_opened_the_loop_does_not_count_as_stuck(start):
+async def test_opening_listeners_does_not_make_the_loop_count_as_stuck(start):
     """They took a minute, and /livez failed meanwhile."""
     loop, seen = await start(WatchedSteering()), []
     open_ = loop._served_ports.open
@@ -182,7 +180,7 @@ async def test_while_listeners_are_opened_the_loop_does_not_count_as_stuck(start
     assert len(set(seen)) == 30
 
 
-async def test_a_service_that_has_too_many_listeners_gets_an_event(start):
+async def test_a_service_with_too_many_listeners_gets_an_event(start):
     happenings, web = [], ServiceKey("shop", "web")
     await start(WatchedSteering(), report=happenings.append)
     start.served_ports.shortages.on_excess(web, "no proxy port is free")

@@ -27,14 +27,14 @@ WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
 
 
-async def test_an_endpoint_change_touches_no_rule(start):
+async def test_an_endpoint_change_writes_no_rules(start):
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("web", WEB.ip, POD, "192.0.2.2"))
     assert steering.calls == ["apply"]
 
 
-async def test_only_differences_are_steered(start):
+async def test_only_changed_frontends_are_steered(start):
     steering, loop, cluster = await begin(start)
     for n in range(20):
         cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
@@ -50,7 +50,7 @@ async def test_only_differences_are_steered(start):
     assert is_listening(steering.kernel[CART])
 
 
-async def test_after_a_failure_everything_is_steered_again(start):
+async def test_after_a_failure_all_frontends_are_steered_again(start):
     rounds, steering = [], WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     loop.on_round = lambda *done: rounds.append(done)
@@ -64,7 +64,7 @@ async def test_after_a_failure_everything_is_steered_again(start):
     assert (steering.kernel.keys(), loop.counters.partial_failures) == ({CART}, 1)
 
 
-async def test_a_kernel_that_lacks_support_for_the_first_rules_ends_the_rounds(plane):
+async def test_a_kernel_rejecting_the_first_rules_ends_the_sync_loop(plane):
     steering = WatchedSteering()
     steering.fails_with = NftablesError(errno.EOPNOTSUPP, NEW_TABLE)
     with contextlib.closing(ServedPorts(plane, steering.bind, PortPool(28000, 28999))) as ports:
@@ -85,7 +85,7 @@ async def test_rounds_continue_after_an_unsupported_rule_once_a_frontend_is_stee
     assert steering.kernel.keys() == {WEB, CART}
 
 
-async def test_a_frontend_that_cannot_be_steered_does_not_hold_up_the_round(start):
+async def test_an_unsteerable_frontend_does_not_delay_the_round(start):
     taken = {CART: "ip route"}
     loop, cluster = await start(WatchedSteering(taken=taken)), Cluster()
     cluster.serve("cart", CART.ip, POD)
@@ -104,7 +104,7 @@ def problems(served_ports):
     return {str(served.plan.key.name): served.problem for served in served_ports}
 
 
-async def test_an_address_that_moves_between_services_stays_steered(start):
+async def test_an_address_moving_between_services_stays_steered(start):
     steering, loop, cluster = await begin(start)
     cluster.serve("cart", CART.ip, POD)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -129,7 +129,7 @@ async def test_drift_is_repaired_and_counted(start):
     assert first <= before <= second <= time.monotonic()
 
 
-async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start, caplog):
+async def test_repairs_and_unrepairable_drift_are_reported(start, caplog):
     reported = []
     steering, loop, cluster = await begin(start, report=reported.append)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -158,7 +158,7 @@ async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start,
     ]
 
 
-async def test_a_change_elsewhere_does_not_end_drift_that_cant_be_repaired(start, caplog):
+async def test_a_change_of_another_frontend_does_not_end_unrepairable_drift(start, caplog):
     caplog.set_level("INFO")
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))

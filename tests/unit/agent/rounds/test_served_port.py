@@ -17,9 +17,7 @@ def frontend(ip, port=80, protocol=Protocol.TCP):
     return Frontend(ip, port, protocol)
 
 
-async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_port_alone(
-    make, caplog
-):
+async def test_an_unsteerable_frontend_is_a_problem_only_of_its_service_port(make, caplog):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     cluster.serve("cart", "10.96.0.1", POD)
     served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
@@ -39,7 +37,7 @@ async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_por
     assert line.startswith("frontends cannot be steered: ")
 
 
-async def test_the_first_problem_is_reported_with_its_remedy_separate(make):
+async def test_the_first_problem_is_reported_with_a_separate_remedy(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.2", POD))
     (served,) = served_ports
@@ -69,7 +67,7 @@ async def test_many_unsteerable_frontends_are_logged_in_one_line(make, caplog):
     assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
 
 
-async def test_an_unsteered_change_is_part_of_the_next_one(make):
+async def test_an_unsteered_change_is_included_in_the_next_change(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     first = cluster.serve("web", "10.96.0.1", POD)
     targets = served_ports.follow(first)

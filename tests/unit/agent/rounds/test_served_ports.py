@@ -33,7 +33,7 @@ def frontend(ip, port=80, protocol=Protocol.TCP):
     return Frontend(ip, port, protocol)
 
 
-async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kept(make):
+async def test_without_usable_endpoints_the_target_is_refuse_and_the_proxy_port_is_kept(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     port = served_ports.follow(cluster.serve("web", "10.96.0.1", POD))[frontend("10.96.0.1")]
     assert served_ports.follow(cluster.serve("web", "10.96.0.1")) == {frontend("10.96.0.1"): REFUSE}
@@ -44,7 +44,7 @@ async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kep
     assert is_listening(port)
 
 
-async def test_one_program_is_named_if_others_use_the_whole_range(make, monkeypatch):
+async def test_a_program_using_the_whole_range_is_named(make, monkeypatch):
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(socket.create_server(("0.0.0.0", port)))
@@ -87,7 +87,7 @@ async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, c
         assert not retry(served_ports)
 
 
-async def test_lines_of_a_service_that_changes_in_each_round_are_limited(make, caplog):
+async def test_log_lines_of_a_constantly_changing_service_are_limited(make, caplog):
     caplog.set_level("INFO")
     served_ports, cluster = make(Bind.FRONTEND), Cluster()
     with socket.create_server(("127.0.0.1", 0)) as holder:
@@ -113,7 +113,7 @@ async def test_a_service_removed_before_being_steered_is_not_served_again(make, 
         assert "served again" not in caplog.text
 
 
-async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_there_is_room(make):
+async def test_an_exhausted_range_is_a_problem_only_of_the_later_service(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27600, 27600))
     served_ports.follow(cluster.serve("cart", "10.96.0.1", POD))
     targets = served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
@@ -129,7 +129,7 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
     assert not any(served.problem for served in served_ports)
 
 
-async def test_a_changed_protocol_is_another_socket(make):
+async def test_a_changed_protocol_opens_another_socket(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
@@ -161,7 +161,7 @@ async def test_a_udp_port_that_refused_serves_on_the_same_proxy_port(make):
 
 
 @pytest.mark.parametrize("bind", [Bind.FRONTEND, Bind.LOOPBACK])
-async def test_a_service_that_takes_over_a_frontend_takes_over_its_listener(make, bind):
+async def test_a_service_taking_over_a_frontend_takes_over_its_listener(make, bind):
     cluster, served_ports = Cluster(), make(bind)
     served_ports.follow(cluster.serve("web", "127.98.0.5", POD, port=8080))
     (before,) = [dict(served.listeners) for served in served_ports]
@@ -186,7 +186,7 @@ async def test_a_listener_that_cannot_be_handed_over_is_retried(make):
     assert set(served_ports.steered.targets().values()) == {8080}
 
 
-async def test_a_service_that_changes_its_address_listens_only_there(make):
+async def test_a_changed_cluster_ip_moves_the_listener(make):
     cluster, served_ports = Cluster(), make(Bind.FRONTEND)
     served_ports.follow(cluster.serve("web", "127.98.0.3", POD, port=8080))
     served_ports.follow(cluster.serve("web", "127.98.0.4", POD, port=8080))
@@ -194,7 +194,7 @@ async def test_a_service_that_changes_its_address_listens_only_there(make):
     assert not is_listening(8080, "127.98.0.3")
 
 
-async def test_after_closing_all_clients_are_refused(make):
+async def test_after_close_all_clients_are_refused(make):
     served_ports = make(Bind.PROXY_PORT)
     (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
     served_ports.close()
@@ -233,7 +233,7 @@ async def test_workers_get_the_plan_unchanged_except_for_detours_of_the_protocol
     assert served.group.serving is serving
 
 
-async def test_a_service_dropping_all_clients_is_steered_like_a_served_one(make):
+async def test_a_service_dropping_all_clients_is_steered_to_its_proxy_port(make):
     targets = make(Bind.PROXY_PORT).follow(
         Cluster().serve("web", "10.96.0.1", POD, is_internal_local=True)
     )
@@ -261,7 +261,7 @@ BOTH = pytest.mark.parametrize("protocol", list(Protocol))
 
 
 @BOTH
-async def test_a_node_port_is_reserved_until_its_service_is_gone(make, protocol):
+async def test_a_node_port_is_reserved_until_its_service_is_removed(make, protocol):
     port, cluster, served_ports = (
         free_port(protocol),
         Cluster(),
@@ -278,7 +278,7 @@ async def test_a_node_port_is_reserved_until_its_service_is_gone(make, protocol)
 
 
 @BOTH
-async def test_another_programs_node_port_is_left_to_it_until_freed(make, protocol):
+async def test_a_node_port_used_by_another_program_is_steered_once_freed(make, protocol):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     with bound(protocol, 0) as daemon:
         port = daemon.getsockname()[1]
@@ -317,7 +317,7 @@ async def test_a_node_port_moves_to_another_service_without_a_gap(make):
         bound(Protocol.TCP, port)
 
 
-async def test_a_solved_problem_is_a_change_while_another_problem_lasts(make):
+async def test_solving_one_of_two_problems_is_a_change(make):
     with socket.create_server(("0.0.0.0", 27700)), bound(Protocol.TCP, 0) as daemon:
         served_ports = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
         port = daemon.getsockname()[1]
@@ -328,7 +328,7 @@ async def test_a_solved_problem_is_a_change_while_another_problem_lasts(make):
         assert set(served_ports.steered.targets().values()) == {REFUSE}
 
 
-async def test_a_node_port_used_by_a_connection_is_reserved_after_it_ends(make):
+async def test_a_node_port_used_by_a_connection_is_reserved_after_the_connection_ends(make):
     served_ports = make(Bind.PROXY_PORT, facts=AT_NODE)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -343,14 +343,14 @@ async def test_a_node_port_used_by_a_connection_is_reserved_after_it_ends(make):
         bound(Protocol.TCP, port)
 
 
-async def test_a_node_port_is_held_by_its_listener_where_frontends_are_bound(make):
+async def test_a_bound_frontends_listener_reserves_its_node_port(make):
     port, served_ports = free_port(), make(Bind.FRONTEND, facts=AT_NODE)
     targets = served_ports.follow(Cluster().serve("web", "127.98.0.5", POD, node_port=port))
     assert targets.keys() >= {frontend(ip, port) for ip in AT_NODE.addresses}
     assert is_listening(port, "127.98.0.9")
 
 
-async def test_a_services_served_ports_are_returned(make):
+async def test_served_ports_of_a_service_are_returned(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     cluster.serve("web", "10.96.0.1", POD)
     served_ports.follow(cluster.serve_large(2))
@@ -386,7 +386,7 @@ async def test_a_descriptor_shortage_is_logged_once_for_all_services(make, caplo
     )
 
 
-async def test_cordoned_endpoints_get_no_clients_but_new_endpoints_do(make):
+async def test_cordoned_endpoints_get_no_clients_and_new_endpoints_do(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     handling = Handling(hold=Hold(60.0))
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, handling=handling))
@@ -405,7 +405,7 @@ async def test_cordoned_endpoints_get_no_clients_but_new_endpoints_do(make):
     assert sorted(endpoints()) == [POD, "192.0.2.2"]
 
 
-async def test_an_endpoint_that_terminates_beside_another_is_quiesced_too(make):
+async def test_a_terminating_endpoint_is_also_cordoned(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     handling = Handling(hold=Hold(60.0))
     cluster.serve("web", "10.96.0.1", POD, handling=handling)
@@ -417,7 +417,7 @@ async def test_an_endpoint_that_terminates_beside_another_is_quiesced_too(make):
     assert served.group.serving.endpoints == ()
 
 
-async def test_the_listeners_of_a_removed_service_port_no_longer_count(make):
+async def test_listeners_of_a_removed_service_port_are_no_longer_counted(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     held = served_ports.shortages.shares._held.services
@@ -426,7 +426,7 @@ async def test_the_listeners_of_a_removed_service_port_no_longer_count(make):
     assert held.total == 0
 
 
-async def test_service_ports_that_hold_clients_are_tracked_while_served(make):
+async def test_service_ports_holding_clients_are_tracked_while_served(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     assert not served_ports.holding

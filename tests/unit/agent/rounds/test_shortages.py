@@ -49,7 +49,7 @@ def test_a_removed_service_port_logs_no_recovery(lines, caplog):
     assert lines() == []
 
 
-def test_a_removed_service_port_keeps_no_recovery_of_others_from_the_log(lines, caplog):
+def test_a_removed_service_port_does_not_suppress_other_recovery_lines(lines, caplog):
     shortages = Shortages()
     for key in (CART, WEB):
         shortages.note(key, ERROR, now=0.0)
@@ -59,7 +59,7 @@ def test_a_removed_service_port_keeps_no_recovery_of_others_from_the_log(lines, 
     assert lines() == ["Service ports are served again"]
 
 
-def test_the_ends_of_other_problems_are_twenty_lines_a_minute(lines):
+def test_recovery_lines_are_limited_to_twenty_a_minute(lines):
     shortages = Shortages()
     for now in range(121):
         shortages.end(CART, served_at=float(now))
@@ -67,7 +67,7 @@ def test_the_ends_of_other_problems_are_twenty_lines_a_minute(lines):
     assert lines() == ["shop/cart:http: Service port is served again"] * 41
 
 
-def test_a_lack_of_a_common_resource_is_a_shortage():
+def test_running_out_of_a_common_resource_is_a_shortage():
     error = ListenError("x")
     error.__cause__ = OSError(errno.EMFILE, "Too many open files")
     taken = ListenError("x")

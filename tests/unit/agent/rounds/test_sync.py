@@ -40,7 +40,7 @@ async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_acc
     assert steering.lies == [WEB], "only while the last endpoint goes do rules follow the listener"
 
 
-async def test_a_refused_change_is_retried_and_the_old_state_stays(start, caplog):
+async def test_a_rejected_change_is_retried_and_the_old_state_stays_in_force(start, caplog):
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     port = steering.kernel[WEB]
@@ -66,7 +66,7 @@ async def test_drift_is_repaired_while_changes_keep_arriving(start):
             await settle(loop, cluster.serve("web", WEB.ip, *next(pods)))
 
 
-async def test_looking_again_plans_the_same_snapshot_with_the_nodes_new_addresses(start):
+async def test_look_again_replans_the_snapshot_with_the_nodes_new_addresses(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     port = free_port()
@@ -85,7 +85,7 @@ async def test_looking_again_plans_the_same_snapshot_with_the_nodes_new_addresse
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_change_of_the_node_waits_until_in_force(start):
+async def test_a_node_change_is_waiting_until_in_force(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=free_port()))
@@ -101,7 +101,7 @@ async def test_a_change_of_the_node_waits_until_in_force(start):
     await until(lambda: not loop.counters.waiting_since)
 
 
-async def test_looking_again_before_the_first_snapshot_does_nothing(start):
+async def test_look_again_before_the_first_snapshot_does_nothing(start):
     steering, asked = WatchedSteering(kernel={WEB: 28000}), []
     loop = await start(steering, facts=asked.append)
     loop.look_again()
@@ -179,7 +179,7 @@ async def test_a_waiting_change_is_retried_after_the_kernel_rejects_it(start, mo
     await until(lambda: CART in steering.kernel)
 
 
-async def test_the_newest_of_many_snapshots_counts(start):
+async def test_the_newest_of_many_snapshots_takes_effect(start):
     steering, loop, cluster = await begin(start)
     for pods in ((POD,), (), (POD,), ()):
         snapshot = cluster.serve("web", WEB.ip, *pods)
@@ -197,7 +197,7 @@ async def test_a_long_retry_lets_other_tasks_run(start, monkeypatch):
     assert all(turns)
 
 
-async def test_during_a_long_retry_the_loop_does_not_count_as_stuck(start):
+async def test_a_long_retry_does_not_make_the_loop_count_as_stuck(start):
     loop, seen = await start(WatchedSteering()), []
 
     def retry():
@@ -211,7 +211,7 @@ async def test_during_a_long_retry_the_loop_does_not_count_as_stuck(start):
 
 
 @pytest.mark.parametrize("steps", range(5))
-async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, steps):
+async def test_a_cancellation_arriving_with_a_change_is_not_lost(plane, steps):
     """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
     steering = FakeSteering()
     served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
@@ -229,7 +229,7 @@ async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, step
     served_ports.close()
 
 
-async def test_a_round_that_the_kernel_refuses_is_an_iteration(start):
+async def test_a_rejected_round_counts_as_an_iteration(start):
     steering, loop, cluster = await begin(start)
     steering.fails_with = SteeringError("another program holds the lock")
     loop.publish(cluster.serve("web", WEB.ip, POD))
@@ -237,7 +237,7 @@ async def test_a_round_that_the_kernel_refuses_is_an_iteration(start):
     assert loop.turned_s_ago < 1
 
 
-async def test_a_loop_stuck_in_a_round_does_not_iterate(start):
+async def test_a_loop_stuck_in_a_round_does_not_count_iterations(start):
     is_stuck, go_on = asyncio.Event(), asyncio.Event()
 
     class Stuck(WatchedSteering):

@@ -9,7 +9,7 @@ from userspace_proxy.agent.rounds.tasks import Pace, Supervisor, first_of, pause
 from userspace_proxy.errors import SourceError
 
 
-async def test_failed_returns_an_error_raised_on_purpose():
+async def test_failed_returns_an_expected_error():
     supervisor = Supervisor()
 
     async def fail():
@@ -22,7 +22,7 @@ async def test_failed_returns_an_error_raised_on_purpose():
     await supervisor.stop()
 
 
-async def test_a_bug_is_logged_with_its_traceback_and_the_task_starts_again(caplog, monkeypatch):
+async def test_an_unexpected_exception_is_logged_and_the_task_restarts(caplog, monkeypatch):
     monkeypatch.setattr(tasks, "_RESTART_S", 0)
     supervisor = Supervisor()
     attempts = asyncio.Semaphore(0)
@@ -60,7 +60,7 @@ async def test_a_failed_one_shot_task_is_logged_and_not_restarted(caplog, monkey
     assert [record.task for record in caplog.records] == ["check"]
 
 
-async def test_the_first_outcome_counts_and_the_others_are_cancelled():
+async def test_the_first_outcome_is_returned_and_other_tasks_are_cancelled():
     cancelled = []
 
     async def wait():
@@ -80,7 +80,7 @@ async def test_the_first_outcome_counts_and_the_others_are_cancelled():
     assert cancelled == [True, True]
 
 
-async def test_stopping_ends_all_tasks_and_is_idempotent():
+async def test_stop_ends_all_tasks_and_is_idempotent():
     supervisor = Supervisor()
     ended = []
 
@@ -104,7 +104,7 @@ async def test_stopping_ends_all_tasks_and_is_idempotent():
     assert ended == [True, True]
 
 
-async def test_a_task_that_lost_its_cancellation_is_cancelled_again(monkeypatch, caplog):
+async def test_a_task_that_swallowed_its_cancellation_is_cancelled_again(monkeypatch, caplog):
     monkeypatch.setattr(tasks, "_CANCEL_AGAIN_S", 0.01)
     supervisor, began = Supervisor(), asyncio.Event()
     lost = []

@@ -9,7 +9,7 @@ class Clocks:
         return WallClock(lambda: self.monotonic, lambda: self.unix)
 
 
-def test_a_moments_unix_time_is_stable_while_the_clock_is_not_set():
+def test_a_moments_unix_time_stays_the_same_unless_the_clock_is_set():
     clocks = Clocks()
     clock = clocks.make()
     before = clock.unix(90.0)
@@ -20,7 +20,7 @@ def test_a_moments_unix_time_is_stable_while_the_clock_is_not_set():
     assert clock.unix(90.0) == before
 
 
-def test_a_set_clock_is_followed():
+def test_a_changed_system_clock_is_followed():
     clocks = Clocks()
     clock = clocks.make()
     clocks.unix += 3600.0
@@ -28,5 +28,5 @@ def test_a_set_clock_is_followed():
     assert clock.unix(90.0) == 1_700_003_590.0
 
 
-def test_never_has_no_unix_time():
+def test_never_maps_to_unix_time_0():
     assert Clocks().make().unix(-1.0) == 0.0

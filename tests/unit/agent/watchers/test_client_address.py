@@ -78,7 +78,7 @@ def reply_rules(node):
     return node.run("ip rule; ip -6 rule").count("11800")
 
 
-def test_replies_are_caught_until_the_clean_up(node):
+def test_replies_are_diverted_until_clean_up(node):
     async def scenario(addresses, plane):
         assert addresses.reason == ""
         assert plane.has(POD_NETWORK)
@@ -89,7 +89,7 @@ def test_replies_are_caught_until_the_clean_up(node):
     assert reply_rules(node) == 0
 
 
-def test_with_the_kernel_path_it_begins_with_the_first_proxied_service_port(
+def test_with_the_kernel_path_reply_routing_starts_with_the_first_proxied_service_port(
     node,
 ):
     def changes(path):
@@ -118,7 +118,7 @@ def test_with_the_kernel_path_it_begins_with_the_first_proxied_service_port(
             asyncio.run(main(path))
 
 
-def test_without_a_clean_up_the_routing_rules_stay_for_the_next_start(node):
+def test_without_a_clean_up_the_routing_rules_remain_for_the_next_start(node):
     async def scenario(addresses, _plane):
         assert addresses.reason == ""
 
@@ -136,7 +136,7 @@ def test_a_new_route_reaches_the_plane(node):
     run(node, scenario)
 
 
-def test_reply_rules_that_other_programs_remove_are_restored_and_logged(node, caplog):
+def test_removed_reply_rules_are_restored_and_logged(node, caplog):
     async def scenario(addresses, _plane):
         await asyncio.to_thread(node.run, "ip rule del lookup 11800")
         await until(lambda: addresses.repairs)
@@ -163,7 +163,7 @@ def test_with_cilium_existing_state_is_removed_and_none_created(node, caplog):
     assert record.cause.startswith("Cilium delivers")
 
 
-def test_client_addresses_end_when_cilium_appears_and_return_afterwards(node, caplog):
+def test_client_address_preservation_ends_when_cilium_appears_and_resumes_afterwards(node, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
 
     async def scenario(addresses, plane):
@@ -198,5 +198,5 @@ def test_on_a_node_without_ipv6_only_ipv4_networks_reach_the_plane(node, caplog)
 @pytest.mark.parametrize(
     ("name", "is_possible"), [("eth0", True), ("cilium_net", True), ("cilium_host", False)]
 )
-def test_only_ciliums_interface_rules_out_client_addresses(name, is_possible):
+def test_only_ciliums_interface_prevents_client_address_preservation(name, is_possible):
     assert (impossible_reason([NodeLink(1, "lo", ""), NodeLink(2, name, "")]) == "") is is_possible

@@ -19,7 +19,7 @@ def bridges():
     return ClientBridges()
 
 
-def test_networks_are_marked_once_the_kernel_delivers(bridges):
+def test_networks_are_marked_once_the_kernel_delivers_bridged_packets(bridges):
     bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
     assert bridges.wanted == {CNI0}
     assert bridges.mark(NETWORKS) == NETWORKS
@@ -29,7 +29,7 @@ def test_networks_are_marked_once_the_kernel_delivers(bridges):
     assert bridges.mark(NETWORKS) == NETWORKS
 
 
-def test_a_bridge_keeps_delivery_for_open_connections_while_its_entry_has_an_effect(bridges):
+def test_a_bridge_keeps_delivering_open_connections_while_its_entry_is_effective(bridges):
     bridges.follow(LINKS, NETWORKS, BridgeFilter())
     assert bridges.wanted == frozenset()
     bridges.follow(LINKS, NETWORKS, ON)
@@ -51,7 +51,7 @@ def test_a_kernel_refusal_is_an_obstacle_for_all_remaining_bridges(bridges):
     ]
 
 
-def test_an_obstacle_is_logged_once_and_so_is_its_end(bridges, caplog):
+def test_an_obstacle_and_its_end_are_logged_once_each(bridges, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
     bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
     for _ in range(2):

@@ -70,7 +70,7 @@ async def test_before_the_first_plan_there_are_no_digests(tmp_path):
     assert (await node.look()).plan == PlanFacts()
 
 
-async def test_a_plan_that_other_nodes_cannot_reproduce_has_no_digests(tmp_path):
+async def test_a_plan_not_reproducible_by_other_nodes_has_no_digests(tmp_path):
     from_pods = Settings(endpoints_from_pods=True)
     for node in (Node(tmp_path, "manifests"), Node(tmp_path, settings=from_pods)):
         node.bring_into_force(node.cluster.serve("web", "10.96.0.1", "192.0.2.1"))
@@ -83,7 +83,7 @@ async def test_only_non_default_settings_are_shown(tmp_path):
     assert shown == {"workers": 2, "cluster_cidr": "10.244.0.0/16"}
 
 
-async def test_the_processes_are_summed(tmp_path):
+async def test_cpu_and_memory_of_all_processes_are_summed(tmp_path):
     node = Node(tmp_path)
     node.write(os.getpid(), seconds=4, pages=10)
     node.workers = ((0, 70_001), (1, 0))
@@ -92,7 +92,7 @@ async def test_the_processes_are_summed(tmp_path):
     assert (process.cpu_s, process.memory_bytes) == (10.0, 15 * PAGE_BYTES)
 
 
-async def test_the_time_of_a_worker_that_has_ended_still_counts(tmp_path):
+async def test_cpu_time_of_an_exited_worker_still_counts(tmp_path):
     node = Node(tmp_path)
     node.workers = ((0, 70_001),)
     node.write(70_001, seconds=6, pages=5)
@@ -102,7 +102,7 @@ async def test_the_time_of_a_worker_that_has_ended_still_counts(tmp_path):
     assert (await node.look()).process.cpu_s == 8.0
 
 
-async def test_hidden_processes_are_left_out(tmp_path):
+async def test_unreadable_processes_are_omitted(tmp_path):
     node = Node(tmp_path)
     node.write(os.getpid(), seconds=4, pages=10)
     node.workers = ((0, 70_001),)

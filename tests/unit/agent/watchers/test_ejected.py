@@ -99,7 +99,7 @@ def rig(plane):
     return Rig(plane)
 
 
-def test_an_endpoint_is_probed_after_a_while_without_dials(rig):
+def test_an_ejected_endpoint_is_probed_after_a_quiet_period(rig):
     rig.eject()
     rig.pass_(QUIET_S - 1)
     assert rig.wanted == []
@@ -107,7 +107,7 @@ def test_an_endpoint_is_probed_after_a_while_without_dials(rig):
     assert rig.wanted == [(POD, "shop/web")]
 
 
-def test_an_endpoint_by_name_is_not_probed(rig):
+def test_an_endpoint_given_by_name_is_not_probed(rig):
     handling = Handling(found_by_name=(POD.ip,))
     rig.plane.serve(rig.group, Serving((POD, OTHER), handling=handling), {})
     rig.eject()
@@ -116,14 +116,14 @@ def test_an_endpoint_by_name_is_not_probed(rig):
     assert rig.wanted == [(OTHER, "shop/web")]
 
 
-def test_a_dialled_endpoint_is_not_probed(rig):
+def test_a_recently_dialled_endpoint_is_not_probed(rig):
     for _ in range(5):
         rig.eject()
         rig.pass_(QUIET_S - 1)
     assert rig.wanted == []
 
 
-def test_an_answer_ends_the_ejection_in_all_workers(rig):
+def test_a_successful_probe_ends_the_ejection_in_all_workers(rig):
     events = []
     rig.plane.on_ejection.append(lambda _group, pod, is_ejected: events.append((pod, is_ejected)))
     rig.eject()
@@ -135,7 +135,7 @@ def test_an_answer_ends_the_ejection_in_all_workers(rig):
     assert rig.wanted == []
 
 
-def test_a_failure_is_of_now_and_no_client_s(rig):
+def test_a_failed_probe_updates_the_failure_without_counting_a_client(rig):
     rig.eject()
     rig.pass_(QUIET_S)
     before = rig.group.revision
@@ -156,13 +156,13 @@ def test_a_probe_distinguishes_a_missing_route_of_this_node(rig, monkeypatch):
     assert rig.group.counters_of(POD).dials.part.failure == Failure.NO_ROUTE
 
 
-def test_an_endpoint_that_accepts_and_resets_answers_no_probe(rig):
+def test_an_endpoint_that_accepts_and_resets_is_not_probed(rig):
     rig.eject(failure=Failure.RESET)
     rig.pass_(QUIET_S)
     assert rig.wanted == []
 
 
-def test_a_probe_answer_does_not_end_a_streak_of_resets(rig):
+def test_a_successful_probe_does_not_end_a_streak_of_resets(rig):
     rig.eject()
     rig.pass_(QUIET_S)
     rig.group.counters_of(POD).dials.failed(rig.now, Failure.RESET)
@@ -177,14 +177,14 @@ def test_a_probe_answer_does_not_end_a_streak_of_resets(rig):
         pytest.param({"can_probe": False}, id="a-dialer-of-the-caller"),
     ],
 )
-def test_endpoints_are_not_probed_where_a_connect_shows_nothing(plane, given):
+def test_endpoints_are_not_probed_where_a_connect_proves_nothing(plane, given):
     rig = Rig(plane, **given)
     rig.eject()
     rig.pass_(QUIET_S)
     assert rig.wanted == []
 
 
-def test_an_endpoint_that_leaves_is_forgotten_and_so_is_its_service(rig):
+def test_removed_endpoints_and_services_are_forgotten(rig):
     cart = rig.serve("cart")
     for group in (rig.group, cart):
         rig.eject(group)
@@ -207,7 +207,7 @@ def test_two_services_sharing_an_endpoint_both_readmit_it(rig):
     assert not any(g.counters_of(POD).dials.is_on for g in (rig.group, cart))
 
 
-def test_the_number_of_followed_endpoints_has_a_bound(rig, monkeypatch):
+def test_the_number_of_watched_endpoints_is_bounded(rig, monkeypatch):
     assert FOLLOWED_MAX == 1000
     monkeypatch.setattr(ejected, "FOLLOWED_MAX", 1)
     rig.eject()
@@ -217,7 +217,7 @@ def test_the_number_of_followed_endpoints_has_a_bound(rig, monkeypatch):
 
 
 @pytest.mark.parametrize("failure", [SILENT, Failure.HOST_UNREACHABLE])
-def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, failure):
+def test_after_an_unanswered_dial_the_kernels_neighbour_state_is_read(rig, failure):
     rig.absent = {POD.ip: ETH0}
     rig.eject(failure=failure)
     rig.eject(pod=OTHER, failure=failure)
@@ -231,14 +231,14 @@ def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, failure):
     assert rig.group.obstacle_to(POD) is None, "ARP was answered before the next dial"
 
 
-def test_an_obstacle_a_worker_reported_has_its_link_without_asking_the_kernel(rig):
+def test_an_obstacle_reported_by_a_worker_gets_its_link_without_a_kernel_query(rig):
     rig.eject(failure=Failure.NO_HOST)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == NextHop("eth1")
     assert rig.questions == 0
 
 
-def test_a_host_that_refuses_is_there(rig):
+def test_a_refusal_clears_the_missing_next_hop(rig):
     rig.absent = {POD.ip: ETH0}
     rig.eject(failure=SILENT)
     rig.pass_(1)
@@ -248,7 +248,7 @@ def test_a_host_that_refuses_is_there(rig):
     assert rig.group.obstacle_to(POD) is None
 
 
-def test_a_host_that_answers_is_there(rig):
+def test_a_successful_probe_clears_the_missing_next_hop(rig):
     rig.absent = {POD.ip: ETH0}
     rig.eject(failure=SILENT)
     rig.pass_(QUIET_S)
@@ -256,7 +256,7 @@ def test_a_host_that_answers_is_there(rig):
     assert rig.group.obstacle_to(POD) is None
 
 
-def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch):
+def test_neighbour_queries_for_many_silent_endpoints_are_rotated(rig, monkeypatch):
     monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
     rig.absent = {OTHER.ip: ETH0}
     rig.eject(failure=SILENT)
@@ -277,7 +277,7 @@ def test_a_chain_dropping_packets_to_a_silent_endpoint_is_noted_while_present(ri
     assert rig.group.obstacle_to(POD) is None
 
 
-def test_an_unreachable_host_counts_before_a_chain(rig):
+def test_a_missing_next_hop_takes_precedence_over_a_dropping_chain(rig):
     rig.way.dropped[POD, Protocol.TCP] = CHAIN
     rig.absent[POD.ip] = NextHop("eth0")
     rig.eject(failure=SILENT)
@@ -286,7 +286,7 @@ def test_an_unreachable_host_counts_before_a_chain(rig):
 
 
 @pytest.mark.parametrize("chain", ["", CHAIN])
-def test_a_refusal_may_be_the_work_of_a_chain_and_is_no_host_that_is_away(rig, chain):
+def test_a_refusal_may_be_caused_by_a_chain_but_not_by_a_missing_next_hop(rig, chain):
     rig.way.dropped[POD, Protocol.TCP] = chain
     rig.absent[POD.ip] = NextHop("eth0")
     rig.eject(failure=REFUSED)
@@ -295,7 +295,7 @@ def test_a_refusal_may_be_the_work_of_a_chain_and_is_no_host_that_is_away(rig, c
     assert rig.questions == 0
 
 
-async def test_a_recovered_endpoint_is_found_without_a_client(monkeypatch):
+async def test_recovery_of_an_endpoint_is_detected_without_a_client(monkeypatch):
     monkeypatch.setattr(ejected, "QUIET_S", 0.0)
     monkeypatch.setattr(ejected, "_LOOK_S", 0.01)
     dead = free_address()
@@ -336,7 +336,7 @@ def silent(plane):
     return SilentRig(plane)
 
 
-def test_a_rule_is_named_only_at_the_silent_endpoint(silent):
+def test_a_dropping_chain_is_named_only_at_the_silent_endpoint(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     assert silent.way.asked == [POD]
@@ -353,7 +353,7 @@ def test_an_obstacle_is_noted_only_while_a_rule_drops_the_packets(silent):
 
 
 @pytest.mark.parametrize("end", ["answered", "a-minute", "removed"])
-def test_the_obstacle_of_a_silent_endpoint_ends_with_its_silence(silent, end):
+def test_the_obstacle_of_a_silent_endpoint_ends_with_its_recovery_or_removal(silent, end):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     if end == "answered":
@@ -371,7 +371,7 @@ def test_obstacles_of_ejected_endpoints_are_left_unchanged(silent):
     assert silent.way.asked == []
 
 
-def test_an_endpoint_that_turns_from_silent_to_absent_keeps_the_new_obstacle(silent):
+def test_obstacle_queries_per_check_are_bounded_and_the_next_check_continues(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     silent.group.counters_of(POD).dials.failed(silent.now, Failure.NO_HOST)

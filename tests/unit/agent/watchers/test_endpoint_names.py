@@ -84,14 +84,14 @@ def answers(monkeypatch):
     return found
 
 
-async def test_allowed_names_are_looked_up(answers):
+async def test_allowed_names_are_resolved(answers):
     answers.append("203.0.113.1")
     async with Node(**ALLOWED) as node:
         await node.put()
         await until(lambda: node.ips() == ["203.0.113.1"])
 
 
-async def test_without_permission_nothing_is_looked_up(answers):
+async def test_without_permission_no_names_are_resolved(answers):
     answers.append("203.0.113.1")
     async with Node() as node:
         await node.put()
@@ -100,7 +100,7 @@ async def test_without_permission_nothing_is_looked_up(answers):
         assert node.states() == [NameState.NOT_ALLOWED]
 
 
-async def test_in_a_cluster_the_networks_of_pods_and_the_nodes_must_be_known(answers):
+async def test_in_a_cluster_names_are_resolved_only_if_pod_and_node_networks_are_known(answers):
     answers += ["10.244.0.7", "203.0.113.1"]
     async with Node("kubernetes", **ALLOWED) as node:
         await node.put()
@@ -113,14 +113,14 @@ async def test_in_a_cluster_the_networks_of_pods_and_the_nodes_must_be_known(ans
         await until(lambda: node.ips() == ["203.0.113.1"])
 
 
-async def test_names_do_not_lead_to_the_networks_of_services(answers):
+async def test_a_name_resolving_into_the_service_network_is_forbidden(answers):
     answers.append("10.97.0.7")
     async with Node(service_cluster_ip_range=("10.96.0.0/12",), **ALLOWED) as node:
         await node.put()
         await until(lambda: node.states() == [NameState.FORBIDDEN])
 
 
-async def test_names_of_the_last_state_are_judged_at_the_start():
+async def test_names_in_the_saved_state_are_evaluated_at_the_start():
     node = Node()
     node.store_names()
     node.rounds.publish(node.store.snapshot())

@@ -49,7 +49,7 @@ def shown(watch):
     return facts
 
 
-async def test_a_firewall_is_logged_when_appearing_and_disappearing(watch, kernel, caplog):
+async def test_a_firewalls_appearance_and_removal_are_logged(watch, kernel, caplog):
     caplog.set_level("INFO")
     for _ in range(2):
         await watch.look()
@@ -81,7 +81,7 @@ async def test_kube_proxys_rules_are_shown_unless_for_other_services(kernel, is_
     await watch.close()
 
 
-async def test_firewalls_are_read_after_a_change_and_each_minute(watch, kernel):
+async def test_firewalls_are_read_after_a_change_and_every_minute(watch, kernel):
     seen = []
     for now, changes in ((100.0, 1), (101.0, 1), (115.0, 2), (116.0, 2), (174.0, 2), (175.0, 2)):
         kernel.changes = changes
@@ -90,14 +90,14 @@ async def test_firewalls_are_read_after_a_change_and_each_minute(watch, kernel):
     assert seen == [1, 1, 2, 2, 2, 3]
 
 
-async def test_while_everything_changes_firewalls_are_read_only_now_and_then(watch, kernel):
+async def test_constant_changes_do_not_cause_constant_firewall_reads(watch, kernel):
     for turn in range(1000):
         kernel.changes += 1
         await watch.look_if_due(100.0 + turn * 1e-6)
     assert kernel.count < 100
 
 
-def test_the_chain_that_drops_forwarded_packets_is_named_as_of_the_read(node):
+def test_a_chain_dropping_forwarded_packets_is_named(node):
     endpoint = SocketAddress("10.244.1.1", 8080)
     node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
     assert read_forward_rules()(endpoint, Protocol.TCP) is None

@@ -9,7 +9,7 @@ from userspace_proxy.policy import NodeFacts
 from ..samples import Cluster
 
 
-def test_checks_are_shown_with_their_endpoints_and_problems():
+def test_health_checks_are_shown_with_their_endpoints_and_problems():
     cluster = Cluster()
     snapshot = cluster.serve(
         "web",
@@ -26,7 +26,7 @@ def test_checks_are_shown_with_their_endpoints_and_problems():
     assert shown == HealthCheckFacts(str(key), 31000, local, "in use")
 
 
-async def test_without_a_check_nothing_is_opened():
+async def test_without_a_health_check_no_port_is_opened():
     checks = HealthChecks(Planner(NodeFacts()), StatusFacts)
     await checks.apply(Plan.empty())
     assert checks.facts_of(Plan.empty()) == ()

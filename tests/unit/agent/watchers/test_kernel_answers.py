@@ -144,7 +144,7 @@ def of(**options):
     )
 
 
-async def test_unanswered_clients_are_trouble_while_this_node_is_answered(node, caplog):
+async def test_unanswered_clients_are_trouble_if_endpoints_answer_this_node(node, caplog):
     await node.fail()
     state = node.port.state
     assert (state.level, state.word) == (Level.TROUBLE, PortState.NOT_ANSWERING)
@@ -152,7 +152,7 @@ async def test_unanswered_clients_are_trouble_while_this_node_is_answered(node, 
     assert "shop/web: kernel path fails" in caplog.text
 
 
-async def test_the_chain_that_drops_their_packets_is_the_cause(node):
+async def test_the_chain_dropping_their_packets_is_the_cause_of_unanswered_clients(node):
     node.chain = CHAIN
     await node.fail()
     assert node.port.unanswered == DROPPED
@@ -168,7 +168,7 @@ async def test_the_chain_that_drops_their_packets_is_the_cause(node):
         pytest.param(0, {}, id="none began"),
     ],
 )
-async def test_no_loss_is_reported_unless_many_remote_clients_all_get_no_answer(node, begun, seen):
+async def test_no_loss_is_reported_unless_many_remote_clients_are_all_unanswered(node, begun, seen):
     await node.look()
     await node.look(begun, **seen)
     for _ in range(3):
@@ -176,7 +176,7 @@ async def test_no_loss_is_reported_unless_many_remote_clients_all_get_no_answer(
     assert node.port.unanswered is None
 
 
-async def test_endpoints_that_fail_this_node_too_are_no_fault_of_the_path(node):
+async def test_endpoints_failing_this_node_too_are_not_blamed_on_the_path(node):
     node.probe, node.chain = REFUSED, CHAIN
     await node.fail()
     assert node.port.unanswered is None
@@ -186,7 +186,7 @@ async def test_endpoints_that_fail_this_node_too_are_no_fault_of_the_path(node):
     assert node.port.unanswered == DROPPED
 
 
-async def test_a_chain_is_the_cause_though_another_endpoint_fails_this_node_too(node):
+async def test_a_dropping_chain_is_the_cause_even_if_another_endpoint_fails_this_node(node):
     node.serve(POD.ip, "192.0.2.2")
     node.probe = {POD: None, SocketAddress("192.0.2.2", 8080): REFUSED}.get
     await node.fail()
@@ -196,7 +196,7 @@ async def test_a_chain_is_the_cause_though_another_endpoint_fails_this_node_too(
     assert node.port.unanswered == DROPPED
 
 
-async def test_a_connection_that_begins_between_both_readings_is_counted_once(node):
+async def test_a_connection_opened_between_both_reads_is_counted_once(node):
     await node.look()
     for _ in range(LOST_MIN + 2):
         await node.look(0, own=1)
@@ -204,7 +204,7 @@ async def test_a_connection_that_begins_between_both_readings_is_counted_once(no
     assert node.port.unanswered is None
 
 
-async def test_a_client_that_uses_its_port_again_is_answered_again(node):
+async def test_a_client_reusing_its_port_counts_as_answered_again(node):
     await node.look()
     for _ in range(3 * LOST_MIN):
         node.clients = DialledBy({7: 120}, {})
@@ -212,7 +212,7 @@ async def test_a_client_that_uses_its_port_again_is_answered_again(node):
     assert node.port.unanswered is None
 
 
-async def test_a_connection_that_has_ended_is_answered_once(node):
+async def test_a_closed_connection_counts_as_answered_once(node):
     node.clients = DialledBy({7: 120}, {})
     await node.look()
     for passed_s in range(0, 5 * int(EVERY_S), int(EVERY_S)):
@@ -221,7 +221,7 @@ async def test_a_connection_that_has_ended_is_answered_once(node):
     assert node.port.unanswered == NOT_KNOWN
 
 
-async def test_entries_may_have_gone_after_a_long_pause(node):
+async def test_connections_may_have_expired_after_a_long_pause(node):
     await node.look()
     await node.look(LOST_MIN, after_s=STALE_S + 1)
     for _ in range(3):
@@ -236,7 +236,7 @@ async def test_connections_before_a_long_pause_do_not_offset_later_ones(node):
     assert node.port.unanswered == NOT_KNOWN
 
 
-async def test_an_answer_ends_the_doubt(node, caplog):
+async def test_a_reply_ends_the_suspected_loss(node, caplog):
     caplog.set_level("INFO")
     await node.fail()
     await node.look(1, answered=1)
@@ -244,14 +244,14 @@ async def test_an_answer_ends_the_doubt(node, caplog):
     assert "kernel path works again" in caplog.text
 
 
-async def test_unanswered_clients_are_forgotten_a_minute_after_the_last_client(node):
+async def test_unanswered_clients_expire_a_minute_after_the_last_client(node):
     await node.fail()
     await node.look(after_s=LAST_MINUTE_S)
     assert node.port.unanswered is None
 
 
 @of(protocol=Protocol.UDP)
-async def test_unanswered_udp_counts_only_with_a_dropping_chain(node):
+async def test_unanswered_udp_flows_count_only_with_a_dropping_chain(node):
     await node.fail()
     assert node.port.unanswered is None
     node.chain = CHAIN
@@ -276,7 +276,7 @@ async def test_auto_leaves_the_kernel_path_and_returns_once_no_chain_drops_packe
 
 
 @of(path=DataPath.AUTO)
-async def test_without_a_known_chain_auto_tries_again_after_ever_longer_pauses(node):
+async def test_without_a_known_chain_auto_retries_after_increasing_pauses(node):
     for pause_s in (RETRY_S, 2 * RETRY_S):
         await node.fail()
         assert node.chosen is DataPath.USERSPACE
@@ -296,7 +296,7 @@ async def test_without_a_known_chain_auto_tries_again_after_ever_longer_pauses(n
         pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-the-others"),
     ],
 )
-async def test_dials_at_connect_count_too(node, answered, chain, cause):
+async def test_unanswered_hook_dials_count_as_unanswered_clients(node, answered, chain, cause):
     node.chain = chain
     node.answers.note_dials(node.served, lost=LOST_MIN)
     node.now += 1.0
@@ -305,7 +305,7 @@ async def test_dials_at_connect_count_too(node, answered, chain, cause):
     assert node.port.unanswered == cause
 
 
-async def test_a_frontend_with_very_many_clients_counts_as_answered(node, monkeypatch):
+async def test_a_frontend_with_too_many_clients_counts_as_answered(node, monkeypatch):
     monkeypatch.setattr(kernel_answers, "KNOWN_MAX", 5)
     await node.look()
     await node.look(9, answered=9)

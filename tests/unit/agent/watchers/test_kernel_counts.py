@@ -49,14 +49,14 @@ def counting(make):
     return Counting(make)
 
 
-async def test_connections_belong_to_the_service_port_that_has_the_frontend(counting):
+async def test_tracked_connections_are_attributed_to_the_frontends_service_port(counting):
     assert await counting.read({}) == (0, None, 0)
     assert await counting.read({WEB: 3}) == (3, None, 3)
     assert await counting.read({WEB: 5}) == (5, None, 5)
     assert counting.served_ports.steered.targets().keys() == {WEB, CART}
 
 
-async def test_numbers_stay_while_a_service_port_leaves_the_kernel_path(counting):
+async def test_counts_are_kept_while_a_service_port_leaves_the_kernel_path(counting):
     await counting.read({WEB: 3})
     counting.serve(Handling())
     assert await counting.read({WEB: 3}) == (3, None, 3)
@@ -64,7 +64,7 @@ async def test_numbers_stay_while_a_service_port_leaves_the_kernel_path(counting
     assert await counting.read({WEB: 4}) == (4, None, 4)
 
 
-async def test_a_frontend_begins_at_zero_after_an_absence(counting):
+async def test_a_returning_frontend_starts_at_zero(counting):
     await counting.read({WEB: 9})
     assert await counting.read({WEB: 2}) == (11, None, 11)
 
@@ -78,13 +78,13 @@ async def test_the_total_includes_removed_services(counting):
     assert counting.counts.total == 9
 
 
-async def test_connection_counts_are_none_where_nothing_is_counted(counting):
+async def test_connection_counts_are_none_without_accounting(counting):
     assert await counting.read(None) == (None, None, None)
     await counting.read({WEB: 9})
     assert await counting.read(None) == (None, None, None)
 
 
-async def test_a_failed_reading_changes_nothing(counting):
+async def test_a_failed_read_keeps_the_last_counts(counting):
     await counting.read({WEB: 9})
     counting.steering.fails_with = SteeringError("no buffer space")
     assert await counting.read({WEB: 10}) == (9, None, 9)
@@ -92,7 +92,7 @@ async def test_a_failed_reading_changes_nothing(counting):
     assert await counting.read({WEB: 10}) == (10, None, 10)
 
 
-async def test_a_reading_that_takes_too_long_is_given_up(counting, monkeypatch):
+async def test_a_slow_read_times_out(counting, monkeypatch):
     class Busy(FakeSteering):
         async def kernel_connections(self):
             await asyncio.get_running_loop().create_future()
@@ -105,7 +105,7 @@ async def test_a_reading_that_takes_too_long_is_given_up(counting, monkeypatch):
     assert {one.path.kernel_connections for one in counting.served_ports} == {9, None}
 
 
-async def test_readings_are_shared_and_take_a_small_share_of_the_time(counting):
+async def test_reads_are_shared_and_take_a_small_share_of_the_time(counting):
     class Slow(FakeSteering):
         readings = 0
 

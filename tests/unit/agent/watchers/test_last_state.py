@@ -106,7 +106,7 @@ def lines(caplog, message):
     return [r for r in caplog.records if r.name == LOGGER and r.message.startswith(message)]
 
 
-async def test_the_last_state_is_served_until_the_source_has_answered(node, caplog):
+async def test_the_saved_state_is_served_until_the_source_is_synced(node, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     await node.serve_and_end()
     node.now += 180
@@ -131,7 +131,7 @@ async def test_the_last_state_is_served_until_the_source_has_answered(node, capl
     )
 
 
-async def test_a_service_deleted_meanwhile_is_served_until_the_source_has_answered(node):
+async def test_a_service_deleted_meanwhile_is_served_until_the_source_is_synced(node):
     await node.serve_and_end()
     await node.begin()
     await until(lambda: WEB in node.steering.kernel)
@@ -139,7 +139,7 @@ async def test_a_service_deleted_meanwhile_is_served_until_the_source_has_answer
     await until(lambda: not node.steering.kernel)
 
 
-async def test_the_last_state_has_a_head_start_of_limited_length(node, monkeypatch):
+async def test_the_saved_state_has_a_limited_head_start(node, monkeypatch):
     monkeypatch.setattr(module, "_HEAD_START_S", 0.01)
     await node.serve_and_end()
     await node.begin(fails_with=SteeringError("cannot commit: Device or resource busy"))
@@ -148,13 +148,13 @@ async def test_the_last_state_has_a_head_start_of_limited_length(node, monkeypat
     await until(lambda: WEB in node.steering.kernel)
 
 
-async def test_the_source_begins_with_the_last_state(node):
+async def test_the_source_resumes_from_the_saved_state(node):
     await node.serve_and_end()
     await node.begin()
     assert node.source.resumed is node.sync.progress.in_force
 
 
-async def test_listeners_stay_open_if_the_source_answers_the_same(node):
+async def test_listeners_stay_open_if_the_source_returns_the_same_state(node):
     await node.serve_and_end()
     await node.begin()
     await until(lambda: WEB in node.steering.kernel)
@@ -166,7 +166,7 @@ async def test_listeners_stay_open_if_the_source_answers_the_same(node):
     assert len(node.steering.calls) == calls
 
 
-async def test_only_the_state_in_force_is_written(node):
+async def test_only_the_state_in_force_is_saved(node):
     await node.begin()
     node.steering.fails_with = SteeringError("cannot commit: Device or resource busy")
     node.publish(node.cluster.serve("web", WEB.ip, POD))
@@ -176,7 +176,7 @@ async def test_only_the_state_in_force_is_written(node):
     await until(node.path.exists)
 
 
-async def test_changes_are_written_together_after_a_pause_and_the_last_at_the_stop(node):
+async def test_changes_are_saved_together_after_a_pause_and_the_last_at_the_stop(node):
     await node.serve_and_end()
     await node.begin()
     node.publish(node.cluster.serve("cart", CART.ip, POD))
@@ -193,7 +193,7 @@ async def test_changes_are_written_together_after_a_pause_and_the_last_at_the_st
     assert node.sync.progress.in_force.services.keys() == {ServiceKey("shop", "web")}
 
 
-async def test_a_large_state_is_written_less_often(node, monkeypatch):
+async def test_a_large_state_is_saved_less_often(node, monkeypatch):
     monkeypatch.setattr(module, "_BYTES_PER_S", 1)
     await node.begin()
     node.publish(node.cluster.serve("web", WEB.ip, POD))
@@ -201,7 +201,7 @@ async def test_a_large_state_is_written_less_often(node, monkeypatch):
     assert node.pauses == [node.path.stat().st_size]
 
 
-async def test_an_equal_state_is_not_written_again(node):
+async def test_an_equal_state_is_not_saved_again(node):
     await node.serve_and_end()
     inode = node.path.stat().st_ino
     node.now += 180
@@ -211,7 +211,7 @@ async def test_an_equal_state_is_not_written_again(node):
     assert node.path.stat().st_ino == inode
 
 
-async def test_an_unchanged_state_is_confirmed_only_while_the_source_answers(node, monkeypatch):
+async def test_an_unchanged_state_is_confirmed_only_while_the_source_responds(node, monkeypatch):
     monkeypatch.setattr(module, "CONFIRM_S", 0.01)
     node.paused.set()
     await node.serve_and_end()
@@ -231,7 +231,7 @@ async def test_an_unchanged_state_is_confirmed_only_while_the_source_answers(nod
     assert node.mtime() == NOW + 60
 
 
-async def test_a_late_write_is_no_newer_than_the_last_answer_of_the_source(node):
+async def test_a_late_write_is_dated_by_the_sources_last_response(node):
     await node.serve_and_end()
     await node.begin()
     node.publish(node.cluster.serve("web", WEB.ip, POD))
@@ -275,7 +275,7 @@ async def test_an_unusable_state_is_logged_in_one_line(node, caplog, later, opti
     assert node.sync.progress.in_force is None
 
 
-async def test_a_state_from_the_future_is_served(node):
+async def test_a_state_dated_in_the_future_is_served(node):
     await node.serve_and_end()
     node.now -= 86_400
     await node.begin()
@@ -283,7 +283,7 @@ async def test_a_state_from_the_future_is_served(node):
     assert node.state.view().age_at(node.now) == 0
 
 
-async def test_an_unwritable_disk_is_logged_once_until_writable(node, caplog, tmp_path):
+async def test_an_unwritable_disk_is_logged_once(node, caplog, tmp_path):
     caplog.set_level(logging.INFO, LOGGER)
     node.path = tmp_path / "folder" / "state.json.gz"
     (tmp_path / "folder").touch()
@@ -306,7 +306,7 @@ async def test_an_unwritable_disk_is_logged_once_until_writable(node, caplog, tm
     assert len(lines(caplog, "the last state is kept on disk again")) == 1
 
 
-async def test_without_a_folder_nothing_is_read_or_written(node):
+async def test_without_a_state_directory_no_state_is_read_or_written(node):
     await node.serve_and_end()
     node.path.unlink()
     await node.begin(state_dir="")
@@ -318,12 +318,12 @@ async def test_without_a_folder_nothing_is_read_or_written(node):
     assert node.state.view().path == ""
 
 
-async def test_proxies_of_different_names_have_different_files(node, tmp_path):
+async def test_proxies_of_different_names_use_different_files(node, tmp_path):
     await node.begin(proxy_name="canary")
     assert node.state.view().path == str(tmp_path / "state-canary.json.gz")
 
 
-async def test_a_stop_does_not_wait_for_a_disk_that_hangs(node, monkeypatch, caplog):
+async def test_a_stop_does_not_wait_for_a_hanging_disk(node, monkeypatch, caplog):
     monkeypatch.setattr(module, "_STOP_S", 0.01)
     await node.serve_and_end()
     await node.begin()

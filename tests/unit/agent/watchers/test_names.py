@@ -40,7 +40,7 @@ async def test_a_connection_by_name_reaches_the_service():
                 assert await first_byte(host, 8080) == b"one"
 
 
-async def test_a_service_that_answers_at_another_port_is_reached_at_its_own():
+async def test_a_service_with_another_proxy_port_is_reached_at_its_own_port():
     async with backend(b"one") as one, Proxy() as proxy:
         with socket.create_server(("127.99.1.2", 80)):
             await proxy.add_service("web", port=80, endpoints=[one], cluster_ip="127.99.1.2")
@@ -48,7 +48,7 @@ async def test_a_service_that_answers_at_another_port_is_reached_at_its_own():
             assert await first_byte("web", 80) == b"one"
 
 
-async def test_a_cluster_ip_that_no_interface_has_is_reached_by_name():
+async def test_a_cluster_ip_missing_from_all_interfaces_is_reached_by_name():
     async with backend(b"one") as one, Proxy(options=DNS) as proxy:
         web = await proxy.add_service("web", port=80, endpoints=[one], cluster_ip="10.96.0.10")
         with proxy.names():
@@ -85,7 +85,7 @@ async def test_names_follow_the_services():
             assert found[0][4] == tuple(web.address)
 
 
-async def test_aiohttp_finds_names(aiohttp_backend):
+async def test_aiohttp_resolves_service_names(aiohttp_backend):
     async with Proxy() as proxy:
         await proxy.add_service("web", port=8080, endpoints=[aiohttp_backend])
         connector = aiohttp.TCPConnector(resolver=proxy.resolver())
@@ -113,7 +113,7 @@ async def aiohttp_backend():
     await runner.cleanup()
 
 
-async def test_an_address_in_use_ends_the_start():
+async def test_an_address_in_use_fails_the_start():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         proxy = Proxy(options=Options(dns=taken.getsockname()))
@@ -121,12 +121,12 @@ async def test_an_address_in_use_ends_the_start():
             await proxy.start()
 
 
-async def test_names_are_searched_in_a_namespace_that_can_exist():
+async def test_a_search_namespace_must_be_a_valid_name():
     async with Proxy() as proxy:
         with pytest.raises(ValueError, match=r"^namespace: 'Shop' is "):
             proxy.names("Shop")
 
 
-async def test_names_need_a_running_proxy():
+async def test_names_requires_a_running_proxy():
     with pytest.raises(RuntimeError, match="isn't running"):
         Proxy().names()

@@ -17,7 +17,7 @@ class NoSteering(FakeSteering):
     name = "none"
 
 
-async def test_without_steering_only_loopback_is_known_and_reached():
+async def test_without_steering_only_loopback_addresses_are_known():
     node = NodeNow(NoSteering(), Options(node_name="node-a"))
     await node.start(Supervisor())
     facts = node.facts_for(Snapshot({}))
@@ -34,7 +34,7 @@ def test_unreachable_node_ports_are_logged_once(caplog):
     assert record.getMessage().startswith("node ports are not served: --nodeport-addresses=primary")
 
 
-def test_a_missing_node_object_is_logged_and_shown_until_created(caplog):
+def test_a_missing_node_object_is_logged_and_shown_until_it_exists(caplog):
     caplog.set_level("INFO")
     node, shown = NodeNow(FakeSteering(), Options(node_name="a")), []
     for own in (None, MISSING, MISSING, Node("a")):

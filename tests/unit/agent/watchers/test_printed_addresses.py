@@ -54,7 +54,7 @@ def printing(reader):
     return Proxy(options=Options(write_addresses=reader.write))
 
 
-async def test_each_service_port_and_each_change_prints_a_line():
+async def test_each_service_port_and_each_change_is_printed_as_a_line():
     reader = Reader()
     async with printing(reader) as proxy:
         web = await proxy.add_service(
@@ -69,7 +69,7 @@ async def test_each_service_port_and_each_change_prints_a_line():
         assert (await reader.until(3))[2] == {**first, "endpoints": 0, "address": None}
 
 
-async def test_a_change_that_concerns_no_address_prints_nothing():
+async def test_a_change_without_a_new_address_prints_nothing():
     reader = Reader()
     async with printing(reader) as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:81"])
@@ -79,7 +79,7 @@ async def test_a_change_that_concerns_no_address_prints_nothing():
         assert [line["service"] for line in await reader.until(2)] == ["web", "cart"]
 
 
-async def test_a_stalled_reader_gets_the_last_state_on_resuming():
+async def test_a_stalled_reader_gets_the_latest_state_on_resuming():
     reader = Reader()
     async with printing(reader) as proxy:
         await proxy.add_service("web", port=8080)
@@ -95,7 +95,7 @@ async def test_a_stalled_reader_gets_the_last_state_on_resuming():
         assert [line["endpoints"] for line in lines] == [0, 0, 5]
 
 
-async def test_a_reader_that_is_gone_ends_printing_and_nothing_else(caplog):
+async def test_a_disconnected_reader_ends_only_the_printing(caplog):
     reader = Reader()
     async with printing(reader) as proxy:
         reader.is_gone = True
@@ -104,7 +104,7 @@ async def test_a_reader_that_is_gone_ends_printing_and_nothing_else(caplog):
         assert (await proxy.add_service("cart", port=8080)).address.port == 8080
 
 
-async def test_both_families_and_named_ports_have_lines_of_their_own():
+async def test_both_families_and_each_named_port_have_separate_lines():
     reader = Reader()
     key = ServiceKey("shop", "web")
     ports = (ServicePort("http", 8080, "TCP"), ServicePort("dns", 5353, "UDP"))
@@ -121,7 +121,7 @@ async def test_both_families_and_named_ports_have_lines_of_their_own():
     }
 
 
-async def test_rules_steer_the_cluster_ip_itself(make):
+async def test_with_kernel_steering_the_cluster_ip_is_printed(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     (served,) = served_ports
@@ -147,7 +147,7 @@ def test_only_differences_are_printed():
     ]
 
 
-async def test_the_page_has_a_row_for_each_field():
+async def test_the_docs_have_a_row_for_each_field():
     reader = Reader()
     async with printing(reader) as proxy:
         await proxy.add_service("web", port=8080)

@@ -59,13 +59,13 @@ async def test_the_socket_states_why_not_ready_until_the_sources_state_is_in_for
     assert await ask(rig) == ""
 
 
-async def test_the_socket_reports_that_no_first_plan_is_in_force_yet(rig):
+async def test_the_socket_reports_a_missing_first_plan(rig):
     await rig.component.start(rig.supervisor)
     rig.source.is_synced = True
     assert "first plan" in await ask(rig)
 
 
-async def test_a_source_that_is_away_later_changes_nothing(rig):
+async def test_losing_the_source_later_does_not_make_the_socket_unready(rig):
     await rig.component.start(rig.supervisor)
     rig.source.is_synced = True
     await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
@@ -74,7 +74,7 @@ async def test_a_source_that_is_away_later_changes_nothing(rig):
     assert await ask(rig) == ""
 
 
-async def test_a_stale_socket_is_replaced_and_the_new_socket_is_removed_at_the_end(rig):
+async def test_a_stale_socket_is_replaced_and_the_new_socket_is_removed_at_the_stop(rig):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(rig.path))
     with pytest.raises(ConnectionRefusedError):
@@ -85,7 +85,7 @@ async def test_a_stale_socket_is_replaced_and_the_new_socket_is_removed_at_the_e
     assert not rig.path.exists()
 
 
-async def test_a_path_that_cannot_be_had_is_logged_and_the_proxy_runs_on(rig, caplog):
+async def test_an_unusable_socket_path_is_logged_and_the_proxy_keeps_running(rig, caplog):
     component = ReadySocket("/proc/no/ready", rig.source, rig.loop.progress, None)
     await component.start(rig.supervisor)
     await component.close()

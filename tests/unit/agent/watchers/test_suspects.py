@@ -53,7 +53,7 @@ async def rig():
     return Rig()
 
 
-async def test_a_probe_answers_all_earlier_failed_dials(rig):
+async def test_a_probe_result_applies_to_all_earlier_failed_dials(rig):
     rig.suspects.add(WEB, POD, REFUSED)
     rig.suspects.add(WEB, POD, UNANSWERED)
     rig.suspects.add(CART, POD, REFUSED)
@@ -70,7 +70,7 @@ async def test_a_probe_answers_all_earlier_failed_dials(rig):
     assert rig.results[2:] == [("shop/web", POD, REFUSED, 1, None)]
 
 
-async def test_however_many_dials_fail_few_probes_begin_and_namespaces_have_turns(rig):
+async def test_probes_of_failing_dials_are_limited_and_namespaces_take_turns(rig):
     mall = served("mall", "web")
     for hundredth in range(SECONDS * 100):
         # 20,000 a second.

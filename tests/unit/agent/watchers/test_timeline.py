@@ -87,7 +87,7 @@ async def test_an_outage_lasts_until_the_endpoint_answers(rig):
     assert not any(event.lasts for event in rig.timeline.events())
 
 
-async def test_an_outage_by_a_fault_on_purpose_is_called_so_and_is_no_trouble(rig):
+async def test_an_outage_by_an_injected_fault_is_labelled_and_is_not_trouble(rig):
     detours = ((POD, SocketAddress("127.0.0.1", 40000)),)
     rig.plane.serve(rig.group, Serving(endpoints=(POD,), detours=detours), {})
     rig.eject()
@@ -96,7 +96,7 @@ async def test_an_outage_by_a_fault_on_purpose_is_called_so_and_is_no_trouble(ri
     assert event.what == "192.0.2.1:8080 fails (a fault on purpose); ejected"
 
 
-async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
+async def test_an_outage_has_the_text_of_its_service_ports_state(rig):
     dials = rig.group.counters_of(POD).dials
     dials.failed(time.monotonic(), Failure.SILENT)
     rig.eject()
@@ -107,7 +107,7 @@ async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
     assert event.what == f"{say(no_host(POD, 'eth0'))}; ejected"
 
 
-async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense(rig):
+async def test_an_outage_without_recent_dials_is_in_the_past_tense(rig):
     dials = rig.group.counters_of(POD).dials
     dials.failed(time.monotonic() - LAST_MINUTE_S - 1, Failure.REFUSED)
     rig.eject()
@@ -176,14 +176,14 @@ async def test_an_outages_duration_ignores_clock_changes(rig):
     assert returned[1].endswith("answers again, after 3 s")
 
 
-async def test_a_change_that_waits_is_an_event_with_its_age(rig):
+async def test_a_waiting_change_is_an_event_with_its_age(rig):
     rig.view = replace(rig.view, sync=replace(rig.view.sync, waiting_since=NOW - 3600))
     (problem,) = (one for one in problems_of_node(rig.view, NOW) if "waited 1 h" in one.what)
     await rig.timeline.look()
     assert (0.0, problem.what, 0) in rig.whats()
 
 
-async def test_workers_are_asked_for_a_cause_a_few_times_only():
+async def test_workers_are_asked_for_a_cause_only_a_few_times():
     plane = CountingPlane(asyncio.get_running_loop())
     group = plane.open_group(port_key("shop/web:http"))
     plane.serve(group, Serving(endpoints=(POD,)), {})
@@ -209,7 +209,7 @@ async def test_checking_thousands_of_ejected_endpoints_is_quick(rig):
     assert len(rig.timeline.events()) == KEPT
 
 
-async def test_excess_outages_are_one_event(rig):
+async def test_outages_beyond_the_limit_are_one_event(rig):
     rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
     for pod in PODS[: OUTAGES_MAX + 50]:
         rig.eject(pod)
@@ -282,7 +282,7 @@ class Switched:
         return self.ports
 
 
-async def test_a_switch_of_the_path_is_an_event_each_way(rig):
+async def test_a_path_switch_is_an_event_in_each_direction(rig):
     switched = Switched(1)
     rig.timeline.note_switches(switched.to(DataPath.KERNEL, "all answer"))
     assert rig.timeline.events() == [], "it hasn't left"

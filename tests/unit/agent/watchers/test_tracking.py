@@ -30,7 +30,7 @@ def node():
     return Node()
 
 
-def test_a_full_table_is_logged_once_a_minute_and_is_one_event(node, caplog):
+def test_a_full_conntrack_table_is_logged_once_a_minute_and_is_one_event(node, caplog):
     for second in range(121):
         node.look(FULL, float(second))
     assert node.watch.is_full
@@ -43,7 +43,7 @@ def test_a_full_table_is_logged_once_a_minute_and_is_one_event(node, caplog):
     assert "(995 of 1,000 entries)" in happening.note
 
 
-def test_drops_count_while_the_table_is_full_until_room_returns(node):
+def test_drops_count_while_the_conntrack_table_is_full(node):
     node.look(FULL, 0.0)
     assert not node.watch.is_dropping, "the kernel replaces entries, or dropped before"
     node.look(FULL, 1.0)
@@ -55,7 +55,7 @@ def test_drops_count_while_the_table_is_full_until_room_returns(node):
     assert not node.watch.is_dropping
 
 
-def test_recovery_is_logged_once_there_is_room(node, caplog):
+def test_recovery_is_logged_once_the_conntrack_table_has_room(node, caplog):
     caplog.set_level("INFO")
     node.look(FULL, 0.0)
     node.look(TrackingTable(950, 1000), 1.0)
@@ -68,17 +68,17 @@ def test_recovery_is_logged_once_there_is_room(node, caplog):
     assert caplog.messages[2:] == ["connection tracking is full, new connections fail"]
 
 
-def test_a_node_that_tracks_nothing_has_no_full_table(node):
+def test_a_node_without_connection_tracking_has_no_full_table(node):
     node.look(TrackingTable(), 0.0)
     assert (node.watch.table, node.watch.is_full) == (TrackingTable(), False)
 
 
-def test_the_status_ports_are_exempt_while_something_listens_there():
+def test_the_status_ports_are_exempt_from_tracking_while_served():
     assert exempt_ports(OwnAddresses(), None) is None
     assert exempt_ports(OwnAddresses(admin=("127.0.0.1", 10249)), "canary") is not None
 
 
-def test_the_table_is_shown_as_of_the_last_check(node):
+def test_the_conntrack_table_is_shown_as_of_the_last_check(node):
     facts = StatusFacts()
     node.look(FULL, 0.0)
     node.watch.show(facts)

@@ -40,11 +40,11 @@ processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
         pytest.param("", "without a reason", id="before-the-verifier"),
     ],
 )
-def test_the_reason_is_the_last_line_before_the_verifiers_statistics(log: str, reason: str) -> None:
+def test_the_reason_is_the_last_line_before_the_verifier_statistics(log: str, reason: str) -> None:
     assert reason_of(log) == reason
 
 
-def test_types_are_an_integer_and_a_structure_as_large_as_the_value() -> None:
+def test_btf_contains_an_integer_and_a_structure_of_the_values_size() -> None:
     types = types_of(24)
     magic, _, _, header_bytes, start, length, names, names_bytes = struct.unpack_from(
         "=HBBIIIII", types
@@ -55,7 +55,7 @@ def test_types_are_an_integer_and_a_structure_as_large_as_the_value() -> None:
     assert struct.unpack_from("=III", types, 40) == (3, 4 << 24, 24)
 
 
-def test_programs_cannot_be_loaded_on_an_unknown_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_are_not_loaded_on_unknown_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     with pytest.raises(PermissionError, match="on pdp11 isn't known") as raised:
         load_program("sockops", b"")
@@ -88,7 +88,7 @@ class ShortOfMemory:
         return -1
 
 
-def test_an_element_is_retried_after_a_momentary_lack_of_memory(
+def test_an_element_update_is_retried_after_a_temporary_enomem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = ShortOfMemory(3)
@@ -97,7 +97,7 @@ def test_an_element_is_retried_after_a_momentary_lack_of_memory(
     assert kernel.left == 0
 
 
-def test_an_element_fails_after_a_lasting_lack_of_memory(
+def test_an_element_update_fails_after_a_lasting_enomem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(calls, "_libc", ShortOfMemory(1000))

@@ -56,7 +56,7 @@ def ring(written: Written) -> Iterator[Ring]:
     ring.close()
 
 
-def test_records_are_taken_once_the_oldest_first(written: Written, ring: Ring) -> None:
+def test_records_are_taken_once_in_order(written: Written, ring: Ring) -> None:
     assert ring.take() == []
     written.write(b"one")
     written.write(b"longer than a word")
@@ -75,13 +75,13 @@ def test_an_unfinished_record_delays_later_ones(written: Written, ring: Ring) ->
     assert ring.take() == [b"two", b"three"]
 
 
-def test_a_discarded_record_is_passed_over(written: Written, ring: Ring) -> None:
+def test_a_discarded_record_is_skipped(written: Written, ring: Ring) -> None:
     written.write(b"dropped", DISCARDED)
     written.write(b"kept")
     assert ring.take() == [b"kept"]
 
 
-def test_a_record_wrapping_around_the_end_is_read_whole(written: Written, ring: Ring) -> None:
+def test_a_record_wrapping_around_the_buffer_is_read_whole(written: Written, ring: Ring) -> None:
     written.write(bytes(SIZE - 24))
     ring.take()
     written.write(b"0123456789abcdef" * 4)

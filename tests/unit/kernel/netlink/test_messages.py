@@ -37,7 +37,7 @@ ODD = message(20, b"abc", number=7)
 EVEN = message(24, b"defg", number=7, flags=INTERRUPTED)
 
 
-def test_a_datagram_has_several_messages_each_padded_to_four_bytes():
+def test_a_datagram_contains_several_messages_padded_to_four_bytes():
     assert list(read_messages(ODD + EVEN)) == [
         Message(20, 2, 7, b"abc"),
         Message(24, INTERRUPTED, 7, b"defg"),
@@ -53,7 +53,7 @@ def test_parsing_ends_at_a_message_shorter_than_its_header():
     assert list(read_messages(struct.pack("=IHHII", 8, 20, 0, 0, 0) + ODD)) == []
 
 
-def test_attributes_after_a_fixed_part_are_read_as_written():
+def test_attributes_after_a_fixed_part_round_trip():
     body = b"head" + attribute(1, b"eth0\0") + attribute(8 | NESTED, b"1234") + attribute(3, b"")
     assert list(read_attributes(body, 4)) == [(1, b"eth0\0"), (8, b"1234"), (3, b"")]
 
@@ -68,7 +68,7 @@ def test_parsing_ends_at_an_attribute_without_a_length():
     assert list(read_attributes(bytes(8))) == []
 
 
-def test_sending_numbers_a_request_and_adds_flags():
+def test_sending_assigns_a_sequence_number_and_adds_flags():
     sent = numbered(request(26, DUMP, b"body"), 9, ACK)
     assert sent == struct.pack("=IHHII", 20, 26, 0x1 | DUMP | ACK, 9, 0) + b"body"
     assert number_of(sent) == 9
@@ -95,24 +95,24 @@ def test_the_last_datagram_of_a_listing_is_recognized(block, expected):
         pytest.param(ODD + done(code=12), "Cannot allocate memory", id="broke-off"),
     ],
 )
-def test_a_listing_that_fails_raises_the_kernels_error(block, cause):
+def test_a_failed_listing_raises_the_kernels_error(block, cause):
     with pytest.raises(OSError, match=cause):
         is_last(block)
 
 
 @pytest.mark.parametrize("size", [0, 15, 17])
-def test_a_datagram_without_a_whole_message_is_an_error(size):
+def test_a_datagram_without_a_complete_message_is_an_error(size):
     with pytest.raises(OSError, match="malformed message"):
         read_message(EVEN[:size])
 
 
-def test_a_datagram_without_a_header_has_no_number():
+def test_a_datagram_without_a_header_has_no_sequence_number():
     with pytest.raises(OSError, match="malformed message") as raised:
         number_of(EVEN[:7])
     assert raised.value.errno == errno.EBADMSG
 
 
-def test_a_reader_that_finds_too_little_reports_the_kernel():
+def test_a_too_short_message_raises_a_malformed_message_error():
     @checked
     def first_byte(body):
         return body[0]
@@ -127,7 +127,7 @@ def test_numbers_are_in_network_order():
     assert number(2, -110) == bytes.fromhex("08000200 ffffff92")
 
 
-def test_values_are_read_as_written():
+def test_attribute_values_round_trip():
     found = read_all(text(1, "ours") + number(2, -5) + nested(3, number(1, 7)))
     assert text_in(found, 1) == "ours"
     assert number_in(found, 2, is_signed=True) == -5
@@ -143,5 +143,5 @@ def test_an_address_is_packed_and_printed_in_canonical_form(ip):
     assert ip_of(pack_ip(ip)) == ip
 
 
-def test_a_missing_address_is_empty():
+def test_a_missing_address_is_formatted_as_empty():
     assert ip_of(b"") == ""

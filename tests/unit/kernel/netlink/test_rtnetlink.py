@@ -49,7 +49,7 @@ def body(request: bytes) -> str:
     return request[16:].hex()
 
 
-def test_a_port_of_a_bridge_has_its_kind_and_its_master():
+def test_a_bridge_port_has_its_kind_and_master():
     info = attribute(1, b"veth\0") + attribute(4, b"bridge\0")
     found = attribute(3, b"v0\0") + attribute(10, b"\3\0\0\0") + attribute(18, info)
     link = message("00000100 05000000 03100000 00000000" + found.hex())
@@ -64,7 +64,7 @@ def test_a_bridge_has_its_options():
     assert (link.calls_iptables, link.calls_ip6tables, link.filters_vlans) == (True, False, True)
 
 
-def test_an_isolated_port_is_recognized():
+def test_an_isolated_bridge_port_is_recognized():
     info = attribute(1, b"veth\0") + attribute(4, b"bridge\0") + attribute(5, attribute(33, b"\1"))
     found = attribute(3, b"v0\0") + attribute(18, info)
     assert read_link(message("00000100 05000000 03100000 00000000" + found.hex())).link.is_isolated
@@ -76,7 +76,7 @@ def test_a_bridge_entry_is_encoded_as_by_iproute2():
     assert body(written) == "0700000005000000800002000a000200067570726f780000"
 
 
-def test_hardware_has_no_kind():
+def test_a_hardware_interface_has_no_kind():
     link = message("00000100 02000000 02100000 00000000" + attribute(3, b"eth0\0").hex())
     assert read_link(link) == ListedLink(NodeLink(2, "eth0", ""), 0x1002, "")
 
@@ -96,7 +96,7 @@ def test_hardware_has_no_kind():
         ("02180000 01000000", ListedAddress("", 1, 0, 0)),
     ],
 )
-def test_an_address_is_the_interfaces_own(text, expected):
+def test_an_address_is_read_as_the_interfaces_local_address(text, expected):
     assert read_address(message(text)) == expected
 
 
@@ -122,7 +122,7 @@ def test_an_address_is_the_interfaces_own(text, expected):
         ),
     ],
 )
-def test_a_route_has_its_network_link_and_gateway(text, kind, expected):
+def test_a_route_has_its_network_interface_and_gateway(text, kind, expected):
     route = read_route(message(text))
     assert route.kind == kind
     assert route.open() == expected
@@ -147,7 +147,7 @@ def test_a_route_has_its_network_link_and_gateway(text, kind, expected):
         ),
     ],
 )
-def test_a_rule_has_its_conditions_and_its_table(text, rule):
+def test_a_rule_has_its_conditions_and_table(text, rule):
     assert read_rule(message(text)) == rule
 
 
@@ -160,7 +160,7 @@ def test_a_rule_has_its_conditions_and_its_table(text, rule):
     ],
     ids=["look-up", "goto", "nop"],
 )
-def test_a_rule_is_read_as_written(rule):
+def test_a_rule_round_trips(rule):
     written = write_rule(NEW_RULE, CREATE, rule)
     assert read_rule(Message(NEW_RULE, 0, 0, written[16:])) == rule
 
@@ -178,7 +178,7 @@ def test_a_rule_is_read_as_written(rule):
     ],
 )
 @pytest.mark.parametrize("kind", [NEW_ROUTE, DEL_ROUTE], ids=["new", "gone"])
-def test_a_local_route_as_bytes(kind, network, source, text):
+def test_a_local_route_is_encoded_as_by_iproute2(kind, network, source, text):
     request = write_local_route(kind, 0, LocalRoute(network, source, metric=7), protocol=117)
     assert (request[4], body(request)) == (kind, text.replace(" ", ""))
     assert read_route(Message(kind, 0, 0, request[16:])).open().network == network
@@ -214,7 +214,7 @@ def test_a_truncated_message_is_an_error(read):
         pytest.param(read_rule, bytes(12) + attribute(21, b""), id="protocol"),
     ],
 )
-def test_a_value_of_a_wrong_length_is_an_error(read, body):
+def test_a_value_of_the_wrong_length_is_an_error(read, body):
     with pytest.raises(OSError, match="malformed message"):
         read(Message(0, 0, 0, body))
 

@@ -25,12 +25,12 @@ def connected(listen, dial):
 @pytest.mark.parametrize(
     ("listen", "dial"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")]
 )
-def test_the_user_of_a_client_on_this_node_is_found(listen, dial):
+def test_the_user_of_a_local_client_is_found(listen, dial):
     with connected(listen, dial) as (client, server):
         assert user_of(client, server) == os.geteuid()
 
 
-def test_a_client_elsewhere_has_no_user_even_if_a_listener_has_its_port():
+def test_a_remote_client_has_no_user_even_if_a_listener_has_its_port():
     with socket.create_server(("", 0)) as listener:
         port = listener.getsockname()[1]
         server = SocketAddress("127.0.0.1", 10249)
@@ -38,7 +38,7 @@ def test_a_client_elsewhere_has_no_user_even_if_a_listener_has_its_port():
         assert user_of(SocketAddress("127.0.0.9", 1), server) is None
 
 
-def test_an_address_that_cannot_be_read_has_no_user():
+def test_an_invalid_address_has_no_user():
     assert user_of(SocketAddress("", 0), SocketAddress("127.0.0.1", 10249)) is None
 
 
@@ -67,7 +67,7 @@ def test_the_user_of_a_unix_listener_is_its_creator(unix_socket):
 
 
 @as_another_user
-def test_the_user_of_another_users_listener_is_shown(unix_socket):
+def test_the_user_of_another_users_listener_is_found(unix_socket):
     os.seteuid(OTHER_UID)
     try:
         unix_socket(socket.SOCK_STREAM)
@@ -76,13 +76,13 @@ def test_the_user_of_another_users_listener_is_shown(unix_socket):
     assert user_of_listener(NAME) == OTHER_UID
 
 
-def test_a_unix_socket_of_another_type_or_that_does_not_listen_is_no_listener(unix_socket):
+def test_a_unix_socket_of_another_type_or_not_listening_is_skipped(unix_socket):
     unix_socket(socket.SOCK_SEQPACKET)
     unix_socket(socket.SOCK_STREAM, listens=False)
     assert user_of_listener(NAME) is None
 
 
-def test_a_kernel_that_shows_no_user_is_no_answer(unix_socket, monkeypatch):
+def test_a_kernel_that_does_not_show_users_is_an_error(unix_socket, monkeypatch):
     unix_socket(socket.SOCK_STREAM)
     # As before Linux 5.3.
     monkeypatch.setattr(socket_users, "_SHOW_USER", 0)

@@ -79,31 +79,31 @@ def test_a_listing_is_read_completely_before_parsing(monkeypatch):
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP])
-def test_a_listing_that_the_kernel_does_not_support_is_empty(code):
+def test_a_listing_unsupported_by_the_kernel_is_empty(code):
     with Kernel(error(code)) as kernel:
         assert kernel.requests.list_supported(LIST) == []
 
 
-def test_a_listing_that_the_kernel_refuses_is_an_error():
+def test_a_listing_denied_by_the_kernel_is_an_error():
     with Kernel(error(errno.EPERM)) as kernel, pytest.raises(PermissionError):
         kernel.requests.list_supported(LIST)
 
 
-def test_answers_to_an_abandoned_request_are_skipped():
+def test_responses_to_an_abandoned_request_are_skipped():
     with Kernel(error(errno.EPERM), message(20, b"late") + done(), done(2)) as kernel:
         with pytest.raises(PermissionError):
             kernel.requests.list_all(LIST)
         assert kernel.requests.list_all(LIST) == []
 
 
-def test_a_silent_kernel_is_an_error(monkeypatch):
+def test_an_unresponsive_kernel_is_an_error(monkeypatch):
     monkeypatch.setattr(sockets, "ANSWER_WITHIN_S", 0.01)
     with Kernel() as kernel, pytest.raises(TimeoutError, match="the kernel doesn't answer"):
         kernel.requests.list_all(LIST)
 
 
 @pytest.mark.parametrize("ask", ["list_all", "change"])
-def test_other_datagrams_do_not_extend_the_deadline(monkeypatch, ask):
+def test_unrelated_datagrams_do_not_extend_the_deadline(monkeypatch, ask):
     monkeypatch.setattr(sockets, "ANSWER_WITHIN_S", 0.01)
     with Kernel() as kernel:
         answer = done() if ask == "list_all" else error(0)
@@ -117,14 +117,14 @@ def test_other_datagrams_do_not_extend_the_deadline(monkeypatch, ask):
         feeding.join()
 
 
-def test_a_request_has_an_answer_or_a_refusal():
+def test_ask_returns_the_response_or_raises_the_error():
     with Kernel(message(24, b"way"), error(errno.ENETUNREACH, 2)) as kernel:
         assert kernel.requests.ask(request(26, 0, b"")).body == b"way"
         with pytest.raises(OSError, match="Network is unreachable"):
             kernel.requests.ask(request(26, 0, b""))
 
 
-def test_only_the_last_change_is_acknowledged_and_refusals_have_an_index():
+def test_only_the_last_change_is_acknowledged_and_errors_have_an_index():
     with Kernel(error(errno.EEXIST, 2), error(0, 3)) as kernel:
         refused = kernel.requests.change([request(24, 0, b"")] * 3)
         asked = kernel.asked()
@@ -157,7 +157,7 @@ def test_route_sockets_list_links():
 
 
 @pytest.mark.parametrize("left", [0, 1], ids=["none", "one"])
-def test_without_a_descriptor_the_kernels_error_is_raised_and_nothing_stays_open(left):
+def test_running_out_of_descriptors_raises_the_kernels_error_and_leaks_none(left):
     free = os.dup(0)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -18,7 +18,7 @@ def registers(part, kind):
     return [int.from_bytes(value, "big") for value in found if value]
 
 
-def test_a_test_loads_a_field_and_compares_its_bits():
+def test_a_match_loads_a_field_and_compares_its_bits():
     assert names(x.match(x.MARK, 1)) == ["meta", "cmp"]
     assert names(x.match(x.MARK, 1, mask=3)) == ["meta", "bitwise", "cmp"]
     assert names(x.within(x.DPORT, 1, 2)) == ["payload", "cmp", "cmp"]
@@ -42,18 +42,18 @@ def test_a_network_is_compared_up_to_its_prefix_length():
     assert packed in x.match_network("fd00:96::/108")
 
 
-def test_fields_of_a_packet_and_of_its_metadata_are_changed():
+def test_packet_and_metadata_fields_can_be_assigned():
     assert names(x.assign(x.ETHER_DADDR, 0x020000000001)) == ["immediate", "payload"]
     assert names(x.assign(x.PACKET_TYPE, x.THIS_HOST)) == ["immediate", "meta"]
     assert names(x.set_bits(x.MARK, 0x40)) == ["meta", "bitwise", "meta"]
 
 
-def test_an_anonymous_set_belongs_to_a_rule():
+def test_an_anonymous_set_is_encoded_in_its_rule():
     inline = x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17, is_inverted=True)
     assert names(x.look_up_inline(inline, "__set%d", 7)) == ["meta", "lookup"]
 
 
-def test_an_anonymous_verdict_map_belongs_to_a_rule():
+def test_an_anonymous_verdict_map_is_encoded_in_its_rule():
     inline = x.go_by(0, [b"verdict"])
     assert (inline.slot, inline.verdicts) == (0, (b"verdict",))
     assert names(x.go_by_inline(inline, "__map%d", 7)) == ["lookup"]
@@ -64,14 +64,14 @@ def test_verdicts_contain_their_target_chain():
     assert names(x.verdict(x.ACCEPT)) == ["immediate"]
 
 
-def test_parts_of_a_key_begin_at_multiples_of_four_bytes():
+def test_parts_of_a_key_are_aligned_to_four_bytes():
     key = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
     assert key.width == 12
     # As nft 1.0.6 numbers "ipv4_addr . inet_proto . inet_service".
     assert key.number == 0x730D
 
 
-def test_bytes_in_slots_are_hashed_to_a_number_in_another_slot():
+def test_register_bytes_are_hashed_into_another_register():
     (hashed,) = ListedRule("", x.pick_by(8, 16, 128, 6, seed=7, first=3)).expressions()
     numbers = {kind: int.from_bytes(value, "big") for kind, value in hashed.attributes().items()}
     # From, to, width, modulus, seed, offset, Jenkins' hash.

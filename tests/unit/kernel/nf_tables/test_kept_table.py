@@ -110,7 +110,7 @@ def refused(monkeypatch):
     return refuse
 
 
-def test_a_change_of_elements_leaves_everything_else(table, contents, printed):
+def test_a_change_of_elements_leaves_the_rest_of_the_table_unchanged(table, contents, printed):
     table.write_all()
     before = printed()
     contents.elements = {DNS}
@@ -146,7 +146,7 @@ def test_a_refused_change_is_written_as_differences_then_completely(
     assert "elements = { 53, 80 }" in printed()
 
 
-def test_a_refused_change_is_compared_again_and_not_counted_as_drift(
+def test_a_refused_change_is_compared_again_without_counting_as_drift(
     table, contents, printed, refused
 ):
     table.write_all()
@@ -160,7 +160,7 @@ def test_a_refused_change_is_compared_again_and_not_counted_as_drift(
     assert table.is_known()
 
 
-def test_a_table_is_not_known_after_a_refused_rewrite(node, table, refused):
+def test_after_a_refused_rewrite_the_table_counts_as_unknown(node, table, refused):
     table.write_all()
     node.run("nft flush ruleset")
     refused(0, 1)
@@ -170,7 +170,7 @@ def test_a_table_is_not_known_after_a_refused_rewrite(node, table, refused):
 
 
 @pytest.mark.parametrize("change", ["all", "rules", "chains"])
-def test_a_change_that_cannot_be_read_back_is_in_force_and_compared_later(
+def test_a_change_that_cannot_be_read_back_is_in_force_and_verified_later(
     table, contents, printed, monkeypatch, change
 ):
     table.write_all()
@@ -197,7 +197,7 @@ def test_a_change_that_cannot_be_read_back_is_in_force_and_compared_later(
     assert table.is_known()
 
 
-def test_a_listing_that_fails_once_is_no_reason_to_write_all_anew(table, contents, monkeypatch):
+def test_a_listing_that_fails_once_does_not_cause_a_rewrite(table, contents, monkeypatch):
     table.write_all()
     listed, tables = [], Ruleset.tables
 
@@ -222,7 +222,7 @@ def test_a_listing_that_fails_once_is_no_reason_to_write_all_anew(table, content
         pytest.param("add table inet others", 0, id="another-table"),
     ],
 )
-def test_drift_is_counted_and_the_table_written_anew(node, table, printed, command, count):
+def test_drift_is_counted_and_the_table_rewritten(node, table, printed, command, count):
     table.write_all()
     before = node.run("nft list table inet ours")
     node.run(f"nft {command}")
@@ -248,7 +248,7 @@ def meanwhile(node, monkeypatch):
     return begin
 
 
-def test_tables_of_others_that_change_meanwhile_are_no_drift(table, contents, meanwhile):
+def test_concurrent_changes_of_other_tables_are_not_drift(table, contents, meanwhile):
     """After the first write, or one of rules, the table was written anew."""
     meanwhile("add table inet others", "delete table inet others")
     table.write_all()
@@ -276,7 +276,7 @@ def test_a_foreign_change_right_after_a_write_is_repaired(
     assert table.is_known()
 
 
-def test_a_table_rewritten_after_lost_events_counts_no_change(node, table, meanwhile, monkeypatch):
+def test_a_table_rewritten_after_lost_events_counts_no_drift(node, table, meanwhile, monkeypatch):
     """The rewritten rules can't be read back then, though no program has changed them."""
     table.write_all()
     events = table._watch._events
@@ -304,7 +304,7 @@ def test_elements_of_some_sets_can_be_listed_alone(table, sets, found):
     assert listing.elements_of(["ports"]) == set(found)
 
 
-def test_forgotten_rules_are_written_anew(table, contents, printed):
+def test_forgotten_rules_are_rewritten(table, contents, printed):
     table.write_all()
     contents.chain(x.UDP + x.verdict(x.DROP))
     assert table.put_right().count == 0
@@ -330,7 +330,7 @@ def test_a_kernel_refusing_the_optional_part_gets_the_table_without_it(
 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.EPERM, errno.ETIMEDOUT])
-def test_out_of_memory_or_permission_denied_leaves_the_table_complete(table, refused, code):
+def test_out_of_memory_or_permission_denied_keeps_the_optional_part(table, refused, code):
     refused(0, code=code)
     with pytest.raises(NftablesError, match=os.strerror(code)):
         table.write_all()
@@ -339,7 +339,7 @@ def test_out_of_memory_or_permission_denied_leaves_the_table_complete(table, ref
     assert table.is_complete
 
 
-def test_after_a_lost_answer_the_table_is_compared(table, contents, monkeypatch):
+def test_after_a_lost_reply_the_table_is_compared(table, contents, monkeypatch):
     table.write_all()
     with monkeypatch.context() as memory:
         memory.setattr(Requests, "_receive", no_buffers)
@@ -404,7 +404,7 @@ def test_a_table_that_another_program_owns_is_a_conflict(node, table):
     )
 
 
-def test_a_table_that_does_not_exist_is_removed_without_a_change(table):
+def test_removing_a_missing_table_makes_no_change(table):
     with closing(NftTable("other")) as other:
         table.write_all()
         table.remove()
@@ -416,7 +416,7 @@ def test_a_table_that_does_not_exist_is_removed_without_a_change(table):
 
 
 @pytest.mark.parametrize("is_paired", [False, True])
-def test_however_much_a_paired_table_changes_the_other_is_known(table, is_paired):
+def test_many_changes_of_a_paired_table_do_not_make_the_other_unknown(table, is_paired):
     with closing(NftTable("other")) as other:
         if is_paired:
             table.pair_with(other)
@@ -450,7 +450,7 @@ def test_chains_are_added_and_deleted_in_listing_order(table, printed):
     assert table.put_right() == Repair()
 
 
-def test_a_refused_change_of_chains_leaves_the_known_state(table, printed):
+def test_a_refused_chain_change_keeps_the_known_state(table, printed):
     table.write_all()
     before = printed()
     deletion = table.writer()
@@ -461,7 +461,7 @@ def test_a_refused_change_of_chains_leaves_the_known_state(table, printed):
     assert printed() == before
 
 
-def test_a_watch_that_cannot_begin_leaves_no_socket(node, monkeypatch):
+def test_a_watch_that_fails_to_start_leaks_no_socket(node, monkeypatch):
     with Ruleset() as ruleset:
         monkeypatch.setattr(Requests, "_receive", no_buffers)
         os.close(free := os.dup(0))

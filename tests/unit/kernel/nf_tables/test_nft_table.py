@@ -25,7 +25,7 @@ def test_an_event_names_its_table():
     assert read(NEW_TABLE) == [RulesetEvent(1, "userspace-proxy")]
 
 
-def test_a_transaction_ends_with_the_rulesets_number():
+def test_a_transaction_ends_with_the_rulesets_generation():
     assert read(NEW_TABLE + NEW_GENERATION)[1:] == [RulesetEvent(0, "", 2)]
 
 
@@ -34,7 +34,7 @@ def test_messages_of_other_subsystems_are_ignored():
     assert read(conntrack) == [None]
 
 
-def test_a_message_without_a_name_belongs_to_no_table():
+def test_a_message_without_a_table_name_belongs_to_no_table():
     assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [RulesetEvent(1, "")]
 
 

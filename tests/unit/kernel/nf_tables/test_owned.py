@@ -13,7 +13,7 @@ def fill(table: TableWriter) -> None:
     table.add_chain("chain")
 
 
-def test_only_its_owner_can_change_a_table_which_ends_with_the_owner(node):
+def test_only_its_owner_can_change_an_owned_table_which_ends_with_the_owner(node):
     with closing(OwnedTable("ours", fill)) as table:
         assert [table.put_right(), table.put_right()] == [False, False]
         node.run("nft flush ruleset")
@@ -23,7 +23,7 @@ def test_only_its_owner_can_change_a_table_which_ends_with_the_owner(node):
     assert list_tables() == []
 
 
-def test_the_next_process_owns_the_table_by_a_copied_socket(node):
+def test_a_copied_socket_passes_table_ownership_to_the_next_process(node):
     kept = {}
     owners = OwnerSockets()
     first = OwnedTable("ours", fill, owners=owners)
@@ -65,7 +65,7 @@ def test_an_owned_table_uses_changed_contents_only_after_rewrite(node):
         assert "chain one" not in node.run("nft list table inet ours")
 
 
-def test_without_owners_changes_by_others_are_repaired(node, monkeypatch):
+def test_without_owner_support_foreign_changes_are_repaired(node, monkeypatch):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with closing(OwnedTable("ours", fill)) as table:
         assert not table.put_right()
@@ -75,7 +75,7 @@ def test_without_owners_changes_by_others_are_repaired(node, monkeypatch):
     assert list_tables() == ["ours"]
 
 
-def test_a_kernel_without_owners_refuses_an_owned_table(node, monkeypatch):
+def test_a_kernel_without_owner_support_rejects_a_required_owned_table(node, monkeypatch):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     table = OwnedTable("ours", fill, needs_owner=True)
     with closing(table), pytest.raises(NftablesError):

@@ -32,7 +32,7 @@ def chain(family, *, hook=None, priority=0, policy=None):
     return reader.read_chain(Message(0xA03, 0, 1, body))
 
 
-def test_a_table_is_read():
+def test_a_table_is_parsed():
     (message,) = read_messages(TABLE)
     assert reader.read_table(message) == (1, "userspace-proxy", 0)
 
@@ -44,12 +44,12 @@ def test_a_base_chain_has_a_hook_and_a_policy():
     assert chain(2, hook=0, policy=1).policy == "accept"
 
 
-def test_a_chain_for_jumps_has_no_hook():
+def test_a_regular_chain_has_no_hook():
     found = chain(2)
     assert (found.kind, found.hook, found.policy) == ("", "", "accept")
 
 
-def test_a_hook_of_a_newer_kernel_is_read_by_its_number():
+def test_an_unknown_hook_is_shown_by_its_number():
     assert chain(1, hook=77).hook == "77"
 
 
@@ -62,7 +62,7 @@ def test_verdicts_are_listed_as_written_and_missing_keys_are_empty():
     assert listed == [(b"key\0", verdict), (b"", b"")]
 
 
-def test_an_element_of_a_rules_set_may_end_an_interval_and_have_a_verdict():
+def test_a_set_element_may_end_an_interval_and_have_a_verdict():
     ends = nested(1, number(3, 1) + nested(1, attribute(1, b"\0\x50")))
     leads = nested(1, nested(1, attribute(1, b"\0\x51")) + nested(2, nested(2, goto_chain("a"))))
     catch_all = nested(1, number(3, 2))
@@ -92,7 +92,7 @@ def with_counter(packets):
     return nested(7, attribute(1, b"counter\0") + nested(2, numbers))
 
 
-def test_counters_of_elements_are_read_with_their_keys():
+def test_element_counters_are_read_with_their_keys():
     key = b"\x0a\x60\x07\x01"
     assert reader.read_counts(counted(with_counter(7), b"", with_counter(1 << 40))) == [
         (key, 7),

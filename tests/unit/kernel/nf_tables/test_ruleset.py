@@ -34,7 +34,7 @@ from userspace_proxy.kernel.nf_tables.writer import (
         ),
     ],
 )
-def test_a_refusal_names_the_refused_message_and_a_remedy(code, kind, sentence):
+def test_an_nftables_error_names_the_refused_message_and_a_remedy(code, kind, sentence):
     error = NftablesError(code, kind)
     assert str(error) == sentence
     assert error.code == code
@@ -50,11 +50,11 @@ def test_a_refusal_names_the_refused_message_and_a_remedy(code, kind, sentence):
         pytest.param(errno.ENOMEM, NEW_RULE, False, id="shortage"),
     ],
 )
-def test_another_try_is_without_effect_where_the_kernel_lacks_something(code, kind, is_lasting):
+def test_an_unsupported_feature_is_a_lasting_error(code, kind, is_lasting):
     assert NftablesError(code, kind).is_lasting is is_lasting
 
 
-def test_a_kernel_without_nftables_is_an_error_that_names_the_module():
+def test_a_kernel_without_nftables_is_an_error_naming_the_module():
     with pytest.raises(SteeringError) as raised, query_errors():
         raise OSError(errno.EINVAL, "Invalid argument")
     assert str(raised.value) == (
@@ -62,7 +62,7 @@ def test_a_kernel_without_nftables_is_an_error_that_names_the_module():
     )
 
 
-def test_of_a_large_set_only_the_first_elements_are_read(node, tmp_path):
+def test_only_the_first_elements_of_a_large_set_are_read(node, tmp_path):
     rules = tmp_path / "rules"
     ports = ", ".join(map(str, range(1, 10_001)))
     rules.write_text(

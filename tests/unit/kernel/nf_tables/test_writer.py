@@ -26,7 +26,7 @@ def test_chains_have_their_hook_and_priority():
     assert (chain.kind, chain.hook, chain.priority) == ("filter", "input", -10)
 
 
-def test_elements_that_exceed_an_attribute_are_several_messages():
+def test_elements_exceeding_an_attribute_are_split_into_several_messages():
     table = w.TableWriter("ours")
     many = {number.to_bytes(16, "big"): b"\x8c\xa1" for number in range(5000)}
     table.add_elements("frontends", many)
@@ -35,7 +35,7 @@ def test_elements_that_exceed_an_attribute_are_several_messages():
     assert dict(one for message in messages(table) for one in read_elements(message)) == many
 
 
-def test_elements_of_a_map_to_verdicts_may_have_values_of_different_lengths():
+def test_elements_of_a_verdict_map_may_have_values_of_different_lengths():
     table = w.TableWriter("ours")
     many = {n.to_bytes(16, "big"): w.goto_chain("x" * (1 + n % 9)) for n in range(2000)}
     table.change_elements(["m"], (), {("m", key, value) for key, value in many.items()})
@@ -44,7 +44,7 @@ def test_elements_of_a_map_to_verdicts_may_have_values_of_different_lengths():
     assert dict(one for message in messages(table) for one in read_elements(message)) == many
 
 
-def test_without_elements_there_is_no_message():
+def test_without_elements_no_message_is_written():
     table = w.TableWriter("ours")
     table.delete_elements("frontends", ())
     table.change_elements(["frontends"], (), ())
@@ -74,7 +74,7 @@ def test_an_anonymous_set_precedes_its_rule():
     assert dict(read_elements(made[1])) == {b"\6": b"", b"\x11": b""}
 
 
-def test_sets_of_several_writers_have_different_ids():
+def test_sets_of_different_writers_have_different_ids():
     writers = [w.TableWriter("ours"), w.TableWriter("ours")]
     for table in writers:
         table.add_map("same", x.INET_PROTO, x.INET_SERVICE)
@@ -96,7 +96,7 @@ def test_an_interval_set_describes_the_parts_of_its_keys():
 
 
 @pytest.mark.parametrize("value", [b"", b"\x8c\xa1", w.goto_chain("to")])
-def test_intervals_are_read_as_written(value):
+def test_intervals_round_trip(value):
     table = w.TableWriter("ours")
     many = {
         w.Interval(n.to_bytes(12, "big") + (n + 9).to_bytes(12, "big")): value for n in range(3000)

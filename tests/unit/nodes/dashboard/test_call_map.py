@@ -31,14 +31,14 @@ def test_clients_services_and_endpoints_are_three_columns():
     assert [words for _, words in drawn.heads] == ["Clients", "Services", "Endpoints"]
 
 
-def test_lines_begin_and_end_at_their_items():
+def test_lines_start_and_end_at_their_items():
     drawn = place(a_chain(1))
     client, service, _ = drawn.items
     assert drawn.lines[0].path.startswith(f"M300 {client.y}C")
     assert drawn.lines[0].path.endswith(f" {service.x} {service.y}")
 
 
-def test_more_connections_are_a_thicker_line_up_to_a_bound():
+def test_more_connections_draw_a_thicker_line_up_to_a_limit():
     calling = a_chain(3)
     calls = [Line(f"c-{n:03}", f"s-{n:03}", 10 ** (9 * n)) for n in range(3)]
     drawn = place(Calling(calling.clients, calling.services, (), calls, ()))
@@ -54,7 +54,7 @@ def test_connected_items_are_placed_at_similar_heights():
     assert [one.label for one in drawn.items[:3]] == ["c-002", "c-001", "c-000"]
 
 
-def test_the_drawn_map_is_bounded_and_counts_left_out_items():
+def test_the_drawn_map_is_bounded_and_counts_omitted_items():
     calling = a_chain(100)
     more = items("x", 200)
     calls = [*calling.calls, *(Line(one.name, "s-000", 1) for one in more)]
@@ -73,14 +73,14 @@ def test_the_drawn_map_is_bounded_and_counts_left_out_items():
     }
 
 
-def test_a_long_name_keeps_its_end():
+def test_a_long_name_is_shortened_and_keeps_its_end():
     name = "shop/a-deployment-with-a-very-long-name-7d9fbc6b58-x2x9z"
     drawn = place(Calling((), [Item(name)], (), (), ()))
     assert len(drawn.items[0].label) == 38
     assert drawn.items[0].label.endswith("…me-7d9fbc6b58-x2x9z")
 
 
-def test_without_anything_there_is_an_empty_picture():
+def test_an_empty_map_is_drawn():
     drawn = place(Calling((), (), (), (), ()))
     assert (drawn.items, drawn.lines, drawn.left_out) == ((), (), {})
     assert drawn.height > 0

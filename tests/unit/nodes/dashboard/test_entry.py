@@ -52,7 +52,7 @@ async def opened(all_nodes=None):
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_without_the_cookie_nothing_is_answered(path):
+async def test_without_the_cookie_no_page_is_served(path):
     async with opened() as window:
         for address in (path, f"{path}?secret=", f"{path}?secret=wrong"):
             response, text = await window.ask(address)
@@ -79,7 +79,7 @@ async def test_the_secret_redirects_to_the_same_page_with_a_cookie(which):
             assert response.status == 200
 
 
-async def test_the_browsers_address_works_once_and_the_printed_one_repeatedly():
+async def test_the_browsers_url_works_once_and_the_printed_url_repeatedly():
     async with opened() as window, opened() as other:
         del other
         assert (await window.ask(window.once))[0].status == 302
@@ -91,7 +91,7 @@ async def test_the_browsers_address_works_once_and_the_printed_one_repeatedly():
             assert (await window.ask(window.printed))[0].status == 302
 
 
-async def test_a_used_secret_does_no_harm_to_its_user():
+async def test_reusing_a_secret_with_a_valid_cookie_still_works():
     async with opened() as window:
         for _ in range(2):
             response, _ = await window.ask(f"/?{window.once.partition('?')[2]}")
@@ -99,7 +99,7 @@ async def test_a_used_secret_does_no_harm_to_its_user():
 
 
 @pytest.mark.parametrize("path", ["/", "/services/shop/web?q=a", "//example.org/"])
-async def test_the_address_for_the_browser_leads_to_a_host_that_no_other_server_has(path):
+async def test_the_browsers_url_has_a_host_name_unique_to_this_server(path):
     """Issue 74: a browser sends a cookie to all ports of its host."""
     async with opened() as window, opened() as other:
         assert re.fullmatch(r"http://[0-9a-f]{32}\.localhost:\d+", window.base)
@@ -118,7 +118,7 @@ async def test_the_address_for_the_browser_leads_to_a_host_that_no_other_server_
             assert not jar.filter_cookies(URL(elsewhere))
 
 
-async def test_a_browser_that_cannot_resolve_the_name_may_use_the_address():
+async def test_a_browser_that_cannot_resolve_the_host_name_may_use_the_address():
     async with opened() as window:
         plain = window.once.partition("/?")[0]
         secret = window.printed.partition("?")[2]
@@ -127,7 +127,7 @@ async def test_a_browser_that_cannot_resolve_the_name_may_use_the_address():
         assert (await window.ask(f"{plain}/nodes"))[0].status == 200
 
 
-async def test_the_cookie_of_another_dashboard_is_none():
+async def test_the_cookie_of_another_dashboard_is_rejected():
     async with opened() as window, opened() as other:
         _, cookie = (await window.ask(window.printed))[0].headers["Set-Cookie"].split("=", 1)
         value = cookie.partition(";")[0]
@@ -155,7 +155,7 @@ async def test_the_cookie_of_another_dashboard_is_none():
         pytest.param({"Host": f"{'0' * 32}.localhost"}, id="the-name-of-another-server"),
     ],
 )
-async def test_a_page_of_another_origin_gets_nothing_even_with_the_cookie(headers):
+async def test_a_cross_origin_page_gets_no_response_even_with_the_cookie(headers):
     async with opened() as window:
         await window.ask(window.printed)
         response, text = await window.ask("/", **headers)
@@ -164,7 +164,7 @@ async def test_a_page_of_another_origin_gets_nothing_even_with_the_cookie(header
         assert (await window.ask(window.printed, **headers))[0].status == 403
 
 
-async def test_a_link_on_another_site_can_be_followed():
+async def test_a_link_from_another_site_can_be_followed():
     async with opened() as window:
         await window.ask(window.printed)
         navigating = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
@@ -176,7 +176,7 @@ async def test_a_link_on_another_site_can_be_followed():
         assert '<a href="">' in text
 
 
-async def test_a_secret_leads_to_no_other_host():
+async def test_a_secret_never_redirects_to_another_host():
     async with opened() as window:
         query = window.printed.partition("?")[2]
         response, _ = await window.ask(f"//example.org/?{query}")

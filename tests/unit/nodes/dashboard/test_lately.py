@@ -5,7 +5,7 @@ from userspace_proxy_kubectl.nodes.merged import MergedKey
 WEB, CART = (MergedKey("shop", name, "http", "IPv4", "") for name in ("web", "cart"))
 
 
-def test_only_clients_of_the_last_minute_are_counted():
+def test_only_clients_in_the_last_minute_are_counted():
     lately = Lately()
     lately.note([WEB, CART], {}, 0.0)
     assert lately.minute() == Minute()
@@ -21,7 +21,7 @@ def test_only_clients_of_the_last_minute_are_counted():
     assert lately.minute().words == ""
 
 
-def test_figures_counted_while_nothing_was_read_belong_to_no_minute():
+def test_counts_after_a_gap_in_sampling_belong_to_no_minute():
     lately = Lately()
     lately.note([WEB], {}, 0.0)
     lately.note([WEB], {WEB: Figures(connections=9, failed=1000)}, 3600.0)
@@ -30,7 +30,7 @@ def test_figures_counted_while_nothing_was_read_belong_to_no_minute():
     assert lately.minute().words == ""
 
 
-def test_the_span_is_what_was_sampled_without_a_gap():
+def test_the_span_covers_the_samples_without_a_gap():
     lately = Lately()
     for at in (0.0, 14.0):
         lately.note([WEB], {WEB: Figures(failed=3)}, at)

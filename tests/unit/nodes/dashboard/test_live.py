@@ -31,14 +31,14 @@ class Cluster:
         return {node: answers[node] for node in nodes if node in answers}
 
 
-async def test_the_dashboard_merges_the_same_answers_once():
+async def test_the_dashboard_merges_unchanged_responses_once():
     cluster = Cluster(sick_cluster())
     look = await cluster.live.look()
     assert look.merged.level is Level.TROUBLE
     assert (await cluster.live.look()).merged is look.merged
 
 
-async def test_new_answers_are_merged_once_some_time_has_passed():
+async def test_new_responses_are_merged_after_a_delay():
     cluster = Cluster(sick_cluster())
     before = await cluster.live.look()
     cluster.now = calm_cluster()
@@ -67,7 +67,7 @@ async def test_a_minute_contains_the_growth_between_views():
     assert page.count("2 failed, 1 saved") == 3
 
 
-async def test_clients_are_asked_for_once_in_some_seconds():
+async def test_clients_are_queried_at_most_once_in_some_seconds():
     cluster = Cluster(sick_cluster())
     for _ in range(3):
         assert len((await cluster.live.calls()).calls) == 6
@@ -79,7 +79,7 @@ async def test_clients_are_asked_for_once_in_some_seconds():
     ]
 
 
-async def test_pages_are_shown_without_forbidden_answers():
+async def test_pages_are_shown_even_if_further_requests_are_forbidden():
     cluster = Cluster(summaries_of(sick_cluster()), refuse)
     assert (await cluster.live.calls()).calls == ()
     assert len((await cluster.live.look_at("shop/cart")).merged.ports) == 1
@@ -89,13 +89,13 @@ def refuse(_path):
     raise SourceError("no rights")
 
 
-async def test_without_an_answer_no_node_is_asked():
+async def test_without_any_response_no_node_is_queried():
     cluster = Cluster(AllNodes())
     assert (await cluster.live.calls()).calls == ()
     assert cluster.asked == []
 
 
-async def test_of_many_nodes_some_are_asked_for_clients():
+async def test_clients_are_queried_on_only_some_of_many_nodes():
     cluster = Cluster(calm_cluster(CALLS_OF_NODES_MAX + 20))
     await cluster.live.calls()
     ((_, nodes),) = cluster.asked
@@ -113,19 +113,19 @@ async def test_of_many_nodes_some_are_asked_for_clients():
         pytest.param(as_read(CauseCode.SOURCE_AWAY, "gone"), id="none-with-a-cause"),
     ],
 )
-async def test_a_table_that_cannot_be_read_is_left_out(answer):
+async def test_an_unreadable_client_table_is_omitted(answer):
     calls = await Cluster(sick_cluster(), {**CALLS, "node-2": answer}).live.calls()
     assert {one.client for one in calls.calls} == {"shop/front-5d9", "10.244.1.21", "shop/jobs-1"}
 
 
-async def test_a_table_with_figures_out_of_range_is_left_out():
+async def test_a_client_table_with_out_of_range_values_is_omitted():
     huge = json.loads(edges(("10.0.0.1", "", "shop/web", 10**300)))
     huge["edges"][0]["last_at"] = 1e300
     calls = await Cluster(calm_cluster(1), {"node-1": json.dumps(huge).encode()}).live.calls()
     assert calls.calls == ()
 
 
-async def test_summaries_are_completed_for_the_page_of_a_service():
+async def test_summaries_are_completed_for_a_services_page():
     whole = {one.node: one.status for one in sick_cluster().answers if one.status is not None}
     parts = {node: encode_answer(facts) for node, facts in whole.items()}
     cluster = Cluster(summaries_of(sick_cluster()), lambda _: parts)
@@ -137,7 +137,7 @@ async def test_summaries_are_completed_for_the_page_of_a_service():
     assert cluster.asked[0][0] == "/api/v1/status?service=shop%2Fcart"
 
 
-async def test_a_newer_summary_overrides_an_earlier_whole_answer():
+async def test_a_newer_summary_overrides_an_earlier_complete_response():
     whole = {one.node: one.status for one in sick_cluster().answers if one.status is not None}
     parts = {node: encode_answer(facts) for node, facts in whole.items()}
     cluster = Cluster(summaries_of(sick_cluster()), lambda _: parts)
@@ -148,7 +148,7 @@ async def test_a_newer_summary_overrides_an_earlier_whole_answer():
     assert len(cluster.asked) == 1
 
 
-async def test_many_nodes_are_asked_less_often():
+async def test_many_nodes_are_queried_less_often():
     cluster = Cluster(summaries_of(calm_cluster(1000)), {})
     for seconds, asked in ((0.0, 1), (90.0, 1), (101.0, 2)):
         cluster.seconds = seconds
@@ -156,14 +156,14 @@ async def test_many_nodes_are_asked_less_often():
         assert len(cluster.asked) == asked
 
 
-async def test_a_node_that_does_not_answer_again_keeps_its_summary():
+async def test_a_node_that_stops_responding_keeps_its_summary():
     cluster = Cluster(summaries_of(sick_cluster()), {"node-1": b"no json"})
     look = await cluster.live.look_at("shop/cart")
     (port,) = look.merged.ports
     assert set(port.members) == {"node-2"}
 
 
-async def test_whole_answers_need_no_question():
+async def test_complete_responses_need_no_further_request():
     cluster = Cluster(sick_cluster())
     look = await cluster.live.look_at("shop/web")
     assert [port.key.service for port in look.merged.ports] == ["web"]

@@ -7,7 +7,7 @@ from userspace_proxy_kubectl.nodes.dashboard.look import (
 )
 
 
-def test_an_address_is_read_and_written_the_same():
+def test_a_selections_url_round_trips():
     asked = Selection.parse({"q": " node-7 ", "page": "2", "refresh": "off"}, "/nodes")
     assert asked.link() == "/nodes?q=node-7&page=2&refresh=off"
     assert asked.link(q="", page=1, refresh=True) == "/nodes"
@@ -21,13 +21,13 @@ def test_an_address_is_read_and_written_the_same():
         pytest.param(9, [4], 5, 5, id="past-the-end"),
     ],
 )
-def test_a_list_has_pages(page, items, first, last):
+def test_a_list_is_paginated(page, items, first, last):
     part = part_of(range(5), page, 2)
     assert list(part.items) == items
     assert (part.first, part.last, part.pages, part.total) == (first, last, 3, 5)
 
 
-def test_an_empty_list_has_a_single_page():
+def test_an_empty_list_has_one_page():
     part = part_of((), 4, 2)
     assert (part.page, part.pages, part.first, part.last) == (1, 1, 0, 0)
 
@@ -47,7 +47,7 @@ def test_all_search_words_must_match():
         pytest.param("\ud800", "/nodes/%3F", id="surrogate"),
     ],
 )
-def test_names_that_agents_claim_are_quoted(name, path):
+def test_agent_provided_names_are_quoted_in_links(name, path):
     assert node_link(name) == path
 
 

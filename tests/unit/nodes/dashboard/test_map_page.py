@@ -15,7 +15,7 @@ def the_map(q=""):
     return calling_of(LOOK.merged.ports, all_calls(), q)
 
 
-def test_clients_call_services_that_lead_to_endpoints():
+def test_the_map_shows_clients_calling_services_and_their_endpoints():
     calling = the_map()
     calls = {(line.start, line.end): line.calls for line in calling.calls}
     assert calls["shop/front-5d9", "shop/web"] == 900
@@ -27,7 +27,7 @@ def test_clients_call_services_that_lead_to_endpoints():
     assert serves["shop/quiet", "10.244.1.4:80"] is None
 
 
-def test_services_with_problems_are_first_and_then_the_busiest():
+def test_services_with_problems_come_first_followed_by_the_busiest():
     assert [item.name for item in the_map().services] == [
         "shop/search",
         "shop/cart",
@@ -47,7 +47,7 @@ def test_a_search_shows_the_services_of_matching_items():
     assert the_map("absent").services == []
 
 
-def test_items_lead_to_their_pages():
+def test_items_link_to_their_pages():
     page = shown(render_map(LOOK, all_calls(), Selection(path="/map")))
     assert '<a href="/services/shop/web">' in page
     assert '<a href="/connections?q=shop/front-5d9">' in page
@@ -56,7 +56,7 @@ def test_items_lead_to_their_pages():
     assert "5 clients, 4 Services, 7 endpoints" in page
 
 
-def test_marks_and_lines_have_shapes_beside_their_colours():
+def test_marks_and_lines_differ_in_shape_and_colour():
     page = shown(render_map(LOOK, all_calls(), Selection(path="/map")))
     marks = re.findall(r'class="mark"[^>]*>(.)<', page)
     assert {"■", "▲", "✖"} == set(marks)
@@ -64,18 +64,18 @@ def test_marks_and_lines_have_shapes_beside_their_colours():
     assert 'class="call untried"' in page
 
 
-def test_a_called_and_unlisted_service_is_on_the_map():
+def test_a_called_but_unlisted_service_is_on_the_map():
     calling = calling_of((), all_calls(), "")
     assert {item.name for item in calling.services} == {"shop/web", "shop/cart", "shop/search"}
 
 
-def test_the_map_page_states_that_no_connection_was_counted_yet():
+def test_the_map_page_states_that_no_connections_were_counted_yet():
     page = shown(render_map(look_at(AllNodes()), AllCalls(), Selection(path="/map")))
     assert "No node has counted a connection yet" in page
     assert '<svg class="map"' not in page
 
 
-def test_clients_with_hostile_names_are_text():
+def test_hostile_client_names_are_escaped():
     from .clusters import calls_of, edges
 
     calls = calls_of({"node-1": edges(("10.0.0.1", "<b>\u202e", "shop/web:http", 1))})

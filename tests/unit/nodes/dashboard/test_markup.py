@@ -13,25 +13,25 @@ def a_page(words):
     return page_of(parts, asked).decode()
 
 
-def test_text_of_agents_is_neither_markup_nor_hidden():
+def test_text_from_agents_is_escaped_and_visible():
     page = a_page(HOSTILE)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u001b[31m\\u202e&#34;" in page
 
 
-def test_long_text_costs_no_page():
+def test_long_text_is_truncated_on_a_page():
     assert len(a_page("x" * 1_000_000)) < 10_000
 
 
-def test_half_a_surrogate_pair_is_written_as_in_json():
+def test_a_lone_surrogate_is_escaped_as_in_json():
     assert "a\\ud800b" in a_page("a\ud800b")
 
 
-def test_marks_of_a_proxys_page_are_used():
+def test_the_dashboard_uses_the_icons_of_the_proxys_page():
     assert 'class="icon ok"' in a_page("w")
 
 
-def test_long_texts_are_cut():
+def test_long_texts_are_truncated():
     assert cut("a" * 100_000).endswith("a…")
     assert len(cut("a" * 100_000)) < 3_000
     assert cut("short") == "short"

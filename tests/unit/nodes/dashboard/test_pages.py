@@ -50,7 +50,7 @@ def names_on(look, **asked):
     return re.findall(r'<tbody [^>]*class="port.*?title="([^"]+)"', page, re.DOTALL)
 
 
-def test_the_overview_names_unhealthy_services_and_nodes_without_an_answer():
+def test_the_overview_lists_unhealthy_services_and_unresponsive_nodes():
     page = overview(SICK)
     assert "1 without an answer. 3 Services need attention." in page
     assert "node-4 : the agent has not answered within 5 s" in page
@@ -59,12 +59,12 @@ def test_the_overview_names_unhealthy_services_and_nodes_without_an_answer():
     assert "3 of 4 nodes answered" in page
 
 
-def test_a_cluster_without_a_problem():
+def test_a_healthy_cluster_is_reported_without_problems():
     assert "All have answered. All Services are served as planned." in overview(CALM)
     assert verdict(CALM.merged).startswith("All have answered.")
 
 
-def test_before_the_first_answer_there_is_a_page():
+def test_a_page_is_shown_before_the_first_response():
     page = overview(look_at(AllNodes()))
     assert "No node has a Service yet." in page
 
@@ -84,23 +84,23 @@ def test_a_search_keeps_only_matching_services():
         pytest.param("ns:shop -web", ["cart", "quiet", "search"], id="all-words"),
     ],
 )
-def test_the_overview_search_matches_the_search_of_a_proxys_page(q, services):
+def test_the_overview_search_matches_as_on_a_proxys_page(q, services):
     parts = render_overview(SICK, Selection(path="/", q=q))
     page = shown(parts)
     assert sorted(re.findall(r'href="/services/shop/(\w+)"', page)) == services
 
 
-def test_a_state_that_does_not_exist_is_named():
+def test_an_unknown_state_is_reported():
     assert "there is no state is:refusd" in overview(SICK, q="is:refusd")
 
 
-def test_the_table_has_the_selected_order():
+def test_the_table_is_sorted_as_selected():
     names = sorted(str(port.key) for port in SICK.merged.ports)
     assert names_on(SICK, sort="name") == names
     assert names_on(SICK, sort="-name") == names[::-1]
 
 
-def test_services_that_summaries_leave_out_can_be_asked_for():
+def test_services_omitted_by_summaries_can_be_requested():
     look = look_at(summaries_of(calm_cluster()))
     parts = render_overview(look, Selection(path="/", q="shop/calm-1"))
     page = shown(parts)
@@ -122,7 +122,7 @@ def test_the_size_of_a_page_is_bounded():
     assert len(shown(render_nodes(look, Selection(path="/nodes")))) < 150_000
 
 
-def test_nodes_are_a_table_with_a_search():
+def test_nodes_are_listed_in_a_searchable_table():
     page = words_of(render_nodes(SICK, Selection(path="/nodes", q="node-4")))
     assert "1 node found." in page
     assert "nftables" not in page
@@ -138,13 +138,13 @@ def test_a_nodes_page_lists_its_problems():
     assert "kubectl -n kube-system port-forward userspace-proxy-node-3 10249" in page
 
 
-def test_a_node_without_an_answer_has_a_page_with_the_cause():
+def test_an_unresponsive_nodes_page_shows_the_cause():
     page = words_of(render_node(SICK, Selection(path="/nodes/node-4"), "node-4"))
     assert "the agent has not answered within 5 s" in page
     assert render_node(SICK, Selection(path="/"), "node-9") is None
 
 
-def test_the_page_of_a_silent_node_hides_its_earlier_values():
+def test_an_unresponsive_nodes_page_hides_its_earlier_values():
     *others, silent = sick_cluster().answers
     before = an_answer("node-4", [make_port("web")])
     left = dataclasses.replace(before, problem=silent.problem)
@@ -181,7 +181,7 @@ def test_clients_are_listed_with_the_services_they_call():
 
 
 @pytest.mark.parametrize("refresh", [True, False])
-def test_pages_reload_without_scripts_unless_disabled(refresh):
+def test_pages_reload_without_scripts_unless_refresh_is_off(refresh):
     asked = Selection(path="/", refresh=refresh)
     page = page_of(render_overview(CALM, asked), asked).decode()
     meta = '<noscript><meta http-equiv="refresh" content="5"></noscript>'
@@ -191,7 +191,7 @@ def test_pages_reload_without_scripts_unless_disabled(refresh):
 
 
 @pytest.mark.parametrize("words", ["There is no node x"])
-def test_a_missing_object_page_states_the_reason_without_a_state(words):
+def test_the_page_of_a_missing_object_states_the_reason_without_a_mark(words):
     page = render_missing(CALM, Selection(path="/nodes/x"), words)
     assert f"{words}." in words_of(page)
     assert "served as planned" not in words_of(page)
@@ -203,13 +203,13 @@ def test_the_overview_shows_times_in_local_time():
     assert shown in overview(CALM)
 
 
-def test_a_service_is_ok_on_nodes_whose_clients_are_known_to_be_answered():
+def test_a_service_is_ok_only_on_nodes_whose_clients_are_known_to_be_answered():
     quiet = web(untried(), **QUIET)
     words = overview(look_at(AllNodes((answer_of("a", web(answering())), answer_of("b", quiet)))))
     assert " 1/2 " in words
     assert " – " in overview(look_at(AllNodes((answer_of("a", quiet), answer_of("b", quiet)))))
 
 
-def test_a_page_whose_mark_is_neutral_has_no_colour_of_success():
+def test_a_page_with_a_neutral_mark_has_no_success_colour():
     quiet = AllNodes((answer_of("a", web(untried(), **QUIET)),))
     assert 'class="state "' in shown(render_overview(look_at(quiet), Selection(path="/")))

@@ -27,7 +27,7 @@ PAGES = (
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_each_page_is_answered_with_the_security_headers(path):
+async def test_each_page_is_served_with_the_security_headers(path):
     async with opened() as window:
         await window.ask(window.printed)
         response, text = await window.ask(f"{path}?q=")
@@ -72,7 +72,7 @@ async def test_an_unknown_path_returns_404(path):
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/services/shop/none"])
-async def test_pages_have_an_event_stream_of_their_changes(path):
+async def test_pages_have_an_event_stream_of_changes(path):
     async with opened() as window:
         await window.ask(window.printed)
         _, page = await window.ask(path)
@@ -88,7 +88,7 @@ async def test_pages_have_an_event_stream_of_their_changes(path):
         assert {*second.get("html", {})} <= {"age", "main"}
 
 
-async def test_a_stream_ends_with_the_command():
+async def test_a_stream_ends_when_the_command_ends():
     async with opened() as window:
         await window.ask(window.printed)
         async with window.streaming("/stream/") as response:
@@ -98,7 +98,7 @@ async def test_a_stream_ends_with_the_command():
                 await response.read()
 
 
-async def test_no_request_changes_anything():
+async def test_requests_other_than_get_are_rejected():
     async with opened() as window:
         await window.ask(window.printed)
         for method in ("POST", "PUT", "DELETE"):
@@ -116,7 +116,7 @@ async def test_no_request_changes_anything():
         ("troubleshooting.html", "text/html"),
     ],
 )
-async def test_the_parts_of_pages_are_served(name, kind):
+async def test_static_files_are_served(name, kind):
     async with opened() as window:
         await window.ask(window.printed)
         response, text = await window.ask(f"/static/{name}")
@@ -124,7 +124,7 @@ async def test_the_parts_of_pages_are_served(name, kind):
         assert text
 
 
-async def test_the_default_port_is_used_if_free_otherwise_any():
+async def test_the_default_port_is_used_if_free():
     first, second = Dashboard(live_of(sick_cluster())), Dashboard(live_of(sick_cluster()))
     try:
         usual, other = await first.serve(), await second.serve()
@@ -141,7 +141,7 @@ async def test_the_default_port_is_used_if_free_otherwise_any():
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-async def test_an_address_replaces_the_name_on_systems_without_localhost_names(
+async def test_on_systems_without_localhost_names_the_url_contains_an_address(
     is_named, monkeypatch
 ):
     monkeypatch.setattr("userspace_proxy_kubectl.nodes.dashboard.server._IS_NAMED", is_named)

@@ -78,7 +78,7 @@ def test_an_unhealthy_node_is_shown_as_a_failing_row():
     assert "endpoint failing" not in shown(page)
 
 
-def test_an_unhealthy_path_is_a_failing_cell_with_text():
+def test_an_unhealthy_path_is_shown_as_a_failing_cell_with_text():
     page = page_of("shop/cart")
     assert rows_of(page)["node-2"] == ["failing"]
     assert rows_of(page)["node-1"] == ["answers"]
@@ -91,7 +91,7 @@ def test_an_unhealthy_path_is_a_failing_cell_with_text():
     )
 
 
-def test_clients_without_an_answer_have_a_remedy_without_a_cause():
+def test_unanswered_clients_have_a_remedy_without_a_cause():
     silent_to_all = AllNodes((answer_of("node-1", flows("web", unanswered=9)),))
     (port,) = merge(silent_to_all).ports
     assert port.hint == NO_DATAGRAM_HINT
@@ -105,7 +105,7 @@ def test_an_untried_endpoint_is_shown_as_not_tried():
     assert rows_of(page_of("shop/quiet"))["node-1"] == ["not tried"]
 
 
-def test_an_omitted_endpoint_is_not_used():
+def test_an_excluded_endpoint_is_shown_as_not_used():
     port = a_port(
         "web", an_endpoint("10.244.1.1:80"), make_endpoint("10.244.2.1:80", "not ready", False)
     )
@@ -113,17 +113,17 @@ def test_an_omitted_endpoint_is_not_used():
     assert sorted(rows_of(page_of("shop/web", all_nodes))["node-1"]) == ["answers", "not used"]
 
 
-def test_the_clients_of_the_service_are_listed():
+def test_a_services_clients_are_listed():
     said = words_of(page_of("shop/web"))
     assert "shop/front-5d9" in said
     assert "shop/jobs-1" not in said
 
 
-def test_a_service_that_no_node_has_is_none():
+def test_an_unknown_service_has_no_page():
     assert page_of("shop/none") is None
 
 
-def test_a_large_matrix_is_cut_and_states_how_much_is_left_out():
+def test_a_large_matrix_is_truncated_and_states_the_omitted_number():
     sick = [an_endpoint(f"10.244.1.{n}:80", silent(f"10.244.1.{n}:80")) for n in range(1, 61)]
     first = an_answer("node-0000", [a_port("web", *sick)])
     all_nodes = AllNodes(

@@ -11,13 +11,13 @@ def targets(api, *logs):
     return [ForwardTarget("kube-system", pod, 10249) for pod in pods]
 
 
-async def test_logs_are_in_the_order_of_the_agents(api, client):
+async def test_logs_have_the_order_of_the_agents(api, client):
     agents = targets(api, *(f"line of {i}\n" for i in range(30)))
     found = await read_logs(client, agents)
     assert found == [AgentLog(agent, f"line of {i}\n") for i, agent in enumerate(agents)]
 
 
-async def test_of_a_long_log_the_last_lines_are_kept(api, client, monkeypatch):
+async def test_only_the_last_lines_of_a_long_log_are_kept(api, client, monkeypatch):
     monkeypatch.setattr(agent_logs, "LOG_BYTES", 100)
     (agent,) = targets(api, "".join(f"line {i:03}\n" for i in range(900)))
     (found,) = await read_logs(client, [agent])
@@ -27,7 +27,7 @@ async def test_of_a_long_log_the_last_lines_are_kept(api, client, monkeypatch):
     assert f"tailLines={agent_logs.LINES}" in api.requests[-1]
 
 
-async def test_a_denied_namespace_is_not_asked_again(api, client):
+async def test_a_forbidden_namespace_is_not_requested_again(api, client):
     api.denied = {"get pods/log"}
     agents = targets(api, *["x"] * 40)
     found = await read_logs(client, agents)
@@ -37,21 +37,21 @@ async def test_a_denied_namespace_is_not_asked_again(api, client):
     assert len(api.requests) <= 8
 
 
-async def test_all_logs_are_bounded(api, client, monkeypatch):
+async def test_the_total_size_of_logs_is_bounded(api, client, monkeypatch):
     monkeypatch.setattr(agent_logs, "ALL_BYTES", 40)
     found = await read_logs(client, targets(api, *["x" * 30] * 20))
     assert sum(len(one.text) for one in found) < 40 + 8 * 30
     assert "the logs of others" in found[-1].problem
 
 
-async def test_vanished_pods_cost_only_their_own_log(api, client):
+async def test_vanished_pods_affect_only_their_own_log(api, client):
     (agent,) = targets(api, "x\n")
     gone = ForwardTarget("kube-system", "gone", 10249)
     found = await read_logs(client, [gone, agent])
     assert found == [AgentLog(gone, problem='pods "gone" not found'), AgentLog(agent, "x\n")]
 
 
-async def test_logs_that_take_too_long_are_missing(api, client, monkeypatch):
+async def test_slow_logs_are_reported_as_missing(api, client, monkeypatch):
     monkeypatch.setattr(agent_logs, "WITHIN_S", 0.0)
     (found,) = await read_logs(client, targets(api, "x\n"))
     assert found.problem == "not read within 0 s"

@@ -15,7 +15,7 @@ def contents_of(path):
         return {one.name: archive.extractfile(one).read() for one in archive}
 
 
-def test_an_archive_has_a_single_folder_readable_only_by_its_user(tmp_path):
+def test_an_archive_has_one_directory_readable_only_by_its_user(tmp_path):
     path = tmp_path / "incident.tar.gz"
     size = write_archive(path, FILES, made_at=NOW)
     assert contents_of(path) == {f"incident/{file.path}": file.body for file in FILES}
@@ -36,7 +36,7 @@ def test_an_archive_contains_no_facts_about_the_creating_machine(tmp_path):
     assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
 
 
-def test_a_file_is_replaced_on_request_only(tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(tmp_path):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(b"mine")
     with pytest.raises(ArchiveError, match=r"exists .give another name, or --overwrite"):
@@ -46,7 +46,7 @@ def test_a_file_is_replaced_on_request_only(tmp_path):
     assert len(contents_of(path)) == 2
 
 
-def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
+def test_a_file_created_meanwhile_is_kept(tmp_path):
     path = tmp_path / "a.tar.gz"
 
     def files():
@@ -59,7 +59,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_a_link_is_not_followed(tmp_path):
+def test_a_symbolic_link_is_not_followed(tmp_path):
     path, other = tmp_path / "a.tar.gz", tmp_path / "other"
     path.symlink_to(other)
     with pytest.raises(ArchiveError, match="exists"):
@@ -79,7 +79,7 @@ def test_an_interrupted_archive_leaves_no_file(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_folder_that_does_not_exist_is_named(tmp_path):
+def test_a_missing_directory_is_reported(tmp_path):
     path = tmp_path / "no" / "a.tar.gz"
     with pytest.raises(ArchiveError, match=f"cannot write {path}: No such file"):
         write_archive(path, FILES, made_at=NOW)

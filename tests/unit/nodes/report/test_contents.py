@@ -122,12 +122,12 @@ def test_a_report_archive_contains_the_listed_files():
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("pseudonyms", [None, Pseudonyms(KEY)], ids=["named", "anonymous"])
-def test_no_secret_is_in_any_file(pseudonyms):
+def test_no_file_contains_a_secret(pseudonyms):
     text = b"".join(file.path.encode() + file.body for file in made(pseudonyms).files()).decode()
     assert [secret for secret in PLANTED if secret in text] == []
 
 
-def test_an_anonymous_report_contains_no_name_and_no_address():
+def test_an_anonymous_report_contains_no_names_or_addresses():
     contents = made(Pseudonyms(KEY))
     text = b"\n".join(file.path.encode() + file.body for file in contents.files()).decode()
     # Words of pseudonyms, as service-k3f9t, have letters.
@@ -136,7 +136,7 @@ def test_an_anonymous_report_contains_no_name_and_no_address():
     assert re.findall(rf"(?<![\w.])(?:{numbered}|{names})", text) == []
 
 
-def test_the_same_name_has_the_same_pseudonym_in_all_files():
+def test_a_name_has_the_same_pseudonym_in_all_files():
     pseudonyms = Pseudonyms(KEY)
     files = {file.path: file.body.decode() for file in made(pseudonyms).files()}
     node, service = pseudonyms.name("alpha", ""), pseudonyms.name("service-1", "")
@@ -150,7 +150,7 @@ def test_the_same_name_has_the_same_pseudonym_in_all_files():
         assert endpoint in text
 
 
-def test_the_order_of_hidden_names_is_not_shown():
+def test_the_order_of_hidden_names_is_not_revealed():
     pseudonyms = Pseudonyms(KEY)
     files = {file.path: file.body for file in made(pseudonyms).files()}
     (path,) = [path for path in files if path.startswith("nodes/")]
@@ -194,14 +194,14 @@ def test_control_characters_are_removed_from_every_file():
     assert TRICKS[0] in read_answer(files["nodes/status-alpha.json"]).verdict
 
 
-def test_oversized_answers_are_missing(monkeypatch):
+def test_oversized_responses_are_listed_as_missing(monkeypatch):
     monkeypatch.setattr(contents, "STATUS_BYTES", 100)
     found = made()
     assert not [file for file in found.files() if file.path.startswith("nodes/")]
     assert found.missing[-1] == Missing("answer of alpha", "it is too large")
 
 
-def test_of_many_missing_parts_the_first_are_printed():
+def test_only_the_first_of_many_missing_parts_are_printed():
     lines = [*listed([Missing(f"part {i}", "gone") for i in range(12)])]
     assert lines[0] == "missing: part 0: gone"
     assert lines[10:] == ["missing: 2 other parts, which README.txt in it lists"]

@@ -49,7 +49,7 @@ def api(api, agents):
     return api
 
 
-def test_services_that_most_nodes_do_not_serve_come_first():
+def test_services_unserved_on_most_nodes_come_first():
     nodes = AllNodes(
         (
             answer("a", unhealthy("service-2")),
@@ -85,14 +85,14 @@ async def test_gathering_lists_the_missing_parts(api, client):
     assert Missing("answer of c", "no agent") in found.missing
 
 
-async def test_without_all_names_no_log_is_read(api, client):
+async def test_without_all_names_no_logs_are_read(api, client):
     found = await gather(client, AllNodes((answer("a"),)), made_at=NOW, unknown="forbidden")
     assert found.logs == []
     assert found.missing[0].what == "logs of agents"
     assert not [one for one in api.requests if "/log" in one]
 
 
-async def test_answers_that_would_be_too_many_are_cut(client, monkeypatch):
+async def test_too_many_service_ports_in_responses_are_truncated(client, monkeypatch):
     monkeypatch.setattr(gathering, "PORTS_MAX", 4)
     nodes = AllNodes((answer("a", unhealthy()), answer("b", unhealthy("service-1"))))
     found = await gather(client, nodes, made_at=NOW)
@@ -102,7 +102,7 @@ async def test_answers_that_would_be_too_many_are_cut(client, monkeypatch):
     assert found.missing[0].what == "what is served on 1 node"
 
 
-async def test_the_users_own_credentials_are_secrets(tmp_path):
+async def test_the_users_own_credentials_are_hidden_as_secrets(tmp_path):
     for user, secret in (
         ('{"token": "planted-token"}', "planted-token"),
         ('{"username": "alice", "password": "planted-password"}', "planted-password"),
@@ -120,7 +120,7 @@ async def test_the_users_own_credentials_are_secrets(tmp_path):
         assert (scrubber.text(f"sent {secret}"), unknown) == ("sent [removed]", "")
 
 
-def test_the_api_servers_host_is_a_name():
+def test_the_api_servers_host_name_is_hidden():
     for url in ("https://api-acme", "https://api-acme:6443/k8s"):
         hidden = pseudonyms_of(url, b"key").hide(f"cannot reach {url}")
         assert hidden.startswith("cannot reach https://host-")
@@ -152,7 +152,7 @@ SLICE = {
 }
 
 
-async def test_names_of_all_objects_are_learned(api, client):
+async def test_names_of_all_objects_are_collected(api, client):
     for item in (SERVICE, SLICE, node_object("beta")):
         api.put(item)
     pseudonyms = Pseudonyms(b"key")

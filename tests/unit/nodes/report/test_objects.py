@@ -46,7 +46,7 @@ SLICE = {
 }
 
 
-def test_only_chosen_fields_are_contained():
+def test_only_allowed_fields_are_included():
     made = safe_object(SERVICE, Scrubber(Secrets()))
     assert "hunter2" not in json.dumps(made)
     assert made["metadata"]["annotations"] == {
@@ -61,7 +61,7 @@ def test_only_chosen_fields_are_contained():
 
 
 @pytest.mark.parametrize("item", [SERVICE, SLICE], ids=["service", "slice"])
-def test_names_of_any_form_are_hidden(item):
+def test_names_in_any_format_are_hidden(item):
     scrubber = Scrubber(Secrets(), Pseudonyms(b"key"))
     learn_names(item, scrubber)
     text = json.dumps(safe_object(item, scrubber))
@@ -74,7 +74,7 @@ def test_names_of_any_form_are_hidden(item):
     "item",
     [{}, {"metadata": 7}, {"metadata": {"labels": [1], "name": {"a": 1}}}, {"endpoints": [[[1]]]}],
 )
-def test_other_forms_are_left_out(item):
+def test_objects_of_other_kinds_are_omitted(item):
     assert "left_out" in safe_object(item, Scrubber(Secrets()))
 
 
@@ -91,7 +91,7 @@ async def test_a_service_and_its_slices_are_read(client):
     assert found.problem == ""
 
 
-async def test_oversized_objects_are_cut(client, monkeypatch):
+async def test_oversized_objects_are_truncated(client, monkeypatch):
     monkeypatch.setattr(objects, "OBJECTS_BYTES", 400)
     found = await read_objects(client, "team-1/service-1")
     assert len(found.items) == 1

@@ -47,7 +47,7 @@ def test_another_archive_has_other_pseudonyms(names):
         "web-headless.shop is gone", "::ffff:10.0.0.9 is gone",
     ],
 )  # fmt: skip
-def test_text_in_the_form_of_a_name_is_hidden(names, text):
+def test_text_shaped_like_a_name_is_hidden(names, text):
     hidden = names.hide(text)
     assert not re.search(r"acme|zeta", hidden)
     first = text.removesuffix(" is gone").removeprefix('User "').strip('"')
@@ -68,7 +68,7 @@ def test_text_in_the_form_of_a_name_is_hidden(names, text):
         "127.0.0.1:10249, [::1]:80, 0.0.0.0:10256, :::80, 169.254.169.254",
     ],
 )
-def test_unrelated_words_stay(names, text):
+def test_unrelated_words_are_kept(names, text):
     assert names.hide(text) == text
 
 
@@ -91,7 +91,7 @@ def test_an_address_keeps_its_kind(names, ip):
     assert kind(found) == kind(ip)
 
 
-def test_addresses_of_a_network_stay_in_one_network(names):
+def test_addresses_of_one_network_stay_in_one_network(names):
     a, b, other = (ipaddress.ip_address(names.address(f"10.244.3.{n}")) for n in (9, 200, 201))
     network = ipaddress.ip_network(names.address("10.244.3.0/24"))
     assert a in network
@@ -101,11 +101,11 @@ def test_addresses_of_a_network_stay_in_one_network(names):
     assert names.hide("admits 10.244.3.0/24, 0.0.0.0/0").count("/") == 2
 
 
-def test_an_address_with_leading_zeros_is_hidden_as_without(names):
+def test_an_address_with_leading_zeros_has_the_same_pseudonym(names):
     assert names.hide("010.244.003.009 is ready") == names.hide("10.244.3.9 is ready")
 
 
-def test_addresses_never_share_a_pseudonym(names):
+def test_different_addresses_have_different_pseudonyms(names):
     some = [f"10.{a}.{b}.7" for a in range(20) for b in range(20)] + [
         f"8.8.{n}.8" for n in range(99)
     ]
@@ -119,7 +119,7 @@ def test_a_digest_keeps_its_length_and_equality(names):
 
 
 @pytest.mark.parametrize("home", ["/home/{}/.kube/config", "/Users/{}/x", r"C:\Users\{}\x"])
-def test_the_users_own_name_is_hidden(names, home):
+def test_the_users_home_directory_name_is_hidden(names, home):
     hidden = names.hide(f"cannot read {home.format('alice')}")
     assert hidden == f"cannot read {home.format(names.name('alice', 'user'))}"
 
@@ -133,6 +133,6 @@ def test_a_removed_service_also_has_a_single_pseudonym(names):
 @pytest.mark.parametrize(
     "part", ["a-", "a.", "a/", "1.", "1-", "a@", ":a", "::", 's "', "web-", " "]
 )
-def test_its_cost_is_linear(names, part):
+def test_hiding_names_takes_linear_time(names, part):
     # A quadratic one would take hours.
     assert len(names.hide(part * ((1 << 19) // len(part)))) > 0

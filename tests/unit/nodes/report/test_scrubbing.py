@@ -30,12 +30,12 @@ def rich():
     return read_answer(render_status(make_rich_view(), now=NOW))
 
 
-def test_without_pseudonyms_an_answer_stays_unchanged(rich):
+def test_without_pseudonyms_a_response_stays_unchanged(rich):
     scrubber = Scrubber(Secrets())
     assert encode_answer(scrubber.value(rich)) == encode_answer(rich)
 
 
-def test_no_name_and_no_address_stays_anywhere(scrubber, rich):
+def test_all_names_and_addresses_are_hidden(scrubber, rich):
     before = encode_answer(rich).decode()
     assert all(name in before for name in NAMES[:2])
     scrubber.learn(rich)
@@ -44,7 +44,7 @@ def test_no_name_and_no_address_stays_anywhere(scrubber, rich):
     assert re.findall(rf"(?<![\w.])(?:{'|'.join(map(re.escape, NAMES))})", hidden) == []
 
 
-def test_the_form_stays(scrubber, rich):
+def test_states_protocols_and_families_are_kept(scrubber, rich):
     scrubber.learn(rich)
     hidden = scrubber.value(rich)
     states = [(one.state.level, one.state.word, one.protocol, one.family) for one in rich.ports]
@@ -55,7 +55,7 @@ def test_the_form_stays(scrubber, rich):
     assert read_answer(encode_answer(hidden)) == hidden
 
 
-def test_the_programs_own_words_stay_even_if_a_service_has_such_a_name(scrubber):
+def test_the_programs_own_words_are_kept_even_if_they_are_service_names(scrubber):
     status = StatusFacts(steering=SteeringState("nftables"), version="0.1.0", node="nftables")
     scrubber.learn(status)
     hidden = scrubber.value(status)
@@ -63,7 +63,7 @@ def test_the_programs_own_words_stay_even_if_a_service_has_such_a_name(scrubber)
     assert hidden.node.startswith("node-")
 
 
-def test_a_cause_has_the_pseudonym_of_its_endpoint(scrubber):
+def test_a_cause_contains_the_pseudonym_of_its_endpoint(scrubber):
     hidden = scrubber.value(refuses("10.244.3.9:8080"))
     assert hidden.code is refuses("10.244.3.9:8080").code
     assert f"{scrubber.pseudonyms.address('10.244.3.9')}:8080" in repr(hidden)
@@ -98,7 +98,7 @@ def test_nodes_and_their_lagging_services_are_hidden(scrubber):
     assert not {"alpha", "shop", "web", "0123abcd"} & {*json.dumps(repr(hidden)).split("'")}
 
 
-def test_secrets_are_removed_from_values_too():
+def test_secrets_are_removed_from_values():
     status = StatusFacts(source=SourceFacts(problems=["cannot log in: token=hunter22"]))
     hidden = Scrubber(Secrets()).value(status)
     assert hidden.source.problems == ["cannot log in: token=[removed]"]

@@ -68,7 +68,7 @@ class SourceContract:
             assert source.status().is_synced
             assert source.status().problems == ()
 
-    async def test_a_service_is_added_changed_and_deleted(self, cluster: Cluster) -> None:
+    async def test_a_service_can_be_added_changed_and_deleted(self, cluster: Cluster) -> None:
         async with running(cluster.source()) as published:
             assert ips(await published.first()) == ()
             await cluster.put(service())
@@ -78,7 +78,7 @@ class SourceContract:
             await cluster.delete("Service", "web")
             await published.until(lambda s: ips(s) == ())
 
-    async def test_a_slice_is_added_changed_and_deleted(self, cluster: Cluster) -> None:
+    async def test_a_slice_can_be_added_changed_and_deleted(self, cluster: Cluster) -> None:
         await cluster.put(service())
         async with running(cluster.source()) as published:
             assert endpoints(await published.first()) == []
@@ -89,7 +89,7 @@ class SourceContract:
             await cluster.delete("EndpointSlice", "web-1")
             await published.until(lambda s: endpoints(s) == [])
 
-    async def test_a_slice_that_moves_to_another_service_leaves_its_own(
+    async def test_a_slice_moving_to_another_service_leaves_its_former_service(
         self, cluster: Cluster
     ) -> None:
         await cluster.put(service())
@@ -111,7 +111,7 @@ class SourceContract:
             await cluster.delete("Node", "alice")
             await published.until(lambda s: s.node == missing)
 
-    async def test_an_outage_changes_nothing_and_later_changes_are_seen(
+    async def test_an_outage_changes_no_objects_and_later_changes_are_received(
         self, cluster: Cluster
     ) -> None:
         await cluster.put(service())

@@ -36,7 +36,7 @@ def names_of(body: bytes) -> list[str]:
 
 
 class HistoryContract:
-    async def test_a_list_of_the_future_is_refused(self, cluster: HistoryCluster) -> None:
+    async def test_a_list_at_a_future_revision_is_rejected(self, cluster: HistoryCluster) -> None:
         client = await cluster.client()
         query = {"resourceVersionMatch": "NotOlderThan", "limit": "500"}
         ahead = str(await _revision(client) + 1000)
@@ -45,7 +45,7 @@ class HistoryContract:
         assert response.code == 504
         assert "Too large resource version" in json.loads(response.body)["message"]
 
-    async def test_a_single_object_at_a_future_revision_is_refused_as_well(
+    async def test_a_single_object_at_a_future_revision_is_rejected(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()
@@ -61,7 +61,7 @@ class HistoryContract:
         await client.close()
         assert (now.code, ahead.code) == (200, 504)
 
-    async def test_a_watch_from_the_future_is_silent(self, cluster: HistoryCluster) -> None:
+    async def test_a_watch_from_a_future_revision_is_silent(self, cluster: HistoryCluster) -> None:
         client = await cluster.client()
         ahead = await _revision(client) + 1000
         query = {"watch": "1", "resourceVersion": str(ahead), "timeoutSeconds": "60"}
@@ -72,7 +72,7 @@ class HistoryContract:
                 await stream.read(silence_s=_SILENCE_S)
         await client.close()
 
-    async def test_a_watch_begins_after_its_revision(self, cluster: HistoryCluster) -> None:
+    async def test_a_watch_starts_after_its_revision(self, cluster: HistoryCluster) -> None:
         client = await cluster.client()
         await cluster.put(service())
         revision = await _revision(client)
@@ -83,7 +83,7 @@ class HistoryContract:
         await client.close()
         assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "cart")
 
-    async def test_pages_show_one_revision_and_may_be_read_again(
+    async def test_pages_show_one_revision_and_can_be_read_again(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()
@@ -102,7 +102,7 @@ class HistoryContract:
         assert names == ["web-0", "web-1", "web-2", "web-3"]
         assert len(versions) == 1
 
-    async def test_writes_of_another_kind_advance_the_history(
+    async def test_writes_of_another_kind_advance_the_revision(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()

@@ -19,7 +19,7 @@ POD = "/api/v1/namespaces/shop/pods/"
         pytest.param("wéb\r\n", "w%C3%A9b%0D%0A", id="other-characters"),
     ],
 )
-def test_a_name_is_quoted_as_a_single_segment(name, segment):
+def test_a_name_is_quoted_as_one_path_segment(name, segment):
     path = join("/api/v1/namespaces", "shop", "pods", name)
     assert path == POD + segment
     check(path)
@@ -33,6 +33,6 @@ def test_an_ambiguous_path_is_rejected(name):
         check(POD + name)
 
 
-def test_a_path_begins_with_a_slash():
+def test_a_path_must_start_with_a_slash():
     with pytest.raises(TransportError):
         check("api/v1")

@@ -88,7 +88,7 @@ async def test_a_response_is_read_completely(api, client):
     assert api.requests == ["GET /api/v1/services?limit=1"]
 
 
-async def test_a_rejection_is_a_response_with_the_requested_wait(api, client):
+async def test_a_rejection_has_the_requested_retry_delay(api, client):
     api.refuse("services", 429, retry_after_s=7)
     answer = await client.get(SERVICES, {})
     assert (answer.code, answer.retry_after_s) == (429, 7)
@@ -108,7 +108,7 @@ async def test_a_rejection_is_a_response_with_the_requested_wait(api, client):
         ("Fri, 31 Dec 2100 23:59:59 GMT", 0.0),
     ],
 )
-def test_a_wait_is_requested_in_whole_seconds(text, seconds):
+def test_a_retry_delay_is_parsed_as_whole_seconds(text, seconds):
     assert module._seconds(text) == seconds
 
 
@@ -122,27 +122,27 @@ async def test_a_stream_returns_received_bytes_and_ends_with_an_empty_chunk(api,
         assert await stream.read(silence_s=30) == b""
 
 
-async def test_a_stream_that_is_an_error_has_a_response(api, client):
+async def test_an_error_status_of_a_stream_is_returned_as_a_response(api, client):
     api.refuse("services", 403, message="forbidden")
     async with client.stream(SERVICES, WATCH) as stream:
         assert stream.code == 403
         assert b"forbidden" in (await stream.rest()).body
 
 
-async def test_silence_is_a_timeout_not_a_transport_error(api, client):
+async def test_a_silent_stream_raises_a_timeout_instead_of_a_transport_error(api, client):
     async with client.stream(SERVICES, WATCH) as stream:
         with pytest.raises(TimeoutError):
             await stream.read(silence_s=0.01)
 
 
-async def test_the_kernel_probes_a_silent_stream(client):
+async def test_a_watch_stream_uses_tcp_keepalive(client):
     async with client.stream(SERVICES, WATCH) as stream:
         peer = stream._response.connection.transport.get_extra_info("socket")
         options = [peer.getsockopt(level, option) for level, option, _ in module._KEEPALIVE]
     assert options == [1, 30, 10, 3]
 
 
-async def test_a_stream_that_breaks_off_is_a_transport_error(api, client):
+async def test_a_broken_stream_is_a_transport_error(api, client):
     async with client.stream(SERVICES, WATCH) as stream:
         await api.until(lambda a: a.watch_count("services") == 1)
         api.break_watches()
@@ -156,7 +156,7 @@ async def test_an_abandoned_stream_is_closed(api, client):
     await api.until(lambda a: a.watch_count("services") == 0)
 
 
-async def test_doubt_ends_watches_and_the_pool_alone_and_seldom():
+async def test_suspicion_closes_only_watches_and_idle_connections_and_is_rate_limited():
     connections: list[asyncio.StreamWriter] = []
     now_s = 0.0
 
@@ -190,7 +190,7 @@ async def test_doubt_ends_watches_and_the_pool_alone_and_seldom():
         await client.close()
 
 
-async def test_a_server_that_does_not_listen_is_a_transport_error(api, client):
+async def test_a_connection_refused_is_a_transport_error(api, client):
     await api.stop()
     with pytest.raises(TransportError, match="Connection refused"):
         await client.get(SERVICES, {})
@@ -220,7 +220,7 @@ async def test_a_response_is_read_only_up_to_its_limit():
     assert endless.read == module.RESPONSE_BYTES_MAX + (1 << 20)
 
 
-async def test_no_response_is_a_transport_error(monkeypatch):
+async def test_a_missing_response_is_a_transport_error(monkeypatch):
     monkeypatch.setattr(module, "RESPONSE_S", 0.01)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -246,7 +246,7 @@ async def client_of(
         await client.close()
 
 
-async def test_after_a_refusal_the_token_is_read_again(plain_tls, tmp_path):
+async def test_the_token_is_reread_after_a_401(plain_tls, tmp_path):
     token = tmp_path / "token"
     token.write_text("first")
 
@@ -341,7 +341,7 @@ async def test_responses_may_be_compressed_unless_the_kubeconfig_disables_compre
     assert f"Accept-Encoding: {sent}" in heads[0]
 
 
-async def test_passwords_of_netrc_are_not_sent(tmp_path, monkeypatch):
+async def test_netrc_passwords_are_not_sent(tmp_path, monkeypatch):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -364,7 +364,7 @@ async def test_an_invalid_certificate_is_an_error(tmp_path, monkeypatch):
         await ApiClient(Credentials(service_account=tmp_path)).open()
 
 
-async def test_a_new_certificate_is_used_for_new_connections(api, tmp_path, monkeypatch):
+async def test_a_rotated_certificate_is_used_for_new_connections(api, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     (tmp_path / "token").write_text("secret")
@@ -418,7 +418,9 @@ def plain_tls(server_tls):
         pytest.param(TRUSTED, {}, "it closed the|Connection reset", id="no-client-certificate"),
     ],
 )
-async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, user, outcome):
+async def test_server_and_client_certificates_are_verified(
+    server_tls, tmp_path, cluster, user, outcome
+):
     async with answering(server_tls) as (port, _):
         path = kubeconfig(tmp_path, {"server": f"https://127.0.0.1:{port}", **cluster}, user)
         client = ApiClient(Credentials(kubeconfig=path))
@@ -433,9 +435,7 @@ async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, use
 
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("is_watch", [False, True], ids=["get", "watch"])
-def test_a_request_cancelled_at_any_moment_leaves_no_socket(
-    plain_tls, tmp_path, make_loop, is_watch
-):
+def test_a_request_cancelled_at_any_point_leaks_no_socket(plain_tls, tmp_path, make_loop, is_watch):
     async def ask(client: ApiClient) -> None:
         if not is_watch:
             await client.get("/version", {})
@@ -473,7 +473,7 @@ async def test_an_encrypted_key_is_rejected_without_a_passphrase_prompt(tmp_path
             pass
 
 
-def test_a_stream_over_tls_is_closed_without_the_servers_goodbye(server_tls, tmp_path):
+def test_a_tls_stream_is_closed_without_waiting_for_the_server(server_tls, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
         is_left = threading.Event()
 
@@ -505,7 +505,7 @@ def test_a_stream_over_tls_is_closed_without_the_servers_goodbye(server_tls, tmp
         served.result()
 
 
-async def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path):
+async def test_an_http_proxy_error_is_reported_without_the_password(tmp_path):
     heads: list[str] = []
     async with answering(heads=heads, code_of=lambda _: "407 Password Required") as (port, _):
         cluster: dict[str, object] = {
@@ -526,7 +526,7 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path):
     assert "Bearer" not in head
 
 
-async def test_the_environments_proxy_is_used_and_named_with_its_variable(tmp_path, monkeypatch):
+async def test_the_environments_proxy_is_used_and_reported_with_its_variable(tmp_path, monkeypatch):
     gone = free_port()
     monkeypatch.setenv("https_proxy", f"127.0.0.1:{gone}")
     monkeypatch.setenv("NO_PROXY", "example.internal")
@@ -539,7 +539,7 @@ async def test_the_environments_proxy_is_used_and_named_with_its_variable(tmp_pa
             )
 
 
-async def test_another_proxy_in_the_file_is_used_soon(tmp_path):
+async def test_a_changed_proxy_url_in_the_file_is_used_soon(tmp_path):
     now = 0.0
     async with answering() as (first, before), answering() as (second, after):
         cluster: dict[str, object] = {
@@ -566,7 +566,7 @@ async def test_a_path_is_sent_unchanged(start):
 
 
 @pytest.mark.parametrize("path", ["/api/../v1", "/api/v1?a=b", "/api/v1#a"])
-async def test_a_path_that_may_lead_elsewhere_is_not_sent(api, client, path):
+async def test_an_ambiguous_path_is_not_sent(api, client, path):
     opening = (client.get(path, {}), client.websocket(path, {}, "a"))
     for request in (*opening, client.send("PUT", path, {}, content_type="application/json")):
         with pytest.raises(TransportError, match="nothing was sent"):
@@ -574,7 +574,7 @@ async def test_a_path_that_may_lead_elsewhere_is_not_sent(api, client, path):
     assert api.requests == []
 
 
-async def test_a_server_that_has_no_url_is_not_reached():
+async def test_an_invalid_server_url_is_a_transport_error():
     client = ApiClient(Credentials(master="http://[::1"))
     with pytest.raises(TransportError, match="is not a URL"):
         client._url_of("/version")
@@ -587,7 +587,7 @@ def test_lines_are_returned_whole_for_any_chunks():
     assert splitter.feed(b"e\n") == [b"three"]
 
 
-def test_a_line_beyond_the_bound_is_rejected_before_all_of_it_arrives():
+def test_an_overlong_line_is_rejected_before_it_is_complete():
     splitter, other = LineSplitter(), LineSplitter()
     half = bytes(LINE_BYTES_MAX // 2)
     assert splitter.feed(half + b"\n") == [half]
@@ -598,7 +598,7 @@ def test_a_line_beyond_the_bound_is_rejected_before_all_of_it_arrives():
 
 
 @given(st.lists(st.binary(max_size=20).filter(lambda b: b"\r" not in b)), st.randoms())
-def test_any_cuts_give_the_same_lines(chunks, rng):
+def test_lines_do_not_depend_on_how_the_bytes_are_split(chunks, rng):
     whole = b"".join(chunks)
     splitter = LineSplitter()
     lines = [line for chunk in chunks for line in splitter.feed(chunk)]

@@ -57,7 +57,7 @@ def account(tmp_path, monkeypatch):
     return tmp_path
 
 
-async def test_a_kubeconfig_gives_server_and_token(tmp_path):
+async def test_a_kubeconfig_provides_server_and_token(tmp_path):
     path = kubeconfig(tmp_path, "{token: secret}")
     credentials = Credentials(kubeconfig=path)
     assert credentials.location == path
@@ -66,12 +66,12 @@ async def test_a_kubeconfig_gives_server_and_token(tmp_path):
     assert credentials.description == f"the credentials in {path}"
 
 
-async def test_master_alone_sends_no_credentials():
+async def test_a_master_url_alone_sends_no_credentials():
     credentials = await loaded(master=URL)
     assert (credentials.location, await shown_by(credentials)) == (URL, None)
 
 
-async def test_an_invalid_url_as_master_is_an_error():
+async def test_an_invalid_master_url_is_an_error():
     with pytest.raises(SourceError, match=r"cannot use --master ftp://a: it is not an http"):
         await loaded(master="ftp://a")
 
@@ -85,7 +85,7 @@ async def test_a_pod_uses_its_service_account(account):
     assert credentials.description == f"the token in {account}/token"
 
 
-async def test_outside_of_a_pod_the_error_contains_a_remedy(monkeypatch):
+async def test_outside_a_pod_the_error_contains_a_remedy(monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(SourceError) as caught:
         await loaded()
@@ -101,7 +101,7 @@ async def test_a_pod_without_a_token_is_an_error(account):
         await loaded(service_account=account)
 
 
-async def test_a_token_file_is_read_again_each_minute_and_after_a_refusal(tmp_path):
+async def test_a_token_file_is_reread_each_minute_and_after_a_401(tmp_path):
     token = tmp_path / "token"
     token.write_text("first")
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, f"{{tokenFile: {token}}}"))
@@ -123,7 +123,7 @@ async def test_an_oversized_token_file_is_an_error(tmp_path):
         await credentials.load(now=0)
 
 
-async def test_a_rewritten_kubeconfig_is_read_again(tmp_path):
+async def test_a_rewritten_kubeconfig_is_reread(tmp_path):
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     kubeconfig(tmp_path, "{token: the second}", server="https://10.0.0.2")
     await credentials.refresh(now=REFRESH_S)
@@ -131,7 +131,7 @@ async def test_a_rewritten_kubeconfig_is_read_again(tmp_path):
     assert await shown_by(credentials) == "Bearer the second"
 
 
-async def test_a_failed_refresh_is_an_error_and_the_old_credentials_stay(tmp_path):
+async def test_a_failed_refresh_is_an_error_and_keeps_the_old_credentials(tmp_path):
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     (tmp_path / "kubeconfig").unlink()
     with pytest.raises(TransportError, match=r"cannot read kubeconfig .*: No such file"):
@@ -180,26 +180,26 @@ async def test_a_token_file_is_preferred_with_the_token_as_a_fallback(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbft", b"\xff\xfet\x00", b"a\nb", b"t\x00"])
-async def test_a_token_does_not_replace_a_token_file_without_a_token(tmp_path, content):
+async def test_a_token_file_without_a_token_is_an_error(tmp_path, content):
     (tmp_path / "token").write_bytes(content)
     path = kubeconfig(tmp_path, "{token: own, tokenFile: token}")
     with pytest.raises(SourceError, match=r"/token: it contains no token"):
         await loaded(kubeconfig=path)
 
 
-async def test_a_token_stands_in_for_an_empty_file(tmp_path):
+async def test_an_inline_token_replaces_an_empty_token_file(tmp_path):
     (tmp_path / "token").write_text(" \n")
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
     assert await shown_by(credentials) == "Bearer own"
 
 
-async def test_a_user_and_a_password(tmp_path):
+async def test_a_username_and_password_are_sent_as_basic_auth(tmp_path):
     path = kubeconfig(tmp_path, "{username: ü, password: b}")
     credentials = await loaded(kubeconfig=path)
     assert await shown_by(credentials) == "Basic w7w6Yg=="
 
 
-async def test_http_gets_only_impersonation(tmp_path):
+async def test_over_plain_http_only_impersonation_headers_are_sent(tmp_path):
     user = f"{{token: t, as: jane, exec: {{command: /no/plug, apiVersion: {VERSION}}}}}"
     path = kubeconfig(tmp_path, user, "http://a", ", certificate-authority: /no/ca")
     credentials = await loaded(kubeconfig=path)
@@ -210,7 +210,7 @@ async def test_http_gets_only_impersonation(tmp_path):
     assert await shown_by(moved) is None
 
 
-async def test_an_oidc_token_counts_until_expired(tmp_path):
+async def test_an_oidc_token_is_used_until_it_expires(tmp_path):
     claims = encoded(json.dumps({"exp": 1000}))
     provider = f"{{name: oidc, config: {{id-token: a.{claims}.c}}}}"
     now = 999.0
@@ -282,7 +282,7 @@ def plugin(tmp_path):
     return plugin
 
 
-async def test_a_plugin_that_fails_later_is_a_transport_error(plugin, tmp_path):
+async def test_a_plugin_failing_later_is_a_transport_error(plugin, tmp_path):
     credentials = await loaded(kubeconfig=plugin())
     (tmp_path / "plugin").unlink()
     with pytest.raises(TransportError, match=r"cannot refresh .*exec: .*No such file"):
@@ -302,7 +302,7 @@ async def test_a_plugins_certificate_stays_in_memory(plugin):
     credentials.close()
 
 
-async def test_credentials_are_not_shown_after_use(tmp_path, monkeypatch):
+async def test_credentials_are_not_readable_after_use(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:of%20proxy%201@proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "")
     for user in ("{token: of-token-1}", "{username: alice, password: of-password-1}"):
@@ -313,7 +313,7 @@ async def test_credentials_are_not_shown_after_use(tmp_path, monkeypatch):
     assert "1" not in without_secrets(secrets.replace("of%", "me:of%"))
 
 
-async def test_the_way_to_the_server_is_the_kubeconfigs_or_the_environments(tmp_path, monkeypatch):
+async def test_the_proxy_comes_from_the_kubeconfig_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
     direct = await loaded(kubeconfig=kubeconfig(tmp_path, "{}"))
@@ -327,7 +327,7 @@ async def test_the_way_to_the_server_is_the_kubeconfigs_or_the_environments(tmp_
     assert str(own.proxy) == f"the proxy socks5://a.test:1080 of {place}"
 
 
-async def test_the_certificate_of_a_pods_server_may_change(account):
+async def test_a_rotated_ca_certificate_of_a_pod_is_reread(account):
     credentials = await loaded(service_account=account)
     before = credentials.tls_files()
     assert credentials.tls_files() == before
@@ -335,7 +335,7 @@ async def test_the_certificate_of_a_pods_server_may_change(account):
     assert credentials.tls_files() != before
 
 
-async def test_a_pods_token_that_vanishes_is_an_error(account):
+async def test_a_pods_missing_token_is_an_error(account):
     credentials = await loaded(service_account=account)
     credentials.configuration.refresh_api_key_hook = lambda _: (account / "nothing").read_text()
     with pytest.raises(TransportError, match=r"cannot read the token in .*: No such file"):
@@ -348,7 +348,7 @@ def checked(**where) -> str:
     return credentials.cluster
 
 
-def test_a_cluster_is_its_server_and_authority(tmp_path):
+def test_a_cluster_is_identified_by_server_and_authority(tmp_path):
     (tmp_path / "ca.crt").write_text("a certificate")
     in_file = checked(
         kubeconfig=kubeconfig(tmp_path, "{}", cluster=", certificate-authority: ca.crt")
@@ -364,7 +364,7 @@ def test_a_cluster_is_its_server_and_authority(tmp_path):
     assert checked(master="https://10.0.0.2:8080/") == "https://10.0.0.2:8080"
 
 
-def test_a_pods_cluster_is_its_authority(account):
+def test_a_pods_cluster_is_identified_by_its_authority(account):
     first = checked(service_account=account)
     assert first.startswith("the API server of this pod, authority ")
     (account / "ca.crt").write_text("another certificate")

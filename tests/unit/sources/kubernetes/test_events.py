@@ -24,7 +24,7 @@ def only(correlator, now):
     return series
 
 
-def test_a_repeated_event_is_due_once_with_its_count():
+def test_a_repeated_event_is_sent_once_with_its_count():
     correlator = Correlator()
     correlator.note(REPAIRED, NOW)
     correlator.note(REPAIRED, NOW + 1)
@@ -78,7 +78,7 @@ def test_the_largest_namespace_makes_room_for_others():
     assert "web-0" not in found
 
 
-def test_a_displaced_series_causes_no_second_request_within_a_minute():
+def test_a_displaced_series_causes_no_further_request_within_a_minute():
     """Issue 52: as a new one it caused the next one at once."""
     correlator, asked = Correlator(), []
     for second in range(180):
@@ -109,7 +109,7 @@ def test_a_series_restarted_within_a_minute_of_a_request_keeps_its_interval():
     assert "web-0" in names
 
 
-def test_namespaces_take_turns():
+def test_namespaces_take_turns_for_events():
     correlator = Correlator()
     for number in range(3):
         correlator.note(of("shop", f"web-{number}"), NOW)
@@ -123,7 +123,7 @@ def test_a_correlator_without_events_is_never_due():
     assert Correlator().next_due_s(NOW) is None
 
 
-def test_an_event_of_the_node_has_the_required_fields():
+def test_a_node_event_has_the_required_fields():
     correlator = Correlator()
     correlator.note(REPAIRED, NOW)
     series = only(correlator, NOW)
@@ -142,7 +142,7 @@ def test_an_event_of_the_node_has_the_required_fields():
     }
 
 
-def test_an_event_of_a_service_is_in_its_namespace():
+def test_a_service_event_is_in_the_services_namespace():
     correlator = Correlator()
     correlator.note(NOT_SERVED, NOW)
     correlator.note(NOT_SERVED, NOW + 1)
@@ -160,14 +160,14 @@ def test_an_event_of_a_service_is_in_its_namespace():
 
 
 @pytest.mark.parametrize("note", ["x" * 5000, "ä" * 5000, "\udcff" * 2000])
-def test_a_note_is_no_longer_than_kubernetes_takes(note):
+def test_a_note_is_truncated_to_the_length_kubernetes_accepts(note):
     correlator = Correlator()
     correlator.note(Happening("A", "B", note), NOW)
     event = new_event(only(correlator, NOW), "node-1", "")
     assert 0 < len(event["note"].encode()) <= 1024
 
 
-def test_a_note_has_no_secret():
+def test_secrets_are_removed_from_a_note():
     correlator = Correlator()
     correlator.note(Happening("A", "B", f"http://me:hunter{'2' * 1024}@proxy"), NOW)
     event = new_event(only(correlator, NOW), "node-1", "")

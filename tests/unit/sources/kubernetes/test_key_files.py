@@ -13,13 +13,13 @@ from userspace_proxy.sources.kubernetes.key_files import (
 )
 
 
-def test_this_system_has_memory_files():
+def test_this_system_supports_memory_files():
     files = make_key_files()
     assert isinstance(files, MemoryFiles)
     files.close()
 
 
-def test_a_memory_file_stays_while_its_content_does():
+def test_a_memory_file_is_reused_while_its_content_is_unchanged():
     files = MemoryFiles()
     path = files.put("key", b"first")
     before = Path(path).stat().st_ino
@@ -33,7 +33,7 @@ def test_a_memory_file_stays_while_its_content_does():
     assert not Path(changed).exists()
 
 
-def test_without_memory_files_a_key_is_in_a_folder_of_this_user(tmp_path, monkeypatch):
+def test_without_memory_files_a_key_is_in_a_private_directory(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     files = TemporaryFiles()
     path = Path(files.put("key", b"first"))

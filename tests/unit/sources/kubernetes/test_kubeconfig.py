@@ -147,7 +147,7 @@ def test_a_kubeconfig_without_a_usable_server_is_rejected_with_its_line(old, new
     assert problem_of(GOOD.replace(old, new)).startswith(problem)
 
 
-def test_an_empty_file_has_no_context():
+def test_an_empty_file_has_no_current_context():
     assert problem_of("") == (
         "file0: current-context: is missing (give --context=NAME: there are none)"
     )
@@ -156,7 +156,7 @@ def test_an_empty_file_has_no_context():
     )
 
 
-def test_files_are_merged_and_the_first_of_equal_names_counts():
+def test_files_are_merged_and_the_first_of_duplicate_names_is_used():
     contexts = "current-context: a\ncontexts: [{name: a, context: {cluster: c, user: u}}]\n"
     clusters = (
         "current-context: b\nclusters: [{name: c, cluster: {server: https://c, "
@@ -170,7 +170,7 @@ def test_files_are_merged_and_the_first_of_equal_names_counts():
     assert merged.place == "file2"
 
 
-def test_flags_choose_a_context_a_cluster_and_a_user():
+def test_flags_select_a_context_a_cluster_and_a_user():
     text = """
 contexts: [{name: a, context: {cluster: c, user: u}}, {name: b, context: {cluster: d, user: v}}]
 clusters: [{name: c, cluster: {server: https://c}}, {name: d, cluster: {server: https://d}}]
@@ -207,7 +207,7 @@ def test_an_explicit_server_replaces_the_clusters_server_and_tls_server_name():
     assert read(config({"token": "t"}), server="http://other").user == KubeUser()
 
 
-def test_a_user_that_does_not_exist_has_no_credentials():
+def test_a_missing_user_has_no_credentials():
     assert read(config().replace('"users"', '"others"')).user == KubeUser()
 
 
@@ -222,7 +222,7 @@ def test_a_user_that_does_not_exist_has_no_credentials():
         ("[::1]:8001/", "http://[::1]:8001"),
     ],
 )
-def test_a_server_is_completed_as_client_go_does(written, expected):
+def test_a_server_url_is_completed_as_by_client_go(written, expected):
     assert server_url(written) == expected
 
 
@@ -238,7 +238,7 @@ def test_a_server_is_completed_as_client_go_does(written, expected):
         ("https://[::1", "is not a URL"),
     ],
 )
-def test_a_server_that_has_no_url_is_an_error(written, problem):
+def test_an_invalid_server_url_is_an_error(written, problem):
     with pytest.raises(ValueError, match=problem):
         server_url(written)
 
@@ -284,7 +284,7 @@ def test_an_invalid_cluster_field_is_rejected(cluster, problem):
     assert problem in problem_of(config({}, cluster))
 
 
-def test_without_tls_nothing_secret_is_sent():
+def test_without_tls_no_secrets_are_sent():
     user = {"token": "t", "as": "x", "auth-provider": {"name": "gcp"}, "client-key": "k"}
     assert user_of(user, server="http://a") == KubeUser(impersonation=(("Impersonate-User", "x"),))
 
@@ -344,7 +344,7 @@ def test_an_invalid_user_field_is_rejected(user, problem):
     assert problem in problem_of(config(user))
 
 
-def test_impersonation_is_headers():
+def test_impersonation_is_sent_in_headers():
     user = {
         "as": "jane",
         "as-uid": "5",
@@ -363,7 +363,7 @@ def test_impersonation_is_headers():
     assert user_of({"as": "", "as-groups": None}).impersonation == ()
 
 
-def test_the_oidc_token_counts_until_expired():
+def test_an_oidc_token_is_used_until_it_expires():
     def provider(claims: object) -> dict[str, Any]:
         token = f"x.{encoded(json.dumps(claims)).rstrip('=')}.y"
         return {"auth-provider": {"name": "oidc", "config": {"id-token": token}}}
@@ -413,7 +413,7 @@ def test_supported_fields_of_a_plugin_are_read():
         {"client-certificate": "c", "client-key": "k"},
     ],
 )
-def test_a_plugin_is_used_only_if_there_is_nothing_else(user):
+def test_a_plugin_is_used_only_without_other_credentials(user):
     assert plugin_of({"command": "plug", "apiVersion": BETA}, **user) is None
 
 
@@ -448,7 +448,7 @@ def test_a_plugin_beside_a_provider_is_an_error():
     assert "auth-provider.name: is given together with exec" in problem_of(config(user))
 
 
-def test_unchosen_entries_harm_nothing():
+def test_unselected_entries_may_be_invalid():
     text = json.loads(config({"token": "t"}))
     text["users"].append({"name": "b", "user": {"token": 5, "unknown": 1}})
     text["clusters"].append({"name": "b", "cluster": 7})

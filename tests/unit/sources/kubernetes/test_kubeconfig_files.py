@@ -43,25 +43,25 @@ def problem_of(kubeconfig: Kubeconfig) -> str:
     return str(caught.value)
 
 
-def test_a_relative_path_has_an_absolute_folder(path, monkeypatch):
+def test_a_relative_path_is_resolved_to_an_absolute_directory(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     config = read_kubeconfig(Kubeconfig((path.name,)))
     assert config.user.token_file == str(path.parent / "token")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_sets_the_encoding(path, encoding):
+def test_a_byte_order_mark_determines_the_encoding(path, encoding):
     path.write_text(TEXT, encoding=encoding)
     assert server_in(path) == "https://a.test"
 
 
 @pytest.mark.parametrize("end", ["---\n", "---\n[}", "\x20\r\n", "current-context: a\n", "# x"])
-def test_documents_that_kubectl_reads_are_read(path, end):
+def test_documents_accepted_by_kubectl_are_read(path, end):
     path.write_text(TEXT + end)
     assert server_in(path) == "https://a.test"
 
 
-def test_a_pipe_is_read_once(tmp_path):
+def test_a_pipe_is_read_only_once(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_text, args=(TEXT,), daemon=True)
@@ -70,7 +70,7 @@ def test_a_pipe_is_read_once(tmp_path):
     writer.join()
 
 
-def test_of_a_list_missing_files_are_left_out(path):
+def test_missing_files_in_a_list_are_skipped(path):
     found = find_kubeconfig({"KUBECONFIG": f":/missing:{path}:{path}:"})
     assert found == Kubeconfig(("/missing", str(path)), may_be_missing=True)
     assert read_kubeconfig(found).cluster.server == "https://a.test"
@@ -81,7 +81,7 @@ def test_of_a_list_missing_files_are_left_out(path):
     )
 
 
-def test_the_default_file_is_in_the_home_folder(tmp_path):
+def test_the_default_file_is_in_the_home_directory(tmp_path):
     home = {"HOME": str(tmp_path)}
     assert find_kubeconfig(home) is None
     default = tmp_path / ".kube" / "config"
@@ -115,7 +115,7 @@ def test_a_kubeconfig_other_than_utf_8_yaml_is_rejected_with_its_line(path, cont
 
 
 @pytest.mark.parametrize("path", ["", "\0"])
-def test_a_folder_or_an_impossible_path_is_reported_in_one_line(tmp_path, path):
+def test_a_directory_or_an_impossible_path_is_reported_in_one_line(tmp_path, path):
     assert problem_of(Kubeconfig((f"{tmp_path}{path}",))).startswith("cannot read kubeconfig ")
 
 
@@ -133,14 +133,14 @@ def test_the_fingerprint_of_a_file_changes_with_its_modification_time(path):
     assert fingerprint(str(path)) != before
 
 
-def test_an_empty_file_is_called_so(tmp_path):
+def test_an_empty_file_is_reported_as_empty(tmp_path):
     path = tmp_path / "config"
     path.write_text("# nothing\n")
     with pytest.raises(SourceError, match="config: it is empty"):
         read_kubeconfig(Kubeconfig((str(path),)))
 
 
-def test_a_folder_without_access_may_contain_a_kubeconfig(tmp_path, monkeypatch):
+def test_an_inaccessible_directory_may_contain_a_kubeconfig(tmp_path, monkeypatch):
     """It was said that there is none; kubectl says that it may not read it."""
 
     def refuse(path):

@@ -30,7 +30,7 @@ class TestContract(LeasesContract):
     pass
 
 
-async def test_a_node_owns_its_lease_and_is_asked_for_once(
+async def test_a_node_owns_its_lease_and_is_requested_once(
     api: FakeApiServer, leases_of: LeasesOf
 ) -> None:
     leases = leases_of("node-1")
@@ -44,7 +44,7 @@ async def test_a_node_owns_its_lease_and_is_asked_for_once(
     assert api.requests.count("GET /api/v1/nodes/node-1") == 1
 
 
-async def test_the_holders_lease_belongs_to_no_node(
+async def test_the_holders_lease_is_owned_by_no_node(
     api: FakeApiServer, leases_of: LeasesOf
 ) -> None:
     await leases_of("node-1").write(Lease("holder", "node-1"))
@@ -54,7 +54,7 @@ async def test_the_holders_lease_belongs_to_no_node(
     assert written["spec"]["leaseDurationSeconds"] == 45
 
 
-async def test_a_node_without_an_object_has_a_lease_anyway(
+async def test_a_proxy_without_a_node_object_has_a_lease_anyway(
     api: FakeApiServer, leases_of: LeasesOf
 ) -> None:
     assert await leases_of("node-9").write(Lease("node.node-9")) is not None
@@ -70,7 +70,7 @@ async def test_a_lease_deleted_meanwhile_is_not_written(
     assert await leases.write(lease) is None
 
 
-async def test_proxies_of_another_name_have_leases_of_their_own(client: ApiClient) -> None:
+async def test_proxies_with_different_names_have_separate_leases(client: ApiClient) -> None:
     ours = KubernetesLeases(client, "node-1", "", is_open=lambda: True)
     canary = KubernetesLeases(client, "node-1", "Canary_1", is_open=lambda: True)
     await ours.write(Lease("holder", "ours"))
@@ -98,7 +98,7 @@ async def test_a_refused_lease_write_is_reported_with_the_missing_permission(
     )
 
 
-async def test_a_refused_list_and_watch_are_errors(api: FakeApiServer, leases_of: LeasesOf) -> None:
+async def test_forbidden_lists_and_watches_fail(api: FakeApiServer, leases_of: LeasesOf) -> None:
     api.refuse("leases", 500, message="no", times=2)
     with pytest.raises(SourceError, match=r"refuses to list leases: no$"):
         await leases_of("node-1").read_all()
@@ -114,7 +114,7 @@ async def test_an_unreachable_server_is_an_error(api: FakeApiServer, leases_of: 
         await anext(leases_of("node-1").follow("holder"))
 
 
-async def test_the_server_ends_a_followed_lease(api: FakeApiServer, leases_of: LeasesOf) -> None:
+async def test_the_iteration_ends_with_the_watch(api: FakeApiServer, leases_of: LeasesOf) -> None:
     leases = leases_of("node-1")
     await leases.write(Lease("holder"))
     followed = leases.follow("holder")
@@ -137,7 +137,7 @@ async def test_an_invalid_event_is_an_error(
         await anext(followed)
 
 
-async def test_before_the_source_runs_nothing_is_asked(
+async def test_before_the_source_runs_no_requests_are_sent(
     api: FakeApiServer, client: ApiClient
 ) -> None:
     leases = KubernetesLeases(client, "node-1", "", is_open=lambda: False)

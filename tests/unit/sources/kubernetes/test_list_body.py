@@ -29,7 +29,7 @@ def read(body: bytes, part: int = 1 << 20, **options):
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("is_utf_8", [True, False])
 @pytest.mark.parametrize("order", [("metadata", "items"), ("items", "metadata")])
-def test_items_and_metadata_are_found_in_any_order_and_parts(part, indent, is_utf_8, order):
+def test_items_and_metadata_are_parsed_in_any_order_and_any_chunks(part, indent, is_utf_8, order):
     values = {"kind": "List", "metadata": METADATA, "items": ITEMS, "items2": [1]}
     values = {name: values[name] for name in ("kind", *order, "items2")}
     body = json.dumps(values, indent=indent, ensure_ascii=not is_utf_8).encode() + b"\n"
@@ -81,7 +81,7 @@ def test_a_list_body_keeps_at_most_one_value_in_memory():
         body.feed(b'{"x":"' + bytes(b"y" * 1000))
 
 
-def test_a_value_arriving_byte_by_byte_is_tried_only_a_few_times(monkeypatch):
+def test_a_value_arriving_byte_by_byte_is_parsed_only_a_few_times(monkeypatch):
     from userspace_proxy.sources.kubernetes import list_body as module
 
     tries = []

@@ -57,7 +57,7 @@ async def test_a_list_is_read_page_by_page(api, client):
     assert ["resourceVersion" in line for line in api.requests] == [True, False, False]
 
 
-async def test_a_response_that_is_no_list_is_returned(api, client):
+async def test_a_response_other_than_a_list_is_returned(api, client):
     api.refuse("services", 403, message="no", times=2)
     for read in (read_page, read_whole):
         page = await read(client, SERVICES, {}, pytest.fail)
@@ -65,7 +65,7 @@ async def test_a_response_that_is_no_list_is_returned(api, client):
         assert page.code == 403
 
 
-async def test_the_loop_runs_between_parts_and_items_are_taken_before_the_end():
+async def test_the_loop_runs_between_parts_and_items_are_delivered_early():
     item = b'{"x":"' + b"y" * 10_000 + b'"}'
     taken: list[Sequence[bytes]] = []
     turns: list[float] = []
@@ -95,7 +95,7 @@ async def test_the_loop_runs_between_parts_and_items_are_taken_before_the_end():
     assert len(turns) >= len(taken)
 
 
-async def test_an_endless_list_ends_at_its_deadline():
+async def test_an_endless_list_times_out():
     async def send(writer: asyncio.StreamWriter) -> None:
         while True:
             writer.write(b" ")
@@ -107,7 +107,7 @@ async def test_an_endless_list_ends_at_its_deadline():
             await read_whole(client, SERVICES, {}, pytest.fail, within_s=0.1)
 
 
-async def test_a_list_that_stops_ends_before_its_deadline(monkeypatch):
+async def test_a_stalled_list_times_out_early(monkeypatch):
     monkeypatch.setattr(module, "RESPONSE_S", 0.01)
     done = asyncio.Event()
 
@@ -123,7 +123,7 @@ async def test_a_list_that_stops_ends_before_its_deadline(monkeypatch):
         done.set()
 
 
-async def test_a_gzip_response_is_never_in_memory_as_a_whole():
+async def test_a_gzip_response_is_never_held_in_memory_completely():
     """A list whose one value is too large is refused before it is unpacked."""
     body = gzip.compress(b'{"items":["' + b"x" * (64 << 20) + b'"]}')
     sizes = []

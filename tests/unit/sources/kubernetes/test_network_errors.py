@@ -39,7 +39,7 @@ async def answering():
         yield start
 
 
-async def test_a_name_without_an_address(monkeypatch):
+async def test_an_unresolvable_name_is_described(monkeypatch):
     async def getaddrinfo(*args, **options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -48,24 +48,24 @@ async def test_a_name_without_an_address(monkeypatch):
     assert words == "its name can't be resolved: Name or service not known"
 
 
-async def test_a_connection_closed_without_an_answer(answering):
+async def test_a_connection_closed_without_a_response_is_described(answering):
     url = f"http://127.0.0.1:{await answering(b'')}"
     assert await said_of(url) == "it closed the connection without a response"
 
 
-async def test_an_answer_that_breaks_off(answering):
+async def test_a_truncated_response_is_described(answering):
     port = await answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
     assert await said_of(f"http://127.0.0.1:{port}") == "its response was cut off"
 
 
-async def test_a_server_that_does_not_speak_tls(answering):
+async def test_a_server_that_does_not_speak_tls_is_described(answering):
     port = await answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     words = await said_of(f"https://127.0.0.1:{port}")
     assert words.startswith("TLS failed: ")
     assert words.endswith(": it may speak HTTP")
 
 
-async def test_a_proxy_that_does_not_speak_http(answering):
+async def test_a_proxy_that_does_not_speak_http_is_described(answering):
     proxy = f"http://me:hunter2@127.0.0.1:{await answering(b'garbage')}"
     words = await said_of("https://api.test", proxy=proxy)
     assert "garbage" in words

@@ -77,7 +77,7 @@ async def test_while_needed_snapshots_contain_all_nodes_addresses(api, source_of
     assert pauses.asked[0] == EVERY_S
 
 
-async def test_an_earlier_runs_addresses_count_until_nodes_are_listed(api, source_of, pauses):
+async def test_an_earlier_runs_addresses_are_used_until_nodes_are_listed(api, source_of, pauses):
     api.put(named("bob", "192.0.2.2"))
     source = source_of(api, pause=pauses)
     source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))
@@ -87,7 +87,7 @@ async def test_an_earlier_runs_addresses_count_until_nodes_are_listed(api, sourc
     assert [s.node_addresses for s in published.snapshots[:-1]] in ([], [{"192.0.2.9"}])
 
 
-async def test_an_earlier_runs_addresses_count_until_the_first_plan(api, source_of, pauses):
+async def test_an_earlier_runs_addresses_are_used_until_the_first_plan(api, source_of, pauses):
     api.put(named("alice", "192.0.2.1"))
     source = source_of(api, node_name="alice", pause=pauses)
     source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))

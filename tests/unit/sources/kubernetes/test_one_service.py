@@ -54,7 +54,7 @@ async def test_a_service_without_slices_is_read_with_candidate_slices(api):
     assert {str(key) for key in orphans} == {"default/wbe", "other/web"}
 
 
-async def test_an_equally_named_services_slice_elsewhere_is_not_a_candidate(api):
+async def test_a_slice_of_another_namespaces_service_is_not_a_candidate(api):
     api.put(service())
     api.put(elsewhere(service()))
     api.put(elsewhere(endpoint_slice("10.244.0.2")))
@@ -89,7 +89,7 @@ async def test_a_named_node_is_read(api):
     assert (await read(api, node_name="bob")).snapshot.node is None
 
 
-async def test_only_pods_that_match_the_selector_are_returned(api):
+async def test_only_pods_matching_the_selector_are_returned(api):
     api.put(service(selector={"app": "web"}))
     api.put(pod("web-1", app="web", tier="x"))
     api.put(pod("cart-1", app="cart"))
@@ -111,31 +111,31 @@ async def test_pods_may_be_forbidden(api):
         await read(api, with_pods=True)
 
 
-async def test_target_ports_are_read(api):
+async def test_target_ports_of_a_service_are_read(api):
     api.put(service(ports=[{"port": 80, "targetPort": "http"}]))
     assert (await read(api)).targets == ("http",)
 
 
-async def test_a_missing_service_has_the_others_of_its_namespace(api):
+async def test_a_missing_service_is_returned_with_the_other_services_of_its_namespace(api):
     api.put(service())
     one = await read(api, ServiceKey("default", "wbe"))
     assert list(one.snapshot.services) == [WEB]
 
 
-async def test_a_server_that_does_not_listen_is_an_error(api):
+async def test_a_connection_refused_is_an_error(api):
     await api.stop()
     with pytest.raises(SourceError, match=r"cannot reach the API server at .*: Connection refused"):
         await read(api)
 
 
-async def test_a_silent_server_has_a_deadline():
+async def test_a_silent_server_times_out():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(SourceError, match=r"no answer within 0\.2 s"):
             await read(None, master=url, within_s=0.2)
 
 
-async def test_the_names_of_a_namespace_or_of_all_are_read(api):
+async def test_the_service_names_of_one_or_all_namespaces_are_read(api):
     other = service("db")
     other["metadata"]["namespace"] = "shop"
     api.put(service())

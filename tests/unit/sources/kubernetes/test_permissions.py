@@ -20,7 +20,7 @@ async def ask(api, *, master="", kubeconfig="", within_s=10.0, **options):
     )
 
 
-async def test_a_server_that_permits_reading_has_a_version_and_a_service_address(api):
+async def test_a_server_permitting_reads_returns_its_version_and_service_addresses(api):
     api.put(service())
     api.put(node())
     report = await ask(api)
@@ -45,7 +45,7 @@ async def test_each_forbidden_resource_is_a_problem_with_a_remedy(api):
     ]
 
 
-async def test_a_silent_server_has_a_deadline():
+async def test_a_silent_server_times_out():
     # The kernel accepts the connection, and no program reads the request.
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -53,7 +53,7 @@ async def test_a_silent_server_has_a_deadline():
     assert report.problems == (f"cannot reach the API server at {url}: no answer within 0.2 s",)
 
 
-async def test_a_kubeconfig_that_isnt_there_is_a_problem(api):
+async def test_a_missing_kubeconfig_is_a_problem(api):
     (problem,) = (await ask(api, kubeconfig="/nowhere")).problems
     assert "/nowhere: No such file" in problem
 

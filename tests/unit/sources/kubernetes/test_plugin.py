@@ -75,7 +75,7 @@ async def ended(pid):
         os.close(descriptor)
 
 
-async def test_its_answer_is_a_token_or_a_certificate_with_its_key_or_both(run):
+async def test_a_plugin_provides_a_token_or_a_certificate_with_its_key(run):
     assert await run(f"print({ANSWER!r})") == CREDENTIAL
     pair = {"clientCertificateData": "certificate", "clientKeyData": "key"}
     answer = answer_of(**pair, expirationTimestamp="2001-09-09T01:46:40Z")
@@ -84,7 +84,7 @@ async def test_its_answer_is_a_token_or_a_certificate_with_its_key_or_both(run):
     assert (await run(f"print({answer_of(**pair, token='secret')!r})")).token == "secret"
 
 
-async def test_its_answer_may_be_yaml(run):
+async def test_a_plugins_output_may_be_yaml(run):
     assert await run(f"print('apiVersion: {VERSION}\\nstatus:\\n  token: secret')") == CREDENTIAL
 
 
@@ -103,7 +103,7 @@ print({ANSWER!r})
     assert said == [["--cluster", "7"], "more", asked, ""]
 
 
-def test_cluster_info_for_a_plugin_equals_kubectls(tmp_path):
+def test_the_cluster_info_for_a_plugin_equals_kubectls(tmp_path):
     """As in tests/cluster/test_kubeconfig.py, which asks kubectl."""
     (tmp_path / "ca.crt").write_text("authority")
     server = "https://api.test/"
@@ -140,12 +140,12 @@ async def test_plugin_output_on_stderr_is_logged_up_to_a_limit(run, caplog):
     assert len(record.__dict__["text"]) == 1000
 
 
-async def test_a_plugin_that_writes_much_to_stderr_does_not_hang(run):
+async def test_a_plugin_writing_much_to_stderr_does_not_hang(run):
     script = f"import sys; sys.stderr.write('x' * 5_000_000); print({ANSWER!r})"
     assert await run(script) == CREDENTIAL
 
 
-async def test_a_plugin_that_hangs_is_killed_with_its_children(run, tmp_path):
+async def test_a_hanging_plugin_is_killed_with_its_children(run, tmp_path):
     script = f"#!/bin/sh\nsleep 1000 &\necho $$ $! >'{tmp_path}/pids'\nwait\n"
     with pytest.raises(PluginError, match=r"exec: plugin did not exit within 2 s"):
         await run(script, within_s=2)
@@ -153,14 +153,14 @@ async def test_a_plugin_that_hangs_is_killed_with_its_children(run, tmp_path):
         await ended(int(pid))
 
 
-async def test_a_plugin_with_a_child_that_keeps_its_output_open_is_killed(run, tmp_path):
+async def test_a_plugin_whose_child_keeps_its_output_open_is_killed(run, tmp_path):
     script = f"#!/bin/sh\nsleep 1000 &\necho $! >'{tmp_path}/pid'\necho '{ANSWER}'\n"
     with pytest.raises(PluginError, match="did not exit within"):
         await run(script, within_s=2)
     await ended(int((tmp_path / "pid").read_text()))
 
 
-async def test_a_hanging_plugin_is_limited_in_time_while_its_daemon_holds_its_output(run, tmp_path):
+async def test_a_hanging_plugin_times_out_even_if_its_daemon_holds_its_output(run, tmp_path):
     script = f"#!/bin/sh\nsetsid sleep 1000 &\necho $! >'{tmp_path}/pid'\nwait\n"
     try:
         async with asyncio.timeout(WITHIN_S):
@@ -295,7 +295,7 @@ print(json.dumps({{"apiVersion": {VERSION!r}, "status": {{"token": code}}}}))
     assert "token ABCD" in run_at_terminal(write(script, mode="Always"), b"ABCD\n")
 
 
-def test_at_a_terminal_a_plugin_that_never_asks_has_no_input(write):
+def test_at_a_terminal_a_plugin_that_never_prompts_gets_no_input(write):
     script = f"""
 import json, os, sys
 sys.stderr.write("please wait")
@@ -339,7 +339,7 @@ def test_a_later_event_loop_shares_the_credential(counted):
     assert [asyncio.run(shared(plugin)).token for _ in range(2)] == ["token-1"] * 2
 
 
-async def test_a_refused_credential_is_replaced_once(counted):
+async def test_a_rejected_credential_is_replaced_once(counted):
     plugin = counted()
     first = await shared(plugin)
     second = await shared(plugin, refused=first)
@@ -373,7 +373,7 @@ async def test_an_abandoned_request_does_not_end_a_run(counted):
     assert (await shared(plugin)).token == "token-1"
 
 
-async def test_a_run_that_failed_is_tried_again(write, counted):
+async def test_a_failed_run_is_retried(write, counted):
     failing = write("raise SystemExit(3)")
     with pytest.raises(PluginError, match="ended with 3"):
         await shared(failing)
@@ -391,18 +391,18 @@ async def test_a_credential_is_used_until_expired_while_renewal_fails(write, cou
             await shared(plugin, **expected)
 
 
-async def test_the_zero_time_of_go_is_no_end(run):
+async def test_gos_zero_time_is_not_an_expiry_date(run):
     answer = answer_of(token="secret", expirationTimestamp="0001-01-01T00:00:00Z")
     assert await run(f"print({answer!r})") == CREDENTIAL
 
 
-async def test_waiting_for_a_shared_plugin_is_limited_in_time(write, monkeypatch):
+async def test_waiting_for_a_shared_plugin_times_out(write, monkeypatch):
     monkeypatch.setattr(module, "PLUGIN_S", 0.1)
     with pytest.raises(PluginError, match=r"plugin did not exit within 0\.1 s"):
         await shared(write("import signal; signal.pause()"))
 
 
-async def test_without_process_groups_the_plugin_alone_is_killed(run, tmp_path, monkeypatch):
+async def test_without_process_groups_only_the_plugin_is_killed(run, tmp_path, monkeypatch):
     monkeypatch.delattr("os.killpg")
     script = f"#!/bin/sh\necho $$ >'{tmp_path}/pid'\nexec sleep 1000\n"
     with pytest.raises(PluginError, match="did not exit within"):

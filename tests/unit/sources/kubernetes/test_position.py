@@ -13,7 +13,7 @@ def listed(at: str = "1000") -> Position:
     return position
 
 
-def test_the_first_list_takes_any_state_and_the_watch_begins_there():
+def test_the_first_list_accepts_any_revision_and_the_watch_starts_there():
     position = Position()
     assert position.needs_list
     assert position.list_query() == {"limit": "500", "resourceVersion": "0"}
@@ -54,7 +54,7 @@ def test_the_watch_continues_after_the_last_seen_version():
         pytest.param("b", "a", True, id="not-numbers"),
     ],
 )
-def test_an_older_version_asks_for_the_newest_state(last, version, goes_on):
+def test_an_older_version_requires_the_newest_state(last, version, goes_on):
     position = listed(last)
     assert position.advance(version) is goes_on
     position.watch_expired()
@@ -62,7 +62,7 @@ def test_an_older_version_asks_for_the_newest_state(last, version, goes_on):
     assert is_newest is not goes_on
 
 
-def test_an_expired_watch_is_followed_by_a_list_that_is_not_older():
+def test_an_expired_watch_is_followed_by_a_list_at_least_as_new():
     position = listed()
     position.advance("1007")
     position.watch_expired()
@@ -75,7 +75,7 @@ def test_an_expired_watch_is_followed_by_a_list_that_is_not_older():
     assert position.restarts == 1
 
 
-def test_a_state_that_the_server_does_not_have_is_followed_by_the_newest():
+def test_a_revision_missing_on_the_server_is_followed_by_the_newest_list():
     position = listed()
     position.watch_expired()
     assert position.list_expired()
@@ -83,7 +83,7 @@ def test_a_state_that_the_server_does_not_have_is_followed_by_the_newest():
     assert not position.list_expired()
 
 
-def test_expired_pages_are_followed_by_the_whole_list_at_once():
+def test_expired_pages_are_followed_by_an_unpaginated_list():
     position = Position()
     position.page_done("1000", "a")
     assert position.list_expired()
@@ -92,7 +92,7 @@ def test_expired_pages_are_followed_by_the_whole_list_at_once():
     assert position.watch_query(1)["resourceVersion"] == "1009"
 
 
-def test_a_list_that_broke_off_begins_with_its_first_page():
+def test_an_aborted_list_restarts_with_its_first_page():
     position = Position()
     position.page_done("1000", "a")
     position.list_aborted()

@@ -23,7 +23,7 @@ def test_no_proxy_excludes_matching_servers(server, no_proxy, expected):
 
 
 @pytest.mark.parametrize(("server", "environment", "expected"), CHOICES)
-def test_the_proxy_is_chosen_from_the_environment_variables_of_the_scheme(
+def test_the_proxy_is_selected_by_the_environment_variable_of_the_scheme(
     server, environment, expected
 ):
     proxy = proxy_of_environment(server, environment)
@@ -65,7 +65,7 @@ def test_an_invalid_proxy_url_is_rejected_with_its_variable():
     )
 
 
-def test_the_kubeconfigs_proxy_has_priority():
+def test_the_kubeconfigs_proxy_takes_precedence():
     environment = {"HTTPS_PROXY": PROXY, "NO_PROXY": "*"}
     proxy = choose_proxy(ADDRESS, "socks5://u%40:p%3a@[fd00::2]", "k:3: proxy-url", environment)
     assert proxy == WebProxy("socks5", "fd00::2", 1080, "u%40:p%3a", "k:3: proxy-url")

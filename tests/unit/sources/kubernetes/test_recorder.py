@@ -58,7 +58,7 @@ async def test_an_event_is_posted_and_a_repeat_raises_its_count(api, recorder):
     assert change["series"]["count"] == 2
 
 
-async def test_a_services_event_has_the_uid_that_describe_searches(api, recorder):
+async def test_a_service_event_has_the_uid_that_describe_searches_for(api, recorder):
     web = ServiceKey("default", "web")
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=web))
     await api.until(lambda a: len(a.sent) == 1)
@@ -66,7 +66,7 @@ async def test_a_services_event_has_the_uid_that_describe_searches(api, recorder
     assert len(api.requests) == 1, "the watch has it"
 
 
-async def test_a_flood_from_one_namespace_leaves_others_their_events(api, client):
+async def test_a_flood_from_one_namespace_does_not_block_events_of_others(api, client):
     """Issue 52: there were 8 requests a second, and none for others."""
     paused = []
 
@@ -122,7 +122,7 @@ async def test_a_namespace_that_forbids_events_does_not_silence_other_namespaces
     assert api.sent[0][1] == EVENTS
 
 
-async def test_a_terminating_namespace_gets_no_event_and_no_warning(api, recorder, caplog):
+async def test_a_terminating_namespace_gets_no_events_and_no_warning(api, recorder, caplog):
     api.refuse("events", 403, message=GOING)
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
     await api.until(lambda a: len(a.requests) == 1)
@@ -162,7 +162,7 @@ async def test_an_event_with_a_lost_response_is_posted_again_under_its_name(api,
     assert posted == [posted[0]] * 2
 
 
-async def test_an_event_that_the_server_has_forgotten_is_made_anew(api, recorder):
+async def test_an_event_forgotten_by_the_server_is_recreated(api, recorder):
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)
     api.refuse("events", 404)
@@ -173,14 +173,14 @@ async def test_an_event_that_the_server_has_forgotten_is_made_anew(api, recorder
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-async def test_an_event_is_sent_again_after_a_server_error(api, recorder, code):
+async def test_an_event_is_resent_after_a_server_error(api, recorder, code):
     api.refuse("events", code)
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)
     assert len(api.requests) == 2
 
 
-async def test_a_permanently_refused_event_is_dropped(api, recorder, caplog):
+async def test_a_permanently_rejected_event_is_dropped(api, recorder, caplog):
     api.refuse("events", 422, message="note: too long")
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.requests) == 1)
@@ -204,7 +204,7 @@ async def test_a_source_records_events_while_running(api, source_of):
     assert api.sent[0][2]["regarding"]["uid"] == "4711"
 
 
-async def test_without_a_node_name_nothing_is_sent(api, source_of):
+async def test_without_a_node_name_no_events_are_sent(api, source_of):
     source = source_of(api)
     async with running(source) as published:
         await published.first()

@@ -29,7 +29,7 @@ ASKED = (
 )
 
 
-async def test_a_list_from_memory_is_followed_by_a_watch_from_there(api):
+async def test_a_list_from_the_watch_cache_is_followed_by_a_watch_at_its_revision(api):
     api.put(service())
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -38,7 +38,7 @@ async def test_a_list_from_memory_is_followed_by_a_watch_from_there(api):
         assert reflection.problems == []
 
 
-async def test_pages_that_expire_are_followed_by_the_whole_list(api):
+async def test_expired_pages_are_followed_by_an_unpaginated_list(api):
     api.has_watch_cache = False
     for n in range(600):
         api.put(service(f"web-{n:04}"))
@@ -71,7 +71,7 @@ async def test_pages_that_expire_are_followed_by_the_whole_list(api):
         (500, "etcd is gone", "the API server at URL can't list services: etcd is gone"),
     ],
 )
-async def test_a_refused_list_is_a_problem_and_tried_again(api, code, message, problem):
+async def test_a_rejected_list_is_a_problem_and_is_retried(api, code, message, problem):
     api.refuse("services", code, message=message, times=3)
     async with reflecting(api) as reflection:
         await reflection.watching(requests=5)
@@ -87,7 +87,7 @@ async def test_a_retry_waits_as_long_as_the_server_requests(api, requested_s, wa
         assert reflection.waits == [waits_s]
 
 
-async def test_a_wait_that_the_server_requests_does_not_end_early(api):
+async def test_a_server_requested_delay_is_not_shortened(api):
     api.refuse("services", 429, message="busy", retry_after_s=7)
     async with reflecting(api) as reflection:
         reflection.hold()
@@ -111,7 +111,7 @@ async def test_an_unreachable_server_is_a_problem_until_reachable(api):
         ]
 
 
-async def test_a_long_list_is_a_problem_and_ends_at_its_deadline(api, monkeypatch):
+async def test_a_slow_list_is_a_problem_and_times_out(api, monkeypatch):
     is_slow = True
     real = ApiClient.stream
 
@@ -147,7 +147,7 @@ class Stalled:
         return b""
 
 
-async def test_events_are_applied_and_the_next_watch_continues_after_the_last(api):
+async def test_events_are_applied_and_the_next_watch_continues_after_the_last_event(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.put(service("web"))
@@ -161,7 +161,7 @@ async def test_events_are_applied_and_the_next_watch_continues_after_the_last(ap
         assert reflection.reflector.restarts == 0
 
 
-async def test_watches_that_end_at_once_follow_ever_more_slowly(api):
+async def test_watches_that_end_at_once_are_retried_with_backoff(api):
     async with reflecting(api) as reflection:
         for count in range(2, 6):
             await reflection.watching(requests=count)
@@ -192,7 +192,7 @@ async def test_recovery_is_reported_once_when_a_list_succeeds_after_a_problem(ap
         assert recovered == [True]
 
 
-async def test_a_watch_that_cannot_be_read_wakes_no_other_reflector_and_is_not_woken(api):
+async def test_an_unreadable_watch_wakes_no_other_reflector(api):
     recovered = []
     async with reflecting(api, recovered=lambda: recovered.append(True)) as reflection:
         await reflection.watching()
@@ -221,7 +221,7 @@ async def test_repeatedly_ending_watches_are_logged_once_a_minute(api, caplog):
     assert [record.message for record in caplog.records] == ["watch ended"] * 2
 
 
-async def test_a_watch_that_ends_early_but_brought_something_is_not_punished_more(api):
+async def test_an_early_ending_watch_that_made_progress_is_not_backed_off_further(api):
     async with reflecting(api) as reflection:
         for count in range(2, 5):
             await reflection.watching(requests=count)
@@ -231,7 +231,7 @@ async def test_a_watch_that_ends_early_but_brought_something_is_not_punished_mor
         assert reflection.waits == [0.8, 0.8, 0.8]
 
 
-async def test_an_expired_watch_is_followed_by_a_list_that_is_a_difference(api):
+async def test_an_expired_watch_is_followed_by_a_list_applied_as_a_difference(api):
     api.put(service("web"))
     api.put(service("cart"))
     async with reflecting(api) as reflection:
@@ -255,7 +255,7 @@ async def test_an_expired_watch_is_followed_by_a_list_that_is_a_difference(api):
         assert reflection.problems == []
 
 
-async def test_a_watch_refused_with_gone_is_followed_by_a_list(api):
+async def test_a_watch_rejected_with_410_is_followed_by_a_list(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.refuse("services", 410, reason="Expired", message="too old")
@@ -264,7 +264,7 @@ async def test_a_watch_refused_with_gone_is_followed_by_a_list(api):
         assert reflection.requests[3:] == [RELIST.format(1000), WATCH.format(1000)]
 
 
-async def test_a_server_restored_from_a_backup_is_listed_anew(api):
+async def test_a_server_restored_from_a_backup_is_listed_again(api):
     bookmark = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9999"}}}\n'
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -281,7 +281,7 @@ async def test_a_server_restored_from_a_backup_is_listed_anew(api):
         assert reflection.problems == []
 
 
-async def test_a_server_restored_after_an_outage_is_listed_without_another_wait(api):
+async def test_a_server_restored_after_an_outage_is_listed_without_another_delay(api):
     bookmark = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9999"}}}\n'
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -293,7 +293,7 @@ async def test_a_server_restored_after_an_outage_is_listed_without_another_wait(
         assert reflection.waits == [0.8, 1.6, 3.2, 5.0]
 
 
-async def test_servers_that_differ_are_not_listed_again_without_a_wait(api):
+async def test_inconsistent_servers_are_not_listed_again_without_a_delay(api):
     api.refuse("services", 410, reason="Expired", message="too old", after=2)
     async with reflecting(api) as reflection:
 
@@ -307,7 +307,7 @@ async def test_servers_that_differ_are_not_listed_again_without_a_wait(api):
         assert reflection.waits == [0.8]
 
 
-async def test_a_watch_that_took_long_to_open_is_followed_by_a_question(api):
+async def test_a_slowly_opened_watch_is_followed_by_a_revision_check(api):
     async with reflecting(api) as reflection:
 
         def take_long() -> None:
@@ -323,7 +323,7 @@ async def test_a_watch_that_took_long_to_open_is_followed_by_a_question(api):
         assert reflection.problems == []
 
 
-async def test_a_question_without_an_answer_is_asked_again_after_the_watch(api):
+async def test_an_unanswered_revision_check_is_repeated_after_the_watch(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -338,7 +338,7 @@ async def test_a_question_without_an_answer_is_asked_again_after_the_watch(api):
         assert api.requests[2:] == [*asked, *asked, WATCH.format(1000), WATCH.format(1000)]
 
 
-async def test_a_watch_that_ends_at_its_time_is_followed_without_a_question(api):
+async def test_a_watch_ending_on_schedule_is_followed_without_a_revision_check(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 300
@@ -357,7 +357,7 @@ async def test_a_watch_that_ends_at_its_time_is_followed_without_a_question(api)
 @pytest.mark.parametrize(
     ("code", "waits"), [pytest.param(429, [0.8], id="busy"), pytest.param(403, [], id="forbidden")]
 )
-async def test_only_a_server_that_cannot_answer_the_question_is_asked_again(api, code, waits):
+async def test_a_revision_check_is_repeated_only_if_the_server_cannot_answer(api, code, waits):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -371,7 +371,7 @@ async def test_only_a_server_that_cannot_answer_the_question_is_asked_again(api,
 
 
 @pytest.mark.parametrize("kind", ["BOOKMARK", "ADDED"])
-async def test_history_that_moved_back_is_listed_from_the_newest_state(api, caplog, kind):
+async def test_a_server_with_an_older_history_is_listed_at_its_newest_state(api, caplog, kind):
     caplog.set_level(logging.INFO)
     api.put(service("web"))
     api.put(service("gone"))
@@ -394,7 +394,7 @@ async def test_history_that_moved_back_is_listed_from_the_newest_state(api, capl
 
 
 @pytest.mark.parametrize("kind", ["ADDED", "DELETED"])
-async def test_an_event_that_shows_that_history_went_back_is_not_applied(api, kind):
+async def test_an_event_revealing_an_older_history_is_not_applied(api, kind):
     api.put(service("web"))
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -424,7 +424,7 @@ async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api)
         assert reflection.waits == [0.8]
 
 
-async def test_a_broken_watch_is_no_problem_if_the_next_succeeds(api):
+async def test_a_broken_watch_is_not_a_problem_if_the_next_one_succeeds(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -434,7 +434,7 @@ async def test_a_broken_watch_is_no_problem_if_the_next_succeeds(api):
         assert reflection.waits == []
 
 
-async def test_a_watch_cut_by_a_balancer_while_idle_misses_no_change(api):
+async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
     async with Balancer(api, limit_s=20) as balancer, reflecting(api, url=balancer.url) as it:
         await it.watching()
         it.now_s = 20
@@ -447,7 +447,7 @@ async def test_a_watch_cut_by_a_balancer_while_idle_misses_no_change(api):
         assert it.waits == []
 
 
-async def test_watches_cut_in_their_first_event_are_a_problem_until_one_succeeds(api):
+async def test_watches_cut_within_their_first_event_are_a_problem_until_one_succeeds(api):
     async with reflecting(api) as reflection:
         for count in (2, 3):
             await reflection.watching(requests=count)
@@ -464,7 +464,7 @@ async def test_watches_cut_in_their_first_event_are_a_problem_until_one_succeeds
         assert reflection.waits == [0.8, 1.6, 0.8]
 
 
-async def test_cuts_separated_by_an_orderly_end_are_no_problem(api):
+async def test_cuts_separated_by_an_orderly_end_are_not_a_problem(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.break_watches()
@@ -516,7 +516,7 @@ async def test_an_invalid_object_is_skipped_and_the_watch_continues(api):
         assert reflection.problems == []
 
 
-async def test_a_watch_that_lost_its_bookmarks_is_closed(api):
+async def test_a_watch_without_bookmarks_for_too_long_is_closed(api):
     async with reflecting(api, Timing(silence_s=0.05)) as reflection:
         await reflection.watching()
         api.bookmark()
@@ -527,7 +527,7 @@ async def test_a_watch_that_lost_its_bookmarks_is_closed(api):
         assert reflection.problems == []
 
 
-async def test_a_watch_without_bookmarks_may_be_silent_until_its_end(api):
+async def test_a_watch_not_expecting_bookmarks_may_be_silent_until_its_end(api):
     timing = Timing(watch_s=0.02, silence_over_s=0.03, silence_s=0.0)
     async with reflecting(api, timing) as reflection:
         await reflection.watching()
@@ -535,7 +535,7 @@ async def test_a_watch_without_bookmarks_may_be_silent_until_its_end(api):
         assert reflection.problems == []
 
 
-async def test_parts_of_a_watch_without_a_whole_line_are_read_with_waits_in_between(api):
+async def test_incomplete_lines_of_a_watch_are_read_with_pauses(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", b"\n")

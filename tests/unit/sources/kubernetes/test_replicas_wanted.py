@@ -37,7 +37,7 @@ def budget(selector=None, **spec):
         pytest.param({}, "", id="empty"),
     ],
 )
-def test_an_autoscaler_keeps_its_target_at_its_least_number(item, why):
+def test_an_autoscaler_keeps_its_target_at_its_minimum(item, why):
     assert autoscaler_of(WEB, [convert(item, WireAutoscaler)]) == why
 
 
@@ -56,7 +56,7 @@ def test_an_autoscaler_keeps_its_target_at_its_least_number(item, why):
         ({"minAvailable": "some"}, "minAvailable some"),
     ],
 )
-def test_a_budget_asks_for_the_last_pod_or_does_not(spec, wish):
+def test_a_disruption_budget_may_protect_the_last_pod(spec, wish):
     assert budget_of(PODS, [budget(**spec)]) == (
         f"PodDisruptionBudget b has {wish}" if wish else ""
     )
@@ -78,7 +78,7 @@ def test_a_budget_asks_for_the_last_pod_or_does_not(spec, wish):
         ({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, True),
     ],
 )
-def test_a_budget_with_a_possibly_matching_selector_counts(selector, matches):
+def test_a_budget_with_a_possibly_matching_selector_is_respected(selector, matches):
     assert bool(budget_of(PODS, [budget(selector, minAvailable=1)])) is matches
 
 
@@ -101,12 +101,12 @@ def test_a_budget_without_a_selector_selects_nothing():
         (f"app=web,{'a' * TEXT_MAX}", {}),
     ],
 )
-def test_labels_that_a_selector_requires_are_known(selector, labels):
+def test_labels_required_by_a_selector_are_returned(selector, labels):
     assert labels_of(selector) == labels
 
 
 @pytest.mark.parametrize("text", ["a", "a ", "(", "(,", ",", "=", " ", "a in ", "a in ("])
-def test_the_cost_of_reading_a_selector_is_linear_in_its_length(text):
+def test_a_selector_is_parsed_in_linear_time(text):
     selector = (text * TEXT_MAX)[:TEXT_MAX]
     began = time.thread_time()
     labels_of(selector)

@@ -110,7 +110,7 @@ def test_an_invalid_object_is_reported_and_its_last_valid_version_kept(
     assert services.rejected == {}
 
 
-def test_a_problem_ends_with_its_object(services):
+def test_a_problem_ends_with_the_deletion_of_its_object(services):
     bad = raw(service(ports=[{"port": 0}]))
     put(services, bad)
     delete(services, bad)
@@ -135,7 +135,7 @@ def test_the_first_rejected_objects_are_sorted_by_name(services):
     assert found == ["Service default/b", "Service default/c"]
 
 
-def test_a_problem_names_the_service_concerned(store, services):
+def test_a_problem_names_the_affected_service(store, services):
     put(services, raw(service(ports=[{"port": 0}])))
     of_slices = ResourceCache(SLICES, store)
     put(of_slices, raw({**endpoint_slice(), "ports": 7}))
@@ -150,7 +150,7 @@ def test_a_problem_names_the_service_concerned(store, services):
     ("resource", "count"),
     [pytest.param(SLICES, 0, id="without"), pytest.param(slices(with_headless=True), 1, id="with")],
 )
-def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
+def test_slices_of_headless_services_are_read_on_request(store, resource, count):
     put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
@@ -159,7 +159,7 @@ def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
     assert (read.is_headless, len(read.endpoints)) == (True, count)
 
 
-def test_a_slice_with_the_headless_label_is_read_also_where_endpoints_are_pods(store):
+def test_slices_with_the_headless_label_are_read_even_with_endpoints_from_pods(store):
     pods = PodEndpoints(store, with_headless=False)
     services, slices_, _ = resources_of(with_headless=False, pods=pods)
     put(ResourceCache(services, store), raw(service()))
@@ -172,7 +172,7 @@ def test_a_slice_with_the_headless_label_is_read_also_where_endpoints_are_pods(s
 
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
-def test_endpoints_that_cannot_be_pods_are_noted_if_wanted(store, name, notes):
+def test_invalid_pod_references_are_noted_only_if_pods_are_needed(store, name, notes):
     put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": name}
@@ -183,7 +183,7 @@ def test_endpoints_that_cannot_be_pods_are_noted_if_wanted(store, name, notes):
         assert len(read.notes) == with_pods * notes
 
 
-def test_a_resource_is_listed_in_a_single_namespace_or_in_all():
+def test_a_resource_is_listed_in_one_or_all_namespaces():
     assert inside(SERVICES, "").path == "/api/v1/services"
     assert inside(SERVICES, "shop").path == "/api/v1/namespaces/shop/services"
     assert inside(SERVICES, "a/../b").path == "/api/v1/namespaces/a%2F..%2Fb/services"
@@ -213,7 +213,7 @@ def elsewhere(name: str) -> bytes:
     return raw({**item, "metadata": {"name": name, "namespace": "shop"}})
 
 
-def test_a_namespaces_excess_objects_are_left_out_without_affecting_another(store):
+def test_a_namespaces_excess_objects_are_omitted_without_affecting_others(store):
     services = crowd(store)
     services.begin_list()
     items = [raw(service(f"web-{n:02}")) for n in range(13)]
@@ -224,7 +224,7 @@ def test_a_namespaces_excess_objects_are_left_out_without_affecting_another(stor
     assert list(services.left_out()) == [("default", Excess(3, size))]
 
 
-def test_the_next_list_in_any_order_keeps_the_same_objects(store):
+def test_the_next_list_in_any_order_keeps_the_same_objects_within_the_limit(store):
     services = crowd(store)
     items = [raw(service(f"web-{n:02}")) for n in range(13)]
     for order in (items, items[::-1], items[5:] + items[:5]):
@@ -262,7 +262,7 @@ def test_an_object_that_grew_too_large_is_no_longer_served(store):
     assert [left_out.objects for _, left_out in services.left_out()] == [1]
 
 
-def test_objects_that_cannot_be_read_have_their_share_too(store):
+def test_unreadable_objects_have_their_own_limit(store):
     services = crowd(store)
     for n in range(80):
         put(services, raw(service(f"web-{n:02}", ports="http")))

@@ -85,7 +85,7 @@ def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words
     ],
 )
 @pytest.mark.parametrize("asked_s", [0.0, 2.0, 86400.0, math.inf])
-def test_only_the_api_server_may_ask_for_a_long_wait(code, body, most_s, asked_s):
+def test_only_the_api_server_may_request_a_long_delay(code, body, most_s, asked_s):
     """Issue 74."""
     response = Response(code, body, retry_after_s=asked_s)
     found = rejected(URL, "list", "services", response, credentials="the token in /t")
@@ -102,7 +102,7 @@ def test_only_the_api_server_may_ask_for_a_long_wait(code, body, most_s, asked_s
         pytest.param(500, WireStatus(reason="InternalError"), False, id="internal"),
     ],
 )
-def test_a_state_that_the_server_no_longer_has_is_expired(code, status, expected):
+def test_a_compacted_revision_is_expired(code, status, expected):
     assert is_expired(code, status) is expected
 
 
@@ -110,7 +110,7 @@ def test_a_body_without_a_status_is_an_empty_status():
     assert read_status(b"<html>") == read_status(b"{}") == WireStatus()
 
 
-def test_other_failures_name_the_server():
+def test_other_failures_name_the_server_in_the_error():
     error = TransportError("Connection refused")
     assert unreachable(URL, error) == RequestFailure(
         f"cannot reach the API server at {URL}: Connection refused"

@@ -145,20 +145,20 @@ async def test_only_one_of_two_simultaneous_scalings_succeeds(shop):
         ("PUT", 500, "{}", "cannot scale deployment/web: HTTP status 500"),
     ],
 )  # fmt: skip
-async def test_a_refusal_is_the_servers_message_with_a_remedy(shop, method, code, text, problem):
+async def test_an_error_response_is_reported_with_a_remedy(shop, method, code, text, problem):
     shop.replicas = 0
     shop.refuse(method, SCALE, code, text)
     assert await wake(shop) == problem
 
 
-async def test_a_workload_is_not_woken_for_a_service_that_may_not(shop):
+async def test_a_service_without_the_right_to_its_pods_wakes_no_workload(shop):
     shop.replicas, shop.reason = 0, "it selects other pods"
     assert await wake(shop) == "it selects other pods"
     assert (shop.replicas, shop.labels) == (0, [{"app": "web"}])
 
 
 @pytest.mark.parametrize("reason", ["", "it selects other pods"])
-async def test_a_workload_does_not_rest_for_services_that_may_not(shop, reason):
+async def test_a_service_without_the_right_to_its_pods_scales_no_workload_to_zero(shop, reason):
     shop.reason = reason
     assert await scale_down(shop) == ScaleDown(reason=reason)
     assert (shop.replicas, shop.asked, shop.labels) == (1, 0, [{"app": "web"}])
@@ -170,14 +170,14 @@ async def test_consecutive_attempts_share_a_connection(shop):
     assert len(shop.peers) == 1
 
 
-async def test_a_workload_that_does_not_exist_is_named(shop):
+async def test_a_missing_workload_is_reported(shop):
     assert await wake(shop, ABSENT) == (
         'cannot read the scale of deployment/absent: "deployments/absent" not found'
     )
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"spec": 1}', '{"spec": {"replicas": "1"}}'])
-async def test_another_response_than_a_scale_is_a_cause(shop, body):
+async def test_a_response_other_than_a_scale_is_reported(shop, body):
     """As a server in front of the API server may send it."""
     shop.refuse("GET", SCALE, 200, body)
     assert await wake(shop) == (
@@ -185,7 +185,7 @@ async def test_another_response_than_a_scale_is_a_cause(shop, body):
     )
 
 
-async def test_a_server_that_cannot_be_reached_is_a_cause():
+async def test_an_unreachable_server_is_reported():
     with socket.create_server(("127.0.0.1", 0)) as sock:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     client = ApiClient(Credentials(master=url))
@@ -209,14 +209,14 @@ async def test_one_replica_is_scaled_to_zero_after_all_nodes_agree(shop, caplog)
     assert "scaled shop deployment/web from 1 to 0" in caplog.text
 
 
-async def test_without_agreement_nothing_is_written(shop):
+async def test_without_agreement_no_scale_is_written(shop):
     shop.agrees = False
     assert await scale_down(shop) == ScaleDown()
     assert shop.version == 1
 
 
 @pytest.mark.parametrize("replicas", [0, 2, 5])
-async def test_another_number_of_replicas_was_someone_elses_decision(shop, replicas):
+async def test_any_other_number_of_replicas_is_left_unchanged(shop, replicas):
     shop.scale(replicas)
     assert await scale_down(shop) == ScaleDown()
     assert (shop.replicas, shop.asked) == (replicas, 0)
@@ -229,7 +229,7 @@ async def test_a_workload_scaled_during_the_vote_stays_unchanged(shop, replicas)
     assert shop.replicas == replicas
 
 
-async def test_the_least_number_of_an_autoscaler_is_kept(shop):
+async def test_an_autoscalers_minimum_is_respected(shop):
     target = {"kind": "Deployment", "name": "web"}
     shop.autoscalers = [{"metadata": {"name": "hpa"}, "spec": {"scaleTargetRef": target}}]
     why = "deployment/web stays at one replica: HorizontalPodAutoscaler hpa has minReplicas 1"
@@ -237,7 +237,7 @@ async def test_the_least_number_of_an_autoscaler_is_kept(shop):
     assert (shop.replicas, shop.asked) == (1, 0)
 
 
-async def test_the_pods_that_a_budget_asks_for_are_kept(shop):
+async def test_pods_required_by_a_disruption_budget_are_kept(shop):
     selector = {"matchLabels": {"app": "web"}}
     spec = {"minAvailable": 1, "selector": selector}
     shop.budgets = [{"metadata": {"name": "pdb"}, "spec": spec}]
@@ -255,7 +255,7 @@ async def test_the_pods_that_a_budget_asks_for_are_kept(shop):
         ("PUT", SCALE, "get and update deployments/scale"),
     ],
 )
-async def test_a_missing_permission_is_named_and_nothing_is_scaled(shop, method, path, needed):
+async def test_a_missing_permission_is_reported_and_no_workload_scaled(shop, method, path, needed):
     shop.refuse(method, path)
     why = f"cannot scale deployment/web to zero: no (allow this user to {needed} in namespace shop)"
     assert await scale_down(shop) == ScaleDown(reason=why)
@@ -270,7 +270,7 @@ async def test_an_unreadable_response_keeps_the_workload_awake(shop, path, text)
     assert (shop.replicas, shop.asked) == (1, 0)
 
 
-async def test_a_server_that_does_not_answer_keeps_the_workload_awake(shop, monkeypatch):
+async def test_an_unresponsive_server_keeps_the_workload_awake(shop, monkeypatch):
     async def answer():
         await asyncio.Event().wait()
 
@@ -281,13 +281,13 @@ async def test_a_server_that_does_not_answer_keeps_the_workload_awake(shop, monk
     assert shop.replicas == 1
 
 
-async def test_an_update_made_without_a_received_response_counts(shop):
+async def test_an_update_whose_response_was_lost_counts(shop):
     shop.lost = [lambda: shop.scale(0)]
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.version == 2
 
 
-async def test_a_lost_update_is_made_again(shop):
+async def test_a_lost_update_is_repeated(shop):
     shop.lost = [lambda: None] * 2
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.replicas == 0
@@ -306,13 +306,13 @@ async def test_an_update_with_an_unknown_outcome_counts_as_made(shop, caplog):
 
 
 @pytest.mark.parametrize("code", [502, 504])
-async def test_a_gateway_that_fails_may_have_passed_the_update_on(shop, code):
+async def test_an_update_rejected_by_a_failing_gateway_may_have_been_made(shop, code):
     shop.refuse("PUT", SCALE, code)
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
 
 
 @pytest.mark.parametrize("code", [500, 503])
-async def test_a_scale_request_that_fails_twice_without_effect_is_reported(shop, code):
+async def test_a_scale_request_failing_twice_without_effect_is_reported(shop, code):
     """An admission webhook, for example."""
     shop.refuse("PUT", SCALE, code, '{"message": "failed calling webhook"}')
     why = "cannot scale deployment/web to zero: failed calling webhook"
@@ -320,7 +320,7 @@ async def test_a_scale_request_that_fails_twice_without_effect_is_reported(shop,
 
 
 @pytest.mark.parametrize(("replicas", "is_asleep"), [(0, True), (1, False), (3, False)])
-async def test_after_two_failures_the_scale_is_read_again(shop, replicas, is_asleep):
+async def test_after_two_failures_the_scale_is_reread(shop, replicas, is_asleep):
     async def answer():
         shop.scale(replicas)
         return web.Response(text="{}", status=500)
@@ -329,7 +329,7 @@ async def test_after_two_failures_the_scale_is_read_again(shop, replicas, is_asl
     assert await scale_down(shop) == ScaleDown(is_asleep=is_asleep)
 
 
-async def test_an_update_lost_before_the_server_failed_may_have_been_made(shop):
+async def test_an_update_lost_before_a_server_failure_may_have_been_made(shop):
     async def fail():
         return web.Response(text="{}", status=500)
 

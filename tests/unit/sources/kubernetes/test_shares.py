@@ -7,7 +7,7 @@ from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, Excess, Obje
 BIG, SMALL = "big", "small"
 
 
-def test_a_full_namespace_takes_nothing_of_others():
+def test_a_full_namespace_does_not_use_the_share_of_others():
     shares = ObjectShares(80)
     assert [shares.take((BIG, name), 38) for name in "abc"] == [True, True, False]
     assert (shares.is_open((BIG, "a")), shares.is_open((BIG, "d"))) == (True, False)
@@ -26,7 +26,7 @@ def test_an_earlier_runs_object_keeps_its_share_until_measured():
     assert shares.take((BIG, "c"), OBJECT_BYTES)
 
 
-def test_a_full_namespace_is_open_again_once_an_eighth_is_free():
+def test_a_full_namespace_is_reopened_once_an_eighth_is_free():
     shares = ObjectShares(80)
     for name in ("a", "b", "c", "d", "e"):
         shares.take((BIG, name), 18)
@@ -50,7 +50,7 @@ def test_a_full_namespace_reopens_after_its_objects_shrink():
     assert (shares.has_full, shares.has_room) == (False, True)
 
 
-def test_left_out_objects_are_counted_and_never_below_zero():
+def test_omitted_objects_are_counted_and_never_negative():
     shares = ObjectShares(80)
     shares.take((BIG, "a"), 80)
     shares.count(BIG, 2, 200)
@@ -64,7 +64,7 @@ def test_left_out_objects_are_counted_and_never_below_zero():
     assert list(shares.left_out()) == []
 
 
-def test_of_a_namespace_without_objects_nothing_is_kept():
+def test_a_namespace_without_objects_is_forgotten():
     shares = ObjectShares(80)
     shares.take((BIG, "a"), 10)
     shares.take((BIG, "b"), 100)

@@ -92,7 +92,7 @@ async def through(
                 yield session, socks
 
 
-async def test_the_proxy_gets_the_name():
+async def test_a_host_name_is_sent_to_the_socks_proxy():
     async with through() as (session, socks), session.get("http://api.test:8080/a") as response:
         assert await response.read() == b"{}"
         assert socks.asked == [b"\x00", b"\x05\x01\x00\x03api.test\x1f\x90"]
@@ -105,13 +105,13 @@ async def test_the_proxy_gets_the_name():
         ("http://[fd00::1]/", b"\x05\x01\x00\x04\xfd" + bytes(14) + b"\x01\x00\x50"),
     ],
 )
-async def test_the_proxy_gets_the_address(url, asked):
+async def test_an_ip_address_is_sent_to_the_socks_proxy(url, asked):
     async with through() as (session, socks), session.get(url) as response:
         assert await response.read() == b"{}"
         assert socks.asked[-1] == asked
 
 
-async def test_the_server_is_verified_behind_the_proxy(tmp_path):
+async def test_the_servers_certificate_is_verified_behind_the_proxy(tmp_path):
     (tmp_path / "crt").write_text(API_TEST)
     (tmp_path / "key").write_text(API_TEST_KEY)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -148,19 +148,19 @@ async def test_user_and_password_are_sent_if_the_socks_proxy_requests_them():
         (f"{'a' * 256}:b@", {"method": b"\x05\x02"}, "its user or password is longer than 255"),
     ],
 )
-async def test_a_refusal_is_the_reason(user, answers, problem):
+async def test_a_socks_error_is_reported_as_the_reason(user, answers, problem):
     async with through(user, **answers) as (session, _):
         with pytest.raises(OSError, match=problem):
             await session.get("http://api.test/")
 
 
-async def test_a_long_name_is_not_asked_for():
+async def test_an_overlong_host_name_is_rejected():
     async with through() as (session, _):
         with pytest.raises(OSError, match="the server's name is longer than 255 bytes"):
             await session.get(f"http://{'.'.join(['a' * 60] * 5)}/")
 
 
-async def test_a_proxy_that_hangs_up_is_the_reason():
+async def test_a_proxy_closing_the_connection_is_reported_as_the_reason():
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
@@ -176,7 +176,7 @@ async def test_a_proxy_that_hangs_up_is_the_reason():
             await session.get("http://api.test/")
 
 
-async def test_a_silent_proxy_has_a_deadline():
+async def test_a_silent_proxy_times_out():
     async def be_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 

@@ -66,13 +66,13 @@ def watches_all(api: FakeApiServer) -> bool:
     return all(api.watch_count(resource) == 1 for resource in ALL)
 
 
-async def test_without_a_node_name_no_node_is_asked_for(api, source_of):
+async def test_without_a_node_name_no_node_is_requested(api, source_of):
     async with running(source_of(api)) as published:
         await published.first()
     assert [line for line in api.requests if "/nodes" in line] == []
 
 
-async def test_the_first_snapshot_is_published_after_all_kinds_were_listed(api, source_of):
+async def test_the_first_snapshot_is_published_after_all_kinds_are_listed(api, source_of):
     api.put(service())
     api.refuse("endpointslices", 500, times=3)
     async with running(source_of(api)) as published:
@@ -90,7 +90,7 @@ async def test_simultaneous_changes_become_one_snapshot(api, source_of):
         assert len(published.snapshots) <= 3
 
 
-async def test_a_restart_of_watches_with_equal_objects_publishes_nothing(api, source_of):
+async def test_restarting_watches_with_equal_objects_publishes_no_snapshot(api, source_of):
     api.put(service())
     source = source_of(api)
     async with running(source) as published:
@@ -125,7 +125,7 @@ async def test_a_lasting_problem_is_reported_and_logged_once(api, source_of, cap
     ]
 
 
-async def test_a_recurring_problem_is_logged_once_a_minute_until_lasting(api, source_of, caplog):
+async def test_a_recurring_problem_is_logged_once_a_minute(api, source_of, caplog):
     caplog.set_level(logging.WARNING, "userspace_proxy.sources")
     now = 0.0
     source = source_of(api, clock=lambda: now)
@@ -149,7 +149,7 @@ async def test_a_recurring_problem_is_logged_once_a_minute_until_lasting(api, so
     assert [record.message for record in caplog.records] == ["API server problem"] * 2
 
 
-async def test_without_permission_to_read_the_node_services_are_served(api, source_of):
+async def test_services_are_served_without_permission_to_read_the_node(api, source_of):
     api.put(service())
     api.refuse("nodes", code=403, reason="Forbidden", message="nodes is forbidden", times=1000)
     source = source_of(api, node_name="alice")
@@ -161,7 +161,7 @@ async def test_without_permission_to_read_the_node_services_are_served(api, sour
         assert source.status().is_current
 
 
-async def test_services_do_not_wait_again_for_a_node_that_cannot_be_read(api, source_of):
+async def test_services_do_not_wait_repeatedly_for_an_unreadable_node(api, source_of):
     api.put(service())
     api.refuse("nodes", code=403, reason="Forbidden", message="nodes is forbidden")
     api.refuse("nodes", code=503, times=1_000_000)
@@ -173,7 +173,7 @@ async def test_services_do_not_wait_again_for_a_node_that_cannot_be_read(api, so
         await published.until(lambda s: len(s.services) == 2)
 
 
-async def test_an_object_that_cannot_be_read_is_a_problem_and_the_others_go_on(api, source_of):
+async def test_an_unreadable_object_is_a_problem_and_other_objects_are_served(api, source_of):
     api.put(service("bad", ports=[{"port": "http"}]))
     api.put(service())
     source = source_of(api)
@@ -188,7 +188,7 @@ async def test_an_object_that_cannot_be_read_is_a_problem_and_the_others_go_on(a
         assert source.status().problems == ()
 
 
-async def test_many_objects_that_cannot_be_read_are_counted(api, source_of):
+async def test_many_unreadable_objects_are_counted(api, source_of):
     for n in range(25):
         api.put(service(f"bad-{n:02}", ports=[{"port": 0}]))
     source = source_of(api)
@@ -200,7 +200,7 @@ async def test_many_objects_that_cannot_be_read_are_counted(api, source_of):
     assert problems[-1].startswith("… and 5 more objects")
 
 
-async def test_a_source_that_cannot_start_ends_its_run(tmp_path):
+async def test_a_source_that_cannot_start_raises_its_error(tmp_path):
     source = KubernetesSource(kubeconfig=str(tmp_path / "nothing"))
     with pytest.raises(SourceError, match="cannot read kubeconfig"):
         await source.run(Published())
@@ -215,14 +215,14 @@ async def test_the_location_is_the_configuration_until_the_server_url_is_known(a
         assert source.location == api.url
 
 
-async def test_the_end_of_a_run_closes_all_watches(api, source_of):
+async def test_stopping_a_source_closes_all_watches(api, source_of):
     async with running(source_of(api, node_name="alice")):
         await api.until(watches_all)
     await api.until(lambda a: not any(a.watch_count(resource) for resource in ALL))
 
 
 @pytest.mark.parametrize("code", [500, 403])
-async def test_a_snapshot_is_current_only_while_the_server_answers(api, source_of, code):
+async def test_a_snapshot_is_current_only_while_the_server_responds(api, source_of, code):
     api.put(service())
     source = source_of(api)
     async with running(source) as published:
@@ -236,7 +236,7 @@ async def test_a_snapshot_is_current_only_while_the_server_answers(api, source_o
         assert (status.is_synced, status.is_current) == (True, False)
 
 
-async def test_a_snapshot_is_as_old_as_the_resource_that_can_no_longer_be_watched(api, source_of):
+async def test_a_snapshot_is_as_old_as_its_unwatchable_resource(api, source_of):
     now = 1000.0
     api.put(service())
     source = source_of(api, clock=lambda: now)
@@ -287,7 +287,7 @@ async def test_endpoints_from_pods_follow_the_pods(api, source_of):
         assert source.status().is_current
 
 
-async def test_the_first_snapshot_is_published_after_pods_were_listed(api, source_of):
+async def test_the_first_snapshot_is_published_after_pods_are_listed(api, source_of):
     api.put(service(**SELECTING))
     api.put(pod())
     api.refuse("pods", 403, message="pods is forbidden")
@@ -297,7 +297,7 @@ async def test_the_first_snapshot_is_published_after_pods_were_listed(api, sourc
         assert len(published.snapshots) == 1
 
 
-async def test_without_the_permission_to_read_pods_the_problem_has_the_remedy(api, source_of):
+async def test_a_missing_permission_to_read_pods_is_a_problem_with_a_remedy(api, source_of):
     api.refuse("pods", 403, message="pods is forbidden", times=1000)
     source = source_of(api, endpoints_from_pods=True)
     async with running(source):
@@ -308,7 +308,7 @@ async def test_without_the_permission_to_read_pods_the_problem_has_the_remedy(ap
         )
 
 
-async def test_slices_of_a_service_with_a_selector_are_ignored_and_others_are_not(api, source_of):
+async def test_only_slices_of_services_with_a_selector_are_ignored(api, source_of):
     api.put(service(**SELECTING))
     api.put(service("db", "10.96.7.2"))
     api.put(endpoint_slice("192.0.2.7"))
@@ -352,7 +352,7 @@ async def test_a_restart_with_endpoints_from_pods_publishes_the_same_objects(api
     assert all(after.services[key] is state for key, state in before.services.items())
 
 
-async def test_before_its_start_a_source_scales_no_workload_and_reads_no_lease(api, source_of):
+async def test_before_its_start_a_source_scales_no_workload_and_reads_no_leases(api, source_of):
     async def agree():
         return True
 
@@ -371,7 +371,7 @@ async def test_a_running_source_reads_leases(api, source_of):
         assert await source.leases("alice", "").read("holder") is None
 
 
-async def test_a_namespace_that_has_too_much_is_named_and_the_others_are_served(api, source_of):
+async def test_a_namespace_over_its_limit_is_reported_and_others_are_served(api, source_of):
     api.put(service())
     for n in range(9):
         item = service(f"web-{n}")
@@ -393,7 +393,7 @@ async def test_a_namespace_that_has_too_much_is_named_and_the_others_are_served(
             await pause(0)
 
 
-async def test_objects_left_out_are_listed_once_there_is_room_and_a_watch_ends(api, source_of):
+async def test_omitted_objects_are_listed_once_there_is_room(api, source_of):
     for n in range(5):
         api.put(service(f"web-{n}"))
     source = source_of(api, share_bytes=20 << 10)

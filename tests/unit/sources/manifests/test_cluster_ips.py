@@ -32,18 +32,18 @@ def allocate(cidrs, *services: WrittenService) -> dict[str, tuple[str, ...]]:
     return {key.name: ips for key, ips in allocated.items()}
 
 
-def test_the_address_is_the_same_after_a_restart():
+def test_a_cluster_ip_is_the_same_after_a_restart():
     before = allocate(["10.96.0.0/16"], service())
     after = allocate(["10.96.0.0/16"], service("cart"), service())
     assert after["web"] == before["web"] == ("10.96.67.208",)
 
 
-def test_a_named_address_is_never_allocated_and_displaces_an_allocation():
+def test_an_explicit_address_is_never_allocated_and_displaces_an_allocation():
     ips = allocate(["10.96.0.0/16"], service(), service("cart", "10.96.67.208"))
     assert ips == {"web": ("10.96.67.209",), "cart": ("10.96.67.208",)}
 
 
-def test_a_full_range_leaves_some_without_an_address():
+def test_a_full_range_leaves_some_services_without_an_address():
     services = [service(f"web-{n}") for n in range(7)]
     allocated, problems = allocate_cluster_ips(services, open_ranges(["10.96.0.0/29"]))
     assert len({ip for ips in allocated.values() for ip in ips}) == 6
@@ -60,7 +60,7 @@ def test_a_full_range_leaves_some_without_an_address():
         pytest.param("10.96.0.0", "is a single address", id="no-length"),
     ],
 )
-def test_an_invalid_range_is_refused(cidr, words):
+def test_an_invalid_range_is_rejected(cidr, words):
     with pytest.raises(ConfigError, match=words) as caught:
         ClusterIPRange(cidr)
     assert caught.value.hint == "write a range as 10.96.0.0/16"
@@ -75,7 +75,7 @@ def test_an_invalid_range_is_refused(cidr, words):
         ),
     ],
 )
-def test_ranges_that_do_not_go_together_are_refused(cidrs, words):
+def test_incompatible_ranges_are_rejected(cidrs, words):
     with pytest.raises(ConfigError, match=words):
         open_ranges(cidrs)
 
@@ -98,7 +98,7 @@ def test_ranges_that_do_not_go_together_are_refused(cidrs, words):
         pytest.param(BOTH, service(is_headless=True), (), id="headless"),
     ],
 )
-def test_addresses_of_each_wanted_family(cidrs, written, ips):
+def test_an_address_of_each_requested_family_is_allocated(cidrs, written, ips):
     allocated, problems = allocate_cluster_ips([written], open_ranges(cidrs))
     assert allocated == {written.service.key: ips}
     assert problems == []
@@ -118,7 +118,7 @@ def test_a_family_without_a_range_is_a_problem_and_the_other_is_served():
     ),
     names=st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=20),
 )
-def test_addresses_are_unique_in_the_range_and_depend_on_the_names_alone(cidr, names):
+def test_addresses_are_unique_and_depend_only_on_the_names(cidr, names):
     ips = allocate([cidr], *map(service, names))
     given_out = [ip for (ip,) in filter(None, ips.values())]
     assert len(set(given_out)) == len(given_out)

@@ -54,7 +54,7 @@ def count_watches(events):
         pytest.param(shutil.rmtree, id="folder-deleted"),
     ],
 )
-def test_a_change_of_a_manifest_is_reported_once(folder, follow, happens):
+def test_a_manifest_change_is_reported_once(folder, follow, happens):
     events = follow(folder)
     happens(folder)
     assert events.take()
@@ -71,7 +71,7 @@ def test_changes_of_other_files_are_not_reported(folder, follow):
     assert not events.has_heard
 
 
-def test_a_file_renamed_over_a_single_manifest_is_heard(folder, follow):
+def test_a_file_renamed_over_a_manifest_is_reported(folder, follow):
     events = follow(folder / "web.yaml")
     (folder / "cart.yaml").write_text("cart")
     assert not events.take()
@@ -79,7 +79,7 @@ def test_a_file_renamed_over_a_single_manifest_is_heard(folder, follow):
     assert events.take()
 
 
-def test_the_swap_of_a_config_map_is_heard(folder, follow):
+def test_a_config_map_update_is_reported(folder, follow):
     for version in ("1", "2"):
         (folder / f"..{version}").mkdir()
         (folder / f"..{version}" / "cart.yaml").touch()
@@ -99,7 +99,7 @@ def test_the_swap_of_a_config_map_is_heard(folder, follow):
     assert count_watches(events) == watches
 
 
-def test_the_target_of_a_link_is_heard_and_so_is_a_link_on_the_way(folder, tmp_path, follow):
+def test_changes_of_a_link_target_and_of_intermediate_links_are_reported(folder, tmp_path, follow):
     for release in ("r1", "r2"):
         (tmp_path / release).mkdir()
         (tmp_path / release / "cart.yaml").touch()
@@ -114,7 +114,7 @@ def test_the_target_of_a_link_is_heard_and_so_is_a_link_on_the_way(folder, tmp_p
     assert events.take()
 
 
-def test_a_linked_path_is_heard(folder, tmp_path, follow):
+def test_a_change_behind_a_linked_path_is_reported(folder, tmp_path, follow):
     (tmp_path / "current").symlink_to("shop")
     events = follow(tmp_path / "current")
     (folder / "web.yaml").write_text("web 2")
@@ -123,7 +123,7 @@ def test_a_linked_path_is_heard(folder, tmp_path, follow):
     assert events.take()
 
 
-def test_links_in_a_circle_are_followed_to_an_end(folder, follow):
+def test_circular_links_are_followed_only_once(folder, follow):
     (folder / "a.yaml").symlink_to("b.yaml")
     (folder / "b.yaml").symlink_to("a.yaml")
     events = follow(folder, folder / "a.yaml", folder / "b.yaml")
@@ -131,7 +131,7 @@ def test_links_in_a_circle_are_followed_to_an_end(folder, follow):
     assert events.take()
 
 
-def test_of_twice_as_many_links_as_the_kernel_follows_the_first_are_watched(folder, follow):
+def test_only_the_first_links_of_a_long_chain_are_watched(folder, follow):
     """Each is in a folder of its own, and a manifest without links is heard as before."""
     links = [folder / f"{n}" / "a.yaml" for n in range(2 * LINKS_MAX)]
     for link, target in zip(links, [*links[1:], folder / "web.yaml"], strict=True):
@@ -147,7 +147,7 @@ def test_of_twice_as_many_links_as_the_kernel_follows_the_first_are_watched(fold
     assert events.take()
 
 
-def test_a_recreated_folder_is_followed(folder, follow):
+def test_a_recreated_directory_is_followed(folder, follow):
     events = follow(folder)
     shutil.rmtree(folder)
     assert events.take()
@@ -159,7 +159,7 @@ def test_a_recreated_folder_is_followed(folder, follow):
     assert events.take()
 
 
-def test_a_file_is_being_written_until_its_writer_closes(folder, follow):
+def test_a_file_counts_as_being_written_until_it_is_closed(folder, follow):
     events = follow(folder)
     web = folder / "web.yaml"
     with web.open("w") as file:
@@ -170,7 +170,7 @@ def test_a_file_is_being_written_until_its_writer_closes(folder, follow):
     assert events.writing == set()
 
 
-def test_a_file_in_a_removed_folder_has_no_known_writer(folder, follow):
+def test_a_file_in_a_removed_directory_has_no_known_writer(folder, follow):
     events = follow(folder)
     with (folder / "web.yaml").open("w"):
         events.take()
@@ -179,7 +179,7 @@ def test_a_file_in_a_removed_folder_has_no_known_writer(folder, follow):
         assert events.writing == set()
 
 
-def test_lost_events_are_reported_as_a_single_event(folder, follow):
+def test_lost_events_are_reported_as_one_event(folder, follow):
     events = follow(folder)
     (folder / "web.yaml").open("w").close()
     with (folder / "web.yaml").open("w") as file:
@@ -193,7 +193,7 @@ def test_lost_events_are_reported_as_a_single_event(folder, follow):
         assert not events.take()
 
 
-async def test_waiting_ends_with_an_event_or_with_the_timer(folder, follow):
+async def test_waiting_ends_with_an_event_or_the_timer(folder, follow):
     events = follow(folder)
     timer = asyncio.Event()
 

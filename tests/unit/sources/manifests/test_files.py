@@ -39,17 +39,17 @@ def test_the_first_check_reads_only_manifests_in_sorted_order(folder):
     assert (look.gone, look.problems, look.is_settling) == (frozenset(), {}, False)
 
 
-def test_a_single_file_counts_whatever_its_name(folder):
+def test_a_single_file_is_read_regardless_of_its_name(folder):
     (folder / "notes.txt").write_text("text")
     look = FileWatch(folder / "notes.txt").first_look()
     assert look.texts == {str(folder / "notes.txt"): "text"}
 
 
-def test_an_unchanged_file_is_not_read_again(watch):
+def test_an_unchanged_file_is_not_reread(watch):
     assert watch.look() == Look()
 
 
-def test_a_change_counts_after_two_equal_checks(folder, watch):
+def test_a_change_is_accepted_after_two_equal_checks(folder, watch):
     web = folder / "web.yaml"
     web.write_text("")
     assert watch.look() == Look(is_settling=True)
@@ -59,7 +59,7 @@ def test_a_change_counts_after_two_equal_checks(folder, watch):
     assert watch.look() == Look()
 
 
-def test_a_file_that_keeps_changing_is_read_anyway(folder, watch):
+def test_a_constantly_changing_file_is_read_eventually(folder, watch):
     looks = []
     for n in range(files.UNSETTLED_LOOKS_MAX + 1):
         (folder / "web.yaml").write_text("x" * n)
@@ -76,7 +76,7 @@ def test_a_file_being_written_is_not_read(folder, watch):
     assert watch.look() == Look({web: "web"})
 
 
-def test_a_refilled_folder_loses_no_file_meanwhile(folder, watch):
+def test_refilling_a_directory_removes_no_file_meanwhile(folder, watch):
     (folder / "cart.yaml").write_text("cart")
     watch.look()
     watch.look()
@@ -92,13 +92,13 @@ def test_a_refilled_folder_loses_no_file_meanwhile(folder, watch):
     assert (names(look), look.gone, look.is_settling) == (["cart.yaml"], frozenset(), False)
 
 
-def test_links_among_the_files_are_known(folder, watch):
+def test_links_among_the_files_are_listed(folder, watch):
     (folder / "cart.yaml").symlink_to("web.yaml")
     watch.look()
     assert watch.links == {str(folder / "cart.yaml")}
 
 
-def test_a_new_file_is_read_and_a_deleted_one_reported(folder, watch):
+def test_a_new_file_is_read_and_a_deleted_file_reported(folder, watch):
     (folder / "cart.yaml").write_text("cart")
     (folder / "web.yaml").unlink()
     assert watch.look() == Look(is_settling=True)
@@ -107,7 +107,7 @@ def test_a_new_file_is_read_and_a_deleted_one_reported(folder, watch):
     )
 
 
-def test_an_editor_that_moves_the_old_file_away_first_makes_no_gap(folder, watch):
+def test_an_editor_moving_the_old_file_away_first_causes_no_gap(folder, watch):
     web = folder / "web.yaml"
     web.rename(folder / "web.yaml~")
     assert watch.look() == Look(is_settling=True)
@@ -116,14 +116,14 @@ def test_an_editor_that_moves_the_old_file_away_first_makes_no_gap(folder, watch
     assert watch.look() == Look({str(web): "web 2"})
 
 
-def test_a_file_replaced_by_a_rename_has_changed(folder, watch):
+def test_a_file_replaced_by_a_rename_counts_as_changed(folder, watch):
     (folder / "new").write_text("web 2")
     (folder / "new").rename(folder / "web.yaml")
     watch.look()
     assert watch.look().texts == {str(folder / "web.yaml"): "web 2"}
 
 
-def test_the_swap_of_a_config_map_is_a_change(folder):
+def test_a_config_map_update_counts_as_a_change(folder):
     for version in ("1", "2"):
         (folder / f"..{version}").mkdir()
         (folder / f"..{version}" / "shop.yaml").write_text(f"shop {version}")
@@ -137,7 +137,7 @@ def test_the_swap_of_a_config_map_is_a_change(folder):
     assert watch.look().texts == {str(folder / "shop.yaml"): "shop 2"}
 
 
-def test_a_path_that_vanishes_is_a_problem_and_changes_nothing(folder, watch):
+def test_a_vanished_path_is_a_problem_and_removes_no_files(folder, watch):
     folder.rename(folder.with_name("elsewhere"))
     expected = Look(problems={str(folder): f"{folder}: cannot read: No such file or directory"})
     assert watch.look() == Look(is_settling=True)
@@ -155,7 +155,7 @@ def test_a_path_missing_at_the_start_is_an_error(tmp_path):
     )
 
 
-def test_a_path_that_is_no_file_is_an_error(tmp_path):
+def test_a_path_other_than_a_file_or_directory_is_an_error(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SourceError, match="Not a directory"):
         FileWatch(tmp_path / "pipe").first_look()
@@ -189,13 +189,13 @@ def test_a_pipe_replacing_a_file_before_the_read_does_not_block(folder):
         files._read_file(str(folder / "pipe.yaml"))
 
 
-def test_a_link_to_nowhere_is_a_problem(folder, watch):
+def test_a_dangling_link_is_a_problem(folder, watch):
     (folder / "cart.yaml").symlink_to("nowhere")
     problem = f"{folder}/cart.yaml: cannot read: No such file or directory"
     assert watch.look() == Look(problems={str(folder / "cart.yaml"): problem})
 
 
-def test_a_file_of_twice_the_most_bytes_is_a_problem_and_others_are_read(folder, watch):
+def test_an_oversized_file_is_a_problem_and_other_files_are_read(folder, watch):
     with (folder / "huge.yaml").open("wb") as huge:
         huge.truncate(2 * files.FILE_BYTES_MAX)
     (folder / "web.yaml").write_text("web 2")
@@ -252,7 +252,7 @@ def test_a_check_without_descriptors_changes_nothing(folder, watch):
     assert watch.look() == Look({str(folder / "web.yaml"): "web 2"})
 
 
-def test_a_file_that_changes_without_descriptors_is_read_afterwards(folder):
+def test_a_file_changed_while_descriptors_are_short_is_read_later(folder):
     web = folder / "web.yaml"
     watch = FileWatch(web)
     watch.first_look()
@@ -276,7 +276,7 @@ def test_a_problem_stays_while_descriptors_are_short(folder, monkeypatch):
         ]
 
 
-def test_a_problem_stays_while_something_else_changes(folder, watch):
+def test_a_problem_persists_while_other_files_change(folder, watch):
     (folder / "cart.yaml").symlink_to("nowhere")
     look = watch.look()
     assert list(look.problems) == [str(folder / "cart.yaml")]
@@ -290,21 +290,21 @@ def test_a_problem_stays_while_something_else_changes(folder, watch):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_file_is_decoded_as_kubectl_does(folder, watch, encoding):
+def test_a_file_is_decoded_as_by_kubectl(folder, watch, encoding):
     web = folder / "web.yaml"
     web.write_text("a: gar\u00e7on\n", encoding=encoding)
     watch.look()
     assert watch.look().texts[str(web)].removeprefix("\ufeff") == "a: gar\u00e7on\n"
 
 
-def test_a_folder_without_manifests_is_a_problem(tmp_path):
+def test_a_directory_without_manifests_is_a_problem(tmp_path):
     look = FileWatch(tmp_path).first_look()
     assert look.problems == {
         str(tmp_path): f"{tmp_path}: contains no manifests (*.yaml, *.yml, *.json)"
     }
 
 
-def test_a_folder_is_a_problem_after_its_last_manifest_was_deleted(folder, watch):
+def test_a_directory_is_a_problem_after_its_last_manifest_is_deleted(folder, watch):
     (folder / "web.yaml").unlink()
     assert watch.look() == Look(is_settling=True)
     assert list(watch.look().problems) == [str(folder)]

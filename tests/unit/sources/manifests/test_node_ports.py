@@ -46,7 +46,7 @@ def test_a_services_node_port_is_the_same_after_a_restart():
     assert before in range(30086, 32768)
 
 
-def test_a_service_that_wants_none_gets_none_and_stays_the_same_object():
+def test_a_service_needing_no_node_port_stays_the_same_object():
     plain = Service(ServiceKey("shop", "web"), (HTTP,))
     assert allocate_node_ports([WrittenService(plain)]) == ({}, [])
     without = dataclasses.replace(plain, type=ServiceType.LOAD_BALANCER)
@@ -70,14 +70,14 @@ def test_a_requested_node_port_displaces_an_allocation():
     assert moved not in (0, first)
 
 
-def test_tcp_and_udp_of_two_services_may_name_the_same_number():
+def test_tcp_and_udp_ports_of_two_services_may_name_the_same_node_port():
     services, conflicts = allocate(
         [node_port("web", at(30080)), node_port("dns", at(30080, "UDP"))]
     )
     assert (numbers(services), conflicts) == ([[30080], [30080]], [])
 
 
-def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
+def test_a_health_check_node_port_is_allocated_kept_and_counts_as_tcp():
     [service], _ = allocate([health("web")])
     given = service.health_check_node_port
     assert given in range(30086, 32768)
@@ -88,7 +88,7 @@ def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
 named = NoteKind.NODE_PORT_NAMED
 
 
-def test_a_health_check_node_port_is_shared_with_no_other_service():
+def test_a_health_check_node_port_is_not_shared_with_another_service():
     services, [(_, problem)] = allocate([health("web", 31001), node_port("cart", at(31001))])
     assert numbers(services) == [[31000], [0]]
     assert problem == named("spec.ports[0].nodePort", "31001/TCP", "shop/web")
@@ -98,7 +98,7 @@ def test_a_health_check_node_port_is_shared_with_no_other_service():
     assert services[1].notes == (problem,)
 
 
-def test_without_a_number_left_the_port_has_none_and_the_service_a_note():
+def test_with_exhausted_node_ports_a_port_has_none_and_the_service_a_note():
     many = [node_port(f"web-{n}") for n in range(2769)]
     services, [(_, problem)] = allocate(many)
     assert len({n for [n] in numbers(services)}) == 2769

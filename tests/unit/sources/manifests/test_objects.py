@@ -109,12 +109,12 @@ def test_lists_are_read_as_their_items():
     ]
 
 
-def test_an_empty_list_is_no_problem():
+def test_an_empty_list_is_not_a_problem():
     assert read("{apiVersion: v1, kind: List, items: []}") == FileObjects()
     assert read("{apiVersion: v1, kind: ServiceList, items: null}") == FileObjects()
 
 
-def test_json_is_read_as_yaml_is():
+def test_json_is_read_like_yaml():
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -227,7 +227,7 @@ def test_a_problem_names_file_line_and_field(text, problem):
         pytest.param("- hosts: all\n", id="a-list"),
     ],
 )
-def test_other_yaml_files_of_a_repository_are_no_problem(text):
+def test_other_yaml_files_in_a_repository_are_not_a_problem(text):
     content = read(text)
     assert (content.problems, content.ignored) == ((), ("web.yaml:1: not a Kubernetes object",))
 
@@ -260,19 +260,19 @@ def test_a_template_is_reported_as_a_template(old, new, line):
     assert problem.endswith("(a template: read what `helm template` or `envsubst` makes of it)")
 
 
-def test_a_placeholder_elsewhere_in_an_object_is_no_reason():
+def test_a_placeholder_elsewhere_in_an_object_is_not_taken_for_a_template():
     text = SERVICE.replace("80", "http") + "  sessionAffinity: None # {{ of nothing }}\n"
     assert read(text).problems == ("web.yaml:9: spec.ports[0].port: expected int, got str",)
 
 
-def test_only_the_kind_of_other_objects_matters():
+def test_objects_of_other_kinds_are_checked_only_for_their_kind():
     objects = ManifestReader("web.yaml").read(f"{SERVICE}---{OTHERS}")
     assert [found.identity for found in objects.objects] == [("Service", "shop/web")]
     assert objects.problems == ()
     assert len(objects.ignored) == 2
 
 
-def test_objects_of_json_that_follow_each_other_are_all_read():
+def test_concatenated_json_objects_are_all_read():
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -293,7 +293,7 @@ def test_objects_before_broken_yaml_are_read(rest):
     assert len(objects.problems) == 1
 
 
-def test_a_name_that_the_api_server_would_make_is_the_same_in_each_reading():
+def test_a_generated_name_is_the_same_in_each_read():
     text = SERVICE.replace("name: web", "generateName: web-")
     [first], [second] = read(text).objects, read(text).objects
     assert first.key == second.key
@@ -340,7 +340,7 @@ TWICE = "key 'a' is given twice, first in line {}: read as by kubectl"
         ),
     ],
 )
-def test_the_last_of_equal_label_or_annotation_keys_counts_with_a_finding(text, finding):
+def test_the_last_of_duplicate_labels_or_annotations_is_used_with_a_finding(text, finding):
     found = read(text)
     assert (len(found.objects), found.problems) == (1, ())
     assert found.findings == (f"web.yaml:{finding}",)
@@ -357,12 +357,12 @@ def test_a_findings_line_follows_an_edit_above():
     "written",
     ["namespace: a", "labels: {null: x}", "labels: {<<: 5}", "uid: {a: 1, a: 1}"],
 )
-def test_other_keys_of_metadata_are_strict(written):
+def test_other_metadata_keys_are_strict(written):
     found = read(with_metadata(written))
     assert (found.objects, len(found.problems), found.findings) == ((), 1, ())
 
 
-def test_an_item_of_a_list_with_a_mistake_leaves_the_others_in_use():
+def test_a_list_item_with_a_mistake_does_not_affect_the_others():
     text = """
 apiVersion: v1
 kind: List
@@ -381,7 +381,7 @@ kind: List
     )
 
 
-def test_all_problems_are_found_at_once_and_the_other_objects_are_used():
+def test_all_problems_are_reported_at_once_and_the_valid_objects_used():
     service = SERVICE.replace("port: 80", "port: 0\n      protocl: UDP").replace("  cl", "  cL")
     text = "---\n".join((service, SLICE, "kind: [\n", "kind: Node\nmetadata: {name: bob}\n", NODE))
     content = read(text)
@@ -420,18 +420,18 @@ def test_all_problems_are_found_at_once_and_the_other_objects_are_used():
         pytest.param("kind: [", ("", ()), id="no-yaml"),
     ],
 )
-def test_a_problem_names_the_service_concerned(text, rejected):
+def test_a_problem_names_the_affected_service(text, rejected):
     first = read(text).rejected[0]
     assert (first.object, first.services) == rejected
 
 
-def test_of_very_many_problems_only_some_are_named():
+def test_only_some_of_many_problems_are_listed():
     content = read("---\n".join(["kind: Node\n"] * 103))
     assert len(content.problems) == 101
     assert content.problems[-1] == "web.yaml:201: 3 more problems from here on"
 
 
-def test_a_text_read_again_has_current_line_numbers():
+def test_a_reread_text_has_current_line_numbers():
     reader = ManifestReader("web.yaml")
     pod = "{apiVersion: v1, kind: Pod}\n"
     before = reader.read("---\n".join((SERVICE, SLICE, pod)))
@@ -454,7 +454,7 @@ def test_aliases_of_all_documents_share_a_limit():
         assert (problem in first, problem in second, problem in third) == (False, False, True)
 
 
-def test_locks_give_no_slice():
+def test_leader_election_locks_yield_no_slice():
     lock = ENDPOINTS.replace(
         "{name: cart}", "{name: cart, annotations: {control-plane.alpha.kubernetes.io/leader: x}}"
     )
@@ -463,7 +463,7 @@ def test_locks_give_no_slice():
     assert found.value.none_reason.kind is NoteKind.NOT_TO_MIRROR
 
 
-def test_a_file_has_a_limited_number_of_documents(monkeypatch):
+def test_the_number_of_documents_in_a_file_is_limited(monkeypatch):
     monkeypatch.setattr(objects, "DOCUMENTS_MAX", 2)
     found = read(f"{SERVICE}---\n{SLICE}---\n---\n{NODE}---\n{NODE}")
     assert [one.kind for one in found.objects] == ["Service", "EndpointSlice"]

@@ -13,13 +13,13 @@ def pool(count: int, low: int = 0) -> Pool[int]:
     return Pool(count, low, lambda number: number)
 
 
-def test_a_value_depends_on_the_names_alone_not_on_their_order():
+def test_values_depend_only_on_the_names_and_not_on_their_order():
     allocated = pool(1000).allocate("abc", taken=())
     assert pool(1000).allocate("cba", taken=()) == allocated
     assert pool(1000).allocate("abcdefgh", taken=()).items() >= allocated.items()
 
 
-def test_a_taken_value_moves_only_the_name_allocated_to_it():
+def test_a_value_in_use_moves_only_the_name_allocated_to_it():
     before = pool(1000).allocate("abc", taken=())
     after = pool(1000).allocate("abc", taken={before["b"]})
     assert after == {**before, "b": before["b"] + 1}
@@ -38,18 +38,18 @@ def test_the_first_of_two_colliding_names_gets_the_value():
     }
 
 
-def test_without_a_value_left_names_at_the_end_get_none():
+def test_with_exhausted_values_the_last_names_get_none():
     assert pool(2).allocate("dabc", taken=()).keys() == {"a", "b"}
 
 
-def test_the_lower_band_is_given_out_last():
+def test_the_lower_band_is_allocated_last():
     of_ten = pool(10, low=4)
     names = "abcdefghij"
     assert set(of_ten.allocate(names[:6], taken=()).values()) == set(range(4, 10))
     assert set(of_ten.allocate(names, taken=()).values()) == set(range(10))
 
 
-def test_of_twice_as_many_names_as_are_cached_each_keeps_its_value():
+def test_names_beyond_the_cache_size_keep_their_values():
     """The caches of hashes and of addresses are bounded, and what they forgot is computed again."""
     addresses = ClusterIPRange("10.64.0.0/10").pool
     few = [f"shop/{number:06}" for number in range(100)]

@@ -56,7 +56,7 @@ async def test_files_are_published_and_edits_follow(web):
         await published.until(lambda s: s.services == {})
 
 
-async def test_an_unchanged_folder_publishes_nothing(web):
+async def test_an_unchanged_directory_publishes_no_snapshot(web):
     turns = 0
     enough = asyncio.Event()
 
@@ -94,7 +94,7 @@ async def waits_of(source: ManifestSource, *edits: Callable[[], object]) -> list
     return waits
 
 
-async def test_while_files_change_the_next_check_is_sooner(web):
+async def test_while_files_change_checks_are_more_frequent(web):
     waits = await waits_of(ManifestSource(web), lambda: web.write_text(SERVICE + "# edited\n"))
     assert waits == [QUIET_POLL_S, SETTLE_S, QUIET_POLL_S]
 
@@ -119,7 +119,7 @@ async def test_an_edit_takes_effect_without_waiting_for_the_next_poll(web):
         await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
 
 
-async def test_a_file_being_written_is_read_when_complete(web):
+async def test_a_file_being_written_is_read_once_complete(web):
     source = ManifestSource(web, poll_s=0.002, quiet_poll_s=0.002, settle_s=0.001)
     async with running(source) as published:
         await published.first()
@@ -166,7 +166,7 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
         ),
     ],
 )
-def test_without_a_free_watch_manifests_are_polled_which_is_logged_once(web, limit, problem):
+def test_without_inotify_watches_manifests_are_polled_and_this_is_logged_once(web, limit, problem):
     # In a user namespace of its own the limit is its own, too.
     script = f'echo 0 > /proc/sys/user/{limit}; exec "$@"'
     done = subprocess.run(
@@ -214,12 +214,12 @@ async def test_a_duplicate_label_is_logged_once(web, caplog):
     assert record.__dict__["cause"].startswith(f"{web}:3: metadata.labels: key 'a' is given twice")
 
 
-async def test_a_missing_path_ends_the_run(tmp_path):
+async def test_a_missing_path_ends_the_source(tmp_path):
     with pytest.raises(SourceError, match="cannot read manifests from"):
         await ManifestSource(tmp_path / "nothing").run(Published())
 
 
-def test_the_examples_are_valid_and_show_their_features():
+def test_the_example_manifests_are_valid_and_show_their_features():
     state = load_state(EXAMPLES)
     assert state.problems == ()
     services = state.snapshot.services
@@ -230,7 +230,7 @@ def test_the_examples_are_valid_and_show_their_features():
     assert api.handling.balance is Balance.LEAST_CONNECTIONS
 
 
-async def test_a_folder_that_cannot_be_read_any_more_is_not_current(web):
+async def test_an_unreadable_directory_is_not_current(web):
     now = 1000.0
     source = source_of(web.parent, clock=lambda: now)
     async with running(source) as published:
@@ -246,7 +246,7 @@ async def test_a_folder_that_cannot_be_read_any_more_is_not_current(web):
         assert source.status().behind_s == 60.0
 
 
-def test_a_folder_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
+def test_a_directory_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert ManifestSource("manifests").identity == str(tmp_path / "manifests")
 

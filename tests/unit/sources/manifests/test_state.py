@@ -50,7 +50,7 @@ def addresses(state: ManifestState) -> list[str]:
     return [e.ip for item in state.snapshot.services[WEB].slices for e in item.endpoints]
 
 
-def test_a_missing_cluster_ip_is_allocated_and_a_named_address_kept(state):
+def test_a_missing_cluster_ip_is_allocated_and_an_explicit_address_kept(state):
     text = service() + service("cart", clusterIP="10.96.7.1")
     text += service("db", clusterIP="None") + service(
         "far", type="ExternalName", externalName="shop.example"
@@ -60,7 +60,7 @@ def test_a_missing_cluster_ip_is_allocated_and_a_named_address_kept(state):
     assert ips == {"web": ("10.96.67.208",), "cart": ("10.96.7.1",), "db": (), "far": ()}
 
 
-def test_without_an_address_left_the_service_is_a_problem():
+def test_a_service_without_an_available_address_is_a_problem():
     state = ManifestState(node_name="", service_cidrs=["10.96.0.1/32"])
     state.take(Look({"a.yaml": service(clusterIP="10.96.0.1"), "b.yaml": service("cart")}))
     assert state.problems == ("b.yaml:1: spec.clusterIP: no address is left in 10.96.0.1/32",)
@@ -71,7 +71,7 @@ def services_of_problems(state: ManifestState) -> list[tuple[str, ...]]:
     return [tuple(item.services) for item in state.rejected]
 
 
-def test_an_unparsable_part_concerns_the_services_it_contained(state):
+def test_an_unparsable_part_affects_the_services_it_contained(state):
     state.take(Look({"a.yaml": service() + service("cart")}))
     state.take(Look({"a.yaml": service("cart") + "kind: ["}))
     assert services_of_problems(state) == [("shop/web",)]
@@ -85,14 +85,14 @@ def test_a_removed_object_is_kept_beside_an_unrelated_mistake(state):
     assert [(item.services, item.keeps) for item in state.rejected] == [((), ("shop/web",))]
 
 
-def test_a_mistake_is_about_the_service_of_the_kept_object(state):
+def test_a_mistake_is_attributed_to_the_service_of_the_kept_object(state):
     good = endpoint_slice("10.244.1.7")
     state.take(Look({"a.yaml": service() + good}))
     state.take(Look({"a.yaml": service() + without_service(endpoint_slice("x"))}))
     assert [(item.services, item.keeps) for item in state.rejected] == [(("shop/web",), ())]
 
 
-def test_a_slice_that_names_no_service_any_more_is_as_from_an_api_server(state):
+def test_a_slice_losing_its_service_label_is_treated_as_by_an_api_server(state):
     good = endpoint_slice("10.244.1.7")
     state.take(Look({"a.yaml": service() + good}))
     state.take(Look({"a.yaml": service() + without_service(good)}))
@@ -101,20 +101,20 @@ def test_a_slice_that_names_no_service_any_more_is_as_from_an_api_server(state):
     assert (of, orphan.key) == (ServiceKey("shop", ""), SliceKey("shop", "web-1"))
 
 
-def test_a_name_taken_by_a_slice_without_a_service_is_about_none(state):
+def test_a_duplicate_slice_without_a_service_is_attributed_to_no_service(state):
     text = without_service(endpoint_slice("10.244.1.7"))
     state.take(Look({"a.yaml": text, "b.yaml": text}))
     assert services_of_problems(state) == [()]
 
 
-def test_a_taken_name_is_about_its_service(state):
+def test_a_duplicate_slice_is_attributed_to_its_service(state):
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
     assert services_of_problems(state) == [("shop/web",), ("shop/web",)]
     assert {item.object for item in state.rejected} == {""}, "the first one is served"
 
 
-def test_an_invalid_yaml_file_keeps_its_objects_while_others_go_on(state):
+def test_an_invalid_yaml_file_keeps_its_objects_while_other_files_change(state):
     state.take(Look({"a.yaml": service(), "b.yaml": endpoint_slice("10.244.1.7")}))
     state.take(Look({"a.yaml": "kind: [", "b.yaml": endpoint_slice("10.244.1.8")}))
     assert addresses(state) == ["10.244.1.8"]
@@ -138,7 +138,7 @@ def names(state: ManifestState) -> list[str]:
         pytest.param(service("web", selectr="{}"), id="unknown-field"),
     ],
 )
-def test_while_a_file_has_a_problem_none_of_its_objects_is_removed(state, broken):
+def test_while_a_file_has_a_problem_none_of_its_objects_are_removed(state, broken):
     state.take(Look({"a.yaml": service(clusterIP="10.96.7.1") + service("cart") + service("db")}))
     for _ in range(2):
         state.take(Look({"a.yaml": broken + service("cart", type="NodePort")}))
@@ -163,7 +163,7 @@ def test_a_deleted_file_removes_its_objects_and_problems(state):
     assert (state.snapshot.services, state.problems) == ({}, ())
 
 
-def test_the_first_of_two_objects_with_the_same_name_counts_and_both_are_named(state):
+def test_the_first_of_two_objects_with_the_same_name_is_used_and_both_are_reported(state):
     state.take(
         Look(
             {
@@ -179,7 +179,7 @@ def test_the_first_of_two_objects_with_the_same_name_counts_and_both_are_named(s
     assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.2",)
 
 
-def test_endpoints_count_only_where_no_slices_are_written(state):
+def test_endpoints_objects_are_used_only_without_slices(state):
     state.take(Look({"a.yaml": service() + endpoints("10.244.1.7")}))
     assert addresses(state) == ["10.244.1.7"]
     state.take(Look({"b.yaml": endpoint_slice("10.244.1.8")}))
@@ -191,7 +191,7 @@ def test_endpoints_count_only_where_no_slices_are_written(state):
     assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
 
 
-def test_unmirrored_endpoints_are_a_note_of_a_service_without_slices(state):
+def test_unmirrored_endpoints_are_noted_on_a_service_without_slices(state):
     skipped = endpoints("10.244.1.7").replace(
         "{name: web,", '{name: web, labels: {endpointslice.kubernetes.io/skip-mirror: "true"},'
     )
@@ -204,7 +204,7 @@ def test_unmirrored_endpoints_are_a_note_of_a_service_without_slices(state):
     assert addresses(state) == ["10.244.1.8"]
 
 
-def test_the_node_with_this_nodes_name_is_used(state):
+def test_the_node_object_with_this_nodes_name_is_used(state):
     nodes = "".join(
         f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}\n---\n"
         for name in ("bob", "alice")
@@ -225,7 +225,7 @@ def test_unreadable_files_are_problems_until_readable(state):
     assert state.problems == ()
 
 
-def test_foreign_kinds_are_named_for_each_file(state):
+def test_unsupported_kinds_are_reported_for_each_file(state):
     state.take(Look({"a.yaml": "{apiVersion: v1, kind: Pod}\n"}))
     assert state.ignored == ("a.yaml:1: kind v1 Pod is not supported",)
 
@@ -253,7 +253,7 @@ def test_another_services_health_check_port_is_a_problem_with_its_line(state):
     assert (cart.health_check_node_port, cart.notes[-1]) == (0, note)
 
 
-def test_allocation_depends_on_the_manifests_alone_not_on_the_order_of_edits():
+def test_allocation_depends_only_on_the_manifests_and_not_on_edit_order():
     def started() -> ManifestState:
         return ManifestState(node_name="", service_cidrs=["10.96.0.0/29"])
 
@@ -265,7 +265,7 @@ def test_allocation_depends_on_the_manifests_alone_not_on_the_order_of_edits():
     assert edited.snapshot.services == at_once.snapshot.services
 
 
-def test_the_addresses_of_all_nodes_in_the_files_are_known(state):
+def test_the_addresses_of_all_nodes_in_the_files_are_collected(state):
     nodes = "".join(
         f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}, "
         f"status: {{addresses: [{{type: InternalIP, address: {ip}}}]}}}}\n---\n"

@@ -43,7 +43,7 @@ PREFER = "PreferDualStack"
         pytest.param({"type": "ExternalName"}, (V4, V6), (), id="external-name"),
     ],
 )
-def test_the_families_of_its_addresses(spec, configured, families):
+def test_requested_families_follow_from_the_addresses_and_policy(spec, configured, families):
     assert written(**spec).wanted_families(configured) == families
 
 

@@ -22,14 +22,14 @@ async def replies(node):
     await replies.close()
 
 
-async def test_a_missing_kernel_feature_is_the_reason_for_not_starting(node, monkeypatch):
+async def test_a_missing_kernel_feature_is_returned_as_the_reason(node, monkeypatch):
     monkeypatch.setattr(x, "tproxy", lambda _port: x.expression("no_such_expression"))
     replies = ReplyRouting(offers=KernelOffers({"tproxy": errno.ENOENT}))
     assert await replies.start() == "this kernel lacks tproxy (modprobe nft_tproxy)"
     await replies.close()
 
 
-async def test_a_kernel_without_bridge_expressions_delivers_for_no_bridge(node, monkeypatch):
+async def test_without_bridge_expressions_no_bridged_packets_are_delivered(node, monkeypatch):
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])
     monkeypatch.setattr(x, "ETHER_DADDR", x.Field("no_such_expression", 6, "big", b""))
@@ -57,7 +57,7 @@ async def test_the_routes_stay_until_the_last_proxy_is_cleaned_up(node, replies)
     await other.close()
 
 
-async def test_changes_by_others_are_repaired(node, replies):
+async def test_reply_routing_changed_by_another_program_is_repaired(node, replies):
     before = node.run(SHOW)
     node.run("ip rule del pref 119; nft flush ruleset")
     assert [await replies.repair(), await replies.repair()] == [1, 0]
@@ -68,7 +68,7 @@ def refuse(*_):
     raise SteeringError("no memory")
 
 
-async def test_delivery_on_bridges_begins_with_the_first_bridge(node, replies, monkeypatch):
+async def test_bridge_delivery_starts_with_the_first_bridge(node, replies, monkeypatch):
     assert (replies.bridges, replies.without_bridges) == (frozenset(), "")
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])

@@ -67,7 +67,7 @@ def test_a_range_is_a_single_rule_after_single_port_rules(node, ask):
     assert not re.search(r"--dport|UPROXY-R", node.run("iptables-legacy-save -t nat"))
 
 
-def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_has_left(node, ask):
+def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_is_removed(node, ask):
     def guarded():
         rules = node.run("iptables-legacy-save -t filter")
         return re.findall(r"-p tcp -m multiport --dports (\S+) -j REJECT", rules)
@@ -82,7 +82,7 @@ def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_has_l
 
 
 @pytest.mark.parametrize("before", [0, FULL_COMPARISON_EVERY - 2], ids=["others", "in-full"])
-def test_the_end_of_a_guard_is_no_drift(node, ask, before):
+def test_the_expiry_of_a_guard_is_not_drift(node, ask, before):
     ask("apply", {WEB: 36001})
     assert [ask("repair") for _ in range(before)] == [0] * before
     ask("change", {WEB: 36003})
@@ -108,7 +108,7 @@ def test_drift_of_the_same_size_is_repaired_by_the_full_comparison(node, ask):
     assert from_rows(ask("in_force")) == {WEB: 36001}
 
 
-def test_flows_translated_to_a_removed_interface_address_end(node, ask):
+def test_flows_translated_to_a_removed_address_are_ended(node, ask):
     def flows():
         with node:
             return conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total()
@@ -128,11 +128,11 @@ def test_flows_translated_to_a_removed_interface_address_end(node, ask):
     assert [ask("repair"), flows()] == [0, 0]
 
 
-def test_this_node_supports_socket_look_ups(ask):
+def test_this_node_supports_socket_lookup(ask):
     assert ask("checks_sockets") is True
 
 
-def test_an_error_passes_through_with_its_hint(node, ask, monkeypatch, tmp_path):
+def test_a_helper_error_keeps_its_hint(node, ask, monkeypatch, tmp_path):
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path))
     with pytest.raises(SteeringError) as raised:
         ask("apply", {WEB: 36001})

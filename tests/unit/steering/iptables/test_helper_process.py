@@ -31,7 +31,7 @@ def test_the_helper_process_starts_with_the_first_request(helper, monkeypatch):
         helper.ask({"do": "an unknown request", "facts": FACTS})
 
 
-def test_a_helper_that_ends_without_an_answer_is_an_error_with_its_last_line(helper):
+def test_a_helper_exiting_without_a_reply_is_an_error_with_its_last_line(helper):
     with pytest.raises(SteeringError) as caught:
         helper.ask({"do": "start"})
     assert str(caught.value) == (
@@ -41,13 +41,13 @@ def test_a_helper_that_ends_without_an_answer_is_an_error_with_its_last_line(hel
     assert helper.is_new
 
 
-def test_closing_is_idempotent(helper):
+def test_close_is_idempotent(helper):
     helper.close()
     helper.close()
     assert helper.pid is None
 
 
-def test_a_helper_that_ends_repeatedly_is_restarted_after_a_pause(helper):
+def test_a_helper_exiting_repeatedly_is_restarted_after_a_pause(helper):
     for _ in range(2):
         with pytest.raises(HelperEnded):
             helper.ask({"do": "start"})
@@ -61,7 +61,7 @@ def test_a_helper_that_ends_repeatedly_is_restarted_after_a_pause(helper):
     assert helper.restarts == 1
 
 
-def test_ports_pass_through_a_message():
+def test_frontends_and_ports_round_trip_through_a_message():
     affected = {
         Frontend("10.96.7.1", 80, Protocol.TCP): 36001,
         Frontend("fd00:96::a", 53, Protocol.UDP): None,

@@ -51,7 +51,7 @@ def lock():
     os.close(lock)
 
 
-def test_tables_that_nothing_has_loaded_are_loaded_by_the_program(commands, monkeypatch, tmp_path):
+def test_unloaded_tables_are_loaded_by_iptables_save(commands, monkeypatch, tmp_path):
     loaded = tmp_path / "loaded"
     commands("iptables-legacy-save", f"echo >> {loaded}")
     commands("iptables-legacy-restore", "exit 0")
@@ -67,7 +67,7 @@ def test_tables_that_nothing_has_loaded_are_loaded_by_the_program(commands, monk
     assert loaded.read_text() == "\n"
 
 
-def test_tables_that_cannot_be_loaded_are_missing_and_tried_once(commands, monkeypatch, tmp_path):
+def test_unloadable_tables_are_missing_and_tried_only_once(commands, monkeypatch, tmp_path):
     tried = tmp_path / "tried"
     commands("iptables-legacy-save", f"echo >> {tried}; exit 3")
     commands("iptables-legacy-restore", "exit 0")
@@ -83,7 +83,7 @@ def test_tables_that_cannot_be_loaded_are_missing_and_tried_once(commands, monke
     assert tried.read_text() == "\n"
 
 
-def test_the_programs_of_the_legacy_tables_are_used(commands):
+def test_the_legacy_iptables_programs_are_used(commands):
     commands("iptables-restore", "exit 0")
     assert find_program(4, "restore") == []
     multi = commands("xtables-legacy-multi", "exit 0")
@@ -103,7 +103,7 @@ def test_missing_programs_are_named(commands):
     )
 
 
-def test_edits_are_written_as_a_single_text_for_a_table(tables, tmp_path, lock):
+def test_edits_are_written_as_one_text_per_table(tables, tmp_path, lock):
     script = f'echo "$@" >{tmp_path}/in; while read line; do echo "$line"; done >>{tmp_path}/in'
     tables(script).restore("nat", [":UPROXY-PRE - [0:0]", "-A UPROXY-PRE -j RETURN"], lock)
     assert (tmp_path / "in").read_text(encoding="ascii").splitlines() == [
@@ -115,7 +115,7 @@ def test_edits_are_written_as_a_single_text_for_a_table(tables, tmp_path, lock):
     ]
 
 
-def test_the_programs_message_is_the_error(tables, lock):
+def test_the_programs_error_message_is_raised(tables, lock):
     refusing = tables("echo 'line 2 failed' >&2; exit 1")
     with pytest.raises(SteeringError) as caught:
         refusing.restore("nat", [], lock)
@@ -150,19 +150,19 @@ def is_free(path) -> bool:
     return True
 
 
-def test_the_lock_is_held_inside_and_released_afterwards(path):
+def test_the_lock_is_held_inside_the_block_and_released_afterwards(path):
     with xtables_lock():
         assert not is_free(path)
     assert is_free(path)
 
 
-def test_an_error_inside_releases_the_lock(path):
+def test_an_error_inside_the_block_releases_the_lock(path):
     with pytest.raises(ZeroDivisionError), xtables_lock():
         raise ZeroDivisionError
     assert is_free(path)
 
 
-def test_a_lock_that_stays_held_is_an_error_that_names_the_holder(path):
+def test_a_lasting_lock_is_an_error_naming_the_holder(path):
     path.touch()
     name = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
     with path.open("rb") as file:
@@ -175,7 +175,7 @@ def test_a_lock_that_stays_held_is_an_error_that_names_the_holder(path):
     )
 
 
-def test_a_file_that_cannot_be_opened_is_an_error_with_a_remedy(path):
+def test_an_unopenable_lock_file_is_an_error_with_a_remedy(path):
     path.mkdir()
     with pytest.raises(SteeringError) as caught, xtables_lock():
         pass

@@ -110,7 +110,7 @@ def lines(kernel: Memory) -> dict[str, tuple[str, ...]]:
     return {chain: tuple(found) for chain, found in kernel.chains.items()}
 
 
-def test_differences_are_counted_and_corrected_in_a_single_commit():
+def test_differences_are_counted_and_corrected_in_one_commit():
     contents = {
         "PREROUTING": ("-j OTHERS", TO_PRE),
         "OUTPUT": (),
@@ -151,7 +151,7 @@ def test_differences_are_counted_and_corrected_in_a_single_commit():
         ),
     ],
 )
-def test_the_differences_of_a_table(contents, count):
+def test_the_differences_of_a_table_are_counted(contents, count):
     difference = compare(contents, CHAINS, NAT_JUMPS)
     assert (difference.count, bool(difference)) == (count, count > 0)
 
@@ -170,7 +170,7 @@ def test_a_chain_with_other_programs_jumps_is_emptied_and_kept():
     assert not compare(contents | {"UPROXY-O1abcd": ()}, CHAINS, NAT_JUMPS)
 
 
-def test_a_change_after_a_known_state_does_not_read_the_table(kernel, nat):
+def test_a_change_from_a_known_state_does_not_read_the_table(kernel, nat):
     assert nat.put(CHAINS, NAT_JUMPS).count == 4
     kernel.save = None
     assert nat.put({PRE: (WEB,), OUT: ()}, NAT_JUMPS) == TableDifference()
@@ -178,7 +178,7 @@ def test_a_change_after_a_known_state_does_not_read_the_table(kernel, nat):
     assert lines(kernel) == IN_FORCE | {OUT: ()}
 
 
-def test_many_edits_are_made_by_restore(kernel, nat):
+def test_many_edits_use_iptables_restore(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     nat.put({PRE: (WEB, CART), OUT: (WEB, CART)}, NAT_JUMPS)
     assert kernel.writers == ["restore", "restore"]
@@ -193,21 +193,21 @@ def test_an_unchanged_table_takes_no_lock(kernel, nat, lock_file):
     assert nat.put(CHAINS, NAT_JUMPS) == TableDifference()
 
 
-def test_a_change_by_others_causes_a_full_comparison(kernel, nat):
+def test_a_foreign_change_causes_a_full_comparison(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     kernel.theirs(f"-F {OUT}")
     assert nat.put({PRE: (CART,), OUT: (WEB,)}, NAT_JUMPS).count == 3
     assert lines(kernel) == IN_FORCE | {PRE: (CART,)}
 
 
-def test_a_refused_edit_causes_a_full_comparison(kernel, nat):
+def test_a_rejected_edit_causes_a_full_comparison(kernel, nat):
     nat.put({**CHAINS, "UPROXY-O1abcd": (WEB,)}, NAT_JUMPS)
     del kernel.chains["UPROXY-O1abcd"]
     assert nat.put(CHAINS, NAT_JUMPS) == TableDifference()
     assert lines(kernel) == IN_FORCE
 
 
-def test_a_rule_of_others_is_overtaken_once(kernel, nat):
+def test_a_rule_of_another_program_is_overtaken_once(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     kernel.theirs("-I OUTPUT 1 -j OTHERS")
     assert nat.put(CHAINS, NAT_JUMPS).count == 1
@@ -217,7 +217,7 @@ def test_a_rule_of_others_is_overtaken_once(kernel, nat):
     assert nat.put(CHAINS, NAT_JUMPS).count == 0
 
 
-def test_a_change_is_retried_when_others_write_without_the_lock(kernel, nat):
+def test_a_change_is_retried_if_another_program_writes_without_the_lock(kernel, nat):
     theirs = iter(["-A OUTPUT -j OTHERS"])
 
     def interfere():
@@ -230,7 +230,7 @@ def test_a_change_is_retried_when_others_write_without_the_lock(kernel, nat):
     assert lines(kernel) == IN_FORCE | {"OUTPUT": (TO_OUT, "-j OTHERS")}
 
 
-def test_a_change_fails_if_others_never_stop_writing(kernel, nat):
+def test_a_change_fails_if_another_program_never_stops_writing(kernel, nat):
     tries = []
 
     def interfere():
@@ -243,7 +243,7 @@ def test_a_change_fails_if_others_never_stop_writing(kernel, nat):
     assert len(tries) == ATTEMPTS
 
 
-def test_a_refused_change_leaves_the_old_rules_and_causes_a_full_comparison(kernel, nat):
+def test_a_rejected_change_keeps_the_old_rules_and_causes_a_full_comparison(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     kernel.refusal = "out of memory"
     with pytest.raises(SteeringError, match="out of memory"):
@@ -255,7 +255,7 @@ def test_a_refused_change_leaves_the_old_rules_and_causes_a_full_comparison(kern
     assert lines(kernel) == IN_FORCE | {PRE: (CART,), OUT: (CART,)}
 
 
-def test_removing_leaves_the_rules_of_others(kernel, nat):
+def test_remove_keeps_rules_of_other_programs(kernel, nat):
     kernel.chains["OTHERS"] = ["-j UPROXY-O1abcd", "-j RETURN"]
     kernel.chains["UPROXY-O1abcd"] = []
     nat.put({**CHAINS, "UPROXY-O1abcd": (WEB,)}, NAT_JUMPS)
@@ -292,12 +292,12 @@ def test_a_table_is_parsed_into_chains_with_this_programs_names():
     }
 
 
-def test_a_comment_is_never_the_end_of_a_line():
+def test_line_separators_in_a_comment_do_not_end_the_line():
     rule = '-m comment --comment "one\x0b-A two\u2028three" -j ACCEPT'
     assert parse_table(f":INPUT ACCEPT [0:0]\n-A INPUT {rule}\n", str) == {"INPUT": (rule,)}
 
 
-def test_a_rule_of_a_chain_that_isnt_declared_is_an_error():
+def test_a_rule_of_an_undeclared_chain_is_an_error():
     with pytest.raises(SteeringError, match="'OTHERS' is not declared"):
         parse_table(":INPUT ACCEPT [0:0]\n-A OTHERS -j ACCEPT\n", str)
 
@@ -318,7 +318,7 @@ def test_a_rule_of_a_chain_that_isnt_declared_is_an_error():
     ],
     ids=["new-chain", "jump-within", "jump-from-outside", "chain-of-others"],
 )
-def test_chains_have_the_names_of_the_kernel_in_edits(edit, named):
+def test_edits_use_the_kernels_chain_names(edit, named):
     assert rename_chains(edit, ChainNames("canary").in_kernel) == named
 
 
@@ -332,12 +332,12 @@ def test_chains_have_the_names_of_the_kernel_in_edits(edit, named):
     ],
     ids=["jump", "goto", "comment", "counter"],
 )
-def test_the_conditions_and_the_target_of_a_line(line, asked, target):
+def test_a_line_is_split_into_conditions_and_target(line, asked, target):
     assert target_of(line) == target
     assert split_target(line)[0] == (line[: line.rindex(" -j")] if asked is None else asked)
 
 
-def test_differing_chains_are_rewritten_after_all_chains_exist():
+def test_differing_chains_are_rewritten_after_all_chains_are_created():
     have = {
         "SAME": ("-j A",),
         "OTHER": ("-j A",),

@@ -40,7 +40,7 @@ def as_text(layout: NatChains) -> str:
     )
 
 
-def test_few_rules_are_in_the_first_two_chains():
+def test_a_few_rules_are_in_the_first_two_chains():
     assert as_text(NatChains(4, [CART, WEB])) == dedent("""\
         -A UPROXY-PRE -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
         -A UPROXY-PRE -d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36002
@@ -49,7 +49,7 @@ def test_few_rules_are_in_the_first_two_chains():
     """)
 
 
-def test_ranges_come_after_all_single_ports():
+def test_ranges_are_ordered_after_single_ports():
     passive = NatRule("tcp", WEB.ip, 1, 36003, last=30100)
     layout = NatChains(4, [passive, WEB])
     expected = {chain: (str(WEB), str(passive)) for chain in (PRE, OUT)}
@@ -74,7 +74,7 @@ def test_without_rules_both_chains_exist():
         (MANY + MANY_RANGES, NODE, {"O", "P", "R", "Q"}),
     ],
 )
-def test_many_rules_form_a_tree_for_each_differing_side(many, to_ip, sides):
+def test_many_rules_form_a_tree_per_address_translation(many, to_ip, sides):
     layout = NatChains(4, many, to_ip)
     assert {chain.removeprefix("UPROXY-")[0] for chain in layout.chains if len(chain) > 11} == sides
     assert set(all_rules(layout.chains)) >= set(many)
@@ -89,13 +89,13 @@ def test_many_rules_form_a_tree_for_each_differing_side(many, to_ip, sides):
     before=st.sets(st.sampled_from(MANY + MANY_RANGES), max_size=60),
     after=st.sets(st.sampled_from(MANY + MANY_RANGES), max_size=60),
 )
-def test_a_change_leads_to_the_same_chains_as_a_new_layout(to_ip, before, after):
+def test_a_change_yields_the_same_chains_as_a_new_layout(to_ip, before, after):
     layout = NatChains(4, before, to_ip)
     layout.change(before - after, after - before)
     assert layout.chains == NatChains(4, after, to_ip).chains
 
 
-def test_a_large_change_leads_to_the_same_chains_too():
+def test_a_large_change_yields_the_same_chains_as_a_new_layout():
     layout = NatChains(4, MANY)
     moved = [rule._replace(to_port=1) for rule in MANY[: LAY_OUT_ABOVE // 2]]
     gone = MANY[: LAY_OUT_ABOVE // 2 + 10]
@@ -104,14 +104,14 @@ def test_a_large_change_leads_to_the_same_chains_too():
     assert layout.chains == NatChains(4, [*moved, *kept]).chains
 
 
-def test_returned_chains_never_change():
+def test_returned_chains_are_immutable():
     layout = NatChains(4, [WEB])
     before = layout.chains
     layout.change((), [CART])
     assert before == NatChains(4, [WEB]).chains
 
 
-def test_a_rule_that_no_jump_reaches_is_not_in_force():
+def test_an_unreachable_rule_is_not_in_force():
     chains = {
         PRE: ("-d 10.96.8.0/24 -j UPROXY-O1abcd", str(CART)),
         OUT: (),
@@ -183,7 +183,7 @@ def walked(tree: Mapping[str, Sequence[Line]], packet: NatRule) -> tuple[int, bo
         pytest.param(6, EXTERNAL_6, 52, id="ipv6-addresses-of-many-networks"),
     ],
 )
-def test_no_packet_walks_past_more_than_a_few_dozen_rules(version, rules, longest):
+def test_a_packet_traverses_at_most_a_few_dozen_rules(version, rules, longest):
     tree = by_chain(Tree(version, rules).lines())
     walks = [walked(tree, rule) for rule in rules[::7]]
     assert all(is_taken for _, is_taken in walks)
@@ -194,11 +194,11 @@ def test_no_packet_walks_past_more_than_a_few_dozen_rules(version, rules, longes
     ("version", "rules", "packet"),
     [pytest.param(4, SERVICES, POD, id="ipv4"), pytest.param(6, SERVICES_6, POD_6, id="ipv6")],
 )
-def test_a_packet_for_another_address_leaves_at_once(version, rules, packet):
+def test_a_packet_to_another_address_leaves_the_tree_at_once(version, rules, packet):
     assert walked(by_chain(Tree(version, rules).lines()), packet) == (1, False)
 
 
-def test_the_tree_as_text():
+def test_the_tree_matches_the_golden_text():
     dns = NatRule("udp", "10.96.0.10", 53, 36002)
     many = [NatRule("tcp", "10.96.7.1", port, 36001) for port in range(8000, 8000 + LEAF)]
     root, first, second, *others = list(Tree(4, [*many, dns]).lines())
@@ -237,7 +237,7 @@ def test_a_changed_tree_equals_a_new_layout(version):
         assert places == set(Tree(version, rules.values()).lines())
 
 
-def test_a_new_target_touches_a_single_line():
+def test_a_new_target_changes_a_single_line():
     tree = Tree(4, SERVICES)
     renewed = SERVICES[0]._replace(to_port=35999)
     change = tree.change([], [renewed])
@@ -245,5 +245,5 @@ def test_a_new_target_touches_a_single_line():
     assert [line for _, line in change.added] == [renewed]
 
 
-def test_removing_a_missing_rule_is_no_error():
+def test_removing_a_missing_rule_is_not_an_error():
     assert not any(Tree(4, SERVICES[:3]).change([POD.frontend], []))

@@ -42,7 +42,7 @@ def as_text(guard: PortGuard) -> str:
         ),
     ],
 )
-def test_a_nat_rule_as_text_and_back(rule, text):
+def test_a_nat_rule_round_trips_as_text(rule, text):
     assert str(rule) == text
     assert NatRule.parse(text) == rule
 
@@ -62,7 +62,7 @@ def test_a_nat_rule_as_text_and_back(rule, text):
         ),
     ],
 )
-def test_a_jump_as_text_and_back(jump, text):
+def test_a_jump_round_trips_as_text(jump, text):
     assert str(jump) == text
     assert Jump.parse(text) == jump
 
@@ -78,7 +78,7 @@ def test_a_jump_as_text_and_back(jump, text):
         "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 1 --random",
     ],
 )
-def test_lines_that_this_proxy_never_writes_are_not_its_rules(text):
+def test_foreign_lines_are_not_parsed_as_rules(text):
     assert NatRule.parse(text) is None
     assert Jump.parse(text) is None
 
@@ -97,7 +97,7 @@ def test_a_nat_rule_has_its_frontend():
     assert rule.frontend == Frontend("10.96.7.1", 80, Protocol.TCP)
 
 
-def test_the_guard_of_ports_in_use():
+def test_the_guard_rejects_ports_in_use():
     guard = make_guard({"tcp": [36003, 36001, 36002], "udp": [36009]}, refuse_port=35999)
     assert as_text(guard) == dedent("""\
         -A INPUT -p tcp -m tcp --dport 35999:36003 -j UPROXY-TCP
@@ -128,14 +128,14 @@ def test_the_guard_checks_the_whole_range_and_rejects_only_ports_in_use():
     """)  # noqa: E501
 
 
-def test_without_socket_look_up_the_guard_omits_that_check():
+def test_without_socket_lookup_the_guard_omits_that_check():
     ports = {"tcp": [36001], "udp": [36002]}
     guard = make_guard(ports, refuse_port=35999, checks_sockets=False)
     assert "socket" not in as_text(guard)
     assert as_text(guard).count("-m conntrack --ctstate DNAT -j ACCEPT") == 3
 
 
-def test_ipv6_has_its_own_name_for_port_unreachable():
+def test_ipv6_uses_icmp6_port_unreachable():
     guard = make_guard({"udp": [36001]}, refuse_port=35999, is_ipv6=True)
     assert as_text(guard).count("icmp6-port-unreachable") == 3
 

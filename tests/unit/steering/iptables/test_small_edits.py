@@ -20,7 +20,7 @@ from userspace_proxy.steering.iptables.small_edits import are_few
         pytest.param(27, 22_500, False, id="more-of-ten-thousand-services"),
     ],
 )
-def test_small_edits_are_limited_by_the_size_of_the_table(edits, rules, expected):
+def test_small_edits_are_limited_by_the_table_size(edits, rules, expected):
     assert are_few(edits, rules) is expected
 
 

@@ -23,7 +23,7 @@ async def steering(node):
     await steering.close()
 
 
-async def test_a_family_has_a_helper_from_its_first_frontend(steering):
+async def test_a_family_gets_a_helper_with_its_first_frontend(steering):
     await steering.apply({WEB: 36001})
     assert steering.helper_pids.keys() == {IPFamily.IPV4}
     await steering.change({WEB_6: 36002, DNS: REFUSE}, ())
@@ -35,7 +35,7 @@ async def test_a_family_has_a_helper_from_its_first_frontend(steering):
     assert (steering.unguarded, steering.helper_restarts) == ("", 0)
 
 
-async def test_rules_outlive_the_helpers_and_are_recovered_and_removed(node, steering):
+async def test_rules_survive_the_helpers_and_are_recovered_and_removed(node, steering):
     await steering.apply({WEB: 36001, WEB_6: REFUSE})
     await steering.close()
     assert steering.helper_pids == {}
@@ -46,7 +46,7 @@ async def test_rules_outlive_the_helpers_and_are_recovered_and_removed(node, ste
     assert await steering.render() == ""
 
 
-async def test_ipv4_is_steered_and_ipv6_reported_without_ipv6_tables(node):
+async def test_without_ipv6_tables_ipv4_is_steered_and_ipv6_reported(node):
     kernel = KernelOffers({"legacy tables of IPv6": errno.ENOPROTOOPT})
     steering = IptablesSteering(SteeringFacts(refuse_port=35999), kernel)
     try:

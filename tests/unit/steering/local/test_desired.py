@@ -34,11 +34,11 @@ def test_an_address_stays_routed_while_used_by_a_frontend():
     )
 
 
-def test_a_refused_frontend_is_routed_and_not_admitted():
+def test_a_refused_frontend_is_routed_but_not_admitted():
     assert DesiredState().change({WEB: REFUSED}) == StateChange(added_networks={"10.96.7.1/32"})
 
 
-def test_an_equal_state_is_no_change():
+def test_an_equal_state_makes_no_change():
     desired = DesiredState()
     desired.change({WEB: 80})
     assert desired.change({WEB: 80, CART: None}) == StateChange()
@@ -53,7 +53,7 @@ def test_additions_and_removals_cancel_each_other_within_a_change():
     )
 
 
-def test_loopback_addresses_need_no_route_and_no_guard():
+def test_loopback_addresses_need_neither_route_nor_guard():
     desired = DesiredState()
     assert desired.change({LOOPBACK: 80}) == StateChange()
     assert not desired.is_routed(LOOPBACK.ip)
@@ -67,7 +67,7 @@ def test_addresses_in_ranges_are_not_routed_individually():
     assert not desired.is_in_ranges("10.97.0.1")
 
 
-def test_addresses_of_the_node_itself_are_neither_routed_nor_guarded():
+def test_the_nodes_own_addresses_are_neither_routed_nor_guarded():
     desired = DesiredState()
     desired.change({WEB: 80, CART: 80})
     desired.set_node_networks(["10.96.7.1/32"])
@@ -107,7 +107,7 @@ PORTS = st.dictionaries(
 
 
 @given(changes=st.lists(PORTS, max_size=5))
-def test_changes_step_by_step_lead_to_the_same_state_as_all_at_once(changes):
+def test_incremental_changes_give_the_same_state_as_a_single_change(changes):
     desired, outcome = DesiredState(), {}
     networks, admitted = set(), set()
     for affected in changes:

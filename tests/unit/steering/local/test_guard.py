@@ -79,7 +79,7 @@ def test_differences_are_counted_and_corrected(guard, tables, desired):
     assert tables.items == {TO_WEB, theirs}
 
 
-def test_a_refused_route_is_no_drift_and_retried(guard, tables, desired):
+def test_a_refused_route_is_not_drift_and_is_retried(guard, tables, desired):
     tables.refused.add(TO_WEB)
     change(guard, desired, {WEB: 80, CART: 80})
     assert desired.refused.keys() == {"10.96.7.1/32"}
@@ -108,7 +108,7 @@ def test_a_range_is_routed_unless_local_to_the_node(guard, tables, desired):
 
 
 @in_ranges
-def test_a_frontend_is_as_desired_if_its_address_or_range_is_routed(guard, tables, desired):
+def test_a_frontend_is_in_force_if_its_address_or_range_is_routed(guard, tables, desired):
     desired.change({WEB: 80, OUTSIDE: 443, LOOPBACK: 80})
     frontends = (WEB, OUTSIDE, LOOPBACK)
     assert list(map(guard.look(), frontends)) == [False, False, True]
@@ -153,12 +153,12 @@ def kind_of_guard(*, own_namespace, kernel=LACKS_NOTHING):
         return type(guard).__name__
 
 
-def test_with_nftables_the_guard_has_a_table(node):
+def test_with_nftables_the_guard_uses_a_table(node):
     assert {kind_of_guard(own_namespace=own) for own in (True, False)} == {"NftGuard"}
     assert {missing(LACKS_NOTHING, own_namespace=own) for own in (True, False)} == {""}
 
 
-def test_without_nftables_only_a_namespace_of_the_proxys_own_is_served(node):
+def test_without_nftables_only_an_own_namespace_is_served(node):
     without = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
     assert kind_of_guard(own_namespace=True, kernel=without) == "OpenGuard"
     assert missing(without, own_namespace=True) == ""

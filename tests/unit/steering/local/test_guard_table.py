@@ -31,7 +31,7 @@ def rules(blocks, chain):
     return [[one.name for one in rule.expressions()] for rule in found]
 
 
-def test_elements_of_both_families():
+def test_elements_of_both_families_are_written():
     assert address_element("10.96.7.1/32") == ("addresses4", bytes([10, 96, 7, 1]), b"")
     key = bytes([10, 96, 7, 1, 6, 0, 0, 0, 0, 80, 0, 0])
     assert frontend_element(WEB) == ("frontends4", key, b"")
@@ -53,7 +53,7 @@ def test_elements_are_removed_before_others_are_added():
     assert kinds.count(DELETE_ELEMENT) == 2
 
 
-def test_the_table_has_a_set_of_each_kind_and_family_and_two_chains():
+def test_the_table_has_a_set_per_kind_and_family_and_two_chains():
     made = messages(write_guard("ours", ()))
     sets = [reader.read_set(one).name for one in made if one.kind == NEW_SET]
     chains = [reader.read_chain(one).name for one in made if one.kind == NEW_CHAIN]
@@ -66,7 +66,7 @@ def test_single_addresses_and_ranges_jump_to_the_guard(ranges, expected):
     assert len(rules(write_guard("ours", ranges), "input")) == expected
 
 
-def test_without_socket_look_up_the_guard_omits_that_check():
+def test_without_socket_lookup_the_guard_omits_that_check():
     with_sockets = rules(write_guard("ours", ()), "guard")
     without = rules(write_guard("ours", (), checks_sockets=False), "guard")
     assert [rule for rule in with_sockets if "socket" not in rule] == without

@@ -36,7 +36,7 @@ def test_removing_a_missing_route_is_not_an_error(tables):
     assert tables.change(removed=[TO_WEB]) == {}
 
 
-def test_a_refused_addition_has_its_cause_and_others_are_in_force(node, tables):
+def test_a_refused_addition_has_its_cause_and_other_additions_apply(node, tables):
     node.run("ip route add unreachable 10.96.7.1 table local proto static metric 7")
     other = LocalRoute("10.96.7.2/32", metric=7)
     refused = tables.change(added=[TO_WEB, other])
@@ -48,7 +48,7 @@ def test_a_refused_addition_has_its_cause_and_others_are_in_force(node, tables):
     assert tables.local_table().ours == {other}
 
 
-def test_without_ipv6_the_cause_is_that_ipv6_is_disabled(node, tables):
+def test_without_ipv6_the_cause_states_that_it_is_disabled(node, tables):
     node.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1")
     refused = tables.change(added=[TO_WEB, TO_WEB_6])
     assert refused.keys() == {TO_WEB_6}
@@ -64,7 +64,7 @@ def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
     assert not any(ip.startswith("10.") for ip in changes.addresses)
 
 
-def test_links_of_pods_crowd_out_no_event(node, tables):
+def test_changes_of_pod_links_do_not_overflow_the_event_queue(node, tables):
     """Each change of one has an event of 2 KiB, and the queue holds 208 (#52)."""
     tables.changes()
     node.run("ip link add v0 type veth")
@@ -87,7 +87,7 @@ def test_a_change_of_this_programs_routes_is_an_event(node, tables, command):
     assert tables.changes().is_affected
 
 
-def test_an_address_of_the_node_is_an_event(node, tables):
+def test_a_new_address_of_the_node_is_an_event(node, tables):
     tables.changes()
     node.run("ip address add 10.1.0.1/24 dev lo")
     assert "10.1.0.1" in tables.changes().addresses
@@ -109,6 +109,6 @@ async def test_leftovers_of_a_proxy_are_found_by_its_name(node):
     assert not is_present("")
 
 
-async def test_a_guard_alone_is_found(node):
+async def test_a_leftover_guard_table_is_found(node):
     node.run(f"nft add table inet {GUARD_TABLES.of('canary')}")
     assert [is_present(name) for name in ("", "canary")] == [False, True]

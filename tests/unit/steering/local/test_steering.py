@@ -80,9 +80,7 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
         assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
-async def test_a_lingering_frontend_that_returns_stays_when_its_connections_have_ended(
-    node, steering
-):
+async def test_a_returning_lingering_frontend_stays_after_its_connections_end(node, steering):
     await steering.apply({WEB: 80})
     with open_connection(WEB):
         await steering.change({}, [WEB])
@@ -93,7 +91,7 @@ async def test_a_lingering_frontend_that_returns_stays_when_its_connections_have
 
 @pytest.mark.parametrize("was", ["served", "lingering"])
 @pytest.mark.parametrize("options", [{}, OPEN], ids=["guard", "open"])
-async def test_open_connections_keep_the_route_of_an_earlier_run(node, make, was, options):
+async def test_open_connections_keep_the_routes_of_an_earlier_run(node, make, was, options):
     """Its workers may outlive it, and drain."""
     earlier, successor = make(**options), make(**options)
     await earlier.start()
@@ -150,7 +148,7 @@ async def test_the_next_repair_removes_a_lingering_frontend_after_a_refusal(
 
 
 @pytest.mark.parametrize("step", ["apply", "change", "repair"])
-async def test_a_flow_that_other_rules_have_translated_reaches_the_listener(
+async def test_a_flow_translated_by_another_programs_rules_reaches_the_listener(
     node, steering, step, monkeypatch
 ):
     node.run("ip route add 10.96.0.0/16 dev lo")
@@ -199,7 +197,7 @@ async def test_without_a_table_listeners_need_not_be_transparent(make):
     assert found == {"nftables": True, "open": False}
 
 
-async def test_an_address_that_the_node_gets_is_no_longer_routed(node, steering):
+async def test_an_address_assigned_to_the_node_is_no_longer_routed(node, steering):
     await steering.apply({WEB: 80})
     node.run("ip address add 10.96.7.1/32 dev lo")
     await steering.repair()
@@ -209,9 +207,7 @@ async def test_an_address_that_the_node_gets_is_no_longer_routed(node, steering)
     assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
-async def test_a_kernel_without_socket_look_up_gets_a_guard_without_that_check(
-    node, steering, monkeypatch
-):
+async def test_without_socket_lookup_the_guard_omits_that_check(node, steering, monkeypatch):
     monkeypatch.setattr(guard_table, "TO_OTHER_SOCKET", expression("no_such_expression"))
     await steering.apply({WEB: 80})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80"

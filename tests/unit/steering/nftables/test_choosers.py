@@ -35,7 +35,7 @@ def kinds(messages):
     return [one.kind for block in messages for one in read_messages(block)]
 
 
-def test_frontends_with_equally_many_endpoints_share_a_chain_with_a_single_rule():
+def test_frontends_with_equally_many_endpoints_share_a_chain_with_one_rule():
     chooser = chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),)))
     assert chooser == chooser_of(WEB, KernelTarget(2, (EndpointChoice((B, A)),)))
     (rule,) = rules_of(write_chooser("t", chooser, ChooserChain(7)))
@@ -46,7 +46,7 @@ def test_frontends_with_equally_many_endpoints_share_a_chain_with_a_single_rule(
     assert (names[at - 1], names[at + 1]) == ("lookup", "lookup")
 
 
-def test_a_choice_by_client_address_has_a_hashing_chain():
+def test_source_hash_uses_a_hashing_chain():
     hashed = chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),), by_client=True))
     assert hashed != chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),)))
     (rule,) = rules_of(write_chooser("t", hashed, ChooserChain(7)))
@@ -56,14 +56,14 @@ def test_a_choice_by_client_address_has_a_hashing_chain():
     assert "numgen" not in names
 
 
-def test_the_second_of_two_choices_by_hash_begins_behind_the_endpoints_of_the_first():
+def test_the_second_hashed_choice_starts_after_the_firsts_endpoints():
     target = KernelTarget(1, (INSIDE, EndpointChoice((B,))), by_client=True)
     rules = rules_of(write_chooser("t", chooser_of(WEB, target), ChooserChain(7)))
     hashed = [one for rule in rules for one in rule.expressions() if one.name == "hash"]
     assert [number_in(one.attributes(), HASH_OFFSET) for one in hashed] == [0, 1]
 
 
-def test_clients_of_some_networks_have_a_chain_of_their_own():
+def test_a_choice_limited_to_networks_has_its_own_chain():
     chooser = chooser_of(WEB, KernelTarget(1, (INSIDE, EndpointChoice((B,)))))
     chains = [rule.chain for rule in rules_of(write_chooser("t", chooser, ChooserChain(7)))]
     name = "choose-7-of-1-1-ip"
@@ -72,7 +72,7 @@ def test_clients_of_some_networks_have_a_chain_of_their_own():
     assert gone == [writer.DELETE_RULE] * 2 + [writer.DELETE_CHAIN] * 2
 
 
-def test_with_affinity_each_endpoint_has_a_chain_that_remembers_the_client():
+def test_with_affinity_each_endpoint_has_a_chain_that_stores_the_client():
     target = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
     chooser, chain = chooser_of(WEB, target), ChooserChain(9, {A: 7, B: 8})
     name = "choose-9-of-3-ip"
@@ -87,7 +87,7 @@ def test_with_affinity_each_endpoint_has_a_chain_that_remembers_the_client():
     ]
 
 
-def test_a_service_with_affinity_leads_to_its_own_endpoints_only():
+def test_a_service_with_affinity_has_only_its_own_endpoint_map():
     """With one map of all Services, each rule cost as much as they had endpoints together."""
     target = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
     messages = write_chooser("t", chooser_of(WEB, target), ChooserChain(9, {A: 7, B: 8}))
@@ -107,7 +107,7 @@ RTP = Frontend("10.96.7.1", 10000, Protocol.UDP, last=20000)
 PODS = SocketAddress("10.244.1.2", 10000), SocketAddress("10.244.1.3", 10000)
 
 
-def test_a_range_has_a_chain_for_each_endpoint_without_affinity():
+def test_without_affinity_a_range_has_a_chain_per_endpoint():
     chooser = chooser_of(RTP, KernelTarget(1, (EndpointChoice(PODS),)))
     chain = ChooserChain(7, {PODS[0]: 8, PODS[1]: 9})
     rules = rules_of(write_chooser("t", chooser, chain))
@@ -121,7 +121,7 @@ def test_a_range_has_a_chain_for_each_endpoint_without_affinity():
     assert names[-1] == "nat"
 
 
-def test_a_range_with_affinity_remembers_the_client():
+def test_a_range_with_affinity_stores_the_client():
     target = KernelTarget(1, (EndpointChoice(PODS),), Affinity("shop/sip", 60))
     chooser = chooser_of(RTP, target)
     rules = rules_of(write_chooser("t", chooser, ChooserChain(7, {PODS[0]: 8, PODS[1]: 9})))
@@ -142,7 +142,7 @@ def test_a_range_with_affinity_remembers_the_client():
         pytest.param(40000, 40100, -1000, id="a-little-down"),
     ],
 )
-def test_ports_are_moved_by_remainders(first, last, offset):
+def test_range_ports_are_shifted_by_remainders(first, last, offset):
     parts = list(shifts(first, last, offset))
     ports = itertools.chain.from_iterable(range(p.first, p.last + 1) for p in parts)
     assert list(ports) == list(range(first, last + 1))

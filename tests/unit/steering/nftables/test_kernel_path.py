@@ -30,7 +30,7 @@ BY_HASH = replace(BOTH, by_client=True)
 TABLE = "inet userspace-proxy/paths"
 
 
-def test_the_table_exists_from_the_first_frontend_on(node, path):
+def test_the_table_exists_once_there_is_a_frontend(node, path):
     path.load({})
     assert node.run("nft list tables") == ""
     assert path.repair() == 0
@@ -63,7 +63,7 @@ def test_a_first_table_with_a_lost_confirmation_is_repaired(path, monkeypatch):
     assert path.in_force() == {}
 
 
-def test_a_change_to_a_known_choice_of_endpoints_writes_no_rule(node, path):
+def test_a_change_within_a_known_choice_writes_no_rules(node, path):
     path.load({WEB: BOTH})
     before = node.run(f"nft -a list table {TABLE} | grep -v elements")
     path.change({WEB: KernelTarget(1, (EndpointChoice((B, A)),))})
@@ -76,7 +76,7 @@ def test_a_change_to_a_known_choice_of_endpoints_writes_no_rule(node, path):
     assert path.repair() == 0
 
 
-def test_after_a_rewrite_a_change_is_incremental_again(node, path):
+def test_after_a_rewrite_changes_are_incremental_again(node, path):
     path.load({WEB: BOTH})
     node.run(f"nft add element {TABLE} links '{{ 77 }}'")
     path.change({CART: BOTH})
@@ -102,7 +102,7 @@ def test_drift_is_counted_and_repaired(node, path, command, drifted):
     assert node.run(f"nft list table {TABLE}") == before
 
 
-def test_a_choice_by_hash_is_listed_and_repaired_when_its_rule_is_changed(node, path):
+def test_a_changed_hashing_rule_is_detected_and_repaired(node, path):
     path.load({WEB: BY_HASH})
     chain = f"{TABLE} hash-1-of-2-ip"
     rule = (
@@ -116,7 +116,7 @@ def test_a_choice_by_hash_is_listed_and_repaired_when_its_rule_is_changed(node, 
     assert rule in node.run(f"nft list chain {chain}")
 
 
-def test_another_number_of_slots_replaces_the_chain(node, path):
+def test_a_different_number_of_slots_replaces_the_chain(node, path):
     few, many = (
         fill_slots([SocketAddress(f"10.244.1.{n}", 80) for n in range(e)], {}) for e in (16, 17)
     )
@@ -128,7 +128,7 @@ def test_another_number_of_slots_replaces_the_chain(node, path):
     assert path.repair() == 0
 
 
-def test_with_affinity_the_first_choice_is_by_hash_too(node, path):
+def test_with_affinity_the_first_choice_also_uses_the_hash(node, path):
     path.load({WEB: replace(BY_HASH, affinity=Affinity("shop/web", 60))})
     assert "jhash ip saddr mod 2 seed 0x75707870 vmap {" in node.run(f"nft list table {TABLE}")
     assert path.repair() == 0
@@ -160,7 +160,7 @@ def test_the_kernel_path_closes_its_descriptors_if_links_cannot_be_watched(node,
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_refused_change_changes_nothing(node, path, monkeypatch):
+def test_a_refused_change_leaves_the_table_unchanged(node, path, monkeypatch):
     path.load({WEB: BOTH})
     with monkeypatch.context() as broken:
         broken.setattr(x, "pick", lambda *_: x.expression("no_such_expression"))
@@ -173,9 +173,7 @@ def test_a_refused_change_changes_nothing(node, path, monkeypatch):
     assert path.in_force() == {WEB: (A, B)}
 
 
-def test_a_table_that_could_not_be_rewritten_is_rewritten_by_the_next_change(
-    node, path, monkeypatch
-):
+def test_a_failed_rewrite_is_repeated_by_the_next_change(node, path, monkeypatch):
     def refuse(_ruleset, _messages):
         raise NftablesError(errno.ENOMEM, 0)
 
@@ -192,7 +190,7 @@ def test_a_table_that_could_not_be_rewritten_is_rewritten_by_the_next_change(
     assert path.repair() == 0
 
 
-def test_a_change_of_several_transactions_that_ends_halfway_is_completed_by_the_next(
+def test_a_change_interrupted_between_transactions_is_completed_by_the_next(
     node, path, monkeypatch
 ):
     commit, calls = Ruleset.commit, []
@@ -265,7 +263,7 @@ BOTH_FAMILIES = {
 }
 
 
-def test_connections_are_counted_for_each_frontend_without_drift(node, path, dial):
+def test_connections_are_counted_per_frontend_without_drift(node, path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     assert path.connections() == dict.fromkeys(SERVICES, 0)
@@ -276,9 +274,7 @@ def test_connections_are_counted_for_each_frontend_without_drift(node, path, dia
     assert "counter packets 3" in node.run(f"nft list set {TABLE} counted4")
 
 
-def test_counts_stay_while_endpoints_and_paths_change_and_the_table_is_written_anew(
-    node, path, dial
-):
+def test_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -304,9 +300,7 @@ def test_counts_stay_while_endpoints_and_paths_change_and_the_table_is_written_a
     assert path.connections() == {web: 1, cart: 0, six: 0}
 
 
-def test_counts_stay_where_the_table_is_written_anew_because_a_link_was_refused(
-    node, path, dial, monkeypatch
-):
+def test_counts_survive_a_rewrite_caused_by_a_refused_link(node, path, dial, monkeypatch):
     web, *_ = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -377,7 +371,7 @@ def test_counters_written_by_a_call_with_a_lost_answer_are_counted_once(
     assert path.connections()[web] == 3 + more
 
 
-def test_another_runs_counts_are_not_taken_over(path, dial):
+def test_counts_of_another_run_are_not_adopted(path, dial):
     web, *_ = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -393,7 +387,7 @@ def test_another_runs_counts_are_not_taken_over(path, dial):
         pytest.param(b"", id="ignored"),
     ],
 )
-def test_on_a_kernel_without_counters_connections_are_led_but_not_counted(
+def test_without_counter_support_connections_are_forwarded_but_not_counted(
     node, path, dial, monkeypatch, counter
 ):
     monkeypatch.setattr(writer, "counter", lambda _kind: counter)
@@ -408,7 +402,7 @@ def test_on_a_kernel_without_counters_connections_are_led_but_not_counted(
     assert path.connections() is None
 
 
-def test_affinity_entries_outlive_endpoint_changes_and_are_no_drift(node, path):
+def test_affinity_entries_survive_endpoint_changes_and_are_not_drift(node, path):
     def pinned(*endpoints):
         return KernelTarget(1, (EndpointChoice(endpoints),), Affinity("shop/web", 60))
 
@@ -434,7 +428,7 @@ def test_the_kernel_bounds_the_remembered_clients(node, path):
         assert "size 262144\n" in node.run(f"nft list set {TABLE} {pins}")
 
 
-def test_beyond_that_clients_are_served_without_affinity(node, path, dial, monkeypatch):
+def test_beyond_the_limit_clients_are_served_without_affinity(node, path, dial, monkeypatch):
     monkeypatch.setattr(kernel_rules, "PINS_MAX", 2)
     web, *_ = SERVICES
     path.load({web: KernelTarget(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
@@ -486,7 +480,7 @@ def crowded(node, monkeypatch):
 
 
 @pytest.mark.parametrize("pods", [2, 30], ids=["few-new-chains", "many-new-chains"])
-def test_foreign_transactions_delete_no_affinity_entries_and_are_no_drift(
+def test_foreign_transactions_delete_no_affinity_entries_and_are_not_drift(
     node, path, crowded, pods
 ):
     web, cart = Affinity("shop/web", 60), Affinity("shop/cart", 60)
@@ -507,7 +501,7 @@ def test_foreign_transactions_delete_no_affinity_entries_and_are_no_drift(
     assert node.run(f"nft -a list table {TABLE} | head -n 1") == handle
 
 
-def test_a_change_reads_no_rule_of_other_services_and_is_no_drift(node, path, monkeypatch):
+def test_a_change_reads_no_rules_of_other_services_and_is_not_drift(node, path, monkeypatch):
     """With 3,000 endpoints that have chains it took 0.6 s, whichever Service changed."""
     read, rules = [], Ruleset.rules
 
@@ -538,7 +532,7 @@ def test_increases_of_a_counter_are_added():
     assert counts.totals == {WEB: 7, CART: 0}
 
 
-def test_a_restarted_counter_adds_its_whole_value():
+def test_a_reset_counter_adds_its_whole_value():
     counts = Counts()
     counts.note(WEB, 7)
     # Another program has reset it.
@@ -551,7 +545,7 @@ def test_a_restarted_counter_adds_its_whole_value():
     assert counts.totals == {WEB: 14, CART: 5}
 
 
-def test_a_removed_frontend_begins_at_zero():
+def test_a_removed_frontend_restarts_at_zero():
     counts = Counts()
     counts.note(WEB, 7)
     counts.forget([WEB, CART])

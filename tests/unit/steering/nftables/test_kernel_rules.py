@@ -49,7 +49,7 @@ def by_set(elements):
     return found
 
 
-def test_a_frontend_leads_to_its_endpoints_and_is_read_back():
+def test_a_frontends_endpoints_round_trip_through_elements():
     assert read_endpoints(by_set(loaded().elements())) == {WEB: (A, B), WEB_6: (A_6,)}
 
 
@@ -93,7 +93,7 @@ def by_hash(*endpoints):
     return KernelTarget(1, (EndpointChoice(fill_slots(endpoints, {})),), by_client=True)
 
 
-def test_a_change_of_hashed_endpoints_writes_only_the_slots_that_move():
+def test_a_change_of_hashed_endpoints_writes_only_moved_slots():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: by_hash(A, B), CART: by_hash(A, B, C)}))
     assert len(rules.choosers) == 1
@@ -180,7 +180,7 @@ def pins_of(rules, target):
     return rules.choosers[chooser_of(WEB, target)].pins
 
 
-def test_with_affinity_an_endpoint_keeps_its_number_which_is_not_reused():
+def test_with_affinity_an_endpoints_number_is_stable_and_not_reused():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: pinned(A, B)}))
     first = pins_of(rules, pinned(A, B))
@@ -207,7 +207,7 @@ def test_frontends_with_the_same_affinity_name_share_their_entries():
     assert len(rules.choosers) == 2
 
 
-def test_numbers_restart_from_the_beginning_skipping_those_in_use():
+def test_numbers_wrap_around_and_skip_those_in_use():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: pinned(A, B)}))
     kept = rules.choosers[chooser_of(WEB, pinned(A, B))]
@@ -242,12 +242,12 @@ def test_a_change_with_affinity_does_not_visit_other_services():
     assert len(pins_of(rules, pinned(A, B))) == 2
 
 
-def test_numbers_are_consecutive_and_not_given_again():
+def test_numbers_are_consecutive_and_not_reused():
     numbers = Numbers(1)
     assert [numbers.take(count, list) for count in (1, 3, 1)] == [1, 2, 5]
 
 
-def test_at_the_end_numbers_restart_in_gaps_between_used_ones():
+def test_wrapped_numbers_fill_gaps_between_used_ranges():
     used = [range(8, 11), range(2, 4), range(4, 5)]
     numbers = Numbers(NUMBERS_END - 4)
     numbers._first = 1
@@ -257,7 +257,7 @@ def test_at_the_end_numbers_restart_in_gaps_between_used_ones():
     assert [numbers.take(1, lambda: used) for _ in range(5)] == [1, 5, 6, 7, 11]
 
 
-def test_without_a_gap_there_is_none():
+def test_without_a_gap_taking_numbers_is_an_error():
     numbers = Numbers(NUMBERS_END)
     with pytest.raises(SteeringError, match="all numbers are in use"):
         numbers.take(1, lambda: [range(NUMBERS_END)])
@@ -276,7 +276,7 @@ A_RTP, B_RTP = (SocketAddress(one.ip, 10000) for one in (A, B))
 SIP_PODS = Affinity("shop/sip (all ports)", 60, is_of_pods=True)
 
 
-def test_a_range_is_an_element_of_each_set_and_is_read_back():
+def test_a_range_round_trips_as_an_element_of_each_set():
     rules = KernelRules()
     rules.accept(rules.difference({RTP: KernelTarget(1, (EndpointChoice((A_RTP, B_RTP)),))}))
     elements = by_set(rules.elements())

@@ -84,13 +84,13 @@ def test_without_a_refuse_port_the_guard_has_no_rule_for_refusals():
     assert len(listed(write_table(SHAPE._replace(refuse_port=0))).rules("input")) == 4
 
 
-def test_without_socket_look_up_the_guard_omits_that_check():
+def test_without_socket_lookup_the_guard_omits_that_check():
     rules = listed(write_table(SHAPE._replace(checks_sockets=False))).rules("input")
     assert len(rules) == 3
     assert "socket" not in {one.name for rule in rules for one in rule}
 
 
-def test_while_an_interface_has_no_address_ipv4_is_translated_to_the_nodes_address():
+def test_with_an_unnumbered_interface_ipv4_is_translated_to_the_nodes_address():
     flush, *added = write_prerouting(SHAPE._replace(to_ip="10.1.0.1"))
     (message,) = read_messages(flush)
     assert message.kind == writer.DELETE_RULE
@@ -145,7 +145,7 @@ def test_all_elements_are_added_with_the_guard_first():
         ),
     ],
 )
-def test_a_difference_as_elements(affected, commands):
+def test_a_difference_is_encoded_as_elements(affected, commands):
     uses = count_uses(PORTS, REFUSE_PORT)
     changes, uses_now = differing_frontends(PORTS, affected, uses, REFUSE_PORT)
     assert written(*changes) == commands
@@ -159,7 +159,7 @@ def test_the_ports_of_frontends_are_read_from_elements():
     assert read_ports(elements, ["frontends6"]) == {WEB_6: 36001}
 
 
-def test_refuse_port_and_address_are_read_from_rules():
+def test_the_refuse_port_and_address_are_read_from_rules():
     listing = listed(write_table(SHAPE._replace(to_ip="10.1.0.1")))
     assert (refuse_port_of(listing), to_ip_of(listing)) == (35999, "10.1.0.1")
     empty = listed([])
@@ -182,7 +182,7 @@ COMPATIBLE = Frontend("::a00:1", 53, Protocol.UDP)
 
 
 @pytest.mark.parametrize("frontend", [WEB, DNS_6, COMPATIBLE], ids=str)
-def test_a_frontend_is_read_as_written(frontend):
+def test_a_frontend_round_trips_as_an_element_key(frontend):
     key = frontend_key(frontend)
     assert len(key) == FRONTEND[frontend.family].width
     assert read_frontend(key, frontend.family) == frontend
@@ -197,7 +197,7 @@ def test_a_frontend_is_read_as_written(frontend):
         pytest.param(frontend_key(WEB)[:8] + bytes(4), id="no-port"),
     ],
 )
-def test_an_element_that_this_proxy_never_writes_is_not_a_frontend(key):
+def test_a_foreign_element_is_not_parsed_as_a_frontend(key):
     assert read_frontend(key, IPFamily.IPV4) is None
 
 
@@ -213,11 +213,11 @@ def test_a_range_is_an_element_of_a_separate_map():
 
 
 @pytest.mark.parametrize("frontend", [RANGE, RANGE_6])
-def test_a_range_is_read_as_written(frontend):
+def test_a_range_round_trips_as_an_interval(frontend):
     assert read_frontend(frontend_key(frontend), frontend.family) == frontend
 
 
-def test_an_interval_that_this_proxy_never_writes_is_not_a_range():
+def test_a_foreign_interval_is_not_parsed_as_a_range():
     first, other = frontend_key(WEB), frontend_key(CART)
     assert read_frontend(writer.Interval(first + other), IPFamily.IPV4) is None
     assert read_frontend(writer.Interval(first[:-4] + other[:-4]), IPFamily.IPV4) is None

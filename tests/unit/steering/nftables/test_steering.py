@@ -138,7 +138,7 @@ def lead_as_outside(node, frontend, port):
         nft add rule ip client output {protocol} dport {frontend.port} dnat to 10.1.0.1:{port}""")
 
 
-def test_without_enough_descriptors_a_programmer_leaves_none_open(node):
+def test_running_out_of_descriptors_leaks_none(node):
     # What earlier tests have left in cycles would be closed meanwhile.
     gc.collect()
     before = open_descriptors()
@@ -176,7 +176,7 @@ def test_a_kernel_without_a_required_expression_cannot_steer():
         ),
     ],
 )
-async def test_the_kernel_path_lacks_whatever_the_kernel_lacks(node, lack, without):
+async def test_missing_kernel_features_disable_the_kernel_path(node, lack, without):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
     kernel = KernelOffers({lack: errno.ENOENT})
     assert find_no_kernel_path(kernel) == without
@@ -186,7 +186,7 @@ async def test_the_kernel_path_lacks_whatever_the_kernel_lacks(node, lack, witho
     await steering.close()
 
 
-async def test_frontends_are_elements_and_an_earlier_runs_are_recovered(node, steering):
+async def test_frontends_are_elements_and_those_of_an_earlier_run_are_recovered(node, steering):
     await steering.apply({WEB: 36001, DNS: REFUSE})
     assert "10.96.7.1 . tcp . 80 : 36001" in node.run(f"nft list map {MAP}")
     assert STEERING_TABLES.labels_here() == [""]
@@ -196,7 +196,7 @@ async def test_frontends_are_elements_and_an_earlier_runs_are_recovered(node, st
     await successor.close()
 
 
-async def test_frontends_that_an_earlier_run_refuses_are_shown_as_refused(node, steering):
+async def test_frontends_refused_by_an_earlier_run_are_shown_as_refused(node, steering):
     await steering.apply({WEB: 36001, DNS: REFUSE})
     shown = await steering.render()
     assert "-> refuse" in shown
@@ -205,7 +205,7 @@ async def test_frontends_that_an_earlier_run_refuses_are_shown_as_refused(node, 
         assert await successor.render() == shown
 
 
-async def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_has_left(
+async def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_is_removed(
     node, steering
 ):
     def is_guarded():
@@ -222,7 +222,7 @@ async def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend
     assert is_guarded()
 
 
-async def test_the_end_of_a_guard_is_no_drift(node, steering, monkeypatch):
+async def test_the_expiry_of_a_guard_is_not_drift(node, steering, monkeypatch):
     await steering.apply({WEB: 36001})
     await steering.change({WEB: 36002}, ())
     assert await steering.repair() == 0
@@ -240,7 +240,7 @@ async def test_the_end_of_a_guard_is_no_drift(node, steering, monkeypatch):
     assert "36001" not in node.run("nft list set inet userspace-proxy guarded")
 
 
-async def test_a_port_used_again_stays_guarded(node, steering):
+async def test_a_reused_port_stays_guarded(node, steering):
     await steering.apply({WEB: 36001})
     await steering.change({}, [WEB])
     assert await steering.repair() == 0
@@ -270,9 +270,7 @@ async def test_a_refused_kernel_path_change_leaves_the_proxy_ports_unchanged(ste
     assert await steering.repair() == 0
 
 
-async def test_a_kernel_without_socket_look_up_gets_a_guard_without_that_check(
-    node, steering, monkeypatch
-):
+async def test_without_socket_lookup_the_guard_omits_that_check(node, steering, monkeypatch):
     monkeypatch.setattr(rules, "TO_OTHER_SOCKET", expression("no_such_expression"))
     await steering.apply({WEB: 36001})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
@@ -300,14 +298,14 @@ async def test_all_former_ports_of_a_removed_frontend_are_remembered(node, steer
     assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
-async def test_all_ports_of_a_frontend_that_several_tries_have_written_are_known(steering):
+async def test_all_ports_written_by_several_attempts_are_remembered(steering):
     await steering.apply({})
     removed = all_elements({DNS: 36001}, 0) | all_elements({DNS: 36002}, 0)
     await steering._do(lambda programmer: programmer._note_repair(Repair(removed=removed)))
     assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
-async def test_a_frontend_that_returns_at_once_is_known_to_have_led_to_endpoints(node, steering):
+async def test_a_quickly_returning_frontend_remembers_its_former_endpoints(node, steering):
     await steering.apply({WEB: to_endpoint("10.244.1.2")})
     await steering.change({}, [WEB])
     await steering.change({WEB: 36003}, ())
@@ -332,7 +330,7 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     assert count_flows(node) == 0
 
 
-async def test_flows_to_endpoints_of_an_earlier_run_end_although_the_first_answer_was_lost(
+async def test_flows_to_earlier_endpoints_end_even_if_the_first_reply_was_lost(
     node, steering, dial, monkeypatch
 ):
     to_pod = to_endpoint("10.244.1.2", 53)
@@ -354,7 +352,7 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_although_the_first_answe
     assert count_flows(node) == 0
 
 
-async def test_flows_of_an_earlier_run_end_although_the_first_apply_was_not_known_to_be_in_force(
+async def test_flows_of_an_earlier_run_end_even_if_the_first_apply_seemed_to_fail(
     node, steering, dial, monkeypatch
 ):
     await steering.apply({DNS: 36001})
@@ -375,9 +373,7 @@ async def test_flows_of_an_earlier_run_end_although_the_first_apply_was_not_know
     assert count_flows(node) == 0
 
 
-async def test_flows_to_the_refuse_port_of_an_earlier_run_end_with_their_frontend(
-    node, steering, dial
-):
+async def test_flows_to_an_earlier_runs_refuse_port_end_with_their_frontend(node, steering, dial):
     await steering.apply({DNS: REFUSE})
     # Its rules alone let no such flow begin.
     node.run("nft flush chain inet userspace-proxy input")
@@ -391,7 +387,7 @@ async def test_flows_to_the_refuse_port_of_an_earlier_run_end_with_their_fronten
 
 
 @pytest.mark.parametrize("then", ["other endpoint", "not steered", "clean_up"])
-async def test_flows_to_endpoints_of_a_half_written_first_run_end(
+async def test_flows_to_endpoints_of_a_partially_written_first_run_end(
     node, steering, begin, monkeypatch, then
 ):
     """The run died, or its first apply was refused, after the table of the kernel path."""
@@ -415,7 +411,7 @@ async def test_flows_to_endpoints_of_a_half_written_first_run_end(
 
 
 @pytest.mark.parametrize("then", ["another port", "another port after none"])
-async def test_a_syn_that_a_listener_drops_does_not_follow_its_entry_to_the_port_of_before(
+async def test_a_dropped_syn_does_not_follow_its_conntrack_entry_to_the_old_port(
     node, steering, begin, then
 ):
     """It is sent again, and would be refused there."""
@@ -463,7 +459,7 @@ async def test_few_former_frontends_of_ports_are_kept(steering, monkeypatch):
     assert await steering._do(lambda programmer: list(programmer._left.values())) == [{CART}]
 
 
-async def test_an_unanswered_syn_to_an_endpoint_ends_although_the_other_table_had_drifted(
+async def test_an_unanswered_syn_entry_is_removed_despite_drift_of_the_other_table(
     node, steering, begin
 ):
     one, other = to_endpoint("10.244.1.2"), to_endpoint("10.244.1.3")
@@ -475,9 +471,7 @@ async def test_an_unanswered_syn_to_an_endpoint_ends_although_the_other_table_ha
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_an_unanswered_syn_to_an_endpoint_ends_when_its_frontend_returns(
-    node, steering, begin
-):
+async def test_an_unanswered_syn_entry_is_removed_when_its_frontend_returns(node, steering, begin):
     await steering.apply({WEB: to_endpoint("10.244.1.2")})
     begin(WEB)
     await steering.change({}, [WEB])
@@ -487,7 +481,7 @@ async def test_an_unanswered_syn_to_an_endpoint_ends_when_its_frontend_returns(
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_a_udp_flow_ends_with_its_endpoint_although_the_kernel_path_is_off(
+async def test_a_udp_flow_ends_with_its_endpoint_even_if_the_kernel_path_is_off(
     node, steering, dial
 ):
     await steering.apply({DNS: to_endpoint("10.244.1.2")})
@@ -516,7 +510,7 @@ async def test_a_refused_client_reaches_a_new_endpoint_from_the_same_port(node, 
     assert count_flows(node) == 0
 
 
-async def test_flows_of_a_removed_frontend_end_although_its_element_had_drifted(
+async def test_flows_of_a_removed_frontend_end_even_if_its_element_had_drifted(
     node, steering, dial
 ):
     await steering.apply({DNS: 36002})
@@ -530,7 +524,7 @@ async def test_flows_of_a_removed_frontend_end_although_its_element_had_drifted(
     assert count_flows(node) == 0
 
 
-async def test_flows_that_another_program_led_to_its_own_endpoint_end_with_the_repair(
+async def test_flows_to_an_endpoint_set_by_another_program_end_with_the_repair(
     node, steering, dial
 ):
     right, wrong = (SocketAddress(ip, 53) for ip in ("10.244.1.2", "10.244.1.9"))
@@ -546,7 +540,7 @@ async def test_flows_that_another_program_led_to_its_own_endpoint_end_with_the_r
     assert count_flows(node) == 0
 
 
-async def test_flows_to_an_address_that_the_node_had_end(node, steering, dial):
+async def test_flows_to_a_former_address_of_the_node_end(node, steering, dial):
     node.run("ip address add 10.1.0.1/32 dev lo; ip link add v0 type veth; ip link set v0 up")
     await steering.apply({DNS: 36002})
     lead_as_outside(node, DNS, 36002)
@@ -608,7 +602,7 @@ async def test_rules_unable_to_follow_an_address_follow_at_the_next_repair(
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
 
-async def test_a_flow_ends_although_its_removal_and_the_next_change_were_refused(
+async def test_a_flow_ends_even_if_its_removal_and_the_next_change_were_refused(
     node, steering, dial, monkeypatch
 ):
     def refuse(*_):
@@ -655,7 +649,7 @@ async def test_a_flow_to_an_endpoint_of_a_refused_change_ends(
     assert await steering.kernel_connections() == {}
 
 
-async def test_a_flow_ends_that_another_program_led_to_an_endpoint(node, steering, dial):
+async def test_a_flow_led_to_an_endpoint_by_another_program_ends(node, steering, dial):
     """Of a frontend that leads nowhere: it had endpoints in the table until the repair."""
     choice = EndpointChoice((SocketAddress("10.244.1.2", 53),))
     await steering.apply({DNS: KernelTarget(36002, (choice,))})
@@ -666,7 +660,7 @@ async def test_a_flow_ends_that_another_program_led_to_an_endpoint(node, steerin
     await assert_a_repair_ends_the_flow(node, steering)
 
 
-async def test_a_syn_to_a_lost_address_ends_although_a_change_is_refused_then(
+async def test_a_syn_entry_to_a_lost_address_is_removed_even_if_a_change_is_refused(
     node, steering, begin, monkeypatch
 ):
     """What that change would have no longer steered is steered still."""
@@ -686,7 +680,7 @@ async def test_a_syn_to_a_lost_address_ends_although_a_change_is_refused_then(
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_ipv6_frontends_have_a_cause_where_ipv6_is_disabled(node, steering):
+async def test_ipv6_frontends_have_a_cause_if_ipv6_is_disabled(node, steering):
     web_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
     node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
     await steering.apply({WEB: 36001, web_6: 36001})

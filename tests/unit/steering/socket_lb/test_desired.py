@@ -92,9 +92,7 @@ def endpoints(desired, frontend):
         (WEB, to(*[A] * (SLOTS_MAX + 1)), f"it has more than {SLOTS_MAX} endpoints, by weight"),
     ],
 )
-def test_frontends_are_left_to_the_rules_where_a_connect_cannot_be_placed_exactly(
-    frontend, target, why
-):
+def test_frontends_needing_rules_are_not_offloaded(frontend, target, why):
     assert not_offloaded_reason(frontend, target) == why
 
 
@@ -115,7 +113,7 @@ def test_leaving_frontends_are_separate_from_frontends_with_new_targets():
     assert desired.leaving(affected) == {CART: REFUSE}
 
 
-def test_a_target_that_only_leaves_the_kernel_path_leaves_after_the_rules():
+def test_a_target_only_leaving_the_kernel_path_is_removed_after_the_rules():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     off = replace(to(A, B), is_on=False)
@@ -125,7 +123,7 @@ def test_a_target_that_only_leaves_the_kernel_path_leaves_after_the_rules():
         assert desired.leaving({WEB: target}) == {WEB: target}
 
 
-def test_endpoints_repeated_for_their_weight_are_kept_apart():
+def test_repeated_endpoints_are_spread_apart():
     assert spread((A, B, C)) == (A, B, C)
     assert spread((A, A, A, A, B, B)) == (A, B, A, A, B, A)
 
@@ -165,7 +163,7 @@ def test_a_change_leads_the_frontend_to_a_new_service_with_the_same_numbers():
     assert edits.removed == {SLOTS: [slot_key(before.number, at) for at in (0, 1)]}
 
 
-def test_an_unchanged_target_makes_no_edit():
+def test_an_unchanged_target_makes_no_edits():
     desired = hooks()
     wanted = {WEB: to(A, B), NODE_PORT: to(A, B)}
     desired.replace(wanted)
@@ -173,7 +171,7 @@ def test_an_unchanged_target_makes_no_edit():
     assert (edits.put, edits.removed, edits.readmitted) == ({}, {}, [])
 
 
-def test_slots_stay_until_the_last_frontend_has_left():
+def test_slots_stay_until_the_last_frontend_is_removed():
     desired = hooks()
     desired.replace({WEB: to(A), NODE_PORT: to(A)})
     assert SLOTS not in desired.change({WEB: None}).removed
@@ -196,7 +194,7 @@ def test_a_removed_endpoint_keeps_its_number_until_forgotten():
     assert desired.next_without_service(9) == []
 
 
-def test_endpoints_that_have_left_are_looked_at_in_turns():
+def test_removed_endpoints_are_checked_in_turns():
     desired = hooks()
     desired.replace({WEB: to(A, B, C)})
     numbers = {desired.number_of(("shop/web", one)) for one in (A, B, C)}
@@ -210,7 +208,7 @@ def test_endpoints_that_have_left_are_looked_at_in_turns():
     assert desired.next_without_service(2) == [looked[2]]
 
 
-def test_a_forgotten_number_is_never_used_again():
+def test_a_forgotten_number_is_never_reused():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     gone = desired.number_of(("shop/web", B))
@@ -222,7 +220,7 @@ def test_a_forgotten_number_is_never_used_again():
     assert desired.number_of(("shop/web", B)) > gone
 
 
-def test_slots_with_affinity_are_also_found_by_the_endpoints_number():
+def test_slots_with_affinity_are_also_indexed_by_endpoint_number():
     desired = hooks()
     desired.replace({WEB: to(A, B, affinity=PINNED)})
     value, slots = led(desired, WEB)
@@ -255,7 +253,7 @@ def found_of(desired, *frontends):
     return found, services, desired.next_number
 
 
-def test_numbers_and_services_of_an_earlier_process_stay():
+def test_numbers_and_services_of_an_earlier_process_are_kept():
     earlier = hooks()
     wanted = {
         WEB: to(A, B, affinity=PINNED),
@@ -299,7 +297,7 @@ def test_no_number_is_reused_even_if_the_next_one_is_unknown():
     assert [desired.at[earlier.number_of(("shop/web", one))][1] for one in (A, B)] == [A, B]
 
 
-def test_a_frontend_of_another_service_shares_no_number_with_the_first():
+def test_a_frontend_of_another_service_shares_no_numbers():
     earlier = hooks()
     earlier.replace({WEB: to(A), NODE_PORT: to(A)})
     desired = hooks()
@@ -309,7 +307,7 @@ def test_a_frontend_of_another_service_shares_no_number_with_the_first():
     assert led(desired, WEB)[0].number != led(desired, NODE_PORT)[0].number
 
 
-def test_half_of_each_map_stays_free():
+def test_half_of_each_map_is_kept_free():
     maps = {name: MapSpec(1, 8, 8, size) for name, size in MAP_SIZES.items()}
     assert Room.of(maps) == Room(frontends=50, slots=20, endpoints=10)
 
@@ -318,7 +316,7 @@ MAP_SIZES = {FRONTENDS4: 100, SLOTS: 40, COUNTERS: 20}
 
 
 @pytest.mark.parametrize("room", [{"frontends": 1}, {"slots": 2}, {"endpoints": 1}])
-def test_a_service_that_does_not_fit_into_the_maps_is_left_to_the_rules(room):
+def test_a_service_exceeding_the_maps_is_not_offloaded(room):
     desired = hooks(**room)
     desired.replace({WEB: to(A), CART: to(A, B, name="shop/cart")})
     assert desired.not_offloaded(WEB) == ""
@@ -340,5 +338,5 @@ def test_a_service_that_does_not_fit_into_the_maps_is_left_to_the_rules(room):
         ),
     ],
 )
-def test_ranges_and_shared_affinity_are_left_to_the_rules(frontend, target, why):
+def test_ranges_and_shared_affinity_are_not_offloaded(frontend, target, why):
     assert not_offloaded_reason(frontend, target) == why

@@ -31,7 +31,7 @@ FORBIDS = KernelOffers(untried=frozenset({"connect hooks"}))
         pytest.param(replace(ALL, locked_max=LOCKED_BYTES), id="enough-locked-memory"),
     ],
 )
-def test_with_all_rights_nothing_is_lacking(rights: HookRights) -> None:
+def test_with_all_rights_none_is_missing(rights: HookRights) -> None:
     assert rights.lack() is None
 
 

@@ -11,7 +11,7 @@ from userspace_proxy.steering.socket_lb.other_hooks import Hook, OtherHook, judg
 CONNECT4, CONNECT6, SOCKOPS = "cgroup/connect4", "cgroup/connect6", "sockops"
 
 
-def test_no_other_program_is_no_finding() -> None:
+def test_other_proxies_programs_are_not_reported() -> None:
     own = Hook(CONNECT4, 7, "connect4", "")
     of_another_proxy = Hook(CONNECT4, 8, "connect4", "userspace-proxy/canary/connect4")
     assert judge_hooks([own, of_another_proxy], own={7}) == []
@@ -30,7 +30,7 @@ def test_no_other_program_is_no_finding() -> None:
         pytest.param("", "calico_connect4/calico_connect_v4", "Calico", id="calico-by-pin"),
     ],
 )
-def test_a_replacement_of_kube_proxy_is_named_with_its_setting(
+def test_a_kube_proxy_replacement_is_reported_with_its_setting(
     name: str, pin: str, whose: str
 ) -> None:
     (found,) = judge_hooks([Hook(CONNECT4, 7, name, pin)])
@@ -40,7 +40,7 @@ def test_a_replacement_of_kube_proxy_is_named_with_its_setting(
     assert whose in found.hint
 
 
-def test_a_replacement_with_several_programs_is_a_single_finding() -> None:
+def test_a_replacement_with_several_programs_is_one_finding() -> None:
     unknown = Hook(CONNECT4, 6, "mine", "")
     cilium = [Hook(CONNECT4, 7, "cil_sock4_conne", ""), Hook(CONNECT6, 8, "cil_sock6_conne", "")]
     found = judge_hooks([unknown, *cilium])
@@ -70,11 +70,11 @@ def test_a_program_at_sockops_may_prevent_following_connections() -> None:
     )
 
 
-def test_a_folder_outside_cgroup_v2_is_refused(tmp_path: Path) -> None:
+def test_a_directory_outside_cgroup_v2_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"Bad file descriptor|Operation not permitted"):
         read_hooks(tmp_path, None)
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_directory_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_hooks(tmp_path / "gone", None)

@@ -28,12 +28,12 @@ OBJECT = Path(programs.__file__).with_name("socket_lb.bpf.o")
     ("label", "folder"),
     [("", "_"), ("canary", "canary"), ("v1.2", "v1+2"), ("a-ver~1f", "a-ver~1f")],
 )
-def test_each_proxy_of_a_network_namespace_has_a_folder(tmp_path, label, folder):
+def test_each_proxy_of_a_network_namespace_has_a_directory(tmp_path, label, folder):
     here = tmp_path / "userspace-proxy" / str(network_namespace())
     assert folder_of(tmp_path, label) == here / folder
 
 
-def test_maps_are_shared_only_where_sizes_and_fields_are_the_same():
+def test_maps_are_shared_only_with_equal_sizes_and_fields():
     ring, fields = MapSpec(27, 0, 0, 262144), FIELDS["events"]
     pins = {
         map_pin("events", ring, fields),
@@ -47,11 +47,11 @@ def test_maps_are_shared_only_where_sizes_and_fields_are_the_same():
     assert all(pin.startswith("events-") for pin in pins)
 
 
-def test_the_fields_of_each_map_that_the_control_process_reads_are_known():
+def test_the_fields_of_each_map_read_by_the_control_process_are_listed():
     assert FIELDS.keys() == read_object(OBJECT.read_bytes()).maps.keys() - {"connections"}
 
 
-def test_another_network_namespace_has_others(tmp_path):
+def test_another_network_namespace_has_another_directory(tmp_path):
     other = Net("other")
     with other:
         there = folder_of(tmp_path, "")
@@ -59,14 +59,14 @@ def test_another_network_namespace_has_others(tmp_path):
     other.close()
 
 
-def test_labels_follow_from_folders(tmp_path):
+def test_labels_are_derived_from_directory_names(tmp_path):
     assert hooked_labels(tmp_path) == []
     for name in ("", "v1.2", "canary"):
         folder_of(tmp_path, names.proxy_label(name)).mkdir(parents=True)
     assert hooked_labels(tmp_path) == ["", "canary", "v1.2"]
 
 
-def test_removing_hooks_spares_another_proxys(tmp_path):
+def test_removing_hooks_spares_another_proxys_hooks(tmp_path):
     assert not remove_hooks("canary", tmp_path)
     for label in ("", "canary"):
         folder_of(tmp_path, label).mkdir(parents=True)
@@ -131,7 +131,7 @@ def test_cgroup_v2_is_found_beside_version_1(mounts):
     assert find_bpffs(mounts(HYBRID)) == Path("/sys/fs/bpf")
 
 
-def test_in_a_container_the_nodes_cgroup_precedes_its_own(mounts):
+def test_in_a_container_the_nodes_cgroup_is_preferred_to_its_own(mounts):
     assert find_cgroup(mounts=mounts(CONTAINER)) == Path("/host/sys/fs/cgroup")
     assert find_bpffs(mounts(CONTAINER)) == Path("/host/sys/fs/b pf")
 

@@ -31,14 +31,14 @@ RAW_IPV6 = b"\xfd" + bytes(14) + b"\1" + b"\1\xbb" + bytes(6)
         pytest.param(IPV6, RAW_IPV6, id="ipv6"),
     ],
 )
-def test_a_frontend_is_its_address_and_port_in_network_order(
+def test_a_frontend_key_is_its_address_and_port_in_network_order(
     address: SocketAddress, key: bytes
 ) -> None:
     assert socket_maps.frontend_key(address) == key
     assert socket_maps.frontend_of(key) == address
 
 
-def test_keys_of_slots_are_the_service_and_an_index_or_an_endpoint() -> None:
+def test_a_slot_key_contains_the_service_and_an_index_or_endpoint() -> None:
     assert socket_maps.slot_key(2, 3) == struct.pack("=II", 3, 2)
     assert socket_maps.pinned_slot_key(2, 3) == struct.pack("=II", 0x80000003, 2)
     assert socket_maps.number_of(socket_maps.slot_key(2, 3)) >> 32 == 2

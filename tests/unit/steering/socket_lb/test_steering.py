@@ -24,7 +24,7 @@ LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})
 LACK = "cannot translate connect(): this kernel lacks connect hooks"
 
 
-async def test_unless_hooks_are_required_rules_steer_all_clients(node, caplog):
+async def test_optional_hooks_that_fail_leave_all_clients_to_the_rules(node, caplog):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     await steering.start()
     assert steering.hooks is None
@@ -41,7 +41,7 @@ async def test_unless_hooks_are_required_rules_steer_all_clients(node, caplog):
     assert list_tables() == []
 
 
-async def test_hooks_of_an_earlier_run_that_cannot_be_removed_fail_no_start(node, caplog, tmp_path):
+async def test_undetachable_hooks_of_an_earlier_run_do_not_fail_the_start(node, caplog, tmp_path):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     steering._loaded = Hooks(HookOptions(), FACTS.proxy_name, LACKS_BPF, tmp_path)
     # No file, so it can't be removed.
@@ -53,7 +53,7 @@ async def test_hooks_of_an_earlier_run_that_cannot_be_removed_fail_no_start(node
     await steering.close()
 
 
-async def test_if_hooks_are_required_the_start_fails(node):
+async def test_required_hooks_that_fail_end_the_start(node):
     steering = HookedSteering(FACTS, HookOptions(is_required=True), LACKS_BPF)
     with pytest.raises(SteeringError) as caught:
         await steering.start()
@@ -77,7 +77,7 @@ def test_without_a_kernel_path_hooks_are_ignored_unless_required(name, caplog):
     assert str(caught.value) == f"cannot start: {what} (--steering=nftables)"
 
 
-def test_unusable_hooks_end_the_start_only_if_required():
+def test_unusable_hooks_fail_the_start_only_if_required():
     for hooks in (None, HookOptions()):
         check_hooks("nftables", hooks, LACKS_BPF, own_namespace=False)
     required = HookOptions(is_required=True)

@@ -152,12 +152,12 @@ def node(plane, make, hooks, monkeypatch):
         "not_offloaded",
     ],
 )
-def test_the_fake_is_called_as_the_real_hooks_are(name):
+def test_the_fake_hooks_have_the_signatures_of_the_real_hooks(name):
     fake, real = (inspect.signature(getattr(one, name)) for one in (FakeHooks, Hooks))
     assert list(fake.parameters) == list(real.parameters)
 
 
-async def test_connections_are_in_the_figures_of_the_userspace_path(node, hooks):
+async def test_hooked_connections_are_included_in_the_service_ports_counts(node, hooks):
     hooks.count((NAME, POD_A), established=3, ended=1, received=500, sent=70, latency_ns=6_000_000)
     port = await node.read()
     endpoint = port.endpoints[0]
@@ -170,7 +170,7 @@ async def test_connections_are_in_the_figures_of_the_userspace_path(node, hooks)
     assert totals.endpoints.connections == 3
 
 
-async def test_failed_dials_are_counted_by_cause_and_as_clients_that_got_no_answer(node, hooks):
+async def test_failed_dials_are_counted_by_cause_and_as_refused_clients(node, hooks):
     hooks.fail((NAME, POD_A))
     hooks.fail((NAME, POD_B), EventKind.UNANSWERED)
     port = await node.read()
@@ -192,7 +192,7 @@ async def test_an_ejection_is_shown_at_once_with_the_userspace_paths_cause(node,
     )
 
 
-async def test_an_answer_ends_the_ejection_and_the_failure(node, hooks):
+async def test_a_successful_dial_ends_the_ejection_and_the_failure(node, hooks):
     node.fail()
     hooks.answer((NAME, POD_A))
     node.take_events()
@@ -213,7 +213,7 @@ async def test_workers_follow_ejections_of_the_hooks(node, hooks):
     assert POD_A not in node.served.group._ejected.get(0, {})
 
 
-async def test_an_answer_to_a_worker_or_a_probe_ends_the_ejection_of_the_hooks(node, hooks):
+async def test_a_dial_or_probe_success_ends_the_hooks_ejection(node, hooks):
     node.fail()
     number = node.served.group.number
     node.plane.receive(0, Returned(number, POD_A))
@@ -224,7 +224,7 @@ async def test_an_answer_to_a_worker_or_a_probe_ends_the_ejection_of_the_hooks(n
     assert hooks.readmitted == [(NAME, POD_A)]
 
 
-async def test_a_failure_is_a_failed_probe_of_a_service_port_of_path_auto(node, hooks, make, plane):
+async def test_a_failed_dial_counts_as_a_failed_probe_for_path_auto(node, hooks, make, plane):
     node.serve(AUTO)
     auto = node.served_ports.auto_paths
     auto.note(POD_A, None)
@@ -239,7 +239,7 @@ async def test_a_failure_is_a_failed_probe_of_a_service_port_of_path_auto(node, 
 
 
 @pytest.mark.parametrize("dials", [1, 2, 10])
-async def test_dials_that_fail_at_a_healthy_endpoint_are_counted_and_eject_nothing(
+async def test_failed_dials_to_a_healthy_endpoint_are_counted_without_an_ejection(
     node, hooks, make, plane, dials, caplog
 ):
     node.serve(AUTO)
@@ -263,7 +263,7 @@ async def test_dials_that_fail_at_a_healthy_endpoint_are_counted_and_eject_nothi
     assert node.probed.begun == 1
 
 
-async def test_an_endpoint_is_ejected_where_there_was_no_room_for_the_event(node, hooks):
+async def test_an_endpoint_whose_failure_event_was_lost_is_ejected_after_a_probe(node, hooks):
     hooks.count((NAME, POD_A), refused=2)
     await node.read()
     assert (hooks.ejected(), node.endpoint.cause) == ({}, None)
@@ -276,7 +276,7 @@ async def test_an_endpoint_is_ejected_where_there_was_no_room_for_the_event(node
     ("failed", "is_trouble"),
     [("unanswered", True), ("refused", False)],
 )
-async def test_dials_without_an_answer_from_an_endpoint_that_answers_this_node_are_trouble(
+async def test_unanswered_dials_to_an_endpoint_reachable_from_this_node_are_trouble(
     node, hooks, failed, is_trouble
 ):
     node.healthy |= {POD_A, POD_B}
@@ -292,7 +292,7 @@ async def test_dials_without_an_answer_from_an_endpoint_that_answers_this_node_a
     assert (node.port.unanswered is not None) is is_trouble
 
 
-async def test_an_answered_probe_after_a_failed_one_ends_the_ejection(node, hooks):
+async def test_a_successful_probe_after_a_failed_probe_ends_the_ejection(node, hooks):
     node.fail()
     node.healthy.add(POD_A)
     node.fail()
@@ -300,7 +300,7 @@ async def test_an_answered_probe_after_a_failed_one_ends_the_ejection(node, hook
     assert (hooks.ejected(), hooks.readmitted) == ({}, [(NAME, POD_A)])
 
 
-async def test_the_result_of_a_probe_for_a_vanished_service_port_has_no_effect(node, hooks):
+async def test_a_probe_result_for_a_removed_service_port_has_no_effect(node, hooks):
     hooks.fail((NAME, POD_A))
     node.connections._take_events()
     node.served_ports.retire(node.served.plan.key)
@@ -308,9 +308,7 @@ async def test_the_result_of_a_probe_for_a_vanished_service_port_has_no_effect(n
     assert (hooks.ejected(), node.probed.wanted) == ({}, [])
 
 
-async def test_the_result_of_a_probe_of_an_endpoint_that_has_left_has_no_effect(
-    node, hooks, caplog
-):
+async def test_a_probe_result_for_a_removed_endpoint_has_no_effect(node, hooks, caplog):
     hooks.fail((NAME, POD_A))
     node.connections._take_events()
     node.serve(KERNEL, POD_B.ip)
@@ -318,7 +316,7 @@ async def test_the_result_of_a_probe_of_an_endpoint_that_has_left_has_no_effect(
     assert (hooks.ejected(), node.probed.wanted, caplog.messages) == ({}, [], [])
 
 
-async def test_open_connections_of_an_earlier_process_are_open_and_no_others_counted(node, hooks):
+async def test_only_open_connections_of_an_earlier_process_are_counted_as_active(node, hooks):
     hooks.count((NAME, POD_A), established=9, ended=7)
     hooks.inherited = dict(hooks.counted)
     port = await node.read()
@@ -328,7 +326,7 @@ async def test_open_connections_of_an_earlier_process_are_open_and_no_others_cou
     assert (port.connections, port.active) == (1, 0)
 
 
-async def test_ejections_that_began_before_the_process_are_shown(node, hooks):
+async def test_ejections_older_than_the_process_are_shown(node, hooks):
     hooks.eject(NAME, POD_A, EventKind.REFUSED)
     node.connections = node.component()
     await node.read()
@@ -338,7 +336,7 @@ async def test_ejections_that_began_before_the_process_are_shown(node, hooks):
     assert node.endpoint.ejected_for_s is None
 
 
-async def test_an_ejection_reported_during_a_reading_takes_precedence(node, hooks):
+async def test_an_ejection_reported_during_a_read_takes_precedence(node, hooks):
     read = hooks.ejected
 
     def read_and_fail():
@@ -355,7 +353,7 @@ async def test_an_ejection_reported_during_a_reading_takes_precedence(node, hook
     assert POD_A in node.served.group._ejected.get(hooked_connections._HOOKS, {})
 
 
-async def test_the_page_shows_the_clients_translated_at_connect(node, hooks):
+async def test_the_page_shows_clients_translated_by_the_hooks(node, hooks):
     (frontend,) = (await node.read()).frontends
     assert frontend.target == format_target(PathView(socket_connections=0), WEB)
     assert node.port.socket_connections == 0
@@ -365,7 +363,7 @@ async def test_the_page_shows_the_clients_translated_at_connect(node, hooks):
     assert frontend.target.endswith(f" by rules, as {hooks.left[WEB]}")
 
 
-async def test_the_state_of_the_hooks_is_a_fact_of_the_node(node, hooks):
+async def test_the_state_of_the_hooks_is_shown_in_the_node_facts(node, hooks):
     hooks.state = replace(hooks.state, problem="cannot attach connect4: EPERM")
     facts = StatusFacts()
     node.connections.show(facts)
@@ -383,7 +381,7 @@ class Tasks:
         self.runs[name] = run
 
 
-async def test_the_ends_of_connections_are_observed_while_something_watches(node, hooks):
+async def test_connection_ends_are_observed_while_a_watcher_exists(node, hooks):
     tasks = Tasks()
     await node.connections.start(tasks)
     observe = asyncio.create_task(tasks.runs["socket events"]())
@@ -416,7 +414,7 @@ async def test_the_ends_of_connections_are_observed_while_something_watches(node
     assert not asyncio.get_running_loop().remove_reader(hooks.event_descriptor)
 
 
-async def test_connection_ends_lost_for_lack_of_room_are_omitted(node, hooks):
+async def test_connection_ends_lost_to_a_full_buffer_are_counted_as_omitted(node, hooks):
     records, filters = node.connections._records, [ConnectionFilter()]
     records.observe(filters)
     hooks.count((NAME, POD_A), established=9, ended=9, lost=4)
@@ -426,7 +424,7 @@ async def test_connection_ends_lost_for_lack_of_room_are_omitted(node, hooks):
     assert records.observe(filters).left_out == [(filters[0], 5)]
 
 
-async def test_counts_that_cannot_be_read_leave_the_facts_unchanged(node, hooks, monkeypatch):
+async def test_unreadable_hook_counters_leave_the_facts_unchanged(node, hooks, monkeypatch):
     hooks.count((NAME, POD_A), established=3)
     assert (await node.read()).connections == 3
 

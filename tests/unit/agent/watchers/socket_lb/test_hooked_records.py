@@ -53,7 +53,7 @@ def observed(*events, **wanted):
         pytest.param(1, "", "reset", True, id="reset"),
     ],
 )
-def test_the_last_state_shows_how_a_connection_ended(state, ended_by, cause, is_failed):
+def test_the_final_tcp_state_shows_how_a_connection_ended(state, ended_by, cause, is_failed):
     (one,), _ = observed(event(tcp_state=state))
     assert (one.ended_by, one.cause, one.is_failed) == (ended_by, cause, is_failed)
     assert (one.endpoint, one.waited_s, one.duration_s) == (str(POD), 0.001, 2.0)
@@ -66,19 +66,19 @@ def test_the_last_state_shows_how_a_connection_ended(state, ended_by, cause, is_
         pytest.param(Result.UNANSWERED, "endpoint-silent", id="unanswered"),
     ],
 )
-def test_a_dial_without_an_answer_is_a_failed_client(result, code):
+def test_an_unanswered_dial_is_a_failed_client(result, code):
     (one,), _ = observed(event(result), failed=True)
     assert (one.event, one.code, one.endpoint) == ("refused", code, "")
     assert [(each.endpoint, each.cause) for each in one.failed] == [(str(POD), code)]
 
 
-def test_a_client_that_gives_up_is_no_failure():
+def test_a_client_giving_up_is_not_a_failure():
     (one,), _ = observed(event(Result.GIVEN_UP))
     assert (one.ended_by, one.cause, one.is_failed) == ("client", "left", False)
     assert observed(event(Result.GIVEN_UP), failed=True) == ([], [])
 
 
-def test_records_without_room_are_counted_as_left_out():
+def test_records_beyond_the_limit_are_counted_as_omitted():
     records, left_out = observed(*[event()] * 200)
     assert len(records) + sum(left_out) == 200
     assert left_out
@@ -94,7 +94,7 @@ def test_records_without_room_are_counted_as_left_out():
         pytest.param({"failed": True}, [7], id="failures"),
     ],
 )
-def test_records_lost_in_the_programs_count_for_each_filter_that_may_match(wanted, left_out):
+def test_records_lost_in_bpf_programs_count_for_each_possibly_matching_filter(wanted, left_out):
     records, filters = Records(Tuning()), [ConnectionFilter(**wanted)]
     records.observe(filters)
     records.leave_out(WEB.name.prefixes, 3)

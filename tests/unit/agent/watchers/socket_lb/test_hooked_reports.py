@@ -44,7 +44,7 @@ def rig():
     return Rig()
 
 
-def test_without_a_change_there_is_no_report(rig):
+def test_unchanged_counters_produce_no_report(rig):
     assert len(rig.look(established=1)) == 1
     assert rig.look(established=1) == []
 
@@ -62,7 +62,7 @@ def test_an_endpoint_without_counters_is_forgotten_even_without_a_service_port(r
     assert rig.reports.compare({}, {}) == {}
 
 
-def test_a_success_without_an_ejection_is_of_now(rig):
+def test_a_success_without_an_ejection_has_the_current_time(rig):
     rig.look(established=1)
     assert (rig.dials.succeeded_at, rig.dials.is_on) == (rig.now, False)
 
@@ -77,7 +77,7 @@ def test_an_ejected_endpoint_keeps_its_last_failure(rig):
     assert rig.dials.succeeded_at == 100.0
 
 
-def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):
+def test_failures_without_an_event_are_still_to_be_evaluated(rig):
     rig.reports.noted(*AT)
     (new,) = rig.look(refused=3)
     assert new.unreported == [(POD, Failure.REFUSED, 2)]
@@ -87,7 +87,7 @@ def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):
     assert (rig.dials.is_on, rig.dials.part.failures) == (False, 0)
 
 
-def test_more_failures_of_an_ejected_endpoint_are_of_now(rig):
+def test_further_failures_of_an_ejected_endpoint_have_the_current_time(rig):
     rig.ejected = {AT: 3.0}
     (new,) = rig.look(refused=2)
     assert new.unreported == []
@@ -95,7 +95,7 @@ def test_more_failures_of_an_ejected_endpoint_are_of_now(rig):
     assert (dials.failures, dials.last_at, dials.failure) == (2, rig.now, "silent")
 
 
-def test_an_endpoint_removed_and_added_begins_at_zero(rig):
+def test_a_removed_and_re_added_endpoint_starts_at_zero(rig):
     rig.look(established=5, ended=2)
     rig.look(established=1)
     counters = rig.group.counters_of(POD)
@@ -104,7 +104,7 @@ def test_an_endpoint_removed_and_added_begins_at_zero(rig):
     assert counters.active == 0
 
 
-def test_the_ejections_of_a_group_come_from_its_last_report(rig):
+def test_a_groups_ejections_come_from_its_last_report(rig):
     rig.ejected = {AT: 3.0}
     rig.look(refused=1)
     assert rig.reports.is_ejected(WEB, POD)
