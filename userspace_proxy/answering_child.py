@@ -72,7 +72,8 @@ class AnsweringChild:
             status = end_child(self._process, _END_WITHIN_S)
             raise ChildEnded(f"ended with status {status}") from exc
         except BaseException:
-            # For example Ctrl-C. The answer may still come: another call must not receive it.
+            # The exception may be Ctrl-C. The answer may still come: another call must not receive
+            # it.
             self._link.close()
             raise
 

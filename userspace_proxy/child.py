@@ -12,8 +12,8 @@ from typing import IO
 
 # The file of the running program, even if an upgrade has removed or replaced it.
 RUNNING_INTERPRETER = "/proc/self/exe"
-# The child is isolated, with this process's module path: ``-m`` would search the current directory
-# first, and the child starts with this process's privileges.
+# The program of a child. It runs isolated, with this process's module path: ``-m`` would search the
+# current directory first, and the child starts with this process's privileges.
 _PROGRAM = """\
 import os, sys
 sys.path[:] = sys.argv[1].split(os.pathsep)

@@ -20,7 +20,8 @@ from .errors import PlatformError, SandboxError, UserspaceProxyError
 # loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md). conntrack.min, kube-proxy's
 # least number of tracked connections, is the same.
 DESCRIPTORS_MAX = 262_144
-# macOS rejects limits above kern.maxfilesperproc, which is at least this. Source: its setrlimit(2).
+# The limit on macOS, which rejects limits above kern.maxfilesperproc; that is at least this.
+# Source: its setrlimit(2).
 _OPEN_MAX = 10_240
 
 

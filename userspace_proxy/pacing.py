@@ -25,7 +25,7 @@ class Pacing:
         return max(self.every_s, min(took_s / self.share, self.longest_s))
 
     def note(self, began: float, ended: float) -> None:
-        """Set when the work is due again, after a run."""
+        """Schedule the next run, after a run that began and ended at these times."""
         self.due = began + self.wait_s(ended - began)
 
 

@@ -18,18 +18,18 @@ REMOVED = "[removed]"
 _SECRET_BYTES_MIN = 6
 """The minimum length of the user's own secrets; shorter ones occur in ordinary words."""
 _WORD_MIN = 32
-"""From this length on, a word of upper case, lower case and digits counts as a secret; a UUID has
+"""The length from which a word of upper case, lower case and digits counts as a secret; a UUID has
 36 characters, but no upper case."""
-# Such passwords aren't searched for in output, because names like them would be removed, too.
+# Passwords like these aren't searched for in output, because names like them would be removed, too.
 _LIKE_A_NAME = re.compile(r"[a-z-]{,19}|.{,7}", re.DOTALL)
-# Matches DB_PASS and dbPass, but neither bypass nor BYPASS.
+# The beginning of a word in a name: it matches DB_PASS and dbPass, but neither bypass nor BYPASS.
 _BEGINS = r"(?:(?<![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))"
 _NAMES = (
     rf"passw(?:or)?d|passphrase|passcode|{_BEGINS}(?:admin|db|key|root|store|user)?pass(?![a-z])"
     r"|token|(?:access|account|api|encryption|master|private|secret|shared|signing|storage)[_-]?key"
 )
-# These are ordinary words, too: as names of secrets, they must end there, and an unquoted value
-# after a colon must contain a digit.
+# Names of secrets that are ordinary words, too: they must end there, and an unquoted value after a
+# colon must contain a digit.
 _ALONE = (
     rf"{_BEGINS}(?:auth|bearer|cookies?|cred(?:ential)?s?|jwt|pw|(?:j|php)?sess(?:ion)?(?:[_-]?id)?"
     r"|sig)"
@@ -37,18 +37,18 @@ _ALONE = (
 )
 _KEY = rf"(?:{_NAMES}|client[_-]?secret|secret[_-]?key|client-?key-?data)[\"'\\]{{0,2}}"
 _FORMS = {
-    # Also base64, as in kubeconfigs.
+    # This also matches base64, as in kubeconfigs.
     "private key": r"()-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,-]*",
     "ls0tls1crudj": r"()\bLS0tLS1CRUdJ[A-Za-z0-9+/=]*",
     "authorization cookie -token x-api-key": (
         r"(?i)((?<![\w/.-])(?:proxy-|set-)?(?:authorization|cookie|x-[a-z]{1,20}-token|x-api-key)"
         r"[\"'\\]{0,2}\s{0,3}[:=]\s{0,3}[\"'\\]{0,2})[^\r\n\"'\\<>]+"
     ),
-    # Not "basic authentication".
+    # This doesn't match "basic authentication".
     "bearer basic negotiate": (
         r"\b((?i:bearer|basic|negotiate)\s{1,3})(?=[a-z._~+/-]{0,200}[A-Z0-9=])[\w.~+/=-]{6,}"
     ),
-    # Not "shop/token: refused", nor "cannot read token: Permission denied", without a digit.
+    # Neither "shop/token: refused" nor "cannot read token: Permission denied" has a digit.
     "pass token key= key: key\" key' key-data keydata secret": (
         rf"(?i)((?:{_KEY}=|(?<![\w/.-]){_KEY}:\s{{0,3}}(?=[\"'\\]|(?-i:[A-Za-z._-]{{0,200}}\d))"
         r"|--(?:token|password|client-key|client-secret)\s{1,3})[\"'\\]{0,2})[^\s,;&)\"'\\<>]+"

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from .errors import UserspaceProxyError
 
 FILE_BYTES_MAX = 64 << 20
-"""Several times the size for 200,000 Services."""
+"""The maximum size of a file: several times the size for 200,000 Services."""
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 PARTIES_MAX = 10_000
 """The number of parties whose last turn is remembered; others count as new, and are first."""
-# The maximum wait, as a multiple of the turn, which leaves a party a ninth of a core.
+# The maximum wait as a multiple of the turn, which leaves a party a ninth of a core.
 _MOST_TIMES = 8
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-# The only declaration. Between releases it is the next release's; the commit identifies builds.
+# The only declaration of the version. Between releases it is the next one; the commit identifies
+# builds.
 __version__ = "0.1.0"
 
 _SHOWN = 12

@@ -40,7 +40,7 @@ class Backend:
     requests: Sequence[SeenRequest] = ()
     """The last requests, oldest first; empty unless it is an HTTP server of the test."""
     is_left = False
-    """Whether its address still accepted connections when it was closed."""
+    """Whether the backend's address still accepted connections when it was closed."""
 
     def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name
@@ -112,7 +112,7 @@ class Backend:
         if self.is_own and not self._is_closed:
             self.stop()
             if self._reserved is not None:
-                # Checked now, as another program may have the port later.
+                # Check this now, because another program may have the port later.
                 self.is_left = self._accepts()
                 self._free()
             self._place.leave()

@@ -284,7 +284,7 @@ class CommandBackend(Backend):
         deadline, pause = Clocks.monotonic() + _COMMAND_READY_S, threading.Event()
         listens = False
         while True:
-            # Only once: more dials would fill the queue of a program that doesn't accept yet.
+            # Dial only once: more dials would fill the queue of a program that doesn't accept yet.
             refusal = "" if listens else self._dial()
             listens = not refusal
             status, cause = self._process.poll(), refusal or self._lack(outputs)
@@ -338,7 +338,7 @@ class CommandBackend(Backend):
     def _is_running(self) -> bool:
         if self._process is None:
             return False
-        # Not reaped here: its process group id stays reserved until it is stopped.
+        # Don't reap the process here: its process group id stays reserved until it is stopped.
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_PID, self._process.pid, how) is None

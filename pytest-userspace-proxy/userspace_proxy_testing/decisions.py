@@ -37,7 +37,7 @@ class Decision:
     client: str
     """The client's address."""
     endpoint: str
-    """As text, such as ``str(backend.address)``; empty if none answered."""
+    """The endpoint as text, such as ``str(backend.address)``; empty if none answered."""
     outcome: str
     """The ``cause`` in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
     dials: int
@@ -69,7 +69,7 @@ class Decisions(logging.Filter):
     """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
-    """Held while a recorder begins or ends, as several threads may do so."""
+    """The lock of recorders' begins and ends, as several threads may cause them."""
     _running: ClassVar[list[Decisions]] = []
     _before: ClassVar[tuple[int, bool]] = (logging.NOTSET, False)
     """The logger's level before the first recorder began, and whether it was disabled."""

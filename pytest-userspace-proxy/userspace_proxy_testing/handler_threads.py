@@ -17,7 +17,7 @@ from .calls import CallResult
 from .http_serving import AsyncHttpHandler, HttpAnswer, HttpHandler, HttpRequest
 
 MOST = 40
-"""Concurrent calls of one backend's function, as many as Starlette's; further calls wait."""
+"""The maximum of concurrent calls of a backend's function, as in Starlette; further calls wait."""
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -46,7 +46,7 @@ def in_threads(function: HttpHandler) -> AsyncHttpHandler:
 
 async def _call_in_thread(function: Callable[..., Any], argument: object) -> Any:
     result: Future[CallResult] = Future()
-    # From here on it can't be cancelled, as threads can't.
+    # From here on the call can't be cancelled, because threads can't.
     result.set_running_or_notify_cancel()
 
     def run() -> None:

@@ -36,7 +36,7 @@ class HttpRequest:
 
     method: str
     path: str
-    """Including the query."""
+    """The path, including the query."""
     headers: dict[str, str]
     """Header values, keyed by lower-case name."""
     body: bytes
@@ -56,9 +56,9 @@ class SeenRequest:
     method: str
     """The HTTP method, such as ``GET``."""
     path: str
-    """Including the query."""
+    """The path, including the query."""
     status: int | None = None
-    """None until it was answered."""
+    """The status; None until the request was answered."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} → {self.status or 'no answer'}"
@@ -86,7 +86,8 @@ class HttpServer:
                 return
             status, body = await _answer(self._handler, request)
             is_kept = _keeps(request)
-            # Set before the client can read the answer: its test may fail at once and print this.
+            # This is set before the client can read the answer: its test may fail at once and print
+            # this.
             seen.status = status
             writer.write(_head(status, len(body), is_kept=is_kept))
             if request.method != "HEAD":

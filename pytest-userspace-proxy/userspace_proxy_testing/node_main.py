@@ -64,7 +64,7 @@ class NodeProxy(ProxyWithDecisions):
 
     @property
     def has_left_something(self) -> bool:
-        """Whether it left an object in the kernel when it closed."""
+        """Whether the proxy left an object in the kernel when it closed."""
         return self._object.left_behind
 
 

@@ -97,7 +97,7 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
         reason: The missing requirement, with the remedy.
     """
     text = f"{request.fixturename}: {reason}"
-    # Without the cause, which pytest would show as well.
+    # Raise this without the cause, which pytest would show as well.
     if _is_required(request.config):
         raise pytest.fail.Exception(text, pytrace=False) from None
     raise pytest.skip.Exception(text) from None
@@ -259,7 +259,7 @@ def pytest_runtest_makereport(
     report = yield
     stash = item.config.stash
     if call.when == "setup" and _RECORD in item.stash:
-        # The test is run again, which gets its own record.
+        # The test is run again, and the new run gets its own record.
         del item.stash[_RECORD]
     running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
     if call.when == "teardown":
@@ -346,7 +346,7 @@ def pytest_make_collect_report(
         collector.config.stash[_SKIPS_MODULES] = True
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: {problem}")
-        # With a call, pytest would treat it as a failure and enter its debugger.
+        # If it had a call, pytest would treat this as a failure and enter its debugger.
         report.__dict__.pop("call")
     elif _is_required(collector.config):
         needed = sorted({name for node in report.result for name in _fixtures_of(node)})

@@ -108,7 +108,7 @@ class RecordedTest(msgspec.Struct):
     worker: str
     """pytest-xdist's worker; empty without one."""
     version: int = VERSION
-    """Within a version fields are only added; existing ones keep names and meanings."""
+    """The version of this form: within a version fields are only added, and keep their meanings."""
     failures: list[RecordedFailure] = []
     """The failures, at least one, in chronological order."""
 

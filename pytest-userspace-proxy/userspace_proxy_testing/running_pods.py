@@ -136,12 +136,12 @@ class RunningPod:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The pod's name."""
         return self.key.name
 
     @property
     def is_ready(self) -> bool:
-        """Its condition ``Ready``; an assignment is in force at once."""
+        """The pod's condition ``Ready``; an assignment is in force at once."""
         return self._is_ready
 
     @is_ready.setter

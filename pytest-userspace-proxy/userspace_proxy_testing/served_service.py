@@ -69,7 +69,7 @@ class ServiceHandle(Protocol):
 
     @property
     def key(self) -> ServiceKey:
-        """Its namespace and name."""
+        """The Service's namespace and name."""
 
     @property
     def address(self) -> SocketAddress:

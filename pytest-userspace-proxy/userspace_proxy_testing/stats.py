@@ -40,7 +40,7 @@ class ServiceStats:
         return self.endpoints[endpoint]
 
     def __repr__(self) -> str:
-        # On one line, because pytest's assertion explanations print a line feed as \\n.
+        # Print each on one line, because pytest's assertion explanations print a line feed as \\n.
         each = [
             f"{name}: {plural(traffic.connections, 'connection')}, "
             f"{plural(traffic.failures, 'failed dial')}"

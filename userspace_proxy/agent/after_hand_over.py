@@ -37,17 +37,18 @@ from .rounds.tasks import first_of, pause
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Set in the environment of a process that takes the node back.
+# The environment variable that marks a process that takes the node back.
 _MARK = "USERSPACE_PROXY_TAKES_BACK"
-# Prefix that hides Python's variables from the waiting program.
+# The prefix that hides Python's variables from the waiting program.
 _KEPT = "USERSPACE_PROXY_KEPT_"
 # The time limit for a trial start, which takes some 20 ms on an idle node.
 _START_S = 5.0
 # The pause between two starts. A start that finds the lock held takes milliseconds; workers wait 10
 # minutes.
 _AGAIN_S = 1.0
-# A second SIGTERM or SIGINT ends the program, and leaves the workers to the next process; both are
-# blocked until it handles them. This process's inherited descriptors are for the command, too.
+# The program that waits. A second SIGTERM or SIGINT ends it, and leaves the workers to the next
+# process; both signals are blocked until it handles them. It passes this process's inherited
+# descriptors on to the command.
 _WAIT = f"""\
 import os, signal, sys
 link = int(sys.argv[1])
@@ -113,8 +114,8 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
     link = -1 if connection is None else connection.fileno()
     restore = contextlib.ExitStack()
     try:
-        # Signals from now on are handled by that program; or by this one, if that program can't
-        # start, or if the kernel delivers a signal to another thread of this one before.
+        # From here on, that program handles signals. This program still does if that one can't
+        # start, or if the kernel has already delivered a signal to another thread of this one.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         restore.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
         _check_start([*command, "import os, signal, sys"], environment)

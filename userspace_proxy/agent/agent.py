@@ -139,7 +139,7 @@ class Agent:
         label = worker_label(options) if steering.name != "none" else None
         if label is not None:
             self._previous_workers = await adopt(label, stack)
-        # First, because processes start while this one reads rules.
+        # Start the workers first: their processes start while this one reads rules.
         plane = self._plane = self._open_plane(steering, label)
         recovered = await steering.start()
         owners = OwnerSockets(self._previous_workers.kept if self._previous_workers else None)
@@ -192,7 +192,7 @@ class Agent:
             asyncio.get_running_loop(),
             self._options.workers,
             self._options.tuning,
-            # Even if addresses can't be preserved yet: the kernel may allow it later.
+            # Keep it even if addresses can't be preserved yet: the kernel may allow it later.
             keeps_net_raw=steering.name != "none" and self._options.preserves_client_address,
             label=label,
             previous_workers=self._previous_workers,
@@ -224,8 +224,8 @@ class Agent:
         if self._plane is not None:
             await self._plane.idle(drain_s - last_s)
         await self._supervisor.stop()
-        # First, so no client is steered to a closed port. The remaining kernel state goes last:
-        # open connections need it.
+        # Stop steering first, so that no client is steered to a closed port. The remaining kernel
+        # state is removed last, because open connections need it.
         if self._steering is not None:
             await steer_nothing(self._steering)
         # Before this process's first round, rules steer to the previous workers.
@@ -249,7 +249,7 @@ class Agent:
             left := await previous_workers.answered(LAST_ANSWER_S)
         ):
             _log.error(
-                "workers of the previous run did not answer in time, leaving them",
+                "workers of the previous run did not answer in time, leaving them running",
                 extra={"count": left},
             )
 

@@ -41,7 +41,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SyncComponent(sync, served_ports, steering)
     yield Scaling(core)
     yield EjectedEndpoints(plane, served_ports, steering, can_probe=options.dialer is None)
-    # Before the status servers, whose imports take long.
+    # This component precedes the status servers, whose imports take long.
     yield last_state
     yield names_of_endpoints
     answers = KernelAnswers(steering, served_ports, read_forward_rules)
@@ -66,5 +66,5 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SourceComponent(source, names_of_endpoints.publish)
     if options.ready_socket:
         yield ReadySocket(options.ready_socket, source, progress, plane)
-    # Last, so that an earlier failure leaves the node to the previous process.
+    # This component is last, so that an earlier failure leaves the node to the previous process.
     yield Relief(core.previous_workers, progress, plane, options)

@@ -1,4 +1,4 @@
-"""Creates and connects the parts that carry a proxy's traffic, and the watchers that rounds ask."""
+"""Creates and connects the parts that carry traffic, and the watchers that sync rounds query."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Core:
     previous_workers: PreviousWorkers | None
     plane: Plane
     client_addresses: ClientAddresses | None
-    """None if they aren't preserved."""
+    """The preservation of client addresses; None if they aren't preserved."""
     kernel: KernelOffers = LACKS_NOTHING
     recovered: InitVar[Mapping[Frontend, int]]
     pool: InitVar[PortPool]

@@ -111,7 +111,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not name_proofs.can_prove():
-            # This holder would refuse, too, and may be any process of this user.
+            # The holder would refuse this process, too, and may be any process of this user.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         try:
@@ -236,7 +236,7 @@ async def end_workers(label: str) -> bool:
         ) as previous_workers:
             if Clocks.monotonic() > until:
                 extra = {"count": len(socks)}
-                _log.error("workers did not exit in time, leaving them", extra=extra)
+                _log.error("workers did not exit in time, leaving them running", extra=extra)
                 break
             # Workers obey only a process that has received their sockets.
             await previous_workers.adopt()
@@ -275,7 +275,8 @@ class Relief(Component):
         await self._plane.serves(lambda: pause(_LOOK_S))
         if previous_workers is not None:
             await previous_workers.all_entries()
-        # In one step with the drain: from here on, the previous process doesn't take the node back.
+        # Report this in the same step as the drain: from here on, the previous process doesn't take
+        # the node back.
         if options.report_serving is not None:
             options.report_serving()
         if previous_workers is None:

@@ -25,7 +25,7 @@ from ..kernel.net_admin_proof import Prover
 from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
-# How the kernel lists such a name.
+# A lock's name as the kernel lists it.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
 # How long to wait for room in the holder's accept queue, which other processes also fill.
 _ROOM_S = 5.0
@@ -45,7 +45,7 @@ class NodeLock:
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
         self.listener: ProvenSocket | None = None
-        """Set while the lock is held: accept connections, so that the kernel's queue has room.
+        """The held lock's socket, or None; accept connections to keep room in the kernel's queue.
 
         A process that only asks whether the lock is held has its answer from the kernel by then."""
 
@@ -80,7 +80,7 @@ class NodeLock:
             if exc.errno != errno.EADDRINUSE:
                 raise
         self._refuse(abstract_sockets.find_listeners([self._name]).values())
-        # No other program can predict this name and bind it, or take its proofs' sockets, too.
+        # No other program can predict this name, and bind it or take its proofs' sockets.
         name = f"{self._name}#{secrets.token_hex(8)}"
         return name, ProvenSocket(name)
 
@@ -98,7 +98,7 @@ class NodeLock:
             if name_proofs.can_prove():
                 hint = "start it with --take-over to relieve that one, or stop that one first"
             else:
-                # It may be any process of this user, not a proxy.
+                # The holder may be any process of this user, not a proxy.
                 hint = "stop it first, if it is one, or run with --steering=none"
             raise LockHeld(f"cannot start: another {running} steers this node", hint=hint)
 

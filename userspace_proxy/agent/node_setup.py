@@ -1,7 +1,7 @@
 """Prepares a node for a steering that changes its kernel: lock, refuse port, connection tracking.
 
-Each step registers its undoing with the given exit stack. What the agent does for hooks at
-connect(), from their check to their removal, is here.
+Each step registers its undoing with the given exit stack. This module also checks and removes the
+connect() hooks.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         try:
             await agent.start()
         except LockHeld:
-            # A fresh agent for each try.
+            # Each attempt needs a new agent.
             agent = Agent(settings.steering, source, options, kernel)
             raise
 
@@ -268,7 +268,7 @@ def make_options(settings: Settings) -> Options:
     return replace(
         settings.as_options(Options),
         tuning=settings.as_options(Tuning),
-        # These depend on this host or process, or on two settings.
+        # These values depend on this host or process, or on two settings.
         node_name=settings.node_name,
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         is_own_namespace=is_own_namespace(),

@@ -40,8 +40,8 @@ _UNUSED_S = 5.0
 # The longest pause between retries. At this rate, thousands of nodes whose role doesn't permit
 # Leases don't load the server.
 _RETRY_S = 60.0
-# How long dials may take to settle: with longer dials, rounds would be longer than clients should
-# wait.
+# The maximum wait for dials in progress before a vote is acknowledged; a longer wait would make
+# clients wait longer than they should.
 _SETTLE_MAX_S = 5.0
 
 
@@ -71,7 +71,7 @@ class Scaling(Component):
         )
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow waiting clients; report demand, take the Lease if it is free, and follow it.
+        """Start to watch waiting clients, report demand, take a free Lease, and watch the Lease.
 
         Acknowledgements of the previous process are restored before any Service is served.
         """
@@ -169,7 +169,7 @@ class _Resting:
         await self._node.look()
 
     async def _follow(self) -> None:
-        """Follow the holder's Lease until the server ends the watch."""
+        """Watch the holder's Lease until the server ends the watch."""
         async for lease in self._leases.follow(HOLDER):
             self._holder.see(lease)
             await self._node.follow(read_counts(lease).round)

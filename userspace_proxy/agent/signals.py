@@ -23,11 +23,11 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 # Signals that are ignored. By default they end the process; `cli.commands` ignores them until they
 # are handled here.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
-# timeout(1) and some supervisors signal the child and then its process group, 1 ms apart, as a
-# single request. A person needs longer to press Ctrl-C again.
+# The time within which two signals are a single request: timeout(1) and some supervisors signal the
+# child and then its process group, 1 ms apart. A person needs longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
-# The time is waited out in several timers. On a busy machine one timer may be late by more than the
-# whole time; a signal that arrived meanwhile is handled before the next timer.
+# The number of timers that measure this time. On a busy machine one timer may be late by more than
+# the whole time; a signal that arrived meanwhile is handled before the next timer.
 _STEPS = 3
 
 

@@ -101,10 +101,10 @@ class StatusAddresses:
         is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
         if is_taken and isinstance(address.bind, tuple):
             host, port = address.bind
-            # In a thread: it reads the descriptors of all processes.
+            # Search in a thread, because this reads the descriptors of all processes.
             holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
             message += f" by {holder}" if holder else ""
-        # A copy: the traceback of a raised error keeps its frames' objects alive.
+        # Store a copy: the traceback of a raised error keeps its frames' objects alive.
         address.condition.set(ListenError(message, hint=error.hint))
 
 

@@ -290,7 +290,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     """
     shown = frontend
     if frontend.last and frontend not in served.plan.frontends:
-        # Each of its ports is a frontend: one that isn't served, or any.
+        # Each port of the range is a frontend: show one that isn't served, or else any of them.
         each = [one for one in served.plan.frontends if frontend.has(one)]
         lacking = (f for f in each if f not in served.listeners or f in served.unsteered)
         frontend = next(lacking, each[0])

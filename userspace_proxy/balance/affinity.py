@@ -22,9 +22,9 @@ AffinityEntry = tuple[str, SocketAddress, float]
 
 # The maximum number of entries: 32 MiB in each worker, for the clients of all its Service ports.
 MAX_ENTRIES = 131_072
-# An entry takes up to 270 bytes (measured, IPv6).
+# The memory of an entry: up to 270 bytes (measured, IPv6).
 ENTRY_BYTES = 256
-# Entries dropped in one step, which takes 10 ms.
+# The number of entries dropped in one step, which takes 10 ms.
 _STEP_ENTRIES = 8192
 
 

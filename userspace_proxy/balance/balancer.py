@@ -13,7 +13,7 @@ Rule 2: a pick pins the client at once, so that connections that begin at the sa
 one endpoint; if it fails, the next pick pins the client to another.
 Rule 3: a client that is pinned to a standby endpoint leaves it as soon as an endpoint of a better
 priority may be dialled.
-Rule 4: no pick iterates over all ejected endpoints (``level``).
+Rule 4: no pick iterates over all ejected endpoints (``priority_level``).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ tries only dead ones. Without this bound a client might dial thousands of dead e
 # many were silent a moment ago, so were the others.
 _LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
-# Cost: shared by all balancers that have ejected no endpoint yet; nothing is added to it.
+# Cost: all balancers that have ejected no endpoint yet share this object; nothing is added to it.
 _NO_EJECTIONS = Ejections()
 
 
@@ -94,7 +94,7 @@ class Balancer:
         shares_as: str = "",
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
-        """May be replaced."""
+        """The strategy of the first priority; may be replaced."""
         self.standby_strategies: Sequence[Strategy] = ()
         """Strategies of the priorities after the first, each with its own turn. May be replaced;
         a priority without one uses ``strategy``."""
@@ -135,7 +135,7 @@ class Balancer:
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
         self._ejections.keep(self._usable)
-        # As of the last pick: later changes are reported relative to it.
+        # Use the last pick's ejections: later changes are reported relative to them.
         out = self._ejections.out(-math.inf)
         self._levels = _levels(endpoints, self._usable, standbys, out)
         self._first = self._levels[0].endpoints

@@ -17,12 +17,13 @@ from collections.abc import Iterable
 
 _BITS = 64
 _MASK = (1 << _BITS) - 1
-# 2**64 divided by the golden ratio, made odd: a product's upper bits depend on all lower bits.
+# The factor of products: 2**64 divided by the golden ratio, made odd, so that a product's upper
+# bits depend on all lower bits.
 _FACTOR = 0x9E3779B97F4A7C15
 _INVERSE = pow(_FACTOR, -1, 1 << _BITS)
 _LANE_BITS = 2 * _BITS
 _LANE_BYTES = _LANE_BITS // 8
-# Up to this many numbers, multiplying them one by one is faster.
+# The number of factors up to which multiplying them one by one is faster.
 _FEW = 40
 
 

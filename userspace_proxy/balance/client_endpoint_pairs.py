@@ -21,7 +21,7 @@ class PairCounts:
         self._counts[pair] = self._counts.get(pair, 0) + 1
 
     def remove(self, client: str, endpoint: SocketAddress) -> None:
-        """Stop counting one that :meth:`add` has counted."""
+        """Stop counting a connection, or flow, that :meth:`add` has counted."""
         pair = client, endpoint
         left = self._counts[pair] - 1
         if left:
@@ -43,7 +43,7 @@ class Pairs:
     def note(self, client: str, endpoint: SocketAddress, now: float) -> None:
         """Remember a pair for a minute."""
         until = self.until
-        # Moves it to the end.
+        # Removing the pair first moves it to the end.
         until.pop((client, endpoint), None)
         if len(until) >= MAX_PAIRS:
             del until[next(iter(until))]

@@ -57,7 +57,7 @@ class Ejections:
 
     def __init__(self, on_change: Callable[[SocketAddress, bool], object] | None = None) -> None:
         self.ejected: dict[SocketAddress, _Ejection] = {}
-        """Including endpoints due for a probe; read-only for callers."""
+        """The ejected endpoints, including endpoints due for a probe; read-only for callers."""
         self._on_change = on_change
         self._out: dict[SocketAddress, None] = {}
         self._ends: list[tuple[float, SocketAddress]] = []

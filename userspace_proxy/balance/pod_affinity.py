@@ -38,7 +38,7 @@ class PodAffinity:
         self._table.timeout_s = seconds
 
     def serve(self, endpoints: Collection[SocketAddress]) -> None:
-        """Follow the port's endpoints; of several at one address the first one counts."""
+        """Store the port's endpoints; of several endpoints at one address the first one counts."""
         self._pods = _Pods(endpoints)
 
     def lookup(

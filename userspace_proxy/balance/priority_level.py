@@ -21,13 +21,13 @@ from typing import cast
 
 from ..model import SocketAddress
 
-# A pick may skip this many ejected candidates, or this share of all: skipping one costs up to 2 us
-# (weights), rebuilding the list 1 us per candidate.
+# The number of ejected candidates, or their share of all, that a pick may skip: skipping one costs
+# up to 2 us (weights), rebuilding the list 1 us per candidate.
 SKIPPED_MAX = 16
 _SKIPPED_PART = 32
-# In so short a list a missing endpoint matters at once, and a new list costs less than a dial.
+# The length of a short list: a missing endpoint matters, and a new list costs less than a dial.
 SHORT = 64
-# With more candidates than SHORT, a returned endpoint may be listed up to a second later.
+# How long a returned endpoint may be missing from a list that is longer than SHORT.
 RELIST_S = 1.0
 _NEVER = -math.inf
 # Cost: nearly all levels have no such endpoint, and share this empty dictionary.

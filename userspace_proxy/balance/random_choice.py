@@ -16,7 +16,7 @@ from ..model import SocketAddress
 from .strategy import Skip
 from .weights import Weights
 
-# Draws before the pickable endpoints are listed instead, which visits all endpoints.
+# The number of draws before the pickable endpoints are listed instead, which visits all endpoints.
 DRAWS = 16
 
 

@@ -69,7 +69,7 @@ class WeightedRoundRobin:
         self._endpoints: Sequence[SocketAddress] = ()
         self._version = weights.version
         self._turns: list[_Turn] = []
-        """A heap."""
+        """A heap of the planned turns."""
         self._time = 0.0
         """The time of the last turn."""
 

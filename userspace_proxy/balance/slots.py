@@ -22,8 +22,9 @@ from hashlib import shake_128
 
 from ..model import DEFAULT_WEIGHT, SocketAddress
 
-# A slot takes 60 to 90 bytes in the kernel. With 8 slots per endpoint, the standard deviation of
-# an endpoint's share is a quarter of the share; with three endpoints it is a tenth.
+# The numbers of slots to choose from; a slot takes 60 to 90 bytes in the kernel. With 8 slots per
+# endpoint, the standard deviation of an endpoint's share is a quarter of the share; with three
+# endpoints it is a tenth.
 _FEW, _MORE, _MOST = 128, 1024, 4096
 _PER_ENDPOINT = 8
 _NUMBER_BYTES, _NUMBERS = 4, 1 << 32
@@ -50,7 +51,7 @@ def fill_slots(
 @functools.lru_cache(maxsize=256)
 def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[SocketAddress, ...]:
     of = dict(weighted)
-    # In one case of 150 no endpoint has drawn some slot.
+    # In one of 150 cases, no endpoint has drawn some slot by then, and the loop continues.
     until = count * (math.log(count) + 5) / sum(of.values())
     while True:
         owners = _first(of, count, until)

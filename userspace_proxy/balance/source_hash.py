@@ -33,15 +33,16 @@ CLIENTS_MAX = 16384
 endpoints, the maximum of a plan, a choice takes 0.4 ms; with few different weights 0.6 ms, with as
 many as endpoints 3.3 ms. A change of the endpoints takes a worker 20 ms."""
 CHOICES_MAX = 8 * CLIENTS_MAX
-"""Cached choices of all clients, 8 bytes each."""
+"""The maximum number of cached choices of all clients, 8 bytes each."""
 CHOICES = (1, 24, 512)
-"""Choices cached per client; the next number applies if all of these are skipped. A connection
+"""The choices cached per client; the next number applies if all of them are skipped. A connection
 dials 16 endpoints, and other clients have ejected one in 32: 24 are enough. A client that
 reconnects finds its first 16 ejected, then its first 32, until the candidates change: 512 are more
-than may be skipped of 10,000 (``level.SKIPPED_MAX``), unless nearly all are at their limit."""
+than may be skipped of 10,000 (``SKIPPED_MAX``), unless nearly all are at their limit."""
 
 _BITS = 64
-# With fewer endpoints per weight, all are compared at 0.3 µs each; handling a weight takes 0.5 µs.
+# The minimum number of endpoints per weight for handling weights separately, which takes 0.5 µs
+# each; with fewer endpoints, all are compared at 0.3 µs each.
 _ENDPOINTS_OF_WEIGHT = 4
 
 
@@ -57,9 +58,9 @@ class SourceHash:
         self._version = weights.version
         self._hashes: dict[SocketAddress, int] = {}
         self._endpoint_of: dict[int, SocketAddress] = {}
-        """Keyed by the endpoint's hash, endpoints of equal weight together."""
+        """The endpoints by their hashes, endpoints of equal weight together."""
         self._lanes = Lanes(())
-        """These hashes."""
+        """The hashes of ``_endpoint_of``."""
         self._by_weight: list[tuple[float, int]] = []
         """Each weight, with the number of its endpoints."""
         self._remembered: dict[str, tuple[SocketAddress, ...]] = {}

@@ -19,9 +19,9 @@ from typing import cast
 
 from ..model import DEFAULT_WEIGHT, SocketAddress
 
-# Source: Envoy's min_weight_percent.
+# The lowest factor. Source: Envoy's min_weight_percent.
 FLOOR = 0.1
-# Steps of a slow start; each step costs a pass over all endpoints.
+# The number of steps of a slow start; each step costs a pass over all endpoints.
 _STEPS = 50
 # Cost: nearly all Service ports have no weights, and share this empty mapping.
 _NO_WEIGHTS: Mapping[SocketAddress, int] = MappingProxyType({})
@@ -63,7 +63,7 @@ class SlowStart:
             del self._began[endpoint]
 
     def shares(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return the fraction that endpoints have of their shares now; omits full shares."""
+        """Return endpoints' slow-start factors, below 1; endpoints at full weight are omitted."""
         passed = {endpoint: now - began for endpoint, began in self._began.items()}
         for endpoint in [e for e, seconds in passed.items() if seconds >= self.seconds]:
             del self._began[endpoint]

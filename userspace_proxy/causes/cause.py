@@ -194,7 +194,7 @@ class CauseCode(enum.StrEnum):
     AGENT_BEHIND = "agent-behind"
     """A node's plan lags behind the API server; reported by tools that read all nodes."""
     NODES_DIFFER = "nodes-differ"
-    """A node differs from the others, or has an unexpected object; reported likewise."""
+    """A node differs from the others, or has an unexpected object; reported by the same tools."""
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
     AGENT_MISSING = "agent-missing"

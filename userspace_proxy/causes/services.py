@@ -13,7 +13,8 @@ from .cause import Cause, CauseCode, cause
 from .slices import NAMES_SHOWN
 
 NOTES_MAX = 10
-"""Notes of one kind (Service, addresses, slices) kept per Service port; each port repeats them."""
+"""The maximum number of notes of one kind (Service, addresses, slices) per Service port; each port
+repeats them."""
 HEALTH_CHECK_FAILS = (
     "Load balancers may treat this node as one without endpoints; it is retried every second"
 )
@@ -91,7 +92,7 @@ def external_ip_of(address: str, owner: ServiceKey | str) -> str:
 
 
 def _number_hint(about: str, kind: str, number: str, **_: str) -> str:
-    # Not the other Service: it may have the address as its cluster IP, for instance.
+    # The hint isn't about the other Service, which may have the address as its cluster IP.
     return f"Give this Service another {kind}"
 
 

@@ -147,7 +147,7 @@ def names_nothing(slice_: str, named: str, name: str, is_mirrored: bool) -> str:
 
 
 def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
-    """Return the cause of a slice in this namespace that names a nonexistent Service."""
+    """Return the cause for a slice that names a nonexistent Service of its own namespace."""
     return names_nothing(_written(item), named, key.name, bool(mirrored_name(item)))
 
 
@@ -296,7 +296,7 @@ def _none_usable(total: int, reasons: tuple[str, ...]) -> str:
     """Return why no endpoint is usable; reasons follow counts unless there is one endpoint."""
     if total == 1:
         return f"its only endpoint is {reasons[0]}"
-    # Each reason may name another Service.
+    # Limit the list, because each reason may name a different Service.
     more = ", …" if len(reasons) > NAMES_SHOWN else ""
     return f"none of its {total:,} endpoints is usable: {', '.join(reasons[:NAMES_SHOWN])}{more}"
 
@@ -315,13 +315,13 @@ _DRAINED_HINT = (
 
 @cause(CauseCode.NOT_READY, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
 def none_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
-    """No endpoint is usable; the Service's slices drain some."""
+    """No endpoint is usable; the Service's slices drain some of its endpoints."""
     return _none_usable(total, reasons)
 
 
 @cause(CauseCode.ENDPOINT_NOT_ALLOWED, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
 def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
-    """No endpoint is usable; the Service's slices drain some, and others are refused."""
+    """No endpoint is usable; the Service's slices drain some, and others aren't allowed."""
     return _none_usable(total, reasons)
 
 

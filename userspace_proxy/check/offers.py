@@ -1,6 +1,6 @@
 """Checks privileges, libraries and kernel features for steering, and reports ``auto``'s choice.
 
-The same for the hooks at connect() that ``--socket-lb`` requests.
+The same for the connect() hooks that ``--socket-lb`` requests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .finding import Finding, error, ok, warning
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 _CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW"}
-# Every cgroup except the root has this file. Source: cgroup-v2.rst.
+# A file that every cgroup except the root has. Source: cgroup-v2.rst.
 _NOT_IN_THE_ROOT = "cgroup.events"
 _NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB does"
 

@@ -17,7 +17,7 @@ from .finding import Finding, error, ok, warning
 NODE_PORTS = (30000, 32767)
 _LOCAL = "net.ipv4.ip_local_port_range"
 _RESERVED = "net.ipv4.ip_local_reserved_ports"
-# A connection takes two descriptors; a medium-sized node should have room for this many.
+# The connections for which a medium-sized node should have room; each takes two descriptors.
 _CONNECTIONS = 1000
 
 Span = tuple[int, int]
@@ -170,7 +170,7 @@ def find_range_holder(proxy_ports: Span) -> PortHolder | None:
         return None
     ports = range(first, last + 1)
     inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
-    # Any owner: only the lowest descriptors of a process with thousands are read.
+    # Return any owner: of a process with thousands of descriptors, only the lowest ones are read.
     return next(iter(owners_of(inodes).values()), ANOTHER)
 
 

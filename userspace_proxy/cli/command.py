@@ -115,9 +115,9 @@ class Command:
     is_daemon: bool = False
     """Whether signals that the agent ignores are ignored from the start."""
     reads_cluster: bool = False
-    """Whether its arguments always name Services of a cluster, regardless of the flags."""
+    """Whether the arguments always name Services of a cluster, regardless of the flags."""
     runs_anywhere: bool = False
-    """Whether it also works on macOS and Windows, where a proxy can't run."""
+    """Whether the command also works on macOS and Windows, where a proxy can't run."""
     may_read_all: bool = False
     """Whether it reads one proxy or all nodes, depending on its flags; ``run`` is for one proxy,
     and an entry point for all nodes (``plugin_commands``)."""

@@ -22,11 +22,11 @@ from .service_argument import KINDS, NoSuchService, ServiceArguments
 if TYPE_CHECKING:
     from ..config import Settings
 
-# Replaces the incomplete word.
+# A placeholder for the incomplete word.
 _UNFINISHED = "unfinished"
 # The timeout for a request in seconds: the user's shell waits for it.
 _SERVER_S = 3.0
-# Search qualifiers whose values are offered.
+# The search qualifiers whose values are offered.
 _WITH_VALUES = ("is", "cause", "ns", "service")
 _JSON = "application/json"
 

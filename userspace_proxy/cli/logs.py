@@ -31,7 +31,7 @@ _FLUSH_S = 0.5
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # The fields of every JSON record, which an ``extra`` with the same name must not replace.
 _RESERVED = frozenset(("time", "level", "logger"))
-# Values with these characters are quoted. Source: logfmt as Heroku and Go's log/slog write it.
+# The characters for which a value is quoted. Source: logfmt as Heroku and Go's log/slog write it.
 _NEEDS_QUOTES = frozenset(' ="\\')
 
 

@@ -40,7 +40,7 @@ FLAGS = (
     ),
     CommandFlag("all-namespaces", "Services of all namespaces", short="A"),
 )
-# The names of the kind in kubectl.
+# The names of the kind Service in kubectl.
 KINDS = ("svc", "service", "services")
 _OTHER_KINDS = frozenset((
     "deploy", "deployment", "deployments", "po", "pod", "pods", "sts", "statefulset",

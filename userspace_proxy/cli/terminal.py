@@ -29,7 +29,8 @@ EVERY_S = 1.0
 _RED, _YELLOW, _GREEN, _DIM, _BOLD = "31", "33", "32", "2", "1"
 _COLOURS = {"✕": _RED, "!": _YELLOW, "✓": _GREEN, "·": _DIM}
 _MARKED = re.compile(r"^(  )([✕!✓·])(?= )", re.MULTILINE)
-# Enter and leave the terminal's alternate screen, as pagers do, and hide the cursor.
+# The sequences that enter and leave the terminal's alternate screen, as pagers do, and hide and
+# show the cursor.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 PLACES = 8
-"""Names that are looked up at the same time."""
+"""The maximum number of names that are looked up at the same time."""
 DOUBTFUL_MAX = PLACES // 2
 """The maximum number of these slots for names without an answer."""
 NAMESPACE_MAX = PLACES // 2
@@ -49,7 +49,7 @@ class HostQueue:
         self._numbers = itertools.count()
         self._entries: dict[str, _QueuedHost] = {}
         self._waiting: list[tuple[float, _QueuedHost]] = []
-        """A heap."""
+        """A heap of waiting entries, the next due first."""
         self._ready: dict[str, list[_QueuedHost]] = {}
         """Heaps of due names, by namespace in the order of turns."""
         self._places: dict[str, _UsedPlace] = {}

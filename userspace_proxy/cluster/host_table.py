@@ -20,14 +20,15 @@ from ..pacing import backoff_s
 from .host_queue import HostQueue
 
 TTL_MIN_S = 5.0
-"""Envoy's default refresh interval, regardless of the TTL."""
+"""The minimum interval of lookups, regardless of the TTL: Envoy's default refresh interval."""
 TTL_MAX_S = 300.0
 """The maximum number of seconds between two lookups of a name: some zones have a TTL of a day, but
 a database may move within minutes."""
 RETRY_S, RETRY_MAX_S = 5.0, 60.0
-"""RFC 8767 requires at least 30 s between attempts in the long run."""
+"""The first and the longest wait after failures; RFC 8767 requires 30 s or more in the long run."""
 KEEP_S = 3600.0
-"""RFC 8767 allows days; by then an address may belong to another customer of the cloud."""
+"""How long old addresses are kept. RFC 8767 allows days, but by then an address may belong to
+another customer of the cloud."""
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class _Host:
     failures: int = 0
     """Lookups in a row without an address."""
     why: str = ""
-    """Why it has no addresses; empty: it has."""
+    """Why the host has no addresses; empty: it has some."""
     since: float = 0.0
     """Monotonic seconds of the first of these failures."""
     keep_until: float = 0.0
@@ -117,7 +118,7 @@ class HostTable:
             self._note_failure(known, lookup.why, now)
             wait_s = backoff_s(known.failures, RETRY_S, RETRY_MAX_S)
             if any(known.addresses.values()):
-                # No later than the expiry of the last addresses.
+                # Read the table again no later than the last addresses expire.
                 wait_s = min(wait_s, max(known.keep_until - now, 0.0))
         else:
             known.failures, known.why, known.since = 0, "", 0.0

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 _PARTS = 256
 _MASK = _PARTS - 1
 
-# One object for all mappings: differing() skips parts that two mappings share.
+# All mappings share one object, so differing() skips parts that two mappings share.
 _EMPTY: tuple[dict[Any, Any], ...] = ({},) * _PARTS
 
 K = TypeVar("K", bound=tuple[Any, ...])

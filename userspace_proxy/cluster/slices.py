@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from ..model import EndpointSlice, SliceKey
 
-# Slices with their endpoints and ports. A change of one of 100,000 slices copies some 400, and
-# visits some 300 runs.
+# The maximum size of a run: slices with their endpoints and ports. A change of one of 100,000
+# slices copies some 400, and visits some 300 runs.
 _RUN_MAX = 512
 
 _T = TypeVar("_T")

@@ -11,15 +11,15 @@ from ..model import SocketAddress
 from .kinds import TEXT, Kind, integer, texts, wrong_type
 from .values import InheritedSocket, parse_address, parse_cidr, parse_listen_address
 
-# Words that may appear among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
+# The words that may appear among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
 _NODEPORT_WORDS = ("primary", "localhost", "all")
 # A node's name is a DNS subdomain. Source: RFC 1123, Kubernetes' object names.
 _NODE_NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 )
-# Source: Kubernetes' IsValidLabelValue.
+# The value of a label. Source: Kubernetes' IsValidLabelValue.
 _LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
-# Source: RFC 3986, section 2.
+# The characters of a URL. Source: RFC 3986, section 2.
 _URL_TEXT = re.compile(r"[-A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%]+")
 # The maximum number of workers. With more, the kernel's SO_REUSEPORT groups become slow, and nodes
 # have no more cores to spare for a proxy.
@@ -149,7 +149,7 @@ DOMAIN = Kind("DOMAIN", _parse_domain)
 NODE_NAME = Kind("NAME", _parse_node_name)
 LABEL_VALUE = Kind("LABEL", _parse_label_value)
 SERVER = Kind("URL", _parse_server)
-# In kube-proxy's file a text, not a list; a comma separates the two families.
+# In kube-proxy's file this is a text, not a list; a comma separates the two families.
 JOINED_CIDRS = Kind("CIDR,...", _parse_cidrs, ",".join)
 SERVICE_CIDRS = texts("CIDR,...", parse_cidr, check=_check_any)
 EXTERNAL_CIDRS = texts("CIDR,...", parse_cidr)

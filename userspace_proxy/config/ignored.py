@@ -67,7 +67,7 @@ class IgnoredSetting:
     kind: Kind
     reason: str
     there: str
-    """Where it has an effect in kube-proxy: ``everywhere``, or in which modes."""
+    """Where the setting has an effect in kube-proxy: ``everywhere``, or in which modes."""
     harmless: tuple[object, ...] = ()
     """Values that request the actual behaviour, in addition to the kind's zero."""
 

@@ -30,7 +30,7 @@ _BYTES_MAX = 16 << 20
 _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_field}
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}
 _LEAVES = frozenset((*_KUBE_FIELDS, *IGNORED))
-# ``logging``, ``logging.options`` and ``logging.options.json``.
+# The paths of objects that contain known fields, such as ``logging`` and ``logging.options.json``.
 _BRANCHES = frozenset(
     path[:dot] for path in _LEAVES for dot, letter in enumerate(path) if letter == "."
 )
@@ -47,7 +47,7 @@ class FileSettings:
     warnings: list[str] = field(default_factory=list)
     """Sentences about fields without effect."""
     is_kube_proxys: bool = False
-    """Whether it contains a KubeProxyConfiguration."""
+    """Whether the file contains a KubeProxyConfiguration."""
 
 
 def read_config_file(path: str) -> FileSettings:

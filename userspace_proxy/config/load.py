@@ -17,9 +17,10 @@ from .flags import Flags, read_flags
 from .setting_table import Origin
 from .settings import TABLE, Settings
 
-# Source: kube-proxy's Options.Complete; with a file, it ignores its other flags.
+# The flags that kube-proxy doesn't ignore beside a file. Source: its Options.Complete.
 _OBEYED_BESIDE_A_FILE = ("hostnameOverride", "logging.verbosity", "logging.format")
-# Source: kube-proxy's Options.processV1Alpha1Flags, and its conversion of v1alpha1.
+# The settings of sync periods, which kube-proxy ignores in some modes. Source: its
+# Options.processV1Alpha1Flags and its conversion of v1alpha1.
 _PERIODS = ("iptables_sync_period_s", "iptables_min_sync_period_s")
 _WITHOUT_PERIODS = {"flag": ("ipvs",), "file": ("ipvs", "nftables")}
 # Kubernetes' default --service-node-port-range, and Linux' ip_local_port_range above it.

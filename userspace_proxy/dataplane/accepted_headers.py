@@ -109,7 +109,7 @@ class AcceptedHeaders:
             self._take(connection, header)
             return True
         if not data:
-            # A load balancer's port check.
+            # A connection that ends without data is a load balancer's port check.
             connection.finish(EndReason.COMPLETE, as_reset=True, by=EndedBy.CLIENT)
             return True
         if _has_ended(sock):

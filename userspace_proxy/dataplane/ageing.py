@@ -33,17 +33,17 @@ LOOK_S = 4.5
 # The maximum number of connections checked at once, which takes about 0.3 ms.
 _SLICE = 1024
 
-# Not in Python's socket module; linux/tcp.h.
+# The number of an option that Python's socket module lacks; linux/tcp.h.
 TCP_RTO_MAX_MS = 44
 
-# A peer is probed after half a minute of silence, and given up 90 s later. While bytes wait for the
-# peer, the kernel gives up instead, after tcp_retries2 unanswered retransmissions or window probes.
-# No TCP_USER_TIMEOUT: it also counts window probes that a stalled reader answers (source:
-# tcp_probe_timer() in net/ipv4/tcp_timer.c).
-# Go, and so kube-proxy, probes every 15 s. Load balancers forget a connection after minutes, and
-# conntrack forgets a half-closed one and its translation after one (kernel documentation,
-# nf_conntrack-sysctl: nf_conntrack_tcp_timeout_close_wait is 60 s): a probe, and another one if it
-# is lost, must come before.
+# The keep-alive options: a peer is probed after half a minute of silence, and given up 90 s later.
+# While bytes wait for the peer, the kernel gives up instead, after tcp_retries2 unanswered
+# retransmissions or window probes. TCP_USER_TIMEOUT isn't set: it also counts window probes that a
+# stalled reader answers (source: tcp_probe_timer() in net/ipv4/tcp_timer.c). Go, and so kube-proxy,
+# probes every 15 s. Load balancers forget a connection after minutes, and conntrack forgets a
+# half-closed one and its translation after one (kernel documentation, nf_conntrack-sysctl:
+# nf_conntrack_tcp_timeout_close_wait is 60 s): a probe, and another one if it is lost, must come
+# before.
 _KEEPALIVE = (
     (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
@@ -51,26 +51,27 @@ _KEEPALIVE = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 6),
 )
 
-# Once a container of this node is deleted, an endpoint that sees its address can't reach it any
-# more, and only this proxy can end the connection. The client's kernel is this node's, and answers
-# at once while the container has a link. A link may be down for 12 s: the client is given up after
-# 14 unanswered probes, one a second.
+# The options for a local client whose address the endpoint sees. Once the client's container is
+# deleted, the endpoint can't reach it any more, and only this proxy can end the connection. The
+# client's kernel is this node's, and answers at once while the container has a link. A link may be
+# down for 12 s: the client is given up after 14 unanswered probes, one a second.
 _LOCAL_CLIENT = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 4),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 14),
-    # Linux 6.15, hence last: retransmissions and window probes at most 2 s apart. Without it a
-    # client that stopped reading long before is probed only every two minutes.
+    # This limits the pause between retransmissions or window probes to 2 s; it is last because it
+    # needs Linux 6.15. Without it a client that stopped reading long before is probed only every
+    # two minutes.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
 # How long a connection is new, so that its client's location is checked again. A container may dial
 # up to a second before its route is listed, and the first check may come earlier, so the next two
 # repeat it.
 _NEW_S = 2 * LOOK_S
-# The kernel sends no keep-alive while data is unacknowledged. Retransmissions or window probes that
-# are still unanswered three checks later, after 13.5 s, prove the same: the first one after an
-# outage is sent at 12.6 s. A reader that is only stalled answers them. This is a little less than
-# three checks take, because timers may be early.
+# How long retransmissions or window probes must stay unanswered to prove that a peer is gone; the
+# kernel sends no keep-alive while data is unacknowledged. The first probe after an outage is sent
+# at 12.6 s, and the third check follows after 13.5 s; a reader that is only stalled answers. This
+# is a little less than three checks take, because timers may be early.
 _GONE_S = 13.0
 
 

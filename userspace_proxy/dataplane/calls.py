@@ -38,17 +38,17 @@ class SystemCalls:
     def __init__(self, buffer_bytes: int) -> None:
         self.buffer_bytes = buffer_bytes
         self.buffer = memoryview(bytearray(buffer_bytes))
-        """What was read last."""
+        """The bytes that were read last."""
         self._epoll = select.epoll()
         self._socks: dict[int, _socket.socket] = {}
 
     def limit_buffer(self, count: int) -> None:
-        """Have each read take at most so many bytes."""
+        """Limit the number of bytes that each read takes."""
         self.buffer_bytes = count
         self.buffer = memoryview(bytearray(count))
 
     def adopt(self, sock: _socket.socket) -> int:
-        """Take a non-blocking socket that other code has opened; return its descriptor."""
+        """Adopt a non-blocking socket that other code has opened; return its descriptor."""
         fd = sock.fileno()
         self._socks[fd] = sock
         return fd
@@ -138,12 +138,13 @@ class SystemCalls:
         return self.adopt(sock)
 
     def open_bound(self, family: int, ip: str, port: int, is_transparent: bool) -> int:
-        """Return the descriptor of such a socket that is bound; else an errno.
+        """Return the descriptor of a new TCP socket, non-blocking and bound; else an errno.
 
         One port then serves a connection to each endpoint (SO_REUSEADDR).
 
         Args:
-            ip: Of this node, or of another host with ``is_transparent``; empty: any of this node.
+            ip: An address of this node, or with ``is_transparent`` of another host; empty: any
+                address of this node.
         """
         try:
             sock = _socket.socket(family, _STREAM)
@@ -202,7 +203,7 @@ class SystemCalls:
             return _number(exc)
 
     def read_pipe(self, fd: int, count: int) -> bytes:
-        """Return up to ``count`` bytes of a pipe that holds some."""
+        """Read up to ``count`` bytes from a pipe that isn't empty."""
         return os.read(fd, count)
 
     def epoll_descriptor(self) -> int:
@@ -225,7 +226,7 @@ class SystemCalls:
         self._epoll.unregister(fd)
 
     def wait(self, most: int) -> list[tuple[int, int]]:
-        """Return descriptors and their events, at most so many; doesn't block."""
+        """Return at most ``most`` descriptors with their events; doesn't block."""
         return self._epoll.poll(0, most)
 
     def close_epoll(self) -> None:

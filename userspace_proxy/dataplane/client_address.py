@@ -45,10 +45,10 @@ from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Ports to try to bind, 4 µs each. The first is usually free; the others are random, so with 90 % in
-# use 97 % of dials find a free one.
+# The number of ports to try to bind, 4 µs each. The first is usually free; the others are random,
+# so with 90 % in use 97 % of dials find a free one.
 _TRIES = 32
-# Ports to consider for a UDP flow, 0.1 µs each; includes ports known to be in use.
+# The ports to consider for a UDP flow, 0.1 µs each, including ports known to be in use.
 _LOOKS = 64
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
@@ -58,10 +58,12 @@ _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUP
 
 # How long dials are counted: as long as TIME_WAIT lasts (TCP_TIMEWAIT_LEN).
 _WINDOW_S = 60.0
-# The kernel tries ports of one parity first, and slows down once these are in use.
+# The divisor for the number of source ports from which an endpoint is busy: the kernel tries ports
+# of one parity first, and slows down once these are in use.
 _SHARE_OF_RANGE = 4
-# Attempts, and whether each binds a port: four ports, because without TCP timestamps all may be in
-# TIME_WAIT; then the kernel's choice, which fails if other programs use its whole range.
+# Whether each attempt binds a port. Four attempts do, because without TCP timestamps all four ports
+# may be in TIME_WAIT; the last one leaves the choice to the kernel, which fails if other programs
+# use its whole range.
 _BOUND_FIRST = (True, True, True, True, False)
 _BOUND_LAST = _BOUND_FIRST[::-1]
 _MAX_ENDPOINTS = 4096
@@ -81,7 +83,7 @@ class ClientPorts:
         self._first = first
         self._last = last
         self._port = random.randint(first, last)
-        # Tuples: most ports have one endpoint, and a set takes four times the memory.
+        # The endpoints are tuples: most ports have one, and a set takes four times the memory.
         self._endpoints: dict[tuple[str, int], tuple[SocketAddress, ...]] = {}
 
     def next(self) -> int:
@@ -148,7 +150,7 @@ class NodeAddressDialer:
                     break
             elif not is_bound or -fd in EXHAUSTED_ERRNOS:
                 return fd
-            # Otherwise another program listens there.
+            # The bound port can't be used: another program listens there.
         return found
 
     def _is_busy(self, endpoint: SocketAddress, now: float) -> bool:

@@ -32,7 +32,7 @@ class Watch(Protocol):
         """Return whether another record fits; if not, count it as left out."""
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
-        """Take a record; ``frontend`` returns the address that the client dialled."""
+        """Add a connection's record; ``frontend`` returns the address that the client dialled."""
 
 
 class ConnectionLog:

@@ -27,8 +27,8 @@ from .tuning import Tuning
 from .udp import UdpListener
 from .udp_flows import UdpFlows
 
-# The maximum number of connections handled per iteration of the loop, which take some tenths of a
-# millisecond.
+# The maximum number of connections handled per iteration of the loop; this many take some tenths of
+# a millisecond.
 _CONNECTIONS_PER_ITERATION = 512
 
 AnyListener = TcpListener | UdpListener

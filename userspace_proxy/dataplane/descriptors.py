@@ -32,18 +32,18 @@ DESCRIPTORS = 2
 """Descriptors of one connection: the client's socket and the endpoint's."""
 # Descriptors for other code: log files, API connections, status requests, the embedding program.
 _RESERVE = 64
-# After a pause this many must be free, so not every close wakes all listeners.
+# The descriptors that a pause must free, so that not every close wakes all listeners.
 _RESUME_ROOM = 16
 # Seconds between two calls of waiting callbacks: seldom enough to cost nothing, often enough that
 # clients don't notice the wait.
 _RETRY_S = 0.25
-# A busy proxy releases descriptors all the time; one without a release for this long is stalled.
+# A proxy is stalled after this long without a released descriptor; busy ones release many.
 _STALL_S = 0.5
-# A waiting callback is called every _RETRY_S and waits again, unless it has room now, or is gone.
+# The longest gap in a pause: callbacks without room are called, and wait again, every _RETRY_S.
 _PAUSE_GAP_S = 1.0
-# For this long after a reset at the limit, the next resets don't wait for a stall.
+# The time after a reset at the limit in which further resets don't wait for a stall.
 _SHEDDING_S = 5.0
-# A sixteenth is reserved for UDP flows.
+# The part of the descriptors that is reserved for UDP flows: a sixteenth.
 _FLOWS_PART = 16
 
 
@@ -62,9 +62,9 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._held: int | None = None
-        """How many connections may use while memory is short."""
+        """The number of descriptors that connections may use while memory is short."""
         self.for_connections = 0
-        """How many connections may use: all except the unused reserve for flows."""
+        """The number that connections may use: all descriptors but the unused reserve for flows."""
         self._count_flows(0)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
@@ -82,7 +82,7 @@ class Descriptors:
         return not self._waiting
 
     def has_room(self, count: int) -> bool:
-        """Return whether ``count`` more are free for anything but flows."""
+        """Return whether ``count`` more descriptors are free for uses other than flows."""
         return self.in_use + count <= self.for_connections
 
     def has_room_for_flow(self) -> bool:
@@ -106,7 +106,7 @@ class Descriptors:
     def give(self, count: int) -> None:
         """Count ``count`` descriptors as free; calls the waiting callbacks if there is room."""
         self.in_use -= count
-        # Also after a pause whose callbacks were called by the timer and found room.
+        # This also ends a pause whose callbacks were called by the timer and found room.
         if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
             self._resume()
@@ -122,7 +122,7 @@ class Descriptors:
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Let connections take ``more`` further descriptors, even above the limit; None: up to it.
+        """Let connections take ``more`` descriptors, even above the limit; None: none above.
 
         None also calls the waiting callbacks.
         """

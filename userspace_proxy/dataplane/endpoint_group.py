@@ -33,9 +33,10 @@ from .waiting_room import Waiting, WaitingRoom
 # before they give up.
 _WAITED_S = 0.3
 # How long clients may still dial a range that has changed: the rules follow a moment after the
-# workers, or seconds later if the kernel refuses them. Then such a port may be the Service port's.
+# workers, or seconds later if the kernel refuses them. After this time, a dialled port of the old
+# range may be the Service port's own.
 _RULES_FOLLOW_S = 10.0
-# Cost: shared by nearly all Service ports.
+# Cost: nearly all Service ports share this mapping.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
 NONE_LEFT: Mapping[SocketAddress, float] = MappingProxyType({})
 
@@ -83,18 +84,18 @@ class EndpointGroup(CounterTable):
         # Cost: connections use these texts, and there are many more connections than groups.
         self.label = str(key)
         self.reference = str(key.name)
-        """Without family and side."""
+        """The Service port's name without family and side."""
         self.prefixes = key.name.prefixes
         self.serving = serving or Serving()
-        """As of the last :meth:`update`."""
+        """How clients are served, as of the last :meth:`update`."""
         self.left_ranges: tuple[DialledRange, ...] = ()
         """The ranges before their last change, until :meth:`lately_left` finds that too old."""
         self._ranges_left_at = 0.0
         self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
         """Where endpoints are dialled instead; nearly always empty."""
         self.left_at = NONE_LEFT
-        """When endpoints were last left out. Kept even if the Service doesn't ask for an end of
-        their connections: it may later (:meth:`note_left`)."""
+        """When endpoints were last left out. Recorded even if the Service doesn't ask for an end of
+        their connections: it may do so later (:meth:`note_left`)."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(
             self.serving, self.loads, start=start, entries=entries, service=str(key.name.service)
@@ -102,7 +103,7 @@ class EndpointGroup(CounterTable):
         self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
         self._detour()
         self.sends_at_once = False
-        """The last endpoint that answered could be sent bytes at once."""
+        """Whether bytes were sent at once to the last endpoint that answered."""
         self.waiting_room: WaitingRoom | None = None
         """The queue of waiting clients; None before the first client has waited."""
         self._processes = processes
@@ -196,7 +197,7 @@ class EndpointGroup(CounterTable):
         return {e for e, counters in self.each_counters() if counters.active and e not in current}
 
     def note_left(self, left_at: Mapping[SocketAddress, float], dialled_since: float) -> None:
-        """Keep when endpoints were left out, for endpoints that may still have connections.
+        """Record when endpoints were left out, for endpoints that may still have connections.
 
         Endpoints left out since ``dialled_since`` may still be being dialled, without counters yet.
         """

@@ -17,7 +17,7 @@ from ..model import Handling, SocketAddress
 
 Load = Callable[[SocketAddress], int]
 """Returns how many connections an endpoint has, pending dials included."""
-# Cost: shared by all Service ports whose dials aren't counted.
+# Cost: all Service ports whose dials aren't counted share this mapping.
 _NONE_DIALLING = cast("dict[SocketAddress, int]", MappingProxyType({}))
 
 
@@ -41,13 +41,13 @@ class Loads:
         self._processes = processes
         self._dialling = _NONE_DIALLING
         self.limit: int | None = None
-        """The most connections per endpoint; None: any number."""
+        """The maximum number of connections per endpoint; None: any number."""
         self.is_tracked = False
         """Whether dials must be counted."""
         self.change(handling)
 
     def change(self, handling: Handling) -> None:
-        """Change the limit; only a limit has dials counted until a strategy asks for loads."""
+        """Change the limit; without one, dials aren't counted until a strategy asks for loads."""
         self.limit = self._share_of(handling.max_connections)
         self.is_tracked = self.limit is not None
 

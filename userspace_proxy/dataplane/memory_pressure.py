@@ -29,8 +29,9 @@ from .descriptors import Descriptors
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# The rest must fit what the kernel and Python allocate within a few milliseconds. The shortage ends
-# at a lower mark, so that the state doesn't flap with each connection.
+# The share of a limit from which memory is short. The rest must fit what the kernel and Python
+# allocate within a few milliseconds. The shortage ends at a lower mark, so that the state doesn't
+# flap with each connection.
 HIGH = 0.90
 LOW = 0.85
 _SPARED_PART = 64
@@ -46,11 +47,11 @@ _ROOM_PART = 4
 _LEAST_BYTES = 64 * 1024
 # The shortest pause after shedding: the kernel frees the memory of closed sockets a moment later.
 _SETTLE_S = 0.05
-# Pauses, as multiples of a shedding's duration, leave time for traffic: looking at 100,000
-# connections takes a few tenths of a second.
+# The pause after shedding, as a multiple of its duration, which leaves time for traffic: looking at
+# 100,000 connections takes a few tenths of a second.
 _SHED_PAUSES = 4
 
-# Source: mallopt(3).
+# An option of mallopt(3).
 _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 32 * 1024
 
@@ -67,7 +68,7 @@ class MemoryState(NamedTuple):
     is_short: bool = False
     """Accepting is paused, except to replace other connections."""
     was_short: bool = False
-    """It is short, or was a moment ago: a short shortage may fall between two scrapes."""
+    """Memory is short, or was a moment ago: a brief shortage may fall between two scrapes."""
 
 
 class Memory:
@@ -97,7 +98,7 @@ class Memory:
         self._noted = 0
         """Bytes queued for readers since usage was last read."""
         self._look_after = math.inf
-        """How many queued bytes cause the next reading."""
+        """The number of queued bytes that causes the next reading."""
         self._ended = 0
         """Connections reset since the last log line."""
         self._log_limit = LogLimit()
@@ -191,7 +192,7 @@ class Memory:
         after = self._clock()
         self._shed_at = after + max(_SETTLE_S, _SHED_PAUSES * (after - now))
         if not ended and nearest < limit.limit * HIGH:
-            # Other parts of the process use the rest.
+            # Shedding doesn't help, because other parts of the process use the memory.
             self._end(state._replace(is_short=False))
 
     def _begin(self, state: MemoryState, now: float) -> None:

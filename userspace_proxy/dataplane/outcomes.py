@@ -30,7 +30,7 @@ from .balancers import Balancers
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Log lines per Service port and minute; the last one reports that further ones are left out.
+# The maximum of log lines per Service port and minute; the last one reports the omission.
 _EJECTION_LINES = 11
 
 

@@ -19,10 +19,10 @@ from ..kernel.socket_options import set_freebind
 from ..model import SocketAddress
 from .sockets import family_of
 
-# Not in Python's socket module; asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE it
-# doesn't check whether there is such an interface.
+# The value from asm-generic/socket.h (since Linux 5.0), which Python's socket module lacks. Unlike
+# SO_BINDTODEVICE this option doesn't check whether there is such an interface.
 _SO_BINDTOIFINDEX = 62
-# The highest number; the kernel counts up from 1 for each new interface.
+# An unused interface number: the highest, as the kernel counts up from 1 for new interfaces.
 _NO_INTERFACE = 0x7FFFFFFF
 
 

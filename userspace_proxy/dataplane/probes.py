@@ -34,7 +34,7 @@ class Probes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._under_way: dict[SocketAddress, _Requests] = {}
-        # Kept for a minute: policies change rarely, and a dead endpoint fails other clients' dials.
+        # Pairs last a minute: policies change rarely, and a dead endpoint fails others' dials.
         self.pairs = Pairs()
         """Clients and endpoints that answer all but these clients."""
         self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
@@ -89,7 +89,7 @@ class Probes:
         requests = self._under_way.pop(endpoint)
         if failed is None:
             self._answered(endpoint, requests)
-        # Last, because this may at once dial, and probe, for clients waiting for descriptors.
+        # Give it back last: this may at once dial, and probe, for clients waiting for descriptors.
         self._engine.descriptors.give(1)
 
     def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:
@@ -113,7 +113,7 @@ class _Requests:
         self.groups: dict[EndpointGroup, str] = {}
         """Groups that have ejected the endpoint, each with its first client whose dial failed."""
         self.clients: dict[str, None] = {}
-        """In the order of their requests; at most as many as ``Pairs`` remembers."""
+        """Clients in the order of their requests; at most as many as ``Pairs`` remembers."""
 
     def add(self, group: EndpointGroup, client: str) -> None:
         """Add a request. Idempotent."""

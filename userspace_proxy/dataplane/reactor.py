@@ -61,12 +61,13 @@ HUP = select.EPOLLHUP
 RDHUP = select.EPOLLRDHUP
 ET = select.EPOLLET
 
-# Events per dispatch: the kernel copies them in one call, and timers wait for at most this many.
+# The maximum number of events per dispatch: timers wait for at most this many.
 _MAX_EVENTS = 256
 
-# A dispatch with this many takes about 0.3 ms, and a connection takes at least four dispatches.
+# The events of a long dispatch, which takes 0.3 ms; a connection takes at least four dispatches.
 _MANY_EVENTS = 16
-# Between two such dispatches a busy loop has some with few events.
+# How long the loop counts as behind after such a dispatch: even a busy loop has some dispatches
+# with few events in between.
 _BEHIND_S = 0.002
 
 
@@ -83,7 +84,7 @@ class Reactor:
         self.turn = 0
         """Number of the current dispatch."""
         self._behind_until = 0.0
-        """Until then connections count as waiting for the loop and not for a peer."""
+        """The time until which connections count as waiting for the loop and not for a peer."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """How long dispatches took."""
         self.calls = SystemCalls(BUFFER_BYTES)
@@ -164,7 +165,7 @@ class Reactor:
         self.calls.close_epoll()
 
     def _schedule(self) -> None:
-        # Only once: otherwise two dispatches that each schedule the next would become three.
+        # Schedule once: two dispatches that each schedule the next would become three.
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._continue)
@@ -270,7 +271,7 @@ class Timeouts:
                     del self.due[item]
                     self._expired(item)
         finally:
-            # Only here: a deadline started meanwhile may be much later than the next one.
+            # Start a timer only here: a new deadline may be much later than the next one.
             self._timer = None
             if self.due:
                 due = next(iter(self.due.values()))

@@ -20,7 +20,7 @@ from .reactor import Reactor
 # The maximum number of redials per turn. A failed dial costs 0.07 to 0.2 ms; a client's fail-over
 # to the last of its 16 endpoints fits into one turn, or two.
 REDIALS = 32
-# How long other events wait for redials. Some dials cost more: a choice by ``source-hash`` among
+# How long other events wait for redials. Some redials cost more: a choice by ``source-hash`` among
 # 10,000 endpoints takes up to 4 ms.
 TURN_S = 0.002
 

@@ -38,9 +38,9 @@ from .reactor import Handler, Reactor
 from .tuning import BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
 
 _EMPTY = -errno.EAGAIN
-"""What a call returns that found no bytes, or no room."""
+"""The result of a call that found no bytes, or no room."""
 
-# Not in Python's socket module; linux/socket.h.
+# The value from linux/socket.h, which Python's socket module lacks.
 _MSG_MORE = 0x8000
 
 _IN, _OUT, _PRI, _ERR = epoll.IN, epoll.OUT, epoll.PRI, epoll.ERR
@@ -48,8 +48,9 @@ _IN_AND_OUT = _IN | _OUT
 _END = epoll.RDHUP | epoll.HUP | _ERR
 
 
-# Bytes that the kernel queues unsent. The socket is writable below half of it, so a full pipe is
-# moved at once. With 512 KiB only little is moved, and a GB costs twice the CPU time (measured).
+# The number of bytes that the kernel queues unsent. The socket is writable below half of it, so a
+# full pipe is moved at once. With 512 KiB only little is moved, and a GB costs twice the CPU time
+# (measured).
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
@@ -154,9 +155,9 @@ class Direction(Handler):
         self.bytes_moved = 0
         self._calls = connection.reactor.calls
         self.bytes_counted = 0
-        """How many of these are in the endpoint's counters."""
+        """How many of the moved bytes are in the endpoint's counters."""
         self.pipe: Pipe | None = None
-        """Set while bulk is in transit."""
+        """The pipe that holds bulk in transit; None without any."""
         self._in_pipe = 0
         """Bytes in the pipe."""
         self._is_bulk = False
@@ -180,7 +181,7 @@ class Direction(Handler):
         self.has_nodelay = False
         """The sink has TCP_NODELAY; set only towards the endpoint."""
         self.seen: Seen | None = None
-        """Also of the connection to the endpoint; None before the first check."""
+        """The last findings, also about the connection to the endpoint; None before a check."""
         self.is_stalled = False
         """Only towards the endpoint: it acknowledges nothing, and has been counted as stalled."""
 
@@ -191,7 +192,7 @@ class Direction(Handler):
 
     @property
     def sink(self) -> _socket.socket:
-        """The socket that is written, likewise."""
+        """The socket that is written, for calls that are seldom made."""
         return self._calls.socket(self.sink_fd)
 
     @property
@@ -296,10 +297,10 @@ class Direction(Handler):
                 self.release()
                 return not self._has_urgent
             if count < 0:
-                # Before moving the rest, which may need a pipe, and would lose this one.
+                # Release it before moving the rest, which may take another pipe and lose this one.
                 self.release()
                 if self.is_broken:
-                    # This may be at an urgent mark, with bytes behind it.
+                    # The reader may have stopped at an urgent mark, with bytes behind it.
                     self.spliced_error = -count
                     return False
                 self.connection.abort(-count)
@@ -327,7 +328,7 @@ class Direction(Handler):
                 self.connection.abort(-sent)
                 return False
             if not sent:
-                # No kernel does this, but it would block the loop for ever.
+                # No kernel returns this, but it would block the loop for ever.
                 self.is_stuck = True
                 self.connection.abort(0)
                 return False
@@ -442,8 +443,8 @@ def bound_buffers(calls: SystemCalls, sink: int) -> None:
 
 PIPE_BYTES = 1024 * 1024
 
-# A small pipe is slower than copying. So if the kernel denies a large one, bytes are copied, and a
-# pipe is tried again later: other processes may have closed theirs.
+# The time after which a pipe is tried again. A small pipe is slower than copying, so bytes are
+# copied if the kernel denies a large one: other processes may have closed their pipes since.
 RETRY_S = 10.0
 
 _REFUSED = frozenset({-errno.EPERM, -errno.EMFILE, -errno.ENFILE, -errno.ENOMEM})

@@ -27,7 +27,7 @@ from .tcp import TcpConnection
 
 # The maximum number of connections examined at once; a reset takes 20 µs.
 _SLICE = 256
-# A dial still in progress is checked again this much later.
+# How much later a dial that is still in progress is checked again.
 _AGAIN_S = 1.0
 
 _Pair = tuple[EndpointGroup, SocketAddress]
@@ -77,7 +77,7 @@ class Removals:
         if seconds is None:
             group.note_left(left_at, now - self._dials_s)
         else:
-            # The Service may ask for an end only now.
+            # Include former endpoints, because the Service may have asked for an end only now.
             for endpoint in {*left_at, *group.former_endpoints()}:
                 if not group.balancers.serves_everyone(endpoint):
                     at, since = left_at.get(endpoint, now), known.get(endpoint, now)

@@ -18,7 +18,7 @@ from ..model import Protocol, SocketAddress
 from ..model.failures import EXHAUSTED_ERRNOS
 from .tuning import BACKLOG
 
-# Not in Python's socket module; linux/in.h and linux/in6.h.
+# The values from linux/in.h and linux/in6.h, which Python's socket module lacks.
 IPV6_RECVPKTINFO = 49
 IP_RECVTTL = 12
 IPV6_RECVHOPLIMIT = 51
@@ -36,7 +36,7 @@ def hold_acks(sock: _socket.socket) -> None:
 
     Call it before ``connect``, but after ``listen``, which undoes it.
     """
-    with contextlib.suppress(OSError):  # Not a TCP socket.
+    with contextlib.suppress(OSError):  # It may be a UDP socket.
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
 
 
@@ -149,7 +149,8 @@ def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
     """
     socks = tuple(socks)
     try:
-        # On all sockets first: they conflict with each other, and with accepted connections.
+        # Set the option on all sockets first: they conflict with each other, and with accepted
+        # connections.
         for sock in socks:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         for sock in socks:

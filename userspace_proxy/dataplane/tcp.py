@@ -55,8 +55,8 @@ _DIAL_EVENTS = READ_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 _RDHUP = epoll.RDHUP
-# Every path takes this much in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only later
-# bytes, so a first send of no more than this needs no TCP_NODELAY.
+# The number of bytes that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm
+# delays only later bytes, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
 # Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
@@ -114,7 +114,7 @@ class TcpConnection(Relayed):
         self.client_fd = client
         self.address = address
         self.announced: Announced | None = None
-        """Set if the address comes from a PROXY header."""
+        """What a PROXY header announced, if the address comes from one."""
         self.is_closed = False
         self.may_preserve = True
         """False if the listener can see that the client is this node itself."""
@@ -137,7 +137,7 @@ class TcpConnection(Relayed):
         self.is_waiting = False
         """The client has a place in the waiting room of its Service port."""
         self._offset = 0
-        """How far the port that the client dialled is from the Service port."""
+        """The distance of the dialled port from the Service port."""
         self._is_counted = False
         """The load of the endpoint includes the dial."""
         self._awaits_turn = False
@@ -148,7 +148,7 @@ class TcpConnection(Relayed):
         """Endpoint to client."""
         self.is_aborting = False
         self.exchange: ConnectionOutcome | None = None
-        """The facts by which its end is judged; None before an endpoint has answered."""
+        """The facts by which the connection's end is judged; None before an endpoint's answer."""
         self.speaker: Direction | None = None
 
     @property
@@ -185,7 +185,7 @@ class TcpConnection(Relayed):
         if fd != self.client_fd:
             self._on_endpoint(events)
             return
-        # The client's first events; TCP_NODELAY is for a client that sends again.
+        # TCP_NODELAY is for a client that sends again, so it isn't set on its first events.
         if (had_asked := up.bytes_moved) and not events & _RDHUP:
             self._set_nodelay()
         if not had_asked:
@@ -199,7 +199,7 @@ class TcpConnection(Relayed):
 
     @property
     def at(self) -> SocketAddress | None:
-        """The endpoint's address that is dialled: of a range, with the port that was dialled."""
+        """The endpoint's dialled address; in a range, its port depends on the client's port."""
         return None if self.endpoint is None else self.dialled(self.endpoint)
 
     def dialled(self, endpoint: SocketAddress) -> SocketAddress:
@@ -208,9 +208,9 @@ class TcpConnection(Relayed):
         return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
     def _choose_offset(self, dialled: SocketAddress) -> bool:
-        """Follow the port that a client of a range dialled; False if it has just left the range.
+        """Set the offset of the dialled port in its range; False if it has just left the range.
 
-        Others, such as those of a node port, get the endpoint's listed port.
+        Clients of other ports, such as node ports, get the endpoint's listed port.
         """
         for one in self.group.serving.ranges:
             if (offset := one.offset(*dialled)) is not None:
@@ -248,7 +248,7 @@ class TcpConnection(Relayed):
             return
         if failed.failure is Failure.EXHAUSTED:
             group.outcomes.failed(endpoint, failed, now)
-            # Like clients in the listener's queue, but with a deadline.
+            # The client waits like clients in the listener's queue, but with a deadline.
             room = group.waiting_room if self._wait() else None
             self._awaits_turn = room is None
             resume = self._dial_again if room is None else room.retry
@@ -277,7 +277,7 @@ class TcpConnection(Relayed):
         """After a failed dial, dial the next endpoint on this Service port's turn."""
         self._dial_failed(failed)
         if self._is_closed_port(failed) and self.group.serving.affinity_timeout_s is not None:
-            # Another pod's port would be another user's session.
+            # Don't dial another pod: its port would be another user's session.
             self._refuse()
             return
         self._awaits_turn = True
@@ -433,14 +433,14 @@ class TcpConnection(Relayed):
         """End the dial in progress, if any; return False if the caller has nothing left to do."""
         self.reactor.tick()
         if self.endpoint_fd >= 0 and is_connected(self._endpoint_socket):
-            # The loop was delayed: the event is still to come, and the dial counts until then.
+            # The loop was delayed: the event is still to come, and until then the dial counts.
             return False
         is_opening = self in self.owner.openings
         self._end_dial()
         if is_opening or self.endpoint_fd >= 0:
             self._drop_socket()
             assert self.began_at is not None, "a dial began before it is given up"
-            # Otherwise the client's deadline passed before the endpoint's deadline.
+            # If the dial began later, the client's deadline passed before the endpoint's.
             if self.reactor.now - self.began_at >= self.owner.engine.tuning.connect_timeout_s:
                 self._dial_failed(self._failure(errno.ETIMEDOUT))
         if self.reactor.calls.take_error(self.client_fd):
@@ -690,7 +690,7 @@ class TcpConnection(Relayed):
                     each.release()
         else:
             self._cancel()
-        # Breaks reference cycles, so memory is freed now and not by the garbage collector.
+        # Break reference cycles, so that memory is freed now and not by the garbage collector.
         self.up = self.down = self.speaker = None
         self.owner.ended(self)
 

@@ -1,4 +1,4 @@
-"""What Service ports learn of their TCP connections: the border between the relay and its Python.
+"""Updates a Service port's counters, outcomes and log from events of its TCP connections.
 
     TcpConnection ──begun, answered, first_byte, ended──▶ TcpAccounts ──▶ counters, outcomes,
                                                           calls, log, waiting room
@@ -6,7 +6,7 @@
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
                                             └─ later: a byte ──▶ client: is it acknowledged?
 
-Rule 1: a connection calls each of these once, so what is behind them costs little.
+Rule 1: a connection calls each of these methods once, so the code behind them costs little.
 Rule 2: the facts that ``facts.connection_outcome`` judges an end by are read from its sockets. The
 kernel is asked last, and only if it may matter: each question is a system call.
 Rule 3: a client that still reads after its FIN acknowledges a late byte; if it has closed its
@@ -82,7 +82,7 @@ class TcpAccounts:
 
     def __init__(self, engine: Engine, probes: Probes) -> None:
         self._probes = probes
-        # Its log is exchanged while connections are watched.
+        # The engine's log is replaced while connections are watched.
         self._engine = engine
         self._calls = engine.calls
         self._client_dialer = engine.client_dialer
@@ -136,7 +136,7 @@ class TcpAccounts:
         if exchange.first_byte_s is None:
             self.first_byte(connection)
         if exchange.first_byte_s is None:
-            # Not ``reactor.now``: there may have been no dispatch since the client left.
+            # Don't use ``reactor.now``: there may have been no dispatch since the client left.
             now = connection.reactor.clock()
             if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
                 exchange.note_end(end, now)

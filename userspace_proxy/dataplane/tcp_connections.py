@@ -34,10 +34,12 @@ from .tcp import ConnectionOwner, TcpConnection
 from .tcp_accounts import TcpAccounts, has_arrived
 from .tuning import BATCH
 
-# Most short connections between pods end within a millisecond, the resolution of uvloop's timers.
+# How long ACKs are held: most short connections between pods end within a millisecond, the
+# resolution of uvloop's timers.
 HELD_S = 0.002
 
-# While connections wait for the loop, not for a peer, two more calls per connection would slow it.
+# How long ACKs are held while the loop is behind: connections wait for the loop then, not for a
+# peer, and two more calls per connection would slow it.
 BEHIND_S = 0.02
 
 
@@ -219,7 +221,7 @@ class TcpConnections(ConnectionOwner):
         self.client_dialer = engine.client_dialer
         self._descriptors = engine.descriptors
         self.open: dict[TcpConnection, None] = {}
-        """In the order of acceptance, so that ties are always broken in the same way."""
+        """Connections in order of acceptance, so that ties are always broken in the same way."""
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
         self.probes = Probes(engine)
         self.accounts = TcpAccounts(engine, self.probes)
@@ -236,7 +238,7 @@ class TcpConnections(ConnectionOwner):
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         trusted = tuning.proxy_protocol_from
         self.headers = AcceptedHeaders(engine, trusted) if trusted else None
-        """None if no peer sends PROXY headers."""
+        """Connections whose PROXY header is awaited; None if no peer sends any."""
         self.ageing = Ageing(loop, clock, tuning, self.open, self.client_dialer)
         self.removals = Removals(loop, clock, self.open, tuning.client_timeout_s)
         self.on_idle: Callable[[], None] | None = None

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Bytes per read. Small enough to bound the unsent rest for a stalled reader, large enough that
-# system calls don't dominate bulk.
+# The number of bytes per read: small enough to bound the unsent rest for a stalled reader, large
+# enough that system calls don't dominate bulk.
 BUFFER_BYTES = 256 * 1024
 
-# Reads of one direction before others get their turn: 2 MiB, at most a millisecond.
+# The number of reads of one direction before others get their turn: 2 MiB, at most a millisecond.
 ROUNDS = 8
 
-# A read of this much is bulk: from here on splicing costs less than copying (measured; below it the
-# two extra calls cost more than the copies). Less than a buffer, so that a second read follows: see
-# rule 6 in ``relay``.
+# The size from which a read is bulk, and splicing costs less than copying (measured; below it the
+# two extra calls cost more than the copies). It is less than a buffer, so that a second read
+# follows: see rule 6 in ``relay``.
 BULK_BYTES = 64 * 1024
 
 # Pipe fillings of one direction before others get their turn: up to 4 MiB, about 2 ms.
 SPLICE_ROUNDS = 4
 
-# An unprivileged user may use 64 MiB for all pipes (fs.pipe-user-pages-soft); beyond it
-# F_SETPIPE_SZ fails. This is half of it, leaving the rest to other processes of the same user.
+# The maximum number of pipes. An unprivileged user may use 64 MiB for all pipes
+# (fs.pipe-user-pages-soft), beyond which F_SETPIPE_SZ fails; this is half of it, and leaves the
+# rest to other processes of the same user.
 MAX_PIPES = 32
 
-# How often one direction may be read in a row before a reset: it moves more bytes than the kernel
+# How often one direction may be read in a row before a reset: this moves more bytes than the kernel
 # buffers per socket, unless tcp_rmem allows more than 16 MiB.
 LAST_TURNS = 8
 
@@ -33,7 +34,7 @@ BATCH = 64
 # Dials of a UDP flow that fail at once, such as without a route, before others get their turn.
 DIALS = 8
 
-# Linux limits it to net.core.somaxconn (4096 since 5.4).
+# The length of an accept queue; Linux limits it to net.core.somaxconn (4096 since 5.4).
 BACKLOG = 4096
 
 

@@ -53,14 +53,14 @@ from .udp_flows import UdpFlows
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A flow's first datagrams are kept until the endpoint has answered, to be sent to another endpoint
-# if it refuses: the A and AAAA queries that glibc sends at once, or a QUIC hello, not a bulk
-# transfer. A later refusal isn't about these any more.
+# The size of a flow's first datagrams that are kept until the endpoint has answered, to be sent to
+# another endpoint if it refuses: the A and AAAA queries that glibc sends at once, or a QUIC hello,
+# not a bulk transfer. A later refusal isn't about these any more.
 _KEEP_BYTES = 2048
 _KEEP_DATAGRAMS = 4
 _KEEP_S = 1.0
-# Without a refusal an endpoint counts as present only after ARP or neighbour discovery had time to
-# fail: three requests, a second apart (arp(7): mcast_solicit, retrans_time_ms).
+# The time without a refusal after which an endpoint counts as present: ARP or neighbour discovery
+# has failed by then, after three requests, a second apart (arp(7): mcast_solicit, retrans_time_ms).
 _ONE_WAY_S = 4.0
 
 
@@ -313,7 +313,7 @@ class UdpListener:
         """Send to the endpoint; return the errno of a refusal that the call reported, or 0."""
         sock = flow.sock
         refusal = 0
-        # Twice: the first call may only report an earlier datagram's error.
+        # Try twice: the first call may only report an earlier datagram's error.
         for _ in range(2):
             if sock is None:
                 break
@@ -426,7 +426,7 @@ class UdpListener:
         serves = self.group.balancers.serves
         for flow in list(self._flows.values()):
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
-                # Clients of the other side may still use the endpoint.
+                # The endpoint may still serve clients of the other side.
                 continue
             if flow.dialled_at <= begun_by:
                 self.end(flow, EndReason.ENDPOINT_REMOVED)

@@ -30,11 +30,11 @@ _NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOW
 _REJECTED = {errno.EPERM, errno.EACCES, errno.ENOPROTOOPT}
 _OTHERS = {errno.ECONNREFUSED, errno.EINVAL, errno.ENONET, errno.EPROTO}
 REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
-# Transient, for example while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
+# Transient errors, for example while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
-# How much is kept for a waiting flow, about twice as much as for others: some protocols open with a
-# burst.
+# How many datagrams are kept for a waiting flow, about twice as many as for others: some protocols
+# open with a burst.
 _HELD_DATAGRAMS = 8
 _HELD_BYTES = 16 * 1024
 
@@ -116,7 +116,7 @@ class UdpFlow:
         """When that endpoint was chosen: later than the start if another one refused first."""
         self.sock: _socket.socket | None = None
         self.kept: list[Kept] | None = []
-        """Its first datagrams; None once they must not be sent again."""
+        """The flow's first datagrams; None once they must not be sent again."""
         self.answered_at = -math.inf
         """When an answer was last noted."""
         self.is_ended = False
@@ -128,7 +128,7 @@ class UdpFlow:
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.sent_since = 0.0
-        """When its first datagrams were sent: at its start, or after its wait."""
+        """When the flow's first datagrams were sent: at its start, or after its wait."""
         self.first_byte_s: float | None = None
         """Seconds from ``sent_since`` to the endpoint's first answer; None before it."""
         self.received_bytes = 0
@@ -136,9 +136,9 @@ class UdpFlow:
         self.turn = 0
         """The dispatch in which its socket was last read."""
         self.counted = (0, 0)
-        """How much of both is in the endpoint's counters."""
+        """How many received and sent bytes are in the endpoint's counters."""
         self.conversation: Conversation | None = None
-        """None until an answer after the first one is noted."""
+        """The state of further answers; None until the second answer is noted."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that refused, and why; most flows need no dict."""
 
@@ -157,7 +157,7 @@ class UdpFlow:
 
     @property
     def started(self) -> float:
-        """When its first datagram arrived."""
+        """When the flow's first datagram arrived."""
         return self.sent_since if self.waited is None else self.waited.started
 
     def on_endpoint(self, events: int) -> None:
@@ -302,9 +302,9 @@ class UdpFlow:
                 client_dialer.answered_flows.add(self.address[0], self.endpoint)
 
 
-# A peer that only receives may answer as late as 10 s, as WireGuard does. Keep-alives need no
-# answer: WireGuard's are 25 s apart, IPsec's 20 s, ICE's 15 s. So datagrams this far apart don't
-# count as questions. Source: RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
+# The gap from which datagrams don't count as questions. A peer that only receives may answer as
+# late as 10 s, as WireGuard does. Keep-alives need no answer: WireGuard's are 25 s apart, IPsec's
+# 20 s, ICE's 15 s. Source: RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
 _FURTHER_S = 2
 _LOOKS = 3
 _SILENT_S = 11.0
@@ -338,7 +338,7 @@ class Conversation:
         self._longest_s = 0.0
         """The longest silence that an answer has broken."""
         self._asked = 0
-        """Looks in a row that found datagrams of the client, and none of the endpoint."""
+        """The consecutive checks that found datagrams of the client, and none of the endpoint."""
         self._silent_at = self._asked_at = 0.0
         """When the first and the last of these checks were."""
 

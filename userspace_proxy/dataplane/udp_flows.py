@@ -30,14 +30,15 @@ from .udp_flow import UdpFlow
 
 _NO_HOST = DialFailure(Failure.NO_HOST)
 _SWEEP_S = 1.0
-# ARP and neighbour discovery have failed by then: three requests, a second apart (arp(7)). Only
-# later does a further datagram without a refusal count as a success of the endpoint (``udp``).
+# The time after which ARP and neighbour discovery have failed: three requests, a second apart
+# (arp(7)). Only a later datagram without a refusal counts as a success of the endpoint (``udp``).
 WAIT_S = 3.0
 _QUESTIONS_MAX = 100
-# A host may leave later. Its node's pods are removed from EndpointSlices after 40 s or more
-# (kube-controller-manager: node-monitor-grace-period).
+# The interval between two checks of an endpoint's host, which may leave later. Its node's pods are
+# removed from EndpointSlices after 40 s or more (kube-controller-manager:
+# node-monitor-grace-period).
 AGAIN_S = 10.0
-# If other programs use so many source ports that none is left, a sixteenth of the flows ends: a
+# The part of the flows that ends if other programs leave no source port: a sixteenth, because a
 # datagram without a port is lost, so there should be few.
 _PORTS_PART = 16
 
@@ -59,7 +60,7 @@ class SilentFlows:
         self._began: dict[UdpFlow, float] = {}
         """When flows were connected to their endpoints, in this order."""
         self._asked: dict[UdpFlow, float] = {}
-        """In the order in which the kernel was last asked about the flows."""
+        """When the kernel was last asked about flows, in this order."""
 
     def __len__(self) -> int:
         return len(self._began) + len(self._asked)
@@ -90,7 +91,7 @@ class SilentFlows:
     def _check(
         self, flows: dict[UdpFlow, float], wait_s: float, is_absent: dict[str, bool]
     ) -> list[UdpFlow]:
-        """Return the due flows, as many as questions are left, and add the answers."""
+        """Return the due flows that could be checked, and add the kernel's answers."""
         now, checked = self._clock(), []
         for flow, since in flows.items():
             if now - since < wait_s:

@@ -44,15 +44,17 @@ from .reactor import Reactor
 from .tuning import BATCH
 from .waiting_clients import WaitingClients
 
-# Dials in progress at once. While 10,000 clients are served, iterations of the loop then take up to
-# 2 ms of CPU time (p99.9); with 16 they take 5 ms, and serving all clients is no faster.
+# The maximum number of dials in progress. While 10,000 clients are served, iterations of the loop
+# then take up to 2 ms of CPU time (p99.9); with 16 they take 5 ms, and serving all clients is no
+# faster.
 WINDOW = 4
-# How many waiting clients are dialled for per second while endpoints fail. More than one, because a
+# How many waiting clients are dialled for per second while endpoints fail: more than one, because a
 # network policy may deny some clients.
 RETRIES = 4
 RETRY_S = 1.0
-# Where clients use different endpoints, all waiting clients are checked to find one that can be
-# served: 1 ms per hundred. So with many of them not every ended connection causes a pass.
+# The minimum time between two long passes. Where clients use different endpoints, a pass checks all
+# waiting clients to find one that can be served, at 1 ms per hundred; so with many of them not
+# every ended connection causes a pass.
 PASS_S = 0.1
 
 
@@ -61,7 +63,7 @@ class Waiter(Protocol):
 
     @property
     def client_ip(self) -> str:
-        """Its IP address."""
+        """The client's IP address."""
 
     def resume(self) -> None:
         """Dial for it; it then calls :meth:`WaitingRoom.wait`, ``served`` or ``left``."""
@@ -189,8 +191,9 @@ class WaitingRoom:
         if self._clients.at_limit:
             self._allowance = min(WINDOW, self._allowance + 1)
             if self._pass.rest:
-                # All clients left in the pass may be gone, and others wait since. More connections
-                # may have ended than dials are allowed: a client served without proof frees one.
+                # All clients left in the pass may be gone, while others have begun to wait. More
+                # connections may have ended than dials are allowed: serving a client without proof
+                # frees a dial.
                 self._pass.was_overtaken = self._pass.is_hopeful = True
             else:
                 self._pass_again()

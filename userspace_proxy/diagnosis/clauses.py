@@ -32,7 +32,7 @@ from ..model.reading import LABEL_SERVICE_NAME
 P = ParamSpec("P")
 
 _FEW = 2
-"""A few connections prove nothing: they may be new, and ``explain --probe`` sends nothing."""
+"""How many connections prove nothing: they may be new, and ``explain --probe`` sends nothing."""
 
 
 class Clause(NamedTuple):

@@ -87,7 +87,7 @@ class _Shown(NamedTuple):
     """Facts about a Service port other than its own."""
 
     cause: Cause | None
-    """Why its clients are refused: the port's cause, or a better one."""
+    """Why the port's clients are refused: the port's cause, or a better one."""
     notes: tuple[Cause, ...] = ()
     of_endpoints: tuple[tuple[str, Cause], ...] = ()
     """Corrected causes of endpoints, by address."""

@@ -15,7 +15,7 @@ from ..policy import PathDecision
 UNKNOWN = "bytes and failures aren't known on this path"
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
 _BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
-# Above this share, new connections may soon be dropped; `check` uses the same.
+# The share above which new connections may soon be dropped; `check` uses the same share.
 _TRACKING_SHORT = 0.9
 
 

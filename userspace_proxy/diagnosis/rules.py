@@ -38,12 +38,13 @@ from .symptoms import (
 )
 
 _REASONS_SHOWN = 3
-# Closing resets a connection if the program hasn't read all data, which depends on timing.
+# The number of resets per close up to which an endpoint only closes connections: a close resets a
+# connection if the program hasn't read all data, which depends on timing.
 _RESETS_PER_CLOSE = 2
 # The shortest reported wait at a limit: a limit that makes clients wait for less time works as
 # intended.
 _LONG_S = 1
-# Number of a node port's addresses that are named.
+# The maximum number of a node port's addresses that are named.
 _ADDRESSES = 2
 
 
@@ -175,7 +176,7 @@ def held_without_endpoint(case: Case) -> PortVerdict | None:
     if waits.total and waits.timeouts + waits.overflows + waits.client_aborts == waits.total:
         clauses.append(said.waited_in_vain(waits.total))
         return PortVerdict(Level.ATTENTION, PortState.HOLDING, clauses)
-    # As intended: a workload scaled to zero has no endpoint most of the time.
+    # This is intended: a workload scaled to zero has no endpoint most of the time.
     return PortVerdict(Level.OK, PortState.HOLDING, clauses)
 
 
@@ -707,7 +708,7 @@ _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _SERVED),
 )
 RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
-"""In order: the first rule that returns a verdict decides; the last one always does."""
+"""The rules in order: the first one that returns a verdict decides; the last one always does."""
 
 
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:

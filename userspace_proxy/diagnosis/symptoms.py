@@ -77,7 +77,7 @@ def _ended(endpoints: Endpoints) -> _Failures:
     """
     for verdict, counters in endpoints:
         if has_excluded(counters.exclusions):
-            # Precedes the same connection in ``ends``.
+            # Yield exclusions first: an exclusion precedes the same connection in ``ends``.
             yield counters.exclusions, verdict
         if counters.ends.part.failures and counters.ends.part.failure not in LEFT:
             yield counters.ends, verdict

@@ -118,7 +118,7 @@ class BlockingService(InThread[AddedService]):
 
     @property
     def key(self) -> ServiceKey:
-        """Its namespace and name."""
+        """The Service's namespace and name."""
         return self._object.key
 
     @property
@@ -153,7 +153,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
         self._arguments = arguments
         self._thread = LoopThread()
         self._life = threading.RLock()
-        """Held while the proxy starts or closes: calls from other threads wait."""
+        """The lock of starts and closes: meanwhile, calls from other threads wait."""
 
     def __repr__(self) -> str:
         if not self._thread.is_running:

@@ -413,7 +413,7 @@ class AddedService:
 
     @property
     def key(self) -> ServiceKey:
-        """Its namespace and name."""
+        """The Service's namespace and name."""
         return self._service.key
 
     @property

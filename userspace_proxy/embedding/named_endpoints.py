@@ -36,7 +36,7 @@ def make_all_slices(
     slices = make_slices(service, addresses, other_addresses)
     if not names.hosts:
         return slices
-    # Without a family: DNS decides.
+    # Leave out the family, because DNS decides.
     of_names = make_slices(replace(service, cluster_ips=()), named, other_named)
     return [*slices, *(names.named(item) for item in of_names)]
 

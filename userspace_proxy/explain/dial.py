@@ -12,10 +12,10 @@ duration matters. The listening program notices neither.
 A proxy in a container or a sandbox reaches endpoints that programs outside can't reach.
 
 Rule 1: the namespace is entered only if a worker with the reported pid is in it. So a proxy on
-another machine is mistaken for a local proxy only if both pid and inode match a process here. Rule
-2: the answering program may lie, and name any process of this machine. So root never enters a user
-namespace, whose creator could trace the child, which is root elsewhere. Other users can enter only
-their own.
+another machine is mistaken for a local proxy only if both pid and inode match a process here.
+Rule 2: the answering program may lie, and name any process of this machine. So root never enters a
+user namespace, whose creator could trace the child, which is root elsewhere. Other users can enter
+only their own.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class DialResult:
     seconds: float
     """Seconds until the connection was open, or had failed."""
     cause: Cause | None = None
-    """Why it failed; None if the address answered."""
+    """Why the dial failed; None if the address answered."""
     error: str = ""
     """The kernel's error message; empty if the address answered."""
     has_no_route: bool = False

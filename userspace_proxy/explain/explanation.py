@@ -95,7 +95,7 @@ class PathStep:
     pod: str = ""
     """The name of the pod concerned; empty without a pod, or for several."""
     is_by_design: bool = False
-    """Whether it is reported only because the user asked; the cluster works as designed."""
+    """Whether the step is shown only because the user asked; the cluster works as designed."""
     causes: tuple[Cause, ...] = ()
     """The causes that the step states in full."""
     brief: str = ""

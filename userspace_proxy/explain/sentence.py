@@ -233,7 +233,7 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     for cause, is_from_outside in dropped.items():
         # A policy's cause states only the reason; a source range's also names the clients.
         served.append(f"{outside if is_from_outside else ''}{cause_at(cause, subject.now)}")
-    # Addresses that are served elsewhere by design.
+    # Add the addresses that are served elsewhere by design.
     served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]
     return joined(served)
 

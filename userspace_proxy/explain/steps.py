@@ -303,7 +303,7 @@ def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
 
 
 def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
-    """Yield how a node would serve a Service port's clients, if that differs."""
+    """Yield a note on how the node would serve a Service port, if its usable endpoints differ."""
     there = _there(port, subject)
     if there is not None:
         usable = {endpoint.address for endpoint in port.endpoints if endpoint.is_usable}

@@ -24,7 +24,7 @@ _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
 # The bound for texts from workers, which aren't trusted: names and addresses are shorter.
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _DIALS_MAX = 64
-# Filters that are watched at a time: more than there are streams.
+# The maximum number of filters that are watched at a time: more than there are streams.
 FILTERS_MAX = 64
 
 
@@ -116,7 +116,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     source: _Text = ""
     """The address that the endpoint sees: the ``client``'s or the ``node``'s."""
     dials: _Count = 0
-    """Number of endpoints that were dialled."""
+    """The number of endpoints that were dialled."""
     failed: Annotated[tuple[FailedDialFacts, ...], msgspec.Meta(max_length=_DIALS_MAX)] = ()
     """The dialled endpoints that didn't answer, each with its cause."""
     waited_s: _Seconds = 0.0
@@ -260,7 +260,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def takes_all_kinds(self) -> bool:
-        """Whether it selects all kinds, even connections that weren't failed, saved or slow."""
+        """Whether all kinds are selected, even connections that weren't failed, saved or slow."""
         return not self.failed and not self.saved and self.slow_s is None
 
     def takes(self, one: ConnectionFacts) -> bool:

@@ -29,11 +29,11 @@ from .counters import AbortCounters, EndpointCounters
 from .streak import LateByte
 
 _WAITED_S = 0.9
-"""A client with a timeout of one second starts its timer before the endpoint answers."""
+"""The wait of a client with a timeout of one second, which begins before the endpoint answers."""
 PATIENCE_S = 0.3
 """How long a client waits before it leaves, if the endpoint has answered other clients."""
 _AWAITED_S = 0.1
-"""A byte that arrives this late was still awaited, unless the client left right after sending."""
+"""How late an awaited byte may arrive, unless the client left right after sending."""
 OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}
 """How long the client's last bytes must be unanswered to count, by whether it ends first."""
 _FULL_S = 3.0
@@ -126,7 +126,7 @@ class ConnectionOutcome:
         """Why the client got no answer, or only part of it; None without a visible failure. A late
         byte may still reach the client."""
         self.is_failed = False
-        """Whether it counts as a connection whose client got no answer."""
+        """Whether the connection counts as one whose client got no answer."""
         self.has_unanswered_request = False
         """A further answer was due when the first side ended."""
         self.reset_as: tuple[EndReason, EndedBy] | None = None

@@ -66,11 +66,11 @@ STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The streaks of failures of one endpoint."""
 _succeeded_at = attrgetter(*(f"{name}.succeeded_at" for name in STREAKS))
 _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
-# Cost: a value shared by endpoints that never failed, or whose streaks weren't taken.
+# Cost: endpoints that never failed, or whose streaks weren't taken, share this value.
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# An endpoint's counters for the last minute; refused clients had no endpoint.
+# The other counts of the last minute that no endpoint's counters have.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)
@@ -220,7 +220,8 @@ _NOTHING_COUNTED = EndpointCounters()
 class AfterWait:
     """Counts connections that the client leaves before an answer, after waiting for an endpoint.
 
-    It replaces an endpoint's counters in :mod:`.exchange`, as these connections don't count there.
+    It replaces an endpoint's counters in :mod:`.connection_outcome`, as these connections
+    don't count there.
     """
 
     __slots__ = ("_table", "ends")
@@ -262,7 +263,7 @@ class GroupCounters(_PortSlots, Counters):
         for name in counted_names(PortFigures):
             setattr(self, name, 0)
         self.out_of_ports = 0
-        """Of the shortages, how often this node's address had no free port for the endpoint."""
+        """Shortages in which this node's address had no free port for the endpoint."""
         self.out_of_client_ports = 0
         """Dials without a free port at the client's address: failed, or from this node's
         address."""
@@ -278,7 +279,7 @@ class ClientMistake(enum.StrEnum):
     HOP_LIMIT = CauseCode.HOP_LIMIT.value
 
 
-# Cost: shared by all Service ports without a mistake.
+# Cost: all Service ports without a mistake share this mapping.
 _NO_MISTAKES: Mapping[ClientMistake, Streak] = MappingProxyType({})
 _NO_COUNTERS = cast("dict[SocketAddress, EndpointCounters]", MappingProxyType({}))
 _NEVER = -math.inf

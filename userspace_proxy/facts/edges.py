@@ -29,8 +29,8 @@ CALLS_MAX = 4096
 EDGES_MAX = 500
 # The limit per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
-# After this time without a call, another client may replace an edge. This also bounds the number of
-# series that a metric has in a day.
+# The time without a call after which another client may replace an edge. It also bounds the number
+# of series that a metric has in a day.
 STALE_S = 3600.0
 _KEY_MAX = 1024
 
@@ -122,7 +122,7 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     """Connections and flows since the start, including refused ones."""
     failed: int = 0
-    """Number of these that ended without an answer to the client."""
+    """The number of these that ended without an answer to the client."""
     last_at: float = 0.0
     """Unix time of the last call that workers have reported."""
 

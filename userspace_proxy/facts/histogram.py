@@ -10,9 +10,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 ITERATION_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""A loop iteration is counted at the first bound that it doesn't exceed."""
+"""The bounds for loop iterations; each counts at the first bound that it doesn't exceed."""
 
-# 1 s and 3 s are the limits of dials by default.
+# The bounds of the buckets in seconds; 1 s and 3 s are the default limits of dials.
 TIMES_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 10.0)
 """The bounds for clients' waits. A wait shorter than a loop iteration is 0."""
 
@@ -32,7 +32,7 @@ class Durations:
         self.seconds = 0.0
         """The sum of all durations, in seconds."""
         self._slow: list[int] | None = None
-        """By bound, but 0 for the first, which has the rest of :attr:`count`; None: all are 0."""
+        """The counts by bound; 0 for the first, which has the rest of ``count``; None: all 0."""
 
     def add(self, seconds: float) -> None:
         self.count += 1

@@ -32,7 +32,8 @@ endpoint that no client dials (``agent.watchers.ejected``)."""
 # The number of parts of that time, including the present one.
 _PARTS = 12
 _PART_S = LAST_MINUTE_S / _PARTS
-# The minimum time between two departures of clients: workers report one within milliseconds.
+# The minimum time between two departures of clients that count separately: workers report a single
+# departure within milliseconds.
 _APART_S = 1.0
 
 

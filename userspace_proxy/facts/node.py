@@ -54,9 +54,9 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     services: Sequence[str] = ()
     """The affected Services, ``namespace/name``, sorted."""
     ports: int = 0
-    """Number of Service ports that it affects."""
+    """The number of affected Service ports."""
     endpoints: Sequence[str] = ()
-    """Addresses of the endpoints concerned; empty if it concerns none."""
+    """The addresses of the endpoints concerned; may be empty."""
     waiting: int = 0
     """Clients of these Service ports that are now waiting for an endpoint."""
     last_minute: int = 0
@@ -271,7 +271,7 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
     ] = False
     """Whether endpoints see client addresses."""
     reason: str = ""
-    """Why they see this node's address; empty if client addresses weren't requested, or are on."""
+    """Why endpoints see the node's address; empty if clients' weren't requested, or are on."""
     problem: str = ""
     """A part that should be repaired, but can't be at the moment."""
     repairs: int = 0
@@ -292,7 +292,7 @@ class TrackingFacts(msgspec.Struct, frozen=True):
             "conntrack_entries_limit", "entries", "Limit of entries in the kernel's conntrack table"
         ),
     ] = 0
-    """Size of the table; 0 if nothing is tracked."""
+    """The table's size; 0 if nothing is tracked."""
     drops: Annotated[
         int, counter("conntrack_drops", "packets", "Packets that conntrack dropped since boot")
     ] = 0
@@ -315,18 +315,18 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
         bool | None,
         gauge("socket_lb_attached", "", "1 while connect() of this node's programs is translated"),
     ] = None
-    """Whether it works; null if it isn't requested."""
+    """Whether the translation works; null if it isn't requested."""
     problem: Annotated[
         str, gauge("socket_lb_problems", "", "1 while connect() can't be translated everywhere")
     ] = ""
-    """Why it doesn't work, or not everywhere; there, rules serve the clients."""
+    """Why the translation doesn't work, or not everywhere; there, rules serve the clients."""
     cgroup: str = ""
     """The cgroup whose processes' connect() is translated."""
     frontends: Annotated[
         int,
         gauge("socket_lb_frontends", "frontends", "Frontends at which connect() is translated"),
     ] = 0
-    """Number of frontends that it translates."""
+    """The number of translated frontends."""
     repairs: Annotated[
         int,
         counter(
@@ -452,9 +452,9 @@ class IgnoredFacts(msgspec.Struct, frozen=True):
     port: str
     """The port's name or number; empty when the whole Service is ignored."""
     cause: Cause
-    """Why it gets no listener."""
+    """Why the Service or port gets no listener."""
     is_conflict: bool = False
-    """Whether it should be served, but another Service owns its address."""
+    """Whether it should be served, but can't be, as when another Service owns its address."""
 
     @property
     def key(self) -> ServiceKey:
@@ -639,9 +639,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
 
     def only(self, service: str) -> StatusFacts:
-        """Return the facts with one Service, ``namespace/name``, or one port, by name or number.
+        """Return only the facts about one Service, ``namespace/name``, or one of its ports.
 
-        A name alone is a namespace.
+        A port is given by name or number. A name alone is a namespace.
         """
         if "/" not in service:
             inside = f"{service}/"

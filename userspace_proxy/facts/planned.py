@@ -26,7 +26,8 @@ _POLICIES = {
 }
 
 
-# Node ports have many addresses, so the Service's own come first, and loopback last.
+# The kinds of frontends in the order of preference. Node ports have many addresses, so the
+# Service's own addresses come first, and loopback last.
 _KINDS = (
     FrontendKind.CLUSTER_IP,
     FrontendKind.LOAD_BALANCER,

@@ -68,13 +68,13 @@ class EndpointVerdictFacts(TrafficByCause):
     is_usable: bool = False
     """Whether this node's clients may use it now."""
     code: CauseCode | None = None
-    """Why it isn't used, as a code; null if it is ready or terminating."""
+    """Why the endpoint isn't used, as a code; null if it is ready or terminating."""
     weight: int = 0
     """Its share of new connections, relative to the other weights; 0: no connections."""
     priority: int = 0
     """0 is the highest; endpoints with higher numbers serve only if none with a lower one can."""
     is_standby: bool = False
-    """Whether it is on standby: usable, but so is an endpoint with a lower number."""
+    """Whether the endpoint is on standby: usable, but so is one with a lower priority number."""
     starting: float | None = None
     """The fraction of its share during slow start, below 1; null: its full share."""
     preference: str = ""
@@ -100,14 +100,14 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never has."""
     is_past: bool = False
-    """Its cause is from a while ago, and the endpoint hasn't been dialled since."""
+    """The endpoint's cause is from a while ago, and the endpoint hasn't been dialled since."""
     sent_at: float = 0.0
     """Unix time at which it last sent a client a first byte or a first datagram, even an empty one;
     0 if it never has."""
 
     @property
     def has_sent(self) -> bool:
-        """Whether it has ever sent a client a byte after the handshake."""
+        """Whether the endpoint has ever sent a client a byte after the handshake."""
         return bool(self.sent_bytes or self.sent_at)
 
     @property
@@ -122,7 +122,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     @property
     def serves(self) -> bool:
-        """Whether it serves clients: it is usable, and connections to it don't fail.
+        """Whether the endpoint serves clients: it is usable, and connections to it don't fail.
 
         An injected fault isn't a failure. An endpoint that denies some clients serves others, and
         an endpoint that resets connections has answered them.
@@ -152,7 +152,7 @@ class ClauseFacts(msgspec.Struct, frozen=True, gc=False):
     causes: Sequence[int] = ()
     """The causes that it states, as indexes into the state's ``causes``."""
     is_dated: bool = False
-    """Whether it is about a past moment, whose age is shown with it."""
+    """Whether the clause is about a past moment, whose age is shown with it."""
 
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
@@ -241,7 +241,7 @@ class PortPlanFacts(PortFigures):
     """The requests of this Service port that have no effect; a Service's first port also has the
     notes of the Service and its EndpointSlices."""
     problem: str = ""
-    """Why it isn't served although it should be; empty if it is."""
+    """Why the port isn't served although it should be; empty if it is."""
     hint: str = ""
     """The remedy for the problem."""
 
@@ -301,7 +301,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     unanswered: Cause | None = None
     """Why clients on the kernel path get no answer; null if they do, or if none came lately."""
     state: StateFacts = StateFacts()
-    """How its clients are served."""
+    """How the port's clients are served."""
 
     @property
     def name(self) -> str:

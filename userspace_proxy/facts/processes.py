@@ -44,7 +44,7 @@ class WorkerFacts(msgspec.Struct, frozen=True):
 
     index: int = 0
     pid: int = 0
-    """Its process ID; 0 while it isn't running."""
+    """The process ID; 0 while the worker isn't running."""
     restarts: int = 0
     connections: Annotated[
         int,

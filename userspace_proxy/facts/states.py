@@ -24,7 +24,7 @@ class PortState(enum.StrEnum):
     waits: bool
     """The sentence contains the number of waiting clients."""
     expected: bool
-    """It isn't a fault, and no client is served yet."""
+    """The state isn't a fault, and no client is served yet."""
 
     SERVED = "served", True
     UNKNOWN = "unknown", True, "not known whether clients are answered"

@@ -18,7 +18,7 @@ from ..model import DialFailure, Failure
 from .last_minute import LAST_MINUTE_S
 
 CLIENTS_MAX = 64
-"""Clients remembered per endpoint: an access rule turns away only a few."""
+"""The maximum number of clients remembered per endpoint: an access rule turns away only a few."""
 
 Moment: TypeAlias = Annotated[float, msgspec.Meta(ge=-1, le=1e11)]
 """Monotonic seconds; negative for never."""
@@ -43,7 +43,7 @@ class StreakPart(NamedTuple):
 
     succeeded_at: Moment = _NEVER
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """Number of failures in a row; if 0, the other fields mean nothing."""
+    """The number of failures in a row; if 0, the other fields mean nothing."""
     first_at: Moment = _NEVER
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER
@@ -167,7 +167,7 @@ class Exclusions(Streak):
     def __init__(self) -> None:
         super().__init__()
         self.clients: dict[str, float] | None = None
-        """When the endpoint last ended a connection of each, the latest last; None if never."""
+        """When the endpoint last ended each client's connection, the latest last; None if never."""
 
     def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
         """Note a connection that the endpoint ended without sending a byte.

@@ -29,7 +29,7 @@ class RuleVerdict(enum.StrEnum):
     QUEUE = "queue"
     TRANSLATE = "translate"
     NOTRACK = "notrack"
-    """Not a final verdict."""
+    """The packet isn't tracked; this isn't a final verdict."""
     MAP = "vmap"
     """A verdict from a map, by an unknown condition."""
 
@@ -58,7 +58,7 @@ class ChainTable(NamedTuple):
     """``ip``, ``inet``, …, also for iptables-legacy."""
     name: str
     is_legacy: bool = False
-    """Whether it is a table of iptables-legacy, which nft doesn't show."""
+    """Whether the table is one of iptables-legacy, which nft doesn't show."""
 
     @property
     def families(self) -> Sequence[IPFamily]:
@@ -83,7 +83,7 @@ class Chain:
     policy: str = "accept"
     steps: tuple[Step, ...] = ()
     is_read: bool = True
-    """Whether its rules have been read."""
+    """Whether the chain's rules have been read."""
 
     def __str__(self) -> str:
         return f"{self.table} {self.name}"

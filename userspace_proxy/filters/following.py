@@ -32,13 +32,13 @@ class Outcome(NamedTuple):
     """The last rule, with its chain, that may translate the packets, or in a filter chain drop
     them; None without such a rule."""
     ends: bool = False
-    """Whether they may be accepted, or leave all chains otherwise."""
+    """Whether packets may be accepted, or leave all chains otherwise."""
     back: bool = False
-    """Whether they may continue after the chain."""
+    """Whether packets may continue after the chain."""
 
     @property
     def is_certain(self) -> bool:
-        """Whether they are translated or dropped on all paths."""
+        """Whether packets are translated or dropped on all paths."""
         return self.by is not None and not (self.ends or self.back)
 
     @property

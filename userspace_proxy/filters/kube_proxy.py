@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from .chains import ChainTable, Tables
 
-# kubelet also has chains: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ,
-# KUBE-POSTROUTING. The following are only kube-proxy's, in any of its modes.
+# Chains that only kube-proxy has, in any of its modes. kubelet also has chains: KUBE-FIREWALL,
+# KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ, KUBE-POSTROUTING.
 _CHAINS = re.compile(
     r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
     r"|(SVC|SVL|SEP|EXT|XLB|FW)-.*|LOAD-BALANCER|CLUSTER-IP|EXTERNAL-IP)"

@@ -166,7 +166,7 @@ class LoadedField(NamedTuple):
     width: int = 0
     """The width in bytes, if the field is known in sets and maps; else 0."""
     is_name: bool = False
-    """Whether it is an interface's name, not its number."""
+    """Whether the field is an interface's name, not its number."""
 
 
 class SetLookup(NamedTuple):

@@ -29,7 +29,7 @@ Judged = TypeVar("Judged")
 
 FIREWALLD = ChainTable("inet", "firewalld")
 _TRANSLATED = states(["dnat"])
-# Matches packets whose socket is transparent, as the listeners' sockets are.
+# The match for packets whose socket is transparent, as the listeners' sockets are.
 _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 

@@ -38,13 +38,13 @@ class FirstPacket(NamedTuple):
     link: PodLink | None = None
     """The incoming link, with source networks behind it; None: that of any client."""
     is_other: bool = False
-    """Whether its source is an address that no rule names."""
+    """Whether the packet's source is an address that no rule names."""
     is_forwarded: bool = False
     """Whether the kernel has translated it, and forwards it."""
     way_out: PodLink | None = None
     """The outgoing link; None: unknown."""
     is_tracked: bool = True
-    """Whether it has passed connection tracking; otherwise its state is unknown."""
+    """Whether the packet has passed connection tracking; otherwise its state is unknown."""
 
 
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
@@ -189,7 +189,7 @@ def _flags(match: Match, packet: FirstPacket) -> bool:
     return all(flags & one.mask == one.value for one in match.bits)
 
 
-# Each rule is checked for thousands of frontends.
+# The test for each field; each rule is checked for thousands of frontends.
 _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     MatchField.DIALLED_ADDRESS: _dialled_address,
     MatchField.DIALLED_PORT: lambda match, packet: (
@@ -209,7 +209,7 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
-    # It depends on the listener. Dials from this node's own address have no such socket.
+    # The result depends on the listener. Dials from this node's own address have no such socket.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 

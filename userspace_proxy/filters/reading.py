@@ -60,7 +60,7 @@ class NftReader:
     def __init__(self, is_own: IsOwn) -> None:
         self._is_own = is_own
         self._ruleset = Ruleset()
-        # Sets by family and table, then name, since the last listing of chains.
+        # The sets read since the last listing of chains, by family and table, then by name.
         self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
 
     def chains(self) -> Tables:

@@ -240,7 +240,7 @@ def _dialled(address: bytes, mask: bytes) -> Condition:
 
 def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
     if name == "socket":
-        # Its register's attribute has the number of other expressions' key.
+        # Here the register's attribute has the number that the key has elsewhere.
         return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
     return _FIELDS.get(place) or _FIELDS.get(place[:3], LoadedField())

@@ -147,7 +147,7 @@ def connect(name: str) -> Prover:
             if _is_others(name):
                 raise _not_trusted(name) from None
             raise
-        # After connecting: another process may have had the name before.
+        # Check this after connecting: another process may have had the name before.
         if not (is_trusted(sock) and _is_believed(name)):
             raise _not_trusted(name)
         stack.pop_all()

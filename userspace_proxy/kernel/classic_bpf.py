@@ -19,7 +19,7 @@ JUMP_IF_EQUAL = 0x15
 RETURN = 0x06
 RETURN_ACCUMULATOR = 0x16
 
-# Not in Python's socket module; asm-generic/socket.h.
+# The values from asm-generic/socket.h, which Python's socket module lacks.
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 SO_ATTACH_REUSEPORT_CBPF = 51
 
@@ -41,7 +41,7 @@ def version_of(family: int) -> int:
 
 
 def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
-    """Attach a program of at most 4,096 instructions; replaces the one of the same option.
+    """Attach a program of at most 4,096 instructions; replaces the option's previous program.
 
     The option is SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``. Raises
     OSError if the kernel refuses.

@@ -52,7 +52,7 @@ _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=
 # 200,000 entries in 0.4 µs per filter, and reading one takes 3.4 µs (measured): with more filters,
 # one listing of all entries is never slower.
 FULL_LISTING_ABOVE = 8
-# For a listing that is expected to be empty. Source: RFC 1078, which no program uses.
+# A port for a listing that is expected to be empty: the port of RFC 1078, which no program uses.
 _UNUSED_PORT = 1
 _PORT_BYTES, _PORTS = 2, 1 << 16
 
@@ -81,16 +81,16 @@ class Change(NamedTuple):
     now: int | None
     """The new target port; None if this proxy no longer steers the frontend."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
-    """Endpoints that it may also lead to, or led to if it is no longer steered, each with the
-    networks of the clients that may use them; None: all. The first entry that admits a client
-    counts."""
+    """Endpoints that the rule may also lead to, or led to if the frontend isn't steered now, each
+    with the networks of the clients that may use them; None: all. The first entry that admits a
+    client counts."""
     here: Set[bytes] = frozenset()
     """The packed addresses of this node: an entry that leads to the port at another address is
     useless. Empty if they are unknown."""
     range: Range = SINGLE
     """The ports from the dialled one on; endpoints have the port number of the first."""
     is_replaced: bool = False
-    """The old port may serve another frontend, or program, now."""
+    """Whether the old port may serve another frontend, or program, now."""
 
 
 class Allowed:
@@ -124,7 +124,7 @@ class Allowed:
         return False
 
     def _answered_from(self, entry: ConntrackEntry) -> bytes:
-        """Return the endpoint; of a range, at the number that its first port leads to."""
+        """Return an entry's endpoint; for a range, with the port that its first port maps to."""
         if not self._first:
             return entry.answered_from
         beyond = _port(entry.dialled) - self._first
@@ -133,7 +133,7 @@ class Allowed:
 
 
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
-    """Remove the entries that frontends have because of other rules, or of missing rules.
+    """Remove the entries of frontends that old rules, or missing rules, have caused.
 
     These are UDP associations of steered frontends that lead neither to the port nor to an
     endpoint; associations of frontends that are no longer steered, if they lead to an old port or
@@ -170,7 +170,8 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     # Include frontends that were not steered: until now another proxy, or this one before they were
     # removed, may have sent their connections to an endpoint.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
-    # Only frontends steered before: a listing has all entries, and these last only ten seconds.
+    # List entries only of frontends that were steered before: the listing has all entries, and
+    # these last only ten seconds.
     steered = [change for change in tcp if change.before]
     reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
     associated = _listings(socket.IPPROTO_UDP, udp)
@@ -201,7 +202,7 @@ class ByDialled:
 
 
 class _Ranges:
-    """The ranges at one address, perhaps thousands, as of entries; only old ranges overlap."""
+    """The ranges at one address, perhaps thousands; only old ranges overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
@@ -363,7 +364,7 @@ def _remove(
     if not listings:
         return 0
     with _requests("remove") as requests:
-        # A set, because listings overlap where the kernel ignores the filter.
+        # This is a set, because listings overlap where the kernel ignores the filter.
         stale = {
             remove_request(entry)
             for wanted in listings

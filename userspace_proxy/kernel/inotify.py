@@ -120,7 +120,7 @@ def _parse(data: bytes) -> list[FileEvent]:
 
 @functools.cache
 def _libc() -> ctypes.CDLL:
-    # Not on import: manifests are read on Windows, too, where CDLL(None) fails.
+    # Load libc only now: manifests are read on Windows, too, where CDLL(None) fails.
     return ctypes.CDLL(None, use_errno=True)
 
 

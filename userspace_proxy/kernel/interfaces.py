@@ -62,7 +62,7 @@ def _is_zero(setting: Path) -> bool:
     try:
         return setting.read_text(encoding="ascii").strip() == "0"
     except OSError:
-        # Without IPv6, or its interface was removed meanwhile.
+        # The node has no IPv6, or the interface was removed meanwhile.
         return False
 
 
@@ -93,7 +93,7 @@ def _has_ipv6(conf: Path) -> bool:
 
 
 class PreroutingAddress:
-    """The address for DNAT in PREROUTING where REDIRECT doesn't work, and the node's others.
+    """The node's addresses, and the one for DNAT in PREROUTING where REDIRECT doesn't work.
 
     Args:
         preferred: The node's own addresses, best first.
@@ -144,7 +144,7 @@ class PreroutingAddress:
                 self._view, is_current = read_interfaces(self._listings, Clocks.monotonic())
             self._note_lost(before - self._view.here)
         chosen = self._chosen(current)
-        # Set last, so that a failure is retried.
+        # This is set last, so that a failure is retried.
         self._is_current = is_current
         return chosen
 

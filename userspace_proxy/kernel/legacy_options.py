@@ -15,7 +15,7 @@ GET_INFO = 64
 GET_REVISION_MATCH, GET_REVISION_TARGET = 66, 67
 _LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-# sizeof ipt_getinfo: name, valid hooks, five starts, five underflows, entries, bytes.
+# The size of struct ipt_getinfo: name, valid hooks, five starts, five underflows, entries, bytes.
 _INFO_BYTES = 84
 _libc = ctypes.CDLL(None, use_errno=True)
 

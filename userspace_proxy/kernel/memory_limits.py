@@ -99,7 +99,7 @@ class AddressSpace:
 def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
     """Return the limits of this process: of its cgroup, its address space, both, or neither."""
     found: list[MemoryLimit] = []
-    # The outermost of equal limits: it includes the use of other cgroups.
+    # Of equal limits choose the outermost one, which includes the use of other cgroups.
     cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]
     if cgroups:
         found.append(min(reversed(cgroups), key=lambda cgroup: cgroup.limit))

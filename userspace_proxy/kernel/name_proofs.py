@@ -30,7 +30,7 @@ from pathlib import Path
 from .netlink.sockets import NETLINK_NETFILTER
 
 _SHOWN = Path("/proc/thread-self/net/netlink")
-# Address, protocol, number, groups.
+# A line of the kernel's list of netlink sockets: address, protocol, number, groups.
 _LINE = re.compile(rb"^\S+ +%d +(\d+) +([0-9a-f]+) " % NETLINK_NETFILTER, re.MULTILINE)
 # Netfilter has nine groups, and 32 bits are shown: the upper ones receive no messages. The first of
 # them marks a proof, the second is its index, and the rest carry the hash.

@@ -39,7 +39,8 @@ SECRET_BYTES, _NUMBER_BYTES = 16, 4
 _MAX_NUMBER = 2**31 - 1
 # NFNLGRP_NFTRACE: messages about traced packets, which are rare.
 _GROUPS = 1 << 8
-# Returns a descriptor of a socket's network namespace, which needs CAP_NET_ADMIN there; Linux 4.10.
+# The ioctl that returns a descriptor of a socket's network namespace, which needs CAP_NET_ADMIN
+# there; since Linux 4.10.
 _SIOCGSKNS = 0x894C
 
 

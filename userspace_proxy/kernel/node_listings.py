@@ -70,7 +70,7 @@ class _LastListing(Generic[Item]):
         """The parsed items, by message."""
         self.items: tuple[Item, ...] | None = None
         self.began = ANY
-        """When it was listed; ANY: something changed during the listing."""
+        """When the kind was listed; ANY: something changed during the listing."""
         self.rested_at = ANY
 
 

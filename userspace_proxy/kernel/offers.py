@@ -51,7 +51,7 @@ class Need(NamedTuple):
     within: str = ""
     """The part that this one depends on."""
     trial: Ask | None = None
-    """How it is tried; None: by ``nft_probes`` or ``trials``."""
+    """How the part is tried; None: by ``nft_probes`` or ``trials``."""
 
 
 SOCKET_MATCH = "legacy socket match"
@@ -162,13 +162,13 @@ NEEDS: Mapping[str, Need] = {
 """Every part that is tried, in the order of reports."""
 
 FOR_NFTABLES = (_NFT, _INET, "sets", "nat", "redirect", "ct", "reject", "conntrack netlink")
-"""Required by steering nftables."""
+"""Required by the nftables steering."""
 FOR_IPTABLES = (_LEGACY, "legacy extensions", "conntrack netlink")
 FOR_IPTABLES_IPV6 = ("legacy tables of IPv6",)
 FOR_GUARD = (_NFT, _INET, "sets", "reject")
-"""Required by the guard of steering local."""
+"""Required by the guard of the local steering."""
 FOR_KERNEL_PATH = ("fib", "masquerade", "numgen")
-"""Besides :data:`FOR_NFTABLES`."""
+"""Required by the kernel path, besides :data:`FOR_NFTABLES`."""
 FOR_SOURCE_HASH = ("hash",)
 FOR_REPLIES = (_NFT, _INET, "sets", "socket", "tproxy")
 """Required to preserve client addresses."""
@@ -237,7 +237,7 @@ def read_kernel_offers(
     try_out, try_others = try_out or try_nftables, try_others or try_parts
     wanted = list(names)
     nft = [name for name in wanted if name in PROBES or name == _NFT]
-    # nftables first: its rules load modules that other parts need.
+    # Try nftables first: its rules load modules that other parts need.
     codes = _nft_codes(nft, try_out)
     if others := [name for name in wanted if name not in nft]:
         codes |= try_others(others)

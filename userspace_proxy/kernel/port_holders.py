@@ -202,7 +202,7 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
     if family is IPFamily.IPV4:
         return frozenset({IPFamily.IPV4})
     if ip == _ANY_6:
-        # The kernel doesn't show whether it is IPV6_V6ONLY.
+        # The kernel doesn't show whether the socket is IPV6_V6ONLY.
         return frozenset(IPFamily)
     return frozenset({IPFamily.IPV4 if ip.startswith(_MAPPED) else IPFamily.IPV6})
 

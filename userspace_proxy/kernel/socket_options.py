@@ -28,7 +28,7 @@ import struct
 import sys
 from typing import NamedTuple
 
-# linux/in.h and linux/in6.h.
+# The numbers from linux/in.h and linux/in6.h.
 IP_FREEBIND = 15
 IPV6_FREEBIND = 78
 IP_TRANSPARENT = 19
@@ -42,7 +42,7 @@ IPV6_RECVERR = 25
 ANCILLARY_BYTES = 128
 """Room for ancillary data of a datagram, or of an error, such as the sender's address."""
 
-# Set for each dial from a client's address.
+# The option that is set for each dial from a client's address.
 _TRANSPARENT = {
     _socket.AF_INET: (_socket.IPPROTO_IP, IP_TRANSPARENT),
     _socket.AF_INET6: (_socket.IPPROTO_IPV6, IPV6_TRANSPARENT),
@@ -81,7 +81,7 @@ _ERRORS = {(_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR
 _ERROR = struct.Struct("=IBBB")
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 _EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}
-# Errors read at once; epoll reports the rest again.
+# The maximum number of errors read at once; epoll reports the rest again.
 _MOST = 16
 
 
@@ -113,7 +113,7 @@ def take_icmp_errors(sock: _socket.socket) -> int | None:
     return found
 
 
-# asm-generic/socket.h, since Linux 4.12; linux/sock_diag.h.
+# The numbers from asm-generic/socket.h (since Linux 4.12) and linux/sock_diag.h.
 SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
@@ -142,7 +142,7 @@ def buffered_bytes(sock: _socket.socket) -> int:
     return int(figures[_RECEIVED] + figures[_TO_SEND])
 
 
-# linux/socket.h.
+# The number from linux/socket.h.
 _MSG_MORE = 0x8000
 
 
@@ -201,7 +201,7 @@ def reset_no_more(sock: _socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
 
 
-# Addresses, or addresses and interfaces; a node has a handful.
+# The maximum number of cached addresses, or addresses with interfaces; a node has a handful.
 _MAX_KNOWN = 1024
 
 AncillaryItem = tuple[int, int, bytes]
@@ -229,7 +229,7 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
 
 
 def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
-    """Return the ancillary data that sends a reply from there; interface 0: routing decides."""
+    """Return ancillary data that sends a reply from an address; interface 0: routing decides."""
     if local is None:
         return []
     kind, ip = local

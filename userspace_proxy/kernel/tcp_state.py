@@ -25,7 +25,7 @@ from .socket_options import SO_MEMINFO
 CLOSE_WAIT = 8
 # Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
 _TCP_INFO = struct.Struct("=BxBB")
-# linux/sockios.h: not in Python's socket module.
+# The numbers from linux/sockios.h, which Python's socket module lacks.
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
 # Struct tcp_info: tcpi_last_data_sent; tcpi_last_data_recv, tcpi_last_ack_recv. In milliseconds.
 _SENT = struct.Struct("=44xI")
@@ -94,12 +94,13 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
 # Errors of a connected socket whose peer was silent for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 LOSS_S = 0.9
-"""Connections that ended sooner show no loss: the second retransmission in a row is 0.6 s after the
-first packet, and clients that wait for a second began to count before."""
+"""The minimum duration of a connection that shows loss: the second retransmission in a row is 0.6 s
+after the first packet, and clients that wait for a second began to count before."""
 _SENT_AGAIN = 2
 # An unacknowledged FIN counts as one byte.
 _FIN_BYTES = 1
-# linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. In others a FIN has arrived in order.
+# The states in which no FIN has arrived in order: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. Source:
+# linux/tcp_states.h.
 _EXPECTS_MORE = frozenset({1, 4, 5})
 
 

@@ -36,7 +36,7 @@ class TrackingTable(NamedTuple):
 
     entries: int = 0
     limit: int = 0
-    """0: nothing is tracked."""
+    """The maximum number of entries; 0: nothing is tracked."""
     drops: int = 0
     """Packets dropped since boot because no entry could be created, mostly due to a full table."""
 
@@ -64,7 +64,7 @@ def _drops(proc: Path) -> int:
 
 
 _NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
-# Reads and writes apply to the network namespace of the thread that opens the file.
+# The sysctls of the network namespace of the thread that opens a file.
 _PROC_SYS = Path("/proc/sys")
 _BOOT = "kernel.random.boot_id"
 _UNKNOWN = "unknown"
@@ -108,7 +108,7 @@ class TrackingTimeouts:
         try:
             now = self._read()
             noted = self._noted()
-            # Another process raised it, and hasn't restored it.
+            # Another process raised the timeout, and hasn't restored it.
             is_raised = noted is not None and noted.raised == now
             before = noted.before if noted and is_raised else now
             if now < self._wanted:
@@ -159,6 +159,6 @@ class TrackingTimeouts:
 
     def _write_note(self, text: str) -> None:
         if self._file is not None:
-            # Without the file it stays raised after a crash: longer than necessary.
+            # Without the file, the timeout stays raised after a crash, for longer than necessary.
             with contextlib.suppress(OSError, StateFileError):
                 self._file.write(text.encode("ascii"), current_at=Clocks.time())

@@ -52,10 +52,10 @@ _BY_FAMILY, _DESTROY = 20, 21
 _NO_CONNECTION = struct.pack(
     "=BBHIHH32sIQ", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0, 0, bytes(32), 0, 2**64 - 1
 )
-# Not in Python's socket module; asm-generic/socket.h, since Linux 5.14.
+# The value from asm-generic/socket.h (since Linux 5.14), which Python's socket module lacks.
 SO_NETNS_COOKIE = 71
 _PASS = [(RETURN, 0, 0, 0)]
-# Matches that rules of steering iptables use.
+# The match extensions that the iptables steering's rules use.
 _LEGACY_MATCHES = (b"tcp", b"udp", b"comment", b"conntrack", b"multiport")
 _LEGACY_TARGETS = (b"REDIRECT", b"DNAT", b"REJECT")
 _LEGACY_MODULES = {
@@ -104,7 +104,7 @@ def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
         at = 0 if is_apart else 1
         return {name: _code_of(trials.get(name) or _LEGACY[name][at]) for name in names}
 
-    # Its namespace ends with the thread.
+    # The trials run in a thread, whose namespace ends with it.
     with ThreadPoolExecutor(1, "kernel-trials") as pool:
         return pool.submit(try_all).result()
 
@@ -237,7 +237,7 @@ _LEGACY: Mapping[str, tuple[Ask, Ask]] = {
     "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
-"""How each is tried in a namespace of its own, and where that isn't possible."""
+"""How each part is tried in a namespace of its own, and where that isn't possible."""
 _TRIALS: Mapping[str, Ask] = {
     "conntrack netlink": _ask_conntrack,
     "IPv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),

@@ -49,11 +49,11 @@ _Sender = tuple[str | Any, int]
 _Asked = tuple[Later, _Sender, asyncio.DatagramTransport]
 
 ELSEWHERE_MAX = 512
-"""Queries forwarded at the same time; as many more wait."""
+"""The maximum number of queries forwarded at the same time; as many more wait."""
 _CONNECTIONS_MAX = 128
 _IDLE_S = 10.0
 _BACKLOG = 128
-# Another program may have the TCP port that the kernel chose for UDP.
+# The number of attempts: the TCP port that the kernel chose for UDP may be taken.
 _TRIES = 16
 _LENGTH = struct.Struct(">H")
 
@@ -68,7 +68,7 @@ class DnsServer:
         self._stack = contextlib.AsyncExitStack()
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue(ELSEWHERE_MAX)
         self._connections: dict[asyncio.Task[Any], str] = {}
-        """Each connection's client; least recently answered first."""
+        """The connections with their clients; the least recently answered one is first."""
         self._answering: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
 
@@ -81,7 +81,7 @@ class DnsServer:
         try:
             udp, tcp = _bind(address)
         except OSError as exc:
-            # In a thread: it reads the descriptors of all processes.
+            # Search in a thread, because this reads the descriptors of all processes.
             holder = await asyncio.to_thread(_holder_of, address, exc)
             raise _cannot_serve(address, exc, holder) from exc
         loop = asyncio.get_running_loop()

@@ -24,7 +24,7 @@ from ..errors import UserspaceProxyError
 QUERY_BYTES_MAX = 512
 """The maximum size of a query: a name has up to 255 bytes, options such as cookies about 30."""
 RECORDS_MAX = 64
-"""Records read of one answer."""
+"""The maximum number of records read from one answer."""
 UDP_BYTES_MAX = 1232
 """The largest datagram that isn't fragmented. Source: DNS flag day 2020."""
 

@@ -81,7 +81,7 @@ class EndpointLookups:
         return self._is_deriving or self._has_changed.is_set()
 
     def take(self, snapshot: Snapshot) -> None:
-        """Take the source's newest snapshot; :meth:`follow` publishes the result."""
+        """Store the source's newest snapshot; :meth:`follow` publishes the result."""
         self._newest = snapshot
         self._has_changed.set()
 

@@ -42,7 +42,7 @@ TEXT_MAX = 4096
 """The maximum length of an annotation in characters: longer than any useful value.
 
 The API server accepts 256 KiB for all annotations of an object."""
-# A client that has waited for an hour has given up.
+# The maximum wait, and slow start, in seconds: a client that has waited for an hour has given up.
 HOLD_MAX_S = 3600.0
 SLOW_START_MAX_S = 3600.0
 WITHOUT_SLOW_START = "it has no effect with balance source-hash"
@@ -51,7 +51,8 @@ WITHOUT_SLOW_START = "it has no effect with balance source-hash"
 HOLD_MAX = 100_000
 # The maximum of a connection limit: more connections than a node has.
 CONNECTIONS_MAX = 1_000_000
-# An autoscaler's cooldown takes minutes; a day without clients isn't a mere pause.
+# The maximum idle time before scaling to zero, in seconds. An autoscaler's cooldown takes minutes;
+# a day without clients isn't a mere pause.
 IDLE_AFTER_MAX_S = 86400.0
 _ASLEEP = "nothing is woken"
 _AWAKE = "nothing is scaled to zero"
@@ -254,7 +255,7 @@ def unknown_notes(
     return tuple(notes)
 
 
-# Python refuses to convert very long numbers.
+# A weight has at most five digits: Python refuses to convert very long numbers.
 _WEIGHT = re.compile(r"\d{1,5}", re.ASCII)
 # Source: Cilium, pkg/annotation: EndpointSliceWeight, an unsigned number of 16 bits.
 ANNOTATION_CILIUM_WEIGHT = "service.cilium.io/weight"

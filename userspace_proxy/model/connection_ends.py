@@ -9,7 +9,7 @@ class EndReason(enum.StrEnum):
     """Why a connection or flow ended, as the connection log states it."""
 
     is_sound: bool
-    """It isn't a failure, regardless of which side ended the connection."""
+    """The end isn't a failure, regardless of which side ended the connection."""
 
     COMPLETE = "complete", True
     IDLE = "idle", True

@@ -216,7 +216,7 @@ def _prepared(text: str) -> str:
     if text.lstrip()[:1] in ("{", "["):
         text = _ESCAPES.sub(_join_surrogates, text)
         if any(map(text.__contains__, _BREAKS_OF_YAML)):
-            # In JSON strings they are ordinary characters.
+            # In JSON strings these are ordinary characters.
             end = max(_ends_of_json(text, "{["), default=0)
             text = text[:end].translate(_BREAKS_OF_YAML_ESCAPED) + text[end:]
     return text

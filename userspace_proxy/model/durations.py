@@ -9,7 +9,7 @@ from .quoting import quoted
 
 # Go's units, in seconds. Source: Go's time.ParseDuration.
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-# Go counts nanoseconds in 63 bits: 292 years.
+# The longest duration: Go counts nanoseconds in 63 bits, which is 292 years.
 _LONGEST_S = 9223372036.0
 _AMOUNT = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _DURATION = re.compile(f"(?:{_AMOUNT})+", re.ASCII)

@@ -25,7 +25,7 @@ NAMES_MAX = 16
 HOST_MAX = 253
 """The maximum length of a name without its trailing dot, in characters. Source: RFC 1035, 255 bytes
 on the wire."""
-# Underscores aren't valid in host names, but some host names have them.
+# A label of a host name. Underscores aren't valid, but some host names have them.
 _LABEL = r"[a-z0-9_](?:[-a-z0-9_]{0,61}[a-z0-9_])?"
 _IS_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -76,14 +76,14 @@ class NameState(enum.Enum):
     """The addresses of Nodes are unknown, so no name is looked up."""
     TOO_MANY = "too many"
     PENDING = "pending"
-    """It has not been looked up yet."""
+    """The name has not been looked up yet."""
     UNRESOLVED = "unresolved"
     STALE = "stale"
-    """It no longer resolves; its last addresses are still used."""
+    """The name no longer resolves; its last addresses are still used."""
     FORBIDDEN = "forbidden"
-    """One of its addresses must not be dialled."""
+    """One of the name's addresses must not be dialled."""
     NO_ADDRESS = "no address"
-    """It has addresses, but none of this family."""
+    """The name has addresses, but none of this family."""
 
 
 _NEVER_LOOKED_UP = (NameState.NOT_ALLOWED, NameState.NETWORKS_UNKNOWN, NameState.TOO_MANY)
@@ -109,7 +109,7 @@ class ResolvedSlice(EndpointSlice):
 
     @property
     def needs_nodes(self) -> bool:
-        """Whether its endpoints depend on the Nodes' addresses."""
+        """Whether the slice's endpoints depend on the Nodes' addresses."""
         return not any(problem.state in _NEVER_LOOKED_UP for problem in self.problems)
 
 
@@ -117,7 +117,7 @@ class Lookup(NamedTuple):
     """The answer of DNS about one name."""
 
     addresses: Mapping[IPFamily, tuple[str, ...]]
-    """Sorted, by family; a family is missing if no server answered for it."""
+    """Sorted addresses by family; a family is missing if no server answered for it."""
     ttl_s: float = 0.0
     """How long the addresses are valid."""
     why: str = ""

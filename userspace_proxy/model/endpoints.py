@@ -73,7 +73,7 @@ class EndpointSlice:
     unnumbered: tuple[str, ...] = ()
     """The names of ports without a number."""
     is_headless: bool = False
-    """It has the label of headless Services, so no other Service uses it."""
+    """The slice has the label of headless Services, so no other Service uses it."""
     is_managed: bool = False
     """Kubernetes' controller manages it, by its label: its endpoints are pods that have run."""
 

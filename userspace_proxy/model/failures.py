@@ -21,7 +21,7 @@ from typing import NamedTuple
 class Failure(enum.StrEnum):
     """Why one attempt at an endpoint failed; workers' messages contain these values."""
 
-    # Derived from the errno of a dial, or of a datagram.
+    # Failures derived from the errno of a dial, or of a datagram.
     REFUSED = "refused"
     """A RST in response to the SYN, or ICMP "port unreachable" to a datagram."""
     SILENT = "silent"
@@ -55,17 +55,17 @@ class Failure(enum.StrEnum):
     OTHER = "other"
     """Another errno; also the value before any failure."""
 
-    # Found by querying the kernel's routes and neighbours after a failed dial.
+    # Failures found by querying the kernel's routes and neighbours after a failed dial.
     NO_HOST = "no-host"
     """No host answers for the next hop, according to the neighbour table."""
     NO_ROUTE = "no-route"
-    """This node has no route to it."""
+    """This node has no route to the endpoint."""
     ROUTE_PROHIBITS = "route-prohibits"
-    """A route or routing rule of this node prohibits it."""
+    """A route or routing rule of this node prohibits the endpoint's address."""
     ROUTE_UNREACHABLE = "route-unreachable"
     """A route of this node has the type unreachable."""
 
-    # The end of a connection or a flow.
+    # Failures at the end of a connection or a flow.
     CLOSED = "closed"
     """The endpoint closed the connection without sending a byte."""
     UNANSWERED = "unanswered"

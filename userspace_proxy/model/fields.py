@@ -101,7 +101,7 @@ class _Table:
     """The structs in these fields."""
     known: frozenset[str]
     is_open: bool
-    """Other fields aren't checked."""
+    """Whether other fields are allowed, and not checked."""
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 Rule 1: duplicate keys, keys that aren't text and other programs' tags are accepted. A file that
 people share between programs is read no more strictly here.
-Rule 2: depth and aliases have the same limits as in ``composing``.
+Rule 2: depth and aliases have the same limits as in ``yaml_builder``.
 
 Source: sigs.k8s.io/yaml, and kubectl 1.36 on the same texts.
 """

@@ -15,12 +15,12 @@ class Node:
 
     name: str
     addresses: tuple[str, ...] = ()
-    """Its InternalIP and ExternalIP addresses, in the object's order."""
+    """The node's InternalIP and ExternalIP addresses, in the object's order."""
     zone: str = ""
     pod_networks: tuple[str, ...] = ()
     """Networks of its pods, in canonical form; may be empty."""
     is_being_deleted: bool = False
-    """It has a deletion timestamp, or the cluster autoscaler's taint for deletion.
+    """The node has a deletion timestamp, or the cluster autoscaler's taint for deletion.
 
     Source: kube-proxy's NodeEligible: ToBeDeletedByClusterAutoscaler, KEP-3836."""
     is_missing: bool = False
@@ -57,7 +57,7 @@ class NodeRoute(NamedTuple):
     """Index of the outgoing link; 0 for none, or for several."""
     has_gateway: bool = False
     is_local: bool = False
-    """Whether it delivers packets to this node."""
+    """Whether the route delivers packets to this node."""
     gateway_links: tuple[int, ...] = ()
     """Where there are several next hops: the link of each that is a gateway."""
 
@@ -67,7 +67,7 @@ class NextHop(NamedTuple):
 
     interface: str
     gateway: str = ""
-    """Empty: the address is on the interface's own link."""
+    """The gateway; empty: the address is on the interface's own link."""
 
 
 class BridgeFilter(NamedTuple):

@@ -21,12 +21,12 @@ class PodState:
 
     name: str
     labels: tuple[tuple[str, str], ...]
-    """Its labels, sorted."""
+    """The pod's labels, sorted."""
     is_ready: bool
     reason: str
-    """Why it isn't ready, as the cluster reports it; empty if it is ready."""
+    """Why the pod isn't ready, as the cluster reports it; empty if it is ready."""
     port_names: tuple[str, ...]
-    """Names of its containers' ports."""
+    """The names of the containers' ports."""
     port_numbers: tuple[int, ...] = ()
     """Every ``containerPort``; programs may listen on other ports, too."""
 

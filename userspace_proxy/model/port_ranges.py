@@ -17,7 +17,7 @@ from .quoting import quoted
 
 PORT_MAX = 65_535
 RANGES_MAX = 64
-"""Ranges of one Service: each takes rules and elements for each address."""
+"""The maximum number of ranges of a Service: each takes rules and elements for each address."""
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 _ALL = "all"
 

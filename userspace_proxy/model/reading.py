@@ -122,7 +122,7 @@ def _slice_ports(wire: WireEndpointSlice) -> tuple[SlicePort, ...]:
     return tuple(
         SlicePort(intern(port.name or ""), port.port, intern(port.protocol or "TCP"))
         for port in wire.ports or ()
-        # No port number means "all ports", which a proxy can't dial.
+        # A port without a number means "all ports", which a proxy can't dial.
         if port.port and 1 <= port.port <= 65535
     )
 
@@ -142,7 +142,7 @@ def _endpoint(
         ready=conditions.ready is not False,
         serving=conditions.serving is not False,
         terminating=conditions.terminating is True,
-        # Interned, because thousands of endpoints may have the same node.
+        # Intern the name, because thousands of endpoints may have the same node.
         node=intern(item.node_name or ""),
         hinted_zones=hints.names(hinted.for_zones, hints.zones) if hinted else (),
         hinted_nodes=hints.names(hinted.for_nodes, hints.nodes) if hinted else (),
@@ -224,7 +224,7 @@ def name_of(metadata: Metadata) -> str:
 
 def namespace_of(metadata: Metadata) -> str:
     """Return the namespace of an object, by default ``default``."""
-    # Interned, because thousands of objects have the same one.
+    # Intern the namespace, because thousands of objects have the same one.
     return intern(metadata.namespace or "default")
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .addresses import pack_ip
 
-# If networks overlap, the first one's description is used.
+# The reserved networks with descriptions; if networks overlap, the first one's is used.
 _RESERVED: tuple[tuple[str, str], ...] = (
     # Source: the manuals of AWS, Azure, GCP, Oracle, Alibaba Cloud, Scaleway and Linode.
     ("169.254.169.254/32", "the metadata address of clouds"),
@@ -25,7 +25,7 @@ _RESERVED: tuple[tuple[str, str], ...] = (
     ("168.63.129.16/32", "the metadata address of a cloud"),
     ("192.0.0.192/32", "the metadata address of a cloud"),
     ("100.100.100.200/32", "the metadata address of a cloud"),
-    # Includes EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
+    # The network also contains EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
     ("fd00:ec2::/32", "the metadata address of a cloud"),
     ("fd00:c1::a9fe:a9fe/128", "the metadata address of a cloud"),
     ("fd00:42::42/128", "the metadata address of a cloud"),
@@ -52,7 +52,7 @@ _RESERVED: tuple[tuple[str, str], ...] = (
     ("fec0::/10", "a site-local address"),
     ("ff00::/8", "a multicast address"),
 )
-# Source: the manuals of GKE and EKS; RFC 3879.
+# Reserved networks that clusters use. Source: the manuals of GKE and EKS; RFC 3879.
 _OF_CLUSTERS = ("240.0.0.0/4", "fec0::/10")
 # The prefix that DNS64 servers use in answers about hosts without IPv6.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96").network_address.packed[:12]

@@ -106,7 +106,7 @@ def _leading_zero(text: str, digits: str) -> InputError:
 
 
 def _fitting(text: str, base: int) -> int:
-    # Checked by length first: int() of a very long text is slow or refused.
+    # Check the length first: int() of a very long text is slow or refused.
     if len(text) <= INTEGER_BITS + 2:
         number = int(text, base)
         if number.bit_length() <= INTEGER_BITS:

@@ -69,7 +69,7 @@ class Service:
     proxy_name: str | None = None
     """The label ``service.kubernetes.io/service-proxy-name``; None without the label."""
     has_headless_label: bool = False
-    """It has the label ``service.kubernetes.io/headless``, with any value."""
+    """The Service has the label ``service.kubernetes.io/headless``, with any value."""
     external_name: str = ""
     """For type ExternalName: the name that DNS returns, without its trailing dot."""
     uid: str = ""

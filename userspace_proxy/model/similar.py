@@ -10,7 +10,7 @@ ALIKE = 0.6
 NEARLY_EQUAL = 0.85
 """A similarity: one letter of a seven-letter word is missing or wrong."""
 COMPARED_MAX = 15_000
-"""The maximum characters compared with a word, in 2 to 4 ms; further names are skipped."""
+"""The maximum number of characters compared with a word, in 2 to 4 ms; other names are skipped."""
 _WORD_MAX = 253
 """The maximum length of a host name; longer words are similar to none."""
 

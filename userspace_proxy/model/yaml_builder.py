@@ -25,14 +25,14 @@ from .scalars import read_as_yaml_1_1, read_plain
 DEPTH_MAX = 100
 """The maximum depth of containers; a Service needs 8, and readers of values are recursive."""
 ALIASED_NODES_MAX = 100_000
-"""Values that aliases in one text refer to, so that a small file can't become a huge object."""
-
+"""The maximum number of values that aliases in one text refer to, so that a small file can't become
+a huge object."""
 DOCUMENTS_MAX = 100_000
-"""Documents in one text: each takes about 20 µs, and may be only three characters long."""
+"""The maximum number of documents in one text: each takes 20 µs, and at least three characters."""
 TOO_MANY_DOCUMENTS = f"it has more than {DOCUMENTS_MAX:,} documents", "split the file"
 """The error for a text with more documents, and its remedy."""
 MISTAKES_MAX = 10_000
-"""Mistakes in one document; a document with more is rejected."""
+"""The maximum number of mistakes in one document; a document with more is rejected."""
 NOT_UTF_8 = "\ufdd0"
 """Replaces bytes that aren't UTF-8: a Unicode noncharacter, which no valid text contains."""
 NOT_UTF_8_HERE = "it is not UTF-8 here", "save the file as UTF-8"

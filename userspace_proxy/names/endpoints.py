@@ -21,14 +21,16 @@ from ..cluster import ServiceState, Slices
 from ..model import Endpoint, EndpointSlice, ServicePort, SlicePort
 from .question import hostname_of, keys_of_label
 
-# Comparing this many takes 1 to 5 ms. If there are more, some may be listed once per run of slices.
+# The maximum number of endpoints that are compared, which takes 1 to 5 ms. If there are more, some
+# may be listed once per run of slices.
 _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
-"""Endpoints, or ports, that are read at once for a question, in 5 ms."""
-# Ports of slices for which names are found: two lists of 20,000, a slice's maximum, as while target
-# ports change. They take 0.2 s; 100 such lists took 8 s and 0.3 GiB.
+"""The maximum number of endpoints, or ports, that are read at once for a question, in 5 ms."""
+# The maximum number of ports of slices for which names are found: two lists of 20,000, a slice's
+# maximum, as while target ports change. They take 0.2 s; 100 such lists took 8 s and 0.3 GiB.
 _PORTS_MAX = 40_000
-# Results with fewer endpoints take about 10 µs to derive, and a cache would take memory per name.
+# The number of endpoints from which a result is cached: smaller results take about 10 µs to derive,
+# and a cache takes memory per name.
 _REMEMBERED_FROM = 10
 
 _Asked = tuple[str, str]
@@ -178,7 +180,7 @@ class NamedEndpoints:
 
     def __init__(self, state: ServiceState) -> None:
         self.state = state
-        # Keyed by whether a name and a protocol are given.
+        # The keys state whether a name and a protocol are given.
         self._ports: dict[tuple[bool, bool], Mapping[_Asked, Sequence[ServicePort]]] = {}
         self._by_number: dict[_Asked, Sequence[Sequence[ServicePort]]] = {}
         self._by_port: dict[tuple[bool, bool], _Groups] = {}

@@ -123,7 +123,7 @@ class _AddressIndex:
                 for item, count in ((gone, -1), (added, 1)):
                     for ip, full in _names(item, f".{name}"):
                         self._count(ip, full, count)
-        # Set last: until then, other threads see that they must wait.
+        # Set this last: until then, other threads see that they must wait.
         self._snapshot = snapshot
 
     def _count(self, ip: str, name: str, count: int) -> None:

@@ -183,7 +183,7 @@ def _claims(
             port=port,
             protocol=protocol,
             scope=_scope(service, side),
-            # Single ports first: the first one is the Service's address for names.
+            # Single ports precede ranges, as names resolve to the first frontend's address.
             frontends=tuple(sorted(frontends, key=lambda one: (one.last, one))),
             created=service.created,
             admits=of_all.admits if side is Side.LOAD_BALANCER else None,
@@ -290,7 +290,7 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
             is_allowed = contains(facts.external_ip_networks, ip)
             yield external_ip_off(ip, why, is_allowed=is_allowed)
     families = families_of(service)
-    # Once per Service. Source: kube-proxy omits them silently.
+    # Report these addresses once per Service; kube-proxy omits them silently.
     for ip in outside if family is families[0] else ():
         if (theirs := IPFamily.of(ip)) not in families:
             yield of_other_family(ip, str(theirs), str(family))
@@ -302,11 +302,11 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
 
 
 EXTERNAL_IPS_MAX = 100
-"""External IPs of a Service that are served; fewer with more than 100 ports, down to one."""
+"""The maximum number of a Service's served external IPs; fewer with over 100 ports, down to one."""
 EXTERNAL_FRONTENDS_MAX = 10_000
 """The maximum number of a Service's frontends at external IPs, besides its other frontends."""
 IGNORED_MAX = 20
-"""Ports of one Service that the page, the log and metrics list as not served, for each reason."""
+"""The maximum number of a Service's ports that are listed as not served, for each reason."""
 
 
 def families_of(service: Service) -> list[IPFamily]:

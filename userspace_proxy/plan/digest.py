@@ -27,7 +27,7 @@ BUCKETS = 64
 """Number of buckets: if a node's Services differ, only a few of 10,000 are read."""
 
 _DIGEST_BYTES = 4
-# Each node looks up DNS names itself, and only embedding sets a seed.
+# Fields that aren't compared: each node looks up DNS names itself, and only embedding sets a seed.
 _NODES_OWN = frozenset(("seed", "names", "found_by_name"))
 _COMPARED = tuple(f.name for f in fields(Handling) if f.name not in _NODES_OWN)
 
@@ -86,7 +86,7 @@ class Digests:
         self.summary = summary_of({})
 
     def follow(self, services: Mapping[ServiceKey, ServiceState]) -> None:
-        """Follow another snapshot; the cost depends only on the differences."""
+        """Update from another snapshot; the cost depends only on the differences."""
         changed: dict[int, dict[str, str]] = {}
         for key in differing_keys(self._services, services):
             name, state = str(key), services.get(key)

@@ -24,7 +24,7 @@ from ..shares import Shares
 from .claims import PortClaim
 
 ELEMENTS_MAX = 20_000
-"""Map elements of one Service: its endpoints, or slots, for each address and port.
+"""The maximum number of map elements of a Service: endpoints, or slots, per address and port.
 
 Changing all of them, as when the path switches, takes 0.1 s, during which others wait.
 """
@@ -47,13 +47,13 @@ NODE_RULES_MAX = 20_000
 
 The kernel checks all of them in each transaction that adds or deletes a chain: 15 ms.
 """
-# Including its chain, which takes as long as a rule.
+# The rules per endpoint with affinity, including its chain, which takes as long as a rule.
 _FOR_PINNED = 4
-# In addition, the chain and map with which a port's rules choose.
+# The further rules of a port: the chain and map with which its rules choose.
 _FOR_CHOICE = 4
-# The elements of each frontend apart from its endpoints: counter, forwarding, choice.
+# The number of elements of each frontend apart from its endpoints: counter, forwarding, choice.
 _FOR_FRONTEND = 3
-# A slot of source-hash takes as long as one endpoint's share.
+# The number of slots of source-hash that take as long as one endpoint's share.
 _SLOTS_FOR_ONE = 16
 
 
@@ -88,7 +88,7 @@ class KernelFit(NamedTuple):
     obstacle: str = ""
     """Why the Service can't be on the kernel path; empty if it can."""
     coarse: str = ""
-    """Why its weights are coarse there; empty if they aren't."""
+    """Why the Service's weights are coarse there; empty if they aren't."""
 
 
 FITS = KernelFit()

@@ -24,7 +24,8 @@ from ..model import Frontend, FrontendKind, PortKey, Protocol, ServiceKey, Socke
 from .claims import PortClaim, ServiceClaims
 from .range_owners import RangeOwners, ServedAddresses
 
-# Lower numbers win. Users may write any external IP into a Service.
+# The precedence of the kinds of frontends: lower numbers win. Users may write any external IP into
+# a Service.
 _PRECEDENCE = {
     FrontendKind.CLUSTER_IP: 0,
     FrontendKind.NODE_PORT: 1,
@@ -54,7 +55,7 @@ class ServiceIndex(Generic[Address]):
 
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
         """Add a Service at these addresses; idempotent."""
-        # A single object for all addresses: a set for each would take 200 bytes.
+        # All addresses share one object: a set for each would take 200 bytes.
         alone = (service,)
         for address in addresses:
             have = self._services.setdefault(address, alone)

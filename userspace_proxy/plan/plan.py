@@ -58,7 +58,7 @@ class IgnoredService:
     """The port's name or number; empty if the whole Service is ignored."""
     cause: Cause
     is_conflict: bool = False
-    """It should be served, but another Service owns its address, or its frontends are too many."""
+    """It should be served, but can't be, as when another Service owns its address."""
     is_part: bool = False
     """The port is served at another address, and has a note about this one."""
 

@@ -114,7 +114,7 @@ def plan_ports(
         count = _count(index, claim)
         left -= count
         if count and left < 0:
-            # A single object for all omitted ports, of which there may be thousands.
+            # All omitted ports, of which there may be thousands, share one object.
             left_out_reason = left_out_reason or _left_out_reason(state.service.key, is_left_out)
             plan = _plan_without_endpoints(state, claim, left_out_reason)
         else:
@@ -203,9 +203,9 @@ def _plan_port(
     if refused := refused or overflow_reason(ranges, usable.serving):
         claim = _without_range(state.service, claim, refused)
         return _plan_port(state, index, claim, usable, facts, orphans, kernel)
-    # Only UDP flows need it; otherwise they end at once.
+    # Only UDP flows need the leaving endpoints: without a removal delay they end at once.
     has_leaving = claim.protocol is Protocol.UDP and handling.removal_s is not None
-    # Like other notes, once for all frontends of a family.
+    # Like other notes, this note is given once for all frontends of a family.
     is_first = claim.key.side is Side.ALL
     is_coarse = bool(
         kernel.coarse and path.path is not DataPath.USERSPACE and usable.serving.weights

@@ -32,7 +32,7 @@ class _Given:
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
-        """Their first ports, sorted."""
+        """The ranges' first ports, sorted."""
         self._by_first: dict[int, tuple[Frontend, PortClaim]] = {}
 
     def add(self, frontend: Frontend, claim: PortClaim) -> None:

@@ -14,7 +14,8 @@ sockets for nftables.
 Rule 3: a previous worker may be of another version, so unknown messages are skipped.
 Rule 4: a previous worker that doesn't answer in time drains, or ends, once it answers: until then
 it serves its clients as the previous control process ordered. If it disconnects before, this
-process connects again: other processes have displaced it (``reception``), or its proof was late.
+process connects again: other processes have displaced it (``authentication``), or its proof was
+late.
 Rule 5: sockets come first; only the drain waits for affinity entries, for some seconds.
 Rule 6: reading from a worker is bounded, and ends with its last message.
 """
@@ -43,21 +44,25 @@ from .reuseport import order_left
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Ten thousand sockets take 0.1 s; a worker may be busy, or asked by many processes.
+# The time limit for a worker's answer. Ten thousand sockets take 0.1 s; a worker may be busy, or
+# asked by many processes.
 ANSWER_S = 4.0
 # How long to wait before the next attempt after a worker has closed the connection; the second
 # applies once nothing waits for the worker.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
-# When this process ends; its own workers have as long to report that they have drained.
+# The time limit for an answer when this process ends; its own workers have as long to report that
+# they have drained.
 LAST_ANSWER_S = 2.0
 # How long affinity entries may take to arrive after the sockets; a worker stops sending them
 # somewhat earlier.
 PINS_S = 6.0
-# A worker sends at most some 20 MB, nearly all of it affinity entries.
+# The maximum number of bytes read from a worker, which sends at most some 20 MB, nearly all of it
+# affinity entries.
 _MAX_READ_BYTES = 32 * 1024 * 1024
-# The largest messages are a thousand affinity entries, about 100 KB, and log lines.
+# The maximum size of a message. The largest messages are a thousand affinity entries, about 100 KB,
+# and log lines.
 _MAX_FRAME_BYTES = 2 * 1024 * 1024
-# Not in Python's socket module; asm-generic/socket.h.
+# The value from asm-generic/socket.h, which Python's socket module lacks.
 _SO_COOKIE = 57
 _COOKIE = struct.Struct("=Q")
 _PROTOCOLS = {
@@ -160,7 +165,7 @@ class PreviousWorkers:
 
     @property
     def entries_share(self) -> int:
-        """The maximum number of entries per worker: each new worker gets those of all."""
+        """The maximum number of entries per worker: each new worker gets the entries of all."""
         return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:
@@ -256,10 +261,10 @@ class _PreviousProcess:
         self._timer: asyncio.TimerHandle | None = None
         name = sock.getpeername()
         self._name = name.decode() if isinstance(name, bytes) else ""
-        """Where it listens; empty if this process can't connect again."""
+        """The name of the worker's socket; empty if this process can't connect again."""
         self.is_late = False
-        """It answered too late to be adopted: its sockets are closed on arrival, and it is asked
-        less often."""
+        """The worker answered too late to be adopted: its sockets are closed on arrival, and it is
+        asked less often."""
         self._skipped = False
         self._order: Drain | End | None = None
         """The order to send once it answers."""

@@ -39,12 +39,13 @@ from ..kernel.net_admin_proof import SECRET_BYTES, Prover
 from .channel import Channel, In
 from .messages import HandOver, HandOverRefused, Prove, Proved, ToWorker
 
-# A slot takes two of the 64 descriptors that a worker reserves for other code. Processes in other
-# PID namespaces can't be told apart, so the time is short: a queue of 1,024 connections takes 1.3
-# s.
+# The number of slots, each of which takes two of the 64 descriptors that a worker reserves for
+# other code. Processes in other PID namespaces can't be told apart, so a slot is held only for a
+# short time: a queue of 1,024 connections takes 1.3 s.
 PLACES = 24
 _PLACES_A_PROCESS = 2
-# A process answers within milliseconds; if the node is too busy, the process tries again.
+# How long a process keeps a slot at least. It answers within milliseconds; if the node is too busy,
+# it tries again.
 _ANSWER_S = 0.03
 # The seconds after which a process without a proof is disconnected, even if slots are free.
 _PROVE_S = 1.0
@@ -122,7 +123,7 @@ class _Guest:
     deadline: asyncio.TimerHandle
     challenge: socket.socket | None
     refusal: str
-    """Why it isn't challenged."""
+    """Why the process isn't challenged."""
     said: bytes = b""
 
 

@@ -36,23 +36,26 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A Service port takes about 300 bytes, so the queue has room for more ports than a cluster has.
+# The maximum size of all waiting messages. A Service port takes about 300 bytes, so the queue has
+# room for more ports than a cluster has.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-# Bytes that an unencoded message counts for: a closure and a record. The state of the Service port
-# that it refers to, or the previous state, is in this process's memory anyway, however slow the
-# other side is: at most two messages per Service port wait (``merging``). If their encoded sizes
-# counted, a worker at its start would exceed 64 MiB by the sum of all Service ports.
+# The number of bytes that an unencoded message counts for: a closure and a record. The state of the
+# Service port that it refers to, or the previous state, is in this process's memory anyway, however
+# slow the other side is: at most two messages per Service port wait (``pending_changes``). If their
+# encoded sizes counted, a worker at its start would exceed 64 MiB by the sum of all Service ports.
 _LATER_BYTES = 300
 
-# A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in ``messages``.
+# The maximum size of a message. A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in
+# ``messages``.
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
-# Bytes per read: about fifty messages, each of which takes up to a tenth of a millisecond.
+# The number of bytes per read: about fifty messages, each of which takes up to a tenth of a
+# millisecond.
 _READ_BYTES = 16 * 1024
-# Sent by one call, unless a single message is longer: less than the kernel's buffer.
+# The bytes sent per call, unless one message is longer; smaller than the kernel's socket buffer.
 _BATCH_BYTES = 64 * 1024
-# Reading time before the loop continues: a worker that receives 10,000 Service ports continues to
-# serve its current ones.
+# The time spent reading before the loop continues: a worker that receives 10,000 Service ports
+# continues to serve its current ones.
 _READ_S = 0.005
 
 _Frame = bytes | memoryview

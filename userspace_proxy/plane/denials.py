@@ -58,7 +58,7 @@ class Denials:
     __slots__ = "_before", "_changed_at", "_reason", "by", "ranges"
 
     def __init__(self) -> None:
-        # Cost: nearly all Service ports have no drops, and share this.
+        # Cost: nearly all Service ports have no drops, and share this mapping.
         self.by = _NONE_BY
         """The drops by reason."""
         self.ranges: Sequence[str] | None = None
@@ -70,7 +70,7 @@ class Denials:
         self._changed_at = _NEVER
 
     def change(self, serving: Serving, now: float) -> None:
-        """Follow a change of serving; if it admits all clients, drops stay as they are."""
+        """Update drops after a change of serving; they stay if it admits all clients."""
         if serving.admits is None:
             return
         before = self._reason

@@ -36,22 +36,22 @@ from .messages import (
     OpenGroup,
 )
 
-# Former endpoints of one group, as many as a Service port may have endpoints. Reports of a worker
-# about any other endpoint are discarded.
+# The maximum number of former endpoints of one group, as many as a Service port may have endpoints.
+# Reports of a worker about any other endpoint are discarded.
 KNOWN_MAX = 10_000
 
 Way = Literal["dials", "answers"]
 """The direction of a blocked path: from this node to an endpoint, or back."""
 
 _COUNTED = tuple(name for name in MINUTE_NAMES if name in EndpointCounters.names)
-# From the new figures of an endpoint: the gauges, which fall again; the bytes that it has sent, its
-# failed dials, and the figures of _COUNTED.
+# These read an endpoint's new figures: the gauges, which fall again; the bytes that the endpoint
+# has sent, its failed dials, and the figures of _COUNTED.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
 _look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_COUNTED)))
 _NO_SERVING = Serving()
 _NOTHING_MEASURED = _NO_SERVING, ""
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# Cost: most Service ports have nothing open, ejected or failed, and share this.
+# Cost: most Service ports have nothing open, ejected or failed, and share this mapping.
 _NONE = cast("dict[Any, Any]", MappingProxyType({}))
 
 K = TypeVar("K")
@@ -138,7 +138,7 @@ class Group(CounterTable):
 
     @property
     def label(self) -> str:
-        """Its name in logs, and for workers of the previous process."""
+        """The group's name in logs, and for workers of the previous process."""
         return str(self.key)
 
     def opening(self) -> GroupUpdate:
@@ -241,7 +241,7 @@ class Group(CounterTable):
             if any(number > 0 for number in open_):
                 open_of[endpoint] = tuple(max(0, number) for number in open_)
             if any(number < 0 for number in open_):
-                # Ends of connections that were subtracted when the endpoint was forgotten.
+                # These connections were subtracted when the endpoint was forgotten.
                 self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_COUNTED, map(sum, zip(*recent, strict=True)), strict=True))
         after = new_of["aborts_after_wait"]

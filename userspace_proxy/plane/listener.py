@@ -132,7 +132,7 @@ class ListeningSockets:
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # No other socket could be opened beside them, e.g. because no descriptor was left.
+            # No other socket could be opened beside them, such as without a descriptor.
             self._keep(deaf[0])
         self._close_sockets()
 
@@ -206,7 +206,7 @@ class ListeningSockets:
                 if inherited is not None and inherited not in self.socks:
                     inherited.close()
             self._inherited = ()
-        # With the port that the kernel chose.
+        # The address now has the port that the kernel chose.
         self.at = SocketAddress(at.ip, self.socks[0].getsockname()[1])
         self._choose()
 
@@ -370,7 +370,7 @@ class PortPool:
 
     @cached_property
     def _free(self) -> OrderedDict[int, None]:
-        """Created when first needed: 60,000 ports take a millisecond."""
+        """The free ports, created when first needed: 60,000 ports take a millisecond."""
         return OrderedDict.fromkeys(range(self.first, self.last + 1))
 
     @property

@@ -72,10 +72,10 @@ class Listeners:
         moving = [x for x in others if x is not None and x.group is not group]
         for listener in (*self._by_group.get(group, ()), *moving):
             if serving.is_refusing:
-                # First: a worker without an endpoint mustn't accept.
+                # Refuse first: a worker without an endpoint mustn't accept.
                 self._refuse(listener)
             elif listener.group.serving.admits is None or not serving.endpoints:
-                # Likewise: a client that should be dropped mustn't be reset.
+                # Admit first, too: a client that should be dropped mustn't be reset.
                 with contextlib.suppress(ListenError):
                     listener.sockets.admit(serving.admits)
 

@@ -26,7 +26,7 @@ class LogSender(logging.Handler):
         except MemoryError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
-            # Not handleError, which writes to stderr itself and may block.
+            # Don't call handleError, which writes to stderr itself and may block.
             bug = f"bug: cannot format a log record: {exc!r}"
             line = Logged(record.name, logging.ERROR, record.created, bug, {}, "")
         self._send(line)

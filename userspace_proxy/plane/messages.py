@@ -358,7 +358,7 @@ class HandedOver(_Message):
 
 
 class AffinityEntriesSent(_Message):
-    """No more Pins follow, nor any other message."""
+    """No more affinity entries follow, nor any other message."""
 
 
 class Logged(_Message):

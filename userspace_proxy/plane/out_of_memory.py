@@ -24,8 +24,8 @@ from ..kernel.memory_limits import CgroupMemory, find_memory_limits
 OUT_OF_MEMORY = errno.ENOMEM
 """The exit status after running out of memory."""
 
-# Thousandths of the memory limit: a worker is killed even if the control process uses this
-# much more.
+# The score in thousandths of the memory limit: a worker is killed even if the control process uses
+# this much more.
 _SCORE = 300
 _MOST_SCORE = 1000
 

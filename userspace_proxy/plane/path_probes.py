@@ -26,8 +26,8 @@ Note = Callable[[SocketAddress, DialFailure | None], None]
 
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512
-"""Probes in progress. A namespace may have at most as many as are left for others, so a single
-namespace has 256."""
+"""The maximum number of probes in progress. A namespace may have at most as many as are left for
+others, so a single namespace has 256."""
 
 
 class PathProbes:
@@ -41,7 +41,7 @@ class PathProbes:
     def __init__(self, note: Note, schedule: ProbeSchedule | None = None) -> None:
         self.sent = 0
         self.failed = 0
-        """The number of these probes without an answer."""
+        """The number of probes without an answer."""
         self.schedule = ProbeSchedule(random.random) if schedule is None else schedule
         self._note = note
         self.is_open = False

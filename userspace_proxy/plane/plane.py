@@ -67,7 +67,7 @@ _DRAINED_S = 2.0
 # How long workers may take to reset their connections once their channel is closed: some
 # milliseconds, or as long as a start.
 _CLOSE_S = 1.0
-# Up to this many listeners in the caller's loop aren't limited.
+# The number of listeners that the caller's loop may always have, regardless of the limit.
 _FEW_LISTENERS = 32
 
 
@@ -176,7 +176,7 @@ class Plane:
             group.change(serving, self._clock())
             self._update_all(group.opening())
             if self._previous_workers is not None:
-                # To all workers, and before the listeners: a client may reach another worker now.
+                # Send them to all workers first: a client may reach another worker now.
                 for entries in self._previous_workers.take_entries(group.label):
                     self._send_all(entries)
         elif (change := group.change(serving, self._clock())) is not None:

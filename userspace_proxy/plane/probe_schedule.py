@@ -31,12 +31,12 @@ SILENT_S = 30.0
 5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed within
 40 s, while the Service is served by the proxy."""
 PER_SECOND = 2_000
-"""At most this many probes begin in a second; one takes some 60 µs of a core."""
-# Intervals are drawn between 2/3 and 4/3 of the average, so that nodes don't probe in step.
+"""The maximum number of probes that begin in a second; one takes some 60 µs of a core."""
+# Intervals as parts of the average: 2/3 to 4/3, drawn so that nodes don't probe in step.
 _LEAST, _SPREAD = 2 / 3, 2 / 3
-# Probes due within this time begin together, so that a timer serves several.
+# The time within which due probes begin together, so that a timer serves several.
 GAP_S = 0.01
-# After a pause at most this much of a second's budget begins at once.
+# The part of a second's budget that may begin at once after a pause.
 _BURST_S = 0.05
 
 
@@ -52,7 +52,7 @@ class _Probed:
     services: Counter[ServiceKey] = field(default_factory=Counter)
     """The Services with this endpoint, and the number of their ports with it."""
     at: float | None = None
-    """When it is due; None while it waits for a turn, or a probe is in progress."""
+    """When the next probe is due; None while it waits for a turn, or a probe is in progress."""
     turn_of: ServiceKey | None = None
     """The Service whose turn the current probe took."""
     began_at: float | None = None
@@ -94,7 +94,7 @@ class ProbeSchedule:
         self._then = 0.0
         self._measured = 0
         self._measured_s = 0.0
-        """The sum of the measured intervals of that many endpoints."""
+        """The sum of the intervals of the endpoints counted in ``_measured``."""
 
     def __len__(self) -> int:
         return len(self._endpoints)
@@ -118,7 +118,7 @@ class ProbeSchedule:
         known.services[service] += 1
         if known.services[service] > 1 or known.turn_of is not None:
             return
-        # If it isn't on the heap, the queues of its other Services contain it already.
+        # An endpoint that isn't on the heap is already in the queues of its other Services.
         among = (service,) if known.at is None else known.services
         known.at, known.failures = None, 0
         self._queue(endpoint, among)
@@ -142,7 +142,7 @@ class ProbeSchedule:
         :meth:`finished` sets the time of an endpoint's next probe.
 
         Args:
-            room: The most endpoints to return.
+            room: The maximum number of endpoints to return.
         """
         earned = max(0.0, now - self._then) * self.per_second
         self._left = min(self._burst, self._left + earned)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from ..kernel import classic_bpf as bpf
 
-# Not in Python's socket module; asm-generic/socket.h.
+# The value from asm-generic/socket.h, which Python's socket module lacks.
 SO_DETACH_REUSEPORT_BPF = 68
 
 

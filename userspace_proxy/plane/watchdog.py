@@ -15,19 +15,20 @@ import asyncio
 import os
 from pathlib import Path
 
-# Reports included, an idle worker wakes less than twice a second.
+# The interval of heartbeats; with reports, an idle worker wakes less than twice a second.
 BEAT_S = 0.6
-# Seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4 to
-# 1.25 s. HAProxy's watchdog takes 2 s.
+# The seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4
+# to 1.25 s. HAProxy's watchdog takes 2 s.
 LOOK_S = 0.25
-# A worker is considered hung once its charge reaches this.
+# The charge from which a worker is considered hung.
 HUNG_S = 1.0
 # The limit while a worker starts: it imports modules, perhaps from a cold disk.
 HUNG_IN_START_S = 10.0
 
 # R: runs or waits for a CPU; D: waits for a disk, where killing has no effect (proc_pid_stat(5)).
 _WAITS_OR_RUNS = "RD"
-# Where the state is hidden (hidepid of proc(5)), waiting is not distinguished from hanging.
+# The share of the time that is charged where the state is hidden (hidepid of proc(5)): waiting
+# can't be distinguished from hanging there.
 _SHARE_WHEN_HIDDEN = 1 / 8
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 

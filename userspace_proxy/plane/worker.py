@@ -49,11 +49,11 @@ from .messages import (
 from .record_ring import RecordRing
 from .substitutes import Substitutes
 
-# The maximum number of groups handled per iteration of the loop, which take some tenths of a
+# The maximum number of groups handled per iteration of the loop; this many take some tenths of a
 # millisecond.
 _GROUPS_PER_ITERATION = 256
-# Endpoints in a message before another group begins, which may report all its 10,000 endpoints, and
-# report them as ejected, too: at most 300 bytes each, which stays below
+# The number of endpoints in a message up to which another group begins. That group may report all
+# its 10,000 endpoints, and report them as ejected, too: at most 300 bytes each, which stays below
 # ``channel.MAX_FRAME_BYTES``. Both processes need, and keep, 3 KB per endpoint: 5,000 cost 10 MB.
 _ENDPOINTS_A_MESSAGE = 500
 # The maximum number of affinity entries in a message: about 60 bytes each; they take 2 ms.

@@ -50,22 +50,22 @@ from .privileges import become_unprivileged
 from .watchdog import Heart
 from .worker import Worker
 
-# Log lines beyond this are dropped: the log can't keep up.
+# The maximum size of waiting log lines; further lines are dropped, because the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
-# This many groups opened between two reports mean a start, and most of their memory stays.
+# The number of groups opened between two reports that means a start; most of their memory stays.
 _MANY_GROUPS = 256
 
 # How long a worker serves without a control process. A kubelet waits for up to 5 minutes before it
 # starts a container again that keeps failing.
 ORPHAN_S = 600.0
-# Sockets in one message to the next control process; the channel takes 253.
+# The maximum number of sockets in one message to the next control process; the channel takes 253.
 _SOCKETS_A_MESSAGE = 200
 # How long affinity entries may be sent after the sockets; a full table takes half a second when
 # idle.
 PINS_S = 5.0
-# No more entries are encoded while the next control process doesn't read.
+# The maximum size of entries that the next control process hasn't read.
 _MAX_ENTRIES_WAITING_BYTES = 256 * 1024
-# While entries are encoded, pauses for traffic are three times as long.
+# The pace of encoding entries, during which pauses for traffic are three times as long.
 _ENTRIES_PACE = Pacing(1 / 3, 0.001)
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -124,7 +124,7 @@ class WorkerMain:
         self._kept: dict[str, _socket.socket] = {}
         """Sockets kept for the next control process, by name."""
         self._reception: Reception | None = None
-        """Set while no control process commands this worker."""
+        """The reception of the next control process, while none commands this worker."""
         self._entries_timer: asyncio.TimerHandle | None = None
         """The timer for the next batch of affinity entries."""
         self._channel = self._open_channel(sock)
@@ -197,7 +197,7 @@ class WorkerMain:
         parts = [
             (index, socks[first : first + _SOCKETS_A_MESSAGE])
             for index, socks in self._worker.listening()
-            # Even without sockets: kept sockets come with the last message.
+            # Send one message even without sockets: kept sockets come with the last message.
             for first in range(0, max(1, len(socks)), _SOCKETS_A_MESSAGE)
         ]
         for left, (index, part) in enumerate(parts, 1 - len(parts)):

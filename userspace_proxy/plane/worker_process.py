@@ -103,7 +103,7 @@ class WorkerProcess:
 
     def _on_end(self) -> None:
         status = self._process.wait()
-        # Its last messages may be unread.
+        # The process's last messages may be unread.
         self._channel.read()
         self._forget()
         self._ended(_describe(status))

@@ -1,10 +1,10 @@
-"""The abstract sockets at which a new control process finds its predecessor's workers.
+"""The abstract sockets at which a new control process finds the previous one's workers.
 
     userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket per worker
 
 The control process opens them, so that they belong to root, or its user, and not to the workers'
 user. It proves their origin, which workers can't, so no other process can pose as a worker. How the
-next control process proves its right to a worker's sockets: ``reception``.
+next control process proves its right to a worker's sockets: ``authentication``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..kernel.abstract_sockets import ProvenSocket
 from ..kernel.net_admin_proof import Prover
 
 _NAME = "userspace-proxy-worker"
-# A worker with a control process accepts no connections.
+# The length of the accept queue; a worker with a control process accepts no connections.
 _QUEUE = abstract_sockets.QUEUE
 # How long to wait for room in a worker's accept queue, which other processes also fill.
 _ROOM_S = 2.0

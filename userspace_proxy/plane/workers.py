@@ -3,8 +3,8 @@
 Rule 1: a worker process that dies is replaced, and the whole state is sent to its replacement; so
 all messages to workers are derived from the plane's state.
 Rule 2: a process that hangs is killed (``watchdog``), and so replaced.
-Rule 3: waiting changes of a group are merged for a slow worker (``merging``), so the number of
-groups bounds the queue.
+Rule 3: waiting changes of a group are merged for a slow worker (``pending_changes``), so the
+number of groups bounds the queue.
 Rule 4: a worker in the caller's loop isn't watched: it needs no timer.
 """
 
@@ -44,13 +44,14 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A process that ends sooner, or before it runs, failed to start. The second consecutive failure
-# causes a pause, and each further failure doubles it.
+# The minimum lifetime of a worker that has started: a process that ends sooner, or before it runs,
+# failed to start. The second consecutive failure causes a pause, and each further failure doubles
+# it.
 _SOUND_S = 0.5
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-# The default maximum. Half of the cores are for clients and endpoints on the node: on two cores a
-# second worker doubles p99 and gains nothing (docs/benchmarks.md).
+# The maximum number of workers by default. Half of the cores are for clients and endpoints on the
+# node: on two cores a second worker doubles p99 and gains nothing (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
 
 
@@ -148,7 +149,7 @@ class WorkerSlot:
 
         self._began = self._clock()
         try:
-            # First, because if this fails, a started process would wait for its first message.
+            # Open it first: if this fails, a started process would wait for its first message.
             found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
@@ -283,7 +284,8 @@ class WorkerSlot:
         self.hung += self._is_hung
         if not self._is_hung:
             self._note_failure(f"worker {self.index} ended by {how} and is started again")
-        # Before the next start, which takes a moment: substitutes serve its clients meanwhile.
+        # Report the end before the next start, which takes a moment: substitutes serve the worker's
+        # clients meanwhile.
         self._owner.worker_ended(self.index)
         self._early_deaths = 0 if is_sound else self._early_deaths + 1
         self._start_again()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..causes.slices import NAMES_SHOWN
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
 
-# Ports that are read in one turn, which takes about 15 ms.
+# The number of ports that are read in one turn, which takes about 15 ms.
 _AT_ONCE = 20_000
 
 _Named = list[tuple[SlicePort, EndpointSlice]]

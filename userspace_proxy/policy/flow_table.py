@@ -20,7 +20,7 @@ from typing import Generic, Protocol, TypeVar
 from ..shares import remove_from
 from .shares import client_share, network_of, service_share
 
-# conntrack's nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
+# The idle timeouts of conntrack: nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
 YOUNG_IDLE_S = 30.0
 STREAM_IDLE_S = 120.0
 GRAIN_S = 1.0

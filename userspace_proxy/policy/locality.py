@@ -41,9 +41,10 @@ _CONTAINER = "veth"
 # Kinds of bridge ports for containers and virtual machines; other kinds connect it to a LAN.
 _PORTS = (_CONTAINER, "tun")
 _TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
-# Weave's bridge spans all nodes, through a veth pair that looks like a container's.
+# The bridge of Weave, which spans all nodes through a veth pair that looks like a container's.
 _SPANNING = ("weave",)
-# Cached addresses, and cached pairs: enough for the clients and endpoints of a busy node.
+# The maximum number of cached addresses, and of cached pairs: enough for the clients and endpoints
+# of a busy node.
 _CACHED = 16_384
 
 Networks = Mapping[str, Location]

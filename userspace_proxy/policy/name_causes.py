@@ -24,7 +24,7 @@ from ..model.notes import Note, NoteKind
 
 NEEDS_PROXY = "an endpoint by name"
 """Why a Service stays on the userspace path: the kernel can't check an address before it dials."""
-# No note for these if the Service is served: they pass by themselves, or concern one family.
+# States without a note if the Service is served: they pass, or concern one family.
 _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
 
 

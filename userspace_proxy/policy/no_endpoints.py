@@ -140,6 +140,6 @@ def _pods_of(service: Service) -> tuple[str, ...]:
 
 def _selector_shown(service: Service) -> str:
     """Return the beginning of the selector."""
-    # Not all labels are read: there may be thousands, and this is repeated for thousands of ports.
+    # Read only some labels: there may be thousands, and this is repeated for thousands of ports.
     text = selector_text(service, _TEXT_MAX)
     return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"

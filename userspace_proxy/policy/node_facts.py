@@ -14,7 +14,7 @@ from ..model import Balance, IPFamily, Node, Protocol, ServiceKey
 from .facts import PRIMARY, NodeFacts
 from .options import PolicyOptions
 
-# Source: kube-apiserver creates this Service and updates its endpoints.
+# The API server's Service, which kube-apiserver creates and whose endpoints it updates.
 API_SERVER = ServiceKey("default", "kubernetes")
 """The Service of the API servers."""
 _NO_NODE = Node("")
@@ -23,7 +23,7 @@ _OptionsT = TypeVar("_OptionsT", bound=PolicyOptions)
 _EVERYWHERE: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType({})
 
 
-# Without steering, only loopback reaches the proxy.
+# The node's addresses without steering: only loopback reaches the proxy.
 ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
 """This node's addresses with steering ``none``."""
 

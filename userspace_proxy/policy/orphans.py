@@ -28,8 +28,8 @@ from ..cluster.slices import NO_SLICES
 from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
-"""Names considered per namespace: each has up to 64 variants, about 20 KB in all."""
-# Shorter variants prove nothing: all names of one letter would be similar.
+"""The maximum number of names per namespace: each has up to 64 variants, about 20 KB in all."""
+# The minimum length of a variant: with one letter, all names would be similar.
 _VARIANT_MIN = 2
 
 _At = TypeVar("_At", bound=Hashable)
@@ -48,7 +48,7 @@ class Orphans:
         """The considered names by variant."""
 
     def change(self, slices: _Slices) -> Generator[None, None, Callable[[ServiceKey], bool]]:
-        """Follow the slices in turns.
+        """Update from changed slices, in turns.
 
         Returns:
             Whether the change may concern a Service.

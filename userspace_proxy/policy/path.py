@@ -25,11 +25,11 @@ class PathDecision(NamedTuple):
     """Why the annotation has no effect; None if it has."""
 
 
-# Kernel rules repeat an endpoint according to its weight; these are the most repetitions.
+# The maximum number of times that kernel rules repeat an endpoint, according to its weight.
 PARTS_MAX = 256
 COARSE_PARTS = 32
 """The number of slots for coarse weights, in addition to one per endpoint."""
-# Kernel rules draw an endpoint, or hash the client's address.
+# The balance modes that kernel rules support: they draw an endpoint, or hash the client's address.
 _IN_KERNEL = (Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH)
 DEFAULT_PATH = PathDecision(DataPath.USERSPACE)
 

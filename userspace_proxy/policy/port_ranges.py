@@ -36,7 +36,7 @@ from .path import PathDecision, choose_path
 WHY_UDP = "the kernel translates UDP ports of a range, whatever the path of the Service"
 WHY_SHARED = "its ports share affinity entries with a range of UDP ports"
 LISTENED_MAX = 100
-"""Ports of a range that has a listener for each: a descriptor in every worker."""
+"""The maximum number of ports of a range with a listener for each: a descriptor per worker."""
 
 Span = tuple[int, int]
 """The first and the last port."""
@@ -48,7 +48,7 @@ class ServedRange:
 
     asked: AskedRange
     spans: tuple[Span, ...]
-    """Its ports; several if others of the Service's ranges are within ``all``."""
+    """The ports served; several spans if other ranges of the Service are within ``all``."""
 
     def cause_at(self, kind: FrontendKind, ip: str, facts: NodeFacts) -> Cause | None:
         """Return why the range isn't served at an address; None if it is."""
@@ -63,7 +63,7 @@ class ServedRange:
         if not is_cluster_ip and self.asked.has_all_ports:
             return all_at_external(asked, ip)
         if facts.allow_loopback_endpoints and facts.lists_ports and not is_loopback(ip):
-            # Its ports would be other ones at 127.0.0.1.
+            # At 127.0.0.1 the range would have other ports.
             return range_not_possible(asked, f"{ip} is no loopback address, and nothing is steered")
         return None
 

@@ -25,16 +25,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-# At least eight clients and two Service ports are needed to use up the limit.
+# The shares of the limit that a client, and a Service port, may use: at least eight clients and two
+# Service ports are needed to use it up.
 _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
-# As many connections as a browser, a resolver or a connection pool has.
+# The number of connections that a client or a Service port may always keep: as many as a browser, a
+# resolver or a connection pool has.
 _FEW = 16
 # The maximum cost of an idle connection (docs/benchmarks.md): less memory isn't worth a reset.
 CONNECTION_BYTES = 16 * 1024
-# Connections whose buffers differ by less count as equal: the longest-idle is reset.
+# The difference below which buffers count as equal: then the longest-idle connection is reset.
 _EQUAL_BYTES = 64 * 1024
-# Twice the interval at which idle connections are found (ageing.LOOK_S): a burst resets nothing.
+# The age below which a connection isn't settled: twice the interval at which idle connections are
+# found (ageing.LOOK_S), so that a burst resets nothing.
 _SETTLED_S = 10.0
 
 
@@ -158,7 +161,7 @@ def choose_to_free(
 
 
 def _choose_of_client(own: Collection[H], share: int, count: int, now: float) -> Eviction[H]:
-    """Choose among one client's connections, which may go to many Service ports."""
+    """Choose the connections of one client to reset; they may belong to many Service ports."""
     client = next(iter(own)).client_ip
     group, held = _largest(Counter([c.group for c in own]))
     if held <= _FEW:

@@ -92,11 +92,11 @@ class EndpointVerdict:
     """An :class:`EndpointState`, or the reason why it is refused or for other nodes."""
     node: str = ""
     code: CauseCode | None = None
-    """Why it isn't used, as a code; None if it is ready or terminating."""
+    """Why the endpoint isn't used, as a code; None if it is ready or terminating."""
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
     is_standby: bool = False
-    """Whether it is on standby: an endpoint with a lower priority number is also usable."""
+    """Whether the endpoint is on standby: one with a lower priority number is also usable."""
     host: str = ""
     """The DNS name that resolved to it; empty if it is listed by address."""
     pod: str = ""
@@ -104,7 +104,7 @@ class EndpointVerdict:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it terminates: it still serves open flows, but takes no new clients."""
+        """Whether the endpoint terminates: it still serves open flows, but takes no new clients."""
         return not self.is_usable and self.reason == EndpointState.TERMINATING
 
     @property

@@ -132,7 +132,7 @@ class HolderLease:
         self._turns = Turns[str]()
         """Turns of the namespaces."""
         self._awake_reasons: dict[ServiceKey, str] = {}
-        """Keyed by each Service that names the workload."""
+        """Why workloads aren't scaled to zero, by Service that names the workload."""
 
     @property
     def is_held(self) -> bool:
@@ -209,7 +209,7 @@ class HolderLease:
         wanted = replace(lease, holder=self._identity, notes=write_counts(vote_counts))
         written = await self._leases.write(wanted)
         if written is None:
-            # Another process wrote it first: read it again.
+            # Another process wrote the Lease first: read it again.
             self._lease = None
             return False
         self._lease, self._changed_at = written, self._clock()

@@ -34,7 +34,7 @@ class Vote(NamedTuple):
     """A vote that the Lease holder requests from all nodes, on whether Services have clients."""
 
     number: str
-    """Different for each round."""
+    """The number of the round, different for each round."""
     services: tuple[ServiceKey, ...]
     """Once the round is over, the Services whose workload was scaled to zero."""
     is_over: bool = False

@@ -86,7 +86,7 @@ class NodeLease:
             await self._write(demand)
 
     async def follow(self, asked: Vote | None) -> None:
-        """Follow the round that the holder's Lease contains.
+        """Take part in the vote that the holder's Lease contains, if any.
 
         Raises:
             SourceError: The answer may not have been written.
@@ -124,7 +124,7 @@ class NodeLease:
             notes = write_report(NodeReport(demand, self._answer))
             written = replace(lease, holder=self._leases.node_name, notes=notes)
             self._lease = await self._leases.write(written)
-            # None: another process of this node has written the Lease, too.
+            # The result is None if another process of this node has written the Lease, too.
             self._written = None if self._lease is None else (demand, self._clock())
 
     async def _cordon(self, asked: Vote) -> frozenset[ServiceKey]:

@@ -44,7 +44,7 @@ class Happening:
     reason: str
     """One word in CamelCase, as in Kubernetes Events: ``SteeringRepaired``."""
     action: str
-    """The attempted action, likewise: ``Repair``."""
+    """The attempted action, also in CamelCase: ``Repair``."""
     note: str
     """One sentence, which replaces an earlier note with the same reason and object."""
     service: ServiceKey | None = None
@@ -98,7 +98,7 @@ class Lease:
     notes: Mapping[str, str] = field(default_factory=dict)
     """Annotations of this proxy, without their domain."""
     version: str = ""
-    """Its resourceVersion; empty: it doesn't exist yet."""
+    """The Lease's resourceVersion; empty: no Lease exists yet."""
 
 
 class Leases(abc.ABC):

@@ -20,15 +20,16 @@ import socket
 
 from .connections import LimitedServer
 
-# A probe's connection lasts milliseconds, so this is enough for several simultaneous probes.
+# The number of reserved descriptors. A probe's connection lasts milliseconds, so they are enough
+# for several simultaneous probes.
 RESERVED = 8
 _ENOUGH = RESERVED // 2
 # The retry interval for connections that arrived while the reserve was empty.
 _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# Connections accepted before other callbacks run. A connection is answered a few iterations of the
-# loop later; at the smallest limit, 32, it isn't the oldest by then.
+# The number of connections accepted before other callbacks run. A connection is answered a few
+# iterations of the loop later; at the smallest limit, 32, it isn't the oldest by then.
 _AT_ONCE = 4
 
 

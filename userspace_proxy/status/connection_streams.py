@@ -30,7 +30,7 @@ from .sampling import RenderThread
 from .stream import OpenStreams
 
 _QUIET_S = 2.0
-# Rows per event: a browser draws four events per second.
+# The maximum number of rows per event: a browser draws four events per second.
 ROWS_AT_ONCE = 50
 EDGES_SHOWN = 20
 

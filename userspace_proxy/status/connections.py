@@ -35,7 +35,7 @@ FIRST_REQUEST_S = 2.0
 # The time limit for a request. The largest answer, the metrics of 10,000 Services, takes a few
 # seconds.
 REQUEST_S = 60.0
-# Bytes per chunk: as much as a transport buffers before it pauses its writer.
+# The size of a chunk: as much as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
 # The limit for all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes 75
 # MiB, their metrics less. A few clients read both at a time; no other answer needs more than a
@@ -162,7 +162,7 @@ class StatusConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, not isinstance: uvloop's transports don't inherit from asyncio's.
+        # Use a cast, not isinstance: uvloop's transports don't inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         for limit in self._limits:
             limit.add(self)

@@ -146,7 +146,7 @@ def _families(
     """Yield the families of a table, each with a value per row; rare families without zeros."""
     for name, figure in table.items():
         value = attrgetter(name)
-        # A list, because a generator read late would use the variables of a later series.
+        # Make a list, because a generator read late would use the variables of a later series.
         samples = [(labels, value(row)) for labels, row in rows.items()]
         if figure.is_rare and prefix != "node_":
             samples = [sample for sample in samples if sample[1]]
@@ -258,7 +258,7 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
         [
             (labels, port.kernel_connections)
             for labels, port in ports.items()
-            # Like other counters of a Service port, from its first client on.
+            # Like a port's other counters, this one is shown from the first client on.
             if port.kernel_connections
         ],
     )

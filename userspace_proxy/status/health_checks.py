@@ -39,7 +39,8 @@ from .middleware import Middleware, make_runner
 _log = logging.getLogger("userspace_proxy.status")
 
 _WILDCARDS = ("0.0.0.0", "::")
-# A few load balancers probe a few hundred Services each, over short connections.
+# The maximum number of connections: a few load balancers probe a few hundred Services each, over
+# short connections.
 MAX_CONNECTIONS = 512
 # The maximum number of connections per Service, so that a flood of connections to one Service
 # leaves room for the others. If many floods reach the total, the Service with the most connections

@@ -27,11 +27,12 @@ STEPS = 60
 LONG_STEP_S = 10.0
 """The length of a step of the ten minutes."""
 KEPT_MAX = 4_000
-"""With more Service ports, at most a minute is kept, and nothing while no page is open."""
+"""The Service ports above which at most a minute is kept, and nothing while no page is open."""
 COVERED_S = 15.0
 """The maximum time that a sample covers: workers report every 5 s, and sampling a large node takes
 seconds."""
-# Rates are averages over this many seconds, because one-second rates fluctuate too much to read.
+# The number of seconds over which rates are averaged, because one-second rates fluctuate too much
+# to read.
 _AVERAGED = 3
 
 

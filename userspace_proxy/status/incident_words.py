@@ -14,7 +14,7 @@ from ..causes.say import Form, say
 from ..facts import IncidentFacts
 from ..facts.units import format_times, plural
 
-# After this, a time of day alone could be yesterday's.
+# The age from which a time of day alone could be yesterday's.
 _DAY_S = 12 * 3600.0
 
 
@@ -38,7 +38,7 @@ def since(incident: IncidentFacts, now: float) -> str:
 
 def headline(incident: IncidentFacts, now: float) -> str:
     """Return an incident in one line: the cause, its effect, and its beginning."""
-    # Not capitalised, because many causes begin with a name.
+    # The cause isn't capitalised, because many causes begin with a name.
     what = say(cause_of(incident), Form.SHORT)
     return f"{what}: {', '.join(filter(None, (incident.affected, since(incident, now))))}"
 

@@ -84,7 +84,7 @@ def listen(family: int, address: tuple[object, ...], *, is_v6_only: bool = False
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # As in Go: [::] means every address of both families by default.
+            # [::] means every address of both families by default, as in Go.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_v6_only)
         sock.bind(address)
         sock.listen(BACKLOG)

@@ -25,7 +25,7 @@ from .families import families_of
 
 # kube-proxy's buckets: ExponentialBuckets(0.001, 2, 15), 1 ms to 16 s.
 SYNC_BUCKETS_S = tuple(0.001 * 2**step for step in range(15))
-# kube-proxy's, too: 0.25 s to 5 min.
+# The buckets are kube-proxy's, too: 0.25 s to 5 min.
 PROGRAMMING_BUCKETS_S = (
     *(0.25, 0.5),
     *map(float, range(1, 60)),

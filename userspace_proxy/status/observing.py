@@ -37,7 +37,7 @@ RING = 4096
 LEFT_OUT = "too many at a time"
 # A worker doesn't classify connections for which it has no room.
 _OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow"
-# Unseen Service ports that are named at the start of a stream: a terminal page.
+# The number of unseen Service ports that are named at the start of a stream: a terminal page.
 _UNSEEN_MAX = 10
 
 
@@ -114,7 +114,7 @@ class Observing:
 
     def __init__(self, clock: Callable[[], float] = Clocks.time) -> None:
         self.is_on = asyncio.Event()
-        """Set while there is a watcher."""
+        """An event that is set while there is a watcher."""
         self._clock = clock
         self._watchers: dict[Watcher, None] = {}
         self._edges = Edges()

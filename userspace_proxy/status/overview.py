@@ -15,10 +15,11 @@ from itertools import groupby
 from ..facts import WORST_FIRST, Level, PortFacts
 from .history import History
 
-# Up to this many cells are drawn large; above the second number, small.
+# The number of cells up to which they are drawn large, and the number above which they are drawn
+# small.
 _LARGE = 150
 _DENSE = 1500
-# Each cell with a problem is a link, up to this number; beyond it, they form runs, too.
+# The number of cells up to which each one with a problem is a link; beyond it, they form runs, too.
 _LINKED = 1000
 SHAPES = {"busy": "■", "idle": "▫", "unused": "·", Level.ATTENTION: "▲", Level.TROUBLE: "✖"}
 _WORST_FIRST = (*WORST_FIRST, None)

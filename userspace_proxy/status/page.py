@@ -51,7 +51,7 @@ EVENTS_SHOWN = 50
 INCIDENTS_SHOWN = 10
 PORTS_SHOWN = 200
 ENDPOINTS_SHOWN = 100
-"""Limits the page about one incident, as does ``PORTS_SHOWN``."""
+"""The maximum number of endpoints on the page about one incident."""
 PARTS = (
     "state", "figures", "problems", "mistakes", "incidents", "states", "count", "overview",
     "events", "columns", "pages", "ignored", "checks", "workers", "facts", "age",
@@ -87,9 +87,9 @@ class Page:
     rates: Figures
     has_rates: bool
     sparkline: Sparkline | None
-    """Shows the last minute."""
+    """The chart of the last minute."""
     chart: Chart | None
-    """Shows the last ten minutes."""
+    """The chart of the last ten minutes."""
     events: Sequence[Event]
     """The events, the newest first."""
 

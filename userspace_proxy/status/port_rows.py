@@ -22,7 +22,8 @@ from .history import History
 from .rows import DOTS_SHOWN, Row, figures_of
 from .selection import row_id
 
-# A full page of expanded rows is about 1 MB of HTML; a single port shows more endpoints.
+# The number of endpoints shown in an expanded row: a full page of such rows is about 1 MB of HTML.
+# A single port shows more endpoints.
 ENDPOINTS_SHOWN = 20
 ENDPOINTS_SHOWN_ALONE = 1000
 FRONTENDS_SHOWN = 20
@@ -36,10 +37,10 @@ class EndpointRow:
 
     endpoint: EndpointFacts
     level: Level | None
-    """None: this node leaves it out by design."""
+    """The endpoint's level; None: this node leaves it out by design."""
     state: str
     share: int
-    """Its percentage of the Service port's connections."""
+    """The endpoint's percentage of the Service port's connections."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from .chart import Sparkline
 from .history import Figures
 
 DOTS_SHOWN = 6
-# Letters of namespace and name that fit into their column on a screen of 1280 px.
+# The number of letters of namespace and name that fit into their column on a screen of 1280 px.
 NAME_SHOWN = 28
 _ALWAYS = ("name", "address", "endpoints", "state")
 
@@ -34,7 +34,7 @@ class FigureColumn:
     write: Callable[[float], str]
     is_rate: bool = False
     moves: bool = False
-    """It shows currently open objects: where their number is zero, a sentence may use its space."""
+    """The figure counts currently open objects: where it is zero, a sentence may use its space."""
     colour: str = ""
     """A class of the style sheet, used for values other than 0."""
     title: str = ""
@@ -85,7 +85,7 @@ class Row:
     id: str
     level: Level
     mark: Level | None
-    """Its level, for all observers; None for a neutral mark."""
+    """The mark's level, for all observers; None for a neutral mark."""
     neutral: str
     """The meaning of a neutral mark."""
     namespace: str

@@ -31,10 +31,10 @@ _T = TypeVar("_T")
 PERIOD_S = 1.0
 SHARE = 0.25
 """The share of the event loop's time for views on request, and as much for samples."""
-# Workers report at this interval by themselves.
+# The interval at which workers report by themselves.
 _RECORD_S = 5.0
 _FOLLOWED_S = 60.0
-# A request may get a sample this old: a reader doesn't notice the delay.
+# The maximum age of a sample that a request may get: a reader doesn't notice the delay.
 _RECENT_S = 0.3
 
 

@@ -21,7 +21,7 @@ from ..model import IPFamily, Protocol, ServiceKey, Side
 from ..model.addresses import at_port, port_of
 from ..model.similar import did_you_mean
 
-# Longer searches are truncated: all names and addresses are shorter.
+# The maximum length of a search; longer ones are truncated. All names and addresses are shorter.
 MAX_LENGTH = 200
 
 QUALIFIERS = {

@@ -151,7 +151,7 @@ class Chosen:
     rejected: tuple[RejectedFacts, ...]
     """Objects with a mistake; none without a search."""
     health_checks: tuple[HealthCheckFacts, ...]
-    """Sorted: with a problem first, then by Service."""
+    """The health checks: those with a problem first, then by Service."""
 
 
 def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> Chosen:

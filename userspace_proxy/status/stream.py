@@ -81,7 +81,7 @@ class OpenStreams:
 
     def __init__(self) -> None:
         self._open: dict[asyncio.Task[object], int | str] = {}
-        """Each with its client, oldest first."""
+        """The open streams, each with its client, the oldest first."""
 
     async def send_events(
         self, request: web.Request, events: AsyncIterator[bytes]

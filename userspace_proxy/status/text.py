@@ -57,9 +57,10 @@ from .wrapping import placed, placed_remedy
 
 MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓", None: "·"}
 IGNORED_MARK = MARKS[None]
-# Longer names and addresses shift only the rest of their own line.
+# The width up to which columns are aligned: longer names and addresses shift only the rest of their
+# own line.
 WIDEST = 44
-# Names leave so much room: for a cause, or for ``1,200 open``, which is left of the traffic.
+# The room that names leave: for a cause, or for ``1,200 open``, which is left of the traffic.
 _CAUSE, _TRAFFIC = 30, 10
 
 
@@ -67,14 +68,14 @@ _ALL = Selection()
 _RATES = ("OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S")
 # The maximum number of rows that ``top`` shows: no screen has more lines.
 TOP_SHOWN = 200
-# The number of shown problems of the node with the same remedy. One more is shown, too: a line with
-# the count of the rest would take as much space.
+# The number of problems of the node with the same remedy that are shown. If only one is left, it is
+# shown, too: a line with the count of the rest would take as much space.
 _ALIKE_SHOWN = 3
-# The number of shown causes that affect several Services; each takes several lines.
+# The number of causes affecting several Services that are shown; each takes several lines.
 INCIDENTS_SHOWN = 5
 # The width of their lines if the terminal's width is unknown.
 _USUAL_COLUMNS = 80
-# The number of shown reasons for Services ignored by design.
+# The number of reasons shown for Services ignored by design.
 _REASONS_SHOWN = 3
 _TAKEN_SHOWN = 5
 # User-Agent prefixes of terminal programs, which send "Accept: */*".
@@ -226,7 +227,7 @@ class TopRow(NamedTuple):
     """The number of endpoints that serve it, or of nodes on which it is served."""
     open: int
     rates: Figures | None
-    """None: there are none yet."""
+    """The rates; None: there are none yet."""
 
 
 def top_lines(served: str, top: Iterable[TopRow], columns: int, *, more: int) -> Iterator[str]:

@@ -16,7 +16,8 @@ from ..diagnosis.problems import STARTING, problems_of_node
 from ..facts import Level, Problem, StatusFacts
 from ..facts.units import plural
 
-# Service ports notice it one after another, by their clients and probes.
+# The time within which events of several Service ports count as one: ports notice a common cause
+# one after another, by their clients and probes.
 _TOGETHER_S = 60.0
 
 

@@ -13,8 +13,9 @@ import textwrap
 from collections.abc import Iterator
 
 LEAST_COLUMNS = 40
-"""Lines are never made shorter; phones' terminals have about as many columns."""
-# In a narrower column, the text continues below its line instead.
+"""The minimum width of lines: phones' terminals have about as many columns."""
+# The minimum width of a text's column; in a narrower one, the text continues below its line
+# instead.
 _LEAST_TEXT = 32
 _BELOW = " " * 6
 

@@ -50,7 +50,7 @@ class EndpointChoice(NamedTuple):
     """The endpoints of which the kernel chooses one for some clients."""
 
     endpoints: tuple[SocketAddress, ...]
-    """At least one. All are equally likely, so a repeated endpoint counts twice."""
+    """At least one endpoint. All are equally likely, so a repeated endpoint counts twice."""
     networks: tuple[str, ...] | None = None
     """The networks of these clients; None: all clients."""
 

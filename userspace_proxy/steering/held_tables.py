@@ -79,7 +79,7 @@ class ConntrackHold(HeldTable):
 
 
 def _fill_hold(table: TableWriter) -> None:
-    """Add a chain and a rule that keep the kernel tracking.
+    """Add a chain and a rule that keep connection tracking enabled.
 
     A single nat chain enables all four hooks at which the kernel translates; its rule, which has no
     verdict, enables tracking. Only the first packet of a connection passes it.

@@ -39,7 +39,8 @@ _AS_IT_IS = re.compile(
 )
 _UNREADABLE = re.compile(r"[^A-Za-z0-9._-]")
 _TABLE = "userspace-proxy"
-# Any kind matches, as there may be tables of another version. Neither kinds nor labels are empty.
+# The name of a table of any kind, as there may be tables of another version. Neither kinds nor
+# labels are empty.
 _OWN_TABLE = re.compile(rf"{_TABLE}(?:/(?P<kind>[^-]*))?(?:-(?P<label>.*))?", re.DOTALL)
 _NUMBERED = 1 << 24
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")

@@ -14,7 +14,8 @@ from ..kernel.node_listings import NodeListings
 from ..kernel.routes import list_links_and_routes, read_links_and_routes
 from ..policy.locality import PodLink, find_pod_links, find_uplinks
 
-# Not routes: they rarely decide alone, and a router has thousands that change all the time.
+# The events of links and addresses, but not of routes: they rarely decide alone, and a router has
+# thousands that change all the time.
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
 
 

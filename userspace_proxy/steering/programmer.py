@@ -161,7 +161,7 @@ class NatProgrammer(Programmer):
         self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
         """TCP frontends by the proxy port that they left, until a frontend leads there again."""
         self._replaced: set[Frontend] = set()
-        """Those of :attr:`_stale` whose former port may serve others."""
+        """The frontends of :attr:`_stale` whose former port may serve others."""
 
     def _note_stale(self, before: Affected) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.
@@ -241,7 +241,7 @@ class NatProgrammer(Programmer):
         """Remove conntrack entries from before the frontends' current rules."""
         ports = self._applied or {}
         if self._lost:
-            # Only now, as a change that was refused later would have steered other frontends.
+            # Note them only now: a change refused later would have steered other frontends.
             self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:
@@ -389,7 +389,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     async def _do(self, call: Callable[[Kind], Result]) -> Result:
         def call_and_report(programmer: Kind) -> Result:
             result = call(programmer)
-            # The owner waits for them meanwhile.
+            # The owner reads these attributes only after the call, for which it waits.
             self.unsteered, self.unguarded = programmer.unsteered(), programmer.unguarded()
             self.needs_transparent = programmer.needs_transparent
             self._filters = programmer.filters()

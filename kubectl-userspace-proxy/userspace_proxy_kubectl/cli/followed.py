@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     ShowPart = Callable[[AllNodes], None]
 
-# A second read may take as long as the first read.
+# The duration below which a read is short: a second read may take as long.
 _SHORT_S = 2.5
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -147,7 +147,7 @@ class FollowedNodes:
             problems = {one.node: one.problem for one in self._now.answers}
             async for now in reader.follow(also=also):
                 all_nodes = _with_problems(now, problems)
-                # Until each node has answered again, the first answers contain more.
+                # The first answers contain more until each node has answered again.
                 has_begun = has_begun or not any(map(_is_asked, all_nodes.answers))
                 if has_begun:
                     self._now = all_nodes

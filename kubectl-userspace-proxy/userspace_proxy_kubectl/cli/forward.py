@@ -190,7 +190,7 @@ def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]
             yield _name(ServiceKey.read(item.service), item.port), say(item.cause)
     for view in proxy.status().ports:
         for note in view.notes:
-            # Of the notes, only those about ranges of ports name what was asked for.
+            # Only notes about port ranges name the requested port.
             if note.get("asked"):
                 yield _name(view.plan.key.name.service, view.plan.key.name.port), say(note)
 
@@ -211,7 +211,7 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
     for at, holder in holders_at(wanted).items():
         is_named = holder.name and holder.pid
         who = f"{holder.name}, pid {holder.pid}" if is_named else str(holder)
-        # As 8080 instead of 80, before a Service had that port.
+        # The port was assigned to another Service first, such as 8080 instead of 80.
         first = own.get(str(at))
         yield f"{at} is that of {first} until this ends" if first else f"{at} is taken by {who}"
 
@@ -265,7 +265,7 @@ class ForwardedPort:
     """The address at which it answers; may be empty."""
     pods: int = 0
     problem: str = ""
-    """Why it isn't served, or refuses clients."""
+    """Why the port isn't served, or refuses clients."""
 
 
 def render_start(

@@ -47,7 +47,7 @@ from userspace_proxy.status.missing import say_meant
 from ..port_forward import ForwardTarget
 
 _PRIVILEGED_BELOW = 1024
-# Added to privileged ports: 80 becomes 8080, 443 becomes 8443.
+# The number that is added to privileged ports: 80 becomes 8080, 443 becomes 8443.
 _UNPRIVILEGED = 8000
 
 
@@ -104,7 +104,7 @@ class Forwardable:
         changed = differing_keys(self._seen, snapshot.services)
         if self._wanted:
             changed &= self._wanted
-        # Removed before anything is added, as a slice may have moved between Services.
+        # Remove slices before any is added, because a slice may have moved between Services.
         before = {key: self._remove(key) for key in changed}
         states = [snapshot.services[key] for key in changed & snapshot.services.keys()]
         for state in sorted(states, key=lambda state: (state.service.created, state.service.key)):

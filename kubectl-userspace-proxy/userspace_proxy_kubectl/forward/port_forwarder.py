@@ -45,7 +45,7 @@ HALF_CLOSED_S = 5.0
 PING_S = 5.0
 """Seconds between pings on an open stream; load balancers' limits usually start at 20."""
 
-# A pause of PING_S that took longer than this means that the machine was suspended; a busy machine
+# The duration of a pause of PING_S from which the machine must have been suspended; a busy machine
 # is late by only a few seconds.
 _SLEPT_S = 3 * PING_S
 _READ_BYTES = 1 << 16
@@ -98,7 +98,7 @@ class PortForwarder:
         self, service_port: str, endpoint: SocketAddress, opened: Opened
     ) -> Callable[[], None]:
         pods, group = self._pods().get(service_port, {}), self._group
-        # Other ports of a pod are within a range.
+        # A port that isn't an endpoint's own is within a range.
         at_ip = (
             own._replace(port=endpoint.port) for at, own in pods.items() if at.ip == endpoint.ip
         )

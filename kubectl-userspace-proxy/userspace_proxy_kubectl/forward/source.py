@@ -69,7 +69,7 @@ class ForwardSource(Source):
             with_pods=True,
             namespace=self.namespace,
         )
-        # Shares the client: a missing pod shows that watches may be stale.
+        # The dialer shares the client: a missing pod shows that watches may be stale.
         self.dialer = PortForwarder(self._source.client, lambda: self.services.pods)
         """Reaches the endpoints while the source runs."""
 

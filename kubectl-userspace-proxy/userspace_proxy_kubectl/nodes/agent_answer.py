@@ -15,7 +15,7 @@ from userspace_proxy.facts import StatusFacts
 
 from ..port_forward import ForwardTarget
 
-# While a clock is being slewed, it may be half a second off its own start.
+# The tolerance for a clock that is being slewed, which may be half a second off its own start.
 _SLEWED_S = 1.0
 
 

@@ -41,8 +41,9 @@ FIRST_GAP_S = 10.0
 
 ANSWER = Bounds()
 _STREAM = Bounds(wire=0, body=0)
-# Lines and bytes per second; elements count as the bytes that they usually have. A proxy sends one
-# line of changes a second, which takes a hundredth of a core, and one for each connection.
+# The maximum number of lines and bytes per second; elements count as the bytes that they usually
+# have. A proxy sends one line of changes a second, which takes a hundredth of a core, and one for
+# each connection.
 _CHANGES_PER_S = 4, 2 << 20
 _LINES_PER_S = 10_000, 8 << 20
 # An agent counts as lost after it has been silent for this multiple of its usual gap.
@@ -232,7 +233,7 @@ class AgentCalls:
             return Read(await self._parsed(read_whole_line, line, allowance), *at)
         now = self._unix()
         if not line:
-            # Its clock reading is as old as the last line.
+            # The answer's clock reading is as old as the last line.
             return Read(last.status, last.asked_at, now)
         status = await self._parsed(partial(read_change, last.status), line, allowance)
         # The answer was written between the last line's arrival and its own.

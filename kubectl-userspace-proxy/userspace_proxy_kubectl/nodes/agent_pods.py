@@ -48,7 +48,7 @@ class AgentPod:
     serves_name: str = ""
     """The name of the Services that a canary serves; empty: Services without a name."""
     takes_over: bool = False
-    """Whether it has the flag of the chart's agents."""
+    """Whether the pod has the flag of the chart's agents."""
     reason: str = ""
     """The reason why it doesn't run, in the cluster's words; empty if it runs."""
     placement: Placement = field(default_factory=Placement)

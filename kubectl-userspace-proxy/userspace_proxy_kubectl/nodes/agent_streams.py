@@ -84,7 +84,7 @@ class Following:
             await self._pause(OTHERS_S)
 
     async def _keep(self, node: str, to: ForwardTarget) -> None:
-        """Follow one agent's answers until cancelled."""
+        """Read one agent's answers until cancelled."""
         tries = 0
         while True:
             before = self._answers.nodes.get(node)

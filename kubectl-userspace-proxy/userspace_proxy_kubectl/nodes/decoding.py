@@ -38,15 +38,15 @@ ELEMENT_BYTES = 100
 CHARACTER_BYTES = 4
 """Bytes of a character in a non-ASCII text."""
 CAUSE_BYTES = 600
-"""Cost of a cause beyond its object: 20 µs to read, and 2 µs more for each parameter."""
+"""The cost of a cause beyond its object: 20 µs to read, and 2 µs more for each parameter."""
 PORT_BYTES = 2000
-"""Cost of a Service port beyond its memory, for the 35 µs to merge and show it; an element of a
-list costs ELEMENT_BYTES beyond its memory, for 1 to 2 µs."""
+"""The cost of a Service port beyond its memory, for the 35 µs to merge and show it; an element of
+a list costs ELEMENT_BYTES beyond its memory, for 1 to 2 µs."""
 DECODED_PER_BYTE = 12
-"""Decoded bytes allowed per byte of the answer's limit; proxies' answers have 11."""
+"""The maximum number of decoded bytes per byte of the answer's limit; proxies' answers have 11."""
 KEPT_PER_BYTE = 4
-"""Kept bytes allowed per byte; proxies' answers have 2.4, or 3.6 if all Services fail."""
-# Share of a processor for one node's changes; a proxy's take a hundredth.
+"""The maximum number of kept bytes per such byte; answers have 2.4, or 3.6 if all Services fail."""
+# The share of a processor for one node's changes; a proxy's changes take a hundredth.
 _SHARE = 0.1
 
 _NUMBER_MAX = 1 << 53
@@ -170,7 +170,7 @@ def read_whole_line(line: bytes, allowance: Allowance) -> StatusFacts:
     """Return a whole answer's facts.
 
     Raises:
-        ValueError: It isn't one of a proxy.
+        ValueError: It isn't a proxy's answer.
         TooLarge: It takes too much.
     """
     status = allowance.decode(line, StatusFacts)
@@ -183,7 +183,7 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
     """Return the facts after a line of changes.
 
     Raises:
-        ValueError: It isn't one of a proxy.
+        ValueError: It isn't a proxy's answer.
         TooLarge: It takes too much.
     """
     began = Clocks.monotonic()
@@ -206,7 +206,7 @@ def read_connection_line(line: bytes) -> ConnectionFacts:
     """Return the connection in a stream's line.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It isn't a connection.
     """
     try:
         return Allowance(LINE_BYTES).decode(line, ConnectionFacts)

@@ -16,7 +16,7 @@ from userspace_proxy.facts import PortFacts
 from userspace_proxy.facts.units import plural
 from userspace_proxy.policy.usable import EndpointState
 
-# Names per difference; all nodes of a cluster may lack a thousand endpoints.
+# The maximum number of names per difference; all nodes of a cluster may lack a thousand endpoints.
 _NAMED_MAX = 3
 _OF_CLUSTER = {
     EndpointState.READY,

@@ -42,7 +42,7 @@ WATCH_S = 300.0
 """Seconds after which a watch of pods ends, and they are listed again."""
 
 _AGAIN_S = 2.0
-# Seconds of silence to tolerate in addition to the timeout that the server was asked for.
+# The seconds of silence to tolerate in addition to the timeout that was requested from the server.
 _SILENCE_S = 30.0
 
 

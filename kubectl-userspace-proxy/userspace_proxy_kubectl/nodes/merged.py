@@ -175,7 +175,7 @@ class Merged:
     healthy: int
     """The number of further Service ports, which are ok on all nodes that have them."""
     incidents: tuple[MergedIncident, ...]
-    """Sorted by level, the worst first, then by number of nodes."""
+    """The incidents by level, the worst first, then by number of nodes."""
     findings: tuple[NodeFinding, ...]
     rows: tuple[NodeRow, ...]
     level: Level

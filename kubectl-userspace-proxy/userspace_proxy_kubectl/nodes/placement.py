@@ -105,7 +105,7 @@ class NodeState:
 
     @property
     def is_virtual(self) -> bool:
-        """Whether it has no kernel of its own."""
+        """Whether the node has no kernel of its own."""
         has_label = not _VIRTUAL_LABELS.isdisjoint(self.labels.items())
         return has_label or any(taint.key == _VIRTUAL_TAINT for taint in self.taints)
 

@@ -60,7 +60,7 @@ class NodeLine:
     line: bytes = b""
     """The line; empty when its stream has begun, and with a problem."""
     problem: Cause | None = None
-    """Why its stream broke; it is reopened."""
+    """Why the agent's stream broke; it is reopened."""
 
 
 class NodesReader:

@@ -27,7 +27,7 @@ class NodeRow:
     node: str
     level: Level
     findings: tuple[NodeFinding, ...]
-    """Findings about it, the worst first; including why it has no answer."""
+    """The findings about the node, the worst first; including why it has no answer."""
     incidents: tuple[MergedIncident, ...]
     """Incidents that it sees but most other nodes don't, the worst first."""
     has_answer: bool
@@ -48,7 +48,7 @@ class NodeRow:
     ports: int = 0
     unhealthy: int = 0
     sums: Sums = NOTHING
-    """Its figures, including former Service ports."""
+    """The node's figures, including former Service ports."""
     cpu: float | None = None
     """Cores used by the agent, in the last seconds or since its start; None: unknown."""
     memory_bytes: int = 0

@@ -21,7 +21,7 @@ from userspace_proxy.facts import EndpointFacts, Level, PortFacts, PortState, St
 from .agent_answer import AgentAnswer
 from .endpoints import last_answer
 
-# As on one node: of fewer flows, the answers may be still to come.
+# The number of unanswered flows, as on one node, up to which the answers may be still to come.
 _FEW = 2
 
 

@@ -36,7 +36,7 @@ _LINE_BYTES = 1024
 _TIMEOUT_S = 30.0
 # The timeout for a client, which sends its line at once.
 _CLIENT_S = 2.0
-# Interval in which a demo checks whether it is back in the foreground and reads commands again.
+# The interval at which a demo checks whether it is back in the foreground and reads commands again.
 _BACKGROUND_MS = 1000
 _PROMPT = "demo> "
 _DONE, _FAILED = "+", "-"

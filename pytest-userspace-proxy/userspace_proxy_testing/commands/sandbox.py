@@ -42,7 +42,7 @@ from .sandbox_proxy import (
     wait_until_ready,
 )
 
-# Source: RFC 2544, addresses for benchmarks, which manifests don't contain.
+# The pods' networks: addresses for benchmarks (RFC 2544), which manifests don't contain.
 POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
 _SHOWN = 20
 """The number of printed lines about unserved Services."""

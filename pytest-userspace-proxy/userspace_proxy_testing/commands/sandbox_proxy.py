@@ -21,7 +21,7 @@ from ..sandbox.environment import without_proxies
 NODE = "node-1"
 """The proxy's node name."""
 PAGE_PORT = 10249
-# Sends a listening socket of the namespace to its parent process.
+# A program that sends a listening socket of the namespace to its parent process.
 _OPEN = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=128)
@@ -129,7 +129,7 @@ def running_proxy(
             stderr=stream,
             env={**without_proxies(), **own_namespace_environment(sandbox.node.pid)},
             pass_fds=[one.fileno() for one in inherited],
-            # Protects the proxy from Ctrl-C; SIGTERM stops it.
+            # This protects the proxy from Ctrl-C; SIGTERM stops it.
             start_new_session=True,
         )
         try:
@@ -155,7 +155,7 @@ def wait_until_ready(
     Raises:
         SandboxError: The proxy ended, or takes too long.
     """
-    # This process holds the page's socket, too, so it isn't refused after the proxy's end.
+    # This process holds the page's socket, too, so a request isn't refused after the proxy's end.
     page = AdminAddress("127.0.0.1", port, timeout_s=1.0)
     deadline = Clocks.monotonic() + _READY_S
     while not is_over():

@@ -26,7 +26,7 @@ from .port_forward import Send
 
 STATUS, PLAN = "/api/v1/status", "/api/v1/plan"
 _GZIP_WBITS = 31
-"""Fields that agents older than the view of all nodes lack."""
+"""zlib's window size for gzip."""
 
 
 class FakeAgent:
@@ -46,7 +46,7 @@ class FakeAgent:
         pages: Mapping[str, bytes] | None = None,
     ) -> None:
         self.digests = digests
-        """None: the agent lacks the page of its plan."""
+        """The digests; None: the agent lacks the page of its plan."""
         self.requests: list[AgentRequest] = []
         """All requests."""
         self._facts = facts

@@ -32,7 +32,7 @@ class FakeSteering(Steering):
         self.facts = facts or SteeringFacts()
         self.bind = bind
         self.kernel: dict[Frontend, Target] = {} if kernel is None else kernel
-        """Change it to simulate drift."""
+        """The state in force; change it to simulate drift."""
         self.programmed = 0
         """The total number of frontends in calls of ``apply`` and ``change``."""
         self.fails_with: SteeringError | None = None

@@ -106,7 +106,7 @@ class FaultDatagrams:
             try:
                 flow = _Flow(self, lambda data: self._send_to(client, data))
             except OSError:
-                # For instance out of descriptors: this datagram is lost.
+                # This process may be out of descriptors: the datagram is lost.
                 return
             self._flows[client] = flow
         self._use(client)
@@ -185,7 +185,8 @@ class _Flow:
         try:
             self._socket.send(data)
         except OSError:
-            # Closed meanwhile, or an earlier datagram was refused, which a client wouldn't see.
+            # The flow was closed meanwhile, or an earlier datagram was refused, which a client
+            # wouldn't see.
             return
 
     def _receive(self) -> None:

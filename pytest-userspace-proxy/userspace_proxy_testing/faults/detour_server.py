@@ -30,13 +30,13 @@ class Mode(enum.StrEnum):
     """The treatment of clients that connect."""
 
     PASS = "pass"
-    """They are forwarded through the toxics."""
+    """Clients are forwarded through the toxics."""
     REFUSE = "refuse"
-    """They are refused, because nothing listens."""
+    """Clients are refused, because nothing listens."""
     SILENT = "silent"
-    """Their SYN gets no answer."""
+    """Clients' SYNs get no answer."""
     HALF_OPEN = "half_open"
-    """They are accepted, then nothing happens."""
+    """Clients are accepted, then nothing happens."""
 
 
 class FaultServer:
@@ -96,7 +96,8 @@ class FaultServer:
         if self._listener.fileno() < 0:
             self._listener = _bound(self.address)
         if self._mode is Mode.REFUSE:
-            # Bound without listening: the kernel refuses, and no other program can bind the port.
+            # The socket is bound without listening: the kernel refuses, and no other program can
+            # bind the port.
             return
         if self._mode is Mode.SILENT:
             self._listener.listen(0)

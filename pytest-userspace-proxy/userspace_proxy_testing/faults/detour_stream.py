@@ -163,14 +163,15 @@ class FaultyStream:
             ends = self._ends()
             if not ends:
                 if self._is_over and self._queue.empty():
-                    # The end was also lost.
+                    # The chunk with the end was lost, too.
                     self._queue.put_nowait(_Chunk(b"", self._clock()))
                 return True
             if self._is_over and self._drops():
-                # Like toxiproxy: otherwise it would stay open after its client has gone.
+                # Reset the connection, as toxiproxy does: otherwise it would stay open after its
+                # client has gone.
                 self._abort(False)
                 return False
-            # Includes chunks that wait for room in the queue.
+            # Also drop chunks that wait for room in the queue.
             self._lose()
             first = min(ends, key=_ends_after_s)
             if not await self._wait(_ends_after_s(first)):

@@ -282,7 +282,7 @@ async def _body(request: web.Request, type_: type = dict) -> Any:
     try:
         body = json.loads(await request.text())
     except (ValueError, LookupError, RecursionError) as exc:
-        # Not JSON, in an unknown charset, or nested too deeply.
+        # The body isn't JSON, has an unknown charset, or is nested too deeply.
         raise _ApiError(400, f"bad request body: {exc}") from exc
     if not isinstance(body, type_):
         raise _ApiError(400, f"bad request body: expected {type_.__name__}")

@@ -16,7 +16,7 @@ from .holder import read_line
 # How long to wait until a backend is ready. It starts in less than 0.1 s, or longer while other
 # tests use the machine.
 READY_TIMEOUT_S = 20.0
-# How long to wait for a backend's end: printing anything but "ready", it is about to exit.
+# How long to wait for a backend's end: one that prints anything but "ready" is about to exit.
 END_TIMEOUT_S = 2.0
 
 PROGRAM = Path(__file__).with_name("backends.py")

@@ -39,12 +39,12 @@ PERIOD = 251
 # A prime period reveals data that is lost, duplicated, or moved by a power of two.
 PATTERN = bytes(range(PERIOD)) * 1024
 
-# From linux/in.h; Python 3.11 has no name for it.
+# The value from linux/in.h, for which Python 3.11 has no name.
 IP_PKTINFO = 8
 
 Server = Callable[[socket.socket, str], None]
 
-# Set while answers are slow.
+# This is set while answers are slow.
 slow = threading.Event()
 
 
@@ -149,7 +149,7 @@ def accept_all(listener: socket.socket, server: Server, name: str) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
-            # Out of descriptors; clients wait in the kernel's queue.
+            # This process is out of descriptors; clients wait in the kernel's queue.
             threading.Event().wait(RETRY_S)
             continue
         threading.Thread(target=serve_one, args=(connection, server, name), daemon=True).start()

@@ -53,7 +53,7 @@ class Pod(Host):
         self.host_interface = host_interface
         self.mode = mode
         self.drops_traffic = False
-        """Whether it drops all traffic."""
+        """Whether the pod drops all traffic."""
         self._routes: tuple[links.FarRoute, ...] = ()
 
     def connect(self, wiring: links.Wiring) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT_S = 5.0
 MAX_OPEN = 50
-"""Concurrent requests per target; beyond that, none is added."""
+"""The maximum number of concurrent requests per target."""
 WAVE_S = 60.0
 WAVE_SHARE = 0.6
 _RESPONSE_BYTES = 65536

@@ -117,7 +117,7 @@ class ChangeTurns:
                 left[namespace] -= cost_s
                 if cost_s >= _LEAST_S:
                     took[namespace] += cost_s
-        # Once for all Services: it visits each namespace that had a turn.
+        # Call this once for all Services: it visits each namespace that had a turn.
         self._turns.forget(now)
         for namespace, took_s in took.items():
             self._turns.took(namespace, took_s, now)

@@ -123,7 +123,7 @@ class Progress:
         return node is not None and node.is_being_deleted
 
     def add(self, snapshot: Snapshot) -> bool:
-        """Take the newest snapshot; return whether it is a new one."""
+        """Store the newest snapshot; return whether it is a new one."""
         if snapshot is self.latest:
             return False
         counters = self._counters

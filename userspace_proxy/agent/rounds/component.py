@@ -23,7 +23,7 @@ class Component:
         """Begin; the supervisor runs background tasks, and ends them before `close`."""
 
     def show(self, facts: StatusFacts) -> None:
-        """Fill in the facts about it; also asked before the start and after the end."""
+        """Fill in the component's facts; also called before the start and after the end."""
 
     async def refresh(self) -> None:
         """Update the facts that it shows, before an answer that contains counters."""

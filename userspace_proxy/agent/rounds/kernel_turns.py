@@ -29,7 +29,7 @@ class KernelTurns:
     def __init__(self) -> None:
         self._turns = Turns[str]()
         self.waiting: dict[ServedPort, tuple[PathDecision, bool]] = {}
-        """Each with the wanted path, and whether probes have chosen it."""
+        """The queued ports, each with the wanted path, and whether probes have chosen it."""
 
     def choose(self, served: ServedPort, wanted: PathDecision, *, is_switch: bool = False) -> None:
         """Choose a path at once, or queue a Service port for its turn to enter the kernel path."""

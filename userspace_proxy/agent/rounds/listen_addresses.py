@@ -83,7 +83,7 @@ class ListenAddresses:
             }
         if self._bind is Bind.LOOPBACK:
             return {f: Wanted(plan.protocol, self._on_loopback(plan, f)) for f in plan.frontends}
-        # Some preferred ports may have been ruled out, which is 0.
+        # A preferred port is 0 if it was ruled out.
         port = next((at for f in plan.frontends if (at := preferred.get(f))), None)
         addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
         return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
@@ -218,7 +218,7 @@ class HasListeners(typing.Protocol):
 
     @property
     def listeners(self) -> Mapping[Frontend, Listener]:
-        """Its listeners."""
+        """The Service port's listeners."""
 
 
 class ListenerIndex:

@@ -144,7 +144,7 @@ class ListenerShares:
 
 def _largest_first(amounts: dict[K, int]) -> Iterator[tuple[K, int]]:
     """Yield amounts, largest first; among equal amounts, the newest first."""
-    # Cost: nearly always only the first is taken, so the others aren't sorted.
+    # Cost: callers nearly always take only the first amount, so the others aren't sorted.
     if amounts:
         yield max(reversed(amounts.items()), key=lambda item: item[1])
         yield from sorted(amounts.items(), key=lambda item: item[1])[-2::-1]

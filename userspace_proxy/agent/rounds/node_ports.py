@@ -36,12 +36,12 @@ from ...model import Frontend, FrontendKind, IPFamily, Protocol
 _log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-# Seconds between two searches: searching the descriptors of all processes takes up to 0.25 s on a
-# busy node, and only people read the result.
+# The seconds between two searches: searching the descriptors of all processes takes up to 0.25 s on
+# a busy node, and only people read the result.
 LOOK_EVERY_S = 10.0
-# Ports retried at once: a millisecond if a privilege is missing for all of them.
+# The number of ports retried at once: a millisecond if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
-# The kernel's default range of ephemeral ports, in which daemons and Services have no fixed ports.
+# The kernel's default range of ephemeral ports: daemons and Services have no fixed ports in it.
 _ELSEWHERE = range(32768, 61000)
 # TCP over IPv4 is tried first: if it fails, nothing else is tried.
 _REFUSING = [(protocol, family) for family in IPFamily for protocol in Protocol]
@@ -60,7 +60,7 @@ class NodePortReservations:
 
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket | None] = {}
-        """None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
+        """The sockets; None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
         self._unbound: dict[NodePort, None] = {}
         """Ports that the proxy may use although they aren't bound; the last tried is last."""
         self._claimed: set[NodePort] = set()
@@ -173,7 +173,7 @@ class NodePortReservations:
         looked = self._looked.get(protocol)
         is_due = looked is None or now - looked >= LOOK_EVERY_S
         if is_due:
-            # All sockets at once: a process that holds one node port may hold a hundred.
+            # Look up all owners at once: a process that holds one node port may hold a hundred.
             self._owners[protocol] = owners_of({held.inode for held in held_ports(protocol)})
             self._looked[protocol] = now
         owners = self._owners[protocol]
@@ -197,7 +197,7 @@ def hold_port(key: NodePort) -> socket.socket | None:
             sock = stack.enter_context(socket.socket(family, _KINDS[key.protocol]))
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # No SO_REUSEADDR: if both sockets had it, they could share the port.
+            # Don't set SO_REUSEADDR: if both sockets had it, they could share the port.
             sock.bind(("", key.port))
             if key.protocol is Protocol.UDP:
                 get_nothing(sock)

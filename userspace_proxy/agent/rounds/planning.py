@@ -89,7 +89,7 @@ class Planning:
 
     def end_recovery(self) -> None:
         """Note that no rule of an earlier run is left; call it after each round."""
-        # Not earlier: by now a Service port that lost a listener is steered to its other one.
+        # Close them only now that a port without its listener is steered to its other one.
         self._served_ports.close_recovered()
         self._recovered.clear()
         self.spare_ports()
@@ -97,8 +97,8 @@ class Planning:
     def spare_ports(self) -> None:
         """Reserve the proxy ports that may be another Service's; call it each second."""
         # Until the first round is in force, old rules point to these ports, even for removed
-        # Services: another Service on such a port would get their clients. And its own clients
-        # would get the endpoints that workers of the previous process serve there.
+        # Services. If another Service got such a port, it would receive their clients, and its own
+        # clients would reach the endpoints that the previous process's workers serve there.
         spared = frozenset(self._recovered.values()) | self._ports_of_others()
         if spared != self._spared:
             self._spared = spared

@@ -23,7 +23,7 @@ from .served_ports import ServedPorts
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Log lines a minute. The page shows the path of each Service port.
+# The maximum number of log lines per minute; the page shows the path of each Service port.
 _SWITCH_LINES = 20
 
 

@@ -66,12 +66,12 @@ class ServedPort:
 
     @property
     def is_unsteered(self) -> bool:
-        """Whether its problem is that rules don't steer clients to its listeners."""
+        """Whether the port's problem is that rules don't steer clients to its listeners."""
         return self.not_listening is None and bool(self.unsteered)
 
     @property
     def problem(self) -> str:
-        """Why it isn't served, or not at every frontend; empty if it is."""
+        """Why the port isn't served, or not at every frontend; empty if it is."""
         if self.not_listening is not None:
             return self.not_listening.message
         first = self._first_unsteered
@@ -203,7 +203,7 @@ class Steered:
         return [served for served, before in switching.items() if served.path.now is not before]
 
     def note_unsteered(self, unsteered: Mapping[Frontend, str | Taken]) -> None:
-        """Follow :attr:`.Steering.unsteered`; call it after each change and repair."""
+        """Record and log the frontends that can't be steered; call after each change and repair."""
         before, self._unsteered = self._unsteered, dict(unsteered)
         differing = {frontend for frontend, _ in before.items() ^ unsteered.items()}
         if not differing:
@@ -211,7 +211,7 @@ class Steered:
         for served in self._served.values():
             if not differing.isdisjoint(served.plan.frontends):
                 self.show_unsteered(served)
-        # One line for all frontends: a disabled family may have thousands.
+        # Log one line for all frontends: a disabled family may have thousands.
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
         if news:
             extra = {"frontends": len(news), "cause": str(unsteered[news[0]])}

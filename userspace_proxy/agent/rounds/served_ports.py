@@ -109,7 +109,7 @@ class ServedPorts:
             preferred: Proxy ports that rules of an earlier run point to, as
                 :meth:`.Steering.start` returns them.
         """
-        # It is already open if a bug interrupted a round, which is then repeated.
+        # The port is already open if a bug interrupted a round, which is then repeated.
         self.retire(plan.key)
         served = ServedPort(plan, self._plane.open_group(plan.key))
         self._served[plan.key] = self._by_group[served.group] = served

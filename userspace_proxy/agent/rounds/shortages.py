@@ -27,7 +27,7 @@ class Shortages:
         self.on_excess: Callable[[ServiceKey, str], None] = lambda _service, _cause: None
         """Called with a Service that lacks listeners because it, or its namespace, has most."""
         self.can_share = False
-        """Listeners given up by another port would help: a bound of this proxy is reached."""
+        """Listeners that another port gives up would help: a bound of this proxy is reached."""
         self._cause, self._hint = "", ""
         """Cause and hint of the latest shortage."""
         self._keys: set[PortKey] = set()
@@ -125,7 +125,7 @@ class ListenProblems:
             if is_new and shortages.lines.take(self._clock()):
                 extra = {"service": served.group.label, "cause": str(error)}
                 _log.warning("%(service)s: cannot serve a Service port: %(cause)s", extra=extra)
-            # A copy: the traceback of a raised error keeps its frames' objects alive.
+            # Store a copy: the traceback of a raised error keeps its frames' objects alive.
             served.not_listening = ListenError(error.message, hint=error.hint)
         if served.not_listening is not None:
             self.incomplete[key] = served

@@ -30,8 +30,8 @@ from .tasks import Pace
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Legacy tables send no event when another program changes them: this repairs a flush within two
-# seconds.
+# The interval of repairs. Legacy tables send no event when another program changes them, so this
+# repairs a flush within two seconds.
 REPAIR_S = 1.0
 # Seconds until the retry after a failure; other programs hold their lock for a shorter time.
 RETRY_S = 1.0
@@ -81,7 +81,7 @@ class SyncLoop:
         self._wake = asyncio.Event()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Take the newest snapshot; a round follows."""
+        """Store the newest snapshot; a round follows."""
         if self.progress.add(snapshot):
             self._wake.set()
 
@@ -119,7 +119,7 @@ class SyncLoop:
         look_at = loop.time() + REPAIR_S
         while True:
             self._note_turn()
-            # Also after a failed round.
+            # This also holds after a failed round.
             is_behind = self._is_behind
             until_look_s = RETRY_S if is_behind else look_at - loop.time()
             is_due = await self._woken(min(until_look_s, self.progress.next_turn_in_s))
@@ -128,7 +128,7 @@ class SyncLoop:
                 await self._switch_paths()
                 is_due = self._is_behind or self.progress.next_turn_in_s <= 0
             if not is_behind and loop.time() >= look_at:
-                # Also while changes keep arriving: a flush is repaired before they end.
+                # Repair even while changes keep arriving: a flush shouldn't last until they end.
                 look_at = loop.time() + REPAIR_S
                 if await self._retry():
                     self._owes_round = is_due = True
@@ -149,7 +149,7 @@ class SyncLoop:
 
     async def _woken(self, within_s: float) -> bool:
         """Wait for a snapshot; False if none arrived in time."""
-        # Not wait_for: before Python 3.12 it loses a cancellation that arrives with a wake.
+        # Don't use wait_for: before Python 3.12 it loses a cancellation that arrives with a wake.
         try:
             async with asyncio.timeout(max(0.0, within_s)):
                 await self._wake.wait()
@@ -173,7 +173,7 @@ class SyncLoop:
         """Steer along the paths that probes chose, without a round, because clients are failing."""
         self._owes_paths = False
         self._wake.clear()
-        # Otherwise the next round does this.
+        # If the rules aren't in force, the next round switches the paths.
         if self.rules.are_in_force:
             self._served_ports.switch_paths(may_enter=may_enter)
             self._owes_round |= not await self.rules.follow()
@@ -192,7 +192,7 @@ class SyncLoop:
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
-        # Before the round is in force, and before listeners close: flows may have old targets.
+        # Do this before the round is in force, and listeners close: flows may have old targets.
         await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False
@@ -204,7 +204,7 @@ class SyncLoop:
         self._served_ports.close_retired()
 
     def _log_round(self, snapshot: Snapshot, changes: PlanChanges) -> None:
-        # Frequent changes take ten rounds a second: only the first round is worth a line.
+        # Frequent changes cause ten rounds a second, of which only the first is worth a line.
         _log.log(
             logging.INFO if self.counters.rounds == 1 else logging.DEBUG,
             "plan in force",

@@ -162,7 +162,7 @@ class ClientAddresses(Component):
             SteeringError: The kernel refused.
         """
         if self._refusal:
-            # Then the kernel refuses removal, too, or there is nothing to remove.
+            # After a refusal the kernel refuses removal, too, or there is nothing to remove.
             await self.leave_nothing()
         else:
             await self._replies.clean_up()

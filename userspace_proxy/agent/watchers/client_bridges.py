@@ -71,7 +71,7 @@ class ClientBridges:
     def follow(
         self, links: tuple[NodeLink, ...], networks: Networks, settings: BridgeFilter
     ) -> None:
-        """Follow the node's current links, networks and settings."""
+        """Update the bridges from the node's current links, networks and settings."""
         self._bridges = pod_bridges(links, networks)
         self._settings = find_bridge_problems(self._bridges, links, settings)
         self._existing = frozenset(

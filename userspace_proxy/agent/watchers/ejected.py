@@ -45,14 +45,15 @@ from ..rounds.tasks import Supervisor, pause
 
 _LOOK_S = 1.0
 QUIET_S = 10.0
-"""Since a client's last failed dial; twice the first ejection, after which a client would dial."""
+"""Seconds without a client's dial before a probe: twice the first ejection, which a dial ends."""
 FOLLOWED_MAX = 1_000
 """Endpoints that are checked; all others are left to their clients. A check takes 1 ms for them."""
 QUESTIONS_MAX = 100
 """The maximum number of questions to the kernel per check: 5 ms."""
-# REFUSED because a rule that rejects an outgoing dial sometimes answers it, too.
+# The failures after which the kernel's neighbours and routes are checked. REFUSED is one of them
+# because a rule that rejects outgoing packets sometimes answers a dial.
 _ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
-# No worker's number: messages of this process are for all workers.
+# The worker number of this process's messages, which are for all workers; no worker has it.
 _NO_WORKER = -1
 
 
@@ -142,7 +143,7 @@ class EjectedEndpoints(Component):
         self._look_at_silent(now)
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Take the result of a probe: the failure, or None for an answer."""
+        """Note the result of a probe: the failure, or None for an answer."""
         now = self._clock()
         if failed is not None:
             failed = own_route_failure(failed, endpoint.ip)
@@ -153,7 +154,7 @@ class EjectedEndpoints(Component):
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # This forgets the endpoint, as an answer to a worker does.
+                # This forgets the ejected endpoint, as an answer to a worker does.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:

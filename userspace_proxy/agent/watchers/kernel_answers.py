@@ -54,7 +54,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
-# Pauses pay for a check's cost this many times, so a debt shrinks with each check.
+# The multiple of a check's cost that a pause pays off, so that a debt shrinks with each check.
 _PAYS = 1.5
 BURST_S = 0.1
 """CPU time that may be owed while the cause of missing answers is undecided."""
@@ -68,10 +68,10 @@ GRACE_S = 2.0
 PROBES_S = 1.5
 """The time limit of a probe."""
 AGAIN_S = 30.0
-"""Endpoints are probed again at this interval while clients still get no answer."""
+"""The interval at which endpoints are probed while clients still get no answer."""
 RETRY_S, RETRY_MAX_S = 60.0, 3600.0
-"""Until ``auto`` tries the kernel path again if no chain is known to drop packets; doubles each
-time."""
+"""Seconds until ``auto`` tries the kernel path again if no chain is known to drop packets; doubles
+each time."""
 PROBED_MAX = 16
 """The maximum number of probed endpoints of a Service port."""
 KNOWN_MAX = 20_000
@@ -80,7 +80,7 @@ KNOWN_MAX = 20_000
 STALE_S = 9.0
 """Entries of reset connections last ten seconds: after a longer pause a check only records the
 present state, and another check follows."""
-# The kernel reports times in whole seconds.
+# The tolerance for times, which the kernel reports in whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64
 """Connections that may begin between reading the counters and reading the entries."""
@@ -171,11 +171,11 @@ class _Away:
     """Why a Service port with path ``auto`` has left the kernel path, and when it returns."""
 
     has_chain: bool
-    """A chain drops the packets of all clients."""
+    """Whether a chain drops the packets of all clients."""
     times: int
     """The number of consecutive departures from the kernel path."""
     until: float
-    """When it returns if no chain is known, in monotonic seconds."""
+    """When the port returns if no chain is known, in monotonic seconds."""
 
 
 class KernelAnswers(Component):
@@ -272,7 +272,10 @@ class KernelAnswers(Component):
                     await self._return(served, rules)
         except (SteeringError, OSError) as exc:
             # The next repair fails, too, and reports it.
-            _log.debug("cannot check for answers: %(cause)s", extra={"cause": str(exc)})
+            _log.debug(
+                "cannot check whether endpoints answer on the kernel path: %(cause)s",
+                extra={"cause": str(exc)},
+            )
         found = {one: one.path.unanswered for one in in_kernel}
         now = self._clock()
         self._is_undecided = any(
@@ -283,7 +286,7 @@ class KernelAnswers(Component):
 
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
         """Find the frontends whose new connections went unanswered."""
-        # Without port ranges: the port that a client dialled isn't known here.
+        # Leave out port ranges: the port that a client dialled isn't known here.
         serving = {
             f: one.plan.serving for one in in_kernel for f in one.plan.frontends if not f.last
         }

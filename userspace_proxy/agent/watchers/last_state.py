@@ -209,8 +209,8 @@ class LastState(Component):
         newest = self._sync.progress.in_force
         saving = self._save(file, None if newest is self._kept else newest)
         try:
-            # Not asyncio.timeout, which until Python 3.11.3 isn't a TimeoutError in a task that has
-            # been cancelled. Source: python/cpython#102780.
+            # Don't use asyncio.timeout, whose error until Python 3.11.3 isn't a TimeoutError in a
+            # task that has been cancelled. Source: python/cpython#102780.
             await asyncio.wait_for(saving, _STOP_S)
         except TimeoutError:
             _log.warning("timed out writing the last state", extra={"path": file.path})

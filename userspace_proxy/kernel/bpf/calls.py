@@ -39,7 +39,7 @@ _INSTRUCTION_BYTES = 8
 _LOG_BYTES = 1 << 20
 # Lines of the log that aren't the reason. Source: print_verification_stats().
 _STATISTICS = ("processed ", "verification time", "stack depth")
-# From Linux 7.3 on, paragraphs that explain the reason follow.
+# The line after which Linux 7.3 and later explain the reason in paragraphs.
 _EXPLANATION = "\nVerification failed: "
 # The fields of union bpf_attr that are used here.
 _MAP_FIELDS = struct.Struct("=7I16sIIII")
@@ -142,7 +142,7 @@ def load_program(section: str, code: bytes) -> int:
 def try_programs() -> None:
     """Load a program that is never attached; raises OSError if the kernel refuses it.
 
-    It is one for the newest hook of :data:`KINDS` (Linux 5.9): a kernel that has it has the others.
+    The program is for the newest hook of :data:`KINDS` (Linux 5.9), which implies the other hooks.
     """
     # The locked memory of the user's other processes may exceed the limit.
     with as_locked_memory():

@@ -25,7 +25,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 ERROR, DONE = 2, 3
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
-# Something changed during the listing; only the first message after the change has the flag.
+# The flag of the first message after a change during a listing.
 INTERRUPTED = 0x10
 NESTED = 0x8000
 

@@ -68,7 +68,7 @@ _DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7
 _GATEWAYS = frozenset({_GATEWAY, _VIA})
 _IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
 _RULE_PROTOCOL = 21
-# Before each next hop's attributes: length, flags, hops, interface.
+# The header before each next hop's attributes: length, flags, hops, interface.
 _NEXT_HOP = struct.Struct("=HBBi")
 # IP6_RT_PRIO_USER: the kernel's default.
 _DEFAULT_METRIC_6 = 1024
@@ -232,7 +232,7 @@ def find_route(ip: str) -> bytes:
 
 @checked
 def read_link(message: Message) -> ListedLink:
-    """Return the link of a message."""
+    """Parse a message about a link."""
     _, _, _, number, flags, _ = _LINK.unpack_from(message.body)
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
@@ -256,10 +256,10 @@ def read_link(message: Message) -> ListedLink:
 
 @checked
 def read_address(message: Message) -> ListedAddress:
-    """Return the address of a message."""
+    """Parse a message about an interface's address."""
     _, _, flags, scope, link = _ADDRESS.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ADDRESS.size))
-    # The header has room for only eight flags. With a peer, _PEER is the peer's address.
+    # The header has room for only eight flags. If there is a peer, _PEER is the peer's address.
     flags = _number(found[_ADDRESS_FLAGS]) if _ADDRESS_FLAGS in found else flags
     ip = ip_of(found.get(_LOCAL_ADDRESS) or found.get(_PEER, b""))
     return ListedAddress(ip, link, scope, flags)
@@ -274,14 +274,14 @@ def is_absent(message: Message) -> bool:
 
 @checked
 def read_route(message: Message) -> ListedRoute:
-    """Return the route of a message."""
+    """Parse a message about a route."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(message.body)
     return ListedRoute(family, length, protocol, kind, table, message.body[_ROUTE.size :])
 
 
 @checked
 def read_rule(message: Message) -> RoutingRule:
-    """Return the rule of a message, without attributes that a :class:`RoutingRule` lacks."""
+    """Parse a message about a rule, without attributes that a :class:`RoutingRule` lacks."""
     family, _, _, _, table, _, _, action, _ = _ROUTE.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ROUTE.size))
     return RoutingRule(

@@ -51,7 +51,7 @@ LISTINGS = 10
 BATCH = 100
 # Errors of a listing if the kernel has no such family, no rules, or no route in a table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-# Bytes per read: the kernel never sends more in one datagram.
+# The number of bytes per read: the kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
 
 EventFilter = Callable[[int], Sequence[Instruction]]
@@ -193,8 +193,8 @@ class Requests:
             OSError: EMSGSIZE: the changes are too large for this socket.
         """
         number = self._next_number()
-        # Only the last change requests an answer: not all kernels answer the message that ends a
-        # transaction. Refusals are sent before that answer.
+        # Only the last change requests an answer, because not all kernels answer the message that
+        # ends a transaction. Refusals are sent before that answer.
         flags = [0] * (len(changes) - 1) + [ACK]
         messages = [begin, *map(numbered, changes, [number] * len(changes), flags), end]
         messages[0] = numbered(begin, number)
@@ -220,7 +220,7 @@ class Requests:
     def _change(self, batch: Sequence[bytes]) -> list[tuple[int, int]]:
         numbers = [self._next_number() for _ in batch]
         indexes = {number: index for index, number in enumerate(numbers)}
-        # Only the last requests an answer; the others are answered only if refused.
+        # Only the last message requests an answer; the others are answered only if refused.
         flags = [0] * (len(batch) - 1) + [ACK]
         self._socket.send(b"".join(map(numbered, batch, numbers, flags)))
         refused = []

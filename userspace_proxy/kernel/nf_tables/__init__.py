@@ -4,7 +4,7 @@
     writer        TableWriter: tables, chains, sets, elements, rules             ├─ bytes
     reader        listings of the kernel as values                              ─┘
     ruleset       Ruleset: reads, and commits messages as one transaction
-    table         NftTable: one table of this proxy, read, written and watched
+    nft_table     NftTable: one table of this proxy, read, written and watched
     kept_table    KeptTable: such a table, kept equal to its contents
     owned         OwnedTable: a table that ends with this process
 

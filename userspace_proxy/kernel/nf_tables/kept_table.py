@@ -43,7 +43,7 @@ class Repair:
     added: Set[SetElement] = frozenset()
     """Added elements: all, if the table was rewritten, now or by a call whose answer was lost."""
     earlier: Set[SetElement] = frozenset()
-    """The elements of ``added`` that only such a call may have written."""
+    """The elements of ``added`` that only a call whose answer was lost may have written."""
 
 
 class KeptTable(NftTable):
@@ -82,15 +82,15 @@ class KeptTable(NftTable):
         self.is_complete = True
         """Whether the kernel supports all features, as far as tried."""
         self._written: tuple[Definition, ...] | None = None
-        self._is_unread = False
-        """It was written but couldn't be read back, so its next comparison shows no change."""
         """Everything but the elements, as the kernel lists it; None if unknown."""
+        self._is_unread = False
+        """The table was written but not read back, so its next comparison shows no change."""
         self._is_right = False
         """The last comparison or complete write succeeded."""
         self._may_be_added: set[SetElement] = set()
         """Missing elements that may have been written: the kernel's answer was lost."""
         self._may_be_removed: set[SetElement] = set()
-        """Elements that may have been removed, likewise."""
+        """Elements that may have been removed: the kernel's answer was lost."""
 
     def is_known(self) -> bool:
         """Return whether the table contains the last written state."""
@@ -182,7 +182,7 @@ class KeptTable(NftTable):
                 self._note_unconfirmed(removed, added)
             raise
         self._is_right = True
-        # Includes elements that an earlier call, whose answer was lost, wrote.
+        # Include the elements that an earlier call wrote whose answer was lost.
         earlier = self._may_be_added - added
         repair = Repair(count, removed | self._may_be_removed, added | earlier, earlier)
         self._may_be_removed, self._may_be_added = set(), set()

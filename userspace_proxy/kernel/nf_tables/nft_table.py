@@ -45,7 +45,8 @@ _SUBSYSTEM = 0xA
 # The size of struct nfgenmsg.
 _HEADER_BYTES = 4
 
-# Measured: the two rules of one chain take 58 µs, and a definition of a listing 12 µs.
+# The number of definitions whose listing takes as long as a request for one chain. Measured: the
+# two rules of one chain take 58 µs, and a definition of a listing 12 µs.
 _READ_FOR_ONE = 5
 
 Definition = ListedChain | ListedRule | ListedSet
@@ -243,7 +244,7 @@ class RulesetEvent(NamedTuple):
 
 
 def read_event(message: Message) -> RulesetEvent | None:
-    """Return the event of a message; None if another kernel subsystem sent it."""
+    """Parse an event; None if another kernel subsystem sent the message."""
     if message.kind >> 8 != _SUBSYSTEM or len(message.body) < _HEADER_BYTES:
         return None
     found = read_all(message.body, _HEADER_BYTES)

@@ -18,7 +18,8 @@ from .kept_table import KeptTable
 from .nft_table import Steps
 from .writer import INET, TableWriter
 
-# More than the kernel queues: net.core.rmem_default is 208 KiB, and a message takes 700 bytes.
+# The maximum number of messages read, and of bytes per read. The kernel queues fewer messages:
+# net.core.rmem_default is 208 KiB, and a message takes 700 bytes.
 _UNREAD_MAX, _UNREAD_BYTES = 1000, 1 << 16
 
 Keep = Callable[[str, socket.socket], object]

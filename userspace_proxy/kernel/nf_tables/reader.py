@@ -146,14 +146,14 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
 
 @checked
 def read_table(message: Message) -> ListedTable:
-    """Return the table of a message."""
+    """Parse a message about a table."""
     found = read_all(message.body, _HEADER_BYTES)
     return ListedTable(message.body[0], text_in(found, TABLE), number_in(found, 2))
 
 
 @checked
 def read_chain(message: Message) -> ListedChain:
-    """Return the chain of a message."""
+    """Parse a message about a chain."""
     found = read_all(message.body, _HEADER_BYTES)
     chain = ListedChain(message.body[0], text_in(found, TABLE), text_in(found, CHAIN_NAME))
     if CHAIN_HOOK not in found:
@@ -170,13 +170,13 @@ def read_chain(message: Message) -> ListedChain:
 
 
 def read_rule(message: Message) -> ListedRule:
-    """Return the rule of a message."""
+    """Parse a message about a rule."""
     found = read_all(message.body, _HEADER_BYTES)
     return ListedRule(text_in(found, RULE_CHAIN), found.get(RULE_EXPRESSIONS, b""))
 
 
 def read_set(message: Message) -> ListedSet:
-    """Return the set of a message."""
+    """Parse a message about a set."""
     found = read_all(message.body, _HEADER_BYTES)
     shape = tuple(number_in(found, kind) for kind in _SET_SHAPE)
     return ListedSet(text_in(found, SET_NAME), number_in(found, SET_FLAGS), shape)

@@ -164,7 +164,7 @@ class Ruleset:
         """
         listing = reader.list_of(reader.GET_ELEMENTS, family, table, name)
         found: list[ListedElement] = []
-        # Uses its own socket, because an unfinished listing blocks its socket.
+        # This opens a socket of its own, because an unfinished listing blocks its socket.
         with query_errors(), Requests.open(NETLINK_NETFILTER) as requests:
             for block in requests.blocks(listing):
                 for message in read_messages(block):

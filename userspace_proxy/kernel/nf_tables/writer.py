@@ -54,13 +54,15 @@ _ANONYMOUS, _CONSTANT, _MAP, _TIMEOUT, DYNAMIC_SET = 0x1, 0x2, 0x8, 0x10, 0x20
 _INTERVALS, _CONCATENATED = 0x4, 0x80
 _DESCRIPTION = 9
 VERDICTS = 0xFFFFFF00
-# Without it nft would print wrong numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
+# The user data without which nft would print wrong numbers: NFTA_SET_USERDATA with
+# NFTNL_UDATA_SET_KEYBYTEORDER.
 _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
 # The maximum size of the elements in one message. An attribute, such as a message's elements, has
 # at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
-# Messages of one transaction, which may have several writers, refer to a set by id.
+# The ids of sets, by which messages of one transaction, which may have several writers, refer to a
+# set.
 _IDS = itertools.count(1)
 
 

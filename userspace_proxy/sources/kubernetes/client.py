@@ -56,10 +56,10 @@ RESPONSE_BYTES_MAX = 16 << 20
 
 # How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
-# asyncio needs five iterations from the end of input to a closed socket.
+# The maximum of iterations until a socket is closed; asyncio needs five after the input's end.
 _TURNS_TO_CLOSE = 50
-# In one step aiohttp reads twice this, unpacks this, or takes a sixteenth as many chunks: 4,096
-# chunks of one byte take 10 ms.
+# The size of aiohttp's buffer. In one step aiohttp reads twice this, unpacks this, or takes a
+# sixteenth as many chunks: 4,096 chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
 # Socket options that detect a vanished peer within a minute, even while nothing is sent.
 _KEEPALIVE = tuple(
@@ -176,7 +176,7 @@ class ApiClient:
         from aiohttp import ClientSession, DummyCookieJar, TCPConnector, TraceConfig
 
         proxy = self._proxy_in_use = self.credentials.proxy
-        # No limit, as each port-forward is its own connection.
+        # The number of connections isn't limited, because each port-forward is its own connection.
         options: dict[str, Any] = {"socket_factory": self._open_socket, "limit": 0}
         if proxy is not None and proxy.is_socks:
             from .socks import SocksConnector
@@ -383,7 +383,7 @@ async def _refuse_redirect(
     location = response.headers.get("Location", "")
     response.close()
     try:
-        # Without the query, which may contain login secrets.
+        # Omit the query, which may contain login secrets.
         target = f"to {response.url.join(URL(location)).origin()}"
     except ValueError:
         target = "to an invalid URL"
@@ -427,7 +427,7 @@ def _seconds(text: str | None) -> float:
 
 
 LINE_BYTES_MAX = 16 << 20
-"""etcd stores objects up to 1.5 MiB; as JSON, and with raised limits, they may be larger."""
+"""The maximum length of a line: etcd's objects have up to 1.5 MiB, or more with raised limits."""
 
 
 class LineTooLong(UserspaceProxyError):

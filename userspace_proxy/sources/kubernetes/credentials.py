@@ -47,7 +47,7 @@ REFRESH_S = 60.0
 """Seconds after which tokens and files are reloaded, as kubernetes-asyncio does for a pod's."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# API servers don't accept longer headers.
+# The maximum size of a token; API servers don't accept longer headers.
 _TOKEN_BYTES_MAX = 1 << 20
 _BEARER = "BearerToken"
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"

@@ -46,11 +46,11 @@ class KubeconfigFile(NamedTuple):
     """One kubeconfig file."""
 
     place: str
-    """Its path, as given."""
+    """The file's path, as given."""
     folder: PurePath
     """The folder to which its paths are relative."""
     document: Document | None
-    """Its content; None: it is empty."""
+    """The file's content; None: the file is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class KubeCluster:
     authority: Content = Content()
     tls_server_name: str = ""
     is_insecure: bool = False
-    """Whether its certificate isn't verified."""
+    """Whether the server's certificate isn't verified."""
     proxy_url: str = ""
     proxy_place: str = ""
     """Where the proxy is configured, for errors."""

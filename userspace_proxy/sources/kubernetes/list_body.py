@@ -19,7 +19,7 @@ import re
 from ...model.wire import FieldError, Metadata, decode, value_size
 
 VALUE_BYTES_MAX = 16 << 20
-"""etcd stores objects up to 1.5 MiB; as JSON, and with raised limits, they may be larger."""
+"""The maximum size of a value: etcd's objects have up to 1.5 MiB, or more with raised limits."""
 
 _BLANKS = re.compile(rb"[ \t\r\n]*")
 

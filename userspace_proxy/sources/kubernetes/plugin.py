@@ -49,7 +49,7 @@ _APART_S = 5.0
 _OUTPUT_BYTES_MAX = 1 << 20
 _LOGGED_MAX = 1000
 _READ_BYTES = 64 * 1024
-# Python's parser also accepts other forms of ISO 8601.
+# The form of times in RFC 3339; Python's parser also accepts other forms of ISO 8601.
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.,]\d+)?(Z|[-+]\d\d:\d\d)\Z", re.ASCII)
 _GO_ZERO = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -181,7 +181,7 @@ async def run_plugin(
     if plugin.mode == "Always" and not is_interactive:
         raise PluginError(f"exec: {shown} needs a terminal (interactiveMode is Always)")
     environment = _environment(plugin, cluster, is_interactive=is_interactive)
-    # As in client-go: by this program's PATH, not the plugin's.
+    # Search this program's PATH, as client-go does, not the plugin's.
     program = shutil.which(plugin.command) or plugin.command
     try:
         process = await asyncio.create_subprocess_exec(
@@ -203,8 +203,8 @@ async def run_plugin(
     except TimeoutError as exc:
         raise PluginError(f"exec: {shown} did not exit within {within_s:g} s") from exc
     finally:
-        # Its children may still run, and keep the pipes open. Another user's children can't be
-        # killed.
+        # The plugin's children may still run, and keep the pipes open. Another user's children
+        # can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             _kill(process, with_group=not is_attended)
         # Otherwise Python also waits for the end of output, which a daemon may keep open.

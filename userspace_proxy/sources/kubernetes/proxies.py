@@ -52,7 +52,7 @@ class WebProxy:
 
     @property
     def is_socks(self) -> bool:
-        """Whether it is a SOCKS proxy, which forwards bytes without HTTP."""
+        """Whether this is a SOCKS proxy, which forwards bytes without HTTP."""
         return self.scheme.startswith("socks5")
 
     @property

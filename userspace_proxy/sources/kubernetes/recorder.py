@@ -22,9 +22,11 @@ from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")
 
-# A role may change; until then requests would only fill the server's log.
+# The pause after a response that forbids an Event. The role may change; until then requests would
+# only fill the server's log.
 FORBIDDEN_S = 600.0
-# In a 403 by the server's NamespaceLifecycle: the role is fine, but the namespace is being deleted.
+# The text of a 403 by the server's NamespaceLifecycle: the role is fine, but the namespace is being
+# deleted.
 _TERMINATING = "because it is being terminated"
 _MERGE = "application/merge-patch+json"
 
@@ -128,8 +130,8 @@ class Recorder:
         uid = self._node_name if service is None else self._uid_of(service)
         event = new_event(series, self._node_name, uid)
         response = await self._client.send("POST", path, event, content_type="application/json")
-        # Only now, as without a response the same Event is sent again, and 409 means that it
-        # exists.
+        # The series gets its name only now: without a response the same Event is sent again, and
+        # 409 means that it exists.
         if response.code < 300 or response.code == 409:
             series.name = event["metadata"]["name"]
         return response

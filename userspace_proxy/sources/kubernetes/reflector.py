@@ -42,17 +42,20 @@ from .responses import (
 
 _log = logging.getLogger("userspace_proxy.sources")
 
-# client-go's reflector: 800 ms to 30 s, factor 2, jitter 1.0. The cap is lower here: with 30 s, a
-# change after an outage of 30 s took effect 47 s late (measured). A busy server sends Retry-After.
+# The first and the longest pause between retries. client-go's reflector has 800 ms to 30 s, factor
+# 2, jitter 1.0. The cap is lower here: with 30 s, a change after an outage of 30 s took effect 47 s
+# late (measured). A busy server sends Retry-After.
 BASE_S = 0.8
 CAP_S = 5.0
 
 RETRY_AFTER_MAX_S = 32.0
 """The maximum wait that a server can request: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
-# Servers end a watch to the second; if it ends later, the network was down meanwhile.
+# How late a watch may end: servers end it to the second, so if it ends later, the network was down
+# meanwhile.
 _ON_TIME_S = 1.0
-# Stopping all API servers, restoring etcd and starting them again takes longer.
+# The minimum time for a restore of etcd: stopping all API servers, restoring and starting them
+# again takes longer.
 _RESTORE_S = 2.0
 _UNKNOWN = float("-inf")
 NO_LINE_S = 0.01
@@ -290,7 +293,7 @@ class Reflector:
             if not is_known:
                 failure, is_known = await self._check_history()
                 if failure is not None or self._position.needs_list:
-                    # Not after a list: differing servers would cause list after list.
+                    # Don't list after a list: differing servers would cause list after list.
                     self._lists_at_once = known_at == _UNKNOWN
                     return failure
             self._note_success()

@@ -71,12 +71,12 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
     except _INVALID:
         return f"cannot read the scale of {workload}: the response isn't a Scale"
     if response.code == 409:
-        # Another node has probably scaled it meanwhile; if not, the next attempt does.
+        # Another node has probably scaled the workload; if not, the next attempt does.
         return ""
     if response.code != 200:
         return f"cannot scale {workload}: {_refused(response, resource, namespace)}"
     fields = {"workload": str(workload), "namespace": namespace}
-    _log.info("scaled %(namespace)s %(workload)s from 0 to 1: clients wait for it", extra=fields)
+    _log.info("scaled %(namespace)s %(workload)s from 0 to 1: clients are waiting", extra=fields)
     return ""
 
 

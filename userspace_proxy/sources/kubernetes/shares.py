@@ -36,7 +36,7 @@ class Excess(NamedTuple):
 
     objects: int = 0
     size: int = 0
-    """Their size as JSON, in bytes."""
+    """The objects' size as JSON, in bytes."""
 
     def plus(self, objects: int, size: int) -> Excess:
         """Return the sum, in which neither number is negative."""

@@ -267,7 +267,7 @@ class KubernetesSource(Source):
         """Yield a finding for each kind and namespace with too many objects."""
         for cache in self._caches:
             for namespace, left_out in cache.left_out():
-                # Rounded, as each changed line is logged.
+                # Round the numbers, because each changed line is logged.
                 count, size = (1 << max(0, n.bit_length() - 1) for n in left_out)
                 objects = plural(count, cache.resource.kind)
                 yield RejectedFacts.at(

@@ -60,7 +60,7 @@ class FileEvents:
         self.writing: set[str] = set()
         """Paths of manifests that a program has changed but not closed."""
         self.has_heard = False
-        """Set when an event about a manifest was read; the caller resets it."""
+        """Whether an event about a manifest was read; the caller resets it."""
 
     def follow(self, links: Iterable[str]) -> bool:
         """Watch the current folders of the path and its links; return whether one is new."""
@@ -73,7 +73,7 @@ class FileEvents:
         before = self._folders.keys()
         self._folders = dict(self._watch(self._inotify, self._wanted(links)))
         if ended := before - self._folders.keys():
-            # Writers there are no longer reported.
+            # Writers in the folders that are no longer watched aren't reported any more.
             self.writing.clear()
             for watch in ended:
                 self._inotify.unwatch(watch)
@@ -143,7 +143,7 @@ class FileEvents:
 
     async def _heard(self) -> None:
         if self._inotify is None:
-            await asyncio.Event().wait()  # Never: the timer ends.
+            await asyncio.Event().wait()  # This never returns: the timer ends it.
             return
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
@@ -179,7 +179,7 @@ def _links_to(path: str) -> Iterator[tuple[str, str]]:
             continue
         try:
             target = str(Path(here, name).readlink())
-        except OSError:  # Not a link, or nothing.
+        except OSError:  # The path is no link, or doesn't exist.
             here = str(Path(here, name))
             continue
         yield here, name

@@ -31,7 +31,8 @@ UNSETTLED_LOOKS_MAX = 200
 
 _NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
-# Windows, where `explain` also reads manifests, has neither this flag nor pipes in folders.
+# The flag for opening without waiting. Windows, where `explain` also reads manifests, has neither
+# this flag nor pipes in folders.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 Fingerprint = tuple[int, ...]

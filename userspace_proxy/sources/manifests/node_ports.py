@@ -41,7 +41,7 @@ class _Field(NamedTuple):
     protocol: str
     is_wanted: bool
     is_health: bool = False
-    """Whether it is the health check node port."""
+    """Whether the port is the health check node port."""
 
 
 class NodePorts(NamedTuple):
@@ -105,7 +105,7 @@ def _fields(written: WrittenService) -> Iterator[_Field]:
 
 
 def _shared(service: Service, port: ServicePort) -> int:
-    """Return the node port named by another port with the same number."""
+    """Return the node port that another port with the same number requests, or 0."""
     named = (p.node_port for p in service.ports if p.port == port.port and p.node_port)
     return next(named, 0)
 

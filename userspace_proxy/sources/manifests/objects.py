@@ -267,7 +267,7 @@ class _WrittenObject:
     default_version: str = ""
 
     is_list: bool = False
-    """Whether it is a list whose items follow."""
+    """Whether the object is a list whose items follow."""
 
     def line_of(self, path: str = "") -> int:
         return self.document.line_of(".".join(part for part in (self.path, path) if part))

@@ -42,7 +42,7 @@ class Pool(Generic[Value]):
             candidates = self._candidates(name, len(used) + 1)
             value = next((value for value in candidates if value not in used), None)
             if value is None:
-                break  # None is left for later names, either, as used values only grow.
+                break  # Later names get none either: the set of used values only grows.
             allocated[name] = value
             used.add(value)
         return allocated

@@ -116,9 +116,9 @@ def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> Non
         table.add_rule(chain, here + x.assign(x.ETHER_DADDR, MAC))
 
 
-# After all translation (-100): the kernel looks up IPv6 sockets by the packet's addresses, and
-# masquerading is undone by then. Other programs have set their marks (mangle, -150), and reverse
-# path filters that use marks (firewalld's, -140) have run.
+# The priority comes after all translation (-100): the kernel looks up IPv6 sockets by the packet's
+# addresses, and masquerading is undone by then. Other programs have set their marks (mangle, -150),
+# and reverse path filters that use marks (firewalld's, -140) have run.
 PRIORITY = -99
 
 

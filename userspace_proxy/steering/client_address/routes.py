@@ -41,7 +41,7 @@ PROTOCOL = rtnetlink.REPLY_ROUTING
 # Weave some of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00, Istio 0x0fff, AWS 0x80.
 MARK = 0x1000
 TABLE = 11800
-# Before the rules of AWS's plugin (512), after those of the kernel (0).
+# The priorities come before the rules of AWS's plugin (512), after those of the kernel (0).
 SKIP, MARKED, GO_ON = 118, 119, 120
 _V4, _V6 = FAMILIES[4], FAMILIES[6]
 _ROUTES = {
@@ -49,7 +49,7 @@ _ROUTES = {
     _V6: LocalRoute("::/0", table=TABLE),
 }
 
-# Added in reverse order, because a goto needs its target.
+# The rules, which are added in reverse order, because a goto needs its target.
 RULES = (
     RoutingRule(_V4, DO_NOTHING, GO_ON, protocol=PROTOCOL),
     RoutingRule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),
@@ -68,7 +68,7 @@ class ReplyRoutes:
         with explained("open a netlink socket"):
             self._requests = Requests.open(NETLINK_ROUTE)
         self.without_ipv6 = ""
-        """Why IPv6 has none, as of the last :meth:`put_right`; empty if it has."""
+        """Why IPv6 has no routes, as of the last :meth:`put_right`; empty if it has."""
 
     def put_right(self) -> int:
         """Add missing parts; return their number. A refusal of IPv6 is no error."""

@@ -119,14 +119,14 @@ class RequestServer:
 
 
 class LegacyProgrammer(NatProgrammer):
-    """The rules of one IP family.
+    """Programs the iptables rules of one IP family.
 
     Raises:
         SteeringError: A library, a privilege or a kernel part is missing.
     """
 
     def __init__(self, version: int, facts: SteeringFacts) -> None:
-        # First, because the programs may be missing.
+        # Create the tables first, because the programs may be missing.
         self._tables, small_edits = LegacyTables(version), SmallEdits(version)
         super().__init__(facts)
         self._version = version

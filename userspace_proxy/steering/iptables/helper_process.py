@@ -1,7 +1,7 @@
 """The agent's side of one helper process, and the JSON messages to it; all calls block.
 
-Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile. Rule
-2: each helper that ends without an answer lengthens the pause before the next start.
+Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile.
+Rule 2: each helper that ends without an answer lengthens the pause before the next start.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class HelperProcess:
     def _start(self) -> None:
         self.close()
         try:
-            # In memory, as a container's root may be read-only.
+            # Keep the output in memory, because a container's root may be read-only.
             self._errors = os.fdopen(os.memfd_create("errors"), "w+b")
             self._child = AnsweringChild(
                 _ENTRY,

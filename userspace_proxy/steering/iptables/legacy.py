@@ -35,7 +35,7 @@ from ...kernel.port_holders import named_process
 
 _MULTI = "xtables-legacy-multi"
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
-# Services started by systemd may lack these in PATH.
+# The folders that PATH may lack in services started by systemd.
 MORE_PATHS = ("/usr/sbin", "/sbin")
 # The time limit for a command; 10,000 Services take 0.2 s.
 _RUN_WITHIN_S = 30.0
@@ -45,7 +45,7 @@ _HINTS = {
 }
 # Errors of a kernel without legacy tables: no such table, or no such option.
 _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
-# Each file lists the tables in use, one per line; missing if the kernel has no legacy tables.
+# The files that list the tables in use, one per line; missing if the kernel has no legacy tables.
 _TABLE_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _NET = Path("/proc/thread-self/net")
 LOCK_PATH = "/run/xtables.lock"

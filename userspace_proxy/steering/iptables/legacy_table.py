@@ -44,7 +44,7 @@ class TableDifference:
     count: int = 0
     """The number of rules and jumps that were missing, surplus or out of order."""
     lines: Lines = ()
-    """The rules among these."""
+    """The counted rules, without the jumps."""
     has_other_jumps: bool = False
     """Whether a jump differed: without its jump, no chain has an effect."""
     edits: Lines = ()
@@ -225,7 +225,7 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
     """
     chains: dict[str, list[str]] = {}
     known = cache(known)
-    # Not splitlines(), which treats characters in comments as line ends.
+    # Don't use splitlines(), which treats characters in comments as line ends.
     for line in text.split("\n"):
         if line.startswith(":"):
             chains[known(line[1:].partition(" ")[0])] = []

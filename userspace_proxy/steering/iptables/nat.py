@@ -38,10 +38,10 @@ from ...model import Frontend, pack_ip
 from .legacy_table import Chains
 from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatRule
 
-# For more changes at once, a new layout is less work.
+# The number of changes at once above which a new layout is less work.
 LAY_OUT_ABOVE = 200
 ROOT = ""
-# A chain with up to this many rules isn't divided: a packet passes it in about a microsecond.
+# The number of rules up to which a chain isn't divided: a packet passes it in about a microsecond.
 LEAF = 16
 _PORT_BITS, _PROTOCOL_BITS = 16, 2
 _BEHIND_IP = _PORT_BITS + _PROTOCOL_BITS

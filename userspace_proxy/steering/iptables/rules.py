@@ -28,7 +28,8 @@ FILTER = "filter"
 GUARDS: Mapping[str, str] = {"tcp": TCP, "udp": UDP}
 """The name of the guard's chain for each protocol."""
 PROTOCOLS = tuple(GUARDS)
-# Source: xt_multiport.h, XT_MULTI_PORTS; a range takes two of them.
+# The number of ports that a multiport match takes; a range takes two of them. Source:
+# xt_multiport.h, XT_MULTI_PORTS.
 MULTIPORT_SLOTS = 15
 _LAST_PORT = 65535
 _NAT_RULE = re.compile(
@@ -152,12 +153,14 @@ NAT_JUMPS = tuple(
     for source, to in (("PREROUTING", PRE), ("OUTPUT", OUT))
 )
 
-# Matches packets that a rule of the nat table has translated.
+# The match for packets that a rule of the nat table has translated.
 _STEERED = "-m conntrack --ctstate DNAT"
-# Without "nowildcard" sockets on 0.0.0.0 and :: are ignored. Source: net/netfilter/xt_socket.c.
+# The match for packets to any socket. Without "nowildcard" sockets on 0.0.0.0 and :: are ignored.
+# Source: net/netfilter/xt_socket.c.
 _TO_ANY = "-m socket --nowildcard"
 _TO_PRIVILEGED = "-m socket --transparent --nowildcard"
-# Not --syn, which would admit a SYN with FIN or RST, and only Linux itself drops those.
+# The match for packets after the SYN. It isn't "! --syn", which would admit a SYN with FIN or RST,
+# and only Linux itself drops those.
 _LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
 # Edits that are accepted if kernel and iptables can look up sockets.
 SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")
@@ -255,7 +258,7 @@ def _port_lines(
     """Yield the rules for proxy ports in use, sorted."""
     is_tcp = protocol == "tcp"
     if used and is_tcp and checks_sockets:
-        # First, so that packets to the proxy's listeners skip the rules of all ports.
+        # This rule is first, so that packets to the proxy's listeners skip the rules of all ports.
         yield f"-p tcp {_STEERED} {_TO_PRIVILEGED} -j ACCEPT"
     for chunk in _multiports(used):
         to_ports = f"-p {protocol} -m multiport --dports {chunk}"

@@ -19,11 +19,12 @@ from typing import Any
 
 from ...errors import SteeringError
 
-# This many edits, and one more per _RULES_PER_EDIT rules of the table, are no slower than
+# The number of edits that, plus one per _RULES_PER_EDIT rules of the table, are no slower than
 # iptables-restore, which takes 2 ms to start and 0.5 µs more per rule. Source: docs/adr/0023.
 _FEW = 4
 _RULES_PER_EDIT = 1000
-# python-iptables searches these tables for a jump's chain, which would create them.
+# The tables that must stay untouched: python-iptables searches them for a jump's chain, which would
+# create them.
 _UNTOUCHED = ("mangle", "raw", "security")
 
 

@@ -44,7 +44,7 @@ class LocalGuard(abc.ABC):
     """
 
     needs_transparent = False
-    """As in :class:`~..base.Steering`."""
+    """Whether listeners must be transparent sockets, as in :class:`~..base.Steering`."""
 
     def __init__(self, desired: DesiredState) -> None:
         self._desired = desired

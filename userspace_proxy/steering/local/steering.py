@@ -170,7 +170,7 @@ class LocalProgrammer(Programmer):
         difference = self._desired.change(affected)
         try:
             if self._is_affected():
-                # If it can't be read, assume the state last written; the next repair reads again.
+                # If reading fails, assume the state last written; the next repair reads it again.
                 with contextlib.suppress(SteeringUnreadable):
                     self._put_right()
                     return

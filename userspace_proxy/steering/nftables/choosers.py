@@ -34,9 +34,11 @@ from ...model import Frontend, IPFamily, SocketAddress, pack_ip
 from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 
-# An affinity entry takes about 100 bytes of kernel memory. Further clients have no affinity.
+# The maximum number of affinity entries, each of which takes about 100 bytes of kernel memory.
+# Further clients have no affinity.
 PINS_MAX = 1 << 18
-# Unlike other programs' seeds: behind a load balancer with the same hash, few slots would be used.
+# The seed of the hash, which differs from other programs' seeds: behind a load balancer with the
+# same hash, few slots would be used.
 _SEED = 0x7570_7870
 HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NUMBER_BYTES = 4
@@ -78,7 +80,7 @@ class Chooser(NamedTuple):
     endpoints: tuple[SocketAddress, ...] = ()
     """With affinity: the endpoints of all choices in order."""
     by_client: bool = False
-    """As in :class:`.KernelTarget`."""
+    """Whether the client's address chooses instead of chance, as in :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
     """The first and the last port of a range; its endpoints have the port number of the first."""
 
@@ -217,7 +219,7 @@ def _add_pinned(
     chain: ChooserChain,
     endpoints: tuple[SocketAddress, ...],
 ) -> None:
-    """Add the rules that go to a client's endpoint, or to any.
+    """Add the rules that lead to a client's endpoint, or to any endpoint.
 
     Each rule has its own map: with one for all Services, the kernel would visit all endpoints for
     each of these rules in each transaction.
@@ -259,7 +261,7 @@ def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
     """Yield subranges that ``to_first + port % (to_last - to_first + 1)`` moves correctly.
 
     Upwards the divisor is larger than all ports. Downwards it is at most the first port of a part
-    and more than half of its last one, so that it goes once into each.
+    and more than half of its last one, so that it goes into each once.
     """
     if offset >= 0:
         yield Shift(first, last, offset, offset + last)

@@ -166,7 +166,7 @@ class KernelPath:
         """
         steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
         if steps:
-            # If refused, they stay until the table is rewritten, and do no harm.
+            # If this is refused, the choosers stay until the table is rewritten, and do no harm.
             with contextlib.suppress(SteeringError):
                 self._table.change_chains(steps, gone=_names_of_chains(choosers), new=())
 

@@ -52,9 +52,9 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# Before the chains that steer to proxy ports, and before other programs' masquerading.
+# Priorities before the chains that steer to proxy ports, and other programs' masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
-# After all rules for single ports, which take precedence over ranges.
+# The priority comes after all rules for single ports, which take precedence over ranges.
 RANGE_PRIORITY = -109
 LINKS, SAME_LINK = "links", "same_link"
 _BY_CLIENT = {
@@ -67,7 +67,8 @@ _NUMBER_BYTES = 4
 
 SetKey = tuple[str, bytes]
 """A set's name and the key of an element."""
-# Elements are removed in this order and added in reverse: a look-up finds all or nothing.
+# The sets, whose elements are removed in this order and added in reverse: a look-up finds all or
+# nothing.
 SETS = (
     *(
         name

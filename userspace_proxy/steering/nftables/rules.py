@@ -33,7 +33,7 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, Interval, SetElement
 from ...model import Frontend, IPFamily, Protocol, pack_ip
 
-# Before other programs' filters, which might drop packets that are to be refused.
+# The priority precedes other programs' filters, which might drop packets to refuse.
 FILTER_PRIORITY = -10
 _PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
@@ -54,7 +54,7 @@ DIALLED = {
     IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
     IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
 }
-# Not "tcp flags syn": that doesn't match a SYN with FIN or RST.
+# The match for a SYN. It isn't "tcp flags syn", which doesn't match a SYN with FIN or RST.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
 # Without a socket the expression doesn't match, and the kernel's own stack refuses the packet.
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
@@ -63,18 +63,19 @@ MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 RANGE_MAPS = {IPFamily.IPV4: "ranges4", IPFamily.IPV6: "ranges6"}
 ALL_MAPS = (*MAPS.values(), *RANGE_MAPS.values())
 GUARDED = "guarded"
-# Elements are removed in this order and added in reverse: a port is guarded before the first
-# frontend is steered to it.
+# The sets, whose elements are removed in this order and added in reverse: a port is guarded before
+# the first frontend is steered to it.
 SETS = (*ALL_MAPS, GUARDED)
 NAT_CHAINS = ("prerouting", "output")
 RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
-# Other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The kernel evaluates chains in order of
-# priority and applies the first translation: this one precedes kube-proxy's leftovers.
+# The priority of the nat chains; other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The
+# kernel evaluates chains in order of priority and applies the first translation: this one precedes
+# kube-proxy's leftovers.
 NAT_PRIORITY = -110
-# After the kernel path's ranges, which come after all rules for single ports.
+# The priority comes after the kernel path's ranges, which come after all rules for single ports.
 RANGE_PRIORITY = -108
 
-# nft requires it in a rule that translates ports, when it loads a saved ruleset.
+# The match that nft requires in a rule that translates ports, when it loads a saved ruleset.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
@@ -126,7 +127,7 @@ class ElementChanges(NamedTuple):
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
-    """Return whether both nat chains that use a map look it up."""
+    """Return whether the two nat chains that use a map look it up."""
     return all(
         any(
             one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name

@@ -141,7 +141,7 @@ class NftablesProgrammer(NatProgrammer):
     """
 
     def __init__(self, facts: SteeringFacts) -> None:
-        # First, because nftables may be missing.
+        # Open the table first, because nftables may be missing.
         name = STEERING_TABLES.of(facts.proxy_name)
         with contextlib.ExitStack() as opened:
             self._table = KeptTable(name, SETS, self._create, self._elements)
@@ -314,14 +314,15 @@ class NftablesProgrammer(NatProgrammer):
         """
         for frontend, target in before.items():
             if target is None:
-                # Refused before, and still if no choice admits a client, its port hasn't changed.
+                # Clients were refused before. If they still are, because no choice admits a client,
+                # the frontend's port hasn't changed.
                 if frontend.protocol is Protocol.UDP and affected[frontend] == self._refuse_port:
                     self._note_led([(frontend, self._refuse_port)])
                 continue
             port = self._refuse_port if isinstance(target.port, Refusal) else target.port
             if affected[frontend] is None:
                 self._note_endpoints(frontend, target.choices)
-                # It may return to the kernel path before anything is removed.
+                # The frontend may return to the kernel path before anything is removed.
                 self._note_led([(frontend, port)])
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP

@@ -5,7 +5,7 @@
     desired       which frontends are translated, and the map elements for them; pure
     programs      programs, maps and links, and their names in bpffs
     hooks         what a proxy does with them
-    steering      steering nftables with hooks
+    steering      nftables steering with hooks
 
 Rule 1: rules steer all frontends that aren't offloaded to hooks, so hooks translate only frontends
 that any client may dial, and their failure breaks nothing else.

@@ -159,7 +159,8 @@ class _Number:
     """The number of services that have the endpoint."""
 
 
-# One for each family: else the affinity entry of a dual-stack client would alternate.
+# Affinity is keyed by family, too: otherwise the affinity entry of a dual-stack client would
+# alternate.
 _OfAffinity = tuple[str, IPFamily]
 
 

@@ -69,10 +69,11 @@ from .socket_maps import (
 
 _log = FieldLogger("userspace_proxy.steering")
 
-# The share of a thread's time; comparing all elements takes 40 ms with 10,000 Services.
+# The share of a thread's time for comparisons; comparing all elements takes 40 ms with 10,000
+# Services.
 _SHARE = 0.025
-# Removed endpoints to keep while connections to them are open, and how many of them to check each
-# second in turn; a check takes 5 µs.
+# The maximum number of removed endpoints that are kept while connections to them are open, and how
+# many of them are checked each second in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
@@ -484,7 +485,7 @@ class Hooks:
             self._problem = _words(exc)
             if self._problem_lines.take(Clocks.monotonic()):
                 _log.warning(
-                    "cannot update hooks at connect(), retrying: %(cause)s",
+                    "cannot update connect() hooks, retrying: %(cause)s",
                     extra={"cause": self._problem},
                 )
         else:
@@ -494,7 +495,7 @@ class Hooks:
     def _note_repair(self, restored: Iterable[str]) -> None:
         self._repairs += 1
         _log.warning(
-            "another program changed the hooks at connect(), repaired: %(what)s",
+            "another program changed the connect() hooks, repaired: %(what)s",
             extra={"what": ", ".join(restored)},
         )
 

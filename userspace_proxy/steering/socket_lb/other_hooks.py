@@ -49,11 +49,11 @@ class Hook(NamedTuple):
     program: int
     """The program's id in the kernel."""
     name: str
-    """The kernel's name of it, at most 15 bytes; empty if it can't be read."""
+    """The program's name in the kernel, at most 15 bytes; empty if it can't be read."""
     pin: str
-    """Its path in the mount of bpffs; empty if it has none, or in another mount."""
+    """The pin's path in the mount of bpffs; empty without a pin, or if it is in another mount."""
     is_sole: bool = False
-    """It was attached without BPF_F_ALLOW_MULTI, so the kernel attaches no other program."""
+    """The program was attached without BPF_F_ALLOW_MULTI, so the kernel attaches no other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ class OtherHook:
     what: str
     """The program's actual or possible effect."""
     where: str
-    """Its name, id, and hook."""
+    """The program's name, id, and hook."""
     hint: str
     replaces: bool = False
-    """It translates Services, or admits no other program: then hooks aren't attached."""
+    """The program translates Services, or admits no other: then hooks aren't attached."""
 
 
 def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
@@ -101,7 +101,7 @@ def _pins(names: Path) -> Iterator[tuple[int, str]]:
         try:
             descriptor = calls.pinned(path)
         except OSError:
-            # It was removed meanwhile, or belongs to another user.
+            # The program was removed meanwhile, or belongs to another user.
             continue
         try:
             kind = str(Path(f"/proc/self/fd/{descriptor}").readlink()).replace("_link", "-link")

@@ -52,7 +52,7 @@ class Programs:
         self.cgroup = cgroup
         self.specs: dict[str, MapSpec] = {}
         self.maps: dict[str, int] = {}
-        """Descriptors."""
+        """The descriptors of the maps."""
         self._folder = folder_of(names, proxy_label(proxy_name))
         self._paths: dict[str, Path] = {}
         self._programs: dict[str, int] = {}
@@ -249,7 +249,7 @@ def _remove_all(folder: Path) -> None:
     try:
         _remove(folder)
     except OSError as exc:
-        raise SteeringError(f"cannot remove hooks at connect(): {exc.strerror}") from exc
+        raise SteeringError(f"cannot remove connect() hooks: {exc.strerror}") from exc
 
 
 def _remove(folder: Path) -> None:

@@ -34,7 +34,7 @@ _EJECTION = struct.Struct("=QQQ")
 _COUNTS = struct.Struct("=23Q")
 _SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
-# A service has fewer slots than this: larger keys belong to affinity entries.
+# The lowest key of affinity entries: a service has fewer slots than this.
 _PINNED = 1 << 31
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -100,7 +100,7 @@ class DialCounts(NamedTuple):
     lost: int = 0
     """The number of connections whose end wasn't reported, because the ring was full."""
     buckets: tuple[int, ...] = (0,) * 12
-    """The number of these times within each of TIMES_BOUNDS_S; the last counts longer times."""
+    """The number of dial times within each of TIMES_BOUNDS_S; the last counts longer times."""
 
     def pack(self) -> bytes:
         return _COUNTS.pack(*self[:-1], *self.buckets)
@@ -126,7 +126,7 @@ class EjectionScope(NamedTuple):
     """An ejected endpoint, and the clients for which it is ejected."""
 
     endpoint: int
-    """Its number; under 0, programs count the failed dials that a network namespace reports."""
+    """The endpoint's number; programs count the failed dials of a network namespace under 0."""
     netns: int = 0
     """Cookie of the clients' network namespace; 0: all clients, by the control process."""
 
@@ -204,7 +204,7 @@ class RingEvent(NamedTuple):
     """The client of the connection that caused the event; incomplete before it is bound."""
     frontend: SocketAddress
     waited_ns: int
-    """Time until it was established, or failed."""
+    """The time until the connection was established, or failed."""
     received: int
     sent: int
     result: Result

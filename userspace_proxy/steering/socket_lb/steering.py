@@ -1,4 +1,4 @@
-"""Steering nftables, with connect() of this node's programs translated before its rules.
+"""The nftables steering, with connect() of this node's programs translated before its rules.
 
 change ─▶ hooks drop frontends they may no longer translate ─▶ rules ─▶ hooks add new ones
 """
@@ -21,7 +21,7 @@ _log = FieldLogger("userspace_proxy.steering")
 
 
 class HookedSteering(NftablesSteering):
-    """Steering nftables with hooks, if these can work.
+    """The nftables steering with connect() hooks, if these can work.
 
     Args:
         options: Where to attach hooks, and whether they must work.
@@ -50,7 +50,7 @@ class HookedSteering(NftablesSteering):
             try:
                 await self._hooks_thread.run(self._loaded.remove)
             except SteeringError as stay:
-                # They stop translating once their term ends.
+                # The programs stop translating once their term ends.
                 _log.warning(
                     "cannot remove the connect() hooks of an earlier run: %(cause)s",
                     extra={"cause": str(stay)},

@@ -45,11 +45,11 @@ class Item:
     title: str = ""
     x: int = 0
     y: int = 0
-    """Its coordinates in the map, once they are known."""
+    """The object's coordinates in the map, once they are known."""
 
     @property
     def label(self) -> str:
-        """Its name, or of a long one beginning and end, by which pods of a Deployment differ."""
+        """The name; of a long one the beginning and end, by which pods of a Deployment differ."""
         if len(self.name) <= _LABEL_MAX:
             return self.name
         half = _LABEL_MAX // 2

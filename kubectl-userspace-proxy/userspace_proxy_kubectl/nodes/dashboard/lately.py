@@ -53,7 +53,7 @@ class Lately:
         self._at = float("-inf")
         """The time of the last sample, in monotonic seconds."""
         self._since = self._at
-        """The time of the first sample of those without a gap."""
+        """The time of the first sample since the last gap."""
         self._carried: dict[MergedKey, Figures] = {}
         """Traffic since the first sample."""
         self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()

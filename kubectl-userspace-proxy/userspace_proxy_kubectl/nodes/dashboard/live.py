@@ -86,7 +86,7 @@ class Live:
         self._look: ClusterLook | None = None
         self._pacing = Pacing(_SHARE, _LEAST_S)
         self._marks: list[tuple[float, AllNodes]] = []
-        """Answers before, the oldest first, and when they were the latest."""
+        """Earlier answers, the oldest first, each with the time at which it was the latest."""
         self._asking_all: SingleFlight[object] = SingleFlight()
         self._asking_calls: SingleFlight[object] = SingleFlight()
         self._lately = Lately()

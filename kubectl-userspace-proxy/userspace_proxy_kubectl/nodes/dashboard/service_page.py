@@ -65,7 +65,7 @@ class Head:
 
     endpoint: MergedEndpoint
     is_failing: bool
-    """Whether it fails for every node that tried it."""
+    """Whether the endpoint fails for every node that tried it."""
     says: str
 
 

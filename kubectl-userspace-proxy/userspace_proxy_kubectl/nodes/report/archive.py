@@ -48,7 +48,7 @@ def write_archive(
         ArchiveError: It exists, or can't be written; nothing is left behind.
     """
     try:
-        # Only this user may read it: mode 0600.
+        # Only this user may read the file: mode 0600.
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     except OSError as exc:
         raise ArchiveError(f"cannot write {path}: {exc.strerror}") from exc

@@ -37,12 +37,12 @@ from .scrubbing import Scrubber
 SERVICES_MAX = 100
 """The maximum number of Services whose objects are read: those that most nodes don't serve."""
 PORTS_MAX = 50_000
-"""Service ports in all whole answers, at 3 kB each; other answers become summaries. Nodes with
-problems come first."""
+"""The maximum number of Service ports in whole answers, at 3 kB each; other answers become
+summaries. Nodes with problems come first."""
 WITHIN_S = 60.0
 """Seconds for a list of named objects."""
 _QUERY = {"limit": "500"}
-# Pods of a Deployment, of a DaemonSet or Job, of a StatefulSet.
+# The name of a pod of a Deployment, of a DaemonSet or Job, or of a StatefulSet.
 _POD = re.compile(r"(.+?)(?:(?:-[a-z0-9]{6,10})?-[bcdfghjklmnpqrstvwxz2456789]{5}|-\d+)")
 _AT_ONCE = 8
 _VERSION_FIELDS = ("gitVersion", "gitCommit", "goVersion", "platform")

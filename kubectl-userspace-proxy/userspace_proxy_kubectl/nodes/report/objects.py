@@ -28,9 +28,9 @@ from .scrubbing import Scrubber
 WITHIN_S = 20.0
 """Seconds for one Service's objects."""
 OBJECTS_MAX = 101
-"""Objects of a Service and its slices: enough for 10,000 endpoints."""
+"""The maximum number of objects of a Service and its slices: enough for 10,000 endpoints."""
 OBJECTS_BYTES = 1 << 20
-"""Bytes for one Service, as sent by the API server."""
+"""The maximum size of one Service's objects in bytes, as sent by the API server."""
 
 WAKE = f"{DOMAIN}wake"
 _ANNOTATIONS = frozenset({*SERVICE_KEYS, *SLICE_KEYS})

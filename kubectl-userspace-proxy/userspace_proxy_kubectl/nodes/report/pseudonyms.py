@@ -36,7 +36,7 @@ _NAME_BYTES = 5
 # Source: RFC 1035, names of DNS, and Kubernetes' object names.
 _NAME_MAX = 253
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
-# Minimum length of a learned name that hides longer words; one letter starts any word.
+# The minimum length of a learned name that hides longer words; one letter starts any word.
 _START_MIN = 2
 
 _PART = re.compile(

@@ -1,1 +1,1 @@
-"""Reports connections of this node's programs that hooks at connect() have translated."""
+"""Reports connections of this node's programs that connect() hooks have translated."""

@@ -1,4 +1,4 @@
-"""Adds connections of this node's programs, as the hooks at connect() report them, to the facts.
+"""Adds connections of this node's programs, as the connect() hooks report them, to the facts.
 
     counters ◀──refresh, each few seconds── HookedConnections ──as a worker's report──▶ Group, Plane
       │  ring ────events, at once─────────────────┘
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# A value that is no worker's number: reports with it are from the hooks.
+# The worker number of reports from the hooks; no worker has it.
 _HOOKS = -2
 _EVENT_OF = {Failure.REFUSED: EventKind.REFUSED, Failure.SILENT: EventKind.UNANSWERED}
 _FAILURE_OF = {event: failure for failure, event in _EVENT_OF.items()}

@@ -1,4 +1,4 @@
-"""Makes records of connections that the hooks at connect() have translated, for watchers.
+"""Makes records of connections that the connect() hooks have translated, for watchers.
 
     hooks ──the end of a connection── Records ──ConnectionFacts──▶ RecordRing ──▶ observers
                                                       └──────────▶ connection log
@@ -30,7 +30,7 @@ from ....steering.socket_lb.socket_maps import Result
 if TYPE_CHECKING:
     from ....steering.socket_lb.hooks import SocketEvent
 
-# From linux/tcp.h: the state before the end shows which side sent its FIN first.
+# The states of linux/tcp.h: the state before the end shows which side sent its FIN first.
 _FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 4, 5, 6, 8, 9, 11
 _BY_CLIENT = frozenset({_FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSING})
 _BY_ENDPOINT = frozenset({_CLOSE_WAIT, _LAST_ACK})

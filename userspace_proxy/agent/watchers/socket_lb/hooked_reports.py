@@ -1,4 +1,4 @@
-"""Converts the counters and events of the hooks at connect() to reports in the workers' form.
+"""Converts the counters and events of the connect() hooks to reports in the workers' form.
 
     counters, absolute ──▶ compare, look ──differences──▶ GroupReport
     events, probes ──────▶ failed, returned ────────────▶ GroupReport

@@ -1,4 +1,4 @@
-"""What hooks at connect() have seen, in the facts; tests/node has real hooks."""
+"""What connect() hooks have seen, in the facts; tests/node has real hooks."""
 
 import asyncio
 import errno

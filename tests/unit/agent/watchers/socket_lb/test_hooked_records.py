@@ -1,4 +1,4 @@
-"""Records of connections that hooks at connect() have translated."""
+"""Records of connections that connect() hooks have translated."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Reports of what hooks at connect() have counted, as differences."""
+"""Reports of what connect() hooks have counted, as differences."""
 
 import pytest
 
