@@ -90,7 +90,7 @@ class Change(NamedTuple):
     range: Range = SINGLE
     """The ports from the dialled one on; endpoints have the port number of the first."""
     is_replaced: bool = False
-    """Whether the old port serves another frontend now."""
+    """Whether the old port may serve another frontend, or program, now."""
 
 
 class Allowed:
@@ -139,7 +139,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     endpoint; associations of frontends that are no longer steered, if they lead to an old port or
     endpoint (another proxy on this node may steer the frontend now); and entries of unanswered SYNs
     and of reset connections, if a new connection would lead elsewhere. Those of frontends that are
-    no longer steered are refused at the old port, so they stay, unless it serves another frontend.
+    no longer steered are refused at the old port, so they stay, unless it may serve others.
 
     Returns: The number of stale entries.
 
@@ -150,8 +150,11 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     tcp: list[Change] = []
     for change in changes:
         if change.protocol == socket.IPPROTO_TCP:
-            if change.now is not None or change.is_replaced:
+            if change.now is not None:
                 tcp.append(change)
+            elif change.is_replaced:
+                # A SYN to an endpoint may be any other program's.
+                tcp.append(change._replace(choices=()))
         elif change.now is not None or change.before:
             udp.append(change)
     associations, connections = ByDialled(udp), ByDialled(tcp)

@@ -161,7 +161,7 @@ class NatProgrammer(Programmer):
         self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
         """TCP frontends by the proxy port that they left, until a frontend leads there again."""
         self._replaced: set[Frontend] = set()
-        """The frontends of :attr:`_stale` to whose former port another frontend leads."""
+        """The frontends of :attr:`_stale` whose former port may serve others."""
 
     def _note_stale(self, before: Affected) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.
@@ -182,15 +182,16 @@ class NatProgrammer(Programmer):
     def _note_replaced(self, before: Affected) -> None:
         """Note TCP frontends to whose former port another frontend leads now.
 
-        Frontends that return to their port cost no listing.
+        Without any frontend, other programs may have all ports soon. Frontends that return to their
+        port cost no listing.
         """
         applied = self._applied or {}
         for frontend, port in before.items():
             if port not in (None, 0, self._facts.refuse_port):
                 self._left.setdefault((frontend.family, port), set()).add(frontend)
-        for frontend in before:
-            now = applied.get(frontend)
-            left = self._left.pop((frontend.family, now), ())
+        taken = {(f.family, applied.get(f)) for f in before} if applied else set(self._left)
+        for family, now in taken:
+            left = self._left.pop((family, now), ())
             replaced = [each for each in left if applied.get(each) != now]
             self._note_led((each, now) for each in replaced)
             self._replaced.update(replaced)
@@ -212,6 +213,7 @@ class NatProgrammer(Programmer):
         """
         self._note_led((frontend, None) for frontend in self._applied or ())
         self._note_led(led.items())
+        self._replaced.update(led)
 
     def _choose_ip(self) -> str:
         """Choose the address for DNAT; note frontends that led to removed addresses.
@@ -264,6 +266,8 @@ class NatProgrammer(Programmer):
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
         """Forget the desired state, and remove the conntrack entries of removed rules."""
         self._note_led(removed.items())
+        # Any program may bind their ports now.
+        self._replaced.update(removed)
         self._applied = {}
         self._forget_stale()
         self._applied = None

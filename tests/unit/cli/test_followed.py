@@ -66,6 +66,20 @@ async def test_a_second_read_fetches_the_service_ports_omitted_by_summaries(clus
     assert all(ports and ports[0].service == "web" for ports in others)
 
 
+async def test_service_ports_of_a_second_read_stay_while_nodes_are_followed(cluster):
+    agents = [cluster.add(f"node-{number}") for number in range(101)]
+    agents[7].change(status_of("node-7", REFUSED))
+    words = given(cluster, "--timeout=60s")
+    followed = await asyncio.to_thread(FollowedNodes(words, settings_of(words)).__enter__)
+    try:
+        first = followed.now
+        await until(lambda: followed.now is not first, "the first answers are replaced")
+        others = [one.status.ports for one in followed.now.answers if one.node != "node-7"]
+        assert all(ports and ports[0].service == "web" for ports in others)
+    finally:
+        await asyncio.to_thread(followed.__exit__)
+
+
 async def test_changes_are_followed_until_closed(cluster):
     agent = cluster.add("node-1")
     words = given(cluster)

@@ -444,6 +444,25 @@ async def test_an_unanswered_syn_ends_once_its_old_port_serves_another_frontend(
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
+@pytest.mark.parametrize("then", ["clean_up", "nothing steered", "next run"])
+async def test_an_unanswered_syn_to_a_proxy_port_ends_with_the_last_rule(
+    node, steering, begin, then
+):
+    """Issue 75: sent again, it was led to the program that had bound the port meanwhile."""
+    await steering.apply({WEB: 36001})
+    with dropping(36001):
+        begin(WEB)
+    if then == "clean_up":
+        await steering.clean_up()
+    elif then == "nothing steered":
+        await steering.apply({})
+    else:
+        await steering.close()
+        async with succeeding() as successor:
+            await successor.apply({CART: 36001})
+    assert count_flows(node, socket.IPPROTO_TCP) == 0
+
+
 async def test_frontends_that_return_to_their_port_cost_no_listing(steering):
     frontends = [WEB, replace(WEB, port=81)]
     await steering.apply(dict.fromkeys(frontends, 36001))
@@ -454,7 +473,8 @@ async def test_frontends_that_return_to_their_port_cost_no_listing(steering):
 
 async def test_few_former_frontends_of_ports_are_kept(steering, monkeypatch):
     monkeypatch.setattr("userspace_proxy.steering.programmer._LEFT_MAX", 1)
-    await steering.apply({WEB: 36001, CART: 36002})
+    shop = replace(WEB, port=81)
+    await steering.apply({WEB: 36001, CART: 36002, shop: 36003})
     await steering.change({}, [WEB, CART])
     assert await steering._do(lambda programmer: list(programmer._left.values())) == [{CART}]
 
