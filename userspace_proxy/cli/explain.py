@@ -82,7 +82,7 @@ class _Found:
     on_nodes: NodesAnswer | None = None
     """The answers of a cluster's agents; None unless agents were, or could be, asked."""
     is_elsewhere: bool = False
-    """The subject is about another node."""
+    """Whether the subject is about another node."""
 
 
 def explain(given: Given) -> int:

@@ -88,7 +88,7 @@ class Preserve(_Message):
     """Update the networks whose clients keep their address; see ``policy.locality``."""
 
     is_on: bool
-    """False: none; the networks are empty."""
+    """Whether clients keep their address at all; if not, the networks are empty."""
     removed: list[str]
     added: Networks
 
@@ -354,7 +354,7 @@ class HandedOver(_Message):
     """The index of the sockets' worker: the sender, or a worker for which it substitutes."""
     kept: list[str]
     is_last: bool
-    """No such message follows."""
+    """Whether no such message follows."""
 
 
 class AffinityEntriesSent(_Message):

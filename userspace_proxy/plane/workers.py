@@ -68,9 +68,9 @@ class PlaneState:
     """Descriptors in use for traffic."""
     descriptor_limit: int
     is_accepting: bool
-    """False while accepting is paused at the limit of descriptors or memory."""
+    """Whether workers accept clients; false at the limit of descriptors or memory."""
     is_running: bool = True
-    """False while no worker runs."""
+    """Whether a worker runs."""
     connections: int = 0
     """Open TCP connections."""
     workers: tuple[WorkerFacts, ...] = ()

@@ -46,7 +46,7 @@ class FirstResets:
 
     count: int
     at_connect: bool = False
-    """Reset at the connect, not at the client's first byte."""
+    """Whether clients are reset at the connect, not at their first byte."""
 
 
 def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> FirstResets | None:
