@@ -36,10 +36,10 @@ for port in range(17000, 17010):
     sock.listen()
     sock.setblocking(False)
     ports.append(sock)
-rendezvous = socket.socket(socket.AF_UNIX)
-rendezvous.bind("\\0userspace-proxy-worker#0123456789abcdef")
-rendezvous.listen(1024)
-rendezvous.setblocking(False)
+worker_socket = socket.socket(socket.AF_UNIX)
+worker_socket.bind("\\0userspace-proxy-worker#0123456789abcdef")
+worker_socket.listen(1024)
+worker_socket.setblocking(False)
 channels = []
 
 async def steal(sock):
@@ -53,7 +53,7 @@ async def main():
     thieves = [loop.create_task(steal(sock)) for sock in ports]
     print("ready", flush=True)
     while True:
-        control, _ = await loop.sock_accept(rendezvous)
+        control, _ = await loop.sock_accept(worker_socket)
         def receive(message, _descriptors):
             if isinstance(message, HandOver):
                 channels[-1].send(HandedOver(0, [], is_last=True), *ports)

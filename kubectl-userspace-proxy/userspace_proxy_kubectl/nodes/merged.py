@@ -183,7 +183,7 @@ class Merged:
     """The runs of agents that answered, by node."""
     namespace: str = ""
     """The only namespace; empty: all, or another selection."""
-    ill_elsewhere: int = 0
+    unhealthy_elsewhere: int = 0
     """The number of other namespaces' Services that need attention."""
 
     @property
@@ -199,7 +199,7 @@ class Merged:
         return sum(port.level is not Level.OK for port in self.ports)
 
     @property
-    def ill_services(self) -> frozenset[str]:
+    def unhealthy_services(self) -> frozenset[str]:
         """The Services that aren't ok on some node, by name."""
         return frozenset(port.key.of_service for port in self.ports if port.level is not Level.OK)
 
@@ -300,7 +300,7 @@ def _by_port(
 def _merged(
     key: MergedKey, members: Mapping[str, PortFacts], known: Sequence[AgentAnswer]
 ) -> MergedPort:
-    found: dict[object, list[_Ill]] = {}
+    found: dict[object, list[_UnhealthyNode]] = {}
     served, left_out, neutral = 0, 0, Counter[str]()
     for node, port in members.items():
         if port.state.level is Level.OK:
@@ -311,7 +311,7 @@ def _merged(
             state = port.state
             stated = state.stated or state.causes[:1]
             same = frozenset(map(same_cause, stated))
-            one = _Ill(node, state, stated)
+            one = _UnhealthyNode(node, state, stated)
             found.setdefault((state.level, state.word, same), []).append(one)
     missing: list[str] = []
     for answer in known if len(members) < len(known) else ():
@@ -337,7 +337,7 @@ def _merged(
     )
 
 
-class _Ill(NamedTuple):
+class _UnhealthyNode(NamedTuple):
     """The fault of a Service port on a node."""
 
     node: str
@@ -345,7 +345,7 @@ class _Ill(NamedTuple):
     stated: Sequence[Cause]
 
 
-def _group(same: Sequence[_Ill]) -> NodeGroup:
+def _group(same: Sequence[_UnhealthyNode]) -> NodeGroup:
     state = same[0].state
     by_cause: dict[object, list[Cause]] = {}
     for one in same:

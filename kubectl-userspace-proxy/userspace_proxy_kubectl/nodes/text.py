@@ -54,7 +54,7 @@ from .words import format_endpoint, format_finding, format_incident, format_port
 
 # The maximum number of findings that are listed unless the output is wide: the first screen has the
 # problems of nodes, of several Services, and of single Services.
-_REMARKS_SHOWN = 8
+_FINDINGS_SHOWN = 8
 # The maximum number of Service ports that are listed; one agent alone may claim any number.
 _PORTS_SHOWN = 10_000
 _ENDPOINTS_SHOWN = 50
@@ -79,9 +79,9 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
         is_wide: Show all findings and causes, their remedies, and endpoints.
     """
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
-    findings = merged.findings if is_wide else merged.findings[:_REMARKS_SHOWN]
+    findings = merged.findings if is_wide else merged.findings[:_FINDINGS_SHOWN]
     for finding in findings:
-        lines += _remark_lines(finding, columns, is_wide=is_wide)
+        lines += _finding_lines(finding, columns, is_wide=is_wide)
     if more := len(merged.findings) - len(findings):
         what = f"and {plural(more, 'more finding')} about nodes: the command nodes lists them"
         lines += placed("    ", what, columns)
@@ -104,7 +104,7 @@ def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
     of_many = [one for one in merged.findings if not 0 < len(one.nodes) <= _ALIKE]
     lines = [*placed("", _answered(merged), columns)]
     for finding in of_many:
-        lines += _remark_lines(finding, columns, is_wide=False)
+        lines += _finding_lines(finding, columns, is_wide=False)
     table = [_NODE_HEADINGS, *map(_node_cells, merged.rows)]
     places = _fitting(table, columns)
     table = [tuple(row[place] for place in places) for row in table]
@@ -178,13 +178,13 @@ def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
     if not merged.namespace:
         return
     what = f"namespace {shown(merged.namespace)}"
-    if count := merged.ill_elsewhere:
+    if count := merged.unhealthy_elsewhere:
         others = "Service of another namespace needs" if count == 1 else "Services of others need"
         what = f"{what}; {count:,} {others} attention: -A"
     yield from placed("", what, columns)
 
 
-def _remark_lines(finding: NodeFinding, columns: int, *, is_wide: bool) -> Iterator[str]:
+def _finding_lines(finding: NodeFinding, columns: int, *, is_wide: bool) -> Iterator[str]:
     yield from placed(f"  {MARKS[finding.level]} ", format_finding(finding), columns)
     if is_wide and (hint := remedy(finding.cause)):
         yield from placed_remedy(_BELOW, f"-> {hint}", columns)

@@ -36,7 +36,7 @@ _TABLES = {
 _TITLES = {proxy.title: name for name, proxy in PROXIES.items()}
 _COLUMN = rf"(?:{'|'.join(map(re.escape, PROXIES))}) with (?:{'|'.join(CNIS)})"
 _COLUMNS = re.compile(rf"(?:; )?({_COLUMN}(?:, {_COLUMN})*): ")
-_REMARK = re.compile(r"- \*(.*?)\*: (.*)")
+_FINDING = re.compile(r"- \*(.*?)\*: (.*)")
 
 
 def read_runs(page: str) -> list[Run]:
@@ -54,7 +54,7 @@ def _read_table(part: str, listed: dict[str, Sequence[str]]) -> Iterator[Run]:
     cells |= dict.fromkeys(listed[lines[0]], [MARKS[PASSED]] * len(titles))
     proxies = [_TITLES[title] for title in titles]
     columns = list(zip(proxies, (_bare(cni) for cni in cells[CNI]), strict=True))
-    findings = [found for line in lines if (found := _REMARK.fullmatch(line))]
+    findings = [found for line in lines if (found := _FINDING.fullmatch(line))]
     reasons = {found[1]: dict(_read_reasons(found[2])) for found in findings}
     for index, (proxy, cni) in enumerate(columns):
         results = _read_results(cells, index, (proxy, cni), reasons)

@@ -116,7 +116,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
     # The last facts about a node that no longer answers aren't current.
     answers = (one.status for one in look.all_nodes.answers if one.node == node)
     status = next(answers, None) if row.has_answer else None
-    ports = _ill(status)
+    ports = _unhealthy_ports(status)
     incidents = [one for one in merged.incidents if node in one.nodes]
     problems = [one for one in status.problems if not one.port] if status is not None else []
     words = (status.verdict if status is not None else "") or _about(row)
@@ -231,7 +231,7 @@ def verdict(merged: Merged) -> str:
     """Return the state of the cluster in a line."""
     silent = len(merged.nodes) - len(merged.answered)
     answers = f"{silent:,} without an answer." if silent else "All have answered."
-    unhealthy = merged.ill_services
+    unhealthy = merged.unhealthy_services
     if unhealthy:
         needs = "needs" if len(unhealthy) == 1 else "need"
         return f"{answers} {plural(len(unhealthy), 'Service')} {needs} attention."
@@ -341,7 +341,7 @@ def _texts_of(row: NodeRow, words: str) -> Sequence[str]:
     return row.node, row.version, row.commit, row.steering, words, str(row.level)
 
 
-def _ill(status: StatusFacts | None) -> list[PortFacts]:
+def _unhealthy_ports(status: StatusFacts | None) -> list[PortFacts]:
     ports = status.ports if status is not None else ()
     found = [port for port in ports if port.state.level is not Level.OK]
     return sorted(found, key=lambda port: (WORST_FIRST.index(port.state.level), port.name))
