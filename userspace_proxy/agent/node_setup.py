@@ -262,10 +262,10 @@ async def _remove_leftovers(steering: str, options: Options) -> None:
     found = await remove_leftovers(steering, options.proxy_name or "")
     for cause in found.unseen:
         _log.warning(
-            "cannot look for leftovers of other steerings: %(cause)s", extra={"cause": cause}
+            "cannot check for rules left by other steering modes: %(cause)s", extra={"cause": cause}
         )
     for name in found.removed:
-        _log.info("removed leftovers of another steering", extra={"steering": name})
+        _log.info("removed rules left by another steering mode", extra={"steering": name})
 
 
 async def _hold_conntrack(
@@ -276,8 +276,8 @@ async def _hold_conntrack(
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
         _log.info(
-            "open connections end if another program flushes the node's rules, which are then "
-            "repaired: %(cause)s",
+            "cannot keep connection tracking enabled, open connections break if another program "
+            "flushes the node's rules: %(cause)s",
             extra={"cause": cause},
         )
 

@@ -327,7 +327,10 @@ class ClientAddressDialer:
         cause = os.strerror(number)
         if not self._has_failed:
             self._has_failed = True
-            _log.warning("endpoints see this node's address: %(cause)s", extra={"cause": cause})
+            _log.warning(
+                "endpoints see this node's address, not the client's: %(cause)s",
+                extra={"cause": cause},
+            )
         raise NoClientAddress(f"cannot dial from {client}: {cause}")
 
     def _connect_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:

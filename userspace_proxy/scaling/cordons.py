@@ -101,7 +101,10 @@ class Cordons:
                 return NodeAnswer()
             kept = _read(found)
         except (UserspaceProxyError, ValueError, TypeError, KeyError, AttributeError) as exc:
-            _log.warning("old acknowledgements ignored: %(cause)s", extra={"cause": str(exc)})
+            _log.warning(
+                "cannot read saved cordon acknowledgements, ignoring them: %(cause)s",
+                extra={"cause": str(exc)},
+            )
             return NodeAnswer()
         for service, (cordon, cordoned) in kept.items():
             left_s = min(CORDON_S, cordon.at + CORDON_S - self._wall_clock())

@@ -296,7 +296,9 @@ for _ in range(2):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "endpoints see this node's address: Operation not permitted\n"
+    assert done.stderr == (
+        "endpoints see this node's address, not the client's: Operation not permitted\n"
+    )
     assert done.stdout == "False\nFalse\n"
 
 

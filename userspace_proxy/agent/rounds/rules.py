@@ -132,7 +132,7 @@ class Rules:
                 break
             path = served.path
             fields = {"service": served.group.label, "path": str(path.now), "cause": path.why}
-            _log.info("%(service)s: path %(path)s: %(cause)s", extra=fields)
+            _log.info("%(service)s: switched to data path %(path)s: %(cause)s", extra=fields)
         if switched:
             self.on_switch(switched)
 

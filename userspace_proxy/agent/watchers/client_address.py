@@ -84,7 +84,7 @@ class ClientAddresses(Component):
         """The networks that were sent to the plane."""
         self._condition = LoggedCondition[str](
             _log,
-            "endpoints see this node's address: %(cause)s",
+            "endpoints see this node's address, not the client's: %(cause)s",
             "endpoints see client addresses again",
         )
         self._ipv6_condition = LoggedCondition[str](

@@ -46,7 +46,7 @@ class HookedSteering(NftablesSteering):
         except SteeringError as exc:
             if self._options.is_required:
                 raise
-            _log.warning("connect() isn't translated: %(cause)s", extra={"cause": str(exc)})
+            _log.warning("socket load balancing is off: %(cause)s", extra={"cause": str(exc)})
             try:
                 await self._hooks_thread.run(self._loaded.remove)
             except SteeringError as stay:
@@ -112,7 +112,7 @@ def make_hooked_steering(
         name = choose(name, kernel, own_namespace=own_namespace)
         if name == "nftables":
             return HookedSteering(facts, hooks, kernel)
-        _log.warning("%(cause)s", extra={"cause": _not_translated_by(name)})
+        _log.warning("socket load balancing is off: %(cause)s", extra={"cause": _lack_of(name)})
     return make_steering(name, facts, own_namespace=own_namespace, kernel=kernel)
 
 
@@ -128,10 +128,10 @@ def check_hooks(
         return
     chosen = choose(name, kernel, own_namespace=own_namespace)
     if chosen != "nftables":
-        what = f"cannot start: {_not_translated_by(chosen)}"
+        what = f"cannot start: connect() isn't translated: {_lack_of(chosen)}"
         raise SteeringError(what, hint="--steering=nftables")
     find_place(hooks, kernel)
 
 
-def _not_translated_by(chosen: str) -> str:
-    return f"connect() isn't translated: steering {chosen} has no kernel path"
+def _lack_of(chosen: str) -> str:
+    return f"steering {chosen} has no kernel path"

@@ -261,8 +261,10 @@ async def test_probes_switch_a_path_at_once_without_a_sync_round(start, caplog):
     assert loop.counters.rounds == 1
     assert THERE not in steering.kernel
     said = [message for message in caplog.messages if "path" in message]
-    assert said[0] == "shop/web: path kernel: auto, and 1 endpoint answers probes"
-    assert said[1].startswith("shop/web: path userspace: auto, and a probe failed: 10.244.1.1")
+    assert said[0] == "shop/web: switched to data path kernel: auto, and 1 endpoint answers probes"
+    assert said[1].startswith(
+        "shop/web: switched to data path userspace: auto, and a probe failed: 10.244.1.1"
+    )
 
 
 async def test_at_most_twenty_path_switches_are_logged(start, caplog):

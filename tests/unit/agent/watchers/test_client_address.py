@@ -175,7 +175,7 @@ def test_client_address_preservation_ends_when_cilium_appears_and_resumes_afterw
 
     run(node, scenario)
     assert caplog.messages[-2:] == [
-        "endpoints see this node's address: "
+        "endpoints see this node's address, not the client's: "
         "Cilium delivers replies of pods past this node's network stack",
         "endpoints see client addresses again",
     ]
