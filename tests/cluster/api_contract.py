@@ -123,12 +123,12 @@ class ApiContract:
         response = await stranger.get(f"{PODS}/agent-0/log", {})
         assert status_of(response)[:2] == (403, "Forbidden")
 
-    async def test_an_access_review_allows(self, client: ApiClient) -> None:
-        # It opens it again.
+    async def test_check_access_passes_for_an_authorized_user(self, client: ApiClient) -> None:
+        # check_access() opens the client again.
         await client.close()
         await check_access(client, "default", within_s=DEADLINE_S)
 
-    async def test_an_access_review_denies(self, stranger: ApiClient) -> None:
+    async def test_check_access_fails_for_an_unauthorized_user(self, stranger: ApiClient) -> None:
         await stranger.close()
         with pytest.raises(SourceError, match="get pods/portforward, create pods/portforward"):
             await check_access(stranger, "default", within_s=DEADLINE_S)

@@ -171,7 +171,9 @@ class TestTraffic:
         assert dial_code(client, *CART.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
         assert udp_code(client, *refused.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
 
-    async def test_no_later_daemon_is_reached_at_a_refused_frontend(self, steering, client, node):
+    async def test_a_daemon_started_later_is_unreachable_at_a_refused_frontend(
+        self, steering, client, node
+    ):
         await steering.apply({Frontend(WEB.ip, 2224, WEB.protocol): REFUSE})
         with nodes.tcp_server(node, 2224):
             await steering.repair()

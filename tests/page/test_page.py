@@ -250,7 +250,7 @@ async def test_the_markup_is_valid_ids_are_unique_and_headings_skip_no_level(scr
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
 
-async def test_the_first_tab_stops_reach_the_services(screen):
+async def test_the_first_tab_stop_is_a_skip_link_to_the_services(screen):
     page = await screen.open(make_calm_view())
     await page.keyboard.press("Tab")
     focused = page.locator(":focus")

@@ -189,7 +189,7 @@ class TestEndpointsThatPointAtFrontends:
         return [v.reason for v in verdicts if v.address.ip == WEB_IP]
 
     @pytest.mark.parametrize("slices", [(AT_WEB,), (AT_WEB, OTHERS)], ids=["alone", "among-many"])
-    def test_the_verdict_changes_with_the_other_service_and_its_ports(self, slices):
+    def test_an_endpoints_verdict_follows_the_service_that_owns_its_address(self, slices):
         store, planner = store_of(service(), *slices), Planner(NodeFacts())
         seen = [self.reasons(planner.plan(store.snapshot()))]
         for protocol in ("TCP", "UDP", "SCTP"):

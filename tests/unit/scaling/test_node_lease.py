@@ -112,7 +112,7 @@ async def test_a_node_with_clients_votes_no(node, counted):
     assert node.endpoints == [POD]
 
 
-async def test_a_dial_that_succeeds_meanwhile_makes_the_vote_no(node):
+async def test_a_node_votes_no_if_a_dial_succeeds_during_the_vote(node):
     node.on_settle = lambda: node.report(active=1, connections=1)
     await node.lease.follow(ROUND)
     assert report_of(node).answer == ("7", frozenset())
@@ -131,7 +131,7 @@ async def test_pending_dials_are_awaited_after_workers_stop_dialling(node):
     assert seen == [("counted", [POD]), ("counted", []), ("waited", []), ("counted", [])]
 
 
-async def test_a_worker_that_may_still_dial_the_endpoint_makes_the_vote_no(node):
+async def test_a_node_votes_no_if_a_worker_may_still_dial_the_endpoint(node):
     counts = []
 
     async def refresh():
