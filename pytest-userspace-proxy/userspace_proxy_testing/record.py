@@ -148,7 +148,7 @@ def _backend(backend: Backend) -> RecordedBackend:
 
 
 def _plain(value: object) -> object:
-    """Convert an instance of a subclass of text or number to the plain type for JSON."""
+    """Convert an instance of a str or int subclass to the built-in type, for JSON."""
     if isinstance(value, str):
         return str.__str__(value)
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value

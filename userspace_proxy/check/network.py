@@ -19,7 +19,7 @@ SYSCTLS = (
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
 )
-# The fill level above which new connections may soon be dropped.
+# How full the conntrack table may get before a warning that new connections may soon be dropped.
 _CONNTRACK_SHORT = 0.9
 # How long a closed connection keeps its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60

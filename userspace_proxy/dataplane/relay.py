@@ -48,9 +48,9 @@ _IN_AND_OUT = _IN | _OUT
 _END = epoll.RDHUP | epoll.HUP | _ERR
 
 
-# The number of bytes that the kernel queues unsent. The socket is writable below half of it, so a
-# full pipe is moved at once. With 512 KiB only little is moved, and a GB costs twice the CPU time
-# (measured).
+# The kernel's limit on unsent bytes in a socket (TCP_NOTSENT_LOWAT). The socket becomes writable
+# below half of it, so each call can empty a full pipe. With 512 KiB each call moves little, and a
+# GB costs twice the CPU time (measured).
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
@@ -187,12 +187,12 @@ class Direction(Handler):
 
     @property
     def source(self) -> _socket.socket:
-        """The socket that is read, for calls that are seldom made."""
+        """The socket object being read from, for infrequent calls."""
         return self._calls.socket(self.source_fd)
 
     @property
     def sink(self) -> _socket.socket:
-        """The socket that is written, for calls that are seldom made."""
+        """The socket object being written to, for infrequent calls."""
         return self._calls.socket(self.sink_fd)
 
     @property

@@ -99,7 +99,7 @@ def diagnose(
     health_checks: Iterable[HealthCheckFacts] = (),
     judge: Judge = judge,
 ) -> Sequence[PortFacts]:
-    """Return Service ports with their states; each port is judged once per state of the facts.
+    """Return Service ports with their states; a port is judged again only if its facts changed.
 
     A port about which other facts reveal something is copied.
     """
@@ -154,7 +154,7 @@ def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
         changed.endpoints = tuple(map(copy.copy, port.endpoints))
         for endpoint in changed.endpoints:
             endpoint.cause = causes.get(endpoint.address, endpoint.cause)
-    # The next view reads the port's state.
+    # Set the state on the original port too, because the next status view reads it there.
     changed.state = port.state = judge(changed)
     port.judged = shown, changed
     return changed

@@ -15,7 +15,8 @@ from ..policy import PathDecision
 UNKNOWN = "bytes and failures aren't known on this path"
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
 _BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
-# The share above which new connections may soon be dropped; `check` uses the same share.
+# How full the conntrack table may get before a warning that new connections may soon be dropped;
+# the same as in `check`.
 _TRACKING_SHORT = 0.9
 
 

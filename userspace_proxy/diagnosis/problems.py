@@ -18,7 +18,8 @@ from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, Sy
 from ..facts.units import capitalised, format_count, format_seconds, plural
 from .paths import problems_of_kernel
 
-# The share above which a busy node needs a higher limit before accepting has to pause.
+# The share of the descriptor limit in use from which a warning is shown, so that the limit can be
+# raised before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
 # The minimum number of changes in a minute that make a problem; a single change is usually a
 # firewall restart.

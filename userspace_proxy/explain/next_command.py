@@ -1,4 +1,4 @@
-"""Chooses the next command from the cause that prevents clients from being served.
+"""Chooses the command to suggest next, based on why clients aren't served.
 
     --pods │ kubectl, by the cause's row or its code's Traits │ --probe │ a command on the node
 

@@ -44,7 +44,9 @@ _ACCEPTED_A_TURN = 64
 
 
 class ProvenSocket(socket.socket):
-    """A Unix stream socket with an abstract name and proofs of it, before it listens.
+    """A Unix stream socket bound to an abstract name, and the sockets that prove its ownership.
+
+    It isn't listening yet.
 
     Args:
         name: The name; begins with a zero byte.

@@ -51,7 +51,7 @@ class ServicePortName(NamedTuple):
 
     @property
     def prefixes(self) -> tuple[str, str, str]:
-        """The names with which a filter selects it: of its namespace, its Service, and itself."""
+        """The names by which a filter can select this port: its namespace, its Service, itself."""
         return self.namespace, f"{self.namespace}/{self.name}", str(self)
 
     def __str__(self) -> str:

@@ -146,7 +146,7 @@ class Group(CounterTable):
         return GroupUpdate(self.number, self.key, None, self.serving)
 
     def too_large_reason(self, serving: Serving) -> str:
-        """Return why this serving is too large for a message to workers; empty: it isn't."""
+        """Return why these endpoints don't fit in one message to a worker; empty if they do."""
         last, why = self._measured
         if serving != last:
             why = self._measure(serving)

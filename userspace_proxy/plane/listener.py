@@ -190,7 +190,8 @@ class ListeningSockets:
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             socks, known = self._places(is_shared=is_shared), len(self._inherited)
-            # The socket opened last takes the index of a late worker's socket.
+            # Open the sockets in place of late workers' sockets last: when a late worker closes its
+            # socket, the kernel gives its index to the socket opened last.
             for place in sorted(range(len(socks)), key=lambda n: (socks[n] is None, n < known)):
                 sock = socks[place] or self._open_one(at, is_shared=is_shared)
                 socks[place] = sock

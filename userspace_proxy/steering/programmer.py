@@ -74,8 +74,7 @@ class Programmer(abc.ABC):
         return self._earlier.filters
 
     @abc.abstractmethod
-    def start(self) -> Ports:
-        """Part of Steering."""
+    def start(self) -> Ports: ...
 
     def apply(self, ports: Ports) -> None:
         """Apply the desired ports; keeps the dictionary."""
@@ -119,8 +118,7 @@ class Programmer(abc.ABC):
         self._taken_earlier = self._earlier.look((self._applied or {}).keys())
 
     @abc.abstractmethod
-    def clean_up(self) -> None:
-        """Part of Steering."""
+    def clean_up(self) -> None: ...
 
     def close(self) -> None:
         self._earlier.close()

@@ -1,4 +1,4 @@
-"""Finds problems of nodes, which are reported unasked.
+"""Finds node problems that are reported even if the user didn't ask about nodes.
 
     answers ──each alone──▶ no answer, no API server, problems of its own ──┐ the same of several
             ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes: one finding

@@ -35,8 +35,8 @@ from .endpoints import (
     seen_together,
 )
 
-# The minimum number of endpoints that implicates the path to them: with fewer endpoints, each is as
-# likely to be the reason.
+# How many endpoints must fail together before the path to them is blamed: with fewer, each endpoint
+# is as likely to be the reason.
 _PATHS = 3
 _PLACES = 2
 _EXPLAIN = "kubectl userspace-proxy explain"

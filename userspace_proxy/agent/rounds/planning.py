@@ -89,7 +89,8 @@ class Planning:
 
     def end_recovery(self) -> None:
         """Note that no rule of an earlier run is left; call it after each round."""
-        # Close them only now that a port without its listener is steered to its other one.
+        # Close unclaimed listeners of the earlier run only now: until this round, its rules could
+        # still send clients to them.
         self._served_ports.close_recovered()
         self._recovered.clear()
         self.spare_ports()

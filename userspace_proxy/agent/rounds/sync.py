@@ -192,7 +192,8 @@ class SyncLoop:
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
-        # Do this before the round is in force, and listeners close: flows may have old targets.
+        # Delete stale conntrack entries before the round is in force and listeners close: existing
+        # flows may still be translated to them.
         await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False

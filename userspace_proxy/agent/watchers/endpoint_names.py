@@ -68,7 +68,7 @@ class EndpointNames(Component):
         supervisor.start("endpoints by name", self._lookups.follow)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Publish a snapshot of the source with the resolved names to the rounds."""
+        """Publish the source's snapshot to the sync loop, with host names resolved to addresses."""
         self._deliver = self._publish_source
         self._lookups.take(snapshot)
 

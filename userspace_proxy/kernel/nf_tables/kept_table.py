@@ -182,7 +182,7 @@ class KeptTable(NftTable):
                 self._note_unconfirmed(removed, added)
             raise
         self._is_right = True
-        # Include the elements that an earlier call wrote whose answer was lost.
+        # Include elements written by an earlier call whose reply was lost.
         earlier = self._may_be_added - added
         repair = Repair(count, removed | self._may_be_removed, added | earlier, earlier)
         self._may_be_removed, self._may_be_added = set(), set()

@@ -231,17 +231,17 @@ class _Part:
         return _Part(self.file, f"{self.path}.{key}" if self.path else key, value or {})
 
     def text(self, key: str) -> str:
-        """Return a text; empty if it is missing."""
+        """Return a string; empty if it is missing."""
         return self._text(key, self.value.get(key))
 
     def header(self, key: str) -> str:
-        """Return a text that is valid as a header's value."""
+        """Return a string, checked to be a valid HTTP header value."""
         text = self.text(key).strip()
         self._check_header(key, text)
         return text
 
     def texts(self, key: str, *, are_headers: bool = False) -> tuple[str, ...]:
-        """Return a list of texts; empty if it is missing."""
+        """Return a list of strings; empty if it is missing."""
         value = self.value.get(key)
         if not isinstance(value, list | None):
             raise self.wrong(key, "is not a list")

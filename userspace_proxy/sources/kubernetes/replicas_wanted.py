@@ -49,9 +49,9 @@ def budget_of(labels: Mapping[str, str], budgets: Iterable[WireBudget]) -> str:
     """
     for item in budgets:
         spec = item.spec or WireBudgetSpec()
-        wish = _wish(spec)
-        if wish and _may_match(spec.selector, labels):
-            return f"PodDisruptionBudget {item.metadata.name or ''} has {wish}"
+        field = _blocking_field(spec)
+        if field and _may_match(spec.selector, labels):
+            return f"PodDisruptionBudget {item.metadata.name or ''} has {field}"
     return ""
 
 
@@ -90,8 +90,8 @@ def _requirements(selector: str) -> Iterator[str]:
             parts.clear()
 
 
-def _wish(spec: WireBudgetSpec) -> str:
-    """Return the field that requires the only replica; empty if none does."""
+def _blocking_field(spec: WireBudgetSpec) -> str:
+    """Return the PodDisruptionBudget field that forbids evicting the only replica, or ""."""
     least, most = spec.min_available, spec.max_unavailable
     if least is not None:
         return f"minAvailable {least}" if _count(least) > 0 else ""

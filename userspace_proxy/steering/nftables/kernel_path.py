@@ -301,8 +301,8 @@ class KernelPath:
         try:
             repair = self._table.change(have - want, want - have, self._keep_counts)
         except SteeringError:
-            # The next repair writes it. As after a failed repair, the table may have been
-            # rewritten.
+            # The next repair changes the elements. This change may have rewritten the table: read
+            # the counters before they reach their old values.
             self._numbers = before
             self._keep_counts()
             raise

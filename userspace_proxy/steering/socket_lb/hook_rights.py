@@ -37,7 +37,7 @@ class Lack(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HookRights:
-    """The permissions and mounts that BPF programs at connect() can use."""
+    """The kernel options, capabilities and mounts for attaching BPF programs to connect()."""
 
     kernel: KernelOffers
     capabilities: int
