@@ -29,7 +29,7 @@ def is_loopback_host(header: str) -> bool:
 
 
 def is_loopback_address(text: str) -> bool:
-    """Return whether a text is an address in 127.0.0.0/8 or ::1; False for a name."""
+    """Return whether a string is an address in 127.0.0.0/8 or ::1; False for a name."""
     try:
         return ipaddress.ip_address(text).is_loopback
     except ValueError:

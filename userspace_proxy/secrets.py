@@ -93,7 +93,7 @@ class Secrets:
         self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]
 
     def remove_certain(self, text: str) -> str:
-        """Return a text for output without certain secrets."""
+        """Return a string for output, without certain secrets."""
         for secret in self._known:
             if secret in text and not _LIKE_A_NAME.fullmatch(secret):
                 text = text.replace(secret, REMOVED)
@@ -108,7 +108,7 @@ class Secrets:
         return REMOVED if text and _SECRET_NAME.search(name) else self.remove(text)
 
     def remove(self, text: str) -> str:
-        """Return a text without any likely secret."""
+        """Return a string without any likely secret."""
         for secret in self._known:
             text = text.replace(secret, REMOVED)
         return _WORD.sub(_word, _NAMED.sub(rf"\1{REMOVED}", self.remove_certain(text)))

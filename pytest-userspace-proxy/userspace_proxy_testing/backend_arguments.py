@@ -19,7 +19,7 @@ from .handler_threads import in_threads, is_coroutine_function
 from .http_serving import HttpHandler, HttpServer
 
 Ready = str | Callable[[SocketAddress], object]
-"""A text to find in a line of its output; or a function of its address, which raises an exception
+"""A string to find in a line of its output; or a function of its address, which raises an exception
 or returns False until the backend is ready."""
 
 
@@ -48,7 +48,7 @@ def read_backends(
 
     Raises:
         TypeError: An item isn't a valid backend.
-        ValueError: An item is a text that isn't an address, or the number is negative.
+        ValueError: An item is a string that isn't an address, or the number is negative.
     """
     if isinstance(backends, int) and not isinstance(backends, bool):
         if backends < 0:

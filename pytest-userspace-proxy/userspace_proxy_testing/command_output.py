@@ -1,4 +1,4 @@
-"""Output of a command: passed on, searched for a text, with its last lines kept."""
+"""Output of a command: passed on, searched for a string, with its last lines kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CommandOutput:
     Args:
         pipe: The read end; closed at its end.
         descriptor: Where to pass the output on: 1 or 2.
-        awaited: A text that a line is expected to contain.
+        awaited: A string that a line is expected to contain.
     """
 
     def __init__(self, pipe: IO[bytes], descriptor: int, awaited: str = "") -> None:

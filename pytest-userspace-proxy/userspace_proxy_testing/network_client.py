@@ -114,7 +114,7 @@ class NetworkClient:
 
         Raises:
             OSError: The kernel's error; ``socket.gaierror`` if a name is unknown.
-            ValueError: A text isn't ``host:port``, or the protocol is unknown.
+            ValueError: A string isn't ``host:port``, or the protocol is unknown.
         """
         if protocol is None:
             protocol = to.protocol if isinstance(to, ProxiedService) else "TCP"

@@ -158,7 +158,7 @@ class LogWriter:
 
 
 async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
-    """Write a text to a descriptor, which the caller closes; return once it is written.
+    """Write a string to a descriptor, which the caller closes; return once it is written.
 
     Raises:
         OSError: The reader has closed the pipe.

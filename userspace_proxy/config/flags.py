@@ -88,7 +88,7 @@ def _values_of(texts: Mapping[str, str]) -> dict[str, Any]:
         try:
             values[name] = parsed(row.flag, text, row.kind.parse)
         except ConfigError:
-            # As in kube-proxy's file, an empty text means the default unless it is a valid value.
+            # As in kube-proxy's file, an empty string means the default unless it is a valid value.
             if text or not (row.kube_field and row.kind.accepts_text):
                 raise
     return values

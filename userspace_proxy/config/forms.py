@@ -29,7 +29,7 @@ _WORKERS_MAX = 64
 def listen_address(default_port: int) -> Kind:
     """Return the kind for a server's listen address; ``disabled`` disables the server.
 
-    So does an empty text in a flag. In a file it means the default, because kubeadm writes it.
+    So does an empty string in a flag. In a file it means the default, because kubeadm writes it.
     """
     return Kind(
         "ADDRESS",
@@ -50,7 +50,7 @@ def dns_address() -> Kind:
 
 
 def folder() -> Kind:
-    """Return the kind for a folder; ``disabled``, or an empty text in a flag, means none."""
+    """Return the kind for a folder; ``disabled``, or an empty string in a flag, means none."""
     return Kind(
         "PATH",
         lambda text: "" if text == "disabled" else TEXT.parse(text),
@@ -149,7 +149,7 @@ DOMAIN = Kind("DOMAIN", _parse_domain)
 NODE_NAME = Kind("NAME", _parse_node_name)
 LABEL_VALUE = Kind("LABEL", _parse_label_value)
 SERVER = Kind("URL", _parse_server)
-# In kube-proxy's file this is a text, not a list; a comma separates the two families.
+# In kube-proxy's file this is a string, not a list; a comma separates the two families.
 JOINED_CIDRS = Kind("CIDR,...", _parse_cidrs, ",".join)
 SERVICE_CIDRS = texts("CIDR,...", parse_cidr, check=_check_any)
 EXTERNAL_CIDRS = texts("CIDR,...", parse_cidr)

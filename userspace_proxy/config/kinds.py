@@ -32,7 +32,7 @@ class Kind:
     accepts_text: bool = True
     """Whether a file may contain text; false for booleans, as in kube-proxy."""
     also_unset: tuple[object, ...] = ()
-    """Values that mean "not set", in addition to an empty text or list, zero and false."""
+    """Values that mean "not set", in addition to an empty string or list, zero and false."""
     is_cumulative: bool = False
     """Whether a repeated flag adds to the first instead of replacing it."""
 
@@ -194,7 +194,7 @@ def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
 
 
 def port_range(default: PortRange) -> Kind:
-    """Return the kind for port ranges; ``0``, ``0-0`` and empty texts mean the default."""
+    """Return the kind for port ranges; ``0``, ``0-0`` and empty strings mean the default."""
     return Kind("RANGE", lambda text: parse_port_range(text) or default, str)
 
 

@@ -71,7 +71,7 @@ _SOCKET_LB = replace(choice("off", "auto", "required"), read_plain=_read_off)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings of one run. Units are in the names; a text is empty if nothing is set.
+    """All settings of one run. Units are in the names; a string is empty if nothing is set.
 
     Networks and addresses are in canonical form; lists keep the order of the file or flag.
     """

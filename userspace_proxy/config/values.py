@@ -59,7 +59,7 @@ def parse_address(text: str) -> str:
 
 
 def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
-    """Parse a server's listen address; None for an empty text, which disables it.
+    """Parse a server's listen address; None for an empty string, which disables it.
 
     Args:
         text: ``10.0.0.1``, ``10.0.0.1:10256``, ``:10256``, ``::``, ``[::]:10256`` or ``fd://3``.
@@ -107,7 +107,7 @@ def parse_cidr(text: str) -> str:
 def parse_port_range(text: str) -> PortRange | None:
     """Parse a port range: ``begin-end``, ``begin+offset`` or a single port.
 
-    Returns None for kube-proxy's forms of "any": an empty text, ``0`` and ``0-0``.
+    Returns None for kube-proxy's forms of "any": an empty string, ``0`` and ``0-0``.
 
     Source: k8s.io/apimachinery/pkg/util/net, PortRange.Set.
     """

@@ -41,7 +41,7 @@ _RETRY_S = 0.25
 _STALL_S = 0.5
 # The longest gap in a pause: callbacks without room are called, and wait again, every _RETRY_S.
 _PAUSE_GAP_S = 1.0
-# The time after a reset at the limit in which further resets don't wait for a stall.
+# How long after a reset at the descriptor limit further resets don't wait for a stall.
 _SHEDDING_S = 5.0
 # The part of the descriptors that is reserved for UDP flows: a sixteenth.
 _FLOWS_PART = 16

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..model import SocketAddress
 
-# The number for both families, which Python's socket module lacks.
+# The socket option's number in both families, which Python's socket module lacks.
 SO_ORIGINAL_DST = 80
 # Struct sockaddr_in and sockaddr_in6 up to the address.
 _IPV4, _IPV4_BYTES = struct.Struct("!2xH4s"), 16

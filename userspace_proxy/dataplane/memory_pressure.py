@@ -29,9 +29,9 @@ from .descriptors import Descriptors
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# The share of a limit from which memory is short. The rest must fit what the kernel and Python
-# allocate within a few milliseconds. The shortage ends at a lower mark, so that the state doesn't
-# flap with each connection.
+# The share of a memory limit in use from which memory is short. The rest must fit what the kernel
+# and Python allocate within a few milliseconds. The shortage ends at a lower mark, so that the
+# state doesn't flap with each connection.
 HIGH = 0.90
 LOW = 0.85
 _SPARED_PART = 64

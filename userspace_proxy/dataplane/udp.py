@@ -53,7 +53,7 @@ from .udp_flows import UdpFlows
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The size of a flow's first datagrams that are kept until the endpoint has answered, to be sent to
+# How much of a flow's first datagrams is kept until the endpoint has answered, to be sent to
 # another endpoint if it refuses: the A and AAAA queries that glibc sends at once, or a QUIC hello,
 # not a bulk transfer. A later refusal isn't about these any more.
 _KEEP_BYTES = 2048

@@ -230,7 +230,7 @@ def _read_weight(weight: object) -> int:
 
 
 def is_address(value: object) -> bool:
-    """Return whether a value is a tuple that starts with a text and a number."""
+    """Return whether a value is a tuple that starts with a string and a number."""
     return (
         isinstance(value, tuple)
         and len(value) >= 2

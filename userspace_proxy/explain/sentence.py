@@ -157,7 +157,7 @@ def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) ->
 
 
 def _which(at: PortFacts | None, ports: Sequence[PortFacts]) -> str:
-    """Return the affected port, family or side if others are served; otherwise an empty text."""
+    """Return the affected port, family or side if others are served; otherwise an empty string."""
     if at is None or all(port is at or port.state.is_problem for port in ports):
         return ""
     names = [f"port {at.port}"] if any(port.port != at.port for port in ports) else []

@@ -24,10 +24,10 @@ from .connection import port_fields
 # The maximum number of calls kept between two reports, at most 5 s apart: as many as the new
 # clients of a busy node.
 CALLS_MAX = 4096
-# The limit per node: as many edges as a table on a page, or a metric, can hold. A node has 110 pods
-# by default.
+# The maximum number of edges per node: as many as a table on a page, or a metric, can hold. A node
+# has 110 pods by default.
 EDGES_MAX = 500
-# The limit per Service port: a load balancer may have any number of clients.
+# The maximum number of edges per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
 # The time without a call after which another client may replace an edge. It also bounds the number
 # of series that a metric has in a day.
@@ -60,7 +60,7 @@ class Calls(msgspec.Struct, frozen=True, array_like=True):
 
 
 def no_pod(_ip: str) -> str:
-    """Return the empty text: no pod is known."""
+    """Return the empty string: no pod is known."""
     return ""
 
 

@@ -142,7 +142,7 @@ def buffered_bytes(sock: _socket.socket) -> int:
     return int(figures[_RECEIVED] + figures[_TO_SEND])
 
 
-# The number from linux/socket.h.
+# The flag's value in linux/socket.h.
 _MSG_MORE = 0x8000
 
 

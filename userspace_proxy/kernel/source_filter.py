@@ -25,7 +25,7 @@ from ..model import Protocol, SocketAddress
 from . import classic_bpf as bpf
 from .classic_bpf import SO_ATTACH_FILTER
 
-# The number from asm-generic/socket.h.
+# The socket option's number in asm-generic/socket.h.
 SO_DETACH_FILTER = 27
 
 _PASS = 0xFFFFFFFF

@@ -184,7 +184,7 @@ def parse_network(text: str) -> Network:
 
 
 def is_ip(text: str) -> bool:
-    """Return whether a text is an IP address."""
+    """Return whether a string is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

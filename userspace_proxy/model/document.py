@@ -47,7 +47,7 @@ _UNSPLIT = ("\n%", *_BREAKS_OF_YAML)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a text."""
+    """One document of YAML or JSON text."""
 
     value: Any
     """Dicts with text keys, lists, text, numbers, booleans, None. Don't change it: an alias and its
@@ -98,14 +98,14 @@ def decode(data: bytes) -> str:
 
 
 class Part(NamedTuple):
-    """A part of a text: one document, or several if the text can't be split."""
+    """A part of YAML or JSON text: one document, or several if it can't be split."""
 
     text: str
     lines_before: int
 
 
 def split_documents(text: str) -> list[Part]:
-    """Split a text into its documents; the parts can be parsed one by one.
+    """Split YAML or JSON text into its documents; the parts can be parsed one by one.
 
     JSON objects may follow each other without ``---``, as in kubectl. Empty documents are omitted,
     which is 50 times as fast as parsing them.

@@ -1,4 +1,4 @@
-"""Reads a text as kubectl reads its own files: only the first document, and lenient YAML 1.1.
+"""Reads YAML as kubectl reads its own files: only the first document, and lenient YAML 1.1.
 
 Rule 1: duplicate keys, keys that aren't text and other programs' tags are accepted. A file that
 people share between programs is read no more strictly here.

@@ -13,7 +13,7 @@ import shlex
 from ..secrets import without_secrets
 
 SHOWN_MAX = 100
-"""The maximum length of a text in a message; an annotation may have 256 KiB."""
+"""The maximum length of a quoted string in a message; an annotation may have 256 KiB."""
 
 
 def quoted(value: object) -> str:
@@ -44,7 +44,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return a text without secrets, with all but newlines and tabs made printable."""
+    """Return a string without secrets, with all but newlines and tabs made printable."""
     lines = without_secrets(text).split("\n")
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
 

@@ -99,7 +99,7 @@ def check_number(number: int, path: str) -> None:
 def check_word(
     text: str | None, path: str, words: Collection[str], *, may_be_empty: bool = True
 ) -> None:
-    """Check that a text is one of a few words; it may be missing."""
+    """Check that a string is one of a few words; it may be missing."""
     if text is None or (not text and may_be_empty):
         return
     if text not in words:

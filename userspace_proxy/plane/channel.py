@@ -71,7 +71,7 @@ class Channel(Generic[In, Out]):
 
     Incoming messages have the type ``reads``, which msgspec validates. ``receive`` is called with
     each message and its descriptors, which the callee closes; ``lost`` is called once, with an
-    empty text if the other side has ended or doesn't read, otherwise with the defect of its
+    empty string if the other side has ended or doesn't read, otherwise with the defect of its
     message; ``read_for`` after each loop iteration that reads, with its seconds. If ``unknown`` is
     given, messages of other types are skipped, and it is called with the defect. A frame longer
     than ``max_frame_bytes`` is malformed.

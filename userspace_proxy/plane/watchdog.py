@@ -22,7 +22,8 @@ BEAT_S = 0.6
 LOOK_S = 0.25
 # The charge from which a worker is considered hung.
 HUNG_S = 1.0
-# The limit while a worker starts: it imports modules, perhaps from a cold disk.
+# The charge from which a starting worker is considered hung: it imports modules, perhaps from a
+# cold disk.
 HUNG_IN_START_S = 10.0
 
 # R: runs or waits for a CPU; D: waits for a disk, where killing has no effect (proc_pid_stat(5)).

@@ -52,7 +52,7 @@ from .worker import Worker
 
 # The maximum size of waiting log lines; further lines are dropped, because the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
-# The number of groups opened between two reports that means a start; most of their memory stays.
+# How many groups opened between two reports count as a start; most of their memory stays.
 _MANY_GROUPS = 256
 
 # How long a worker serves without a control process. A kubelet waits for up to 5 minutes before it

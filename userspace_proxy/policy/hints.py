@@ -28,7 +28,7 @@ def not_meant_reason(
         by_priority: The endpoints may have different priorities.
 
     Returns:
-        None if hints don't decide. The function returns an empty text if the endpoint is meant.
+        None if hints don't decide. The function returns an empty string if the endpoint is meant.
     """
     if not by_priority:
         return _not_meant_reason(ready, facts)

@@ -19,7 +19,7 @@ from .endpoint_index import EndpointIndex, PortName
 from .preferences import have_preferences
 from .usable import ENDPOINTS_MAX, EndpointVerdict, Refusals, Usable, judge_alone
 
-# The share of changed endpoints above which judging all endpoints is as fast.
+# If more than this share of the endpoints has changed, judging all of them is as fast.
 _SHARE = 0.25
 # The maximum number of endpoints searched for one that proves that no endpoint is preferred.
 _TRIES = 100

@@ -376,7 +376,7 @@ class HolderLease:
         """Report why a workload isn't scaled to zero, once per Service that names it.
 
         Args:
-            awake_reasons: Reasons by Service; an empty text isn't reported.
+            awake_reasons: Reasons by Service; an empty string isn't reported.
         """
         logged: set[str] = set()
         for service, why in awake_reasons.items():

@@ -32,14 +32,14 @@ MAX_CONNECTIONS = 128
 # The time limit for a connection's first request. A probe sends its request at once; the kubelet's
 # own timeout is 1 s by default.
 FIRST_REQUEST_S = 2.0
-# The time limit for a request. The largest answer, the metrics of 10,000 Services, takes a few
-# seconds.
+# The time limit for a request with its answer. The largest answer, the metrics of 10,000 Services,
+# takes a few seconds.
 REQUEST_S = 60.0
 # The size of a chunk: as much as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
-# The limit for all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes 75
-# MiB, their metrics less. A few clients read both at a time; no other answer needs more than a
-# chunk.
+# How many bytes all clients of a server together may leave unread. The JSON of 10,000 Services with
+# 20 endpoints each takes 75 MiB, their metrics less. A few clients read both at a time; no other
+# answer needs more than a chunk.
 UNREAD_BYTES = 128 * 1024 * 1024
 
 CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]

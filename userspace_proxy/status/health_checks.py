@@ -148,7 +148,7 @@ class HealthCheckPorts:
         return assigned, problems
 
     async def _open(self, at: SocketAddress) -> str:
-        """Open one listener; return why that failed, or an empty text."""
+        """Open one listener; return why that failed, or an empty string."""
         try:
             sock = listen(socket.AF_INET6 if ":" in at.ip else socket.AF_INET, at, is_v6_only=True)
         except OSError as exc:

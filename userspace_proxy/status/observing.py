@@ -155,7 +155,7 @@ class Observing:
         """Add the calls that a worker has counted.
 
         Args:
-            pod_of: Returns the pod that has an address now, ``namespace/name``, or an empty text.
+            pod_of: Returns the pod that has an address now, ``namespace/name``, or an empty string.
         """
         self._edges.add(calls, left_out, self._clock(), pod_of)
 

@@ -191,7 +191,7 @@ def id_of(words: Iterable[str]) -> str:
 
 
 def address_in_order(address: str) -> tuple[int, bytes, int]:
-    """Return a sort key: numeric order of addresses, after empty texts and then names."""
+    """Return a sort key: numeric order of addresses, after empty strings and then names."""
     try:
         dialled = SocketAddress.read(address)
         packed = pack_ip(dialled.ip)

@@ -62,7 +62,7 @@ class NodeFinding:
 
 
 class OtherSetting(NamedTuple):
-    """A setting that differs from most nodes'; values are texts or JSON; empty: the default."""
+    """A setting that differs from most nodes'; values are strings or JSON; empty: the default."""
 
     here: str
     usual: str

@@ -223,7 +223,7 @@ def _endpoint(endpoint: MergedEndpoint) -> str:
 
 
 def _traffic(port: MergedPort) -> str:
-    """Return the traffic of a Service port that is ok as text; otherwise an empty text."""
+    """Return the traffic of a Service port that is ok as text; otherwise an empty string."""
     if port.level is not Level.OK:
         return ""
     sums = port.sums

@@ -211,11 +211,11 @@ TRICKS: Sequence[str] = (
     "\u202egnp.exe\u2066\r\nlevel: ok\n\x9b31m",
     "'\"`$(id);|&\x00\\",
 )
-"""Texts that a terminal or browser would execute, and texts that forge lines."""
+"""Strings that a terminal or browser would execute, and strings that forge lines."""
 
 
 def forged(facts: StatusFacts, trick: str) -> StatusFacts:
-    """Return facts with a text from TRICKS in every field that people read."""
+    """Return facts with a string from TRICKS in every field that people read."""
     ports = [
         msgspec.structs.replace(
             port,

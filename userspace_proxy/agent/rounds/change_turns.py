@@ -25,15 +25,15 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# The time per endpoint with preferences, hints or a policy on a slow core, including listeners and
-# workers.
+# A round's time per endpoint with preferences, hints or a policy on a slow core, including
+# listeners and workers.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
 # The additional time for a new port, whose listener is opened.
 _OPEN_S = 2e-4
-# The time per slice of any size: the plan reads it, in 1 µs on a fast core.
+# A round's time per slice of any size: the plan reads it, in 1 µs on a fast core.
 _SLICE_S = 2e-6
-# The time per element of the kernel path, including its slots.
+# A round's time per element of the kernel path, including its slots.
 _ELEMENT_S = 1e-5
 # The length of a namespace's turn in one round; a change may wait for two turns.
 _TURN_S = 0.05

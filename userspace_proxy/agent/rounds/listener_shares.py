@@ -96,7 +96,7 @@ class ListenerShares:
                     return
 
     def excess(self, key: PortKey) -> str:
-        """Return a text if the port's Service or namespace has its full share; else empty."""
+        """Return the reason if the port's Service or namespace has its full share; else empty."""
         held, service = self._held, key.name.service
         total = held.services.total
         for scope, count in (

@@ -14,7 +14,7 @@ from ...policy import PolicyOptions
 from ...status.listening import ListenAt
 
 WriteText = Callable[[str], Awaitable[None]]
-"""Writes a text, and returns once it is written; may raise OSError."""
+"""Writes a string, and returns once it is written; may raise OSError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ _log = FieldLogger("userspace_proxy.agent")
 LOOK_EVERY_S = 60.0
 # The interval of checks of nftables' generation number; a check costs 30 µs.
 _CHECK_EVERY_S = 0.5
-# The share of a CPU that reading may take: one reading takes some 10 ms, and seconds with 100,000
-# rules. This program's own changes cause readings, too.
+# The share of a CPU that reading firewall rules may take: one reading takes some 10 ms, and seconds
+# with 100,000 rules. This program's own changes cause readings, too.
 _SHARE = 0.02
 # The interval for the legacy table nat, in which this program may have 100,000 rules.
 _NAT_EVERY_S = 300.0

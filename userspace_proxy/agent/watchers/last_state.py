@@ -36,7 +36,8 @@ CONFIRM_S = 60.0
 """Seconds between two records that an unchanged state is current."""
 # How long a change waits for further ones before the state is written.
 _PERIOD_S = 5.0
-# The maximum average rate. A large cluster changes all the time: this is at most 9 GB a day.
+# The maximum average rate of writes. A large cluster changes all the time: this is at most 9 GB a
+# day.
 _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
 # How long a stop waits for the last write: the disk may be slow or hang.

@@ -26,11 +26,11 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 LOOK_EVERY_S = 1.0
-# The share of used entries from which the table counts as full. Ended entries are replaced at once,
-# so a full table is rarely seen with its last entry in use.
+# The share of conntrack entries in use from which the table counts as full. Ended entries are
+# replaced at once, so a full table is rarely seen with its last entry in use.
 _FULL = 0.99
-# The share below which the table no longer counts as full: lower than _FULL, so that a table at its
-# limit isn't reported repeatedly.
+# The share of conntrack entries in use below which the table no longer counts as full: lower than
+# _FULL, so that a table at its limit isn't reported repeatedly.
 _ROOM = 0.9
 
 

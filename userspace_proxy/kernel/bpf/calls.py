@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from .objects import KINDS, BpfObject, MapSpec
 
-# The number of bpf(2). Source: asm/unistd.h.
+# The system call number of bpf(2), by architecture. Source: asm/unistd.h.
 _NUMBER = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _LOAD, _PIN, _PINNED = 0, 1, 2, 3, 5, 6, 7
 _PROGRAM_BY_ID, _INFO, _QUERY, _TYPES_LOAD = 13, 15, 16, 18

@@ -53,7 +53,7 @@ _UPDATE = "get and update"
 
 
 async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload, may: May) -> str:
-    """Scale from zero to one replica; return why that failed, or an empty text."""
+    """Scale from zero to one replica; return why that failed, or an empty string."""
     path, resource = _scale_of(namespace, workload)
     try:
         response = await client.get(path, {})

@@ -4,7 +4,7 @@
                                             └─▶ changes (``userspace_proxy.status.stream``)
 
 Rule 1: agents' claims are text: they are escaped, characters that hide or reverse text are written
-as in JSON, and long texts are truncated.
+as in JSON, and long strings are truncated.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def page_of(parts: Parts, asked: Selection) -> bytes:
 
 
 def cut(text: str) -> str:
-    """Return a text, or the beginning of a long one."""
+    """Return a string, or the beginning of a long one."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

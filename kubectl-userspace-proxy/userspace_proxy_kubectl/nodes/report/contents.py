@@ -52,7 +52,7 @@ class Contents:
     """One report's files.
 
     Args:
-        scrubber: Treats texts; has all names that could be listed.
+        scrubber: Treats strings; has all names that could be listed.
     """
 
     def __init__(self, material: Material, scrubber: Scrubber) -> None:

@@ -80,7 +80,7 @@ def unserved(all_nodes: AllNodes) -> list[str]:
 
 
 async def make_scrubber(client: ApiClient, key: bytes | None) -> tuple[Scrubber, str]:
-    """Return the scrubber, and why not all names are known (or an empty text).
+    """Return the scrubber, and why not all names are known (or an empty string).
 
     Args:
         client: Open; its own credentials count as secrets, too.
@@ -204,7 +204,7 @@ async def learn_all(client: ApiClient, pseudonyms: Pseudonyms) -> str:
     """List and learn all names, so that an anonymous report hides them everywhere.
 
     Returns:
-        Why some names can't be listed, or an empty text.
+        Why some names can't be listed, or an empty string.
     """
     kinds = (
         ("/api/v1/nodes", "node"),

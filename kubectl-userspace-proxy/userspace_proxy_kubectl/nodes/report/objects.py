@@ -81,7 +81,7 @@ class _Items:
 
 
 async def _read(client: ApiClient, namespace: str, name: str, taken: _Items) -> str:
-    """Read the lists; return why one is incomplete, or an empty text."""
+    """Read the lists; return why one is incomplete, or an empty string."""
     try:
         async with asyncio.timeout(WITHIN_S):
             for start, kind, query in (

@@ -115,7 +115,7 @@ class Pseudonyms:
         self._taken: set[str] = set()
         # Cost: 24 hashes for an address of 10.0.0.0/8.
         self.address = functools.lru_cache(maxsize=1 << 16)(self._of_address)
-        """Return the pseudonym of an address or network; other texts are returned as they are."""
+        """Return the pseudonym of an address or network; other strings are returned as they are."""
 
     def learn(self, kind: str, names: Iterable[str]) -> None:
         """Register names to hide; the first kind of a name stays.
@@ -159,7 +159,7 @@ class Pseudonyms:
         return f"{network.network_address if is_network else hidden}/{length}"
 
     def hide(self, text: str) -> str:
-        """Return a text with each name and address replaced.
+        """Return a string with each name and address replaced.
 
         Call it only once: it would replace the addresses in its result again.
         """

@@ -1,4 +1,4 @@
-"""Makes values safe for an archive by treating every text in them, according to types.
+"""Makes values safe for an archive by treating every string in them, according to types.
 
     AllNodes ──each text: secrets removed, names replaced──▶ AllNodes of the same form
 
@@ -45,7 +45,7 @@ _NAMES = {
 }
 """Fields with names, and the names' kinds."""
 _FIELDS_BY_TYPE: Mapping[tuple[type, str], str] = {
-    # The field also contains texts such as ``conflict shop/web``.
+    # The field also contains strings such as ``conflict shop/web``.
     (Problem, "kind"): "what",
     (RejectedFacts, "name"): "service",
     (SteeringState, "name"): "kind",
@@ -58,7 +58,7 @@ _KEYED_BY_WORDS = frozenset({"settings"})
 
 
 class Scrubber:
-    """The treatment of each text.
+    """The treatment of each string.
 
     Args:
         pseudonyms: None: names and addresses stay.
@@ -67,16 +67,16 @@ class Scrubber:
     def __init__(self, secrets: Secrets, pseudonyms: Pseudonyms | None = None) -> None:
         self.secrets = secrets
         self.pseudonyms = pseudonyms
-        # Cost: a hundred nodes' answers contain the same million texts.
+        # Cost: a hundred nodes' answers contain the same million strings.
         self._short = functools.lru_cache(maxsize=1 << 17)(self._safe)
         self._short_word = functools.lru_cache(maxsize=1 << 12)(secrets.remove)
 
     def text(self, text: str) -> str:
-        """Return a text in the form that the archive may contain."""
+        """Return a string in the form that the archive may contain."""
         return self._short(text) if len(text) <= _SHORT_MAX else self._safe(text)
 
     def word(self, text: str) -> str:
-        """Return a text without names in the form that the archive may contain."""
+        """Return a string without names, in the form that the archive may contain."""
         return self._short_word(text) if len(text) <= _SHORT_MAX else self.secrets.remove(text)
 
     def _safe(self, text: str) -> str:
@@ -89,20 +89,20 @@ class Scrubber:
         return text if self.pseudonyms is None else self.pseudonyms.name(text, kind)
 
     def learn(self, value: object) -> None:
-        """Learn a value's names, before any text is changed."""
+        """Learn a value's names, before any string is changed."""
         if self.pseudonyms is not None:
             for kind, name in _names_in(value, ""):
                 self.pseudonyms.learn(kind, [name])
             self._short.cache_clear()
 
     def learn_from(self, text: str) -> None:
-        """Learn the names in a text that their form reveals."""
+        """Learn the names in a string that their form reveals."""
         if self.pseudonyms is not None:
             self.pseudonyms.hide(text)
             self._short.cache_clear()
 
     def value(self, value: _T) -> _T:
-        """Return a copy of a value with each text treated."""
+        """Return a copy of a value with each string treated."""
         changed: _T = self._changed(value, "")
         return changed
 
