@@ -63,7 +63,7 @@ class Api:
         try:
             status, said = self._send(method, path, text, headers)
         except (OSError, http.client.HTTPException):
-            # It was started anew.
+            # The API server may have been restarted.
             self.close()
             status, said = self._send(method, path, text, headers)
         return status, json.loads(said)

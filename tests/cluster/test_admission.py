@@ -276,7 +276,7 @@ def test_equal_objects_give_equal_plans_causes_and_texts_from_files_and_api_serv
         # With host names for DNS, both have read the same.
         assert from_files.snapshot == stored_objects.all(with_headless=True).snapshot
         for key in services:
-            # It doesn't read all Services of other namespaces, whose addresses may be the same.
+            # A read of one Service omits some of other namespaces, whose addresses may be the same.
             assert seen(stored_objects.one(key), key) == seen(of_one_service(kept.stored, key), key)
 
     is_same()

@@ -17,7 +17,7 @@ _PROMETHEUS = "github.com/prometheus/prometheus"
 _HELM = "helm.sh/helm/v3"
 _ACTIONLINT = "github.com/rhysd/actionlint"
 
-# It checks and tests alert rules, and needs no service discovery, which is most of the code.
+# promtool checks and tests alert rules. It needs no service discovery, which is most of the code.
 PROMTOOL = Target(
     "promtool",
     f"{_PROMETHEUS}/cmd/promtool",

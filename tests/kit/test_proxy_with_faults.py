@@ -127,7 +127,7 @@ def test_a_service_removed_in_a_thread_loses_its_faults():
 
 def test_the_blocking_proxy_offers_every_call_without_await():
     names = {name for name in dir(ProxyWithFaults) if not name.startswith("_")}
-    # It is a way to create one.
+    # in_thread() creates a blocking proxy.
     for name in names - OTHERS - {"in_thread"}:
         call, awaited = getattr(BlockingProxyWithFaults, name), getattr(ProxyWithFaults, name)
         assert not inspect.iscoroutinefunction(call), name

@@ -49,7 +49,7 @@ class Agent:
             for name in own_namespace_environment(node.pid):
                 del self.environment[name]
         if steering == "local-without-nftables":
-            # It imports the package before the working directory is searched.
+            # The agent imports the package before the working directory is searched.
             folders = folder_without_nftables(folder), Path(__file__).parents[2]
             self.environment["PYTHONPATH"] = os.pathsep.join(map(str, folders))
         self.steering = steering.partition("-")[0]
@@ -193,7 +193,7 @@ class Agent:
     def kill(self) -> None:
         """Kill it and its workers with SIGKILL, and wait for their end; idempotent."""
         if self.process is not None:
-            # It mustn't start another one meanwhile.
+            # A stopped agent can't start another worker meanwhile.
             self.process.send_signal(signal.SIGSTOP)
             children = child_pids(self.process.pid)
             self.kill_control()

@@ -154,7 +154,7 @@ class EndpointWorld:
 
     def address(self, client, name, version):
         if client == "laptop" and version == 6:
-            # It has no route to the range of the ClusterIPs.
+            # The laptop has no route to the range of the ClusterIPs.
             return str(self.testbed.node.ip6), NODE_PORT + self.numbers[name]
         return CLUSTER_IPS[version].format(self.numbers[name]), PORT
 

@@ -165,7 +165,7 @@ def test_a_slow_reader_and_single_packet_losses_are_not_reported_as_loss(testbed
                 sock.sendall(b"large")
             sock.settimeout(WAIT_S)
             assert sock.recv(4) == b"head"
-            # It reads nothing for a while, and leaves with unread bytes.
+            # The client reads nothing for a while, and closes with unread bytes.
             wait_until_probed(testbed)
     said = "Served by 1 endpoint"
     wait_for(said, lambda: state(testbed)["sentence"].startswith(said))

@@ -115,7 +115,7 @@ def test_a_link_reports_its_program_and_cgroup_and_can_be_replaced(
     assert calls.attached(section, place)[1] == [before.program]
     assert calls.program_name(before.program) == "connect4"
     hooks.lead(FRONTEND, web)
-    # It lets all dials be: R0 = 1.
+    # The other program lets all dials pass unchanged: R0 = 1.
     other = calls.load_program(section, struct.pack("=BBhi", 0xB7, 0, 0, 1) + RETURN)
     calls.replace_program(link, other)
     info = calls.program_info(other)

@@ -232,7 +232,7 @@ def test_an_ejection_for_all_clients_is_prolonged_by_failed_probes(stage: Stage)
         assert lasts_s - 1 < until - time.monotonic() <= lasts_s
         assert list(hooks.ejected()) == [at]
         assert lasts_s - 1 < hooks.ejected()[at] <= lasts_s
-        # It is in force.
+        # The ejection is already in force.
         assert hooks.eject(*at, refused) is None
         begin_probe(hooks)
         assert hooks.ejected() == {at: 0.0}
@@ -304,7 +304,7 @@ def test_state_of_a_previous_process_is_read_again_after_a_failure(
         term = term_s(stage)
         second.repair()
         assert second.state.problem == "Invalid argument"
-        # It is led as before, and no longer than without a process.
+        # The frontend is translated as before, and no longer than without a process.
         assert stage.outcome(WEB) == str(WEB.address)
         assert term_s(stage) < term
     second.change({CART: None})

@@ -76,7 +76,7 @@ class WrongServers:
 
     def _answer_late(self, server: socket.socket) -> None:
         timer = threading.Timer(_LATE_S, server.sendto, server.recvfrom(4096))
-        # It ends before the socket does.
+        # The timer ends before the socket is closed.
         self._stack.callback(timer.join)
         timer.start()
 

@@ -77,7 +77,7 @@ class MemoryRig(Rig):
 def memory_limit(rig: MemoryRig) -> Iterator[None]:
     laptop = rig.testbed["laptop"]
     for _ in range(READERS):
-        # It may be reset before it has asked for anything.
+        # The reader may be reset before it has sent its request.
         with contextlib.suppress(ConnectionError):
             laptop.dial(BULK.address).sendall(b"100000000\n")
     yield

@@ -219,7 +219,7 @@ class _Drawing:
         """Return what a party does; most end orderly."""
         rng = self._rng
         if self._lasts_s > _LONG_S and self._is(0.06):
-            # It speaks now and then, for longer than a connection may be idle.
+            # The party sends now and then, for longer than a connection may be idle.
             return tuple((round(9 * rng.random(), 3), SEND, rng.randint(1, 9)) for _ in range(9))
         largest = rng.choice((20, 300, 3 * self._node.buffer_bytes, 4000))
         pace_s = rng.choice((0.001, 0.01, 0.2))

@@ -172,7 +172,7 @@ class Flows:
         if flow is not None:
             flow.closed_at = self._world.timeline.now
             if flow.client is None and core.tries:
-                # It was dialled, and the kernel had nothing to send its datagram with.
+                # The flow was dialled, but the kernel couldn't send its datagram.
                 self._counts[flow.service, "flows"] += 1
             for promise in self._world.promises:
                 promise.closed(core)

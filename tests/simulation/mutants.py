@@ -153,7 +153,7 @@ def judge(half: str, label: str, seeds: int) -> Record:
     ran = _run(_MOST_SEEDS_S, "-m", "tests.simulation", *arguments)
     record["seeds_s"] = ran.cpu_s
     if ran.status != 0:
-        # It may also end the process, or not even be imported.
+        # The mutant may also end the process, or fail to import.
         return {**record, "by": "seeds", "what": ran.found(r"^(seed \d+: .*)$")}
     return record
 

@@ -147,7 +147,7 @@ class Network:
             client.fail(errno.ECONNREFUSED)
             return
         if len(listening.queue) > listening.backlog:
-            # It would send its SYN again.
+            # A client's kernel would resend its SYN.
             self.timeline.after(1.0, self._arrive_at_node, client)
             return
         client.joins(listening)

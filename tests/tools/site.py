@@ -151,7 +151,7 @@ def build(root: Path, target: Path) -> Iterator[str]:
             [*command, "-f", "mkdocs.yml"], cwd=folder, capture_output=True, text=True
         )
         if done.returncode != 0:
-            # It prints the problems, and raises an exception because there are some.
+            # zensical prints the problems, and raises an exception because there are some.
             text = f"{done.stdout}{done.stderr.partition('Traceback')[0]}"
             yield f"zensical:\n{_COLOUR.sub('', text)}"
             return

@@ -41,7 +41,7 @@ async def test_latencies_add_up_and_do_not_lower_the_rate():
         began = clock()
         sent = b"x" * 8_000_000
         assert await ask(faults, sent) == sent
-        # It would be 20 s if each read waited for the one before.
+        # The answer would take 20 s if each read waited for the one before.
         assert 0.07 <= clock() - began < 15
 
 

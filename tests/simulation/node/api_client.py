@@ -123,7 +123,7 @@ class SimulatedClient:
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
         """Part of ApiClient."""
-        # It may be changed before it arrives.
+        # The caller may change the body before it arrives.
         return await self._whole(method, path, {}, json.loads(json.dumps(body)))
 
     @asynccontextmanager

@@ -24,7 +24,7 @@ def with_nodes(rng: Random, plan: Plan) -> Plan:
     return replace(
         plan,
         features=plan.features | {"other Nodes"},
-        # They are listed before and behind this node's.
+        # The other Nodes are listed before and after this node's objects.
         objects=(*there[:1], *plan.objects, *there[1:]),
         events=tuple(sorted(events, key=lambda event: event.at)),
     )

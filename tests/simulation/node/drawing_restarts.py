@@ -93,7 +93,7 @@ def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
     for _ in range(5):
         yield client_of(rng, item, at + 0.3 + 3.0 * rng.random(), NODE_IP)
     if rng.random() < 0.4:
-        # It ends before its first round, and what the last agent has left ends with it.
+        # The agent ends before its first round, and what the last agent has left ends with it.
         yield Event(at + rng.choice([1.0, 3.0]), END)
 
 

@@ -46,7 +46,7 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
     lock.take()
     lock.release()
     taken.report_serving()
-    # It has become another program, which ignores a first signal.
+    # The holder has become another program, which ignores a first signal.
     holder.send_signal(signal.SIGTERM)
     assert holder.poll() is None
     holder.stdin.close()

@@ -65,7 +65,7 @@ def test_root_without_net_admin_cannot_take_over_the_node(holder):
         " (run as root and grant NET_ADMIN)\n"
         '["HandOverRefused","hands over only to a process that has NET_ADMIN"]\n'
     )
-    # It continues.
+    # The holder continues.
     holder.terminate()
     assert holder.wait(20) == 3
 

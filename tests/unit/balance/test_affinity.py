@@ -44,7 +44,7 @@ def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
     former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
     former.remember(ALICE, POD_A, now=1000.0)
     former.remember(BOB, POD_A, now=1010.0)
-    # It has been seen since.
+    # The client BOB has been seen since.
     table.remember(BOB, POD_B, now=5.0)
     table.restore(former.each(now=1020.0), now=10.0)
     usable = {POD_A, POD_B}

@@ -139,7 +139,7 @@ class TestAffinity:
     def test_affinity_does_not_retry_a_tried_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
-        # It was tried and not ejected: as when source ports to it run out.
+        # The endpoint was tried and not ejected: as when source ports to it run out.
         assert balancer.pick(ALICE, 1.0, tried=[POD_A]) == POD_B
 
     def test_a_client_leaves_an_endpoint_that_failed_for_another_client(self):

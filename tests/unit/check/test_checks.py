@@ -50,7 +50,7 @@ NODE = ["kube-proxy", "kernel", "ports", "firewall", "client addresses"]
     ("steering", "expected"),
     [
         pytest.param("nftables", [*INPUT, *STEERING, *NODE, "routes", "limits"], id="nftables"),
-        # It creates routes to ClusterIPs itself.
+        # Steering `local` creates routes to ClusterIPs itself.
         pytest.param("local", [*INPUT, *STEERING, *NODE, "limits"], id="local"),
         pytest.param("none", [*INPUT, "steering", "limits"], id="none"),
     ],
@@ -65,7 +65,7 @@ def test_required_hooks_are_checked_after_steering(node, manifests, tmp_path):
     hooks = {"socket_lb": "required", "socket_lb_cgroup": str(tmp_path)}
     found = check_settings(Settings(manifests=manifests, steering="nftables", **hooks), ())
     assert topics(found)[: len(INPUT) + len(STEERING) + 1] == [*INPUT, *STEERING, "socket LB"]
-    # It is no folder of cgroup v2, or the test may not hook connect().
+    # The folder isn't of cgroup v2, or the test may not hook connect().
     assert [f.mark for f in found if f.topic == "socket LB"] == [Mark.ERROR]
 
 

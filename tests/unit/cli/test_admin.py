@@ -145,7 +145,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"all is well")
     def log_message(self, *_args):
         pass
-# It looks for names in files that this user can't read.
+# HTTPServer looks up names in files that this user can't read.
 http.server.HTTPServer.server_bind = http.server.socketserver.TCPServer.server_bind
 os.seteuid({OTHER_UID})
 server = http.server.HTTPServer(("127.0.0.1", 0), Handler)

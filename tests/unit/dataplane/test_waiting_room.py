@@ -254,7 +254,7 @@ async def test_a_new_client_waits_behind_earlier_clients(rig):
 async def test_a_freed_slot_is_not_kept_for_a_departed_client(timed, timers):
     pod, web, server = await at_its_limit(timed)
     (gone,) = await waiting(timed, web, 1)
-    # It has its turn, and finds no room.
+    # The client has its turn, and finds no room.
     timers.advance(RETRY_S)
     await turns(5)
     gone.reset()

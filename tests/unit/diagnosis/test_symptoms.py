@@ -69,7 +69,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_recent_failures():
     never = counted(EndpointCounters(), OTHER)
     facts = found(minute, before, refused, never)
     assert facts == LastMinuteFacts(8, 12, cause=lately_of(refuses(POD), 12, 5.0))
-    # It is in the past, or another one that fails now is the cause.
+    # The refusal is in the past, or another endpoint that fails now is the cause.
     assert found(minute, refused, now=5.0 + LAST_MINUTE_S).cause is None
     failing_now = EndpointCounters()
     failing_now.dials.failed(5.0, Failure.REFUSED)

@@ -115,7 +115,7 @@ def test_the_parameters_and_nesting_of_a_cause_are_bounded():
     chain = silent(AT)
     for _ in range(20):
         chain = silent(AT).replace(before=chain)
-    # It is no longer the same cause, but has its words.
+    # What is read is no longer the same cause, but has its words.
     read = through_json(chain)
     assert (read.before, say(read)) == (None, say(chain))
 

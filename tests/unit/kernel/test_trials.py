@@ -172,7 +172,7 @@ def test_without_ipv6_an_ipv6_socket_fails_to_open(monkeypatch):
 
 @pytest.mark.parametrize("part", ["socket filters", "reuseport filters"])
 def test_a_filter_rejected_by_the_kernel_is_missing(monkeypatch, part):
-    # It loads outside a packet.
+    # 0xFFFF isn't a valid instruction code.
     monkeypatch.setattr(trials, "_PASS", [(0xFFFF, 0, 0, 0)])
     assert try_parts([part]) == {part: errno.EINVAL}
 

@@ -247,7 +247,7 @@ async def test_an_address_in_use_is_an_error_with_a_remedy(address):
 
 async def test_a_program_on_the_same_port_of_another_address_is_not_named():
     with socket.socket() as taken, socket.socket() as other:
-        # It has the address, but isn't seen, as it doesn't listen.
+        # The first socket has the address, but isn't found, because it doesn't listen.
         taken.bind(("127.0.0.3", 0))
         address = SocketAddress(*taken.getsockname())
         other.bind(("127.0.0.4", address.port))

@@ -38,7 +38,7 @@ KINDS = {
     "Node": ("V1Node", WireNode),
 }
 METADATA = "Metadata of all of them"
-# They identify the kind of an object, and metadata has a section of its own.
+# These fields identify the kind of an object, and metadata has a section of its own.
 _OF_ALL = ("apiVersion", "kind", "metadata")
 # Of lists, not of objects.
 _OF_LISTS = ("continue",)

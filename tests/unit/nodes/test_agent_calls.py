@@ -166,7 +166,7 @@ async def test_an_excessive_stream_is_closed(agents, client, part):
 
 
 async def test_after_each_change_a_stream_waits_nine_times_as_long(agents, client):
-    # It takes so long that the next line is there before.
+    # Parsing a change takes so long that the next line arrives meanwhile.
     change = b'{"ports": [' + b",".join([b"{}"] * 5_000) + b"]}\n"
 
     async def send_changes(request, send):

@@ -73,7 +73,7 @@ async def test_an_orphan_serves_and_hands_over_its_sockets(orphan):
     assert address_of(sock) == at
     assert previous_workers.take(TCP, at) == []
     assert list(previous_workers.kept) == ["a table"]
-    # It still accepts clients; open connections continue.
+    # The previous worker still accepts clients; open connections continue.
     await orphan.pair(at, pod)
     client.sock.send(b"still here")
     assert await server.read_exactly(10) == b"still here"
@@ -126,7 +126,7 @@ async def test_sockets_are_in_the_order_of_worker_indexes(idle, worker):
     first = idle.keep(socket.create_server(("127.0.0.1", 0), reuse_port=True))
     at = SocketAddress(*first.getsockname())
     second = idle.keep(socket.create_server((at.ip, at.port), reuse_port=True))
-    # It is the second worker, and has stood in for the first one.
+    # The sender is the second worker, which was the first one's substitute.
     worker.hand_over(second, worker=1)
     worker.hand_over(first, worker=0, is_last=True)
     assert await worker.previous_workers.adopt() == 2

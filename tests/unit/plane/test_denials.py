@@ -48,7 +48,7 @@ def test_a_report_soon_after_a_change_counts_as_before_it():
     denials = make_denials()
     denials.change(B, 10.0)
     denials.add(4, 10.0 + REPORT_S / 2)
-    # It was due just after the change, and the worker was busy.
+    # The report was due just after the change, but the worker was busy.
     denials.add(1, 10.0 + REPORT_S + 2.0)
     assert dropped(denials) == {FORMER: Dropped(8, 5.0, 17.0)}
 

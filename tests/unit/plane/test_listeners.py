@@ -382,7 +382,7 @@ async def test_when_descriptors_are_short_a_listener_has_one_socket_or_none(make
         pool.service(pod.address)
     sizes = [len(service.listener.workers) for service in services]
     assert sizes == [2] * twice + [1] * once
-    # They take turns, and each serves.
+    # The workers take turns at listeners with one socket, and each listener serves.
     assert {service.listener.workers for service in services[-4:]} == {(0,), (1,)}
     for service in services[-4:]:
         pool.keep(await dial(service.address))

@@ -14,7 +14,7 @@ from userspace_proxy.plane.reuseport import choose_by_chance, choose_by_client, 
 from ..dataplane.peers import UdpPeer, family_of
 
 IPV4 = [f"127.{n}.{n + 9}.{80 - n}" for n in range(60)]
-# They aren't routed, but a datagram to this node itself may have such a sender.
+# These addresses aren't routed, but a datagram to this node itself may have such a sender.
 IPV6 = [f"2001:db8:{a:x}::{b:x}" for a in range(5) for b in range(1, 9)]
 TIMES = 3
 

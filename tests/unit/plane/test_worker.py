@@ -144,7 +144,7 @@ async def test_a_report_contains_the_remaining_memory(control):
 
 
 async def test_loop_iterations_for_commands_are_counted(control):
-    # It has no socket but the channel's, so these are all.
+    # The worker has no socket but the channel's, so these iterations are all.
     before, after = await control.status(), await control.status()
     assert sum(after.iterations) > sum(before.iterations)
     assert after.iterations_s > before.iterations_s

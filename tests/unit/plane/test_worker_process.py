@@ -163,7 +163,7 @@ async def test_sockets_sent_by_a_worker_are_closed(start):
 
 
 async def test_only_the_worker_sending_malformed_messages_is_killed(start, caplog):
-    # It doesn't end by itself when the channel is closed.
+    # The worker doesn't end by itself when the channel is closed.
     send = """send(channel, b'["Drained","3"]'); pipe = os.pipe(); os.read(pipe[0], 1)"""
     parent = start(CHILD % send)
     assert await parent.end() == ["signal 9"]

@@ -58,7 +58,7 @@ def test_equal_objects_give_equal_plans_causes_and_texts_from_each_source(object
     for_dns = of_api_server(objects, with_headless=True)
     assert for_dns.snapshot == from_files.snapshot
     for key in services:
-        # It doesn't read Services of other namespaces, whose addresses may be the same.
+        # The source for one Service reads none of other namespaces, whose addresses may be equal.
         near = [
             item for item in objects if item["metadata"].get("namespace") in (None, key.namespace)
         ]

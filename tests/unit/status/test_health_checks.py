@@ -300,7 +300,7 @@ async def test_the_addresses_of_a_services_port_share_a_limit(ports, ask):
     with contextlib.ExitStack() as stack:
         connect = functools.partial(socket.create_connection, source_address=elsewhere)
         oldest = stack.enter_context(connect(("127.0.0.1", port)))
-        # It has been accepted when the one behind it has its answer.
+        # Once the connection behind it is answered, the oldest one has been accepted.
         assert (await ask(port))[0].status == 200
         for _ in range(MAX_CONNECTIONS_PER_PORT):
             stack.enter_context(connect(("127.0.0.2", port)))

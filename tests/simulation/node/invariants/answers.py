@@ -62,7 +62,7 @@ class Answers(Invariant):
             if now - since < longest_s + most_s:
                 continue
             is_right = any(not each.endpoints and not each.waits_s for each in expected)
-            # It may be at a listener of before, which drops what it doesn't admit.
+            # The client may be at an earlier listener, which drops what it doesn't admit.
             what = f"{client.name} at {at_of(client)} {client.state} for {now - since:.1f} s"
             self.check(is_right, what)
 

@@ -80,7 +80,7 @@ class LastStates(Invariant):
         may_fail = any(event.what == KERNEL for event in world.plan.events)
         may_fail = may_fail and now < world.began + world.plan.calm_at + 2 * _SERVED_S
         if not run.is_serving and (fails or may_fail):
-            # It tries again.
+            # The agent tries again.
             world.timeline.after(2 * _SERVED_S, self._check_served, run, world.refusals)
         else:
             self.check(run.is_serving, f"{run.process.name} doesn't serve its last state")

@@ -204,7 +204,7 @@ async def test_checking_thousands_of_ejected_endpoints_is_quick(rig):
         rig.eject(pod)
     began = time.thread_time()
     await rig.timeline.look()
-    # It took six seconds when each outage made its own list of endpoints.
+    # look() took six seconds when each outage made its own list of endpoints.
     assert time.thread_time() - began < 3.0
     assert len(rig.timeline.events()) == KEPT
 

@@ -126,7 +126,7 @@ def test_a_change_also_repairs_another_programs_edit(node, table, contents, prin
     contents.elements = {WEB, DNS}
     assert table.change((), {DNS}) == Repair(3, {HTTPS}, {WEB, DNS})
     assert "elements = { 53, 80 }" in printed()
-    # It wasn't written anew.
+    # The table wasn't written again.
     assert handle in printed()
 
 

@@ -500,7 +500,7 @@ def test_a_tls_stream_is_closed_without_waiting_for_the_server(server_tls, tmp_p
             assert asyncio.run(leave()).fileno() == -1
         finally:
             is_left.set()
-            # It may still wait for a client.
+            # The server may still wait for a client.
             listener.shutdown(socket.SHUT_RDWR)
         served.result()
 

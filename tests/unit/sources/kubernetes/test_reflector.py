@@ -119,7 +119,7 @@ async def test_a_slow_list_is_a_problem_and_times_out(api, monkeypatch):
     async def stream(self, path, query):
         async with real(self, path, query) as stream:
             if is_slow:
-                # It has begun, and nothing follows.
+                # The answer has begun, and nothing follows.
                 stream.read = Stalled().read
             yield stream
 
