@@ -75,5 +75,5 @@ def _delete(spec: Spec) -> Change:
 
 
 def _ip_beyond(number: int) -> str:
-    # Those at the end of the range are nobody's: see make_specs.
+    # The addresses at the end of the range belong to no Service: see make_specs.
     return f"{SERVICE_CIDR.partition('.0.0')[0]}.255.{number % 250 + 1}"

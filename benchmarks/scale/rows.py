@@ -319,7 +319,7 @@ def _cpu_each(agent: Agent, echo: Spec) -> float:
         ]
     )
     used = cpu_seconds(pids) + _children_seconds() - before
-    # One who is refused has a count of none.
+    # A client that is refused has a count of zero.
     count: int = json.loads(done.stdout)["count"]
     if not count:
         raise NotMeasured(f"nobody answers at {echo.ip}:{ECHO_FRONT}")

@@ -217,7 +217,7 @@ def _layer(
         parts = [f"{step} {stage}"]
     folder = below[-1].parent / _key(below[-1].name, *parts)
     if folder.is_dir():
-        # The cache's oldest layers are those that nobody has taken for long.
+        # The oldest layers of the cache are those not used for the longest time.
         os.utime(folder)
         return folder
     with _unfinished(folder) as unfinished:

@@ -247,7 +247,7 @@ def test_a_rolling_update_costs_no_request(node: Node, tmp_path: Path) -> None:
         for port, protocol in PORTS
     ]
     new, new_log = node.start(pod, *config, tmp_path / "new")
-    # It is the container's first process, so its end would be its workers'.
+    # The old proxy is its container's first process: if it ended early, so would its workers.
     assert old.wait(30) == 0, log.read_text()
     wait_for("the Service", node.answers)
     failed = [load.stop().failed for load in loads]

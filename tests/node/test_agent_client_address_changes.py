@@ -50,7 +50,7 @@ def test_a_killed_agents_kernel_state_is_reused_and_removed_by_stop_or_cleanup(s
         testbed.agent.kill()
         assert testbed.agent.run(command=CLEANUP).returncode == 0
         assert testbed.kernel() == before
-        # Killed, and then nobody wants it any more.
+        # Killed, and started again without address preservation.
         testbed.agent.start_until_ready()
         testbed.agent.kill()
         testbed.agent.flags = (*testbed.agent.flags, "--preserve-client-address=never")

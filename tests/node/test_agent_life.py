@@ -65,7 +65,7 @@ def story(node):
 def run_among_others(node, story):
     """Run the first one; return the sockets of UDP clients that keep their port."""
     web, *others = (with_endpoints(service, [node.ip("one")]) for service in (WEB, DNS, ECHO))
-    # What comes later gets later ports, which nobody would guess from the manifests alone.
+    # Later Services get later ports, which can't be derived from the manifests alone.
     node.serve(web)
     node.edit(web, *others, NOBODY)
     node.agent.wait_until_settled(web, *others, NOBODY)

@@ -57,7 +57,7 @@ def assert_fair(testbed, answers, count, name):
     counts = Counter(answers)
     workers = len(testbed.agent.status()["workers"])
     assert len(counts) == count, (name, counts)
-    # One more, as somebody else's turn may come in between: who gets no answer asks again.
+    # One more, because another client's turn may come in between: an unanswered one asks again.
     assert max(counts.values()) - min(counts.values()) <= workers + 1, (name, counts)
 
 

@@ -22,7 +22,7 @@ FRONTEND = ("127.0.7.1", 80)
 HASH = 1
 NO_PREALLOC = 1
 RETURN = RETURN_UNSET = struct.pack("=BBhi", 0x95, 0, 0, 0)
-# A process in the cgroup dials, and prints who its peer is, or why there is none.
+# A process in the cgroup dials, and prints its peer's address, or the error.
 DIAL = """
 import socket, sys
 cgroup, host, port = sys.argv[1:]

@@ -35,7 +35,7 @@ WEB, LOST = SocketAddress("10.96.7.1", 80), SocketAddress("10.96.7.2", 80)
 OTHER = SocketAddress("10.96.7.3", 80)
 IPS = {4: (nodes.NODE_IP, "10.96.0.10"), 6: (nodes.NODE_IP6, "fd00:96::a")}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-# Switches tracking on, and lets no datagram reach anybody who would answer.
+# Enables connection tracking, and keeps datagrams from every program that would answer.
 TRACK = r"""
     nft add table inet track
     nft add chain inet track tracked { type filter hook output priority 0\; }

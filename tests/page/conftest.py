@@ -102,7 +102,7 @@ async def _window(browser: Browser) -> AsyncIterator[Tab]:
     page, errors = await (await browser.new_context()).new_page(), list[str]()
     page.on("console", lambda m: errors.append(m.text) if m.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    # What was still under way when the page was left is nobody's fault.
+    # A request still in progress when the page is left isn't an error.
     page.on(
         "requestfailed", lambda r: None if r.failure == "net::ERR_ABORTED" else errors.append(r.url)
     )

@@ -79,7 +79,7 @@ class TestTypes:
             meanwhile=lambda: seen.append(world.who("pod", MANY.address)),
         )
         assert world.who("pod", MANY.address) == "one-new"
-        # It follows once, and nobody is turned away.
+        # The target changes once, and no client is refused.
         assert set(seen) <= {"one", "one-new"}
         assert seen == sorted(seen)
 

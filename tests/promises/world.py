@@ -35,7 +35,7 @@ FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}
 ASKS = 12
 # The kernel draws an endpoint for each: one of three is left out once in a million times.
 ASKS_WHERE_DRAWN = 40
-# Of who isn't answered: packets that are dropped don't come later.
+# How long a client waits for an answer: dropped packets don't arrive later.
 PATIENCE_S = 1.0
 PODS = ("one", "two", "three")
 INSIDE = ("pod", "node-1")

@@ -128,7 +128,7 @@ def _leaves(adding: Adding) -> Plan:
     stay = tuple(e for e in planned.pool if e not in left)
     after = Serving(stay, handling=handling)
     if stay and rng.random() < (0.8 if unasked else 0.4):
-        # It is on standby from then on.
+        # The removed endpoints are on standby from then on.
         standbys = tuple((endpoint, 1) for endpoint in left)
         after = Serving(planned.pool, standbys=standbys, handling=handling)
 

@@ -189,7 +189,7 @@ class Cluster:
             apiserver_flags=[
                 "--authorization-mode=Node",
                 "--allow-privileged",
-                # Nodes' names are known to nobody here.
+                # Node names can't be resolved here.
                 "--kubelet-preferred-address-types=InternalIP",
             ],
             users=users | {KUBE_PROXY_USER: ""},

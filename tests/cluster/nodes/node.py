@@ -188,7 +188,7 @@ class ClusterNode:
             "enforceNodeAllocatable": [],
             "failCgroupV1": False,
             "failSwapOn": False,
-            # The disk is everybody's here: no pod leaves because others filled it.
+            # The disk is shared here: no pod is evicted because other programs filled it.
             "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%"},
             "imageGCHighThresholdPercent": 100,
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",

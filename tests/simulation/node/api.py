@@ -199,7 +199,7 @@ class ApiServer:
 
     def _follow(self, _event: WatchEvent | None) -> None:
         if not self.is_up:
-            # It reads all at its start.
+            # The server reads all objects when it starts.
             return
         now = self.timeline.now
         self._applied_at = max(self._applied_at, now + self.lag_s * self.rng.random())

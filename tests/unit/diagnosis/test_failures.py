@@ -176,7 +176,7 @@ def test_clients_leaving_at_once_do_not_blame_an_endpoint_that_has_answered(coun
     assert failure_of(POD, counters, at(5.0))[0] is not None, "it has never answered"
     counters.ends.succeeded_at = 0.5
     assert failure_of(POD, counters, at(5.0)) == NOTHING
-    # It has been waited for since.
+    # A client has waited without an answer since then.
     counters.ends.failed(3.0, UNANSWERED)
     assert failure_of(POD, counters, at(5.0))[0].count == 4
     # The endpoint has ended them.
@@ -217,7 +217,7 @@ def test_a_first_byte_after_clients_have_left_is_a_cause_with_its_delay(counters
     counters.connections = 3
     counters.ends.failed(1.0, UNANSWERED)
     counters.ends.still_fails(2.0, UNANSWERED, late=LateByte(2.5, is_at_end=False))
-    # It hasn't been answered yet.
+    # These clients haven't been answered yet.
     counters.ends.failed(3.0, UNANSWERED)
     counters.ends.failed(4.0, UNANSWERED)
     assert failure_of(POD, counters, at(5.0)) == (seen(answers_late(POD, 2.5), 3, 1.0, 4.0), False)

@@ -391,7 +391,7 @@ def test_a_pod_name_exists_while_its_pod_is_ready_or_published(conditions, exist
     assert len(names_of(world, "ledger-1.ledger.shop.svc")) == exists
     srv = names_of(world, "_db._tcp.ledger.shop.svc", "SRV")
     assert ("0 50 7199 ledger-1.ledger.shop.svc.cluster.local." in srv) == exists
-    # It keeps its address, which refuses, until the pod is ready.
+    # The pod's name keeps its address, which refuses, until the pod is ready.
     (ip,) = world.snapshot.services[ServiceKey("shop", "ledger-1.ledger")].service.cluster_ips
     world = world.put(*headless("ledger", ledger_slice(ready, named("ledger-1", "10.44.2.5"))))
     assert names_of(world, "ledger-1.ledger.shop.svc") == [ip]

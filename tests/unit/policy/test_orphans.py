@@ -128,7 +128,7 @@ def test_names_differing_by_one_letter_are_similar(named, is_similar):
 )
 def test_names_differing_by_a_suffix_are_similar(named, service, is_similar):
     some, key = orphans(**{f"shop__{named}": ("shop", "web-x")}), ServiceKey("shop", service)
-    # It may concern others, which are planned again without effect.
+    # concerned() may yield other Services, which are planned again without effect.
     assert key in concerned(named, key) or not is_similar
     assert (some.meant_for(key) is not None) is is_similar
     elsewhere = ServiceKey("other", service)
