@@ -1,11 +1,24 @@
+import pytest
+from msgspec.structs import replace
+
 from userspace_proxy.causes.endpoints import silent_to_some
 from userspace_proxy.diagnosis.paths import (
     PathView,
     format_path,
+    problems_of_kernel,
+    unseen_reason,
+)
+from userspace_proxy.facts import Level
+from userspace_proxy.facts.node import (
+    BridgeFacts,
+    ClientAddressFacts,
+    SocketLbFacts,
+    TrackingFacts,
 )
 from userspace_proxy.model import DataPath
 from userspace_proxy.policy import PathDecision
 
+from ..status.views import make_port, make_view
 from .words import WORDS, paths
 
 KERNEL = DataPath.KERNEL
@@ -32,7 +45,73 @@ def test_a_paths_age_starts_when_it_takes_effect():
     )
 
 
+def test_a_path_fills_in_the_facts_of_its_port():
+    facts = make_port()
+    PathView(KERNEL, 3.0, "auto", 7, socket_connections=2).show(facts, 1795000000.0)
+    assert (facts.path, facts.path_since, facts.path_reason) == (KERNEL, 1795000000.0, "auto")
+    assert (facts.past_workers, facts.unanswered) == (9, None)
+
+
 def test_unanswered_clients_are_reported_only_on_the_kernel_path():
     silent = PathView(DataPath.KERNEL, unanswered=silent_to_some("10.244.1.2:80"))
     for path, unanswered in ((DataPath.KERNEL, silent.unanswered), (DataPath.USERSPACE, None)):
         assert silent.follow(PathDecision(path, "auto"), 110.0).unanswered == unanswered
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        pytest.param({}, "", id="proxy"),
+        pytest.param({"path": KERNEL}, "the kernel leads its connections", id="rules"),
+        pytest.param({"path": KERNEL, "socket_connections": 0}, "rules lead them", id="hooks"),
+    ],
+)
+def test_connections_past_the_proxy_are_not_seen(facts, reason):
+    text = unseen_reason(replace(make_port(), **facts))
+    assert text.startswith(reason)
+    assert bool(text) is bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "kind"),
+    [
+        pytest.param(
+            {"socket_lb": SocketLbFacts(problem="no cgroup v2")},
+            Level.ATTENTION,
+            "socket-lb",
+            id="hooks",
+        ),
+        pytest.param(
+            {"client_address": ClientAddressFacts(problem="no rules")},
+            Level.TROUBLE,
+            "client addresses",
+            id="client-addresses",
+        ),
+        pytest.param(
+            {"client_address": ClientAddressFacts(is_on=True, bridges=[BridgeFacts("b", "IPv4")])},
+            Level.ATTENTION,
+            "bridge b IPv4",
+            id="bridge",
+        ),
+        pytest.param(
+            {"tracking": TrackingFacts(entries=100, limit=100, is_full=True)},
+            Level.TROUBLE,
+            "tracking full",
+            id="full",
+        ),
+        pytest.param(
+            {"tracking": TrackingFacts(entries=90, limit=100)},
+            Level.ATTENTION,
+            "tracking nearly full",
+            id="nearly-full",
+        ),
+    ],
+)
+def test_each_failure_of_the_kernel_is_one_problem(facts, level, kind):
+    (problem,) = problems_of_kernel(make_view(**facts))
+    assert (problem.level, problem.kind) == (level, kind)
+
+
+def test_a_table_below_nine_tenths_is_not_a_problem():
+    view = make_view(tracking=TrackingFacts(entries=89, limit=100))
+    assert not [*problems_of_kernel(view)]
