@@ -137,7 +137,7 @@ class Node:
         assert self.rules() == before
         # A pod's /proc/sys is read-only, which is said once, at INFO.
         said = [
-            line for line in log.read_text().splitlines() if "only keep-alive keeps" not in line
+            line for line in log.read_text().splitlines() if "depend on keep-alive" not in line
         ]
         assert not re.search(
             "permission|not permitted|read-only|forbidden", "\n".join(said), re.IGNORECASE
