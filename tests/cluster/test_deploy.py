@@ -136,9 +136,7 @@ class Node:
         assert status == 0, log.read_text()
         assert self.rules() == before
         # A pod's /proc/sys is read-only, which is said once, at INFO.
-        said = [
-            line for line in log.read_text().splitlines() if "depend on keep-alive" not in line
-        ]
+        said = [line for line in log.read_text().splitlines() if "depend on keep-alive" not in line]
         assert not re.search(
             "permission|not permitted|read-only|forbidden", "\n".join(said), re.IGNORECASE
         )
