@@ -31,7 +31,7 @@ from ..model.reading import LABEL_SERVICE_NAME
 
 P = ParamSpec("P")
 
-_FEW = 2
+FEW = 2
 """How many connections prove nothing: they may be new, and ``explain --probe`` sends nothing."""
 
 
@@ -262,7 +262,7 @@ def not_woken(problem: str) -> str:
 
 
 def _silent_hint(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
-    if connections <= _FEW:
+    if connections <= FEW:
         return ""
     if protocol == "UDP":
         return NO_DATAGRAM_HINT
@@ -481,7 +481,7 @@ def never_answered(protocol: str, connections: int, has_received: bool, has_head
     """No connection (flow) has received an answer since the start."""
     unit = "datagram" if protocol == "UDP" else "byte"
     made = f"({plural(connections, noun_of(protocol))})"
-    if connections <= _FEW:
+    if connections <= FEW:
         return f"no {unit} has come back yet {made}"
     if has_received or protocol == "UDP":
         return f"no {unit} has come back {made}"

@@ -11,14 +11,14 @@ Rule 3: an unknown qualifier is a plain word, because names of Service ports con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..causes.say import say
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, RejectedFacts
 from ..facts.states import FOUND
 from ..model import IPFamily, Protocol, ServiceKey, Side
-from ..model.addresses import at_port, port_of
+from ..model.addresses import TO, at_port, port_of
 from ..model.similar import did_you_mean
 
 # The maximum length of a search; longer ones are truncated. All names and addresses are shorter.
@@ -86,9 +86,7 @@ class Search:
 
     def matches_port(self, port: PortFacts, *, is_busy: bool) -> bool:
         """Return whether a Service port matches; ``is_busy`` is whether it has traffic now."""
-        # A range is found by each of its ports.
-        numbers = {port_of(term.text) for term in self.terms}
-        return self._matches(lambda key: _texts_of_port(port, key, numbers, is_busy=is_busy))
+        return self._matches(lambda key: _texts_of_port(port, key, self.terms, is_busy=is_busy))
 
     def matches_ignored(self, item: IgnoredFacts) -> bool:
         texts = {
@@ -148,9 +146,9 @@ def _term(word: str) -> Term | None:
 
 
 def _texts_of_port(
-    port: PortFacts, key: str, numbers: Collection[str], *, is_busy: bool
+    port: PortFacts, key: str, terms: Iterable[Term], *, is_busy: bool
 ) -> Iterable[str]:
-    """Return a property of a Service port, with those of these numbers that are within a range."""
+    """Return a property of a Service port; a range has each of its ports that a term names."""
     state = port.state
     match key:
         case "is":
@@ -167,7 +165,8 @@ def _texts_of_port(
             return (port.name, f"{port.namespace}/{port.service}")
         case "ip":
             addresses = [frontend.address for frontend in port.frontends]
-            return [*addresses, *(at_port(address, n) for address in addresses for n in numbers)]
+            ranges = [address for address in addresses if TO in address]
+            return [*addresses, *(at_port(r, port_of(t.text)) for r in ranges for t in terms)]
         case "endpoint":
             return [endpoint.address for endpoint in port.endpoints]
         case "node":

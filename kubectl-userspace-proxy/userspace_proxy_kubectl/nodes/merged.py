@@ -117,6 +117,11 @@ class MergedPort:
         return sum(len(group.nodes) for group in self.groups)
 
     @property
+    def proven(self) -> int:
+        """The number of served nodes with evidence of an answered client."""
+        return self.served - sum(count for _, count in self.neutral)
+
+    @property
     def mark(self) -> Level | None:
         """The level for all readers; None: a neutral mark.
 
@@ -124,8 +129,7 @@ class MergedPort:
         """
         if self.level is not Level.OK:
             return self.level
-        is_neutral = self.served == sum(count for _, count in self.neutral)
-        return None if is_neutral or self.unserved else Level.OK
+        return Level.OK if self.proven and not self.unserved else None
 
     @cached_property
     def unserved(self) -> Mapping[str, PortFacts]:

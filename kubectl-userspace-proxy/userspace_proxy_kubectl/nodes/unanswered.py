@@ -16,13 +16,11 @@ from msgspec.structs import replace
 
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.causes.endpoints import no_datagram
+from userspace_proxy.diagnosis.clauses import FEW
 from userspace_proxy.facts import EndpointFacts, Level, PortFacts, PortState, StateFacts
 
 from .agent_answer import AgentAnswer
 from .endpoints import last_answer
-
-# The number of unanswered flows, as on one node, up to which the answers may be still to come.
-_FEW = 2
 
 
 def with_unanswered(answers: Sequence[AgentAnswer]) -> Sequence[AgentAnswer]:
@@ -55,7 +53,7 @@ def _judged(port: PortFacts, answering: set[object]) -> PortFacts:
     causes: list[Cause] = []
     endpoints = []
     for one in port.endpoints:
-        is_silent = one.is_usable and not one.has_sent and one.unanswered_flows > _FEW
+        is_silent = one.is_usable and not one.has_sent and one.unanswered_flows > FEW
         if is_silent and _at(port, one) in answering:
             causes.append(no_datagram(one.address).replace(count=one.unanswered_flows))
             one = replace(one, cause=causes[-1])

@@ -66,7 +66,7 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     """
     total = len(merged.answered)
     parts = list(_by_state(port, total, above))
-    served = port.served - sum(count for _, count in port.neutral)
+    served = port.proven
     if served == total > 1:
         parts.append(f"served on {_all(total)}")
     elif served:

@@ -459,7 +459,7 @@ async def test_a_pipe_returned_empty_is_reused(make):
 async def test_a_pipe_containing_bytes_is_closed(make, descriptors):
     pool = make(2)
     pipe = pool.take(NOW)
-    os.write(pipe.write_end, b"somebody's")
+    os.write(pipe.write_end, b"left behind")
     pool.give(pipe, 10)
     assert (pool.open_pipes, descriptors.in_use) == (0, 0)
     assert not Path(f"/proc/self/fd/{pipe.read_end}").exists()

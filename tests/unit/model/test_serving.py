@@ -49,7 +49,7 @@ def test_detours_leave_other_fields_unchanged():
 
 
 @pytest.mark.parametrize(
-    ("endpoints", "outside", "everybody"),
+    ("endpoints", "outside", "expected"),
     [
         pytest.param((), None, (), id="none"),
         pytest.param((POD_B, POD_A), None, (POD_B, POD_A), id="the-same-for-all"),
@@ -59,8 +59,8 @@ def test_detours_leave_other_fields_unchanged():
         pytest.param((POD_A,), (), (POD_A,), id="none-for-outside"),
     ],
 )
-def test_all_endpoints_lists_every_endpoint_once(endpoints, outside, everybody):
-    assert Serving(endpoints, outside=outside).all_endpoints == everybody
+def test_all_endpoints_lists_every_endpoint_once(endpoints, outside, expected):
+    assert Serving(endpoints, outside=outside).all_endpoints == expected
 
 
 @pytest.mark.parametrize(

@@ -341,12 +341,12 @@ def test_equal_lists_have_no_differences(have):
 
 
 @given(st.lists(st.sampled_from(PODS), unique=True, min_size=1), st.data())
-def test_a_single_added_or_removed_endpoint_is_the_only_difference(everybody, data):
-    place = data.draw(st.integers(0, len(everybody) - 1))
-    others = everybody[:place] + everybody[place + 1 :]
-    one = everybody[place]
-    assert diff_endpoints(everybody, others) == EndpointChanges([one], [])
-    assert diff_endpoints(others, everybody) == EndpointChanges([], [(place, one)])
+def test_a_single_added_or_removed_endpoint_is_the_only_difference(endpoints, data):
+    place = data.draw(st.integers(0, len(endpoints) - 1))
+    others = endpoints[:place] + endpoints[place + 1 :]
+    one = endpoints[place]
+    assert diff_endpoints(endpoints, others) == EndpointChanges([one], [])
+    assert diff_endpoints(others, endpoints) == EndpointChanges([], [(place, one)])
 
 
 def test_waiting_clients_are_summed_until_none_waits_or_their_worker_ends(group):

@@ -310,14 +310,21 @@ class Hooks:
 
     @property
     def state(self) -> SocketLbFacts:
+        """The facts without the maps' memory."""
+        return self._facts()
+
+    def shown(self) -> SocketLbFacts:
+        """Return the facts with the maps' memory, which takes some system calls."""
+        with suppress(OSError):
+            return self._facts(self._programs.map_bytes() if self._programs is not None else 0)
+        return self._facts()
+
+    def _facts(self, map_bytes: int = 0) -> SocketLbFacts:
         if (programs := self._programs) is None:
             return SocketLbFacts(is_attached=False, problem=self._problem)
-        taken = 0
-        with suppress(OSError):
-            taken = programs.map_bytes()
         where, frontends = str(programs.cgroup), self._desired.frontends
         return SocketLbFacts(
-            self._is_attached, self._problem, where, frontends, self._repairs, taken
+            self._is_attached, self._problem, where, frontends, self._repairs, map_bytes
         )
 
     def _running(self) -> Programs:

@@ -280,7 +280,6 @@ def _about(row: NodeRow) -> str:
 def _row(port: MergedPort, look: ClusterLook) -> Row:
     key, endpoints = port.key, port.endpoints
     known = len(look.merged.answered) - len(port.missing)
-    served = port.served - sum(count for _, count in port.neutral)
     minute, words = look.lately.minute(key), format_port(port, look.merged)
     tags = [port.first.protocol] if port.first.protocol != "TCP" else []
     tags += [key.family] if key.family not in ("", "IPv4") else []
@@ -296,7 +295,7 @@ def _row(port: MergedPort, look: ClusterLook) -> Row:
         link=service_link(key.of_service),
         tags=tuple(filter(None, (*tags, key.side))),
         address=port.address,
-        nodes=f"{served:,}/{known:,}" if served or port.groups else "–",
+        nodes=f"{port.proven:,}/{known:,}" if port.proven or port.groups else "–",
         dots=tuple(one.level for one in endpoints[:DOTS_SHOWN]),
         serving=sum(map(_is_sound, endpoints)),
         endpoints=len(endpoints),

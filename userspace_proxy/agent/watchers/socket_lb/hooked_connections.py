@@ -101,7 +101,7 @@ class HookedConnections(Component):
         supervisor.start("socket events", self._follow)
 
     def show(self, facts: StatusFacts) -> None:
-        facts.socket_lb = self._hooks.state
+        facts.socket_lb = self._hooks.shown()
 
     async def close(self) -> None:
         self._suspects.close()

@@ -37,6 +37,9 @@ class FakeHooks:
     def close(self):
         os.close(self.event_descriptor)
 
+    def shown(self):
+        return self.state
+
     def count(self, at, **more):
         """Add to the counters of an endpoint."""
         one = self.counted.get(at, DialCounts())
