@@ -99,14 +99,12 @@ async def of_tests() -> Served:
 
 
 @pytest.fixture
-def new_garbage():
-    """Let collections find only what the test leaves."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+def no_garbage():
+    """Collect what earlier tests have left."""
+    gc.collect()
 
 
-@pytest.mark.usefixtures("new_garbage")
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize(
     "serve",
