@@ -99,12 +99,13 @@ async def of_tests() -> Served:
 
 
 @pytest.fixture
-def no_garbage():
-    """Collect what earlier tests have left."""
+def new_garbage():
+    """Let collections find only what the test leaves."""
     gc.collect()
+    gc.freeze()
 
 
-@pytest.mark.usefixtures("no_garbage")
+@pytest.mark.usefixtures("new_garbage")
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize(
     "serve",
