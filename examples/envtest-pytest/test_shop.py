@@ -37,14 +37,14 @@ spec: {containers: [{name: web, image: shop, ports: [{name: web, containerPort: 
 
 @pytest.fixture
 def shop(api_server: ApiServer) -> Iterator[None]:
-    """Create what the program under test, a controller, would."""
+    """Create the objects that the program under test, a controller, would create."""
     api_server.kubectl("apply", "-f", "-", text=SHOP)
     yield
     api_server.kubectl("delete", "--ignore-not-found", "-f", "-", text=SHOP)
 
 
 def fetch(service: KubernetesService, path: str = "/") -> str:
-    """Fetch a page; stands for the program under test that is a client."""
+    """Fetch a page; stands for a program under test that is a client."""
     with urlopen(service.url + path, timeout=5) as answer:
         return str(answer.read(), "utf-8").strip()
 
@@ -61,7 +61,7 @@ def test_the_pods_of_the_controller_answer(kubernetes_services: KubernetesServic
 def test_a_pod_becomes_unready_and_another_one_dies(
     kubernetes_services: KubernetesServices,
 ) -> None:
-    """Clients see neither."""
+    """Clients are sent to the third pod."""
 
     def price(request: HttpRequest) -> str:
         return f"price of {request.path.removeprefix('/')}: 7"
@@ -81,7 +81,7 @@ def test_a_pod_becomes_unready_and_another_one_dies(
 def test_a_pod_terminates_while_a_client_is_connected(
     api_server: ApiServer, kubernetes_services: KubernetesServices
 ) -> None:
-    """The program under test deletes a Pod, and the Service goes on."""
+    """The program under test deletes a Pod; the other one serves."""
     web = kubernetes_services["default/web"]
     web.run_pods()
     web.drain(web.pods["web-blue"])
@@ -91,7 +91,7 @@ def test_a_pod_terminates_while_a_client_is_connected(
 
 @pytest.mark.usefixtures("shop")
 def test_by_name(kubernetes_services: KubernetesServices) -> None:
-    """Clients find it as they do in a cluster."""
+    """Clients resolve the Service's name as in a cluster."""
     kubernetes_services.run_pods("default/web")
     with kubernetes_services.names("default"), urlopen("http://web/", timeout=5) as answer:
         assert answer.read().startswith(b"web-")

@@ -28,7 +28,7 @@ def test_the_cluster_ip_answers(service_network: ServiceNetwork) -> None:
 
 
 def test_a_program_finds_services_by_name(service_network: ServiceNetwork) -> None:
-    """It runs in a pod, whose resolv.conf is that of the namespace."""
+    """The program runs in a pod with the resolv.conf of its namespace."""
     web = service_network.service("web", port=80, namespace="shop", backends=2)
     web.backends[0].stop()
     client = service_network.client(namespace="shop")
@@ -37,14 +37,14 @@ def test_a_program_finds_services_by_name(service_network: ServiceNetwork) -> No
 
 
 def test_the_kernel_refuses_without_endpoints(service_network: ServiceNetwork) -> None:
-    """The client sees what a cluster would send."""
+    """The client gets the same ICMP error or RST as in a cluster."""
     web = service_network.service("web", backends=0)
     with pytest.raises(ConnectionRefusedError):
         service_network.client().connect(web)
 
 
 def test_a_backend_whose_packets_are_lost(service_network: ServiceNetwork) -> None:
-    """Its pod sends nothing: the proxy dials the other one after a second."""
+    """One pod is silent, so the proxy dials the other one after a second."""
     web = service_network.service("web", backends=2)
     web.backends[0].pod.drop_traffic()
     assert service_network.client().get(web.url).text == "web-2\n"

@@ -1,4 +1,4 @@
-"""Addresses that come from outside: external IPs, load balancers' IPs, node ports."""
+"""Addresses for clients outside the cluster: external IPs, load balancers' IPs, node ports."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class TestOutside:
         assert said == dict.fromkeys(said, "one")
 
     def test_a_node_port_used_by_a_daemon_is_served_after_its_exit(self, world: World) -> None:
-        """Source: e2e "should … node port collisions"; our rule: the later one waits."""
+        """Source: e2e "should … node port collisions"; here, the later claimant waits."""
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)
         world.put(COLLIDING.at(*world.pods("one")))
@@ -116,7 +116,7 @@ class TestOutside:
             return " ".join(port["problem"] for port in world.shown("colliding"))
 
         assert str(DAEMON_PORT) in problem()
-        # Processes are looked through every few seconds only.
+        # Sockets of processes are listed every few seconds only.
         wait_for(
             "its name", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=120.0, hint=problem
         )

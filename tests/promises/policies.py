@@ -1,4 +1,4 @@
-"""Traffic policies, and the health check node ports that tell load balancers of them.
+"""Traffic policies, and the health check node ports that load balancers probe.
 
 external Local, endpoints elsewhere only:   laptop ──X (silence)     pod, node ──▶ endpoint
 """
@@ -36,7 +36,7 @@ CHECKED = EXTERNAL.but(
 
 
 def far(ip: str) -> At:
-    """Return an endpoint on another node, as its slice says."""
+    """Return an endpoint whose slice names another node."""
     return At(ip, node=ELSEWHERE)
 
 
@@ -138,13 +138,13 @@ class TestPolicies:
 
 
 def outside(world: World) -> list[tuple[str, Address]]:
-    """Return how clients from outside get at EXTERNAL."""
+    """Return what clients outside get from EXTERNAL."""
     ats = ((world.ip("node-1"), 30120), (LB_IP, 80))
     return [(protocol, at) for protocol in ("TCP", "UDP") for at in ats]
 
 
 def check(world: World, port: int) -> tuple[int, dict[str, str], Any]:
-    """Ask a health check node port as a load balancer does: status, headers, JSON."""
+    """Probe a health check node port as a load balancer does: status, headers, JSON."""
     address = (world.ip("node-1"), port)
     with world.testbed["laptop"].tcp() as sock:
         sock.connect(address)

@@ -1,4 +1,4 @@
-"""A Service's type and ports change live; it is deleted and made again."""
+"""Changes of a Service's type and ports while clients connect; deleting and recreating it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TestTypes:
             meanwhile=lambda: seen.append(world.who("pod", MANY.address)),
         )
         assert world.who("pod", MANY.address) == "one-new"
-        # The target changes once, and no client is refused.
+        # The target changes once, without a refused client.
         assert set(seen) <= {"one", "one-new"}
         assert seen == sorted(seen)
 
@@ -134,7 +134,7 @@ class TestNodes:
         on_nodes = (one(zones=near, nodes=[NODE]), two(zones=near, nodes=[ELSEWHERE]))
         world.put(HINTED.at(*on_nodes, three(zones=near, nodes=[ELSEWHERE])))
         assert seen() == {"one"}
-        # One without a hint, and all of them count for nothing.
+        # If one endpoint has no hint, the hints of all endpoints are ignored.
         world.put(HINTED.at(one(zones=near), two(zones=far), three()))
         assert seen() == set(PODS)
 
