@@ -19,7 +19,6 @@ class SameVersion(MetadataHookInterface):
     PLUGIN_NAME = "custom"
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Part of MetadataHookInterface."""
         root = Path(self.root)
         metadata |= runpy.run_path(str(root.parent / "hatch_build.py"))["of_same_version"](root)
         metadata["dependencies"].append("pytest>=8.3")

@@ -135,5 +135,4 @@ class HookedAgent(Agent):
 
     @property
     def command(self) -> list[str]:
-        """Part of Agent."""
         return with_own_names([*super().command, *flags_for(self.group.folder)])

@@ -277,7 +277,6 @@ class ContainedAgent(Agent):
 
     @property
     def command(self) -> list[str]:
-        """Part of Agent."""
         unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
         return [*unshare, *super().command]
 

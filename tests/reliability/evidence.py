@@ -86,7 +86,7 @@ class Problem:
     text: str
 
     def read(self, observed: Observed) -> None:
-        """Part of Evidence."""
+        pass
 
     def find(self, observed: Observed, before: object) -> str:
         problems = [problem["what"] for problem in observed.agent.status()["problems"]]
@@ -104,7 +104,7 @@ class LogLine:
     text: str
 
     def read(self, observed: Observed) -> None:
-        """Part of Evidence."""
+        pass
 
     def find(self, observed: Observed, before: object) -> str:
         return f"log “{self.text}”" if any(self.text in one for one in observed.log_lines()) else ""
@@ -118,7 +118,7 @@ class NoLiveness:
     """``/livez`` gives no answer: a kubelet would restart the container."""
 
     def read(self, observed: Observed) -> None:
-        """Part of Evidence."""
+        pass
 
     def find(self, observed: Observed, before: object) -> str:
         with observed.agent.loopback_socket() as sock:

@@ -353,7 +353,6 @@ class PodHost:
         """After how many seconds it sends again what it has answered, and how often."""
 
     def behaviour(self) -> str:
-        """Part of Host."""
         self.dialled += 1
         now = ANSWERS
         if self.mix and not self.world.is_calm:
@@ -365,7 +364,6 @@ class PodHost:
         return now
 
     def accept(self, stream: Stream) -> None:
-        """Part of Host."""
         count = len(self.parties)
         steps = self._scripts[count % len(self._scripts)] if self._scripts else ()
         stream.name = f"endpoint {self.address[0]}#{count}"
@@ -375,7 +373,6 @@ class PodHost:
         self.world.note_accepted(party)
 
     def receive(self, payload: bytes, source: Address) -> None:
-        """Part of Host."""
         self.heard.append(payload)
         self.world.network.note(f"endpoint {self.address[0]}: got {payload!r}")
         answer = payload + b" from " + self.address[0].encode()

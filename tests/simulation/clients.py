@@ -144,7 +144,6 @@ class Clients(Watcher):
             promise.accepted(one)
 
     def connects(self, sock: SimulatedSocket, address: Address) -> None:
-        """Part of Watcher."""
         client = self._dialled_for
         if client is not None and isinstance(sock.core, Stream):
             dial = Dial(SocketAddress(*address), self._world.timeline.now, sock.core)

@@ -111,7 +111,6 @@ class Flows:
         return counts[service, "flows"], counts[service, "up"], counts[service, "down"]
 
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
-        """Part of Watcher."""
         now = self._world.timeline.now
         question, answer = self.questions.get(payload), self.answers.get(payload)
         if question is not None and core is not None and is_taken:
@@ -127,7 +126,6 @@ class Flows:
             promise.arrived(core, payload, is_taken=is_taken)
 
     def connected(self, core: DatagramSocket, to: Address) -> None:
-        """Part of Watcher."""
         now, endpoint = self._world.timeline.now, SocketAddress(*to)
         for service in self._world.services:
             if service.is_udp and endpoint in service.planned.pool:
@@ -136,7 +134,6 @@ class Flows:
             promise.connected(core, to)
 
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
-        """Part of Watcher."""
         for promise in self._world.promises:
             promise.left(core, payload, to, source)
         now, flow = self._world.timeline.now, self.open.get(core)
@@ -156,18 +153,15 @@ class Flows:
                 answer.flow.answered_at = answer.flow.answered_at or now
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
-        """Part of Watcher."""
         for promise in self._world.promises:
             promise.reached(payload, to, behaviour)
 
     def refused(self, core: DatagramSocket, number: int) -> None:
-        """Part of Watcher."""
         flow = self.open.get(core)
         if flow is not None and flow.refused_at is None:
             flow.refused_at = self._world.timeline.now
 
     def closed(self, core: DatagramSocket) -> None:
-        """Part of Watcher."""
         flow = self.open.get(core)
         if flow is not None:
             flow.closed_at = self._world.timeline.now

@@ -117,7 +117,6 @@ class Kernel:
     def socket(
         self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
     ) -> SimulatedSocket:
-        """Part of _socket."""
         if fileno is None:
             self.enter("socket")
             self.fault("descriptors")
@@ -125,27 +124,23 @@ class Kernel:
         return SimulatedSocket(self, family, kind, proto, fileno)
 
     def epoll(self) -> Epoll:
-        """Part of select."""
         epoll = Epoll(self, self.woken)
         self.epolls[epoll.fileno()] = epoll
         return epoll
 
     def pipe2(self, _flags: int) -> tuple[int, int]:
-        """Part of os."""
         self.enter("pipe2")
         self.fault("descriptors")
         pipe = _Pipe(self._pipe_bytes)
         return self.allocate(pipe), self.allocate(pipe)
 
     def fcntl(self, _fd: int, command: int, _value: int) -> int:
-        """Part of fcntl."""
         self.enter("fcntl")
         assert command == fcntl.F_SETPIPE_SZ, "no other command is simulated"
         self.fault("pipes")
         return self._pipe_bytes
 
     def ioctl(self, fd: int, request: int, into: bytearray) -> int:
-        """Part of fcntl."""
         self.enter("ioctl")
         assert request in (_SIOCINQ, _SIOCOUTQ), "no other request is simulated"
         core = self.file_of(fd)
@@ -172,7 +167,6 @@ class Kernel:
         return taken
 
     def splice(self, source: int, sink: int, most: int, *, flags: int) -> int:
-        """Part of os."""
         self.enter("splice")
         assert flags & os.SPLICE_F_NONBLOCK, "it would block"
         left, right = self.file_of(source), self.file_of(sink)

@@ -69,7 +69,6 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Part of MetaPathFinder."""
         if fullname != self._mutant.name or not path:
             return None
         file = str(Path(path[0]) / f"{self._mutant.module}.py")

@@ -46,11 +46,9 @@ class Epoll:
         self._fd = kernel.allocate(self)
 
     def fileno(self) -> int:
-        """Part of select.epoll."""
         return self._fd
 
     def close(self) -> None:
-        """Part of select.epoll."""
         for item in self._items.values():
             item.file.item = None
         self._items.clear()
@@ -58,7 +56,6 @@ class Epoll:
         self._fd = -1
 
     def register(self, fd: int, events: int) -> None:
-        """Part of select.epoll."""
         self._kernel.enter("epoll_ctl")
         file = self._kernel.file_of(fd)
         if fd in self._items:
@@ -69,14 +66,12 @@ class Epoll:
         self._look_at(item)
 
     def modify(self, fd: int, events: int) -> None:
-        """Part of select.epoll."""
         self._kernel.enter("epoll_ctl")
         item = self._items[fd]
         item.events = events
         self._look_at(item)
 
     def unregister(self, fd: int) -> None:
-        """Part of select.epoll."""
         self._kernel.enter("epoll_ctl")
         self.forget(fd)
 
@@ -106,7 +101,6 @@ class Epoll:
         return False
 
     def poll(self, _timeout: float, most: int) -> list[tuple[int, int]]:
-        """Part of select.epoll."""
         self._kernel.enter("epoll_wait")
         ready, self._ready = self._ready, {}
         batch: list[tuple[int, int]] = []

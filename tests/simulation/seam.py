@@ -44,11 +44,9 @@ class InOrder(dict[Any, None]):
     """A set that is iterated over in the order of its additions, not of addresses in memory."""
 
     def add(self, item: Any) -> None:
-        """Part of set."""
         self[item] = None
 
     def discard(self, item: Any) -> None:
-        """Part of set."""
         self.pop(item, None)
 
 
@@ -77,7 +75,6 @@ def _has_host(_ip: str) -> None:
 
 
 def _find_no_caller(*_args: object) -> tuple[str, int, str, None]:
-    """Part of logging.Logger."""
     return "", 0, "", None
 
 

@@ -91,7 +91,6 @@ class _Handle:
         self.is_cancelled = False
 
     def cancel(self) -> None:
-        """Part of asyncio.Handle."""
         self.is_cancelled = True
 
 
@@ -135,13 +134,11 @@ class VirtualLoop:
         self.after_callback: Callable[[], None] | None = None
 
     def time(self) -> float:
-        """Part of asyncio.AbstractEventLoop."""
         return self._timeline.now
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: object = None
     ) -> _Handle:
-        """Part of asyncio.AbstractEventLoop."""
         handle = _Handle(self._timeline.now, callback, args)
         self._soon.append(handle)
         self.wake()
@@ -150,7 +147,6 @@ class VirtualLoop:
     def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any, context: object = None
     ) -> _Handle:
-        """Part of asyncio.AbstractEventLoop."""
         handle = _Handle(self._timeline.now + delay, callback, args)
         self._count += 1
         heapq.heappush(self._timers, (handle.when, self._count, handle))
@@ -158,18 +154,15 @@ class VirtualLoop:
         return handle
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         self._readers[fd] = callback
         self.wake()
 
     def remove_reader(self, fd: int) -> bool:
-        """Part of asyncio.AbstractEventLoop."""
         if fd in self._readable:
             self._readable[fd].cancel()
         return self._readers.pop(fd, None) is not None
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         self._report(f"{context['message']}: {_in_one_line(context['exception'])}")
 
     @property

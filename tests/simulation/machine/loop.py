@@ -117,29 +117,23 @@ class ProcessLoop(VirtualLoop):
     def create_task(
         self, coro: Any, *, name: object = None, context: object = None
     ) -> asyncio.Task[Any]:
-        """Part of asyncio.AbstractEventLoop."""
         return self.make_task(coro)
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> Any:
-        """Part of asyncio.AbstractEventLoop."""
         return self.call_later(when - self.time(), callback, *args)
 
     def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         super().add_reader(fd, partial(callback, *args) if args else callback)
 
     def add_writer(self, fd: int, callback: Callable[[], object]) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         super().add_reader(~fd, callback)
 
     def remove_writer(self, fd: int) -> bool:
-        """Part of asyncio.AbstractEventLoop."""
         return super().remove_reader(~fd)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         if not self._process.is_dead:
             self._report_bug(f"{context['message']}: {context.get('exception')!r}")
 

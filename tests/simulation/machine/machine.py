@@ -256,7 +256,6 @@ class Machine(Network):
         core.local = address
 
     def forget_datagrams(self, core: Any) -> None:
-        """Part of Network."""
         if core.local is not None and core.remote is not None:
             self._connected.pop((core.local, core.remote), None)
 
@@ -283,10 +282,8 @@ class Child:
         self.pid = process.pid
 
     def kill(self) -> None:
-        """Part of Popen."""
         self.process.die(-9)
 
     def wait(self, _timeout: float | None = None) -> int:
-        """Part of Popen."""
         assert self.process.is_dead, "nothing waits for a process that lives"
         return self.process.status

@@ -162,7 +162,6 @@ class Routes:
         return "" if link is None else _first_of(link.addresses, version)
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
-        """Part of Subsystem."""
         for request in wire.requests(data):
             if request.flags & wire.F_DUMP != wire.F_DUMP or sock.listing is not None:
                 code = errno.EBUSY if sock.listing is not None else errno.EOPNOTSUPP
@@ -177,7 +176,7 @@ class Routes:
                 sock.begin(Listing(request.number, sock.port, items, self._changes()))
 
     def forget(self, sock: NetlinkSocket) -> None:
-        """Part of Subsystem."""
+        pass
 
     def _changes(self) -> Callable[[], int]:
         """Return what a listing's number of changes is."""

@@ -112,14 +112,12 @@ class NetlinkSocket:
         self._send_bytes = kernel.send_buffer_bytes
 
     def bind(self, _address: tuple[int, int]) -> None:
-        """Part of socket.socket."""
+        pass
 
     def getsockname(self) -> tuple[int, int]:
-        """Part of socket.socket."""
         return self.port, 0
 
     def fileno(self) -> int:
-        """Part of socket.socket."""
         return self._fd
 
     def dup(self) -> NetlinkSocket:
@@ -128,20 +126,16 @@ class NetlinkSocket:
         return self
 
     def settimeout(self, seconds: float | None) -> None:
-        """Part of socket.socket."""
         self._timeout = seconds
 
     def setblocking(self, is_blocking: bool) -> None:
-        """Part of socket.socket."""
         self._timeout = None if is_blocking else 0.0
 
     def getsockopt(self, _level: int, option: int) -> int:
-        """Part of socket.socket."""
         assert option == _socket.SO_SNDBUF
         return self._send_bytes
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
-        """Part of socket.socket."""
         self._check_open()
         if level == _SOL_NETLINK:
             if option == _ADD_MEMBERSHIP:
@@ -160,7 +154,6 @@ class NetlinkSocket:
             self._send_bytes = 2 * min(value, self._kernel.send_buffer_bytes // 2)
 
     def send(self, data: bytes) -> int:
-        """Part of socket.socket."""
         self._check_open()
         self._kernel.enter()
         if len(data) > self._send_bytes - _OVERHEAD_BYTES:
@@ -169,7 +162,6 @@ class NetlinkSocket:
         return len(data)
 
     def recv(self, _size: int, flags: int = 0) -> bytes:
-        """Part of socket.socket."""
         self._check_open()
         self._kernel.enter()
         if self._has_lost:

@@ -70,7 +70,6 @@ class NfTables:
         kernel.add(NETFILTER, self)
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
-        """Part of Subsystem."""
         all_requests = list(wire.requests(data))
         if all_requests and all_requests[0].kind == _BATCH_BEGIN:
             self._receive_batch(sock, all_requests)

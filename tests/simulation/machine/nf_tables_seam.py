@@ -30,12 +30,10 @@ class InlineThread:
         self.has_begun = False
 
     async def run(self, call: Callable[[], Result]) -> Result:
-        """Part of OneThread."""
         self.has_begun = True
         return call()
 
     def close(self) -> None:
-        """Part of OneThread."""
         self.has_begun = False
 
 

@@ -120,7 +120,6 @@ class ProcessKernel(Kernel):
         self.enter(call)
 
     def violate(self, what: str) -> None:
-        """Part of Kernel."""
         self.machine.violate(f"{self.process.name}: {what}")
 
     def is_writable(self, fd: int) -> bool:
@@ -131,7 +130,6 @@ class ProcessKernel(Kernel):
     def socket(
         self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
     ) -> ProcessSocket:
-        """Part of _socket."""
         if fileno is None:
             self.enter("socket")
             self.lack("socket")
@@ -147,19 +145,16 @@ class ProcessKernel(Kernel):
         return ProcessSocket(self, _socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.allocate(end))
 
     def open_worker_socket(self, label: str) -> ProcessSocket:
-        """Part of plane.rendezvous."""
         self.enter("listen")
         self.lack("rendezvous")
         return self.open_unix(Rendezvous(self.machine, label).copy(self.process))
 
     def connect_to_workers(self, label: str) -> list[ProcessSocket]:
-        """Part of plane.rendezvous."""
         self.enter("connect")
         found = sorted(self.machine.rendezvous.values(), key=lambda each: each.name)
         return [self._connect(each) for each in found if each.label == label]
 
     def connect(self, name: str) -> ProcessSocket:
-        """Part of kernel.abstract_sockets."""
         self.enter("connect")
         found = self.machine.rendezvous.get(name)
         if found is None:
@@ -170,7 +165,6 @@ class ProcessKernel(Kernel):
         return self.open_unix(to.connect(self.process, self.machine.speed.room))
 
     def accept(self, listener: ProcessSocket, most: int) -> list[ProcessSocket]:
-        """Part of kernel.abstract_sockets."""
         self.enter("accept")
         queue: deque[UnixEnd] = listener.core.shared.queue
         accepted: list[ProcessSocket] = []
@@ -182,11 +176,9 @@ class ProcessKernel(Kernel):
         return accepted
 
     def peer(self, sock: ProcessSocket) -> tuple[int, int]:
-        """Part of kernel.abstract_sockets."""
         return sock.core.was_connected_to.pid, 0
 
     def close(self, fd: int) -> None:
-        """Part of os."""
         self.enter("close")
         file = self.file_of(fd)
         self.release(fd)
@@ -194,17 +186,14 @@ class ProcessKernel(Kernel):
             file.close()
 
     def eventfd(self, _value: int, _flags: int) -> int:
-        """Part of os."""
         self.enter("eventfd")
         return self.allocate(Plain(self.machine, "eventfd").copy(self.process))
 
     def eventfd_write(self, fd: int, value: int) -> None:
-        """Part of os."""
         self.enter("write")
         self.file_of(fd).shared.count += value
 
     def eventfd_read(self, fd: int) -> int:
-        """Part of os."""
         self.enter("read")
         shared = self.file_of(fd).shared
         if not shared.count:
@@ -213,12 +202,10 @@ class ProcessKernel(Kernel):
         return int(count)
 
     def pidfd_open(self, pid: int) -> int:
-        """Part of os."""
         self.enter("pidfd_open")
         return self.allocate(Pidfd(self.machine.process_of(pid), self.process))
 
     def getpid(self) -> int:
-        """Part of os."""
         return self.process.pid
 
 
@@ -257,14 +244,12 @@ class ProcessSocket(SimulatedSocket):
         self.close()
 
     def detach(self) -> int:
-        """Part of socket.socket."""
         self._kernel.enter("detach")
         fd, self._fd = self._fd, -1
         self._kernel.sockets.pop(fd, None)
         return fd
 
     def bind(self, address: Any) -> None:
-        """Part of socket.socket."""
         core = self._enter("bind")
         self._kernel.lack("bind")
         if isinstance(core, TcpCopy | UdpCopy):
@@ -273,28 +258,24 @@ class ProcessSocket(SimulatedSocket):
             super().bind(address)
 
     def listen(self, backlog: int) -> None:
-        """Part of socket.socket."""
         core = self._enter("listen")
         self._kernel.lack("listen")
         core.backlog = core.shared.backlog = backlog
         core.shared.listen()
 
     def _accept(self) -> tuple[int, Any]:
-        """Part of _socket.socket."""
         fd, address = super()._accept()
         kernel = self._kernel
         kernel.machine.accepted(kernel.process, self.core.shared, kernel.file_of(fd).peer)
         return fd, address
 
     def shutdown(self, how: int) -> None:
-        """Part of socket.socket."""
         core = self._enter("shutdown")
         if isinstance(core, TcpCopy) and not core.shared.is_listening:
             raise error(errno.ENOTCONN)
         super().shutdown(how)
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
-        """Part of socket.socket."""
         super().setsockopt(level, option, value)
         name = _INTERFACE_OPTIONS.get((level, option))
         if name is not None and isinstance(self.core, TcpCopy | UdpCopy):
@@ -303,7 +284,6 @@ class ProcessSocket(SimulatedSocket):
             self.core.shared.sharers.remove(self.core.shared)
 
     def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
-        """Part of socket.socket."""
         if (level, option) == (_socket.SOL_SOCKET, _SO_COOKIE):
             return struct.pack("=Q", self._enter("getsockopt").shared.cookie)
         if (level, option) == (_socket.SOL_SOCKET, _SO_NETNS_COOKIE):
@@ -314,14 +294,12 @@ class ProcessSocket(SimulatedSocket):
         return super().getsockopt(level, option, length)
 
     def getpeername(self) -> Any:
-        """Part of socket.socket."""
         core = self.core
         if isinstance(core, UnixEnd):
             return core.rendezvous.name.encode() if core.rendezvous else ""
         return super().getpeername()
 
     def sendmsg(self, buffers: Any, ancillary: Any = (), flags: int = 0, *address: Any) -> int:
-        """Part of socket.socket."""
         if not isinstance(self.core, UnixEnd):
             return super().sendmsg(buffers, ancillary, flags, *address)
         self._kernel.enter_message("sendmsg")
@@ -331,7 +309,6 @@ class ProcessSocket(SimulatedSocket):
         return sent
 
     def recvmsg(self, most: int, more: int = 0, flags: int = 0) -> Any:
-        """Part of socket.socket."""
         if not isinstance(self.core, UnixEnd):
             return super().recvmsg(most, more, flags)
         self._kernel.enter_message("recvmsg")
@@ -353,7 +330,6 @@ class ProcessSocket(SimulatedSocket):
         return bytes(data)
 
     def answer(self, challenge: ProcessSocket) -> bytes:
-        """Part of kernel.net_admin_proof.Prover."""
         assert isinstance(challenge.core, PlainCopy), "it is a netlink socket"
         self._kernel.enter("bind")
         self.core.secret = b"%0*d" % (SECRET_BYTES, self._kernel.process.pid)
@@ -362,5 +338,4 @@ class ProcessSocket(SimulatedSocket):
 
 
 def is_answered(challenge: ProcessSocket, _connection: ProcessSocket, proof: bytes) -> bool:
-    """Part of kernel.net_admin_proof."""
     return bool(proof) and challenge.core.shared.secret == proof

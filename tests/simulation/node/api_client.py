@@ -102,11 +102,9 @@ class SimulatedClient:
         """Called when a response has ended, or broken off."""
 
     async def open(self) -> None:
-        """Part of ApiClient."""
         self.is_open = True
 
     async def close(self) -> None:
-        """Part of ApiClient."""
         self.abort()
 
     def abort(self) -> None:
@@ -116,19 +114,16 @@ class SimulatedClient:
             exchange.close()
 
     async def get(self, path: str, query: Mapping[str, str]) -> Response:
-        """Part of ApiClient."""
         return await self._whole("GET", path, query, None)
 
     async def send(
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
-        """Part of ApiClient."""
         # The caller may change the body before it arrives.
         return await self._whole(method, path, {}, json.loads(json.dumps(body)))
 
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[SimulatedStream]:
-        """Part of ApiClient."""
         exchange = self._begin("GET", path, query, None)
         try:
             await _in_time(exchange.until_begun(), RESPONSE_S)
@@ -191,14 +186,12 @@ class SimulatedStream:
         self.code = exchange.code
 
     async def read(self, *, silence_s: float) -> bytes:
-        """Part of Stream."""
         async with asyncio.timeout(silence_s):
             data = await self._exchange.read()
             _check(self._exchange)
             return data
 
     async def rest(self) -> Response:
-        """Part of Stream."""
         return await _rest(self._exchange)
 
 

@@ -144,15 +144,12 @@ class Endpoint:
         self._how, self._until = how, self._world.timeline.now + seconds
 
     def behaviour(self) -> str:
-        """Part of Host."""
         return self._how if self._world.timeline.now < self._until else ANSWERS
 
     def accept(self, stream: Stream) -> None:
-        """Part of Host."""
         _Answering(self._world, stream, self._answer + _END)
 
     def receive(self, _payload: bytes, source: Address) -> None:
-        """Part of Host."""
         self._world.machine.send_datagram(self._answer, self._at, source)
 
 

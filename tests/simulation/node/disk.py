@@ -80,7 +80,6 @@ class Disk:
             file.is_torn = True
 
     def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        """Part of os."""
         self._enter("open")
         name = PurePosixPath(path).name
         if flags & os.O_DIRECTORY:
@@ -99,12 +98,10 @@ class Disk:
         return self._number
 
     def close(self, descriptor: int) -> None:
-        """Part of os."""
         self._enter("close")
         del self._opened[descriptor]
 
     def fstat(self, descriptor: int) -> Any:
-        """Part of os."""
         self._enter("fstat")
         file = self._opened[descriptor][1]
         return SimpleNamespace(
@@ -112,7 +109,6 @@ class Disk:
         )
 
     def fsync(self, descriptor: int) -> None:
-        """Part of os."""
         self._enter("fsync")
         self._check()
         self._opened[descriptor][1].is_synced = True
@@ -120,7 +116,6 @@ class Disk:
     def utime(
         self, where: Any, times: tuple[float, float], *, follow_symlinks: bool = True
     ) -> None:
-        """Part of os."""
         self._enter("utime")
         self._check()
         if isinstance(where, int):
@@ -134,7 +129,6 @@ class Disk:
         self.noted(name, times[1])
 
     def unlink(self, name: str, *, dir_fd: int | None = None) -> None:
-        """Part of os."""
         self._enter("unlink")
         if self.files.pop(name, None) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -142,7 +136,6 @@ class Disk:
     def rename(
         self, old: str, new: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
-        """Part of os."""
         self._enter("rename")
         self._check()
         file = self.files[new] = self.files.pop(old)

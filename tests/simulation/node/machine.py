@@ -145,7 +145,7 @@ class OneThread:
         self.free_at = 0.0
 
     def shutdown(self, **_options: object) -> None:
-        """Part of ThreadPoolExecutor."""
+        pass
 
 
 class AgentLoop(ProcessLoop):
@@ -159,7 +159,6 @@ class AgentLoop(ProcessLoop):
     def create_task(
         self, coro: Any, *, name: Any = None, context: object = None
     ) -> asyncio.Task[Any]:
-        """Part of asyncio.AbstractEventLoop."""
         task = Task(self, coro, name)
         self.tasks.append(task)
         return task
@@ -170,7 +169,6 @@ class AgentLoop(ProcessLoop):
     def call_soon_threadsafe(
         self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> Any:
-        """Part of asyncio.AbstractEventLoop."""
         return self.call_soon(callback, *args)
 
     def run_in_executor(
@@ -247,7 +245,6 @@ class AgentKernel(ProcessKernel):
     def socket(
         self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
     ) -> ProcessSocket:
-        """Part of _socket."""
         found = super().socket(family, kind, proto, fileno)
         if not isinstance(found.core.shared if hasattr(found.core, "shared") else None, Port):
             return found
@@ -260,7 +257,6 @@ class AgentSocket(ProcessSocket):
     __slots__ = ()
 
     def bind(self, address: Any) -> None:
-        """Part of socket.socket."""
         if self.family == socket.AF_INET6:
             address = (address[0] or _ANY_SIX, address[1])
         super().bind((address[0] or _ANY, address[1]))

@@ -77,7 +77,6 @@ class _Addresses:
             self._changed()
 
     def close(self) -> None:
-        """Part of NodeAddresses."""
         self._world.moved = _nothing
 
 
@@ -88,7 +87,6 @@ class HealthServers:
         self._world = world
 
     def listen(self, family: int, at: Any, *, is_v6_only: bool) -> Any:
-        """Part of status.listening."""
         del is_v6_only
         sock = self._world.machine.kernel.socket(family, socket.SOCK_STREAM)
         try:
@@ -103,7 +101,7 @@ class HealthServers:
         """Return the names of the module, with what replaces them."""
 
         async def nothing() -> None:
-            """Part of AppRunner."""
+            pass
 
         runner = SimpleNamespace(setup=nothing, cleanup=nothing, server=object())
         return {
@@ -193,7 +191,6 @@ def _replaced(value: Any, new: dict[Any, Any]) -> Any:
 
 def _admit(world: World) -> Callable[[Any, Any], None]:
     def admit(sock: Any, networks: Any) -> None:
-        """Part of kernel.source_filter."""
         world.machine.kernel.lack(FILTER)
         world.machine.admitted[sock.core.shared] = networks
 

@@ -161,11 +161,9 @@ class World(ProcessWorld[AgentMachine]):
             self.note(f"logged: {text}")
 
     def installed(self) -> AbstractContextManager[None]:
-        """Part of ProcessWorld."""
         return installed(self)
 
     def carry_out(self) -> None:
-        """Part of ProcessWorld."""
         self.lacks.crowd()
         self._start_agent()
         for event in self.plan.events:
@@ -214,7 +212,6 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb()
 
     def after_step(self) -> None:
-        """Part of ProcessWorld."""
         agent = self.agent
         if agent is None or agent.is_ending or not agent.is_serving:
             self.freshness.disturb()
@@ -443,11 +440,9 @@ class _NewAgent(World):
         )
 
     def run(self) -> list[str]:
-        """Part of World."""
         return ProcessWorld.run(self)
 
     def carry_out(self) -> None:
-        """Part of ProcessWorld."""
         self._start_agent()
         self.run_for(_SERVED_S)
         self.held = dict(held_by(self))

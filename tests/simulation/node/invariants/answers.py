@@ -23,7 +23,6 @@ class Answers(Invariant):
     NAME = "answered in time"
 
     def client_changed(self, client: Client, was: str) -> None:
-        """Part of Invariant."""
         world = self._world
         if client.state == REFUSED and self._is_undisturbed(client):
             expected = world.expecting.in_parts(client)
@@ -49,7 +48,6 @@ class Answers(Invariant):
         return self._world.freshness.calm_at < client.dialled_at
 
     def look(self) -> None:
-        """Part of Invariant."""
         now = self._world.timeline.now
         for client in self._world.waiting:
             since = max(client.dialled_at, self._world.freshness.calm_at)

@@ -24,7 +24,6 @@ class Endpoints(Invariant):
     NAME = "allowed endpoint"
 
     def client_changed(self, client: Client, was: str) -> None:
-        """Part of Invariant."""
         if client.state != SERVED:
             return
         expecting = self._world.expecting

@@ -18,7 +18,6 @@ class Established(Invariant):
     NAME = "established connections stay"
 
     def client_changed(self, client: Client, was: str) -> None:
-        """Part of Invariant."""
         if was != SERVED or client.state not in (RESET, ENDED):
             return
         is_right = client.has_finished or self._may_end(self._worker_of(client))

@@ -30,7 +30,6 @@ class Health(Invariant):
     NAME = "health"
 
     def look(self) -> None:
-        """Part of Invariant."""
         world, now, run = self._world, self._world.timeline.now, self._world.agent
         if run is None or run.agent is None or not run.is_started:
             return

@@ -20,7 +20,6 @@ class InForce(Invariant):
     _look_at = 0.0
 
     def look(self) -> None:
-        """Part of Invariant."""
         world, now = self._world, self._world.timeline.now
         if now < self._look_at or world.agent is None or not world.agent.is_serving:
             return

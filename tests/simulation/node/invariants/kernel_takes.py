@@ -15,10 +15,8 @@ class KernelTakes(Invariant):
     NAME = "the kernel takes what is written"
 
     def refused(self, code: int) -> None:
-        """Part of Invariant."""
         if not any(event.what == DRIFT for event in self._world.plan.events):
             self.check(not code, f"the kernel refuses a transaction: {words_of(code)}")
 
     def check_rest(self) -> None:
-        """Part of Invariant."""
         self.check(self._world.kernel.has_rules(), "an agent serves, and has no rules")

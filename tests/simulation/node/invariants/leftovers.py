@@ -19,7 +19,6 @@ class Leftovers(Invariant):
     NAME = "nothing left"
 
     def dying(self, process: Process) -> None:
-        """Part of Invariant."""
         world, run = self._world, self._world.agents[-1] if self._world.agents else None
         if process.kind != CONTROL or process.status != 0 or run is None or run.agent is None:
             return
@@ -36,7 +35,6 @@ class Leftovers(Invariant):
             self.check(is_right, f"{worker.name} runs after the end of {agent.name}")
 
     def check_end(self) -> None:
-        """Part of Invariant."""
         world = self._world
         for process in world.machine.processes:
             self.check(process.is_dead, f"{process.name} runs at the end")

@@ -55,7 +55,6 @@ class NothingHeld(Invariant):
     NAME = "nothing held"
 
     def check_removed(self) -> None:
-        """Part of Invariant."""
         world, left = self._world, [""]
         for seconds in _LOOKS_S:
             world.run_for(seconds)

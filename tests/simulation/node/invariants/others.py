@@ -14,7 +14,6 @@ class Others(Invariant):
     NAME = "other programs"
 
     def led_to_port(self, client: Address, to: Address, number: int, *, is_tcp: bool) -> None:
-        """Part of Invariant."""
         others = self._world.machine.others
         has_other = any(at[1] == number and tcp is is_tcp for at, tcp in others)
         is_own = any(p.port == number and p.is_tcp is is_tcp for p in self._world.machine.ports)
@@ -23,7 +22,6 @@ class Others(Invariant):
         self.check(is_right, f"{client[0]} at {to} is led to port {number} of another program")
 
     def look(self) -> None:
-        """Part of Invariant."""
         kernel = self._world.kernel
         if kernel.version != self._seen:
             self._seen = kernel.version

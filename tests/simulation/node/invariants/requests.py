@@ -18,7 +18,6 @@ class Requests(Invariant):
     NAME = "requests have a bound"
 
     def check_rest(self) -> None:
-        """Part of Invariant."""
         server = self._world.api.server
         times = [at for at, _, _, query in server.requests if not query.get("continue")]
         first, most, at_most = 0, 0, 0.0

@@ -69,7 +69,6 @@ class Status(Invariant):
                 self.check(not port.state.word.serves, what)
 
     def check_clients(self, clients: Sequence[Client]) -> None:
-        """Part of Invariant."""
         world, run = self._world, self._world.agent
         if run is None or run.agent is None:
             return

@@ -24,7 +24,6 @@ class Steering(Invariant):
     NAME = "the kernel at rest"
 
     def check_rest(self) -> None:
-        """Part of Invariant."""
         world = self._world
         self.check(world.agent is not None and world.agent.is_serving, "no agent serves")
         for at in sorted(world.cluster.dialled):
