@@ -27,8 +27,9 @@ async def serving(
     Args:
         handle: Called with a connection's reader and writer; when it returns, the connection is
             closed.
-        ip: The address to listen on. port: 0 for a free one. options: Passed to
-        ``asyncio.start_server``.
+        ip: The address to listen on.
+        port: 0 for a free one.
+        options: Passed to ``asyncio.start_server``.
     """
     handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 

@@ -87,8 +87,9 @@ class World(abc.ABC):
         self.settle(meanwhile)
 
     def settle(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Wait until all that was written is applied, in kernel and workers. Gives a marker Service
-        and its slice a new port: writes are applied in their order.
+        """Wait until all that was written is applied, in kernel and workers.
+
+        Gives a marker Service and its slice a new port: writes are applied in their order.
         """
         self._marks += 1
         number = self._marks

@@ -1,4 +1,4 @@
-"""The data plane's sockets: system calls on streams and datagram sockets, as ``_socket`` has them.
+"""The data plane's sockets: system calls on streams and datagram sockets, like ``_socket``.
 
 Source: CPython's Modules/socketmodule.c for arguments and results; ``streams`` and ``datagrams``
 have the kernel's behaviour.
@@ -25,12 +25,12 @@ Address = tuple[str, int]
 
 
 def core_of(sock: Any) -> Any:
-    """Return what is behind a socket of the data plane, whose type is that of a real one."""
+    """Return the simulated object behind a socket of the data plane, typed as a real socket."""
     return sock.core
 
 
 _SO_MEMINFO = 55
-# Of each family: linux/in.h, linux/in6.h. An option of the other one changes nothing here.
+# The options of each family: linux/in.h, linux/in6.h. The other family's has no effect here.
 _TTL = (_socket.IPPROTO_IP, 2), (_socket.IPPROTO_IPV6, 16)
 _PKTINFO = (_socket.IPPROTO_IP, 8), (_socket.IPPROTO_IPV6, 49)
 _RECVERR = (_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR)
@@ -39,14 +39,14 @@ _LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
 _INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
 _QUICKACK = (_socket.IPPROTO_TCP, _socket.TCP_QUICKACK)
 _NODELAY = (_socket.IPPROTO_TCP, _socket.TCP_NODELAY)
-# linux/socket.h; the module lacks it.
+# linux/socket.h; the module socket lacks it.
 _MSG_MORE = 0x8000
 # linux/tcp_states.h.
 _ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8
 
 
 class SimulatedSocket:
-    """Part of _socket.socket."""
+    """Simulates _socket.socket."""
 
     __slots__ = ("_fd", "_kernel", "core", "family", "type", "was_watched")
 
@@ -57,7 +57,7 @@ class SimulatedSocket:
         self.family = family
         self.type = kind & 0xF
         self.was_watched = False
-        """It was in an epoll when it was closed."""
+        """Whether it was in an epoll when it was closed."""
         self.core: Any
         if fileno is not None:
             self._fd = fileno
@@ -76,14 +76,14 @@ class SimulatedSocket:
         return self.family == _socket.AF_INET6
 
     def _is_of_family(self, address: Address) -> bool:
-        """Note an address of the other family: the call would raise an error."""
+        """Record the use of an address of the other family: a real call would raise an error."""
         is_right = not address[0] or (":" in address[0]) is self._is_ipv6
         if not is_right:
             self._kernel.violate(f"{address} is not of the family of {self.core.name}")
         return is_right
 
     def _as_reported(self, address: Address) -> Address:
-        """Return an address as calls return it: of IPv6 with two more parts."""
+        """Return an address as system calls return it: with two more fields for IPv6."""
         return (*address, 0, 0) if self._is_ipv6 else address  # type: ignore[return-value]
 
     def fileno(self) -> int:
@@ -104,7 +104,7 @@ class SimulatedSocket:
         self.core.close()
 
     def check_use(self, call: str) -> None:
-        """Note a use after the close, also while the reactor delays the close."""
+        """Record a use after close, even while the reactor delays the close."""
         if self._fd < 0:
             self._kernel.violate(f"{call} on {self.core.name} after its close")
             raise OSError(errno.EBADF, "closed")
@@ -161,7 +161,7 @@ class SimulatedSocket:
         return count, ancillary, 0, self._as_reported(source)
 
     def recvmsg(self, _room: int, _more: int, flags: int) -> tuple[bytes, Any, int, Any]:
-        """Part of _socket.socket; only for the error queue."""
+        """Reads only the error queue."""
         core: DatagramSocket = self._enter("recvmsg")
         assert flags & _socket.MSG_ERRQUEUE, "nothing else is simulated"
         return b"", core.read_error(), flags, None

@@ -3,8 +3,8 @@
     tenant's objects, changes, questions ──▶ agent ◀── another namespace's change, /livez
 
 Rule 1: times don't include the time for which the agent's control process waited for a processor,
-which the kernel counts, because other programs cause it. Rule 2: the baseline is the same agent
-without the tenant's objects.
+which the kernel counts, because other programs cause it.
+Rule 2: the baseline is the same agent without the tenant's objects.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Costs(NamedTuple):
 class Node:
     """A node with an agent that reads from an API server.
 
-    Args: folder: An empty folder. flags: The agent's flags.
+    Args:
+        folder: An empty folder.
+        flags: The agent's flags.
     """
 
     def __init__(self, folder: Path, *flags: str) -> None:

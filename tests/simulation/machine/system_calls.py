@@ -40,18 +40,18 @@ _INTERFACE_OPTIONS = {
     (_socket.SOL_SOCKET, _socket.SO_REUSEPORT): "is_shared",
     (_socket.SOL_SOCKET, _SO_BINDTOIFINDEX): "is_deaf",
 }
-"""Options of ports that decide who may bind them, and gets clients."""
+"""Socket options that decide who may bind a port, and who gets its clients."""
 
 
 class Died(GeneratorExit):
-    """The process that makes a system call is dead, and so is what follows the call.
+    """The process that makes a system call is dead, so the code after the call must not run.
 
-    As a kind of GeneratorExit it also ends the clean-up of a coroutine that is collected later.
+    Being a GeneratorExit, it also ends the clean-up of a coroutine that is collected later.
     """
 
 
 class Pidfd:
-    """What tells of a process's end."""
+    """The pidfd of a process: readable after its exit."""
 
     local = remote = None
 
@@ -83,13 +83,13 @@ class ProcessKernel(Kernel):
         self.violations = process.machine.violations
         self.woken = process.loop.wake
         self.fails: dict[str, int] = {}
-        """The calls that fail now, as the node is short of something, and with which error."""
+        """The system calls that fail now because a resource is short, each with its error."""
         self.spared = 0
-        """So many of them succeed before."""
+        """How many calls succeed before one fails."""
 
     def enter(self, call: str) -> None:
-        """Part of Kernel; the process may die here."""
-        # As the original, without its call, and that of what would happen before: nothing does.
+        """Overrides Kernel.enter(): the process may die here."""
+        # Like the original, without its call and without events before it: there are none.
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise Runaway
@@ -102,7 +102,7 @@ class ProcessKernel(Kernel):
             raise Died
 
     def lack(self, call: str) -> None:
-        """Raise the error of a call for which something lacks."""
+        """Raise the error of a call for which a resource is short."""
         if (number := self.fails.get(call)) is None:
             return
         if self.spared:
@@ -111,7 +111,7 @@ class ProcessKernel(Kernel):
         raise error(number)
 
     def enter_message(self, call: str) -> None:
-        """Begin to send or to read messages; the process may die here."""
+        """Begin to send or read messages; the process may die here."""
         process = self.process
         process.messages += 1
         if process.messages == process.dies_at_message:
@@ -123,7 +123,7 @@ class ProcessKernel(Kernel):
         self.machine.violate(f"{self.process.name}: {what}")
 
     def is_writable(self, fd: int) -> bool:
-        """Return whether a loop's descriptor has room."""
+        """Return whether a loop's descriptor is writable."""
         file = self.files.get(fd)
         return isinstance(file, UnixEnd) and file.is_writable
 
@@ -141,7 +141,7 @@ class ProcessKernel(Kernel):
         return ProcessSocket(self, family, kind, proto, fileno)
 
     def open_unix(self, end: Any) -> ProcessSocket:
-        """Return a socket for the end of a connection, or for a rendezvous."""
+        """Return a socket for an end of a connection, or for a listening socket."""
         return ProcessSocket(self, _socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.allocate(end))
 
     def open_worker_socket(self, label: str) -> ProcessSocket:
@@ -210,7 +210,7 @@ class ProcessKernel(Kernel):
 
 
 class ProcessSocket(SimulatedSocket):
-    """Part of socket.socket."""
+    """Simulates socket.socket."""
 
     __slots__ = ("proto",)
 
@@ -322,7 +322,7 @@ class ProcessSocket(SimulatedSocket):
         return data, rights, 0, None
 
     def recv(self, most: int, flags: int = 0) -> bytes:
-        """Part of socket.socket; it reads no files."""
+        """Receives no descriptors."""
         if not isinstance(self.core, UnixEnd):
             return super().recv(most, flags)
         data, rights, *_ = self.recvmsg(most)

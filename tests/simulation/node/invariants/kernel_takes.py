@@ -1,5 +1,5 @@
-"""The kernel refuses nothing that an agent writes, unless it is to, or another program has changed
-the agent's tables: rules that it would refuse can't be in force.
+"""The kernel accepts all that an agent writes, unless the plan lets it refuse, or another program
+has changed the agent's tables: refused rules can't be applied.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from .base import Invariant
 
 
 class KernelTakes(Invariant):
-    """See the module."""
+    """Refused transactions, as the module describes."""
 
     NAME = "the kernel takes what is written"
 
