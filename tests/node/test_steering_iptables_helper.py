@@ -1,4 +1,4 @@
-"""The helper processes of iptables steering, what they run, and the lock that they take."""
+"""The helper processes of iptables steering, their commands, and their lock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kind():
 
 @pytest.fixture
 def restore(tmp_path, monkeypatch):
-    """Puts a command of one's own in the place of iptables-restore; returns where it says so."""
+    """Replace iptables-restore by a script; return the file to which it writes its calls."""
 
     command, used = tmp_path / "iptables-legacy-restore", tmp_path / "used"
     real = shutil.which("iptables-legacy-restore")

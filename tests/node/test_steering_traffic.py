@@ -1,4 +1,4 @@
-"""What rules do to real packets: between pods, the node, and plain servers on proxy ports."""
+"""Effects of rules on packets between pods, the node, and plain servers on proxy ports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DNAT = {
 
 
 def leads_to(node, *ips):
-    """Return whether packets are translated to one of some addresses."""
+    """Return whether packets are translated to any of these addresses."""
     text = nodes.tables(node) + nodes.ruleset(node)
     return any(f"--to-destination {ip}:" in text or f"dnat ip to {ip}:" in text for ip in ips)
 
@@ -89,7 +89,7 @@ async def test_another_daemon_inside_the_proxy_port_range_stays_reachable(cluste
 
 
 async def test_the_nodes_own_connections_are_unaffected(cluster, steering):
-    """Replies to the proxy's sockets come from endpoints and must pass the guard."""
+    """Replies to the proxy's own sockets come from endpoints and must pass the guard."""
     await steering.apply(TARGETS)
     endpoint = nodes.UdpServer(cluster.pod, 36002)
     with nodes.tcp_server(cluster.pod, 36001):
@@ -136,7 +136,7 @@ async def test_dnat_follows_the_nodes_address(cluster, steering, web):
         "ip address add 10.1.0.9/24 dev pod0"
     )
     assert await steering.repair() == 0, "a new address is no drift"
-    # On a slow machine the last listing of addresses counts a moment longer.
+    # On a slow machine the last listing of addresses is used a moment longer.
     async with asyncio.timeout(60):
         while not leads_to(cluster.node, "10.3.0.1", "10.1.0.9"):
             await steering.repair()
