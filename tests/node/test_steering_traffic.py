@@ -150,7 +150,7 @@ async def test_a_udp_client_sending_before_the_service_exists_is_served_later(
     cluster.pod.run("true")
     cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
     with connected(cluster.pod, DNS) as early, connected(cluster.node, DNS) as local:
-        # The first goes out by the default route, to a pod that hasn't that address.
+        # The first datagram uses the default route, to a pod without that address.
         early.send(b"too early")
         local.send(b"too early")
         await steering.apply(TARGETS)
@@ -162,7 +162,7 @@ async def test_a_udp_client_sending_before_the_service_exists_is_served_later(
 async def test_a_tcp_client_dialling_before_the_service_exists_is_served_from_the_same_port(
     cluster, steering, web, where
 ):
-    """Its SYN has gone past us, and its entry would lead the next one there too."""
+    """Its SYN bypassed the proxy, and its entry would misroute the next one."""
     client = net_of(cluster, where)
     await steering.apply({})
     cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
