@@ -4,6 +4,7 @@
 
 It allocates ClusterIPs and node ports and validates objects like every cluster. There are no
 controllers: a test writes EndpointSlices itself.
+
 Rule 1: it writes only to one temporary folder, and starts only two processes; `stop` removes all of
 them.
 Rule 2: every wait has a deadline, and its error shows the end of the server's log.

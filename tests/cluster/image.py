@@ -4,6 +4,7 @@
 
 Each step is an overlay over those before it, run with chroot in its own mount namespace, and cached
 under a key of all that it depends on: a second build reuses unchanged layers.
+
 Rule 1: a layer gets its key as a name only when it is complete.
 Rule 2: it needs root, overlayfs, and access to packages for apt and pip.
 

@@ -7,6 +7,7 @@
 
 Agents dial the pod on loopback by a detour, because the API server rejects slices with such an
 address.
+
 Rule 1: a terminating pod resets its connections before its slice changes: if an agent is too late,
 a connection is lost.
 Rule 2: like Kubernetes' controllers, these follow the last state: they don't see changes that are
