@@ -1,7 +1,7 @@
 """Gives this distribution the version of userspace-proxy, and requires that version of it.
 
-That and the authors, the addresses and the readme's form are declared in the checkout. A source
-distribution has them in its metadata, which hatchling then uses, and this hook has nothing to do.
+The version, the authors, the addresses and the readme's form are declared in the checkout. A source
+distribution has them in its metadata, which hatchling then uses, so this hook does nothing.
 """
 
 from __future__ import annotations

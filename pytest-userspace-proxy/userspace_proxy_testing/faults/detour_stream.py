@@ -257,7 +257,7 @@ class FaultyStream:
             at, pause_s = at + size, slicer.delay / 1_000_000
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait, perhaps for ever; return True at once if toxics change meanwhile."""
+        """Wait, perhaps forever; return True at once if toxics change in the meantime."""
         if seconds <= 0:
             return False
         try:
