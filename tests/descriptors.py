@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def descriptors_left(count: int) -> Iterator[None]:
-    """Let this process open only so many more descriptors within the block."""
+    """Limit this process to so many more descriptors within the block."""
     taken = open_descriptors()
     free = (number for number in itertools.count() if str(number) not in taken)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

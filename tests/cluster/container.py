@@ -3,7 +3,7 @@
     pod spec + image ──▶ overlay root, read-only ──▶ volumes ──▶ `limited.py` ──▶ the program
                          as a runtime mounts it                             chroot, few capabilities
 
-Rule 1: what the manifest grants is granted, and nothing else: the capabilities, a read-only root,
+Rule 1: only the rights in the manifest are granted: the capabilities, a read-only root,
 ``/proc/sys`` read-only, no new privileges, only its own environment variables.
 Rule 2: an unknown field that would change what is granted is an error.
 Rule 3: no seccomp filter, cgroup or PID namespace is created; these need a real runtime.

@@ -304,7 +304,7 @@ def chart(tmp_path: Path) -> Path:
 
 
 def rendered(chart: Path, values: dict[str, Any]) -> dict[str, str]:
-    """Return what each kind of release renders with these values instead of the chart's."""
+    """Return each kind of release, rendered with these values instead of the chart's."""
     (chart / "values.yaml").write_text(yaml.safe_dump(values))
     texts = {}
     for name, options in RELEASES.items():

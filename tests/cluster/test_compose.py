@@ -1,7 +1,7 @@
 """docker-compose.yml: its syntax, and its processes, started as it describes, without an engine.
 
 bridge 10.213.0.0/24 ── a network namespace for each service, with its address and all names
-                        in it the service's own command, in our image or from our build
+                        in it the service's own command, in this image or from this build
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ PAUSE_S = 0.02
 
 
 class DeadlineExceededError(AssertionError):
-    """The condition didn't come true in time; the message says which one."""
+    """The condition didn't come true in time; the message names it."""
 
 
 def wait_for(

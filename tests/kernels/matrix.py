@@ -85,7 +85,7 @@ _ready = functools.cache(ensure_uml)
 def try_kernel(
     without: Without, root: Root, target: Path, steerings: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the cells of a kernel, a mapping for each steering, as crippled.py wrote them.
+    """Return the cells of a kernel, a mapping for each steering mode, from crippled.py.
 
     Raises:
         BuildError: The kernel can't be built.

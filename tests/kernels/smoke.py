@@ -4,8 +4,8 @@
                 ├─ cni0, node ┤
     the node  ──┘            └─ pod b
 
-For each steering: ``run`` with manifests, a ClusterIP and a node port by TCP and UDP, from a pod
-and from the node, the kernel path for modes with rules, and ``status``; then the demo.
+For each steering mode: ``run`` with manifests, a ClusterIP and a node port by TCP and UDP, from a
+pod and from the node, the kernel path for modes with rules, and ``status``; then the demo.
 
 Rule 1: it runs in the machine's initial network namespace, like on a node, and each pod has its
 own.

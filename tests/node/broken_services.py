@@ -109,7 +109,7 @@ def objects_of(case: Case, ip: str) -> Iterator[Object]:
 
 
 def ask(testbed: Testbed, case: Case) -> None:
-    """Let a client dial once the Service is applied; return when it has hit the mistake."""
+    """Dial from a client once the Service is applied; return when it has hit the mistake."""
     if case.shown is Shown.IGNORED:
         return
     agent, client = testbed.agent, testbed["laptop" if case.ingress else "pod"]

@@ -33,7 +33,7 @@ class Endpoint:
         return str(self.host.ip if version == 4 else self.host.ip6)
 
     def saw(self, protocol, version, client, address):
-        """Let a client dial; return its address and port as seen by this endpoint."""
+        """Dial from a client; return its address and port as seen by this endpoint."""
         server = self.servers[protocol, version]
         if protocol == "TCP":
             with client.tcp(address[0]) as dialling:

@@ -131,7 +131,7 @@ class Load:
 
 
 def pass_time(seconds: float) -> None:
-    """Let a load run for some time: the only pause here without a condition."""
+    """Keep a load running for some time: the only pause here without a condition."""
     time.sleep(seconds)  # noqa: TID251 - the length of a measurement
 
 

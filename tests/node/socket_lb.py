@@ -226,7 +226,7 @@ class SocketNode(Testbed):
         wait_for(f"the path {path}", is_in_force, hint=self.agent.log)
 
     def replace_agent(self, *flags: str) -> None:
-        """Let a new process take over from the running one, and wait until that has exited."""
+        """Start a new process that takes over, and wait until the previous one has exited."""
         old, self.agent.process = self.agent.process, None
         self.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
         self.agent.start_until_ready()

@@ -40,7 +40,7 @@ class Catching:
         self._answers = ReplyRouting(name)
 
     def do(self, verb):
-        """Call a method of the answers; return what it returns."""
+        """Call a method of the reply routing, and return the result."""
         with self._node:
             return self._runner.run(getattr(self._answers, verb)())
 

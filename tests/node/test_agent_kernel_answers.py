@@ -81,7 +81,7 @@ class Web:
         )
 
     def wait_for(self, version, holds, what, clients=()):
-        """Let clients dial until the Service port is in the wanted state."""
+        """Dial until the Service port is in the wanted state."""
 
         def is_so():
             for name in clients:

@@ -63,7 +63,7 @@ class Hashed:
         wait_for("the endpoints", is_in_force, hint=self.agent.log)
 
     def met(self, protocol, version):
-        """Let each client dial; return the endpoints that they reached, by client."""
+        """Dial from each client; return the endpoints that they reached, by client."""
         return {client: self.dial(protocol, client) for client in CLIENTS[version]}
 
     def dial(self, protocol, ip):

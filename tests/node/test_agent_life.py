@@ -81,7 +81,7 @@ def run_among_others(node, story):
 
 
 def crash_and_restart(node, story, socks):
-    """Kill it, check what clients get, and start it again."""
+    """Kill it, check the clients' outcomes, and start it again."""
     node.agent.kill()
     story.down = {
         name: (client.tcp_refusal(WEB.address), refusal(socks[name]))
@@ -104,7 +104,7 @@ def crash_and_clean_up(node, story):
 
 
 def run_and_stop(node, story):
-    """Let all clients dial all frontends, then stop it with open connections."""
+    """Dial all frontends from all clients, then stop it with open connections."""
     node.agent.start_until_ready()
     connections = {}
     for name, client in node.clients.items():

@@ -70,7 +70,7 @@ def dial(namespace, *arguments):
 
 
 def script(namespace, text, *arguments):
-    """Run a Python script in a namespace and return what it prints."""
+    """Run a Python script in a namespace and return its output."""
     command = [sys.executable, "-IS", "-c", dedent(text), *map(str, arguments)]
     return namespace.run(command).stdout.strip()
 

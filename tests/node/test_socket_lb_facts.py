@@ -76,7 +76,7 @@ class Followed:
         wait_for(field, lambda: self.port()[field] == value, hint=self.agent.log)
 
     def run(self, *words: str) -> str:
-        """Return what a command prints on the node, in one line."""
+        """Return the output of a command on the node, in one line."""
         return " ".join(self.agent.run(command=[*PROGRAM, *words]).stdout.split())
 
 

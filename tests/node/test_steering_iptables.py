@@ -158,7 +158,7 @@ async def test_a_rule_inserted_first_by_other_programs_is_overtaken(node, steeri
     assert await steering.repair() == drifted
     last = node.run(f"iptables-legacy {chain.replace('-I', '-S')}").splitlines()[-1]
     assert last.endswith("-d 10.96.0.0/16 -j RETURN")
-    # A program that inserts it again wants it there.
+    # A program that inserts it again does so on purpose.
     node.run(f"iptables-legacy {chain} -d 10.96.0.0/16 -j RETURN")
     before = nodes.tables(node)
     assert await steering.repair() == 0

@@ -48,7 +48,7 @@ def kind():
 
 @contextmanager
 def no_more_descriptors():
-    """Let this process open no more sockets, such as one for connection tracking."""
+    """Prevent this process from opening sockets, such as one for connection tracking."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open(os.devnull, os.O_RDONLY)
     os.close(free)

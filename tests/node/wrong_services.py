@@ -45,11 +45,12 @@ class Mistake:
 
     name: str
     says: str
-    """Part of the sentence, with ``{pod}`` for the pod's address and ``{ip}`` for the Service's."""
+    """A part of it, with ``{pod}`` for the pod's address and ``{ip}`` for the
+    Service's."""
     never: tuple[str, ...] = ()
     """Wrong text that no line may contain."""
     hint: str = ""
-    """Part of a remedy."""
+    """A part of the remedy."""
     port: Mapping[str, Any] = field(default_factory=lambda: {"port": 80})
     target: int = SERVING
     ips: Sequence[str] = ("{pod}",)
@@ -248,7 +249,7 @@ def objects_of(case: Mistake, **places: str) -> Iterator[Object]:
 
 
 def dial(client: Client, case: Mistake) -> None:
-    """Let clients dial one after another, each from its own source port."""
+    """Dial from clients one after another, each with its own source port."""
     address = service_ip(case), case.port["port"]
     for _ in range(case.dials):
         is_udp = case.port.get("protocol") == "UDP"

@@ -1,4 +1,4 @@
-"""Annotations that decide what happens to open and waiting connections."""
+"""Annotations for open and waiting connections."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def wait_until_waiting(world: World, spec: Spec, count: int) -> None:
 
 
 def read_to_end(sock: socket.socket) -> bytes:
-    """Return what a connection receives until it is closed."""
+    """Return the bytes that a connection receives until it is closed."""
     data = b""
     while some := sock.recv(4096):
         data += some

@@ -138,7 +138,7 @@ class TestPolicies:
 
 
 def outside(world: World) -> list[tuple[str, Address]]:
-    """Return what clients outside get from EXTERNAL."""
+    """Return the outcomes of clients outside that dial EXTERNAL."""
     ats = ((world.ip("node-1"), 30120), (LB_IP, 80))
     return [(protocol, at) for protocol in ("TCP", "UDP") for at in ats]
 

@@ -268,6 +268,6 @@ def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 
 
 
 def after(seconds: float) -> None:
-    """Let that much time pass without any traffic, like an idle client."""
+    """Wait that long without any traffic, like an idle client."""
     until = time.monotonic() + seconds
     wait_for("time to pass", lambda: time.monotonic() >= until, deadline_s=seconds + 1)

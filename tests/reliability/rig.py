@@ -78,7 +78,7 @@ class Rig:
         return ()
 
     def prepare(self) -> None:
-        """Prepare what a subclass needs before the proxy starts."""
+        """Prepare a subclass's needs before the proxy starts."""
 
     def start(self) -> None:
         """Start the proxy, and wait until it serves."""

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def campaign(options: argparse.Namespace, seeds: Sequence[range]) -> int:
-    """Run seeds of a half, and print what fails; return the exit status."""
+    """Run seeds of a half, and print failures; return the exit status."""
     half: str = options.half
     began, failed, done = time.monotonic(), dict[int, str](), 0
     judged, excused = Counter[str](), Counter[tuple[str, str]]()

@@ -4,7 +4,7 @@
     PodHost    an endpoint of TCP or UDP: its reactions to dials, and the parties that it accepts
     Asker      a client of UDP
 
-A party sends a part of one endless pattern, so its peer can check what it reads immediately.
+A party sends a part of one endless pattern, so its peer can check the bytes immediately.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _LAST_BYTES = 20
 
 
 def pattern(base: int, start: int, count: int) -> bytes:
-    """Return a part of what a party with this base sends."""
+    """Return a part of the pattern of a party with this base."""
     start = (base + start) % _PATTERN_BYTES
     return _PATTERN[start : start + count]
 
 
 class Party:
-    """One side of a TCP connection, and what it has seen.
+    """One side of a TCP connection, and its observations.
 
     Args:
         world: Has the clock, and collects violations.
@@ -178,7 +178,7 @@ class Party:
             self._act_after((slept_s // _CALM_S + 1) * _CALM_S - slept_s)
 
     def do(self, what: str, amount: int) -> None:
-        """Do one step; raises what the call raises."""
+        """Do one step; raises the call's error."""
         if what == SEND and not self.has_finished:
             self.send(amount)
         elif what == READ:

@@ -58,7 +58,7 @@ def run_chunk(name: str, seeds: range) -> Results:
     for seed in seeds:
         results.append((seed, run_one(seed)))
         # Most objects of a run are in cycles. Collecting after each run takes half as long as after
-        # ten, whose memory exceeds the caches, and what exists at the next freeze is never freed.
+        # ten, whose memory exceeds the caches, and objects at the next freeze are never freed.
         gc.collect()
     gc.enable()
     return results, sums.counts

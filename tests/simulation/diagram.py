@@ -1,4 +1,4 @@
-"""Draws a trace as a sequence diagram in text: who sent what to whom, and when.
+"""Draws a trace as a sequence diagram in text: the actions of clients, proxy and endpoints in time.
 
       seconds  client                   proxy                    endpoint
        0.2012  │ 3: dials service 0 ───▶│                        │

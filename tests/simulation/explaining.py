@@ -1,4 +1,4 @@
-"""Prints what a seed does: its plan, shrunk if it fails, and the sequence of events."""
+"""Explains a seed: prints its plan, shrunk if it fails, and the sequence of events."""
 
 from __future__ import annotations
 

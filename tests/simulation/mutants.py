@@ -101,7 +101,7 @@ class _Ended(NamedTuple):
     cpu_s: float
 
     def found(self, pattern: str) -> str:
-        """Return what the pattern matches in the output, or the last line."""
+        """Return the pattern's match in the output, or the last line."""
         if self.status is None:
             return "takes too long"
         named = re.search(pattern, self.output, re.MULTILINE)

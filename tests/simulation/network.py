@@ -153,7 +153,7 @@ class Network:
         client.joins(listening)
 
     def connect(self, core: Any, to: Address) -> int:
-        """Dial a host for the data plane; return what connect_ex returns."""
+        """Dial a host for the data plane; return the result of connect_ex."""
         host = self.hosts.get(to)
         source = core.local[0] if core.local else ""
         behaviour = UNREACHABLE if host is None else host.behaviour()

@@ -56,7 +56,7 @@ class System(Protocol):
         """Run the simulation until a condition holds."""
 
     def settle(self) -> None:
-        """Let all pending events happen."""
+        """Run all pending events."""
 
     def listener(self) -> tuple[Any, Address]:
         """Return a listening socket and its address."""
@@ -68,7 +68,7 @@ class System(Protocol):
         """Use up all free descriptors."""
 
     def unacknowledged(self, sock: Any) -> int:
-        """Return what SIOCOUTQ reports."""
+        """Return the value of SIOCOUTQ."""
 
     def send_urgent(self, sock: Any, data: bytes) -> None:
         """Send bytes, the last of which is urgent."""

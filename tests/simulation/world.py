@@ -171,7 +171,7 @@ class World:
             "PIPE_BYTES": node.pipe_bytes,
             "ROUNDS": node.rounds,
             "SPLICE_ROUNDS": node.rounds,
-            # As on a node, they read a whole socket buffer.
+            # Like on a node, they read a whole socket buffer.
             "LAST_TURNS": 128 // node.rounds,
         }
         with (

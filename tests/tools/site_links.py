@@ -86,7 +86,7 @@ def _is_remote(address: str) -> bool:
 def _problem_of(
     page: str, address: str, files: set[str], pages: Mapping[str, SitePage]
 ) -> str | None:
-    """Return what is wrong with an address on a page; empty if nothing is."""
+    """Return the problem with an address on a page; empty if there is none."""
     parts = urlsplit(address)
     if parts.scheme == "data":
         return None

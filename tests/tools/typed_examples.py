@@ -4,7 +4,7 @@
     README.md, its Python blocks ──▶ README.py ───────────┴─▶ mypy --strict, pyright
 
 Run it as ``python -m tests.tools.typed_examples``. It prints what both report and exits with status
-1 if there is anything.
+1 if that isn't empty.
 
 Rule 1: the files are in a folder of their own, so that this project's settings don't apply.
 Rule 2: the blocks of a page become one file, whose line numbers are those of the page.

@@ -1,6 +1,6 @@
 """Reads the runs in docs/conformance.md: a new run replaces only its own column.
 
-Rule 1: rendering what was read gives the same page.
+Rule 1: reading and rendering a page gives the same page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures what one namespace's objects cost others: a node, its agent and an API server.
+"""Measures the cost of one namespace's objects to others: a node, its agent and an API server.
 
     tenant's objects, changes, questions ──▶ agent ◀── another namespace's change, /livez
 
@@ -88,7 +88,7 @@ class Node:
     ) -> Costs:
         """Measure the other namespace while the tenant adds and changes objects, and queries."""
         delays: list[float] = []
-        # Let the work of the start end first.
+        # Wait until the work of the start is done.
         self._change(1)
         memory = self._memory_mib()
         with (
@@ -113,7 +113,7 @@ class Node:
         self.testbed.close()
 
     def _change(self, pod: int) -> float:
-        """Have the other namespace's Service lead to a pod; return how long that took."""
+        """Move the other namespace's Service to another pod; return how long clients took."""
         name = ("one", "two")[pod]
         others = with_endpoints(OTHERS, self._pods[pod : pod + 1])
         began = self._clock()
@@ -139,7 +139,7 @@ class Node:
         self._answers.append(took if b" 200 " in answer else max(took, 2 * LIVEZ_S))
 
     def _clock(self) -> float:
-        """Return seconds, without those in which the agent waited for a processor."""
+        """Return the clock in seconds, less the agent's time waiting for a processor."""
         text = Path(f"/proc/{self.agent.pid}/schedstat").read_text()
         return time.monotonic() - int(text.split()[1]) / 1e9
 

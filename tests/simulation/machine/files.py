@@ -60,7 +60,7 @@ class Shared:
             self.end()
 
     def end(self) -> None:
-        """Free what belongs to it."""
+        """Free its resources."""
 
     @property
     def holders(self) -> set[Process]:

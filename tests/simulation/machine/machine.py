@@ -117,7 +117,7 @@ class Machine(Network):
     """The node's network, and all processes.
 
     Args:
-        rng: Draws what isn't in the plan.
+        rng: Draws everything that isn't in the plan.
     """
 
     def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:

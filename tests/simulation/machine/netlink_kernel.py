@@ -106,7 +106,7 @@ class NetlinkKernel:
         return self._cpu_s
 
     def wait_until(self, when: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         if self._wait is not None:
             self._wait(when)
         else:

@@ -237,7 +237,7 @@ class NetlinkSocket:
         return first.at <= self._kernel.now() and first.after_call <= self._kernel.calls
 
     def _wait(self) -> None:
-        """Let time pass until a datagram can be read, or the socket's timeout."""
+        """Advance the time until a datagram can be read, or to the socket's timeout."""
         longest = 3600.0 if self._timeout is None else self._timeout
         until = self._kernel.now() + longest
         if self._queue:

@@ -370,7 +370,7 @@ KNOWN = frozenset({
 })  # fmt: skip
 
 
-# Cost: programs write the same expressions again and again.
+# Cost: programs write the same expressions repeatedly.
 _MOST_KEPT = 10_000
 
 
@@ -426,7 +426,7 @@ def _elements(packed: bytes, of: NftSet, *, is_new: bool) -> Iterator[Element]:
 
 
 def _follow(table: Table, base: Chain, chain: Chain, depth: int) -> int:
-    """Return the error number for what a base chain jumps to; 0 if it is valid."""
+    """Return the error number of the chains below a base chain; 0 if they are valid."""
     if depth >= _DEPTH_MAX:
         return errno.EMLINK
     for rule in chain.rules:

@@ -51,7 +51,7 @@ Listens = Callable[[int, int], bool | None]
 
 
 class Kind(enum.Enum):
-    """What happens to a first packet."""
+    """The outcome of a first packet."""
 
     TO_PORT = "port"
     """A socket of this node receives it on another port or address than it was sent to."""
@@ -194,7 +194,7 @@ class Packets:
         return packet
 
     def _received(self, packet: Packet) -> Outcome:
-        """Return what happens to a packet at a socket of this node, or without one."""
+        """Return a packet's outcome at a socket of this node, or without one."""
         if self.listens(packet.flow.protocol, packet.to.port) is None:
             # The RST of the network stack removes an entry without a reply.
             return Outcome(Kind.REFUSED, packet.to, has_entry=packet.flow.protocol != TCP)

@@ -89,7 +89,7 @@ class ProcessWorld(Generic[AnyMachine]):
         return self.machine.violations
 
     def run_for(self, seconds: float) -> None:
-        """Let time pass until the first violation."""
+        """Advance the time, up to the first violation."""
         timeline, violations = self.timeline, self.machine.violations
         end = timeline.now + seconds
         steps = 0

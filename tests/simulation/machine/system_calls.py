@@ -215,7 +215,7 @@ class ProcessSocket(SimulatedSocket):
     __slots__ = ("proto",)
 
     name_proofs = ()
-    """Part of kernel.abstract_sockets.VouchedSocket."""
+    """An attribute of kernel.abstract_sockets.VouchedSocket."""
     _kernel: ProcessKernel
 
     def __init__(

@@ -3,8 +3,8 @@
     etcd's log ──a while later──▶ watch cache ──▶ lists from memory, watches
     etcd's objects ──────────────────────────────▶ lists of the newest state, in pages
 
-Rule 1: what it answers is what kube-apiserver answers, as the contract tests have it, and its
-faults are those that networks, proxies and restarts have.
+Rule 1: it answers like kube-apiserver, as the contract tests check, and its faults are those of
+networks, proxies and restarts.
 Rule 2: it is blocked while it is silent, and nothing is lost by that.
 Rule 3: a list is of one state, also in pages.
 
@@ -131,7 +131,7 @@ class ApiServer:
             self._end_watch(watch)
 
     def stall(self) -> None:
-        """Let nothing arrive on the current connections, without an error."""
+        """Stall the current connections, without an error."""
         for exchange in self._exchanges:
             exchange.is_stalled = True
 

@@ -68,7 +68,7 @@ class Exchange:
         self.is_stalled = False
         """Whether nothing arrives any more, without an error."""
         self.cut_after: int | None = None
-        """After how many bytes the body is truncated."""
+        """The number of bytes after which the body is truncated."""
         self.ends_cleanly = False
         """Whether the truncated body looks complete."""
         self._sent: deque[tuple[Any, tuple[Any, ...]]] = deque()
@@ -82,7 +82,7 @@ class Exchange:
             await self._wait()
 
     async def read(self) -> bytes:
-        """Return what has arrived, once anything has; empty at the end, or after an error."""
+        """Return received bytes, once there are any; empty at the end, or after an error."""
         while not (self._parts or self.error or self.is_ended):
             await self._wait()
         if self.error:
@@ -135,7 +135,7 @@ class Exchange:
             self.server.handle(self)
 
     def hold(self, seconds: float) -> None:
-        """Delay what follows: it arrives at least so many seconds from now."""
+        """Delay later parts: they arrive at least so many seconds from now."""
         self._free_at = max(self._free_at, self.timeline.now + seconds)
 
     def begin(self, code: int, retry_after_s: float = 0.0) -> None:
@@ -202,7 +202,7 @@ class Exchange:
             self.timeline.at(at, self._arrive)
 
     def _arrive(self) -> None:
-        """Receive what was sent next, unless the path is blocked."""
+        """Receive the next sent part, unless the path is blocked."""
         if self.is_closed or not self._sent or self.is_stalled:
             return
         cut_off_until = self.client.address.cut_off_until(self.client.node)

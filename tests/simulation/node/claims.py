@@ -66,7 +66,7 @@ class Claim:
 
 
 class ClaimReader:
-    """Reads what Services claim; the states of one cluster share objects."""
+    """Reads Services' claims; the states of one cluster share objects."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -122,7 +122,7 @@ class Floors(NamedTuple):
 
     all: float
     losses: float
-    """The time for what a Service has lost, and for its source ranges."""
+    """The time for addresses that a Service has lost, and for its source ranges."""
 
 
 class Freshness:

@@ -1,4 +1,4 @@
-"""A simulated disk with the files of one node: what survives a crash, and a full disk.
+"""A simulated disk with the files of one node, which crashes and a full disk affect.
 
 Rule 1: a crash of the node loses data that wasn't fsynced; a crash of a process truncates only the
 write in progress.

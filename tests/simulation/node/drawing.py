@@ -1,4 +1,4 @@
-"""Draws plans of whole nodes: objects and how they change, clients, and what fails."""
+"""Draws plans of whole nodes: objects and their changes, clients, and faults."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Faults:
             yield Event(at + 1.0, SLOW, (0.0,))
 
     def _outages(self) -> Iterator[Event]:
-        """Let the API server fail during other events."""
+        """Make the API server fail during other events."""
         rng = self._rng
         if "late Node" in self._features:
             # From the start on, while objects are listed.

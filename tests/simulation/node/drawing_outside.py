@@ -87,7 +87,7 @@ def _range(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Let many clients dial together, sometimes while none is accepted."""
+    """Dial from many clients together, sometimes while none is accepted."""
     kind = rng.choice(["", STOP, CRASH])
     if kind == STOP:
         yield Event(at - 0.01, STOP, (False, rng.randint(0, 1), rng.choice([0.1, 0.5])))
@@ -100,7 +100,7 @@ def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Let another program change rules repeatedly, and the kernel refuse some repairs."""
+    """Change rules repeatedly in another program, and refuse some repairs."""
     for _ in range(rng.choice([2, 3])):
         if rng.random() < 0.5:
             yield Event(at, REFUSE, (rng.choice([1, 2]),))

@@ -94,7 +94,7 @@ def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
     for _ in range(5):
         yield client_of(rng, item, at + 0.3 + 3.0 * rng.random(), NODE_IP)
     if rng.random() < 0.4:
-        # The agent exits before its first round, and removes what the last agent has left.
+        # The agent exits before its first round, and removes the last agent's leftovers.
         yield Event(at + rng.choice([1.0, 3.0]), END)
 
 
@@ -109,7 +109,7 @@ def _full_disk(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _taken_port(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Let another program take a port to which a dead agent's rules point."""
+    """Give another program a port to which a dead agent's rules point."""
     yield Event(0.1, PUT, (item,))
     yield Event(0.1, PUT, (slice_of(item),))
     yield Event(at, API, ("restart", rng.choice([0.5, 2.0])))
@@ -201,7 +201,7 @@ def _refused_filter(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _barred_in_recovery(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Let clients outside a Service's source ranges wait while its port is recovered."""
+    """Dial from outside a Service's source ranges while its port is recovered."""
     for each in _balanced(item, _ADMITTED), slice_of(item):
         yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
     yield Event(at, API, ("restart", 0.5))

@@ -301,7 +301,7 @@ class _Shape(Shape):
             yield from self.dials(at, self.item, count=8)
 
     def exchanges(self, at: float) -> Iterator[Event]:
-        """Let two Services claim one address or exchange addresses, the older one first."""
+        """Claim one address in two Services, or exchange addresses, the older one first."""
         rng = self.rng
         item: Object = self.outside()
         ports = [{**item["spec"]["ports"][0], "nodePort": NODE_PORT_OF_TWIN}]

@@ -149,7 +149,7 @@ class NodeKernel:
         self.tables.faults.clear()
 
     def fail(self, how: str, number: int) -> None:
-        """Let the kernel fail in another way than refusing a whole transaction.
+        """Make the kernel fail in another way than refusing a whole transaction.
 
         Args:
             how: One of :data:`FAILURES`.

@@ -33,7 +33,7 @@ class Lacks:
             world.freshness.disturb(world.timeline.now + _AGAIN_S)
 
     def take(self, number: int, is_tcp: bool, seconds: float) -> None:
-        """Let another program listen on a port if it is free."""
+        """Listen on a port in another program if it is free."""
         world = self._world
         if world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds):
             world.note(f"another program has port {number} for {seconds:g} s")

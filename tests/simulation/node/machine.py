@@ -41,9 +41,9 @@ class NodeMachine(Machine):
     def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:
         super().__init__(timeline, rng, speed)
         self.steer: Callable[[Address, Address, bool], Verdict] = lambda *_: REFUSED
-        """Returns a client's destination, given its address, what it dials, and if by TCP."""
+        """Returns a client's destination, given its address, the dialled one, and if by TCP."""
         self.answered: Callable[[Address, Address], None] = lambda *_: None
-        """Called for a client that waits for a listener, with its address and what it dials."""
+        """Called for a client that waits for a listener, with its address and the dialled one."""
         self.queue = QUEUE
         """The maximum number of clients that wait for a listener: net.core.somaxconn."""
         self.admitted: dict[Port, Sequence[str] | None] = {}

@@ -117,7 +117,7 @@ class Shape:
         return [endpoint(ip) for ip in self.rng.sample(ips, count)]
 
     def dials(self, at: float, *items: Object, count: int = 3) -> Iterator[Event]:
-        """Let clients dial addresses of Services."""
+        """Yield dials of clients to addresses of Services."""
         rng = self.rng
         found = [dialled for item in items for dialled in _dialled(item)]
         for _ in range(count if found else 0):

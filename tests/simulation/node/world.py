@@ -109,7 +109,7 @@ class World(ProcessWorld[AgentMachine]):
         self.lacks = Lacks(self)
         self.expecting = Expecting(self)
         self.moved: Callable[[], None] = lambda: None
-        """Called after a change of the node's addresses; set by what follows them."""
+        """Called after a change of the node's addresses; set by their watcher."""
         self.kernel.refused = self._on_refusal
         self.machine.steer = self._steer
         self.machine.answered = self.kernel.answered
@@ -376,7 +376,7 @@ class World(ProcessWorld[AgentMachine]):
             self.disk.fails_with = errno.ENOSPC if how == "full" else 0
 
     def _refuse(self, what: str, much: Any) -> None:
-        """Let the kernel refuse so many writes, or all of them for so many seconds."""
+        """Make the kernel refuse so many writes, or all of them for so many seconds."""
         for_s = _RETRIED_S * much
         if what == plans.REFUSE:
             self.kernel.refuse(much)
@@ -397,15 +397,15 @@ class World(ProcessWorld[AgentMachine]):
             self.freshness.disturb(process.loop.held_until)
 
     def dial(self, ip: str, at: Dialled, hold_s: float) -> None:
-        """Let a client dial."""
+        """Dial from a client."""
         client = Client(self, len(self.clients), ip, at, hold_s)
         self.clients.append(client)
         self.waiting.append(client)
 
     def _dial_all(self) -> list[Client]:
-        """Let clients inside and outside dial each address of each Service; return them.
+        """Dial each address of each Service from inside and outside; return the clients.
 
-        Each dials twice: with affinity, it must get the same endpoint again.
+        Each client dials twice: with affinity, it must get the same endpoint again.
         """
         first = len(self.clients)
         for _ in range(2):

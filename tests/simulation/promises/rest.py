@@ -21,7 +21,7 @@ _EXEMPTED = """
 
 
 class Rest(Promise):
-    """Judges what one run leaves."""
+    """Judges the leftovers of one run."""
 
     name = "rest"
 

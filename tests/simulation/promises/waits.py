@@ -1,7 +1,7 @@
 """A client is answered in time and in its turn, or refused; none waits for a free endpoint.
 
 accepted ──3 s──▶ an endpoint has answered, or the client is refused
-           └ where the Service holds clients, for as long as it says, and 3 s more
+           └ if the Service holds clients, that long, and 3 s more
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A client is answered in time, as its Service says: served if it has endpoints, refused or dropped
-only if it has none for it, and held no longer than it asks for.
+"""A client is answered in time, by its Service's spec: served if there are endpoints, refused or
+dropped only if there are none for it, and held no longer than specified.
 
 Only undisturbed periods are judged.
 """

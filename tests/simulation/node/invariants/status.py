@@ -1,5 +1,5 @@
-"""The status agrees with what clients see: problems while clients fail, and none otherwise; and for
-each Service port exactly the endpoints that may serve.
+"""The status agrees with clients' outcomes: problems while clients fail, and none otherwise; and
+for each Service port exactly the endpoints that may serve.
 """
 
 from __future__ import annotations
