@@ -50,7 +50,7 @@ def fetch(service: KubernetesService, path: str = "/") -> str:
 
 
 @pytest.mark.usefixtures("shop")
-def test_the_pods_of_the_controller_answer(kubernetes_services: KubernetesServices) -> None:
+def test_clients_reach_the_pods_of_the_controller(kubernetes_services: KubernetesServices) -> None:
     """All Pods that the Service selects run in this process."""
     web = kubernetes_services["default/web"]
     web.run_pods()
@@ -58,7 +58,7 @@ def test_the_pods_of_the_controller_answer(kubernetes_services: KubernetesServic
 
 
 @pytest.mark.usefixtures("shop")
-def test_a_pod_becomes_unready_and_another_one_dies(
+def test_clients_notice_neither_an_unready_nor_a_dead_pod(
     kubernetes_services: KubernetesServices,
 ) -> None:
     """Clients are sent to the third pod."""
@@ -78,7 +78,7 @@ def test_a_pod_becomes_unready_and_another_one_dies(
 
 
 @pytest.mark.usefixtures("shop")
-def test_a_pod_terminates_while_a_client_is_connected(
+def test_a_terminating_pod_gets_no_new_clients(
     api_server: ApiServer, kubernetes_services: KubernetesServices
 ) -> None:
     """The program under test deletes a Pod; the other one serves."""
@@ -90,7 +90,7 @@ def test_a_pod_terminates_while_a_client_is_connected(
 
 
 @pytest.mark.usefixtures("shop")
-def test_by_name(kubernetes_services: KubernetesServices) -> None:
+def test_clients_find_a_service_by_its_dns_name(kubernetes_services: KubernetesServices) -> None:
     """Clients resolve the Service's name as in a cluster."""
     kubernetes_services.run_pods("default/web")
     with kubernetes_services.names("default"), urlopen("http://web/", timeout=5) as answer:

@@ -482,7 +482,7 @@ def test_a_configuration_change_replaces_the_pods() -> None:
     assert annotations() != annotations("--set=steering=none")
 
 
-def test_a_take_over_adds_flags_only_for_values_that_are_set() -> None:
+def test_a_takeover_adds_flags_only_for_values_that_are_set() -> None:
     def command(*values: str) -> list[str]:
         daemon_set = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
         return list(container_of(daemon_set["DaemonSet", "kube-proxy"])["command"])

@@ -99,10 +99,10 @@ async def test_services_are_still_watched_without_permission_to_write_events(
         await published.first()
         source.record(Happening("SteeringDrifted", "Repair", "lost"))
 
-        def is_said() -> bool:
+        def is_logged() -> bool:
             return any(record.getMessage() == FORBIDDEN for record in caplog.records)
 
-        await asyncio.to_thread(wait_for, "the warning", is_said)
+        await asyncio.to_thread(wait_for, "the warning", is_logged)
         assert source.status().problems == ()
     (until,) = source._recorder._silent_until.values()
     assert until > time.time() + recorder.FORBIDDEN_S / 2

@@ -168,7 +168,7 @@ async def test_the_problem_names_an_unreachable_server(cluster: RealCluster) -> 
         await eventually("the end of it", lambda: source.status().problems == ())
 
 
-async def test_a_missing_role_is_a_problem_that_names_the_user_and_the_remedy(
+async def test_a_missing_role_is_reported_with_the_user_and_the_remedy(
     cluster: RealCluster, control_plane: ControlPlane
 ) -> None:
     source = cluster.source(kubeconfig=str(control_plane.kubeconfig_for(NODE_PROXIER)))
@@ -185,7 +185,7 @@ async def test_a_missing_role_is_a_problem_that_names_the_user_and_the_remedy(
         assert source.status().problems == ()
 
 
-async def test_an_unknown_token_is_a_problem_that_names_the_file(
+async def test_an_unknown_token_is_reported_with_its_file(
     cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     kubeconfig = tmp_path / "kubeconfig"

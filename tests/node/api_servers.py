@@ -79,7 +79,7 @@ class ApiServer:
         """Stop it (SIGSTOP): the kernel accepts connections, but nothing answers."""
         self._send(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Make it answer again after :meth:`hang`."""
         self._send(signal.SIGCONT)
 

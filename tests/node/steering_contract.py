@@ -79,7 +79,7 @@ class SteeringContract:
         assert await steering.repair() == 0
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_tcp_and_udp_at_one_address_are_two_frontends(self, steering):
+    async def test_tcp_and_udp_on_one_address_are_two_frontends(self, steering):
         over_tcp = Frontend(DNS.ip, DNS.port, Protocol.TCP)
         await steering.apply({DNS: 36001, over_tcp: REFUSE})
         assert await steering.render() == (
@@ -227,7 +227,7 @@ class AtomicSteeringContract(KernelSteeringContract):
     def obstacle(self, frontend: Frontend) -> AbstractContextManager[object]:
         """Make an ``apply`` with this frontend fail within the block."""
 
-    async def test_a_failed_apply_leaves_the_old_state_in_force(self, steering):
+    async def test_a_failed_apply_keeps_the_old_state(self, steering):
         await steering.apply({WEB: 36001})
         before = self.in_force()
         with self.obstacle(self.outside), pytest.raises(SteeringError):
@@ -242,7 +242,7 @@ class AtomicSteeringContract(KernelSteeringContract):
         assert await steering.repair() == 0
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_a_failed_change_leaves_the_old_state_in_force(self, steering):
+    async def test_a_failed_change_keeps_the_old_state(self, steering):
         await steering.apply({WEB: 36001, CART: REFUSE})
         before = self.in_force()
         with self.obstacle(self.outside), pytest.raises(SteeringError):

@@ -258,7 +258,7 @@ def test_after_a_change_of_steering_no_client_reaches_another_services_pod(first
             assert client.asks(dns["c"].address) == "c: hello"
         for (n, _), sock in socks.items():
             sock.settimeout(0.3)
-            assert _told(sock) == ("b: hello" if n == "b" else "")
+            assert _udp_answer(sock) == ("b: hello" if n == "b" else "")
         if second != first:
             wait_for(
                 "the end of what the first one left",
@@ -278,7 +278,7 @@ def _answer(client: Client, service: Service) -> str:
         return ""
 
 
-def _told(sock: socket.socket) -> str:
+def _udp_answer(sock: socket.socket) -> str:
     """Return the answer to a datagram; empty if there is none."""
     try:
         return ask(sock).decode()

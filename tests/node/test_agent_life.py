@@ -165,7 +165,7 @@ def test_a_rejected_command_does_not_affect_the_running_agent(story):
     assert story.kernel_disturbed == story.kernel_running
 
 
-def test_clients_are_refused_at_once_while_the_agent_is_down(story):
+def test_clients_are_refused_immediately_while_the_agent_is_down(story):
     assert story.down == dict.fromkeys(CLIENTS, ("refused", "refused"))
 
 

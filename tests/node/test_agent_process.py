@@ -31,7 +31,7 @@ def testbed(tmp_path):
 
 
 @pytest.mark.long
-def test_a_second_sigterm_ends_the_agent_at_once_and_keeps_its_rules(testbed):
+def test_a_second_sigterm_stops_the_agent_immediately_and_keeps_its_rules(testbed):
     testbed.agent.flags = ("--workers=1", "--drain-timeout=1h")
     testbed.agent.start_until_ready()
     children = child_pids(testbed.agent.pid)

@@ -82,7 +82,7 @@ def test_clients_connecting_before_the_first_plan_are_served_later(site):
     dns.send(b"hello")
     assert not site.has_plan()
 
-    site.api.go_on()
+    site.api.resume()
     assert read_all(web).endswith(b"one\n")
     assert dns.recv(99) == b"one: hello"
     # One worker may have served both clients before the other one runs.
@@ -96,7 +96,7 @@ def test_clients_arriving_before_source_ranges_are_known_reach_no_endpoint(site)
         sock.sendall(REQUEST)
     assert not site.has_plan()
 
-    site.api.go_on()
+    site.api.resume()
     for sock in dialled:
         with pytest.raises(ConnectionResetError):
             read_all(sock)

@@ -173,7 +173,7 @@ def is_served(client):
 
 
 @pytest.mark.parametrize("testbed", ["iptables"], indirect=True)
-def test_unrepairable_drift_is_a_problem_until_repaired(testbed, tmp_path):
+def test_unrepairable_drift_is_reported_until_repaired(testbed, tmp_path):
     before = rules(testbed)
     lock = Path(testbed.agent.environment["XTABLES_LOCKFILE"])
     lock.unlink(missing_ok=True)

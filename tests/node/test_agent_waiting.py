@@ -87,7 +87,7 @@ def wait_until_waiting(testbed, count, service="web"):
     wait_for(f"{count} to wait", lambda: waits(testbed, service)["waiting"] == count)
 
 
-def test_replacing_all_pods_at_once_loses_none_of_1000_connections(testbed):
+def test_replacing_all_pods_together_loses_none_of_1000_connections(testbed):
     before = waits(testbed)
     one, two = Pod(testbed, "one"), Pod(testbed, "two")
     put(testbed, "one", "two")

@@ -151,7 +151,7 @@ def test_auto_chooses_nftables_despite_missing_optional_parts(lacking, parts):
         ),
     ],
 )
-def test_a_start_without_a_steering_names_an_alternative(lacking, parts, steering, cause, remedy):
+def test_a_failed_start_names_an_alternative_steering_mode(lacking, parts, steering, cause, remedy):
     node = lacking(parts)
     for said in (started(node, f"--steering={steering}"), checked(node, f"--steering={steering}")):
         assert cause in said

@@ -73,7 +73,7 @@ def testbed(request, tmp_path_factory):
         (LAST + 1, "none"),
     ],
 )
-def test_each_port_of_a_range_leads_to_the_same_target_port(
+def test_each_port_of_a_range_is_translated_to_the_same_target_port(
     testbed, version, protocol, client, port, answered
 ):
     if protocol not in PROTOCOLS[testbed.agent.steering] and port not in (FIRST, OWN):
@@ -271,7 +271,7 @@ def test_clean_up_removes_all_rules_of_a_range(life):
 @pytest.mark.parametrize(
     ("steering", "answered", "unserved"), [("iptables", LAST, 1), ("local", "none", 2)]
 )
-def test_other_steerings_serve_the_single_port_and_explain_the_missing_range(
+def test_other_steering_modes_serve_the_single_port_and_explain_the_missing_range(
     tmp_path, steering, answered, unserved
 ):
     with Testbed(tmp_path, steering, "--workers=1", clients=["pod"]) as testbed:

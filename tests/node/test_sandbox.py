@@ -131,7 +131,7 @@ def test_a_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod, w
     assert errors == [str(errno.EHOSTUNREACH)] * attempts
 
 
-def test_a_closed_pod_is_unreachable_from_its_node_at_once(fresh):
+def test_a_closed_pod_is_unreachable_from_its_node_immediately(fresh):
     pod = fresh.add_pod("web")
     pod.serve(tcp=80)
     pod.close()

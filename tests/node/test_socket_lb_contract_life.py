@@ -237,10 +237,10 @@ def repair(life: Life) -> Iterator[None]:
     before = life.agent.log().count(REPAIRED)
     yield
 
-    def is_said() -> bool:
+    def is_logged() -> bool:
         return life.agent.log().count(REPAIRED) > before
 
-    wait_for("a word", is_said, deadline_s=10.0, hint=life.agent.log)
+    wait_for("a word", is_logged, deadline_s=10.0, hint=life.agent.log)
 
 
 def detach(pin: Path) -> bool:

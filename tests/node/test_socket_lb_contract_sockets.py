@@ -200,7 +200,7 @@ def test_a_refused_socket_sees_a_directly_dialled_endpoint_as_its_peer(site, ver
 
 @pytest.mark.kernel
 @by_version
-def test_a_node_port_at_a_loopback_address_is_served_on_the_node_and_in_no_pod(site, version):
+def test_a_node_port_on_a_loopback_address_is_served_on_the_node_and_in_no_pod(site, version):
     port, loopback = site.web.node_port, "127.0.0.1" if version == 4 else "::1"
     with Dial(site.node["node-1"], (loopback, port)).connect() as dial:
         assert dial.ask() in ("one", "two")

@@ -124,7 +124,7 @@ def netns_cookie(hooks: SocketLb, net: Net) -> int:
     return client.netns
 
 
-def test_a_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
+def test_a_dial_reaches_the_endpoint_and_its_peer_is_the_frontend(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     hooks.lead(WEB, address_of(server))
@@ -137,7 +137,7 @@ def test_a_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
         accepted.close()
 
 
-def test_an_ipv6_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
+def test_an_ipv6_dial_reaches_the_endpoint_and_its_peer_is_the_frontend(
     hooks: SocketLb, node: Net
 ) -> None:
     with serving(node, POD6) as server, node.tcp(socket.AF_INET6) as client:

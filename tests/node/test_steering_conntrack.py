@@ -145,7 +145,7 @@ def test_entries_that_expired_meanwhile_are_skipped(node):
         assert list(list_entries(requests, 4, wanted)) == []
 
 
-def test_removing_a_conntrack_entry_spares_a_newer_entry_with_the_same_port(node):
+def test_removing_a_conntrack_entry_keeps_a_newer_entry_with_the_same_port(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], 1)
     with Requests.open(NETLINK_NETFILTER) as requests:

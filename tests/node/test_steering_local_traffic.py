@@ -132,7 +132,7 @@ class TestTraffic:
         assert tuple(seen) == own[client.name]
 
     @pytest.mark.kernel
-    async def test_a_wildcard_daemon_is_not_reached_at_a_frontend(self, steering, daemons, client):
+    async def test_a_wildcard_daemon_is_not_reached_on_a_frontend(self, steering, daemons, client):
         await steering.apply(FRONTENDS)
         assert nodes.can_dial(client, nodes.NODE_IP, 2222)
         assert nodes.can_dial(client, nodes.NODE_IP6, 2222)
@@ -165,13 +165,13 @@ class TestTraffic:
         assert steering.unsteered == {}
         assert "UDP [fd00:96::a]:53 -> :53" in await steering.render()
 
-    async def test_a_refused_frontend_refuses_connections_at_once(self, steering, client):
+    async def test_a_refused_frontend_refuses_connections_immediately(self, steering, client):
         refused = Frontend(CART.ip, 53, Protocol.UDP)
         await steering.apply({**FRONTENDS, refused: REFUSE})
         assert dial_code(client, *CART.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
         assert udp_code(client, *refused.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
 
-    async def test_a_daemon_started_later_is_unreachable_at_a_refused_frontend(
+    async def test_a_daemon_started_later_is_unreachable_on_a_refused_frontend(
         self, steering, client, node
     ):
         await steering.apply({Frontend(WEB.ip, 2224, WEB.protocol): REFUSE})

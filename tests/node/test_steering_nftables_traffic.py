@@ -20,7 +20,7 @@ def kind():
 
 @pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_later_drop_policy_does_not_delay_the_refusal_at_a_proxy_port(
+async def test_a_later_drop_policy_does_not_delay_the_refusal_on_a_proxy_port(
     cluster, steering, web, where
 ):
     client = net_of(cluster, where)
@@ -165,7 +165,7 @@ async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unkn
         pytest.param(-112, True, id="before"),
     ],
 )
-async def test_on_the_kernel_path_the_chain_that_leads_to_endpoints_counts(
+async def test_on_the_kernel_path_the_chain_that_translates_to_endpoints_counts(
     cluster, steering, priority, is_first
 ):
     endpoints = (SocketAddress(nodes.POD_IP, 8080),)

@@ -57,7 +57,7 @@ async def test_clients_reach_the_listener_on_the_proxy_port(cluster, steering, w
 
 @pytest.mark.kernel
 @everywhere
-async def test_without_usable_endpoints_clients_are_refused_at_once(cluster, steering, where):
+async def test_without_usable_endpoints_clients_are_refused_immediately(cluster, steering, where):
     client = net_of(cluster, where)
     await steering.apply(TARGETS)
     assert not nodes.can_dial(client, CART.ip, 80)

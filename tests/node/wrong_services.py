@@ -45,8 +45,7 @@ class Mistake:
 
     name: str
     says: str
-    """A part of it, with ``{pod}`` for the pod's address and ``{ip}`` for the
-    Service's."""
+    """A part of the first line; ``{pod}`` is the pod's address, ``{ip}`` the Service's."""
     never: tuple[str, ...] = ()
     """Wrong text that no line may contain."""
     hint: str = ""

@@ -191,7 +191,7 @@ async def test_without_scripts_everything_can_be_read_and_searched(browser, show
         await context.close()
 
 
-async def test_a_browser_without_the_cookie_is_told_how_to_get_it(browser, shown):
+async def test_a_browser_without_the_cookie_gets_instructions(browser, shown):
     context = await browser.new_context()
     try:
         page = await context.new_page()

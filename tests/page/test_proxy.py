@@ -32,7 +32,7 @@ async def page(tab, proxy):
     await page.goto("about:blank")
 
 
-async def test_a_dead_endpoint_is_shown_at_once_and_no_client_fails(proxy, page):
+async def test_a_dead_endpoint_is_shown_immediately_and_no_client_fails(proxy, page):
     async with backend(b"one") as one, backend(b"two") as two:
         web = await proxy.add_service("web", port=8080, endpoints=[one, two])
         row = page.locator("tbody.port")

@@ -77,7 +77,7 @@ class TestAffinity:
                 assert len({name for name in names if name in PODS}) == 1, (protocol, names)
             world.delete(spec)
 
-    def test_a_client_at_a_node_port_keeps_its_endpoint(self, world: World) -> None:
+    def test_a_client_of_a_node_port_keeps_its_endpoint(self, world: World) -> None:
         world.put(NODE_PORT.at(*world.pods()))
         at = (world.ip("node-1"), 30011)
         assert len(world.all_of("laptop", at)) == 1

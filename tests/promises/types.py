@@ -95,7 +95,9 @@ class TestTypes:
             assert not world.serves("laptop", PHOENIX.address)
             assert not world.serves("laptop", at)
             world.put(PHOENIX.at(*world.pods(pod)), meanwhile=look)
-            assert world.everybody(PHOENIX.address) == dict.fromkeys(world.testbed.clients, pod)
+            assert world.answers_of_all(PHOENIX.address) == dict.fromkeys(
+                world.testbed.clients, pod
+            )
             assert world.who("laptop", at) == pod
         assert seen == set(PODS)
 
@@ -117,7 +119,7 @@ class TestNodes:
     def test_a_node_being_deleted_fails_its_health_check(self, world: World) -> None:
         world.write_node(node_object())
         eventually("health", (200, True), lambda: health(world))
-        world.doom_node()
+        world.begin_node_deletion()
         eventually("its end", (503, False), lambda: health(world))
         assert world.agent.read("/livez", port=HEALTH)[0] == 200
         world.write_node(node_object())

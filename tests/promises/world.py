@@ -73,7 +73,7 @@ class World(abc.ABC):
         """Add or replace this node's object."""
 
     @abc.abstractmethod
-    def doom_node(self) -> None:
+    def begin_node_deletion(self) -> None:
         """Start to delete this node's object; a finalizer keeps it for now."""
 
     def put(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
@@ -163,7 +163,7 @@ class World(abc.ABC):
         """Return how often each pod answers a client that connects repeatedly."""
         return Counter(self.who(client, address, protocol) for _ in range(self.asks))
 
-    def everybody(self, address: Address, protocol: str = "TCP") -> dict[str, str]:
+    def answers_of_all(self, address: Address, protocol: str = "TCP") -> dict[str, str]:
         """Return the pod that answers each client; all connect at the same time."""
         said = self.answers((name, address, protocol) for name in self.testbed.clients)
         return {name: who for (name, _, _), who in said.items()}
@@ -221,7 +221,7 @@ class ManifestWorld(World):
         self._node = node
         self._save()
 
-    def doom_node(self) -> None:
+    def begin_node_deletion(self) -> None:
         self.write_node(node_object(deletionTimestamp="2026-01-01T00:00:00Z"))
 
     def _save(self) -> None:

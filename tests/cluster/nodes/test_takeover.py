@@ -237,7 +237,7 @@ def report(changes: str, costs: Sequence[Cost]) -> str:
     )
 
 
-def test_take_over_upgrade_and_give_back_lose_no_more_connections_than_a_restart(
+def test_takeover_upgrade_and_hand_back_lose_no_more_connections_than_a_restart(
     stage: Stage,
 ) -> None:
     restart, over, upgrade, back = costs = stage.costs(
@@ -272,7 +272,7 @@ NEVER_SERVE = [_wrong_api_server, _wrong_flag, _dies_again_and_again]
 
 
 @pytest.mark.parametrize("change", NEVER_SERVE)
-def test_a_take_over_by_an_agent_that_never_becomes_ready_leaves_kube_proxy_running(
+def test_a_takeover_by_an_agent_that_never_becomes_ready_leaves_kube_proxy_running(
     stage: Stage, change: Callable[[dict[str, Any]], None]
 ) -> None:
     before = stage.pods_of("kube-proxy")

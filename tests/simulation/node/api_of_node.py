@@ -213,7 +213,7 @@ class Api:
         items = (item for resource in _RESOURCES for item in self.etcd.items(resource))
         return {key_of(item): item for item in items}
 
-    def be_well(self) -> None:
+    def stop_faults(self) -> None:
         """Stop all faults."""
         self.server.slow_s, self.server.piece_max = 0.0, 0
         self.server.refusals.clear()

@@ -178,7 +178,7 @@ class NodeKernel:
         else:
             self.netlink.lost_events += times
 
-    def be_well(self) -> None:
+    def stop_faults(self) -> None:
         """Stop all faults."""
         self.take_again()
         self.give_back()

@@ -200,10 +200,10 @@ class World(ProcessWorld[AgentMachine]):
         self.note("calm")
         self.is_calm = True
         self.machine.slow_s, self.machine.fails_to_start = 0.0, 0
-        self.kernel.be_well()
+        self.kernel.stop_faults()
         self.machine.queue = QUEUE
         self.disk.fails_with = 0
-        self.api.be_well()
+        self.api.stop_faults()
         self.end_deaths()
         self.lacks.crowd()
         if self.agent is None:
