@@ -1,4 +1,4 @@
-"""Chains of other programs that take packets to a ClusterIP before ours: they are named (#12)."""
+"""Chains of other programs that get a ClusterIP's packets first are reported (#12)."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Rules:
     """A chain of another program at the input of a node, with named sets.
 
     Args:
-        testbed: With an agent that serves WEB.
-        rule: Its only one.
+        testbed: Has an agent that serves WEB.
+        rule: The chain's only rule.
     """
 
     def __init__(self, testbed: Testbed, rule: str) -> None:

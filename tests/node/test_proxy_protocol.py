@@ -3,7 +3,7 @@
     pod ───────────────────────────▶ node-1 ──header──▶ HAProxy or nginx in a pod
     laptop ─▶ HAProxy ──header──▶ node-1 ──header──▶ HAProxy or nginx in a pod
 
-Both endpoints answer with what the header has announced to them.
+Both endpoints answer with the contents of the header.
 """
 
 import os
@@ -110,7 +110,7 @@ def hang_up(world):
 
 
 def announced(world, client, address):
-    """Return what the endpoint was told, once it is there."""
+    """Return the header's contents, once the endpoint runs."""
     said = []
 
     def is_answered():

@@ -1,4 +1,4 @@
-"""The page follows the node, keys and typing, in a real browser."""
+"""The page follows the node's state, keys and typing, in a real browser."""
 
 import re
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""Every row of the matrix as a test; ``make faults`` runs the same rows and writes the page."""
+"""Each row of the matrix as a test; ``make faults`` runs the same rows and writes the page."""
 
 from __future__ import annotations
 
