@@ -14,9 +14,9 @@ from hypothesis import settings
 
 from . import kernel_needs, loopback
 
-# Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and what it
-# finds becomes an example. An example has no deadline: how long it takes depends on how busy the
-# machine is.
+# Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and each
+# failure that it finds becomes an example. An example has no deadline: how long it takes depends on
+# how busy the machine is.
 _SAME = {"derandomize": True, "database": None, "deadline": None}
 settings.register_profile("repeatable", **_SAME, max_examples=25)
 settings.register_profile("thorough", **_SAME, max_examples=100)
@@ -28,11 +28,11 @@ MAY_BE_SKIPPED = {
         "only root has groups that it could leave"
     ),
 }
-"""Tests that CI may skip, and why; a program that is missing is no reason."""
+"""Tests that CI may skip, with the reason; a missing program isn't a reason."""
 
 
 ENDS_WITHIN_S = 90.0
-"""How long the end of a test may take: a failure ends the timers of pytest-timeout and pytest."""
+"""How long a test's teardown may take; a failure cancels pytest-timeout's and pytest's timers."""
 
 _STDERR = pytest.StashKey[int]()
 
@@ -40,7 +40,7 @@ _STDERR = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     """Cut this process off from all networks; with xdist each worker calls this, too.
 
-    What tests write can be read by users that they become, whatever the umask is outside.
+    Users that tests become can read the files that tests write, whatever the caller's umask is.
     """
     os.umask(0o022)
     try:
@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """End this process with each thread's stack where the end of a test hangs."""
+    """Exit with a traceback of each thread if the teardown of a test hangs."""
     faulthandler.dump_traceback_later(ENDS_WITHIN_S, exit=True, file=item.config.stash[_STDERR])
     try:
         yield
@@ -72,13 +72,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out what needs a part that this kernel lacks."""
+    """Skip a test that needs a part that this kernel lacks."""
     for part in sorted(kernel_needs.parts_needed(item)):
         kernel_needs.need(part)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that were left out on this kernel."""
+    """List the tests that were skipped on this kernel."""
     if rows := kernel_needs.table(terminalreporter.stats.get("skipped", ())):
         terminalreporter.section(f"left out on Linux {platform.release()}")
         for row in rows:
@@ -99,7 +99,7 @@ def _unroutable() -> list[int]:
 def _stays_on_loopback(_unroutable: list[int]) -> Iterator[None]:
     """Fail a test that dials or sends to an address beyond loopback, though no packet leaves.
 
-    The attempts of a shared fixture count for the next test.
+    Packets that a shared fixture sends count for the next test.
     """
     yield
     seen = _unroutable.pop()
@@ -120,7 +120,7 @@ def pytest_runtest_makereport(
 
 
 def _excuse_without_ipv6(report: pytest.TestReport) -> None:
-    """Skip what failed because the kernel was started without IPv6."""
+    """Skip a test that failed because the kernel was started without IPv6."""
     if not report.failed or kernel_needs.HAS_IPV6:
         return
     said = report.longreprtext

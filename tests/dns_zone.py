@@ -1,9 +1,9 @@
 """A DNS server whose records a test changes: in the test's event loop, or as a process.
 
-    python -m tests.dns_zone IP FILE        answers at port 53 of an address, by a JSON file
+    python -m tests.dns_zone IP FILE        serves the records of a JSON file on port 53
 
-A record is written as ``"db.example.com A": [ttl, "203.0.113.1", …]``. A name without a record of
-the asked type has no such record, one without any does not exist.
+A record is written as ``"db.example.com A": [ttl, "203.0.113.1", …]``. A name with records of other
+types only gets NODATA; a name without records gets NXDOMAIN.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Zone:
     def __init__(self) -> None:
         self.records: dict[str, Sequence[Any]] = {}
         self.asked: list[str] = []
-        """The questions so far, as ``db.example.com A udp``."""
+        """The questions so far, such as ``db.example.com A udp``."""
         self.code = dns.rcode.NOERROR
-        """What all questions are answered with, unless it is this."""
+        """The response code of all answers if it isn't NOERROR."""
         self.is_silent = False
         self.is_truncating = False
-        """Answers by UDP are marked as truncated."""
+        """Whether answers by UDP are marked as truncated."""
         self.sets_in_truncated = 0
-        """Sets of records that these contain."""
+        """How many record sets a truncated answer contains."""
 
     def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
-        """Answer a query: the callback of a DnsServer."""
+        """Answer a query; this is the callback of a DnsServer."""
         query = dns.message.from_wire(wire)
         question = query.question[0]
         name, kind = question.name.to_text().rstrip("."), dns.rdatatype.to_text(question.rdtype)
@@ -83,7 +83,7 @@ class Zone:
 
 
 async def serve(ip: str, path: Path) -> None:
-    """Answer at port 53 of an address by the records in a file, until the end of the process."""
+    """Serve the records of a file on port 53 of an address, until the process exits."""
     zone = Zone()
 
     def respond(wire: bytes, *, is_udp: bool) -> bytes | None:

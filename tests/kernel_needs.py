@@ -1,10 +1,10 @@
-"""What tests need of the kernel, as the product's description of it names the parts.
+"""The kernel parts that tests need, by the product's names for them.
 
     @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
     need("legacy tables")                   in a fixture
 
-A kernel that lacks a part leaves these tests out, and names them at the end of the run. Not in CI
-(CI=true, see conftest.py): its kernel is the reference, which lacks nothing.
+A kernel that lacks a part skips these tests, and the end of the run lists them. CI (CI=true, see
+conftest.py) doesn't allow that: its kernel is the reference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from userspace_proxy.kernel.offers import FOR_IPTABLES, FOR_NFTABLES, NEEDS, rea
 LEFT_OUT = "this kernel lacks "
 
 KERNEL_ONCE = (4, pytest.param(6, marks=pytest.mark.kernel))
-"""Families for a test that takes minutes on an emulated kernel: there, one of them is enough."""
+"""The families of a test that takes minutes on an emulated kernel: one of them is enough there."""
 
 
 def _has_ipv6() -> bool:
@@ -36,11 +36,11 @@ BY_STEERING = {
     "iptables": (*FOR_IPTABLES, *(["legacy tables of IPv6"] if HAS_IPV6 else [])),
     "nftables": FOR_NFTABLES,
 }
-"""What steerings need. The nodes of tests have both IP versions, so legacy tables are of both."""
+"""The parts that steering modes need; iptables mode needs the legacy tables of both IP versions."""
 
 
 def need(part: str) -> None:
-    """Leave the test out where the kernel lacks a part."""
+    """Skip the test if the kernel lacks a part."""
     if part not in NEEDS:
         raise ValueError(f"{part!r} is no part of the kernel that is tried out")
     if part in _lacks():
@@ -48,7 +48,7 @@ def need(part: str) -> None:
 
 
 def parts_needed(item: pytest.Item) -> set[str]:
-    """Return what the marks of a test name, and what its steering needs."""
+    """Return the parts that a test's marks name, and those that its steering mode needs."""
     parts = {part for mark in item.iter_markers("needs") for part in mark.args}
     if item.get_closest_marker("netns") and (callspec := getattr(item, "callspec", None)):
         steerings = BY_STEERING.keys() & {v for v in callspec.params.values() if isinstance(v, str)}
@@ -57,7 +57,7 @@ def parts_needed(item: pytest.Item) -> set[str]:
 
 
 def table(reports: Collection[pytest.TestReport]) -> list[str]:
-    """Return a line for each test that was left out: what the kernel lacks, and the test."""
+    """Return a line for each skipped test: the part that the kernel lacks, and the test."""
     reasons = (
         (report.longrepr[2].partition(LEFT_OUT)[2], report.nodeid)
         for report in reports

@@ -1,4 +1,4 @@
-"""Keys of Service ports, for tests that need one and nothing else of a plan."""
+"""Keys of Service ports, for tests that don't need a plan."""
 
 from __future__ import annotations
 

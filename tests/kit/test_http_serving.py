@@ -11,7 +11,7 @@ from userspace_proxy_testing.http_serving import KEPT, HttpRequest, HttpServer, 
 
 
 async def talk(handler, sent):
-    """Send bytes and a FIN, and return what comes back."""
+    """Send bytes and a FIN, and return the response."""
     return await talk_to(HttpServer(in_threads(handler)), sent)
 
 
@@ -27,7 +27,7 @@ async def talk_to(http, sent):
 
 
 def bodies(answer):
-    """Return each answer's status line and body."""
+    """Return the status line and body of each response."""
     parts = []
     while answer:
         head, _, rest = answer.partition(b"\r\n\r\n")

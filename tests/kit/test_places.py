@@ -32,7 +32,7 @@ def test_a_tcp_port_can_be_rebound_at_once():
         listener.listen()
         address = SocketAddress(*listener.getsockname())
         client.connect(address)
-        # The side that closes first has the port in TIME_WAIT.
+        # The side that closes first holds the port in TIME_WAIT.
         listener.accept()[0].close()
     place.bind(TCP, address).close()
 
@@ -58,7 +58,7 @@ def test_a_program_outlives_its_starting_thread():
     assert commands == [["sh"]]
 
 
-# Starts a program, prints its number, and is killed once it was read.
+# Starts a program, prints its pid, and is killed once that was read.
 DIES = """
 import os, signal, sys
 from userspace_proxy_testing.places import BackendPlace
