@@ -1,4 +1,4 @@
-"""When a line about a condition that lasts may be written."""
+"""When a line about a lasting condition may be logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which event loop processes start, and servers that close while a client connects."""
+"""The event loop of new processes, and servers that close while a client connects."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def of_tests() -> Served:
 
 @pytest.fixture
 def new_garbage():
-    """Let collections find only what the test leaves."""
+    """Make garbage collections find only the test's own garbage."""
     gc.freeze()
     yield
     gc.unfreeze()

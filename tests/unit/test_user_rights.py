@@ -1,4 +1,4 @@
-"""What an API server permits, by access reviews."""
+"""The rights that an API server grants, by access reviews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a steering takes on the node; tests/node prepares a kernel."""
+"""The node state that a steering mode needs; tests/node prepares a real kernel."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""The servers of a proxy that show its state; ``test_agent`` asks them."""
+"""The servers of a proxy that show its state; ``test_agent`` queries them."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from .samples import Cluster
 
 
 async def open_servers(options, plane, start, stack, refresh):
-    """Return what the servers show of themselves, and their addresses."""
+    """Open the servers; return their own facts and their addresses."""
     loop = await start(FakeSteering())
     supervisor, own, facts = Supervisor(), OwnAddresses(), StatusFacts()
     counters = PortCounters(start.served_ports, plane)
@@ -70,7 +70,7 @@ async def test_without_an_address_no_server_is_opened(plane, start):
 
 @pytest.fixture
 def server():
-    """What serves an address: it keeps its socket until the end."""
+    """A function that serves an address; its sockets stay open until the end."""
     socks = []
 
     async def serve(bind):

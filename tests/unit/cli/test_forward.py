@@ -41,14 +41,14 @@ UDP = {"name": "udp", "port": 53, "protocol": "UDP"}
 
 
 class Forward:
-    """The process, and what it prints."""
+    """The process, and its output."""
 
     def __init__(self, process):
         self.process = process
         self.lines = []
 
     async def line(self, start):
-        """Return the next line with a start."""
+        """Return the next line with this start."""
         while True:
             async with asyncio.timeout(DEADLINE_S):
                 line = (await self.process.stdout.readline()).decode()
@@ -58,7 +58,7 @@ class Forward:
                 return line.split()
 
     async def end(self):
-        """Return the exit status, and what is on stderr."""
+        """Wait for the exit; return the status and stderr."""
         async with asyncio.timeout(DEADLINE_S):
             _, said = await self.process.communicate()
         return self.process.returncode, said.decode()
@@ -77,7 +77,7 @@ async def forwarding(*words, prefix=()):
     process = await asyncio.create_subprocess_exec(
         *prefix,
         sys.executable,
-        # A busy machine may take long to open the first stream.
+        # On a busy machine, opening the first stream may take long.
         *("-m", "userspace_proxy", "forward", "--connect-timeout=20s", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -110,7 +110,7 @@ def test_a_missing_service_is_reported_in_one_line_with_status_1(serve_view, cap
 
 
 class Watched(io.StringIO):
-    """What a watching command has written; Ctrl-C ends it once a text is there often enough."""
+    """The output of a watching command, which Ctrl-C ends once a text was printed often enough."""
 
     def __init__(self, text, count=1, *, is_terminal=False):
         super().__init__()

@@ -18,7 +18,7 @@ GONE = Lookup({V4: ()}, why="no such name")
 
 
 class Clock:
-    """Monotonic seconds; Unix time is a million more."""
+    """Monotonic seconds; Unix time is a million seconds more."""
 
     def __init__(self):
         self.now = 100.0

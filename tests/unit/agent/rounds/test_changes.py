@@ -1,4 +1,4 @@
-"""What changed from one snapshot to the next, counted."""
+"""The counted changes between two snapshots."""
 
 import asyncio
 import math
@@ -61,7 +61,7 @@ def test_a_relist_with_the_same_content_counts_no_changes():
 
 
 def with_slices(cluster, *times):
-    """Return a snapshot in which slices are behind changes at these times."""
+    """Return a snapshot whose slices were triggered by changes at these times."""
     for number, at in enumerate(times, start=2):
         key = SliceKey("shop", f"web-{number}")
         item = EndpointSlice(key, ServiceKey("shop", "web"), IPFamily.IPV4, (), ())
@@ -125,7 +125,7 @@ async def test_a_snapshot_arriving_during_a_round_takes_effect_in_the_next():
 
 
 def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float]) -> Progress:
-    """Return the progress of three changes of a large Service; the last one has no turn yet."""
+    """Return the progress after three changes of a large Service; the last waits for its turn."""
     progress, cluster = Progress(counters, ChangeTurns(clock)), Cluster()
     pods = [f"192.0.2.{n}" for n in range(250)]
     for count in range(1, 4):
@@ -154,7 +154,7 @@ async def test_a_change_at_its_turn_is_waiting_until_in_force():
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0
     now[0] = progress.next_turn_in_s
-    # The round of this turn fails.
+    # This turn's round fails.
     progress.begin()
     assert counters.waiting_since > 0
     progress.end(progress.begin())

@@ -1,4 +1,4 @@
-"""Node ports that the proxy reserves, and those that other programs use."""
+"""Node ports that the proxy reserves, and those that other programs hold."""
 
 import socket
 import struct
@@ -37,7 +37,7 @@ def reservations():
 
 
 def bound(protocol, family, ip="", port=0):
-    """Return a daemon's socket; both families may bind one number."""
+    """Return a daemon's socket; both families can bind the same number."""
     sock = socket.socket(FAMILIES[family], KINDS[protocol])
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, protocol is TCP)
     if family is V6:
@@ -111,7 +111,7 @@ def test_a_node_port_used_by_connections_is_reserved_after_they_end(reservations
         port = client.getsockname()[1]
         with client:
             assert reservations.take(NodePort(TCP, V4, port), now=0) == ""
-            # A reset, which leaves no trace of the connection.
+            # Reset it, so that the port isn't left in TIME_WAIT.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert reservations.take(NodePort(TCP, V4, port), now=1) == ""
     with pytest.raises(OSError, match="in use"):

@@ -1,4 +1,4 @@
-"""Where the frontends of a Service port are steered, and which of them can't be."""
+"""The targets of a Service port's frontends, and the frontends that can't be steered."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Rounds: served_ports open before rules and close after them; failures leave the old state."""
+"""Rounds: listeners open before rules and close after them; a failure leaves the old state."""
 
 import asyncio
 import itertools
@@ -141,7 +141,7 @@ async def test_a_node_port_held_by_a_daemon_is_steered_after_its_release(start):
 
 
 def stop_turns(loop):
-    """Have time pass for turns only where a test passes it in: however long a round takes."""
+    """Stop the clock of turns; return the list that holds its time."""
     now = [0.0]
     loop.progress._turns = ChangeTurns(lambda: now[0])
     return now
@@ -166,7 +166,7 @@ async def test_a_waiting_change_is_retried_after_the_kernel_rejects_it(start, mo
     loop = await start(steering)
     now = stop_turns(loop)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
-    # Each change takes a turn, so the second of two waits.
+    # Each change needs a turn, so the second of two changes waits.
     loop.publish(cluster.serve("web", WEB.ip))
     await loop.progress.caught_up()
     loop.publish(cluster.serve("cart", CART.ip, POD))
@@ -212,7 +212,7 @@ async def test_a_long_retry_does_not_make_the_loop_count_as_stuck(start):
 
 @pytest.mark.parametrize("steps", range(5))
 async def test_a_cancellation_arriving_with_a_change_is_not_lost(plane, steps):
-    """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
+    """A stop at the time of a change must not wait forever, as Python 3.11's wait_for would."""
     steering = FakeSteering()
     served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
     loop = SyncLoop(

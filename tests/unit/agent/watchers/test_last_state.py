@@ -1,4 +1,4 @@
-"""The last state is served until the source has answered, and kept once it is in force."""
+"""The last state is served until the source has answered, and saved once it is applied."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ LOGGER = "userspace_proxy.agent"
 
 
 class Unanswered(Source):
-    """A source that publishes nothing by itself."""
+    """A source that publishes only when the test does."""
 
     kind = "kubernetes"
     location = "https://192.0.2.10:6443"
@@ -42,7 +42,7 @@ class Unanswered(Source):
 
 
 class Node:
-    """A node whose agent is started, ends, and is started again."""
+    """A node whose agent starts, exits and starts again."""
 
     def __init__(self, folder, start):
         self.path = folder / "state.json.gz"
@@ -74,7 +74,7 @@ class Node:
         await self.paused.wait()
 
     async def end(self):
-        """As a stop does it."""
+        """Stop the agent's part, like a shutdown."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
@@ -223,7 +223,7 @@ async def test_an_unchanged_state_is_confirmed_only_while_the_source_responds(no
     await until(lambda: node.mtime() == NOW + 60)
     node.source.current = SourceStatus(is_synced=True)
     count = len(node.pauses)
-    # What was being confirmed then is over.
+    # The pending confirmation is over.
     await until(lambda: node.pauses[count + 2 :])
     node.now += 60
     count = len(node.pauses)

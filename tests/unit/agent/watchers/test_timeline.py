@@ -52,7 +52,7 @@ class Rig:
         self.plane.receive(0, Returned(self.group.number, POD))
 
     async def seen(self):
-        """Return the only event, after a look."""
+        """Return the only event after an update."""
         await self.timeline.look()
         (event,) = self.timeline.events()
         return event
@@ -157,7 +157,7 @@ async def test_an_outage_ends_with_its_endpoint(rig):
 
 
 class CountingPlane(Plane):
-    """Counts how often workers are asked."""
+    """Counts queries of the workers."""
 
     refreshes = 0
 
@@ -204,7 +204,7 @@ async def test_checking_thousands_of_ejected_endpoints_is_quick(rig):
         rig.eject(pod)
     began = time.thread_time()
     await rig.timeline.look()
-    # look() took six seconds when each outage made its own list of endpoints.
+    # look() took six seconds when it made a list of endpoints for each outage.
     assert time.thread_time() - began < 3.0
     assert len(rig.timeline.events()) == KEPT
 
@@ -237,7 +237,7 @@ class Plans:
         self.plan = self._next(pods)
 
     def change(self, *pods):
-        """Return the plan in force and the changes that these endpoints make."""
+        """Return the applied plan and the changes that these endpoints make."""
         before, self.plan = self.plan, self._next(pods)
         return before, diff_plans(before, self.plan)
 
@@ -270,7 +270,7 @@ async def test_many_changes_in_a_round_are_one_event(rig):
 
 
 class Switched:
-    """Service ports that switch together."""
+    """Service ports that change their path together."""
 
     def __init__(self, count):
         plan = Plans(count, "192.0.2.1").plan
