@@ -200,7 +200,7 @@ async def test_an_address_held_by_another_proxy_is_not_shared():
 
 async def test_a_replaced_service_keeps_its_address():
     async with backend(b"one") as one, Proxy() as proxy:
-        # A handle's address is that of the Service that has the name now.
+        # A handle's address is that of the Service that currently has the name.
         before = (await proxy.add_service("web", port=8080)).address
         after = await proxy.add_service("web", port=8080, endpoints=[one])
         assert after.address == before

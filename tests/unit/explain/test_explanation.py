@@ -38,7 +38,7 @@ def test_a_step_by_design_has_a_neutral_mark(is_by_design, mark):
 
 
 def test_a_fact_and_its_remedy_are_shown_once():
-    """Clients have met it, and a dial meets it now."""
+    """Clients have met the failure, and a dial meets it now."""
     at = make_address("10.244.1.8:80")
     failed = DialResult(0.001, dial_failed(at, Failure.REFUSED, "refused"), "refused")
     dials = {"10.96.7.118:80": DialResult(0.001), "10.244.1.8:80": failed}

@@ -157,7 +157,7 @@ RANGE = Change(
     SocketAddress("10.96.0.21", 20000),
     (),
     36002,
-    # The first port of the range leads to 30000.
+    # The first port of the range is translated to port 30000.
     [([("10.244.1.2", 30000)], None)],
     range=Range(20100, frozenset({20050})),
 )
@@ -205,7 +205,7 @@ def test_a_port_in_overlapping_old_and_new_ranges_uses_the_current_one():
         ranged(901, 999, 36003),
     ]
     found = ByDialled(changes[::-1])
-    # An entry is stale unless it leads to the port of now.
+    # An entry is stale unless it is translated to the current port.
     for port, now in ((200, 36002), (255, 36002), (300, 36002), (950, 36003)):
         entry = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", now), b"")
         assert not found.find(pack_address(ip, port)).is_stale(entry)

@@ -183,7 +183,7 @@ def test_the_intersection_is_the_smaller_of_each_pair(some, others, expected):
     assert intersect(some, others) == expected
 
 
-# Few bits, so that networks meet.
+# Few bits, so that networks overlap.
 IPS = st.integers(0, 255).map(lambda n: ipaddress.ip_address(0x0A000000 + n))
 NETWORKS = st.lists(
     st.builds(

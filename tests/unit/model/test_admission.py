@@ -1,4 +1,4 @@
-"""What is refused of Services that no API server has seen."""
+"""Services that are rejected, as an API server would do."""
 
 from __future__ import annotations
 

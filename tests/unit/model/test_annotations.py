@@ -104,7 +104,7 @@ def test_an_invalid_annotation_value_is_noted_and_has_no_effect(name, values, en
         ("userspace-proxy.io/balanc", "userspace-proxy.io/balance"),
         ("userspace-proxy/balance", "userspace-proxy.io/balance"),
         ("userspace-proxy.io/xyzzy", ""),
-        # An annotation that had put faults in force.
+        # This annotation once injected faults.
         ("userspace-proxy.io/fault", ""),
         ("userspace-proxy-xyzzy", ""),
     ],

@@ -1,4 +1,4 @@
-"""What a missing, null, unknown or impossible field of a slice or a node means."""
+"""How missing, null, unknown and impossible fields of a slice or a node are read."""
 
 import pytest
 

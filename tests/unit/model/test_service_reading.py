@@ -1,4 +1,4 @@
-"""What a missing, null, unknown or impossible field of a Service means."""
+"""How missing, null, unknown and impossible fields of a Service are read."""
 
 import pytest
 
@@ -296,7 +296,7 @@ def test_a_shared_affinity_scope_requires_session_affinity(scope, affinity, note
 
 @pytest.mark.parametrize("selector", [None, {}])
 def test_a_service_without_a_selector_cannot_name_a_workload(selector):
-    """Issue 52: it would have pods scaled that it doesn't lead to."""
+    """Issue 52: such a Service would scale a workload to which it doesn't route."""
     wake = {"userspace-proxy.io/hold": "60s", "userspace-proxy.io/wake": "deployment/cart"}
     service = a_service(annotations=wake, selector=selector)
     assert service.handling == Handling(hold=Hold(60.0))

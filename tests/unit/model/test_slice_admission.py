@@ -1,4 +1,4 @@
-"""What is refused of EndpointSlices that no API server has seen."""
+"""EndpointSlices that are rejected, as an API server would do."""
 
 from __future__ import annotations
 
