@@ -1,4 +1,4 @@
-"""When agents are asked for summaries, and how failures are noted."""
+"""When agents are asked for summaries, and how failures are recorded."""
 
 import errno
 

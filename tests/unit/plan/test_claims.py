@@ -1,4 +1,4 @@
-"""What Services claim, by their ports and policies."""
+"""The claims of Services, by their ports and policies."""
 
 from dataclasses import replace
 
@@ -365,7 +365,7 @@ def test_claims_differing_only_in_a_frontends_kind_are_different():
 
 
 class Looks(tuple):
-    """Networks that count how often they are looked at."""
+    """Networks that count their look-ups."""
 
     count = 0
 

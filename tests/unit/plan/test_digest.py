@@ -1,4 +1,4 @@
-"""Digests of Services: what is the same on all nodes, and nothing else."""
+"""Digests of Services: they depend on what all nodes share, and on nothing else."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def digest(service=SERVICE, *slices):
 
 
 def test_a_digest_is_stable_for_its_form():
-    """If this fails, raise FORM: agents of other versions have other digests."""
+    """If this fails, raise FORM, because other versions of the agent compute other digests."""
     assert digest() == "f6dbfe59"
     asked = replace(SERVICE, handling=Handling(max_connections=5), affinity_timeout_s=60)
     assert digest(asked) == "9d741a82"

@@ -1,4 +1,4 @@
-"""Which Service owns an address that several claim."""
+"""The owner of an address that several Services claim."""
 
 from itertools import permutations
 from typing import NamedTuple
@@ -48,7 +48,7 @@ from .test_claims import (
 
 
 class Settled(NamedTuple):
-    """The owner of each frontend, and what each claim has lost, with the reason."""
+    """The owner of each frontend, and each claim's losses with their reasons."""
 
     holders: dict[Frontend, PortClaim]
     lost: dict[PortKey, dict[Frontend, Cause]]
@@ -56,7 +56,7 @@ class Settled(NamedTuple):
 
 
 def settle(made):
-    """Settle claims all at once."""
+    """Settle all claims in one change."""
     owners = FrontendOwners()
     owners.change((), made)
     return settled(owners)
@@ -80,7 +80,7 @@ def settled(owners):
 
 
 def lost(owners):
-    """Return why each port lost what it did."""
+    """Return the reasons for each port's losses."""
     return {str(key): list(items.values()) for key, items in owners.lost.items()}
 
 
@@ -212,7 +212,7 @@ def served_by(owners):
 
 
 def others_who_differ(before, now):
-    """Return the Services that have or lost something else than before."""
+    """Return the Services that own or lose other frontends than before."""
     frontends = before.holders.keys() | now.holders.keys()
     holders = [(before.holders.get(f), now.holders.get(f)) for f in frontends]
     keys = {c.key for old, new in holders if old is not new for c in (old, new) if c is not None}

@@ -65,7 +65,7 @@ def test_another_exception_is_logged_and_the_process_continues(loop, failure):
 
 @pytest.fixture
 def proc(tmp_path):
-    """Files of a process in a cgroup with a memory limit."""
+    """The /proc files of a process in a cgroup with a memory limit."""
     (tmp_path / "mountinfo").write_text(f"30 24 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw")
     (tmp_path / "cgroup").write_text("0::/\n")
     (tmp_path / "memory.max").write_text("1000\n")

@@ -1,4 +1,4 @@
-"""When endpoints are probed, with time and jitter passed in."""
+"""When endpoints are probed; time and jitter are passed in."""
 
 import heapq
 
@@ -24,7 +24,7 @@ def add(schedule, service, *endpoints):
 
 
 def probe_all(schedule, until, *, refusing=(), silent=()):
-    """Return when the probes of each endpoint begin; only silent ones take time: 1 s."""
+    """Return the times of each endpoint's probes; only those of silent endpoints take time: 1 s."""
     begun = {endpoint: [] for endpoint in schedule._endpoints}
     silent, ends, now = set(silent), [], 0.0
     while now < until:
@@ -127,7 +127,7 @@ def test_a_service_sharing_endpoints_with_a_large_one_keeps_its_own_turns(schedu
 
 
 def begin_all(schedule, until):
-    """Return the endpoints whose probes begin in that time if none of them ends."""
+    """Return the endpoints whose probes begin in this time if none of them finishes."""
     found = []
     for step in range(int(until * 10)):
         found += schedule.take(step / 10, ROOM - len(found))

@@ -1,4 +1,4 @@
-"""Which path a Service's ports take, and why."""
+"""The path of a Service's ports, and the reason."""
 
 import pytest
 

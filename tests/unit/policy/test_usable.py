@@ -1,4 +1,4 @@
-"""Which endpoints may serve, and the words for each and for none."""
+"""The endpoints that may serve, and the texts for each endpoint and for none."""
 
 from itertools import permutations
 
@@ -209,7 +209,7 @@ def test_if_slices_disagree_about_the_node_this_node_is_used():
         pytest.param({"serving": True}, "ready", id="serving-alone"),
         pytest.param({"terminating": True}, "ready", id="ready-missing-and-terminating"),
         pytest.param({"ready": False}, "not ready", id="not-ready-and-serving-missing"),
-        # As the controller writes it with publishNotReadyAddresses.
+        # The controller writes this with publishNotReadyAddresses.
         pytest.param({"serving": False}, "not ready, but published", id="published"),
     ],
 )

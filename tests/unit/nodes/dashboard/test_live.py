@@ -18,7 +18,7 @@ from .clusters import CALLS, calm_cluster, edges, shown, sick_cluster, summaries
 
 
 class Cluster:
-    """Nodes whose answers change, and that count what they are asked."""
+    """Nodes whose answers change, and which count their requests."""
 
     def __init__(self, all_nodes, answers=CALLS):
         self.now, self.answers = all_nodes, answers

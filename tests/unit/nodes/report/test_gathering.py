@@ -26,7 +26,7 @@ OBJECTS = service_objects(4)
 
 
 def unhealthy(*services: str) -> StatusFacts:
-    """Return an answer in which some Services aren't served."""
+    """Return the answer of a node that doesn't serve some Services."""
     status = status_of(OBJECTS, "node-1")
     for port in status.ports:
         if port.service in services:
@@ -64,7 +64,7 @@ async def test_gathering_reads_affected_services_logs_and_the_server_version(cli
     nodes = AllNodes((answer("b", unhealthy()), answer("a", unhealthy("service-2"))))
     found = await gather(client, nodes, made_at=NOW)
     assert [one.service for one in found.objects] == ["team-2/service-2"]
-    # The node with a problem comes first.
+    # The logs of the node with a problem come first.
     assert [one.text for one in found.logs] == ["log of a\n", "log of b\n"]
     assert found.server_version == {"gitVersion": "v1.36.3"}
     assert found.missing == []
