@@ -1,4 +1,4 @@
-"""The Lease of a node: when it is written, and what an answer to the holder promises."""
+"""A node's Lease: when it is written, and what an answer to the holder acknowledges."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ ROUND = Vote("7", (WEB,))
 
 @pytest.fixture
 async def node(make):
-    """A node that has had no client for its Service's idle-after."""
+    """A node that has had no client for as long as its Service's idle-after."""
     (node,) = World(make, "node-1").nodes
     await node.lease.look()
     node.world.now += IDLE_AFTER_S

@@ -1,4 +1,4 @@
-"""Services given by the embedding program."""
+"""Services that the embedding program adds."""
 
 from __future__ import annotations
 

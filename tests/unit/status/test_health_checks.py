@@ -1,4 +1,4 @@
-"""Health check node ports, requested by real HTTP."""
+"""Health check node ports, over real HTTP."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def free_ports(count=1):
 
 @pytest.fixture
 def health():
-    """What the proxy's own health is; a test changes it."""
+    """Return the proxy's own health, which a test changes."""
     return {"is_healthy": True}
 
 
@@ -272,7 +272,7 @@ async def test_a_flood_on_one_services_port_spares_other_services_connections(po
 
 
 async def test_floods_on_many_services_ports_spare_another_services_connections(ports, ask):
-    """Together they would have more than all health checks may."""
+    """Together they would exceed the limit of all health checks."""
     quiet, last, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
     checks = [HealthCheck(ServiceKey("shop", f"web-{n}"), n, 1) for n in (last, *flooded)]
     await ports.apply([HealthCheck(CART, quiet, 1), *checks], HERE)
@@ -285,7 +285,7 @@ async def test_floods_on_many_services_ports_spare_another_services_connections(
 
         for port in flooded:
             await flood(port)
-        # Not before: its first request must arrive within 2 s.
+        # It can't connect earlier, because its first request must arrive within 2 s.
         waiting = stack.enter_context(socket.create_connection(("127.0.0.1", quiet)))
         await flood(last)
         waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -300,7 +300,7 @@ async def test_the_addresses_of_a_services_port_share_a_limit(ports, ask):
     with contextlib.ExitStack() as stack:
         connect = functools.partial(socket.create_connection, source_address=elsewhere)
         oldest = stack.enter_context(connect(("127.0.0.1", port)))
-        # Once the connection behind it is answered, the oldest one has been accepted.
+        # When the connection after it has an answer, the oldest connection has been accepted.
         assert (await ask(port))[0].status == 200
         for _ in range(MAX_CONNECTIONS_PER_PORT):
             stack.enter_context(connect(("127.0.0.2", port)))

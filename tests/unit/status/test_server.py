@@ -301,7 +301,7 @@ async def test_a_flood_of_searches_does_not_delay_other_kinds_of_requests(accept
             thread.submit(release.wait)
             for n in range(searches):
                 tasks.create_task(ask(client, f"/?q=web{n}"))
-            # When these are answered, the searches have arrived.
+            # The searches have arrived when these are answered.
             for _ in range(5):
                 await client.ask("/livez")
             tasks.create_task(ask(client, "/metrics"))

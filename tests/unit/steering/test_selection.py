@@ -199,7 +199,7 @@ async def test_leftovers_of_another_proxy_are_kept(node):
 
 async def test_a_leftover_kernel_path_table_without_proxy_ports_is_removed(node):
     await leave("nftables", target=TO_ENDPOINT)
-    # The table of proxy ports is written after the kernel path's.
+    # The kernel path's table was written first, so it exists without the table of proxy ports.
     node.run("nft delete table inet userspace-proxy")
     assert "userspace-proxy/paths" in node.run(IN_FORCE)
     assert await remove_leftovers("local", "") == Leftovers(("nftables",), ())

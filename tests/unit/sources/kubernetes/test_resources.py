@@ -1,4 +1,4 @@
-"""Objects of one kind, from JSON into the store."""
+"""Objects of one kind, from JSON to the store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def raw(item: dict[str, Any], version: str = "1001") -> bytes:
 
 
 def put(cache: ResourceCache, item: bytes, **options: bool) -> str | None:
-    """Put an object as a watch does; return its version."""
+    """Put an object as a watch does; return its resourceVersion."""
     metadata = metadata_of(item)
     cache.put(item, metadata, **options)
     return metadata.resource_version
@@ -201,7 +201,7 @@ def test_the_node_is_a_single_object(store):
 
 
 ONE_SERVICE = SERVICE_BYTES + OBJECT_BYTES + PART_BYTES
-"""The weight of a Service here, with one port."""
+"""The weight of a Service with one port."""
 
 
 def crowd(store: Store, limit: int = 10) -> ResourceCache:

@@ -1,4 +1,4 @@
-"""The API server as a source: the contract, coalescing, problems, log."""
+"""The API server as a source: contract, coalescing, problems and logs."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def cluster(api):
 
 
 class TestContract(SourceContract):
-    """What every API server must do."""
+    """The contract of every API server."""
 
 
 class TestHistory(HistoryContract):
-    """What all of them make of revisions."""
+    """The contract of its revisions."""
 
 
 def watches_all(api: FakeApiServer) -> bool:

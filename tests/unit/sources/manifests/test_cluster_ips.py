@@ -1,4 +1,4 @@
-"""Addresses for Services that name none."""
+"""Addresses for Services that don't specify one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files are there, and what in them is new: each look is one call."""
+"""The files that exist, and what is new in them; each check is one call."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_an_unreadable_file_is_a_problem_until_readable(folder, watch, monkeypat
 
 @contextlib.contextmanager
 def no_descriptor_left():
-    """Make the lowest free descriptor the first that this process may not have."""
+    """Limit descriptors so that this process can't open another one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -268,7 +268,7 @@ def test_a_problem_stays_while_descriptors_are_short(folder, monkeypatch):
     watch = FileWatch(web)
     look = watch.first_look()
     assert list(look.problems) == [str(web)]
-    # The open fails before the size is known.
+    # Opening fails before the size is known.
     with no_descriptor_left():
         assert [watch.look(), watch.look()] == [
             Look(problems=look.problems, is_settling=True),

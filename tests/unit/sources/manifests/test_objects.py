@@ -1,4 +1,4 @@
-"""One file's text as objects, or as what is wrong with it."""
+"""The text of one file, as objects or as mistakes."""
 
 from __future__ import annotations
 

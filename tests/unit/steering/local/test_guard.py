@@ -46,7 +46,7 @@ def tables():
 
 @pytest.fixture
 def desired(request):
-    """With the ranges of ``@in_ranges``."""
+    """The desired state, with the ranges of ``@in_ranges``."""
     desired = DesiredState(getattr(request, "param", ()))
     desired.sources[IPFamily.IPV4] = "10.1.0.1"
     return desired

@@ -1,4 +1,4 @@
-"""Rules and elements as messages, read back; tests/node has them as ``nft`` prints them."""
+"""Rules and elements as messages, parsed back; tests/node compares them with ``nft``'s output."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PORTS = {WEB: 36001, CART: REFUSE_PORT, DNS: 36002, WEB_6: 36001}
 
 
 def listed(messages):
-    """Return chains and rules as the kernel would list them."""
+    """Return chains and rules as the kernel lists them."""
     found = [message for block in messages for message in read_messages(block)]
     chains = [reader.read_chain(one) for one in found if one.kind == writer.NEW_CHAIN]
     rules = [reader.read_rule(one) for one in found if one.kind == writer.NEW_RULE]
@@ -47,7 +47,7 @@ def listed(messages):
 
 
 def written(removed, added):
-    """Return whether elements are added, of which set, and the elements, message by message."""
+    """Return whether elements are added, their set, and the elements, for each message."""
     table = TableWriter("userspace-proxy")
     table.change_elements(SETS, removed, added)
     found = [one for block in table.messages for one in read_messages(block)]
@@ -62,17 +62,17 @@ def written(removed, added):
 
 
 def maps_to(ports):
-    """Return the elements of a map."""
+    """Return the elements of a map from frontends to ports."""
     return {frontend_key(f): port.to_bytes(2, "big") for f, port in ports.items()}
 
 
 def keys(*frontends):
-    """Return the elements of a map in a message that removes them."""
+    """Return the keys of a map in a message that removes them."""
     return dict.fromkeys(map(frontend_key, frontends), b"")
 
 
 def guards(*ports):
-    """Return the elements of the guard."""
+    """Return the elements of the guard for these ports."""
     return dict.fromkeys((port_key(protocol, port) for protocol, port in ports), b"")
 
 
