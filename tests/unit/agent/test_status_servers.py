@@ -87,7 +87,7 @@ def lines(caplog):
     return lambda: [record.getMessage().partition(": ")[0] for record in caplog.records]
 
 
-async def test_an_address_in_use_is_a_problem_that_names_its_holder(server, lines):
+async def test_an_address_in_use_is_reported_with_its_holder(server, lines):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         addresses = StatusAddresses([(("127.0.0.1", port), server)])

@@ -189,7 +189,7 @@ async def test_an_endpoint_closing_every_connection_without_a_byte_has_that_caus
     assert cause() is None
 
 
-async def test_rejected_clients_are_a_cause_with_their_count(plane):
+async def test_rejected_clients_are_reported_with_their_count(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.plan = with_serving(port.plan, admits=("198.51.100.0/24",))
 

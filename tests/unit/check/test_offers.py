@@ -65,7 +65,7 @@ def test_the_choice_of_auto_is_explained(offers, taken, own_namespace, why):
         pytest.param(SOCKET_MATCH, "iptables", "xt_socket", id="iptables"),
     ],
 )
-def test_missing_kernel_socket_lookup_is_a_finding(part, taken, module):
+def test_a_kernel_without_socket_lookup_is_reported(part, taken, module):
     kernel = KernelOffers({part: errno.ENOENT})
     found = lines(Offers(ALL, kernel), taken, taken)
     begin = f"warning steering: the kernel has no {module}: "

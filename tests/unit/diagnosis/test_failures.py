@@ -156,7 +156,7 @@ def test_a_silent_endpoint_has_a_known_obstacle_as_its_cause(counters, obstacle,
     ("failure", "row"),
     [(CLOSED, resets), (UNANSWERED, sends_nothing), (NO_DATAGRAM, no_datagram)],
 )
-def test_connections_without_a_byte_are_a_cause_if_many_or_all(counters, failure, row):
+def test_connections_without_a_byte_are_reported_if_many_or_all(counters, failure, row):
     counters.connections = 100
     for now in range(1, MANY_ENDS):
         counters.ends.failed(float(now), failure)
@@ -204,7 +204,7 @@ def test_three_consecutive_ends_of_an_intermittently_answering_endpoint_may_be_c
     assert (cause.count, cause.answers_others) == (needed, True)
 
 
-def test_three_consecutive_ends_of_an_otherwise_reliable_endpoint_are_a_cause(counters):
+def test_three_consecutive_closes_by_a_reliable_endpoint_are_reported(counters):
     counters.connections = 100
     for now in (1.0, 60.0, 61.0, 62.0):
         counters.ended_unanswered(now, Failure.RESET)
@@ -213,7 +213,7 @@ def test_three_consecutive_ends_of_an_otherwise_reliable_endpoint_are_a_cause(co
     assert failure_of(POD, counters, at(1.0 + LAST_MINUTE_S))[0].count == MANY_ENDS
 
 
-def test_a_first_byte_after_clients_have_left_is_a_cause_with_its_delay(counters):
+def test_a_first_byte_after_clients_have_left_is_reported_with_its_delay(counters):
     counters.connections = 3
     counters.ends.failed(1.0, UNANSWERED)
     counters.ends.still_fails(2.0, UNANSWERED, late=LateByte(2.5, is_at_end=False))
@@ -324,7 +324,7 @@ def test_resets_of_one_clients_dials_are_attributed_to_the_program(counters):
     assert cause == seen(excludes(POD, "10.244.0.123"), 3, 5.0, 11.0)
 
 
-def test_resets_after_a_response_are_a_cause_until_a_clean_end(counters):
+def test_resets_after_a_response_are_reported_until_a_clean_close(counters):
     counters.connections, counters.ends.succeeded_at = 100, 4.0
     for now in (1.0, 2.0):
         counters.cuts.failed(now, Failure.RESET)
@@ -340,7 +340,7 @@ def test_resets_after_a_response_are_a_cause_until_a_clean_end(counters):
 
 
 @pytest.mark.parametrize("failure", [Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT])
-def test_packets_lost_by_an_endpoint_are_a_cause_with_and_without_a_byte(counters, failure):
+def test_packets_lost_by_an_endpoint_are_reported_with_and_without_a_byte(counters, failure):
     counters.connections = 100
     for now in (1.0, 2.0, 3.0):
         assert failure_of(POD, counters, at(3.0)) == NOTHING

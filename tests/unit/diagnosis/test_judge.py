@@ -105,7 +105,7 @@ def test_the_deciding_clause_provides_the_remedy():
     assert judge(port).hint == said.flaps(3, "shop", "web").hint
 
 
-def test_clients_outside_the_source_ranges_are_a_cause_but_not_a_problem():
+def test_clients_outside_the_source_ranges_are_reported_but_not_as_a_problem():
     denied, before = source_denied(("198.51.100.0/24",)).replace(count=3), none_was_local()
     state = judge(make_port(endpoints=(READY,), turned_away=(denied, before)))
     assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied, before), False)
@@ -204,7 +204,7 @@ def test_unrelated_rejected_objects_change_nothing(item, is_empty):
     assert same is port
 
 
-def test_a_mistake_in_a_served_service_is_a_note_on_its_first_port():
+def test_a_mistake_in_a_served_service_gets_a_note_on_its_first_port():
     line = "m/b.yaml:1: Service shop/web is already defined in m/a.yaml:1"
     ports = make_port(), make_port(port="metrics"), make_port("cart")
     first, *others = given(*ports, rejected=[RejectedFacts(line, services=WEB)])
@@ -244,7 +244,7 @@ def test_an_object_kept_despite_mistakes_has_a_note_with_the_first_one():
     assert partly.state.word == PortState.PARTLY_SERVED
 
 
-def test_an_unserved_health_check_is_a_note_on_its_service():
+def test_an_unserved_health_check_gets_a_note_on_its_service():
     taken = "its port is in use"
     checks = (
         make_health_check("shop/web", 30201, 1, taken),

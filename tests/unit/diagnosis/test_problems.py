@@ -76,7 +76,7 @@ def test_each_node_failure_is_one_problem(changes):
     assert summary.level is problem.level
 
 
-def test_a_brief_failure_to_write_the_state_is_not_a_problem():
+def test_a_brief_failure_to_write_the_state_is_not_reported():
     state = LastStateFacts("/x", problem="disk full", failing_since=NOW - 59)
     assert not summarise(make_view(last_state=state), NOW).problems
 
@@ -114,7 +114,7 @@ def test_a_proxy_without_workers_is_not_shown_as_draining():
     assert summarise(view, NOW).verdict == "2 problems on this node."
 
 
-def test_an_address_in_use_is_a_problem_but_another_proxys_service_is_not():
+def test_an_address_in_use_is_reported_but_another_proxys_service_is_not():
     taken = held_by("10.96.0.1:80/TCP", "shop/cart")
     view = make_view(
         ignored=(

@@ -170,7 +170,7 @@ def test_other_endpoints_that_answered_earlier_are_in_the_past_tense():
     assert told_of(port) == (rules.some_fail, [stated(REFUSED), said.others_answered(1)])
 
 
-def test_a_past_denial_is_a_note_if_another_endpoint_serves():
+def test_a_past_denial_gets_a_note_if_another_endpoint_serves():
     denied = failing(DENIED, is_past=True)
     served = make_port(endpoints=(make_endpoint("192.0.2.2:80"), denied), connections=90)
     assert told_of(served) == (rules.served, [said.served_by(2, 0), stated(DENIED)])

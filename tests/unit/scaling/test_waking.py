@@ -263,7 +263,7 @@ async def test_a_wake_without_permission_causes_only_an_event_and_a_problem(rig)
     )
 
 
-async def test_an_unscalable_workload_is_a_problem_until_scaled(rig):
+async def test_an_unscalable_workload_is_reported_until_scaled(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.begin()
     rig.report(1)

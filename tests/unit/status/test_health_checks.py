@@ -142,7 +142,7 @@ async def test_a_client_connected_before_the_services_removal_gets_404(ports):
     writer.close()
 
 
-async def test_a_port_in_use_is_a_problem_of_its_service_until_free(ports, ask):
+async def test_a_port_in_use_is_reported_for_its_service_until_free(ports, ask):
     (free,) = free_ports()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -234,7 +234,7 @@ async def test_an_address_missing_from_the_node_does_not_affect_others(ports, as
     assert (await ask(port))[0].status == 200
 
 
-async def test_having_no_node_port_address_is_a_problem(ports):
+async def test_a_missing_node_port_address_is_reported(ports):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ())
     assert "--nodeport-addresses" in ports.problems[WEB]

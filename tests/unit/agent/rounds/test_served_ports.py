@@ -113,7 +113,7 @@ async def test_a_service_removed_before_being_steered_is_not_served_again(make, 
         assert "served again" not in caplog.text
 
 
-async def test_an_exhausted_range_is_a_problem_only_of_the_later_service(make):
+async def test_an_exhausted_range_is_reported_only_for_the_later_service(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27600, 27600))
     served_ports.follow(cluster.serve("cart", "10.96.0.1", POD))
     targets = served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
@@ -317,7 +317,7 @@ async def test_a_node_port_moves_to_another_service_without_a_gap(make):
         bound(Protocol.TCP, port)
 
 
-async def test_solving_one_of_two_problems_is_a_change(make):
+async def test_a_retry_that_resolves_one_of_two_problems_reports_a_change(make):
     with socket.create_server(("0.0.0.0", 27700)), bound(Protocol.TCP, 0) as daemon:
         served_ports = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
         port = daemon.getsockname()[1]

@@ -176,7 +176,7 @@ async def test_an_outages_duration_ignores_clock_changes(rig):
     assert returned[1].endswith("answers again, after 3 s")
 
 
-async def test_a_waiting_change_is_an_event_with_its_age(rig):
+async def test_a_waiting_change_is_reported_as_an_event_with_its_age(rig):
     rig.view = replace(rig.view, sync=replace(rig.view.sync, waiting_since=NOW - 3600))
     (problem,) = (one for one in problems_of_node(rig.view, NOW) if "waited 1 h" in one.what)
     await rig.timeline.look()
@@ -247,7 +247,7 @@ class Plans:
         return self._planner.plan(self._store.snapshot())
 
 
-async def test_losing_and_regaining_the_last_endpoint_are_events(rig):
+async def test_losing_and_regaining_the_last_endpoint_are_reported_as_events(rig):
     plans = Plans(1, "192.0.2.1")
     rig.timeline.note_plan(*plans.change())
     rig.timeline.note_plan(*plans.change("192.0.2.1", "192.0.2.2"))
@@ -282,7 +282,7 @@ class Switched:
         return self.ports
 
 
-async def test_a_path_switch_is_an_event_in_each_direction(rig):
+async def test_a_path_switch_is_reported_as_an_event_in_each_direction(rig):
     switched = Switched(1)
     rig.timeline.note_switches(switched.to(DataPath.KERNEL, "all answer"))
     assert rig.timeline.events() == [], "it hasn't left"

@@ -35,7 +35,7 @@ async def test_a_missing_node_is_returned_with_similar_names(api):
     assert (await ask(api)).node is None
 
 
-async def test_each_forbidden_resource_is_a_problem_with_a_remedy(api):
+async def test_each_forbidden_resource_is_reported_with_a_remedy(api):
     api.refuse("endpointslices", 403, message="endpointslices is forbidden")
     api.refuse("nodes", 403, message="nodes is forbidden")
     report = await ask(api)
@@ -53,7 +53,7 @@ async def test_a_silent_server_times_out():
     assert report.problems == (f"cannot reach the API server at {url}: no answer within 0.2 s",)
 
 
-async def test_a_missing_kubeconfig_is_a_problem(api):
+async def test_a_missing_kubeconfig_is_reported(api):
     (problem,) = (await ask(api, kubeconfig="/nowhere")).problems
     assert "/nowhere: No such file" in problem
 

@@ -71,7 +71,7 @@ async def test_expired_pages_are_followed_by_an_unpaginated_list(api):
         (500, "etcd is gone", "the API server at URL can't list services: etcd is gone"),
     ],
 )
-async def test_a_rejected_list_is_a_problem_and_is_retried(api, code, message, problem):
+async def test_a_rejected_list_is_reported_and_retried(api, code, message, problem):
     api.refuse("services", code, message=message, times=3)
     async with reflecting(api) as reflection:
         await reflection.watching(requests=5)
@@ -99,7 +99,7 @@ async def test_a_server_requested_delay_is_not_shortened(api):
         await reflection.watching(requests=3)
 
 
-async def test_an_unreachable_server_is_a_problem_until_reachable(api):
+async def test_an_unreachable_server_is_reported_until_reachable(api):
     await api.stop()
     async with reflecting(api) as reflection:
         await reflection.until(lambda: len(reflection.waits) >= 2)
@@ -111,7 +111,7 @@ async def test_an_unreachable_server_is_a_problem_until_reachable(api):
         ]
 
 
-async def test_a_slow_list_is_a_problem_and_times_out(api, monkeypatch):
+async def test_a_slow_list_is_reported_and_times_out(api, monkeypatch):
     is_slow = True
     real = ApiClient.stream
 
@@ -409,7 +409,7 @@ async def test_an_event_revealing_an_older_history_is_not_applied(api, kind):
         assert reflection.names == ["web"]
 
 
-async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api):
+async def test_a_rejected_watch_is_reported_and_continues_from_its_version(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.refuse("services", 503, message="shutting down")
@@ -424,7 +424,7 @@ async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api)
         assert reflection.waits == [0.8]
 
 
-async def test_a_broken_watch_is_not_a_problem_if_the_next_one_succeeds(api):
+async def test_a_broken_watch_is_not_reported_if_the_next_one_succeeds(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -447,7 +447,7 @@ async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
         assert it.waits == []
 
 
-async def test_watches_cut_within_their_first_event_are_a_problem_until_one_succeeds(api):
+async def test_watches_cut_within_their_first_event_are_reported_until_one_succeeds(api):
     async with reflecting(api) as reflection:
         for count in (2, 3):
             await reflection.watching(requests=count)
@@ -476,7 +476,7 @@ async def test_cuts_separated_by_an_orderly_end_are_not_a_problem(api):
         assert reflection.problems == []
 
 
-async def test_an_error_event_is_a_problem_until_the_next_watch_succeeds(api):
+async def test_an_error_event_is_reported_until_the_next_watch_succeeds(api):
     error = b'{"type": "ERROR", "object": {"code": 500, "message": "etcd\\nis gone"}}\n'
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -495,7 +495,7 @@ async def test_an_error_event_is_a_problem_until_the_next_watch_succeeds(api):
         ),
     ],
 )
-async def test_an_invalid_line_is_a_problem_and_followed_by_a_list(api, line, problem):
+async def test_an_invalid_line_is_reported_and_followed_by_a_list(api, line, problem):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", line)

@@ -121,7 +121,7 @@ def test_a_problem_ends_with_the_deletion_of_its_object(services):
     assert services.rejected == {}
 
 
-def test_an_object_without_metadata_is_a_problem(services):
+def test_an_object_without_metadata_is_reported(services):
     assert put(services, b'{"metadata": 7}') is None
     place, problem = "Service (without a name)", "metadata: expected mapping, got int"
     assert list(services.rejected.values()) == [RejectedFacts.at(place, problem)]

@@ -109,7 +109,7 @@ def test_lists_are_read_as_their_items():
     ]
 
 
-def test_an_empty_list_is_not_a_problem():
+def test_an_empty_list_is_accepted():
     assert read("{apiVersion: v1, kind: List, items: []}") == FileObjects()
     assert read("{apiVersion: v1, kind: ServiceList, items: null}") == FileObjects()
 

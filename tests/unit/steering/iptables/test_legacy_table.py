@@ -156,7 +156,7 @@ def test_the_differences_of_a_table_are_counted(contents, count):
     assert (difference.count, bool(difference)) == (count, count > 0)
 
 
-def test_a_different_order_is_a_difference():
+def test_a_different_order_counts_as_a_difference():
     chains = {PRE: (WEB, CART), OUT: ()}
     contents = IN_FORCE | {PRE: (CART, WEB), OUT: ()}
     assert compare(contents, chains, NAT_JUMPS) == TableDifference(
