@@ -228,7 +228,7 @@ def test_an_exiting_forked_child_does_not_end_its_parents_commands(make):
         ),
     ],
 )
-def test_a_command_that_exits_without_serving_fails_at_once(make, command, words, monkeypatch):
+def test_a_command_that_exits_without_serving_fails_immediately(make, command, words, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 3600.0)
     with pytest.raises(BackendError, match=words):
         make(command)

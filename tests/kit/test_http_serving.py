@@ -51,7 +51,7 @@ async def test_a_handler_gets_the_request_and_its_result_is_sent():
     assert seen == [HttpRequest("POST", "/a?b=1", {"host": "web", "content-length": "3"}, b"abc")]
 
 
-async def test_a_tls_client_is_disconnected_at_once_and_recorded():
+async def test_a_tls_client_is_disconnected_immediately_and_recorded():
     http = HttpServer(in_threads(lambda request: "hello"))
     async with serving(http) as (host, port):
         with pytest.raises(ssl.SSLError, match="wrong version number"):

@@ -26,7 +26,7 @@ def test_a_bound_socket_has_the_backends_address(host, type_):
         assert (bound.family, bound.type) == (family_of(host), type_)
 
 
-def test_a_tcp_port_can_be_rebound_at_once():
+def test_a_tcp_port_can_be_rebound_despite_time_wait():
     place = BackendPlace()
     with place.bind(TCP, place.address) as listener, place.open_socket(TCP) as client:
         listener.listen()

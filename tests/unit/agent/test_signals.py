@@ -77,7 +77,7 @@ def test_sigusr1_hands_the_node_to_the_next_process(start):
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_stops_gracefully_and_the_second_exits_at_once(start, first, second):
+def test_the_first_signal_stops_gracefully_and_the_second_immediately(start, first, second):
     process = start()
     process.send_signal(first)
     assert process.stdout.readline() == "stopping\n"

@@ -140,6 +140,6 @@ async def test_a_replacement_agent_is_followed(cluster, capsys):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_value_rejected_by_all_agents_is_rejected_at_once(cluster, capsys):
+async def test_a_value_rejected_by_all_agents_is_rejected_immediately(cluster, capsys):
     assert await cluster.run("observe", "--slow=often") == 2
     assert "--slow" in capsys.readouterr().err

@@ -163,7 +163,7 @@ def test_without_a_terminal_top_prints_rates_once(serve_view, capsys):
 
 
 @pytest.mark.parametrize("command", ["top", "status"])
-def test_watch_fails_at_once_if_no_proxy_responds(command, capsys):
+def test_watch_fails_immediately_if_no_proxy_responds(command, capsys):
     words = [command, f"--server=:{free_port()}", *(["-w"] if command == "status" else [])]
     assert main(words) == 1
     assert "no userspace-proxy answers" in capsys.readouterr().err

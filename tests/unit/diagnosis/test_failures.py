@@ -169,7 +169,7 @@ def test_connections_without_a_byte_are_reported_if_many_or_all(counters, failur
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
 
 
-def test_clients_leaving_at_once_do_not_blame_an_endpoint_that_has_answered(counters):
+def test_clients_leaving_soon_do_not_blame_an_endpoint_that_has_answered(counters):
     counters.connections = 3
     for left_at in (1.0, 1.2, 1.9):
         counters.ends.failed(left_at, UNANSWERED)

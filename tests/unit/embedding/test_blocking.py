@@ -133,7 +133,7 @@ def test_calls_from_several_threads_are_served(one):
         assert len(proxy.status().ports) == 8
 
 
-def test_several_threads_may_close_the_blocking_proxy_at_once():
+def test_several_threads_may_close_the_blocking_proxy_together():
     def close(proxy, begun):
         begun.wait()
         proxy.close()

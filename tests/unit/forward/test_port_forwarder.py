@@ -152,7 +152,7 @@ async def test_a_pod_silent_after_a_clients_fin_gets_eof(rig):
     await asyncio.wait_for(ended.wait(), 60)
 
 
-async def test_a_client_reset_closes_the_pods_connection_at_once(rig):
+async def test_a_client_reset_closes_the_pods_connection_immediately(rig):
     ended = asyncio.Event()
 
     async def wait_for_end(reader, _writer):

@@ -115,7 +115,7 @@ def watched():
     watched.node.close()
 
 
-def test_the_first_change_is_read_at_once_in_the_thread(watched):
+def test_the_first_change_is_read_immediately_in_the_thread(watched):
     assert watched.followed.first == 1
     watched.change()
     assert watched.loop.run_timer() == pytest.approx(0.02)

@@ -50,7 +50,7 @@ def test_a_written_file_is_reported_when_closed(inotify, tmp_path):
     assert closed == (number, What.CLOSE_WRITE, "web.yaml")
 
 
-def test_read_without_events_returns_at_once(inotify, tmp_path):
+def test_read_without_events_returns_immediately(inotify, tmp_path):
     inotify.watch(str(tmp_path), NAMES)
     assert inotify.read() == []
 

@@ -92,7 +92,7 @@ def test_an_impossible_value_is_rejected_with_its_field(subset, problem):
     assert str(caught.value).startswith(problem)
 
 
-def test_all_errors_of_an_object_are_reported_at_once():
+def test_all_errors_of_an_object_are_reported_together():
     addresses = [{"ip": "x"}, {"ip": "10.244.1.7"}, {"ip": "y"}]
     with pytest.raises(FieldError) as caught:
         mirror_endpoints(endpoints({"addresses": addresses, "ports": [{"port": 0}]}))

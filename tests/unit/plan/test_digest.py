@@ -246,7 +246,7 @@ def test_a_change_irrelevant_to_nodes_keeps_all_buckets():
     assert all(now is then for now, then in zip(digests.buckets, buckets, strict=True))
 
 
-def test_all_services_of_a_bucket_may_be_replaced_at_once():
+def test_all_services_of_a_bucket_may_be_replaced_together():
     names = [f"service-{n}" for n in range(1000) if bucket_of(f"shop/service-{n}") == 7]
     digests = Digests()
     for present in (names[:2], names[2:9], ()):

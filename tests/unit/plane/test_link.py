@@ -151,7 +151,7 @@ async def test_a_closed_udp_listener_refuses_datagrams(rig):
 
 @pytest.mark.parametrize("is_refusing", [False, True], ids=["serving", "refusing"])
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_port_may_move_to_another_group_at_once(rig, protocol, is_refusing):
+async def test_a_closed_services_port_can_be_reused_immediately(rig, protocol, is_refusing):
     """This happens if a Service is deleted and created again with the same address."""
     pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
     old = rig.service(pods[0].address, protocol=protocol)

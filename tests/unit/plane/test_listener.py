@@ -341,7 +341,7 @@ def received(sock):
     return got
 
 
-def test_a_udp_listener_that_serves_again_at_once_keeps_its_sockets(share):
+def test_a_udp_listener_that_soon_serves_again_keeps_its_sockets(share):
     sockets = share(UDP)
     inodes = [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()]
     sockets.refuse()

@@ -50,7 +50,7 @@ def run(loop, failure, error="MemoryError"):
         pytest.param("loop.call_soon(FailsAtItsEnd)", id="destructor"),
     ],
 )
-def test_a_memory_error_ends_the_process_at_once_without_logging(loop, failure):
+def test_a_memory_error_ends_the_process_immediately_without_logging(loop, failure):
     done = run(loop, failure)
     assert (done.returncode, done.stderr) == (OUT_OF_MEMORY, "")
 

@@ -45,7 +45,7 @@ def longest_pause(times, until):
     return max(b - a for a, b in zip(times, [*times[1:], until], strict=True))
 
 
-def test_a_new_endpoint_is_probed_at_once_and_then_periodically(schedule):
+def test_a_new_endpoint_is_probed_immediately_and_then_periodically(schedule):
     add(schedule, WEB, A)
     assert schedule.take(10.0, ROOM) == [A]
     assert schedule.take(1_000.0, ROOM) == [], "its probe is under way"
@@ -179,7 +179,7 @@ def test_a_failing_endpoints_probe_interval_doubles_up_to_30_s(schedule, has_ans
     assert schedule.next_at(now) - now == (EVERY_S if has_answered else SILENT_S)
 
 
-def test_a_silent_endpoint_added_to_a_service_is_probed_at_once(schedule):
+def test_a_silent_endpoint_added_to_a_service_is_probed_immediately(schedule):
     add(schedule, BIG, A)
     now = 0.0
     for _ in range(6):

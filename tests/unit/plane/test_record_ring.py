@@ -131,7 +131,7 @@ async def test_an_endpoint_closing_before_reading_everything_counts_as_ending_fi
     assert (one.cause, one.ended_by, one.is_failed) == ("complete", "endpoint", True)
 
 
-async def test_a_saved_connection_is_observed_at_once_and_when_it_ends(rig):
+async def test_a_saved_connection_is_observed_immediately_and_when_it_ends(rig):
     observer = Observer(rig, ConnectionFilter(saved=True))
     dead, pod = rig.refusing(), rig.endpoint()
     web = rig.service(dead, pod.address)
@@ -207,7 +207,7 @@ async def test_a_flow_is_observed_when_saved_and_when_it_ends(rig):
     assert one.is_saved
 
 
-async def test_a_flow_answered_at_once_needs_only_plain_records(rig, monkeypatch):
+async def test_a_promptly_answered_flow_needs_only_plain_records(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
@@ -253,7 +253,7 @@ async def test_fields_are_collected_only_if_a_filter_may_match(rig, filters, tak
     assert ring.observe(filters).left_out == []
 
 
-async def test_a_connection_served_at_once_needs_only_plain_records(rig, monkeypatch):
+async def test_a_promptly_served_connection_needs_only_plain_records(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring

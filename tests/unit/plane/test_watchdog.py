@@ -91,7 +91,7 @@ def test_a_process_with_a_hidden_state_is_charged_slowly(process):
     assert [process.watchdog.look(PID) for _ in range(2)] == [LOOK_S / 8, LOOK_S / 4]
 
 
-def test_a_heartbeat_is_sent_at_once_and_while_the_loop_iterates():
+def test_a_heartbeat_is_sent_immediately_and_while_the_loop_iterates():
     loop = TimerLoop()
     watchdog = Watchdog()
     heart = Heart(loop, os.dup(watchdog.fileno()))

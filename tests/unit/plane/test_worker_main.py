@@ -91,7 +91,7 @@ async def test_a_drain_ends_with_the_last_connection(control, pod):
     assert await control.main.ended == 0
 
 
-async def test_a_worker_exits_at_once_when_the_control_process_has_exited(control, pod):
+async def test_a_worker_exits_immediately_when_the_control_process_has_exited(control, pod):
     client, _ = await control.pair(control.serve(pod.address), pod)
     control.channel.close()
     assert await control.main.ended == 1

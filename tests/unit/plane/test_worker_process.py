@@ -106,7 +106,7 @@ async def test_a_killed_process_is_reported_once(start):
     assert parent.ends == ["signal 9"]
 
 
-async def test_a_worker_running_out_of_memory_exits_at_once_with_that_cause(start, caplog):
+async def test_a_worker_running_out_of_memory_exits_with_that_cause(start, caplog):
     parent = start(WORKER_WITH_LITTLE_MEMORY)
     parent.process.send(Start(0, Tuning(), {}))
     parent.process.send(OpenGroup(1, port_key("shop/" + "x" * (MAX_FRAME_BYTES - 1000)), Serving()))

@@ -155,7 +155,7 @@ async def dies_of_its_start(pool, times):
     await until(lambda: pool.restarts[0] == times)
 
 
-async def test_a_worker_that_ran_for_half_a_second_is_restarted_at_once(pool):
+async def test_a_worker_that_ran_for_half_a_second_is_restarted_immediately(pool):
     for times in (1, 2, 3):
         pool.timers.jump(slots._SOUND_S)
         os.kill(pool.pids[0], signal.SIGKILL)

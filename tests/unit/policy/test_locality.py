@@ -169,7 +169,7 @@ def test_a_veth_with_a_network_has_no_attached_single_address():
     assert set(find_networks(links, routes, ()).values()) == {OUTSIDE}
 
 
-def test_a_change_takes_effect_at_once_despite_the_cache():
+def test_a_change_takes_effect_immediately_despite_the_cache():
     locality = Locality({"10.9.0.2/32": 9})
     assert locality.keeps_client(LAPTOP, "10.9.0.2")
     locality.change(["10.9.0.2/32"], {})

@@ -481,7 +481,7 @@ async def test_the_end_of_pods_is_detected_within_a_tenth_of_a_second(rig, monke
     await ended(task)
 
 
-async def test_after_scaling_to_zero_the_next_wake_is_attempted_at_once(rig):
+async def test_after_scaling_to_zero_the_next_wake_is_not_delayed(rig):
     rig.begin()
     rig.report(1)
     await rig.look_after(0)

@@ -104,7 +104,7 @@ async def test_any_method_is_served_and_a_head_response_has_no_body(ports, ask):
     assert (response.status, text) == (200, "")
 
 
-async def test_a_changed_count_is_served_at_once(ports, ask):
+async def test_a_changed_count_is_served_immediately(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 2)], HERE)
     await ports.apply([HealthCheck(WEB, port, 0)], HERE)

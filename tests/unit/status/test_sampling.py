@@ -60,7 +60,7 @@ async def test_streams_reuse_a_requests_sample_when_one_is_due():
     assert proxy.taken_at == [1000.0, 1001.5, 1002.5]
 
 
-async def test_a_stream_gets_a_sample_at_once_and_then_each_second():
+async def test_a_stream_gets_a_sample_immediately_and_then_each_second():
     proxy, count = Proxy(), 0
     for _ in range(4):
         count, sample = await proxy.sampler.after(count)
@@ -220,7 +220,7 @@ async def test_refresh_time_on_the_event_loop_counts_towards_the_share():
     assert proxy.pauses == [pytest.approx(0.4 / SHARE - 0.4)] * 19
 
 
-async def test_a_view_requested_later_is_taken_at_once():
+async def test_a_view_requested_later_is_taken_immediately():
     proxy = ProxyOfRequests(view_s=0.1)
     await proxy.views.take()
     proxy.now += 0.1 / SHARE

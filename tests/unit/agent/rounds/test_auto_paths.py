@@ -242,7 +242,7 @@ async def test_a_path_is_shown_and_reported_after_the_steering_has_changed(start
     assert [one.path.now for one in start.served_ports] == [DataPath.USERSPACE]
 
 
-async def test_probes_switch_a_path_at_once_without_a_sync_round(start, caplog):
+async def test_probes_switch_a_path_without_waiting_for_a_sync_round(start, caplog):
     caplog.set_level("INFO")
     steering = WatchedSteering()
     # The next periodic round is an hour later.

@@ -215,7 +215,7 @@ def test_a_constantly_changing_large_service_waits(waiting):
         ),
     ],
 )
-def test_removals_from_a_waiting_service_take_effect_at_once(waiting, now, kept):
+def test_removals_from_a_waiting_service_take_effect_immediately(waiting, now, kept):
     key = ServiceKey("busy", "web")
     found = put(waiting, **{**OLD, "affinity_timeout_s": 7, **now})
     assert found == service(key, **{"ports": PORTS, **OLD, **kept})
@@ -229,7 +229,7 @@ def test_a_removed_node_port_is_released_without_waiting(rounds):
     assert put(rounds, now).ports == (PORTS[0], *ports[1:])
 
 
-def test_a_service_moved_to_another_proxy_stops_being_served_at_once(waiting):
+def test_a_service_moved_to_another_proxy_is_dropped_immediately(waiting):
     assert put(waiting, **OLD, proxy_name="other").proxy_name == "other"
 
 

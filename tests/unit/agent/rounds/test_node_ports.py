@@ -65,7 +65,7 @@ def test_a_daemon_started_later_cannot_bind_the_reserved_port(reservations, prot
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_client_bypassing_the_rules_is_refused_at_once(reservations, protocol, family):
+def test_a_client_bypassing_the_rules_is_refused_immediately(reservations, protocol, family):
     port = free_port(protocol, family)
     reservations.take(NodePort(protocol, family, port), now=0)
     with socket.socket(FAMILIES[family], KINDS[protocol]) as client:

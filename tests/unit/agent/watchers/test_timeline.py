@@ -141,7 +141,7 @@ async def test_a_repeatedly_ejected_endpoint_is_one_outage(rig):
     assert len(rig.timeline.events()) == 1
 
 
-async def test_an_endpoint_ejected_again_at_once_has_not_returned(rig):
+async def test_an_endpoint_ejected_again_immediately_has_not_returned(rig):
     rig.eject()
     rig.give_back()
     rig.eject()

@@ -161,7 +161,7 @@ async def test_events_are_applied_and_the_next_watch_continues_after_the_last_ev
         assert reflection.reflector.restarts == 0
 
 
-async def test_watches_that_end_at_once_are_retried_with_backoff(api):
+async def test_watches_that_end_immediately_are_retried_with_backoff(api):
     async with reflecting(api) as reflection:
         for count in range(2, 6):
             await reflection.watching(requests=count)

@@ -93,7 +93,7 @@ def test_the_expiry_of_a_guard_is_not_drift(node, ask, before):
     assert "36001" not in node.run("iptables-legacy-save -t filter")
 
 
-def test_drift_visible_in_the_tables_size_is_repaired_at_once(node, ask):
+def test_drift_visible_in_the_tables_size_is_repaired_immediately(node, ask):
     ask("apply", {WEB: 36001})
     assert ask("repair") == 0
     node.run("iptables-legacy -t nat -F UPROXY-PRE")

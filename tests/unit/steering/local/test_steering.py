@@ -61,7 +61,7 @@ async def steering(make):
     await steering.close()
 
 
-async def test_udp_frontends_are_removed_at_once_and_idle_tcp_ones_at_the_next_repair(
+async def test_udp_frontends_are_removed_immediately_and_idle_tcp_ones_at_the_next_repair(
     node, steering
 ):
     await steering.apply({WEB: 80, DNS: 53})

@@ -178,7 +178,7 @@ async def test_failed_dials_are_counted_by_cause_and_as_refused_clients(node, ho
     assert (port.refused, port.failures, port.last_minute.refused) == (2, 2, 2)
 
 
-async def test_an_ejection_is_shown_at_once_with_the_userspace_paths_cause(node, hooks, caplog):
+async def test_an_ejection_is_shown_immediately_with_the_userspace_paths_cause(node, hooks, caplog):
     node.fail()
     assert node.endpoint.ejected_for_s == pytest.approx(5.0, abs=1.0)
     cause, state = node.endpoint.cause, node.port.state
