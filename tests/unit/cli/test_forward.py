@@ -129,7 +129,7 @@ async def test_the_older_service_gets_a_contested_port_at_a_shared_address(pods)
         assert (await running.line("  cart"))[:2] == ["cart.shop:http", f"{where}:8080/TCP"]
 
 
-async def test_each_port_of_a_short_range_leads_to_its_pod(pods):
+async def test_each_port_of_a_short_range_reaches_its_pod(pods):
     annotations = {"userspace-proxy.io/port-ranges": "http=8000-8099, udp=53-99"}
     for name, ports, of in (
         ("web", [{"name": "http", "port": 8001}, UDP], annotations),

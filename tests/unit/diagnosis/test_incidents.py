@@ -225,7 +225,7 @@ def test_the_service_ports_of_an_incident_are_sorted_by_severity():
     assert [port.service for port in incidents.ports(one)] == ["z", "a", "b"]
 
 
-def test_the_causes_of_a_service_port_lead_to_their_incidents():
+def test_the_causes_of_a_service_port_link_to_their_incidents():
     port = port_with("a", refuses(POD), silent(OTHER))
     incidents = Incidents(make_view(port))
     ids = {one.cause.fact: one.id for one in incidents.all()}

@@ -59,7 +59,7 @@ def test_node_wide_causes_have_codes():
         pytest.param(SyncFacts(last_queued=NOW - 190, last_done=NOW - 180), 0, id="in-force"),
     ],
 )
-def test_a_change_is_late_until_in_force(sync, waited_s):
+def test_a_change_is_late_until_applied(sync, waited_s):
     assert late_s(sync, NOW) == waited_s
 
 

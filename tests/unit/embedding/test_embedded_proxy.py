@@ -52,7 +52,7 @@ async def test_a_port_in_use_is_replaced_by_a_free_port():
             assert await ask(web.address) == b"one"
 
 
-async def test_each_port_of_a_range_leads_to_the_same_port_of_an_endpoint():
+async def test_each_port_of_a_range_reaches_the_same_port_of_an_endpoint():
     async def send_port(_reader, writer):
         writer.write(b"%d" % writer.get_extra_info("sockname")[1])
 

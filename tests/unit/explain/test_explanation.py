@@ -70,7 +70,7 @@ def test_other_services_are_omitted():
     assert make_subject(*ports, service="shop/web:other").ports == []
 
 
-def test_a_mistake_noted_at_its_port_is_not_repeated():
+def test_a_mistake_in_its_ports_notes_is_not_repeated():
     note = node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/cart")
     item = RejectedFacts.at("m/web.yaml:3", say(note), services=("shop/web",), note=note)
     source = SourceFacts(rejected=(item,))

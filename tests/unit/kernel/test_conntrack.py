@@ -176,7 +176,7 @@ RANGE = Change(
         pytest.param(19999, ("10.244.1.9", 9), None, id="before-the-range"),
     ],
 )
-def test_each_port_of_a_range_may_lead_to_its_own_endpoint_port(dialled, answered_from, is_stale):
+def test_each_port_of_a_range_may_have_its_own_endpoint_port(dialled, answered_from, is_stale):
     at = pack_address("10.96.0.21", dialled)
     allowed = ByDialled([RANGE]).find(at)
     entry = ConntrackEntry(CLIENT, at, pack_address(*answered_from), b"")

@@ -147,7 +147,7 @@ def test_a_frontend_is_an_address_and_a_protocol():
         pytest.param((), "192.0.2.1", False, id="no-network"),
     ],
 )
-def test_contains_tells_whether_a_network_includes_an_address(networks, ip, expected):
+def test_contains_checks_whether_a_network_includes_an_address(networks, ip, expected):
     assert contains(networks, ip) is expected
 
 

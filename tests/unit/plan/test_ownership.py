@@ -302,7 +302,7 @@ def test_a_cluster_ip_passes_to_its_next_service():
         pytest.param({"ports": (NODE_PORT,)}, "node port 30080", id="node-port"),
     ],
 )
-def test_a_lost_address_is_noted_beside_served_addresses(claimed, what, is_external_local):
+def test_a_lost_address_gets_a_note_beside_served_addresses(claimed, what, is_external_local):
     both = {**claimed, "is_external_local": is_external_local}
     claimants = service(CART, **both), service(WEB, cluster_ips=(WEB_IP,), **both)
     facts = NodeFacts(external_ip_networks=("203.0.113.0/24",), addresses=("198.51.100.1",))
@@ -315,7 +315,7 @@ def test_a_lost_address_is_noted_beside_served_addresses(claimed, what, is_exter
     assert web.notes == (lost_to(object_of(part.cause), kind, number, "shop/cart:http"),)
 
 
-def test_an_external_ip_of_another_service_is_noted_as_its_address():
+def test_the_note_on_another_services_external_ip_names_that_service():
     ip = "203.0.113.7"
     planner = Planner(NodeFacts(external_ip_networks=("203.0.113.0/24",)))
     owner, other = service(CART, cluster_ips=(ip,)), service(WEB, created=NEW, external_ips=(ip,))
@@ -324,7 +324,7 @@ def test_an_external_ip_of_another_service_is_noted_as_its_address():
     assert web.notes == (lost_as_address(ip, "external IP", ip, str(CART)),)
 
 
-def test_lost_addresses_are_noted_in_a_fixed_order():
+def test_notes_on_lost_addresses_have_a_fixed_order():
     external = {"external_ips": ("203.0.113.7",)}
     bank = ServiceKey("bank", "till")
     services = [

@@ -92,7 +92,7 @@ class TestOnePort:
         assert port.notes == (path_not_allowed("auto"),)
 
     @pytest.mark.parametrize(("selector", "notes"), [((("app", "web"),), 1), ((), 0)])
-    def test_pods_lacking_the_port_are_noted_unless_slices_are_handwritten(self, selector, notes):
+    def test_pods_lacking_the_port_get_a_note_unless_slices_are_handwritten(self, selector, notes):
         others = slice_of("192.0.2.200", key="cart-2", ports=())
         port = the_port(service(selector=selector), slice_of(POD_A.ip), others)
         assert port.notes == notes * (some_lack_port("http", 1, 2),)
@@ -424,7 +424,7 @@ def test_a_port_is_served_without_an_invalid_range(target, asked, facts, why):
         ),
     ],
 )
-def test_settings_ignored_by_a_udp_range_are_noted_once(asked, lost):
+def test_settings_ignored_by_a_udp_range_get_one_note(asked, lost):
     given = service(
         ports=[ServicePort("dns", 53, "UDP"), ServicePort("dns-tcp", 53, "TCP")],
         handling=Handling(port_ranges=(AskedRange("53", 50, 60),), **asked),

@@ -309,7 +309,7 @@ async def test_at_the_limit_of_unread_bytes_only_the_oldest_reader_is_closed():
         assert await is_answered(held[0])
 
 
-async def test_responses_exceeding_the_limit_spare_the_newest_and_probes():
+async def test_above_the_limit_of_unread_bytes_only_the_oldest_responses_are_cut_off():
     async with Limited(ConnectionLimit(MAX_CONNECTIONS)) as limited:
         kept = UNREAD_BYTES // LARGE
         unread = [await ask_large(limited, str(number)) for number in range(2 * kept)]

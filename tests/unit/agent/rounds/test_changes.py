@@ -134,7 +134,7 @@ def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float])
     return progress
 
 
-async def test_a_waiting_change_is_not_in_force_while_other_changes_are():
+async def test_a_waiting_change_is_not_applied_while_other_changes_are():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert (progress.is_behind, progress.in_force is progress.latest) == (False, False)
@@ -149,7 +149,7 @@ async def test_a_waiting_change_is_not_in_force_while_other_changes_are():
     assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
 
 
-async def test_a_change_at_its_turn_is_waiting_until_in_force():
+async def test_a_change_at_its_turn_is_waiting_until_applied():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0
@@ -161,7 +161,7 @@ async def test_a_change_at_its_turn_is_waiting_until_in_force():
     assert counters.waiting_since == 0
 
 
-def test_a_changes_duration_is_reported_once_in_force():
+def test_a_changes_duration_is_reported_once_it_is_applied():
     cluster, triggers = Cluster(), Triggers(started=900.0)
     cluster.serve("web", "10.96.0.1", POD)
     triggers.note(None, with_slices(cluster, 1000.0))
@@ -170,7 +170,7 @@ def test_a_changes_duration_is_reported_once_in_force():
     assert triggers.take(1, 1003.0) == [3.0]
 
 
-async def test_before_the_first_snapshot_no_state_is_in_force():
+async def test_waiters_do_not_resume_before_the_first_snapshot():
     progress = Progress(SyncCounters())
     waiting = [asyncio.ensure_future(each) for each in (progress.settled(), progress.caught_up())]
     await progress.announce()

@@ -40,7 +40,7 @@ async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_acc
     assert steering.lies == [WEB], "only while the last endpoint goes do rules follow the listener"
 
 
-async def test_a_rejected_change_is_retried_and_the_old_state_stays_in_force(start, caplog):
+async def test_a_rejected_change_is_retried_and_the_old_state_stays_applied(start, caplog):
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     port = steering.kernel[WEB]
@@ -85,7 +85,7 @@ async def test_look_again_replans_the_snapshot_with_the_nodes_new_addresses(star
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_node_change_is_waiting_until_in_force(start):
+async def test_a_node_change_is_waiting_until_applied(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=free_port()))
@@ -255,7 +255,7 @@ async def test_a_loop_stuck_in_a_round_does_not_count_iterations(start):
     await until(lambda: loop.turned_s_ago < before + 0.05)
 
 
-async def test_a_change_is_in_force_once_stale_conntrack_entries_are_gone(start):
+async def test_a_change_is_applied_once_stale_conntrack_entries_are_gone(start):
     is_seeking, go_on = asyncio.Event(), asyncio.Event()
 
     class Seeking(WatchedSteering):

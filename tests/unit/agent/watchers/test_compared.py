@@ -54,7 +54,7 @@ class Node:
         return facts
 
 
-async def test_digests_are_computed_from_the_snapshot_in_force(tmp_path):
+async def test_digests_are_computed_from_the_applied_snapshot(tmp_path):
     node = Node(tmp_path)
     digests = node.bring_into_force(node.cluster.serve("web", "10.96.0.1", "192.0.2.1"))
     # A change that hasn't been applied yet isn't in the digests.

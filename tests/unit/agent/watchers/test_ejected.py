@@ -267,7 +267,7 @@ def test_neighbour_queries_for_many_silent_endpoints_are_rotated(rig, monkeypatc
     assert (rig.questions, rig.group.obstacle_to(OTHER)) == (2, ETH0)
 
 
-def test_a_chain_dropping_packets_to_a_silent_endpoint_is_noted_while_present(rig):
+def test_a_chain_dropping_packets_to_a_silent_endpoint_is_shown_while_present(rig):
     rig.way.dropped[POD, Protocol.TCP] = CHAIN
     rig.eject(failure=SILENT)
     rig.pass_(1)
@@ -342,7 +342,7 @@ def test_a_dropping_chain_is_named_only_at_the_silent_endpoint(silent):
     assert silent.way.asked == [POD]
 
 
-def test_an_obstacle_is_noted_only_while_a_rule_drops_the_packets(silent):
+def test_an_obstacle_is_shown_only_while_a_rule_drops_the_packets(silent):
     silent.miss(POD)
     silent.way.dropped.clear()
     assert silent.look() == [None, None]

@@ -131,7 +131,7 @@ async def test_the_saved_state_is_served_until_the_source_is_synced(node, caplog
     )
 
 
-async def test_a_service_deleted_meanwhile_is_served_until_the_source_is_synced(node):
+async def test_a_service_deleted_between_runs_is_served_until_the_source_is_synced(node):
     await node.serve_and_end()
     await node.begin()
     await until(lambda: WEB in node.steering.kernel)
@@ -166,7 +166,7 @@ async def test_listeners_stay_open_if_the_source_returns_the_same_state(node):
     assert len(node.steering.calls) == calls
 
 
-async def test_only_the_state_in_force_is_saved(node):
+async def test_only_the_applied_state_is_saved(node):
     await node.begin()
     node.steering.fails_with = SteeringError("cannot commit: Device or resource busy")
     node.publish(node.cluster.serve("web", WEB.ip, POD))

@@ -170,7 +170,7 @@ def test_after_a_refused_rewrite_the_table_counts_as_unknown(node, table, refuse
 
 
 @pytest.mark.parametrize("change", ["all", "rules", "chains"])
-def test_a_change_that_cannot_be_read_back_is_in_force_and_verified_later(
+def test_a_change_that_cannot_be_read_back_is_kept_and_verified_later(
     table, contents, printed, monkeypatch, change
 ):
     table.write_all()

@@ -89,7 +89,7 @@ def refuse(_path):
     raise SourceError("no rights")
 
 
-async def test_without_any_response_no_node_is_queried():
+async def test_no_node_is_queried_for_connections_until_one_has_answered():
     cluster = Cluster(AllNodes())
     assert (await cluster.live.calls()).calls == ()
     assert cluster.asked == []

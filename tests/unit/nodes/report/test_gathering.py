@@ -85,7 +85,7 @@ async def test_gathering_lists_the_missing_parts(api, client):
     assert Missing("answer of c", "no agent") in found.missing
 
 
-async def test_without_all_names_no_logs_are_read(api, client):
+async def test_no_logs_are_read_unless_all_names_are_known(api, client):
     found = await gather(client, AllNodes((answer("a"),)), made_at=NOW, unknown="forbidden")
     assert found.logs == []
     assert found.missing[0].what == "logs of agents"

@@ -172,7 +172,7 @@ def test_slices_with_the_headless_label_are_read_even_with_endpoints_from_pods(s
 
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
-def test_invalid_pod_references_are_noted_only_if_pods_are_needed(store, name, notes):
+def test_invalid_pod_references_get_a_note_only_if_pods_are_needed(store, name, notes):
     put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": name}

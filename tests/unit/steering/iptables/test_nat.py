@@ -111,7 +111,7 @@ def test_returned_chains_are_immutable():
     assert before == NatChains(4, [WEB]).chains
 
 
-def test_an_unreachable_rule_is_not_in_force():
+def test_an_unreachable_rule_does_not_count_as_active():
     chains = {
         PRE: ("-d 10.96.8.0/24 -j UPROXY-O1abcd", str(CART)),
         OUT: (),

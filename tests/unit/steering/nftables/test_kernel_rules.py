@@ -53,7 +53,7 @@ def test_a_frontends_endpoints_round_trip_through_elements():
     assert read_endpoints(by_set(loaded().elements())) == {WEB: (A, B), WEB_6: (A_6,)}
 
 
-def test_an_endpoint_without_its_frontend_is_not_in_force():
+def test_an_endpoint_without_its_frontend_is_not_active():
     elements = by_set(loaded().elements())
     del elements["choices4"]
     assert read_endpoints(elements) == {WEB_6: (A_6,)}

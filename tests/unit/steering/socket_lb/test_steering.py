@@ -60,7 +60,7 @@ async def test_required_hooks_that_fail_end_the_start(node):
     await steering.close()
 
 
-def test_hooks_are_available_only_with_steering_nftables():
+def test_hooks_are_available_only_in_nftables_mode():
     assert isinstance(make_hooked_steering("nftables", FACTS, HookOptions()), HookedSteering)
     assert not isinstance(make_hooked_steering("nftables", FACTS, None), HookedSteering)
 
