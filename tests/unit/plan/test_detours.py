@@ -1,4 +1,4 @@
-"""Endpoints that are dialled at another address."""
+"""Endpoints that are dialled through another address."""
 
 from userspace_proxy.model import (
     IPFamily,

@@ -1,4 +1,4 @@
-"""From snapshots to plans."""
+"""The planner, which makes plans from snapshots."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A worker of the previous control process that sends whatever a test wants."""
+"""A worker of the previous control process that sends whatever a test requests."""
 
 import asyncio
 import socket

@@ -9,7 +9,7 @@ RANGES, FORMER, POLICY = DropReason
 
 
 def admitting(*ranges):
-    """Return a serving with a local endpoint that admits clients in these ranges."""
+    """Return a Serving with a local endpoint that admits clients in these ranges."""
     return Serving((POD,), outside=(POD,), admits=ranges)
 
 

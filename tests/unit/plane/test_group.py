@@ -106,7 +106,7 @@ def test_a_waiting_update_is_brought_up_to_date(group):
 
 
 def largest(count):
-    """Return a serving with the maximum number of endpoints, each with the longest text."""
+    """Return a Serving with the maximum number of endpoints, each with the longest text."""
     endpoints = tuple(SocketAddress(f"2001:db8:{'ffff:' * 5}{n:04x}", 65535) for n in range(count))
     numbers = tuple((endpoint, 65535) for endpoint in endpoints)
     return Serving(endpoints, outside=endpoints, weights=numbers, standbys=numbers)

@@ -1,4 +1,4 @@
-"""How each plane applies a serving; test_link.py has the common guarantees."""
+"""How each plane applies a Serving; test_link.py has the common guarantees."""
 
 import asyncio
 import contextlib

@@ -76,7 +76,7 @@ async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, c
         served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
         (served,) = served_ports
         holder.close()
-        # As if the kernel had refused the rules twice, the change stays pending.
+        # The change isn't marked as applied, as if the kernel had refused it twice.
         assert retry(served_ports)
         assert retry(served_ports)
         assert "no proxy port of 27710-27710 is free" in served.problem
