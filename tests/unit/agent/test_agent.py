@@ -89,7 +89,7 @@ async def test_old_workers_end_once_no_client_is_steered_to_them(monkeypatch, ca
 
 
 @pytest.mark.parametrize("has_workers", [False, True])
-async def test_clients_wait_at_ports_that_no_worker_handed_over(monkeypatch, has_workers):
+async def test_clients_wait_on_ports_that_no_worker_handed_over(monkeypatch, has_workers):
     """A worker may exit while it is asked for its sockets."""
     port = free_port()
     steering = FakeSteering(kernel={Frontend("10.96.0.1", 80, Protocol.TCP): port})

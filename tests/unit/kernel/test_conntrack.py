@@ -116,7 +116,7 @@ def test_an_entry_to_an_endpoint_its_client_may_no_longer_use_is_stale(
     assert Allowed(change).is_stale(TO_A) is expected
 
 
-def test_an_entry_leading_to_its_proxy_port_is_not_stale():
+def test_an_entry_translated_to_its_proxy_port_is_not_stale():
     change = Change(17, SocketAddress("10.96.0.10", 53), (), 36002, [([A], None)])
     assert not Allowed(change).is_stale(STEERED)
 

@@ -426,7 +426,7 @@ async def test_the_bytes_read_from_one_worker_are_limited(caplog, message, worke
     assert line.cause == "more than 33554432 bytes"
 
 
-async def test_a_report_for_the_last_control_process_does_not_reach_the_next(orphan, monkeypatch):
+async def test_a_report_for_an_old_control_process_does_not_reach_the_next(orphan, monkeypatch):
     """To the next process, a report of many endpoints would be malformed, so it wouldn't drain."""
     monkeypatch.setattr(adoption, "_MAX_FRAME_BYTES", 60)
     monkeypatch.setattr(worker_main, "_MAX_ENTRIES_WAITING_BYTES", 0)

@@ -176,7 +176,7 @@ def test_without_an_address_there_is_neither_a_listener_nor_an_error(workers):
     assert answer == ({}, {"web": None})
 
 
-async def test_a_client_queued_at_a_recovered_port_goes_to_the_first_worker(workers):
+async def test_a_client_queued_on_a_recovered_port_goes_to_the_first_worker(workers):
     at = SocketAddress("127.0.0.1", free_port())
     workers.listeners.recover([(TCP, at)], transparent=False)
     with contextlib.closing(await dial(at)) as client:

@@ -282,7 +282,7 @@ async def test_a_plane_without_processes_leaves_sockets_to_its_caller():
     plane.close()
 
 
-async def test_clients_wait_at_recovered_ports_until_listeners_are_known():
+async def test_clients_wait_on_recovered_ports_until_listeners_are_known():
     plane = Plane(asyncio.get_running_loop())
     at = SocketAddress("127.0.0.1", free_port())
     plane.recover([(TCP, at)], transparent=False)

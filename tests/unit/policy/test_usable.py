@@ -140,7 +140,7 @@ def test_another_port_of_a_served_address_may_be_an_endpoint():
     assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).serving.endpoints == (POD_A,)
 
 
-def test_a_cluster_ip_is_not_an_endpoint_even_at_an_unserved_port():
+def test_a_cluster_ip_is_not_an_endpoint_even_on_an_unserved_port():
     judged = judge(slice_of(A, B), cluster_ips={A: WEB})
     assert judged.serving.endpoints == (POD_B,)
     (lacking, _) = judged.verdicts

@@ -75,7 +75,7 @@ def refused(at, port, *, saved=0, lasts=False, cause=DEAD):
     return Event(NOW + at, Level.TROUBLE, "it refuses", port, saved, lasts, cause)
 
 
-def test_events_with_the_same_cause_at_several_service_ports_are_joined():
+def test_events_with_the_same_cause_on_several_service_ports_are_joined():
     events = [refused(900 * n, f"web-{n}", saved=2, lasts=True) for n in range(35)]
     whole = Event(NOW, Level.TROUBLE, "it refuses: 35 Service ports", "", 70, True, DEAD)
     assert joined(events) == [whole]

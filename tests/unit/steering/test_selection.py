@@ -23,7 +23,7 @@ WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-def test_a_name_selects_the_steering(name):
+def test_a_name_selects_the_steering_mode(name):
     assert make_steering(name, FACTS).name == name
 
 

@@ -142,7 +142,7 @@ def of(**options):
     )
 
 
-async def test_unanswered_clients_are_trouble_if_endpoints_answer_this_node(node, caplog):
+async def test_unanswered_clients_are_reported_if_endpoints_answer_this_node(node, caplog):
     await node.fail()
     state = node.port.state
     assert (state.level, state.word) == (Level.TROUBLE, PortState.NOT_ANSWERING)

@@ -87,7 +87,7 @@ async def test_an_outage_lasts_until_the_endpoint_answers(rig):
     assert not any(event.lasts for event in rig.timeline.events())
 
 
-async def test_an_outage_by_an_injected_fault_is_labelled_and_is_not_trouble(rig):
+async def test_an_outage_by_an_injected_fault_is_labelled_and_not_marked_as_trouble(rig):
     detours = ((POD, SocketAddress("127.0.0.1", 40000)),)
     rig.plane.serve(rig.group, Serving(endpoints=(POD,), detours=detours), {})
     rig.eject()

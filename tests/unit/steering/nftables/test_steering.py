@@ -669,7 +669,7 @@ async def test_a_flow_to_an_endpoint_of_a_refused_change_ends(
     assert await steering.kernel_connections() == {}
 
 
-async def test_a_flow_led_to_an_endpoint_by_another_program_ends(node, steering, dial):
+async def test_a_flow_translated_to_an_endpoint_by_another_program_ends(node, steering, dial):
     """The frontend isn't steered any more, but it had endpoints in the table until the repair."""
     choice = EndpointChoice((SocketAddress("10.244.1.2", 53),))
     await steering.apply({DNS: KernelTarget(36002, (choice,))})

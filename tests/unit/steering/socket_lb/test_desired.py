@@ -149,7 +149,7 @@ def test_service_ports_have_separate_numbers_for_the_same_endpoint():
     assert desired.number_of(("shop/cart", A)) == cart.number
 
 
-def test_a_change_leads_the_frontend_to_a_new_service_with_the_same_numbers():
+def test_a_change_gives_the_frontend_a_new_service_with_the_same_numbers():
     desired = hooks()
     desired.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     before, slots = led(desired, WEB)

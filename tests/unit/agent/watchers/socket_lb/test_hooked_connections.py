@@ -276,7 +276,7 @@ async def test_an_endpoint_whose_failure_event_was_lost_is_ejected_after_a_probe
     ("failed", "is_trouble"),
     [("unanswered", True), ("refused", False)],
 )
-async def test_unanswered_dials_to_an_endpoint_reachable_from_this_node_are_trouble(
+async def test_unanswered_dials_to_an_endpoint_that_this_node_reaches_are_reported(
     node, hooks, failed, is_trouble
 ):
     node.healthy |= {POD_A, POD_B}
