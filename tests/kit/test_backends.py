@@ -205,7 +205,7 @@ def test_an_exiting_forked_child_does_not_end_its_parents_commands(make):
     backend = make(SERVER)
     child = os.fork()
     if not child:
-        # sys.exit() runs these in a child in the end.
+        # In the child, sys.exit() finally runs these.
         atexit._run_exitfuncs()
         os._exit(0)
     os.waitpid(child, 0)

@@ -160,7 +160,7 @@ def test_the_state_of_another_proxy_is_rejected(field, other, cause):
     [
         (b"", "it is corrupt: Input data was truncated"),
         (b"[]\n", "it is corrupt: Expected `object`, got `array`"),
-        # Versions with a numbering of their own counted to 12.
+        # An earlier numbering of formats ended with 12.
         (b'{"format":11}\n', f"its format is 11, and this version reads {FORMAT}"),
         (BEGIN + b"{}\n", "it is corrupt: Object missing required field `of`"),
         (BEGIN + b'{"of":{"source":"\xff"}}', "it is corrupt: "),

@@ -1,4 +1,4 @@
-"""Fields of nodes' answers default to what means unknown."""
+"""Fields of nodes' answers have defaults that mean unknown."""
 
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 

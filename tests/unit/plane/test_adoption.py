@@ -395,7 +395,7 @@ async def test_a_worker_sending_too_many_sockets_is_not_adopted_and_other_worker
         for _ in range(100):
             bad.hand_over(*[listening] * 4, kept=["a", "b"])
         assert await previous_workers.adopt(60.0) == 1
-        # The one more is the other worker's socket.
+        # The additional descriptor is the other worker's socket.
         assert open_descriptors() <= before + 1
     (line,) = (one for one in caplog.records if "not adopting it" in one.message)
     assert line.cause == "22 sockets"

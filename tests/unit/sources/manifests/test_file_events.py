@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def follow():
-    """Follow a path and links on it; earlier events don't count."""
+    """Follow a path and the links in it; earlier events don't count."""
     opened = []
 
     def opener(path, *links):
