@@ -41,7 +41,7 @@ _STDERR = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     """Cut this process off from all networks; each worker of xdist calls this, too.
 
-    What tests write can be read by users that they become, whatever the umask is outside.
+    Users that tests become can read the files that tests write, whatever the caller's umask is.
     """
     os.umask(0o022)
     try:
@@ -123,7 +123,7 @@ def _unroutable() -> list[int]:
 def _stays_on_loopback(_unroutable: list[int]) -> Iterator[None]:
     """Fail a test that dials or sends to an address beyond loopback, though no packet leaves.
 
-    The attempts of a shared fixture count for the next test.
+    Packets that a shared fixture sends count for the next test.
     """
     yield
     seen = _unroutable.pop()

@@ -1,4 +1,4 @@
-"""Processes that hand over and take over a node, as far as that needs no workers of their own."""
+"""Processes that hand over and take over a node, without workers."""
 
 import asyncio
 import contextlib
@@ -58,14 +58,14 @@ print(receive_frame(sock)[0].decode())
 
 
 def test_root_without_net_admin_cannot_take_over_the_node(holder):
-    """As in a container of the host's network."""
+    """A container on the host's network may run as root without NET_ADMIN."""
     said = run_without_capabilities(STRANGER)
     assert said == (
         f"cannot prove NET_ADMIN to userspace-proxy (pid {holder.pid}): Operation not permitted"
         " (run as root and grant NET_ADMIN)\n"
         '["HandOverRefused","hands over only to a process that has NET_ADMIN"]\n'
     )
-    # The holder continues.
+    # The holder keeps running.
     holder.terminate()
     assert holder.wait(20) == 3
 
@@ -116,7 +116,7 @@ except LockHeld as exc:
 
 
 async def test_a_process_without_net_admin_sends_nothing_to_the_lock_holder(lock):
-    """It can't tell whether that is one: any process of its user may listen there."""
+    """The listener may not be a proxy: any process of the same user may listen there."""
     said = await asyncio.to_thread(run_without_capabilities, ASKER)
     assert said.startswith(f"cannot prove NET_ADMIN to userspace-proxy (pid {os.getpid()}): ")
     (sock,) = accept(lock)
@@ -136,7 +136,7 @@ def accept(lock):
 
 @pytest.fixture
 async def ask(lock):
-    """Ask this process for the node; return that call's result, and this process's end."""
+    """Ask this process for the node; return the request's result, and how this process ended."""
 
     async def make():
         asking = asyncio.create_task(ask_to_hand_over("a"))
@@ -252,6 +252,6 @@ async def test_without_workers_adopt_and_end_do_nothing():
 async def test_workers_of_a_killed_process_are_ended(monkeypatch, caplog):
     monkeypatch.setattr(hand_over, "END_S", 0.05)
     with open_worker_socket("a"):
-        # A process that never reads.
+        # This process never reads.
         await end_workers("a")
     assert "workers did not exit in time" in caplog.text

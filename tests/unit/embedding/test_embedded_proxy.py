@@ -52,7 +52,7 @@ async def test_a_port_in_use_is_replaced_by_a_free_port():
             assert await ask(web.address) == b"one"
 
 
-async def test_each_port_of_a_range_leads_to_the_same_port_of_an_endpoint():
+async def test_each_port_of_a_range_reaches_the_same_port_of_an_endpoint():
     async def send_port(_reader, writer):
         writer.write(b"%d" % writer.get_extra_info("sockname")[1])
 
@@ -200,7 +200,7 @@ async def test_an_address_held_by_another_proxy_is_not_shared():
 
 async def test_a_replaced_service_keeps_its_address():
     async with backend(b"one") as one, Proxy() as proxy:
-        # A handle's address is that of the Service that has the name now.
+        # A handle's address is that of the Service that currently has the name.
         before = (await proxy.add_service("web", port=8080)).address
         after = await proxy.add_service("web", port=8080, endpoints=[one])
         assert after.address == before

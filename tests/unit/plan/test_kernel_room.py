@@ -1,4 +1,4 @@
-"""Which Services are too large for the kernel path."""
+"""The Services that are too large for the kernel path."""
 
 from __future__ import annotations
 
@@ -261,5 +261,5 @@ def test_a_udp_range_requires_the_kernel_path_and_has_rules_per_endpoint():
     listed = slice_of(*ips(3), ports=[SlicePort("dns", 53, "UDP")])
     assert size(service(ports=[dns]), listed) == NO_SIZE
     found = size(given, listed)
-    # Once for the port, once for the range.
+    # The port and the range count separately.
     assert (found.elements, found.rules) == (6, 12)
