@@ -72,7 +72,7 @@ def test_ports_used_by_another_program_are_served_after_it_closes_them(testbed):
         }
         testbed.agent.start()
         wait_for(
-            "its rules", lambda: "plan in force" in testbed.agent.log(), hint=testbed.agent.log
+            "its rules", lambda: "plan applied" in testbed.agent.log(), hint=testbed.agent.log
         )
         assert testbed["pod"].get(WEB.address)
         words = "Address already in use by"

@@ -556,7 +556,7 @@ def flaps(count: int, namespace: str, service: str) -> str:
 
 @clause()
 def flows_failed(failed: int, total: int, at_once: int, unanswered: int, why: object = None) -> str:
-    """UDP flows failed; some were refused, and for others it isn't known."""
+    """UDP flows failed; some were refused, others got no answer."""
     each = f" ({at_once:,} at once, {unanswered:,} without an answer)" if unanswered else ""
     return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{each}{_text(why)}"
 

@@ -84,7 +84,7 @@ def _stated(clause: Clause, places: Mapping[object, int]) -> tuple[int, ...]:
 
 
 class _Shown(NamedTuple):
-    """Facts about a Service port other than its own."""
+    """What is shown for a Service port in addition to its own facts."""
 
     cause: Cause | None
     """Why the port's clients are refused: the port's cause, or a better one."""

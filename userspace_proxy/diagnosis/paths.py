@@ -147,8 +147,8 @@ def _tracking(view: StatusFacts) -> Iterator[Problem]:
     figures = f"{table.entries:,} of {table.limit:,} entries in use"
     more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
     if table.is_full:
-        what = f"New connections fail on this node: connection tracking is full, {figures}"
+        what = f"New connections fail on this node: the conntrack table is full, {figures}"
         yield Problem(Level.TROUBLE, what, more, kind="tracking full")
     elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
-        what = f"Connection tracking is nearly full: {figures}"
+        what = f"The conntrack table is nearly full: {figures}"
         yield Problem(Level.ATTENTION, what, more, kind="tracking nearly full")

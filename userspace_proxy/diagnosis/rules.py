@@ -625,7 +625,7 @@ def _how_many_fail(
 
 
 def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterator[Clause]:
-    """Yield the cause that most clients meet, then in short the next one of another kind.
+    """Yield the most frequent cause in full, then an abbreviated one of the next kind.
 
     Past causes count only if there are no others.
 

@@ -10,10 +10,11 @@ endpoint has answered others. A client that sends and leaves at once needs no an
 graphite), nor does a client that keeps sending without an answer.
 Rule 2: an answer is owed if the client sent the last bytes, and either waited or saw the endpoint
 end the connection.
-Rule 3: a FIN doesn't show whether the client still reads, so a late byte may reach it. The
-failure's time is the client's end, regardless of the byte's.
+Rule 3: a FIN doesn't show whether the client still reads, so a late byte may reach it. The failure
+is dated when the client closed its side, not when the late byte arrived.
 Rule 4: a late byte shows an order, not a reason. A slow endpoint answers at any time after the
-client's end; an endpoint that waits for the end of its input answers right after it, each time.
+client's FIN; an endpoint that waits for the end of its input answers right after the FIN, each
+time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _FULL_S = 3.0
 """An endpoint that resets data it hasn't read for this long was hung. Its client may have left
 meanwhile: the client's FIN waits behind the unread data."""
 AT_END_S = 0.1
-"""The maximum time between a client's end and the first byte that it triggers: a round trip, and a
+"""The maximum time between a client's FIN and the first byte that it triggers: a round trip, and a
 busy node's scheduling delay. A slow answer rarely comes that soon, and not each time."""
 # Before Python 3.12, access to an enum's member costs a call.
 LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
@@ -75,7 +76,7 @@ class EndFacts(NamedTuple):
 
 
 def classify(end: EndFacts) -> Failure | None:
-    """Return why a connection failed; None if its end is no failure."""
+    """Return why a connection failed; None if its end isn't a failure."""
     if end.by is _CLIENT:
         if not end.has_answer:
             return (end.lost or Failure.UNANSWERED) if has_given_up(end) else None

@@ -171,10 +171,11 @@ def _others(tables: Tables) -> Iterator[Chain]:
 def first_packets(
     chain: Chain, frontend: Frontend, translation: Translation
 ) -> Sequence[FirstPacket]:
-    """Return the first packets of pods and other hosts, and of this node's own programs.
+    """Return a connection's first packets as a filter chain sees them.
 
-    The packets are as a filter chain sees them; empty if it sees neither, or sees an endpoint's
-    address. The node's own packets are missing if it sees them with another address or not at all.
+    These are the first packet from a pod or another host, and the first one from this node. Empty
+    if the chain sees neither, or only after DNAT to an endpoint. The packet from this node is
+    missing if the chain doesn't see it, or sees it with another address.
     """
     # Only this node's own programs can dial a loopback address.
     others = FirstPacket(frontend, is_own=is_loopback(frontend.ip))

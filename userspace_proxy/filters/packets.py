@@ -97,7 +97,7 @@ def _any_of(results: Iterable[bool | None]) -> bool | None:
 
 
 def _has_any(match: Match, packet: FirstPacket) -> bool | None:
-    """Return whether networks contain an unknown address."""
+    """Return whether a match's networks contain an address that isn't known; None: they may."""
     is_whole = match.versions.get(packet.frontend.family)
     return False if is_whole is None else is_whole or None
 

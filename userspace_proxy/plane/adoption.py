@@ -368,7 +368,7 @@ class _PreviousProcess:
     def distrust(self, cause: str) -> None:
         """Stop reading, and close its sockets; it may still get the order to drain."""
         _log.error(
-            "a worker of the previous run has sent %(cause)s, not adopting it",
+            "not adopting a worker of the previous run: it sent too much: %(cause)s",
             extra={"cause": cause},
         )
         self._close_sockets()

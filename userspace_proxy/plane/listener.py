@@ -236,7 +236,8 @@ class ListeningSockets:
         try:
             for sock in filter(None, found):
                 if is_shared or self._protocol is Protocol.UDP:
-                    # The UDP port was about to refuse, so it is shared with its reserving socket.
+                    # A UDP port that was about to be refused is still held by the reserving socket,
+                    # so share it.
                     share(sock, is_shared=is_shared)
                 if self._transparent:
                     set_transparent(sock)

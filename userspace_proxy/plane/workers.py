@@ -210,7 +210,7 @@ class WorkerSlot:
         is_hung = self.link.look() >= (HUNG_S if self.is_running else HUNG_IN_START_S)
         if is_hung and not self._is_hung:
             self._is_hung = True
-            self._note_failure(f"worker {self.index} hung and is started again")
+            self._note_failure(f"worker {self.index} hung, restarting it")
             self.link.kill()
         elif self.is_running and not self.asked and self._clock() >= self._next_report:
             self.ask()
@@ -283,7 +283,7 @@ class WorkerSlot:
         self.restarts += 1
         self.hung += self._is_hung
         if not self._is_hung:
-            self._note_failure(f"worker {self.index} ended by {how} and is started again")
+            self._note_failure(f"worker {self.index} exited ({how}), restarting it")
         # Report the end before the next start, which takes a moment: substitutes serve the worker's
         # clients meanwhile.
         self._owner.worker_ended(self.index)
@@ -299,7 +299,7 @@ class WorkerSlot:
 
     def _note_failure(self, problem: str) -> None:
         self.problem = problem
-        _log.error("a worker is missing: %(cause)s", extra={"worker": self.index, "cause": problem})
+        _log.error("worker failed: %(cause)s", extra={"worker": self.index, "cause": problem})
 
     def _note_drained(self, reset: int) -> None:
         if self.drained is not None and not self.drained.done():

@@ -140,7 +140,7 @@ class EndpointIndex:
     def found(
         self, family: IPFamily, name: str, protocol: Protocol
     ) -> Iterator[tuple[SlicePort, EndpointSlice]]:
-        """Yield the slices with endpoints that list a Service port, each with its own port."""
+        """Yield the non-empty slices that list a Service port, each with its entry for the port."""
         for port, item in self._named[family].get(name, ()):
             if port.protocol == protocol:
                 yield port, item

@@ -26,7 +26,7 @@ class _Flight(Generic[_T]):
 
 
 class SingleFlight(Generic[_T]):
-    """Makes results, one at a time."""
+    """Computes one result at a time, and shares it among the requests that wait for it."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()

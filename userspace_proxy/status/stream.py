@@ -131,7 +131,7 @@ class OpenStreams:
             task.cancel()
 
     def _make_room(self, client: int | str) -> bool:
-        """Have room for a stream of a client; False if the streams are shared out already."""
+        """Make room for one more stream of a client; return False if that wouldn't be fair."""
         if len(self._open) < MAX_STREAMS:
             return True
         counts = Counter(self._open.values())

@@ -93,7 +93,7 @@ Target = int | Refusal | KernelTarget
 
 
 class Bind(enum.Enum):
-    """Where the listeners of a steering are bound."""
+    """Where a steering mechanism binds its listeners."""
 
     PROXY_PORT = "proxy port"
     """One listener per Service port and family on the wildcard address, in the proxy port range."""

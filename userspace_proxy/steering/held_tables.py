@@ -1,7 +1,7 @@
 """Nftables tables that support the proxy besides its steering, and end with this process.
 
     ConntrackHold   keeps connection tracking enabled while another program flushes all rules
-    Untracked       admits connections to the status ports while connection tracking is full
+    Untracked       admits connections to the status ports while the conntrack table is full
 
 Rule 1: the tables are optional: kernels before 5.12, or without nftables, have none.
 """

@@ -86,7 +86,7 @@ class OwnTable(NamedTuple):
 
 
 def read_own_table(name: str) -> OwnTable | None:
-    """Parse a table's name, also of other versions; None: it isn't a userspace-proxy's."""
+    """Parse the name of a userspace-proxy table of any version; None if it isn't one."""
     match = _OWN_TABLE.fullmatch(name)
     if match is None:
         return None

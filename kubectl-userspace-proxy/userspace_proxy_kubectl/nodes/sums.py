@@ -9,7 +9,7 @@ from userspace_proxy.facts import EndpointFacts, PortFacts, TotalsFacts
 
 
 class Sums(NamedTuple):
-    """One or more nodes' figures."""
+    """The figures of one or more nodes, added up."""
 
     active: int = 0
     """Open connections, or live flows."""

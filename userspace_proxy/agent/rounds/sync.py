@@ -208,7 +208,7 @@ class SyncLoop:
         # Frequent changes cause ten rounds a second, of which only the first is worth a line.
         _log.log(
             logging.INFO if self.counters.rounds == 1 else logging.DEBUG,
-            "plan in force",
+            "plan applied",
             extra={
                 "revision": snapshot.revision,
                 "opened": len(changes.open),

@@ -229,7 +229,7 @@ class ClientAddresses(Component):
 
 
 def impossible_reason(links: Iterable[NodeLink]) -> str:
-    """Return why pods' replies don't pass this node's network stack; empty if they do."""
+    """Return why pods' replies bypass this node's network stack; empty if they don't."""
     if any(link.name == _PAST_THE_STACK for link in links):
         return "Cilium delivers replies of pods past this node's network stack"
     return ""

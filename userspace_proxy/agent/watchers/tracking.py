@@ -111,7 +111,7 @@ class TrackingWatch(Component):
         elif self.is_full and share < _ROOM:
             self.is_full = self.is_dropping = False
             self._log_limit.forget()
-            _log.info("connection tracking is no longer full", extra=_fields(table))
+            _log.info("conntrack table is no longer full", extra=_fields(table))
 
     async def _exempt_status_ports(self) -> None:
         """Exempt the status ports from tracking while packets are dropped."""
@@ -121,7 +121,7 @@ class TrackingWatch(Component):
             await self._untracked.let_go()
         elif lack := await self._untracked.hold():
             _log.warning(
-                "health probes and the page fail while connection tracking is full: %(cause)s",
+                "health probes and the page fail while the conntrack table is full: %(cause)s",
                 extra={"cause": lack},
             )
 
@@ -129,12 +129,12 @@ class TrackingWatch(Component):
         if not self.is_full:
             self.is_full = True
             note = (
-                f"connection tracking is full ({table.entries:,} of {table.limit:,} entries): new "
+                f"the conntrack table is full ({table.entries:,} of {table.limit:,} entries): new "
                 "connections fail on this node; raise net.netfilter.nf_conntrack_max"
             )
             self._report(Happening("ConntrackTableFull", "Track", note))
         if self._log_limit.take(self._clock()):
-            _log.error("connection tracking is full, new connections fail", extra=_fields(table))
+            _log.error("conntrack table is full, new connections fail", extra=_fields(table))
 
 
 def _fields(table: TrackingTable) -> dict[str, int]:

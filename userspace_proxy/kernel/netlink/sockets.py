@@ -123,7 +123,7 @@ class Requests:
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
-        """Return the answers to a request with the flag DUMP; EBUSY if they keep changing."""
+        """Return the replies to a dump request (NLM_F_DUMP); EBUSY if they keep changing."""
         for _ in range(LISTINGS):
             found, is_whole = self.list_once(request)
             if is_whole:
@@ -131,7 +131,7 @@ class Requests:
         raise OSError(errno.EBUSY, f"something changed during each of {LISTINGS} listings")
 
     def list_once(self, request: bytes) -> tuple[list[Message], bool]:
-        """Return the answers to a request with the flag DUMP, and whether they are consistent.
+        """Return the replies to a dump request, and whether they are consistent.
 
         Some may be missing if something changed during the listing.
         """

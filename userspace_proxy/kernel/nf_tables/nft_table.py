@@ -305,7 +305,7 @@ class TableWatch:
         self._is_affected = self.has_lost = False
 
     def doubt(self) -> None:
-        """Count the table as touched, because its contents are unknown."""
+        """Treat the table as changed by another program, because its contents are unknown."""
         self._is_affected = True
 
     @contextlib.contextmanager

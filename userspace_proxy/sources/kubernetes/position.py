@@ -80,7 +80,7 @@ class Position:
         return True
 
     def list_expired(self) -> bool:
-        """Record that the server lacks the requested state; return whether to request another."""
+        """Record that the resourceVersion has expired (410 Gone); return whether to list again."""
         before = self._from
         was_paging = bool(self._continue)
         self._continue = ""

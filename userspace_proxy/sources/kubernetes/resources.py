@@ -237,7 +237,7 @@ class ResourceCache:
         """The keys, sorted: there may be very many, and each change reads the first."""
 
     def resume(self, keys: Iterable[Key]) -> None:
-        """Note an earlier run's objects in the store."""
+        """Record which objects an earlier run left in the store."""
         for key in keys:
             self._shares.keep((key[0], key[1]))
 

@@ -292,7 +292,7 @@ class _WrittenObject:
 
     @property
     def about(self) -> tuple[ObjectKey, str]:
-        """The object's key and its Service, as far as readable."""
+        """The object's key and its Service; empty parts couldn't be read."""
         kind, name = self.text("kind") or self.default_kind, self.text("metadata", "name")
         namespace = self.text("metadata", "namespace") or "default"
         if not kind or not name:
