@@ -276,11 +276,11 @@ class Agent:
         return await self._supervisor.failed()
 
     async def settled(self) -> None:
-        """Wait until everything that the source has published is in force.
+        """Wait until everything that the source has published is applied.
 
         Raises:
             UserspaceProxyError: The source can't be read.
-            RuntimeError: The proxy was stopped meanwhile.
+            RuntimeError: The proxy was stopped before that.
         """
         settled = self._running().sync.progress.settled()
         outcome = await first_of(self._supervisor.failed(), settled, self._stopping.wait())

@@ -41,7 +41,7 @@ def source_fails(why: str) -> str:
     "why changes aren't in force",
 )
 def behind(services: tuple[str, ...], count: int) -> str:
-    """Changes in the API server aren't in force after two seconds."""
+    """Changes in the API server aren't applied after two seconds."""
     return f"behind the API server by more than 2 s: {listed(services, 3, count)}"
 
 

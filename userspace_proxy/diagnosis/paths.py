@@ -26,7 +26,7 @@ class PathView(NamedTuple):
     now: DataPath = DataPath.USERSPACE
     """The path of new connections."""
     since: float = 0.0
-    """Monotonic seconds at which this path came into force; 0 if unknown."""
+    """Monotonic seconds at which this path took effect; 0 if unknown."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
     kernel_connections: int | None = None
@@ -40,7 +40,7 @@ class PathView(NamedTuple):
     """Why clients on the kernel path get no answer; None: they do, or none came recently."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
-        """Return the view after a path came into force, unless it was in force before."""
+        """Return the view after a path took effect, unless it was in effect before."""
         is_same = chosen.path is self.now
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None

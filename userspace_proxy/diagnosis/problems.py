@@ -138,7 +138,7 @@ def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
 
 
 def _lacks_workers(view: StatusFacts) -> bool:
-    """Return whether all workers have ended after the first plan was in force."""
+    """Return whether all workers have exited after the first plan was applied."""
     was_ready = view.source.is_synced and bool(view.sync.last_done)
     return was_ready and not view.is_ready and not view.is_draining
 
@@ -349,8 +349,8 @@ def _memory(view: StatusFacts) -> Problem:
 
 def late_s(sync: SyncFacts, now: float) -> float:
     """Return the seconds that a late change has waited; 0 without a late change."""
-    # The time of the last change isn't used either: if the clock is set back while the change comes
-    # into force, it seems newer than the round that applied it.
+    # The time of the last change isn't used either: if the clock is set back while the change is
+    # being applied, it seems newer than the round that applied it.
     since = sync.waiting_since
     waited_s = now - since if since else 0.0
     return waited_s if waited_s >= LATE_S else 0.0

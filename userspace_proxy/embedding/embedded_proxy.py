@@ -91,7 +91,7 @@ class EmbeddedProxy(Agent):
         seed: int = 0,
         **handling: Unpack[HandlingArguments],
     ) -> AddedService:
-        """Serve a Service, or replace the one of the same name; in force on return.
+        """Serve a Service, or replace the one of the same name; applied on return.
 
         The handle of a replaced Service no longer has any effect.
 
@@ -163,7 +163,7 @@ class EmbeddedProxy(Agent):
             raise
 
     async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Serve a Service made of model values, or replace the one of its name; in force on return.
+        """Serve a Service made of model values, or replace the one of its name; applied on return.
 
         Args:
             service: The Service.
@@ -191,7 +191,7 @@ class EmbeddedProxy(Agent):
         return self._services.get(service.key, (None, ()))[0] is service
 
     async def delete(self, key: ServiceKey) -> None:
-        """Stop serving a Service that was put here; in force on return. Idempotent.
+        """Stop serving a Service that was put here; applied on return. Idempotent.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
@@ -238,7 +238,7 @@ class EmbeddedProxy(Agent):
         detours: Mapping[At, SocketAddress],
         why: Callable[[], Reasons] = dict,
     ) -> None:
-        """Redirect dials of a Service's endpoints to other addresses; in force on return.
+        """Redirect dials of a Service's endpoints to other addresses; applied on return.
 
         The listener there forwards connections to the endpoint, or replaces it; the page shows the
         endpoint with the reasons. Detours stay when the Service is removed.
@@ -313,7 +313,7 @@ class EmbeddedProxy(Agent):
                 await core.observation.ask()
 
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
-        """Have the next connection of a Service go to one of its endpoints; in force on return.
+        """Send the next connection of a Service to one of its endpoints; applied on return.
 
         If the endpoint is ejected, the first connection after the ejection is sent there. A client
         with session affinity stays with its endpoint.
@@ -434,7 +434,7 @@ class AddedService:
         *,
         standby: Iterable[EndpointAddress] = (),
     ) -> None:
-        """Replace its endpoints, as in :meth:`EmbeddedProxy.add_service`; in force on return.
+        """Replace its endpoints, as in :meth:`EmbeddedProxy.add_service`; applied on return.
 
         Raises:
             ValueError: An endpoint isn't an address.
@@ -446,7 +446,7 @@ class AddedService:
         await self.put(make_slices(self._service, endpoints, standby))
 
     async def put(self, slices: Iterable[EndpointSlice]) -> None:
-        """Replace the slices; in force on return.
+        """Replace the slices; applied on return.
 
         Raises:
             LookupError: The Service was removed, or replaced by another of its name.

@@ -10,7 +10,7 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
   entry also captures new connections from that port for ten seconds: a SYN doesn't replace it
   (nf_conntrack_tcp_packet() in net/netfilter).
 
-Rule 1: call this module once the rules are in force: entries created afterwards are correct.
+Rule 1: call this module once the rules are applied: entries created afterwards are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
 Rule 3: an established TCP connection also stays: it may work without the proxy, and after its end
 the kernel evaluates the rules again.

@@ -71,7 +71,7 @@ def without_ipv6(
 ) -> dict[Frontend, str]:
     """Return the IPv6 frontends, with the cause, if IPv6 is disabled on this node.
 
-    Their rules are in force but have no effect, as no interface has an IPv6 address.
+    Their rules are applied but have no effect, as no interface has an IPv6 address.
     """
     if _has_ipv6(conf):
         return {}
@@ -132,7 +132,7 @@ class PreroutingAddress:
         pods are added or removed would rewrite all rules each time.
 
         Args:
-            current: The address that rules in force use; empty for REDIRECT.
+            current: The address that the applied rules use; empty for REDIRECT.
 
         Raises:
             SteeringError: The kernel doesn't list interfaces, or there is no socket to ask it.

@@ -29,7 +29,7 @@ ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
 
 
 def options_with(steering: str, options: _OptionsT) -> _OptionsT:
-    """Return the options in force with a given steering."""
+    """Return the effective options with a given steering mode."""
     if steering != "none":
         return options
     # Only programs on this machine reach the proxy, and they reach its own addresses anyway.

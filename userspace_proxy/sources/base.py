@@ -5,7 +5,7 @@
     agent  ──record(happening)──▶ source       for users of the cluster
 
 Rule 1: a source publishes only after it has read everything once.
-Rule 2: a source that can't read doesn't publish, so the last snapshot stays in force.
+Rule 2: a source that can't read doesn't publish, so the last snapshot stays applied.
 
 A cluster's source also provides Leases, which the proxies of all nodes share: one proxy writes a
 Lease, and others read it.

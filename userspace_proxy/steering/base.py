@@ -1,13 +1,13 @@
-"""The contract of every steering.
+"""The contract of every steering mechanism.
 
     agent ──apply({frontend: proxy port or REFUSE})──▶ steering ──▶ kernel
           ──change({some}, gone)─────────────────────▶
           ◀─recovered ports────────────────────────── start()
 
-Rule 1: a steering changes only kernel objects with this proxy's name.
+Rule 1: it changes only kernel objects with this proxy's name.
 Rule 2: ``apply`` gets the complete desired state; its cost depends on the difference.
-Rule 3: when ``apply`` or ``change`` returns, the whole change is in force; if it raises, none of
-it. A frontend that the kernel refuses individually (its family is disabled, another program has its
+Rule 3: when ``apply`` or ``change`` returns, the whole change is applied; if it raises, none of it.
+A frontend that the kernel refuses individually (its family is disabled, another program has its
 route) is omitted and listed in ``unsteered``.
 """
 
@@ -191,9 +191,9 @@ class Steering(abc.ABC):
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
-    causes. They aren't in force; ``repair`` retries them, but not at every call. Also frontends in
-    force whose packets another program's rules translate first, or drop, as of the last ``repair``:
-    each a :class:`.Taken`."""
+    causes. They aren't applied; ``repair`` retries them, but not at every call. Also applied
+    frontends whose packets another program's rules translate first, or drop, as of the last
+    ``repair``: each a :class:`.Taken`."""
 
     @property
     def helper_restarts(self) -> int:
@@ -202,7 +202,7 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def start(self) -> Mapping[Frontend, int]:
-        """Prepare, and read the state that an earlier run of this proxy left in force.
+        """Prepare, and read the state that an earlier run of this proxy left in the kernel.
 
         Returns: The proxy ports that rules still lead to, so that the caller can listen there
             again, and 0 for refused frontends; with Bind.FRONTEND the frontends' own ports, if they
@@ -221,7 +221,7 @@ class Steering(abc.ABC):
         client that keeps its source port reaches the new target.
 
         Raises:
-            SteeringError: The kernel refused; the old state is in force. After the first ``apply``
+            SteeringError: The kernel refused; the old state is unchanged. After the first ``apply``
                 some frontends may already lead to endpoints: repeat it.
         """
 
@@ -238,8 +238,9 @@ class Steering(abc.ABC):
                 are allowed.
 
         Raises:
-            SteeringError: The kernel refused and the old state is in force, or will be after the
-                next ``repair`` if the kernel refused to undo a step; or nothing was applied before.
+            SteeringError: The kernel refused and the old state is unchanged, or will be restored by
+                the next ``repair`` if the kernel refused to undo a step; or nothing was applied
+                before.
         """
 
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
@@ -252,7 +253,7 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def render(self) -> str:
-        """Return the state in force as sorted text, read from the kernel.
+        """Return the kernel's state as sorted text.
 
         One line per frontend: ``TCP 10.96.7.1:80 -> :36001`` or ``… -> refuse``.
         """
@@ -279,7 +280,7 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def repair(self) -> int:
-        """Compare the state in force with the desired state, and repair differences.
+        """Compare the kernel's state with the desired state, and repair differences.
 
         Returns:
             How many frontends or guard rules had drifted.
@@ -287,11 +288,11 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def clean_up(self) -> None:
-        """Remove everything with this proxy's name; idempotent, also without ``start``."""
+        """Remove everything with this proxy's name; idempotent; may be called without ``start``."""
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Release helpers and sockets; rules and routes stay in force."""
+        """Release helpers and sockets; rules and routes stay in the kernel."""
 
 
 class NoSteering(Steering):

@@ -136,7 +136,7 @@ class Programmer(abc.ABC):
 
     @abc.abstractmethod
     def _restore(self, affected: Affected, before: Affected) -> None:
-        """Undo a refused change, any step of which may be in force."""
+        """Undo a refused change, any step of which may be applied."""
 
     @abc.abstractmethod
     def _repair(self) -> int: ...
@@ -153,7 +153,7 @@ class NatProgrammer(Programmer):
         """The address for DNAT in PREROUTING; empty for the interface's address."""
         self._stale: dict[Frontend, frozenset[int]] = {}
         """Frontends whose stale conntrack entries must still be removed, with the ports to which
-        they may have led: even failed steps may have been in force."""
+        they may have pointed: even failed steps may have been applied."""
         self._lost: set[IPFamily] = set()
         """Families that have lost an address since stale entries were last noted."""
         self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
@@ -203,11 +203,11 @@ class NatProgrammer(Programmer):
             self._stale[frontend] = known if port is None else known | {port}
 
     def _note_earlier(self, led: Ports) -> None:
-        """Note before the first apply that connections may lead anywhere, as no proxy kept rules.
+        """Before the first apply, assume that connections go to any port: no proxy kept the rules.
 
         Args:
-            led: The frontends' current ports: by an earlier run, or by a failed first apply that is
-                in force anyway.
+            led: The frontends' current ports: by an earlier run, or by a failed first apply that
+                took effect anyway.
         """
         self._note_led((frontend, None) for frontend in self._applied or ())
         self._note_led(led.items())

@@ -40,9 +40,9 @@ class NodeRow:
     path: str = ""
     """The data path for Services that don't choose a path."""
     plan_age_s: float | None = None
-    """Seconds since the whole plan was last in force; None: never."""
+    """Seconds since the whole plan was last applied; None: never."""
     revision: int = 0
-    """The revision in force, as counted by the agent."""
+    """The applied revision, as counted by the agent."""
     behind: tuple[str, ...] | None = None
     """Services that lag behind the API server; None: unknown."""
     ports: int = 0

@@ -1,4 +1,4 @@
-"""Counts the changes that have arrived or are in force, as kube-proxy's ``…_changes_total`` do.
+"""Counts the changes that have arrived or are applied, as kube-proxy's ``…_changes_total`` do.
 
 snapshot ─▶ add ─▶ begin, with the changes in turn ─ a round ─▶ end ─▶ announce
                            settled, in_force_after, round_after ◀┘
@@ -52,16 +52,17 @@ class SyncCounters:
     last_queued: float = 0.0
     last_done: float = 0.0
     waiting_since: float = 0.0
-    """When the oldest change that isn't in force arrived, or, for a change of the node, its first
-    round began; 0: none waits. All three are monotonic seconds: the system's clock may be set."""
+    """When the oldest change that isn't applied yet arrived, or, for a change of the node, its
+    first round began; 0: none waits. All three are monotonic seconds: the system's clock may be
+    set."""
     changes: ChangeCounts = NO_CHANGES
     """Changes that arrived since the start."""
     in_force: ChangeCounts = NO_CHANGES
-    """The number of changes that are in force."""
+    """The number of applied changes."""
 
 
 class Batch(NamedTuple):
-    """The changes that one round brings into force."""
+    """The changes that one round applies."""
 
     snapshot: Snapshot
     newest: Snapshot
@@ -75,7 +76,7 @@ class Batch(NamedTuple):
 
 
 class Progress:
-    """One proxy's newest snapshot and its snapshot in force.
+    """One proxy's newest snapshot and its applied snapshot.
 
     Args:
         turns: Decides which changes wait; None: a new one.
@@ -83,9 +84,9 @@ class Progress:
 
     def __init__(self, counters: SyncCounters, turns: ChangeTurns | None = None) -> None:
         self.latest: Snapshot | None = None
-        """The newest snapshot, perhaps not in force yet; None before the first."""
+        """The newest snapshot, perhaps not applied yet; None before the first."""
         self.in_force: Snapshot | None = None
-        """The snapshot in force; None before the first."""
+        """The applied snapshot; None before the first."""
         self.is_expecting: Callable[[], bool] = lambda: False
         """Returns whether a newer snapshot is being made; :meth:`announce` follows."""
         self._counters = counters
@@ -109,7 +110,7 @@ class Progress:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest snapshot isn't in force yet, besides changes awaiting their turn."""
+        """Whether the newest snapshot isn't applied yet, besides changes awaiting their turn."""
         return self._seen is not self.latest
 
     @property
@@ -149,9 +150,9 @@ class Progress:
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:
-        """Note that a round is in force; :meth:`announce` comes next.
+        """Record that a round is applied; :meth:`announce` comes next.
 
-        Returns each slice's delay until it came into force, in seconds.
+        Returns each slice's delay until it was applied, in seconds.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -163,26 +164,26 @@ class Progress:
         return self._triggers.take(batch.triggers, Clocks.time(), self._turns.waiting)
 
     async def announce(self) -> None:
-        """Wake the tasks waiting for a snapshot to be in force."""
+        """Wake the tasks waiting for a snapshot to be applied."""
         async with self._done:
             self._done.notify_all()
 
     async def caught_up(self) -> None:
-        """Wait until the newest snapshot is in force, except changes waiting for their turn."""
+        """Wait until the newest snapshot is applied, except changes waiting for their turn."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.is_synced and not (self.is_behind or self.is_expecting())
             )
 
     async def settled(self) -> None:
-        """Wait until the newest snapshot is in force, and no round is in progress."""
+        """Wait until the newest snapshot is applied, and no round is in progress."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.in_force is self.latest is not None and not self.is_expecting()
             )
 
     async def in_force_after(self, earlier: Snapshot | None) -> Snapshot:
-        """Wait until a snapshot other than ``earlier`` is in force, and return it."""
+        """Wait until a snapshot other than ``earlier`` is applied, and return it."""
         async with self._done:
             while self.in_force is None or self.in_force is earlier:
                 await self._done.wait()
@@ -206,7 +207,7 @@ def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
 
 
 class Triggers:
-    """The trigger times (changes of pods and Services) of slices that aren't in force yet.
+    """The trigger times (changes of pods and Services) of slices that aren't applied yet.
 
     Args:
         started: Unix time; earlier changes don't measure this process.
@@ -234,10 +235,10 @@ class Triggers:
     def take(
         self, count: int, now: float, waiting: Container[ServiceKey] = frozenset()
     ) -> list[float]:
-        """Drop the times of changes now in force; return their delays in seconds.
+        """Drop the times of changes that are now applied; return their delays in seconds.
 
         Args:
-            waiting: Services whose changes aren't in force.
+            waiting: Services whose changes aren't applied yet.
         """
         first, rest = self._times[:count], self._times[count:]
         self._times = [one for one in first if one[1] in waiting] + rest

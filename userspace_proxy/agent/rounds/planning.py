@@ -3,7 +3,7 @@
     snapshot, node facts ─▶ plan ─▶ differences ─▶ listeners open, change, retire ─▶ reports
 
 Rule 1: a Service port gets the proxy port that its old rules point to, and until the first round is
-in force no other Service port gets it. Nor does any get a port at which workers of the previous
+applied no other Service port gets it. Nor does any get a port at which workers of the previous
 process serve another one, or to which old rules steer clients of several.
 """
 
@@ -53,11 +53,11 @@ class Planning:
         ports_of_others: Callable[[], Set[int]] = frozenset,
     ) -> None:
         self.plan = Plan.empty()
-        """The plan in force for the listeners."""
+        """The plan that is applied to the listeners."""
         self.turned = 0.0
         """Monotonic seconds of the last turn, of planning or of changing listeners."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
-        """Called with the plan in force and its coming changes."""
+        """Called with the applied plan and its coming changes."""
         self.kernel_elements = planner.kernel_elements
         self._planner = planner
         self._served_ports = served_ports
@@ -97,7 +97,7 @@ class Planning:
 
     def spare_ports(self) -> None:
         """Reserve the proxy ports that may be another Service's; call it each second."""
-        # Until the first round is in force, old rules point to these ports, even for removed
+        # Until the first round is applied, old rules point to these ports, even for removed
         # Services. If another Service got such a port, it would receive their clients, and its own
         # clients would reach the endpoints that the previous process's workers serve there.
         spared = frozenset(self._recovered.values()) | self._ports_of_others()

@@ -1,6 +1,6 @@
 """Updates the steering's rules for the served ports, and repairs them.
 
-follow ──▶ differences ──▶ in force
+follow ──▶ differences ──▶ applied
                 │ the kernel refuses: the old rules stay
                 └──▶ next time, everything
 """

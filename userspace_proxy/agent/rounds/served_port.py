@@ -1,7 +1,7 @@
 """A served Service port, and the changes of steering that served ports need.
 
 listeners, plan, path ─▶ ServedPort.targets ──differ from ServedPort.steered──▶ Steered.change
-                                                                 in force ──▶ Steered.mark
+                                                                  applied ──▶ Steered.mark
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Steered:
         return SteeringChange(changed, frozenset(gone - changed.keys()), affected)
 
     def mark(self, change: SteeringChange) -> list[ServedPort]:
-        """Note that a change is in force, before anything else changes.
+        """Record that a change is applied, before anything else changes.
 
         Returns the ports that have another path now because of probes.
         """

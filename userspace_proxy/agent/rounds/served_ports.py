@@ -138,7 +138,7 @@ class ServedPorts:
     def detour(
         self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Reasons]
     ) -> None:
-        """Dial endpoints of a Service at other addresses; in force on return.
+        """Dial endpoints of a Service at other addresses; applied on return.
 
         Args:
             detours: Addresses by endpoint; they replace the detours of earlier calls.

@@ -1,12 +1,12 @@
 """The sync loop: newest snapshot, plan, diff and apply, in the right order.
 
-    open listeners ─▶ steer in one transaction ─▶ forget stale flows ─▶ in force ─▶ close listeners
+    open listeners ─▶ steer in one transaction ─▶ forget stale flows ─▶ applied ──▶ close listeners
       Planning          Rules                       Rules                Progress    ServedPorts
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
 Rule 2: snapshots that arrive during a round are handled together in the next round, if their
 changes have their turn.
-Rule 3: a failed round leaves the previous state in force, and is retried.
+Rule 3: a failed round leaves the previous state unchanged, and is retried.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class SyncLoop:
         self.planning = planning
         self.counters = SyncCounters()
         self.progress = Progress(self.counters, ChangeTurns(elements=planning.kernel_elements))
-        """The newest snapshot and the one in force."""
+        """The newest snapshot and the applied one."""
         self.rules = Rules(steering, served_ports, self.counters, report)
         """Writes the steering's rules, and keeps their problem."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
         """Called after each successful round: with its duration in seconds, whether everything was
-        compared, and for each slice how long it took to come into force."""
+        compared, and for each slice how long it took to be applied."""
         self._served_ports = served_ports
         self._min_period_s = min_period_s
         self._check_health = check_health or _nothing
@@ -173,7 +173,7 @@ class SyncLoop:
         """Steer along the paths that probes chose, without a round, because clients are failing."""
         self._owes_paths = False
         self._wake.clear()
-        # If the rules aren't in force, the next round switches the paths.
+        # If the rules aren't applied, the next round switches the paths.
         if self.rules.are_in_force:
             self._served_ports.switch_paths(may_enter=may_enter)
             self._owes_round |= not await self.rules.follow()
@@ -192,8 +192,8 @@ class SyncLoop:
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
-        # Delete stale conntrack entries before the round is in force and listeners close: existing
-        # flows may still be translated to them.
+        # Delete stale conntrack entries before the round counts as applied and listeners close:
+        # existing flows may still be translated to them.
         await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False

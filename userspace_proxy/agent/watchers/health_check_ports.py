@@ -1,4 +1,4 @@
-"""Serves the health check node ports of the plan in force."""
+"""Serves the health check node ports of the applied plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HealthChecks(Component):
     """The health check node ports of one proxy.
 
     Args:
-        planner: Has the facts of the plan in force.
+        planner: Has the facts of the applied plan.
         health: Returns the state of the node, without its Service ports.
     """
 

@@ -1,10 +1,10 @@
 """Keeps the last state on disk, and serves it after a start until the source has answered.
 
     start    file ──▶ snapshot ──▶ sync loop            before the source is opened
-    later    source ─▶ sync loop ─▶ in force ─▶ file    the source replaces the last state
+    later    source ─▶ sync loop ─▶ applied ──▶ file    the source replaces the last state
 
 Rule 1: a snapshot of the source always replaces the last state.
-Rule 2: only a state in force is written: the next run doesn't serve a state that this node refused.
+Rule 2: only an applied state is written: the next run doesn't serve a state that this node refused.
 Rule 3: a file that can't be read or written causes one log line, never the end of a run.
 """
 
@@ -79,7 +79,7 @@ class LastState(Component):
         self._data = b""
         """The content of the file."""
         self._known_at = 0.0
-        """When the state in force was last known to equal the source's state."""
+        """When the applied state was last known to equal the source's state."""
         self._condition = LoggedCondition[str](
             _log,
             "the last state is not kept on disk: %(cause)s",
@@ -124,7 +124,7 @@ class LastState(Component):
             self._source.resume(self._kept)
 
     async def run(self) -> None:
-        """Keep the state in force on disk, until cancelled."""
+        """Keep the applied state on disk, until cancelled."""
         if self._file is None:
             return
         try:
@@ -177,7 +177,7 @@ class LastState(Component):
         return max(0.0, self._clock() - current_at)
 
     async def _next_in_force(self) -> Snapshot | None:
-        """Return the next snapshot in force; None if there is none for a while."""
+        """Return the next applied snapshot; None if there is none for a while."""
         try:
             async with asyncio.timeout(CONFIRM_S):
                 return await self._sync.progress.in_force_after(self._kept)

@@ -1,6 +1,6 @@
 """Prints the addresses of Service ports as lines of JSON, for the program that started this one.
 
-    rounds ──▶ Service ports in force ──differences from what was printed──▶ one line each
+    rounds ──▶ applied Service ports ──differences from what was printed──▶ one line each
 
 Rule 1: a stalled reader delays nothing: while a line is being written, changes are collected; the
 next lines contain the differences since then.

@@ -1,6 +1,6 @@
 """Keeps one table of this proxy equal to its desired contents.
 
-    difference ─▶ one transaction ─▶ in force
+    difference ─▶ one transaction ─▶ applied
     refused, or changed by others ─▶ table read in full ─▶ what differs, or the whole table
 
 The caller supplies the contents: the messages that create the table with its sets, chains and
@@ -97,7 +97,7 @@ class KeptTable(NftTable):
         return self._is_right and self._written is not None and not self.is_affected()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """List the table in force, as :meth:`.NftTable.read` does.
+        """List the kernel's table, as :meth:`.NftTable.read` does.
 
         Raises:
             SteeringConflict: Another program owns it.
@@ -263,7 +263,7 @@ class KeptTable(NftTable):
     def _note_written(self, read: Callable[[], tuple[Definition, ...] | None]) -> None:
         """Read back the result of a transaction.
 
-        The change is in force: if the kernel can't list it now, the change hasn't failed, and the
+        The change is applied: if the kernel can't list it now, the change hasn't failed, and the
         next comparison rewrites it.
         """
         self._written, self._is_unread = None, True

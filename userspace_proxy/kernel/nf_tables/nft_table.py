@@ -125,7 +125,7 @@ class NftTable:
         return self.look(elements_of)
 
     def look(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """List the table in force; None if there is none. Doesn't affect :meth:`is_affected`.
+        """List the kernel's table; None if there is none. Doesn't affect :meth:`is_affected`.
 
         Args:
             elements_of: The sets and maps whose elements are read; None: all.
@@ -204,7 +204,7 @@ class NftTable:
                 for step in steps:
                     self._commit(step)
             except NftablesError as exc:
-                # The steps before the refused one are in force.
+                # The steps before the refused one are applied.
                 exc.is_certain = False
                 self._watch.doubt()
                 raise

@@ -71,8 +71,8 @@ class NftablesError(SteeringError):
     Args:
         code: The error number.
         kind: The refused message's kind, such as NEW_RULE; 0: no message was refused.
-        is_certain: If false, the answer was lost or late, and the transaction may be in force; or
-            some of several transactions may be in force.
+        is_certain: If false, the answer was lost or late, and the transaction may be applied; or
+            some of several transactions may be applied.
     """
 
     def __init__(self, code: int, kind: int, *, is_certain: bool = True) -> None:

@@ -6,7 +6,7 @@
 Rule 1: a changed file is used once two looks agree and no program is writing it, because editors
 truncate a file, write it, or first move the old file away. A missing file counts as deleted once no
 other file changes, because a folder may be deleted and filled again.
-Rule 2: a file that can't be read is a problem, and its last content stays in force.
+Rule 2: a file that can't be read is a problem, and its last content is still used.
 Rule 3: a problem ends only with a check that has read everything: when descriptors are scarce,
 looks alternately succeed and fail.
 """

@@ -109,7 +109,7 @@ class ManifestSource(Source):
 
         Raises:
             SourceError: The path doesn't exist. If it vanishes later, ``status`` reports the
-                problem, and the last content stays in force.
+                problem, and the last content is still used.
         """
         published: Snapshot | None = None
         try:

@@ -93,7 +93,7 @@ class ReplyRoutes:
         return bool(rules or routes)
 
     def close(self) -> None:
-        """Close the socket; the routes stay in force."""
+        """Close the socket; the routes stay in the kernel."""
         self._requests.close()
 
     def _add(self, family: int) -> int:

@@ -3,7 +3,7 @@
     guard for old and new ports ─▶ nat ─▶ stale conntrack entries     later: guard for new ports
 
 A port is guarded before its first packet arrives and until after its last (``ReleasedPorts``). Once
-new rules are in force, conntrack entries from before are removed.
+new rules are applied, conntrack entries from before are removed.
 
 Rule 1: answers don't use standard output: python-iptables replaces it with a pipe while it creates
 a rule.
@@ -235,7 +235,7 @@ class LegacyProgrammer(NatProgrammer):
         """Repair the rules; return the number of differences."""
         drifted = self._put_guard()
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
-        # From here on the new rules are in force, even if a later step fails.
+        # From here on the new rules are applied, even if a later step fails.
         self._note_affected(difference)
         self._infos = self._read_infos()
         self._forget_stale()
@@ -246,7 +246,7 @@ class LegacyProgrammer(NatProgrammer):
         return self._filter.put(guard.chains, guard.jumps).count
 
     def _note_affected(self, difference: TableDifference) -> None:
-        """Note the frontends whose rules weren't in force."""
+        """Record the frontends whose rules weren't in the kernel."""
         rules = rules_among(difference.lines)
         self._note_led(_each_port(rules))
         if difference.has_other_jumps or len(rules) < len(difference.lines):
@@ -254,7 +254,7 @@ class LegacyProgrammer(NatProgrammer):
             self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:
-        """Return the refuse ports of the rules in force; an earlier run may have used another."""
+        """Return the refuse ports of the kernel's rules; an earlier run may have used another."""
         chains = self._filter.read()
         lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)

@@ -1,6 +1,6 @@
 """The agent's side of one helper process, and the JSON messages to it; all calls block.
 
-Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile.
+Rule 1: a helper that ended is replaced at the next request; its rules stay in the kernel.
 Rule 2: each helper that ends without an answer lengthens the pause before the next start.
 """
 

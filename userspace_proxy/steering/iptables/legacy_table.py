@@ -1,11 +1,11 @@
 """Keeps this proxy's chains, and the jumps to them, in one legacy table.
 
     -A UPROXY-OUT -d 10.96.7.1/32 …        ──▶ chain "UPROXY-OUT", line "-d 10.96.7.1/32 …"
-    chains in force, chains desired        ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
+    applied chains, desired chains         ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
 
-Rule 1: the state in force is read from the kernel, and compared as text: this proxy's lines have
+Rule 1: the state is read from the kernel, and compared as text: this proxy's lines have
 the form that ``iptables-save`` prints. While the table's size and layout are unchanged since the
-last change, that change is in force.
+last change, that change is still applied.
 Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them. Rules are removed by their
 text, never by their number, which may meanwhile be another program's rule.
 Rule 3: a change is one commit under the xtables lock: all or nothing.
@@ -67,7 +67,7 @@ class LegacyTable:
         self._small_edits = small_edits
         self._names = names
         self._in_force: Chains | None = None
-        """The chains written last; None if they may no longer be in force."""
+        """The chains written last; None if they may no longer be in the kernel."""
         self._jumps: Sequence[BuiltInJump] = ()
         self._info = b""
         """The table's size and layout after the last change."""
@@ -95,7 +95,7 @@ class LegacyTable:
             How the table differed; no difference if only the desired chains had changed.
 
         Raises:
-            SteeringError: The kernel refused; the old state is in force.
+            SteeringError: The kernel refused; the old state is unchanged.
         """
         try:
             difference = self._put(chains, jumps)
@@ -128,13 +128,13 @@ class LegacyTable:
             return self._write_compared(compare_all, lock)
 
     def _edits_since(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> list[str] | None:
-        """Return the edits since the last write, or None if it may not be in force."""
+        """Return the edits since the last write, or None if that may not be in the kernel."""
         if self._in_force is None or jumps != self._jumps or self.info() != self._info:
             return None
         return list(edits_between(self._in_force, chains))
 
     def _could_edit(self, edits: Sequence[str], chains: Chains, lock: int) -> bool:
-        """Apply edits to the last write; return False if it turns out not to be in force."""
+        """Apply edits to the last write; return False if it turns out not to be in the kernel."""
         named = self._named(edits)
         try:
             if are_few(len(edits), sum(map(len, chains.values()))):

@@ -4,7 +4,7 @@ Many edits go to ``iptables-restore`` instead. Here each takes 0.5 ms, and the t
 committed once for all of them.
 
 Rule 1: edits are lines as ``iptables-restore`` accepts them, of rules that this proxy writes.
-Rule 2: all are in force after one commit, or none.
+Rule 2: all are applied by one commit, or none.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class LocalGuard(abc.ABC):
         A network that the kernel refuses individually is added to ``desired.refused``.
 
         Raises:
-            SteeringError: The kernel refused; part of the change may be in force.
+            SteeringError: The kernel refused; part of the change may be applied.
         """
 
     @abc.abstractmethod
@@ -75,7 +75,7 @@ class LocalGuard(abc.ABC):
         Returns: The number of differences outside refused networks.
 
         Raises:
-            SteeringError: The kernel refused; some of it may be in force.
+            SteeringError: The kernel refused; some of it may be applied.
         """
 
     @abc.abstractmethod
@@ -95,7 +95,7 @@ class LocalGuard(abc.ABC):
         return ()
 
     def close(self) -> None:  # noqa: B027 - most guards have no sockets
-        """Close sockets; routes and rules stay in force."""
+        """Close sockets; routes and rules stay in the kernel."""
 
 
 class NoGuard(LocalGuard):

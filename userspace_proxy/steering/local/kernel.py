@@ -99,13 +99,13 @@ class RoutingTables:
     def change(
         self, *, added: Sequence[LocalRoute] = (), removed: Sequence[LocalRoute] = ()
     ) -> dict[LocalRoute, SteeringError]:
-        """Add routes, then remove others; a missing one to remove is no error.
+        """Add routes, then remove others; removing a missing route isn't an error.
 
-        Returns: The refused additions, with the causes; all other changes are in force.
+        Returns: The refused additions, with the causes; all other changes are applied.
 
         Raises:
             SteeringError: Permission denied, or the kernel refused a removal; other changes may be
-                in force.
+                applied.
         """
         routes = [*added, *removed]
         requests = [*(_write(one, is_new=True) for one in added)]
@@ -131,7 +131,7 @@ class RoutingTables:
         return changes
 
     def close(self) -> None:
-        """Close the sockets; routes stay in force."""
+        """Close the sockets; routes stay in the kernel."""
         self._sockets.close()
 
     def _list(self, request: bytes) -> list[Message]:

@@ -229,7 +229,7 @@ class KernelPath:
         self._rules, self._exists, self._counts = KernelRules(), False, Counts()
 
     def close(self) -> None:
-        """Close all sockets; the table stays in force."""
+        """Close all sockets; the table stays in the kernel."""
         self._table.close()
         self._links.close()
 
