@@ -65,8 +65,8 @@ class Agent:
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
-            ``nftables``, ``iptables`` or ``auto``; or a steering that the caller has created, for
-            which nothing else is changed on the node.
+            ``nftables``, ``iptables`` or ``auto``; or a :class:`.Steering` that the caller has
+            created, for which nothing else is changed on the node.
         source: The source of Services.
         options: Everything else.
         kernel: The kernel's features; None: they are read at the start.

@@ -36,7 +36,7 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 
 def cleanup(settings: Settings) -> int:
-    """Remove the rules and routes of every steering, and log them; return the exit status.
+    """Remove the rules and routes of every steering mode, and log them; return the exit status.
 
     Raises:
         LockHeld: A proxy whose state would be removed runs on this node and would restore it.

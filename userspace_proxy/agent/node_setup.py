@@ -1,4 +1,4 @@
-"""Prepares a node for a steering that changes its kernel: lock, refuse port, connection tracking.
+"""Prepares a node for steering that changes its kernel: lock, refuse port, connection tracking.
 
 Each step registers its undoing with the given exit stack. This module also checks and removes the
 connect() hooks.
@@ -71,10 +71,11 @@ def open_steering(
     stack: AsyncExitStack,
     kernel: KernelOffers,
 ) -> Steering:
-    """Create a steering; if it changes the kernel, take the node's lock and a refuse port.
+    """Create the steering mechanism; it takes the node's lock if it changes the kernel.
 
     Args:
-        wanted: A name, or a steering that the caller has created, which is returned as it is.
+        wanted: A steering mode, or a mechanism that the caller has created, which is returned as it
+            is.
         kernel: The kernel's features.
 
     Raises:
@@ -111,7 +112,7 @@ def open_steering(
 def steering_checks(
     name: str, options: Options, kernel: KernelOffers
 ) -> dict[str, Callable[[], None]]:
-    """Return the checks of a steering before a start, by topic; each raises SteeringError."""
+    """Return a steering mode's checks before a start, by topic; each raises SteeringError."""
     own, hooks = options.is_own_namespace, hook_options(options)
     return {
         "steering": partial(check_steering, name, kernel, own_namespace=own),
@@ -140,7 +141,7 @@ def _remove_hooks(proxy_name: str) -> None:
 
 
 def watch_kernel_path(core: Core, answers: KernelAnswers) -> Iterator[Component]:
-    """Yield the counters of connections that the steering leads past workers."""
+    """Yield the counters of connections that bypass the workers."""
     steering, served_ports = core.steering, core.served_ports
     yield KernelCounts(steering, served_ports)
     if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
@@ -179,7 +180,7 @@ async def prepare_node(
     owners: OwnerSockets,
     kernel: KernelOffers,
 ) -> None:
-    """Remove leftovers of other steerings, and keep open connections tracked.
+    """Remove leftovers of other steering modes, and keep open connections tracked.
 
     Call it before the first listener opens: stale rules steer to proxy ports.
     """
@@ -226,7 +227,7 @@ async def steer_nothing(steering: Steering) -> None:
 
 
 async def remove_steering(steering: Steering) -> bool:
-    """Remove a steering's kernel state; return whether that succeeded."""
+    """Remove a steering mode's kernel state; return whether that succeeded."""
     for _ in range(_CLEAN_UP_TRIES):
         try:
             await steering.clean_up()

@@ -106,7 +106,7 @@ class SyncComponent(Component):
         facts.probes = facts_of_probes(self._served_ports)
 
     async def close(self) -> None:
-        """Stop showing a steering."""
+        """Stop showing a steering mechanism."""
         self._steering = None
 
 

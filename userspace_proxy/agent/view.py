@@ -208,7 +208,7 @@ def _dated(cause: Cause, clock: WallClock) -> Cause:
 
 
 def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:
-    """Return the client mistakes that led to rejections: recent ones, or all if none was served.
+    """Return the client mistakes that caused rejections: recent ones, or all if none was served.
 
     Args:
         has_served: At least one client was served.
@@ -221,7 +221,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
 
 
 def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    """Return the causes of drops at a Service port, with counts; empty if nothing drops now."""
+    """Return why clients of a Service port are dropped now, with counts; empty if none are."""
     admits = plan.serving.admits
     if admits is None:
         return ()

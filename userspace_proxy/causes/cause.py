@@ -368,7 +368,8 @@ class Cause:
         params: The row's parameters, in its order.
         when: The time at which it was seen.
         answers_others: The endpoint answers other clients, so it fails intermittently.
-        host: The DNS name that led to the endpoint; empty: an address, as for pods.
+        host: The DNS name that resolved to the endpoint; empty: the endpoint is an address, as for
+            pods.
         has_header: The endpoint receives a PROXY header first.
         before: The endpoint's failure before this one; None: it had none.
         more: Number of similar causes that aren't listed.

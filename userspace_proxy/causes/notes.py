@@ -147,7 +147,7 @@ def range_without_node_port(asked: str, number: int) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def range_not_possible(asked: str, why: str) -> str:
-    """No path can serve the range, or its ports at endpoints aren't in 1–65535."""
+    """No path can serve the range, or the endpoints' ports aren't in 1–65535."""
     return f"range {asked} is not served, only the port itself: {why}"
 
 

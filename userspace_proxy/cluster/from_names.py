@@ -38,7 +38,7 @@ from .persistent import PersistentMap, differing_keys
 from .store import ServiceState, Snapshot
 
 USES_MAX = 64
-"""The maximum number of a Service's names, counted once per slice: each may be 128 endpoints."""
+"""How many names one Service may use, counted once per slice: each may be 128 endpoints."""
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()

@@ -31,7 +31,7 @@ from ..shares import Shares
 from .store import Snapshot, Store
 
 PODS_MAX = 20_000
-"""The maximum number of a namespace's Pods, each counted once per Service; 5 µs each."""
+"""How many Pods a namespace may have, each counted once per Service; 5 µs each."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

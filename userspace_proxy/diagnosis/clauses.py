@@ -199,7 +199,7 @@ def _counted(ended: int, total: int, noun: str) -> str:
 
 @clause()
 def not_served(state: PortState, place: str, cause: Cause) -> str:
-    """Addresses don't lead to this proxy; ``place`` is empty if the cause names it."""
+    """Addresses aren't steered to this proxy; ``place`` is empty if the cause names it."""
     where = f", not at {place}" if place else ""
     return f"{state.capitalize()}{where}: {say(cause)}"
 

@@ -43,8 +43,8 @@ _ENDS_AT_TIMES = 20
 connections at random often closes three in a row, but this many only once in a million."""
 DENIALS = 3
 DENIALS_S = 5.0
-"""The number of a client's failed dials in a row, and the time over which they must fail while this
-node's succeed, that prove a denial. Fewer fail by chance, or while a program starts."""
+"""How many dials of a client must fail in a row, and over how long, while this node's succeed, to
+prove a denial. Fewer fail by chance, or while a program starts."""
 _EXCLUSIONS = MANY_ENDS - 1
 """The threshold for a client whose connections an endpoint closes, not counting the first."""
 DENIED_PAST_S = 32.0

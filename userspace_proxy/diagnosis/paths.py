@@ -30,8 +30,8 @@ class PathView(NamedTuple):
     why: str = ""
     """The reason, as a clause; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (UDP: flows) that rules led straight to endpoints since the start; None if they
-    never could, or if that isn't counted."""
+    """Connections (UDP: flows) that rules sent straight to endpoints since the start; None if that
+    was never possible, or if they aren't counted."""
     socket_connections: int | None = None
     """Connections translated at connect() since the start; None if none could be."""
     not_offloaded: Mapping[Frontend, str] = MappingProxyType({})

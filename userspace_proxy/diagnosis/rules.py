@@ -44,7 +44,7 @@ _RESETS_PER_CLOSE = 2
 # The shortest reported wait at a limit: a limit that makes clients wait for less time works as
 # intended.
 _LONG_S = 1
-# The maximum number of a node port's addresses that are named.
+# How many addresses of a node port are named at most.
 _ADDRESSES = 2
 
 

@@ -5,7 +5,7 @@
 
 Rule 1: a few failures aren't reported; many are, regardless of the present state.
 Rule 2: a report stays until the number of failures has halved.
-Rule 3: the cause is that of most failures, at the endpoint at which most of these occurred.
+Rule 3: the cause is that of most failures, for the endpoint with which most of these occurred.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def failed_last_minute(
         return LastMinuteFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
     if symptom.find is None or symptom.cause is None:
         return LastMinuteFacts(*counts, was_many=was_many)
-    # Late connections failed at another endpoint than the one that counts them.
+    # Late connections failed with another endpoint than the one that counts them.
     field = "refused" if name == "late" and not are_flows else name
     failures = [
         (getattr(failed_at(one.address, clock.now), field), streak.part.last_at, streak, one)
@@ -232,7 +232,7 @@ def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> 
 
 
 def _has_failed(counters: EndpointCounters, name: str) -> bool:
-    """Return whether clients with a symptom may have failed at this endpoint."""
+    """Return whether clients with a symptom may have failed with this endpoint."""
     if name == "late":
         is_flow = counters.ends.part.failure is Failure.NO_DATAGRAM
         # A late TCP connection was saved by another endpoint, so this endpoint is at fault only if

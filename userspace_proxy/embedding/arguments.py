@@ -102,12 +102,12 @@ class HandlingArguments(TypedDict, total=False):
     on_endpoint_removal: str | None
     """``keep``, the default, or ``30s``: when connections to a removed endpoint are ended."""
     path: str | None
-    """``kernel``, which is an error without steering ``nftables``; ``auto``, which without it means
+    """``kernel``, which is an error without ``nftables`` steering; ``auto``, which without it means
     ``userspace``; None: the path of :class:`Options`."""
     port_ranges: str | None
-    """``8080=8080-8099``: other ports, each of which leads to the same number at the endpoint,
-    moved as far as the endpoint's port is from ``port``. With steering ``none``: at most 100 ports,
-    of TCP. Faults are at the endpoint's own port only."""
+    """``8080=8080-8099``: other ports, each of which goes to the same port of the endpoint, shifted
+    by the difference between the endpoint's port and ``port``. With ``none`` steering: at most 100
+    ports, of TCP. Faults apply to the endpoint's own port only."""
     proxy_protocol: str | None
     """``v1`` or ``v2``: TCP connections to endpoints begin with a header that names the client."""
 

@@ -102,7 +102,7 @@ class EmbeddedProxy(Agent):
                 Names instead of IPs (``db.example.com:5432``) are off by default:
                 ``Options(allow_endpoint_names=("example.com",))`` allows names below
                 ``example.com``. This machine's DNS servers resolve them after the return; they
-                never lead to this machine or to reserved addresses: see docs/services.md.
+                never resolve to this machine or to reserved addresses: see docs/services.md.
             standby: Endpoints that serve only while no other endpoint can.
             namespace: The Service's namespace.
             protocol: ``TCP`` or ``UDP``.
@@ -113,7 +113,7 @@ class EmbeddedProxy(Agent):
             handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
 
         Returns:
-            A handle with the ``address`` to dial: with steering ``none``, its port differs from
+            A handle with the ``address`` to dial: with ``none`` steering, its port differs from
             ``port`` if that isn't available.
 
         Raises:
@@ -343,8 +343,8 @@ class EmbeddedProxy(Agent):
         """Make this process resolve the names of Services, in a `with` block.
 
         There, ``socket.getaddrinfo`` resolves them as in a pod of the namespace, and so do
-        requests, httpx and asyncio, but not uvloop and C libraries. With steering ``none`` it
-        returns the address and port at which a Service port answers.
+        requests, httpx and asyncio, but not uvloop and C libraries. With ``none`` steering it
+        returns the address and port on which a Service port answers.
         """
         return ProcessNames(self._lookups(namespace))
 

@@ -43,9 +43,9 @@ class Subject:
     rejected: Sequence[RejectedFacts] = ()
     """Invalid objects about the Service, if no port shows the mistake."""
     others_rejected: Sequence[RejectedFacts] = ()
-    """Invalid objects that, as far as known, aren't about the Service."""
+    """Invalid objects that aren't known to be about the Service."""
     on_node: Sequence[PortFacts] = ()
-    """The ports as on a node, if the plan used the steering ``none``."""
+    """The ports as on a node, if the plan used ``none`` steering."""
     port: str = ""
     """The name or number of the port that was asked for; empty: all."""
 

@@ -134,7 +134,7 @@ class ConnectionOutcome:
         """Cause and side of a reset that may be delayed; None if connections aren't logged."""
 
     def note_first_byte(self, now: float, left: EndFacts | None) -> float:
-        """Note the endpoint's first byte, and return its delay.
+        """Record the endpoint's first byte, and return its delay.
 
         Args:
             left: The facts when the client ended its side; None if it hasn't.
@@ -151,7 +151,7 @@ class ConnectionOutcome:
         return waited_s
 
     def _note_late(self, now: float, waited_s: float, left_s: float) -> None:
-        """Note a first byte that came after the client gave up; it may still reach the client."""
+        """Record a first byte that came after the client gave up; it may still reach the client."""
         ends = self._abort_counters.ends
         was_slow = ends.is_on and ends.part.late is not None and not ends.part.late.is_at_end
         late = LateByte(waited_s, is_at_end=left_s < AT_END_S and not was_slow)
@@ -164,7 +164,7 @@ class ConnectionOutcome:
         self.code = LATE
 
     def note_arrived(self, now: float) -> None:
-        """Note that a late byte reached the client, which had only closed its own side."""
+        """Record that a late byte reached the client, which had only closed its own side."""
         self.code, self.is_failed = None, False
         self._abort_counters.client_aborts -= 1
         self._abort_counters.ends.succeeded_at = now

@@ -160,7 +160,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
 
 
 class SteeringState(msgspec.Struct, frozen=True):
-    """How traffic reaches the proxy, and the steering's state."""
+    """How traffic reaches the proxy, and the state of the steering rules."""
 
     name: str = ""
     problem: Annotated[str, gauge("steering_problems", "", "1 while steering fails")] = ""
@@ -406,7 +406,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
     release: str = ""
     """The kernel's release, as ``uname -r`` prints it."""
     lacks: Sequence[KernelLackFacts] = ()
-    """Missing features that the proxy would use; with steering ``none`` only socket features."""
+    """Missing features that the proxy would use; with ``none`` steering only socket features."""
     forbidden: Sequence[str] = ()
     """Features that the proxy wasn't permitted to try."""
     is_partly_asked: bool = False
@@ -472,7 +472,7 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
     local_endpoints: int = 0
     """Number of ready endpoints on this node."""
     problem: str = ""
-    """Why the port doesn't answer, or not at every address; empty if it does."""
+    """Why the port doesn't answer, or not on every address; empty if it does."""
 
     @property
     def key(self) -> ServiceKey:

@@ -231,7 +231,7 @@ class PortPlanFacts(PortFigures):
     path_reason: str = ""
     """Why the path isn't the default, in words; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (flows) since the start that rules led straight to endpoints; null where that is
+    """Connections (flows) since the start that rules sent straight to endpoints; null where that is
     impossible, or they aren't counted. A few seconds old at most."""
     is_probed: bool = False
     """Probes of its endpoints choose the path: see ``probes``."""
@@ -358,7 +358,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def past_workers(self) -> int | None:
-        """Connections (flows) since the start that the kernel led to endpoints; None: unknown."""
+        """Connections (flows) since the start that the kernel sent to endpoints; None: unknown."""
         known = [n for n in (self.kernel_connections, self.socket_connections) if n is not None]
         return sum(known) if known else None
 

@@ -55,7 +55,7 @@ class ChainTable(NamedTuple):
     """A table of chains; its text is as in nft, ``inet firewalld``, or ``legacy ip nat``."""
 
     family: str
-    """``ip``, ``inet``, …, also for iptables-legacy."""
+    """``ip``, ``inet``, …; for iptables-legacy, too."""
     name: str
     is_legacy: bool = False
     """Whether the table is one of iptables-legacy, which nft doesn't show."""

@@ -34,7 +34,7 @@ from .matches import Match
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
-# The kernel's priority NF_IP_PRI_NAT_DST, also of the legacy tables.
+# The kernel's priority NF_IP_PRI_NAT_DST; the legacy tables have it, too.
 ALL_NAT = -100
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31

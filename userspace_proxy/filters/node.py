@@ -88,7 +88,7 @@ def find_firewalls(
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
     """Describe the rules at a hook that may drop packets of all clients.
 
-    They have an unknown condition, or lead to a chain that couldn't be read.
+    They have an unknown condition, or jump to a chain that couldn't be read.
     """
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
@@ -152,7 +152,7 @@ def find_first_drop(
 def has_clients(link: PodLink) -> bool:
     """Return whether pods, or other hosts, may dial Services through a link.
 
-    A link without a route leads to no pod: it is a port of a bridge, or a network plugin uses it.
+    No pod is behind a link without a route: it is a port of a bridge, or a network plugin uses it.
     Bridges of container engines and hypervisors have no pods.
     """
     return bool(link.networks) and not _OF_OTHERS.fullmatch(link.name)

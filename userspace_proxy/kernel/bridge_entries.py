@@ -30,7 +30,7 @@ class BridgeEntries:
             self._requests = Requests.open(NETLINK_ROUTE)
 
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make the entries local, also where a bridge has learned the MAC from a pod.
+        """Make the entries local, even where a bridge has learned the MAC from a pod.
 
         Returns: The bridges that still exist.
         """

@@ -1,4 +1,4 @@
-"""Removes conntrack entries that bypass this proxy's rules or lead to an old proxy port.
+"""Removes conntrack entries that bypass this proxy's rules or point to an old proxy port.
 
 The kernel evaluates rules only for the first packet of an entry; later packets follow the entry:
 
@@ -81,11 +81,11 @@ class Change(NamedTuple):
     now: int | None
     """The new target port; None if this proxy no longer steers the frontend."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
-    """Endpoints that the rule may also lead to, or led to if the frontend isn't steered now, each
-    with the networks of the clients that may use them; None: all. The first entry that admits a
-    client counts."""
+    """Endpoints to which the rule may also point, or pointed if the frontend isn't steered now,
+    each with the networks of the clients that may use them; None: all. The first entry that admits
+    a client counts."""
     here: Set[bytes] = frozenset()
-    """The packed addresses of this node: an entry that leads to the port at another address is
+    """The packed addresses of this node: an entry that points to the port on another address is
     useless. Empty if they are unknown."""
     range: Range = SINGLE
     """The ports from the dialled one on; endpoints have the port number of the first."""
@@ -135,8 +135,8 @@ class Allowed:
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
     """Remove the entries of frontends that old rules, or missing rules, have caused.
 
-    These are UDP associations of steered frontends that lead neither to the port nor to an
-    endpoint; associations of frontends that are no longer steered, if they lead to an old port or
+    These are UDP associations of steered frontends that point neither to the port nor to an
+    endpoint; associations of frontends that are no longer steered, if they point to an old port or
     endpoint (another proxy on this node may steer the frontend now); and entries of unanswered SYNs
     and of reset connections, if a new connection would lead elsewhere. Those of frontends that are
     no longer steered are refused at the old port, so they stay, unless it may serve others.
@@ -232,7 +232,7 @@ def _port(packed: bytes) -> int:
 
 
 def leads_to(association: ConntrackEntry, port: int) -> bool:
-    """Return whether an association leads to a port of this node."""
+    """Return whether an association points to a port of this node."""
     return association.answered_from[-_PORT_BYTES:] == port.to_bytes(_PORT_BYTES, "big")
 
 
@@ -302,7 +302,7 @@ def connections_at(
 ) -> dict[SocketAddress, DialledBy]:
     """Return the tracked connections to some dialled addresses; blocks.
 
-    Connections that lead to the proxy's own ports are left out.
+    Connections to the proxy's own ports are left out.
 
     Args:
         endpoints: The packed endpoints of each address; one may be on this node.

@@ -1,6 +1,6 @@
 """Finds this kernel's features by trying them (``trials``), never by its version.
 
-    a process reads it once, before it chooses anything, and passes it on: steerings, auto, the
+    a process reads it once, before it chooses anything, and passes it on: steering, auto, the
     kernel path, client addresses, check, status and page depend on it
 
 A feature that can't be tried for lack of permission isn't reported as missing.
@@ -180,7 +180,7 @@ FOR_SOCKETS = (
     *("IPv6", "socket filters", "reuseport filters"),
     *("sock_diag", "namespaces of sockets"),
 )
-"""Used by the data plane with any steering."""
+"""Used by the data plane in any steering mode."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def holders_at(
 
 
 def serves(held: HeldPort, port: int, family: IPFamily) -> bool:
-    """Return whether a socket serves clients of this family at the port."""
+    """Return whether a socket serves clients of this family on the port."""
     return held.port == port and family in held.families
 
 

@@ -4,7 +4,7 @@
                                           settings of br_netfilter
 
 Rule 1: a thread lists and derives, as ten thousand routes take long (``followed_listing``).
-Rule 2: this program's routes are left out: the steering ``local`` may have thousands.
+Rule 2: this program's routes are left out: ``local`` steering may have thousands.
 Rule 3: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settings` checks them.
 """
 
@@ -79,7 +79,7 @@ class ListedNode(NamedTuple, Generic[Derived]):
 
     links: tuple[NodeLink, ...]
     routes: tuple[NodeRoute, ...]
-    """The routes of the tables ``main`` and ``local`` for both families."""
+    """The routes of the ``main`` and ``local`` tables for both families."""
     bridge_filter: BridgeFilter
     derived: Derived
 

@@ -58,7 +58,7 @@ def set_transparent(sock: _socket.socket) -> None:
     """Let a socket bind to, and answer from, an address of another host.
 
     Raises OSError without NET_ADMIN and NET_RAW. Source: ip_route_output_key_hash_rcu() in
-    net/ipv4/route.c, which looks up the source address of any other socket in the table local.
+    net/ipv4/route.c, which looks up the source address of any other socket in the local table.
     """
     sock.setsockopt(*_TRANSPARENT[sock.family], 1)
 
@@ -152,7 +152,7 @@ def send_held(sock: _socket.socket, data: bytes) -> None:
 
 
 def send_at_once(sock: _socket.socket) -> None:
-    """Send the bytes held back, also by Nagle's algorithm, and hold back no more.
+    """Send the bytes held back, including by Nagle's algorithm, and stop holding back bytes.
 
     Idempotent; errors of a socket that was just closed are ignored.
     """

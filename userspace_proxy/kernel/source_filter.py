@@ -3,7 +3,7 @@
     packet ──▶ source in one of the networks? ──yes──▶ socket
                             └──no──▶ dropped: a SYN is never answered, a datagram never queued
 
-It works with every steering, as none changes the source, and ends with the socket. Some kernels
+It works in every steering mode, as none changes the source, and ends with the socket. Some kernels
 require CAP_NET_ADMIN to filter TCP. An accepted socket inherits the filter, which admits its
 client.
 

@@ -67,7 +67,7 @@ class EndpointSlice:
     """The ports, sorted by name."""
     endpoints: tuple[Endpoint, ...]
     triggered_at: float = field(default=0.0, compare=False)
-    """Unix time of the pod or Service change that led to this content; 0 if unknown."""
+    """Unix time of the pod or Service change that caused this content; 0 if unknown."""
     notes: tuple[Note, ...] = ()
     """Notes about fields without effect: targets that can't be pods, and invalid annotations."""
     unnumbered: tuple[str, ...] = ()

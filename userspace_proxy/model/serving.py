@@ -33,7 +33,8 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     """Terminating endpoints that still serve: their flows continue until connections to them are
     ended."""
     detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
-    """Endpoints dialled at another address, which forwards connections: for fault injection."""
+    """Endpoints that are dialled by another address, which forwards connections: for fault
+    injection."""
     ranges: tuple[DialledRange, ...] = ()
     """The ranges of ports that clients may dial."""
 

@@ -60,7 +60,7 @@ class IgnoredService:
     is_conflict: bool = False
     """It should be served, but can't be, as when another Service owns its address."""
     is_part: bool = False
-    """The port is served at another address, and has a note about this one."""
+    """The port is served on another address, and has a note about this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class Group(CounterTable):
         self.last_minute = LastMinute()
         """The clients of the last minute."""
         self._failed_at: dict[SocketAddress, LastMinute] = _NONE
-        """The clients that failed at each endpoint; ``refused`` counts its failed dials."""
+        """The clients for which each endpoint failed; ``refused`` counts its failed dials."""
         self.sent_at = -1.0
         """Monotonic seconds when an endpoint was last reported to have sent a client bytes;
         negative if none ever was."""
@@ -269,7 +269,7 @@ class Group(CounterTable):
                     self.counters_of(known[endpoint])
 
     def _note_passing(self, worker: int, report: GroupReport, now: float) -> None:
-        """Note a worker's present ejections and waiting clients."""
+        """Record a worker's present ejections and waiting clients."""
         ejected = {endpoint: now + left for endpoint, left in report.ejected}
         self._ejected = _with(self._ejected, worker, ejected)
         waiting, clients = report.waiting, None
@@ -305,7 +305,7 @@ class Group(CounterTable):
         return Waiting(sum(clients), max(0.0, now - min(since)))
 
     def returned(self, endpoint: SocketAddress, now: float) -> None:
-        """Note that an ejected endpoint has answered a worker."""
+        """Record that an ejected endpoint has answered a worker."""
         if self._slow_start.seconds:
             others = frozenset(self.serving.all_endpoints) - {endpoint}
             self._slow_start.begin(self.serving.newcomers(others), now)
@@ -313,7 +313,7 @@ class Group(CounterTable):
     def note_obstacle(
         self, endpoint: SocketAddress, obstacle: Obstacle | None, way: Way = "dials"
     ) -> None:
-        """Note the obstacle between this node and an endpoint; None: no obstacle is known.
+        """Record the obstacle between this node and an endpoint; None if none is known.
 
         Args:
             way: The direction; each direction has its own watcher.

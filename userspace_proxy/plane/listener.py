@@ -43,7 +43,7 @@ _OWED_NOTHING: Counter[int] = Counter()
 class ListeningSockets:
     """The sockets of one listener for these workers, in this order.
 
-    Options are passed to ``open_listening``. Sockets of the previous control process at this
+    Options are passed to ``open_listening``. Sockets of the previous control process on this
     address are reused, and new sockets fill the places that are None; surplus sockets are closed,
     with the clients in their queues. Raises ListenError if the port can't be bound.
     """
@@ -78,7 +78,7 @@ class ListeningSockets:
         self._transparent = transparent
         self._inherited = tuple(inherited)
         self.workers = tuple(workers)
-        """Indexes of the serving workers, also while the listener refuses."""
+        """Indexes of the serving workers, even while the listener refuses."""
         self._by_client = False
         self._admits = admits
         self.socks: tuple[socket.socket, ...] = ()
@@ -401,6 +401,6 @@ class PortPool:
         self._spared = frozenset(ports)
 
     def give(self, port: int) -> None:
-        """Note that a port is free. Idempotent."""
+        """Record that a port is free. Idempotent."""
         if port in self:
             self._free[port] = None

@@ -66,7 +66,8 @@ class Listeners:
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
         """Make listeners begin to refuse or drop before workers learn of it.
 
-        The group still has its old serving, and some wanted listeners may belong to another group.
+        The group still has its old :class:`Serving`, and some wanted listeners may belong to
+        another group.
         """
         others = (self._by_key.get(key) for key in wanted)
         moving = [x for x in others if x is not None and x.group is not group]
@@ -80,7 +81,8 @@ class Listeners:
                     listener.sockets.admit(serving.admits)
 
     def follow(self, group: Group, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Open missing listeners, take over other groups' listeners, and apply the group's serving.
+        """Open missing listeners, take over those of other groups, and apply the group's
+        ``Serving``.
 
         Call it after :meth:`prepare`, when workers have the group. A listener that can't serve
         refuses. An unwanted listener follows, too, until :meth:`close_unwanted`.
@@ -173,7 +175,7 @@ class Listeners:
                 self._send_closing(listener, substitute, number)
 
     def closed_by(self, worker: int, number: int) -> None:
-        """Note that a worker has closed its copy of a listener's socket."""
+        """Record that a worker has closed its copy of a listener's socket."""
         number = self._substitutes.listener(number)
         listener = self._open.get(number) or self._leaving.get(number)
         if listener is not None and worker in listener.closing:
@@ -182,7 +184,7 @@ class Listeners:
             self._release(listener)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker no longer holds sockets."""
+        """Record that a worker no longer holds sockets."""
         self._substitutes.worker_ended(worker)
         for listener in (*self._open.values(), *self._leaving.values()):
             if owed := listener.closing[worker]:
@@ -311,7 +313,7 @@ class Listeners:
             self._by_group[listener.group] = left
 
     def _serve(self, listener: Listener) -> None:
-        """Apply its group's serving to a listener.
+        """Apply the ``Serving`` of a listener's group to the listener.
 
         If that fails, the listener refuses, and ListenError is raised.
         """

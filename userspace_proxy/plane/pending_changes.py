@@ -51,7 +51,7 @@ class Merging:
         return take
 
     def note(self, message: ToWorker) -> None:
-        """Note which group a listener joins or leaves; call it before sending the message."""
+        """Record which group a listener joins or leaves; call it before sending the message."""
         if isinstance(message, OpenListener):
             self._group_of[message.listener] = message.group
         elif isinstance(message, MoveListener | CloseListener):

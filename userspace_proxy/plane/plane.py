@@ -157,7 +157,7 @@ class Plane:
         return Group(self._numbers, key)
 
     def serve(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Apply a serving to a Service port, with the wanted listeners by the caller's keys.
+        """Apply a ``Serving`` to a Service port, with the wanted listeners by the caller's keys.
 
         Listeners serve, refuse or drop at once; open listeners stay open. Keys are unique in the
         plane: reusing another group's key takes over its listener without effect on clients, unless
@@ -190,7 +190,7 @@ class Plane:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Let clients queue at addresses of an earlier run, whose listeners aren't known yet.
+        """Let clients queue on addresses of an earlier run, whose listeners aren't known yet.
 
         A listener that :meth:`serve` opens there serves the waiting clients; call
         :meth:`close_recovered` once all are open, and no client is steered to other addresses.
@@ -202,11 +202,11 @@ class Plane:
 
     @property
     def has_recovered(self) -> bool:
-        """Whether clients wait, or may wait, at addresses without a known listener."""
+        """Whether clients wait, or may wait, on addresses without a known listener."""
         return bool(self._listeners.recovered)
 
     def close_recovered(self) -> None:
-        """Refuse clients at addresses without a listener, and reset waiting ones. Idempotent."""
+        """Refuse clients of addresses without a listener, and reset waiting ones. Idempotent."""
         self._listeners.recovered.close()
 
     def prefer(self, group: Group, endpoint: SocketAddress) -> None:
@@ -396,7 +396,7 @@ class Plane:
         self._listeners.send_all(worker)
 
     def worker_runs(self, worker: int) -> None:
-        """Note that a process runs; it hasn't opened its listeners yet."""
+        """Record that a worker process runs; it hasn't opened its listeners yet."""
         self._workers[worker].ask()
         self._find_substitutes()
 

@@ -228,7 +228,7 @@ class ProbeSchedule:
                 del self._queues[service.namespace]
 
     def _release(self, known: _Probed) -> None:
-        """Note that an endpoint's probe is no longer in progress."""
+        """Record that an endpoint's probe is no longer in progress."""
         if known.turn_of is not None:
             for whose in (known.turn_of, known.turn_of.namespace):
                 self._under_way[whose] -= 1

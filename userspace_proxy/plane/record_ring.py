@@ -142,7 +142,7 @@ class RecordRing(Watch):
             self._left_out[place] += 1
 
     def note_drops(self, key: PortKey, report: GroupReport) -> None:
-        """Note the drops at a Service port since its last report."""
+        """Record the drops on a Service port since its last report."""
         for place, what in _DROPS.items():
             if (count := report.figures[place]) > 0 and self.has_room(key.name.prefixes, ""):
                 one = ConnectionFacts(

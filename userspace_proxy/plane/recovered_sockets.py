@@ -1,4 +1,4 @@
-"""Sockets at ports that rules of an earlier run steer to, before their Services are known.
+"""Sockets on ports that rules of an earlier run steer to, before their Services are known.
 
     crash ─▶ rules steer to closed ports: refused ─▶ open ─▶ clients queue ─▶ take ─▶ served
                                                        └─ not taken: close ─▶ refused
@@ -50,7 +50,7 @@ class RecoveredSockets:
     def take(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> tuple[socket.socket, ...]:
-        """Return the socket at an address for a listener with this serving, or None.
+        """Return the socket on an address for a listener with this ``Serving``, or None.
 
         The caller closes the socket.
         """

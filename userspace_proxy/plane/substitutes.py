@@ -48,7 +48,7 @@ class Substitutes:
         return self._by_missing.pop(missing, None)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker can no longer be a substitute."""
+        """Record that a worker can no longer be a substitute."""
         kept = {m: substitute for m, substitute in self._by_missing.items() if substitute != worker}
         self._by_missing = kept
 

@@ -306,7 +306,7 @@ class WorkerSlot:
             self.drained.set_result(reset)
 
     def _note_answer(self, number: int) -> None:
-        """Note the answer to a report and to all earlier ones; ignore answers without a request."""
+        """Record the answer to a report and all earlier ones; ignore answers without a request."""
         while number in self.asked:
             waiting = self.asked.pop(next(iter(self.asked)))
             if not waiting.done():

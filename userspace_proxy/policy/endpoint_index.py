@@ -87,13 +87,13 @@ class EndpointIndex:
         return family in self._with_endpoints
 
     def count(self, family: IPFamily, name: str, protocol: Protocol) -> int:
-        """Return the number of a Service port's endpoints in the slices, including duplicates."""
+        """Return how many endpoints of a Service port are in the slices, including duplicates."""
         return sum(len(item.endpoints) for _, item in self.found(family, name, protocol))
 
     def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
-        """Return the number of addresses with a Service port, and the total number.
+        """Return how many addresses have a Service port, and how many there are.
 
-        Both are 0 if all have it, which is found without looking at addresses.
+        Both are 0 if all have it, which is found without reading the addresses.
         """
         found = [item for _, item in self.found(family, name, protocol)]
         if sum(len(item.endpoints) for item in found) >= self._listed[family]:

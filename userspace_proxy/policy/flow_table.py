@@ -101,7 +101,7 @@ class FlowTable(Generic[F]):
         self._count(flow, 1)
 
     def use(self, flow: F, now: float) -> None:
-        """Note a datagram in either direction."""
+        """Record a datagram in either direction."""
         if now - flow.used >= GRAIN_S:
             flow.used = now
             (self._streams if flow.is_stream else self._young).use(flow)

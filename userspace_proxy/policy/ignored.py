@@ -46,7 +46,7 @@ def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
 def own_address_reason(service: Service, facts: NodeFacts) -> Cause | None:
     """Return why a cluster IP can't be served here: it is one of the node's own addresses.
 
-    Clients that dial the node itself at the Service's ports would reach the Service. Without
+    Clients that dial the node itself on the Service's ports would reach the Service. Without
     steering this is intended: the proxy only listens, even on loopback addresses.
     """
     if facts.allow_loopback_endpoints:

@@ -179,7 +179,7 @@ def find_networks(
     """Derive the locations of networks from this node's links and routes.
 
     Args:
-        routes: The routes of the tables ``main`` and ``local``.
+        routes: The routes of the ``main`` and ``local`` tables.
         cluster: ``--cluster-cidr``, the networks of pods; in a family without one, every route to
             another machine except the default route counts as a route to pods.
     """
@@ -255,12 +255,12 @@ def _is_telling(network: Network) -> bool:
 def _attaching_links(
     links: Mapping[int, NodeLink], with_gateway: set[int], wide: set[int]
 ) -> set[int]:
-    """Return the links that lead only to containers of this node.
+    """Return the links behind which only containers of this node are.
 
     Args:
         with_gateway: Links to a gateway.
         wide: Links with a route to several addresses. A container's own link has a route per
-            address; a ``veth`` with a network leads to a LAN if this node is a container itself
+            address; a ``veth`` with a network reaches a LAN if this node is a container itself
             (kind, LXC).
     """
     lan = {link.master for link in links.values() if link.master and link.kind not in _PORTS}

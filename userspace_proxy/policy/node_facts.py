@@ -25,7 +25,7 @@ _EVERYWHERE: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType({})
 
 # The node's addresses without steering: only loopback reaches the proxy.
 ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
-"""This node's addresses with steering ``none``."""
+"""This node's addresses with ``none`` steering."""
 
 
 def options_with(steering: str, options: _OptionsT) -> _OptionsT:

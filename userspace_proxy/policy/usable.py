@@ -7,7 +7,7 @@ for the balancer
 Rule 1: an endpoint with weight 0 isn't usable.
 Rule 2: endpoints of all priorities are usable: the balancer dials a standby if all endpoints with
 lower numbers fail. Hints choose among the endpoints of one priority.
-Rule 3: the endpoints omitted beyond the bound depend only on the endpoints, and with the policy
+Rule 3: the endpoints omitted beyond the bound depend only on the endpoints, and with policy
 ``Local`` on those of this node; so a client gets the same endpoint on all nodes.
 """
 

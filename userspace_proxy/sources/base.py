@@ -44,7 +44,7 @@ class Happening:
     reason: str
     """One word in CamelCase, as in Kubernetes Events: ``SteeringRepaired``."""
     action: str
-    """The attempted action, also in CamelCase: ``Repair``."""
+    """The attempted action, in CamelCase like the reason: ``Repair``."""
     note: str
     """One sentence, which replaces an earlier note with the same reason and object."""
     service: ServiceKey | None = None

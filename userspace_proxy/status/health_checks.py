@@ -80,7 +80,7 @@ class HealthCheckPorts:
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
-        """Why Services' health checks aren't served, or not at every address; one line each."""
+        """Why Services' health checks aren't served, or not on every address; one line each."""
         return self._problems
 
     async def apply(

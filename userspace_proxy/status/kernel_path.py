@@ -58,7 +58,7 @@ def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
 
 
 def legs_of_ranges(ranges: Iterable[DialledRange], tracked: Tracked) -> dict[bytes, list[Leg]]:
-    """Return the legs that begin at ports of ranges, by the listed address of the endpoint."""
+    """Return the legs that begin on ports of ranges, by the listed address of the endpoint."""
     found: dict[bytes, list[Leg]] = {}
     for one in ranges:
         ip = pack_address(one.ip, 0)[:-2]

@@ -421,9 +421,9 @@ def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
 
 
 def _moved(port: PortFacts) -> str:
-    """Return the address to dial if the proxy doesn't listen at the Service's; or empty.
+    """Return the address to dial if the proxy doesn't listen on the Service's; empty otherwise.
 
-    With steering ``none`` another program may hold the address, and answer there.
+    With ``none`` steering another program may hold the address, and answer there.
     """
     only_at = port.frontends[0].only_at if port.frontends else ""
     return f", only at {only_at}" if only_at else ""

@@ -106,12 +106,12 @@ class Bind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SteeringFacts:
-    """The facts about this node that steerings need."""
+    """The facts about this node that steering mechanisms need."""
 
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs; empty if not configured."""
     refuse_port: int = 0
-    """The reserved local port without a listener (PROXY_PORT steerings)."""
+    """The reserved local port without a listener (for mechanisms with PROXY_PORT)."""
     proxy_ports: tuple[int, int] | None = None
     """First and last proxy port; None if no range is configured."""
     node_addresses: tuple[str, ...] = ()
@@ -204,7 +204,7 @@ class Steering(abc.ABC):
     async def start(self) -> Mapping[Frontend, int]:
         """Prepare, and read the state that an earlier run of this proxy left in the kernel.
 
-        Returns: The proxy ports that rules still lead to, so that the caller can listen there
+        Returns: The proxy ports to which rules still point, so that the caller can listen there
             again, and 0 for refused frontends; with Bind.FRONTEND the frontends' own ports, if they
             are served.
 
@@ -222,7 +222,7 @@ class Steering(abc.ABC):
 
         Raises:
             SteeringError: The kernel refused; the old state is unchanged. After the first ``apply``
-                some frontends may already lead to endpoints: repeat it.
+                some frontends may already point to endpoints: repeat it.
         """
 
     @abc.abstractmethod
@@ -230,7 +230,7 @@ class Steering(abc.ABC):
         """Add or change some frontends, and stop steering others.
 
         The cost depends only on the size of the change. Call :meth:`forget_stale` next: until then
-        UDP associations may lead to old targets.
+        UDP associations may point to old targets.
 
         Args:
             changed: New frontends, and frontends with a new target; unchanged ones are allowed.
@@ -264,7 +264,7 @@ class Steering(abc.ABC):
         It takes 2 µs per frontend, in a thread.
 
         Returns: Numbers that never decrease, by frontend, since it was first on the kernel path and
-            while it is steered. None: this steering, or this kernel, doesn't count connections.
+            while it is steered. None: this mechanism, or this kernel, doesn't count connections.
 
         Raises:
             SteeringError: The kernel doesn't list them.

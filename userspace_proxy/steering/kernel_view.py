@@ -33,7 +33,7 @@ class KernelView:
     """Why something couldn't be read, one line each."""
     is_nft_read: bool = True
     inet_tables: tuple[str, ...] = ()
-    """Names of all nftables tables of the family ``inet``, including this program's."""
+    """Names of all nftables tables of the ``inet`` family, including this program's."""
 
 
 def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:

@@ -122,7 +122,7 @@ UNTRACKED_TABLES = TableNames("untracked")
 
 
 def nftables_labels_here() -> list[str]:
-    """Return the labels of all proxies with tables of the steering ``nftables`` here, sorted.
+    """Return the labels of all proxies with tables of ``nftables`` steering here, sorted.
 
     The kernel path's table may exist alone: it is written first, and the process may die then.
     """

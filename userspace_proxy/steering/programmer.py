@@ -1,4 +1,4 @@
-"""The blocking half of a steering, which changes the kernel, and undoes refused changes.
+"""The blocking half of a steering mechanism: changes the kernel, and undoes refused changes.
 
     agent ── ProgrammedSteering ── one thread ── Programmer ── kernel
 
@@ -157,12 +157,12 @@ class NatProgrammer(Programmer):
         self._lost: set[IPFamily] = set()
         """Families that have lost an address since stale entries were last noted."""
         self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
-        """TCP frontends by the proxy port that they left, until a frontend leads there again."""
+        """TCP frontends by the proxy port that they left, until a frontend points there again."""
         self._replaced: set[Frontend] = set()
         """The frontends of :attr:`_stale` whose former port may serve others."""
 
     def _note_stale(self, before: Affected) -> None:
-        """Note the frontends whose entries may lead to the wrong port after a change.
+        """Record the frontends whose conntrack entries may point to a wrong port after a change.
 
         For TCP these are unanswered SYNs, whatever their target: they bypassed the proxy, or a
         listener dropped them, by its filter or because its queue was full. If one of the ports has
@@ -178,7 +178,7 @@ class NatProgrammer(Programmer):
         self._note_replaced({f: p for f, p in before.items() if f.protocol is Protocol.TCP})
 
     def _note_replaced(self, before: Affected) -> None:
-        """Note TCP frontends to whose former port another frontend leads now.
+        """Record TCP frontends to whose former port another frontend points now.
 
         Without any frontend, other programs may have all ports soon. Frontends that return to their
         port cost no listing.
@@ -197,7 +197,7 @@ class NatProgrammer(Programmer):
             del self._left[next(iter(self._left))]
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
-        """Note ports to which frontends have led, perhaps several each; None: anywhere."""
+        """Record ports to which frontends have pointed, perhaps several each; None: anywhere."""
         for frontend, port in led:
             known = self._stale.get(frontend, frozenset())
             self._stale[frontend] = known if port is None else known | {port}
@@ -214,9 +214,10 @@ class NatProgrammer(Programmer):
         self._replaced.update(led)
 
     def _choose_ip(self) -> str:
-        """Choose the address for DNAT; note frontends that led to removed addresses.
+        """Choose the address for DNAT; record frontends that pointed to removed addresses.
 
-        REDIRECT also led flows to an address of their interface, which they would follow forever.
+        REDIRECT also translated flows to an address of their interface, which they would follow
+        forever.
         """
         to_ip = self._address.choose(self._to_ip)
         self._lost |= self._address.take_lost()
@@ -432,7 +433,7 @@ class ReleasedPorts(Generic[Port]):
 
     A packet that the old rules have translated may meet the new guard. If a port left the guard
     with its last frontend, any program that has bound it meanwhile, such as after a crash of the
-    proxy, would receive that client. Ports are in the form that the steering's guard uses.
+    proxy, would receive that client. Ports are in the form that the guard rules use.
     """
 
     def __init__(self) -> None:

@@ -176,7 +176,7 @@ class Forwardable:
             self._left_out[service.key] = tuple(left_out)
 
     def _serve(self, of: ServiceKey, state: ServiceState) -> None:
-        """Serve a Service with TCP ports at its own address."""
+        """Serve a Service with TCP ports on its own address."""
         service = state.service
         ip = self._ips.get(service.key)
         if ip is None:

@@ -124,7 +124,7 @@ class Finder:
         return self._note()
 
     async def others(self) -> FoundAgents:
-        """List Nodes and DaemonSets as far as permitted, and return the agents found."""
+        """List the Nodes and DaemonSets that this user may list, and return the agents found."""
         nodes, placements = await asyncio.gather(self._list_nodes(), self._list_daemon_sets())
         self.found = replace(self.found, nodes=nodes, placements=placements)
         self.has_others = True

@@ -76,7 +76,7 @@ def with_nodes(
 
 
 def _unproved(step: PathStep) -> PathStep:
-    """Return a planned step; that an endpoint is listed as ready is no success where it fails."""
+    """Return a planned step; that an endpoint is listed as ready isn't a success where it fails."""
     if step.topic != _ENDPOINTS:
         return step
     details = tuple((None if one is Level.OK else one, says) for one, says in step.details)

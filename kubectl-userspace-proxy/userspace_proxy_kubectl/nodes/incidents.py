@@ -99,7 +99,7 @@ def incidents_of(
     grouped = Incidents(StatusFacts(ports=[port for _, port in on_nodes]))
     seen: dict[str, _SeenOn] = defaultdict(_SeenOn)
     of_services: dict[object, str] = {}
-    # On a node with an endpoint's cause, too, the Service's own cause is no incident.
+    # On a node with an endpoint's cause, too, the Service's own cause isn't an incident.
     others: list[tuple[object, str]] = []
     for node, port in on_nodes:
         # Cost: nearly all ports are ok.

@@ -26,7 +26,7 @@ class Sums(NamedTuple):
     waiting: int = 0
     """Clients now waiting for an endpoint."""
     kernel_connections: int = 0
-    """Connections that the kernel led straight to endpoints, as far as counted."""
+    """Connections that the kernel sent straight to endpoints, if they were counted."""
 
 
 NOTHING = Sums()

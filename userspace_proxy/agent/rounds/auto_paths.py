@@ -121,7 +121,7 @@ class AutoPaths:
         return {key: self._choose(key) for key in changed}
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Note the result of a probe: the failure, or None for an answer."""
+        """Record the result of a probe: the failure, or None for an answer."""
         known = self._endpoints[endpoint]
         was_fit, before = known.is_fit, known.failed
         if failed:

@@ -223,7 +223,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Note the slices that only the second snapshot has."""
+        """Record the slices that only the second snapshot has."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)

@@ -1,10 +1,10 @@
-"""Chooses the addresses at which Service ports listen, and finds the listener of a frontend.
+"""Chooses the addresses on which Service ports listen, and finds the listener of a frontend.
 
 Bind.PROXY_PORT   one per Service port, on 0.0.0.0 or ::, in the proxy port range
-Bind.FRONTEND     one per frontend, at its own address and port
-Bind.LOOPBACK     one per frontend: at its own address if that is a loopback address, and
-                  its own port if that is free, or its second port; else at a port of the range.
-                  A port of a Service's range is only at its own
+Bind.FRONTEND     one per frontend, on its own address and port
+Bind.LOOPBACK     one per frontend: on its own address if that is a loopback address, and
+                  its own port if that is free, or its second port; else on a port of the range.
+                  A port of a Service's range is only on its own
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ class ListenAddresses:
         return {} if shared is None else dict.fromkeys(plan.frontends, shared)
 
     def take(self, listeners: Iterable[Listener]) -> None:
-        """Note that listeners were opened."""
+        """Record that listeners were opened."""
         for listener in listeners:
             if self._bind is not Bind.FRONTEND and listener.address.port in self._pool:
                 self._pool.take(listener.address.port)
                 self._tries, self._skipped = _TRIES, 0
 
     def give(self, listeners: Iterable[Listener]) -> None:
-        """Note that listeners were closed."""
+        """Record that listeners were closed."""
         for listener in listeners:
             self._pool.give(listener.address.port)
             self._skipped = 0

@@ -59,15 +59,15 @@ class ListenerShares:
         return waiting.of(of.name.service, of) > 0
 
     def hold(self, key: PortKey, listeners: int) -> None:
-        """Note the number of a Service port's listeners."""
+        """Record the number of a Service port's listeners."""
         self._held.put(key, listeners)
 
     def wait(self, key: PortKey) -> None:
-        """Note that a Service port lacks a listener. Idempotent."""
+        """Record that a Service port lacks a listener. Idempotent."""
         self._waiting.put(key, 1)
 
     def end(self, key: PortKey) -> None:
-        """Note that a Service port lacks no listener, or is gone. Idempotent."""
+        """Record that a Service port lacks no listener, or is gone. Idempotent."""
         self._waiting.put(key, 0)
 
     def next_waiting(self) -> PortKey | None:

@@ -72,7 +72,7 @@ class NodePortReservations:
         self._looked: dict[Protocol, float] = {}
 
     def claim(self, ports: Iterable[NodePort]) -> None:
-        """Note that rules of an earlier run steer these node ports (Rule 3)."""
+        """Record that rules of an earlier run steer these node ports (Rule 3)."""
         self._claimed.update(ports)
 
     def take(self, port: NodePort, *, now: float) -> str:
@@ -137,7 +137,7 @@ class NodePortReservations:
             sock.close()
 
     def count_uses(self, before: Set[NodePort], now: Set[NodePort]) -> None:
-        """Note a Service port's change of node ports."""
+        """Record a Service port's change of node ports."""
         self._uses.update(now - before)
         for port in before - now:
             self._unused.add(port)

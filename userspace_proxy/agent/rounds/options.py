@@ -24,10 +24,10 @@ class Options(PolicyOptions):
     proxy_ports: tuple[int, int] = (17000, 29999)
     """First and last number of the proxy port range."""
     service_cidrs: tuple[str, ...] = ()
-    """The ranges of cluster IPs, for steerings that route them."""
+    """The ranges of cluster IPs, for steering mechanisms that route them."""
     preserves_client_address: bool = False
     """Endpoints see client addresses if replies return through this node; this needs NET_ADMIN,
-    nftables and a steering other than ``none``."""
+    nftables and a steering mode other than ``none``."""
     is_own_namespace: bool = False
     """The network namespace was created for this proxy, so it may change all routes."""
     tuning: Tuning = field(default_factory=Tuning)
@@ -42,7 +42,7 @@ class Options(PolicyOptions):
     dialer: Dialer | None = None
     """Dials TCP endpoints by other means than their addresses, without ``workers``."""
     second_port: Callable[[Frontend], int] | None = None
-    """With steering ``none``: returns the port for a loopback frontend whose own port is in use.
+    """With ``none`` steering: returns the port for a loopback frontend whose own port is in use.
 
     For 0, None or a port that is also in use, any port of the range is taken."""
     min_sync_period_s: float = 0.0

@@ -88,7 +88,7 @@ class Planning:
         return changes
 
     def end_recovery(self) -> None:
-        """Note that no rule of an earlier run is left; call it after each round."""
+        """Record that no rule of an earlier run is left; call it after each round."""
         # Close unclaimed listeners of the earlier run only now: until this round, its rules could
         # still send clients to them.
         self._served_ports.close_recovered()

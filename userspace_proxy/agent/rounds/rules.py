@@ -1,4 +1,4 @@
-"""Updates the steering's rules for the served ports, and repairs them.
+"""Updates the steering rules of the served ports, and repairs them.
 
 follow ──▶ differences ──▶ applied
                 │ the kernel refuses: the old rules stay

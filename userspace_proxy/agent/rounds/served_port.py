@@ -71,7 +71,7 @@ class ServedPort:
 
     @property
     def problem(self) -> str:
-        """Why the port isn't served, or not at every frontend; empty if it is."""
+        """Why the port isn't served, or not on every frontend; empty if it is."""
         if self.not_listening is not None:
             return self.not_listening.message
         first = self._first_unsteered
@@ -163,11 +163,11 @@ class Steered:
         self._unsteered: Mapping[Frontend, str | Taken] = {}
 
     def touch(self, served: ServedPort) -> None:
-        """Note that the frontends or targets of a Service port may have changed."""
+        """Mark the frontends or targets of a Service port as possibly changed."""
         self._affected[served] = None
 
     def switch(self, served: ServedPort) -> None:
-        """Note that probes have chosen another path for a Service port."""
+        """Record that probes have chosen another path for a Service port."""
         self.touch(served)
         self._switching[served] = served.path.now
 
@@ -220,6 +220,6 @@ class Steered:
             _log.info("all frontends are steered again")
 
     def show_unsteered(self, served: ServedPort) -> None:
-        """Note the frontends of a Service port that can't be steered."""
+        """Show which frontends of a Service port can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
         served.unsteered = {f: causes[f] for f in frontends if f in causes} or _ALL_STEERED

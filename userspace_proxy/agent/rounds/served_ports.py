@@ -138,7 +138,7 @@ class ServedPorts:
     def detour(
         self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Reasons]
     ) -> None:
-        """Dial endpoints of a Service at other addresses; applied on return.
+        """Dial endpoints of a Service by other addresses; applied on return.
 
         Args:
             detours: Addresses by endpoint; they replace the detours of earlier calls.
@@ -182,7 +182,7 @@ class ServedPorts:
         self._kernel_turns.forget(served)
 
     def close_recovered(self) -> None:
-        """Refuse clients waiting at listeners of an earlier run that no Service port has."""
+        """Refuse clients that wait on listeners of an earlier run that no Service port has."""
         self._plane.close_recovered()
 
     def close_retired(self) -> None:
@@ -297,7 +297,7 @@ class ServedPorts:
     def _touch(
         self, served: ServedPort, before: Iterable[Frontend], now: Iterable[Frontend]
     ) -> None:
-        """Note that the frontends or targets of a Service port may have changed."""
+        """Mark the frontends or targets of a Service port as possibly changed."""
         self.steered.touch(served)
         if self._bind is Bind.PROXY_PORT and before is not now:
             self._reservations.count_uses(node_ports(before), node_ports(now))

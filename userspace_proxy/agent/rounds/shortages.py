@@ -67,13 +67,13 @@ class Shortages:
         return lack
 
     def lacks_nothing(self, key: PortKey) -> None:
-        """Note that a Service port has its listeners, is gone, or has another problem."""
+        """Record that a Service port has its listeners, is gone, or has another problem."""
         self.shares.end(key)
         if not self.shares.is_waiting(key.name.service):
             self._told.discard(key.name.service)
 
     def end(self, key: PortKey, *, served_at: float | None) -> None:
-        """Note that a Service port lacks nothing, and log that it is served again.
+        """Record that a Service port lacks nothing, and log that it is served again.
 
         The last port of a shortage logs a line for all; a port with its own problem logs its own.
 

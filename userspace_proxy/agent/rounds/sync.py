@@ -64,7 +64,7 @@ class SyncLoop:
         self.progress = Progress(self.counters, ChangeTurns(elements=planning.kernel_elements))
         """The newest snapshot and the applied one."""
         self.rules = Rules(steering, served_ports, self.counters, report)
-        """Writes the steering's rules, and keeps their problem."""
+        """Writes the steering rules, and keeps their problem."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
         """Called after each successful round: with its duration in seconds, whether everything was
         compared, and for each slice how long it took to be applied."""

@@ -41,8 +41,8 @@ from .client_bridges import ClientBridges
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The interval of repairs, also the steering's: routes that another program flushes are restored
-# within two seconds.
+# The interval of repairs, also of the steering rules: routes that another program flushes are
+# restored within two seconds.
 REPAIR_S = 1.0
 # The kernel may later permit a refused operation: a module is loaded, or memory is freed.
 RETRY_S = 30.0

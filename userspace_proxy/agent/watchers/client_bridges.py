@@ -79,7 +79,7 @@ class ClientBridges:
         )
 
     def note(self, delivering: Iterable[int], refusal: str) -> None:
-        """Note the bridges that deliver replies here.
+        """Record the bridges that deliver replies here.
 
         Args:
             delivering: The bridges' link numbers.

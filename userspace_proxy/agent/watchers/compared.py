@@ -1,6 +1,6 @@
 """Collects the facts for comparing a cluster's nodes: digests of the plan, settings, resource use.
 
-    applied snapshot ──▶ Digests ──┐
+    applied snapshot ──▶ Digests ───┐
     /proc of the proxy and workers ─┼─▶ facts
     settings ───────────────────────┘
 

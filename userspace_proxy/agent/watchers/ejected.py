@@ -53,7 +53,7 @@ QUESTIONS_MAX = 100
 # The failures after which the kernel's neighbours and routes are checked. REFUSED is one of them
 # because a rule that rejects outgoing packets sometimes answers a dial.
 _ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
-# The worker number of this process's messages, which are for all workers; no worker has it.
+# The worker number in this process's messages, which are for all workers; no worker has it.
 _NO_WORKER = -1
 
 
@@ -143,7 +143,7 @@ class EjectedEndpoints(Component):
         self._look_at_silent(now)
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Note the result of a probe: the failure, or None for an answer."""
+        """Record the result of a probe: the failure, or None for an answer."""
         now = self._clock()
         if failed is not None:
             failed = own_route_failure(failed, endpoint.ip)
@@ -190,7 +190,7 @@ class EjectedEndpoints(Component):
         self._probes.add(one.endpoint, one.probed_for)
 
     def _look_for(self, one: _Ejected) -> None:
-        """Note an obstacle between this node and an endpoint: an absent host, or a rule."""
+        """Record an obstacle between this node and an endpoint: an absent host, or a rule."""
         dials = one.group.counters_of(one.endpoint).dials
         hop = None
         # A refusal proves that packets leave this node, unless a rule has forged it.
@@ -210,7 +210,7 @@ class EjectedEndpoints(Component):
         )
 
     def _look_at_silent(self, now: float) -> None:
-        """Note which chain drops packets of silent endpoints, and which endpoints answer."""
+        """Record which chain drops packets of silent endpoints, and which endpoints answer."""
         silent = [
             (served.group, endpoint)
             for served in self._served_ports.of_udp

@@ -135,7 +135,7 @@ class _Traffic:
         )
 
     def lose(self, count: int, now: float) -> None:
-        """Note unanswered connections."""
+        """Count unanswered connections."""
         if count > 0:
             if not self.is_recent(now):
                 self.lost, self.since = 0, now
@@ -246,7 +246,7 @@ class KernelAnswers(Component):
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
 
     def note_dials(self, served: ServedPort, *, answered: int = 0, lost: int = 0) -> None:
-        """Note reported dials of a Service port by programs of this node.
+        """Record reported dials of a Service port by programs of this node.
 
         Args:
             lost: Unanswered dials to endpoints that have answered a probe since.

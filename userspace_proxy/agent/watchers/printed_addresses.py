@@ -26,7 +26,7 @@ _log = FieldLogger("userspace_proxy.agent")
 def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
     """Return the address that clients of a Service port dial; None if it isn't served.
 
-    It is the cluster IP, or with steering ``none`` the address of its listener.
+    It is the cluster IP, or with ``none`` steering the address of its listener.
     """
     frontends = served.plan.frontends
     frontend = next((f for f in frontends if f.kind is FrontendKind.CLUSTER_IP), frontends[0])

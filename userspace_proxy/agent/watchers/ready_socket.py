@@ -8,7 +8,7 @@ removed, or the previous process. A socket in the container's own file system is
 alone, so a rollout that probes it stops where a pod doesn't serve.
 
 Rule 1: the last state isn't enough: an unreadable source should stop a rollout.
-Rule 2: once it serves, the answer stays: a source that fails later is no reason for a restart.
+Rule 2: once it serves, the answer stays: a source that fails later isn't a reason for a restart.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class LinkInfo(NamedTuple):
 
 @contextlib.contextmanager
 def as_locked_memory() -> Iterator[None]:
-    """Lift the limit of locked memory during the block, as far as permitted.
+    """Lift the limit of locked memory during the block, if that is permitted.
 
     Linux before 5.11 counts maps and programs of all the user's processes as locked memory.
     """

@@ -429,6 +429,6 @@ def _compare(value: bytes, op: int) -> bytes:
 
 IPV4, IPV6 = match(NFPROTO, socket.AF_INET), match(NFPROTO, socket.AF_INET6)
 ETHERNET = match(LINK_TYPE, 1)
-"""Required before :data:`ETHER_DADDR`, except in the family bridge."""
+"""Required before :data:`ETHER_DADDR`, except in the ``bridge`` family."""
 TCP, UDP = match(L4PROTO, socket.IPPROTO_TCP), match(L4PROTO, socket.IPPROTO_UDP)
 """``tcp dport 80`` is ``TCP + match(DPORT, 80)``."""

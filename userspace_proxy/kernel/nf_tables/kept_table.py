@@ -80,7 +80,7 @@ class KeptTable(NftTable):
         self._elements = elements
         self._may_be_owned = is_owned
         self.is_complete = True
-        """Whether the kernel supports all features, as far as tried."""
+        """Whether the kernel supports all features that were tried."""
         self._written: tuple[Definition, ...] | None = None
         """Everything but the elements, as the kernel lists it; None if unknown."""
         self._is_unread = False
@@ -245,7 +245,7 @@ class KeptTable(NftTable):
         return True
 
     def _note_unconfirmed(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> None:
-        """Note the possible changes of a transaction whose answer was lost."""
+        """Record the possible changes of a transaction whose answer was lost."""
         self._may_be_removed.update(removed)
         self._may_be_added.update(added)
 

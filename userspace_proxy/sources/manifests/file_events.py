@@ -179,7 +179,7 @@ def _links_to(path: str) -> Iterator[tuple[str, str]]:
             continue
         try:
             target = str(Path(here, name).readlink())
-        except OSError:  # The path is no link, or doesn't exist.
+        except OSError:  # The path isn't a symbolic link, or doesn't exist.
             here = str(Path(here, name))
             continue
         yield here, name

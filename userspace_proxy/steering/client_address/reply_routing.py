@@ -4,7 +4,7 @@
            ▲                                    │ replies to the client, through this node
            └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
 
-This works with every steering, independently of its rules. Replies on a bridge that client and
+This works in every steering mode, independently of its rules. Replies on a bridge that client and
 endpoint share need another table: ``BridgeDelivery``.
 
 The process owns the table: other programs can't change it, ``nft flush ruleset`` skips it, and it
@@ -43,7 +43,7 @@ from .routes import MARK, ReplyRoutes
 
 # A locally administered address; its last five bytes are "uprox".
 MAC = b"\x06uprox"
-# The chain's priority: after br_netfilter (0), in which the table inet marks packets.
+# The chain's priority: after br_netfilter (0), in which the ``inet`` table marks packets.
 BRIDGE_PRIORITY = 10
 
 
@@ -56,7 +56,7 @@ class BridgeDelivery:
 
     Without it, a bridge sends such packets directly to the client. In br_netfilter the rules of
     :class:`ReplyRouting` mark packets that have a socket here, and see the bridge as their
-    interface; the table bridge runs afterwards.
+    interface; the ``bridge`` table runs afterwards.
 
     The MAC is a constant. Each of these bridges has it in its forwarding database as a local
     address, so the rules stay correct when a bridge's own MAC changes. A bridge never learns a
@@ -107,7 +107,7 @@ def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> Non
     """Add a chain that rewrites the destination MAC of marked packets on these bridges to ``MAC``.
 
     Args:
-        table: A table of the family inet, in which br_netfilter shows packets on bridges.
+        table: A table of the ``inet`` family, in which br_netfilter shows packets on bridges.
         bridges: Bridges whose forwarding table has an entry for ``MAC``.
     """
     table.add_chain(chain)
@@ -187,7 +187,7 @@ class ReplyRouting:
     async def clean_up(self) -> bool:
         """Remove this proxy's parts, and unused routes; return whether any existed.
 
-        Idempotent, also without start.
+        Idempotent; may be called without ``start``.
         """
         return await self._kernel.do(_Kernel.remove)
 

@@ -71,7 +71,7 @@ class ReplyRoutes:
         """Why IPv6 has no routes, as of the last :meth:`put_right`; empty if it has."""
 
     def put_right(self) -> int:
-        """Add missing parts; return their number. A refusal of IPv6 is no error."""
+        """Add missing parts; return their number. A refusal of IPv6 isn't an error."""
         count = self._add(_V4)
         try:
             count += self._add(_V6)

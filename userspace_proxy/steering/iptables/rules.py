@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ...model import Frontend, Protocol, pack_ip
 from ..names import PREFIX as PREFIX
 
-# A named proxy's label is added (names). The first two chains lead to the tree of chains.
+# A named proxy's label is added (names). The first two chains jump to the tree of chains.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"

@@ -135,7 +135,7 @@ class DesiredState:
 
 
 def _note(element: Element, done: set[Element], opposite: set[Element]) -> None:
-    """Note an addition or removal, which cancels its opposite."""
+    """Record an addition or removal, which cancels its opposite."""
     if element in opposite:
         opposite.remove(element)
     else:

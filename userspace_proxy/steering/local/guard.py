@@ -4,7 +4,7 @@
     table inet userspace-proxy/local                             admits frontends
 
 Rule 1: an address is guarded before it is routed here, and loses its route before its guard: the
-node's daemons must never be reachable at a Service's address.
+node's daemons must never be reachable on a Service's address.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Open connections need the route of their packets: a removed TCP frontend lingers
 connections, until it has no open connection. So does a frontend of an earlier run, because that
 run's workers may still serve its connections.
 
-A flow that another steering or program has translated follows its conntrack entry past the
+A flow that another steering mode or program has translated follows its conntrack entry past the
 listener, so such entries of new frontends are removed.
 
 Rule 1: unless another program has changed it, the kernel contains the last written state.
@@ -197,7 +197,7 @@ class LocalProgrammer(Programmer):
         return count
 
     def _note_new(self, new: Iterable[Frontend]) -> None:
-        """Note frontends that weren't steered before."""
+        """Record frontends that weren't steered before."""
         self._new.update(frontend for frontend in new if not is_loopback(frontend.ip))
 
     def _forget_stale(self) -> None:

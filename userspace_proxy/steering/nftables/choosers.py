@@ -57,7 +57,7 @@ class SetNames(NamedTuple):
     pins: str
     counted: str
     ranged: str
-    """Ranges that lead to endpoints, as ``forwarded`` has single ports."""
+    """Ranges that are translated to endpoints, as ``forwarded`` has single ports."""
     range_choices: str
     range_endpoints: str
     """Endpoints of ranges, by first port and number; no rule looks them up."""
@@ -159,7 +159,7 @@ def _add_endpoint(
 def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
     """Return the messages that delete an unused chooser."""
     writer = TableWriter(table)
-    # Flush first the chain with rules that lead to the others.
+    # Flush first the chain whose rules jump to the others.
     for name in chains_of(chooser, chain):
         writer.flush_chain(name)
     for name in chains_of(chooser, chain):
@@ -219,7 +219,7 @@ def _add_pinned(
     chain: ChooserChain,
     endpoints: tuple[SocketAddress, ...],
 ) -> None:
-    """Add the rules that lead to a client's endpoint, or to any endpoint.
+    """Add the rules that translate to a client's endpoint, or to any endpoint.
 
     Each rule has its own map: with one for all Services, the kernel would visit all endpoints for
     each of these rules in each transaction.
@@ -276,7 +276,7 @@ def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
 def _translations(endpoint: SocketAddress, span: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
     """Yield the conditions and the translations of a range to an endpoint.
 
-    The range's first port leads to the endpoint's port, the second one to the next, and so on.
+    The range's first port maps to the endpoint's port, the second one to the next, and so on.
     """
     to = x.put_slot(pack_ip(endpoint.ip), _ENDPOINT)
     at, family = _ENDPOINT + _width(endpoint.family), _AF[endpoint.family]

@@ -158,10 +158,10 @@ class KernelPath:
         self._exists = True
 
     def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
-        """Remove the chains of ranges that no element leads to.
+        """Remove the chains of ranges to which no element points.
 
-        A transaction of their own: while one takes effect, packets still find the old elements of
-        intervals, and would go through the empty chains to the proxy port. Source:
+        They have a transaction of their own: while one takes effect, packets still find the old
+        elements of intervals, and would go through the empty chains to the proxy port. Source:
         nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update() is last.
         """
         steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
@@ -328,7 +328,7 @@ class Counts:
         self._read[frontend] = count
 
     def begin_anew(self, frontends: Iterable[Frontend]) -> None:
-        """Note that counters were reset to 0."""
+        """Record that counters were reset to 0."""
         for frontend in frontends:
             self._read.pop(frontend, None)
 

@@ -56,7 +56,7 @@ from .rules import (
     write_table,
 )
 
-# The port of a frontend that led to endpoints, and to no known port.
+# The port of a frontend that was translated to endpoints, and to no known port.
 _NO_PORT = 0
 
 
@@ -307,7 +307,7 @@ class NftablesProgrammer(NatProgrammer):
         self._ended = {}
 
     def _note_ended(self, affected: Affected, before: KernelTargets) -> None:
-        """Note frontends with UDP flows, or unanswered SYNs, to endpoints they no longer have.
+        """Record frontends with UDP flows, or unanswered SYNs, to endpoints they no longer have.
 
         A SYN to a silent endpoint is retransmitted, and follows its entry for up to two minutes; so
         does a new connection from the same port.
@@ -330,7 +330,7 @@ class NftablesProgrammer(NatProgrammer):
                 self._note_led([(frontend, port)])
 
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
-        """Note the endpoints to which an earlier run, or a refused first apply, led frontends.
+        """Record the endpoints to which an earlier run, or a refused first apply, sent clients.
 
         Flows of frontends that are no longer steered end, and so do unanswered SYNs to former
         endpoints.
@@ -340,14 +340,14 @@ class NftablesProgrammer(NatProgrammer):
             self._note_endpoints(frontend, (EndpointChoice(endpoints),))
 
     def _note_refused(self, targets: KernelTargets) -> None:
-        """Note endpoints to which a refused change may have led clients until it was undone."""
+        """Record endpoints to which a refused change may have sent clients until it was undone."""
         for frontend, target in targets.items():
             if target is not None and target.is_on:
                 self._note_led([(frontend, _NO_PORT)])
                 self._note_endpoints(frontend, target.choices)
 
     def _note_endpoints(self, frontend: Frontend, choices: Collection[EndpointChoice]) -> None:
-        """Note former endpoints of a frontend, whose flows must end."""
+        """Record former endpoints of a frontend, whose flows must end."""
         known = self._ended.get(frontend, ())
         self._ended[frontend] = tuple(dict.fromkeys((*known, *choices)))
 
@@ -363,9 +363,9 @@ class NftablesProgrammer(NatProgrammer):
         return Shape(self._table.name, self._refuse_port, self._to_ip, checks_sockets)
 
     def _note_repair(self, repair: Repair) -> None:
-        """Note frontends whose elements were missing or wrong for a while.
+        """Record frontends whose elements were missing or wrong for a while.
 
-        Their connections may lead anywhere.
+        Their connections may go anywhere.
         """
         self._note_led((frontend, None) for frontend, _ in each_port(repair.added))
         self._note_led(each_port(repair.removed))

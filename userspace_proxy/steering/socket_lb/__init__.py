@@ -9,7 +9,7 @@
 
 Rule 1: rules steer all frontends that aren't offloaded to hooks, so hooks translate only frontends
 that any client may dial, and their failure breaks nothing else.
-Rule 2: an endpoint's number is never reused, so no entry leads to a wrong endpoint.
+Rule 2: an endpoint's number is never reused, so no entry points to a wrong endpoint.
 """
 
 from .hooks import HookOptions, HookPlace, Hooks, find_place

@@ -171,7 +171,7 @@ class _Service:
     """Keys of its slots."""
     affinity: _OfAffinity | None
     frontends: int = 0
-    """The number of frontends that lead to the service."""
+    """The number of frontends that point to the service."""
 
 
 class DesiredHooks:
@@ -212,7 +212,7 @@ class DesiredHooks:
     def adopt(
         self, found: Mapping[SocketAddress, FoundService], services: Iterable[int], next_number: int
     ) -> None:
-        """Note an earlier process's map elements, before the first change.
+        """Record an earlier process's map elements, before the first change.
 
         Args:
             services: All services with slots.
@@ -229,7 +229,7 @@ class DesiredHooks:
     def leaving(self, affected: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
         """Return the new targets whose translation must end before the rules change.
 
-        Excludes frontends that only leave the kernel path: until rules lead to the proxy, hooks
+        Excludes frontends that only leave the kernel path: until rules point to the proxy, hooks
         avoid failing endpoints, which rules can't.
         """
         return {

@@ -207,7 +207,7 @@ class Hooks:
             self._write_settings(valid_until_ns=time.monotonic_ns() + TERM_NS)
 
     def remove(self) -> None:
-        """Detach and remove everything; idempotent, also without ``start``.
+        """Detach and remove everything; idempotent; may be called without ``start``.
 
         Counts can be read until :meth:`close`.
         """

@@ -136,7 +136,7 @@ def _endpoint(endpoint: MergedEndpoint, level: Level | None) -> Item:
 
 
 def _merged(lines: Iterable[Line]) -> list[Line]:
-    """Return one line for several Service ports of a Service that lead to the same address."""
+    """Return one line for several Service ports of a Service that go to the same address."""
     found: dict[tuple[str, str], Line] = {}
     for line in lines:
         key = line.start, line.end

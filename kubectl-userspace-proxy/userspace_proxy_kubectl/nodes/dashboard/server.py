@@ -94,8 +94,8 @@ class Dashboard:
         """Begin to listen on loopback.
 
         Args:
-            port: 0: the usual one, or if that is taken any free one.
-            path: The page that the addresses lead to.
+            port: 0: the default port, or any free port if that one is taken.
+            path: The page to which the returned addresses point.
 
         Raises:
             ListenError: The port isn't available.

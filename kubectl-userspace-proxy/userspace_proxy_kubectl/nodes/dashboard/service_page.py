@@ -81,7 +81,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class MatrixRow:
-    """One node, with its result at each endpoint."""
+    """One node, with its result for each endpoint."""
 
     node: str
     facts: PortFacts | None

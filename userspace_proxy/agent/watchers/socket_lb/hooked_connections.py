@@ -143,7 +143,7 @@ class HookedConnections(Component):
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))
 
     def _show_paths(self, new: Mapping[int, int]) -> None:
-        """Note which frontends aren't offloaded, and count the offloaded connections.
+        """Record which frontends aren't offloaded, and count the offloaded connections.
 
         Args:
             new: Connections since the last call, by the numbers of groups.
@@ -205,7 +205,7 @@ class HookedConnections(Component):
                 self._note_return(served, endpoint, self._clock())
 
     def _note_failure(self, suspect: Suspect, failed: DialFailure, until: float) -> None:
-        """Note that an endpoint is ejected for all clients, or its ejection prolonged."""
+        """Record that an endpoint is ejected for all clients, or that its ejection is prolonged."""
         served, endpoint = suspect.served, suspect.endpoint
         group, is_silent = served.group, failed.failure is Failure.SILENT
         if is_silent and absent_hop(endpoint.ip):

@@ -61,7 +61,7 @@ class Records:
         return self._ring.observe(filters)
 
     def note(self, event: SocketEvent) -> None:
-        """Note the end of a connection, or of a dial without an answer."""
+        """Record the end of a connection, or of a dial without an answer."""
         log, port, seen = self.connection_log, event.name.name, event.seen
         # The hooks don't see whether the answer was complete.
         is_plain = seen.result is Result.SERVED and seen.received > 0
@@ -69,7 +69,7 @@ class Records:
             log.write(_facts(event), lambda: seen.frontend)
 
     def leave_out(self, prefixes: Collection[str], count: int) -> None:
-        """Note ends of connections that didn't fit into the BPF programs' ring."""
+        """Count ends of connections that didn't fit into the BPF programs' ring."""
         self._ring.leave_out(prefixes, count)
 
 

@@ -221,7 +221,7 @@ class Reports:
             self._failing.pop((name, endpoint), None)
 
     def _follow(self, name: PortKey, change: _Change, since: float, now: float) -> _Growth:
-        """Note the counters of an endpoint, and return the changes since the last check."""
+        """Record the counters of an endpoint, and return the changes since the last check."""
         endpoint, before, counts = change
         at = name, endpoint
         if counts is None:
