@@ -51,7 +51,7 @@ async def lacks_rights(client: ApiClient, what: str, namespace: str, words: str)
 
 
 def grant_command(user: str, namespace: str) -> str:
-    """Return the command that grants the role to a user; empty: the user's name is unknown."""
+    """Return the command that grants the role to a user; empty if the user's name is unknown."""
     if user.startswith(_SERVICE_ACCOUNT):
         name = user.removeprefix(_SERVICE_ACCOUNT)
         whom = f"--serviceaccount={name}"

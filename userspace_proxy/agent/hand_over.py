@@ -207,7 +207,7 @@ def answer_requests(
 
 
 def worker_label(options: Options) -> str | None:
-    """Return the label by which the next process finds workers; None: they end with this one."""
+    """Return the label by which the next process finds workers; None if they end with this one."""
     return None if options.hand_over is None else proxy_label(options.proxy_name or "")
 
 

@@ -112,7 +112,7 @@ def running_proxies() -> dict[str, int]:
 def connect_to_holder(
     proxy_name: str | None, within_s: float = _ROOM_S
 ) -> tuple[Prover, int] | None:
-    """Return a connection to the lock's holder, and its pid; None: there is no holder.
+    """Return a connection to the lock's holder, and its pid; None if there is no holder.
 
     The pid is 0 if its PID namespace isn't visible from here.
 

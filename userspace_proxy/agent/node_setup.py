@@ -121,7 +121,7 @@ def steering_checks(
 
 
 def hook_options(options: Options) -> HookOptions | None:
-    """Return how to translate connect(); None: don't."""
+    """Return how to translate connect(); None if it isn't translated."""
     if options.socket_lb == "off":
         return None
     is_required, host_only = options.socket_lb == "required", options.socket_lb_host_only

@@ -154,7 +154,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
 async def _make_way(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers
 ) -> TakenOver | None:
-    """Ask the running proxy to hand over, if wanted; None: not wanted, or no proxy runs."""
+    """Ask the running proxy to hand over; None if that isn't wanted, or no proxy runs."""
     if not settings.take_over or settings.steering == "none":
         return None
     # Checks that don't need the node should fail before the running proxy hands it over.

@@ -62,7 +62,7 @@ class Traits:
     is_of_pods: bool = False
     """The pods' own state shows more."""
     kubectl: str = ""
-    """Arguments of the ``kubectl`` command that shows more; empty: gets the pod by its address."""
+    """Arguments of the ``kubectl`` command that shows more; empty to get the pod by its address."""
     kubectl_of_pod: str = ""
     """The arguments if the pod's name is known."""
     on_node: str = ""
@@ -227,7 +227,7 @@ DIAL_CAUSES = (*(one for one in CauseCode if one.traits.is_dial and one is not _
 Param: TypeAlias = str | int | float | bool | tuple[str, ...]
 """A parameter: anything that JSON can express, so that another process can read it."""
 Text: TypeAlias = str | Callable[..., str]
-"""A template with parameters' names, or a function of the parameters; empty: no text."""
+"""A template with parameters' names, or a function of the parameters; empty if there is no text."""
 P = ParamSpec("P")
 
 
@@ -286,17 +286,17 @@ class CauseRow(Generic[P]):
     is_predicate: bool = False
     """The sentence begins with the object, so ``words``, ``past`` and ``short`` omit it."""
     past: Text = ""
-    """The sentence in the past tense; empty: unchanged."""
+    """The sentence in the past tense; empty if it is the same."""
     short: Text = ""
-    """The sentence without suspected reasons; empty: the whole sentence."""
+    """The sentence without suspected reasons; empty if it is the whole sentence."""
     hint: Text = ""
     """The remedy; empty if the sentence already contains it."""
     command: Text = ""
-    """The remedy as arguments of ``kubectl``; empty: ``hint``."""
+    """The remedy as arguments of ``kubectl``; empty if ``hint`` is used."""
     outside: Text = ""
     """The remedy for an endpoint by name, which isn't a pod: ``{host}``, ``{ip}``."""
     at_times: Text = ""
-    """The remedy if other clients are answered; empty: unchanged."""
+    """The remedy if other clients are answered; empty if it is the same."""
     at_times_outside: Text = ""
     """The remedy for an endpoint by name that answers other clients."""
     is_of_slices: bool = False
@@ -304,12 +304,12 @@ class CauseRow(Generic[P]):
     is_of_host: bool = False
     """All endpoints on an unreachable host have this cause."""
     kubectl: str = ""
-    """Arguments of the ``kubectl`` command that shows more; empty: those of the code."""
+    """Arguments of the ``kubectl`` command that shows more; empty to use the code's arguments."""
     shared: Sequence[str] | None = None
     """The parameters that identify the cause across Services. None: a cause about an endpoint is
     identified by the endpoint, and any other cause belongs to its Service."""
     name: str = ""
-    """The key; empty: the function's name."""
+    """The key; empty to use the function's name."""
 
     @cached_property
     def key(self) -> str:
@@ -322,7 +322,7 @@ class CauseRow(Generic[P]):
 
     @cached_property
     def places(self) -> Sequence[int] | None:
-        """The positions of the ``shared`` parameters; None: the cause belongs to its Service."""
+        """The positions of the ``shared`` parameters; None if the cause belongs to its Service."""
         names = self._parameters.names
         if self.shared is not None:
             return [names.index(name) for name in self.shared]
@@ -420,7 +420,7 @@ class Cause:
 
     @property
     def shared(self) -> tuple[object, ...] | None:
-        """The cause's identity across Services; None: it belongs to its Service.
+        """The cause's identity across Services; None if the cause belongs to its Service.
 
         A cause about an endpoint is identified by its code and the endpoint's address.
         """

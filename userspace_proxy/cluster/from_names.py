@@ -277,7 +277,7 @@ class _GuardedSteps:
         """The Services for which a step raised an exception, with its text and place."""
 
     def attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
-        """Return the result of a step; None: it raised an exception."""
+        """Return the result of a step; None if it raised an exception."""
         try:
             return step(value)
         except Exception as exc:  # noqa: BLE001 - the other Services must go on

@@ -85,7 +85,7 @@ class ClauseRow(Generic[P]):
     hint: str | Callable[..., str] = ""
     """The remedy, if no cause determines one."""
     planned: Callable[..., str] | None = None
-    """Returns the text for a plan; None: the same text."""
+    """Returns the text for a plan; None if the text is the same."""
     is_dated: bool = False
     """The clause is about a moment, and its age is shown."""
     states: bool = True

@@ -37,7 +37,7 @@ class PathView(NamedTuple):
     not_offloaded: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends that aren't translated at connect(), and why."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; None: they do, or none came recently."""
+    """Why clients on the kernel path get no answer; None if they do, or none connected recently."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
         """Return the view after a path took effect, unless it was in effect before."""

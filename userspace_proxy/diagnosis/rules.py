@@ -84,7 +84,7 @@ class Case:
         """The causes of failing endpoints, in the endpoints' order."""
         codes = {e.cause.code if e.cause is not None else None for e in self.failing}
         self.only_code = next(iter(codes)) if len(codes) == 1 else None
-        """The code that all failing endpoints share; None: the codes differ, or are unknown."""
+        """The code that all failing endpoints share; None if the codes differ, or are unknown."""
         self.are_silent = all(code and code.traits.is_unanswered for code in codes)
         """Whether all failing endpoints are silent: an observation unless others are answered."""
         self.are_past = all(e.is_past for e in self.failing)

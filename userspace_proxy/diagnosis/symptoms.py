@@ -51,12 +51,12 @@ class Symptom:
     name: str
     """The counter's field."""
     how: str = ""
-    """How such connections failed, in brackets after a sum; empty: they didn't fail."""
+    """How such connections failed, in brackets after a sum; empty if they didn't fail."""
     share: float = SILENT_SHARE
     """Minimum share of all connections to report. ``SHARE``: the reason can only be an endpoint, or
     the lack of one. Flows without an answer count like connections that clients leave."""
     find: Callable[[Endpoints], _Failures] | None = None
-    """Yields each endpoint's last such failure; None: no endpoint is to blame."""
+    """Yields each endpoint's last such failure; None if no endpoint is to blame."""
     cause: Callable[[EndpointVerdict, Streak], Cause] | None = None
     """Returns the cause of such a failure."""
 

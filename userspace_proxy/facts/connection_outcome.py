@@ -72,7 +72,7 @@ class EndFacts(NamedTuple):
     answers_others: bool = False
     """The endpoint has answered other connections, so its protocol has answers."""
     lost: Failure | None = None
-    """The side whose packets were lost; None: no packets were lost."""
+    """The side whose packets were lost; None if no packets were lost."""
 
 
 def classify(end: EndFacts) -> Failure | None:

@@ -286,7 +286,7 @@ _NEVER = -math.inf
 
 
 class TakenCounts(NamedTuple):
-    """Counts for all clients of one Service port together; None: nothing was counted."""
+    """Counts for all clients of one Service port together; None if nothing was counted."""
 
     counters: GroupCounters | None
     connect_times: Durations | None

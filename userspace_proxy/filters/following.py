@@ -57,9 +57,9 @@ class Drop(NamedTuple):
     """The base chain."""
     place: Chain
     rule: Step | None
-    """The rule; None: the policy."""
+    """The rule; None for the chain's policy."""
     whose: str = ""
-    """The affected packets' clients, as the end of a sentence; empty: all clients."""
+    """The affected packets' clients, as the end of a sentence; empty for all clients."""
 
     def __str__(self) -> str:
         if self.rule is None:

@@ -37,7 +37,7 @@ def nat_tables(nft: Tables) -> Tables:
 
 
 def find_kube_proxy(nft: Tables, legacy_nat: Tables, links: Collection[str]) -> tuple[str, ...]:
-    """Describe where kube-proxy's rules are; empty: nowhere.
+    """Describe where kube-proxy's rules are; empty if there are none.
 
     Args:
         links: The names of the interfaces.

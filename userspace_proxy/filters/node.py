@@ -44,7 +44,7 @@ class Firewall:
     hint: str
     """Commands or a setting that admit all dropped packets."""
     family: IPFamily | None = None
-    """The packets' family; None: both."""
+    """The packets' family; None for both."""
 
 
 def find_firewalls(

@@ -36,13 +36,13 @@ class FirstPacket(NamedTuple):
     is_answer: bool = False
     """Whether it is an answer from the dialled address, to an unprivileged port of this node."""
     link: PodLink | None = None
-    """The incoming link, with source networks behind it; None: that of any client."""
+    """The incoming link, with source networks behind it; None if it may be any client's link."""
     is_other: bool = False
     """Whether the packet's source is an address that no rule names."""
     is_forwarded: bool = False
     """Whether the kernel has translated it, and forwards it."""
     way_out: PodLink | None = None
-    """The outgoing link; None: unknown."""
+    """The outgoing link; None if unknown."""
     is_tracked: bool = True
     """Whether the packet has passed connection tracking; otherwise its state is unknown."""
 
@@ -97,7 +97,7 @@ def _any_of(results: Iterable[bool | None]) -> bool | None:
 
 
 def _has_any(match: Match, packet: FirstPacket) -> bool | None:
-    """Return whether a match's networks contain an address that isn't known; None: they may."""
+    """Return whether a match's networks contain an address that isn't known; None if they may."""
     is_whole = match.versions.get(packet.frontend.family)
     return False if is_whole is None else is_whole or None
 

@@ -82,8 +82,8 @@ class Change(NamedTuple):
     """The new target port; None if this proxy no longer steers the frontend."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
     """Endpoints to which the rule may also point, or pointed if the frontend isn't steered now,
-    each with the networks of the clients that may use them; None: all. The first entry that admits
-    a client counts."""
+    each with the networks of the clients that may use them; None for all. The first entry that
+    admits a client counts."""
     here: Set[bytes] = frozenset()
     """The packed addresses of this node: an entry that points to the port on another address is
     useless. Empty if they are unknown."""

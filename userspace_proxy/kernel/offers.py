@@ -43,7 +43,7 @@ class Need(NamedTuple):
     """The consequences of a missing kernel part."""
 
     fails: str
-    """Features that don't work without it; empty: none yet."""
+    """Features that don't work without it; empty if there are none yet."""
     instead: str
     """The alternative that is used, or available."""
     brings: str
@@ -51,7 +51,7 @@ class Need(NamedTuple):
     within: str = ""
     """The part that this one depends on."""
     trial: Ask | None = None
-    """How the part is tried; None: by ``nft_probes`` or ``trials``."""
+    """How the part is tried; None if ``nft_probes`` or ``trials`` try it."""
 
 
 SOCKET_MATCH = "legacy socket match"

@@ -54,7 +54,7 @@ class PortHolder(NamedTuple):
     name: str
     """The program's name; empty if the process ended meanwhile."""
     pid: int = 0
-    """The process ID; 0: not found, as the name explains."""
+    """The process ID; 0 if it wasn't found; ``name`` explains why."""
 
     def __str__(self) -> str:
         """Return ``nginx (pid 812)``."""

@@ -57,7 +57,7 @@ class PortClaim:
     created: str
     """The Service's creation timestamp."""
     admits: tuple[str, ...] | None = None
-    """The Service's source ranges in this family; None: all clients are admitted."""
+    """The Service's source ranges in this family; None if all clients are admitted."""
     notes: tuple[Cause, ...] = ()
 
 
@@ -246,7 +246,7 @@ def _scope(service: Service, side: Side) -> Scope:
 
 
 def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, ...] | None:
-    """Return the source ranges of a family; None: all clients are admitted.
+    """Return the source ranges of a family; None if all clients are admitted.
 
     As in kube-proxy, ranges of one family don't restrict the other.
 

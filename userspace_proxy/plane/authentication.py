@@ -118,7 +118,7 @@ class _Guest:
     """A connected process."""
 
     pid: int
-    """The process ID; 0: the process isn't visible from here."""
+    """The process ID; 0 if the process isn't visible from here."""
     since: float
     deadline: asyncio.TimerHandle
     challenge: socket.socket | None

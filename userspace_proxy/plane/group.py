@@ -65,7 +65,7 @@ class GroupUpdate:
     group: int
     key: PortKey
     old: Serving | None
-    """The worker's current copy; None: the worker doesn't have the group."""
+    """The worker's current copy; None if the worker doesn't have the group."""
     new: Serving
 
     def message(self) -> OpenGroup | ChangeGroup:
@@ -325,7 +325,7 @@ class Group(CounterTable):
         self._obstacles = _with(self._obstacles, key, obstacle)
 
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
-        """Return the known obstacle to an endpoint's packets or answers; None: none."""
+        """Return the known obstacle to an endpoint's packets or answers; None if none is known."""
         if not self._obstacles:
             # Cost: the usual case, for each endpoint of a view.
             return None

@@ -300,7 +300,7 @@ class Answer(NamedTuple):
     listeners: dict[Hashable, Listener]
     """The open listeners; a listener that can't serve refuses."""
     errors: dict[Hashable, ListenError | None]
-    """Why other listeners aren't open, or refuse; None: no address was left to try."""
+    """Why other listeners aren't open, or refuse clients; None if no address was left to try."""
 
 
 class Listener:

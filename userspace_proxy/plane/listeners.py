@@ -81,8 +81,7 @@ class Listeners:
                     listener.sockets.admit(serving.admits)
 
     def follow(self, group: Group, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Open missing listeners, take over those of other groups, and apply the group's
-        ``Serving``.
+        """Open missing listeners, take over those of other groups, and apply the ``Serving``.
 
         Call it after :meth:`prepare`, when workers have the group. A listener that can't serve
         refuses. An unwanted listener follows, too, until :meth:`close_unwanted`.

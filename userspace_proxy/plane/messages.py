@@ -306,7 +306,7 @@ class Counted(_Message):
     """The answer to a :class:`Report`, or one part of it."""
 
     number: int
-    """The report's number, which also answers earlier reports; 0: more parts follow."""
+    """The report's number, which also answers earlier reports; 0 if more parts follow."""
     groups: list[GroupReport]
     status: Status
 

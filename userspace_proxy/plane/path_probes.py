@@ -22,7 +22,7 @@ from ..model.failures import SHORTAGES
 from .probe_schedule import ProbeSchedule
 
 Note = Callable[[SocketAddress, DialFailure | None], None]
-"""Takes an endpoint and the failure of its probe; None: it answered."""
+"""Takes an endpoint and the failure of its probe; None if the endpoint answered."""
 
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512

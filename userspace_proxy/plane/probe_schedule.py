@@ -58,7 +58,7 @@ class _Probed:
     began_at: float | None = None
     """When the last probe began."""
     measured_s: float = 0.0
-    """Seconds between the last two probes; 0: there weren't two, or the last one failed."""
+    """Seconds between the last two probes; 0 if there weren't two, or the last one failed."""
 
 
 class ProbeSchedule:
@@ -104,7 +104,7 @@ class ProbeSchedule:
 
     @property
     def interval_s(self) -> float:
-        """Average seconds between the last two probes of an answering endpoint; 0: unknown."""
+        """Average seconds between the last two probes of an answering endpoint; 0 if unknown."""
         return self._measured_s / self._measured if self._measured else 0.0
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
@@ -179,13 +179,13 @@ class ProbeSchedule:
         heapq.heappush(self._heap, (known.at, endpoint))
 
     def next_at(self, now: float) -> float | None:
-        """Return when to call :meth:`take` again; None: no endpoint waits for a probe."""
+        """Return when to call :meth:`take` again; None if no endpoint waits for a probe."""
         if self._queues:
             return now + GAP_S
         return max(self._heap[0][0], now + GAP_S) if self._heap else None
 
     def _next_service(self, namespace: str, room: int) -> ServiceKey | None:
-        """Return the namespace's Service whose turn it is; None: all have used up their shares."""
+        """Return the namespace's Service whose turn it is; None if all have used their shares."""
         left = room - self._under_way[namespace]
         services = self._queues[namespace]
         for _ in range(len(services) if left > 0 else 0):

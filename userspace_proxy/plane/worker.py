@@ -112,7 +112,8 @@ class Worker:
         self._slices: Iterator[None] | None = None
         """The remaining slices of the current report."""
         self._asked = 0
-        """The last report requested meanwhile, which answers all requests; 0: none."""
+        """The last report requested while one is being sent, which answers all requests; 0 if none
+        was."""
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Preserve: lambda message: dataplane.preserve(

@@ -117,7 +117,7 @@ class WorkerMain:
         self._dropped_lines = 0
         """Log lines dropped since the last line was sent."""
         self._worker_socket: socket.socket | None = None
-        """The socket to which the next control process connects; None: none is expected."""
+        """The socket to which the next control process connects; None if none is expected."""
         self._name_proofs: list[_socket.socket] = []
         """Sockets that prove to that process that a control process opened this one."""
         self._orphan_timer: asyncio.TimerHandle | None = None

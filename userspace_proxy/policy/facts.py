@@ -25,7 +25,7 @@ class NodeFacts:
 
     node_name: str = ""
     proxy_name: str | None = None
-    """``--service-proxy-name``; None: only Services without that label are served."""
+    """``--service-proxy-name``; None if only Services without that label are served."""
     allow_loopback_endpoints: bool = False
     """Accept endpoints on 127.0.0.0/8 and ::1; only for embedding."""
     allow_node_endpoints: bool = True
@@ -44,9 +44,9 @@ class NodeFacts:
     all_node_addresses: frozenset[str] = frozenset()
     """Addresses of this node, and of all Nodes that the source has read."""
     node_port_networks: tuple[str, ...] = ()
-    """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty: all."""
+    """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty for all."""
     external_ip_networks: tuple[str, ...] = ()
-    """``--allow-external-ips``; empty: no external IP is served (CVE-2020-8554)."""
+    """``--allow-external-ips``; empty if no external IP is served (CVE-2020-8554)."""
     api_server_addresses: tuple[str, ...] = ()
     """Addresses of the API servers, which are never external IPs."""
     cluster_networks: tuple[str, ...] = ()

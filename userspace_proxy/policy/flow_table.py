@@ -65,7 +65,7 @@ class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
 
 
 class FlowTable(Generic[F]):
-    """The flows of one data plane; ``idle_s`` is for both classes; None: conntrack's two."""
+    """The flows of one data plane; ``idle_s`` is for both classes; None uses conntrack's two."""
 
     def __init__(self, max_flows: int, idle_s: float | None = None) -> None:
         self.max_flows = max_flows

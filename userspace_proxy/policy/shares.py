@@ -102,7 +102,7 @@ def network_of(client_ip: str) -> bytes | None:
 
 
 def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Eviction[H] | None:
-    """Choose the connections to reset for a new one of a Service port; None: it must wait."""
+    """Choose the connections to reset for a new one of a Service port; None if it must wait."""
     if not connections:
         return None
     batch, share = _batch(len(connections)), client_share(len(connections))

@@ -48,9 +48,9 @@ class Happening:
     note: str
     """One sentence, which replaces an earlier note with the same reason and object."""
     service: ServiceKey | None = None
-    """The object of the Event; None: this node."""
+    """The object of the Event; None for this node."""
     is_warning: bool = True
-    """Whether operators should investigate; False: it is part of normal operation."""
+    """Whether operators should investigate; False if it is part of normal operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,11 @@ class Lease:
 
     name: str
     holder: str = ""
-    """The proxy that holds it; empty: no proxy."""
+    """The proxy that holds it; empty for no proxy."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Annotations of this proxy, without their domain."""
     version: str = ""
-    """The Lease's resourceVersion; empty: no Lease exists yet."""
+    """The Lease's resourceVersion; empty if no Lease exists yet."""
 
 
 class Leases(abc.ABC):
@@ -181,7 +181,7 @@ class Source(abc.ABC):
         return ScaleDown(reason=f"{workload} can't be scaled: Services are read from {self.kind}")
 
     def leases(self, node_name: str, prefix: str) -> Leases | None:
-        """Return the Leases that the proxies of all nodes share; None: there is only one proxy.
+        """Return the Leases that the proxies of all nodes share; None if there is only one proxy.
 
         Args:
             prefix: The start of Lease names, if a node has several proxies.

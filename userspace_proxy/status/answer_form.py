@@ -48,7 +48,7 @@ class AnswerForm:
     also: frozenset[str] = frozenset()
     """Services, ``namespace/name``, that a summary contains anyway."""
     every_s: float | None = None
-    """The minimum interval of a stream's lines in seconds; None: one line per sample."""
+    """The minimum interval of a stream's lines in seconds; None for one line per sample."""
     is_gzip: bool = False
 
     @classmethod

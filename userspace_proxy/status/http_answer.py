@@ -58,9 +58,9 @@ class Bounds:
     """Limits on the bytes read from an answer."""
 
     wire: int = 16 << 20
-    """Bytes as they arrive; 0: unlimited, for a stream without an end."""
+    """Bytes as they arrive; 0 for no limit, as for a stream without an end."""
     body: int = ANSWER_BYTES
-    """Bytes after decompression; 0: unlimited."""
+    """Bytes after decompression; 0 for no limit."""
 
 
 class HttpAnswer:
@@ -76,7 +76,7 @@ class HttpAnswer:
         self._searched = 0
         """The number of bytes of the head that are known not to contain its end."""
         self._left: int | None = None
-        """Remaining bytes of Content-Length; None: the header is missing."""
+        """Remaining bytes of Content-Length; None if the header is missing."""
         self._gunzip: zlib._Decompress | None = None
         self._wire_bytes = self._body_bytes = 0
 

@@ -45,7 +45,7 @@ class Parts:
     at: str
     """The time of day at which its contents were read."""
     rows: tuple[str, ...] | None = None
-    """The ids of the rows, in order; None: a part contains them."""
+    """The ids of the rows, in order; None if a part contains them."""
 
     @property
     def markup(self) -> Mapping[str, Markup]:

@@ -37,7 +37,7 @@ class EndpointRow:
 
     endpoint: EndpointFacts
     level: Level | None
-    """The endpoint's level; None: this node leaves it out by design."""
+    """The endpoint's level; None if this node leaves it out by design."""
     state: str
     share: int
     """The endpoint's percentage of the Service port's connections."""

@@ -121,7 +121,7 @@ class Row:
     nodes: str = ""
     """The number of nodes on which it is ok, and the number of all its nodes."""
     is_folded: bool | None = None
-    """Whether the row is collapsed; None: it can't be expanded."""
+    """Whether the row is collapsed; None if it can't be expanded."""
     detail: object = None
     """The details that ``detail.html`` shows; None while the row is collapsed."""
 

@@ -227,7 +227,7 @@ class TopRow(NamedTuple):
     """The number of endpoints that serve it, or of nodes on which it is served."""
     open: int
     rates: Figures | None
-    """The rates; None: there are none yet."""
+    """The rates; None if there are none yet."""
 
 
 def top_lines(served: str, top: Iterable[TopRow], columns: int, *, more: int) -> Iterator[str]:

@@ -36,7 +36,8 @@ class Event:
     """Connections of the Service port that were saved during the event."""
     lasts: bool = False
     cause: object = None
-    """The cause that Service ports share, compared by value; None: the event has its own cause."""
+    """The cause that Service ports share, compared by value; None if the event has its own
+    cause."""
 
     @property
     def text(self) -> str:

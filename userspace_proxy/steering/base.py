@@ -52,7 +52,7 @@ class EndpointChoice(NamedTuple):
     endpoints: tuple[SocketAddress, ...]
     """At least one endpoint. All are equally likely, so a repeated endpoint counts twice."""
     networks: tuple[str, ...] | None = None
-    """The networks of these clients; None: all clients."""
+    """The networks of these clients; None for all clients."""
 
 
 class Affinity(NamedTuple):

@@ -40,7 +40,7 @@ from .names import is_own_table
 
 Ports = dict[Frontend, int]
 Affected = Mapping[Frontend, int | None]
-"""The ports of some frontends; None: the frontend isn't steered."""
+"""The ports of some frontends; None if the frontend isn't steered."""
 
 # The number of ports whose former frontends are kept: a port that was freed is used last, so only
 # those of a range that is nearly used up are used again before a client stops sending its SYN.
@@ -197,7 +197,7 @@ class NatProgrammer(Programmer):
             del self._left[next(iter(self._left))]
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
-        """Record ports to which frontends have pointed, perhaps several each; None: anywhere."""
+        """Record ports to which frontends have pointed, perhaps several each; None if anywhere."""
         for frontend, port in led:
             known = self._stale.get(frontend, frozenset())
             self._stale[frontend] = known if port is None else known | {port}
@@ -228,7 +228,7 @@ class NatProgrammer(Programmer):
         return ()
 
     def _may_stay_at(self, frontend: Frontend) -> int | None:
-        """Return the port to which entries of a frontend may lead; None: it isn't steered.
+        """Return the port to which entries of a frontend may point; None if it isn't steered.
 
         Entries to the refuse port are of clients that were refused; if there are endpoints now,
         these clients may have one.

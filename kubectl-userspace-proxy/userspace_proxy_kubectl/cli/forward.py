@@ -110,7 +110,7 @@ def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[Service
 
 
 def wanted_address(given: Given) -> str:
-    """Return the common address of all Services; empty: each has its own.
+    """Return the common address of all Services; empty if each has its own.
 
     Raises:
         ConfigError: It isn't a loopback address.

@@ -56,7 +56,7 @@ class NotForwarded(NamedTuple):
 
     service: ServiceKey
     port: str
-    """The port, such as ``53/UDP``; empty: the whole Service."""
+    """The port, such as ``53/UDP``; empty for the whole Service."""
     reason: str
 
 
@@ -117,7 +117,7 @@ class Forwardable:
         return self._store.snapshot()
 
     def second_port(self, frontend: Frontend) -> int:
-        """Return the port that replaces one this program lacks privileges for; 0: none."""
+        """Return the port that replaces a privileged one; 0 if none does."""
         port = frontend.port + _UNPRIVILEGED
         is_taken = any(port in one for one in self._numbers.get(frontend.ip, {}).values())
         return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0

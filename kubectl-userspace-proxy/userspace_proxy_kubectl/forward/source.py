@@ -56,7 +56,7 @@ class ForwardSource(Source):
         self._credentials = Credentials(kubeconfig=kubeconfig, master=master)
         self._credentials.check()
         self.namespace = namespace
-        """The namespace to read; empty: all."""
+        """The namespace to read; empty for all."""
         self.location = self._credentials.location
         self.published = asyncio.Event()
         """Set at each change of the Services."""

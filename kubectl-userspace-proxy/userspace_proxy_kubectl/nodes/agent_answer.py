@@ -69,6 +69,6 @@ class AllNodes:
     """Whether the cluster's Nodes could be listed; otherwise nodes without an agent are unknown."""
     digests: Mapping[str, str] | None = None
     """The digest of each Service's plan, ``namespace/name``, that this machine computed from the
-    API server's objects; None: not computed yet, or not permitted."""
+    API server's objects; None if not computed yet, or not permitted."""
     planned_at: float = 0.0
     """This machine's Unix time at which these objects were read."""

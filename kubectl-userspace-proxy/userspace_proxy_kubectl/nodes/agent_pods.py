@@ -46,7 +46,7 @@ class AgentPod:
     is_ready: bool = False
     is_ending: bool = False
     serves_name: str = ""
-    """The name of the Services that a canary serves; empty: Services without a name."""
+    """The Service name that a canary serves; empty if it serves Services without a name."""
     takes_over: bool = False
     """Whether the pod has the flag of the chart's agents."""
     reason: str = ""

@@ -52,11 +52,12 @@ class Where:
 
     namespace: str = NAMESPACE
     selector: str = ""
-    """The pods' labels; empty: the chart's labels."""
+    """The pods' labels; empty for the chart's labels."""
     nodes: frozenset[str] = frozenset()
-    """The nodes whose agents are requested; empty: all nodes."""
+    """The nodes whose agents are requested; empty for all nodes."""
     name: str = ""
-    """Of several agents on a node, choose the one for Services of this name; empty: of no name."""
+    """Of several agents on a node, the one for Services with this name; empty for the one for
+    Services without a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class FoundAgents:
     agents: Mapping[str, tuple[AgentPod, ...]] = field(default_factory=dict)
     """Each node's pods, the one to ask first; includes pods that don't run."""
     nodes: Mapping[str, NodeState] | None = None
-    """All Nodes; None: they can't be listed."""
+    """All Nodes; None if they can't be listed."""
     placements: tuple[Placement, ...] = ()
     """The nodes that the DaemonSets target."""
 

@@ -49,7 +49,7 @@ class MergedEndpoint:
 
     address: str
     host: str
-    """The DNS name by which it was found; empty: it is an address."""
+    """The DNS name by which it was found; empty if it is an address."""
     pod: str
     """The pod's name; empty if unknown."""
     node: str
@@ -68,7 +68,7 @@ class MergedEndpoint:
 
     @property
     def level(self) -> Level | None:
-        """How well it serves; None: as far as is known, it answers no node and fails for none."""
+        """How well it serves; None if it isn't known to answer or fail for any node."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         return Level.OK if self.answered else None
@@ -97,13 +97,13 @@ def extent_of(
 
 
 def last_answer(endpoint: EndpointFacts) -> float:
-    """Return when an endpoint last answered a node; 0: never, or it has a cause."""
+    """Return when an endpoint last answered a node; 0 if it never did, or has a cause."""
     has_answered = endpoint.has_sent and endpoint.cause is None
     return max(endpoint.answered_at, endpoint.sent_at, 1.0) if has_answered else 0.0
 
 
 def current_cause(endpoint: EndpointFacts) -> Cause | None:
-    """Return an endpoint's present cause; None: it is past, or the endpoint isn't used."""
+    """Return an endpoint's present cause; None if the cause is past, or the endpoint isn't used."""
     return endpoint.cause if endpoint.is_usable and not endpoint.is_past else None
 
 

@@ -56,13 +56,14 @@ class NodeFinding:
     level: Level
     cause: Cause
     nodes: tuple[str, ...] = ()
-    """The nodes concerned, by name; empty: this tool's machine."""
+    """The nodes concerned, by name; empty for this tool's machine."""
     services: tuple[str, ...] = ()
     """The Services concerned, by name; empty if none."""
 
 
 class OtherSetting(NamedTuple):
-    """A setting that differs from most nodes'; values are strings or JSON; empty: the default."""
+    """A setting that most nodes have differently; values are strings or JSON; empty for the
+    default."""
 
     here: str
     usual: str

@@ -123,7 +123,7 @@ class MergedPort:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None: a neutral mark.
+        """The level for all readers, or None for a neutral mark.
 
         It is neutral if no node's clients are known to be answered, or some aren't.
         """
@@ -186,13 +186,13 @@ class Merged:
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
     namespace: str = ""
-    """The only namespace; empty: all, or another selection."""
+    """The only namespace; empty for all, or another selection."""
     unhealthy_elsewhere: int = 0
     """The number of other namespaces' Services that need attention."""
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None: no fault, but nothing known to be healthy either."""
+        """The level for all readers; None if nothing is faulty, but nothing known to be healthy."""
         if self.level is not Level.OK or not self.ports:
             return self.level
         return mark_of(self.ports, more=self.healthy)

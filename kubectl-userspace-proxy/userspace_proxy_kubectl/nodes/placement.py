@@ -51,7 +51,7 @@ class Placement:
     terms: tuple[WireAffinityTerm, ...] = ()
     """The terms of the required node affinity; may be empty."""
     wanted: int | None = None
-    """The number of nodes as counted by its controller; None: unknown."""
+    """The number of nodes as counted by its controller; None if unknown."""
 
     def includes(self, node: NodeState) -> bool:
         """Return whether a node should have a pod."""

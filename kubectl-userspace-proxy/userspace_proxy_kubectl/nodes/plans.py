@@ -71,11 +71,11 @@ class Plans:
         self.ready = asyncio.Event()
         """Set once there are digests, or there certainly won't be any."""
         self.planned_at = 0.0
-        """Unix time at which the digests were last computed; 0: there are none."""
+        """Unix time at which the digests were last computed; 0 if there are none."""
 
     @property
     def digests(self) -> Mapping[str, str] | None:
-        """Each Service's digest, by ``namespace/name``; None: there are none."""
+        """Each Service's digest, by ``namespace/name``; None if there are none."""
         if self._merged is None and self.planned_at:
             buckets = self._digests.buckets
             self._merged = {name: one for bucket in buckets for name, one in bucket.items()}

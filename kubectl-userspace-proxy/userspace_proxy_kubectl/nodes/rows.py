@@ -40,23 +40,23 @@ class NodeRow:
     path: str = ""
     """The data path for Services that don't choose a path."""
     plan_age_s: float | None = None
-    """Seconds since the whole plan was last applied; None: never."""
+    """Seconds since the whole plan was last applied; None if it never was."""
     revision: int = 0
     """The applied revision, as counted by the agent."""
     behind: tuple[str, ...] | None = None
-    """Services that lag behind the API server; None: unknown."""
+    """Services that lag behind the API server; None if unknown."""
     ports: int = 0
     unhealthy: int = 0
     sums: Sums = NOTHING
     """The node's figures, including former Service ports."""
     cpu: float | None = None
-    """Cores used by the agent, in the last seconds or since its start; None: unknown."""
+    """Cores used by the agent, in the last seconds or since its start; None if unknown."""
     memory_bytes: int = 0
-    """Memory used by the agent; 0: unknown."""
+    """Memory used by the agent; 0 if unknown."""
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None: the node is healthy, some of its Services are not."""
+        """The level for all readers; None if the node is healthy, but some Services aren't."""
         return None if self.level is Level.OK and self.unhealthy else self.level
 
 

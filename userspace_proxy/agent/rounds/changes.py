@@ -53,7 +53,7 @@ class SyncCounters:
     last_done: float = 0.0
     waiting_since: float = 0.0
     """When the oldest change that isn't applied yet arrived, or, for a change of the node, its
-    first round began; 0: none waits. All three are monotonic seconds: the system's clock may be
+    first round began; 0 if none waits. All three are monotonic seconds: the system's clock may be
     set."""
     changes: ChangeCounts = NO_CHANGES
     """Changes that arrived since the start."""
@@ -95,7 +95,7 @@ class Progress:
         self._seen: Snapshot | None = None
         """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """When the first snapshot arrived since the present round began; 0: none did."""
+        """When the first snapshot since the present round began arrived; 0 if none has arrived."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 
@@ -137,7 +137,7 @@ class Progress:
         return True
 
     def begin(self) -> Batch | None:
-        """Begin a round, which ends with :meth:`end` or fails; None: there is no snapshot yet."""
+        """Begin a round, which ends with :meth:`end` or fails; None if there is no snapshot yet."""
         if self.latest is None:
             return None
         self._arrived = 0.0

@@ -71,7 +71,7 @@ class ListenerShares:
         self._waiting.put(key, 0)
 
     def next_waiting(self) -> PortKey | None:
-        """Return the Service port that gets the next listener; None: no port lacks one."""
+        """Return the Service port that gets the next listener; None if no port lacks one."""
         held, waiting = self._held, self._waiting
         if not waiting.services.total:
             return None

@@ -60,7 +60,7 @@ class NodePortReservations:
 
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket | None] = {}
-        """The sockets; None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
+        """The sockets; None if the proxy has a port that can't be bound (Rules 2 and 3)."""
         self._unbound: dict[NodePort, None] = {}
         """Ports that the proxy may use although they aren't bound; the last tried is last."""
         self._claimed: set[NodePort] = set()

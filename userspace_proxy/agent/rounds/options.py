@@ -32,11 +32,12 @@ class Options(PolicyOptions):
     """The network namespace was created for this proxy, so it may change all routes."""
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
-    """The number of processes that carry the traffic; None: the caller's event loop carries it."""
+    """The number of processes that carry the traffic; None if the caller's event loop carries
+    it."""
     socket_lb: Literal["off", "auto", "required"] = "off"
     """Translate connect() of this node's programs on the kernel path, where that works."""
     socket_lb_cgroup: str = ""
-    """Translate only for programs in this cgroup v2 directory; empty: for all."""
+    """Translate only for programs in this cgroup v2 directory, or for all if it is empty."""
     socket_lb_host_only: bool = False
     """Translate only for programs in this network namespace."""
     dialer: Dialer | None = None
@@ -48,11 +49,11 @@ class Options(PolicyOptions):
     min_sync_period_s: float = 0.0
     """Seconds between the beginnings of two rounds."""
     health: ListenAt | None = None
-    """The address of ``/healthz`` and ``/livez``; None: neither is served."""
+    """The address of ``/healthz`` and ``/livez``; None if neither is served."""
     ready_socket: str = ""
-    """The Unix socket that answers whether this process serves; empty: no socket."""
+    """The Unix socket that answers whether this process serves; empty for no socket."""
     admin: ListenAt | None = None
-    """The address of the page, ``/metrics`` and the JSON; None: they aren't served."""
+    """The address of the page, ``/metrics`` and the JSON; None if they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
     """The detail of ``/metrics`` beyond the sums of the node."""
     allow_endpoint_names: tuple[str, ...] = ()
@@ -63,18 +64,19 @@ class Options(PolicyOptions):
     allow_wake: bool = False
     """Scale workloads from zero while clients of their Services wait."""
     dns: tuple[str, int] | None = None
-    """The address of the DNS server for Services' names (port 0: any free port); None: no server.
+    """The address of the DNS server for Services' names (port 0: any free port); None for no
+    server.
     """
     dns_upstream: SocketAddress | None = None
-    """The DNS server for all other names; None: they are refused."""
+    """The DNS server for all other names; None if they are refused."""
     cluster_domain: str = CLUSTER_DOMAIN
     """The domain of Services' names."""
     state_dir: str = ""
-    """The folder for the last state; empty: the state isn't kept."""
+    """The folder for the last state; empty if the state isn't kept."""
     state_max_age_s: float = 86400.0
     """The maximum age of a last state that is served, in seconds."""
     write_addresses: WriteText | None = None
-    """Writes lines of JSON with each Service's address, and each change; None: not wanted."""
+    """Writes lines of JSON with each Service's address, and each change; None if not wanted."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
     given: str = ""

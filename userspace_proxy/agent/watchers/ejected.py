@@ -68,7 +68,7 @@ class _Ejected:
     serving: Serving | None = None
     """The last serving that listed the endpoint."""
     probed_for: ServiceKey | None = None
-    """The Service for which it is probed; None: it isn't probed."""
+    """The Service for which it is probed; None if it isn't probed."""
     asked_at: float = 0.0
     """Monotonic seconds when the kernel was last asked about it."""
     absent_at: float = 0.0
@@ -203,7 +203,7 @@ class EjectedEndpoints(Component):
         one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)
 
     def _dropped_by(self, group: Group, endpoint: SocketAddress) -> str:
-        """Return which chain drops this node's packets to an endpoint; empty: none."""
+        """Return which chain drops this node's packets to an endpoint; empty if none does."""
         served = self._served_ports.of_group(group)
         return (
             "" if served is None else self._steering.dropping_chain(endpoint, served.plan.protocol)

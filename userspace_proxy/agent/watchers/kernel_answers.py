@@ -86,7 +86,7 @@ AHEAD_MAX = 64
 """Connections that may begin between reading the counters and reading the entries."""
 
 Rules = Callable[[SocketAddress, Protocol], Firewall | None]
-"""Returns which chain drops packets forwarded to an endpoint; None: none certainly does."""
+"""Returns which chain drops packets forwarded to an endpoint; None if none certainly does."""
 
 
 @dataclass(slots=True, eq=False)

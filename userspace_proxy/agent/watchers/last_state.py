@@ -73,7 +73,7 @@ class LastState(Component):
         self._clock = clock
         self._pause = pause
         self._served_at = 0.0
-        """When the served last state was current; 0: none is served."""
+        """When the served last state was current; 0 if none is served."""
         self._kept: Snapshot | None = None
         """The snapshot that the file contains."""
         self._data = b""

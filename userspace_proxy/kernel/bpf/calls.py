@@ -83,7 +83,7 @@ class LinkInfo(NamedTuple):
     program: int
     """The id of the attached program."""
     cgroup: int
-    """The cgroup directory's inode; 0: the link was detached."""
+    """The cgroup directory's inode; 0 if the link was detached."""
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def user_of(client: SocketAddress, server: SocketAddress) -> int | None:
 
 
 def user_of_listener(name: bytes) -> int | None:
-    """Return the user of the Unix stream socket that listens on a name; None: there is none.
+    """Return the user of the Unix socket that listens on a name; None if no socket does.
 
     A socket keeps the user that opened it.
 

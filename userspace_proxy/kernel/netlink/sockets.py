@@ -305,7 +305,7 @@ class Events:
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
 
     def filter(self, program: Sequence[Instruction]) -> None:
-        """Replace the filter for relevant events; empty: all pass."""
+        """Replace the filter for relevant events; an empty one passes all events."""
         if program:
             attach(self._socket, SO_ATTACH_FILTER, program)
         else:

@@ -115,7 +115,7 @@ class ApiClient:
         """The proxy of ``_session``."""
         self._tls: ssl.SSLContext
         self._tls_files: Fingerprint | None = ()
-        """The certificate files of ``_tls``; None: load them again."""
+        """The certificate files of ``_tls``; None if they must be loaded again."""
         self._watches: set[ClientResponse] = set()
         self._watches_anew_at = -WATCHES_ANEW_S
         self._is_refused = False

@@ -97,7 +97,7 @@ class Correlator:
         return (series for _, series in order)
 
     def next_due_s(self, now: float) -> float | None:
-        """Return the seconds until a series is due; None: never."""
+        """Return the seconds until a series is due; None if none is."""
         owed = [series.not_before for series in self._series.values() if series.is_owed]
         return max(0.0, min(owed) - now) if owed else None
 

@@ -50,7 +50,7 @@ class KubeconfigFile(NamedTuple):
     folder: PurePath
     """The folder to which its paths are relative."""
     document: Document | None
-    """The file's content; None: the file is empty."""
+    """The file's content; None if the file is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class KubeUser:
     plugin: ExecPlugin | None = None
     """Used if there are no other credentials."""
     expires: float | None = None
-    """When the token expires, in seconds since 1970; None: unknown."""
+    """When the token expires, in seconds since 1970; None if unknown."""
     impersonation: tuple[tuple[str, str], ...] = ()
     """Impersonation headers."""
 

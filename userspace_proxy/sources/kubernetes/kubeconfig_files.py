@@ -52,7 +52,7 @@ def one_file(path: str) -> Kubeconfig | None:
 
 
 def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> Kubeconfig | None:
-    """Return the kubeconfigs that kubectl reads by default; None: there are none.
+    """Return the kubeconfigs that kubectl reads by default; None if there are none.
 
     Windows sets USERPROFILE and not HOME.
     """

@@ -46,7 +46,7 @@ class WebProxy:
     """A name, or an address without brackets."""
     port: int
     user: str | None
-    """User and password as in the URL; None: there are none."""
+    """User and password as in the URL; None if there are none."""
     origin: str
     """The origin of the setting: a variable, or a place in a kubeconfig."""
 
@@ -136,7 +136,7 @@ def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProx
 
 
 def read_proxy(text: str, origin: str) -> WebProxy | None:
-    """Parse a proxy's URL, with any scheme; None: it isn't a URL with a host."""
+    """Parse a proxy's URL, with any scheme; None if it isn't a URL with a host."""
     found = _URL.fullmatch(text)
     if found is None or not found["host"] or _NO_URL.search(text):
         return None

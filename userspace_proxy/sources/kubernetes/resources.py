@@ -164,7 +164,7 @@ SLICES = slices()
 
 
 def inside(resource: Resource, namespace: str) -> Resource:
-    """Restrict a resource to one namespace; empty: all."""
+    """Restrict a resource to one namespace; empty for all."""
     if not namespace:
         return resource
     start, _, name = resource.path.rpartition("/")

@@ -28,7 +28,7 @@ class Response:
     code: int
     body: bytes
     retry_after_s: float = 0.0
-    """Seconds to wait, as requested by the server; 0: it requests none."""
+    """Seconds to wait, as requested by the server; 0 if it requests none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class ManifestSource(Source):
         """Whether the last change was found without an event."""
         self._is_synced = False
         self._unread_since: float | None = None
-        """Since when files have been unreadable; None: all can be read."""
+        """Since when files have been unreadable; None if all can be read."""
         self._deafness = LoggedCondition[str](
             _log,
             "cannot watch manifests, polling them",

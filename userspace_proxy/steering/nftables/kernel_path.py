@@ -38,7 +38,7 @@ from .kernel_rules import (
 )
 
 KernelTargets = Mapping[Frontend, KernelTarget | None]
-"""The targets of some frontends; None: not on the kernel path."""
+"""The targets of some frontends; None if not on the kernel path."""
 
 
 def _names_of_chains(choosers: Mapping[Chooser, ChooserChain]) -> list[str]:
@@ -211,7 +211,7 @@ class KernelPath:
         return read_endpoints(listing.elements) if listing else {}
 
     def connections(self) -> dict[Frontend, int] | None:
-        """Return the number of connections to endpoints, by frontend; None: not counted.
+        """Return the number of connections to endpoints, by frontend; None if not counted.
 
         The numbers never decrease. Frontends are included from their first time on the kernel path,
         while they are steered.

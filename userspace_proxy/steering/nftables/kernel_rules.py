@@ -98,7 +98,7 @@ class Difference:
     pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = field(default_factory=dict)
     """Endpoint numbers in new choosers, by affinity name."""
     targets: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
-    """New targets; None: removed."""
+    """New targets; None if a frontend was removed."""
     counted: set[Frontend] = field(default_factory=set)
     """Frontends whose connections this change begins to count."""
     uncounted: set[Frontend] = field(default_factory=set)

@@ -114,7 +114,7 @@ class Shape(NamedTuple):
     refuse_port: int = 0
     """The target of refused frontends; 0 for none."""
     to_ip: str = ""
-    """The IPv4 address for DNAT in ``prerouting``; empty: the incoming interface's address."""
+    """The IPv4 address for DNAT in ``prerouting``; empty for the incoming interface's address."""
     checks_sockets: bool = True
     """Whether the kernel can look up sockets (nft_socket)."""
 

@@ -249,7 +249,7 @@ class DesiredHooks:
         return edits
 
     def change(self, affected: Mapping[Frontend, Target | None]) -> Edits:
-        """Accept new targets; None: a frontend is no longer steered."""
+        """Accept new targets; the target None means that a frontend is no longer steered."""
         edits = Edits()
         for frontend, target in affected.items():
             before = self._hooked.pop(frontend, None)
@@ -272,7 +272,7 @@ class DesiredHooks:
         return dict.fromkeys(map(number_key, list(self.at)), NO_COUNTS)
 
     def number_of(self, at: At) -> int | None:
-        """Return an endpoint's number; None: it has none."""
+        """Return an endpoint's number; None if it has none."""
         known = self._numbers.get(at)
         return None if known is None else known.number
 

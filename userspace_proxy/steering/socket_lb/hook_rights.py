@@ -43,7 +43,7 @@ class HookRights:
     capabilities: int
     """The capabilities, one bit each."""
     locked_max: int | None = None
-    """The maximum size of this process's maps in bytes; None: limited only by memory."""
+    """The maximum size of this process's maps in bytes; None if only memory limits it."""
     cgroup: Path | None = None
     """The cgroup v2 directory to which programs are attached."""
     names: Path | None = None
@@ -52,7 +52,7 @@ class HookRights:
     """Whether that mount is read-only."""
 
     def lack(self) -> Lack | None:
-        """Return the first missing requirement; None: programs can work."""
+        """Return the first missing requirement; None if programs can work."""
         return next(self._lacks(), None)
 
     def _lacks(self) -> Iterator[Lack]:
@@ -116,7 +116,7 @@ def _missing(capabilities: int) -> Iterator[str]:
 
 
 def _locked_max(capabilities: int) -> int | None:
-    """Return the maximum size of this process's maps in bytes; None: any number."""
+    """Return the maximum size of this process's maps in bytes; None if there is none."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if capabilities >> _CAP_SYS_RESOURCE & 1 or hard == resource.RLIM_INFINITY:
         return None

@@ -83,7 +83,7 @@ class HookOptions(NamedTuple):
     is_required: bool = False
     """Whether the start fails if hooks can't work; otherwise rules steer all clients."""
     cgroup: str = ""
-    """The cgroup v2 directory whose programs are covered; empty: the root, which covers all."""
+    """The cgroup v2 directory whose programs are covered; empty for the root, which covers all."""
     host_only: bool = False
     """Whether only programs in this network namespace are covered."""
 
@@ -181,7 +181,7 @@ class Hooks:
             self.change(leaving)
 
     def change(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Give some frontends new targets; None: no longer steered."""
+        """Give some frontends new targets; the target None means that it is no longer steered."""
         with self._noting_problems():
             if self._first is None:
                 self._write(self._desired.change(affected))

@@ -294,7 +294,7 @@ class _Mount(NamedTuple):
 
 
 def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
-    """Return the named directory, or the topmost one mounted as cgroup v2; None: none.
+    """Return the named directory, or the topmost one mounted as cgroup v2; None if there is none.
 
     Cgroup v2 may be mounted next to version 1, and in a container next to the container's own
     subtree. Source: proc_pid_mountinfo(5); cgroup_namespaces(7).
@@ -306,7 +306,7 @@ def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
 
 
 def find_bpffs(mounts: Path = _MOUNTS) -> Path | None:
-    """Return a mount of bpffs, preferably at its usual path; None: none is mounted."""
+    """Return a mount of bpffs, preferably at its usual path; None if none is mounted."""
     found = [mount.point for mount in _mounted(mounts) if mount.kind == "bpf"]
     return _BPFFS if _BPFFS in found else next(iter(found), None)
 

@@ -46,7 +46,7 @@ class FrontendValue(NamedTuple):
     """The number by which map keys identify the frontend's slots; below 2^32."""
     slots: int
     affinity: int = 0
-    """Frontends with the same number share affinity entries; 0: without affinity."""
+    """Frontends with the same number share affinity entries; 0 for no affinity."""
     timeout_s: int = 0
     """The timeout of session affinity."""
 
@@ -128,7 +128,8 @@ class EjectionScope(NamedTuple):
     endpoint: int
     """The endpoint's number; programs count the failed dials of a network namespace under 0."""
     netns: int = 0
-    """Cookie of the clients' network namespace; 0: all clients, by the control process."""
+    """Cookie of the clients' network namespace; 0 if the control process ejected it for all
+    clients."""
 
     def pack(self) -> bytes:
         return _PAIR.pack(*self)
@@ -162,7 +163,8 @@ class DialSettings(NamedTuple):
     host_only: int = 0
     """1: dials of other network namespaces aren't offloaded."""
     host_netns: int = 0
-    """The cookie of the namespace whose dials are offloaded; 0: the machine's first namespace."""
+    """The cookie of the namespace whose dials are offloaded; 0 for the machine's first
+    namespace."""
     observing: int = 0
     """1: the end of each connection is reported as an event."""
     next_number: int = 1

@@ -35,7 +35,7 @@ class HookedSteering(NftablesSteering):
     ) -> None:
         super().__init__(facts, kernel)
         self.hooks: Hooks | None = None
-        """The hooks in use; None: they don't work here, or no longer do."""
+        """The hooks in use; None if they don't work here, or no longer do."""
         self._options = options
         self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")

@@ -41,7 +41,7 @@ class Item:
     link: str = ""
     """The address of its page; empty without a page."""
     level: Level | None = None
-    """The level of its state; None: its state is unknown."""
+    """The level of its state; None if its state is unknown."""
     title: str = ""
     x: int = 0
     y: int = 0
@@ -66,7 +66,7 @@ class Line:
     calls: int
     """The number of connections; more make a thicker line."""
     level: Level | None = Level.OK
-    """The level of the calls; None: no call was tried."""
+    """The level of the calls; None if no call was tried."""
     title: str = ""
     path: str = ""
     """The SVG path of the line; empty until its items are placed."""

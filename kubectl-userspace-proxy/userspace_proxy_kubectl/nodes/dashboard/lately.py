@@ -88,11 +88,11 @@ class Lately:
         return self._history.has_rates
 
     def rates(self, key: MergedKey | None = None) -> Figures:
-        """Return the current rates of a Service port; None: of all ports together."""
+        """Return the current rates of a Service port; with key None, of all ports together."""
         return self._history.rates(key)
 
     def minute(self, key: MergedKey | None = None) -> Minute:
-        """Return the last minute of a Service port; None: of all ports together."""
+        """Return the last minute of a Service port; with key None, of all ports together."""
         curves = self._history.minute(key)
         found = added(
             one

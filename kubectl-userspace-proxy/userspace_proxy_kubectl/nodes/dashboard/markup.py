@@ -35,7 +35,7 @@ class PageHead:
     asked: Selection
     title: str
     mark: Level | None
-    """The level of the page's subject; None: a neutral mark."""
+    """The level of the page's subject; None for a neutral mark."""
     heading: str
     verdict: str
 

@@ -38,7 +38,7 @@ class AgentLog:
     agent: ForwardTarget
     text: str = ""
     problem: str = ""
-    """Why the log is missing or incomplete; empty: it is complete."""
+    """Why the log is missing or incomplete; empty if it is complete."""
 
 
 async def read_logs(client: ApiClient, agents: Sequence[ForwardTarget]) -> list[AgentLog]:

@@ -48,7 +48,7 @@ class ServiceObjects:
     """``namespace/name``."""
     items: Sequence[Mapping[str, Any]] = ()
     problem: str = ""
-    """Why something is missing; empty: it is complete."""
+    """Why something is missing; empty if it is complete."""
 
 
 async def read_objects(client: ApiClient, service: str) -> ServiceObjects:

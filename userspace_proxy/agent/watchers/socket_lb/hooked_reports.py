@@ -51,7 +51,7 @@ _NEVER_FAILED = _Failing()
 
 
 class _Change(NamedTuple):
-    """The counters of one endpoint at the last check, and now; None: not counted."""
+    """The counters of one endpoint at the last check, and now; None if they weren't counted."""
 
     endpoint: SocketAddress
     before: DialCounts
