@@ -97,11 +97,11 @@ def leave() -> NoReturn:
 
 
 def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = ()) -> NoReturn:
-    """Become a program that exits when the workers have ended.
+    """Become a program that exits when the workers have exited.
 
     Args:
-        connection: To the next process. If it ends without a report that it serves, this process
-            takes the node back. None: another process already serves the node.
+        connection: To the next process. If that process exits without a report that it serves, this
+            process takes the node back. None: another process already serves the node.
         arrived: Stop signals that have arrived; with any, this process doesn't take the node back.
 
     Raises:
@@ -203,7 +203,7 @@ async def start_while_workers_live(
         pause_s: Between two calls.
 
     Returns:
-        False: all workers have ended, or this process must stop.
+        False if all workers have exited, or this process must stop.
     """
     is_logged = False
     while not stop.is_set():

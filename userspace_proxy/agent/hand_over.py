@@ -90,7 +90,7 @@ class TakenOver:
                 connection.sendall(SERVES)
 
     def is_awaited(self) -> bool:
-        """Return whether the other process would take the node back if this process ended."""
+        """Return whether the other process would take the node back if this process exited."""
         if self._connection is None:
             return False
         try:

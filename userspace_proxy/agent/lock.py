@@ -50,7 +50,7 @@ class NodeLock:
         A process that only asks whether the lock is held has its answer from the kernel by then."""
 
     def take(self) -> None:
-        """Take the lock until :meth:`release`, or until this process ends.
+        """Take the lock until :meth:`release`, or until this process exits.
 
         Raises:
             LockHeld: Another proxy holds it; the message names its process.

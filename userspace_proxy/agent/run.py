@@ -204,7 +204,7 @@ def start_checks(
 
 
 def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Options:
-    """Return the options for a node that was taken over, or whose previous process has ended."""
+    """Return the options for a node that was taken over, or whose previous process has exited."""
     if taken is None:
         return replace(options, previous_drain_s=CRASH_DRAIN_S)
     return replace(

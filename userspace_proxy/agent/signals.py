@@ -27,7 +27,7 @@ _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
 # child and then its process group, 1 ms apart. A person needs longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
 # The number of timers that measure this time. On a busy machine one timer may be late by more than
-# the whole time; a signal that arrived meanwhile is handled before the next timer.
+# the whole time; a signal that arrived in that time is handled before the next timer.
 _STEPS = 3
 
 

@@ -175,7 +175,7 @@ def _dials_in_a_row(
     if obstacle:
         return seen(absent(address, obstacle), dials, clock)
     if dials.part.failure is Failure.REFUSED and dials.succeeded_at >= 0:
-        # A successful dial proves that the port was open, regardless of the connection's end.
+        # A successful dial proves that the port was open, however the connection ended.
         return seen(refuses(address, was_open=True), dials, clock)
     return seen(dial_cause(address, dials), dials, clock)
 

@@ -460,7 +460,7 @@ def comes_and_goes(case: Case) -> PortVerdict | None:
 
 
 def answers_are_late(case: Case) -> PortVerdict | None:
-    """Connections were saved late, or this proxy ended idle ones."""
+    """Connections were saved late, or this proxy closed idle ones."""
     late = many_saved_late(case.port) or many_idle(case.port)
     return None if late is None else _failed_lately(case.port, *_now(case.port), late)
 

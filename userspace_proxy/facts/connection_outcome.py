@@ -39,7 +39,7 @@ OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}
 """How long the client's last bytes must be unanswered to count, by whether it ends first."""
 _FULL_S = 3.0
 """An endpoint that resets data it hasn't read for this long was hung. Its client may have left
-meanwhile: the client's FIN waits behind the unread data."""
+before the reset: the client's FIN waits behind the unread data."""
 AT_END_S = 0.1
 """The maximum time between a client's FIN and the first byte that it triggers: a round trip, and a
 busy node's scheduling delay. A slow answer rarely comes that soon, and not each time."""

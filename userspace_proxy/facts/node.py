@@ -513,7 +513,7 @@ class PlanFacts(msgspec.Struct, frozen=True):
 
 
 class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
-    """All facts about one proxy at one moment. Counters grow until the process ends."""
+    """All facts about one proxy at one moment. Counters grow until the process exits."""
 
     now: float = 0.0
     """Unix time of the answer."""

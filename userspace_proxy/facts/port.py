@@ -359,8 +359,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def past_workers(self) -> int | None:
-        """Connections (flows) that the kernel sent to endpoints since the start; None if
-        unknown."""
+        """Connections (flows) that the kernel has sent to endpoints; None if unknown."""
         known = [n for n in (self.kernel_connections, self.socket_connections) if n is not None]
         return sum(known) if known else None
 

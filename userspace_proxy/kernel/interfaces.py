@@ -62,7 +62,7 @@ def _is_zero(setting: Path) -> bool:
     try:
         return setting.read_text(encoding="ascii").strip() == "0"
     except OSError:
-        # The node has no IPv6, or the interface was removed meanwhile.
+        # The node has no IPv6, or the interface was removed after it was listed.
         return False
 
 

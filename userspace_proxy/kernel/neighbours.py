@@ -74,5 +74,5 @@ def _name_of(link: int) -> str:
     try:
         return socket.if_indextoname(link)
     except OSError:
-        # The interface was removed meanwhile.
+        # The interface was removed after it was listed.
         return f"interface {link}"

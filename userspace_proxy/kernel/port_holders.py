@@ -52,7 +52,7 @@ class PortHolder(NamedTuple):
     """A process that has a socket."""
 
     name: str
-    """The program's name; empty if the process ended meanwhile."""
+    """The program's name; empty if the process has exited since the listing."""
     pid: int = 0
     """The process ID; 0 if it wasn't found; ``name`` explains why."""
 

@@ -50,7 +50,7 @@ ANSWER_S = 4.0
 # How long to wait before the next attempt after a worker has closed the connection; the second
 # applies once nothing waits for the worker.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
-# The time limit for an answer when this process ends; its own workers have as long to report that
+# The time limit for an answer when this process exits; its own workers have as long to report that
 # they have drained.
 LAST_ANSWER_S = 2.0
 # How long affinity entries may take to arrive after the sockets; a worker stops sending them
@@ -155,7 +155,7 @@ class PreviousWorkers:
             return [sock for _, sock in found]
         if min(by_index) >= 0 and max(by_index) < len(found) + self._late:
             return [by_index.get(index) for index in range(len(found) + self._late)]
-        # The other sockets were closed when their workers ended.
+        # The other sockets were closed when their workers exited.
         return [by_index[index] for index in order_left(by_index)]
 
     def take_entries(self, label: str) -> list[AffinityEntries]:
@@ -309,7 +309,7 @@ class _PreviousProcess:
             self._try_later()
             return
         except OSError:
-            # The worker has ended.
+            # The worker has exited.
             pass
         self._stop()
 

@@ -365,7 +365,7 @@ class Totals:
         self.counters = GroupCounters()
         self.endpoints = EndpointCounters()
         """Sums over all endpoints; ``GAUGES`` are meaningless, as they aren't corrected when a
-        worker ends."""
+        worker exits."""
         self.connect_times = Durations(TIMES_BOUNDS_S)
         self.first_byte_times = Durations(TIMES_BOUNDS_S)
 

@@ -20,7 +20,7 @@ class Link(Protocol):
         """The ID of the worker's process; 0 without a process."""
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
-        """Send a command; no effect if the worker has ended."""
+        """Send a command; no effect if the worker has exited."""
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:
         """Send the command that ``make`` returns on its turn; the order is kept."""

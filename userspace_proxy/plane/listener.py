@@ -139,7 +139,7 @@ class ListeningSockets:
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
 
-        Raises ListenError if another program has bound the port meanwhile.
+        Raises ListenError if another program has bound the port in the meantime.
         """
         if self._protocol is Protocol.TCP:
             try:

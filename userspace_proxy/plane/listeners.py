@@ -4,7 +4,7 @@ Rule 1: sockets listen or refuse at once; workers close a listener before its gr
 endpoints, and open it after the group has some.
 Rule 2: a refusing UDP port is reserved by a socket that receives nothing (``port_reservation``).
 Its serving sockets stay open until no worker of this or the previous control process has a copy, so
-that the port can serve again meanwhile: with new sockets beside open copies, the kernel would
+that the port can serve again before that: with new sockets beside open copies, the kernel would
 choose by an order that differs from the workers' (``reuseport``).
 Rule 3: a listener has one socket per worker while descriptors are plentiful, else a single one.
 Rule 4: while a worker is missing, a substitute serves its sockets (``substitutes``).

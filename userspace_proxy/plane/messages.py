@@ -68,7 +68,7 @@ class Start(_Message):
     """The first message to a worker process, except Beat.
 
     It comes with the socket on which the worker waits for the next control process after this one
-    has ended, and with a proof of that socket's origin; without a socket the worker ends then.
+    has exited, and with a proof of that socket's origin; without a socket the worker exits then.
     """
 
     worker: int

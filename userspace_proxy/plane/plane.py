@@ -144,7 +144,7 @@ class Plane:
     def start(self) -> None:
         """Start the worker processes; the caller's own loop needs no start.
 
-        Returns before the processes run; listeners opened meanwhile accept later.
+        Returns before the processes run; listeners opened before they run accept later.
         """
         if self._local is None:
             for worker in self._workers:
@@ -339,7 +339,7 @@ class Plane:
         return sum(reset.result() for reset in done)
 
     def hang_up(self) -> None:
-        """Make the worker processes end by themselves, at once."""
+        """Make the worker processes exit by themselves, immediately."""
         for worker in self._workers:
             worker.hang_up()
 

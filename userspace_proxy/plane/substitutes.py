@@ -1,4 +1,4 @@
-"""Chooses the substitute that serves the clients of a missing worker meanwhile.
+"""Chooses the substitute that serves the clients of a missing worker until its replacement runs.
 
     worker 0 dies ──▶ begin(0): worker 1 gets worker 0's sockets, too
     its replacement has opened them ──▶ end(0): worker 1 closes its copies

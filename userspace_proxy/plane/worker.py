@@ -86,8 +86,8 @@ class Worker:
     """One worker; it closes its data plane, and its round robin begins at its index.
 
     In its own process a worker closes its sockets, and reports in slices, so that clients don't
-    wait; reports requested meanwhile are merged. In the caller's loop the caller closes the
-    sockets, and a report has been sent when the command returns.
+    wait; reports requested while one is being sent are merged. In the caller's loop the caller
+    closes the sockets, and a report has been sent when the command returns.
     """
 
     def __init__(

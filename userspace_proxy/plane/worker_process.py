@@ -1,4 +1,4 @@
-"""Starts one worker process, and detects its end."""
+"""Starts one worker process, and detects when it exits."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .watchdog import Watchdog
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _ENTRY = "userspace_proxy.plane.worker_main:run_worker"
-# The time limit for a worker's end: it closes its channel, 10,000 listeners and its connections.
+# The time limit for a worker to exit: it closes its channel, 10,000 listeners and its connections.
 END_WITHIN_S = 2.0
 
 
 class WorkerProcess:
     """The link to a child process that runs :mod:`.worker_main`.
 
-    ``ended`` is called once when the process has ended, with ``exit status 1``, ``signal 9`` or
+    ``ended`` is called once when the process has exited, with ``exit status 1``, ``signal 9`` or
     ``exit status 12 (out of memory)``. ``entry`` gets the channel's descriptor. Raises OSError if
     the process can't be started.
     """

@@ -218,8 +218,7 @@ class WorkerSlot:
     def drain(self, seconds: float) -> asyncio.Future[int]:
         """Wait up to ``seconds`` until its connections have ended, then reset the rest.
 
-        No process follows. Returns how many were reset; 0 for a process that dies
-        meanwhile.
+        No process follows. Returns how many were reset; 0 for a process that dies while it drains.
         """
         self._stop_timer()
         self.drained = self._loop.create_future()
@@ -234,7 +233,7 @@ class WorkerSlot:
             self.link.hang_up()
 
     def close(self, within_s: float) -> None:
-        """End the worker, and wait up to ``within_s`` for its end. Idempotent."""
+        """Terminate the worker, and wait up to ``within_s`` until it has exited. Idempotent."""
         if self.link is not None:
             self.link.close(within_s)
             self.link = None
@@ -284,8 +283,8 @@ class WorkerSlot:
         self.hung += self._is_hung
         if not self._is_hung:
             self._note_failure(f"worker {self.index} exited ({how}), restarting it")
-        # Report the end before the next start, which takes a moment: substitutes serve the worker's
-        # clients meanwhile.
+        # Report that the worker exited before starting it again, which takes a moment: substitutes
+        # serve its clients until then.
         self._owner.worker_ended(self.index)
         self._early_deaths = 0 if is_sound else self._early_deaths + 1
         self._start_again()

@@ -113,7 +113,7 @@ class Leases(abc.ABC):
 
     @abc.abstractmethod
     async def write(self, lease: Lease) -> Lease | None:
-        """Write a Lease, and return it with its new version; None if it was changed meanwhile."""
+        """Write a Lease, and return it with its new version; None if another writer was faster."""
 
     @abc.abstractmethod
     async def read_all(self) -> Sequence[Lease]:
@@ -176,7 +176,8 @@ class Source(abc.ABC):
 
         Args:
             may: Called first, with the known labels of its pods.
-            agree: Awaited before the update, which a change of the scale meanwhile prevents.
+            agree: Awaited before the update, which fails if the scale has changed since it was
+                read.
         """
         return ScaleDown(reason=f"{workload} can't be scaled: Services are read from {self.kind}")
 

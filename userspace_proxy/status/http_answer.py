@@ -2,8 +2,8 @@
 
     GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 
-Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports
-the end of a connection a second late, so that counts only for an answer with neither.
+Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports a
+closed connection a second late, so that counts only for an answer with neither.
 Rule 2: every number of bytes is bounded, before and after decompression, and everything takes at
 most linear time: any process may be at the other side.
 """

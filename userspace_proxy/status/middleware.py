@@ -40,7 +40,7 @@ _KINDS = {
 # How long an idle connection stays open. At the usual scrape interval, a new connection is cheaper
 # than an open one.
 _KEEPALIVE_S = 30.0
-# The time that pending requests have when the proxy ends: clients repeat probes and pages.
+# The time that pending requests have when the proxy stops: clients repeat probes and pages.
 _CLOSE_S = 1.0
 
 

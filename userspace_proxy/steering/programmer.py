@@ -432,7 +432,7 @@ class ReleasedPorts(Generic[Port]):
         packet ─▶ nat, old rules: to port 36001 ─▶ guard, new rules: 36001 isn't guarded ─▶ socket
 
     A packet that the old rules have translated may meet the new guard. If a port left the guard
-    with its last frontend, any program that has bound it meanwhile, such as after a crash of the
+    with its last frontend, any program that has bound it by then, such as after a crash of the
     proxy, would receive that client. Ports are in the form that the guard rules use.
     """
 

@@ -137,7 +137,7 @@ class PortForwarder:
 
 
 class _Relay:
-    """One connection, from its first byte to its end."""
+    """One connection, from its first byte until it is closed."""
 
     def __init__(
         self, stream: PodStream, sock: socket.socket, half_closed_s: float, pause: Pause
@@ -170,7 +170,7 @@ class _Relay:
         await asyncio.Event().wait()
 
     async def _down(self, writer: asyncio.StreamWriter) -> None:
-        """Forward the pod's bytes; returns at its end."""
+        """Forward the pod's bytes; return at EOF."""
         while data := await self._stream.receive():
             writer.write(data)
             await writer.drain()

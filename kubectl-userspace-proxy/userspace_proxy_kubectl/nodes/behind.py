@@ -4,7 +4,7 @@
                                          for more than BEHIND_S ──▶ behind
 
 Rule 1: a node is behind in a Service only if its digest differed at two comparisons BEHIND_S apart,
-and the API server's contents stayed the same meanwhile: this machine may lag, too.
+and the API server's contents stayed the same between them: this machine may lag, too.
 Rule 2: a node isn't asked if its digest was valid a moment ago: its answer may be that old.
 """
 

@@ -62,7 +62,7 @@ class NodeFinding:
 
 
 class OtherSetting(NamedTuple):
-    """A setting that most nodes have differently; values are strings or JSON; empty for the
+    """A setting that differs from most nodes; values are strings or JSON, or empty for the
     default."""
 
     here: str

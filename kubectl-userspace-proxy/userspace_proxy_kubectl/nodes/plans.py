@@ -66,7 +66,7 @@ class Plans:
         ]
         self._digests = Digests()
         self._former: deque[tuple[str, float]] = deque(maxlen=_KEPT)
-        """Former digests of all Services, each with the time of its end."""
+        """Former digests of all Services, each with the time until which it was valid."""
         self._merged: Mapping[str, str] | None = None
         self.ready = asyncio.Event()
         """Set once there are digests, or there certainly won't be any."""

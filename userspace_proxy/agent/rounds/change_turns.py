@@ -6,7 +6,7 @@
 Rule 1: a round takes one turn's worth of changes from each namespace, and at least one Service, the
 longest waiting first. So a Service waits for at most one turn of each other namespace.
 Rule 2: after a long turn a namespace waits as long as the turn took, and twice as long each time
-that more has changed meanwhile. Services with few endpoints are exempt.
+that more has changed during the wait. Services with few endpoints are exempt.
 Rule 3: removed ports and addresses never wait, nor do changed source ranges: another Service may
 get the addresses, and a client may have to be kept out. Additions wait like endpoints.
 Rule 4: durations are computed from sizes, so that the order is reproducible.
@@ -137,7 +137,8 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a waiting Service without the addresses that another Service may get meanwhile."""
+    """Return a waiting Service without the addresses that another Service may get before its
+    turn."""
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

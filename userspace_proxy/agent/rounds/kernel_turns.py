@@ -3,7 +3,7 @@
     plan, probes ──KERNEL──▶ waiting, by namespace ──turns of TURN_ELEMENTS──▶ kernel path
                               └── meanwhile: the userspace path
 
-Rule 1: leaving never waits: clients may fail meanwhile.
+Rule 1: leaving never waits: clients may fail until it has left.
 Rule 2: a waiting Service port keeps its UDP flows on the kernel path, such as flows of an earlier
 run.
 """

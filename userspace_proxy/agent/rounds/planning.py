@@ -148,9 +148,9 @@ class Planning:
 def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Frontend, int]:
     """Return the recovered ports, with 0 for ports shared by frontends of several Services.
 
-    Services may have exchanged addresses meanwhile, or one may have a removed Service's addresses:
-    it would get the other's clients until rules follow, which may fail for long. So a Service port
-    is identified by its cluster IP, which it keeps for life, or else by its node port.
+    Services may have exchanged addresses since that run, or one may have a removed Service's
+    addresses: it would get the other's clients until rules follow, which may fail for long. So a
+    Service port is identified by its cluster IP, which it keeps for life, or else by its node port.
     """
     owners: dict[tuple[Protocol, int], set[ServicePortName]] = defaultdict(set)
     telling: set[Frontend] = set()

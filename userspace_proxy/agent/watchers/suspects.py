@@ -6,7 +6,7 @@
 Any program can make its own dials fail: by its source address, its TTL, its own firewall. So a
 failed dial has no effect on other clients before a probe has failed.
 
-Rule 1: one probe covers all dials that failed before its end.
+Rule 1: one probe covers all dials that failed before it completed.
 Rule 2: at most ``PER_SECOND`` probes begin in a second; namespaces of Services take turns.
 """
 

@@ -2,8 +2,8 @@
 
 While it is full, the kernel silently drops the first packet of every new connection, to Services
 and elsewhere; open connections go on. The table belongs to the kernel, so it is only reported, not
-changed. The status ports are exempt from tracking meanwhile, so that metrics and probes still work
-(``steering.held_tables``).
+changed. While it is full, the status ports are exempt from tracking, so that metrics and probes
+still work (``steering.held_tables``).
 
 Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
 """

@@ -315,7 +315,7 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash; some that change meanwhile may be missing or listed twice.
+    """Return all elements of a hash; any that change during the listing may be missing or doubled.
 
     Args:
         spec: How the map was created.

@@ -27,7 +27,7 @@ NAMESPACE = "userspace-proxy"
 else."""
 _PATH = join("/apis/coordination.k8s.io/v1/namespaces", NAMESPACE, "leases")
 _LABEL = f"{DOMAIN}leases-of"
-# How long a watch lasts, and the silence that ends it; the holder renews several times meanwhile.
+# How long a watch lasts, and the silence that ends it; the holder renews several times within it.
 _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0

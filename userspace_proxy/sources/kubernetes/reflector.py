@@ -9,7 +9,7 @@ list or watch succeeds.
 Rule 2: a watch that lasted long enough is followed by the next at once; one that shows that history
 went back during an outage, by a list; any other by a wait, which grows while nothing is received.
 Rule 3: much input is processed in parts, and the event loop runs in between.
-Rule 4: a list has a deadline, and a slow one is reported as a problem meanwhile.
+Rule 4: a list has a deadline, and a slow one is reported as a problem while it lasts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ RETRY_AFTER_MAX_S = 32.0
 """The maximum wait that a server can request: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
 # How late a watch may end: servers end it to the second, so if it ends later, the network was down
-# meanwhile.
+# in between.
 _ON_TIME_S = 1.0
 # The minimum time for a restore of etcd: stopping all API servers, restoring and starting them
 # again takes longer.

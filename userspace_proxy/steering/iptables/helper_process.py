@@ -1,7 +1,7 @@
 """The agent's side of one helper process, and the JSON messages to it; all calls block.
 
-Rule 1: a helper that ended is replaced at the next request; its rules stay in the kernel.
-Rule 2: each helper that ends without an answer lengthens the pause before the next start.
+Rule 1: a helper that exited is replaced at the next request; its rules stay in the kernel.
+Rule 2: each helper that exits without an answer lengthens the pause before the next start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST_PAUSE_S = 30.0
 
 
 class HelperEnded(SteeringError):
-    """The helper ended or hung before it answered; it may have carried out the request."""
+    """The helper exited or hung before it answered; it may have carried out the request."""
 
 
 class HelperProcess:
@@ -59,7 +59,7 @@ class HelperProcess:
         """Send a request and return its answer.
 
         Raises:
-            HelperEnded: The helper ended without an answer.
+            HelperEnded: The helper exited without an answer.
             SteeringError: The helper's error, or the next helper may not be started yet.
         """
         if self.is_new:

@@ -8,7 +8,7 @@
 Rule 1: the legacy programs are used, regardless of the node's default; on many nodes the plain
 names are nftables programs, whose rules the legacy programs never see.
 Rule 2: ``restore`` runs while the caller holds the xtables lock. The program inherits the lock's
-descriptor, so the lock is held until the program ends, even if the caller is killed. It takes a
+descriptor, so the lock is held until the program exits, even if the caller is killed. It takes a
 private lock instead of the real one, for which it would wait forever.
 
 Source: iptables/xshared.c, xtables_lock(): flock(2) on that file, or, since iptables 1.8.7, on the

@@ -7,7 +7,7 @@ Rule 1: the state is read from the kernel, and compared as text: this proxy's li
 the form that ``iptables-save`` prints. While the table's size and layout are unchanged since the
 last change, that change is still applied.
 Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them. Rules are removed by their
-text, never by their number, which may meanwhile be another program's rule.
+text, never by their number, which may belong to another program's rule by then.
 Rule 3: a change is one commit under the xtables lock: all or nothing.
 Rule 4: the jumps precede the rules of other programs. Another program's rule is overtaken once; if
 it returns to its position, it stays: two programs that both require the first position would

@@ -192,10 +192,10 @@ class NftablesProgrammer(NatProgrammer):
         self.forget_stale()
 
     def change_all(self, affected: Affected, targets: Mapping[Frontend, KernelTarget]) -> None:
-        """Steer some frontends; frontends without a target lead only to ports.
+        """Steer some frontends; those without a kernel target point only to ports.
 
         Endpoints are written before ports, as the proxy would create affinity entries for clients
-        that reach it meanwhile.
+        that reach it in between.
         """
         moved = {f: targets.get(f) for f in affected if self._targets.get(f) != targets.get(f)}
         before = {frontend: self._targets.get(frontend) for frontend in moved}

@@ -101,7 +101,7 @@ def _pins(names: Path) -> Iterator[tuple[int, str]]:
         try:
             descriptor = calls.pinned(path)
         except OSError:
-            # The program was removed meanwhile, or belongs to another user.
+            # The program was removed after it was listed, or belongs to another user.
             continue
         try:
             kind = str(Path(f"/proc/self/fd/{descriptor}").readlink()).replace("_link", "-link")

@@ -211,7 +211,7 @@ class RingEvent(NamedTuple):
     sent: int
     result: Result
     tcp_state: int
-    """The last state before its end, as in ``linux/tcp.h``."""
+    """The last TCP state before it was closed, as in ``linux/tcp.h``."""
 
     @classmethod
     def unpack(cls, record: bytes) -> Self:

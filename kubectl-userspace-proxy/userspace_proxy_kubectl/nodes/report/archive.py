@@ -77,7 +77,7 @@ def write_archive(
 def _publish(part: Path, path: Path) -> None:
     """Rename a file to its final name; raises FileExistsError if that is taken."""
     try:
-        # A rename would replace a file that another program created meanwhile.
+        # A rename would replace a file that another program has created since the check.
         os.link(part, path)
     except FileExistsError:
         raise

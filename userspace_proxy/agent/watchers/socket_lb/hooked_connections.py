@@ -121,7 +121,7 @@ class HookedConnections(Component):
         except OSError:
             # The next repair fails, too, and reports it.
             return
-        # A report of an event that arrived meanwhile is newer.
+        # A report of an event that arrived since the listing is newer.
         known = ejected if news == reports.news else None
         served = {one.group.number: one for one in self._served_ports}
         groups = {one.group.key: one.group for one in served.values()}
