@@ -39,10 +39,10 @@ NAMESPACE = "kube-system"
 SELECTOR = "app.kubernetes.io/name=userspace-proxy"
 KUBEADM_SELECTOR = "k8s-app=kube-proxy"
 WATCH_S = 300.0
-"""Seconds after which a watch of pods ends, and they are listed again."""
+"""Seconds after which a watch of pods is ended, and pods are listed again."""
 
 _AGAIN_S = 2.0
-# The seconds of silence to tolerate in addition to the timeout that was requested from the server.
+# The seconds of silence to tolerate beyond the timeout that was requested from the server.
 _SILENCE_S = 30.0
 
 
@@ -62,7 +62,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class FoundAgents:
-    """The agents and nodes that were found."""
+    """The agents and nodes found."""
 
     agents: Mapping[str, tuple[AgentPod, ...]] = field(default_factory=dict)
     """Each node's pods, the one to ask first; includes pods that don't run."""
@@ -149,7 +149,7 @@ class Finder:
                 async for found in self._watch():
                     yield found
             except (UserspaceProxyError, TimeoutError):
-                # Keep the known agents; this failure shows in their answers, too.
+                # Keep the known agents; their answers will show this failure, too.
                 pass
             await self._pause(_AGAIN_S)
             try:
@@ -193,7 +193,7 @@ class Finder:
         return SourceError(failure.text)
 
     async def _try_kubeadm(self) -> None:
-        """Look for pods of kubeadm's DaemonSet; without any, for the chart's again."""
+        """Look for the pods of kubeadm's DaemonSet; if there are none, again for the chart's."""
         self._selector = KUBEADM_SELECTOR
         try:
             await self._list_pods()

@@ -6,7 +6,8 @@
     some fail otherwise, or before ──▶ the endpoint, which comes and goes
     only one has tried             ──▶ unknown
 
-Rule 1: a node has tried an endpoint if it dialled it, was answered by it, or has a cause.
+Rule 1: a node has tried an endpoint if it dialled the endpoint, got an answer from it, or has a
+cause for it.
 Rule 2: an answer is a byte that came back: without a byte or a cause, the result is unknown.
 """
 
@@ -25,16 +26,16 @@ _CLOCKS_DIFFER_S = 2.0
 _OF_PATHS = frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
-"""With one of these causes, a node hears nothing from the endpoint itself."""
+"""If a node has one of these causes, it hears nothing from the endpoint itself."""
 
 
 class Extent(enum.StrEnum):
     """Where the fault lies."""
 
     NONE = "none"
-    """Nothing fails, or the fault isn't about an endpoint."""
+    """Nothing fails, or the fault doesn't concern an endpoint."""
     ENDPOINT = "endpoint"
-    """All nodes that tried, at least two, have the same cause."""
+    """At least two nodes tried it, and all that did have the same cause."""
     PATH = "path"
     """The endpoint answers some nodes while others hear nothing from it."""
     SOME = "some nodes"
@@ -57,14 +58,14 @@ class MergedEndpoint:
     usable: int
     tried: tuple[str, ...]
     answered: tuple[str, ...]
-    """Nodes that tried it, got an answer and have no cause."""
+    """The nodes that tried it, got an answer and have no cause."""
     extent: Extent
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
-    """The causes with their nodes; the one on most nodes first."""
+    """The causes with their nodes; the cause on most nodes first."""
     sums: Sums
     left_out: int = 0
-    """Nodes whose summaries omit the Service port: nothing fails there, and whether they tried it
-    is unknown."""
+    """The number of nodes whose summaries omit the Service port: nothing fails there, and whether
+    they tried the endpoint is unknown."""
 
     @property
     def level(self) -> Level | None:
@@ -103,7 +104,7 @@ def last_answer(endpoint: EndpointFacts) -> float:
 
 
 def current_cause(endpoint: EndpointFacts) -> Cause | None:
-    """Return an endpoint's present cause; None if the cause is past, or the endpoint isn't used."""
+    """Return an endpoint's present cause; None if it is past, or the endpoint isn't used."""
     return endpoint.cause if endpoint.is_usable and not endpoint.is_past else None
 
 

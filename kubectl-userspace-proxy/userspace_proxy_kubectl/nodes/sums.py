@@ -14,9 +14,9 @@ class Sums(NamedTuple):
     active: int = 0
     """Open connections, or live flows."""
     connections: int = 0
-    """Connections since the agents' starts, like the following figures."""
+    """Connections since the agents' starts; the following figures, too."""
     failed: int = 0
-    """Clients without an answer; for endpoints also failed dials."""
+    """Clients without an answer; for endpoints, failed dials are added."""
     refused: int = 0
     saved: int = 0
     received_bytes: int = 0
@@ -33,7 +33,7 @@ NOTHING = Sums()
 
 
 def added(parts: Iterable[Sums]) -> Sums:
-    """Return the total of several sums."""
+    """Return the sum of several sums."""
     columns = zip(*parts, strict=True)
     return Sums(*map(sum, columns))
 
@@ -69,7 +69,7 @@ def of_endpoint(endpoint: EndpointFacts) -> Sums:
 
 
 def since(now: Sums, before: Sums) -> Sums:
-    """Return the counts in between; 0 for figures that decreased, as after a restart."""
+    """Return what was counted in between; 0 for figures that decreased, as after a restart."""
     return Sums(*(max(0, new - old) for new, old in zip(now, before, strict=True)))
 
 

@@ -137,8 +137,7 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a waiting Service without the addresses that another Service may get before its
-    turn."""
+    """Return a waiting Service without the addresses that another one may get while it waits."""
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

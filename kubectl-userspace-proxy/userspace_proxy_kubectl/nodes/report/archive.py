@@ -30,7 +30,7 @@ class ReportFile(NamedTuple):
     """A file in an archive."""
 
     path: str
-    """The path with slashes, below the archive's only folder."""
+    """The path with slashes, relative to the archive's only folder."""
     body: bytes
 
 
