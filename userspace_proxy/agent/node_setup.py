@@ -1,7 +1,7 @@
 """Prepares a node for steering that changes its kernel: lock, refuse port, connection tracking.
 
-Each step registers its undoing with the given exit stack. This module also checks and removes the
-connect() hooks.
+Each step registers how to undo it with the given exit stack. This module also checks and removes
+the connect() hooks.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _CLEAN_UP_TRIES = 3
 
 
 def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
-    """Store the sockets that own tables in workers, for the next control process."""
+    """Store the sockets that own tables in the workers, for the next control process."""
     # Tables are written in a thread.
     in_loop = asyncio.get_running_loop().call_soon_threadsafe
     owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
@@ -129,7 +129,7 @@ def hook_options(options: Options) -> HookOptions | None:
 
 
 def _remove_hooks(proxy_name: str) -> None:
-    """Remove hooks of an earlier run, which would send clients to its outdated endpoints."""
+    """Remove the hooks of an earlier run, which would send clients to outdated endpoints."""
     try:
         if remove_hooks(proxy_name):
             _log.info("removed the connect() hooks of an earlier run")
@@ -157,11 +157,12 @@ def program_labels() -> set[str]:
 async def end_programs(
     labels: Collection[str], *, with_abandoned: bool
 ) -> AsyncIterator[Mapping[str, str]]:
-    """End the workers and BPF programs that proxies have left; yield each as fields of the log.
+    """Remove the workers and BPF programs that proxies have left; yield log fields for each.
 
     Args:
         labels: The proxies' labels.
-        with_abandoned: Whether BPF programs of ended proxies in other network namespaces end, too.
+        with_abandoned: Whether to remove the BPF programs of dead proxies of other network
+            namespaces, too.
     """
     for label in sorted(labels):
         if await end_workers(label):
@@ -199,7 +200,7 @@ async def start_client_addresses(
 ) -> ClientAddresses | None:
     """Start to preserve client addresses in a plane; None if the options don't ask for it.
 
-    If all Services should take the kernel path, it begins with the first Service that doesn't.
+    If all Services should take the kernel path, it begins when the first Service doesn't.
     The caller removes the kernel state by ``clean_up``, after the drain.
     """
     client_addresses = ClientAddresses(
@@ -294,7 +295,7 @@ def tracking_timeouts(
 
 
 def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
-    """Make the kernel translate half-closed connections for as long as they may last."""
+    """Make the kernel translate half-closed connections for as long as they may stay open."""
     timeouts = tracking_timeouts(
         options.tuning.tcp_half_closed_s, options.state_dir, {proxy_label(options.proxy_name or "")}
     )

@@ -44,10 +44,10 @@ class SyncCounters:
     rounds: int = 0
     failures: int = 0
     partial_failures: int = 0
-    """The number of these rounds that should have written only the changes."""
+    """How many of these rounds should have written only the changes."""
     repairs: int = 0
     repaired_at: tuple[float, ...] = ()
-    """Monotonic seconds of the last minute's repairs, and perhaps of older ones."""
+    """When repairs were made in the last minute, and perhaps earlier, in monotonic seconds."""
     last_s: float = 0.0
     last_queued: float = 0.0
     last_done: float = 0.0
@@ -70,7 +70,7 @@ class Batch(NamedTuple):
     arrived: ChangeCounts
     """All changes that had arrived when the round began."""
     triggers: int
-    """The number of moments to take from :class:`Triggers`."""
+    """The number of times to take from :class:`Triggers`."""
     began: float
     """When the round began, in seconds of ``time.perf_counter``."""
 
@@ -110,7 +110,7 @@ class Progress:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest snapshot isn't applied yet, besides changes awaiting their turn."""
+        """Whether the newest snapshot isn't applied yet, apart from changes awaiting their turn."""
         return self._seen is not self.latest
 
     @property
@@ -124,7 +124,7 @@ class Progress:
         return node is not None and node.is_being_deleted
 
     def add(self, snapshot: Snapshot) -> bool:
-        """Store the newest snapshot; return whether it is a new one."""
+        """Store the newest snapshot; return whether it differs from the last one."""
         if snapshot is self.latest:
             return False
         counters = self._counters
@@ -144,7 +144,7 @@ class Progress:
         arrived, triggers = self._counters.changes, len(self._triggers)
         newest = self.latest
         self._taken = self._turns.take(self._taken, newest)
-        # Changes whose turn has come, and changes of the node, wait for the kernel now.
+        # From now on, the changes whose turn it is, and changes of the node, wait for the kernel.
         counters = self._counters
         counters.waiting_since = counters.waiting_since or Clocks.monotonic()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
@@ -152,7 +152,7 @@ class Progress:
     def end(self, batch: Batch) -> list[float]:
         """Record that a round is applied; :meth:`announce` comes next.
 
-        Returns each slice's delay until it was applied, in seconds.
+        Returns how long it took until each slice was applied, in seconds.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -197,11 +197,11 @@ class Progress:
 
 
 def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
-    """Count the objects that differ between two snapshots: several changes of one count once."""
+    """Count the objects that differ between two snapshots: an object counts once."""
     services = endpoints = 0
     for old, new in _differing(have, want):
         services += (old and old.service) != (new and new.service)
-        # A store keeps a slice's object unless the slice changes.
+        # A store keeps the object of a slice unless the slice changes.
         endpoints += sum(1 for _ in differing_slices(old, new))
     return ChangeCounts(services, endpoints)
 
@@ -210,7 +210,7 @@ class Triggers:
     """The trigger times (changes of pods and Services) of slices that aren't applied yet.
 
     Args:
-        started: Unix time; earlier changes don't measure this process.
+        started: Unix time; earlier changes would measure another process.
 
     Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
     """

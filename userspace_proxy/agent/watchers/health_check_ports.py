@@ -58,7 +58,7 @@ class HealthChecks(Component):
 
 
 def facts_of_checks(plan: Plan, problems: Mapping[ServiceKey, str]) -> tuple[HealthCheckFacts, ...]:
-    """Return the facts of a plan's health check node ports; problems are why some don't answer."""
+    """Return a plan's health check node ports as facts; ``problems`` says why some don't answer."""
     return tuple(
         HealthCheckFacts(str(key), check.port, check.local_endpoints, problems.get(key, ""))
         for key, check in sorted(plan.health_checks.items())

@@ -37,7 +37,7 @@ def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
 
 
 def address_lines(served_ports: Iterable[ServedPort], bind: Bind) -> dict[PortKey, str]:
-    """Return a line per Service port and family that is served at a cluster IP."""
+    """Return a line for each Service port and family that is served on a cluster IP."""
     lines: dict[PortKey, str] = {}
     for served in served_ports:
         address = dialled_address(served, bind)
@@ -72,7 +72,7 @@ class AddressPrinter(Component):
         supervisor.start("addresses", self.run)
 
     async def run(self) -> None:
-        """Print until cancelled, or until the reader is gone."""
+        """Print until cancelled, or until nothing reads the output any more."""
         printed: Mapping[PortKey, str] = {}
         rounds = 0
         while True:
