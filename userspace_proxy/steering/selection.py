@@ -52,14 +52,14 @@ def make_steering(
     own_namespace: bool = False,
     kernel: KernelOffers = LACKS_NOTHING,
 ) -> Steering:
-    """Return the steering for a value of ``--steering``, which isn't started yet.
+    """Return the mechanism for a value of ``--steering``; it isn't started yet.
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
         kernel: The features of the kernel.
 
     Raises:
-        SteeringError: The steering doesn't exist, or none works here (``auto``).
+        SteeringError: The mode doesn't exist, or none works here (``auto``).
     """
     match choose(name, kernel, own_namespace=own_namespace):
         case "iptables":
@@ -78,10 +78,10 @@ def make_steering(
 
 
 def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check whether the steering for a value of ``--steering`` can work here.
+    """Check whether a value of ``--steering`` can work here.
 
     Raises:
-        SteeringError: It can't, or none can (``auto``).
+        SteeringError: The mode can't work, or none can (``auto``).
     """
     chosen = choose(name, kernel, own_namespace=own_namespace)
     lacks = lacks_of(kernel, own_namespace=own_namespace).get(chosen, "")
@@ -125,7 +125,7 @@ def works_instead(name: str, kernel: KernelOffers) -> str:
 
 
 def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
-    """Describe each steering mode's requirements that this node lacks; empty if it can work."""
+    """Describe for each steering mode what this node lacks; empty if the mode can work."""
     return {
         "nftables": nftables.missing(kernel),
         "iptables": iptables_lacks(kernel),
@@ -157,7 +157,7 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
     Raises:
         SteeringError: None can work.
     """
-    # Prefer the mechanism that the node already uses: rules in both are hard to follow.
+    # Prefer the mechanism that the node already uses: rules in two of them are hard to follow.
     order = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     for candidate in order:
         if not lacks[candidate]:
@@ -186,12 +186,12 @@ def has_legacy_tables() -> bool:
     try:
         return any(map(tables_in_use, (4, 6)))
     except OSError:
-        # Permission is denied, so iptables can't work either.
+        # Permission is denied, so iptables can't be used either.
         return False
 
 
 def iptables_lacks(kernel: KernelOffers) -> str:
-    """Return the requirements of iptables steering that this node lacks; empty if it can work."""
+    """Return what this node lacks for ``iptables`` steering; empty if it can work."""
     lacks = [] if has_python_iptables() else ["python-iptables is missing"]
     lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():
@@ -221,7 +221,7 @@ class Leftovers:
     removed: tuple[str, ...]
     """The steering modes whose leftovers were removed."""
     unseen: tuple[str, ...]
-    """Why others couldn't be checked."""
+    """Why other modes couldn't be checked."""
 
 
 async def remove_leftovers(chosen: str, proxy_name: str) -> Leftovers:

@@ -1,8 +1,7 @@
 """UDP flows that an endpoint leaves unanswered on some nodes while it answers others.
 
     node-1, node-2: answered ──┐
-    node-3: nothing came back ─┴▶ node-3: "sends no datagram back", a cause as if its agent had sent
-    it
+    node-3: nothing came back ─┴▶ node-3: "sends no datagram back", a cause as of its own agent
 
 Rule 1: on one node alone, a silent endpoint looks like a protocol without answers (syslog); the
 answers on another node show the difference.

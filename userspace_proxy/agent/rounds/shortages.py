@@ -68,7 +68,7 @@ class Shortages:
         return lack
 
     def lacks_nothing(self, key: PortKey) -> None:
-        """Record that a Service port has its listeners, is gone, or has another problem."""
+        """Record that a port doesn't wait: it has listeners, is gone, or has its own problem."""
         self.shares.end(key)
         if not self.shares.is_waiting(key.name.service):
             self._told.discard(key.name.service)

@@ -1,4 +1,4 @@
-"""The helper process, which answers requests one by one, and ends with its parent.
+"""The helper process, which answers requests one by one, and exits with its parent.
 
     guard for old and new ports ─▶ nat ─▶ stale conntrack entries     later: guard for new ports
 
@@ -47,13 +47,13 @@ from .rules import (
 )
 from .small_edits import SmallEdits
 
-# The agent calls repair each second. The tables' size and layout reveal added and removed rules;
-# only the full comparison finds a rule that was replaced by another of the same size.
+# The agent calls repair every second. The tables' size and layout reveal added and removed rules;
+# only a full comparison finds a rule that was replaced by another one of the same size.
 FULL_COMPARISON_EVERY = 30
 
 
 def main(descriptor: int, version: int, parent: int) -> int:
-    """Serve the parent until it ends."""
+    """Serve the parent until it exits."""
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -63,7 +63,8 @@ def main(descriptor: int, version: int, parent: int) -> int:
     parent_end = os.pidfd_open(parent)
     server = RequestServer(version)
     while True:
-        # Other children of the parent may hold its end of the socket, so EOF isn't enough.
+        # Other children of the parent may hold its end of the socket, so EOF isn't a sufficient
+        # sign.
         readable, _, _ = select.select([descriptor, parent_end], [], [])
         if descriptor not in readable:
             return 0
@@ -75,7 +76,7 @@ def main(descriptor: int, version: int, parent: int) -> int:
 
 
 class RequestServer:
-    """Converts requests to calls of a programmer, and results to answers."""
+    """Converts requests to calls of a programmer, and the results to answers."""
 
     def __init__(self, version: int) -> None:
         self._version = version
@@ -140,7 +141,7 @@ class LegacyProgrammer(NatProgrammer):
 
     @cached_property
     def checks_sockets(self) -> bool:
-        """Whether the guard can distinguish this proxy's sockets from others'."""
+        """Whether the guard can distinguish this proxy's sockets from those of other programs."""
         return self._tables.would_accept(FILTER, SOCKET_CHECK)
 
     def start(self) -> Ports:
@@ -221,9 +222,9 @@ class LegacyProgrammer(NatProgrammer):
         self._put_rules()
 
     def _follow_address(self) -> bool:
-        """Rebuild rules that depend on interfaces, if they must change; return whether."""
+        """Rebuild rules that depend on interfaces, if they must change; return whether they did."""
         to_ip = self._choose_ip()
-        # Only IPv4 needs an address: see PreroutingAddress.
+        # Only IPv4 needs an address; see PreroutingAddress.
         if self._version == 6 or to_ip == self._to_ip:
             return False
         self._to_ip = to_ip

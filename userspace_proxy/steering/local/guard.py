@@ -1,4 +1,4 @@
-"""The guards: each routes addresses to this node, and rejects all but frontends there.
+"""The guards: they route addresses to this node, and reject all but frontends on them.
 
     local 10.96.7.1 dev lo table local proto 117 src NODE        one per address
     table inet userspace-proxy/local                             admits frontends
@@ -70,7 +70,8 @@ class LocalGuard(abc.ABC):
     def put_right(self) -> int:
         """Compare all kernel state with the desired state, and repair differences.
 
-        It retries refused networks; afterwards ``desired.refused`` has the networks that still are.
+        Refused networks are retried; afterwards ``desired.refused`` has those that the kernel still
+        refuses.
 
         Returns: The number of differences outside refused networks.
 
@@ -80,7 +81,7 @@ class LocalGuard(abc.ABC):
 
     @abc.abstractmethod
     def look(self) -> Callable[[Frontend], bool]:
-        """Read the kernel; return a function that checks whether a frontend is as desired."""
+        """Read the kernel; return a function that checks whether a frontend is as desired there."""
 
     @abc.abstractmethod
     def clean_up(self) -> None:
@@ -99,7 +100,7 @@ class LocalGuard(abc.ABC):
 
 
 class NoGuard(LocalGuard):
-    """Refuses frontends that need a route: only the node's own addresses are served."""
+    """Refuses frontends that need a route, so only the node's own addresses are served."""
 
     def change(self, change: StateChange) -> None:
         self.put_right()
@@ -122,7 +123,7 @@ class NoGuard(LocalGuard):
 
 
 class OpenGuard(LocalGuard):
-    """One proxy's routes, without a table: the kernel refuses where no listener is bound.
+    """One proxy's routes, without a table: the kernel refuses clients where no listener is bound.
 
     For a network namespace created for this proxy, which contains no other daemons.
     """
@@ -143,7 +144,7 @@ class OpenGuard(LocalGuard):
         ranges = [network for network in desired.ranges if network not in table.others]
         want = set(self._routes([*desired.networks, *ranges]))
         missing, surplus = want - have, have - want
-        # A route whose source changes is removed before it is added again.
+        # If the source of a route changes, the route is removed before it is added again.
         self._tables.change(removed=sorted(surplus))
         count = self._put_table_right()
         were_refused = desired.refused.keys()
@@ -257,7 +258,7 @@ class NftGuard(OpenGuard):
         self._table.close()
 
     def _put_table_right(self) -> int:
-        # Surplus routes have already been removed.
+        # Surplus routes were already removed.
         return self._table.put_right().count
 
     def _create(self, checks_sockets: bool) -> Steps:

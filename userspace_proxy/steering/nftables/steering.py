@@ -1,4 +1,4 @@
-"""Steers by two tables: frontends to ports, and above it frontends to endpoints.
+"""Steers by two tables: one maps frontends to endpoints, the other one frontends to ports.
 
 change ─▶ kernel path's table ─▶ table of ports ─▶ stale conntrack entries removed
 """
@@ -56,17 +56,17 @@ from .rules import (
     write_table,
 )
 
-# The port of a frontend that was translated to endpoints, and to no known port.
+# The port of a frontend that was translated to endpoints, and whose port isn't known.
 _NO_PORT = 0
 
 
 def missing(kernel: KernelOffers) -> str:
-    """Return the requirement of nftables that this node lacks; empty if it can work."""
+    """Return what this node lacks for ``nftables`` steering; empty if it can work."""
     return kernel.obstacle(FOR_NFTABLES, "nftables")
 
 
 def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance | Protocol, str]:
-    """Return ``no_kernel_path`` of a started :class:`NftablesSteering`."""
+    """Return the ``no_kernel_path`` that a started :class:`NftablesSteering` would have."""
     if lacks := kernel.obstacle((*FOR_NFTABLES, *FOR_KERNEL_PATH), "nftables"):
         return dict.fromkeys(IPFamily, lacks)
     obstacles: dict[IPFamily | Balance | Protocol, str] = dict(not_forwarding().items())
@@ -79,7 +79,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
     """Maps frontends to ports in one table of this proxy, and to endpoints in another.
 
     Args:
-        kernel: What the kernel offers.
+        kernel: The features of the kernel.
     """
 
     name = "nftables"
@@ -128,7 +128,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         return await self._do(lambda programmer: programmer.kernel_connections())
 
     async def _look_at_forwarding(self) -> None:
-        """Read sysctls, which change without an event, for instance when the CNI starts."""
+        """Read sysctls: they change without an event, for instance when the CNI plugin starts."""
         kernel = self._kernel
         self.no_kernel_path = await self._do(lambda _programmer: find_no_kernel_path(kernel))
 
@@ -160,8 +160,8 @@ class NftablesProgrammer(NatProgrammer):
         self._targets: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are, or were, on the kernel path."""
         self._ended: dict[Frontend, tuple[EndpointChoice, ...]] = {}
-        """Former endpoints of frontends, until their flows are ended: from an earlier target, an
-        earlier run, or a refused change."""
+        """Former endpoints of frontends, until the flows to them have been ended: of an earlier
+        target, an earlier run, or a refused change."""
 
     def unguarded(self) -> str:
         return "" if self._table.is_complete else "this kernel has no nft_socket"
@@ -314,7 +314,7 @@ class NftablesProgrammer(NatProgrammer):
         """
         for frontend, target in before.items():
             if target is None:
-                # Clients were refused before. If they still are, because no choice admits a client,
+                # Clients were refused before. If they still are because no choice admits a client,
                 # the frontend's port hasn't changed.
                 if frontend.protocol is Protocol.UDP and affected[frontend] == self._refuse_port:
                     self._note_led([(frontend, self._refuse_port)])
@@ -332,8 +332,8 @@ class NftablesProgrammer(NatProgrammer):
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
         """Record the endpoints to which an earlier run, or a refused first apply, sent clients.
 
-        Flows of frontends that are no longer steered end, and so do unanswered SYNs to former
-        endpoints.
+        Flows of frontends that are no longer steered are ended, and so are unanswered SYNs to
+        former endpoints.
         """
         for frontend, endpoints in left.items():
             self._note_led([(frontend, _NO_PORT)])
@@ -376,7 +376,7 @@ class NftablesProgrammer(NatProgrammer):
         if to_ip == self._to_ip:
             return False
         self._to_ip = to_ip
-        # Rewrite everything until the kernel has accepted the new rules.
+        # Rewrite everything until the kernel accepts the new rules.
         self._table.forget()
         return True
 

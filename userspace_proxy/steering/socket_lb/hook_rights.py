@@ -2,7 +2,7 @@
 
     capabilities ─▶ bpf(2) ─▶ locked memory ─▶ a folder of cgroup v2 ─▶ a mount of bpffs
 
-A missing item hides all items after it.
+If an item is missing, those after it aren't checked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from ...kernel.bpf.objects import MapSpec
 from ...kernel.offers import FOR_SOCKET_LB, KernelOffers
 from ...kernel.privileges import CAP_NET_ADMIN, effective_capabilities
 
-# Source: capabilities(7). Before Linux 5.8 there was no CAP_BPF, and CAP_SYS_ADMIN includes it.
+# Source: capabilities(7). Before Linux 5.8 there was no CAP_BPF; CAP_SYS_ADMIN includes it.
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE, _CAP_BPF = 21, 24, 39
 _ARRAY = 2
 LOCKED_BYTES = 128 << 20
-"""The locked memory to require, in bytes: more than all maps together, with 10,000 Services."""
+"""How much locked memory is required, in bytes: more than all maps together, with 10,000
+Services."""
 
 
 class Lack(NamedTuple):
@@ -95,7 +96,7 @@ class HookRights:
 
 
 def read_rights(kernel: KernelOffers, cgroup: Path | None, names: Path | None) -> HookRights:
-    """Read this process's permissions; for a moment its soft limit of locked memory is 0.
+    """Read this process's permissions; this briefly sets its soft limit of locked memory to 0.
 
     Args:
         kernel: The result of trying the parts for connect hooks, among others.
