@@ -5,7 +5,7 @@
 
 Rule 1: nothing is accepted or received from them before they are taken.
 Rule 2: the kernel completes handshakes of any client, so a listener that admits or serves only some
-clients doesn't take over the queue: waiting clients are reset.
+clients doesn't take over the queue, and waiting clients are reset.
 Rule 3: a port of another program is left out; it is reported once a listener wants it.
 
 Source: docs/adr/0076.
@@ -50,9 +50,9 @@ class RecoveredSockets:
     def take(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> tuple[socket.socket, ...]:
-        """Return the socket on an address for a listener with this ``Serving``, or None.
+        """Return the socket on an address, in a tuple, for a listener with this ``Serving``.
 
-        The caller closes the socket.
+        Empty if there is none. The caller closes the socket.
         """
         sock = self._sockets.pop((protocol, at), None)
         if sock is None:
