@@ -307,7 +307,7 @@ class NftablesProgrammer(NatProgrammer):
         self._ended = {}
 
     def _note_ended(self, affected: Affected, before: KernelTargets) -> None:
-        """Record frontends with UDP flows, or unanswered SYNs, to endpoints they no longer have.
+        """Record frontends with UDP flows, or unanswered SYNs, to their former endpoints.
 
         A SYN to a silent endpoint is retransmitted, and follows its entry for up to two minutes; so
         does a new connection from the same port.

@@ -312,7 +312,7 @@ def find_bpffs(mounts: Path = _MOUNTS) -> Path | None:
 
 
 def _depth(root: PurePosixPath) -> int:
-    """Return a root's depth below that of this process's cgroup namespace; negative if above."""
+    """Return a root's depth below the root of this cgroup namespace; negative if above."""
     return sum(-1 if part == _UP else 1 for part in root.parts if part != "/")
 
 

@@ -269,7 +269,7 @@ def number_key(number: int) -> bytes:
 
 
 def number_of(key: bytes) -> int:
-    """Return the number of such a key; in a slot's key, the upper half is the service."""
+    """Return the number in a key of ``counters``; the upper half of a slot's key is the service."""
     return int(_WORD.unpack(key)[0])
 
 
