@@ -26,14 +26,16 @@ class PolicyOptions:
     cluster_networks: tuple[str, ...] = ()
     """The networks of this cluster's pods; empty if unknown."""
     only_own_pods: bool = False
-    """Only this node's pods count as inside, if its Node object contains their networks."""
+    """Whether only this node's pods count as inside, if its Node object contains their networks."""
     allow_loopback_endpoints: bool = False
-    """Accept endpoints on 127.0.0.0/8 and ::1, which is unsafe on nodes (CVE-2021-25737)."""
+    """Whether to accept endpoints on 127.0.0.0/8 and ::1, which is unsafe on nodes
+    (CVE-2021-25737)."""
     allow_node_endpoints: bool = True
-    """Accept any endpoint on this node's own addresses; if False, only its pods and API servers."""
+    """Whether to accept any endpoint on this node's own addresses; if not, only its pods and API
+    servers."""
     path: DataPath = DataPath.USERSPACE
     """The path of Services without the annotation ``path``."""
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
     """The paths that annotations may choose."""
     port_ranges: Literal["cluster-ip", "all", "none"] = "cluster-ip"
-    """The addresses at which annotations may request port ranges."""
+    """For which addresses annotations may request port ranges."""
