@@ -1,4 +1,4 @@
-"""Finds other programs' firewalls that would drop steered packets or endpoints' replies; pure.
+"""Finds firewalls of other programs that would drop steered packets or endpoints' replies; pure.
 
     client ─▶ frontend ─▶ translation ─▶ INPUT: own chain accepts ─▶ INPUT of others: each may drop
     endpoint's reply to the proxy ─────▶ INPUT of all ────────────▶ likewise
@@ -29,7 +29,7 @@ Judged = TypeVar("Judged")
 
 FIREWALLD = ChainTable("inet", "firewalld")
 _TRANSLATED = states(["dnat"])
-# The match for packets whose socket is transparent, as the listeners' sockets are.
+# The match for packets whose socket is transparent, as the sockets of the listeners are.
 _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 
@@ -56,9 +56,10 @@ def find_firewalls(
 ) -> list[Firewall]:
     """Return the chains that drop steered packets, or endpoints' replies to the proxy.
 
-    Args: nft: nftables chains, with the rules that :func:`.reading.read_chains` reads.
-        legacy: The legacy table ``filter``, from :func:`..steering.iptables.read_legacy`.
-        links: The clients' links.
+    Args:
+        nft: nftables chains, with the rules that :func:`.reading.read_chains` reads.
+        legacy: The legacy ``filter`` table, from :func:`..steering.iptables.read_legacy`.
+        links: The links of the clients.
     """
     if steering in ("none", ""):
         return []
@@ -114,7 +115,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield the first family's finding about each chain at a hook."""
+    """Yield what was found about each chain at a hook for the first family concerned."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families
