@@ -236,7 +236,7 @@ def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
     hint="Correct it: an object that was valid before keeps its last form until then",
 )
 def rejected(of: str, line: str) -> str:
-    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` has its place."""
+    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` has the place."""
     return f"{of} is rejected: {line}"
 
 
