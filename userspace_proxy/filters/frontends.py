@@ -5,15 +5,15 @@
 
 The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
 nftables steering have -110, before the -100 and more of docker, firewalld, iptables and kube-proxy;
-iptables steering uses the legacy tables' own chains, at -100. Of chains with equal priority the
-last one added is first (Linux 6.18), and the kernel doesn't show their order. So only a nat chain
-at or before this priority matters, and ordinary nodes have none before -100. All nat chains are
-evaluated at -100, so filter chains before that see a frontend's address, and later ones the proxy
-port. With local steering, packets keep the frontend's address up to the socket: all nat chains come
-first, and all filter chains on the way in see that address.
+iptables steering uses the legacy tables' own chains, at -100. Of chains with the same priority, the
+one that was added last comes first (Linux 6.18), and the kernel doesn't show their order. So only a
+nat chain at or before this priority matters, and ordinary nodes have none before -100. All nat
+chains are evaluated at -100, so filter chains before that see a frontend's address, and later ones
+the proxy port. With local steering, packets keep the frontend's address up to the socket: all nat
+chains come first, and all filter chains on the way in see that address.
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, as a firewall may
-legitimately deny some clients. Rules that may drop or translate them are named as not followed.
+legitimately deny some clients. Rules that may drop or translate packets are listed as not followed.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().

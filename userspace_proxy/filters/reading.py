@@ -82,7 +82,7 @@ class NftReader:
         return tables
 
     def with_steps(self, chain: Chain) -> Chain:
-        """Return a chain with its rules; unchanged if they can't be read, or it was removed."""
+        """Return a chain with its rules; unchanged if they can't be read, or the chain is gone."""
         family, table, _ = chain.table
         try:
             listed = self._ruleset.rules(_NUMBERS[family], table, chain.name)

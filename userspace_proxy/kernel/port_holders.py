@@ -208,7 +208,7 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
 
 
 def _pids() -> list[int]:
-    """Return all processes: this one, then its network namespace's, then others, oldest first.
+    """Return all processes: this one, others of its network namespace, the rest; oldest first.
 
     A socket belongs to a process of its namespace, unless it was passed on.
     """
