@@ -18,7 +18,7 @@ _END_WITHIN_S = 10.0
 
 
 class ChildEnded(UserspaceProxyError):
-    """The child ended or hung before it answered; the text is ``ended with status 1``."""
+    """The child exited or hung before it answered; the text is ``ended with status 1``."""
 
 
 class AnsweringChild:
@@ -57,7 +57,7 @@ class AnsweringChild:
             message: None only waits for the message that the child sends at its start.
 
         Raises:
-            ChildEnded: The child ended or hung without an answer.
+            ChildEnded: The child exited or hung without an answer.
         """
         try:
             if message is not None:

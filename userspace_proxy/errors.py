@@ -105,7 +105,7 @@ class BoundError(ShortageError):
 
 
 class SteeringError(UserspaceProxyError):
-    """The kernel rejected a change; the previous state is still in force."""
+    """The kernel rejected a change; the previous state is unchanged."""
 
     is_lasting = False
     """A retry can't succeed, because the kernel lacks a feature."""

@@ -47,7 +47,7 @@ def require_own_threads() -> None:
 def replaced_by() -> str:
     """Return the library that has replaced threads, sockets or select; empty if none has.
 
-    It is recognised by its replacements. A subclass of the system's socket is no replacement.
+    It is recognised by its replacements. A subclass of the system's socket isn't a replacement.
     """
     made: list[object] = [_thread.start_new_thread, select.select]
     # Modules that haven't been imported aren't replaced.

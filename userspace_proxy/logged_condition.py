@@ -64,7 +64,7 @@ class LoggedCondition(Generic[_T]):
         self._note(tuple(filter(None, causes)), ending)
 
     def clear(self, **ending: object) -> None:
-        """Note that the condition is over, and log that if it wasn't yet."""
+        """Record that the condition is over; log that, unless it was over already."""
         self._note((), ending)
 
     def _note(self, now: tuple[_T, ...], ending: Mapping[str, object]) -> None:

@@ -89,7 +89,8 @@ class Secrets:
 
     def learn(self, *known: str) -> None:
         new = {one for one in known if len(one) >= _SECRET_BYTES_MIN}.difference(self._known)
-        # Tokens are renewed about every hour. Another thread may be writing the log meanwhile.
+        # Tokens are renewed about every hour. Another thread may be writing the log at the same
+        # time.
         self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]
 
     def remove_certain(self, text: str) -> str:

@@ -27,7 +27,7 @@ class Turns(Generic[K]):
 
     def __init__(self) -> None:
         self._last: dict[K, int] = {}
-        """The sequence number of each party's last turn, the latest last."""
+        """The sequence number of each party's last turn, in ascending order."""
         self._number = 0
         self._paces: dict[K, tuple[float, float]] = {}
         """When a party's wait after a long turn ends, and its length in seconds."""

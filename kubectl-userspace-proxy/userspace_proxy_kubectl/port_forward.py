@@ -14,9 +14,9 @@ stream before it reads the next frame, and reads the stream only once it has con
 containerd sends the text about a failure before. So a pong after an empty message means that the
 pod has answered, without consuming the client's bytes. CRI-O discards the stream's content while
 it sends the text, so the first pong may overtake that: two are required.
-Rule 3: no side can close just its own direction. The runtime ends the stream a second after
-the pod's FIN, and an end from this side ends both.
-Rule 4: a missing pod proves that its watches' data is outdated.
+Rule 3: no side can close just its own direction. The runtime closes the stream a second after the
+pod's FIN, and closing it from this side closes both directions.
+Rule 4: if the pod is missing, the data from the watches is outdated.
 
 Source: k8s.io/streaming, pkg/httpstream/wsstream; containerd, internal/cri/streamingserver and
 internal/cri/server/sandbox_portforward_linux.go; CRI-O, server/container_portforward.go.
@@ -63,7 +63,7 @@ class PortForwardError(UserspaceProxyError):
     """A stream can't be opened, or broke.
 
     Args:
-        number: The errno of a connection that fails for the same reason.
+        number: The errno that a TCP connection would fail with for the same reason.
     """
 
     def __init__(self, message: str, number: int, *, hint: str = "") -> None:
@@ -80,7 +80,7 @@ class PodStream:
         self._received = b""
         """Data that arrived before the pong."""
         self._left = [_PORT_BYTES, _PORT_BYTES]
-        """The number of bytes of the port that are still expected on each channel."""
+        """The bytes of the port number that are still expected on each channel."""
 
     async def send(self, data: bytes) -> None:
         """Send bytes; waits while the pod doesn't read.
@@ -91,7 +91,7 @@ class PodStream:
         await self._send(_NOTHING + data)
 
     async def receive(self) -> bytes:
-        """Return the next bytes; empty at the end.
+        """Return the next bytes; empty at EOF.
 
         Raises:
             PortForwardError: The stream broke off.
@@ -105,7 +105,7 @@ class PodStream:
         return received
 
     async def ping(self) -> None:
-        """Send a ping, which isn't data; its pong is dropped.
+        """Send a ping that carries no data of the client; its pong is dropped.
 
         Raises:
             PortForwardError: The stream is broken.
@@ -142,7 +142,7 @@ class PodStream:
             raise self._broken("it broke off") from exc
 
     async def _next(self, *, is_opening: bool = False) -> bytes | None:
-        """Return the next data, empty for a pong while opening, and None at the end."""
+        """Return the next data; empty for a pong while opening, and None at EOF."""
         from aiohttp import WSMsgType
 
         while True:
@@ -162,7 +162,7 @@ class PodStream:
                 raise self._broken("it broke off")
 
     def _read(self, message: bytes) -> bytes:
-        """Return a message's data; raise the error channel's reports."""
+        """Return a message's data; raise an error for a message on the error channel."""
         channel, data = message[:1], message[1:]
         if channel not in (bytes([_DATA]), bytes([_ERROR])):
             return b""
@@ -183,7 +183,7 @@ class PodStream:
 
 
 async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
-    """Open a stream to a pod's port once the pod has answered; the caller closes it.
+    """Open a stream to a pod's port, and wait for the pod; the caller closes the stream.
 
     Raises:
         PortForwardError: The pod is gone, refuses, or the API server doesn't permit it.

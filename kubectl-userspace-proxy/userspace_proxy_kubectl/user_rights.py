@@ -1,7 +1,7 @@
 """Reports the rights that a user lacks: to read all nodes, or to forward Services.
 
-Rule 1: every authenticated user may request access reviews, so ``forward`` learns of a denial
-before it matters.
+Rule 1: every authenticated user may request access reviews, so ``forward`` reports a missing right
+before the first dial.
 
 Source: authentication.k8s.io/v1, SelfSubjectReview (since 1.28); the chart's ``view.create``;
 authorization.k8s.io/v1, SelfSubjectAccessReview. A port-forward over WebSocket is a GET, and from
@@ -51,7 +51,7 @@ async def lacks_rights(client: ApiClient, what: str, namespace: str, words: str)
 
 
 def grant_command(user: str, namespace: str) -> str:
-    """Return the command that grants the role to a user; empty: the user's name is unknown."""
+    """Return the command that grants the role to a user; empty if the user's name is unknown."""
     if user.startswith(_SERVICE_ACCOUNT):
         name = user.removeprefix(_SERVICE_ACCOUNT)
         whom = f"--serviceaccount={name}"
@@ -103,7 +103,7 @@ async def check_access(client: ApiClient, namespace: str, *, within_s: float) ->
         SourceError: The server doesn't respond, or denies something that the message names.
     """
     try:
-        # A credential plugin may ask for a password; the time for that isn't the server's.
+        # A credential plugin may ask for a password; the time that this takes isn't the server's.
         await client.open()
         async with asyncio.timeout(within_s):
             denied = [right for right in _NEEDED if not await _is_allowed(client, right, namespace)]

@@ -68,11 +68,11 @@ def test_no_client_is_refused_while_a_services_policy_changes(testbed):
 
     def flip(policy: str) -> None:
         flipped = [with_policy(service, policy, testbed.ips) for service in (WEB, DNS)]
-        before = testbed.agent.log().count("plan in force")
+        before = testbed.agent.log().count("plan applied")
         testbed.edit(*flipped)
         wait_for(
             f"the policy {policy}",
-            lambda: testbed.agent.log().count("plan in force") > before,
+            lambda: testbed.agent.log().count("plan applied") > before,
             hint=testbed.agent.log,
         )
 

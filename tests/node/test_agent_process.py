@@ -71,9 +71,7 @@ def test_ports_used_by_another_program_are_served_after_it_closes_them(testbed):
             port: stack.enter_context(testbed.agent.listener(port)) for port in (HEALTH, ADMIN)
         }
         testbed.agent.start()
-        wait_for(
-            "its rules", lambda: "plan in force" in testbed.agent.log(), hint=testbed.agent.log
-        )
+        wait_for("its rules", lambda: "plan applied" in testbed.agent.log(), hint=testbed.agent.log)
         assert testbed["pod"].get(WEB.address)
         words = "Address already in use by"
         for said in (

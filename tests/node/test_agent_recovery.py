@@ -61,7 +61,7 @@ class Site:
         wait_for("a listener", lambda: self.pod.tcp_refusal(WEB.address) == "accepted")
 
     def has_plan(self):
-        return "plan in force" in self.agent.log()
+        return "plan applied" in self.agent.log()
 
     def wait_for_plan(self):
         wait_for("the first plan", self.has_plan, hint=self.agent.log)

@@ -102,7 +102,7 @@ def started(node: CheckedNode, *flags: str, look: Callable[[], object] = lambda:
         for line in proxy.stderr:
             if found := re.search(r" started .*steering=(\w+)", line):
                 steering = found[1]
-            if " plan in force " in line:
+            if " plan applied " in line:
                 look()
                 proxy.terminate()
                 return steering

@@ -232,8 +232,8 @@ def lock_held(rig: Rig) -> Iterator[None]:
     Limits(failed=1.0, slowest_s=30, other_failed=10_000, other_p99_ms=30_000),
     [
         Metric("conntrack_full"),
-        Problem("connection tracking is full"),
-        LogLine("connection tracking is full"),
+        Problem("conntrack table is full"),
+        LogLine("conntrack table is full"),
     ],
     not_promised="the kernel drops all new connections of the node; page and health ports answer",
 )

@@ -246,7 +246,7 @@ def cpu_tenth(rig: Rig) -> Iterator[None]:
     [
         Metric("worker_up"),
         Problem("orker"),
-        LogLine("a worker is missing"),
+        LogLine("worker failed"),
     ],
     not_promised="connections that the dead worker had are reset",
 )

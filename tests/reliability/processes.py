@@ -19,9 +19,9 @@ from .row import Group, Limits
 GROUP = Group("Processes")
 
 RESTARTS = Metric("worker_restarts")
-KILLED = LogLine("ended by signal 9 and is started again")
-STARTED = LogLine("plan in force")
-RESTARTED = LogLine("the control process ended by signal 9 and is started again")
+KILLED = LogLine("exited (signal 9), restarting it")
+STARTED = LogLine("plan applied")
+RESTARTED = LogLine("the control process exited (signal 9), restarting it")
 KILLS = 4
 DRAINED_S = 30.0
 # The time from each start to the next kill; None: until it serves.

@@ -1,11 +1,12 @@
-"""The small program that a process executes after it has handed over, or left, the node.
+"""The small program that a process executes after it has handed over the node, or left it.
 
     asked      ▶ executes a small program ─┬─ the next process reports that it serves
                                            │      ▶ waits for the workers, exits 0
                                            └─ the next process ends before
                                                   ▶ executes its own command again
 
-Rule 1: executing a program keeps the process: in a container its exit would end the workers, too.
+Rule 1: executing a program keeps the process alive: in a container, its exit would also kill the
+workers.
 Rule 2: taking the node back is the same as a start after a crash: the next process may have changed
 rules and sockets, and the last state is in a file.
 Rule 3: the waiting program needs only the interpreter's standard library: an upgrade may have
@@ -43,11 +44,11 @@ _MARK = "USERSPACE_PROXY_TAKES_BACK"
 _KEPT = "USERSPACE_PROXY_KEPT_"
 # The time limit for a trial start, which takes some 20 ms on an idle node.
 _START_S = 5.0
-# The pause between two starts. A start that finds the lock held takes milliseconds; workers wait 10
-# minutes.
+# The pause between two attempts to start. An attempt that finds the lock held takes milliseconds;
+# workers wait 10 minutes.
 _AGAIN_S = 1.0
-# The program that waits. A second SIGTERM or SIGINT ends it, and leaves the workers to the next
-# process; both signals are blocked until it handles them. It passes this process's inherited
+# The program that waits. A second SIGTERM or SIGINT terminates it, and leaves the workers to the
+# next process; both signals are blocked until it handles them. It passes this process's inherited
 # descriptors on to the command.
 _WAIT = f"""\
 import os, signal, sys
@@ -90,19 +91,20 @@ while True:
 
 
 def leave() -> NoReturn:
-    """Exit, and leave the node to the next process."""
+    """Exit without stopping the workers, which the next process finds."""
     _log.info("leaving the node to the next process, workers continue to serve")
     logging.shutdown()
     os._exit(0)
 
 
 def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = ()) -> NoReturn:
-    """Become a program that exits when the workers have ended.
+    """Become a program that exits when the workers have exited.
 
     Args:
-        connection: To the next process. If it ends without a report that it serves, this process
-            takes the node back. None: another process already serves the node.
-        arrived: Stop signals that have arrived; with any, this process doesn't take the node back.
+        connection: To the next process. If that process exits without a report that it serves, this
+            process takes the node back. None: another process already serves the node.
+        arrived: Stop signals that have arrived; if there is one, this process doesn't take the node
+            back.
 
     Raises:
         UserspaceProxyError: The program can't start; this process continues as before.
@@ -114,8 +116,8 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
     link = -1 if connection is None else connection.fileno()
     restore = contextlib.ExitStack()
     try:
-        # From here on, that program handles signals. This program still does if that one can't
-        # start, or if the kernel has already delivered a signal to another thread of this one.
+        # From here on, that program handles signals. This process still handles them if the program
+        # can't start, or if the kernel has already delivered a signal to another of its threads.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         restore.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
         _check_start([*command, "import os, signal, sys"], environment)
@@ -156,13 +158,13 @@ def _check_start(command: list[str], environment: dict[str, str]) -> None:
 def takes_back() -> bool:
     """Return whether this process must take back the node that it has handed over.
 
-    True only once: processes that it starts or executes mustn't.
+    True only once: programs that it starts or executes mustn't take the node back.
     """
     return os.environ.pop(_MARK, "") != ""
 
 
 def reap_children(loop: asyncio.AbstractEventLoop) -> None:
-    """Reap this process's previous workers; call it before it starts others."""
+    """Reap this process's workers of earlier; call it before starting new ones."""
     with contextlib.suppress(OSError):
         for pid in _child_pids():
             descriptor = os.pidfd_open(pid)
@@ -194,7 +196,8 @@ async def start_while_workers_live(
 ) -> bool:
     """Take the node back as soon as no other process holds the lock.
 
-    A holder that serves drains the workers. Any other holder ends, or is a cleanup.
+    If the lock's holder serves, it drains the workers. Any other holder exits soon, or is a
+    cleanup.
 
     Args:
         start: Raises LockHeld if a process holds the lock; then it is called again.
@@ -203,7 +206,7 @@ async def start_while_workers_live(
         pause_s: Between two calls.
 
     Returns:
-        False: all workers have ended, or this process must stop.
+        False if all workers have exited, or this process must stop.
     """
     is_logged = False
     while not stop.is_set():

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# How long requests in progress may continue at the end of a drain, without new connections.
+# How long requests in progress may take at the end of a drain, when there are no new connections.
 _WITHOUT_NEW_S = 1.0
 
 
@@ -65,8 +65,8 @@ class Agent:
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
-            ``nftables``, ``iptables`` or ``auto``; or a steering that the caller has created, for
-            which nothing else is changed on the node.
+            ``nftables``, ``iptables`` or ``auto``; or a :class:`.Steering` that the caller has
+            created, for which nothing else is changed on the node.
         source: The source of Services.
         options: Everything else.
         kernel: The kernel's features; None: they are read at the start.
@@ -80,7 +80,7 @@ class Agent:
         kernel: KernelOffers | None = None,
     ) -> None:
         self.left_behind = False
-        """The stop failed to remove all state from the kernel."""
+        """Whether stopping left state in the kernel that couldn't be removed."""
         self._wanted_steering = steering
         self._source = source
         self._options = options
@@ -114,14 +114,14 @@ class Agent:
         Raises:
             SourceError: There is nothing to read Services from.
             LockHeld: Another proxy steers this node.
-            SteeringError: The steering can't work here; the message names one that would.
+            SteeringError: The steering can't work here; the message names a mode that would.
             ListenError: No port of this node is free, or the DNS address isn't available.
         """
         try:
             await self._start()
         except BaseException:
             await self._supervisor.stop()
-            # A process that takes the node back needs the kernel state, as after a crash.
+            # A process that takes the node back needs the kernel's state, as after a crash.
             if not self._options.is_awaited():
                 await self._stop_client_addresses()
                 await self._stack.aclose()
@@ -148,7 +148,8 @@ class Agent:
                 await prepare_node(steering, options, stack, owners, kernel)
                 # A worker that ended before it handed over its sockets has closed its ports.
                 if self._previous_workers is None or not self._previous_workers.ports:
-                    # Rules already steer there, and the first plan takes a second or two.
+                    # Rules already steer to these listeners, and the first plan takes a second or
+                    # two.
                     addresses = recovered_addresses(recovered, steering.bind, pool)
                     plane.recover(addresses, transparent=steering.needs_transparent)
             self._client_addresses = await start_client_addresses(
@@ -192,7 +193,8 @@ class Agent:
             asyncio.get_running_loop(),
             self._options.workers,
             self._options.tuning,
-            # Keep it even if addresses can't be preserved yet: the kernel may allow it later.
+            # Keep this component even if addresses can't be preserved yet: the kernel may allow it
+            # later.
             keeps_net_raw=steering.name != "none" and self._options.preserves_client_address,
             label=label,
             previous_workers=self._previous_workers,
@@ -243,7 +245,7 @@ class Agent:
         await self._stack.aclose()
 
     async def _wait_for_previous_workers(self) -> None:
-        """Wait until late workers have got the order to end: nothing else ends them soon."""
+        """Wait until late workers have been told to exit: nothing else makes them exit soon."""
         previous_workers = self._previous_workers
         if previous_workers is not None and (
             left := await previous_workers.answered(LAST_ANSWER_S)
@@ -259,28 +261,28 @@ class Agent:
             self.left_behind = True
 
     async def is_awaited(self) -> bool:
-        """Return whether the previous process takes the node back when this one ends.
+        """Return whether the previous process takes the node back when this one exits.
 
-        After this call the agent no longer reports that it serves, so end it in either case.
+        After this call the agent no longer reports that it serves, so stop it in either case.
         """
         await self._supervisor.stop("hand-over")
         return self._options.is_awaited()
 
     def abandon(self) -> None:
-        """End the workers; the caller exits at once, and changes no other state."""
+        """Kill the workers; the caller exits immediately, and changes no other state."""
         if self._plane is not None:
             self._plane.hang_up()
 
     async def failed(self) -> UserspaceProxyError:
-        """Wait until the source or the steering fails for good, and return its error."""
+        """Wait until the source or the steering fails permanently, and return the error."""
         return await self._supervisor.failed()
 
     async def settled(self) -> None:
-        """Wait until everything that the source has published is in force.
+        """Wait until everything that the source has published is applied.
 
         Raises:
             UserspaceProxyError: The source can't be read.
-            RuntimeError: The proxy was stopped meanwhile.
+            RuntimeError: The proxy was stopped before that.
         """
         settled = self._running().sync.progress.settled()
         outcome = await first_of(self._supervisor.failed(), settled, self._stopping.wait())

@@ -36,7 +36,7 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 
 def cleanup(settings: Settings) -> int:
-    """Remove the rules and routes of every steering, and log them; return the exit status.
+    """Remove the rules and routes of every steering mode, and log them; return the exit status.
 
     Raises:
         LockHeld: A proxy whose state would be removed runs on this node and would restore it.
@@ -87,7 +87,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
 
 
 class _Removed:
-    """Logs the removed parts, each part once."""
+    """Logs which parts were removed, each part once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -130,7 +130,7 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
-    """Restore the timeout that a process has raised and noted in a file, but not restored."""
+    """Restore the timeout that a process has raised and recorded in a file, but not restored."""
     timeouts = tracking_timeouts(0.0, state_dir, labels)
     timeouts.hold()
     return timeouts.put_back()

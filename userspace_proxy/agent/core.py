@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Core:
-    """The objects that carry one proxy's traffic; components start after and end before them.
+    """The objects that carry one proxy's traffic; components start after and close before them.
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
@@ -43,7 +43,8 @@ class Core:
     source: Source
     steering: Steering
     is_own_steering: bool
-    """The agent created the steering; with a caller's, it changes nothing else on the node."""
+    """Whether the agent created the steering mechanism; if the caller did, nothing else is changed
+    on the node."""
     previous_workers: PreviousWorkers | None
     plane: Plane
     client_addresses: ClientAddresses | None

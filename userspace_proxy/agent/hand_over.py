@@ -11,11 +11,11 @@
 
 Rule 1: nothing is removed, so the next process finds rules, routes and sockets.
 Rule 2: the next process asks only after all checks that are possible without the node.
-Rule 3: a process that hands over doesn't exit: in a container its exit would end the workers, too.
-Executing another program releases everything it held: all its descriptors close on exec.
+Rule 3: a process that hands over doesn't exit: in a container its exit would also kill the workers.
+Executing another program releases everything it held: all its descriptors are close-on-exec.
 Rule 4: root isn't enough to get the node: in a container of the host's network it may have no
-capability, and mustn't end this process, or get clients' data, so it must prove CAP_NET_ADMIN. In
-turn, the holder, and the opener of the workers' sockets, prove the same capability.
+capability, and mustn't terminate this process or get clients' data, so it must prove CAP_NET_ADMIN.
+In turn, the holder, and the process that opened the workers' sockets, prove the same capability.
 
 Source: docs/adr/0026, 0050, 0053.
 """
@@ -63,7 +63,7 @@ _PROOF_HINTS = {
 # processes may be asking.
 _ANSWER_S = 10.0
 _PAUSE_S = 0.005
-# How long connections of a killed process's workers may last: as long as idle connections.
+# How long connections of a killed process's workers may last: as long as connections may be idle.
 CRASH_DRAIN_S = 24 * 3600.0
 _LOOK_S = 0.05
 # How long workers may take to reset their connections and exit.
@@ -71,11 +71,11 @@ END_S = 5.0
 
 
 class TakenOver:
-    """A node that another process has handed over; it waits for a report of this process.
+    """A node that another process has handed over; that process waits for a report of this one.
 
     Args:
         pid: The other process's ID, 0 if it isn't visible.
-        connection: The connection on which it waits.
+        connection: The connection on which the other process waits.
     """
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
@@ -83,14 +83,14 @@ class TakenOver:
         self._connection: socket.socket | None = connection
 
     def report_serving(self) -> None:
-        """Report that this process serves, so the other won't take the node back. Idempotent."""
+        """Report that this process serves: the other one needn't take the node back. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with connection, contextlib.suppress(OSError):
                 connection.sendall(SERVES)
 
     def is_awaited(self) -> bool:
-        """Return whether the other process would take the node back if this process ended."""
+        """Return whether the other process would take the node back if this process exited."""
         if self._connection is None:
             return False
         try:
@@ -105,13 +105,13 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     """Ask the running proxy of this name to hand over the node; None if no proxy runs.
 
     Raises:
-        LockHeld: It refuses; the message contains the cause.
+        LockHeld: The proxy refuses; the message contains the cause.
     """
     until = Clocks.monotonic() + _ANSWER_S
     while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not name_proofs.can_prove():
-            # The holder would refuse this process, too, and may be any process of this user.
+            # The holder would refuse this process again, and may be any process of this user.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         try:
@@ -130,7 +130,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
                 f"cannot take over: userspace-proxy (pid {pid}) {answer}",
                 hint="end it with SIGUSR1, or kill it, to take over its workers",
             )
-        # Other processes took this process's place in the queue before it could answer.
+        # Other processes filled the queue before this process could answer.
         await pause(_PAUSE_S)
     return None
 
@@ -147,7 +147,7 @@ async def _request(sock: Prover, within_s: float) -> socket.socket | str:
 
     Returns:
         Another descriptor of the connection once the node is handed over, or the holder's refusal;
-        empty if it disconnected to let another process ask.
+        empty if the holder disconnected to let another process ask.
 
     Raises:
         TimeoutError: The answer takes too long.
@@ -207,7 +207,7 @@ def answer_requests(
 
 
 def worker_label(options: Options) -> str | None:
-    """Return the label by which the next process finds workers; None: they end with this one."""
+    """Return the label by which the next process finds the workers; None if they exit, too."""
     return None if options.hand_over is None else proxy_label(options.proxy_name or "")
 
 
@@ -217,7 +217,7 @@ async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
     if not socks:
         return None
     previous_workers = PreviousWorkers(asyncio.get_running_loop(), socks)
-    # If this process fails to start, the workers go on waiting for one that does.
+    # If this process fails to start, the workers keep waiting for another one.
     stack.callback(previous_workers.close)
     count = await previous_workers.adopt()
     extra = {"workers": len(previous_workers), "sockets": count}
@@ -226,11 +226,11 @@ async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
 
 
 async def end_workers(label: str) -> bool:
-    """End the workers that a killed control process left; return whether there were any."""
+    """Terminate the workers that a killed control process left; return whether there were any."""
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        # The next iteration asks late workers again.
+        # The next iteration asks workers again that are late.
         with contextlib.closing(
             PreviousWorkers(asyncio.get_running_loop(), socks)
         ) as previous_workers:
@@ -247,7 +247,7 @@ async def end_workers(label: str) -> bool:
 
 
 class Relief(Component):
-    """Takes over from the previous process, if there is one."""
+    """Takes over from the previous process, if there was one."""
 
     def __init__(
         self,

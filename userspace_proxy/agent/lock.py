@@ -27,7 +27,7 @@ from ..steering import proxy_label
 _NAME = "\0userspace-proxy"
 # A lock's name as the kernel lists it.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
-# How long to wait for room in the holder's accept queue, which other processes also fill.
+# How long to wait for room in the holder's accept queue, which other processes also use.
 _ROOM_S = 5.0
 
 
@@ -45,12 +45,14 @@ class NodeLock:
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
         self.listener: ProvenSocket | None = None
-        """The held lock's socket, or None; accept connections to keep room in the kernel's queue.
+        """The socket of the held lock, or None; accept its connections to keep room in the kernel's
+        queue.
 
-        A process that only asks whether the lock is held has its answer from the kernel by then."""
+        A process that only asks whether the lock is held has got its answer from the kernel by
+        then."""
 
     def take(self) -> None:
-        """Take the lock until :meth:`release`, or until this process ends.
+        """Take the lock until :meth:`release`, or until this process exits.
 
         Raises:
             LockHeld: Another proxy holds it; the message names its process.
@@ -73,19 +75,20 @@ class NodeLock:
             self.listener = None
 
     def _open(self) -> tuple[str, ProvenSocket]:
-        """Bind the lock's name, or a random one if it is taken; return the name and socket."""
+        """Bind the lock's name, or a random one if that is taken; return name and socket."""
         try:
             return self._name, ProvenSocket(self._name)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
         self._refuse(abstract_sockets.find_listeners([self._name]).values())
-        # No other program can predict this name, and bind it or take its proofs' sockets.
+        # No other program can predict this name, so none can bind it or take the sockets of its
+        # proofs.
         name = f"{self._name}#{secrets.token_hex(8)}"
         return name, ProvenSocket(name)
 
     def _refuse(self, pids: Iterable[int]) -> None:
-        """Raise if any process is given: it holds the lock."""
+        """Raise LockHeld if any process is given: it holds the lock."""
         for pid in pids:
             named = f" of the name {self._label}" if self._label else ""
             process = f" (pid {pid})" if pid else ""
@@ -112,7 +115,7 @@ def running_proxies() -> dict[str, int]:
 def connect_to_holder(
     proxy_name: str | None, within_s: float = _ROOM_S
 ) -> tuple[Prover, int] | None:
-    """Return a connection to the lock's holder, and its pid; None: there is no holder.
+    """Return a connection to the lock's holder, and its pid; None if there is no holder.
 
     The pid is 0 if its PID namespace isn't visible from here.
 

@@ -1,7 +1,7 @@
-"""Prepares a node for a steering that changes its kernel: lock, refuse port, connection tracking.
+"""Prepares a node for steering that changes its kernel: lock, refuse port, connection tracking.
 
-Each step registers its undoing with the given exit stack. This module also checks and removes the
-connect() hooks.
+Each step registers how to undo it with the given exit stack. This module also checks and removes
+the connect() hooks.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _CLEAN_UP_TRIES = 3
 
 
 def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
-    """Store the sockets that own tables in workers, for the next control process."""
+    """Store the sockets that own tables in the workers, for the next control process."""
     # Tables are written in a thread.
     in_loop = asyncio.get_running_loop().call_soon_threadsafe
     owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
@@ -71,10 +71,11 @@ def open_steering(
     stack: AsyncExitStack,
     kernel: KernelOffers,
 ) -> Steering:
-    """Create a steering; if it changes the kernel, take the node's lock and a refuse port.
+    """Create the steering mechanism; it takes the node's lock if it changes the kernel.
 
     Args:
-        wanted: A name, or a steering that the caller has created, which is returned as it is.
+        wanted: A steering mode, or a mechanism that the caller has created, which is returned as it
+            is.
         kernel: The kernel's features.
 
     Raises:
@@ -111,7 +112,7 @@ def open_steering(
 def steering_checks(
     name: str, options: Options, kernel: KernelOffers
 ) -> dict[str, Callable[[], None]]:
-    """Return the checks of a steering before a start, by topic; each raises SteeringError."""
+    """Return a steering mode's checks before a start, by topic; each raises SteeringError."""
     own, hooks = options.is_own_namespace, hook_options(options)
     return {
         "steering": partial(check_steering, name, kernel, own_namespace=own),
@@ -120,7 +121,7 @@ def steering_checks(
 
 
 def hook_options(options: Options) -> HookOptions | None:
-    """Return how to translate connect(); None: don't."""
+    """Return how to translate connect(); None if it isn't translated."""
     if options.socket_lb == "off":
         return None
     is_required, host_only = options.socket_lb == "required", options.socket_lb_host_only
@@ -128,7 +129,7 @@ def hook_options(options: Options) -> HookOptions | None:
 
 
 def _remove_hooks(proxy_name: str) -> None:
-    """Remove hooks of an earlier run, which would send clients to its outdated endpoints."""
+    """Remove the hooks of an earlier run, which would send clients to outdated endpoints."""
     try:
         if remove_hooks(proxy_name):
             _log.info("removed the connect() hooks of an earlier run")
@@ -140,7 +141,7 @@ def _remove_hooks(proxy_name: str) -> None:
 
 
 def watch_kernel_path(core: Core, answers: KernelAnswers) -> Iterator[Component]:
-    """Yield the counters of connections that the steering leads past workers."""
+    """Yield the counters of connections that bypass the workers."""
     steering, served_ports = core.steering, core.served_ports
     yield KernelCounts(steering, served_ports)
     if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
@@ -156,11 +157,12 @@ def program_labels() -> set[str]:
 async def end_programs(
     labels: Collection[str], *, with_abandoned: bool
 ) -> AsyncIterator[Mapping[str, str]]:
-    """End the workers and BPF programs that proxies have left; yield each as fields of the log.
+    """Remove the workers and BPF programs that proxies have left; yield log fields for each.
 
     Args:
         labels: The proxies' labels.
-        with_abandoned: Whether BPF programs of ended proxies in other network namespaces end, too.
+        with_abandoned: Whether to remove the BPF programs of dead proxies of other network
+            namespaces, too.
     """
     for label in sorted(labels):
         if await end_workers(label):
@@ -179,7 +181,7 @@ async def prepare_node(
     owners: OwnerSockets,
     kernel: KernelOffers,
 ) -> None:
-    """Remove leftovers of other steerings, and keep open connections tracked.
+    """Remove leftovers of other steering modes, and keep open connections tracked.
 
     Call it before the first listener opens: stale rules steer to proxy ports.
     """
@@ -198,7 +200,7 @@ async def start_client_addresses(
 ) -> ClientAddresses | None:
     """Start to preserve client addresses in a plane; None if the options don't ask for it.
 
-    If all Services should take the kernel path, it begins with the first Service that doesn't.
+    If all Services should take the kernel path, it begins when the first Service doesn't.
     The caller removes the kernel state by ``clean_up``, after the drain.
     """
     client_addresses = ClientAddresses(
@@ -226,7 +228,7 @@ async def steer_nothing(steering: Steering) -> None:
 
 
 async def remove_steering(steering: Steering) -> bool:
-    """Remove a steering's kernel state; return whether that succeeded."""
+    """Remove a steering mode's kernel state; return whether that succeeded."""
     for _ in range(_CLEAN_UP_TRIES):
         try:
             await steering.clean_up()
@@ -293,7 +295,7 @@ def tracking_timeouts(
 
 
 def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
-    """Make the kernel translate half-closed connections for as long as they may last."""
+    """Make the kernel translate half-closed connections for as long as they may stay open."""
     timeouts = tracking_timeouts(
         options.tuning.tcp_half_closed_s, options.state_dir, {proxy_label(options.proxy_name or "")}
     )

@@ -32,13 +32,13 @@ from .rounds.tasks import Supervisor, pause
 from .rounds.wall_clock import NEVER, WallClock
 from .view import show_totals
 
-# The time limit for the first snapshot; every source is faster. Without a source, clients that wait
-# at recovered listeners should fail.
+# The time limit for the first snapshot; every source is faster. Without a snapshot, clients that
+# wait on recovered listeners should fail.
 FIRST_SNAPSHOT_S = 10.0
 
 
 class PlaneComponent(Component):
-    """The data plane, which the agent starts before, and closes after, all components."""
+    """The data plane, which the agent starts before all components, and closes after them."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class PlaneComponent(Component):
             supervisor.start("recovered listeners", self._limit_waits, restarts=False)
 
     async def _limit_waits(self) -> None:
-        """Refuse clients waiting for the first plan, unless it is being made."""
+        """Refuse clients that wait for the first plan, unless the plan is being made."""
         await self._pause(FIRST_SNAPSHOT_S)
         if self._progress.latest is None:
             self._plane.close_recovered()
@@ -106,12 +106,12 @@ class SyncComponent(Component):
         facts.probes = facts_of_probes(self._served_ports)
 
     async def close(self) -> None:
-        """Stop showing a steering."""
+        """Stop showing a steering mechanism."""
         self._steering = None
 
 
 class SourceComponent(Component):
-    """The source of Services, which is read as long as the agent runs.
+    """The source of Services, which is read while the agent runs.
 
     Args:
         publish: Takes its snapshots; None: the source isn't read yet.
@@ -179,13 +179,13 @@ def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> Syn
         endpoint_changes=changes.endpoints,
         endpoint_changes_pending=changes.endpoints - in_force.endpoints,
         turned_s_ago=0.0 if is_stopped else sync.turned_s_ago,
-        # With drift the last round succeeded, but a later repair failed.
+        # If rules drifted, the last round succeeded, but a later repair failed.
         problem="" if sync.rules.has_drifted else sync.rules.problem,
     )
 
 
 def facts_of_kernel(kernel: KernelOffers) -> KernelFacts:
-    """Return the kernel's release, the missing features, and the untested ones."""
+    """Return the kernel's release, and the features that are missing or weren't tested."""
     needs = ((name, NEEDS[name]) for name in kernel.missing())
     lacks = [
         KernelLackFacts(name, need.fails, need.instead, need.brings)

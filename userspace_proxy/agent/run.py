@@ -70,9 +70,9 @@ def run_agent(
     Args:
         settings: From flags and files.
         warnings: Warnings from reading the settings; logged once.
-        check: Called in a thread once the proxy runs, with the name of its steering; logs findings
-            on this node that affect the steering. It may raise UserspaceProxyError, OSError and
-            ValueError, which are logged.
+        check: Called in a thread once the proxy runs, with its steering mode; logs findings on this
+            node that affect steering. UserspaceProxyError, OSError and ValueError that it raises
+            are logged.
         dropped_log_lines: Returns the number of dropped log lines.
         write_stdout: Prints addresses, if the settings ask for it.
 
@@ -144,7 +144,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     finally:
         await background.stop()
         if await agent.is_awaited():
-            _log.info("leaving the node to the last process, workers continue to serve")
+            _log.info("handing the node back to the previous process, workers continue to serve")
         else:
             await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
@@ -154,10 +154,10 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
 async def _make_way(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers
 ) -> TakenOver | None:
-    """Ask the running proxy to hand over, if wanted; None: not wanted, or no proxy runs."""
+    """Ask the running proxy to hand over; None if that isn't wanted, or no proxy runs."""
     if not settings.take_over or settings.steering == "none":
         return None
-    # Checks that don't need the node should fail before the running proxy hands it over.
+    # Checks that don't need the node should fail before the running proxy hands the node over.
     for check in start_checks(settings, options, source, kernel, relieves=True).values():
         check()
     if not settings.manifests:
@@ -169,7 +169,7 @@ async def _make_way(
 
 
 async def _await_api_server(settings: Settings) -> None:
-    """Wait until the API server answers, or no proxy runs: the running one may still reach it."""
+    """Wait until the API server answers, unless no proxy runs: a running one may still reach it."""
     from ..sources.kubernetes.permissions import ask_server
 
     waiting = LoggedCondition[str](
@@ -194,7 +194,7 @@ async def _await_api_server(settings: Settings) -> None:
 def start_checks(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
 ) -> dict[str, Callable[[], None]]:
-    """Return the checks of a start, by topic; each raises UserspaceProxyError if it fails."""
+    """Return the checks before a start, by topic; each raises UserspaceProxyError if it fails."""
     dns = settings.dns_bind_address
     return {
         "manifests" if settings.manifests else "API server": source.check,
@@ -204,7 +204,7 @@ def start_checks(
 
 
 def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Options:
-    """Return the options for a node that was taken over, or whose previous process has ended."""
+    """Return the options for a node that was taken over, or whose previous process has exited."""
     if taken is None:
         return replace(options, previous_drain_s=CRASH_DRAIN_S)
     return replace(
@@ -218,12 +218,12 @@ def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Op
 def settle_memory() -> None:
     """Collect garbage once, and exempt surviving objects from later collections.
 
-    Call it after creating many objects. It takes 0.1 s for 10,000 Services; so would each full
-    collection, whenever the number of objects has grown by a quarter.
+    Call it after creating many objects. It takes 0.1 s for 10,000 Services. Otherwise each full
+    collection would take as long, whenever the number of objects has grown by a quarter.
     """
     gc.collect()
     gc.freeze()
-    # Only glibc has this function; other C libraries return memory by themselves.
+    # Only glibc has this function; other C libraries return memory on their own.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -35,18 +35,18 @@ from .rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 _LOOK_S = 1.0
-# How long no Service has named a workload before scaling stops.
+# Scaling stops after no Service has named a workload for this long.
 _UNUSED_S = 5.0
-# The longest pause between retries. At this rate, thousands of nodes whose role doesn't permit
-# Leases don't load the server.
+# The longest pause between retries. Even if the role of thousands of nodes doesn't permit Leases,
+# they don't load the server at this rate.
 _RETRY_S = 60.0
-# The maximum wait for dials in progress before a vote is acknowledged; a longer wait would make
-# clients wait longer than they should.
+# How long an acknowledgement of a vote may wait for dials in progress; clients would otherwise wait
+# too long.
 _SETTLE_MAX_S = 5.0
 
 
 class Scaling(Component):
-    """One proxy's demand for workloads, which it reports for scaling."""
+    """One proxy's demand for workloads, reported to the Lease's holder."""
 
     def __init__(self, core: Core, *, clock: Callable[[], float] = Clocks.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source
@@ -87,7 +87,7 @@ class Scaling(Component):
 
 
 class _Resting:
-    """One proxy's contribution to scaling workloads to zero."""
+    """What one proxy contributes to scaling workloads to zero."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Resting:
         yield "rounds of the holder", lambda: self._repeat(self._follow)
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Run a step each second for ever, while a Service needs it."""
+        """Repeat a step every second while a Service needs it, until cancelled."""
         failures = 0
         while True:
             if not self._is_wanted():
@@ -148,7 +148,7 @@ class _Resting:
                 await step()
             except UserspaceProxyError as exc:
                 self._condition.set(str(exc))
-                # A round may be in progress: a step that has worked for a while is retried soon.
+                # A round may be in progress, so retry a step soon if it worked for a while.
                 has_worked = self._clock() - began > _RETRY_S
                 failures = 0 if has_worked else failures + 1
             else:
@@ -158,7 +158,7 @@ class _Resting:
             await pause(backoff_s(failures + 1, _LOOK_S, _RETRY_S))
 
     async def _release(self) -> None:
-        """End expired acknowledgements, even without a server or a Service."""
+        """End acknowledgements that have expired, even without a server or a Service."""
         while True:
             self._cordons.release_late()
             await pause(_LOOK_S)
@@ -183,7 +183,7 @@ class _Resting:
     def is_known(self) -> bool:
         """Return whether all connections are counted here.
 
-        Workers of the previous process don't report, and their connections go on for a while.
+        Workers of the previous process don't report, and their connections continue for a while.
         """
         if not self._has_old_workers:
             return True

@@ -20,14 +20,14 @@ from collections.abc import Callable
 _log = logging.getLogger("userspace_proxy.agent")
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-# Signals that are ignored. By default they end the process; `cli.commands` ignores them until they
-# are handled here.
+# Signals that are ignored. By default they terminate the process; `cli.commands` ignores them until
+# they are handled here.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
-# The time within which two signals are a single request: timeout(1) and some supervisors signal the
-# child and then its process group, 1 ms apart. A person needs longer to press Ctrl-C again.
+# Signals within this time count as one request: timeout(1) and some supervisors signal the child
+# and then its process group, 1 ms apart. A person needs longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
-# The number of timers that measure this time. On a busy machine one timer may be late by more than
-# the whole time; a signal that arrived meanwhile is handled before the next timer.
+# How many timers measure this time. On a busy machine one timer may be late by more than the whole
+# time; a signal that arrived in that time is handled before the next timer.
 _STEPS = 3
 
 
@@ -43,7 +43,8 @@ def stop_on_signal(
 
     Args:
         loop: The main thread's loop.
-        arrived: Gets the number of each SIGTERM and SIGINT at once, even while the loop is busy.
+        arrived: Gets the number of each SIGTERM and SIGINT immediately, even while the loop is
+            busy.
         leave: Called upon SIGUSR1.
         end: Called with the exit status upon a second signal.
         later: Calls a function after a time; None: the loop's ``call_later``.
@@ -72,19 +73,20 @@ def stop_on_signal(
             "second signal, exiting at once: rules stay until the next start, or until cleanup",
             extra={"signal": number.name},
         )
-        # Flushes the log, because atexit handlers aren't run.
+        # Flush the log, because atexit handlers aren't run.
         logging.shutdown()
         end(128 + number)
 
     for number in _STOP:
         loop.add_signal_handler(number, stop_or_end, number)
-        # Replaces the loop's empty handler: the loop gets signals through its wakeup descriptor.
+        # This replaces the loop's empty handler: the loop gets signals through its wakeup
+        # descriptor.
         signal.signal(number, lambda number, _frame: arrived.append(number))
         signal.siginterrupt(number, False)
     loop.add_signal_handler(signal.SIGUSR1, leave)
     for number in _IGNORED:
         loop.add_signal_handler(number, _ignore, number)
-    # A process that takes the node back starts with these blocked (`take_back`).
+    # A process that takes the node back starts with these signals blocked (`take_back`).
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
     return stop
 

@@ -50,7 +50,7 @@ class _Address:
         self.bind = bind
         self.serve = serve
         self.cause = ""
-        """The error of the last attempt."""
+        """The error of the last attempt to open it."""
         self.condition = LoggedCondition[ListenError](
             _log,
             "cannot serve a status address: %(cause)s",
@@ -119,7 +119,7 @@ class Shown:
     status: Callable[[], StatusFacts]
     """Returns all facts at this moment."""
     health: Callable[[], StatusFacts]
-    """Returns the same without Service ports."""
+    """Returns the same facts without Service ports."""
     refresh: Callable[[], Awaitable[float]]
     """Updates the counters; awaited before each answer that contains counters."""
 
@@ -131,12 +131,12 @@ class PortCounters:
         self._served_ports = served_ports
         self._plane = plane
         self._known: dict[PortKey, tuple[int, Figures]] = {}
-        """The last counters of each port, with the revision of its group."""
+        """The last counters of each port, and the revision of its group."""
 
     async def take(self) -> Counted | None:
         """Return the counters at this moment; None if there are too many Service ports.
 
-        Workers are asked for reports: otherwise all traffic since their last regular report would
+        Workers are asked for reports: otherwise, all traffic since their last regular report would
         appear as a burst when a page is opened.
 
         Cost: 1 µs for a Service port without traffic since the last call, 15 µs for any other.

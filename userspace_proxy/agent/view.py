@@ -74,10 +74,10 @@ def view_ports(
 ) -> tuple[PortFacts, ...]:
     """Return the served Service ports by name, without their states.
 
-    The view of an unchanged Service port is the same object as last time.
+    For an unchanged Service port, this is the same object as last time.
 
     Args:
-        plane: Its byte counters are updated as far as possible without waiting.
+        plane: Its byte counters are updated if that is possible without waiting.
         bind: Decides how a frontend's target is worded.
         clock: Its monotonic clock must be the one that the plane uses.
     """
@@ -92,12 +92,12 @@ def view_ports(
 async def prepare_views(
     served_ports: ServedPorts, plane: Plane, bind: Bind, clock: WallClock
 ) -> float:
-    """Make the views of Service ports in turns, so that :func:`view_ports` finds most of them made.
+    """Make the views of Service ports bit by bit, so that :func:`view_ports` finds most of them.
 
     100,000 endpoints of one namespace take 0.4 s of the event loop.
 
     Returns:
-        The seconds it took, without the time of other tasks between its turns.
+        The seconds it took, without the time of other tasks in between.
     """
     plane.settle()
     clock.tick()
@@ -111,7 +111,7 @@ async def prepare_views(
 
 
 def show_totals(facts: StatusFacts, totals: Totals) -> None:
-    """Fill in the sums over all Service ports; open connections are those of ports in the facts."""
+    """Fill in sums over all Service ports; open connections count only for ports in the facts."""
     ports, shown = facts.ports, TotalsFacts()
     show_traffic(shown, totals.endpoints)
     for name in GAUGES:
@@ -127,7 +127,7 @@ def show_totals(facts: StatusFacts, totals: Totals) -> None:
 def _show_counted(
     facts: PortFigures, counters: GroupCounters, waiting: Waiting, problem: str = ""
 ) -> None:
-    """Copy all counters except the endpoints'."""
+    """Copy all counters except those of endpoints."""
     for name in _NAMES:
         setattr(facts, name, getattr(counters, name))
     counted = {name: getattr(counters.waits, name) for name in _WAIT_NAMES}
@@ -139,7 +139,7 @@ def _times(durations: Durations) -> Times:
 
 
 def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults) -> PortFacts:
-    """Return the last view of a Service port while nothing changes: a new one takes 30 µs."""
+    """Return the last view of a Service port if nothing has changed: a new one takes 30 µs."""
     group, now = served.group, clock.now
     made_from = (
         clock.unix(0.0),
@@ -155,7 +155,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         [(each.address, each.is_serving) for each in served.listeners.values()],
         {endpoint: list(words) for endpoint, words in faults.items()} if faults else None,
     )
-    # Durations of ejections and waits change with time.
+    # Ejections and waits have durations, which change with time.
     if served.shown is not None and not group.has_passing:
         view, before = served.shown
         if view.plan is served.plan and before == made_from and not becomes_past(view, clock):
@@ -203,12 +203,12 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
 
 
 def _dated(cause: Cause, clock: WallClock) -> Cause:
-    """Return a cause of a plan with its monotonic time converted to Unix time."""
+    """Return a cause of a plan with its time in Unix time instead of monotonic time."""
     return cause.replace(first_at=clock.unix(cause.first_at)) if cause.first_at else cause
 
 
 def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:
-    """Return the client mistakes that led to rejections: recent ones, or all if none was served.
+    """Return the client mistakes that caused rejections: recent ones, or all if none was served.
 
     Args:
         has_served: At least one client was served.
@@ -221,7 +221,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
 
 
 def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    """Return the causes of drops at a Service port, with counts; empty if nothing drops now."""
+    """Return why clients of a Service port are dropped now, with counts; empty if none are."""
     admits = plan.serving.admits
     if admits is None:
         return ()
@@ -273,9 +273,9 @@ def view_endpoint(
 
 
 def show_traffic(facts: TrafficByCause, counters: EndpointCounters) -> None:
-    """Copy the counters of an endpoint, or of a sum over endpoints."""
+    """Copy the counters of an endpoint, or of the sum over endpoints."""
     for name, figure in zip(_TRAFFIC_NAMES, _traffic_of(counters), strict=True):
-        # Cost: most figures are 0, as in new facts.
+        # Cost: most figures are 0, which is their default.
         if figure:
             setattr(facts, name, figure)
     if counters.failures:
@@ -290,7 +290,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     """
     shown = frontend
     if frontend.last and frontend not in served.plan.frontends:
-        # Each port of the range is a frontend: show one that isn't served, or else any of them.
+        # Each port of the range is a frontend: show one that isn't served, or any of them.
         each = [one for one in served.plan.frontends if frontend.has(one)]
         lacking = (f for f in each if f not in served.listeners or f in served.unsteered)
         frontend = next(lacking, each[0])
@@ -305,7 +305,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
 
 
 def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str | SocketAddress:
-    """Return a text about a frontend's target, or the address that clients must dial instead."""
+    """Return a frontend's target as text, or the address that clients must dial instead."""
     if frontend in served.unsteered:
         return "not steered to this proxy"
     listener = served.listeners.get(frontend)

@@ -3,13 +3,13 @@
     code, declared once: its traits, which depend only on the name
       └ row, declared once: words, remedies ──called with typed parameters──▶ Cause ──say──▶ text
 
-Rule 1: a cause is a value: equal facts are equal causes. It contains no text: only ``say`` reads a
-row's texts.
+Rule 1: a cause is a value: equal facts give equal causes. It contains no text: only ``say`` reads
+the texts of a row.
 Rule 2: a row is a function: its parameters are those of the cause, and its body returns the
 sentence. Other texts are templates, or functions with the same parameters.
 Rule 3: the time of the cause, whether other clients are answered, and an endpoint's PROXY header
 are modifiers of a cause, not separate causes.
-Rule 4: properties of a code are its traits, never lists of codes elsewhere.
+Rule 4: what is special about a code is stated in its traits, never in lists of codes elsewhere.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name
 _SELECTOR = "edit service -n {namespace} {name}"
 
 NEWER_MAX = 100
-"""Number of unknown codes in one answer that are kept apart."""
+"""How many unknown codes in one answer are kept apart."""
 newer_codes: dict[str, CauseCode] = {}
-"""Unknown codes of the answer being read; the reader clears the set before the next answer."""
+"""The unknown codes of the answer being read; the reader clears them before the next answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,35 +38,35 @@ class Traits:
     """
 
     is_of_endpoint: bool = False
-    """The cause is about an endpoint; a dial may reveal more."""
+    """Whether the cause is about an endpoint, so that a dial may show more."""
     is_of_now: bool = False
-    """The remedy inspects the present state."""
+    """Whether the remedy inspects the present state."""
     is_dial: bool = False
-    """The cause of a failed dial, so it is counted per endpoint."""
+    """Whether it is the cause of a failed dial, so that it is counted per endpoint."""
     is_slow: bool = False
-    """Such a dial fails only when it times out."""
+    """Whether such a dial fails only by a timeout."""
     serves: bool = False
-    """Clients reach the endpoint anyway."""
+    """Whether clients reach the endpoint anyway."""
     accepts: bool = False
-    """The endpoint accepts the connections that fail."""
+    """Whether the endpoint accepts the connections that fail."""
     is_unanswered: bool = False
-    """Clients leave without a byte: an observation, not a failure."""
+    """Whether clients leave without a byte: this is an observation, not a failure."""
     may_be_header: bool = False
-    """A program that doesn't expect a PROXY header behaves the same."""
+    """Whether a program that doesn't expect a PROXY header behaves in the same way."""
     is_of_address: bool = False
-    """Some addresses of the Service port aren't served, perhaps all."""
+    """Whether some or all addresses of the Service port aren't served."""
     is_mistake: bool = False
-    """A user's setting has no effect; other notes describe intended behaviour."""
+    """Whether a setting of a user has no effect; other notes describe intended behaviour."""
     is_by_design: bool = False
-    """This proxy isn't meant to serve the Service or the address."""
+    """Whether this proxy isn't meant to serve the Service or the address."""
     is_of_pods: bool = False
-    """The pods' own state shows more."""
+    """Whether the state of the pods shows more."""
     kubectl: str = ""
-    """Arguments of the ``kubectl`` command that shows more; empty: gets the pod by its address."""
+    """Arguments of the ``kubectl`` command that shows more; empty to get the pod by its address."""
     kubectl_of_pod: str = ""
-    """The arguments if the pod's name is known."""
+    """These arguments if the pod's name is known."""
     on_node: str = ""
-    """A command for the node that shows more."""
+    """A command that shows more, to run on the node."""
 
 
 _PLAIN = Traits()
@@ -95,7 +95,8 @@ class CauseCode(enum.StrEnum):
         "endpoint-no-host",
         Traits(is_of_endpoint=True, is_of_now=True, is_dial=True, is_slow=True),
     )
-    """No host on the endpoint's link has its address: ARP or neighbour discovery fails."""
+    """No host on the endpoint's link has the endpoint's address: ARP or neighbour discovery
+    fails."""
     ENDPOINT_RESETS = (
         "endpoint-resets",
         Traits(is_of_endpoint=True, is_dial=True, accepts=True, may_be_header=True),
@@ -105,12 +106,12 @@ class CauseCode(enum.StrEnum):
         "endpoint-sends-nothing",
         Traits(is_of_endpoint=True, accepts=True, is_unanswered=True, may_be_header=True),
     )
-    """The endpoint accepts connections and sends nothing until the clients give up."""
+    """The endpoint accepts connections, and sends nothing until clients give up."""
     ENDPOINT_ANSWERS_LATE = (
         "endpoint-answers-late",
         Traits(is_of_endpoint=True, accepts=True, is_unanswered=True, may_be_header=True),
     )
-    """The endpoint's first byte arrives after the clients have given up."""
+    """The endpoint's first byte arrives after clients have given up."""
     ENDPOINT_DENIES = (
         "endpoint-denies",
         Traits(
@@ -129,13 +130,13 @@ class CauseCode(enum.StrEnum):
     PACKETS_LOST = "packets-lost", Traits(accepts=True)
     """After the handshake, packets to or from an endpoint, or to a client, are lost."""
     ENDPOINT_FAILS = "endpoint-fails", Traits(is_of_endpoint=True, is_of_now=True, is_dial=True)
-    """A dial failed with an error that has no code of its own."""
+    """A dial failed with an error for which there is no other code."""
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed", Traits(kubectl=_SLICES)
-    """The endpoint's address is this node's own, or reserved (CVE-2021-25737)."""
+    """The endpoint's address is one of this node, or reserved (CVE-2021-25737)."""
     NAME_NOT_ALLOWED = "name-not-allowed"
-    """The operator doesn't allow an endpoint's name, or so many names."""
+    """The operator doesn't allow the name of an endpoint, or so many names."""
     NAME_UNRESOLVED = "name-unresolved"
-    """DNS has no address for an endpoint's name, or no longer has one."""
+    """DNS has no address for the name of an endpoint, or no longer has one."""
     NO_SLICE = "no-slice", Traits(is_of_pods=True, kubectl=_SLICES)
     SLICE_EMPTY = (
         "slice-empty",
@@ -183,7 +184,7 @@ class CauseCode(enum.StrEnum):
     """A field or annotation has no effect."""
     TOO_MANY_ENDPOINTS = "too-many-endpoints"
     TOO_MANY_FRONTENDS = "too-many-frontends"
-    """A Service, or all Services of a namespace, have too many ports and addresses."""
+    """A Service, or all Services of a namespace together, have too many ports and addresses."""
     NOT_LISTENING = "not-listening", Traits(on_node="ss -Hlntup")
     """A proxy port or node port can't be opened, or its frontend can't be steered to it."""
     FAULT_ON_PURPOSE = "fault-on-purpose", Traits(is_dial=True, serves=True, accepts=True)
@@ -194,13 +195,14 @@ class CauseCode(enum.StrEnum):
     AGENT_BEHIND = "agent-behind"
     """A node's plan lags behind the API server; reported by tools that read all nodes."""
     NODES_DIFFER = "nodes-differ"
-    """A node differs from the others, or has an unexpected object; reported by the same tools."""
+    """A node differs from the others, or has an unexpected object; reported by tools that read all
+    nodes."""
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
     AGENT_MISSING = "agent-missing"
     """No proxy runs on a node; reported by tools that read all nodes."""
     AGENT_UNREAD = "agent-unread"
-    """A node's proxy returns no readable answer."""
+    """The proxy of a node returns no readable answer."""
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
         # Python 3.11.2 looks up members by name, which fails for members created by _missing_.
@@ -208,8 +210,8 @@ class CauseCode(enum.StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> CauseCode:
-        """Return a newer proxy's code, read from its JSON; it has no other name."""
-        # No proxy has more than NEWER_MAX: beyond that, only the sentences are kept.
+        """Return the code of a newer proxy, read from its JSON; it has no other name."""
+        # No proxy has more than NEWER_MAX codes: beyond that, only the sentences are kept.
         name = str(value) if value in newer_codes or len(newer_codes) < NEWER_MAX else ""
         code = newer_codes.get(name)
         if code is None:
@@ -227,7 +229,8 @@ DIAL_CAUSES = (*(one for one in CauseCode if one.traits.is_dial and one is not _
 Param: TypeAlias = str | int | float | bool | tuple[str, ...]
 """A parameter: anything that JSON can express, so that another process can read it."""
 Text: TypeAlias = str | Callable[..., str]
-"""A template with parameters' names, or a function of the parameters; empty: no text."""
+"""A template that contains the names of parameters, or a function of the parameters; empty if there
+is no text."""
 P = ParamSpec("P")
 
 
@@ -242,7 +245,7 @@ class When(enum.StrEnum):
 
 
 class Parameters:
-    """A function's parameters; binds values to them as a call would, without calling."""
+    """The parameters of a function; binds values to them like a call, but without calling it."""
 
     __slots__ = ("_defaults", "_function", "_rest", "names")
 
@@ -255,13 +258,13 @@ class Parameters:
         self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
         last_of = range(len(self.names) - len(self._defaults), len(self.names) + 1)
         values = tuple(self._defaults.values())
-        # A keyword-only parameter without a default is missing however many values are given.
+        # A keyword-only parameter without a default is missing, however many values are given.
         are_last = self.names[last_of[0] :] == tuple(self._defaults)
         self._rest = {n: values[n - last_of[0] :] for n in last_of} if are_last else {}
-        """Remaining defaults, by the number of values given."""
+        """The defaults of the remaining parameters, by how many values are given."""
 
     def bound(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[object, ...]:
-        """Return the values in the parameters' order; raises TypeError if they don't fit."""
+        """Return the values in the order of the parameters; raises TypeError if they don't fit."""
         # Cost: a view of 10,000 Service ports binds as many, mostly without keywords.
         rest = None if kwargs else self._rest.get(len(args))
         if rest is not None:
@@ -284,32 +287,33 @@ class CauseRow(Generic[P]):
     about: Text = ""
     """The object of the sentence."""
     is_predicate: bool = False
-    """The sentence begins with the object, so ``words``, ``past`` and ``short`` omit it."""
+    """Whether the sentence begins with the object, so that ``words``, ``past`` and ``short`` omit
+    it."""
     past: Text = ""
-    """The sentence in the past tense; empty: unchanged."""
+    """The sentence in the past tense; empty if it is the same."""
     short: Text = ""
-    """The sentence without suspected reasons; empty: the whole sentence."""
+    """The sentence without suspected reasons; empty if it is the whole sentence."""
     hint: Text = ""
     """The remedy; empty if the sentence already contains it."""
     command: Text = ""
-    """The remedy as arguments of ``kubectl``; empty: ``hint``."""
+    """The remedy as arguments of ``kubectl``; empty if ``hint`` is used."""
     outside: Text = ""
     """The remedy for an endpoint by name, which isn't a pod: ``{host}``, ``{ip}``."""
     at_times: Text = ""
-    """The remedy if other clients are answered; empty: unchanged."""
+    """The remedy if other clients are answered; empty if it is the same."""
     at_times_outside: Text = ""
     """The remedy for an endpoint by name that answers other clients."""
     is_of_slices: bool = False
-    """The cause is about a Service's slices, not its pods."""
+    """Whether the cause is about a Service's slices, not its pods."""
     is_of_host: bool = False
-    """All endpoints on an unreachable host have this cause."""
+    """Whether all endpoints on a host that can't be reached have this cause."""
     kubectl: str = ""
-    """Arguments of the ``kubectl`` command that shows more; empty: those of the code."""
+    """Arguments of the ``kubectl`` command that shows more; empty to use the code's arguments."""
     shared: Sequence[str] | None = None
     """The parameters that identify the cause across Services. None: a cause about an endpoint is
     identified by the endpoint, and any other cause belongs to its Service."""
     name: str = ""
-    """The key; empty: the function's name."""
+    """The key; empty to use the function's name."""
 
     @cached_property
     def key(self) -> str:
@@ -322,14 +326,14 @@ class CauseRow(Generic[P]):
 
     @cached_property
     def places(self) -> Sequence[int] | None:
-        """The positions of the ``shared`` parameters; None: the cause belongs to its Service."""
+        """The positions of the ``shared`` parameters; None if the cause belongs to its Service."""
         names = self._parameters.names
         if self.shared is not None:
             return [names.index(name) for name in self.shared]
         return [names.index("at")] if "at" in names else None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Cause:
-        """Return the cause with these parameters; object names are kept as written."""
+        """Return the cause with these parameters; names of objects are kept as written."""
         values = map(_plain, self._parameters.bound(args, kwargs))
         return Cause(self, tuple(zip(self._parameters.names, values, strict=True)))
 
@@ -365,16 +369,17 @@ class Cause:
     """One cause, an immutable value; :meth:`replace` returns a changed copy.
 
     Args:
-        params: The row's parameters, in its order.
+        params: The values of the row's parameters, in order.
         when: The time at which it was seen.
-        answers_others: The endpoint answers other clients, so it fails intermittently.
-        host: The DNS name that led to the endpoint; empty: an address, as for pods.
-        has_header: The endpoint receives a PROXY header first.
+        answers_others: Whether the endpoint answers other clients, so that it fails intermittently.
+        host: The DNS name that resolved to the endpoint; empty: the endpoint is an address, as for
+            pods.
+        has_header: Whether the endpoint receives a PROXY header first.
         before: The endpoint's failure before this one; None: it had none.
         more: Number of similar causes that aren't listed.
         count: The number of occurrences; 0 for a state, which has no count.
-        within: The object that contains the cause's object; empty: the Service.
-        first_at: Unix time at which it was first seen, in a plan monotonic seconds; 0 if unknown.
+        within: The object that contains the object of the cause; empty: the Service.
+        first_at: Unix time at which it was first seen (in a plan: monotonic seconds); 0 if unknown.
         last_at: Unix time at which it was last seen; 0 if unknown.
     """
 
@@ -408,10 +413,11 @@ class Cause:
         self.fact: tuple[object, ...] = (
             row.key, self.params, when, has_header, past, more, within,
         )  # fmt: skip
-        """The content of the sentence, as a value; without the count and the remedy."""
+        """What the sentence states, as a value: without the count and the remedy."""
         self._shared: tuple[object, ...] = ()
         self.written: object = None
-        """The last serialised form, kept because most causes are written again unchanged."""
+        """The last serialised form, which is kept because most causes are written again
+        unchanged."""
 
     @property
     def code(self) -> CauseCode:
@@ -419,17 +425,17 @@ class Cause:
 
     @property
     def shared(self) -> tuple[object, ...] | None:
-        """The cause's identity across Services; None: it belongs to its Service.
+        """The cause's identity across Services; None if the cause belongs to its Service.
 
         A cause about an endpoint is identified by its code and the endpoint's address.
         """
         places = self.row.places
         if places is None:
             return None
-        # Cost: a page of ten thousand Services may group as many causes each time it is shown.
+        # Cost: a page of ten thousand Services may group that many causes each time it is shown.
         if not self._shared:
             self._shared = (self.code, *[self.params[place][1] for place in places])
-        # The row names a chain that may be to blame, and this cause has none.
+        # The row is for a chain that may be to blame, and this cause names none.
         return None if self._shared[-1] == "" else self._shared
 
     def get(self, name: str, default: Param = "") -> Param:
@@ -437,7 +443,7 @@ class Cause:
         return next((value for known, value in self.params if known == name), default)
 
     def replace(self, **changes: Any) -> Cause:
-        """Return a copy with other modifiers or another count."""
+        """Return a copy with other modifiers, or with another count."""
         return Cause(self.row, self.params, **{**self.modifiers(), **changes})
 
     def modifiers(self) -> Mapping[str, Any]:
@@ -479,27 +485,27 @@ def _make(row: CauseRow[...], params: Sequence[tuple[str, Param]], modifiers: An
 
 
 def _plain(value: object) -> Param:
-    """Return a parameter as JSON can express it; addresses and object names become text."""
+    """Return a parameter as JSON can express it; addresses and names of objects become text."""
     if isinstance(value, bool | int | float):
         return value
-    # The name of an object is an instance of a subclass of tuple.
+    # The name of an object is an instance of a tuple subclass.
     if isinstance(value, tuple | list) and type(value) in (tuple, list):
         return tuple(map(str, value))
     return str(value)
 
 
 def as_read(code: CauseCode, sentence: str = "", about: str = "", hint: str = "") -> Cause:
-    """Return a cause with the texts of another proxy; this version lacks its row."""
+    """Return a cause with the texts from another proxy, because this version lacks its row."""
     return _row_as_read(code)(sentence, about, hint)
 
 
 @lru_cache(maxsize=NEWER_MAX)
 def _row_as_read(code: CauseCode) -> CauseRow[...]:
-    # Named after the code, because causes are compared by row name.
+    # The row is named after the code, because causes are compared by row name.
     name = f"as-read {code}"
     return CauseRow(code, _as_read, about="{about}", hint=lambda hint, **_: hint, name=name)
 
 
-# Further parameters are known to a newer proxy only.
+# Only a newer proxy knows the other parameters.
 def _as_read(sentence: str, about: str, hint: str, **_: Param) -> str:
     return sentence

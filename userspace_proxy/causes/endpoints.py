@@ -7,7 +7,7 @@
 
 Rule 1: a firewall that rejects packets can cause most failed dials: its RST looks like a host
 without a listener, and its ICMP errors look like those of hosts and routers.
-``tests/unit/explain/test_dial.py`` lists the errno of each.
+``tests/unit/explain/test_dial.py`` lists the errno for each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ At: TypeAlias = SocketAddress | str
 
 UNANSWERED_S = 1
 """Seconds without a byte. A client that leaves later has given up; an endpoint that closes earlier
-has closed at once."""
+closes immediately."""
 UNANSWERED_FLOW_S = 2
 """Seconds without a datagram after which a UDP flow counts as unanswered. DNS servers may take a
 second for names that they must forward; most resolvers wait 5 s (resolv.conf(5), ``timeout``)."""
@@ -51,7 +51,7 @@ def _of_endpoint(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]]
 
 
 def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> CauseRow[[At]]:
-    """Return a row for an endpoint's behaviour, with texts that need no other parameter."""
+    """Return a row for how an endpoint behaves, with texts that need no other parameter."""
 
     def words(at: At) -> str:
         return says
@@ -92,7 +92,7 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     "Or a firewall rejects some connections, as those above a limit",
 )
 def refuses(at: At, *, was_open: bool = False) -> str:
-    """A RST answers dials; ``was_open`` if an earlier dial succeeded."""
+    """Dials are answered with a RST; ``was_open`` if an earlier dial succeeded."""
     port = port_of(str(at))
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
 
@@ -134,7 +134,7 @@ def dropped_here(at: At, rule: str) -> str:
     Args:
         rule: Another program's chain and the packets that it drops, as the end of a sentence.
     """
-    # A rule on this node is a fact; any other explanation would be a guess.
+    # A rule on this node is a fact; any other reason would be a guess.
     return f"does not answer: {rule}"
 
 
@@ -161,7 +161,7 @@ silent_to_some = _endpoint(
     shared=("node",),
 )
 def node_silent(node: str) -> str:
-    """Several endpoints of one node all fail as if the node were gone."""
+    """Several endpoints of one node fail, all as if the node were gone."""
     return "does not answer, nor does any endpoint on it: it is down, or packets to it are lost"
 
 
@@ -240,7 +240,7 @@ route_unreachable = _endpoint(
     hint="`ip route show table all type unreachable match {ip}` on this node shows it: the address "
     "is an old one, or what adds routes here (mostly the CNI plugin) has added none to it",
 )
-"""A route of type unreachable ends dials."""
+"""A route of type ``unreachable`` rejects dials."""
 
 
 _ABSENT_OUTSIDE = "Compare the address with that of {host}: its name may lead to a former one"
@@ -264,7 +264,7 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     is_of_host=True,
 )
 def no_host(at: At, interface: str = "") -> str:
-    """No host on the link answers for the address; empty ``interface``: the link is unknown."""
+    """No host on the link answers for the address; an empty ``interface`` means an unknown link."""
     return _no_host_words("answers")(at, interface)
 
 
@@ -309,7 +309,7 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
         "A firewall on this node or on the way rejects packets to the endpoint",
     ),
 }
-"""The meanings of errors beyond their texts, with remedies."""
+"""What errors mean beyond their texts, with remedies."""
 
 
 def _fails_hint(at: At, failure: str, error: str) -> str:
@@ -361,7 +361,7 @@ sends_nothing = _endpoint(
     f"{_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} send nothing, too",
     outside=_NOTHING_OUTSIDE,
 )
-"""The endpoint accepts connections whose clients then give up."""
+"""The endpoint accepts connections, but sends nothing, and the clients give up."""
 
 
 no_datagram = _endpoint(
@@ -383,7 +383,7 @@ owes_answers = _endpoint(
     "clients wait: read its log; where clients have the last word, as those that only acknowledge "
     "messages or send measurements, this is as it should be",
 )
-"""Connections ended while waiting for an answer, though the endpoint had answered before."""
+"""Connections were closed while an answer was due, although the endpoint had answered before."""
 
 
 _LATE_PAST = "answered after its clients had left"
@@ -412,7 +412,7 @@ def answers_late(at: At, waited_s: float) -> str:
     "time-out",
 )
 def answers_at_end(at: At, waited_s: float) -> str:
-    """Clients leave before the first byte, which each time came right after they had closed."""
+    """Clients leave before the first byte, which each time came right after they had left."""
     what = "answers right after its clients have left, and not before"
     return f"{what}: its first byte took {waited_s:.1f} s"
 
@@ -444,7 +444,7 @@ _DENIES_OUTSIDE = (
     outside=_DENIES_OUTSIDE,
 )
 def denies(at: At, client: str) -> str:
-    """Only dials from clients' addresses fail; ``client`` is the last such client."""
+    """Dials fail only from clients' addresses; ``client`` is the last such client."""
     return f"answers this node, but not {client}"
 
 
@@ -495,7 +495,7 @@ _MTU = _mtu_hint("{ip}")
     shared=("client",),
 )
 def not_to_client(client: str) -> str:
-    """The client doesn't receive answers, which isn't the endpoint's fault."""
+    """The client doesn't receive answers, and the endpoint isn't at fault."""
     return f"client {client} does not acknowledge the answers that it is sent"
 
 
@@ -504,7 +504,7 @@ not_to_endpoint = _endpoint(
     "not_to_endpoint",
     "acknowledges handshakes, but not what clients send",
     past="acknowledged handshakes, but not what clients sent",
-    # A full accept queue drops the last packet of the handshake, and later ones.
+    # A full accept queue drops the last packet of the handshake, and those after it.
     hint=f"{_MTU}; so does a program that accepts no connections: `ss -ltn` in the pod "
     f"{_FULL_QUEUE}",
 )
@@ -518,12 +518,12 @@ not_all_to_endpoint = _endpoint(
     past="did not acknowledge all that clients sent",
     hint=_MTU,
 )
-"""The endpoint stops acknowledging after it has sent bytes."""
+"""The endpoint stops acknowledging packets after it has sent bytes."""
 
 
 @cause(CauseCode.PACKETS_LOST, about="{at}", past="answers of {at} arrived with a gap", hint=_MTU)
 def not_from_endpoint(at: At) -> str:
-    """Bytes from the endpoint are missing."""
+    """Bytes from the endpoint don't arrive."""
     return f"answers of {at} arrive with a gap"
 
 
@@ -533,7 +533,7 @@ def not_from_endpoint(at: At) -> str:
     hint="To end it, have the program or toxiproxy client that set it remove it",
 )
 def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
-    """Connections suffer requested faults; ``faults`` are descriptions."""
+    """Connections suffer injected faults; ``faults`` are the descriptions."""
     return f"has a fault on purpose: {', '.join(faults)}"
 
 
@@ -543,7 +543,7 @@ def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
     shared=(),
 )
 def out_of_ports() -> str:
-    """This node had no source port left for an endpoint."""
+    """This node had no free source port for an endpoint."""
     return "no source port was left for connections to an endpoint"
 
 
@@ -553,7 +553,7 @@ def out_of_ports() -> str:
     "client keep fewer connections open",
 )
 def out_of_client_ports() -> str:
-    """The client's own address has no port left for a connection to an endpoint."""
+    """The client's address has no free port for a connection to an endpoint."""
     return (
         "all ports 61000-65535 of a client's address towards an endpoint are in use: the endpoint "
         "sees this node's address, or the client is refused if the endpoint has not answered it"
@@ -569,7 +569,7 @@ DIAL_CODES: Mapping[Failure, CauseCode] = {
     Failure.ADMIN_PROHIBITED: CauseCode.ENDPOINT_UNREACHABLE,
     **dict.fromkeys(UNREACHABLE | BY_OWN_ROUTE, CauseCode.ENDPOINT_UNREACHABLE),
 }
-"""The code of the cause for each failure of a dial."""
+"""The code of the cause, for each failure of a dial."""
 _OF_DIALS: Mapping[Failure, Callable[[At], Cause]] = {
     Failure.REFUSED: refuses,
     Failure.SILENT: silent,
@@ -584,7 +584,7 @@ _OF_DIALS: Mapping[Failure, Callable[[At], Cause]] = {
 
 
 def dial_failed(at: At, failure: Failure, error: str) -> Cause:
-    """Return the cause of failed dials to an endpoint; ``error`` is the text of their errno."""
+    """Return the cause of failed dials to an endpoint; ``error`` is the text for their errno."""
     row = _OF_DIALS.get(failure)
     return row(at) if row is not None else fails(at, failure, error)
 
@@ -595,7 +595,7 @@ def absent(at: At, hop: NextHop) -> Cause:
 
 
 def end_code(failure: Failure) -> CauseCode:
-    """Return the code for connections that ended without an endpoint's byte, or by packet loss."""
+    """Return the code for connections that ended before an endpoint's byte, or by packet loss."""
     if failure in LOSSES:
         return CauseCode.PACKETS_LOST
     is_left = failure is Failure.UNANSWERED or failure is Failure.NO_DATAGRAM
@@ -607,8 +607,8 @@ def loses(at: At, failure: Failure, client: str = "", *, has_sent: bool = False)
 
     Args:
         failure: One of ``model.failures.LOSSES``.
-        client: The last client's IP address, named if its own packets are lost.
-        has_sent: The endpoint had sent bytes on these connections.
+        client: The IP address of the last client; named if its own packets are lost.
+        has_sent: Whether the endpoint had sent bytes on these connections.
     """
     if failure is Failure.NOT_TO_CLIENT:
         return not_to_client(client)

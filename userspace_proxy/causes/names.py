@@ -18,12 +18,12 @@ _ASK = "Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"
     "EndpointSlice",
 )
 def no_name_for_port(port: str) -> str:
-    """All names belong to other ports."""
+    """All names are for other ports."""
     return f'no endpoint by name is for its port "{port}"'
 
 
 def _of_name(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
-    """Return a decorator like :func:`cause`, for causes that all Services using the name share."""
+    """Return a decorator like :func:`cause`, for causes shared by all Services that use a name."""
     return cause(code, about="{name}", shared=("name",), **columns)
 
 
@@ -42,7 +42,7 @@ def name_not_allowed(name: str) -> str:
 
 @_of_name(CauseCode.NAME_NOT_ALLOWED, hint="Names must not lead to pods: set --cluster-cidr")
 def networks_unknown(name: str) -> str:
-    """The name might resolve to a pod: the pod networks are unknown."""
+    """The name might resolve to a pod, because the pod networks are unknown."""
     return f"{name} is not looked up: which addresses are those of pods is unknown"
 
 
@@ -52,7 +52,7 @@ def networks_unknown(name: str) -> str:
     "failed",
 )
 def nodes_unknown(name: str) -> str:
-    """The name might resolve to a node: the nodes' addresses are unknown."""
+    """The name might resolve to a node, because the nodes' addresses are unknown."""
     return f"{name} is not looked up: which addresses are those of Nodes is unknown"
 
 
@@ -75,7 +75,7 @@ def too_many_names(name: str, of_service: int, uses: int, of_namespace: int, of_
     hint="The running proxy looks it up, by the DNS servers of its node",
 )
 def not_looked_up_yet(name: str) -> str:
-    """No DNS server has answered yet."""
+    """No DNS server has answered so far."""
     return f"{name} has not been looked up yet"
 
 
@@ -108,5 +108,5 @@ def name_leads_astray(name: str, where: str) -> str:
     shared=("name", "family"),
 )
 def no_address_of_family(name: str, family: str) -> str:
-    """The name has addresses of the other family only."""
+    """The name has only addresses of the other family."""
     return f"{name} has no {family} address"

@@ -1,6 +1,6 @@
 """Rows of causes about nodes, found by comparing all nodes.
 
-Rule 1: rows don't name the nodes: the caller writes them before the sentence (``within``).
+Rule 1: rows don't name the nodes: the caller puts their names before the sentence (``within``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
     """Return ``node-7``, ``node-7 and node-9``, ``node-7, node-9 and 12 others``.
 
     Args:
-        most: The number of names to list; a single further name is listed rather than counted.
+        most: The number of names to list; if one more is left, it is listed instead of counted.
         total: The number of all names, if ``names`` are only the first ones.
     """
     count = max(total, len(names))
@@ -31,7 +31,7 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
     "server, the role of the agent's account, and its log",
 )
 def source_fails(why: str) -> str:
-    """The agent answers but can't read all of its inputs."""
+    """The agent answers, but can't read all its inputs."""
     return f"reading from the API server fails: {why}"
 
 
@@ -41,7 +41,7 @@ def source_fails(why: str) -> str:
     "why changes aren't in force",
 )
 def behind(services: tuple[str, ...], count: int) -> str:
-    """Changes in the API server aren't in force after two seconds."""
+    """Changes in the API server aren't applied after two seconds."""
     return f"behind the API server by more than 2 s: {listed(services, 3, count)}"
 
 
@@ -102,14 +102,14 @@ _SET_CLOCK = "See whether it is synchronised: `timedatectl`, `chronyc tracking`"
 
 @cause(CauseCode.NODES_DIFFER, hint=_SET_CLOCK)
 def clock_off(seconds: int, is_ahead: bool, are_several: bool = False) -> str:
-    """Clocks are off by more than two seconds; of several nodes, ``seconds`` is the maximum."""
+    """Clocks are off by more than two seconds; for several nodes, ``seconds`` is the maximum."""
     most = "up to " if are_several else ""
     return f"the clock is {most}{seconds:,} s {'ahead' if is_ahead else 'behind'}"
 
 
 @cause(CauseCode.NODES_DIFFER, hint=_SET_CLOCK)
 def own_clock_off(seconds: int, is_ahead: bool) -> str:
-    """The clock of this tool's machine is wrong."""
+    """The clock of the machine on which this tool runs is wrong."""
     where = "ahead of" if is_ahead else "behind"
     return f"this machine's clock is {seconds:,} s {where} those of most nodes"
 

@@ -1,4 +1,4 @@
-"""Rows about settings of users that have no effect: fields, annotations, parts of objects.
+"""Rows for settings of users that have no effect: fields, annotations, parts of objects.
 
 Parsers report most as :class:`~userspace_proxy.model.notes.Note`; policy finds the rest.
 """
@@ -13,7 +13,7 @@ from .cause import ROWS, Cause, CauseCode, cause
 
 
 def cause_of(note: Note) -> Cause:
-    """Return the cause of a note; raises TypeError if its parameters aren't the row's."""
+    """Return the cause of a note; raises TypeError if its parameters don't fit the row."""
     return ROWS[note.kind](*note.params)
 
 
@@ -30,7 +30,7 @@ def annotation_wrong(key: str, why: str, otherwise: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def annotation_unknown(key: str, meant: str, known: tuple[str, ...]) -> str:
-    """The annotation is unknown: a probable misspelling of ``meant``, or meant for this proxy."""
+    """The annotation is unknown: probably ``meant`` misspelled, or meant for this proxy."""
     rest = f"did you mean {meant}?" if meant else f"known: {', '.join(known)}"
     return f"annotation {key} is unknown ({rest})"
 
@@ -49,13 +49,13 @@ def slow_start_unused() -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def wake_without_hold(otherwise: str) -> str:
-    """Nothing wakes the workload, because clients don't wait."""
+    """Nothing wakes the workload, because clients don't wait for it."""
     return f"annotation {DOMAIN}wake: no connection waits without {DOMAIN}hold: {otherwise}"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def wake_without_selector(workload: str) -> str:
-    """The Service selects no pods, so it may not have a workload scaled."""
+    """The Service selects no pods, so it isn't allowed to scale a workload."""
     what = (
         f"annotation {DOMAIN}wake: the Service has no selector, so {workload} isn't scaled for it"
     )
@@ -64,19 +64,19 @@ def wake_without_selector(workload: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def idle_without_wake(otherwise: str) -> str:
-    """Without the wake annotation, which workload to scale is unknown."""
+    """Without the wake annotation, it isn't known which workload to scale."""
     return f"annotation {DOMAIN}idle-after: no workload is named by {DOMAIN}wake: {otherwise}"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def header_without_tcp() -> str:
-    """A PROXY header exists for TCP only."""
+    """There is a PROXY header only for TCP."""
     return f"annotation {DOMAIN}proxy-protocol: no port is TCP: no header is sent"
 
 
 @cause(CauseCode.NOT_FOLLOWED, hint="Write spec.sessionAffinity: ClientIP")
 def scope_without_affinity() -> str:
-    """Ports share the entries of session affinity, and the Service has none."""
+    """Ports share the entries of session affinity, but the Service has no affinity."""
     what = f"annotation {DOMAIN}affinity-scope: service has no effect"
     return f"{what} without spec.sessionAffinity: ClientIP"
 
@@ -95,7 +95,7 @@ def kernel_path_unused(why: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def weights_coarse(why: str) -> str:
-    """On the kernel path exact weights would take too many parts or slots."""
+    """On the kernel path, exact weights would take too many parts or slots."""
     return f"weights are followed roughly on the kernel path: {why}"
 
 
@@ -128,13 +128,13 @@ def range_not_allowed(asked: str, address: str, allowed: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def all_at_external(asked: str, address: str) -> str:
-    """``all`` ports of an address are possible only if it is the Service's alone."""
+    """``all`` ports of an address are possible only if no other Service has the address."""
     return f"range {asked} is not served at {address}: all ports of an address are for ClusterIPs"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def range_at_node(asked: str, address: str, whose: str) -> str:
-    """The range would take the ports of a node's own programs, as with k3s' ServiceLB."""
+    """The range would take ports from programs of a node, as with k3s' ServiceLB."""
     what = f"range {asked} is not served at {address}: it is an address of {whose}"
     return f"{what}; the port itself is served there"
 
@@ -147,7 +147,7 @@ def range_without_node_port(asked: str, number: int) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def range_not_possible(asked: str, why: str) -> str:
-    """No path can serve the range, or its ports at endpoints aren't in 1–65535."""
+    """No path can serve the range, or the endpoints' ports aren't in 1–65535."""
     return f"range {asked} is not served, only the port itself: {why}"
 
 
@@ -159,7 +159,7 @@ def range_without_proxy(asked: str, settings: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def no_balancer_address() -> str:
-    """The Service has type LoadBalancer but no load balancer's address."""
+    """The Service has type LoadBalancer, but no load balancer address."""
     return "no load balancer has given it an address (status.loadBalancer is empty)"
 
 
@@ -182,39 +182,39 @@ def too_many_balanced(count: int, limit: int) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def ranges_in_annotation() -> str:
-    """The source ranges are in the deprecated annotation."""
+    """The source ranges are given by the deprecated annotation."""
     what = f"annotation {ANNOTATION_SOURCE_RANGES} is ignored, as in kube-proxy"
     return f"{what}: write spec.loadBalancerSourceRanges"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def range_wrong(why: str) -> str:
-    """A source range isn't a network."""
+    """A source range isn't a valid network."""
     return f"spec.loadBalancerSourceRanges: {why}: no client is admitted"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def too_many_ranges(count: int, limit: int) -> str:
-    """The Service has more source ranges than a filter can hold."""
+    """The Service has more source ranges than a filter can contain."""
     what = f"spec.loadBalancerSourceRanges: {count:,} networks are listed"
     return f"{what}, and {limit:,} are allowed: no client is admitted"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def no_range_of_family(family: str) -> str:
-    """All source ranges belong to the other family, so they limit only its clients."""
+    """All source ranges belong to the other family, so they limit only that family's clients."""
     return f"{family} clients of the load balancer aren't limited: no source range is {family}"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def too_many_hints(limit: int) -> str:
-    """A slice's hints name more zones or nodes than are kept."""
+    """The hints of a slice name more zones or nodes than are kept."""
     return f"hints name more than {limit:,} zones or nodes: others are left out"
 
 
 @cause(CauseCode.NOT_FOLLOWED, hint="Have fewer Services select the same Pods")
 def too_many_pods(limit: int) -> str:
-    """A namespace's Services select too many Pods, each Pod counted once per Service."""
+    """The Services of a namespace select too many Pods; each Pod is counted once per Service."""
     what = "the selector has no effect: Services of the namespace with fewer Pods"
     return f"{what} have the {limit:,} Pods that all of it may select"
 
@@ -227,7 +227,7 @@ def no_pod(why: str, address: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def address_wrong(path: str, why: str) -> str:
-    """An address of a Service or an endpoint is invalid, or a name is."""
+    """An address, or a name, of a Service or an endpoint is invalid."""
     return f"{path}: {why}"
 
 
@@ -247,7 +247,7 @@ def name_without_port(key: str, at: str, port: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def names_bug(bug: str) -> str:
-    """Reading the names raised an exception."""
+    """Reading the names raised an exception, which is a bug."""
     return f"no endpoint is found by name because of a bug: {bug}"
 
 
@@ -259,7 +259,7 @@ def not_to_mirror(service: str, mark: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def left_out_beside(service: str, ip: str) -> str:
-    """The Endpoints contain an address that the slices lack."""
+    """The Endpoints contain an address that the slices don't contain."""
     what = f"Endpoints {service} is left out, as there are slices of its Service"
     return f"{what}: {ip} isn't in these"
 
@@ -278,5 +278,5 @@ def no_node_port_left(path: str, first: int, last: int) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def no_node_address(number: int, family: str) -> str:
-    """The node has no address at which clients could dial the node port."""
+    """The node has no address on which clients could dial the node port."""
     return f"node port {number} is not served: this node has no {family} address for it"

@@ -5,7 +5,8 @@
           └─kubectl_words, on_node▶ "describe pod -n shop web-1"
 
 Rule 1: a sentence can be understood alone, and has no full stop. A remedy is a sentence, or a
-command that can be pasted: it begins in lower case, and values in its template are shell-quoted.
+command that can be pasted: a command begins in lower case, and values in its template are quoted
+for the shell.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ EXPECTS_NO_HEADER = (
     "This proxy sends a PROXY header before the client's bytes (annotation "
     f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
 )
-"""The first remedy for an endpoint with a PROXY header whose clients get no answer."""
+"""The first remedy if an endpoint gets a PROXY header, and its clients get no answer."""
 
 
 class Form(enum.Enum):
@@ -34,7 +35,7 @@ class Form(enum.Enum):
     PREDICATE = enum.auto()
     """The sentence without the object, if it begins with the object."""
     SHORT_PREDICATE = enum.auto()
-    """The sentence without suspected reasons and object."""
+    """The sentence without suspected reasons and without the object."""
 
 
 _SHORT = (Form.SHORT, Form.SHORT_PREDICATE)
@@ -53,7 +54,7 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
     within = f"{cause.within}: " if cause.within else ""
     parts = [within, subject, _written(text, cause)]
     if cause.when is When.PAST:
-        # Without the comma, the clause after "but not 10.0.0.1" would refer to that client.
+        # Without the comma, the clause after "but not 10.0.0.1" would seem to be about that client.
         comma = "," if cause.code is CauseCode.ENDPOINT_DENIES else ""
         parts.append(f"{comma} when it was last tried")
     if cause.before is not None and is_now:
@@ -74,7 +75,7 @@ def remedy(cause: Cause) -> str:
     """Return the remedy for a cause; empty if the sentence contains it."""
     before = cause.before
     if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
-        # A router without a route back to the source of a datagram can't report this.
+        # A router without a route back to a datagram's source can't report this.
         return remedy(before.replace(host=cause.host))
     row = cause.row
     text = _written((row.outside if cause.host else "") or row.hint, cause, is_quoted=True)
@@ -90,7 +91,7 @@ def remedy(cause: Cause) -> str:
 
 
 def command(cause: Cause) -> str:
-    """Return the words after ``kubectl`` of a remedy that is a command; otherwise empty."""
+    """Return the words after ``kubectl`` if the remedy is a command; otherwise empty."""
     return _written(cause.row.command, cause, is_quoted=True)
 
 
@@ -139,7 +140,7 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
 
 
 def on_node(cause: Cause) -> str:
-    """Return the command on the node that shows more; empty if none does."""
+    """Return the command that shows more on the node; empty if none does."""
     match str(cause.get("chain") or "").split(" ", 3):
         case ["legacy", family, table, name]:
             tool = "ip6tables-legacy" if family == "ip6" else "iptables-legacy"

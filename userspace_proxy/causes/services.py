@@ -1,4 +1,4 @@
-"""Rows of causes about a Service, one of its addresses, or its clients.
+"""Rows of causes that concern a Service, one of its addresses, or its clients.
 
 not served by this proxy · address taken · no listener · settings without effect · clients rejected
 """
@@ -14,11 +14,11 @@ from .slices import NAMES_SHOWN
 
 NOTES_MAX = 10
 """The maximum number of notes of one kind (Service, addresses, slices) per Service port; each port
-repeats them."""
+has its own copy."""
 HEALTH_CHECK_FAILS = (
     "Load balancers may treat this node as one without endpoints; it is retried every second"
 )
-"""The effect of an unanswered health check node port."""
+"""What happens if a health check node port doesn't answer."""
 
 
 @cause(CauseCode.NOT_OURS)
@@ -47,7 +47,7 @@ def _alias_hint(address: str) -> str:
 
 @cause(CauseCode.NOT_OURS, hint=_alias_hint)
 def is_external_name(address: str = "") -> str:
-    """The Service is a DNS alias; ``address``: its target, if it is an address (not allowed)."""
+    """The Service is a DNS alias; ``address`` is its target, if that is an IP (not allowed)."""
     why = f", which can't be an alias of an address ({address})" if address else ""
     return f"type ExternalName is served by DNS alone{why}"
 
@@ -87,12 +87,12 @@ def held_by(address: str, holder: str) -> str:
 
 @cause(CauseCode.ADDRESS_TAKEN, about="{address}", hint="Give one of them another address")
 def external_ip_of(address: str, owner: ServiceKey | str) -> str:
-    """The Service's external IP is another Service's address."""
+    """The external IP of the Service is another Service's address."""
     return f"external IP {address} is an address of {owner}"
 
 
 def _number_hint(about: str, kind: str, number: str, **_: str) -> str:
-    # The hint isn't about the other Service, which may have the address as its cluster IP.
+    # The hint isn't about the other Service, because the address may be its cluster IP.
     return f"Give this Service another {kind}"
 
 
@@ -132,7 +132,7 @@ def external_ip_off(address: str, why: str, *, is_allowed: bool = False) -> str:
 
 @cause(CauseCode.EXTERNAL_IP_OFF, about="{address}", hint="Divide the Service")
 def too_many_external_ips(address: str, limit: int) -> str:
-    """An external IP exceeds the number served per Service."""
+    """An external IP is beyond the number that is served per Service."""
     return (
         f"external IP {address} and those after it are not served: a Service with as many ports "
         f"may have {limit}"
@@ -145,7 +145,7 @@ def too_many_external_ips(address: str, limit: int) -> str:
     hint="Divide the Service, or give it fewer ports or load-balancer IPs",
 )
 def too_many_frontends(service: ServiceKey | str, limit: int, count: int) -> str:
-    """The Service has too many frontends: ``count`` ports aren't served, this port first."""
+    """The Service has too many frontends: ``count`` ports aren't served, from this port on."""
     which = (
         "this port is" if count == 1 else f"this port and the {count - 1:,} after it, by name, are"
     )
@@ -180,11 +180,11 @@ def _hint(problem: str, hint: str, chain: str) -> str:
 
 @cause(CauseCode.NOT_LISTENING, about=_chain, hint=_hint, shared=("chain",))
 def not_listening(problem: str, hint: str, chain: str = "") -> str:
-    """A frontend, or the proxy port behind it, can't or mustn't be served.
+    """A frontend, or its proxy port, can't or mustn't be served.
 
     Args:
         problem: The message of the component that opens or steers it.
-        chain: Family, table and name of the other program's chain that causes it; or empty.
+        chain: Family, table and name of another program's chain that is the reason; or empty.
     """
     return problem
 
@@ -225,7 +225,7 @@ def more_notes() -> str:
 
 
 def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
-    """Return at most ``NOTES_MAX`` notes; a further cause counts the rest."""
+    """Return at most ``NOTES_MAX`` notes; one more cause counts the rest."""
     found = tuple(itertools.islice(notes, NOTES_MAX + 1))
     return found if len(found) <= NOTES_MAX else (*found[:NOTES_MAX], more_notes())
 
@@ -236,7 +236,7 @@ def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
     hint="Correct it: an object that was valid before keeps its last form until then",
 )
 def rejected(of: str, line: str) -> str:
-    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` has its place."""
+    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` has the place."""
     return f"{of} is rejected: {line}"
 
 
@@ -254,7 +254,7 @@ def object_kept(place: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED, hint=HEALTH_CHECK_FAILS)
 def health_check_fails(problem: str) -> str:
-    """Load balancers' health checks get no answer, though clients are served."""
+    """Load balancers get no answer to health checks, although clients are served."""
     return problem
 
 

@@ -1,4 +1,4 @@
-"""Rows of causes for a Service port without usable endpoints, or with too few of them.
+"""Rows of causes for a Service port that has no usable endpoints, or too few.
 
 no slice ─ empty slice ─ no such port ─ not ready ─ on other nodes ─ drained, refused ─ too many
 """
@@ -61,7 +61,7 @@ def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
     hint="Delete EndpointSlice {slice_}: its controller makes it anew, without the label",
 )
 def slice_headless(service: ServiceKey | str, slice_: SliceKey | str) -> str:
-    """The Service was headless, and its slice still has the label."""
+    """The Service was headless, and its slice still has the label for that."""
     return (
         f"no EndpointSlice belongs to {service}: {slice_} has the label {LABEL_HEADLESS}, that of "
         "headless Services"
@@ -70,7 +70,7 @@ def slice_headless(service: ServiceKey | str, slice_: SliceKey | str) -> str:
 
 @cause(CauseCode.NO_SLICE, about="{slice_}", hint="Correct it: the Service has no other one")
 def slice_rejected(slice_: str, line: str) -> str:
-    """The slice, ``EndpointSlice shop/web-1``, has a mistake; ``line`` has its place."""
+    """The slice, ``EndpointSlice shop/web-1``, has a mistake; ``line`` contains its place."""
     return f"{slice_} is rejected: {line}"
 
 
@@ -80,7 +80,7 @@ def slice_rejected(slice_: str, line: str) -> str:
     hint=f"If it is one, give it the label {LABEL_SERVICE_NAME}: {{name}}",
 )
 def unnamed_slice_rejected(slice_: str, line: str, name: str) -> str:
-    """A slice without a Service, but with the Service's name in its own, has a mistake."""
+    """A slice that names no Service, but whose name contains the Service's name, has a mistake."""
     return f"{slice_}, by its name a slice of it, is rejected: {line}"
 
 
@@ -96,7 +96,7 @@ def selects_no_pod(
 
     Args:
         count: The number of slices.
-        pods: The arguments with which kubectl lists the pods.
+        pods: The arguments for kubectl to list the pods.
     """
     return f"{_which(count)} empty: no pod with an address was found for selector {selector}"
 
@@ -112,7 +112,7 @@ def slice_empty(service: ServiceKey | str, count: int) -> str:
 
 
 def _written(item: SliceKey) -> str:
-    """Return the user's object that a slice was made from."""
+    """Return the user's object from which a slice was made."""
     if name := mirrored_name(item):
         return f"Endpoints {item.namespace}/{name}"
     return f"EndpointSlice {item}"
@@ -130,7 +130,7 @@ def names_from_elsewhere(slice_: str, namespace: str, is_mirrored: bool) -> str:
 
 
 def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
-    """Return the cause of a slice in another namespace that names a Service of this one."""
+    """Return the cause for a slice in another namespace that names a Service of this one."""
     return names_from_elsewhere(_written(item), key.namespace, bool(mirrored_name(item)))
 
 
@@ -163,7 +163,7 @@ def names_none(service: ServiceKey | str, name: str, slice_: str) -> str:
 
 
 def slice_unlabelled(key: ServiceKey, item: SliceKey) -> Cause:
-    """Return the cause of a slice in this namespace with a similar name and no Service."""
+    """Return the cause for a slice in this namespace that has a similar name and no Service."""
     return names_none(key, key.name, _written(item))
 
 
@@ -178,7 +178,7 @@ def _protocol_hint(port: str, protocol: str, others: tuple[str, ...], has_select
 
 @cause(CauseCode.PORT_NAME_MISSING, about="{port}", hint=_protocol_hint)
 def other_protocol(port: str, protocol: str, others: tuple[str, ...], has_selector: bool) -> str:
-    """The endpoints' port of this name uses another protocol."""
+    """The endpoints' port of this name has another protocol."""
     one = f"{'a' if port else 'an'} {_wanted(port)}"
     return f"its endpoints have {one} only for {', '.join(others)}, not {protocol}"
 
@@ -206,7 +206,7 @@ def no_port(port: str, has_selector: bool) -> str:
     sentence = f"its endpoints have no {_wanted(port)}, nor any other"
     if not has_selector:
         return sentence
-    # The EndpointSlice controller omits ports that it doesn't find in the pod.
+    # The EndpointSlice controller omits ports that the pod doesn't have.
     return f"{sentence}: targetPort is a name that no container port of its pods has"
 
 
@@ -216,7 +216,7 @@ def no_port(port: str, has_selector: bool) -> str:
     hint="targetPort is a name: give a container port of each pod this name",
 )
 def some_lack_port(port: str, have: int, total: int) -> str:
-    """Only some endpoints have the port; they serve it."""
+    """Only some endpoints have the port, and serve it."""
     lack = total - have
     them = f"{lack:,} of its {total:,} endpoints {'has' if lack == 1 else 'have'}"
     return f"{them} no {_wanted(port)}"
@@ -247,8 +247,8 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
     """No endpoint is ready or still serving.
 
     Args:
-        ended: Endpoints that terminate and no longer serve.
-        pods: Arguments with which kubectl lists the pods; empty: the Service has no selector.
+        ended: The number of endpoints that terminate and no longer serve.
+        pods: Arguments for kubectl to list the pods; empty: the Service has no selector.
     """
     if total == 1:
         if ended:
@@ -263,7 +263,7 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
 
 @cause(CauseCode.NOT_READY, command="get pods -n {namespace}")
 def about_to_vanish(namespace: str, count: int) -> str:
-    """All usable endpoints are terminating."""
+    """All usable endpoints terminate."""
     are = "it is" if count == 1 else "all are"
     return f"{are} terminating and about to vanish, and no ready one is used here"
 
@@ -293,17 +293,17 @@ def none_local(total: int, unknown: int, node: str, policy: str) -> str:
 
 
 def _none_usable(total: int, reasons: tuple[str, ...]) -> str:
-    """Return why no endpoint is usable; reasons follow counts unless there is one endpoint."""
+    """Return why no endpoint is usable; reasons have counts unless there is only one endpoint."""
     if total == 1:
         return f"its only endpoint is {reasons[0]}"
-    # Limit the list, because each reason may name a different Service.
+    # Limit the list: each reason may name a different Service.
     more = ", …" if len(reasons) > NAMES_SHOWN else ""
     return f"none of its {total:,} endpoints is usable: {', '.join(reasons[:NAMES_SHOWN])}{more}"
 
 
 @cause(CauseCode.NOT_LOCAL, hint=_USES_ALL)
 def none_local_nor_usable(total: int, reasons: tuple[str, ...], policy: str) -> str:
-    """No endpoint is usable, for several reasons including the policy."""
+    """No endpoint is usable, for several reasons; one is the policy."""
     return _none_usable(total, reasons)
 
 
@@ -315,7 +315,7 @@ _DRAINED_HINT = (
 
 @cause(CauseCode.NOT_READY, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
 def none_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
-    """No endpoint is usable; the Service's slices drain some of its endpoints."""
+    """No endpoint is usable; the Service's slices drain some endpoints."""
     return _none_usable(total, reasons)
 
 
@@ -347,7 +347,7 @@ def none_usable(total: int, reasons: tuple[str, ...]) -> str:
     hint="Divide the Service: its ports times their endpoints and ranges may be {limit:,}",
 )
 def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
-    """The Service's earlier ports use up its limit of endpoints."""
+    """The other ports of the Service use up its limit of endpoints."""
     return (
         f"the ports of {service} together have more than {limit:,} endpoints and source ranges, so "
         "this port, which is not among the first by name, is not served"
@@ -374,5 +374,5 @@ def too_many_in_namespace(namespace: str, limit: int) -> str:
     hint="Divide the Service: a port of one Service may have {limit:,} endpoints of a family",
 )
 def too_many_endpoints(limit: int) -> str:
-    """The Service port has more endpoints than this proxy uses per port."""
+    """The Service port has more endpoints than this proxy uses for a port."""
     return f"it has more than {limit:,} endpoints, and the others are left out"

@@ -119,13 +119,13 @@ def _look_at_source(
 def check_node(
     settings: Settings, steering: str, kernel: KernelView | None = None
 ) -> list[Finding]:
-    """Check the node's own state that affects a steering, except firewalls.
+    """Check the node's own state that affects steering, except firewalls.
 
     The agent calls this at its start, and watches firewalls all the time. It blocks for about 50
     ms, and imports no large library.
 
     Args:
-        steering: The steering that is, or would be, in use.
+        steering: The steering mode that is, or would be, in use.
         kernel: From :func:`read_kernel`; None: it is read now.
     """
     found = judge_path(settings.path, steering)

@@ -28,14 +28,14 @@ _WARNINGS_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The objects that would be served, as far as known."""
+    """The objects that would be served, if they are known."""
 
     service_ports: int | None = None
     """The number of Service ports of both families; None if unknown."""
     service_ips: tuple[str, ...] = ()
     """At most one Service address per family; empty if unknown."""
     frontends: tuple[Frontend, ...] = ()
-    """The addresses that clients would dial, as far as known."""
+    """The addresses that clients would dial, if they are known."""
     endpoints: tuple[SocketAddress, ...] = ()
     """Usable endpoints; empty if unknown."""
 

@@ -143,7 +143,7 @@ def _conntrack(values: Mapping[str, str]) -> Iterator[Finding]:
     if limit and used >= limit * _CONNTRACK_SHORT:
         yield warning(
             "kernel",
-            f"connection tracking is nearly full: {used:,} of {limit:,} entries",
+            f"the conntrack table is nearly full: {used:,} of {limit:,} entries",
             "/proc/sys/net/netfilter/nf_conntrack_max",
             f"sysctl -w net.netfilter.nf_conntrack_max={2 * limit}",
         )

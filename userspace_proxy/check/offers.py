@@ -42,8 +42,8 @@ class Offers:
     """NET_ADMIN and NET_RAW, if this process has them."""
     kernel: KernelOffers = LACKS_NOTHING
     lacks: Mapping[str, str] = field(default_factory=dict)
-    """Why steerings don't work, by name; empty, or without the name, if one does. Local steering is
-    judged in a network namespace with other daemons."""
+    """Why steering modes don't work, by name; empty, or without the name, if the mode works. Local
+    steering is judged in a network namespace with other daemons."""
     legacy_tables: tuple[str, ...] = ()
     """Names of the legacy iptables tables in use, in either family."""
     is_in_kernel: bool = False
@@ -261,7 +261,7 @@ def _taken_reason(taken: str, offers: Offers, *, own_namespace: bool) -> str:
 
 
 def _remedy(offers: Offers, taken: str) -> str:
-    """Return the remedy: packages to install, and a steering that works here."""
+    """Return the remedy: packages to install, and a steering mode that works here."""
     if offers.is_in_kernel:
         return offers.remedy
     return f"{_INSTALL[taken]}; or {offers.remedy}" if offers.instead else _INSTALL[taken]

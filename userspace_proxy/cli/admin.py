@@ -59,7 +59,7 @@ class AdminAnswer:
 
 
 class NotAnswered(UserspaceProxyError):
-    """No proxy answers at the address."""
+    """No proxy answers on the address."""
 
 
 class AdminAddress:

@@ -31,7 +31,7 @@ class CommandFlag:
     short: str = ""
     """The one-letter form; may be empty."""
     completes: str = ""
-    """The candidates of the command ``complete`` for the value; empty: none."""
+    """The candidates of the command ``complete`` for the value; empty if there are none."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ class Command:
     choices: tuple[str, ...] = ()
     """The values of the argument; empty if they can't be listed."""
     completes: str = ""
-    """The candidates of the command ``complete`` for the arguments; empty: none."""
+    """The candidates of the command ``complete`` for the arguments; empty if there are none."""
     details: tuple[str, ...] = ()
     """Paragraphs for the command's help."""
     flags: tuple[CommandFlag, ...] = ()

@@ -47,7 +47,7 @@ def run_as_first(command: list[str]) -> int:
         if is_stopping:
             return 128 - status
         early = early + 1 if Clocks.monotonic() - began < _SOUND_S else 1
-        _complain(f"error: the control process ended by signal {-status} and is started again")
+        _complain(f"error: the control process exited (signal {-status}), restarting it")
         pause_s = backoff_s(early - 1, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         if (stop := signal.sigtimedwait(_STOP, pause_s)) is not None:
             return 128 + stop.si_signo

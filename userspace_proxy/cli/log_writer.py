@@ -185,7 +185,7 @@ async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
                 rest = rest[os.write(descriptor, rest) :]
         except OSError as exc:
             error = exc
-        # The loop may already be closed because the program has ended.
+        # The loop may already be closed because the program has exited.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(partial(finish, error))
 

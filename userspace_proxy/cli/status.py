@@ -56,7 +56,7 @@ def status(given: Given) -> int:
 
 
 def top(given: Given) -> int:
-    """Show rates every second until Ctrl-C; only once if the output is no terminal.
+    """Show rates every second until Ctrl-C; only once if the output isn't a terminal.
 
     Raises:
         UserspaceProxyError: No proxy answers the first request; later, top waits for one.

@@ -67,7 +67,7 @@ def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -
 
 
 def columns_of(stream: TextIO, environment: Mapping[str, str] = os.environ) -> int:
-    """Return the maximum width of lines in columns; 0: any number, as no terminal shows the lines.
+    """Return the maximum width of lines in columns; 0 if no terminal shows the lines.
 
     COLUMNS doesn't apply to files and pipes: programs that use readline export it.
     """

@@ -61,7 +61,7 @@ class ForbiddenAddresses:
 
     @property
     def unknown(self) -> NameState | None:
-        """Why no name may be looked up yet; None: names may be."""
+        """Why no name may be looked up yet; None if names may be looked up."""
         if self.networks.is_shared and not self.networks.pods:
             return NameState.NETWORKS_UNKNOWN
         if self.networks.is_shared and self._nodes is None:

@@ -38,7 +38,7 @@ from .persistent import PersistentMap, differing_keys
 from .store import ServiceState, Snapshot
 
 USES_MAX = 64
-"""The maximum number of a Service's names, counted once per slice: each may be 128 endpoints."""
+"""How many names one Service may use, counted once per slice: each may be 128 endpoints."""
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()
@@ -277,7 +277,7 @@ class _GuardedSteps:
         """The Services for which a step raised an exception, with its text and place."""
 
     def attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
-        """Return the result of a step; None: it raised an exception."""
+        """Return the result of a step; None if it raised an exception."""
         try:
             return step(value)
         except Exception as exc:  # noqa: BLE001 - the other Services must go on

@@ -31,7 +31,7 @@ from ..shares import Shares
 from .store import Snapshot, Store
 
 PODS_MAX = 20_000
-"""The maximum number of a namespace's Pods, each counted once per Service; 5 µs each."""
+"""How many Pods a namespace may have, each counted once per Service; 5 µs each."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -65,7 +65,7 @@ class PodEndpoints:
         """An earlier run's Services, whose Pods are unknown until the Services are read."""
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Note the store's objects from an earlier run."""
+        """Record the objects that an earlier run left in the store."""
         for key, state in snapshot.services.items():
             self._in_store[key] = {item.key for item in state.slices}
             self._affected.add(key)
@@ -73,7 +73,7 @@ class PodEndpoints:
                 self._unread.add(key)
 
     def put_service(self, service: Service, selection: PodSelection) -> None:
-        """Add or replace a Service, also in the store."""
+        """Add or replace a Service here and in the store."""
         self._forget_service(service.key)
         self._services[service.key] = service, selection
         if self._is_derived(service):
@@ -82,7 +82,7 @@ class PodEndpoints:
         self._store.put_service(service)
 
     def delete_service(self, key: ServiceKey) -> None:
-        """Delete a Service, if it exists, also from the store."""
+        """Delete a Service here and from the store; no effect if it doesn't exist."""
         self._forget_service(key)
         self._store.delete_service(key)
 

@@ -40,13 +40,13 @@ class _Host:
     """The families of the last lookup."""
     addresses: dict[IPFamily, tuple[str, ...]] = field(default_factory=dict)
     due_at: float | None = 0.0
-    """Monotonic seconds; None: a lookup is in progress."""
+    """Monotonic seconds; None if a lookup is in progress."""
     is_known: bool = False
     """Whether a lookup has finished."""
     failures: int = 0
     """Lookups in a row without an address."""
     why: str = ""
-    """Why the host has no addresses; empty: it has some."""
+    """Why the host has no addresses; empty if it has some."""
     since: float = 0.0
     """Monotonic seconds of the first of these failures."""
     keep_until: float = 0.0
@@ -85,7 +85,7 @@ class HostTable:
         self._queue.remove(host)
 
     def take(self, now: float) -> tuple[str, tuple[IPFamily, ...]] | None:
-        """Return a due name that gets a slot until :meth:`learn`; None: there is none."""
+        """Return a due name that gets a slot until :meth:`learn`; None if there is none."""
         host = self._queue.take(now)
         if host is None:
             return None
@@ -94,7 +94,7 @@ class HostTable:
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None: no name waits, except for a slot."""
+        """Return when the next name is due; None if no name waits, except for a slot."""
         return self._queue.next_at()
 
     @property

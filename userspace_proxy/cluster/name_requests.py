@@ -64,7 +64,7 @@ class NameRequest(NamedTuple):
 
 
 def read_request(state: ServiceState) -> NameRequest | None:
-    """Return the names that a Service requests; None: it requests none."""
+    """Return the names that a Service requests; None if it requests none."""
     service = state.service
     apart = _named(state)
     if not service.handling.names and not apart:
@@ -108,7 +108,7 @@ def derived_key(origin: SliceKey, host: str, family: IPFamily) -> SliceKey:
 
 
 def host_of(item: EndpointSlice) -> str:
-    """Return the name from which a slice was derived; empty: it wasn't derived."""
+    """Return the name from which a slice was derived; empty if it wasn't derived."""
     _, separator, rest = item.key.name.rpartition(_SEPARATOR)[0].rpartition(_SEPARATOR)
     return rest if separator else ""
 

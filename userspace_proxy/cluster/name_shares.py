@@ -15,7 +15,7 @@ from ..model.endpoint_names import NAMES_MAX
 from ..shares import Shares
 
 NAMESPACE_MAX = 100
-"""The maximum number of a namespace's names, counted once per Service."""
+"""How many names a namespace may use, counted once per Service."""
 NODE_MAX = 1000
 """The maximum for all Services: with the shortest TTL, 200 lookups a second."""
 

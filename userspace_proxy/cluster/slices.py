@@ -105,7 +105,7 @@ class Slices(tuple[EndpointSlice, ...]):
     def differing(
         self, other: Iterable[EndpointSlice]
     ) -> Iterator[tuple[EndpointSlice | None, EndpointSlice | None]]:
-        """Yield pairs of slices that aren't the same object in both; None: missing in one."""
+        """Yield pairs of slices that aren't the same object in both; None if one is missing."""
         others = Slices.of(other).runs
         shared = {*self.runs}.intersection(others)
         before, after = (_by_key(runs, shared) for runs in (self.runs, others))

@@ -39,7 +39,7 @@ class Snapshot:
     node: Node | None = None
     """This node's object, if there is one."""
     node_addresses: frozenset[str] | None = None
-    """The addresses of all Nodes; None: unknown."""
+    """The addresses of all Nodes; None if unknown."""
     orphans: Mapping[ServiceKey, Slices] = field(default_factory=PersistentMap)
     """Slices of missing Services, by Service, and slices without one. Only their keys are
     current."""
@@ -58,7 +58,7 @@ class Store:
         self._node: Node | None = None
         self._node_addresses: frozenset[str] | None = None
         self._affected: dict[ServiceKey, dict[SliceKey, EndpointSlice | None]] = defaultdict(dict)
-        """Services changed since then, with their changed slices; None: the slice was deleted."""
+        """Services changed since then, with their changed slices; None if the slice was deleted."""
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
         self._orphans: PersistentMap[ServiceKey, Slices] = PersistentMap()
         self._last = Snapshot(self._states, orphans=self._orphans)
@@ -92,7 +92,7 @@ class Store:
             self._affected.setdefault(service.key, {})
 
     def uid_of(self, key: ServiceKey) -> str:
-        """Return a Service's uid; empty: unknown."""
+        """Return a Service's uid; empty if unknown."""
         service = self._services.get(key)
         return "" if service is None else service.uid
 
@@ -130,7 +130,7 @@ class Store:
         self._node = node
 
     def set_node_addresses(self, addresses: frozenset[str] | None) -> None:
-        """Set the addresses of all Nodes; None: unknown."""
+        """Set the addresses of all Nodes; None if unknown."""
         self._node_addresses = addresses
 
     def snapshot(self) -> Snapshot:

@@ -54,9 +54,9 @@ class Setting:
     harmless: tuple[object, ...] = ()
     """Values that request the actual behaviour, so no warning is needed."""
     option: str = ""
-    """The field of the proxy's options for the value; empty: the field of the same name."""
+    """The field of the proxy's options for the value; empty for the field of the same name."""
     convert: Callable[[Any], object] | None = None
-    """Converts the setting's value to the option's; None: they are equal."""
+    """Converts the setting's value to the option's; None if they are equal."""
 
 
 def setting(default: Any, /, **row: Any) -> Any:

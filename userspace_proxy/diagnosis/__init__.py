@@ -2,5 +2,5 @@
 
     facts ──▶ symptoms ──▶ rules, in order ──▶ verdict ──▶ sentence, remedy
 
-Pure code. All readers use the verdicts; none judges again.
+Pure code. All readers use these verdicts; none judges for itself.
 """

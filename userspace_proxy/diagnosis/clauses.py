@@ -1,4 +1,4 @@
-"""The reports about a Service port other than causes: clauses, which are values from rows.
+"""What is reported about a Service port besides causes: clauses, values that rows declare.
 
     row, declared once ──called with typed parameters──▶ Clause ──sentence_of──▶ "Served by …; …"
 
@@ -32,7 +32,7 @@ from ..model.reading import LABEL_SERVICE_NAME
 P = ParamSpec("P")
 
 FEW = 2
-"""How many connections prove nothing: they may be new, and ``explain --probe`` sends nothing."""
+"""So few connections prove nothing: they may be new, and ``explain --probe`` sends nothing."""
 
 
 class Clause(NamedTuple):
@@ -48,7 +48,7 @@ class Clause(NamedTuple):
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """The causes that the clause states in full."""
+        """The causes that the clause states with all details."""
         found: list[Cause] = []
         for value in self.values if self.row.states else ():
             if isinstance(value, Cause):
@@ -59,7 +59,7 @@ class Clause(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The text, with a capital letter only if it has one inside a sentence."""
+        """The text, without the capital letter of a sentence."""
         return self.row.words(*self.values)
 
     @property
@@ -85,11 +85,11 @@ class ClauseRow(Generic[P]):
     hint: str | Callable[..., str] = ""
     """The remedy, if no cause determines one."""
     planned: Callable[..., str] | None = None
-    """Returns the text for a plan; None: the same text."""
+    """Returns the text for a plan; None if the text is the same."""
     is_dated: bool = False
-    """The clause is about a moment, and its age is shown."""
+    """Whether the clause is about a moment whose age is shown."""
     states: bool = True
-    """The clause states its cause, if it has one, in full."""
+    """Whether the clause states its cause, if it has one, with all details."""
 
     @cached_property
     def _parameters(self) -> Parameters:
@@ -117,7 +117,7 @@ def clause(**columns: Any) -> Callable[[Callable[P, str]], ClauseRow[P]]:
 
 
 def fixed(name: str, text: str) -> ClauseRow[[]]:
-    """Return the row of a clause without parameters."""
+    """Return the row of a clause that has no parameters."""
 
     def words() -> str:
         return text
@@ -143,23 +143,23 @@ def joined(texts: Iterable[str]) -> str:
 
 @clause()
 def stated(cause: Cause) -> str:
-    """A cause in full."""
+    """A cause with all details."""
     return say(cause)
 
 
 @clause(states=False)
 def stated_in_short(cause: Cause) -> str:
-    """A further cause, without its suspected reasons."""
+    """Another cause, without its suspected reasons."""
     return say(cause, Form.SHORT)
 
 
 def sentence_of(clauses: Sequence[Clause], lead: Clause | None = None) -> str:
-    """Return clauses as a sentence; the lead precedes them."""
+    """Return clauses as a sentence that begins with the lead."""
     return joined(texts_of(clauses, lead))
 
 
 def planned_of(clauses: Sequence[Clause]) -> str:
-    """Return clauses about future clients, as the end of a sentence."""
+    """Return clauses in the form for future clients, as the end of a sentence."""
     return "; ".join(one.planned for one in clauses)
 
 
@@ -175,7 +175,7 @@ def noun_of(protocol: str) -> str:
 
 
 def by_endpoints(serving: int, standby: int) -> str:
-    """Return the numbers of endpoints that serve and that are on standby, in words."""
+    """Return in words how many endpoints serve, and how many are on standby."""
     return f"{plural(serving, 'endpoint')}{and_standby(standby)}"
 
 
@@ -185,13 +185,13 @@ def and_standby(standby: int) -> str:
 
 
 def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
-    """Return the number of waiting connections (flows) and the longest wait, in words."""
+    """Return in words how many connections (flows) wait, and the longest wait."""
     what = plural(waiting, noun_of(protocol))
     return f"{what}, the longest for {format_seconds(longest_s)}"
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
-    """Return the share of connections (flows) to endpoints that ended in this way, in words."""
+    """Return in words the share of connections (flows) to endpoints that ended in this way."""
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
@@ -199,13 +199,13 @@ def _counted(ended: int, total: int, noun: str) -> str:
 
 @clause()
 def not_served(state: PortState, place: str, cause: Cause) -> str:
-    """Addresses don't lead to this proxy; ``place`` is empty if the cause names it."""
+    """Addresses aren't steered to this proxy; ``place`` is empty if the cause names it."""
     where = f", not at {place}" if place else ""
     return f"{state.capitalize()}{where}: {say(cause)}"
 
 
 other_cause = before_cause("other_cause", "besides, ")
-"""Why clients would fail even if they reached the addresses."""
+"""Why clients would fail even if they reached the addresses of the Service."""
 
 
 @clause(planned=lambda cause: f"clients would be dropped: {say(cause)}")
@@ -233,13 +233,13 @@ def refused(cause: Cause | None) -> str:
 
 @clause()
 def not_looked_up(name: str) -> str:
-    """A plan doesn't look up endpoints' names, but a running proxy does."""
+    """A plan doesn't resolve the names of endpoints; a running proxy does."""
     return f"clients would be served once {name} is looked up"
 
 
 @clause()
 def would_wait(hold_s: float, cause: Cause) -> str:
-    """There is neither an endpoint nor a waiting client."""
+    """There is no endpoint, and no client waits."""
     return f"clients would wait for an endpoint for {format_seconds(hold_s)}: {say(cause)}"
 
 
@@ -257,7 +257,7 @@ def holding(waiting: int, longest_s: float, protocol: str) -> str:
 
 @clause()
 def not_woken(problem: str) -> str:
-    """Why the workload that clients wait for wasn't scaled."""
+    """Why the workload for which clients wait wasn't scaled."""
     return problem
 
 
@@ -284,11 +284,11 @@ def _room_hint(*, is_silent: bool, **_: object) -> str:
 def at_limit(
     waiting: int, longest_s: float, protocol: str, limit: int, is_pinned: bool, is_silent: bool
 ) -> str:
-    """Clients wait for endpoints at their limit, or for the endpoint that affinity ties them to."""
+    """Clients wait for endpoints at their limit, or for the one to which affinity ties them."""
     held = waiting_clients(waiting, longest_s, protocol)
     limit_words = plural(limit, noun_of(protocol))
     if is_pinned:
-        # Other endpoints may have fewer connections.
+        # Other endpoints may have fewer connections than the limit.
         keeps = "the endpoint that a client keeps to (sessionAffinity)"
         return f"holding {held}: {keeps} has {limit_words}, its limit on this node"
     return f"holding {held}: endpoints have {limit_words} each, which is their limit on this node"
@@ -316,7 +316,7 @@ def get_no_answer(are_some: bool = False) -> str:
 
 @clause()
 def got_no_answer(ended: int, total: int, protocol: str) -> str:
-    """Earlier, ``ended`` of all connections, or the last ones, got no answer."""
+    """Earlier, ``ended`` of all connections, or the last connections, got no answer."""
     return f"{_counted(ended, total, noun_of(protocol))} got no answer"
 
 
@@ -342,7 +342,7 @@ def none_answers(count: int, is_past: bool) -> str:
 
 @clause()
 def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> str:
-    """Some endpoints don't answer now, and others didn't a while ago."""
+    """Some endpoints don't answer now, and other ones didn't answer a while ago."""
     of = f"its {total:,} endpoints" if are_all else plural(total, "endpoint")
     if not now:
         return f"{past:,} of {of} didn't answer when last tried"
@@ -353,13 +353,13 @@ def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> s
 
 @clause()
 def further_causes(count: int) -> str:
-    """More causes exist than the clauses state."""
+    """There are more causes than the clauses state."""
     return plural(count, "further cause")
 
 
 @clause()
 def others_unused(left: int, reasons: tuple[tuple[int, str], ...], has_more: bool) -> str:
-    """Why unusable endpoints aren't used: each reason with its number of endpoints."""
+    """Why the other endpoints aren't used: each reason with its number of endpoints."""
     others = "the other one isn't" if left == 1 else f"the other {left:,} aren't"
     if len(reasons) == 1 and not has_more:
         return f"{others} used: {reasons[0][1]}"
@@ -395,7 +395,7 @@ def were_reset(ended: int, total: int) -> str:
 
 @clause()
 def more_faults(count: int) -> str:
-    """More faults are injected than the clauses state."""
+    """There are more injected faults than the clauses state."""
     return f"{plural(count, 'more endpoint')} with faults on purpose"
 
 
@@ -416,13 +416,13 @@ def others_untried(count: int) -> str:
 
 @clause()
 def others_answered(count: int) -> str:
-    """The other endpoints last answered more than a minute ago."""
+    """The other endpoints answered last more than a minute ago."""
     what = "the other one" if count == 1 else f"the other {count:,}"
     return f"{what} answered before"
 
 
 may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
-"""This node lacks something for new connections."""
+"""This node lacks something that new connections need."""
 
 
 not_all_served = before_cause("not_all_served", "not all clients are served: ")
@@ -453,26 +453,26 @@ def served_by(serving: int, standby: int, is_now: bool = False) -> str:
 
 @clause()
 def ready(serving: int, standby: int, are_leaving: bool = False) -> str:
-    """Nothing proves that clients are answered; terminating endpoints aren't called ready."""
+    """Nothing proves that clients are answered; endpoints that terminate aren't called ready."""
     return f"{'usable' if are_leaving else 'ready'}: {by_endpoints(serving, standby)}"
 
 
 @clause(is_dated=True)
 def none_answered_lately(has_kernel_path: bool = False) -> str:
-    """Clients were answered earlier; the kernel may lead others to endpoints."""
+    """Clients were answered earlier; the kernel may send other clients to endpoints."""
     where = "on the userspace path " if has_kernel_path else ""
     return f"{where}no client has been answered in the last minute"
 
 
 @clause()
 def no_client_yet(has_failed: bool = False) -> str:
-    """No client has connected, or no client was served."""
+    """No client has connected yet, or none was served."""
     return f"no client has {'been served' if has_failed else 'connected'} yet"
 
 
 @clause()
 def node_port_at(addresses: tuple[str, ...]) -> str:
-    """Few addresses serve the node port, and the proxy doesn't see clients that dial others."""
+    """Few addresses serve the node port; the proxy doesn't see clients that dial others."""
     return f"node port at {' and '.join(addresses)}"
 
 
@@ -489,7 +489,7 @@ def never_answered(protocol: str, connections: int, has_received: bool, has_head
 
 
 def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    # A dial over UDP proves nothing.
+    # For UDP, a dial proves nothing.
     if shown or protocol != "TCP":
         return ""
     dial = f"`userspace-proxy explain {shell_word(service)} --probe`"
@@ -502,7 +502,7 @@ def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown
 
     Args:
         service: ``shop/web``.
-        shown: The proof that endpoints accept connections; empty without proof.
+        shown: What proves that endpoints accept connections; empty if nothing does.
     """
     only = f": {shown} show only that connections are accepted" if shown else ""
     led = f"clients go through the kernel to {by_endpoints(serving, standby)}"
@@ -510,12 +510,12 @@ def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown
 
 
 because = before_cause("because", ": ")
-"""The endpoints' behaviour is the reason."""
+"""The reason is how the endpoints behave."""
 
 
 @clause()
 def at_former_endpoints(where: str) -> str:
-    """The clients' endpoints are gone or not ready; ``where`` is ``at`` or ``from``."""
+    """The endpoints of the clients are gone or not ready; ``where`` is ``at`` or ``from``."""
     return f", {where} endpoints that aren't used any more"
 
 
@@ -526,7 +526,7 @@ def _flaps_hint(count: int, namespace: str, service: str) -> str:
 
 @clause(hint=_flaps_hint)
 def because_of_flaps(count: int, namespace: str, service: str) -> str:
-    """There was no endpoint at times."""
+    """At times there was no endpoint."""
     return f": {_flaps(count)}"
 
 
@@ -537,7 +537,7 @@ none_in_time = fixed("none_in_time", ": no endpoint took them in time")
 were_at_limit = fixed(
     "were_at_limit", ": endpoints were at their limit on this node (max-connections)"
 )
-"""Clients waited for an endpoint below its limit, which may have been different then."""
+"""Clients waited for an endpoint below its limit; the limit may have been different then."""
 
 
 def _text(why: object) -> str:
@@ -556,7 +556,7 @@ def flaps(count: int, namespace: str, service: str) -> str:
 
 @clause()
 def flows_failed(failed: int, total: int, at_once: int, unanswered: int, why: object = None) -> str:
-    """UDP flows failed; some were refused, and for others it isn't known."""
+    """UDP flows failed; some were refused, others got no answer."""
     each = f" ({at_once:,} at once, {unanswered:,} without an answer)" if unanswered else ""
     return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{each}{_text(why)}"
 
@@ -565,7 +565,7 @@ def flows_failed(failed: int, total: int, at_once: int, unanswered: int, why: ob
 def connections_failed(
     failed: int, total: int, parts: tuple[tuple[int, str], ...], why: object = None
 ) -> str:
-    """TCP connections failed; ``parts`` are counts, each with the kind of failure."""
+    """TCP connections failed; ``parts`` are the counts for each kind of failure."""
     each = f" ({', '.join(f'{count:,} {how}' for count, how in parts)})" if parts else ""
     what = f"{failed:,} of {plural(total, 'connection')} failed in the last minute"
     return f"{what}{each}{_text(why)}"
@@ -573,7 +573,7 @@ def connections_failed(
 
 @clause()
 def clients_left(count: int, total: int, why: object = None) -> str:
-    """Clients left, perhaps on purpose: some clients abandon requests that they no longer need."""
+    """Clients left, perhaps on purpose: some abandon requests that they no longer need."""
     what = f"{count:,} of {plural(total, 'client')} left before an answer"
     return f"{what} in the last minute{_text(why)}"
 
@@ -594,7 +594,7 @@ def flows_answered_late(count: int, total: int, why: object = None) -> str:
 
 @clause()
 def saved_late(count: int, total: int, why: object = None) -> str:
-    """A silent endpoint was dialled first, so TCP connections were late."""
+    """TCP connections were late because a silent endpoint was dialled first."""
     what = "were saved late in the last minute"
     return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
 
@@ -611,7 +611,7 @@ def ended_idle(count: int, total: int) -> str:
 
 @clause()
 def ended_unanswered(count: int, total: int, why: object = None) -> str:
-    """Connections ended unanswered after earlier answers."""
+    """Connections got answers, but were closed without an answer to the last request."""
     what = "ended without an answer to the client's last words in the last minute"
     return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
 
@@ -630,7 +630,7 @@ def stalled(
         total: The number of open connections (flows).
         address: The endpoint's address, if there is only one endpoint.
         endpoints: The number of endpoints.
-        has_former: Some of these endpoints are no longer used.
+        has_former: Whether some of these endpoints are no longer used.
     """
     by = address or plural(endpoints, "endpoint")
     if has_former:

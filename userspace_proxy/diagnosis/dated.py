@@ -1,6 +1,6 @@
-"""Reports a Service port at a moment: adds ages, and how often causes were seen.
+"""Describes a Service port at a moment: adds ages, and how often causes were seen.
 
-A view doesn't change with time alone, so these are added when it is shown.
+A view doesn't change with time alone, so this is added when the view is shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def sentence_at(
 
     Args:
         now: Unix time.
-        timed: The causes whose counts and times to state, where the sentence states them.
+        timed: Causes that get counts and times where the sentence states them.
         above: The facts of causes already shown; the state's word then replaces the first clause.
     """
     state = port.state
@@ -30,7 +30,7 @@ def sentence_at(
         age = last_answer(port, now) if clause.is_dated else ""
         causes = [state.causes[place] for place in clause.causes if place < len(state.causes)]
         if causes and all(cause.fact in above for cause in causes):
-            # The rest must not begin with a clause that only supplements the first one.
+            # The rest mustn't begin with a clause that only supplements the first one.
             texts = texts or [state.word]
             continue
         times = (times_of(cause, now) for cause in causes if cause in timed)
@@ -56,7 +56,7 @@ def times_of(cause: Cause, now: float) -> str:
 
 
 def and_mistakes(port: PortFacts) -> str:
-    """Return users' settings without effect, to append to the sentence; empty if none.
+    """Return which settings of users have no effect, to append to the sentence; empty if none.
 
     Only one of several mistakes is shown, here or in the sentence; the others are counted.
     """
@@ -65,9 +65,9 @@ def and_mistakes(port: PortFacts) -> str:
 
 
 def also(mistakes: Collection[Cause], stated: Collection[object]) -> str:
-    """Return the text to append about mistakes that are not stated yet.
+    """Return the text to append about mistakes that aren't stated yet.
 
-    It has the first mistake, if none has been stated, and the number of the others.
+    It contains the first mistake, unless one was stated already, and the number of the others.
 
     Args:
         mistakes: Without duplicates.

@@ -36,17 +36,17 @@ from ..model.node_network import DroppedBy, Obstacle
 from ..policy import EndpointVerdict
 
 MANY_ENDS = 3
-"""Consecutive connections that an endpoint closes without a byte, or on which it sends none: fewer
-are normal unless there were no others."""
+"""After so many consecutive connections that an endpoint closes without a byte, or on which it
+sends none, it counts as failing: fewer are normal unless there were no others."""
 _ENDS_AT_TIMES = 20
-"""The threshold for an endpoint that answers at times: an endpoint that closes half of the
-connections at random often closes three in a row, but this many only once in a million."""
+"""The same for an endpoint that answers at times: one that closes half of the connections at random
+often closes three in a row, but so many only once in a million."""
 DENIALS = 3
 DENIALS_S = 5.0
-"""The number of a client's failed dials in a row, and the time over which they must fail while this
-node's succeed, that prove a denial. Fewer fail by chance, or while a program starts."""
+"""How many dials of a client must fail in a row, and over how long, while this node's succeed, to
+prove a denial. Fewer fail by chance, or while a program starts."""
 _EXCLUSIONS = MANY_ENDS - 1
-"""The threshold for a client whose connections an endpoint closes, not counting the first."""
+"""The same for a client whose connections an endpoint closes, not counting the first one."""
 DENIED_PAST_S = 32.0
 """A denial counts as past after this many seconds without another denial.
 
@@ -55,13 +55,13 @@ health checks and scrapes dial at least every 30 s."""
 
 
 class Clock(Protocol):
-    """Both of a node's clocks."""
+    """The two clocks of a node."""
 
     now: float
     """Monotonic seconds."""
 
     def unix(self, moment: float) -> float:
-        """Return the Unix time of a monotonic time in seconds; 0 if that is negative."""
+        """Return the Unix time of a monotonic time in seconds; 0 if the latter is negative."""
 
 
 def failure_of(
@@ -70,10 +70,10 @@ def failure_of(
     clock: Clock,
     obstacle: Obstacle | None = None,
 ) -> tuple[Cause | None, bool]:
-    """Return why an endpoint fails (None if it doesn't), and whether it last failed a while ago.
+    """Return why an endpoint fails (None if it doesn't), and whether that was a while ago.
 
     Args:
-        obstacle: The obstacle to this node's packets to the endpoint; None: none is known.
+        obstacle: What blocks this node's packets to the endpoint; None: nothing is known.
     """
     cause = _failure(address, counters, clock, obstacle)
     if cause is None and counters.denials.is_on and not counters.connections:
@@ -94,11 +94,11 @@ def cause_of_endpoint(
     faults: Sequence[str] = (),
     has_header: bool = False,
 ) -> tuple[Cause | None, bool]:
-    """Return the result of :func:`failure_of`, with the inputs of its remedy.
+    """Return the result of :func:`failure_of`, with what the remedy depends on.
 
     Args:
         faults: Descriptions of injected faults, which must not look like failures.
-        has_header: The endpoint receives a PROXY header first.
+        has_header: Whether the endpoint receives a PROXY header first.
     """
     if faults:
         return fault_on_purpose(verdict.address, tuple(faults)), False
@@ -109,14 +109,14 @@ def cause_of_endpoint(
 
 
 def becomes_past(view: PortFacts, clock: Clock) -> bool:
-    """Return whether a view is outdated by the passage of time alone."""
+    """Return whether a view is outdated only because time has passed."""
     if not view.is_quiet and is_quiet(view, clock):
         return True
     return any(e.cause and not e.is_past and _is_past(e.cause, clock) for e in view.endpoints)
 
 
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
-    """Return whether the last answer to a client was a while ago."""
+    """Return whether no client was answered for a while."""
     is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
     return is_known and clock.unix(clock.now) - view.sent_at >= LAST_MINUTE_S
 
@@ -156,7 +156,7 @@ def _failure(
         is_ended = denial.failure is Failure.RESET and ends.succeeded_at >= denial.first_at
         denied = excludes if is_ended else denies
         cause = seen(denied(address, denial.client), denials, clock)
-        # Answers to other clients prove nothing for this one, but it may have stopped trying.
+        # Answers to other clients prove nothing for this client, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denial.last_at
         if not (has_answered_since and _is_past(cause, clock)):
             return cause
@@ -175,7 +175,7 @@ def _dials_in_a_row(
     if obstacle:
         return seen(absent(address, obstacle), dials, clock)
     if dials.part.failure is Failure.REFUSED and dials.succeeded_at >= 0:
-        # A successful dial proves that the port was open, regardless of the connection's end.
+        # A successful dial proves that the port was open, however the connection ended.
         return seen(refuses(address, was_open=True), dials, clock)
     return seen(dial_cause(address, dials), dials, clock)
 
@@ -186,7 +186,7 @@ def dial_cause(address: SocketAddress, dials: Streak) -> Cause:
 
 
 def end_cause(address: SocketAddress, failure: Failure) -> Cause:
-    """Return the cause of connections (flows) without a byte, from the recorded failure."""
+    """Return the cause of connections (flows) without a byte, from the last recorded failure."""
     if failure is Failure.NO_DATAGRAM:
         return no_datagram(address)
     if failure in LOSSES:
@@ -203,9 +203,9 @@ def cut_cause(address: SocketAddress, cuts: Streak) -> Cause:
 
 
 def _is_denial(denials: Streak) -> bool:
-    """Return whether dials that fail only from client addresses are more than a passing fault.
+    """Return whether dials fail from client addresses, and not just temporarily.
 
-    If such clients have been answered in between, packets are lost or the endpoint's program keeps
+    If such clients were answered in between, the reason is packet loss, or a program that keeps
     restarting.
     """
     is_lasting = denials.part.last_at - denials.part.first_at >= DENIALS_S
@@ -213,7 +213,7 @@ def _is_denial(denials: Streak) -> bool:
 
 
 def has_excluded(exclusions: Streak) -> bool:
-    """Return whether an endpoint closed some clients' connections by a rule, not by chance."""
+    """Return whether an endpoint closed connections of some clients by a rule, not by chance."""
     return exclusions.part.failures >= _EXCLUSIONS and not _comes_and_goes(exclusions)
 
 
@@ -235,16 +235,16 @@ def _left_at_once(ends: Streak) -> bool:
 
 
 def _many(ends: Streak, clock: Clock) -> int:
-    """Return the number of consecutive ends that prove that an endpoint doesn't answer."""
+    """Return after how many consecutive failed connections an endpoint counts as not answering."""
     is_counted_lately = end_code(ends.part.failure) is CauseCode.ENDPOINT_RESETS
     has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LAST_MINUTE_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
 
 def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
-    """Return a Service port's endpoints; over UDP without causes for mere silence.
+    """Return the endpoints of a Service port; for UDP without causes that are mere silence.
 
-    Until a datagram comes back, all endpoints may only receive, as over TCP. An endpoint that
+    Until a datagram comes back, the protocol may have no answers, as with TCP. An endpoint that
     failed in another way before keeps its cause.
     """
     causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
@@ -255,7 +255,7 @@ def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
 
 
 def _is_silence(cause: Cause) -> bool:
-    # In the past tense, earlier failures aren't stated any more.
+    # In the past tense, earlier failures aren't stated.
     is_first = cause.before is None or cause.when is When.PAST
     return cause.code is CauseCode.ENDPOINT_SENDS_NOTHING and is_first
 

@@ -3,7 +3,8 @@
     states of Service ports ──cause.shared──▶ groups ──one node's that fail alike──▶ incidents
 
 Rule 1: causes are grouped by the object that they are about: an endpoint that refuses connections
-of 35 Services is one incident. A cause that concerns only its Service is an incident of that one.
+of 35 Services is one incident. A cause that concerns only its Service is an incident of that
+Service.
 Rule 2: a node counts as failed only if several of its hosts fail as if the node were gone, and no
 endpoint on it has answered since.
 Rule 3: nothing is judged here, and each Service port is visited once, or twice if a node may be
@@ -25,8 +26,8 @@ from ..model.quoting import shell_command, shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-# The minimum number of missing hosts of a node that make the node the reason: for a single host,
-# another reason is as likely.
+# So many hosts of a node must be missing before the node is the reason: for a single host, another
+# reason is as likely.
 _HOSTS = 2
 
 
@@ -47,7 +48,7 @@ class Incidents:
         """The key of the node by the keys of its endpoints."""
         members = self._members
         for port in view.ports:
-            # Cost: nearly all of a page's ten thousand ports end here.
+            # Cost: nearly all of a page's ten thousand ports need no more than this.
             if port.state.level is not Level.OK:
                 for key, cause in _keyed(port):
                     members.setdefault(key, []).append((port, cause))
@@ -58,7 +59,7 @@ class Incidents:
         return self._made(self._members, least)
 
     def at(self, ports: Sequence[PortFacts], least: int = 1) -> tuple[IncidentFacts, ...]:
-        """Return incidents that affect at least ``least`` of some ports' Services, likewise."""
+        """Return incidents that affect at least ``least`` of some ports' Services; also sorted."""
         if len(ports) == self._count or not self._members:
             return self.all(least)
         affected: dict[_Key, set[tuple[str, str]]] = {}
@@ -69,7 +70,7 @@ class Incidents:
         return self._made(found, least)
 
     def find(self, id_: str) -> IncidentFacts | None:
-        """Return the incident with an id; None if it doesn't exist, or no longer does."""
+        """Return the incident with an id; None if there is no such incident, or no longer."""
         key = next((key for key in self._members if _id(key) == id_), None)
         return None if key is None else self._facts(key)
 
@@ -80,7 +81,7 @@ class Incidents:
         return sorted(ports, key=lambda one: (WORST_FIRST.index(one.state.level), one.name))
 
     def ids(self, port: PortFacts) -> dict[object, str]:
-        """Return the incident's id for each cause of a Service port, by the cause's fact."""
+        """Return the ids of a Service port's incidents, by the fact of the cause."""
         if port.state.level is Level.OK:
             return {}
         return {cause.fact: _id(self._nodes.get(key, key)) for key, cause in _keyed(port)}
@@ -104,7 +105,7 @@ class Incidents:
         cause = _together(causes)
         if key in self._nodes.values():
             cause = _with_times(node_silent(str(key[-1])), causes)
-        # All causes with an endpoint's key contain its address.
+        # All causes whose key is an endpoint's contain its address.
         about = causes if cause.row.shared is not None else causes[:1]
         endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(
@@ -122,7 +123,7 @@ class Incidents:
         )
 
     def _command(self, cause: Cause, service: str) -> str:
-        # kubectl shows nothing about a host outside the cluster.
+        # kubectl knows nothing about a host outside the cluster.
         words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
         if words:
             return f"kubectl {words}"
@@ -158,9 +159,10 @@ class Incidents:
 
 
 def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
-    """Yield a Service port's causes that become incidents, each with its grouping key.
+    """Yield the causes of a Service port that become incidents, each with its grouping key.
 
-    A cause that concerns only the Service becomes one if no other does and it decides the state.
+    A cause that concerns only the Service becomes an incident if no other cause does, and if it
+    decides the state.
     """
     causes, is_found = port.state.causes, False
     for cause in causes:
@@ -176,13 +178,13 @@ def _distinct(members: Iterable[_Member]) -> Sequence[PortFacts]:
 
 
 def _id(key: _Key) -> str:
-    """Return the id for URLs; equal keys give equal ids."""
+    """Return the id of a key for URLs; equal keys give equal ids."""
     name = "\n".join(map(str, key)).encode("utf-8", "surrogatepass")
     return hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
 def _together(causes: Sequence[Cause]) -> Cause:
-    """Return a cause as last seen, with the counts of all its observers added."""
+    """Return a cause as last seen, with the counts from all Service ports added."""
     if len(causes) == 1:
         return causes[0]
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
@@ -212,7 +214,7 @@ def _endpoints(ports: Iterable[PortFacts]) -> Iterator[EndpointFacts]:
 
 
 def _has_answered(endpoint: EndpointFacts, since: float) -> bool:
-    """Return whether an endpoint's host has responded since, even by refusing connections."""
+    """Return whether an endpoint's host has responded since then, even by refusing connections."""
     cause, answered = endpoint.cause, [endpoint.answered_at, endpoint.sent_at]
     if cause is not None:
         if cause.row.is_of_host:

@@ -1,4 +1,4 @@
-"""Judges each Service port once per view, and puts the verdict into words.
+"""Judges each Service port once per view, and formats the verdict.
 
     Service ports ──┬─▶ facts of other ports and of the source ──▶ rules ──▶ StateFacts
                     │      sides: an endpoint answers the clients of another one
@@ -45,7 +45,7 @@ def judge(port: PortFacts) -> StateFacts:
 
 
 def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
-    """Return a verdict in words, with all known failures."""
+    """Return a verdict as text, with all known failures."""
     causes = _known(port, verdict)
     places: dict[object, int] = {cause.fact: at for at, cause in enumerate(causes)}
     texts = texts_of(verdict.clauses, verdict.lead)
@@ -70,7 +70,7 @@ def _known(port: PortFacts, verdict: PortVerdict) -> tuple[Cause, ...]:
     endpoints = [endpoint.cause for endpoint in present_first(failed)] if failed else ()
     others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
     known: dict[object, Cause] = {}
-    # A note may equal the cause, which is shown already.
+    # A note may equal the cause, which is already shown.
     for cause in (*verdict.causes, *others):
         if cause is not None:
             known.setdefault(cause.fact, cause)
@@ -84,10 +84,10 @@ def _stated(clause: Clause, places: Mapping[object, int]) -> tuple[int, ...]:
 
 
 class _Shown(NamedTuple):
-    """Facts about a Service port other than its own."""
+    """What is shown for a Service port in addition to its own facts."""
 
     cause: Cause | None
-    """Why the port's clients are refused: the port's cause, or a better one."""
+    """Why clients of the port are refused: the port's own cause, or a better one."""
     notes: tuple[Cause, ...] = ()
     of_endpoints: tuple[tuple[str, Cause], ...] = ()
     """Corrected causes of endpoints, by address."""
@@ -101,7 +101,7 @@ def diagnose(
 ) -> Sequence[PortFacts]:
     """Return Service ports with their states; a port is judged again only if its facts changed.
 
-    A port about which other facts reveal something is copied.
+    A port is copied if other facts show something about it.
     """
     answered = _answered(ports)
     notes = _notes(source.rejected, health_checks)
@@ -130,7 +130,7 @@ def diagnose(
 
 
 def says(cause: Cause | None, note: Cause) -> bool:
-    """Return whether a cause contains a note: the same fact, or the same line."""
+    """Return whether a cause includes a note: it has the same fact, or the same line."""
     if cause is None:
         return False
     line = note.get("line")
@@ -138,7 +138,7 @@ def says(cause: Cause | None, note: Cause) -> bool:
 
 
 def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
-    """Return a Service port with its state, reusing the last one while nothing changes."""
+    """Return a Service port with its state, reusing the last state while nothing changes."""
     if port.judged is not None and port.judged[0] == shown:
         return port.judged[1] or port
     if shown == _Shown(port.cause):
@@ -154,16 +154,16 @@ def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
         changed.endpoints = tuple(map(copy.copy, port.endpoints))
         for endpoint in changed.endpoints:
             endpoint.cause = causes.get(endpoint.address, endpoint.cause)
-    # Set the state on the original port too, because the next status view reads it there.
+    # Set the state on the original port, too, because the next status view reads it there.
     changed.state = port.state = judge(changed)
     port.judged = shown, changed
     return changed
 
 
 def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ...]:
-    """Return a Service port's notes, including the source's notes about it.
+    """Return the notes of a Service port, including those that the source has about it.
 
-    For some notes the source also knows the place.
+    For some notes, the source also knows the place in the manifests.
     """
     own = first_notes(own)
     placed = {note.replace(within="").fact for note in own if note.within}
@@ -171,7 +171,7 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
 
 
 def _answered(ports: Sequence[PortFacts]) -> Mapping[_Key, float]:
-    """Return when each endpoint last answered a dial from a side whose clients it serves.
+    """Return when each endpoint last answered a dial, by the side of the Service that dialled.
 
     The two sides dial from different addresses, so a firewall may drop one side only.
     """
@@ -233,7 +233,7 @@ def _notes(
 
 
 def cause_of(item: RejectedFacts) -> Cause:
-    """Return the cause about an object of a Service whose current form isn't used."""
+    """Return the cause for an object of a Service whose present form isn't used."""
     if item.note is not None:
         return item.note.replace(within=item.place)
     if item.object:
@@ -242,7 +242,7 @@ def cause_of(item: RejectedFacts) -> Cause:
 
 
 def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
-    """Return the rejected slice of each Service to which one belongs, or may by its name."""
+    """Return the rejected slices by Service: each belongs to the Service, or may by its name."""
     named: dict[str, Cause] = {}
     unnamed: dict[str, Cause] = {}
     for item in items:

@@ -1,4 +1,4 @@
-"""Describes the data path of new connections, and why the kernel doesn't carry them."""
+"""Describes which path new connections take, and why it isn't the kernel path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..policy import PathDecision
 UNKNOWN = "bytes and failures aren't known on this path"
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
 _BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
-# How full the conntrack table may get before a warning that new connections may soon be dropped;
+# From this share of entries in use on, there is a warning that new connections may soon be dropped;
 # the same as in `check`.
 _TRACKING_SHORT = 0.9
 
@@ -24,23 +24,24 @@ class PathView(NamedTuple):
     """The data path of a Service port."""
 
     now: DataPath = DataPath.USERSPACE
-    """The path of new connections."""
+    """The path that new connections take now."""
     since: float = 0.0
-    """Monotonic seconds at which this path came into force; 0 if unknown."""
+    """Monotonic seconds at which this path took effect; 0 if unknown."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (UDP: flows) that rules led straight to endpoints since the start; None if they
-    never could, or if that isn't counted."""
+    """Connections (UDP: flows) that rules sent straight to endpoints since the start; None if that
+    was never possible, or if they aren't counted."""
     socket_connections: int | None = None
-    """Connections translated at connect() since the start; None if none could be."""
+    """Connections that were translated at connect() since the start; None if that was never
+    possible."""
     not_offloaded: Mapping[Frontend, str] = MappingProxyType({})
-    """Frontends that aren't translated at connect(), and why."""
+    """Frontends that aren't translated at connect(), each with the reason."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; None: they do, or none came recently."""
+    """Why clients on the kernel path get no answer; None if they do, or none connected recently."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
-        """Return the view after a path came into force, unless it was in force before."""
+        """Return the view after a path took effect, unless it was in effect before."""
         is_same = chosen.path is self.now
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None
@@ -57,7 +58,7 @@ DEFAULT = PathView()
 
 
 def format_probes(probes: ProbesFacts) -> str:
-    """Return the number of probed endpoints and the interval in words; empty if none."""
+    """Return in words how many endpoints are probed, and how often; empty if none is."""
     if not probes.endpoints:
         return ""
     count = plural(probes.endpoints, "endpoint")
@@ -73,7 +74,7 @@ def format_path(path: str, why: str, since: float, now: float) -> str:
 
 
 def format_target(path: PathView, frontend: Frontend) -> str:
-    """Return the target that serves a frontend's clients directly, and from when on."""
+    """Return which target serves a frontend's clients directly, and since when."""
     led = "the kernel, straight to endpoints"
     if why := path.not_offloaded.get(frontend):
         return f"{led}: by rules, as {why}"
@@ -83,16 +84,16 @@ def format_target(path: PathView, frontend: Frontend) -> str:
 
 
 def unseen_reason(port: PortFacts) -> str:
-    """Return why a Service port's connections aren't seen; empty if its path is the proxy."""
+    """Return why connections of a Service port aren't seen; empty if their path is the proxy."""
     if port.path is not DataPath.KERNEL:
         return ""
     return _IN_KERNEL if port.socket_connections is None else _BY_RULES
 
 
 def format_counted(port: PortFacts) -> str:
-    """Return the known figures of connections that the kernel steered straight to endpoints.
+    """Return what is known about connections that the kernel sent straight to endpoints.
 
-    Returns: Clauses; empty without known figures.
+    Returns: Clauses; empty if nothing is known.
     """
     by_rules, at_connect = port.kernel_connections, port.socket_connections
     is_in_kernel = port.path == DataPath.KERNEL
@@ -111,7 +112,7 @@ def format_counted(port: PortFacts) -> str:
 
 
 def problems_of_kernel(view: StatusFacts) -> Iterator[Problem]:
-    """Yield problems of the kernel's service to clients: hooks, client addresses, tracking."""
+    """Yield problems of what the kernel does for clients: hooks, client addresses, tracking."""
     if why := view.socket_lb.problem:
         yield Problem(
             Level.ATTENTION,
@@ -147,8 +148,8 @@ def _tracking(view: StatusFacts) -> Iterator[Problem]:
     figures = f"{table.entries:,} of {table.limit:,} entries in use"
     more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
     if table.is_full:
-        what = f"New connections fail on this node: connection tracking is full, {figures}"
+        what = f"New connections fail on this node: the conntrack table is full, {figures}"
         yield Problem(Level.TROUBLE, what, more, kind="tracking full")
     elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
-        what = f"Connection tracking is nearly full: {figures}"
+        what = f"The conntrack table is nearly full: {figures}"
         yield Problem(Level.ATTENTION, what, more, kind="tracking nearly full")

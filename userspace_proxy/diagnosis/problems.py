@@ -18,11 +18,11 @@ from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, Sy
 from ..facts.units import capitalised, format_count, format_seconds, plural
 from .paths import problems_of_kernel
 
-# The share of the descriptor limit in use from which a warning is shown, so that the limit can be
-# raised before accepting has to pause.
+# From this share of descriptors in use on, there is a warning, so that the limit can be raised
+# before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
-# The minimum number of changes in a minute that make a problem; a single change is usually a
-# firewall restart.
+# With this many changes in a minute there is a problem; a single change is usually a firewall
+# restart.
 _AGAIN = 3
 _CHANGED_BY = {
     "nftables": "`nft monitor` shows the process with each change: have it leave the tables of "
@@ -32,14 +32,14 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# The maximum number of problems of one kind that are listed separately; more become one.
+# How many problems of one kind are listed separately; more become one.
 _ALIKE = 3
-# Seconds of failure after which this is a problem: a disk that is only briefly full needs nothing
-# from an operator.
+# After so many seconds a failure is a problem: if a disk is full only briefly, an operator needn't
+# act.
 _NOT_KEPT_S = 60.0
 
 
-# Seconds after which a waiting change is late, which is kube-proxy's healthzTimeout: twice the
+# After so many seconds a waiting change is late. This is kube-proxy's healthzTimeout: twice the
 # default iptables sync period of 30 s.
 LATE_S = 60.0
 STARTING = "starting"
@@ -48,7 +48,7 @@ STARTING = "starting"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A summary of a view: a sentence and a list."""
+    """The summary of a view: a sentence and a list of problems."""
 
     level: Level
     verdict: str
@@ -78,7 +78,7 @@ def summarise(view: StatusFacts, now: float) -> Summary:
 
 
 def summarise_node(view: StatusFacts, now: float) -> Summary:
-    """Return the same with the node's problems only, as the page shows others in their rows."""
+    """Return the same with only the node's problems, as the page shows the others in their rows."""
     node = problems_of_node(view, now)
     levels = [port.state.level for port in view.ports]
     on_ports = len(levels) - levels.count(Level.OK)
@@ -122,7 +122,7 @@ def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
     all_ports = plural(len(view.ports), "Service port")
     parts = []
     if not view.is_ready and not _lacks_workers(view):
-        # Starting and shutting down come first in the list, but aren't counted as problems.
+        # Starting and stopping come first in the list, but don't count as problems.
         parts.append("Shutting down." if view.is_draining else "Starting.")
         on_node -= 1
     if on_node:
@@ -138,7 +138,7 @@ def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
 
 
 def _lacks_workers(view: StatusFacts) -> bool:
-    """Return whether all workers have ended after the first plan was in force."""
+    """Return whether all workers have exited after the first plan was applied."""
     was_ready = view.source.is_synced and bool(view.sync.last_done)
     return was_ready and not view.is_ready and not view.is_draining
 
@@ -236,7 +236,7 @@ def _steering(view: StatusFacts) -> Iterator[Problem]:
 
 
 def changed_again(steering: SteeringState) -> str:
-    """Return a clause if another program keeps changing the rules; empty if none does."""
+    """Return a clause if another program repeatedly changes the rules; empty if none does."""
     times = steering.repaired_last_minute
     if times < _AGAIN:
         return ""
@@ -245,7 +245,7 @@ def changed_again(steering: SteeringState) -> str:
 
 
 def changed_by_others(steering: SteeringState) -> str:
-    """Return the remedy for rules that another program changes."""
+    """Return the remedy for rules that another program repeatedly changes."""
     return f"Clients may be lost in between. {_CHANGED_BY.get(steering.name, '')}".rstrip()
 
 
@@ -280,7 +280,7 @@ def _unserved(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:
-    """Yield Services that lost an address; many with the same reason become one problem."""
+    """Yield the Services that lost an address; many with the same reason become one problem."""
     alike: dict[str, list[IgnoredFacts]] = {}
     for item in view.ignored:
         if item.is_conflict:
@@ -348,9 +348,9 @@ def _memory(view: StatusFacts) -> Problem:
 
 
 def late_s(sync: SyncFacts, now: float) -> float:
-    """Return the seconds that a late change has waited; 0 without a late change."""
-    # The time of the last change isn't used either: if the clock is set back while the change comes
-    # into force, it seems newer than the round that applied it.
+    """Return for how many seconds a late change has waited; 0 if no change is late."""
+    # The time of the last change isn't used either: if the clock is set back while the change is
+    # being applied, it seems newer than the round that applied it.
     since = sync.waiting_since
     waited_s = now - since if since else 0.0
     return waited_s if waited_s >= LATE_S else 0.0

@@ -7,10 +7,10 @@ Rule 2: attention means that a request of the cluster has no effect: a Service w
 ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
-Rule 4: "served" requires that clients get an answer. If the kernel steers them straight to
-endpoints, or no byte has come back, answers are invisible: the state is "unknown".
+Rule 4: "served" requires that clients get an answer. If the kernel sends clients straight to
+endpoints, or no byte has come back, answers aren't visible: the state is "unknown".
 Rule 5: an endpoint that answers intermittently isn't a success either: clients of the last minute
-that no endpoint answered count if they are many.
+that got no answer count if they are many.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from .symptoms import (
 )
 
 _REASONS_SHOWN = 3
-# The number of resets per close up to which an endpoint only closes connections: a close resets a
+# With at most this share of resets, an endpoint still only closes connections: closing resets a
 # connection if the program hasn't read all data, which depends on timing.
 _RESETS_PER_CLOSE = 2
-# The shortest reported wait at a limit: a limit that makes clients wait for less time works as
-# intended.
+# The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
+# works as intended.
 _LONG_S = 1
-# The maximum number of a node port's addresses that are named.
+# How many addresses of a node port are named at most.
 _ADDRESSES = 2
 
 
@@ -54,15 +54,15 @@ class PortVerdict(NamedTuple):
     level: Level
     state: PortState
     clauses: Sequence[Clause]
-    """The reported clauses, at least one."""
+    """The clauses that are reported, at least one."""
     causes: Sequence[Cause] = ()
-    """The deciding causes; the facts may contain others."""
+    """The causes that decide; the facts may contain others."""
     lead: Clause | None = None
-    """Precedes all clauses, and ends with a colon."""
+    """A clause before all others, which ends with a colon."""
 
 
 class Case:
-    """One Service port, with values that several rules use.
+    """One Service port, with the values that several rules need.
 
     Args:
         port: The Service port, without a state.
@@ -79,20 +79,21 @@ class Case:
         """Whether each usable endpoint failed when a client last tried it."""
         self.is_calm = not (port.stalled or any(port.last_minute.counts()[1:]))
         """Whether all clients of the last minute were answered in time."""
-        # Cost: nearly all rules for failing endpoints read these.
+        # Cost: nearly all rules for failing endpoints read these values.
         self.causes = [e.cause for e in self.failing if e.cause is not None]
         """The causes of failing endpoints, in the endpoints' order."""
         codes = {e.cause.code if e.cause is not None else None for e in self.failing}
         self.only_code = next(iter(codes)) if len(codes) == 1 else None
-        """The code that all failing endpoints share; None: the codes differ, or are unknown."""
+        """The code that all failing endpoints share; None if the codes differ, or are unknown."""
         self.are_silent = all(code and code.traits.is_unanswered for code in codes)
-        """Whether all failing endpoints are silent: an observation unless others are answered."""
+        """Whether all failing endpoints are silent, which is only an observation unless other
+        clients are answered."""
         self.are_past = all(e.is_past for e in self.failing)
-        """Whether the failing endpoints haven't been dialled since."""
+        """Whether the failing endpoints haven't been dialled again."""
 
     @property
     def ended(self) -> int:
-        """The number of connections (flows) without an answer, as counted by the causes."""
+        """How many connections (flows) had no answer, as counted by the causes."""
         return sum(cause.count for cause in self.causes)
 
     @property
@@ -101,12 +102,12 @@ class Case:
 
     @property
     def only_close(self) -> bool:
-        """Whether all failing endpoints close connections, and reset at most a few."""
+        """Whether all failing endpoints close connections, and reset at most a few of them."""
         return self.only_code is CauseCode.ENDPOINT_RESETS and all(map(_only_closes, self.failing))
 
     @property
     def what_fails(self) -> Sequence[Clause]:
-        """How the endpoints fail if all do, and why the others aren't used."""
+        """If all endpoints fail: how they fail, and why the others aren't used."""
         return [*_all_fail(self.failing), *_unused(self.port)]
 
 
@@ -121,7 +122,7 @@ def not_served(case: Case) -> PortVerdict | None:
     missed = [frontend for frontend in port.frontends if not frontend.is_reached]
     is_partly = 0 < len(missed) < len(port.frontends)
     state = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
-    # The problem of a listener names its address.
+    # The problem of a listener names the address.
     place = _place(missed) if is_partly and port.is_unsteered else ""
     cause = not_listening(port.problem, port.hint, port.taken_by)
     other = other_cause(port)
@@ -132,7 +133,7 @@ def not_served(case: Case) -> PortVerdict | None:
 
 
 def _place(frontends: Sequence[FrontendFacts]) -> str:
-    """Return the first address or the node port, and the number of further addresses."""
+    """Return the first address or the node port, and how many other addresses there are."""
     first = frontends[0]
     if first.kind != FrontendKind.NODE_PORT:
         more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
@@ -143,7 +144,7 @@ def _place(frontends: Sequence[FrontendFacts]) -> str:
 def other_cause(port: PortFacts) -> Cause | None:
     """Return why clients would fail even if they reached the addresses; None if they wouldn't.
 
-    A Service port whose clients would wait, or are dropped by design, works as intended.
+    If clients would wait, or are dropped by design, the Service port works as intended.
     """
     is_by_design = port.is_holding or (port.is_dropping and port.admits != ())
     return None if not port.problem or is_by_design else port.cause
@@ -176,7 +177,7 @@ def held_without_endpoint(case: Case) -> PortVerdict | None:
     if waits.total and waits.timeouts + waits.overflows + waits.client_aborts == waits.total:
         clauses.append(said.waited_in_vain(waits.total))
         return PortVerdict(Level.ATTENTION, PortState.HOLDING, clauses)
-    # This is intended: a workload scaled to zero has no endpoint most of the time.
+    # This is intended: a workload that is scaled to zero has no endpoint most of the time.
     return PortVerdict(Level.OK, PortState.HOLDING, clauses)
 
 
@@ -242,14 +243,14 @@ def some_are_denied(case: Case) -> PortVerdict | None:
     ]
     if not denials:
         return None
-    # The endpoint answers its other clients.
+    # The endpoint answers other clients.
     lead = said.get_no_answer(bool(case.port.connections))
     clauses = tuple(_why(case.failing, denials[0]))
     return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, (denials[0],), lead)
 
 
 def silent_to_some(case: Case) -> PortVerdict | None:
-    """Silent endpoints answer some clients: not all failures of the last minute are in a row."""
+    """Silent endpoints answer some clients: not all failures of the last minute are consecutive."""
     if not (case.all_fail and case.are_silent):
         return None
     if case.is_flows:
@@ -260,7 +261,7 @@ def silent_to_some(case: Case) -> PortVerdict | None:
 
 
 def never_answered(case: Case) -> PortVerdict | None:
-    """No endpoint ever sent a byte: protocols without answers (syslog, statsd) look the same."""
+    """No endpoint has sent a byte: this may be a protocol without answers (syslog, statsd)."""
     if not (case.all_fail and case.port.is_without_answer):
         return None
     if case.is_flows and case.are_silent:
@@ -274,7 +275,7 @@ def never_answered(case: Case) -> PortVerdict | None:
 
 
 def failed_before(case: Case) -> PortVerdict | None:
-    """No endpoint was dialled since; the next client will show whether they have recovered."""
+    """Endpoints that failed weren't dialled since; the next client shows if they have recovered."""
     if not (case.all_fail and case.are_past):
         return None
     if case.are_silent:
@@ -293,7 +294,7 @@ def cut_off(case: Case) -> PortVerdict | None:
 
 
 def unanswered(case: Case) -> PortVerdict | None:
-    """Clients leave without a byte: normal for some protocols, so not a failure."""
+    """Clients leave without a byte, which is normal for some protocols, so it isn't a failure."""
     if not (case.all_fail and case.are_silent):
         return None
     clauses = [said.no_byte_in_time(case.ended, case.connections), *case.what_fails]
@@ -304,7 +305,7 @@ def unanswered(case: Case) -> PortVerdict | None:
 
 
 def closed(case: Case) -> PortVerdict | None:
-    """Endpoints close connections, as a log collector closes idle ones, and reset none."""
+    """Endpoints close connections, as a log collector closes idle ones, and reset none of them."""
     if not (case.all_fail and case.only_close):
         return None
     lead = said.get_no_answer()
@@ -321,7 +322,7 @@ def all_fail(case: Case) -> PortVerdict | None:
 
 
 def _no_datagram(case: Case) -> list[Clause]:
-    """Return the number of unanswered flows, and an endpoint's failure before it fell silent."""
+    """Return how many flows got no answer, and how an endpoint failed before it became silent."""
     now = [cause for cause in case.causes if cause.when is When.NOW]
     before = [cause.before for cause in now if cause.before is not None]
     counted = said.no_datagram_in(case.ended, case.connections)
@@ -329,14 +330,14 @@ def _no_datagram(case: Case) -> list[Clause]:
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
-    """Return whether an endpoint closes connections and resets few: those with unread bytes."""
+    """Return whether an endpoint closes connections, and resets only some with unread bytes."""
     resets = endpoint.resets + endpoint.failures_by_cause.get(CauseCode.ENDPOINT_RESETS, 0)
     is_seldom = resets <= _RESETS_PER_CLOSE * endpoint.empty
     return endpoint.ejected_for_s is None and is_seldom
 
 
 def unanswered_in_kernel(case: Case) -> PortVerdict | None:
-    """Clients on the kernel path get no answer, though this node does."""
+    """Clients on the kernel path get no answer, although this node gets one."""
     cause = case.port.unanswered
     if cause is None:
         return None
@@ -389,16 +390,17 @@ def some_fail(case: Case) -> PortVerdict | None:
 
 
 def _has_denied(endpoint: EndpointFacts) -> bool:
-    """Return whether it denied a client a while ago, which other endpoints then served.
+    """Return whether an endpoint denied a client a while ago, and others then served that client.
 
-    With ClientIP affinity they still do, so no client may dial it for hours.
+    With ClientIP affinity they still serve the client, so the endpoint may not be dialled for
+    hours.
     """
     cause = endpoint.cause
     return endpoint.is_past and cause is not None and cause.code is CauseCode.ENDPOINT_DENIES
 
 
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[Clause]:
-    """Return the number of clients that failed or wait for other reasons; empty if few."""
+    """Return how many clients failed or wait for other reasons; empty if few did."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return at_limit_clauses(port)
     cause = port.last_minute.cause
@@ -407,7 +409,7 @@ def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[
 
 
 def at_limit(case: Case) -> PortVerdict | None:
-    """Clients wait long for endpoints at their limit."""
+    """Clients wait for a long time for endpoints at their limit."""
     port = case.port
     if port.max_connections is None or port.waits.longest_s < _LONG_S:
         return None
@@ -415,7 +417,7 @@ def at_limit(case: Case) -> PortVerdict | None:
 
 
 def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
-    """Return the clauses that clients wait, and that nothing comes back if so."""
+    """Return the clauses that clients wait, and if so, that nothing comes back."""
     waits = port.waits
     held = said.at_limit(
         waits.waiting,
@@ -429,7 +431,7 @@ def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
 
 
 def is_silent(port: PortFacts) -> bool:
-    """Return whether its endpoints have accepted connections but sent nothing."""
+    """Return whether the endpoints have accepted connections but sent nothing."""
     return port.is_without_answer and port.connections > 0
 
 
@@ -460,7 +462,7 @@ def comes_and_goes(case: Case) -> PortVerdict | None:
 
 
 def answers_are_late(case: Case) -> PortVerdict | None:
-    """Connections were saved late, or this proxy ended idle ones."""
+    """Connections were saved late, or this proxy closed idle ones."""
     late = many_saved_late(case.port) or many_idle(case.port)
     return None if late is None else _failed_lately(case.port, *_now(case.port), late)
 
@@ -472,7 +474,7 @@ def last_words_unanswered(case: Case) -> PortVerdict | None:
         return None
     if port.last_minute.is_unusual:
         return _failed_lately(port, *_now(port), many)
-    # Perhaps clients send last by design: nothing proves that they are served.
+    # Perhaps clients send last by design, but nothing proves that they are served.
     return PortVerdict(Level.OK, PortState.UNKNOWN, (many,), _some_causes(port.last_minute.cause))
 
 
@@ -490,14 +492,14 @@ def _some(clause: Clause | None) -> Sequence[Clause]:
 
 
 def _now(port: PortFacts) -> Sequence[Clause]:
-    """Return the clauses that other clients are served now; empty if unknown."""
+    """Return the clauses that other clients are served now; empty if that isn't known."""
     if _state_of(port) is not PortState.SERVED or port.is_quiet:
         return ()
     return (said.served_by(*_serving(port), is_now=True),)
 
 
 def none_admitted(case: Case) -> PortVerdict | None:
-    """All clients' packets were dropped, because no client was in the admitted networks."""
+    """Packets of all clients were dropped, because no client was in the admitted networks."""
     port = case.port
     is_counted = not port.is_unseen or port.kernel_connections is not None
     if port.admits is None or not is_counted or port.connections or port.kernel_connections:
@@ -544,14 +546,14 @@ def about_to_lose_all(case: Case) -> PortVerdict | None:
 def served(case: Case) -> PortVerdict | None:
     """Nothing is wrong."""
     port = case.port
-    # At an address open to the internet, scanners are dropped all day.
+    # On an address that is open to the internet, scanners are dropped all day.
     past = [e.cause for e in port.endpoints if _has_denied(e) and e.cause is not None]
     as_intended = map(stated, (*denied(port), *past, *port.notes))
     return PortVerdict(Level.OK, _state_of(port), (*served_clauses(port), *as_intended))
 
 
 def denied(port: PortFacts) -> Sequence[Cause]:
-    """Return the causes of drops other than the present policy's, which belongs to the plan."""
+    """Return the causes of drops, except for the present policy, which belongs to the plan."""
     policy = port.cause.code if port.cause is not None else None
     return [cause for cause in port.turned_away if cause.code is not policy]
 
@@ -568,10 +570,10 @@ def _serving(port: PortFacts) -> tuple[int, int]:
 def served_clauses(
     port: PortFacts, *, are_leaving: bool = False, shown: str = ""
 ) -> Sequence[Clause]:
-    """Return how clients of working endpoints are served, as far as is known.
+    """Return what is known about how clients of working endpoints are served.
 
     Args:
-        shown: The proof, besides probes, that endpoints accept connections; or empty.
+        shown: What proves, besides probes, that endpoints accept connections; or empty.
     """
     if port.is_unseen:
         service = f"{port.namespace}/{port.service}"
@@ -597,7 +599,7 @@ def _of_silence(port: PortFacts) -> tuple[str, int, bool, bool]:
 
 
 def _node_ports(port: PortFacts) -> Iterator[str]:
-    """Yield the addresses that serve its node port, which flags may restrict."""
+    """Yield the addresses that serve the node port, which flags may restrict."""
     for frontend in port.frontends:
         is_node_port = frontend.kind == FrontendKind.NODE_PORT
         if is_node_port and not is_loopback(ip_of(frontend.address)):
@@ -625,12 +627,12 @@ def _how_many_fail(
 
 
 def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterator[Clause]:
-    """Yield the cause that most clients meet, then in short the next one of another kind.
+    """Yield the most frequent cause in full, then an abbreviated one of the next kind.
 
     Past causes count only if there are no others.
 
     Args:
-        most: The first cause; None: the one seen most often.
+        most: The cause to yield first; None: the one seen most often.
     """
     kinds = {most.code: most} if most is not None else {}
     for endpoint in present_first([one for one in failing if not one.is_past] or failing):
@@ -644,7 +646,7 @@ def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterato
 
 
 def _unused(port: PortFacts) -> Iterator[Clause]:
-    """Yield why unusable endpoints aren't used."""
+    """Yield why the other endpoints aren't used."""
     if states := [e.state for e in port.endpoints if not e.is_usable]:
         reasons = collections.Counter(states)
         shown = tuple((count, why) for why, count in reasons.most_common(_REASONS_SHOWN))
@@ -652,9 +654,9 @@ def _unused(port: PortFacts) -> Iterator[Clause]:
 
 
 def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
-    """Return endpoints with current causes first, each group by its failures.
+    """Return endpoints, those with current causes first; the most failures first.
 
-    Endpoints that fail fast are ejected, so clients most often meet the slow failures.
+    Endpoints that fail fast are ejected, so clients most often get the slow failures.
     """
     return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))
 
@@ -699,7 +701,7 @@ _OF_LAST_MINUTE: Sequence[Rule] = (
     last_words_unanswered,
 )
 _SERVED: Sequence[Rule] = (none_admitted, lacks_addresses, has_notes, about_to_lose_all, served)
-# Cost: a group's rules are skipped if none of them can fit.
+# Cost: the rules of a group are skipped if none of them can fit.
 _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _OF_PLAN),
     (lambda case: case.all_fail, _ALL_FAIL),
@@ -708,7 +710,8 @@ _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _SERVED),
 )
 RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
-"""The rules in order: the first one that returns a verdict decides; the last one always does."""
+"""The rules in order: the first one that returns a verdict decides; the last one always returns
+one."""
 
 
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:

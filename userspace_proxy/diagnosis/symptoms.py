@@ -1,11 +1,11 @@
-"""Finds clients of the last minute with no answer or a late answer, though others get answers.
+"""Finds clients that got no or a late answer in the last minute although others get answers.
 
-    counts ──▶ Symptom: which clients fail, the share that is reported, at which endpoint
+    counts ──▶ Symptom: which clients fail, the share that is reported, with which endpoint
                   └──▶ "12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused …"
 
 Rule 1: a few failures aren't reported; many are, regardless of the present state.
 Rule 2: a report stays until the number of failures has halved.
-Rule 3: the cause is that of most failures, at the endpoint at which most of these occurred.
+Rule 3: the cause is the most frequent one, for the endpoint with which it occurred most often.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from .clauses import Clause
 from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded
 
 LEAST = 3
-"""Minimum number of clients to report, unless they are a large share of few."""
+"""The minimum number of clients to report, unless they are a large share of few clients."""
 _FEW, _FEW_SHARE = 2, 0.25
 SHARE = 0.05
-"""Minimum share of all clients: a busy Service always has some failures."""
+"""The minimum share of all clients to report: a busy Service always has some failures."""
 SILENT_SHARE = 0.1
-"""The minimum share of flows, or of connections that clients leave or that break off: DNS servers
-answer some names late, and clients leave for their own reasons."""
+"""The minimum share of flows to report, or of connections that clients leave or that break off: DNS
+servers answer some names late, and clients leave for their own reasons."""
 _ENDED = 10
-"""The number of connections that shows how they usually end."""
+"""So many connections show how connections usually end."""
 _MANY_DENIALS = 10
-"""Consecutive failed dials of clients while this node was answered: with half of all packets lost,
-that happens by chance once in a thousand times."""
+"""So many consecutive dials of clients fail while this node is answered: if half of all packets are
+lost, that happens by chance once in a thousand times."""
 
 Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
@@ -49,20 +49,21 @@ class Symptom:
     """A counter of the last minute (:class:`.MinuteCounts`)."""
 
     name: str
-    """The counter's field."""
+    """The counter's name."""
     how: str = ""
-    """How such connections failed, in brackets after a sum; empty: they didn't fail."""
+    """How such connections failed, in brackets after a sum; empty if they didn't fail."""
     share: float = SILENT_SHARE
-    """Minimum share of all connections to report. ``SHARE``: the reason can only be an endpoint, or
-    the lack of one. Flows without an answer count like connections that clients leave."""
+    """The minimum share of all connections to report. ``SHARE``: the reason can only be an
+    endpoint, or the lack of one. Flows without an answer count like connections that clients
+    leave."""
     find: Callable[[Endpoints], _Failures] | None = None
-    """Yields each endpoint's last such failure; None: no endpoint is to blame."""
+    """Yields the last such failure of each endpoint; None if no endpoint is to blame."""
     cause: Callable[[EndpointVerdict, Streak], Cause] | None = None
     """Returns the cause of such a failure."""
 
 
 def _dials_before(endpoints: Endpoints) -> _Failures:
-    """Yield failed dials that a success, of a client or of this node, followed."""
+    """Yield failed dials that were followed by a success, of a client or of this node."""
     for verdict, counters in endpoints:
         if counters.dials.part.failures and not counters.dials.is_on:
             yield counters.dials, verdict
@@ -73,7 +74,7 @@ def _dials_before(endpoints: Endpoints) -> _Failures:
 def _ended(endpoints: Endpoints) -> _Failures:
     """Yield connections (flows) without a byte that endpoints closed.
 
-    The last one is included, even if the endpoint hasn't answered any since.
+    The last one is included, even if the endpoint hasn't answered since.
     """
     for verdict, counters in endpoints:
         if has_excluded(counters.exclusions):
@@ -120,7 +121,7 @@ def _of_dial(verdict: EndpointVerdict, dials: Streak) -> Cause:
 def _of_end(verdict: EndpointVerdict, ends: Streak) -> Cause:
     if isinstance(ends, Exclusions):
         return _at_times(excludes(verdict.address, ends.part.client), verdict)
-    # An endpoint that never answered doesn't answer any other client.
+    # An endpoint that has never answered doesn't answer any other client.
     has_answered = ends.succeeded_at >= 0
     cause = end_cause(verdict.address, ends.part.failure)
     return _at_times(cause, verdict, answers_others=has_answered)
@@ -153,7 +154,7 @@ _BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS
 
 
 def _most(minute: MinuteCounts) -> int:
-    """Return the number of clients with the most frequent failure, not counting late ones."""
+    """Return the number of clients with the most frequent failure; late answers don't count."""
     return max(int(getattr(minute, symptom.name)) for symptom in _FAILURES)
 
 
@@ -170,12 +171,12 @@ def failed_last_minute(
     has_header: bool = False,
     was_many: bool = False,
 ) -> LastMinuteFacts:
-    """Return the clients of the last minute, and the endpoint at which most of them failed.
+    """Return the clients of the last minute, and the endpoint with which most of them failed.
 
     Args:
         endpoints: The usable endpoints.
-        failed_at: Returns the clients that failed at an endpoint until a moment; ``refused`` counts
-            its failed dials.
+        failed_at: Returns the clients for which an endpoint failed, up to a moment; ``refused``
+            counts its failed dials.
         has_header: The endpoints receive a PROXY header.
         was_many: As in the result.
     """
@@ -197,7 +198,7 @@ def failed_last_minute(
         return LastMinuteFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
     if symptom.find is None or symptom.cause is None:
         return LastMinuteFacts(*counts, was_many=was_many)
-    # Late connections failed at another endpoint than the one that counts them.
+    # Late connections failed with another endpoint than the one that counts them.
     field = "refused" if name == "late" and not are_flows else name
     failures = [
         (getattr(failed_at(one.address, clock.now), field), streak.part.last_at, streak, one)
@@ -205,7 +206,7 @@ def failed_last_minute(
         if clock.now - streak.part.last_at < LAST_MINUTE_S
     ]
     if not failures:
-        # Clients are also refused while there is no endpoint.
+        # Clients are refused, too, while there is no endpoint.
         have_left = name != "refused" and not any(_has_failed(one, name) for _, one in endpoints)
         return LastMinuteFacts(*counts, was_many=was_many, have_left=have_left)
     count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
@@ -216,9 +217,9 @@ def failed_last_minute(
 
 
 def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
-    """Return whether few earlier connections ended like this, so that it isn't the usual end.
+    """Return whether few earlier connections ended like this, so that this isn't the usual end.
 
-    If clients send last, most connections do. For a new Service, few means half of them.
+    If clients send last, most connections end like this. For a new Service, few means half of them.
     """
     endpoints = tuple(endpoints)
     owed, ended = (
@@ -232,11 +233,11 @@ def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> 
 
 
 def _has_failed(counters: EndpointCounters, name: str) -> bool:
-    """Return whether clients with a symptom may have failed at this endpoint."""
+    """Return whether clients with a symptom may have failed with this endpoint."""
     if name == "late":
         is_flow = counters.ends.part.failure is Failure.NO_DATAGRAM
-        # A late TCP connection was saved by another endpoint, so this endpoint is at fault only if
-        # dials to it failed.
+        # A late TCP connection was saved by another endpoint, so this one is at fault only if dials
+        # to it failed.
         return counters.late > 0 if is_flow else counters.dials.part.failures > 0
     return bool(getattr(counters, name) > 0)
 
@@ -258,14 +259,14 @@ def _main_symptom(minute: MinuteCounts, *, are_flows: bool) -> Symptom:
 
 
 def _are_mostly_late(minute: MinuteCounts) -> bool:
-    """Return whether late clients are the most frequent kind, and thus the cause's subject."""
+    """Return whether late clients are the most frequent kind, so that the cause is about them."""
     return minute.late > _most(minute)
 
 
 def _are_refused_or_unanswered(minute: MinuteCounts) -> bool:
     """Return whether flows were refused while others got no answer for an unknown reason.
 
-    Not every datagram to a closed port gets an ICMP error: they are rate-limited.
+    Not every datagram to a closed port gets an ICMP error, because these are rate-limited.
     """
     return minute.refused >= LEAST and minute.unanswered > 0
 
@@ -277,16 +278,16 @@ def are_many(minute: LastMinuteFacts, count: int, total: int, share: float = SIL
         share: The minimum share.
     """
     is_large_share = count >= _FEW and count >= _FEW_SHARE * total
-    # Without hysteresis, a share near the threshold would be reported on and off.
+    # Without hysteresis, a share near the threshold would be reported intermittently.
     least, share = (_FEW, share / 2) if minute.was_many else (LEAST, share)
     return is_large_share or count >= max(least, share * total)
 
 
 def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause | None:
-    """Return the number of failed clients, with the cause; None if few did.
+    """Return how many clients failed, with the cause; None if few did.
 
     Args:
-        but: Causes already reported: None for these, and without a cause.
+        but: Causes already reported; for these, and without a cause, the result is None.
     """
     minute, why = port.last_minute, _why(port)
     if but and (minute.cause is None or minute.cause.code in but):
@@ -300,7 +301,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if port.protocol == "UDP":
         return _flows_failed(port, why)
     counts = {symptom: getattr(minute, symptom.name) for symptom in _FAILURES}
-    # A connection that ended may have begun more than a minute ago.
+    # A connection that was closed may have begun more than a minute ago.
     failed = sum(counts.values())
     total = max(minute.connections + minute.refused + minute.queued, failed)
     sure = sum(count for symptom, count in counts.items() if symptom.share == SHARE)
@@ -317,7 +318,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
 
 def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
     minute = port.last_minute
-    # A flow has its endpoint before the endpoint's answer is known.
+    # A flow has an endpoint before it is known whether the endpoint answers.
     failed = minute.refused + minute.queued
     total, unanswered = max(minute.connections, failed), 0
     if not are_many(minute, failed, total, SHARE):
@@ -344,13 +345,13 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
-    """Return the number of UDP flows with no or a late answer while others had one; None if few.
+    """Return how many UDP flows got no or a late answer while others got one; None if few.
 
     Open connections (flows) that no longer get an answer are reported, too.
 
     Args:
-        in_a_row: Flows that the failing endpoints haven't answered since the last answer. If that
-            is all of them, the Service port doesn't answer now.
+        in_a_row: Flows that the failing endpoints haven't answered since the last answer. If these
+            are all flows, the Service port doesn't answer now.
     """
     minute, open_ = port.last_minute, port.active
     if port.stalled > in_a_row and (port.stalled == open_ or are_many(minute, port.stalled, open_)):
@@ -379,7 +380,7 @@ def _stalled(port: PortFacts) -> Clause:
 
 
 def many_saved_late(port: PortFacts) -> Clause | None:
-    """Return the number of connections saved after a wait, with the cause; None if few."""
+    """Return how many connections were saved after a wait, with the cause; None if few."""
     count = port.last_minute.late
     if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
         return None
@@ -388,14 +389,14 @@ def many_saved_late(port: PortFacts) -> Clause | None:
 
 
 def many_idle(port: PortFacts) -> Clause | None:
-    """Return the number of idle connections that this proxy closed; None if few."""
+    """Return how many idle connections this proxy closed; None if few."""
     count = port.last_minute.idle
     total = _total_of(port, count)
     return None if total is None else said.ended_idle(count, total)
 
 
 def many_unanswered_requests(port: PortFacts) -> Clause | None:
-    """Return the number of connections that ended with unanswered bytes; None if few."""
+    """Return how many connections ended with unanswered bytes; None if few."""
     minute = port.last_minute
     total = _total_of(port, minute.unanswered_requests)
     why = _why(port) if minute.unanswered_requests > _most(minute) else None
@@ -403,14 +404,14 @@ def many_unanswered_requests(port: PortFacts) -> Clause | None:
 
 
 def many_flaps(port: PortFacts) -> Clause | None:
-    """Return how often there was no endpoint; None if rarely, as in a rollout."""
+    """Return how often there was no endpoint; None if only rarely, as in a rollout."""
     if port.last_minute.flaps < LEAST:
         return None
     return said.flaps(port.last_minute.flaps, port.namespace, port.service)
 
 
 def _total_of(port: PortFacts, count: int) -> int | None:
-    """Return the total to which ``count`` of the last minute belongs; None if few."""
-    # A connection that ended may have begun more than a minute ago.
+    """Return of how many clients ``count`` in the last minute are a part; None if few."""
+    # A connection that was closed may have begun more than a minute ago.
     total = max(port.last_minute.connections, count)
     return total if are_many(port.last_minute, count, total) else None

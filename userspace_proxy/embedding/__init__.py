@@ -6,7 +6,7 @@
         web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
         reader, writer = await asyncio.open_connection(*web.address)
 
-With steering ``none`` it needs no privileges and starts no thread or process.
+With ``none`` steering it needs no privileges and starts no thread or process.
 """
 
 from .blocking import Proxy

@@ -86,28 +86,29 @@ def read_affinity(seconds: int | None) -> int | None:
 
 
 class HandlingArguments(TypedDict, total=False):
-    """Arguments that are annotations of a Service elsewhere; None: the default."""
+    """Arguments that are annotations of a Service elsewhere; None for the default."""
 
     hold: str | None
     """``60s`` or ``60s,1000``: how long connections wait while no endpoint can take them, and their
-    maximum number; None: they are refused."""
+    maximum number; None if they are refused."""
     slow_start: str | None
     """``30s``: the time in which a new or recovered endpoint reaches its share of connections;
-    None: at once."""
+    None for no slow start."""
     max_connections: int | str | None
-    """The maximum number of connections to one endpoint, at which new ones wait; None: no limit."""
+    """The maximum number of connections to one endpoint, at which new ones wait; None for no
+    limit."""
     wake: str | None
     """``deployment/web`` or ``statefulset/db``: the workload that waiting connections need; shown
     as demand by ``/api/v1/demand`` and the metrics. Only a cluster's proxy can have it scaled."""
     on_endpoint_removal: str | None
     """``keep``, the default, or ``30s``: when connections to a removed endpoint are ended."""
     path: str | None
-    """``kernel``, which is an error without steering ``nftables``; ``auto``, which without it means
-    ``userspace``; None: the path of :class:`Options`."""
+    """``kernel``, which is an error without ``nftables`` steering; ``auto``, which without it means
+    ``userspace``; None for the path of :class:`Options`."""
     port_ranges: str | None
-    """``8080=8080-8099``: other ports, each of which leads to the same number at the endpoint,
-    moved as far as the endpoint's port is from ``port``. With steering ``none``: at most 100 ports,
-    of TCP. Faults are at the endpoint's own port only."""
+    """``8080=8080-8099``: other ports, each of which goes to the same port of the endpoint, shifted
+    by the difference between the endpoint's port and ``port``. With ``none`` steering: at most 100
+    ports, of TCP. Faults apply to the endpoint's own port only."""
     proxy_protocol: str | None
     """``v1`` or ``v2``: TCP connections to endpoints begin with a header that names the client."""
 

@@ -153,7 +153,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
         self._arguments = arguments
         self._thread = LoopThread()
         self._life = threading.RLock()
-        """The lock of starts and closes: meanwhile, calls from other threads wait."""
+        """The lock of starts and closes: calls from other threads wait for them."""
 
     def __repr__(self) -> str:
         if not self._thread.is_running:

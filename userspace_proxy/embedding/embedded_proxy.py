@@ -91,7 +91,7 @@ class EmbeddedProxy(Agent):
         seed: int = 0,
         **handling: Unpack[HandlingArguments],
     ) -> AddedService:
-        """Serve a Service, or replace the one of the same name; in force on return.
+        """Serve a Service, or replace the one of the same name; applied on return.
 
         The handle of a replaced Service no longer has any effect.
 
@@ -102,7 +102,7 @@ class EmbeddedProxy(Agent):
                 Names instead of IPs (``db.example.com:5432``) are off by default:
                 ``Options(allow_endpoint_names=("example.com",))`` allows names below
                 ``example.com``. This machine's DNS servers resolve them after the return; they
-                never lead to this machine or to reserved addresses: see docs/services.md.
+                never resolve to this machine or to reserved addresses: see docs/services.md.
             standby: Endpoints that serve only while no other endpoint can.
             namespace: The Service's namespace.
             protocol: ``TCP`` or ``UDP``.
@@ -113,7 +113,7 @@ class EmbeddedProxy(Agent):
             handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
 
         Returns:
-            A handle with the ``address`` to dial: with steering ``none``, its port differs from
+            A handle with the ``address`` to dial: with ``none`` steering, its port differs from
             ``port`` if that isn't available.
 
         Raises:
@@ -163,7 +163,7 @@ class EmbeddedProxy(Agent):
             raise
 
     async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Serve a Service made of model values, or replace the one of its name; in force on return.
+        """Serve a Service made of model values, or replace the one of its name; applied on return.
 
         Args:
             service: The Service.
@@ -191,7 +191,7 @@ class EmbeddedProxy(Agent):
         return self._services.get(service.key, (None, ()))[0] is service
 
     async def delete(self, key: ServiceKey) -> None:
-        """Stop serving a Service that was put here; in force on return. Idempotent.
+        """Stop serving a Service that was put here; applied on return. Idempotent.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
@@ -238,7 +238,7 @@ class EmbeddedProxy(Agent):
         detours: Mapping[At, SocketAddress],
         why: Callable[[], Reasons] = dict,
     ) -> None:
-        """Redirect dials of a Service's endpoints to other addresses; in force on return.
+        """Redirect dials of a Service's endpoints to other addresses; applied on return.
 
         The listener there forwards connections to the endpoint, or replaces it; the page shows the
         endpoint with the reasons. Detours stay when the Service is removed.
@@ -313,7 +313,7 @@ class EmbeddedProxy(Agent):
                 await core.observation.ask()
 
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
-        """Have the next connection of a Service go to one of its endpoints; in force on return.
+        """Send the next connection of a Service to one of its endpoints; applied on return.
 
         If the endpoint is ejected, the first connection after the ejection is sent there. A client
         with session affinity stays with its endpoint.
@@ -343,8 +343,8 @@ class EmbeddedProxy(Agent):
         """Make this process resolve the names of Services, in a `with` block.
 
         There, ``socket.getaddrinfo`` resolves them as in a pod of the namespace, and so do
-        requests, httpx and asyncio, but not uvloop and C libraries. With steering ``none`` it
-        returns the address and port at which a Service port answers.
+        requests, httpx and asyncio, but not uvloop and C libraries. With ``none`` steering it
+        returns the address and port on which a Service port answers.
         """
         return ProcessNames(self._lookups(namespace))
 
@@ -434,7 +434,7 @@ class AddedService:
         *,
         standby: Iterable[EndpointAddress] = (),
     ) -> None:
-        """Replace its endpoints, as in :meth:`EmbeddedProxy.add_service`; in force on return.
+        """Replace its endpoints, as in :meth:`EmbeddedProxy.add_service`; applied on return.
 
         Raises:
             ValueError: An endpoint isn't an address.
@@ -446,7 +446,7 @@ class AddedService:
         await self.put(make_slices(self._service, endpoints, standby))
 
     async def put(self, slices: Iterable[EndpointSlice]) -> None:
-        """Replace the slices; in force on return.
+        """Replace the slices; applied on return.
 
         Raises:
             LookupError: The Service was removed, or replaced by another of its name.

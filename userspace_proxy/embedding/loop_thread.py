@@ -63,7 +63,7 @@ class LoopThread:
         An exception in the calling thread, such as KeyboardInterrupt, cancels the coroutine.
 
         Raises:
-            RuntimeError: The loop is closed or closes meanwhile, or this is its own thread.
+            RuntimeError: The loop is closed, or closes during the call, or this is its own thread.
         """
         try:
             future = self._submit(coroutine)

@@ -43,11 +43,11 @@ class Subject:
     rejected: Sequence[RejectedFacts] = ()
     """Invalid objects about the Service, if no port shows the mistake."""
     others_rejected: Sequence[RejectedFacts] = ()
-    """Invalid objects that, as far as known, aren't about the Service."""
+    """Invalid objects that aren't known to be about the Service."""
     on_node: Sequence[PortFacts] = ()
-    """The ports as on a node, if the plan used the steering ``none``."""
+    """The ports as on a node, if the plan used ``none`` steering."""
     port: str = ""
-    """The name or number of the port that was asked for; empty: all."""
+    """The name or number of the port that was asked for; empty for all."""
 
     def dialled(self, address: str) -> str:
         """Return what ``--probe`` dials: of a range, the port that was asked for, or empty."""
@@ -85,13 +85,13 @@ class PathStep:
     """One step of the path, and whether connections pass it."""
 
     level: Level | None
-    """The level; None: connections don't pass by design, or clients show what happens."""
+    """The level; None if connections don't pass by design, or clients show what happens."""
     topic: str
     """The step's subject in one word: ``endpoints``."""
     what: str
     hint: str = ""
     details: tuple[tuple[Level | None, str], ...] = ()
-    """Lines below it, each with a level; None: unused by design."""
+    """Lines below it, each with a level; None if it is unused by design."""
     pod: str = ""
     """The name of the pod concerned; empty without a pod, or for several."""
     is_by_design: bool = False
@@ -99,11 +99,12 @@ class PathStep:
     causes: tuple[Cause, ...] = ()
     """The causes that the step states in full."""
     brief: str = ""
-    """The short text for when the sentence below contains the rest; empty: the same text."""
+    """The short text for when the sentence below contains the rest; empty if it is the same
+    text."""
 
     @property
     def mark(self) -> Level | None:
-        """The displayed level; None: a neutral mark."""
+        """The displayed level; None for a neutral mark."""
         return None if self.is_by_design else self.level
 
 

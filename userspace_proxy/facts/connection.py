@@ -85,7 +85,7 @@ class FailedDialFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class ConnectionFacts(msgspec.Struct, kw_only=True):
-    """One connection or flow at one moment: at its end, or before it."""
+    """One connection or flow at one moment: when it ended, or while it is open."""
 
     event: ConnectionEvent = ConnectionEvent.ENDED
     """What the record reports."""

@@ -10,10 +10,11 @@ endpoint has answered others. A client that sends and leaves at once needs no an
 graphite), nor does a client that keeps sending without an answer.
 Rule 2: an answer is owed if the client sent the last bytes, and either waited or saw the endpoint
 end the connection.
-Rule 3: a FIN doesn't show whether the client still reads, so a late byte may reach it. The
-failure's time is the client's end, regardless of the byte's.
+Rule 3: a FIN doesn't show whether the client still reads, so a late byte may reach it. The failure
+is dated when the client closed its side, not when the late byte arrived.
 Rule 4: a late byte shows an order, not a reason. A slow endpoint answers at any time after the
-client's end; an endpoint that waits for the end of its input answers right after it, each time.
+client's FIN; an endpoint that waits for the end of its input answers right after the FIN, each
+time.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}
 """How long the client's last bytes must be unanswered to count, by whether it ends first."""
 _FULL_S = 3.0
 """An endpoint that resets data it hasn't read for this long was hung. Its client may have left
-meanwhile: the client's FIN waits behind the unread data."""
+before the reset: the client's FIN waits behind the unread data."""
 AT_END_S = 0.1
-"""The maximum time between a client's end and the first byte that it triggers: a round trip, and a
+"""The maximum time between a client's FIN and the first byte that it triggers: a round trip, and a
 busy node's scheduling delay. A slow answer rarely comes that soon, and not each time."""
 # Before Python 3.12, access to an enum's member costs a call.
 LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
@@ -71,11 +72,11 @@ class EndFacts(NamedTuple):
     answers_others: bool = False
     """The endpoint has answered other connections, so its protocol has answers."""
     lost: Failure | None = None
-    """The side whose packets were lost; None: no packets were lost."""
+    """The side whose packets were lost; None if no packets were lost."""
 
 
 def classify(end: EndFacts) -> Failure | None:
-    """Return why a connection failed; None if its end is no failure."""
+    """Return why a connection failed; None if its end isn't a failure."""
     if end.by is _CLIENT:
         if not end.has_answer:
             return (end.lost or Failure.UNANSWERED) if has_given_up(end) else None
@@ -133,7 +134,7 @@ class ConnectionOutcome:
         """Cause and side of a reset that may be delayed; None if connections aren't logged."""
 
     def note_first_byte(self, now: float, left: EndFacts | None) -> float:
-        """Note the endpoint's first byte, and return its delay.
+        """Record the endpoint's first byte, and return its delay.
 
         Args:
             left: The facts when the client ended its side; None if it hasn't.
@@ -150,7 +151,7 @@ class ConnectionOutcome:
         return waited_s
 
     def _note_late(self, now: float, waited_s: float, left_s: float) -> None:
-        """Note a first byte that came after the client gave up; it may still reach the client."""
+        """Record a first byte that came after the client gave up; it may still reach the client."""
         ends = self._abort_counters.ends
         was_slow = ends.is_on and ends.part.late is not None and not ends.part.late.is_at_end
         late = LateByte(waited_s, is_at_end=left_s < AT_END_S and not was_slow)
@@ -163,7 +164,7 @@ class ConnectionOutcome:
         self.code = LATE
 
     def note_arrived(self, now: float) -> None:
-        """Note that a late byte reached the client, which had only closed its own side."""
+        """Record that a late byte reached the client, which had only closed its own side."""
         self.code, self.is_failed = None, False
         self._abort_counters.client_aborts -= 1
         self._abort_counters.ends.succeeded_at = now

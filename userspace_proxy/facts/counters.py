@@ -167,7 +167,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         return new
 
     def ended_unanswered(self, now: float, failure: Failure, client: str = "") -> None:
-        """Note a connection that ended before the endpoint's first byte.
+        """Record a connection that ended before the endpoint's first byte.
 
         Args:
             failure: One of ``model.failures.LEFT`` if the client gave up; otherwise the endpoint
@@ -184,13 +184,13 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.ends.failed(now, failure)
 
     def came_late(self) -> None:
-        """Note the answer to a flow that was counted as unanswered."""
+        """Record the answer to a flow that was counted as unanswered."""
         self.unanswered -= 1
         self.unanswered_flows -= 1
         self.late += 1
 
     def was_cut(self, now: float, failure: Failure = Failure.RESET, client: str = "") -> None:
-        """Note a connection that the endpoint reset after it had sent bytes.
+        """Record a connection that the endpoint reset after it had sent bytes.
 
         Args:
             failure: One of ``model.failures.LOSSES`` if packets were lost and the client left.
@@ -286,7 +286,7 @@ _NEVER = -math.inf
 
 
 class TakenCounts(NamedTuple):
-    """Counts for all clients of one Service port together; None: nothing was counted."""
+    """Counts for all clients of one Service port together; None if nothing was counted."""
 
     counters: GroupCounters | None
     connect_times: Durations | None

@@ -6,7 +6,7 @@
 
 Rule 1: each field is a figure; docs/api.md has its docstring, ``/metrics`` its ``help``.
 Rule 2: the JSON and ``/metrics`` have the same order as the table.
-Rule 3: counters grow until the process ends; in ``/metrics`` without exception.
+Rule 3: counters grow until the process exits; in ``/metrics`` without exception.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class Durations:
         self.seconds = 0.0
         """The sum of all durations, in seconds."""
         self._slow: list[int] | None = None
-        """The counts by bound; 0 for the first, which has the rest of ``count``; None: all 0."""
+        """The counts by bound; 0 for the first, which has the rest of ``count``; None if all are
+        0."""
 
     def add(self, seconds: float) -> None:
         self.count += 1

@@ -160,7 +160,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
 
 
 class SteeringState(msgspec.Struct, frozen=True):
-    """How traffic reaches the proxy, and the steering's state."""
+    """How traffic reaches the proxy, and the state of the steering rules."""
 
     name: str = ""
     problem: Annotated[str, gauge("steering_problems", "", "1 while steering fails")] = ""
@@ -196,18 +196,18 @@ class SyncFacts(msgspec.Struct, frozen=True):
     last_queued: float = 0.0
     """When the last change arrived."""
     last_done: float = 0.0
-    """When all changes were last in force."""
+    """When all changes were last applied."""
     waiting_since: float = 0.0
-    """When the oldest change that isn't in force yet arrived; 0 if none is pending. Health depends
+    """When the oldest change that isn't applied yet arrived; 0 if none is pending. Health depends
     on it: ``last_queued`` stays recent while changes arrive, even if every round fails."""
     service_changes: int = 0
     """Services that differed from the previous snapshot, since the start."""
     service_changes_pending: int = 0
-    """Changed Services that aren't in force yet."""
+    """Changed Services that aren't applied yet."""
     endpoint_changes: int = 0
     """EndpointSlices that differed from the previous snapshot, since the start."""
     endpoint_changes_pending: int = 0
-    """Changed EndpointSlices that aren't in force yet."""
+    """Changed EndpointSlices that aren't applied yet."""
     turned_s_ago: float = 0.0
     """Seconds since the sync loop began its last iteration, whether or not it succeeded."""
     problem: str = ""
@@ -406,7 +406,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
     release: str = ""
     """The kernel's release, as ``uname -r`` prints it."""
     lacks: Sequence[KernelLackFacts] = ()
-    """Missing features that the proxy would use; with steering ``none`` only socket features."""
+    """Missing features that the proxy would use; with ``none`` steering only socket features."""
     forbidden: Sequence[str] = ()
     """Features that the proxy wasn't permitted to try."""
     is_partly_asked: bool = False
@@ -472,7 +472,7 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
     local_endpoints: int = 0
     """Number of ready endpoints on this node."""
     problem: str = ""
-    """Why the port doesn't answer, or not at every address; empty if it does."""
+    """Why the port doesn't answer, or not on every address; empty if it does."""
 
     @property
     def key(self) -> ServiceKey:
@@ -499,7 +499,7 @@ class Unencoded(BesideJson):
 
 
 class PlanFacts(msgspec.Struct, frozen=True):
-    """Digests of the Services in force, without anything specific to this node."""
+    """Digests of the applied Services, without anything specific to this node."""
 
     form: int = 0
     """Version of the digests; only equal versions can be compared."""
@@ -513,7 +513,7 @@ class PlanFacts(msgspec.Struct, frozen=True):
 
 
 class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
-    """All facts about one proxy at one moment. Counters grow until the process ends."""
+    """All facts about one proxy at one moment. Counters grow until the process exits."""
 
     now: float = 0.0
     """Unix time of the answer."""
@@ -537,7 +537,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     started: float = 0.0
     """Unix time of the proxy's start."""
     revision: int = 0
-    """Revision of the snapshot in force; grows with each change."""
+    """Revision of the applied snapshot; grows with each change."""
     source: SourceFacts = SourceFacts()
     """Where Services come from."""
     steering: SteeringState = SteeringState()
@@ -593,7 +593,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     is_ready: Annotated[
         bool, gauge("ready", "", "1 while the first plan is in force and nothing drains")
     ] = True
-    """Whether the first plan is in force, a worker runs, and the proxy isn't draining."""
+    """Whether the first plan is applied, a worker runs, and the proxy isn't draining."""
     is_draining: bool = False
     """Whether the proxy is shutting down."""
     workers: Sequence[WorkerFacts] = ()

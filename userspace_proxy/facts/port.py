@@ -55,7 +55,7 @@ class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
     is_reached: bool = True
     """Whether clients that dial it reach this proxy."""
     only_at: str = ""
-    """The address that clients must dial instead, without steering; empty: this address."""
+    """The address that clients must dial instead, without steering; empty for this address."""
 
 
 class EndpointVerdictFacts(TrafficByCause):
@@ -70,13 +70,13 @@ class EndpointVerdictFacts(TrafficByCause):
     code: CauseCode | None = None
     """Why the endpoint isn't used, as a code; null if it is ready or terminating."""
     weight: int = 0
-    """Its share of new connections, relative to the other weights; 0: no connections."""
+    """Its share of new connections, relative to the other weights; 0 if it gets none."""
     priority: int = 0
     """0 is the highest; endpoints with higher numbers serve only if none with a lower one can."""
     is_standby: bool = False
     """Whether the endpoint is on standby: usable, but so is one with a lower priority number."""
     starting: float | None = None
-    """The fraction of its share during slow start, below 1; null: its full share."""
+    """The fraction of its share during slow start, below 1; null if it has its full share."""
     preference: str = ""
     """Priority, weight and slow start in words; empty without any."""
     node: str = ""
@@ -217,11 +217,12 @@ class PortPlanFacts(PortFigures):
     balance: str = ""
     """How endpoints are chosen, in words; empty for round robin."""
     slow_start_s: float = 0.0
-    """Seconds until a new endpoint gets its full share of connections; 0: at once."""
+    """Seconds until a new endpoint gets its full share of connections; 0 if it gets it
+    immediately."""
     max_connections: int | None = None
-    """The maximum number of connections from this node to each endpoint; null: no limit."""
+    """The maximum number of connections from this node to each endpoint; null for no limit."""
     hold_s: float | None = None
-    """Seconds that clients wait for an endpoint; null: without one, they are refused."""
+    """Seconds that clients wait for an endpoint; null if they don't wait but are refused."""
     path: DataPath = DataPath.USERSPACE
     """``userspace``: connections pass through the proxy; ``kernel``: the kernel translates them
     straight to an endpoint, and only ``kernel_connections`` and ``socket_connections`` count
@@ -231,7 +232,7 @@ class PortPlanFacts(PortFigures):
     path_reason: str = ""
     """Why the path isn't the default, in words; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (flows) since the start that rules led straight to endpoints; null where that is
+    """Connections (flows) since the start that rules sent straight to endpoints; null where that is
     impossible, or they aren't counted. A few seconds old at most."""
     is_probed: bool = False
     """Probes of its endpoints choose the path: see ``probes``."""
@@ -275,7 +276,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """One Service port, for one IP family and side."""
 
     proxy_protocol: str | None = None
-    """The version of the PROXY header sent to endpoints, ``v1`` or ``v2``; null: none."""
+    """Version of the PROXY header sent to endpoints, ``v1`` or ``v2``; null if none is sent."""
     shared_number: str = ""
     """``53/UDP`` if its Service has the number for another protocol, too; otherwise empty."""
     turned_away: Sequence[Cause] = ()
@@ -358,7 +359,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def past_workers(self) -> int | None:
-        """Connections (flows) since the start that the kernel led to endpoints; None: unknown."""
+        """Connections (flows) that the kernel has sent to endpoints; None if unknown."""
         known = [n for n in (self.kernel_connections, self.socket_connections) if n is not None]
         return sum(known) if known else None
 

@@ -119,7 +119,7 @@ class Streak:
         late: LateByte | None = None,
         number: int = 0,
     ) -> None:
-        """Note that the last failure persists, or more about it, without counting it again."""
+        """Record that the last failure persists, or more about it, without counting it again."""
         if self.is_on:
             have = self.part
             last = StreakPart(_NEVER, 0, now, now, failure, number, client, late)
@@ -170,7 +170,7 @@ class Exclusions(Streak):
         """When the endpoint last ended each client's connection, the latest last; None if never."""
 
     def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
-        """Note a connection that the endpoint ended without sending a byte.
+        """Record a connection that the endpoint closed without sending a byte.
 
         Args:
             answered_at: When it last answered a connection, monotonic seconds.

@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
     verdict: RuleVerdict
     matches: Conditions = ()
-    """Its conditions; without any, every packet meets it."""
+    """The conditions of the rule; if there are none, every packet meets it."""
     target: str = ""
     """The target chain of a jump or goto."""
 
@@ -55,14 +55,14 @@ class ChainTable(NamedTuple):
     """A table of chains; its text is as in nft, ``inet firewalld``, or ``legacy ip nat``."""
 
     family: str
-    """``ip``, ``inet``, …, also for iptables-legacy."""
+    """``ip``, ``inet``, …; for iptables-legacy, too."""
     name: str
     is_legacy: bool = False
     """Whether the table is one of iptables-legacy, which nft doesn't show."""
 
     @property
     def families(self) -> Sequence[IPFamily]:
-        """The IP families of its packets; empty if it has no IP packets."""
+        """The IP families of its packets; empty if its packets aren't IP packets."""
         return _FAMILIES.get(self.family, ())
 
     def __str__(self) -> str:
@@ -90,13 +90,13 @@ class Chain:
 
     @property
     def described(self) -> str:
-        """A description of a base chain."""
+        """The description of a base chain."""
         place = f"({self.hook}, priority {self.priority})"
         return f"nftables chain {self} of another program {place}"
 
     @property
     def listing(self) -> str:
-        """The command that lists its rules, as the end of a sentence."""
+        """The command that lists the rules, as the end of a sentence."""
         listed = shell_command("nft", "list", "chain", *self.table[:2], self.name)
         return f"as `{self.legacy_command('-S') if self.table.is_legacy else listed}` shows"
 

@@ -1,4 +1,4 @@
-"""Finds other programs' chains that drop packets to endpoints, or their answers.
+"""Finds chains of other programs that drop packets to endpoints, or the endpoints' answers.
 
 this node dials ───────▶ output, postrouting ───▶ endpoint ─▶ prerouting, input ─▶ this node
 the kernel forwards ──▶ forward, postrouting ──▶ endpoint ─▶ forward, postrouting ─▶ client
@@ -23,7 +23,7 @@ _SOURCE_NAT = 100
 
 
 def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
-    """Return which chain drops packets to an endpoint, or its answers; empty for none.
+    """Return which chain drops packets to an endpoint, or its answers; empty if none does.
 
     The text ends a sentence about the endpoint.
     """

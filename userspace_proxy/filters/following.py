@@ -5,8 +5,8 @@
                  drop
     drop                                       all paths end here, or above: certainly dropped
 
-Rule 1: rules are followed in order. If it isn't known whether packets meet a rule, both paths are
-followed, and the outcome is certain only if it is the same on all paths.
+Rule 1: rules are followed in order. If a rule may or may not match, both paths are followed, and
+the outcome is certain only if it is the same on all paths.
 Rule 2: in a chain that couldn't be read, any outcome is possible.
 """
 
@@ -22,7 +22,8 @@ TRACKING = -200
 """The priority of connection tracking at the hooks where packets enter: NF_IP_PRI_CONNTRACK."""
 _ENTRIES = ("prerouting", "output")
 FOLLOWED_MAX = 200_000
-"""The maximum of rules × packets, at 1.2 µs each: chains are followed during repairs."""
+"""The maximum number of rules × packets to follow, at 1.2 µs each: chains are followed during
+repairs."""
 
 
 class Outcome(NamedTuple):
@@ -30,9 +31,9 @@ class Outcome(NamedTuple):
 
     by: tuple[Chain, Step] | None = None
     """The last rule, with its chain, that may translate the packets, or in a filter chain drop
-    them; None without such a rule."""
+    them; None if there is none."""
     ends: bool = False
-    """Whether packets may be accepted, or leave all chains otherwise."""
+    """Whether packets may be accepted here, or leave all chains otherwise."""
     back: bool = False
     """Whether packets may continue after the chain."""
 
@@ -57,9 +58,9 @@ class Drop(NamedTuple):
     """The base chain."""
     place: Chain
     rule: Step | None
-    """The rule; None: the policy."""
+    """The rule; None for the chain's policy."""
     whose: str = ""
-    """The affected packets' clients, as the end of a sentence; empty: all clients."""
+    """The clients whose packets are dropped, as the end of a sentence; empty for all clients."""
 
     def __str__(self) -> str:
         if self.rule is None:
@@ -75,7 +76,7 @@ def follow(
 
     Args:
         chain: The chain, with its rules.
-        chains: Its table's chains to which it may jump, by name, with their rules.
+        chains: The chains of the same table to which it may jump, by name, with their rules.
         kind: The base chain's kind: ``nat`` or ``filter``; in a filter chain, ``untracked`` follows
             the effect on connection tracking.
     """
@@ -102,7 +103,7 @@ def follow(
 
 
 def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> Drop | None:
-    """Return the drop that is certain in a filter chain; None without one."""
+    """Return the drop that is certain in a filter chain; None if there is none."""
     outcome = follow(base, chains, packet, "filter")
     if outcome.ends or not base.is_read or (outcome.back and base.policy != "drop"):
         return None
@@ -110,7 +111,7 @@ def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> 
 
 
 class _Effect(NamedTuple):
-    """The possible effects of a verdict."""
+    """What a verdict may do."""
 
     takes: bool = False
     ends: bool = False
@@ -129,6 +130,6 @@ _ALL: Mapping[RuleVerdict, _Effect] = {
 _EFFECTS: Mapping[str, Mapping[RuleVerdict, _Effect]] = {
     "nat": {**_ALL, RuleVerdict.TRANSLATE: _TAKES},
     "filter": {**_ALL, **dict.fromkeys(DROPS, _TAKES)},
-    # Untracked packets aren't translated either.
+    # Untracked packets aren't translated, either.
     "untracked": {**_ALL, RuleVerdict.NOTRACK: _TAKES},
 }

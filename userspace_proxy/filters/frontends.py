@@ -5,15 +5,15 @@
 
 The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
 nftables steering have -110, before the -100 and more of docker, firewalld, iptables and kube-proxy;
-iptables steering uses the legacy tables' own chains, at -100. Of chains with equal priority the
-last one added is first (Linux 6.18), and the kernel doesn't show their order. So only a nat chain
-at or before this priority matters, and ordinary nodes have none before -100. All nat chains are
-evaluated at -100, so filter chains before that see a frontend's address, and later ones the proxy
-port. With local steering, packets keep the frontend's address up to the socket: all nat chains come
-first, and all filter chains on the way in see that address.
+iptables steering uses the legacy tables' own chains, at -100. Of chains with the same priority, the
+one that was added last comes first (Linux 6.18), and the kernel doesn't show their order. So only a
+nat chain at or before this priority matters, and ordinary nodes have none before -100. All nat
+chains are evaluated at -100, so filter chains before that see a frontend's address, and later ones
+the proxy port. With local steering, packets keep the frontend's address up to the socket: all nat
+chains come first, and all filter chains on the way in see that address.
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, as a firewall may
-legitimately deny some clients. Rules that may drop or translate them are named as not followed.
+legitimately deny some clients. Rules that may drop or translate packets are listed as not followed.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -34,21 +34,21 @@ from .matches import Match
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
-# The kernel's priority NF_IP_PRI_NAT_DST, also of the legacy tables.
+# The kernel's priority NF_IP_PRI_NAT_DST; the legacy tables have it, too.
 ALL_NAT = -100
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
-"""The priority for a proxy that translates nothing: after all chains."""
+"""The priority of a proxy that translates nothing: after all chains."""
 WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
 
 
 class Translation(NamedTuple):
-    """The proxy's translation of a frontend."""
+    """How the proxy translates a frontend."""
 
     priority: int = NEVER
-    """The priority of the translating chain; NEVER: no translation."""
+    """The priority of the chain that translates; NEVER if nothing is translated."""
     port: int = 0
-    """The proxy port; 0 without one, as when the kernel steers clients to endpoints."""
+    """The proxy port; 0 if there is none, as when the kernel sends clients to endpoints."""
 
 
 class Followed(NamedTuple):
@@ -62,7 +62,7 @@ _NOTHING = -1
 
 
 class EarlierChains:
-    """Finds chains that precede this proxy's, in this thread's network namespace.
+    """Finds chains that come before this proxy's, in this thread's network namespace.
 
     Args:
         translation_of: Returns a frontend's current translation.
@@ -73,7 +73,7 @@ class EarlierChains:
         self._translation_of = translation_of
         self._is_own = is_own
         self._reader: NftReader | None = None
-        # The ruleset's generation.
+        # The generation of the ruleset.
         self._seen = _NOTHING
         self._found: dict[Frontend, Taken] = {}
         self._earlier: Sequence[Followed] = ()
@@ -81,7 +81,7 @@ class EarlierChains:
         """Chains as of the last check, for :func:`.endpoints.dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
-        """Return the frontends whose packets another program takes, with causes.
+        """Return the frontends whose packets another program translates or drops, with the causes.
 
         Takes 10 µs if nftables hasn't changed since the last call. If nftables can't be read (the
         kernel lacks it, permission is denied), nothing is found.
@@ -98,7 +98,7 @@ class EarlierChains:
         return self._found
 
     def forget(self) -> None:
-        """Make the next check read again, as frontends have changed."""
+        """Make the next check read the chains again, because frontends have changed."""
         self._seen, self._found = _NOTHING, {}
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class EarlierChains:
         self._reader = None
 
     def unfollowed(self, frontends: Collection[Frontend]) -> list[str]:
-        """Describe the rules that may take frontends' packets, as of the last check."""
+        """Describe the rules that may take packets of frontends, as of the last check."""
         found: dict[str, None] = {}
         for chain, chains in self._earlier:
             if not chain.is_read:
@@ -151,7 +151,7 @@ Places = Sequence[tuple[Frontend, Translation]]
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
-    """Yield other programs' chains that may take packets before the proxy receives them.
+    """Yield chains of other programs that may take packets before the proxy receives them.
 
     Args:
         last: The greatest priority of the proxy's nat chains, or :data:`NEVER`.
@@ -171,10 +171,11 @@ def _others(tables: Tables) -> Iterator[Chain]:
 def first_packets(
     chain: Chain, frontend: Frontend, translation: Translation
 ) -> Sequence[FirstPacket]:
-    """Return the first packets of pods and other hosts, and of this node's own programs.
+    """Return a connection's first packets as a filter chain sees them.
 
-    The packets are as a filter chain sees them; empty if it sees neither, or sees an endpoint's
-    address. The node's own packets are missing if it sees them with another address or not at all.
+    These are the first packet from a pod or another host, and the first one from this node. Empty
+    if the chain sees neither, or only after DNAT to an endpoint. The packet from this node is
+    missing if the chain doesn't see it, or sees it with another address.
     """
     # Only this node's own programs can dial a loopback address.
     others = FirstPacket(frontend, is_own=is_loopback(frontend.ip))
@@ -226,7 +227,7 @@ def explain_chain(
     """Return how a chain takes a frontend's packets, and the remedy; None if it doesn't.
 
     Args:
-        chain: With its rules.
+        chain: The chain, with its rules.
         chains: As for :func:`follow`.
     """
 
@@ -245,7 +246,7 @@ def explain_chain(
             return found(*_UNTRACKED)
         return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
-    # The order of chains with equal priority is unknown.
+    # The order of chains with the same priority is unknown.
     if not outcome.is_certain or chain.priority >= priority:
         return None
     if priority == NEVER:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from .chains import ChainTable, Tables
 
-# Chains that only kube-proxy has, in any of its modes. kubelet also has chains: KUBE-FIREWALL,
+# Chains that only kube-proxy has, in any of its modes. The kubelet has chains, too: KUBE-FIREWALL,
 # KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ, KUBE-POSTROUTING.
 _CHAINS = re.compile(
     r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
@@ -15,14 +15,14 @@ _CHAINS = re.compile(
 )
 _TABLES = (ChainTable("ip", "kube-proxy"), ChainTable("ip6", "kube-proxy"))
 IPVS_LINK = "kube-ipvs0"
-"""The interface that has the addresses of Services in mode ``ipvs``."""
+"""The interface that has the addresses of Services in ``ipvs`` mode."""
 
 
 def kube_proxy_chains(tables: Tables) -> Iterator[tuple[ChainTable, Sequence[str]]]:
     """Yield each table with kube-proxy's chains, and their names, the best known first."""
     for table, chains in tables.items():
         if names := [name for name in chains if _CHAINS.fullmatch(name)]:
-            # KUBE-SERVICES jumps to the others.
+            # KUBE-SERVICES jumps to the other chains.
             yield table, sorted(names, key=lambda name: (name != "KUBE-SERVICES", name))
 
 
@@ -37,7 +37,7 @@ def nat_tables(nft: Tables) -> Tables:
 
 
 def find_kube_proxy(nft: Tables, legacy_nat: Tables, links: Collection[str]) -> tuple[str, ...]:
-    """Describe where kube-proxy's rules are; empty: nowhere.
+    """Describe where kube-proxy's rules are; empty if there are none.
 
     Args:
         links: The names of the interfaces.

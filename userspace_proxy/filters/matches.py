@@ -29,7 +29,7 @@ class MatchField(enum.StrEnum):
     SOURCE = "ip saddr"
     DESTINATION = "ip daddr"
     DIALLED_ADDRESS = "ct original ip daddr"
-    """The destination before any translation, as is the port."""
+    """The destination before any translation; the port is, too."""
     DIALLED_PORT = "ct original proto-dst"
     SOURCE_PORT = "th sport"
     DESTINATION_PORT = "th dport"
@@ -44,11 +44,11 @@ class MatchField(enum.StrEnum):
     WAY_IN = "iif"
     """An interface's number, or its name, in which a final asterisk matches any characters."""
     WAY_OUT = "oif"
-    """An interface, likewise."""
+    """An interface, in the same form."""
     TO_THIS_NODE = "fib daddr type"
     """``local``."""
     TRANSPARENT_SOCKET = "socket transparent"
-    """A condition that has no value."""
+    """A condition without a value."""
     TCP_FLAGS = "tcp flags"
     OTHER = ""
 
@@ -66,7 +66,7 @@ PORTS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
 
 
 class Ports(NamedTuple):
-    """A range of ports, both ends included."""
+    """A range of ports, including both ends."""
 
     first: int
     last: int
@@ -126,7 +126,7 @@ class Match:
 
     @functools.cached_property
     def versions(self) -> Mapping[int, bool]:
-        """The IP versions of its networks, and whether a network contains all addresses."""
+        """The IP versions of the networks, each with whether a network contains all addresses."""
         found: dict[int, bool] = {}
         for one in self.networks:
             found[one.version] = found.get(one.version, False) or not one.prefixlen
@@ -153,7 +153,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """An unknown condition, which no packet certainly meets."""
+    """A condition that isn't understood, so no packet certainly meets it."""
 
     def __str__(self) -> str:
         return "…"
@@ -164,13 +164,13 @@ class LoadedField(NamedTuple):
 
     field: MatchField = MatchField.OTHER
     width: int = 0
-    """The width in bytes, if the field is known in sets and maps; else 0."""
+    """The width in bytes if the field is supported in sets and maps; otherwise 0."""
     is_name: bool = False
     """Whether the field is an interface's name, not its number."""
 
 
 class SetLookup(NamedTuple):
-    """A condition that concatenated fields are in a set or map."""
+    """The condition that concatenated fields are in a set or map."""
 
     fields: tuple[LoadedField, ...]
     name: str
@@ -212,11 +212,11 @@ def _is_one_protocol(one: Condition | None) -> TypeGuard[Match]:
 
 
 def number_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
-    """Return an address as a number, different for IPv4 and IPv6."""
+    """Return an address as a number; the numbers of IPv4 and IPv6 addresses differ."""
     return int(address) | (address.version == 6) << 128
 
 
 @functools.lru_cache(maxsize=1000)
 def ends_of(network: Network) -> tuple[int, int]:
-    """Return the first and the last address of a network as numbers."""
+    """Return the first and last address of a network as numbers."""
     return number_of(network.network_address), number_of(network.broadcast_address)

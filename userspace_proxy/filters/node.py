@@ -1,4 +1,4 @@
-"""Finds other programs' firewalls that would drop steered packets or endpoints' replies; pure.
+"""Finds firewalls of other programs that would drop steered packets or endpoints' replies; pure.
 
     client ─▶ frontend ─▶ translation ─▶ INPUT: own chain accepts ─▶ INPUT of others: each may drop
     endpoint's reply to the proxy ─────▶ INPUT of all ────────────▶ likewise
@@ -29,7 +29,7 @@ Judged = TypeVar("Judged")
 
 FIREWALLD = ChainTable("inet", "firewalld")
 _TRANSLATED = states(["dnat"])
-# The match for packets whose socket is transparent, as the listeners' sockets are.
+# The match for packets whose socket is transparent, as the sockets of the listeners are.
 _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 
@@ -44,7 +44,7 @@ class Firewall:
     hint: str
     """Commands or a setting that admit all dropped packets."""
     family: IPFamily | None = None
-    """The packets' family; None: both."""
+    """The packets' family; None for both."""
 
 
 def find_firewalls(
@@ -56,9 +56,10 @@ def find_firewalls(
 ) -> list[Firewall]:
     """Return the chains that drop steered packets, or endpoints' replies to the proxy.
 
-    Args: nft: nftables chains, with the rules that :func:`.reading.read_chains` reads.
-        legacy: The legacy table ``filter``, from :func:`..steering.iptables.read_legacy`.
-        links: The clients' links.
+    Args:
+        nft: nftables chains, with the rules that :func:`.reading.read_chains` reads.
+        legacy: The legacy ``filter`` table, from :func:`..steering.iptables.read_legacy`.
+        links: The links of the clients.
     """
     if steering in ("none", ""):
         return []
@@ -88,7 +89,7 @@ def find_firewalls(
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
     """Describe the rules at a hook that may drop packets of all clients.
 
-    They have an unknown condition, or lead to a chain that couldn't be read.
+    They have an unknown condition, or jump to a chain that couldn't be read.
     """
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
@@ -114,7 +115,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield the first family's finding about each chain at a hook."""
+    """Yield what was found about each chain at a hook for the first family concerned."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families
@@ -152,7 +153,7 @@ def find_first_drop(
 def has_clients(link: PodLink) -> bool:
     """Return whether pods, or other hosts, may dial Services through a link.
 
-    A link without a route leads to no pod: it is a port of a bridge, or a network plugin uses it.
+    No pod is behind a link without a route: it is a port of a bridge, or a network plugin uses it.
     Bridges of container engines and hypervisors have no pods.
     """
     return bool(link.networks) and not _OF_OTHERS.fullmatch(link.name)

@@ -20,11 +20,11 @@ from .matches import (
 )
 
 ANY_IP = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
-"""An unknown address in a frontend; an unknown port is 0."""
+"""An address in a frontend that isn't known; a port that isn't known is 0."""
 
 
 class FirstPacket(NamedTuple):
-    """A client's first packet, or the answer to it, as rules see it at one hook."""
+    """A client's first packet, or the answer to it, as the rules at one hook see it."""
 
     frontend: Frontend
     """The dialled frontend; the endpoint if the kernel forwards packets to it."""
@@ -34,15 +34,16 @@ class FirstPacket(NamedTuple):
     is_own: bool = False
     """Whether the client is a program of this node, not a pod or another host."""
     is_answer: bool = False
-    """Whether it is an answer from the dialled address, to an unprivileged port of this node."""
+    """Whether the packet is an answer from the dialled address, to an unprivileged port of this
+    node."""
     link: PodLink | None = None
-    """The incoming link, with source networks behind it; None: that of any client."""
+    """The incoming link, with source networks behind it; None if it may be any client's link."""
     is_other: bool = False
     """Whether the packet's source is an address that no rule names."""
     is_forwarded: bool = False
-    """Whether the kernel has translated it, and forwards it."""
+    """Whether the kernel has translated the packet, and forwards it."""
     way_out: PodLink | None = None
-    """The outgoing link; None: unknown."""
+    """The outgoing link; None if unknown."""
     is_tracked: bool = True
     """Whether the packet has passed connection tracking; otherwise its state is unknown."""
 
@@ -72,7 +73,7 @@ def may_be_first(conditions: Iterable[Condition]) -> bool:
 def _may_be_first(one: Match) -> bool:
     if one.field is MatchField.STATE:
         return {"new", "dnat"}.isdisjoint(one.values) is one.is_inverted
-    # Links and sources differ by client, except that only this node's programs use loopback.
+    # Links and sources differ between clients, except that only this node's programs use loopback.
     return one.field is not MatchField.SOURCE and (
         one.field is not MatchField.WAY_IN or LOOPBACK in one.values
     )
@@ -97,7 +98,7 @@ def _any_of(results: Iterable[bool | None]) -> bool | None:
 
 
 def _has_any(match: Match, packet: FirstPacket) -> bool | None:
-    """Return whether networks contain an unknown address."""
+    """Return whether a match's networks contain an address that isn't known; None if they may."""
     is_whole = match.versions.get(packet.frontend.family)
     return False if is_whole is None else is_whole or None
 
@@ -131,7 +132,7 @@ def _source(match: Match, packet: FirstPacket) -> bool | None:
         return None
     if not any(first <= b and a <= last for a, b in pods for first, last in match.ends):
         return False
-    # The networks may contain all addresses of the pods, or some.
+    # The networks may contain all addresses of the pods, or only some.
     return all(any(first <= a and b <= last for first, last in match.ends) for a, b in pods) or None
 
 
@@ -162,7 +163,7 @@ def _destination_port(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _source_port(match: Match, packet: FirstPacket) -> bool | None:
-    # The port of a client may be any.
+    # A client may have any port.
     return _has_port(match, packet.frontend.port) if packet.is_answer else None
 
 
@@ -183,7 +184,7 @@ def _to_this_node(_match: Match, packet: FirstPacket) -> bool:
 
 def _flags(match: Match, packet: FirstPacket) -> bool:
     if packet.frontend.protocol is not Protocol.TCP:
-        # The packet has no such field, so it meets only inverted conditions on it.
+        # The packet doesn't have the field, so it meets only inverted conditions on it.
         return match.is_inverted
     flags = _SYN | _ACK if packet.is_answer else _SYN
     return all(flags & one.mask == one.value for one in match.bits)
@@ -216,5 +217,5 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
 
 @functools.lru_cache(maxsize=1000)
 def number_of_ip(ip: str) -> int:
-    """Return an address's number, as :func:`.matches.number_of` does."""
+    """Return an address as a number, like :func:`.matches.number_of`."""
     return number_of(ipaddress.ip_address(ip))

@@ -1,4 +1,4 @@
-"""Reads other programs' nftables chains, with the contents of sets in their rules.
+"""Reads the nftables chains of other programs, with the contents of sets in their rules.
 
     ct state @__map0 vmap ─▶ ct state established accept, ct state invalid drop
     tcp dport @__set0 accept ─▶ tcp dport 22,8000-8100 accept
@@ -60,13 +60,14 @@ class NftReader:
     def __init__(self, is_own: IsOwn) -> None:
         self._is_own = is_own
         self._ruleset = Ruleset()
-        # The sets read since the last listing of chains, by family and table, then by name.
+        # The sets that were read since the last listing of chains, by family and table, then by
+        # name.
         self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
 
     def chains(self) -> Tables:
-        """Return other programs' chains without rules; sets are read again afterwards.
+        """Return other programs' chains without rules; after this, sets are read again.
 
-        Chains of dormant tables are left out, as the kernel doesn't call them.
+        Chains of dormant tables are omitted, because the kernel doesn't call them.
         """
         self._sets = {}
         dormant = {one[:2] for one in self._ruleset.tables() if one.flags & TABLE_DORMANT}
@@ -81,7 +82,7 @@ class NftReader:
         return tables
 
     def with_steps(self, chain: Chain) -> Chain:
-        """Return a chain with its rules; unchanged if they can't be read, or it was removed."""
+        """Return a chain with its rules; unchanged if they can't be read, or the chain is gone."""
         family, table, _ = chain.table
         try:
             listed = self._ruleset.rules(_NUMBERS[family], table, chain.name)
@@ -99,7 +100,7 @@ class NftReader:
         try:
             found, elements = self._looked_up(family, table, one.name)
         except SteeringError:
-            # The table was removed meanwhile.
+            # The table was removed after it was listed.
             found, elements = None, ()
         for written in write_out(step, found, elements):
             yield from self._written_out(written, family, table)
@@ -107,7 +108,7 @@ class NftReader:
     def _looked_up(
         self, family: int, table: str, name: str
     ) -> tuple[ListedSet | None, Sequence[ListedElement]]:
-        """Return a readable set, and its elements, or more than ELEMENTS_MAX of them."""
+        """Return a set if it can be read, and its elements, or more than ELEMENTS_MAX of them."""
         place = family, table
         if place not in self._sets:
             self._sets[place] = {one.name: one for one in self._ruleset.sets(*place)}
@@ -134,7 +135,7 @@ class NftReader:
         return found
 
     def generation(self) -> int:
-        """Return the ruleset's generation, which grows with each change by any program.
+        """Return the generation of the ruleset, which grows with each change by any program.
 
         Raises:
             SteeringError: The kernel refuses.
@@ -146,7 +147,7 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains; filter chains at some hooks have their rules."""
+    """Return other programs' chains; those of some hooks with their rules."""
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
@@ -169,15 +170,15 @@ def read_generation() -> int:
 
 
 ELEMENTS_MAX = 200
-"""The maximum number of read elements of a set: more than most handwritten firewalls have in one
+"""How many elements of a set are read at most: more than most handwritten firewalls have in one
 rule. Each frontend is compared with each element."""
 _INTERVALS, _MAP = 0x4, 0x8
-# The supported set flags: these, and the flags of anonymous or constant sets.
+# The flags of sets that are supported: these, and those of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 
 def set_of(step: Step) -> SetLookup | None:
-    """Return the first look-up of a rule in a set; None without one."""
+    """Return the first look-up in a set of a rule; None if there is none."""
     return next((one for one in step.matches if isinstance(one, SetLookup)), None)
 
 

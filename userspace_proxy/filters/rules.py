@@ -81,7 +81,7 @@ _VERDICTS = {
     x.JUMP: RuleVerdict.JUMP,
     x.GOTO: RuleVerdict.GOTO,
 }
-# The expressions that translate addresses in a chain of the kind nat.
+# The expressions that translate addresses in a nat chain.
 _TRANSLATIONS = {"nat", "redir", "DNAT", "REDIRECT"}
 _NAMED = {
     "reject": RuleVerdict.REJECT,

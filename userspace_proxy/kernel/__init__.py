@@ -4,7 +4,7 @@
     nf_tables/  tables, chains, sets and rules, over netlink
 
 Each other module reads or changes one kernel facility. None refers to Services or makes decisions:
-callers pass what they read to ``policy``.
+callers pass what was read to ``policy``.
 
 Rule 1: a socket belongs to the network namespace of the thread that opened it.
 Rule 2: a call that the kernel refuses raises a SteeringError that names the attempt, or an OSError.

@@ -1,14 +1,14 @@
 """Abstract Unix sockets, through which processes of the proxy find each other.
 
-They belong to a network namespace, as rules and routes do, also across containers, and the kernel
+They belong to a network namespace, like rules and routes, even across containers, and the kernel
 removes them with their process. Any user can bind any name, so a socket is trusted only if root, or
-this process's user, listens on it (SO_PEERCRED). That isn't enough, as root in a container may have
-no capabilities: the listener also proves that it has CAP_NET_ADMIN (``name_proofs``), and so does a
-client whose request changes which process serves the node (``net_admin_proof``).
+this process's user, listens on it (SO_PEERCRED). That isn't sufficient, because root in a container
+may have no capabilities: the listener also proves that it has CAP_NET_ADMIN (``name_proofs``), and
+so does a client whose request changes which process serves the node (``net_admin_proof``).
 
-Rule 1: other users also choose names: names are bytes, and their content isn't trusted.
-Rule 2: other users can keep a queue full: the kernel is then asked for the socket's user, and the
-socket is trusted if the kernel reports none.
+Rule 1: other users choose names, too, so names are bytes whose content isn't trusted.
+Rule 2: other users can keep a queue full: then the kernel is asked for the user of the socket, and
+the socket is trusted if the kernel reports none.
 Rule 3: a process without CAP_NET_ADMIN can't prove its name, so such processes check only the user.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show().
@@ -33,8 +33,8 @@ from .netlink.socket_users import user_of_listener
 _SOCKETS = Path("/proc/thread-self/net/unix")
 _CREDENTIALS = struct.Struct("3i")
 QUEUE = 1024
-"""The maximum number of connections waiting to be accepted. Any user may connect: filling this
-queue takes more descriptors than a process has by default, and emptying it some 50 ms."""
+"""The maximum number of connections that wait to be accepted. Any user may connect: filling this
+queue takes more descriptors than a process has by default, and emptying it takes some 50 ms."""
 # How long to retry a connect: the queue may be full until the event loop accepts, or the socket may
 # be bound but not listening yet.
 _ANSWER_S = 0.5
@@ -44,7 +44,7 @@ _ACCEPTED_A_TURN = 64
 
 
 class ProvenSocket(socket.socket):
-    """A Unix stream socket bound to an abstract name, and the sockets that prove its ownership.
+    """A Unix stream socket bound to an abstract name, and the sockets that prove who owns it.
 
     It isn't listening yet.
 
@@ -58,7 +58,8 @@ class ProvenSocket(socket.socket):
     def __init__(self, name: str) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
         self.name_proofs: tuple[socket.socket, ...] = ()
-        """Copies of the listener need copies of these proofs; empty without CAP_NET_ADMIN."""
+        """The sockets that prove the name; copies of the listener need copies of them. Empty
+        without CAP_NET_ADMIN."""
         try:
             self.setblocking(False)
             self.name_proofs = name_proofs.open_name_proofs(name[1:].encode())
@@ -75,9 +76,9 @@ class ProvenSocket(socket.socket):
 
 
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
-    """Yield a pattern's matches with the socket names in this namespace, which begin with ``@``.
+    """Yield the matches of a pattern with the names of sockets here, which begin with ``@``.
 
-    Names that no process has proved are left out. Accepted sockets have the name of their listener.
+    Names that no process has proved are omitted. Accepted sockets have the name of their listener.
     """
     found = re.finditer(rf" {pattern}$".encode(), _SOCKETS.read_bytes(), re.MULTILINE)
     if not name_proofs.can_prove():
@@ -137,7 +138,7 @@ def connect(name: str) -> Prover:
 
     Raises:
         PermissionError: The listener belongs to another user, or hasn't proved its name.
-        BlockingIOError: Its queue is full.
+        BlockingIOError: The listener's queue is full.
         OSError: There is no listener.
     """
     with contextlib.ExitStack() as stack:
@@ -149,7 +150,7 @@ def connect(name: str) -> Prover:
             if _is_others(name):
                 raise _not_trusted(name) from None
             raise
-        # Check this after connecting: another process may have had the name before.
+        # Check this after connecting: another process may have had the name before that.
         if not (is_trusted(sock) and _is_believed(name)):
             raise _not_trusted(name)
         stack.pop_all()
@@ -165,7 +166,7 @@ def _is_believed(name: str) -> bool:
 
 
 def _is_others(name: str) -> bool:
-    """Return whether the kernel shows that a socket whose queue is full isn't trusted."""
+    """Return whether the kernel shows that a socket with a full queue isn't trusted."""
     if not _is_believed(name):
         return True
     try:
@@ -199,7 +200,7 @@ def is_trusted(sock: socket.socket) -> bool:
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:
-    """Return pid and uid of the process at the other end of a connected socket."""
+    """Return the pid and uid of the process at the other end of a connected socket."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _gid = _CREDENTIALS.unpack(credentials)
     return pid, uid

@@ -1,4 +1,4 @@
-"""Entries for one MAC address in bridges' forwarding databases, which mark it as local.
+"""Entries in bridges' forwarding databases that mark one MAC address as local.
 
 A bridge delivers frames for such an address to this node, and never learns it from a port.
 
@@ -30,7 +30,7 @@ class BridgeEntries:
             self._requests = Requests.open(NETLINK_ROUTE)
 
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make the entries local, also where a bridge has learned the MAC from a pod.
+        """Make the entries local, even where a bridge has learned the MAC from a pod.
 
         Returns: The bridges that still exist.
         """
@@ -63,7 +63,7 @@ class BridgeEntries:
         self._requests.close()
 
     def _change(self, kind: int, flags: int, bridges: Collection[int]) -> dict[int, int]:
-        """Return the error number for each bridge whose change was refused."""
+        """Return the error number of each bridge whose change was refused."""
         numbers = list(bridges)
         requests = [rtnetlink.write_bridge_entry(kind, flags, n, self._mac) for n in numbers]
         with explained("change bridges"):

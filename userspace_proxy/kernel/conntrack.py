@@ -1,4 +1,4 @@
-"""Removes conntrack entries that bypass this proxy's rules or lead to an old proxy port.
+"""Removes conntrack entries that bypass this proxy's rules or point to an old proxy port.
 
 The kernel evaluates rules only for the first packet of an entry; later packets follow the entry:
 
@@ -10,10 +10,10 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
   entry also captures new connections from that port for ten seconds: a SYN doesn't replace it
   (nf_conntrack_tcp_packet() in net/netfilter).
 
-Rule 1: call this module once the rules are in force: entries created afterwards are correct.
+Rule 1: call this module once the rules are applied: entries created afterwards are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
-Rule 3: an established TCP connection also stays: it may work without the proxy, and after its end
-the kernel evaluates the rules again.
+Rule 3: an established TCP connection stays, too: it may work without the proxy, and once it is
+closed, the kernel evaluates the rules again.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from .netlink.sockets import NETLINK_NETFILTER
 PROTOCOL_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=none"
-# The number of filters above which one listing of all entries is used. The kernel skips one of
-# 200,000 entries in 0.4 µs per filter, and reading one takes 3.4 µs (measured): with more filters,
-# one listing of all entries is never slower.
+# With more filters than this, one listing of all entries is used. The kernel skips one of 200,000
+# entries in 0.4 µs per filter, and reading one takes 3.4 µs (measured), so with more filters, one
+# listing of all entries is never slower.
 FULL_LISTING_ABOVE = 8
-# A port for a listing that is expected to be empty: the port of RFC 1078, which no program uses.
+# A port for a listing that should be empty: the port of RFC 1078, which no program uses.
 _UNUSED_PORT = 1
 _PORT_BYTES, _PORTS = 2, 1 << 16
 
@@ -63,7 +63,7 @@ class Range(NamedTuple):
     last: int
     """The last port; 0 for a single port."""
     besides: Set[int] = frozenset()
-    """Ports within that lead elsewhere."""
+    """Ports in the range that are translated otherwise."""
 
 
 SINGLE = Range(0)
@@ -77,24 +77,24 @@ class Change(NamedTuple):
     dialled: SocketAddress
     """The address that clients dialled."""
     before: Collection[int]
-    """The ports of this node to which the rule may have led; empty if they are unknown."""
+    """The ports of this node to which the rule may have pointed; empty if they are unknown."""
     now: int | None
     """The new target port; None if this proxy no longer steers the frontend."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
-    """Endpoints that the rule may also lead to, or led to if the frontend isn't steered now, each
-    with the networks of the clients that may use them; None: all. The first entry that admits a
-    client counts."""
+    """Endpoints to which the rule may point, too, or may have pointed if the frontend isn't steered
+    now, each with the networks of the clients that may use them; None for all. The first entry that
+    admits a client counts."""
     here: Set[bytes] = frozenset()
-    """The packed addresses of this node: an entry that leads to the port at another address is
+    """The packed addresses of this node: an entry that points to the port on another address is
     useless. Empty if they are unknown."""
     range: Range = SINGLE
-    """The ports from the dialled one on; endpoints have the port number of the first."""
+    """The ports from the dialled one on; endpoints are given with the port for the first one."""
     is_replaced: bool = False
-    """Whether the old port may serve another frontend, or program, now."""
+    """Whether the old port may serve another frontend, or another program, now."""
 
 
 class Allowed:
-    """Where the UDP associations of one frontend may lead."""
+    """Where the UDP associations of one frontend may go."""
 
     def __init__(self, change: Change) -> None:
         self._before, self._now, self._here = change.before, change.now, change.here
@@ -105,7 +105,7 @@ class Allowed:
         ]
 
     def is_stale(self, entry: ConntrackEntry) -> bool:
-        """Return whether an association of this frontend leads elsewhere."""
+        """Return whether an association of this frontend goes elsewhere."""
         if self._now is None:
             led_there = any(leads_to(entry, port) for port in self._before)
             at = self._answered_from(entry)
@@ -124,7 +124,7 @@ class Allowed:
         return False
 
     def _answered_from(self, entry: ConntrackEntry) -> bytes:
-        """Return an entry's endpoint; for a range, with the port that its first port maps to."""
+        """Return an entry's endpoint; for a range, with the port for the range's first port."""
         if not self._first:
             return entry.answered_from
         beyond = _port(entry.dialled) - self._first
@@ -135,11 +135,11 @@ class Allowed:
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
     """Remove the entries of frontends that old rules, or missing rules, have caused.
 
-    These are UDP associations of steered frontends that lead neither to the port nor to an
-    endpoint; associations of frontends that are no longer steered, if they lead to an old port or
+    These are UDP associations of steered frontends that point neither to the port nor to an
+    endpoint; associations of frontends that are no longer steered, if they point to an old port or
     endpoint (another proxy on this node may steer the frontend now); and entries of unanswered SYNs
-    and of reset connections, if a new connection would lead elsewhere. Those of frontends that are
-    no longer steered are refused at the old port, so they stay, unless it may serve others.
+    and of reset connections, if a new connection would go elsewhere. Those of frontends that are no
+    longer steered are refused at the old port, so they stay, unless that port may serve others.
 
     Returns: The number of stale entries.
 
@@ -153,7 +153,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
             if change.now is not None:
                 tcp.append(change)
             elif change.is_replaced:
-                # A SYN to an endpoint may be any other program's.
+                # A SYN to an endpoint may be from any other program.
                 tcp.append(change._replace(choices=()))
         elif change.now is not None or change.before:
             udp.append(change)
@@ -167,7 +167,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         allowed = connections.find(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    # Include frontends that were not steered: until now another proxy, or this one before they were
+    # Include frontends that weren't steered: until now, another proxy, or this one before they were
     # removed, may have sent their connections to an endpoint.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
     # List entries only of frontends that were steered before: the listing has all entries, and
@@ -181,7 +181,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
 
 
 class ByDialled:
-    """Where entries may lead, by the address and port that clients dialled."""
+    """Where entries may go, by the address and port that clients dialled."""
 
     def __init__(self, changes: Iterable[Change]) -> None:
         self._single: dict[bytes, Allowed] = {}
@@ -202,16 +202,16 @@ class ByDialled:
 
 
 class _Ranges:
-    """The ranges at one address, perhaps thousands; only old ranges overlap."""
+    """The ranges on one address, perhaps thousands; only old ranges overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
-        """The highest last port up to and including each range."""
+        """For each range, the highest last port of it and those before it."""
         self._ranges: list[tuple[Range, Allowed]] = []
 
     def append(self, change: Change) -> None:
-        """Append a range that begins no earlier than the previous ones."""
+        """Append a range that doesn't begin before the last one."""
         last = change.range.last
         self._firsts.append(change.dialled.port)
         self._lasts.append(max(last, self._lasts[-1]) if self._lasts else last)
@@ -232,12 +232,12 @@ def _port(packed: bytes) -> int:
 
 
 def leads_to(association: ConntrackEntry, port: int) -> bool:
-    """Return whether an association leads to a port of this node."""
+    """Return whether an association points to a port of this node."""
     return association.answered_from[-_PORT_BYTES:] == port.to_bytes(_PORT_BYTES, "big")
 
 
 def is_answered(connection: ConntrackEntry) -> bool:
-    """Return whether the other end of a connection has answered with anything but a reset."""
+    """Return whether the other end of a connection has answered, with anything but a reset."""
     return bool(connection.status & IPS_SEEN_REPLY) and not connection.was_reset
 
 
@@ -249,7 +249,7 @@ def check(version: int) -> None:
 
 
 Leg = tuple[bytes, bytes]
-"""The dialled address, and the address that replies come from."""
+"""The dialled address, and the address from which replies come."""
 
 
 class Tracked(NamedTuple):
@@ -257,7 +257,7 @@ class Tracked(NamedTuple):
 
     entries: Mapping[Leg, int]
     volumes: Mapping[Leg, Volume] | None
-    """The sums of the entries' volumes; None if the kernel doesn't count bytes."""
+    """The sums of the volumes of the entries; None if the kernel doesn't count bytes."""
 
 
 def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:
@@ -268,7 +268,7 @@ def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct
 
 
 def count_by_endpoint(version: int, protocol: int) -> Tracked:
-    """Count the entries of a protocol, and their bytes and packets if the kernel does.
+    """Count the entries of a protocol, and their bytes and packets if the kernel counts these.
 
     Raises:
         SteeringError: The kernel doesn't list entries.
@@ -287,8 +287,8 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
 class DialledBy(NamedTuple):
     """The tracked connections to a dialled address.
 
-    The key is a hash of the client's address and port; the value the seconds until the kernel
-    forgets an ended connection, or 0 while it is open.
+    The key is a hash of the client's address and port; the value is the number of seconds until the
+    kernel forgets a closed connection, or 0 while the connection is open.
     """
 
     answered: dict[int, int]
@@ -302,7 +302,7 @@ def connections_at(
 ) -> dict[SocketAddress, DialledBy]:
     """Return the tracked connections to some dialled addresses; blocks.
 
-    Connections that lead to the proxy's own ports are left out.
+    Connections to the proxy's own ports are left out.
 
     Args:
         endpoints: The packed endpoints of each address; one may be on this node.
@@ -313,7 +313,7 @@ def connections_at(
     """
     found = {pack_address(*dialled): (DialledBy({}, {}), to) for dialled, to in endpoints.items()}
     with _requests("list") as requests:
-        # Walking an empty table of the usual size takes 8 ms with any filter.
+        # Walking an empty table of the usual size takes 8 ms, whatever the filter.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))
@@ -327,7 +327,7 @@ def connections_at(
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield entries of one protocol that include the wanted ones; exhaust the iterator."""
+    """Yield entries of one protocol that include the wanted ones; consume all of them."""
     for block in requests.blocks(list_request(version, wanted)):
         # Cost: reading the entries of a block takes nine times as long as this check.
         if not wanted.are_reset or may_have_reset(block):
@@ -335,7 +335,7 @@ def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Itera
 
 
 def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
-    """Remove entries by :func:`.remove_request`; missing entries are ignored."""
+    """Remove entries by :func:`.remove_request`; entries that don't exist are ignored."""
     for _, code in requests.change(removals):
         if code != errno.ENOENT:
             raise_refusal(code)
@@ -364,7 +364,7 @@ def _remove(
     if not listings:
         return 0
     with _requests("remove") as requests:
-        # This is a set, because listings overlap where the kernel ignores the filter.
+        # Use a set, because listings overlap if the kernel ignores the filter.
         stale = {
             remove_request(entry)
             for wanted in listings

@@ -3,7 +3,7 @@
     list_request() ─▶ kernel ─▶ read_entries() ─▶ ConntrackEntry … ─▶ remove_request() ─▶ kernel
 
 A busy node has 200,000 entries, and pyroute2 takes 330 µs to parse one. Unpacking only the relevant
-fields, at once, takes 2 to 3 µs.
+fields, in one call, takes 2 to 3 µs.
 
 Rule 1: an entry without the layout of TCP or UDP entries is skipped.
 Rule 2: addresses and ports stay packed, because thousands of them are compared.
@@ -82,7 +82,7 @@ NO_VOLUME = Volume()
 
 
 class ConntrackEntry(NamedTuple):
-    """A TCP connection or UDP association; an address and its port are one packed string."""
+    """A TCP connection or UDP association; an address with its port is one packed string."""
 
     client: bytes
     dialled: bytes
@@ -103,7 +103,7 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def forgotten_in_s(self) -> int:
-        """Seconds until the kernel forgets an ended TCP connection; 0 while it is open."""
+        """Seconds until the kernel forgets a closed TCP connection; 0 while it is open."""
         if not self._tcp().startswith(_ENDED):
             return 0
         timeout = dict(read_attributes(self.message, _BODY)).get(CTA_TIMEOUT, bytes(4))
@@ -129,7 +129,7 @@ class ConntrackEntry(NamedTuple):
         return bool(self.status & IPS_SEEN_REPLY) and not self._tcp().startswith(_HALF_OPEN)
 
     def _tcp(self) -> bytes:
-        """Return the kernel's details of a TCP connection; empty for UDP."""
+        """Return what the kernel reports about a TCP connection; empty for UDP."""
         for kind, value in read_attributes(self.message, _BODY):
             if kind == CTA_PROTOINFO:
                 return dict(read_attributes(value)).get(CTA_PROTOINFO_TCP, b"")
@@ -138,7 +138,7 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def volume(self) -> Volume:
-        """Its bytes and packets; zeros without ``net.netfilter.nf_conntrack_acct``."""
+        """The bytes and packets of the entry; zeros without ``net.netfilter.nf_conntrack_acct``."""
         counted = dict(read_attributes(self.message, _BODY))
         received = dict(read_attributes(counted.get(CTA_COUNTERS_ORIG, b"")))
         sent = dict(read_attributes(counted.get(CTA_COUNTERS_REPLY, b"")))
@@ -161,9 +161,9 @@ class EntryFilter(NamedTuple):
     port: int = 0
     """The dialled port; 0 for any."""
     without: int = 0
-    """Status bits that entries must not have; before Linux 5.15 they are ignored."""
+    """Status bits that entries mustn't have; ignored before Linux 5.15."""
     are_reset: bool = False
-    """Only reset TCP connections, and a few others; the kernel itself lists all."""
+    """Whether to list only reset TCP connections, and a few others; the kernel itself lists all."""
 
 
 def pack_address(ip: str, port: int) -> bytes:
@@ -181,8 +181,8 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
 
     Args:
         version: 4 or 6.
-        wanted: Its address is left out for IPv6: kernel 6.18 inverts the comparison and lists all
-            other addresses (``!ipv6_addr_cmp`` in ctnetlink_filter_match_tuple()).
+        wanted: The filter. Its address is omitted for IPv6: kernel 6.18 inverts the comparison and
+            lists all other addresses (``!ipv6_addr_cmp`` in ctnetlink_filter_match_tuple()).
     """
     flags = FILTER_PROTO_NUM
     protocol = attribute(CTA_PROTO_NUM, bytes([wanted.protocol]))
@@ -208,7 +208,7 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
 def remove_request(entry: ConntrackEntry) -> bytes:
     """Return the request that removes an entry; the same each time the entry is listed.
 
-    It includes the entry's number, so a new connection from the same port stays.
+    It includes the number of the entry, so a new connection from the same port stays.
     """
     body = b"".join(
         attribute(kind | NESTED * (kind == CTA_TUPLE_ORIG), value)
@@ -219,12 +219,12 @@ def remove_request(entry: ConntrackEntry) -> bytes:
 
 
 def may_have_reset(block: bytes) -> bool:
-    """Return whether a listing's datagram may contain an entry that :attr:`.was_reset`."""
+    """Return whether a datagram of a listing may contain an entry that :attr:`.was_reset`."""
     return _CLOSED in block
 
 
 def read_entries(block: bytes, version: int, protocol: int) -> Iterator[ConntrackEntry]:
-    """Yield the entries of one protocol in a listing's datagram."""
+    """Yield the entries of one protocol in a datagram of a listing."""
     layout, headers = _LAYOUTS[version]
     for kind, start, stop in walk(block):
         if kind == CT_NEW and stop - start >= _BODY + layout.size:

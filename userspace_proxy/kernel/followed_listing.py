@@ -3,9 +3,9 @@
     event ─ 20 ms ─▶ thread: list, and derive ─────────────────▶ loop: take
                                   └─ 1 s pause, then any changes in between
 
-Rule 1: the first change is read at once. While changes continue, there is at most one listing a
+Rule 1: the first change is read immediately. While changes continue, there is at most one listing a
 second, and listing takes at most one eleventh of the time, so the thread is mostly idle.
-Rule 2: if the kernel refuses, the last listing stays, and the next follows after a second.
+Rule 2: if the kernel refuses, the last listing stays, and the next one follows after a second.
 Rule 3: the network namespace is that of the thread that creates the object.
 """
 
@@ -26,9 +26,9 @@ from .node_listings import ANY, NodeListings
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# How long to gather events after the first one, which one listing then covers.
+# How long events are gathered after the first one, so that one listing covers them.
 _GATHER_S = 0.02
-# The pause after a listing: the minimum, and the multiple of the listing's duration.
+# The pause after a listing: the minimum, and the multiple of how long the listing took.
 _REST_S, _REST = 1.0, 10
 
 Found = TypeVar("Found")
@@ -40,7 +40,7 @@ class FollowedListing(Generic[Found]):
     """A listing of the kernel, kept current.
 
     Args:
-        what: The name of the listed objects for messages: ``routes``.
+        what: What is listed, for messages: ``routes``.
         groups: Multicast groups whose events report changes.
         read: Called by the constructor, and later in a thread.
         take: Called in the loop with each later listing.

@@ -20,7 +20,7 @@ from typing import NamedTuple
 _HEADER = struct.Struct("iIII")
 _READ_BYTES = 64 << 10
 _READS_MAX = 64
-"""Read at most 4 MiB at once: more than the queue holds by default (16,384 events)."""
+"""At most 4 MiB are read in one go: more than the queue holds by default (16,384 events)."""
 
 
 class What(enum.IntFlag):
@@ -38,11 +38,11 @@ class What(enum.IntFlag):
     UNMOUNT = 0x2000
     Q_OVERFLOW = 0x4000
     IGNORED = 0x8000
-    """The watch has ended, because its folder was deleted or unmounted."""
+    """The watch is over, because its folder was deleted or unmounted."""
 
 
 NAMES = What.CREATE | What.DELETE | What.MOVED_FROM | What.MOVED_TO | What.ATTRIB
-"""Changes of the set of files, and of their readability."""
+"""Changes of which files there are, or of whether they can be read."""
 CONTENTS = What.MODIFY | What.CLOSE_WRITE
 """Changes of content. Writing to a memory-mapped file causes no event."""
 _SELF = What.DELETE_SELF | What.MOVE_SELF
@@ -53,14 +53,14 @@ class FileEvent(NamedTuple):
     """A change of a watched folder."""
 
     watch: int
-    """-1 if events were lost (``Q_OVERFLOW``)."""
+    """The number of the watch; -1 if events were lost (``Q_OVERFLOW``)."""
     mask: What
     name: str
     """The file's name; empty if the event is about the folder itself."""
 
 
 class Inotify:
-    """A set of watched folders; close it.
+    """A set of watched folders; the caller closes it.
 
     Raises:
         OSError: EMFILE if the user has too many (``fs.inotify.max_user_instances``).
@@ -74,7 +74,7 @@ class Inotify:
         return self._fd
 
     def watch(self, folder: str, mask: What) -> int:
-        """Watch a folder, and report its own end or renaming, too.
+        """Watch a folder, and report, too, if it is renamed or no longer exists.
 
         Returns:
             The number of the watch; the same one if the folder is already watched.
@@ -88,7 +88,7 @@ class Inotify:
         )
 
     def unwatch(self, watch: int) -> None:
-        """End a watch, if it hasn't ended already."""
+        """End a watch, unless it is over already."""
         _libc().inotify_rm_watch(self._fd, watch)
 
     def read(self) -> list[FileEvent]:

@@ -1,6 +1,6 @@
 """Tracks the addresses of this node's interfaces, and asks the kernel whether one is local.
 
-Listing in a thread, so that the loop never waits: see ``followed_listing``.
+Addresses are listed in a thread, so that the loop never waits: see ``followed_listing``.
 
 Source: rtnetlink(7), include/uapi/linux/if_addr.h.
 """
@@ -45,7 +45,7 @@ class NodeAddresses:
     current: tuple[str, ...]
     """Addresses of all interfaces and both families in canonical form, sorted as text, with
     loopback. IPv6 link-local addresses are left out, because a client must name an interface to
-    dial them, and so are addresses at which the kernel doesn't answer (duplicate address
+    dial them, and so are addresses on which the kernel doesn't answer yet (duplicate address
     detection), and cluster IPs that other programs have assigned to interfaces."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
@@ -64,7 +64,7 @@ class NodeAddresses:
 
 
 def list_addresses() -> tuple[str, ...]:
-    """List the addresses of this thread's network namespace, as :attr:`NodeAddresses.current`.
+    """List the addresses of this thread's network namespace like :attr:`NodeAddresses.current`.
 
     Raises:
         SteeringError: The kernel doesn't list them.
@@ -74,7 +74,7 @@ def list_addresses() -> tuple[str, ...]:
 
 
 def read_addresses(listings: NodeListings, since: float) -> tuple[tuple[str, ...], bool]:
-    """List the addresses of a network namespace, as :attr:`NodeAddresses.current`.
+    """List the addresses of a network namespace like :attr:`NodeAddresses.current`.
 
     Returns: The addresses, and whether they include all changes up to that moment.
     """
@@ -93,7 +93,7 @@ def _index(interface: str) -> int:
 
 
 def _read(address: ListedAddress, lent: Container[int]) -> str:
-    """Return an address; empty if it is to be ignored.
+    """Return an address; empty if it should be ignored.
 
     Args:
         lent: Interfaces whose addresses are cluster IPs of Services.
@@ -108,7 +108,7 @@ def _read(address: ListedAddress, lent: Container[int]) -> str:
     return "" if is_link_local else address.ip
 
 
-# An address without a route isn't local; the dial then reports the kernel's reason.
+# An address without a route isn't local; a dial then reports the kernel's reason.
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 
 
@@ -119,15 +119,15 @@ class OwnAddressCheck:
     routes to whole networks, broadcast addresses of links, and the latest changes. A query takes 8
     µs. Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
 
-    The network namespace is that of the first calling thread. The socket is closed with the object,
-    which lives as long as a data plane.
+    The network namespace is that of the first calling thread. The socket is closed together with
+    the object, which lives as long as a data plane.
     """
 
     def __init__(self) -> None:
         self._requests: Requests | None = None
 
     def has(self, ip: str) -> bool:
-        """Return whether packets to an address stay on this node; True if the kernel is silent."""
+        """Return whether packets to an address stay here; True if the kernel doesn't answer."""
         try:
             if self._requests is None:
                 self._requests = Requests.open(NETLINK_ROUTE)

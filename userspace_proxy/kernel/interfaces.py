@@ -1,10 +1,10 @@
-"""Finds interfaces without an IPv4 address, and the addresses of the others.
+"""Finds interfaces that have no IPv4 address, and the addresses of the others.
 
 REDIRECT in PREROUTING sends a packet to its interface's address, and drops it if the interface has
-none, as pod interfaces of Calico, Cilium and AWS.
+none, like the pod interfaces of Calico, Cilium and AWS.
 
-Rule 1: reading costs a dump of all interfaces, so it happens only after netlink events, and while
-these continue, no more often than ``node_listings`` allows.
+Rule 1: reading takes a dump of all interfaces, so it happens only after netlink events, and while
+these continue, only as often as ``node_listings`` allows.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class InterfaceView:
 
 
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""The kernel's errors for an IPv6 address where IPv6 is disabled, or not compiled in."""
+"""The kernel's errors for an IPv6 address if IPv6 is disabled, or not compiled in."""
 NO_IPV6_HINT = "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0"
 """How to enable IPv6."""
 
 
 def not_forwarding(net: Path = Path("/proc/sys/net")) -> dict[IPFamily, str]:
-    """Return the families whose packets this node doesn't forward, with the reason."""
+    """Return the families of which this node doesn't forward packets, with the reason."""
     sysctls = {IPFamily.IPV4: "ipv4/ip_forward", IPFamily.IPV6: "ipv6/conf/all/forwarding"}
     return {
         family: f"net.{name.replace('/', '.')} is 0"
@@ -62,7 +62,7 @@ def _is_zero(setting: Path) -> bool:
     try:
         return setting.read_text(encoding="ascii").strip() == "0"
     except OSError:
-        # The node has no IPv6, or the interface was removed meanwhile.
+        # The node has no IPv6, or the interface was removed after it was listed.
         return False
 
 
@@ -71,7 +71,7 @@ def without_ipv6(
 ) -> dict[Frontend, str]:
     """Return the IPv6 frontends, with the cause, if IPv6 is disabled on this node.
 
-    Their rules are in force but have no effect, as no interface has an IPv6 address.
+    Their rules are applied but have no effect, as no interface has an IPv6 address.
     """
     if _has_ipv6(conf):
         return {}
@@ -84,7 +84,7 @@ def without_ipv6(
 
 def _has_ipv6(conf: Path) -> bool:
     try:
-        # This runs each second; the first file nearly always decides.
+        # This runs every second; the first file nearly always decides.
         return _is_zero(conf / "all/disable_ipv6") or any(
             _is_zero(interface / "disable_ipv6") for interface in conf.iterdir()
         )
@@ -93,7 +93,7 @@ def _has_ipv6(conf: Path) -> bool:
 
 
 class PreroutingAddress:
-    """The node's addresses, and the one for DNAT in PREROUTING where REDIRECT doesn't work.
+    """The node's addresses, and the one for DNAT in PREROUTING if REDIRECT doesn't work.
 
     Args:
         preferred: The node's own addresses, best first.
@@ -118,7 +118,8 @@ class PreroutingAddress:
         batch = self._events.read()
         if batch:
             self._is_current = False
-            # An address that was added and removed since the last read has also served clients.
+            # An address that was added and removed since the last read may have served clients,
+            # too.
             gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
             self._note_lost(rtnetlink.read_address(one).ip for one in gone)
         if batch.has_lost:
@@ -132,7 +133,7 @@ class PreroutingAddress:
         pods are added or removed would rewrite all rules each time.
 
         Args:
-            current: The address that rules in force use; empty for REDIRECT.
+            current: The address that the applied rules use; empty for REDIRECT.
 
         Raises:
             SteeringError: The kernel doesn't list interfaces, or there is no socket to ask it.
@@ -144,7 +145,7 @@ class PreroutingAddress:
                 self._view, is_current = read_interfaces(self._listings, Clocks.monotonic())
             self._note_lost(before - self._view.here)
         chosen = self._chosen(current)
-        # This is set last, so that a failure is retried.
+        # Set this last, so that a failure is retried.
         self._is_current = is_current
         return chosen
 
@@ -160,7 +161,7 @@ class PreroutingAddress:
 
     def _note_lost(self, addresses: Iterable[str]) -> None:
         for ip in addresses:
-            # A link-local address is lost with its link, as are the clients behind it.
+            # A link-local address is lost together with its link and the clients behind it.
             if ip and not ipaddress.ip_address(ip).is_link_local:
                 self._lost.add(IPFamily.of(ip))
 
@@ -206,7 +207,7 @@ def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView
 def choose_address(
     preferred: tuple[str, ...], view: InterfaceView, is_there: Callable[[str], bool]
 ) -> str:
-    """Return the address of this node for DNAT, or "" if it has none.
+    """Return the address of this node for DNAT; empty if it has none.
 
     Args:
         preferred: The node's own addresses, best first; ignored if no interface has them.
@@ -236,7 +237,7 @@ def is_local(ip: str) -> bool:
 
 
 def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
-    """Return whether an interface needs an address and has none."""
+    """Return whether an interface needs an address but has none."""
     is_up = listed.flags & rtnetlink.UP and not listed.flags & rtnetlink.LOOPBACK
     if not is_up or listed.link.number in numbered:
         return False
@@ -245,7 +246,7 @@ def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
 
 
 def _routed_source() -> str:
-    """Return the source address of packets on the default route, or "" without one."""
+    """Return the source address of packets on the default route; empty without such a route."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(_ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Socket options of the legacy tables, which describe the tables without iptables.
+"""Socket options of the legacy tables, by which the tables can be examined without iptables.
 
 Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter/x_tables.h.
 """

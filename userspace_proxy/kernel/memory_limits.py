@@ -1,4 +1,4 @@
-"""Finds the memory limits of this process, and reads its use of them.
+"""Finds the memory limits of this process, and reads how much of them is used.
 
     cgroup v2   memory.max, memory.high    memory.current         less the file cache
     cgroup v1   memory.limit_in_bytes      memory.usage_in_bytes  less the file cache
@@ -37,7 +37,7 @@ class MemoryLimit(Protocol):
         """Return the bytes in use; 0 if that can't be read."""
 
     def estimate(self) -> int:
-        """Estimate :meth:`used` more cheaply, with the file cache of the last exact reading."""
+        """Estimate :meth:`used` at less cost, with the file cache of the last exact reading."""
 
 
 class _Names(NamedTuple):
@@ -46,7 +46,7 @@ class _Names(NamedTuple):
     limits: tuple[str, ...]
     used: str
     cache: tuple[bytes, ...]
-    """Its lines in ``memory.stat``, which include the cgroups below."""
+    """The names of its lines in ``memory.stat``, which include the cgroups below."""
 
 
 _V2 = _Names(("memory.max", "memory.high"), "memory.current", (b"inactive_file", b"active_file"))
@@ -99,7 +99,7 @@ class AddressSpace:
 def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
     """Return the limits of this process: of its cgroup, its address space, both, or neither."""
     found: list[MemoryLimit] = []
-    # Of equal limits choose the outermost one, which includes the use of other cgroups.
+    # If limits are equal, choose the outermost one, which includes the use of other cgroups.
     cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]
     if cgroups:
         found.append(min(reversed(cgroups), key=lambda cgroup: cgroup.limit))
@@ -122,8 +122,8 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
         path = _path_of(proc, names)
         if path is None:
             continue
-        # In a container the mount often shows only the container's cgroup, and the path may be
-        # relative to the host's or another cgroup namespace.
+        # In a container, the mount often shows only the container's cgroup, and the path may be
+        # relative to the cgroup namespace of the host or another one.
         inside = PurePosixPath(path.removeprefix(mount_root.rstrip("/")).lstrip("/"))
         if ".." in inside.parts or not _is_there(mount_point / inside):
             inside = PurePosixPath()
@@ -131,7 +131,7 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
 
 
 def _is_there(folder: Path) -> bool:
-    """Return whether this process sees a folder; workers may not enter all mounts."""
+    """Return whether this process sees a folder: workers may not enter all mounts."""
     try:
         return folder.is_dir()
     except OSError:
@@ -162,7 +162,7 @@ def _path_of(proc: Path, names: _Names) -> str | None:
 
 
 def _read(path: str, *, to_end: bool = False) -> bytes:
-    """Return the beginning of a file, or all of it; empty if it can't be read."""
+    """Return the beginning of a file, or all of it; empty if the file can't be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

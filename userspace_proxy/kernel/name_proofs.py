@@ -4,15 +4,15 @@
     any other   name in ProvenNames(): /proc/net/netlink shows both
 
 Only CAP_NET_ADMIN, in the user namespace that owns the network namespace, may subscribe a netlink
-socket to a group. So root without capabilities can't prove a name, and nothing waits for an answer
-of a process that is busy, stopped, or silent on purpose.
+socket to a group. So root without capabilities can't prove a name, and a check never waits for a
+process that is busy, stopped, or silent on purpose.
 
 Rule 1: two sockets carry 106 bits of the hash, so finding another name that the same sockets prove
 is infeasible.
 Rule 2: open proofs before binding a name, and close them no later than its socket. While the name
 is bound, no other process can take it, so the proof is about that socket.
 Rule 3: any user may bind a netlink socket to a known name's number, so that the name can't be
-proved. Names that are random until then avoid this.
+proved. Names that are random until they are bound avoid this.
 
 Source: netlink_bind() and netlink_native_seq_show() in net/netlink/af_netlink.c; nfnetlink_bind()
 in net/netfilter/nfnetlink.c, which accepts groups that it doesn't have.
@@ -46,7 +46,7 @@ NameProof = tuple[int, int]
 def open_name_proofs(name: bytes) -> tuple[socket.socket, ...]:
     """Return sockets that prove a name while they are open; the caller closes them.
 
-    Empty if this process doesn't have CAP_NET_ADMIN, or the kernel no nfnetlink.
+    Empty if this process lacks CAP_NET_ADMIN, or the kernel lacks nfnetlink.
 
     Raises:
         OSError: No descriptor is left, or a process has taken a number (EADDRINUSE).
@@ -66,7 +66,7 @@ def can_prove() -> bool:
     """Return whether this process has CAP_NET_ADMIN over its network namespace.
 
     Raises:
-        OSError: There is no descriptor left.
+        OSError: No descriptor is left.
     """
     try:
         # The kernel chooses the number.
@@ -108,6 +108,6 @@ def _name_proofs(name: bytes) -> list[NameProof]:
 
 
 def _name_proof(which: int, part: int) -> NameProof:
-    # With 0 the kernel would choose a number.
+    # With 0, the kernel would choose a number.
     number = part & 0xFFFFFFFF or 1
     return number, 1 << _MARK | which << _WHICH | (part >> 32 << _HASH) & 0xFFFFFFFF

@@ -3,12 +3,12 @@
     a packet to 10.244.0.99 ──▶ ARP, neighbour discovery ──no answer──▶ incomplete, 3 s later failed
                                 └ from it, or from the gateway
 
-A dial ends after 1 to 3 s, mostly before the kernel gives up and reports EHOSTUNREACH. The kernel
-deletes failed entries: in a large table within seconds.
+A dial times out after 1 to 3 s, mostly before the kernel gives up and reports EHOSTUNREACH. The
+kernel deletes failed entries: in a large table within seconds.
 
-Rule 1: the table isn't listed, which takes 12 µs for each entry: in large clusters there are
-10,000s (net.ipv4.neigh.default.gc_thresh3). Before Linux 5.0 the kernel can only list it, so there
-is no answer.
+Rule 1: the table isn't listed, which takes 12 µs for each entry: in large clusters there are tens
+of thousands (net.ipv4.neigh.default.gc_thresh3). Before Linux 5.0, the kernel can only list the
+table, so there is no answer.
 Rule 2: the network namespace is that of the calling thread.
 
 Source: include/uapi/linux/neighbour.h; arp(7); neigh_periodic_work() in net/core/neighbour.c.
@@ -26,7 +26,7 @@ from .netlink.sockets import NETLINK_ROUTE
 
 
 def absent_hop(ip: str) -> NextHop | None:
-    """Return the next hop to an address if no host answers there; None if one may.
+    """Return the next hop to an address if no host answers for that hop; None if one may.
 
     A host counts as absent while the kernel is still resolving it.
     """
@@ -46,13 +46,13 @@ def next_hop(ip: str) -> NextHop | None:
 
 
 def own_route_failure(failed: DialFailure, ip: str) -> DialFailure:
-    """Return why a dial failed: as OWN_ROUTES states it if a route of this node caused it.
+    """Return why a dial failed; if a route of this node is the reason, as OWN_ROUTES has it.
 
     A router may report the same errno by ICMP.
     """
     if failed.failure not in OWN_ROUTES:
         return failed
-    # An error of the socket itself, such as SELinux's, isn't caused by a route.
+    # An error of the socket itself, such as one from SELinux, isn't caused by a route.
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
         try:
             requests.ask(rtnetlink.find_route(ip))
@@ -74,5 +74,5 @@ def _name_of(link: int) -> str:
     try:
         return socket.if_indextoname(link)
     except OSError:
-        # The interface was removed meanwhile.
+        # The interface was removed after it was listed.
         return f"interface {link}"

@@ -1,4 +1,4 @@
-"""Proves to another process of this network namespace that a process has CAP_NET_ADMIN there.
+"""Proves that a process has CAP_NET_ADMIN to another process of the same network namespace.
 
     prover     Prover(): its end of the connection, whose name is the hash of a secret
     verifier   open_challenge(): a netlink socket, whose copy is passed over the connection
@@ -12,10 +12,10 @@ and it works in user namespaces, unlike SO_SNDBUFFORCE.
 
 Rule 1: the verifier opens the socket, so it belongs to the verifier's network namespace, and no
 other process has prepared it. The prover answers only if that namespace is its own: it may have the
-capability in other namespaces, too, from which a process could relay challenges.
+capability in other namespaces, too, and a process could relay challenges from there.
 Rule 2: the connection had its name before the challenge (``can_prove``), and a bound netlink socket
 keeps its number. So a process that relays the challenge to a privileged process proves nothing: the
-answer is the secret of another name.
+answer would be the secret of another name.
 Rule 3: any user may bind a netlink socket to any number, so the number is secret until the prover
 has it.
 
@@ -48,7 +48,7 @@ class Prover(socket.socket):
     """The prover's end of a future connection: a Unix stream socket with its name.
 
     Raises:
-        OSError: There is no descriptor left.
+        OSError: No descriptor is left.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Prover(socket.socket):
 
 
 def can_prove(connection: socket.socket) -> bool:
-    """Return whether the other end of a connection has a prover's name; else don't challenge it.
+    """Return whether the other end of a connection has a prover's name, and may be challenged.
 
     An end without a name could later take the name of a process that has answered and closed.
     """
@@ -114,7 +114,7 @@ def _peer_name(connection: socket.socket) -> bytes:
     try:
         name = connection.getpeername()
     except OSError:
-        # The other end is closed.
+        # The other end was closed.
         return b""
     # The name of a socket in the file system is a str, as is an empty name.
     return name if isinstance(name, bytes) else b""

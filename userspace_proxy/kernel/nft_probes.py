@@ -1,7 +1,7 @@
-"""Tables for the kernel to check, which together contain each expression that rules use.
+"""Tables that the kernel is made to check; together they contain each expression that rules use.
 
-Each is its own transaction, named after the kernel part in ``offers.NEEDS`` that it needs. They
-contain every expression that this proxy writes (``tests/unit/kernel/test_nft_probes.py``).
+Each table is its own transaction, named after the kernel part in ``offers.NEEDS`` that it needs.
+They contain every expression that this proxy writes (``tests/unit/kernel/test_nft_probes.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .nf_tables import expressions as x
 from .nf_tables.writer import INPUT, OUTPUT, POSTROUTING, PREROUTING, goto_chain
 
 PROBE_TABLE = "userspace-proxy-check"
-"""The probe table's name, which no other program ever sees."""
+"""The name of the probe table, which other programs never see."""
 _PRIORITY = 10
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 _KEY = (x.IP_DADDR, x.L4PROTO, x.DPORT)
@@ -139,4 +139,4 @@ PROBES: Mapping[str, Callable[[], list[bytes]]] = {
     "bridge tables": partial(_table, _bridge, BRIDGE),
     "table owner": _owned,
 }
-"""The messages of each transaction, by kernel part."""
+"""The messages of each transaction, by the kernel part that they need."""

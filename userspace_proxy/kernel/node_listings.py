@@ -4,7 +4,7 @@
                                ◀─ all of them, as of 17.3 ──
 
 Rule 1: listings are always complete, so a lost event does no harm; only messages that differ from
-the last listing are parsed, as parsing is nearly all of the work.
+the last listing are parsed, because parsing is nearly all of the work.
 Rule 2: during constant changes, listing each kind is limited to 5 % of a CPU, or to once a second.
 In between, callers get the last listing, marked as not current, and ask again later.
 Rule 3: a listing that a change has interrupted is repeated. If every listing is interrupted,
@@ -33,9 +33,9 @@ from .netlink.sockets import LISTINGS, NETLINK_ROUTE
 from .own_namespace import network_namespace
 
 ANY = -math.inf
-"""A past time, for callers that accept the last listing regardless of later changes."""
-# The pause after a listing. A listing on a small node takes 0.3 ms and needs no pause: changes are
-# listed at once.
+"""A time in the past, for callers that accept the last listing whatever has changed since."""
+# The pause after a listing. On a small node, a listing takes 0.3 ms and needs no pause: changes are
+# listed immediately.
 _PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
@@ -70,15 +70,15 @@ class _LastListing(Generic[Item]):
         """The parsed items, by message."""
         self.items: tuple[Item, ...] | None = None
         self.began = ANY
-        """When the kind was listed; ANY: something changed during the listing."""
+        """When the listing began; ANY if something changed during it."""
         self.rested_at = ANY
 
 
 class NodeListings:
     """The listings of one network namespace; thread-safe.
 
-    The socket is closed with the object. All methods raise an OSError if the kernel refuses, and
-    take the moment up to which changes must be included.
+    The socket is closed together with the object. All methods raise an OSError if the kernel
+    refuses, and take the moment up to which changes must be included.
     """
 
     _shared: ClassVar[weakref.WeakValueDictionary[int, NodeListings]] = (
@@ -96,8 +96,8 @@ class NodeListings:
         weakref.finalize(self, requests.close)
         self._clock = clock
         self._cpu_clock = cpu_clock
-        # A thread waits while another thread lists, which takes milliseconds: 25 for 10,000
-        # addresses, ten times as long if all listings are interrupted.
+        # A thread waits while another one lists, which takes milliseconds: 25 for 10,000 addresses,
+        # ten times as long if all listings are interrupted.
         self._lock = threading.Lock()
         routes = tuple(map(rtnetlink.list_routes, FAMILIES.values()))
         addresses = (rtnetlink.list_addresses(),)
@@ -127,7 +127,7 @@ class NodeListings:
         return self._read(self._addresses, since)
 
     def routes(self, since: float) -> Listed[NodeRoute]:
-        """List the routes of the tables ``main`` and ``local``, sorted, without this program's."""
+        """List the routes of the ``main`` and ``local`` tables, sorted, without this program's."""
         return self._read(self._routes, since)
 
     def _read(self, last: _LastListing[Item], since: float) -> Listed[Item]:
@@ -184,7 +184,7 @@ def _read_address(message: Message) -> ListedAddress | None:
 
 
 def _read_route(message: Message) -> NodeRoute | None:
-    """Return a route; None if it doesn't matter."""
+    """Return a route; None if it isn't relevant."""
     route = rtnetlink.read_route(message)
     table = route.short_table
     if route.protocol in OURS or table not in (TABLE_MAIN, TABLE_LOCAL):

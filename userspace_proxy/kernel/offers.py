@@ -1,6 +1,6 @@
-"""Finds this kernel's features by trying them (``trials``), never by its version.
+"""Finds the features of this kernel by trying them (``trials``), never by its version.
 
-    a process reads it once, before it chooses anything, and passes it on: steerings, auto, the
+    a process reads it once, before it chooses anything, and passes it on: steering, auto, the
     kernel path, client addresses, check, status and page depend on it
 
 A feature that can't be tried for lack of permission isn't reported as missing.
@@ -24,7 +24,7 @@ Trial = Callable[[Sequence[bytes]], int]
 PartsTrial = Callable[[Sequence[str]], Mapping[str, int]]
 """Tries other parts by name; returns an errno or 0 for each."""
 
-# Errors of a kernel that lacks a part; others, such as ENOMEM, don't show what it supports.
+# Errors of a kernel that lacks a part; other errors, such as ENOMEM, don't show what it supports.
 LACKS = frozenset(
     {
         errno.ENOENT,
@@ -40,18 +40,18 @@ _FORBIDDEN = (errno.EPERM, errno.EACCES)
 
 
 class Need(NamedTuple):
-    """The consequences of a missing kernel part."""
+    """What follows if a kernel part is missing."""
 
     fails: str
-    """Features that don't work without it; empty: none yet."""
+    """Features that don't work without it; empty if there are none yet."""
     instead: str
-    """The alternative that is used, or available."""
+    """What is used, or can be used, instead."""
     brings: str
-    """The modules or kernel option that provide the part."""
+    """The modules or the kernel option that provide the part."""
     within: str = ""
-    """The part that this one depends on."""
+    """The part on which this one depends."""
     trial: Ask | None = None
-    """How the part is tried; None: by ``nft_probes`` or ``trials``."""
+    """How the part is tried; None if ``nft_probes`` or ``trials`` try it."""
 
 
 SOCKET_MATCH = "legacy socket match"
@@ -162,13 +162,13 @@ NEEDS: Mapping[str, Need] = {
 """Every part that is tried, in the order of reports."""
 
 FOR_NFTABLES = (_NFT, _INET, "sets", "nat", "redirect", "ct", "reject", "conntrack netlink")
-"""Required by the nftables steering."""
+"""Required for ``nftables`` steering."""
 FOR_IPTABLES = (_LEGACY, "legacy extensions", "conntrack netlink")
 FOR_IPTABLES_IPV6 = ("legacy tables of IPv6",)
 FOR_GUARD = (_NFT, _INET, "sets", "reject")
-"""Required by the guard of the local steering."""
+"""Required for the guard of ``local`` steering."""
 FOR_KERNEL_PATH = ("fib", "masquerade", "numgen")
-"""Required by the kernel path, besides :data:`FOR_NFTABLES`."""
+"""Required for the kernel path, besides :data:`FOR_NFTABLES`."""
 FOR_SOURCE_HASH = ("hash",)
 FOR_REPLIES = (_NFT, _INET, "sets", "socket", "tproxy")
 """Required to preserve client addresses."""
@@ -180,26 +180,26 @@ FOR_SOCKETS = (
     *("IPv6", "socket filters", "reuseport filters"),
     *("sock_diag", "namespaces of sockets"),
 )
-"""Used by the data plane with any steering."""
+"""Used by the data plane in any steering mode."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelOffers:
-    """The parts in :data:`NEEDS` that the kernel lacks, as far as they could be tried."""
+    """The parts in :data:`NEEDS` that the kernel lacks, among those that could be tried."""
 
     lacks: Mapping[str, int] = field(default_factory=dict)
     """Missing parts, each with the kernel's errno."""
     untried: frozenset[str] = frozenset()
     """Parts that this process isn't allowed to try."""
     unasked: frozenset[str] = frozenset()
-    """Parts that weren't tried, as nothing here depends on them."""
+    """Parts that weren't tried, because nothing here depends on them."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
-        """Return the missing parts among some, except parts whose dependency is missing, too."""
+        """Return which of some parts are missing, except those whose dependency is missing, too."""
         return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
 
     def words(self, names: Iterable[str]) -> str:
-        """Describe the missing parts among some; empty if none is missing."""
+        """Describe which of some parts are missing; empty if none is."""
         lacks = [f"{name} ({NEEDS[name].brings})" for name in self.missing(names)]
         return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
 
@@ -232,7 +232,7 @@ def read_kernel_offers(
 
     Args:
         try_out: Tries a transaction; the default asks the kernel.
-        try_others: Tries parts outside nftables, likewise.
+        try_others: The same for parts outside nftables.
     """
     try_out, try_others = try_out or try_nftables, try_others or try_parts
     wanted = list(names)
@@ -259,7 +259,7 @@ def _nft_codes(names: Sequence[str], try_out: Trial) -> dict[str, int]:
     if not names:
         return {}
     probes = {name: PROBES[name]() for name in names if name in PROBES}
-    # Discarding a transaction takes the kernel some 15 ms, and usually nothing is missing.
+    # Discarding a transaction takes the kernel some 15 ms, and usually no part is missing.
     if try_out([message for probe in probes.values() for message in probe]) == 0:
         return {}
     if code := try_out([]):

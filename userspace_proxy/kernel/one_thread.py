@@ -37,7 +37,7 @@ class OneThread:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def close(self) -> None:
-        """End the thread after pending calls; idempotent."""
+        """End the thread once pending calls are done; idempotent."""
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None

@@ -1,7 +1,8 @@
-"""Identifies processes' namespaces; checks whether this one was created for the proxy.
+"""Identifies the namespaces of processes, and whether this one was created for the proxy.
 
 A program that creates a namespace for a proxy (demo, tests) passes its inode in the environment.
-The inode matches only there, so an inherited variable has no effect in a node's namespace.
+The inode matches only in that namespace, so an inherited variable has no effect in a node's
+namespace.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Finds the process that holds a port of this node, ``nginx (pid 812)``, and open connections.
+"""Finds which process uses a port of this node, ``nginx (pid 812)``, and open connections.
 
     /proc/thread-self/net/{tcp,udp}{,6} ──inode──▶ /proc/*/fd ──pid──▶ /proc/PID/comm
 
 Rule 1: only sockets open to any client count: listeners, and UDP sockets without a peer.
-Rule 2: holders that can't be found, as they ended or a privilege is missing, are left out.
+Rule 2: processes that can't be found are omitted: they have exited, or a privilege is missing.
 
 Source: proc(5), net/ipv4/tcp_ipv4.c, tcp4_seq_show().
 """
@@ -23,10 +23,10 @@ from typing import NamedTuple
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, pack_ip
 from .own_namespace import network_namespace
 
-# The maximum number of checked descriptors. Each takes about 25 µs (measured on a busy machine),
+# The maximum number of descriptors to check. Each takes about 25 µs (measured on a busy machine),
 # during which no traffic is handled.
 DESCRIPTORS_MAX = 10_000
-# The maximum number of checked descriptors per process, from the lowest up: a server opens its
+# The maximum number of descriptors to check per process, from the lowest on: a server opens its
 # listeners before it has clients.
 OF_PROCESS_MAX = 1_000
 
@@ -42,7 +42,7 @@ _FILES = {
 }
 # TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: there is no connection, or no longer one.
 _NO_CONNECTION = frozenset({"06", "07", "0A"})
-# Addresses as these files show them: four words, each in the machine's byte order.
+# Addresses in the form of these files: four words, each in the machine's byte order.
 _ANY_4 = "0" * 8
 _ANY_6 = "0" * 32
 _MAPPED = "0" * 16 + f"{int.from_bytes(bytes.fromhex('0000ffff'), sys.byteorder):08X}"
@@ -52,9 +52,9 @@ class PortHolder(NamedTuple):
     """A process that has a socket."""
 
     name: str
-    """The program's name; empty if the process ended meanwhile."""
+    """The program's name; empty if the process has exited since the listing."""
     pid: int = 0
-    """The process ID; 0: not found, as the name explains."""
+    """The process ID; 0 if it wasn't found; ``name`` explains why."""
 
     def __str__(self) -> str:
         """Return ``nginx (pid 812)``."""
@@ -75,7 +75,7 @@ class HeldPort(NamedTuple):
     families: frozenset[IPFamily]
     """The families of its clients."""
     address: str = ""
-    """Its local address, as the kernel shows it."""
+    """The local address, as the kernel shows it."""
 
 
 def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | None:
@@ -86,7 +86,7 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | N
     Args:
         family: The clients' family; an IPv6 socket may also serve IPv4 clients.
 
-    Returns: The oldest process that shares it; None if none is found.
+    Returns: The oldest process that shares the socket; None if none is found.
     """
     inodes = {held.inode for held in held_ports(protocol) if serves(held, port, family)}
     return next(iter(owners_of(inodes).values()), None)
@@ -110,7 +110,7 @@ def holders_at(
 
 
 def serves(held: HeldPort, port: int, family: IPFamily) -> bool:
-    """Return whether a socket serves clients of this family at the port."""
+    """Return whether a socket serves clients of this family on the port."""
     return held.port == port and family in held.families
 
 
@@ -125,7 +125,7 @@ def _is_held(at: SocketAddress, held: HeldPort) -> bool:
 
 
 def _words(ip: str) -> str:
-    """Return an address as these files show it."""
+    """Return an address in the form of these files."""
     packed = pack_ip(ip)
     words = struct.unpack(f"={len(packed) // 4}I", packed)
     return "".join(f"{word:08X}" for word in words)
@@ -143,7 +143,7 @@ def connected_at(ips: Collection[str]) -> set[Frontend]:
         with contextlib.suppress(FileNotFoundError):
             table = (_NET / _FILES[Protocol.TCP, family]).read_text(encoding="ascii")
             sockets = (line.split(None, 4) for line in table.splitlines()[1:])
-            # All connections of a listener share an address.
+            # All connections of a listener have the same address.
             places.update(f[1] for f in sockets if f[3] not in _NO_CONNECTION)
     return {
         Frontend(by_words[words], int(port, 16), Protocol.TCP)
@@ -158,7 +158,7 @@ def held_ports(protocol: Protocol) -> list[HeldPort]:
 
 
 def owners_of(inodes: Collection[int]) -> Mapping[int, PortHolder]:
-    """Return the process that holds each socket; sockets without one are left out.
+    """Return the process that has each socket; sockets without a process are omitted.
 
     If several processes share a socket, the first in the order of :func:`_pids` is returned: a
     server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` are checked; the holder
@@ -208,7 +208,7 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
 
 
 def _pids() -> list[int]:
-    """Return all processes: this one, then its network namespace's, then others, oldest first.
+    """Return all processes: this one, others of its network namespace, the rest; oldest first.
 
     A socket belongs to a process of its namespace, unless it was passed on.
     """

@@ -1,4 +1,4 @@
-"""Reads network privileges of this process, and sysctls that forbid user namespaces."""
+"""Reads the network privileges of this process, and sysctls that forbid user namespaces."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     FollowedListing ──links, routes──▶ derive ──▶ derived values
                                           settings of br_netfilter
 
-Rule 1: a thread lists and derives, as ten thousand routes take long (``followed_listing``).
-Rule 2: this program's routes are left out: the steering ``local`` may have thousands.
+Rule 1: a thread lists and derives, because ten thousand routes take long (``followed_listing``).
+Rule 2: routes of this program are omitted: ``local`` steering may have thousands.
 Rule 3: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settings` checks them.
 """
 
@@ -54,7 +54,7 @@ class NodeRoutes(Generic[Derived]):
         """The result of the last listing."""
 
     def look_at_settings(self) -> None:
-        """List again if sysctls have changed; cheap, as it reads two small files."""
+        """List again if sysctls have changed; cheap, because it reads two small files."""
         if not self._is_closed and read_bridge_filter() != self.now.bridge_filter:
             self._followed.look_again()
 
@@ -79,13 +79,13 @@ class ListedNode(NamedTuple, Generic[Derived]):
 
     links: tuple[NodeLink, ...]
     routes: tuple[NodeRoute, ...]
-    """The routes of the tables ``main`` and ``local`` for both families."""
+    """The routes of the ``main`` and ``local`` tables for both families."""
     bridge_filter: BridgeFilter
     derived: Derived
 
 
 def route_refusal(ip: str) -> str:
-    """Return the kernel's reason for not sending packets to an address; empty if it would.
+    """Return why the kernel wouldn't send packets to an address; empty if it would.
 
     Raises:
         SteeringError: No netlink socket is available.

@@ -3,11 +3,11 @@
     ICMP "host unreachable", ARP without an answer ──▶ error queue ──▶ the errno of a refusal
 
 Without IP_RECVERR, a datagram socket doesn't report errors that may be transient, such as "host
-unreachable", with which a TCP connect fails. With it, each error is queued, and EPOLLERR lasts
-until it is read.
+unreachable", with which a TCP connect fails. With this option, each error is queued, and EPOLLERR
+lasts until the error is read.
 
-With IP_PKTINFO, a datagram has the local address at which it arrived, from which to reply. The
-kernel puts the local address first, and the hop limit last.
+With IP_PKTINFO, a datagram comes with the local address on which it arrived, from which to reply.
+The kernel puts the local address first, and the hop limit last.
 
 Rule 1: an exceeded hop limit isn't a refusal: the client chooses the limit, and could make any
 endpoint look dead.
@@ -58,7 +58,7 @@ def set_transparent(sock: _socket.socket) -> None:
     """Let a socket bind to, and answer from, an address of another host.
 
     Raises OSError without NET_ADMIN and NET_RAW. Source: ip_route_output_key_hash_rcu() in
-    net/ipv4/route.c, which looks up the source address of any other socket in the table local.
+    net/ipv4/route.c, which looks up the source address of any other socket in the local table.
     """
     sock.setsockopt(*_TRANSPARENT[sock.family], 1)
 
@@ -81,12 +81,12 @@ _ERRORS = {(_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR
 _ERROR = struct.Struct("=IBBB")
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 _EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}
-# The maximum number of errors read at once; epoll reports the rest again.
+# The maximum number of errors that are read in one go; epoll reports the rest again.
 _MOST = 16
 
 
 def keep_icmp_errors(sock: _socket.socket) -> None:
-    """Have the kernel report all ICMP errors about a connected datagram socket."""
+    """Make the kernel report all ICMP errors about a connected datagram socket."""
     set_ip_option(sock, IP_RECVERR, IPV6_RECVERR)
 
 
@@ -122,9 +122,9 @@ _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 def packets_lost(sock: _socket.socket) -> int:
     """Return the number of packets that the kernel dropped at a socket since its creation.
 
-    They are packets that the source filter dropped, datagrams for which the buffer was full, SYNs
-    for which the queue was full, and corrupt packets. The number has 32 bits; this takes less than
-    1 µs.
+    These are packets that the source filter dropped, datagrams that didn't fit into the buffer,
+    SYNs that didn't fit into the queue, and corrupt packets. The number has 32 bits; reading it
+    takes less than 1 µs.
 
     Source: sock_diag(7), SK_MEMINFO_DROPS; tcp_v4_rcv() in net/ipv4/tcp_ipv4.c for filters of
         listening sockets.
@@ -152,7 +152,7 @@ def send_held(sock: _socket.socket, data: bytes) -> None:
 
 
 def send_at_once(sock: _socket.socket) -> None:
-    """Send the bytes held back, also by Nagle's algorithm, and hold back no more.
+    """Send the bytes held back, including by Nagle's algorithm, and stop holding back bytes.
 
     Idempotent; errors of a socket that was just closed are ignored.
     """
@@ -174,12 +174,12 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def stay_unseen(sock: _socket.socket) -> None:
-    """Let a dial from this socket end before the listening program accepts it.
+    """Make a dial from this socket end before the listening program accepts it.
 
-    With delayed ACKs the handshake's last ACK isn't sent at once, and a reset instead of it ends
-    the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18: 0 of 50 were
-    accepted; 50 of 50 with only one of the two options. After 200 ms (measured; Linux'
-    TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
+    With delayed ACKs, the last ACK of the handshake isn't sent immediately; a reset that is sent
+    instead closes the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18: 0
+    of 50 were accepted; with only one of the two options, 50 of 50 were. After 200 ms (measured;
+    Linux' TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
 
     Source: tcp(7), TCP_QUICKACK; Linux' tcp_rcv_synsent_state_process.
     """
@@ -196,7 +196,7 @@ def reset_on_close(sock: _socket.socket) -> None:
 
 
 def reset_no_more(sock: _socket.socket) -> None:
-    """Undo :func:`reset_on_close`: the close sends a FIN again."""
+    """Undo :func:`reset_on_close`: closing sends a FIN again."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
 
@@ -212,7 +212,7 @@ Ancillary = list[AncillaryItem]
 
 
 def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
-    """Return the type and bytes of the local address at which a datagram arrived.
+    """Return the type and bytes of the local address on which a datagram arrived.
 
     ``struct in_pktinfo`` is ifindex, spec_dst, addr; ``struct in6_pktinfo`` is addr, ifindex, which
     is kept with a link-local address.
@@ -221,15 +221,15 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
         if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
             return IP_PKTINFO, data[4:8]
         if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            # A link-local address means nothing without its interface. REDIRECT uses one if a pod's
-            # link has no other address.
+            # A link-local address is meaningless without its interface. REDIRECT uses one if a
+            # pod's link has no other address.
             is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
             return IPV6_PKTINFO, data[: 20 if is_link_local else 16]
     return None
 
 
 def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
-    """Return ancillary data that sends a reply from an address; interface 0: routing decides."""
+    """Return ancillary data to send a reply from an address; with interface 0, routing decides."""
     if local is None:
         return []
     kind, ip = local
@@ -244,20 +244,20 @@ def hops_left(hop_limit: AncillaryItem) -> int:
 
 
 class Destination(NamedTuple):
-    """A local address at which datagrams arrive."""
+    """A local address on which datagrams arrive."""
 
     key: bytes
-    """Identifies it within one socket; empty if the kernel doesn't report it."""
+    """Identifies the address within one socket; empty if the kernel doesn't report it."""
     reply: Ancillary
     """Ancillary data that sends a reply from this address."""
 
 
 class Destinations:
-    """The local addresses at which datagrams of one socket arrived; parsing one takes 0.4 µs."""
+    """The local addresses on which datagrams of one socket arrived; parsing one takes 0.4 µs."""
 
     def __init__(self) -> None:
         self.known: dict[AncillaryItem, Destination] = {}
-        """Destinations by the kernel's first item; for others call :meth:`of`."""
+        """Destinations by the first item from the kernel; for others call :meth:`of`."""
 
     def of(self, ancillary: Ancillary) -> Destination:
         """Return the destination of a datagram, and add it to :attr:`known`."""

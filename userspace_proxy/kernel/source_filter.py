@@ -3,9 +3,9 @@
     packet ──▶ source in one of the networks? ──yes──▶ socket
                             └──no──▶ dropped: a SYN is never answered, a datagram never queued
 
-It works with every steering, as none changes the source, and ends with the socket. Some kernels
-require CAP_NET_ADMIN to filter TCP. An accepted socket inherits the filter, which admits its
-client.
+It works in every steering mode, because none changes the source, and exists as long as the socket.
+Some kernels require CAP_NET_ADMIN to filter TCP. An accepted socket inherits the filter, which
+admits the socket's client.
 
 Source: socket(7), SO_ATTACH_FILTER; the kernel's tcp_v4_rcv runs the filter of a listening socket,
 too.
@@ -33,7 +33,7 @@ _DROP = 0
 _MOST_INSTRUCTIONS = 4096
 
 _REMEDIES = {
-    # Measured: without it 6.18.44 refuses any filter on a TCP socket, but not on a UDP socket.
+    # Measured: without it, 6.18.44 refuses any filter on a TCP socket, but not on a UDP socket.
     errno.EPERM: "this kernel needs CAP_NET_ADMIN for that: run as root, or grant it",
     errno.ENOMEM: "list fewer networks, or raise the sysctl net.core.optmem_max",
     errno.EINVAL: "list fewer networks",
@@ -63,7 +63,7 @@ def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> Shortag
 
 
 def admit_only(sock: _socket.socket, networks: Iterable[str]) -> None:
-    """Admit only packets from these networks, in canonical form; received data stays.
+    """Admit only packets from these networks, in canonical form; data already received stays.
 
     Raises OSError if there are too many networks for the kernel.
     """
@@ -82,10 +82,10 @@ def admit_all(sock: _socket.socket) -> None:
 
 
 # All ports of a Service have the same networks, and each port has a socket in each worker.
-# Compiling 1,000 networks takes 24 ms, and the result 24 KB.
+# Compiling 1,000 networks takes 24 ms, and the result takes 24 KB.
 @functools.lru_cache(maxsize=64)
 def _code(version: int, networks: tuple[str, ...]) -> bytes:
-    """Return the packed program; empty if it has more instructions than the kernel takes."""
+    """Return the packed program; empty if it has more instructions than the kernel accepts."""
     program = _program(version, networks)
     return b"" if len(program) > _MOST_INSTRUCTIONS else bpf.pack(program)
 
@@ -108,7 +108,8 @@ def _is_in(network: _Network) -> list[bpf.Instruction]:
         program.append((bpf.LOAD_WORD, 0, 0, bpf.NETWORK_HEADER + offsets[number]))
         if mask != 0xFFFFFFFF:
             program.append((bpf.AND, 0, 0, mask))
-        # On a difference, jump over the instructions for the remaining words, and over the RETURN.
+        # If a word differs, jump over the instructions for the remaining words, and over the
+        # RETURN.
         later = sum(2 + (m != 0xFFFFFFFF) for _, _, m in compared[place + 1 :])
         program.append((bpf.JUMP_IF_EQUAL, 0, later + 1, word))
     program.append((bpf.RETURN, 0, 0, _PASS))

@@ -1,12 +1,12 @@
-"""Reads the unacknowledged data of TCP sockets, and how relayed connections ended.
+"""Reads how much data of TCP sockets is unacknowledged, and how relayed connections ended.
 
     client ◀── answers that aren't acknowledged ── proxy ── requests that aren't ──▶ endpoint
                                                    proxy ◀── bytes behind a gap ─── endpoint
 
 Rule 1: data that the kernel has retransmitted twice in a row without an acknowledgement is lost,
 after at least 0.6 s. A peer that doesn't read gets window probes instead.
-Rule 2: a FIN or RST leaves a socket's figures unchanged.
-Rule 3: data behind a gap uses the socket's memory, and can't be read.
+Rule 2: a FIN or RST doesn't change the figures of a socket.
+Rule 3: data behind a gap uses memory of the socket, and can't be read.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class TcpInfo(NamedTuple):
     state: int
     """The number of the state, as in linux/tcp_states.h."""
     sent_again: int
-    """Retransmissions of the same data in a row."""
+    """How often the same data was retransmitted in a row."""
     probed: int
-    """Probes sent in a row."""
+    """How many probes were sent in a row."""
 
 
 def is_connected(sock: _socket.socket) -> bool:
@@ -158,5 +158,5 @@ def _has_gap(sock: _socket.socket) -> bool:
     if silence(sock)[0] < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, 4)
-    # A FIN uses memory, too, and may have arrived meanwhile.
+    # A FIN uses memory, too, and may have arrived since.
     return any(used[:4]) and not unread_bytes(sock) and tcp_info(sock).state in _EXPECTS_MORE

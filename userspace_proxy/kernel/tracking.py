@@ -36,7 +36,7 @@ class TrackingTable(NamedTuple):
 
     entries: int = 0
     limit: int = 0
-    """The maximum number of entries; 0: nothing is tracked."""
+    """The maximum number of entries; 0 if nothing is tracked."""
     drops: int = 0
     """Packets dropped since boot because no entry could be created, mostly due to a full table."""
 

@@ -69,7 +69,7 @@ UDP_BYTES_PLAIN = 512
 """The limit for a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
 
-# The errors without a usable answer; TimeoutError is an OSError.
+# The errors that mean that no usable answer arrived; TimeoutError is an OSError.
 _UNANSWERED = (OSError, EOFError, MalformedMessage)
 _INVALID = (OSError, ValueError, struct.error, MalformedMessage)
 _log = FieldLogger(__name__)
@@ -146,7 +146,7 @@ class Responder:
     async def _prepared(
         self, prepare: Callable[[], None], query: Query, size: int, *, is_udp: bool
     ) -> bytes | None:
-        """Return the response after slow lookups; the records may have changed meanwhile."""
+        """Return the response after slow lookups; the records may have changed during them."""
         await asyncio.to_thread(prepare)
         try:
             answer = self._respond(query, size, is_udp=is_udp)

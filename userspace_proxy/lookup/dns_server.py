@@ -41,7 +41,7 @@ class LastAnswer(NamedTuple):
 
 
 Answer = bytes | LastAnswer | Later | None
-"""The answer to a message; None: don't answer."""
+"""The answer to a message; None if the message isn't answered."""
 Respond = Callable[..., Answer]
 """``Responder.respond``: takes a message and ``is_udp``."""
 

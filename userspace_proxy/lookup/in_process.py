@@ -6,7 +6,7 @@ asyncio's event loop, requests, httpx, urllib3 and most other libraries call tha
 libraries (libpq), uvloop, and ``socket.connect`` with a name don't.
 
 Rule 1: the function is replaced while at least one `with` block is open, for all threads.
-Rule 2: if another library has replaced the function meanwhile, its replacement stays: without an
+Rule 2: if another library has replaced the function since then, its replacement stays: without an
 open block our replacement only calls the original.
 """
 

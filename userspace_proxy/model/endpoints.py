@@ -35,7 +35,7 @@ class Endpoint:
     hostname: str = ""
     """Its DNS label below a headless Service's name; if empty, DNS derives one from the address."""
     weight: int = DEFAULT_WEIGHT
-    """Its share of new connections, in proportion to the others' weights; 0: it takes none."""
+    """Its share of new connections, in proportion to the others' weights; 0 if it takes none."""
     priority: int = 0
     """0 is the highest; an endpoint is on standby while one with a lower number is usable."""
     pod: str = ""
@@ -67,7 +67,7 @@ class EndpointSlice:
     """The ports, sorted by name."""
     endpoints: tuple[Endpoint, ...]
     triggered_at: float = field(default=0.0, compare=False)
-    """Unix time of the pod or Service change that led to this content; 0 if unknown."""
+    """Unix time of the pod or Service change that caused this content; 0 if unknown."""
     notes: tuple[Note, ...] = ()
     """Notes about fields without effect: targets that can't be pods, and invalid annotations."""
     unnumbered: tuple[str, ...] = ()

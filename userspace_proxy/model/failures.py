@@ -85,7 +85,7 @@ class DialFailure(NamedTuple):
 
     failure: Failure
     number: int = 0
-    """The errno, whose text some causes show; 0: there was no errno."""
+    """The errno, whose text some causes show; 0 if there was no errno."""
 
 
 UNREACHABLE = frozenset({Failure.HOST_UNREACHABLE, Failure.NET_UNREACHABLE, Failure.HOST_DOWN})

@@ -83,9 +83,9 @@ class Handling:
     keeps_clients: bool = True
     """Endpoints see client addresses, where replies return through this node."""
     hold: Hold | None = None
-    """Clients wait while no endpoint can take them; None: they are refused."""
+    """Clients wait while no endpoint can take them; None if they are refused instead."""
     slow_start_s: float = 0.0
-    """Seconds in which a new endpoint gets its full share of connections; 0: at once."""
+    """Seconds in which a new endpoint gets its full share of connections; 0 for no slow start."""
     max_connections: int | None = None
     """The maximum connections from this node to an endpoint; others wait. None: unlimited."""
     wake: Workload | None = None
@@ -94,11 +94,12 @@ class Handling:
     """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None: it
     never is, and demand for it lasts by default."""
     removal_s: float | None = None
-    """Seconds after which connections to a removed endpoint are ended; None: never."""
+    """Seconds after which connections to a removed endpoint are ended; None if they aren't
+    ended."""
     proxy_protocol: ProxyProtocol | None = None
-    """The header at the start of TCP connections to endpoints; None: no header."""
+    """The header at the start of TCP connections to endpoints; None for no header."""
     path: DataPath | None = None
-    """The annotation ``path``; None: ``--path`` decides."""
+    """The annotation ``path``; None if ``--path`` decides."""
     names: tuple[EndpointName, ...] = ()
     """Endpoints by DNS name, from the annotation and from slices."""
     found_by_name: tuple[str, ...] = ()

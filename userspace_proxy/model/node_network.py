@@ -67,7 +67,7 @@ class NextHop(NamedTuple):
 
     interface: str
     gateway: str = ""
-    """The gateway; empty: the address is on the interface's own link."""
+    """The gateway; empty if the address is on the interface's own link."""
 
 
 class BridgeFilter(NamedTuple):

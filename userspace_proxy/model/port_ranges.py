@@ -2,8 +2,8 @@
 
     annotation ──read_port_ranges──▶ AskedRange ──policy.port_ranges──▶ Frontend.last, DialledRange
 
-Rule 1: a range contains its Service port's number; each port of it leads to the same number at the
-endpoint, moved as far as ``targetPort`` is from ``port``.
+Rule 1: a range contains its Service port's number; each of its ports goes to the same port of the
+endpoint, shifted by the difference between ``targetPort`` and ``port``.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class DialledRange(NamedTuple):
     first: int
     last: int
     number: int
-    """The Service port's number, which leads to the port number in the slices."""
+    """The Service port's number, which maps to the port number in the slices."""
 
     def offset(self, ip: str, port: int) -> int | None:
-        """Return a dialled port's distance from the Service port; None: it isn't of the range."""
+        """Return a dialled port's distance from the Service port; None if it isn't of the range."""
         return port - self.number if self.first <= port <= self.last and ip == self.ip else None
 
 

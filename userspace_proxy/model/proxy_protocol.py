@@ -49,7 +49,8 @@ class Header(NamedTuple):
     length: int
     """Length in bytes; the client's data follows."""
     source: SocketAddress | None
-    """The client's address; None: the header has none, so the connection's peer address applies."""
+    """The client's address; None if the header has none: then the connection's peer address
+    applies."""
     destination: SocketAddress | None
     """The address that the client dialled; None if ``source`` is None."""
 

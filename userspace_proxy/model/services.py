@@ -44,18 +44,18 @@ class Service:
     is_headless: bool = False
     of_endpoints: tuple[ServiceKey, ...] | None = None
     """The Services in front of its endpoints, such as ``web-0.web``; clients reach endpoints only
-    through them. None: each endpoint answers at its own address."""
+    through them. None: each endpoint answers on its own address."""
     selector: tuple[tuple[str, str], ...] = ()
     """Labels of its pods, sorted; if empty, no controller creates EndpointSlices for it."""
     affinity_timeout_s: int | None = None
-    """Seconds of ``sessionAffinity: ClientIP``; None: no affinity."""
+    """Seconds of ``sessionAffinity: ClientIP``; None for no affinity."""
     external_ips: tuple[str, ...] = ()
     load_balancer_ips: tuple[str, ...] = ()
     """IPs of ``status.loadBalancer.ingress`` without ``ipMode: Proxy``."""
     balanced_elsewhere: tuple[str, ...] = ()
     """IPs with ``ipMode: Proxy``: the load balancer itself answers for them."""
     load_balancer_source_ranges: tuple[str, ...] = ()
-    """Networks, in canonical form, whose clients load-balancer IPs admit; empty: all."""
+    """Networks, in canonical form, whose clients load-balancer IPs admit; empty for all."""
     health_check_node_port: int = 0
     """``healthCheckNodePort``; 0 if there is none."""
     is_internal_local: bool = False

@@ -23,7 +23,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     inside: tuple[str, ...] = ()
     """Networks of clients in the cluster."""
     admits: tuple[str, ...] | None = None
-    """Networks to admit packets from; others are dropped. None: all; empty: none."""
+    """Networks to admit packets from; others are dropped. None admits all, empty none."""
     handling: Handling = DEFAULT_HANDLING
     weights: tuple[tuple[SocketAddress, int], ...] = ()
     """Endpoints' weights; empty if all are equal."""
@@ -33,7 +33,8 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     """Terminating endpoints that still serve: their flows continue until connections to them are
     ended."""
     detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
-    """Endpoints dialled at another address, which forwards connections: for fault injection."""
+    """Endpoints that are dialled by another address, which forwards connections: for fault
+    injection."""
     ranges: tuple[DialledRange, ...] = ()
     """The ranges of ports that clients may dial."""
 

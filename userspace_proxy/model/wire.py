@@ -23,7 +23,7 @@ from ..errors import InputError
 
 class _Wire(msgspec.Struct, frozen=True, rename="camel", gc=False):
     IGNORED: ClassVar[frozenset[str] | None] = frozenset()
-    """Other fields of the API, which ``fields`` accepts; None: unknown fields aren't checked."""
+    """Other fields of the API, which ``fields`` accepts; None if unknown fields aren't checked."""
     CHECKED: ClassVar[frozenset[str]] = frozenset()
     """Fields without effect on a proxy: read because the API server validates them, or for readers
     of many nodes."""

@@ -21,7 +21,8 @@ class Question:
     """The parts of a name without the cluster's domain; a missing part is empty."""
 
     kind: str = ""
-    """``svc`` or ``pod``; empty: the domain itself, ``svc`` or ``pod``."""
+    """``svc`` or ``pod``; empty for the domain itself, or for the names ``svc`` and ``pod`` in
+    it."""
     namespace: str = ""
     name: str = ""
     """The Service's name; for a pod, its address with dashes."""

@@ -100,7 +100,7 @@ class EndpointTargets(Targets):
 
 
 class PortTargets(Targets):
-    """The ports of a Service at all its cluster IPs, or at the addresses where these answer.
+    """The ports of a Service on all its cluster IPs, or on the addresses where it answers instead.
 
     Args:
         ports: The ports, grouped by number.

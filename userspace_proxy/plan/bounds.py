@@ -17,7 +17,7 @@ ENDPOINTS_OF_NAMESPACE_MAX = 50_000
 3,000 pods, as many as Kubernetes is tested with, at 16 ports; they take 55 MiB, half of which only
 after the page has been opened. Source: Kubernetes' scalability thresholds."""
 FRONTENDS_OF_SERVICE_MAX = 10_000
-"""The maximum number of a Service's frontends: its ports and ranges times their addresses."""
+"""The maximum number of frontends of a Service: its ports and ranges times their addresses."""
 FRONTENDS_OF_NAMESPACE_MAX = 10_000
 """The maximum number of frontends of a namespace's Services.
 

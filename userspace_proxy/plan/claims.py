@@ -57,7 +57,7 @@ class PortClaim:
     created: str
     """The Service's creation timestamp."""
     admits: tuple[str, ...] | None = None
-    """The Service's source ranges in this family; None: all clients are admitted."""
+    """The Service's source ranges in this family; None if all clients are admitted."""
     notes: tuple[Cause, ...] = ()
 
 
@@ -194,7 +194,7 @@ def _claims(
 def _ranges(
     served: ServedRange, protocol: Protocol, of_all: _Family, facts: NodeFacts
 ) -> Iterator[tuple[Frontend, Cause | None]]:
-    """Yield the range of a port at each address, and why it isn't served there."""
+    """Yield the range of a port on each address, and why it isn't served there."""
     why = impossible_cause(served, protocol, of_all.family, facts)
     seen: set[str] = set()
     for kind, ip in of_all.addresses:
@@ -246,7 +246,7 @@ def _scope(service: Service, side: Side) -> Scope:
 
 
 def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, ...] | None:
-    """Return the source ranges of a family; None: all clients are admitted.
+    """Return the source ranges of a family; None if all clients are admitted.
 
     As in kube-proxy, ranges of one family don't restrict the other.
 
@@ -302,11 +302,12 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
 
 
 EXTERNAL_IPS_MAX = 100
-"""The maximum number of a Service's served external IPs; fewer with over 100 ports, down to one."""
+"""The maximum number of external IPs served for a Service; fewer with over 100 ports, down to
+one."""
 EXTERNAL_FRONTENDS_MAX = 10_000
-"""The maximum number of a Service's frontends at external IPs, besides its other frontends."""
+"""The maximum number of frontends of a Service on external IPs, besides its other frontends."""
 IGNORED_MAX = 20
-"""The maximum number of a Service's ports that are listed as not served, for each reason."""
+"""How many ports of a Service are listed as not served, for each reason."""
 
 
 def families_of(service: Service) -> list[IPFamily]:
@@ -358,7 +359,7 @@ def most_external_ips(service: Service) -> int:
 
 
 def count_frontends(service: Service, facts: NodeFacts) -> int:
-    """Return the number of a Service's frontends; equal on all nodes with ranges in rules.
+    """Return how many frontends a Service has; equal on all nodes with ranges in rules.
 
     A node port counts once per family, however many addresses a node has.
     """
@@ -375,7 +376,7 @@ def count_frontends(service: Service, facts: NodeFacts) -> int:
 def _count_ranges(
     service: Service, ports: Sequence[ServicePort], *, lists_ports: bool = False
 ) -> int:
-    """Return the number of frontends of ranges at each address: one each, or one per port."""
+    """Return how many frontends the ranges have on each address: one per range, or one per port."""
     asked = service.handling.port_ranges
     if not asked:
         return 0
@@ -390,7 +391,7 @@ def _count_ranges(
 
 
 def _weights(service: Service) -> tuple[int, int]:
-    """Return the number of a port's frontends, and of further ones if it has a node port."""
+    """Return how many frontends a port has, and how many more with a node port."""
     families = families_of(service)
     ips = (*service.cluster_ips, *service.load_balancer_ips)
     return sum(IPFamily.of(ip) in families for ip in ips), len(families)

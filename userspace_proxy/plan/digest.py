@@ -1,6 +1,6 @@
-"""Computes digests of each Service's planning inputs in force, to compare nodes.
+"""Computes digests of each Service's applied planning inputs, to compare nodes.
 
-    snapshot in force ──digest_of──▶ {namespace/name: 8 hex digits} ──▶ 64 buckets ──▶ one digest
+    applied snapshot ──digest_of──▶ {namespace/name: 8 hex digits} ──▶ 64 buckets ──▶ one digest
 
 Rule 1: equal objects give equal digests on every node, whatever its settings, addresses and zone:
 inputs that depend on these (node ports' addresses, hints, zones, DNS names) are excluded. So

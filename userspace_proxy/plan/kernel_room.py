@@ -137,7 +137,7 @@ def kernel_size(
 
 
 def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> int:
-    """Return the number of a Service port's rules, including its source ranges."""
+    """Return how many rules a Service port needs, with one for each source range."""
     return (_FOR_PINNED * endpoints if has_affinity else 0) + len(ranges or ())
 
 

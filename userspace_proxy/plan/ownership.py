@@ -254,7 +254,7 @@ class FrontendOwners:
             self._claimants[protocol][address] = tuple(in_order)
 
     def _note_loss(self, frontend: Frontend, claim: PortClaim, holder: PortClaim | None) -> None:
-        """Note that a claim lost a frontend to another one, or with None that it owns it."""
+        """Record which claim won a frontend that this claim lost; None if this claim owns it."""
         if holder is not None:
             taken = held_by(str(frontend), str(holder.key.name))
             self._lost.setdefault(claim.key, {})[frontend] = taken

@@ -60,7 +60,7 @@ class IgnoredService:
     is_conflict: bool = False
     """It should be served, but can't be, as when another Service owns its address."""
     is_part: bool = False
-    """The port is served at another address, and has a note about this one."""
+    """The port is served on another address, and has a note about this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class PlanChanges:
 
 
 def diff_plans(have: Plan, want: Plan) -> PlanChanges:
-    """Compare the plan in force with the desired one.
+    """Compare the applied plan with the desired one.
 
     A Service that is recreated between two plans keeps its proxy port and connections, because its
     key is the same. A port whose protocol changes is in both ``close`` and ``open``, because it

@@ -4,8 +4,8 @@ Service ──claims_of──▶ FrontendOwners: one owner per frontend ──�
 Service + slices + all frontends ──▶ port plans                 ├──▶ Plan
                                                                ─┘
 Rule 1: the plan of a Service is kept while its state is the same object, and none of its endpoints
-is at a frontend that was added or removed, or at a cluster IP whose Service has changed. If only
-slices differ, only the changed endpoints are judged again.
+has the address of a frontend that was added or removed, or a cluster IP whose Service has changed.
+If only slices differ, only the changed endpoints are judged again.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
 Rule 3: when the facts change, all Services are planned again.
@@ -371,7 +371,7 @@ def _earlier(
     old: ServiceState | None, planned: Sequence[PortPlan], doubtful_ips: Set[str]
 ) -> Earlier | None:
     """Return the previous plan of a Service, from which changed endpoints can be judged."""
-    # Cost: the slices of a Service without ports to serve, such as a headless one, are no help.
+    # Cost: the slices of a Service without ports to serve, such as a headless one, needn't be read.
     if old is None or not planned:
         return None
     ports = {port.key: port for port in planned}

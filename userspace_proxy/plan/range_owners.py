@@ -1,8 +1,9 @@
 """Decides which Service port owns a port range that several claim at one address.
 
 Rule 1: ranges are assigned in the order of their claims' precedence. A range that overlaps an
-assigned one isn't served at that address; its Service port's own number may be.
-Rule 2: a range takes no port from a frontend with a single port: steerings look these up first.
+assigned one isn't served on that address; its Service port's own number may be.
+Rule 2: a range takes no port from a frontend with a single port: steering rules look these up
+first.
 Rule 3: as for frontends, the owner depends only on the claims, never on their order of arrival.
 """
 
@@ -92,9 +93,9 @@ class RangeOwners:
         return affected
 
     def decide(self, place: RangeAddress) -> Iterator[tuple[Frontend, PortClaim, PortClaim | None]]:
-        """Yield the claims at an address that are new or now lose to another claim.
+        """Yield the claims on an address that are new or now lose to another claim.
 
-        Each comes with the claim that it lost to, or None. Takes 5 µs per claim at the address.
+        Each comes with the claim that it lost to, or None. Takes 5 µs per claim on the address.
         """
         claims = self._claims.get(place)
         if claims is None:

@@ -1,21 +1,21 @@
 """Adopts the sockets of workers that outlived their control process.
 
-    worker of the previous control process ──HandedOver──▶ Predecessors ──take──▶ ListeningSockets
-                                           ──Pins, PinsSent──▶ Predecessors ──▶ new workers
-                                           ◀──Drain once the new workers serve──
+    previous worker ──HandedOver──▶ PreviousWorkers ──take──▶ ListeningSockets
+                    ──AffinityEntries, AffinityEntriesSent──▶ PreviousWorkers ──▶ new workers
+                    ◀──Drain once the new workers serve──
 
 A worker makes this process prove CAP_NET_ADMIN before it hands over (``plane.authentication``).
 
-Rule 1: previous workers serve until they get the order to drain: in between, old and new workers
+Rule 1: previous workers serve until they are ordered to drain. In between, old and new workers
 accept from the same queues, so no client is refused, reset or left in a queue.
 Rule 2: a worker handles untrusted bytes, so its messages are checked: only listening (TCP) or bound
-(UDP) sockets of this network namespace are accepted, each once, and as kept sockets only netlink
-sockets for nftables.
+(UDP) sockets of this network namespace are accepted, each only once, and as kept sockets only
+netlink sockets for nftables.
 Rule 3: a previous worker may be of another version, so unknown messages are skipped.
-Rule 4: a previous worker that doesn't answer in time drains, or ends, once it answers: until then
-it serves its clients as the previous control process ordered. If it disconnects before, this
-process connects again: other processes have displaced it (``authentication``), or its proof was
-late.
+Rule 4: a previous worker that doesn't answer in time is ordered to drain, or to exit, once it
+answers: until then it serves its clients as the previous control process ordered. If it disconnects
+before that, this process connects again: other processes took its slot (``authentication``), or its
+proof was late.
 Rule 5: sockets come first; only the drain waits for affinity entries, for some seconds.
 Rule 6: reading from a worker is bounded, and ends with its last message.
 """
@@ -45,19 +45,19 @@ from .reuseport import order_left
 _log = FieldLogger("userspace_proxy.dataplane")
 
 # The time limit for a worker's answer. Ten thousand sockets take 0.1 s; a worker may be busy, or
-# asked by many processes.
+# many processes may ask it.
 ANSWER_S = 4.0
 # How long to wait before the next attempt after a worker has closed the connection; the second
-# applies once nothing waits for the worker.
+# value applies once nothing waits for the worker.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
-# The time limit for an answer when this process ends; its own workers have as long to report that
+# The time limit for an answer when this process exits; its own workers have as long to report that
 # they have drained.
 LAST_ANSWER_S = 2.0
-# How long affinity entries may take to arrive after the sockets; a worker stops sending them
-# somewhat earlier.
+# How long affinity entries may take to arrive after the sockets; a worker stops sending them a
+# little earlier.
 PINS_S = 6.0
-# The maximum number of bytes read from a worker, which sends at most some 20 MB, nearly all of it
-# affinity entries.
+# The maximum number of bytes read from a worker; a worker sends at most some 20 MB, nearly all of
+# it affinity entries.
 _MAX_READ_BYTES = 32 * 1024 * 1024
 # The maximum size of a message. The largest messages are a thousand affinity entries, about 100 KB,
 # and log lines.
@@ -84,17 +84,18 @@ class PreviousWorkers:
         self.kept: dict[str, socket.socket] = {}
         """Sockets that the workers kept, by name; the caller may remove and close them."""
         self.on_entries: Callable[[AffinityEntries], None] = lambda _entries: None
-        """Called with affinity entries that arrive after :meth:`take_entries` for their port."""
+        """Called with affinity entries that arrive after :meth:`take_entries` for their Service
+        port."""
         self.on_drain: Callable[[], None] = lambda: None
-        """Called once the workers were ordered to drain."""
+        """Called once the workers have been ordered to drain."""
         self.ports: frozenset[int] = frozenset()
-        """Ports at which workers accept clients of the previous control process's Service ports."""
+        """Ports on which workers accept clients of the previous control process's Service ports."""
         self._loop = loop
         self._workers = [_PreviousProcess(loop, sock, self) for sock in socks]
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
-        """The maximum number of sockets of all workers of the previous control process."""
+        """How many sockets all workers of the previous control process may have together."""
         self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
-        """Each socket with the index of the worker that it was opened for."""
+        """By key: each socket with the index of the worker for which it was opened."""
         self._late = 0
         """The number of these workers that haven't handed over all sockets."""
         self._entries: dict[str, list[AffinityEntries]] = {}
@@ -143,10 +144,10 @@ class PreviousWorkers:
         return sum(map(len, self._sockets.values()))
 
     def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket | None]:
-        """Return the sockets at an address in the kernel's order; the caller closes them.
+        """Return the sockets on an address in the kernel's order; the caller closes them.
 
         None stands for a socket that a worker hasn't handed over: when that worker drains, the
-        socket opened last takes its index.
+        socket that was opened last takes its index.
         """
         found = self._sockets.pop((protocol, at), [])
         by_index = dict(found)
@@ -155,21 +156,21 @@ class PreviousWorkers:
             return [sock for _, sock in found]
         if min(by_index) >= 0 and max(by_index) < len(found) + self._late:
             return [by_index.get(index) for index in range(len(found) + self._late)]
-        # The other sockets were closed when their workers ended.
+        # The other sockets were closed when their workers exited.
         return [by_index[index] for index in order_left(by_index)]
 
     def take_entries(self, label: str) -> list[AffinityEntries]:
-        """Return the affinity entries of a Service port that have arrived."""
+        """Return the affinity entries of a Service port that have arrived so far."""
         self._taken.add(label)
         return self._entries.pop(label, [])
 
     @property
     def entries_share(self) -> int:
-        """The maximum number of entries per worker: each new worker gets the entries of all."""
+        """The maximum number of entries per worker: each new worker gets those of all."""
         return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:
-        """If there are too many sockets, close all of the worker that has sent the most."""
+        """If there are too many sockets, close all sockets of the worker that sent the most."""
         if sum(worker.count for worker in self._workers) > self._max_sockets:
             most = max(self._workers, key=lambda worker: worker.count)
             most.distrust(f"{most.count} sockets")
@@ -182,7 +183,7 @@ class PreviousWorkers:
             self._entries.setdefault(entries.label, []).append(entries)
 
     async def all_entries(self, within_s: float = PINS_S) -> None:
-        """Wait until no more affinity entries will arrive."""
+        """Wait until no more affinity entries can arrive."""
         waiting = [worker.pins_sent for worker in self._workers if worker.handed_over.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=within_s)
@@ -190,35 +191,36 @@ class PreviousWorkers:
     def drain(self, seconds: float) -> None:
         """Order the workers to stop accepting, and to reset open connections after ``seconds``.
 
-        Closes sockets that weren't taken; the connection to a late worker stays until it answers.
+        Closes sockets that weren't taken; the connection to a late worker stays open until it
+        answers.
         """
         self.ports = frozenset()
         self._dismiss(Drain(seconds))
         self.on_drain()
 
     def forget(self, worker: _PreviousProcess) -> None:
-        """Stop counting a worker that drains, or has ended. Idempotent."""
+        """Stop counting a worker that drains, or has exited. Idempotent."""
         if worker in self._workers:
             self._workers.remove(worker)
 
     def end(self) -> None:
-        """Order workers to reset their connections and exit, except workers ordered to drain.
+        """Order workers to reset their connections and exit, except those that drain.
 
-        Closes the same sockets as :meth:`drain`: a worker ignores orders before it has answered.
+        Closes the same sockets as :meth:`drain`; a worker ignores orders until it has answered.
         """
         self._dismiss(End())
 
     async def answered(self, within_s: float) -> int:
-        """Wait until late workers have answered and got their order; return how many haven't.
+        """Wait until late workers have answered and got their order; return how many are left.
 
-        Once this object is closed, these serve until another process commands them.
+        Once this object is closed, these serve until another process controls them.
         """
         if late := [worker.handed_over for worker in self._workers]:
             await asyncio.wait(late, timeout=within_s)
         return len(self._workers)
 
     def _dismiss(self, order: Drain | End) -> None:
-        """Send all workers a last order, and close all but the connections to late workers."""
+        """Send all workers a last order, and close the connections to all but late workers."""
         for worker in tuple(self._workers):
             worker.dismiss(order)
         late = [worker for worker in self._workers if not worker.handed_over.done()]
@@ -252,7 +254,7 @@ class _PreviousProcess:
         """The number of affinity entries that it has sent."""
         self._namespace = _namespace(sock)
         self.sockets: list[tuple[int, socket.socket]] = []
-        """Each socket with the index of the worker that it was opened for."""
+        """Each socket with the index of the worker for which it was opened."""
         self.kept: dict[str, socket.socket] = {}
         self.handed_over: asyncio.Future[None] = loop.create_future()
         """Done once no more sockets will arrive."""
@@ -263,8 +265,8 @@ class _PreviousProcess:
         self._name = name.decode() if isinstance(name, bytes) else ""
         """The name of the worker's socket; empty if this process can't connect again."""
         self.is_late = False
-        """The worker answered too late to be adopted: its sockets are closed on arrival, and it is
-        asked less often."""
+        """Whether the worker answered too late to be adopted: its sockets are closed on arrival,
+        and it is asked less often."""
         self._skipped = False
         self._order: Drain | End | None = None
         """The order to send once it answers."""
@@ -278,7 +280,7 @@ class _PreviousProcess:
         self._stop_reading()
 
     def dismiss(self, order: Drain | End) -> None:
-        """Send its last order, now or once it has answered, is distrusted, or is lost.
+        """Send the worker its last order, now or once it has answered, is distrusted, or is lost.
 
         Only the first such order counts.
         """
@@ -287,7 +289,7 @@ class _PreviousProcess:
             self.channel.send(self._order)
 
     def _connect(self, sock: Prover) -> None:
-        """Ask for its sockets over a new connection."""
+        """Ask for the worker's sockets over a new connection."""
         self.channel = Asker[FromWorker](
             self._loop,
             sock,
@@ -309,7 +311,7 @@ class _PreviousProcess:
             self._try_later()
             return
         except OSError:
-            # The worker has ended.
+            # The worker has exited.
             pass
         self._stop()
 
@@ -356,7 +358,7 @@ class _PreviousProcess:
             self._timer = self._loop.call_later(PINS_S, self._stop_reading)
 
     def _receive_entries(self, message: AffinityEntries) -> None:
-        """Pass on affinity entries up to its share."""
+        """Pass on affinity entries, up to the worker's share."""
         left = self._owner.entries_share - self._entries
         # An empty message also costs memory.
         self._entries += max(1, len(message.entries))
@@ -366,9 +368,9 @@ class _PreviousProcess:
             self._stop_reading()
 
     def distrust(self, cause: str) -> None:
-        """Stop reading, and close its sockets; it may still get the order to drain."""
+        """Stop reading, and close the worker's sockets; it may still get the order to drain."""
         _log.error(
-            "a worker of the previous run has sent %(cause)s, not adopting it",
+            "not adopting a worker of the previous run: it sent too much: %(cause)s",
             extra={"cause": cause},
         )
         self._close_sockets()
@@ -394,7 +396,7 @@ class _PreviousProcess:
             self._owner.forget(self)
 
     def _stop_reading(self) -> None:
-        """Stop reading because everything has arrived, or the rest is too late."""
+        """Stop reading because everything has arrived, or because the rest would be too late."""
         self.channel.stop_reading()
         if self._timer is not None:
             self._timer.cancel()
@@ -432,7 +434,7 @@ class _PreviousProcess:
 
 
 def _key(sock: socket.socket) -> _Key | None:
-    """Return the protocol and address that a socket serves; None if it serves none."""
+    """Return the protocol and address that a socket serves; None if it can't serve any."""
     with contextlib.suppress(OSError, KeyError):
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return None
@@ -445,7 +447,7 @@ def _key(sock: socket.socket) -> _Key | None:
 
 
 def _cookie(sock: socket.socket) -> int:
-    """Return the kernel's cookie of a socket, which all copies share.
+    """Return the kernel's cookie of a socket, which is the same for all copies.
 
     Source: SO_COOKIE, since Linux 4.12.
     """
@@ -453,7 +455,7 @@ def _cookie(sock: socket.socket) -> int:
 
 
 def _namespace(sock: socket.socket) -> int:
-    """Return the cookie of a socket's network namespace; 0 on a kernel without such cookies."""
+    """Return the cookie of a socket's network namespace; 0 if the kernel has no such cookies."""
     try:
         return _number(sock, SO_NETNS_COOKIE)
     except OSError:

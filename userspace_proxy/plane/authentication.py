@@ -6,18 +6,18 @@
              ─── HandOver, Proved ────────────▶  right: its connection is passed on
              ◀── HandOverRefused ───────────────  wrong; anything else, or too late: closed
 
-With a worker's sockets a process gets the clients of all Services, and reads their data. Root in a
-container of the host's network may have no capability, and mustn't get them, so the user isn't
-enough: a process must prove CAP_NET_ADMIN (``kernel.net_admin_proof``). Any process of root may
-connect, as often and as fast as it can, even without that capability.
+A process that has a worker's sockets gets the clients of all Services, and can read their data.
+Root in a container of the host's network may have no capability, and mustn't get the sockets, so
+being root isn't enough: a process must prove CAP_NET_ADMIN (``kernel.net_admin_proof``). Any
+process of root can connect, as often and as fast as it can, even without that capability.
 
 Rule 1: a process is challenged before it sends anything, so an idle process doesn't keep its slot;
-it is sent only the challenge, or the cause of a refusal.
-Rule 2: a process has few slots: a further connection closes its oldest one.
+all it gets is the challenge, or the cause of a refusal.
+Rule 2: a process has few slots: one more connection closes its oldest one.
 Rule 3: if all slots are taken, the oldest connection is closed once it has had time to answer.
-Meanwhile other processes wait in the kernel's queue.
+Until then, other processes wait in the kernel's queue.
 Rule 4: accepting takes a small share of the time, however many processes connect.
-Rule 5: only the bytes of request and proof are read: later bytes are for the caller.
+Rule 5: only the bytes of the request and the proof are read: later bytes are for the caller.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from .channel import Channel, In
 from .messages import HandOver, HandOverRefused, Prove, Proved, ToWorker
 
 # The number of slots, each of which takes two of the 64 descriptors that a worker reserves for
-# other code. Processes in other PID namespaces can't be told apart, so a slot is held only for a
+# other code. Processes in other PID namespaces can't be distinguished, so a slot is held only for a
 # short time: a queue of 1,024 connections takes 1.3 s.
 PLACES = 24
 _PLACES_A_PROCESS = 2
-# How long a process keeps a slot at least. It answers within milliseconds; if the node is too busy,
-# it tries again.
+# The minimum time for which a process keeps a slot. It answers within milliseconds; if the node is
+# too busy, it tries again.
 _ANSWER_S = 0.03
-# The seconds after which a process without a proof is disconnected, even if slots are free.
+# Seconds after which a process without a proof is disconnected, even if slots are free.
 _PROVE_S = 1.0
 # The maximum number of connections accepted per turn; each takes 0.1 ms.
 _ACCEPTED_A_TURN = 16
@@ -59,7 +59,7 @@ _REFUSAL_CHARS = 1000
 
 
 def frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
-    """Return the frame of a message, for where no channel is open."""
+    """Return the frame of a message, for use where no channel is open."""
     return make_frame(msgspec.json.encode(message), sockets)
 
 
@@ -68,7 +68,7 @@ _PROOF_BYTES = len(frame(Proved(bytes(SECRET_BYTES))))
 
 
 class Asker(Channel[In, ToWorker]):
-    """A channel to a process with a :class:`Reception`, which asks it and answers its challenge.
+    """A channel to a process with a :class:`Reception`; makes a request, and answers the challenge.
 
     Args:
         receive: Called with each further message and its sockets, which the callee closes.
@@ -118,7 +118,7 @@ class _Guest:
     """A connected process."""
 
     pid: int
-    """The process ID; 0: the process isn't visible from here."""
+    """The process ID; 0 if the process isn't visible from here."""
     since: float
     deadline: asyncio.TimerHandle
     challenge: socket.socket | None
@@ -149,7 +149,7 @@ class Reception:
         self._proved = proved
         self._refused = refused
         self._guests: dict[socket.socket, _Guest] = {}
-        """The processes, the oldest first."""
+        """The connected processes, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         """The timer that ends a pause."""
         self._resume()
@@ -158,7 +158,7 @@ class Reception:
         return len(self._guests)
 
     def close(self) -> None:
-        """Stop accepting, and close all connections. Idempotent; close the listener afterwards."""
+        """Stop accepting, and close all connections. Idempotent; close the listener after this."""
         if self._timer is None:
             self._loop.remove_reader(self._listener.fileno())
         else:
@@ -193,7 +193,7 @@ class Reception:
         self._loop.add_reader(sock.fileno(), self._read, sock)
 
     def _challenge(self, sock: socket.socket) -> tuple[socket.socket | None, str]:
-        """Return the challenge's socket; None, and the cause, if a process can't be challenged."""
+        """Return the challenge's socket; or None and the cause if it can't be challenged."""
         if not net_admin_proof.can_prove(sock):
             return None, _NOT_PROVED
         challenge = None

@@ -7,10 +7,12 @@ is the largest cost of a message.
 Rule 3: sockets arrive in the order of their messages: the kernel never merges the data of a call
 with sockets and the data of another call (unix(7)).
 Rule 4: a queued message whose socket was closed is dropped: another message reports the closing,
-and a side that never saw the listener has nothing to close.
-Rule 5: a side that sends sockets without a message is lost, so that they don't accumulate.
-Rule 6: a possibly large message is encoded only on its turn, so that it doesn't wait as bytes.
-Rule 7: a message that the other side would reject is dropped and logged: it mustn't end that side.
+and a side that never got the listener has nothing to close.
+Rule 5: a side that sends sockets without a message counts as dead, so that they don't accumulate.
+Rule 6: a message that may be large is encoded only when it is sent, so that it doesn't wait as
+bytes.
+Rule 7: a message that the other side would reject is dropped and logged: it mustn't make that side
+exit.
 """
 
 from __future__ import annotations
@@ -39,10 +41,11 @@ _log = FieldLogger("userspace_proxy.dataplane")
 # The maximum size of all waiting messages. A Service port takes about 300 bytes, so the queue has
 # room for more ports than a cluster has.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-# The number of bytes that an unencoded message counts for: a closure and a record. The state of the
-# Service port that it refers to, or the previous state, is in this process's memory anyway, however
-# slow the other side is: at most two messages per Service port wait (``pending_changes``). If their
-# encoded sizes counted, a worker at its start would exceed 64 MiB by the sum of all Service ports.
+# How many bytes a message counts for that isn't encoded yet: a closure and a record. The state of
+# the Service port to which it refers, or the previous state, is in this process's memory anyway,
+# however slow the other side is: at most two messages per Service port wait (``pending_changes``).
+# If the encoded sizes counted, the sum over all Service ports would exceed 64 MiB when a worker
+# starts.
 _LATER_BYTES = 300
 
 # The maximum size of a message. A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in
@@ -52,9 +55,10 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 # The number of bytes per read: about fifty messages, each of which takes up to a tenth of a
 # millisecond.
 _READ_BYTES = 16 * 1024
-# The bytes sent per call, unless one message is longer; smaller than the kernel's socket buffer.
+# The number of bytes sent per call, unless one message is longer; smaller than the kernel's socket
+# buffer.
 _BATCH_BYTES = 64 * 1024
-# The time spent reading before the loop continues: a worker that receives 10,000 Service ports
+# How long the channel reads before the loop continues: a worker that receives 10,000 Service ports
 # continues to serve its current ones.
 _READ_S = 0.005
 
@@ -67,14 +71,14 @@ Out = TypeVar("Out")
 
 
 class Channel(Generic[In, Out]):
-    """One end of a connected Unix stream socket, which it closes.
+    """One end of a connected Unix stream socket; owns the socket.
 
     Incoming messages have the type ``reads``, which msgspec validates. ``receive`` is called with
     each message and its descriptors, which the callee closes; ``lost`` is called once, with an
-    empty string if the other side has ended or doesn't read, otherwise with the defect of its
-    message; ``read_for`` after each loop iteration that reads, with its seconds. If ``unknown`` is
-    given, messages of other types are skipped, and it is called with the defect. A frame longer
-    than ``max_frame_bytes`` is malformed.
+    empty string if the other side has exited or doesn't read, otherwise with what is wrong with its
+    message; ``read_for`` after each loop iteration that reads, with its duration in seconds. If
+    ``unknown`` is given, messages of other types are skipped, and ``unknown`` is called with what
+    is wrong. A frame longer than ``max_frame_bytes`` is malformed.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class Channel(Generic[In, Out]):
         self.read_bytes = 0
         """The number of received bytes."""
         self.is_stalled = False
-        """The channel was closed because the other side doesn't read."""
+        """Whether the channel was closed because the other side doesn't read."""
         self._arrived = bytearray()
         self._descriptors: deque[int] = deque()
         self._is_closed = False
@@ -125,7 +129,7 @@ class Channel(Generic[In, Out]):
             self._queue(frame, socks, len(frame))
 
     def send_later(self, make: Callable[[], Out]) -> None:
-        """Send the message that ``make`` returns on its turn; the order is kept."""
+        """Send the message that ``make`` returns when it is sent; the order is kept."""
         if not self._is_closed:
             self._queue(make, (), _LATER_BYTES)
 
@@ -165,7 +169,7 @@ class Channel(Generic[In, Out]):
         self._waiting.clear()
 
     def stop_reading(self) -> None:
-        """Stop reading, and detecting that the other side has ended. Idempotent.
+        """Stop reading, and detecting that the other side has exited. Idempotent.
 
         Descriptors that have arrived unread are closed.
         """
@@ -188,7 +192,7 @@ class Channel(Generic[In, Out]):
             return
         except OSError as exc:
             if isinstance(exc, ConnectionError):
-                # The other side has ended, and its last messages may be unread.
+                # The other side has exited, and its last messages may be unread.
                 self.read()
             self._lose()
         else:
@@ -232,7 +236,7 @@ class Channel(Generic[In, Out]):
         return batch
 
     def read(self) -> None:
-        """Deliver everything that has arrived, such as the last messages of an ended process."""
+        """Deliver everything that has arrived, such as the last messages of a dead process."""
         self._read_until(math.inf)
 
     def _on_readable(self) -> None:
@@ -280,7 +284,7 @@ class Channel(Generic[In, Out]):
                 if len(arrived) < end:
                     break
                 if len(self._descriptors) < count:
-                    # The kernel drops sockets if the process is out of descriptors.
+                    # The kernel drops sockets if the process has no free descriptors.
                     raise ValueError("sockets got lost on the way")
                 body, start = arrived[start + HEADER.size : end], end
                 descriptors = [self._descriptors.popleft() for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Records when, and why, clients' packets were dropped: by source ranges, or a traffic policy.
+"""Records when and why packets of clients were dropped: by source ranges, or a traffic policy.
 
     ranges A ──drops──▶ ranges B: these drops aren't by B ──10 s──▶ later drops are by B
     ranges A ──drops──▶ no endpoint on this node, policy Local ──10 s──▶ drops are the policy's
@@ -6,8 +6,8 @@
 Rule 1: drops that workers report after a change may be older than the change: until each worker has
 reported, drops aren't attributed to the current state. The next report is requested REPORT_S after
 the last one or somewhat later, and a busy worker takes a while to answer.
-Rule 2: a policy doesn't change the ranges, so its drops don't reclassify earlier drops as former
-ranges'.
+Rule 2: a policy doesn't change the ranges, so when it drops packets, earlier drops aren't
+attributed to former ranges.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class DropReason(enum.Enum):
 
 
 class Dropped(NamedTuple):
-    """Dropped packets, and monotonic seconds of their first and last report."""
+    """Dropped packets, with the times of their first and last report in monotonic seconds."""
 
     packets: int
     first_at: float
     last_at: float
 
     def grown(self, count: int, now: float) -> Dropped:
-        """Return the drops with ``count`` newly reported packets."""
+        """Return the drops with ``count`` more packets."""
         first_at = self.first_at if self.packets else now
         return Dropped(self.packets + count, first_at, now)
 
@@ -62,15 +62,15 @@ class Denials:
         self.by = _NONE_BY
         """The drops by reason."""
         self.ranges: Sequence[str] | None = None
-        """The last source ranges; None before the first ranges."""
+        """The last source ranges; None before there were any."""
         self._reason: DropReason | None = None
-        """The reason for current drops; None before the first serving that drops packets."""
+        """The reason for current drops; None until a ``Serving`` drops packets."""
         self._before = DropReason.RANGES
         """The reason before the last change."""
         self._changed_at = _NEVER
 
     def change(self, serving: Serving, now: float) -> None:
-        """Update drops after a change of serving; they stay if it admits all clients."""
+        """Update the drops after a change of ``Serving``; they stay if it admits all clients."""
         if serving.admits is None:
             return
         before = self._reason
@@ -85,7 +85,7 @@ class Denials:
             self._before, self._changed_at = before, now
 
     def add(self, count: int, now: float) -> None:
-        """Add packets that a worker has reported now."""
+        """Add packets that a worker has just reported."""
         is_late = now - self._changed_at < _REPORTED_S
         reason = self._before if is_late else self._reason or DropReason.RANGES
         self.by = {**self.by, reason: self.by[reason].grown(count, now)}

@@ -1,6 +1,6 @@
 """Collects the counts of one group since the last report.
 
-Reported counts are taken out of the counters, so no copy is kept for comparison.
+Reported counts are subtracted from the counters, so no copy is needed for comparison.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Differences:
     """The unreported counts of one group.
 
     Reports contain differences, so a worker's counts survive its death. Once nothing is left
-    (:attr:`is_at_rest`), this object may be replaced when the group has news.
+    (:attr:`is_at_rest`), this object may be replaced when the group has something to report.
     """
 
     __slots__ = ("_before_update", "_group", "_had_passing", "_is_open", "_new")
@@ -40,10 +40,12 @@ class Differences:
         self._group = group
         self._new: dict[SocketAddress, _New] = {}
         self._is_open = False
-        """A connection was open at the last check: it counts bytes without notifying the group."""
+        """Whether a connection was open at the last check: it counts bytes without notifying the
+        group."""
         self._before_update: dict[SocketAddress, EndpointCounters] = {}
         self._had_passing = False
-        """The last report contained current state, not differences: ejections, waiting clients."""
+        """Whether the last report contained current state instead of differences: ejections,
+        waiting clients."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -51,7 +53,7 @@ class Differences:
         return not (self._is_open or self._new or self._had_passing or self._group.has_news)
 
     def take(self) -> None:
-        """Collect the counts of all endpoints until now."""
+        """Collect the counts of all endpoints up to now."""
         self._group.has_news = self._is_open = False
         for endpoint, counters in self._group.each_counters():
             self._take(endpoint, counters)
@@ -64,8 +66,9 @@ class Differences:
     def end_update(self) -> None:
         """Collect the final counts of endpoints that have left the group.
 
-        Call after an update, and :meth:`begin_update` before it: UDP flows end in the update, and
-        are counted before the endpoint's counters are removed. A returning endpoint begins at 0.
+        Call it after an update, and :meth:`begin_update` before it: the update ends UDP flows,
+        which are counted before the endpoint's counters are removed. An endpoint that returns
+        begins at 0.
         """
         before, self._before_update = self._before_update, {}
         for endpoint, counters in before.items():

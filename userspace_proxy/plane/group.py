@@ -36,16 +36,16 @@ from .messages import (
     OpenGroup,
 )
 
-# The maximum number of former endpoints of one group, as many as a Service port may have endpoints.
-# Reports of a worker about any other endpoint are discarded.
+# The maximum number of former endpoints of one group: as many as a Service port may have endpoints.
+# If a worker reports about any other endpoint, that is discarded.
 KNOWN_MAX = 10_000
 
 Way = Literal["dials", "answers"]
 """The direction of a blocked path: from this node to an endpoint, or back."""
 
 _COUNTED = tuple(name for name in MINUTE_NAMES if name in EndpointCounters.names)
-# These read an endpoint's new figures: the gauges, which fall again; the bytes that the endpoint
-# has sent, its failed dials, and the figures of _COUNTED.
+# Each of these reads a figure from an endpoint's report: the gauges, which also fall; the bytes
+# that the endpoint has sent, its failed dials, and the figures of _COUNTED.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
 _look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_COUNTED)))
 _NO_SERVING = Serving()
@@ -60,12 +60,12 @@ V = TypeVar("V")
 
 @dataclass(slots=True)
 class GroupUpdate:
-    """The difference between a group and a worker's copy; updated while the message waits."""
+    """How a worker's copy of a group must change; updated while the message waits."""
 
     group: int
     key: PortKey
     old: Serving | None
-    """The worker's current copy; None: the worker doesn't have the group."""
+    """The worker's current copy; None if the worker doesn't have the group."""
     new: Serving
 
     def message(self) -> OpenGroup | ChangeGroup:
@@ -107,32 +107,32 @@ class Group(CounterTable):
         self.number = number
         self.key = key
         self.serving = _NO_SERVING
-        """The serving since the last :meth:`change`."""
+        """The ``Serving`` of the last :meth:`change`."""
         self.revision = 0
         """Incremented whenever a figure, a failure or an ejection may have changed."""
         self.ended_workers = 0
-        """The number of worker processes that have ended; their unreported counts are lost."""
+        """How many worker processes have exited; the counts that they hadn't reported are lost."""
         self.denials = Denials()
-        """The dropped packets, with reasons."""
+        """The dropped packets, with the reasons."""
         self.last_minute = LastMinute()
         """The clients of the last minute."""
         self._failed_at: dict[SocketAddress, LastMinute] = _NONE
-        """The clients that failed at each endpoint; ``refused`` counts its failed dials."""
+        """The clients for which each endpoint failed; ``refused`` counts its failed dials."""
         self.sent_at = -1.0
-        """Monotonic seconds when an endpoint was last reported to have sent a client bytes;
-        negative if none ever was."""
+        """When an endpoint was last reported to have sent a client bytes, in monotonic seconds;
+        negative if none has."""
         self._former: tuple[SocketAddress, ...] = ()
-        """Former endpoints, the latest last: connections outlive their endpoint."""
+        """Former endpoints, the latest one last: connections to an endpoint may outlive it."""
         self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
-        """Open connections by worker, as in ``GAUGES``, to be subtracted when it dies."""
+        """Open connections by worker, as in ``GAUGES``; subtracted when the worker dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
-        """Monotonic seconds when a probe is due, by worker."""
+        """By worker: the ejected endpoints, with the monotonic seconds when a probe is due."""
         self._waiting: dict[int, tuple[int, float]] = _NONE
         """By worker: the number of waiting clients, and since when the first one waits."""
         self._slow_start = SlowStart()
-        """The same slow start as in each worker."""
+        """The same slow start as in the workers."""
         self._measured = _NOTHING_MEASURED
-        """The last measured serving, and why it is too large."""
+        """The ``Serving`` that was measured last, and why it is too large."""
         self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = _NONE
         """Obstacles to packets for endpoints, or to their answers."""
 
@@ -142,7 +142,7 @@ class Group(CounterTable):
         return str(self.key)
 
     def opening(self) -> GroupUpdate:
-        """Return the update that opens it in a worker."""
+        """Return the update that opens this group in a worker."""
         return GroupUpdate(self.number, self.key, None, self.serving)
 
     def too_large_reason(self, serving: Serving) -> str:
@@ -163,7 +163,7 @@ class Group(CounterTable):
         )
 
     def change(self, serving: Serving, now: float = 0.0) -> GroupUpdate | None:
-        """Change how it is served; return the update for workers, None if nothing changed."""
+        """Change the ``Serving``; return the update for workers, or None if nothing changed."""
         old, self.serving = self.serving, serving
         if old == serving:
             return None
@@ -233,7 +233,7 @@ class Group(CounterTable):
                 self._failed_at[endpoint].add(failed, now)
             for name, part in each.streaks().items():
                 getattr(counters, name).add(part.not_after(now))
-            # An empty datagram is also an answer; a byte for a client that has left isn't.
+            # An empty datagram is an answer, too; a byte for a client that has left isn't.
             has_sent = new_bytes > 0 and not counters.ends.is_on
             self.sent_at = max(self.sent_at, now if has_sent else counters.ends.succeeded_at)
             before = open_of.pop(endpoint, _NOTHING_OPEN)
@@ -255,9 +255,10 @@ class Group(CounterTable):
         self._note_passing(worker, report, now)
 
     def _begin_counters(self, report: GroupReport) -> None:
-        """Create the counters of known endpoints that have none yet.
+        """Create the counters of known endpoints that don't have any yet.
 
-        Cost: their keys are the plan's own addresses, as the report's addresses are copies.
+        Cost: their keys are the addresses in the plan, because the addresses in the report are
+        copies.
         """
         new = [e.endpoint for e in report.endpoints if self.find_counters(e.endpoint) is None]
         if new:
@@ -269,7 +270,7 @@ class Group(CounterTable):
                     self.counters_of(known[endpoint])
 
     def _note_passing(self, worker: int, report: GroupReport, now: float) -> None:
-        """Note a worker's present ejections and waiting clients."""
+        """Record a worker's current ejections and waiting clients."""
         ejected = {endpoint: now + left for endpoint, left in report.ejected}
         self._ejected = _with(self._ejected, worker, ejected)
         waiting, clients = report.waiting, None
@@ -288,13 +289,13 @@ class Group(CounterTable):
         self._waiting = _with(self._waiting, worker, None)
 
     def failed_at(self, endpoint: SocketAddress, now: float) -> MinuteCounts:
-        """Return the clients of the last minute that failed at an endpoint; see ``_failed_at``."""
+        """Return the clients of the last minute for which an endpoint failed."""
         failed = self._failed_at.get(endpoint)
         return MinuteCounts() if failed is None else failed.failing(now)
 
     @property
     def has_passing(self) -> bool:
-        """Whether an ejection, wait or slow start is in progress; its figures change."""
+        """Whether an ejection, a wait or a slow start is in progress, whose figures change."""
         return bool(self._waiting) or any(self._ejected.values()) or bool(self._slow_start)
 
     def waiting(self, now: float) -> Waiting:
@@ -305,7 +306,7 @@ class Group(CounterTable):
         return Waiting(sum(clients), max(0.0, now - min(since)))
 
     def returned(self, endpoint: SocketAddress, now: float) -> None:
-        """Note that an ejected endpoint has answered a worker."""
+        """Record that an ejected endpoint has answered a worker."""
         if self._slow_start.seconds:
             others = frozenset(self.serving.all_endpoints) - {endpoint}
             self._slow_start.begin(self.serving.newcomers(others), now)
@@ -313,7 +314,7 @@ class Group(CounterTable):
     def note_obstacle(
         self, endpoint: SocketAddress, obstacle: Obstacle | None, way: Way = "dials"
     ) -> None:
-        """Note the obstacle between this node and an endpoint; None: no obstacle is known.
+        """Record the obstacle between this node and an endpoint; None if none is known.
 
         Args:
             way: The direction; each direction has its own watcher.
@@ -325,9 +326,9 @@ class Group(CounterTable):
         self._obstacles = _with(self._obstacles, key, obstacle)
 
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
-        """Return the known obstacle to an endpoint's packets or answers; None: none."""
+        """Return the known obstacle to an endpoint's packets or answers; None if none is known."""
         if not self._obstacles:
-            # Cost: the usual case, for each endpoint of a view.
+            # Cost: this is the usual case, checked for each endpoint of a view.
             return None
         dials, answers = (self._obstacles.get((endpoint, way)) for way in get_args(Way))
         return dials or answers
@@ -337,10 +338,10 @@ class Group(CounterTable):
         return self._slow_start.shares(now)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return the endpoints ejected by any worker, with the longest time until their probe.
+        """Return the endpoints ejected by any worker, with the longest time until a probe.
 
-        Omits endpoints that have answered since: a worker may apply another worker's ejection after
-        the answer, and keeps it until a client dials the endpoint there again.
+        Endpoints that have answered since are omitted: a worker may apply another worker's ejection
+        after the answer, and keeps it until one of its clients dials the endpoint.
         """
         left: dict[SocketAddress, float] = {}
         current = frozenset(self.serving.all_endpoints)
@@ -356,7 +357,7 @@ class Group(CounterTable):
 
 
 class Totals:
-    """The workers' counts for all Service ports together, including removed ones.
+    """The counts of all workers for all Service ports together, including removed ones.
 
     The sums don't decrease when Service ports or endpoints are removed: metrics rely on that.
     """
@@ -364,8 +365,8 @@ class Totals:
     def __init__(self) -> None:
         self.counters = GroupCounters()
         self.endpoints = EndpointCounters()
-        """Sums over all endpoints; ``GAUGES`` are meaningless, as they aren't corrected when a
-        worker ends."""
+        """Sums over all endpoints; ``GAUGES`` are meaningless in them, as nothing is subtracted
+        when a worker exits."""
         self.connect_times = Durations(TIMES_BOUNDS_S)
         self.first_byte_times = Durations(TIMES_BOUNDS_S)
 
@@ -383,12 +384,12 @@ def _add_durations(durations: Durations, report: DurationReport | None) -> None:
 
 
 class FollowedEndpoint(Protocol):
-    """A watcher's state of one endpoint of a group."""
+    """What a watcher knows about one endpoint of a group."""
 
     group: Group
     endpoint: SocketAddress
     serving: Serving | None
-    """The last serving that contained the endpoint; None before the first."""
+    """The last ``Serving`` that contained the endpoint; None before the first one."""
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -397,7 +398,7 @@ Key = TypeVar("Key", bound=Hashable)
 def keys_of_removed(followed: Mapping[Key, FollowedEndpoint]) -> list[Key]:
     """Return the keys of endpoints that have left their group, or whose group was removed.
 
-    Notes the ``serving`` of remaining endpoints, so that only changed groups are searched.
+    Records the ``serving`` of the remaining endpoints, so that only changed groups are searched.
     """
     removed = []
     current: dict[int, Set[SocketAddress]] = {}

@@ -20,32 +20,32 @@ class Link(Protocol):
         """The ID of the worker's process; 0 without a process."""
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
-        """Send a command; no effect if the worker has ended."""
+        """Send a command; no effect if the worker has exited."""
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:
         """Send the command that ``make`` returns on its turn; the order is kept."""
 
     def hang_up(self) -> None:
-        """Make the worker exit by itself, which resets its connections."""
+        """Make the worker exit, which resets its connections."""
 
     def look(self) -> float:
-        """Return the seconds in which the worker's loop could have iterated but didn't.
+        """Return for how many seconds the worker's loop could have iterated but didn't.
 
         Call it every ``watchdog.LOOK_S``; 0 for the caller's loop.
         """
 
     def kill(self) -> None:
-        """End the worker at once. Idempotent."""
+        """Kill the worker immediately. Idempotent."""
 
     def close(self, within_s: float) -> None:
-        """End the worker, wait up to ``within_s``, and stop calling back. Idempotent."""
+        """Stop the worker, wait up to ``within_s``, and stop calling back. Idempotent."""
 
 
 class LocalLink:
     """A worker in the caller's loop: commands and answers are calls.
 
-    The worker uses the caller's sockets, and doesn't close them. Messages may be received while one
-    is sent.
+    The worker uses the caller's sockets, and doesn't close them. Messages from it may arrive while
+    one is being sent.
     """
 
     pid = 0
@@ -67,7 +67,7 @@ class LocalLink:
         self._worker.apply(message, *socks)
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:
-        """Carry out the command at once: its turn is now."""
+        """Carry out the command immediately: its turn is now."""
         self._worker.apply(make())
 
     def status(self) -> Status:

@@ -4,7 +4,7 @@ Rule 1: sockets are opened, and start to listen, in the order of the workers: wi
 kernel chooses a socket by index.
 Rule 2: a worker's socket outlives the worker: its replacement gets the same socket, and the clients
 waiting in its queue.
-Rule 3: before several sockets share a port, one socket binds it alone, to check that no other
+Rule 3: before several sockets share a port, one socket binds the port alone, to check that no other
 program has it.
 """
 
@@ -35,15 +35,16 @@ from .group import Group
 from .messages import OpenListener
 
 RESERVE = 512
-"""Descriptors for everything except listeners: log files, API connections, requests."""
+"""How many descriptors everything except listeners may use: log files, API connections,
+requests."""
 
 _OWED_NOTHING: Counter[int] = Counter()
 
 
 class ListeningSockets:
-    """The sockets of one listener for these workers, in this order.
+    """The sockets of one listener, one for each of these workers, in this order.
 
-    Options are passed to ``open_listening``. Sockets of the previous control process at this
+    Options are passed to ``open_listening``. Sockets of the previous control process on this
     address are reused, and new sockets fill the places that are None; surplus sockets are closed,
     with the clients in their queues. Raises ListenError if the port can't be bound.
     """
@@ -78,13 +79,13 @@ class ListeningSockets:
         self._transparent = transparent
         self._inherited = tuple(inherited)
         self.workers = tuple(workers)
-        """Indexes of the serving workers, also while the listener refuses."""
+        """Indexes of the serving workers, even while the listener refuses."""
         self._by_client = False
         self._admits = admits
         self.socks: tuple[socket.socket, ...] = ()
         """One socket per worker; none while a UDP port refuses."""
         self._hold: socket.socket | None = None
-        """Reserves a refusing UDP port; None if the kernel can't."""
+        """Reserves a UDP port that refuses clients; None if the kernel can't do that."""
         self.at = at
         self._open()
 
@@ -128,18 +129,18 @@ class ListeningSockets:
         """Close the sockets of a UDP port whose clients are refused, and keep the port.
 
         Copies in workers of the previous control process stop receiving and sending: otherwise the
-        kernel would choose among them and later sockets.
+        kernel would distribute clients to them, too.
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # No other socket could be opened beside them, such as without a descriptor.
+            # No other socket could be opened beside them, for instance without a free descriptor.
             self._keep(deaf[0])
         self._close_sockets()
 
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
 
-        Raises ListenError if another program has bound the port meanwhile.
+        Raises ListenError if another program has bound the port in the meantime.
         """
         if self._protocol is Protocol.TCP:
             try:
@@ -157,15 +158,15 @@ class ListeningSockets:
     def close(self) -> None:
         """Close the sockets. Idempotent.
 
-        A TCP port refuses at once and can be bound again, even if workers still hold copies; a UDP
-        port can be bound again once workers have closed their copies.
+        A TCP port refuses immediately and can be bound again, even if workers still hold copies; a
+        UDP port can be bound again once workers have closed their copies.
         """
         self._stop_listening(keeps_port=False)
         self._close_sockets()
         self._end_hold()
 
     def _keep(self, sock: socket.socket) -> None:
-        """Reserve a UDP port with one of its own sockets, without another descriptor."""
+        """Reserve a UDP port with one of its own sockets, which needs no other descriptor."""
         with contextlib.suppress(OSError):
             share(sock, is_shared=True)
             self._hold = sock
@@ -190,8 +191,8 @@ class ListeningSockets:
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             socks, known = self._places(is_shared=is_shared), len(self._inherited)
-            # Open the sockets in place of late workers' sockets last: when a late worker closes its
-            # socket, the kernel gives its index to the socket opened last.
+            # Open the sockets that replace those of late workers last: when a late worker closes
+            # its socket, the kernel gives its index to the socket that was opened last.
             for place in sorted(range(len(socks)), key=lambda n: (socks[n] is None, n < known)):
                 sock = socks[place] or self._open_one(at, is_shared=is_shared)
                 socks[place] = sock
@@ -226,7 +227,7 @@ class ListeningSockets:
     def _places(self, *, is_shared: bool) -> list[socket.socket | None]:
         """Return the inherited sockets for the workers, with the options of this listener.
 
-        None stands for a socket to open. Raises ListenError.
+        None stands for a socket that must be opened. Raises ListenError.
         """
         found, count = list(self._inherited), len(self.workers)
         if len(found) > count:
@@ -236,7 +237,8 @@ class ListeningSockets:
         try:
             for sock in filter(None, found):
                 if is_shared or self._protocol is Protocol.UDP:
-                    # The UDP port was about to refuse, so it is shared with its reserving socket.
+                    # A UDP port that was about to be refused is still held by the reserving socket,
+                    # so share it.
                     share(sock, is_shared=is_shared)
                 if self._transparent:
                     set_transparent(sock)
@@ -265,7 +267,7 @@ class ListeningSockets:
 
 
 def _gets_nothing(sock: socket.socket) -> bool:
-    """Stop a UDP socket from receiving; return False if the kernel can't."""
+    """Prevent a UDP socket from receiving; return False if the kernel can't do that."""
     try:
         get_nothing(sock)
     except OSError:
@@ -276,7 +278,7 @@ def _gets_nothing(sock: socket.socket) -> bool:
 def wrapped(sock: _socket.socket) -> socket.socket:
     """Return the same socket as an object that can be sent to a worker."""
     made = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-    # Otherwise it would block in a program that calls socket.setdefaulttimeout.
+    # Otherwise it would block in a program that has called socket.setdefaulttimeout.
     made.setblocking(False)
     return made
 
@@ -294,18 +296,19 @@ class Wanted(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The outcome for the wanted listeners of a group, by the caller's keys."""
+    """Which of a group's wanted listeners are open, by the caller's keys."""
 
     listeners: dict[Hashable, Listener]
     """The open listeners; a listener that can't serve refuses."""
     errors: dict[Hashable, ListenError | None]
-    """Why other listeners aren't open, or refuse; None: no address was left to try."""
+    """Why the other listeners aren't open, or refuse clients; None if no address was left to
+    try."""
 
 
 class Listener:
     """One address that clients dial, served by one or several workers, or refusing.
 
-    The caller identifies it by its key, messages by its number. It closes its sockets, one per
+    The caller identifies it by its key, and messages by its number. It owns its sockets, one per
     serving worker.
     """
 
@@ -347,15 +350,15 @@ class Listener:
         """False while clients are refused."""
         self.is_closed = False
         self.closing = _OWED_NOTHING
-        """The number of CloseListener confirmations outstanding per worker; a UDP port stays in use
-        until all have arrived. Replaced when it changes."""
+        """The number of CloseListener confirmations that each worker still owes; a UDP port stays
+        in use until all have arrived. Replaced when it changes."""
 
     def opening(self, number: int) -> OpenListener:
         return OpenListener(number, self.group.number, self.protocol, self.address)
 
 
 class PortPool:
-    """The ports of a range, both ends included, the most recently freed or tried last.
+    """The ports of a range, including both ends; the port that was freed or tried last comes last.
 
     A taken port isn't offered until it is returned; only binding shows whether it is free in the
     kernel. A search costs time per offered port: nothing if all are taken.
@@ -379,10 +382,10 @@ class PortPool:
         return self._free.keys()
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
-        """Yield each untaken port once, the preferred port first.
+        """Yield each port that isn't taken once, the preferred port first.
 
-        The caller takes the first port that it can bind. The next search begins after the offered
-        ports, because other programs use them.
+        The caller takes the first port that it can bind. The next search begins after the ports
+        that were offered, because other programs use them.
         """
         if preferred is not None and preferred in self._free:
             yield preferred
@@ -396,10 +399,10 @@ class PortPool:
         self._free.pop(port, None)
 
     def spare(self, ports: Iterable[int]) -> None:
-        """Offer these ports only where they are preferred; replaces the ports of the last call."""
+        """Offer these ports only where they are preferred; replaces those of the last call."""
         self._spared = frozenset(ports)
 
     def give(self, port: int) -> None:
-        """Note that a port is free. Idempotent."""
+        """Record that a port is free. Idempotent."""
         if port in self:
             self._free[port] = None

@@ -1,12 +1,13 @@
 """Owns the listeners of a plane: binds their sockets, and assigns them to workers.
 
-Rule 1: sockets listen or refuse at once; workers close a listener before its group loses its
+Rule 1: sockets listen or refuse immediately; workers close a listener before its group loses its
 endpoints, and open it after the group has some.
 Rule 2: a refusing UDP port is reserved by a socket that receives nothing (``port_reservation``).
 Its serving sockets stay open until no worker of this or the previous control process has a copy, so
-that the port can serve again meanwhile: with new sockets beside open copies, the kernel would
+that the port can serve again before that: with new sockets beside open copies, the kernel would
 choose by an order that differs from the workers' (``reuseport``).
-Rule 3: a listener has one socket per worker while descriptors are plentiful, else a single one.
+Rule 3: a listener has one socket per worker while descriptors are plentiful, otherwise a single
+one.
 Rule 4: while a worker is missing, a substitute serves its sockets (``substitutes``).
 Rule 5: a worker in the caller's loop answers while a message is sent, so state changes first.
 """
@@ -57,16 +58,17 @@ class Listeners:
         self._by_group: dict[Group, tuple[Listener, ...]] = {}
         self._unwanted: dict[Listener, None] = {}
         self._leaving: dict[int, Listener] = {}
-        """UDP listeners, by the numbers under which workers still hold their sockets, that are
-        closed or took over a closed one's port."""
+        """UDP listeners that are closed, or that took over the port of a closed one, by the numbers
+        under which workers still hold their sockets."""
         self._counts = [0] * count
         """The number of listeners per worker."""
         self._substitutes = Substitutes(self._counts, limit)
 
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
-        """Make listeners begin to refuse or drop before workers learn of it.
+        """Make listeners begin to refuse or drop clients before workers know.
 
-        The group still has its old serving, and some wanted listeners may belong to another group.
+        The group still has its old :class:`Serving`, and some wanted listeners may belong to
+        another group.
         """
         others = (self._by_key.get(key) for key in wanted)
         moving = [x for x in others if x is not None and x.group is not group]
@@ -75,15 +77,16 @@ class Listeners:
                 # Refuse first: a worker without an endpoint mustn't accept.
                 self._refuse(listener)
             elif listener.group.serving.admits is None or not serving.endpoints:
-                # Admit first, too: a client that should be dropped mustn't be reset.
+                # Apply source ranges first, too: a client that should be dropped mustn't be reset.
                 with contextlib.suppress(ListenError):
                     listener.sockets.admit(serving.admits)
 
     def follow(self, group: Group, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Open missing listeners, take over other groups' listeners, and apply the group's serving.
+        """Open missing listeners, take over those of other groups, and apply the ``Serving``.
 
         Call it after :meth:`prepare`, when workers have the group. A listener that can't serve
-        refuses. An unwanted listener follows, too, until :meth:`close_unwanted`.
+        refuses. A listener that isn't wanted any more is also changed, until
+        :meth:`close_unwanted`.
         """
         errors: dict[Hashable, ListenError | None] = {}
         before = self._by_group.setdefault(group, ())
@@ -113,7 +116,7 @@ class Listeners:
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
 
     def previous_workers_drain(self) -> None:
-        """Close the sockets of refusing UDP ports that workers of the previous process served."""
+        """Close the sockets of refusing UDP ports of which the previous workers had copies."""
         for listener in self._open.values():
             if not listener.is_serving:
                 self._release(listener)
@@ -134,7 +137,7 @@ class Listeners:
         return closed
 
     def close_all(self) -> None:
-        """Close every socket at once, even if a worker still holds a copy."""
+        """Close every socket immediately, even if a worker still holds a copy."""
         for listener in (*self._open.values(), *self._leaving.values()):
             listener.is_closed = True
             listener.is_serving = False
@@ -147,7 +150,7 @@ class Listeners:
         self.recovered.close()
 
     def send_all(self, worker: int) -> None:
-        """Open all its listeners in a worker that has just started."""
+        """Open all listeners of a worker that has just started."""
         for listener in self._open.values():
             if listener.is_serving:
                 self._send_opening(worker, listener, worker, listener.number)
@@ -163,7 +166,7 @@ class Listeners:
                 self._send_opening(missing, listener, substitute, number)
 
     def end_substitute(self, worker: int) -> None:
-        """End the substitution for a worker that has opened its listeners. Idempotent."""
+        """End the substitution for a worker that has opened its own listeners. Idempotent."""
         substitute = self._substitutes.end(worker)
         if substitute is None:
             return
@@ -173,7 +176,7 @@ class Listeners:
                 self._send_closing(listener, substitute, number)
 
     def closed_by(self, worker: int, number: int) -> None:
-        """Note that a worker has closed its copy of a listener's socket."""
+        """Record that a worker has closed its copy of a listener's socket."""
         number = self._substitutes.listener(number)
         listener = self._open.get(number) or self._leaving.get(number)
         if listener is not None and worker in listener.closing:
@@ -182,7 +185,7 @@ class Listeners:
             self._release(listener)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker no longer holds sockets."""
+        """Record that a worker no longer holds sockets."""
         self._substitutes.worker_ended(worker)
         for listener in (*self._open.values(), *self._leaving.values()):
             if owed := listener.closing[worker]:
@@ -190,7 +193,7 @@ class Listeners:
                 self._release(listener)
 
     def _open_first(self, key: Hashable, group: Group, wanted: Wanted) -> bool:
-        """Open a listener at the first address that can be bound; return False without addresses.
+        """Open a listener on the first address that can be bound; return False without addresses.
 
         Raises ListenError if the last address can't be bound, no descriptor is left, or this
         machine lacks the IP address.
@@ -265,7 +268,7 @@ class Listeners:
     def _inherit(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> Sequence[socket.socket | None]:
-        """Return an earlier run's sockets at an address: its workers' or recovered sockets."""
+        """Return an earlier run's sockets on an address: its workers' sockets or recovered ones."""
         handed_over = self._previous_workers.take(protocol, at) if self._previous_workers else ()
         return handed_over or self.recovered.take(protocol, at, serving)
 
@@ -282,7 +285,7 @@ class Listeners:
         all_workers, have = range(len(self._counts)), sum(self._counts)
         chosen: Sequence[int] = ()
         if old is not None:
-            # Other listeners may have taken its room since it was closed; it can be opened with
+            # Other listeners may have taken its place since it was closed; it can be opened with
             # fewer sockets once workers have closed their copies.
             if have + len(old.workers) <= max(self._limit // 2, self._limit - RESERVE):
                 chosen = old.workers
@@ -311,7 +314,7 @@ class Listeners:
             self._by_group[listener.group] = left
 
     def _serve(self, listener: Listener) -> None:
-        """Apply its group's serving to a listener.
+        """Apply the ``Serving`` of a listener's group to the listener.
 
         If that fails, the listener refuses, and ListenError is raised.
         """
@@ -350,7 +353,7 @@ class Listeners:
             self._release(listener)
 
     def _open_in_workers(self, listener: Listener) -> None:
-        """Send each serving worker its socket of a listener.
+        """Send each serving worker its socket of the listener.
 
         Raises ListenError if the worker is in the caller's loop, and its epoll is full.
         """
@@ -384,7 +387,7 @@ class Listeners:
     def _release(self, listener: Listener) -> None:
         """Close the sockets of a refusing UDP port once no worker holds a copy.
 
-        Until then they stay open here, in case the port serves again.
+        Until then the sockets stay open here, in case the port serves again.
         """
         if listener.closing:
             return

@@ -47,7 +47,7 @@ def current_levels() -> dict[str, int]:
 
 
 def take_levels(levels: Mapping[str, int], handler: logging.Handler) -> None:
-    """Log at these levels, through this handler alone."""
+    """Log at these levels, through only this handler."""
     root = logging.getLogger()
     root.handlers[:] = [handler]
     for name, level in levels.items():

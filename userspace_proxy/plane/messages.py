@@ -5,11 +5,13 @@
     worker  ──▶ control  Running, Counted, Observed, Called, ListenerClosed, Ejected, Returned,
                          WaitBegan, Logged, Drained
 
-    worker  ──▶ next control process   Prove, HandOverRefused, HandedOver, Pins, PinsSent
+    worker  ──▶ next control process   Prove, HandOverRefused, HandedOver, AffinityEntries,
+                                       AffinityEntriesSent
 
 Rule 1: a change contains only the changed fields, not the whole state.
 Rule 2: between processes messages are JSON, validated against these types: a worker handles
-untrusted bytes, so its messages aren't trusted. A worker in the caller's loop gets the values.
+untrusted bytes, so its messages aren't trusted. A worker in the caller's loop gets the values
+themselves.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ from ..model.serving import Serving
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-"""Bounded to integers that every JSON parser can represent: workers aren't trusted."""
+"""Limited to integers that every JSON parser can represent: workers aren't trusted."""
 
 REPORT_S = 5.0
-"""Workers report this often, so a dying worker loses counters of at most this time."""
+"""Workers report this often, so a worker that dies loses at most the counts of this time."""
 MAX_GROUP_BYTES = 2_621_440
 """The largest message that opens a group; a larger group isn't served.
 
@@ -49,7 +51,7 @@ times as much, which fits into a channel's frame (``channel.MAX_FRAME_BYTES``).
 """
 
 OBSERVED_MAX = 128
-"""The number of connections that a worker keeps between two Observe messages, a quarter of a second
+"""How many connections a worker keeps between two Observe messages, which are a quarter of a second
 apart: more than a person can read, for less than 1 % of a core."""
 
 _BOUNDS = len(TIMES_BOUNDS_S)
@@ -68,7 +70,7 @@ class Start(_Message):
     """The first message to a worker process, except Beat.
 
     It comes with the socket on which the worker waits for the next control process after this one
-    has ended, and with a proof of that socket's origin; without a socket the worker ends then.
+    has exited, and with a proof of that socket's origin; without a socket the worker exits then.
     """
 
     worker: int
@@ -81,7 +83,7 @@ class Start(_Message):
 
 
 class Beat(_Message):
-    """Begin to beat, to show the watchdog that the loop iterates; comes with an eventfd."""
+    """Start heartbeats, which show the watchdog that the loop iterates; comes with an eventfd."""
 
 
 class Preserve(_Message):
@@ -113,11 +115,12 @@ class ChangeGroup(_Message):
 
 
 class AffinityEntries(_Message):
-    """Affinity entries of a Service port: from a worker that hands over, and to its replacement."""
+    """Affinity entries of a Service port, from a worker that hands over, for its replacement."""
 
     label: str
     entries: list[AffinityEntry]
-    """Some of the entries, last used first; later messages contain entries used earlier."""
+    """Some of the entries, most recently used first; later messages contain entries that were used
+    earlier."""
 
 
 class Prefer(_Message):
@@ -156,7 +159,7 @@ class CloseListener(_Message):
 
 
 class Ejected(_Message):
-    """Dials to an endpoint failed: in the sending worker, or if sent to a worker, in another."""
+    """Dials to an endpoint failed in the sending worker, or if sent to a worker, in another."""
 
     group: int
     endpoint: SocketAddress
@@ -164,7 +167,7 @@ class Ejected(_Message):
 
 
 class Returned(_Message):
-    """An ejected endpoint has answered the sender, or if sent to a worker, another worker."""
+    """An ejected endpoint has answered the sender, or if it is sent to a worker, another one."""
 
     group: int
     endpoint: SocketAddress
@@ -179,8 +182,8 @@ class WaitBegan(_Message):
 class Report(_Message):
     """Answer with the counts since the last report.
 
-    One answer is for all reports requested before it was begun: a worker that was behind doesn't
-    make one for each.
+    One answer is for all reports that were requested before it was begun: a worker that lags
+    doesn't make one for each.
     """
 
     number: int
@@ -189,7 +192,7 @@ class Report(_Message):
 class Observe(_Message):
     """Answer with the observations since the last such message, and apply new filters.
 
-    Without filters observation ends.
+    Without filters, observation stops.
     """
 
     filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=FILTERS_MAX)]
@@ -203,7 +206,7 @@ class Keep(_Message):
 
 
 class HandOver(_Message):
-    """Send copies of all sockets, and go on serving; if a proof is required, after Proved."""
+    """Send copies of all sockets, and continue to serve; if a proof is required, after Proved."""
 
 
 class Proved(_Message):
@@ -242,13 +245,13 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     iterations: list[Count] = []
     """Loop iterations since the start by duration: see :data:`ITERATION_BOUNDS_S`."""
     iterations_s: float = 0.0
-    """Sum of their durations."""
+    """The sum of their durations in seconds."""
     memory_bytes: Count = 0
-    """Bytes used of the nearest limit; 0 without a limit."""
+    """How much of the nearest memory limit is used, in bytes; 0 without a limit."""
     memory_limit_bytes: Count = 0
     is_short_of_memory: bool = False
     was_short_of_memory: bool = False
-    """Memory is short, or was within the last seconds."""
+    """Whether memory is short, or was in the last seconds."""
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -258,20 +261,20 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     figures: Annotated[tuple[Count, ...], _as_many_as(EndpointCounters)]
     """Figures in the order of :class:`EndpointCounters`."""
     dials: StreakPart | None = None
-    """The differences of failed dials; None without news."""
+    """The differences of failed dials; None if there are none."""
     ends: StreakPart | None = None
     denials: StreakPart | None = None
     cuts: StreakPart | None = None
     exclusions: StreakPart | None = None
 
     def streaks(self) -> dict[str, StreakPart]:
-        """Return changed streaks of failures, by their names among ``STREAKS``."""
+        """Return the changed streaks of failures, by their names among ``STREAKS``."""
         parts = {name: getattr(self, name) for name in STREAKS}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """New :class:`Durations`; the last count is of durations beyond all bounds."""
+    """New :class:`Durations`; the last count is of those beyond all bounds."""
 
     counts: Annotated[list[Count], msgspec.Meta(min_length=_BOUNDS + 1, max_length=_BOUNDS + 1)]
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
@@ -292,12 +295,12 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """The group's own figures, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
-    """All currently ejected endpoints, each with the seconds until its next probe."""
+    """All endpoints that are ejected now, each with the seconds until its next probe."""
     connect_times: DurationReport | None = None
-    """The differences of connect times; None without news."""
+    """The differences of connect times; None if there are none."""
     first_byte_times: DurationReport | None = None
     waiting: WaitingReport | None = None
-    """None if no client waits."""
+    """The clients that wait; None if none do."""
     client_mistakes: dict[ClientMistake, StreakPart] = {}
     """The changed streaks of clients that were rejected because of their requests."""
 
@@ -306,7 +309,7 @@ class Counted(_Message):
     """The answer to a :class:`Report`, or one part of it."""
 
     number: int
-    """The report's number, which also answers earlier reports; 0: more parts follow."""
+    """The report's number, which also answers earlier reports; 0 if more parts follow."""
     groups: list[GroupReport]
     status: Status
 
@@ -324,7 +327,7 @@ class Called(_Message):
 
     calls: Annotated[list[Calls], msgspec.Meta(max_length=CALLS_MAX)]
     left_out: Count
-    """Calls that didn't fit into the worker's table."""
+    """How many calls didn't fit into the worker's table."""
 
 
 class ListenerClosed(_Message):
@@ -334,7 +337,7 @@ class ListenerClosed(_Message):
 
 
 class Prove(_Message):
-    """Prove CAP_NET_ADMIN first, with the attached socket (``kernel.net_admin_proof``)."""
+    """A request to prove CAP_NET_ADMIN with the attached socket (``kernel.net_admin_proof``)."""
 
 
 class HandOverRefused(_Message):
@@ -348,21 +351,22 @@ class NodeHandedOver(_Message):
 
 
 class HandedOver(_Message):
-    """Copies of some of a worker's sockets; kept sockets come last, in this order."""
+    """Copies of some of a worker's sockets; kept sockets come last, in the order of ``kept``."""
 
     worker: int
-    """The index of the sockets' worker: the sender, or a worker for which it substitutes."""
+    """The index of the worker whose sockets these are: the sender, or one for which it
+    substitutes."""
     kept: list[str]
     is_last: bool
-    """Whether no such message follows."""
+    """Whether this is the last such message."""
 
 
 class AffinityEntriesSent(_Message):
-    """No more affinity entries follow, nor any other message."""
+    """No more affinity entries follow, nor any other messages."""
 
 
 class Logged(_Message):
-    """A line for the control process to log."""
+    """A line that the control process should log."""
 
     logger: str
     level: int
@@ -373,7 +377,7 @@ class Logged(_Message):
 
 
 class Drained(_Message):
-    """No connection is left; a worker process exits."""
+    """No connection is left; a worker process exits now."""
 
     reset: Count
     """The number of connections that had to be reset."""

@@ -6,11 +6,11 @@
 
 Rule 1: without watchers, workers aren't asked, and only names of this node's pods are kept: workers
 report calls anyway, and nearly all their clients are such pods.
-Rule 2: a client's name is the pod that Kubernetes' controller lists for its address, with the pod's
-node. The name of a pod that only other slices list is marked. An address of a node, or of several
-pods, has no name: pods in the node's network share it.
+Rule 2: a client's name is the pod that Kubernetes' controller lists for the client's address, with
+the pod's node. If only other slices list the pod, its name is marked. An address of a node, or of
+several pods, has no name: pods in the node's network share it.
 Rule 3: slices of another namespace can't remove or replace a pod's name: among a controller's
-slices, the first namespace that listed the address counts; in the first snapshot, the older
+slices, the first namespace that listed the address counts; in the first snapshot, that of the older
 Service.
 """
 
@@ -71,12 +71,12 @@ class Observation:
         self._observing = observing
         self._latest = latest
         self._pods: PodNames | None = None
-        """The cluster's pods, while watchers exist."""
+        """The cluster's pods, while there are watchers."""
         self._own_pods = PodNames(node)
         plane.on_observed = self._take
 
     async def run(self) -> None:
-        """Ask workers while something watches, until cancelled."""
+        """Request observations while something watches, until cancelled."""
         while True:
             await self._observing.is_on.wait()
             await self._find_pods()
@@ -94,7 +94,7 @@ class Observation:
             self._pods = pods
 
     async def ask(self) -> None:
-        """Send the present filters to workers; returns when their observations have arrived."""
+        """Send the present filters to workers; return when their observations have arrived."""
         await self._find_pods()
         self._plane.observe(self._observing.filters())
         await self._plane.refresh()

@@ -1,12 +1,12 @@
-"""Ends a worker process at once when it runs out of memory, before the control process does.
+"""Makes a worker process exit when it runs out of memory, before the control process does.
 
-A callback that failed half-way leaves a connection or an event unhandled: the process would spin
-on it and log a traceback each time. Its replacement serves a tenth of a second later.
+A callback that fails half-way leaves a connection or an event unhandled: the process would spin on
+it, and log a traceback each time. The worker's replacement serves a tenth of a second later.
 
 Rule 1: the exit needs no memory: no log line, no cleanup. The control process logs the exit
 status, and the kernel resets the connections.
-Rule 2: every callback of the process is covered: the event loop reports callbacks' exceptions to
-its exception handler, and Python reports uncatchable ones to its unraisable hook.
+Rule 2: every callback of the process is covered: the event loop reports exceptions in callbacks to
+its exception handler, and Python reports those that can't be raised to its unraisable hook.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _MOST_SCORE = 1000
 
 
 def exit_on_memory_error(loop: asyncio.AbstractEventLoop) -> None:
-    """End this process when a callback of the loop raises MemoryError; log other exceptions."""
+    """Exit when a callback of the loop raises MemoryError; log other exceptions."""
     loop.set_exception_handler(_on_exception)
     sys.unraisablehook = _on_unraisable
 
 
 def be_killed_first(proc: Path = Path("/proc/self")) -> None:
-    """Make the kernel kill this process rather than its parent at a cgroup's memory limit.
+    """Make the kernel kill this process instead of its parent at a cgroup's memory limit.
 
-    Does nothing without such a limit: when the whole node is out of memory, another program is the
+    Does nothing without such a limit: if the whole node is out of memory, another program is the
     cause. Call it with the parent's privileges: only root may write root's files in /proc. Source:
     proc_pid_oom_score_adj(5); raising the score takes no capability.
     """

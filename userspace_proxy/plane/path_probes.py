@@ -2,7 +2,7 @@
 
     schedule ──due──▶ connect ──answered, refused, unreachable, 1 s of silence──▶ note, next time
 
-Rule 1: there is no task per endpoint: one timer begins probes, one epoll reports their ends.
+Rule 1: there is no task per endpoint: one timer begins probes, and one epoll reports their results.
 Rule 2: the listening program never notices a probe: servers log, count and block clients that
 connect and send nothing.
 Rule 3: a shortage of this process or node proves nothing about an endpoint.
@@ -22,11 +22,11 @@ from ..model.failures import SHORTAGES
 from .probe_schedule import ProbeSchedule
 
 Note = Callable[[SocketAddress, DialFailure | None], None]
-"""Takes an endpoint and the failure of its probe; None: it answered."""
+"""Takes an endpoint and the failure of its probe; None if the endpoint answered."""
 
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512
-"""The maximum number of probes in progress. A namespace may have at most as many as are left for
+"""The maximum number of probes in progress. A namespace may use at most as many as it leaves to
 others, so a single namespace has 256."""
 
 
@@ -52,7 +52,7 @@ class PathProbes:
         self._timer_at = math.inf
         """When the timer fires, in seconds of the reactor's clock."""
         self._is_soon = False
-        """The timer fires in the next iteration of the loop."""
+        """Whether the timer fires in the next iteration of the loop."""
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
         """Begin to probe a Service's endpoint; undo each call by one of :meth:`discard`."""
@@ -64,7 +64,7 @@ class PathProbes:
         self._begin_soon()
 
     def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Stop probing an endpoint for a Service; after the last call ``note`` isn't called."""
+        """Stop probing an endpoint for a Service; after the last call, ``note`` isn't called."""
         self.schedule.discard(endpoint, service)
         if endpoint not in self.schedule:
             self._dials.stop(endpoint)

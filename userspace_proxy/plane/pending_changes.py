@@ -7,10 +7,10 @@
 
 Rule 1: a change of a group is merged into the waiting one, unless one of the group's listeners has
 been closed or moved to another group since. The group may lose its endpoints next, and a worker
-without an endpoint mustn't accept. A group that receives a listener may change earlier: the later
-state is also correct for it.
+without an endpoint mustn't accept. A group that receives a listener may be changed earlier: the
+later state is also correct for the listener.
 Rule 2: at most two changes of each group wait, however many of its listeners close. All changes
-after one that rule 1 keeps are merged; that group's clients may then be refused a moment early.
+after one that rule 1 keeps are merged; the group's clients may then be refused a moment too early.
 Rule 3: a group's messages don't affect the merging of other groups: workers don't depend on the
 order of changes of different groups.
 """
@@ -31,12 +31,12 @@ class Merging:
         self._waiting: dict[int, GroupUpdate] = {}
         """The change of each group that may still be updated."""
         self._kept: dict[int, GroupUpdate] = {}
-        """An earlier change of each group that must not be merged."""
+        """An earlier change of each group, which must not be merged."""
         self._group_of: dict[int, int] = {}
-        """The group of each listener in the process."""
+        """The group of each listener of the process."""
 
     def add(self, update: GroupUpdate) -> Callable[[], ToWorker] | None:
-        """Return a function that makes the message on its turn; None if it was merged."""
+        """Return a function that makes the message when it is sent; None if merged."""
         if (waiting := self._waiting.get(update.group)) is not None:
             waiting.new = update.new
             return None
@@ -51,7 +51,7 @@ class Merging:
         return take
 
     def note(self, message: ToWorker) -> None:
-        """Note which group a listener joins or leaves; call it before sending the message."""
+        """Record which group a listener joins or leaves; call it before sending the message."""
         if isinstance(message, OpenListener):
             self._group_of[message.listener] = message.group
         elif isinstance(message, MoveListener | CloseListener):

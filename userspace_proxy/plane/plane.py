@@ -62,12 +62,12 @@ if TYPE_CHECKING:
 _REFRESH_S = 1.0
 # The interval between two checks for open connections.
 _LOOK_S = 0.1
-# How long a worker may take to report that it has drained, beyond the time allowed for the drain.
+# How long a worker may take to report that it has drained, beyond the time for the drain itself.
 _DRAINED_S = 2.0
 # How long workers may take to reset their connections once their channel is closed: some
 # milliseconds, or as long as a start.
 _CLOSE_S = 1.0
-# The number of listeners that the caller's loop may always have, regardless of the limit.
+# How many listeners the caller's loop may always have, whatever the limit is.
 _FEW_LISTENERS = 32
 
 
@@ -76,18 +76,18 @@ OnEjection = Callable[[Group, "SocketAddress", bool], None]
 OnWaits = Callable[[Group], None]
 """Called when the first client of a worker begins to wait for an endpoint."""
 OnObserved = Callable[[Observed | Called], None]
-"""Called with a worker's observations, and with the calls of its clients."""
+"""Called with a worker's observations, or with the calls of its clients."""
 
 
 class Plane:
     """The listeners, Service ports and workers of one proxy.
 
     Without a number of worker processes the caller's loop carries the traffic. The tuning applies
-    to each worker, but pipes and ephemeral ports are divided among workers. With ``keeps_net_raw``
-    worker processes keep the capability for dialling from client addresses. With a label, workers
-    continue to serve after this process has died, and the next proxy with this label finds them.
+    to each worker, but pipes and ephemeral ports are divided among workers. With ``keeps_net_raw``,
+    worker processes keep the capability to dial from client addresses. With a label, workers
+    continue to serve if this process dies, and the next proxy with this label finds them.
     ``previous_workers`` are workers of the previous control process; the caller drains them. A
-    dialer replaces TCP's ``connect``, in the caller's loop only.
+    dialer replaces ``connect`` for TCP, in the caller's loop only.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Plane:
     def start(self) -> None:
         """Start the worker processes; the caller's own loop needs no start.
 
-        Returns before the processes run; listeners opened meanwhile accept later.
+        Returns before the processes run; listeners opened before they run accept later.
         """
         if self._local is None:
             for worker in self._workers:
@@ -152,12 +152,12 @@ class Plane:
             self._timer = self._loop.call_later(LOOK_S, self._watch)
 
     def open_group(self, key: PortKey) -> Group:
-        """Return a group for a Service port; :meth:`serve` announces it to workers."""
+        """Return a group for a Service port; :meth:`serve` announces the group to workers."""
         self._numbers += 1
         return Group(self._numbers, key)
 
     def serve(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Apply a serving to a Service port, with the wanted listeners by the caller's keys.
+        """Apply a ``Serving`` to a Service port, with the wanted listeners by the caller's keys.
 
         Listeners serve, refuse or drop at once; open listeners stay open. Keys are unique in the
         plane: reusing another group's key takes over its listener without effect on clients, unless
@@ -176,7 +176,7 @@ class Plane:
             group.change(serving, self._clock())
             self._update_all(group.opening())
             if self._previous_workers is not None:
-                # Send them to all workers first: a client may reach another worker now.
+                # Send the changes to all workers first: a client may reach another worker now.
                 for entries in self._previous_workers.take_entries(group.label):
                     self._send_all(entries)
         elif (change := group.change(serving, self._clock())) is not None:
@@ -190,7 +190,7 @@ class Plane:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Let clients queue at addresses of an earlier run, whose listeners aren't known yet.
+        """Let clients queue on addresses of an earlier run, whose listeners aren't known yet.
 
         A listener that :meth:`serve` opens there serves the waiting clients; call
         :meth:`close_recovered` once all are open, and no client is steered to other addresses.
@@ -202,11 +202,11 @@ class Plane:
 
     @property
     def has_recovered(self) -> bool:
-        """Whether clients wait, or may wait, at addresses without a known listener."""
+        """Whether clients wait, or may wait, on addresses without a known listener."""
         return bool(self._listeners.recovered)
 
     def close_recovered(self) -> None:
-        """Refuse clients at addresses without a listener, and reset waiting ones. Idempotent."""
+        """Refuse clients of addresses without a listener, and reset waiting ones. Idempotent."""
         self._listeners.recovered.close()
 
     def prefer(self, group: Group, endpoint: SocketAddress) -> None:
@@ -229,7 +229,7 @@ class Plane:
         return closed
 
     def preserve(self, networks: Networks | None) -> None:
-        """Show endpoints client addresses where replies return through this node.
+        """Make endpoints see client addresses where replies return through this node.
 
         Without networks, endpoints see this node's address.
         """
@@ -243,7 +243,7 @@ class Plane:
         """Store a copy of a socket in worker processes for the next control process.
 
         That process finds it in ``PreviousWorkers.kept``. A worker in the caller's loop keeps none:
-        it ends with this process.
+        it doesn't outlive this process.
         """
         if self._local is not None:
             return
@@ -253,17 +253,17 @@ class Plane:
     def observe(self, filters: Sequence[ConnectionFilter]) -> None:
         """Request workers' observations, and apply new filters.
 
-        :attr:`on_observed` gets the observations. Without filters observation ends.
+        :attr:`on_observed` gets the observations. Without filters, observation stops.
         """
         self._send_all(Observe(list(filters)))
 
     def settle(self) -> None:
-        """Update the counters as far as possible without waiting."""
+        """Update the counters as far as this is possible without waiting."""
         if self._local is not None:
             self._workers[0].ask()
 
     async def refresh(self) -> None:
-        """Update all counters; call before reading them."""
+        """Update all counters; call it before reading them."""
         asked = [worker.ask() for worker in self._workers if worker.is_running]
         owed = [waiting for waiting in asked if not waiting.done()]
         if owed:
@@ -339,12 +339,12 @@ class Plane:
         return sum(reset.result() for reset in done)
 
     def hang_up(self) -> None:
-        """Make the worker processes end by themselves, at once."""
+        """Make the worker processes exit immediately."""
         for worker in self._workers:
             worker.hang_up()
 
     def close(self) -> None:
-        """Close every socket at once; open connections are reset. Idempotent."""
+        """Close every socket immediately; open connections are reset. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
         self.hang_up()
@@ -396,7 +396,7 @@ class Plane:
         self._listeners.send_all(worker)
 
     def worker_runs(self, worker: int) -> None:
-        """Note that a process runs; it hasn't opened its listeners yet."""
+        """Record that a worker process runs; it hasn't opened its listeners yet."""
         self._workers[worker].ask()
         self._find_substitutes()
 

@@ -1,4 +1,4 @@
-"""Drops the privileges of a worker: it only relays, and gets its listening sockets sent.
+"""Drops the privileges of a worker, which only relays and receives its listening sockets.
 
     root, WORKER_ID mapped                                      ▶ WORKER_ID, no capability
     root of a user namespace without it, or without CAP_SETUID  ▶ the same user, no capability
@@ -19,8 +19,8 @@ import struct
 from pathlib import Path
 
 WORKER_ID = 65521
-"""The user and group of workers only: other processes of user nobody (65534) could signal and trace
-workers, and use up their pipes.
+"""The user and group of workers only: other processes of user nobody (65534) could send signals to
+workers and trace them, and use up their pipes.
 
 Neither distributions nor systemd assign 65520 to 65533 (source: systemd.io/UIDS-GIDS, and Debian
 Policy 9.2.2), and images run as 65532 at most. It is below 65536, so user namespaces of the usual
@@ -40,7 +40,7 @@ def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
     """Become WORKER_ID if the kernel permits, and drop all capabilities. Idempotent.
 
     ``keeps_net_raw`` keeps CAP_NET_RAW, if this process has it. Raises OSError if the kernel
-    refuses: no worker is better than one with privileges.
+    refuses: having no worker is better than one with privileges.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = 1 << CAP_NET_RAW & _permitted() if keeps_net_raw else 0

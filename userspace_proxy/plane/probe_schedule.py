@@ -6,10 +6,10 @@
 
 Rule 1: the budget bounds the probes that begin per second, whatever the number of endpoints.
 Rule 2: namespaces take turns, as do the Services of a namespace, and their endpoints. So endpoints
-wait only if their namespace, or their Service in it, has more than its share. An endpoint that
+wait only if their namespace, or their Service within it, uses more than its share. An endpoint that
 several Services share takes the first available turn.
-Rule 3: a namespace has at most as many probes in progress as others may still begin, and a Service
-as many as the other Services of its namespace may.
+Rule 3: a namespace may have at most as many probes in progress as it leaves to other namespaces,
+and a Service as many as it leaves to other Services of its namespace.
 Rule 4: this module reads no clock and draws no random numbers: both are passed in.
 """
 
@@ -25,18 +25,18 @@ from ..pacing import backoff_s
 from ..shares import remove_from
 
 EVERY_S = 1.5
-"""Seconds between two probes of an endpoint, on average."""
+"""The average interval of an endpoint's probes, in seconds."""
 SILENT_S = 30.0
-"""The longest average interval for a failing endpoint; each failure in a row doubles it.
-5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed within
-40 s, while the Service is served by the proxy."""
+"""The longest average interval for a failing endpoint; each consecutive failure doubles the
+interval. 5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed
+within 40 s, while the Service is served by the proxy."""
 PER_SECOND = 2_000
 """The maximum number of probes that begin in a second; one takes some 60 µs of a core."""
-# Intervals as parts of the average: 2/3 to 4/3, drawn so that nodes don't probe in step.
+# Intervals as multiples of the average: 2/3 to 4/3, drawn so that nodes don't probe in step.
 _LEAST, _SPREAD = 2 / 3, 2 / 3
-# The time within which due probes begin together, so that a timer serves several.
+# Due probes within this time begin together, so that one timer serves several.
 GAP_S = 0.01
-# The part of a second's budget that may begin at once after a pause.
+# The part of a second's budget that may begin at the same time after a pause.
 _BURST_S = 0.05
 
 
@@ -50,15 +50,15 @@ class _Probed:
     failures: int = 0
     """Failed probes in a row."""
     services: Counter[ServiceKey] = field(default_factory=Counter)
-    """The Services with this endpoint, and the number of their ports with it."""
+    """The Services with this endpoint, each with the number of its ports that have the endpoint."""
     at: float | None = None
     """When the next probe is due; None while it waits for a turn, or a probe is in progress."""
     turn_of: ServiceKey | None = None
-    """The Service whose turn the current probe took."""
+    """The Service whose turn is used for the current probe."""
     began_at: float | None = None
     """When the last probe began."""
     measured_s: float = 0.0
-    """Seconds between the last two probes; 0: there weren't two, or the last one failed."""
+    """Seconds between the last two probes; 0 if there weren't two, or the last one failed."""
 
 
 class ProbeSchedule:
@@ -84,13 +84,13 @@ class ProbeSchedule:
         self._heap: list[tuple[float, SocketAddress]] = []
         """Endpoints that aren't due yet; may contain outdated times."""
         self._queues: OrderedDict[str, OrderedDict[ServiceKey, _Queue]] = OrderedDict()
-        """Endpoints waiting for a turn, by namespace, in the queues of all their Services; no
+        """Endpoints that wait for a turn, by namespace, in the queues of all their Services; no
         queue is empty."""
         self._under_way: Counter[ServiceKey | str] = Counter()
         """The number of probes in progress per Service, and per namespace."""
         self._burst = max(1.0, per_second * _BURST_S)
         self._left = self._burst
-        """Probes that may begin now."""
+        """How many probes may begin now."""
         self._then = 0.0
         self._measured = 0
         self._measured_s = 0.0
@@ -104,11 +104,11 @@ class ProbeSchedule:
 
     @property
     def interval_s(self) -> float:
-        """Average seconds between the last two probes of an answering endpoint; 0: unknown."""
+        """Average seconds between the last two probes of an answering endpoint; 0 if unknown."""
         return self._measured_s / self._measured if self._measured else 0.0
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Begin to probe an endpoint of a Service, for the first time at once.
+        """Begin to probe an endpoint of a Service; the first probe is due immediately.
 
         Call once per port of the Service; undo each call by one of :meth:`discard`.
         """
@@ -179,13 +179,13 @@ class ProbeSchedule:
         heapq.heappush(self._heap, (known.at, endpoint))
 
     def next_at(self, now: float) -> float | None:
-        """Return when to call :meth:`take` again; None: no endpoint waits for a probe."""
+        """Return when to call :meth:`take` again; None if no endpoint waits for a probe."""
         if self._queues:
             return now + GAP_S
         return max(self._heap[0][0], now + GAP_S) if self._heap else None
 
     def _next_service(self, namespace: str, room: int) -> ServiceKey | None:
-        """Return the namespace's Service whose turn it is; None: all have used up their shares."""
+        """Return the namespace's Service whose turn it is; None if all have used their shares."""
         left = room - self._under_way[namespace]
         services = self._queues[namespace]
         for _ in range(len(services) if left > 0 else 0):
@@ -228,7 +228,7 @@ class ProbeSchedule:
                 del self._queues[service.namespace]
 
     def _release(self, known: _Probed) -> None:
-        """Note that an endpoint's probe is no longer in progress."""
+        """Record that the probe of an endpoint is no longer in progress."""
         if known.turn_of is not None:
             for whose in (known.turn_of, known.turn_of.namespace):
                 self._under_way[whose] -= 1

@@ -4,12 +4,12 @@
                                                          └────────Observed──▶
 
 Rule 1: records are sent only on request, so a worker never waits for a reader, and no queue grows
-for a reader that doesn't ask: an excess record is counted, before its fields are collected, for
-each filter that may match it.
+for a reader that doesn't ask: if there are too many records, a record is only counted for each
+filter that may match it, before its fields are collected.
 Rule 2: a filter may fill the ring. Once it is full, the newest record of the filter with the most
 records gives way to a record of a filter with at least two fewer; a record that several filters
 match counts for the filter with the fewest. So filters without records reserve no room, and a
-filter that matches everything displaces no records of others.
+filter that matches everything doesn't displace the records of other filters.
 Rule 3: the ring exists only while it is requested; without it a connection costs one attribute
 test.
 """
@@ -40,7 +40,7 @@ _DROPS = {
     ): "packets that source ranges or traffic policy Local don't admit",
     GroupCounters.names.index("dropped_datagrams"): "datagrams (mostly because a buffer was full)",
 }
-"""Figures without client addresses, by their places in a report."""
+"""Figures for which client addresses aren't known, by their positions in a report."""
 
 
 class Logging(Protocol):
@@ -78,12 +78,12 @@ class RecordRing(Watch):
         self._counted: list[list[int]] = []
         """For each filter, the numbers of the records that count for it, the oldest first."""
         self._left_out: list[int] = []
-        """The number of possibly matching records that didn't fit, per filter."""
+        """For each filter, how many records that may match it didn't fit."""
         self._limit = 0
-        """A filter has room while fewer records than this count for it."""
+        """A filter has room if fewer records than this count for it."""
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
-        """Observe connections that match any of these filters from now on; none: nothing.
+        """Observe connections that match any of these filters from now on; no filters stop this.
 
         Returns the observations since the last call.
         """
@@ -132,7 +132,7 @@ class RecordRing(Watch):
             self._limit = max(map(len, self._counted)) - 1
 
     def leave_out(self, prefixes: Collection[str], count: int) -> None:
-        """Count left-out connections of a Service port without further details."""
+        """Count connections of a Service port that were left out, without further details."""
         for place, one in enumerate(self._filters):
             if one.takes_service(prefixes):
                 self._left_out[place] += count
@@ -142,7 +142,7 @@ class RecordRing(Watch):
             self._left_out[place] += 1
 
     def note_drops(self, key: PortKey, report: GroupReport) -> None:
-        """Note the drops at a Service port since its last report."""
+        """Record the drops on a Service port since its last report."""
         for place, what in _DROPS.items():
             if (count := report.figures[place]) > 0 and self.has_room(key.name.prefixes, ""):
                 one = ConnectionFacts(

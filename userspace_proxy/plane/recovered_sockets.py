@@ -1,11 +1,11 @@
-"""Sockets at ports that rules of an earlier run steer to, before their Services are known.
+"""Sockets on ports that rules of an earlier run steer to, before their Services are known.
 
     crash ─▶ rules steer to closed ports: refused ─▶ open ─▶ clients queue ─▶ take ─▶ served
                                                        └─ not taken: close ─▶ refused
 
 Rule 1: nothing is accepted or received from them before they are taken.
 Rule 2: the kernel completes handshakes of any client, so a listener that admits or serves only some
-clients doesn't take over the queue: waiting clients are reset.
+clients doesn't take over the queue, and waiting clients are reset.
 Rule 3: a port of another program is left out; it is reported once a listener wants it.
 
 Source: docs/adr/0076.
@@ -50,9 +50,9 @@ class RecoveredSockets:
     def take(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> tuple[socket.socket, ...]:
-        """Return the socket at an address for a listener with this serving, or None.
+        """Return the socket on an address, in a tuple, for a listener with this ``Serving``.
 
-        The caller closes the socket.
+        Empty if there is none. The caller closes the socket.
         """
         sock = self._sockets.pop((protocol, at), None)
         if sock is None:

@@ -1,4 +1,4 @@
-"""Makes the kernel choose among sockets on one port by the client's address, or at random.
+"""Makes the kernel choose among the sockets on one port by the client's address, or at random.
 
 Source: socket(7), SO_ATTACH_REUSEPORT_CBPF: a classic BPF program sees the packet and returns the
     index of a socket in the group, in the order in which they started to listen (TCP) or were bound
@@ -36,7 +36,7 @@ def choose_by_chance(sock: socket.socket) -> None:
 
 
 def order_left(places: Iterable[int]) -> list[int]:
-    """Return the remaining sockets' former places in a group, in the group's present order.
+    """Return the former places of a group's remaining sockets, in the group's present order.
 
     If several sockets have left, their order matters: this assumes that lower places left first.
     """
@@ -49,7 +49,7 @@ def _program(version: int, count: int) -> list[bpf.Instruction]:
     first, *others = bpf.SOURCE_OFFSETS[version]
     code = [(bpf.LOAD_WORD, bpf.NETWORK_HEADER + first)]
     for offset in others:
-        # XOR of all words: any of them may differ between IPv6 addresses of one node.
+        # XOR of all words, as any of them may differ between the IPv6 addresses of one node.
         code += [(bpf.COPY_TO_X, 0), (bpf.LOAD_WORD, bpf.NETWORK_HEADER + offset), (bpf.XOR_X, 0)]
     code += [(bpf.MODULO, count), (bpf.RETURN_ACCUMULATOR, 0)]
     return [(operation, 0, 0, operand) for operation, operand in code]

@@ -1,4 +1,4 @@
-"""Chooses the substitute that serves the clients of a missing worker meanwhile.
+"""Chooses the substitute that serves the clients of a missing worker until its replacement runs.
 
     worker 0 dies ──▶ begin(0): worker 1 gets worker 0's sockets, too
     its replacement has opened them ──▶ end(0): worker 1 closes its copies
@@ -28,8 +28,8 @@ class Substitutes:
     def begin(self, missing: int, running: Sequence[int]) -> int | None:
         """Choose a running worker as the substitute of a missing one, and return it.
 
-        Returns None if there is one already, or if listeners would take more than half of each
-        worker's descriptors.
+        Returns None if it has a substitute already, or if listeners would take more than half of
+        each worker's descriptors.
         """
         if missing in self._by_missing or not running:
             return None
@@ -48,7 +48,7 @@ class Substitutes:
         return self._by_missing.pop(missing, None)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker can no longer be a substitute."""
+        """Record that a worker can no longer be a substitute."""
         kept = {m: substitute for m, substitute in self._by_missing.items() if substitute != worker}
         self._by_missing = kept
 
@@ -59,12 +59,12 @@ class Substitutes:
             yield self._by_missing[worker], self.number(worker, listener)
 
     def number(self, missing: int, listener: int) -> int:
-        """Return the number under which a substitute has a missing worker's listener."""
+        """Return the number under which a substitute holds a missing worker's listener."""
         return -(listener * len(self._counts) + missing)
 
     @staticmethod
     def missing(number: int, workers: int) -> int | None:
-        """Return the worker (of ``workers``) that a substituted listener belongs to, or None."""
+        """Return the worker (of ``workers``) to which a substituted listener belongs, or None."""
         return None if number >= 0 else -number % workers
 
     def listener(self, number: int) -> int:

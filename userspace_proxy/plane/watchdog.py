@@ -3,9 +3,9 @@
     worker ── a beat every BEAT_S ──▶ eventfd ◀── a check every LOOK_S ── control process
 
 Rule 1: a worker that doesn't beat is charged LOOK_S for each check that finds it asleep or stopped,
-but only its CPU time if it runs, or waits for a CPU or a disk: on a busy machine, or with a CPU
-limit, it is late but doesn't hang.
-Rule 2: checks count, not the time between them: while the control process is itself late or
+but only the CPU time that it used if it runs, or waits for a CPU or a disk: on a busy machine, or
+with a CPU limit, it is late but doesn't hang.
+Rule 2: checks are counted, not the time between them: while the control process itself is late or
 stopped, a worker isn't charged.
 """
 
@@ -15,27 +15,27 @@ import asyncio
 import os
 from pathlib import Path
 
-# The interval of heartbeats; with reports, an idle worker wakes less than twice a second.
+# The interval of heartbeats; with reports, an idle worker wakes up less than twice a second.
 BEAT_S = 0.6
 # The seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4
 # to 1.25 s. HAProxy's watchdog takes 2 s.
 LOOK_S = 0.25
-# The charge from which a worker is considered hung.
+# A worker with this charge is considered hung.
 HUNG_S = 1.0
-# The charge from which a starting worker is considered hung: it imports modules, perhaps from a
-# cold disk.
+# A starting worker with this charge is considered hung: it imports modules, perhaps from a cold
+# disk.
 HUNG_IN_START_S = 10.0
 
 # R: runs or waits for a CPU; D: waits for a disk, where killing has no effect (proc_pid_stat(5)).
 _WAITS_OR_RUNS = "RD"
-# The share of the time that is charged where the state is hidden (hidepid of proc(5)): waiting
-# can't be distinguished from hanging there.
+# The share of the time that is charged if the process state is hidden (hidepid of proc(5)): then
+# waiting can't be distinguished from hanging.
 _SHARE_WHEN_HIDDEN = 1 / 8
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Watchdog:
-    """Watches one worker process. It closes its eventfd; the worker has a copy."""
+    """Watches one worker process; owns its eventfd, of which the worker has a copy."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
@@ -46,7 +46,7 @@ class Watchdog:
         """Seconds charged since the last beat."""
 
     def fileno(self) -> int:
-        """Return the descriptor for the worker."""
+        """Return the descriptor to pass to the worker."""
         return self._beats
 
     def look(self, pid: int) -> float:
@@ -67,7 +67,7 @@ class Watchdog:
             self._beats = -1
 
     def _charge(self, pid: int) -> float:
-        """Return the charge of a check for a process that hasn't beaten."""
+        """Return what a check charges to a process that hasn't beaten."""
         try:
             # The process name before these fields may contain spaces and brackets.
             fields = (self._proc / f"{pid}/stat").read_text("latin-1").rpartition(")")[2].split()
@@ -79,7 +79,7 @@ class Watchdog:
 
 
 class Heart:
-    """Beats in a worker as long as its event loop iterates. It closes the eventfd."""
+    """Beats in a worker while its event loop iterates; owns the eventfd."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, beats: int) -> None:
         self._loop = loop

@@ -1,8 +1,8 @@
 """A worker: a data plane that carries out commands and reports its counts.
 
-Rule 1: a worker opens no port. It receives listening sockets, which are taken away before they
-refuse.
-Rule 2: a worker's findings about an endpoint from failed dials are sent to the other workers.
+Rule 1: a worker opens no port. It receives listening sockets, which it must close before they
+refuse clients.
+Rule 2: what a worker learns about an endpoint from failed dials is sent to the other workers.
 """
 
 from __future__ import annotations
@@ -49,22 +49,23 @@ from .messages import (
 from .record_ring import RecordRing
 from .substitutes import Substitutes
 
-# The maximum number of groups handled per iteration of the loop; this many take some tenths of a
+# The maximum number of groups that one iteration of the loop handles; they take some tenths of a
 # millisecond.
 _GROUPS_PER_ITERATION = 256
-# The number of endpoints in a message up to which another group begins. That group may report all
-# its 10,000 endpoints, and report them as ejected, too: at most 300 bytes each, which stays below
-# ``channel.MAX_FRAME_BYTES``. Both processes need, and keep, 3 KB per endpoint: 5,000 cost 10 MB.
+# Another group is added to a message while the message has fewer endpoints than this. That group
+# may report all its 10,000 endpoints, and report them as ejected, too: at most 300 bytes each,
+# which stays below ``channel.MAX_FRAME_BYTES``. Both processes need, and keep, 3 KB per endpoint:
+# 5,000 cost 10 MB.
 _ENDPOINTS_A_MESSAGE = 500
 # The maximum number of affinity entries in a message: about 60 bytes each; they take 2 ms.
 _ENTRIES_A_MESSAGE = 1000
-# How long a draining worker still relays replies of its UDP flows. It sends no more datagrams,
-# because the next worker shares its sockets.
+# How long a draining worker still relays replies to its UDP flows. It sends no more datagrams to
+# endpoints, because the next worker shares its sockets.
 _REPLIES_S = 2.0
 
 
 class _News:
-    """Sends a worker's findings about a group. Cost: each Service port has one."""
+    """Sends what a worker learns about a group. Cost: each Service port has one of these."""
 
     __slots__ = ("_number", "_send")
 
@@ -83,11 +84,11 @@ class _News:
 
 
 class Worker:
-    """One worker; it closes its data plane, and its round robin begins at its index.
+    """One worker; it owns its data plane, and its round robin begins at its index.
 
     In its own process a worker closes its sockets, and reports in slices, so that clients don't
-    wait; reports requested meanwhile are merged. In the caller's loop the caller closes the
-    sockets, and a report has been sent when the command returns.
+    wait; reports requested while one is being sent are merged. In the caller's loop the caller
+    closes the sockets, and a report is sent before the command returns.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class Worker:
         self._slices: Iterator[None] | None = None
         """The remaining slices of the current report."""
         self._asked = 0
-        """The last report requested meanwhile, which answers all requests; 0: none."""
+        """The last report requested while one is being sent, which answers all requests; 0 if none
+        was."""
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Preserve: lambda message: dataplane.preserve(
@@ -148,7 +150,7 @@ class Worker:
     def listening(self) -> list[tuple[int, list[_socket.socket]]]:
         """Return the served sockets by the index of their worker; they stay open here.
 
-        Sockets of workers that it substitutes for come first, its own last.
+        Sockets of workers for which it substitutes come first, its own last.
         """
         processes = self._dataplane.engine.tuning.processes
         served: dict[int, list[_socket.socket]] = {}
@@ -160,7 +162,7 @@ class Worker:
         return [*served.items(), (self._index, own)]
 
     def entries(self) -> Iterator[AffinityEntries]:
-        """Yield the affinity entries: some of each Service port in turn, last used first."""
+        """Yield the affinity entries: some of each Service port in turn, the last used first."""
         now = self._dataplane.engine.clock()
         turns = deque(
             (group.label, group.balancers.current.entries(now))
@@ -174,7 +176,7 @@ class Worker:
                 turns.append((label, entries))
 
     def status(self) -> Status:
-        """Return the present state of its data plane."""
+        """Return the present state of the worker's data plane."""
         engine = self._dataplane.engine
         memory = engine.memory.state
         return Status(
@@ -236,7 +238,7 @@ class Worker:
         if group is not None:
             if self._labelled.get(group.label) == message.group:
                 del self._labelled[group.label]
-            # Clients waiting for its endpoints are refused, like later clients.
+            # Clients that wait for the group's endpoints are refused, like later clients.
             handling = dataclasses.replace(group.serving.handling, hold=None)
             group.update(Serving(handling=handling), self._dataplane.engine.clock())
 
@@ -307,7 +309,7 @@ class Worker:
     def stop_reports(self) -> None:
         """Cancel requested reports: the next control process isn't their reader.
 
-        It would reject a report with many endpoints as malformed. Observations end, too.
+        That one would reject a report with many endpoints as malformed. Observations stop, too.
         """
         self._slices, self._asked = None, 0
         self._ring.observe(())
@@ -318,7 +320,7 @@ class Worker:
         if self._is_closed or self._slices is None:
             return
         began = Clocks.monotonic()
-        # Sending may lose the control process, which ends all reports.
+        # Sending may show that the control process is gone, which stops all reports.
         if next(self._slices, self) is self:
             self._slices = None
         self.count_iteration(Clocks.monotonic() - began)
@@ -326,7 +328,7 @@ class Worker:
             self._dataplane.engine.loop.call_soon(self._continue_report)
 
     def count_iteration(self, seconds: float) -> None:
-        """Count a loop iteration outside the reactor along with the reactor's."""
+        """Count a loop iteration outside the reactor together with the reactor's iterations."""
         self._dataplane.engine.reactor.iterations.add(seconds)
 
     def _differences_of(self, number: int, group: EndpointGroup) -> Differences | None:
@@ -350,7 +352,7 @@ class Worker:
         return report
 
     def _reporting(self, number: int) -> Iterator[None]:
-        """Send a report, a slice at a time: thousands of connections and groups take long."""
+        """Send a report, one slice at a time: thousands of connections and groups take long."""
         yield from self._dataplane.settle()
         now = self._dataplane.engine.clock()
         groups: list[GroupReport] = []

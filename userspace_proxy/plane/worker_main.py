@@ -1,11 +1,12 @@
-"""Runs a worker process: its channel, privileges, log and end.
+"""Runs a worker process: its channel, privileges, log and exit.
 
     control process ──channel──▶ worker ◀──worker socket── next control process
 
 Rule 1: when the control process dies, the worker continues to serve, and waits for the next control
 process, which adopts its sockets and drains it (``plane.adoption``, ``plane.authentication``);
-without a socket for that it ends.
-Rule 2: it ignores signals to the service: the control process handles them, and ends its workers.
+without a socket for that, it exits.
+Rule 2: it ignores signals that are meant for the service: the control process handles them, and
+stops its workers.
 """
 
 from __future__ import annotations
@@ -50,13 +51,14 @@ from .privileges import become_unprivileged
 from .watchdog import Heart
 from .worker import Worker
 
-# The maximum size of waiting log lines; further lines are dropped, because the log can't keep up.
+# The maximum size of waiting log lines; more lines are dropped, because the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
-# How many groups opened between two reports count as a start; most of their memory stays.
+# If at least this many groups were opened between two reports, that counts as a start; most of
+# their memory stays in use.
 _MANY_GROUPS = 256
 
 # How long a worker serves without a control process. A kubelet waits for up to 5 minutes before it
-# starts a container again that keeps failing.
+# restarts a container that keeps failing.
 ORPHAN_S = 600.0
 # The maximum number of sockets in one message to the next control process; the channel takes 253.
 _SOCKETS_A_MESSAGE = 200
@@ -65,14 +67,14 @@ _SOCKETS_A_MESSAGE = 200
 PINS_S = 5.0
 # The maximum size of entries that the next control process hasn't read.
 _MAX_ENTRIES_WAITING_BYTES = 256 * 1024
-# The pace of encoding entries, during which pauses for traffic are three times as long.
+# The pace of encoding entries: pauses for traffic take three times as long as encoding.
 _ENTRIES_PACE = Pacing(1 / 3, 0.001)
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
 
 def run_worker(descriptor: int) -> int:
-    """Carry traffic, commanded over a channel's descriptor, until the end; return the status."""
+    """Carry traffic as commanded over a channel, until told to exit; return the exit status."""
     stop = (signal.SIGINT, signal.SIGTERM)
     for number in (*stop, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -92,7 +94,7 @@ async def _run(sock: socket.socket) -> int:
 
 
 class WorkerMain:
-    """The main program of one worker process; closes the socket to the control process.
+    """The main program of one worker process; owns the socket to the control process.
 
     ``confine`` drops privileges, before the first listening socket arrives.
     """
@@ -115,16 +117,16 @@ class WorkerMain:
         self._opened = 0
         """Groups opened since the last report."""
         self._dropped_lines = 0
-        """Log lines dropped since the last line was sent."""
+        """The number of log lines that were dropped since the last line was sent."""
         self._worker_socket: socket.socket | None = None
-        """The socket to which the next control process connects; None: none is expected."""
+        """The socket to which the next control process connects; None if none is expected."""
         self._name_proofs: list[_socket.socket] = []
         """Sockets that prove to that process that a control process opened this one."""
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, _socket.socket] = {}
         """Sockets kept for the next control process, by name."""
         self._reception: Reception | None = None
-        """The reception of the next control process, while none commands this worker."""
+        """Receives the next control process, while no process controls this worker."""
         self._entries_timer: asyncio.TimerHandle | None = None
         """The timer for the next batch of affinity entries."""
         self._channel = self._open_channel(sock)
@@ -159,12 +161,12 @@ class WorkerMain:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
-            # The replacement gets the state that the control process expects.
+            # The replacement gets the state that the control process has.
             _log.exception("worker failed to apply a command, exiting")
             self._end(1)
 
     def _on_lost(self, malformed: str) -> None:
-        """Wait for the next control process, unless a drain is under way."""
+        """Wait for the next control process, unless this worker is draining."""
         self._stop_entries()
         if self._worker is not None:
             self._worker.stop_reports()
@@ -177,7 +179,7 @@ class WorkerMain:
             self._end(1)
 
     def _on_successor(self, sock: socket.socket) -> None:
-        # If it dies before it has adopted the sockets, another control process may follow.
+        # If that process dies before it has adopted the sockets, another one may follow.
         self._stop_waiting()
         self._channel = self._open_channel(sock)
         self._on_message(HandOver(), [])
@@ -208,7 +210,7 @@ class WorkerMain:
         self._send_entries(self._worker.entries(), Clocks.monotonic() + PINS_S)
 
     def _send_entries(self, parts: Iterator[AffinityEntries], until: float) -> None:
-        """Send a batch of affinity entries if the last one has been read, and the rest later."""
+        """Send a batch of affinity entries if the last one has been read; send the rest later."""
         began = Clocks.monotonic()
         has_room = self._channel.waiting_bytes < _MAX_ENTRIES_WAITING_BYTES
         part = next(parts, None) if has_room else None
@@ -276,7 +278,7 @@ class WorkerMain:
         take_levels(message.log_levels, LogSender(self._send_log))
         dataplane = DataPlane(self._loop, message.tuning)
         self._confine(keeps_net_raw=message.keeps_net_raw)
-        # Imported objects live as long as the process: the collector needn't traverse them.
+        # Imported objects live as long as the process, so the collector needn't traverse them.
         gc.collect()
         gc.freeze()
         dataplane.watch_memory(find_memory_limits)
@@ -284,7 +286,7 @@ class WorkerMain:
         return Worker(message.worker, dataplane, self._send, has_process=True)
 
     def _release_sockets(self) -> None:
-        """Close the sockets for the next control process, which are no longer needed."""
+        """Close the sockets that were kept for the next control process."""
         self._is_draining = True
         self._stop_waiting()
         while self._name_proofs:

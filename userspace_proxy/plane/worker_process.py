@@ -1,4 +1,4 @@
-"""Starts one worker process, and detects its end."""
+"""Starts one worker process, and detects when it exits."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .watchdog import Watchdog
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _ENTRY = "userspace_proxy.plane.worker_main:run_worker"
-# The time limit for a worker's end: it closes its channel, 10,000 listeners and its connections.
+# The time limit for a worker to exit: it closes its channel, 10,000 listeners and its connections.
 END_WITHIN_S = 2.0
 
 
 class WorkerProcess:
     """The link to a child process that runs :mod:`.worker_main`.
 
-    ``ended`` is called once when the process has ended, with ``exit status 1``, ``signal 9`` or
+    ``ended`` is called once when the process has exited, with ``exit status 1``, ``signal 9`` or
     ``exit status 12 (out of memory)``. ``entry`` gets the channel's descriptor. Raises OSError if
     the process can't be started.
     """
@@ -50,7 +50,7 @@ class WorkerProcess:
             until_started.pop_all()
         self.pid = self._process.pid
         self._deadline: asyncio.TimerHandle | None = None
-        """Kills a process that has closed the channel but doesn't end."""
+        """Kills a process that has closed the channel but doesn't exit."""
         self._channel = Channel[FromWorker, ToWorker](
             loop, connection, reads=FromWorker, receive=self._on_message, lost=self._on_lost
         )
@@ -71,7 +71,7 @@ class WorkerProcess:
         self._process.kill()
 
     def hang_up(self) -> None:
-        """Order the process to end and reset its connections, which a killed process can't."""
+        """Order the process to reset its connections and exit; a killed one can't reset any."""
         self._channel.send(End())
         self._channel.close()
 
@@ -96,7 +96,7 @@ class WorkerProcess:
         elif self._channel.is_stalled:
             _log.error("worker does not read its messages, killing it", extra={"pid": self.pid})
         else:
-            # Killing it at once would lose its exit status, which names the cause.
+            # Killing it immediately would lose its exit status, which names the cause.
             self._deadline = self._loop.call_later(END_WITHIN_S, self.kill)
             return
         self.kill()

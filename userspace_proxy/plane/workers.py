@@ -1,10 +1,10 @@
 """Starts, watches and replaces the workers of a plane, and asks them for reports.
 
-Rule 1: a worker process that dies is replaced, and the whole state is sent to its replacement; so
-all messages to workers are derived from the plane's state.
+Rule 1: a worker process that dies is replaced, and the replacement gets the whole state; so all
+messages to workers must follow from the plane's state.
 Rule 2: a process that hangs is killed (``watchdog``), and so replaced.
-Rule 3: waiting changes of a group are merged for a slow worker (``pending_changes``), so the
-number of groups bounds the queue.
+Rule 3: for a slow worker, waiting changes of a group are merged (``pending_changes``), so the
+number of groups limits the queue.
 Rule 4: a worker in the caller's loop isn't watched: it needs no timer.
 """
 
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The minimum lifetime of a worker that has started: a process that ends sooner, or before it runs,
-# failed to start. The second consecutive failure causes a pause, and each further failure doubles
-# it.
+# The minimum lifetime of a worker that has started: a process that exits sooner, or before it runs,
+# failed to start. The second consecutive failure causes a pause, and each further one doubles the
+# pause.
 _SOUND_S = 0.5
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-# The maximum number of workers by default. Half of the cores are for clients and endpoints on the
-# node: on two cores a second worker doubles p99 and gains nothing (docs/benchmarks.md).
+# The default maximum number of workers. Half of the cores are for clients and endpoints on the
+# node: on two cores, a second worker doubles the p99 and gains nothing (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
 
 
@@ -65,22 +65,22 @@ class PlaneState:
     """The state of a plane, summed over its workers."""
 
     descriptors: int
-    """Descriptors in use for traffic."""
+    """The number of descriptors that traffic uses."""
     descriptor_limit: int
     is_accepting: bool
-    """Whether workers accept clients; false at the limit of descriptors or memory."""
+    """Whether workers accept clients; False at the limit of descriptors or memory."""
     is_running: bool = True
     """Whether a worker runs."""
     connections: int = 0
-    """Open TCP connections."""
+    """The number of open TCP connections."""
     workers: tuple[WorkerFacts, ...] = ()
     """Worker processes; empty if the caller's loop carries the traffic."""
     problems: tuple[str, ...] = ()
-    """Present problems, one line each."""
+    """The present problems, one line each."""
     memory: MemoryState = field(default_factory=MemoryState)
-    """The memory of the worker nearest to its limit; short if any worker's memory is."""
+    """The memory of the worker that is nearest to its limit; short if any worker's memory is."""
     totals: Totals = field(default_factory=Totals)
-    """The live totals, not a copy."""
+    """The totals themselves, not a copy."""
 
 
 class _SlotOwner(Protocol):
@@ -112,17 +112,18 @@ class WorkerSlot:
         self.index = index
         self.tuning = tuning
         self.link: Link | None = None
-        """None while no process runs."""
+        """The link to its process; None while no process runs."""
         self.is_running = False
-        """The worker carries traffic: its process has sent a message since its start."""
+        """Whether the worker carries traffic: its process has sent a message since it was
+        started."""
         self.restarts = 0
         self.hung = 0
-        """The number of replaced processes that hung."""
+        """How many processes hung and were replaced."""
         self.status = Status()
-        """The status in the last report."""
+        """The status as of the last report."""
         self.problem = ""
         self.asked: dict[int, asyncio.Future[None]] = {}
-        """Requested reports: number → the future of the answer."""
+        """The requested reports: the number of each, with the future of the answer."""
         self.drained: asyncio.Future[int] | None = None
         """Resolves to the number of connections that a drain had to reset."""
         self._merging = Merging()
@@ -132,24 +133,25 @@ class WorkerSlot:
         self._keeps_net_raw = keeps_net_raw
         self._label = label
         self._worker_socket: ProvenSocket | None = None
-        """The socket at which an orphaned process waits for the next control process."""
+        """The socket on which an orphaned process waits for the next control process."""
         self._reports = 0
         self._next_report = 0.0
         self._is_hung = False
         self._began = 0.0
         self._early_deaths = 0
-        """The number of consecutive processes that failed to start."""
+        """How many processes in a row failed to start."""
         self._timer: asyncio.TimerHandle | None = None
         """The timer of the next start."""
 
     def start(self) -> None:
         """Start a process; messages to it wait until it runs."""
-        # Embedding starts no process, and needn't import this.
+        # Embedding starts no process, and needn't import this module.
         from .worker_process import WorkerProcess
 
         self._began = self._clock()
         try:
-            # Open it first: if this fails, a started process would wait for its first message.
+            # Open the socket first: if this fails, a started process would wait for its first
+            # message.
             found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
@@ -187,14 +189,14 @@ class WorkerSlot:
         return True
 
     def update(self, update: GroupUpdate) -> None:
-        """Send a change of a group; no effect while no worker runs."""
+        """Send a change of a group; no effect if no worker runs."""
         if self.link is None:
             return
         if (make := self._merging.add(update)) is not None:
             self.link.send_later(make)
 
     def ask(self) -> asyncio.Future[None]:
-        """Request a report; the future is done when it has arrived, or never will."""
+        """Request a report; the future is done when it has arrived, or can't arrive any more."""
         self._reports += 1
         self._next_report = self._clock() + REPORT_S
         waiting: asyncio.Future[None] = self._loop.create_future()
@@ -210,7 +212,7 @@ class WorkerSlot:
         is_hung = self.link.look() >= (HUNG_S if self.is_running else HUNG_IN_START_S)
         if is_hung and not self._is_hung:
             self._is_hung = True
-            self._note_failure(f"worker {self.index} hung and is started again")
+            self._note_failure(f"worker {self.index} hung, restarting it")
             self.link.kill()
         elif self.is_running and not self.asked and self._clock() >= self._next_report:
             self.ask()
@@ -218,8 +220,8 @@ class WorkerSlot:
     def drain(self, seconds: float) -> asyncio.Future[int]:
         """Wait up to ``seconds`` until its connections have ended, then reset the rest.
 
-        No process follows. Returns how many were reset; 0 for a process that dies
-        meanwhile.
+        No replacement is started. Returns how many were reset; 0 for a process that dies while it
+        drains.
         """
         self._stop_timer()
         self.drained = self._loop.create_future()
@@ -228,13 +230,13 @@ class WorkerSlot:
         return self.drained
 
     def hang_up(self) -> None:
-        """Make the worker exit by itself, and start no replacement."""
+        """Make the worker exit, and start no replacement."""
         self._stop_timer()
         if self.link is not None:
             self.link.hang_up()
 
     def close(self, within_s: float) -> None:
-        """End the worker, and wait up to ``within_s`` for its end. Idempotent."""
+        """Terminate the worker, and wait up to ``within_s`` until it has exited. Idempotent."""
         if self.link is not None:
             self.link.close(within_s)
             self.link = None
@@ -257,7 +259,7 @@ class WorkerSlot:
                 self._note_answer(message.number)
 
     def facts(self) -> WorkerFacts:
-        """Return the facts about its process, as of the last report."""
+        """Return the facts about the worker's process, as of the last report."""
         status = self.status
         return WorkerFacts(
             self.index,
@@ -283,9 +285,9 @@ class WorkerSlot:
         self.restarts += 1
         self.hung += self._is_hung
         if not self._is_hung:
-            self._note_failure(f"worker {self.index} ended by {how} and is started again")
-        # Report the end before the next start, which takes a moment: substitutes serve the worker's
-        # clients meanwhile.
+            self._note_failure(f"worker {self.index} exited ({how}), restarting it")
+        # Report that the worker exited before starting it again, which takes a moment: substitutes
+        # serve its clients until then.
         self._owner.worker_ended(self.index)
         self._early_deaths = 0 if is_sound else self._early_deaths + 1
         self._start_again()
@@ -299,14 +301,14 @@ class WorkerSlot:
 
     def _note_failure(self, problem: str) -> None:
         self.problem = problem
-        _log.error("a worker is missing: %(cause)s", extra={"worker": self.index, "cause": problem})
+        _log.error("worker failed: %(cause)s", extra={"worker": self.index, "cause": problem})
 
     def _note_drained(self, reset: int) -> None:
         if self.drained is not None and not self.drained.done():
             self.drained.set_result(reset)
 
     def _note_answer(self, number: int) -> None:
-        """Note the answer to a report and to all earlier ones; ignore answers without a request."""
+        """Record the answer to a report and all earlier ones; ignore answers without a request."""
         while number in self.asked:
             waiting = self.asked.pop(next(iter(self.asked)))
             if not waiting.done():

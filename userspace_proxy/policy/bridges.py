@@ -1,6 +1,6 @@
 """Decides on which bridges endpoints can see the addresses of clients on the same bridge.
 
-An endpoint replies to a client on its own bridge directly, not through this node's network stack.
+An endpoint replies to a client on the same bridge directly, not through this node's network stack.
 With br_netfilter the reply passes the packet filter, where a rule can deliver it to this node.
 
 Rule 1: the kernel's settings decide, for each IP version separately.
@@ -26,14 +26,14 @@ BridgeFamily = tuple[int, int]
 
 
 class BridgeProblem(NamedTuple):
-    """Why endpoints on a bridge don't see the addresses of clients on it."""
+    """Why endpoints on a bridge don't see the addresses of clients on the same bridge."""
 
     bridge: str
     version: int
-    """IP version, 4 or 6."""
+    """The IP version, 4 or 6."""
     cause: str
     hint: str = ""
-    """A remedy, as a command where possible; may be empty."""
+    """The remedy, a command if possible; may be empty."""
 
     def __str__(self) -> str:
         hint = f" ({self.hint})" if self.hint else ""
@@ -41,7 +41,7 @@ class BridgeProblem(NamedTuple):
 
 
 def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFamily, NodeLink]:
-    """Return the bridges that attach pods to this node, for each IP version with a network."""
+    """Return the bridges that attach pods to this node, for each IP version that has a network."""
     bridges = {link.number: link for link in links if link.kind == "bridge"}
     return {
         (location, 6 if ":" in text else 4): bridges[location]
@@ -53,7 +53,7 @@ def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFam
 def find_bridge_problems(
     bridges: Mapping[BridgeFamily, NodeLink], links: Iterable[NodeLink], settings: BridgeFilter
 ) -> dict[BridgeFamily, BridgeProblem]:
-    """Return the bridges that can't deliver replies to this node, with the reasons."""
+    """Return the bridges that can't deliver replies to this node, each with the reason."""
     isolating = {link.master for link in links if link.is_isolated}
     found = {}
     for (number, version), bridge in bridges.items():
@@ -80,7 +80,7 @@ def _obstacle(bridge: NodeLink, version: int, settings: BridgeFilter) -> tuple[s
 
 
 def mark_filtered(networks: Networks, delivering: Iterable[BridgeFamily]) -> Networks:
-    """Return the networks with those on ``delivering`` bridges marked as ``FILTERED_BRIDGE``."""
+    """Return the networks; those on ``delivering`` bridges are marked as ``FILTERED_BRIDGE``."""
     marked = set(delivering)
     if not marked:
         return networks

@@ -1,7 +1,7 @@
 """Indexes the endpoints of one Service by address family and port name, for all its ports.
 
-Rule 1: each slice is read once, and the cost of a look-up doesn't depend on the number of slices
-and ports: a Service may have any number of slices, each with up to 20,000 ports.
+Rule 1: each slice is read once, and the cost of a look-up doesn't depend on how many slices and
+ports there are: a Service may have any number of slices, each with up to 20,000 ports.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..causes.slices import NAMES_SHOWN
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
 
-# The number of ports that are read in one turn, which takes about 15 ms.
+# How many ports are read in one turn, which takes about 15 ms.
 _AT_ONCE = 20_000
 
 _Named = list[tuple[SlicePort, EndpointSlice]]
@@ -54,14 +54,14 @@ class EndpointIndex:
         self.slices = slices
         self._counts = dict.fromkeys(IPFamily, 0)
         self._named: dict[IPFamily, dict[str, _Named]] = {family: {} for family in IPFamily}
-        """The ports by name, of slices with endpoints."""
+        """The ports by name, from slices with endpoints."""
         self._shown: dict[IPFamily, tuple[str, ...]] = {}
         self._unnumbered: dict[tuple[IPFamily, str], SliceKey] = {}
         """Slices with endpoints whose port of this name has no number."""
         self._addresses: dict[IPFamily, int] = {}
         """The number of distinct addresses in the slices of a family."""
         self._weights: dict[SliceKey, set[int]] = {}
-        """Cache of the weights in each slice."""
+        """A cache of the weights in each slice."""
         self._listed = dict.fromkeys(IPFamily, 0)
         """The number of endpoints in the slices of a family, including duplicates."""
         count = 0
@@ -87,13 +87,13 @@ class EndpointIndex:
         return family in self._with_endpoints
 
     def count(self, family: IPFamily, name: str, protocol: Protocol) -> int:
-        """Return the number of a Service port's endpoints in the slices, including duplicates."""
+        """Return how many endpoints of a Service port are in the slices, including duplicates."""
         return sum(len(item.endpoints) for _, item in self.found(family, name, protocol))
 
     def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
-        """Return the number of addresses with a Service port, and the total number.
+        """Return how many addresses have a Service port, and how many there are.
 
-        Both are 0 if all have it, which is found without looking at addresses.
+        Both are 0 if all have it, which is found without reading the addresses.
         """
         found = [item for _, item in self.found(family, name, protocol)]
         if sum(len(item.endpoints) for item in found) >= self._listed[family]:
@@ -107,7 +107,7 @@ class EndpointIndex:
         return (have, total) if have < total else (0, 0)
 
     def weights(self, family: IPFamily, name: str, protocol: Protocol) -> set[int]:
-        """Return the weights of the endpoints that the slices list for a Service port."""
+        """Return the weights of the endpoints that slices list for a Service port."""
         found: set[int] = set()
         for _, item in self.found(family, name, protocol):
             if item.key not in self._weights:
@@ -128,7 +128,7 @@ class EndpointIndex:
         return sorted({port.protocol for port, _ in self._named[family].get(name, ())})
 
     def unnumbered(self, family: IPFamily, name: str) -> SliceKey | None:
-        """Return a slice whose port of this name has no number; None without such a slice."""
+        """Return a slice in which the port of this name has no number; None if there is none."""
         return self._unnumbered.get((family, name))
 
     def first_names(self, family: IPFamily) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class EndpointIndex:
     def found(
         self, family: IPFamily, name: str, protocol: Protocol
     ) -> Iterator[tuple[SlicePort, EndpointSlice]]:
-        """Yield the slices with endpoints that list a Service port, each with its own port."""
+        """Yield the non-empty slices that list a Service port, each with its entry for the port."""
         for port, item in self._named[family].get(name, ()):
             if port.protocol == protocol:
                 yield port, item

@@ -12,11 +12,11 @@ from ..model import Balance, DataPath, IPFamily, Protocol, contains, of_family, 
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
 PRIMARY = "primary"
-"""As a network for node ports: the node's first primary address of each family."""
+"""A network for node ports: the node's first primary address of each family."""
 LOCALHOST = "localhost"
-"""As a network for node ports: the node's loopback addresses."""
+"""A network for node ports: the node's loopback addresses."""
 ALL = "all"
-"""As a network for node ports: every address of the node."""
+"""A network for node ports: every address of the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,32 +25,33 @@ class NodeFacts:
 
     node_name: str = ""
     proxy_name: str | None = None
-    """``--service-proxy-name``; None: only Services without that label are served."""
+    """``--service-proxy-name``; None if only Services without that label are served."""
     allow_loopback_endpoints: bool = False
-    """Accept endpoints on 127.0.0.0/8 and ::1; only for embedding."""
+    """Whether to accept endpoints on 127.0.0.0/8 and ::1; only for embedding."""
     allow_node_endpoints: bool = True
-    """Accept endpoints at this node's own addresses even if they aren't its pods."""
+    """Whether to accept endpoints on this node's own addresses even if they aren't its pods."""
     no_node: Cause | None = None
-    """States that the cluster has no Node of this name; None otherwise."""
+    """The cause if the cluster has no Node of this name; None if it may have one."""
     zone: str = ""
     """The zone in the Node object; empty if unknown."""
     addresses: tuple[str, ...] = ()
-    """Addresses of this node's interfaces, sorted, including loopback, excluding link-local."""
+    """Addresses of this node's interfaces, sorted, including loopback but not link-local ones."""
     primary_addresses: tuple[str, ...] = ()
-    """``--bind-address``, if given, then the Node object's addresses.
+    """``--bind-address`` if it is given, then the addresses in the Node object.
 
     Source: kube-proxy, detectNodeIPs().
     """
     all_node_addresses: frozenset[str] = frozenset()
     """Addresses of this node, and of all Nodes that the source has read."""
     node_port_networks: tuple[str, ...] = ()
-    """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty: all."""
+    """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty for all."""
     external_ip_networks: tuple[str, ...] = ()
-    """``--allow-external-ips``; empty: no external IP is served (CVE-2020-8554)."""
+    """``--allow-external-ips``; empty if no external IP is served (CVE-2020-8554)."""
     api_server_addresses: tuple[str, ...] = ()
     """Addresses of the API servers, which are never external IPs."""
     cluster_networks: tuple[str, ...] = ()
-    """Networks of the cluster's pods: ``--cluster-cidr``, or this node's; empty if unknown."""
+    """Networks of the cluster's pods: ``--cluster-cidr``, or those of this node; empty if
+    unknown."""
     default_path: DataPath = DataPath.USERSPACE
     """``--path``: the path of Services without the annotation ``path``."""
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
@@ -58,12 +59,12 @@ class NodeFacts:
     port_ranges: str = "cluster-ip"
     """``--allow-port-ranges``: where annotations may ask for ranges of ports."""
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = field(default_factory=dict)
-    """The reason why this node has no kernel path, by IP family and balance method; the key TCP is
-    the reason why long port ranges aren't possible."""
+    """Why this node has no kernel path, by IP family and balance method; the key TCP has the reason
+    why long port ranges aren't possible."""
 
     @property
     def lists_ports(self) -> bool:
-        """Whether each port of a range is a frontend: the steering leads no ranges."""
+        """Whether each port of a range is a frontend, because steering doesn't support ranges."""
         return Protocol.TCP in self.no_kernel_path
 
     @property
@@ -74,8 +75,8 @@ class NodeFacts:
     def node_port_addresses(self, family: IPFamily) -> tuple[str, ...]:
         """Return this node's addresses of a family that serve node ports.
 
-        Source: kube-proxy's NodePortAddresses, KEP-6032. Without networks this includes localhost
-        as in its iptables mode, but also for IPv6.
+        Source: kube-proxy's NodePortAddresses, KEP-6032. Without networks this includes localhost,
+        as in kube-proxy's iptables mode, but for IPv6, too.
         """
         return _node_port_addresses(
             self.node_port_networks, self.addresses, self.primary_addresses, family

@@ -1,14 +1,15 @@
-"""Decides which UDP flows are kept, and how long, without a socket or a clock.
+"""Decides which UDP flows are kept, and for how long, without a socket or a clock.
 
     new ──▶ young: 30 s idle ──the client sends after an answer──▶ stream: 120 s idle
 
 Rule 1: both classes are ordered by last use, so the next flow to expire is the first of a class,
 and nothing is scanned.
 Rule 2: a flow moves to the end of its class at most once a second, so it expires at most that late.
-Rule 3: in a full table the largest client above its share loses a flow; if there is none, an IPv6
-/64 with over half of the table, then a Service port above its share, then any (``shares``). Young
-flows go before streams, as conntrack's early drop spares assured entries; the longest-idle first.
-Rule 4: finding that flow needs no scan: each holder's flows are ordered, too.
+Rule 3: in a full table, the largest client above its share loses a flow; if no client is above its
+share, an IPv6 /64 with over half of the table does, then a Service port above its share, then any
+(``shares``). Young flows are evicted before streams, as conntrack's early drop spares assured
+entries, and the one that was idle for longest comes first.
+Rule 4: finding that flow needs no scan, because the flows of each holder are ordered, too.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ STREAM_IDLE_S = 120.0
 GRAIN_S = 1.0
 
 _ALL: Hashable = None
-"""The holder of all flows."""
+"""The holder that has all flows."""
 
 
 class Flow(Protocol):
-    """The interface of a flow; the table sets the attributes."""
+    """What the table needs from a flow; the table sets the attributes."""
 
     holders: tuple[Hashable, ...]
     is_stream: bool
@@ -49,7 +50,7 @@ F = TypeVar("F", bound=Flow)
 
 
 class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
-    """The flows of one class, by holder, the longest-idle first."""
+    """The flows of one class, by holder; those idle for longest come first."""
 
     def add(self, flow: F) -> None:
         for holder in flow.holders:
@@ -65,7 +66,7 @@ class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
 
 
 class FlowTable(Generic[F]):
-    """The flows of one data plane; ``idle_s`` is for both classes; None: conntrack's two."""
+    """The flows of one data plane; ``idle_s`` is for both classes; None uses conntrack's two."""
 
     def __init__(self, max_flows: int, idle_s: float | None = None) -> None:
         self.max_flows = max_flows
@@ -79,7 +80,8 @@ class FlowTable(Generic[F]):
             (share, dict[Hashable, None]())
             for share in (client_share(max_flows), of_service, of_service)
         ]
-        """The shares of clients, Service ports and networks, and at most seven holders above."""
+        """The shares of clients, Service ports and networks, each with at most seven holders above
+        it."""
 
     def __len__(self) -> int:
         return len(self._young.get(_ALL, ())) + len(self._streams.get(_ALL, ()))
@@ -90,7 +92,7 @@ class FlowTable(Generic[F]):
         return len(self) >= self.max_flows
 
     def add(self, flow: F, now: float) -> None:
-        """Add a new flow; the caller has already made room."""
+        """Add a new flow, for which the caller has already made room."""
         flow.used = now
         flow.is_stream = False
         network = network_of(flow.client_ip)
@@ -101,13 +103,13 @@ class FlowTable(Generic[F]):
         self._count(flow, 1)
 
     def use(self, flow: F, now: float) -> None:
-        """Note a datagram in either direction."""
+        """Record a datagram in either direction."""
         if now - flow.used >= GRAIN_S:
             flow.used = now
             (self._streams if flow.is_stream else self._young).use(flow)
 
     def make_stream(self, flow: F, now: float) -> None:
-        """Make a flow a stream: its client has sent again after an answer."""
+        """Make a flow a stream: the client has sent again after an answer."""
         if not flow.is_stream:
             self._young.remove(flow)
             flow.is_stream = True
@@ -146,7 +148,7 @@ class FlowTable(Generic[F]):
         return due
 
     def _count(self, flow: F, more: int) -> None:
-        """Count a flow's holders, and note which are above their shares now."""
+        """Count a flow for its holders, and record which are above their shares now."""
         counts = self._counts
         for holder, (share, above) in zip(flow.holders[1:], self._above, strict=False):
             count = counts[holder] = counts.get(holder, 0) + more

@@ -1,4 +1,4 @@
-"""Decides by the hints in slices which endpoints are meant for this node.
+"""Decides from the hints in slices which endpoints are meant for this node.
 
     node hints on all, and one for this node ──▶ those
     else zone hints on all, and one for this zone ──▶ those
@@ -25,7 +25,7 @@ def not_meant_reason(
     """Return a function that explains why a ready endpoint isn't meant for this node.
 
     Args:
-        by_priority: The endpoints may have different priorities.
+        by_priority: Whether the endpoints may have different priorities.
 
     Returns:
         None if hints don't decide. The function returns an empty string if the endpoint is meant.
@@ -67,7 +67,8 @@ def _not_meant_reason(
 
 def _decides(own: str, hints: Iterable[Sequence[str]]) -> bool:
     is_named = False
-    # An endpoint without a hint disables all hints, and usually the first endpoint has none.
+    # An endpoint without a hint disables all hints, and usually the first endpoint already has
+    # none.
     for names in hints:
         if not (own and names):
             return False

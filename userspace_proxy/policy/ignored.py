@@ -21,7 +21,7 @@ from .facts import NodeFacts
 
 
 def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
-    """Return why a Service gets no listener, or None if this proxy serves it.
+    """Return why a Service gets no listener; None if this proxy serves it.
 
     Source: kube-proxy's ShouldSkipService, and the well-known labels
     service.kubernetes.io/service-proxy-name and service.kubernetes.io/headless.
@@ -44,10 +44,10 @@ def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
 
 
 def own_address_reason(service: Service, facts: NodeFacts) -> Cause | None:
-    """Return why a cluster IP can't be served here: it is one of the node's own addresses.
+    """Return the reason if a cluster IP can't be served because the node itself has the address.
 
-    Clients that dial the node itself at the Service's ports would reach the Service. Without
-    steering this is intended: the proxy only listens, even on loopback addresses.
+    Clients that dial the node itself on the Service's ports would reach the Service. Without
+    steering this is intended: the proxy only listens, on loopback addresses, too.
     """
     if facts.allow_loopback_endpoints:
         return None
@@ -57,7 +57,7 @@ def own_address_reason(service: Service, facts: NodeFacts) -> Cause | None:
 
 
 def port_ignored_reason(port: ServicePort) -> Cause | None:
-    """Return why a port of a Service that is served gets no listener, or None."""
+    """Return why a port of a Service that is served gets no listener; None if it gets one."""
     if port.protocol not in Protocol.__members__:
         return unsupported_protocol(port.protocol)
     return None

@@ -22,42 +22,46 @@ from typing import NamedTuple
 from ..model.addresses import Network, is_within, parse_network
 from ..model.node_network import NodeLink, NodeRoute
 
-# Source ports of dials from a client's address: above Linux's default range (32768 to 60999).
+# Source ports of dials from clients' addresses: above Linux's default range (32768 to 60999).
 FIRST_PORT, LAST_PORT = 61000, 65535
 
 HERE = -1
 """One of this node's own addresses."""
 OUTSIDE = 0
-"""Neither on this node nor in a pod network."""
+"""An address that is neither on this node nor in a pod network."""
 ROUTED = -2
 """An address in the pod network of another node."""
 FILTERED_BRIDGE = -3
-"""An address on a bridge that delivers replies to this node, including those to its own clients."""
+"""An address on a bridge whose replies are delivered to this node, even those to clients on the
+bridge."""
 Location = int
-"""One of these four, or the index of the link that an address is attached to."""
+"""One of these four, or the index of the link to which an address is attached."""
 
-# The kind of a link whose other end is in a container.
+# The kind of link whose other end is in a container.
 _CONTAINER = "veth"
-# Kinds of bridge ports for containers and virtual machines; other kinds connect it to a LAN.
+# Kinds of bridge ports for containers and virtual machines; ports of other kinds connect it to a
+# LAN.
 _PORTS = (_CONTAINER, "tun")
 _TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
-# The bridge of Weave, which spans all nodes through a veth pair that looks like a container's.
+# The bridge of Weave, which spans all nodes through a veth pair that looks like that of a
+# container.
 _SPANNING = ("weave",)
-# The maximum number of cached addresses, and of cached pairs: enough for the clients and endpoints
-# of a busy node.
+# How many addresses, and pairs of addresses, are cached: enough for the clients and endpoints of a
+# busy node.
 _CACHED = 16_384
 
 Networks = Mapping[str, Location]
-"""Locations by network in canonical form; the longest match decides, OUTSIDE without a match."""
+"""Locations by network in canonical form; the longest match decides, without a match it is
+OUTSIDE."""
 
 
 class PodLink(NamedTuple):
-    """A link that leads only to containers of this node, or to other machines."""
+    """A link behind which are only containers of this node, or other machines."""
 
     number: int
     name: str
     networks: tuple[Network, ...] = ()
-    """Networks that are routed to it; empty if none is known."""
+    """The networks that are routed to it; empty if none is known."""
 
     @property
     def is_uplink(self) -> bool:
@@ -68,7 +72,7 @@ class Locality:
     """The locations of addresses, seen from this node.
 
     Args:
-        networks: All networks except those outside.
+        networks: All networks that aren't OUTSIDE.
     """
 
     def __init__(self, networks: Networks | None = None) -> None:
@@ -77,7 +81,7 @@ class Locality:
         self._lengths: dict[int, list[int]] = {4: [], 6: []}
         self._cache: dict[str, Location] = {}
         self._pairs: dict[tuple[str, str], bool] = {}
-        """Cached results of :meth:`keeps_client`, which every connection needs."""
+        """Cached results of :meth:`keeps_client`; every connection needs one."""
         self.change((), networks or {})
 
     def change(self, removed: Iterable[str], added: Networks) -> None:
@@ -104,7 +108,8 @@ class Locality:
     def keeps_client(self, client: str, endpoint: str) -> bool:
         """Return whether a connection may use its client's address.
 
-        A pod's connection to itself mustn't: the kernel would drop packets from its own address.
+        A pod's connection to itself mustn't: the pod's kernel would drop packets from its own
+        address.
         """
         pair = client, endpoint
         kept = self._pairs.get(pair)
@@ -139,7 +144,7 @@ class Locality:
         except ValueError:
             return HERE
         if address.is_link_local or address.is_loopback or address.is_unspecified:
-            # The meaning of this address depends on the link, or on this node.
+            # What this address means depends on the link, or on this node.
             return HERE
         bits, width = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:
@@ -158,7 +163,7 @@ def _read(text: str) -> tuple[tuple[int, int], int]:
 
 
 def may_keep(client: Location, endpoint: Location) -> bool:
-    """Return whether replies of an endpoint to a client return through this node."""
+    """Return whether replies that an endpoint sends to a client return through this node."""
     if HERE in (client, endpoint):
         return False
     if endpoint == FILTERED_BRIDGE:
@@ -179,7 +184,7 @@ def find_networks(
     """Derive the locations of networks from this node's links and routes.
 
     Args:
-        routes: The routes of the tables ``main`` and ``local``.
+        routes: The routes of the ``main`` and ``local`` tables.
         cluster: ``--cluster-cidr``, the networks of pods; in a family without one, every route to
             another machine except the default route counts as a route to pods.
     """
@@ -206,7 +211,7 @@ def find_networks(
 
 
 def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tuple[PodLink, ...]:
-    """Return the links that lead only to containers of this node, sorted by index.
+    """Return the links behind which only containers of this node are, sorted by index.
 
     Args:
         routes: As for :func:`find_networks`.
@@ -248,19 +253,19 @@ def _find_attaching(
 
 
 def _is_telling(network: Network) -> bool:
-    """Return whether a route to a network shows where its link leads."""
+    """Return whether a route to a network shows what is behind its link."""
     return network.prefixlen > 0 and not network.is_link_local
 
 
 def _attaching_links(
     links: Mapping[int, NodeLink], with_gateway: set[int], wide: set[int]
 ) -> set[int]:
-    """Return the links that lead only to containers of this node.
+    """Return the links behind which only containers of this node are.
 
     Args:
         with_gateway: Links to a gateway.
         wide: Links with a route to several addresses. A container's own link has a route per
-            address; a ``veth`` with a network leads to a LAN if this node is a container itself
+            address; a ``veth`` with a network reaches a LAN if this node is a container itself
             (kind, LXC).
     """
     lan = {link.master for link in links.values() if link.master and link.kind not in _PORTS}

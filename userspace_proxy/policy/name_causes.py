@@ -1,4 +1,4 @@
-"""Explains from the derived slices why endpoints by DNS name give a Service port no endpoint."""
+"""Explains from the derived slices why the DNS names of a Service port give no endpoint."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from ..model.endpoint_names import (
 from ..model.notes import Note, NoteKind
 
 NEEDS_PROXY = "an endpoint by name"
-"""Why a Service stays on the userspace path: the kernel can't check an address before it dials."""
-# States without a note if the Service is served: they pass, or concern one family.
+"""Why a Service stays on the userspace path: the kernel can't check a resolved address before it
+dials."""
+# States that cause no note if the Service is served: they pass, or concern one family.
 _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
 
 
@@ -66,19 +67,19 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
 
 def needs_nodes(state: ServiceState) -> bool:
     """Return whether a Service's endpoints by name depend on the Nodes' addresses."""
-    # Until names are resolved again, the saved state has only address slices, so the handling is
-    # also checked.
+    # Until names are resolved again, the saved state contains only address slices, so check the
+    # handling, too.
     return bool(state.service.handling.found_by_name) or any(
         isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
     )
 
 
 def _mistake(state: ServiceState) -> Note | None:
-    """Return the mistake that makes all names useless; None without such a mistake."""
+    """Return the mistake that makes all names useless; None if there is none."""
     own = state.service.notes
     if bug := next((note for note in own if note.kind is NoteKind.NAMES_BUG), None):
         return bug
-    # If a Service has a selector, its slices list its pods, even without endpoints.
+    # If a Service has a selector, its slices list its pods, even if there are none.
     slices = [item for item in state.slices if not item.is_headless]
     if any(item.endpoints or state.service.selector for item in slices):
         return None

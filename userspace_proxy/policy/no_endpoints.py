@@ -38,7 +38,7 @@ _POLICIES = {
 }
 
 
-# The maximum length of a shown selector, which may have any number of labels.
+# The maximum length of a selector that is shown; a selector may have any number of labels.
 _TEXT_MAX = 100
 
 
@@ -50,7 +50,7 @@ def none_usable_reason(
     index: EndpointIndex,
     verdicts: Collection[EndpointVerdict],
 ) -> Cause:
-    """Return why no endpoint is usable, for clients from outside if their policy differs.
+    """Return why no endpoint is usable; if policies differ, for clients from outside.
 
     Args:
         index: The Service's slices.
@@ -113,7 +113,7 @@ def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope:
     counts = sorted(Counter(verdict.reason for verdict in verdicts).items())
     reasons = tuple(why if total == 1 else f"{count} {why}" for why, count in counts)
     if CauseCode.NOT_LOCAL in codes:
-        # If other nodes have endpoints, only the policy keeps clients from them.
+        # If other nodes have endpoints, only the policy prevents clients from using them.
         return none_local_nor_usable(total, reasons, _POLICIES[scope])
     is_refused = CauseCode.ENDPOINT_NOT_ALLOWED in codes
     if is_drained:
@@ -126,13 +126,13 @@ def selector_text(service: Service, most: int | None = None) -> str:
     """Return a Service's selector in kubectl's syntax: ``app=web,tier=front``.
 
     Args:
-        most: The most labels to include; None: all.
+        most: The maximum number of labels to include; None: all.
     """
     return ",".join(f"{key}={value}" for key, value in service.selector[:most])
 
 
 def _pods_of(service: Service) -> tuple[str, ...]:
-    """Return kubectl's arguments for a Service's pods; with many labels, for its namespace."""
+    """Return kubectl's arguments for a Service's pods; if it has many labels, for its namespace."""
     text = selector_text(service, _TEXT_MAX)
     labels = ("-l", text) if len(text) <= _TEXT_MAX else ()
     return "pods", "-n", service.key.namespace, *labels
@@ -140,6 +140,6 @@ def _pods_of(service: Service) -> tuple[str, ...]:
 
 def _selector_shown(service: Service) -> str:
     """Return the beginning of the selector."""
-    # Read only some labels: there may be thousands, and this is repeated for thousands of ports.
+    # Read only some labels: there may be thousands, and this is done for thousands of ports.
     text = selector_text(service, _TEXT_MAX)
     return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"

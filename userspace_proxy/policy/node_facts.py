@@ -14,7 +14,7 @@ from ..model import Balance, IPFamily, Node, Protocol, ServiceKey
 from .facts import PRIMARY, NodeFacts
 from .options import PolicyOptions
 
-# The API server's Service, which kube-apiserver creates and whose endpoints it updates.
+# The Service of the API servers, which kube-apiserver creates, and whose endpoints it updates.
 API_SERVER = ServiceKey("default", "kubernetes")
 """The Service of the API servers."""
 _NO_NODE = Node("")
@@ -23,16 +23,16 @@ _OptionsT = TypeVar("_OptionsT", bound=PolicyOptions)
 _EVERYWHERE: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType({})
 
 
-# The node's addresses without steering: only loopback reaches the proxy.
+# The node's addresses without steering: the proxy can be reached only by loopback.
 ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
-"""This node's addresses with steering ``none``."""
+"""This node's addresses with ``none`` steering."""
 
 
 def options_with(steering: str, options: _OptionsT) -> _OptionsT:
-    """Return the options in force with a given steering."""
+    """Return the effective options with a given steering mode."""
     if steering != "none":
         return options
-    # Only programs on this machine reach the proxy, and they reach its own addresses anyway.
+    # Only programs on this machine reach the proxy, and they reach the machine's addresses anyway.
     return replace(options, allow_loopback_endpoints=True, allow_node_endpoints=True)
 
 
@@ -50,7 +50,7 @@ def make_facts(
     """
     node = snapshot.node or _NO_NODE
     api_server = snapshot.services.get(API_SERVER)
-    # Slices of headless Services serve no other Service.
+    # Slices of headless Services aren't used for other Services.
     own = [item for item in api_server.slices if not item.is_headless] if api_server else []
     return NodeFacts(
         node_name=options.node_name,
@@ -80,7 +80,7 @@ def make_facts(
 
 
 def no_node_reason(node: Node | None) -> Cause | None:
-    """Return the cause if the cluster has no Node of this node's name; None if it may have."""
+    """Return the cause if the cluster has no Node of this name; None if it may have one."""
     return no_node(node.name, node.similar) if node is not None and node.is_missing else None
 
 

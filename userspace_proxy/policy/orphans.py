@@ -1,9 +1,9 @@
-"""Finds orphaned slices: probably meant for a Service without slices.
+"""Finds orphaned slices, which were probably meant for a Service without slices.
 
 Two names are similar if one letter is wrong, missing or extra, or two neighbours are swapped: then
-they share a variant, a name with at most one letter removed. So a search takes a few lookups,
-regardless of the number of names. Names are also similar if one is the other with a suffix
-(``landing``, ``landing-v2``): a Service was renamed, but its hand-written slice wasn't.
+they share a variant, a name with at most one letter removed. So a search takes a few look-ups,
+however many names there are. Names are also similar if one is the other with a suffix (``landing``,
+``landing-v2``): a Service was renamed, but its hand-written slice wasn't.
 
 A slice that names no Service was probably meant for the Service whose name is its prefix
 (``web-1``).
@@ -11,7 +11,7 @@ A slice that names no Service was probably meant for the Service whose name is i
 Rule 1: the first ``ORPHANS_MAX`` names of Services in each namespace, sorted, are considered.
 Rule 2: the cost of a change depends on the names that change, not on the number of names.
 Rule 3: a slice in another namespace concerns a Service only by its exact name. The cause names that
-slice, so it is shown only where all namespaces are, and never in an Event.
+slice, so it is shown only where all namespaces are shown, and never in an Event.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from ..cluster.slices import NO_SLICES
 from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
-"""The maximum number of names per namespace: each has up to 64 variants, about 20 KB in all."""
-# The minimum length of a variant: with one letter, all names would be similar.
+"""How many names are considered per namespace: each has up to 64 variants, about 20 KB in all."""
+# The minimum length of a variant: if it had one letter, all names would be similar.
 _VARIANT_MIN = 2
 
 _At = TypeVar("_At", bound=Hashable)
@@ -37,7 +37,7 @@ _Slices = Mapping[ServiceKey, Slices]
 
 
 class Orphans:
-    """Slices whose Service doesn't exist, or isn't named, by the named Service."""
+    """Slices that name a Service that doesn't exist, or none, by the Service probably meant."""
 
     def __init__(self) -> None:
         self._slices: _Slices = PersistentMap()
@@ -45,13 +45,12 @@ class Orphans:
         """Names by namespace, sorted."""
         self._by_name: dict[str, tuple[ServiceKey, ...]] = {}
         self._by_variant: dict[ServiceKey, tuple[ServiceKey, ...]] = {}
-        """The considered names by variant."""
+        """The names that are considered, by variant."""
 
     def change(self, slices: _Slices) -> Generator[None, None, Callable[[ServiceKey], bool]]:
         """Update from changed slices, in turns.
 
-        Returns:
-            Whether the change may concern a Service.
+        Returns: A function that returns whether the change may concern a Service.
         """
         changed = differing_keys(self._slices, slices)
         before_change, self._slices = self._slices, slices
@@ -87,7 +86,7 @@ class Orphans:
         return concerns
 
     def meant_for(self, service: ServiceKey) -> Cause | None:
-        """Return the slice that was probably meant for a Service without slices, or None."""
+        """Return the cause with a slice that was meant for a Service without slices, or None."""
         elsewhere = self._by_name.get(service.name)
         if elsewhere is not None:
             return slice_elsewhere(service, next(iter(self._slices[min(elsewhere)])).key)
@@ -98,7 +97,7 @@ class Orphans:
         return None if beside is None else slice_unlabelled(service, beside)
 
     def _beside(self, service: ServiceKey) -> SliceKey | None:
-        """Return a slice that names no Service, and has this Service's name as a prefix."""
+        """Return a slice that names no Service, but whose name begins with this Service's name."""
         slices = self._slices.get(ServiceKey(service.namespace, ""), NO_SLICES)
         for start in (service.name, f"{service.name}-"):
             first = SliceKey(service.namespace, start)
@@ -158,7 +157,7 @@ def _variants(key: ServiceKey) -> Iterator[ServiceKey]:
 
 
 def _first_parts(item: SliceKey) -> Iterator[ServiceKey]:
-    """Yield the Services that a slice's name begins with: ``web``, ``web-1`` for ``web-1``."""
+    """Yield the Services whose names begin a slice's name: ``web`` and ``web-1`` for ``web-1``."""
     for start in itertools.accumulate(item.name.split("-"), "{}-{}".format):
         yield ServiceKey(item.namespace, start)
 

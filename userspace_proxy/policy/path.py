@@ -1,4 +1,4 @@
-"""Decides the path of a Service port's bytes: through the proxy, or by the kernel.
+"""Decides which path the bytes of a Service port take: through the proxy, or by the kernel.
 
 annotation, where allowed ──▶ --path ──▶ needs the proxy? ──▶ can the steering? ──▶ path, and why
 """
@@ -18,18 +18,19 @@ class PathDecision(NamedTuple):
     """The path of a Service port."""
 
     path: DataPath
-    """``AUTO``: probes decide while the port is served."""
+    """The path. ``AUTO``: probes decide while the port is served."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
     note: Cause | None = None
-    """Why the annotation has no effect; None if it has."""
+    """Why the annotation has no effect; None if it has an effect."""
 
 
-# The maximum number of times that kernel rules repeat an endpoint, according to its weight.
+# How often kernel rules repeat an endpoint at most, to reflect its weight.
 PARTS_MAX = 256
 COARSE_PARTS = 32
 """The number of slots for coarse weights, in addition to one per endpoint."""
-# The balance modes that kernel rules support: they draw an endpoint, or hash the client's address.
+# The balance modes that kernel rules support: they choose at random, or by a hash of the client's
+# address.
 _IN_KERNEL = (Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH)
 DEFAULT_PATH = PathDecision(DataPath.USERSPACE)
 
@@ -46,11 +47,11 @@ def choose_path(
     """Return the path of a Service's ports.
 
     Args:
-        allowed: The paths that its annotation may choose.
+        allowed: The paths that the annotation may choose.
         has_affinity: Whether the Service has session affinity.
         weights: The weights of its usable endpoints; empty if all are equal.
         default: ``--path``.
-        no_kernel_path: Why the steering has no kernel path; empty if it has one.
+        no_kernel_path: Why there is no kernel path; empty if there is one.
     """
     asked = handling.path if handling.path in allowed else None
     note = None
@@ -69,7 +70,7 @@ def choose_path(
         why = "its annotation asks for it" if asked else f"--path={path} is the default"
         return PathDecision(path, why, note)
     why = f"{needs} needs the proxy" if needs else no_kernel_path
-    # ``auto`` leaves the choice to the proxy, so it needs no note.
+    # ``auto`` leaves the choice to the proxy, so no note is needed.
     if asked is DataPath.KERNEL:
         note = kernel_path_unused(why)
     return PathDecision(DataPath.USERSPACE, why, note)
@@ -82,15 +83,15 @@ def in_parts(weights: Sequence[int]) -> list[int]:
 
 
 def in_coarse_parts(parts: Sequence[int]) -> list[int]:
-    """Round weights to fewer slots in nearly the same proportions; only 0 becomes 0."""
+    """Round weights to fewer slots, in nearly the same proportions; only 0 becomes 0."""
     scale = min(1.0, COARSE_PARTS / max(1, sum(parts)))
     return [max(1, round(part * scale)) if part else 0 for part in parts]
 
 
 def _is_for_one_path(handling: Handling, *, has_affinity: bool) -> str:
-    """Return the setting that picks endpoints differently on each path; empty if there is none.
+    """Return the setting by which each path picks other endpoints; empty if there is none.
 
-    A switch of paths would move clients to other endpoints.
+    With such a setting, a switch of paths would move clients to other endpoints.
     """
     if has_affinity:
         return "session affinity with path auto"

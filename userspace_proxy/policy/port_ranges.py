@@ -5,9 +5,9 @@
                   └──────────────┬──────────────┴─────────────────────┘
                                  ▼ a note; only the port itself is served
 
-Rule 1: UDP ports of a range are translated by the kernel, regardless of the Service's path: a
-socket sees which of its ports a datagram was sent to only with a privilege that workers lack.
-Rule 2: where the steering leads no ranges, each port of a short one has a listener of its own.
+Rule 1: UDP ports of a range are translated by the kernel, whatever the path of the Service: to see
+the port to which a datagram was sent, a socket needs a privilege that workers lack.
+Rule 2: if steering doesn't support ranges, each port of a short range has its own listener.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from .path import PathDecision, choose_path
 WHY_UDP = "the kernel translates UDP ports of a range, whatever the path of the Service"
 WHY_SHARED = "its ports share affinity entries with a range of UDP ports"
 LISTENED_MAX = 100
-"""The maximum number of ports of a range with a listener for each: a descriptor per worker."""
+"""The maximum number of ports in a range whose ports all have listeners: each costs a descriptor
+per worker."""
 
 Span = tuple[int, int]
 """The first and the last port."""
@@ -48,10 +49,11 @@ class ServedRange:
 
     asked: AskedRange
     spans: tuple[Span, ...]
-    """The ports served; several spans if other ranges of the Service are within ``all``."""
+    """The ports that are served; several spans if other ranges of the Service are within
+    ``all``."""
 
     def cause_at(self, kind: FrontendKind, ip: str, facts: NodeFacts) -> Cause | None:
-        """Return why the range isn't served at an address; None if it is."""
+        """Return why the range isn't served on an address; None if it is."""
         is_cluster_ip = kind is FrontendKind.CLUSTER_IP and facts.port_ranges != "none"
         asked = str(self.asked)
         if not is_cluster_ip and facts.port_ranges != "all":
@@ -63,7 +65,7 @@ class ServedRange:
         if not is_cluster_ip and self.asked.has_all_ports:
             return all_at_external(asked, ip)
         if facts.allow_loopback_endpoints and facts.lists_ports and not is_loopback(ip):
-            # At 127.0.0.1 the range would have other ports.
+            # On 127.0.0.1 the range would have other ports.
             return range_not_possible(asked, f"{ip} is no loopback address, and nothing is steered")
         return None
 
@@ -76,7 +78,7 @@ def ranges_of(
 ) -> tuple[Mapping[ServicePort, ServedRange], Mapping[ServicePort | None, Sequence[Cause]]]:
     """Return the ranges of a Service's ports, and notes about requests that aren't followed.
 
-    A note belongs to a port if its name or number is known; None: to the Service.
+    A note is for a port if its name or number is known; otherwise (None) for the Service.
     """
     asked = service.handling.port_ranges
     if not asked:
@@ -162,7 +164,7 @@ def choose_range_path(
     """Return the path of a Service port, given its path without ranges.
 
     Args:
-        no_kernel_path: Why it can't be on the kernel path; empty if it can.
+        no_kernel_path: Why the port can't be on the kernel path; empty if it can.
         is_udp_range: Whether it has a range of UDP ports, which no other path can serve.
     """
     if path.path is DataPath.KERNEL:
@@ -188,7 +190,7 @@ def shares_with_udp_range(service: Service) -> bool:
 
 
 def has_udp_range(service: Service) -> bool:
-    """Return whether a Service asks for a range of UDP ports."""
+    """Return whether a Service requests a range of UDP ports."""
     names = {one.port for one in service.handling.port_ranges}
     return any(
         port.protocol == Protocol.UDP and not names.isdisjoint((port.name, str(port.port)))
@@ -197,7 +199,7 @@ def has_udp_range(service: Service) -> bool:
 
 
 def overflow_reason(ranges: Iterable[DialledRange], serving: Serving) -> str:
-    """Return which endpoint's ports would exceed the valid port numbers; or empty."""
+    """Return the endpoint for which a range would exceed the valid port numbers; empty if none."""
     for one in ranges:
         for endpoint in serving.all_endpoints:
             first, last = (n - one.number + endpoint.port for n in (one.first, one.last))

@@ -1,4 +1,4 @@
-"""Reads the weights and priorities of usable endpoints, where they matter."""
+"""Reads the weights and priorities of usable endpoints, if they make a difference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..model import DEFAULT_WEIGHT, Endpoint, SocketAddress
 
 Numbers = tuple[tuple[SocketAddress, int], ...]
 NO_PREFERENCES: tuple[Numbers, Numbers] = ((), ())
-"""Weights and priorities where they don't matter."""
+"""Weights and priorities that make no difference."""
 
 
 class _Preferred(Protocol):
@@ -33,7 +33,7 @@ def read_preferences(
         usable: Some of the endpoints; may contain duplicates.
 
     Returns:
-        Both in the order of ``usable``; empty if all endpoints have the same one.
+        Both in the order of ``usable``; empty if all endpoints have the same value.
     """
     weights = {address: endpoints[address].weight for address in usable}
     priorities = {address: endpoints[address].priority for address in usable}

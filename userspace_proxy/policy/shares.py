@@ -6,9 +6,9 @@
 
 Rule 1: below the limit a client or a Service port may hold all connections.
 Rule 2: at the limit a connection is reset so that a new one needn't wait; but never a new
-connection, nor a client's only connection while it is in use.
+connection, or a client's only connection while it is in use.
 Rule 3: a Service port above its share replaces only its own connections.
-Rule 4: of a holder's connections, the longest-idle is reset first.
+Rule 4: of a holder's connections, the one that was idle for longest is reset first.
 Rule 5: if memory is short, the client that holds the most loses its largest connections first.
 Rule 6: a client is an IP address. An IPv6 client may have a /64, and a node's pods may share one (a
 node's pod range is a /64 by default), so a /64 doesn't count as one client.
@@ -25,19 +25,20 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-# The shares of the limit that a client, and a Service port, may use: at least eight clients and two
-# Service ports are needed to use it up.
+# The shares of the limit that a client, and a Service port, may use, so that it takes at least
+# eight clients and two Service ports to use it up.
 _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
-# The number of connections that a client or a Service port may always keep: as many as a browser, a
+# How many connections a client or a Service port may keep in any case: as many as a browser, a
 # resolver or a connection pool has.
 _FEW = 16
 # The maximum cost of an idle connection (docs/benchmarks.md): less memory isn't worth a reset.
 CONNECTION_BYTES = 16 * 1024
-# The difference below which buffers count as equal: then the longest-idle connection is reset.
+# With a smaller difference, buffers count as equal: then the connection that was idle for longest
+# is reset.
 _EQUAL_BYTES = 64 * 1024
-# The age below which a connection isn't settled: twice the interval at which idle connections are
-# found (ageing.LOOK_S), so that a burst resets nothing.
+# A younger connection isn't settled: twice the interval at which idle connections are found
+# (ageing.LOOK_S), so that a burst resets nothing.
 _SETTLED_S = 10.0
 
 
@@ -50,7 +51,7 @@ class HasClient(Protocol):
 
 
 class Held(HasClient, Protocol):
-    """The interface of a connection for this decision."""
+    """What this decision needs from a connection."""
 
     @property
     def group(self) -> Hashable:
@@ -69,19 +70,19 @@ K = TypeVar("K")
 
 
 class Eviction(NamedTuple, Generic[H]):
-    """Connections to reset, and the client or Service port that they belong to."""
+    """The connections to reset, and the client or Service port to which they belong."""
 
     client: str
     """The client; empty if a Service port with many small clients is above its share."""
     group: Hashable
     """The Service port; None if the client has connections to several Service ports."""
     held: int
-    """The number of connections of that client, or otherwise of that Service port."""
+    """How many connections that client has, or if there is none, that Service port."""
     share: int
     """The number that it may keep; above ``held`` if no client or Service port exceeds its share.
     """
     victims: list[H]
-    """The connections to reset, at least one, the longest-idle first."""
+    """The connections to reset, at least one; those idle for longest come first."""
 
 
 def client_share(places: int) -> int:
@@ -102,7 +103,7 @@ def network_of(client_ip: str) -> bytes | None:
 
 
 def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Eviction[H] | None:
-    """Choose the connections to reset for a new one of a Service port; None: it must wait."""
+    """Choose the connections to reset for a new one of a Service port; None if it must wait."""
     if not connections:
         return None
     batch, share = _batch(len(connections)), client_share(len(connections))
@@ -135,7 +136,7 @@ def choose_to_free(
         connections: All open connections.
         buffered_bytes: Returns the bytes that a connection holds in buffers.
         excess: How many bytes to free.
-        spared: Bytes that connections may hold in any case.
+        spared: How many bytes connections may hold in any case.
         now: Monotonic seconds.
     """
     holding = {c: held for c in connections if (held := buffered_bytes(c)) >= CONNECTION_BYTES}
@@ -174,7 +175,7 @@ def _choose_of_client(own: Collection[H], share: int, count: int, now: float) ->
 def _choose_within_shares(
     connections: Collection[H], clients: Counter[str], share: int, now: float
 ) -> Eviction[H] | None:
-    """Choose settled connections of the largest client in the largest network."""
+    """Choose settled connections of the largest client in the network with the most."""
     networks = {ip: network_of(ip) or ip for ip in clients}
     sizes: Counter[Hashable] = Counter()
     for ip, held in clients.items():
@@ -202,7 +203,7 @@ def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
 
 
 def _batch(places: int) -> int:
-    """Return how many connections to reset at once: a reset then costs 30 µs of scanning."""
+    """Return how many connections to reset together, so that a reset costs 30 µs of scanning."""
     return max(8, math.ceil(places / 64))
 
 

@@ -1,4 +1,4 @@
-"""Decides which endpoints a Service port can use from this node, and why it can't use others.
+"""Decides which endpoints a Service port can use on this node, and why it can't use others.
 
 slices of one family ──▶ every address once, up to a bound ──▶ without refused ones ──▶ by the
 scope: the ready endpoints, or if there are none, the serving and terminating ones ──▶ by priority,
@@ -7,7 +7,7 @@ for the balancer
 Rule 1: an endpoint with weight 0 isn't usable.
 Rule 2: endpoints of all priorities are usable: the balancer dials a standby if all endpoints with
 lower numbers fail. Hints choose among the endpoints of one priority.
-Rule 3: the endpoints omitted beyond the bound depend only on the endpoints, and with the policy
+Rule 3: the endpoints omitted beyond the bound depend only on the endpoints, and with policy
 ``Local`` on those of this node; so a client gets the same endpoint on all nodes.
 """
 
@@ -41,10 +41,10 @@ from .hints import not_meant_reason
 from .preferences import NO_PREFERENCES, have_preferences, read_preferences
 
 ENDPOINTS_MAX = 10_000
-"""The maximum number of endpoints of one Service port and family; further ones are omitted.
+"""The maximum number of endpoints of one Service port and family; the rest is omitted.
 
-Two on each of the 5,000 nodes that Kubernetes supports. With weights, they need a message of 2 MB
-to each worker."""
+These are two on each of the 5,000 nodes that Kubernetes supports. With weights, they need a message
+of 2 MB to each worker."""
 _by_number = operator.itemgetter(0, 1)
 
 _UnusableReason = Callable[[Endpoint], str]
@@ -53,11 +53,11 @@ _Packed = tuple[bytes, SocketAddress, Endpoint]
 
 
 NODE_ENDPOINT = "refused: this node's own address, and no pod of this node (--allow-node-endpoints)"
-"""Why an endpoint that may be a daemon of this node isn't used."""
+"""Why an endpoint isn't used that may be a daemon of this node."""
 
 
 class EndpointState(enum.StrEnum):
-    """Whether an endpoint can serve. A refused one, or one for other nodes, has a text."""
+    """Whether an endpoint can serve. If it is refused, or for other nodes, the state is a text."""
 
     READY = "ready"
     PUBLISHED = "not ready, but published"
@@ -89,14 +89,15 @@ class EndpointVerdict:
     is_usable: bool
     """Whether clients may use it: clients from outside, if their policy differs."""
     reason: str
-    """An :class:`EndpointState`, or the reason why it is refused or for other nodes."""
+    """An :class:`EndpointState`, or the reason why the endpoint is refused or for other nodes."""
     node: str = ""
     code: CauseCode | None = None
     """Why the endpoint isn't used, as a code; None if it is ready or terminating."""
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
     is_standby: bool = False
-    """Whether the endpoint is on standby: one with a lower priority number is also usable."""
+    """Whether the endpoint is on standby: endpoints with a lower priority number are usable,
+    too."""
     host: str = ""
     """The DNS name that resolved to it; empty if it is listed by address."""
     pod: str = ""
@@ -104,7 +105,7 @@ class EndpointVerdict:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the endpoint terminates: it still serves open flows, but takes no new clients."""
+        """Whether the endpoint terminates: it serves open connections, but takes no new clients."""
         return not self.is_usable and self.reason == EndpointState.TERMINATING
 
     @property
@@ -127,10 +128,10 @@ class Usable:
     serving: Serving
     """The usable endpoints, in the form for workers; without the Service's settings."""
     is_dropping: bool = False
-    """Some clients have no usable endpoint only because of the scope. Other nodes have some, so
-    packets are dropped, not refused."""
+    """Whether some clients have no usable endpoint only because of the scope. Other nodes have
+    endpoints, so packets are dropped, not refused."""
     are_all: bool = True
-    """Whether there were at most :data:`ENDPOINTS_MAX` endpoints; further ones have no verdict."""
+    """Whether there were at most :data:`ENDPOINTS_MAX` endpoints; the rest has no verdict."""
 
     @property
     def leaving(self) -> tuple[SocketAddress, ...]:
@@ -144,13 +145,13 @@ class Refusals:
 
     facts: NodeFacts
     frontends: Collection[SocketAddress] = ()
-    """Addresses that this proxy serves: dialling them would loop."""
+    """The addresses that this proxy serves: dialling them would be a loop."""
     node_ports: Container[int] = ()
-    """All node ports of the protocol: at a node's address they lead back to a proxy."""
+    """All node ports of the protocol: on a node's address they are steered to a proxy again."""
     cluster_ips: Mapping[str, ServiceKey] = field(default_factory=dict)
-    """Cluster IPs at which only the ports of these Services answer."""
+    """Cluster IPs on which only the ports of these Services answer."""
     may_be_node: bool = True
-    """Accept endpoints at this node's own addresses even if they aren't its pods."""
+    """Whether to accept endpoints on this node's own addresses even if they aren't its pods."""
 
 
 def usable_endpoints(
@@ -161,10 +162,9 @@ def usable_endpoints(
     Args:
         index: The index of the Service's slices.
 
-    Source:
-        KEP-1669: the ready endpoints; if there are none, the serving and terminating ones, for each
-        set on its own. KEP-2086: without local endpoints a Local policy drops. CVE-2021-25737:
-        endpoints must not point into the node itself.
+    Source: KEP-1669: the ready endpoints; if there are none, those that serve and terminate,
+        separately for each set. KEP-2086: without local endpoints, a Local policy drops packets.
+        CVE-2021-25737: endpoints must not point into the node itself.
     """
     facts = refusals.facts
     merged, are_all = _bounded(_merge(index.addresses(*port), facts), facts, scope)
@@ -176,7 +176,7 @@ def usable_endpoints(
         for packed, a, e in judged
         if (why := _refused_reason(a, packed, e, refusals, port.protocol))
     }
-    # Cost: nearly all Services have no preferences, so one check is enough.
+    # Cost: nearly all Services have no preferences, so one check suffices.
     preferred = have_preferences(merged.values())
     if preferred:
         drained = [a for _, a, e in judged if not e.weight and a not in refused]
@@ -209,7 +209,7 @@ def usable_endpoints(
 def _choose(
     endpoints: Collection[_Packed], unusable_reason: _UnusableReason | None = None
 ) -> tuple[SocketAddress, ...]:
-    """Return the ready endpoints for this node, or if there are none, the terminating ones."""
+    """Return the ready endpoints for this node; if there are none, those that terminate."""
     ready = [a for _, a, e in endpoints if e.ready and not (unusable_reason and unusable_reason(e))]
     return tuple(ready or [a for _, a, e in endpoints if e.serving and e.terminating])
 
@@ -220,7 +220,7 @@ def _verdicts(
     refused: Mapping[SocketAddress, str],
     unusable_reason: _UnusableReason | None,
 ) -> tuple[EndpointVerdict, ...]:
-    # Cost: usually all are usable; looking up each one would then be a tenth of a plan's time.
+    # Cost: usually all are usable; looking up each one would take a tenth of a plan's time.
     are_all = len(usable) == len(judged)
     is_usable = frozenset(() if are_all else usable).__contains__
     return tuple(
@@ -232,7 +232,7 @@ def _verdicts(
 
 
 def _with_standbys(verdicts: Collection[EndpointVerdict]) -> tuple[EndpointVerdict, ...]:
-    """Return the verdicts, with endpoints of lower priorities marked as standby."""
+    """Return the verdicts; endpoints of lower priority are marked as standby."""
     first = min((v.priority for v in verdicts if v.is_usable), default=0)
     return tuple(
         [replace(v, is_standby=True) if v.is_usable and v.priority > first else v for v in verdicts]
@@ -251,8 +251,8 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
     """Count the ready endpoints of a Service on this node, over all its ports.
 
     Source: kube-proxy's LocalReadyEndpoints: each address counts once. kube-proxy counts each
-        family separately; here a dual-stack pod is one endpoint, so the larger count is used. As in
-        kube-proxy, slices without a port don't count: their endpoints can't serve clients.
+    family separately; here, a dual-stack pod is one endpoint, so the larger count is used. As in
+    kube-proxy, slices without a port don't count, because their endpoints can't serve clients.
     """
     counts = collections.Counter(dict.fromkeys(IPFamily, 0))
     used = (item for item in slices if item.ports and not item.is_headless)
@@ -266,10 +266,10 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
 def _merge(
     listed: Iterable[tuple[SocketAddress, Endpoint]], facts: NodeFacts
 ) -> dict[SocketAddress, Endpoint]:
-    """Collect every address once; if slices disagree, the better condition wins.
+    """Collect every address once; if slices disagree, the copy in better condition is used.
 
     While an endpoint moves between slices, both list it for a moment, and the stale copy must not
-    remove it. If a new pod has the address of a pod that still terminates, the new pod wins.
+    remove it. If a new pod has the address of a pod that still terminates, the new pod is used.
 
     Source: kube-proxy's endpointslicecache.go, which prefers the copy on this node; since
         kubernetes PR 135593 a copy that isn't terminating always wins.
@@ -285,7 +285,7 @@ def _merge(
 def _bounded(
     merged: Mapping[SocketAddress, Endpoint], facts: NodeFacts, scope: Scope
 ) -> tuple[Mapping[SocketAddress, Endpoint], bool]:
-    """Return the endpoints within the bound, and whether there are no others.
+    """Return the endpoints up to the maximum, and whether these are all.
 
     If the scope prefers them, this node's endpoints come first; then ready ones, then the first
     priority, then low addresses.

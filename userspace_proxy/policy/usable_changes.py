@@ -1,4 +1,4 @@
-"""Judges only the endpoints of a Service port that changed in its slices.
+"""Judges only those endpoints of a Service port that changed in its slices.
 
 old verdicts ──▶ without endpoints that left or changed ──▶ with new verdicts
 
@@ -19,9 +19,9 @@ from .endpoint_index import EndpointIndex, PortName
 from .preferences import have_preferences
 from .usable import ENDPOINTS_MAX, EndpointVerdict, Refusals, Usable, judge_alone
 
-# If more than this share of the endpoints has changed, judging all of them is as fast.
+# If a larger share of the endpoints has changed, judging all of them is as fast.
 _SHARE = 0.25
-# The maximum number of endpoints searched for one that proves that no endpoint is preferred.
+# How many endpoints are searched for one that proves that no endpoint is preferred.
 _TRIES = 100
 
 _Listed = Sequence[tuple[SlicePort, EndpointSlice]]
@@ -78,7 +78,7 @@ def _addresses(listed: _Listed, without: Set[int]) -> Iterator[tuple[SocketAddre
 
 
 def _are_listed(affected: Iterable[SocketAddress], unchanged: _Listed) -> bool:
-    """Return whether another slice lists one of the endpoints, so that the better copy counts."""
+    """Return whether another slice lists one of the endpoints, so that the better copy is used."""
     ips = {address.ip for address in affected}
     return not all(ips.isdisjoint([e.ip for e in item.endpoints]) for _, item in unchanged)
 
@@ -108,7 +108,7 @@ def _replace(
 
 
 def _find(verdicts: Sequence[EndpointVerdict], address: SocketAddress) -> tuple[int, bool]:
-    """Return the index for the verdict on an endpoint, and whether it is there."""
+    """Return the index of the verdict on an endpoint, and whether there is one."""
     place = pack_ip(address.ip), address.port
     at = bisect_left(verdicts, place, key=lambda v: (pack_ip(v.address.ip), v.address.port))
     return at, at < len(verdicts) and verdicts[at].address == address

@@ -145,7 +145,7 @@ class HolderLease:
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:
-        """All nodes' demand for each Service that holds connections; None: unknown.
+        """All nodes' demand for each Service that holds connections; None if unknown.
 
         While a node's figure is unknown, each Service that it may serve has some demand.
         """

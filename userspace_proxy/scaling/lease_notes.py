@@ -44,7 +44,7 @@ class NodeAnswer(NamedTuple):
     """A node's answer to a round."""
 
     number: str = ""
-    """The round's number; empty: the node has answered no round."""
+    """The round's number; empty if the node has answered no round."""
     cordoned: frozenset[ServiceKey] = frozenset()
     """Cordoned Services without clients on this node; new clients wait."""
 
@@ -53,7 +53,7 @@ class NodeReport(NamedTuple):
     """The contents of a node's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
-    """Omits Services without demand; None: unknown."""
+    """Omits Services without demand; None if unknown."""
     answer: NodeAnswer = NodeAnswer()
 
 
@@ -61,9 +61,10 @@ class VoteCounts(NamedTuple):
     """The contents of the holder's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
-    """The demand of all nodes; omits Services without demand; None: unknown."""
+    """The demand of all nodes; omits Services without demand; None if unknown."""
     unknown: str = ""
-    """A node whose demand is unknown, and may be any number; empty: all nodes' demand is known."""
+    """A node whose demand is unknown, and may be any number; empty if all nodes' demand is
+    known."""
     round: Vote | None = None
 
 

@@ -34,7 +34,7 @@ def selector_of(services: Services, key: ServiceKey) -> Selector:
 
 
 def refusal_reason(selector: Selector, workload: Workload, labels: Labels) -> str:
-    """Return why a Service with this selector may not scale a workload; empty: it may."""
+    """Return why a Service with this selector may not scale a workload; empty if it may."""
     if not selector:
         what = "it has no selector"
     elif missing := [f"{key}={value}" for key, value in selector if labels.get(key) != value]:
@@ -54,7 +54,7 @@ def other_user(
     workload: Workload,
     labels: Labels,
 ) -> str:
-    """Return which other Service keeps a workload running; empty: none.
+    """Return which other Service keeps a workload running; empty if none does.
 
     Args:
         asked: The Services that all nodes vote on; at least one.

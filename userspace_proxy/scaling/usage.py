@@ -66,7 +66,7 @@ class Usage:
         return {key: max(count, int(key in recent)) for key, count in counts.items()}
 
     def note(self, served: Served) -> None:
-        """Note a client of a Service port that no worker has counted yet."""
+        """Record a client of a Service port that no worker has counted yet."""
         self._seen.setdefault(served, _Use(0.0)).used_at = self._clock()
 
     def look(self) -> None:

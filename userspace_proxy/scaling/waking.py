@@ -159,7 +159,7 @@ class Waking:
             began = self._clock()
             await self.look()
             if self._look_took_s:
-                # Clients that begin to wait meanwhile share the next check.
+                # Clients that begin to wait during a check share the next one.
                 await self._pause(self._look_took_s)
             next_at = began + (_ENDING_S if self._waits_for_ends else _LOOK_S)
             rest_s = max(0.0, next_at - self._clock()) if self._needs else None

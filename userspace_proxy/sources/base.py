@@ -5,7 +5,7 @@
     agent  ──record(happening)──▶ source       for users of the cluster
 
 Rule 1: a source publishes only after it has read everything once.
-Rule 2: a source that can't read doesn't publish, so the last snapshot stays in force.
+Rule 2: a source that can't read doesn't publish, so the last snapshot stays applied.
 
 A cluster's source also provides Leases, which the proxies of all nodes share: one proxy writes a
 Lease, and others read it.
@@ -32,7 +32,7 @@ Pause = Callable[[float], Awaitable[None]]
 """Returns after some seconds; tests pass one that they control."""
 pause: Pause = asyncio.sleep  # noqa: TID251 - polling, and waits before a retry
 Publish = Callable[[Snapshot], None]
-"""Cheap, never raises; called in the event loop's thread."""
+"""Takes a snapshot; cheap, never raises; called in the event loop's thread."""
 DURATION_S = 45
 """Seconds after which a holder that hasn't renewed its Lease has lost it."""
 
@@ -44,13 +44,13 @@ class Happening:
     reason: str
     """One word in CamelCase, as in Kubernetes Events: ``SteeringRepaired``."""
     action: str
-    """The attempted action, also in CamelCase: ``Repair``."""
+    """The attempted action, in CamelCase like the reason: ``Repair``."""
     note: str
-    """One sentence, which replaces an earlier note with the same reason and object."""
+    """One sentence; it replaces an earlier note with the same reason and object."""
     service: ServiceKey | None = None
-    """The object of the Event; None: this node."""
+    """The object of the Event; None for the Node of this proxy."""
     is_warning: bool = True
-    """Whether operators should investigate; False: it is part of normal operation."""
+    """Whether operators should investigate; False if it is part of normal operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class SourceStatus:
     """The current state of a source."""
 
     is_synced: bool
-    """Everything was read at least once."""
+    """Whether everything was read at least once."""
     is_current: bool = False
     """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """The seconds since a part of it was last updated; 0.0 if it is current."""
+    """For how many seconds a part of it hasn't been updated; 0.0 if it is current."""
     problems: tuple[str, ...] = ()
     """One line per problem, with place and remedy."""
     restarts: int = 0
-    """The number of watches that had to be followed by a list."""
+    """How many watches had to be followed by a list."""
     rejected: tuple[RejectedFacts, ...] = ()
     """The problems of single objects."""
 
@@ -75,15 +75,17 @@ class ScaleDown(NamedTuple):
     """The result of an attempt to scale a workload to zero."""
 
     is_asleep: bool = False
-    """Whether it was scaled from one replica to zero, or may have been: the response was lost."""
+    """Whether it was scaled from one replica to zero, or may have been because the response was
+    lost."""
     reason: str = ""
-    """The user's remedy; empty if clients need it, or another user has scaled it."""
+    """The remedy for the user; empty if clients need the workload, or another user has scaled
+    it."""
 
 
 Labels = Mapping[str, str]
 May = Callable[[Labels], str | None]
 """Returns None if a workload may be scaled whose pods all have at least these labels; otherwise the
-reason with a remedy, or empty if it was already reported."""
+reason with a remedy, empty if that was reported already."""
 Agree = Callable[[], Awaitable[bool]]
 """Returns whether all nodes agree that a workload has no clients."""
 
@@ -94,11 +96,11 @@ class Lease:
 
     name: str
     holder: str = ""
-    """The proxy that holds it; empty: no proxy."""
+    """The proxy that holds it; empty if none does."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Annotations of this proxy, without their domain."""
     version: str = ""
-    """The Lease's resourceVersion; empty: no Lease exists yet."""
+    """The Lease's resourceVersion; empty if no Lease exists yet."""
 
 
 class Leases(abc.ABC):
@@ -113,7 +115,7 @@ class Leases(abc.ABC):
 
     @abc.abstractmethod
     async def write(self, lease: Lease) -> Lease | None:
-        """Write a Lease, and return it with its new version; None if it was changed meanwhile."""
+        """Write a Lease, and return it with its new version; None if another writer was faster."""
 
     @abc.abstractmethod
     async def read_all(self) -> Sequence[Lease]:
@@ -123,7 +125,7 @@ class Leases(abc.ABC):
     def follow(self, name: str) -> AsyncIterator[Lease]:
         """Yield the current Lease, and again after each change, until the server ends the watch.
 
-        It also raises an error if the server is silent for too long.
+        Also raises an error if the server is silent for too long.
         """
 
     @abc.abstractmethod
@@ -141,7 +143,7 @@ class Source(abc.ABC):
 
     @property
     def identity(self) -> str:
-        """Identifies the cluster or folder without a request; valid after :meth:`check`."""
+        """Identifies the cluster or folder without sending a request; valid after :meth:`check`."""
         return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
@@ -150,7 +152,7 @@ class Source(abc.ABC):
     def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
         """Begin with an earlier run's Services; call it before :meth:`run`.
 
-        Nothing is published. Equal objects stay the same, so they aren't planned again.
+        Nothing is published. Equal objects stay the same objects, so they aren't planned again.
         """
 
     def want_nodes(self, is_wanted: bool) -> None:  # noqa: B027 - files contain them anyway
@@ -176,12 +178,13 @@ class Source(abc.ABC):
 
         Args:
             may: Called first, with the known labels of its pods.
-            agree: Awaited before the update, which a change of the scale meanwhile prevents.
+            agree: Awaited before the update, which fails if the scale has changed since it was
+                read.
         """
         return ScaleDown(reason=f"{workload} can't be scaled: Services are read from {self.kind}")
 
     def leases(self, node_name: str, prefix: str) -> Leases | None:
-        """Return the Leases that the proxies of all nodes share; None: there is only one proxy.
+        """Return the Leases that the proxies of all nodes share; None if there is only one proxy.
 
         Args:
             prefix: The start of Lease names, if a node has several proxies.

@@ -10,7 +10,7 @@ from .base import Publish, Source, SourceStatus
 
 
 class MemorySource(Source):
-    """Publishes each change at once, and earlier changes when ``run`` begins.
+    """Publishes each change immediately, and earlier changes when ``run`` begins.
 
     Call all methods in the event loop's thread.
     """

@@ -4,10 +4,10 @@
                             └─ Reserve: descriptors that are closed so that a connection gets one
 
 Rule 1: probes are answered even without a free descriptor, so that the kubelet doesn't kill a
-node's proxy for a shortage that a restart wouldn't end.
-Rule 2: once half of the reserve is in use, each new connection ends the oldest one. So a flood
-drains as fast as connections end, and a probe behind it waits milliseconds.
-Rule 3: the end of a connection first refills the reserve.
+node's proxy because of a shortage that a restart wouldn't end.
+Rule 2: once half of the reserve is in use, each new connection closes the oldest one. So a flood is
+worked off as fast as connections close, and a probe behind it waits milliseconds.
+Rule 3: when a connection closes, the reserve is refilled first.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _ENOUGH = RESERVED // 2
 _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# The number of connections accepted before other callbacks run. A connection is answered a few
-# iterations of the loop later; at the smallest limit, 32, it isn't the oldest by then.
+# How many connections are accepted before other callbacks run. A connection is answered a few
+# iterations of the loop later; even at the smallest limit, 32, it isn't the oldest by then.
 _AT_ONCE = 4
 
 
@@ -44,7 +44,7 @@ class Reserve:
         return len(self._held)
 
     def fill(self) -> None:
-        """Open as many descriptors as are missing and available; idempotent."""
+        """Open as many of the missing descriptors as are available; idempotent."""
         while len(self._held) < self._size:
             try:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
@@ -52,7 +52,7 @@ class Reserve:
                 return
 
     def lend(self) -> bool:
-        """Close a descriptor, so that the next call that needs one gets it; False if empty."""
+        """Close a descriptor, so that the next call that needs one gets it; False if none is."""
         if not self._held:
             return False
         os.close(self._held.pop())
@@ -67,8 +67,8 @@ class Reserve:
 class Accepting:
     """Accepts the connections of one listening socket.
 
-    Out of descriptors, asyncio's own server stops accepting for a second, and uvloop's closes the
-    waiting connections.
+    Without free descriptors, asyncio's own server stops accepting for a second, and uvloop's server
+    closes the waiting connections.
 
     Args:
         server: Creates the protocol of each connection.
@@ -120,7 +120,8 @@ class Accepting:
             self._start(sock)
             if is_lent and len(self._reserve) < _ENOUGH:
                 if self._server.make_room():
-                    # The ended connection's descriptor is free after a few iterations of the loop.
+                    # The descriptor of a closed connection is free after a few iterations of the
+                    # loop.
                     self._pause()
                 return
 
@@ -134,7 +135,7 @@ class Accepting:
     def _started(self, task: asyncio.Task[object]) -> None:
         self._starting.discard(task)
         if not task.cancelled():
-            # A connection that has already ended isn't an error of this server.
+            # A connection that was already closed isn't an error of this server.
             task.exception()
 
     def _refill_soon(self) -> None:

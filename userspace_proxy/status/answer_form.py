@@ -2,7 +2,7 @@
 
 ?view=summary&also=shop/web&watch&every=10
 
-Rule 1: each part of a compressed stream is flushed, so that it can be read at once.
+Rule 1: each part of a compressed stream is flushed, so that it can be read immediately.
 Rule 2: gzip uses its fastest level, as for metrics: names and fields repeat, so higher levels gain
 little.
 """
@@ -23,9 +23,9 @@ from ..facts import StatusFacts
 from .sampling import PERIOD_S
 
 SUMMARY_EVERY_S = 5.0
-"""The interval of a summary's lines: workers report that often by themselves."""
+"""The interval of a summary's lines in seconds: workers report this often anyway."""
 EVERY_MAX_S = 30.0
-"""The longest interval; idle connections aren't closed that soon."""
+"""The longest interval in seconds; idle connections aren't closed that soon."""
 # The maximum number of values of ``also``: as many Services as a reader can display at once.
 _ALSO_MAX = 100
 _LEVEL = 1
@@ -36,19 +36,19 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _GZIP_HEADERS = MappingProxyType({"Content-Encoding": "gzip"})
 
 Write = Callable[[bytes], bytes]
-"""Converts the next part to the bytes to send."""
+"""Converts the next part to the bytes that are sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """The form of the answer that a request asks for."""
+    """The form of answer that a request asks for."""
 
     is_summary: bool = False
     """Whether Service ports and Services without problems are omitted."""
     also: frozenset[str] = frozenset()
-    """Services, ``namespace/name``, that a summary contains anyway."""
+    """Services, ``namespace/name``, that a summary contains even if they have no problem."""
     every_s: float | None = None
-    """The minimum interval of a stream's lines in seconds; None: one line per sample."""
+    """The minimum interval of a stream's lines in seconds; None for one line per sample."""
     is_gzip: bool = False
 
     @classmethod

@@ -74,7 +74,7 @@ def render_digests(view: StatusFacts, buckets: Collection[str] = ()) -> bytes:
 
 
 def render_configz(view: StatusFacts) -> bytes:
-    """Return the settings in force as JSON, each with its value and origin."""
+    """Return the effective settings as JSON, each with its value and origin."""
     settings = {
         name: {"value": plain_setting(value), "origin": origin}
         for name, value, origin in sorted(view.config)

@@ -1,8 +1,8 @@
 """Draws the last minute, or ten minutes, of a Service port as paths of a small SVG image.
 
 The shaded area shows bytes per second, the line connections per second, each scaled to its own
-maximum. A mark at the bottom shows a step with saved connections, or with failed clients.
-Unmeasured time is a gap. The ten-minute chart includes the time and figures of each step.
+maximum. A mark at the bottom shows a step with saved connections, or with failed clients. Time that
+wasn't measured is a gap. The ten-minute chart includes the time and figures of each step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WIDTH = 118
 HEIGHT = 18
 STEP = 2
 _LOW = HEIGHT - 1
-# Room for the stroke at the top.
+# Room for the stroke at the top of the image.
 _TOP = 2
 
 
@@ -49,7 +49,7 @@ def _marks(values: Iterable[float]) -> str:
 
 
 def _curves(values: Sequence[float]) -> Iterator[tuple[int, str]]:
-    """Yield each curve between two gaps, with the index where it begins."""
+    """Yield each curve between two gaps, with the index at which it begins."""
     highest = max((value for value in values if value > 0), default=0.0)
     if not highest > 0:
         return
@@ -80,7 +80,7 @@ class Slot:
     """One ten-second step."""
 
     x: int
-    """Where the step begins in the image."""
+    """The horizontal position at which the step begins."""
     at: float
     """Unix time at which the step begins."""
     words: str

@@ -3,7 +3,7 @@
     Observing ──▶ Watcher ──┬─▶ lines of JSON, for programs and the command ``observe``
                             └─▶ events with words, for the page
 
-Rule 1: ``stream`` decides the limit of streams, and which stream ends at the limit.
+Rule 1: ``stream`` decides how many streams may be open, and which one is closed at the limit.
 Rule 2: a line is one connection; after two seconds without a connection, an empty line tests
 whether the client still reads.
 """
@@ -30,7 +30,7 @@ from .sampling import RenderThread
 from .stream import OpenStreams
 
 _QUIET_S = 2.0
-# The maximum number of rows per event: a browser draws four events per second.
+# The maximum number of rows per event: a browser gets four events per second.
 ROWS_AT_ONCE = 50
 EDGES_SHOWN = 20
 
@@ -75,7 +75,7 @@ class ConnectionStreams:
 
 
 class _Watched:
-    """The records for one client, as lines or events."""
+    """The records for one reader, as lines or events."""
 
     def __init__(
         self, watcher: Watcher, observing: Observing, first: list[ConnectionFacts]
@@ -90,7 +90,7 @@ class _Watched:
             yield b"".join(map(encode_answer, records)) or b"\n"
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield events with the text of rows, the newest last, and of the table of clients."""
+        """Yield events with rows as text, the newest row last, and with the table of clients."""
         async for records in self._records():
             shown = records
             if (more := len(records) - ROWS_AT_ONCE) > 0:
@@ -134,9 +134,9 @@ def _slow_s(text: str) -> float:
 
 
 def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
-    """Return the filter with its port's name, or raise if there is no such port; slow."""
+    """Return the filter with the name of its port; raise if there is no such port. Slow."""
     if ":" in wanted.service:
-        # The user may give a port's number, but connections have the port's name.
+        # The user may give the number of a port, but connections have its name.
         port = next(iter(view.only(wanted.service).ports), None)
         wanted = wanted.of(port.name) if port else wanted
     is_known = any(wanted.takes_service(port.plan.key.name.prefixes) for port in view.ports)

@@ -4,9 +4,9 @@
                      after 0.8 ms; complete, by the client, after 3.1 ms
 
 Rule 1: as in ``text``, a line begins with two blanks and a mark: ✕ for failed connections; ! for
-those that were saved, wait, left before an endpoint answered, or sent without an answer; · for
-notes about the stream itself.
-Rule 2: a text contains no control characters: workers and clusters chose its words.
+connections that were saved or wait, whose client left before an endpoint answered, or got no
+answer; · for notes about the stream itself.
+Rule 2: a text contains no control characters, because its words come from workers and clusters.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def level_of(one: ConnectionFacts) -> Level | None:
 
 
 def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
-    """Return a connection's line without its line end; ``node`` is the node that carries it.
+    """Return a connection's line without the line end; ``node`` is the node that carries it.
 
     A line longer than ``columns`` is wrapped, unless this is 0.
     """
@@ -50,7 +50,7 @@ def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
 
 
 def client_of(one: ConnectionFacts) -> str:
-    """Return the client's pod, or else its address."""
+    """Return the client's pod, or its address if the pod is unknown."""
     return one.client_pod or one.client
 
 
@@ -82,11 +82,11 @@ def rest_of(one: ConnectionFacts) -> str:
 
 
 def end_of(one: ConnectionFacts) -> str:
-    """Return how and by which side it ended; empty while it is open."""
+    """Return how a connection ended, and by which side; empty while it is open."""
     if not one.ended_by:
         return ""
     word = "refused: " if one.event is ConnectionEvent.REFUSED else ""
-    # The code of a failed dial is next to the dial.
+    # The code of a failed dial is shown next to the dial.
     code = f" ({one.code})" if one.code and not one.failed else ""
     return f"{word}{one.cause}{code}, by the {one.ended_by}, after {_seconds(one.duration_s)}"
 

@@ -3,17 +3,18 @@
     listening socket ──▶ LimitedServer ──▶ StatusConnection ──▶ aiohttp's protocol
                                                └─ ConnectionLimit: which one ends at the limit
 
-Rule 1: at a limit the oldest connection ends, not the new one, so a flood of connections doesn't
-block probes: a probe is answered before the limit's number of other connections has been accepted
-(``accepting`` takes a few at a time). Slower requests may end during a flood.
-Rule 2: at a limit shared by several servers, the server with the most connections loses its oldest.
-Rule 3: each connection has a deadline, so its descriptor is freed regardless of the client.
+Rule 1: at a limit the oldest connection is closed, not the new one, so a flood of connections
+doesn't block probes: a probe is answered before the limit's number of other connections has been
+accepted (``accepting`` takes a few at a time). Slower requests may be cut off during a flood.
+Rule 2: at a limit shared by several servers, the server with the most connections loses its oldest
+one.
+Rule 3: each connection has a deadline, so its descriptor is freed whatever the client does.
 Rule 4: an answer is written in chunks, as fast as its client reads it. The sum of answers that
-clients haven't read is limited: at the limit the connections that read the oldest answers end.
-Answers to probes are smaller than a chunk and aren't counted.
+clients haven't read is limited: at the limit, the connections that read the oldest answers are
+closed. Answers to probes are smaller than a chunk and aren't counted.
 
-The data plane's connections last, so it resets connections by shares of clients and Services
-(``policy.shares``); here an answer takes milliseconds, and clients repeat requests.
+Connections of the data plane last long, so it resets connections by shares of clients and Services
+(``policy.shares``); here, an answer takes milliseconds, and clients repeat requests.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from aiohttp import web
 # The maximum number of connections: far more than the kubelet, a few load balancers, Prometheus and
 # browsers hold open.
 MAX_CONNECTIONS = 128
-# The time limit for a connection's first request. A probe sends its request at once; the kubelet's
-# own timeout is 1 s by default.
+# The time limit for a connection's first request. A probe sends its request immediately; the
+# kubelet's own timeout is 1 s by default.
 FIRST_REQUEST_S = 2.0
 # The time limit for a request with its answer. The largest answer, the metrics of 10,000 Services,
 # takes a few seconds.
 REQUEST_S = 60.0
-# The size of a chunk: as much as a transport buffers before it pauses its writer.
+# The size of a chunk: as many bytes as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
 # How many bytes all clients of a server together may leave unread. The JSON of 10,000 Services with
 # 20 endpoints each takes 75 MiB, their metrics less. A few clients read both at a time; no other
@@ -43,14 +44,14 @@ CHUNK_BYTES = 64 * 1024
 UNREAD_BYTES = 128 * 1024 * 1024
 
 CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
-"""Has the signature of a loop's ``call_later``."""
+"""A function like a loop's ``call_later``."""
 
 
 class ConnectionLimit:
     """At most ``limit`` simultaneous connections.
 
     Args:
-        unread_bytes: The limit for all answers that are being written.
+        unread_bytes: The maximum size of all answers that are being written.
     """
 
     def __init__(self, limit: int, *, unread_bytes: int = UNREAD_BYTES) -> None:
@@ -61,7 +62,7 @@ class ConnectionLimit:
         self._readers: Counter[int] = Counter()
         """The number of connections that read an answer, by the answer's id."""
         self._held_bytes = 0
-        """The total size of these answers, each counted once."""
+        """The total size of these answers; each answer counts once."""
         self._open: dict[StatusConnection, None] = {}
         """Open connections, oldest first."""
 
@@ -69,15 +70,15 @@ class ConnectionLimit:
         return len(self._open)
 
     def add(self, connection: StatusConnection) -> None:
-        """Count a connection; at the limit, end another one."""
+        """Count a connection; at the limit, close another one."""
         if len(self._open) >= self._limit:
             self.make_room()
         self._open[connection] = None
 
     def hold(self, connection: StatusConnection, body: bytes) -> None:
-        """Count an answer that is being written; at the limit, end readers of older answers.
+        """Count an answer that is being written; at the limit, close readers of older answers.
 
-        An answer that several connections share counts once. A single answer above the limit is
+        An answer for several connections counts once. A single answer that exceeds the limit is
         still written.
         """
         self.release(connection)
@@ -104,7 +105,7 @@ class ConnectionLimit:
             self._held_bytes -= len(body)
 
     def make_room(self) -> bool:
-        """End the oldest connection of the busiest server; False if none is open."""
+        """Close the oldest connection of the busiest server; False if none is open."""
         if not self._open:
             return False
         sizes = Counter(connection.server for connection in self._open)
@@ -122,9 +123,9 @@ class StatusConnection(asyncio.Protocol):
     """One connection to a status server, in front of aiohttp's protocol.
 
     Args:
-        limits: The limits that count the connection; the first limit is its server's own.
+        limits: The limits that count the connection; the first one is that of its server.
         first_request_s: Seconds until the head of the first request is complete.
-        request_s: Seconds from a request to the next, or to the end of the connection.
+        request_s: Seconds from a request until the next one, or until the connection is closed.
         call_later: Starts deadlines.
     """
 
@@ -138,7 +139,7 @@ class StatusConnection(asyncio.Protocol):
         call_later: CallLater,
     ) -> None:
         self.on_end: Callable[[], object] | None = None
-        """Called once when the connection has ended."""
+        """Called once when the connection was closed."""
         self._handler = handler
         self._limits = limits
         self._first_request_s = first_request_s
@@ -152,7 +153,7 @@ class StatusConnection(asyncio.Protocol):
         return self._limits[0]
 
     def note_request(self) -> None:
-        """Restart the deadline at a request, or when its client reads more of the answer."""
+        """Restart the deadline: there was a request, or the client reads more of the answer."""
         self._end_in(self._request_s)
 
     def end(self) -> None:
@@ -162,7 +163,7 @@ class StatusConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Use a cast, not isinstance: uvloop's transports don't inherit from asyncio's.
+        # Use a cast, not isinstance: the transports of uvloop don't inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         for limit in self._limits:
             limit.add(self)
@@ -204,7 +205,7 @@ class LimitedServer:
 
     Args:
         server: Creates aiohttp's protocol for each connection.
-        limits: The limits of each connection. The first is this server's own; others may be shared.
+        limits: The limits of each connection. The first one is this server's; others may be shared.
         first_request_s: Seconds that a client has for its first request.
         request_s: Seconds for a request, its answer and the pause after it.
         call_later: Starts deadlines; None: the loop's ``call_later``.
@@ -225,7 +226,7 @@ class LimitedServer:
         self._call_later = call_later
 
     def make_room(self) -> bool:
-        """End a connection to free its descriptor; False if none is open."""
+        """Close a connection to free its descriptor; False if none is open."""
         return self._limits[-1].make_room()
 
     def __call__(self) -> StatusConnection:
@@ -258,7 +259,7 @@ async def send(request: web.Request, response: web.StreamResponse) -> web.Stream
         return response
     stream = web.StreamResponse(status=response.status, headers=response.headers)
     stream.content_length = len(body)
-    # If the connection has ended, aiohttp will notice that, too.
+    # If the connection was closed, aiohttp will notice that, too.
     with contextlib.suppress(ConnectionResetError):
         await stream.prepare(request)
         await write(request, stream, body)

@@ -2,8 +2,8 @@
 
     Family ── name, labels as text, value ──▶ Prometheus' text format, or OpenMetrics
 
-prometheus_client formats the labels of each sample again, which takes 6 µs per series. Here labels
-are formatted once for all metrics of a Service port: a series takes 0.3 µs.
+prometheus_client formats the labels of each sample again, which takes 6 µs per series. Here, labels
+are formatted once for all metrics of a Service port, and a series takes 0.3 µs.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Family(NamedTuple):
 
 
 def counter(name: str, text: str, values: Iterable[tuple[str, float]]) -> Family:
-    """Return a counter, given each series' labels as text and its value."""
+    """Return a counter, given the labels as text and the value of each series."""
     return Family("counter", name, text, values)
 
 
 def gauge(name: str, text: str, values: Iterable[tuple[str, float]]) -> Family:
-    """Return a gauge, given each series' labels as text and its value."""
+    """Return a gauge, given the labels as text and the value of each series."""
     return Family("gauge", name, text, values)
 
 
@@ -55,7 +55,8 @@ class Buckets(NamedTuple):
     bounds: Sequence[float]
     """Upper bounds, ascending, without infinity."""
     counts: Sequence[int]
-    """The observations between each bound and the previous one, then those above all bounds."""
+    """How many observations are between each bound and the one before, then how many above all
+    bounds."""
     total: float
     """The sum of all observations."""
 
@@ -104,7 +105,7 @@ def write_families(families: Iterable[Family], *, open_metrics: bool) -> bytes:
 
 
 def _number(value: float) -> float | str:
-    """Return a number to format as text; ``True`` becomes 1."""
+    """Return a number that is formatted as text; ``True`` becomes 1."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else f"{'+' if value > 0 else '-'}Inf"
     return +value

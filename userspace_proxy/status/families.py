@@ -8,11 +8,11 @@
                 how long clients of each Service port waited             28 for each Service port
 
 Rule 1: a series never appears twice, because Prometheus would discard the whole scrape.
-Rule 2: labels are names from the plan, so the size of the cluster bounds their number. Only
+Rule 2: labels are names from the plan, so their number is limited by the size of the cluster. Only
 :func:`edge_family` has clients as labels, as many as its bounded table (``facts.edges``).
 Rule 3: the node's sums exist from the start, at 0, so that Prometheus sees the first increment of
-each; alerts use them. A Service port's series appear with its first client, rare ones once they
-aren't 0: most Services of a cluster never have a client on this node.
+each; alerts use them. The series of a Service port appear with its first client, rare ones once
+they aren't 0: most Services of a cluster never have a client on this node.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
 
 PORT_LABELS = ("namespace", "service", "port", "protocol", "family", "side")
-"""``side`` is set only for frontends with a policy of their own; sums over a Service port are
+"""``side`` is set only for frontends that have their own policy; sums over a Service port are
 correct without it."""
 ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused", "not_used")
 """``not_used``: traffic policy or hints keep this node's clients away."""
 _CLIENT_LABELS = ("namespace", "service", "port", "client")
 
-# The scalar figures by name.
+# The figures that are single numbers, by name.
 _SCALARS = {name: one for name, one in figures_of(PortFigures).items() if one.kind != "histogram"}
 _COUNTED = attrgetter(*_SCALARS)
 _CARRIED = attrgetter(*figures_of(Traffic))
@@ -97,7 +97,7 @@ def state_label(endpoint: EndpointFacts) -> str:
 
 
 def _by_labels(ports: Iterable[PortFacts]) -> dict[str, PortFacts]:
-    """Return Service ports by their labels as text; of equal labels, the first port."""
+    """Return Service ports by their labels as text; if labels are equal, the first port."""
     by_labels: dict[str, PortFacts] = {}
     for port in ports:
         by_labels.setdefault(labels_text(PORT_LABELS, _port_labels(port)), port)
@@ -143,10 +143,10 @@ def _endpoint_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
 def _families(
     prefix: str, table: Mapping[str, Figure], rows: Mapping[str, Traffic]
 ) -> Iterator[Family]:
-    """Yield the families of a table, each with a value per row; rare families without zeros."""
+    """Yield the families of a table, with a value per row; rare families have no zeros."""
     for name, figure in table.items():
         value = attrgetter(name)
-        # Make a list, because a generator read late would use the variables of a later series.
+        # Make a list: a generator that is read later would use the variables of a later series.
         samples = [(labels, value(row)) for labels, row in rows.items()]
         if figure.is_rare and prefix != "node_":
             samples = [sample for sample in samples if sample[1]]
@@ -154,7 +154,7 @@ def _families(
 
 
 def _waits(prefix: str, rows: Mapping[str, PortFigures]) -> Iterator[Family]:
-    """Return TCP clients' waits as histograms."""
+    """Return how long TCP clients waited, as histograms."""
     for name, figure in figures_of(PortFigures).items():
         if figure.kind == "histogram":
             value = attrgetter(name)
@@ -228,7 +228,7 @@ def _endpoint_states(ports: Mapping[str, PortFacts]) -> Family:
         for endpoint in port.endpoints:
             counts[state_label(endpoint)] += 1
         for state, count in counts.items():
-            # All six states of each port would nearly double the page with rows of zeros.
+            # All six states of each port would nearly double the page, mostly with zeros.
             if count or state == "ready":
                 samples.append((f'{labels[:-1]},state="{state}"}}', count))
     return gauge(f"{PREFIX}endpoints", "Endpoints by state", samples)
@@ -258,7 +258,7 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
         [
             (labels, port.kernel_connections)
             for labels, port in ports.items()
-            # Like a port's other counters, this one is shown from the first client on.
+            # Like the other counters of a port, this one is shown once the port had a client.
             if port.kernel_connections
         ],
     )
@@ -288,7 +288,7 @@ def render_demand(view: StatusFacts) -> bytes:
     """Return the demand as JSON, by namespace and name: of this node, and of all if known.
 
     Source: KEDA's scaler ``metrics-api`` reads a number by a path, here ``cluster.shop.web``. A
-        missing path is an error, at which KEDA changes nothing.
+    missing path is an error, after which KEDA changes nothing.
     """
     answer = {"demand": _by_namespace(demand_of(view))}
     if (of_all := view.cluster_demand) is not None:

@@ -6,9 +6,9 @@
     conntrack has room ─┘
     the loop iterates ────▶ /livez     liveness: would a restart help?
 
-Rule 1: ``/livez`` never requests a restart that can't help, because a restart ends every connection
-of the node. A proxy is alive while it waits for the API server, while the kernel rejects its rules,
-and while its node is being deleted, but not with a stuck sync loop.
+Rule 1: ``/livez`` never requests a restart that can't help, because a restart breaks every
+connection of the node. A proxy is alive while it waits for the API server, while the kernel rejects
+its rules, and while its node is being deleted, but not with a stuck sync loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from ..diagnosis.problems import late_s
 from ..facts import StatusFacts
 
-# The duration after which an iteration of the sync loop, normally a second, counts as stuck.
+# If an iteration of the sync loop, normally a second, takes longer than this, the loop is stuck.
 STUCK_S = 60.0
 
 # Go's zero time, which kube-proxy shows before its first round.
@@ -61,8 +61,8 @@ def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
 def answer_livez(view: StatusFacts, now: float) -> HealthAnswer:
     """Report whether the sync loop of this process iterates.
 
-    Source: as above, and KEP-3836. kube-proxy's also fails for a late change, but its restart costs
-        no connections.
+    Source: as above, and KEP-3836. kube-proxy's also fails if a change is late, but restarting
+    kube-proxy doesn't break connections.
     """
     return _answer(view, now, is_healthy=view.sync.turned_s_ago < STUCK_S, extra={})
 
@@ -70,7 +70,7 @@ def answer_livez(view: StatusFacts, now: float) -> HealthAnswer:
 def is_working(view: StatusFacts, now: float) -> bool:
     """Return whether changes take effect in time, regardless of the Node's state.
 
-    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports also report.
+    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports report, too.
     """
     return late_s(view.sync, now) == 0
 
@@ -81,16 +81,17 @@ def _answer(
     is_in_time = is_working(view, now)
     last_done = view.sync.last_done
     body: dict[str, object] = {
-        # While healthy, kube-proxy shows a recent time even without changes, because load balancers
-        # came to depend on it in old versions.
+        # While it is healthy, kube-proxy shows a recent time even without changes, because load
+        # balancers came to depend on that in old versions.
         "lastUpdated": go_time(now if is_healthy else last_done),
         "currentTime": go_time(now),
         **extra,
-        # As in kube-proxy, this covers only the sync rounds: an ineligible node may be healthy.
+        # As in kube-proxy, this covers only the sync rounds: a node may be healthy although it
+        # isn't eligible.
         "healthy": is_in_time,
     }
     if last_done:
-        # A round covers both families.
+        # A sync round covers both families.
         of_family = {"lastUpdated": go_time(last_done), "healthy": is_in_time}
         body["status"] = dict.fromkeys(_FAMILIES, of_family)
     return HealthAnswer(200 if is_healthy else 503, json.dumps(body).encode())

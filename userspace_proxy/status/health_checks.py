@@ -8,8 +8,8 @@ A Service of type LoadBalancer with ``externalTrafficPolicy: Local`` has such a 
 Rule 1: all ports share one HTTP application; the dialled port identifies the Service. 1,000
 Services with two sockets each are opened in 0.1 s (measured).
 Rule 2: a port that can't be opened is a problem of its Service only, and is retried.
-Rule 3: the Node's own state is ignored: a node that is being deleted may receive clients while it
-has endpoints.
+Rule 3: the state of the Node object is ignored: a node that is being deleted may receive clients
+while it has endpoints.
 
 Source: kubernetes/kubernetes pkg/proxy/healthcheck/service_health.go of 1.36; KEP-3836.
 """
@@ -43,8 +43,8 @@ _WILDCARDS = ("0.0.0.0", "::")
 # short connections.
 MAX_CONNECTIONS = 512
 # The maximum number of connections per Service, so that a flood of connections to one Service
-# leaves room for the others. If many floods reach the total, the Service with the most connections
-# loses its oldest.
+# leaves room for others. If floods of many Services reach the total, the Service with the most
+# connections loses its oldest one.
 MAX_CONNECTIONS_PER_PORT = 32
 
 
@@ -80,7 +80,7 @@ class HealthCheckPorts:
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
-        """Why Services' health checks aren't served, or not at every address; one line each."""
+        """Why Services' health checks aren't served on some or all addresses; one line each."""
         return self._problems
 
     async def apply(
@@ -123,7 +123,8 @@ class HealthCheckPorts:
             await accepted_have_protocols()
             await runner.cleanup()
         self._reserve.close()
-        # aiohttp keeps the last thousand handlers (lru_cache in web_app), with all references.
+        # aiohttp keeps the last thousand handlers (lru_cache in web_app), with everything that they
+        # refer to.
         self._is_healthy = bool
 
     def _assign(
@@ -137,7 +138,7 @@ class HealthCheckPorts:
             owner = self._checks.get(check.port)
             return owner is None or owner.service != check.service, check.service
 
-        # A Service keeps its port; only manifests can assign one port to two Services.
+        # A Service keeps its port. Only manifests can assign one port to two Services.
         for check in sorted(checks, key=order):
             owner = assigned.setdefault(check.port, check)
             if owner is not check:
@@ -165,7 +166,7 @@ class HealthCheckPorts:
         return ""
 
     async def _holder_of(self, at: SocketAddress) -> str:
-        # The search reads the descriptors of every process, and the port is retried every second.
+        # The search reads the descriptors of all processes, and the port is retried every second.
         if at not in self._holders:
             self._holders[at] = await asyncio.to_thread(self._who_holds, *at)
         return self._holders[at]
@@ -200,7 +201,7 @@ class HealthCheckPorts:
 
     def _note(self, problems: dict[ServiceKey, str]) -> None:
         """Store the problems, and log new and resolved ones."""
-        # Log one line per round: without descriptors, all Services have the same problem.
+        # Log one line per round: without free descriptors, all Services have the same problem.
         new = [service for service in problems if self._problems.get(service) != problems[service]]
         now = Clocks.monotonic()
         if new and self._log_limit.take(now):

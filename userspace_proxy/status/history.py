@@ -5,11 +5,11 @@
 
 Rule 1: only increases of counters are recorded. A decrease is ignored: the counter was reset, or a
 client that was counted as failed got a late answer.
-Rule 2: a sample covers the time since the previous one, up to ``COVERED_S``. Uncovered time is a
-gap, as is the time before a Service port was first seen.
+Rule 2: a sample covers the time since the previous one, up to ``COVERED_S``. Time that isn't
+covered is a gap, as is the time before a Service port was first seen.
 Rule 3: memory is bounded. A Service port with traffic takes about 4 kB until ten minutes after its
 last traffic, any other a small object. Ten minutes are kept for at most ``KEPT_MAX`` Service ports,
-and the agent samples no more (16 MB).
+and the agent doesn't sample more (16 MB).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ STEPS = 60
 LONG_STEP_S = 10.0
 """The length of a step of the ten minutes."""
 KEPT_MAX = 4_000
-"""The Service ports above which at most a minute is kept, and nothing while no page is open."""
+"""With more Service ports than this, at most a minute is kept, and nothing while no page is
+open."""
 COVERED_S = 15.0
 """The maximum time that a sample covers: workers report every 5 s, and sampling a large node takes
 seconds."""
@@ -37,7 +38,7 @@ _AVERAGED = 3
 
 
 class Figures(NamedTuple):
-    """Counters of a Service port, their increases, or rates per second."""
+    """Counters of a Service port, how they have grown, or rates per second."""
 
     connections: float = 0
     received_bytes: float = 0
@@ -54,7 +55,7 @@ def added(parts: Iterable[Figures]) -> Figures:
 
 
 class Curves(NamedTuple):
-    """60 rates per figure, the oldest first; nan: not measured."""
+    """60 rates per figure, the oldest first; nan where it wasn't measured."""
 
     connections: Sequence[float]
     received_bytes: Sequence[float]
@@ -81,7 +82,7 @@ class _Track:
         self._first = first
         """The first tick with a value."""
         self._rings: tuple[array[float], ...] | None = None
-        """A ring of values per figure; None without traffic."""
+        """A ring of values per figure; None if there was no traffic."""
         self._written = 0
         """The tick of the last value; there was no traffic after it."""
 
@@ -97,7 +98,7 @@ class _Track:
         self._written = last
 
     def last(self, ticks: Sequence[int]) -> list[list[float]]:
-        """Return the values of each figure at recent ticks; nan before the first."""
+        """Return the values of each figure at recent ticks; nan before the first tick."""
         values: list[list[float]] = []
         for ring in self._rings or (None,) * len(Figures._fields):
             kept = (
@@ -115,7 +116,7 @@ class _Track:
         return self._rings is not None and tick - self._written < _AVERAGED
 
     def shrink(self, tick: int) -> None:
-        """Drop the values if all are too old."""
+        """Drop the values if all of them are too old."""
         if tick - self._written >= STEPS:
             self._rings = None
 
@@ -142,7 +143,7 @@ class _Scale:
         return bool(self._covered[self.tick % STEPS])
 
     def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
-        """Add a sample; if this step already has one, note only gaps."""
+        """Add a sample; if this step already has one, record only gaps."""
         if not self.tick:
             self._began = at
         elapsed_s = at - self.at
@@ -246,7 +247,7 @@ class History:
         return self._minute.series(key)
 
     def ten_minutes(self, key: Hashable | None = None) -> Curves | None:
-        """Return the last ten minutes likewise; values are averages over ten seconds."""
+        """Return the last ten minutes in the same way; values are averages over ten seconds."""
         return self._long.series(key)
 
     def is_busy(self, key: Hashable) -> bool:

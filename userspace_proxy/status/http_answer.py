@@ -2,10 +2,10 @@
 
     GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 
-Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports
-the end of a connection a second late, so that counts only for an answer with neither.
-Rule 2: every number of bytes is bounded, before and after decompression, and everything takes at
-most linear time: any process may be at the other side.
+Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports a
+closed connection a second late, so that is used only for an answer that has neither.
+Rule 2: the number of bytes is bounded, before and after decompression, and everything takes at most
+linear time, because any process may be at the other end.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from ..version import __version__
 
 HEAD_BYTES_MAX = 16 << 10
 ANSWER_BYTES = 6 << 20
-"""The limit of a decompressed answer: 2,000 Service ports, or as many unhealthy ones in a summary.
+"""The maximum size of a decompressed answer: 2,000 Service ports, or as many unhealthy ones in a
+summary.
 """
 PIECE_BYTES = 64 << 10
-"""Bytes decompressed in one step, in about 0.2 ms."""
+"""The number of bytes decompressed in one step, which takes about 0.2 ms."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _WITH_HEADER = 16 + zlib.MAX_WBITS
 PROGRAM = "userspace-proxy"
-"""The value of the Server header in its answers."""
+"""The value of the Server header in proxies' answers."""
 LEVEL_HEADER = "X-Userspace-Proxy-Level"
 """The header with the worst level that a text contains: ``ok``, ``attention``, ``trouble``."""
 PORT_KEY = ("namespace", "service", "port", "family", "side")
-"""The fields that identify a Service port across the lines of a stream of JSON."""
+"""The fields that identify a Service port in all lines of a stream of JSON."""
 
 
 class Unreadable(UserspaceProxyError):
@@ -55,12 +56,12 @@ class TooLarge(UserspaceProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits on the bytes read from an answer."""
+    """The maximum numbers of bytes that are read from an answer."""
 
     wire: int = 16 << 20
-    """Bytes as they arrive; 0: unlimited, for a stream without an end."""
+    """The number of bytes as they arrive; 0 for no limit, as for a stream without an end."""
     body: int = ANSWER_BYTES
-    """Bytes after decompression; 0: unlimited."""
+    """The number of bytes after decompression; 0 for no limit."""
 
 
 class HttpAnswer:
@@ -74,9 +75,9 @@ class HttpAnswer:
         self._bounds = bounds
         self._head = bytearray()
         self._searched = 0
-        """The number of bytes of the head that are known not to contain its end."""
+        """The number of bytes of the head that were searched for its end."""
         self._left: int | None = None
-        """Remaining bytes of Content-Length; None: the header is missing."""
+        """How many bytes of Content-Length are still expected; None if the header is missing."""
         self._gunzip: zlib._Decompress | None = None
         self._wire_bytes = self._body_bytes = 0
 
@@ -86,10 +87,10 @@ class HttpAnswer:
         return self.headers.get("Server") == PROGRAM
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the body's pieces that some bytes complete; the caller must take all of them.
+        """Yield pieces of the body that are complete now; the caller must take all of them.
 
         Args:
-            data: Received bytes; empty: the connection has ended.
+            data: Received bytes; empty: the connection was closed.
 
         Raises:
             Unreadable: It isn't an answer, or ends early.
@@ -113,7 +114,7 @@ class HttpAnswer:
         self.is_complete = True
 
     def _read_head(self, data: bytes) -> bytes:
-        """Return the bytes after the head, once that is complete."""
+        """Return the bytes after the head, once the head is complete."""
         self._head += data
         at = self._head.find(_END_OF_HEAD, max(0, self._searched - len(_END_OF_HEAD)))
         self._searched = len(self._head)
@@ -194,7 +195,7 @@ def _is_status(word: bytes) -> bool:
 
 
 def request_for(path: str, host: str, *, accept: str, takes_gzip: bool) -> bytes:
-    """Return a request; the path includes its query, and is already quoted."""
+    """Return a request; ``path`` includes the query, and is already quoted."""
     lines = [
         f"GET {path} HTTP/1.0",
         f"Host: {host}",

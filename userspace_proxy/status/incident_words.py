@@ -14,7 +14,7 @@ from ..causes.say import Form, say
 from ..facts import IncidentFacts
 from ..facts.units import format_times, plural
 
-# The age from which a time of day alone could be yesterday's.
+# From this age on, a time of day alone could be yesterday's.
 _DAY_S = 12 * 3600.0
 
 
@@ -24,27 +24,27 @@ def time_of_day(at: float) -> str:
 
 
 def cause_of(incident: IncidentFacts) -> Cause:
-    """Return the cause, which every incident of this version has."""
+    """Return the cause of an incident; every incident of this version has one."""
     assert incident.cause is not None
     return incident.cause
 
 
 def since(incident: IncidentFacts, now: float) -> str:
-    """Return the incident's start on this node's clock; empty if unknown."""
+    """Return when an incident began, on this node's clock; empty if unknown."""
     at = cause_of(incident).first_at
     form = "%H:%M" if now - at < _DAY_S else "%d %b %H:%M"
     return f"since {time.strftime(form, time.localtime(at))}" if at else ""
 
 
 def headline(incident: IncidentFacts, now: float) -> str:
-    """Return an incident in one line: the cause, its effect, and its beginning."""
-    # The cause isn't capitalised, because many causes begin with a name.
+    """Return an incident in one line: the cause, its effect, and when it began."""
+    # The cause isn't capitalised, because many causes begin with the name of something.
     what = say(cause_of(incident), Form.SHORT)
     return f"{what}: {', '.join(filter(None, (incident.affected, since(incident, now))))}"
 
 
 def client_effects(incident: IncidentFacts, now: float) -> Iterator[str]:
-    """Yield the effects on clients as clauses; nothing if none were counted."""
+    """Yield the effects on clients as clauses; none if nothing was counted."""
     cause = cause_of(incident)
     if times := format_times(cause.count, cause.last_at, now):
         yield f"seen {times.strip(' ()')}"
@@ -56,13 +56,13 @@ def client_effects(incident: IncidentFacts, now: float) -> Iterator[str]:
 
 
 def names_in_line(incident: IncidentFacts, columns: int) -> str:
-    """Return as many names of its Services as fit, at least one, and the number of others."""
+    """Return as many names of affected Services as fit, at least one, and the number of others."""
     first, *others = incident.services
     shown = first
     for count, name in enumerate(others):
         more = f" and {len(others) - count:,} more"
         wider = f"{shown}, {name}"
-        # If others follow, their number needs room.
+        # If others follow, their number needs room, too.
         if len(wider) + (len(more) if count + 1 < len(others) else 0) > columns:
             return f"{shown}{more}"
         shown = wider

@@ -1,4 +1,4 @@
-"""Counts on request the connections that the kernel carries alone: ``/api/v1/kernel-path``.
+"""Counts the connections on the kernel path on request: ``/api/v1/kernel-path``.
 
 Rule 1: connection tracking is listed on request, never every second: a busy node's 200,000 entries
 take about half a second in a thread.
@@ -58,13 +58,13 @@ def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
 
 
 def legs_of_ranges(ranges: Iterable[DialledRange], tracked: Tracked) -> dict[bytes, list[Leg]]:
-    """Return the legs that begin at ports of ranges, by the listed address of the endpoint."""
+    """Return the legs that begin on ports of ranges, by the listed address of the endpoint."""
     found: dict[bytes, list[Leg]] = {}
     for one in ranges:
         ip = pack_address(one.ip, 0)[:-2]
         for dialled, endpoint in tracked.entries:
             offset = int.from_bytes(dialled[-2:], "big") - one.number
-            # The Service port's own number has a separate frontend.
+            # The port number of the Service port has a separate frontend.
             if dialled[:-2] == ip and offset and one.first <= one.number + offset <= one.last:
                 port = (int.from_bytes(endpoint[-2:], "big") - offset) % (1 << 16)
                 listed = endpoint[:-2] + port.to_bytes(2, "big")
@@ -78,7 +78,7 @@ def _endpoint(
     within: Mapping[bytes, Sequence[Leg]],
     tracked: Tracked,
 ) -> dict[str, object]:
-    """Return an endpoint's entries and their bytes, null if not accounted."""
+    """Return an endpoint's entries and their bytes, which are null if they aren't counted."""
     endpoint = pack_address(*address)
     legs = [*((one, endpoint) for one in dialled), *within.get(endpoint, ())]
     counted: Mapping[str, int | None] = dict.fromkeys(Volume._fields)

@@ -13,7 +13,7 @@ from ..model import SocketAddress
 ListenAt = tuple[str, int] | socket.socket
 """Host and port (0: any free one), or a socket that already listens."""
 
-# The maximum number of connections waiting to be accepted while the event loop is busy.
+# How many connections may wait to be accepted while the event loop is busy.
 BACKLOG = 128
 
 
@@ -38,7 +38,7 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
             return sock
         return listen(*await _resolve(host, port))
     except OSError as exc:
-        # A resolver's error also has its text in strerror, but no errno.
+        # A resolver's error also has its text in strerror, but it has no errno.
         cause = exc.strerror or str(exc)
         raise ListenError(
             f"cannot serve {what} on {SocketAddress(host, port)}: {cause}",
@@ -63,7 +63,7 @@ def _listen_on_all(port: int) -> socket.socket | None:
 
 
 async def _resolve(host: str, port: int) -> tuple[int, tuple[object, ...]]:
-    """Return the first family and address of a host name or address."""
+    """Return the first family and address for a host name or address."""
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )

@@ -31,7 +31,7 @@ from .search import QUALIFIERS
 
 REFRESH_S = 5
 NAMES_SHOWN = 200
-"""The number of named nodes that have seen an incident."""
+"""How many nodes that have seen an incident are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Parts:
     title: str
     level: Level
     html: Mapping[str, str]
-    """The HTML of each element, including rows, by the element's id."""
+    """The HTML of each element, including rows, by the id of the element."""
     at: str
-    """The time of day at which its contents were read."""
+    """The time of day at which the contents were read."""
     rows: tuple[str, ...] | None = None
-    """The ids of the rows, in order; None: a part contains them."""
+    """The ids of the rows, in order; None if a part contains them."""
 
     @property
     def markup(self) -> Mapping[str, Markup]:
@@ -64,7 +64,7 @@ class Affected:
     """The meaning of a neutral mark."""
     tag: str = ""
     word: str = ""
-    """The state in words, or empty."""
+    """The state in words; empty if there is nothing to say."""
 
 
 def make_environment(

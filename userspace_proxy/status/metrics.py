@@ -54,7 +54,7 @@ class _Histogram:
 
 
 class SyncMetrics:
-    """Histograms of the duration of sync rounds, and of the delay until changes took effect."""
+    """Histograms of how long sync rounds took, and how long it took until changes took effect."""
 
     def __init__(self) -> None:
         text = "Time that one round of plan, diff and apply took"
@@ -76,8 +76,8 @@ class SyncMetrics:
         """Count one sync round.
 
         Args:
-            is_full: Whether it compared everything, not only changes.
-            programmed_s: The delays of all slices that took effect.
+            is_full: Whether the round compared everything, not only changes.
+            programmed_s: How long it took until each slice took effect.
         """
         self._all.observe(duration_s)
         (self._full if is_full else self._partial).observe(duration_s)
@@ -160,13 +160,13 @@ def render_metrics(
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    # choose_encoder expects an Accept header, which a content type also is.
+    # choose_encoder expects an Accept header; a content type has the same form.
     encode, _ = choose_encoder(content_type)
     open_metrics = content_type.startswith(_OPEN_METRICS)
     own = write_families(chain(taken, families_of(view, detail)), open_metrics=open_metrics)
-    # The library's metrics come last, because it writes OpenMetrics' EOF marker.
+    # The library's metrics come last, because the library writes OpenMetrics' EOF marker.
     body, headers = own + encode(registry), {"Content-Type": content_type}
     if is_gzip:
-        # Labels repeat, so even the fastest level leaves a fifteenth; it releases the GIL.
+        # Labels repeat, so even the fastest level compresses to a fifteenth; it releases the GIL.
         body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
     return MetricsPage(headers, body)

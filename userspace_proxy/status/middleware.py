@@ -27,7 +27,7 @@ HEADERS = {
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    # aiohttp would send its own and Python's version.
+    # aiohttp would send its own version and Python's.
     "Server": PROGRAM,
     "X-Content-Type-Options": "nosniff",
 }
@@ -37,10 +37,10 @@ _KINDS = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-# How long an idle connection stays open. At the usual scrape interval, a new connection is cheaper
+# How long an idle connection stays open. At the usual scrape interval, a new connection costs less
 # than an open one.
 _KEEPALIVE_S = 30.0
-# The time that pending requests have when the proxy ends: clients repeat probes and pages.
+# How much time pending requests have when the proxy stops: clients repeat probes and pages.
 _CLOSE_S = 1.0
 
 
@@ -65,7 +65,7 @@ class Middleware:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
-        # A request without Host is HTTP/1.0, which browsers don't send.
+        # A request without Host is HTTP/1.0, which browsers don't use.
         is_own = hosts == [self._own_host]
         if self._loopback_only and not is_own and not all(map(is_loopback_host, hosts)):
             return web.Response(
@@ -119,10 +119,10 @@ def serve_static(*packages: str) -> web.RouteDef:
 
 
 def http_logger() -> logging.Logger:
-    """Return aiohttp's logger, filtered to exclude errors that any client can cause.
+    """Return aiohttp's logger, with a filter that drops errors that any client can cause.
 
-    It would log a traceback for every request that isn't HTTP, and any scanner can reach the health
-    port.
+    Without it, every request that isn't HTTP would cause a traceback, and any scanner can reach the
+    health port.
     """
     logger = logging.getLogger("userspace_proxy.status.http")
     if _is_internal not in logger.filters:
@@ -132,5 +132,5 @@ def http_logger() -> logging.Logger:
 
 def _is_internal(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    # A client may disconnect before "100 Continue", which aiohttp sends itself.
+    # A client may disconnect before "100 Continue", which aiohttp itself sends.
     return not isinstance(error, HttpProcessingError | ConnectionResetError)

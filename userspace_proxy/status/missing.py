@@ -1,4 +1,4 @@
-"""Formats the error for a missing Service, and suggests the Service that was probably meant."""
+"""Formats the error for a Service that doesn't exist, and suggests a similar one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PORT_RANGES = f"{DOMAIN}port-ranges"
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
-    """Return an error that a Service or port doesn't exist, with the probably intended name.
+    """Return an error that a Service or port doesn't exist, with the name that was probably meant.
 
     Args:
         service: ``namespace``, ``namespace/name`` or ``namespace/name:port``.
@@ -32,7 +32,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
     if not own and (rejected := view.source.rejected_of(key)):
         return printable(f"{key} is not served: {rejected[0].line}")
     if wanted and own:
-        # Of a port's families and sides, use the first, which has the ClusterIP.
+        # If a port has several families and sides, use the first one, which has the ClusterIP.
         ports = {port.port or port.number: port for port in reversed(own)}
         have = filter(None, map(_numbered, reversed(ports.values())))
         refused = _say_refused_range(own, wanted)
@@ -59,7 +59,8 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
     Args:
         key: ``namespace/name``.
         names: The names of all Services.
-        may_be_unread: The Service may exist after all, so suggest only nearly equal names.
+        may_be_unread: Whether the Service may exist after all; then only nearly equal names are
+            suggested.
     """
     namespace, name = ServiceKey.read(key)
     by_namespace: dict[str, list[str]] = {}
@@ -116,15 +117,15 @@ def _listed(words: Sequence[str], last: str) -> str:
 
 
 def is_known(item: RejectedFacts) -> bool:
-    """Return whether the invalid object, or the Services concerned, are known."""
+    """Return whether an invalid object, or the Services concerned, are known."""
     return bool(item.object or item.services)
 
 
 def _say_unread(source: SourceFacts, name: str) -> str:
-    """Return a sentence's end if the Service may be in an unreadable file; else empty.
+    """Return the end of a sentence if the Service may be in an unreadable file; otherwise empty.
 
     Args:
-        name: The Service's name; a file with this name in its own is the likeliest.
+        name: The Service's name; a file whose name contains it is the likeliest.
     """
     known = {item.line for item in source.rejected if is_known(item)}
     problems = [line for line in source.problems if line not in known]

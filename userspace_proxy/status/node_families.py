@@ -24,7 +24,7 @@ _POLICIES = {
     Scope.LOCAL_FROM_OUTSIDE: "external",
 }
 
-# The first metrics, in order. Others follow in the order of the JSON.
+# The first metrics, in this order. Others follow in the order of the JSON.
 _FIRST = (
     "is_ready",
     "node_is_eligible",
@@ -61,7 +61,7 @@ _WITH_FRACTION = "last_state.failures"
 
 def _node_figures() -> Mapping[str, Figure]:
     found = figures_of(StatusFacts)
-    # Sums over Service ports come with the Service ports' figures.
+    # Sums over Service ports are shown with the figures of Service ports.
     rest = [name for name in found if name not in _FIRST and not name.startswith("totals.")]
     return {name: found[name] for name in (*_FIRST, *rest)}
 
@@ -70,7 +70,7 @@ _FIGURES = _node_figures()
 
 
 def node_families(view: StatusFacts) -> Iterator[Family]:
-    """Yield the metrics whose number doesn't depend on the cluster's size.
+    """Yield the metrics whose number doesn't depend on the size of the cluster.
 
     Only health check node ports have a series per Service.
     """
@@ -84,7 +84,7 @@ def node_families(view: StatusFacts) -> Iterator[Family]:
 
 
 def _figures(view: StatusFacts) -> Iterator[Family]:
-    """Yield the facts that are figures: a list as its length, a text as whether it isn't empty.
+    """Yield the facts that are figures: for a list its length, for a text whether it isn't empty.
 
     An unknown figure has no series.
     """
@@ -104,7 +104,7 @@ def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
     """Yield kube-proxy's metrics, so that its alerts and dashboards keep working.
 
     kube-proxy labels them by IP family since 1.34, because it has one loop per family. A round of
-    this proxy covers both; queries with sum or max see no difference.
+    this proxy covers both; for queries with sum or max, that makes no difference.
 
     Source: kubernetes/kubernetes pkg/proxy/metrics/metrics.go.
     """

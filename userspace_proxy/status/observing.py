@@ -1,4 +1,4 @@
-"""Provides watchers of connections, and the table of clients and the Services that they call.
+"""Lets watchers see connections, and keeps the table of clients and the Services that they call.
 
     workers ──a few times a second──▶ Observing ──▶ Watcher: a bounded ring ──▶ stream ──▶ client
                                           └──────▶ Edges
@@ -32,17 +32,18 @@ from ..facts.connection import (
 from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
 from ..model import DataPath, PortKey, contains, intersect
 
-# The number of records per watcher: as many as four workers send in two seconds.
+# The number of records per watcher: as many as four workers can send in two seconds.
 RING = 4096
 LEFT_OUT = "too many at a time"
-# A worker doesn't classify connections for which it has no room.
+# A worker doesn't classify connections for which its ring has no room.
 _OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow"
-# The number of unseen Service ports that are named at the start of a stream: a terminal page.
+# How many Service ports whose connections can't be observed are named at the start of a stream: a
+# terminal page.
 _UNSEEN_MAX = 10
 
 
 class TooManyWatched(UserspaceProxyError):
-    """Too many different filters are watched."""
+    """Too many different filters are being watched."""
 
 
 class Watcher:
@@ -67,9 +68,9 @@ class Watcher:
             self._news.set()
 
     async def take(self, within_s: float) -> list[ConnectionFacts]:
-        """Wait for records, up to a timeout; return them, the oldest first.
+        """Wait for records, but not longer than that; return them, the oldest first.
 
-        The last record counts the dropped records.
+        The last record states how many were dropped.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -89,14 +90,14 @@ class Watcher:
 
 
 class Collector(Watcher):
-    """A watcher that keeps its connections in a list, which drops the oldest."""
+    """A watcher that keeps its connections in a list, from which the oldest are dropped."""
 
     def __init__(self, wanted: ConnectionFilter) -> None:
         super().__init__(wanted)
         self.records: list[ConnectionFacts] = []
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Part of Watcher: appends records to the list at once."""
+        """Part of Watcher: appends records to the list immediately."""
         super().put(records, left_out)
         self.records += self._take()
         del self.records[:-RING]
@@ -160,16 +161,16 @@ class Observing:
         self._edges.add(calls, left_out, self._clock(), pod_of)
 
     def edges(self, wanted: ConnectionFilter) -> EdgesFacts:
-        """Return which clients call which Services, as far as a filter selects them."""
+        """Return which clients call which Services, limited to those that a filter selects."""
         return self._edges.facts(wanted.takes_service)
 
 
 def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
-    """Yield a record for each Service port whose connections bypass the proxy, with the reason.
+    """Yield a record with the reason for each Service port whose connections bypass the proxy.
 
     Such connections take the kernel path, or the kernel refuses or drops them because no endpoint
     is usable. Only ports with connections that the filter might select are named; if no connection
-    could match, all are.
+    can match, all ports are.
     """
     ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.prefixes)]
     whys = ((port, _never_reason(port, wanted, view.announcing)) for port in ports)
@@ -192,7 +193,7 @@ def _unseen(
 
 
 def _past_reason(port: PortFacts) -> str:
-    """Return why connections to a Service port bypass the proxy; empty if they don't."""
+    """Return why connections to a Service port bypass the proxy; empty if none do."""
     if unseen := unseen_reason(port):
         return unseen
     if port.cause is None or port.is_holding:
@@ -202,7 +203,7 @@ def _past_reason(port: PortFacts) -> str:
 
 def _may_want(port: PortFacts, wanted: ConnectionFilter) -> bool:
     """Return whether the filter might select a connection that bypasses the proxy."""
-    # A connection in the kernel may be slow, but only the proxy can save connections.
+    # A connection on the kernel path may be slow, but only the proxy can save connections.
     is_slow = port.path is DataPath.KERNEL and wanted.slow_s is not None
     return wanted.failed or wanted.takes_all_kinds or is_slow
 
@@ -226,7 +227,7 @@ def _never_reason(port: PortFacts, wanted: ConnectionFilter, announcing: Sequenc
 def _may_be_announced(port: PortFacts, announcing: Sequence[str]) -> bool:
     """Return whether a load balancer that sends PROXY headers can dial a Service port.
 
-    Its clients may have any address, because packets come from the load balancer's.
+    The clients may have any address, because their packets come from the load balancer's address.
     """
     if port.protocol == "UDP":
         return False

@@ -15,11 +15,11 @@ from itertools import groupby
 from ..facts import WORST_FIRST, Level, PortFacts
 from .history import History
 
-# The number of cells up to which they are drawn large, and the number above which they are drawn
-# small.
+# With at most the first number of cells they are drawn large, with more than the second small.
 _LARGE = 150
 _DENSE = 1500
-# The number of cells up to which each one with a problem is a link; beyond it, they form runs, too.
+# With at most this many cells, each cell with a problem is a link; with more, these cells form
+# runs, too.
 _LINKED = 1000
 SHAPES = {"busy": "■", "idle": "▫", "unused": "·", Level.ATTENTION: "▲", Level.TROUBLE: "✖"}
 _WORST_FIRST = (*WORST_FIRST, None)
@@ -35,7 +35,7 @@ class Run:
     port: str = ""
     """The Service port's name, if the run is a single port with a problem; otherwise empty."""
     says: str = ""
-    """The tooltip: the Service port with its state."""
+    """The tooltip: the Service port and its state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Area:
     namespace: str
     count: int
     unhealthy: int
-    """Number of Service ports that need attention."""
+    """The number of Service ports that need attention."""
     runs: tuple[Run, ...]
 
 
@@ -57,7 +57,7 @@ class Overview:
     counts: tuple[tuple[str, Level | None, int], ...]
     """State, mark (``PortFacts.mark``) and number of ports; the worst first."""
     size: str
-    """Size of the cells: ``large``, ``medium`` or ``small``."""
+    """The size of the cells: ``large``, ``medium`` or ``small``."""
 
 
 def make_overview(shown: Iterable[PortFacts], history: History) -> Overview:

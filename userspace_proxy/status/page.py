@@ -3,11 +3,12 @@
     view, history ──▶ Page ──▶ parts, one for each element ──┬─▶ the whole page
                                                              └─▶ what changed (``stream``)
 
-Rule 1: each part has one template, so the page that is loaded and the parts that are updated can't
-differ.
-Rule 2: a page has at most ``PORTS_A_PAGE`` Service ports, regardless of the cluster's size.
+Rule 1: each part has one template, so the page that a browser loads and the parts that it updates
+can't differ.
+Rule 2: a page has at most ``PORTS_A_PAGE`` Service ports, whatever the size of the cluster.
 Rule 3: the page about an incident shows one moment, and needs no script.
-Rule 4: without scripts a page that reloads itself has no input field, whose content would be lost.
+Rule 4: without scripts, a page that reloads itself has no input field, because its content would be
+lost.
 """
 
 from __future__ import annotations
@@ -56,22 +57,22 @@ PARTS = (
     "state", "figures", "problems", "mistakes", "incidents", "states", "count", "overview",
     "events", "columns", "pages", "ignored", "checks", "workers", "facts", "age",
 )  # fmt: skip
-"""The ids of the parts other than rows, each with a template of its name."""
+"""The ids of the parts other than rows; each has a template of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The content for the templates."""
+    """What the templates show."""
 
     view: StatusFacts
     level: Level
     verdict: str
     problems: tuple[Problem, ...]
-    """The node's problems; problems of Service ports are in their rows."""
+    """The problems of the node; the problems of Service ports are in their rows."""
     mistakes: Mapping[str, RejectedFacts]
-    """Objects of the source, by the kinds of their problems."""
+    """Objects of the source with mistakes, by kind of mistake."""
     incidents: Sequence[IncidentFacts]
-    """Causes that touch several of the selected Services."""
+    """Causes that affect several of the selected Services."""
     more_incidents: int
     overview: Overview
     rows: tuple[Row, ...]
@@ -79,7 +80,7 @@ class Page:
     chosen: Chosen
     ignored: tuple[IgnoredFacts, ...]
     health_checks: tuple[HealthCheckFacts, ...]
-    """The shown health checks, chosen from those that the search selects."""
+    """The health checks that are shown, out of those that the search selects."""
     more_health_checks: int
     selection: Selection
     part: ListPart[PortFacts]
@@ -101,7 +102,7 @@ class Page:
 
     @property
     def probes(self) -> str:
-        """How endpoints are probed to choose the path, in words; or empty."""
+        """How endpoints are probed for the choice of the path, in words; empty if none is."""
         return format_probes(self.view.probes)
 
 
@@ -173,7 +174,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
                 now=now,
                 link=selection.toggled(id_),
                 incident=_incident_of(one, known, said),
-                # A single result is expanded at once.
+                # If there is a single result, it is expanded.
                 is_open=(id_ in selection.open) is not (is_alone and bool(selection.q)),
                 is_alone=is_alone,
             )
@@ -206,7 +207,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
 
 
 def _incident_of(port: PortFacts, known: Incidents, said: Collection[str]) -> str:
-    """Return the path of the incident with the cause of a Service port, or empty.
+    """Return the path of the incident with a Service port's cause; empty if there is none.
 
     Args:
         said: The ids of the incidents that are listed above.
@@ -246,7 +247,7 @@ def render_template(name: str, **content: object) -> bytes:
 
 
 def render_incident(sample: Sample, id_: str) -> bytes | None:
-    """Return the page as HTML in UTF-8; None if it doesn't exist, or no longer does."""
+    """Return the page about an incident as HTML in UTF-8; None if there is no such incident."""
     known = Incidents(sample.view)
     incident = known.find(id_)
     return None if incident is None else _render_incident(sample, incident, known.ports(incident))

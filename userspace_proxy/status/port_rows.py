@@ -22,8 +22,8 @@ from .history import History
 from .rows import DOTS_SHOWN, Row, figures_of
 from .selection import row_id
 
-# The number of endpoints shown in an expanded row: a full page of such rows is about 1 MB of HTML.
-# A single port shows more endpoints.
+# How many endpoints an expanded row shows: a full page of such rows is about 1 MB of HTML. The page
+# about a single port shows more.
 ENDPOINTS_SHOWN = 20
 ENDPOINTS_SHOWN_ALONE = 1000
 FRONTENDS_SHOWN = 20
@@ -37,7 +37,7 @@ class EndpointRow:
 
     endpoint: EndpointFacts
     level: Level | None
-    """The endpoint's level; None: this node leaves it out by design."""
+    """The endpoint's level; None if this node leaves it out by design."""
     state: str
     share: int
     """The endpoint's percentage of the Service port's connections."""
@@ -49,24 +49,25 @@ class Expanded:
 
     port: PortFacts
     last: str
-    """When a client was last answered, in words; empty if a moment ago, or never."""
+    """When a client was last answered, in words; empty if that was a moment ago, or never."""
     endpoints: tuple[EndpointRow, ...]
     more_endpoints: str
-    """The number of omitted endpoints, in words; or empty."""
+    """How many endpoints are omitted, in words; empty if none is."""
     frontends: Sequence[FrontendFacts]
     more_frontends: int
     admits: str
-    """The admitted networks, in words; empty where all or none are admitted."""
+    """The networks that are admitted, in words; empty if all or none are."""
     path: str
-    """The path of new connections, since when and why, in words; empty for the default."""
+    """The path of new connections, since when and why, in words; empty for the default path."""
     counted: str
-    """The known figures of connections that the kernel sent straight to endpoints; or empty."""
+    """What is known about connections that the kernel sent straight to endpoints; empty if
+    nothing."""
     connect: str
-    """How long clients waited until an endpoint answered, in words; or empty."""
+    """How long clients waited until an endpoint answered, in words; empty if unknown."""
     first_byte: str
-    """How long the endpoint took to send its first byte, in words; or empty."""
+    """How long the endpoint took to send its first byte, in words; empty if unknown."""
     chart: Chart | None
-    """The chart of its traffic; None without traffic."""
+    """The chart of its traffic; None if there was none."""
 
 
 def make_row(
@@ -83,10 +84,10 @@ def make_row(
 
     Args:
         now: Unix time.
-        link: Where its name leads.
+        link: The link of its name.
         incident: The page that states its cause, or empty.
-        is_open: It is expanded.
-        is_alone: It is the only one on the page, so it may be long.
+        is_open: Whether it is expanded.
+        is_alone: Whether it is the only one on the page, so that it may be long.
     """
     key, state = port.plan.key, port.state
     minute = history.minute(key)
@@ -139,7 +140,7 @@ def _detail(port: PortFacts, limit: int, chart: Chart | None, now: float) -> Exp
     rows = [_endpoint(port, endpoint, total) for endpoint in port.endpoints]
     more = ""
     if len(rows) > limit:
-        # Problems are shown first; sorting is stable.
+        # Show problems first; sorting is stable.
         rows.sort(key=lambda row: row.level in _FINE)
         hidden = rows[limit:]
         ready = sum(row.level in _FINE for row in hidden)

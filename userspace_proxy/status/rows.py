@@ -19,7 +19,7 @@ from .chart import Sparkline
 from .history import Figures
 
 DOTS_SHOWN = 6
-# The number of letters of namespace and name that fit into their column on a screen of 1280 px.
+# How many letters of namespace and name fit into their column on a screen of 1280 px.
 NAME_SHOWN = 28
 _ALWAYS = ("name", "address", "endpoints", "state")
 
@@ -34,11 +34,12 @@ class FigureColumn:
     write: Callable[[float], str]
     is_rate: bool = False
     moves: bool = False
-    """The figure counts currently open objects: where it is zero, a sentence may use its space."""
+    """Whether the figure counts objects that are open now: where it is zero, a sentence may use its
+    space."""
     colour: str = ""
     """A class of the style sheet, used for values other than 0."""
     title: str = ""
-    """The description of the count, where its total is shown."""
+    """What is counted, for places where the total is shown."""
 
 
 FIGURES = {
@@ -62,7 +63,7 @@ FIGURES = {
         "until they left",
     ),
 }
-"""The columns of numbers, in order, by the key for sorting the page."""
+"""The columns of numbers, in this order, by the key that sorts the page by them."""
 _MOVING = tuple(key for key, column in FIGURES.items() if column.moves)
 
 
@@ -85,13 +86,13 @@ class Row:
     id: str
     level: Level
     mark: Level | None
-    """The mark's level, for all observers; None for a neutral mark."""
+    """The level of the mark, for all readers; None for a neutral mark."""
     neutral: str
     """The meaning of a neutral mark."""
     namespace: str
     service: str
     port: str
-    """The name of the port, or empty."""
+    """The name of the port; empty if it has none."""
     title: str
     """The full name."""
     link: str
@@ -117,11 +118,11 @@ class Row:
     words_link: str = ""
     """The link of the state; or empty."""
     minute: str = ""
-    """The failures of the last minute, in words; or empty."""
+    """The failures of the last minute, in words; empty if there were none."""
     nodes: str = ""
-    """The number of nodes on which it is ok, and the number of all its nodes."""
+    """The number of nodes on which it is ok, and the number of all nodes with it."""
     is_folded: bool | None = None
-    """Whether the row is collapsed; None: it can't be expanded."""
+    """Whether the row is collapsed; None if it can't be expanded."""
     detail: object = None
     """The details that ``detail.html`` shows; None while the row is collapsed."""
 
@@ -157,8 +158,8 @@ class Columns(tuple[str, ...]):
 def columns_of(rows: Iterable[Row], sort: str) -> Columns:
     """Return the columns of these rows, including the column by which they are sorted.
 
-    Columns of figures that are all zero leave their space to causes. A rate is shown for a minute
-    after it became zero, so that columns don't appear and disappear.
+    If the figures of a column are all zero, causes get its space. A rate is shown for a minute
+    after it has become zero, so that columns don't come and go.
     """
     shown = {*_ALWAYS, sort.removeprefix("-")}
     for row in rows:

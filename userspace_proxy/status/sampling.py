@@ -1,4 +1,4 @@
-"""Takes samples of the proxy for pages and streams, and records their history.
+"""Takes samples of the proxy for pages and streams, and records the history of traffic.
 
     request ──▶ Sampler.look ───┐
                                 ├──▶ view ──▶ History ──▶ Sample
@@ -7,8 +7,8 @@
 
 Rule 1: all streams share samples, and requests share recent ones: the number of streams doesn't
 affect the cost of sampling, and requests don't affect when streams get a sample.
-Rule 2: while no samples are taken, only counters go into the history, without views.
-Rule 3: samples take at most a quarter of a CPU, regardless of the number of Services.
+Rule 2: while no samples are taken, the history gets only counters, without views.
+Rule 3: samples take at most a quarter of a CPU, however many Services there are.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _T = TypeVar("_T")
 
 PERIOD_S = 1.0
 SHARE = 0.25
-"""The share of the event loop's time for views on request, and as much for samples."""
-# The interval at which workers report by themselves.
+"""The share of the event loop's time that views on request may take, and as much for samples."""
+# The interval at which workers report anyway.
 _RECORD_S = 5.0
 _FOLLOWED_S = 60.0
-# The maximum age of a sample that a request may get: a reader doesn't notice the delay.
+# How old a sample may be that a request gets: a reader doesn't notice the delay.
 _RECENT_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The input of a page."""
+    """What a page is made from."""
 
     view: StatusFacts
     now: float
@@ -49,13 +49,13 @@ class Sample:
     events: Sequence[Event] = ()
     """Events, the newest first."""
     is_followed: bool = False
-    """The previous sample was taken less than a minute earlier."""
+    """Whether the sample before was taken less than a minute earlier."""
 
 
 class RenderThread:
     """Calls functions in a thread, one at a time.
 
-    Each call holds the GIL for a fraction of a second, and a flood of requests must not start a
+    Each call holds the GIL for a fraction of a second, and a flood of requests mustn't start a
     flood of threads.
     """
 
@@ -65,7 +65,8 @@ class RenderThread:
     async def work(self, render: Callable[[], _T]) -> _T:
         """Call a function in the thread.
 
-        If the caller is cancelled, this raises once the thread has ended: it can't be stopped.
+        If the caller is cancelled, this raises only once the function has returned: a thread can't
+        be stopped.
         """
         async with self._working:
             thread = asyncio.get_running_loop().run_in_executor(None, render)
@@ -111,7 +112,7 @@ class Sampler:
         self._taken_at = float("-inf")
         self._count = 0
         self._shown = 0
-        """The number of the last sample for streams."""
+        """The number of the last sample that streams got."""
         self._pacing = Pacing(SHARE, PERIOD_S)
         """The pace of samples for streams."""
         # One sample is taken at a time, and all waiting callers share it.
@@ -130,8 +131,8 @@ class Sampler:
         """Wait until the next sample is due; return its number and the sample.
 
         Args:
-            count: The number of the caller's last sample; 0 without one: it then gets a sample at
-                once, like a request.
+            count: The number of the caller's last sample; 0 without one: then it gets a sample
+                immediately, like a request.
         """
         if not count:
             sample = await self.look()
@@ -139,14 +140,14 @@ class Sampler:
         while self._shown <= count and (wait_s := self._pacing.due - self._clock()) > 0:
             await self._pause(wait_s)
         async with self._taking:
-            # The first stream takes the sample, unless a request has taken one meanwhile.
+            # The first stream takes the sample, unless a request has taken one since.
             if self._shown <= count:
                 await self._sample()
             assert self._latest is not None
             return self._count, self._latest
 
     async def record(self, counters: Callable[[], Awaitable[Counted | None]]) -> None:
-        """Record all Service ports' counters every 5 s while no samples are taken, until cancelled.
+        """Record counters of Service ports every 5 s while no samples are taken, until cancelled.
 
         Args:
             counters: Returns None to leave a gap.
@@ -159,7 +160,7 @@ class Sampler:
                 await self.work(partial(self._history.record, samples, self._clock()))
 
     async def _sample(self) -> Sample:
-        """Take a sample; if one is due, it is for streams, too."""
+        """Take a sample; if a sample for streams is due, use it for them, too."""
         began = self._clock()
         is_followed = began - self._taken_at < _FOLLOWED_S
         view = await self._take()
@@ -176,7 +177,7 @@ class Sampler:
         return self._latest
 
     def close(self) -> None:
-        """Take no more samples, and drop all references."""
+        """Take no more samples, and drop all references to the proxy."""
         self._take, self._events, self._latest = _is_closed, tuple, None
 
 
@@ -187,14 +188,14 @@ async def _is_closed() -> StatusFacts:
 class FreshViews:
     """The views of one proxy for its requests, in the event loop.
 
-    A view is taken after its requests arrived, so it contains everything before them. Views take no
-    more than their share, regardless of the requests: ten thousand Services take a fraction of a
-    second, during which no probe is answered and no change is applied.
+    A view is taken after its requests arrived, so it contains everything before them. However many
+    requests there are, views take no more than their share: a view of ten thousand Services takes a
+    fraction of a second, during which no probe is answered and no change is applied.
 
     Args:
         view: Returns the current state.
-        refresh: Awaited before ``view``, to fetch counters from workers; returns the seconds of the
-            event loop that it took, if they count towards the share.
+        refresh: Awaited before ``view``, to fetch counters from workers; returns how many seconds
+            of the event loop it took, if these count towards the share.
         clock: Monotonic seconds.
         pause: Waits for that many seconds.
     """
@@ -219,7 +220,7 @@ class FreshViews:
         return await self._flights.get((), self._take)
 
     def close(self) -> None:
-        """Take no more views, and drop all references."""
+        """Take no more views, and drop all references to the proxy."""
         self._view, self._refresh = is_closed, None
 
     async def _take(self) -> StatusFacts:

@@ -2,9 +2,9 @@
 
     web node:node-1 is:refused -cause:not-ready
 
-Rule 1: a word matches any of a row's properties: name, address, endpoint, node, state, cause or
+Rule 1: a word matches any property of a row: name, address, endpoint, node, state, cause or
 note. A qualifier matches one property.
-Rule 2: matching ignores case, and a substring is enough. States must match from the beginning, so
+Rule 2: matching ignores case, and a substring suffices. States must match from the beginning, so
 that ``is:served`` doesn't find "not served"; Services must match completely.
 Rule 3: an unknown qualifier is a plain word, because names of Service ports contain colons.
 """
@@ -21,7 +21,7 @@ from ..model import IPFamily, Protocol, ServiceKey, Side
 from ..model.addresses import TO, at_port, port_of
 from ..model.similar import did_you_mean
 
-# The maximum length of a search; longer ones are truncated. All names and addresses are shorter.
+# The maximum length of a search; a longer one is truncated. All names and addresses are shorter.
 MAX_LENGTH = 200
 
 QUALIFIERS = {
@@ -34,7 +34,7 @@ QUALIFIERS = {
     "node": "the node of an endpoint",
     "cause": "why clients aren't served",
 }
-"""The qualifiers, with descriptions of the properties that they match."""
+"""The qualifiers, each with a description of the property that it matches."""
 STATES = (
     *(state.search_word for state in FOUND),
     "problem", "busy", "idle", "ejected", "ignored",
@@ -99,9 +99,9 @@ class Search:
         return self._matches(lambda key: texts.get(key, ()))
 
     def matches_rejected(self, item: RejectedFacts) -> bool:
-        """Return whether an invalid object matches, by the Services that it concerns."""
+        """Return whether an invalid object matches, by the Services concerned."""
         names = tuple(filter(None, (*item.services, f"{item.namespace}/{item.name}".strip("/"))))
-        # The ports of an unreadable Service are unknown.
+        # The ports of a Service that can't be read are unknown.
         wanted = (term.text for term in self.terms if term.key == "service")
         ports = [text for text in wanted if text.partition(":")[0] in map(str.lower, names)]
         texts = {
@@ -119,8 +119,8 @@ class Search:
         return self._matches(lambda key: texts.get(key, ()))
 
     def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:
-        # Cost: the lines of a row are built once, not per word: 1 s instead of 16 s for the longest
-        # search of 10,000 Service ports with 20 endpoints.
+        # Cost: the lines of a row are built once, not for each word: 1 s instead of 16 s for the
+        # longest search of 10,000 Service ports with 20 endpoints.
         lines: dict[str, str] = {}
         for term in self.terms:
             is_found = False
@@ -140,7 +140,7 @@ def _term(word: str) -> Term | None:
     word = word[is_excluded:]
     key, colon, text = word.partition(":")
     if colon and key in QUALIFIERS:
-        # While a qualifier is being typed, it selects nothing yet.
+        # While a qualifier is being typed, it doesn't select anything yet.
         return Term(key, text, is_excluded) if text else None
     return Term("", word, is_excluded)
 
@@ -148,7 +148,7 @@ def _term(word: str) -> Term | None:
 def _texts_of_port(
     port: PortFacts, key: str, terms: Iterable[Term], *, is_busy: bool
 ) -> Iterable[str]:
-    """Return a property of a Service port; a range has each of its ports that a term names."""
+    """Return a property of a Service port; a range has each of its ports that a term mentions."""
     state = port.state
     match key:
         case "is":

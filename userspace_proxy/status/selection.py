@@ -24,7 +24,7 @@ from .search import MAX_LENGTH, Search
 
 _T = TypeVar("_T")
 
-# The maximum number of rows that can be expanded at once: the number of rows on a page.
+# How many rows can be expanded at the same time: the number of rows on a page.
 _MAX_OPEN = 100
 
 
@@ -49,9 +49,9 @@ SORTS: dict[str, _Order] = {
 
 
 def with_query(path: str, query: Mapping[str, object]) -> str:
-    """Return an address with the values of a query that aren't empty."""
+    """Return an address with those values of a query that aren't empty."""
     given = {name: str(value) for name, value in query.items() if value}
-    # Surrogates can't be written in an address, and no name contains one.
+    # An address can't contain surrogates, and no name contains one.
     return f"{path}?{urlencode(given, safe=',:/', errors='replace')}" if given else path
 
 
@@ -66,7 +66,7 @@ class Selection:
     page: int = 1
     """The page's number, from 1; a number past the end means the last page."""
     open: tuple[str, ...] = ()
-    """The ids of the rows that are expanded, or folded where rows are expanded by default."""
+    """The ids of the rows that are expanded, or collapsed if rows are expanded by default."""
     refresh: bool = True
     """Whether the page reloads itself when scripts are disabled."""
     path: str = "./"
@@ -90,7 +90,7 @@ class Selection:
     def link(self, **changes: object) -> str:
         """Return the address of the page with some fields changed.
 
-        Defaults are left out, so the first page is ``./``.
+        Default values are omitted, so the first page is ``./``.
         """
         wanted = {**asdict(self), **changes}
         path = wanted.pop("path")
@@ -99,13 +99,13 @@ class Selection:
         return with_query(path, query)
 
     def toggled(self, row: str) -> str:
-        """Return the address of the page with one row expanded, or folded if it was."""
+        """Return the address of the page with one row expanded, or collapsed if it was expanded."""
         others = tuple(one for one in self.open if one != row)
         return self.link(open=others if row in self.open else (*others, row))
 
     def sorted_by(self, column: str) -> str:
-        """Return the address of the page sorted by a column, or in the other direction."""
-        # Figures are of interest where they are large.
+        """Return the address of the page sorted by a column, or in the opposite direction."""
+        # Large figures are the interesting ones.
         first = column if column in ("state", "name", "address") else f"-{column}"
         second = first[1:] if first.startswith("-") else f"-{first}"
         return self.link(sort=second if self.sort == first else first, page=1)
@@ -125,7 +125,7 @@ class ListPart(Generic[_T]):
 
     @property
     def first(self) -> int:
-        """The number of the first item, from 1; 0 without items."""
+        """The number of the first item, from 1; 0 if there are no items."""
         return self.start + 1 if self.items else 0
 
     @property
@@ -134,7 +134,7 @@ class ListPart(Generic[_T]):
 
 
 def part_of(items: Sequence[_T], page: int, size: int) -> ListPart[_T]:
-    """Return a page; past the end means the last."""
+    """Return a page of a list; a number past the end means the last page."""
     pages = max(1, -(-len(items) // size))
     number = min(page, pages)
     start = (number - 1) * size
@@ -146,10 +146,10 @@ class Chosen:
     """The selected part of a view."""
 
     ports: tuple[PortFacts, ...]
-    """The Service ports of all pages, in the order of the selection."""
+    """The Service ports on all pages, in the order of the selection."""
     ignored: tuple[IgnoredFacts, ...]
     rejected: tuple[RejectedFacts, ...]
-    """Objects with a mistake; none without a search."""
+    """Objects with a mistake; empty unless the search selects some."""
     health_checks: tuple[HealthCheckFacts, ...]
     """The health checks: those with a problem first, then by Service."""
 
@@ -191,7 +191,7 @@ def id_of(words: Iterable[str]) -> str:
 
 
 def address_in_order(address: str) -> tuple[int, bytes, int]:
-    """Return a sort key: numeric order of addresses, after empty strings and then names."""
+    """Return a sort key: empty strings, then names, then addresses in numeric order."""
     try:
         dialled = SocketAddress.read(address)
         packed = pack_ip(dialled.ip)

@@ -3,13 +3,13 @@
     0.0.0.0:10256    /healthz /livez                      for clients that reach the node
     127.0.0.1:10249  / /incidents/… /stream /metrics /configz /api/v1/…   for clients on the node
 
-Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand Services take
-about a second, during which connections continue.
+Rule 1: the view is built in the event loop, and rendered in a thread: for ten thousand Services
+this takes about a second, during which connections are served.
 Rule 2: no request changes anything: only GET and HEAD, no state-changing form, no cookie.
 Rule 3: requests waiting for the same view or answer share it, so a flood of requests occupies
 neither the event loop nor memory for each. One answer of each kind (page, text, JSON, metrics) is
 made at a time, so a flood of searches delays only its own kind.
-Rule 4: on loopback only requests to a loopback name are answered (DNS rebinding).
+Rule 4: on loopback, only requests to a loopback name are answered (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class StatusServer:
         view: Returns the current state; called in the event loop, once per request.
         metrics_detail: The detail of ``/metrics`` in addition to the node's sums.
         health: Like ``view``, but called for the more frequent probes; it may omit the Service
-            ports. None: ``view``.
+            ports. None: ``view`` is called.
         observing: The source of connections and clients; None: no events are shown.
         refresh: Awaited before ``view``, to fetch counters from workers.
         events: Returns the node's events, the newest first; called like ``view``.
@@ -87,7 +87,7 @@ class StatusServer:
         observing: Observing | None = None,
     ) -> None:
         self.sync = SyncMetrics()
-        """Durations of sync rounds, which the agent adds."""
+        """How long sync rounds took; the agent adds to it."""
         self._health = health or view
         self._views = FreshViews(view, refresh)
         self._metrics_detail = metrics_detail
@@ -97,7 +97,7 @@ class StatusServer:
         self._streams = Streams(self._sampler)
         self._observing = observing or Observing()
         self._connections = ConnectionStreams(self._observing, self._views.take)
-        # The answer of 10,000 Services takes some seconds and up to 75 MiB.
+        # The answer for 10,000 Services takes some seconds and up to 75 MiB.
         self._pages: SingleFlight[MetricsPage] = SingleFlight()
         self._answers: SingleFlight[bytes] = SingleFlight()
         self._parts: SingleFlight[StatusFacts] = SingleFlight()
@@ -109,7 +109,7 @@ class StatusServer:
         self._reserve = Reserve()
 
     async def record(self, counters: Callable[[], Awaitable[Counted | None]]) -> None:
-        """Record Service ports' traffic while no page is open, until cancelled: see Sampler."""
+        """Record the traffic of Service ports while no page is open, until cancelled."""
         await self._sampler.record(counters)
 
     async def serve_health(self, bind: ListenAt) -> tuple[str, int]:
@@ -122,7 +122,7 @@ class StatusServer:
             The bound address, with the chosen port if 0 was given.
 
         Raises:
-            ListenError: The address isn't available; names ``--healthz-bind-address``.
+            ListenError: The address isn't available; the text names ``--healthz-bind-address``.
         """
         sock = await open_socket(bind, what="health checks", flag="--healthz-bind-address")
         middleware = Middleware(loopback_only=False, one_request=True)
@@ -132,7 +132,7 @@ class StatusServer:
         """Open the port with the page, the metrics and the JSON, like :meth:`serve_health`.
 
         Raises:
-            ListenError: The address isn't available; names ``--metrics-bind-address``.
+            ListenError: The address isn't available; the text names ``--metrics-bind-address``.
         """
         sock = await open_socket(bind, what="the status page", flag="--metrics-bind-address")
         loopback_only = is_loopback_address(address_of(sock)[0])
@@ -164,7 +164,8 @@ class StatusServer:
         while self._open:
             await self._open.pop()[1].cleanup()
         self._reserve.close()
-        # aiohttp keeps the last thousand handlers (lru_cache in web_app), with all references.
+        # aiohttp keeps the last thousand handlers (lru_cache in web_app), with everything that they
+        # refer to.
         self._sampler.close()
         self._views.close()
         self._health = is_closed
@@ -197,7 +198,7 @@ class StatusServer:
             return await self._text(request)
         selection = Selection.parse(request.query)
         if service := request.query.get("service", ""):
-            # The search field, links and streams support only searches.
+            # The search field, links and streams use only searches.
             qualifier = "service" if "/" in service else "ns"
             link = selection.link(q=f"{qualifier}:{service} {selection.q}".strip())
             return web.Response(status=302, headers={"Location": link})
@@ -348,7 +349,7 @@ class StatusServer:
 
 
 def _part(view: StatusFacts, service: str) -> StatusFacts:
-    """Return the part of a view for a Service or namespace; all if empty. Call it in a thread.
+    """Return the part of a view about a Service or namespace, or all. Call it in a thread.
 
     Raises:
         HTTPNotFound: The Service doesn't exist, or the namespace has none.
@@ -360,13 +361,13 @@ def _part(view: StatusFacts, service: str) -> StatusFacts:
 
 
 def _columns(text: str) -> int:
-    """Return the terminal width in a query; 0 if there is none."""
+    """Return the terminal width in a query; 0 if it has none."""
     is_number = text.isascii() and text.isdigit() and len(text) < 5
     return max(int(text), LEAST_COLUMNS) if is_number else 0
 
 
 def _strictly_selected(query: Mapping[str, str]) -> Selection:
-    """Return the selection of a complete search, unlike the page's, which may be half typed.
+    """Return the selection of a search that must be valid; the page's may still be being typed.
 
     Raises:
         HTTPBadRequest: The search contains an unknown state.

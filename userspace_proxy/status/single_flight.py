@@ -2,7 +2,7 @@
 
     requests ──▶ those waiting for the same key ──▶ made once, one key at a time ──▶ shared by all
 
-Rule 1: a result is made after its request arrived, so it contains everything before.
+Rule 1: a result is made after its requests arrived, so it contains everything that happened before.
 Rule 2: a waiting request holds only its place in the queue.
 Rule 3: results aren't kept: only the requests that received one refer to it.
 """
@@ -22,11 +22,11 @@ class _Flight(Generic[_T]):
 
     def __init__(self) -> None:
         self.results: list[_T] = []
-        """The result, once it is made."""
+        """The result, once it was made."""
 
 
 class SingleFlight(Generic[_T]):
-    """Makes results, one at a time."""
+    """Computes one result at a time, and shares it among the requests that wait for it."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
@@ -35,7 +35,7 @@ class SingleFlight(Generic[_T]):
     async def get(self, key: Hashable, make: Callable[[], Awaitable[_T]]) -> _T:
         """Return the result of one waiting request's ``make`` for this key.
 
-        If it raises, only that request fails, and the next one's ``make`` is called.
+        If that raises, only this request fails, and the next one's ``make`` is called.
         """
         flight = self._waiting.setdefault(key, _Flight())
         async with self._turn:

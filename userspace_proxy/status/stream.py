@@ -5,10 +5,10 @@
 
 Rule 1: the first message contains everything, so a client that reconnects is up to date.
 Rule 2: a client that reads slowly gets fewer updates; at most one message is queued for it.
-Rule 3: at the limit of streams, the client with the most streams loses its oldest to a client that
-then still has fewer; otherwise the new one is refused. A client is a user of this node, or an
-address.
-Rule 4: a stream lasts as long as its client reads. Where connections are limited, streams end
+Rule 3: at the limit of streams, the oldest stream of the client with the most streams is closed for
+a client that then still has fewer; otherwise the new stream is refused. A client is a user of this
+node, or an address.
+Rule 4: a stream lasts while its client reads. Where connections are limited, streams are closed
 before connections that wait for an answer, and the client reconnects.
 Rule 5: a stream with an interval, which readers of many nodes request, takes at most a hundredth of
 a core: its interval is extended accordingly.
@@ -45,10 +45,10 @@ _Id = tuple[str, ...]
 
 _NOT_COMPARED = ("now", "ports")
 
-# The maximum number of open streams. Each may take some 30 ms of a second; a browser has a stream
-# only for a visible page.
+# The maximum number of open streams. Each one may take some 30 ms of every second; a browser has a
+# stream only for a visible page.
 MAX_STREAMS = 16
-# How long a client whose connection has ended waits before it reconnects.
+# How long a client whose connection was closed waits before it reconnects.
 _RETRY_MS = 1000
 # The share of a core that a stream with an interval may use. With 2,000 Services without traffic a
 # sample takes some 40 ms, so messages are at least 5 s apart.
@@ -56,7 +56,7 @@ _SHARE = 0.01
 
 
 class Sent:
-    """The state that one client has received."""
+    """What one client has received."""
 
     def __init__(self) -> None:
         self._parts: Parts | None = None
@@ -99,13 +99,13 @@ class OpenStreams:
         headers: Mapping[str, str] = NO_HEADERS,
         first: bytes = b"",
     ) -> web.StreamResponse:
-        """Send messages until the client disconnects, or refuse to.
+        """Send messages until the client disconnects; refuse if there are too many streams.
 
         Args:
-            first: Sent at once.
+            first: Sent immediately.
         """
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
-            # A web site can't read a stream, but could use up all of them.
+            # A website can't read a stream, but it could use up all of them.
             return web.Response(status=403, text="Other web sites may not open streams.\n")
         task = asyncio.current_task()
         client = _client_of(request)
@@ -131,13 +131,13 @@ class OpenStreams:
             task.cancel()
 
     def _make_room(self, client: int | str) -> bool:
-        """Have room for a stream of a client; False if the streams are shared out already."""
+        """Make room for one more stream of a client; return False if that wouldn't be fair."""
         if len(self._open) < MAX_STREAMS:
             return True
         counts = Counter(self._open.values())
         ((largest, most),) = counts.most_common(1)
         if counts[client] + 1 >= most:
-            # The client of the ended stream would reconnect, and end this one.
+            # The client whose stream is closed would reconnect, and close this one.
             return False
         oldest = next(task for task, owner in self._open.items() if owner == largest)
         del self._open[oldest]
@@ -201,7 +201,7 @@ class Streams:
 
         Args:
             every_s: Seconds between two messages, or more by Rule 5; nothing is sampled for this
-                client in between. None: as often as there are samples.
+                client in between. None: a message for every sample.
         """
         count = 0
         while True:
@@ -215,7 +215,7 @@ class Streams:
 
 
 def pause_after(cpu_s: float, every_s: float) -> float:
-    """Return the pause of a stream with an interval after a message that took CPU time."""
+    """Return the pause of a stream with an interval after a message that took that CPU time."""
     return Pacing(_SHARE, every_s, EVERY_MAX_S).wait_s(cpu_s)
 
 
@@ -230,7 +230,7 @@ def _client_of(request: web.Request) -> int | str:
 
 
 class _Shared(Generic[_Key, _Made]):
-    """Caches the last result from a sample for each key, which many clients share."""
+    """The last result for each key, made from a sample; many clients share it."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -255,7 +255,7 @@ class _Shared(Generic[_Key, _Made]):
 class Changes:
     """The changes that one client of ``/api/v1/status`` hasn't received yet, as lines of JSON.
 
-    Each line after the first contains ``now``, each other field that differs, and only the
+    Each line after the first one contains ``now``, all other fields that differ, and only those
     ``ports`` that differ; ``gone`` names ports that are no longer selected.
     """
 
@@ -264,7 +264,7 @@ class Changes:
         self._ports: dict[_Id, PortFacts] = {}
 
     def line(self, answer: StatusFacts) -> bytes:
-        """Return the line that brings the client up to date; an empty one if it is."""
+        """Return the line that brings the client up to date; empty if it is up to date."""
         before, self._sent = self._sent, answer
         known, self._ports = self._ports, {_id(port): port for port in answer.ports}
         if before is None:

@@ -7,11 +7,11 @@
 and the rates of the busiest Service ports, for the command ``top``.
 
 Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
-· not served by design, for lack of an endpoint that clients would wait for, or not known to be
-(``PortFacts.neutral_reason``). Programs that add colours use only these.
-Rule 2: problems are first: the node's, then causes that affect several Services, which the
-Services' lines don't repeat, then problems of Service ports.
-Rule 3: the sentences are the page's: this module only lays them out.
+· not served by design, or because there is no endpoint for which clients would wait, or not known
+to be served (``PortFacts.neutral_reason``). Programs that add colours use only these marks.
+Rule 2: problems come first: those of the node, then causes that affect several Services, which the
+lines of the Services don't repeat, then problems of Service ports.
+Rule 3: the sentences are the same as on the page: this module only lays them out.
 """
 
 from __future__ import annotations
@@ -58,24 +58,25 @@ from .wrapping import placed, placed_remedy
 MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓", None: "·"}
 IGNORED_MARK = MARKS[None]
 # The width up to which columns are aligned: longer names and addresses shift only the rest of their
-# own line.
+# line.
 WIDEST = 44
-# The room that names leave: for a cause, or for ``1,200 open``, which is left of the traffic.
+# How much room names leave: for a cause, or for ``1,200 open``, which is on the left of the
+# traffic.
 _CAUSE, _TRAFFIC = 30, 10
 
 
 _ALL = Selection()
 _RATES = ("OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S")
-# The maximum number of rows that ``top`` shows: no screen has more lines.
+# How many rows ``top`` shows at most: no screen has more lines.
 TOP_SHOWN = 200
-# The number of problems of the node with the same remedy that are shown. If only one is left, it is
-# shown, too: a line with the count of the rest would take as much space.
+# How many problems of the node with the same remedy are shown. If only one more is left, it is
+# shown, too: a line that counts the rest would take as much space.
 _ALIKE_SHOWN = 3
-# The number of causes affecting several Services that are shown; each takes several lines.
+# How many causes that affect several Services are shown; each takes several lines.
 INCIDENTS_SHOWN = 5
-# The width of their lines if the terminal's width is unknown.
+# The width of these lines if the terminal's width is unknown.
 _USUAL_COLUMNS = 80
-# The number of reasons shown for Services ignored by design.
+# How many reasons are shown for Services ignored by design.
 _REASONS_SHOWN = 3
 _TAKEN_SHOWN = 5
 # User-Agent prefixes of terminal programs, which send "Accept: */*".
@@ -100,7 +101,7 @@ class TextLine:
     below: tuple[str, ...] = ()
     mark: str = ""
     shorter: tuple[str, ...] = ()
-    """A shorter text for the last cell, in case it is too long."""
+    """A shorter text for the last cell, used if that is too long."""
 
 
 def prefers_text(accept: str, user_agent: str) -> bool:
@@ -135,7 +136,8 @@ def render_text(
         is_wide: Show the addresses and endpoints of each Service port, and ignored Services.
         has_node: Show the problems of the node.
         columns: The width of the terminal; 0: unlimited.
-        incidents: The incidents of all Service ports if the view has only some; None: it has all.
+        incidents: The incidents of all Service ports if the view has only some of these; None: it
+            has all.
     """
     chosen = select(view, selection, history)
     known = incidents or Incidents(view)
@@ -174,7 +176,7 @@ def render_text(
 
 
 def more_causes(count: int, columns: int) -> Iterator[str]:
-    """Yield the number of unshown causes of several Services."""
+    """Yield how many causes of several Services aren't shown."""
     if count:
         what = f"and {plural(count, 'more cause')} of several Services: wide output lists them"
         yield from placed("    ", what, columns)
@@ -224,14 +226,14 @@ class TopRow(NamedTuple):
     mark: Level | None
     name: str
     served: str
-    """The number of endpoints that serve it, or of nodes on which it is served."""
+    """How many endpoints serve it, or on how many nodes it is served."""
     open: int
     rates: Figures | None
-    """The rates; None: there are none yet."""
+    """The rates; None if there are none yet."""
 
 
 def top_lines(served: str, top: Iterable[TopRow], columns: int, *, more: int) -> Iterator[str]:
-    """Yield the lines of a table of rates, and the number of further rows.
+    """Yield the lines of a table of rates, and how many more rows there are.
 
     A name that is too long for the width is on its own line.
 
@@ -337,7 +339,7 @@ def incident_lines(
 
     Args:
         what: The first line.
-        command: The command that shows more; or empty.
+        command: The command that shows more, or empty.
     """
     below = "      "
     yield from placed(f"  {MARKS[incident.level]} ", what, columns)
@@ -381,7 +383,7 @@ def _usable(port: PortFacts) -> str:
 def _words(
     port: PortFacts, now: float, history: History, above: Collection[object]
 ) -> Sequence[str]:
-    """Return the problem or the traffic, and then shorter forms of it.
+    """Return the problem or the traffic, followed by shorter forms of it.
 
     Args:
         above: The facts of causes that are shown above the Service ports.
@@ -421,9 +423,9 @@ def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
 
 
 def _moved(port: PortFacts) -> str:
-    """Return the address to dial if the proxy doesn't listen at the Service's; or empty.
+    """Return the address to dial if the proxy doesn't listen on the Service's; empty otherwise.
 
-    With steering ``none`` another program may hold the address, and answer there.
+    With ``none`` steering another program may hold the address, and answer there.
     """
     only_at = port.frontends[0].only_at if port.frontends else ""
     return f", only at {only_at}" if only_at else ""
@@ -462,7 +464,7 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
         state = format_ejected(endpoint.ejected_for_s)
     parts = [state, endpoint.preference, endpoint.pod, endpoint.node]
     if is_unseen and not endpoint.connections:
-        # Connections on the kernel path aren't counted per endpoint.
+        # Connections on the kernel path aren't counted for each endpoint.
         return f"{endpoint.address}  {', '.join(filter(None, parts))}"
     parts.append(f"{format_count(endpoint.active)} open")
     parts.append(f"{format_count(endpoint.connections)} in all")
@@ -480,9 +482,9 @@ def _ignored_line(item: IgnoredFacts) -> TextLine:
 
 
 def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
-    """Return the number of Services or ports ignored by design, and the usual reasons."""
+    """Return how many Services or ports are ignored by design, and the usual reasons."""
     words = plural(len(ignored), "Service or port", "Services or ports")
-    # Omits the effect of the reason on clients.
+    # This omits the effect of the reason on clients.
     reasons = (say(item.cause, Form.SHORT) for item in ignored)
     shown = collections.Counter(reasons).most_common(_REASONS_SHOWN)
     parts = [f"{reason} ({count:,})" for reason, count in shown]
@@ -494,7 +496,7 @@ def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
 def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:
     """Yield the lines with their cells in columns; the last cell has the remaining width.
 
-    Counts are truncated first. A name that leaves no room for the other cells is on its own line.
+    Counts are truncated first. If a name leaves no room for the other cells, it is on its own line.
     """
     cells_of = list(zip(*(line.cells for line in lines), strict=True))[:-1]
     widths = [max((len(c) for c in column if len(c) <= WIDEST), default=0) for column in cells_of]

@@ -1,10 +1,10 @@
 """Derives the events of a node; the page shows the newest.
 
-Rule 1: an event is one sentence about one moment. A lasting event, such as an endpoint that refuses
-connections, stays the same event until it ends, while its counts grow.
+Rule 1: an event is one sentence about one moment. Something that lasts, such as an endpoint that
+refuses connections, is one event until it is over, while its counts grow.
 Rule 2: the effect of one endpoint on several Service ports is one event, if it happens at about the
 same time, or lasts.
-Rule 3: ``problems`` words a problem of the node; its end is also an event.
+Rule 3: ``problems`` formats a problem of the node; when it is over, that is also an event.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..diagnosis.problems import STARTING, problems_of_node
 from ..facts import Level, Problem, StatusFacts
 from ..facts.units import plural
 
-# The time within which events of several Service ports count as one: ports notice a common cause
-# one after another, by their clients and probes.
+# Events of several Service ports within this time count as one: ports notice a common cause one
+# after another, by their clients and probes.
 _TOGETHER_S = 60.0
 
 
@@ -29,14 +29,15 @@ class Event:
     """Unix time of the event."""
     level: Level
     what: str
-    """The event, one sentence without a full stop."""
+    """What happened, as a sentence without a full stop."""
     port: str = ""
     """The Service port's name; empty for an event of the node."""
     saved: int = 0
     """Connections of the Service port that were saved during the event."""
     lasts: bool = False
     cause: object = None
-    """The cause that Service ports share, compared by value; None: the event has its own cause."""
+    """The cause that Service ports share, compared by value; None if the event has its own
+    cause."""
 
     @property
     def text(self) -> str:
@@ -47,7 +48,7 @@ def joined(events: Iterable[Event]) -> Sequence[Event]:
     """Merge events of several Service ports with the same cause; return them, the newest first."""
     groups: list[dict[str, Event]] = []
     open_: dict[object, dict[str, Event]] = {}
-    """The last group of events per cause, by Service port."""
+    """The last group of events for each cause, by Service port."""
     for event in sorted(events, key=lambda event: event.at, reverse=True):
         key = event.cause, event.lasts
         group = {} if event.cause is None else open_.get(key, {})
@@ -70,7 +71,7 @@ def _one_of(group: Sequence[Event]) -> Event:
 
 
 def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterator[Event]:
-    """Yield the node's events between two views; ``now`` is the later one's Unix time."""
+    """Yield the node's events between two views; ``now`` is the Unix time of the later one."""
     was, is_now = _problems(before, now), _problems(after, now)
     for key in is_now.keys() - was.keys():
         yield Event(now, is_now[key].level, is_now[key].what)

@@ -13,15 +13,15 @@ import textwrap
 from collections.abc import Iterator
 
 LEAST_COLUMNS = 40
-"""The minimum width of lines: phones' terminals have about as many columns."""
-# The minimum width of a text's column; in a narrower one, the text continues below its line
+"""The minimum width of lines: the terminals of phones have about as many columns."""
+# The minimum width of a text's column; if it is narrower, the text continues below its line
 # instead.
 _LEAST_TEXT = 32
 _BELOW = " " * 6
 
 
 def placed(head: str, text: str, columns: int) -> Iterator[str]:
-    """Yield a text's lines after a head, in one column; 0 columns: don't wrap."""
+    """Yield a text's lines after a head, in one column; with 0 columns, don't wrap."""
     if not columns or len(head) + len(text) <= columns:
         yield f"{head}{text}"
         return

@@ -1,7 +1,7 @@
 """Brings traffic for a frontend to its listener: by rules, by routes, or not at all.
 
-``base`` defines the contract, and ``programmer`` implements what the kernel steerings share;
-:func:`make_steering` returns the steering for a name.
+``base`` defines the contract, and ``programmer`` implements what the mechanisms that change the
+kernel share; :func:`make_steering` returns the mechanism for a name.
 """
 
 from .base import (

@@ -1,13 +1,13 @@
-"""The contract of every steering.
+"""The contract of every steering mechanism.
 
     agent ──apply({frontend: proxy port or REFUSE})──▶ steering ──▶ kernel
           ──change({some}, gone)─────────────────────▶
           ◀─recovered ports────────────────────────── start()
 
-Rule 1: a steering changes only kernel objects with this proxy's name.
+Rule 1: it changes only kernel objects with this proxy's name.
 Rule 2: ``apply`` gets the complete desired state; its cost depends on the difference.
-Rule 3: when ``apply`` or ``change`` returns, the whole change is in force; if it raises, none of
-it. A frontend that the kernel refuses individually (its family is disabled, another program has its
+Rule 3: when ``apply`` or ``change`` returns, the whole change is applied; if it raises, none of it.
+A frontend that the kernel refuses individually (its family is disabled, another program has its
 route) is omitted and listed in ``unsteered``.
 """
 
@@ -38,7 +38,7 @@ class Refusal(enum.Enum):
     """The target of a frontend without usable endpoints."""
 
     REFUSE = "refuse"
-    """Refuse at once: TCP by a RST, UDP by ICMP port unreachable."""
+    """Refuse immediately: TCP by a RST, UDP by ICMP port unreachable."""
 
 
 REFUSE = Refusal.REFUSE
@@ -47,12 +47,13 @@ NO_PORT = PortKey(ServicePortName("", "", ""))
 
 
 class EndpointChoice(NamedTuple):
-    """The endpoints of which the kernel chooses one for some clients."""
+    """The endpoints from which the kernel chooses one for some clients."""
 
     endpoints: tuple[SocketAddress, ...]
-    """At least one endpoint. All are equally likely, so a repeated endpoint counts twice."""
+    """At least one endpoint. Each entry is equally likely, so an endpoint that is listed twice gets
+    twice the share."""
     networks: tuple[str, ...] | None = None
-    """The networks of these clients; None: all clients."""
+    """The networks of these clients; None for all clients."""
 
 
 class Affinity(NamedTuple):
@@ -61,10 +62,10 @@ class Affinity(NamedTuple):
     name: str
     """Frontends with the same name share affinity entries."""
     timeout_s: int
-    """Seconds without a new connection after which a client's entry expires."""
+    """An entry expires after the client has made no new connection for so many seconds."""
     is_of_pods: bool = False
-    """An entry is for an endpoint's address, regardless of its port: frontends with the same name
-    have endpoints with other ports."""
+    """Whether an entry is for an endpoint's address, regardless of the port: the endpoints of
+    frontends with the same name have different ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,17 @@ class KernelTarget:
     """
 
     port: int | Refusal
-    """The proxy port for clients that match no choice, or without choices for all; or REFUSE."""
+    """The proxy port for clients that match no choice, or for all if there are no choices; or
+    REFUSE."""
     choices: tuple[EndpointChoice, ...] = ()
-    """The first choice whose networks contain the client wins. UDP flows to other endpoints end."""
+    """The first choice whose networks contain the client is used. UDP flows to other endpoints
+    end."""
     affinity: Affinity | None = None
     is_on: bool = True
     """Whether new connections are translated; otherwise all are steered to the proxy port."""
     by_client: bool = False
-    """Choose by the client's address instead of at random: a choice then has a fixed number of
-    slots, each with one of its endpoints."""
+    """Whether to choose by the client's address instead of at random: a choice then has a fixed
+    number of slots, each with one of its endpoints."""
     name: PortKey = NO_PORT
     """The Service port under which the results of connections are counted."""
 
@@ -93,7 +96,7 @@ Target = int | Refusal | KernelTarget
 
 
 class Bind(enum.Enum):
-    """Where the listeners of a steering are bound."""
+    """Where a steering mechanism binds its listeners."""
 
     PROXY_PORT = "proxy port"
     """One listener per Service port and family on the wildcard address, in the proxy port range."""
@@ -106,18 +109,19 @@ class Bind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SteeringFacts:
-    """The facts about this node that steerings need."""
+    """The facts about this node that steering mechanisms need."""
 
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs; empty if not configured."""
     refuse_port: int = 0
-    """The reserved local port without a listener (PROXY_PORT steerings)."""
+    """The reserved local port without a listener (for mechanisms with PROXY_PORT)."""
     proxy_ports: tuple[int, int] | None = None
     """First and last proxy port; None if no range is configured."""
     node_addresses: tuple[str, ...] = ()
     """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
-    """The proxy's ``--service-proxy-name``, which distinguishes its rules from others."""
+    """The proxy's ``--service-proxy-name``, which distinguishes its rules from those of other
+    proxies."""
 
 
 Targets = dict[Frontend, Target]
@@ -173,8 +177,8 @@ class Steering(abc.ABC):
     """Whether listeners must be transparent sockets (IP_TRANSPARENT), which require NET_ADMIN or
     NET_RAW: steered packets are admitted only to such sockets."""
     unguarded = ""
-    """Why steered packets are admitted to any socket, even another program's; empty if they aren't.
-    Known after the first ``apply``. Source: docs/adr/0013."""
+    """Why steered packets are admitted to any socket, even one of another program; empty if they
+    aren't. Known after the first ``apply``. Source: docs/adr/0013."""
 
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType(
         {
@@ -185,15 +189,15 @@ class Steering(abc.ABC):
             "it needs --steering=nftables",
         }
     )
-    """The families and balancing strategies for which it accepts no :class:`KernelTarget`, with the
-    reasons; for nftables known after :meth:`start`, and updated by :meth:`repair`. For TCP: why it
-    steers no port ranges to a proxy port: each port is a frontend of its own."""
+    """The families and balancing strategies for which no :class:`KernelTarget` is accepted, with
+    the reasons; for ``nftables`` known after :meth:`start`, and updated by :meth:`repair`. For TCP:
+    why port ranges aren't steered to a proxy port: each port is then a frontend."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
-    causes. They aren't in force; ``repair`` retries them, but not at every call. Also frontends in
-    force whose packets another program's rules translate first, or drop, as of the last ``repair``:
-    each a :class:`.Taken`."""
+    causes. They aren't applied; ``repair`` retries them, but not at every call. Also applied
+    frontends whose packets another program's rules translate first, or drop, as of the last
+    ``repair``: these have a :class:`.Taken`."""
 
     @property
     def helper_restarts(self) -> int:
@@ -202,9 +206,9 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def start(self) -> Mapping[Frontend, int]:
-        """Prepare, and read the state that an earlier run of this proxy left in force.
+        """Prepare, and read the state that an earlier run of this proxy left in the kernel.
 
-        Returns: The proxy ports that rules still lead to, so that the caller can listen there
+        Returns: The proxy ports to which rules still point, so that the caller can listen there
             again, and 0 for refused frontends; with Bind.FRONTEND the frontends' own ports, if they
             are served.
 
@@ -221,8 +225,8 @@ class Steering(abc.ABC):
         client that keeps its source port reaches the new target.
 
         Raises:
-            SteeringError: The kernel refused; the old state is in force. After the first ``apply``
-                some frontends may already lead to endpoints: repeat it.
+            SteeringError: The kernel refused; the old state is unchanged. If the first ``apply``
+                fails, some frontends may already point to endpoints: repeat it.
         """
 
     @abc.abstractmethod
@@ -230,7 +234,7 @@ class Steering(abc.ABC):
         """Add or change some frontends, and stop steering others.
 
         The cost depends only on the size of the change. Call :meth:`forget_stale` next: until then
-        UDP associations may lead to old targets.
+        UDP associations may point to old targets.
 
         Args:
             changed: New frontends, and frontends with a new target; unchanged ones are allowed.
@@ -238,8 +242,9 @@ class Steering(abc.ABC):
                 are allowed.
 
         Raises:
-            SteeringError: The kernel refused and the old state is in force, or will be after the
-                next ``repair`` if the kernel refused to undo a step; or nothing was applied before.
+            SteeringError: The kernel refused and the old state is unchanged, or will be restored by
+                the next ``repair`` if the kernel refused to undo a step; or nothing was applied
+                before.
         """
 
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
@@ -252,7 +257,7 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def render(self) -> str:
-        """Return the state in force as sorted text, read from the kernel.
+        """Return the kernel's state as sorted text.
 
         One line per frontend: ``TCP 10.96.7.1:80 -> :36001`` or ``… -> refuse``.
         """
@@ -263,7 +268,7 @@ class Steering(abc.ABC):
         It takes 2 µs per frontend, in a thread.
 
         Returns: Numbers that never decrease, by frontend, since it was first on the kernel path and
-            while it is steered. None: this steering, or this kernel, doesn't count connections.
+            while it is steered. None: this mechanism, or this kernel, doesn't count connections.
 
         Raises:
             SteeringError: The kernel doesn't list them.
@@ -271,15 +276,16 @@ class Steering(abc.ABC):
         return None
 
     def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:
-        """Return which other program's chain drops packets to an endpoint, or its answers.
+        """Return which chain of another program drops packets to an endpoint, or its answers.
 
-        The text ends a sentence, and is as of the last :meth:`repair`; empty if none is certain.
+        The text ends a sentence, and is as of the last :meth:`repair`; empty if no chain certainly
+        does.
         """
         return ""
 
     @abc.abstractmethod
     async def repair(self) -> int:
-        """Compare the state in force with the desired state, and repair differences.
+        """Compare the kernel's state with the desired state, and repair differences.
 
         Returns:
             How many frontends or guard rules had drifted.
@@ -287,15 +293,15 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def clean_up(self) -> None:
-        """Remove everything with this proxy's name; idempotent, also without ``start``."""
+        """Remove everything with this proxy's name; idempotent; may be called without ``start``."""
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Release helpers and sockets; rules and routes stay in force."""
+        """Release helpers and sockets; rules and routes stay in the kernel."""
 
 
 class NoSteering(Steering):
-    """Only records targets, for the status page: clients dial the listeners on loopback.
+    """Only records targets for the status page: clients dial the listeners on loopback.
 
     For embedding in a program or test suite: it needs no privileges, rules or routes.
     """
@@ -308,7 +314,7 @@ class NoSteering(Steering):
         self._targets: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Nothing outlives the process, so there is nothing to recover."""
+        """There is nothing to recover: nothing outlives the process."""
         return {}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
@@ -321,11 +327,11 @@ class NoSteering(Steering):
         return render_targets(self._targets or {})
 
     async def repair(self) -> int:
-        """Memory doesn't drift, so there is nothing to repair."""
+        """There is nothing to repair: memory doesn't drift."""
         return 0
 
     async def clean_up(self) -> None:
         self._targets = None
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """There is nothing to close."""

@@ -1,7 +1,7 @@
-"""Nftables tables that support the proxy besides its steering, and end with this process.
+"""Nftables tables that the proxy needs besides steering; the kernel removes them with this process.
 
     ConntrackHold   keeps connection tracking enabled while another program flushes all rules
-    Untracked       admits connections to the status ports while connection tracking is full
+    Untracked       admits connections to the status ports while the conntrack table is full
 
 Rule 1: the tables are optional: kernels before 5.12, or without nftables, have none.
 """
@@ -21,12 +21,12 @@ from .names import CONNTRACK_HOLD_TABLES, UNTRACKED_TABLES
 
 # The chain's priority: after all address translation.
 _HOLD_PRIORITY = 200
-# The priority of the table raw, before connection tracking (-200). Source: NF_IP_PRI_RAW.
+# The priority of the raw table, before connection tracking (-200). Source: NF_IP_PRI_RAW.
 _RAW_PRIORITY = -300
 
 
 class HeldTable:
-    """An owned table in the network namespace of this process's new threads.
+    """A table owned by this process, in the network namespace of its new threads.
 
     Args:
         kernel: The parts that the kernel supports.
@@ -45,7 +45,7 @@ class HeldTable:
         )
 
     async def hold(self) -> str:
-        """Create the table; idempotent. Return why it can't be created, empty if it exists."""
+        """Create the table; return why it can't be created, empty if it exists. Idempotent."""
         try:
             await self._table.do(OwnedTable.put_right)
         except SteeringError as exc:
@@ -81,8 +81,8 @@ class ConntrackHold(HeldTable):
 def _fill_hold(table: TableWriter) -> None:
     """Add a chain and a rule that keep connection tracking enabled.
 
-    A single nat chain enables all four hooks at which the kernel translates; its rule, which has no
-    verdict, enables tracking. Only the first packet of a connection passes it.
+    A single nat chain enables all four hooks at which the kernel translates; the rule in it, which
+    has no verdict, enables tracking. Only the first packet of a connection passes it.
     """
     table.add_base_chain("tracking", "nat", PREROUTING, _HOLD_PRIORITY)
     table.add_rule("tracking", x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL))
@@ -119,5 +119,5 @@ class Untracked(HeldTable):
                 dialled = x.TCP + x.match(x.DPORT, port) + x.match(x.DADDR_TYPE, x.LOCAL)
                 table.add_rule(chain, dialled + x.notrack())
         for port in self._ports:
-            # This matches the answers. On loopback they are still untracked when they arrive.
+            # This matches the answers, which on loopback are still untracked when they arrive.
             table.add_rule("output", x.TCP + x.match(x.SPORT, port) + x.notrack())

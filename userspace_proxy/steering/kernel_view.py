@@ -1,4 +1,4 @@
-"""Reads other programs' rules in this network namespace once, for all users."""
+"""Reads other programs' rules in this network namespace once, for all modules that need them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class KernelView:
     clients: tuple[PodLink, ...] = ()
     """The links from which clients connect."""
     unread: tuple[str, ...] = ()
-    """Why something couldn't be read, one line each."""
+    """Why something couldn't be read, as one line for each."""
     is_nft_read: bool = True
     inet_tables: tuple[str, ...] = ()
-    """Names of all nftables tables of the family ``inet``, including this program's."""
+    """Names of all nftables tables of the ``inet`` family, including this program's."""
 
 
 def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
@@ -41,7 +41,7 @@ def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
 
     Args:
         hooks: Hooks whose nftables chains are read with their rules.
-        has_nat: Whether to read the legacy table ``nat``.
+        has_nat: Whether to read the legacy ``nat`` table.
     """
     unread: list[str] = []
     nft: Tables = {}
@@ -57,7 +57,7 @@ def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
         nat = read_legacy("nat") if has_nat else {}
         filters = read_legacy(*FILTERING)
     except SteeringError as exc:
-        # A node with only nftables probably has no program that prints legacy tables.
+        # A node that has only nftables probably has no program that prints legacy tables.
         unread.append(exc.message)
     lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
     links = tuple(line.partition(":")[0].strip() for line in lines[2:])

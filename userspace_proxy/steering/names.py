@@ -5,8 +5,8 @@
     canary                      UPROXY-PRE-canary, …   userspace-proxy/canary     with a hyphen for
     a-very-long-name-for-it     UPROXY-PRE-a-very~…    userspace-proxy/a-very~…   / and / for ~
 
-Further tables have a suffix: ``userspace-proxy/replies``, ``userspace-proxy/replies-canary``. As a
-label of a table in the first column has no slash after a hyphen, names are unambiguous.
+Further tables have a suffix: ``userspace-proxy/replies``, ``userspace-proxy/replies-canary``. Names
+are unambiguous, because a label in a name of the first kind has no slash after a hyphen.
 
 Chains of the iptables trees have six characters after the prefix, directly followed by the
 label: ``UPROXY-Od3f9acanary``, as there is no space for a hyphen.
@@ -27,7 +27,7 @@ from typing import NamedTuple
 from ..filters.chains import ChainTable
 from ..kernel.nf_tables import list_tables
 
-# A capitalized word follows in each chain's name, and a label after a second hyphen.
+# In each chain's name, a capitalized word follows, and after a second hyphen the label.
 PREFIX = "UPROXY-"
 # The kernel allows 28 characters: the prefix, five letters, a hyphen, and this many for the label.
 LABEL_MAX = 15
@@ -39,7 +39,7 @@ _AS_IT_IS = re.compile(
 )
 _UNREADABLE = re.compile(r"[^A-Za-z0-9._-]")
 _TABLE = "userspace-proxy"
-# The name of a table of any kind, as there may be tables of another version. Neither kinds nor
+# The name of a table of any kind, because tables of another version may exist. Neither kinds nor
 # labels are empty.
 _OWN_TABLE = re.compile(rf"{_TABLE}(?:/(?P<kind>[^-]*))?(?:-(?P<label>.*))?", re.DOTALL)
 _NUMBERED = 1 << 24
@@ -48,7 +48,7 @@ _TREE_CHAIN = re.compile(rf"(?P<own>{PREFIX}[O-R][0-9A-Za-z][0-9a-z]{{4}})(?P<la
 
 
 def proxy_label(proxy_name: str) -> str:
-    """Return a short form of a proxy's name: the name itself, or its beginning and a hash.
+    """Return a short form of a proxy's name: the name itself, or its beginning with a hash.
 
     Args:
         proxy_name: The ``--service-proxy-name``; empty without one. A label is its own label.
@@ -61,7 +61,7 @@ def proxy_label(proxy_name: str) -> str:
 
 
 def owner_number(proxy_name: str) -> int:
-    """Return a proxy's number, for where a name doesn't fit; 0 without a name."""
+    """Return a number for a proxy, for places where a name doesn't fit; 0 without a name."""
     label = proxy_label(proxy_name)
     if not label:
         return 0
@@ -70,10 +70,10 @@ def owner_number(proxy_name: str) -> int:
 
 
 class OwnTable(NamedTuple):
-    """The parts of a userspace-proxy's nftables table name."""
+    """The parts of the name of a userspace-proxy's nftables table."""
 
     kind: str
-    """``replies``, ``paths``, …; empty for the table of the steering itself."""
+    """``replies``, ``paths``, …; empty for the steering table."""
     label: str
     """The proxy's label."""
 
@@ -86,7 +86,7 @@ class OwnTable(NamedTuple):
 
 
 def read_own_table(name: str) -> OwnTable | None:
-    """Parse a table's name, also of other versions; None: it isn't a userspace-proxy's."""
+    """Parse the name of a userspace-proxy table of any version; None if it isn't one."""
     match = _OWN_TABLE.fullmatch(name)
     if match is None:
         return None
@@ -105,11 +105,11 @@ class TableNames:
     def label_in(self, table: str) -> str | None:
         """Return the label of a table's proxy; None for any other table."""
         own = read_own_table(table)
-        # A name that merely begins like one of this proxy's names has no label.
+        # A name that merely begins like a name of this proxy has no label.
         return own.label if own is not None and self.of(own.label) == table else None
 
     def labels_here(self) -> list[str]:
-        """Return the labels of all proxies with such a table in this network namespace, sorted."""
+        """Return the labels of all proxies with a table of this kind in this namespace, sorted."""
         return sorted(_labels_in(list_tables(), self))
 
 
@@ -122,9 +122,10 @@ UNTRACKED_TABLES = TableNames("untracked")
 
 
 def nftables_labels_here() -> list[str]:
-    """Return the labels of all proxies with tables of the steering ``nftables`` here, sorted.
+    """Return the labels of all proxies with tables of ``nftables`` steering here, sorted.
 
-    The kernel path's table may exist alone: it is written first, and the process may die then.
+    The kernel path's table may exist alone: it is written first, and the process may be killed
+    after that.
     """
     return sorted(_labels_in(list_tables(), STEERING_TABLES, KERNEL_PATH_TABLES))
 
@@ -153,7 +154,7 @@ class ChainNames:
         self.label = proxy_label(proxy_name)
 
     def in_kernel(self, name: str) -> str:
-        """Return a chain's name in the kernel; other programs' names are unchanged."""
+        """Return a chain's name in the kernel; names of other programs' chains are unchanged."""
         if self.label and name.startswith(PREFIX):
             is_of_tree = _TREE_CHAIN.fullmatch(name) is not None
             return f"{name}{self.label}" if is_of_tree else f"{name}-{self.label}"

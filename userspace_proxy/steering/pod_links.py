@@ -1,4 +1,4 @@
-"""Tracks which links of this node lead only to its containers.
+"""Tracks which links of this node have only its own containers behind them.
 
 Rule 1: events only trigger a read; links and routes are always read in full.
 Rule 2: the network namespace is that of the thread that creates the object.
@@ -14,8 +14,8 @@ from ..kernel.node_listings import NodeListings
 from ..kernel.routes import list_links_and_routes, read_links_and_routes
 from ..policy.locality import PodLink, find_pod_links, find_uplinks
 
-# The events of links and addresses, but not of routes: they rarely decide alone, and a router has
-# thousands that change all the time.
+# The events of links and addresses. Events of routes aren't needed: routes alone rarely matter, and
+# a router has thousands that change all the time.
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
 
 

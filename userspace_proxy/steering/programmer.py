@@ -1,11 +1,11 @@
-"""The blocking half of a steering, which changes the kernel, and undoes refused changes.
+"""The blocking half of a steering mechanism: changes the kernel, and undoes refused changes.
 
     agent ── ProgrammedSteering ── one thread ── Programmer ── kernel
 
     first apply ─▶ _load            change ─▶ difference ─▶ _write ── refused ─▶ _restore
 
-Rule 1: each frontend has a port: its proxy port; or, if refused, the refuse port, or 0 if the
-steering has none.
+Rule 1: each frontend has a port: its proxy port; or, if it is refused, the refuse port, or 0 if the
+mechanism has none.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from .names import is_own_table
 
 Ports = dict[Frontend, int]
 Affected = Mapping[Frontend, int | None]
-"""The ports of some frontends; None: the frontend isn't steered."""
+"""The ports of some frontends; None if the frontend isn't steered."""
 
-# The number of ports whose former frontends are kept: a port that was freed is used last, so only
-# those of a range that is nearly used up are used again before a client stops sending its SYN.
+# How many ports are kept with their former frontends: a freed port is used last, so only in a range
+# that is nearly used up is a port used again before a client stops sending its SYN.
 _LEFT_MAX = 256
 
 
 class Programmer(abc.ABC):
     """One proxy's state in the kernel, in the calling thread's network namespace.
 
-    Methods without a docstring are blocking forms of :class:`.base.Steering`'s.
+    Methods without a docstring are the blocking forms of those of :class:`.base.Steering`.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Programmer(abc.ABC):
         return 0 if self._applied is None else self._repair()
 
     def look_at_others(self) -> None:
-        """Read other programs' chains that precede this proxy's; called after a repair."""
+        """Read other programs' chains that come before this proxy's; called after a repair."""
         self._taken_earlier = self._earlier.look((self._applied or {}).keys())
 
     @abc.abstractmethod
@@ -136,7 +136,7 @@ class Programmer(abc.ABC):
 
     @abc.abstractmethod
     def _restore(self, affected: Affected, before: Affected) -> None:
-        """Undo a refused change, any step of which may be in force."""
+        """Undo a refused change, any step of which may be applied."""
 
     @abc.abstractmethod
     def _repair(self) -> int: ...
@@ -153,21 +153,22 @@ class NatProgrammer(Programmer):
         """The address for DNAT in PREROUTING; empty for the interface's address."""
         self._stale: dict[Frontend, frozenset[int]] = {}
         """Frontends whose stale conntrack entries must still be removed, with the ports to which
-        they may have led: even failed steps may have been in force."""
+        they may have pointed: even failed steps may have been applied."""
         self._lost: set[IPFamily] = set()
-        """Families that have lost an address since stale entries were last noted."""
+        """Families that have lost an address since stale entries were last recorded."""
         self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
-        """TCP frontends by the proxy port that they left, until a frontend leads there again."""
+        """TCP frontends by the proxy port to which they pointed, until a frontend points there
+        again."""
         self._replaced: set[Frontend] = set()
-        """The frontends of :attr:`_stale` whose former port may serve others."""
+        """The frontends of :attr:`_stale` whose former port may serve other frontends."""
 
     def _note_stale(self, before: Affected) -> None:
-        """Note the frontends whose entries may lead to the wrong port after a change.
+        """Record the frontends whose conntrack entries may point to a wrong port after a change.
 
         For TCP these are unanswered SYNs, whatever their target: they bypassed the proxy, or a
         listener dropped them, by its filter or because its queue was full. If one of the ports has
-        no listener, they are refused anyway, so the listing, which takes 10 ms, is saved until the
-        port serves another Service port, which is soon where the range is nearly used up.
+        no listener, they are refused anyway, so the listing, which takes 10 ms, is put off until
+        the port serves another Service port, which happens soon if the range is nearly used up.
         """
         applied, without = self._applied or {}, {None, 0, self._facts.refuse_port}
         for frontend, port in before.items():
@@ -178,10 +179,10 @@ class NatProgrammer(Programmer):
         self._note_replaced({f: p for f, p in before.items() if f.protocol is Protocol.TCP})
 
     def _note_replaced(self, before: Affected) -> None:
-        """Note TCP frontends to whose former port another frontend leads now.
+        """Record TCP frontends to whose former port another frontend points now.
 
-        Without any frontend, other programs may have all ports soon. Frontends that return to their
-        port cost no listing.
+        If no frontend is left, other programs may soon have all ports. Frontends that return to
+        their port need no listing.
         """
         applied = self._applied or {}
         for frontend, port in before.items():
@@ -197,49 +198,51 @@ class NatProgrammer(Programmer):
             del self._left[next(iter(self._left))]
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
-        """Note ports to which frontends have led, perhaps several each; None: anywhere."""
+        """Record ports to which frontends have pointed, perhaps several each; None if anywhere."""
         for frontend, port in led:
             known = self._stale.get(frontend, frozenset())
             self._stale[frontend] = known if port is None else known | {port}
 
     def _note_earlier(self, led: Ports) -> None:
-        """Note before the first apply that connections may lead anywhere, as no proxy kept rules.
+        """Before the first apply, assume that connections go to any port: no proxy kept the rules.
 
         Args:
-            led: The frontends' current ports: by an earlier run, or by a failed first apply that is
-                in force anyway.
+            led: The frontends' current ports, from an earlier run, or from a failed first apply
+                that took effect anyway.
         """
         self._note_led((frontend, None) for frontend in self._applied or ())
         self._note_led(led.items())
         self._replaced.update(led)
 
     def _choose_ip(self) -> str:
-        """Choose the address for DNAT; note frontends that led to removed addresses.
+        """Choose the address for DNAT; record frontends that pointed to removed addresses.
 
-        REDIRECT also led flows to an address of their interface, which they would follow forever.
+        REDIRECT also translated flows to an address of their interface, which they would follow
+        forever.
         """
         to_ip = self._address.choose(self._to_ip)
         self._lost |= self._address.take_lost()
         return to_ip
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
-        """Return endpoints to which a frontend's UDP flows may lead, besides its port."""
+        """Return the endpoints to which a frontend's UDP flows may go, besides its port."""
         return ()
 
     def _may_stay_at(self, frontend: Frontend) -> int | None:
-        """Return the port to which entries of a frontend may lead; None: it isn't steered.
+        """Return the port to which entries of a frontend may point; None if it isn't steered.
 
-        Entries to the refuse port are of clients that were refused; if there are endpoints now,
-        these clients may have one.
+        Entries that point to the refuse port are from refused clients; if there are endpoints now,
+        these clients may get one.
         """
         port = (self._applied or {}).get(frontend)
         return 0 if port == self._facts.refuse_port and self._choices(frontend) else port
 
     def _forget_stale(self) -> None:
-        """Remove conntrack entries from before the frontends' current rules."""
+        """Remove conntrack entries that were created before the frontends' current rules."""
         ports = self._applied or {}
         if self._lost:
-            # Note them only now: a change refused later would have steered other frontends.
+            # Record them only now: a change that is refused later would have steered other
+            # frontends.
             self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:
@@ -274,10 +277,10 @@ class NatProgrammer(Programmer):
 def ranges_among(
     frontends: Iterable[Frontend], steered: Iterable[Frontend]
 ) -> dict[Frontend, Range]:
-    """Return the ranges among some frontends, without the ports that others have.
+    """Return the ranges among some frontends, without the ports that single frontends have.
 
     Args:
-        steered: The others; their ranges don't overlap.
+        steered: The other frontends; their ranges don't overlap.
     """
     ranges = [frontend for frontend in frontends if frontend.last]
     if not ranges:
@@ -334,21 +337,21 @@ Result = TypeVar("Result")
 
 
 class ProgrammedSteering(Steering, Generic[Kind]):
-    """A steering whose methods all call a programmer in one thread.
+    """A steering mechanism whose methods all call a programmer in one thread.
 
     Its network namespace is that of the first calling thread.
     """
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:
         self.facts = facts
-        # Calls to the kernel block, and must stay in order.
+        # Calls to the kernel block, and must be made in order.
         self._programmer = InOneThread(f"{self.name}-steering", make)
         self._filters: Sequence[Followed] = ()
 
     async def start(self) -> Mapping[Frontend, int]:
         def start_and_look(programmer: Kind) -> Ports:
             ports = programmer.start()
-            # No frontend is known yet, but from now on the process has all its descriptors.
+            # No frontend is known yet, but from now on this process has all its descriptors.
             programmer.look_at_others()
             return ports
 
@@ -387,7 +390,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     async def _do(self, call: Callable[[Kind], Result]) -> Result:
         def call_and_report(programmer: Kind) -> Result:
             result = call(programmer)
-            # The owner reads these attributes only after the call, for which it waits.
+            # The owner reads these attributes only after the call, which it awaits.
             self.unsteered, self.unguarded = programmer.unsteered(), programmer.unguarded()
             self.needs_transparent = programmer.needs_transparent
             self._filters = programmer.filters()
@@ -430,9 +433,9 @@ class ReleasedPorts(Generic[Port]):
 
         packet ─▶ nat, old rules: to port 36001 ─▶ guard, new rules: 36001 isn't guarded ─▶ socket
 
-    A packet that the old rules have translated may meet the new guard. If a port left the guard
-    with its last frontend, any program that has bound it meanwhile, such as after a crash of the
-    proxy, would receive that client. Ports are in the form that the steering's guard uses.
+    A packet that was translated by the old rules may arrive at the new guard. If the guard let go
+    of a port together with its last frontend, any program that has bound it by then, such as after
+    a crash of the proxy, would receive that client. Ports are in the form that the guard rules use.
     """
 
     def __init__(self) -> None:
@@ -450,8 +453,8 @@ class ReleasedPorts(Generic[Port]):
     def end_round(self) -> Iterator[set[Port]]:
         """Yield the ports that no longer need a guard; each repair calls it once.
 
-        Call it after the comparison, so that their removal isn't drift. If the body raises, they
-        stay guarded.
+        Call it after the comparison, so that removing them doesn't count as drift. If the body
+        raises, they stay guarded.
         """
         ended = self._earlier - self._recent
         self._earlier, self._recent = self._recent, set()

@@ -1,6 +1,6 @@
-"""Creates a steering by name, resolves ``auto``, and removes other steerings' leftovers.
+"""Creates a steering mechanism by name, resolves ``auto``, and removes other modes' leftovers.
 
-Rule 1: a steering that isn't used costs nothing: no library, helper or table.
+Rule 1: a mechanism that isn't used costs nothing: no library, helper or table.
 Rule 2: leftovers are removed before the first listener: stale rules point to proxy ports that this
 run assigns to other Services.
 Rule 3: unreadable state is reported; leftovers that can't be removed prevent the start.
@@ -36,10 +36,10 @@ from .nftables import NftablesSteering
 
 
 def read_offers_for(steering: str | Steering) -> KernelOffers:
-    """Try the kernel parts on which a steering depends; blocks for some 10 ms.
+    """Try the kernel parts on which a steering mode depends; blocks for some 10 ms.
 
     Args:
-        steering: A value of ``--steering``, or the caller's own steering.
+        steering: A value of ``--steering``, or the caller's own mechanism.
     """
     is_alone = steering == "none" or isinstance(steering, Steering)
     return read_kernel_offers(FOR_SOCKETS) if is_alone else read_kernel_offers()
@@ -52,14 +52,14 @@ def make_steering(
     own_namespace: bool = False,
     kernel: KernelOffers = LACKS_NOTHING,
 ) -> Steering:
-    """Return the steering for a value of ``--steering``, which isn't started yet.
+    """Return the mechanism for a value of ``--steering``; it isn't started yet.
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
         kernel: The features of the kernel.
 
     Raises:
-        SteeringError: The steering doesn't exist, or none works here (``auto``).
+        SteeringError: The mode doesn't exist, or none works here (``auto``).
     """
     match choose(name, kernel, own_namespace=own_namespace):
         case "iptables":
@@ -78,10 +78,10 @@ def make_steering(
 
 
 def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check whether the steering for a value of ``--steering`` can work here.
+    """Check whether a value of ``--steering`` can work here.
 
     Raises:
-        SteeringError: It can't, or none can (``auto``).
+        SteeringError: The mode can't work, or none can (``auto``).
     """
     chosen = choose(name, kernel, own_namespace=own_namespace)
     lacks = lacks_of(kernel, own_namespace=own_namespace).get(chosen, "")
@@ -90,7 +90,7 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check whether the kernel supports a steering, as far as trial requests can show.
+    """Check whether the kernel supports a steering mode, with trial requests.
 
     Raises:
         SteeringError: The kernel lacks something that steering needs, so start-up can't succeed.
@@ -100,16 +100,16 @@ def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> Non
 
 
 def kernel_lacks(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Describe the kernel parts that a steering needs and doesn't have; empty for none."""
+    """Describe the kernel parts that a steering mode needs and doesn't have; empty for none."""
     parts = () if name == "local" and own_namespace else _PARTS.get(name, ())
     return kernel.words(parts)
 
 
 def remedy(name: str, kernel: KernelOffers) -> str:
-    """Return a hint for a steering that can't work: another that can, if there is one.
+    """Return a hint for a steering mode that can't work: a mode that works, if there is one.
 
     Args:
-        name: The steering; ``auto``: no steering can work.
+        name: The mode; ``auto``: no mode can work.
     """
     if other := works_instead(name, kernel):
         return f"--steering={other} works here"
@@ -119,13 +119,13 @@ def remedy(name: str, kernel: KernelOffers) -> str:
 
 
 def works_instead(name: str, kernel: KernelOffers) -> str:
-    """Return another steering that works here; empty if none does."""
+    """Return another steering mode that works here; empty if none does."""
     lacks = lacks_of(kernel, own_namespace=False)
     return next((other for other in lacks if other != name and not lacks[other]), "")
 
 
 def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
-    """Describe each steering's requirements that this node lacks; empty if it can work."""
+    """Describe for each steering mode what this node lacks; empty if the mode can work."""
     return {
         "nftables": nftables.missing(kernel),
         "iptables": iptables_lacks(kernel),
@@ -134,10 +134,10 @@ def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
 
 
 def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return a steering's name; for ``auto``, the name of the best working steering.
+    """Return a steering mode's name; for ``auto``, the name of the best mode that works here.
 
     Raises:
-        SteeringError: No steering works here.
+        SteeringError: No mode works here.
     """
     if name != "auto":
         return name
@@ -148,16 +148,16 @@ def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
 
 
 def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
-    """Return the steering that ``auto`` chooses on a node.
+    """Return the steering mode that ``auto`` chooses on a node.
 
     Args:
-        lacks: The missing requirements of each steering; empty if it can work.
+        lacks: The missing requirements of each mode; empty if it can work.
         hint: The hint if none can work.
 
     Raises:
         SteeringError: None can work.
     """
-    # Prefer the mechanism that the node already uses: rules in both are hard to follow.
+    # Prefer the mechanism that the node already uses: rules in two of them are hard to follow.
     order = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     for candidate in order:
         if not lacks[candidate]:
@@ -171,7 +171,7 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
 def find_no_kernel_path(
     name: str, kernel: KernelOffers
 ) -> Mapping[IPFamily | Balance | Protocol, str]:
-    """Return :attr:`.Steering.no_kernel_path` of a steering if it were started here.
+    """Return :attr:`.Steering.no_kernel_path` of a steering mode if it were started here.
 
     Args:
         name: As in ``--steering``, but not ``auto``.
@@ -186,12 +186,12 @@ def has_legacy_tables() -> bool:
     try:
         return any(map(tables_in_use, (4, 6)))
     except OSError:
-        # Permission is denied, so iptables can't work either.
+        # Permission is denied, so iptables can't be used either.
         return False
 
 
 def iptables_lacks(kernel: KernelOffers) -> str:
-    """Return the requirements of iptables steering that this node lacks; empty if it can work."""
+    """Return what this node lacks for ``iptables`` steering; empty if it can work."""
     lacks = [] if has_python_iptables() else ["python-iptables is missing"]
     lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():
@@ -207,7 +207,7 @@ def has_python_iptables() -> bool:
 
 
 _PARTS = {"nftables": FOR_NFTABLES, "iptables": FOR_IPTABLES, "local": FOR_GUARD}
-"""Kernel parts that steerings need."""
+"""Kernel parts that steering modes need."""
 
 
 _Kind = TypeVar("_Kind", bound=Steering)
@@ -216,21 +216,21 @@ _HasLeft = Callable[[str], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """Leftovers of other steerings."""
+    """Leftovers of other steering modes."""
 
     removed: tuple[str, ...]
-    """The steerings whose leftovers were removed."""
+    """The steering modes whose leftovers were removed."""
     unseen: tuple[str, ...]
-    """Why others couldn't be checked."""
+    """Why other modes couldn't be checked."""
 
 
 async def remove_leftovers(chosen: str, proxy_name: str) -> Leftovers:
-    """Remove a proxy's rules, routes and tables by other steerings; idempotent.
+    """Remove a proxy's rules, routes and tables of other steering modes; idempotent.
 
     No listener of the proxy may exist yet.
 
     Args:
-        chosen: The steering that stays, as :attr:`Steering.name`.
+        chosen: The mode that stays, as :attr:`Steering.name`.
 
     Raises:
         SteeringError: Something exists and can't be removed.

@@ -36,7 +36,7 @@ def dashboard(given: Given) -> int:
     """Serve the dashboard until Ctrl-C.
 
     Raises:
-        UserspaceProxyError: No agent can be found or reached, or the port isn't available.
+        UserspaceProxyError: No agent can be found or reached, or the port is taken.
     """
     settings = settings_of(given)
     port = _port(given)

@@ -3,7 +3,7 @@
     agents ──about one Service──▶ merged ─▶ a part of the explanation
                 └──one --node──▶ that node's facts, which are explained instead of the plan
 
-Rule 1: if no agent can be found and reached, only the plan is explained, with the reason.
+Rule 1: if no agent can be found or reached, only the plan is explained, with the reason.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return the nodes' facts about one Service; None, after a warning, if that fails."""
+    """Return the nodes' facts about one Service; if that fails, print a warning and return None."""
     names = [name for name in given.values.get(_NODE, "").split(",") if name]
     try:
         all_nodes = read_once(given, settings, [service.partition(":")[0]])

@@ -3,7 +3,7 @@
     agents ──▶ first answers, with their number so far ──▶ page
            └─▶ changes, in a thread ──▶ page, each second
 
-Rule 1: nodes that answer in time don't wait for others.
+Rule 1: the answers of nodes that are in time are shown without waiting for other nodes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     ShowPart = Callable[[AllNodes], None]
 
-# The duration below which a read is short: a second read may take as long.
+# If a read was shorter than this, a second read may follow, which takes as long.
 _SHORT_S = 2.5
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -68,8 +68,8 @@ def read_once(
 async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Sequence[str]]:
     """Return the first answers, and the Services that were read completely.
 
-    Summaries lack the nodes that an endpoint serves while it fails elsewhere, so a second read
-    follows if the first one was short.
+    Summaries don't contain Service ports that are served, so they lack the nodes that a failing
+    endpoint still answers. A second read asks for them if the first one was short.
     """
     from ..nodes.merged import services_to_ask
 
@@ -117,7 +117,7 @@ class FollowedNodes:
     def __exit__(self, *_exc: object) -> None:
         self._is_stopping = True
         if self._stop is not None:
-            # The loop may have ended and been closed.
+            # The event loop may have stopped and been closed.
             with contextlib.suppress(RuntimeError):
                 self._stop()
         self._executor.shutdown()
@@ -154,10 +154,10 @@ class FollowedNodes:
 
 
 def _with_problems(all_nodes: AllNodes, problems: dict[str, Cause | None]) -> AllNodes:
-    """Return nodes with the former problems of nodes that are asked for the first time again.
+    """Return nodes with the earlier problems of those that haven't been asked yet by this reader.
 
     Args:
-        problems: By node; problems of nodes that have been asked are removed.
+        problems: By node; the problem of a node is removed once the node has been asked.
     """
     if not problems:
         return all_nodes
@@ -196,8 +196,7 @@ def _progress() -> Iterator[ShowPart | None]:
         stream.flush()
 
 
-# The variable that shows that this program runs in a pod, whose service account is then used, as by
-# kubectl.
+# Set if this program runs in a pod; then, as in kubectl, the pod's service account is used.
 _IN_POD = "KUBERNETES_SERVICE_HOST"
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..forward.source import ForwardSource
 
 Write = Callable[[str], object]
-# Settings of ``run`` about clients on other machines.
+# Settings of ``run`` that only concern clients on other machines.
 _WITHOUT_EFFECT = ("bind_address", "workers", "steering", "proxy_port_range")
 
 
@@ -110,7 +110,7 @@ def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[Service
 
 
 def wanted_address(given: Given) -> str:
-    """Return the common address of all Services; empty: each has its own.
+    """Return the common address of all Services; empty if each has its own.
 
     Raises:
         ConfigError: It isn't a loopback address.
@@ -126,7 +126,7 @@ def wanted_address(given: Given) -> str:
 
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
-    """Return the proxy's options; all settings have the same meaning as in ``run``."""
+    """Return the proxy's options; each setting means the same as in ``run``."""
     from userspace_proxy.agent.run import make_options as options_of_run
 
     from ..forward.source import CONNECT_S
@@ -196,7 +196,7 @@ def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]
 
 
 def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
-    """Yield a line for each address and port that another program or Service uses."""
+    """Yield a line for each address and port that another program or Service already uses."""
     from userspace_proxy.kernel.port_holders import holders_at
 
     wanted: set[SocketAddress] = set()
@@ -211,7 +211,7 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
     for at, holder in holders_at(wanted).items():
         is_named = holder.name and holder.pid
         who = f"{holder.name}, pid {holder.pid}" if is_named else str(holder)
-        # The port was assigned to another Service first, such as 8080 instead of 80.
+        # Another Service was assigned the port first, such as 8080 instead of 80.
         first = own.get(str(at))
         yield f"{at} is that of {first} until this ends" if first else f"{at} is taken by {who}"
 
@@ -262,7 +262,7 @@ class ForwardedPort:
     name: str
     """``web.shop:80``, with the port's number in the cluster."""
     address: str
-    """The address at which it answers; may be empty."""
+    """The address on which it answers; may be empty."""
     pods: int = 0
     problem: str = ""
     """Why the port isn't served, or refuses clients."""
@@ -311,7 +311,7 @@ def render_changes(
 def render_left_out(
     before: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]
 ) -> Iterator[str]:
-    """Yield a line for everything that is newly not forwarded."""
+    """Yield a line for each Service or port that is no longer, or not yet, forwarded."""
     for what, why in now:
         if (what, why) not in before:
             yield f"  {what} is not forwarded: {why}"

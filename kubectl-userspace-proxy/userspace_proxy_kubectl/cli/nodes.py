@@ -2,7 +2,7 @@
 
     answers of agents ──merge──▶ page ──▶ terminal, once or each second
 
-Rule 1: a node without an answer is named, and affects only its own line.
+Rule 1: a node that hasn't answered is named, and affects only its own line.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def top_of_all(given: Given) -> int:
         if sys.stdout.isatty():
             watch(lambda: _text(page(*recent.add(following.now))), sys.stdout)
         else:
-            # Agents with little traffic report rarely: a second may have no report, or two.
+            # Agents with little traffic report rarely: there may be no report in a second, or two.
             wait(_AVERAGED_S * EVERY_S)
             write(sys.stdout, _text(page(*recent.add(following.now))))
     return DONE
@@ -93,7 +93,7 @@ def _show(
     """Show a page, once or every second.
 
     Args:
-        names: Possible subjects of the page, the likeliest first.
+        names: What the page may be about: names of Services or namespaces, the likeliest first.
         page_of: Returns the page, once there are answers.
     """
     also = services_among(names)
@@ -194,13 +194,13 @@ def _text(shown: StatusText) -> str:
 
 
 class _LastSeconds:
-    """The answers of the last seconds, for rates."""
+    """The answers of the last seconds, from which rates are computed."""
 
     def __init__(self) -> None:
         self._past: deque[AllNodes] = deque(maxlen=_AVERAGED_S + 1)
 
     def add(self, now: AllNodes) -> tuple[AllNodes, AllNodes | None]:
-        """Add answers; return them with the oldest kept answers, None without older ones."""
+        """Add answers; return them with the oldest kept answers, or None if there are none."""
         if not self._past or self._past[-1] is not now:
             self._past.append(now)
         return now, self._past[0] if self._past[0] is not now else None

@@ -2,8 +2,10 @@
 
     streams of all agents ──merged as they arrive──▶ line with its node ──▶ terminal
 
-Rule 1: a node whose stream breaks is named once and asked again; other nodes' lines continue.
-Rule 2: unobservable connections of a Service port are the same on all nodes, and are reported once.
+Rule 1: a node whose stream breaks is named once, and its stream is reopened; lines from other nodes
+continue.
+Rule 2: the reason why connections of a Service port can't be observed is the same on all nodes, and
+is reported once.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ async def show_lines(given: Given) -> None:
 
 
 class ShownLines:
-    """The output so far."""
+    """What has been printed so far."""
 
     def __init__(self, stream: TextIO, *, is_json: bool) -> None:
         self._stream = stream
@@ -71,7 +73,7 @@ class ShownLines:
         self._unseen: set[tuple[str, str, int]] = set()
 
     def add(self, line: NodeLine) -> None:
-        """Show a line, or that a stream broke."""
+        """Print a line, or the problem of a broken stream."""
         if line.problem is not None:
             if line.node not in self._broken:
                 self._broken.add(line.node)
@@ -83,7 +85,7 @@ class ShownLines:
         try:
             text = self._json(line) if self._is_json else self._text(line)
         except (ValueError, RecursionError):
-            # The line is from a newer proxy, or from another program.
+            # The line is from a newer version of the proxy, or from another program.
             return
         if self._is_json:
             self._stream.write(f"{text}\n")

@@ -9,8 +9,8 @@ find a name that hashes to another Service's address: the older Service keeps it
 share one address, the older one keeps the port.
 Rule 2: traffic policies and hints concern nodes, and this machine isn't a node: all endpoints may
 be used from here.
-Rule 3: an endpoint is a pod of its own Service. Another Service may list the same address, by
-mistake or on purpose, but nothing else relates an address to a pod.
+Rule 3: an address is dialled as the pod that its own Service lists for it. Another Service may list
+the same address, by mistake or on purpose, but nothing else relates an address to a pod.
 Rule 4: a pod's real address isn't reachable from here, so names don't resolve to it: a headless
 Service's pods have addresses of 127.64.0.0/10 as well, with the pod's own ports.
 """
@@ -56,7 +56,7 @@ class NotForwarded(NamedTuple):
 
     service: ServiceKey
     port: str
-    """The port, such as ``53/UDP``; empty: the whole Service."""
+    """The port, such as ``53/UDP``; empty for the whole Service."""
     reason: str
 
 
@@ -117,7 +117,7 @@ class Forwardable:
         return self._store.snapshot()
 
     def second_port(self, frontend: Frontend) -> int:
-        """Return the port that replaces one this program lacks privileges for; 0: none."""
+        """Return the port that replaces a privileged one; 0 if none does."""
         port = frontend.port + _UNPRIVILEGED
         is_taken = any(port in one for one in self._numbers.get(frontend.ip, {}).values())
         return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0
@@ -176,7 +176,7 @@ class Forwardable:
             self._left_out[service.key] = tuple(left_out)
 
     def _serve(self, of: ServiceKey, state: ServiceState) -> None:
-        """Serve a Service with TCP ports at its own address."""
+        """Serve a Service with TCP ports on its own address."""
         service = state.service
         ip = self._ips.get(service.key)
         if ip is None:
@@ -216,7 +216,7 @@ class Forwardable:
 
 
 def _slices_of(state: ServiceState) -> Iterator[EndpointSlice]:
-    """Yield the slices for this kind of Service, with each pod in one family."""
+    """Yield the slices that a Service of this kind uses, with each pod in one family."""
     is_headless = state.service.is_headless
     slices = [item for item in state.slices if is_headless or not item.is_headless]
     first = [item for item in slices if item.family is IPFamily.IPV4]
@@ -258,7 +258,7 @@ def _parts_of(state: ServiceState) -> Iterator[ServiceState]:
 
 
 def _label(service: Service, port: ServicePort) -> str:
-    """Return a Service port's label; here it has one family and one side."""
+    """Return a Service port's label; here a Service port has one family and one side."""
     return str(PortKey(ServicePortName(*service.key, port.name), IPFamily.IPV4))
 
 
@@ -267,7 +267,7 @@ def _pods_of(state: ServiceState) -> Iterator[tuple[EndpointSlice, Endpoint]]:
 
 
 def _at_loopback(item: EndpointSlice) -> EndpointSlice:
-    """Return a slice whose endpoints any IPv4 client may use, because they are pods."""
+    """Return a slice whose endpoints any IPv4 client may use: they are dialled as pods."""
     endpoints = tuple(
         replace(each, hinted_zones=(), hinted_nodes=()) for each in item.endpoints if each.pod
     )

@@ -2,13 +2,14 @@
 
     TcpConnection ◀── a TCP connection on loopback ──▶ relay ◀── PodStream ──▶ API server ──▶ pod
 
-Rule 1: a dial succeeds once the pod has answered, so a pod that is gone or refuses doesn't affect
-its client: another endpoint is dialled.
+Rule 1: a dial succeeds once the pod has answered, so a client isn't affected by a pod that is gone
+or refuses: another endpoint is dialled.
 Rule 2: a stream has no half-close. A client's FIN isn't forwarded at once: the answer still
-arrives, and once the pod has been silent for some seconds, both directions end.
-Rule 3: a broken stream becomes a RST for the client, a pod's end a FIN.
+arrives, and once the pod has been silent for some seconds, both directions are closed.
+Rule 3: the client gets a RST if the stream breaks, and a FIN if the pod closes it.
 Rule 4: load balancers close idle connections despite TCP keepalives, so open streams send pings.
-Rule 5: while this machine sleeps, watches may lose their connections, so they restart afterwards.
+Rule 5: while this machine is suspended, watches may lose their connections, so they are restarted
+afterwards.
 
 The relay here isn't ``dataplane.relay``: a stream is WebSocket frames, perhaps within TLS, not a
 socket, and this relay gives the data plane the socket that it needs.
@@ -41,12 +42,12 @@ from ..port_forward import (
 _log = FieldLogger("userspace_proxy.agent")
 
 HALF_CLOSED_S = 5.0
-"""Seconds of a pod's silence after which a client's FIN ends the connection."""
+"""Seconds of silence from the pod after which a client's FIN closes the connection."""
 PING_S = 5.0
 """Seconds between pings on an open stream; load balancers' limits usually start at 20."""
 
-# The duration of a pause of PING_S from which the machine must have been suspended; a busy machine
-# is late by only a few seconds.
+# If a pause of PING_S takes this long, the machine must have been suspended; a busy machine is late
+# by only a few seconds.
 _SLEPT_S = 3 * PING_S
 _READ_BYTES = 1 << 16
 # The timeout for a connection on loopback, whose ends the kernel completes at once.
@@ -60,7 +61,7 @@ class PortForwarder:
         client: The API server's client, open when the first endpoint is dialled.
         pods: Returns each Service port's present endpoints as pods.
         half_closed_s: See HALF_CLOSED_S.
-        unix: Returns Unix time, which advances while this machine sleeps.
+        unix: Returns Unix time, which advances while this machine is suspended.
         pause: Awaited before each ping.
     """
 
@@ -98,7 +99,7 @@ class PortForwarder:
         self, service_port: str, endpoint: SocketAddress, opened: Opened
     ) -> Callable[[], None]:
         pods, group = self._pods().get(service_port, {}), self._group
-        # A port that isn't an endpoint's own is within a range.
+        # A port other than the endpoint's own belongs to a range.
         at_ip = (
             own._replace(port=endpoint.port) for at, own in pods.items() if at.ip == endpoint.ip
         )
@@ -137,7 +138,7 @@ class PortForwarder:
 
 
 class _Relay:
-    """One connection, from its first byte to its end."""
+    """One connection, from its first byte until it is closed."""
 
     def __init__(
         self, stream: PodStream, sock: socket.socket, half_closed_s: float, pause: Pause
@@ -170,7 +171,7 @@ class _Relay:
         await asyncio.Event().wait()
 
     async def _down(self, writer: asyncio.StreamWriter) -> None:
-        """Forward the pod's bytes; returns at its end."""
+        """Forward the pod's bytes; return at EOF."""
         while data := await self._stream.receive():
             writer.write(data)
             await writer.drain()

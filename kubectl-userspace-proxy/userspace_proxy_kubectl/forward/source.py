@@ -56,7 +56,7 @@ class ForwardSource(Source):
         self._credentials = Credentials(kubeconfig=kubeconfig, master=master)
         self._credentials.check()
         self.namespace = namespace
-        """The namespace to read; empty: all."""
+        """The namespace to read; empty for all."""
         self.location = self._credentials.location
         self.published = asyncio.Event()
         """Set at each change of the Services."""
@@ -71,7 +71,7 @@ class ForwardSource(Source):
         )
         # The dialer shares the client: a missing pod shows that watches may be stale.
         self.dialer = PortForwarder(self._source.client, lambda: self.services.pods)
-        """Reaches the endpoints while the source runs."""
+        """Dials the endpoints while the source runs."""
 
     def options(self, others: Options | None = None) -> Options:
         """Return the options for a proxy with this source; steering is ``none``."""

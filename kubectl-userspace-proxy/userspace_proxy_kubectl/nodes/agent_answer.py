@@ -15,21 +15,21 @@ from userspace_proxy.facts import StatusFacts
 
 from ..port_forward import ForwardTarget
 
-# The tolerance for a clock that is being slewed, which may be half a second off its own start.
+# A clock that is being slewed may be half a second off its own start time: tolerate that.
 _SLEWED_S = 1.0
 
 
 class AgentRun(NamedTuple):
-    """The period over which an agent has counted, by its own clock; Unix times."""
+    """The run in which an agent has counted, in Unix times of the node's clock."""
 
     started: float
     now: float
 
     def since(self, was: AgentRun) -> tuple[bool, float]:
-        """Return whether it is the same run, and the seconds counted since another moment.
+        """Return whether an earlier answer is of the same run, and the seconds counted since then.
 
-        The agent's age shows that: setting the node's clock moves both times. If the agent was
-        restarted in between, the seconds count from its start.
+        The agent's age shows that, because setting the node's clock moves both times. If the agent
+        was restarted in between, the seconds count from its start.
         """
         age, before = self.now - self.started, was.now - was.started
         is_same = age >= before - _SLEWED_S
@@ -42,21 +42,21 @@ class AgentAnswer:
 
     node: str
     agents: tuple[ForwardTarget, ...] = ()
-    """The pods there that run a proxy for the same Services, with the port of their status page;
-    the first is asked. May be empty."""
+    """The pods on the node that run a proxy for the same Services, with the port of their status
+    page; the first is asked. May be empty."""
     status: StatusFacts | None = None
     """The last answer of the first agent, perhaps a summary; None before the first answer."""
     problem: Cause | None = None
-    """Why there is no answer, or no longer; None while there is one."""
+    """Why there is no answer, or no current one; None if there is a current answer."""
     asked_at: float = 0.0
-    """This machine's Unix time at which the answer was requested; 0 without an answer."""
+    """This machine's Unix time when the answer was requested; 0 without an answer."""
     answered_at: float = 0.0
-    """This machine's Unix time at which its first byte arrived; 0 without an answer."""
+    """This machine's Unix time when its first byte arrived; 0 without an answer."""
     is_summary: bool = False
     """Whether ``status.ports`` omits served Service ports."""
     behind: tuple[str, ...] = ()
-    """Services, ``namespace/name``, whose plan there has differed from the API server's contents
-    for more than two seconds, by name; including missing and surplus Services."""
+    """Services, ``namespace/name``, whose plan on the node has differed from the API server's
+    contents for more than two seconds, by name; including missing and surplus Services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,6 @@ class AllNodes:
     """Whether the cluster's Nodes could be listed; otherwise nodes without an agent are unknown."""
     digests: Mapping[str, str] | None = None
     """The digest of each Service's plan, ``namespace/name``, that this machine computed from the
-    API server's objects; None: not computed yet, or not permitted."""
+    API server's objects; None if not computed yet, or not permitted."""
     planned_at: float = 0.0
-    """This machine's Unix time at which these objects were read."""
+    """This machine's Unix time when these objects were read."""

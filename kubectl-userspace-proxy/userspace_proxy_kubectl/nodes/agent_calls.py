@@ -3,11 +3,11 @@
     ask ──pieces──▶ lines ──▶ lines.read… ──▶ Read
 
 Rule 1: at most OPENING_MAX agents are being opened at a time; a slow agent gives up its slot and
-continues, so it doesn't block others. No agent waits until another has sent its answer.
-Rule 2: one long line is decoded at a time, within an Allowance: memory is bounded, regardless of
-the agents' answers.
-Rule 3: a stream that sends more than a proxy would is closed. Reading its changes is limited to a
-share of the time; further changes wait in its connection.
+continues, so it doesn't block others. No agent waits for the answer of another.
+Rule 2: one long line is decoded at a time, within an Allowance, so memory is bounded whatever
+agents answer.
+Rule 3: a stream that sends more than a proxy would is closed. Reading its changes may take only a
+share of the time; further changes stay in the socket's buffer.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ SLOW_S = 0.5
 """The seconds after which an agent without an answer gives up its slot."""
 
 FIRST_GAP_S = 10.0
-"""Assumed seconds between an agent's lines until that is known."""
+"""The assumed interval of an agent's lines in seconds, until it is known."""
 
 ANSWER = Bounds()
 _STREAM = Bounds(wire=0, body=0)
 # The maximum number of lines and bytes per second; elements count as the bytes that they usually
-# have. A proxy sends one line of changes a second, which takes a hundredth of a core, and one for
+# have. A proxy sends one line of changes per second, which takes 1 % of a core, and one line for
 # each connection.
 _CHANGES_PER_S = 4, 2 << 20
 _LINES_PER_S = 10_000, 8 << 20
@@ -127,7 +127,7 @@ class AgentCalls:
             return b"".join([piece async for piece in pieces])
 
     async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
-        """Return an answer of another kind; raises the errors of :meth:`body`."""
+        """Return an answer of another kind; raises the same errors as :meth:`body`."""
         body = await self.body(to, path, bounds)
         return await self._parsed(Allowance(bounds.body).decode, body, kind)
 
@@ -138,7 +138,7 @@ class AgentCalls:
 
         Args:
             waits: Called with False when it is this agent's turn, and with True once the agent has
-                sent its answer, which may have to wait for others'.
+                sent its answer, which may have to wait for the answers of others.
 
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: There is no usable answer.
@@ -163,12 +163,12 @@ class AgentCalls:
     async def changes(
         self, to: ForwardTarget, path: str, bounds: Bounds, *, first_s: float, silent_s: float
     ) -> AsyncGenerator[Read, None]:
-        """Yield the answer, again after each change; without a change, the same answer again.
+        """Yield the answer after each change, and the same answer again while nothing changes.
 
         Args:
             bounds: Bounds of a line, and of the answer accumulated from lines.
             first_s: Timeout of the first answer.
-            silent_s: The maximum silence after it; longer for an agent whose lines are rare.
+            silent_s: The maximum silence after that; longer for an agent whose lines are rare.
 
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: The stream ended. TimeoutError: No
@@ -201,14 +201,14 @@ class AgentCalls:
     async def lines(
         self, to: ForwardTarget, path: str, *, first_s: float, silent_s: float
     ) -> AsyncGenerator[bytes, None]:
-        """Yield a stream's lines, preceded by an empty one when it has begun.
+        """Yield a stream's lines; an empty line comes first, when the stream has begun.
 
         Args:
             first_s: Timeout of the stream's start.
             silent_s: The maximum silence, including empty lines.
 
         Raises:
-            PortForwardError, Unreadable, TooLarge, OtherStatus: It ended.
+            PortForwardError, Unreadable, TooLarge, OtherStatus: The stream ended.
             TimeoutError: Nothing arrived.
         """
         loop = asyncio.get_running_loop()
@@ -272,7 +272,7 @@ async def _lines(
 
 
 class _Beat:
-    """Deadline of an agent's next line: on large nodes, lines are up to half a minute apart."""
+    """The deadline of an agent's next line: on large nodes, lines are up to half a minute apart."""
 
     def __init__(self, least_s: float) -> None:
         self._least_s = least_s
@@ -280,7 +280,7 @@ class _Beat:
         self._last_at = 0.0
 
     def next_end(self, now: float) -> float:
-        """Record a line, and return the deadline of the next one."""
+        """Record a line, and return the deadline of the one after it."""
         if self._last_at:
             gap_s = now - self._last_at
             self._gap_s = gap_s if self._gap_s == FIRST_GAP_S else max(gap_s, self._gap_s)
@@ -289,7 +289,7 @@ class _Beat:
 
 
 class _Rate:
-    """The amount of data that a stream has sent."""
+    """How much data a stream has sent."""
 
     def __init__(self, clock: Callable[[], float], lines_per_s: int, bytes_per_s: int) -> None:
         self._clock = clock
@@ -298,7 +298,7 @@ class _Rate:
         self._lines = self._bytes = 0
 
     def count(self, piece: bytes) -> None:
-        """Raise TooLarge if that is more than a proxy sends."""
+        """Count a piece; raise TooLarge if the stream sends more than a proxy would."""
         self._bytes += max(len(piece), most_of(piece) // DECODED_PER_BYTE)
         self._lines += piece.count(b"\n")
         seconds = self._clock() - self._began + 10
@@ -346,9 +346,10 @@ class OtherStatus(UserspaceProxyError):
 async def ask(
     client: ApiClient, to: ForwardTarget, path: str, bounds: Bounds
 ) -> AsyncGenerator[bytes, None]:
-    """Ask an agent, and yield the body as it arrives; at first an empty piece, with its first byte.
+    """Send a request to an agent, and yield the body as it arrives, after an empty first piece.
 
-    The event loop runs between any two pieces. The caller closes the generator.
+    The empty piece comes with the answer's first byte. The event loop runs between any two pieces.
+    The caller closes the generator.
 
     Raises:
         PortForwardError: The pod can't be reached, or the stream broke.

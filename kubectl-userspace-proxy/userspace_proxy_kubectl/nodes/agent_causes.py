@@ -22,7 +22,7 @@ _OF_PORT = "Look at the agent's log, and at what listens at its port"
     kubectl="describe daemonsets -n {where}",
 )
 def no_agent(where: str) -> str:
-    """The DaemonSet should have a pod on the node, but has none."""
+    """The DaemonSet should have a pod on the node, but doesn't."""
     return "no agent"
 
 
@@ -53,7 +53,7 @@ def not_asked(seconds: float) -> str:
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)
 def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
-    """The agent's stream of changes has become silent."""
+    """The agent's stream of changes has fallen silent."""
     return _and_node(f"the agent has sent nothing for {seconds:g} s", node_state)
 
 
@@ -69,7 +69,7 @@ def forward_failed(where: str, why: str, node_state: str = "") -> str:
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
 def answer_too_large(where: str, mebibytes: float) -> str:
-    """The answer exceeds the limit on its size, or on its memory when decoded."""
+    """The answer is too large, or takes too much memory when decoded."""
     return f"the answer takes more than {mebibytes:.3g} MiB, and is not read"
 
 

@@ -1,8 +1,8 @@
-"""Finds the agents among pods, the port of their page, and the agent of a node to ask.
+"""Finds the agents among pods, the port of their page, and which agent of a node to ask.
 
-Rule 1: an agent uses its node's network namespace; other pods with the labels aren't agents.
-Rule 2: agents on a node are ordered: first one that runs and isn't ending, serves Services of the
-wanted name (a canary's; otherwise without a name), is ready, and is the newest.
+Rule 1: an agent uses its node's network namespace; other pods with the same labels aren't agents.
+Rule 2: agents on a node are ordered: an agent comes first if it runs and isn't terminating, serves
+the Services of the wanted name (a canary's name, otherwise none), is ready, and is the newest.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class AgentPod:
     is_ready: bool = False
     is_ending: bool = False
     serves_name: str = ""
-    """The name of the Services that a canary serves; empty: Services without a name."""
+    """The Service name that a canary serves; empty if it serves Services without a name."""
     takes_over: bool = False
     """Whether the pod has the flag of the chart's agents."""
     reason: str = ""
-    """The reason why it doesn't run, in the cluster's words; empty if it runs."""
+    """Why it doesn't run, in the cluster's words; empty if it runs."""
     placement: Placement = field(default_factory=Placement)
-    """The nodes that its DaemonSet targets, as far as the pod reveals."""
+    """The nodes that its DaemonSet targets, if the pod shows that."""
 
 
 def read_agent(item: bytes) -> AgentPod | None:
@@ -83,13 +83,13 @@ def read_agent(item: bytes) -> AgentPod | None:
 
 
 def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> bool:
-    """Return whether a container runs; a running pod may contain one that keeps restarting."""
+    """Return whether a container runs: a running pod may have a container that keeps restarting."""
     own = next((one for one in statuses or () if one.name == name), None)
     return own is None or own.state is None or own.state.running is not None
 
 
 def _last_value(words: Sequence[str], flag: str) -> str:
-    """Return a flag's last value, which takes effect; empty without the flag."""
+    """Return the last value of a flag, which is the effective one; empty without the flag."""
     value = ""
     for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, given = word.partition("=")
@@ -111,7 +111,7 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
         return not agent.is_running, agent.is_ending, agent.serves_name != name, not agent.is_ready
 
     found: dict[str, list[AgentPod]] = {}
-    # Sorting is stable, so agents are ordered by both keys: the newest first.
+    # Sorting is stable, so agents are sorted by both keys: the newest comes first.
     for agent in sorted(agents, key=lambda one: one.created, reverse=True):
         if agent.node:
             found.setdefault(agent.node, []).append(agent)
@@ -121,7 +121,7 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
 def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:
     """Return the agents that compete on a node: the asked agent, and its rivals.
 
-    An ending agent lets connections finish, and a canary has Services of its own.
+    A terminating agent only lets connections finish, and a canary serves other Services.
 
     Args:
         pods: From :func:`by_node`.

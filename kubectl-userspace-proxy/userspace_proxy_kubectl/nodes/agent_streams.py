@@ -1,4 +1,4 @@
-"""Follows all nodes' agents: a stream each, reopened when it ends or its pod changes.
+"""Follows the agents of all nodes: one stream each, reopened when it ends or its pod changes.
 
 FoundAgents ──▶ the agent to ask ──▶ stream ──Read──▶ Answers
   ▲            pods change         └─broke off─▶ cause, and again after a pause
@@ -22,7 +22,7 @@ from .discovery import Finder
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Pauses before a stream is reopened; the last one is repeated."""
 SILENT_S = 10.0
-"""Seconds of silence after which an agent that sends each second counts as gone."""
+"""How long an agent that sends every second may be silent before it counts as gone, in seconds."""
 OTHERS_S = 300.0
 """Seconds between lists of all Nodes; pods are watched."""
 

@@ -26,9 +26,9 @@ from .discovery import FoundAgents, Where
 from .plans import Plans
 
 SUMMARY_FROM = 100
-"""Clusters with more nodes are read by summaries."""
+"""Clusters with at least this many nodes are read by summaries."""
 WHOLE_BYTES = 36 << 20
-"""Limit on the bytes of all whole answers together."""
+"""The maximum number of bytes of all whole answers together."""
 ALSO_MAX = 100
 """The maximum number of Services that a request names: its line may have 8 KiB."""
 
@@ -37,7 +37,7 @@ _STATUS = "/api/v1/status"
 
 @dataclass(frozen=True, slots=True)
 class AskingMode:
-    """The way to ask an agent."""
+    """How to ask an agent."""
 
     is_summary: bool
     path: str
@@ -46,7 +46,7 @@ class AskingMode:
 
 
 class Asking:
-    """The way in which the agents of one read are asked.
+    """How the agents of one read are asked.
 
     Args:
         also: Services, ``namespace/name``, that summaries include anyway.
@@ -62,7 +62,7 @@ class Asking:
         self._reduced: set[str] = set()
         """Nodes with too large answers that have sent a summary."""
         self.refused: PortForwardError | None = None
-        """Whether the API server denies port-forwards."""
+        """The error if the API server denies port-forwards."""
 
     def mode(self, node: str, count: int) -> AskingMode:
         """Return how to ask a node's agent now.
@@ -70,7 +70,7 @@ class Asking:
         Args:
             count: The number of nodes.
         """
-        # A single large answer doesn't change the mode for other nodes: it may have any reason.
+        # One large answer doesn't change the mode for other nodes: it may be large for any reason.
         are_many = len(self._reduced) > max(1, count // 10)
         is_summary = node in self._too_large or are_many or count > SUMMARY_FROM
         query = []
@@ -83,7 +83,7 @@ class Asking:
         return AskingMode(is_summary, path, Bounds(body=body))
 
     def reduce(self, node: str, mode: AskingMode) -> bool:
-        """Ask a node for summaries as its answer is too large; return False if that was one."""
+        """Ask a node for summaries because its answer is too large; False if that was a summary."""
         self._too_large.add(node)
         return not mode.is_summary
 
@@ -112,7 +112,7 @@ def every_s(count: int) -> int:
 
 
 class Answers:
-    """The nodes of one read, or of a continuous one."""
+    """The answers of all nodes, of one read or of a continuous one."""
 
     def __init__(self, where: Where) -> None:
         self._where = where
@@ -156,7 +156,7 @@ class Answers:
             self._nodes[node] = replace(self._nodes[node], problem=cause)
 
     def set_behind(self, behind: Mapping[str, tuple[str, ...]]) -> bool:
-        """Set the Services that aren't as planned, by node; return whether that changed."""
+        """Set the Services that differ from the plan, by node; return whether they changed."""
         news = {
             node: replace(one, behind=services)
             for node, one in self._nodes.items()

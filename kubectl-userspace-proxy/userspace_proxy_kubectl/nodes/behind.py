@@ -4,8 +4,8 @@
                                          for more than BEHIND_S ──▶ behind
 
 Rule 1: a node is behind in a Service only if its digest differed at two comparisons BEHIND_S apart,
-and the API server's contents stayed the same meanwhile: this machine may lag, too.
-Rule 2: a node isn't asked if its digest was valid a moment ago: its answer may be that old.
+and the API server's contents stayed the same between them: this machine may lag, too.
+Rule 2: a node isn't asked if its digest was valid a moment ago: its answer may be just as old.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Difference:
 
     ours: str
     since: float
-    """When that was first seen, by this machine's clock."""
+    """When the difference was first seen, by this machine's clock."""
 
 
 class NodePlan(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class NodePlan(msgspec.Struct, frozen=True):
 
 
 class Behind:
-    """The known differences of the nodes of one read, or of a continuous one.
+    """The known differences of all nodes, of one read or of a continuous one.
 
     Args:
         clock: Returns monotonic seconds.
@@ -82,7 +82,7 @@ class Behind:
 
     @property
     def is_sure(self) -> bool:
-        """Whether each known difference has lasted long enough."""
+        """Whether each known difference has lasted long enough to be reported."""
         now = self._clock()
         known = (one for services in self._differences.values() for one in services.values())
         return all(now - one.since >= BEHIND_S for one in known)
@@ -108,7 +108,7 @@ class Behind:
         )
 
     def _turn(self, node: str) -> int:
-        """Return a node's turn: begun comparisons are finished first."""
+        """Return a node's turn: comparisons that have begun are finished first."""
         known = self._differences.get(node)
         return 1 if known is None else 0 if known else 2
 
@@ -131,7 +131,7 @@ class Behind:
             async with asyncio.timeout(_ANSWER_S):
                 plan = await self._calls.read(to, f"{_PLAN}?{query}", NodePlan, _BOUNDS)
         except (UserspaceProxyError, TimeoutError):
-            # A node without an answer has its own cause.
+            # A node without an answer already has a cause.
             self._differences.pop(node, None)
             return
         if plan.form == FORM:

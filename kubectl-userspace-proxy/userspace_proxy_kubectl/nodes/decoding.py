@@ -5,8 +5,8 @@
 That is a whole answer, or a line of changes since the last one (``status.stream.Changes``).
 
 Rule 1: everything that nodes send is decoded here, as their agents may be hostile.
-Rule 2: an empty object may become the largest of its kind, so objects, lists and elements count,
-not only bytes. The time is proportional to them.
+Rule 2: even an empty object may decode to the largest value of its type, so objects, lists and
+elements are counted, not only bytes. The time is proportional to their number.
 Rule 3: a number can be shown and summed: it is within the range that JSON parsers agree upon, and
 times are within the range of calendars.
 
@@ -32,20 +32,21 @@ from userspace_proxy.pacing import Pacing
 from userspace_proxy.status.http_answer import PORT_KEY, TooLarge
 
 OBJECT_BYTES = 700
-"""Maximum bytes that an object decodes to: a Service port of ``{}``."""
+"""The maximum size of a decoded object in bytes: a Service port of ``{}``."""
 ELEMENT_BYTES = 100
-"""The bytes of a list, of a list's element, or of an entry in a map."""
+"""The size of a list, a list's element or a map's entry in bytes."""
 CHARACTER_BYTES = 4
-"""Bytes of a character in a non-ASCII text."""
+"""The size of a character of non-ASCII text in bytes."""
 CAUSE_BYTES = 600
-"""The cost of a cause beyond its object: 20 µs to read, and 2 µs more for each parameter."""
+"""The cost of a cause beyond its object, as bytes: 20 µs to read, and 2 µs for each parameter."""
 PORT_BYTES = 2000
-"""The cost of a Service port beyond its memory, for the 35 µs to merge and show it; an element of
+"""The cost of a Service port beyond its memory, as bytes: 35 µs to merge and show it. An element of
 a list costs ELEMENT_BYTES beyond its memory, for 1 to 2 µs."""
 DECODED_PER_BYTE = 12
 """The maximum number of decoded bytes per byte of the answer's limit; proxies' answers have 11."""
 KEPT_PER_BYTE = 4
-"""The maximum number of kept bytes per such byte; answers have 2.4, or 3.6 if all Services fail."""
+"""The maximum number of kept bytes per byte of the limit; answers have 2.4, or 3.6 if all Services
+fail."""
 # The share of a processor for one node's changes; a proxy's changes take a hundredth.
 _SHARE = 0.1
 
@@ -59,16 +60,16 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Allowance:
-    """The memory that one answer may take, and has taken."""
+    """The memory that one answer may take, and has taken so far."""
 
     body: int
-    """Limit on the bytes of its JSON."""
+    """The maximum size of its JSON in bytes."""
     used: int = 0
     """The memory taken by decoded values; for a stream, by all lines since it was measured."""
     pacing: Pacing = field(default_factory=lambda: Pacing(_SHARE))
     """Decides when the next change may be read."""
     _causes: int = 0
-    """Memory taken by the causes that were read, which bounds their time, too."""
+    """The memory taken by the causes that were read; it also bounds the time for them."""
 
     def decode(self, line: bytes, kind: type[_T]) -> _T:
         """Decode an answer or a line of it.
@@ -96,7 +97,7 @@ class Allowance:
         return read
 
     def measure(self, value: object) -> None:
-        """Measure an answer accumulated from lines, once they may have added too much.
+        """Measure an answer that was put together from lines, if the lines may have added too much.
 
         Raises:
             TooLarge: It takes too much memory.
@@ -106,7 +107,7 @@ class Allowance:
 
 
 def most_of(line: bytes) -> int:
-    """Return the maximum bytes of memory that decoding takes, for any type."""
+    """Return the maximum memory in bytes that decoding a line takes, whatever its type."""
     is_narrow = line.isascii() and b"\\u" not in line
     return (
         len(line) * (1 if is_narrow else CHARACTER_BYTES)
@@ -116,7 +117,7 @@ def most_of(line: bytes) -> int:
 
 
 def checked_size(value: Any, most: int) -> int:
-    """Return the bytes of memory that a decoded value takes.
+    """Return the memory in bytes that a decoded value takes.
 
     Raises:
         ValueError: A number or time in it is out of range.
@@ -134,7 +135,7 @@ def checked_size(value: Any, most: int) -> int:
         if isinstance(one, msgspec.Struct):
             size += PORT_BYTES * (kind is PortFacts)
             fields = zip(kind.__struct_fields__, msgspec.structs.astuple(one), strict=True)
-            # Cost: most fields have defaults that take nothing, and can skip the loop.
+            # Cost: most fields have their default, which takes no memory and can be skipped.
             left += [pair for pair in fields if pair[1] or type(pair[1]) in _CONTAINERS]
         elif isinstance(one, list | tuple):
             size += ELEMENT_BYTES * len(one)
@@ -151,9 +152,9 @@ def checked_size(value: Any, most: int) -> int:
 
 
 LINE_BYTES = 64 << 10
-"""Limit of a connection's line in bytes; a proxy's has some hundred."""
+"""The maximum size of a connection's line in bytes; a proxy's line has some hundred."""
 
-# The fields of an answer that a line may contain; absent ones cost nothing.
+# The fields of an answer that a line may contain; a missing one costs nothing.
 _Change = msgspec.defstruct(
     "_Change",
     [

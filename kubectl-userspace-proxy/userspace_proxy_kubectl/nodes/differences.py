@@ -25,13 +25,13 @@ _OF_CLUSTER = {
     EndpointState.TERMINATING,
     EndpointState.HAS_ENDED,
 }
-"""Endpoint states that don't depend on the node."""
+"""The states of endpoints that don't depend on the node."""
 _NODE_PORT = "NodePort"
 
 
 @dataclass(frozen=True, slots=True)
 class PlanDifference:
-    """The difference at one Service port; equal on nodes that lag behind alike."""
+    """How one Service port differs; equal on nodes that lag behind alike."""
 
     port: str
     """``shop/web:http (IPv4)``."""
@@ -40,7 +40,7 @@ class PlanDifference:
     lacks: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     states: tuple[tuple[str, str, str], ...] = ()
-    """Endpoints with another state there: address, state there, expected state."""
+    """Endpoints with another state on the node: address, state on the node, expected state."""
 
     def __str__(self) -> str:
         if self.is_lacking:

@@ -39,10 +39,10 @@ NAMESPACE = "kube-system"
 SELECTOR = "app.kubernetes.io/name=userspace-proxy"
 KUBEADM_SELECTOR = "k8s-app=kube-proxy"
 WATCH_S = 300.0
-"""Seconds after which a watch of pods ends, and they are listed again."""
+"""Seconds after which a watch of pods is ended, and pods are listed again."""
 
 _AGAIN_S = 2.0
-# The seconds of silence to tolerate in addition to the timeout that was requested from the server.
+# The seconds of silence to tolerate beyond the timeout that was requested from the server.
 _SILENCE_S = 30.0
 
 
@@ -52,21 +52,22 @@ class Where:
 
     namespace: str = NAMESPACE
     selector: str = ""
-    """The pods' labels; empty: the chart's labels."""
+    """The pods' labels; empty for the chart's labels."""
     nodes: frozenset[str] = frozenset()
-    """The nodes whose agents are requested; empty: all nodes."""
+    """The nodes whose agents are requested; empty for all nodes."""
     name: str = ""
-    """Of several agents on a node, choose the one for Services of this name; empty: of no name."""
+    """Of several agents on a node, the one for Services with this name; empty for the one for
+    Services without a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundAgents:
-    """The agents and nodes that were found."""
+    """The agents and nodes found."""
 
     agents: Mapping[str, tuple[AgentPod, ...]] = field(default_factory=dict)
     """Each node's pods, the one to ask first; includes pods that don't run."""
     nodes: Mapping[str, NodeState] | None = None
-    """All Nodes; None: they can't be listed."""
+    """All Nodes; None if they can't be listed."""
     placements: tuple[Placement, ...] = ()
     """The nodes that the DaemonSets target."""
 
@@ -124,7 +125,7 @@ class Finder:
         return self._note()
 
     async def others(self) -> FoundAgents:
-        """List Nodes and DaemonSets as far as permitted, and return the agents found."""
+        """List the Nodes and DaemonSets that this user may list, and return the agents found."""
         nodes, placements = await asyncio.gather(self._list_nodes(), self._list_daemon_sets())
         self.found = replace(self.found, nodes=nodes, placements=placements)
         self.has_others = True
@@ -148,7 +149,7 @@ class Finder:
                 async for found in self._watch():
                     yield found
             except (UserspaceProxyError, TimeoutError):
-                # Keep the known agents; this failure shows in their answers, too.
+                # Keep the known agents; their answers will show this failure, too.
                 pass
             await self._pause(_AGAIN_S)
             try:
@@ -192,7 +193,7 @@ class Finder:
         return SourceError(failure.text)
 
     async def _try_kubeadm(self) -> None:
-        """Look for pods of kubeadm's DaemonSet; without any, for the chart's again."""
+        """Look for the pods of kubeadm's DaemonSet; if there are none, again for the chart's."""
         self._selector = KUBEADM_SELECTOR
         try:
             await self._list_pods()

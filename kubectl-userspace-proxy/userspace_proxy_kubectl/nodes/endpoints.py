@@ -6,7 +6,8 @@
     some fail otherwise, or before ──▶ the endpoint, which comes and goes
     only one has tried             ──▶ unknown
 
-Rule 1: a node has tried an endpoint if it dialled it, was answered by it, or has a cause.
+Rule 1: a node has tried an endpoint if it dialled the endpoint, got an answer from it, or has a
+cause for it.
 Rule 2: an answer is a byte that came back: without a byte or a cause, the result is unknown.
 """
 
@@ -25,16 +26,16 @@ _CLOCKS_DIFFER_S = 2.0
 _OF_PATHS = frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
-"""With one of these causes, a node hears nothing from the endpoint itself."""
+"""If a node has one of these causes, it hears nothing from the endpoint itself."""
 
 
 class Extent(enum.StrEnum):
     """Where the fault lies."""
 
     NONE = "none"
-    """Nothing fails, or the fault isn't about an endpoint."""
+    """Nothing fails, or the fault doesn't concern an endpoint."""
     ENDPOINT = "endpoint"
-    """All nodes that tried, at least two, have the same cause."""
+    """At least two nodes tried it, and all that did have the same cause."""
     PATH = "path"
     """The endpoint answers some nodes while others hear nothing from it."""
     SOME = "some nodes"
@@ -49,7 +50,7 @@ class MergedEndpoint:
 
     address: str
     host: str
-    """The DNS name by which it was found; empty: it is an address."""
+    """The DNS name by which it was found; empty if it is an address."""
     pod: str
     """The pod's name; empty if unknown."""
     node: str
@@ -57,18 +58,18 @@ class MergedEndpoint:
     usable: int
     tried: tuple[str, ...]
     answered: tuple[str, ...]
-    """Nodes that tried it, got an answer and have no cause."""
+    """The nodes that tried it, got an answer and have no cause."""
     extent: Extent
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
-    """The causes with their nodes; the one on most nodes first."""
+    """The causes with their nodes; the cause on most nodes first."""
     sums: Sums
     left_out: int = 0
-    """Nodes whose summaries omit the Service port: nothing fails there, and whether they tried it
-    is unknown."""
+    """The number of nodes whose summaries omit the Service port: nothing fails there, and whether
+    they tried the endpoint is unknown."""
 
     @property
     def level(self) -> Level | None:
-        """How well it serves; None: as far as is known, it answers no node and fails for none."""
+        """How well it serves; None if it isn't known to answer or fail for any node."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         return Level.OK if self.answered else None
@@ -97,13 +98,13 @@ def extent_of(
 
 
 def last_answer(endpoint: EndpointFacts) -> float:
-    """Return when an endpoint last answered a node; 0: never, or it has a cause."""
+    """Return when an endpoint last answered a node; 0 if it never did, or has a cause."""
     has_answered = endpoint.has_sent and endpoint.cause is None
     return max(endpoint.answered_at, endpoint.sent_at, 1.0) if has_answered else 0.0
 
 
 def current_cause(endpoint: EndpointFacts) -> Cause | None:
-    """Return an endpoint's present cause; None: it is past, or the endpoint isn't used."""
+    """Return an endpoint's present cause; None if it is past, or the endpoint isn't used."""
     return endpoint.cause if endpoint.is_usable and not endpoint.is_past else None
 
 

@@ -4,7 +4,8 @@
     answers of agents ─▶ merged, differences ────┘
 
 Rule 1: if clients on nodes are served worse than planned, the nodes decide the sentence.
-Rule 2: a node differs from the plan only after lagging for a while; its answer shows how.
+Rule 2: a node counts as different from the plan only after it has lagged for a while; its answer
+shows the difference.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def with_nodes(
 
 
 def _unproved(step: PathStep) -> PathStep:
-    """Return a planned step; that an endpoint is listed as ready is no success where it fails."""
+    """Return a step of the plan; where an endpoint fails, being listed as ready isn't a success."""
     if step.topic != _ENDPOINTS:
         return step
     details = tuple((None if one is Level.OK else one, says) for one, says in step.details)

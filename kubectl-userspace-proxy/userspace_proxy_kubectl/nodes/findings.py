@@ -1,10 +1,10 @@
-"""Finds node problems that are reported even if the user didn't ask about nodes.
+"""Finds the problems of nodes that are reported even if the user didn't ask about nodes.
 
     answers ──each alone──▶ no answer, no API server, problems of its own ──┐ the same of several
             ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes: one finding
 
 Rule 1: a finding is a cause with the nodes that it applies to.
-Rule 2: the value of most nodes is usual. Without a majority no value is unusual: names and
+Rule 2: a value is usual if most nodes have it. Without a majority no value is unusual: names and
 addresses differ by design.
 """
 
@@ -39,7 +39,8 @@ from userspace_proxy.version import format_version
 from .agent_answer import AgentAnswer, AllNodes
 
 CLOCK_OFF_S = 2.0
-"""The difference in seconds beyond which times of two nodes can't be compared."""
+"""If the clocks of two nodes differ by more than this, in seconds, their times can't be
+compared."""
 # The maximum number of problems taken from an answer, which may contain any number.
 _PROBLEMS_MAX = 5
 _NAMED = 3
@@ -56,13 +57,13 @@ class NodeFinding:
     level: Level
     cause: Cause
     nodes: tuple[str, ...] = ()
-    """The nodes concerned, by name; empty: this tool's machine."""
+    """The nodes concerned, by name; empty for this tool's machine."""
     services: tuple[str, ...] = ()
     """The Services concerned, by name; empty if none."""
 
 
 class OtherSetting(NamedTuple):
-    """A setting that differs from most nodes'; values are strings or JSON; empty: the default."""
+    """A setting that differs from most nodes; values are strings or JSON, empty for the default."""
 
     here: str
     usual: str
@@ -92,7 +93,7 @@ def findings_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[NodeFindi
 
 
 def _answers(answer: AgentAnswer) -> bool:
-    """Return whether a node's agent answers now: the last answer may be older."""
+    """Return whether a node's agent answers now; the last answer may be older."""
     return answer.status is not None and answer.problem is None
 
 
@@ -110,7 +111,7 @@ def runs(status: StatusFacts) -> str:
 
 
 def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
-    """Return the settings that differ from most nodes', by node and name."""
+    """Return the settings that differ from most nodes, by node and name."""
     given = {
         answer.node: {
             name: _as_json(one)
@@ -130,7 +131,7 @@ def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
         ((value, count),) = counted.most_common(1)
         if 2 * count > len(given):
             usual_of[name] = value
-    # Cost: settings usually left at the default are compared only where they are given.
+    # Cost: settings usually keep their default, so only the nodes that set one are compared.
     common = [name for name, value in usual_of.items() if value]
     found: dict[str, dict[str, OtherSetting]] = {}
     for node, settings in given.items():
@@ -151,7 +152,7 @@ def _reads_badly(status: StatusFacts) -> bool:
 
 
 def clock_of(answer: AgentAnswer) -> tuple[float, float] | None:
-    """Return how far a node's clock is ahead of this machine's, with the uncertainty.
+    """Return how far a node's clock is ahead of this machine's, and how uncertain that is.
 
     None: unknown.
     """
@@ -172,7 +173,7 @@ class _Said(NamedTuple):
 
 
 def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
-    """Yield findings; nodes with the same finding are merged."""
+    """Yield findings; equal findings about several nodes are merged."""
     found: dict[object, list[tuple[str, _Said]]] = {}
     for node, one in said:
         found.setdefault((one.same, one.level), []).append((node, one))
@@ -182,7 +183,7 @@ def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
 
 
 def _alone(answer: AgentAnswer) -> Iterator[_Said]:
-    """Yield findings about a node that don't come from its agent."""
+    """Yield the findings about a node that aren't from its agent."""
     if (cause := answer.problem) is not None:
         level = Level.TROUBLE if answer.agents else Level.ATTENTION
         yield _Said(cause.fact, level, cause)
@@ -257,7 +258,7 @@ def _behind(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
 
 
 def _clocks(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
-    """Yield nodes whose clocks are off; if most are off equally, this machine's clock is."""
+    """Yield nodes whose clocks are off; if most are off equally, it is this machine's clock."""
     off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
     shift = 0.0
     for sign in (1, -1):

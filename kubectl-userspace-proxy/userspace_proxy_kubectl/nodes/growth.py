@@ -2,7 +2,7 @@
 
 Rule 1: a node's figures are compared with its own earlier figures, so a node that returns after a
 gap doesn't appear to have carried all traffic at once.
-Rule 2: for an agent restarted in between, figures since its start count.
+Rule 2: for an agent that was restarted in between, the figures since its start count.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 
 Rule 1: grouping, and when a node counts as failed, follow the rules of one node, applied to all
 nodes' Service ports. So a dead node is one incident, with the same id as on each node's page.
-Rule 2: if some nodes can't reach endpoints that others reach, the nodes fail, not the endpoints.
+Rule 2: if some nodes can't reach endpoints that others reach, the nodes are at fault, not the
+endpoints.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from .endpoints import (
     seen_together,
 )
 
-# How many endpoints must fail together before the path to them is blamed: with fewer, each endpoint
-# is as likely to be the reason.
+# How many endpoints must fail together before the path to them is blamed: with fewer, the endpoints
+# are as likely to be the reason.
 _PATHS = 3
 _PLACES = 2
 _EXPLAIN = "kubectl userspace-proxy explain"
@@ -55,13 +56,13 @@ class MergedIncident:
     """The number of these nodes that were answered, and see no fault."""
     extent: Extent
     left_out: int
-    """The number of nodes whose summaries don't show whether they dialled the endpoints."""
+    """The number of nodes whose summaries don't show whether they tried the endpoints."""
     keys: frozenset[object]
     """The keys of its causes, from ``same_cause``."""
 
     @property
     def command(self) -> str:
-        """A shell command that shows more; it states if it must run on the node."""
+        """A shell command that shows more; it says so if it must run on the node."""
         service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
@@ -99,10 +100,10 @@ def incidents_of(
     grouped = Incidents(StatusFacts(ports=[port for _, port in on_nodes]))
     seen: dict[str, _SeenOn] = defaultdict(_SeenOn)
     of_services: dict[object, str] = {}
-    # On a node with an endpoint's cause, too, the Service's own cause is no incident.
+    # On a node that has a cause for an endpoint, the Service's own cause isn't another incident.
     others: list[tuple[object, str]] = []
     for node, port in on_nodes:
-        # Cost: nearly all ports are ok.
+        # Cost: nearly all ports are healthy.
         if port.state.level is Level.OK:
             continue
         key = (port.namespace, port.service, port.port, port.family, port.side)
@@ -141,7 +142,7 @@ class _Reach:
         self._listed: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.tried: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.failed: Mapping[str, set[str]] = {at: set() for at in addresses}
-        """The nodes that tried but aren't answered, for any reason."""
+        """The nodes that tried but got no answer, for any reason."""
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
         """When the endpoints last answered other nodes."""
         self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}

@@ -4,7 +4,7 @@
                                      └────────▶ MergedEndpoint: nodes that tried it, and by cause
             ──by cause─────────▶ MergedIncident
 
-Rule 1: only nodes with a current answer count; findings name the others.
+Rule 1: only nodes with a current answer count; the other nodes are named in findings.
 Rule 2: a summary omits served Service ports, so the ports that it omits are served there.
 Rule 3: which nodes tried an endpoint decides whether the endpoint fails, or the path to it.
 Rule 4: each Service port in an answer is visited a fixed number of times.
@@ -75,9 +75,10 @@ class NodeGroup:
     level: Level
     state: PortState
     causes: tuple[Cause, ...]
-    """The causes in their sentences, with all nodes' counts added; empty without causes."""
+    """The causes that the sentences mention, with the counts of all nodes added; empty without
+    causes."""
     sentence: str
-    """The first node's sentence, without the capital letter that only a sentence has."""
+    """The first node's sentence, without the capital letter."""
     nodes: tuple[str, ...]
 
 
@@ -90,12 +91,12 @@ class MergedPort:
     """The port's facts by node, from the answers that contain it."""
     level: Level
     groups: tuple[NodeGroup, ...]
-    """Nodes on which it isn't ok: the worst groups first, then the largest."""
+    """The nodes on which it isn't ok: the worst group first, then the largest."""
     served: int
     neutral: tuple[tuple[str, int], ...]
-    """Served nodes without evidence of an answered client: why, and how many."""
+    """The nodes that serve it without evidence of an answered client: why, and how many."""
     left_out: int
-    """Serving nodes whose summaries omit it."""
+    """The number of nodes that serve it, but whose summaries omit it."""
     missing: tuple[str, ...]
 
     @property
@@ -118,12 +119,12 @@ class MergedPort:
 
     @property
     def proven(self) -> int:
-        """The number of served nodes with evidence of an answered client."""
+        """The number of nodes that serve it with evidence of an answered client."""
         return self.served - sum(count for _, count in self.neutral)
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None: a neutral mark.
+        """The level for all readers, or None for a neutral mark.
 
         It is neutral if no node's clients are known to be answered, or some aren't.
         """
@@ -133,7 +134,7 @@ class MergedPort:
 
     @cached_property
     def unserved(self) -> Mapping[str, PortFacts]:
-        """The facts of nodes with a neutral mark on which clients got no answer."""
+        """The facts of nodes with a neutral mark whose clients got no answer."""
         return {
             node: port
             for node, port in self.members.items()
@@ -177,7 +178,7 @@ class Merged:
     """The ports, the worst first, then by name; from summaries only ports that aren't ok somewhere.
     """
     healthy: int
-    """The number of further Service ports, which are ok on all nodes that have them."""
+    """The number of other Service ports, which are ok on all nodes that have them."""
     incidents: tuple[MergedIncident, ...]
     """The incidents by level, the worst first, then by number of nodes."""
     findings: tuple[NodeFinding, ...]
@@ -186,13 +187,13 @@ class Merged:
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
     namespace: str = ""
-    """The only namespace; empty: all, or another selection."""
+    """The only namespace; empty for all, or another selection."""
     unhealthy_elsewhere: int = 0
     """The number of other namespaces' Services that need attention."""
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None: no fault, but nothing known to be healthy either."""
+        """The level for all readers; None if nothing is faulty, but nothing known to be healthy."""
         if self.level is not Level.OK or not self.ports:
             return self.level
         return mark_of(self.ports, more=self.healthy)
@@ -293,7 +294,7 @@ def _by_port(
             found.setdefault(key, {})[answer.node] = port
     if not all_nodes.digests or len(known) < 2:
         return found
-    # A Service that only one agent has, but not the API server, affects only the agent's row.
+    # A Service that only one agent has, and the API server doesn't, affects only the agent's row.
     return {
         key: members
         for key, members in found.items()
@@ -323,7 +324,8 @@ def _merged(
             continue
         if not (answer.is_summary and answer.status is not None and answer.status.served):
             missing.append(answer.node)
-        # If the node is behind in the Service, its summary doesn't show whether it serves it.
+        # If the node lags behind in the Service, its summary doesn't show whether it serves the
+        # Service.
         elif key.of_service not in answer.behind:
             left_out += 1
     groups = [_group(same) for same in found.values()]
@@ -362,7 +364,7 @@ def _group(same: Sequence[_UnhealthyNode]) -> NodeGroup:
 
 
 def _has_files(known: Sequence[AgentAnswer], members: Mapping[str, PortFacts]) -> bool:
-    """Return whether the Service is from manifests, unknown to the API server."""
+    """Return whether the Service is from manifests, and so unknown to the API server."""
     return any(
         one.status is not None and one.node in members and one.status.source.kind != "kubernetes"
         for one in known

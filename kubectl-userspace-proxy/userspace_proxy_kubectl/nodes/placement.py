@@ -1,4 +1,4 @@
-"""Decides where a DaemonSet runs pods, so that nodes lacking one are reported, and no others.
+"""Decides where a DaemonSet runs pods, so that exactly the nodes that lack a pod are reported.
 
 Rule 1: the decision matches the DaemonSet controller's: node selector, required node affinity, and
 taints that aren't tolerated.
@@ -51,7 +51,7 @@ class Placement:
     terms: tuple[WireAffinityTerm, ...] = ()
     """The terms of the required node affinity; may be empty."""
     wanted: int | None = None
-    """The number of nodes as counted by its controller; None: unknown."""
+    """The number of nodes that its controller has counted; None if unknown."""
 
     def includes(self, node: NodeState) -> bool:
         """Return whether a node should have a pod."""
@@ -79,7 +79,7 @@ def _fits(term: WireAffinityTerm, labels: Mapping[str, str | None]) -> bool:
 
 
 def _holds(expression: WireExpression, labels: Mapping[str, str | None]) -> bool:
-    """Return whether labels match a condition; an unknown kind of condition matches."""
+    """Return whether labels match a condition; a condition of an unknown kind matches."""
     value, values = labels.get(expression.key), expression.values or []
     match expression.operator:
         case "In":

@@ -66,16 +66,16 @@ class Plans:
         ]
         self._digests = Digests()
         self._former: deque[tuple[str, float]] = deque(maxlen=_KEPT)
-        """Former digests of all Services, each with the time of its end."""
+        """Former digests of all Services, each with the time until which it was valid."""
         self._merged: Mapping[str, str] | None = None
         self.ready = asyncio.Event()
         """Set once there are digests, or there certainly won't be any."""
         self.planned_at = 0.0
-        """Unix time at which the digests were last computed; 0: there are none."""
+        """Unix time at which the digests were last computed; 0 if there are none."""
 
     @property
     def digests(self) -> Mapping[str, str] | None:
-        """Each Service's digest, by ``namespace/name``; None: there are none."""
+        """Each Service's digest, by ``namespace/name``; None if there are none."""
         if self._merged is None and self.planned_at:
             buckets = self._digests.buckets
             self._merged = {name: one for bucket in buckets for name, one in bucket.items()}
@@ -93,7 +93,7 @@ class Plans:
         return frozenset(name for one in rejected for name in one.services)
 
     def had(self, digest: str, within_s: float) -> bool:
-        """Return whether a digest of all Services is current, or was within some seconds."""
+        """Return whether a digest of all Services is current, or was in the last seconds."""
         since = self._clock() - within_s
         return digest == self.summary[0] or any(
             digest == former and ended >= since for former, ended in reversed(self._former)

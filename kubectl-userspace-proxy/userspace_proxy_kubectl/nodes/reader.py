@@ -3,7 +3,7 @@
     Finder ──agents──▶ NodesReader ──port-forwards──▶ answers ──▶ AllNodes, more and more complete
     Plans ──digests──▶   └── Behind: nodes whose plan differs from the API server's objects
 
-Rule 1: the first answers of all nodes share a deadline; later ones are replaced by a cause.
+Rule 1: the first answers of all nodes share a deadline; a node that misses it gets a cause instead.
 Rule 2: a node can affect only its own answer. Only failures common to all nodes raise an error:
 that pods can't be listed, or port-forwards aren't permitted.
 """
@@ -36,12 +36,12 @@ from .discovery import Finder, Where
 from .plans import Plans
 
 FIRST_S = 4.0
-"""Seconds for the first answers of a usual cluster; five with the start of a command."""
+"""Seconds for the first answers of a usual cluster; with the start of a command, five."""
 NODES_PER_S = 100
-"""Number of nodes for which the deadline grows by a second: the reader is busy that long."""
+"""The deadline grows by a second for so many nodes: the reader is busy for that long."""
 
 PAGE = Bounds(body=4 << 20)
-"""Limit of a node's answer to a page's request: a Service with 8,000 endpoints."""
+"""The limits of a node's answer to a page's request: a Service with 8,000 endpoints."""
 
 Show = Callable[[AllNodes], object]
 
@@ -58,7 +58,7 @@ class NodeLine:
 
     node: str
     line: bytes = b""
-    """The line; empty when its stream has begun, and with a problem."""
+    """The line; empty when the agent's stream has begun, and with a problem."""
     problem: Cause | None = None
     """Why the agent's stream broke; it is reopened."""
 
@@ -84,7 +84,7 @@ class NodesReader:
     ) -> None:
         self.client = client
         self.now = AllNodes()
-        """The known nodes: from :meth:`follow`, otherwise from the last :meth:`first`."""
+        """The known nodes: as of :meth:`follow`, otherwise of the last :meth:`first`."""
         self._where = where or Where()
         self._timeout_s = timeout_s
         self._with_plans = with_plans
@@ -117,12 +117,12 @@ class NodesReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # The caller's error isn't passed to the task group, because the tasks didn't fail.
+        # The caller's error isn't passed to the task group, because no task has failed.
         await self._stack.aclose()
 
     @property
     def agents(self) -> Mapping[str, tuple[ForwardTarget, ...]]:
-        """Each node's running agent pods, the asked one first."""
+        """The running agent pods of each node, starting with the one that is asked."""
         pods = self._finder.found.agents
         return {
             node: tuple(pod.target for pod in found if pod.is_running)
@@ -249,7 +249,7 @@ class NodesReader:
             UserspaceProxyError: As :meth:`first`.
         """
         await self._wanted(nodes)
-        # An agent waits while its lines aren't consumed.
+        # An agent's lines wait in its stream until the queue has room.
         queue: asyncio.Queue[NodeLine] = asyncio.Queue(_LINES_MAX)
         streams: dict[tuple[str, ForwardTarget], asyncio.Task[None]] = {}
 
@@ -342,7 +342,7 @@ class NodesReader:
                     await is_last.wait()
 
     async def _wanted(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
-        """Return the agents to ask for some nodes; for all, without names."""
+        """Return the agents to ask for some nodes, or for all if no names are given."""
         if not self.agents:
             await self._found()
             self._finder.check()
@@ -398,7 +398,7 @@ class NodesReader:
             tries += 1
 
     async def _check(self, answers: Answers, asking: Asking) -> None:
-        """Raise an error that concerns all nodes."""
+        """Raise an error if the answers show one that concerns all nodes."""
         has_none = answers.is_settled() and not any(one.status for one in answers.nodes.values())
         if asking.refused is not None and has_none:
             namespace, words = self._where.namespace, str(asking.refused)

@@ -1,8 +1,8 @@
 """The table of nodes: one row each, the worst first.
 
 Rule 1: nodes without an answer also have a row, which doesn't show their last facts.
-Rule 2: a failure that most nodes see isn't one node's fault: a node's level is that of its
-findings, and of failures that it sees but most others don't.
+Rule 2: a failure that most nodes see isn't one node's fault: a node's level is the worst of its
+findings, and of failures that it sees but most other nodes don't.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ class NodeRow:
     findings: tuple[NodeFinding, ...]
     """The findings about the node, the worst first; including why it has no answer."""
     incidents: tuple[MergedIncident, ...]
-    """Incidents that it sees but most other nodes don't, the worst first."""
+    """The incidents that it sees but most other nodes don't, the worst first."""
     has_answer: bool
     agents: tuple[ForwardTarget, ...] = ()
     version: str = ""
     commit: str = ""
     settings: Mapping[str, OtherSetting] = field(default_factory=dict)
-    """Settings that differ from most nodes', by name."""
+    """The settings that differ from most nodes, by name."""
     steering: str = ""
     path: str = ""
     """The data path for Services that don't choose a path."""
     plan_age_s: float | None = None
-    """Seconds since the whole plan was last in force; None: never."""
+    """Seconds since the whole plan was last applied; None if it never was."""
     revision: int = 0
-    """The revision in force, as counted by the agent."""
+    """The applied revision, as counted by the agent."""
     behind: tuple[str, ...] | None = None
-    """Services that lag behind the API server; None: unknown."""
+    """Services that lag behind the API server; None if unknown."""
     ports: int = 0
     unhealthy: int = 0
     sums: Sums = NOTHING
     """The node's figures, including former Service ports."""
     cpu: float | None = None
-    """Cores used by the agent, in the last seconds or since its start; None: unknown."""
+    """Cores used by the agent, in the last seconds or since its start; None if unknown."""
     memory_bytes: int = 0
-    """Memory used by the agent; 0: unknown."""
+    """Memory used by the agent; 0 if unknown."""
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None: the node is healthy, some of its Services are not."""
+        """The level for all readers; None if the node is healthy, but some Services aren't."""
         return None if self.level is Level.OK and self.unhealthy else self.level
 
 
@@ -102,7 +102,7 @@ def rows_of(
 
 
 def is_of_nodes(incident: MergedIncident, answered: int) -> bool:
-    """Return whether the nodes that see an incident are at fault: others could see it but don't.
+    """Return whether the few nodes that see an incident are at fault, as other nodes don't see it.
 
     Args:
         answered: The number of nodes with an answer.

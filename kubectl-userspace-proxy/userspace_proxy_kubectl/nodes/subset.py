@@ -59,7 +59,7 @@ def found_in(merged: Merged, search: Search) -> Merged:
 
 
 def _samples(port: MergedPort) -> Iterator[PortFacts]:
-    """Yield a sample of a Service port per state: other nodes differ only in figures.
+    """Yield one node's facts per state of a Service port: other nodes differ only in figures.
 
     Cost: for 100 nodes with 2,000 Service ports, 0.02 s instead of 2 s.
     """
@@ -83,13 +83,13 @@ def missing_reason(all_nodes: AllNodes, name: str) -> str:
     services |= all_nodes.digests.keys() if all_nodes.digests is not None else set()
     is_named = any(name in port.names for one in answers for port in one.ports)
     namespaces = {ServiceKey.read(service).namespace for service in services}
-    # A summary may omit the other ports of a Service with an ignored port.
+    # A summary may omit the other ports of a Service that has an ignored port.
     is_whole = not _have_left_out(all_nodes)
     ignored = {i.service for one in answers for i in one.ignored if is_whole or not i.port}
     services -= ignored - served
     if is_named or name in services or name in namespaces:
         return ""
-    # Summaries omit a healthy namespace; a Service named in the request is included.
+    # Summaries omit a healthy namespace, but include a Service that the request names.
     if all_nodes.digests is None and "/" not in name and _have_left_out(all_nodes):
         return ""
     return say_missing(_known(answers, sorted(services)), name)

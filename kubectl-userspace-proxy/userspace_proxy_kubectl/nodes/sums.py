@@ -9,14 +9,14 @@ from userspace_proxy.facts import EndpointFacts, PortFacts, TotalsFacts
 
 
 class Sums(NamedTuple):
-    """One or more nodes' figures."""
+    """The figures of one or more nodes, added up."""
 
     active: int = 0
     """Open connections, or live flows."""
     connections: int = 0
-    """Connections since the agents' starts, like the following figures."""
+    """Connections since the agents' starts; the following figures, too."""
     failed: int = 0
-    """Clients without an answer; for endpoints also failed dials."""
+    """Clients without an answer; for endpoints, failed dials are added."""
     refused: int = 0
     saved: int = 0
     received_bytes: int = 0
@@ -26,14 +26,14 @@ class Sums(NamedTuple):
     waiting: int = 0
     """Clients now waiting for an endpoint."""
     kernel_connections: int = 0
-    """Connections that the kernel led straight to endpoints, as far as counted."""
+    """Connections that the kernel sent straight to endpoints, if they were counted."""
 
 
 NOTHING = Sums()
 
 
 def added(parts: Iterable[Sums]) -> Sums:
-    """Return the total of several sums."""
+    """Return the sum of several sums."""
     columns = zip(*parts, strict=True)
     return Sums(*map(sum, columns))
 
@@ -69,7 +69,7 @@ def of_endpoint(endpoint: EndpointFacts) -> Sums:
 
 
 def since(now: Sums, before: Sums) -> Sums:
-    """Return the counts in between; 0 for figures that decreased, as after a restart."""
+    """Return what was counted in between; 0 for figures that decreased, as after a restart."""
     return Sums(*(max(0, new - old) for new, old in zip(now, before, strict=True)))
 
 

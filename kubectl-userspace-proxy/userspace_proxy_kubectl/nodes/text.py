@@ -9,7 +9,7 @@
 Rule 1: a line about an object begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served.
 Rule 2: nodes are first, then causes that affect several Services or only some nodes, which the
 lines of Service ports don't repeat, then Service ports.
-Rule 3: agents may send any names and words: each line is made printable, and each list has a bound.
+Rule 3: agents may send any text: each line is made printable, and each list has a bound.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from .merged import Merged, MergedPort
 from .rows import NodeRow
 from .words import format_endpoint, format_finding, format_incident, format_port
 
-# The maximum number of findings that are listed unless the output is wide: the first screen has the
-# problems of nodes, of several Services, and of single Services.
+# The maximum number of findings that are listed unless the output is wide: the first screen should
+# show problems of nodes, of several Services, and of single Services.
 _FINDINGS_SHOWN = 8
-# The maximum number of Service ports that are listed; one agent alone may claim any number.
+# The maximum number of Service ports that are listed; a single agent may claim any number.
 _PORTS_SHOWN = 10_000
 _ENDPOINTS_SHOWN = 50
-# The maximum number of nodes in whose rows a finding is printed; a finding about more nodes is
+# A finding about at most this many nodes is printed in their rows; a finding about more nodes is
 # printed once.
 _ALIKE = 3
 _BELOW = "      "
@@ -191,7 +191,7 @@ def _finding_lines(finding: NodeFinding, columns: int, *, is_wide: bool) -> Iter
 
 
 def _is_above(one: MergedIncident) -> bool:
-    """Return whether a cause has its own lines, as no Service port's line contains it."""
+    """Return whether a cause has its own lines, because no line of a Service port contains it."""
     return len(one.incident.services) > 1 or one.extent is Extent.PATH
 
 
@@ -223,7 +223,7 @@ def _endpoint(endpoint: MergedEndpoint) -> str:
 
 
 def _traffic(port: MergedPort) -> str:
-    """Return the traffic of a Service port that is ok as text; otherwise an empty string."""
+    """Return the traffic of a healthy Service port as text; empty for other ports."""
     if port.level is not Level.OK:
         return ""
     sums = port.sums

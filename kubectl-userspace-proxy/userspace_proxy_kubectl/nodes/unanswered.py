@@ -3,8 +3,8 @@
     node-1, node-2: answered ──┐
     node-3: nothing came back ─┴▶ node-3: "sends no datagram back", a cause as of its own agent
 
-Rule 1: one node alone can't tell silence from a protocol without answers (syslog); another node's
-answers can.
+Rule 1: on one node alone, a silent endpoint looks like a protocol without answers (syslog); the
+answers on another node show the difference.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .endpoints import last_answer
 
 
 def with_unanswered(answers: Sequence[AgentAnswer]) -> Sequence[AgentAnswer]:
-    """Return answers in which nodes that alone get no datagram have that as a cause."""
+    """Return answers in which nodes that get no datagram while others do have a cause for that."""
     known = [one.status for one in answers if one.status is not None and one.problem is None]
     udp = [port for status in known for port in status.ports if port.protocol == "UDP"]
     answering = {_at(port, one) for port in udp for one in port.endpoints if last_answer(one)}
@@ -47,7 +47,7 @@ def _at(port: PortFacts, endpoint: EndpointFacts) -> object:
 
 
 def _judged(port: PortFacts, answering: set[object]) -> PortFacts:
-    """Return the facts with a cause for each endpoint that is silent here alone."""
+    """Return the facts with a cause for each endpoint that is silent on this node alone."""
     if port.state.word is not PortState.UNKNOWN:
         return port
     causes: list[Cause] = []

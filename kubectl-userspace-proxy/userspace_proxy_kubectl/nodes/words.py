@@ -4,7 +4,7 @@
     only node-7 can't reach 10.244.3.9:80: it does not answer; the other 117 that tried are answered
 
 Rule 1: ``causes.say`` renders causes; this module adds only the nodes.
-Rule 2: "all" means nodes with an answer, and for endpoints nodes that tried them.
+Rule 2: "all" means all nodes with an answer, and for endpoints all nodes that tried them.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from .merged import Merged, MergedPort, NodeGroup
 # The maximum number of causes in a text: a Service port's text is bounded.
 _CAUSES = 2
 _STATES = 3
-# The maximum length of a text from an agent, which may have any length.
+# The maximum length of a text from an agent, which may be of any length.
 _LONGEST = 400
 
 
 class _Counts(NamedTuple):
-    """Counts of nodes, with respect to an endpoint."""
+    """How many nodes tried an endpoint, and with which result."""
 
     tried: int
     answered: int
     left_out: int
-    """Nodes that don't show whether they tried it."""
+    """The number of nodes that don't show whether they tried it."""
 
 
 def on_nodes(nodes: Sequence[str], total: int) -> str:
@@ -80,7 +80,7 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
 
 
 def format_endpoint(endpoint: MergedEndpoint) -> str:
-    """Return which nodes an endpoint answers, and which not, as clauses."""
+    """Return which nodes an endpoint answers, and which it doesn't, as clauses."""
     counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
     if not counts.tried:
         return f"{endpoint.address} has not been tried"
@@ -105,7 +105,7 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
 
 
 def format_incident(one: MergedIncident, now: float, total: int) -> str:
-    """Return an incident in one line: the fault, its nodes, its effects, and its beginning.
+    """Return an incident in one line: the fault, its nodes, its effects, and since when.
 
     Args:
         total: The number of nodes with an answer.
@@ -121,7 +121,7 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
 
 
 def _evidence(port: MergedPort, why: str, total: int) -> str:
-    """Return what clients met where a Service port has a neutral mark; empty if unknown.
+    """Return how clients were served where a Service port has a neutral mark; empty if unknown.
 
     Args:
         why: The reason for the mark.
@@ -188,7 +188,7 @@ def _causes(
 
 
 def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
-    """Return whether to state which nodes tried an endpoint; it must be known."""
+    """Return whether to state which nodes tried an endpoint, which must be known."""
     if endpoint.extent in (Extent.PATH, Extent.SOME):
         return True
     is_known = bool(endpoint.failing) and not endpoint.left_out
@@ -196,7 +196,7 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
 
 
 def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
-    """Return an endpoint's fault, and the affected nodes among the nodes that tried it."""
+    """Return an endpoint's fault, and the nodes that see it among those that tried the endpoint."""
     tried, answered, left_out = counts
     are_all = len(nodes) + answered == tried and not left_out
     if not answered:

@@ -18,7 +18,7 @@ sys.exit(first_process.run_as_first([sys.executable, "-c", *sys.argv[2:]]))
 """
 # A file counts the starts, so that a script can exit differently the second time.
 STARTS = "import os, signal, sys; os.write(os.open(sys.argv[1], 1 | 64 | 1024), b'.')\n"
-AGAIN = "error: the control process ended by signal 9 and is started again\n"
+AGAIN = "error: the control process exited (signal 9), restarting it\n"
 
 
 @pytest.fixture

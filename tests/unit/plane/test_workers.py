@@ -110,12 +110,12 @@ async def test_a_workers_death_is_logged_and_shown_in_the_state(pool, caplog):
     pid = pool.pids[1]
     os.kill(pid, signal.SIGKILL)
     await until(lambda: pool.restarts == [0, 1])
-    cause = "worker 1 ended by signal 9 and is started again"
+    cause = "worker 1 exited (signal 9), restarting it"
     assert pool.plane.state().problems == (cause,)
     await pool.is_restarted(1, times=1)
     assert pool.plane.state().problems == ()
     said = [(r.getMessage(), r.worker) for r in caplog.records if "worker" in vars(r)]
-    assert said == [(f"a worker is missing: {cause}", 1), ("worker started", 1)]
+    assert said == [(f"worker failed: {cause}", 1), ("worker started", 1)]
     assert caplog.records[0].cause == cause
     assert pool.pids[1] != pid
 

@@ -3,11 +3,11 @@
     probe ─▶ endpoint is fit? ─▶ all endpoints of a Service port are ─▶ kernel
                                  one isn't, or wasn't probed yet     ─▶ userspace
 
-Rule 1: an endpoint is unfit from its first failed probe until PASSES in a row have passed.
+Rule 1: an endpoint is unfit from its first failed probe until PASSES probes in a row have passed.
 Rule 2: endpoints are probed once, however many Service ports share them.
 Rule 3: a UDP Service port can't be probed: the kernel carries it while it has endpoints.
-Rule 4: a Service port whose clients got no answer on the kernel path returns to it only by the
-watcher that detected this.
+Rule 4: if a Service port has left the kernel path because its clients got no answer, only the
+watcher that detected this lets it return.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class AutoPaths:
         self._ports: dict[PortKey, _Port] = {}
         self._changed: dict[PortKey, None] = {}
         self._unanswered: dict[PortKey, Cause] = {}
-        """Why clients of Service ports that left the kernel path got no answer there."""
+        """By Service ports that left the kernel path: why clients got no answer there."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
-        """Return the present path of a Service port; begin to probe its endpoints if it is auto."""
+        """Return the path of a Service port; if that is ``auto``, begin to probe its endpoints."""
         if plan.path.path is not DataPath.AUTO:
             self.forget(plan.key)
             return plan.path
@@ -121,7 +121,7 @@ class AutoPaths:
         return {key: self._choose(key) for key in changed}
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Note the result of a probe: the failure, or None for an answer."""
+        """Record the result of a probe: the failure, or None for an answer."""
         known = self._endpoints[endpoint]
         was_fit, before = known.is_fit, known.failed
         if failed:

@@ -1,12 +1,12 @@
-"""Chooses the changes of a round: namespaces take turns, and busy namespaces wait.
+"""Chooses which changes a round applies: namespaces take turns, and busy namespaces wait.
 
     newest snapshot ──▶ differences ──┬─▶ the snapshot of this round
                                       └─▶ waiting: these Services stay as planned before
 
 Rule 1: a round takes one turn's worth of changes from each namespace, and at least one Service, the
 longest waiting first. So a Service waits for at most one turn of each other namespace.
-Rule 2: after a long turn a namespace waits as long as the turn took, and twice as long each time
-that more has changed meanwhile. Services with few endpoints are exempt.
+Rule 2: after a long turn a namespace waits as long as the turn took, and twice as long whenever
+more has changed during the wait. Services with few endpoints are exempt.
 Rule 3: removed ports and addresses never wait, nor do changed source ranges: another Service may
 get the addresses, and a client may have to be kept out. Additions wait like endpoints.
 Rule 4: durations are computed from sizes, so that the order is reproducible.
@@ -25,15 +25,15 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# A round's time per endpoint with preferences, hints or a policy on a slow core, including
-# listeners and workers.
+# The time that a round takes per endpoint with preferences, hints or a policy on a slow core,
+# including listeners and workers.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
 # The additional time for a new port, whose listener is opened.
 _OPEN_S = 2e-4
-# A round's time per slice of any size: the plan reads it, in 1 µs on a fast core.
+# The time that a round takes per slice of any size: the plan reads it, in 1 µs on a fast core.
 _SLICE_S = 2e-6
-# A round's time per element of the kernel path, including its slots.
+# The time that a round takes per element of the kernel path, including its slots.
 _ELEMENT_S = 1e-5
 # The length of a namespace's turn in one round; a change may wait for two turns.
 _TURN_S = 0.05
@@ -70,7 +70,7 @@ class ChangeTurns:
         return min(self._waiting.values(), default=math.inf) - self._clock()
 
     def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
-        """Return the changes of the newest snapshot that have their turn: all, if nothing waits.
+        """Return a snapshot with those changes whose turn it is: all changes, if none waits.
 
         Args:
             have: The snapshot of the last round; None before the first round.
@@ -94,7 +94,7 @@ class ChangeTurns:
     def _that_wait(
         self, have: Snapshot, want: Snapshot, now: float
     ) -> Iterator[tuple[ServiceKey, float]]:
-        """Yield the waiting Services, and until when they wait; note the turns of all others."""
+        """Yield the waiting Services, and until when they wait; record the turns of all others."""
         changed = differing_keys(have.services, want.services)
         first = [key for key in self._waiting if key in changed]
         left: dict[str, float] = defaultdict(lambda: _TURN_S)
@@ -117,7 +117,7 @@ class ChangeTurns:
                 left[namespace] -= cost_s
                 if cost_s >= _LEAST_S:
                     took[namespace] += cost_s
-        # Call this once for all Services: it visits each namespace that had a turn.
+        # Call this once for all Services: it visits each namespace that has had a turn.
         self._turns.forget(now)
         for namespace, took_s in took.items():
             self._turns.took(namespace, took_s, now)
@@ -137,7 +137,7 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a waiting Service without the addresses that another Service may get meanwhile."""
+    """Return a waiting Service without the addresses that another one may get while it waits."""
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

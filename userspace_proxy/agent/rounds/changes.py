@@ -1,4 +1,4 @@
-"""Counts the changes that have arrived or are in force, as kube-proxy's ``…_changes_total`` do.
+"""Counts the changes that have arrived or are applied, as kube-proxy's ``…_changes_total`` do.
 
 snapshot ─▶ add ─▶ begin, with the changes in turn ─ a round ─▶ end ─▶ announce
                            settled, in_force_after, round_after ◀┘
@@ -44,24 +44,25 @@ class SyncCounters:
     rounds: int = 0
     failures: int = 0
     partial_failures: int = 0
-    """The number of these rounds that should have written only the changes."""
+    """How many of these rounds should have written only the changes."""
     repairs: int = 0
     repaired_at: tuple[float, ...] = ()
-    """Monotonic seconds of the last minute's repairs, and perhaps of older ones."""
+    """When repairs were made in the last minute, and perhaps earlier, in monotonic seconds."""
     last_s: float = 0.0
     last_queued: float = 0.0
     last_done: float = 0.0
     waiting_since: float = 0.0
-    """When the oldest change that isn't in force arrived, or, for a change of the node, its first
-    round began; 0: none waits. All three are monotonic seconds: the system's clock may be set."""
+    """When the oldest change that isn't applied yet arrived, or, for a change of the node, its
+    first round began; 0 if none waits. All three are monotonic seconds: the system's clock may be
+    set."""
     changes: ChangeCounts = NO_CHANGES
     """Changes that arrived since the start."""
     in_force: ChangeCounts = NO_CHANGES
-    """The number of changes that are in force."""
+    """The number of applied changes."""
 
 
 class Batch(NamedTuple):
-    """The changes that one round brings into force."""
+    """The changes that one round applies."""
 
     snapshot: Snapshot
     newest: Snapshot
@@ -69,13 +70,13 @@ class Batch(NamedTuple):
     arrived: ChangeCounts
     """All changes that had arrived when the round began."""
     triggers: int
-    """The number of moments to take from :class:`Triggers`."""
+    """The number of times to take from :class:`Triggers`."""
     began: float
     """When the round began, in seconds of ``time.perf_counter``."""
 
 
 class Progress:
-    """One proxy's newest snapshot and its snapshot in force.
+    """One proxy's newest snapshot and its applied snapshot.
 
     Args:
         turns: Decides which changes wait; None: a new one.
@@ -83,9 +84,9 @@ class Progress:
 
     def __init__(self, counters: SyncCounters, turns: ChangeTurns | None = None) -> None:
         self.latest: Snapshot | None = None
-        """The newest snapshot, perhaps not in force yet; None before the first."""
+        """The newest snapshot, perhaps not applied yet; None before the first."""
         self.in_force: Snapshot | None = None
-        """The snapshot in force; None before the first."""
+        """The applied snapshot; None before the first."""
         self.is_expecting: Callable[[], bool] = lambda: False
         """Returns whether a newer snapshot is being made; :meth:`announce` follows."""
         self._counters = counters
@@ -94,7 +95,7 @@ class Progress:
         self._seen: Snapshot | None = None
         """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """When the first snapshot arrived since the present round began; 0: none did."""
+        """When the first snapshot since the present round began arrived; 0 if none has arrived."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 
@@ -109,7 +110,7 @@ class Progress:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest snapshot isn't in force yet, besides changes awaiting their turn."""
+        """Whether the newest snapshot isn't applied yet, apart from changes awaiting their turn."""
         return self._seen is not self.latest
 
     @property
@@ -123,7 +124,7 @@ class Progress:
         return node is not None and node.is_being_deleted
 
     def add(self, snapshot: Snapshot) -> bool:
-        """Store the newest snapshot; return whether it is a new one."""
+        """Store the newest snapshot; return whether it differs from the last one."""
         if snapshot is self.latest:
             return False
         counters = self._counters
@@ -136,22 +137,22 @@ class Progress:
         return True
 
     def begin(self) -> Batch | None:
-        """Begin a round, which ends with :meth:`end` or fails; None: there is no snapshot yet."""
+        """Begin a round, which ends with :meth:`end` or fails; None if there is no snapshot yet."""
         if self.latest is None:
             return None
         self._arrived = 0.0
         arrived, triggers = self._counters.changes, len(self._triggers)
         newest = self.latest
         self._taken = self._turns.take(self._taken, newest)
-        # Changes whose turn has come, and changes of the node, wait for the kernel now.
+        # From now on, the changes whose turn it is, and changes of the node, wait for the kernel.
         counters = self._counters
         counters.waiting_since = counters.waiting_since or Clocks.monotonic()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:
-        """Note that a round is in force; :meth:`announce` comes next.
+        """Record that a round is applied; :meth:`announce` comes next.
 
-        Returns each slice's delay until it came into force, in seconds.
+        Returns how long it took until each slice was applied, in seconds.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -163,26 +164,26 @@ class Progress:
         return self._triggers.take(batch.triggers, Clocks.time(), self._turns.waiting)
 
     async def announce(self) -> None:
-        """Wake the tasks waiting for a snapshot to be in force."""
+        """Wake the tasks waiting for a snapshot to be applied."""
         async with self._done:
             self._done.notify_all()
 
     async def caught_up(self) -> None:
-        """Wait until the newest snapshot is in force, except changes waiting for their turn."""
+        """Wait until the newest snapshot is applied, except changes waiting for their turn."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.is_synced and not (self.is_behind or self.is_expecting())
             )
 
     async def settled(self) -> None:
-        """Wait until the newest snapshot is in force, and no round is in progress."""
+        """Wait until the newest snapshot is applied, and no round is in progress."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.in_force is self.latest is not None and not self.is_expecting()
             )
 
     async def in_force_after(self, earlier: Snapshot | None) -> Snapshot:
-        """Wait until a snapshot other than ``earlier`` is in force, and return it."""
+        """Wait until a snapshot other than ``earlier`` is applied, and return it."""
         async with self._done:
             while self.in_force is None or self.in_force is earlier:
                 await self._done.wait()
@@ -196,20 +197,20 @@ class Progress:
 
 
 def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
-    """Count the objects that differ between two snapshots: several changes of one count once."""
+    """Count the objects that differ between two snapshots: an object counts once."""
     services = endpoints = 0
     for old, new in _differing(have, want):
         services += (old and old.service) != (new and new.service)
-        # A store keeps a slice's object unless the slice changes.
+        # A store keeps the object of a slice unless the slice changes.
         endpoints += sum(1 for _ in differing_slices(old, new))
     return ChangeCounts(services, endpoints)
 
 
 class Triggers:
-    """The trigger times (changes of pods and Services) of slices that aren't in force yet.
+    """The trigger times (changes of pods and Services) of slices that aren't applied yet.
 
     Args:
-        started: Unix time; earlier changes don't measure this process.
+        started: Unix time; earlier changes would measure another process.
 
     Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
     """
@@ -222,7 +223,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Note the slices that only the second snapshot has."""
+        """Record the slices that only the second snapshot has."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)
@@ -234,10 +235,10 @@ class Triggers:
     def take(
         self, count: int, now: float, waiting: Container[ServiceKey] = frozenset()
     ) -> list[float]:
-        """Drop the times of changes now in force; return their delays in seconds.
+        """Drop the times of changes that are now applied; return their delays in seconds.
 
         Args:
-            waiting: Services whose changes aren't in force.
+            waiting: Services whose changes aren't applied yet.
         """
         first, rest = self._times[:count], self._times[count:]
         self._times = [one for one in first if one[1] in waiting] + rest

@@ -20,16 +20,16 @@ class Component:
     """
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Begin; the supervisor runs background tasks, and ends them before `close`."""
+        """Begin; the supervisor runs background tasks, and cancels them before `close`."""
 
     def show(self, facts: StatusFacts) -> None:
-        """Fill in the component's facts; also called before the start and after the end."""
+        """Fill in the component's facts; also called before its start and after it was closed."""
 
     async def refresh(self) -> None:
         """Update the facts that it shows, before an answer that contains counters."""
 
     async def close(self) -> None:
-        """End; also after a start that failed."""
+        """Stop, release everything; also called after a start that failed."""
 
 
 @dataclass(slots=True)

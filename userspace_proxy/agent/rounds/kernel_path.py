@@ -1,7 +1,8 @@
 """Derives the kernel's choices of endpoints, and the clients of each choice, from a plan.
 
 Rule 1: clients that match no choice are steered to the proxy port, whose socket drops or refuses
-them as on the userspace path. A UDP range refuses them: a socket doesn't see the dialled port.
+them, as on the userspace path. A UDP range always refuses them: a socket doesn't see the dialled
+port.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def kernel_targets(
 
     Args:
         targets: Its proxy ports and refusals.
-        choices: The choices of its plan.
+        choices: The choices of the Service port's plan.
         is_in_kernel: Whether new connections take the kernel path now.
     """
     serving = plan.serving
@@ -50,7 +51,7 @@ def kernel_targets(
 
 
 def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
-    """Return the affinity whose entries a Service port shares with its range, or with others."""
+    """Return a Service port's affinity; its range, or other ports, may share the entries."""
     serving, key = plan.serving, plan.key
     if not serving.handling.shares_affinity:
         return Affinity(str(key), timeout_s, is_of_pods=bool(serving.ranges))
@@ -58,10 +59,11 @@ def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
     return Affinity(f"{of_service} (all ports)", timeout_s, is_of_pods=True)
 
 
-# A range's ports have one distance to their endpoint ports, and one set of endpoints.
+# The ports of a range all have the same distance to the ports of their endpoints, and the same
+# endpoints.
 @functools.lru_cache(maxsize=256)
 def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
-    """Return the choices of a port range; its endpoints have the port number of the first port's.
+    """Return the choices of a port range, with endpoints as the range's first port uses them.
 
     Args:
         by: The distance of the first port from the Service port.
@@ -79,7 +81,7 @@ def choices_of(
 
     Args:
         is_coarse: Weights are approximated with few slots.
-        is_in_kernel: False: only the sets of endpoints are read.
+        is_in_kernel: If False, only the sets of endpoints are read.
     """
     weights = dict(serving.weights)
     for endpoints, networks in _usable(serving):
@@ -103,7 +105,7 @@ def endpoints_of(serving: Serving) -> Iterator[SocketAddress]:
 def _usable(
     serving: Serving,
 ) -> Iterator[tuple[tuple[SocketAddress, ...], tuple[str, ...] | None]]:
-    """Yield non-empty sets of endpoints with the client networks that may use them."""
+    """Yield non-empty sets of endpoints with the networks of the clients that may use them."""
     admits, inside = serving.admits, serving.inside
     of = [(serving.endpoints, admits)]
     if serving.outside is not None:

@@ -3,7 +3,7 @@
     plan, probes ──KERNEL──▶ waiting, by namespace ──turns of TURN_ELEMENTS──▶ kernel path
                               └── meanwhile: the userspace path
 
-Rule 1: leaving never waits: clients may fail meanwhile.
+Rule 1: leaving never waits: clients may fail until it has left.
 Rule 2: a waiting Service port keeps its UDP flows on the kernel path, such as flows of an earlier
 run.
 """
@@ -19,7 +19,8 @@ from ...turns import Turns
 from .served_port import ServedPort
 
 TURN_ELEMENTS = 4_096
-"""Elements that one change adds, unless a single Service port has more: others wait 30 ms."""
+"""How many elements one change adds at most, unless a single Service port has more; other ports
+wait 30 ms."""
 WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, in its turn")
 
 
@@ -32,7 +33,7 @@ class KernelTurns:
         """The queued ports, each with the wanted path, and whether probes have chosen it."""
 
     def choose(self, served: ServedPort, wanted: PathDecision, *, is_switch: bool = False) -> None:
-        """Choose a path at once, or queue a Service port for its turn to enter the kernel path."""
+        """Choose a path, or queue the Service port for its turn to enter the kernel path."""
         self.forget(served)
         if wanted.path is DataPath.KERNEL and served.chosen.path is not DataPath.KERNEL:
             self.waiting[served] = wanted, is_switch

@@ -1,10 +1,10 @@
-"""Chooses the addresses at which Service ports listen, and finds the listener of a frontend.
+"""Chooses the addresses on which Service ports listen, and finds the listener of a frontend.
 
 Bind.PROXY_PORT   one per Service port, on 0.0.0.0 or ::, in the proxy port range
-Bind.FRONTEND     one per frontend, at its own address and port
-Bind.LOOPBACK     one per frontend: at its own address if that is a loopback address, and
-                  its own port if that is free, or its second port; else at a port of the range.
-                  A port of a Service's range is only at its own
+Bind.FRONTEND     one per frontend, on its own address and port
+Bind.LOOPBACK     one per frontend: on its own address if that is a loopback address, and
+                  its own port if that is free, or its second port; else on a port of the range.
+                  A port of a Service's range is only on its own
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# How many ports that other programs use may be skipped per second, over all Service ports: some 10
+# How many ports in use by other programs may be skipped per second, over all Service ports: some 10
 # ms on a node whose range is full of such ports.
 _TRIES = 256
 
@@ -34,7 +34,7 @@ class ListenAddresses:
     """The addresses of one proxy's listeners.
 
     Args:
-        transparent: The steering needs transparent sockets.
+        transparent: Whether steering needs transparent sockets.
         holder: Returns a program that uses one of these ports; empty if none does.
         second_port: See ``Options``.
     """
@@ -54,12 +54,12 @@ class ListenAddresses:
         self._holder = holder
         self._second_port = second_port
         self._tries = _TRIES
-        """The number of used ports that may still be skipped before :meth:`start_over`."""
+        """How many used ports may still be skipped before :meth:`start_over`."""
         self._skipped = 0
-        """The number of ports skipped in a row since the last listener opened or closed."""
+        """How many ports in a row were skipped since a listener was last opened or closed."""
 
     def start_over(self) -> None:
-        """Allow ports of other programs to be skipped again."""
+        """Allow used ports to be skipped again."""
         self._tries = _TRIES
 
     def wanted(
@@ -70,7 +70,7 @@ class ListenAddresses:
         Args:
             plan: Must have a frontend.
             preferred: Proxy ports to try first, by frontend.
-            may_open: False: only open listeners are kept, or taken over.
+            may_open: If False, only open listeners are kept, or taken over.
         """
         wanted = self._wanted(plan, preferred)
         return wanted if may_open else {k: w._replace(addresses=()) for k, w in wanted.items()}
@@ -83,7 +83,7 @@ class ListenAddresses:
             }
         if self._bind is Bind.LOOPBACK:
             return {f: Wanted(plan.protocol, self._on_loopback(plan, f)) for f in plan.frontends}
-        # A preferred port is 0 if it was ruled out.
+        # A preferred port is 0 if it must not be used.
         port = next((at for f in plan.frontends if (at := preferred.get(f))), None)
         addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
         return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
@@ -96,14 +96,14 @@ class ListenAddresses:
         return {} if shared is None else dict.fromkeys(plan.frontends, shared)
 
     def take(self, listeners: Iterable[Listener]) -> None:
-        """Note that listeners were opened."""
+        """Record that listeners were opened."""
         for listener in listeners:
             if self._bind is not Bind.FRONTEND and listener.address.port in self._pool:
                 self._pool.take(listener.address.port)
                 self._tries, self._skipped = _TRIES, 0
 
     def give(self, listeners: Iterable[Listener]) -> None:
-        """Note that listeners were closed."""
+        """Record that listeners were closed."""
         for listener in listeners:
             self._pool.give(listener.address.port)
             self._skipped = 0
@@ -156,7 +156,7 @@ class ListenAddresses:
         yield from self._in_range(ip, None)
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
-        """Yield proxy ports to try; asking for the next one means that the last is in use.
+        """Yield proxy ports to try; if the caller asks for another, the last one is in use.
 
         A preferred port is always tried: clients are steered there, and this proxy may hold it.
         """
@@ -172,7 +172,7 @@ class ListenAddresses:
 def recovered_addresses(
     recovered: Mapping[Frontend, int], bind: Bind, pool: PortPool
 ) -> Iterable[tuple[Protocol, SocketAddress]]:
-    """Return the listen addresses of an earlier run to which clients are still steered.
+    """Return the listen addresses of an earlier run to which rules still steer clients.
 
     Args:
         recovered: As :meth:`.Steering.start` returns it.
@@ -187,13 +187,13 @@ def recovered_addresses(
 
 
 def _is_in_range(plan: PortPlan, key: Hashable) -> bool:
-    """Return whether a frontend is a port of a range, which at another number would be useless."""
+    """Return whether a frontend is a port of a range; another number would be useless."""
     ranges = plan.serving.ranges
     return isinstance(key, Frontend) and any(one.offset(*key.address) for one in ranges)
 
 
 def _without_port(why: ListenError, plan: PortPlan) -> ListenError:
-    """Return the error without the port, which differs at each try."""
+    """Return the error without the number of the port, which differs at each try."""
     number = getattr(why.__cause__, "errno", None)
     cause, hint = why.cause, why.hint
     if plan.key.family is IPFamily.IPV6 and number in NO_IPV6:
@@ -237,9 +237,9 @@ class ListenerIndex:
     def change(
         self, owner: HasListeners, listeners: dict[Frontend, Listener] | None = None
     ) -> dict[Frontend, Listener]:
-        """Replace the frontends of a Service port that have listeners, by default with none.
+        """Replace the listeners of a Service port, by frontend; without an argument, remove them.
 
-        Frontends that another Service port has taken over stay with it.
+        Frontends that another Service port has taken over stay with that port.
 
         Returns:
             The Service port's own listeners from now on.

@@ -59,19 +59,19 @@ class ListenerShares:
         return waiting.of(of.name.service, of) > 0
 
     def hold(self, key: PortKey, listeners: int) -> None:
-        """Note the number of a Service port's listeners."""
+        """Record the number of a Service port's listeners."""
         self._held.put(key, listeners)
 
     def wait(self, key: PortKey) -> None:
-        """Note that a Service port lacks a listener. Idempotent."""
+        """Record that a Service port lacks a listener. Idempotent."""
         self._waiting.put(key, 1)
 
     def end(self, key: PortKey) -> None:
-        """Note that a Service port lacks no listener, or is gone. Idempotent."""
+        """Record that a Service port no longer lacks a listener, or is gone. Idempotent."""
         self._waiting.put(key, 0)
 
     def next_waiting(self) -> PortKey | None:
-        """Return the Service port that gets the next listener; None: no port lacks one."""
+        """Return the Service port that gets the next listener; None if no port lacks one."""
         held, waiting = self._held, self._waiting
         if not waiting.services.total:
             return None
@@ -80,9 +80,9 @@ class ListenerShares:
         return next(iter(waiting.services.holders[service]))
 
     def givers(self) -> Iterator[PortKey]:
-        """Yield Service ports that should give up their listeners for waiting ones.
+        """Yield Service ports that should give up their listeners for waiting Service ports.
 
-        The caller notes that a port has none before it takes the next port.
+        The caller records that a port has no listeners before it takes the next port.
         """
         share = client_share(self._held.services.total)
         for within, count in self._receivers(share):
@@ -96,7 +96,7 @@ class ListenerShares:
                     return
 
     def excess(self, key: PortKey) -> str:
-        """Return the reason if the port's Service or namespace has its full share; else empty."""
+        """Return why a Service port may get no more listeners; empty if it may."""
         held, service = self._held, key.name.service
         total = held.services.total
         for scope, count in (
@@ -108,9 +108,9 @@ class ListenerShares:
         return ""
 
     def _receivers(self, share: int) -> Iterator[tuple[str, int]]:
-        """Yield a namespace, empty for all, and the number of Service ports to find givers for.
+        """Yield where to find givers (a namespace, or empty for all), and for how many ports.
 
-        A namespace is given for a Service below its share, empty for a namespace below its share.
+        For a Service below its share, that is its namespace; for a namespace below its share, all.
         """
         held, waiting = self._held, self._waiting
         namespaces, services = held.namespaces.of_group, held.services.of_group
@@ -124,10 +124,11 @@ class ListenerShares:
                 yield namespace, min(share - services[service], own[service])
 
     def _giver(self, within: str, share: int) -> PortKey | None:
-        """Return a Service port whose listeners its namespace, or Service, has above its share.
+        """Return a Service port that should give up its listeners.
 
         Args:
-            within: The namespace whose Services are considered; empty: all namespaces.
+            within: The namespace in which a Service has too many listeners; empty: a namespace has
+                too many.
         """
         held = self._held
         largest = iter([("", 0)]) if within else _largest_first(held.namespaces.of_group)
@@ -144,7 +145,7 @@ class ListenerShares:
 
 def _largest_first(amounts: dict[K, int]) -> Iterator[tuple[K, int]]:
     """Yield amounts, largest first; among equal amounts, the newest first."""
-    # Cost: callers nearly always take only the first amount, so the others aren't sorted.
+    # Cost: callers nearly always take only the first amount, so the rest isn't sorted.
     if amounts:
         yield max(reversed(amounts.items()), key=lambda item: item[1])
         yield from sorted(amounts.items(), key=lambda item: item[1])[-2::-1]

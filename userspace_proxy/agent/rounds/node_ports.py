@@ -10,8 +10,8 @@ agent binds a socket there:
   (``dataplane.port_reservation``), and the kernel refuses the clients.
 
 Rule 1: a port counts as held if a process waits for clients on it, even on a single address.
-Rule 2: otherwise the proxy takes the port, even if it can't be bound because of present or past
-connections with its number, a lack of descriptors, or a missing privilege. Binding is retried.
+Rule 2: otherwise the proxy takes the port, even if binding fails because of connections that use or
+used its number, a lack of descriptors, or a missing privilege. Binding is retried.
 Rule 3: a port that rules of an earlier run still redirect was the proxy's when that run ended. A
 process that listens there bound it later; it gets no clients, because rules come first.
 
@@ -36,10 +36,10 @@ from ...model import Frontend, FrontendKind, IPFamily, Protocol
 _log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-# The seconds between two searches: searching the descriptors of all processes takes up to 0.25 s on
-# a busy node, and only people read the result.
+# The minimum interval of searches in seconds: searching the descriptors of all processes takes up
+# to 0.25 s on a busy node, and only people read the result.
 LOOK_EVERY_S = 10.0
-# The number of ports retried at once: a millisecond if a privilege is missing for all of them.
+# How many ports are retried in one go: a millisecond if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
 # The kernel's default range of ephemeral ports: daemons and Services have no fixed ports in it.
 _ELSEWHERE = range(32768, 61000)
@@ -60,9 +60,10 @@ class NodePortReservations:
 
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket | None] = {}
-        """The sockets; None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
+        """The sockets; None if the proxy has a port that can't be bound (Rules 2 and 3)."""
         self._unbound: dict[NodePort, None] = {}
-        """Ports that the proxy may use although they aren't bound; the last tried is last."""
+        """Ports that the proxy may use although it couldn't bind them; the one tried last is
+        last."""
         self._claimed: set[NodePort] = set()
         """The ports that Rule 3 describes."""
         self._uses: Counter[NodePort] = Counter()
@@ -72,7 +73,7 @@ class NodePortReservations:
         self._looked: dict[Protocol, float] = {}
 
     def claim(self, ports: Iterable[NodePort]) -> None:
-        """Note that rules of an earlier run steer these node ports (Rule 3)."""
+        """Record that rules of an earlier run steer these node ports (Rule 3)."""
         self._claimed.update(ports)
 
     def take(self, port: NodePort, *, now: float) -> str:
@@ -83,7 +84,7 @@ class NodePortReservations:
             now: Monotonic seconds; processes are searched at most every :data:`LOOK_EVERY_S`.
 
         Returns:
-            Empty if the proxy has the port; else the reason, in one line.
+            Empty if the proxy has the port; otherwise the reason, in one line.
         """
         if self._held.get(port) is not None:
             return ""
@@ -111,7 +112,7 @@ class NodePortReservations:
             self._unbound[port] = None
 
     def bind_again(self) -> None:
-        """Try to bind some of the unbound ports; call it once a second."""
+        """Try to bind some of the ports that couldn't be bound; call it once a second."""
         for port in list(itertools.islice(self._unbound, _BOUND_AGAIN)):
             self._keep(port, hold_port(port))
 
@@ -137,7 +138,7 @@ class NodePortReservations:
             sock.close()
 
     def count_uses(self, before: Set[NodePort], now: Set[NodePort]) -> None:
-        """Note a Service port's change of node ports."""
+        """Record that a Service port's node ports have changed."""
         self._uses.update(now - before)
         for port in before - now:
             self._unused.add(port)
@@ -161,7 +162,7 @@ class NodePortReservations:
     ) -> str:
         """Return a process that listens on one of these ports: ``nginx (pid 812)``.
 
-        The ports needn't be node ports. Empty if there is none.
+        The ports needn't be node ports. Returns an empty string if there is no such process.
         """
         holders = [
             held for held in held_ports(protocol) if held.port in ports and family in held.families
@@ -212,7 +213,7 @@ class RefusePort:
 
     It is a reserved local port without a listener, for both protocols and families. For TCP the
     kernel answers clients with a RST. For UDP it is a socket that receives nothing: rules reject
-    datagrams steered there, and the kernel rejects all others.
+    datagrams that are steered there, and the kernel rejects all other datagrams.
     """
 
     def __init__(self) -> None:

@@ -24,35 +24,38 @@ class Options(PolicyOptions):
     proxy_ports: tuple[int, int] = (17000, 29999)
     """First and last number of the proxy port range."""
     service_cidrs: tuple[str, ...] = ()
-    """The ranges of cluster IPs, for steerings that route them."""
+    """The ranges of cluster IPs, for steering mechanisms that route them."""
     preserves_client_address: bool = False
-    """Endpoints see client addresses if replies return through this node; this needs NET_ADMIN,
-    nftables and a steering other than ``none``."""
+    """Whether endpoints see client addresses if replies return through this node; this needs
+    NET_ADMIN, nftables and a steering mode other than ``none``."""
     is_own_namespace: bool = False
-    """The network namespace was created for this proxy, so it may change all routes."""
+    """Whether the network namespace was created for this proxy, so that it may change all
+    routes."""
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
-    """The number of processes that carry the traffic; None: the caller's event loop carries it."""
+    """The number of processes that carry the traffic; None if the caller's event loop carries
+    it."""
     socket_lb: Literal["off", "auto", "required"] = "off"
     """Translate connect() of this node's programs on the kernel path, where that works."""
     socket_lb_cgroup: str = ""
-    """Translate only for programs in this cgroup v2 directory; empty: for all."""
+    """Translate only for programs in this cgroup v2 directory, or for all if it is empty."""
     socket_lb_host_only: bool = False
     """Translate only for programs in this network namespace."""
     dialer: Dialer | None = None
-    """Dials TCP endpoints by other means than their addresses, without ``workers``."""
+    """Dials TCP endpoints by other means than their addresses; only without ``workers``."""
     second_port: Callable[[Frontend], int] | None = None
-    """With steering ``none``: returns the port for a loopback frontend whose own port is in use.
+    """With ``none`` steering: returns the port for a loopback frontend whose own port is in use.
 
-    For 0, None or a port that is also in use, any port of the range is taken."""
+    If there is no such function, or it returns 0 or a port in use, any port of the range is
+    taken."""
     min_sync_period_s: float = 0.0
     """Seconds between the beginnings of two rounds."""
     health: ListenAt | None = None
-    """The address of ``/healthz`` and ``/livez``; None: neither is served."""
+    """The address of ``/healthz`` and ``/livez``; None if they aren't served."""
     ready_socket: str = ""
-    """The Unix socket that answers whether this process serves; empty: no socket."""
+    """The Unix socket that answers whether this process serves; empty for none."""
     admin: ListenAt | None = None
-    """The address of the page, ``/metrics`` and the JSON; None: they aren't served."""
+    """The address of the page, ``/metrics`` and the JSON; None if they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
     """The detail of ``/metrics`` beyond the sums of the node."""
     allow_endpoint_names: tuple[str, ...] = ()
@@ -63,18 +66,18 @@ class Options(PolicyOptions):
     allow_wake: bool = False
     """Scale workloads from zero while clients of their Services wait."""
     dns: tuple[str, int] | None = None
-    """The address of the DNS server for Services' names (port 0: any free port); None: no server.
+    """The address of the DNS server for Services' names (port 0: any free port); None for none.
     """
     dns_upstream: SocketAddress | None = None
-    """The DNS server for all other names; None: they are refused."""
+    """The DNS server for all other names; None if they are refused."""
     cluster_domain: str = CLUSTER_DOMAIN
     """The domain of Services' names."""
     state_dir: str = ""
-    """The folder for the last state; empty: the state isn't kept."""
+    """The folder for the last state; empty if the state isn't kept."""
     state_max_age_s: float = 86400.0
     """The maximum age of a last state that is served, in seconds."""
     write_addresses: WriteText | None = None
-    """Writes lines of JSON with each Service's address, and each change; None: not wanted."""
+    """Writes lines of JSON with each Service's address, and each change; None to write none."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
     given: str = ""
@@ -83,12 +86,12 @@ class Options(PolicyOptions):
     """The commit that this program was built from; empty if unknown."""
     hand_over: Callable[[socket.socket], object] | None = None
     """Called to hand the node over to another process, with the connection to it; doesn't return,
-    and the workers continue to serve. None: they end with this process."""
+    and the workers continue to serve. None: the workers exit with this process."""
     report_serving: Callable[[], object] | None = None
-    """Called once this process serves a node that another process has handed over."""
+    """Called once this process serves a node that it got from another process."""
     is_awaited: Callable[[], bool] = bool
-    """Returns whether that process would take the node back if this one ended; default: False."""
+    """Returns whether that process would take the node back if this one exited; default: False."""
     previous_drain_s: float = 0.0
-    """Seconds that connections of the previous process's workers may go on."""
+    """Seconds for which connections of the previous process's workers may continue."""
     dropped_log_lines: Callable[[], int] = int
     """Returns the number of dropped log lines; default: 0."""

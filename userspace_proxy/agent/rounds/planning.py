@@ -1,10 +1,10 @@
-"""Plans snapshots and applies them to the listeners: the steps of a round before the steering.
+"""Plans snapshots and applies them to the listeners: the steps of a round before steering.
 
     snapshot, node facts ─▶ plan ─▶ differences ─▶ listeners open, change, retire ─▶ reports
 
 Rule 1: a Service port gets the proxy port that its old rules point to, and until the first round is
-in force no other Service port gets it. Nor does any get a port at which workers of the previous
-process serve another one, or to which old rules steer clients of several.
+applied no other Service port gets it. Nor does a Service port get a port on which the previous
+process's workers serve another Service port, or to which old rules steer the clients of several.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Planning:
         prepare: Called with the coming changes, before any of them is served.
         report: Called with events for the cluster's users.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.
-        ports_of_others: Returns the proxy ports at which workers of the previous process serve.
+        ports_of_others: Returns the proxy ports on which the previous process's workers serve.
     """
 
     def __init__(
@@ -53,11 +53,12 @@ class Planning:
         ports_of_others: Callable[[], Set[int]] = frozenset,
     ) -> None:
         self.plan = Plan.empty()
-        """The plan in force for the listeners."""
+        """The plan that is applied to the listeners."""
         self.turned = 0.0
-        """Monotonic seconds of the last turn, of planning or of changing listeners."""
+        """When planning, or a change of listeners, last yielded to other tasks, in monotonic
+        seconds."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
-        """Called with the plan in force and its coming changes."""
+        """Called with the applied plan and its coming changes."""
         self.kernel_elements = planner.kernel_elements
         self._planner = planner
         self._served_ports = served_ports
@@ -88,7 +89,7 @@ class Planning:
         return changes
 
     def end_recovery(self) -> None:
-        """Note that no rule of an earlier run is left; call it after each round."""
+        """Record that no rule of an earlier run is left; call it after each round."""
         # Close unclaimed listeners of the earlier run only now: until this round, its rules could
         # still send clients to them.
         self._served_ports.close_recovered()
@@ -96,8 +97,8 @@ class Planning:
         self.spare_ports()
 
     def spare_ports(self) -> None:
-        """Reserve the proxy ports that may be another Service's; call it each second."""
-        # Until the first round is in force, old rules point to these ports, even for removed
+        """Reserve the proxy ports that may be another Service's; call it once a second."""
+        # Until the first round is applied, old rules point to these ports, even for removed
         # Services. If another Service got such a port, it would receive their clients, and its own
         # clients would reach the endpoints that the previous process's workers serve there.
         spared = frozenset(self._recovered.values()) | self._ports_of_others()
@@ -119,7 +120,8 @@ class Planning:
         for port in changes.update:
             self._served_ports.update(port)
             await pace.turn()
-        # Service ports with recovered proxy ports go first, so that no other takes their ports.
+        # Service ports with recovered proxy ports go first, so that no other Service port takes
+        # these.
         known, preferred = self._recovered.keys(), _of_one_owner(self._recovered, plan)
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
             self._served_ports.open(port, preferred)
@@ -148,9 +150,9 @@ class Planning:
 def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Frontend, int]:
     """Return the recovered ports, with 0 for ports shared by frontends of several Services.
 
-    Services may have exchanged addresses meanwhile, or one may have a removed Service's addresses:
-    it would get the other's clients until rules follow, which may fail for long. So a Service port
-    is identified by its cluster IP, which it keeps for life, or else by its node port.
+    Services may have exchanged addresses since that run, or one may have a removed Service's
+    addresses: it would get the other's clients until rules follow, which may fail for long. So a
+    Service port is identified by its cluster IP, which it keeps for life, or else by its node port.
     """
     owners: dict[tuple[Protocol, int], set[ServicePortName]] = defaultdict(set)
     telling: set[Frontend] = set()
@@ -166,7 +168,7 @@ def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Fron
 
 
 def _told_by(frontends: Collection[Frontend]) -> Collection[Frontend]:
-    """Return the frontends that identify a Service port after a restart."""
+    """Return the frontends by which a Service port is recognised after a restart."""
     for kind in (FrontendKind.CLUSTER_IP, FrontendKind.NODE_PORT):
         if telling := [f for f in frontends if f.kind is kind]:
             return telling
@@ -174,7 +176,7 @@ def _told_by(frontends: Collection[Frontend]) -> Collection[Frontend]:
 
 
 def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
-    """Yield the events of Service ports, or Services, that lose endpoints above the maximum."""
+    """Yield events for Service ports, or Services, with more endpoints than the maximum."""
     reported: set[tuple[ServiceKey, Cause]] = set()
     for port in (*changes.open, *changes.update):
         old, service = before.ports.get(port.key), port.key.name.service

@@ -1,6 +1,6 @@
-"""Updates the steering's rules for the served ports, and repairs them.
+"""Updates the steering rules of the served ports, and repairs them.
 
-follow ──▶ differences ──▶ in force
+follow ──▶ differences ──▶ applied
                 │ the kernel refuses: the old rules stay
                 └──▶ next time, everything
 """
@@ -51,26 +51,26 @@ class Rules:
             level=logging.ERROR,
         )
         self.has_drifted = False
-        """Another program has changed the rules, and they can't be repaired."""
+        """Whether another program has changed the rules, and they can't be repaired."""
         self.are_in_force = False
-        """The last change succeeded, so the next change can be incremental."""
+        """Whether the last change succeeded, so that the next change can be incremental."""
         self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None
-        """Called with the Service ports whose path was changed by probes."""
+        """Called with the Service ports whose path probes have changed."""
         self._steering = steering
         self._steered = served_ports.steered
         self._counters = counters
         self._report = report
         self._has_steered = False
-        """Rules were applied, so they may need repair."""
+        """Whether rules were applied, so that they may need repair."""
         self._switch_lines = LogLimit(_SWITCH_LINES)
 
     @property
     def problem(self) -> str:
-        """Why the kernel's rules are behind the plan; empty if they aren't."""
+        """Why the kernel's rules lag behind the plan; empty if they don't."""
         return str(self._condition)
 
     async def follow(self) -> bool:
-        """Steer the frontends of the served ports to their listeners, or along their paths.
+        """Steer the frontends of the served ports to their listeners, or to endpoints.
 
         Returns:
             Whether that succeeded; if not, call it again.
@@ -82,7 +82,7 @@ class Rules:
         if change or not self.are_in_force:
             try:
                 if self.are_in_force:
-                    # An incremental change doesn't rewrite drifted rules.
+                    # An incremental change doesn't rewrite rules that have drifted.
                     await self._steering.change(change.changed, change.gone)
                 else:
                     await self._steering.apply(self._steered.targets())

@@ -1,7 +1,7 @@
-"""A served Service port, and the changes of steering that served ports need.
+"""A served Service port, and the steering changes that served ports need.
 
 listeners, plan, path ─▶ ServedPort.targets ──differ from ServedPort.steered──▶ Steered.change
-                                                                 in force ──▶ Steered.mark
+                                                                  applied ──▶ Steered.mark
 """
 
 from __future__ import annotations
@@ -40,29 +40,30 @@ class ServedPort:
     listeners: dict[Frontend, Listener] = field(default_factory=dict)
     """Listeners by frontend; with proxy ports all frontends share one."""
     not_listening: ListenError | None = None
-    """Why a listener or node port isn't available; None once all are, and rules steer to them."""
+    """Why a listener or node port isn't available; None once all are available, and rules steer to
+    them."""
     is_listening_again: bool = False
-    """All listeners are available again, but rules don't steer to them yet."""
+    """Whether all listeners are available again, but rules don't steer to them yet."""
     unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
     """Frontends that can't be steered, with the causes."""
     held_by_others: frozenset[Frontend] = NOT_HELD
     """Node ports that a daemon of the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
-    """The targets to which its frontends are steered."""
+    """The targets to which the rules steer its frontends."""
     shown: tuple[PortFacts, object] | None = None
-    """The last view of this port, and its inputs other than the plan."""
+    """The last view of this port, and what it was made from besides the plan."""
     wake_problem: str = ""
-    """Why the workload that its clients wait for wasn't scaled; empty if it was, or needn't be."""
+    """Why the workload for which its clients wait wasn't scaled; empty if it was, or needn't be."""
     path: PathView = paths.DEFAULT
     """The current path of new connections."""
     chosen: PathDecision = DEFAULT_PATH
-    """The path of new connections after the next change of the steering."""
+    """The path of new connections after the next change of the rules."""
     was_in_kernel: bool = False
-    """UDP flows may go straight to endpoints."""
+    """Whether UDP flows may still go straight to endpoints."""
     chosen_from: tuple[PortPlan, bool, tuple[EndpointChoice, ...]] | None = None
-    """The last choices, their plan, and whether they are for the kernel."""
+    """What the last choices were made from: the plan, whether for the kernel; and the choices."""
     is_retired: bool = False
-    """The port closes once nothing is steered to it."""
+    """Whether the port closes once nothing is steered to it."""
 
     @property
     def is_unsteered(self) -> bool:
@@ -71,7 +72,7 @@ class ServedPort:
 
     @property
     def problem(self) -> str:
-        """Why the port isn't served, or not at every frontend; empty if it is."""
+        """Why the port isn't served, or not on every frontend; empty if it is."""
         if self.not_listening is not None:
             return self.not_listening.message
         first = self._first_unsteered
@@ -79,7 +80,7 @@ class ServedPort:
 
     @property
     def taken_by(self) -> str:
-        """The other program's chain that is the problem; empty without such a chain."""
+        """The chain of another program that is the problem; empty if it is another one."""
         first = self._first_unsteered
         return first.chain if isinstance(first, Taken) else ""
 
@@ -113,7 +114,7 @@ class ServedPort:
         return targets
 
     def choices(self) -> tuple[EndpointChoice, ...]:
-        """Return the kernel's choices, made once per plan: filling slots may take 12 ms."""
+        """Return the kernel's choices, made once per plan because filling slots may take 12 ms."""
         of = self.plan, self.chosen.path is DataPath.KERNEL
         if self.chosen_from is None or any(map(operator.is_not, of, self.chosen_from)):
             is_coarse = self.plan.has_coarse_weights
@@ -122,7 +123,7 @@ class ServedPort:
         return self.chosen_from[2]
 
     def choose_path(self, wanted: PathDecision) -> None:
-        """Choose a path. The listeners stay for clients that the kernel can't place."""
+        """Choose a path. The listeners stay for clients to which the kernel gives no endpoint."""
         self.chosen = wanted
         self.was_in_kernel |= wanted.path is DataPath.KERNEL
         if wanted.path is self.path.now:
@@ -130,22 +131,22 @@ class ServedPort:
 
 
 class SteeringChange(NamedTuple):
-    """The required change of the steering."""
+    """The required change of the steering rules."""
 
     changed: Mapping[Frontend, Target]
     gone: frozenset[Frontend]
     targets: tuple[tuple[ServedPort, Mapping[Frontend, Target]], ...]
-    """All targets of each Service port that may differ."""
+    """All targets of each Service port for which some may differ."""
 
     def __bool__(self) -> bool:
         return bool(self.changed or self.gone)
 
 
 class Steered:
-    """The targets of one proxy's frontends, and their required changes.
+    """The targets of one proxy's frontends, and which of them must change.
 
     Args:
-        served: All served ports; another object changes it.
+        served: All served ports; another object updates it.
         end_problem: Called with a Service port once clients are steered to its listeners again.
     """
 
@@ -157,17 +158,17 @@ class Steered:
         self._served = served
         self._end_problem = end_problem
         self._affected: dict[ServedPort, None] = {}
-        """Ports whose wanted targets may differ from the steered ones."""
+        """Ports whose wanted targets may differ from those in the rules."""
         self._switching: dict[ServedPort, DataPath] = {}
-        """Ports for which probes have chosen another path, with their previous path."""
+        """Ports for which probes have chosen another path, with the path before."""
         self._unsteered: Mapping[Frontend, str | Taken] = {}
 
     def touch(self, served: ServedPort) -> None:
-        """Note that the frontends or targets of a Service port may have changed."""
+        """Mark the frontends or targets of a Service port as possibly changed."""
         self._affected[served] = None
 
     def switch(self, served: ServedPort) -> None:
-        """Note that probes have chosen another path for a Service port."""
+        """Record that probes have chosen another path for a Service port."""
         self.touch(served)
         self._switching[served] = served.path.now
 
@@ -179,7 +180,7 @@ class Steered:
         }
 
     def change(self) -> SteeringChange:
-        """Return the differences between wanted and steered targets."""
+        """Return how the wanted targets differ from those in the rules."""
         changed: dict[Frontend, Target] = {}
         gone: set[Frontend] = set()
         affected = tuple([(served, served.targets()) for served in self._affected])
@@ -189,9 +190,9 @@ class Steered:
         return SteeringChange(changed, frozenset(gone - changed.keys()), affected)
 
     def mark(self, change: SteeringChange) -> list[ServedPort]:
-        """Note that a change is in force, before anything else changes.
+        """Record that a change is applied, before anything else changes.
 
-        Returns the ports that have another path now because of probes.
+        Returns the ports whose path has changed because of probes.
         """
         for served, targets in change.targets:
             served.steered = targets
@@ -220,6 +221,6 @@ class Steered:
             _log.info("all frontends are steered again")
 
     def show_unsteered(self, served: ServedPort) -> None:
-        """Note the frontends of a Service port that can't be steered."""
+        """Show which frontends of a Service port can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
         served.unsteered = {f: causes[f] for f in frontends if f in causes} or _ALL_STEERED

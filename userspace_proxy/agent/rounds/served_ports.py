@@ -2,11 +2,12 @@
 
 Rule 1: a listener that can't be opened is a problem of its Service port alone: it is logged and
 retried, and the frontend refuses.
-Rule 2: no method awaits: a change is one step of the loop, so traffic sees the state before or
-after the change.
+Rule 2: no method awaits: a change is one step of the loop, so traffic sees either the old or the
+new state.
 Rule 3: a Service port that takes over a frontend also takes over its listener and the queued
 clients: no client is refused while a policy, or the owner of an address, changes.
-Rule 4: the cost of a round depends on the number of changed Service ports, not of all.
+Rule 4: the cost of a round depends on how many Service ports have changed, not on how many there
+are.
 Rule 5: Service ports that lack a common resource take turns, in the order of ``listener_shares``.
 """
 
@@ -35,7 +36,7 @@ class ServedPorts:
     """The Service ports that one proxy serves.
 
     Args:
-        transparent: The steering needs transparent sockets.
+        transparent: Whether steering needs transparent sockets.
         second_port: See ``Options``.
     """
 
@@ -67,12 +68,13 @@ class ServedPorts:
         self._by_service: dict[ServiceKey, dict[PortKey, ServedPort]] = {}
         self._retired: list[ServedPort] = []
         self._giving_up: set[ServedPort] = set()
-        """Ports that give up their listeners to others, once nothing is steered to them."""
+        """Ports that give up their listeners to other ports, once nothing is steered to these
+        listeners."""
         self.shortages = Shortages()
         """The ports waiting for a listener."""
         self._problems = ListenProblems(self.shortages, clock)
         self.steered = Steered(self._served, self._problems.end)
-        """The steered targets of the ports' frontends."""
+        """The targets of the ports' frontends in the rules."""
         self.detours = Detours()
         self.cordoned = Cordoned()
         self._holding: dict[ServedPort, None] = {}
@@ -99,7 +101,7 @@ class ServedPorts:
 
     @property
     def holding(self) -> Collection[ServedPort]:
-        """The ports whose clients wait while no endpoint is usable."""
+        """The ports whose clients may wait while no endpoint is usable."""
         return self._holding.keys()
 
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
@@ -138,7 +140,7 @@ class ServedPorts:
     def detour(
         self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Reasons]
     ) -> None:
-        """Dial endpoints of a Service at other addresses; in force on return.
+        """Dial endpoints of a Service by other addresses; applied on return.
 
         Args:
             detours: Addresses by endpoint; they replace the detours of earlier calls.
@@ -152,9 +154,9 @@ class ServedPorts:
     def cordon(self, service: ServiceKey, *, is_cordoned: bool) -> None:
         """Cordon the present endpoints of a Service, or uncordon them.
 
-        In force on return. Open connections go on, new clients wait, and endpoints added later take
-        them. Terminating and unready endpoints are cordoned, too: otherwise clients would use them
-        once no other is left, or once they are ready.
+        Applied on return. Open connections continue, new clients wait, and endpoints added later
+        take them. Terminating and unready endpoints are cordoned, too: otherwise clients would use
+        them once no other is left, or once they are ready.
         """
         ports = self.of_service(service)
         present = (verdict.address for served in ports for verdict in served.plan.verdicts)
@@ -182,11 +184,11 @@ class ServedPorts:
         self._kernel_turns.forget(served)
 
     def close_recovered(self) -> None:
-        """Refuse clients waiting at listeners of an earlier run that no Service port has."""
+        """Refuse clients that wait on listeners of an earlier run that no Service port has."""
         self._plane.close_recovered()
 
     def close_retired(self) -> None:
-        """Close the listeners that no Service port has taken over; open connections go on.
+        """Close the listeners that no Service port has taken over; open connections continue.
 
         Call it once nothing is steered to them.
         """
@@ -213,7 +215,7 @@ class ServedPorts:
             self.auto_paths.on_change()
 
     def retry(self) -> Iterator[bool]:
-        """Retry failed listeners; yields after each step whether something has changed.
+        """Retry failed listeners; yield after each step whether something has changed.
 
         It stops at the first Service port that still lacks a common resource.
         """
@@ -234,7 +236,7 @@ class ServedPorts:
             yield True
 
     def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
-        """Open missing listeners of a port, or close given-up ones; return whether any changed."""
+        """Open missing listeners of a port, or close those given up; return whether any changed."""
         held = served.held_by_others
         self._touch(served, served.plan.frontends, served.plan.frontends)
         self._serve(served, {}, is_turn=is_turn)
@@ -250,10 +252,10 @@ class ServedPorts:
     def _serve(
         self, served: ServedPort, preferred: Mapping[Frontend, int], *, is_turn: bool = False
     ) -> None:
-        """Serve a Service port in the plane, and note unavailable listeners.
+        """Serve a Service port in the plane, and record unavailable listeners.
 
         Args:
-            is_turn: It may open listeners although others wait for some.
+            is_turn: It may open listeners although other ports wait for some.
         """
         self.steered.show_unsteered(served)
         error = self._take_node_ports(served)
@@ -276,8 +278,8 @@ class ServedPorts:
         self._addresses.take(now - before)
         self.shortages.shares.hold(plan.key, len(now))
         for key, why in answer.errors.items():
-            # An open listener that refuses clients already has its address, so the error has
-            # another cause than opening the address.
+            # An open listener that refuses clients already has its address, so the error isn't
+            # about opening the address.
             is_open = why is not None and key in answer.listeners
             error = why if is_open else self._addresses.explain(plan, key, why)
         waits = gives_up or (not is_turn and None in answer.errors.values())
@@ -287,7 +289,7 @@ class ServedPorts:
         return self._reservations.holder(protocol, family, ports, now=self._clock())
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
-        """Reserve the node ports from which packets are steered; return why one isn't available."""
+        """Reserve the node ports whose packets are steered; return why one isn't available."""
         if self._bind is not Bind.PROXY_PORT:
             return None
         held = self._reservations.take_all(served.plan.frontends, now=self._clock())
@@ -297,7 +299,7 @@ class ServedPorts:
     def _touch(
         self, served: ServedPort, before: Iterable[Frontend], now: Iterable[Frontend]
     ) -> None:
-        """Note that the frontends or targets of a Service port may have changed."""
+        """Mark the frontends or targets of a Service port as possibly changed."""
         self.steered.touch(served)
         if self._bind is Bind.PROXY_PORT and before is not now:
             self._reservations.count_uses(node_ports(before), node_ports(now))

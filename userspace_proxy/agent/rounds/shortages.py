@@ -25,14 +25,15 @@ class Shortages:
     def __init__(self) -> None:
         self.shares = ListenerShares()
         self.on_excess: Callable[[ServiceKey, str], None] = lambda _service, _cause: None
-        """Called with a Service that lacks listeners because it, or its namespace, has most."""
+        """Called with a Service that lacks listeners because it, or its namespace, has the most."""
         self.can_share = False
-        """Listeners that another port gives up would help: a bound of this proxy is reached."""
+        """Whether listeners that another port gives up would help: a limit of this proxy is
+        reached."""
         self._cause, self._hint = "", ""
-        """Cause and hint of the latest shortage."""
+        """The cause and hint of the latest shortage."""
         self._keys: set[PortKey] = set()
         self._told: set[ServiceKey] = set()
-        """Services for which ``on_excess`` was called, and which have lacked listeners since."""
+        """Services for which ``on_excess`` was called, and that have lacked listeners since."""
         self._log_limit = LogLimit()
         self.lines = LogLimit(SERVICE_LINES)
         """The limit of log lines about Service ports with their own problems."""
@@ -45,7 +46,7 @@ class Shortages:
         Logs one line a minute for all waiting ports.
 
         Args:
-            error: None: it wasn't tried because others wait for the same resource.
+            error: None if it wasn't tried because other ports wait for the same resource.
         """
         if error is not None:
             self.can_share = isinstance(error, BoundError)
@@ -67,13 +68,13 @@ class Shortages:
         return lack
 
     def lacks_nothing(self, key: PortKey) -> None:
-        """Note that a Service port has its listeners, is gone, or has another problem."""
+        """Record that a port doesn't wait: it has listeners, is gone, or has its own problem."""
         self.shares.end(key)
         if not self.shares.is_waiting(key.name.service):
             self._told.discard(key.name.service)
 
     def end(self, key: PortKey, *, served_at: float | None) -> None:
-        """Note that a Service port lacks nothing, and log that it is served again.
+        """Record that a Service port lacks nothing, and log that it is served again.
 
         The last port of a shortage logs a line for all; a port with its own problem logs its own.
 
@@ -93,7 +94,7 @@ class Shortages:
 
 
 class ListenProblems:
-    """The Service ports of one proxy that are served at no frontend, or only at some.
+    """The Service ports of one proxy that are served on none, or only some, of their frontends.
 
     Args:
         shortages: The ports waiting for their turn.
@@ -109,7 +110,7 @@ class ListenProblems:
         """Record the problem of a Service port, and log it if it is new.
 
         Args:
-            waits: It has no listener because it waits for its turn.
+            waits: Whether it has no listener because it waits for its turn.
         """
         key, shortages = served.plan.key, self._shortages
         # The problem ends with :meth:`end`: until then clients are refused.
@@ -131,7 +132,7 @@ class ListenProblems:
             self.incomplete[key] = served
 
     def end(self, served: ServedPort) -> None:
-        """Forget a problem and log its end; clients are steered to the listeners now."""
+        """Forget a problem and log that it is over; clients are steered to the listeners now."""
         self._shortages.end(served.plan.key, served_at=self._clock())
         served.not_listening, served.is_listening_again = None, False
         self.incomplete.pop(served.plan.key, None)
@@ -143,7 +144,7 @@ class ListenProblems:
 
 
 def is_shortage(error: ListenError) -> bool:
-    """Return whether the cause affects this process, and so all its Service ports."""
+    """Return whether an error's cause affects this process, and so all its Service ports."""
     cause = error.__cause__
     return isinstance(error, ShortageError) or (
         isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)

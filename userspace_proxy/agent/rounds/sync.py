@@ -1,12 +1,12 @@
 """The sync loop: newest snapshot, plan, diff and apply, in the right order.
 
-    open listeners ─▶ steer in one transaction ─▶ forget stale flows ─▶ in force ─▶ close listeners
+    open listeners ─▶ steer in one transaction ─▶ forget stale flows ─▶ applied ──▶ close listeners
       Planning          Rules                       Rules                Progress    ServedPorts
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
-Rule 2: snapshots that arrive during a round are handled together in the next round, if their
-changes have their turn.
-Rule 3: a failed round leaves the previous state in force, and is retried.
+Rule 2: snapshots that arrive during a round are handled together in the next round, as far as it is
+the turn of their changes.
+Rule 3: a failed round leaves the previous state unchanged, and is retried.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class SyncLoop:
     Args:
         planning: Has the plan that the listeners follow.
         steering: Started by the caller.
-        min_period_s: Seconds between the beginnings of two rounds, so that frequent changes
-            take one round and not hundreds.
+        min_period_s: Seconds between the beginnings of two rounds, so that many changes share one
+            round.
         check_health: Serves a plan's health check node ports; also called each second, to retry.
         report: Called with events for the cluster's users.
     """
@@ -62,19 +62,19 @@ class SyncLoop:
         self.planning = planning
         self.counters = SyncCounters()
         self.progress = Progress(self.counters, ChangeTurns(elements=planning.kernel_elements))
-        """The newest snapshot and the one in force."""
+        """The newest snapshot and the applied one."""
         self.rules = Rules(steering, served_ports, self.counters, report)
-        """Writes the steering's rules, and keeps their problem."""
+        """Writes the steering rules, and keeps their problem."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
         """Called after each successful round: with its duration in seconds, whether everything was
-        compared, and for each slice how long it took to come into force."""
+        compared, and for each slice how long it took to be applied."""
         self._served_ports = served_ports
         self._min_period_s = min_period_s
         self._check_health = check_health or _nothing
         self._owes_round = False
-        """The node has changed since the last successful round."""
+        """Whether the node has changed since the last successful round."""
         self._is_unfinished = False
-        """The last round hasn't succeeded. Its changes may have arrived before the previous one."""
+        """Whether the last round failed. Its changes may have arrived before the previous round."""
         self._owes_paths = False
         served_ports.auto_paths.on_change = self._look_at_paths
         self._turned = Clocks.monotonic()
@@ -91,7 +91,7 @@ class SyncLoop:
         self._wake.set()
 
     def _look_at_paths(self) -> None:
-        """Apply the results of probes, before the next round."""
+        """Apply the results of probes before the next round."""
         self._owes_paths = True
         self._wake.set()
 
@@ -103,8 +103,8 @@ class SyncLoop:
     def turned_s_ago(self) -> float:
         """Seconds since the loop last began an iteration, or a turn within an iteration.
 
-        At most about a second, unless the loop is stuck. An iteration counts even if the kernel
-        refuses its round.
+        That is at most about a second, unless the loop is stuck. An iteration counts even if the
+        kernel refuses its round.
         """
         return Clocks.monotonic() - max(self._turned, self.planning.turned)
 
@@ -113,13 +113,13 @@ class SyncLoop:
         return self.progress.is_behind or self._owes_round or self._is_unfinished
 
     async def run(self) -> None:
-        """Run rounds for ever, and repair changes by other programs."""
+        """Run rounds until cancelled, and repair changes by other programs."""
         loop = asyncio.get_running_loop()
         round_began = -self._min_period_s
         look_at = loop.time() + REPAIR_S
         while True:
             self._note_turn()
-            # This also holds after a failed round.
+            # This is also true after a failed round.
             is_behind = self._is_behind
             until_look_s = RETRY_S if is_behind else look_at - loop.time()
             is_due = await self._woken(min(until_look_s, self.progress.next_turn_in_s))
@@ -128,7 +128,7 @@ class SyncLoop:
                 await self._switch_paths()
                 is_due = self._is_behind or self.progress.next_turn_in_s <= 0
             if not is_behind and loop.time() >= look_at:
-                # Repair even while changes keep arriving: a flush shouldn't last until they end.
+                # Repair even while changes keep arriving: a flush shouldn't last until they stop.
                 look_at = loop.time() + REPAIR_S
                 if await self._retry():
                     self._owes_round = is_due = True
@@ -148,8 +148,9 @@ class SyncLoop:
             await self._round()
 
     async def _woken(self, within_s: float) -> bool:
-        """Wait for a snapshot; False if none arrived in time."""
-        # Don't use wait_for: before Python 3.12 it loses a cancellation that arrives with a wake.
+        """Wait for a snapshot; return False if none arrived in time."""
+        # Don't use wait_for: before Python 3.12, a cancellation is lost if it arrives together with
+        # a wake.
         try:
             async with asyncio.timeout(max(0.0, within_s)):
                 await self._wake.wait()
@@ -170,10 +171,10 @@ class SyncLoop:
         return has_changed
 
     async def _switch_paths(self, *, may_enter: bool = True) -> None:
-        """Steer along the paths that probes chose, without a round, because clients are failing."""
+        """Switch to the paths that probes chose, without a round, because clients are failing."""
         self._owes_paths = False
         self._wake.clear()
-        # If the rules aren't in force, the next round switches the paths.
+        # If the rules aren't applied, the next round switches the paths.
         if self.rules.are_in_force:
             self._served_ports.switch_paths(may_enter=may_enter)
             self._owes_round |= not await self.rules.follow()
@@ -186,14 +187,14 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
-        # Ports waiting for the kernel path have just had a turn, or get one next.
+        # Ports that wait for the kernel path have just had a turn, or get one next.
         self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
-        # Delete stale conntrack entries before the round is in force and listeners close: existing
-        # flows may still be translated to them.
+        # Delete stale conntrack entries before the round counts as applied and listeners close:
+        # existing flows may still be translated to them.
         await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False
@@ -205,10 +206,10 @@ class SyncLoop:
         self._served_ports.close_retired()
 
     def _log_round(self, snapshot: Snapshot, changes: PlanChanges) -> None:
-        # Frequent changes cause ten rounds a second, of which only the first is worth a line.
+        # Frequent changes cause ten rounds a second; only the first one is worth a line.
         _log.log(
             logging.INFO if self.counters.rounds == 1 else logging.DEBUG,
-            "plan in force",
+            "plan applied",
             extra={
                 "revision": snapshot.revision,
                 "opened": len(changes.open),

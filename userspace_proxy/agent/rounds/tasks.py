@@ -1,6 +1,6 @@
 """Background tasks whose failures are always reported; no other module of the agent starts a task.
 
-A task that raises a :class:`UserspaceProxyError` ends the proxy: the caller of
+A task that raises a :class:`UserspaceProxyError` stops the proxy: the caller of
 :meth:`Supervisor.failed` receives it. Any other exception is a bug: it is logged with its
 traceback, and the task restarts after a pause, unless it should run only once.
 """
@@ -22,13 +22,13 @@ _T = TypeVar("_T")
 
 # The pause before a failed task restarts: long enough that a recurring bug doesn't flood the log.
 _RESTART_S = 1.0
-# Seconds after which a task that is still running is cancelled again; clean-up takes far less.
+# Seconds after which a task that still runs is cancelled again; cleaning up takes far less.
 _CANCEL_AGAIN_S = 10.0
-# The share of a thread's time that readings on request may take.
+# The share of a thread's time that readings may take.
 _READING_SHARE = 0.05
 READING_S = 1.0
-"""The maximum age of a reading on request, unless it takes longer than its share."""
-# How long a round may block the event loop: a delay of 10 ms disturbs no connection.
+"""How old a reading may be when it is requested, unless readings take longer than their share."""
+# How long a round may block the event loop: a delay of 10 ms doesn't harm connections.
 _TURN_S = 0.01
 
 
@@ -37,29 +37,29 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.failure: UserspaceProxyError | None = None
-        """The error that ended a task on purpose; None so far."""
+        """The error with which a task stopped the proxy; None so far."""
         self._tasks: list[asyncio.Task[None]] = []
         self._has_failed = asyncio.Event()
 
     def start(
         self, name: str, run: Callable[[], Awaitable[None]], *, restarts: bool = True
     ) -> None:
-        """Run a function as a task until it ends or :meth:`stop` is called.
+        """Run a function as a task until it returns or :meth:`stop` is called.
 
         Args:
             run: Called again after a bug.
-            restarts: False: it isn't called again.
+            restarts: If False, it isn't called again.
         """
         self._tasks.append(asyncio.create_task(self._guard(name, run, restarts), name=name))
 
     async def failed(self) -> UserspaceProxyError:
-        """Wait until a task ends on purpose, and return its error."""
+        """Wait until a task raises a UserspaceProxyError, and return the error."""
         while self.failure is None:
             await self._has_failed.wait()
         return self.failure
 
     async def stop(self, name: str | None = None) -> None:
-        """Cancel all tasks, or those of one name, and wait for their end; idempotent.
+        """Cancel all tasks, or those with one name, and wait until they are done; idempotent.
 
         An error in a task's clean-up may replace its cancellation, so that the task continues; it
         is then cancelled again.
@@ -107,7 +107,7 @@ async def first_of(*awaitables: Awaitable[_T]) -> _T:
 
 
 async def pause(seconds: float) -> None:
-    """Sleep; no other function of the agent waits for time to pass."""
+    """Sleep; the agent waits for time to pass only by this function."""
     await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself
 
 
@@ -136,7 +136,7 @@ class Pace:
 
 
 class SharedReading:
-    """A reading on request, shared by requests that arrive at the same time or a moment later."""
+    """A reading on request; requests that arrive at the same time or shortly after share it."""
 
     def __init__(self, read: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
         self._read = read
@@ -145,7 +145,7 @@ class SharedReading:
         self._reading = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Read, unless that was done a moment ago."""
+        """Read, unless the last reading is recent."""
         async with self._reading:
             began = self._clock()
             if began < self._pacing.due:

@@ -1,7 +1,7 @@
 """Converts monotonic seconds to Unix time.
 
-Rule 1: until the system's clock is set, a moment always converts to the same Unix time: equal facts
-give equal causes.
+Rule 1: until the system's clock is set, a moment always converts to the same Unix time, so that
+equal facts give equal causes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ...clocks import Clocks
 
 NEVER = -1.0
 """The moment of an event that never happened."""
-# An adjusted clock is slewed by less than 0.5 ms/s (adjtime(3)); shown times are rounded anyway.
+# An adjusted clock is slewed by less than 0.5 ms/s (adjtime(3)), and times are shown rounded.
 _TOLERANCE_S = 0.5
 
 

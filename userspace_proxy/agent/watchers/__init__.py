@@ -1,1 +1,1 @@
-"""The watchers, which run beside the rounds: each follows and reports one aspect of the node."""
+"""The watchers, which run beside the rounds: each watches and reports one aspect of the node."""

@@ -8,10 +8,11 @@ Rule 1: where it is impossible, connections use this node's address, and the pag
 Rule 2: kernel state is removed last, after the drain; if replies no longer return through this
 node, open connections keep their addresses.
 Rule 3: families are independent: a disabled family doesn't affect the other.
-Rule 4: with ``--path=kernel`` it begins with the first Service port that the proxy serves: it makes
-packets pass routing rules and a chain, which costs a UDP exchange on the kernel path 8 %.
-Rule 5: sysctls change without an event, so they are read at every repair: dials on a bridge whose
-packets are no longer filtered go unanswered only until then.
+Rule 4: with ``--path=kernel`` it begins with the first Service port that the proxy serves, because
+it makes packets pass routing rules and a chain, which makes a UDP exchange on the kernel path 8 %
+slower.
+Rule 5: sysctls change without an event, so they are read at every repair: if packets on a bridge
+are no longer filtered, dials go unanswered until then.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ from .client_bridges import ClientBridges
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The interval of repairs, also the steering's: routes that another program flushes are restored
-# within two seconds.
+# The interval of repairs, also of the steering rules: routes that another program flushes are
+# restored within two seconds.
 REPAIR_S = 1.0
-# The kernel may later permit a refused operation: a module is loaded, or memory is freed.
+# The kernel may permit a refused operation later: a module was loaded, or memory was freed.
 RETRY_S = 30.0
 # An interface that Cilium creates. With most settings, Cilium's programs send pods' replies past
 # this node's network stack.
@@ -95,11 +96,11 @@ class ClientAddresses(Component):
 
     @property
     def reason(self) -> str:
-        """Why no client's address is preserved; empty if some are, or will be when it begins."""
+        """Why no client's address is preserved; empty if some are, or will be once it begins."""
         return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
 
     async def begin(self) -> None:
-        """Catch replies in the kernel; if that fails, :attr:`reason` says why."""
+        """Start to catch replies in the kernel; if that fails, :attr:`reason` says why."""
         await self._catch()
         if self._obstacle:
             await self.leave_nothing()
@@ -107,7 +108,7 @@ class ClientAddresses(Component):
         self._update()
 
     async def prepare(self, changes: PlanChanges) -> None:
-        """Begin before the first Service port is served whose connections may use the proxy."""
+        """Begin before a Service port is served that doesn't take the kernel path."""
         if self._has_started.is_set():
             return
         if any(port.path.path is not DataPath.KERNEL for port in (*changes.open, *changes.update)):
@@ -130,7 +131,7 @@ class ClientAddresses(Component):
         )
 
     async def leave_nothing(self) -> None:
-        """Remove an earlier run's leftovers, if this run doesn't use them."""
+        """Remove what an earlier run left, if this run doesn't use it."""
         with contextlib.suppress(SteeringError):
             await self._replies.clean_up()
 
@@ -156,13 +157,13 @@ class ClientAddresses(Component):
                 self._has_news.clear()
 
     async def clean_up(self) -> None:
-        """Remove the kernel state; open connections that need it end. Idempotent.
+        """Remove the kernel state; open connections that need it break. Idempotent.
 
         Raises:
             SteeringError: The kernel refused.
         """
         if self._refusal:
-            # After a refusal the kernel refuses removal, too, or there is nothing to remove.
+            # If the kernel has refused, it refuses the removal, too, or there is nothing to remove.
             await self.leave_nothing()
         else:
             await self._replies.clean_up()
@@ -212,7 +213,7 @@ class ClientAddresses(Component):
             self._update()
 
     def _update(self) -> None:
-        """Pass changed networks to the plane, and log which address endpoints see."""
+        """Pass changed networks to the plane, and log which address endpoints see now."""
         if self._plane is None or not self._has_started.is_set():
             return
         cause, without_ipv6 = self.reason or self.problem, self._replies.without_ipv6
@@ -229,7 +230,7 @@ class ClientAddresses(Component):
 
 
 def impossible_reason(links: Iterable[NodeLink]) -> str:
-    """Return why pods' replies don't pass this node's network stack; empty if they do."""
+    """Return why pods' replies bypass this node's network stack; empty if they don't."""
     if any(link.name == _PAST_THE_STACK for link in links):
         return "Cilium delivers replies of pods past this node's network stack"
     return ""

@@ -3,7 +3,8 @@
     NodeRoutes ──links, sysctls──▶ ClientBridges ──wanted──▶ ReplyRouting
                                          └──networks, marked──▶ Plane.preserve
 
-Rule 1: a bridge's networks are marked only while the kernel delivers the bridge's replies here.
+Rule 1: the networks of a bridge are marked only while the kernel delivers replies on that bridge to
+this proxy.
 Rule 2: an obstacle is logged once, and again if it returns.
 """
 
@@ -34,7 +35,7 @@ class ClientBridges:
         self._settings: dict[BridgeFamily, BridgeProblem] = {}
         self._delivering: frozenset[int] = frozenset()
         self._existing: frozenset[int] = frozenset()
-        """Bridges on which an entry has an effect."""
+        """Bridges on which a forwarding entry has an effect."""
         self._refusal = ""
         self._condition = LoggedCondition[BridgeProblem](
             _log,
@@ -51,9 +52,9 @@ class ClientBridges:
 
     @property
     def wanted(self) -> frozenset[int]:
-        """Bridges whose settings let replies be delivered here, for at least one IP version.
+        """Bridges whose settings allow replies to be delivered here, for at least one IP version.
 
-        Includes bridges whose settings did so earlier, because connections on them may be open.
+        Includes bridges whose settings allowed it earlier, because connections on them may be open.
         """
         able = frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
         return able | (self._delivering & self._existing)
@@ -79,11 +80,11 @@ class ClientBridges:
         )
 
     def note(self, delivering: Iterable[int], refusal: str) -> None:
-        """Note the bridges that deliver replies here.
+        """Record the bridges that deliver replies here.
 
         Args:
             delivering: The bridges' link numbers.
-            refusal: Why the kernel doesn't permit it on any bridge; empty if it does.
+            refusal: Why the kernel permits it on no bridge; empty if it permits it.
         """
         self._delivering, self._refusal = frozenset(delivering), refusal
 
@@ -93,5 +94,5 @@ class ClientBridges:
         return mark_filtered(networks, (f for f in families if f[0] in self._delivering))
 
     def log_obstacles(self) -> None:
-        """Log obstacles that are new since the last call, or the end of the last obstacle."""
+        """Log obstacles that are new since the last call, or that the last obstacle is gone."""
         self._condition.set(*self.obstacles)

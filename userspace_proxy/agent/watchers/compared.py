@@ -1,6 +1,6 @@
 """Collects the facts for comparing a cluster's nodes: digests of the plan, settings, resource use.
 
-    snapshot in force ──▶ Digests ──┐
+    applied snapshot ──▶ Digests ───┐
     /proc of the proxy and workers ─┼─▶ facts
     settings ───────────────────────┘
 
@@ -32,7 +32,7 @@ class Compared(Component):
     """The facts by which readers compare all nodes.
 
     Args:
-        source: The kind of source of Services.
+        source: The kind of the Services' source.
         proc: The proc file system.
     """
 
@@ -48,7 +48,8 @@ class Compared(Component):
         self._plane = plane
         self._digests = Digests()
         settings = differing_settings(options)
-        # Other sources, and endpoints from Pods, aren't objects that all nodes read alike.
+        # Other sources, and endpoints from Pods, aren't objects that all nodes read in the same
+        # form.
         from_pods = bool(settings.get("endpoints_from_pods"))
         self._is_comparable = source == "kubernetes" and not from_pods
         self._plan = PlanFacts()
@@ -58,7 +59,7 @@ class Compared(Component):
         self._cpu_s: dict[int, float] = {}
         """CPU seconds of the processes at the last check."""
         self._ended_cpu_s = 0.0
-        """CPU seconds of ended workers."""
+        """CPU seconds of workers that have exited."""
 
     async def refresh(self) -> None:
         self._process = self._usage()
@@ -83,7 +84,7 @@ class Compared(Component):
         return ProcessFacts(round(cpu_s, 2), sum(memory for _, memory in looks.values()))
 
     def _look(self, pid: int) -> tuple[float, int] | None:
-        """Return a process's CPU seconds and bytes of memory; None: it is hidden."""
+        """Return a process's CPU seconds and bytes of memory; None if it is hidden."""
         try:
             # The process name before these fields may contain spaces and brackets.
             text = (self._proc / f"{pid}/stat").read_text("latin-1")
@@ -96,7 +97,7 @@ class Compared(Component):
 
 
 def differing_settings(options: Options) -> dict[str, object]:
-    """Return the settings that differ from their defaults, with the values of ``/configz``."""
+    """Return the settings that differ from their defaults, with values as in ``/configz``."""
     if not options.config:
         return {}
     # A program that embeds the proxy has no settings.

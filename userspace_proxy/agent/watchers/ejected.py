@@ -12,14 +12,16 @@ Rule 1: an endpoint that clients dial isn't probed: a dial proves more than a pr
 Rule 2: a probe ends an ejection and never prolongs one. A network policy may reject this node, the
 source of a probe, while it admits clients at their own addresses.
 Rule 3: a probe proves nothing for an endpoint that accepts connections and resets them, nor for
-UDP, where a probe would have to be a datagram. Texts about them state when the failure was seen.
+UDP, where a probe would have to be a datagram. Texts about such endpoints state when the failure
+was seen.
 Rule 4: an endpoint that was resolved by name isn't probed: only workers check that the address
 isn't this node's.
-Rule 5: the kernel is asked only about failed dials that met silence, in turns. It forgets hosts
-that it didn't find: "no host answered for the next hop" stays true until the next dial, and where a
-worker has detected it, only the next hop is looked up.
+Rule 5: the kernel is asked only about failed dials that met silence, in turns. The kernel soon
+forgets that it didn't find a host, so "no host answered for the next hop" counts as true until the
+next dial; if a worker has detected it, only the next hop is looked up.
 Rule 6: of UDP only Service ports whose clients got no answer in the last minute are checked. A
-check asks at most ``QUESTIONS_MAX`` times for each kind, first about those checked longest ago.
+check asks at most ``QUESTIONS_MAX`` times for each kind, first about the endpoints that were
+checked longest ago.
 """
 
 from __future__ import annotations
@@ -47,13 +49,14 @@ _LOOK_S = 1.0
 QUIET_S = 10.0
 """Seconds without a client's dial before a probe: twice the first ejection, which a dial ends."""
 FOLLOWED_MAX = 1_000
-"""Endpoints that are checked; all others are left to their clients. A check takes 1 ms for them."""
+"""How many endpoints are checked; the others are left to their clients. Checking these takes 1
+ms."""
 QUESTIONS_MAX = 100
 """The maximum number of questions to the kernel per check: 5 ms."""
 # The failures after which the kernel's neighbours and routes are checked. REFUSED is one of them
 # because a rule that rejects outgoing packets sometimes answers a dial.
 _ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
-# The worker number of this process's messages, which are for all workers; no worker has it.
+# The number of the worker in this process's messages, which are for all workers; no worker has it.
 _NO_WORKER = -1
 
 
@@ -66,9 +69,9 @@ class _Ejected:
     at: float
     """Monotonic seconds of the last known failed dial of a client."""
     serving: Serving | None = None
-    """The last serving that listed the endpoint."""
+    """The last ``Serving`` that listed the endpoint."""
     probed_for: ServiceKey | None = None
-    """The Service for which it is probed; None: it isn't probed."""
+    """The Service for which it is probed; None if it isn't probed."""
     asked_at: float = 0.0
     """Monotonic seconds when the kernel was last asked about it."""
     absent_at: float = 0.0
@@ -81,7 +84,7 @@ class EjectedEndpoints(Component):
     Args:
         plane: Reports ejections, and takes the answers of probes.
         can_probe: Whether endpoints are dialled by address.
-        absent_hop: Returns the next hop to an address if no host answers for it.
+        absent_hop: Returns the next hop to an address if no host answers for that hop.
         next_hop: Returns the next hop to an address.
     """
 
@@ -109,7 +112,8 @@ class EjectedEndpoints(Component):
         """The probed endpoints, by the number of their group."""
         self._probes = make_probes(self.note)
         self._silent_asked_at: dict[tuple[Group, SocketAddress], float] = {}
-        """When silent endpoints were last checked, in monotonic seconds; absent: never."""
+        """When silent endpoints were last checked, in monotonic seconds; endpoints never checked
+        are missing."""
         plane.on_ejection.append(self._note_ejection)
 
     async def start(self, supervisor: Supervisor) -> None:
@@ -143,7 +147,7 @@ class EjectedEndpoints(Component):
         self._look_at_silent(now)
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Note the result of a probe: the failure, or None for an answer."""
+        """Record the result of a probe: the failure, or None for an answer."""
         now = self._clock()
         if failed is not None:
             failed = own_route_failure(failed, endpoint.ip)
@@ -154,7 +158,7 @@ class EjectedEndpoints(Component):
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # This forgets the ejected endpoint, as an answer to a worker does.
+                # This removes the ejected endpoint here, like an answer to a worker.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
@@ -190,10 +194,10 @@ class EjectedEndpoints(Component):
         self._probes.add(one.endpoint, one.probed_for)
 
     def _look_for(self, one: _Ejected) -> None:
-        """Note an obstacle between this node and an endpoint: an absent host, or a rule."""
+        """Record an obstacle between this node and an endpoint: an absent host, or a rule."""
         dials = one.group.counters_of(one.endpoint).dials
         hop = None
-        # A refusal proves that packets leave this node, unless a rule has forged it.
+        # A refusal proves that packets leave this node, unless it was forged by a rule.
         if dials.part.failure is not Failure.REFUSED:
             ask = self._next_hop if dials.part.failure is Failure.NO_HOST else self._absent_hop
             hop = ask(one.endpoint.ip)
@@ -203,14 +207,14 @@ class EjectedEndpoints(Component):
         one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)
 
     def _dropped_by(self, group: Group, endpoint: SocketAddress) -> str:
-        """Return which chain drops this node's packets to an endpoint; empty: none."""
+        """Return which chain drops this node's packets to an endpoint; empty if none does."""
         served = self._served_ports.of_group(group)
         return (
             "" if served is None else self._steering.dropping_chain(endpoint, served.plan.protocol)
         )
 
     def _look_at_silent(self, now: float) -> None:
-        """Note which chain drops packets of silent endpoints, and which endpoints answer."""
+        """Record which chain drops packets of silent endpoints, and which endpoints answer."""
         silent = [
             (served.group, endpoint)
             for served in self._served_ports.of_udp

@@ -33,9 +33,9 @@ LOOK_EVERY_S = 60.0
 # The interval of checks of nftables' generation number; a check costs 30 µs.
 _CHECK_EVERY_S = 0.5
 # The share of a CPU that reading firewall rules may take: one reading takes some 10 ms, and seconds
-# with 100,000 rules. This program's own changes cause readings, too.
+# if there are 100,000 rules. This program's own changes cause readings, too.
 _SHARE = 0.02
-# The interval for the legacy table nat, in which this program may have 100,000 rules.
+# The interval for the legacy ``nat`` table, in which this program may have 100,000 rules.
 _NAT_EVERY_S = 300.0
 
 
@@ -43,9 +43,9 @@ class FirewallWatch(Component):
     """Watches the rules of other programs on one proxy's node.
 
     Args:
-        steering: The name of the proxy's steering.
+        steering: The proxy's steering mode.
         proxy_ports: The first and last proxy port.
-        is_sole: kube-proxy serves no other Services.
+        is_sole: Whether no kube-proxy serves other Services.
         read: Returns the rules; blocks.
         generation: Returns a number that grows with each change of nftables; blocks.
     """
@@ -86,13 +86,13 @@ class FirewallWatch(Component):
         facts.kube_proxy = self._kube_proxy
 
     async def run(self) -> None:
-        """Read the rules at once, after changes of nftables and each minute, for ever."""
+        """Read the rules now, after changes of nftables and every minute, until cancelled."""
         while True:
             await self.look_if_due(Clocks.monotonic())
             await pause(_CHECK_EVERY_S)
 
     async def look_if_due(self, now: float) -> None:
-        """Read the rules after a minute or a change, using at most 2 % of a CPU."""
+        """Read the rules after a minute or a change, but use at most 2 % of a CPU."""
         if now < self._pacing.due:
             return
         generation = await self._thread.run(self._generation)
@@ -138,7 +138,7 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]
     tables, links = (kernel.nft, kernel.legacy_filter), kernel.clients
 
     def find(endpoint: SocketAddress, protocol: Protocol) -> Firewall | None:
-        # Packets translated to this node aren't forwarded.
+        # Packets that are translated to this node aren't forwarded.
         is_here = is_local(endpoint.ip)
         found = () if is_here else find_forward_firewalls(*tables, endpoint, protocol, links)
         return next(iter(found), None)

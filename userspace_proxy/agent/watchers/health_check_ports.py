@@ -1,4 +1,4 @@
-"""Serves the health check node ports of the plan in force."""
+"""Serves the health check node ports of the applied plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HealthChecks(Component):
     """The health check node ports of one proxy.
 
     Args:
-        planner: Has the facts of the plan in force.
+        planner: Has the facts of the applied plan.
         health: Returns the state of the node, without its Service ports.
     """
 
@@ -58,7 +58,7 @@ class HealthChecks(Component):
 
 
 def facts_of_checks(plan: Plan, problems: Mapping[ServiceKey, str]) -> tuple[HealthCheckFacts, ...]:
-    """Return the facts of a plan's health check node ports; problems are why some don't answer."""
+    """Return a plan's health check node ports as facts; ``problems`` says why some don't answer."""
     return tuple(
         HealthCheckFacts(str(key), check.port, check.local_endpoints, problems.get(key, ""))
         for key, check in sorted(plan.health_checks.items())

@@ -7,8 +7,8 @@
 Nothing else reveals a firewall that drops forwarded packets: rules translate and count connections
 before it, and this node's probes don't pass it.
 
-Rule 1: ``auto`` leaves the kernel path, and ``kernel`` shows the cause. Other programs' rules are
-read only to name the cause.
+Rule 1: Service ports with path ``auto`` leave the kernel path, those with ``kernel`` show the
+cause. Other programs' rules are read only to name the cause.
 Rule 2: if endpoints don't answer this node either, the path isn't at fault. UDP can't be probed, so
 its clients count only where a chain certainly drops their packets.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
@@ -54,15 +54,17 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
-# The multiple of a check's cost that a pause pays off, so that a debt shrinks with each check.
+# A pause makes up for this multiple of a check's cost, so that the owed CPU time shrinks with each
+# check.
 _PAYS = 1.5
 BURST_S = 0.1
 """CPU time that may be owed while the cause of missing answers is undecided."""
 _COUNT_S = 4e-6
 """Seconds to read and compare one counter."""
 LOST_MIN = 3
-"""Fewer unanswered connections prove nothing if no chain is known to drop them. If a client's
-packets are dropped, each SYN counts because the kernel keeps no entry: three in three seconds."""
+"""Fewer unanswered connections prove nothing if no chain is known to drop them. While a client's
+packets are dropped, each of its SYNs counts, because the kernel keeps no entry: three in three
+seconds."""
 GRACE_S = 2.0
 """How long connections may go unanswered."""
 PROBES_S = 1.5
@@ -75,18 +77,18 @@ each time."""
 PROBED_MAX = 16
 """The maximum number of probed endpoints of a Service port."""
 KNOWN_MAX = 20_000
-"""Clients of a frontend with more clients aren't remembered: it counts as answered."""
+"""If a frontend has more clients than this, they aren't remembered, and it counts as answered."""
 
 STALE_S = 9.0
-"""Entries of reset connections last ten seconds: after a longer pause a check only records the
-present state, and another check follows."""
-# The tolerance for times, which the kernel reports in whole seconds.
+"""Entries of reset connections last ten seconds. After a pause longer than this, a check only
+records the present state, and another check follows."""
+# The tolerance for times: the kernel reports whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64
-"""Connections that may begin between reading the counters and reading the entries."""
+"""How many connections may begin between reading the counters and reading the entries."""
 
 Rules = Callable[[SocketAddress, Protocol], Firewall | None]
-"""Returns which chain drops packets forwarded to an endpoint; None: none certainly does."""
+"""Returns which chain drops packets forwarded to an endpoint; None if none certainly does."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,23 +98,23 @@ class _Traffic:
     begun: int = 0
     """Connections begun, as counted by the kernel."""
     known: Mapping[int, int] = field(default_factory=dict)
-    """Connections tracked at the last check that were answered, or from this node."""
+    """Tracked connections as of the last check that were answered, or that this node made."""
     known_at: float = 0.0
     ahead: int = 0
-    """Tracked connections that only the next reading of the counter includes."""
+    """Tracked connections that are counted only in the next reading of the counter."""
     lost: int = 0
-    """Unanswered connections since the last answered one."""
+    """How many connections got no answer since the last one that did."""
     since: float = 0.0
     """When the first unanswered connection was seen, in monotonic seconds."""
     last: float = 0.0
     answered_at: float = 0.0
-    """When a reported dial last got an answer, perhaps one of a program on this node."""
+    """When a reported dial was last answered, perhaps a dial by a program on this node."""
 
     def compare(self, begun: int | None, tracked: DialledBy, now: float) -> None:
         """Compare the number of connections since the last check with the tracked connections.
 
         Args:
-            begun: None: the last check was too long ago.
+            begun: None if the last check was too long ago.
         """
         answered, own = self._new(tracked.answered, now), self._new(tracked.own, now)
         missing = 0 if begun is None else begun - answered - own - self.ahead
@@ -126,7 +128,7 @@ class _Traffic:
         self.known_at = now
 
     def _new(self, tracked: Mapping[int, int], now: float) -> int:
-        """Return the number of new connections, including reuse of a client's port."""
+        """Return the number of new connections, including those that reuse a client's port."""
         passed_s = now - self.known_at - _JITTER_S
         return sum(
             (had_s := self.known.get(client)) is None
@@ -135,7 +137,7 @@ class _Traffic:
         )
 
     def lose(self, count: int, now: float) -> None:
-        """Note unanswered connections."""
+        """Count unanswered connections."""
         if count > 0:
             if not self.is_recent(now):
                 self.lost, self.since = 0, now
@@ -146,18 +148,18 @@ class _Traffic:
         return bool(self.lost) and now - self.last < LAST_MINUTE_S
 
     def is_unanswered(self, now: float) -> bool:
-        """Return whether connections got no answer for longer than one may take."""
+        """Return whether connections have got no answer for longer than one connection may take."""
         return self.is_recent(now) and now - self.since >= GRACE_S
 
     @property
     def is_telling(self) -> bool:
-        """Whether the unanswered connections are too many to be chance, and none was answered."""
+        """Whether more connections are unanswered than by chance, and none was answered."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
 @dataclass(slots=True, eq=False)
 class _Doubt:
-    """Probe results for the endpoints of a Service port whose clients get no answer."""
+    """Results of probing the endpoints of a Service port whose clients get no answer."""
 
     waiting: set[SocketAddress]
     answering: list[SocketAddress] = field(default_factory=list)
@@ -171,11 +173,11 @@ class _Away:
     """Why a Service port with path ``auto`` has left the kernel path, and when it returns."""
 
     has_chain: bool
-    """Whether a chain drops the packets of all clients."""
+    """Whether a chain drops packets of all clients."""
     times: int
-    """The number of consecutive departures from the kernel path."""
+    """How often in a row it has left the kernel path."""
     until: float
-    """When the port returns if no chain is known, in monotonic seconds."""
+    """When the port returns if no chain is known to drop packets, in monotonic seconds."""
 
 
 class KernelAnswers(Component):
@@ -203,14 +205,14 @@ class KernelAnswers(Component):
         self._clock = clock
         self._thread = OneThread("kernel answers")
         self._owed_s = 0.0
-        """CPU time that pauses must still make up for."""
+        """CPU time that the next pauses must make up for."""
         self._used_s = 0.0
         """CPU time of the thread at the last check."""
         self._is_undecided = False
-        """Clients got no answer a moment ago, and the cause is unknown."""
+        """Whether clients recently got no answer, and the cause is still unknown."""
         self._looked_at = 0.0
         self._is_stale = True
-        """The last check came long after the check before it."""
+        """Whether the last check came long after the one before it."""
         self._suspects = Suspects(self._note_probe, make_probes)
         self._has_probed = asyncio.Event()
         self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
@@ -239,14 +241,15 @@ class KernelAnswers(Component):
                 self._owed_s += self._used_s - before_s
             is_urgent = self._is_undecided and self._owed_s < BURST_S
             is_urgent |= self._is_stale
-            # A debt is repaid slowly: a firewall may appear or disappear meanwhile.
+            # The owed time shrinks slowly: a firewall may appear or disappear before it is made up
+            # for.
             due_s = min(self._owed_s, _PAYS * (self._owed_s - owed_s))
             pause_s = EVERY_S if is_urgent else Pacing(_SHARE, EVERY_S).wait_s(due_s)
             await pause(pause_s)
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
 
     def note_dials(self, served: ServedPort, *, answered: int = 0, lost: int = 0) -> None:
-        """Note reported dials of a Service port by programs of this node.
+        """Record reported dials of a Service port by programs of this node.
 
         Args:
             lost: Unanswered dials to endpoints that have answered a probe since.
@@ -257,7 +260,7 @@ class KernelAnswers(Component):
             traffic.answered_at = now
 
     async def look(self) -> None:
-        """Compare begun and answered connections, and act on the result."""
+        """Compare how many connections began and were answered, and act on the result."""
         in_kernel = [one for one in self._served_ports if one.path.now is DataPath.KERNEL]
         try:
             await self._compare(in_kernel)
@@ -332,7 +335,7 @@ class KernelAnswers(Component):
         self._has_probed.set()
         for served in doubted:
             doubt = self._doubts[served] = _Doubt(set())
-            # A dial proves nothing for UDP.
+            # For UDP, a dial proves nothing.
             if served.plan.protocol is Protocol.TCP:
                 doubt.waiting |= {*islice(endpoints_of(served.plan.serving), PROBED_MAX)}
             for endpoint in tuple(doubt.waiting):
@@ -362,10 +365,10 @@ class KernelAnswers(Component):
             return
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
-        # With several endpoints, clients may by chance be assigned only failing endpoints.
+        # With several endpoints, clients may by chance have got only failing ones.
         is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
         is_known = by is not None or is_telling
-        # More clients may come until then.
+        # More clients may come until the next check.
         doubt.until = now + (AGAIN_S if is_known else GRACE_S)
         if not is_known:
             return
@@ -384,7 +387,7 @@ class KernelAnswers(Component):
         return is_out and (away.has_chain or self._clock() >= away.until)
 
     async def _return(self, served: ServedPort, rules: Rules) -> None:
-        """Return a Service port to the kernel path unless its packets are still dropped."""
+        """Let a Service port return to the kernel path unless its packets are still dropped."""
         away = self._away[served]
         if served.is_retired or served.plan.path.path is not DataPath.AUTO:
             del self._away[served]

@@ -1,11 +1,11 @@
 """Keeps the last state on disk, and serves it after a start until the source has answered.
 
     start    file ──▶ snapshot ──▶ sync loop            before the source is opened
-    later    source ─▶ sync loop ─▶ in force ─▶ file    the source replaces the last state
+    later    source ─▶ sync loop ─▶ applied ──▶ file    the source replaces the last state
 
 Rule 1: a snapshot of the source always replaces the last state.
-Rule 2: only a state in force is written: the next run doesn't serve a state that this node refused.
-Rule 3: a file that can't be read or written causes one log line, never the end of a run.
+Rule 2: only an applied state is written: the next run doesn't serve a state that this node refused.
+Rule 3: if the file can't be read or written, that causes one log line, and never stops the proxy.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 CONFIRM_S = 60.0
-"""Seconds between two records that an unchanged state is current."""
-# How long a change waits for further ones before the state is written.
+"""The interval in seconds at which an unchanged state is recorded as current."""
+# How long to wait for further changes before the state is written.
 _PERIOD_S = 5.0
-# The maximum average rate of writes. A large cluster changes all the time: this is at most 9 GB a
+# The maximum average rate of writes. A large cluster changes all the time: this amounts to 9 GB a
 # day.
 _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
-# How long a stop waits for the last write: the disk may be slow or hang.
+# How long stopping waits for the last write: the disk may be slow or hang.
 _STOP_S = 2.0
-# The time for the first round, which takes a second with 10,000 Services. If the kernel refuses the
-# round, the source starts after this time anyway.
+# How long the source waits for the first round, which takes a second with 10,000 Services. If the
+# kernel refuses the round, the source starts after this time anyway.
 _HEAD_START_S = 3.0
 
 
@@ -73,13 +73,13 @@ class LastState(Component):
         self._clock = clock
         self._pause = pause
         self._served_at = 0.0
-        """When the served last state was current; 0: none is served."""
+        """The time as of which the served last state is; 0 if none is served."""
         self._kept: Snapshot | None = None
         """The snapshot that the file contains."""
         self._data = b""
         """The content of the file."""
         self._known_at = 0.0
-        """When the state in force was last known to equal the source's state."""
+        """When the applied state was last known to equal the source's state."""
         self._condition = LoggedCondition[str](
             _log,
             "the last state is not kept on disk: %(cause)s",
@@ -109,12 +109,12 @@ class LastState(Component):
         if self._served_at:
             self._served_at = 0.0
             _log.info("received current state from the source, no longer serving the saved state")
-        # Some objects may be older: a watch may fail while another kind is listed.
+        # Some objects may be older: while one kind is listed, the watch of another may have failed.
         self._known_at = self._clock() - self._source.status().behind_s
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish the last state, and give it a head start over the caller's next steps."""
+        """Publish the last state, and wait a while until it is served."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):
@@ -124,7 +124,7 @@ class LastState(Component):
             self._source.resume(self._kept)
 
     async def run(self) -> None:
-        """Keep the state in force on disk, until cancelled."""
+        """Keep the applied state on disk, until cancelled."""
         if self._file is None:
             return
         try:
@@ -136,7 +136,7 @@ class LastState(Component):
             await self._save_at_stop(self._file)
 
     async def _publish(self, file: StateFile) -> bool:
-        """Publish the state in the file if it is usable; return whether it was."""
+        """Publish the state in the file if it is usable; return whether it is."""
         try:
             found = await asyncio.to_thread(self._read, file)
         except UserspaceProxyError as exc:
@@ -173,11 +173,11 @@ class LastState(Component):
             raise StateFileError(f"cannot use {file.path}: {exc}") from exc
 
     def _age_s(self, current_at: float) -> float:
-        # The clock may have been behind when this proxy started.
+        # The clock may have been wrong when this proxy started.
         return max(0.0, self._clock() - current_at)
 
     async def _next_in_force(self) -> Snapshot | None:
-        """Return the next snapshot in force; None if there is none for a while."""
+        """Return the next applied snapshot; None if there is none for a while."""
         try:
             async with asyncio.timeout(CONFIRM_S):
                 return await self._sync.progress.in_force_after(self._kept)
@@ -185,7 +185,7 @@ class LastState(Component):
             return None
 
     async def _save(self, file: StateFile, snapshot: Snapshot | None) -> None:
-        """Write a snapshot; for None, record that the file's snapshot is current, if it is."""
+        """Write a snapshot; for None, record that the file's snapshot is current if it is."""
         is_current = self._source.status().is_current
         if snapshot is None and (self._kept is None or not is_current):
             return
@@ -193,7 +193,8 @@ class LastState(Component):
             self._known_at = self._clock()
         try:
             if snapshot is not None:
-                # A write may be late: the disk was full, or a change waited for further changes.
+                # A write may be late because the disk was full, or because a change waited for
+                # further changes.
                 self._data = await asyncio.to_thread(self._write, file, snapshot, self._known_at)
                 self._kept = snapshot
             else:

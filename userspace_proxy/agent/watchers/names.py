@@ -1,4 +1,4 @@
-"""Resolves the names of one proxy's Services: in this process, for aiohttp, and by DNS."""
+"""Resolves the names of one proxy's Services: for this process, for aiohttp, and by DNS."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProxyNames:
 
     Args:
         progress: Contains the Services.
-        listeners: The Services' addresses, if they don't answer at their cluster IPs.
+        listeners: The Services' addresses, if they don't answer on their cluster IPs.
         options: Contain the cluster's domain.
     """
 
@@ -45,7 +45,7 @@ class ProxyNames:
         self._last: _NamesOfSnapshot | None = None
 
     def dialled_address(self, frontend: Frontend) -> SocketAddress:
-        """Return the address at which a frontend answers."""
+        """Return the address on which a frontend answers."""
         listener = self._listeners.get(frontend) if self._listeners is not None else None
         return frontend.address if listener is None else listener.address
 
@@ -55,7 +55,7 @@ class ProxyNames:
         return None if made is None else made.plain
 
     def as_reached(self) -> ServiceNames | None:
-        """Return the same names, with the addresses and ports at which cluster IPs answer."""
+        """Return the same names, with the addresses and ports on which cluster IPs answer."""
         made = self._make()
         return None if made is None else made.reached
 
@@ -87,7 +87,7 @@ class NamesInNamespace:
 
     def find(self, host: str) -> FoundName | None:
         """Look up a host name; None for a name outside the cluster's domain."""
-        # Even before the first Services, names below the domain aren't looked up elsewhere.
+        # Even before Services are read, names below the domain aren't looked up elsewhere.
         names = self._names.current() or self._names.none()
         return find_name(names, host, self._search)
 
@@ -98,7 +98,7 @@ class NamesInNamespace:
 
 
 class NamesByDns(Component):
-    """Answers DNS queries if the options ask for it, and notes its address in ``own``."""
+    """Answers DNS queries if the options ask for it, and records its address in ``own``."""
 
     def __init__(self, names: ProxyNames, options: Options, own: OwnAddresses) -> None:
         self._names = names

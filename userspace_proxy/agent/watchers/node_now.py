@@ -1,4 +1,4 @@
-"""Provides the plan's facts about this node, and follows its addresses."""
+"""Provides the facts about this node that plans need, and follows its addresses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Prints the addresses of Service ports as lines of JSON, for the program that started this one.
 
-    rounds ──▶ Service ports in force ──differences from what was printed──▶ one line each
+    rounds ──▶ applied Service ports ──differences from what was printed──▶ one line each
 
 Rule 1: a stalled reader delays nothing: while a line is being written, changes are collected; the
 next lines contain the differences since then.
@@ -26,7 +26,7 @@ _log = FieldLogger("userspace_proxy.agent")
 def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
     """Return the address that clients of a Service port dial; None if it isn't served.
 
-    It is the cluster IP, or with steering ``none`` the address of its listener.
+    It is the cluster IP, or with ``none`` steering the address of its listener.
     """
     frontends = served.plan.frontends
     frontend = next((f for f in frontends if f.kind is FrontendKind.CLUSTER_IP), frontends[0])
@@ -37,7 +37,7 @@ def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
 
 
 def address_lines(served_ports: Iterable[ServedPort], bind: Bind) -> dict[PortKey, str]:
-    """Return a line per Service port and family that is served at a cluster IP."""
+    """Return a line for each Service port and family that is served on a cluster IP."""
     lines: dict[PortKey, str] = {}
     for served in served_ports:
         address = dialled_address(served, bind)
@@ -72,7 +72,7 @@ class AddressPrinter(Component):
         supervisor.start("addresses", self.run)
 
     async def run(self) -> None:
-        """Print until cancelled, or until the reader is gone."""
+        """Print until cancelled, or until nothing reads the output any more."""
         printed: Mapping[PortKey, str] = {}
         rounds = 0
         while True:

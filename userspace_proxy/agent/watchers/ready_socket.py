@@ -1,14 +1,14 @@
-"""Answers over a Unix socket whether this process serves its source's Services, and if not, why.
+"""Answers over a Unix socket whether this process serves its source's Services, or why it doesn't.
 
     probe in the container ── connects ──▶ nothing: it serves
                                            a line:  why it doesn't serve yet
 
-On the node's network another process may answer at this proxy's ports: kube-proxy until it is
-removed, or the previous process. A socket in the container's own file system is this process's
-alone, so a rollout that probes it stops where a pod doesn't serve.
+In the node's network, another process may answer on this proxy's ports: kube-proxy until it is
+removed, or the previous process. A socket in the container's own file system belongs to this
+process alone, so a rollout that probes it stops if a pod doesn't serve.
 
 Rule 1: the last state isn't enough: an unreadable source should stop a rollout.
-Rule 2: once it serves, the answer stays: a source that fails later is no reason for a restart.
+Rule 2: once it serves, the answer stays: a source that fails later isn't a reason for a restart.
 """
 
 from __future__ import annotations

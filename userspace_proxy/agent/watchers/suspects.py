@@ -3,10 +3,10 @@
     a client's dial failed ──▶ a probe at once, in turn ──answered──▶ the client alone is affected
                                                         └─failed────▶ the endpoint fails for all
 
-Any program can make its own dials fail: by its source address, its TTL, its own firewall. So a
-failed dial has no effect on other clients before a probe has failed.
+Any program can make its own dials fail: by its source address, its TTL or its own firewall. So a
+failed dial doesn't affect other clients until a probe has failed.
 
-Rule 1: one probe covers all dials that failed before its end.
+Rule 1: one probe covers all dials that failed before it completed.
 Rule 2: at most ``PER_SECOND`` probes begin in a second; namespaces of Services take turns.
 """
 
@@ -22,13 +22,13 @@ from ...plane.probe_schedule import ProbeSchedule
 from ..rounds.served_port import ServedPort
 
 PER_SECOND = 100
-"""The maximum number of probes that begin in a second. They use less than a hundredth of a core,
-regardless of the clients."""
+"""The maximum number of probes that begin in a second. They use less than 1 % of a core, whatever
+clients do."""
 
 
 @dataclass(slots=True, eq=False)
 class Suspect:
-    """A suspected endpoint of one Service port, until its probe ends."""
+    """A suspected endpoint of one Service port, until its probe completes."""
 
     served: ServedPort
     endpoint: SocketAddress
@@ -65,7 +65,7 @@ class Suspects:
     def add(
         self, served: ServedPort, endpoint: SocketAddress, failure: Failure, failures: int = 1
     ) -> None:
-        """Suspect an endpoint of a Service port because dials have failed."""
+        """Suspect an endpoint of a Service port because dials of it have failed."""
         of_endpoint = self._by_endpoint.setdefault(endpoint, {})
         if (known := of_endpoint.get(served.group.key)) is not None:
             known.failure = failure
@@ -76,7 +76,7 @@ class Suspects:
         self._probes.add(endpoint, service)
 
     def close(self) -> None:
-        """End all probes. Idempotent."""
+        """Stop all probes. Idempotent."""
         self._probes.close()
 
     def _take(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:

@@ -33,35 +33,34 @@ from ..rounds.wall_clock import WallClock
 # The maximum number of events kept: several times the number shown, because events that many
 # Service ports share are shown as one event.
 KEPT = 500
-# The maximum number of events per kind of change in a round; more changes become one event.
+# The maximum number of events for one kind of change in a round; beyond it, they become one event.
 _EACH = 5
 _PERIOD_S = 1.0
-# The maximum number of outages that are tracked individually: a check of this many takes
-# milliseconds.
+# The maximum number of outages that are tracked individually: checking them takes milliseconds.
 OUTAGES_MAX = 1_000
-# The maximum number of requests for an outage's cause; a worker that has died never answers.
+# How often workers are asked for the cause of an outage; a worker that has died never answers.
 _ASKED_MAX = 3
 
 
 @dataclass(slots=True, eq=False)
 class _Outage:
-    """An endpoint from its ejection to its next answer."""
+    """An endpoint's outage, from its ejection to its next answer."""
 
     at: float
     group: Group
     endpoint: SocketAddress
     saved_before: int
     serving: Serving | None = None
-    """The last serving that contained the endpoint."""
+    """The last ``Serving`` that contained the endpoint."""
     cause: Cause | None = None
-    """The cause from its Service port's state; None until it is reported."""
+    """The cause as in the state of its Service port; None until it is reported."""
     asked: int = 0
-    """The number of requests to workers for the cause."""
+    """How often workers were asked for the cause."""
     returned_at: float = 0.0
     saved: int | None = None
-    """Connections saved until the end of the outage; None while it lasts."""
+    """Connections saved during the outage; None while it lasts."""
     is_on_purpose: bool = False
-    """The failure was injected."""
+    """Whether the failure was injected."""
 
     def event(self) -> Event:
         lasts = self.saved is None
@@ -92,11 +91,12 @@ class Timeline:
         self._view = view
         self._clocks = clocks or WallClock()
         self._events: deque[Event | _Outage] = deque(maxlen=KEPT)
-        """Events and outages have monotonic times, because the system's clock may be set."""
+        """The events and outages. Their times are monotonic, because the system's clock may be
+        set."""
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
         """The present outages, at most ``OUTAGES_MAX``."""
         self._has_more = False
-        """More outages exist than are tracked; set until half of the tracked outages have ended."""
+        """Whether there are more outages than are tracked; set until half of these have ended."""
         self._left: dict[PortKey, None] = {}
         """Service ports that left the kernel path because of a probe, at most ``OUTAGES_MAX``."""
         self._last = view()
@@ -112,7 +112,7 @@ class Timeline:
         return self._clocks.now
 
     def note_plan(self, before: Plan, changes: PlanChanges) -> None:
-        """Record which Service ports lose all endpoints, or have some again."""
+        """Record which Service ports lose all endpoints, or have endpoints again."""
         lost: list[PortPlan] = []
         regained: list[PortPlan] = []
         for port in changes.update:
@@ -125,8 +125,8 @@ class Timeline:
     def note_switches(self, switched: Sequence[ServedPort]) -> None:
         """Record which Service ports take another path because of probes."""
         left = [one for one in switched if one.path.now is DataPath.USERSPACE]
-        # A port that moves to the kernel path after its endpoints changed never left it because of
-        # a failed probe, so no return is reported.
+        # A port that moves to the kernel path because its endpoints changed never left it because
+        # of a failed probe, so no return is reported.
         back = [
             one
             for one in switched
@@ -155,7 +155,7 @@ class Timeline:
         for key in keys_of_removed(self._outages):
             self._end(self._outages.pop(key))
         if self._must_ask():
-            # By themselves, workers report only every few seconds.
+            # On their own, workers report only every few seconds.
             await self._plane.refresh()
         self._clocks.tick()
         for key, outage in list(self._outages.items()):
@@ -166,7 +166,7 @@ class Timeline:
         self._has_more &= len(self._outages) > OUTAGES_MAX // 2
 
     def _word(self, outage: _Outage) -> None:
-        """Set an outage's cause from its Service port's state."""
+        """Set an outage's cause from the state of its Service port."""
         group, endpoint = outage.group, outage.endpoint
         counters = group.counters_of(endpoint)
         is_over = outage.returned_at and outage.cause is not None
@@ -175,7 +175,7 @@ class Timeline:
             outage.cause, _ = failure_of(endpoint, counters, self._clocks, obstacle)
 
     def _must_ask(self) -> bool:
-        """Return whether workers may have an unreported cause of an outage."""
+        """Return whether workers may know a cause of an outage that they haven't reported."""
         must_ask = False
         for outage in self._outages.values():
             if outage.returned_at:

@@ -2,8 +2,8 @@
 
 While it is full, the kernel silently drops the first packet of every new connection, to Services
 and elsewhere; open connections go on. The table belongs to the kernel, so it is only reported, not
-changed. The status ports are exempt from tracking meanwhile, so that metrics and probes still work
-(``steering.held_tables``).
+changed. While it is full, the status ports are exempt from tracking, so that metrics and probes
+still work (``steering.held_tables``).
 
 Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
 """
@@ -26,8 +26,8 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 LOOK_EVERY_S = 1.0
-# The share of conntrack entries in use from which the table counts as full. Ended entries are
-# replaced at once, so a full table is rarely seen with its last entry in use.
+# The share of conntrack entries in use from which the table counts as full. Entries that end are
+# replaced immediately, so a full table rarely has its last entry in use when it is read.
 _FULL = 0.99
 # The share of conntrack entries in use below which the table no longer counts as full: lower than
 # _FULL, so that a table at its limit isn't reported repeatedly.
@@ -43,12 +43,12 @@ def exempt_ports(
 
 
 class TrackingWatch(Component):
-    """Reports a full table, and its recovery.
+    """Reports that the conntrack table is full, or no longer is.
 
     Args:
         report: Called with events for the cluster's users.
         own: Has the status ports, which are exempt while the kernel drops packets; None: they
-            aren't.
+            aren't exempt.
         kernel: The kernel's features.
     """
 
@@ -74,10 +74,11 @@ class TrackingWatch(Component):
         """The table at the last check."""
         self.is_full = False
         self.is_dropping = False
-        """Packets were dropped since the table became full: no entry could be replaced."""
+        """Whether packets were dropped since the table became full, because no entry could be
+        replaced."""
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Begin to watch; the status servers have started before."""
+        """Begin to watch; the status servers were started before."""
         if self._own is not None:
             self._untracked = exempt_ports(self._own, self._proxy_name, self._kernel)
         supervisor.start("tracking", self.run)
@@ -100,18 +101,18 @@ class TrackingWatch(Component):
             await pause(LOOK_EVERY_S)
 
     def look(self) -> None:
-        """Read the table; report when it becomes full, or has room again."""
+        """Read the table; report when it becomes full, or is no longer full."""
         before, table = self.table, self._read()
         self.table = table
         share = table.entries / table.limit if table.limit else 0.0
         if share >= _FULL:
-            # Drops before the first check may be old.
+            # Drops that were counted before the first check may be old.
             self.is_dropping |= bool(before.limit) and table.drops > before.drops
             self._note_full(table)
         elif self.is_full and share < _ROOM:
             self.is_full = self.is_dropping = False
             self._log_limit.forget()
-            _log.info("connection tracking is no longer full", extra=_fields(table))
+            _log.info("conntrack table is no longer full", extra=_fields(table))
 
     async def _exempt_status_ports(self) -> None:
         """Exempt the status ports from tracking while packets are dropped."""
@@ -121,7 +122,7 @@ class TrackingWatch(Component):
             await self._untracked.let_go()
         elif lack := await self._untracked.hold():
             _log.warning(
-                "health probes and the page fail while connection tracking is full: %(cause)s",
+                "health probes and the page fail while the conntrack table is full: %(cause)s",
                 extra={"cause": lack},
             )
 
@@ -129,12 +130,12 @@ class TrackingWatch(Component):
         if not self.is_full:
             self.is_full = True
             note = (
-                f"connection tracking is full ({table.entries:,} of {table.limit:,} entries): new "
+                f"the conntrack table is full ({table.entries:,} of {table.limit:,} entries): new "
                 "connections fail on this node; raise net.netfilter.nf_conntrack_max"
             )
             self._report(Happening("ConntrackTableFull", "Track", note))
         if self._log_limit.take(self._clock()):
-            _log.error("connection tracking is full, new connections fail", extra=_fields(table))
+            _log.error("conntrack table is full, new connections fail", extra=_fields(table))
 
 
 def _fields(table: TrackingTable) -> dict[str, int]:

@@ -3,7 +3,7 @@
 The caller owns each descriptor that is returned. A map or program exists while a descriptor, link
 or pin refers to it; a program is attached while its link exists.
 
-Linux before 5.11 counts maps and programs of a user as locked memory; see ``as_locked_memory``.
+Linux before 5.11 counts the maps and programs of a user as locked memory; see ``as_locked_memory``.
 
 Source: bpf(2); linux/bpf.h: union bpf_attr; Documentation/bpf/btf.rst.
 """
@@ -62,7 +62,8 @@ _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
-# The number of retries for an element for which memory is short, and the pause between them.
+# How often a call is retried for an element for which memory is short, and the pause between
+# retries.
 _TRIES, _REFILL_S = 20, 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -73,7 +74,7 @@ class ProgramInfo(NamedTuple):
 
     id: int
     tag: bytes
-    """The kernel's digest of its instructions, without the maps."""
+    """The kernel's digest of the program's instructions, without the maps."""
     name: str
 
 
@@ -83,12 +84,12 @@ class LinkInfo(NamedTuple):
     program: int
     """The id of the attached program."""
     cgroup: int
-    """The cgroup directory's inode; 0: the link was detached."""
+    """The cgroup directory's inode; 0 if the link was detached."""
 
 
 @contextlib.contextmanager
 def as_locked_memory() -> Iterator[None]:
-    """Lift the limit of locked memory during the block, as far as permitted.
+    """Lift the limit of locked memory during the block, if that is permitted.
 
     Linux before 5.11 counts maps and programs of all the user's processes as locked memory.
     """
@@ -153,7 +154,7 @@ def load_object(parts: BpfObject, maps: Mapping[str, int]) -> dict[str, int]:
     """Load all programs of an object; return their descriptors by section.
 
     Args:
-        maps: The descriptor of each map that they refer to.
+        maps: The descriptor of each map to which the programs refer.
 
     Raises:
         OSError: The kernel refused a program; nothing stays loaded.
@@ -181,7 +182,7 @@ def attach(section: str, program: int, cgroup: int) -> int:
 
 
 def replace_program(link: int, program: int) -> None:
-    """Replace a link's program by one of the same kind, atomically."""
+    """Replace the program of a link by one of the same kind, atomically."""
     _call(_LINK_UPDATE, _LINK_FIELDS.pack(link, program, 0, 0))
 
 
@@ -202,7 +203,7 @@ def attached(section: str, cgroup: int) -> tuple[int, list[int]]:
 
 
 def program_name(identifier: int) -> str:
-    """Return a program's name; empty if it is gone, or without CAP_SYS_ADMIN."""
+    """Return a program's name; empty if it no longer exists, or without CAP_SYS_ADMIN."""
     try:
         program = _call(_PROGRAM_BY_ID, _ID_FIELDS.pack(identifier, 0, 0))
     except OSError:
@@ -232,7 +233,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return the size of a map in bytes, by the kernel; before Linux 6.4 as if it were full."""
+    """Return the size of a map in bytes, by the kernel; before Linux 6.4, as if it were full."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -278,7 +279,7 @@ def delete(descriptor: int, key: bytes) -> bool:
 
 
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set many elements; 30,000 take 10 to 20 ms. If one fails, the elements before it stay set.
+    """Set many elements; 30,000 take 10 to 20 ms. If one fails, those before it stay set.
 
     From Linux 6.1 on, each processor has a small reserve of memory for elements, which is refilled
     after a moment; a batch may use it up sooner.
@@ -315,7 +316,7 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash; some that change meanwhile may be missing or listed twice.
+    """Return all elements of a hash; any that change during the listing may be missing or doubled.
 
     Args:
         spec: How the map was created.
@@ -351,7 +352,7 @@ def reason_of(log: str) -> str:
 def types_of(value_bytes: int) -> bytes:
     """Return type information: 1 is an integer, 2 a structure without fields.
 
-    Socket storage requires it, and checks only the sizes.
+    Socket storage requires type information, and checks only the sizes.
     """
     integer = struct.pack("=IIII", 1, 1 << 24, 4, 32)
     structure = struct.pack("=III", 3, 4 << 24, value_bytes)
@@ -397,7 +398,7 @@ class _Batch:
         asked = _BATCH_FIELDS.pack(begin, end, keys, values, count, table, 0, 0)
         answer = ctypes.create_string_buffer(asked, len(asked))
         self.is_at_end = False
-        """By default: no further element exists, or the requested one doesn't."""
+        """Whether all elements were processed, or the requested element doesn't exist."""
         try:
             _call_in(command, answer)
         except OSError as exc:
@@ -441,7 +442,7 @@ def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
     """Call with attributes into which the kernel writes its answer."""
     number = _NUMBER.get(platform.machine())
     if number is None:
-        # The kernel may still support the call.
+        # The call may work even so.
         unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
         raise PermissionError(errno.EPERM, unknown)
     result = int(_libc.syscall(number, command, attributes, len(attributes)))

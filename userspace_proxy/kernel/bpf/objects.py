@@ -51,7 +51,7 @@ KINDS: Mapping[str, HookKind] = {
 
 
 class MapSpec(NamedTuple):
-    """How to create a map; types are values of ``enum bpf_map_type``."""
+    """How to create a map; its types are values of ``enum bpf_map_type``."""
 
     type: int
     key_bytes: int
@@ -69,7 +69,7 @@ class MapReference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program, before its maps exist."""
+    """One program, whose maps don't exist yet."""
 
     section: str
     """A key of :data:`KINDS`."""
@@ -77,7 +77,7 @@ class Program:
     references: Sequence[MapReference]
 
     def with_maps(self, descriptors: Mapping[str, int]) -> bytes:
-        """Return the instructions with the maps' descriptors filled in, as the kernel expects."""
+        """Return the instructions with the descriptors of the maps, as the kernel expects them."""
         code = bytearray(self.code)
         for offset, name in self.references:
             code[offset + 1] |= _BY_DESCRIPTOR
@@ -98,10 +98,10 @@ class ObjectError(InputError):
 
 
 def read_object(data: bytes) -> BpfObject:
-    """Parse a file; its programs are in the file's order.
+    """Parse a file; the programs are in the order of the file.
 
     Raises:
-        ObjectError: It isn't a BPF object, or its programs need more than maps.
+        ObjectError: The file isn't a BPF object, or its programs need more than maps.
     """
     try:
         return _Elf(data).read()
@@ -140,7 +140,7 @@ class _Elf:
         maps = {
             name: MapSpec(*_MAP.unpack_from(self._sections[where].body, offset))
             for name, where, offset in self._symbols
-            # Other numbers aren't sections: the file's own symbol, or undefined.
+            # Other numbers aren't sections: the symbol of the file itself, or an undefined one.
             if 0 < where < len(self._sections) and self._sections[where].name == _MAPS
         }
         programs = [

@@ -1,7 +1,7 @@
 """Reads a ring buffer that BPF programs write.
 
 Rule 1: there is one reader, and only it advances the read position.
-Rule 2: a record is read once its writer has committed it; later records wait for it.
+Rule 2: a record is read once its writer has committed it; records after it wait until then.
 
 The kernel writes a record before it marks it as committed, and between two reads here more time
 passes than a processor can reorder across, so no barriers are needed.
@@ -22,7 +22,7 @@ class Ring:
 
     Args:
         descriptor: The map's descriptor; the caller closes it.
-        size: The map's number of entries: its size in bytes.
+        size: The number of entries of the map, which is its size in bytes.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:

@@ -4,8 +4,8 @@
 
 Rule 1: this module only converts bytes.
 Rule 2: parsing ends at a truncated message or attribute.
-Rule 3: a message or value that is too short for its kind is an OSError (EBADMSG), as if the kernel
-had refused the request.
+Rule 3: a message or value that is too short for its kind raises an OSError (EBADMSG), as if the
+kernel had refused the request.
 
 Source: netlink(7); include/uapi/linux/netlink.h; net/netfilter/nf_tables_api.c (nft_*_policy).
 """
@@ -53,7 +53,7 @@ class Message(NamedTuple):
 
 
 def checked(read: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
-    """Make a parsing function follow rule 3; costs 0.1 µs."""
+    """Make a parsing function obey rule 3; costs 0.1 µs."""
 
     @functools.wraps(read)
     def read_checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
@@ -66,7 +66,7 @@ def checked(read: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
 
 
 def walk(block: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield kind, start and stop of each message of a datagram."""
+    """Yield the kind, start and stop of each message in a datagram."""
     start = 0
     while start + HEADER.size <= len(block):
         size, kind = _START.unpack_from(block, start)
@@ -84,7 +84,7 @@ def read_messages(block: bytes) -> Iterator[Message]:
 
 
 def read_attributes(body: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield kind and value of each attribute after a fixed part of length ``start``."""
+    """Yield the kind and value of each attribute after a fixed part of length ``start``."""
     while start + ATTRIBUTE.size <= len(body):
         size, kind = ATTRIBUTE.unpack_from(body, start)
         if size < ATTRIBUTE.size or start + size > len(body):
@@ -135,7 +135,7 @@ def family_of(ip: str) -> int:
 
 
 def ip_of(packed: bytes) -> str:
-    """Return an address in canonical form; empty for none."""
+    """Return an address in canonical form; empty if there is none."""
     if len(packed) == 4:
         return socket.inet_ntop(socket.AF_INET, packed)
     return str(ipaddress.IPv6Address(packed)) if packed else ""
@@ -165,7 +165,7 @@ def number_of(block: bytes) -> int:
 
 
 def is_last(block: bytes) -> bool:
-    """Return whether a datagram of a listing is its last.
+    """Return whether a datagram is the last one of a listing.
 
     Raises:
         OSError: The kernel refused or aborted the listing.
@@ -178,12 +178,12 @@ def is_last(block: bytes) -> bool:
 
 
 def error_of(body: bytes) -> int:
-    """Return the error number in the body of ERROR or DONE; 0 for none."""
+    """Return the error number in the body of an ERROR or DONE message; 0 if there is no error."""
     return -int(_CODE.unpack_from(body)[0]) if len(body) >= _CODE.size else 0
 
 
 def kind_of_refused(body: bytes) -> int:
-    """Return the kind of the refused message from the body of ERROR; 0 if it is missing."""
+    """Return the kind of the refused message from the body of ERROR; 0 if that is missing."""
     about = _CODE.size + HEADER.size
     return int(HEADER.unpack_from(body, _CODE.size)[1]) if len(body) >= about else 0
 

@@ -81,14 +81,14 @@ class ListedLink(NamedTuple):
     flags: int
     """:data:`UP` and others."""
     port_kind: str
-    """The kind of the interface's master."""
+    """The kind of the interface's master: ``bridge``, ``bond``, …."""
 
 
 class ListedAddress(NamedTuple):
     """An address of an interface."""
 
     ip: str
-    """The interface's own address, not its peer's; empty if it has none."""
+    """The interface's own address, not that of its peer; empty if it has none."""
     link: int
     scope: int
     flags: int
@@ -136,15 +136,15 @@ class RouteDetails(NamedTuple):
     """The network in canonical form with a prefix length."""
     table: int
     link: int
-    """The only interface; 0 for none, or several."""
+    """The only interface; 0 if there is none, or several."""
     metric: int
-    """0 for the default."""
+    """The metric; 0 for the default."""
     source: str
     """The preferred source address; empty for none."""
     has_gateway: bool
     """Whether the route has at least one gateway."""
     gateway: str
-    """The only gateway; empty for none, or several."""
+    """The only gateway; empty if there is none, or several."""
     gateway_links: tuple[int, ...] = ()
     """If there are several next hops, the link of each gateway."""
 
@@ -155,9 +155,9 @@ class LocalRoute(NamedTuple):
     network: str
     """The network in canonical form with a prefix length: ``10.96.7.1/32``."""
     source: str = ""
-    """The source address of clients on the node itself; empty for the kernel's choice."""
+    """The source address of clients on the node itself; empty to let the kernel choose."""
     metric: int = 0
-    """0 for the kernel's choice."""
+    """The metric; 0 to let the kernel choose."""
     table: int = TABLE_LOCAL
 
     @property
@@ -180,7 +180,7 @@ class RoutingRule(NamedTuple):
     in_interface: str = ""
     """The incoming interface."""
     target: int = 0
-    """The priority of the rule to go to."""
+    """The priority of the rule to which a goto goes."""
 
 
 def _links_to_gateways(hops: bytes) -> Iterator[int]:
@@ -196,7 +196,7 @@ def _links_to_gateways(hops: bytes) -> Iterator[int]:
 
 def list_links() -> bytes:
     """Return the request for all links."""
-    # Statistics are a third of the listing, and differ each time.
+    # Statistics are a third of the listing, and differ every time.
     wanted = attribute(_WANTED, U32.pack(_WITHOUT_STATISTICS))
     return request(GET_LINK, DUMP, _LINK.pack(0, 0, 0, 0, 0, 0) + wanted)
 
@@ -237,7 +237,7 @@ def read_link(message: Message) -> ListedLink:
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
     kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
-    # For other kinds the attributes' numbers have other meanings.
+    # For other kinds, the numbers of attributes have other meanings.
     bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
     port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
     options = dict(read_attributes(bridge))

@@ -1,4 +1,4 @@
-"""Finds the user of a socket: the client of a connection within this node, or a Unix listener.
+"""Finds which user has a socket: the client of a connection within this node, or a Unix listener.
 
 Source: sock_diag(7); net/ipv4/inet_diag.c, inet_diag_find_one_icsk(); linux/inet_diag.h;
 net/unix/diag.c; linux/unix_diag.h.
@@ -37,9 +37,10 @@ _NAME, _UNIX_USER = 0, 7
 
 
 def user_of(client: SocketAddress, server: SocketAddress) -> int | None:
-    """Return the user of a connection's client; None if it isn't in this network namespace.
+    """Return the user of a connection's client; None if the client isn't in this network namespace.
 
-    A socket keeps the user that opened it. Blocks while the kernel looks it up in its hash table.
+    A socket belongs to the user that opened it. Blocks while the kernel looks it up in its hash
+    table.
     """
     try:
         ips = [_unmapped(client.ip), _unmapped(server.ip)]
@@ -54,15 +55,15 @@ def user_of(client: SocketAddress, server: SocketAddress) -> int | None:
 
 
 def user_of_listener(name: bytes) -> int | None:
-    """Return the user of the Unix stream socket that listens on a name; None: there is none.
+    """Return the user of the Unix socket that listens on a name; None if no socket does.
 
-    A socket keeps the user that opened it.
+    A socket belongs to the user that opened it.
 
     Args:
         name: An abstract name begins with a zero byte.
 
     Raises:
-        OSError: The kernel doesn't report it, as before Linux 5.3, or without unix_diag.
+        OSError: The kernel doesn't report the user: before Linux 5.3, or without unix_diag.
     """
     wanted = _UNIX.pack(socket.AF_UNIX, 0, _LISTENS, 0, _SHOW_NAME | _SHOW_USER, 2**64 - 1)
     with Requests.open(NETLINK_SOCK_DIAG) as requests:
@@ -87,7 +88,8 @@ def _read_listener(body: bytes) -> tuple[bytes, int | None]:
 
 @checked
 def _read_user(body: bytes, port: int) -> int | None:
-    # If the client is elsewhere, a local listener may have its port; a listener has no other end.
+    # If the client is elsewhere, a local listener may have the same port; a listener has no other
+    # end.
     _, other = _ANSWER.unpack_from(body)
     return _USER.unpack_from(body)[0] if other == port else None
 

@@ -3,8 +3,8 @@
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events
 
-Rule 1: every wait for an answer has a deadline, even while other messages arrive: the kernel
-answers immediately, or never.
+Rule 1: every wait for an answer has a deadline, even if other messages arrive: the kernel answers
+immediately or not at all.
 Rule 2: a listing during which something changed is repeated.
 Rule 3: late answers to an abandoned request are skipped.
 
@@ -49,13 +49,13 @@ LISTINGS = 10
 # The number of requests per batch. A refusal takes about 1 KiB of kernel memory; 100 fit into a
 # socket's buffer (net.core.rmem_default is 208 KiB), and 100 requests into one message.
 BATCH = 100
-# Errors of a listing if the kernel has no such family, no rules, or no route in a table.
+# Errors of a listing if the kernel doesn't have such a family, or any rules, or a route in a table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 # The number of bytes per read: the kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
 
 EventFilter = Callable[[int], Sequence[Instruction]]
-"""Returns the filter for relevant events, given the port of this program's requests."""
+"""Returns the filter for relevant events; the argument is the port of this program's requests."""
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ class Refused(NamedTuple):
     kind: int
     """The kind of the refused message."""
     code: int
-    """The error number."""
+    """The error number of the refusal."""
 
 
 class Requests:
@@ -108,7 +108,7 @@ class Requests:
         """
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
-            # Both options only save work; kernels before 4.20 lack the second.
+            # Both options only save work; kernels before 4.20 don't have the second one.
             with contextlib.suppress(OSError):
                 sock.setsockopt(SOL_NETLINK, option, 1)
         return cls(sock)
@@ -119,11 +119,11 @@ class Requests:
 
     @property
     def port(self) -> int:
-        """The sender of events about this socket's changes."""
+        """The sender that events about this socket's changes name."""
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
-        """Return the answers to a request with the flag DUMP; EBUSY if they keep changing."""
+        """Return the replies to a dump request (NLM_F_DUMP); EBUSY if they keep changing."""
         for _ in range(LISTINGS):
             found, is_whole = self.list_once(request)
             if is_whole:
@@ -131,11 +131,11 @@ class Requests:
         raise OSError(errno.EBUSY, f"something changed during each of {LISTINGS} listings")
 
     def list_once(self, request: bytes) -> tuple[list[Message], bool]:
-        """Return the answers to a request with the flag DUMP, and whether they are consistent.
+        """Return the replies to a dump request, and whether they are consistent.
 
-        Some may be missing if something changed during the listing.
+        If something changed during the listing, some replies may be missing.
         """
-        # Read all before parsing any, which takes ten times as long: a shorter listing is
+        # Read all replies before parsing any, which takes ten times as long: a shorter listing is
         # interrupted less often.
         blocks = list(self.blocks(request))
         found = [one for block in blocks for one in read_messages(block)]
@@ -152,7 +152,7 @@ class Requests:
             raise
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
-        """Yield a listing's datagrams unparsed; read it to its end."""
+        """Yield the datagrams of a listing unparsed; consume all of them."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
         is_complete = False
@@ -171,7 +171,7 @@ class Requests:
         return answer
 
     def change(self, requests: Iterable[bytes]) -> list[tuple[int, int]]:
-        """Make independent changes in order; return index and error number of refused changes."""
+        """Make independent changes in order; return index and error number of refused ones."""
         refused: list[tuple[int, int]] = []
         waiting = list(requests)
         for start in range(0, len(waiting), BATCH):
@@ -210,7 +210,7 @@ class Requests:
         self._socket.close()
 
     def _make_room(self, size: int) -> None:
-        """Raise the send buffer to a message's size, as far as this process may."""
+        """Raise the send buffer to the size of a message, if this process may."""
         if size > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
             for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
                 with contextlib.suppress(OSError):
@@ -220,7 +220,8 @@ class Requests:
     def _change(self, batch: Sequence[bytes]) -> list[tuple[int, int]]:
         numbers = [self._next_number() for _ in batch]
         indexes = {number: index for index, number in enumerate(numbers)}
-        # Only the last message requests an answer; the others are answered only if refused.
+        # Only the last message requests an answer; the others are answered only if they are
+        # refused.
         flags = [0] * (len(batch) - 1) + [ACK]
         self._socket.send(b"".join(map(numbered, batch, numbers, flags)))
         refused = []
@@ -298,14 +299,14 @@ class Events:
             raise
 
     def fileno(self) -> int:
-        """Return the descriptor, which is readable when there are events; -1 once closed."""
+        """Return the descriptor that is readable when there are events; -1 once closed."""
         return self._socket.fileno()
 
     def subscribe(self, group: int) -> None:
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
 
     def filter(self, program: Sequence[Instruction]) -> None:
-        """Replace the filter for relevant events; empty: all pass."""
+        """Replace the filter for relevant events; an empty one passes all events."""
         if program:
             attach(self._socket, SO_ATTACH_FILTER, program)
         else:
@@ -355,9 +356,10 @@ class RouteSockets(contextlib.ExitStack):
 
 
 def is_for_netfilter(sock: socket.socket) -> bool:
-    """Return whether a socket's requests go to the kernel's netfilter.
+    """Return whether requests over a socket go to the kernel's netfilter.
 
-    Another process could answer instead of the kernel: check each socket passed by a process.
+    Otherwise, a process could answer instead of the kernel: check each socket that a process
+    passes.
     """
     return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
 
@@ -365,7 +367,7 @@ def is_for_netfilter(sock: socket.socket) -> bool:
 def _open(protocol: int) -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:
-        # A socket without an address receives no events.
+        # A socket that isn't bound receives no events.
         sock.bind((0, 0))
     except OSError:
         sock.close()

@@ -8,7 +8,7 @@
     kept_table    KeptTable: such a table, kept equal to its contents
     owned         OwnedTable: a table that ends with this process
 
-No library is used, so other programs' sets that an installed library can't parse do no harm
+No library is used, so sets of other programs that an installed library can't parse are harmless
 (docs/adr/0012).
 
 Rule 1: a rule, chain or set is written so that ``nft list table`` prints it.

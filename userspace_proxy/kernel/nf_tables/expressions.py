@@ -31,7 +31,7 @@ COUNTER_PACKETS = 2
 VERDICT_CODE, VERDICT_CHAIN = 1, 2
 LOOKUP_SET, LOOKUP_SET_ID = 1, 4
 EQUAL, NOT_EQUAL, LESS, AT_MOST, GREATER, AT_LEAST = range(6)
-"""Comparisons for :func:`match`."""
+"""Comparisons, for :func:`match`."""
 ACCEPT, DROP, RETURN, JUMP, GOTO = 1, 0, -5, -3, -4
 STATUS_DNAT = 1 << 5
 """A bit of :data:`CT_STATUS`: the dialled address is translated (IPS_DST_NAT)."""
@@ -56,7 +56,7 @@ _KEY_TYPE_BITS = 6
 
 
 class KeyType(NamedTuple):
-    """The type of a set's keys or a map's values; the kernel stores it for ``nft``."""
+    """The type of a set's keys or a map's values; the kernel keeps it for ``nft``."""
 
     number: int
     width: int
@@ -139,7 +139,7 @@ LINK_TYPE = _meta(8, 2)
 """The incoming interface's type, as in if_arp.h: ``meta iiftype``."""
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
 IN_LINK, OUT_LINK = _meta(4, 4), _meta(5, 4)
-"""The numbers of the interfaces; 0 for none. In postrouting since Linux 5.7."""
+"""The numbers of the interfaces; 0 if there is none. In postrouting since Linux 5.7."""
 ORIGINAL_IP_DADDR, ORIGINAL_IP6_DADDR = _ct_original(20, 4), _ct_original(22, 16)
 ORIGINAL_DPORT = _ct_original(12, 2)
 """The address that a client dialled, before translation."""
@@ -151,19 +151,19 @@ SPORT, DPORT = _payload(_TRANSPORT, 0, 2), _payload(_TRANSPORT, 2, 2)
 TCP_FLAGS = _payload(_TRANSPORT, 13, 1)
 # NFTA_FIB_RESULT is NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS is NFTA_FIB_F_DADDR.
 DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
-"""The kind of the destination address by the node's routes: ``fib daddr type``."""
+"""What kind the destination address is by the node's routes: ``fib daddr type``."""
 SADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 1))
-"""The kind of the source address."""
+"""What kind the source address is."""
 LOCAL = 2
 """A value of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
     "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
 )
-"""For IPv6: :data:`FRAGMENT_OFFSET` and flags."""
+"""In IPv6: :data:`FRAGMENT_OFFSET` and flags."""
 
 
 def expression(name: str, attributes: bytes = b"", kind: int = LIST_ELEMENT) -> bytes:
-    """Return an encoded expression; in rules expressions are elements of a list."""
+    """Return an encoded expression; in a rule, expressions are elements of a list."""
     data = nested(EXPRESSION_DATA, attributes)
     return nested(kind, text(EXPRESSION_NAME, name) + data)
 
@@ -229,12 +229,12 @@ def load_slots(fields: Sequence[Field], first: int) -> bytes:
 
 
 def find(name: str, key: int, value: int) -> bytes:
-    """Continue if a map contains the key in a slot, with its value from another slot on."""
+    """Continue if a map contains the key in a slot; put its value into slots from another on."""
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + _slot(3, value))
 
 
 def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
-    """End the rule with the verdict whose index is in a slot; continue with any other number.
+    """End the rule with the verdict whose index is in a slot; continue for any other number.
 
     Args:
         verdicts: At least one verdict, as in a map's elements.
@@ -243,7 +243,7 @@ def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
 
 
 def find_verdict(name: str, key: int) -> bytes:
-    """Continue if a map contains the key in a slot, with its verdict, which ends the rule."""
+    """If a map contains the key in a slot, end the rule with its verdict."""
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + number(3, 0))
 
 
@@ -296,7 +296,7 @@ def dnat_to(ip: int, port: int, family: int) -> bytes:
 
 
 def dnat_to_ip(ip: int, family: int) -> bytes:
-    """Translate to the address in a slot; the port stays."""
+    """Translate to the address in a slot; the port stays the same."""
     return expression("nat", number(1, _DESTINATION) + number(2, family) + number(3, _register(ip)))
 
 
@@ -305,7 +305,7 @@ def dnat_shifted(ip: int, first: int, last: int, family: int) -> bytes:
 
     Two more slots have numbers of ports; the new port is
     ``first + dialled % (last - first + 1)``.
-    ``nft`` lists the range without the flag, which it lacks.
+    ``nft`` lists the range without the flag, which it doesn't know.
 
     Source: nf_nat_l4proto_unique_tuple() in net/netfilter/nf_nat_core.c, NF_NAT_RANGE_PROTO_OFFSET.
     """
@@ -315,19 +315,19 @@ def dnat_shifted(ip: int, first: int, last: int, family: int) -> bytes:
 
 
 def masquerade() -> bytes:
-    """Translate the source to this node's address on the outgoing interface, and a random port."""
+    """Translate the source to this node's address on the outgoing interface and a random port."""
     return expression("masq", number(1, _FULLY_RANDOM))
 
 
 def look_up_inline(inline: InlineSet, name: str, set_id: int) -> bytes:
-    """Return the look-up of a set without a name, which the same transaction creates."""
+    """Return the look-up in a set without a name, which the same transaction creates."""
     flags = number(5, _INVERTED) if inline.is_inverted else b""
     attributes = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id) + number(2, 1) + flags
     return load(inline.field) + expression("lookup", attributes)
 
 
 def go_by_inline(inline: InlineVerdicts, name: str, set_id: int) -> bytes:
-    """Return the look-up of a map without a name, which the same transaction creates."""
+    """Return the look-up in a map without a name, which the same transaction creates."""
     place = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id)
     return expression("lookup", place + _slot(2, inline.slot) + number(3, _VERDICT_REGISTER))
 
@@ -360,7 +360,7 @@ def dnat(ip_register: int, port_register: int, family: int = socket.AF_INET) -> 
 
 
 def reject(*, with_tcp_reset: bool = False) -> bytes:
-    """Refuse: by port unreachable, or by a RST in a rule for TCP alone."""
+    """Refuse the packet: by port unreachable, or by a RST in a rule that is only for TCP."""
     kind, code = (_TCP_RESET, 0) if with_tcp_reset else (_UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE)
     return expression("reject", number(1, kind) + attribute(2, bytes([code])))
 
@@ -376,7 +376,7 @@ def notrack() -> bytes:
 
 
 def verdict(code: int, chain: str = "") -> bytes:
-    """End the rule: :data:`ACCEPT`, :data:`DROP`, :data:`RETURN`, or jump or go to a chain."""
+    """End the rule: :data:`ACCEPT`, :data:`DROP`, :data:`RETURN`, or jump to or go to a chain."""
     value = number(VERDICT_CODE, code) + (text(VERDICT_CHAIN, chain) if chain else b"")
     data = nested(2, nested(DATA_VERDICT, value))
     return expression("immediate", number(1, _VERDICT_REGISTER) + data)
@@ -429,6 +429,6 @@ def _compare(value: bytes, op: int) -> bytes:
 
 IPV4, IPV6 = match(NFPROTO, socket.AF_INET), match(NFPROTO, socket.AF_INET6)
 ETHERNET = match(LINK_TYPE, 1)
-"""Required before :data:`ETHER_DADDR`, except in the family bridge."""
+"""Required before :data:`ETHER_DADDR`, except in the ``bridge`` family."""
 TCP, UDP = match(L4PROTO, socket.IPPROTO_TCP), match(L4PROTO, socket.IPPROTO_UDP)
 """``tcp dport 80`` is ``TCP + match(DPORT, 80)``."""

@@ -1,6 +1,6 @@
 """Keeps one table of this proxy equal to its desired contents.
 
-    difference ─▶ one transaction ─▶ in force
+    difference ─▶ one transaction ─▶ applied
     refused, or changed by others ─▶ table read in full ─▶ what differs, or the whole table
 
 The caller supplies the contents: the messages that create the table with its sets, chains and
@@ -26,22 +26,23 @@ from .nft_table import Definition, Listing, NftTable, Steps
 from .ruleset import NftablesError
 from .writer import INET, SetElement
 
-# Errors of a kernel that lacks a feature. Other errors (out of memory, a late answer, a momentary
-# refusal of permission) don't show which features it supports.
+# Errors of a kernel that lacks a feature. Other errors (out of memory, a late answer, a temporary
+# refusal) don't show which features it supports.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# The number of attempts to list the written table, because the kernel may be short of memory.
+# How often listing the written table is tried, because the kernel may be short of memory.
 _LISTINGS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """The differences that were repaired."""
+    """Which differences were repaired."""
 
     count: int = 0
-    """The number of differing elements and definitions."""
+    """The number of elements and definitions that differed."""
     removed: Set[SetElement] = frozenset()
     added: Set[SetElement] = frozenset()
-    """Added elements: all, if the table was rewritten, now or by a call whose answer was lost."""
+    """The elements that were added: all of them if the table was rewritten, now or by a call whose
+    answer was lost."""
     earlier: Set[SetElement] = frozenset()
     """The elements of ``added`` that only a call whose answer was lost may have written."""
 
@@ -50,12 +51,12 @@ class KeptTable(NftTable):
     """A table that is kept equal to its contents, in this thread's network namespace.
 
     Args:
-        name: Its name.
+        name: The table's name.
         sets: The sets whose elements are kept, in the order in which elements are removed.
         create: Returns the steps that create the table without elements, given whether to include
             features that some kernels refuse.
         elements: Returns the desired elements, each once.
-        family: Its family.
+        family: The table's family.
         sock: A copy of another process's socket that owns the table; closed with the object.
         is_owned: Whether this process may own it.
 
@@ -80,13 +81,14 @@ class KeptTable(NftTable):
         self._elements = elements
         self._may_be_owned = is_owned
         self.is_complete = True
-        """Whether the kernel supports all features, as far as tried."""
+        """Whether the kernel supports all features that were tried."""
         self._written: tuple[Definition, ...] | None = None
-        """Everything but the elements, as the kernel lists it; None if unknown."""
+        """Everything but the elements, as the kernel lists it; None if it is unknown."""
         self._is_unread = False
-        """The table was written but not read back, so its next comparison shows no change."""
+        """Whether the table was written but not read back, so that its next comparison shows no
+        change."""
         self._is_right = False
-        """The last comparison or complete write succeeded."""
+        """Whether the last comparison or complete write succeeded."""
         self._may_be_added: set[SetElement] = set()
         """Missing elements that may have been written: the kernel's answer was lost."""
         self._may_be_removed: set[SetElement] = set()
@@ -97,7 +99,7 @@ class KeptTable(NftTable):
         return self._is_right and self._written is not None and not self.is_affected()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """List the table in force, as :meth:`.NftTable.read` does.
+        """List the kernel's table, as :meth:`.NftTable.read` does.
 
         Raises:
             SteeringConflict: Another program owns it.
@@ -119,7 +121,7 @@ class KeptTable(NftTable):
         added: Iterable[SetElement],
         before_repair: Callable[[], None] = lambda: None,
     ) -> Repair:
-        """Write a difference of elements; if the table was changed by others, repair all of it.
+        """Write a difference of elements; if others have changed the table, repair all of it.
 
         Args:
             before_repair: Called before a repair, which may write the whole table.
@@ -191,7 +193,7 @@ class KeptTable(NftTable):
     def _compare(
         self,
     ) -> tuple[set[SetElement], set[SetElement], tuple[Definition, ...] | None]:
-        """Return elements to remove and to add, and the definitions, or None without a table.
+        """Return elements to remove and to add, and the definitions; None if there is no table.
 
         There may be 200,000 elements: only one copy of all of them is made.
         """
@@ -229,7 +231,7 @@ class KeptTable(NftTable):
         self.forget()
 
     def steps(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> Steps:
-        """Return the messages that change elements, each of which leaves the table consistent."""
+        """Return the messages that change elements; after each of them the table is consistent."""
         writer = self.writer()
         writer.change_elements(self._sets, removed, added)
         return [[message] for message in writer.messages]
@@ -245,7 +247,7 @@ class KeptTable(NftTable):
         return True
 
     def _note_unconfirmed(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> None:
-        """Note the possible changes of a transaction whose answer was lost."""
+        """Record the possible changes of a transaction whose answer was lost."""
         self._may_be_removed.update(removed)
         self._may_be_added.update(added)
 
@@ -263,11 +265,11 @@ class KeptTable(NftTable):
     def _note_written(self, read: Callable[[], tuple[Definition, ...] | None]) -> None:
         """Read back the result of a transaction.
 
-        The change is in force: if the kernel can't list it now, the change hasn't failed, and the
+        The change is applied: if the kernel can't list it now, the change hasn't failed, and the
         next comparison rewrites it.
         """
         self._written, self._is_unread = None, True
-        # Retry, as writing the whole table would end the session affinity of all clients.
+        # Retry, because writing the whole table would end the session affinity of all clients.
         for _ in range(_LISTINGS):
             with contextlib.suppress(SteeringError):
                 self._written = read()

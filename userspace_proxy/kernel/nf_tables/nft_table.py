@@ -2,11 +2,11 @@
 
     any transaction ──▶ kernel: generation + 1 ──▶ events: what changed, then NEWGEN
 
-Reading the generation takes 10 µs, so it is read each second. Events are read only after it has
+Reading the generation takes 10 µs, so it is read every second. Events are read only after it has
 changed, and only events of this table count.
 
 Rule 1: the kernel filters out events of this program's changes, except for the new generation.
-Rule 2: where events may be missing, the table counts as changed.
+Rule 2: if events may be missing, the table counts as changed.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; nf_tables_commit().
 """
@@ -36,17 +36,17 @@ from .ruleset import NftablesError, Ruleset, query_errors
 from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, SetElement, TableWriter
 
 NFNLGRP_NFTABLES = 7
-# The number of reads until a transaction's events have arrived, which the kernel sends some
+# How often events are read until those of a transaction have arrived; the kernel sends them some
 # microseconds after it takes effect. A read takes 10 µs.
 _READS = 100
-# Offsets of fields in an event; loads are big-endian.
+# Offsets of fields in an event; loaded values are big-endian.
 _KIND_AT, _SENDER_AT = 4, 12
 _SUBSYSTEM = 0xA
 # The size of struct nfgenmsg.
 _HEADER_BYTES = 4
 
-# The number of definitions whose listing takes as long as a request for one chain. Measured: the
-# two rules of one chain take 58 µs, and a definition of a listing 12 µs.
+# Listing so many definitions takes as long as a request for one chain. Measured: the two rules of
+# one chain take 58 µs, and a definition in a listing 12 µs.
 _READ_FOR_ONE = 5
 
 Definition = ListedChain | ListedRule | ListedSet
@@ -98,11 +98,11 @@ class NftTable:
 
     @property
     def sock(self) -> socket.socket:
-        """The socket that writes the table, and owns it if it is owned."""
+        """The socket that writes the table, and owns it if the table has an owner."""
         return self._ruleset.sock
 
     def pair_with(self, other: NftTable) -> None:
-        """Let neither table receive events of the other's changes: there would be too many."""
+        """Let neither table receive events of changes to the other: there would be too many."""
         self._watches.append(other._watch)
         other._watches.append(self._watch)
 
@@ -120,12 +120,12 @@ class NftTable:
         self._watch.settle()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """List the table as :meth:`look` does; later changes count as unseen."""
+        """List the table as :meth:`look` does; :meth:`is_affected` then covers later changes."""
         self._watch.settle()
         return self.look(elements_of)
 
     def look(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """List the table in force; None if there is none. Doesn't affect :meth:`is_affected`.
+        """List the kernel's table; None if there is none. Doesn't affect :meth:`is_affected`.
 
         Args:
             elements_of: The sets and maps whose elements are read; None: all.
@@ -192,8 +192,8 @@ class NftTable:
     def write(self, steps: Steps) -> None:
         """Make changes as one transaction; without steps, do nothing.
 
-        In a user namespace a socket's buffer can't hold more than about 5,000 Services. There each
-        step is a transaction.
+        In a user namespace, a socket's buffer can't hold more than about 5,000 Services. There,
+        each step is a transaction.
         """
         try:
             self._commit([message for step in steps for message in step])
@@ -204,7 +204,7 @@ class NftTable:
                 for step in steps:
                     self._commit(step)
             except NftablesError as exc:
-                # The steps before the refused one are in force.
+                # The steps before the refused one are applied.
                 exc.is_certain = False
                 self._watch.doubt()
                 raise
@@ -216,7 +216,7 @@ class NftTable:
         self.write([table.messages])
 
     def close(self) -> None:
-        """Close the sockets, which removes an owned table; idempotent."""
+        """Close the sockets, which removes a table that they own; idempotent."""
         self._watch.close()
         self._ruleset.close()
 
@@ -240,7 +240,7 @@ class RulesetEvent(NamedTuple):
     table: str
     """The changed table; empty for the end of a transaction."""
     generation: int = 0
-    """The ruleset's new number at the end of a transaction."""
+    """The new number of the ruleset at the end of a transaction."""
 
 
 def read_event(message: Message) -> RulesetEvent | None:
@@ -254,7 +254,7 @@ def read_event(message: Message) -> RulesetEvent | None:
 
 
 def _all_but_changes_of(sender: int) -> list[bpf.Instruction]:
-    """Return a filter that discards events of a socket's changes, except new generations."""
+    """Return a filter that discards events of changes over a socket, except new generations."""
     return [
         (bpf.LOAD_WORD, 0, 0, _SENDER_AT),
         (bpf.JUMP_IF_EQUAL, 0, 2, socket.htonl(sender)),
@@ -271,7 +271,7 @@ class TableWatch:
     Args:
         ruleset: Provides the generation; closed by its owner.
         table: The table's name.
-        family: Its family.
+        family: The table's family.
     """
 
     def __init__(self, ruleset: Ruleset, table: str, family: int = INET) -> None:
@@ -285,7 +285,7 @@ class TableWatch:
             opened.pop_all()
         self._is_affected = False
         self.has_lost = False
-        """Events were lost since :meth:`settle`, so that it counts as changed."""
+        """Whether events were lost since :meth:`settle`, so that the table counts as changed."""
 
     def is_affected(self) -> bool:
         """Return whether another program has changed the table since :meth:`settle`."""
@@ -305,12 +305,12 @@ class TableWatch:
         self._is_affected = self.has_lost = False
 
     def doubt(self) -> None:
-        """Count the table as touched, because its contents are unknown."""
+        """Treat the table as changed by another program, because its contents are unknown."""
         self._is_affected = True
 
     @contextlib.contextmanager
     def own_change(self, sender: int) -> Iterator[None]:
-        """Don't count one transaction of a socket as another program's."""
+        """Don't treat one transaction over a socket as a change by another program."""
         with query_errors():
             self._events.filter(_all_but_changes_of(sender))
         try:
@@ -320,13 +320,13 @@ class TableWatch:
                 self._events.filter(())
 
     def close(self) -> None:
-        """Close its socket; idempotent."""
+        """Close the socket for events; idempotent."""
         self._events.close()
 
     def _read(self) -> None:
         """Read all events that have arrived.
 
-        A generation counts as seen once its event is read: the kernel increments it first.
+        A generation counts as seen once its event was read: the kernel increments the number first.
         """
         with query_errors():
             batch = self._events.read()

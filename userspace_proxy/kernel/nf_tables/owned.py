@@ -1,4 +1,4 @@
-"""Tables that only this process can change, and that the kernel removes when it ends.
+"""Tables that only this process can change, and that the kernel removes when it exits.
 
 A table belongs to the socket that created it. ``nft flush ruleset`` skips it, and the kernel
 removes it even after ``kill -9``, unless another process keeps a copy of the socket: through the
@@ -18,7 +18,7 @@ from .kept_table import KeptTable
 from .nft_table import Steps
 from .writer import INET, TableWriter
 
-# The maximum number of messages read, and of bytes per read. The kernel queues fewer messages:
+# The maximum number of messages to read, and of bytes per read. The kernel queues fewer messages:
 # net.core.rmem_default is 208 KiB, and a message takes 700 bytes.
 _UNREAD_MAX, _UNREAD_BYTES = 1000, 1 << 16
 
@@ -29,7 +29,7 @@ class OwnerSockets:
     """The sockets that own this proxy's tables, by name; thread-safe.
 
     Args:
-        inherited: The previous process's sockets; each table removes its socket, and closes it.
+        inherited: The previous process's sockets; each table takes its socket, and closes it.
     """
 
     def __init__(self, inherited: MutableMapping[str, socket.socket] | None = None) -> None:
@@ -44,12 +44,12 @@ class OwnerSockets:
             keep(name, sock)
 
     def take(self, name: str) -> socket.socket | None:
-        """Return the previous process's socket, after discarding its unread answers."""
+        """Return the previous process's socket, after discarding answers that weren't read."""
         sock = self._inherited.pop(name, None)
         if sock is not None:
             with contextlib.suppress(OSError):
                 for _ in range(_UNREAD_MAX):
-                    # Another process may make its copy, and so this socket, blocking.
+                    # Another process may make its copy blocking, and thereby this socket.
                     sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
         return sock
 
@@ -62,11 +62,11 @@ class OwnedTable:
     """One owned table in this thread's network namespace; not thread-safe.
 
     Args:
-        name: Its name.
+        name: The table's name.
         fill: Adds chains and rules to the empty table.
-        family: Its family.
-        needs_owner: Create no table on kernels without owners. If false, the table stays there
-            until it is removed, and :meth:`put_right` repairs it.
+        family: The table's family.
+        needs_owner: Create no table if the kernel doesn't support owners. If false, such a table
+            stays until it is removed, and :meth:`put_right` repairs it.
         owners: Provides the previous process's socket, and receives this process's socket.
 
     Raises:
@@ -104,7 +104,7 @@ class OwnedTable:
         return was_written and count > 0
 
     def rewrite(self) -> None:
-        """Make :meth:`put_right` write it anew, because the result of ``fill`` has changed."""
+        """Make :meth:`put_right` write the table again, as the result of ``fill`` has changed."""
         self._table.forget()
         self._is_written = False
 

@@ -40,7 +40,7 @@ _BEGIN, _END = 0x10, 0x11
 _FRAME = bytes([0, 0, 0, 10])
 # The errors of kernels without nfnetlink or nf_tables.
 _NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
-# The number of repeated listings of elements until two agree.
+# How often elements are listed until two listings agree.
 _LISTINGS = 10
 _WORDS = {
     NEW_TABLE: "add table",
@@ -70,9 +70,9 @@ class NftablesError(SteeringError):
 
     Args:
         code: The error number.
-        kind: The refused message's kind, such as NEW_RULE; 0: no message was refused.
-        is_certain: If false, the answer was lost or late, and the transaction may be in force; or
-            some of several transactions may be in force.
+        kind: The kind of the refused message, such as NEW_RULE; 0: no message was refused.
+        is_certain: If false, the answer was lost or late, and the transaction may be applied; or
+            some of several transactions may be applied.
     """
 
     def __init__(self, code: int, kind: int, *, is_certain: bool = True) -> None:
@@ -93,9 +93,9 @@ def query_errors() -> AbstractContextManager[None]:
 class Ruleset:
     """The ruleset of the calling thread's network namespace; not thread-safe.
 
-    Owned tables (:meth:`.writer.TableWriter.create`) exist until all copies of its socket are
-    closed. ``sock`` is a copy of another process's socket, which it closes; by default it opens
-    one.
+    Owned tables (:meth:`.writer.TableWriter.create`) exist until all copies of the socket are
+    closed. ``sock`` is a copy of another process's socket, which this object closes; by default it
+    opens one.
 
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
@@ -117,7 +117,7 @@ class Ruleset:
 
     @property
     def port(self) -> int:
-        """The sender of events about its changes."""
+        """The sender that events about this object's changes name."""
         return self._requests.port
 
     def generation(self) -> int:
@@ -147,11 +147,11 @@ class Ruleset:
         found = _read_elements(listing)
         for _ in range(_LISTINGS):
             # While the kernel moves a set into a larger hash table, which takes some milliseconds,
-            # a listing may lack elements without notice.
+            # elements may be missing in a listing without notice.
             before, listing = listing, self._elements(family, table, name)
             if listing == before:
                 break
-            # Counters alone may make the bytes differ.
+            # The bytes may differ only because of counters.
             found_before, found = found, _read_elements(listing)
             if found == found_before:
                 break
@@ -164,7 +164,7 @@ class Ruleset:
         """
         listing = reader.list_of(reader.GET_ELEMENTS, family, table, name)
         found: list[ListedElement] = []
-        # This opens a socket of its own, because an unfinished listing blocks its socket.
+        # This opens another socket, because an unfinished listing blocks its socket.
         with query_errors(), Requests.open(NETLINK_NETFILTER) as requests:
             for block in requests.blocks(listing):
                 for message in read_messages(block):
@@ -174,7 +174,7 @@ class Ruleset:
         return found
 
     def counts(self, family: int, table: str, name: str) -> dict[bytes, int | None]:
-        """Return the packets that the elements of a set have matched; None without a counter.
+        """Return how many packets each element of a set has matched; None without a counter.
 
         While the kernel moves the set into a larger hash table, elements may be missing.
         """
@@ -191,7 +191,7 @@ class Ruleset:
         self._send(messages, request(_END, 0, _FRAME))
 
     def try_out(self, messages: Sequence[bytes]) -> None:
-        """Raise an NftablesError if the kernel would refuse changes; changes nothing."""
+        """Raise an NftablesError if the kernel would refuse some changes; changes nothing."""
         # The kernel discards a transaction without an end.
         self._send(messages, b"")
 
@@ -212,7 +212,7 @@ class Ruleset:
             raise NftablesError(refused.code, refused.kind)
 
     def _elements(self, family: int, table: str, name: str) -> list[Message]:
-        """Return a listing of elements without its request's numbers."""
+        """Return a listing of elements without the numbers of the request."""
         listing = self._list(Message._make, reader.GET_ELEMENTS, family, table, name)
         return [message._replace(number=0) for message in listing]
 

@@ -1,4 +1,4 @@
-"""Encodes changes of one table as messages, in the order in which they are applied.
+"""Encodes changes of one table as messages, in the order in which they take effect.
 
     table = TableWriter("userspace-proxy/bridge", BRIDGE)
     table.create()
@@ -42,7 +42,7 @@ NEW_TABLE, DELETE_TABLE, NEW_CHAIN, DELETE_CHAIN = 0xA00, 0xA02, 0xA03, 0xA05
 NEW_RULE, DELETE_RULE = 0xA06, 0xA08
 NEW_SET, NEW_ELEMENT, DELETE_ELEMENT = 0xA09, 0xA0C, 0xA0E
 TABLE_DORMANT, TABLE_OWNED = 1, 2
-# NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on are all the first attribute.
+# NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on are all attribute 1.
 TABLE = 1
 CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 3, 4, 5, 7
 RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
@@ -61,19 +61,19 @@ _APPEND = 0x800
 # The maximum size of the elements in one message. An attribute, such as a message's elements, has
 # at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
-# The ids of sets, by which messages of one transaction, which may have several writers, refer to a
+# The ids of sets, by which messages of one transaction, perhaps from several writers, refer to a
 # set.
 _IDS = itertools.count(1)
 
 
 Elements = Mapping[bytes, bytes]
-"""Keys and values; the values of a set are empty."""
+"""Keys with values; the values of a set are empty."""
 SetElement = tuple[str, bytes, bytes]
 """A set's name, and a key with its value, both in the kernel's form so that they compare equal."""
 
 
 class TableWriter:
-    """Collects changes of one table."""
+    """Collects the changes of one table."""
 
     def __init__(self, name: str, family: int = INET) -> None:
         self.messages: list[bytes] = []
@@ -85,7 +85,7 @@ class TableWriter:
         """Create an empty table, replacing an existing one.
 
         Args:
-            was_owned: Whether the committing socket already owns it.
+            was_owned: Whether the committing socket already owns the table.
             is_owned: Whether only the committing socket may change it; the kernel removes it with
                 that socket (Linux ≥ 5.12).
         """
@@ -116,7 +116,7 @@ class TableWriter:
         self._add(NEW_CHAIN, text(CHAIN_NAME, name))
 
     def delete_chain(self, name: str) -> None:
-        """Delete an empty chain that no rule or map refers to."""
+        """Delete an empty chain to which no rule or map refers."""
         self._add(DELETE_CHAIN, text(CHAIN_NAME, name))
 
     def flush_chain(self, name: str) -> None:
@@ -131,8 +131,8 @@ class TableWriter:
         """Add a set without elements.
 
         Args:
-            counts: Each element counts the packets that match it. Older kernels refuse that, or
-                add elements without a counter.
+            counts: Whether each element counts the packets that match it. Older kernels refuse
+                that, or add elements without a counter.
         """
         self._add_set(name, key, 0, counter(_SET_COUNTER) if counts else b"")
 
@@ -188,7 +188,7 @@ class TableWriter:
     def change_elements(
         self, sets: Sequence[str], removed: Iterable[SetElement], added: Iterable[SetElement]
     ) -> None:
-        """Remove elements in the order of their sets, then add others in reverse order."""
+        """Remove elements in the order of their sets, then add other elements in reverse order."""
         gone, new = _by_set(removed), _by_set(added)
         for name in sets:
             if name in gone:
@@ -246,7 +246,7 @@ class Verdict(bytes):
 
 
 class Interval(bytes):
-    """The key of an element that is an interval: its first key, and the key after its last."""
+    """The key of an element that is an interval: its first key, and the key after its last one."""
 
     @property
     def first(self) -> bytes:
@@ -270,7 +270,7 @@ def _by_set(elements: Iterable[SetElement]) -> dict[str, dict[bytes, bytes]]:
 
 
 def _packed(elements: Elements) -> Iterator[bytes]:
-    """Yield elements in pieces that fit into an attribute; all elements have one size."""
+    """Yield elements in pieces that fit into an attribute; all elements have the same size."""
     waiting = iter(elements.items())
     sizes = next(iter(elements.items()), (b"", b""))
     # All elements have the same headers, which are packed once.
@@ -305,7 +305,7 @@ def _packed_value(value: bytes) -> bytes:
 
 
 def _frame(key_width: int, value_width: int) -> tuple[bytes, bytes, bytes]:
-    """Return the bytes before an element's key, between key and value, and after the value."""
+    """Return the bytes before the key of an element, between key and value, and after the value."""
     parts = nested(ELEMENT_KEY, attribute(DATA_VALUE, bytes(key_width)))
     if value_width:
         parts += nested(ELEMENT_DATA, attribute(DATA_VALUE, bytes(value_width)))

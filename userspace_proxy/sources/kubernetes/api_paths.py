@@ -23,10 +23,10 @@ def join(start: str, *segments: str) -> str:
 
 
 def check(path: str) -> None:
-    """Check that a path is sent unchanged, and that all servers on the way read it alike.
+    """Check that a path is sent unchanged, and that all servers on the way read it in the same way.
 
     Raises:
-        TransportError: Otherwise; the path must not be sent.
+        TransportError: The path mustn't be sent.
 
     Source: client-go's IsValidPathSegmentName, and RFC 3986, 5.2.4.
     """

@@ -4,8 +4,9 @@ Rule 1: a missing or incomplete response raises TransportError. Callers never se
 imported when a client is opened.
 Rule 2: a path is sent unchanged: nothing resolves or requotes it (``api_paths``).
 Rule 3: connecting, the start of a response, and silence within it all have a deadline. A watch may
-be silent; its reader decides how long.
-Rule 4: only single objects are read at once. Lists and watches are streams, read in parts.
+be silent; its reader decides for how long.
+Rule 4: only single objects are read as a whole. Lists and watches are streams, which are read in
+parts.
 Rule 5: redirects aren't followed: another server would receive the client's certificate, its
 impersonation headers, and a request not meant for it.
 """
@@ -56,12 +57,12 @@ RESPONSE_BYTES_MAX = 16 << 20
 
 # How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
-# The maximum of iterations until a socket is closed; asyncio needs five after the input's end.
+# The maximum number of iterations until a socket is closed; asyncio needs five after EOF.
 _TURNS_TO_CLOSE = 50
-# The size of aiohttp's buffer. In one step aiohttp reads twice this, unpacks this, or takes a
-# sixteenth as many chunks: 4,096 chunks of one byte take 10 ms.
+# The size of aiohttp's buffer. In one step, aiohttp reads twice as much, unpacks as much, or takes
+# a sixteenth as many chunks: 4,096 chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
-# Socket options that detect a vanished peer within a minute, even while nothing is sent.
+# Socket options that detect within a minute that a peer is gone, even while nothing is sent.
 _KEEPALIVE = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (
@@ -70,7 +71,8 @@ _KEEPALIVE = tuple(
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
         (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
     )
-    # macOS lacks the second option. Only watches are silent for so long, and only proxies use them.
+    # macOS doesn't have the second option. Only watches are silent for so long, and only proxies
+    # use them.
     if hasattr(socket, name)
 )
 
@@ -86,7 +88,7 @@ class Stream:
         self.code = response.status
 
     async def read(self, *, silence_s: float) -> bytes:
-        """Return data as soon as some has arrived; empty at the end.
+        """Return data as soon as some has arrived; empty at EOF.
 
         Raises:
             TimeoutError: Nothing arrived for ``silence_s`` seconds.
@@ -112,10 +114,10 @@ class ApiClient:
         self._session: ClientSession | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._proxy_in_use: WebProxy | None = None
-        """The proxy of ``_session``."""
+        """The proxy that ``_session`` uses."""
         self._tls: ssl.SSLContext
         self._tls_files: Fingerprint | None = ()
-        """The certificate files of ``_tls``; None: load them again."""
+        """The certificate files of ``_tls``; None if they must be loaded again."""
         self._watches: set[ClientResponse] = set()
         self._watches_anew_at = -WATCHES_ANEW_S
         self._is_refused = False
@@ -152,8 +154,9 @@ class ApiClient:
     async def _close_sockets(self) -> None:
         """Close sockets that cancelled requests left open.
 
-        aiohttp forgets their connections. TLS waits for the server's close_notify, and asyncio
-        forgets a dial that is cancelled before its handshake, so an ending loop leaves them open.
+        aiohttp loses track of their connections. TLS waits for the server's close_notify, and
+        asyncio loses track of a dial that is cancelled before its handshake, so a loop that stops
+        leaves them open.
         """
         for opened in self._sockets:
             with suppress(OSError):
@@ -176,7 +179,7 @@ class ApiClient:
         from aiohttp import ClientSession, DummyCookieJar, TCPConnector, TraceConfig
 
         proxy = self._proxy_in_use = self.credentials.proxy
-        # The number of connections isn't limited, because each port-forward is its own connection.
+        # The number of connections isn't limited, because each port-forward has its own.
         options: dict[str, Any] = {"socket_factory": self._open_socket, "limit": 0}
         if proxy is not None and proxy.is_socks:
             from .socks import SocksConnector
@@ -186,8 +189,8 @@ class ApiClient:
             connector = TCPConnector(**options)
         trace = TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
-        # Trusting the environment would also read passwords from .netrc. A cookie may belong to the
-        # session of a previous kubeconfig's user.
+        # Trusting the environment would also read passwords from .netrc. A cookie may belong to a
+        # session of an earlier kubeconfig's user.
         self._session = ClientSession(
             connector=connector,
             trust_env=False,
@@ -233,17 +236,17 @@ class ApiClient:
         try:
             yield Stream(response, self._transport_errors)
         finally:
-            # TLS would wait for the server's close_notify, and aiohttp doesn't wait for TLS: a loop
-            # that ends in between leaves the socket open.
+            # TLS would wait for the server's close_notify, and aiohttp doesn't wait for TLS: if the
+            # loop stopped in between, the socket would stay open.
             _abort(response)
             response.close()
             self._watches.discard(response)
 
     def doubt_watches(self) -> None:
-        """Break off all watches, as the server's answer contradicts them; rate-limited.
+        """Break off all watches, because an answer of the server contradicts them; rate-limited.
 
-        They may be silent because their connections are dead, as after a laptop's sleep, so pooled
-        connections aren't reused, either.
+        They may be silent because their connections are dead, for instance after a laptop was
+        suspended, so pooled connections aren't reused, either.
         """
         now = self._clock()
         if now - self._watches_anew_at >= WATCHES_ANEW_S:
@@ -258,8 +261,8 @@ class ApiClient:
     ) -> ClientWebSocketResponse[bool] | Response:
         """Open a WebSocket; the caller also handles pings and pongs, and closes it.
 
-        Returns: The server's response if it refuses, with the body of its response to a plain
-            request.
+        Returns: If the server refuses, its response, with the body of the response to a plain
+        request.
         """
         from aiohttp import ClientWSTimeout, WSServerHandshakeError
 
@@ -340,8 +343,8 @@ class ApiClient:
             headers["Accept-Encoding"] = "identity"
         proxy = self._proxy_in_use
         configuration = self.credentials.configuration
-        # Connections are pooled by TLS context: new certificates cause new connections, while open
-        # watches keep theirs.
+        # Connections are pooled by their TLS context: new certificates cause new connections, while
+        # open watches keep theirs.
         return {
             "headers": headers,
             "ssl": self._tls,
@@ -400,13 +403,13 @@ def _tls_context(configuration: Any) -> ssl.SSLContext:
     if not configuration.verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    # Like client-go, don't require key identifiers in certificates, as Python 3.13 does.
+    # Like client-go, don't require key identifiers in certificates; Python 3.13 does by default.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
 def _refuse_encrypted() -> str:
-    # Otherwise OpenSSL would prompt on the terminal, and wait.
+    # Otherwise OpenSSL would prompt on the terminal, and block.
     raise OSError("the client's key is encrypted, and kubeconfigs have no passphrases")
 
 
@@ -427,7 +430,7 @@ def _seconds(text: str | None) -> float:
 
 
 LINE_BYTES_MAX = 16 << 20
-"""The maximum length of a line: etcd's objects have up to 1.5 MiB, or more with raised limits."""
+"""The maximum length of a line: objects in etcd have up to 1.5 MiB, or more with raised limits."""
 
 
 class LineTooLong(UserspaceProxyError):

@@ -1,4 +1,4 @@
-"""The API server's address and the credentials for it: kubeconfig, ``--master``, or a pod's own.
+"""The API server's address and the credentials for it: a kubeconfig, ``--master``, or the pod's.
 
     kubeconfig ─▶ ClientConfig ─┐
     pod ────────────────────────┼─▶ kubernetes-asyncio's Configuration ─▶ host, header, TLS files
@@ -7,7 +7,7 @@
 Rule 1: tokens and files are reloaded while the program runs: before a request once a minute has
 passed, and immediately after a 401. Bound tokens live for an hour. A plugin runs again before its
 credential expires.
-Rule 2: an error at the start ends the run (SourceError); a later one is a TransportError, and is
+Rule 2: an error at the start is fatal (SourceError); a later one is a TransportError, and is
 retried.
 """
 
@@ -44,10 +44,11 @@ _VALIDITY = re.compile(
 )
 
 REFRESH_S = 60.0
-"""Seconds after which tokens and files are reloaded, as kubernetes-asyncio does for a pod's."""
+"""Seconds after which tokens and files are reloaded, as kubernetes-asyncio does for those of a
+pod."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# The maximum size of a token; API servers don't accept longer headers.
+# The maximum size of a token: API servers don't accept longer headers.
 _TOKEN_BYTES_MAX = 1 << 20
 _BEARER = "BearerToken"
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
@@ -57,7 +58,7 @@ def _end_of(certificate: bytes) -> float:
     """Return the Unix time at which the first certificate in a PEM text expires.
 
     Raises:
-        ValueError: There is no certificate.
+        ValueError: The text has no certificate.
     """
     _, _, rest = certificate.partition(b"-----BEGIN CERTIFICATE-----")
     times = _VALIDITY.search(base64.b64decode(rest.partition(b"-----END")[0]))
@@ -71,7 +72,7 @@ def _end_of(certificate: bytes) -> float:
 
 @dataclass(slots=True)
 class _Loaded:
-    """Credentials as loaded at one time."""
+    """Credentials as they were loaded at one time."""
 
     configuration: Any
     config: ClientConfig | None = None
@@ -88,7 +89,7 @@ class _Loaded:
         if content.data:
             return self.files.put(name, content.data)
         if content.path:
-            # This error names the file; OpenSSL's doesn't.
+            # This error names the file; OpenSSL's error doesn't.
             with Path(content.path).open("rb"):
                 return content.path
         return None
@@ -108,7 +109,7 @@ class _Loaded:
         self.read_token()
 
     def read_token(self) -> None:
-        """Read the token file; if it is missing or empty, the previous token stays."""
+        """Read the token file; if it is missing or empty, keep the previous token."""
         if self.config is None or not self.config.user.token_file:
             return
         path = Path(self.config.user.token_file)
@@ -121,7 +122,7 @@ class _Loaded:
         if not token and self.token:
             return
         text = token.decode(errors="replace")
-        # Don't keep the previous token, which may be another user's; kubectl does the same.
+        # Don't keep the previous token, which may belong to another user; kubectl does the same.
         if not text or not text.isprintable() or "\ufffd" in text:
             raise ValueError(f"{path}: it contains no token")
         self.token = text
@@ -129,7 +130,7 @@ class _Loaded:
     async def ask_plugin(
         self, clock: Callable[[], float], *, is_attended: bool, is_refused: bool = False
     ) -> None:
-        """Use a plugin's credential, if there is a plugin; it runs if due."""
+        """Use the credential of a plugin, if there is one; run the plugin if that is due."""
         if self.config is None or self.config.user.plugin is None:
             return
         plugin, cluster = self.config.user.plugin, self.config.cluster
@@ -294,10 +295,10 @@ class Credentials:
             self._state.files.close()
 
     async def refresh(self, now: float, *, is_refused: bool = False) -> None:
-        """Reload tokens and files, and run a plugin, if due.
+        """Reload tokens and files, and run a plugin, if that is due.
 
         Args:
-            is_refused: Whether the server has just returned 401, so that it is due.
+            is_refused: Whether the server has just returned 401, so that reloading is due.
 
         Raises:
             TransportError: They can't be read; the old credentials stay.

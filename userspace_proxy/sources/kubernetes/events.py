@@ -2,10 +2,11 @@
 
     record ─▶ a series per reason and object ─▶ first time: an Event ─▶ again: its count
 
-Rule 1: each series causes at most one request a minute, regardless of its frequency, so a series
-sent within the last minute isn't dropped.
-Rule 2: the number of series is limited, per namespace and in total. The series of the namespace, or
-of the largest namespace, that has been quiet longest is dropped; if none may be, the new one is.
+Rule 1: each series causes at most one request a minute, however often it occurs, so a series sent
+within the last minute isn't dropped.
+Rule 2: the number of series is limited, per namespace and in total. If there is no room, the series
+of the same, or the largest, namespace that has been quiet for longest is dropped; if no series may
+be dropped, the new one is.
 Rule 3: namespaces take turns.
 
 Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 minutes.
@@ -28,9 +29,11 @@ from .api_paths import join
 EVERY_S = 60.0
 SERIES_END_S = 360.0
 NAMESPACE_MAX = 50
-"""The maximum number of series per namespace, so that it causes less than one request a second."""
+"""The maximum number of series per namespace, so that it causes less than one request per
+second."""
 SERIES_MAX = 500
-"""The maximum number of series: more than requests in a minute, so one may always be dropped."""
+"""The maximum number of series: more than there are requests in a minute, so that one may always be
+dropped."""
 APART_S = 0.25
 """Seconds between two requests of a node."""
 CONTROLLER = "userspace-proxy"
@@ -43,7 +46,7 @@ SeriesKey = tuple[str, ServiceKey | None]
 
 @dataclass(slots=True)
 class Series:
-    """The occurrences of one reason at one object."""
+    """The occurrences of one reason for one object."""
 
     happening: Happening
     """The latest occurrence."""
@@ -58,7 +61,7 @@ class Series:
     name: str = ""
     """The Event's name; empty unless the server is known to have the Event."""
     asked_at: float = float("-inf")
-    """Unix time of the last request."""
+    """The Unix time of the last request."""
 
     @property
     def is_owed(self) -> bool:
@@ -97,7 +100,7 @@ class Correlator:
         return (series for _, series in order)
 
     def next_due_s(self, now: float) -> float | None:
-        """Return the seconds until a series is due; None: never."""
+        """Return the seconds until a series is due; None if none is."""
         owed = [series.not_before for series in self._series.values() if series.is_owed]
         return max(0.0, min(owed) - now) if owed else None
 
@@ -125,7 +128,8 @@ def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
     """Return the first Event of a series; its name is always the same.
 
     Args:
-        uid: The object's uid; empty: unknown. For a Node it is the name, as in kubelet's Events.
+        uid: The object's uid; empty: unknown. For a Node it is the name, as in the kubelet's
+            Events.
     """
     service = series.happening.service
     kind, name = ("Node", node_name) if service is None else ("Service", service.name)

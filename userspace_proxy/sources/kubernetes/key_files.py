@@ -1,7 +1,7 @@
 """Keeps certificates and keys in files, because OpenSSL accepts only files.
 
 These are memory files (memfd_create), which OpenSSL opens by their paths in /proc/self/fd: files in
-a folder would remain after a crash. Other systems than Linux use :class:`TemporaryFiles`.
+a folder would remain after a crash. Systems other than Linux use :class:`TemporaryFiles`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class TemporaryFiles:
 
     def put(self, name: str, content: bytes) -> str:
         path = Path(self._folder.name, name)
-        # Don't rewrite equal content, as a new time would make connections reload certificates.
+        # Don't rewrite equal content, because a new time would make connections reload
+        # certificates.
         if not path.exists() or path.read_bytes() != content:
             path.write_bytes(content)
         return str(path)
@@ -35,9 +36,9 @@ class MemoryFiles:
         self._files: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: bytes) -> str:
-        """Return the path of a file with this content, which replaces the name's earlier file.
+        """Return the path of a file with this content, which replaces an earlier file of the name.
 
-        The file and its path stay the same while the content does.
+        While the content is the same, so are the file and its path.
         """
         have, descriptor = self._files.get(name, (None, -1))
         if have != content:
@@ -63,5 +64,5 @@ KeyFiles = MemoryFiles | TemporaryFiles
 
 
 def make_key_files() -> KeyFiles:
-    """Return memory files if the system has them, else temporary files."""
+    """Return memory files if the system has them, otherwise temporary files."""
     return MemoryFiles() if hasattr(os, "memfd_create") else TemporaryFiles()

@@ -3,9 +3,9 @@
     text of each file ──▶ merged by name ──▶ context ──▶ cluster, user ──▶ ClientConfig
 
 Rule 1: kubeconfigs are read as by client-go. Only the chosen context, cluster and user are checked,
-so other programs' entries do no harm.
-Rule 2: an unknown field of the user is an error, as it may change the identity of requests.
-Rule 3: credentials are sent only over https, as by client-go; impersonation is sent anyway.
+so entries of other programs are harmless.
+Rule 2: an unknown field of the user is an error, because it may change the identity of requests.
+Rule 3: credentials are sent only over https, as by client-go; impersonation is sent in any case.
 
 Source: client-go, tools/clientcmd and rest; kubectl 1.36 on the same files.
 """
@@ -48,14 +48,14 @@ class KubeconfigFile(NamedTuple):
     place: str
     """The file's path, as given."""
     folder: PurePath
-    """The folder to which its paths are relative."""
+    """The folder to which paths in the file are relative."""
     document: Document | None
-    """The file's content; None: the file is empty."""
+    """The file's content; None if the file is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The content of a certificate or key, inline or in a file; without either, there is none."""
+    """The content of a certificate or key, inline or in a file; there may be neither."""
 
     data: bytes = b""
     path: str = ""
@@ -84,9 +84,9 @@ class KubeCluster:
     """How to reach a server."""
 
     server: str
-    """A URL without a slash at its end."""
+    """The URL without a final slash."""
     written: str
-    """The URL as in the file."""
+    """The URL as the file has it."""
     authority: Content = Content()
     tls_server_name: str = ""
     is_insecure: bool = False
@@ -118,7 +118,7 @@ class KubeUser:
     plugin: ExecPlugin | None = None
     """Used if there are no other credentials."""
     expires: float | None = None
-    """When the token expires, in seconds since 1970; None: unknown."""
+    """When the token expires, in seconds since 1970; None if unknown."""
     impersonation: tuple[tuple[str, str], ...] = ()
     """Impersonation headers."""
 
@@ -132,7 +132,7 @@ class ClientConfig:
     namespace: str
     """The namespace; empty means ``default``."""
     place: str
-    """The file with the user, otherwise with the cluster."""
+    """The file with the user; if there is no user, the file with the cluster."""
     context: str = ""
     """The context's name; empty without a context."""
 
@@ -141,7 +141,7 @@ def server_url(text: str) -> str:
     """Return a server's URL, completed as by client-go, without a final slash.
 
     Raises:
-        ValueError: It isn't a URL; the text is the problem.
+        ValueError: The text isn't a URL; the message is the problem.
     """
     if _NO_URL.search(text):
         raise ValueError("is not a URL")
@@ -181,7 +181,7 @@ def read_client_config(
         server: Overrides the cluster's server, whose ``tls-server-name`` is then ignored.
 
     Raises:
-        SourceError: The files name no server, or can't be followed; the message has file, line and
+        SourceError: The files name no server, or can't be used; the message has file, line and
             field.
     """
     merged = _Merged(files)
@@ -201,7 +201,7 @@ def read_client_config(
     if cluster_name:
         found = merged.find("clusters", cluster_name, asked_by, f"--cluster={cluster}")
     user_name = user or (part.text("user") if part else "")
-    # As in client-go, a missing user that a context names has no credentials.
+    # As in client-go, a user that a context names but that doesn't exist has no credentials.
     owner = merged.users.get(user_name)
     if user and owner is None:
         raise merged.missing("users", f"--user={user} is not among them: {merged.names('users')}")
@@ -279,7 +279,7 @@ class _Part:
         return SourceError(f"cannot use kubeconfig {text}", hint=hint)
 
     def place_of(self, key: str) -> str:
-        """Return file, line and path of a field; without a field, of this mapping."""
+        """Return file, line and path of a field; without a field, those of this mapping."""
         path = ".".join(filter(None, (self.path, key)))
         document = self.file.document
         place = f"{self.file.place}:{document.line_of(path)}" if document else self.file.place
@@ -324,7 +324,7 @@ class _Merged:
         return "", None
 
     def find(self, list_: str, name: str, named_by: tuple[_Part, str] | None, flag: str) -> _Part:
-        """Return the entry of a name; the other arguments describe the origin of the name."""
+        """Return the entry of a name; the other arguments describe where the name comes from."""
         if (found := self._found[list_].get(name)) is not None:
             return found
         if named_by is None or flag.partition("=")[2]:
@@ -507,7 +507,7 @@ def _without_nul(entry: _Part, key: str, texts: tuple[str, ...]) -> tuple[str, .
 
 
 def _of_provider(entry: _Part, *, has_plugin: bool) -> tuple[str, float | None]:
-    """Return an auth provider's token, and when it expires."""
+    """Return the token of an auth provider, and when it expires."""
     name = entry.text("name")
     if has_plugin:
         raise entry.wrong("name", "is given together with exec", hint="remove one of them")

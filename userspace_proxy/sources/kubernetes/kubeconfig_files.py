@@ -2,7 +2,7 @@
 
     --kubeconfig, or KUBECONFIG, or ~/.kube/config ──▶ Kubeconfig ──read──▶ ClientConfig
 
-Rule 1: other than regular files, such as pipes, are read once per process.
+Rule 1: files that aren't regular, such as pipes, are read once per process.
 
 Source: client-go, tools/clientcmd.
 """
@@ -36,11 +36,11 @@ class Kubeconfig:
     may_be_missing: bool = False
     """Whether missing files are ignored."""
     context: str = ""
-    """These three override the files' choices."""
+    """The context to use; this field and the next two override what the files choose."""
     cluster: str = ""
     user: str = ""
     is_attended: bool = False
-    """Whether a user is at the terminal: plugins may then prompt there, without a time limit."""
+    """Whether a user is at the terminal, so that plugins may prompt there, without a time limit."""
 
     def __str__(self) -> str:
         return os.pathsep.join(self.paths)
@@ -52,7 +52,7 @@ def one_file(path: str) -> Kubeconfig | None:
 
 
 def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> Kubeconfig | None:
-    """Return the kubeconfigs that kubectl reads by default; None: there are none.
+    """Return the kubeconfigs that kubectl reads by default; None if there are none.
 
     Windows sets USERPROFILE and not HOME.
     """
@@ -65,7 +65,7 @@ def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> Kubeconfig |
 
 
 def _may_exist(path: str) -> bool:
-    """Return whether a file exists, or can't be checked: then reading it fails with the reason."""
+    """Return whether a file exists, or can't be checked: then reading it fails with a reason."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -106,7 +106,7 @@ def read_kubeconfig(kubeconfig: Kubeconfig, *, server: str = "") -> ClientConfig
 
 
 def fingerprint(path: str | None) -> Fingerprint:
-    """Return a value that changes when a file's content may have; empty without a path."""
+    """Return a value that changes if a file's content may have changed; empty without a path."""
     if not path:
         return ()
     try:

@@ -1,7 +1,7 @@
-"""Reads and writes Leases of coordination.k8s.io, in a namespace of their own.
+"""Reads and writes Leases of coordination.k8s.io, in a separate namespace.
 
 Rule 1: only Leases with this proxy's label are read, so others in the namespace are ignored.
-Rule 2: a node's Lease is owned by its Node object, with which the API server removes it.
+Rule 2: a node's Lease is owned by the Node object, and the API server removes both together.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from .lists import read_whole
 from .responses import Response, TransportError, cause_of, unreachable
 
 NAMESPACE = "userspace-proxy"
-"""The namespace of all Leases: unlike in kube-system, permission to write Leases affects nothing
-else."""
+"""The namespace of all Leases: permission to write Leases in it affects nothing else, unlike in
+kube-system."""
 _PATH = join("/apis/coordination.k8s.io/v1/namespaces", NAMESPACE, "leases")
 _LABEL = f"{DOMAIN}leases-of"
-# How long a watch lasts, and the silence that ends it; the holder renews several times meanwhile.
+# How long a watch lasts, and after which silence it is ended; the holder renews several times
+# within it.
 _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0
 _LIST_S = 30.0
-# The number of Nodes, or of Leases, per page, which has 1.5 MiB or 1 MiB.
+# The number of Nodes, or of Leases, per page; a page has 1.5 MiB or 1 MiB.
 _PAGE = 100
 _LEASE_PAGE = 500
 _HINT = (
@@ -71,7 +72,7 @@ class KubernetesLeases(Leases):
         response = await self._ask(
             lambda: self._client.send(method, path, item, content_type="application/json"),
         )
-        # With PUT, 404 means that the Lease was deleted; with POST, that the namespace is missing.
+        # For PUT, 404 means that the Lease was deleted; for POST, that the namespace is missing.
         if response.code == 409 or (response.code == 404 and lease.version):
             return None
         return self._lease("write", response)
@@ -80,8 +81,8 @@ class KubernetesLeases(Leases):
         query = {
             "labelSelector": f"{_LABEL}={self._label}",
             "limit": str(_LEASE_PAGE),
-            # The server's cache is enough: a write based on a stale version fails, and an answer
-            # names its round.
+            # The server's cache suffices: a write that is based on a stale version fails, and an
+            # answer names its round.
             "resourceVersion": "0",
         }
         return await self._items(_PATH, query, self._read_item)

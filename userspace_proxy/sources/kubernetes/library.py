@@ -3,8 +3,8 @@
 ``import kubernetes_asyncio``, or any part of it, imports 700 modules of generated models and APIs:
 1.2 s and 95 MiB; the used parts (configuration and credentials, with aiohttp) take 0.3 s and 31 MiB
 (measured, Python 3.11, version 36.1.0). The two ``__init__`` files import most of these, so empty
-packages with the same folders replace them during the import. Afterwards all modules are removed
-from ``sys.modules``, and a later import of kubernetes_asyncio gets a complete, separate copy. The
+packages with the same folders replace them during the import. Afterwards, all modules are removed
+from ``sys.modules``, so a later import of kubernetes_asyncio gets a complete, separate copy. The
 image contains only the used parts.
 
 Rule 1: if the program has already imported kubernetes-asyncio, that copy is used.
@@ -42,7 +42,7 @@ def import_library() -> Library:
     """Return the modules, imported once per process.
 
     Raises:
-        ImportError: kubernetes-asyncio isn't installed, or lacks one of them.
+        ImportError: kubernetes-asyncio isn't installed, or lacks one of the modules.
     """
     if _PACKAGE in sys.modules:
         return _modules()

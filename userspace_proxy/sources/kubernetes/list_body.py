@@ -3,12 +3,13 @@
     {"kind": …, "metadata": {…}, "items": [{…}, {…}, …]}
                 └─ kept                    └─ each returned alone, as bytes
 
-Rule 1: only one value, and data that arrived with its end, is kept, however long the list is.
+Rule 1: only one value, and the data that arrived together with its end, is kept, however long the
+list is.
 Rule 2: the cost is proportional to the bytes, not to the number of chunks: an incomplete value is
 tried again once twice as much has arrived.
 
-msgspec finds the end of a value, where it reports trailing characters, at 2 GB/s; our own scanner
-with regular expressions had 0.09 (ADR 0095).
+msgspec finds the end of a value, where it reports trailing characters, at 2 GB/s; a scanner with
+regular expressions reached 0.09 GB/s (ADR 0095).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import re
 from ...model.wire import FieldError, Metadata, decode, value_size
 
 VALUE_BYTES_MAX = 16 << 20
-"""The maximum size of a value: etcd's objects have up to 1.5 MiB, or more with raised limits."""
+"""The maximum size of a value: objects in etcd have up to 1.5 MiB, or more with raised limits."""
 
 _BLANKS = re.compile(rb"[ \t\r\n]*")
 
 
 class _Next(enum.Enum):
-    """The kind of the next part of the body."""
+    """What comes next in the body."""
 
     LIST = "the list"
     FIRST_KEY = "a key, or the end of the list"
@@ -74,15 +75,15 @@ class ListBody:
         self._next = _Next.LIST
         self._key = ""
         self.metadata = Metadata()
-        """The list's metadata, complete at its end."""
+        """The metadata of the list, complete once the list has ended."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the items that a chunk completes; an empty chunk ends the body.
 
-        An item is complete once more data follows it.
+        An item is complete once more data has followed it.
 
         Raises:
-            FieldError: It isn't a list, it ends early, or a value is too large.
+            FieldError: The body isn't a list, ends early, or has a value that is too large.
         """
         self._rest += chunk
         items: list[bytes] = []

@@ -36,7 +36,7 @@ async def read_page(
     """Read one page; return its metadata, or the response if it isn't a list.
 
     Raises:
-        TransportError: There is no response, it broke off, or it was silent for RESPONSE_S.
+        TransportError: There is no response, or it broke off, or was silent for RESPONSE_S.
         FieldError: The body isn't a valid list; earlier items were taken.
     """
     async with client.stream(path, query) as stream:
@@ -68,7 +68,7 @@ async def read_whole(
     """Read a list page by page; return the first response that isn't 200, if any.
 
     Raises:
-        TransportError: As :func:`read_page`, or it is incomplete after ``within_s`` seconds.
+        TransportError: As :func:`read_page`, or the list is incomplete after ``within_s`` seconds.
         FieldError: As :func:`read_page`.
     """
     asked = dict(query)

@@ -1,4 +1,4 @@
-"""Describes connection failures in the kernel's, TLS's or the resolver's words."""
+"""Describes connection failures in the words of the kernel, TLS or the resolver."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def describe(exc: BaseException) -> str:
         if isinstance(cause, TimeoutError) and not cause.errno:
             return "no response in time"
         if isinstance(cause, OSError) and cause.errno:
-            # asyncio's text contains the address, but is the only text for Windows' numbers.
+            # asyncio's text contains the address, but it is the only text for Windows' numbers.
             text = cause.strerror if getattr(cause, "winerror", None) else None
             return text or os.strerror(cause.errno)
     if isinstance(exc, ClientPayloadError):
         return "its response was cut off"
-    # A reset without an errno is a close during the TLS handshake.
+    # A reset without an errno is a connection closed during the TLS handshake.
     closed = (ServerDisconnectedError, ConnectionResetError)
     if any(isinstance(cause, closed) for cause in causes):
         return "it closed the connection without a response"
-    # The full text of an error about a response contains the proxy's URL with its password.
+    # The full text of an error about a response contains the URL of the proxy with its password.
     return " ".join(str(getattr(exc, "message", "") or exc).split()) or type(exc).__name__
 
 
@@ -56,7 +56,7 @@ def _causes(exc: BaseException) -> list[BaseException]:
 
 
 def _tls_reason(exc: ssl.SSLError) -> str:
-    reason = getattr(exc, "reason", None)  # absent in errors that Python itself raises
+    reason = getattr(exc, "reason", None)  # Missing in errors that Python itself raises.
     words = (reason or str(exc)).replace("_", " ").lower()
     # OpenSSL's errors for plain text, before and since version 3.2.
     is_plain = reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")

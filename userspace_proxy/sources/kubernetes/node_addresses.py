@@ -3,9 +3,9 @@
 Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and changes every few
 minutes: watching all Nodes from each of 5,000 nodes would cost the API server more than everything
 else. Endpoints whose port is a node port's number, and endpoints by name, are rare.
-Rule 2: after a failed list the last addresses stay, and the list is retried. Without permission to
-list Nodes, or once the plan no longer needs them, the addresses are unknown. A starting API server
-denies everything for a moment, so two lists in a row must have been denied.
+Rule 2: if a list fails, the last addresses stay, and the list is retried. Without permission to
+list Nodes, or once the plan no longer needs them, the addresses are unknown. An API server that is
+starting denies everything for a moment, so two lists in a row must be denied.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ async def describe_missing(client: ApiClient, name: str) -> Node:
         names.extend(decode(item, WireHead).metadata.name or "" for item in items)
 
     with contextlib.suppress(TransportError, FieldError):
-        # The limit bounds the response to some 8 MiB: with a wrong name in a DaemonSet, each of its
-        # nodes asks.
+        # The limit keeps the response below some 8 MiB: with a wrong name in a DaemonSet, each of
+        # its nodes asks.
         await read_page(client, "/api/v1/nodes", {"limit": "500"}, take)
     return Node(name, is_missing=True, similar=similar_hosts(name, names))

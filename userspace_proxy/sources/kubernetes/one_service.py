@@ -45,13 +45,13 @@ class OneService:
 
 @contextlib.asynccontextmanager
 async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
-    """Open a client for some seconds of server time, and close it.
+    """Open a client for some seconds of the server's time, and close it.
 
     Raises:
         SourceError: The server doesn't respond, or credentials can't be used.
     """
     try:
-        # A plugin may prompt for a password; the time for that isn't the server's.
+        # A plugin may prompt for a password; the time that this takes isn't the server's.
         await client.open()
         async with asyncio.timeout(within_s):
             yield
@@ -84,10 +84,10 @@ class OneServiceReader:
         self._slices = ResourceCache(SLICES, self._store)
 
     async def read(self, key: ServiceKey, *, with_pods: bool, within_s: float) -> OneService:
-        """Read a Service, within some seconds of server time.
+        """Read a Service, within some seconds of the server's time.
 
         Raises:
-            SourceError: The server doesn't respond, or doesn't permit it.
+            SourceError: The server doesn't respond, or doesn't permit reading.
         """
         async with asked_once(self._client, within_s):
             return await self._read(key, with_pods)
@@ -123,7 +123,7 @@ class OneServiceReader:
         return OneService(self._client.url, snapshot, next(iter(targets), ()), pods)
 
     async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
-        """Read slices in other namespaces, and whether a Service is there: both or neither."""
+        """Read slices in other namespaces, and whether a Service is in them: both or neither."""
         others: list[bytes] = []
         name = {"fieldSelector": f"metadata.name={key.name}"}
         if await self._ask(SERVICES, SERVICES.path, name, others.extend) is not None:
@@ -136,7 +136,7 @@ class OneServiceReader:
     ) -> tuple[PodState, ...]:
         path = join("/api/v1/namespaces", key.namespace, "pods")
         labels = ",".join(f"{name}={value}" for name, value in selector)
-        # The first page is enough for finding similar labels.
+        # The first page suffices for finding similar labels.
         for query in ({"labelSelector": labels}, {"limit": _PODS_MAX}):
             items: list[bytes] = []
             try:
@@ -176,7 +176,7 @@ def _targets_of(item: bytes) -> tuple[int | str, ...]:
 async def read_service_names(
     kubeconfig: str | Kubeconfig, master: str, *, namespace: str, within_s: float
 ) -> list[ServiceKey]:
-    """Return the Services of a namespace, or of all for an empty one.
+    """Return the Services of a namespace, or of all namespaces if it is empty.
 
     Args: kubeconfig, master: As for KubernetesSource.
         within_s: The time limit for the server.

@@ -27,12 +27,12 @@ class ServerReport:
 
     url: str
     problems: tuple[str, ...] = ()
-    """One line per problem, with a remedy."""
+    """One line for each problem, with a remedy."""
     version: str = ""
     service_ips: tuple[str, ...] = ()
-    """The addresses of one Service; empty without a Service."""
+    """The addresses of one Service; empty if there is none."""
     node: Node | None = None
-    """This node's object, if it is missing."""
+    """A description of this node's object if it doesn't exist."""
 
 
 async def ask_server(

@@ -6,8 +6,8 @@
 Rule 1: if a user is at the terminal, a plugin may use it to prompt, without a time limit. Otherwise
 it has its own session and a time limit, after which it is killed with its children; a daemon that
 it starts, such as a cache, leaves the group by setsid().
-Rule 2: a cancelled request doesn't end a run: a person may be typing, and others wait.
-Rule 3: a run before the credential expires may fail; the credential is used until then.
+Rule 2: a cancelled request doesn't stop a plugin: a person may be typing, and other requests wait.
+Rule 3: if a run before the credential expires fails, the credential is used until it expires.
 Rule 4: an error contains only the first line of stderr, because stdout contains the token.
 
 Source: client-go's exec authenticator; Kubernetes, "client-go credential plugins".
@@ -43,7 +43,7 @@ PLUGIN_S = 60.0
 
 _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1
-"""How long before its credential expires a plugin runs again; the smaller value applies."""
+"""A plugin runs again this long before its credential expires; the smaller value applies."""
 _APART_S = 5.0
 """Seconds between two runs that returned expired credentials."""
 _OUTPUT_BYTES_MAX = 1 << 20
@@ -60,7 +60,7 @@ class PluginError(UserspaceProxyError):
 
 @dataclass(frozen=True, slots=True)
 class PluginCredential:
-    """The result of a plugin: a token, a certificate with its key, or both."""
+    """What a plugin returned: a token, a certificate with its key, or both."""
 
     token: str
     certificate: bytes
@@ -68,7 +68,7 @@ class PluginCredential:
     obtained: float
     """Seconds since 1970."""
     expires: float | None
-    """Seconds since 1970; None: when the server rejects it."""
+    """Seconds since 1970; None if it is valid until the server rejects it."""
 
     def is_due(self, now: float) -> bool:
         if self.expires is None:
@@ -82,7 +82,7 @@ class PluginCredential:
 
 @dataclass(slots=True)
 class _SharedRun:
-    """One plugin's credential, for all its users in this process."""
+    """The credential of one plugin, for all its users in this process."""
 
     credential: PluginCredential | None = None
     running: asyncio.Task[PluginCredential] | None = None
@@ -104,7 +104,7 @@ async def plugin_credential(
     Args:
         plugin: The plugin.
         cluster: The cluster information for the plugin.
-        is_attended: A user is at the terminal.
+        is_attended: Whether a user is at the terminal.
         refused: A credential that the server has refused.
         clock: Returns seconds since 1970.
 
@@ -127,7 +127,7 @@ async def plugin_credential(
     except PluginError:
         if known is None or known is refused or known.has_expired(clock()):
             raise
-        # This was an early renewal, which the next request retries.
+        # This was an early renewal; the next request retries it.
         return known
 
 
@@ -168,7 +168,7 @@ async def run_plugin(
     Args:
         plugin: The plugin.
         cluster: The cluster information for the plugin.
-        within_s: Seconds until it is killed; None: no limit, as a user is at the terminal.
+        within_s: Seconds until it is killed; None: no limit, because a user is at the terminal.
         clock: Returns seconds since 1970.
 
     Raises:
@@ -203,11 +203,11 @@ async def run_plugin(
     except TimeoutError as exc:
         raise PluginError(f"exec: {shown} did not exit within {within_s:g} s") from exc
     finally:
-        # The plugin's children may still run, and keep the pipes open. Another user's children
+        # The plugin's children may still run, and keep the pipes open. Children of another user
         # can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             _kill(process, with_group=not is_attended)
-        # Otherwise Python also waits for the end of output, which a daemon may keep open.
+        # Otherwise Python also waits for the end of the output, which a daemon may keep open.
         process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else does
         await process.wait()
     _log_stderr(shown, stderr)
@@ -284,7 +284,7 @@ def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> Plug
 
 
 def _moment(text: str, shown: str) -> float | None:
-    """Return a time in seconds since 1970; None for Go's zero time, which means none."""
+    """Return a time in seconds since 1970; None for Go's zero time, which means no time."""
     try:
         moment = datetime.fromisoformat(text) if _RFC_3339.match(text) else None
     except ValueError:

@@ -5,15 +5,15 @@
              │                                                  └──disconnected─────┤
              └──list not older than the last state ◀──410───────────────────────────┘
 
-Rule 1: history never moves back: after the first list no older state is requested.
+Rule 1: history never goes back: after the first list, no older state is requested.
 Rule 2: the newest state, which costs the server a quorum read, is requested only if the server
 reports that it doesn't have the last seen state (a list expired, or etcd was restored), or sends an
 older version. A restore may have ended a watch early, so the server is asked once the next watch is
 open: an earlier answer could be from before the restore.
 
 As in client-go, the first list is at resourceVersion 0: any state in the server's cache, because a
-thousand nodes may start at once; the watch catches up within milliseconds. From its cache the
-server may send everything in one page, regardless of the limit.
+thousand nodes may start at once; the watch catches up within milliseconds. From its cache, the
+server may send everything in one page, whatever the limit is.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Position:
         self._continue = ""
         self.needs_list = True
         self.restarts = 0
-        """The number of watches that had to be followed by a list."""
+        """How many watches had to be followed by a list."""
 
     def list_query(self) -> dict[str, str]:
         if self._continue:
@@ -53,8 +53,8 @@ class Position:
             case _ListFrom.ANYTHING:
                 return {"limit": str(PAGE_LIMIT), "resourceVersion": "0"}
             case _ListFrom.NOT_OLDER:
-                # Without the match, a limit would request exactly that state, and the watch from it
-                # would expire again. Source: Kubernetes API concepts, resourceVersion.
+                # Without the match, a limit would request exactly that state, and the watch from
+                # there would expire again. Source: Kubernetes API concepts, resourceVersion.
                 return {
                     "limit": str(PAGE_LIMIT),
                     "resourceVersion": self._seen,
@@ -80,7 +80,7 @@ class Position:
         return True
 
     def list_expired(self) -> bool:
-        """Record that the server lacks the requested state; return whether to request another."""
+        """Record that the resourceVersion has expired (410 Gone); return whether to list again."""
         before = self._from
         was_paging = bool(self._continue)
         self._continue = ""
@@ -102,8 +102,8 @@ class Position:
     def check_query(self) -> dict[str, str]:
         """Return the query for a list of at most one object, not older than the last seen state.
 
-        It shows whether the server has that state. A watch doesn't: from a state newer than the
-        server's it is silent until the server reaches that state (kube-apiserver 1.36).
+        The answer shows whether the server has that state. A watch doesn't: from a state newer than
+        the server's, it is silent until the server reaches that state (kube-apiserver 1.36).
         """
         return {
             "fieldSelector": "metadata.name=kubernetes",
@@ -115,8 +115,8 @@ class Position:
     def advance(self, resource_version: str | None) -> bool:
         """Record the resourceVersion of an event or bookmark.
 
-        Returns: False if it is older than the last one, as etcd was restored: then list the newest
-            state.
+        Returns: False if it is older than the last one because etcd was restored: then list the
+        newest state.
 
         Source: KEP-5504, versions can be compared as numbers.
         """

@@ -1,4 +1,4 @@
-"""Chooses the proxy for a server: the kubeconfig's, or the environment's by Go's rules.
+"""Chooses the proxy for a server: from the kubeconfig, or from the environment by Go's rules.
 
     proxy-url, or HTTPS_PROXY, HTTP_PROXY and NO_PROXY ──▶ WebProxy, or none
 
@@ -46,9 +46,9 @@ class WebProxy:
     """A name, or an address without brackets."""
     port: int
     user: str | None
-    """User and password as in the URL; None: there are none."""
+    """User and password as in the URL; None if there are none."""
     origin: str
-    """The origin of the setting: a variable, or a place in a kubeconfig."""
+    """Where the setting is from: a variable, or a place in a kubeconfig."""
 
     @property
     def is_socks(self) -> bool:
@@ -78,12 +78,12 @@ class WebProxy:
 def choose_proxy(
     server: str, proxy_url: str, place: str, environment: Mapping[str, str]
 ) -> WebProxy | None:
-    """Return the proxy for a server; None without a proxy.
+    """Return the proxy for a server; None if there is none.
 
     Args:
         server: The server's URL.
         proxy_url: The URL in the kubeconfig, which takes precedence; may be empty.
-        place: The URL's place in the kubeconfig.
+        place: Where in the kubeconfig the URL is.
 
     Raises:
         SourceError: The URL is invalid, or its scheme isn't supported.
@@ -105,11 +105,11 @@ _HINT = "write it as http://10.0.0.1:3128"
 
 
 def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProxy | None:
-    """Return the environment's proxy for a server.
+    """Return the proxy for a server that the environment sets.
 
     Raises:
-        SourceError: Its scheme isn't supported, or this is a CGI program and the variable may come
-            from a client's header.
+        SourceError: The scheme isn't supported, or this is a CGI program, so that the variable may
+            come from a client's header.
     """
     parts = urlsplit(server)
     variable, text = _first(environment, f"{parts.scheme.upper()}_PROXY")
@@ -136,7 +136,7 @@ def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProx
 
 
 def read_proxy(text: str, origin: str) -> WebProxy | None:
-    """Parse a proxy's URL, with any scheme; None: it isn't a URL with a host."""
+    """Parse a proxy's URL, with any scheme; None if it isn't a URL with a host."""
     found = _URL.fullmatch(text)
     if found is None or not found["host"] or _NO_URL.search(text):
         return None

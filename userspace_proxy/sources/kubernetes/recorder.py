@@ -1,6 +1,6 @@
 """Sends Kubernetes Events.
 
-Rule 1: no code waits for an Event, and its failure has no other effect.
+Rule 1: no code waits for an Event, and if sending fails, that has no other effect.
 Rule 2: requests are ``APART_S`` apart, and namespaces take turns.
 Rule 3: a missing permission to write Events is logged once, and retried rarely; a role may permit
 only some namespaces, so each namespace that forbids Events is silenced separately.
@@ -22,11 +22,11 @@ from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")
 
-# The pause after a response that forbids an Event. The role may change; until then requests would
-# only fill the server's log.
+# The pause after a response that forbids an Event. The role may be changed; until then, requests
+# would only fill the server's log.
 FORBIDDEN_S = 600.0
-# The text of a 403 by the server's NamespaceLifecycle: the role is fine, but the namespace is being
-# deleted.
+# The text of a 403 from the server's NamespaceLifecycle plugin: the role is fine, but the namespace
+# is being deleted.
 _TERMINATING = "because it is being terminated"
 _MERGE = "application/merge-patch+json"
 
@@ -57,11 +57,11 @@ class Recorder:
         self._every_s = every_s
         self._clock = clock
         self._pause = pause
-        # Events contain the time of day, but clock changes must not affect due times.
+        # Events contain the time of day, but changes of the clock mustn't affect when they are due.
         self._offset = Clocks.time() - clock()
         self._correlator = Correlator()
         self._silent_until: dict[str, float] = {}
-        """When to retry, by path."""
+        """When to try a path again, by path."""
         self._has_logged_forbidden = False
         self._wake = asyncio.Event()
 
@@ -106,7 +106,8 @@ class Recorder:
         if response.code < 300:
             series.sent = count
         elif response.code == 409:
-            # An earlier request that seemed to fail created the Event, with its count then.
+            # An earlier request that seemed to fail has created the Event, with the count of that
+            # time.
             series.sent = max(series.sent, 1)
         elif response.code == 403 and _TERMINATING in cause_of(response):
             series.sent = count
@@ -130,14 +131,14 @@ class Recorder:
         uid = self._node_name if service is None else self._uid_of(service)
         event = new_event(series, self._node_name, uid)
         response = await self._client.send("POST", path, event, content_type="application/json")
-        # The series gets its name only now: without a response the same Event is sent again, and
-        # 409 means that it exists.
+        # The series gets its name only now: if there is no response, the same Event is sent again,
+        # and 409 means that it exists.
         if response.code < 300 or response.code == 409:
             series.name = event["metadata"]["name"]
         return response
 
     def _forbidden(self, series: Series, response: Response) -> float:
-        """Silence a path for a while; return when to retry."""
+        """Don't use a path for a while; return when to retry."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
         for path in past:

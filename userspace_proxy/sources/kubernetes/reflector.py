@@ -4,12 +4,13 @@
     │                          ▼                    │
     └── 410 ◀── watch ──lines──▶ cache ──end──▶ wait, watch again from the last version
 
-Rule 1: no failure of server or network ends a run; each is reported as a problem until the next
-list or watch succeeds.
-Rule 2: a watch that lasted long enough is followed by the next at once; one that shows that history
-went back during an outage, by a list; any other by a wait, which grows while nothing is received.
-Rule 3: much input is processed in parts, and the event loop runs in between.
-Rule 4: a list has a deadline, and a slow one is reported as a problem meanwhile.
+Rule 1: no failure of server or network stops the reflector; each is reported as a problem until the
+next list or watch succeeds.
+Rule 2: a watch that lasted long enough is followed by the next one immediately; a watch that shows
+that history went back during an outage is followed by a list; any other one by a wait, which grows
+while nothing is received.
+Rule 3: large input is processed in parts, and the event loop runs in between.
+Rule 4: a list has a deadline, and a slow one is reported as a problem while it lasts.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ RETRY_AFTER_MAX_S = 32.0
 """The maximum wait that a server can request: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
 # How late a watch may end: servers end it to the second, so if it ends later, the network was down
-# meanwhile.
+# in between.
 _ON_TIME_S = 1.0
-# The minimum time for a restore of etcd: stopping all API servers, restoring and starting them
+# The minimum time that restoring etcd takes: stopping all API servers, restoring and starting them
 # again takes longer.
 _RESTORE_S = 2.0
 _UNKNOWN = float("-inf")
 NO_LINE_S = 0.01
-"""The wait after a chunk of a watch without a line's end: chunks of one byte keep a core busy."""
+"""The wait after a chunk of a watch without a line end: chunks of one byte keep a core busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +70,14 @@ class Timing:
     watch_s: float = 300.0
     """The server ends a watch after one to two times this, as client-go requests."""
     silence_s: float = 150.0
-    """Seconds of silence that end a watch, as long as two missed bookmarks: after the first, a
-    server sends one a minute."""
+    """After so many seconds of silence a watch is ended: as long as two missed bookmarks, as after
+    the first one, a server sends one a minute."""
     silence_over_s: float = 30.0
     """How much longer than requested a watch without bookmarks may last: the first bookmark of an
     unchanged resource took two minutes (kube-apiserver 1.36), and none is guaranteed. Within a
     minute, TCP keep-alive detects that the whole machine is gone."""
     healthy_s: float = 5.0
-    """A watch that lasted this long is restarted at once."""
+    """A watch that lasted this long is restarted immediately."""
     list_s: float = LIST_S
     """The time limit for a whole list."""
     list_long_s: float = 60.0
@@ -116,7 +117,7 @@ class Reflector:
         self._clock = clock
         self._pause = pause
         self._waiting: asyncio.Timeout | None = None
-        """The current wait, which may end early."""
+        """The current wait, which may be ended early."""
         self._position = Position()
         self._failures = 0
         self._has_bookmarks = False
@@ -124,12 +125,12 @@ class Reflector:
         self._has_answered = False
         self._known_at = _UNKNOWN
         """When the server certainly had the last seen state; unknown after a watch that didn't end
-        on time, and after a wait, as history may have gone back."""
+        on time, and after a wait, because history may have gone back."""
         self._is_invalid = False
-        """Whether the last watch began and then failed; this isn't an outage, as the next watch may
-        fail, too."""
+        """Whether the last watch began and then failed; this isn't an outage, because the next
+        watch may fail, too."""
         self._lists_at_once = False
-        """Whether the last watch has shown that history moved back during an outage."""
+        """Whether the last watch has shown that history went back during an outage."""
         self._watched_s = 0.0
         self._cuts = 0
         """The number of consecutive watches that broke off early, without an event."""
@@ -145,7 +146,7 @@ class Reflector:
 
     @property
     def restarts(self) -> int:
-        """The number of watches that had to be followed by a list."""
+        """How many watches had to be followed by a list."""
         return self._position.restarts
 
     async def run(self) -> None:
@@ -166,7 +167,7 @@ class Reflector:
             await self._wait(0.0 if failure is None else failure.retry_after_s)
 
     def wake(self) -> None:
-        """Retry at once, unless the server requested a wait or sends invalid data."""
+        """Retry immediately, unless the server requested a wait or sends invalid data."""
         if self._waiting is not None and not self._is_invalid:
             self._failures = 0
             self._waiting.reschedule(0.0)
@@ -215,9 +216,10 @@ class Reflector:
             self._recovered()
 
     async def _check_history(self) -> tuple[RequestFailure | None, bool]:
-        """Ask whether the server has the last seen state, or went back by a restore.
+        """Ask whether the server has the last seen state, or went back because etcd was restored.
 
-        Call it while a watch from that state is open: otherwise a restore could follow the answer.
+        Call this while a watch from that state is open: otherwise etcd could be restored after the
+        answer.
 
         Returns: Why there is no answer, and whether the server has the state.
         """
@@ -228,7 +230,7 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # A watch also gets other errors, such as a missing permission; but another server may not
+        # A watch gets other errors, too, such as a missing permission; but another server may not
         # return this one, so ask again after the watch.
         return None, response.code == 200
 
@@ -293,7 +295,8 @@ class Reflector:
             if not is_known:
                 failure, is_known = await self._check_history()
                 if failure is not None or self._position.needs_list:
-                    # Don't list after a list: differing servers would cause list after list.
+                    # Don't list after a list: servers that differ would cause one list after
+                    # another.
                     self._lists_at_once = known_at == _UNKNOWN
                     return failure
             self._note_success()
@@ -312,7 +315,7 @@ class Reflector:
                 self._log_end(reason)
                 return self._cut_off(reason, self._clock() - begun)
             except (FieldError, LineTooLong) as exc:
-                # The next watch would contain the same line again, but a list won't.
+                # The next watch would contain the same line again, but a list doesn't.
                 self._position.watch_expired()
                 return self._invalid(f"in a watch, {exc}")
             finally:
@@ -332,7 +335,7 @@ class Reflector:
                         self._changed()
                         return self._error(decode(event.object, WireStatus))
                     self._has_events = True
-                    # Check before applying: an older state isn't published, even until the
+                    # Check this before applying: an older state isn't published, not even until the
                     # following list is complete.
                     metadata = self._metadata_of(event)
                     if not self._position.advance(metadata.resource_version):
@@ -349,7 +352,7 @@ class Reflector:
         return requested_s + self._timing.silence_over_s
 
     def _metadata_of(self, event: WireEvent) -> Metadata:
-        """Return the metadata of an event's object; empty if they can't be read."""
+        """Return the metadata of the object in an event; empty if it can't be read."""
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
                 return metadata_of(event.object)

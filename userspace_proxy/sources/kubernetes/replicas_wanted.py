@@ -1,7 +1,7 @@
 """Decides whether a HorizontalPodAutoscaler or PodDisruptionBudget requires a replica.
 
-Rule 1: pods aren't read, so only the labels that the workload's selector requires are known. A
-budget whose selector may match such pods counts as matching.
+Rule 1: pods aren't read, so only the labels that the workload's selector requires are known. If the
+selector of a budget may match such pods, it counts as matching.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def labels_of(selector: str) -> Mapping[str, str]:
     """Return labels that all pods of a workload have; empty if its selector is too long.
 
     Args:
-        selector: The selector in the status of its Scale.
+        selector: The selector in the status of the workload's Scale.
     """
     if len(selector) > TEXT_MAX:
         return {}
@@ -97,12 +97,12 @@ def _blocking_field(spec: WireBudgetSpec) -> str:
         return f"minAvailable {least}" if _count(least) > 0 else ""
     if most is not None:
         return "" if _count(most) > 0 else f"maxUnavailable {most}"
-    # Source: Kubernetes' disruption controller, which then allows no disruption.
+    # Source: Kubernetes' disruption controller, which then allows no disruptions.
     return "neither minAvailable nor maxUnavailable"
 
 
 def _count(value: int | str) -> int:
-    """Return the number of pods that a number or a percentage of one pod means."""
+    """Return how many pods a number, or a percentage of one pod, means."""
     if isinstance(value, int):
         return value
     return 0 if _PERCENT.fullmatch(value) and not int(value[:-1]) else 1

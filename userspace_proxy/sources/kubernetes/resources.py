@@ -1,9 +1,9 @@
-"""Defines the resources to read, and a cache that keeps one resource's objects in the store.
+"""Defines the resources to read, and a cache that keeps the objects of one resource in the store.
 
-Rule 1: an unreadable object is a separate problem: its last valid version stays, as do other
-objects.
-Rule 2: a list is applied as a difference: equal objects stay the same, and objects missing from the
-whole list are deleted at its end.
+Rule 1: an object that can't be read is a separate problem: its last valid version stays, and so do
+other objects.
+Rule 2: a list is applied as a difference: equal objects stay the same, and objects that aren't in
+the whole list are deleted at its end.
 Rule 3: objects beyond a namespace's share are omitted and counted (``shares``).
 """
 
@@ -59,9 +59,9 @@ class Resource:
     """One resource, with the path of its list and the store of its objects."""
 
     kind: str
-    """``Service``."""
+    """The kind, such as ``Service``."""
     name: str
-    """``services``."""
+    """The name in paths, such as ``services``."""
     path: str
     wire: type[Any]
     put: Callable[[Store, Any], None]
@@ -77,7 +77,7 @@ class Resource:
     def path_of_one(self) -> str:
         """The path at which listing one object by name is cheap for the server.
 
-        Across all namespaces the server would visit each object.
+        Across all namespaces, the server would visit each object.
         """
         if not self.in_namespaces or "/namespaces/" in self.path:
             return self.path
@@ -104,7 +104,7 @@ def _weigh_service(wire: WireService) -> int:
 
 
 def _weigh_slice(wire: WireEndpointSlice) -> int:
-    # A host name is stored four times: in the endpoint, and in DNS's indexes.
+    # A host name is stored four times: in the endpoint, and in the indexes of DNS.
     names = (len(one.node_name or "") + 4 * len(one.hostname or "") for one in wire.endpoints or ())
     long = sum(max(0, length - NAME_BYTES) for length in names)
     return _weight(wire.endpoints, wire.ports) + long
@@ -117,8 +117,8 @@ def _weigh_pod(wire: WirePod) -> int:
     return _weight(wire.metadata.labels, containers, ips, *ports)
 
 
-# Unlike kube-proxy, this lists also Services and slices without a listener (headless, or of another
-# service proxy): the page shows why they have none.
+# Unlike kube-proxy, this also lists Services and slices that get no listener (headless, or of
+# another service proxy): the page shows why they have none.
 SERVICES = Resource(
     kind="Service",
     name="services",
@@ -139,7 +139,7 @@ def slices(
         with_headless: Include slices of headless Services, and host names, which only DNS and
             port-forwards use.
         with_pods: Include the names of endpoints' pods.
-        pods: Receives them instead of the store.
+        pods: Receives the slices instead of the store.
     """
 
     def put(store: Store, wire: WireEndpointSlice) -> None:
@@ -164,7 +164,7 @@ SLICES = slices()
 
 
 def inside(resource: Resource, namespace: str) -> Resource:
-    """Restrict a resource to one namespace; empty: all."""
+    """Restrict a resource to one namespace; empty for all."""
     if not namespace:
         return resource
     start, _, name = resource.path.rpartition("/")
@@ -228,16 +228,16 @@ class ResourceCache:
         self._store = store
         self._shares = shares or ObjectShares()
         self._listed: set[Key] = set()
-        """Kept objects of the list in progress."""
+        """The objects of the list in progress that are kept."""
         self._not_listed: dict[str, Excess] = {}
-        """Objects of that list that are left out, by namespace."""
+        """The objects of that list that are omitted, by namespace."""
         self.rejected: dict[Key, RejectedFacts] = {}
         """Objects that can't be read."""
         self._rejected_keys: list[Key] = []
-        """The keys, sorted: there may be very many, and each change reads the first."""
+        """Their keys, sorted: there may be very many, and each change reads the first ones."""
 
     def resume(self, keys: Iterable[Key]) -> None:
-        """Note an earlier run's objects in the store."""
+        """Record which objects an earlier run left in the store."""
         for key in keys:
             self._shares.keep((key[0], key[1]))
 
@@ -267,7 +267,7 @@ class ResourceCache:
         """Add or replace an object, as JSON.
 
         Args:
-            metadata: The object's, as :func:`metadata_of` returns them.
+            metadata: The object's metadata, as :func:`metadata_of` returns it.
             is_new: Whether it didn't exist before.
         """
         was_kept = _key(metadata) in self._shares
@@ -300,7 +300,7 @@ class ResourceCache:
 
     @property
     def has_room(self) -> bool:
-        """Whether omitted objects, which a list would find, may fit now."""
+        """Whether omitted objects may fit now; a list would find them."""
         return self._shares.has_room
 
     def _put(self, item: Any) -> tuple[Key, bool]:
@@ -359,7 +359,7 @@ def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:
 
 
 def metadata_of(item: Any) -> Metadata:
-    """Return an object's metadata; empty if even they can't be read."""
+    """Return an object's metadata; empty if not even that can be read."""
     try:
         return decode(item, WireHead).metadata
     except FieldError:

@@ -3,7 +3,7 @@
 Rule 1: the text of a failure contains the server's URL, the cause in the server's or the kernel's
 words, and the remedy.
 Rule 2: a failure to reach the server has the same text for each resource, so that one cause is one
-line, regardless of the number of lists and watches.
+line, however many lists and watches there are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from ...errors import UserspaceProxyError
 from ...model.wire import FieldError, WireStatus, decode
 
 OTHERS_RETRY_AFTER_MAX_S = 5.0
-"""The maximum wait that a server in front of the API server can request: as without a header."""
+"""The maximum wait that a server in front of the API server can request: the same as without a
+header."""
 
 
 class TransportError(UserspaceProxyError):
@@ -23,12 +24,12 @@ class TransportError(UserspaceProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A completely read response."""
+    """A response that was read completely."""
 
     code: int
     body: bytes
     retry_after_s: float = 0.0
-    """Seconds to wait, as requested by the server; 0: it requests none."""
+    """Seconds to wait, as requested by the server; 0 if it requests none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def rejected(
     Args:
         verb: The requested verb, such as ``list``.
         kind: The resource, such as ``services``.
-        credentials: The credentials sent, such as ``the token in /etc/token``.
+        credentials: The credentials that were sent, such as ``the token in /etc/token``.
     """
     status = read_status(response.body)
     cause = " ".join((status.message or _text(response.body)).split())

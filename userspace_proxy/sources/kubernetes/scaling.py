@@ -5,15 +5,16 @@
     asks for a replica ──▶ all nodes agree ──▶ update of the version that was read
 
 Rule 1: only the subresource ``scale`` is written, and only 0 → 1 and 1 → 0. Any other number of
-replicas was someone else's decision.
-Rule 2: an update names the version that was read before nodes were asked. So of several nodes that
-see demand at once only one scales, and the server refuses an update if anyone has scaled since.
+replicas is the decision of another user.
+Rule 2: an update names the version that was read before nodes were asked. So if several nodes see
+demand at the same time, only one of them scales, and the server refuses an update if the workload
+has been scaled since.
 Rule 3: an object that can't be read counts as requiring a replica.
-Rule 4: an update to zero without a response may have been made. It is sent again, as only one
+Rule 4: an update to zero without a response may have been made. It is sent again, because only one
 update of a version succeeds; if there is no response again, the workload counts as scaled, so that
-no client dials a pod that may be ending. The same applies to a gateway's errors: the server may
-still process the update.
-Rule 5: after two failures the server is asked for the result.
+no client dials a pod that may be terminating. The same applies to a gateway's errors: the server
+may still process the update.
+Rule 5: after two failures, the scale is read to find the result.
 Rule 6: the labels in the updated scale decide whether a Service may scale it (``May``).
 
 Source: autoscaling/v1 Scale.
@@ -40,7 +41,7 @@ from .responses import Response, TransportError, cause_of
 _log = FieldLogger("userspace_proxy.sources")
 
 _ANSWER_S = 5.0
-# How long the update may be repeated and its result read: nodes' acknowledgements expire soon.
+# How long the update may be repeated and its result read: acknowledgements of nodes expire soon.
 _AGAIN_S = 2.0
 _SILENT = "no answer in time"
 # Errors of a gateway that may have passed the update on.
@@ -71,7 +72,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
     except _INVALID:
         return f"cannot read the scale of {workload}: the response isn't a Scale"
     if response.code == 409:
-        # Another node has probably scaled the workload; if not, the next attempt does.
+        # Another node has probably scaled the workload; if not, the next attempt will.
         return ""
     if response.code != 200:
         return f"cannot scale {workload}: {_refused(response, resource, namespace)}"
@@ -110,13 +111,13 @@ async def _put_asleep(
     path, resource = _scale_of(namespace, workload)
     fields = {"workload": str(workload), "namespace": namespace}
     was_sent = may_be_made = False
-    # Nodes hold connections for at most as long as this takes.
+    # Nodes hold connections at most for as long as this takes.
     for within_s in (_ANSWER_S, _AGAIN_S):
         try:
             async with asyncio.timeout(within_s):
                 response = await _put(client, path, scale, replicas=0)
                 if response.code == 409:
-                    # aiohttp may have sent it twice, and the first update succeeded.
+                    # aiohttp may have sent it twice, and the first update may have succeeded.
                     present = await _get(client, path, resource, namespace)
                     return ScaleDown(is_asleep=not _replicas(present))
         except (TransportError, TimeoutError, SourceError, *_INVALID) as exc:
@@ -147,7 +148,7 @@ async def _put_asleep(
 async def _other_wish(
     client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
 ) -> str:
-    """Return the object that requires a replica; empty without such an object."""
+    """Return the object that requires a replica; empty if none does."""
     autoscalers = await _list(client, namespace, *_AUTOSCALERS, WireAutoscaler)
     if why := autoscaler_of(workload, autoscalers):
         return why

@@ -1,12 +1,12 @@
-"""Limits the memory of one kind's objects in each namespace, and counts objects left out.
+"""Limits the memory for objects of one kind in each namespace, and counts omitted objects.
 
     object ──weight──▶ does it fit into its namespace's share? ──▶ kept
                        └─ no: left out and counted, and the namespace is full
 
 Rule 1: a kept object stays as long as it fits, so in a full namespace, events and lists don't
 change which objects are used.
-Rule 2: a full namespace accepts no further objects until an eighth of its share is free. Objects
-left out are only counted: a list finds them again.
+Rule 2: a full namespace accepts no more objects until an eighth of its share is free. Objects that
+are left out are only counted: a list finds them again.
 Rule 3: namespaces don't share anything.
 """
 
@@ -24,11 +24,11 @@ SHARE_BYTES = 48 << 20
 """The share of one namespace and kind: 7,500 Services with one port, or 190,000 endpoints."""
 OBJECT_BYTES = 1024
 SERVICE_BYTES = 5 * 1024
-"""A Service's additional memory: its plan, a listener, its status."""
+"""How much more memory a Service takes: its plan, a listener, its status."""
 PART_BYTES = 256
-"""The maximum memory of an endpoint, a port, a selector's pair, or an address."""
+"""The maximum memory of an endpoint, a port, a pair in a selector, or an address."""
 NAME_BYTES = 64
-"""The number of characters of an endpoint's names that PART_BYTES includes."""
+"""How many characters of an endpoint's names PART_BYTES includes."""
 
 
 class Excess(NamedTuple):
@@ -36,7 +36,7 @@ class Excess(NamedTuple):
 
     objects: int = 0
     size: int = 0
-    """The objects' size as JSON, in bytes."""
+    """The size of the objects as JSON, in bytes."""
 
     def plus(self, objects: int, size: int) -> Excess:
         """Return the sum, in which neither number is negative."""
@@ -62,7 +62,7 @@ class ObjectShares:
         """Objects left out, by namespace; no entry is empty."""
 
     def keep(self, key: Key) -> None:
-        """Keep an object that hasn't been read yet, with the least weight."""
+        """Keep an object that hasn't been read yet, with the minimum weight."""
         if key not in self:
             self._kept.put(*key, OBJECT_BYTES)
 
@@ -108,7 +108,7 @@ class ObjectShares:
 
     @property
     def has_room(self) -> bool:
-        """Whether omitted objects, which a list would find, may fit now."""
+        """Whether omitted objects may fit now; a list would find them."""
         return any(namespace not in self._full for namespace, _ in self.left_out())
 
     def _set(self, key: Key, weight: int) -> None:

@@ -2,7 +2,7 @@
 
     TCP to the proxy ──▶ greeting, perhaps a password ──▶ CONNECT name:port ──▶ TLS, HTTP
 
-Rule 1: the proxy resolves names, as for Go programs, as this machine may not resolve them.
+Rule 1: the proxy resolves names, as for Go programs, because this machine may not be able to.
 Rule 2: one private method of aiohttp is replaced; ``test_socks`` runs it with a proxy.
 
 Source: RFC 1928, RFC 1929.
@@ -101,7 +101,7 @@ class SocksConnector(TCPConnector):
         """Make the proxy connect a socket to a host.
 
         Raises:
-            ConnectionError: It refuses; the text is the reason.
+            ConnectionError: The proxy refuses; the text is the reason.
         """
         credentials = self._proxy.credentials
         methods = bytes([_NO_PASSWORD] if credentials is None else [_NO_PASSWORD, _PASSWORD])
@@ -159,7 +159,7 @@ def _number(port: int) -> bytes:
 
 
 class _NoResolver(AbstractResolver):
-    """Returns a dummy address, as the proxy resolves names."""
+    """Returns a dummy address, because the proxy resolves names."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

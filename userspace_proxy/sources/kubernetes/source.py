@@ -37,7 +37,7 @@ from .shares import SHARE_BYTES, ObjectShares
 _log = logging.getLogger("userspace_proxy.sources")
 
 OBJECT_PROBLEMS_MAX = 20
-"""Objects that can't be read are listed up to this number; the rest are counted."""
+"""The maximum number of objects that can't be read to list; the rest is counted."""
 
 
 class KubernetesSource(Source):
@@ -91,7 +91,7 @@ class KubernetesSource(Source):
         every = resources_of(with_headless=with_headless, with_pods=with_pods, pods=self._pods)
         resources = [inside(resource, namespace) for resource in every]
         self._required = len(resources)
-        """The number of required resources, the first ones: nothing is published without them."""
+        """The number of required resources, which come first: nothing is published without them."""
         self._node_name, self._lacks_node = node_name, asyncio.Event()
         if node_name:
             resources.append(this_node(node_name))
@@ -119,7 +119,7 @@ class KubernetesSource(Source):
         self._logged_at: dict[str, float] = {}
         """When each problem of the last minute was logged."""
         self._in_log: frozenset[str] = frozenset()
-        """Problems whose end isn't logged yet."""
+        """Problems that were logged, and whose end wasn't."""
 
     @property
     def identity(self) -> str:
@@ -183,7 +183,7 @@ class KubernetesSource(Source):
     def status(self) -> SourceStatus:
         is_synced = self._published is not None
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
-        # Services aren't outdated because of a missing permission to read the Node.
+        # A missing permission to read the Node doesn't make Services outdated.
         failing = [
             *(r.problem_since for r in required if r.problem),
             *(r.problem_since for r in node if r.problem and not r.is_forbidden),
@@ -212,7 +212,7 @@ class KubernetesSource(Source):
                 self._changed()
 
     def _recovered(self) -> None:
-        """Retry all reflectors, as one has reached the server again."""
+        """Retry all reflectors, because one has reached the server again."""
         for reflector in self._reflectors:
             reflector.wake()
 
@@ -227,8 +227,8 @@ class KubernetesSource(Source):
         if self._publish is None:
             return
         self._report()
-        # The Node is optional: without permission to read it, Services are served, and stay so when
-        # the next response about it is another error.
+        # The Node is optional: without permission to read it, Services are served, and continue to
+        # be if the next response about it is another error.
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
         if not all(reflector.is_listed for reflector in required):
             return
@@ -251,7 +251,7 @@ class KubernetesSource(Source):
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()
-        # The problem of a watch that repeatedly breaks off appears and ends each time.
+        # The problem of a watch that repeatedly breaks off comes and goes each time.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:

@@ -1,4 +1,4 @@
-"""Allocates cluster IPs to Services whose manifests name none.
+"""Allocates cluster IPs to Services whose manifests don't name one.
 
 ``namespace/name`` ──Pool──▶ an address in the range of each family that the Service requests
 """
@@ -47,7 +47,7 @@ def open_ranges(cidrs: Sequence[str]) -> Ranges:
     """Return one range, or two of different families, by family in order.
 
     Raises:
-        ConfigError: There is no range, an invalid one, or two of one family.
+        ConfigError: There is no range, or an invalid one, or two of one family.
     """
     ranges: dict[IPFamily, ClusterIPRange] = {}
     for cidr in cidrs:
@@ -98,7 +98,7 @@ def _allocate(
     ranges: Ranges,
     ips: dict[ServiceKey, str],
 ) -> list[Problem]:
-    """Allocate addresses of one family, besides those in manifests."""
+    """Allocate addresses of one family, other than those in manifests."""
     if family in ranges:
         problem = f"spec.clusterIP: no address is left in {ranges[family].cidr}"
         allocated = ranges[family].pool.allocate(wanting, taken=set(ips.values()))

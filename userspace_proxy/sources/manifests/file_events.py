@@ -1,11 +1,11 @@
-"""Wakes the source when a file or link changes on which its manifests depend.
+"""Wakes the source when a file or link on which its manifests depend changes.
 
     /etc/shop               web.yaml ─link─▶ ..data/web.yaml, where ..data ─link─▶ ..7
     watched: shop in /etc   all in shop      ..data in shop                        web.yaml in ..7
 
-Rule 1: an event only triggers a scan, which finds the changes, so lost events do no harm.
-Rule 2: links are watched in their folders, and the path in its parent, because editors, kubelet and
-git replace names, not contents.
+Rule 1: an event only triggers a scan, which finds the changes, so lost events are harmless.
+Rule 2: links are watched in their folders, and the path in its parent, because editors, the kubelet
+and git replace names, not contents.
 Rule 3: without inotify, or with too few watches, ``problem`` is set, and the source polls.
 """
 
@@ -35,7 +35,7 @@ class _Folder:
     """The watched names in one folder."""
 
     names: dict[str, str] = field(default_factory=dict)
-    """The manifest's path in :class:`FileWatch` that depends on each name."""
+    """For each name, the path of the manifest in :class:`FileWatch` that depends on it."""
     whole: str | None = None
     """The folder's path if all manifests in it are watched; otherwise None."""
     mask: What = NAMES
@@ -48,7 +48,7 @@ class _Folder:
 
 
 class FileEvents:
-    """Watches the files and links of manifests under one path; not thread-safe; close it."""
+    """Watches the files and links of manifests under one path; not thread-safe; must be closed."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
@@ -58,9 +58,9 @@ class FileEvents:
         self.problem = ""
         """Why some files can't be watched; empty if all are."""
         self.writing: set[str] = set()
-        """Paths of manifests that a program has changed but not closed."""
+        """Paths of manifests that a program has changed but not closed yet."""
         self.has_heard = False
-        """Whether an event about a manifest was read; the caller resets it."""
+        """Whether an event about a manifest was read; the caller resets this."""
 
     def follow(self, links: Iterable[str]) -> bool:
         """Watch the current folders of the path and its links; return whether one is new."""
@@ -73,7 +73,7 @@ class FileEvents:
         before = self._folders.keys()
         self._folders = dict(self._watch(self._inotify, self._wanted(links)))
         if ended := before - self._folders.keys():
-            # Writers in the folders that are no longer watched aren't reported any more.
+            # Programs that write in folders that are no longer watched aren't reported any more.
             self.writing.clear()
             for watch in ended:
                 self._inotify.unwatch(watch)
@@ -103,7 +103,7 @@ class FileEvents:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # The next check reports the error.
             except OSError as exc:
-                # An unreadable parent matters only when the path itself is replaced.
+                # If the parent can't be read, that matters only when the path itself is replaced.
                 if not isinstance(exc, PermissionError) or CONTENTS in folder.mask:
                     self.problem = _problem(f"inotify: {path}", exc)
 
@@ -179,7 +179,7 @@ def _links_to(path: str) -> Iterator[tuple[str, str]]:
             continue
         try:
             target = str(Path(here, name).readlink())
-        except OSError:  # The path is no link, or doesn't exist.
+        except OSError:  # The path isn't a symbolic link, or doesn't exist.
             here = str(Path(here, name))
             continue
         yield here, name
@@ -189,5 +189,5 @@ def _links_to(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _parts(path: str) -> list[str]:
-    """Return the names in a path, last first."""
+    """Return the names in a path, the last one first."""
     return [name for name in reversed(path.split("/")) if name not in ("", ".")]

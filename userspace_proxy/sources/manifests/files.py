@@ -6,9 +6,9 @@
 Rule 1: a changed file is used once two looks agree and no program is writing it, because editors
 truncate a file, write it, or first move the old file away. A missing file counts as deleted once no
 other file changes, because a folder may be deleted and filled again.
-Rule 2: a file that can't be read is a problem, and its last content stays in force.
-Rule 3: a problem ends only with a check that has read everything: when descriptors are scarce,
-looks alternately succeed and fail.
+Rule 2: a file that can't be read is a problem, and its last content is still used.
+Rule 3: a problem is over only after a check that has read everything: when descriptors are scarce,
+checks alternately succeed and fail.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
 """The maximum size of a file: 250,000 Services of 250 bytes, the usual size."""
 UNSETTLED_LOOKS_MAX = 200
-"""The number of checks, over ten seconds, after which a constantly changing file is read anyway."""
+"""After this many checks, over ten seconds, a file that keeps changing is read anyway."""
 
 _NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
-# The flag for opening without waiting. Windows, where `explain` also reads manifests, has neither
-# this flag nor pipes in folders.
+# The flag for opening a file without blocking. Windows, where `explain` reads manifests, too, has
+# neither this flag nor pipes in folders.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 Fingerprint = tuple[int, ...]
@@ -47,7 +47,7 @@ class Look:
     """The content of new and changed files, by path."""
     gone: frozenset[str] = frozenset()
     problems: Mapping[str, str] = field(default_factory=dict)
-    """The problem of each unreadable file, by path; one line each."""
+    """The problem of each file that can't be read, by path; one line each."""
     is_settling: bool = False
     """Whether some file is changing, so that the caller must check again soon."""
 
@@ -67,7 +67,7 @@ class FileWatch:
         self._changing: dict[str, tuple[Fingerprint | None, int]] = {}
         """The files that had changed at the last check, with the number of checks since then."""
         self._unread: dict[str, str] = {}
-        """Unreadable files, with their problems."""
+        """The files that can't be read, with their problems."""
         self._is_lost = False
         """Whether the path itself was missing at the last check."""
         self.links: frozenset[str] = frozenset()
@@ -98,7 +98,7 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read files that have changed, and have been stable since the last check.
+        """Read files that have changed, and that haven't changed since the last check.
 
         Args:
             writing: Files known to be written by programs.
@@ -121,7 +121,7 @@ class FileWatch:
         return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
 
     def _lost(self, exc: OSError) -> Look:
-        """Keep all contents while the path itself is missing; report that if it lasts."""
+        """Keep all contents while the path itself doesn't exist; report that if it lasts."""
         if exc.errno in _SHORTAGES:
             return Look(problems=self._problems)
         if not self._is_lost:
@@ -135,7 +135,7 @@ class FileWatch:
         return name in self._changing and self._changing[name][0] == seen
 
     def _looks(self, name: str) -> int:
-        """Return the number of checks at which a file was changing."""
+        """Return for how many checks a file has been changing."""
         return self._changing[name][1] if name in self._changing else 0
 
     def _read(
@@ -151,7 +151,7 @@ class FileWatch:
         gone = frozenset(names) - found.keys()
         for name in gone:
             self._read_as.pop(name, None)
-        # Also files that were never read, which aren't in _read_as.
+        # This includes files that were never read, which aren't in _read_as.
         for name in self._unread.keys() - found.keys():
             del self._unread[name]
         for name in sorted(found.keys() & frozenset(names)):
@@ -159,7 +159,7 @@ class FileWatch:
                 texts[name], self._read_as[name] = _read_file(name)
                 self._unread.pop(name, None)
             except OSError as exc:
-                # The next check retries, because the file may become readable without a change.
+                # The next check retries, because a file may become readable without being changed.
                 if exc.errno in _SHORTAGES and (name in self._read_as or name in self._unread):
                     is_complete = False
                     continue
@@ -174,7 +174,7 @@ class FileWatch:
         return Look(texts, gone, problems, is_settling)
 
     def _list(self) -> tuple[dict[str, Fingerprint], dict[str, str]]:
-        """Return the files under the path, and problems with entries that can't be examined.
+        """Return the files under the path, and the problems of entries that can't be examined.
 
         Raises:
             OSError: The path itself can't be listed.

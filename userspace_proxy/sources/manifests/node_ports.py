@@ -37,7 +37,7 @@ class _Field(NamedTuple):
     name: str
     """The name under which a number is allocated."""
     number: int
-    """The number named here, or by a port with the same number; 0: none."""
+    """The number given here, or by a port with the same number; 0 if there is none."""
     protocol: str
     is_wanted: bool
     is_health: bool = False

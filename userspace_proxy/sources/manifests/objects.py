@@ -257,17 +257,17 @@ def _of_template(mistake: _Mistake, lines: Sequence[str]) -> _Mistake:
 
 @dataclass(frozen=True, slots=True)
 class _WrittenObject:
-    """One object as written: a document, or an item in a list."""
+    """One object as it is written: a document, or an item in a list."""
 
     value: Any
     document: Document
     path: str = ""
-    """``items[3]`` within the document; empty for the document itself."""
+    """The path within the document, such as ``items[3]``; empty for the document itself."""
     default_kind: str = ""
     default_version: str = ""
 
     is_list: bool = False
-    """Whether the object is a list whose items follow."""
+    """Whether the object is a list, whose items follow."""
 
     def line_of(self, path: str = "") -> int:
         return self.document.line_of(".".join(part for part in (self.path, path) if part))
@@ -292,7 +292,7 @@ class _WrittenObject:
 
     @property
     def about(self) -> tuple[ObjectKey, str]:
-        """The object's key and its Service, as far as readable."""
+        """The object's key and its Service; empty parts couldn't be read."""
         kind, name = self.text("kind") or self.default_kind, self.text("metadata", "name")
         namespace = self.text("metadata", "namespace") or "default"
         if not kind or not name:
@@ -305,7 +305,7 @@ class _WrittenObject:
 
 
 def _items(document: Document) -> Iterator[_WrittenObject]:
-    """Yield a document's objects: itself, or a ``List`` and then its items."""
+    """Yield the objects of a document: the document itself, or a ``List`` and then its items."""
     waiting = [_WrittenObject(document.value, document)]
     while waiting:
         item = waiting.pop()
@@ -326,7 +326,7 @@ def _items(document: Document) -> Iterator[_WrittenObject]:
 
 
 def _may_be_object(value: Any) -> bool:
-    """Return whether a document may be an incomplete object, unlike a chart's values."""
+    """Return whether a document may be an incomplete object, unlike the values of a chart."""
     if isinstance(value, list):
         keys = {*_KEYS, "apiVersion"}
         return any(isinstance(one, dict) and not keys.isdisjoint(one) for one in value)
@@ -349,7 +349,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     if not kind:
         raise FieldError("kind", "is missing")
     if kind.endswith("List") and item.value.get("items", "") is None:
-        return kind, lambda _: []  # A null list is an empty one.
+        return kind, lambda _: []  # A list that is null is an empty list.
     if not version:
         raise FieldError("apiVersion", "is missing")
     if (version, kind) in _READERS:
@@ -371,7 +371,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
 
 
 def _named(value: Any) -> Any:
-    """Give an object that leaves its name to the API server a unique one."""
+    """Give a unique name to an object that leaves its name to the API server."""
     metadata = value.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("name"):
         return value

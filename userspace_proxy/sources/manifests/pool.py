@@ -2,10 +2,10 @@
 
     name ──hash──▶ a value of the upper band ──taken?──▶ the next one …──▶ the lower band
 
-Rule 1: values in manifests are taken; other names get a value in alphabetical order.
+Rule 1: values in manifests are taken; other names get their values in alphabetical order.
 Rule 2: a name gets the same value on every node and after every restart, because nothing else
-matters. A new name moves an older one only if their hashes collide and the new name sorts first
-(ADR 0077).
+matters. A new name changes the value of an older one only if their hashes collide and the new name
+sorts first (ADR 0077).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value", bound=Hashable)
 
 NAMES_MAX = 65536
-"""The number of cached names, with hashes and values: each edit reallocates all names."""
+"""How many names are cached, with hashes and values: each edit allocates all names again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +28,27 @@ class Pool(Generic[Value]):
 
     count: int
     low: int
-    """The number of values at the start that are reserved for users, and allocated last."""
+    """How many values at the start are reserved for users, and allocated last."""
     value_at: Callable[[int], Value]
-    """Returns the value with a number from 0 to ``count`` - 1."""
+    """Returns the value for a number from 0 to ``count`` - 1."""
 
     def allocate(self, names: Iterable[str], *, taken: Collection[Value]) -> dict[str, Value]:
-        """Return the value of each name; names are missing once none is left."""
+        """Return the value of each name; when no value is left, names are missing."""
         used = set(taken)
         allocated: dict[str, Value] = {}
         for name in sorted(set(names)):
-            # One candidate more than used values always suffices, even in an IPv6 range of 2⁶⁴
-            # addresses.
+            # One candidate more than there are used values always suffices, even in an IPv6 range
+            # of 2⁶⁴ addresses.
             candidates = self._candidates(name, len(used) + 1)
             value = next((value for value in candidates if value not in used), None)
             if value is None:
-                break  # Later names get none either: the set of used values only grows.
+                break  # Later names don't get a value, either: the set of used values only grows.
             allocated[name] = value
             used.add(value)
         return allocated
 
     def _candidates(self, name: str, most: int) -> Iterator[Value]:
-        """Yield the upper band from the name's hash on, then the lower one."""
+        """Yield the upper band from the hash of the name on, then the lower band."""
         high = self.count - self.low
         start = _number_of(name) % high
         for step in range(min(high, most)):
@@ -63,9 +63,9 @@ def _number_of(name: str) -> int:
 
 
 def low_band(count: int, *, share: int, most: int) -> int:
-    """Return the number of ``count`` values that are reserved for users.
+    """Return how many of ``count`` values are reserved for users.
 
-    None in a range of 16 or fewer, otherwise one in ``share``, but 16 to ``most``.
+    In a range of at most 16 there is none, otherwise one in ``share``, but 16 to ``most``.
 
     Source: KEP-3070 for cluster IPs, KEP-3668 for node ports: min(max(16, count / share), most).
     """

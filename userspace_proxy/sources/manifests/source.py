@@ -2,8 +2,8 @@
 
     event ──▶ look ──SETTLE_S──▶ look: the same? ──▶ parse changed files ──▶ publish
 
-A thread reads the files. Network file systems report no events, nor does inotify when watches run
-out; then files are checked every POLL_S seconds.
+A thread reads the files. Network file systems report no events, nor does inotify when there are no
+more watches; then files are checked every POLL_S seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POLL_S = 0.5
 QUIET_POLL_S = 5.0
 """Seconds between two checks with events, in case some are lost."""
 SETTLE_S = 0.05
-"""Seconds between two checks while a file changes; an editor's save takes less."""
+"""Seconds between two checks while a file changes; saving a file in an editor takes less."""
 SERVICE_CIDRS = ("10.96.0.0/16",)
 """The start of kubeadm's default, 10.96.0.0/12."""
 
@@ -71,10 +71,10 @@ class ManifestSource(Source):
         self._clock = clock
         self._pause = pause
         self._is_deaf = False
-        """Whether the last change was found without an event."""
+        """Whether the last change was found although no event reported it."""
         self._is_synced = False
         self._unread_since: float | None = None
-        """Since when files have been unreadable; None: all can be read."""
+        """Since when files have been unreadable; None if all can be read."""
         self._deafness = LoggedCondition[str](
             _log,
             "cannot watch manifests, polling them",
@@ -109,7 +109,7 @@ class ManifestSource(Source):
 
         Raises:
             SourceError: The path doesn't exist. If it vanishes later, ``status`` reports the
-                problem, and the last content stays in force.
+                problem, and the last content is still used.
         """
         published: Snapshot | None = None
         try:
@@ -154,7 +154,7 @@ class ManifestSource(Source):
         return self._events.follow(self._files.links) or look.is_settling
 
     def _report(self) -> None:
-        """Log new problems, and the end of the last one."""
+        """Log new problems, and that the last one is over."""
         self._deafness.set(self._events.problem)
         self._condition.set(*self._state.problems, path=self.location)
         self._findings.set(*self._state.findings)

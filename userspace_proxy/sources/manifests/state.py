@@ -4,9 +4,10 @@
 
 Rule 1: while a file has a problem, its objects aren't removed: an object broken by an edit, even in
 its name, keeps its last valid form.
-Rule 2: of two objects with the same name the first is used, by file name and place in the file.
+Rule 2: of two objects with the same name, the first one is used, by file name and place in the
+file.
 Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
-Rule 4: addresses and node ports are allocated as by the API server, but depend only on the
+Rule 4: addresses and node ports are allocated as the API server does, but depend only on the
 manifests, not on earlier allocations (ADR 0077).
 """
 
@@ -36,7 +37,7 @@ class _File:
 
     reader: ManifestReader
     read: FileObjects = field(default_factory=FileObjects)
-    """The contents of the file's last text."""
+    """The contents of the last text of the file."""
     kept: tuple[Found, ...] = ()
     """Objects kept from earlier texts."""
     rejected: tuple[RejectedFacts, ...] = ()
@@ -64,13 +65,13 @@ class ManifestState:
         """The object that is used for each name."""
         self._served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         self.unread: tuple[str, ...] = ()
-        """Unreadable files or folders, one line each."""
+        """Files or folders that can't be read, one line each."""
         self._conflicts: tuple[RejectedFacts, ...] = ()
         self.snapshot: Snapshot = self._store.snapshot()
         """The current content of the files."""
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Begin with an earlier run's Services, as the files' last contents."""
+        """Begin with the Services of an earlier run, as the last contents of the files."""
         self._store.resume(snapshot)
 
     @property
@@ -83,12 +84,12 @@ class ManifestState:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Unsupported kinds, one line for each file and kind."""
+        """Kinds that aren't supported, one line for each file and kind."""
         return tuple(line for file in self._in_order() for line in file.read.ignored)
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Keys of labels and annotations that are duplicate, or aren't text, one line each."""
+        """Keys of labels and annotations that are duplicates, or aren't text, one line each."""
         return tuple(line for file in self._in_order() for line in file.read.findings)
 
     def place_of(self, service: ServiceKey) -> str:
@@ -193,10 +194,10 @@ def _not_allocated(place: str, service: str, problem: str | Note) -> RejectedFac
 def _about_kept(
     rejected: Sequence[RejectedFacts], kept: Sequence[Found]
 ) -> Iterator[RejectedFacts]:
-    """Yield a file's problems, with the Services whose objects it keeps.
+    """Yield the problems of a file, with the Services whose objects are kept because of them.
 
-    A kept object has a problem now, or is in the first unreadable part, or was removed if there is
-    no such part.
+    A kept object has a problem now, or is in the first part that can't be read; if there is no such
+    part, it was removed.
     """
     of_object = {f"{found.kind} {found.key}": tuple(_services_of(found)) for found in kept}
     broken = {item.object for item in rejected}
@@ -212,7 +213,7 @@ def _about_kept(
 
 
 def _services_of(found: Found) -> Iterator[str]:
-    """Yield the name of the Service that an object concerns, if any."""
+    """Yield the name of the Service that an object concerns, if there is one."""
     if isinstance(found.value, EndpointSlice):
         if found.value.service.name:
             yield str(found.value.service)
@@ -221,7 +222,7 @@ def _services_of(found: Found) -> Iterator[str]:
 
 
 def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[ServiceKey, Note]]:
-    """Return all slices, and why Services' Endpoints have none."""
+    """Return all slices, and why the Endpoints of some Services have none."""
     values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
     mirrored = [v for v in values if isinstance(v, MirroredEndpoints)]

@@ -1,4 +1,4 @@
-"""A Service as written in its manifest, with the fields that must be allocated.
+"""A Service as written in its manifest, with fields that must still be allocated.
 
 The API server fills in such fields before any client reads the object, so the ordinary Service type
 doesn't have them.
@@ -40,13 +40,13 @@ class WrittenService:
         return service.type is ServiceType.LOAD_BALANCER and service.is_external_local
 
     def wanted_families(self, configured: Collection[IPFamily]) -> tuple[IPFamily, ...]:
-        """Return the families of its addresses, in order; empty without addresses.
+        """Return the families of the addresses, in order; empty if it gets no address.
 
         Args:
             configured: The families with a range, the default first.
 
-        Source: the API server's initIPFamilyFields: the written families, else those of the named
-        addresses, else the default; and the other family if two are requested.
+        Source: the API server's initIPFamilyFields: the families in the manifest, otherwise those
+        of its addresses, otherwise the default; and the other family if two are requested.
         """
         service = self.service
         if service.is_headless or service.type is ServiceType.EXTERNAL_NAME:

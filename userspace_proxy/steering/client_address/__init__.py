@@ -1,4 +1,4 @@
-"""Delivers replies to clients' own addresses to this proxy, with any steering.
+"""Delivers replies that endpoints send to clients' addresses to this proxy, in any steering mode.
 
     reply_routing  nftables tables that mark and divert replies  (ADR 0070)
     routes         policy routing that delivers marked packets locally

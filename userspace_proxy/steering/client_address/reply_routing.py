@@ -1,21 +1,22 @@
-"""Delivers replies of endpoints to client addresses that sockets of this proxy use.
+"""Delivers endpoints' replies to this proxy if its sockets use the clients' addresses.
 
     socket bound to the client's address ──▶ endpoint
            ▲                                    │ replies to the client, through this node
            └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
 
-This works with every steering, independently of its rules. Replies on a bridge that client and
+This works in every steering mode, independently of its rules. Replies on a bridge that client and
 endpoint share need another table: ``BridgeDelivery``.
 
 The process owns the table: other programs can't change it, ``nft flush ruleset`` skips it, and it
-ends with the process, as do the sockets that need it. Routes, routing rules, and tables before
-Linux 5.12 have no owner: changes to them are repaired.
+is removed when the process exits, as are the sockets that need it. Routes, routing rules, and
+before Linux 5.12 tables, have no owner: changes to them are repaired.
 
 Rule 1: a part that can't be installed is reported as a reason, not an error: sockets use this
-node's address instead. The same applies to IPv6 alone, which a node may have disabled.
-Rule 2: open connections need all parts, so they are removed after the last connection.
-Rule 3: routes that a killed run left behind stay, and missing routes are added; a table that it
-left is recreated.
+node's address instead. The same applies if only IPv6 can't be installed, which a node may have
+disabled.
+Rule 2: open connections need all parts, so the parts are removed after the last connection.
+Rule 3: routes that a killed run left are kept, and missing ones are added; a table that it left is
+recreated.
 Rule 4: sockets on the wildcard address are ignored: otherwise another program's transparent
 listener (TPROXY) would receive the packets between pods.
 
@@ -43,20 +44,20 @@ from .routes import MARK, ReplyRoutes
 
 # A locally administered address; its last five bytes are "uprox".
 MAC = b"\x06uprox"
-# The chain's priority: after br_netfilter (0), in which the table inet marks packets.
+# The chain's priority: after br_netfilter (0), in which the ``inet`` table marks packets.
 BRIDGE_PRIORITY = 10
 
 
 class BridgeDelivery:
-    """Delivers replies of endpoints to clients on the same bridge to this node.
+    """Delivers replies to this node if endpoint and client are on the same bridge.
 
         endpoint ──▶ bridge ──▶ table inet (br_netfilter): mark, to our MAC ──▶ table bridge
                                                                                      │
         socket bound to the client's address ◀── table local ◀── for this host ◀─────┘
 
     Without it, a bridge sends such packets directly to the client. In br_netfilter the rules of
-    :class:`ReplyRouting` mark packets that have a socket here, and see the bridge as their
-    interface; the table bridge runs afterwards.
+    :class:`ReplyRouting` mark packets that have a socket here, and see the bridge as the interface;
+    the ``bridge`` table runs afterwards.
 
     The MAC is a constant. Each of these bridges has it in its forwarding database as a local
     address, so the rules stay correct when a bridge's own MAC changes. A bridge never learns a
@@ -107,7 +108,7 @@ def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> Non
     """Add a chain that rewrites the destination MAC of marked packets on these bridges to ``MAC``.
 
     Args:
-        table: A table of the family inet, in which br_netfilter shows packets on bridges.
+        table: A table of the ``inet`` family, in which br_netfilter shows packets on bridges.
         bridges: Bridges whose forwarding table has an entry for ``MAC``.
     """
     table.add_chain(chain)
@@ -116,9 +117,9 @@ def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> Non
         table.add_rule(chain, here + x.assign(x.ETHER_DADDR, MAC))
 
 
-# The priority comes after all translation (-100): the kernel looks up IPv6 sockets by the packet's
-# addresses, and masquerading is undone by then. Other programs have set their marks (mangle, -150),
-# and reverse path filters that use marks (firewalld's, -140) have run.
+# The priority is after all translation (-100), because the kernel looks up IPv6 sockets by the
+# packet's addresses, and masquerading is undone by then. Other programs have set their marks
+# (mangle, -150), and reverse path filters that use marks (firewalld's, -140) have run.
 PRIORITY = -99
 
 
@@ -143,14 +144,14 @@ class ReplyRouting:
         self._kernel = InOneThread("reply-routing", lambda: _Kernel(name, sockets, offers))
         self._offers = offers
         self.without_ipv6 = ""
-        """Why IPv6 isn't included, as of the last call; empty if it is."""
+        """Why IPv6 isn't included, as of the last call; empty if it is included."""
         self.bridges: frozenset[int] = frozenset()
         """The bridges with delivery to clients on the same bridge, as of the last call."""
         self.without_bridges = ""
         """Why no bridge can have delivery; empty if it is possible."""
 
     async def start(self, bridges: Iterable[int] = ()) -> str:
-        """Install all parts; return why that failed, or empty. Idempotent.
+        """Install all parts; return why that failed, or an empty string. Idempotent.
 
         Args:
             bridges: As for :meth:`repair`: the previous process may have left connections on them.
@@ -158,7 +159,7 @@ class ReplyRouting:
         try:
             await self.repair(bridges)
         except SteeringError as exc:
-            # Without the privilege to add, there is nothing to remove.
+            # Without the privilege to add objects, there is nothing to remove.
             with contextlib.suppress(SteeringError):
                 await self._kernel.do(_Kernel.remove)
             return self._offers.words(FOR_REPLIES) or exc.message
@@ -187,7 +188,7 @@ class ReplyRouting:
     async def clean_up(self) -> bool:
         """Remove this proxy's parts, and unused routes; return whether any existed.
 
-        Idempotent, also without start.
+        Idempotent; may be called without ``start``.
         """
         return await self._kernel.do(_Kernel.remove)
 
@@ -197,7 +198,7 @@ class ReplyRouting:
 
 
 class _Kernel:
-    """The parts in the kernel, created on demand; not thread-safe."""
+    """The objects in the kernel, created on demand; not thread-safe."""
 
     def __init__(self, name: str, owners: OwnerSockets, offers: KernelOffers) -> None:
         self._name = name
@@ -209,10 +210,10 @@ class _Kernel:
         self.bridges: frozenset[int] = frozenset()
         self.without_bridges = ""
         self._diverted: frozenset[int] = frozenset()
-        """The bridges in the table's rules."""
+        """The bridges that the table's rules name."""
 
     def put_right(self, bridges: frozenset[int]) -> int:
-        """Repair differences; return the number of changes by others."""
+        """Repair differences; return the number of changes made by others."""
         if self._parts is None:
             with contextlib.ExitStack() as opened:
                 table = OwnedTable(self._name, self._write, owners=self._owners)
@@ -258,7 +259,7 @@ class _Kernel:
         write_table(table, self._diverted)
 
     def _deliver(self, bridges: frozenset[int]) -> int:
-        """Add delivery to bridges; return the number of changes by others."""
+        """Add delivery to bridges; return the number of changes made by others."""
         count, self.bridges = 0, frozenset()
         try:
             if self._delivery is None:
@@ -281,12 +282,12 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
 
     Ports are checked first, which saves other packets the search for a socket; most of a node's
     packets pass only the first rule. ICMP errors have no ports; the kernel finds their socket by
-    the packet they quote. Without them a dial from a client's address would see no refusals, and a
-    connection no smaller MTU.
+    the packet that they quote. Without them, a dial from a client's address wouldn't see refusals,
+    and a connection wouldn't learn of a smaller MTU.
 
-    No rule jumps to ``defragment``. The kernel reassembles fragments before all chains as long as
-    a rule has ``tproxy``; otherwise it does so only where connections are tracked, and a fragment
-    without ports has no socket.
+    No rule jumps to ``defragment``. The kernel reassembles fragments before all chains while a rule
+    has ``tproxy``; otherwise it does so only where connections are tracked, and a fragment without
+    ports has no socket.
     """
     table.add_chain("defragment")
     table.add_rule("defragment", x.UDP + x.tproxy(1))
@@ -295,7 +296,7 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     marked = (
         x.match(x.SOCKET_TRANSPARENT, 1)
         # This also excludes sockets in TIME_WAIT: a client that dials from such a port gets its
-        # answer.
+        # answers.
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
         + x.verdict(x.GOTO, "divert")

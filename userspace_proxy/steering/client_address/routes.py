@@ -9,10 +9,11 @@ Rule 1: the protocol number :data:`PROTOCOL` marks rules and routes of this prog
 Rule 2: every call blocks; all are made in one thread.
 Rule 3: all proxies of a node share the rules and routes: the last proxy removes them.
 
-Why rule 118: reverse-path checks look up the route to a packet's source, and some use the mark. In
-table 11800 every address is local, so the packet would be dropped. Such checks are the kernel's own
-with ``src_valid_mark``, which WireGuard's tools enable, and, for both IP versions, rules with ``fib
-saddr . mark . iif oif missing drop``, such as firewalld's. Their look-ups come from ``lo``.
+Why rule 118: reverse-path checks look up the route to a packet's source, and some of these look-ups
+use the mark. In table 11800 every address is local, so the packet would be dropped. Such checks are
+the kernel's own with ``src_valid_mark``, which WireGuard's tools enable, and, for both IP versions,
+rules with ``fib saddr . mark . iif oif missing drop``, such as firewalld's. Their look-ups come
+from ``lo``.
 
 Source: net/ipv4/fib_frontend.c, net/ipv6/netfilter/nft_fib_ipv6.c; both were measured.
 """
@@ -37,11 +38,12 @@ from ...kernel.netlink.rtnetlink import (
 from ...kernel.netlink.sockets import NETLINK_ROUTE
 
 PROTOCOL = rtnetlink.REPLY_ROUTING
-# A bit that others don't use: kube-proxy and kubelet use 0x4000 and 0x8000, Calico, Tailscale and
-# Weave some of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00, Istio 0x0fff, AWS 0x80.
+# A bit that other programs don't use: kube-proxy and kubelet use 0x4000 and 0x8000, Calico,
+# Tailscale and Weave some of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00, Istio 0x0fff,
+# AWS 0x80.
 MARK = 0x1000
 TABLE = 11800
-# The priorities come before the rules of AWS's plugin (512), after those of the kernel (0).
+# The priorities are before the rules of AWS's plugin (512), and after those of the kernel (0).
 SKIP, MARKED, GO_ON = 118, 119, 120
 _V4, _V6 = FAMILIES[4], FAMILIES[6]
 _ROUTES = {
@@ -49,7 +51,7 @@ _ROUTES = {
     _V6: LocalRoute("::/0", table=TABLE),
 }
 
-# The rules, which are added in reverse order, because a goto needs its target.
+# The rules. They are added in reverse order, because a goto needs its target.
 RULES = (
     RoutingRule(_V4, DO_NOTHING, GO_ON, protocol=PROTOCOL),
     RoutingRule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),
@@ -71,7 +73,7 @@ class ReplyRoutes:
         """Why IPv6 has no routes, as of the last :meth:`put_right`; empty if it has."""
 
     def put_right(self) -> int:
-        """Add missing parts; return their number. A refusal of IPv6 is no error."""
+        """Add missing parts; return their number. A refusal of IPv6 isn't an error."""
         count = self._add(_V4)
         try:
             count += self._add(_V6)
@@ -93,11 +95,11 @@ class ReplyRoutes:
         return bool(rules or routes)
 
     def close(self) -> None:
-        """Close the socket; the routes stay in force."""
+        """Close the socket; the routes stay in the kernel."""
         self._requests.close()
 
     def _add(self, family: int) -> int:
-        # The route is added first: without IPv6 the kernel refuses it, and no rule is left alone.
+        # The route is added first: without IPv6 the kernel refuses it, and no rule is left behind.
         flags = CREATE | EXCL
         count = family not in self._routed()
         if count:
@@ -115,9 +117,9 @@ class ReplyRoutes:
                     yield rule
 
     def _routed(self) -> Iterator[int]:
-        """Yield the families whose route exists."""
+        """Yield the families that have the route."""
         for family in _ROUTES:
-            # The kernel lists only this table, regardless of the number of routes.
+            # The kernel lists only this table, however many routes there are.
             listed = self._list(rtnetlink.list_routes(family, table=TABLE))
             for route in map(rtnetlink.read_route, listed):
                 if route.protocol == PROTOCOL and route.open().table == TABLE:

@@ -11,9 +11,9 @@
 
     rules   NatRule, Jump, PortGuard ─▶ nat   chains of lines ─▶ table   edits, one commit
 
-Rule 1: only the helper imports python-iptables. In one process it works only for the family that
-uses REDIRECT first, threads crash it, and building its rules would block the event loop.
-Rule 2: the state in force is read from the kernel, unless the table's size and layout show that
+Rule 1: only the helper imports python-iptables. Within a process, it works only for the family that
+uses REDIRECT first, it crashes with threads, and building its rules would block the event loop.
+Rule 2: the kernel's state is read from the kernel, unless the table's size and layout show that
 nothing has changed since the last write.
 """
 

@@ -1,9 +1,9 @@
-"""The helper process, which answers requests one by one, and ends with its parent.
+"""The helper process, which answers requests one by one, and exits with its parent.
 
     guard for old and new ports ─▶ nat ─▶ stale conntrack entries     later: guard for new ports
 
 A port is guarded before its first packet arrives and until after its last (``ReleasedPorts``). Once
-new rules are in force, conntrack entries from before are removed.
+new rules are applied, conntrack entries from before are removed.
 
 Rule 1: answers don't use standard output: python-iptables replaces it with a pipe while it creates
 a rule.
@@ -47,13 +47,13 @@ from .rules import (
 )
 from .small_edits import SmallEdits
 
-# The agent calls repair each second. The tables' size and layout reveal added and removed rules;
-# only the full comparison finds a rule that was replaced by another of the same size.
+# The agent calls repair every second. The tables' size and layout reveal added and removed rules;
+# only a full comparison finds a rule that was replaced by another one of the same size.
 FULL_COMPARISON_EVERY = 30
 
 
 def main(descriptor: int, version: int, parent: int) -> int:
-    """Serve the parent until it ends."""
+    """Serve the parent until it exits."""
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -63,7 +63,8 @@ def main(descriptor: int, version: int, parent: int) -> int:
     parent_end = os.pidfd_open(parent)
     server = RequestServer(version)
     while True:
-        # Other children of the parent may hold its end of the socket, so EOF isn't enough.
+        # Other children of the parent may hold its end of the socket, so EOF isn't a sufficient
+        # sign.
         readable, _, _ = select.select([descriptor, parent_end], [], [])
         if descriptor not in readable:
             return 0
@@ -75,7 +76,7 @@ def main(descriptor: int, version: int, parent: int) -> int:
 
 
 class RequestServer:
-    """Converts requests to calls of a programmer, and results to answers."""
+    """Converts requests to calls of a programmer, and the results to answers."""
 
     def __init__(self, version: int) -> None:
         self._version = version
@@ -140,7 +141,7 @@ class LegacyProgrammer(NatProgrammer):
 
     @cached_property
     def checks_sockets(self) -> bool:
-        """Whether the guard can distinguish this proxy's sockets from others'."""
+        """Whether the guard can distinguish this proxy's sockets from those of other programs."""
         return self._tables.would_accept(FILTER, SOCKET_CHECK)
 
     def start(self) -> Ports:
@@ -221,9 +222,9 @@ class LegacyProgrammer(NatProgrammer):
         self._put_rules()
 
     def _follow_address(self) -> bool:
-        """Rebuild rules that depend on interfaces, if they must change; return whether."""
+        """Rebuild rules that depend on interfaces, if they must change; return whether they did."""
         to_ip = self._choose_ip()
-        # Only IPv4 needs an address: see PreroutingAddress.
+        # Only IPv4 needs an address; see PreroutingAddress.
         if self._version == 6 or to_ip == self._to_ip:
             return False
         self._to_ip = to_ip
@@ -235,7 +236,7 @@ class LegacyProgrammer(NatProgrammer):
         """Repair the rules; return the number of differences."""
         drifted = self._put_guard()
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
-        # From here on the new rules are in force, even if a later step fails.
+        # From here on the new rules are applied, even if a later step fails.
         self._note_affected(difference)
         self._infos = self._read_infos()
         self._forget_stale()
@@ -246,7 +247,7 @@ class LegacyProgrammer(NatProgrammer):
         return self._filter.put(guard.chains, guard.jumps).count
 
     def _note_affected(self, difference: TableDifference) -> None:
-        """Note the frontends whose rules weren't in force."""
+        """Record the frontends whose rules weren't in the kernel."""
         rules = rules_among(difference.lines)
         self._note_led(_each_port(rules))
         if difference.has_other_jumps or len(rules) < len(difference.lines):
@@ -254,7 +255,7 @@ class LegacyProgrammer(NatProgrammer):
             self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:
-        """Return the refuse ports of the rules in force; an earlier run may have used another."""
+        """Return the refuse ports of the kernel's rules; an earlier run may have used another."""
         chains = self._filter.read()
         lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)

@@ -1,7 +1,7 @@
 """The agent's side of one helper process, and the JSON messages to it; all calls block.
 
-Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile.
-Rule 2: each helper that ends without an answer lengthens the pause before the next start.
+Rule 1: a helper that exited is replaced at the next request; its rules stay in the kernel.
+Rule 2: each helper that exits without an answer lengthens the pause before the next start.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from ..programmer import Affected
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
 # The time limit for an answer: ten times the duration for 10,000 Services.
 ANSWER_WITHIN_S = 60.0
-# The pause after the second consecutive helper that ended without an answer; each further helper
-# doubles it. The agent asks each second, and a start costs 0.2 s of CPU.
+# The pause after the second consecutive helper that exited without an answer; each further one
+# doubles it. The agent asks every second, and a start costs 0.2 s of CPU.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
 
 class HelperEnded(SteeringError):
-    """The helper ended or hung before it answered; it may have carried out the request."""
+    """The helper exited or hung before it answered; it may have carried out the request."""
 
 
 class HelperProcess:
-    """A helper for one IP family, started by the first request, and restarted when it ends."""
+    """A helper for one IP family, started by the first request, and restarted when it exits."""
 
     def __init__(self, version: int) -> None:
         self.version = version
         self._child: AnsweringChild | None = None
         self._errors: IO[bytes] | None = None
         self.restarts = 0
-        """The number of replaced helpers that had ended by themselves."""
+        """The number of replaced helpers that had exited on their own."""
         self._lost = False
         self._failures = 0
-        """The number of consecutive helpers that ended without an answer."""
+        """The number of consecutive helpers that exited without an answer."""
         self._not_before = 0.0
         self._last_words = ""
 
@@ -59,8 +59,8 @@ class HelperProcess:
         """Send a request and return its answer.
 
         Raises:
-            HelperEnded: The helper ended without an answer.
-            SteeringError: The helper's error, or the next helper may not be started yet.
+            HelperEnded: The helper exited without an answer.
+            SteeringError: The helper's error, or it is too early to start the next helper.
         """
         if self.is_new:
             self._check_pause()
@@ -88,7 +88,7 @@ class HelperProcess:
         return answer["value"]
 
     def close(self) -> None:
-        """End the helper and wait for it; idempotent."""
+        """Terminate the helper and wait for it; idempotent."""
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -132,7 +132,7 @@ class HelperProcess:
             ) from exc
 
     def _printed(self) -> str:
-        """Return the last line that the helper printed, as the end of a sentence."""
+        """Return the last line of the helper's output, as the end of a sentence."""
         assert self._errors is not None
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

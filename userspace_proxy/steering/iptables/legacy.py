@@ -1,19 +1,19 @@
-"""The legacy tables of one IP family: read and written as text, watched by size, locked.
+"""The legacy tables of one IP family: reads and writes them as text, detects changes, locks them.
 
     iptables-legacy-save -t nat            every rule of a table, as text
     iptables-legacy-restore --noflush      edits, in one commit: all of them or none
     IPT_SO_GET_INFO                        a table's size and layout, to detect changes
     /run/xtables.lock                      taken by every writer of legacy tables
 
-Rule 1: the legacy programs are used, regardless of the node's default; on many nodes the plain
-names are nftables programs, whose rules the legacy programs never see.
+Rule 1: the legacy programs are used, whatever the node's default is; on many nodes, the plain names
+are nftables programs, whose rules the legacy programs don't see.
 Rule 2: ``restore`` runs while the caller holds the xtables lock. The program inherits the lock's
-descriptor, so the lock is held until the program ends, even if the caller is killed. It takes a
+descriptor, so the lock is held until the program exits, even if the caller is killed. It takes a
 private lock instead of the real one, for which it would wait forever.
 
 Source: iptables/xshared.c, xtables_lock(): flock(2) on that file, or, since iptables 1.8.7, on the
-one in XTABLES_LOCKFILE, which an unprivileged user needs; an older ``restore`` fails at the held
-lock. include/uapi/linux/netfilter_ipv4/ip_tables.h: the option.
+file in XTABLES_LOCKFILE, which an unprivileged user needs; an older ``restore`` fails because the
+lock is held. include/uapi/linux/netfilter_ipv4/ip_tables.h: the option.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ...kernel.port_holders import named_process
 
 _MULTI = "xtables-legacy-multi"
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
-# The folders that PATH may lack in services started by systemd.
+# Folders that may be missing in the PATH of services started by systemd.
 MORE_PATHS = ("/usr/sbin", "/sbin")
 # The time limit for a command; 10,000 Services take 0.2 s.
 _RUN_WITHIN_S = 30.0
@@ -45,7 +45,8 @@ _HINTS = {
 }
 # Errors of a kernel without legacy tables: no such table, or no such option.
 _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
-# The files that list the tables in use, one per line; missing if the kernel has no legacy tables.
+# The files that list the tables in use, one per line; they don't exist if the kernel has no legacy
+# tables.
 _TABLE_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _NET = Path("/proc/thread-self/net")
 LOCK_PATH = "/run/xtables.lock"
@@ -67,7 +68,7 @@ class LegacyTables:
         self._is_loaded = False
 
     def info(self, table: str) -> bytes:
-        """Return a value that changes when any program adds or removes a rule; takes 30 µs.
+        """Return a value that changes when any program adds or removes a rule. Takes 30 µs.
 
         Replacing a rule by one of the same size doesn't change it.
 
@@ -90,7 +91,7 @@ class LegacyTables:
         except OSError as exc:
             if exc.errno != errno.ENOPROTOOPT or self._is_loaded:
                 raise
-        # The kernel doesn't load the tables' modules by itself, but the program does.
+        # The kernel doesn't load the modules of tables by itself, but the program does.
         self._is_loaded = True
         with suppress(SteeringError):
             _run([*self._save, "-t", table])
@@ -110,7 +111,7 @@ class LegacyTables:
         return done.decode(errors="surrogateescape")
 
     def restore(self, table: str, edits: Iterable[str], lock: int) -> None:
-        """Make edits in one commit; the caller holds the xtables lock with this descriptor.
+        """Make edits in one commit; ``lock`` is the descriptor of the held xtables lock.
 
         Raises:
             SteeringError: An edit was refused; nothing has changed.
@@ -121,7 +122,7 @@ class LegacyTables:
             raise SteeringError(f"cannot change the iptables table {table}: {exc.message}") from exc
 
     def would_accept(self, table: str, edits: Iterable[str]) -> bool:
-        """Return whether program and kernel would accept edits; changes nothing."""
+        """Return whether program and kernel would accept some edits; changes nothing."""
         try:
             self._run_restore(table, edits, None)
         except SteeringError:
@@ -131,7 +132,7 @@ class LegacyTables:
     def _run_restore(self, table: str, edits: Iterable[str], lock: int | None) -> None:
         text = "\n".join((f"*{table}", *edits, "COMMIT", ""))
         command = [*self._restore, "--noflush", *(["--test"] if lock is None else [])]
-        # The lock is in memory, as the root may be read-only.
+        # The lock file is in memory, because the root file system may be read-only.
         private_lock = os.memfd_create("lock")
         try:
             _run(
@@ -171,12 +172,12 @@ def missing_programs() -> list[str]:
 
 @contextmanager
 def xtables_lock(wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
-    """Hold the lock; only in the main thread, because the deadline is a timer signal.
+    """Hold the xtables lock; only in the main thread, because the deadline is a timer signal.
 
-    Yields: The lock's descriptor: a child that inherits it also holds the lock until it ends.
+    Yields: The lock's descriptor: a child that inherits it also holds the lock until it exits.
 
     Raises:
-        SteeringError: It can't be opened, or another process held it for ``wait_s`` seconds.
+        SteeringError: The lock can't be opened, or another process held it for ``wait_s`` seconds.
     """
     path = Path(os.environ.get("XTABLES_LOCKFILE") or LOCK_PATH)
     try:
@@ -214,7 +215,7 @@ def _lock_within(file: int, path: Path, wait_s: float) -> None:
 
 
 def _holder(file: int) -> str:
-    """Return the process that holds an open file's lock: ``iptables-save (pid 4711)``."""
+    """Return the process that holds the lock on an open file: ``iptables-save (pid 4711)``."""
     try:
         inode = os.fstat(file).st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():

@@ -52,7 +52,7 @@ FILTERING = ("raw", "mangle", "filter", "security")
 
 
 def read_legacy(*names: str) -> Tables:
-    """Return the chains of legacy tables of both families, with their rules.
+    """Return the chains of the legacy tables of both families, with their rules.
 
     A table that isn't in use isn't read, because reading would create it.
 
@@ -72,7 +72,7 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
     """Return the chains of one table.
 
     Args:
-        priority: The priority of its built-in chains.
+        priority: The priority of the table's built-in chains.
     """
     policies = {
         found[1]: found[2].lower() for found in map(_POLICY.fullmatch, text.split("\n")) if found
@@ -93,13 +93,13 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
 
 
 def _steps(lines: Iterable[str], chains: Container[str]) -> Iterator[Step]:
-    # This program's own chains are left out: they only steer.
+    # This program's own chains are omitted, because they only steer.
     return (step for line in lines if label_of((step := _step(line, chains)).target) is None)
 
 
 def _step(line: str, chains: Container[str]) -> Step:
     conditions, effect = split_target(_COMMENT.sub("", line))
-    # Only in damaged text may an option lack its target, or a chain its name.
+    # Only damaged text may lack an option's target or a chain's name.
     option, target = (*effect.split(), "", "")[:2]
     matches = _matches(conditions.strip())
     if target in _VERDICTS:
@@ -112,7 +112,7 @@ def _step(line: str, chains: Container[str]) -> Step:
 
 
 def _matches(conditions: str) -> Conditions:
-    """Return a rule's conditions; unknown text is a condition, too."""
+    """Return a rule's conditions; text that isn't understood is a condition, too."""
     found = list(_CONDITION.finditer(conditions))
     known = [_match(*one.groups()) for one in found]
     rest = _CONDITION.sub("", conditions).strip()

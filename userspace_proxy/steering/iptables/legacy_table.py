@@ -1,17 +1,17 @@
 """Keeps this proxy's chains, and the jumps to them, in one legacy table.
 
     -A UPROXY-OUT -d 10.96.7.1/32 …        ──▶ chain "UPROXY-OUT", line "-d 10.96.7.1/32 …"
-    chains in force, chains desired        ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
+    applied chains, desired chains         ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
 
-Rule 1: the state in force is read from the kernel, and compared as text: this proxy's lines have
+Rule 1: the state is read from the kernel, and compared as text: this proxy's lines have
 the form that ``iptables-save`` prints. While the table's size and layout are unchanged since the
-last change, that change is in force.
+last change, that change is still applied.
 Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them. Rules are removed by their
-text, never by their number, which may meanwhile be another program's rule.
+text, never by their number, which may belong to another program's rule by then.
 Rule 3: a change is one commit under the xtables lock: all or nothing.
-Rule 4: the jumps precede the rules of other programs. Another program's rule is overtaken once; if
-it returns to its position, it stays: two programs that both require the first position would
-rewrite the table forever.
+Rule 4: the jumps precede the rules of other programs. The jumps are moved before another program's
+rule only once; if the rule returns to its position, it stays there: two programs that both require
+the first position would rewrite the table forever.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _OUR_CHAIN = re.compile(rf"(?<!\S){PREFIX}\S+")
 
 @dataclass(frozen=True, slots=True)
 class TableDifference:
-    """The differences between a table and its desired state; falsy if there are none."""
+    """How a table differs from its desired state; falsy if it doesn't."""
 
     count: int = 0
-    """The number of rules and jumps that were missing, surplus or out of order."""
+    """The number of rules and jumps that are missing, surplus or out of order."""
     lines: Lines = ()
-    """The counted rules, without the jumps."""
+    """The rules that were counted, without the jumps."""
     has_other_jumps: bool = False
-    """Whether a jump differed: without its jump, no chain has an effect."""
+    """Whether a jump differs: without the jump to it, a chain has no effect."""
     edits: Lines = ()
     """The edits that correct the table."""
     overtaken: frozenset[tuple[str, str]] = field(default=frozenset())
-    """Chain and line of the rules before which the jumps are put."""
+    """The rules before which the jumps are put, each as chain and line."""
 
     def __bool__(self) -> bool:
         return bool(self.edits)
@@ -67,7 +67,7 @@ class LegacyTable:
         self._small_edits = small_edits
         self._names = names
         self._in_force: Chains | None = None
-        """The chains written last; None if they may no longer be in force."""
+        """The chains written last; None if they may no longer be in the kernel."""
         self._jumps: Sequence[BuiltInJump] = ()
         self._info = b""
         """The table's size and layout after the last change."""
@@ -77,11 +77,11 @@ class LegacyTable:
         return self._tables.info(self.name)
 
     def read(self) -> dict[str, Lines]:
-        """Return all chains; names of other proxies' chains are in brackets."""
+        """Return all chains; names of other proxies' chains are put in brackets."""
         return parse_table(self._tables.save(self.name), self._names.known)
 
     def forget(self) -> None:
-        """Compare in full next time, even if size and layout are unchanged."""
+        """Compare in full next time, even if the size and layout are unchanged."""
         self._in_force = None
 
     def put(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> TableDifference:
@@ -95,7 +95,7 @@ class LegacyTable:
             How the table differed; no difference if only the desired chains had changed.
 
         Raises:
-            SteeringError: The kernel refused; the old state is in force.
+            SteeringError: The kernel refused; the old state is unchanged.
         """
         try:
             difference = self._put(chains, jumps)
@@ -128,13 +128,13 @@ class LegacyTable:
             return self._write_compared(compare_all, lock)
 
     def _edits_since(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> list[str] | None:
-        """Return the edits since the last write, or None if it may not be in force."""
+        """Return the edits since the last write, or None if that may not be in the kernel."""
         if self._in_force is None or jumps != self._jumps or self.info() != self._info:
             return None
         return list(edits_between(self._in_force, chains))
 
     def _could_edit(self, edits: Sequence[str], chains: Chains, lock: int) -> bool:
-        """Apply edits to the last write; return False if it turns out not to be in force."""
+        """Apply edits to the last write; return False if it turns out not to be in the kernel."""
         named = self._named(edits)
         try:
             if are_few(len(edits), sum(map(len, chains.values()))):
@@ -142,7 +142,8 @@ class LegacyTable:
             else:
                 self._tables.restore(self.name, named, lock)
         except SteeringError:
-            # Another program replaced a rule by one of the same size: a full comparison finds it.
+            # Another program has replaced a rule by one of the same size: a full comparison finds
+            # that.
             return False
         return True
 
@@ -181,7 +182,7 @@ def compare(
         overtaken: Chain and line of rules that may precede the jumps.
     """
     ours = {chain: lines for chain, lines in contents.items() if _is_ours(chain)}
-    # A chain to which other programs jump can't be removed, only emptied.
+    # A chain to which other programs jump can only be emptied, not removed.
     kept = dict.fromkeys(_targets_of_others(contents) & (ours.keys() - chains.keys()), ())
     count = 0
     differing: list[str] = []
@@ -190,7 +191,7 @@ def compare(
         if have != want:
             surplus, missing = Counter(have) - Counter(want), Counter(want) - Counter(have)
             lines = [*surplus.elements(), *missing.elements()]
-            # Perhaps only the order differs.
+            # Perhaps only the order of the lines differs.
             count += max(1, len(lines))
             differing += lines
     edits = list(edits_between(ours, {**chains, **kept}))
@@ -240,7 +241,7 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
 
 
 def rename_chains(edit: str, in_kernel: Callable[[str], str]) -> str:
-    """Return an edit with the kernel's names for this proxy's chains."""
+    """Return an edit in which this proxy's chains have their names in the kernel."""
     if edit.startswith(":"):
         chain, _, rest = edit[1:].partition(" ")
         return f":{in_kernel(chain)} {rest}"
@@ -256,13 +257,13 @@ def split_target(line: str) -> tuple[str, str]:
 
 
 def target_of(line: str) -> str:
-    """Return the target or chain of a line; empty for a rule that only counts."""
+    """Return the target or chain of a line; empty for a rule without one, which only counts."""
     words = split_target(line)[1].split()
     return words[1] if words else ""
 
 
 def edits_between(have: Chains, want: Chains) -> Iterator[str]:
-    """Yield the edits from existing to desired chains; a differing chain is rewritten."""
+    """Yield the edits from existing to desired chains; a chain that differs is rewritten."""
     for chain in want:
         if chain not in have:
             yield f":{chain} - [0:0]"
@@ -283,7 +284,7 @@ def _rename(text: str, new_name: Callable[[str], str]) -> str:
 
 
 def _put_first(sources: set[str], jumps: Sequence[BuiltInJump], contents: Chains) -> Iterator[str]:
-    """Yield the edits that put some chains' jumps before all rules of other programs."""
+    """Yield the edits that put the jumps of some chains before all rules of other programs."""
     for source in sorted(sources):
         yield from _remove_jumps(source, contents[source])
     for jump in reversed(jumps):
@@ -314,7 +315,7 @@ def _exists_once(jump: BuiltInJump, contents: Chains) -> bool:
 
 
 def _rules_before(jump: BuiltInJump, contents: Chains) -> frozenset[tuple[str, str]]:
-    """Return other programs' rules before a jump, without rules of other proxies."""
+    """Return the rules of other programs before a jump, without the rules of other proxies."""
     lines = contents[jump.chain]
     before = lines[: lines.index(jump.line)]
     return frozenset(

@@ -4,7 +4,7 @@
                                 ├ UPROXY-O…   a tree of chains with REDIRECT rules
     OUTPUT ─────▶ UPROXY-OUT ─▶ ┘ UPROXY-R…   then one for ranges of ports
 
-    ROOT     -d 10.96.0.0/16 -j 8…          a jump's condition covers what is behind it, so other
+    ROOT     -d 10.96.0.0/16 -j 8…          a jump's condition covers all rules behind it, so other
     8…       -d 10.96.0.0/18 -j 9…          packets leave after the root's four rules
              -d 10.96.64.0/18 -j 9…
     d…       -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT …       up to LEAF rules
@@ -15,14 +15,14 @@ A rule's key is its address, protocol and port as one number; a chain is a prefi
 of more than LEAF rules is divided by the next bits, and common prefixes are skipped, so the tree
 fits Services of a /16 or a /112, scattered addresses, and ten thousand node ports on one address.
 No packet passes more than a few dozen rules. The tree of ranges is divided only by addresses, so a
-packet also passes all ranges of its destination address.
+packet passes all ranges of its destination address.
 
 Rule 1: the layout depends only on the rules, not on the order of changes.
 Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In the first two
 chains, ranges of ports come last: single ports take precedence.
-Rule 3: a chain's name contains its level, and jumps lead only to deeper levels, so a collision of
-two names does no harm: the chain then contains the lines of both. For two chains of a level the
-chance is one in a million; in a level of a thousand chains it is one half.
+Rule 3: a chain's name contains its level, and jumps go only to deeper levels, so a collision of two
+names is harmless: the chain then contains the lines of both. The probability is one in a million
+for two chains of a level, and one half in a level of a thousand chains.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from ...model import Frontend, pack_ip
 from .legacy_table import Chains
 from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatRule
 
-# The number of changes at once above which a new layout is less work.
+# With more changes than this, a new layout is less work.
 LAY_OUT_ABOVE = 200
 ROOT = ""
-# The number of rules up to which a chain isn't divided: a packet passes it in about a microsecond.
+# A chain with at most this many rules isn't divided: a packet passes it in about a microsecond.
 LEAF = 16
 _PORT_BITS, _PROTOCOL_BITS = 16, 2
 _BEHIND_IP = _PORT_BITS + _PROTOCOL_BITS
@@ -67,10 +67,10 @@ class NatChains:
         self._single = _TreeChains(version, single, to_ip)
         self._ranges = _TreeChains(version, ranges, to_ip, has_ranges=True)
         self.chains: Chains = self._join()
-        """The lines of each chain; replaced on a change, never modified."""
+        """The lines of each chain; replaced when they change, never modified."""
 
     def change(self, removed: Iterable[NatRule], added: Iterable[NatRule]) -> None:
-        """Remove and add rules; an added rule may replace a removed rule of its frontend."""
+        """Remove and add rules; an added rule may replace the removed rule of the same frontend."""
         trees = self._single, self._ranges
         for tree, gone, new in zip(trees, _by_kind(removed), _by_kind(added), strict=True):
             if gone or new:
@@ -139,7 +139,7 @@ class _TreeChains:
         return changed.setdefault(chain, set(self.chains.get(chain, ())))
 
     def _sides(self, lines: Iterable[ChainLine]) -> Iterator[tuple[str, str]]:
-        """Yield chain and text of the table's lines that correspond to lines of the tree."""
+        """Yield the table's lines that correspond to lines of the tree, each with its chain."""
         for chain, line in lines:
             if chain == ROOT:
                 yield PRE, self._on_side(line, self._pre)
@@ -155,17 +155,17 @@ class _TreeChains:
 
 
 class TreeChange(NamedTuple):
-    """The changes of chains that follow from changed rules."""
+    """How chains change when rules change."""
 
     removed: set[ChainLine]
     added: set[ChainLine]
 
 
 class Tree:
-    """The chains for one rule per frontend; chain names lack prefix and side.
+    """The chains for one rule per frontend; their names lack prefix and side.
 
     Args:
-        has_ranges: Whether the rules are for ranges of ports, which only addresses divide.
+        has_ranges: Whether the rules are for ranges of ports, which are divided only by address.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Tree:
         return self._below(0, len(self._keys), 0, ROOT)
 
     def change(self, gone: Iterable[Frontend], added: Iterable[NatRule]) -> TreeChange:
-        """Remove the rules of frontends, and add or replace others; about 100 µs per rule."""
+        """Remove the rules of frontends, and add or replace others; takes about 100 µs per rule."""
         change = TreeChange(set(), set())
         for frontend in gone:
             self._set(self._key(frontend), None, change)
@@ -213,12 +213,12 @@ class Tree:
             opposite -= lines
 
     def _around(self, key: int) -> Iterator[ChainLine]:
-        """Yield lines that may change with a key's rule: on its path, and where chains divide."""
+        """Yield the lines that a key's rule may change: on its path, and where chains divide."""
         start, stop, level, chain = 0, len(self._keys), 0, ROOT
         while True:
             others = stop - start - (key in self._rules)
             if others <= LEAF:
-                # The chain is, or would be, divided because of this key.
+                # This key is the reason why the chain is, or would be, divided.
                 yield from self._below(start, stop, level, chain)
                 return
             if key >> self._behind(level) != self._keys[start] >> self._behind(level):
@@ -255,7 +255,7 @@ class Tree:
             start = last
 
     def _line(self, start: int, stop: int) -> Line:
-        """Return the jump to a span of keys, or the rule itself if it is the only one."""
+        """Return the jump to a span of keys, or the rule itself if there is only one."""
         first = self._keys[start]
         if stop - start == 1:
             return self._rules[first]
@@ -273,7 +273,7 @@ class Tree:
         return Jump(chain, ip, self._ip_bits, protocol, low, low | ((1 << behind) - 1) & ports)
 
     def _level(self, start: int, stop: int) -> int:
-        """Return the deepest level whose prefix all keys of a span share."""
+        """Return the deepest level at which all keys of a span have the same prefix."""
         differing = (self._keys[start] ^ self._keys[stop - 1]).bit_length()
         return bisect_right(self._levels, self._bits - differing) - 1
 
@@ -291,7 +291,7 @@ class Tree:
 
 
 def reached_rules(chains: Chains) -> Mapping[str, list[NatRule]]:
-    """Return the rules that the jumps of both sides reach."""
+    """Return the rules that the jumps reach, by side."""
     return {chain: list(_reached(chains, chain, ())) for chain in (PRE, OUT)}
 
 
@@ -317,9 +317,9 @@ def _reached(chains: Chains, chain: str, path: tuple[Jump, ...]) -> Iterator[Nat
 
 
 def _levels(ip_bits: int) -> tuple[int, ...]:
-    """Return the prefix lengths that may be chains; each has its own letter."""
-    # Two bits at a time make the shortest path. The half of an IPv6 address into which no Service
-    # range extends is divided by four bits, as there are only 62 letters.
+    """Return the lengths of prefixes that may be chains; each length has its own letter."""
+    # Two bits at a time give the shortest path. The half of an IPv6 address beyond any Service
+    # range is divided by four bits, because there are only 62 letters.
     routed = ip_bits - 64 if ip_bits > 64 else 0
     ip = (*range(0, routed, 4), *range(routed, ip_bits, 2))
     return (*ip, ip_bits, *range(ip_bits + _PROTOCOL_BITS, ip_bits + _BEHIND_IP, 2))

@@ -1,4 +1,4 @@
-"""The rules of this proxy as values: nat rules, jumps and the guard of ports; pure.
+"""The rules of this proxy as values: nat rules, jumps and the guard for ports; pure.
 
 Rule 1: rules are written as ``iptables-save`` prints them.
 Rule 2: nat rules in a chain are mutually exclusive, so their order doesn't matter, except that
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ...model import Frontend, Protocol, pack_ip
 from ..names import PREFIX as PREFIX
 
-# A named proxy's label is added (names). The first two chains lead to the tree of chains.
+# For a named proxy, the label is added (names). The first two chains jump to the tree of chains.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"
@@ -28,8 +28,8 @@ FILTER = "filter"
 GUARDS: Mapping[str, str] = {"tcp": TCP, "udp": UDP}
 """The name of the guard's chain for each protocol."""
 PROTOCOLS = tuple(GUARDS)
-# The number of ports that a multiport match takes; a range takes two of them. Source:
-# xt_multiport.h, XT_MULTI_PORTS.
+# How many ports a multiport match can have; a range counts as two. Source: xt_multiport.h,
+# XT_MULTI_PORTS.
 MULTIPORT_SLOTS = 15
 _LAST_PORT = 65535
 _NAT_RULE = re.compile(
@@ -64,7 +64,7 @@ class NatRule(NamedTuple):
     def __str__(self) -> str:
         ip, prefix = self.ip, 32
         if ":" in ip:
-            # iptables-save writes ::1.2.3.4, Python ::102:304.
+            # iptables-save writes ::1.2.3.4, Python writes ::102:304.
             ip, prefix = (
                 socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, ip)),
                 128,
@@ -155,14 +155,14 @@ NAT_JUMPS = tuple(
 
 # The match for packets that a rule of the nat table has translated.
 _STEERED = "-m conntrack --ctstate DNAT"
-# The match for packets to any socket. Without "nowildcard" sockets on 0.0.0.0 and :: are ignored.
-# Source: net/netfilter/xt_socket.c.
+# The match for packets to any socket. Without "nowildcard", sockets on 0.0.0.0 and :: would be
+# ignored. Source: net/netfilter/xt_socket.c.
 _TO_ANY = "-m socket --nowildcard"
 _TO_PRIVILEGED = "-m socket --transparent --nowildcard"
-# The match for packets after the SYN. It isn't "! --syn", which would admit a SYN with FIN or RST,
-# and only Linux itself drops those.
+# The match for packets after the SYN. It isn't "! --syn", which would also admit a SYN with FIN or
+# RST: only Linux itself drops those.
 _LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
-# Edits that are accepted if kernel and iptables can look up sockets.
+# Edits that are accepted if both kernel and iptables can look up sockets.
 SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")
 
 
@@ -182,11 +182,11 @@ def make_guard(
     is_ipv6: bool = False,
     checks_sockets: bool = True,
 ) -> PortGuard:
-    """Return the guard of ports.
+    """Return the guard for ports.
 
     Steered packets are admitted to transparent sockets, which require a privilege that this proxy
-    has: after a crash any process may listen on the ports. TCP without a socket is also admitted:
-    the RST of the kernel's own stack reaches every client (see :func:`refusal`). Source:
+    has, because after a crash any process may listen on the ports. TCP without a socket is also
+    admitted: the RST of the kernel's own stack reaches every client (see :func:`refusal`). Source:
     docs/adr/0013.
 
     Every packet that the node receives passes the jumps, and every packet of a connection passes
@@ -198,9 +198,9 @@ def make_guard(
       stack refuses other segments.
     - UDP has no such packet, so every packet is checked.
 
-    Only ports in use are guarded, not the range, in which another daemon may listen, whose clients
-    don't concern this proxy. Later packets of a connection are admitted in the whole range, so that
-    connections to a port that was just released continue.
+    Only ports in use are guarded, not the whole range: another daemon may listen in it, and its
+    clients don't concern this proxy. Later packets of a connection are admitted in the whole range,
+    so that connections to a port that was just released continue.
 
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
@@ -231,9 +231,9 @@ def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> str:
     """Return the rule that refuses packets that were steered to the refuse port.
 
     TCP is admitted: there is no listener, and the RST of the kernel's own stack is translated back
-    for every client. A RST from REJECT isn't, for pods on a bridge with bridge-nf-call-iptables,
-    which Kubernetes requires: the kernel sends it untracked, from the wrong source, and the client
-    keeps waiting.
+    for every client. A RST from REJECT isn't translated back for pods on a bridge with
+    bridge-nf-call-iptables, which Kubernetes requires: the kernel sends it untracked, from the
+    wrong source, and the client keeps waiting.
 
     Source: nf_send_reset, where it has nf_bridge_info; docs/adr/0004.
     """
@@ -270,7 +270,7 @@ def _port_lines(
 
 
 def _to_others(to_ports: str, unreachable: str) -> str:
-    """Return the rule that refuses steered TCP to another program's socket.
+    """Return the rule that refuses steered TCP packets for another program's socket.
 
     It uses ICMP, as a RST from REJECT doesn't reach pods on a bridge (see :func:`refusal`).
     """
@@ -286,7 +286,7 @@ def _unreachable(*, is_ipv6: bool) -> str:
 
 
 def _multiports(ports: Iterable[int]) -> Iterator[str]:
-    """Yield values of ``--dports``, with runs as ranges: ``36001:36004,36009``."""
+    """Yield values of ``--dports``, in which runs are ranges: ``36001:36004,36009``."""
     chunk: list[str] = []
     slots = 0
     for first, last in _runs(ports):
@@ -306,7 +306,7 @@ def _span(first: int, last: int) -> str:
 
 
 def _runs(ports: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last port of each run; the ports are sorted."""
+    """Yield the first and last port of each run of consecutive ports; the ports are sorted."""
     first = last = -1
     for port in itertools.chain(ports, (-1,)):
         if first >= 0 and port != last + 1:

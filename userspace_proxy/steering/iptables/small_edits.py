@@ -1,10 +1,10 @@
 """Makes a few edits of a legacy table by python-iptables, which no other module imports.
 
-Many edits go to ``iptables-restore`` instead. Here each takes 0.5 ms, and the table is read and
-committed once for all of them.
+Many edits go to ``iptables-restore`` instead. Here, each edit takes 0.5 ms, and the table is read
+and committed once for all of them.
 
 Rule 1: edits are lines as ``iptables-restore`` accepts them, of rules that this proxy writes.
-Rule 2: all are in force after one commit, or none.
+Rule 2: all are applied by one commit, or none.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any
 
 from ...errors import SteeringError
 
-# The number of edits that, plus one per _RULES_PER_EDIT rules of the table, are no slower than
-# iptables-restore, which takes 2 ms to start and 0.5 µs more per rule. Source: docs/adr/0023.
+# With this many edits, plus one per _RULES_PER_EDIT rules of the table, this module is no slower
+# than iptables-restore, which takes 2 ms to start and 0.5 µs more per rule. Source: docs/adr/0023.
 _FEW = 4
 _RULES_PER_EDIT = 1000
-# The tables that must stay untouched: python-iptables searches them for a jump's chain, which would
+# Tables that must not be used: python-iptables searches them for the chain of a jump, which would
 # create them.
 _UNTOUCHED = ("mangle", "raw", "security")
 
 
 def are_few(edits: int, rules: int) -> bool:
-    """Return whether this module is faster than ``iptables-restore`` for a number of edits."""
+    """Return whether this module is faster than ``iptables-restore`` for that number of edits."""
     return edits <= _FEW + rules // _RULES_PER_EDIT
 
 
 def _import_iptc() -> Any:
-    """Import python-iptables without running programs to find its library.
+    """Import python-iptables without letting it run programs to find its library.
 
-    It searches with ldconfig, gcc and ld unless the folder is given, and loads setuptools if that
-    replaces distutils: 0.36 instead of 0.07 s of CPU time. Source: iptc/util.py.
+    It searches with ldconfig, gcc and ld unless it is given the folder, and loads setuptools if
+    that replaces distutils: this takes 0.36 s of CPU time instead of 0.07 s. Source: iptc/util.py.
     """
     sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]
     os.environ.setdefault("IPTABLES_LIBDIR", sysconfig.get_path("platlib"))

@@ -25,7 +25,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
     frontends, or an earlier run may have left rules.
 
     Args:
-        kernel: What the kernel offers.
+        kernel: The features of the kernel.
     """
 
     name = "iptables"
@@ -55,7 +55,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
 
 class IptablesProgrammer(Programmer):
-    """The helpers of both families; closes them.
+    """The helpers of both families, which it also closes.
 
     Args:
         no_ipv6: The reason why the kernel can't steer IPv6; empty if it can.
@@ -72,7 +72,7 @@ class IptablesProgrammer(Programmer):
         self._families: set[IPFamily] = set()
         """IPv4, and IPv6 if this or an earlier run has rules; empty before :meth:`start`."""
         self._informed: set[IPFamily] = set()
-        """Families whose helper has the desired state."""
+        """The families whose helper has got the desired state."""
         self._unguarded = ""
         self._without_ipv6: dict[Frontend, str] = {}
 
@@ -92,7 +92,7 @@ class IptablesProgrammer(Programmer):
                 self._families.add(IPFamily.IPV6)
                 found |= left
             else:
-                # Only other programs use IPv6's tables; an idle helper takes 50 MiB.
+                # Only other programs use IPv6's tables; an idle helper would take 50 MiB.
                 self._helpers[IPFamily.IPV6].close()
         if not self._ask(IPFamily.IPV4, "checks_sockets"):
             self._unguarded = 'the kernel or the installed iptables has no match "socket"'
@@ -112,7 +112,7 @@ class IptablesProgrammer(Programmer):
         self._informed.clear()
 
     def close(self) -> None:
-        """End the helpers, and wait for them."""
+        """Terminate the helpers, and wait for them."""
         for helper in self._helpers.values():
             helper.close()
         super().close()
@@ -142,8 +142,8 @@ class IptablesProgrammer(Programmer):
                 self._send(family, here)
 
     def _restore(self, affected: Affected, before: Affected) -> None:
-        # A helper whose change the kernel refused has already restored the old state; sending that
-        # state does no harm.
+        # If the kernel refused a helper's change, the helper has already restored the old state;
+        # sending that state again is harmless.
         here = {f: port for f, port in before.items() if f.family in self._families}
         self._write(affected, here)
 
@@ -174,7 +174,7 @@ class IptablesProgrammer(Programmer):
         return [f for f in IPFamily if f in self._informed or _may_have_rules(f)]
 
     def _send(self, family: IPFamily, affected: Affected) -> None:
-        """Send a change to a helper, or the whole state if the change isn't enough."""
+        """Send a change to a helper, or the whole state if the change isn't sufficient."""
         if self._is_informed(family):
             try:
                 self._ask(family, "change", ports=as_rows(affected))
@@ -185,7 +185,7 @@ class IptablesProgrammer(Programmer):
         self._send_all(family)
 
     def _send_all(self, family: IPFamily) -> None:
-        """Send the desired state to a helper; if it ends meanwhile, to its replacement."""
+        """Send the desired state to a helper; if it exits during that, to its replacement."""
         self._informed.discard(family)
         rows = as_rows({f: p for f, p in (self._applied or {}).items() if f.family is family})
         try:
@@ -200,9 +200,9 @@ class IptablesProgrammer(Programmer):
 
 
 def _may_have_rules(family: IPFamily) -> bool:
-    """Return whether a program uses the family's nat table."""
+    """Return whether any program uses the nat table of a family."""
     try:
         return "nat" in tables_in_use(family)
     except OSError:
-        # Permission denied; the helper reports the missing permission.
+        # Permission is denied; the helper will report the missing permission.
         return True

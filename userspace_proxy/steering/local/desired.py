@@ -1,4 +1,4 @@
-"""The desired kernel state: addresses to route here, and frontends to admit.
+"""The desired state of the kernel: addresses to route here, and frontends to admit.
 
     ports ─▶ uses of each address ─▶ networks to route
       └────▶ frontends to admit; everything else at those addresses is rejected
@@ -21,7 +21,7 @@ from ..programmer import Affected, Ports
 
 Element = TypeVar("Element")
 REFUSED = 0
-"""The port of a refused frontend."""
+"""The port that stands for a refused frontend."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class DesiredState:
     """The desired state of one proxy.
 
     Args:
-        ranges: Networks to route as a whole, even without frontends; loopback is ignored.
+        ranges: Networks to route as a whole, even without frontends; loopback ones are ignored.
     """
 
     def __init__(self, ranges: Iterable[str] = ()) -> None:
@@ -48,13 +48,13 @@ class DesiredState:
         self._node_networks: frozenset[str] = frozenset()
         self._uses: Counter[str] = Counter()
         self.sources: dict[IPFamily, str] = {}
-        """Source addresses for clients on the node; without one the kernel chooses."""
+        """The source addresses for clients on the node; if there is none, the kernel chooses."""
         self.ports: Ports = {}
         self.networks: set[str] = set()
-        """Single addresses to route, outside the ranges."""
+        """The single addresses to route, outside the ranges."""
         self.admitted: set[Frontend] = set()
         self.refused: dict[str, SteeringError] = {}
-        """Networks and ranges that the kernel refuses to route here, with the causes."""
+        """The networks and ranges that the kernel refuses to route here, with the causes."""
 
     def is_routed(self, ip: str) -> bool:
         """Return whether this proxy routes an address here."""
@@ -135,7 +135,7 @@ class DesiredState:
 
 
 def _note(element: Element, done: set[Element], opposite: set[Element]) -> None:
-    """Note an addition or removal, which cancels its opposite."""
+    """Record an addition or removal, which cancels its opposite."""
     if element in opposite:
         opposite.remove(element)
     else:

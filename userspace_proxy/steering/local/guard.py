@@ -1,10 +1,10 @@
-"""The guards: each routes addresses to this node, and rejects all but frontends there.
+"""The guards: they route addresses to this node, and reject all but frontends on them.
 
     local 10.96.7.1 dev lo table local proto 117 src NODE        one per address
     table inet userspace-proxy/local                             admits frontends
 
 Rule 1: an address is guarded before it is routed here, and loses its route before its guard: the
-node's daemons must never be reachable at a Service's address.
+node's daemons must never be reachable on a Service's address.
 """
 
 from __future__ import annotations
@@ -63,24 +63,25 @@ class LocalGuard(abc.ABC):
         A network that the kernel refuses individually is added to ``desired.refused``.
 
         Raises:
-            SteeringError: The kernel refused; part of the change may be in force.
+            SteeringError: The kernel refused; part of the change may be applied.
         """
 
     @abc.abstractmethod
     def put_right(self) -> int:
         """Compare all kernel state with the desired state, and repair differences.
 
-        It retries refused networks; afterwards ``desired.refused`` has the networks that still are.
+        Refused networks are retried; afterwards ``desired.refused`` has those that the kernel still
+        refuses.
 
         Returns: The number of differences outside refused networks.
 
         Raises:
-            SteeringError: The kernel refused; some of it may be in force.
+            SteeringError: The kernel refused; some of it may be applied.
         """
 
     @abc.abstractmethod
     def look(self) -> Callable[[Frontend], bool]:
-        """Read the kernel; return a function that checks whether a frontend is as desired."""
+        """Read the kernel; return a function that checks whether a frontend is as desired there."""
 
     @abc.abstractmethod
     def clean_up(self) -> None:
@@ -95,11 +96,11 @@ class LocalGuard(abc.ABC):
         return ()
 
     def close(self) -> None:  # noqa: B027 - most guards have no sockets
-        """Close sockets; routes and rules stay in force."""
+        """Close sockets; routes and rules stay in the kernel."""
 
 
 class NoGuard(LocalGuard):
-    """Refuses frontends that need a route: only the node's own addresses are served."""
+    """Refuses frontends that need a route, so only the node's own addresses are served."""
 
     def change(self, change: StateChange) -> None:
         self.put_right()
@@ -122,7 +123,7 @@ class NoGuard(LocalGuard):
 
 
 class OpenGuard(LocalGuard):
-    """One proxy's routes, without a table: the kernel refuses where no listener is bound.
+    """One proxy's routes, without a table: the kernel refuses clients where no listener is bound.
 
     For a network namespace created for this proxy, which contains no other daemons.
     """
@@ -143,7 +144,7 @@ class OpenGuard(LocalGuard):
         ranges = [network for network in desired.ranges if network not in table.others]
         want = set(self._routes([*desired.networks, *ranges]))
         missing, surplus = want - have, have - want
-        # A route whose source changes is removed before it is added again.
+        # If the source of a route changes, the route is removed before it is added again.
         self._tables.change(removed=sorted(surplus))
         count = self._put_table_right()
         were_refused = desired.refused.keys()
@@ -257,7 +258,7 @@ class NftGuard(OpenGuard):
         self._table.close()
 
     def _put_table_right(self) -> int:
-        # Surplus routes have already been removed.
+        # Surplus routes were already removed.
         return self._table.put_right().count
 
     def _create(self, checks_sockets: bool) -> Steps:

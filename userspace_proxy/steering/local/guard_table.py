@@ -3,11 +3,12 @@
     addresses4  10.96.7.1                addresses of Services that are routed to this node
     frontends4  10.96.7.1 . tcp . 80     the admitted frontends
 
-Of TCP only the SYN is checked, because every connection begins with a SYN: open connections
-continue. UDP has no such packet, so every packet is checked. An IPv6 fragment without ports passes:
-it has no effect without the first fragment. A frontend's packets reach only transparent sockets,
-such as the proxy's: after a crash any process may listen there (ADR 0013). The kernel answers ICMP:
-a ping to a Service's address is harmless. Other protocols are rejected, as no Service uses them.
+Only the SYN of TCP is checked, because every connection begins with it: open connections continue.
+UDP has no such packet, so every packet is checked. An IPv6 fragment without ports passes: it has no
+effect without the first fragment. A frontend's packets are admitted only to transparent sockets,
+such as the proxy's, because after a crash any process may listen there (ADR 0013). The kernel
+answers ICMP: a ping to a Service's address is harmless. Other protocols are rejected, as no Service
+uses them.
 
 Rule 1: this module doesn't access the kernel; it converts values.
 """
@@ -60,14 +61,14 @@ def all_elements(networks: Iterable[str], frontends: Iterable[Frontend]) -> set[
 
 
 def read_frontends(elements: Iterable[SetElement]) -> list[Frontend]:
-    """Return the frontends that elements of the frontend sets admit."""
+    """Return the frontends that the elements of the frontend sets admit."""
     families = {name: family for family, name in FRONTENDS.items()}
     found = (read_frontend(key, families[name]) for name, key, _ in elements)
     return [frontend for frontend in found if frontend is not None]
 
 
 def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True) -> list[bytes]:
-    """Return the messages that create the table; it guards ranges as a whole."""
+    """Return the messages that create the table; it guards each range as a whole."""
     table = TableWriter(name)
     table.create()
     for family in IPFamily:
@@ -92,7 +93,7 @@ def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:
 
 
 def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
-    # Kernel 6.18 reads ports from fragments, although these have none.
+    # Kernel 6.18 reads ports from fragments, although fragments have none.
     is_fragment = x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
     table.add_rule("guard", x.IPV6 + is_fragment + x.verdict(x.ACCEPT))
     for packets, refusal in ((SYN, x.reject(with_tcp_reset=True)), (x.UDP, x.reject())):
@@ -100,7 +101,8 @@ def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
             is_other = x.in_set(DIALLED[family], FRONTENDS[family], is_inverted=True)
             table.add_rule("guard", packets + IS_FAMILY[family] + is_other + refusal)
         if checks_sockets:
-            # TCP is also rejected by ICMP: a RST from a rule doesn't reach pods on a bridge.
+            # TCP is rejected by ICMP, too, because a RST from a rule doesn't reach pods on a
+            # bridge.
             table.add_rule("guard", packets + TO_OTHER_SOCKET + x.reject())
     table.add_rule(
         "guard",

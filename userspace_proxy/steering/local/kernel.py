@@ -42,10 +42,10 @@ _HINTS = {
 
 @dataclass(slots=True)
 class LocalTable:
-    """The routes in the kernel's table ``local``."""
+    """The routes in the kernel's ``local`` table."""
 
     ours: set[LocalRoute] = field(default_factory=set)
-    """Routes of all proxies."""
+    """The routes of all proxies."""
     others: set[str] = field(default_factory=set)
     """The networks that routes of the kernel, or of other programs, deliver to this node."""
 
@@ -79,7 +79,7 @@ class RoutingTables:
         return table
 
     def routes(self, table: int) -> list[tuple[LocalRoute, int]]:
-        """List a table's local routes, each with its protocol number."""
+        """List the local routes of a table, each with its protocol number."""
         found = (
             _read_route(message)
             for family in FAMILIES.values()
@@ -99,13 +99,13 @@ class RoutingTables:
     def change(
         self, *, added: Sequence[LocalRoute] = (), removed: Sequence[LocalRoute] = ()
     ) -> dict[LocalRoute, SteeringError]:
-        """Add routes, then remove others; a missing one to remove is no error.
+        """Add routes, then remove others; removing a missing route isn't an error.
 
-        Returns: The refused additions, with the causes; all other changes are in force.
+        Returns: The refused additions, with the causes; all other changes are applied.
 
         Raises:
             SteeringError: Permission denied, or the kernel refused a removal; other changes may be
-                in force.
+                applied.
         """
         routes = [*added, *removed]
         requests = [*(_write(one, is_new=True) for one in added)]
@@ -131,7 +131,7 @@ class RoutingTables:
         return changes
 
     def close(self) -> None:
-        """Close the sockets; routes stay in force."""
+        """Close the sockets; routes stay in the kernel."""
         self._sockets.close()
 
     def _list(self, request: bytes) -> list[Message]:
@@ -145,7 +145,7 @@ class RoutingTables:
 
 
 def _write(route: LocalRoute, *, is_new: bool) -> bytes:
-    """Return the request that adds a route, which must not exist, or removes it."""
+    """Return the request that adds a route, which must not exist yet, or removes it."""
     flags = CREATE | EXCL if is_new else 0
     kind = rtnetlink.NEW_ROUTE if is_new else rtnetlink.DEL_ROUTE
     return rtnetlink.write_local_route(kind, flags, route, PROTOCOL)
@@ -174,18 +174,18 @@ def _note(message: Message, changes: RouteChanges) -> None:
         case rtnetlink.NEW_ADDRESS | rtnetlink.DEL_ADDRESS:
             changes.addresses.add(rtnetlink.read_address(message).ip)
         case rtnetlink.NEW_LINK | rtnetlink.DEL_LINK:
-            # The loopback interface changed: the kernel removes IPv4 routes with their interface,
-            # without an event.
+            # The loopback interface changed: the kernel removes IPv4 routes together with their
+            # interface, without an event.
             changes.is_affected = True
 
 
-# Offsets of fields in a routing event; loads are big-endian.
+# Offsets of fields in a routing event; loaded values are big-endian.
 _KIND_AT, _SENDER_AT, _LINK_AT, _PROTOCOL_AT, _TYPE_AT = 4, 12, 20, 21, 23
 _ALL, _NOTHING = 0xFFFFFFFF, 0
 
 
 def _filter(sender: int) -> list[bpf.Instruction]:
-    """Return a filter that discards events of own changes, and of irrelevant routes and links.
+    """Return a filter that discards events of the sender, and of irrelevant routes and links.
 
     Each new pod's link causes several events, which would overflow the queue.
     """

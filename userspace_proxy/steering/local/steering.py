@@ -3,12 +3,12 @@
     difference ─▶ guard
     refused, or changed by others ─▶ kernel read in full ─▶ differences
 
-Open connections need the route of their packets: a removed TCP frontend lingers, refusing new
-connections, until it has no open connection. So does a frontend of an earlier run, because that
-run's workers may still serve its connections.
+Open connections need a route for their packets, so a removed TCP frontend lingers until it has no
+open connection, and refuses new ones. So does a frontend of an earlier run, because the workers of
+that run may still serve its connections.
 
-A flow that another steering or program has translated follows its conntrack entry past the
-listener, so such entries of new frontends are removed.
+A flow that another steering mode or program has translated follows its conntrack entry past the
+listener, so these entries are removed for new frontends.
 
 Rule 1: unless another program has changed it, the kernel contains the last written state.
 """
@@ -32,8 +32,8 @@ from .desired import REFUSED, DesiredState
 from .guard import make_guard
 from .kernel import RoutingTables
 
-# The agent calls repair each second. Most changes that end a refusal cause no event, such as a
-# sysctl, or a route that isn't local.
+# The agent calls repair every second. Most changes that end a refusal cause no event, such as a
+# change of a sysctl, or of a route that isn't local.
 RETRY_EVERY = 10
 
 
@@ -144,7 +144,7 @@ class LocalProgrammer(Programmer):
 
     def _load(self) -> None:
         applied = self._applied or {}
-        # A retry may miss frontends that the first attempt found.
+        # A retry may miss frontends that the first attempt has found.
         self._lingering |= self._left()
         self._lingering -= applied.keys()
         ports = {**dict.fromkeys(self._lingering, REFUSED), **applied}
@@ -170,7 +170,8 @@ class LocalProgrammer(Programmer):
         difference = self._desired.change(affected)
         try:
             if self._is_affected():
-                # If reading fails, assume the state last written; the next repair reads it again.
+                # If reading fails, assume that the last written state is there; the next repair
+                # reads it again.
                 with contextlib.suppress(SteeringUnreadable):
                     self._put_right()
                     return
@@ -197,7 +198,7 @@ class LocalProgrammer(Programmer):
         return count
 
     def _note_new(self, new: Iterable[Frontend]) -> None:
-        """Note frontends that weren't steered before."""
+        """Record frontends that weren't steered before."""
         self._new.update(frontend for frontend in new if not is_loopback(frontend.ip))
 
     def _forget_stale(self) -> None:
@@ -219,7 +220,7 @@ class LocalProgrammer(Programmer):
         self._new.clear()
 
     def _linger(self, before: Affected, affected: Affected) -> Affected:
-        """Replace removals of frontends that may linger by refusals."""
+        """Replace removals of frontends that may linger with refusals."""
         lingering = {
             frontend
             for frontend, port in affected.items()
@@ -250,8 +251,8 @@ class LocalProgrammer(Programmer):
         return not self._is_known
 
     def _matters(self, ip: str) -> bool:
-        """Return whether a changed address of the node affects the desired state."""
-        # Each pod's interface gets a link-local address, which is never a source.
+        """Return whether an address that the node gained or lost affects the desired state."""
+        # Each pod's interface gets a link-local address, which is never used as a source.
         sources = self._desired.sources
         is_source = sources.get(IPFamily.of(ip), ip) == ip and not ip.startswith("fe80:")
         return is_source or self._desired.is_affected_by(own_network(ip))
@@ -259,7 +260,7 @@ class LocalProgrammer(Programmer):
     def _put_right(self) -> int:
         """Repair differences; return their number."""
         self._is_known = False
-        # Discard events from before the kernel is read, which it covers.
+        # Discard earlier events: the kernel's state is read afterwards.
         self._tables.changes()
         self._desired.set_node_networks(self._tables.local_table().others)
         self._choose_sources()

@@ -4,7 +4,7 @@
       prerouting, output   nat      redirects entries of frontends4 and frontends6 to their ports
       input                filter   limits access to the ports in guarded, and to the refuse port
 
-A new connection costs one map look-up, regardless of the number of Services.
+A new connection costs one map look-up, however many Services there are.
 
 Rule 1: a change is one transaction of added and deleted elements; rules stay unchanged.
 Rule 2: the table is read in full only after another program has changed it.

@@ -8,14 +8,14 @@
         numgen random mod 2 vmap { 0 : goto …-to-7, 1 : goto …-to-8 }
     choose-9-of-2-ip-to-7    counts, remembers the client, and translates
 
-A range of ports has such chains for each endpoint with or without affinity: they keep the port, or
-move it.
+A range of ports has such chains for each endpoint, with or without affinity: they keep the port, or
+shift it.
 
 Rule 1: this module doesn't access the kernel.
 Rule 2: an endpoint number in an affinity entry is reused only after all numbers have been assigned,
 long after the entry has expired. An entry for a removed endpoint has no effect.
-Rule 3: the hash is part of the interface: all nodes choose the same endpoint for a client, before
-and after an upgrade.
+Rule 3: the hash must not change: all nodes choose the same endpoint for a client, before and after
+an upgrade.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 
 # The maximum number of affinity entries, each of which takes about 100 bytes of kernel memory.
-# Further clients have no affinity.
+# Clients beyond it have no affinity.
 PINS_MAX = 1 << 18
-# The seed of the hash, which differs from other programs' seeds: behind a load balancer with the
-# same hash, few slots would be used.
+# The seed of the hash. It differs from the seeds of other programs: behind a load balancer with the
+# same hash, only few slots would be used.
 _SEED = 0x7570_7870
 HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NUMBER_BYTES = 4
-# Register slots: the dialled address or the client, followed by a number; the endpoint.
+# Register slots: the dialled address or the client, followed by a number; and the endpoint.
 _KEY, _ENDPOINT = 0, 8
 _SOURCE = {IPFamily.IPV4: x.IP_SADDR, IPFamily.IPV6: x.IP6_SADDR}
 _AF = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
@@ -57,10 +57,10 @@ class SetNames(NamedTuple):
     pins: str
     counted: str
     ranged: str
-    """Ranges that lead to endpoints, as ``forwarded`` has single ports."""
+    """Ranges that are translated to endpoints, as single ports are in ``forwarded``."""
     range_choices: str
     range_endpoints: str
-    """Endpoints of ranges, by first port and number; no rule looks them up."""
+    """The endpoints of ranges, by first port and number; no rule looks them up."""
     counted_ranges: str
 
 
@@ -75,14 +75,16 @@ class Chooser(NamedTuple):
 
     family: IPFamily
     counts: tuple[tuple[tuple[str, ...] | None, int], ...]
-    """For each choice: the clients' networks, and the number of endpoints."""
+    """For each choice: the networks of the clients, and the number of endpoints."""
     affinity: Affinity | None = None
     endpoints: tuple[SocketAddress, ...] = ()
-    """With affinity: the endpoints of all choices in order."""
+    """The endpoints of all choices in order if there is affinity; otherwise empty."""
     by_client: bool = False
-    """Whether the client's address chooses instead of chance, as in :class:`.KernelTarget`."""
+    """Whether the choice depends on the client's address instead of chance, as in
+    :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and the last port of a range; its endpoints have the port number of the first."""
+    """The first and last port of a range, whose endpoints are given with the port for the first
+    one."""
 
 
 class ChooserChain(NamedTuple):
@@ -90,7 +92,7 @@ class ChooserChain(NamedTuple):
 
     number: int
     pins: Mapping[SocketAddress, int] = {}
-    """The numbers of the chooser's endpoints in affinity entries; empty without affinity."""
+    """The numbers of the chooser's endpoints in affinity entries; empty if there is no affinity."""
 
     def name(self, chooser: Chooser) -> str:
         """Return the chain's name: ``choose-1-of-3-ip``, ``hash-4-of-128-ip``."""
@@ -159,7 +161,7 @@ def _add_endpoint(
 def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
     """Return the messages that delete an unused chooser."""
     writer = TableWriter(table)
-    # Flush first the chain with rules that lead to the others.
+    # Flush first the chain whose rules jump to the others.
     for name in chains_of(chooser, chain):
         writer.flush_chain(name)
     for name in chains_of(chooser, chain):
@@ -183,7 +185,7 @@ def chains_of(chooser: Chooser, chain: ChooserChain) -> list[str]:
 
 
 def _width(family: IPFamily) -> int:
-    """Return the number of slots of an address."""
+    """Return how many register slots an address takes."""
     return _SOURCE[family].width // _NUMBER_BYTES
 
 
@@ -198,7 +200,7 @@ def _choose(chooser: Chooser, count: int, first: int) -> bytes:
 
 
 def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
-    """Put the index of one of ``count`` endpoints from index ``first`` on into a slot."""
+    """Put the index of one of ``count`` endpoints, from index ``first`` on, into a register."""
     if not chooser.by_client:
         return x.pick(count, slot, first)
     source = _SOURCE[chooser.family]
@@ -219,7 +221,7 @@ def _add_pinned(
     chain: ChooserChain,
     endpoints: tuple[SocketAddress, ...],
 ) -> None:
-    """Add the rules that lead to a client's endpoint, or to any endpoint.
+    """Add the rules that translate to a client's endpoint, or to any endpoint.
 
     Each rule has its own map: with one for all Services, the kernel would visit all endpoints for
     each of these rules in each transaction.
@@ -249,7 +251,7 @@ def _translate(endpoint: SocketAddress) -> bytes:
 
 
 class Shift(NamedTuple):
-    """A subrange of ports, and how the kernel moves its ports by remainders (``dnat_shifted``)."""
+    """A subrange of ports, and how the kernel shifts them by remainders (``dnat_shifted``)."""
 
     first: int
     last: int
@@ -258,10 +260,11 @@ class Shift(NamedTuple):
 
 
 def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
-    """Yield subranges that ``to_first + port % (to_last - to_first + 1)`` moves correctly.
+    """Yield subranges that ``to_first + port % (to_last - to_first + 1)`` shifts correctly.
 
-    Upwards the divisor is larger than all ports. Downwards it is at most the first port of a part
-    and more than half of its last one, so that it goes into each once.
+    For a shift upwards, the divisor is larger than all ports. For a shift downwards, it is at most
+    the first port of a subrange and more than half of its last one, so that each port divided by it
+    gives 1.
     """
     if offset >= 0:
         yield Shift(first, last, offset, offset + last)
@@ -276,7 +279,7 @@ def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
 def _translations(endpoint: SocketAddress, span: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
     """Yield the conditions and the translations of a range to an endpoint.
 
-    The range's first port leads to the endpoint's port, the second one to the next, and so on.
+    The range's first port maps to the endpoint's port, the second one to the next, and so on.
     """
     to = x.put_slot(pack_ip(endpoint.ip), _ENDPOINT)
     at, family = _ENDPOINT + _width(endpoint.family), _AF[endpoint.family]

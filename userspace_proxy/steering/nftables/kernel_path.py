@@ -1,6 +1,6 @@
 """The nftables table of the kernel path, created once a frontend needs it.
 
-Rule 1: the table is a layer above the table of proxy ports, which steers all other connections.
+Rule 1: packets pass this table before the table of proxy ports, which steers all other connections.
 Rule 2: a refused transaction changes nothing.
 """
 
@@ -38,7 +38,7 @@ from .kernel_rules import (
 )
 
 KernelTargets = Mapping[Frontend, KernelTarget | None]
-"""The targets of some frontends; None: not on the kernel path."""
+"""The targets of some frontends; None for a frontend that isn't on the kernel path."""
 
 
 def _names_of_chains(choosers: Mapping[Chooser, ChooserChain]) -> list[str]:
@@ -69,7 +69,7 @@ class KernelPath:
             opened.pop_all()
         self._rules = KernelRules()
         self._numbers: frozenset[int] = frozenset()
-        """Elements for links that lead only to containers of this node."""
+        """Elements for the links behind which only containers of this node are."""
         self._exists = False
         self._has_counters = True
         self._counts = Counts()
@@ -90,7 +90,7 @@ class KernelPath:
         """Write the desired state for the first time.
 
         Args:
-            found: Called before anything is written with the endpoints that an earlier run left.
+            found: Called with the endpoints that an earlier run left, before anything is written.
         """
         # The table may belong to another program.
         listing = self._table.read()
@@ -117,19 +117,19 @@ class KernelPath:
         self._forgotten = self._counts.forget(gone)
 
     def undo(self, before: KernelTargets, gone: Collection[Frontend] = ()) -> None:
-        """Undo a change; if the kernel refuses, the next repair does it.
+        """Undo a change; if the kernel refuses, the next repair undoes it.
 
         Args:
-            gone: Frontends that weren't steered before; their counts are dropped.
+            gone: Frontends that weren't steered before the change; their counts are dropped.
         """
         self._counts.restore(self._forgotten)
         try:
             self._write(self._rules.difference(before, gone))
         except SteeringError:
-            # Compute it again, as the attempt may have been recorded and reverted.
+            # Compute it again, because the attempt may have been recorded and reverted.
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
-        # Writing has read the counters that may have been reset.
+        # Writing the table has read the counters that it may have reset.
         self._counts.forget(gone)
 
     def _write(self, change: Difference) -> None:
@@ -158,15 +158,15 @@ class KernelPath:
         self._exists = True
 
     def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
-        """Remove the chains of ranges that no element leads to.
+        """Remove the chains of ranges to which no element points.
 
-        A transaction of their own: while one takes effect, packets still find the old elements of
-        intervals, and would go through the empty chains to the proxy port. Source:
+        They have a transaction of their own: while one takes effect, packets still find the old
+        elements of intervals, and would go through the empty chains to the proxy port. Source:
         nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update() is last.
         """
         steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
         if steps:
-            # If this is refused, the choosers stay until the table is rewritten, and do no harm.
+            # If this is refused, the choosers stay until the table is rewritten, which is harmless.
             with contextlib.suppress(SteeringError):
                 self._table.change_chains(steps, gone=_names_of_chains(choosers), new=())
 
@@ -181,8 +181,8 @@ class KernelPath:
     def take_repaired(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the frontends that were repaired since the last call.
 
-        Their connections may lead anywhere. Each frontend has the endpoints to which it wrongly
-        led, which another program or a refused change had added.
+        Their connections may go anywhere. Each frontend comes with the endpoints to which it
+        wrongly pointed because another program, or a refused change, had added them.
         """
         repaired, self._repaired = self._repaired, {}
         return repaired
@@ -190,8 +190,8 @@ class KernelPath:
     def _put_right(self) -> int:
         """Repair differences from the last write; return their number.
 
-        Affinity entries stay unless rules differ: another program's transaction during one of ours
-        isn't a reason to rewrite the whole table.
+        Affinity entries stay unless rules differ: a transaction of another program during one of
+        this proxy's isn't a reason to rewrite the whole table.
         """
         if self._table.is_known():
             return 0
@@ -199,7 +199,7 @@ class KernelPath:
         try:
             repair = self._table.put_right()
         except SteeringError:
-            # If the table was rewritten, read the counters before they reach their old values.
+            # If the table was rewritten, read its counters before they grow to their old values.
             self._keep_counts()
             raise
         self._note_repair(repair)
@@ -211,7 +211,7 @@ class KernelPath:
         return read_endpoints(listing.elements) if listing else {}
 
     def connections(self) -> dict[Frontend, int] | None:
-        """Return the number of connections to endpoints, by frontend; None: not counted.
+        """Return the number of connections to endpoints, by frontend; None if not counted.
 
         The numbers never decrease. Frontends are included from their first time on the kernel path,
         while they are steered.
@@ -229,7 +229,7 @@ class KernelPath:
         self._rules, self._exists, self._counts = KernelRules(), False, Counts()
 
     def close(self) -> None:
-        """Close all sockets; the table stays in force."""
+        """Close all sockets; the table stays in the kernel."""
         self._table.close()
         self._links.close()
 
@@ -256,7 +256,7 @@ class KernelPath:
         if not self._has_counters:
             return
         counted = self._rules.counted
-        # Elements of intervals are listed by their first key.
+        # Elements of intervals are listed with their first key.
         ranges = {
             (name, key.first): frontend
             for (name, key), frontend in counted.items()
@@ -277,7 +277,7 @@ class KernelPath:
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        # Counters that an earlier call wrote may already have been read.
+        # An earlier call may already have read counters that it wrote.
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())
@@ -287,7 +287,7 @@ class KernelPath:
             self._repaired[frontend] = (*known, *wrong.get(frontend, ()))
 
     def _write_all(self) -> None:
-        """Write the whole table, replacing the remains of the old one."""
+        """Write the whole table, replacing what is left of the old one."""
         self._numbers = self._links.numbers()
         self._table.write_all()
         self._counts.begin_anew(self._rules.counted.values())
@@ -301,8 +301,8 @@ class KernelPath:
         try:
             repair = self._table.change(have - want, want - have, self._keep_counts)
         except SteeringError:
-            # The next repair changes the elements. This change may have rewritten the table: read
-            # the counters before they reach their old values.
+            # The next repair changes the elements. This change may have rewritten the table, so
+            # read its counters before they grow to their old values.
             self._numbers = before
             self._keep_counts()
             raise
@@ -310,15 +310,15 @@ class KernelPath:
 
 
 class Counts:
-    """The connections to frontends, summed from readings of one table's counters.
+    """The numbers of connections to frontends, added up from readings of one table's counters.
 
-    Totals never decrease: a counter lower than before was reset to 0.
+    Totals never decrease: a counter that is lower than before was reset to 0.
     """
 
     def __init__(self) -> None:
         self.totals: dict[Frontend, int] = {}
         self._read: dict[Frontend, int] = {}
-        """The counters' values at the last reading."""
+        """The values of the counters at the last reading."""
 
     def note(self, frontend: Frontend, count: int) -> None:
         """Record a reading of a frontend's counter."""
@@ -328,7 +328,7 @@ class Counts:
         self._read[frontend] = count
 
     def begin_anew(self, frontends: Iterable[Frontend]) -> None:
-        """Note that counters were reset to 0."""
+        """Record that counters were reset to 0."""
         for frontend in frontends:
             self._read.pop(frontend, None)
 
@@ -339,5 +339,5 @@ class Counts:
         return forgotten
 
     def restore(self, totals: Mapping[Frontend, int]) -> None:
-        """Continue forgotten totals; their counters begin at 0."""
+        """Continue the totals that :meth:`forget` returned; the counters begin at 0."""
         self.totals |= totals

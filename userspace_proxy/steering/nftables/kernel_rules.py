@@ -12,8 +12,8 @@ Rule 2: a frontend consists only of elements. Chains exist once per chooser (num
 clients' networks), so a change is as cheap with 10,000 Services. With session affinity, each
 Service port has its own chains, one for each endpoint.
 Rule 3: connections that these rules don't translate continue to the proxy port.
-Rule 4: nft 1.0.6 (Debian 12) must be able to list the rules. It aborts if a key contains a map's
-value, or a rule stores one.
+Rule 4: nft 1.0.6 (Debian 12) must be able to list the rules. It aborts if a key contains the value
+of a map, or if a rule stores such a value.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# Priorities before the chains that steer to proxy ports, and other programs' masquerading.
+# Priorities that are before the chains that steer to proxy ports, and before other programs'
+# masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
-# The priority comes after all rules for single ports, which take precedence over ranges.
+# The priority is after all rules for single ports, which take precedence over ranges.
 RANGE_PRIORITY = -109
 LINKS, SAME_LINK = "links", "same_link"
 _BY_CLIENT = {
@@ -67,8 +68,8 @@ _NUMBER_BYTES = 4
 
 SetKey = tuple[str, bytes]
 """A set's name and the key of an element."""
-# The sets, whose elements are removed in this order and added in reverse: a look-up finds all or
-# nothing.
+# The sets. Their elements are removed in this order and added in reverse, so that a look-up finds
+# all or nothing.
 SETS = (
     *(
         name
@@ -89,16 +90,16 @@ SETS = (
 
 @dataclass(slots=True)
 class Difference:
-    """The writes of one change."""
+    """What one change writes."""
 
     removed: set[SetElement] = field(default_factory=set)
     added: set[SetElement] = field(default_factory=set)
     new_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = field(default_factory=dict)
-    """Endpoint numbers in new choosers, by affinity name."""
+    """The endpoint numbers in new choosers, by affinity name."""
     targets: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
-    """New targets; None: removed."""
+    """New targets; None if a frontend was removed."""
     counted: set[Frontend] = field(default_factory=set)
     """Frontends whose connections this change begins to count."""
     uncounted: set[Frontend] = field(default_factory=set)
@@ -111,13 +112,13 @@ class KernelRules:
     def __init__(self) -> None:
         self.targets: dict[Frontend, KernelTarget] = {}
         self.counted: dict[SetKey, Frontend] = {}
-        """Counting elements, which stay while their frontends leave the kernel path."""
+        """The elements that count; they stay when their frontends leave the kernel path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
         self._uses: Counter[Chooser] = Counter()
-        # Affinity entries may contain numbers of removed endpoints.
+        # Affinity entries may still contain numbers of removed endpoints.
         self._numbers = Numbers(1)
         self._by_affinity: dict[tuple[str, IPFamily], dict[Chooser, ChooserChain]] = {}
-        """Choosers by affinity name; none is empty."""
+        """The choosers by affinity name; no entry is empty."""
 
     def difference(
         self, affected: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()
@@ -222,7 +223,7 @@ class KernelRules:
 def _of_pods(
     had: Mapping[SocketAddress, int], endpoints: Iterable[SocketAddress]
 ) -> dict[SocketAddress, int]:
-    """Return the numbers of endpoints at an address that has one; several there get others."""
+    """Return endpoints' numbers, reusing one per address; more endpoints of it get new ones."""
     found = {endpoint: had[endpoint] for endpoint in endpoints if endpoint in had}
     known = {endpoint.ip for endpoint in found}
     numbers = {e.ip: number for e, number in had.items() if e.ip not in known}
@@ -268,7 +269,7 @@ def pack_endpoint(endpoint: SocketAddress) -> bytes:
     return pack_ip(endpoint.ip) + endpoint.port.to_bytes(2, "big") + bytes(2)
 
 
-# A frontend may have thousands of slots for few endpoints.
+# A frontend may have thousands of slots for a few endpoints.
 @functools.lru_cache(maxsize=1024)
 def _unpack_endpoint(value: bytes) -> SocketAddress:
     return SocketAddress(ip_of(value[:-4]), int.from_bytes(value[-4:-2], "big"))
@@ -277,7 +278,7 @@ def _unpack_endpoint(value: bytes) -> SocketAddress:
 def read_endpoints(
     elements: Mapping[str, Mapping[bytes, bytes]],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the frontends' endpoints in a table's elements, in the order of numbers."""
+    """Return the endpoints of frontends in a table's elements, in the order of their numbers."""
     found: dict[Frontend, dict[int, SocketAddress]] = {}
     for family, names in NAMES.items():
         led = elements.get(names.choices, {})
@@ -303,7 +304,7 @@ def _by_first(keys: Iterable[bytes], family: IPFamily) -> dict[bytes, Frontend]:
 def read_endpoints_of(
     elements: Iterable[SetElement],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the endpoints of the frontends in some elements, which may be part of a table."""
+    """Return the endpoints of the frontends in some elements, perhaps of only a part of a table."""
     families = {names.endpoints: family for family, names in NAMES.items()}
     found: dict[Frontend, dict[SocketAddress, None]] = {}
     for name, key, value in elements:
@@ -315,7 +316,7 @@ def read_endpoints_of(
 
 
 def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
-    """Return the frontends that some elements steer to endpoints."""
+    """Return the frontends that some elements translate to endpoints."""
     keys: dict[IPFamily, set[bytes]] = {}
     for family, names in NAMES.items():
         of_frontends = (names.forwarded, names.choices, names.ranged, names.range_choices)
@@ -374,9 +375,9 @@ def _add_masquerade(table: TableWriter) -> None:
     """Translate the source only if replies would bypass this node.
 
     Replies return here if the client is this node, or if client or endpoint is a container of this
-    node, unless both are on the same link: there a bridge delivers replies past this node, and a
-    container doesn't accept packets from its own address. A packet that br_netfilter sees go from a
-    bridge to the same bridge has no incoming link.
+    node, unless both are on the same link: there, a bridge delivers replies past this node, and a
+    container doesn't accept packets from its own address. A packet that br_netfilter sees between
+    ports of the same bridge has no incoming link.
     """
     both = x.in_set((x.IN_LINK, x.OUT_LINK), SAME_LINK)
     table.add_rule("source", both + x.masquerade())
@@ -388,7 +389,7 @@ def _add_masquerade(table: TableWriter) -> None:
 
 
 def link_elements(links: Collection[int]) -> set[SetElement]:
-    """Return the elements for the links that lead only to containers of this node."""
+    """Return the elements for the links behind which only containers of this node are."""
     packed = list(map(pack_number, links))
     return {(LINKS, one, b"") for one in packed} | {(SAME_LINK, one + one, b"") for one in packed}
 
@@ -402,7 +403,7 @@ class Numbers:
         in use  ├──────┤         ├───┤  ├──────────┤
         given            ▶▶▶▶▶▶▶▶     ▶             ▶▶▶▶▶▶▶▶ the end, then from the first again
 
-    A freed number isn't reused before all others: packets and affinity entries may still name it.
+    A freed number is reused last, because packets and affinity entries may still contain it.
 
     Args:
         first: The lowest number.
@@ -417,7 +418,7 @@ class Numbers:
 
         Args:
             count: How many numbers to assign.
-            in_use: Returns all ranges in use, in any order; called at the end of a gap.
+            in_use: Returns all ranges in use, in any order; called when a gap is used up.
 
         Raises:
             SteeringError: No numbers are free.

@@ -33,7 +33,7 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, Interval, SetElement
 from ...model import Frontend, IPFamily, Protocol, pack_ip
 
-# The priority precedes other programs' filters, which might drop packets to refuse.
+# The priority is before other programs' filters, which might drop packets that should be refused.
 FILTER_PRIORITY = -10
 _PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
@@ -48,13 +48,13 @@ PARTS = {family: (ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFam
 # A protocol and a port, each padded to four bytes.
 _PORT = struct.Struct(">B3xH2x")
 
-# Common parts of rules.
+# Common parts of the rules.
 IS_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 DIALLED = {
     IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
     IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
 }
-# The match for a SYN. It isn't "tcp flags syn", which doesn't match a SYN with FIN or RST.
+# The match for a SYN. It isn't "tcp flags syn", which wouldn't match a SYN with FIN or RST.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
 # Without a socket the expression doesn't match, and the kernel's own stack refuses the packet.
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
@@ -63,19 +63,19 @@ MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 RANGE_MAPS = {IPFamily.IPV4: "ranges4", IPFamily.IPV6: "ranges6"}
 ALL_MAPS = (*MAPS.values(), *RANGE_MAPS.values())
 GUARDED = "guarded"
-# The sets, whose elements are removed in this order and added in reverse: a port is guarded before
-# the first frontend is steered to it.
+# The sets. Their elements are removed in this order and added in reverse, so that a port is guarded
+# before the first frontend is steered to it.
 SETS = (*ALL_MAPS, GUARDED)
 NAT_CHAINS = ("prerouting", "output")
 RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
 # The priority of the nat chains; other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The
-# kernel evaluates chains in order of priority and applies the first translation: this one precedes
-# kube-proxy's leftovers.
+# kernel evaluates chains in order of priority and applies the first translation, so these come
+# before kube-proxy's leftovers.
 NAT_PRIORITY = -110
-# The priority comes after the kernel path's ranges, which come after all rules for single ports.
+# The priority is after the kernel path's ranges, which are after all rules for single ports.
 RANGE_PRIORITY = -108
 
-# The match that nft requires in a rule that translates ports, when it loads a saved ruleset.
+# The match that nft requires in a rule that translates ports when it loads a saved ruleset.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
@@ -94,7 +94,7 @@ def frontend_key(frontend: Frontend) -> bytes:
 
 
 def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:
-    """Return an element's frontend; None for a key that this proxy never writes."""
+    """Return the frontend of an element; None for a key that this proxy never writes."""
     if isinstance(key, Interval):
         first, last = (read_frontend(bytes(one), family) for one in (key.first, key.last))
         if first is None or last is None or (first.ip, first.protocol) != (last.ip, last.protocol):
@@ -114,7 +114,7 @@ class Shape(NamedTuple):
     refuse_port: int = 0
     """The target of refused frontends; 0 for none."""
     to_ip: str = ""
-    """The IPv4 address for DNAT in ``prerouting``; empty: the incoming interface's address."""
+    """The IPv4 address for DNAT in ``prerouting``; empty for the incoming interface's address."""
     checks_sockets: bool = True
     """Whether the kernel can look up sockets (nft_socket)."""
 
@@ -127,7 +127,7 @@ class ElementChanges(NamedTuple):
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
-    """Return whether the two nat chains that use a map look it up."""
+    """Return whether both nat chains that use a map look it up."""
     return all(
         any(
             one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
@@ -150,7 +150,7 @@ def refuse_port_of(listing: Listing) -> int:
 
 
 def to_ip_of(listing: Listing) -> str:
-    """Return the address for DNAT in ``prerouting``; empty for none."""
+    """Return the address for DNAT in ``prerouting``; empty if there is none."""
     for rule in listing.rules("prerouting"):
         for one in rule:
             if one.name == "immediate" and len(value := _value(one, 2)) == 4:
@@ -197,7 +197,7 @@ def differing_frontends(
     Ports that are no longer used stay guarded.
 
     Args:
-        before: The old ports; None or missing: not steered.
+        before: The old ports; None, or no entry: not steered.
         affected: The new ports; None: no longer steered.
         uses: The number of frontends that used each port before, by its key in the guard.
 
@@ -263,7 +263,7 @@ def read_ports(
 def each_port(
     elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> Iterator[tuple[Frontend, int]]:
-    """Yield frontends and ports in some maps' elements; with several tables, frontends may repeat.
+    """Yield the frontends and ports in the elements of some maps; a frontend may occur in several.
 
     Elements that this proxy never writes are skipped.
     """
@@ -298,15 +298,15 @@ def _look_up(family: IPFamily, maps: Mapping[IPFamily, str], register: int) -> b
 def _add_guard(table: TableWriter, shape: Shape) -> None:
     """Add the rules that limit access to ports to which frontends are steered.
 
-    Of TCP only the SYN is checked, because every connection begins with a SYN: the kernel's own
-    stack refuses other segments. UDP has no such packet, so every packet is checked. All other
-    packets cost one set look-up: its key has two parts, because a set of ports alone would be a
-    bitmap, into which inserting 10,000 ports takes the kernel half a second (measured).
+    Only the SYN of TCP is checked, because every connection begins with it: the kernel's own stack
+    refuses other segments. UDP has no such packet, so every packet is checked. All other packets
+    cost one set look-up: its key has two parts, because a set of ports alone would be a bitmap,
+    into which inserting 10,000 ports takes the kernel half a second (measured).
 
     Steered packets are admitted only to transparent sockets, which require a privilege that this
-    proxy has: after a crash any process may listen on the ports. Packets to another program's
-    socket are refused by ICMP, as a RST from a rule doesn't reach pods on a bridge. Source:
-    docs/adr/0013.
+    proxy has, because after a crash any process may listen on the ports. Packets to another
+    program's socket are refused by ICMP, because a RST from a rule doesn't reach pods on a bridge.
+    Source: docs/adr/0013.
 
     TCP that was steered to the refuse port is admitted: it has no listener, and the RST of the
     kernel's own stack reaches every client. Source: docs/adr/0004.

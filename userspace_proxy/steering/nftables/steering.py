@@ -1,4 +1,4 @@
-"""Steers by two tables: frontends to ports, and above it frontends to endpoints.
+"""Steers by two tables: one maps frontends to endpoints, the other one frontends to ports.
 
 change ─▶ kernel path's table ─▶ table of ports ─▶ stale conntrack entries removed
 """
@@ -56,17 +56,17 @@ from .rules import (
     write_table,
 )
 
-# The port of a frontend that led to endpoints, and to no known port.
+# The port of a frontend that was translated to endpoints, and whose port isn't known.
 _NO_PORT = 0
 
 
 def missing(kernel: KernelOffers) -> str:
-    """Return the requirement of nftables that this node lacks; empty if it can work."""
+    """Return what this node lacks for ``nftables`` steering; empty if it can work."""
     return kernel.obstacle(FOR_NFTABLES, "nftables")
 
 
 def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance | Protocol, str]:
-    """Return ``no_kernel_path`` of a started :class:`NftablesSteering`."""
+    """Return the ``no_kernel_path`` that a started :class:`NftablesSteering` would have."""
     if lacks := kernel.obstacle((*FOR_NFTABLES, *FOR_KERNEL_PATH), "nftables"):
         return dict.fromkeys(IPFamily, lacks)
     obstacles: dict[IPFamily | Balance | Protocol, str] = dict(not_forwarding().items())
@@ -79,7 +79,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
     """Maps frontends to ports in one table of this proxy, and to endpoints in another.
 
     Args:
-        kernel: What the kernel offers.
+        kernel: The features of the kernel.
     """
 
     name = "nftables"
@@ -128,7 +128,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         return await self._do(lambda programmer: programmer.kernel_connections())
 
     async def _look_at_forwarding(self) -> None:
-        """Read sysctls, which change without an event, for instance when the CNI starts."""
+        """Read sysctls: they change without an event, for instance when the CNI plugin starts."""
         kernel = self._kernel
         self.no_kernel_path = await self._do(lambda _programmer: find_no_kernel_path(kernel))
 
@@ -160,8 +160,8 @@ class NftablesProgrammer(NatProgrammer):
         self._targets: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are, or were, on the kernel path."""
         self._ended: dict[Frontend, tuple[EndpointChoice, ...]] = {}
-        """Former endpoints of frontends, until their flows are ended: from an earlier target, an
-        earlier run, or a refused change."""
+        """Former endpoints of frontends, until the flows to them have been ended: of an earlier
+        target, an earlier run, or a refused change."""
 
     def unguarded(self) -> str:
         return "" if self._table.is_complete else "this kernel has no nft_socket"
@@ -192,10 +192,10 @@ class NftablesProgrammer(NatProgrammer):
         self.forget_stale()
 
     def change_all(self, affected: Affected, targets: Mapping[Frontend, KernelTarget]) -> None:
-        """Steer some frontends; frontends without a target lead only to ports.
+        """Steer some frontends; those without a kernel target point only to ports.
 
         Endpoints are written before ports, as the proxy would create affinity entries for clients
-        that reach it meanwhile.
+        that reach it in between.
         """
         moved = {f: targets.get(f) for f in affected if self._targets.get(f) != targets.get(f)}
         before = {frontend: self._targets.get(frontend) for frontend in moved}
@@ -307,14 +307,14 @@ class NftablesProgrammer(NatProgrammer):
         self._ended = {}
 
     def _note_ended(self, affected: Affected, before: KernelTargets) -> None:
-        """Note frontends with UDP flows, or unanswered SYNs, to endpoints they no longer have.
+        """Record frontends with UDP flows, or unanswered SYNs, to their former endpoints.
 
         A SYN to a silent endpoint is retransmitted, and follows its entry for up to two minutes; so
         does a new connection from the same port.
         """
         for frontend, target in before.items():
             if target is None:
-                # Clients were refused before. If they still are, because no choice admits a client,
+                # Clients were refused before. If they still are because no choice admits a client,
                 # the frontend's port hasn't changed.
                 if frontend.protocol is Protocol.UDP and affected[frontend] == self._refuse_port:
                     self._note_led([(frontend, self._refuse_port)])
@@ -330,24 +330,24 @@ class NftablesProgrammer(NatProgrammer):
                 self._note_led([(frontend, port)])
 
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
-        """Note the endpoints to which an earlier run, or a refused first apply, led frontends.
+        """Record the endpoints to which an earlier run, or a refused first apply, sent clients.
 
-        Flows of frontends that are no longer steered end, and so do unanswered SYNs to former
-        endpoints.
+        Flows of frontends that are no longer steered are ended, and so are unanswered SYNs to
+        former endpoints.
         """
         for frontend, endpoints in left.items():
             self._note_led([(frontend, _NO_PORT)])
             self._note_endpoints(frontend, (EndpointChoice(endpoints),))
 
     def _note_refused(self, targets: KernelTargets) -> None:
-        """Note endpoints to which a refused change may have led clients until it was undone."""
+        """Record endpoints to which a refused change may have sent clients until it was undone."""
         for frontend, target in targets.items():
             if target is not None and target.is_on:
                 self._note_led([(frontend, _NO_PORT)])
                 self._note_endpoints(frontend, target.choices)
 
     def _note_endpoints(self, frontend: Frontend, choices: Collection[EndpointChoice]) -> None:
-        """Note former endpoints of a frontend, whose flows must end."""
+        """Record former endpoints of a frontend, whose flows must end."""
         known = self._ended.get(frontend, ())
         self._ended[frontend] = tuple(dict.fromkeys((*known, *choices)))
 
@@ -363,9 +363,9 @@ class NftablesProgrammer(NatProgrammer):
         return Shape(self._table.name, self._refuse_port, self._to_ip, checks_sockets)
 
     def _note_repair(self, repair: Repair) -> None:
-        """Note frontends whose elements were missing or wrong for a while.
+        """Record frontends whose elements were missing or wrong for a while.
 
-        Their connections may lead anywhere.
+        Their connections may go anywhere.
         """
         self._note_led((frontend, None) for frontend, _ in each_port(repair.added))
         self._note_led(each_port(repair.removed))
@@ -376,7 +376,7 @@ class NftablesProgrammer(NatProgrammer):
         if to_ip == self._to_ip:
             return False
         self._to_ip = to_ip
-        # Rewrite everything until the kernel has accepted the new rules.
+        # Rewrite everything until the kernel accepts the new rules.
         self._table.forget()
         return True
 

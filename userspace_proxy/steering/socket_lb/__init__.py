@@ -5,11 +5,11 @@
     desired       which frontends are translated, and the map elements for them; pure
     programs      programs, maps and links, and their names in bpffs
     hooks         what a proxy does with them
-    steering      nftables steering with hooks
+    steering      `nftables` steering with hooks
 
 Rule 1: rules steer all frontends that aren't offloaded to hooks, so hooks translate only frontends
-that any client may dial, and their failure breaks nothing else.
-Rule 2: an endpoint's number is never reused, so no entry leads to a wrong endpoint.
+that any client may dial, and if they fail, nothing else breaks.
+Rule 2: an endpoint's number is never reused, so no entry points to a wrong endpoint.
 """
 
 from .hooks import HookOptions, HookPlace, Hooks, find_place

@@ -5,9 +5,10 @@
 
 Rule 1: a service never changes. New slots are a new service, to which frontends are switched one by
 one, each atomically.
-Rule 2: a Service port's endpoint keeps its number and counters while the port has it, or a
-connection to it is open. The number is never reused.
-Rule 3: choices by a client's address aren't offloaded: at connect() the client may have none.
+Rule 2: an endpoint of a Service port keeps its number and counters while the port has the endpoint,
+or a connection to it is open. The number is never reused.
+Rule 3: choices by the client's address aren't offloaded: at connect(), the socket may have no
+address yet.
 Rule 4: half of each map stays free, so that old and new elements fit at the same time.
 """
 
@@ -38,7 +39,7 @@ maps."""
 FRONTENDS4, FRONTENDS6, SLOTS, COUNTERS = "frontends4", "frontends6", "slots", "counters"
 FRONTENDS = (FRONTENDS4, FRONTENDS6)
 LED = (SLOTS, *FRONTENDS)
-"""The maps that are written from the desired state, in the order of writing."""
+"""The maps that are written from the desired state, in this order."""
 NO_COUNTS = DialCounts().pack()
 _NOT_IN_KERNEL = "it isn't on the kernel path"
 _FULL = "the maps of the hooks are full"
@@ -80,7 +81,7 @@ def _addresses_reason(frontend: Frontend, endpoints: Iterable[SocketAddress]) ->
 
 
 def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
-    """Return endpoints in an order that separates equal ones."""
+    """Return endpoints in an order that keeps equal ones apart."""
     shares = dict.fromkeys(endpoints, 0.0)
     if len(shares) == len(endpoints):
         return tuple(endpoints)
@@ -108,7 +109,7 @@ def _made_of(target: KernelTarget) -> Hooked:
 
 
 def _is_on_as(frontend: Frontend, target: Target | None, hooked: Hooked) -> bool:
-    """Return whether a target would be this service if it were on the kernel path."""
+    """Return whether a target would give this service if it were on the kernel path."""
     if not isinstance(target, KernelTarget):
         return False
     on = replace(target, is_on=True)
@@ -128,10 +129,10 @@ class FoundService(NamedTuple):
 
 
 class Room(NamedTuple):
-    """The maximum number of elements of each kind."""
+    """How many elements of each kind fit."""
 
     frontends: int
-    """Frontends of each family."""
+    """The number of frontends of each family."""
     slots: int
     endpoints: int
 
@@ -148,8 +149,8 @@ class Edits:
     put: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     removed: dict[str, list[bytes]] = field(default_factory=dict)
     readmitted: list[bytes] = field(default_factory=list)
-    """Removed endpoints, to be no longer ejected for all. Ejections for network namespaces stay
-    until they are evicted; the numbers aren't reused."""
+    """Removed endpoints that must no longer be ejected for all clients. Ejections for network
+    namespaces stay until they are evicted; their numbers aren't reused."""
 
 
 @dataclass(slots=True)
@@ -159,7 +160,7 @@ class _Number:
     """The number of services that have the endpoint."""
 
 
-# Affinity is keyed by family, too: otherwise the affinity entry of a dual-stack client would
+# The key of affinity includes the family: otherwise the affinity entry of a dual-stack client would
 # alternate.
 _OfAffinity = tuple[str, IPFamily]
 
@@ -171,14 +172,14 @@ class _Service:
     """Keys of its slots."""
     affinity: _OfAffinity | None
     frontends: int = 0
-    """The number of frontends that lead to the service."""
+    """The number of frontends that point to the service."""
 
 
 class DesiredHooks:
     """The desired state, and the numbers assigned for it.
 
     Args:
-        room: The maximum number of elements.
+        room: How many elements fit.
     """
 
     def __init__(self, room: Room) -> None:
@@ -187,7 +188,7 @@ class DesiredHooks:
         self.at: dict[int, At] = {}
         """Endpoints with counters, by number."""
         self.next_number = 1
-        """The first of the numbers that no endpoint or affinity has ever had."""
+        """The first of the numbers that no endpoint or affinity has had yet."""
         self._room = room
         self._last_service = 0
         self._found: dict[SocketAddress, FoundService] = {}
@@ -197,8 +198,8 @@ class DesiredHooks:
         self._used: set[int] = set()
         self._numbers: dict[At, _Number] = {}
         self._without_service: dict[int, None] = {}
-        """Removed endpoints that may have open connections, by number; the one last returned by
-        :meth:`next_without_service` is last."""
+        """Removed endpoints that may have open connections, by number; those that
+        :meth:`next_without_service` returned last come last."""
         self._affinities: dict[_OfAffinity, _Number] = {}
 
     @property
@@ -212,14 +213,14 @@ class DesiredHooks:
     def adopt(
         self, found: Mapping[SocketAddress, FoundService], services: Iterable[int], next_number: int
     ) -> None:
-        """Note an earlier process's map elements, before the first change.
+        """Record an earlier process's map elements, before the first change.
 
         Args:
             services: All services with slots.
         """
         self._found = dict(found)
         self._last_service = max(services, default=0)
-        # The settings, which have the next number, may have been reset.
+        # The settings contain the next number, but may have been reset.
         used = (n for one in found.values() for n in one.numbers())
         self.next_number = max(next_number, 1 + max(used, default=0))
 
@@ -229,8 +230,8 @@ class DesiredHooks:
     def leaving(self, affected: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
         """Return the new targets whose translation must end before the rules change.
 
-        Excludes frontends that only leave the kernel path: until rules lead to the proxy, hooks
-        avoid failing endpoints, which rules can't.
+        This excludes frontends that only leave the kernel path: until the rules point to the proxy,
+        hooks avoid failing endpoints, which rules can't do.
         """
         return {
             frontend: target
@@ -249,7 +250,7 @@ class DesiredHooks:
         return edits
 
     def change(self, affected: Mapping[Frontend, Target | None]) -> Edits:
-        """Accept new targets; None: a frontend is no longer steered."""
+        """Accept new targets; None as a target means that the frontend is no longer steered."""
         edits = Edits()
         for frontend, target in affected.items():
             before = self._hooked.pop(frontend, None)
@@ -272,7 +273,7 @@ class DesiredHooks:
         return dict.fromkeys(map(number_key, list(self.at)), NO_COUNTS)
 
     def number_of(self, at: At) -> int | None:
-        """Return an endpoint's number; None: it has none."""
+        """Return an endpoint's number; None if it has none."""
         known = self._numbers.get(at)
         return None if known is None else known.number
 
@@ -282,7 +283,7 @@ class DesiredHooks:
         return len(self._without_service)
 
     def next_without_service(self, count: int) -> list[int]:
-        """Return some of their numbers; the next call returns others, if there are any."""
+        """Return some of their numbers; the next call returns others, if there are more."""
         numbers = list(islice(self._without_service, count))
         for number in numbers:
             del self._without_service[number]
@@ -290,7 +291,7 @@ class DesiredHooks:
         return numbers
 
     def forget(self, numbers: Iterable[int]) -> Edits:
-        """Forget numbers of removed endpoints; return the removal of their counters."""
+        """Forget the numbers of removed endpoints; return the edits that remove their counters."""
         edits = Edits()
         for number in numbers:
             del self._numbers[self.at.pop(number)]

@@ -2,7 +2,7 @@
 
     capabilities ─▶ bpf(2) ─▶ locked memory ─▶ a folder of cgroup v2 ─▶ a mount of bpffs
 
-A missing item hides all items after it.
+If an item is missing, those after it aren't checked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from ...kernel.bpf.objects import MapSpec
 from ...kernel.offers import FOR_SOCKET_LB, KernelOffers
 from ...kernel.privileges import CAP_NET_ADMIN, effective_capabilities
 
-# Source: capabilities(7). Before Linux 5.8 there was no CAP_BPF, and CAP_SYS_ADMIN includes it.
+# Source: capabilities(7). Before Linux 5.8 there was no CAP_BPF; CAP_SYS_ADMIN includes it.
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE, _CAP_BPF = 21, 24, 39
 _ARRAY = 2
 LOCKED_BYTES = 128 << 20
-"""The locked memory to require, in bytes: more than all maps together, with 10,000 Services."""
+"""How much locked memory is required, in bytes: more than all maps together, with 10,000
+Services."""
 
 
 class Lack(NamedTuple):
@@ -43,7 +44,7 @@ class HookRights:
     capabilities: int
     """The capabilities, one bit each."""
     locked_max: int | None = None
-    """The maximum size of this process's maps in bytes; None: limited only by memory."""
+    """The maximum size of this process's maps in bytes; None if only memory limits it."""
     cgroup: Path | None = None
     """The cgroup v2 directory to which programs are attached."""
     names: Path | None = None
@@ -52,7 +53,7 @@ class HookRights:
     """Whether that mount is read-only."""
 
     def lack(self) -> Lack | None:
-        """Return the first missing requirement; None: programs can work."""
+        """Return the first missing requirement; None if programs can work."""
         return next(self._lacks(), None)
 
     def _lacks(self) -> Iterator[Lack]:
@@ -95,7 +96,7 @@ class HookRights:
 
 
 def read_rights(kernel: KernelOffers, cgroup: Path | None, names: Path | None) -> HookRights:
-    """Read this process's permissions; for a moment its soft limit of locked memory is 0.
+    """Read this process's permissions; this briefly sets its soft limit of locked memory to 0.
 
     Args:
         kernel: The result of trying the parts for connect hooks, among others.
@@ -116,7 +117,7 @@ def _missing(capabilities: int) -> Iterator[str]:
 
 
 def _locked_max(capabilities: int) -> int | None:
-    """Return the maximum size of this process's maps in bytes; None: any number."""
+    """Return the maximum size of this process's maps in bytes; None if there is none."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if capabilities >> _CAP_SYS_RESOURCE & 1 or hard == resource.RLIM_INFINITY:
         return None

@@ -4,13 +4,14 @@
     ring ─▶ events      counters, ejections ◀── programs
     a failed dial ─▶ ejected for its network namespace ─a probe fails, too─▶ eject: for all
 
-Rule 1: failures are recorded, and the next repair compares the maps and writes the rest; callers
-needn't handle failures.
+Rule 1: failures are recorded, and the next repair compares the maps and writes what is missing;
+callers needn't handle failures.
 Rule 2: programs stop translating once their term isn't renewed: after a crash, rules steer all
 clients.
 Rule 3: a client whose endpoint has just died gets the error of its dial: a hook can't try another
-endpoint. Its network namespace gets other endpoints for 5 s, then doubled to 60 s while its dials
-after that fail; all clients do once a probe of the control process fails (``HookedConnections``).
+endpoint. Its network namespace gets other endpoints for 5 s; if dials fail after that, the time is
+doubled, up to 60 s. All clients get other endpoints once a probe of the control process fails, too
+(``HookedConnections``).
 """
 
 from __future__ import annotations
@@ -69,11 +70,11 @@ from .socket_maps import (
 
 _log = FieldLogger("userspace_proxy.steering")
 
-# The share of a thread's time for comparisons; comparing all elements takes 40 ms with 10,000
-# Services.
+# The share of a thread's time that comparisons may take; comparing all elements takes 40 ms with
+# 10,000 Services.
 _SHARE = 0.025
-# The maximum number of removed endpoints that are kept while connections to them are open, and how
-# many of them are checked each second in turn; a check takes 5 µs.
+# How many removed endpoints are kept while connections to them are open, and how many of them are
+# checked per second in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
@@ -83,7 +84,7 @@ class HookOptions(NamedTuple):
     is_required: bool = False
     """Whether the start fails if hooks can't work; otherwise rules steer all clients."""
     cgroup: str = ""
-    """The cgroup v2 directory whose programs are covered; empty: the root, which covers all."""
+    """The cgroup v2 directory whose programs are covered; empty for the root, which covers all."""
     host_only: bool = False
     """Whether only programs in this network namespace are covered."""
 
@@ -99,7 +100,8 @@ class SocketEvent(NamedTuple):
 class Hooks:
     """One proxy's programs and maps.
 
-    Methods that change them are for one thread; methods that read, from ``counts`` on, for any.
+    Methods that change them must be called in one thread; methods that read, from ``counts`` on, in
+    any.
 
     Args:
         kernel: The features of the kernel.
@@ -126,7 +128,7 @@ class Hooks:
         self._is_begun = False
         """Whether there was a first state."""
         self._first: dict[Frontend, Target] | None = None
-        """The first state, while an earlier process's elements can't be read."""
+        """The first state, kept while the elements of an earlier process can't be read."""
         self._is_unsure = False
         """Whether the maps may differ from the desired state."""
         self._comparing = Pacing(_SHARE)
@@ -135,14 +137,14 @@ class Hooks:
         self._problem_lines = LogLimit()
         self._repairs = 0
         self._attached: Sequence[tuple[str, int, bool]] = ()
-        """Programs attached at the last check, including other proxies'."""
+        """Programs that were attached at the last check, including those of other proxies."""
         self._others: Sequence[OtherHook] = ()
         self._other_lines = LogLimit(SERVICE_LINES)
         self.inherited: Mapping[At, DialCounts] = {}
-        """The counts of an earlier process; known from the first state on."""
+        """The counts of an earlier process; known once there was a first state."""
 
     def start(self) -> None:
-        """Load and attach programs, replacing an earlier run's and taking over its maps.
+        """Load and attach programs, replacing those of an earlier run and taking over its maps.
 
         Raises:
             SteeringError: They can't work here; all of them are removed.
@@ -164,7 +166,7 @@ class Hooks:
         self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Translate exactly these frontends, as far as possible."""
+        """Translate exactly these frontends, if that is possible."""
         with self._noting_problems():
             if self._is_begun:
                 self._write(self._desired.replace(wanted))
@@ -172,16 +174,16 @@ class Hooks:
                 self._lead_first(dict(wanted))
 
     def leave_all_but(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Stop translating frontends that aren't among these, or aren't to be offloaded."""
+        """Stop translating frontends that aren't among these, or that shouldn't be offloaded."""
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Stop translating those of some frontends that must not be offloaded."""
+        """Stop translating those among some frontends that must not be offloaded."""
         if leaving := self._desired.leaving(affected):
             self.change(leaving)
 
     def change(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Give some frontends new targets; None: no longer steered."""
+        """Give some frontends new targets; None stops steering a frontend."""
         with self._noting_problems():
             if self._first is None:
                 self._write(self._desired.change(affected))
@@ -207,7 +209,7 @@ class Hooks:
             self._write_settings(valid_until_ns=time.monotonic_ns() + TERM_NS)
 
     def remove(self) -> None:
-        """Detach and remove everything; idempotent, also without ``start``.
+        """Detach and remove everything; idempotent; may be called without ``start``.
 
         Counts can be read until :meth:`close`.
         """
@@ -226,11 +228,11 @@ class Hooks:
     def counts(self) -> Mapping[At, DialCounts]:
         """Return the results of dials, by Service port and endpoint.
 
-        Removed endpoints are included until the last connection to them ends. Until then numbers
-        never decrease, and they continue an earlier process's.
+        Removed endpoints are included until the last connection to them ends. Until then the
+        numbers never decrease; they continue those of an earlier process.
         """
         found = self._counts_in(self._elements(COUNTERS))
-        # The difference may also be new endpoints, which the next comparison also handles.
+        # The difference may also be new endpoints, which the next comparison handles, too.
         self._lacks_counters = len(found) < len(self._desired.at)
         return found
 
@@ -243,7 +245,7 @@ class Hooks:
 
     @property
     def event_descriptor(self) -> int:
-        """The descriptor, which is readable while there are events."""
+        """The descriptor that is readable while there are events."""
         return self._running().maps["events"]
 
     def take_events(self) -> list[SocketEvent]:
@@ -255,8 +257,8 @@ class Hooks:
     def ejected(self) -> Mapping[At, float]:
         """Return the endpoints that are ejected in all network namespaces.
 
-        Each has the seconds until the next dial serves as a probe; 0: the next dial is a probe, or
-        one is in progress.
+        Each one has the seconds until the next dial serves as a probe; 0 if the next dial does, or
+        a probe is in progress.
         """
         now, found = time.monotonic_ns(), {}
         for key, value in self._elements("ejected"):
@@ -268,7 +270,7 @@ class Hooks:
         return found
 
     def eject(self, name: PortKey, endpoint: SocketAddress, kind: EventKind) -> float | None:
-        """Eject an endpoint for all; for longer if it was ejected and a probe has failed.
+        """Eject an endpoint for all clients; for longer if it was ejected and a probe has failed.
 
         Args:
             kind: ``REFUSED`` or ``UNANSWERED``.
@@ -292,14 +294,14 @@ class Hooks:
         return None
 
     def readmit(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """End an endpoint's ejection for all, if there is one."""
+        """End an endpoint's ejection for all clients, if there is one."""
         number = self._desired.number_of((name, endpoint))
         if number is not None and self._programs is not None:
             with suppress(OSError):
                 calls.delete(self._programs.maps["ejected"], EjectionScope(number).pack())
 
     def observe(self, is_on: bool) -> None:
-        """Start or stop reporting the end of each connection as an event."""
+        """Start or stop reporting each closed connection as an event."""
         if self._programs is not None:
             with suppress(OSError):
                 self._write_settings(observing=int(is_on))
@@ -333,7 +335,7 @@ class Hooks:
         return self._programs
 
     def _begin(self, programs: Programs) -> None:
-        """Write the settings for all dials, before programs are attached."""
+        """Write the settings of all programs, before programs are attached."""
         settings = programs.maps["settings"], programs.specs["settings"]
         value = calls.lookup(settings[0], SETTINGS_KEY, settings[1].value_bytes)
         next_number = max(1, DialSettings.unpack(value).next_number) if value else 1
@@ -350,7 +352,7 @@ class Hooks:
             calls.update(programs.maps["settings"], SETTINGS_KEY, self._settings.pack())
 
     def _read_found(self) -> tuple[dict[SocketAddress, FoundService], list[int]]:
-        """Return an earlier run's target of each frontend, and the services with slots."""
+        """Return each frontend's target in an earlier run, and the services with slots."""
         slots: dict[int, dict[int, SlotValue]] = {}
         for key, value in self._elements(SLOTS):
             service, index = divmod(number_of(key), 1 << 32)
@@ -367,7 +369,7 @@ class Hooks:
         return found, list(slots)
 
     def _lead_first(self, wanted: dict[Frontend, Target]) -> None:
-        """Accept the first state, and write it over an earlier process's elements.
+        """Accept the first state, and write it over the elements of an earlier process.
 
         Counters stay, and no frontend is interrupted. Elements that can't be read stay unchanged,
         at most for the rest of their term.
@@ -383,8 +385,8 @@ class Hooks:
     def _write(self, edits: Edits) -> None:
         """Write a difference, unless the maps' state is unknown: then a repair writes all.
 
-        A frontend whose new target can't be written isn't offloaded until then; removing it takes
-        no memory.
+        If a frontend's new target can't be written, the frontend isn't offloaded until then;
+        removing it needs no memory.
         """
         if self._is_unsure:
             self._leave(edits)
@@ -404,7 +406,7 @@ class Hooks:
             self._delete(name, (*edits.put.get(name, ()), *edits.removed.get(name, ())))
 
     def _has_drifted(self) -> bool:
-        """Return whether another program has changed elements; checks only when it is due."""
+        """Return whether another program has changed elements; compares only when that is due."""
         began = Clocks.monotonic()
         if not self._is_begun or began < self._comparing.due:
             return False
@@ -422,7 +424,7 @@ class Hooks:
         for name, elements in wanted.items():
             have = dict(self._elements(name))
             if name == COUNTERS:
-                # Only keys matter, as programs write the values.
+                # Compare only keys, because programs write the values.
                 have = dict.fromkeys(have, NO_COUNTS)
             if have != elements:
                 put[name] = {k: v for k, v in elements.items() if have.get(k) != v}
@@ -453,7 +455,7 @@ class Hooks:
         return calls.elements(programs.maps[name], programs.specs[name])
 
     def _forget_left(self) -> None:
-        """Remove the counters of removed endpoints, once no connection needs them."""
+        """Remove the counters of removed endpoints that no connection needs any more."""
         desired = self._desired
         too_many = max(0, desired.without_service - _LEFT_MAX)
         looked = desired.next_without_service(too_many + _LEFT_EACH)
@@ -477,7 +479,7 @@ class Hooks:
             self._note_others(judge_hooks(read_hooks(programs.cgroup, names), programs.ids()))
 
     def _note_others(self, others: Sequence[OtherHook]) -> None:
-        """Log new programs, each once."""
+        """Log new programs, each one once."""
         for other in others:
             if other not in self._others and self._other_lines.take(Clocks.monotonic()):
                 fields = {"what": other.what, "where": other.where}
@@ -514,7 +516,7 @@ class HookPlace(NamedTuple):
     names: Path
     """The mount of bpffs."""
     others: Sequence[OtherHook]
-    """Other programs at the same connect(), none of which translates Services."""
+    """Other programs at the same connect() hooks, none of which translates Services."""
 
 
 def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = None) -> HookPlace:

@@ -1,4 +1,4 @@
-"""Lists and assesses other programs at the same connect() as the proxy's hooks.
+"""Lists other programs at the hooks that the proxy uses, and judges whether they interfere.
 
     attached ids ──┬── the kernel's name of a program    needs CAP_SYS_ADMIN
                    └── the name under which it, or a link that runs it, is pinned    needs CAP_BPF
@@ -8,7 +8,7 @@
 
 Cilium and Calico translate Services there: two programs can't both translate an address.
 
-Rule 1: nothing is changed; pins are opened and closed.
+Rule 1: nothing is changed; pins are only opened and closed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
 OWN_PINS = "userspace-proxy"
 """The bpffs directory with the pins of all userspace-proxies."""
 _SOCKOPS = "sockops"
-# The beginnings of a program's name, which the kernel truncates after 15 bytes, or of its pin.
+# Beginnings of the name of a program, which the kernel truncates after 15 bytes, or of its pin.
 _CILIUM = ("cil_sock", "sock4_connect", "sock6_connect", "cilium/")
 _CALICO = ("calico_connect", "cali_ctlb", "calico")
 _REPLACEMENTS: Mapping[tuple[str, ...], tuple[str, str]] = {
@@ -49,11 +49,12 @@ class Hook(NamedTuple):
     program: int
     """The program's id in the kernel."""
     name: str
-    """The program's name in the kernel, at most 15 bytes; empty if it can't be read."""
+    """The name of the program in the kernel, at most 15 bytes; empty if it can't be read."""
     pin: str
-    """The pin's path in the mount of bpffs; empty without a pin, or if it is in another mount."""
+    """The path of its pin in the mount of bpffs; empty if it isn't pinned, or in another mount."""
     is_sole: bool = False
-    """The program was attached without BPF_F_ALLOW_MULTI, so the kernel attaches no other one."""
+    """Whether it was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no other
+    program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +62,17 @@ class OtherHook:
     """A program of another proxy, or an unknown program."""
 
     what: str
-    """The program's actual or possible effect."""
+    """What the program does, or may do."""
     where: str
     """The program's name, id, and hook."""
     hint: str
     replaces: bool = False
-    """The program translates Services, or admits no other: then hooks aren't attached."""
+    """Whether the program translates Services, or lets no other program be attached: then hooks
+    aren't attached."""
 
 
 def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
-    """Return section, id and ``is_sole`` of each program that :func:`read_hooks` lists."""
+    """Return section, id and ``is_sole`` of each program that :func:`read_hooks` would list."""
     folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = {one: calls.attached(one, folder) for one in SECTIONS}
@@ -101,7 +103,7 @@ def _pins(names: Path) -> Iterator[tuple[int, str]]:
         try:
             descriptor = calls.pinned(path)
         except OSError:
-            # The program was removed meanwhile, or belongs to another user.
+            # The program was removed after it was listed, or belongs to another user.
             continue
         try:
             kind = str(Path(f"/proc/self/fd/{descriptor}").readlink()).replace("_link", "-link")
@@ -125,7 +127,7 @@ def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherH
         if hook.program not in own and not hook.pin.startswith(f"{OWN_PINS}/"):
             others.setdefault(hook.program, []).append(hook)
     found = list(_judge(others.values()))
-    # All programs of one replacement become one finding.
+    # All programs with the same purpose become one finding.
     replacements = {one.what: one for one in reversed(found) if one.replaces}
     return [*replacements.values(), *(one for one in found if not one.replaces)]
 

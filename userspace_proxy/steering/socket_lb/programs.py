@@ -7,7 +7,7 @@
 As with rules and locks, a proxy's name is unique only within its network namespace.
 
 Rule 1: programs are replaced without a gap: the next process replaces them in their links, and
-reuses the maps whose layout fits.
+reuses maps with a fitting layout.
 Rule 2: pins and links that another program removes are restored from descriptors.
 """
 
@@ -32,11 +32,11 @@ from .socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 
 _OBJECT = Path(__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9
-"""How long programs translate while no process renews their term. A start takes some seconds, or a
+"""How long programs translate if no process renews their term. A start takes some seconds, or a
 minute if crashes delay it."""
 # The directory of a proxy without a name; no proxy can have this name.
 _WITHOUT_NAME = "_"
-# Programs that follow connections are attached before programs that translate.
+# Programs that follow connections are attached before programs that translate them.
 _ORDER = sorted(KINDS, key=lambda section: "/connect" in section)
 
 
@@ -73,7 +73,7 @@ class Programs:
         self._programs = calls.load_object(parts, self.maps)
 
     def attach(self) -> None:
-        """Attach the programs, replacing an earlier run's; remove its other links."""
+        """Attach the programs, replacing those of an earlier run; remove that run's other links."""
         for section in sorted(self._programs, key=_ORDER.index):
             path = self._paths[section] = self._folder / section.rpartition("/")[2]
             found = None
@@ -109,7 +109,7 @@ class Programs:
         return [calls.program_info(program).id for program in self._programs.values()]
 
     def map_bytes(self) -> int:
-        """Return the size of all maps in bytes, by the kernel's account."""
+        """Return the size of all maps in bytes, as the kernel counts it."""
         return sum(map(calls.memory_of, self.maps.values()))
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Programs:
         try:
             link = calls.attach(section, self._programs[section], folder)
         except PermissionError as exc:
-            # Permissions aren't the cause: this process has just loaded the program.
+            # Permissions aren't the cause: this process has just loaded a program.
             only = f"another program at {section} admits no other (without BPF_F_ALLOW_MULTI)"
             raise OSError(exc.errno, only) from exc
         finally:
@@ -150,7 +150,7 @@ def map_pin(name: str, spec: MapSpec, fields: Sequence[str]) -> str:
 
 def folder_of(names: Path, label: str) -> Path:
     """Return the folder of one proxy's pins, in this thread's network namespace."""
-    # The kernel allows no dot in a name, and labels contain no plus.
+    # The kernel allows no dot in a name, and a label contains no plus.
     return _here(names) / (label.replace(".", "+") or _WITHOUT_NAME)
 
 
@@ -162,7 +162,7 @@ def hooked_labels(names: Path | None = None) -> list[str]:
     """Return the labels of all proxies with hooks in this network namespace, sorted.
 
     Args:
-        names: The mount of bpffs; None: it is looked for.
+        names: The mount of bpffs; None: search for it.
     """
     names = names or find_bpffs()
     folder = names and _here(names)
@@ -176,7 +176,7 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
     """Detach and remove a proxy's hooks; return whether there were any. Idempotent.
 
     Args:
-        names: The mount of bpffs; None: it is looked for.
+        names: The mount of bpffs; None: search for it.
 
     Raises:
         SteeringError: Permission to remove them is denied.
@@ -192,11 +192,11 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
 def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
     """Detach and remove hooks left by proxies of network namespaces that no longer exist.
 
-    Other namespaces' existence can't be checked, and their numbers are reused. But a running proxy
+    Whether another namespace exists can't be checked, and numbers are reused. But a running proxy
     always renews its term.
 
     Args:
-        names: The mount of bpffs; None: it is looked for.
+        names: The mount of bpffs; None: search for it.
 
     Returns: The namespace's number and the proxy's folder, for each.
 
@@ -215,9 +215,9 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether the term of a folder's maps has ended without renewal."""
+    """Return whether the term of a folder's maps has expired."""
     try:
-        # A starting process hasn't set its term yet.
+        # A process that is starting hasn't set its term yet.
         is_new = Clocks.time() - folder.stat().st_mtime < TERM_NS / 1e9
         return not is_new and not any(map(_has_term, folder.glob("settings-*")))
     except OSError:
@@ -225,10 +225,10 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _has_term(settings: Path) -> bool:
-    """Return whether a settings map's term hasn't ended, if that can be read."""
+    """Return whether the term in a settings map hasn't expired, if that can be read."""
     table, value_bytes = calls.pinned(settings), len(DialSettings().pack())
     try:
-        # Another version's map may have another layout.
+        # The map of another version may have another layout.
         if calls.map_info(table).value_bytes != value_bytes:
             return True
         value = calls.lookup(table, SETTINGS_KEY, value_bytes) or bytes(value_bytes)
@@ -238,7 +238,7 @@ def _has_term(settings: Path) -> bool:
 
 
 def _is_there(folder: Path) -> bool:
-    """Return whether a folder of this program exists; a user who may not look has none."""
+    """Return whether a folder of this program exists; False if this user may not look."""
     try:
         return folder.is_dir()
     except PermissionError:
@@ -255,12 +255,12 @@ def _remove_all(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
-            # A process that hands over to this one also has a descriptor of the map.
+            # A process that hands over to this one has a descriptor of the map, too.
             with contextlib.suppress(OSError):
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        # Other proxies' pins may be there.
+        # The folder may contain pins of other proxies.
         for empty in (folder, folder.parent, folder.parent.parent):
             empty.rmdir()
 
@@ -294,7 +294,7 @@ class _Mount(NamedTuple):
 
 
 def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
-    """Return the named directory, or the topmost one mounted as cgroup v2; None: none.
+    """Return the named directory, or the topmost one mounted as cgroup v2; None if there is none.
 
     Cgroup v2 may be mounted next to version 1, and in a container next to the container's own
     subtree. Source: proc_pid_mountinfo(5); cgroup_namespaces(7).
@@ -306,13 +306,13 @@ def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
 
 
 def find_bpffs(mounts: Path = _MOUNTS) -> Path | None:
-    """Return a mount of bpffs, preferably at its usual path; None: none is mounted."""
+    """Return a mount of bpffs, preferably at its usual path; None if none is mounted."""
     found = [mount.point for mount in _mounted(mounts) if mount.kind == "bpf"]
     return _BPFFS if _BPFFS in found else next(iter(found), None)
 
 
 def _depth(root: PurePosixPath) -> int:
-    """Return a root's depth below that of this process's cgroup namespace; negative if above."""
+    """Return a root's depth below the root of this cgroup namespace; negative if above."""
     return sum(-1 if part == _UP else 1 for part in root.parts if part != "/")
 
 
@@ -324,5 +324,5 @@ def _mounted(mounts: Path) -> Iterator[_Mount]:
 
 
 def _plain(text: str) -> str:
-    """Return a path with the kernel's octal escapes of blanks decoded."""
+    """Return a path in which the kernel's octal escapes of blanks are decoded."""
     return text.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")

@@ -8,7 +8,8 @@
     settings                 number_key(0), of 4 bytes → DialSettings
     events                   RingEvent
 
-Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second.
+Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second
+word.
 Rule 2: times are those of ``time.monotonic_ns``.
 """
 
@@ -46,7 +47,7 @@ class FrontendValue(NamedTuple):
     """The number by which map keys identify the frontend's slots; below 2^32."""
     slots: int
     affinity: int = 0
-    """Frontends with the same number share affinity entries; 0: without affinity."""
+    """Frontends with the same number share affinity entries; 0 for no affinity."""
     timeout_s: int = 0
     """The timeout of session affinity."""
 
@@ -81,26 +82,27 @@ class DialCounts(NamedTuple):
     refused: int = 0
     """Dials refused by a RST or by an ICMP error."""
     unanswered: int = 0
-    """The SYN was repeated; some were established later."""
+    """Dials whose SYN was repeated; some were established later."""
     given_up: int = 0
     """The client closed the socket before an answer arrived."""
     ended: int = 0
-    """Established connections that have ended; all fields below but the latency are counted
+    """Established connections that were closed; all fields below but the latency are counted
     then."""
     received: int = 0
     """Bytes from the endpoint."""
     sent: int = 0
     """Bytes that the endpoint has acknowledged."""
     retransmitted: int = 0
-    """Segments sent again."""
+    """Retransmitted segments."""
     srtt_us: int = 0
     """Sum of the smoothed round-trip times."""
     latency_ns: int = 0
     """Sum of the times until connections were established."""
     lost: int = 0
-    """The number of connections whose end wasn't reported, because the ring was full."""
+    """The number of closed connections that weren't reported, because the ring was full."""
     buckets: tuple[int, ...] = (0,) * 12
-    """The number of dial times within each of TIMES_BOUNDS_S; the last counts longer times."""
+    """The number of dials that took at most each of TIMES_BOUNDS_S; the last one counts longer
+    dials."""
 
     def pack(self) -> bytes:
         return _COUNTS.pack(*self[:-1], *self.buckets)
@@ -115,7 +117,7 @@ class EventKind(enum.IntEnum):
     """The kind of an event; the first three are also reasons to eject an endpoint."""
 
     PROBED = 0
-    """Not an event: an ejection has expired, and the pending dial will end or extend it."""
+    """Not an event: an ejection has expired, and the dial in progress will end or extend it."""
     REFUSED = 1
     UNANSWERED = 2
     RETURNED = 3
@@ -128,7 +130,8 @@ class EjectionScope(NamedTuple):
     endpoint: int
     """The endpoint's number; programs count the failed dials of a network namespace under 0."""
     netns: int = 0
-    """Cookie of the clients' network namespace; 0: all clients, by the control process."""
+    """The cookie of the clients' network namespace; 0 if the control process ejected it for all
+    clients."""
 
     def pack(self) -> bytes:
         return _PAIR.pack(*self)
@@ -139,7 +142,7 @@ class EjectionScope(NamedTuple):
 
 
 class Ejection(NamedTuple):
-    """How long an endpoint is ejected; the ejection lasts until a dial is established."""
+    """How long an endpoint is ejected; it is readmitted when a dial is established."""
 
     until_ns: int
     """The time after which the next dial is a probe."""
@@ -157,18 +160,19 @@ class Ejection(NamedTuple):
 
 
 class DialSettings(NamedTuple):
-    """Settings for all dials."""
+    """The settings that apply to all dials."""
 
     host_only: int = 0
-    """1: dials of other network namespaces aren't offloaded."""
+    """If 1, dials of other network namespaces aren't offloaded."""
     host_netns: int = 0
-    """The cookie of the namespace whose dials are offloaded; 0: the machine's first namespace."""
+    """The cookie of the namespace whose dials are offloaded; 0 for the machine's first
+    namespace."""
     observing: int = 0
-    """1: the end of each connection is reported as an event."""
+    """If 1, each closed connection is reported as an event."""
     next_number: int = 1
-    """The lowest number that no endpoint has had; programs don't read it."""
+    """The lowest number that no endpoint has had yet; programs don't read it."""
     valid_until_ns: int = 2**64 - 1
-    """After this time no dial is offloaded, as before the first settings."""
+    """After this time, no dial is offloaded; nor is any before the first settings."""
 
     def pack(self) -> bytes:
         return _SETTINGS.pack(*self)
@@ -190,9 +194,9 @@ class Result(enum.IntEnum):
 
 
 class RingEvent(NamedTuple):
-    """A dial that failed, the end of an ejection for all, or the end of a connection.
+    """A failed dial, the end of an ejection for all clients, or the end of a connection.
 
-    A dial that failed has ejected the endpoint for its own network namespace.
+    A failed dial has ejected the endpoint for its own network namespace.
     """
 
     kind: EventKind
@@ -201,7 +205,7 @@ class RingEvent(NamedTuple):
     ns: int
     """The connection's duration, including its dial."""
     client: SocketAddress
-    """The client of the connection that caused the event; incomplete before it is bound."""
+    """The client of the connection that caused the event; incomplete if it isn't bound yet."""
     frontend: SocketAddress
     waited_ns: int
     """The time until the connection was established, or failed."""
@@ -209,7 +213,7 @@ class RingEvent(NamedTuple):
     sent: int
     result: Result
     tcp_state: int
-    """The last state before its end, as in ``linux/tcp.h``."""
+    """The last TCP state before it was closed, as in ``linux/tcp.h``."""
 
     @classmethod
     def unpack(cls, record: bytes) -> Self:
@@ -243,7 +247,7 @@ def frontend_key(address: SocketAddress) -> bytes:
 
 
 def frontend_of(key: bytes) -> SocketAddress:
-    """Return the address of such a key."""
+    """Return the address in a key of ``frontends4`` or ``frontends6``."""
     return _unpack_address(
         key if len(key) > 8 else bytes(8) + key[:4] + bytes(4) + key[4:].ljust(8, b"\0")
     )
@@ -265,7 +269,7 @@ def number_key(number: int) -> bytes:
 
 
 def number_of(key: bytes) -> int:
-    """Return the number of such a key; in a slot's key, the upper half is the service."""
+    """Return the number in a key of ``counters``; the upper half of a slot's key is the service."""
     return int(_WORD.unpack(key)[0])
 
 

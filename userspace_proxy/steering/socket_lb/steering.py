@@ -1,4 +1,4 @@
-"""The nftables steering, with connect() of this node's programs translated before its rules.
+"""`nftables` steering in which connect() of this node's programs is translated before the rules.
 
 change ─▶ hooks drop frontends they may no longer translate ─▶ rules ─▶ hooks add new ones
 """
@@ -21,7 +21,7 @@ _log = FieldLogger("userspace_proxy.steering")
 
 
 class HookedSteering(NftablesSteering):
-    """The nftables steering with connect() hooks, if these can work.
+    """`nftables` steering with connect() hooks, if these can work.
 
     Args:
         options: Where to attach hooks, and whether they must work.
@@ -35,7 +35,7 @@ class HookedSteering(NftablesSteering):
     ) -> None:
         super().__init__(facts, kernel)
         self.hooks: Hooks | None = None
-        """The hooks in use; None: they don't work here, or no longer do."""
+        """The hooks in use; None if they don't work here, or no longer do."""
         self._options = options
         self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")
@@ -50,7 +50,7 @@ class HookedSteering(NftablesSteering):
             try:
                 await self._hooks_thread.run(self._loaded.remove)
             except SteeringError as stay:
-                # The programs stop translating once their term ends.
+                # The programs stop translating when their term expires.
                 _log.warning(
                     "cannot remove the connect() hooks of an earlier run: %(cause)s",
                     extra={"cause": str(stay)},
@@ -103,10 +103,10 @@ def make_hooked_steering(
     own_namespace: bool = False,
     kernel: KernelOffers = LACKS_NOTHING,
 ) -> Steering:
-    """Return the steering as :func:`.make_steering`, with hooks if it has a kernel path.
+    """Return the mechanism as :func:`.make_steering` does, with hooks if it has a kernel path.
 
     Args:
-        hooks: None: connect() isn't translated.
+        hooks: If None, connect() isn't translated.
     """
     if hooks is not None:
         name = choose(name, kernel, own_namespace=own_namespace)
@@ -119,10 +119,10 @@ def make_hooked_steering(
 def check_hooks(
     name: str, hooks: HookOptions | None, kernel: KernelOffers, *, own_namespace: bool
 ) -> None:
-    """Check whether connect() can be translated, if that is required; changes nothing.
+    """If translating connect() is required, check whether it is possible; changes nothing.
 
     Raises:
-        SteeringError: It can't, so a start can't succeed.
+        SteeringError: It can't be translated, so a start would fail.
     """
     if hooks is None or not hooks.is_required:
         return

@@ -26,7 +26,7 @@ _LABEL_MAX = 38
 _ROW = 28
 _TOP = 34
 BOX = 300
-"""The width of an item."""
+"""The width of an item's box."""
 _COLUMNS = (0, 410, 820)
 WIDTH = _COLUMNS[-1] + BOX
 _LEAST_HEIGHT = _TOP + 3 * _ROW
@@ -39,17 +39,17 @@ class Item:
 
     name: str
     link: str = ""
-    """The address of its page; empty without a page."""
+    """The address of its page; empty if it has none."""
     level: Level | None = None
-    """The level of its state; None: its state is unknown."""
+    """The level of its state; None if its state is unknown."""
     title: str = ""
     x: int = 0
     y: int = 0
-    """The object's coordinates in the map, once they are known."""
+    """The vertical position in the map, once it is known."""
 
     @property
     def label(self) -> str:
-        """The name; of a long one the beginning and end, by which pods of a Deployment differ."""
+        """The name; if it is long, its beginning and end, in which a Deployment's pods differ."""
         if len(self.name) <= _LABEL_MAX:
             return self.name
         half = _LABEL_MAX // 2
@@ -62,11 +62,11 @@ class Line:
 
     start: str
     end: str
-    """Names of items, in neighbouring columns."""
+    """Names of the items at both ends, in neighbouring columns."""
     calls: int
     """The number of connections; more make a thicker line."""
     level: Level | None = Level.OK
-    """The level of the calls; None: no call was tried."""
+    """The level of the calls; None if no call was tried."""
     title: str = ""
     path: str = ""
     """The SVG path of the line; empty until its items are placed."""
@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """All items that may be shown; in each column the most important are first."""
+    """All items that may be shown; in each column, the most important ones first."""
 
     clients: Sequence[Item]
     services: Sequence[Item]

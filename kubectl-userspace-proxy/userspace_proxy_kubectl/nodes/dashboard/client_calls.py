@@ -20,7 +20,7 @@ from .look import has_words
 
 @dataclass(frozen=True, slots=True)
 class ClientCalls:
-    """The calls of one client at one Service port."""
+    """The calls of one client to one Service port."""
 
     client: str
     """``namespace/pod``, or an IP address."""
@@ -47,7 +47,7 @@ class AllCalls:
     """The calls of all clients."""
 
     calls: tuple[ClientCalls, ...] = ()
-    """The calls, the busiest first."""
+    """The calls, the most frequent first."""
     others: int = 0
     """The connections of clients that didn't fit into the nodes' tables."""
     nodes: int = 0
@@ -64,7 +64,7 @@ def add_up(edges: Mapping[str, EdgesFacts]) -> AllCalls:
     """Return the calls of all nodes together.
 
     Args:
-        edges: Each node's, by its name.
+        edges: The edges of each node, by its name.
     """
     rows: dict[tuple[str, str], list[tuple[str, EdgeFacts]]] = {}
     for node, answer in edges.items():

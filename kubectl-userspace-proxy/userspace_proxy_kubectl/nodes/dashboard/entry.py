@@ -6,8 +6,9 @@
 
 Rule 1: every user of a machine can connect to its loopback, so a request needs the secret, or the
 cookie that a request with the secret received.
-Rule 2: the address with which the browser is started works once: for a moment, all users of the
-machine can see it in the list of processes. The printed address works as long as the command runs.
+Rule 2: the address with which the browser is started works only once, because all users of the
+machine can briefly see it in the list of processes. The printed address works while the command
+runs.
 Rule 3: browsers send a cookie to all ports of a host, so its host has a random name that no other
 server has. A user whose browser can't resolve the name can open 127.0.0.1 with the secret.
 Rule 4: requests by a page of another origin are rejected by ``Origin`` and ``Sec-Fetch-Site``,
@@ -83,7 +84,7 @@ class Entry:
         return response
 
     def _takes(self, given: str) -> bool:
-        """Return whether this is a secret; this consumes the single-use secret."""
+        """Return whether this is a valid secret; the single-use secret becomes invalid."""
         if _equal(given, self._once):
             self._is_used = True
             return True
@@ -91,7 +92,7 @@ class Entry:
 
 
 def _equal(given: str, wanted: str) -> bool:
-    """Compare in a time that doesn't depend on where they differ."""
+    """Compare two secrets in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
 
 
@@ -110,7 +111,7 @@ def _is_foreign(request: web.Request) -> bool:
 
 
 def _without_secret(request: web.Request) -> str:
-    """Return the address of a request without its secret, on this server."""
+    """Return the address of a request on this server, without its secret."""
     url = request.rel_url.without_query_params(_SECRET)
     # Two slashes would begin the name of another host.
     return "/" + str(url).lstrip("/\\")
@@ -120,8 +121,8 @@ def _refusal(request: web.Request) -> web.Response:
     accept, agent = (request.headers.get(name, "") for name in ("Accept", "User-Agent"))
     if prefers_text(accept, agent) or "text/html" not in accept:
         return web.Response(status=403, text=f"{_WORDS} '{COMMAND}', and {_AGAIN}\n")
-    # A link of this page is followed with the cookie, which a browser withholds at first if the
-    # link was on a page of another site.
+    # A link on this page is followed with the cookie; a browser withholds it at first if the link
+    # was on a page of another site.
     body = f'{_WORDS} <code>{COMMAND}</code>, and <a href="">{_AGAIN}</a>.'
     return web.Response(
         status=403,

@@ -23,16 +23,16 @@ _MINUTE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """The traffic of one Service port, or of all, in the last minute."""
+    """The traffic of one Service port, or of all together, in the last minute."""
 
     picture: Sparkline | None = None
-    """The chart of the minute; None without traffic."""
+    """The chart of the minute; None if there was no traffic."""
     failed: int = 0
     """Clients that got no answer."""
     saved: int = 0
     """Connections whose first dial failed and that another endpoint served."""
     span_s: float = field(default=_MINUTE_S, compare=False)
-    """The seconds counted: less than a minute after the first page was opened."""
+    """The seconds that were counted: less than a minute soon after the first page was opened."""
 
     @property
     def span(self) -> str:
@@ -57,7 +57,7 @@ class Lately:
         self._carried: dict[MergedKey, Figures] = {}
         """Traffic since the first sample."""
         self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()
-        """The times of samples with failed or saved clients, and their Service ports."""
+        """The times of samples with failed or saved clients, and the Service ports concerned."""
 
     def note(
         self, keys: Iterable[MergedKey], growth: Mapping[MergedKey, Figures], at: float
@@ -69,7 +69,7 @@ class Lately:
             growth: The counts since the last sample.
         """
         if at - self._at > COVERED_S:
-            # No page was open, so this growth may be older than a minute.
+            # No page was open, so this traffic may be older than a minute.
             growth = {}
             self._wrong.clear()
             self._since = at
@@ -88,11 +88,11 @@ class Lately:
         return self._history.has_rates
 
     def rates(self, key: MergedKey | None = None) -> Figures:
-        """Return the current rates of a Service port; None: of all ports together."""
+        """Return the current rates of a Service port; with key None, of all ports together."""
         return self._history.rates(key)
 
     def minute(self, key: MergedKey | None = None) -> Minute:
-        """Return the last minute of a Service port; None: of all ports together."""
+        """Return the last minute of a Service port; with key None, of all ports together."""
         curves = self._history.minute(key)
         found = added(
             one

@@ -6,8 +6,8 @@
 Rule 1: no merging or requests happen while no page is open, and simultaneous requests share a
 result.
 Rule 2: merging takes at most a quarter of a processor, regardless of the number of nodes.
-Rule 3: a node's answer to a page's question is trusted no more than any other: unreadable answers
-are omitted.
+Rule 3: the answer that a node gives for a page is trusted no more than any other: unreadable
+answers are omitted.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from .lately import Lately
 from .look import ClusterLook
 
 Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | Cause]]]
-"""Asks some nodes for a path; returns each agent's answer, or the reason why there is none."""
+"""Requests a path from some nodes; returns each agent's answer, or the reason why there is none."""
 
 _T = TypeVar("_T")
 
-# The maximum number of nodes whose tables of clients are read. Tables have up to 500 rows per node:
-# the tables of more nodes would be many megabytes.
+# The maximum number of nodes whose tables of clients are read: a table has up to 500 rows, so more
+# tables would be many megabytes.
 CALLS_OF_NODES_MAX = 100
-# How long an answer is reused: each question is a port-forward, of which ten per second are enough.
+# How long an answer is reused: each request is a port-forward, and ten per second are enough.
 _FRESH_S = 4.0
 _FRESH_OF_NODE_S = 0.1
 _SHARE = 0.25
 _LEAST_S = 0.5
-# The minimum age of the answers with which rates and lags are computed.
+# The minimum age of the answers from which rates and lags are computed.
 _BEFORE_S = 10.0
 _KEPT = 8
 
@@ -91,10 +91,10 @@ class Live:
         self._asking_calls: SingleFlight[object] = SingleFlight()
         self._lately = Lately()
         self._answers: dict[str, tuple[float, object]] = {}
-        """The answers to pages' questions, by path, with their times of arrival."""
+        """The answers to the requests of pages, by path, with their times of arrival."""
 
     async def look(self) -> ClusterLook:
-        """Return all nodes with their latest answers, or as of a moment ago."""
+        """Return all nodes with their latest answers, which may be a moment old."""
         async with self._merging:
             all_nodes, began = self._latest(), self._clock()
             look = self._look
@@ -155,7 +155,7 @@ class Live:
             try:
                 answers = await self._ask(path, nodes)
             except UserspaceProxyError:
-                # As for the reader's own caller: the reader has lost its rights.
+                # Raise it as for the reader's own caller: the reader has lost its rights.
                 answers = {}
             known = await asyncio.to_thread(read, answers)
             self._answers.pop(path, None)
@@ -177,7 +177,7 @@ class Live:
 
 
 def _about(answer: AgentAnswer, service: str, found: Mapping[str, StatusFacts]) -> AgentAnswer:
-    """Return a node's answer about one Service, including ports that its summary omits.
+    """Return a node's answer about one Service, with the ports that its summary omits.
 
     A summary is newer: the ports that it omits are served now, regardless of earlier facts.
     """

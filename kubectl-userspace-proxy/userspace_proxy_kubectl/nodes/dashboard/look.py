@@ -1,7 +1,7 @@
-"""The options of requests, the inputs of pages, and the addresses of pages.
+"""The options that a request can have, what pages are made from, and the addresses of pages.
 
 Rule 1: the path and query of an address determine the page, so it can be shared.
-Rule 2: names are quoted, because agents may claim any.
+Rule 2: names are quoted, because agents may send any name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def incident_link(id_: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    # A segment that consists of dots would be taken for a folder.
+    # A browser would resolve a segment that consists of dots.
     text = quote(name, safe="", errors="replace")
     return text.replace(".", "%2E") if not text.strip(".") else text
 

@@ -74,7 +74,8 @@ def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
                 endpoints[endpoint.address] = _endpoint(endpoint, line.level)
             lines.append(line)
         serving.append(_merged(lines))
-    # Each Service's busiest client, and first endpoint, come before the second one of any Service.
+    # The busiest client and the first endpoint of each Service come before the second ones of any
+    # Service.
     clients = dict.fromkeys(line.start for line in _in_turn(calling))
     ends = dict.fromkeys(line.end for line in _in_turn(serving))
     return Calling(
@@ -136,7 +137,7 @@ def _endpoint(endpoint: MergedEndpoint, level: Level | None) -> Item:
 
 
 def _merged(lines: Iterable[Line]) -> list[Line]:
-    """Return one line for several Service ports of a Service that lead to the same address."""
+    """Return one line for several Service ports of a Service that go to the same address."""
     found: dict[tuple[str, str], Line] = {}
     for line in lines:
         key = line.start, line.end

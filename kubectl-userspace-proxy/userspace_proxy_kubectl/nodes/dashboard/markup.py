@@ -3,8 +3,8 @@
     head and content ──▶ state, main, age ──┬─▶ the whole page
                                             └─▶ changes (``userspace_proxy.status.stream``)
 
-Rule 1: agents' claims are text: they are escaped, characters that hide or reverse text are written
-as in JSON, and long strings are truncated.
+Rule 1: all that agents send is text: it is escaped, characters that hide or reverse text are
+written as in JSON, and long strings are truncated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PageHead:
     asked: Selection
     title: str
     mark: Level | None
-    """The level of the page's subject; None: a neutral mark."""
+    """The level of the page's subject; None for a neutral mark."""
     heading: str
     verdict: str
 
@@ -48,7 +48,7 @@ def render(name: str, head: PageHead, **content: object) -> Parts:
     texts = {part: _template(part).render(content) for part in ("state", name, "age")}
     main = texts.pop(name)
     texts["main"] = f'<main id="main">\n{main}\n</main>'
-    # Names read from JSON may contain surrogates.
+    # Names that were read from JSON may contain surrogates.
     html = {part: text.encode("utf-8", "replace").decode() for part, text in texts.items()}
     return Parts(
         printable(cut(head.title)), head.mark or Level.ATTENTION, html, time_of_day(look.now)
@@ -69,12 +69,12 @@ def page_of(parts: Parts, asked: Selection) -> bytes:
 
 
 def cut(text: str) -> str:
-    """Return a string, or the beginning of a long one."""
+    """Return a string, truncated if it is long."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _shown(value: object) -> object:
-    """Return a value for templates: a short, printable text, unless a number or markup."""
+    """Return a value for templates: short, printable text, unless it is a number or markup."""
     return value if isinstance(value, Markup | int | float) else printable(cut(str(value)))
 
 

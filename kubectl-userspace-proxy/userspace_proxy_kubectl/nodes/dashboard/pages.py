@@ -56,13 +56,13 @@ OF_AN_INCIDENT = 200
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A name, a value, and a detail about the value."""
+    """A name and a value, with a detail about the value."""
 
     name: str
     value: str
     more: str = ""
     kind: str = ""
-    """The class of the style sheet."""
+    """The CSS class."""
 
 
 def render_overview(look: ClusterLook, asked: Selection) -> Parts:
@@ -77,7 +77,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
         "cluster",
         head(look, asked, "All nodes"),
         figures=_figures(look),
-        # In large clusters, only each Service port's failures are known.
+        # In large clusters, only the failures of each Service port are known.
         minute=Minute() if merged.healthy else look.lately.minute(),
         findings=merged.findings[:FIRST_FINDINGS],
         more_findings=len(merged.findings[FIRST_FINDINGS:]),
@@ -113,7 +113,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
     row = next((row for row in merged.rows if row.node == node), None)
     if row is None:
         return None
-    # The last facts about a node that no longer answers aren't current.
+    # The last facts about a node that no longer answers are outdated.
     answers = (one.status for one in look.all_nodes.answers if one.node == node)
     status = next(answers, None) if row.has_answer else None
     ports = _unhealthy_ports(status)
@@ -152,7 +152,7 @@ def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
 
 
 def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | None:
-    """Return the page about an incident; None if it doesn't exist, or no longer does."""
+    """Return the page about an incident; None if it doesn't exist, or not any more."""
     one = next((one for one in look.merged.incidents if one.incident.id == id_), None)
     if one is None or one.incident.cause is None:
         return None
@@ -243,7 +243,7 @@ def verdict(merged: Merged) -> str:
 
 
 def say_calls(calls: AllCalls, merged: Merged) -> str:
-    """Return which calls a list covers, and which it omits."""
+    """Return which calls a list contains, and which it omits."""
     words = f"Counted by {plural(calls.nodes, 'node')} since their proxies' start."
     if len(merged.answered) > calls.nodes:
         words += (
@@ -309,12 +309,12 @@ def _row(port: MergedPort, look: ClusterLook) -> Row:
 
 
 def _is_sound(endpoint: MergedEndpoint) -> bool:
-    """Return whether it is usable, and answers some node or fails for none."""
+    """Return whether an endpoint is usable, and answers some node or fails for none."""
     return bool(endpoint.usable) and (bool(endpoint.answered) or not endpoint.failing)
 
 
 def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:
-    """Return the Service that a search names, if it isn't listed but may exist."""
+    """Return the Service that a search names if it isn't listed but may exist; empty otherwise."""
     is_name = re.fullmatch(r"[^\s:/]+/[^\s:/]+", q) is not None
     return q if merged.healthy and is_name and not found else ""
 

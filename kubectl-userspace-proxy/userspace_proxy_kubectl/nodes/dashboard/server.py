@@ -54,20 +54,20 @@ from .service_page import render_service
 USUAL_PORT = 10299
 """The first port that is tried."""
 
-# Browsers find names in ``localhost`` by themselves, but for Safari, which asks the system.
+# Browsers resolve names in ``localhost`` themselves, except for Safari, which asks the system.
 _IS_NAMED = sys.platform != "darwin"
 
 Page: TypeAlias = tuple[Parts, int]
 """The parts of a page, and the HTTP status of the answer."""
 _Names: TypeAlias = Mapping[str, str]
-"""The object that the address of a page names."""
+"""The names in the path of a page's address."""
 _Maker: TypeAlias = Callable[[Live, Selection, _Names], Awaitable[Page]]
 # The prefix that turns the address of a page into the address of its stream.
 _STREAM = "/stream"
 
 
 class Addresses(NamedTuple):
-    """Where a browser begins."""
+    """The addresses at which a browser begins."""
 
     printed: str
     """The address for the user, which works as long as the server runs."""
@@ -85,7 +85,8 @@ class Dashboard:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._pages: dict[str, SingleFlight[Page]] = {}
-        """Pages in progress, by kind: a page that asks nodes delays only its own kind."""
+        """Pages that are being made, by kind: a page that asks nodes delays only pages of its
+        kind."""
         self._streams = OpenStreams()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -94,8 +95,8 @@ class Dashboard:
         """Begin to listen on loopback.
 
         Args:
-            port: 0: the usual one, or if that is taken any free one.
-            path: The page that the addresses lead to.
+            port: 0: the default port, or any free port if that one is taken.
+            path: The page to which the returned addresses point.
 
         Raises:
             ListenError: The port isn't available.
@@ -168,7 +169,7 @@ class Dashboard:
 
 
 def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:
-    """Return the maker of a page that needs no more than the last answers."""
+    """Return the maker of a page that needs only the latest answers."""
 
     async def make(live: Live, asked: Selection, _: _Names) -> Page:
         return await asyncio.to_thread(render, await live.look(), asked), 200
@@ -212,7 +213,7 @@ def _or_missing(parts: Parts | None, look: ClusterLook, asked: Selection, words:
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    # A page on another port of this machine is same-site, and could keep a window's handle.
+    # A page on another port of this machine is same-site, and could keep a handle of the window.
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
 
 

@@ -42,11 +42,11 @@ FRONTENDS_SHOWN = 8
 
 
 class CellState(enum.Enum):
-    """The result of a node at an endpoint: words, mark, style class, words of the legend.
+    """What a node got from an endpoint: words, mark, style class, words of the legend.
 
-    UNANSWERED: the node tried it without a failure, and no counted answer came back. NOT_USED: it
-    isn't ready, or not for this node's clients. UNKNOWN: the node doesn't answer, doesn't have it,
-    or sent a summary without it.
+    UNANSWERED: the node tried the endpoint without a failure, and no counted answer came back.
+    NOT_USED: the endpoint isn't ready, or isn't used for this node's clients. UNKNOWN: the node
+    doesn't answer, doesn't have the endpoint, or sent a summary without it.
     """
 
     SERVED = "answers", "●", "ok", "answers; with the number of connections"
@@ -61,7 +61,7 @@ class CellState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """An endpoint at the head of a column."""
+    """An endpoint, as the head of a column."""
 
     endpoint: MergedEndpoint
     is_failing: bool
@@ -81,7 +81,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class MatrixRow:
-    """One node, with its result at each endpoint."""
+    """One node, with its result for each endpoint."""
 
     node: str
     facts: PortFacts | None
@@ -99,7 +99,7 @@ class MatrixRow:
 
     @property
     def is_failing(self) -> bool:
-        """Whether all endpoints that it tried fail, at least two."""
+        """Whether the node tried at least two endpoints, and all of them failed."""
         return _all_fail(self.states, least=2)
 
     @property
@@ -123,7 +123,7 @@ class ShownPort:
 def render_service(
     look: ClusterLook, calls: AllCalls, asked: Selection, service: str
 ) -> Parts | None:
-    """Return the page; None if no node has the Service.
+    """Return the page of a Service; None if no node has the Service.
 
     Args:
         look: The nodes, limited to the Service.
@@ -173,7 +173,7 @@ def _shown(port: MergedPort, look: ClusterLook, q: str, said: Collection[object]
 
 
 def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
-    """Return all nodes: failing ones first, those without an answer last."""
+    """Return the rows: failing nodes first, nodes without an answer last."""
     rows = []
     for node in merged.nodes:
         facts = port.members.get(node)
@@ -182,7 +182,7 @@ def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
             known = {one.address: one for one in facts.endpoints}
         endpoints = [known.get(one.address) for one in port.endpoints]
         rows.append(MatrixRow(node, facts, endpoints, [*map(_state, endpoints)]))
-    # Merged nodes are already in order.
+    # The merged nodes are already sorted.
     rows.sort(key=lambda row: (-row.states.count(CellState.FAILING), row.facts is None))
     return rows
 

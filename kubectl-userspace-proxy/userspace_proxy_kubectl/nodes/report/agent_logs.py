@@ -1,7 +1,7 @@
 """Reads the last lines of agents' logs through the API server.
 
-Rule 1: each log, all logs together, and the time for them are bounded. Agents are asked in the
-given order, so those with problems come first.
+Rule 1: each log, all logs together, and the time for them are bounded. Logs are requested in the
+given order, in which agents with problems come first.
 Rule 2: a log that is denied for one agent isn't requested for other agents in its namespace.
 """
 
@@ -21,12 +21,12 @@ from ...port_forward import ForwardTarget
 
 LINES = 500
 LOG_BYTES = 256 << 10
-"""The maximum size of the end of one agent's log."""
+"""The maximum size of an agent's log, of which the end is kept."""
 ALL_BYTES = 32 << 20
 WITHIN_S = 60.0
 """Seconds for all logs."""
 _AT_ONCE = 8
-# The number of bytes to request. The server counts from the start of the last lines, so more bytes
+# The number of bytes to request: the server counts from the start of the last lines, so more bytes
 # are requested than kept.
 _ASKED_BYTES = 1 << 20
 
@@ -38,11 +38,11 @@ class AgentLog:
     agent: ForwardTarget
     text: str = ""
     problem: str = ""
-    """Why the log is missing or incomplete; empty: it is complete."""
+    """Why the log is missing or incomplete; empty if it is complete."""
 
 
 async def read_logs(client: ApiClient, agents: Sequence[ForwardTarget]) -> list[AgentLog]:
-    """Return agents' logs, in the agents' order; a failure is a value."""
+    """Return the logs of agents, in the same order; a failure is a value."""
     reading = _Reading(client)
     found = [AgentLog(agent, problem=f"not read within {WITHIN_S:g} s") for agent in agents]
     waiting = iter(range(len(agents)))
@@ -58,7 +58,7 @@ async def read_logs(client: ApiClient, agents: Sequence[ForwardTarget]) -> list[
 
 
 class _Reading:
-    """The remaining bounds."""
+    """The remaining limits of time and size."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
@@ -82,7 +82,7 @@ class _Reading:
         if response.code != 200:
             problem = " ".join(cause_of(response).split())
             if response.code in (401, 403):
-                # The server's message names the pod, but the reason is the same for all.
+                # The server's message names the pod, but applies to all pods of the namespace.
                 problem = f"this user may not get pods/log in namespace {agent.namespace}"
                 self._denied[agent.namespace] = problem
             return AgentLog(agent, problem=problem)

@@ -30,7 +30,7 @@ class ReportFile(NamedTuple):
     """A file in an archive."""
 
     path: str
-    """The path with slashes, below the archive's only folder."""
+    """The path with slashes, relative to the archive's only folder."""
     body: bytes
 
 
@@ -77,7 +77,7 @@ def write_archive(
 def _publish(part: Path, path: Path) -> None:
     """Rename a file to its final name; raises FileExistsError if that is taken."""
     try:
-        # A rename would replace a file that another program created meanwhile.
+        # A rename would replace a file that another program has created since the check.
         os.link(part, path)
     except FileExistsError:
         raise

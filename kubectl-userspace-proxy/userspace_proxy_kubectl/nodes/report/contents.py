@@ -2,7 +2,7 @@
 
     Material ──each text made safe──▶ values ──▶ nodes.txt, nodes/*, logs/*, services/*, README.txt
 
-Rule 1: the lists of contents and of missing parts come last, and are complete.
+Rule 1: the lists of contents and of missing parts are written last, so they are complete.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LISTS = 2
 
 @dataclass(slots=True)
 class _Listing:
-    """Describes the files once all are made."""
+    """Lists the files once all are made."""
 
     files: list[tuple[str, int, str]] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Contents:
     """One report's files.
 
     Args:
-        scrubber: Treats strings; has all names that could be listed.
+        scrubber: Makes strings safe; knows all names that could be listed.
     """
 
     def __init__(self, material: Material, scrubber: Scrubber) -> None:
@@ -72,7 +72,7 @@ class Contents:
 
     @property
     def missing(self) -> Sequence[Missing]:
-        """Missing parts, as worded in the archive; complete once all files are consumed."""
+        """The missing parts, as worded in the archive; complete once all files are consumed."""
         return self._listing.missing
 
     @property
@@ -142,7 +142,7 @@ class Contents:
             if not one.text:
                 continue
             pod = self._scrubber.name(one.agent.pod, "pod")
-            # Secrets first, on the whole text: a key may span lines, names don't.
+            # Remove secrets first, from the whole text: a key may span lines, names don't.
             lines = self._scrubber.secrets.remove(one.text).splitlines()
             text = "\n".join(map(self._scrubber.text, lines))
             path = self._path("logs/log-", pod, ".txt")
@@ -209,7 +209,7 @@ NEVER = (
 
 
 def _in_new_order(all_nodes: AllNodes, *, has_new_names: bool) -> AllNodes:
-    """Return nodes sorted by new names: the hidden names' order would reveal something."""
+    """Return nodes sorted by their new names: the hidden names' order would reveal something."""
     if not has_new_names:
         return all_nodes
     answers = sorted(all_nodes.answers, key=lambda one: one.node)

@@ -35,7 +35,8 @@ from .pseudonyms import Pseudonyms
 from .scrubbing import Scrubber
 
 SERVICES_MAX = 100
-"""The maximum number of Services whose objects are read: those that most nodes don't serve."""
+"""The maximum number of Services whose objects are read; those that most nodes don't serve come
+first."""
 PORTS_MAX = 50_000
 """The maximum number of Service ports in whole answers, at 3 kB each; other answers become
 summaries. Nodes with problems come first."""
@@ -58,7 +59,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Gathered material, as written by others."""
+    """The gathered material, as its authors wrote it."""
 
     all_nodes: AllNodes
     made_at: float
@@ -69,7 +70,7 @@ class Material:
 
 
 def unserved(all_nodes: AllNodes) -> list[str]:
-    """Return Services that some node doesn't serve as it should, most nodes first."""
+    """Return Services that some node doesn't serve as it should; those on most nodes first."""
     counts: Counter[str] = Counter()
     for answer in all_nodes.answers:
         status = answer.status or StatusFacts()

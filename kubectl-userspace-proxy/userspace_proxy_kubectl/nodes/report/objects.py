@@ -48,7 +48,7 @@ class ServiceObjects:
     """``namespace/name``."""
     items: Sequence[Mapping[str, Any]] = ()
     problem: str = ""
-    """Why something is missing; empty: it is complete."""
+    """Why something is missing; empty if it is complete."""
 
 
 async def read_objects(client: ApiClient, service: str) -> ServiceObjects:
@@ -146,7 +146,7 @@ def _taken(fields: Fields, value: Any, scrubber: Scrubber) -> Any:
 
 
 def _each(take: Take) -> Take:
-    """Return a function for a scalar, or for each item of a list; anything else is left out."""
+    """Return a function that applies another one to a scalar, or to each item of a list."""
 
     def taken(scrubber: Scrubber, value: Any) -> Any:
         if isinstance(value, list):
@@ -260,7 +260,7 @@ _NODES: Fields = {"name": _name("node")}
 _SLICE: Fields = {
     "addressType": _WORD,
     "endpoints": {
-        # Addresses of type FQDN are names.
+        # Addresses of type FQDN are names, too.
         "addresses": _each(_address),
         "conditions": {"ready": _WORD, "serving": _WORD, "terminating": _WORD},
         "hostname": _name("pod"),

@@ -36,7 +36,8 @@ _NAME_BYTES = 5
 # Source: RFC 1035, names of DNS, and Kubernetes' object names.
 _NAME_MAX = 253
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
-# The minimum length of a learned name that hides longer words; one letter starts any word.
+# The minimum length of a learned name for which longer words are hidden, too: any word starts with
+# some letter.
 _START_MIN = 2
 
 _PART = re.compile(
@@ -63,7 +64,7 @@ _KINDS = {
     "daemonset": "workload", "deployment": "workload", "node": "node", "pod": "pod",
     "service": "service", "statefulset": "workload", "svc": "service",
 }  # fmt: skip
-"""Words before a slash and a name, with the prefixes of such names' pseudonyms."""
+"""The words before a slash and a name, with the prefixes of the pseudonyms of such names."""
 _DASHED = re.compile(r"(?<!\d)\d{1,3}(?:-\d{1,3}){3}(?!\d)", re.ASCII)
 # Source: k8s.io/apimachinery, pkg/util/rand: the letters of generated names.
 _OF_POD = re.compile(r"(?=[a-z0-9-]*\d)[a-z][a-z0-9-]*-[bcdfghjklmnpqrstvwxz2456789]{5}")
@@ -76,7 +77,7 @@ _FILES = frozenset(
 )
 _NO_HOST_STARTS = ("net.", "kernel.", "userspace_proxy.")
 
-# The first bits of these addresses show their kind, so they stay.
+# The first bits of these addresses show their kind, so they are kept.
 _KINDS_4 = tuple(
     ipaddress.IPv4Network(text)
     for text in (
@@ -118,7 +119,7 @@ class Pseudonyms:
         """Return the pseudonym of an address or network; other strings are returned as they are."""
 
     def learn(self, kind: str, names: Iterable[str]) -> None:
-        """Register names to hide; the first kind of a name stays.
+        """Register names to hide; if a name has several kinds, the first is used.
 
         Args:
             kind: The start of the pseudonyms: ``namespace``, ``service``, ``pod``, ….
@@ -152,7 +153,7 @@ class Pseudonyms:
         if not slash:
             return str(hidden)
         network = ipaddress.ip_network((hidden, length), strict=False)
-        # Hosts within a network are written like this, too: 10.0.0.7/8.
+        # Hosts in a network are also written like this: 10.0.0.7/8.
         is_network = (
             ipaddress.ip_network((address, length), strict=False).network_address == address
         )
@@ -161,7 +162,7 @@ class Pseudonyms:
     def hide(self, text: str) -> str:
         """Return a string with each name and address replaced.
 
-        Call it only once: it would replace the addresses in its result again.
+        Call it only once for a string: it would replace the addresses in its result again.
         """
         return _PART.sub(self._part, text)
 
@@ -183,7 +184,7 @@ class Pseudonyms:
         return self._word(text)
 
     def _pair(self, text: str) -> str:
-        """Return a Service or pod with its namespace, even if it is gone; or two other words."""
+        """Return a Service or pod with its namespace, even a former one; or two other words."""
         namespace, _, name = text.partition("/")
         bare = name.rstrip(".-")
         is_named = not namespace.isdigit() and not bare.isdigit() and len(bare) > 1
@@ -233,7 +234,7 @@ class Pseudonyms:
         return ".".join(self._word(part) for part in word.split("."))
 
     def _label(self, part: str) -> str:
-        """Return a label of a DNS name, in which unknown words also count as names."""
+        """Return a label of a DNS name; in it, unknown words count as names, too."""
         if part.isdigit() or not part:
             return part
         if _DASHED.fullmatch(part):

@@ -32,9 +32,9 @@ _WORDS = frozenset(
         "proxy_protocol", "side", "version", "word",
     }
 )  # fmt: skip
-"""Fields with this program's own words, or versions."""
+"""Fields with words of this program, or with versions."""
 _SERVICES = frozenset({"behind", "digests", "keeps", "services"})
-"""Fields with Services, as ``namespace/name``."""
+"""Fields with names of Services, as ``namespace/name``."""
 _HASHES = frozenset({"buckets", "digest", "digests", "id"})
 _NAMES = {
     "namespace": "namespace",
@@ -43,7 +43,7 @@ _NAMES = {
     "host": "host",
     "pod": "pod",
 }
-"""Fields with names, and the names' kinds."""
+"""Fields with names, and the kinds of these names."""
 _FIELDS_BY_TYPE: Mapping[tuple[type, str], str] = {
     # The field also contains strings such as ``conflict shop/web``.
     (Problem, "kind"): "what",
@@ -58,7 +58,7 @@ _KEYED_BY_WORDS = frozenset({"settings"})
 
 
 class Scrubber:
-    """The treatment of each string.
+    """Makes each string safe.
 
     Args:
         pseudonyms: None: names and addresses stay.
@@ -72,7 +72,7 @@ class Scrubber:
         self._short_word = functools.lru_cache(maxsize=1 << 12)(secrets.remove)
 
     def text(self, text: str) -> str:
-        """Return a string in the form that the archive may contain."""
+        """Return a text in the form that the archive may contain."""
         return self._short(text) if len(text) <= _SHORT_MAX else self._safe(text)
 
     def word(self, text: str) -> str:
@@ -102,7 +102,7 @@ class Scrubber:
             self._short.cache_clear()
 
     def value(self, value: _T) -> _T:
-        """Return a copy of a value with each string treated."""
+        """Return a copy of a value with each string made safe."""
         changed: _T = self._changed(value, "")
         return changed
 

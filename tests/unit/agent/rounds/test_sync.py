@@ -286,4 +286,4 @@ async def test_only_the_first_round_is_logged(start, caplog):
     loop, cluster = await start(WatchedSteering()), Cluster()
     for count in range(1, 4):
         await settle(loop, cluster.serve(f"web-{count}", f"10.96.0.{count}", POD))
-    assert [r.message for r in caplog.records].count("plan in force") == 1
+    assert [r.message for r in caplog.records].count("plan applied") == 1

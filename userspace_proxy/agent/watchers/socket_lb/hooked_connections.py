@@ -1,17 +1,18 @@
-"""Adds connections of this node's programs, as the connect() hooks report them, to the facts.
+"""Adds the connections of this node's programs to the facts, as the connect() hooks report them.
 
     counters ◀──refresh, each few seconds── HookedConnections ──as a worker's report──▶ Group, Plane
       │  ring ────events, at once─────────────────┘
       └────┴─ a failed dial ─▶ Suspects ─a probe fails, too─▶ ejected for all; AutoPaths: userspace
     observing ◀── a record at the end of each connection, while something watches
 
-Rule 1: the hooks' findings have the facts, texts and consequences of the userspace path: nothing
-behind the reports differs. Workers apply the hooks' ejections for their own later clients.
+Rule 1: what the hooks find has the same facts, texts and consequences as on the userspace path: the
+reports are processed in the same way. Workers apply the hooks' ejections for their own later
+clients.
 Rule 2: reading the counters takes at most a twentieth of a thread's time.
 Rule 3: an answer to a client, a worker or a probe ends an ejection for all.
 Rule 4: a client's failed dial is counted, but has no other consequence until a probe has failed.
 Rule 5: events are lost while the ring is full. The next reading shows failed dials and ejections;
-of ended connections, the BPF programs count the missing records.
+for closed connections, the BPF programs count the missing records.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class _ByRules(NamedTuple):
     """The frontends of one Service port that aren't offloaded to the hooks."""
 
     made_from: object
-    """Differs if the frontends may have changed."""
+    """A value that differs if the frontends may have changed."""
     frontends: Mapping[Frontend, str]
     """The reason for each frontend."""
     has_others: bool
@@ -121,7 +122,7 @@ class HookedConnections(Component):
         except OSError:
             # The next repair fails, too, and reports it.
             return
-        # A report of an event that arrived meanwhile is newer.
+        # A report of an event that arrived since the listing is newer.
         known = ejected if news == reports.news else None
         served = {one.group.number: one for one in self._served_ports}
         groups = {one.group.key: one.group for one in served.values()}
@@ -143,7 +144,7 @@ class HookedConnections(Component):
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))
 
     def _show_paths(self, new: Mapping[int, int]) -> None:
-        """Note which frontends aren't offloaded, and count the offloaded connections.
+        """Record which frontends aren't offloaded, and count the connections of the others.
 
         Args:
             new: Connections since the last call, by the numbers of groups.
@@ -190,7 +191,7 @@ class HookedConnections(Component):
         """Handle the result of probing an endpoint that failed a client's dial."""
         served, endpoint = suspect.served, suspect.endpoint
         key = served.group.key
-        # The endpoint may have left during the probe.
+        # The endpoint may have been removed during the probe.
         if served.is_retired or endpoint not in endpoints_of(served.plan.serving):
             return
         if failed is not None:
@@ -205,7 +206,7 @@ class HookedConnections(Component):
                 self._note_return(served, endpoint, self._clock())
 
     def _note_failure(self, suspect: Suspect, failed: DialFailure, until: float) -> None:
-        """Note that an endpoint is ejected for all clients, or its ejection prolonged."""
+        """Record that an endpoint is ejected for all clients, or that its ejection is prolonged."""
         served, endpoint = suspect.served, suspect.endpoint
         group, is_silent = served.group, failed.failure is Failure.SILENT
         if is_silent and absent_hop(endpoint.ip):
@@ -237,7 +238,7 @@ class HookedConnections(Component):
             self._send(self._reports.readmitted(group, endpoint, self._clock()))
 
     async def _follow(self) -> None:
-        """Handle events; ends of connections are among them while something watches."""
+        """Handle events; while something watches, closed connections are among them."""
         loop, descriptor = asyncio.get_running_loop(), self._hooks.event_descriptor
         loop.add_reader(descriptor, self._take_events)
         try:

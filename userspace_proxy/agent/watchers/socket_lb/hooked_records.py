@@ -30,7 +30,7 @@ from ....steering.socket_lb.socket_maps import Result
 if TYPE_CHECKING:
     from ....steering.socket_lb.hooks import SocketEvent
 
-# The states of linux/tcp.h: the state before the end shows which side sent its FIN first.
+# The states of linux/tcp.h: the state before the close shows which side sent its FIN first.
 _FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 4, 5, 6, 8, 9, 11
 _BY_CLIENT = frozenset({_FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSING})
 _BY_ENDPOINT = frozenset({_CLOSE_WAIT, _LAST_ACK})
@@ -52,7 +52,7 @@ class Records:
         self.tuning = tuning
         share = tuning.connection_log
         self.are_logged = share > 0
-        """Records are wanted even if nothing watches them."""
+        """Whether records are wanted even if nothing watches them."""
         self.connection_log = ConnectionLog(share) if share else None
         self._ring = RecordRing(self)
 
@@ -61,7 +61,7 @@ class Records:
         return self._ring.observe(filters)
 
     def note(self, event: SocketEvent) -> None:
-        """Note the end of a connection, or of a dial without an answer."""
+        """Record that a connection was closed, or that a dial got no answer."""
         log, port, seen = self.connection_log, event.name.name, event.seen
         # The hooks don't see whether the answer was complete.
         is_plain = seen.result is Result.SERVED and seen.received > 0
@@ -69,7 +69,7 @@ class Records:
             log.write(_facts(event), lambda: seen.frontend)
 
     def leave_out(self, prefixes: Collection[str], count: int) -> None:
-        """Note ends of connections that didn't fit into the BPF programs' ring."""
+        """Count closed connections whose events didn't fit into the BPF programs' ring."""
         self._ring.leave_out(prefixes, count)
 
 
@@ -100,7 +100,7 @@ def _facts(event: SocketEvent) -> ConnectionFacts:
 
 
 def _ended_by(state: int) -> EndedBy:
-    """Return which side sent its FIN first; a reset without a FIN may be either side's."""
+    """Return which side sent its FIN first; a reset without a FIN may be from either side."""
     if state in _BY_CLIENT:
         return EndedBy.CLIENT
     return EndedBy.ENDPOINT if state in _BY_ENDPOINT else EndedBy.NONE

@@ -3,10 +3,11 @@
     counters, absolute ──▶ compare, look ──differences──▶ GroupReport
     events, probes ──────▶ failed, returned ────────────▶ GroupReport
 
-Rule 1: a failed dial is one failure of its streak, whether an event or the counters show it first.
+Rule 1: a failed dial counts as one failure in its streak, whether an event or the counters show it
+first.
 Rule 2: counters have no times: failures without an event happened after the last reading, and an
-ejected endpoint failed last. Such failures of other endpoints belong to no streak: all endpoints of
-their client are ejected, or the ring had no room for the event.
+ejected endpoint failed last. For other endpoints, such failures belong to no streak: all endpoints
+of their client are ejected, or the ring had no room for the event.
 Rule 3: an earlier process's counts aren't reported again, except open connections.
 """
 
@@ -51,7 +52,7 @@ _NEVER_FAILED = _Failing()
 
 
 class _Change(NamedTuple):
-    """The counters of one endpoint at the last check, and now; None: not counted."""
+    """The counters of one endpoint at the last check, and now; None if they weren't counted."""
 
     endpoint: SocketAddress
     before: DialCounts
@@ -73,25 +74,25 @@ class News(NamedTuple):
     connections: int
     unreported: Sequence[Unreported]
     lost: int
-    """Ends of connections whose events are missing."""
+    """The number of closed connections whose events are missing."""
 
 
 class _Growth(NamedTuple):
-    """The changes of an endpoint."""
+    """How an endpoint's counters have changed."""
 
     endpoint: SocketAddress
     counts: DialCounts
-    """Differences of the counters."""
+    """The differences of the counters."""
     dials: StreakPart | None = None
     unreported: int = 0
-    """Failed dials that are in no streak, and without an event."""
+    """Failed dials that belong to no streak, and have no event."""
 
     def report(self) -> EndpointReport:
-        """Return the report that a worker would make."""
+        """Return the report that a worker would make of this."""
         new, counters = self.counts, EndpointCounters()
         counters.connections = counters.preserved = new.established
         counters.active = new.established - new.ended
-        # The counters are a client's: bytes sent by the endpoint are received.
+        # The counters are from the client's view: bytes sent by the endpoint are "received".
         counters.received_bytes, counters.sent_bytes = new.sent, new.received
         counters.failures = new.refused + new.unanswered
         setattr(counters, _COUNTER_OF[REFUSED], new.refused)
@@ -99,13 +100,13 @@ class _Growth(NamedTuple):
         return EndpointReport(self.endpoint, counters.figures(), self.dials)
 
     def suspected(self) -> Unreported:
-        """Return the failed dials whose causes must be determined."""
+        """Return the failed dials whose causes must still be found."""
         failed = REFUSED if self.counts.refused else UNANSWERED
         return Unreported(self.endpoint, failed.failure, self.unreported)
 
 
 class Reports:
-    """The unreported counts of one proxy's hooks.
+    """What one proxy's hooks have counted and not reported yet.
 
     Args:
         now: Monotonic seconds.
@@ -117,15 +118,16 @@ class Reports:
         self._failing: dict[At, _Failing] = {}
         self._looked_at = now
         self._ejected: dict[PortKey, dict[SocketAddress, float]] = {}
-        """By Service port, with the monotonic seconds when a dial is a probe."""
+        """By Service port: the ejected endpoints, with the monotonic seconds at which a dial is a
+        probe."""
         self.news = 0
-        """The number of starts or ends of ejections noted in one check."""
+        """How many ejections began or ended during one check."""
 
     def is_ejected(self, name: PortKey, endpoint: SocketAddress) -> bool:
         return endpoint in self._ejected.get(name, ())
 
     def noted(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """Leave a failed dial to :meth:`failed`; if that isn't called, it is in no streak."""
+        """Leave a failed dial to :meth:`failed`; if that isn't called, it belongs to no streak."""
         self._failing.setdefault((name, endpoint), _Failing()).noted += 1
 
     def failed(
@@ -137,7 +139,7 @@ class Reports:
         at: float,
         until: float,
     ) -> GroupReport:
-        """Return the report of failed dials that have ejected an endpoint for all.
+        """Return the report of failed dials that have ejected an endpoint for all clients.
 
         Args:
             count: How many dials failed; each was :meth:`noted`, or is :class:`Unreported`.
@@ -156,7 +158,7 @@ class Reports:
         return self._report_end(group, endpoint, [growth], at)
 
     def readmitted(self, group: Group, endpoint: SocketAddress, now: float) -> GroupReport:
-        """Return the report of an ejection's end that was noted elsewhere."""
+        """Return the report that an ejection has ended, as was detected elsewhere."""
         return self._report_end(group, endpoint, [], now)
 
     def compare(
@@ -189,7 +191,8 @@ class Reports:
     ) -> Iterator[News]:
         """Yield the changes of each Service port.
 
-        A change that isn't taken, or whose group doesn't exist yet, is reported by the next check.
+        A change that the caller doesn't consume, or whose group doesn't exist yet, is reported by
+        the next check.
 
         Args:
             ejected: All ejected endpoints, with the seconds until a dial is a probe; None: the
@@ -221,13 +224,13 @@ class Reports:
             self._failing.pop((name, endpoint), None)
 
     def _follow(self, name: PortKey, change: _Change, since: float, now: float) -> _Growth:
-        """Note the counters of an endpoint, and return the changes since the last check."""
+        """Record the counters of an endpoint, and return the changes since the last check."""
         endpoint, before, counts = change
         at = name, endpoint
         if counts is None:
             del self._counts[at]
             self._failing.pop(at, None)
-            # The ends of open connections won't be reported.
+            # Connections that are still open won't be reported when they close.
             return _Growth(endpoint, _NOTHING._replace(ended=_open(before)))
         self._counts[at] = counts
         if counts.established < before.established:
@@ -256,7 +259,7 @@ class Reports:
 
     def _report(self, group: Group, new: Sequence[_Growth], now: float) -> GroupReport:
         figures = GroupCounters()
-        # For these clients the hooks try no other endpoint.
+        # For these clients, the hooks try no other endpoint.
         figures.refused = sum(one.counts.refused + one.counts.unanswered for one in new)
         buckets = [sum(counts) for counts in zip(*(one.counts.buckets for one in new), strict=True)]
         seconds = sum(one.counts.latency_ns for one in new) / 1e9
