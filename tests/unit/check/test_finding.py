@@ -134,6 +134,7 @@ QUESTIONS = {
     "auto chooses {taken}: {why}": ("kernel.offers", lambda: offers(wanted="auto")),
     "lack.words": ("kernel.offers", None),
     "connect() of this node's programs can be translated": ("steering.socket_lb.hook_rights", None),
+    "its modules are compiled": ("dataplane.calls.IS_COMPILED", None),
 }
 
 

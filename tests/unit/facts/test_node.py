@@ -76,6 +76,7 @@ def make_status():
         ({"given": "--steering=none"}, "userspace-proxy 0.1.0, run with --steering=none"),
         ({}, "userspace-proxy 0.1.0, run with the defaults"),
         ({"commit": "23f4b398"}, "userspace-proxy 0.1.0 (commit 23f4b398), run with the defaults"),
+        ({"is_compiled": True}, "userspace-proxy 0.1.0, compiled, run with the defaults"),
         ({"config": ()}, "userspace-proxy 0.1.0"),
     ],
 )
