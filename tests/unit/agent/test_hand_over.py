@@ -11,6 +11,7 @@ import pytest
 from tests.node.processes import run_without_capabilities
 from userspace_proxy.agent import hand_over
 from userspace_proxy.agent.hand_over import (
+    Relief,
     adopt,
     answer_requests,
     ask_to_hand_over,
@@ -18,16 +19,25 @@ from userspace_proxy.agent.hand_over import (
     worker_label,
 )
 from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.cluster import Snapshot
 from userspace_proxy.errors import LockHeld
 from userspace_proxy.frames import HEADER
 from userspace_proxy.kernel import abstract_sockets, net_admin_proof
 from userspace_proxy.plane.authentication import frame
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
-from userspace_proxy.plane.messages import HandOver, HandOverRefused, Prove
+from userspace_proxy.plane.messages import (
+    AffinityEntriesSent,
+    Drain,
+    HandOver,
+    HandOverRefused,
+    Prove,
+)
 from userspace_proxy.plane.worker_sockets import open_worker_socket
 
-from ..dataplane.waiting import until
+from ..dataplane.waiting import turns, until
+from ..plane.compromised import Compromised
 from .holders import running, take_over
 
 
@@ -255,3 +265,19 @@ async def test_workers_of_a_killed_process_are_ended(monkeypatch, caplog):
         # This process never reads.
         await end_workers("a")
     assert "workers did not exit in time" in caplog.text
+
+
+async def test_previous_workers_drain_after_their_last_affinity_entries(plane):
+    with contextlib.ExitStack() as stack:
+        worker = Compromised(lambda each: stack.enter_context(contextlib.closing(each)))
+        worker.hand_over(is_last=True)
+        await worker.previous_workers.adopt()
+        progress = Progress(SyncCounters())
+        progress.in_force = Snapshot({})
+        relief = Relief(worker.previous_workers, progress, plane, Options())
+        relieving = asyncio.create_task(relief.run())
+        await turns(20)
+        assert not relieving.done()
+        worker.channel.send(AffinityEntriesSent())
+        await relieving
+        await until(lambda: isinstance(worker.got[-1], Drain))

@@ -181,8 +181,9 @@ def test_the_count_of_lost_lines_is_written_once_the_file_is_writable(tmp_path, 
     full = os.open("/dev/full", os.O_WRONLY)
     writer = make(full)
     for _ in range(3):
+        # Each line after the first is lost with a report of those before it.
         writer.put("lost")
-    assert writer.flush(WITHIN_S)
+        assert writer.flush(WITHIN_S)
     with (tmp_path / "log").open("w") as freed:
         os.dup2(freed.fileno(), full)
     writer.put("kept")

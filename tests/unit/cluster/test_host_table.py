@@ -142,10 +142,12 @@ def test_a_forgotten_name_is_not_resolved(clock):
     assert clock.table.problem(DB).state is NameState.PENDING
 
 
-def test_a_response_for_a_forgotten_name_has_no_effect(clock):
+def test_a_response_for_a_forgotten_name_only_frees_its_slot(clock):
     clock.table.take(clock.now)
     clock.table.forget(DB)
     assert not clock.table.learn(DB, found(), clock.now)
+    clock.table.want(DB, [V4], ["shop"])
+    assert clock.table.take(clock.now) == (DB, (V4,))
 
 
 def test_addresses_of_an_earlier_run_are_used_until_the_first_response(clock):

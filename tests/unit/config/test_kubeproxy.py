@@ -148,6 +148,7 @@ def test_a_wrong_type_is_an_error_with_file_and_line(text, message):
         ("serviceProxyName: canary", "service_proxy_name", "canary"),
         ("preserveClientAddress: never", "preserve_client_address", "never"),
         ("drainTimeout: 0s", "drain_s", 0.0),
+        ('stateDir: ""', "state_dir", ""),
         ("connectTimeout: 500ms", "connect_timeout_s", 0.5),
         ("udpIdleTimeout: 250ms", "udp_idle_s", 0.25),
         ("proxyPorts: 20000-20100", "proxy_port_range", (20000, 20100)),

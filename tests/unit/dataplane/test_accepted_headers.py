@@ -36,7 +36,7 @@ def pod(rig):
 
 
 @pytest.mark.parametrize("pieces", [1, 2, len(HEADER)])
-async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, caplog, pieces):
+async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, timers, caplog, pieces):
     caplog.set_level(logging.INFO, LOGGER)
     peer = await rig.client(rig.service(pod.address), source=PEER)
     size = -(-len(HEADER) // pieces)
@@ -49,13 +49,14 @@ async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, caplog, p
     (connection,) = rig.connections.open
     assert connection.client_ip == "198.51.100.9"
     assert not connection.may_preserve, "replies to it needn't return through this node"
+    timers.advance(HEADER_S)
     server.close()
     peer.close()
     await until(lambda: connection_lines(caplog))
     (line,) = connection_lines(caplog)
     assert (line.client, line.frontend) == ("198.51.100.9:40000", "203.0.113.7:80")
     assert line.via.startswith("127.0.0.2:")
-    assert (line.received_bytes, line.source) == (8, "node")
+    assert (line.received_bytes, line.source, line.cause) == (8, "node", "complete")
 
 
 async def test_a_header_without_an_address_leaves_the_peers_address(rig, pod):

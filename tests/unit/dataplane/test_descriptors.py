@@ -38,6 +38,10 @@ def test_flows_beyond_their_reserve_reduce_the_room_for_connections(loop):
         descriptors.take_for_flow()
     assert descriptors.has_room(80)
     assert not descriptors.has_room(81)
+    for _ in range(20):
+        descriptors.give_for_flow()
+    assert descriptors.has_room(94)
+    assert not descriptors.has_room(95)
 
 
 def test_a_waiting_callback_runs_once_several_descriptors_are_free(loop):

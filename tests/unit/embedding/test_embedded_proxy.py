@@ -333,17 +333,18 @@ async def test_an_invalid_detour_is_an_error_and_changes_nothing(at, to, error):
         assert await ask(web.address) == b"one"
 
 
-async def test_the_handle_of_a_replaced_service_has_no_effect():
+@pytest.mark.parametrize("port", [8080, 8081], ids=["equal", "other-port"])
+async def test_the_handle_of_a_replaced_service_has_no_effect(port):
     async with backend(b"one") as one, Proxy() as proxy:
         before = await proxy.add_service("web", port=8080)
-        after = await proxy.add_service("web", port=8081, endpoints=[one])
+        after = await proxy.add_service("web", port=port, endpoints=[one])
         with pytest.raises(LookupError, match="default/web was removed or replaced"):
             await before.set_endpoints(["127.0.0.1:1"])
         with pytest.raises(LookupError, match="default/web was removed or replaced"):
             await before.put([])
         await before.remove()
         assert await ask(after.address) == b"one"
-        assert after.address.port == 8081
+        assert after.address.port == port
 
 
 async def test_a_handle_does_not_revive_a_removed_service():

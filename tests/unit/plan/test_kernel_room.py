@@ -167,7 +167,10 @@ def test_at_the_node_limit_the_last_services_of_an_oversized_namespace_are_omitt
 def test_an_oversized_service_uses_no_room(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     room, large = KernelRoom(), KernelSize(10, 0, ELEMENTS_MAX)
-    assert room.change({CART: KernelSize(ELEMENTS_MAX + 1, 0, 30), WEB: large}) == set()
+    other, fitting = ServiceKey("shop", "other"), KernelSize(10, 0, 20)
+    assert room.change({CART: fitting}) == set()
+    excess = KernelSize(ELEMENTS_MAX + 1, 0, 30)
+    assert room.change({CART: excess, WEB: large, other: fitting}) == set()
     assert room.fit(WEB, large) == KernelFit("", TOO_EXACT)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import select
 from types import SimpleNamespace
 
 import pytest
@@ -145,6 +146,18 @@ def test_a_listener_wanted_again_is_not_closed(workers, is_own):
     workers.serve(group if is_own else workers.group(), wanted, POD_A)
     assert workers.listeners.close_unwanted() == []
     assert not listener.is_closed
+
+
+def test_an_open_listener_follows_a_change_of_its_services_affinity(workers):
+    group, wanted, listener = workers.open(UDP, POD_A)
+    socks = listener.sockets.socks
+    # By its address: 127.0.0.1 is odd.
+    for affinity_timeout_s, reached in [(60, socks[1:]), (None, socks)]:
+        workers.serve(group, wanted, POD_A, affinity_timeout_s=affinity_timeout_s)
+        for _ in range(30):
+            with contextlib.closing(UdpPeer(to=listener.address)) as client:
+                client.send(b"hello")
+        assert select.select(socks, [], [], 0)[0] == list(reached)
 
 
 def test_the_first_available_of_several_addresses_is_used(workers):

@@ -66,6 +66,18 @@ def test_a_namespaces_longest_quiet_series_is_dropped_at_its_bound():
     assert "web-0" not in found
 
 
+def test_a_namespace_at_its_bound_displaces_no_other_namespaces_series():
+    correlator = Correlator()
+    for number in range(NAMESPACE_MAX):
+        correlator.note(of("shop", f"web-{number}"), NOW)
+    for series in correlator.due(NOW):
+        series.asked_at = NOW
+    correlator.note(of("tenant", "api"), NOW)
+    correlator.note(of("shop", "late"), NOW)
+    found = names(correlator)
+    assert ("api" in found, "late" in found) == (True, False)
+
+
 def test_the_largest_namespace_makes_room_for_others():
     correlator = Correlator()
     correlator.note(of("tenant", "api"), NOW)
