@@ -26,7 +26,9 @@ class Places(Promise):
     def closed(self, core: DatagramSocket) -> None:
         """Check that a used flow with a working endpoint isn't closed."""
         flow, world = self.world.flows.open[core], self.world
-        service, others = flow.service, len(world.flows.open)
+        service = flow.service
+        # Flows that wait for an endpoint count, too, but have no socket yet.
+        others = len({(each.client, each.to) for each in world.flows.questions.values()})
         is_idle = (
             world.timeline.now - flow.used_at >= self._idle_s(is_stream=flow.is_stream) - _GRAIN_S
         )
