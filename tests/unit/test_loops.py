@@ -101,9 +101,8 @@ async def of_tests() -> Served:
 @pytest.fixture
 def new_garbage():
     """Make garbage collections find only the test's own garbage."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("new_garbage")
