@@ -137,7 +137,7 @@ def test_each_endpoint_is_picked_in_proportion_to_its_weight():
     assert counts == {POD_A: 1000, POD_B: 2000, POD_C: 3000}
 
 
-def test_new_weights_take_effect_at_once():
+def test_new_weights_take_effect_immediately():
     weights = Weights({POD_A: 1, POD_B: 65535})
     strategy = WeightedRandomChoice(weights, EachNumber(999_983))
     assert Counter(strategy.pick(PODS[:2]) for _ in range(60)) == {POD_B: 60}

@@ -75,7 +75,7 @@ def test_a_memory_shortage_is_remembered_for_ten_seconds():
     assert watched.memory.state[2:] == (False, False)
 
 
-def test_growing_usage_is_shed_at_once_and_stable_usage_later():
+def test_growing_usage_is_shed_immediately_and_stable_usage_later():
     watched = Watched(180, frees_mib=1)
     for used_mib in (180, 180, 181, 181):
         watched.limit.used_mib = used_mib

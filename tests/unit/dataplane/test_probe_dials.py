@@ -75,7 +75,7 @@ async def test_a_dial_that_fails_immediately_is_not_reported_later(dialling):
     assert (len(dials), ended) == (0, [])
 
 
-async def test_without_descriptors_a_dial_fails_at_once(dialling, server):
+async def test_without_descriptors_a_dial_fails_immediately(dialling, server):
     dials, _ = dialling
     with no_descriptors():
         assert dials.begin(at(server)) == dial_failure(errno.EMFILE, "127.0.0.1")

@@ -76,7 +76,7 @@ async def test_a_removed_endpoint_is_not_probed(rig):
     assert rig.connections.probes._under_way.keys() == {stays}
 
 
-async def test_an_endpoint_reachable_from_this_node_is_noted_as_denying_the_client(rig):
+async def test_an_endpoint_reachable_from_this_node_is_recorded_as_denying_the_client(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     fail(rig, web, ALICE, endpoint)

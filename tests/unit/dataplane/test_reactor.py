@@ -111,7 +111,7 @@ async def test_a_socket_closed_by_another_handler_gets_no_event_of_the_same_batc
     assert {first.fileno(), second.fileno()} & {-1}
 
 
-async def test_a_socket_closed_between_events_is_closed_at_once(reactor, pairs):
+async def test_a_socket_closed_between_events_is_closed_immediately(reactor, pairs):
     ours, theirs = pairs()
     reactor.register(ours, epoll.IN, print)
     reactor.close_socket(ours)

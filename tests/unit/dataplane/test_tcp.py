@@ -458,7 +458,7 @@ async def test_a_port_removed_from_its_range_long_ago_may_be_the_service_port(ri
     assert not web.group.left_ranges
 
 
-async def test_a_port_outside_its_ranges_leads_to_the_listed_port(rig):
+async def test_a_port_outside_its_ranges_is_dialled_at_the_listed_port(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
     beside = DialledRange(web.address.ip, web.address.port + 1, web.address.port + 9, 1)
@@ -752,7 +752,7 @@ async def test_a_client_is_reset_when_its_last_endpoint_is_removed_during_the_di
     assert rig.connections.open == {}
 
 
-async def test_a_dial_moves_on_to_an_endpoint_added_meanwhile(build):
+async def test_a_dial_moves_on_to_an_endpoint_added_in_the_meantime(build):
     rig = build(QUICK)
     web = rig.service(rig.silent())
     client = await rig.client(web)

@@ -40,7 +40,7 @@ async def test_a_client_without_an_endpoint_counts_as_failed(rig):
     assert [(call.number, call.failed) for call in rig.engine.calls.take()[0]] == [(1, 1)]
 
 
-async def test_a_connection_log_enabled_meanwhile_logs_the_end(rig, caplog):
+async def test_a_connection_log_enabled_during_a_connection_logs_its_end(rig, caplog):
     pod, web = rig.served()
     caplog.set_level("INFO")
     client, _ = await rig.joined(web, pod)
@@ -190,7 +190,7 @@ async def test_a_half_closed_client_still_gets_a_late_response(rig, is_with_end)
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
-async def test_a_client_that_half_closes_at_once_gets_its_response(rig, is_with_end):
+async def test_a_client_that_half_closes_after_its_request_gets_its_response(rig, is_with_end):
     client, server, counters = await connect(rig)
     await client.send(b"question")
     client.finish()
@@ -370,7 +370,7 @@ async def test_an_endpoint_owes_a_second_response_after_a_wait(rig, monkeypatch,
     ) == (owed, cut, 0)
 
 
-async def test_a_client_leaving_at_once_after_a_second_request_is_owed_no_response(rig):
+async def test_a_client_leaving_soon_after_a_second_request_is_owed_no_response(rig):
     client, server, counters = await ask_again(rig)
     await leaves(client, server)
     await ended(rig)

@@ -210,7 +210,7 @@ async def test_a_flow_leaves_an_unsendable_endpoint(rig, number):
     assert (dials.part.failures, dials.part.number) == (1, number)
 
 
-async def test_failing_to_send_a_large_datagram_is_a_failure(rig):
+async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
     pod, dns, client = rig.udp_served()
     client.send(bytes(3000))
     assert await pod.receive() == bytes(3000)
@@ -372,7 +372,7 @@ async def test_an_unanswered_flow_is_dated_by_its_clients_request(timed, timers)
     assert (counters.unanswered, counters.ends.is_on) == (1, False)
 
 
-async def test_a_flow_with_a_removed_endpoint_moves_to_another_endpoint_at_once(rig):
+async def test_a_flow_with_a_removed_endpoint_moves_to_another_immediately(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(pods[0].address)
     client, other = rig.udp_client(dns), rig.udp_client(dns)

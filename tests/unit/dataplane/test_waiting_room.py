@@ -86,7 +86,7 @@ async def test_a_waiting_client_is_reset_at_its_deadline(timed, timers):
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["fin", "rst"])
-async def test_a_client_that_gives_up_leaves_at_once(rig, is_reset):
+async def test_a_client_that_gives_up_is_removed_immediately(rig, is_reset):
     web = rig.service(**HOLD)
     (client,) = await waiting(rig, web, 1)
     await client.send(b"early")

@@ -111,7 +111,7 @@ def test_a_frontend_is_written_with_its_port():
     assert msgspec.structs.astuple(facts) == ("[fd00::1]:80", "NodePort", "refused", False, "::1")
 
 
-def test_a_port_served_at_another_address_is_not_listed_as_ignored():
+def test_a_port_served_on_another_address_is_not_listed_as_ignored():
     lost = IgnoredService(ServiceKey("shop", "db"), "", is_headless(), True, is_part=True)
     assert facts_of_ignored([lost]) == []
 

@@ -77,7 +77,7 @@ def test_a_failed_probe_updates_the_streak_without_being_counted():
     assert not streak.is_on
 
 
-def test_a_failed_dial_is_noted_with_its_errno():
+def test_a_failed_dial_is_recorded_with_its_errno():
     refused = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
     streak = Streak()
     streak.dial_failed(1.0, refused, ALICE)
