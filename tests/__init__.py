@@ -1,1 +1,1 @@
-"""The tests: unit, node, cluster, page and faults; CONTRIBUTING explains what belongs where."""
+"""The tests: unit, node, cluster, page and faults; CONTRIBUTING states what belongs where."""

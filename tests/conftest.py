@@ -15,9 +15,9 @@ from pytest_timeout import Settings
 
 from . import kernel_needs, loopback
 
-# Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and each
-# failure that it finds becomes an example. An example has no deadline: how long it takes depends on
-# how busy the machine is.
+# Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and an
+# input that fails becomes an example. An example has no deadline: how long it takes depends on how
+# busy the machine is.
 _SAME = {"derandomize": True, "database": None, "deadline": None}
 settings.register_profile("repeatable", **_SAME, max_examples=25)
 settings.register_profile("thorough", **_SAME, max_examples=100)
@@ -39,9 +39,9 @@ _STDERR = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Cut this process off from all networks; with xdist each worker calls this, too.
+    """Cut this process off from all networks; each worker of xdist calls this, too.
 
-    Users that tests become can read the files that tests write, whatever the caller's umask is.
+    What tests write can be read by users that they become, whatever the umask is outside.
     """
     os.umask(0o022)
     try:
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator[None, None, None]:
     """Exit if a timeout doesn't end the test.
 
-    A test on uvloop would wait forever, because uvloop only logs an exception of a signal handler.
+    A test on uvloop would wait forever: uvloop only logs exceptions of signal handlers.
     """
     faulthandler.dump_traceback_later(
         settings.timeout + ENDS_WITHIN_S, exit=True, file=item.config.stash[_STDERR]
@@ -73,7 +73,7 @@ def pytest_timeout_cancel_timer() -> Generator[None, None, None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """Exit with a traceback of each thread if the teardown of a test hangs."""
+    """End this process with a stack trace of each thread if a test's teardown hangs."""
     faulthandler.dump_traceback_later(ENDS_WITHIN_S, exit=True, file=item.config.stash[_STDERR])
     try:
         yield
@@ -92,13 +92,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test that needs a part that this kernel lacks."""
+    """Skip a test that needs a feature that this kernel lacks."""
     for part in sorted(kernel_needs.parts_needed(item)):
         kernel_needs.need(part)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the tests that were skipped on this kernel."""
+    """List the tests that were skipped for this kernel."""
     if rows := kernel_needs.table(terminalreporter.stats.get("skipped", ())):
         terminalreporter.section(f"left out on Linux {platform.release()}")
         for row in rows:
@@ -123,7 +123,7 @@ def _unroutable() -> list[int]:
 def _stays_on_loopback(_unroutable: list[int]) -> Iterator[None]:
     """Fail a test that dials or sends to an address beyond loopback, though no packet leaves.
 
-    Packets that a shared fixture sends count for the next test.
+    The attempts of a shared fixture count for the next test.
     """
     yield
     seen = _unroutable.pop()

@@ -1,9 +1,9 @@
 """A DNS server whose records a test changes: in the test's event loop, or as a process.
 
-    python -m tests.dns_zone IP FILE        serves the records of a JSON file on port 53
+    python -m tests.dns_zone IP FILE        answers on port 53 with the records of a JSON file
 
-A record is written as ``"db.example.com A": [ttl, "203.0.113.1", …]``. A name with records of other
-types only gets NODATA; a name without records gets NXDOMAIN.
+A record is written as ``"db.example.com A": [ttl, "203.0.113.1", …]``. The answer is NOERROR
+without records if a name has only records of other types, and NXDOMAIN if it has none.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Zone:
     def __init__(self) -> None:
         self.records: dict[str, Sequence[Any]] = {}
         self.asked: list[str] = []
-        """The questions so far, such as ``db.example.com A udp``."""
+        """The received questions, as ``db.example.com A udp``."""
         self.code = dns.rcode.NOERROR
-        """The response code of all answers if it isn't NOERROR."""
+        """The error code that all questions are answered with."""
         self.is_silent = False
         self.is_truncating = False
         """Whether answers by UDP are marked as truncated."""
         self.sets_in_truncated = 0
-        """How many record sets a truncated answer contains."""
+        """Whether truncated answers contain RRsets."""
 
     def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
-        """Answer a query; this is the callback of a DnsServer."""
+        """Answer a query: the callback of a DnsServer."""
         query = dns.message.from_wire(wire)
         question = query.question[0]
         name, kind = question.name.to_text().rstrip("."), dns.rdatatype.to_text(question.rdtype)
@@ -83,7 +83,7 @@ class Zone:
 
 
 async def serve(ip: str, path: Path) -> None:
-    """Serve the records of a file on port 53 of an address, until the process exits."""
+    """Answer on port 53 of an address with the records of a file, until the process exits."""
     zone = Zone()
 
     def respond(wire: bytes, *, is_udp: bool) -> bytes | None:

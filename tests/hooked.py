@@ -1,10 +1,10 @@
-"""A separate cgroup for the only processes whose connect() a proxy may translate.
+"""A separate cgroup for the processes whose connect() a proxy may translate.
 
-    /sys/fs/cgroup/…            cgroup v2, even if it is mounted beside v1
-      └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only processes below it
+    /sys/fs/cgroup/…            cgroup v2, also where it is mounted beside v1
+      └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only what is below it
            └─ programs          the processes
 
-Rule 1: no hook is ever attached to the root, because it contains all processes of this machine.
+Rule 1: no hook is ever attached to the root, which has all processes of this machine.
 Rule 2: processes are in a leaf, so that the group itself may get children with controllers.
 """
 
@@ -26,7 +26,7 @@ from userspace_proxy.steering.socket_lb.programs import find_cgroup
 from userspace_proxy_testing.sandbox import SandboxNode
 
 PROGRAMS = "programs"
-"""The leaf of a group that contains its processes."""
+"""The leaf of a group."""
 CLOSE_S = 20.0
 
 
@@ -34,8 +34,8 @@ class HookedGroup:
     """A new group, until it is closed; also a context manager.
 
     Args:
-        name: Unique in this process.
-        root: A mount of cgroup v2; None: the one that is mounted.
+        name: A name that is unique in this process.
+        root: A mount of cgroup v2; None: the existing one.
 
     Raises:
         OSError: This kernel has no cgroup v2, or this process may not create a group there.
@@ -48,11 +48,11 @@ class HookedGroup:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The prefix of a command that runs in the group; it execs the command."""
+        """The prefix for a command that runs in the group; it execs the command."""
         return entering(self._programs)
 
     def close(self) -> None:
-        """Kill the processes in the group and remove it, which ends hooks. Idempotent."""
+        """Kill the group's processes and remove it, with its hooks. Idempotent."""
         wait_for(f"the end of {self.folder}", self._is_removed, deadline_s=CLOSE_S)
 
     def _is_removed(self) -> bool:
@@ -66,7 +66,7 @@ class HookedGroup:
             except FileNotFoundError:
                 continue
             except OSError:
-                # A process in the group is about to exit.
+                # A process is about to exit.
                 return False
         return True
 
@@ -83,12 +83,12 @@ class HookedGroup:
 
 
 def entering(group: Path) -> tuple[str, ...]:
-    """Return the prefix of a command that runs in a group; it execs the command."""
+    """Return the prefix for a command that runs in a group; it execs the command."""
     return ("sh", "-ec", 'echo 0 >"$0"; exec "$@"', str(group / "cgroup.procs"))
 
 
 def root_of_v2() -> Path:
-    """Return where cgroup v2 is mounted.
+    """Return the mount point of cgroup v2.
 
     Raises:
         FileNotFoundError: It isn't mounted.
@@ -100,7 +100,7 @@ def root_of_v2() -> Path:
 
 
 def missing_feature() -> str:
-    """Return why hooks can't be tested here; empty if they can."""
+    """Return why hooks can't be attached here; empty if they can."""
     if any(try_parts(["connect hooks"]).values()):
         return "hooks of connect() need root, outside a user namespace"
     try:
@@ -111,7 +111,7 @@ def missing_feature() -> str:
 
 
 def with_own_names(command: Sequence[str]) -> list[str]:
-    """Wrap a command so that it runs with a private bpffs, in which it may pin objects."""
+    """Return a command that execs another one, with its own bpffs for pins."""
     script = 'mount -t bpf bpf /sys/fs/bpf; exec "$@"'
     return ["unshare", "--mount", "sh", "-ec", script, "with-own-names", *command]
 
@@ -122,7 +122,7 @@ def flags_for(group: Path) -> tuple[str, ...]:
 
 
 class HookedAgent(Agent):
-    """An agent with connect() hooks, which translate the dials of processes in its group.
+    """The same with hooks, which translate dials of its group's processes.
 
     The caller closes the group.
     """

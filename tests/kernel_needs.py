@@ -1,10 +1,10 @@
-"""The kernel parts that tests need, by the product's names for them.
+"""The kernel parts that tests need, by their names in the product.
 
     @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
     need("legacy tables")                   in a fixture
 
-A kernel that lacks a part skips these tests, and the end of the run lists them. CI (CI=true, see
-conftest.py) doesn't allow that: its kernel is the reference.
+On a kernel that lacks a part, these tests are skipped, and listed at the end of the run. In CI
+(CI=true, see conftest.py) they fail: its kernel is the reference, which lacks nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from userspace_proxy.kernel.offers import FOR_IPTABLES, FOR_NFTABLES, NEEDS, rea
 LEFT_OUT = "this kernel lacks "
 
 KERNEL_ONCE = (4, pytest.param(6, marks=pytest.mark.kernel))
-"""The families of a test that takes minutes on an emulated kernel: one of them is enough there."""
+"""Families for a test that takes minutes on an emulated kernel: there, one of them is enough."""
 
 
 def _has_ipv6() -> bool:
@@ -36,7 +36,7 @@ BY_STEERING = {
     "iptables": (*FOR_IPTABLES, *(["legacy tables of IPv6"] if HAS_IPV6 else [])),
     "nftables": FOR_NFTABLES,
 }
-"""The parts that steering modes need; iptables mode needs the legacy tables of both IP versions."""
+"""The parts that steering modes need. Test nodes have both IP versions, so both legacy tables."""
 
 
 def need(part: str) -> None:
@@ -48,7 +48,7 @@ def need(part: str) -> None:
 
 
 def parts_needed(item: pytest.Item) -> set[str]:
-    """Return the parts that a test's marks name, and those that its steering mode needs."""
+    """Return the parts in the marks of a test, and those for its steering mode."""
     parts = {part for mark in item.iter_markers("needs") for part in mark.args}
     if item.get_closest_marker("netns") and (callspec := getattr(item, "callspec", None)):
         steerings = BY_STEERING.keys() & {v for v in callspec.params.values() if isinstance(v, str)}
@@ -57,7 +57,7 @@ def parts_needed(item: pytest.Item) -> set[str]:
 
 
 def table(reports: Collection[pytest.TestReport]) -> list[str]:
-    """Return a line for each skipped test: the part that the kernel lacks, and the test."""
+    """Return a line for each skipped test: the missing part, and the test."""
     reasons = (
         (report.longrepr[2].partition(LEFT_OUT)[2], report.nodeid)
         for report in reports

@@ -1,4 +1,4 @@
-"""Processes of tests; each is killed at the end of its test."""
+"""Processes of tests; none outlives its test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 def started(
     command: Sequence[str | Path], *, stdin: Any = PIPE, stdout: Any = PIPE, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a command with pipes of text; at the end kill its process group.
+    """Start a command with text pipes; at the end kill it and its whole process group.
 
-    Doesn't wait for EOF on the pipes: a process that has left the group may hold their other ends.
+    Nothing waits for the other ends of the pipes: a process that has left the group may have them.
     """
     options |= {"stdin": stdin, "stdout": stdout, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **options) as process:

@@ -1,7 +1,7 @@
-"""Shell scripts of tests, and Python programs that other programs start by path.
+"""Shell scripts of tests, and programs in Python that others start by their paths.
 
-The proxy under test also takes the lock of the legacy tables. Without ``-w``, the iptables programs
-fail while it is held; in these scripts they wait.
+The proxy under test takes the lock of the legacy tables, too, and without ``-w`` programs that edit
+these fail while it is held; here they wait.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 _LOCK_DEADLINE_S = 60
-# Only bash allows such a name for a function.
+# Only bash allows such a function name.
 _WAITING = "\n".join(
     f'{program}() {{ command {program} -w {_LOCK_DEADLINE_S} "$@"; }}'
     for ip in ("iptables", "ip6tables")
@@ -20,14 +20,14 @@ _WAITING = "\n".join(
 
 
 def script(text: str) -> list[str]:
-    """Return the command that runs a script; the script stops at its first failed command."""
+    """Return the command that runs a script, which ends at the first command that fails."""
     return ["bash", "-ec", f"{_WAITING}\n{text}"]
 
 
 def write_program(path: Path, text: str) -> None:
-    """Write a Python program that can be started by its path."""
+    """Write an executable Python program."""
     code = path.with_name(f"{path.name}.py")
     code.write_text(text)
-    # A shebang line can't contain an interpreter whose path has a space.
+    # The kernel doesn't accept an interpreter path with a space.
     path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(code)])} "$@"\n')
     path.chmod(0o755)

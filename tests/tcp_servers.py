@@ -1,4 +1,4 @@
-"""TCP servers that run for one block of a test.
+"""TCP servers that live as long as a block of a test.
 
 Rule 1: leaving the block ends the server, its connections and its handlers, whatever happened in
 it. ``async with await asyncio.start_server(…)`` doesn't: from Python 3.12 on it waits for open
@@ -22,14 +22,14 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object
 async def serving(
     handle: Handle, ip: str = "127.0.0.1", port: int = 0, **options: Any
 ) -> AsyncIterator[SocketAddress]:
-    """Serve each connection with a function, and yield the address.
+    """Serve each connection by a function, and yield the address.
 
     Args:
         handle: Called with a connection's reader and writer; when it returns, the connection is
             closed.
-        ip: Where the server listens.
-        port: 0: any free port.
-        options: For ``asyncio.start_server``.
+        ip: The address to listen on.
+        port: 0 for a free one.
+        options: Passed to ``asyncio.start_server``.
     """
     handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -38,7 +38,7 @@ async def serving(
         assert task is not None
         handlers[task] = writer
         try:
-            # The canceller doesn't expect this exception, and Python 3.11 would log it.
+            # Whatever cancels it expects no exception, and Python 3.11 would log one.
             with contextlib.suppress(asyncio.CancelledError):
                 await handle(reader, writer)
         finally:
