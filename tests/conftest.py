@@ -41,7 +41,7 @@ _STDERR = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     """Cut this process off from all networks; each worker of xdist calls this, too.
 
-    Users that tests become can read the files that tests write, whatever the caller's umask is.
+    What tests write can be read by users that they become, whatever the umask is outside.
     """
     os.umask(0o022)
     try:
@@ -66,7 +66,7 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator
 
 @pytest.hookimpl(wrapper=True)
 def pytest_timeout_cancel_timer() -> Generator[None, None, None]:
-    """Cancel what :func:`pytest_timeout_set_timer` has started."""
+    """Cancel the timer of :func:`pytest_timeout_set_timer`."""
     faulthandler.cancel_dump_traceback_later()
     return (yield)
 
@@ -123,7 +123,7 @@ def _unroutable() -> list[int]:
 def _stays_on_loopback(_unroutable: list[int]) -> Iterator[None]:
     """Fail a test that dials or sends to an address beyond loopback, though no packet leaves.
 
-    Packets that a shared fixture sends count for the next test.
+    The attempts of a shared fixture count for the next test.
     """
     yield
     seen = _unroutable.pop()

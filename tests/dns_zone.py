@@ -45,7 +45,7 @@ class Zone:
         """Whether truncated answers contain RRsets."""
 
     def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
-        """Answer a query; this is the callback of a DnsServer."""
+        """Answer a query: the callback of a DnsServer."""
         query = dns.message.from_wire(wire)
         question = query.question[0]
         name, kind = question.name.to_text().rstrip("."), dns.rdatatype.to_text(question.rdtype)

@@ -1,10 +1,10 @@
 """A separate cgroup for the processes whose connect() a proxy may translate.
 
-    /sys/fs/cgroup/…            cgroup v2, even if it is mounted beside v1
-      └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only processes below it
+    /sys/fs/cgroup/…            cgroup v2, also where it is mounted beside v1
+      └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only what is below it
            └─ programs          the processes
 
-Rule 1: no hook is ever attached to the root, because it contains all processes of this machine.
+Rule 1: no hook is ever attached to the root, which has all processes of this machine.
 Rule 2: processes are in a leaf, so that the group itself may get children with controllers.
 """
 
@@ -26,7 +26,7 @@ from userspace_proxy.steering.socket_lb.programs import find_cgroup
 from userspace_proxy_testing.sandbox import SandboxNode
 
 PROGRAMS = "programs"
-"""The leaf of a group that contains its processes."""
+"""The leaf of a group."""
 CLOSE_S = 20.0
 
 

@@ -20,7 +20,7 @@ from userspace_proxy.kernel.offers import FOR_IPTABLES, FOR_NFTABLES, NEEDS, rea
 LEFT_OUT = "this kernel lacks "
 
 KERNEL_ONCE = (4, pytest.param(6, marks=pytest.mark.kernel))
-"""The families of a test that takes minutes on an emulated kernel: one of them is enough there."""
+"""Families for a test that takes minutes on an emulated kernel: there, one of them is enough."""
 
 
 def _has_ipv6() -> bool:

@@ -18,7 +18,7 @@ def started(
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a command with text pipes; at the end kill it and its whole process group.
 
-    Doesn't wait for EOF on the pipes: a process that has left the group may hold their other ends.
+    Nothing waits for the other ends of the pipes: a process that has left the group may have them.
     """
     options |= {"stdin": stdin, "stdout": stdout, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **options) as process:

@@ -1,4 +1,4 @@
-"""Shell scripts of tests, and Python programs that other programs start by path.
+"""Shell scripts of tests, and programs in Python that others start by their paths.
 
 The proxy under test takes the lock of the legacy tables, too, and without ``-w`` programs that edit
 these fail while it is held; here they wait.
@@ -20,7 +20,7 @@ _WAITING = "\n".join(
 
 
 def script(text: str) -> list[str]:
-    """Return the command that runs a script; the script stops at its first failed command."""
+    """Return the command that runs a script, which ends at the first command that fails."""
     return ["bash", "-ec", f"{_WAITING}\n{text}"]
 
 

@@ -22,7 +22,7 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object
 async def serving(
     handle: Handle, ip: str = "127.0.0.1", port: int = 0, **options: Any
 ) -> AsyncIterator[SocketAddress]:
-    """Serve each connection with a function, and yield the address.
+    """Serve each connection by a function, and yield the address.
 
     Args:
         handle: Called with a connection's reader and writer; when it returns, the connection is

@@ -1,4 +1,4 @@
-"""PROXY headers: read from trusted peers, and sent to endpoints."""
+"""PROXY headers: read from trusted peers and sent to endpoints."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ V1, V2 = ProxyProtocol
 TRUSTED = Tuning(proxy_protocol_from=("127.0.0.2/32",), connection_log=1.0)
 HEADER = b"PROXY TCP4 198.51.100.9 203.0.113.7 40000 80\r\n"
 PEER = "127.0.0.2"
-# In struct tcp_info (linux/tcp.h): tcpi_data_segs_in.
+# The place of tcpi_data_segs_in in struct tcp_info (linux/tcp.h).
 _SEGMENTS = slice(152, 156)
 
 
@@ -207,7 +207,7 @@ async def test_an_oversized_header_is_reset_and_other_headers_are_read(
 
 
 class TestSending:
-    """To endpoints."""
+    """Headers that are sent to endpoints."""
 
     @pytest.fixture
     async def rig(self, build):

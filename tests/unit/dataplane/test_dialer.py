@@ -1,4 +1,4 @@
-"""TCP connections whose endpoints are reached by a dialer of the test."""
+"""TCP connections that a test's dialer makes."""
 
 import asyncio
 import errno
@@ -19,7 +19,7 @@ SECOND = SocketAddress("10.244.0.2", 8080)
 
 
 class HeldDialer:
-    """A dialer whose dials end when the test says so."""
+    """A dialer whose dials end when the test ends them."""
 
     def __init__(self):
         self.dials = []

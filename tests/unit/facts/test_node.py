@@ -191,7 +191,7 @@ def test_a_summary_contains_the_requested_services():
 
 
 def test_a_summary_includes_ports_without_any_endpoint_reply():
-    """A UDP Service without any answer was served on all nodes, to a reader of summaries."""
+    """In summaries, a UDP Service without any answer was shown as served on all nodes."""
     silent = diagnose(
         [make_port("dns", protocol="UDP", connections=71, sent_bytes=0)], SourceFacts()
     )

@@ -89,7 +89,7 @@ async def pool(make):
 
 @pytest.fixture
 def clean_logging(monkeypatch):
-    """Undo what a worker in this process would change for the tests that follow."""
+    """Undo the changes that a worker in this process makes to later tests."""
     # A worker freezes all objects of its process, with the garbage of tests.
     monkeypatch.setattr(gc, "freeze", lambda: None)
     root = logging.getLogger()
