@@ -25,7 +25,7 @@ def test_backends_take_turns(service_proxy: ServiceProxy) -> None:
     assert [fetch(web) for _ in range(4)] == ["web-1", "web-2", "web-1", "web-2"]
 
 
-def test_a_dead_backend_costs_no_request(service_proxy: ServiceProxy) -> None:
+def test_a_dead_backend_fails_no_request(service_proxy: ServiceProxy) -> None:
     """The proxy dials the next backend, and counts the saved connection."""
     web = service_proxy.service("web", backends=2)
     web.backends[0].stop()

@@ -166,7 +166,7 @@ class Services:
         return tuple(self._made.values())
 
     def status(self) -> StatusFacts:
-        """Return the proxy's present status."""
+        """Return the proxy's current status."""
         return self._calls().status()
 
     def _forget(self, service: ProxiedService) -> None:

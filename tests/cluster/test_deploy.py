@@ -221,7 +221,7 @@ def test_the_daemon_sets_container_serves_with_its_granted_capabilities(
 
 
 @pytest.mark.netns
-def test_a_rolling_update_costs_no_request(node: Node, tmp_path: Path) -> None:
+def test_a_rolling_update_fails_no_request(node: Node, tmp_path: Path) -> None:
     objects = installed()
     assert objects["DaemonSet", "userspace-proxy"]["spec"]["updateStrategy"] == {
         "type": "RollingUpdate",

@@ -115,7 +115,7 @@ class SteeringContract:
         assert self.in_force() == before
         await steering.close()
 
-    async def test_clean_up_requires_no_start_and_is_idempotent(self, steering, steerings):
+    async def test_cleanup_requires_no_start_and_is_idempotent(self, steering, steerings):
         await steering.apply({WEB: 36001, DNS: 36002, WEB_6: 36003})
         await steering.close()
         cleaner = steerings()
@@ -124,7 +124,7 @@ class SteeringContract:
         assert await cleaner.render() == ""
         await cleaner.close()
 
-    async def test_apply_works_again_after_a_clean_up(self, steering):
+    async def test_apply_works_again_after_a_cleanup(self, steering):
         await steering.apply({WEB: 36001})
         await steering.clean_up()
         assert await steering.repair() == 0

@@ -53,7 +53,7 @@ def test_missing_python_iptables_is_reported_in_one_line_with_the_remedy(refused
     )
 
 
-def test_missing_capabilities_are_named_in_one_line(refused):
+def test_missing_capabilities_are_reported_in_one_line(refused):
     assert refused(before=NO_RIGHTS) == (
         1,
         [

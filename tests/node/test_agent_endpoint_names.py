@@ -126,7 +126,7 @@ def check_note(agent: Agent, expected: Expected) -> None:
         wait_for(expected.sentence, lambda shows=shows: shows(agent, expected))  # type: ignore[misc]
 
 
-def test_clients_reach_a_name_at_another_port_and_fail_over_between_its_addresses(site):
+def test_clients_reach_a_name_on_another_port_and_fail_over_between_its_addresses(site):
     one, two = site.address("db-1"), site.address("db-2")
     unused = "198.51.100.99"
     site.resolve(db=[site.databases["db-1"], unused])

@@ -115,7 +115,7 @@ def test_an_endpoint_unreachable_by_requests_acknowledges_only_handshakes(testbe
 
 
 @pytest.mark.parametrize("leaves", ["close", "reset"])
-def test_a_client_unreachable_by_responses_is_named_and_no_endpoint_blamed(testbed, leaves):
+def test_a_client_unreachable_by_responses_is_reported_and_no_endpoint_blamed(testbed, leaves):
     pod = testbed["pod"]
     drop_in(pod.host)
     for _ in range(3):

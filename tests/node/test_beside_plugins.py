@@ -186,7 +186,7 @@ def test_gevent_is_an_error_with_the_remedy_and_not_a_skip(pytester, patched):
         pytest.param("httpretty", "socket.socket = Fake", id="sockets"),
     ],
 )
-def test_a_library_that_replaces_required_functions_is_named(library, replaces):
+def test_a_library_that_replaces_required_functions_is_reported(library, replaces):
     """Otherwise eventlet fails with "no epoll on linux", and httpretty without a message."""
     program = f"""
 import _thread, select, socket
@@ -214,7 +214,7 @@ def test_a_subclass_of_socket_is_not_a_replacement(monkeypatch):
     assert replaced_by() == ""
 
 
-def test_a_library_replacing_file_functions_is_named(monkeypatch):
+def test_a_library_replacing_file_functions_is_reported(monkeypatch):
     assert files_replaced_by() == ""
 
     def fake_open():

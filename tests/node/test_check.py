@@ -48,7 +48,7 @@ def test_auto_chooses_nftables_on_a_clean_node(node):
     ]
 
 
-def test_missing_privileges_are_named(node):
+def test_missing_privileges_are_reported(node):
     command = ["nsenter", f"--net=/proc/self/fd/{node.fd}"]
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     inner = [sys.executable, "-m", "userspace_proxy", "check", f"--manifests={node.manifests}"]

@@ -228,7 +228,7 @@ def test_a_range_is_served_through_changes_and_restarts(life):
 
 
 @pytest.mark.parametrize("life", ["nftables userspace", "iptables userspace"], indirect=True)
-def test_in_userspace_a_dead_endpoint_costs_no_connection_to_a_range(life):
+def test_in_userspace_a_dead_endpoint_fails_no_connection_to_a_range(life):
     life.write()
     life.testbed.agent.start_until_ready()
     life.wait_for(LAST, "TCP", ["one", "two"])
@@ -257,7 +257,7 @@ def test_a_range_without_endpoints_refuses_connections(life):
     assert life.testbed["pod"].udp_refusal((IPS[4], life.udp_port)) == "refused"
 
 
-def test_clean_up_removes_all_rules_of_a_range(life):
+def test_cleanup_removes_all_rules_of_a_range(life):
     before = life.testbed.rules()
     life.write()
     agent = life.testbed.agent

@@ -128,7 +128,7 @@ def announced(world, client, address):
 @pytest.mark.parametrize("server", ["one", "two"], ids=["HAProxy", "nginx"])
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
-def test_an_endpoint_learns_the_client_and_the_frontend(world, server, version, v6):
+def test_an_endpoint_receives_the_addresses_of_client_and_frontend(world, server, version, v6):
     pod = world.ip(server, v6=v6)
     world.put(WEB.but(annotations={PROXY_PROTOCOL: version}).at(pod))
     frontend = WEB.ips[v6]

@@ -135,7 +135,7 @@ def test_only_entries_to_the_old_port_of_a_removed_frontend_are_deleted(node):
     assert forget(UDP, [SocketAddress(DNS.ip, 5353)], before=(36002,)) == 10
 
 
-def test_entries_that_expired_meanwhile_are_skipped(node):
+def test_entries_that_have_expired_since_the_listing_are_skipped(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], CLIENTS)
     with Requests.open(NETLINK_NETFILTER) as requests:

@@ -119,7 +119,7 @@ def packets(node: nodes.Net, chain: str) -> list[int]:
         ),
     ],
 )
-async def test_an_nftables_chain_translating_a_frontend_first_is_named(
+async def test_an_nftables_chain_translating_a_frontend_first_is_reported(
     cluster, steering, web, chain, said
 ):
     await steering.apply({WEB: 36001, DNS: 36002})

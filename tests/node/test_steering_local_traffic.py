@@ -304,7 +304,7 @@ async def test_the_nodes_own_address_is_not_routed_or_guarded(node, daemons):
         ),
     ],
 )
-async def test_a_chain_translating_or_dropping_a_frontends_packets_first_is_named(
+async def test_a_chain_translating_or_dropping_a_frontends_packets_first_is_reported(
     cluster, steering, listeners, chain, said
 ):
     await steering.apply({WEB: 80, DNS: 53})

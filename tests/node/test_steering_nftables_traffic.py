@@ -127,7 +127,7 @@ def caused_by_evil(priority: int, above: int) -> str:
     )
 
 
-async def test_a_chain_translating_a_frontend_first_is_named(cluster, steering, web):
+async def test_a_chain_translating_a_frontend_first_is_reported(cluster, steering, web):
     await steering.apply({WEB: 36001, DNS: 36002})
     assert await steering.repair() == 0
     assert steering.unsteered == {}
@@ -193,7 +193,7 @@ ADMIN = "nft '" + RAW % "ip daddr 10.96.7.1 tcp dport 80 %s" + "'"
         ),
     ],
 )
-async def test_a_chain_dropping_a_frontends_packets_first_is_named(
+async def test_a_chain_dropping_a_frontends_packets_first_is_reported(
     cluster, steering, web, dns, command
 ):
     await steering.apply({WEB: 36001, DNS: 36002})

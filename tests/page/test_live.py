@@ -83,7 +83,7 @@ async def test_a_page_without_updates_is_not_called_live(screen):
     await page.get_by_text(re.compile(r"as of \d\d:\d\d:\d\d, 1\d s ago")).wait_for()
 
 
-async def test_too_many_open_pages_are_named_as_the_cause(screen):
+async def test_too_many_open_pages_are_reported_as_the_cause(screen):
     async with AsyncExitStack() as others:
         page = await open_live(screen, make_view(make_port("web")))
         session = await others.enter_async_context(aiohttp.ClientSession())

@@ -83,7 +83,7 @@ class TestAffinity:
         assert len(world.all_of("laptop", at)) == 1
         assert world.all_of("laptop", at) == world.all_of("laptop", at)
 
-    def test_affinity_ends_after_its_timeout(self, world: World) -> None:
+    def test_affinity_expires_after_its_timeout(self, world: World) -> None:
         config = {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": TIMEOUT_S}}}
         world.put(SHORT.but(more=CLIENT_IP | config).at(*world.pods()))
         (first,) = world.all_of("pod", SHORT.address)

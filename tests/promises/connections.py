@@ -29,7 +29,7 @@ class TestConnections:
     """Annotations of this proxy."""
 
     @V4_AND_V6
-    def test_connections_to_an_unready_endpoint_end_if_annotated(
+    def test_connections_to_an_unready_endpoint_are_closed_if_annotated(
         self, world: World, v6: bool
     ) -> None:
         """Source: kubernetes#108523: clients stay with a demoted primary."""

@@ -34,7 +34,7 @@ class AgentRequest:
     headers: Mapping[str, str]
     """Header values, keyed by lower-case name."""
     is_chunked: bool
-    """The client speaks HTTP/1.1, so a body without a length is sent in chunks."""
+    """Whether the client speaks HTTP/1.1, so that a body without a length is sent in chunks."""
 
     @classmethod
     def parse(cls, head: bytes) -> AgentRequest:

@@ -102,7 +102,7 @@ class FaultyStream:
         self._passed = 0
         """Bytes forwarded, for ``limit_data``."""
         self._is_over = False
-        """The source has ended."""
+        """Whether the source has ended."""
 
     async def run(self) -> None:
         """Forward bytes until the end."""

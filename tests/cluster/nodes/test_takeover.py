@@ -364,7 +364,7 @@ def test_the_pods_are_healthy_with_only_the_granted_capabilities(taken_over: Sta
         assert "kube-proxy" not in rules
 
 
-def test_a_killed_agent_costs_its_node_less_than_three_seconds(taken_over: Stage) -> None:
+def test_a_killed_agent_interrupts_its_node_for_less_than_three_seconds(taken_over: Stage) -> None:
     node = taken_over.cluster.nodes[0]
     # Connections that were open when it died began a little earlier.
     agent, began = _agent(node), now() - 1

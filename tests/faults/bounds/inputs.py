@@ -1,4 +1,4 @@
-"""The largest inputs that a namespace may have, and the queries of its users meanwhile."""
+"""The largest inputs that a namespace may have, and the queries of its users."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Port(Shared):
         self.is_listening = False
         self.backlog = 0
         self.may_reuse = self.is_shared = self.is_deaf = False
-        """SO_REUSEADDR; SO_REUSEPORT; bound to an interface that doesn't exist."""
+        """SO_REUSEADDR; SO_REUSEPORT; whether it is bound to an interface that doesn't exist."""
         self.queue: deque[Any] = deque()
         self.known_to: dict[Process, None] = {}
         """Processes that have or had a copy; the first one opened it."""
