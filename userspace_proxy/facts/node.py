@@ -553,7 +553,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     last_state: LastStateFacts = LastStateFacts()
     """The state that is kept for the next start."""
     client_address: ClientAddressFacts = ClientAddressFacts()
-    """The address that endpoints see."""
+    """The client address that endpoints see."""
     tracking: TrackingFacts = TrackingFacts()
     """The kernel's connection tracking."""
     socket_lb: SocketLbFacts = SocketLbFacts()
