@@ -67,9 +67,11 @@ def test_a_mutant_is_detected_and_its_trace_fits_on_a_screen(half: str) -> None:
 
 def _label(module: str, kind: str, line: str) -> str:
     """Return the label of the one change of this kind of a line."""
-    count = len(changes(named(f"{module}/0").path.read_text()))
-    found = [named(f"{module}/{number}") for number in range(count)]
-    (mutant,) = (
-        each for each in found if each.change.kind == kind and each.difference()[0] == line
+    source = named(f"{module}/0").path.read_text()
+    lines = source.splitlines()
+    (number,) = (
+        number
+        for number, change in enumerate(changes(source))
+        if change.kind == kind and lines[change.line - 1].strip() == line
     )
-    return mutant.label
+    return f"{module}/{number}"

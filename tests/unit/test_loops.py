@@ -101,9 +101,8 @@ async def of_tests() -> Served:
 @pytest.fixture
 def new_garbage():
     """Let collections find only what the test leaves."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("new_garbage")

@@ -182,6 +182,7 @@ def _facts(
 ) -> ConnectionFacts:
     up, down, is_preserved = connection.up, connection.down, connection.is_preserved
     exchange, started, now = connection.exchange, connection.started, connection.reactor.clock()
+    group = connection.group
     endpoint = None if up is None else connection.at
     tried = {connection.dialled(one): code for one, code in (connection.tried or {}).items()}
     is_clean = cause is _COMPLETE and up and down and up.is_ended and down.is_ended
@@ -190,7 +191,8 @@ def _facts(
         by = _BY_ENDPOINT
     return ConnectionFacts(
         event=event,
-        **port_fields(connection.group.key),
+        **port_fields(group.key),
+        in_range=bool(group.serving.ranges or group.left_ranges),
         client=str(SocketAddress(connection.address[0], connection.address[1])),
         via="" if connection.announced is None else str(connection.announced.via),
         endpoint="" if endpoint is None else str(endpoint),

@@ -109,6 +109,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     followed by ``(listed by namespace)`` if no controller lists it with a node."""
     frontend: _Text = ""
     """The dialled address; empty if unknown."""
+    in_range: bool = False
+    """Whether the Service port is a range of ports, of which ``frontend`` has the dialled one."""
     via: _Text = ""
     """The load balancer that sent the client's address in a PROXY header; empty if there was
     none."""

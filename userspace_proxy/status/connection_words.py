@@ -43,7 +43,7 @@ def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
     """
     level = level_of(one)
     mark = IGNORED_MARK if level is None else MARKS[level]
-    way = " → ".join(filter(None, (client_of(one), one.service, one.endpoint)))
+    way = " → ".join(filter(None, (client_of(one), _service(one), one.endpoint)))
     what = printable(": ".join(filter(None, (way, rest_of(one)))))
     head = " ".join(filter(None, (time_of_day(one.at), printable(node))))
     return "\n".join(placed(f"  {mark} {head} ", what, columns))
@@ -52,6 +52,12 @@ def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
 def client_of(one: ConnectionFacts) -> str:
     """Return the client's pod, or its address if the pod is unknown."""
     return one.client_pod or one.client
+
+
+def _service(one: ConnectionFacts) -> str:
+    """Return the Service port; in a range, with the port that the client dialled."""
+    port = one.frontend.rpartition(":")[2] if one.in_range else ""
+    return f"{one.service} port {port}" if port else one.service
 
 
 def rest_of(one: ConnectionFacts) -> str:
@@ -87,7 +93,7 @@ def end_of(one: ConnectionFacts) -> str:
 
 def cells_of(one: ConnectionFacts) -> Sequence[str]:
     """Return the cells of a row: time, client, Service port, endpoint, and result."""
-    return [time_of_day(one.at), client_of(one), one.service, one.endpoint, rest_of(one)]
+    return [time_of_day(one.at), client_of(one), _service(one), one.endpoint, rest_of(one)]
 
 
 def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:

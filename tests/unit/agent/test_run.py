@@ -147,6 +147,8 @@ def test_settling_memory_collects_garbage_and_freezes_live_objects():
     finally:
         gc.unfreeze()
     assert [thing for thing in gc.get_objects() if isinstance(thing, Tracked)] == [alive]
+    # As it was before the test (tests/conftest.py).
+    gc.freeze()
 
 
 def test_modules_unneeded_for_the_saved_state_are_imported_after_serving_it():

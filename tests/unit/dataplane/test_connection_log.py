@@ -6,7 +6,7 @@ import pytest
 
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog
+from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog, Watch
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
@@ -33,6 +33,36 @@ async def rig(build):
 
 def ends(lines):
     return [(line.cause, line.ended_by) for line in lines]
+
+
+class Records(Watch):
+    """Keeps the record of each connection."""
+
+    def __init__(self):
+        self.all = []
+
+    def has_room(self, prefixes, client_ip, *, is_plain=False):
+        return True
+
+    def put(self, one, frontend):
+        one.frontend = str(frontend())
+        self.all.append(one)
+
+
+@pytest.mark.parametrize("in_range", [True, False])
+async def test_a_record_tells_the_dialled_port_of_a_range(rig, in_range):
+    watch = Records()
+    rig.engine.connection_log = ConnectionLog(0, watch=watch)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    ip, port = web.address
+    ranges = (DialledRange(ip, port, port + 9, port),) if in_range else ()
+    web.group.update(Serving((pod.address,), ranges=ranges))
+    client, server = await rig.pair(web, pod)
+    server.close()
+    client.close()
+    await until(lambda: watch.all)
+    assert [(one.in_range, one.frontend) for one in watch.all] == [(in_range, str(web.address))]
 
 
 async def test_dials_within_a_range_are_logged_with_the_dialled_port(rig, lines):

@@ -88,8 +88,10 @@ async def pool(make):
 
 
 @pytest.fixture
-def clean_logging():
-    """Give back the handlers and levels that a worker in this process has changed."""
+def clean_logging(monkeypatch):
+    """Undo what a worker in this process would change for the tests that follow."""
+    # A worker freezes all objects of its process, with the garbage of tests.
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     root = logging.getLogger()
     handlers = root.handlers[:]
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
@@ -97,7 +99,6 @@ def clean_logging():
     root.handlers[:] = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
-    gc.unfreeze()
 
 
 @pytest.fixture

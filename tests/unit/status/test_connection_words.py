@@ -69,7 +69,13 @@ WAY = "10.244.0.7:41234 → shop/web:http"
             id="saved",
         ),
         pytest.param(
-            one(ConnectionEvent.HELD, endpoint="", **NOT_ENDED),
+            one(frontend="[fd00::21]:30050", in_range=True, cause="reset"),
+            "  ✓ 09:18:03.123 10.244.0.7:41234 → shop/web:http port 30050 → 10.244.0.3:8080: 78 B "
+            "in, 1.2 kB out, first byte after 1.2 ms; reset, by the client, after 3.1 s",
+            id="in-a-range",
+        ),
+        pytest.param(
+            one(ConnectionEvent.HELD, in_range=True, endpoint="", **NOT_ENDED),
             f"  ! 09:18:03.123 {WAY}: waits for an endpoint",
             id="held",
         ),

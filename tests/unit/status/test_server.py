@@ -14,6 +14,7 @@ from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.status.connections import MAX_CONNECTIONS, LimitedServer
+from userspace_proxy.status.sampling import RenderThread
 from userspace_proxy.status.server import StatusServer
 
 from ..dataplane.waiting import until
@@ -162,7 +163,8 @@ async def test_a_flood_of_connections_leaves_the_newest_and_probes(monkeypatch):
             flood = [stack.enter_context(socket.socket()) for _ in range(2 * MAX_CONNECTIONS)]
             for sock in flood:
                 sock.setblocking(False)
-                sock.connect_ex(("127.0.0.1", client.health))
+                # One after another: a full accept queue would drop SYNs for half a minute.
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", client.health))
             assert (await client.ask("/healthz", port=client.health))[0].status == 200
             await until(lambda: [*map(is_open, flood)].count(True) == MAX_CONNECTIONS - 1)
             assert all(map(is_open, flood[-MAX_CONNECTIONS // 2 :]))
@@ -289,6 +291,13 @@ async def test_a_flood_of_searches_does_not_delay_other_kinds_of_requests(accept
         await client.ask(path, Accept=accept)
         done.append(path)
 
+    rendered = []
+
+    async def work(self, render, work=RenderThread.work):
+        rendered.append(render)
+        return await work(self, render)
+
+    monkeypatch.setattr(RenderThread, "work", work)
     with ThreadPoolExecutor(1) as thread:
         asyncio.get_running_loop().set_default_executor(thread)
         async with (
@@ -299,14 +308,15 @@ async def test_a_flood_of_searches_does_not_delay_other_kinds_of_requests(accept
             stack.callback(release.set)
             await client.ask("/")
             thread.submit(release.wait)
+            before = len(rendered)
             for n in range(searches):
                 tasks.create_task(ask(client, f"/?q=web{n}"))
-            # When these are answered, the searches have arrived.
+            await until(lambda: len(rendered) == before + 1)
+            # When these are answered, the other searches have arrived.
             for _ in range(5):
                 await client.ask("/livez")
             tasks.create_task(ask(client, "/metrics"))
-            for _ in range(5):
-                await client.ask("/livez")
+            await until(lambda: len(rendered) == before + 2)
     assert len(done) == searches + 1
     assert done.index("/metrics") < searches / 2
 
