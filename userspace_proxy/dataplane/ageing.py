@@ -33,7 +33,7 @@ LOOK_S = 4.5
 # The maximum number of connections checked at once, which takes about 0.3 ms.
 _SLICE = 1024
 
-# The number of a socket option that Python's socket module lacks; linux/tcp.h.
+# A socket option that Python's socket module lacks; linux/tcp.h.
 TCP_RTO_MAX_MS = 44
 
 # The keep-alive options: a peer is probed after half a minute of silence, and given up 90 s later.
