@@ -22,7 +22,7 @@ class ChildEnded(UserspaceProxyError):
 
 
 class AnsweringChild:
-    """A child process that Ctrl-C doesn't reach; the arguments and errors are ``start_child``'s."""
+    """A child process that Ctrl-C doesn't reach; takes and raises what ``start_child`` does."""
 
     def __init__(
         self,

@@ -32,8 +32,8 @@ class AffinityTables:
     """The affinity entries of all Service ports of one worker.
 
     Args:
-        max_entries: The bound; further entries evict the least recently used one of the largest
-            table.
+        max_entries: The bound; each entry beyond it evicts the least recently used one of the
+            largest table.
     """
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
@@ -46,14 +46,14 @@ class AffinityTables:
         return self._by_size.total
 
     def free(self, excess: int) -> int:
-        """Drop entries that take ``excess`` bytes, a few thousand at most; return bytes freed."""
+        """Drop entries to free ``excess`` bytes, a few thousand at most; return the freed bytes."""
         before = len(self)
         for _ in range(min(math.ceil(excess / ENTRY_BYTES), _STEP_ENTRIES, before)):
             self._forget_one()
         return (before - len(self)) * ENTRY_BYTES
 
     def join(self, service: str, user: object, timeout_s: float) -> AffinityTable:
-        """Return the table that the ports of a Service share; it exists while one uses it."""
+        """Return the table that a Service's ports share; it exists while one of them uses it."""
         if service not in self._shared:
             self._shared[service] = AffinityTable(timeout_s, self), set()
         table, users = self._shared[service]
@@ -69,7 +69,7 @@ class AffinityTables:
             table.clear()
 
     def changed(self, table: AffinityTable) -> None:
-        """Note that a table has grown or shrunk; drop one entry beyond the bound."""
+        """Record that a table has grown or shrunk; drop one entry if the bound is exceeded."""
         self._by_size.put(table, len(table))
         if len(self) > self._max_entries:
             self._forget_one()
@@ -98,7 +98,7 @@ class AffinityTable:
     def each(self, now: float) -> Iterator[AffinityEntry]:
         """Yield the entries as of the first call, last used first; some may have expired.
 
-        The table may change meanwhile. Ages are relative to ``now`` and never negative.
+        The table may change during the iteration. Ages are relative to ``now`` and never negative.
         """
         clients = list(self._entries)
         for client in reversed(clients):
@@ -109,8 +109,8 @@ class AffinityTable:
     def restore(self, entries: Iterable[AffinityEntry], now: float) -> None:
         """Add a previous process's entries, last used first; a client's last used entry wins.
 
-        New entries count as used before all present ones, so several calls may follow each other.
-        An entry that replaces its client's older entry counts as used after them.
+        The added entries count as used before all present ones, so several calls may follow each
+        other. One that replaces an older entry of its client counts as used after them.
         """
         for client, endpoint, age_s in entries:
             used = now - max(0.0, age_s)
@@ -120,7 +120,8 @@ class AffinityTable:
                 self._entries.move_to_end(client, last=False)
                 self._tables.changed(self)
             elif used > known[1]:
-                # Several previous processes have this client; another may have served it later.
+                # Several previous processes have an entry of this client; another one's may be more
+                # recent.
                 self._entries[client] = (endpoint, used)
                 self._entries.move_to_end(client)
 

@@ -10,7 +10,7 @@
 
 Rule 1: within one connection no endpoint is picked twice, and at most TRIED_MAX are (``tried``).
 Rule 2: a pick pins the client at once, so that connections that begin at the same time use
-one endpoint; if it fails, the next pick pins the client to another.
+one endpoint; if that endpoint fails, the next pick pins the client to another one.
 Rule 3: a client that is pinned to a standby endpoint leaves it as soon as an endpoint of a better
 priority may be dialled.
 Rule 4: no pick iterates over all ejected endpoints (``priority_level``).
@@ -101,7 +101,7 @@ class Balancer:
         # Empty weights are falsy, but may be filled later.
         self._weights = Weights() if weights is None else weights
         self._is_plain = True
-        """Neither affinity nor slow start."""
+        """Whether there is neither affinity nor slow start."""
         self.is_full: Callable[[SocketAddress], bool] | None = None
         """Returns whether an endpoint is at its limit, so that the strategy skips it; None without
         limits."""
@@ -113,7 +113,7 @@ class Balancer:
         self._levels: Sequence[PriorityLevel] = ()
         """The levels in order of priority."""
         self._turn = 0
-        """The turn among ejected endpoints, used when no others are left."""
+        """The round-robin position among ejected endpoints, used when no others are left."""
         self._first: Sequence[SocketAddress] = ()
         """The endpoints of the first priority."""
         self.update(
@@ -131,7 +131,7 @@ class Balancer:
         standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
         shares_as: str = "",
     ) -> None:
-        """Replace the endpoints; keeps the turn, and remaining endpoints' pins and ejections."""
+        """Replace the endpoints; keep the position, and remaining endpoints' pins and ejections."""
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
         self._ejections.keep(self._usable)
@@ -185,7 +185,7 @@ class Balancer:
     ) -> bool:
         """Return whether :meth:`pick` returns None only until an endpoint is below its limit.
 
-        An ejected endpoint counts, too, where no other is left: clients get it then.
+        An ejected endpoint counts, too, if no other is left, because clients are sent to it then.
         """
         self._ejections.out(now)
         is_full = self.is_full
@@ -218,11 +218,11 @@ class Balancer:
         return endpoint
 
     def answered(self, endpoint: SocketAddress) -> bool:
-        """Note that a dial succeeded; True if this ends an ejection."""
+        """Record that a dial succeeded; return True if this ends an ejection."""
         return bool(self._ejections.ejected) and self._ejections.answered(endpoint)
 
     def failed(self, endpoint: SocketAddress, now: float, *, is_silent: bool = False) -> bool:
-        """Note that the endpoint failed a dial, and eject it; True if this begins an ejection."""
+        """Record a failed dial, and eject the endpoint; return True if this begins an ejection."""
         if endpoint not in self._usable:
             return False
         if self._ejections is _NO_EJECTIONS:
@@ -300,7 +300,7 @@ class Balancer:
                 yield endpoint
 
     def _in_turn(self) -> Iterator[SocketAddress]:
-        """Yield endpoints by priority and in turn, at most some, and advance the turn."""
+        """Yield a bounded number of endpoints, by priority and in turn; advance the turn."""
         for level in self._levels:
             for _ in range(min(_LOOKS, len(level.endpoints))):
                 yield level.endpoints[self._turn % len(level.endpoints)]
@@ -309,7 +309,7 @@ class Balancer:
     def _has_full(self, candidates: Sequence[SocketAddress], skip: Skip) -> bool:
         """Return whether a client must wait for an endpoint of this priority.
 
-        It then uses neither the next priority nor an ejected endpoint.
+        The client then uses neither the next priority nor an ejected endpoint.
         """
         is_full = self.is_full or _is_never_full
         return any(is_full(e) for e in candidates if skip is None or e not in skip)

@@ -1,4 +1,4 @@
-"""Leaves out endpoints for a while after failed dials.
+"""Ejects endpoints for a while after failed dials: clients are sent to others.
 
     in use ──failed──▶ ejected 5 s ──time──▶ one probe ──answered──▶ in use
                           ▲                     │
@@ -33,7 +33,7 @@ QUIET_S = 1.0
 
 
 def lasts_s(times: int) -> float:
-    """Return the duration of an ejection, the n-th in a row since an answer."""
+    """Return the duration of the n-th ejection in a row without an answer in between."""
     return backoff_s(times, FIRST_S, LONGEST_S)
 
 
@@ -50,7 +50,8 @@ class Ejections:
     """The ejected endpoints of one Service port.
 
     Args:
-        on_change: Called with True when an endpoint is closed to clients, False when reopened.
+        on_change: Called with True when clients may no longer use an endpoint, with False when they
+            may again.
     """
 
     __slots__ = "_ends", "_on_change", "_out", "ejected"
@@ -92,7 +93,7 @@ class Ejections:
         return True
 
     def answered(self, endpoint: SocketAddress) -> bool:
-        """End an endpoint's ejection; True if it was ejected."""
+        """End an endpoint's ejection; return True if it was ejected."""
         is_ejected = self.ejected.pop(endpoint, None) is not None
         if not self.ejected:
             self._ends.clear()
@@ -112,7 +113,7 @@ class Ejections:
         return self._out.keys()
 
     def picked(self, endpoint: SocketAddress, now: float) -> None:
-        """Note a connection to an endpoint; if a probe was due, this is the probe."""
+        """Record a connection to an endpoint; if a probe was due, the connection is the probe."""
         known = self.ejected.get(endpoint)
         if known is None:
             return

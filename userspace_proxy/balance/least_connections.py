@@ -1,4 +1,4 @@
-"""Picks the endpoint with the fewest connections, or fewest for its weight; ties in turn.
+"""Picks the endpoint with the fewest connections, absolute or per weight; ties in turn.
 
 Both strategies compare all endpoints for each connection: fine for hundreds, not for thousands.
 

@@ -3,8 +3,9 @@
     PodAffinity of port 5060 ──┐
     PodAffinity of port 10000 ─┴─▶ AffinityTables.join ─▶ one AffinityTable: client ─▶ pod
 
-Rule 1: the first connection of a client to any port chooses the pod for all of them. If the pod
-doesn't serve a port, the client's next pick, at that port, moves it at all ports.
+Rule 1: the first connection of a client to any port chooses the pod for all ports. If the pod
+doesn't serve a port, the client's next connection to that port picks another pod, and moves the
+client to that pod on all ports.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _ANY_PORT = 0
 
 
 class PodAffinity:
-    """The shared entries, seen by one Service port with its own endpoints.
+    """The shared entries, as one Service port with its own endpoints sees them.
 
     It has the methods of :class:`.AffinityTable` that a balancer calls.
     """
@@ -38,13 +39,13 @@ class PodAffinity:
         self._table.timeout_s = seconds
 
     def serve(self, endpoints: Collection[SocketAddress]) -> None:
-        """Store the port's endpoints; of several endpoints at one address the first one counts."""
+        """Store the port's endpoints; of several endpoints with one address, the first counts."""
         self._pods = _Pods(endpoints)
 
     def lookup(
         self, client: str, _usable: Container[SocketAddress], now: float
     ) -> SocketAddress | None:
-        """Return the client's endpoint at this port, as :meth:`.AffinityTable.lookup` does."""
+        """Return the client's endpoint for this port, as :meth:`.AffinityTable.lookup` does."""
         pod = self._table.lookup(client, self._pods, now)
         return None if pod is None else self._pods.by_ip[pod.ip]
 

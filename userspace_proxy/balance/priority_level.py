@@ -74,11 +74,11 @@ class PriorityLevel:
 
     @property
     def is_out(self) -> bool:
-        """Whether all endpoints of this level are closed to clients."""
+        """Whether clients may use no endpoint of this level now."""
         return len(self._out) == len(self.members)
 
     def change(self, endpoint: SocketAddress, *, is_out: bool) -> None:
-        """Note that a member was closed to clients (``is_out``) or reopened."""
+        """Record that clients may no longer use a member (``is_out``), or may again."""
         if self._out is _NONE:
             self._out, self._returned, self.skipped = {}, {}, {}
         if is_out:

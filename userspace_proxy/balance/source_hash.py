@@ -49,7 +49,7 @@ _ENDPOINTS_OF_WEIGHT = 4
 class SourceHash:
     """Maps each client to one endpoint, in proportion to the weights.
 
-    It has no turn: all workers choose alike.
+    It has no round-robin position: all workers choose the same endpoint for a client.
     """
 
     def __init__(self, weights: Weights) -> None:

@@ -3,8 +3,8 @@
 Rule 1: this client uses a plain socket, because aiohttp, which is for the API server, takes ten
 times as long to import.
 Rule 2: each error is one line with the address and the remedy.
-Rule 3: any process may listen there: an answer's size is bounded, and at a default address on this
-node, only a process of root or of this user is trusted.
+Rule 3: any process may listen there, so the size of an answer is limited, and on a default address
+of this node, only a process of root or of this user is trusted.
 """
 
 from __future__ import annotations
@@ -34,14 +34,13 @@ from ..status.http_answer import (
 from .command import PROGRAM, Given
 from .service_argument import NoSuchService
 
-# The timeout for an answer. The JSON of 10,000 Services takes about a second, longer on a busy
-# node.
+# The timeout for an answer. The JSON of 10,000 Services takes about a second, more on a busy node.
 _TIMEOUT_S = 20.0
 
 
 # The maximum size of an answer, which protects memory; the JSON of 10,000 Services has 20 MB.
 _MAX_BYTES = 512 * 1024 * 1024
-# The maximum number of shown characters of a server's error message.
+# How many characters of a server's error message are shown.
 _MAX_SAID = 300
 
 
@@ -51,7 +50,7 @@ class AdminAnswer:
 
     body: bytes
     level: str
-    """``ok``, ``attention`` or ``trouble``; empty where the answer has no level."""
+    """``ok``, ``attention`` or ``trouble``; empty if the answer has no level."""
 
     @property
     def text(self) -> str:
@@ -111,7 +110,7 @@ class AdminAddress:
         if answer.code == http.client.BAD_REQUEST and query.get("q"):
             raise ConfigError(f"--search: {said_in(body)}")
         if (status := answer.code) != http.client.OK:
-            # The web server's own errors begin with the status code.
+            # The error messages of the web server itself begin with the status code.
             said = said_in(body).removeprefix(f"{status}").lstrip(": ")
             if status == http.client.INTERNAL_SERVER_ERROR:
                 said = f"{http.client.responses[status]}; see the proxy's log"
@@ -145,7 +144,7 @@ class AdminAddress:
             yield answer, pieces()
 
     def _believe(self, answer: HttpAnswer) -> None:
-        """Raise NotAnswered if the server is visibly not a trusted proxy."""
+        """Raise NotAnswered if the server is clearly not a trusted proxy."""
         if not answer.is_of_proxy:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",
@@ -176,7 +175,7 @@ def said_in(body: bytes | bytearray) -> str:
 
 
 def find_admin(given: Given) -> AdminAddress:
-    """Return the address that the flags name: ``--server``, or that of the settings.
+    """Return the address that the flags name: ``--server``, or the one in the settings.
 
     Raises:
         ConfigError: The address is invalid or disabled.

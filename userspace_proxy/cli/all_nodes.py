@@ -3,7 +3,7 @@
     --server, --config ──────────────────▶ one proxy, at the address of its status page
     plugin of kubectl, or a kubeconfig ──▶ all nodes: the result of ``find_for_all_nodes``
 
-Rule 1: only the command line and kubeconfig decide, never the answering program.
+Rule 1: only the command line and kubeconfig decide, never the program that answers.
 Rule 2: imports are few, because each command reads these flags.
 """
 
@@ -46,7 +46,7 @@ _OF_ONE = ("server", "config")
 
 
 def settings_of(given: Given) -> Settings:
-    """Return the settings in a command's words; only a kubeconfig is possible.
+    """Return the settings in the words of a command; only a kubeconfig is possible.
 
     Raises:
         ConfigError: A setting's value isn't valid.
@@ -64,7 +64,7 @@ def settings_of(given: Given) -> Settings:
 
 
 def means_all_nodes(given: Given, settings: Settings) -> bool:
-    """Return whether the command asks all nodes, not one proxy.
+    """Return whether the command asks all nodes instead of one proxy.
 
     Raises:
         ConfigError: The flags name both one proxy and nodes.

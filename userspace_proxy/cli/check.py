@@ -42,7 +42,7 @@ def check(given: Given) -> int:
 
 
 def render_text(findings: Sequence[Finding], columns: int = 0) -> str:
-    """Return a line per finding, and one with their counts; 0 columns: don't wrap lines."""
+    """Return a line for each finding, and their counts; with 0 columns, don't wrap lines."""
     from ..model.quoting import printable
 
     counts = {mark: sum(f.mark == mark for f in findings) for mark in ("error", "warning", "ok")}

@@ -50,7 +50,7 @@ class Given:
     settings: tuple[str, ...] = ()
     """The given flags of ``run``, each as one word."""
     command: str = ""
-    """The command's name; empty without a command."""
+    """The name of the command; empty if there is none."""
     rest: tuple[str, ...] = ()
     """The words after ``--``, if the command runs another program."""
 
@@ -73,7 +73,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A function that is imported when it is called, so that other commands start quickly."""
+    """A function that is imported only when it is called, so that other commands start quickly."""
 
     function: str
     """``userspace_proxy.cli.run:run``."""
@@ -93,7 +93,7 @@ class Command:
 
     name: str
     summary: str
-    """The effect of the command, in a few words, without a full stop."""
+    """What the command does, in a few words, without a full stop."""
     run: Callable[[Given], int]
     arguments: str = ""
     """The arguments as in the usage line: ``[NAMESPACE/NAME]``; brackets mark an optional argument,
@@ -113,14 +113,14 @@ class Command:
     takes_program: bool = False
     """Whether ``--`` and the words of another program may follow."""
     is_daemon: bool = False
-    """Whether signals that the agent ignores are ignored from the start."""
+    """Whether signals that the agent ignores are ignored from the start of the program."""
     reads_cluster: bool = False
-    """Whether the arguments always name Services of a cluster, regardless of the flags."""
+    """Whether the arguments always name Services of a cluster, whatever the flags are."""
     runs_anywhere: bool = False
     """Whether the command also works on macOS and Windows, where a proxy can't run."""
     may_read_all: bool = False
     """Whether it reads one proxy or all nodes, depending on its flags; ``run`` is for one proxy,
-    and an entry point for all nodes (``plugin_commands``)."""
+    and the entry point for all nodes (``plugin_commands``)."""
 
     @property
     def usage(self) -> str:
@@ -133,7 +133,7 @@ class Command:
 
         Args:
             words: The words, without the program and the command.
-            called: The command's name as written, which may be empty.
+            called: The name of the command as the user wrote it; may be empty.
 
         Raises:
             ConfigError: An unknown flag, a missing value, or too few or too many arguments.

@@ -55,7 +55,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return DONE
     except BrokenPipeError:
-        # The reader of the output (``| head``) has closed the pipe.
+        # The program that reads the output (``| head``) has closed the pipe.
         _discard_output()
         return DONE
     except OSError as exc:
@@ -102,10 +102,10 @@ def _complain(exc: UserspaceProxyError) -> None:
 
 
 def _ignore_signals() -> None:
-    """Ignore signals that shouldn't end the process until ``agent.signals`` handles them.
+    """Ignore signals that shouldn't kill the process until ``agent.signals`` handles them.
 
-    Imports take half a second. SIGTERM and SIGINT keep their default action, as there is nothing to
-    remove yet.
+    Imports take half a second. SIGTERM and SIGINT keep their default action, because there is
+    nothing to remove yet.
     """
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -114,8 +114,9 @@ def _ignore_signals() -> None:
 def _open_standard_streams() -> None:
     """Open /dev/null where stdin, stdout or stderr is closed.
 
-    Otherwise the next socket would get that number, and the output. As in other programs, printing
-    to a closed stdout fails with the kernel's error, because /dev/null is opened for reading only.
+    Otherwise the next socket would get that number, and with it the output. As in other programs,
+    printing to a closed stdout fails with the kernel's error, because /dev/null is opened for
+    reading only.
     """
     for number in range(3):
         try:
@@ -136,7 +137,7 @@ def _is_output_broken() -> bool:
 
 
 def _discard_output() -> None:
-    """Make Python write the remaining output to /dev/null at its exit."""
+    """Make Python write the remaining output to /dev/null when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -150,7 +151,7 @@ def _tolerate_encodings() -> None:
 
 @contextlib.contextmanager
 def _printable_streams() -> Iterator[None]:
-    """Make all output in the block printable and free of secrets, including libraries' output."""
+    """Make all output in the block printable and free of secrets, including that of libraries."""
     streams = sys.stdout, sys.stderr
     try:
         # sys.stderr is None if stderr is closed.

@@ -2,7 +2,8 @@
 
     words of the command line ──▶ the proxy or cluster that they name ──▶ names, one per line
 
-Rule 1: on any error, no name is offered: a message would be written across the command line.
+Rule 1: if there is an error, no name is offered: a message would be written across the command
+line.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _names(kind: str, words: Sequence[str], own: Mapping[str, Command]) -> Itera
     if len(words) < 2:
         return
     command = find_command(words[0], own)
-    # The placeholder satisfies a required argument, or a flag's value.
+    # The placeholder takes the place of a required argument, or of a flag's value.
     line = _Typed(command, command.read_words([*words[1:-1], _UNFINISHED]), words[-1])
     match kind:
         case "search":

@@ -1,8 +1,8 @@
 """Writes scripts that complete commands and flags in bash, zsh and fish.
 
 The scripts contain commands, flags and their values, from the tables of commands and settings. The
-command ``complete`` prints names of namespaces and Services, and search words. Without a command,
-``run`` is completed.
+command ``complete`` prints names of namespaces and Services, and search words. If there is no
+command, ``run`` is completed.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
     yield '    local -a typed=("${(@Q)words[1,CURRENT]}")'
     yield "    local -a commands=("
     for command in commands:
-        # For zsh, the name ends at the first colon.
+        # In zsh, the name ends at the first colon.
         yield f"        {shlex.quote(f'{command.name}:{command.summary}')}"
     yield "    )"
     yield "    if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then"
@@ -171,7 +171,8 @@ def _zsh_flag(flag: CommandFlag) -> Iterator[str]:
     value = f":value:{action}" if flag.value else ""
     names = _names(flag)
     for name in names:
-        # Each name excludes the others; long flags also accept their value after an equals sign.
+        # Each name excludes the other ones; long flags also accept their value after an equals
+        # sign.
         excluded = f"({' '.join(names)})" if len(names) > 1 else ""
         sign = "=" if value and name.startswith("--") else ""
         yield shlex.quote(f"{excluded}{name}{sign}[{text}]{value}")

@@ -82,7 +82,7 @@ class _Found:
     on_nodes: NodesAnswer | None = None
     """The answers of a cluster's agents; None unless agents were, or could be, asked."""
     is_elsewhere: bool = False
-    """Whether the subject is about another node."""
+    """Whether the explanation is about another node."""
 
 
 def explain(given: Given) -> int:
@@ -102,7 +102,7 @@ def explain(given: Given) -> int:
     arguments = ServiceArguments(given, settings, reads_cluster=reads_cluster)
     names = arguments.names(given.arguments[0])
     found = _find_first(given, settings, names)
-    # Addresses and endpoints of another node would have to be dialled from there.
+    # To dial addresses and endpoints of another node, one would have to be on that node.
     way = None if found.is_elsewhere else find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
     invocation = explaining.Invocation(
@@ -137,14 +137,14 @@ def _client(text: str) -> str:
 
 
 def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Found:
-    """Return the first of these Services that exists, with the nodes' answers about it."""
+    """Return the first of these Services that exists, with the answers of nodes about it."""
     asks_nodes = (
         settings.origins.get("manifests") != "flag" or given.is_on("pods")
     ) and means_all_nodes(given, settings)
     try:
         service, found = first_found(names, lambda name: _find(given, settings, name))
     except SourceError as exc:
-        # A user who may reach the agents isn't necessarily allowed to read Services.
+        # A user who may reach the agents may not be allowed to read Services.
         on_nodes = _ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
         subject = None if on_nodes is None else on_nodes.subject or on_nodes.worst
         if on_nodes is None or subject is None or not subject.ports:
@@ -164,10 +164,10 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
 def _ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return the nodes' answers about a Service; None, after a warning, if none can be asked.
+    """Return the nodes' answers about a Service; if none can be asked, warn and return None.
 
     Args:
-        instead: Why there is no plan, reported if nodes answer; None if there is a plan.
+        instead: Why there is no plan, which is reported if nodes answer; None if there is a plan.
     """
     from ..model.quoting import printable
 
@@ -186,7 +186,7 @@ def _ask_nodes(
 def _on_nodes(
     found: _Found, on_nodes: NodesAnswer, subject: Subject | None, given: Given
 ) -> _Found:
-    """Return the facts with the nodes' answers.
+    """Return the facts with the answers of nodes.
 
     Args:
         subject: The facts of one node to explain; None: explain the plan.
@@ -238,7 +238,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
 
-    # An author of manifests may direct clients to any address that this node reaches.
+    # An author of manifests may send clients to any address that this node reaches.
     options = replace(
         settings.as_options(PolicyOptions), node_name=settings.node_name, allow_node_endpoints=True
     )
@@ -258,7 +258,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
         rejected=state.rejected,
         problems=state.problems,
     )
-    # Manifests are mostly tried as an ordinary user, so without steering.
+    # Manifests are mostly tried by an ordinary user, so without steering.
     is_open = settings.steering == "auto"
     status = plan(steering="none" if is_open else settings.steering)
     subject = _planned(status, service, settings.manifests)
@@ -277,7 +277,7 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     from .running import run
 
     kubeconfig, with_pods = find(given, settings), given.is_on("pods")
-    # This machine need not be a node.
+    # This machine needn't be a node.
     node = settings.hostname_override
     reader = OneServiceReader(kubeconfig=kubeconfig or "", master=settings.master, node_name=node)
     key = ServiceKey(*service.partition(":")[0].split("/", 1))
@@ -301,7 +301,7 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
 
 
 def _cluster_flags(given: Given, settings: Settings) -> tuple[str, ...]:
-    """Return the flags that name the cluster, and the node to plan for."""
+    """Return the flags that name the cluster, and the node for which to plan."""
     kubeconfig = find(given, settings)
     flags = {
         **({} if kubeconfig is None else flags_of(kubeconfig)),
@@ -335,8 +335,9 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> Dials | None:
 
     UDP is omitted: a client would have to send data.
 
-    Endpoints that the proxy refuses are also omitted: anyone who may write EndpointSlices could
-    have this machine's own programs and its cloud's metadata dialled.
+    Endpoints that the proxy refuses are omitted, too: otherwise, anyone who may write
+    EndpointSlices could make this command dial programs of this machine, or the cloud's metadata
+    service.
     """
     from ..answering_child import ChildEnded
     from ..explain.dial import dial_by, with_hosts

@@ -2,12 +2,12 @@
 
     first process ──▶ control process ──▶ workers
 
-When the first process of a PID namespace ends, the kernel kills all others. If it were the control
-process, a crash or an OOM kill would end every connection of the node. With this process, workers
-continue, and the next control process adopts them (ADR 0026).
+When the first process of a PID namespace exits, the kernel kills all others. If that were the
+control process, a crash or an OOM kill would break every connection of the node. With this process,
+workers continue, and the next control process adopts them (ADR 0026).
 
 Rule 1: signals are passed to the control process, whose exit status is the container's. It is
-restarted only if a signal from elsewhere ended it: the kernel's SIGKILL, SIGSEGV.
+restarted only if a signal from elsewhere killed it: the kernel's SIGKILL, SIGSEGV.
 Rule 2: this process only waits for signals, so that it has no cause to fail.
 """
 
@@ -23,9 +23,9 @@ from ..pacing import backoff_s
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# The minimum lifetime of a control process that has started: one that ends sooner may have failed
-# at its start. The first restart costs clients nothing; each further restart is delayed twice as
-# long as the last.
+# The minimum lifetime of a control process that has started: one that exits sooner may have failed
+# at its start. The first restart costs clients nothing; each further one is delayed twice as long
+# as the last.
 _SOUND_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -54,7 +54,7 @@ def run_as_first(command: list[str]) -> int:
 
 
 def _follow(child: int) -> tuple[int, bool]:
-    """Forward signals to a child until it ends.
+    """Forward signals to a child until it exits.
 
     Returns:
         Its exit status, negative for a signal, and whether a stop was requested.
@@ -70,7 +70,7 @@ def _follow(child: int) -> tuple[int, bool]:
 
 
 def _reap(child: int) -> int | None:
-    """Reap ended processes, including orphaned workers; return the child's status if it ended."""
+    """Reap exited processes, including orphaned workers; return the child's status if it exited."""
     found = None
     try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -82,6 +82,6 @@ def _reap(child: int) -> int | None:
 
 
 def _complain(line: str) -> None:
-    # A stalled reader of the log must not block this process.
+    # A stalled reader of the log mustn't block this process.
     if select.select([], [2], [], 0)[1]:
         print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Finds the kubeconfig for an interactive command, by kubectl's flags and its environment."""
+"""Finds the kubeconfig for an interactive command, from kubectl's flags and environment."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def given_choices(given: Given) -> dict[str, str]:
 
 
 def means_cluster(given: Given, settings: Settings) -> bool:
-    """Return whether the words name a cluster, as kubectl's words do, rather than a proxy."""
+    """Return whether the words name a cluster, as kubectl's words do, instead of a proxy."""
     flags = {name for name in ("kubeconfig", "master") if settings.origins.get(name) == "flag"}
     return bool(flags or given_choices(given)) or is_plugin(sys.argv)
 
 
 def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:
-    """Return the flags, also valid for kubectl, that make the same choice again, by name.
+    """Return the flags that make the same choice again, by name; they are valid for kubectl, too.
 
     No flag accepts several files; the environment names them for the next command, too.
     """
@@ -76,12 +76,14 @@ def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
 
 
 def find(given: Given, settings: Settings) -> Kubeconfig | None:
-    """Return the kubeconfig of ``--kubeconfig``, or kubectl's own; None without either.
+    """Return the kubeconfig of ``--kubeconfig``, or kubectl's; None if there is neither.
 
-    kubectl's own isn't read if a server is given and no flag chooses a context, cluster or user.
+    kubectl's kubeconfig isn't read if a server is given and no flag chooses a context, cluster or
+    user.
 
     Raises:
-        ConfigError: There is none, but flags choose an entry of it or KUBECONFIG names files.
+        ConfigError: There is no kubeconfig, but flags choose an entry of it, or KUBECONFIG names
+            files.
     """
     from ..sources.kubernetes.kubeconfig_files import find_kubeconfig, one_file
 

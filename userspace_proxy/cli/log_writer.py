@@ -2,8 +2,8 @@
 
     put() ──▶ queue, at most 1 MiB ──▶ thread ──write(2)──▶ stderr: a file, pipe, socket or terminal
 
-Rule 1: ``put`` never waits. With a full queue it drops and counts the line; once there is room
-again, another line reports the number of dropped lines.
+Rule 1: ``put`` never waits. If the queue is full, the line is dropped and counted; once there is
+room again, another line reports how many were dropped.
 Rule 2: stderr isn't made non-blocking, because O_NONBLOCK belongs to the open file, which other
 processes share.
 Rule 3: poll() before each write can't replace the thread: another writer of the pipe could fill it
@@ -55,7 +55,7 @@ class LogWriter:
         max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
         self.dropped = 0
-        """Lines that were never written, since the start."""
+        """How many lines were never written since the start."""
         self._descriptor = descriptor
         self._describe_dropped = describe_dropped
         self._max_queued_bytes = max_queued_bytes
@@ -76,8 +76,8 @@ class LogWriter:
         """
         data = f"{printable(line)}\n".encode()
         with self._changed:
-            # After an overflow, half the queue must become free; otherwise every second line would
-            # be a report.
+            # After an overflow, half of the queue must become free; otherwise every second line
+            # would be a report.
             limit = self._max_queued_bytes // (2 if self._is_full else 1)
             self._is_full = self._queued_bytes + len(data) > limit
             if self._is_full:
@@ -103,7 +103,7 @@ class LogWriter:
         return not (self._queue or self._is_writing or self._owes_report())
 
     def _owes_report(self) -> bool:
-        # While writing fails, each report would cause another.
+        # While writing fails, each report would cause another one.
         return bool(self._unreported) and not self._has_failed
 
     def _append(self, item: _Line) -> None:
@@ -163,7 +163,7 @@ async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
     Raises:
         OSError: The reader has closed the pipe.
     """
-    # Imported here because commands that only write lines don't need it.
+    # Import this here, because commands that only write lines don't need it.
     import asyncio
 
     loop = asyncio.get_running_loop()

@@ -24,14 +24,15 @@ from .log_writer import LogWriter
 DEBUG_VERBOSITY = 4
 
 _STDERR = 2
-# How long the exit waits for a slow reader.
+# How long the exit waits for a slow reader of the log.
 _FLUSH_S = 0.5
 
 # The attributes of every record; all others come from ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# The fields of every JSON record, which an ``extra`` with the same name must not replace.
+# The fields of every JSON record; an ``extra`` of the same name mustn't replace them.
 _RESERVED = frozenset(("time", "level", "logger"))
-# The characters for which a value is quoted. Source: logfmt as Heroku and Go's log/slog write it.
+# Characters because of which a value is quoted. Source: logfmt as Heroku and Go's log/slog write
+# it.
 _NEEDS_QUOTES = frozenset(' ="\\')
 
 
@@ -63,7 +64,7 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
 def write_behind_log(line: str) -> bool:
     """Write a line to stderr after the log; return False if no log is set up.
 
-    It doesn't wait for the reader.
+    This doesn't wait for the reader.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
@@ -73,7 +74,7 @@ def write_behind_log(line: str) -> bool:
 
 
 class _Handler(logging.Handler):
-    """Queues each record; ``logging`` flushes the queue at the exit."""
+    """Queues each record; ``logging`` flushes the queue at exit."""
 
     def __init__(self, descriptor: int, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class _Handler(logging.Handler):
         self.writer.put(line)
 
     def flush(self) -> None:
-        """Wait for the reader, but not long."""
+        """Wait for the reader, but not for long."""
         self.writer.flush(_FLUSH_S)
 
     def close(self) -> None:

@@ -26,10 +26,11 @@ from .service_argument import ServiceArguments, first_found
 from .terminal import EVERY_S, columns_of, wait, write_line
 
 PATH = "/api/v1/connections"
-# Seconds of silence that end the stream; the proxy sends an empty line at least every two seconds.
+# Seconds of silence after which the stream is abandoned; the proxy sends an empty line at least
+# every two seconds.
 _SILENT_S = 20.0
-# The maximum length of a line. A connection takes a few hundred bytes; a longer line is cut, and
-# skipped like an unknown line of a newer proxy.
+# The maximum length of a line. A connection takes a few hundred bytes; a longer line is truncated,
+# and skipped like an unknown line of a newer proxy.
 _MAX_LINE_BYTES = 64 * 1024
 _REFUSAL_PIECES = 10
 
@@ -44,7 +45,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
     query = query_of(given)
     admin = find_admin(given)
     is_json = given.values.get("output") == "json"
-    # Report errors that the stream doesn't: another program or version, an unknown Service.
+    # Report errors that the stream doesn't report: another program or version, an unknown Service.
     names = ServiceArguments(given).selected()
     query["service"], _ = first_found(
         names,

@@ -40,7 +40,7 @@ class NotInstalled(ConfigError):
 
 
 def find_command(name: str, own: Mapping[str, Command]) -> Command:
-    """Return a command: one of this package's own, or one that another package adds.
+    """Return a command: one of this package, or one that another package adds.
 
     Raises:
         ConfigError: No such command exists, or it needs a package that isn't installed or can't be
@@ -61,7 +61,7 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
 
 
 def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
-    """Return all commands by name: this package's, then the loadable commands of other packages."""
+    """Return all commands by name: those of this package, then loadable ones of other packages."""
     commands = dict(own)
     for name, entry in sorted(_entries(_COMMANDS).items()):
         if name not in own:

@@ -35,7 +35,7 @@ class ProgramStart:
 
     @property
     def program(self) -> tuple[str, ...]:
-        """The words that start it again from its user's shell."""
+        """The words that start the program again from its user's shell."""
         return (*self._container(), *self._words())
 
     def _words(self) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ class ProgramStart:
         return (file.name if is_found else str(file),)
 
     def _container(self) -> tuple[str, ...]:
-        """Return the command that runs a program in this container, if known.
+        """Return the command that runs a program in this container, if it is known.
 
         The parent of a program that ``kubectl exec`` runs directly is outside the container; in a
         shell there, the parent is the shell.

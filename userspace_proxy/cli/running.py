@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run a coroutine; return its result, which may be large.
 
-    Source: Python 3.11, asyncio.Runner: at its end it formats the task's result as text.
+    Source: Python 3.11, asyncio.Runner: before it returns, it formats the task's result as text.
     """
     found: list[_T] = []
 

@@ -4,10 +4,10 @@
     {"of":{…},"node":{…},"node_addresses":[…]}          the state's owner, and all but the Services
     {"service":{…},"slices":[{…},…]}                    one line for each Service, in order
 
-Rule 1: a snapshot contains Services, EndpointSlices and Nodes, as far as they affect traffic, and
+Rule 1: a snapshot contains the parts of Services, EndpointSlices and Nodes that affect traffic, and
 so no Secrets.
-Rule 2: gzip's CRC-32 detects an incomplete or damaged state; text by another program is validated
-like any input, so nothing in a snapshot is invalid.
+Rule 2: gzip's CRC-32 detects an incomplete or damaged state; text from another program is validated
+like any input, so a snapshot contains nothing invalid.
 Rule 3: equal snapshots are encoded as equal bytes.
 """
 
@@ -33,7 +33,7 @@ from .store import ServiceState, Snapshot
 from .type_digest import digest
 
 TEXT_BYTES_MAX = 256 << 20
-"""The limit before compression: enough for 200,000 Services with three endpoints each."""
+"""The maximum size before compression: enough for 200,000 Services with three endpoints each."""
 
 # zlib's window size for gzip.
 _GZIP = 31
@@ -41,8 +41,8 @@ _GZIP = 31
 _LEVEL = 1
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}").fullmatch
-# The number of Services, ports and endpoints encoded at once, which takes 0.5 ms; other threads run
-# in between.
+# How many Services, ports and endpoints are encoded in one go, which takes 0.5 ms; other threads
+# run in between.
 _BATCH = 600
 
 _CORRUPT = (ValueError, msgspec.MsgspecError, RecursionError)
@@ -75,7 +75,7 @@ class _Head:
 
 
 FORMAT = digest(_Head, ServiceState)
-"""A number that changes with these types between versions."""
+"""A number that changes if these types change between versions."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -104,7 +104,7 @@ def decode_state(data: bytes, owner: StateOwner) -> Snapshot:
     """Decode the result of :func:`encode_state`; the snapshot's revision is 0.
 
     Args:
-        owner: The expected owner.
+        owner: The owner that the state must have.
 
     Raises:
         InputError: The data has another format or owner, or is corrupt.

@@ -1,9 +1,9 @@
-"""Defines the addresses to which no name may resolve: of nodes, pods, Services, and others.
+"""Defines the addresses to which no name may resolve: those of nodes, pods, Services, and others.
 
 Rule 1: an address that NAT64 translates is checked in both forms.
 Rule 2: changes of Services, Nodes, and this node's addresses are followed.
 Rule 3: in a cluster whose users write names, no name is looked up before the pod networks and the
-Nodes are known, and a name has no endpoint of a family without a pod network.
+Nodes are known, and a name has no endpoint of a family that has no pod network.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, reserved_reason
 
-# The maximum number of cached answers: as many as the names of a node may have addresses.
+# How many answers are cached: as many as the names of a node may have addresses.
 _OWN_MAX = 64_000
 
 
 class Forbidden(enum.StrEnum):
-    """The object on this node or in the cluster to which an address belongs."""
+    """What on this node or in the cluster has an address, so that no name may resolve to it."""
 
     PODS = "in the network of pods"
     SERVICES = "in the network of Services"
     SERVICE = "an address of a Service"
     THIS_NODE = "an address of this node"
     OF_BOTH = "an address of this node and of a Service"
-    """An address of both; the order in which they had it is unknown."""
+    """An address of both; which of the two had it first is unknown."""
     NODE = "an address of a Node"
 
 
@@ -43,7 +43,7 @@ class ClusterNetworks(NamedTuple):
 
 
 class ForbiddenAddresses:
-    """The addresses to which one proxy's names must not resolve.
+    """The addresses to which one proxy's names mustn't resolve.
 
     Args:
         is_own: Returns whether the kernel delivers packets to an address to this node itself.
@@ -87,32 +87,32 @@ class ForbiddenAddresses:
         self._services.update(now)
         differing = {ip for ip in before.keys() | now.keys() if before[ip] != now[ip]}
         for ip in differing:
-            # The proxy itself may assign a Service's address to this node.
+            # The proxy itself may assign the address of a Service to this node.
             self._own.pop(ip, None)
             if not self._services[ip]:
                 del self._services[ip]
         return differing
 
     def look_again(self) -> None:
-        """Forget the kernel's answers, as this node's addresses have changed."""
+        """Forget the kernel's answers, because this node's addresses have changed."""
         self._own.clear()
 
     def why(self, ip: str) -> str:
-        """Return why an address must not be dialled, as in :class:`Forbidden`; or empty."""
+        """Return why an address mustn't be dialled, as in :class:`Forbidden`; or empty."""
         why = reserved_reason(ip) or self._unknown_reason(ip) or self._ours_reason(ip)
         if not why and (inner := behind_nat64(ip)):
             why = reserved_reason(inner) or self._ours_reason(inner)
         return why
 
     def _unknown_reason(self, ip: str) -> str:
-        """Return a reason if an address may be a pod's, as far as is known."""
+        """Return a reason if an address may, as far as is known, belong to a pod."""
         family, networks = IPFamily.of(ip), self.networks
         if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"
         return ""
 
     def _ours_reason(self, ip: str) -> str:
-        """Return the object to which an address belongs, on this node or in the cluster."""
+        """Return what has an address, on this node or in the cluster."""
         networks, node = self.networks, self._node
         if contains((*networks.pods, *(node.pod_networks if node else ())), ip):
             return Forbidden.PODS

@@ -5,12 +5,12 @@
 
 Rule 1: a name is looked up only if the operator has allowed it, or a parent domain.
 Rule 2: a forbidden address (``forbidden``) is never an endpoint, even if a name resolves to it.
-This is checked again when Services, Nodes or this node's addresses change; and at each dial the
-kernel is asked (``OwnAddressCheck``).
+This is checked again when Services, Nodes or this node's addresses change; and the kernel is asked
+at each dial (``OwnAddressCheck``).
 Rule 3: a snapshot without names is passed on unchanged; otherwise the cost of a change depends only
 on the Services and names that change.
-Rule 4: a bug that one Service triggers removes only that Service's endpoints by name, and is a note
-of it; deriving is retried once the Service changes.
+Rule 4: a bug that one Service triggers removes only that Service's endpoints by name, and causes a
+note; deriving is retried once the Service changes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EndpointsByName:
 
     Args:
         allowed: Names that may be looked up, including all names below them.
-        forbidden: Addresses to which they must not resolve.
+        forbidden: Addresses to which they mustn't resolve.
     """
 
     def __init__(self, allowed: Sequence[str], forbidden: ForbiddenAddresses) -> None:
@@ -63,12 +63,12 @@ class EndpointsByName:
         """The result for the source's snapshot at the end of the last turns."""
         self._source = self.last
         self._changes = 0
-        """The number of snapshots caused by lookups alone."""
+        """How many snapshots were caused by lookups alone."""
         self._requests: dict[ServiceKey, NameRequest] = {}
         self._shares = NameShares()
         self._affected: set[ServiceKey] = set()
         self.bugs: dict[ServiceKey, str] = {}
-        """Services without endpoints by name because of an exception, and its text."""
+        """Services without endpoints by name because of an exception, with its text."""
         self._attempts = _GuardedSteps()
         """The steps of the current turns."""
 
@@ -81,11 +81,12 @@ class EndpointsByName:
     def turns(self, snapshot: Snapshot) -> Iterator[None]:
         """Derive the slices in turns; :attr:`last` has them at their end.
 
-        Lookups learnt between two turns may only be in the next snapshot. Don't start other turns
-        before these have ended.
+        Results of lookups that arrive between two turns may only be in the next snapshot. Don't
+        start other turns before these have ended.
 
         Args:
-            snapshot: The source's; the same one again, to include lookups learnt since.
+            snapshot: The source's snapshot; the same one again, to include the results of lookups
+                since then.
         """
         old, self._source, self._attempts = self._source, snapshot, _GuardedSteps()
         changed = differing_keys(old.services, snapshot.services)
@@ -117,19 +118,19 @@ class EndpointsByName:
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:
-        """Record a lookup's result, as HostTable does; return whether the snapshot changes."""
+        """Record the result of a lookup, as HostTable does; return whether the snapshot changes."""
         has_changed = self.hosts.learn(host, lookup, now)
         if has_changed:
             self._affected.update(self._shares.users.get(host, ()))
         return has_changed
 
     def look_again(self) -> None:
-        """Check all addresses again, as this node's have changed."""
+        """Check all addresses again, because those of this node have changed."""
         self._forbidden.look_again()
         self._affected.update(*self._shares.users.values())
 
     def _follow(self, old: Snapshot, new: Snapshot, changed: Collection[ServiceKey]) -> None:
-        """Update the forbidden addresses, and touch Services that this may affect."""
+        """Update the forbidden addresses, and mark Services that this may affect."""
         unknown = self._forbidden.unknown
         if self._forbidden.set_nodes(new.node, new.node_addresses):
             self._affected.update(*self._shares.users.values())
@@ -174,7 +175,7 @@ class EndpointsByName:
             used, unused = wanted[:room], wanted[room:]
             room -= len(used)
             unused += (endpoint for endpoint in item.named if endpoint.ip not in claimed)
-            # One name that isn't looked up is enough to show why.
+            # One name that isn't looked up suffices to show why.
             for endpoint in (*used, *unused[:1]):
                 names = claimed if endpoint in used else ()
                 for family in request.families:
@@ -243,7 +244,7 @@ class EndpointsByName:
         return {claim.service for claim in moved}.union(affected)
 
     def _seed(self, key: ServiceKey) -> None:
-        """Seed a Service's names with their addresses from an earlier run."""
+        """Give a Service's names the addresses that they had in an earlier run."""
         for host, item in self._requests[key].earlier:
             if host in self._shares.of(key):
                 self.hosts.seed(host, item.family, [e.ip for e in item.endpoints])
@@ -257,24 +258,25 @@ class EndpointsByName:
 
 
 def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
-    """Return manifests' Services in their state before any name is looked up."""
+    """Return the Services of manifests in their state before any name is looked up."""
     nothing_forbidden = ForbiddenAddresses(ClusterNetworks(), lambda _: False)
     return EndpointsByName(allowed, nothing_forbidden).derive(snapshot)
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:
-    """Return a copy of some Services with others put or removed."""
+    """Return a copy of some Services in which others were put or removed."""
     if not isinstance(have, PersistentMap):
         have = PersistentMap[ServiceKey, ServiceState]().changed(have)
     return have.changed(put, gone)
 
 
 class _GuardedSteps:
-    """The steps of one batch; a bug is confined to the Service that triggers it."""
+    """The steps of one batch; a bug affects only the Service that triggers it."""
 
     def __init__(self) -> None:
         self.raised: dict[ServiceKey, str] = {}
-        """The Services for which a step raised an exception, with its text and place."""
+        """The Services for which a step raised an exception, with the text and place of the
+        exception."""
 
     def attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
         """Return the result of a step; None if it raised an exception."""

@@ -7,9 +7,9 @@ its endpoints are its Pods.
 Rule 2: only Services whose own object or Pods have changed are derived again.
 Rule 3: an earlier run's endpoints stay until the Service's object has been read: until then its
 selector is unknown, and a Service that can't be read stays unchanged.
-Rule 4: the cost of a Pod's change depends on the Pods of all Services that select it, so a
-namespace's Services share a maximum number of Pods; a Service beyond it has no endpoints, and a
-note.
+Rule 4: the cost of a Pod's change depends on the Pods of all Services that select it, so the
+Services of a namespace share a maximum number of Pods; a Service that exceeds it has no endpoints,
+but a note.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ PODS_MAX = 20_000
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _Label = tuple[str, str, str]
-"""A namespace, and a label's key and value."""
+"""A namespace, and the key and value of a label."""
 
 
 class PodEndpoints:
-    """Keeps one store's slices.
+    """Keeps the slices of one store up to date.
 
     Args:
         with_headless: Also derive endpoints of headless Services, which only DNS uses.
@@ -51,7 +51,7 @@ class PodEndpoints:
         self._with_headless = with_headless
         self._services: dict[ServiceKey, tuple[Service, PodSelection]] = {}
         self._selecting: dict[_Label, set[ServiceKey]] = {}
-        """Services by their selector's first label."""
+        """Services by the first label of their selector."""
         self._pods: dict[PodKey, PodEndpoint] = {}
         self._labelled: dict[_Label, set[PodKey]] = {}
         """Pods by each of their labels."""
@@ -62,7 +62,7 @@ class PodEndpoints:
         self._affected: set[ServiceKey] = set()
         self._shares = Shares[ServiceKey](of_namespace=PODS_MAX)
         self._unread: set[ServiceKey] = set()
-        """An earlier run's Services, whose Pods are unknown until the Services are read."""
+        """Services of an earlier run; their Pods are unknown until the Services are read."""
 
     def resume(self, snapshot: Snapshot) -> None:
         """Record the objects that an earlier run left in the store."""
@@ -138,7 +138,7 @@ class PodEndpoints:
         self._affected.clear()
 
     def _pods_of(self, key: ServiceKey) -> Sequence[PodEndpoint]:
-        """Return the Pods that a Service selects; none without a selector."""
+        """Return the Pods that a Service selects; none if it has no selector."""
         service, _ = self._services.get(key, (None, None))
         if service is None or not self._is_derived(service):
             return ()
@@ -174,7 +174,7 @@ class PodEndpoints:
 
 
 def _discard(index: dict[_K, set[_V]], key: _K, value: _V) -> None:
-    """Remove a value from an index of sets, and the set once it is empty."""
+    """Remove a value from an index of sets, and remove the set once it is empty."""
     values = index.get(key)
     if values is not None:
         values.discard(value)

@@ -3,11 +3,11 @@
     waiting, by time ──due──▶ ready, by namespace ──take──▶ under way ──give_back──▶
 
 Rule 1: names without an answer, which are new or failed last time, have half of the slots: each may
-take five seconds, and other names must not wait for them.
+take five seconds, and other names mustn't wait for them.
 Rule 2: a namespace has half of the slots, one of which is reserved for names with an answer.
-Rule 3: namespaces take turns; a namespace's names with an answer are first, then the order is by
-time.
-Rule 4: a name that several namespaces want gets the first turn of any of them.
+Rule 3: namespaces take turns; within a namespace, names with an answer come first, then the order
+is by time.
+Rule 4: a name that several namespaces want gets the first turn that any of them has.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ PLACES = 8
 DOUBTFUL_MAX = PLACES // 2
 """The maximum number of these slots for names without an answer."""
 NAMESPACE_MAX = PLACES // 2
-"""The maximum number of these slots for one namespace's names."""
+"""The maximum number of these slots for the names of one namespace."""
 NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 
 
 class _QueuedHost(NamedTuple):
-    """A waiting entry; void once the queue has a newer entry for the name."""
+    """A waiting entry; invalid once the queue has a newer entry for the name."""
 
     is_doubtful: bool
     at: float
     number: int
-    """The order in which entries were put."""
+    """The position in the order in which entries were put."""
     host: str
     namespaces: Collection[str]
 
@@ -51,9 +51,9 @@ class HostQueue:
         self._waiting: list[tuple[float, _QueuedHost]] = []
         """A heap of waiting entries, the next due first."""
         self._ready: dict[str, list[_QueuedHost]] = {}
-        """Heaps of due names, by namespace in the order of turns."""
+        """Heaps of due names, by namespace; namespaces are in the order of their turns."""
         self._places: dict[str, _UsedPlace] = {}
-        """The turns taken by names that are being looked up."""
+        """The slots used by names that are being looked up."""
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
         """Schedule a name's lookup, replacing an earlier schedule.
@@ -92,7 +92,7 @@ class HostQueue:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name is, or may be, due that got no slot in the last :meth:`take`."""
+        """Whether a name is, or may be, due that didn't get a slot in the last :meth:`take`."""
         return bool(self._ready)
 
     def next_at(self) -> float | None:
@@ -105,7 +105,7 @@ class HostQueue:
         return self._entries.get(entry.host) is entry
 
     def _first(self) -> str | None:
-        """Return the namespace with the next turn and a free slot; None without one."""
+        """Return the namespace with the next turn and a free slot; None if there is none."""
         for namespace, heap in list(self._ready.items()):
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)

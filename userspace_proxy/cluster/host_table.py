@@ -3,10 +3,10 @@
     want ──▶ due ──take──▶ under way ──learn──┬─ addresses ──TTL, 5–300 s──▶ due
                                               └─ none ──5 s, doubling to 60 s──▶ due
 
-Rule 1: a name that no longer resolves keeps its last addresses for an hour, regardless of the
-answer of DNS, so that an outage of DNS, or a broken zone, doesn't end a Service.
+Rule 1: a name that no longer resolves keeps its last addresses for an hour, whatever DNS answers,
+so that an outage of DNS, or a broken zone, doesn't take down a Service.
 Rule 2: a family for which no server has answered keeps its addresses while the other family has
-some; otherwise the answer counts.
+some; otherwise the answer is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..pacing import backoff_s
 from .host_queue import HostQueue
 
 TTL_MIN_S = 5.0
-"""The minimum interval of lookups, regardless of the TTL: Envoy's default refresh interval."""
+"""The minimum interval of lookups, whatever the TTL is: Envoy's default refresh interval."""
 TTL_MAX_S = 300.0
 """The maximum number of seconds between two lookups of a name: some zones have a TTL of a day, but
 a database may move within minutes."""
@@ -37,20 +37,20 @@ class _Host:
     namespaces: tuple[str, ...] = ()
     """The namespaces whose Services use the name."""
     asked: tuple[IPFamily, ...] = ()
-    """The families of the last lookup."""
+    """The families that the last lookup was for."""
     addresses: dict[IPFamily, tuple[str, ...]] = field(default_factory=dict)
     due_at: float | None = 0.0
-    """Monotonic seconds; None if a lookup is in progress."""
+    """When the next lookup is due, in monotonic seconds; None if one is in progress."""
     is_known: bool = False
-    """Whether a lookup has finished."""
+    """Whether a lookup has been completed."""
     failures: int = 0
-    """Lookups in a row without an address."""
+    """How many lookups in a row gave no address."""
     why: str = ""
-    """Why the host has no addresses; empty if it has some."""
+    """Why the name has no addresses; empty if it has some."""
     since: float = 0.0
     """Monotonic seconds of the first of these failures."""
     keep_until: float = 0.0
-    """Monotonic seconds until which it keeps its last addresses."""
+    """Monotonic seconds until which the name keeps its last addresses."""
 
 
 class HostTable:
@@ -64,7 +64,7 @@ class HostTable:
         return host in self._hosts
 
     def want(self, host: str, families: Iterable[IPFamily], namespaces: Iterable[str]) -> None:
-        """Start looking a name up, for these families and namespaces. Idempotent."""
+        """Start looking up a name, for these families and namespaces. Idempotent."""
         known = self._hosts.setdefault(host, _Host())
         wanted, users = tuple(sorted(families)), tuple(sorted(namespaces))
         has_more = bool(set(wanted) - set(known.families))
@@ -74,7 +74,7 @@ class HostTable:
             self._set_due(host, known, 0.0 if has_more else known.due_at)
 
     def seed(self, host: str, family: IPFamily, addresses: Sequence[str]) -> None:
-        """Set a wanted name's addresses from an earlier run, unless some are known."""
+        """Give a wanted name addresses from an earlier run, unless some are known."""
         known = self._hosts[host]
         if not known.is_known and addresses:
             known.addresses.setdefault(family, tuple(addresses))
@@ -118,7 +118,7 @@ class HostTable:
             self._note_failure(known, lookup.why, now)
             wait_s = backoff_s(known.failures, RETRY_S, RETRY_MAX_S)
             if any(known.addresses.values()):
-                # Read the table again no later than the last addresses expire.
+                # Read the table again before the last addresses expire.
                 wait_s = min(wait_s, max(known.keep_until - now, 0.0))
         else:
             known.failures, known.why, known.since = 0, "", 0.0

@@ -1,7 +1,8 @@
-"""Reads the names that a Service requests, in its annotation or in slices of names.
+"""Reads which names a Service requests, in its annotation or in slices of names.
 
-Rule 1: the key of a derived slice contains a colon, which object names can't. So the state on disk
-shows which slices were derived from which names, and these are read as slices of names.
+Rule 1: the key of a derived slice contains a colon, which names of objects can't contain. So the
+state on disk shows which slices were derived from which names, and these are read as slices of
+names.
 Rule 2: a name whose port the Service doesn't have is omitted, with a note.
 """
 
@@ -20,7 +21,7 @@ from ..model.quoting import quoted, shown
 from .slices import Slices
 from .store import ServiceState
 
-# A character that names, keys of Endpoints objects (``mirroring``) and keys of pods don't contain.
+# A character that isn't in names, in keys of Endpoints objects (``mirroring``) or in keys of pods.
 _SEPARATOR = "@"
 ANNOTATION = f"{DOMAIN}endpoints"
 
@@ -29,7 +30,7 @@ class NameRequest(NamedTuple):
     """The names that one Service requests."""
 
     state: ServiceState
-    """The source's state of the Service, without a bug note from an earlier run."""
+    """The source's state of the Service, without the note about a bug from an earlier run."""
     plain: Slices
     """The Service's slices of addresses."""
     named: tuple[NameSlice, ...]
@@ -40,15 +41,15 @@ class NameRequest(NamedTuple):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The names, without repetitions."""
+        """The names, each once."""
         return tuple(dict.fromkeys(e.ip for item in self.named for e in item.named))
 
     @property
     def names(self) -> tuple[EndpointName, ...]:
-        """The first names with their ports, from annotation and slices."""
+        """The first names with their ports, from the annotation and from slices."""
         found = dict.fromkeys(self.state.service.handling.names)
         for item in self.named:
-            # Cost: a user's slice may have a thousand names and a hundred ports.
+            # Cost: a slice of a user may have a thousand names and a hundred ports.
             for port, endpoint in itertools.product(item.ports, item.named):
                 if len(found) >= NAMES_MAX:
                     return tuple(found)
@@ -82,7 +83,7 @@ def read_request(state: ServiceState) -> NameRequest | None:
             _add(named, _before_derivation(item, host_of(item)))
     notes: list[Note] = []
     if service.handling.names and not is_earlier:
-        # These keys differ from keys of slice objects.
+        # These keys differ from the keys of slice objects.
         named.update((made.key, made) for made in _of_annotation(service, notes))
     plain = _without(state, apart)
     if len(others := _other_notes(service)) < len(service.notes):
@@ -127,7 +128,7 @@ def _without(state: ServiceState, slices: Iterable[EndpointSlice]) -> Slices:
 
 
 def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
-    """Merge a slice of names into its key's slice; an equal name with endpoints wins."""
+    """Merge a slice of names with those of its key; of equal names, one with endpoints is used."""
     before = named.get(item.key)
     if before is None:
         named[item.key] = item

@@ -2,7 +2,8 @@
 
     names of each Service ──▶ shares.Shares ──▶ its first names are looked up
 
-A Service with few names has all of them, even if another in its namespace has too many.
+All names of a Service with few names are looked up, even if another Service of the namespace has
+too many.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..shares import Shares
 NAMESPACE_MAX = 100
 """How many names a namespace may use, counted once per Service."""
 NODE_MAX = 1000
-"""The maximum for all Services: with the shortest TTL, 200 lookups a second."""
+"""The maximum for all Services: with the shortest TTL, these are 200 lookups a second."""
 
 
 class NameClaim(NamedTuple):
@@ -34,7 +35,7 @@ class NameShares:
         self.users: dict[str, set[ServiceKey]] = {}
         """The Services for which each name is looked up; no entry is empty."""
         self._asked: dict[ServiceKey, tuple[str, ...]] = {}
-        """The names that each Service requests, up to a Service's limit; no entry is empty."""
+        """The names that each Service requests, up to the limit per Service; no entry is empty."""
         self._granted: dict[ServiceKey, tuple[str, ...]] = {}
         """The requested names that are looked up; no entry is empty."""
         self._shares = Shares[ServiceKey](
@@ -48,7 +49,7 @@ class NameShares:
     def turns(
         self, asked: Mapping[ServiceKey, Sequence[str]]
     ) -> Generator[None, None, set[NameClaim]]:
-        """Replace the names that some Services request, each once, in turns.
+        """Replace, in turns, the names that some Services request, each once.
 
         Returns the claims that are looked up now and weren't before, and the reverse.
         """

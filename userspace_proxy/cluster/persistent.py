@@ -4,8 +4,8 @@
                                             ├ {b: 4} ┘ copied: a 256th of all
                                             └ {c: 3}   shared
 
-A change of one of 10,000 items copies some forty, and a mapping is compared with a changed copy
-part by part, so the cost of a change doesn't grow with the number of items.
+Changing one of 10,000 items copies some forty, and a mapping is compared with a changed copy part
+by part, so the cost of a change doesn't grow with the number of items.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 _PARTS = 256
 _MASK = _PARTS - 1
 
-# All mappings share one object, so differing() skips parts that two mappings share.
+# All mappings share one object, so that differing() skips the parts that two mappings share.
 _EMPTY: tuple[dict[Any, Any], ...] = ({},) * _PARTS
 
 K = TypeVar("K", bound=tuple[Any, ...])
@@ -92,7 +92,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
 def differing_keys(have: Mapping[K, V], want: Mapping[K, V]) -> set[K]:
     """Return the keys whose values aren't the same object in both mappings.
 
-    Cheap if :meth:`PersistentMap.changed` derived one from the other.
+    This is cheap if one mapping was made from the other by :meth:`PersistentMap.changed`.
     """
     if isinstance(have, PersistentMap) and isinstance(want, PersistentMap):
         return have.differing(want)

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from ..model import EndpointSlice, SliceKey
 
-# The maximum size of a run: slices with their endpoints and ports. A change of one of 100,000
-# slices copies some 400, and visits some 300 runs.
+# The maximum size of a run: slices with their endpoints and ports. Changing one of 100,000 slices
+# copies some 400, and visits some 300 runs.
 _RUN_MAX = 512
 
 _T = TypeVar("_T")
@@ -27,7 +27,7 @@ _NOTHING: Mapping[Callable[..., Any], Any] = {}
 
 
 class SliceRun:
-    """Consecutive slices; a slice larger than a run is a run by itself."""
+    """Consecutive slices; a slice that is larger than a run is a run of its own."""
 
     __slots__ = ("derived", "slices", "weight")
 
@@ -36,10 +36,10 @@ class SliceRun:
         self.weight = weight
         """The number of slices, endpoints and ports."""
         self.derived: Mapping[Callable[..., Any], Any] = _NOTHING
-        """Cached results of functions for the slices."""
+        """Cached results of functions that were applied to the slices."""
 
     def derive(self, compute: Callable[[Sequence[EndpointSlice]], _T]) -> _T:
-        """Return a function's result for the slices, and cache it; thread-safe."""
+        """Return the result of a function for the slices, and cache it; thread-safe."""
         derived = self.derived
         if compute not in derived:
             self.derived = derived = {**derived, compute: compute(self.slices)}
@@ -50,7 +50,7 @@ class SliceRun:
 class Slices(tuple[EndpointSlice, ...]):
     """The slices of one Service, in the order of their names."""
 
-    # Memory: most Services have one run, which is cheaper to create again than to keep.
+    # Memory: most Services have one run, and creating it again costs less than keeping it.
     _runs: Sequence[SliceRun] = ()
 
     @classmethod
@@ -67,11 +67,11 @@ class Slices(tuple[EndpointSlice, ...]):
 
     @property
     def runs(self) -> Sequence[SliceRun]:
-        """The runs; results for a lone run aren't cached."""
+        """The runs; results for a single run aren't cached."""
         return self._runs or _split(self)
 
     def changed(self, changes: Mapping[SliceKey, EndpointSlice | None]) -> Slices:
-        """Return a copy with slices put, or removed where None; itself if nothing changes.
+        """Return a copy in which slices are put, or removed if None; itself if nothing changes.
 
         Slices to remove needn't exist, and an equal slice stays the same object.
         """
@@ -86,7 +86,7 @@ class Slices(tuple[EndpointSlice, ...]):
             differing = {
                 key: new
                 for key in by_run[at]
-                # Cost: comparing two slices takes as long as everything else.
+                # Cost: comparing two slices takes as long as everything else together.
                 if (new := changes[key]) is not (old := found.get(key)) and new != old
             }
             if not differing:
@@ -95,7 +95,7 @@ class Slices(tuple[EndpointSlice, ...]):
             found.update(differing)
             slices = [item for key in sorted(found) if (item := found[key]) is not None]
             end = at + 1
-            # Runs that shrank by deletions are joined, so that there are few.
+            # Runs that deletions have shrunk are joined, so that there are only a few.
             if sum(map(_weight, slices)) < _RUN_MAX // 4:
                 slices += _by_key(runs[end : end + 1]).values()
                 end += 1

@@ -1,7 +1,7 @@
 """Collects the objects of a source, and returns snapshots.
 
-Rule 1: an equal object causes no new revision. Equal endpoints stay the same objects, so that
-changed ones are found fast.
+Rule 1: an equal object causes no new revision. Equal endpoints stay the same objects, so that those
+that changed are found fast.
 Rule 2: a list replaces all objects of its kind, but equal objects stay the same, so a relist yields
 only differences.
 Rule 3: a snapshot never changes.
@@ -28,12 +28,12 @@ class ServiceState:
 
     service: Service
     slices: tuple[EndpointSlice, ...]
-    """The Service's slices; a store's are :class:`Slices`."""
+    """The slices of the Service; a store's are :class:`Slices`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State of the cluster at one moment; equal states compare equal."""
+    """The state of the cluster at one moment; equal states compare equal."""
 
     services: Mapping[ServiceKey, ServiceState]
     node: Node | None = None
@@ -41,10 +41,10 @@ class Snapshot:
     node_addresses: frozenset[str] | None = None
     """The addresses of all Nodes; None if unknown."""
     orphans: Mapping[ServiceKey, Slices] = field(default_factory=PersistentMap)
-    """Slices of missing Services, by Service, and slices without one. Only their keys are
-    current."""
+    """Slices of Services that don't exist, by Service, and slices without a Service. Only their
+    keys are current."""
     revision: int = field(default=0, compare=False)
-    """Increases with every change; for logs and the page."""
+    """A number that increases with every change; for logs and the page."""
 
 
 class Store:
@@ -143,7 +143,7 @@ class Store:
         self._note_orphans()
         others = self._node, self._node_addresses
         last = self._last
-        # Compare by identity, as there may be many orphans.
+        # Compare by identity, because there may be many orphans.
         is_other = others != (last.node, last.node_addresses) or self._orphans is not last.orphans
         if changed or is_other:
             put = {
@@ -188,7 +188,7 @@ def differing_slices(
 
 
 def count_new(old: ServiceState | None, new: ServiceState | None) -> int:
-    """Return approximately how many slices, endpoints and ports only the second state has."""
+    """Return approximately how many slices, endpoints and ports are only in the second state."""
     known = set(Slices.of(old.slices).runs) if old is not None else ()
     runs = Slices.of(new.slices).runs if new is not None else ()
     return sum(run.weight for run in runs if run not in known)

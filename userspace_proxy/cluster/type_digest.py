@@ -1,11 +1,11 @@
-"""Computes a number for types' form in JSON, so that text of other types can be rejected.
+"""Computes a number for the JSON form of types, so that text of other types can be rejected.
 
     class Port(NamedTuple):  number: int          ──▶ "[number:int]" ──SHA-256──▶ 48 bits
     @dataclass class Host:   ports: tuple[Port, ...]  "{ports:tuple[[number:int],...]}"
 
 Rule 1: the number depends only on the fields' names and types, in order: not on defaults, names of
 classes, docstrings, the process, or the version of Python.
-Rule 2: a change of a value's meaning doesn't change the number: rename the field.
+Rule 2: if the meaning of a value changes, the number doesn't: rename the field.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import types
 import typing
 
-# The size of a digest in bytes: as many as any JSON reader represents exactly.
+# The size of a digest in bytes: a number that any JSON reader represents exactly.
 _BYTES = 6
 
 
@@ -27,7 +27,7 @@ def digest(*kinds: object) -> int:
 
 
 def describe(kind: object) -> str:
-    """Describe all fields' names and types within a type, on one line."""
+    """Describe the names and types of all fields within a type, on one line."""
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return f"<{','.join(str(member.value) for member in kind)}>"
     if dataclasses.is_dataclass(kind):

@@ -86,7 +86,7 @@ def load_flags(flags: Flags) -> Loaded:
 def _default_of_mode(
     values: dict[str, Any], origins: dict[str, Origin], texts: Mapping[str, str]
 ) -> Iterator[str]:
-    """Apply mode nftables' default for node ports, which excludes loopback addresses.
+    """Apply the default of mode nftables for node ports, which excludes loopback addresses.
 
     Not with manifests: the default means the Node's addresses, and they have no Node.
     Source: kube-proxy's SetDefaults_KubeProxyConfiguration.

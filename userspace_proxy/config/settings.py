@@ -480,7 +480,7 @@ class Settings:
         return "; ".join(filter(None, (" ".join(flags), file)))
 
     def beside(self, theirs: Mapping[str, object]) -> Settings:
-        """Return a copy with another proxy's settings, if known here, where none was given."""
+        """Return a copy in which another proxy's settings replace those not given, if known."""
         taken = {}
         for name in TABLE.keys() & theirs.keys() - self.origins.keys():
             with suppress(ConfigError):

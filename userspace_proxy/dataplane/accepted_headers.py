@@ -64,7 +64,7 @@ class AcceptedHeaders:
         return is_trusted
 
     def await_one(self, connection: TcpConnection) -> None:
-        """Dial for a connection once its header has arrived."""
+        """Dial an endpoint for a connection once its header has arrived."""
         if self._read(connection):
             return
         try:

@@ -8,9 +8,9 @@ Rule 2: a check is at most LOOK_S late; timeouts count from the first check that
 Rule 3: checks are done in slices, so that thousands of connections don't block the loop.
 Rule 4: a stalled connection keeps no pipe: pipes are few, and connections without one must copy.
 Rule 5: a live reader may stall for idle_s; only a dead one is given up earlier.
-Rule 6: where the client has sent last, the kernel is asked whether the endpoint acknowledges the
-bytes: retransmissions to a vanished endpoint go on for a quarter of an hour.
-Rule 7: a connection that shows an endpoint the address of a deleted container is reset within 20 s.
+Rule 6: if the client sent the last bytes, the kernel is asked whether the endpoint acknowledges
+them: retransmissions to a vanished endpoint go on for a quarter of an hour.
+Rule 7: a connection whose endpoint sees the address of a deleted container is reset within 20 s.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOOK_S = 4.5
 # The maximum number of connections checked at once, which takes about 0.3 ms.
 _SLICE = 1024
 
-# The number of a socket option that Python's socket module lacks; linux/tcp.h.
+# A socket option that Python's socket module lacks; linux/tcp.h.
 TCP_RTO_MAX_MS = 44
 
 # The keep-alive options: a peer is probed after half a minute of silence, and given up 90 s later.
@@ -175,7 +175,7 @@ def unanswered(sock: _socket.socket) -> int:
 
 
 def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
-    """Note whether the endpoint has stopped acknowledging data while the client waits."""
+    """Record whether the endpoint has stopped acknowledging data while the client waits."""
     is_stalled = not up.is_ended and is_lost_to(up.sink)
     if endpoint is not None:
         connection.group.counters_of(endpoint).stalled += is_stalled - up.is_stalled

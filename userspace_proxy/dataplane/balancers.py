@@ -1,13 +1,14 @@
-"""Builds and updates the balancers of a Service port from its serving.
+"""Builds and updates the balancers of a Service port from its ``Serving``.
 
     Serving ──change──▶ Balancers ──current──▶ Balancer        all clients use the same endpoints
                           │               or ▶ SplitBalancer   one balancer for each side
                           ├─ Weights: shares of endpoints, which may start slowly
                           └─ Loads: for strategies and limits
 
-Rule 1: a change keeps the turn, and the affinity entries and ejections of remaining endpoints.
-Rule 2: each priority has its own turn: trying all endpoints of one priority doesn't advance the
-next one's turn.
+Rule 1: a change keeps the round-robin position, and the affinity entries and ejections of remaining
+endpoints.
+Rule 2: each priority has its own position: trying all endpoints of one priority doesn't advance the
+position of the next.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Balancers:
     """The balancers of one Service port.
 
     Args:
-        serving: The initial serving; :meth:`change` replaces it.
-        loads: The loads under the same serving.
+        serving: The initial value; :meth:`change` replaces it.
+        loads: The loads, which follow the same ``Serving``.
         start: The position of the first turn.
         entries: The worker's affinity tables.
         service: The Service's name, under which ports share affinity entries.
@@ -80,7 +81,7 @@ class Balancers:
         self.change(serving, 0.0)
 
     def change(self, serving: Serving, now: float) -> None:
-        """Apply a new serving; slow start of new endpoints begins now."""
+        """Apply a new ``Serving``; slow start of new endpoints begins now."""
         old, self._serving, before = self._serving, serving, self.current
         inner, outer = (
             (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
@@ -130,7 +131,7 @@ class Balancers:
         return all(each.serves("", endpoint) for each in balancers)
 
     def prefer(self, endpoint: SocketAddress) -> None:
-        """Send the next connection that may use an endpoint to it; affinity comes first."""
+        """Send the next connection that may use this endpoint to it; affinity takes precedence."""
         balancer = self.current.inner if isinstance(self.current, SplitBalancer) else self.current
         first, others = balancer.strategy, balancer.standby_strategies
 

@@ -1,15 +1,15 @@
 """Limits the number of descriptors that the data plane uses.
 
 A proxy that runs out of descriptors in ``accept`` either loops on the error or closes clients that
-it could serve a moment later. This proxy counts, stops accepting before the limit, and leaves
-clients waiting in the kernel's queue.
+it could serve a moment later. This proxy counts its descriptors, stops accepting before the limit,
+and leaves clients waiting in the kernel's queue.
 
 Rule 1: waiting callbacks are called when there is room, and a few times a second anyway: no event
 reports that other code has closed descriptors.
 Rule 2: a few descriptors are reserved for UDP flows, so connections can't block answers from DNS.
 Rule 3: when no descriptor has been released for a moment, connections are reset (``shares``), and
 while that continues no client waits again.
-Rule 4: while memory is short (``memory_pressure``), connections are held at a number below that
+Rule 4: while memory is short (``memory_pressure``), the number of connections is capped below that
 limit; the other rules stay the same.
 """
 
@@ -78,7 +78,7 @@ class Descriptors:
 
     @property
     def is_accepting(self) -> bool:
-        """False while a callback waits for descriptors."""
+        """Whether no callback waits for descriptors."""
         return not self._waiting
 
     def has_room(self, count: int) -> bool:
@@ -89,14 +89,14 @@ class Descriptors:
         return self.in_use < self.limit
 
     def is_stalled(self, now: float) -> bool:
-        """Return whether callbacks wait for too long, or did a moment ago."""
+        """Return whether callbacks have waited too long, or had a moment ago."""
         if now < self._shedding_until:
             return True
         is_paused = now - self._waited_at <= _PAUSE_GAP_S
         return is_paused and self._full_since is not None and now - self._full_since >= _STALL_S
 
     def shed(self, now: float) -> None:
-        """Note that connections are being reset to make room."""
+        """Record that connections are being reset to make room."""
         self._shedding_until = now + _SHEDDING_S
 
     def take(self, count: int) -> None:
@@ -122,9 +122,9 @@ class Descriptors:
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Let connections take ``more`` descriptors, even above the limit; None: none above.
+        """Cap the number in use at ``more`` above the current one; None removes the cap.
 
-        None also calls the waiting callbacks.
+        The cap may be above the limit for connections. None also calls the waiting callbacks.
         """
         self._held = None if more is None else self.in_use + more
         self._count_flows(0)

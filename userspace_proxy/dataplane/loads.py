@@ -57,7 +57,7 @@ class Loads:
         return self.of
 
     def of(self, endpoint: SocketAddress) -> int:
-        """Return the number of an endpoint's connections, including pending dials."""
+        """Return how many connections an endpoint has, including pending dials."""
         return self._table.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
 
     def is_full(self, endpoint: SocketAddress) -> bool:

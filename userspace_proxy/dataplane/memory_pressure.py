@@ -66,9 +66,10 @@ class MemoryState(NamedTuple):
     used_bytes: int = 0
     limit_bytes: int = 0
     is_short: bool = False
-    """Accepting is paused, except to replace other connections."""
+    """Whether accepting is paused, except to replace other connections."""
     was_short: bool = False
-    """Memory is short, or was a moment ago: a brief shortage may fall between two scrapes."""
+    """Whether memory is short, or was a moment ago: a brief shortage may fall between two
+    scrapes."""
 
 
 class Memory:
@@ -81,7 +82,7 @@ class Memory:
         """When :meth:`look` may read again; infinity while nothing is watched."""
         self.state = MemoryState()
         self.counts_sockets = False
-        """The limit counts socket buffers in the kernel."""
+        """Whether the limit counts socket buffers in the kernel."""
         self.shed: Shed = lambda _excess, _spared, _now: 0
         self._loop = loop
         self._clock = clock
@@ -103,7 +104,7 @@ class Memory:
         """Connections reset since the last log line."""
         self._log_limit = LogLimit()
         self._has_logged = False
-        """The beginning of the present shortage was logged."""
+        """Whether the beginning of the present shortage was logged."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -129,7 +130,7 @@ class Memory:
             self._estimate(now)
 
     def note(self, count: int) -> None:
-        """Note that ``count`` more bytes wait for a reader; connections may be reset."""
+        """Record that ``count`` more bytes wait for a reader; connections may be reset."""
         self._noted += count
         if self._noted >= self._look_after:
             self._estimate(self._clock())

@@ -6,7 +6,7 @@
 
 Rule 1: ejections and their ends are reported to other workers, except the ones learnt from them.
 Rule 2: a detour (a fault injection that dials an endpoint elsewhere) may fail without the endpoint
-failing: such a failure is worded so, and is forgotten with the detour.
+failing: such a failure is reported as the detour's, and is forgotten with the detour.
 Rule 3: log lines per minute are bounded: the last one reports that others are left out.
 """
 
@@ -64,9 +64,9 @@ class Outcomes:
     """The outcomes of one Service port's dials.
 
     Args:
-        label: Of the Service port, for the log.
-        table: Its counters.
-        balancers: They eject endpoints.
+        label: The label of the Service port, for the log.
+        table: The counters of the Service port.
+        balancers: The balancers, which eject endpoints.
         on_back: Called when an ejection has ended, here or in another worker.
     """
 
@@ -164,7 +164,7 @@ class Outcomes:
         return code
 
     def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
-        """Note a successful dial, which ends an ejection. Returns the endpoint's counters."""
+        """Record a successful dial, which ends an ejection. Returns the endpoint's counters."""
         counters = self._table.counters_of(endpoint)
         counters.dials.succeeded_at = now
         if self._balancers.current.answered(endpoint):
@@ -214,7 +214,7 @@ class Outcomes:
     def _note_shortage(
         self, endpoint: SocketAddress, failed: DialFailure, now: float, *, is_of_client: bool
     ) -> None:
-        """Count and log a dial that failed because of this node."""
+        """Count and log a dial that failed because of a shortage of this node."""
         self._table.counters.shortages += 1
         if failed.failure is Failure.OUT_OF_PORTS and is_of_client:
             self._count_client_ports(now)

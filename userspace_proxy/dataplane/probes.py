@@ -1,4 +1,4 @@
-"""Decides after a failed dial from a client's address if the endpoint fails for all or one client.
+"""Decides if a dial from a client's address failed for all clients, or for this one only.
 
     dial from the client's address failed ──▶ endpoint ejected ──▶ dial from this node's address
                                                   │ fails, too: it stays ejected
@@ -34,7 +34,8 @@ class Probes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._under_way: dict[SocketAddress, _Requests] = {}
-        # Pairs last a minute: policies change rarely, and a dead endpoint fails others' dials.
+        # Pairs last a minute: policies change rarely, and if the endpoint dies within that minute,
+        # dials of other clients fail and eject it.
         self.pairs = Pairs()
         """Clients and endpoints that answer all but these clients."""
         self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
@@ -46,7 +47,7 @@ class Probes:
     def denied(
         self, group: EndpointGroup, client: str, endpoint: SocketAddress, failed: DialFailure
     ) -> None:
-        """Note a failed dial from the address of a client whose endpoint answers this node."""
+        """Record a failed dial from the address of a client whose endpoint answers this node."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
         # Another client's failures long ago prove nothing about this client.
         if denials.part.client != client and now - denials.part.last_at >= PAIR_S:
@@ -56,7 +57,7 @@ class Probes:
     def admitted(
         self, counters: EndpointCounters, client: str, endpoint: SocketAddress, now: float
     ) -> None:
-        """Note that an endpoint has answered a dial from a client's address."""
+        """Record that an endpoint has answered a dial from a client's address."""
         denials = counters.denials
         if denials.part.client == client or self.is_denied(client, endpoint, now):
             denials.succeeded_at = now
@@ -89,7 +90,8 @@ class Probes:
         requests = self._under_way.pop(endpoint)
         if failed is None:
             self._answered(endpoint, requests)
-        # Give it back last: this may at once dial, and probe, for clients waiting for descriptors.
+        # Return the descriptor last: for clients that wait for descriptors, this may dial and probe
+        # at once.
         self._engine.descriptors.give(1)
 
     def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:

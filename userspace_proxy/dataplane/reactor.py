@@ -240,7 +240,7 @@ class Timeouts:
         self._after_s = after_s
         self._expired = expired
         self.due: dict[Any, float] = {}
-        """When each item is due, the earliest first; to remove an item stops its deadline."""
+        """When each item is due, the earliest first; removing an item stops its deadline."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:

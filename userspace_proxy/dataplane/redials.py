@@ -6,8 +6,8 @@
                        │                                 │ all others, and failed redials
                        └─────────────────────────────────┘
 
-So other clients get their turns while all endpoints of some Service ports fail. A client's first
-dial isn't counted: accepting connections bounds these.
+So other clients get their turns while all endpoints of some Service ports fail. First dials aren't
+counted: the pace of accepting bounds them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ more, or an endpoint of a better priority serves instead. The last such change c
 Rule 2: only connections dialled before the endpoint left end: later dials were intended.
 Rule 3: UDP flows end at once, except to a terminating endpoint that still serves: these end with
 the connections, or earlier, when the endpoint stops serving. As with connections, flows of clients
-that may still use the endpoint go on.
+that may still use the endpoint continue.
 Rule 4: connections are checked in slices, so that thousands of them don't block the loop; they
 aren't checked at all if no Service asks for it.
 """
@@ -64,7 +64,7 @@ class Removals:
         """Endpoints whose connections end now."""
 
     def updated(self, group: EndpointGroup, left: Collection[SocketAddress]) -> None:
-        """Note which endpoints an update of a group has left out, and which have returned."""
+        """Record which endpoints an update of a group has left out, and which have returned."""
         seconds = group.serving.handling.removal_s
         if seconds is None and not (left or self._left):
             return

@@ -127,7 +127,7 @@ def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
 
     Args:
         sock: Bound by number.
-        keeps_port: No other socket may bind the port meanwhile. Otherwise a socket with
+        keeps_port: No other socket may bind the port before then. Otherwise a socket with
             SO_REUSEADDR may, even if other processes still have copies of this socket.
 
     Source: tcp(7) leaves it open; Linux's inet_shutdown disconnects a listening socket and keeps

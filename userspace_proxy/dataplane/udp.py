@@ -9,9 +9,9 @@ Rule 2: an ICMP error is about an earlier datagram; it never costs a good datagr
 incoming.
 Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered yet continues with
 another endpoint, first datagrams included.
-Rule 4: a refusal of a client's own address ejects no endpoint: a network policy may refuse this
-client alone, and a probe from this node (``probes``) would need a datagram. The flow continues with
-another endpoint anyway. An absent host is absent for all clients (``udp_flows``).
+Rule 4: a refused dial from a client's own address ejects no endpoint: a network policy may refuse
+this client alone, and a probe from this node (``probes``) would need a datagram. The flow continues
+with another endpoint anyway. An absent host is absent for all clients (``udp_flows``).
 Rule 5: the hop limit (TTL) of a datagram is decremented, and at 0 the datagram is dropped, as by a
 router. So a loop of Services, through other nodes or a load balancer, ends for each datagram, even
 where it passes existing flows.

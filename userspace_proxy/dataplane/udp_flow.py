@@ -81,7 +81,7 @@ class Wait:
     since: float
     """When the flow began to wait."""
     is_on: bool = False
-    """The flow has a place in the waiting room of its Service port."""
+    """Whether the flow has a place in the waiting room of its Service port."""
 
 
 class UdpFlow:
@@ -121,7 +121,7 @@ class UdpFlow:
         """When an answer was last noted."""
         self.is_ended = False
         self.is_preserved = False
-        """The endpoint sees the client's own address."""
+        """Whether the endpoint sees the client's own address."""
         self.is_stream = False
         self.waited: Wait | None = None
         """The flow's wait for an endpoint; None: it has never waited."""
@@ -211,7 +211,7 @@ class UdpFlow:
             self.listener.endpoint_refused(self, dial_failure(number, self.endpoint.ip))
 
     def settle(self) -> None:
-        """Update the endpoint's counters, and note if it doesn't answer."""
+        """Update the endpoint's counters, and record if it doesn't answer."""
         if self.endpoint is None:
             return
         counters = self.group.counters_of(self.endpoint)
@@ -272,7 +272,7 @@ class UdpFlow:
         self.listener.end(self, cause)
 
     def _note_unanswered(self, counters: EndpointCounters) -> None:
-        """Note that the endpoint hasn't answered in time. Idempotent."""
+        """Record that the endpoint hasn't answered in time. Idempotent."""
         talk = self.conversation = self.conversation or Conversation()
         if not talk.is_unanswered:
             talk.is_unanswered = True
@@ -280,7 +280,7 @@ class UdpFlow:
             counters.ended_unanswered(self.sent_since, Failure.NO_DATAGRAM)
 
     def _note_answer(self, now: float) -> None:
-        """Note a datagram of the endpoint: the first one, then at most one per second."""
+        """Record a datagram of the endpoint: the first one, then at most one per second."""
         self.answered_at = now
         if self.first_byte_s is not None:
             talk = self.conversation = self.conversation or Conversation()
@@ -332,7 +332,7 @@ class Conversation:
         self.further_seconds = 0
         """Seconds in which answers arrived, without the second of the first one."""
         self.is_unanswered = False
-        """The endpoint was counted as not answering in time."""
+        """Whether the endpoint was counted as not answering in time."""
         self.is_stalled = False
         """Whether the endpoint has stopped answering."""
         self._longest_s = 0.0
@@ -343,7 +343,7 @@ class Conversation:
         """When the first and the last of these checks were."""
 
     def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
-        """Note whether client and endpoint have sent datagrams since the last check."""
+        """Record whether client and endpoint have sent datagrams since the last check."""
         if is_answered:
             if self._asked:
                 self._longest_s = max(self._longest_s, now - self._silent_at)

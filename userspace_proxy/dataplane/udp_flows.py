@@ -9,7 +9,7 @@ source, which is the client: the error never arrives at this proxy's socket.
 Rule 1: such a host, or the gateway to it, is absent for all clients. A network policy that denies
 one client doesn't make ARP or neighbour discovery fail.
 Rule 2: the kernel is asked only about endpoints of unanswered flows, of which one-way protocols
-have many: at most 100 times per call, some 5 ms. Further flows are left to the next call, and flows
+have many: at most 100 times per call, some 5 ms. The rest is left to the next call, and flows
 that were checked before come last.
 Rule 3: questions concern the calling thread's network namespace.
 """

@@ -61,7 +61,7 @@ class WaitingClients(Generic[W]):
         self._count(waiter.client_ip, 1)
 
     def wait(self, waiter: W, *, is_at_limit: bool) -> None:
-        """Note that a place waits, and for which kind of endpoint."""
+        """Record that a place waits, and for which kind of endpoint."""
         self.dialled.discard(waiter)
         if is_at_limit:
             self.at_limit.add(waiter)
@@ -69,7 +69,7 @@ class WaitingClients(Generic[W]):
             self.at_limit.discard(waiter)
 
     def turn(self, waiter: W) -> None:
-        """Note that an endpoint is being dialled for a place."""
+        """Record that an endpoint is being dialled for a place."""
         self.at_limit.discard(waiter)
         self.dialled.add(waiter)
 
@@ -91,8 +91,8 @@ class WaitingClients(Generic[W]):
     def to_end(self, newcomer: str) -> W:
         """Return the place to end for a new place of a client.
 
-        It is the oldest place of the client that loses one; of equal clients, of the one that has
-        had as many places for longest. There must be a place.
+        It is the oldest place of the client that must lose one; of clients with equally many
+        places, the one that has had that many for longest loses one. There must be a place.
         """
         self._count(newcomer, 1)
         is_above = self._clients.most > client_share(len(self))

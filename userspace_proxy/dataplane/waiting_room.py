@@ -90,9 +90,11 @@ class _Pass:
         """Clients that haven't had their turn yet, in order."""
         self.began = began
         self.is_hopeful = is_hopeful
-        """Endpoints may take clients: the pass has another reason than that time has passed."""
+        """Whether endpoints may take clients: the pass has another reason than that time has
+        passed."""
         self.was_overtaken = False
-        """Another pass follows because a client was answered since, or a connection has ended."""
+        """Whether another pass follows because a client was answered since, or a connection has
+        ended."""
 
 
 class WaitingRoom:
@@ -101,7 +103,7 @@ class WaitingRoom:
     Args:
         processes: How many workers share the bound, this one included.
         hold: How long and how many may wait, in all workers together; None: no new clients.
-        is_uniform: All clients use the same endpoints: if one finds none, no other does.
+        is_uniform: Whether all clients use the same endpoints: if one finds none, no other does.
     """
 
     def __init__(
@@ -120,12 +122,12 @@ class WaitingRoom:
         self._is_uniform = is_uniform
         self._clients = WaitingClients[Waiter]()
         self.lacks_endpoints = False
-        """A client has found no usable endpoint since the room was last empty."""
+        """Whether a client has found no usable endpoint since the room was last empty."""
         self._pass = _Pass((), -math.inf, is_hopeful=False)
         self._allowance = 0
         """How many dials may begin."""
         self._is_scheduled = False
-        """The pass continues in this iteration of the loop or the next."""
+        """Whether the pass continues in this iteration of the loop or the next."""
         self._next_pass: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         """Fires each second, and at the first deadline."""
@@ -150,7 +152,7 @@ class WaitingRoom:
         Args:
             waiter: The client.
             since: When a client that was ``served`` first began to wait: it comes before others.
-            is_at_limit: The client waits for an endpoint at its limit.
+            is_at_limit: Whether the client waits for an endpoint at its limit.
         """
         hold, clients = self._hold, self._clients
         assert hold is not None, "clients wait only where a Service holds them"

@@ -4,7 +4,7 @@ connect ──▶ answered after 0.4 ms
        └──▶ refused, no route, 3 s of silence
 
 A running proxy's own probes are in ``dataplane.probe_dials``; here there is no event loop, and the
-duration matters. The listening program notices neither.
+duration matters. Neither kind of dial is visible to the listening program.
 
     this process ── nsenter ──▶ a child in the namespace of a worker, which dials
                  ◀── results ──
@@ -145,7 +145,7 @@ def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[st
 
 
 def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
-    """Return dials whose remedies for endpoints by DNS name are about hosts, not pods."""
+    """Return the dials; for endpoints by DNS name their remedies are about hosts, not pods."""
     hosts = {e.address: e.host for port in ports for e in port.endpoints if e.host}
     return {
         at: replace(result, cause=result.cause.replace(host=hosts[at]))

@@ -45,7 +45,7 @@ class Subject:
     others_rejected: Sequence[RejectedFacts] = ()
     """Invalid objects that aren't known to be about the Service."""
     on_node: Sequence[PortFacts] = ()
-    """The ports as on a node, if the plan used ``none`` steering."""
+    """The ports as a node would serve them, if the plan used ``none`` steering."""
     port: str = ""
     """The name or number of the port that was asked for; empty for all."""
 

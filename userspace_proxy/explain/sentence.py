@@ -147,7 +147,7 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
 
 
 def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) -> PathPart:
-    """Return a part whose commands address the same cluster, and only whose worst step is brief."""
+    """Return a part with commands for the same cluster, in which only the worst step is brief."""
     steps = []
     for step in part.steps:
         words = next(filter(None, map(command, step.causes)), "")

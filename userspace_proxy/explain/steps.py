@@ -192,7 +192,7 @@ def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
 
 
 def _is_sentence(port: PortFacts) -> bool:
-    """Return whether its step about endpoints is the sentence about its state."""
+    """Return whether the step about a port's endpoints is the sentence about the port's state."""
     return port.state.level is not Level.OK or port.state.word.waits or port.state.word.expected
 
 
@@ -345,7 +345,7 @@ def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep
 
 
 def clients_show(endpoint: EndpointFacts, now: float) -> bool:
-    """Return whether recent clients have shown if an endpoint answers."""
+    """Return whether connections of recent clients show if an endpoint answers."""
     if endpoint.cause is not None:
         return not endpoint.is_past
     return endpoint.answered_at > 0 and now - endpoint.answered_at < LAST_MINUTE_S
@@ -373,7 +373,7 @@ def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
 
 
 def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
-    """Return whether clients failed like the dial, which another step reports with its remedy."""
+    """Return whether clients failed like the dial; another step then reports the remedy."""
     return endpoint.cause is not None and endpoint.cause.code is cause.code
 
 

@@ -1,4 +1,4 @@
-"""The facts about a proxy, each declared once: figures, their counters, and readers' values."""
+"""The facts about a proxy, each declared once: figures, their counters, and what readers get."""
 
 from .counters import (
     STREAKS,

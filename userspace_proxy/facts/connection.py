@@ -3,7 +3,7 @@
     dataplane ──ConnectionFacts──┬▶ connection log: at the end, a line
                                  └▶ watchers: a line of JSON, of text, of the page
 
-Rule 1: these fields are the JSON's; fields are only added, and have defaults.
+Rule 1: these are the fields of the JSON; fields are only added, and have defaults.
 Rule 2: the same :class:`ConnectionFilter` filters in workers and for each watcher.
 """
 
@@ -21,10 +21,10 @@ from ..model.connection_ends import EndedBy, EndReason
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
-# The bound for texts from workers, which aren't trusted: names and addresses are shorter.
+# The maximum length of texts from workers, which aren't trusted: names and addresses are shorter.
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _DIALS_MAX = 64
-# The maximum number of filters that are watched at a time: more than there are streams.
+# How many filters are watched at the same time: more than there are streams.
 FILTERS_MAX = 64
 
 
@@ -40,7 +40,7 @@ class ConnectionEvent(enum.StrEnum):
     REFUSED = "refused"
     """No endpoint served the connection."""
     DROPPED = "dropped"
-    """Clients' packets were dropped; only their number is known."""
+    """Packets of clients were dropped; only their number is known."""
     LEFT_OUT = "left-out"
     """Connections were omitted: the watcher was too slow, or there were too many."""
     UNSEEN = "unseen"
@@ -94,7 +94,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     kind: _Text = "connection"
     """``connection`` (TCP) or ``flow`` (UDP)."""
     service: _Text = ""
-    """The Service port, with its family and side where it has several: ``shop/web:http (IPv6,
+    """The Service port, with its family and side if it has several: ``shop/web:http (IPv6,
     external)``."""
     namespace: _Text = ""
     """The Service's namespace."""
@@ -105,18 +105,19 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     client: _Text = ""
     """The client's address and port."""
     client_pod: _Text = ""
-    """The client's pod, ``namespace/name``, if its address is a known endpoint's; followed by
-    ``(listed by namespace)`` if no controller lists it with a node."""
+    """The client's pod, ``namespace/name``, if an endpoint with the client's address is known;
+    followed by ``(listed by namespace)`` if no controller lists it with a node."""
     frontend: _Text = ""
     """The dialled address; empty if unknown."""
     in_range: bool = False
     """Whether the Service port is a range of ports, of which ``frontend`` has the dialled one."""
     via: _Text = ""
-    """The load balancer that sent the client's address in a PROXY header; empty without one."""
+    """The load balancer that sent the client's address in a PROXY header; empty if there was
+    none."""
     endpoint: _Text = ""
-    """The endpoint that answered; empty without an answer."""
+    """The endpoint that answered; empty if none did."""
     source: _Text = ""
-    """The address that the endpoint sees: the ``client``'s or the ``node``'s."""
+    """Whose address the endpoint sees: the ``client``'s or the ``node``'s."""
     dials: _Count = 0
     """The number of endpoints that were dialled."""
     failed: Annotated[tuple[FailedDialFacts, ...], msgspec.Meta(max_length=_DIALS_MAX)] = ()
@@ -125,7 +126,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     """Seconds until an endpoint answered, or until now if none has."""
     first_byte_s: _Seconds | None = None
     """Seconds until the endpoint's first byte, from its answer or the client's first byte,
-    whichever came later; null before it."""
+    whichever came later; null before that byte."""
     received_bytes: _Count = 0
     """Bytes received from the client."""
     sent_bytes: _Count = 0
@@ -135,14 +136,14 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     ended_by: EndedBy = EndedBy.NONE
     """The side that ended the connection; empty while it is open."""
     cause: _Text = ""
-    """How the connection ended, in the connection log's words, or why it isn't visible."""
+    """How the connection ended, in the words of the connection log, or why it isn't visible."""
     count: _Count = 0
     """The number of omitted connections, or of dropped packets."""
     code: CauseCode | None = None
     """Why the client got no answer; null if it got one, or the reason is unknown."""
 
     def __post_init__(self) -> None:
-        # Workers set the code when only they know the reason: an endpoint accepted the connection.
+        # Workers set the code if only they know the reason: an endpoint accepted the connection.
         if self.code is not None or self.first_byte_s is not None:
             return
         if self.failed and self.endpoint in ("", self.failed[-1].endpoint):
@@ -152,7 +153,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def prefixes(self) -> Collection[str]:
-        """The names with which a filter selects its Service port; empty without a Service port."""
+        """The names by which a filter selects its Service port; empty if it has none."""
         return ServicePortName(self.namespace, self.name, self.port).prefixes if self.name else ()
 
     @property
@@ -185,8 +186,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
         """Whether the client visibly failed to get an answer.
 
         Some protocols have no answers (syslog): an endpoint that sends nothing has served its
-        client if it received everything, including the FIN, and closed without a reset. A reset
-        means that it hadn't read all data (RFC 1122, 4.2.2.13).
+        client if it received everything, including the FIN, and closed the connection without a
+        reset. A reset means that the endpoint hadn't read all data (RFC 1122, 4.2.2.13).
         """
         if self.event in (ConnectionEvent.REFUSED, ConnectionEvent.DROPPED):
             return True
@@ -213,7 +214,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
 
 def ending(by: EndedBy, *, is_served: bool) -> ConnectionEvent:
-    """Return the event for the end of a connection, which a client may end unserved."""
+    """Return the event for the end of a connection, which a client may end before it is served."""
     is_end = is_served or by is not EndedBy.PROXY
     return ConnectionEvent.ENDED if is_end else ConnectionEvent.REFUSED
 
@@ -225,7 +226,7 @@ def failed_dials(
 
     Args:
         tried: The endpoints that failed; None: no endpoint failed.
-        answered: The endpoint that failed after it had answered; None if there is none.
+        answered: The endpoint that failed after it had answered; None if none did.
     """
     failed = (tried or {}).items()
     return tuple(FailedDialFacts(str(one), code) for one, code in failed if one != answered)
@@ -235,7 +236,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Selects the connections to watch, by client, Service and kind.
 
     Raises:
-        ValueError: Workers, which receive the filter, would reject a value.
+        ValueError: Workers, which get the filter, would reject a value.
     """
 
     service: Annotated[str, msgspec.Meta(max_length=512)] = ""
@@ -297,7 +298,7 @@ _filter_types = get_type_hints(ConnectionFilter, include_extras=True)
 
 
 class LeftOut(NamedTuple):
-    """Connections omitted for lack of room, which a filter may have selected."""
+    """Connections that a filter may have selected, but for which there was no room."""
 
     wanted: ConnectionFilter
     number: _Count

@@ -6,7 +6,7 @@
            └─▶ FIN or RST of the endpoint: unanswered
 
 Rule 1: a client has given up if it sent something and then nothing for a second, or for less if the
-endpoint has answered others. A client that sends and leaves at once needs no answer (syslog,
+endpoint has answered others. A client that sends and leaves immediately needs no answer (syslog,
 graphite), nor does a client that keeps sending without an answer.
 Rule 2: an answer is owed if the client sent the last bytes, and either waited or saw the endpoint
 end the connection.
@@ -30,19 +30,21 @@ from .counters import AbortCounters, EndpointCounters
 from .streak import LateByte
 
 _WAITED_S = 0.9
-"""The wait of a client with a timeout of one second, which begins before the endpoint answers."""
+"""How long a client with a timeout of one second waits, counted from the endpoint's answer to the
+dial."""
 PATIENCE_S = 0.3
 """How long a client waits before it leaves, if the endpoint has answered other clients."""
 _AWAITED_S = 0.1
 """How late an awaited byte may arrive, unless the client left right after sending."""
 OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}
-"""How long the client's last bytes must be unanswered to count, by whether it ends first."""
+"""For how long the client's last bytes must be unanswered to count, by whether the client ends
+first."""
 _FULL_S = 3.0
-"""An endpoint that resets data it hasn't read for this long was hung. Its client may have left
-before the reset: the client's FIN waits behind the unread data."""
+"""If an endpoint resets a connection with data that it hasn't read for this long, it was hung. Its
+client may have left before the reset: the client's FIN waits behind the unread data."""
 AT_END_S = 0.1
-"""The maximum time between a client's FIN and the first byte that it triggers: a round trip, and a
-busy node's scheduling delay. A slow answer rarely comes that soon, and not each time."""
+"""The maximum time between a client's FIN and the first byte that the FIN triggers: a round trip,
+and a busy node's scheduling delay. A slow answer rarely comes that soon, and not each time."""
 # Before Python 3.12, access to an enum's member costs a call.
 LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
 _CLIENT = EndedBy.CLIENT
@@ -53,12 +55,12 @@ class EndFacts(NamedTuple):
 
     by: EndedBy
     is_reset: bool = False
-    """The endpoint ended the connection with a RST."""
+    """Whether the endpoint ended the connection with a RST."""
     had_end: bool = False
-    """The endpoint had sent its FIN before the RST."""
+    """Whether the endpoint had sent its FIN before the RST."""
     has_asked: bool = False
     has_answer: bool = False
-    """The endpoint has sent a byte."""
+    """Whether the endpoint has sent a byte."""
     lasted_s: float = 0.0
     """Seconds since the endpoint answered the dial."""
     asked_s: float = 0.0
@@ -66,17 +68,17 @@ class EndFacts(NamedTuple):
     silent_s: float = 0.0
     """Seconds since the client's last byte."""
     left_s: float = 0.0
-    """Seconds since the client's FIN; 0 without one."""
+    """Seconds since the client's FIN; 0 if there was none."""
     is_full: bool = False
-    """The endpoint's receive window is full."""
+    """Whether the endpoint's receive window is full."""
     answers_others: bool = False
-    """The endpoint has answered other connections, so its protocol has answers."""
+    """Whether the endpoint has answered other connections, so that its protocol has answers."""
     lost: Failure | None = None
     """The side whose packets were lost; None if no packets were lost."""
 
 
 def classify(end: EndFacts) -> Failure | None:
-    """Return why a connection failed; None if its end isn't a failure."""
+    """Return why a connection failed; None if it ended without a failure."""
     if end.by is _CLIENT:
         if not end.has_answer:
             return (end.lost or Failure.UNANSWERED) if has_given_up(end) else None
@@ -85,7 +87,7 @@ def classify(end: EndFacts) -> Failure | None:
         is_hung = not end.has_answer and end.is_full and end.asked_s >= _FULL_S
         failure = Failure.UNANSWERED if is_hung else Failure.RESET
         return None if end.has_answer and end.had_end else failure
-    # Later the endpoint ends idle connections: clients may connect in advance and send nothing.
+    # Later, the endpoint closes idle connections: clients may connect in advance and send nothing.
     is_due = end.has_asked or end.lasted_s < UNANSWERED_S
     return Failure.CLOSED if is_due and not end.has_answer else None
 
@@ -99,7 +101,7 @@ def has_given_up(end: EndFacts) -> bool:
 
 
 class ConnectionOutcome:
-    """The exchange between a client and the endpoint that answered the dial, and how it ended.
+    """What a client and the endpoint that answered the dial exchanged, and how it ended.
 
     Args:
         counters: The endpoint's counters.
@@ -120,16 +122,17 @@ class ConnectionOutcome:
         self._abort_counters = abort_counters
         self._client = client
         self.answered_at = self.asked_at = now
-        """When the endpoint answered the dial, and when the client then first sent something."""
+        """When the endpoint answered the dial, and when the client first sent something after
+        that."""
         self.first_byte_s: float | None = None
-        """How long after ``asked_at`` the endpoint sent its first byte; None before it."""
+        """How long after ``asked_at`` the endpoint sent its first byte; None before that byte."""
         self.code: CauseCode | None = None
-        """Why the client got no answer, or only part of it; None without a visible failure. A late
+        """Why the client got no answer, or only part of it; None if no failure is visible. A late
         byte may still reach the client."""
         self.is_failed = False
         """Whether the connection counts as one whose client got no answer."""
         self.has_unanswered_request = False
-        """A further answer was due when the first side ended."""
+        """Whether another answer was due when the first side ended."""
         self.reset_as: tuple[EndReason, EndedBy] | None = None
         """Cause and side of a reset that may be delayed; None if connections aren't logged."""
 
@@ -137,10 +140,10 @@ class ConnectionOutcome:
         """Record the endpoint's first byte, and return its delay.
 
         Args:
-            left: The facts when the client ended its side; None if it hasn't.
+            left: The facts when the client closed its side; None if it hasn't.
         """
         waited_s = self.first_byte_s = now - self.asked_at
-        # A client may end its side at once and still wait; its final end will show this.
+        # A client may close its side immediately and still wait; its final end shows this.
         if left and (self.code or left.silent_s - left.left_s >= _AWAITED_S):
             self._note_late(now, waited_s, left.left_s)
             return waited_s
@@ -170,12 +173,12 @@ class ConnectionOutcome:
         self._abort_counters.ends.succeeded_at = now
 
     def note_end(self, end: EndFacts, now: float) -> None:
-        """Count an end if it is a failure."""
+        """Count the end of a connection if it is a failure."""
         failure, is_left, counters = classify(end), end.by is _CLIENT, self.counters
         if failure is None:
             return
         self.is_failed = not (is_left and end.has_answer)
-        # The end of a hung endpoint is counted below, as a client that left.
+        # If the endpoint was hung, that is counted below, as a client that left.
         if not is_left and failure not in LEFT:
             if end.is_reset:
                 counters.resets += 1

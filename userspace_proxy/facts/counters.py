@@ -1,7 +1,7 @@
 """Counters per endpoint and per Service port; all but ``GAUGES`` only grow.
 
-Their names come from the table of figures. Counting is on the traffic path, so counters are slots:
-incrementing a field of a msgspec Struct takes 1.5 times as long.
+Their names come from the table of figures. Counters are incremented on the traffic path, so they
+are slots: incrementing a field of a msgspec Struct takes 1.5 times as long.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Counters:
 
     __slots__: tuple[str, ...] = ()
     names: ClassVar[tuple[str, ...]] = ()
-    """The counters' names; a dot separates a part from its counter."""
+    """The names of the counters; a dot separates a part from its counter."""
     _get: ClassVar[Callable[[Any], tuple[int, ...]]]
     _places: ClassVar[tuple[tuple[str, str], ...]] = ()
 
@@ -70,7 +70,7 @@ _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# The other counts of the last minute that no endpoint's counters have.
+# The other counts of the last minute, which no endpoint's counters have.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)
@@ -86,7 +86,7 @@ _carried_of = attrgetter(*_CARRIED)
 
 
 class WaitCounters(_WaitSlots, Counters):
-    """A Service port's clients that began to wait, and waiting clients that got no endpoint."""
+    """How many clients of a Service port began to wait, and how many of these got no endpoint."""
 
     __slots__ = ()
     names = counted_names(WaitCounts)
@@ -106,26 +106,27 @@ class EndpointCounters(_EndpointSlots, Counters):
         for name in (*counted_names(Traffic), *_FAILURES.values()):
             setattr(self, name, 0)
         self.unanswered = 0
-        """Connections that the endpoint closed or reset before its first byte, and flows without an
-        answer for two seconds, as in ``ends``."""
+        """Connections that the endpoint closed or reset before its first byte, and flows that got
+        no answer for two seconds, as in ``ends``."""
         self.endpoint_aborts = 0
         """Connections cut after the endpoint had sent bytes: it reset them, or packets were lost
         and the client left, as in ``cuts``."""
         self.late = 0
-        """Flows answered after more than two seconds, which ``unanswered`` counts until then, and
-        connections saved from a silent endpoint."""
+        """Flows that were answered after more than two seconds, which ``unanswered`` counts until
+        then, and connections saved from a silent endpoint."""
         self.unanswered_requests = 0
-        """Connections that ended while a further answer was due."""
+        """Connections that ended while another answer was due."""
         self.dials = Streak()
-        """Failed dials, except failures caused by this node."""
+        """Failed dials, except those that failed because of this node."""
         self.ends = Streak()
         """Connections that the endpoint ended, as in ``resets`` and ``empty``, or that the client
         left; a first byte on another connection is a success."""
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
-        answer to one of these clients is a success if its process still remembers the client."""
+        answer to one of these clients is a success if this process still remembers the client."""
         self.cuts = Streak()
-        """Connections in ``endpoint_aborts``; a connection that both sides close is a success."""
+        """Connections as in ``endpoint_aborts``; a connection that both sides close is a
+        success."""
         self.exclusions = Exclusions()
         """Connections counted in ``unanswered`` of clients that the endpoint ignores while it
         answers others; an answer to one of these clients is a success."""
@@ -135,7 +136,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self._parts: tuple[StreakPart, ...] = _NO_FAILURE
 
     def take(self) -> tuple[int, ...]:
-        """Return the counts since the last call; for ``GAUGES``, the differences."""
+        """Return the counts since the last call; for ``GAUGES``, how they have changed."""
         figures = self.figures()
         if self._open is _NOTHING_OPEN and not any(figures):
             return figures
@@ -149,7 +150,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         return tuple(new)
 
     def take_streaks(self) -> dict[str, StreakPart]:
-        """Return the growth of the failure streaks since the last call."""
+        """Return how the failure streaks have grown since the last call."""
         succeeded_at, parts = _succeeded_at(self), _parts_of(self)
         if succeeded_at == self._succeeded_at and parts == self._parts:
             return {}
@@ -220,7 +221,7 @@ _NOTHING_COUNTED = EndpointCounters()
 class AfterWait:
     """Counts connections that the client leaves before an answer, after waiting for an endpoint.
 
-    It replaces an endpoint's counters in :mod:`.connection_outcome`, as these connections
+    It replaces an endpoint's counters in :mod:`.connection_outcome`, because these connections
     don't count there.
     """
 
@@ -263,9 +264,9 @@ class GroupCounters(_PortSlots, Counters):
         for name in counted_names(PortFigures):
             setattr(self, name, 0)
         self.out_of_ports = 0
-        """Shortages in which this node's address had no free port for the endpoint."""
+        """How often this node's address had no free port for the endpoint."""
         self.out_of_client_ports = 0
-        """Dials without a free port at the client's address: failed, or from this node's
+        """Dials for which the client's address had no free port: they failed, or used this node's
         address."""
         self.waits = WaitCounters()
         self.aborts_after_wait = 0
@@ -273,7 +274,7 @@ class GroupCounters(_PortSlots, Counters):
 
 
 class ClientMistake(enum.StrEnum):
-    """Why a client's request was rejected; the values are names of causes."""
+    """Why a request of a client was rejected; the values are names of causes."""
 
     NO_PROXY_HEADER = CauseCode.NO_PROXY_HEADER.value
     HOP_LIMIT = CauseCode.HOP_LIMIT.value
@@ -311,19 +312,19 @@ class CounterTable:
 
     def __init__(self) -> None:
         self.has_news = False
-        """Whether anything may have been counted since this was last cleared, apart from counters
+        """Whether anything may have been counted since this was last cleared, except in counters
         that callers hold."""
         self.out_of_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_client_ports`` last grew."""
         self.client_mistakes = _NO_MISTAKES
-        """Clients that were rejected because of their requests; serving others doesn't end such a
-        streak."""
+        """Clients that were rejected because of their requests; serving other clients doesn't end
+        such a streak."""
         self._per_endpoint = _NO_COUNTERS
         self._gone: EndpointCounters | None = None
         """The sum of the counters of former endpoints."""
-        # Cost: a Service port without clients has no such object, which halves its memory.
+        # Cost: a Service port without clients doesn't have this object, which halves its memory.
         self._counters: GroupCounters | None = None
         self._connect_times: Durations | None = None
         self._first_byte_times: Durations | None = None
@@ -346,7 +347,8 @@ class CounterTable:
     def first_byte_times(self) -> Durations:
         """How long endpoints took to send their first byte, for TCP.
 
-        Measured from the endpoint's answer or the client's first byte, whichever came later.
+        The time is measured from the endpoint's answer or the client's first byte, whichever came
+        later.
         """
         if self._first_byte_times is None:
             self._first_byte_times, self.has_news = Durations(TIMES_BOUNDS_S), True
@@ -386,14 +388,14 @@ class CounterTable:
         self.mistakes_of(mistake).failed(now, client=client)
 
     def mistakes_of(self, mistake: ClientMistake) -> Streak:
-        """Return the streak of clients turned away for a mistake; creates it if necessary."""
+        """Return the streak of clients rejected for a mistake; creates it if necessary."""
         self.has_news = True
         if mistake not in self.client_mistakes:
             self.client_mistakes = {**self.client_mistakes, mistake: Streak()}
         return self.client_mistakes[mistake]
 
     def take(self) -> TakenCounts:
-        """Return the counts for all clients together, and restart them from 0."""
+        """Return the counts for all clients together, and restart counting from 0."""
         taken = TakenCounts(
             self._counters, self._connect_times, self._first_byte_times, self.client_mistakes
         )

@@ -1,13 +1,13 @@
-"""Counts which client calls which Service: in workers, summed in a bounded table.
+"""Counts which client calls which Service: in workers, then summed in a bounded table.
 
     TcpConnection, UdpListener ──▶ CallCounts ──report──▶ Edges ──▶ JSON, page, metric
 
 Rule 1: each connection and flow counts once, when it is accepted, whether or not it is served; a
 connection whose client gets no answer counts as failed when it ends.
 Rule 2: an edge belongs to the pod that had the client's address at the time of the call, because
-addresses are reused. Calls while no pod was known are a separate edge.
-Rule 3: clients determine the number of edges, so both tables are bounded. The excess is one number,
-and a Service with many clients takes no more entries than its share.
+addresses are reused. Calls that were made while no pod was known are a separate edge.
+Rule 3: clients determine how many edges there are, so both tables are bounded. What doesn't fit is
+one number, and a Service with many clients takes no more entries than its share.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import msgspec
 from ..model import PortKey
 from .connection import port_fields
 
-# The maximum number of calls kept between two reports, at most 5 s apart: as many as the new
-# clients of a busy node.
+# How many calls are kept between two reports, at most 5 s apart: as many as a busy node has new
+# clients.
 CALLS_MAX = 4096
-# The maximum number of edges per node: as many as a table on a page, or a metric, can hold. A node
+# The maximum number of edges per node: as many as a table on a page, or a metric, can show. A node
 # has 110 pods by default.
 EDGES_MAX = 500
 # The maximum number of edges per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
-# The time without a call after which another client may replace an edge. It also bounds the number
-# of series that a metric has in a day.
+# After this time without a call, another client may replace an edge. It also limits how many series
+# a metric has in a day.
 STALE_S = 3600.0
 _KEY_MAX = 1024
 
@@ -72,11 +72,11 @@ class CallCounts:
     def __init__(self) -> None:
         self._counts: dict[tuple[CalledPort, str], int] = {}
         self._failed: dict[tuple[CalledPort, str], int] = {}
-        """Failed calls; their keys are also in ``_counts``."""
+        """Calls that failed; their keys are also in ``_counts``."""
         self._left_out = 0
 
     def add(self, called: CalledPort, client: str) -> None:
-        # Cost: 0.1 µs of 66 µs per connection (ADR 0067), as a group is hashed by its identity.
+        # Cost: 0.1 µs of 66 µs per connection (ADR 0067), because a group is hashed by identity.
         counts, key = self._counts, (called, client)
         if key in counts:
             counts[key] += 1
@@ -108,10 +108,10 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     client: str = ""
     """The client's IP address."""
     client_pod: str = ""
-    """The pod that had this address at the time, ``namespace/name``, if the address was a known
-    endpoint's on this node; ``(listed by namespace)`` as in connections."""
+    """The pod that had this address at the time, ``namespace/name``, if an endpoint with this
+    address was known on this node; ``(listed by namespace)`` as in connections."""
     service: str = ""
-    """The Service port, with its family and side where it has several: ``shop/web:http (IPv6,
+    """The Service port, with its family and side if it has several: ``shop/web:http (IPv6,
     external)``."""
     namespace: str = ""
     """The Service's namespace."""
@@ -122,9 +122,9 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     """Connections and flows since the start, including refused ones."""
     failed: int = 0
-    """The number of these that ended without an answer to the client."""
+    """How many of these ended without an answer to the client."""
     last_at: float = 0.0
-    """Unix time of the last call that workers have reported."""
+    """The Unix time of the last call that workers have reported."""
 
 
 class EdgesFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +133,7 @@ class EdgesFacts(msgspec.Struct, frozen=True, kw_only=True):
     edges: tuple[EdgeFacts, ...] = ()
     """The edges, the busiest first."""
     others: int = 0
-    """Connections and flows of clients that aren't, or are no longer, in the table."""
+    """Connections and flows of clients that aren't in the table, or no longer are."""
 
 
 class _Edge:
@@ -149,7 +149,7 @@ class Edges:
 
     def __init__(self) -> None:
         self._edges: dict[tuple[PortKey, str, str], _Edge] = {}
-        """By Service port, address and pod; the most recently used edge is last."""
+        """By Service port, address and pod; the edge that was used last is last."""
         self._of_port: Counter[PortKey] = Counter()
         self._others = 0
 
@@ -167,7 +167,8 @@ class Edges:
         """
         self._others += left_out
         full: set[PortKey] = set()
-        """Service ports found to be full in this call: a flood of clients costs one search."""
+        """Service ports found to be full in this call, so that a flood of clients costs one
+        search."""
         for one in calls:
             port, count = one.key, one.number
             key = port, one.client, pod_of(one.client)
@@ -186,7 +187,7 @@ class Edges:
             self._edges[key] = edge
 
     def facts(self, takes: Callable[[Collection[str]], bool] = lambda _: True) -> EdgesFacts:
-        """Return the edges of the Service ports whose scopes the function accepts."""
+        """Return the edges of the Service ports whose names the function accepts."""
         rows = [
             EdgeFacts(
                 client=client,
@@ -203,7 +204,7 @@ class Edges:
         return EdgesFacts(edges=tuple(rows), others=self._others)
 
     def _has_place(self, port: PortKey, now: float) -> bool:
-        """Return whether a new client has room, evicting a stale edge if necessary."""
+        """Return whether there is room for a new client, evicting an old edge if necessary."""
         if self._of_port[port] >= EDGES_OF_A_PORT:
             stale = next((key for key in self._edges if key[0] == port), None)
         elif len(self._edges) >= EDGES_MAX:

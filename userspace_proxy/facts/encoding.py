@@ -3,8 +3,8 @@
     StatusFacts ──encode_answer──▶ JSON ──read_answer──▶ StatusFacts
     Cause ──write_cause──▶ CauseFacts ──JSON──▶ CauseFacts ──read_cause──▶ Cause
 
-Rule 1: a cause read from another version keeps that proxy's sentence if this version words it
-differently, or lacks the cause.
+Rule 1: a cause from another version keeps the sentence of that proxy if this version has another
+sentence, or doesn't have the cause.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..secrets import without_users
 from .node import StatusFacts
 
 PARAMS_MAX = 64
-"""The maximum number of parameters of a cause that is read; each takes a few hundred bytes."""
+"""How many parameters of a cause are read at most; each takes a few hundred bytes."""
 
 _COUNTED = ("count", "first_at", "last_at")
 _NOT_COUNTED = tuple(name for name in MODIFIERS if name not in _COUNTED)
@@ -29,18 +29,19 @@ _PLAIN = as_read(CauseCode("")).modifiers()
 
 
 class CauseFacts(msgspec.Struct, frozen=True, gc=False):
-    """A cause: a fault, or a setting without effect."""
+    """A cause: a fault, or a setting that has no effect."""
 
     code: CauseCode = CauseCode("")
     """The cause's name in metrics and docs."""
     sentence: str = ""
-    """The cause, without a full stop, and without figures that change while the cause lasts."""
+    """The cause as a sentence without a full stop, and without figures that change while the cause
+    lasts."""
     object: str = ""
     """The object concerned: an address, ``shop/web``, ``EndpointSlice shop/web-x``; or empty."""
     hint: str = ""
     """The remedy; empty if the sentence contains it."""
     count: int = 0
-    """The number of occurrences; 0 for a state, which isn't counted."""
+    """How often it occurred; 0 for a state, which isn't counted."""
     first_at: float = 0.0
     """Unix time at which it was first seen; 0 if unknown."""
     last_at: float = 0.0
@@ -48,11 +49,11 @@ class CauseFacts(msgspec.Struct, frozen=True, gc=False):
     kind: str = ""
     """Distinguishes the causes that share a code; kinds may change."""
     params: Mapping[str, Any] = {}
-    """The parameters, and the other inputs of the sentence."""
+    """The parameters, and the other values that the sentence contains."""
 
 
 def write_cause(cause: Cause) -> CauseFacts:
-    """Return a cause as the JSON contains it."""
+    """Return a cause in the form that the JSON contains."""
     if isinstance(cause.written, CauseFacts):
         return cause.written
     params: dict[str, Any] = dict(cause.params)
@@ -69,7 +70,7 @@ def read_cause(facts: CauseFacts, before_max: int = 2) -> Cause:
     """Return the cause that a proxy has written; the proxy may be older or newer.
 
     Args:
-        before_max: How many nested earlier causes are read; each takes as long as the first.
+        before_max: How many nested earlier causes are read; each takes as long as the first one.
 
     Raises:
         ValueError: There are more parameters than any proxy writes.
@@ -95,7 +96,7 @@ def read_cause(facts: CauseFacts, before_max: int = 2) -> Cause:
 
 
 def _as_written(facts: CauseFacts, params: Mapping[str, Any], counted: Mapping[str, Any]) -> Cause:
-    """Return a cause with the sentence as written, and its parameters."""
+    """Return a cause with the sentence that the proxy wrote, and the parameters."""
     literal = as_read(facts.code, facts.sentence, facts.object, facts.hint)
     known = [name for name, _ in literal.params]
     others = [(name, one) for name, one in params.items() if isinstance(one, str | int | float)]
@@ -104,7 +105,7 @@ def _as_written(facts: CauseFacts, params: Mapping[str, Any], counted: Mapping[s
 
 
 class _Modifiers(msgspec.Struct):
-    """The inputs of a cause's sentence other than its parameters."""
+    """What a cause's sentence depends on besides its parameters."""
 
     when: When = When.NOW
     answers_others: bool = False
@@ -127,7 +128,7 @@ def load_cause(dumped: Mapping[str, Any]) -> Cause:
 
 
 def to_json(value: object) -> object:
-    """Convert a value of a type that msgspec doesn't support for the JSON."""
+    """Convert a value for the JSON if msgspec doesn't support its type."""
     if isinstance(value, Cause):
         return write_cause(value)
     raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
@@ -148,7 +149,7 @@ def encode_answer(answer: object) -> bytes:
     try:
         body: bytes = _encoder.encode(answer)
     except UnicodeEncodeError:
-        # Handles a lone surrogate, which JSON can contain only as an escape.
+        # Handle a lone surrogate, which JSON can contain only as an escape.
         body = json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode()
     return without_users(body) + b"\n"
 
@@ -157,6 +158,6 @@ def read_answer(body: bytes | str) -> StatusFacts:
     """Parse the JSON of a proxy, which may be older or newer.
 
     Raises:
-        ValueError: It isn't the JSON of a proxy.
+        ValueError: The body isn't the JSON of a proxy.
     """
     return msgspec.json.decode(body, type=StatusFacts, dec_hook=from_json)

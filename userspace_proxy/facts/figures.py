@@ -1,4 +1,4 @@
-"""The table of figures: each is declared once, for all code that counts, sends or shows it.
+"""The table of figures: each figure is declared once, for all code that counts, sends or shows it.
 
     workers ─── names ───▶ counters, reports          (``counted_names``)
     metrics ─── Figure ──▶ names, help, details       (``figures_of``)
@@ -6,7 +6,7 @@
 
 Rule 1: each field is a figure; docs/api.md has its docstring, ``/metrics`` its ``help``.
 Rule 2: the JSON and ``/metrics`` have the same order as the table.
-Rule 3: counters grow until the process exits; in ``/metrics`` without exception.
+Rule 3: counters grow until the process exits; in ``/metrics`` this has no exception.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import msgspec
 from ..causes.cause import CauseCode
 
 Detail = Literal["node", "service", "endpoint"]
-"""The detail of ``/metrics``: only the node's sums, also Service ports, or also endpoints."""
+"""The detail of ``/metrics``: only the sums of the node, or also Service ports, or also
+endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,10 @@ class Figure:
     unit: str
     help: str
     is_rare: bool = False
-    """Service ports and endpoints have no series while the figure is 0."""
+    """Whether Service ports and endpoints have no series while the figure is 0."""
     detail: Detail = "service"
-    """The lowest detail with a series per Service port; ``node``: only the sum is shown."""
+    """The lowest detail with a series per Service port; ``node`` means that only the sum is
+    shown."""
 
 
 def counter(
@@ -52,7 +54,7 @@ def gauge(metric: str, unit: str, help_: str, *, is_rare: bool = False) -> msgsp
 
 
 def histogram(metric: str, unit: str, help_: str) -> msgspec.Meta:
-    """Annotate a field of :class:`Times`; it has many series per Service port."""
+    """Annotate a field as a :class:`Times`; it has many series per Service port."""
     return _figure(Figure("histogram", metric, unit, help_, detail="endpoint"))
 
 
@@ -61,13 +63,13 @@ def _figure(figure: Figure) -> msgspec.Meta:
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
-    """A histogram of clients' waits since the start."""
+    """A histogram of how long clients have waited since the start."""
 
     bounds: tuple[float, ...] = ()
-    """Upper bounds of the buckets in seconds, ascending."""
+    """The upper bounds of the buckets in seconds, ascending."""
     counts: tuple[int, ...] = ()
-    """The number of waits up to that duration, and longer than the previous bound; the last number
-    counts waits beyond all bounds."""
+    """How many waits took at most each bound and longer than the one before; the last number counts
+    waits beyond all bounds."""
     seconds: float = 0.0
     """The sum of all waits, in seconds."""
 
@@ -96,7 +98,7 @@ class Traffic(msgspec.Struct, kw_only=True):
         counter("connections", "connections", "Connections (UDP: flows) since the start"),
     ] = 0
     failures: int = 0
-    """Dials that failed; for a Service port, including former endpoints'."""
+    """Dials that failed; for a Service port, including those of former endpoints."""
     preserved: Annotated[
         int,
         counter(
@@ -139,7 +141,7 @@ class Traffic(msgspec.Struct, kw_only=True):
         ),
     ] = 0
     unanswered_flows: int = 0
-    """Flows without an answer for two seconds; decreases when a late answer arrives."""
+    """Flows that got no answer for two seconds; decreases when a late answer arrives."""
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):
@@ -204,14 +206,15 @@ class WaitingNow(WaitCounts):
             is_rare=True,
         ),
     ] = 0.0
-    """Seconds that the longest-waiting connection has waited; 0 if none is waiting."""
+    """For how long the connection that has waited longest has waited, in seconds; 0 if none
+    waits."""
 
 
 class Waits(WaitingNow, kw_only=True, gc=False):
     """The clients that waited until an endpoint could take them."""
 
     problem: str = ""
-    """Why the workload that clients wait for wasn't scaled; empty if it was, or needn't be."""
+    """Why the workload for which clients wait wasn't scaled; empty if it was, or needn't be."""
 
 
 class TrafficByCause(Traffic, kw_only=True):
@@ -222,14 +225,14 @@ class TrafficByCause(Traffic, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """Failures as people see them: failed dials, and clients that got no answer."""
+        """Failures as people count them: failed dials, and clients that got no answer."""
         return self.failures + _failed_at_endpoints(self)
 
 
 class PortFigures(TrafficByCause, kw_only=True):
     """Figures of one Service port, added up for the node.
 
-    Workers count this class's own integers per Service port, and its bases' per endpoint.
+    Workers count the integers of this class per Service port, and those of its bases per endpoint.
     """
 
     saved: Annotated[
@@ -289,7 +292,7 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Datagrams lost at this proxy's sockets, mostly because a buffer was full. Where only some
+    """Datagrams lost at this proxy's sockets, mostly because a buffer was full. If only some
     clients are admitted, ``denied`` counts them instead."""
     evicted: Annotated[
         int,
@@ -301,7 +304,7 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Connections and flows ended early to make room for others, or to free memory."""
+    """Connections and flows that were ended early to make room for others, or to free memory."""
     evicted_for_memory: Annotated[
         int,
         counter(
@@ -349,7 +352,7 @@ class PortFigures(TrafficByCause, kw_only=True):
         ),
     ] = 0
     waits: Waits = msgspec.field(default_factory=Waits)
-    """Clients that are waiting, or have waited, for an endpoint: see the annotation ``hold``."""
+    """Clients that wait, or have waited, for an endpoint: see the annotation ``hold``."""
 
     @property
     def failed(self) -> int:
@@ -361,7 +364,7 @@ def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
     """Return the number of clients without an answer.
 
     No endpoint answered, or the endpoint ended the connection, or the client left while it waited
-    for an endpoint or a first byte.
+    for an endpoint or for a first byte.
 
     Args:
         port: The figures of a Service port itself.
@@ -377,7 +380,7 @@ def _failed_at_endpoints(endpoints: Traffic) -> int:
 
 @cache
 def counted_names(table: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Return the integer fields that a table adds to those of its base, in order."""
+    """Return the integer fields that a table adds to those of its base class, in order."""
     hints = get_type_hints(table)
     inherited = {
         name for base in table.__bases__ for name in getattr(base, "__struct_fields__", ())
@@ -401,4 +404,4 @@ def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
 
 
 GAUGES = tuple(name for name, figure in figures_of(Traffic).items() if figure.kind == "gauge")
-"""Figures of endpoints that can fall; a worker that ends would leave them behind."""
+"""Figures of endpoints that may fall; a worker that exits would leave them behind."""

@@ -1,7 +1,8 @@
 """Histograms of durations: loop iterations, dials, and waits for a first byte.
 
-Counting is on the traffic path: it creates no objects, and a short duration costs two additions. An
-iteration is one callback of this package: a dispatch of events, or of control messages.
+Durations are counted on the traffic path, so counting creates no objects, and a short duration
+costs two additions. An iteration is one callback of this package: a dispatch of events, or of
+control messages.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 ITERATION_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""The bounds for loop iterations; each counts at the first bound that it doesn't exceed."""
+"""The bounds for loop iterations; an iteration counts at the first bound that it doesn't exceed."""
 
 # The bounds of the buckets in seconds; 1 s and 3 s are the default limits of dials.
 TIMES_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 10.0)
-"""The bounds for clients' waits. A wait shorter than a loop iteration is 0."""
+"""The bounds for clients' waits. A wait that is shorter than a loop iteration counts as 0."""
 
 
 class Durations:
@@ -48,7 +49,7 @@ class Durations:
         return [self.count - sum(self._slow), *self._slow[1:]]
 
     def merge(self, counts: Iterable[int], seconds: float) -> None:
-        """Add another process's counts, which have the same bounds."""
+        """Add the counts of another process, which have the same bounds."""
         for index, count in enumerate(counts):
             self.count += count
             # Most counts are 0.

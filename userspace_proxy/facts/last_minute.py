@@ -1,17 +1,17 @@
-"""A Service port's clients in the last minute: all, and clients without a timely answer.
+"""The clients of a Service port in the last minute: all, and those without a timely answer.
 
     workers ──by endpoint──▶ LastMinute ──▶ MinuteCounts ──why, where──▶ LastMinuteFacts (JSON)
                               └ parts of 5 s ──▶ sums of the last 12
 
 Counters since the start hide current events: ten failures among a million connections. The present
-state hides the last moments: an endpoint that crashes repeatedly answers in between.
+state hides what happened just before: an endpoint that crashes repeatedly answers in between.
 
-Rule 1: the fields are the JSON's, and are summed; within a version, fields are only added.
+Rule 1: the fields are those of the JSON, and are summed; within a version, fields are only added.
 Rule 2: a part ends as a whole, so sums change slowly.
 Rule 3: memory is bounded: for a Service port without clients, only the loss of its last endpoint is
 kept.
 Rule 4: clients that leave count only if others left at another moment: when a client program stops,
-all its connections end at once, regardless of the endpoint.
+all its connections are closed together, whatever the endpoint does.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ..causes.cause import Cause
 from .figures import counted_names
 
 LAST_MINUTE_S = 60.0
-"""How long a failure, or a client's mistake, is recent: longer than the interval of probes to an
-endpoint that no client dials (``agent.watchers.ejected``)."""
-# The number of parts of that time, including the present one.
+"""For how long a failure, or a client's mistake, is recent: longer than the interval of probes to
+an endpoint that no client dials (``agent.watchers.ejected``)."""
+# The number of parts of that time, including the present part.
 _PARTS = 12
 _PART_S = LAST_MINUTE_S / _PARTS
 # The minimum time between two departures of clients that count separately: workers report a single
@@ -45,7 +45,7 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     refused: int = 0
     """Clients that no endpoint answered, except those in ``queued``."""
     unanswered: int = 0
-    """Connections that the endpoint closed or reset before its first byte, and flows without an
+    """Connections that the endpoint closed or reset before its first byte, and flows that got no
     answer for two seconds."""
     client_aborts: int = 0
     """Connections that clients left after waiting for the first byte; 0 if all left at one
@@ -58,22 +58,23 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     during the wait or after it."""
     late: int = 0
     """Flows whose first answer came after more than two seconds, which no other count includes, and
-    connections that another endpoint saved from a silent one."""
+    connections that were saved from a silent endpoint by another one."""
     removed: int = 0
     """Connections reset because their endpoint was removed (``ended_by_removal``)."""
     idle: int = 0
     """Connections that this proxy reset because they were idle (``ended_idle``)."""
     unanswered_requests: int = 0
-    """Connections that ended while a further answer was due."""
+    """Connections that ended while another answer was due."""
     flaps: int = 0
-    """Not clients: how often the last endpoint left, so that clients were refused (no ``hold``)."""
+    """How often the last endpoint left, so that clients were refused (no ``hold``); this doesn't
+    count clients."""
 
     def counts(self) -> tuple[int, ...]:
         return _counts_of(self)
 
 
 MINUTE_NAMES = counted_names(MinuteCounts)
-"""The names of the counts, in their order."""
+"""The names of the counts, in order."""
 _counts_of = attrgetter(*MINUTE_NAMES)
 
 
@@ -81,15 +82,17 @@ class LastMinuteFacts(MinuteCounts, frozen=True, gc=False, kw_only=True):
     """The last minute, if some clients got no answer or a late one, or endpoints flapped."""
 
     cause: Cause | None = None
-    """Why most of them failed, by the last such failure of an endpoint that has answered since;
+    """Why most of them failed, from the last such failure of an endpoint that has answered since;
     null if unknown."""
     was_many: bool = False
-    """The previous state was ``partly answering``: half of the share that starts it keeps it."""
+    """Whether the previous state was ``partly answering``: half of the share that starts this state
+    keeps it."""
     is_unusual: bool = False
-    """``unanswered_requests`` is unusual: before, few connections to these endpoints ended so."""
+    """Whether ``unanswered_requests`` is unusual: before, few connections to these endpoints ended
+    like this."""
     have_left: bool = False
-    """The endpoints with most of the failures are no longer used: they were removed, or aren't
-    ready."""
+    """Whether the endpoints with most of the failures are no longer used: they were removed, or
+    aren't ready."""
 
 
 _NOTHING = MinuteCounts()
@@ -102,7 +105,7 @@ class LastMinute:
 
     def __init__(self) -> None:
         self._parts: tuple[tuple[int, MinuteCounts], ...] = ()
-        """The parts with their numbers, the latest last."""
+        """The parts, each with its number; the latest part is last."""
         self._failed_at = -math.inf
         self._left_at: tuple[float, ...] = ()
         """The last two moments at which clients left."""
@@ -130,7 +133,7 @@ class LastMinute:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS
         sums = _sum(part for number, part in self._parts if number > oldest)
-        # Counts may have been taken back since.
+        # Counts may have been taken back since then.
         sums = MinuteCounts(*(max(0, count) for count in sums.counts()))
         if sum(now - at < LAST_MINUTE_S for at in self._left_at) < 2:
             sums = replace(sums, client_aborts=0)

@@ -1,10 +1,10 @@
 """The facts about one proxy and its node, as in the JSON of ``/api/v1/status``.
 
-Rule 1: as in ``port``, fields are only added, in the JSON's order, and have defaults.
+Rule 1: as in ``port``, fields are only added, in the order of the JSON, and have defaults.
 Rule 2: the agent leaves ``now``, ``level``, ``verdict``, ``problems`` and ``incidents`` empty; an
 answer fills them in.
-Rule 3: a field annotated as a figure is a metric of the node: a list's length, or whether a text
-isn't empty.
+Rule 3: a field that is annotated as a figure is a metric of the node: for a list its length, for a
+text whether it isn't empty.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     level: Level
     what: str
-    """The problem, one sentence without a full stop."""
+    """The problem, as one sentence without a full stop."""
     hint: str = ""
     """The remedy; empty if the sentence contains it."""
     port: str = ""
@@ -37,16 +37,18 @@ class Problem(msgspec.Struct, frozen=True):
     family: str = ""
     side: str = ""
     code: CauseCode | None = None
-    """The code of its cause; None without one."""
+    """The code of its cause; None if it has none."""
     kind: str = ""
-    """Identifies a node's problem without figures, so it stays the same while the problem lasts."""
+    """Identifies a problem of the node without figures, so that it stays the same while the problem
+    lasts."""
 
 
 class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
-    """One cause with all Services that it affects."""
+    """One cause, with all Services that it affects."""
 
     id: str = ""
-    """The ID of its page, ``incidents/ID``; stays the same while it lasts, even after a restart."""
+    """The ID of its page, ``incidents/ID``; it stays the same while the incident lasts, even after
+    a restart."""
     level: Level = Level.OK
     """The worst level of its Service ports."""
     cause: Cause | None = None
@@ -58,7 +60,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     endpoints: Sequence[str] = ()
     """The addresses of the endpoints concerned; may be empty."""
     waiting: int = 0
-    """Clients of these Service ports that are now waiting for an endpoint."""
+    """Clients of these Service ports that wait for an endpoint now."""
     last_minute: int = 0
     """Clients of these Service ports that got no answer, or a late one, in the last minute."""
     failed: int = 0
@@ -67,11 +69,11 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     """Connections of these Service ports since the start that another endpoint answered, so that
     their clients noticed nothing."""
     command: str = ""
-    """A command that shows more; empty without such a command."""
+    """A command that shows more; empty if there is none."""
 
     @property
     def affected(self) -> str:
-        """The affected objects, in words: ``12 endpoints of 9 Services``."""
+        """What is affected, in words: ``12 endpoints of 9 Services``."""
         services = plural(len(self.services), "Service")
         if len(self.endpoints) < 2:
             return services
@@ -79,7 +81,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class ObjectKey(NamedTuple):
-    """Identity of a rejected object; its text is ``Service shop/web``."""
+    """The identity of a rejected object; its text is ``Service shop/web``."""
 
     kind: str = ""
     namespace: str = ""
@@ -93,22 +95,23 @@ NO_OBJECT = ObjectKey()
 
 
 class RejectedFacts(msgspec.Struct, frozen=True):
-    """An invalid object of the source; its current form isn't used."""
+    """An invalid object of the source, whose present form isn't used."""
 
     line: str
     """The line in the source's ``problems``."""
     object: str = ""
-    """The object, ``Service shop/web``; empty if its name can't be read, or it is used in part."""
+    """The object, ``Service shop/web``; empty if its name can't be read, or if part of it is
+    used."""
     kind: str = ""
-    """The object's kind; empty if ``object`` is."""
+    """The kind of the object; empty if ``object`` is empty."""
     namespace: str = ""
     name: str = ""
     services: Sequence[str] = ()
     """The Services concerned, ``namespace/name``; empty if unknown."""
     keeps: Sequence[str] = ()
-    """Services with removed objects, which are kept only because their file has mistakes."""
+    """Services with objects that were removed, but are kept because their file has mistakes."""
     place: str = ""
-    """The place at the start of the line, ``web.yaml:14``; empty without one."""
+    """The place at the start of the line, ``web.yaml:14``; empty if there is none."""
     problem: str = ""
     """The rest of the line; empty if the line has no place."""
     note: Cause | None = None
@@ -128,7 +131,7 @@ class RejectedFacts(msgspec.Struct, frozen=True):
         return cls(line, str(object_), *object_, services, place=place, problem=problem, note=note)
 
     def about(self, services: Sequence[str], keeps: Sequence[str]) -> RejectedFacts:
-        """Return a copy about other Services."""
+        """Return a copy that is about other Services."""
         return msgspec.structs.replace(self, services=services, keeps=keeps)
 
 
@@ -145,13 +148,13 @@ class SourceFacts(msgspec.Struct, frozen=True):
     problems: Annotated[
         Sequence[str], gauge("source_problems", "problems", "Problems of the source now")
     ] = ()
-    """Present problems, one line each; unreadable objects keep their last state."""
+    """Present problems, one line each; objects that can't be read keep their last state."""
     restarts: Annotated[
         int, counter("source_restarts", "restarts", "Watches that restarted with a list")
     ] = 0
     """How often a watch was restarted with a list."""
     rejected: Sequence[RejectedFacts] = ()
-    """The problems of single objects; all others concern the source as a whole."""
+    """The problems of single objects; all other problems concern the source as a whole."""
 
     def rejected_of(self, service: str) -> Sequence[RejectedFacts]:
         """Return the rejected objects of a Service, ``namespace/name``, or of one of its ports."""
@@ -168,7 +171,8 @@ class SteeringState(msgspec.Struct, frozen=True):
         bool,
         gauge("steering_drift", "", "1 while rules may differ from the plan and can't be repaired"),
     ] = False
-    """Whether another program changed the kernel's state, and ``problem`` prevents the repair."""
+    """Whether another program has changed the kernel's state, and ``problem`` prevents the
+    repair."""
     repairs: Annotated[
         int,
         counter("steering_repairs", "repairs", "Frontends and guard rules repaired after drift"),
@@ -179,20 +183,20 @@ class SteeringState(msgspec.Struct, frozen=True):
         int,
         counter("steering_helper_restarts", "restarts", "Helper processes restarted after a crash"),
     ] = 0
-    """Number of crashed helper processes that were replaced."""
+    """How many helper processes have crashed and were replaced."""
     unguarded: str = ""
-    """Why another process could take the proxy's ports after a crash; empty if none can."""
+    """Why another process could take the proxy's ports after a crash; empty if none could."""
 
 
 class SyncFacts(msgspec.Struct, frozen=True):
-    """The sync rounds (plan, diff, apply); times are Unix times, 0 for never."""
+    """The sync rounds (plan, diff, apply); times are Unix times, or 0 for never."""
 
     rounds: Annotated[int, counter("sync_rounds", "rounds", "Rounds of plan, diff and apply")] = 0
     failures: Annotated[int, counter("sync_failures", "rounds", "Rounds that failed")] = 0
     partial_failures: int = 0
-    """Failed rounds in which only changes were to be written."""
+    """Failed rounds that should have written only changes."""
     last_s: float = 0.0
-    """Duration of the last round, in seconds."""
+    """How long the last round took, in seconds."""
     last_queued: float = 0.0
     """When the last change arrived."""
     last_done: float = 0.0
@@ -201,17 +205,17 @@ class SyncFacts(msgspec.Struct, frozen=True):
     """When the oldest change that isn't applied yet arrived; 0 if none is pending. Health depends
     on it: ``last_queued`` stays recent while changes arrive, even if every round fails."""
     service_changes: int = 0
-    """Services that differed from the previous snapshot, since the start."""
+    """How many Services have differed from the previous snapshot since the start."""
     service_changes_pending: int = 0
     """Changed Services that aren't applied yet."""
     endpoint_changes: int = 0
-    """EndpointSlices that differed from the previous snapshot, since the start."""
+    """How many EndpointSlices have differed from the previous snapshot since the start."""
     endpoint_changes_pending: int = 0
     """Changed EndpointSlices that aren't applied yet."""
     turned_s_ago: float = 0.0
     """Seconds since the sync loop began its last iteration, whether or not it succeeded."""
     problem: str = ""
-    """Why the last round failed, as the kernel or server reported it; empty after a success."""
+    """Why the last round failed, as the kernel or server reported it; empty if it succeeded."""
 
 
 class LastStateFacts(msgspec.Struct, frozen=True):
@@ -227,11 +231,11 @@ class LastStateFacts(msgspec.Struct, frozen=True):
             "When the last state that is served was current; 0 once the source has answered",
         ),
     ] = 0.0
-    """Unix time at which the served last state was current; 0 once the source has answered."""
+    """The Unix time as of which the served last state is; 0 once the source has answered."""
     problem: str = ""
     """Why the state isn't kept; empty if it is."""
     failing_since: float = 0.0
-    """Unix time since which the state hasn't been kept; 0 if it is."""
+    """The Unix time since which the state hasn't been kept; 0 if it is kept."""
     failures: Annotated[
         int,
         counter(
@@ -240,7 +244,7 @@ class LastStateFacts(msgspec.Struct, frozen=True):
     ] = 0
     """How often the file couldn't be written."""
     age_s: float | None = None
-    """Age of the served state in seconds; null if the last state isn't served."""
+    """The age of the served state in seconds; null if the last state isn't served."""
 
     def age_at(self, now: float) -> float | None:
         """Return ``age_s`` at a Unix time."""
@@ -255,13 +259,13 @@ class BridgeFacts(msgspec.Struct, frozen=True):
     family: str = ""
     """The IP family, ``IPv4`` or ``IPv6``."""
     cause: str = ""
-    """Why endpoints there don't see them."""
+    """Why endpoints on it don't see them."""
     hint: str = ""
     """The remedy."""
 
 
 class ClientAddressFacts(msgspec.Struct, frozen=True):
-    """Whether endpoints see client addresses, where replies return through this node."""
+    """Whether endpoints see client addresses, if replies return through this node."""
 
     is_on: Annotated[
         bool,
@@ -271,11 +275,12 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
     ] = False
     """Whether endpoints see client addresses."""
     reason: str = ""
-    """Why endpoints see the node's address; empty if clients' weren't requested, or are on."""
+    """Why endpoints see the node's address; empty if client addresses weren't requested, or are
+    seen."""
     problem: str = ""
-    """A part that should be repaired, but can't be at the moment."""
+    """What should be repaired, but can't be at the moment."""
     repairs: int = 0
-    """Number of repairs since the start."""
+    """The number of repairs since the start."""
     bridges: Sequence[BridgeFacts] = ()
     """Bridges on which client addresses don't work while ``is_on``."""
 
@@ -292,7 +297,7 @@ class TrackingFacts(msgspec.Struct, frozen=True):
             "conntrack_entries_limit", "entries", "Limit of entries in the kernel's conntrack table"
         ),
     ] = 0
-    """The table's size; 0 if nothing is tracked."""
+    """The size of the table; 0 if nothing is tracked."""
     drops: Annotated[
         int, counter("conntrack_drops", "packets", "Packets that conntrack dropped since boot")
     ] = 0
@@ -305,7 +310,7 @@ class TrackingFacts(msgspec.Struct, frozen=True):
         ),
     ] = False
     is_dropping: bool = False
-    """Whether the table is full, and has dropped packets since."""
+    """Whether the table is full, and has dropped packets since it became full."""
 
 
 class SocketLbFacts(msgspec.Struct, frozen=True):
@@ -319,14 +324,15 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
     problem: Annotated[
         str, gauge("socket_lb_problems", "", "1 while connect() can't be translated everywhere")
     ] = ""
-    """Why the translation doesn't work, or not everywhere; there, rules serve the clients."""
+    """Why the translation doesn't work, or not everywhere; where it doesn't, rules serve the
+    clients."""
     cgroup: str = ""
     """The cgroup whose processes' connect() is translated."""
     frontends: Annotated[
         int,
         gauge("socket_lb_frontends", "frontends", "Frontends at which connect() is translated"),
     ] = 0
-    """The number of translated frontends."""
+    """The number of frontends that are translated."""
     repairs: Annotated[
         int,
         counter(
@@ -335,7 +341,7 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
             "BPF programs and maps put back after another program had removed them",
         ),
     ] = 0
-    """The number of times that a part removed by another program was restored."""
+    """How often a part that another program had removed was restored."""
     map_bytes: Annotated[
         int, gauge("socket_lb_map_bytes", "bytes", "Memory of the BPF maps of connect()")
     ] = 0
@@ -352,7 +358,7 @@ class ProbesFacts(msgspec.Struct, frozen=True):
             "Endpoints that are probed, because a Service has the path auto",
         ),
     ] = 0
-    """Number of endpoints that are probed."""
+    """The number of endpoints that are probed."""
     interval_s: Annotated[
         float,
         gauge(
@@ -361,8 +367,8 @@ class ProbesFacts(msgspec.Struct, frozen=True):
             "Measured average time between two probes of an endpoint that answers; 0 while unknown",
         ),
     ] = 0.0
-    """Measured interval: average seconds between the last two probes of endpoints that answer; 0
-    until an answering endpoint has been probed twice."""
+    """The measured interval: average seconds between the last two probes of endpoints that answer;
+    0 until an endpoint that answers has been probed twice."""
     per_second: Annotated[
         int,
         gauge(
@@ -379,7 +385,7 @@ class ProbesFacts(msgspec.Struct, frozen=True):
     failed: Annotated[
         int, counter("path_probe_failures", "probes", "Of these, those without an answer")
     ] = 0
-    """Number of probes that the endpoint didn't answer."""
+    """How many probes the endpoint didn't answer."""
 
 
 class KernelLackFacts(msgspec.Struct, frozen=True):
@@ -549,7 +555,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     last_state: LastStateFacts = LastStateFacts()
     """The state that is kept for the next start."""
     client_address: ClientAddressFacts = ClientAddressFacts()
-    """The address that endpoints see."""
+    """The client address that endpoints see."""
     tracking: TrackingFacts = TrackingFacts()
     """The kernel's connection tracking."""
     socket_lb: SocketLbFacts = SocketLbFacts()

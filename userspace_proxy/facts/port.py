@@ -265,11 +265,13 @@ class Planned(BesideJson):
     taken_by = ""
     """The other program's chain that causes the problem; empty if none is known."""
     is_unsteered = False
-    """The problem is that no rules steer clients here; it doesn't name the address."""
+    """Whether the problem is that no rules steer clients here; its text doesn't name the
+    address."""
     planned = ""
     """For a plan: the state that future clients would meet, as a clause."""
     judged: tuple[object, PortFacts | None] | None = None
-    """The other inputs of its verdict, and the copy with that verdict; None before the verdict."""
+    """The other inputs of the port's verdict, and the copy of the facts with that verdict; None
+    before it."""
 
 
 class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
@@ -300,7 +302,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """Connections since the start that processes of this node opened and that were translated at
     connect(); null where that is impossible (``--socket-lb``)."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; null if they do, or if none came lately."""
+    """Why clients on the kernel path get no answer; null if they get one, or if no client came
+    lately."""
     state: StateFacts = StateFacts()
     """How the port's clients are served."""
 

@@ -73,7 +73,7 @@ class ProcessFacts(msgspec.Struct, frozen=True):
         float,
         counter("process_cpu_seconds", "seconds", "CPU time of the proxy and its workers"),
     ] = 0.0
-    """CPU time in seconds."""
+    """The CPU time in seconds."""
     memory_bytes: Annotated[
         int,
         gauge(

@@ -16,15 +16,15 @@ class PortState(enum.StrEnum):
 
     word: str
     serves: bool
-    """Clients are served, though perhaps less well than they could be, or nothing shows a
+    """Whether clients are served, though perhaps less well than they could be, or nothing shows a
     failure."""
     neutral: str
-    """The meaning of its neutral mark: no client is known to be answered, and none fails. Empty if
-    the state has another mark."""
+    """What the neutral mark means: no client is known to be answered, and none fails. Empty if the
+    state has another mark."""
     waits: bool
-    """The sentence contains the number of waiting clients."""
+    """Whether the sentence contains the number of waiting clients."""
     expected: bool
-    """The state isn't a fault, and no client is served yet."""
+    """Whether the state isn't a fault, although no client is served yet."""
 
     SERVED = "served", True
     UNKNOWN = "unknown", True, "not known whether clients are answered"
@@ -43,7 +43,7 @@ class PortState(enum.StrEnum):
     FAULT_ON_PURPOSE = "fault on purpose", False
     OUT_OF_PORTS = "out of ports", False
     NOT_LOOKED_UP = "not looked up", False, "", False, True
-    """For plans only: a plan doesn't look up its endpoints' DNS names."""
+    """For plans only: a plan doesn't resolve the DNS names of endpoints."""
 
     def __new__(
         cls,
@@ -65,7 +65,7 @@ class PortState(enum.StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> PortState:
-        """Return an unknown state, from a newer proxy's JSON, or the empty state ''."""
+        """Return an unknown state, from the JSON of a newer proxy, or the empty state ''."""
         state = str.__new__(cls, value)
         state._name_ = state._value_ = state.word = str(value)
         state.serves = state.waits = state.expected = False
@@ -74,7 +74,7 @@ class PortState(enum.StrEnum):
 
     @property
     def search_word(self) -> str:
-        """The word that finds the state after ``is:``."""
+        """The word by which a search finds the state, after ``is:``."""
         return self.replace(" ", "-")
 
 

@@ -1,11 +1,12 @@
-"""Streaks of failures: the number since the last success, with kinds and times.
+"""Streaks of failures: how many there were since the last success, with kinds and times.
 
     success ──▶ failure ──▶ failure ──▶ success: the streak is over
                 └ first_at           └ last_at, failure   └ succeeded_at
 
-Rule 1: a success is one assignment to ``succeeded_at``: it is on the traffic path.
+Rule 1: recording a success is one assignment to ``succeeded_at``, because it is on the traffic
+path.
 Rule 2: several processes each see parts of a streak. The parts are summed, and a success in any
-process ends it: all processes of a node share the monotonic clock.
+process ends the streak: all processes of a node share the monotonic clock.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from ..model import DialFailure, Failure
 from .last_minute import LAST_MINUTE_S
 
 CLIENTS_MAX = 64
-"""The maximum number of clients remembered per endpoint: an access rule turns away only a few."""
+"""How many clients are remembered per endpoint: an access rule rejects only a few."""
 
 Moment: TypeAlias = Annotated[float, msgspec.Meta(ge=-1, le=1e11)]
 """Monotonic seconds; negative for never."""
 _NEVER = -1.0
-"""Earlier than any monotonic time, and valid in JSON."""
+"""Earlier than any monotonic time, but valid in JSON."""
 
 
 class LateByte(NamedTuple):
@@ -32,18 +33,18 @@ class LateByte(NamedTuple):
     waited_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
     """How long the last such byte took, in seconds."""
     is_at_end: bool
-    """Whether each such byte of the streak came right after the end of its client."""
+    """Whether each such byte in the streak came right after the client's FIN."""
 
 
 class StreakPart(NamedTuple):
-    """An increment of a streak, within a process and in workers' reports.
+    """What is added to a streak, within a process and in workers' reports.
 
     The bounds are for reports.
     """
 
     succeeded_at: Moment = _NEVER
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """The number of failures in a row; if 0, the other fields mean nothing."""
+    """How many failures there were in a row; if 0, the other fields are meaningless."""
     first_at: Moment = _NEVER
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER
@@ -51,21 +52,21 @@ class StreakPart(NamedTuple):
     """The errno of a failed dial."""
     client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
-    """The last note about a late first byte; None without a note."""
+    """What was last recorded about a late first byte; None if there was none."""
 
     def since(self, before: StreakPart) -> StreakPart:
-        """Return the increment since an earlier state of the streak."""
+        """Return what was added since an earlier state of the streak."""
         is_same = self.first_at == before.first_at
         return self._replace(failures=self.failures - before.failures if is_same else self.failures)
 
     def not_after(self, now: float) -> StreakPart:
-        """Return a copy with times in the future replaced by ``now``."""
+        """Return a copy in which times in the future are replaced by ``now``."""
         moments = self.succeeded_at, self.first_at, self.last_at
         succeeded_at, first_at, last_at = (min(moment, now) for moment in moments)
         return self._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at)
 
     def followed_by(self, last: StreakPart, failures: int, first_at: float) -> StreakPart:
-        """Return the streak after further failures, keeping facts that ``last`` lacks."""
+        """Return the streak after more failures, keeping facts that ``last`` doesn't have."""
         client, late = last.client or self.client, last.late or self.late
         return StreakPart(
             _NEVER, failures, first_at, last.last_at, last.failure, last.number, client, late
@@ -76,7 +77,7 @@ _NO_FAILURE = StreakPart()
 
 
 class Streak:
-    """The latest streak of failures of one kind of attempt at one endpoint."""
+    """The latest streak of failures of one kind of attempt with one endpoint."""
 
     __slots__ = "before_at", "part", "succeeded_at"
 
@@ -84,7 +85,8 @@ class Streak:
         self.succeeded_at = _NEVER
         """Monotonic seconds of the last success; negative if there was none."""
         self.before_at = _NEVER
-        """Monotonic seconds of the last failure of the previous streak; negative if unknown."""
+        """When the last failure of the previous streak was, in monotonic seconds; negative if
+        unknown."""
         # Cost: nearly all streaks are empty, and share this value.
         self.part = _NO_FAILURE
         """The failures, without the last success."""
@@ -126,14 +128,14 @@ class Streak:
             self.part = have.followed_by(last, have.failures, have.first_at)
 
     def end(self) -> None:
-        """End the streak as if the last attempt had succeeded: connections go elsewhere now."""
+        """End the streak like a success, because connections go elsewhere now."""
         self.succeeded_at = max(self.succeeded_at, self.part.last_at)
 
     def whole(self) -> StreakPart:
         return self.part._replace(succeeded_at=self.succeeded_at)
 
     def add(self, part: StreakPart) -> None:
-        """Add an increment from this or another process; a success may already have ended it."""
+        """Add an increment from any process; a success may already have ended the streak."""
         self.succeeded_at = max(self.succeeded_at, part.succeeded_at)
         have = self.part
         if not part.failures or part.last_at <= min(self.succeeded_at, have.last_at):
@@ -151,13 +153,13 @@ class Streak:
 
 
 class Exclusions(Streak):
-    """Clients whose connections an endpoint always ends without a byte, while it answers others.
+    """Clients whose connections an endpoint always closes without a byte, while it answers others.
 
         A ended ──▶ B answered ──▶ A ended ──▶ B answered ──▶ A ended     two in a row, of A
                                       └──▶ A answered: a success, as it ends connections by chance
 
-    Rule 1: a connection counts if the endpoint has answered other clients since it ended the same
-    client's previous connection. So the client decides, not the time.
+    Rule 1: a connection counts if the endpoint has answered other clients since it closed the same
+    client's previous connection. So what matters is the client, not the time.
     Rule 2: an answered client costs one check whether any client was excluded.
     Rule 3: each process sees only some of a client's connections, and counts only these.
     """
@@ -167,7 +169,8 @@ class Exclusions(Streak):
     def __init__(self) -> None:
         super().__init__()
         self.clients: dict[str, float] | None = None
-        """When the endpoint last ended each client's connection, the latest last; None if never."""
+        """When the endpoint last closed each client's connection, the latest one last; None if
+        never."""
 
     def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
         """Record a connection that the endpoint closed without sending a byte.

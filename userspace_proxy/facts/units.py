@@ -15,7 +15,7 @@ _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def format_bytes(count: float) -> str:
-    """Return a number of bytes in decimal units, as network speeds are given: 1 kB is 1000 B."""
+    """Return a number of bytes in decimal units, like network speeds: 1 kB is 1000 B."""
     if not math.isfinite(count) or count < 0:
         return "unknown"
     if count < 1000:
@@ -51,7 +51,7 @@ def format_count(count: float) -> str:
 def format_waits(times: Times) -> str:
     """Return the median and the 99th percentile of waits; empty if there were none.
 
-    Both are upper bounds, as only counts between bounds are known.
+    Both are upper bounds, because only the counts between bounds are known.
     """
     total = sum(times.counts)
     if not total:
@@ -61,10 +61,10 @@ def format_waits(times: Times) -> str:
 
 
 def format_ejected(seconds: float) -> str:
-    """Return how long an endpoint stays ejected; afterwards a client or a probe dials it.
+    """Return how long an endpoint stays ejected; after that, a client or a probe dials it.
 
     Args:
-        seconds: The time until then.
+        seconds: The time until that dial.
     """
     return f"ejected for {format_seconds(seconds)}" if seconds > 0 else "ejected until it answers"
 
@@ -112,7 +112,7 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
 
 
 def format_limit(max_connections: int | None) -> str:
-    """Return the connection limit per endpoint for one node; empty without a limit."""
+    """Return the limit on connections of one node to an endpoint; empty if there is none."""
     if max_connections is None:
         return ""
     return f"at most {plural(max_connections, 'connection')} per endpoint"

@@ -95,7 +95,7 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 LOSS_S = 0.9
 """The minimum duration of a connection that shows loss: the second retransmission in a row is 0.6 s
-after the first packet, and clients that wait for a second began to count before."""
+after the first packet, and clients that wait for one second start counting earlier."""
 _SENT_AGAIN = 2
 # An unacknowledged FIN counts as one byte.
 _FIN_BYTES = 1
@@ -112,7 +112,7 @@ def reset_as(
     Args:
         number: The errno, if it is known.
         client: The client's socket; the client counts as disconnected if both are.
-        endpoint: Of the endpoint.
+        endpoint: The endpoint's socket.
     """
     is_by_client = is_connected(endpoint) or not is_connected(client)
     by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
@@ -126,7 +126,7 @@ def loss(
 
     Args:
         client: The socket of the client, which has sent a FIN or RST.
-        endpoint: Of the endpoint.
+        endpoint: The endpoint's socket.
         lasted_s: Seconds since the endpoint answered.
         number: The errno with which the client's socket failed: a silent client hasn't left.
 

@@ -9,7 +9,7 @@ class EndReason(enum.StrEnum):
     """Why a connection or flow ended, as the connection log states it."""
 
     is_sound: bool
-    """The end isn't a failure, regardless of which side ended the connection."""
+    """Whether the end isn't a failure, whichever side ended the connection."""
 
     COMPLETE = "complete", True
     IDLE = "idle", True

@@ -35,12 +35,12 @@ class Endpoint:
     hostname: str = ""
     """Its DNS label below a headless Service's name; if empty, DNS derives one from the address."""
     weight: int = DEFAULT_WEIGHT
-    """Its share of new connections, in proportion to the others' weights; 0 if it takes none."""
+    """The weight that sets its share of new connections; 0 if it gets none."""
     priority: int = 0
     """0 is the highest; an endpoint is on standby while one with a lower number is usable."""
     pod: str = ""
-    """Name of its pod, if pods were requested: always valid, because it becomes part of a URL.
-    Empty if unknown, or not a pod."""
+    """Name of its pod, always valid because it becomes part of a URL; empty if names of pods aren't
+    read, if it is unknown, or if the endpoint isn't a pod."""
     host: str = ""
     """The DNS name that resolved to the address; empty if the slice contains the address."""
 

@@ -31,7 +31,7 @@ class ProxyProtocol(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The maximum duration and number of clients waiting for an endpoint."""
+    """How long clients wait for an endpoint at most, and how many."""
 
     seconds: float
     """The longest wait, starting when no endpoint could take the client."""
@@ -89,7 +89,8 @@ class Handling:
     max_connections: int | None = None
     """The maximum connections from this node to an endpoint; others wait. None: unlimited."""
     wake: Workload | None = None
-    """The workload that clients wait for: an Event requests it, or it is scaled where allowed."""
+    """The workload that runs the pods: waiting clients cause an Event, and scale it where
+    allowed."""
     idle_after_s: float | None = None
     """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None: it
     never is, and demand for it lasts by default."""
@@ -105,7 +106,7 @@ class Handling:
     found_by_name: tuple[str, ...] = ()
     """Addresses of these names, sorted: each dial asks the kernel whether one is this node's."""
     port_ranges: tuple[AskedRange, ...] = ()
-    """Ranges of ports that clients may dial, by the Service port that each contains."""
+    """Ranges of ports that clients may dial, each with the Service port that it contains."""
     shares_affinity: bool = False
     """With session affinity: all ports of the Service lead a client to the same pod."""
 

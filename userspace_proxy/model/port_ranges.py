@@ -51,7 +51,7 @@ class DialledRange(NamedTuple):
     """The Service port's number, which maps to the port number in the slices."""
 
     def offset(self, ip: str, port: int) -> int | None:
-        """Return a dialled port's distance from the Service port; None if it isn't of the range."""
+        """Return a dialled port's distance from the Service port; None if it isn't in the range."""
         return port - self.number if self.first <= port <= self.last and ip == self.ip else None
 
 

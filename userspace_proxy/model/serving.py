@@ -28,12 +28,13 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     weights: tuple[tuple[SocketAddress, int], ...] = ()
     """Endpoints' weights; empty if all are equal."""
     standbys: tuple[tuple[SocketAddress, int], ...] = ()
-    """Endpoints with a priority other than 0: dialled while none with a lower number can be."""
+    """Endpoints with a priority other than 0: dialled only while no endpoint with a lower number
+    can be."""
     leaving: tuple[SocketAddress, ...] = ()
-    """Terminating endpoints that still serve: their flows continue until connections to them are
-    ended."""
+    """Terminating endpoints that still serve: flows to them continue until the proxy closes
+    connections to them."""
     detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
-    """Endpoints that are dialled by another address, which forwards connections: for fault
+    """Endpoints, each with another address to dial instead, where a forwarder listens: for fault
     injection."""
     ranges: tuple[DialledRange, ...] = ()
     """The ranges of ports that clients may dial."""

@@ -2,9 +2,9 @@
 
 Rule 1: values that all ports of a Service share are computed once, because a Service may have
 thousands of ports and of addresses.
-Rule 2: a Service's ports times its addresses are bounded, equally on all nodes. The first ports by
-name are served; the others have no plan, and share one cause. A range counts as a port.
-Rule 3: external IPs have their own bound: the more ports, the fewer external IPs are served.
+Rule 2: the product of a Service's ports and addresses is limited, equally on all nodes. The first
+ports by name are served; the others have no plan, and share one cause. A range counts as a port.
+Rule 3: external IPs have a separate limit: the more ports, the fewer external IPs are served.
 """
 
 from __future__ import annotations
@@ -70,11 +70,12 @@ class ServiceClaims:
     """The claims of its ports, sorted by key."""
     ignored: tuple[IgnoredService, ...]
     own_ips: tuple[str, ...]
-    """Cluster and load-balancer IPs, even if ignored: never external IPs of another Service."""
+    """Cluster and load-balancer IPs, even if they are ignored: these are never external IPs of
+    another Service."""
     notes: tuple[Cause, ...] = ()
-    """Notes about all ports; a claim has the notes of its port."""
+    """Notes about all ports; notes about one port are in its claim."""
     cluster_ips: tuple[str, ...] = ()
-    """Cluster IPs at which only its ports serve; empty if another program may serve there."""
+    """Cluster IPs on which only its ports serve; empty if another program may serve there."""
 
     def is_same(self, other: ServiceClaims | None) -> bool:
         """Return whether two claims are equal, including the kinds of their frontends."""
@@ -89,7 +90,7 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     """Return the frontends that a Service claims on this node.
 
     Args:
-        is_left_out: The Service's namespace has too many frontends, so it claims none.
+        is_left_out: Whether the namespace has too many frontends, so that the Service claims none.
     """
     cause, is_conflict = ignored_reason(service, facts), False
     if cause is None:
@@ -113,7 +114,7 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     ports.sort(key=lambda claim: claim.key)
     notes = first_notes((*map(cause_of, service.notes), *of_ranges.get(None, ())))
     ignored = (*left_out, *unsupported_ports(service))
-    # Without steering, the proxy is only one of the programs that listen at these addresses.
+    # Without steering, the proxy is only one of the programs that listen on these addresses.
     is_alone = not left_out and not facts.allow_loopback_endpoints
     cluster_ips = service.cluster_ips if is_alone else ()
     return ServiceClaims(service.key, tuple(ports), ignored, _own_ips(service), notes, cluster_ips)
@@ -128,7 +129,8 @@ class _Family(NamedTuple):
 
     family: IPFamily
     addresses: tuple[tuple[FrontendKind, str], ...]
-    """Addresses that clients dial with each port's number, in the order of :func:`_addresses`."""
+    """The addresses that clients dial with the number of each port, in the order of
+    :func:`_addresses`."""
     node_ips: tuple[str, ...]
     """Addresses that clients dial with node ports."""
     admits: tuple[str, ...] | None
@@ -157,7 +159,7 @@ def _claims(
     """Yield one claim for each policy among the frontends of a family.
 
     Args:
-        noted: Notes about the port's entry of the annotation.
+        noted: Notes about the entry for the port in the annotation.
     """
     protocol = Protocol(port.protocol)
     name = ServicePortName(*service.key, port.name)
@@ -183,7 +185,8 @@ def _claims(
             port=port,
             protocol=protocol,
             scope=_scope(service, side),
-            # Single ports precede ranges, as names resolve to the first frontend's address.
+            # Single ports come before ranges, because names resolve to the address of the first
+            # frontend.
             frontends=tuple(sorted(frontends, key=lambda one: (one.last, one))),
             created=service.created,
             admits=of_all.admits if side is Side.LOAD_BALANCER else None,
@@ -251,7 +254,8 @@ def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, 
     As in kube-proxy, ranges of one family don't restrict the other.
 
     Source: kube-proxy's allowFromNode: if the ranges contain this node, packets from the
-        load-balancer IP itself are admitted: the node has that source address when it dials the IP.
+    load-balancer IP itself are admitted, because the node has that source address when it dials the
+    IP.
     """
     ranges = of_family(service.load_balancer_source_ranges, family)
     if not ranges:
@@ -263,7 +267,7 @@ def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, 
 
 
 def _no_external_ip_reason(ip: str, facts: NodeFacts) -> str:
-    """Return why an external IP isn't served on this node, or empty.
+    """Return why an external IP isn't served on this node; empty if it is.
 
     Source: CVE-2020-8554: a user who may create a Service could intercept other traffic.
     """
@@ -316,7 +320,7 @@ def families_of(service: Service) -> list[IPFamily]:
 
 
 def served_ports(service: Service) -> tuple[list[ServicePort], tuple[IgnoredService, ...]]:
-    """Return the first ports by name, up to the bound, and why the others are omitted."""
+    """Return the first ports by name, up to the limit, and why the others are omitted."""
     each, at_node_port = _weights(service)
     ports = [port for port in service.ports if port.protocol in Protocol.__members__]
     ports.sort(key=lambda port: port.name)
@@ -353,7 +357,7 @@ def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]
 
 
 def most_external_ips(service: Service) -> int:
-    """Return the number of external IPs of a Service that are served."""
+    """Return how many external IPs of a Service are served."""
     ports = len(service.ports) + _count_ranges(service, service.ports)
     return min(EXTERNAL_IPS_MAX, max(1, EXTERNAL_FRONTENDS_MAX // max(1, ports)))
 

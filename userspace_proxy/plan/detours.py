@@ -1,6 +1,6 @@
 """Detours: endpoints that are dialled elsewhere at the request of the embedding program.
 
-Rule 1: an endpoint without a detour is dialled directly, and its Service port costs no more.
+Rule 1: an endpoint without a detour is dialled directly, and its Service port has no extra cost.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from .plan import PortPlan
 
 
 class At(NamedTuple):
-    """An endpoint: TCP and UDP of one address are two endpoints."""
+    """An endpoint: TCP and UDP on one address are two endpoints."""
 
     protocol: Protocol
     endpoint: SocketAddress
 
 
 Reasons = Mapping[At, Sequence[str]]
-"""The injected faults of endpoints with detours, in words."""
+"""The injected faults of endpoints with detours, as text."""
 Faults = Mapping[SocketAddress, Sequence[str]]
-"""The injected faults of one Service port's endpoints, in words."""
+"""The injected faults of one Service port's endpoints, as text."""
 
 
 class Detours:
@@ -49,7 +49,7 @@ class Detours:
         return {at.endpoint: words for at, words in reasons if at.protocol is plan.protocol}
 
     def lead(self, plan: PortPlan) -> Serving:
-        """Return the workers' serving: the plan's Serving with its detours, usually unchanged."""
+        """Return the ``Serving`` for workers: the plan's with its detours, usually unchanged."""
         found = self._of.get(plan.key.name.service)
         if not found:
             return plan.serving

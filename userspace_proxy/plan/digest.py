@@ -4,9 +4,9 @@
 
 Rule 1: equal objects give equal digests on every node, whatever its settings, addresses and zone:
 inputs that depend on these (node ports' addresses, hints, zones, DNS names) are excluded. So
-digests cover the plan's inputs, not its Service ports, which differ between nodes.
+digests cover what is planned from, not the planned Service ports, which differ between nodes.
 Rule 2: a Service that no proxy serves has no digest.
-Rule 3: digests with another :data:`FORM` can't be compared: raise it when their input changes.
+Rule 3: digests with another :data:`FORM` can't be compared: raise it if what they cover changes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..model.handling import DEFAULT_HANDLING, Handling, Hold
 FORM = 2
 """The version of the digests."""
 BUCKETS = 64
-"""Number of buckets: if a node's Services differ, only a few of 10,000 are read."""
+"""The number of buckets: if the Services of a node differ, only a few of 10,000 are read."""
 
 _DIGEST_BYTES = 4
-# Fields that aren't compared: each node looks up DNS names itself, and only embedding sets a seed.
+# Fields that aren't compared: each node resolves DNS names itself, and only embedding sets a seed.
 _NODES_OWN = frozenset(("seed", "names", "found_by_name"))
 _COMPARED = tuple(f.name for f in fields(Handling) if f.name not in _NODES_OWN)
 
@@ -82,7 +82,7 @@ class Digests:
     def __init__(self) -> None:
         self._services: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self.buckets: tuple[Mapping[str, str], ...] = ({},) * BUCKETS
-        """The digests by bucket; immutable, a change replaces them."""
+        """The digests by bucket; immutable, replaced by a change."""
         self.summary = summary_of({})
 
     def follow(self, services: Mapping[ServiceKey, ServiceState]) -> None:
@@ -112,7 +112,7 @@ class Digests:
 
 
 def _asked_for(handling: Handling) -> list[tuple[str, object]]:
-    """Return the non-default fields, so that a new annotation leaves other digests as they are."""
+    """Return fields that aren't default, so that a new annotation doesn't change other digests."""
     if handling is DEFAULT_HANDLING:
         return []
     pairs = ((name, getattr(handling, name)) for name in _COMPARED)
@@ -120,7 +120,7 @@ def _asked_for(handling: Handling) -> list[tuple[str, object]]:
 
 
 def _plain(value: object) -> object:
-    """Return equal results for equal values: 60 may be 60.0 if read from the last state."""
+    """Return equal results for equal values: 60 may be 60.0 if it was read from the last state."""
     match value:
         case int() | float():
             return float(value)
@@ -131,7 +131,7 @@ def _plain(value: object) -> object:
 
 
 def _sum_of_endpoints(slices: Sequence[EndpointSlice]) -> int:
-    """Return a number for endpoints with their ports, independent of how slices group them."""
+    """Return a number for endpoints with their ports, however slices group them."""
     return sum(set[int]().union(*Slices.of(slices).derive(_hashes))) % (1 << 64)
 
 

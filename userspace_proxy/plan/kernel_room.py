@@ -26,7 +26,7 @@ from .claims import PortClaim
 ELEMENTS_MAX = 20_000
 """The maximum number of map elements of a Service: endpoints, or slots, per address and port.
 
-Changing all of them, as when the path switches, takes 0.1 s, during which others wait.
+Changing all of them, as when the path switches, takes 0.1 s, during which other changes wait.
 """
 RULES_MAX = 2_000
 """The maximum number of rules for one Service: 4 per endpoint with session affinity and 1 per
@@ -39,7 +39,8 @@ NODE_ELEMENTS_MAX = 131_072
 Each takes 100 bytes in the kernel, 330 in the process during a comparison, and 7 µs to write.
 """
 NODE_EXACT_MAX = 65_536
-"""Further elements for exact weights: at most 16 ports with source-hash, or 300 with parts."""
+"""How many more elements exact weights may take: at most 16 ports with source-hash, or 300 with
+parts."""
 RULE_ELEMENTS = 7
 """The number of elements that take as long to write as one rule."""
 NODE_RULES_MAX = 20_000
@@ -47,13 +48,14 @@ NODE_RULES_MAX = 20_000
 
 The kernel checks all of them in each transaction that adds or deletes a chain: 15 ms.
 """
-# The rules per endpoint with affinity, including its chain, which takes as long as a rule.
+# The rules per endpoint with affinity, including the endpoint's chain, which takes as long as a
+# rule.
 _FOR_PINNED = 4
-# The further rules of a port: the chain and map with which its rules choose.
+# The other rules of a port: the chain and map by which its rules choose.
 _FOR_CHOICE = 4
-# The number of elements of each frontend apart from its endpoints: counter, forwarding, choice.
+# The elements of each frontend besides its endpoints: counter, forwarding, choice.
 _FOR_FRONTEND = 3
-# The number of slots of source-hash that take as long as one endpoint's share.
+# So many slots of source-hash take as long as one endpoint's share.
 _SLOTS_FOR_ONE = 16
 
 
@@ -83,12 +85,12 @@ class KernelSize(NamedTuple):
 
 
 class KernelFit(NamedTuple):
-    """Whether, and with which weights, a Service fits on the kernel path."""
+    """Whether a Service fits on the kernel path, and with which weights."""
 
     obstacle: str = ""
     """Why the Service can't be on the kernel path; empty if it can."""
     coarse: str = ""
-    """Why the Service's weights are coarse there; empty if they aren't."""
+    """Why the Service has coarse weights there; empty if it doesn't."""
 
 
 FITS = KernelFit()
@@ -125,11 +127,11 @@ def kernel_size(
         coarse, drawn = _drawn(handling.balance, count, is_weighted=len(index.weights(*of)) > 1)
         if handling.balance is Balance.SOURCE_HASH:
             count = max(count, drawn // _SLOTS_FOR_ONE)
-        # Clients from outside may have other endpoints, and so a choice of their own.
+        # Clients from outside may have other endpoints, and so a separate choice.
         choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
         elements += coarse * choices
         exact += max(0, drawn - coarse) * choices
-        # A range has chains of its own for each endpoint, as affinity has.
+        # A range has separate chains for each endpoint, as affinity has.
         spans = {(f.port, f.last) for f in claim.frontends if f.last}
         for has_chains in (has_affinity, *(True for _ in spans)):
             rules += count_rules(count, claim.admits, has_affinity=has_chains)
@@ -142,7 +144,7 @@ def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> 
 
 
 def count_elements(choices: int, frontends: int, rules: int) -> int:
-    """Return the number of elements that take as long to write as a whole Service port."""
+    """Return how many elements take as long to write as a whole Service port."""
     of_rules = RULE_ELEMENTS * (rules + _FOR_CHOICE) if rules else 0
     return (choices + _FOR_FRONTEND) * frontends + of_rules
 
@@ -163,7 +165,7 @@ def _asks(service: Service, facts: NodeFacts) -> bool:
 
 
 def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int]:
-    """Return the number of elements that a frontend draws from, with coarse and exact weights."""
+    """Return from how many elements a frontend draws, with coarse and with exact weights."""
     if balance is Balance.SOURCE_HASH:
         exact = count_slots(count, is_weighted=is_weighted)
         return count_slots(count, is_weighted=False), exact
@@ -198,7 +200,7 @@ class KernelRoom:
         fitting = {key: NO_SIZE if size.excess else size for key, size in sizes.items()}
         moved = self._rules.change({key: size.rules for key, size in fitting.items()})
         moved |= self._elements.change({key: size.elements for key, size in fitting.items()})
-        # A Service that exceeds its own bound never fits, however much room is left.
+        # A Service that exceeds its own limit never fits, however much room is left.
         return moved | self._exact.change(
             {
                 key: size.exact if size.elements + size.exact <= ELEMENTS_MAX else 0
@@ -207,9 +209,9 @@ class KernelRoom:
         )
 
     def elements(self, state: ServiceState, facts: NodeFacts) -> int:
-        """Estimate from its slices the number of elements that a change of a Service may write.
+        """Estimate from a Service's slices how many elements a change of it may write.
 
-        A rule counts as many elements as take equally long.
+        A rule counts as the number of elements that take as long.
         """
         service, slices = state.service, Slices.of(state.slices)
         listed = slices.endpoint_count

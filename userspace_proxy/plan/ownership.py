@@ -3,7 +3,8 @@
 Service ──claims_of──▶ its ports with their frontends ──FrontendOwners──▶ one owner per frontend
 
 Rule 1: cluster IPs take precedence over load-balancer IPs and node ports, which precede external
-IPs; then the older Service wins, as in the API server's allocator; then the lower name.
+IPs; then the older Service wins, as in the API server's allocator; then the one whose name sorts
+first.
 Rule 2: an external IP is never another Service's cluster IP, whatever the port, and
 whichever proxy serves that Service.
 Rule 3: the owner depends only on the claims, never on the order in which they arrived; the cost
@@ -37,7 +38,7 @@ _NOTHING: Mapping[Frontend, Cause] = {}
 Address = TypeVar("Address", bound=Hashable)
 _Claimants = tuple[PortClaim, ...]
 _Touched = dict[tuple[Protocol, SocketAddress], _Claimants]
-"""The claimants of each address that a change has touched, as before the change."""
+"""The claimants of each address that a change affects, as before the change."""
 
 
 class ServiceIndex(Generic[Address]):
@@ -75,12 +76,13 @@ class ServiceIndex(Generic[Address]):
 
 
 class OwnershipChange(NamedTuple):
-    """The effects of a change on other Services."""
+    """How a change affects other Services."""
 
     addresses: set[SocketAddress]
     """Addresses that became served, or no longer are."""
     services: set[ServiceKey]
-    """Other Services whose frontends, or reasons for lost frontends, may have changed."""
+    """Other Services of which the frontends, or the reasons for lost frontends, may have
+    changed."""
     node_ports: set[int]
     """Numbers that became node ports, or no longer are."""
     cluster_ips: set[str]
@@ -101,16 +103,17 @@ class FrontendOwners:
         self._claimants: dict[Protocol, dict[SocketAddress, _Claimants]] = {
             protocol: {} for protocol in Protocol
         }
-        """The eligible claims for an address; the first claim owns it."""
+        """The eligible claims on an address; the first one owns it."""
         self._ranges = RangeOwners(_precedence)
         self._own_ips: ServiceIndex[str] = ServiceIndex()
-        """Services by cluster and load-balancer IP; two may claim the same one."""
+        """Services by cluster and load-balancer IP; two may claim the same IP."""
         self._external_ip_claims: ServiceIndex[str] = ServiceIndex()
         self._lost: dict[PortKey, dict[Frontend, Cause]] = {}
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
         self.cluster_ips: dict[str, ServiceKey] = {}
-        """The Service of each cluster IP at which only its ports serve; the first of several."""
+        """The Service of each cluster IP on which only its ports serve; if there are several, the
+        first."""
 
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]
@@ -139,7 +142,7 @@ class FrontendOwners:
                 services.update(claim.key.name.service for claim in (*before, *now))
         cluster_ips = self._note_cluster_ips(ips)
         for place in self._ranges.take_affected():
-            # Endpoints at this IP may be, or no longer be, in a range.
+            # Endpoints with this IP may be in a range now, or no longer.
             cluster_ips.add(place.ip)
             for frontend, claim, holder in self._ranges.decide(place):
                 services.add(claim.key.name.service)
@@ -186,7 +189,7 @@ class FrontendOwners:
         return ServedAddresses(single, self._ranges, protocol) if self._ranges else single
 
     def one_by_one(self, frontends: Iterable[Frontend]) -> Iterator[Frontend]:
-        """Yield frontends, with each port of a range by itself unless a single port has it."""
+        """Yield frontends, and each port of a range separately unless a single port has it."""
         for one in frontends:
             if not one.last:
                 yield one
@@ -243,7 +246,7 @@ class FrontendOwners:
                 claimants[address] = (*have, claim) if have else alone
 
     def _decide(self, protocol: Protocol, address: SocketAddress) -> None:
-        """Sort the claimants of an address, and note the claims that lost, all but the first."""
+        """Sort the claimants of an address, and record the claims that lost: all but the first."""
         claimants = self._claimants[protocol].get(address, ())
         claimed = {claim.key: _frontend_at(claim, address) for claim in claimants}
         in_order = sorted(claimants, key=lambda c: _precedence(claimed[c.key], c))
@@ -277,7 +280,7 @@ _KINDS = {
 
 
 def lost_address(frontend: Frontend, cause: Cause) -> tuple[tuple[str, str], Cause]:
-    """Return the address that a Service port lost, and why it isn't served there."""
+    """Return the address that a Service port lost, and why it isn't served on that address."""
     kind, about = _KINDS[frontend.kind], object_of(cause)
     number = str(frontend.port) if frontend.kind is FrontendKind.NODE_PORT else frontend.ip
     if frontend.last:
@@ -288,7 +291,7 @@ def lost_address(frontend: Frontend, cause: Cause) -> tuple[tuple[str, str], Cau
 
 
 def _precedence(frontend: Frontend, claim: PortClaim) -> tuple[object, ...]:
-    """Return the key by which claims are sorted; the lowest one wins."""
+    """Return the key by which claims are sorted; the claim with the lowest key wins."""
     return _PRECEDENCE[frontend.kind], claim.created, claim.key
 
 

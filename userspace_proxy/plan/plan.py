@@ -28,20 +28,20 @@ class PortPlan:
     verdicts: tuple[EndpointVerdict, ...]
     """The verdicts on all endpoints, sorted by address and port."""
     serving: Serving
-    """The workers' input: the usable endpoints, and how to handle clients."""
+    """What workers get: the usable endpoints, and how to handle clients."""
     cause: Cause | None = None
     """Why clients are refused or dropped; None if an endpoint is usable."""
     notes: tuple[Cause, ...] = ()
-    """What this Service port requests without effect; a Service's first port also has the notes of
-    the Service and its slices."""
+    """What this Service port requests without effect; the first port also has the notes of the
+    Service and its slices."""
     scope: Scope = Scope.CLUSTER
-    """The traffic policy behind the usable endpoints."""
+    """The traffic policy that decided which endpoints are usable."""
     path: PathDecision = DEFAULT_PATH
-    """The path of connections' bytes."""
+    """The path that the bytes of connections take."""
     has_coarse_weights: bool = False
-    """The kernel path approximates the weights with few slots."""
+    """Whether the kernel path approximates the weights with few slots."""
     shared_number: int = 0
-    """The number of a port that its Service has for another protocol, too; otherwise 0."""
+    """The port's number if the Service has it for another protocol, too; otherwise 0."""
 
     @property
     def is_dropping(self) -> bool:
@@ -58,9 +58,10 @@ class IgnoredService:
     """The port's name or number; empty if the whole Service is ignored."""
     cause: Cause
     is_conflict: bool = False
-    """It should be served, but can't be, as when another Service owns its address."""
+    """Whether it should be served, but can't be, for instance because another Service owns its
+    address."""
     is_part: bool = False
-    """The port is served on another address, and has a note about this one."""
+    """Whether the port is served on another address, and has a note about this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class HealthCheck:
     service: ServiceKey
     port: int
     local_endpoints: int
-    """Number of ready endpoints on this node."""
+    """The number of ready endpoints on this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanChanges:
-    """The differences between two plans; each tuple is sorted by key."""
+    """How two plans differ; each tuple is sorted by key."""
 
     open: tuple[PortPlan, ...]
     update: tuple[PortPlan, ...]
-    """Same key and protocol, but other frontends, endpoints or affinity."""
+    """Ports with the same key and protocol, but other frontends, endpoints or affinity."""
     close: tuple[PortKey, ...]
 
     def __bool__(self) -> bool:

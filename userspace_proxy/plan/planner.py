@@ -49,7 +49,7 @@ from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_
 
 _Value = TypeVar("_Value")
 
-# The maximum number of claims applied per turn; a turn takes about 10 ms.
+# How many claims are applied per turn; a turn takes about 10 ms.
 _CLAIMS_IN_TURN = 1_000
 
 
@@ -63,7 +63,7 @@ class Planner:
     def __init__(self, facts: NodeFacts) -> None:
         self.facts = facts
         self.planned_services = 0
-        """The number of Services planned since the start, including repetitions."""
+        """How many Services were planned since the start, including repetitions."""
         self._is_under_way = False
         self._forget()
 
@@ -76,13 +76,13 @@ class Planner:
         self._orphaned: Mapping[ServiceKey, Slices] = PersistentMap()
         """The slices from which ``_orphans`` was built."""
         self._without_slices: set[ServiceKey] = set()
-        """Services without slices, whose cause depends on the orphans."""
+        """Services without slices, whose cause depends on orphaned slices."""
         self._by_endpoint_ip: ServiceIndex[str] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
         self._at_nodes: ServiceIndex[int] = ServiceIndex()
-        """Services with endpoints at Nodes' addresses, by the endpoints' ports."""
+        """Services with endpoints on addresses of Nodes, by the ports of the endpoints."""
         self._found_by_name: set[ServiceKey] = set()
-        """Services whose endpoints by DNS name depend on the Nodes' addresses."""
+        """Services with endpoints by DNS name, which depend on the addresses of the Nodes."""
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
@@ -182,7 +182,7 @@ class Planner:
         return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
 
     def kernel_elements(self, state: ServiceState) -> int:
-        """Return the number of kernel path elements that a change of a Service may write at once.
+        """Return how many kernel path elements a change of a Service may write in one go.
 
         Returns None for a new Service, which enters the kernel path in turns.
         """

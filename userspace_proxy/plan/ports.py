@@ -256,7 +256,7 @@ def _asked_range(service: Service, claim: PortClaim) -> str:
 
 
 def _without_range(service: Service, claim: PortClaim, why: str) -> PortClaim:
-    """Return a claim of the port itself, with the note why its range isn't served."""
+    """Return the claim of only the port itself, with the note why its range isn't served."""
     asked = _asked_range(service, claim)
     frontends = tuple([frontend for frontend in claim.frontends if not frontend.last])
     noted = (range_not_possible(asked, why),) if claim.key.side is Side.ALL else ()
@@ -272,7 +272,7 @@ def _path(
     *,
     is_udp_range: bool,
 ) -> tuple[PathDecision, str]:
-    """Return the path of a claim, and why none can serve its range; empty if one can."""
+    """Return the path of a claim, and why no path can serve its range; empty if one can."""
     handling = state.service.handling.of(claim.protocol)
     no_kernel_path = (
         (f"{NEEDS_PROXY} needs the proxy" if handling.found_by_name else "")
@@ -293,14 +293,14 @@ def _path(
 
 
 def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tuple[Cause, ...]:
-    """Report that some pods lack a port that others have; hand-written slices may intend it."""
+    """Report that some pods lack a port that others have; hand-written slices may intend this."""
     port, service = claim.port, state.service
     have, total = index.lacking(claim.key.family, port.name, claim.protocol)
     return (some_lack_port(port.name, have, total),) if have and service.selector else ()
 
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
-    """Return notes about requests of a family's slices that have no effect."""
+    """Return notes about requests of the slices of a family that have no effect."""
     slices = [item for item in state.slices if item.family is family and not item.is_headless]
     written = (cause_of_slice(note, item.key) for item in slices for note in item.notes)
     return first_notes(itertools.chain(name_notes(slices), written))
@@ -339,8 +339,8 @@ def health_check_of(state: ServiceState, facts: NodeFacts) -> HealthCheck | None
 def _inside(claim: PortClaim, facts: NodeFacts) -> tuple[str, ...]:
     """Return the networks of clients in the cluster.
 
-    They include the frontends: if a frontend is routed to this node, a client on the node that
-    dials it has that address as its source.
+    They include the frontends: if a frontend is routed to this node, and a client on the node dials
+    it, the client has that address as its source.
     """
     own = [own_network(frontend.ip) for frontend in claim.frontends]
     return tuple(dict.fromkeys((*facts.inside(claim.key.family), *own)))

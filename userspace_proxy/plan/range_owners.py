@@ -1,6 +1,6 @@
-"""Decides which Service port owns a port range that several claim at one address.
+"""Decides which Service port owns a port range that several claim on one address.
 
-Rule 1: ranges are assigned in the order of their claims' precedence. A range that overlaps an
+Rule 1: ranges are assigned in the order of precedence of their claims. A range that overlaps an
 assigned one isn't served on that address; its Service port's own number may be.
 Rule 2: a range takes no port from a frontend with a single port: steering rules look these up
 first.
@@ -29,11 +29,11 @@ _Claimed = tuple[Frontend, PortKey]
 
 
 class _Given:
-    """The ranges assigned at one address, which don't overlap."""
+    """The ranges assigned on one address, which don't overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
-        """The ranges' first ports, sorted."""
+        """The first ports of the ranges, sorted."""
         self._by_first: dict[int, tuple[Frontend, PortClaim]] = {}
 
     def add(self, frontend: Frontend, claim: PortClaim) -> None:
@@ -41,7 +41,7 @@ class _Given:
         self._by_first[frontend.port] = frontend, claim
 
     def find(self, first: int, last: int) -> PortClaim | None:
-        """Return the claim that has one of these ports; if several, the one with the highest."""
+        """Return the claim that has one of these ports; if several do, that of the highest port."""
         before = bisect.bisect_right(self._firsts, last)
         if not before:
             return None
@@ -56,7 +56,7 @@ class RangeOwners:
     """The claims of ranges, and their owners.
 
     Args:
-        precedence: Returns the key by which claims are sorted; the lowest wins.
+        precedence: Returns the key by which claims are sorted; the lowest key wins.
     """
 
     def __init__(self, precedence: Precedence) -> None:
@@ -64,7 +64,7 @@ class RangeOwners:
         self._claims: dict[RangeAddress, dict[_Claimed, PortClaim]] = {}
         self._given: dict[RangeAddress, _Given] = {}
         self._holders: dict[RangeAddress, dict[_Claimed, PortKey | None]] = {}
-        """The decisions: the Service port to which each claim lost."""
+        """The decisions: for each claim, the Service port to which it lost."""
         self._affected: set[RangeAddress] = set()
 
     def __bool__(self) -> bool:
@@ -95,7 +95,7 @@ class RangeOwners:
     def decide(self, place: RangeAddress) -> Iterator[tuple[Frontend, PortClaim, PortClaim | None]]:
         """Yield the claims on an address that are new or now lose to another claim.
 
-        Each comes with the claim that it lost to, or None. Takes 5 µs per claim on the address.
+        Each comes with the claim to which it lost, or None. Takes 5 µs per claim on the address.
         """
         claims = self._claims.get(place)
         if claims is None:

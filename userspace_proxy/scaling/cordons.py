@@ -4,15 +4,14 @@
                              │ not scaled, or                └──woken, and they stay──▶ served again
                              └──time is up──▶ served again
 
-Rule 1: a workload isn't woken while its pods may be about to end: a controller that sees both
-changes at once keeps them, and clients would wait for a pod that never comes.
-Rule 2: pods of a workload that was scaled to zero serve again only if they are still there once it
-has a replica: until then its controller may end them at any moment.
+Rule 1: a workload isn't woken while its pods may be about to terminate: a controller that sees both
+changes together keeps them, and clients would wait for a pod that never comes.
+Rule 2: pods of a workload that was scaled to zero serve again only if they still exist once it has
+a replica: until then, its controller may delete them at any moment.
 Rule 3: a terminating pod gets no client even after its acknowledgement has expired.
 Rule 4: an acknowledgement is on disk before the answer is sent, and the next process of this node
-restores it before its first listener. A round without effect removes its acknowledgements from
-disk. Acknowledgements of earlier rounds stay, each with its own time, while their Services are
-cordoned.
+restores it before its first listener. If a round has no effect, its acknowledgements are removed
+from disk. Those of earlier rounds stay, each with its own time, while their Services are cordoned.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ _log = FieldLogger("userspace_proxy.agent")
 CORDON_S = 20.0
 """How long an acknowledgement is valid: longer than the holder takes for a round and its update."""
 ENDS_S = 10.0
-"""How long a workload that was scaled to zero isn't woken while its pods remain: its controller
-ends them within a second, or a few when it is busy."""
+"""For how long a workload that was scaled to zero isn't woken while it has pods: its controller
+deletes them within a second, or a few if it is busy."""
 
 
 class _Cordon(NamedTuple):
-    """A Service that is cordoned for a round without a known result."""
+    """A Service that is cordoned for a round whose result isn't known yet."""
 
     number: str
     """The round's number."""
     until: float
-    """Monotonic seconds."""
+    """Monotonic seconds until which the Service is cordoned."""
 
 
 @dataclass(slots=True)
@@ -54,9 +53,9 @@ class _Sleep:
     """A Service whose workload was scaled to zero."""
 
     since: float
-    """Monotonic seconds."""
+    """Monotonic seconds when the workload was scaled."""
     is_woken: bool = False
-    """The workload has a replica again, and its pods have stayed."""
+    """Whether the workload has a replica again, and its pods have stayed."""
 
 
 class _KeptCordon(NamedTuple):
@@ -65,7 +64,7 @@ class _KeptCordon(NamedTuple):
     number: str
     """The round's number."""
     at: float
-    """Unix time when it was first written."""
+    """The Unix time when it was first written."""
 
 
 class Cordons:
@@ -148,13 +147,13 @@ class Cordons:
             _log.warning(text, extra={"cause": str(exc)})
 
     def cordon(self, service: ServiceKey, number: str, until: float) -> None:
-        """Send no client to a Service's endpoints until the round is over, or the time is up."""
+        """Send no client to a Service's endpoints until the round is over, or its time is up."""
         self._served_ports.cordon(service, is_cordoned=True)
         self._asleep.pop(service, None)
         self._cordons[service] = _Cordon(number, until)
 
     def end(self, over: Vote | None) -> list[ServiceKey]:
-        """End a round, or all rounds for None; return Services whose workload is now at zero."""
+        """End a round, or all rounds if None; return the Services whose workload is now at zero."""
         asleep = []
         for service, cordon in list(self._cordons.items()):
             if over is not None and over.number != cordon.number:
@@ -232,7 +231,7 @@ class Cordons:
                 # Endpoints that have disappeared may be listed again before the round is over.
                 return False
             return are_gone or self._is_ready(service)
-        # Without a port that names a workload, the workload is no longer woken.
+        # If no port names a workload, the workload is no longer woken.
         return are_gone or not any(map(workload_of, ports))
 
     def _is_ready(self, service: ServiceKey) -> bool:

@@ -1,16 +1,17 @@
-"""On one elected node, sums all nodes' demand and scales workloads without clients to zero.
+"""On one elected node, adds up all nodes' demand, and scales workloads without clients to zero.
 
     Leases of nodes ──▶ sums ──▶ Lease of the holder, which all nodes follow
     no demand, for idle-after ──▶ the source reads the workload ──▶ round: all nodes vote
     ──▶ all have answered that they have no clients and hold new ones ──▶ scaled to zero
 
-Rule 1: the Lease's holder asks; all nodes of the cluster must answer, or the workload is busy.
+Rule 1: the Lease's holder asks; all nodes of the cluster must answer, otherwise the workload counts
+as busy.
 Rule 2: a Lease that wasn't renewed for DURATION_S, by this node's own clock, is free.
 Rule 3: nodes vote on the Services that name a workload and may have it scaled (``rights``); any
-other Service that selects its pods keeps it running. A Service that names it without right has no
-effect.
-Rule 4: one workload at a time, namespaces in turn; a workload that can't be scaled to zero is
-checked again after its idle-after, or AGAIN_MAX_S.
+other Service that selects its pods keeps it running. A Service that names it without the right to
+do so has no effect.
+Rule 4: workloads are scaled one at a time, namespaces in turn; a workload that can't be scaled to
+zero is checked again after its idle-after, or AGAIN_MAX_S.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ _RENEW_S = 15.0
 # try at once.
 _JITTER_S = 10.0
 TOO_OLD_S = 2.5 * BEAT_S
-"""How long a node's report may be unchanged before the node counts as unknown."""
+"""If a node's report hasn't changed for this long, its demand counts as unknown."""
 # The interval between two reads of all reports; a second per 100 reports spares the API server.
 _LOOK_S, _LOOK_FOR_EACH_S = 2.0, 0.01
 # The interval between two lists of Nodes, which are large.
 _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
-# The time limit for all nodes' answers; their work takes a second.
+# The time limit for the answers of all nodes; their work takes a second.
 _ANSWERS_S, _ANSWERS_EVERY_S = 8.0, 0.25
 AGAIN_MAX_S = 60.0
 
@@ -84,13 +85,13 @@ class _ScaleDownAttempt:
     round: Vote = field(default_factory=lambda: Vote(str(uuid.uuid4()), ()))
     """The vote on the Services that may scale it."""
     labels: Labels = field(default_factory=dict)
-    """Labels of all its pods."""
+    """Labels that all its pods have."""
     strangers: dict[ServiceKey, str] = field(default_factory=dict)
-    """Why each other Service may not."""
+    """For each other Service, why it may not scale the workload."""
 
 
 class HolderLease:
-    """The Lease of the node that sums the demand of all.
+    """The Lease of the node that adds up the demand of all nodes.
 
     Args:
         source: Scales workloads, and records Events for users of a Service.
@@ -124,7 +125,8 @@ class HolderLease:
         """The Lease as last read or written."""
         self._changed_at = clock()
         self._vote_counts = self._shown = VoteCounts()
-        """The counts that this process writes as holder, and those that the holder has written."""
+        """The counts that this process writes as the holder, and those that the holder has
+        written."""
         self._known: dict[str, _Known] = {}
         self._nodes: frozenset[str] = frozenset()
         self._nodes_at = self._looked_at = float("-inf")
@@ -132,7 +134,7 @@ class HolderLease:
         self._turns = Turns[str]()
         """Turns of the namespaces."""
         self._awake_reasons: dict[ServiceKey, str] = {}
-        """Why workloads aren't scaled to zero, by Service that names the workload."""
+        """Why workloads aren't scaled to zero, by the Service that names the workload."""
 
     @property
     def is_held(self) -> bool:
@@ -145,9 +147,9 @@ class HolderLease:
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:
-        """All nodes' demand for each Service that holds connections; None if unknown.
+        """The demand of all nodes for each Service that holds connections; None if unknown.
 
-        While a node's figure is unknown, each Service that it may serve has some demand.
+        While the demand of a node is unknown, each Service that the node may serve has some demand.
         """
         if self._lease is None or self._clock() - self._changed_at >= DURATION_S:
             return None
@@ -158,7 +160,7 @@ class HolderLease:
         return {key: max(least, _demand_of(key, vote_counts)) for key in own}
 
     def see(self, lease: Lease) -> None:
-        # The watch returns the holder's own writes late.
+        # The watch returns the holder's own writes with a delay.
         if self.is_held and lease.holder == self._identity:
             return
         if self._lease is None or lease.version != self._lease.version:
@@ -166,7 +168,7 @@ class HolderLease:
             self._shown = read_counts(lease)
 
     async def look(self) -> None:
-        """Renew the Lease, or take it if it is free; as its holder, do the due work.
+        """Renew the Lease, or take it if it is free; as its holder, do the work that is due.
 
         Call it about once a second.
 
@@ -228,7 +230,7 @@ class HolderLease:
         self._known = known
 
     async def _add_up(self, now: float) -> None:
-        """Publish the sums if they have changed."""
+        """Publish the sums if they differ from the last ones."""
         await self._list(now)
         if now - self._nodes_at >= max(_NODES_S, _NODES_FOR_EACH_S * len(self._nodes)):
             self._nodes, self._nodes_at = await self._leases.nodes(), now
@@ -252,7 +254,7 @@ class HolderLease:
         return self._nodes.union(recent)
 
     def _unknown(self, now: float) -> frozenset[str]:
-        """Return the nodes without a recent report."""
+        """Return the nodes that haven't reported recently."""
         return frozenset(
             node
             for node in self._asked(now)
@@ -262,7 +264,7 @@ class HolderLease:
         )
 
     async def _scale_one_down(self, now: float) -> None:
-        """Scale the first workload to zero that no client needs."""
+        """Scale to zero the first workload that no client needs."""
         if self._vote_counts.unknown or not self.is_held:
             return
         workloads: dict[WorkloadKey, list[Served]] = defaultdict(list)
@@ -273,7 +275,7 @@ class HolderLease:
         named = {port.plan.key.name.service for ports in workloads.values() for port in ports}
         self._awake_reasons = {key: why for key, why in self._awake_reasons.items() if key in named}
         due: list[WorkloadKey] = []
-        # Workloads that were never tried first, then the longest due.
+        # Workloads that were never tried come first, then those that have been due for longest.
         for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
             ports = [port for port in workloads[key] if not self._has_demand(port)]
             if not _may_scale_down(ports):
@@ -292,7 +294,7 @@ class HolderLease:
 
         async def agree() -> bool:
             nonlocal scale_down
-            # From now on the update may be made even if this process is interrupted.
+            # From now on, the update may be made even if this process is interrupted.
             scale_down = ScaleDown(
                 is_asleep=await self._ask(asking.round) and not self._other_user(asking)
             )
@@ -303,7 +305,7 @@ class HolderLease:
                 *key, lambda labels: self._refusal_reason(asking, labels), agree
             )
         except BaseException:
-            # An error mustn't mask the cancellation; if this fails, acknowledgements expire.
+            # An error mustn't mask the cancellation; if this fails, the acknowledgements expire.
             with contextlib.suppress(SourceError):
                 await self._end(asking.round, is_asleep=scale_down.is_asleep)
             raise
@@ -314,7 +316,7 @@ class HolderLease:
         await self._end(asking.round, is_asleep=scale_down.is_asleep)
 
     def _refusal_reason(self, asking: _ScaleDownAttempt, labels: Labels) -> str | None:
-        """Choose which Services of a workload all nodes vote on; as :data:`.May`."""
+        """Choose the Services of a workload on which all nodes vote; used as :data:`.May`."""
         services = self._services()
         asking.labels = labels
         for service in dict.fromkeys(map(_service_of, asking.ports)):
@@ -340,7 +342,7 @@ class HolderLease:
         """End a round if it was begun.
 
         Args:
-            is_asleep: The workload was scaled to zero.
+            is_asleep: Whether the workload was scaled to zero.
         """
         if self._vote_counts.round == asked:
             over = Vote(asked.number, asked.services if is_asleep else (), is_over=True)
@@ -400,15 +402,16 @@ def _demand_of(service: ServiceKey, vote_counts: VoteCounts) -> int:
 
 
 def _may_scale_down(ports: Collection[Served]) -> bool:
-    """Return whether a Service of the workload requests scaling, and one of its pods is ready.
+    """Return whether a Service of the workload requests scaling, and a pod of it is ready.
 
-    While the only pod is replaced, nodes don't know the next one yet, and would send clients to it.
+    While the only pod is being replaced, nodes don't know the next pod yet, and would send clients
+    to it.
     """
     asks_for_it = any(port.plan.serving.handling.idle_after_s is not None for port in ports)
     return asks_for_it and any(map(ready_endpoints, ports))
 
 
 def _idle_after_s(ports: Collection[Served]) -> float:
-    """Return the longest idle-after of a workload's Service ports; AGAIN_MAX_S without ports."""
+    """Return the longest idle-after of a workload's Service ports; AGAIN_MAX_S if it has none."""
     times = (port.plan.serving.handling.idle_after_s or 0.0 for port in ports)
     return max(times, default=AGAIN_MAX_S)

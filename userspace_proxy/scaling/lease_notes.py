@@ -6,7 +6,7 @@
                          unknown   a node whose demand is unknown; absent: all are known
                          round     the Services that all nodes vote on, or the result
 
-Rule 1: an unreadable annotation means "unknown", never "no clients".
+Rule 1: an annotation that can't be read means "unknown", never "no clients".
 Rule 2: the smallest namespaces are listed by Service; each other namespace is a single entry.
 """
 
@@ -24,10 +24,10 @@ NODE_PREFIX = "node."
 HOLDER = "holder"
 # An object's annotations have 256 KiB in all.
 DEMAND_BYTES_MAX = 128 << 10
-"""The maximum size of the demand in one Lease in bytes, with room for some 3,000 Services; beyond
-1,800 namespaces with the longest names, all demand is unknown."""
+"""The maximum size of the demand in one Lease in bytes: room for some 3,000 Services; beyond 1,800
+namespaces with the longest names, all demand is unknown."""
 ROUND_BYTES_MAX = 32 << 10
-"""The maximum size of a round's Services in bytes: 250 with the longest names."""
+"""The maximum size of the Services of a round in bytes: 250 Services with the longest names."""
 
 
 class Vote(NamedTuple):
@@ -53,7 +53,7 @@ class NodeReport(NamedTuple):
     """The contents of a node's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
-    """Omits Services without demand; None if unknown."""
+    """The demand, without Services that have none; None if unknown."""
     answer: NodeAnswer = NodeAnswer()
 
 
@@ -61,9 +61,9 @@ class VoteCounts(NamedTuple):
     """The contents of the holder's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
-    """The demand of all nodes; omits Services without demand; None if unknown."""
+    """The demand of all nodes, without Services that have none; None if unknown."""
     unknown: str = ""
-    """A node whose demand is unknown, and may be any number; empty if all nodes' demand is
+    """A node whose demand is unknown, and may be any number; empty if the demand of all nodes is
     known."""
     round: Vote | None = None
 

@@ -180,7 +180,8 @@ class Waking:
     async def look(self) -> None:
         """Update the waiting clients, and scale due workloads for up to a second.
 
-        A new need ends it earlier: in a namespace, workloads that were never tried come first.
+        A new need ends the call earlier: within a namespace, workloads that were never tried come
+        first.
         """
         self._news.clear()
         now = self._clock()

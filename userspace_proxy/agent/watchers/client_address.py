@@ -42,8 +42,8 @@ from .client_bridges import ClientBridges
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The interval of repairs, also of the steering rules: routes that another program flushes are
-# restored within two seconds.
+# The interval of repairs, including those of the steering rules: routes that another program
+# flushes are restored within two seconds.
 REPAIR_S = 1.0
 # The kernel may permit a refused operation later: a module was loaded, or memory was freed.
 RETRY_S = 30.0

@@ -425,7 +425,7 @@ async def _read(response: ClientResponse) -> Response:
 
 
 def _seconds(text: str | None) -> float:
-    """Return the seconds in Retry-After; 0 for none, or for a date, which no API server sends."""
+    """Return the seconds in Retry-After; 0 if missing, or a date, which no API server sends."""
     return float(text) if text and text.isascii() and text.isdigit() else 0.0
 
 

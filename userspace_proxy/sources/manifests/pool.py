@@ -19,7 +19,8 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value", bound=Hashable)
 
 NAMES_MAX = 65536
-"""How many names are cached, with hashes and values: each edit allocates all names again."""
+"""The maximum number of names cached with hashes and values: each edit allocates all names
+again."""
 
 
 @dataclass(frozen=True, slots=True)
