@@ -42,7 +42,7 @@ class Zone:
         self.is_truncating = False
         """Whether answers by UDP are marked as truncated."""
         self.sets_in_truncated = 0
-        """Whether truncated answers contain RRsets."""
+        """How many record sets a truncated answer contains."""
 
     def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
         """Answer a query: the callback of a DnsServer."""
