@@ -37,8 +37,8 @@ class TestEndpoints:
     def test_tcp_and_udp_share_a_port_number(self, world: World) -> None:
         """Source: e2e "should serve endpoints on same port and different protocols"."""
         world.put(TWO_PROTOCOLS.at(*world.pods("one")))
-        assert set(world.answers_of_all(TWO_PROTOCOLS.address).values()) == {"one"}
-        assert set(world.answers_of_all(TWO_PROTOCOLS.address, "UDP").values()) == {"one"}
+        assert set(world.by_client(TWO_PROTOCOLS.address).values()) == {"one"}
+        assert set(world.by_client(TWO_PROTOCOLS.address, "UDP").values()) == {"one"}
         world.put(TWO_PROTOCOLS.but(ports=BOTH[1:]).at(*world.pods("one")))
         assert not world.serves("pod", TWO_PROTOCOLS.address)
         assert world.who("pod", TWO_PROTOCOLS.address, "UDP") == "one"
@@ -52,7 +52,7 @@ class TestEndpoints:
                 eventually(
                     f"refusals of {protocol} at {address}",
                     dict.fromkeys(world.testbed.clients, "refused"),
-                    partial(world.answers_of_all, address, protocol),
+                    partial(world.by_client, address, protocol),
                 )
         assert time.monotonic() - began < REFUSAL_S
 
@@ -60,9 +60,9 @@ class TestEndpoints:
         """Source: e2e "should be rejected for evicted pods (no endpoints exist)"."""
         for name in ("one", "two"):
             world.put(EMPTY.at(*world.pods(name)))
-            assert set(world.answers_of_all(EMPTY.address).values()) == {name}
+            assert set(world.by_client(EMPTY.address).values()) == {name}
             world.put(EMPTY.at(At(world.ip(name), ready=False)))
-            assert set(world.answers_of_all(EMPTY.address).values()) == {"refused"}
+            assert set(world.by_client(EMPTY.address).values()) == {"refused"}
 
     def test_serving_terminating_endpoints_are_used_without_ready_ones(self, world: World) -> None:
         """Source: e2e "should fallback to terminating endpoints when there are no ready …"."""

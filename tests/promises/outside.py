@@ -50,7 +50,7 @@ class TestOutside:
         at = (EXTERNAL_IP, 80)
         world.put(EXTERNAL.at(*world.pods("one")))
         for protocol in ("TCP", "UDP"):
-            assert set(world.answers_of_all(at, protocol).values()) == {"one"}, protocol
+            assert set(world.by_client(at, protocol).values()) == {"one"}, protocol
         world.put(EXTERNAL.but(more={}).at(*world.pods("one")))
         assert [world.serves("laptop", at, protocol) for protocol in ("TCP", "UDP")] == [False] * 2
 
@@ -109,7 +109,7 @@ class TestOutside:
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)
         world.put(COLLIDING.at(*world.pods("one")))
-        assert world.answers_of_all(at) == dict.fromkeys(world.testbed.clients, "daemon")
+        assert world.by_client(at) == dict.fromkeys(world.testbed.clients, "daemon")
         assert world.who("pod", COLLIDING.address) == "one"
 
         def problem() -> str:

@@ -51,13 +51,9 @@ class TestPolicies:
 
     def test_internal_local_drops_clients_without_a_local_endpoint(self, world: World) -> None:
         world.put(INTERNAL.at(far(world.ip("one"))))
-        assert world.answers_of_all(INTERNAL.address) == dict.fromkeys(
-            world.testbed.clients, "silence"
-        )
+        assert world.by_client(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "silence")
         world.put(INTERNAL)
-        assert world.answers_of_all(INTERNAL.address) == dict.fromkeys(
-            world.testbed.clients, "refused"
-        )
+        assert world.by_client(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "refused")
 
     def test_internal_local_can_be_toggled_on_a_live_service(self, world: World) -> None:
         at = INTERNAL.at(far(world.ip("one")))
@@ -95,7 +91,7 @@ class TestPolicies:
     def test_external_local_refuses_clients_without_any_endpoint(self, world: World) -> None:
         world.put(EXTERNAL)
         for protocol, at in outside(world):
-            said = world.answers_of_all(at, protocol)
+            said = world.by_client(at, protocol)
             assert said == dict.fromkeys(world.testbed.clients, "refused"), (protocol, at)
 
     def test_external_local_can_be_toggled_on_a_live_service(self, world: World) -> None:

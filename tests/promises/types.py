@@ -95,9 +95,7 @@ class TestTypes:
             assert not world.serves("laptop", PHOENIX.address)
             assert not world.serves("laptop", at)
             world.put(PHOENIX.at(*world.pods(pod)), meanwhile=look)
-            assert world.answers_of_all(PHOENIX.address) == dict.fromkeys(
-                world.testbed.clients, pod
-            )
+            assert world.by_client(PHOENIX.address) == dict.fromkeys(world.testbed.clients, pod)
             assert world.who("laptop", at) == pod
         assert seen == set(PODS)
 

@@ -163,7 +163,7 @@ class World(abc.ABC):
         """Return how often each pod answers a client that connects repeatedly."""
         return Counter(self.who(client, address, protocol) for _ in range(self.asks))
 
-    def answers_of_all(self, address: Address, protocol: str = "TCP") -> dict[str, str]:
+    def by_client(self, address: Address, protocol: str = "TCP") -> dict[str, str]:
         """Return the pod that answers each client; all connect at the same time."""
         said = self.answers((name, address, protocol) for name in self.testbed.clients)
         return {name: who for (name, _, _), who in said.items()}
