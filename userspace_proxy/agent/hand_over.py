@@ -56,8 +56,8 @@ _FromHolder = Prove | HandOverRefused | NodeHandedOver
 OVER, SERVES = frame(NodeHandedOver()), b"serves\n"
 _PROOF_HINTS = {
     errno.EPERM: "run as root and grant NET_ADMIN",
-    # Another process binds very many netlink sockets.
-    errno.EADDRINUSE: "try again: a process has a netlink socket of the number that was drawn",
+    # Another process has bound the port ID, which is likely only if it has bound a great many.
+    errno.EADDRINUSE: "try again: another process uses the netlink port ID chosen at random",
 }
 # How long to wait for the holder's answer: its event loop may be applying a large change, or many
 # processes may be asking.
@@ -137,7 +137,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
 
 def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
     return LockHeld(
-        f"cannot prove NET_ADMIN to userspace-proxy (pid {pid}): {cause.strerror}",
+        f"cannot prove CAP_NET_ADMIN to userspace-proxy (pid {pid}): {cause.strerror}",
         hint=_PROOF_HINTS.get(cause.errno or 0, "see its log"),
     )
 

@@ -53,7 +53,7 @@ class _Address:
         """The error of the last attempt to open it."""
         self.condition = LoggedCondition[ListenError](
             _log,
-            "cannot serve a status address: %(cause)s",
+            "cannot listen on a status address: %(cause)s",
             "status address available: %(address)s",
         )
 

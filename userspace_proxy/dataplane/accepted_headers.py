@@ -135,12 +135,12 @@ class AcceptedHeaders:
         group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
         if self._log_limit.take(now):
             _log.warning(
-                "%(service)s: %(client)s sent no PROXY header: %(cause)s",
+                "%(service)s: no valid PROXY header from %(client)s: %(cause)s",
                 extra={
                     "service": group.label,
                     "client": connection.client_ip,
                     "cause": cause,
-                    "hint": "--accept-proxy-protocol contains that address",
+                    "hint": "have it send the header, or remove it from --accept-proxy-protocol",
                 },
             )
         connection.finish(EndReason.NO_HEADER, as_reset=True)

@@ -16,7 +16,7 @@ Rule 4: a previous worker that doesn't answer in time is ordered to drain, or to
 answers: until then it serves its clients as the previous control process ordered. If it disconnects
 before that, this process connects again: other processes took its slot (``authentication``), or its
 proof was late.
-Rule 5: sockets come first; only the drain waits for affinity entries, for some seconds.
+Rule 5: sockets come first; only the drain waits for affinity entries, for a few seconds.
 Rule 6: reading from a worker is bounded, and ends with its last message.
 """
 
@@ -406,7 +406,8 @@ class _PreviousProcess:
 
     def _on_unproved(self, cause: OSError) -> None:
         _log.error(
-            "cannot adopt a worker of the previous run: cannot prove NET_ADMIN: %(cause)s",
+            "cannot adopt a worker of the previous run: cannot prove that this process has "
+            "CAP_NET_ADMIN: %(cause)s",
             extra={"cause": cause.strerror},
         )
         self._stop()

@@ -71,7 +71,7 @@ def test_root_without_net_admin_cannot_take_over_the_node(holder):
     """A container on the host's network may run as root without NET_ADMIN."""
     said = run_without_capabilities(STRANGER)
     assert said == (
-        f"cannot prove NET_ADMIN to userspace-proxy (pid {holder.pid}): Operation not permitted"
+        f"cannot prove CAP_NET_ADMIN to userspace-proxy (pid {holder.pid}): Operation not permitted"
         " (run as root and grant NET_ADMIN)\n"
         '["HandOverRefused","hands over only to a process that has NET_ADMIN"]\n'
     )
@@ -128,7 +128,7 @@ except LockHeld as exc:
 async def test_a_process_without_net_admin_sends_nothing_to_the_lock_holder(lock):
     """The listener may not be a proxy: any process of the same user may listen there."""
     said = await asyncio.to_thread(run_without_capabilities, ASKER)
-    assert said.startswith(f"cannot prove NET_ADMIN to userspace-proxy (pid {os.getpid()}): ")
+    assert said.startswith(f"cannot prove CAP_NET_ADMIN to userspace-proxy (pid {os.getpid()}): ")
     (sock,) = accept(lock)
     with sock:
         assert sock.recv(99) == b""
