@@ -29,7 +29,7 @@ from .root import Root
 RESULT_BYTES = 64 << 20
 _GRACE_S = 20
 _PROOF_S = 30.0
-"""How long a usable way may take to start a kernel: it needs some seconds."""
+"""How long a usable way may take to start a kernel: it needs a few seconds."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 

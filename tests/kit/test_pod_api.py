@@ -37,7 +37,7 @@ def test_a_service_is_read_with_the_pods_it_selects(cluster, ask):
     assert [target.port for target in selection.targets] == ["web"]
 
 
-def test_a_missing_service_is_a_lookup_error(ask):
+def test_a_nonexistent_service_is_a_lookup_error(ask):
     with pytest.raises(LookupError, match="there is no Service shop/web"):
         ask("service", WEB)
 

@@ -484,7 +484,7 @@ def test_a_directory_outside_cgroup_v2_is_rejected(stage: Stage, tmp_path: Path)
     assert stage.pins() == {}
 
 
-def test_an_exclusive_cgroup_program_prevents_the_start_without_leftovers(stage: Stage) -> None:
+def test_an_exclusive_cgroup_program_prevents_startup_without_leftovers(stage: Stage) -> None:
     program = calls.load_program("cgroup/connect4", RETURN_1)
     folder = os.open(stage.cgroup, os.O_RDONLY)
     # Attached without BPF_F_ALLOW_MULTI.

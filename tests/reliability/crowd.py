@@ -1,4 +1,4 @@
-"""Very many clients that misbehave: a program that runs in a client's namespace.
+"""Thousands of clients that misbehave: a program that runs in a client's namespace.
 
     storm COUNT IP PORT         connects, requests and reads, 500 at a time; prints JSON
     reset COUNT IP PORT         connects and resets, 500 at a time; prints JSON

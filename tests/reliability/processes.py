@@ -100,7 +100,7 @@ def control_process_hangs(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "the control process is killed, and is started again after some seconds",
+    "the control process is killed, and is started again after a few seconds",
     REPLACED,
     [NoLiveness()],
 )

@@ -166,7 +166,7 @@ class Party:
             self._advance()
 
     def _sleep(self) -> None:
-        # Cost: three of four events of a run were checks of an idle stream.
+        # Cost: with polling, three quarters of a run's events were checks of idle streams.
         self._idle_since = self.world.timeline.now
         self.stream.sleeper = self.look
 

@@ -27,7 +27,7 @@ from .timeline import Timeline
 
 _FIRST = 100_000
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
-# A run makes some thousands of calls.
+# A run makes a few thousand calls.
 MAX_CALLS = 500_000
 
 FAULTS = {

@@ -39,7 +39,7 @@ class Timeline:
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back that many seconds later."""
-        # Like ``at``, without its call: a run does this some thousands of times.
+        # Like ``at``, without its call: a run does this a few thousand times.
         self._count += 1
         heapq.heappush(self._events, (self.now + delay, self._count, callback, args))
 

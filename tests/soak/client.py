@@ -87,7 +87,7 @@ async def datagram(at: Address) -> None:
 
 
 async def kept(at: Address) -> None:
-    """Requests on one connection; each is printed, and the connection lasts some seconds."""
+    """Requests on one connection; each is printed, and the connection lasts a few seconds."""
     until, start = time.monotonic() + KEPT_FOR_S, time.time()
     streams: list[asyncio.StreamWriter] = []
 

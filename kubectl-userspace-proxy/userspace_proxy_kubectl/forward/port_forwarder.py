@@ -5,7 +5,7 @@
 Rule 1: a dial succeeds once the pod has answered, so a client isn't affected by a pod that is gone
 or refuses: another endpoint is dialled.
 Rule 2: a stream has no half-close. A client's FIN isn't forwarded at once: the answer still
-arrives, and once the pod has been silent for some seconds, both directions are closed.
+arrives, and once the pod has been silent for a few seconds, both directions are closed.
 Rule 3: the client gets a RST if the stream breaks, and a FIN if the pod closes it.
 Rule 4: load balancers close idle connections despite TCP keepalives, so open streams send pings.
 Rule 5: while this machine is suspended, watches may lose their connections, so they are restarted

@@ -99,11 +99,11 @@ def with_plan(explanation: Explanation, behind: Sequence[PathStep]) -> Explanati
 def behind_steps(
     service: str, planned: Sequence[PortFacts] | None, all_nodes: AllNodes
 ) -> tuple[PathStep, ...]:
-    """Return which nodes differ from the plan, and how.
+    """Return which nodes differ from the plan, with the differences.
 
     Args:
         service: ``namespace/name``, optionally with ``:port``.
-        planned: Its Service ports, as the API server's objects require; None: they can't be read.
+        planned: Its Service ports by the API server's objects; None if these can't be read.
     """
     key = service.partition(":")[0]
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]

@@ -73,7 +73,7 @@ def rows_of(
         findings: The result of ``findings_of``.
         incidents: The result of ``incidents_of``.
         settings: The result of ``other_settings_of``.
-        before: All nodes some seconds ago, for measuring in between; None: unknown.
+        before: All nodes a few seconds ago, for measuring in between; None: unknown.
     """
     said: dict[str, list[NodeFinding]] = {}
     for finding in findings:

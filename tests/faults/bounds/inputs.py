@@ -314,7 +314,7 @@ def _asks_unknown_names(node: Node) -> Callable[[], object]:
 
 
 def _name(letters: Random) -> str:
-    """Return a name that takes long to compare with similar names."""
+    """Return a name that is slow to compare with similar names."""
     return "".join(letters.choices("ab", k=63))
 
 

@@ -246,7 +246,7 @@ def test_a_second_listing_on_the_same_socket_fails_with_ebusy(kernel: Contract) 
         pytest.param(GET_ELEMENT, NAME + wire.string(2, "gone"), id="no set"),
     ],
 )
-def test_listing_a_missing_table_or_set_fails_with_enoent(
+def test_listing_a_nonexistent_table_or_set_fails_with_enoent(
     kernel: Contract, kind: int, body: bytes
 ) -> None:
     program = kernel.program()
@@ -256,7 +256,7 @@ def test_listing_a_missing_table_or_set_fails_with_enoent(
     assert caught.value.errno == errno.ENOENT
 
 
-def test_listing_the_rules_of_a_missing_table_returns_none(kernel: Contract) -> None:
+def test_listing_the_rules_of_a_nonexistent_table_returns_none(kernel: Contract) -> None:
     program = kernel.program()
     body = wire.netfilter(INET) + wire.string(1, "gone")
     assert program.list(GET_RULE, body).items == []

@@ -47,7 +47,7 @@ _NOTICED_S = 2.5
 # All older changes are applied: a missing one is no longer an excuse for refused clients.
 IN_FORCE_S = 2.5
 """The time after which an undisturbed change is applied."""
-# The time before the run is calm and nothing is lacking any more: enough for one try.
+# How long before the calm end the last change is made: enough for one attempt.
 _LAST_S = 0.15
 
 

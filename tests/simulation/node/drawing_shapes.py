@@ -47,7 +47,7 @@ SHAPES = 0.5
 """The share of plans with unusual shapes."""
 
 _ZONES = ((ZONE,), ("zone-2",))
-# The time after a run is calm; some seconds remain until everything is idle.
+# The time after a run is calm; a few seconds remain until everything is idle.
 _AFTER_S = 8.0
 NODE_PORT_OF_TWIN = 30555
 """A node port on which another program of the node may answer."""

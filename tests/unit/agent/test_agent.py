@@ -156,7 +156,7 @@ async def test_stop_leaves_no_objects_after_http_requests():
     assert gone() is None
 
 
-async def test_a_source_that_cannot_start_fails_the_start_without_leftovers(tmp_path):
+async def test_a_source_that_cannot_start_aborts_startup_without_leftovers(tmp_path):
     proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
     with pytest.raises(SourceError, match=r"absent\.yaml"):
         await proxy.start()

@@ -137,7 +137,7 @@ def test_running_proxies_are_listed_by_label_and_pid(holder):
 @as_another_user
 @pytest.mark.parametrize("listens", [True, False])
 @pytest.mark.parametrize("label", ["", "canary"])
-def test_a_foreign_socket_with_the_lock_name_does_not_prevent_a_start(label, listens, strangers):
+def test_another_users_socket_with_the_lock_name_is_ignored(label, listens, strangers):
     strangers("\0userspace-proxy" + (f"/{label}" if label else ""), listens=listens)
     assert running_proxies() == {}
     lock = NodeLock(label)
@@ -165,7 +165,7 @@ def test_a_proxy_holding_the_alternative_lock_name_is_found(strangers):
 
 @pytest.mark.long
 @as_another_user
-def test_sockets_of_other_users_do_not_prevent_a_start(strangers, holder):
+def test_sockets_of_other_users_do_not_prevent_startup(strangers, holder):
     strangers(
         b"\0x\xff\xfe",
         b"\0userspace-proxy/\xff",
@@ -221,7 +221,7 @@ def test_a_queue_that_stays_full_hides_no_proxy(lock):
 
 
 @as_another_user
-def test_another_users_full_queue_does_not_prevent_a_start():
+def test_another_users_full_queue_does_not_prevent_startup():
     with contextlib.ExitStack() as stack:
         os.seteuid(OTHER_UID)
         try:

@@ -38,7 +38,7 @@ async def main():
         until = time.monotonic() + 0.1
         while time.monotonic() < until:
             pass
-    # A drain that takes long.
+    # A drain that takes a long time.
     await asyncio.Event().wait()
 
 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -63,7 +63,7 @@ def test_unreadable_manifests_are_an_error_with_file_and_line(tmp_path, text):
     assert findings[0].what.startswith(f"{path}:")
 
 
-def test_a_missing_path_is_an_error(tmp_path):
+def test_a_nonexistent_path_is_an_error(tmp_path):
     ((found,), inputs) = look(tmp_path / "nothing")
     assert found.what.startswith(f"cannot read manifests from {tmp_path}/nothing: No such file")
     assert inputs.service_ports is None

@@ -77,7 +77,7 @@ async def forwarding(*words, prefix=()):
     process = await asyncio.create_subprocess_exec(
         *prefix,
         sys.executable,
-        # On a busy machine, opening the first stream may take long.
+        # On a busy machine, opening the first stream may be slow.
         *("-m", "userspace_proxy", "forward", "--connect-timeout=20s", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

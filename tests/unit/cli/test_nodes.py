@@ -80,7 +80,7 @@ async def test_a_search_selects_services_matching_on_any_node(three, cluster, ca
     assert await cluster.run("status", "-A", "-q", "is:nonsense") == 2
 
 
-async def test_a_missing_name_is_reported_with_a_suggestion(three, cluster, capsys):
+async def test_a_nonexistent_name_is_reported_with_a_suggestion(three, cluster, capsys):
     assert await cluster.run("status", "db") == 1
     error = "error: there is no Service shop/db; cart/db exists\n"
     assert capsys.readouterr().err == error

@@ -119,7 +119,7 @@ def test_an_invalid_value_is_a_usage_error(words, error, capsys):
     assert capsys.readouterr().err == error
 
 
-def test_a_missing_proxy_is_reported_in_one_line_with_status_1(capsys):
+def test_an_unreachable_proxy_is_reported_in_one_line_with_status_1(capsys):
     assert main(["observe", f"--server=:{free_port()}"]) == 1
     assert capsys.readouterr().err.startswith("error: no userspace-proxy answers at 127.0.0.1:")
 

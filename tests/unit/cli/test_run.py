@@ -26,7 +26,7 @@ def test_run_is_the_default_command(words, substitutes, clean_logging):
     assert [call[0] for call in calls] == ["run_agent"]
 
 
-def test_run_disables_garbage_collection_at_the_start(monkeypatch, clean_logging):
+def test_run_disables_garbage_collection_at_startup(monkeypatch, clean_logging):
     collects = []
     agent = ModuleType("userspace_proxy.agent.run")
     monkeypatch.setattr(

@@ -103,7 +103,7 @@ def test_top_shows_a_single_namespace_or_service(serve_view, capsys):
         ]
 
 
-def test_a_missing_service_is_reported_in_one_line_with_status_1(serve_view, capsys):
+def test_a_nonexistent_service_is_reported_in_one_line_with_status_1(serve_view, capsys):
     assert main(["status", "shop/wbe", serve_view(make_calm_view())]) == 1
     out, err = capsys.readouterr()
     assert (out, err) == ("", "error: there is no Service shop/wbe (did you mean shop/web?)\n")

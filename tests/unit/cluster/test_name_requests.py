@@ -73,7 +73,7 @@ def test_each_endpoint_name_is_assigned_to_its_own_port():
         (EndpointName("a.test", 1, "sq"), (SQL,), "'sq'"),
     ],
 )
-def test_a_name_for_a_missing_service_port_becomes_a_note(name, ports, port):
+def test_a_name_for_a_nonexistent_service_port_becomes_a_note(name, ports, port):
     found = request(of=service(name, ports=ports))
     assert found.named == ()
     at = f"{name.host}:{name.port}"

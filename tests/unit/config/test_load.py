@@ -170,7 +170,7 @@ def test_a_mode_in_the_file_is_reported_with_its_line(config):
         ),
     ],
 )
-def test_conflicting_settings_or_an_unreadable_file_stop_the_start(words, message):
+def test_conflicting_settings_or_an_unreadable_file_abort_startup(words, message):
     with pytest.raises(ConfigError) as caught:
         load_settings(words)
     assert str(caught.value) == message

@@ -302,7 +302,7 @@ for _ in range(2):
     assert done.stdout == "False\nFalse\n"
 
 
-def test_an_endpoint_with_a_detour_is_dialled_there_from_this_nodes_address():
+def test_a_detoured_endpoint_is_dialled_from_this_nodes_address():
     with socket.create_server(("127.0.0.1", 0)) as server:
         there = SocketAddress(*server.getsockname())
         dialling, at = Dialling(), SocketAddress("10.1.0.1", 80)

@@ -104,7 +104,7 @@ def test_stalled_readers_trigger_a_reading_after_a_quarter_of_the_headroom():
     assert watched.memory.is_short
 
 
-def test_accepting_reads_usage_a_hundred_times_a_second():
+def test_memory_usage_is_read_at_most_a_hundred_times_a_second():
     watched = Watched(100)
     for _ in range(10):
         watched.loop.now += 0.003

@@ -340,7 +340,7 @@ def test_under_any_operations_bytes_are_equal_or_both_sides_see_an_error(factory
 
 
 STALLED = 6
-# There is one check per millisecond; packets on loopback take some microseconds.
+# There is one check per millisecond; packets on loopback take a few microseconds.
 QUIET_LOOKS = 10
 # Queued bytes that were never sent (linux/sockios.h).
 SIOCOUTQNSD = 0x894B

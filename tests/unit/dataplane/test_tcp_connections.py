@@ -229,7 +229,7 @@ def dialled(client, at, holds_ack):
     return calls.socket(dialer.dial_for(dialling, at, 0.0, False, holds_ack))
 
 
-async def test_a_dial_delays_its_ack_if_the_last_client_sent_before_the_endpoint_answered(frozen):
+async def test_a_dial_delays_its_ack_if_the_previous_client_sent_data_first(frozen):
     _, web = frozen.served()
     held = []
     for request in (b"question", b"question", b"", b"", b"question", b"question"):

@@ -89,7 +89,7 @@ def test_leaving_the_block_closes_the_ports_and_stops_the_thread(one):
     proxy.close()
 
 
-def test_an_error_at_the_start_is_raised_and_stops_the_thread():
+def test_an_error_at_startup_is_raised_and_stops_the_thread():
     before = threading.active_count()
     with pytest.raises(SteeringError, match="no such steering"), Proxy.in_thread(steering="x"):
         pass

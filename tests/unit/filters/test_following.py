@@ -98,7 +98,7 @@ def chains_of(rules, others):
         pytest.param(["…: accept"], "", id="takes-nothing"),
     ],
 )
-def test_a_possibly_dropping_rule_is_reported_with_its_command(rules, expected):
+def test_a_rule_that_may_drop_is_reported_with_the_command_that_lists_it(rules, expected):
     base, chains = chains_of(rules, {"x": ["drop"]})
     found = follow(base, chains, FirstPacket(WEB), "filter").unfollowed
     name = "x" if " x," in expected else "in"

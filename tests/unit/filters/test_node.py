@@ -152,7 +152,7 @@ LIST = f"as `nft list chain {SHOWN}` shows"
         pytest.param(["jump gone"], [f"chain {SHOWN}, rule jump gone, {LIST}"], id="a-chain"),
     ],
 )
-def test_possibly_dropping_rules_are_not_evaluated(rules, expected):
+def test_rules_that_may_drop_are_not_evaluated(rules, expected):
     tables = chains("input", rules, {})
     assert find_unfollowed(tables, {}, "input") == expected
     assert find_unfollowed({}, tables, "forward") == []

@@ -282,20 +282,20 @@ def test_a_slice_moving_to_another_service_and_back_is_kept(others):
         assert have == {each: int(each == name) for each in (*others, "web")}
 
 
-def test_only_requested_services_are_forwarded_and_missing_ones_reported():
+def test_only_requested_services_are_forwarded_and_nonexistent_ones_reported():
     cart = ServiceKey("shop", "cart")
     world = World(WEB, cart).put(service(), service("db"))
     assert list(world.snapshot.services) == [WEB]
     assert world.forwardable.left_out == [NotForwarded(cart, "", "there is no such Service")]
 
 
-def test_a_missing_service_may_be_a_port_name():
+def test_a_nonexistent_service_may_be_a_port_name():
     world = World(WEB, ServiceKey("shop", "http")).put(service())
     (missing,) = world.forwardable.left_out
     assert missing.reason == "there is no such Service; all ports are forwarded"
 
 
-def test_a_missing_service_is_reported_with_a_suggestion():
+def test_a_nonexistent_service_is_reported_with_a_suggestion():
     missing = [ServiceKey("shop", "wbe"), ServiceKey("cart", "web")]
     world = World(*missing).put(service())
     assert world.forwardable.left_out == [

@@ -124,7 +124,7 @@ def test_another_users_listener_with_a_full_queue_is_ignored(full, monkeypatch):
         abstract_sockets.connect(NAME)
 
 
-def test_a_full_queue_of_an_unknown_user_counts_as_trusted(full, monkeypatch):
+def test_a_listener_with_a_full_queue_is_trusted_if_its_owner_is_unknown(full, monkeypatch):
     def refuse(_name):
         raise OSError(errno.ENOENT, "no unix_diag")
 

@@ -42,7 +42,7 @@ def sock(request):
         yield sock
 
 
-def test_with_freebind_a_socket_can_bind_a_missing_address(sock):
+def test_with_freebind_a_socket_can_bind_a_nonlocal_address(sock):
     address = ABSENT[sock.family], 0
     with pytest.raises(OSError, match="assign"):
         sock.bind(address)

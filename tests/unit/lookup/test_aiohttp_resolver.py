@@ -45,6 +45,6 @@ async def test_other_names_are_resolved_by_the_default_resolver(resolver, host):
     assert [(item["host"], item["port"]) for item in found] == [("127.0.0.1", 5432)]
 
 
-async def test_a_missing_service_is_an_error(resolver):
+async def test_a_nonexistent_service_is_an_error(resolver):
     with pytest.raises(OSError, match=r"none\.shop"):
         await resolver.resolve("none.shop.svc.cluster.local", 80)

@@ -90,7 +90,7 @@ async def test_a_server_sending_only_unrelated_datagrams_times_out(datagrams):
         await asyncio.gather(asked, send_all(datagrams, *[b"x"] * 100))
 
 
-async def test_a_missing_server_is_an_error():
+async def test_an_unreachable_server_is_an_error():
     with pytest.raises(OSError, match="refused"):
         await ask_by_udp(SocketAddress("127.0.0.1", 1), QUERY, WAIT_S)
 

@@ -53,7 +53,7 @@ async def test_a_name_resolves_to_its_records():
     assert found.flags == dns.flags.QR | dns.flags.AA | dns.flags.RD
 
 
-async def test_a_missing_name_returns_nxdomain_with_the_soa():
+async def test_a_nonexistent_name_returns_nxdomain_with_the_soa():
     found = await answer(dns.message.make_query("none.shop.svc.cluster.local", "A"))
     assert found.rcode() == dns.rcode.NXDOMAIN
     assert [rrset.name.to_text() for rrset in found.authority] == ["cluster.local."]

@@ -81,7 +81,7 @@ async def test_queries_waiting_for_an_upstream_server_do_not_delay_others():
 
     async with serving(respond) as address:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            # They are sent in batches, because a socket's buffer holds only some hundred datagrams.
+            # They are sent in batches, because a socket's buffer holds a few hundred datagrams.
             for _ in range(3 * ELSEWHERE_MAX // 64):
                 for _ in range(64):
                     client.sendto(b"elsewhere", tuple(address))
@@ -261,7 +261,7 @@ async def test_a_host_name_in_use_is_an_error_without_a_holder(address):
         await DnsServer(echo).open(SocketAddress("localhost", address.port))
 
 
-def test_the_address_is_checked_before_the_start():
+def test_the_address_is_checked_before_startup():
     check_address(SocketAddress("127.0.0.1", 0), may_be_in_use=False)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as used:
         used.bind(("127.0.0.1", 0))

@@ -61,7 +61,7 @@ def test_an_external_name_resolves_to_the_addresses_of_its_target():
     assert found == ORIGINAL("localhost", 5432, socket.AF_INET, socket.SOCK_STREAM)
 
 
-def test_a_missing_service_is_not_looked_up_elsewhere():
+def test_a_nonexistent_service_is_not_looked_up_elsewhere():
     with ProcessNames(ShopNames()), pytest.raises(socket.gaierror) as caught:
         socket.getaddrinfo("none.shop.svc.cluster.local", 80)
     assert caught.value.errno == socket.EAI_NONAME

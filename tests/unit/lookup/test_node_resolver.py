@@ -54,7 +54,7 @@ async def test_only_the_requested_family_is_queried_and_the_name_is_absolute(ser
     assert server.zone.asked == [f"{DB} A udp"]
 
 
-async def test_a_missing_name_has_no_addresses_and_a_reason(server):
+async def test_a_nonexistent_name_yields_no_addresses_but_a_reason(server):
     found = await server.look_up()
     assert (found.addresses, found.ttl_s) == ({V4: ()}, 0.0)
     assert found.why.endswith("no such name")

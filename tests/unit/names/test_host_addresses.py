@@ -45,7 +45,7 @@ def test_an_external_name_inside_the_cluster_resolves_to_its_targets_addresses()
 
 
 @pytest.mark.parametrize("host", ["none.shop.svc.cluster.local", "pending.shop.svc.cluster.local."])
-def test_a_missing_name_in_the_cluster_domain_is_not_looked_up_elsewhere(host):
+def test_a_nonexistent_name_in_the_cluster_domain_is_not_looked_up_elsewhere(host):
     assert find(host) == FoundName(f"{host.removesuffix('.')}.")
 
 

@@ -162,7 +162,7 @@ def test_a_name_without_records_of_the_type_returns_noerror_with_the_soa(name, t
         pytest.param("web.shop.svc.in-addr.arpa.", "A", id="not-a-reverse-name"),
     ],
 )
-def test_a_missing_name_returns_nxdomain_with_the_soa(name, type_):
+def test_a_nonexistent_name_returns_nxdomain_with_the_soa(name, type_):
     answer = ask(name, type_)
     assert (answer.code, answer.records) == (Code.NXDOMAIN, ())
     assert [str(record.type) for record in answer.authority] == ["SOA"]

@@ -69,7 +69,7 @@ def plans():
 
 @pytest.fixture
 def look(nodes, plans):
-    """Return a function that checks after some seconds, and returns the nodes that are behind."""
+    """Return a function that checks after some time, and returns the nodes that are behind."""
     now = [100.0]
     behind = Behind(nodes, plans, clock=lambda: now[0])
 

@@ -439,7 +439,7 @@ async def test_a_report_for_an_old_control_process_does_not_reach_the_next(orpha
     monkeypatch.setattr(main._worker._dataplane, "settle", settle)
     orphan.serve()
     orphan.send(Report(1))
-    await until(lambda: main._worker._slices, "a report that takes long")
+    await until(lambda: main._worker._slices, "a report that takes a long time")
     previous_workers, count = await adopt(orphan)
     await until(lambda: not main._worker._slices, "its end")
     await turns(10)

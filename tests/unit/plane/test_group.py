@@ -127,7 +127,7 @@ def test_the_size_of_a_state_is_measured_once(group, monkeypatch):
 
 
 def test_any_change_between_allowed_group_sizes_fits_into_a_frame(group):
-    # The texts are the shortest and in reverse order, so that the indexes dominate the size.
+    # The texts are as short as possible, and in reverse order, so that indexes dominate the size.
     endpoints = tuple(SocketAddress(f"::{n:x}", 1) for n in range(65536))
     group.change(Serving(endpoints))
     opening = len(msgspec.json.encode(group.opening().message()))

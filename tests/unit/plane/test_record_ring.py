@@ -278,7 +278,7 @@ async def test_a_full_ring_counts_omitted_records(rig):
     assert ring.observe([ALL]) == Observed([], [])
 
 
-async def test_omitted_records_are_counted_for_possibly_matching_filters(rig):
+async def test_omitted_records_are_counted_for_filters_that_may_match(rig):
     ring = RecordRing(rig.engine)
     web, failed = ConnectionFilter(service="shop/web"), ConnectionFilter(failed=True)
     bob = ConnectionFilter(client="10.0.0.8")

@@ -17,7 +17,7 @@ LeasesOf = Callable[[str], Leases]
 
 
 class LeasesContract:
-    async def test_reading_a_missing_lease_returns_none(self, leases_of: LeasesOf) -> None:
+    async def test_reading_a_nonexistent_lease_returns_none(self, leases_of: LeasesOf) -> None:
         assert await leases_of("node-1").read("absent") is None
 
     async def test_another_node_can_read_a_written_lease(self, leases_of: LeasesOf) -> None:

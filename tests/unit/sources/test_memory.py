@@ -28,7 +28,7 @@ WEB_SLICE = EndpointSlice(
 )
 
 
-async def test_the_first_snapshot_contains_objects_added_before_the_start():
+async def test_the_first_snapshot_contains_objects_added_before_startup():
     source = MemorySource()
     source.put_service(WEB_SERVICE)
     source.put_slice(WEB_SLICE)

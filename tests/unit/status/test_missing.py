@@ -16,14 +16,14 @@ from .views import make_calm_view, make_port, make_view
 PORT_RANGES = f"{DOMAIN}port-ranges"
 
 
-def test_a_missing_service_is_reported_with_the_nearest_name():
+def test_a_nonexistent_service_is_reported_with_the_nearest_name():
     view = make_calm_view()
     assert say_missing(view, "shop/wbe") == "there is no Service shop/wbe (did you mean shop/web?)"
     assert say_missing(view, "shpo/web") == "there is no Service shpo/web; shop/web exists"
     assert say_missing(view, "x\n/y") == "there is no Service x\\n/y"
 
 
-def test_a_missing_service_may_be_among_unreadable_objects():
+def test_a_nonexistent_service_may_be_among_unreadable_objects():
     lines = ("a.yaml:1: no port", "a.yaml:6: not YAML", "b.yaml:1: taken", "cannot read c.yaml")
     rejected = (
         RejectedFacts(lines[0], "Service shop/a"),
@@ -37,7 +37,7 @@ def test_a_missing_service_may_be_among_unreadable_objects():
     )
 
 
-def test_the_most_likely_unreadable_file_is_named_for_a_missing_service():
+def test_the_most_likely_unreadable_file_is_named_for_a_nonexistent_service():
     places, whats = ("a.yaml:6", "shop/b-tau.yaml:9"), ("not YAML", "no mapping: tau")
     rejected = list(map(RejectedFacts.at, places, whats))
     source = SourceFacts(problems=[item.line for item in rejected], rejected=rejected)

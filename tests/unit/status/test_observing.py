@@ -64,7 +64,7 @@ async def test_a_slow_watcher_loses_the_oldest_records_and_gets_their_number():
     assert await watcher.take(10.0) == [WEB]
 
 
-async def test_a_watcher_is_notified_only_of_possibly_matching_omissions():
+async def test_a_watcher_is_notified_only_of_omissions_that_may_match():
     observing, web, failed = Observing(), ConnectionFilter(service="shop/web"), FAILED
     with observing.watch(Watcher(web)) as of_web, observing.watch(Watcher(failed)) as of_failed:
         observing.deliver([], [LeftOut(ALL, 9), LeftOut(failed, 3)])
@@ -153,7 +153,7 @@ def test_connections_refused_by_the_kernel_are_not_observable():
         ),
     ],
 )
-def test_only_possibly_matching_ports_are_named_as_unobservable(kinds, shown):
+def test_only_ports_that_may_match_are_named_as_unobservable(kinds, shown):
     ports = (
         make_port("fast", path=IN_KERNEL),
         make_port("web", endpoints=(), reason="It has no endpoints"),

@@ -274,7 +274,7 @@ def test_streams_with_an_interval_use_a_limited_share_of_a_core(cpu_s, waits_s):
     assert pause_after(cpu_s, every_s=5.0) == waits_s
 
 
-async def test_watching_a_missing_service_returns_404():
+async def test_watching_a_nonexistent_service_returns_404():
     async with watching(make_view(make_port("web"))) as watcher:
         async with watcher.get("/api/v1/status?watch&service=shop/wbe") as response:
             assert response.status == 404

@@ -33,7 +33,7 @@ def test_auto_chooses_local_in_the_proxys_own_namespace():
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-async def test_a_missing_kernel_path_is_reported_before_the_start(node, name):
+async def test_a_missing_kernel_path_is_reported_before_startup(node, name):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
     steering = make_steering(name, FACTS)
     await steering.start()
@@ -86,7 +86,7 @@ def test_unknown_steering_modes_are_errors_with_a_remedy():
     )
 
 
-def test_requirements_of_a_steering_mode_are_checked_before_the_start(monkeypatch):
+def test_requirements_of_a_steering_mode_are_checked_before_startup(monkeypatch):
     selection.check_steering("nftables", LACKS_NOTHING, own_namespace=False)
     selection.check_steering("none", LACKS_NOTHING, own_namespace=False)
     monkeypatch.setattr(selection, "has_net_admin", lambda: False)
@@ -94,7 +94,7 @@ def test_requirements_of_a_steering_mode_are_checked_before_the_start(monkeypatc
         selection.check_steering("iptables", LACKS_NOTHING, own_namespace=False)
 
 
-def test_a_kernel_without_nftables_fails_the_start_naming_an_alternative():
+def test_a_kernel_without_nftables_aborts_startup_naming_an_alternative():
     for check in (selection.check_kernel, selection.check_steering):
         with pytest.raises(SteeringError) as caught:
             check("nftables", WITHOUT_NFTABLES, own_namespace=False)

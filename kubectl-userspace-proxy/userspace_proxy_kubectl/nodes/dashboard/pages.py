@@ -152,7 +152,7 @@ def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
 
 
 def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | None:
-    """Return the page about an incident; None if it doesn't exist, or not any more."""
+    """Return the page about an incident; None if it doesn't exist, or no longer exists."""
     one = next((one for one in look.merged.incidents if one.incident.id == id_), None)
     if one is None or one.incident.cause is None:
         return None

@@ -27,7 +27,7 @@ _NUMBERS = """
     WorkerProcess WorkerSlot._early_deaths WorkerSlot._reports WorkerSlot.restarts
     _LastListing.parsed _WorkerMain._index
 """
-# Tables that have a bound, or that the next change or reader cleans, and how.
+# Tables that are bounded, or cleaned up by the next change or reader.
 _BOUNDED = """
     Correlator._series Series EarlierChains._earlier EarlierChains.filters KernelAnswers._traffic
     _Traffic

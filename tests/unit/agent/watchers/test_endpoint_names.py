@@ -120,7 +120,7 @@ async def test_a_name_resolving_into_the_service_network_is_forbidden(answers):
         await until(lambda: node.states() == [NameState.FORBIDDEN])
 
 
-async def test_names_in_the_saved_state_are_evaluated_at_the_start():
+async def test_names_in_the_saved_state_are_evaluated_at_startup():
     node = Node()
     node.store_names()
     node.rounds.publish(node.store.snapshot())

@@ -40,7 +40,7 @@ processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
         pytest.param("", "without a reason", id="before-the-verifier"),
     ],
 )
-def test_the_reason_is_the_last_line_before_the_verifier_statistics(log: str, reason: str) -> None:
+def test_the_reason_is_extracted_from_the_verifier_log(log: str, reason: str) -> None:
     assert reason_of(log) == reason
 
 

@@ -404,7 +404,7 @@ def test_a_table_that_another_program_owns_is_a_conflict(node, table):
     )
 
 
-def test_removing_a_missing_table_makes_no_change(table):
+def test_removing_a_nonexistent_table_makes_no_change(table):
     with closing(NftTable("other")) as other:
         table.write_all()
         table.remove()

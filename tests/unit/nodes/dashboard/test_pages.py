@@ -191,7 +191,7 @@ def test_pages_reload_without_scripts_unless_refresh_is_off(refresh):
 
 
 @pytest.mark.parametrize("words", ["There is no node x"])
-def test_the_page_of_a_missing_object_states_the_reason_without_a_mark(words):
+def test_the_page_of_a_nonexistent_object_states_the_reason_without_a_mark(words):
     page = render_missing(CALM, Selection(path="/nodes/x"), words)
     assert f"{words}." in words_of(page)
     assert "served as planned" not in words_of(page)

@@ -42,7 +42,7 @@ async def test_each_page_is_served_with_the_security_headers(path):
 @pytest.mark.parametrize(
     "path", ["/nodes/node-9", "/services/shop/none", "/incidents/0123456789ab", "/nodes/%3Cb%3E"]
 )
-async def test_a_missing_page_returns_404_with_a_link_back(path):
+async def test_a_nonexistent_page_returns_404_with_a_link_back(path):
     async with opened() as window:
         await window.ask(window.printed)
         response, text = await window.ask(path)

@@ -79,7 +79,7 @@ def test_an_interrupted_archive_leaves_no_file(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_missing_directory_is_reported(tmp_path):
+def test_a_nonexistent_directory_is_reported(tmp_path):
     path = tmp_path / "no" / "a.tar.gz"
     with pytest.raises(ArchiveError, match=f"cannot write {path}: No such file"):
         write_archive(path, FILES, made_at=NOW)

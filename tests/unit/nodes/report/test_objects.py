@@ -91,7 +91,7 @@ async def test_a_service_and_its_slices_are_read(client):
     assert found.problem == ""
 
 
-async def test_oversized_objects_are_truncated(client, monkeypatch):
+async def test_objects_beyond_the_size_limit_are_omitted(client, monkeypatch):
     monkeypatch.setattr(objects, "OBJECTS_BYTES", 400)
     found = await read_objects(client, "team-1/service-1")
     assert len(found.items) == 1

@@ -38,7 +38,7 @@ def kubeconfig(folder: Path, user: str, server: str = URL, cluster: str = "") ->
 
 
 async def loaded(**options: Any) -> Credentials:
-    """Return credentials that were loaded at the start."""
+    """Return credentials that were loaded at startup."""
     credentials = Credentials(**options)
     await credentials.load(now=0)
     return credentials

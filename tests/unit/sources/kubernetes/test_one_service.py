@@ -116,7 +116,7 @@ async def test_target_ports_of_a_service_are_read(api):
     assert (await read(api)).targets == ("http",)
 
 
-async def test_a_missing_service_is_returned_with_the_other_services_of_its_namespace(api):
+async def test_a_nonexistent_service_is_returned_with_the_other_services_of_its_namespace(api):
     api.put(service())
     one = await read(api, ServiceKey("default", "wbe"))
     assert list(one.snapshot.services) == [WEB]

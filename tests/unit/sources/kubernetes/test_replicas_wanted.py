@@ -78,7 +78,7 @@ def test_a_disruption_budget_may_protect_the_last_pod(spec, wish):
         ({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, True),
     ],
 )
-def test_a_budget_with_a_possibly_matching_selector_is_respected(selector, matches):
+def test_a_budget_with_a_selector_that_may_match_is_respected(selector, matches):
     assert bool(budget_of(PODS, [budget(selector, minAvailable=1)])) is matches
 
 

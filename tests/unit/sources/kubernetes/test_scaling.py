@@ -170,7 +170,7 @@ async def test_consecutive_attempts_share_a_connection(shop):
     assert len(shop.peers) == 1
 
 
-async def test_a_missing_workload_is_reported(shop):
+async def test_a_nonexistent_workload_is_reported(shop):
     assert await wake(shop, ABSENT) == (
         'cannot read the scale of deployment/absent: "deployments/absent" not found'
     )

@@ -146,7 +146,7 @@ def test_a_vanished_path_is_reported_and_removes_no_files(folder, watch):
     assert watch.look() == Look()
 
 
-def test_a_path_missing_at_the_start_is_an_error(tmp_path):
+def test_a_path_missing_at_startup_is_an_error(tmp_path):
     with pytest.raises(SourceError) as caught:
         FileWatch(tmp_path / "nothing").first_look()
     assert str(caught.value) == (

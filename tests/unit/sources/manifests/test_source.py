@@ -214,7 +214,7 @@ async def test_a_duplicate_label_is_logged_once(web, caplog):
     assert record.__dict__["cause"].startswith(f"{web}:3: metadata.labels: key 'a' is given twice")
 
 
-async def test_a_missing_path_ends_the_source(tmp_path):
+async def test_a_nonexistent_path_ends_the_source(tmp_path):
     with pytest.raises(SourceError, match="cannot read manifests from"):
         await ManifestSource(tmp_path / "nothing").run(Published())
 

@@ -164,7 +164,7 @@ def test_a_different_order_counts_as_a_difference():
     )
 
 
-def test_a_chain_with_other_programs_jumps_is_emptied_and_kept():
+def test_a_chain_that_other_programs_jump_to_is_flushed_but_kept():
     contents = IN_FORCE | {"OTHERS": ("-j UPROXY-O1abcd",), "UPROXY-O1abcd": (WEB,)}
     assert compare(contents, CHAINS, NAT_JUMPS).edits == ("-F UPROXY-O1abcd",)
     assert not compare(contents | {"UPROXY-O1abcd": ()}, CHAINS, NAT_JUMPS)

@@ -245,5 +245,5 @@ def test_a_new_target_changes_a_single_line():
     assert [line for _, line in change.added] == [renewed]
 
 
-def test_removing_a_missing_rule_is_not_an_error():
+def test_removing_a_nonexistent_rule_is_not_an_error():
     assert not any(Tree(4, SERVICES[:3]).change([POD.frontend], []))

@@ -32,7 +32,7 @@ def test_routes_are_listed_as_added(node, tables):
     assert tables.local_table().ours == set()
 
 
-def test_removing_a_missing_route_is_not_an_error(tables):
+def test_removing_a_nonexistent_route_is_not_an_error(tables):
     assert tables.change(removed=[TO_WEB]) == {}
 
 

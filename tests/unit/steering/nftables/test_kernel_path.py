@@ -223,7 +223,7 @@ def test_a_table_of_an_earlier_run_is_replaced_or_removed(node, path):
     successor.close()
 
 
-def test_links_to_containers_are_followed(node, path):
+def test_container_interfaces_are_added_to_and_removed_from_the_links_set(node, path):
     path.load({WEB: BOTH})
     node.run("ip link add v0 type veth; ip link set v0 up")
     assert path.repair() == 0

@@ -19,7 +19,7 @@ def hooks(tmp_path):
     return Hooks(HookOptions(cgroup=str(tmp_path)), "", LACKS_BPF, tmp_path)
 
 
-def test_a_missing_kernel_feature_fails_the_start(hooks, tmp_path):
+def test_a_missing_kernel_feature_aborts_startup(hooks, tmp_path):
     words = r"cannot translate connect\(\): this kernel lacks connect hooks \(CONFIG_BPF_SYSCALL, "
     with pytest.raises(SteeringError, match=words):
         hooks.start()

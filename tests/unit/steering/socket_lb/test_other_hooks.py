@@ -75,6 +75,6 @@ def test_a_directory_outside_cgroup_v2_is_rejected(tmp_path: Path) -> None:
         read_hooks(tmp_path, None)
 
 
-def test_a_missing_directory_is_rejected(tmp_path: Path) -> None:
+def test_a_nonexistent_directory_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_hooks(tmp_path / "gone", None)

@@ -40,7 +40,7 @@ async def test_optional_hooks_that_fail_leave_all_clients_to_the_rules(node, cap
     assert list_tables() == []
 
 
-async def test_undetachable_hooks_of_an_earlier_run_do_not_fail_the_start(node, caplog, tmp_path):
+async def test_undetachable_hooks_of_an_earlier_run_do_not_prevent_startup(node, caplog, tmp_path):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     steering._loaded = Hooks(HookOptions(), FACTS.proxy_name, LACKS_BPF, tmp_path)
     # A folder in the place of a pin can't be removed like a file.
@@ -52,7 +52,7 @@ async def test_undetachable_hooks_of_an_earlier_run_do_not_fail_the_start(node, 
     await steering.close()
 
 
-async def test_required_hooks_that_fail_end_the_start(node):
+async def test_required_hooks_that_fail_abort_startup(node):
     steering = HookedSteering(FACTS, HookOptions(is_required=True), LACKS_BPF)
     with pytest.raises(SteeringError) as caught:
         await steering.start()
@@ -78,7 +78,7 @@ def test_without_a_kernel_path_hooks_are_ignored_unless_required(name, caplog):
     )
 
 
-def test_unusable_hooks_fail_the_start_only_if_required():
+def test_unusable_hooks_abort_startup_only_if_required():
     for hooks in (None, HookOptions()):
         check_hooks("nftables", hooks, LACKS_BPF, own_namespace=False)
     required = HookOptions(is_required=True)

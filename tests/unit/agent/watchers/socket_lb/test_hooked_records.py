@@ -94,7 +94,7 @@ def test_records_beyond_the_limit_are_counted_as_omitted():
         pytest.param({"failed": True}, [7], id="failures"),
     ],
 )
-def test_records_lost_in_bpf_programs_count_for_each_possibly_matching_filter(wanted, left_out):
+def test_records_lost_in_bpf_programs_count_for_each_filter_that_may_match(wanted, left_out):
     records, filters = Records(Tuning()), [ConnectionFilter(**wanted)]
     records.observe(filters)
     records.leave_out(WEB.name.prefixes, 3)
