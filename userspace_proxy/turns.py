@@ -33,7 +33,7 @@ class Turns(Generic[K]):
         """When a party's wait after a long turn ends, and its length in seconds."""
 
     def order(self, waiting: Iterable[T], party_of: Callable[[T], K]) -> Iterator[T]:
-        """Yield waiting items, each party's in order; a yielded item has had its turn."""
+        """Yield items round-robin over parties, each party's in order; each yield uses a turn."""
         own = defaultdict[K, deque[T]](deque)
         for one in waiting:
             own[party_of(one)].append(one)

@@ -70,7 +70,7 @@ class Agent:
             created, for which nothing else is changed on the node.
         source: The source of Services.
         options: Everything else.
-        kernel: The kernel's features; None: they are read at the start.
+        kernel: The kernel's features; None: they are read at startup.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ class Agent:
     def status(self) -> StatusFacts:
         """Return all facts about this proxy at this moment.
 
-        Counters of worker processes are some seconds old; the page's counters are refreshed.
+        Counters of worker processes are a few seconds old; the page's counters are refreshed.
         """
         core = self._core
         if core is None or self._steering is None:

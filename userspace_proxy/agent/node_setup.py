@@ -52,7 +52,7 @@ from .watchers.socket_lb.hooked_connections import HookedConnections
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The number of attempts to clean up. Each waits some seconds for another program's lock; a pod has
+# The number of attempts to clean up. Each waits a few seconds for another program's lock; a pod has
 # 30 s in total.
 _CLEAN_UP_TRIES = 3
 
@@ -112,7 +112,7 @@ def open_steering(
 def steering_checks(
     name: str, options: Options, kernel: KernelOffers
 ) -> dict[str, Callable[[], None]]:
-    """Return a steering mode's checks before a start, by topic; each raises SteeringError."""
+    """Return a steering mode's checks before startup, by topic; each raises SteeringError."""
     own, hooks = options.is_own_namespace, hook_options(options)
     return {
         "steering": partial(check_steering, name, kernel, own_namespace=own),

@@ -194,7 +194,7 @@ async def _await_api_server(settings: Settings) -> None:
 def start_checks(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
 ) -> dict[str, Callable[[], None]]:
-    """Return the checks before a start, by topic; each raises UserspaceProxyError if it fails."""
+    """Return the checks before startup, by topic; each raises UserspaceProxyError if it fails."""
     dns = settings.dns_bind_address
     return {
         "manifests" if settings.manifests else "API server": source.check,

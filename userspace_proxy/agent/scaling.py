@@ -122,7 +122,7 @@ class _Resting:
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:
-        """The demand of all nodes; None if it is unknown, or if nothing is summed."""
+        """The demand of all nodes; None if it is unknown, or if no Service may be woken."""
         return self._holder.demand if self._is_wanted() else None
 
     async def restore(self) -> None:

@@ -40,7 +40,7 @@ class Traits:
     is_of_endpoint: bool = False
     """Whether the cause is about an endpoint, so that a dial may show more."""
     is_of_now: bool = False
-    """Whether the remedy inspects the present state."""
+    """Whether the remedy inspects the current state."""
     is_dial: bool = False
     """Whether it is the cause of a failed dial, so that it is counted per endpoint."""
     is_slow: bool = False

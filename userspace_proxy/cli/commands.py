@@ -30,7 +30,7 @@ _SIMILAR_SIGNS = {"✓": "+", "✕": "x", "·": "-", "…": "...", "–": "-", "
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command from these words, or by default from ``sys.argv``.
+    """Run the command that the arguments state, by default those of ``sys.argv``.
 
     Returns:
         0 done (also after Ctrl-C), 1 failed, 2 wrong usage, 3 something needs attention.

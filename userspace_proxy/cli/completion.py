@@ -171,8 +171,7 @@ def _zsh_flag(flag: CommandFlag) -> Iterator[str]:
     value = f":value:{action}" if flag.value else ""
     names = _names(flag)
     for name in names:
-        # Each name excludes the other ones; long flags also accept their value after an equals
-        # sign.
+        # Each name excludes the others; long flags also accept their value after an equals sign.
         excluded = f"({' '.join(names)})" if len(names) > 1 else ""
         sign = "=" if value and name.startswith("--") else ""
         yield shlex.quote(f"{excluded}{name}{sign}[{text}]{value}")

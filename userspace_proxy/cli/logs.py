@@ -31,8 +31,7 @@ _FLUSH_S = 0.5
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # The fields of every JSON record; an ``extra`` of the same name mustn't replace them.
 _RESERVED = frozenset(("time", "level", "logger"))
-# Characters because of which a value is quoted. Source: logfmt as Heroku and Go's log/slog write
-# it.
+# Characters that require a value to be quoted. Source: logfmt as Heroku and Go's log/slog write it.
 _NEEDS_QUOTES = frozenset(' ="\\')
 
 

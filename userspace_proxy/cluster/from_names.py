@@ -175,7 +175,7 @@ class EndpointsByName:
             used, unused = wanted[:room], wanted[room:]
             room -= len(used)
             unused += (endpoint for endpoint in item.named if endpoint.ip not in claimed)
-            # One name that isn't looked up suffices to show why.
+            # One of the names that aren't looked up is enough to report the reason.
             for endpoint in (*used, *unused[:1]):
                 names = claimed if endpoint in used else ()
                 for family in request.families:

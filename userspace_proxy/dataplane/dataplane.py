@@ -92,7 +92,7 @@ class DataPlane:
         self.engine.memory.watch(find)
 
     def settle(self) -> Iterator[None]:
-        """Update the counters, yielding after each slice: thousands of connections take long."""
+        """Update the counters, yielding after each slice: many connections take a long time."""
         rest = iter(list(self.connections.open))
         while part := list(islice(rest, _CONNECTIONS_PER_ITERATION)):
             for connection in part:

@@ -104,7 +104,7 @@ class Memory:
         """Connections reset since the last log line."""
         self._log_limit = LogLimit()
         self._has_logged = False
-        """Whether the beginning of the present shortage was logged."""
+        """Whether the beginning of the current shortage was logged."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property

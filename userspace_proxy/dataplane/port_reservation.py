@@ -22,7 +22,7 @@ from .sockets import family_of
 # The value from asm-generic/socket.h (since Linux 5.0), which Python's socket module lacks. Unlike
 # SO_BINDTODEVICE this option doesn't check whether there is such an interface.
 _SO_BINDTOIFINDEX = 62
-# An unused interface number: the highest, as the kernel counts up from 1 for new interfaces.
+# An unused interface index: the highest, because the kernel assigns indexes from 1 upwards.
 _NO_INTERFACE = 0x7FFFFFFF
 
 

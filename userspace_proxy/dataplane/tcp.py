@@ -58,7 +58,7 @@ _OUT, _RDHUP = epoll.OUT, epoll.RDHUP
 # The number of bytes that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm
 # delays only later bytes, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
-# Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
+# Before Python 3.12, accessing an enum member costs a function call; each connection needs some.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _COMPLETE = EndReason.COMPLETE
 

@@ -45,7 +45,7 @@ from .frontends import Announced
 from .probes import Probes
 from .relay import Direction, Relayed
 
-# Before Python 3.12 an enum's member costs a call.
+# Before Python 3.12, accessing an enum member costs a function call.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _COMPLETE = EndReason.COMPLETE
 

@@ -342,7 +342,7 @@ def none_answers(count: int, is_past: bool) -> str:
 
 @clause()
 def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> str:
-    """Some endpoints don't answer now, and other ones didn't answer a while ago."""
+    """Some endpoints don't answer now, and others didn't answer when last tried."""
     of = f"its {total:,} endpoints" if are_all else plural(total, "endpoint")
     if not now:
         return f"{past:,} of {of} didn't answer when last tried"

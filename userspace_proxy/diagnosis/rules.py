@@ -115,7 +115,7 @@ Rule = Callable[[Case], PortVerdict | None]
 
 
 def not_served(case: Case) -> PortVerdict | None:
-    """Clients don't reach the addresses, or some of them."""
+    """Clients can't reach some or all of the addresses."""
     port = case.port
     if not port.problem:
         return None
@@ -553,7 +553,7 @@ def served(case: Case) -> PortVerdict | None:
 
 
 def denied(port: PortFacts) -> Sequence[Cause]:
-    """Return the causes of drops, except for the present policy, which belongs to the plan."""
+    """Return why clients were dropped, except for ``port.cause``, which is shown separately."""
     policy = port.cause.code if port.cause is not None else None
     return [cause for cause in port.turned_away if cause.code is not policy]
 

@@ -3,7 +3,7 @@
     counts ──▶ Symptom: which clients fail, the share that is reported, with which endpoint
                   └──▶ "12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused …"
 
-Rule 1: a few failures aren't reported; many are, regardless of the present state.
+Rule 1: a few failures aren't reported; many are, regardless of the current state.
 Rule 2: a report stays until the number of failures has halved.
 Rule 3: the cause is the most frequent one, for the endpoint with which it occurred most often.
 """

@@ -29,7 +29,7 @@ from .figures import counted_names
 LAST_MINUTE_S = 60.0
 """For how long a failure, or a client's mistake, is recent: longer than the interval of probes to
 an endpoint that no client dials (``agent.watchers.ejected``)."""
-# The number of parts of that time, including the present part.
+# The number of parts of that time, including the current part.
 _PARTS = 12
 _PART_S = LAST_MINUTE_S / _PARTS
 # The minimum time between two departures of clients that count separately: workers report a single

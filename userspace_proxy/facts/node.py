@@ -148,7 +148,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
     problems: Annotated[
         Sequence[str], gauge("source_problems", "problems", "Problems of the source now")
     ] = ()
-    """Present problems, one line each; objects that can't be read keep their last state."""
+    """Current problems, one line each; objects that can't be read keep their last state."""
     restarts: Annotated[
         int, counter("source_restarts", "restarts", "Watches that restarted with a list")
     ] = 0

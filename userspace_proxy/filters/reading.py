@@ -108,7 +108,11 @@ class NftReader:
     def _looked_up(
         self, family: int, table: str, name: str
     ) -> tuple[ListedSet | None, Sequence[ListedElement]]:
-        """Return a set if it can be read, and its elements, or more than ELEMENTS_MAX of them."""
+        """Return a set and its elements; None and no elements if the set can't be read.
+
+        If there are more than :data:`ELEMENTS_MAX` elements, only the first ones are read, slightly
+        more than that.
+        """
         place = family, table
         if place not in self._sets:
             self._sets[place] = {one.name: one for one in self._ruleset.sets(*place)}

@@ -1,6 +1,6 @@
 """Proves to all processes of this network namespace that a process with CAP_NET_ADMIN chose a name.
 
-    holder      open_name_proofs(name): two netlink sockets; numbers and groups are a hash of it
+    holder      open_name_proofs(name): two netlink sockets; port IDs and groups are a hash of it
     any other   name in ProvenNames(): /proc/net/netlink shows both
 
 Only CAP_NET_ADMIN, in the user namespace that owns the network namespace, may subscribe a netlink
@@ -11,7 +11,7 @@ Rule 1: two sockets carry 106 bits of the hash, so finding another name that the
 is infeasible.
 Rule 2: open proofs before binding a name, and close them no later than its socket. While the name
 is bound, no other process can take it, so the proof is about that socket.
-Rule 3: any user may bind a netlink socket to a known name's number, so that the name can't be
+Rule 3: any user may bind a netlink socket to a known name's port ID, so that the name can't be
 proved. Names that are random until they are bound avoid this.
 
 Source: netlink_bind() and netlink_native_seq_show() in net/netlink/af_netlink.c; nfnetlink_bind()
@@ -30,7 +30,7 @@ from pathlib import Path
 from .netlink.sockets import NETLINK_NETFILTER
 
 _SHOWN = Path("/proc/thread-self/net/netlink")
-# A line of the kernel's list of netlink sockets: address, protocol, number, groups.
+# A line of the kernel's list of netlink sockets: address, protocol, port ID, groups.
 _LINE = re.compile(rb"^\S+ +%d +(\d+) +([0-9a-f]+) " % NETLINK_NETFILTER, re.MULTILINE)
 # Netfilter has nine groups, and 32 bits are shown: the upper ones receive no messages. The first of
 # them marks a proof, the second is its index, and the rest carry the hash.
@@ -40,7 +40,7 @@ _PART_BYTES = 8
 _NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
 
 NameProof = tuple[int, int]
-"""The number and the groups of a netlink socket."""
+"""The port ID and the groups of a netlink socket."""
 
 
 def open_name_proofs(name: bytes) -> tuple[socket.socket, ...]:

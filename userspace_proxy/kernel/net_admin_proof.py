@@ -2,9 +2,9 @@
 
     prover     Prover(): its end of the connection, whose name is the hash of a secret
     verifier   open_challenge(): a netlink socket, whose copy is passed over the connection
-    prover     answer(): binds it to a number in the secret, and subscribes to a group of
+    prover     answer(): binds it to a port ID in the secret, and subscribes to a group of
                netfilter's messages; returns the secret, which is passed back
-    verifier   is_answered(): reads number and group from its own copy, and compares the secret
+    verifier   is_answered(): reads port ID and group from its own copy, and compares the secret
 
 Only CAP_NET_ADMIN, in the user namespace that owns the socket's network namespace, may subscribe.
 CAP_NET_RAW, which containers often have, doesn't suffice, unlike for SO_MARK and IP_TRANSPARENT;
@@ -14,10 +14,10 @@ Rule 1: the verifier opens the socket, so it belongs to the verifier's network n
 other process has prepared it. The prover answers only if that namespace is its own: it may have the
 capability in other namespaces, too, and a process could relay challenges from there.
 Rule 2: the connection had its name before the challenge (``can_prove``), and a bound netlink socket
-keeps its number. So a process that relays the challenge to a privileged process proves nothing: the
-answer would be the secret of another name.
-Rule 3: any user may bind a netlink socket to any number, so the number is secret until the prover
-has it.
+keeps its port ID. So a process that relays the challenge to a privileged process proves nothing:
+the answer would be the secret of another name.
+Rule 3: any user may bind a netlink socket to any port ID, so it is secret until the prover has
+bound it.
 
 Source: netlink_bind() in net/netlink/af_netlink.c; sock_ioctl() in net/socket.c.
 """
@@ -34,9 +34,9 @@ import socket
 from .netlink.sockets import NETLINK_NETFILTER, is_for_netfilter
 
 _NAME = b"\0userspace-proxy-next#"
-SECRET_BYTES, _NUMBER_BYTES = 16, 4
-# The largest number of a netlink socket; 0 lets the kernel choose one.
-_MAX_NUMBER = 2**31 - 1
+SECRET_BYTES, _PORT_ID_BYTES = 16, 4
+# The largest port ID of a netlink socket; 0 lets the kernel choose one.
+_MAX_PORT_ID = 2**31 - 1
 # NFNLGRP_NFTRACE: messages about traced packets, which are rare.
 _GROUPS = 1 << 8
 # The ioctl that returns a descriptor of a socket's network namespace, which needs CAP_NET_ADMIN
@@ -76,7 +76,7 @@ class Prover(socket.socket):
             raise OSError(errno.EPROTOTYPE, "not a netlink socket for netfilter")
         if _network(challenge) != _network(self):
             raise OSError(errno.EXDEV, "the challenge is of another network namespace")
-        challenge.bind((_number(self._secret), _GROUPS))
+        challenge.bind((_port_id(self._secret), _GROUPS))
         return self._secret
 
 
@@ -105,8 +105,8 @@ def is_answered(challenge: socket.socket, connection: socket.socket, proof: byte
         connection: The connection, which passed :func:`can_prove` before the challenge.
         proof: The secret that the process sent back.
     """
-    number, groups = challenge.getsockname()
-    is_its_own = _peer_name(connection) == _name(proof) and number == _number(proof)
+    port_id, groups = challenge.getsockname()
+    is_its_own = _peer_name(connection) == _name(proof) and port_id == _port_id(proof)
     return bool(groups & _GROUPS) and is_its_own
 
 
@@ -124,8 +124,8 @@ def _name(secret: bytes) -> bytes:
     return _NAME + hashlib.sha256(secret).hexdigest().encode()
 
 
-def _number(secret: bytes) -> int:
-    return 1 + int.from_bytes(secret[:_NUMBER_BYTES], "big") % _MAX_NUMBER
+def _port_id(secret: bytes) -> int:
+    return 1 + int.from_bytes(secret[:_PORT_ID_BYTES], "big") % _MAX_PORT_ID
 
 
 def _network(sock: socket.socket) -> tuple[int, int]:

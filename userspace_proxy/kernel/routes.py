@@ -3,7 +3,7 @@
     FollowedListing ──links, routes──▶ derive ──▶ derived values
                                           settings of br_netfilter
 
-Rule 1: a thread lists and derives, because ten thousand routes take long (``followed_listing``).
+Rule 1: a thread lists and derives: ten thousand routes take a long time (``followed_listing``).
 Rule 2: routes of this program are omitted: ``local`` steering may have thousands.
 Rule 3: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settings` checks them.
 """

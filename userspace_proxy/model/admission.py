@@ -74,7 +74,7 @@ def check_metadata(metadata: Metadata, *, is_namespaced: bool = True) -> None:
         raise FieldError("metadata.name", "is missing")
     check_subdomain(metadata.name, "metadata.name")
     if metadata.generate_name:
-        # The API server appends a suffix to the last dash.
+        # A trailing dash is allowed, because the API server appends a random suffix.
         check_label(f"{metadata.generate_name.removesuffix('-')}", "metadata.generateName")
     if is_namespaced and metadata.namespace:
         check_label(metadata.namespace, "metadata.namespace")

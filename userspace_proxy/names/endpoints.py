@@ -21,8 +21,8 @@ from ..cluster import ServiceState, Slices
 from ..model import Endpoint, EndpointSlice, ServicePort, SlicePort
 from .question import hostname_of, keys_of_label
 
-# The maximum number of endpoints that are compared, which takes 1 to 5 ms. If there are more, some
-# may be listed once per run of slices.
+# The maximum number of endpoints among which duplicates are removed, in 1 to 5 ms. Above it, an
+# endpoint may be listed several times, once per run of slices.
 _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
 """The maximum number of endpoints, or ports, that are read at once for a question, in 5 ms."""
@@ -188,7 +188,7 @@ class NamedEndpoints:
         self._wholes: dict[bytes, SamePorts] = {}
 
     def is_ready(self, port: str, protocol: str, label: str) -> bool:
-        """Return whether a question takes a few milliseconds at most; otherwise prepare for it."""
+        """Return whether a question takes a few milliseconds at most without `prepare`."""
         runs = Slices.of(self.state.slices).runs
         new = (run.weight for run in runs if len(runs) > 1 and read_run not in run.derived)
         if sum(new) > AT_ONCE:
@@ -290,7 +290,7 @@ def _name_of(endpoint: Endpoint) -> str:
 
 
 def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]) -> Sequence[_T]:
-    """Return the distinct items of all parts; for very many, the distinct items of each part."""
+    """Return the distinct items of all parts; of too many, those of each part."""
     all_parts = list(itertools.chain.from_iterable(parts))
     if len(all_parts) > _COMPARED_MAX:
         return all_parts

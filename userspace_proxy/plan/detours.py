@@ -41,7 +41,7 @@ class Detours:
             del self._of[service]
 
     def faults_of(self, plan: PortPlan) -> Faults:
-        """Return the present faults of a Service port's endpoints."""
+        """Return the current faults of a Service port's endpoints."""
         found = self._of.get(plan.key.name.service)
         if not found:
             return {}

@@ -87,14 +87,14 @@ class Observation:
             self._pods = None
 
     async def _find_pods(self) -> None:
-        """Find the cluster's pods, which may be many, unless they are known."""
+        """Find the cluster's pods unless they are already known; there may be many."""
         if self._pods is None and (snapshot := self._latest()) is not None:
             pods = PodNames()
             await asyncio.to_thread(pods.follow, snapshot)
             self._pods = pods
 
     async def ask(self) -> None:
-        """Send the present filters to workers; return when their observations have arrived."""
+        """Send the current filters to workers; return when their observations have arrived."""
         await self._find_pods()
         self._plane.observe(self._observing.filters())
         await self._plane.refresh()

@@ -64,8 +64,8 @@ _REFRESH_S = 1.0
 _LOOK_S = 0.1
 # How long a worker may take to report that it has drained, beyond the time for the drain itself.
 _DRAINED_S = 2.0
-# How long workers may take to reset their connections once their channel is closed: some
-# milliseconds, or as long as a start.
+# How long workers may take to reset their connections once their channel is closed: a few
+# milliseconds, or, for a worker that is still starting, the rest of its startup.
 _CLOSE_S = 1.0
 # How many listeners the caller's loop may always have, whatever the limit is.
 _FEW_LISTENERS = 32

@@ -176,7 +176,7 @@ class Worker:
                 turns.append((label, entries))
 
     def status(self) -> Status:
-        """Return the present state of the worker's data plane."""
+        """Return the current state of the worker's data plane."""
         engine = self._dataplane.engine
         memory = engine.memory.state
         return Status(
@@ -352,7 +352,7 @@ class Worker:
         return report
 
     def _reporting(self, number: int) -> Iterator[None]:
-        """Send a report, one slice at a time: thousands of connections and groups take long."""
+        """Send a report, one slice at a time: many connections and groups take a long time."""
         yield from self._dataplane.settle()
         now = self._dataplane.engine.clock()
         groups: list[GroupReport] = []

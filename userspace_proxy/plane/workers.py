@@ -76,7 +76,7 @@ class PlaneState:
     workers: tuple[WorkerFacts, ...] = ()
     """Worker processes; empty if the caller's loop carries the traffic."""
     problems: tuple[str, ...] = ()
-    """The present problems, one line each."""
+    """The current problems, one line each."""
     memory: MemoryState = field(default_factory=MemoryState)
     """The memory of the worker that is nearest to its limit; short if any worker's memory is."""
     totals: Totals = field(default_factory=Totals)

@@ -41,7 +41,7 @@ class EndpointIndex:
 
     @classmethod
     def in_turns(cls, slices: Sequence[EndpointSlice]) -> Generator[None, None, EndpointIndex]:
-        """Make an index, in one turn unless the slices have very many ports."""
+        """Make an index, in one turn unless the slices have thousands of ports."""
         index = cls(())
         yield from index._read(slices)
         return index

@@ -369,7 +369,7 @@ class HolderLease:
             if any(not wanted <= cordoned for cordoned in answers):
                 return False
             if len(answers) == len(nodes):
-                # Listing many nodes may take long, and acknowledgements expire.
+                # Listing many nodes may take a long time, and acknowledgements expire.
                 return self.is_held and self._clock() - began < _ANSWERS_S
             await self._pause(_ANSWERS_EVERY_S)
         return False

@@ -43,7 +43,7 @@ class ServedByName(Protocol):
         """Return a Service's served ports."""
 
     def cordon(self, service: ServiceKey, *, is_cordoned: bool) -> None:
-        """Cordon the present endpoints of a Service, or uncordon them."""
+        """Cordon the current endpoints of a Service, or uncordon them."""
 
 
 def workload_of(served: Served) -> WorkloadKey | None:

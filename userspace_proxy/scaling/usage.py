@@ -4,8 +4,8 @@
              at least 1 until idle-after, or RECENT_S, has passed since the last of them
 
 Rule 1: new endpoints count as use, so pods stay for that time after they are scaled or replaced. So
-do all endpoints after a start, or after a worker's crash, when past use is unknown or unreported. A
-worker without endpoints served no client.
+do all endpoints after a restart, or after a worker's crash, when past use is unknown or unreported.
+A worker without endpoints served no client.
 Rule 2: only Services that hold connections are followed: without pods, other Services refuse
 clients, which isn't demand.
 Rule 3: the cost of a check depends on the changes; unchanged Service ports cost next to nothing.

@@ -29,7 +29,7 @@ from ..facts import RejectedFacts
 from ..model import ServiceKey, Workload
 
 Pause = Callable[[float], Awaitable[None]]
-"""Returns after some seconds; tests pass one that they control."""
+"""Returns after the given seconds; tests pass one that they control."""
 pause: Pause = asyncio.sleep  # noqa: TID251 - polling, and waits before a retry
 Publish = Callable[[Snapshot], None]
 """Takes a snapshot; cheap, never raises; called in the event loop's thread."""

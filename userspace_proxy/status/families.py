@@ -1,7 +1,7 @@
 """Maps a status view to the metrics of Service ports and endpoints, in the requested detail.
 
     detail      series                                                   how many
-    node        node_…, the sums over all; service_port_problem          some hundred
+    node        node_…, the sums over all; service_port_problem          a few hundred
     service     and Service ports that have had a client                 six for each
                 service_ignored                                          one for each
     endpoint    and endpoints that have been dialled; endpoints of all;  six for each endpoint,

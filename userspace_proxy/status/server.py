@@ -97,7 +97,7 @@ class StatusServer:
         self._streams = Streams(self._sampler)
         self._observing = observing or Observing()
         self._connections = ConnectionStreams(self._observing, self._views.take)
-        # The answer for 10,000 Services takes some seconds and up to 75 MiB.
+        # The answer for 10,000 Services takes a few seconds and up to 75 MiB.
         self._pages: SingleFlight[MetricsPage] = SingleFlight()
         self._answers: SingleFlight[bytes] = SingleFlight()
         self._parts: SingleFlight[StatusFacts] = SingleFlight()
@@ -129,7 +129,7 @@ class StatusServer:
         return await self._serve(middleware, self._probe_routes(), sock)
 
     async def serve_admin(self, bind: ListenAt) -> tuple[str, int]:
-        """Open the port with the page, the metrics and the JSON, like :meth:`serve_health`.
+        """Serve the status page, the metrics and the JSON API on a port, like :meth:`serve_health`.
 
         Raises:
             ListenError: The address isn't available; the text names ``--metrics-bind-address``.

@@ -242,9 +242,9 @@ class Steering(abc.ABC):
                 are allowed.
 
         Raises:
-            SteeringError: The kernel refused and the old state is unchanged, or will be restored by
-                the next ``repair`` if the kernel refused to undo a step; or nothing was applied
-                before.
+            SteeringError: The kernel refused the change, or ``apply`` hasn't been called. The old
+                state is unchanged; if the kernel also refused to undo a step, the next ``repair``
+                restores it.
         """
 
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do

@@ -42,8 +42,9 @@ Ports = dict[Frontend, int]
 Affected = Mapping[Frontend, int | None]
 """The ports of some frontends; None if the frontend isn't steered."""
 
-# How many ports are kept with their former frontends: a freed port is used last, so only in a range
-# that is nearly used up is a port used again before a client stops sending its SYN.
+# The maximum number of freed ports whose former frontends are remembered. Freed ports are reused
+# last, so a port is reused while a client still retransmits its SYN only if the range is nearly
+# exhausted.
 _LEFT_MAX = 256
 
 

@@ -55,7 +55,7 @@ def test_a_process_with_the_capability_passes_the_challenge(connect, challenge):
 
 def test_a_proof_without_a_subscription_is_invalid(connect, challenge):
     prover, verifier = connect()
-    challenge.bind((net_admin_proof._number(prover._secret), 0))
+    challenge.bind((net_admin_proof._port_id(prover._secret), 0))
     assert not net_admin_proof.is_answered(challenge, verifier, prover._secret)
 
 
@@ -112,7 +112,7 @@ def test_a_challenge_relayed_to_another_process_proves_nothing(connect, challeng
 def test_a_challenge_bound_by_another_process_is_not_answered(connect, challenge):
     stranger, verifier = connect()
     prover, _ = connect()
-    challenge.bind((net_admin_proof._number(stranger._secret), 0))
+    challenge.bind((net_admin_proof._port_id(stranger._secret), 0))
     with pytest.raises(OSError, match="Invalid argument"):
         prover.answer(challenge)
     assert not net_admin_proof.is_answered(challenge, verifier, stranger._secret)

@@ -95,7 +95,7 @@ class Progress:
         self._seen: Snapshot | None = None
         """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """When the first snapshot since the present round began arrived; 0 if none has arrived."""
+        """When the first snapshot since the current round began arrived; 0 if none has arrived."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 

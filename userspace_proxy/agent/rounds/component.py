@@ -29,7 +29,7 @@ class Component:
         """Update the facts that it shows, before an answer that contains counters."""
 
     async def close(self) -> None:
-        """Stop, release everything; also called after a start that failed."""
+        """Stop, release everything; also called after a failed :meth:`start`."""
 
 
 @dataclass(slots=True)

@@ -3,8 +3,8 @@
 Bind.PROXY_PORT   one per Service port, on 0.0.0.0 or ::, in the proxy port range
 Bind.FRONTEND     one per frontend, on its own address and port
 Bind.LOOPBACK     one per frontend: on its own address if that is a loopback address, and
-                  its own port if that is free, or its second port; else on a port of the range.
-                  A port of a Service's range is only on its own
+                  its own port if that is free, or its second port; else on a port of the proxy
+                  port range. A port of a Service's port range uses only its own port
 """
 
 from __future__ import annotations

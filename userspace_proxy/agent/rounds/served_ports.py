@@ -152,7 +152,7 @@ class ServedPorts:
             self._serve(served, {})
 
     def cordon(self, service: ServiceKey, *, is_cordoned: bool) -> None:
-        """Cordon the present endpoints of a Service, or uncordon them.
+        """Cordon the current endpoints of a Service, or uncordon them.
 
         Applied on return. Open connections continue, new clients wait, and endpoints added later
         take them. Terminating and unready endpoints are cordoned, too: otherwise clients would use

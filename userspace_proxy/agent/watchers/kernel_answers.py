@@ -81,7 +81,7 @@ KNOWN_MAX = 20_000
 
 STALE_S = 9.0
 """Entries of reset connections last ten seconds. After a pause longer than this, a check only
-records the present state, and another check follows."""
+records the current state, and another check follows."""
 # The tolerance for times: the kernel reports whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64

@@ -94,7 +94,7 @@ class Timeline:
         """The events and outages. Their times are monotonic, because the system's clock may be
         set."""
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
-        """The present outages, at most ``OUTAGES_MAX``."""
+        """The current outages, at most ``OUTAGES_MAX``."""
         self._has_more = False
         """Whether there are more outages than are tracked; set until half of these have ended."""
         self._left: dict[PortKey, None] = {}

@@ -36,7 +36,7 @@ from .ruleset import NftablesError, Ruleset, query_errors
 from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, SetElement, TableWriter
 
 NFNLGRP_NFTABLES = 7
-# How often events are read until those of a transaction have arrived; the kernel sends them some
+# How often events are read until those of a transaction have arrived; the kernel sends them a few
 # microseconds after it takes effect. A read takes 10 µs.
 _READS = 100
 # Offsets of fields in an event; loaded values are big-endian.

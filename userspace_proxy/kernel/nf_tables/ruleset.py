@@ -146,7 +146,7 @@ class Ruleset:
         listing = self._elements(family, table, name)
         found = _read_elements(listing)
         for _ in range(_LISTINGS):
-            # While the kernel moves a set into a larger hash table, which takes some milliseconds,
+            # While the kernel moves a set into a larger hash table, which takes a few milliseconds,
             # elements may be missing in a listing without notice.
             before, listing = listing, self._elements(family, table, name)
             if listing == before:

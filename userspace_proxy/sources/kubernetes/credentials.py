@@ -7,7 +7,7 @@
 Rule 1: tokens and files are reloaded while the program runs: before a request once a minute has
 passed, and immediately after a 401. Bound tokens live for an hour. A plugin runs again before its
 credential expires.
-Rule 2: an error at the start is fatal (SourceError); a later one is a TransportError, and is
+Rule 2: an error at startup is fatal (SourceError); a later one is a TransportError, and is
 retried.
 """
 

@@ -19,7 +19,7 @@ class TemporaryFiles:
 
     def put(self, name: str, content: bytes) -> str:
         path = Path(self._folder.name, name)
-        # Don't rewrite equal content, because a new time would make connections reload
+        # Don't rewrite unchanged content: a new mtime would make connections reload the
         # certificates.
         if not path.exists() or path.read_bytes() != content:
             path.write_bytes(content)

@@ -45,7 +45,7 @@ class OneService:
 
 @contextlib.asynccontextmanager
 async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
-    """Open a client for some seconds of the server's time, and close it.
+    """Open a client for a few seconds of the server's time, and close it.
 
     Raises:
         SourceError: The server doesn't respond, or credentials can't be used.
@@ -84,7 +84,7 @@ class OneServiceReader:
         self._slices = ResourceCache(SLICES, self._store)
 
     async def read(self, key: ServiceKey, *, with_pods: bool, within_s: float) -> OneService:
-        """Read a Service, within some seconds of the server's time.
+        """Read a Service, within a few seconds of the server's time.
 
         Raises:
             SourceError: The server doesn't respond, or doesn't permit reading.

@@ -234,7 +234,7 @@ class ResourceCache:
         self.rejected: dict[Key, RejectedFacts] = {}
         """Objects that can't be read."""
         self._rejected_keys: list[Key] = []
-        """Their keys, sorted: there may be very many, and each change reads the first ones."""
+        """Their keys, sorted: there may be a great many, and each change reads the first ones."""
 
     def resume(self, keys: Iterable[Key]) -> None:
         """Record which objects an earlier run left in the store."""

@@ -245,7 +245,7 @@ def write_table(shape: Shape) -> list[bytes]:
 
 
 def write_prerouting(shape: Shape) -> list[bytes]:
-    """Return the messages that rewrite rules depending on the node's address."""
+    """Return the messages that rewrite the rules which depend on the node's address."""
     table = TableWriter(shape.table)
     table.flush_chain("prerouting")
     table.flush_chain("prerouting_ranges")

@@ -24,7 +24,7 @@ from ...kernel.bpf import calls
 
 SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
 """Hooks at which another program can interfere with the proxy's own."""
-# The maximum number of pins that are searched. Cilium has some hundred pins on a node with as many
+# The maximum number of pins that are searched. Cilium has a few hundred pins on a node with as many
 # pods.
 _PINS_MAX = 4096
 _ALLOW_MULTI = 2  # include/uapi/linux/bpf.h

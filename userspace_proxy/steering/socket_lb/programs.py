@@ -32,7 +32,7 @@ from .socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 
 _OBJECT = Path(__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9
-"""How long programs translate if no process renews their term. A start takes some seconds, or a
+"""How long programs translate if no process renews their term. A start takes a few seconds, or a
 minute if crashes delay it."""
 # The directory of a proxy without a name; no proxy can have this name.
 _WITHOUT_NAME = "_"

@@ -164,7 +164,7 @@ class Reports:
     def compare(
         self, counts: Mapping[At, DialCounts], earlier: Mapping[At, DialCounts]
     ) -> Mapping[PortKey, Sequence[_Change]]:
-        """Return the changes since the last check by Service port; may be called in a thread.
+        """Return the changes since the last check, keyed by Service port; thread-safe.
 
         Args:
             counts: All counters.
