@@ -27,7 +27,7 @@ class LocalApiRig(ApiRig):
 
 
 class StateRig(ApiRig):
-    """The proxy stores its last state on disk."""
+    """The proxy stores its saved state on disk."""
 
     @property
     def state(self) -> Path:
@@ -94,9 +94,9 @@ def api_gone(rig: ApiRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "the proxy is killed, starts while the API server is away, and finds the last state on disk",
+    "the proxy is killed, starts while the API server is away, and finds the saved state on disk",
     replace(KILLED, fault_s=15.0),
-    [Metric("source_problems"), Problem("cannot reach the API server"), LogLine("the last state")],
+    [Metric("source_problems"), Problem("cannot reach the API server"), LogLine("the saved state")],
     rig=StateRig,
     not_promised="connections that are open when all processes are killed are reset",
 )
@@ -115,7 +115,7 @@ def api_down_at_start(rig: StateRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "the same without a last state (`--state-dir=disabled`)",
+    "the same without a saved state (`--state-dir=disabled`)",
     replace(KILLED, failed=1.0, slowest_s=6.0, other_failed=1000, other_p99_ms=9000),
     [
         Metric("source_problems"),
@@ -123,7 +123,7 @@ def api_down_at_start(rig: StateRig) -> Iterator[None]:
         LogLine("API server problem"),
     ],
     rig=ApiRig,
-    not_promised="without a last state nothing is served until the API server is back; clients of "
+    not_promised="without a saved state nothing is served until the API server is back; clients of "
     "the first ten seconds wait, and are reset",
 )
 def api_down_at_start_stateless(rig: ApiRig) -> Iterator[None]:

@@ -83,7 +83,7 @@ class VerboseRig(OwnDiskRig):
 
 
 @GROUP.row(
-    "the disk of the log and of the last state is full, and a Service is added",
+    "the disk of the log and of the saved state is full, and a Service is added",
     Limits(log_lines=10_000),
     [Metric("log_lines_dropped")],
     rig=VerboseRig,

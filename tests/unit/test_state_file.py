@@ -1,4 +1,4 @@
-"""The file of the last state: replaced atomically, and read only if it can be trusted."""
+"""The file of the saved state: replaced atomically, and read only if it can be trusted."""
 
 import os
 import resource

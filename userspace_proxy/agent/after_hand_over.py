@@ -8,7 +8,7 @@
 Rule 1: executing a program keeps the process alive: in a container, its exit would also kill the
 workers.
 Rule 2: taking the node back is the same as a start after a crash: the next process may have changed
-rules and sockets, and the last state is in a file.
+rules and sockets, and the saved state is in a file.
 Rule 3: the waiting program needs only the interpreter's standard library: an upgrade may have
 removed everything else.
 Rule 4: a process that got a signal to stop, before or while it waits, doesn't take the node back.

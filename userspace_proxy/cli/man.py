@@ -44,7 +44,7 @@ def _lines(summary: str, commands: Sequence[Command]) -> Iterator[str]:
     yield ".SH FILES"
     yield ".TP"
     yield ".B /var/lib/userspace\\-proxy"
-    yield "The last state; see \\-\\-state\\-dir."
+    yield "The saved state; see \\-\\-state\\-dir."
     yield ".SH ENVIRONMENT"
     yield ".TP"
     yield ".B NO_COLOR"

@@ -138,7 +138,7 @@ class Settings:
     )
     state_dir: str = setting(
         "auto", kind=folder(), topic=Topic.SOURCE, flag="state-dir", own_field="stateDir",
-        help="folder in which the last state is kept: after a restart it is served until the API "
+        help="folder in which the saved state is kept: after a restart it is served until the API "
         "server or the manifests have been read; auto: /var/lib/userspace-proxy for root, "
         "userspace-proxy in $XDG_STATE_HOME for other users; disabled: it isn't kept",
         why="Services are served after a restart while the API server is down",
@@ -146,7 +146,7 @@ class Settings:
     state_max_age_s: float = setting(
         86400.0, kind=duration(least_s=1.0), topic=Topic.SOURCE, flag="state-max-age",
         own_field="stateMaxAge",
-        help="the last state isn't served if it was last current longer ago than that",
+        help="the saved state isn't served if it was last current longer ago than that",
         why="an API server is rarely down for a day, and addresses of pods are assigned again",
     )
     config_sync_period_s: float = setting(

@@ -181,7 +181,7 @@ def _last_state(view: StatusFacts, now: float) -> Iterator[Problem]:
         age = format_seconds(state.age_at(now) or 0.0)
         yield Problem(
             Level.ATTENTION,
-            f"Serving the last state, which is {age} old: Services "
+            f"Serving the saved state, which is {age} old: Services "
             f"have not been read yet from {view.source.location}",
             "Changes since then are not in force; they will be once the source can be read",
             code=CauseCode.SOURCE_AWAY,
@@ -190,7 +190,7 @@ def _last_state(view: StatusFacts, now: float) -> Iterator[Problem]:
     if state.problem and now - state.failing_since >= _NOT_KEPT_S:
         yield Problem(
             Level.ATTENTION,
-            f"The last state is not kept on disk: {state.problem}",
+            f"The state is not saved to disk: {state.problem}",
             "After a restart, nothing is served before the source can be read",
             kind="last state not kept",
         )

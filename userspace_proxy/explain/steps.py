@@ -79,7 +79,8 @@ def node_steps(
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
         age = format_seconds(age_s)
-        what = f"Services haven't been read yet from {source.location}: the last state is {age} old"
+        state = f"the saved state is {age} old"
+        what = f"Services haven't been read yet from {source.location}: {state}"
         yield PathStep(Level.TROUBLE, SOURCE, what)
     of_objects = {item.line for item in source.rejected}
     away = [problem for problem in source.problems if problem not in of_objects]

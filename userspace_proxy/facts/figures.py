@@ -338,7 +338,7 @@ class PortFigures(TrafficByCause, kw_only=True):
         counter(
             "connections_without_proxy_header",
             "connections",
-            "Connections reset because no PROXY header came (--accept-proxy-protocol)",
+            "Connections reset because no valid PROXY header came (--accept-proxy-protocol)",
             is_rare=True,
         ),
     ] = 0

@@ -219,7 +219,7 @@ class SyncFacts(msgspec.Struct, frozen=True):
 
 
 class LastStateFacts(msgspec.Struct, frozen=True):
-    """The last state: kept on disk, and served after a start until the source answers."""
+    """The saved state: kept on disk, and served after a restart until the source answers."""
 
     path: str = ""
     """The file's path; empty if no state is kept."""
@@ -228,10 +228,10 @@ class LastStateFacts(msgspec.Struct, frozen=True):
         gauge(
             "last_state_served_timestamp_seconds",
             "seconds",
-            "When the last state that is served was current; 0 once the source has answered",
+            "When the saved state that is served was current; 0 once the source has answered",
         ),
     ] = 0.0
-    """The Unix time as of which the served last state is; 0 once the source has answered."""
+    """The Unix time when the saved state was current; 0 once the source has answered."""
     problem: str = ""
     """Why the state isn't kept; empty if it is."""
     failing_since: float = 0.0
@@ -239,12 +239,12 @@ class LastStateFacts(msgspec.Struct, frozen=True):
     failures: Annotated[
         int,
         counter(
-            "last_state_failures", "failures", "Times the last state could not be written to disk"
+            "last_state_failures", "failures", "Times the saved state could not be written to disk"
         ),
     ] = 0
     """How often the file couldn't be written."""
     age_s: float | None = None
-    """The age of the served state in seconds; null if the last state isn't served."""
+    """The age of the served state in seconds; null if the saved state isn't served."""
 
     def age_at(self, now: float) -> float | None:
         """Return ``age_s`` at a Unix time."""

@@ -120,7 +120,7 @@ def _asked_for(handling: Handling) -> list[tuple[str, object]]:
 
 
 def _plain(value: object) -> object:
-    """Return equal results for equal values: 60 may be 60.0 if it was read from the last state."""
+    """Return equal results for equal values: 60 may be 60.0 if it was read from the saved state."""
     match value:
         case int() | float():
             return float(value)

@@ -99,7 +99,7 @@ startupProbe:
         sys.exit(probed.makefile().read() or None)
   periodSeconds: 2
   timeoutSeconds: 5
-  # A day, as long as the last state is served: a restart brings no API server, and would end it.
+  # A day, as long as the saved state is served: a restart brings no API server, and would end it.
   failureThreshold: 43200
 livenessProbe:
   httpGet:
@@ -133,7 +133,7 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
-{{/* The last state, which is served after a restart until the API server has answered. */}}
+{{/* The saved state, which is served after a restart until the API server has answered. */}}
 {{- define "userspace-proxy.stateMount" -}}
 name: state
 mountPath: /var/lib/userspace-proxy

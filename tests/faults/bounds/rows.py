@@ -394,7 +394,7 @@ TABLES: Mapping[str, Sequence[Row]] = {
             "its last valid form stays",
         ),
         Row(
-            "the last state",
+            "the saved state",
             f"{TEXT_BYTES_MAX >> 20} MiB of text, {FILE_BYTES_MAX >> 20} MiB compressed",
             "all Services",
             "10 µs of a Service",

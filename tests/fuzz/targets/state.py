@@ -1,4 +1,4 @@
-"""The last state on disk; the first byte selects whether the rest is compressed already."""
+"""The saved state on disk; the first byte selects whether the rest is compressed already."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def restarts(
 
 
 def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Start an agent while the server is unavailable: it has only the last state."""
+    """Start an agent while the server is unavailable: it has only the saved state."""
     yield Event(0.1, PUT, (item,))
     yield Event(0.1, PUT, (_hinted(item),))
     if rng.random() < 0.5:

@@ -42,7 +42,7 @@ FIRST_PROXY_PORT, _PROXY_PORTS = 17000, 41
 DRAIN_S = 1.0
 """How long connections stay open after an agent exits, or another one takes over."""
 STATE = "state.json.gz"
-"""The file for an agent's last state."""
+"""The file for an agent's saved state."""
 NODE_PORTS = range(30000, 32768)
 OWN_PODS = tuple(f"10.2.0.{n}" for n in range(1, 7))
 """The network of this node's endpoints."""
@@ -79,7 +79,7 @@ class Plan:
     keeps_workers: bool
     """Whether workers survive the agent's death and serve until the next one takes over."""
     keeps_state: bool
-    """Whether the agent has a folder for its last state."""
+    """Whether the agent has a folder for its saved state."""
     speed: Speed
     objects: tuple[Object, ...]
     """The objects that exist at the start."""

@@ -38,7 +38,7 @@ def describe(plan: Plan) -> Iterator[str]:
     yield f"{plan.workers} workers, later {plan.later_workers}, {plan.speed}"
     yield f"path {plan.settings.path}, later {plan.later_path}"
     yield f"workers {'stay' if plan.keeps_workers else 'end'} when the agent dies"
-    yield f"the last state is {'kept' if plan.keeps_state else 'not kept'}"
+    yield f"the saved state is {'kept' if plan.keeps_state else 'not kept'}"
     if plan.queue < QUEUE:
         yield f"{plan.queue} clients wait for a listener at most"
     if plan.crowd:

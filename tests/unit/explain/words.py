@@ -223,7 +223,7 @@ _SUBJECTS: Mapping[str, Subject] = {
     "without rules": make_subject(steering=SteeringState("none")),
     "a change waits": make_subject(sync=make_troubled_view().sync),
     "the source fails": make_subject(source=make_troubled_view().source),
-    "the last state": make_subject(last_state=LastStateFacts("f", served_at=NOW - 90)),
+    "the saved state": make_subject(last_state=LastStateFacts("f", served_at=NOW - 90)),
     "a chain": make_subject(firewalls=(CHAIN,)),
     "a chain that lets clients pass": make_subject(
         make_port(endpoints=(make_endpoint(OTHER, sent_at=NOW - 1),)), firewalls=(CHAIN,)

@@ -73,9 +73,9 @@ class Options(PolicyOptions):
     cluster_domain: str = CLUSTER_DOMAIN
     """The domain of Services' names."""
     state_dir: str = ""
-    """The folder for the last state; empty if the state isn't kept."""
+    """The folder for the saved state; empty if the state isn't kept."""
     state_max_age_s: float = 86400.0
-    """The maximum age of a last state that is served, in seconds."""
+    """The maximum age of a saved state that is served, in seconds."""
     write_addresses: WriteText | None = None
     """Writes lines of JSON with each Service's address, and each change; None to write none."""
     config: tuple[tuple[str, object, str], ...] = ()

@@ -62,7 +62,7 @@ class EndpointNames(Component):
             for number in range(PLACES):
                 supervisor.start(f"endpoint names {number}", self._lookups.work)
         if (last := self._progress.latest) is not None:
-            # This may be the last state on disk, with names that are no longer allowed.
+            # This may be the saved state on disk, with names that are no longer allowed.
             self._lookups.take(last)
             await self._lookups.derive()
         supervisor.start("endpoints by name", self._lookups.follow)

@@ -1,9 +1,9 @@
-"""Keeps the last state on disk, and serves it after a start until the source has answered.
+"""Saves the state to disk, and serves it after a restart until the source has answered.
 
     start    file ──▶ snapshot ──▶ sync loop            before the source is opened
-    later    source ─▶ sync loop ─▶ applied ──▶ file    the source replaces the last state
+    later    source ─▶ sync loop ─▶ applied ──▶ file    the source replaces the saved state
 
-Rule 1: a snapshot of the source always replaces the last state.
+Rule 1: a snapshot of the source always replaces the saved state.
 Rule 2: only an applied state is written: the next run doesn't serve a state that this node refused.
 Rule 3: if the file can't be read or written, that causes one log line, and never stops the proxy.
 """
@@ -48,7 +48,7 @@ _HEAD_START_S = 3.0
 
 
 class LastState(Component):
-    """The last state of one proxy.
+    """The saved state of one proxy.
 
     Args:
         source: The source of Services; not running yet.
@@ -73,7 +73,7 @@ class LastState(Component):
         self._clock = clock
         self._pause = pause
         self._served_at = 0.0
-        """The time as of which the served last state is; 0 if none is served."""
+        """When the saved state that is served was current; 0 if none is served."""
         self._kept: Snapshot | None = None
         """The snapshot that the file contains."""
         self._data = b""
@@ -82,8 +82,8 @@ class LastState(Component):
         """When the applied state was last known to equal the source's state."""
         self._condition = LoggedCondition[str](
             _log,
-            "the last state is not kept on disk: %(cause)s",
-            "the last state is kept on disk again",
+            "the state is not saved to disk: %(cause)s",
+            "the state is saved to disk again",
         )
         self._failing_since = 0.0
         self._failures = 0
@@ -102,10 +102,10 @@ class LastState(Component):
 
     async def start(self, supervisor: Supervisor) -> None:
         await self.serve()
-        supervisor.start("last state", self.run)
+        supervisor.start("saved state", self.run)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Publish a snapshot of the source, which ends serving the last state."""
+        """Publish a snapshot of the source, which ends serving the saved state."""
         if self._served_at:
             self._served_at = 0.0
             _log.info("received current state from the source, no longer serving the saved state")
@@ -114,7 +114,7 @@ class LastState(Component):
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish the last state, and wait a while until it is served."""
+        """Publish the saved state, and wait a while until it is served."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):
@@ -140,14 +140,14 @@ class LastState(Component):
         try:
             found = await asyncio.to_thread(self._read, file)
         except UserspaceProxyError as exc:
-            _log.warning("last state ignored: %(cause)s", extra={"cause": str(exc)})
+            _log.warning("saved state ignored: %(cause)s", extra={"cause": str(exc)})
             return False
         if found is None:
             return False
         (self._data, current_at), snapshot = found
         self._kept, self._served_at, self._known_at = snapshot, current_at, current_at
         _log.info(
-            "serving the last state until the source answers",
+            "serving the saved state until the source answers",
             extra={
                 "age_s": round(self._age_s(current_at), 1),
                 "services": len(snapshot.services),
@@ -215,7 +215,7 @@ class LastState(Component):
             # task that has been cancelled. Source: python/cpython#102780.
             await asyncio.wait_for(saving, _STOP_S)
         except TimeoutError:
-            _log.warning("timed out writing the last state", extra={"path": file.path})
+            _log.warning("timed out writing the saved state", extra={"path": file.path})
 
     def _write(self, file: StateFile, snapshot: Snapshot, current_at: float) -> bytes:
         data = encode_state(snapshot, self._owner)

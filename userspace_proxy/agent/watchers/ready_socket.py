@@ -7,7 +7,7 @@ In the node's network, another process may answer on this proxy's ports: kube-pr
 removed, or the previous process. A socket in the container's own file system belongs to this
 process alone, so a rollout that probes it stops if a pod doesn't serve.
 
-Rule 1: the last state isn't enough: an unreadable source should stop a rollout.
+Rule 1: the saved state isn't enough: an unreadable source should stop a rollout.
 Rule 2: once it serves, the answer stays: a source that fails later isn't a reason for a restart.
 """
 

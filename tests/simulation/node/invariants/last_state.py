@@ -1,5 +1,5 @@
-"""After a restart the last state is served: an agent that finds a recent state serves it without
-the API server, and one that exits in an orderly way has written its last state.
+"""After a restart the saved state is served: an agent that finds a recent state serves it without
+the API server, and one that exits in an orderly way has written its saved state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LATE_S = 35.0
 class LastStates(Invariant):
     """The files with states, as the module describes."""
 
-    NAME = "last state"
+    NAME = "saved state"
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -62,7 +62,7 @@ class LastStates(Invariant):
         self.check(not lost and not old, f"the file lacks {lost}, and has {old}")
 
     def _was_read(self, name: str) -> None:
-        """Record that an agent has read its last state."""
+        """Record that an agent has read its saved state."""
         world, run = self._world, self._world.agent
         file = world.disk.files.get(name)
         if name != STATE or run is None or file is None or _read(file.data) is None:
@@ -83,7 +83,7 @@ class LastStates(Invariant):
             # The agent retries.
             world.timeline.after(2 * _SERVED_S, self._check_served, run, world.refusals)
         else:
-            self.check(run.is_serving, f"{run.process.name} doesn't serve its last state")
+            self.check(run.is_serving, f"{run.process.name} doesn't serve its saved state")
 
 
 def _read(data: bytes) -> list[dict[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""The agent's part in lookups of names: networks, and names of the last state."""
+"""The agent's part in lookups of names: networks, and names of the saved state."""
 
 import pytest
 

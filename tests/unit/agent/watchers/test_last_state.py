@@ -1,4 +1,4 @@
-"""The last state is served until the source has answered, and saved once it is applied."""
+"""The saved state is served until the source has answered, and saved once it is applied."""
 
 import asyncio
 import logging
@@ -54,7 +54,7 @@ class Node:
         self._start = start
 
     async def begin(self, fails_with=None, **options):
-        """Start an agent's part for the last state; it runs until :meth:`end`."""
+        """Start an agent's part for the saved state; it runs until :meth:`end`."""
         self.source = Unanswered()
         self.steering = WatchedSteering()
         self.steering.fails_with = fails_with
@@ -113,7 +113,7 @@ async def test_the_saved_state_is_served_until_the_source_is_synced(node, caplog
     await node.begin()
     await asyncio.wait_for(node.sync.progress.in_force_after(None), 60)
     assert node.steering.kernel[WEB] is not REFUSE
-    (line,) = lines(caplog, "serving the last state until the source answers")
+    (line,) = lines(caplog, "serving the saved state until the source answers")
     assert (line.age_s, line.services, line.location) == (180.0, 1, node.source.location)
     assert node.state.view().served_at == NOW
 
@@ -269,8 +269,8 @@ async def test_an_unusable_state_is_logged_in_one_line(node, caplog, later, opti
     await node.serve_and_end()
     node.now += later
     await node.begin(**options)
-    await until(lambda: lines(caplog, "last state ignored"))
-    (line,) = lines(caplog, "last state ignored")
+    await until(lambda: lines(caplog, "saved state ignored"))
+    (line,) = lines(caplog, "saved state ignored")
     assert line.cause == f"cannot use {node.path}: {cause}"
     assert node.sync.progress.in_force is None
 
@@ -297,13 +297,13 @@ async def test_an_unwritable_disk_is_logged_once(node, caplog, tmp_path):
     assert view.problem.startswith(f"cannot write {node.path}: File exists (give --state-dir")
     assert view.failing_since == NOW
     assert node.pauses[0] == 30.0
-    assert len(lines(caplog, "the last state is ")) == 1
+    assert len(lines(caplog, "the state is not saved to disk")) == 1
     assert node.steering.kernel.keys() == {WEB}
     (tmp_path / "folder").unlink()
     await until(node.path.exists)
     await until(lambda: not node.state.view().problem)
     assert node.state.view().failing_since == 0
-    assert len(lines(caplog, "the last state is kept on disk again")) == 1
+    assert len(lines(caplog, "the state is saved to disk again")) == 1
 
 
 async def test_without_a_state_directory_no_state_is_read_or_written(node):
@@ -332,4 +332,4 @@ async def test_a_stop_does_not_wait_for_a_hanging_disk(node, monkeypatch, caplog
         node.publish(node.cluster.serve("cart", CART.ip, POD))
         await settled(node.sync)
         await node.end()
-    assert len(lines(caplog, "timed out writing the last state")) == 1
+    assert len(lines(caplog, "timed out writing the saved state")) == 1

@@ -51,7 +51,7 @@ async def test_the_socket_states_why_not_ready_until_the_sources_state_is_applie
     assert await ask(rig) == "https://api.example:6443 has not been read yet"
     rig.source.problems = ("api.example is away",)
     assert await ask(rig) == "api.example is away"
-    # This is the last state of an earlier run.
+    # This is the saved state of an earlier run.
     await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     assert await ask(rig) == "api.example is away"
     rig.source.is_synced = True
