@@ -53,7 +53,7 @@ def _sets(table: TableWriter) -> None:
     table.add_interval_set("ranges", _KEY_PARTS)
     table.add_interval_set("ports_of_ranges", _KEY_PARTS, x.INET_SERVICE)
     table.add_dynamic_set("pins", x.joined(x.IPV4_ADDR, x.NUMBER), size=1)
-    table.add_set("links", x.LINK_NUMBER)
+    table.add_set("links", x.LINK_INDEX)
     table.add_chain("chain")
     table.add_elements("chains", {bytes(_KEY_TYPE.width): goto_chain("chain")})
     table.add_base_chain("rules", "filter", PREROUTING, _PRIORITY)

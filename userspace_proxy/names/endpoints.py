@@ -188,7 +188,7 @@ class NamedEndpoints:
         self._wholes: dict[bytes, SamePorts] = {}
 
     def is_ready(self, port: str, protocol: str, label: str) -> bool:
-        """Return whether a question takes a few milliseconds at most without `prepare`."""
+        """Return whether a question takes a few milliseconds at most without ``prepare``."""
         runs = Slices.of(self.state.slices).runs
         new = (run.weight for run in runs if len(runs) > 1 and read_run not in run.derived)
         if sum(new) > AT_ONCE:

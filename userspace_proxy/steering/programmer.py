@@ -169,7 +169,7 @@ class NatProgrammer(Programmer):
         For TCP these are unanswered SYNs, whatever their target: they bypassed the proxy, or a
         listener dropped them, by its filter or because its queue was full. If one of the ports has
         no listener, they are refused anyway, so the listing, which takes 10 ms, is put off until
-        the port serves another Service port, which happens soon if the range is nearly used up.
+        the port serves another Service port, which happens soon if the range is nearly exhausted.
         """
         applied, without = self._applied or {}, {None, 0, self._facts.refuse_port}
         for frontend, port in before.items():

@@ -3,7 +3,7 @@
 Rule 1: a mechanism that isn't used costs nothing: no library, helper or table.
 Rule 2: leftovers are removed before the first listener: stale rules point to proxy ports that this
 run assigns to other Services.
-Rule 3: unreadable state is reported; leftovers that can't be removed prevent the start.
+Rule 3: unreadable state is reported; leftovers that can't be removed prevent startup.
 """
 
 from __future__ import annotations

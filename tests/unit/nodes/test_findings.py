@@ -107,7 +107,7 @@ def test_equal_problems_of_several_nodes_are_one_finding():
     assert (one.level, one.nodes, remedy(one.cause)) == (Level.TROUBLE, ("a", "b"), "Add a rule")
 
 
-def test_many_problems_reported_by_one_agent_are_truncated_and_listed_last():
+def test_only_the_first_of_many_problems_of_an_agent_are_listed_and_last():
     many = tuple(FirewallFacts(f"ip filter c{number}", "x") for number in range(99))
     found = said(answer_of("a", firewalls=many), without_answer("b"))
     assert found[0] == (PROBLEM, ("b",))

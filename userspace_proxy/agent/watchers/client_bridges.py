@@ -83,7 +83,7 @@ class ClientBridges:
         """Record the bridges that deliver replies here.
 
         Args:
-            delivering: The bridges' link numbers.
+            delivering: The bridges' interface indexes.
             refusal: Why the kernel permits it on no bridge; empty if it permits it.
         """
         self._delivering, self._refusal = frozenset(delivering), refusal

@@ -65,7 +65,7 @@ class KeyType(NamedTuple):
 
 IPV4_ADDR, IPV6_ADDR = KeyType(7, 4), KeyType(8, 16)
 INET_PROTO, INET_SERVICE = KeyType(12, 1), KeyType(13, 2)
-NUMBER, LINK_NUMBER = KeyType(19, 4, is_in_host_order=True), KeyType(20, 4, is_in_host_order=True)
+NUMBER, LINK_INDEX = KeyType(19, 4, is_in_host_order=True), KeyType(20, 4, is_in_host_order=True)
 """A number in the host's byte order (shown as a packet mark), and the index of an interface."""
 
 

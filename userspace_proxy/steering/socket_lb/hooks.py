@@ -82,7 +82,7 @@ class HookOptions(NamedTuple):
     """The options of translating connect() of this node's programs."""
 
     is_required: bool = False
-    """Whether the start fails if hooks can't work; otherwise rules steer all clients."""
+    """Whether startup fails if hooks can't work; otherwise rules steer all clients."""
     cgroup: str = ""
     """The cgroup v2 directory whose programs are covered; empty for the root, which covers all."""
     host_only: bool = False

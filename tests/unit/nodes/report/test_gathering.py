@@ -92,7 +92,7 @@ async def test_no_logs_are_read_unless_all_names_are_known(api, client):
     assert not [one for one in api.requests if "/log" in one]
 
 
-async def test_too_many_service_ports_in_responses_are_truncated(client, monkeypatch):
+async def test_service_ports_beyond_the_limit_are_omitted_from_responses(client, monkeypatch):
     monkeypatch.setattr(gathering, "PORTS_MAX", 4)
     nodes = AllNodes((answer("a", unhealthy()), answer("b", unhealthy("service-1"))))
     found = await gather(client, nodes, made_at=NOW)
