@@ -85,7 +85,7 @@ def read_addresses(listings: NodeListings, since: float) -> tuple[tuple[str, ...
 
 
 def _index(interface: str) -> int:
-    """Return the number of an interface; 0 if there is no such interface."""
+    """Return the index of an interface; 0 if there is no such interface."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:

@@ -213,7 +213,7 @@ class PreviousWorkers:
     async def answered(self, within_s: float) -> int:
         """Wait until late workers have answered and got their order; return how many are left.
 
-        Once this object is closed, these serve until another process controls them.
+        Once this object is closed, these workers serve until another process controls them.
         """
         if late := [worker.handed_over for worker in self._workers]:
             await asyncio.wait(late, timeout=within_s)

@@ -66,7 +66,7 @@ class KeyType(NamedTuple):
 IPV4_ADDR, IPV6_ADDR = KeyType(7, 4), KeyType(8, 16)
 INET_PROTO, INET_SERVICE = KeyType(12, 1), KeyType(13, 2)
 NUMBER, LINK_NUMBER = KeyType(19, 4, is_in_host_order=True), KeyType(20, 4, is_in_host_order=True)
-"""A number in the host's byte order (shown as a packet mark), and the number of an interface."""
+"""A number in the host's byte order (shown as a packet mark), and the index of an interface."""
 
 
 def joined(*types: KeyType) -> KeyType:
@@ -139,7 +139,7 @@ LINK_TYPE = _meta(8, 2)
 """The incoming interface's type, as in if_arp.h: ``meta iiftype``."""
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
 IN_LINK, OUT_LINK = _meta(4, 4), _meta(5, 4)
-"""The numbers of the interfaces; 0 if there is none. In postrouting since Linux 5.7."""
+"""The indexes of the interfaces; 0 if there is none. In postrouting since Linux 5.7."""
 ORIGINAL_IP_DADDR, ORIGINAL_IP6_DADDR = _ct_original(20, 4), _ct_original(22, 16)
 ORIGINAL_DPORT = _ct_original(12, 2)
 """The address that a client dialled, before translation."""
@@ -360,7 +360,7 @@ def dnat(ip_register: int, port_register: int, family: int = socket.AF_INET) -> 
 
 
 def reject(*, with_tcp_reset: bool = False) -> bytes:
-    """Refuse the packet: by port unreachable, or by a RST in a rule that is only for TCP."""
+    """Refuse the packet: with port unreachable, or with a RST in a rule that is only for TCP."""
     kind, code = (_TCP_RESET, 0) if with_tcp_reset else (_UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE)
     return expression("reject", number(1, kind) + attribute(2, bytes([code])))
 
