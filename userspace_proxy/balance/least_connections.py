@@ -50,7 +50,7 @@ class WeightedLeastConnections:
     """Picks the fewest connections per weight; ties in turns proportional to the weights.
 
     Args:
-        load: As for :class:`LeastConnections`.
+        load: See :class:`LeastConnections`.
         start: How many turns among equally loaded endpoints are over.
     """
 

@@ -46,7 +46,7 @@ def make_facts(
 
     Args:
         snapshot: May contain this node's Node object and the API server's Service.
-        no_kernel_path: As in :attr:`.Steering.no_kernel_path`.
+        no_kernel_path: See :attr:`.Steering.no_kernel_path`.
     """
     node = snapshot.node or _NO_NODE
     api_server = snapshot.services.get(API_SERVER)

@@ -178,10 +178,10 @@ class NodesReader:
         """Yield all nodes as they change, at first as answers arrive; never ends.
 
         Args:
-            also: As for :meth:`first`.
+            also: See :meth:`first`.
 
         Raises:
-            UserspaceProxyError: As :meth:`first`.
+            UserspaceProxyError: See :meth:`first`.
         """
         answers, asking, changed = await self._found(), Asking(also, watches=True), asyncio.Event()
         following = Following(
@@ -220,7 +220,7 @@ class NodesReader:
             nodes: The nodes; empty: all with an agent.
 
         Raises:
-            UserspaceProxyError: As :meth:`first`.
+            UserspaceProxyError: See :meth:`first`.
         """
         wanted = await self._wanted(nodes)
         found: dict[str, bytes | Cause] = {}
@@ -243,10 +243,10 @@ class NodesReader:
         """Yield the lines sent by some nodes' agents; never ends.
 
         Args:
-            path, nodes: As for :meth:`ask`.
+            path, nodes: See :meth:`ask`.
 
         Raises:
-            UserspaceProxyError: As :meth:`first`.
+            UserspaceProxyError: See :meth:`first`.
         """
         await self._wanted(nodes)
         # An agent's lines wait in its stream until the queue has room.
