@@ -103,7 +103,7 @@ def behind_steps(
 
     Args:
         service: ``namespace/name``, optionally with ``:port``.
-        planned: Its Service ports, as the API server's objects require; None: they can't be read.
+        planned: The Service's ports, as the API server's objects require; None: they can't be read.
     """
     key = service.partition(":")[0]
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]

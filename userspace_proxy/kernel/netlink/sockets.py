@@ -184,7 +184,7 @@ class Requests:
 
         Args:
             begin: The message that begins the transaction.
-            changes: At least one.
+            changes: The requests; at least one.
             end: The message that ends it.
 
         Returns: The first refused message; None if all changes were made.
