@@ -95,7 +95,7 @@ class PreviousWorkers:
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
         """How many sockets all workers of the previous control process may have together."""
         self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
-        """By key: each socket with the index of the worker for which it was opened."""
+        """The sockets by key, each with the index of the worker for which it was opened."""
         self._late = 0
         """The number of these workers that haven't handed over all sockets."""
         self._entries: dict[str, list[AffinityEntries]] = {}
