@@ -202,11 +202,11 @@ class TcpConnection(Relayed):
 
     @property
     def at(self) -> SocketAddress | None:
-        """The endpoint's address; in a range, with a port that depends on the dialled port."""
+        """The endpoint's dialled address; in a range, its port depends on the client's port."""
         return None if self.endpoint is None else self.dialled(self.endpoint)
 
     def dialled(self, endpoint: SocketAddress) -> SocketAddress:
-        """Return an endpoint's address, with the port that corresponds to the dialled port."""
+        """Return the address of an endpoint that this client's port leads to."""
         offset = self._offset
         return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 

@@ -115,7 +115,7 @@ class TcpAccounts:
             self.note(connection, ConnectionEvent.SAVED)
 
     def first_byte(self, connection: _Connection) -> None:
-        """Record the endpoint's first byte, if it has arrived; a FIN may come with it."""
+        """Note the endpoint's first byte, if it has arrived; the end may come with it."""
         up, down, exchange = connection.up, connection.down, connection.exchange
         if up is None or down is None or exchange is None:
             return
